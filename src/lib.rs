@@ -1,0 +1,9 @@
+//! `ecs-mesh-operator` keeps service meshes on Amazon ECS right: it hears task state changes, works out what each
+//! task should be in the mesh, and keeps the control plane so.
+//!
+//! The rooms, in the order in which data flows: [`observe`] → [`intent`] → [`plan`] → [`mesh`], driven by
+//! [`runtime`] and put together in [`reconcile`]. `docs/architecture.md` has the picture and the invariants.
+
+pub mod model;
+pub mod runtime;
+pub mod sandbox;

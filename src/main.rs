@@ -1,0 +1,2 @@
+//! The `ecs-mesh-operator` program.
+fn main() {}

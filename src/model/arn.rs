@@ -1,0 +1,303 @@
+//! ARNs of the resources we look at, in any AWS partition (aws, aws-cn, aws-us-gov, …).
+//!
+//! Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html>.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{NameError, TaskId};
+
+/// A text that is not the ARN it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArnError {
+    /// The text has another shape.
+    #[error("{found:?} is not the ARN of {kind}: expected {expected}")]
+    Shape {
+        /// The kind of resource that was expected.
+        kind: &'static str,
+        /// What was found, cut to 120 characters.
+        found: String,
+        /// The shape that is allowed.
+        expected: &'static str,
+    },
+    /// The id within it has characters that are not allowed.
+    #[error(transparent)]
+    Id(#[from] NameError),
+}
+
+/// The five parts after `arn:`.
+struct Parts<'a> {
+    partition: &'a str,
+    service: &'a str,
+    region: &'a str,
+    account: &'a str,
+    resource: &'a str,
+}
+
+fn split(text: &str) -> Option<Parts<'_>> {
+    let mut parts = text.splitn(6, ':');
+    if parts.next()? != "arn" {
+        return None;
+    }
+    let found = Parts {
+        partition: parts.next()?,
+        service: parts.next()?,
+        region: parts.next()?,
+        account: parts.next()?,
+        resource: parts.next()?,
+    };
+    let sane = found.partition.starts_with("aws")
+        && found.account.len() == 12
+        && found.account.bytes().all(|b| b.is_ascii_digit())
+        && text.len() <= 2048
+        && text.bytes().all(|b| b.is_ascii_graphic());
+    sane.then_some(found)
+}
+
+fn shape(kind: &'static str, text: &str, expected: &'static str) -> ArnError {
+    ArnError::Shape { kind, found: text.chars().take(120).collect(), expected }
+}
+
+macro_rules! arn_text {
+    ($name:ident) => {
+        impl $name {
+            /// The whole ARN.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The AWS partition (`aws`, `aws-cn`, `aws-us-gov`, …).
+            pub fn partition(&self) -> &str {
+                self.part(1)
+            }
+
+            /// The account, 12 digits.
+            pub fn account(&self) -> &str {
+                self.part(4)
+            }
+
+            fn part(&self, index: usize) -> &str {
+                // The constructor has checked that all six parts are there.
+                self.0.splitn(6, ':').nth(index).unwrap_or_default()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ArnError;
+            fn try_from(text: String) -> Result<Self, ArnError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(arn: $name) -> Self {
+                arn.0.as_ref().to_owned()
+            }
+        }
+    };
+}
+
+/// `arn:PARTITION:ecs:REGION:ACCOUNT:cluster/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClusterArn(Arc<str>);
+arn_text!(ClusterArn);
+
+impl ClusterArn {
+    /// Reads a cluster's ARN.
+    pub fn parse(text: &str) -> Result<Self, ArnError> {
+        let error = || shape("an ECS cluster", text, "arn:PARTITION:ecs:REGION:ACCOUNT:cluster/NAME");
+        let parts = split(text).ok_or_else(error)?;
+        let name = parts.resource.strip_prefix("cluster/").ok_or_else(error)?;
+        if parts.service != "ecs" || parts.region.is_empty() || name.is_empty() || name.contains('/') {
+            return Err(error());
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The cluster's name, the last part.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The Region that the cluster is in.
+    pub fn region(&self) -> &str {
+        self.part(3)
+    }
+
+    /// The ARN of the task with this id in this cluster.
+    pub fn task(&self, id: TaskId) -> TaskArn {
+        TaskArn { cluster: self.clone(), id }
+    }
+}
+
+/// `arn:PARTITION:ecs:REGION:ACCOUNT:task/CLUSTER/ID`: which task, in which cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskArn {
+    cluster: ClusterArn,
+    id: TaskId,
+}
+
+impl TaskArn {
+    /// Reads a task's ARN. The form without a cluster name, which ECS no longer gives out, is refused.
+    pub fn parse(text: &str) -> Result<Self, ArnError> {
+        let error = || shape("an ECS task", text, "arn:PARTITION:ecs:REGION:ACCOUNT:task/CLUSTER/ID");
+        let parts = split(text).ok_or_else(error)?;
+        let (cluster, id) =
+            parts.resource.strip_prefix("task/").and_then(|rest| rest.split_once('/')).ok_or_else(error)?;
+        if parts.service != "ecs" || cluster.is_empty() || id.contains('/') {
+            return Err(error());
+        }
+        let cluster =
+            format!("arn:{}:ecs:{}:{}:cluster/{cluster}", parts.partition, parts.region, parts.account);
+        Ok(Self { cluster: ClusterArn::parse(&cluster)?, id: TaskId::parse(id)? })
+    }
+
+    /// The cluster that the task runs in.
+    pub fn cluster(&self) -> &ClusterArn {
+        &self.cluster
+    }
+
+    /// The last part of the ARN.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+}
+
+impl fmt::Display for TaskArn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cluster = &self.cluster;
+        write!(
+            f,
+            "arn:{}:ecs:{}:{}:task/{}/{}",
+            cluster.partition(),
+            cluster.region(),
+            cluster.account(),
+            cluster.name(),
+            self.id
+        )
+    }
+}
+
+impl TryFrom<String> for TaskArn {
+    type Error = ArnError;
+    fn try_from(text: String) -> Result<Self, ArnError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<TaskArn> for String {
+    fn from(arn: TaskArn) -> Self {
+        arn.to_string()
+    }
+}
+
+/// `arn:PARTITION:ecs:REGION:ACCOUNT:task-definition/FAMILY:REVISION`. A revision never changes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaskDefinitionArn(Arc<str>);
+arn_text!(TaskDefinitionArn);
+
+impl TaskDefinitionArn {
+    /// Reads a task definition's ARN, which must name a revision.
+    pub fn parse(text: &str) -> Result<Self, ArnError> {
+        let error = || {
+            shape(
+                "a task definition",
+                text,
+                "arn:PARTITION:ecs:REGION:ACCOUNT:task-definition/FAMILY:REVISION",
+            )
+        };
+        let parts = split(text).ok_or_else(error)?;
+        let named = parts.resource.strip_prefix("task-definition/").ok_or_else(error)?;
+        let (family, revision) = named.rsplit_once(':').ok_or_else(error)?;
+        if parts.service != "ecs" || family.is_empty() || revision.parse::<u64>().is_err() {
+            return Err(error());
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The family, without the revision.
+    pub fn family(&self) -> &str {
+        let named = self.0.rsplit('/').next().unwrap_or_default();
+        named.rsplit_once(':').map_or(named, |(family, _)| family)
+    }
+}
+
+/// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RoleArn(Arc<str>);
+arn_text!(RoleArn);
+
+impl RoleArn {
+    /// Reads a role's ARN.
+    pub fn parse(text: &str) -> Result<Self, ArnError> {
+        let error = || shape("an IAM role", text, "arn:PARTITION:iam::ACCOUNT:role/PATH/NAME");
+        let parts = split(text).ok_or_else(error)?;
+        let named = parts.resource.strip_prefix("role/").ok_or_else(error)?;
+        if parts.service != "iam" || named.rsplit('/').next().is_none_or(str::is_empty) {
+            return Err(error());
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The role's name without its path: what IAM's API takes. Unique within an account whatever the path.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TASK: &str =
+        "arn:aws-us-gov:ecs:us-gov-west-1:111122223333:task/prod/3f2a9c0d5e6b4a718293a4b5c6d7e8f9";
+
+    #[test]
+    fn a_task_arn_of_any_partition_prints_as_it_was_read() {
+        let task = TaskArn::parse(TASK).unwrap();
+        assert_eq!(task.to_string(), TASK);
+        assert_eq!(task.cluster().as_str(), "arn:aws-us-gov:ecs:us-gov-west-1:111122223333:cluster/prod");
+        assert_eq!(task.id().as_str(), "3f2a9c0d5e6b4a718293a4b5c6d7e8f9");
+    }
+
+    #[test]
+    fn what_is_no_task_arn_is_refused_with_the_expected_shape() {
+        for bad in [
+            "",
+            "arn:aws:ecs:eu-west-1:111122223333:task/3f2a",
+            "arn:aws:ecs:eu-west-1:1111:task/c/3f2a",
+            "arn:aws:ecs:eu-west-1:111122223333:cluster/c",
+            "arn:aws:ecs:eu-west-1:111122223333:task/c/../x",
+            "arn:aws:ecs::111122223333:task/c/3f2a",
+        ] {
+            assert!(TaskArn::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+        let error = TaskArn::parse("x").unwrap_err().to_string();
+        assert!(error.contains("task/CLUSTER/ID"), "{error}");
+    }
+
+    #[test]
+    fn a_roles_name_has_no_path() {
+        let role = RoleArn::parse("arn:aws:iam::111122223333:role/consul-ecs/team/kv-task").unwrap();
+        assert_eq!((role.name(), role.account()), ("kv-task", "111122223333"));
+    }
+
+    #[test]
+    fn a_task_definition_needs_its_revision() {
+        let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:3";
+        assert_eq!(TaskDefinitionArn::parse(arn).unwrap().family(), "kv");
+        assert!(TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv").is_err());
+    }
+}

@@ -1,0 +1,15 @@
+//! The words every room shares: identifiers and observed facts, parsed once into types that cannot be wrong.
+//!
+//! Nothing here does I/O, reads a clock or decides anything.
+
+mod arn;
+mod glob;
+mod name;
+mod task;
+mod time;
+
+pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
+pub use glob::Glob;
+pub use name::{ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId};
+pub use task::{Container, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
+pub use time::Timestamp;

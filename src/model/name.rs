@@ -1,0 +1,166 @@
+//! Names with rules: a value of these types has passed the rule of the system that will store it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ClusterArn;
+
+/// A name that breaks the rule of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {found:?} is not allowed: {rule}")]
+pub struct NameError {
+    /// What the name was to be (`mesh name`, `service name`, …).
+    pub kind: &'static str,
+    /// The text that was found, cut to 80 characters.
+    pub found: String,
+    /// The rule in words.
+    pub rule: &'static str,
+}
+
+fn refuse(kind: &'static str, found: &str, rule: &'static str) -> NameError {
+    NameError { kind, found: found.chars().take(80).collect(), rule }
+}
+
+fn is_dns_subdomain(text: &str, max: usize) -> bool {
+    !text.is_empty()
+        && text.len() <= max
+        && text.split('.').all(|part| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+        })
+}
+
+fn is_label_value(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes[bytes.len() - 1].is_ascii_alphanumeric()
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the text against the rule of this kind of name.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                let check: fn(&str) -> bool = $check;
+                if check(text) { Ok(Self(text.into())) } else { Err(refuse($kind, text, $rule)) }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// The name of a mesh (Kuma: a DNS-1123 subdomain of at most 63 characters).
+    MeshName, "mesh name",
+    "lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters",
+    |t| is_dns_subdomain(t, 63)
+);
+name_type!(
+    /// A service's name in the mesh: a value of the tag `kuma.io/service`
+    /// (Kuma: `[a-zA-Z0-9.\-_:]`, not empty).
+    ServiceName, "service name",
+    "letters, digits, '.', '-', '_' and ':', not empty, at most 253 characters",
+    |t| (1..=253).contains(&t.len())
+        && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
+);
+name_type!(
+    /// The stable identity of this operator, written on each registration as a label; so a label value.
+    OperatorId, "operator id",
+    "letters, digits, '-', '_' and '.', starting and ending with a letter or digit, at most 63 characters",
+    is_label_value
+);
+name_type!(
+    /// The last part of a task's ARN: 32 hex digits today, a UUID in old accounts; always a label value.
+    TaskId, "task id",
+    "letters, digits and '-', at most 63 characters (the last part of a task ARN)",
+    |t| is_label_value(t) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+);
+name_type!(
+    /// The first 16 hex digits of SHA-256 of a cluster's ARN: short enough for a label, where the ARN is not.
+    ClusterId, "cluster id",
+    "16 lower-case hex digits",
+    |t| t.len() == 16 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+);
+
+impl ClusterId {
+    /// The id that stands for this cluster in labels.
+    pub fn of(cluster: &ClusterArn) -> Self {
+        use fmt::Write as _;
+        let digest = Sha256::digest(cluster.as_str().as_bytes());
+        let mut hex = String::with_capacity(16);
+        for byte in &digest[..8] {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Self(hex.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mesh_name_is_a_dns_subdomain() {
+        assert!(MeshName::parse("default").is_ok());
+        for bad in ["", "Default", "a_b", "-a", "a-", "a..b"] {
+            assert!(MeshName::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_refused_name_says_what_is_allowed() {
+        let error = OperatorId::parse("a/b").unwrap_err().to_string();
+        assert!(error.contains("operator id \"a/b\" is not allowed: letters"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_id_is_the_first_16_hex_digits_of_the_arns_sha256() {
+        let arn = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
+        let id = ClusterId::of(&arn);
+        assert_eq!(id.as_str().len(), 16);
+        assert!(ClusterId::parse(id.as_str()).is_ok());
+        assert_eq!(id, ClusterId::of(&arn));
+    }
+}

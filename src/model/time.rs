@@ -1,0 +1,59 @@
+//! Wall-clock instants as plain numbers, so that the pure rooms can compare them without reading a clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Parses an ISO 8601 / RFC 3339 time, as ECS events carry them (`2026-11-22T03:24:21.091Z`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+        i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
+    }
+
+    /// How long ago `self` was at `now`; zero when it lies in the future (clocks differ).
+    pub fn age_at(self, now: Self) -> Duration {
+        Duration::from_millis(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+
+    /// The instant `by` later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = i128::from(self.0) * 1_000_000;
+        match time::OffsetDateTime::from_unix_timestamp_nanos(nanos)
+            .ok()
+            .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
+        {
+            Some(text) => f.write_str(&text),
+            None => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_iso_time_is_read_and_printed_back() {
+        let at = Timestamp::parse("2026-11-22T03:24:21.091Z").unwrap();
+        assert_eq!(at.to_string(), "2026-11-22T03:24:21.091Z");
+    }
+
+    #[test]
+    fn a_time_in_the_future_has_no_age() {
+        assert_eq!(Timestamp(2_000).age_at(Timestamp(1_000)), Duration::ZERO);
+    }
+}

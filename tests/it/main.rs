@@ -1,0 +1,2 @@
+//! All integration tests, in one binary: the SDK links once.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
