@@ -1,0 +1,162 @@
+//! `MeshBinding`: which tasks are in which mesh, and how carefully.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::HumanDuration;
+use crate::model::{Glob, MeshName, Tags};
+
+/// Puts the tasks of some clusters into one mesh of one control plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshBindingSpec {
+    /// The name of a `ControlPlane`.
+    pub control_plane: String,
+    /// The mesh, which must exist.
+    pub mesh: MeshName,
+    /// Which tasks.
+    pub selector: BindingSelector,
+    /// What the task role's tags must allow.
+    #[serde(default)]
+    pub role_tags: RoleTagPolicy,
+    /// Where a task's place in the mesh may be written besides the manifests.
+    #[serde(default)]
+    pub discovery: Discovery,
+    /// What may be done to registrations.
+    #[serde(default)]
+    pub policy: LifecyclePolicy,
+    /// How stale registrations are found and taken away.
+    #[serde(default)]
+    pub cleanup: CleanupPolicy,
+    /// The Dataplane's name: `{taskId}`, `{hostname}` or `{service}-{taskId}`, or other text around these.
+    #[serde(default = "default_dataplane_name")]
+    pub dataplane_name: String,
+    /// Observe and plan, and write nothing.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+fn default_dataplane_name() -> String {
+    "{taskId}".to_owned()
+}
+
+/// Which tasks a binding takes. All given conditions must hold; an empty list is no condition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BindingSelector {
+    /// Cluster ARNs, or patterns over them; at least one.
+    pub clusters: Vec<Glob>,
+    /// ECS service names or patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Glob>,
+    /// Task definition families or patterns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<Glob>,
+    /// ECS task tags that must be there, with these values (costs a describe per new task).
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+}
+
+/// What the task role's tags must say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RoleTagPolicy {
+    /// What follows from a violation.
+    pub mode: RoleTagMode,
+    /// Accounts whose roles may be in the mesh; empty: the task's own account only.
+    pub authorized_accounts: Vec<String>,
+    /// How often each role's tags are read again (30s–24h, default 10m).
+    pub recheck: HumanDuration,
+}
+
+impl Default for RoleTagPolicy {
+    fn default() -> Self {
+        Self {
+            mode: RoleTagMode::default(),
+            authorized_accounts: Vec::new(),
+            recheck: HumanDuration(Duration::from_mins(10)),
+        }
+    }
+}
+
+/// What follows from role tags that do not allow the registration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleTagMode {
+    /// Not registered; withdrawn when the tags stop allowing it.
+    #[default]
+    Enforce,
+    /// Registered all the same, and reported.
+    Warn,
+    /// Not looked at.
+    Off,
+}
+
+/// Where a task's place in the mesh may be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discovery {
+    /// Only in `Workload` manifests.
+    #[default]
+    Manifests,
+    /// Also in ECS task tags and docker labels, for tasks that no `Workload` selects.
+    Tags,
+}
+
+/// What may be done to registrations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LifecyclePolicy {
+    /// Create, update, drain and remove.
+    #[default]
+    Sync,
+    /// Create, update and drain; remove nothing.
+    UpsertOnly,
+    /// Create, and nothing else.
+    CreateOnly,
+}
+
+/// How stale registrations are found and taken away.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CleanupPolicy {
+    /// How long a task must have been missing before its registration may go without a STOPPED of its own.
+    pub grace_age: HumanDuration,
+    /// Time between full sweeps (10s–24h).
+    pub sweep_interval: HumanDuration,
+    /// Time between drain and removal when a live task is withdrawn.
+    pub drain: HumanDuration,
+    /// The limit on removals that no STOPPED backs.
+    pub guard: GuardPolicy,
+}
+
+impl Default for CleanupPolicy {
+    fn default() -> Self {
+        Self {
+            grace_age: HumanDuration(Duration::from_mins(5)),
+            sweep_interval: HumanDuration(Duration::from_mins(10)),
+            drain: HumanDuration(Duration::from_secs(5)),
+            guard: GuardPolicy::default(),
+        }
+    }
+}
+
+/// Stops removals that are too many to be true.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GuardPolicy {
+    /// The largest part of the owned registrations that may go within an hour without a STOPPED (0–1).
+    pub max_fraction: f64,
+    /// With fewer owned than this the guard lets everything through.
+    pub min_owned: u32,
+    /// Until when (RFC 3339) a person has let removals through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_until: Option<String>,
+}
+
+impl Default for GuardPolicy {
+    fn default() -> Self {
+        Self { max_fraction: 0.3, min_owned: 10, release_until: None }
+    }
+}

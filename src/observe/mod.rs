@@ -1,0 +1,3 @@
+//! What *is*: tasks, role tags and messages as AWS tells of them. Decides nothing.
+
+pub mod aws;
