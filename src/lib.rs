@@ -5,7 +5,9 @@
 //! [`runtime`] and put together in `reconcile`. `docs/architecture.md` has the picture and the invariants.
 
 pub mod api;
+pub mod intent;
 pub mod manifests;
+pub mod mesh;
 pub mod model;
 pub mod observe;
 pub mod runtime;

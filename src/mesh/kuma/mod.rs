@@ -1,0 +1,1 @@
+//! Kuma and Kong Mesh: Dataplane resources over the REST API.

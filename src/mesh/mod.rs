@@ -1,0 +1,156 @@
+//! Control planes: one trait, and a home for each kind. Knows nothing of ECS.
+//!
+//! A registration's body is a JSON value in a *normal form*: what the control plane adds or changes of its own accord
+//! is taken away, so that equal bodies mean that there is nothing to write.
+
+pub mod kuma;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::intent::{Desired, Marks, RegistrationId};
+use crate::model::{MeshName, Timestamp};
+
+/// Whose a registration is, as its own marks say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// It carries all marks.
+    Marked(Marks),
+    /// It carries none, or not all: somebody else's.
+    Foreign,
+}
+
+/// Why a registration is drained: kept on it as a mark, so that a restarted operator knows its own drains from a
+/// person's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrainReason {
+    /// ECS is stopping the task, or has.
+    Stopping,
+    /// The role's tags no longer allow it.
+    Revoked,
+    /// The manifests no longer ask for it.
+    Unwanted,
+}
+
+impl DrainReason {
+    const NAMES: [(&'static str, Self); 3] =
+        [("stopping", Self::Stopping), ("revoked", Self::Revoked), ("unwanted", Self::Unwanted)];
+
+    /// The mark's text, also a metric's label.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, reason)| *reason == self).map_or("", |(name, _)| name)
+    }
+
+    /// Reads the mark.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, reason)| *reason)
+    }
+}
+
+/// A registration as the control plane holds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Registration {
+    /// Where it is.
+    pub id: RegistrationId,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When the control plane says that it was created.
+    pub created_at: Option<Timestamp>,
+    /// Why this operator drained it, if it did.
+    pub drained: Option<DrainReason>,
+    /// The normal form, for comparison.
+    pub normal: Value,
+    /// What the control plane holds, as it gave it: for what must be carried forward.
+    pub stored: Value,
+}
+
+/// A body ready to be sent, with its normal form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// What is sent.
+    pub body: Value,
+    /// Its normal form, for comparison with [`Registration::normal`].
+    pub normal: Value,
+}
+
+/// What may be done about a failed call to a control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MeshErrorKind {
+    /// Not reached, timed out, 5xx: try again; the circuit counts these.
+    Unreachable,
+    /// 429: try again, not before the time it named.
+    Busy,
+    /// 409: somebody else wrote; read again, redo.
+    Conflict,
+    /// 400: the body breaks a rule; the same body never works.
+    Invalid,
+    /// 401 or 403: our token does not reach.
+    Forbidden,
+    /// The mesh does not exist.
+    NoSuchMesh,
+    /// 405: a global or read-only control plane takes no Dataplanes.
+    ReadOnly,
+    /// An answer that is not from such a control plane, or one that cannot be read.
+    Unexpected,
+}
+
+impl MeshErrorKind {
+    /// A bounded label for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Busy => "busy",
+            Self::Conflict => "conflict",
+            Self::Invalid => "invalid",
+            Self::Forbidden => "forbidden",
+            Self::NoSuchMesh => "no_such_mesh",
+            Self::ReadOnly => "read_only",
+            Self::Unexpected => "unexpected",
+        }
+    }
+}
+
+/// A failed call, in words for a person: what was called, what came back, what to do next.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct MeshError {
+    /// What may be done about it.
+    pub kind: MeshErrorKind,
+    /// Call, resource, answer (field paths included, no secrets) and what to do next.
+    pub message: String,
+    /// `Retry-After`, where the server gave one.
+    pub retry_after: Option<Duration>,
+}
+
+/// A mesh control plane.
+#[async_trait]
+pub trait ControlPlane: Send + Sync {
+    /// All registrations, in all meshes, that carry this operator's mark. An error, not a part, when a page fails.
+    /// A registration may be missing although it exists (pages shift under deletions): absence here proves nothing.
+    async fn owned(&self) -> Result<Vec<Registration>, MeshError>;
+
+    /// The server's current copy.
+    async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError>;
+
+    /// Creates or replaces.
+    async fn put(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError>;
+
+    /// Removes; `false` when it was not there.
+    async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError>;
+
+    /// The services that the mesh knows of.
+    async fn services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
+
+    /// Learns what decides the rendering (version, mesh modes, health discovery). Called before the first write and
+    /// at each sweep; failures leave the last knowledge in place.
+    async fn refresh(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError>;
+
+    /// The body that makes `desired` true, carrying forward from `current` what the control plane decides.
+    fn render(&self, desired: &Desired, current: Option<&Registration>) -> Rendered;
+
+    /// The body that takes `current` out of service without removing it.
+    fn render_drained(&self, current: &Registration, reason: DrainReason) -> Rendered;
+}
