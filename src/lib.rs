@@ -10,5 +10,6 @@ pub mod manifests;
 pub mod mesh;
 pub mod model;
 pub mod observe;
+pub mod plan;
 pub mod runtime;
 pub mod sandbox;

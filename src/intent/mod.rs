@@ -1,5 +1,80 @@
-//! What *should be*: pure functions from observed facts and manifests to a verdict.
+//! What *should be*: pure functions from observed facts and manifests to a verdict. Nothing here awaits, reads a clock
+//! or logs.
 
 mod desired;
+mod discovered;
+mod ports;
+mod roles;
+mod select;
+mod verdict;
 
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
+pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
+pub use ports::RESERVED;
+pub use roles::{Rule, Violation};
+pub use select::caretaker;
+pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
+
+use std::fmt;
+
+fn list(names: &[std::sync::Arc<str>]) -> String {
+    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bindings(names) => write!(
+                f,
+                "several MeshBindings select the task ({}); narrow their selectors so that only one does",
+                list(names)
+            ),
+            Self::Workloads(names) => write!(
+                f,
+                "several Workloads select the task ({}); narrow their selectors so that only one does",
+                list(names)
+            ),
+            Self::Unknown(what) => write!(f, "not known: {what}"),
+            Self::AddressPending => f.write_str("the task's network interface is not there yet"),
+            Self::Unusable(words) => f.write_str(words),
+        }
+    }
+}
+
+impl HoldReason {
+    /// A bounded label for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Bindings(_) => "bindings_overlap",
+            Self::Workloads(_) => "workloads_overlap",
+            Self::Unknown(_) => "unknown",
+            Self::AddressPending => "address_pending",
+            Self::Unusable(_) => "unusable",
+        }
+    }
+}
+
+impl fmt::Display for IgnoreReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBinding => f.write_str("no MeshBinding selects the task"),
+            Self::OtherControlPlane => f.write_str("the task's MeshBinding is of another control plane"),
+            Self::NoWorkload => f.write_str("no Workload selects the task"),
+            Self::NetworkMode(mode) => {
+                write!(f, "network mode {mode} gives the task no address of its own; use awsvpc")
+            }
+        }
+    }
+}
+
+impl IgnoreReason {
+    /// A bounded label for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoBinding => "no_binding",
+            Self::OtherControlPlane => "other_control_plane",
+            Self::NoWorkload => "no_workload",
+            Self::NetworkMode(_) => "network_mode",
+        }
+    }
+}

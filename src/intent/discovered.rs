@@ -1,0 +1,98 @@
+//! A workload described by the task itself, in docker labels and ECS tags (`discovery: tags`).
+
+use std::num::NonZeroU16;
+
+use crate::api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
+use crate::model::{ServiceName, Tags, TaskDefinition};
+
+/// The service's name; without it the task describes nothing. The same key as in the mesh.
+pub const SERVICE: &str = "kuma.io/service";
+/// What is spoken on the port.
+pub const PROTOCOL: &str = "kuma.io/protocol";
+/// The label `kuma.io/workload`.
+pub const WORKLOAD: &str = "kuma.io/workload";
+/// The port that the sidecar listens on.
+pub const INBOUND_PORT: &str = "ecs-mesh.dev/inbound-port";
+/// The port that the app listens on; default: the only port of the labelled container, or of the task.
+pub const CONTAINER_PORT: &str = "ecs-mesh.dev/container-port";
+
+/// What a task says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Described {
+    /// Nothing: it has no `kuma.io/service`.
+    Nothing,
+    /// A workload.
+    Workload(Box<WorkloadSpec>),
+    /// Something that cannot be used, in words for a person.
+    Unusable(String),
+}
+
+/// Reads docker labels (which win) and ECS tags. With an inbound port the task is callable, without one it only calls.
+pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> Described {
+    let labels = |key: &str| definition.containers.iter().find_map(|c| c.docker_labels.get(key));
+    let value = |key: &str| labels(key).or_else(|| tags.get(key)).map(String::as_str);
+    let Some(service) = value(SERVICE) else { return Described::Nothing };
+    match workload(definition, service, &value) {
+        Ok(workload) => Described::Workload(Box::new(workload)),
+        Err(words) => Described::Unusable(words),
+    }
+}
+
+fn workload<'a>(
+    definition: &TaskDefinition,
+    service: &str,
+    value: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<WorkloadSpec, String> {
+    let service = ServiceName::parse(service).map_err(|error| format!("{SERVICE}: {error}"))?;
+    let inbounds = match value(INBOUND_PORT) {
+        None => Vec::new(),
+        Some(text) => vec![Inbound {
+            name: None,
+            container: None,
+            container_port: container_port(definition, value(CONTAINER_PORT))?,
+            port: port(INBOUND_PORT, text)?,
+            service_address: None,
+            protocol: value(PROTOCOL).map_or(Ok(Protocol::Tcp), protocol)?,
+            tags: Tags::new(),
+        }],
+    };
+    Ok(WorkloadSpec {
+        bindings: Vec::new(),
+        selector: WorkloadSelector::default(),
+        service,
+        workload: value(WORKLOAD).map(str::to_owned),
+        inbounds,
+        outbounds: Vec::new(),
+        probe: Probe::default(),
+    })
+}
+
+fn port(key: &str, text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| format!("{key} is {text:?}, allowed is a port from 1 to 65535"))
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    [Protocol::Tcp, Protocol::Http, Protocol::Http2, Protocol::Grpc, Protocol::Kafka]
+        .into_iter()
+        .find(|p| p.as_str() == text)
+        .ok_or_else(|| format!("{PROTOCOL} is {text:?}, allowed are tcp, http, http2, grpc and kafka"))
+}
+
+fn container_port(definition: &TaskDefinition, given: Option<&str>) -> Result<NonZeroU16, String> {
+    if let Some(text) = given {
+        return port(CONTAINER_PORT, text);
+    }
+    let labelled = definition.containers.iter().find(|c| c.docker_labels.contains_key(SERVICE));
+    let ports: Vec<u16> = match labelled {
+        Some(container) => container.ports.clone(),
+        None => definition.containers.iter().flat_map(|c| c.ports.iter().copied()).collect(),
+    };
+    match ports.as_slice() {
+        [one] => NonZeroU16::new(*one).ok_or_else(|| "the container's port mapping is 0".to_owned()),
+        several => Err(format!(
+            "{INBOUND_PORT} is given and {CONTAINER_PORT} is not, and the container has {} port mappings to choose \
+             from; set {CONTAINER_PORT}",
+            several.len()
+        )),
+    }
+}

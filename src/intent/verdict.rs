@@ -1,0 +1,350 @@
+//! The verdict on one task for one control plane. Says which further facts it needs, and decides when it has them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::discovered::{self, Described};
+use super::ports;
+use super::roles::{Claim, Rule, Violation};
+use super::select::{self, Choice};
+use super::{Desired, Marks, RegistrationId};
+use crate::api::{ControlPlaneType, Discovery, RoleTagMode, WorkloadSpec};
+use crate::manifests::{Binding, ManifestSet};
+use crate::model::{OperatorId, RoleArn, Tags, Task, TaskDefinition};
+
+/// A fact that may not have been asked for, or could not be had.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact<T> {
+    /// Nobody asked yet.
+    NotAsked,
+    /// It could not be had, in words for a person. Unknown is never taken for absent.
+    Unknown(String),
+    /// Known.
+    Known(T),
+}
+
+/// A role's tags as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoleTags {
+    /// The tags; `None`: IAM says that there is no such role.
+    pub tags: Option<Arc<Tags>>,
+    /// The same was read twice, at least 10 s apart: IAM is eventually consistent, so one read proves nothing bad.
+    pub confirmed: bool,
+}
+
+/// What is known of a task beside what events say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// ECS tags could not be had, in words; otherwise they are on the task or not asked for.
+    pub tags_unknown: Option<String>,
+    /// Its definition.
+    pub definition: Fact<Arc<TaskDefinition>>,
+    /// The tags of its role.
+    pub role: Fact<RoleTags>,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self { tags_unknown: None, definition: Fact::NotAsked, role: Fact::NotAsked }
+    }
+}
+
+/// A fact that the verdict hangs on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Need {
+    /// The task's ECS tags.
+    Tags,
+    /// Its task definition.
+    Definition,
+    /// This role's tags.
+    Role(RoleArn),
+}
+
+/// Why nothing may change now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HoldReason {
+    /// Several bindings of one type take the task.
+    Bindings(Vec<Arc<str>>),
+    /// Several workloads take it.
+    Workloads(Vec<Arc<str>>),
+    /// A fact could not be had.
+    Unknown(String),
+    /// Its network interface is not there yet.
+    AddressPending,
+    /// What describes the task cannot be used.
+    Unusable(String),
+}
+
+/// Why the task is not ours to register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IgnoreReason {
+    /// No binding takes it.
+    NoBinding,
+    /// Its binding is of another control plane.
+    OtherControlPlane,
+    /// No workload takes it, and it does not describe itself.
+    NoWorkload,
+    /// It has no address of its own (bridge or host network mode).
+    NetworkMode(String),
+}
+
+/// What a task should be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Registered as this.
+    Register(Box<Desired>),
+    /// Not registered: its role's tags do not allow it.
+    Reject {
+        /// Every rule that is broken.
+        violations: Vec<Violation>,
+        /// Whether it was read twice: only then may something existing go.
+        confirmed: bool,
+    },
+    /// Whatever is registered stays as it is.
+    Hold(HoldReason),
+    /// Not ours.
+    Ignore(IgnoreReason),
+    /// Ask again with this fact.
+    Need(Need),
+}
+
+/// The verdict, with what a person should hear besides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// The binding that takes the task, if just one does.
+    pub binding: Option<Arc<Binding>>,
+    /// What it should be.
+    pub verdict: Verdict,
+    /// Violations under `mode: warn`, and contradictions between manifests.
+    pub warnings: Vec<String>,
+}
+
+/// Who asks: one control plane of one operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// The manifests in force.
+    pub manifests: &'a ManifestSet,
+    /// The `ControlPlane`'s name.
+    pub control_plane: &'a str,
+    /// Its type.
+    pub kind: ControlPlaneType,
+    /// This operator.
+    pub operator: &'a OperatorId,
+}
+
+impl Scope<'_> {
+    /// Judges a task that ECS wants to run. (A task that is leaving is not judged: it drains, whatever it was.)
+    pub fn judge(&self, task: &Task, facts: &Facts) -> Judgement {
+        let mut warnings = Vec::new();
+        let (binding, verdict) = match self.binding(task, facts) {
+            Err(verdict) => (None, verdict),
+            Ok(binding) => {
+                let verdict = self.within(&binding, task, facts, &mut warnings).unwrap_or_else(|early| early);
+                (Some(binding), verdict)
+            }
+        };
+        Judgement { binding, verdict, warnings }
+    }
+
+    fn binding(&self, task: &Task, facts: &Facts) -> Result<Arc<Binding>, Verdict> {
+        match select::binding(self.manifests, self.kind, task) {
+            Choice::None => Err(Verdict::Ignore(IgnoreReason::NoBinding)),
+            Choice::Several(names) => Err(Verdict::Hold(HoldReason::Bindings(names))),
+            Choice::NeedsTags => Err(need_tags(facts)),
+            Choice::One(_, binding) if binding.spec.control_plane != self.control_plane => {
+                Err(Verdict::Ignore(IgnoreReason::OtherControlPlane))
+            }
+            Choice::One(_, binding) => Ok(binding),
+        }
+    }
+
+    /// `Err` is a verdict reached early.
+    fn within(
+        &self,
+        binding: &Binding,
+        task: &Task,
+        facts: &Facts,
+        warnings: &mut Vec<String>,
+    ) -> Result<Verdict, Verdict> {
+        let (name, workload) = self.workload(binding, task, facts)?;
+        let Some(address) = task.address else { return Err(no_address(facts)) };
+        let label = workload_label(&workload);
+        let violations = allowed(binding, &workload, label, task, facts)?;
+        if let Some((violations, confirmed)) = violations {
+            if binding.spec.role_tags.mode == RoleTagMode::Enforce {
+                return Ok(Verdict::Reject { violations, confirmed });
+            }
+            warnings.extend(violations.iter().map(ToString::to_string));
+        }
+        let outbounds = ports::outbounds(self.manifests, &name, &workload, warnings);
+        Ok(Verdict::Register(Box::new(Desired {
+            id: RegistrationId {
+                mesh: binding.spec.mesh.clone(),
+                name: registration_name(&binding.spec.dataplane_name, &workload, task, address)?,
+            },
+            marks: Marks::of(self.operator, &task.arn),
+            binding: Arc::clone(&binding.name),
+            address,
+            service: workload.service.clone(),
+            workload: label.map(Into::into),
+            inbounds: workload.inbounds.clone(),
+            probe: workload.probe,
+            outbounds,
+        })))
+    }
+
+    fn workload(
+        &self,
+        binding: &Binding,
+        task: &Task,
+        facts: &Facts,
+    ) -> Result<(Arc<str>, Arc<WorkloadSpec>), Verdict> {
+        match select::workload(self.manifests, &binding.name, task) {
+            Choice::One(name, workload) => Ok((name, workload)),
+            Choice::Several(names) => Err(Verdict::Hold(HoldReason::Workloads(names))),
+            Choice::NeedsTags => Err(need_tags(facts)),
+            Choice::None if binding.spec.discovery == Discovery::Tags => {
+                let definition = known_definition(facts)?;
+                let Some(tags) = &task.tags else { return Err(need_tags(facts)) };
+                match discovered::describe(definition, tags) {
+                    Described::Nothing => Err(Verdict::Ignore(IgnoreReason::NoWorkload)),
+                    Described::Unusable(words) => Err(Verdict::Hold(HoldReason::Unusable(words))),
+                    Described::Workload(workload) => {
+                        Ok((workload.service.as_str().into(), Arc::new(*workload)))
+                    }
+                }
+            }
+            Choice::None => Err(Verdict::Ignore(IgnoreReason::NoWorkload)),
+        }
+    }
+}
+
+fn need_tags(facts: &Facts) -> Verdict {
+    match &facts.tags_unknown {
+        None => Verdict::Need(Need::Tags),
+        Some(why) => Verdict::Hold(HoldReason::Unknown(format!("the task's ECS tags: {why}"))),
+    }
+}
+
+fn known_definition(facts: &Facts) -> Result<&TaskDefinition, Verdict> {
+    match &facts.definition {
+        Fact::Known(definition) => Ok(definition),
+        Fact::NotAsked => Err(Verdict::Need(Need::Definition)),
+        Fact::Unknown(why) => Err(Verdict::Hold(HoldReason::Unknown(format!("the task definition: {why}")))),
+    }
+}
+
+/// A task without an address is either young, or has none of its own by its network mode.
+fn no_address(facts: &Facts) -> Verdict {
+    match known_definition(facts) {
+        Err(early) => early,
+        Ok(definition) => match definition.network_mode.as_deref() {
+            Some("awsvpc") => Verdict::Hold(HoldReason::AddressPending),
+            // ECS's default for Linux tasks is bridge.
+            mode => Verdict::Ignore(IgnoreReason::NetworkMode(mode.unwrap_or("bridge").to_owned())),
+        },
+    }
+}
+
+/// The rules that the task's role breaks, with whether that is confirmed; `None` where it breaks none.
+fn allowed(
+    binding: &Binding,
+    workload: &WorkloadSpec,
+    label: Option<&str>,
+    task: &Task,
+    facts: &Facts,
+) -> Result<Option<(Vec<Violation>, bool)>, Verdict> {
+    let policy = &binding.spec.role_tags;
+    if policy.mode == RoleTagMode::Off {
+        return Ok(None);
+    }
+    let claim = Claim {
+        mesh: &binding.spec.mesh,
+        service: &workload.service,
+        workload: label,
+        policy,
+        task_account: task.arn.cluster().account(),
+    };
+    let role = match &task.role_override {
+        Some(role) => role,
+        None => match &known_definition(facts)?.task_role {
+            Some(role) => role,
+            None => {
+                let needed = claim.needed_tags();
+                let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed };
+                // A task definition never changes, so this needs no second look.
+                return Ok(Some((vec![violation], true)));
+            }
+        },
+    };
+    let read = match &facts.role {
+        Fact::Known(read) => read,
+        Fact::NotAsked => return Err(Verdict::Need(Need::Role(role.clone()))),
+        // Under `warn` a role that cannot be read stops nothing.
+        Fact::Unknown(_) if policy.mode == RoleTagMode::Warn => return Ok(None),
+        Fact::Unknown(why) => {
+            return Err(Verdict::Hold(HoldReason::Unknown(format!("the role's tags: {why}"))));
+        }
+    };
+    let violations = match &read.tags {
+        Some(tags) => claim.violations(role, tags),
+        None if !read.confirmed => {
+            let words = format!("the role's tags: IAM knows no role {role}, read once so far");
+            return Err(Verdict::Hold(HoldReason::Unknown(words)));
+        }
+        None => vec![Violation {
+            rule: Rule::NoSuchRole,
+            role: Some(role.clone()),
+            found: None,
+            needed: claim.needed_tags(),
+        }],
+    };
+    Ok((!violations.is_empty()).then_some((violations, read.confirmed)))
+}
+
+/// The label `kuma.io/workload`: as the manifest says, or else the service's name where that is a DNS-1035 label.
+fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
+    let is_label = |text: &&str| {
+        text.len() <= 63
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && !text.ends_with('-')
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    workload.workload.as_deref().or(Some(workload.service.as_str())).filter(is_label)
+}
+
+/// Fills the name's template. Kuma: a DNS-1123 subdomain of at most 253 characters, without `_`.
+fn registration_name(
+    template: &str,
+    workload: &WorkloadSpec,
+    task: &Task,
+    address: IpAddr,
+) -> Result<Arc<str>, Verdict> {
+    let mut name = template
+        .replace("{taskId}", task.arn.id().as_str())
+        .replace("{service}", &workload.service.as_str().to_ascii_lowercase().replace([':', '_'], "-"));
+    if name.contains("{hostname}") {
+        let IpAddr::V4(v4) = address else {
+            let words = "dataplaneName has {hostname}, and the task has only an IPv6 address; use {taskId}";
+            return Err(Verdict::Hold(HoldReason::Unusable(words.to_owned())));
+        };
+        let [a, b, c, d] = v4.octets();
+        name = name.replace("{hostname}", &format!("ip-{a}-{b}-{c}-{d}"));
+    }
+    let fits = name.len() <= 253
+        && name.split('.').all(|part| {
+            !part.is_empty()
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+                && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        });
+    if fits {
+        Ok(name.into())
+    } else {
+        let words = format!(
+            "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', at most \
+             253 characters"
+        );
+        Err(Verdict::Hold(HoldReason::Unusable(words)))
+    }
+}

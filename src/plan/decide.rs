@@ -1,0 +1,312 @@
+//! The decision on one task's registrations: what to do with each, on which evidence, and what must be asked first.
+//!
+//! This is where invariant I2 lives: a removal of what may be alive has just the reasons of [`Evidence`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::LifecyclePolicy;
+use crate::intent::{Desired, IgnoreReason, Judgement, RegistrationId, Verdict};
+use crate::manifests::Binding;
+use crate::mesh::DrainReason;
+use crate::model::Timestamp;
+
+/// Why a registration may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// DescribeTasks says STOPPED, or, after a STOPPED event, MISSING.
+    Stopped,
+    /// Missing from complete sweeps, older than the grace age, and MISSING in a describe of its own.
+    Absent {
+        /// Complete sweeps of its cluster, by this process, without it.
+        sweeps: u32,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The role's tags do not allow it, read twice.
+    RoleTags,
+    /// The manifests, all valid, no longer ask for it.
+    Manifests,
+}
+
+impl Evidence {
+    /// Whether the task's own STOPPED backs it; what it does not back counts towards the guard.
+    pub fn is_own_stop(&self) -> bool {
+        *self == Self::Stopped
+    }
+
+    /// A bounded label for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Absent { .. } => "absent",
+            Self::RoleTags => "role_tags",
+            Self::Manifests => "manifests",
+        }
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("ECS says that the task has stopped"),
+            Self::Absent { sweeps, since } => {
+                write!(
+                    f,
+                    "the task is missing from {sweeps} complete sweeps since {since}, and from a describe"
+                )
+            }
+            Self::RoleTags => f.write_str("the role's tags, read twice, do not allow it"),
+            Self::Manifests => f.write_str("the manifests no longer ask for it"),
+        }
+    }
+}
+
+/// What is known of the task's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// ECS wants it to run.
+    Live,
+    /// ECS is taking it down.
+    Leaving,
+    /// An event said STOPPED; a describe has yet to confirm it.
+    SaidStopped,
+    /// It is gone for good.
+    Gone(Evidence),
+    /// Sweeps do not find it. With `due` it has been missing long enough to be asked for by name.
+    Missing {
+        /// Whether a describe would now decide.
+        due: bool,
+    },
+    /// Nothing is known of it (yet).
+    Unknown,
+}
+
+/// A registration of the task, as last seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// Where.
+    pub id: RegistrationId,
+    /// Why this operator drained it, if so, and since when as far as this process knows.
+    pub drained: Option<(DrainReason, Timestamp)>,
+    /// The binding whose policy applies; `None`: nobody gave us a mandate any more.
+    pub caretaker: Option<Arc<Binding>>,
+}
+
+/// All that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Situation<'a> {
+    /// What is known of the task's life.
+    pub standing: Standing,
+    /// What it should be; only asked for when it is live.
+    pub judgement: Option<&'a Judgement>,
+    /// Its registrations at this control plane.
+    pub known: &'a [Known],
+    /// Whether it was seen alive within the last minute: an address may have gone to another task since.
+    pub fresh: bool,
+    /// Whether all manifests are valid, so that their silence means something.
+    pub manifests_complete: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What to do with one registration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make it so: create it, or update it where it differs and `may_update`.
+    Ensure {
+        /// What it should be.
+        desired: Box<Desired>,
+        /// The policy allows updates.
+        may_update: bool,
+    },
+    /// Take it out of service.
+    Drain(DrainReason, Evidence),
+    /// Remove it.
+    Remove(Evidence),
+    /// Would be done, were it not for the policy.
+    Skip {
+        /// `drain` or `remove`.
+        would: &'static str,
+        /// Why it would be done.
+        evidence: Evidence,
+    },
+}
+
+/// An action on a registration, in the name of a binding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Which registration.
+    pub id: RegistrationId,
+    /// Whose policy, guard and pause apply.
+    pub binding: Arc<Binding>,
+    /// What to do.
+    pub action: Action,
+}
+
+impl Step {
+    /// Whether the guard has to be asked.
+    pub fn needs_guard(&self) -> bool {
+        match &self.action {
+            Action::Drain(reason, evidence) => *reason != DrainReason::Stopping && !evidence.is_own_stop(),
+            Action::Remove(evidence) => !evidence.is_own_stop(),
+            Action::Ensure { .. } | Action::Skip { .. } => false,
+        }
+    }
+}
+
+/// What is to be done now, asked first, and looked at again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// The task must be described before more can be done.
+    pub describe: bool,
+    /// The role's tags must be read again before more can be done.
+    pub reread_role: bool,
+    /// Come back after this time, even if nothing happens.
+    pub again: Option<Duration>,
+}
+
+/// Decides what is to be done with a task's registrations.
+pub fn decide(situation: &Situation<'_>) -> Decision {
+    let mut decision = Decision::default();
+    match &situation.standing {
+        Standing::Gone(evidence) => decision.remove_all(situation.known, evidence),
+        Standing::SaidStopped => {
+            decision.drain_all(situation.known);
+            decision.describe = !situation.known.is_empty();
+        }
+        Standing::Leaving => decision.drain_all(situation.known),
+        Standing::Missing { due } => decision.describe = *due,
+        Standing::Unknown => {}
+        Standing::Live => decision.live(situation),
+    }
+    decision
+}
+
+impl Decision {
+    fn remove_all(&mut self, known: &[Known], evidence: &Evidence) {
+        for registration in known {
+            let Some(binding) = &registration.caretaker else { continue };
+            let action = match binding.spec.policy {
+                LifecyclePolicy::Sync => Action::Remove(evidence.clone()),
+                LifecyclePolicy::UpsertOnly if registration.drained.is_none() && evidence.is_own_stop() => {
+                    Action::Drain(DrainReason::Stopping, evidence.clone())
+                }
+                LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
+                    Action::Skip { would: "remove", evidence: evidence.clone() }
+                }
+            };
+            self.step(registration, binding, action);
+        }
+    }
+
+    fn drain_all(&mut self, known: &[Known]) {
+        for registration in known {
+            let Some(binding) = &registration.caretaker else { continue };
+            let stopping = matches!(registration.drained, Some((DrainReason::Stopping, _)));
+            if stopping {
+                continue;
+            }
+            let action = if binding.spec.policy == LifecyclePolicy::CreateOnly {
+                Action::Skip { would: "drain", evidence: Evidence::Stopped }
+            } else {
+                Action::Drain(DrainReason::Stopping, Evidence::Stopped)
+            };
+            self.step(registration, binding, action);
+        }
+    }
+
+    fn live(&mut self, situation: &Situation<'_>) {
+        let Some(judgement) = situation.judgement else { return };
+        match (&judgement.verdict, &judgement.binding) {
+            (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, situation),
+            (Verdict::Reject { confirmed: true, .. }, _) => {
+                for registration in situation.known {
+                    self.withdraw(registration, DrainReason::Revoked, &Evidence::RoleTags, situation.now);
+                }
+            }
+            (Verdict::Reject { confirmed: false, .. }, _) => self.reread_role = true,
+            (Verdict::Ignore(reason), _) => {
+                let withdrawn = match reason {
+                    IgnoreReason::NoBinding | IgnoreReason::OtherControlPlane | IgnoreReason::NoWorkload => {
+                        situation.manifests_complete
+                    }
+                    // Nothing in the manifests changed; a task's network mode never does.
+                    IgnoreReason::NetworkMode(_) => false,
+                };
+                if withdrawn {
+                    for registration in situation.known {
+                        self.withdraw(
+                            registration,
+                            DrainReason::Unwanted,
+                            &Evidence::Manifests,
+                            situation.now,
+                        );
+                    }
+                }
+            }
+            (Verdict::Hold(_) | Verdict::Need(_) | Verdict::Register(_), _) => {}
+        }
+    }
+
+    fn register(&mut self, desired: &Desired, binding: &Arc<Binding>, situation: &Situation<'_>) {
+        let (here, elsewhere): (Vec<&Known>, Vec<&Known>) =
+            situation.known.iter().partition(|known| known.id.mesh == desired.id.mesh);
+        // The sidecar was started with a name and keeps it: another `dataplaneName` counts for tasks to come.
+        let current = here.iter().find(|known| known.id == desired.id).or(here.first());
+        match current {
+            Some(known) => {
+                let may_update = binding.spec.policy != LifecyclePolicy::CreateOnly;
+                let desired = Box::new(Desired { id: known.id.clone(), ..desired.clone() });
+                let action = Action::Ensure { desired, may_update };
+                self.steps.push(Step { id: known.id.clone(), binding: Arc::clone(binding), action });
+            }
+            None if situation.fresh => {
+                let action = Action::Ensure { desired: Box::new(desired.clone()), may_update: true };
+                self.steps.push(Step { id: desired.id.clone(), binding: Arc::clone(binding), action });
+            }
+            None => self.describe = true,
+        }
+        let twice = here.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
+        if situation.manifests_complete {
+            for known in elsewhere.into_iter().chain(twice.copied()) {
+                self.withdraw(known, DrainReason::Unwanted, &Evidence::Manifests, situation.now);
+            }
+        }
+    }
+
+    /// Drains, and removes after `cleanup.drain`.
+    fn withdraw(&mut self, registration: &Known, reason: DrainReason, evidence: &Evidence, now: Timestamp) {
+        let Some(binding) = &registration.caretaker else { return };
+        let wait = binding.spec.cleanup.drain.0;
+        let evidence = evidence.clone();
+        let action = match (binding.spec.policy, registration.drained) {
+            (LifecyclePolicy::CreateOnly, _) => Action::Skip { would: "remove", evidence },
+            (_, None) => {
+                self.come_back(wait);
+                Action::Drain(reason, evidence)
+            }
+            (LifecyclePolicy::UpsertOnly, Some(_)) => Action::Skip { would: "remove", evidence },
+            (LifecyclePolicy::Sync, Some((_, since))) => {
+                let drained_for = since.age_at(now);
+                if drained_for < wait {
+                    self.come_back(wait - drained_for);
+                    return;
+                }
+                Action::Remove(evidence)
+            }
+        };
+        self.step(registration, binding, action);
+    }
+
+    fn step(&mut self, registration: &Known, binding: &Arc<Binding>, action: Action) {
+        self.steps.push(Step { id: registration.id.clone(), binding: Arc::clone(binding), action });
+    }
+
+    fn come_back(&mut self, after: Duration) {
+        self.again = Some(self.again.map_or(after, |earlier| earlier.min(after)));
+    }
+}

@@ -1,0 +1,161 @@
+//! The guard: removals that no STOPPED backs and that are too many to be true are stopped (invariant I5).
+//!
+//! Per binding, within an hour: at most `maxFraction` of what was owned, once at least `minOwned` are owned. What takes
+//! a live task out of service (the drain before a withdrawal) counts as its removal, since it hurts as much. The window
+//! is in memory: a restarted operator starts a new hour.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::api::GuardPolicy;
+use crate::model::{TaskArn, Timestamp};
+
+const WINDOW: Duration = Duration::from_hours(1);
+
+/// The removals of one binding within the last hour, let through and stopped.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    admitted: BTreeMap<TaskArn, Admitted>,
+    stopped: BTreeMap<TaskArn, Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    at: Timestamp,
+    /// No longer among the owned, so it must be added to know how many there were.
+    carried_out: bool,
+}
+
+/// What the guard says to one removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may go on.
+    Admitted,
+    /// It is one too many.
+    Stopped {
+        /// Let through within the hour.
+        admitted: usize,
+        /// Owned before those.
+        owned: usize,
+    },
+}
+
+impl Guard {
+    /// Asks for the removal of a task's registration. `owned` is how many registrations the binding has now;
+    /// `released` tells that a person let removals through. Asking again for the same task counts once.
+    pub fn admit(
+        &mut self,
+        task: &TaskArn,
+        owned: usize,
+        policy: &GuardPolicy,
+        released: bool,
+        now: Timestamp,
+    ) -> Admission {
+        self.admitted.retain(|_, entry| entry.at.age_at(now) < WINDOW);
+        self.stopped.retain(|_, at| at.age_at(now) < WINDOW);
+        if self.admitted.contains_key(task) {
+            return Admission::Admitted;
+        }
+        let carried_out = self.admitted.values().filter(|entry| entry.carried_out).count();
+        let owned = owned + carried_out;
+        let admitted = self.admitted.len();
+        #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 registrations
+        let too_many = (admitted + 1) as f64 > policy.max_fraction * owned as f64;
+        if too_many && owned >= policy.min_owned as usize && !released {
+            self.stopped.insert(task.clone(), now);
+            return Admission::Stopped { admitted, owned };
+        }
+        self.stopped.remove(task);
+        self.admitted.insert(task.clone(), Admitted { at: now, carried_out: false });
+        Admission::Admitted
+    }
+
+    /// The admitted removal has happened.
+    pub fn carried_out(&mut self, task: &TaskArn) {
+        self.stopped.remove(task);
+        if let Some(entry) = self.admitted.get_mut(task) {
+            entry.carried_out = true;
+        }
+    }
+
+    /// The removal is no longer wanted, or its own STOPPED backs it now: it does not count any more.
+    pub fn no_longer_needed(&mut self, task: &TaskArn) {
+        self.stopped.remove(task);
+        if self.admitted.get(task).is_some_and(|entry| !entry.carried_out) {
+            self.admitted.remove(task);
+        }
+    }
+
+    /// How many removals it is holding back.
+    pub fn holding(&self) -> usize {
+        self.stopped.len()
+    }
+
+    /// The tasks whose removals it is holding back.
+    pub fn held(&self) -> impl Iterator<Item = &TaskArn> {
+        self.stopped.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ClusterArn, TaskId};
+
+    fn task(n: usize) -> TaskArn {
+        let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/c").unwrap();
+        cluster.task(TaskId::parse(&format!("{n:032x}")).unwrap())
+    }
+
+    fn remove(guard: &mut Guard, numbers: std::ops::Range<usize>, total: usize, now: Timestamp) -> usize {
+        let mut owned = total;
+        for n in numbers {
+            if guard.admit(&task(n), owned, &GuardPolicy::default(), false, now) == Admission::Admitted {
+                guard.carried_out(&task(n));
+                owned -= 1;
+            }
+        }
+        total - owned
+    }
+
+    #[test]
+    fn thirty_percent_go_and_not_one_more() {
+        assert_eq!(remove(&mut Guard::default(), 0..20, 20, Timestamp(0)), 6);
+    }
+
+    #[test]
+    fn below_ten_owned_everything_goes() {
+        assert_eq!(remove(&mut Guard::default(), 0..9, 9, Timestamp(0)), 9);
+    }
+
+    #[test]
+    fn a_guard_that_began_at_ten_still_counts_when_fewer_are_left() {
+        assert_eq!(remove(&mut Guard::default(), 0..10, 10, Timestamp(0)), 3);
+    }
+
+    #[test]
+    fn after_an_hour_more_may_go() {
+        let mut guard = Guard::default();
+        assert_eq!(remove(&mut guard, 0..20, 20, Timestamp(0)), 6);
+        assert_eq!(remove(&mut guard, 6..20, 14, Timestamp(3_600_000)), 4);
+    }
+
+    #[test]
+    fn asking_twice_for_one_task_counts_once() {
+        let mut guard = Guard::default();
+        for _ in 0..10 {
+            let answer = guard.admit(&task(1), 10, &GuardPolicy::default(), false, Timestamp(0));
+            assert_eq!(answer, Admission::Admitted);
+        }
+        assert_eq!(guard.holding(), 0);
+    }
+
+    #[test]
+    fn a_release_lets_the_held_ones_through() {
+        let mut guard = Guard::default();
+        remove(&mut guard, 0..20, 20, Timestamp(0));
+        assert_eq!(guard.holding(), 14);
+        let answer = guard.admit(&task(19), 14, &GuardPolicy::default(), true, Timestamp(1));
+        assert_eq!((answer, guard.holding()), (Admission::Admitted, 13));
+    }
+}
