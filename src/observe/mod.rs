@@ -1,4 +1,7 @@
 //! What *is*: tasks, role tags and messages as AWS tells of them. Decides nothing.
 
 pub mod aws;
+pub mod definitions;
+pub mod describer;
+pub mod roles;
 pub mod store;

@@ -1,0 +1,214 @@
+//! Carries out one step on one registration: read the server's copy, check whose it is, compare, write. Nothing is
+//! written without the lease (I7), to what is not ours (I3), or where nothing differs (I6).
+
+use super::plane::{Halt, Plane};
+use super::registry::Fingerprint;
+use crate::intent::{Desired, Marks, Outbounds, RegistrationId};
+use crate::mesh::{DrainReason, MeshErrorKind, Owner, Registration, Rendered};
+use crate::model::{TaskArn, Timestamp};
+use crate::plan::{FieldChange, diff};
+use crate::runtime::Lease;
+
+/// How often a write that raced another writer is redone at once.
+const REDO: usize = 5;
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Outcome {
+    Created,
+    Updated(Vec<FieldChange>),
+    Drained,
+    Removed,
+    /// Nothing differs.
+    Equal,
+    /// It was believed to be registered and is not there.
+    Vanished,
+    /// The policy allows no update.
+    MayNotUpdate(Vec<FieldChange>),
+    /// The name is taken by something that is not this task's.
+    Taken(Owner),
+    /// This process does not hold the lease.
+    NoLease,
+}
+
+/// One task's registrations at one plane, for one run.
+pub(super) struct Apply<'a> {
+    pub plane: &'a Plane,
+    pub lease: &'a dyn Lease,
+    pub marks: &'a Marks,
+    pub task: &'a TaskArn,
+    /// Reads the clock.
+    pub now: &'a (dyn Fn() -> Timestamp + Sync),
+}
+
+/// What is on the server under a name.
+enum There {
+    Nothing,
+    Ours(Box<Registration>),
+    NotOurs(Owner),
+}
+
+impl Apply<'_> {
+    /// Creates or updates. `known`: it is believed to be there already.
+    pub(super) async fn ensure(
+        &self,
+        desired: &Desired,
+        known: bool,
+        may_update: bool,
+    ) -> Result<Outcome, Halt> {
+        self.plane.learn(&desired.id.mesh).await?;
+        if self.is_equal_as_last_seen(desired) {
+            return Ok(Outcome::Equal);
+        }
+        self.redo(async || {
+            let (current, rendered) = match self.look(&desired.id).await? {
+                There::NotOurs(owner) => return Ok(self.taken(&desired.id, owner)),
+                There::Nothing if known => {
+                    self.plane.registry.forget(self.task, &desired.id);
+                    return Ok(Outcome::Vanished);
+                }
+                There::Nothing => (None, self.plane.mesh.render(desired, None)),
+                There::Ours(current) => {
+                    let rendered = self.plane.mesh.render(desired, Some(&current));
+                    (Some(current), rendered)
+                }
+            };
+            let Some(current) = current else { return self.create(&desired.id, &rendered).await };
+            let changes = diff(&current.normal, &rendered.normal);
+            self.plane.registry.record(self.task, &current, (self.now)());
+            if changes.is_empty() {
+                return Ok(Outcome::Equal);
+            }
+            if !may_update {
+                return Ok(Outcome::MayNotUpdate(changes));
+            }
+            if !self.write(&desired.id, &rendered).await? {
+                return Ok(Outcome::NoLease);
+            }
+            self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, (self.now)());
+            Ok(Outcome::Updated(changes))
+        })
+        .await
+    }
+
+    async fn create(&self, id: &RegistrationId, rendered: &Rendered) -> Result<Outcome, Halt> {
+        // Should the answer get lost, this is what finds the registration again.
+        self.plane.registry.expect(self.task, id, (self.now)());
+        match self.write(id, rendered).await {
+            Ok(true) => {
+                self.plane.registry.wrote(self.task, id, None, &rendered.normal, (self.now)());
+                Ok(Outcome::Created)
+            }
+            Ok(false) => {
+                self.plane.registry.forget(self.task, id);
+                Ok(Outcome::NoLease)
+            }
+            Err(halt) => {
+                if !may_have_happened(&halt) {
+                    self.plane.registry.forget(self.task, id);
+                }
+                Err(halt)
+            }
+        }
+    }
+
+    /// Takes out of service.
+    pub(super) async fn drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
+        self.redo(async || {
+            let current = match self.look(id).await? {
+                There::Nothing => return Ok(self.gone(id)),
+                There::NotOurs(owner) => return Ok(self.taken(id, owner)),
+                There::Ours(current) => current,
+            };
+            if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
+                self.plane.registry.record(self.task, &current, (self.now)());
+                return Ok(Outcome::Equal);
+            }
+            let rendered = self.plane.mesh.render_drained(&current, reason);
+            if !self.write(id, &rendered).await? {
+                return Ok(Outcome::NoLease);
+            }
+            self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, (self.now)());
+            Ok(Outcome::Drained)
+        })
+        .await
+    }
+
+    /// Removes.
+    pub(super) async fn remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
+        self.redo(async || {
+            match self.look(id).await? {
+                There::Nothing => return Ok(self.gone(id)),
+                There::NotOurs(owner) => return Ok(self.taken(id, owner)),
+                There::Ours(_) => {}
+            }
+            self.plane.writes.acquire(1).await;
+            if !self.lease.holds() {
+                return Ok(Outcome::NoLease);
+            }
+            let was_there = self.plane.call(self.plane.mesh.delete(id)).await?;
+            self.plane.registry.forget(self.task, id);
+            Ok(if was_there { Outcome::Removed } else { Outcome::Vanished })
+        })
+        .await
+    }
+
+    /// Whether what was last seen is what is desired, so that nobody needs to be asked.
+    fn is_equal_as_last_seen(&self, desired: &Desired) -> bool {
+        let entries = self.plane.registry.of(self.task);
+        let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
+        let settled = entry.drained.is_none() && matches!(desired.outbounds, Outbounds::Exactly(_));
+        settled
+            && entry.fingerprint == Some(Fingerprint::of(&self.plane.mesh.render(desired, None).normal))
+    }
+
+    async fn look(&self, id: &RegistrationId) -> Result<There, Halt> {
+        Ok(match self.plane.call(self.plane.mesh.read(id)).await? {
+            None => There::Nothing,
+            Some(found) if found.owner == Owner::Marked(self.marks.clone()) => There::Ours(Box::new(found)),
+            Some(found) => There::NotOurs(found.owner),
+        })
+    }
+
+    /// `false`: without the lease nothing was sent.
+    async fn write(&self, id: &RegistrationId, rendered: &Rendered) -> Result<bool, Halt> {
+        self.plane.writes.acquire(1).await;
+        if !self.lease.holds() {
+            return Ok(false);
+        }
+        self.plane.call(self.plane.mesh.put(id, &rendered.body)).await?;
+        Ok(true)
+    }
+
+    fn gone(&self, id: &RegistrationId) -> Outcome {
+        self.plane.registry.forget(self.task, id);
+        Outcome::Vanished
+    }
+
+    fn taken(&self, id: &RegistrationId, owner: Owner) -> Outcome {
+        self.plane.registry.forget(self.task, id);
+        Outcome::Taken(owner)
+    }
+
+    /// Begins again, with a fresh read, when somebody else wrote in between.
+    async fn redo(&self, attempt: impl AsyncFn() -> Result<Outcome, Halt>) -> Result<Outcome, Halt> {
+        let mut left = REDO;
+        loop {
+            match attempt().await {
+                Err(Halt::Failed(error)) if error.kind == MeshErrorKind::Conflict && left > 0 => left -= 1,
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Whether a failed write may have taken effect all the same.
+fn may_have_happened(halt: &Halt) -> bool {
+    match halt {
+        Halt::Until(_) => false,
+        Halt::Failed(error) => matches!(
+            error.kind,
+            MeshErrorKind::Unreachable | MeshErrorKind::Unexpected | MeshErrorKind::Conflict
+        ),
+    }
+}

@@ -1,0 +1,170 @@
+//! One control plane with all that is its own: queue, registry, circuit, write rate and guards. What one of them does
+//! to itself, another does not feel (invariant I8).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::registry::Registry;
+use crate::api::{ControlPlaneSpec, ControlPlaneType};
+use crate::mesh::{ControlPlane, MeshError, MeshErrorKind};
+use crate::model::{MeshName, TaskArn};
+use crate::plan::Guard;
+use crate::runtime::{Backoff, Circuit, CircuitConfig, Next, Queue, TokenBucket};
+
+/// How long to wait before the next try where nothing but a person's act will help.
+const SLOWLY: Duration = Duration::from_mins(1);
+
+/// A control plane under this operator's care.
+pub struct Plane {
+    /// The `ControlPlane`'s name.
+    pub name: Arc<str>,
+    /// Its type.
+    pub kind: ControlPlaneType,
+    /// The manifest that it was made from: another one makes another plane.
+    pub spec: Arc<ControlPlaneSpec>,
+    /// The tasks to look at.
+    pub queue: Queue<TaskArn>,
+    /// What is registered there.
+    pub registry: Registry,
+    pub(super) mesh: Arc<dyn ControlPlane>,
+    pub(super) writes: TokenBucket,
+    circuit: Circuit,
+    guards: Mutex<BTreeMap<Arc<str>, Guard>>,
+    /// Meshes whose settings were learned: nothing is rendered before.
+    learned: Mutex<BTreeSet<MeshName>>,
+    /// When a task's oldest unanswered event was received, for the latency figures.
+    heard: Mutex<BTreeMap<TaskArn, Instant>>,
+    /// What was last said about a task, so that a retry does not say it again.
+    said: Mutex<BTreeMap<TaskArn, String>>,
+}
+
+/// Why a reconcile cannot go on now.
+#[derive(Clone, Debug)]
+pub(super) enum Halt {
+    /// The circuit is open until then.
+    Until(Instant),
+    /// A call failed.
+    Failed(MeshError),
+}
+
+impl Halt {
+    /// When to try again, by what may be done about the failure.
+    pub(super) fn next(&self) -> Next {
+        match self {
+            Self::Until(at) => Next::HoldUntil(*at),
+            Self::Failed(error) => match error.kind {
+                MeshErrorKind::Busy => match error.retry_after {
+                    Some(wait) => Next::HoldUntil(Instant::now() + wait.min(SLOWLY)),
+                    None => Next::Backoff,
+                },
+                MeshErrorKind::Unreachable | MeshErrorKind::Conflict => Next::Backoff,
+                // The same body never works: a change of the task or of the manifests brings the key back.
+                MeshErrorKind::Invalid => Next::Forget,
+                MeshErrorKind::Forbidden
+                | MeshErrorKind::NoSuchMesh
+                | MeshErrorKind::ReadOnly
+                | MeshErrorKind::Unexpected => Next::HoldUntil(Instant::now() + SLOWLY),
+            },
+        }
+    }
+}
+
+impl Plane {
+    /// A plane around a client. `seed` feeds the jitter.
+    pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, mesh: Arc<dyn ControlPlane>, seed: u64) -> Self {
+        let rate = spec.writes_per_second.max(1);
+        Self {
+            queue: Queue::new(Backoff::default(), seed),
+            registry: Registry::default(),
+            mesh,
+            writes: TokenBucket::new(f64::from(rate), rate),
+            circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
+            guards: Mutex::default(),
+            learned: Mutex::default(),
+            heard: Mutex::default(),
+            said: Mutex::default(),
+            kind: spec.kind,
+            name,
+            spec,
+        }
+    }
+
+    /// Calls the control plane, unless its circuit is open, and tells the circuit how it went.
+    pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T, MeshError>>) -> Result<T, Halt> {
+        let permit = self.circuit.admit().map_err(|open| Halt::Until(open.0))?;
+        let answer = call.await;
+        match &answer {
+            Err(error) if error.kind == MeshErrorKind::Unreachable => permit.failure(),
+            _ => permit.success(),
+        }
+        answer.map_err(Halt::Failed)
+    }
+
+    /// Makes sure that the mesh's settings are known before something is rendered for it.
+    pub(super) async fn learn(&self, mesh: &MeshName) -> Result<(), Halt> {
+        if lock(&self.learned).contains(mesh) {
+            return Ok(());
+        }
+        self.relearn([mesh.clone()].into()).await
+    }
+
+    /// Learns the settings of these meshes anew.
+    pub(super) async fn relearn(&self, meshes: BTreeSet<MeshName>) -> Result<(), Halt> {
+        self.call(self.mesh.refresh(&meshes)).await?;
+        lock(&self.learned).extend(meshes);
+        Ok(())
+    }
+
+    /// Works on the guard of a binding.
+    pub(super) fn guard<T>(&self, binding: &Arc<str>, work: impl FnOnce(&mut Guard) -> T) -> T {
+        work(lock(&self.guards).entry(Arc::clone(binding)).or_default())
+    }
+
+    /// The removals that guards hold back, by binding.
+    pub fn held_back(&self) -> BTreeMap<Arc<str>, usize> {
+        lock(&self.guards).iter().map(|(binding, guard)| (Arc::clone(binding), guard.holding())).collect()
+    }
+
+    /// The tasks whose removal a guard holds back.
+    pub fn held_tasks(&self) -> BTreeSet<TaskArn> {
+        lock(&self.guards).values().flat_map(|guard| guard.held().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// An event of the task was received.
+    pub(super) fn heard_of(&self, task: &TaskArn, at: Instant) {
+        lock(&self.heard).entry(task.clone()).or_insert(at);
+    }
+
+    /// Since when an event of the task is unanswered. Answers it.
+    pub(super) fn answered(&self, task: &TaskArn) -> Option<Instant> {
+        lock(&self.heard).remove(task)
+    }
+
+    /// Whether this is not what was said last of the task.
+    pub(super) fn is_news(&self, task: &TaskArn, words: &str) -> bool {
+        let mut said = lock(&self.said);
+        if said.get(task).is_some_and(|before| before == words) {
+            return false;
+        }
+        said.insert(task.clone(), words.to_owned());
+        true
+    }
+
+    /// Nothing is wrong with the task any more.
+    pub(super) fn all_said(&self, task: &TaskArn) {
+        lock(&self.said).remove(task);
+    }
+
+    /// Whether the circuit is closed.
+    pub fn is_reachable(&self) -> bool {
+        self.circuit.state() == crate::runtime::CircuitState::Closed
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,354 @@
+//! One run for one task at one control plane: gather what is known, judge, decide, do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Operator;
+use super::apply::{Apply, Outcome};
+use super::plane::{Halt, Plane};
+use super::registry::Entry;
+use super::report::{Report, Subject};
+use crate::api::RoleTagMode;
+use crate::intent::{Fact, Facts, HoldReason, Judgement, Marks, Need, Scope, Verdict, caretaker};
+use crate::manifests::ManifestSet;
+use crate::mesh::{DrainReason, Owner};
+use crate::model::{Task, TaskArn};
+use crate::observe::describer::Answer;
+use crate::observe::roles::APART;
+use crate::observe::store::{Life, Snapshot};
+use crate::plan::{Action, Admission, Decision, Evidence, Known, Situation, Standing, Step, decide};
+use crate::runtime::Next;
+
+/// How long to wait for the event that brings a new task's address before asking for it.
+const ADDRESS_WAIT: Duration = Duration::from_secs(10);
+
+/// How long to wait before looking again at a name that somebody else holds.
+const TAKEN_WAIT: Duration = Duration::from_mins(1);
+
+/// A run in progress.
+pub(super) struct Run<'a> {
+    pub operator: &'a Operator,
+    pub plane: &'a Plane,
+    pub task: &'a TaskArn,
+    pub set: Arc<ManifestSet>,
+    pub report: Report<'a>,
+}
+
+impl Run<'_> {
+    /// Brings the task's registrations to what they should be, as far as that is possible now.
+    pub(super) async fn reconcile(&self) -> Next {
+        // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
+        for _ in 0..3 {
+            let known = self.known();
+            let snapshot = self.operator.store.snapshot(self.task, self.grace(&known), self.operator.clock.now());
+            if known.is_empty() && !matches!(snapshot.life, Life::Live) {
+                self.plane.answered(self.task);
+                self.plane.all_said(self.task);
+                return Next::Forget;
+            }
+            let judgement = match (&snapshot.life, &snapshot.task) {
+                (Life::Live, Some(task)) => Some(self.judge(task).await),
+                _ => None,
+            };
+            let decision = self.decide(&snapshot, &known, judgement.as_ref());
+            let next = match self.carry_out(&decision, &known).await {
+                Ok(Done::Settled(next)) => next,
+                Ok(Done::LookAgain) => continue,
+                Err(halt) => return self.halted(&halt),
+            };
+            if decision.describe {
+                match self.operator.describer.describe(self.task, self.grace(&known)).await {
+                    Ok(Answer::Found | Answer::Missing) => continue,
+                    Ok(Answer::Failed(why)) | Err(why) => {
+                        self.report.trouble("describe", &why);
+                        return Next::Backoff;
+                    }
+                }
+            }
+            return self.settle(&snapshot, judgement.as_ref(), &decision, next).await;
+        }
+        // ECS still says otherwise than what an event said: it is eventually consistent.
+        Next::Backoff
+    }
+
+    fn known(&self) -> Vec<Known> {
+        let entries = self.plane.registry.of(self.task);
+        let snapshot = self.operator.store.snapshot(self.task, Duration::MAX, self.operator.clock.now());
+        let place = |entry: Entry| {
+            let (cp, cluster) = (&self.plane.name, self.task.cluster());
+            let caretaker = caretaker(&self.set, cp, &entry.id.mesh, cluster, snapshot.task.as_ref());
+            Known { id: entry.id, drained: entry.drained, caretaker }
+        };
+        entries.into_iter().map(place).collect()
+    }
+
+    /// The longest grace age of those who take care of the registrations.
+    fn grace(&self, known: &[Known]) -> Duration {
+        let ages = known.iter().filter_map(|k| Some(k.caretaker.as_ref()?.spec.cleanup.grace_age.0));
+        ages.max().unwrap_or(Duration::from_mins(5))
+    }
+
+    fn decide(&self, snapshot: &Snapshot, known: &[Known], judgement: Option<&Judgement>) -> Decision {
+        // A stop cannot be taken back, so what was drained for it never comes back to life by a stale answer.
+        let stopping = known.iter().any(|known| matches!(known.drained, Some((DrainReason::Stopping, _))));
+        let standing = match &snapshot.life {
+            Life::Unknown => Standing::Unknown,
+            Life::Live if stopping => Standing::Leaving,
+            Life::Live => Standing::Live,
+            Life::Leaving => Standing::Leaving,
+            Life::SaidStopped => Standing::SaidStopped,
+            Life::Stopped => Standing::Gone(Evidence::Stopped),
+            Life::Missing { due } => Standing::Missing { due: *due },
+            Life::Absent { sweeps, since } => {
+                Standing::Gone(Evidence::Absent { sweeps: *sweeps, since: *since })
+            }
+        };
+        decide(&Situation {
+            standing,
+            judgement,
+            known,
+            // Until a sweep has seen the cluster whole, an event may be all that is left of a task that has stopped.
+            fresh: snapshot.fresh && self.operator.has_swept(self.task.cluster()),
+            manifests_complete: self.set.complete,
+            now: self.operator.clock.now(),
+        })
+    }
+
+    /// Judges the task, fetching each fact that the verdict turns out to hang on.
+    async fn judge(&self, task: &Task) -> Judgement {
+        let scope = Scope {
+            manifests: &self.set,
+            control_plane: &self.plane.name,
+            kind: self.plane.kind,
+            operator: &self.operator.id,
+        };
+        let mut task = task.clone();
+        let mut facts = Facts::default();
+        let mut reread = false;
+        loop {
+            let judgement = scope.judge(&task, &facts);
+            match &judgement.verdict {
+                Verdict::Need(Need::Tags) => match self.describe_tags().await {
+                    Ok(described) => task = described,
+                    Err(why) => facts.tags_unknown = Some(why),
+                },
+                Verdict::Need(Need::Definition) => {
+                    facts.definition = match self.operator.definitions.get(&task.definition).await {
+                        Ok(definition) => Fact::Known(definition),
+                        Err(why) => Fact::Unknown(why),
+                    };
+                }
+                Verdict::Need(Need::Role(role)) => {
+                    self.operator.store.runs_as(self.task, role);
+                    let max_age = judgement.binding.as_ref().map(|b| b.spec.role_tags.recheck.0);
+                    facts.role = self.operator.roles.get(role, max_age.unwrap_or(APART)).await;
+                }
+                // One read proves nothing bad; a second one does, if it is late enough to be another answer.
+                Verdict::Reject { violations, confirmed: false } if !reread => {
+                    reread = true;
+                    let role = violations.iter().find_map(|violation| violation.role.clone());
+                    match role.filter(|role| self.operator.roles.age(role).is_some_and(|age| age >= APART)) {
+                        Some(role) => facts.role = self.operator.roles.read(&role).await.0,
+                        None => return judgement,
+                    }
+                }
+                _ => return judgement,
+            }
+        }
+    }
+
+    async fn describe_tags(&self) -> Result<Task, String> {
+        self.operator.describer.describe(self.task, Duration::MAX).await?;
+        let snapshot = self.operator.store.snapshot(self.task, Duration::MAX, self.operator.clock.now());
+        snapshot
+            .task
+            .filter(|task| task.tags.is_some())
+            .ok_or_else(|| "ECS does not find the task (yet)".to_owned())
+    }
+
+    async fn carry_out(&self, decision: &Decision, known: &[Known]) -> Result<Done, Halt> {
+        let mut next = decision.again.map_or(Next::Forget, Next::After);
+        for step in &decision.steps {
+            if step.binding.spec.paused {
+                self.report.paused(step);
+                continue;
+            }
+            if step.needs_guard() && !self.guard_admits(step) {
+                next = Next::Forget;
+                continue;
+            }
+            if !step.needs_guard() {
+                self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
+            }
+            match self.carry_out_step(step, known).await? {
+                // The picture has changed under our hands.
+                Outcome::Vanished if matches!(step.action, Action::Ensure { .. }) => return Ok(Done::LookAgain),
+                Outcome::Taken(owner) => {
+                    self.report.taken(step, &owner);
+                    let wait = if matches!(owner, Owner::Marked(_)) { APART } else { TAKEN_WAIT };
+                    next = sooner(next, wait);
+                }
+                Outcome::NoLease => {
+                    self.report.trouble("lease", "another copy of this operator holds the lease");
+                    next = sooner(next, APART);
+                }
+                outcome => {
+                    self.note(step, &outcome);
+                    self.report.outcome(step, &outcome);
+                }
+            }
+        }
+        Ok(Done::Settled(next))
+    }
+
+    async fn carry_out_step(&self, step: &Step, known: &[Known]) -> Result<Outcome, Halt> {
+        let marks = Marks::of(&self.operator.id, self.task);
+        let now = || self.operator.clock.now();
+        let apply = Apply {
+            plane: self.plane,
+            lease: self.operator.lease.as_ref(),
+            marks: &marks,
+            task: self.task,
+            now: &now,
+        };
+        match &step.action {
+            Action::Ensure { desired, may_update } => {
+                let there = known.iter().any(|known| known.id == step.id);
+                apply.ensure(desired, there, *may_update).await
+            }
+            Action::Drain(reason, _) => apply.drain(&step.id, *reason).await,
+            Action::Remove(_) => apply.remove(&step.id).await,
+            Action::Skip { .. } => {
+                self.report.skipped(step);
+                Ok(Outcome::Equal)
+            }
+        }
+    }
+
+    fn guard_admits(&self, step: &Step) -> bool {
+        let now = self.operator.clock.now();
+        let policy = &step.binding.spec.cleanup.guard;
+        let released = step.binding.guard_released_until.is_some_and(|until| now < until);
+        let owned = self.plane.registry.owned_in(&step.id.mesh);
+        let admission = self
+            .plane
+            .guard(&step.binding.name, |guard| guard.admit(self.task, owned, policy, released, now));
+        match admission {
+            Admission::Admitted => true,
+            Admission::Stopped { admitted, owned } => {
+                self.report.held_back(step, admitted, owned);
+                false
+            }
+        }
+    }
+
+    fn note(&self, step: &Step, outcome: &Outcome) {
+        if *outcome == Outcome::Removed && step.needs_guard() {
+            self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task));
+        }
+        let heard = self.plane.answered(self.task);
+        if let (Some(heard), Outcome::Created | Outcome::Updated(_) | Outcome::Drained | Outcome::Removed) =
+            (heard, outcome)
+        {
+            self.operator.metrics.event_to_write.observe(heard.elapsed().as_secs_f64());
+        }
+    }
+
+    fn halted(&self, halt: &Halt) -> Next {
+        if let Halt::Failed(error) = halt {
+            self.report.trouble(error.kind.label(), &error.message);
+        }
+        halt.next()
+    }
+
+    /// Says what the verdict means for a person, and when to look again.
+    async fn settle(
+        &self,
+        snapshot: &Snapshot,
+        judgement: Option<&Judgement>,
+        decision: &Decision,
+        next: Next,
+    ) -> Next {
+        let Some(judgement) = judgement else { return next };
+        for warning in &judgement.warnings {
+            self.report.warning(warning);
+        }
+        match &judgement.verdict {
+            Verdict::Register(_) => {
+                if judgement.warnings.is_empty() && next == Next::Forget {
+                    self.plane.all_said(self.task);
+                }
+                next
+            }
+            Verdict::Reject { violations, .. } => {
+                self.report.rejected(violations);
+                if decision.reread_role { sooner(next, APART) } else { next }
+            }
+            Verdict::Hold(HoldReason::AddressPending) => self.wait_for_address(snapshot).await,
+            Verdict::Hold(reason @ HoldReason::Unknown(_)) => {
+                self.report.held(reason);
+                Next::Backoff
+            }
+            Verdict::Hold(reason) => {
+                self.report.held(reason);
+                next
+            }
+            Verdict::Ignore(reason) => {
+                self.report.ignored(reason);
+                next
+            }
+            Verdict::Need(_) => next,
+        }
+    }
+
+    /// The address comes with the next event; should that get lost, it is asked for.
+    async fn wait_for_address(&self, snapshot: &Snapshot) -> Next {
+        let now = self.operator.clock.now();
+        let said = snapshot.task.as_ref().and_then(|task| task.updated_at.or(task.created_at));
+        if said.is_none_or(|at| at.age_at(now) >= ADDRESS_WAIT) {
+            if let Err(why) = self.operator.describer.describe(self.task, Duration::MAX).await {
+                self.report.trouble("describe", &why);
+                return Next::Backoff;
+            }
+            let found = self.operator.store.snapshot(self.task, Duration::MAX, now).task;
+            if found.is_some_and(|task| task.address.is_some()) {
+                return Next::After(Duration::ZERO);
+            }
+        }
+        Next::After(ADDRESS_WAIT)
+    }
+}
+
+/// How a run's steps went.
+enum Done {
+    Settled(Next),
+    LookAgain,
+}
+
+fn sooner(next: Next, wait: Duration) -> Next {
+    match next {
+        Next::After(earlier) => Next::After(earlier.min(wait)),
+        Next::Forget => Next::After(wait),
+        other => other,
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run for this task.
+    pub(super) fn new(operator: &'a Operator, plane: &'a Plane, task: &'a TaskArn) -> Self {
+        let subject = Subject { operator, plane, task };
+        Self { operator, plane, task, set: operator.manifests(), report: Report(subject) }
+    }
+}
+
+/// The instant of a call, for latency figures; kept here so that nothing else reads it.
+pub(super) fn heard_now() -> Instant {
+    Instant::now()
+}
+
+/// Whether the binding looks at roles at all.
+pub(super) fn looks_at_roles(mode: RoleTagMode) -> bool {
+    mode != RoleTagMode::Off
+}
