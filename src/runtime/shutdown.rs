@@ -1,0 +1,122 @@
+//! Guarantees that the first SIGTERM or SIGINT asks for an orderly stop and that a second one can be told apart.
+//!
+//! ECS sends SIGTERM and, after the task's stop timeout, SIGKILL; a person at a terminal sends SIGINT, and again
+//! when it takes too long.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::later;
+
+/// What the process was asked to do by signals.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Cancelled by the first signal: take no more work, finish what is in flight, leave.
+    pub stop: CancellationToken,
+    /// Cancelled by the second signal: leave now. Acting on it is the caller's.
+    pub at_once: CancellationToken,
+}
+
+impl Signals {
+    /// Listens from now on, for the life of the runtime. The signals' default action, ending the process, no
+    /// longer happens.
+    ///
+    /// # Errors
+    /// When the system refuses to install a handler.
+    pub fn listen() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        let signals = Self { stop: CancellationToken::new(), at_once: CancellationToken::new() };
+        tokio::spawn(signals.clone().follow(terminate, interrupt));
+        Ok(signals)
+    }
+
+    async fn follow(self, mut terminate: Signal, mut interrupt: Signal) {
+        for (token, meaning) in [(&self.stop, "stopping"), (&self.at_once, "stopping at once")] {
+            let name = tokio::select! {
+                biased;
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            tracing::info!(signal = name, "{meaning}");
+            token.cancel();
+        }
+    }
+}
+
+/// A point in time by which something must be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline `by` from now.
+    pub fn after(by: Duration) -> Self {
+        Self(later(Instant::now(), by))
+    }
+
+    /// The instant itself.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// What is left; zero once it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether nothing is left.
+    pub fn has_passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// Waits until it has passed.
+    pub async fn passed(self) {
+        tokio::time::sleep_until(self.0).await;
+    }
+
+    /// What `work` gives, or `None` when the deadline comes first; `work` is dropped then.
+    pub async fn limit<F: Future>(self, work: F) -> Option<F::Output> {
+        tokio::time::timeout_at(self.0, work).await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send_to_ourselves(signal: &str) {
+        let kill = format!("kill {signal} {}", std::process::id());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_stops_and_the_second_stops_at_once() {
+        let signals = Signals::listen().unwrap();
+        send_to_ourselves("-TERM");
+        signals.stop.cancelled().await;
+        assert!(!signals.at_once.is_cancelled());
+        send_to_ourselves("-INT");
+        signals.at_once.cancelled().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_counts_down_and_cuts() {
+        let deadline = Deadline::after(Duration::from_secs(5));
+        assert_eq!(deadline.limit(async { 1 }).await, Some(1));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(deadline.remaining(), Duration::from_secs(3));
+        assert_eq!(deadline.limit(std::future::pending::<()>()).await, None);
+        assert!(deadline.has_passed());
+        deadline.passed().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_without_end_does_not_overflow() {
+        assert!(!Deadline::after(Duration::MAX).has_passed());
+    }
+}
