@@ -10,3 +10,4 @@ pub mod model;
 pub mod observe;
 pub mod runtime;
 pub mod sandbox;
+pub mod telemetry;
