@@ -13,3 +13,4 @@ pub mod observe;
 pub mod plan;
 pub mod runtime;
 pub mod sandbox;
+pub mod telemetry;

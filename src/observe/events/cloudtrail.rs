@@ -1,0 +1,69 @@
+//! `AWS API Call via CloudTrail` of IAM: that a role's tags changed, or the role went.
+//!
+//! It says only that what is known is stale, never what the tags are now: it may come late, and IAM is eventually
+//! consistent. Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html>.
+
+use serde::Deserialize;
+
+use super::envelope::Envelope;
+use super::json::{self, Text, given, need};
+use super::poison::{Poison, PoisonReason};
+use super::{Decoded, RoleEvent};
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    detail: Option<Detail<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Detail<'a> {
+    #[serde(borrow)]
+    event_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    event_time: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_parameters: Option<RequestParameters<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RequestParameters<'a> {
+    #[serde(rename = "roleName", borrow)]
+    role_name: Option<Text<'a>>,
+}
+
+/// Reads which role's tags are stale. Calls that failed, and calls about other things, are ignored.
+pub(super) fn read(body: &str, envelope: &Envelope<'_>) -> Result<Decoded, Poison> {
+    let event: Event<'_> = json::read(body)?;
+    let detail = event.detail.ok_or_else(|| Poison::new(PoisonReason::MissingField, "detail"))?;
+    let Some(event) = RoleEvent::parse(need(detail.event_name.as_ref(), "detail.eventName")?) else {
+        return Ok(Decoded::Ignored { detail_type: "iam_call" });
+    };
+    if given(detail.error_code.as_ref()).is_some() {
+        return Ok(Decoded::Ignored { detail_type: "iam_call_failed" });
+    }
+    Ok(Decoded::RoleChange {
+        role_name: role_name(&detail)?,
+        account: envelope.account()?.to_owned(),
+        event,
+        at: match json::time(detail.event_time.as_ref(), "detail.eventTime")? {
+            Some(at) => Some(at),
+            None => envelope.time()?,
+        },
+    })
+}
+
+/// IAM's rule: letters, digits and `+=,.@-_`, at most 64.
+fn role_name(detail: &Detail<'_>) -> Result<String, Poison> {
+    let path = "detail.requestParameters.roleName";
+    let field = detail.request_parameters.as_ref().and_then(|parameters| parameters.role_name.as_ref());
+    let name = need(field, path)?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@-_".contains(&b);
+    if name.len() > 64 || !name.bytes().all(allowed) {
+        return Err(Poison::new(PoisonReason::BadName, path));
+    }
+    Ok(name.to_owned())
+}

@@ -1,0 +1,62 @@
+//! Typed reading of JSON that names the place of an error and never its content.
+
+use std::borrow::Cow;
+use std::ops::Deref;
+
+use serde::Deserialize;
+
+use super::poison::{Poison, PoisonReason};
+use crate::model::Timestamp;
+
+/// A text that is borrowed from the body wherever JSON's escapes allow it.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Reads a whole body. Fields that the type does not name are skipped without recursion, so nesting costs nothing.
+pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Poison> {
+    serde_json::from_str(body).map_err(|error| explain::<T>(body, &error))
+}
+
+/// Serde's own message quotes the value; only the category and the place are taken from it. The path is worked out
+/// by reading again, so that good bodies do not pay for it.
+fn explain<'a, T: Deserialize<'a>>(body: &'a str, error: &serde_json::Error) -> Poison {
+    if !error.is_data() {
+        return Poison::new(
+            PoisonReason::NotJson,
+            format!("line {} column {}", error.line(), error.column()),
+        );
+    }
+    let path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(body))
+        .err()
+        .map(|error| error.path().to_string());
+    match path.as_deref() {
+        None | Some("." | "?") => Poison::new(PoisonReason::WrongType, "the body"),
+        Some(path) => Poison::new(PoisonReason::WrongType, path),
+    }
+}
+
+/// The text of a field that must be there and not be empty.
+pub(super) fn need<'t>(field: Option<&'t Text<'_>>, path: &'static str) -> Result<&'t str, Poison> {
+    given(field).ok_or_else(|| Poison::new(PoisonReason::MissingField, path))
+}
+
+/// The text of a field that may be missing; empty is missing.
+pub(super) fn given<'t>(field: Option<&'t Text<'_>>) -> Option<&'t str> {
+    field.map(|text| &**text).filter(|text| !text.is_empty())
+}
+
+/// The time in a field that may be missing. One that is there but cannot be read is an error: its format is not
+/// what we think it is.
+pub(super) fn time(field: Option<&Text<'_>>, path: &'static str) -> Result<Option<Timestamp>, Poison> {
+    given(field)
+        .map(|text| Timestamp::parse(text).ok_or_else(|| Poison::new(PoisonReason::BadTime, path)))
+        .transpose()
+}

@@ -1,0 +1,340 @@
+//! Decoding of whole bodies in the shape that AWS documents.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{DesiredStatus, LastStatus, TaskGroup};
+
+const SECRET: &str = "PLANTED-SECRET";
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/events/{name}.json"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn fixtures() -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events");
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .map(|name| (name.clone(), fixture(&name)))
+        .collect()
+}
+
+fn task(name: &str) -> Task {
+    match decode(&fixture(name)) {
+        Decoded::Task(task) => *task,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// A running task's event with one field set, or taken away by `null` as `Value::Null` stands for missing too.
+fn changed(pointer: &str, value: Value) -> Decoded {
+    let mut event: Value = serde_json::from_str(&fixture("task_fargate_running")).unwrap();
+    *event.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} is not in the fixture")) = value;
+    decode(&event.to_string())
+}
+
+fn poison(decoded: Decoded) -> (&'static str, String) {
+    match decoded {
+        Decoded::Poison { reason, where_ } => (reason.label(), where_),
+        other => panic!("not poison: {other:?}"),
+    }
+}
+
+fn ignored(decoded: Decoded) -> &'static str {
+    match decoded {
+        Decoded::Ignored { detail_type } => detail_type,
+        other => panic!("not ignored: {other:?}"),
+    }
+}
+
+#[test]
+fn a_running_fargate_task_is_read_whole() {
+    let task = task("task_fargate_running");
+    assert_eq!(
+        task.arn.to_string(),
+        "arn:aws:ecs:eu-west-1:111122223333:task/prod/3f2a9c0d5e6b4a718293a4b5c6d7e8f9"
+    );
+    assert_eq!(task.version, 4);
+    assert_eq!((task.last_status, task.desired_status), (LastStatus::Running, DesiredStatus::Running));
+    assert_eq!(task.group, TaskGroup::Service("kv".into()));
+    assert_eq!(task.definition.as_str(), "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7");
+    assert_eq!(task.role_override, None);
+    assert_eq!(task.address, Some("10.0.1.7".parse().unwrap()));
+    assert_eq!(task.created_at, Timestamp::parse("2026-11-22T03:23:38.145Z"));
+    assert_eq!(task.updated_at, Timestamp::parse("2026-11-22T03:24:21.091Z"));
+    assert_eq!(task.tags, None, "events carry no tags: they are unknown, not empty");
+}
+
+#[test]
+fn each_stage_of_a_tasks_life_is_read() {
+    use DesiredStatus::{Running as KeepIt, Stopped as StopIt};
+    for (name, last, desired, address) in [
+        ("task_provisioning_without_address", LastStatus::Provisioning, KeepIt, None),
+        ("task_fargate_running", LastStatus::Running, KeepIt, Some("10.0.1.7")),
+        ("task_spot_interruption", LastStatus::Running, StopIt, Some("10.0.1.7")),
+        ("task_stopping", LastStatus::Deactivating, StopIt, Some("10.0.1.7")),
+        ("task_stopped", LastStatus::Stopped, StopIt, None),
+        ("task_ec2_bridge", LastStatus::Running, KeepIt, None),
+        ("task_ipv6_only", LastStatus::Running, KeepIt, Some("2001:db8:1234:1a00::7")),
+        ("task_govcloud", LastStatus::Running, KeepIt, Some("10.0.1.7")),
+        ("task_unknown_fields", LastStatus::Running, KeepIt, Some("10.0.1.7")),
+        ("task_through_sns", LastStatus::Running, KeepIt, Some("10.0.1.7")),
+    ] {
+        let task = task(name);
+        assert_eq!((task.last_status, task.desired_status), (last, desired), "{name}");
+        assert_eq!(task.address, address.map(|text| text.parse().unwrap()), "{name}");
+    }
+}
+
+#[test]
+fn a_role_override_is_read_with_its_path() {
+    let role = task("task_role_override").role_override.unwrap();
+    assert_eq!(role.as_str(), "arn:aws:iam::111122223333:role/team/kv-canary");
+}
+
+#[test]
+fn empty_texts_are_none() {
+    let task = task("task_empty_texts");
+    assert_eq!((task.role_override, task.group.service()), (None, None));
+}
+
+#[test]
+fn other_events_are_ignored_under_a_bounded_label() {
+    for (name, label) in [
+        ("container_instance_state_change", "container_instance_state_change"),
+        ("service_action", "service_action"),
+        ("deployment_state_change", "deployment_state_change"),
+        ("cloudtrail_tag_role_denied", "iam_call_failed"),
+        ("cloudtrail_create_role", "iam_call"),
+    ] {
+        assert_eq!(ignored(decode(&fixture(name))), label);
+    }
+    assert_eq!(ignored(changed("/source", json!("my.app"))), "foreign_source");
+    assert_eq!(ignored(changed("/detail-type", json!("Something New"))), "unknown");
+}
+
+#[test]
+fn a_change_of_a_roles_tags_names_role_account_and_time() {
+    for (name, event) in [
+        ("cloudtrail_tag_role", RoleEvent::TagRole),
+        ("cloudtrail_untag_role", RoleEvent::UntagRole),
+        ("cloudtrail_delete_role", RoleEvent::DeleteRole),
+    ] {
+        assert_eq!(
+            decode(&fixture(name)),
+            Decoded::RoleChange {
+                role_name: "kv-task".to_owned(),
+                account: "111122223333".to_owned(),
+                event,
+                at: Timestamp::parse("2026-11-22T03:30:05Z"),
+            }
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_names_the_field() {
+    for (pointer, value, reason, path) in [
+        ("/detail", json!(null), "missing_field", "detail"),
+        ("/detail", json!("x"), "wrong_type", "detail"),
+        ("/detail-type", json!(null), "missing_field", "detail-type"),
+        ("/source", json!(""), "missing_field", "source"),
+        ("/detail/taskArn", json!(null), "missing_field", "detail.taskArn"),
+        ("/detail/taskArn", json!(7), "wrong_type", "detail.taskArn"),
+        (
+            "/detail/taskArn",
+            json!("arn:aws:ecs:eu-west-1:111122223333:task/3f2a"),
+            "bad_arn",
+            "detail.taskArn",
+        ),
+        ("/detail/clusterArn", json!(""), "missing_field", "detail.clusterArn"),
+        (
+            "/detail/clusterArn",
+            json!("arn:aws:ecs:eu-west-1:111122223333:cluster/other"),
+            "cluster_mismatch",
+            "detail.clusterArn",
+        ),
+        ("/detail/taskDefinitionArn", json!("kv:7"), "bad_arn", "detail.taskDefinitionArn"),
+        ("/detail/lastStatus", json!("DANCING"), "unknown_status", "detail.lastStatus"),
+        ("/detail/desiredStatus", json!("running"), "unknown_status", "detail.desiredStatus"),
+        ("/detail/desiredStatus", json!(null), "missing_field", "detail.desiredStatus"),
+        ("/detail/version", json!(null), "missing_field", "detail.version"),
+        ("/detail/version", json!(-1), "bad_version", "detail.version"),
+        ("/detail/version", json!(1.5), "bad_version", "detail.version"),
+        ("/detail/version", json!("4"), "wrong_type", "detail.version"),
+        ("/detail/updatedAt", json!("yesterday"), "bad_time", "detail.updatedAt"),
+        ("/detail/createdAt", json!(1_795_317_818), "wrong_type", "detail.createdAt"),
+        ("/detail/overrides", json!({"taskRoleArn": "kv-canary"}), "bad_arn", "detail.overrides.taskRoleArn"),
+        (
+            "/detail/attachments/0/details/4/value",
+            json!("10.0.1"),
+            "bad_address",
+            "detail.attachments or detail.containers",
+        ),
+        (
+            "/detail/attachments/0/details/4/value",
+            json!({}),
+            "wrong_type",
+            "detail.attachments[0].details[4].value",
+        ),
+        ("/detail/containers", json!({}), "wrong_type", "detail.containers"),
+    ] {
+        let found = poison(changed(pointer, value.clone()));
+        assert_eq!((found.0, found.1.as_str()), (reason, path), "{pointer} = {value}");
+    }
+}
+
+#[test]
+fn a_role_change_without_a_sane_role_is_poison() {
+    for (pointer, value, reason, path) in [
+        ("/account", json!("1"), "bad_name", "account"),
+        ("/detail/requestParameters", json!(null), "missing_field", "detail.requestParameters.roleName"),
+        ("/detail/requestParameters/roleName", json!("a/b"), "bad_name", "detail.requestParameters.roleName"),
+        ("/detail/eventName", json!(null), "missing_field", "detail.eventName"),
+    ] {
+        let mut event: Value = serde_json::from_str(&fixture("cloudtrail_tag_role")).unwrap();
+        *event.pointer_mut(pointer).unwrap() = value;
+        let found = poison(decode(&event.to_string()));
+        assert_eq!((found.0, found.1.as_str()), (reason, path), "{pointer}");
+    }
+}
+
+#[test]
+fn what_is_no_event_is_poison() {
+    for (body, reason, path) in [
+        ("", "not_json", "line 1 column 0"),
+        ("hello", "not_json", "line 1 column 1"),
+        ("{} {}", "not_json", "line 1 column 4"),
+        ("null", "wrong_type", "the body"),
+        ("[]", "wrong_type", "the body"),
+        ("{}", "missing_field", "detail-type"),
+        (r#"{"source":"aws.ecs","source":"aws.ecs"}"#, "wrong_type", "the body"),
+        (r#"{"Type":"Notification","Message":"hello"}"#, "not_json", "line 1 column 1"),
+        (r#"{"Type":"Notification"}"#, "missing_field", "detail-type"),
+    ] {
+        let found = poison(decode(body));
+        assert_eq!((found.0, found.1.as_str()), (reason, path), "{body:?}");
+    }
+}
+
+#[test]
+fn an_sns_envelope_within_an_sns_envelope_is_not_unwrapped_again() {
+    let inner = json!({"Type": "Notification", "Message": fixture("task_fargate_running")}).to_string();
+    let outer = json!({"Type": "Notification", "Message": inner}).to_string();
+    assert_eq!(poison(decode(&outer)), ("missing_field", "detail-type".to_owned()));
+}
+
+#[test]
+fn a_body_over_one_mebibyte_is_not_even_parsed() {
+    let padded = |to: usize| {
+        let body = fixture("task_fargate_running");
+        let padding = " ".repeat(to - body.len());
+        body + &padding
+    };
+    assert!(matches!(decode(&padded(MAX_BODY_BYTES)), Decoded::Task(_)));
+    assert_eq!(poison(decode(&padded(MAX_BODY_BYTES + 1))).0, "too_large");
+}
+
+#[test]
+fn deep_nesting_is_harmless() {
+    for open in ["[", r#"{"a":"#, r#"{"detail":"#, r#"{"detail":{"overrides":{"containerOverrides":["#] {
+        let body = open.repeat(MAX_BODY_BYTES / open.len());
+        assert_eq!(poison(decode(&body)).0, if open == "[" { "wrong_type" } else { "not_json" });
+    }
+}
+
+#[test]
+fn secrets_in_overrides_are_in_no_output() {
+    let body = fixture("task_secrets_in_overrides");
+    assert!(body.contains(SECRET));
+    assert!(!format!("{:?}", decode(&body)).contains(SECRET));
+}
+
+/// Breaks every fixture in thousands of seeded ways. A failure prints the seed, which repeats it.
+#[test]
+fn broken_bodies_neither_panic_nor_echo_a_secret() {
+    let fixtures = fixtures();
+    let planted: Vec<String> = fixtures
+        .values()
+        .cloned()
+        .chain(fixtures.values().map(|body| with_secrets_everywhere(body)))
+        .collect();
+    for seed in 0..6_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let body = broken(&planted[random.usize(..planted.len())], &mut random);
+        let decoded = std::panic::catch_unwind(|| format!("{:?}", decode(&body)));
+        let text = decoded.unwrap_or_else(|_| panic!("seed {seed} panics"));
+        assert!(!text.contains(SECRET), "seed {seed} echoes a secret");
+    }
+}
+
+/// The body with every text that the operator does not need replaced by a secret.
+fn with_secrets_everywhere(body: &str) -> String {
+    fn plant(value: &mut Value) {
+        match value {
+            Value::String(text) => SECRET.clone_into(text),
+            Value::Array(items) => items.iter_mut().for_each(plant),
+            Value::Object(fields) => fields.values_mut().for_each(plant),
+            _ => {}
+        }
+    }
+    let mut event: Value = serde_json::from_str(body).unwrap();
+    if let Some(detail) = event.pointer_mut("/detail") {
+        plant(detail);
+    }
+    event.to_string()
+}
+
+fn broken(body: &str, random: &mut fastrand::Rng) -> String {
+    if random.bool() {
+        return with_a_field_broken(body, random);
+    }
+    let mut bytes = body.as_bytes().to_vec();
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(..bytes.len());
+        match random.u8(..4) {
+            0 => bytes.truncate(at.max(1)),
+            1 => bytes[at] = random.u8(..),
+            2 => bytes[at] = *random.choice(b"\"{}[]:,\\0-").unwrap(),
+            _ => drop(bytes.remove(at.min(bytes.len() - 1))),
+        }
+        if bytes.is_empty() {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn with_a_field_broken(body: &str, random: &mut fastrand::Rng) -> String {
+    let mut event: Value = serde_json::from_str(body).unwrap();
+    break_within(&mut event, random);
+    event.to_string()
+}
+
+/// Walks down at random; at the end of the walk a field is taken away or a value replaced.
+fn break_within(at: &mut Value, random: &mut fastrand::Rng) {
+    let stop = random.u8(..4) == 0;
+    match at {
+        Value::Object(fields) if !fields.is_empty() => {
+            let key = random.choice(fields.keys().cloned().collect::<Vec<_>>()).unwrap();
+            if stop {
+                fields.remove(&key);
+            } else {
+                break_within(&mut fields[&key], random);
+            }
+        }
+        Value::Array(items) if !items.is_empty() && !stop => {
+            let index = random.usize(..items.len());
+            break_within(&mut items[index], random);
+        }
+        leaf => {
+            let others = [json!(null), json!(SECRET), json!(-1), json!([SECRET]), json!({SECRET: SECRET})];
+            *leaf = random.choice(others).unwrap();
+        }
+    }
+}
