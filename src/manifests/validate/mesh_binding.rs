@@ -1,0 +1,88 @@
+//! Rules of a `MeshBinding`.
+
+use std::time::Duration;
+
+use super::{Report, cluster};
+use crate::api::{HumanDuration, MeshBindingSpec};
+use crate::manifests::finding::{quoted, suggestion};
+use crate::model::Timestamp;
+
+/// What a Dataplane's name may be made of.
+const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
+
+const DAY: Duration = Duration::from_hours(24);
+
+pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
+    let selector = &spec.selector;
+    if selector.clusters.is_empty() {
+        report.add("spec.selector.clusters", "is empty: name at least one cluster's ARN, or a pattern over them");
+    }
+    cluster::check("spec.selector.clusters", &selector.clusters, report);
+    report.globs_have_content("spec.selector.services", &selector.services);
+    report.globs_have_content("spec.selector.families", &selector.families);
+    check_accounts(&spec.role_tags.authorized_accounts, report);
+    check_name_template(&spec.dataplane_name, report);
+    check_ranges(spec, report);
+    if let Some(text) = &spec.cleanup.guard.release_until
+        && Timestamp::parse(text).is_none()
+    {
+        let message = format!("{} is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z", quoted(text));
+        report.add("spec.cleanup.guard.releaseUntil", message);
+    }
+}
+
+fn check_ranges(spec: &MeshBindingSpec, report: &mut Report<'_>) {
+    let cleanup = &spec.cleanup;
+    let seconds = Duration::from_secs;
+    for (path, value, low, high, range) in [
+        ("spec.roleTags.recheck", spec.role_tags.recheck, seconds(30), DAY, "30s to 24h"),
+        ("spec.cleanup.sweepInterval", cleanup.sweep_interval, seconds(10), DAY, "10s to 24h"),
+        ("spec.cleanup.graceAge", cleanup.grace_age, Duration::ZERO, DAY, "0s to 24h"),
+        ("spec.cleanup.drain", cleanup.drain, Duration::ZERO, Duration::from_mins(10), "0s to 10m"),
+    ] {
+        report.range(path, &value, &HumanDuration(low), &HumanDuration(high), range);
+    }
+    report.range("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &0.0, &1.0, "0 to 1");
+}
+
+fn check_accounts(accounts: &[String], report: &mut Report<'_>) {
+    for (index, account) in accounts.iter().enumerate() {
+        if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+            let message = format!("{} is not an AWS account id: write its 12 digits", quoted(account));
+            report.add(format!("spec.roleTags.authorizedAccounts[{index}]"), message);
+        }
+    }
+}
+
+fn check_name_template(template: &str, report: &mut Report<'_>) {
+    const PATH: &str = "spec.dataplaneName";
+    let (mut literal, mut rest) = (String::new(), template);
+    let mut is_unique = false;
+    while let Some(open) = rest.find('{') {
+        literal.push_str(&rest[..open]);
+        let Some(close) = rest[open..].find('}') else {
+            return report.add(PATH, format!("{} has a {{ without a }}", quoted(template)));
+        };
+        let placeholder = &rest[open..=open + close];
+        if !PLACEHOLDERS.contains(&placeholder) {
+            let known = suggestion(placeholder, "Allowed", &PLACEHOLDERS);
+            report.add(PATH, format!("unknown placeholder {}{known}", quoted(placeholder)));
+        }
+        // `{service}` alone would give all tasks of a service one name; an unknown placeholder has its own error.
+        is_unique |= placeholder != "{service}";
+        rest = &rest[open + close + 1..];
+    }
+    literal.push_str(rest);
+    if !is_unique {
+        let found = quoted(template);
+        report.add(PATH, format!("{found} would name several tasks alike: put {{taskId}} or {{hostname}} in it"));
+    }
+    if !literal.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
+        let found = quoted(template);
+        let allowed = "lower-case letters, digits, '-' and '.'";
+        report.add(PATH, format!("{found} has characters that a Dataplane's name cannot have: around placeholders write {allowed}"));
+    }
+    if template.starts_with(['-', '.']) || template.ends_with(['-', '.']) {
+        report.add(PATH, format!("{} must start and end with a letter, a digit or a placeholder", quoted(template)));
+    }
+}

@@ -1,0 +1,229 @@
+//! The rules between the fields of a manifest and between manifests: what passes here holds together.
+//!
+//! A manifest that breaks a rule is left out, and with it every manifest that rests on it; each says why.
+
+mod cluster;
+mod control_plane;
+mod mesh_binding;
+mod outbound;
+mod workload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::document::{Kind, Manifest, Origin, Spec, no_such};
+use super::finding::Finding;
+use super::set::{Binding, ManifestSet};
+use crate::api::{Discovery, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::model::{Glob, Timestamp};
+
+/// What all documents together come to.
+pub(super) struct Assembled {
+    /// The valid ones; `generation` and `complete` are not decided here.
+    pub(super) set: ManifestSet,
+    /// What is invalid.
+    pub(super) errors: Vec<Finding>,
+    /// What is valid and most likely not meant.
+    pub(super) warnings: Vec<Finding>,
+}
+
+/// Where the rules of one manifest put what they find.
+struct Report<'a> {
+    origin: &'a Origin,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.findings.push(self.origin.finding(path, message));
+    }
+
+    /// Reports the value unless it lies within the range; `range` is how people write it.
+    fn range<T: PartialOrd + std::fmt::Display>(&mut self, path: &str, value: &T, low: &T, high: &T, range: &str) {
+        if !(low..=high).contains(&value) {
+            self.add(path, format!("{value} is out of range: write {range}"));
+        }
+    }
+
+    fn globs_have_content(&mut self, path: &str, globs: &[Glob]) {
+        for (index, glob) in globs.iter().enumerate() {
+            if glob.as_str().trim().is_empty() {
+                self.add(format!("{path}[{index}]"), "is empty: write a name or a pattern with * and ?");
+            }
+        }
+    }
+}
+
+/// Puts the manifests together.
+pub(super) fn assemble(mut manifests: Vec<Manifest>) -> Assembled {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    refuse_duplicates(&mut manifests, &mut errors);
+    for manifest in &mut manifests {
+        let before = errors.len();
+        let mut report = Report { origin: &manifest.origin, findings: &mut errors };
+        match &manifest.spec {
+            Some(Spec::ControlPlane(spec)) => {
+                let mut warn = Report { origin: &manifest.origin, findings: &mut warnings };
+                control_plane::check(spec, &mut report, &mut warn);
+            }
+            Some(Spec::MeshBinding(spec)) => mesh_binding::check(spec, &mut report),
+            Some(Spec::Workload(spec)) => workload::check(spec, &mut report),
+            Some(Spec::OutboundList(spec)) => outbound::check_list(spec, &mut report),
+            None => {}
+        }
+        if errors.len() > before {
+            manifest.spec = None;
+        }
+    }
+    let mut assembly = Assembly::over(&manifests, errors, warnings);
+    assembly.take(manifests);
+    assembly.warn_of_idle_patterns();
+    assembly.warn_of_outbounds_that_cannot_be();
+    let Assembly { set, errors, warnings, .. } = assembly;
+    Assembled { set, errors, warnings }
+}
+
+fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<Finding>) {
+    let mut first: BTreeMap<(Kind, Arc<str>), usize> = BTreeMap::new();
+    for index in 0..manifests.len() {
+        let Manifest { kind, name, origin, .. } = &manifests[index];
+        let Some(&earlier) = first.get(&(*kind, Arc::clone(name))) else {
+            first.insert((*kind, Arc::clone(name)), index);
+            continue;
+        };
+        let place = manifests[earlier].origin.place();
+        let message = format!("{kind} {name} is also at {place}: a name is there once a kind; rename or delete one");
+        errors.push(origin.finding("metadata.name", message));
+        // Which of the two is meant is not ours to guess.
+        manifests[index].spec = None;
+        manifests[earlier].spec = None;
+    }
+}
+
+struct Assembly {
+    set: ManifestSet,
+    /// Every name that some document has, whether or not the document is valid.
+    named: BTreeSet<(Kind, Arc<str>)>,
+    workload_origins: BTreeMap<Arc<str>, Origin>,
+    list_origins: BTreeMap<Arc<str>, Origin>,
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+impl Assembly {
+    fn over(manifests: &[Manifest], errors: Vec<Finding>, warnings: Vec<Finding>) -> Self {
+        Self {
+            set: ManifestSet::default(),
+            named: manifests.iter().map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
+            workload_origins: BTreeMap::new(),
+            list_origins: BTreeMap::new(),
+            errors,
+            warnings,
+        }
+    }
+
+    /// Takes each valid manifest whose references hold, those that others rest on first.
+    fn take(&mut self, mut manifests: Vec<Manifest>) {
+        manifests.sort_by_key(|manifest| manifest.kind);
+        for Manifest { name, origin, spec, .. } in manifests {
+            match spec {
+                Some(Spec::ControlPlane(spec)) => {
+                    self.set.control_planes.insert(name, Arc::new(spec));
+                }
+                Some(Spec::MeshBinding(spec)) => self.take_binding(name, &origin, spec),
+                Some(Spec::Workload(spec)) => self.take_workload(name, origin, spec),
+                Some(Spec::OutboundList(spec)) => {
+                    self.set.outbound_lists.insert(Arc::clone(&name), Arc::new(spec));
+                    self.list_origins.insert(name, origin);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn take_binding(&mut self, name: Arc<str>, origin: &Origin, spec: MeshBindingSpec) {
+        let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
+            let message = self.broken_reference(Kind::ControlPlane, &spec.control_plane);
+            self.errors.push(origin.finding("spec.controlPlane", message));
+            return;
+        };
+        let control_plane_type = control_plane.kind;
+        let guard_released_until = spec.cleanup.guard.release_until.as_deref().and_then(Timestamp::parse);
+        let binding = Binding { name: Arc::clone(&name), spec, control_plane_type, guard_released_until };
+        self.set.bindings.insert(name, Arc::new(binding));
+    }
+
+    fn take_workload(&mut self, name: Arc<str>, origin: Origin, spec: WorkloadSpec) {
+        let before = self.errors.len();
+        for (index, binding) in spec.bindings.iter().enumerate() {
+            if !self.set.bindings.contains_key(binding.as_str()) {
+                let message = self.broken_reference(Kind::MeshBinding, binding);
+                self.errors.push(origin.finding(format!("spec.bindings[{index}]"), message));
+            }
+        }
+        if self.errors.len() == before {
+            self.set.workloads.insert(Arc::clone(&name), Arc::new(spec));
+            self.workload_origins.insert(name, origin);
+        }
+    }
+
+    fn broken_reference(&self, kind: Kind, name: &str) -> String {
+        if self.named.contains(&(kind, name.into())) {
+            return format!("rests on {kind} {name}, which has an error of its own");
+        }
+        let known: Vec<&str> =
+            self.named.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.as_ref()).collect();
+        no_such(kind, name, &known)
+    }
+
+    /// Where tasks may also be described by their tags, names of services are not known here, and a pattern that
+    /// matches no `Workload` may well be right.
+    fn warn_of_idle_patterns(&mut self) {
+        if self.set.bindings.values().any(|binding| binding.spec.discovery == Discovery::Tags) {
+            return;
+        }
+        let known: Vec<&str> =
+            self.named.iter().filter(|(kind, _)| *kind == Kind::Workload).map(|(_, name)| name.as_ref()).collect();
+        for (name, list) in &self.set.outbound_lists {
+            for (index, glob) in list.workloads.iter().enumerate() {
+                if known.iter().any(|workload| glob.matches(workload)) {
+                    continue;
+                }
+                let message = if glob.is_literal() {
+                    no_such(Kind::Workload, glob.as_str(), &known)
+                } else {
+                    format!("the pattern {:?} matches no Workload", glob.as_str())
+                };
+                self.warnings.push(self.list_origins[name].finding(format!("spec.workloads[{index}]"), message));
+            }
+        }
+    }
+
+    fn warn_of_outbounds_that_cannot_be(&mut self) {
+        for (name, workload) in &self.set.workloads {
+            let origin = &self.workload_origins[name];
+            if let Err(conflict) = self.set.merged_outbounds(name, &workload.outbounds) {
+                let message = format!("{conflict}. Until then its tasks keep the outbounds that they have");
+                self.warnings.push(origin.finding("spec.outbounds", message));
+            }
+            for (list_name, list) in self.set.lists_for(name) {
+                self.warnings.extend(own_ports_in(list_name, list, workload, origin));
+            }
+        }
+    }
+}
+
+fn own_ports_in<'a>(
+    list_name: &'a str,
+    list: &'a OutboundListSpec,
+    workload: &'a WorkloadSpec,
+    origin: &'a Origin,
+) -> impl Iterator<Item = Finding> + 'a {
+    list.outbounds.iter().filter_map(move |wanted| {
+        let (path, what) = outbound::own_port(workload, wanted.listen)?;
+        let socket = super::outbounds::socket(wanted.listen);
+        let message =
+            format!("{what}, and OutboundList {list_name} lets its sidecar listen on {socket} for {}", wanted.service);
+        Some(origin.finding(path, message))
+    })
+}

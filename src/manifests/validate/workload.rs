@@ -1,0 +1,126 @@
+//! Rules of a `Workload`.
+
+use super::outbound::{check_listeners, own_port, reserved};
+use super::{Report, cluster};
+use crate::api::{Inbound, WorkloadSpec};
+use crate::manifests::finding::quoted;
+use crate::manifests::outbounds::socket;
+use crate::manifests::yaml::child;
+use crate::model::Tags;
+
+/// Tags that follow from other fields.
+const OWN_TAGS: [(&str, &str); 3] = [
+    ("kuma.io/service", "it is the Workload's `service`"),
+    ("kuma.io/protocol", "it is the inbound's `protocol`"),
+    ("kuma.io/zone", "the control plane sets it"),
+];
+
+pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
+    let selector = &spec.selector;
+    if selector.services.is_empty()
+        && selector.families.is_empty()
+        && selector.tags.is_empty()
+        && selector.clusters.is_empty()
+    {
+        report.add("spec.selector", "is empty and would take every task: give services, families, tags or clusters");
+    }
+    report.globs_have_content("spec.selector.services", &selector.services);
+    report.globs_have_content("spec.selector.families", &selector.families);
+    cluster::check("spec.selector.clusters", &selector.clusters, report);
+    if let Some(label) = &spec.workload
+        && !is_dns_label(label)
+    {
+        report.add("spec.workload", format!("{} is not allowed: {DNS_LABEL}", quoted(label)));
+    }
+    for (index, inbound) in spec.inbounds.iter().enumerate() {
+        check_inbound(&format!("spec.inbounds[{index}]"), inbound, report);
+        check_against_earlier(index, &spec.inbounds, report);
+    }
+    check_listeners("spec.outbounds", &spec.outbounds, report);
+    for (index, outbound) in spec.outbounds.iter().enumerate() {
+        if let Some((path, what)) = own_port(spec, outbound.listen) {
+            let message = format!("{} cannot be, since {what} ({path}): choose another", socket(outbound.listen));
+            report.add(format!("spec.outbounds[{index}].listen"), message);
+        }
+    }
+}
+
+fn check_inbound(path: &str, inbound: &Inbound, report: &mut Report<'_>) {
+    let Inbound { name, container_port, port, service_address, tags, .. } = inbound;
+    if let Some(name) = name
+        && !is_dns_label(name)
+    {
+        report.add(format!("{path}.name"), format!("{} is not allowed: {DNS_LABEL}", quoted(name)));
+    }
+    for (field, port) in [("port", *port), ("containerPort", *container_port)] {
+        if let Some(what) = reserved(port) {
+            report.add(format!("{path}.{field}"), format!("{port} is {what}: choose another"));
+        }
+    }
+    let on_loopback = service_address.is_some_and(|address| address.is_loopback());
+    if service_address.is_some_and(|address| address.is_unspecified()) {
+        let message = "is no address to connect to: write the one the app listens on, or leave the field out";
+        report.add(format!("{path}.serviceAddress"), message);
+    }
+    if port == container_port && !on_loopback {
+        let message = format!(
+            "{port} is also the containerPort, and two cannot listen on one: choose another, or let the app listen on \
+             loopback alone and say so with serviceAddress: 127.0.0.1"
+        );
+        report.add(format!("{path}.port"), message);
+    }
+    check_tags(&format!("{path}.tags"), tags, report);
+}
+
+fn check_against_earlier(index: usize, inbounds: &[Inbound], report: &mut Report<'_>) {
+    let (inbound, path) = (&inbounds[index], format!("spec.inbounds[{index}]"));
+    for (earlier, other) in inbounds[..index].iter().enumerate() {
+        let other_path = format!("spec.inbounds[{earlier}]");
+        if inbound.port == other.port {
+            let message = format!("{} is also the port of {other_path}: choose another", inbound.port);
+            report.add(format!("{path}.port"), message);
+        }
+        if inbound.name.is_some() && inbound.name == other.name {
+            report.add(format!("{path}.name"), format!("is also the name of {other_path}: choose another"));
+        }
+        for (sidecar, sidecar_path, app, app_path) in
+            [(inbound, &path, other, &other_path), (other, &other_path, inbound, &path)]
+        {
+            let app_on_loopback = app.service_address.is_some_and(|address| address.is_loopback());
+            if sidecar.port == app.container_port && !app_on_loopback {
+                let message = format!("{} is also {app_path}.containerPort: choose another", sidecar.port);
+                report.add(format!("{sidecar_path}.port"), message);
+            }
+        }
+    }
+}
+
+/// Kuma's own rules for tags (`pkg/core/resources/apis/mesh/dataplane_validator.go`).
+fn check_tags(path: &str, tags: &Tags, report: &mut Report<'_>) {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+    for (key, value) in tags {
+        let path = child(path, key);
+        if let Some((_, instead)) = OWN_TAGS.iter().find(|(own, _)| own == key) {
+            report.add(path, format!("this tag cannot be set here: {instead}"));
+            continue;
+        }
+        if key.is_empty() || !key.bytes().all(|b| allowed(b) || b == b'/') {
+            report.add(path.clone(), "the tag's name is not allowed: letters, digits, '.', '-', '_', ':' and '/'");
+        }
+        if value.is_empty() || !value.bytes().all(allowed) {
+            let rule = "letters, digits, '.', '-', '_' and ':', not empty";
+            report.add(path, format!("the tag's value {} is not allowed: {rule}", quoted(value)));
+        }
+    }
+}
+
+const DNS_LABEL: &str =
+    "lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters";
+
+/// DNS-1035.
+fn is_dns_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+}

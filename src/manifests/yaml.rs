@@ -1,0 +1,378 @@
+//! From the text of a file to one tree a document, in which every value knows its line.
+//!
+//! A document that is no YAML does not hide the others of its file. Reading is bounded: aliases cannot blow a small
+//! file up into a large tree. JSON is read by the same parser, of whose language it is a part.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
+
+use super::finding::quoted;
+
+/// Most values in one document, after aliases are replaced by what they stand for.
+const MAX_NODES: usize = 100_000;
+/// Deepest nesting of lists and mappings.
+const MAX_DEPTH: usize = 64;
+
+/// A document with content.
+pub(super) struct Document {
+    /// From 1; documents without content don't count.
+    pub(super) number: u32,
+    /// The tree, or why there is none.
+    pub(super) root: Result<Node, Flaw>,
+    /// Keys that one mapping has twice. Their first values are in the tree.
+    pub(super) duplicates: Vec<Flaw>,
+}
+
+/// What makes the text not the YAML that we read.
+pub(super) struct Flaw {
+    /// From 1, in the file.
+    pub(super) line: u32,
+    /// The field's path, where known.
+    pub(super) path: Vec<Step>,
+    /// What was found and what is allowed.
+    pub(super) message: String,
+}
+
+/// One step from a value to a value in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// Into a mapping.
+    Key(String),
+    /// Into a list.
+    Index(usize),
+}
+
+/// A path as people write it: `spec.inbounds[0].tags["kuma.io/team"]`.
+pub(super) fn path_text(path: &[Step]) -> String {
+    path.iter().fold(String::new(), |text, step| match step {
+        Step::Key(key) => child(&text, key),
+        Step::Index(index) => format!("{text}[{index}]"),
+    })
+}
+
+/// The path of a field within the value at `path`.
+pub(super) fn child(path: &str, key: &str) -> String {
+    let plain = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    match (plain, path.is_empty()) {
+        (true, true) => key.to_owned(),
+        (true, false) => format!("{path}.{key}"),
+        (false, _) => format!("{path}[{}]", quoted(key)),
+    }
+}
+
+/// A value and where it is.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// From 1, in the file.
+    pub(super) line: u32,
+    /// Of a scalar: the text as written, so that `1.10` is not `1.1` where a text is wanted.
+    pub(super) text: String,
+    /// What YAML takes it for.
+    pub(super) value: Value,
+}
+
+/// What YAML takes a value for.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Nothing, or `null`.
+    Null,
+    /// `true` or `false`; `yes` and `off` are texts.
+    Bool(bool),
+    /// A whole number from 0.
+    Unsigned(u64),
+    /// Any other number.
+    Float(f64),
+    /// Anything else in a word or more.
+    Text,
+    /// A list; the items keep their places when others are taken out.
+    List(Vec<(usize, Node)>),
+    /// A mapping, in the order of the file.
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The key.
+    pub(super) key: String,
+    /// The key's line.
+    pub(super) line: u32,
+    /// The value.
+    pub(super) node: Node,
+}
+
+impl Node {
+    /// The value of a field of this mapping.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            _ => None,
+        }
+    }
+
+    /// The text of a scalar that is not null.
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self.value {
+            Value::Null | Value::List(_) | Value::Map(_) => None,
+            _ => Some(&self.text),
+        }
+    }
+
+    /// Takes the value at the end of the path out of the tree.
+    pub(super) fn remove(&mut self, path: &[Step]) {
+        let Some((step, rest)) = path.split_first() else { return };
+        match (&mut self.value, step) {
+            (Value::Map(entries), Step::Key(key)) if rest.is_empty() => {
+                entries.retain(|entry| entry.key != *key);
+            }
+            (Value::List(items), Step::Index(index)) if rest.is_empty() => {
+                items.retain(|(place, _)| place != index);
+            }
+            (Value::Map(entries), Step::Key(key)) => {
+                if let Some(entry) = entries.iter_mut().find(|entry| entry.key == *key) {
+                    entry.node.remove(rest);
+                }
+            }
+            (Value::List(items), Step::Index(index)) => {
+                if let Some((_, item)) = items.iter_mut().find(|(place, _)| place == index) {
+                    item.remove(rest);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The documents of a file that have content.
+pub(super) fn documents(text: &str) -> Vec<Document> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut found = Vec::new();
+    for (lines_before, chunk) in chunks(text) {
+        let mut duplicates = Vec::new();
+        let root = parse(chunk, lines_before, &mut duplicates);
+        if matches!(root, Ok(Node { value: Value::Null, .. })) {
+            continue;
+        }
+        let number = u32::try_from(found.len() + 1).unwrap_or(u32::MAX);
+        found.push(Document { number, root, duplicates });
+    }
+    found
+}
+
+/// Cuts the text before each line that starts a document. YAML allows no `---` at the start of a line elsewhere, not
+/// even within a quoted text.
+fn chunks(text: &str) -> Vec<(u32, &str)> {
+    let mut found = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let mut offset = 0;
+    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
+        let marks = line.strip_prefix("---").is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty());
+        if marks && offset > start {
+            found.push((start_line, &text[start..offset]));
+            (start, start_line) = (offset, number);
+        }
+        offset += line.len();
+    }
+    found.push((start_line, &text[start..]));
+    found.retain(|(_, chunk)| !is_blank(chunk));
+    found
+}
+
+fn is_blank(chunk: &str) -> bool {
+    chunk.lines().map(str::trim_end).all(|line| {
+        matches!(line, "---" | "...") || line.starts_with('%') || line.is_empty() || line.trim_start().starts_with('#')
+    })
+}
+
+fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<Flaw>) -> Result<Node, Flaw> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: MAX_NODES,
+            max_depth: MAX_DEPTH,
+        },
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        strict_booleans: true,
+        reject_unsupported_tags: true,
+        // A snippet could show a secret that stands beside the flaw.
+        with_snippet: false,
+    };
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(chunk, options) {
+        Ok(raw) => Ok(Reader { chunk, lines_before, duplicates }.node(raw, &mut Vec::new())),
+        Err(error) => Err(Flaw {
+            line: lines_before + error.location().map_or(1, |at| line_of(at.line())),
+            path: Vec::new(),
+            message: in_words(&error),
+        }),
+    }
+}
+
+fn in_words(error: &serde_saphyr::Error) -> String {
+    match error {
+        serde_saphyr::Error::Budget { .. }
+        | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
+        | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. } => {
+            format!("too large: at most {MAX_NODES} values and {MAX_DEPTH} levels in a document, aliases counted in full")
+        }
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            "a second document without a line `---` before it".to_owned()
+        }
+        serde_saphyr::Error::RecursiveReferencesRequireWeakTypes { .. } => {
+            "an alias stands within the value that it stands for".to_owned()
+        }
+        other => {
+            let text = other.to_string();
+            let what = text.split(" at line ").next().unwrap_or_default();
+            format!("not valid YAML: {what}")
+        }
+    }
+}
+
+fn line_of(line: u64) -> u32 {
+    u32::try_from(line).unwrap_or(u32::MAX).max(1)
+}
+
+/// Turns what the parser gives into [`Node`]s, with lines counted from the start of the file.
+struct Reader<'a> {
+    chunk: &'a str,
+    lines_before: u32,
+    duplicates: &'a mut Vec<Flaw>,
+}
+
+impl Reader<'_> {
+    fn node(&mut self, raw: Spanned<Raw>, path: &mut Vec<Step>) -> Node {
+        let line = self.lines_before + line_of(raw.referenced.line());
+        let mut text = String::new();
+        let value = match raw.value {
+            Raw::Null => Value::Null,
+            Raw::Text(written) => {
+                text = written;
+                Value::Text
+            }
+            Raw::Bool(value) => {
+                text = value.to_string();
+                Value::Bool(value)
+            }
+            Raw::Unsigned(value) => {
+                text = self.written(raw.defined).unwrap_or_else(|| value.to_string());
+                Value::Unsigned(value)
+            }
+            Raw::Float(value) => {
+                text = self.written(raw.defined).unwrap_or_else(|| value.to_string());
+                Value::Float(value)
+            }
+            Raw::List(items) => {
+                let mut list = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    path.push(Step::Index(index));
+                    list.push((index, self.node(item, path)));
+                    path.pop();
+                }
+                Value::List(list)
+            }
+            Raw::Map(entries) => Value::Map(self.entries(entries, path)),
+        };
+        Node { line, text, value }
+    }
+
+    fn entries(&mut self, raw: Vec<(Spanned<String>, Spanned<Raw>)>, path: &mut Vec<Step>) -> Vec<Entry> {
+        let mut lines = std::collections::BTreeMap::new();
+        let mut entries = Vec::with_capacity(raw.len());
+        for (key, value) in raw {
+            let line = self.lines_before + line_of(key.referenced.line());
+            path.push(Step::Key(key.value.clone()));
+            if let Some(first) = lines.get(&key.value) {
+                let message = format!("given twice, first on line {first}: keep one of them");
+                self.duplicates.push(Flaw { line, path: path.clone(), message });
+            } else {
+                lines.insert(key.value.clone(), line);
+                entries.push(Entry { key: key.value, line, node: self.node(value, path) });
+            }
+            path.pop();
+        }
+        entries
+    }
+
+    /// The text of a scalar as it stands in the file.
+    fn written(&self, at: serde_saphyr::Location) -> Option<String> {
+        let span = at.span();
+        let start = usize::try_from(span.byte_offset()?).ok()?;
+        let length = usize::try_from(span.byte_len()?).ok()?;
+        self.chunk.get(start..start.checked_add(length)?).map(|text| text.trim().to_owned())
+    }
+}
+
+/// What the parser tells of a value.
+enum Raw {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Float(f64),
+    Text(String),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Bool(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Unsigned(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Raw, E> {
+        // No field takes a negative number, so its exact value is of no use; its text is kept.
+        #[allow(clippy::cast_precision_loss)]
+        Ok(u64::try_from(value).map_or(Raw::Float(value as f64), Raw::Unsigned))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Raw::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let mut map = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            map.push(entry);
+        }
+        Ok(Raw::Map(map))
+    }
+}
