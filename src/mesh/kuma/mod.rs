@@ -1,1 +1,25 @@
 //! Kuma and Kong Mesh: Dataplane resources over the REST API.
+//!
+//! Guarantees: only registrations with all three marks count as owned; a body is compared in a normal form, so that
+//! what the control plane adds of its own accord is no difference; readiness belongs to the control plane and is
+//! carried forward; nothing is written to a server whose dialect is not spoken here.
+
+mod client;
+mod dataplane;
+mod dialect;
+mod errors;
+mod http;
+mod list;
+mod marks;
+mod normal;
+mod transport;
+
+pub use client::{KumaControlPlane, MeshCallObserver, NoObserver};
+pub use dialect::{Dialect, HealthDiscovery, Rules, Version};
+pub use http::HttpTransport;
+pub use marks::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
+pub use normal::normalise;
+pub use transport::{Answer, Method, Transport, TransportError, TransportErrorKind};
+
+#[cfg(test)]
+mod tests;

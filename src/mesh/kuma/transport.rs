@@ -1,0 +1,113 @@
+//! One call to a control plane's API and its answer, whatever carries it: HTTP, or a simulation that answers directly.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::mesh::MeshErrorKind;
+
+/// The methods that this client uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Creates or replaces.
+    Put,
+    /// Removes.
+    Delete,
+}
+
+impl Method {
+    /// The method's name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A whole answer, of any status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header `Retry-After`, as a span from now.
+    pub retry_after: Option<Duration>,
+    /// The whole body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no whole answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TransportErrorKind {
+    /// No connection: the name does not resolve, nobody listens.
+    Connect,
+    /// No whole answer within the time limit. A write may have taken effect.
+    Timeout,
+    /// The two ends do not agree on TLS, or the server's certificate is not trusted.
+    Tls,
+    /// The connection broke in the middle. A write may have taken effect.
+    Broken,
+    /// The token cannot be read, so nothing was sent.
+    Token,
+    /// The answer is larger than any that a control plane gives.
+    TooLarge,
+    /// The request cannot be expressed.
+    Request,
+}
+
+impl TransportErrorKind {
+    /// What it means to a caller who only knows control planes.
+    pub fn mesh_kind(self) -> MeshErrorKind {
+        match self {
+            Self::Connect | Self::Timeout | Self::Tls | Self::Broken => MeshErrorKind::Unreachable,
+            Self::Token => MeshErrorKind::Forbidden,
+            Self::TooLarge => MeshErrorKind::Unexpected,
+            Self::Request => MeshErrorKind::Invalid,
+        }
+    }
+}
+
+/// No answer. The message never holds a token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TransportError {
+    /// Which failure.
+    pub kind: TransportErrorKind,
+    /// What happened, where, and what to do about it.
+    pub message: String,
+}
+
+/// Carries calls to one control plane.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Sends one request and waits for the whole answer. `path_and_query` starts with `/` and is already encoded;
+    /// `body`, where given, is JSON. Any status is an `Ok`.
+    async fn send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, TransportError>;
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
+    async fn send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, TransportError> {
+        (**self).send(method, path_and_query, body).await
+    }
+}
