@@ -1,0 +1,210 @@
+//! The state of the sandbox's AWS, and the clock that moves it.
+//!
+//! [`Cloud`] reads no clock and no outside randomness: what happens follows from its configuration and from the
+//! calls with their times. Operations act on the state as it is; call [`Cloud::step`] first to bring it up to now.
+
+mod addresses;
+mod clusters;
+mod controls;
+mod definitions;
+mod delivery;
+mod ecs_tags;
+mod history;
+mod listing;
+mod messages;
+mod pattern;
+mod queue;
+mod queues;
+mod quota;
+mod roles;
+mod rules;
+mod scheduler;
+mod services;
+mod sts;
+mod task;
+mod task_json;
+mod tasks;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests_life;
+#[cfg(test)]
+mod tests_queues;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use self::addresses::Addresses;
+use self::clusters::ClusterState;
+use self::history::TaskRecord;
+use self::queue::Queue;
+use self::quota::Quota;
+use self::sts::Session;
+use super::CloudConfig;
+use crate::model::Timestamp;
+
+pub use self::clusters::Cluster;
+pub use self::definitions::{DefinitionRecord, RegisterTaskDefinition};
+pub use self::listing::{DescribedTasks, Failure, ListTasks, Listed};
+pub use self::messages::{MessageAttribute, ReceiveMessages, ReceivedMessage, SendMessage, SentMessage};
+pub use self::pattern::matches as pattern_matches;
+pub use self::queues::{BatchFailure, QueueCounts};
+pub use self::roles::{CreateRole, Role};
+pub use self::rules::{PutEvent, PutEventOutcome, Rule, Target};
+pub use self::services::{CreateService, Service, UpdateService};
+pub use self::sts::{AssumeRole, AssumedRole};
+pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
+pub use self::tasks::RunTask;
+
+type TaskKey = Arc<str>;
+/// Cluster and name.
+type ServiceKey = (String, String);
+
+/// What is to happen at a time.
+#[derive(Debug)]
+enum Timer {
+    /// The task moves on, unless its version has changed since.
+    Task { arn: TaskKey, version: u64 },
+    /// ECS forgets the stopped task.
+    Forget(TaskKey),
+    /// Its history goes too.
+    Purge(TaskKey),
+    /// The scheduler looks at the service.
+    Service(ServiceKey),
+    /// An event reaches the queue.
+    Deliver { queue: String, body: Arc<str> },
+}
+
+/// One AWS account in one Region, with IAM.
+#[derive(Debug)]
+pub struct Cloud {
+    config: CloudConfig,
+    rng: fastrand::Rng,
+    timers: BTreeMap<(Timestamp, u64), Timer>,
+    last_timer: u64,
+    clusters: BTreeMap<String, ClusterState>,
+    definitions: BTreeMap<String, Vec<Arc<DefinitionRecord>>>,
+    tasks: BTreeMap<TaskKey, TaskRecord>,
+    services: BTreeMap<ServiceKey, Service>,
+    addresses: Addresses,
+    roles: BTreeMap<String, Role>,
+    /// The tags of roles as they were, and when each state ended; by role name, since a role may be made anew.
+    role_history: BTreeMap<String, history::RoleHistory>,
+    queues: BTreeMap<String, Queue>,
+    rules: BTreeMap<String, Rule>,
+    sessions: BTreeMap<String, Session>,
+    quota: Quota,
+    events_lost_until: Option<Timestamp>,
+    message_came: bool,
+}
+
+impl Cloud {
+    /// An empty account.
+    pub fn new(config: CloudConfig, now: Timestamp) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(config.seed),
+            timers: BTreeMap::new(),
+            last_timer: 0,
+            clusters: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            services: BTreeMap::new(),
+            addresses: Addresses::new(&config.subnet, config.reuse_addresses),
+            roles: BTreeMap::new(),
+            role_history: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            quota: Quota::new(config.throttling.clone(), now),
+            events_lost_until: None,
+            message_came: false,
+            config,
+        }
+    }
+
+    /// The settings that the account was made with.
+    pub fn config(&self) -> &CloudConfig {
+        &self.config
+    }
+
+    /// Lets everything happen that is due by `now`, each at its own time and in order.
+    pub fn step(&mut self, now: Timestamp) {
+        while let Some(entry) = self.timers.first_entry() {
+            let at = entry.key().0;
+            if at > now {
+                break;
+            }
+            match entry.remove() {
+                Timer::Task { arn, version } => self.advance_task(&arn, version, at),
+                Timer::Forget(arn) => self.forget_task(&arn, at),
+                Timer::Purge(arn) => self.purge_task(&arn),
+                Timer::Service(key) => self.schedule_service(&key, at),
+                Timer::Deliver { queue, body } => self.enqueue_event(&queue, &body, at),
+            }
+        }
+        for queue in self.queues.values_mut() {
+            self.message_came |= queue.release_due(now);
+        }
+    }
+
+    /// When the next thing will happen by itself, if anything will.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        let message = self.queues.values().filter_map(Queue::next_release).min();
+        timer.into_iter().chain(message).min()
+    }
+
+    /// Whether a message has become visible since this was last asked: the sign for long polls to look again.
+    pub fn take_message_came(&mut self) -> bool {
+        std::mem::take(&mut self.message_came)
+    }
+
+    fn at(&mut self, when: Timestamp, what: Timer) {
+        self.last_timer += 1;
+        self.timers.insert((when, self.last_timer), what);
+    }
+
+    fn hex(&mut self, digits: usize) -> String {
+        (0..digits).map(|_| char::from(b"0123456789abcdef"[self.rng.usize(..16)])).collect()
+    }
+
+    fn uuid(&mut self) -> String {
+        let hex = self.hex(32);
+        format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+    }
+
+    /// An id in the style of IAM: a prefix and 17 letters or digits.
+    fn iam_id(&mut self, prefix: &str) -> String {
+        let tail: String =
+            (0..17).map(|_| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[self.rng.usize(..32)])).collect();
+        format!("{prefix}{tail}")
+    }
+
+    fn arn(&self, service: &str, resource: &str) -> String {
+        let CloudConfig { partition, region, account, .. } = &self.config;
+        format!("arn:{partition}:{service}:{region}:{account}:{resource}")
+    }
+
+    fn global_arn(&self, service: &str, resource: &str) -> String {
+        let CloudConfig { partition, account, .. } = &self.config;
+        format!("arn:{partition}:{service}::{account}:{resource}")
+    }
+}
+
+/// One page of a sorted listing: what follows `after`, at most `limit`, and the mark for the next page.
+fn page<'a, T: 'a>(
+    items: impl Iterator<Item = (&'a str, T)>,
+    after: Option<&str>,
+    limit: usize,
+) -> (Vec<T>, Option<String>) {
+    let mut found = Vec::new();
+    let mut last = None;
+    for (key, item) in items.skip_while(|(key, _)| after.is_some_and(|after| *key <= after)) {
+        if found.len() == limit {
+            return (found, last);
+        }
+        last = Some(key.to_owned());
+        found.push(item);
+    }
+    (found, None)
+}

@@ -1,0 +1,249 @@
+//! One standard queue: each message is ready, delayed or in flight, and counts always say how many are which.
+//!
+//! Nothing looks at all messages: ready ones and hidden ones are kept in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::messages::MessageAttribute;
+use super::queues::QueueCounts;
+use crate::model::{Tags, Timestamp};
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Delayed(Timestamp),
+    InFlight(Timestamp),
+}
+
+/// A message in a queue.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) message_id: String,
+    pub(super) body: Arc<str>,
+    pub(super) attributes: Arc<BTreeMap<String, MessageAttribute>>,
+    pub(super) sender: String,
+    pub(super) sent_at: Timestamp,
+    pub(super) first_received_at: Option<Timestamp>,
+    pub(super) receives: u32,
+    /// The ARN of the queue that it was moved here from.
+    pub(super) dead_letter_source: Option<String>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    message: Message,
+    order: u64,
+    state: State,
+}
+
+/// A queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) arn: String,
+    pub(super) attributes: BTreeMap<String, String>,
+    pub(super) tags: Tags,
+    pub(super) created_at: Timestamp,
+    pub(super) modified_at: Timestamp,
+    /// Marks this queue's receipt handles, also against an earlier queue of the same name.
+    uid: u64,
+    slots: BTreeMap<u64, Slot>,
+    ready: BTreeSet<(u64, u64)>,
+    hidden: BTreeSet<(Timestamp, u64)>,
+    last_id: u64,
+    in_flight: usize,
+}
+
+/// Why a receipt handle does not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HandleError {
+    /// It is none of this queue.
+    Invalid,
+    /// The message is gone, or was handed out again since.
+    Stale,
+    /// The message waits to be received.
+    NotInFlight,
+}
+
+impl Queue {
+    pub(super) fn new(arn: String, uid: u64, now: Timestamp) -> Self {
+        Self {
+            arn,
+            attributes: BTreeMap::new(),
+            tags: Tags::new(),
+            created_at: now,
+            modified_at: now,
+            uid,
+            slots: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            hidden: BTreeSet::new(),
+            last_id: 0,
+            in_flight: 0,
+        }
+    }
+
+    /// Puts a message in, `jitter` places behind the end. Whether it can be received at once.
+    pub(super) fn put(&mut self, message: Message, delay: Duration, jitter: u64, now: Timestamp) -> bool {
+        self.last_id += 1;
+        let id = self.last_id;
+        let order = id + jitter;
+        let state = if delay.is_zero() { State::Ready } else { State::Delayed(now.plus(delay)) };
+        match state {
+            State::Ready => self.ready.insert((order, id)),
+            State::Delayed(until) | State::InFlight(until) => self.hidden.insert((until, id)),
+        };
+        self.slots.insert(id, Slot { message, order, state });
+        state == State::Ready
+    }
+
+    /// Makes visible what is due and drops what is too old. Whether anything became visible.
+    pub(super) fn release_due(&mut self, now: Timestamp) -> bool {
+        let mut released = false;
+        while let Some(&(until, id)) = self.hidden.first() {
+            if until > now {
+                break;
+            }
+            self.hidden.pop_first();
+            if let Some(slot) = self.slots.get_mut(&id) {
+                if matches!(slot.state, State::InFlight(_)) {
+                    self.in_flight -= 1;
+                }
+                slot.state = State::Ready;
+                self.ready.insert((slot.order, id));
+                released = true;
+            }
+        }
+        let retention = self.seconds("MessageRetentionPeriod");
+        while let Some((&id, slot)) = self.slots.first_key_value() {
+            if slot.message.sent_at.plus(retention) > now {
+                break;
+            }
+            self.remove(id);
+        }
+        released
+    }
+
+    pub(super) fn next_release(&self) -> Option<Timestamp> {
+        self.hidden.first().map(|(until, _)| *until)
+    }
+
+    /// Takes the first ready message out of the queue's front, to be handed out or moved away.
+    pub(super) fn pop_ready(&mut self) -> Option<u64> {
+        self.ready.pop_first().map(|(_, id)| id)
+    }
+
+    pub(super) fn message(&self, id: u64) -> Option<&Message> {
+        self.slots.get(&id).map(|slot| &slot.message)
+    }
+
+    /// Hands out a message that was popped: it is in flight until `until`, or ready again where that is now.
+    pub(super) fn hand_out(&mut self, id: u64, until: Timestamp, now: Timestamp) -> Option<(Message, String)> {
+        let slot = self.slots.get_mut(&id)?;
+        slot.message.receives += 1;
+        slot.message.first_received_at.get_or_insert(now);
+        if until > now {
+            slot.state = State::InFlight(until);
+            self.hidden.insert((until, id));
+            self.in_flight += 1;
+        } else {
+            slot.state = State::Ready;
+            self.ready.insert((slot.order, id));
+        }
+        let handle = format!("AQEB-{id:016x}-{:08x}-{:016x}", slot.message.receives, self.uid);
+        Some((slot.message.clone(), handle))
+    }
+
+    /// Deletes by the newest handle; an older one deletes nothing, and neither says so.
+    pub(super) fn delete(&mut self, handle: &str) -> Result<(), HandleError> {
+        match self.resolve(handle) {
+            Ok(id) => {
+                self.remove(id);
+                Ok(())
+            }
+            Err(HandleError::Invalid) => Err(HandleError::Invalid),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Sets when a message in flight becomes visible again. Whether that is at once.
+    pub(super) fn change_visibility(
+        &mut self,
+        handle: &str,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Result<bool, HandleError> {
+        let id = self.resolve(handle)?;
+        let slot = self.slots.get_mut(&id).ok_or(HandleError::Stale)?;
+        let State::InFlight(until) = slot.state else { return Err(HandleError::NotInFlight) };
+        self.hidden.remove(&(until, id));
+        if timeout.is_zero() {
+            self.in_flight -= 1;
+            slot.state = State::Ready;
+            self.ready.insert((slot.order, id));
+            return Ok(true);
+        }
+        slot.state = State::InFlight(now.plus(timeout));
+        self.hidden.insert((now.plus(timeout), id));
+        Ok(false)
+    }
+
+    fn resolve(&self, handle: &str) -> Result<u64, HandleError> {
+        let mut parts = handle.strip_prefix("AQEB-").ok_or(HandleError::Invalid)?.split('-');
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (Some(id), Some(receives), Some(uid)) = (number(), number(), number()) else {
+            return Err(HandleError::Invalid);
+        };
+        if uid != self.uid {
+            return Err(HandleError::Invalid);
+        }
+        match self.slots.get(&id) {
+            Some(slot) if u64::from(slot.message.receives) == receives => Ok(id),
+            _ => Err(HandleError::Stale),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: u64) -> Option<Message> {
+        let slot = self.slots.remove(&id)?;
+        match slot.state {
+            State::Ready => self.ready.remove(&(slot.order, id)),
+            State::Delayed(until) => self.hidden.remove(&(until, id)),
+            State::InFlight(until) => {
+                self.in_flight -= 1;
+                self.hidden.remove(&(until, id))
+            }
+        };
+        Some(slot.message)
+    }
+
+    pub(super) fn purge(&mut self) {
+        self.slots.clear();
+        self.ready.clear();
+        self.hidden.clear();
+        self.in_flight = 0;
+    }
+
+    pub(super) fn counts(&self) -> QueueCounts {
+        QueueCounts {
+            visible: self.ready.len(),
+            in_flight: self.in_flight,
+            delayed: self.hidden.len() - self.in_flight,
+        }
+    }
+
+    /// An attribute in seconds, its default where it was not set.
+    pub(super) fn seconds(&self, name: &str) -> Duration {
+        let set = self.attributes.get(name).map(String::as_str);
+        let text = set.or_else(|| super::queues::default_of(name)).unwrap_or("0");
+        Duration::from_secs(text.parse().unwrap_or(0))
+    }
+
+    /// The dead-letter queue's ARN and after how many receives a message goes there.
+    pub(super) fn redrive(&self) -> Option<(String, u32)> {
+        let policy: serde_json::Value = serde_json::from_str(self.attributes.get("RedrivePolicy")?).ok()?;
+        let count = &policy["maxReceiveCount"];
+        let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
+        Some((policy["deadLetterTargetArn"].as_str()?.to_owned(), u32::try_from(count).ok()?))
+    }
+}

@@ -1,0 +1,73 @@
+//! Errors as the services name them. The wire puts them into the shape of each protocol.
+
+/// A result of an operation of the sandbox.
+pub type Outcome<T> = Result<T, AwsError>;
+
+/// An error that a service answers with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct AwsError {
+    /// The name of the error's shape, such as `ClusterNotFoundException`.
+    pub code: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl AwsError {
+    /// An error with the status that its code has at AWS.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        let status = STATUS.iter().find(|(name, _)| *name == code).map_or(400, |(_, status)| *status);
+        Self { code, status, message: message.into() }
+    }
+
+    /// The way the service says that calls come too fast.
+    pub fn throttled(service: &str) -> Self {
+        let code = match service {
+            "sqs" => "RequestThrottled",
+            "iam" | "sts" => "Throttling",
+            _ => "ThrottlingException",
+        };
+        Self::new(code, "calls come faster than the account's quota allows; slow down and retry")
+    }
+
+    /// The way the service says that it failed.
+    pub fn internal(service: &str) -> Self {
+        let code = match service {
+            "ecs" => "ServerException",
+            "iam" => "ServiceFailure",
+            "events" => "InternalException",
+            _ => "InternalFailure",
+        };
+        Self::new(code, "the service failed; retry")
+    }
+
+    /// The way the service says that the caller may not do this.
+    pub fn denied(service: &str, operation: &str) -> Self {
+        let code = if matches!(service, "iam" | "sts" | "sqs") { "AccessDenied" } else { "AccessDeniedException" };
+        Self::new(code, format!("the caller is not allowed to call {service}:{operation}"))
+    }
+}
+
+/// The codes whose status is not 400.
+const STATUS: &[(&str, u16)] = &[
+    ("AccessDenied", 403),
+    ("MissingAuthenticationToken", 403),
+    ("NoSuchEntity", 404),
+    ("EntityAlreadyExists", 409),
+    ("DeleteConflict", 409),
+    ("LimitExceeded", 409),
+    ("ServerException", 500),
+    ("ServiceFailure", 500),
+    ("InternalException", 500),
+    ("InternalFailure", 500),
+];
+
+pub(super) fn client(message: impl Into<String>) -> AwsError {
+    AwsError::new("ClientException", message)
+}
+
+pub(super) fn invalid(message: impl Into<String>) -> AwsError {
+    AwsError::new("InvalidParameterException", message)
+}
