@@ -1,8 +1,8 @@
 //! `ecs-mesh-operator` keeps service meshes on Amazon ECS right: it hears task state changes, works out what each
 //! task should be in the mesh, and keeps the control plane so.
 //!
-//! The rooms, in the order in which data flows: `observe` → `intent` → `plan` → `mesh`, driven by
-//! [`runtime`] and put together in `reconcile`. `docs/architecture.md` has the picture and the invariants.
+//! The rooms, in the order in which data flows: [`observe`] → [`intent`] → [`plan`] → [`mesh`], driven by
+//! [`runtime`] and put together in [`reconcile`]. `docs/architecture.md` has the picture and the invariants.
 
 pub mod api;
 pub mod intent;
@@ -11,6 +11,7 @@ pub mod mesh;
 pub mod model;
 pub mod observe;
 pub mod plan;
+pub mod reconcile;
 pub mod runtime;
 pub mod sandbox;
 pub mod telemetry;

@@ -4,6 +4,7 @@ pub mod aws;
 pub mod definitions;
 pub mod describer;
 pub mod events;
+pub mod intake;
 pub mod roles;
 pub mod sdk;
 pub mod store;

@@ -101,8 +101,15 @@ pub struct Snapshot {
     pub task: Option<Task>,
     /// What is known of its life.
     pub life: Life,
-    /// Whether it was seen alive within [`FRESH`].
-    pub fresh: bool,
+    /// When it was last seen wanted and alive.
+    pub alive_at: Option<Timestamp>,
+}
+
+impl Snapshot {
+    /// Whether it was seen alive within [`FRESH`], and not before `since`.
+    pub fn is_fresh(&self, since: Timestamp, now: Timestamp) -> bool {
+        self.alive_at.is_some_and(|at| at >= since && at.age_at(now) < FRESH)
+    }
 }
 
 /// Every known task, by ARN.
@@ -224,13 +231,9 @@ impl Store {
     pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> Snapshot {
         let records = self.lock();
         let Some(record) = records.get(task) else {
-            return Snapshot { task: None, life: Life::Unknown, fresh: false };
+            return Snapshot { task: None, life: Life::Unknown, alive_at: None };
         };
-        Snapshot {
-            task: record.task.clone(),
-            life: record.life(grace, now),
-            fresh: record.alive_at.is_some_and(|at| at.age_at(now) < FRESH),
-        }
+        Snapshot { task: record.task.clone(), life: record.life(grace, now), alive_at: record.alive_at }
     }
 
     /// The tasks of a cluster, with what a sweep compares: what ECS wants of each, and whether it is known whole.
@@ -422,9 +425,9 @@ mod tests {
         let store = Store::default();
         let day = Duration::from_hours(24);
         store.observe(task(1, LastStatus::Running), Source::Event, NOW.plus(day));
-        assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).fresh);
+        assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(NOW, NOW.plus(day)));
         store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(day));
-        assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).fresh);
+        assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(NOW, NOW.plus(day)));
     }
 
     #[test]

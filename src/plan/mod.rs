@@ -5,6 +5,6 @@ mod decide;
 mod diff;
 mod guard;
 
-pub use decide::{Action, Evidence, Known, Situation, Standing, Step, decide};
+pub use decide::{Action, Decision, Evidence, Known, Situation, Standing, Step, decide};
 pub use diff::{FieldChange, diff};
 pub use guard::{Admission, Guard};

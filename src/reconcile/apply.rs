@@ -31,6 +31,20 @@ pub(super) enum Outcome {
     NoLease,
 }
 
+/// Begins again, with a fresh read, when somebody else wrote in between. (A macro: closures that borrow across an await
+/// are not `Send` yet.)
+macro_rules! redo {
+    ($attempt:expr) => {{
+        let mut left = REDO;
+        loop {
+            match $attempt.await {
+                Err(Halt::Failed(error)) if error.kind == MeshErrorKind::Conflict && left > 0 => left -= 1,
+                other => return other,
+            }
+        }
+    }};
+}
+
 /// One task's registrations at one plane, for one run.
 pub(super) struct Apply<'a> {
     pub plane: &'a Plane,
@@ -60,41 +74,37 @@ impl Apply<'_> {
         if self.is_equal_as_last_seen(desired) {
             return Ok(Outcome::Equal);
         }
-        self.redo(async || {
-            let (current, rendered) = match self.look(&desired.id).await? {
-                There::NotOurs(owner) => return Ok(self.taken(&desired.id, owner)),
-                There::Nothing if known => {
-                    self.plane.registry.forget(self.task, &desired.id);
-                    return Ok(Outcome::Vanished);
-                }
-                There::Nothing => (None, self.plane.mesh.render(desired, None)),
-                There::Ours(current) => {
-                    let rendered = self.plane.mesh.render(desired, Some(&current));
-                    (Some(current), rendered)
-                }
-            };
-            let Some(current) = current else { return self.create(&desired.id, &rendered).await };
-            let changes = diff(&current.normal, &rendered.normal);
-            self.plane.registry.record(self.task, &current, (self.now)());
-            if changes.is_empty() {
-                return Ok(Outcome::Equal);
-            }
-            if !may_update {
-                return Ok(Outcome::MayNotUpdate(changes));
-            }
-            if !self.write(&desired.id, &rendered).await? {
-                return Ok(Outcome::NoLease);
-            }
-            self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, (self.now)());
-            Ok(Outcome::Updated(changes))
-        })
-        .await
+        redo!(self.try_to_ensure(desired, known, may_update))
     }
 
-    async fn create(&self, id: &RegistrationId, rendered: &Rendered) -> Result<Outcome, Halt> {
+    async fn try_to_ensure(&self, desired: &Desired, known: bool, may_update: bool) -> Result<Outcome, Halt> {
+        let current = match self.look(&desired.id).await? {
+            There::NotOurs(owner) => return Ok(self.taken(&desired.id, owner)),
+            There::Nothing if known => return Ok(self.gone(&desired.id)),
+            There::Nothing => return self.create(desired).await,
+            There::Ours(current) => current,
+        };
+        let rendered = self.plane.mesh.render(desired, Some(&current));
+        let changes = diff(&current.normal, &rendered.normal);
+        self.plane.registry.record(self.task, &current, (self.now)());
+        if changes.is_empty() {
+            return Ok(Outcome::Equal);
+        }
+        if !may_update {
+            return Ok(Outcome::MayNotUpdate(changes));
+        }
+        if !self.write(&desired.id, &rendered).await? {
+            return Ok(Outcome::NoLease);
+        }
+        self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, (self.now)());
+        Ok(Outcome::Updated(changes))
+    }
+
+    async fn create(&self, desired: &Desired) -> Result<Outcome, Halt> {
+        let (id, rendered) = (&desired.id, self.plane.mesh.render(desired, None));
         // Should the answer get lost, this is what finds the registration again.
         self.plane.registry.expect(self.task, id, (self.now)());
-        match self.write(id, rendered).await {
+        match self.write(id, &rendered).await {
             Ok(true) => {
                 self.plane.registry.wrote(self.task, id, None, &rendered.normal, (self.now)());
                 Ok(Outcome::Created)
@@ -114,43 +124,45 @@ impl Apply<'_> {
 
     /// Takes out of service.
     pub(super) async fn drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
-        self.redo(async || {
-            let current = match self.look(id).await? {
-                There::Nothing => return Ok(self.gone(id)),
-                There::NotOurs(owner) => return Ok(self.taken(id, owner)),
-                There::Ours(current) => current,
-            };
-            if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
-                self.plane.registry.record(self.task, &current, (self.now)());
-                return Ok(Outcome::Equal);
-            }
-            let rendered = self.plane.mesh.render_drained(&current, reason);
-            if !self.write(id, &rendered).await? {
-                return Ok(Outcome::NoLease);
-            }
-            self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, (self.now)());
-            Ok(Outcome::Drained)
-        })
-        .await
+        redo!(self.try_to_drain(id, reason))
+    }
+
+    async fn try_to_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
+        let current = match self.look(id).await? {
+            There::Nothing => return Ok(self.gone(id)),
+            There::NotOurs(owner) => return Ok(self.taken(id, owner)),
+            There::Ours(current) => current,
+        };
+        if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
+            self.plane.registry.record(self.task, &current, (self.now)());
+            return Ok(Outcome::Equal);
+        }
+        let rendered = self.plane.mesh.render_drained(&current, reason);
+        if !self.write(id, &rendered).await? {
+            return Ok(Outcome::NoLease);
+        }
+        self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, (self.now)());
+        Ok(Outcome::Drained)
     }
 
     /// Removes.
     pub(super) async fn remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
-        self.redo(async || {
-            match self.look(id).await? {
-                There::Nothing => return Ok(self.gone(id)),
-                There::NotOurs(owner) => return Ok(self.taken(id, owner)),
-                There::Ours(_) => {}
-            }
-            self.plane.writes.acquire(1).await;
-            if !self.lease.holds() {
-                return Ok(Outcome::NoLease);
-            }
-            let was_there = self.plane.call(self.plane.mesh.delete(id)).await?;
-            self.plane.registry.forget(self.task, id);
-            Ok(if was_there { Outcome::Removed } else { Outcome::Vanished })
-        })
-        .await
+        redo!(self.try_to_remove(id))
+    }
+
+    async fn try_to_remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
+        self.plane.writes.acquire(1).await;
+        match self.look(id).await? {
+            There::Nothing => return Ok(self.gone(id)),
+            There::NotOurs(owner) => return Ok(self.taken(id, owner)),
+            There::Ours(_) => {}
+        }
+        if !self.lease.holds() {
+            return Ok(Outcome::NoLease);
+        }
+        let was_there = self.plane.call(self.plane.mesh.delete(id)).await?;
+        self.plane.registry.forget(self.task, id);
+        Ok(if was_there { Outcome::Removed } else { Outcome::Vanished })
     }
 
     /// Whether what was last seen is what is desired, so that nobody needs to be asked.
@@ -158,8 +170,7 @@ impl Apply<'_> {
         let entries = self.plane.registry.of(self.task);
         let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
         let settled = entry.drained.is_none() && matches!(desired.outbounds, Outbounds::Exactly(_));
-        settled
-            && entry.fingerprint == Some(Fingerprint::of(&self.plane.mesh.render(desired, None).normal))
+        settled && entry.fingerprint == Some(Fingerprint::of(&self.plane.mesh.render(desired, None).normal))
     }
 
     async fn look(&self, id: &RegistrationId) -> Result<There, Halt> {
@@ -188,17 +199,6 @@ impl Apply<'_> {
     fn taken(&self, id: &RegistrationId, owner: Owner) -> Outcome {
         self.plane.registry.forget(self.task, id);
         Outcome::Taken(owner)
-    }
-
-    /// Begins again, with a fresh read, when somebody else wrote in between.
-    async fn redo(&self, attempt: impl AsyncFn() -> Result<Outcome, Halt>) -> Result<Outcome, Halt> {
-        let mut left = REDO;
-        loop {
-            match attempt().await {
-                Err(Halt::Failed(error)) if error.kind == MeshErrorKind::Conflict && left > 0 => left -= 1,
-                other => return other,
-            }
-        }
     }
 }
 

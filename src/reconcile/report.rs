@@ -157,7 +157,10 @@ impl Report<'_> {
     pub(super) fn skipped(&self, step: &Step) {
         let (change, why) = words(step);
         let policy = step.binding.spec.policy;
-        self.once("skipped_by_policy", &format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id));
+        self.once(
+            "skipped_by_policy",
+            &format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id),
+        );
     }
 
     pub(super) fn paused(&self, step: &Step) {

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::Operator;
 use super::apply::{Apply, Outcome};
 use super::plane::{Halt, Plane};
 use super::registry::Entry;
 use super::report::{Report, Subject};
-use crate::api::RoleTagMode;
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Marks, Need, Scope, Verdict, caretaker};
 use crate::manifests::ManifestSet;
 use crate::mesh::{DrainReason, Owner};
@@ -42,7 +39,8 @@ impl Run<'_> {
         // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
         for _ in 0..3 {
             let known = self.known();
-            let snapshot = self.operator.store.snapshot(self.task, self.grace(&known), self.operator.clock.now());
+            let snapshot =
+                self.operator.store.snapshot(self.task, self.grace(&known), self.operator.clock.now());
             if known.is_empty() && !matches!(snapshot.life, Life::Live) {
                 self.plane.answered(self.task);
                 self.plane.all_said(self.task);
@@ -105,14 +103,17 @@ impl Run<'_> {
                 Standing::Gone(Evidence::Absent { sweeps: *sweeps, since: *since })
             }
         };
+        let now = self.operator.clock.now();
         decide(&Situation {
             standing,
             judgement,
             known,
-            // Until a sweep has seen the cluster whole, an event may be all that is left of a task that has stopped.
-            fresh: snapshot.fresh && self.operator.has_swept(self.task.cluster()),
+            fresh: self
+                .operator
+                .swept_since(self.task.cluster())
+                .is_some_and(|since| snapshot.is_fresh(since, now)),
             manifests_complete: self.set.complete,
-            now: self.operator.clock.now(),
+            now,
         })
     }
 
@@ -184,7 +185,9 @@ impl Run<'_> {
             }
             match self.carry_out_step(step, known).await? {
                 // The picture has changed under our hands.
-                Outcome::Vanished if matches!(step.action, Action::Ensure { .. }) => return Ok(Done::LookAgain),
+                Outcome::Vanished if matches!(step.action, Action::Ensure { .. }) => {
+                    return Ok(Done::LookAgain);
+                }
                 Outcome::Taken(owner) => {
                     self.report.taken(step, &owner);
                     let wait = if matches!(owner, Owner::Marked(_)) { APART } else { TAKEN_WAIT };
@@ -341,14 +344,4 @@ impl<'a> Run<'a> {
         let subject = Subject { operator, plane, task };
         Self { operator, plane, task, set: operator.manifests(), report: Report(subject) }
     }
-}
-
-/// The instant of a call, for latency figures; kept here so that nothing else reads it.
-pub(super) fn heard_now() -> Instant {
-    Instant::now()
-}
-
-/// Whether the binding looks at roles at all.
-pub(super) fn looks_at_roles(mode: RoleTagMode) -> bool {
-    mode != RoleTagMode::Off
 }

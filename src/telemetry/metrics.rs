@@ -105,11 +105,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("ecs_mesh_messages", "Queue messages by kind and result", self.messages.clone());
-        r.register(
-            "ecs_mesh_message_age_seconds",
-            "Age of messages when received",
-            self.message_age.clone(),
-        );
+        r.register("ecs_mesh_message_age_seconds", "Age of messages when received", self.message_age.clone());
         let help = "Time from receiving an event to the write that it led to";
         r.register("ecs_mesh_event_to_write_seconds", help, self.event_to_write.clone());
         let help = "Reconciles by result";

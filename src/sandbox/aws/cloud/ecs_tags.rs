@@ -94,7 +94,9 @@ impl Cloud {
                 .map(|(cluster, service)| (cluster.to_owned(), service.to_owned()))
                 .filter(|key| self.services.contains_key(key))
                 .map(Tagged::Service),
-            "cluster" => Some(name.to_owned()).filter(|name| self.clusters.contains_key(name)).map(Tagged::Cluster),
+            "cluster" => {
+                Some(name.to_owned()).filter(|name| self.clusters.contains_key(name)).map(Tagged::Cluster)
+            }
             "task-definition" => {
                 self.describe_task_definition(arn).ok().map(|record| Tagged::Definition(record.tags.clone()))
             }

@@ -87,7 +87,12 @@ pub struct ReceivedMessage {
 
 impl Cloud {
     /// Sends a message.
-    pub fn send_message(&mut self, queue: &str, request: SendMessage, now: Timestamp) -> Outcome<SentMessage> {
+    pub fn send_message(
+        &mut self,
+        queue: &str,
+        request: SendMessage,
+        now: Timestamp,
+    ) -> Outcome<SentMessage> {
         let SendMessage { message_body, delay_seconds, message_attributes } = request;
         if message_body.is_empty() {
             return Err(AwsError::new("MissingParameter", "a message needs a body"));
@@ -160,7 +165,10 @@ impl Cloud {
         }
         queue.release_due(now);
         if queue.counts().in_flight >= IN_FLIGHT_MAX {
-            return Err(AwsError::new("OverLimit", format!("{IN_FLIGHT_MAX} messages are in flight already")));
+            return Err(AwsError::new(
+                "OverLimit",
+                format!("{IN_FLIGHT_MAX} messages are in flight already"),
+            ));
         }
         let redrive = queue.redrive();
         let arn = queue.arn.clone();
@@ -249,7 +257,9 @@ fn handle_error(error: HandleError) -> AwsError {
         HandleError::Invalid => {
             AwsError::new("ReceiptHandleIsInvalid", "the receipt handle is none of this queue's")
         }
-        HandleError::Stale => bad_value("the receipt handle has expired: the message is gone or was received again"),
+        HandleError::Stale => {
+            bad_value("the receipt handle has expired: the message is gone or was received again")
+        }
         HandleError::NotInFlight => AwsError::new("MessageNotInflight", "the message is not in flight"),
     }
 }

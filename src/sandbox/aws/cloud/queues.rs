@@ -45,7 +45,8 @@ const NUMBERS: &[(&str, &str, u64, u64)] = &[
 ];
 
 /// Attributes that take a text, kept and shown again.
-const TEXTS: &[&str] = &["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "SqsManagedSseEnabled"];
+const TEXTS: &[&str] =
+    &["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "SqsManagedSseEnabled"];
 
 /// Attributes that can be read only.
 const READ_ONLY: &[&str] = &[
@@ -254,7 +255,10 @@ fn check(attributes: &BTreeMap<String, String>) -> Outcome<()> {
             return Err(AwsError::new("InvalidAttributeValue", message));
         }
         if !settable(name) {
-            return Err(AwsError::new("InvalidAttributeName", format!("there is no attribute {name} to set")));
+            return Err(AwsError::new(
+                "InvalidAttributeName",
+                format!("there is no attribute {name} to set"),
+            ));
         }
         let json = matches!(name.as_str(), "Policy" | "RedrivePolicy" | "RedriveAllowPolicy");
         if json && !value.is_empty() && serde_json::from_str::<serde_json::Value>(value).is_err() {

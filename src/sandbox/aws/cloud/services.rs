@@ -141,7 +141,10 @@ impl Service {
 
     /// A limit of the deployment configuration in percent.
     pub(super) fn percent(&self, name: &str) -> usize {
-        self.deployment_configuration[name].as_u64().and_then(|value| usize::try_from(value).ok()).unwrap_or(100)
+        self.deployment_configuration[name]
+            .as_u64()
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(100)
     }
 
     pub(super) fn say(&mut self, now: Timestamp, message: String) {
@@ -265,7 +268,10 @@ impl Cloud {
     pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> Outcome<Service> {
         let key = self.service_key(&request.cluster, &request.service)?;
         if self.services[&key].status != "ACTIVE" {
-            return Err(AwsError::new("ServiceNotActiveException", format!("service {} is not active", key.1)));
+            return Err(AwsError::new(
+                "ServiceNotActiveException",
+                format!("service {} is not active", key.1),
+            ));
         }
         let current = self.services[&key].deployments[0].definition.clone();
         let wanted = match &request.task_definition {
@@ -291,7 +297,13 @@ impl Cloud {
     }
 
     /// Lets a service go: DRAINING while its tasks stop, then INACTIVE.
-    pub fn delete_service(&mut self, cluster: &str, service: &str, force: bool, now: Timestamp) -> Outcome<Service> {
+    pub fn delete_service(
+        &mut self,
+        cluster: &str,
+        service: &str,
+        force: bool,
+        now: Timestamp,
+    ) -> Outcome<Service> {
         let key = self.service_key(cluster, service)?;
         if let Some(service) = self.services.get_mut(&key) {
             if service.desired_count > 0 && !force {
@@ -334,7 +346,9 @@ impl Cloud {
             let name = service_name_of(service.as_ref());
             match self.services.get(&(cluster.clone(), name.to_owned())) {
                 Some(service) => found.push(service),
-                None => failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}")))),
+                None => {
+                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))))
+                }
             }
         }
         Ok((found, failures))

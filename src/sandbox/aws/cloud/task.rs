@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::DefinitionRecord;
-use crate::model::{DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp};
+use crate::model::{
+    DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp,
+};
 
 /// Why a task stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,11 @@ fn states(world: &mut World) -> Vec<String> {
         .iter()
         .map(|event| {
             let detail = &event["detail"];
-            format!("{}/{}", detail["lastStatus"].as_str().unwrap(), detail["desiredStatus"].as_str().unwrap())
+            format!(
+                "{}/{}",
+                detail["lastStatus"].as_str().unwrap(),
+                detail["desiredStatus"].as_str().unwrap()
+            )
         })
         .collect()
 }
@@ -61,7 +65,9 @@ fn the_first_event_has_no_address_and_the_second_has_it_where_aws_puts_it() {
         details.iter().find(|one| one["name"] == name).map(|one| one["value"].clone())
     };
     assert_eq!(named("privateIPv4Address"), Some(json!("10.0.0.4")));
-    assert!(named("networkInterfaceId").is_some() && named("macAddress").is_some() && named("subnetId").is_some());
+    assert!(
+        named("networkInterfaceId").is_some() && named("macAddress").is_some() && named("subnetId").is_some()
+    );
     let interface = &detail["containers"][0]["networkInterfaces"][0];
     assert_eq!(interface, &json!({"attachmentId": attachment["id"], "privateIpv4Address": "10.0.0.4"}));
     assert_eq!(second["source"], "aws.ecs");
@@ -194,7 +200,8 @@ fn the_history_shows_tasks_and_lists_as_they_were() {
     assert_eq!(status(born), Some(LastStatus::Provisioning));
     assert_eq!(status(running), Some(LastStatus::Running));
     assert_eq!(status(world.now), Some(LastStatus::Stopped));
-    let list = |at| world.cloud.list_tasks_as_of(&ListTasks::of("prod", DesiredStatus::Running), at).unwrap().arns;
+    let list =
+        |at| world.cloud.list_tasks_as_of(&ListTasks::of("prod", DesiredStatus::Running), at).unwrap().arns;
     assert_eq!(list(running), [task.clone()]);
     assert!(list(world.now).is_empty() && list(Timestamp(born.0 - 1)).is_empty());
 }

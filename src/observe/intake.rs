@@ -1,0 +1,193 @@
+//! Takes messages from the queue: several receivers that do not wait for one another's work. A message is deleted once
+//! its effect is in memory; what a crash loses the start-up sweep finds. Poison never stalls anything (invariant I8).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::aws::{Message, Queue};
+use super::events::{Decoded, RoleEvent, decode};
+use crate::model::Task;
+use crate::runtime::{Backoff, Clock};
+use crate::telemetry::metrics::Metrics;
+
+/// Most receipts that one DeleteMessageBatch takes.
+const BATCH: usize = 10;
+
+/// How long a receipt waits for others to share its call.
+const LINGER: Duration = Duration::from_millis(20);
+
+/// Receipts that may wait for deletion; receivers wait when there are more.
+const WAITING: usize = 1_000;
+
+/// How long deletions may go on after the stop.
+const LAST_DELETES: Duration = Duration::from_secs(5);
+
+/// What becomes of a message that can never be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PoisonPolicy {
+    /// Deleted, after it was counted and logged.
+    Delete,
+    /// Left for the queue's redrive policy, which moves it to the dead-letter queue.
+    Redrive,
+}
+
+/// Who hears of what the messages say. Called synchronously: the effect is in memory when these return.
+pub trait Listener: Send + Sync {
+    /// A task changed. Tells what became of that, as a metric's label.
+    fn task(&self, task: Task, received: Instant) -> &'static str;
+
+    /// A role's tags changed, or the role is gone.
+    fn role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> &'static str;
+}
+
+/// Reads one queue.
+#[derive(Clone)]
+pub struct Intake {
+    /// The queue.
+    pub queue: Arc<dyn Queue>,
+    /// Who hears.
+    pub listener: Arc<dyn Listener>,
+    /// What becomes of poison.
+    pub poison: PoisonPolicy,
+    /// For counts.
+    pub metrics: Arc<Metrics>,
+    /// For the age of messages.
+    pub clock: Clock,
+    /// Feeds the jitter of retries.
+    pub seed: u64,
+}
+
+impl Intake {
+    /// Receives with so many receivers until `stop`, then deletes what is still to be deleted.
+    pub async fn run(self, receivers: usize, stop: CancellationToken) {
+        let (done, deletions) = mpsc::channel(WAITING);
+        let mut tasks = tokio::task::JoinSet::new();
+        for index in 0..receivers.max(1) {
+            let receiver = self.clone();
+            let (done, stop) = (done.clone(), stop.clone());
+            tasks.spawn(async move { receiver.receive(index as u64, done, stop).await });
+        }
+        drop(done);
+        let deleter = tokio::spawn(delete(Arc::clone(&self.queue), deletions));
+        while tasks.join_next().await.is_some() {}
+        if timeout(LAST_DELETES, deleter).await.is_err() {
+            warn!(
+                "some messages were not deleted before the stop; they will be delivered again, which does no harm"
+            );
+        }
+    }
+
+    async fn receive(self, index: u64, done: mpsc::Sender<String>, stop: CancellationToken) {
+        let mut trouble = None;
+        while !stop.is_cancelled() {
+            let received = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                received = self.queue.receive() => received,
+            };
+            let pause = match received {
+                Ok(messages) => {
+                    trouble = None;
+                    if stop.is_cancelled() {
+                        self.give_back(messages).await;
+                        return;
+                    }
+                    for message in messages {
+                        if let Some(receipt) = self.take_in(message) {
+                            // The deleter ends only after all receivers.
+                            let _ = done.send(receipt).await;
+                        }
+                    }
+                    continue;
+                }
+                Err(error) => {
+                    self.metrics.message("receive", error.kind.label());
+                    let delays = trouble.get_or_insert_with(|| {
+                        warn!(%error, "the queue cannot be read; sweeps go on without it");
+                        let slow = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
+                        slow.start(self.seed.wrapping_add(index))
+                    });
+                    delays.after_failure()
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn give_back(&self, messages: Vec<Message>) {
+        let receipts: Vec<String> = messages.into_iter().map(|message| message.receipt).collect();
+        if !receipts.is_empty()
+            && let Err(error) = self.queue.give_back(&receipts).await
+        {
+            debug!(%error, "received messages could not be given back; they come back by themselves");
+        }
+    }
+
+    /// Gives back the receipt if the message is to be deleted.
+    fn take_in(&self, message: Message) -> Option<String> {
+        let received = Instant::now();
+        if let Some(sent) = message.sent_at {
+            self.metrics.message_age.observe(sent.age_at(self.clock.now()).as_secs_f64());
+        }
+        match decode(&message.body) {
+            Decoded::Task(task) => {
+                let result = self.listener.task(*task, received);
+                self.metrics.message("task", result);
+            }
+            Decoded::RoleChange { role_name, account, event, .. } => {
+                let result = self.listener.role_change(&account, &role_name, event);
+                self.metrics.message("role_change", result);
+            }
+            Decoded::Ignored { detail_type } => self.metrics.message("ignored", detail_type),
+            Decoded::Poison { reason, where_ } => {
+                self.metrics.message("poison", reason.label());
+                let fate = match self.poison {
+                    PoisonPolicy::Delete => "deleted",
+                    PoisonPolicy::Redrive => "left to the queue's redrive policy",
+                };
+                warn!(reason = reason.label(), at = %where_, fate, "a message cannot be read");
+                if self.poison == PoisonPolicy::Redrive {
+                    return None;
+                }
+            }
+        }
+        Some(message.receipt)
+    }
+}
+
+/// Deletes in batches. What fails comes again after the visibility time-out, which does no harm.
+async fn delete(queue: Arc<dyn Queue>, mut receipts: mpsc::Receiver<String>) {
+    let mut calls = tokio::task::JoinSet::new();
+    while let Some(first) = receipts.recv().await {
+        let mut batch = vec![first];
+        let full = Instant::now() + LINGER;
+        while batch.len() < BATCH {
+            match tokio::time::timeout_at(full, receipts.recv()).await {
+                Ok(Some(receipt)) => batch.push(receipt),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        while calls.len() >= 8 {
+            calls.join_next().await;
+        }
+        while calls.try_join_next().is_some() {}
+        let queue = Arc::clone(&queue);
+        calls.spawn(async move {
+            match queue.delete(&batch).await {
+                Ok(failed) if failed.is_empty() => {}
+                Ok(failed) => debug!(count = failed.len(), "messages could not be deleted; they come again"),
+                Err(error) => debug!(%error, "messages could not be deleted; they come again"),
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
+}

@@ -1,0 +1,136 @@
+//! Follows the manifests: makes, keeps and ends planes as control planes come and go, and has every task looked at
+//! again when something changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::run::RunOptions;
+use super::{AtPlane, Operator, Plane};
+use crate::manifests::{ManifestSet, Status};
+use crate::model::TaskArn;
+use crate::runtime::{Controller, Drained, Priority};
+
+/// How long to wait before trying again to make a plane that could not be made.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The controllers of the planes.
+struct Controllers {
+    running: BTreeMap<Arc<str>, CancellationToken>,
+    tasks: JoinSet<Drained>,
+}
+
+impl Operator {
+    /// Follows the manifests until `stop`; then lets what is in flight at each plane finish.
+    pub(super) async fn follow_manifests(
+        self: Arc<Self>,
+        mut manifests: watch::Receiver<Arc<Status>>,
+        options: RunOptions,
+        stop: CancellationToken,
+    ) -> Drained {
+        let mut controllers = Controllers { running: BTreeMap::new(), tasks: JoinSet::new() };
+        loop {
+            let status = Arc::clone(&manifests.borrow_and_update());
+            let whole = self.put_in_force(&status, &mut controllers, options);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                changed = manifests.changed() => if changed.is_err() { stop.cancelled().await; break },
+                () = tokio::time::sleep(AGAIN), if !whole => {}
+            }
+        }
+        let mut all = Drained::default();
+        controllers.running.values().for_each(CancellationToken::cancel);
+        while let Some(drained) = controllers.tasks.join_next().await {
+            let drained = drained.unwrap_or_default();
+            all.finished += drained.finished;
+            all.cut_off += drained.cut_off;
+        }
+        all
+    }
+
+    /// Whether every control plane of the manifests could be made.
+    fn put_in_force(
+        self: &Arc<Self>,
+        status: &Status,
+        controllers: &mut Controllers,
+        options: RunOptions,
+    ) -> bool {
+        self.metrics.manifests_generation.set(status.set.generation);
+        self.metrics.manifest_errors.set(status.errors.len() as u64);
+        let before = self.manifests();
+        let (planes, whole) = self.planes_for(&status.set);
+        let old = self.planes();
+        for (name, plane) in &planes {
+            if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, plane)) {
+                if let Some(replaced) = controllers.running.remove(name) {
+                    replaced.cancel();
+                }
+                let token = CancellationToken::new();
+                let controller = self.controller(plane, options);
+                controllers.tasks.spawn(controller.run(token.clone()));
+                controllers.running.insert(Arc::clone(name), token);
+            }
+        }
+        controllers.running.retain(|name, token| {
+            let stays = planes.contains_key(name);
+            if !stays {
+                token.cancel();
+            }
+            stays
+        });
+        let same_planes = planes.len() == old.len()
+            && planes.iter().all(|(name, plane)| old.get(name).is_some_and(|old| Arc::ptr_eq(old, plane)));
+        self.set.store(Arc::clone(&status.set));
+        self.planes.store(Arc::new(planes));
+        if status.set.generation != before.generation || !same_planes {
+            // Whatever is new is registered nowhere that we know of yet: only a sweep tells.
+            self.sweep_soon.notify_one();
+            for task in self.store.all() {
+                self.enqueue(&task, Priority::Manifest);
+            }
+        }
+        whole
+    }
+
+    fn controller(self: &Arc<Self>, plane: &Arc<Plane>, options: RunOptions) -> Controller<TaskArn, AtPlane> {
+        let reconciler = Arc::new(AtPlane { operator: Arc::clone(self), plane: Arc::clone(plane) });
+        Controller::new(plane.queue.clone(), reconciler, options.concurrency)
+            .drain(options.drain)
+            .observer(Arc::clone(&self.metrics) as Arc<dyn crate::runtime::Observer>)
+    }
+
+    fn planes_for(&self, set: &ManifestSet) -> (BTreeMap<Arc<str>, Arc<Plane>>, bool) {
+        let old = self.planes();
+        let mut whole = true;
+        let mut planes = BTreeMap::new();
+        for (index, (name, spec)) in set.control_planes.iter().enumerate() {
+            if let Some(plane) = old.get(name).filter(|plane| plane.spec == *spec) {
+                planes.insert(Arc::clone(name), Arc::clone(plane));
+                continue;
+            }
+            match (self.connect)(name, spec) {
+                Ok(mesh) => {
+                    info!(control_plane = %name, "taken into care");
+                    let seed = self.seed.wrapping_add(1_000 * (index as u64 + 1));
+                    let plane = Plane::new(Arc::clone(name), Arc::clone(spec), mesh, seed);
+                    planes.insert(Arc::clone(name), Arc::new(plane));
+                }
+                Err(why) => {
+                    whole = false;
+                    error!(control_plane = %name, "cannot be used: {why}");
+                    // The one that works is better than none.
+                    if let Some(plane) = old.get(name) {
+                        planes.insert(Arc::clone(name), Arc::clone(plane));
+                    }
+                }
+            }
+        }
+        (planes, whole)
+    }
+}

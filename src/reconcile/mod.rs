@@ -1,0 +1,242 @@
+//! Where the rooms meet: what was observed goes through intent and plan to the control planes.
+//!
+//! Events, sweeps, role changes and manifest changes only put tasks into queues; one run a task and control plane
+//! decides, from the newest that is known.
+
+mod apply;
+mod manifests;
+mod plane;
+mod registry;
+mod report;
+mod role_watch;
+mod run;
+mod sweep;
+mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::api::ControlPlaneSpec;
+use crate::manifests::ManifestSet;
+use crate::mesh::ControlPlane;
+use crate::model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
+use crate::observe::aws::{Ecs, Iam};
+use crate::observe::definitions::Definitions;
+use crate::observe::describer::Describer;
+use crate::observe::events::RoleEvent;
+use crate::observe::intake::Listener;
+use crate::observe::roles::{AFTER_CHANGE, Roles};
+use crate::observe::store::{Observed, Source, Store};
+use crate::runtime::{Clock, Lease, Next, Priority, Reconciler, TokenBucket};
+use crate::telemetry::metrics::Metrics;
+
+pub use plane::Plane;
+pub use run::RunOptions;
+
+/// Makes the client of a control plane. The error says, for a person, which field of the manifest is at fault.
+pub type Connect =
+    Arc<dyn Fn(&str, &ControlPlaneSpec) -> Result<Arc<dyn ControlPlane>, String> + Send + Sync>;
+
+/// How fast AWS may be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRates {
+    /// ListTasks and DescribeTasks a second. The account has 20 with a burst of 100, for everybody in it.
+    pub ecs: f64,
+    /// DescribeTaskDefinition a second (the account: 20, burst 50).
+    pub definitions: f64,
+    /// GetRole a second (unpublished).
+    pub iam: f64,
+}
+
+impl Default for ReadRates {
+    fn default() -> Self {
+        Self { ecs: 10.0, definitions: 10.0, iam: 5.0 }
+    }
+}
+
+/// What an operator is made of.
+pub struct Parts {
+    /// Its stable identity.
+    pub id: OperatorId,
+    /// ECS.
+    pub ecs: Arc<dyn Ecs>,
+    /// IAM.
+    pub iam: Arc<dyn Iam>,
+    /// Makes control plane clients.
+    pub connect: Connect,
+    /// Whether this process may write.
+    pub lease: Arc<dyn Lease>,
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// How fast AWS may be asked.
+    pub rates: ReadRates,
+    /// Feeds all jitter.
+    pub seed: u64,
+}
+
+/// The operator: everything that it knows, and its loops.
+pub struct Operator {
+    id: OperatorId,
+    ecs: Arc<dyn Ecs>,
+    ecs_bucket: TokenBucket,
+    connect: Connect,
+    lease: Arc<dyn Lease>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    seed: u64,
+    set: ArcSwap<ManifestSet>,
+    store: Arc<Store>,
+    describer: Describer,
+    definitions: Definitions,
+    roles: Roles,
+    planes: ArcSwap<BTreeMap<Arc<str>, Arc<Plane>>>,
+    clusters: Mutex<Clusters>,
+    sweep_soon: Notify,
+    suspects: mpsc::UnboundedSender<(Instant, RoleArn)>,
+    suspected: Mutex<Option<mpsc::UnboundedReceiver<(Instant, RoleArn)>>>,
+}
+
+#[derive(Default)]
+struct Clusters {
+    by_id: BTreeMap<ClusterId, ClusterArn>,
+    /// Seen whole by a sweep of this process, the first of which began at this time.
+    swept: BTreeMap<ClusterArn, Timestamp>,
+}
+
+impl Operator {
+    /// An operator that has done nothing yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let bucket = |rate: f64, seconds: f64| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
+            let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
+            TokenBucket::new(rate, burst)
+        };
+        let store = Arc::new(Store::default());
+        let ecs_bucket = bucket(parts.rates.ecs, 5.0);
+        let (suspects, suspected) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            describer: Describer::new(
+                Arc::clone(&parts.ecs),
+                Arc::clone(&store),
+                parts.clock.clone(),
+                ecs_bucket.clone(),
+            ),
+            definitions: Definitions::new(Arc::clone(&parts.ecs), bucket(parts.rates.definitions, 4.0)),
+            roles: Roles::new(parts.iam, parts.clock.clone(), bucket(parts.rates.iam, 4.0)),
+            id: parts.id,
+            ecs: parts.ecs,
+            ecs_bucket,
+            connect: parts.connect,
+            lease: parts.lease,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            seed: parts.seed,
+            set: ArcSwap::default(),
+            store,
+            planes: ArcSwap::default(),
+            clusters: Mutex::default(),
+            sweep_soon: Notify::new(),
+            suspects,
+            suspected: Mutex::new(Some(suspected)),
+        })
+    }
+
+    /// The manifests in force.
+    pub fn manifests(&self) -> Arc<ManifestSet> {
+        self.set.load_full()
+    }
+
+    /// The control planes under care.
+    pub fn planes(&self) -> Arc<BTreeMap<Arc<str>, Arc<Plane>>> {
+        self.planes.load_full()
+    }
+
+    /// The clusters that a sweep of this process has seen whole.
+    pub fn swept(&self) -> BTreeSet<ClusterArn> {
+        self.clusters().swept.keys().cloned().collect()
+    }
+
+    /// How many tasks are known.
+    pub fn known_tasks(&self) -> usize {
+        self.store.len()
+    }
+
+    fn clusters(&self) -> MutexGuard<'_, Clusters> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When this process began to know the cluster whole. What an event tells of an earlier time may be all that is
+    /// left of a task whose STOPPED an earlier process has taken in.
+    fn swept_since(&self, cluster: &ClusterArn) -> Option<Timestamp> {
+        self.clusters().swept.get(cluster).copied()
+    }
+
+    fn remember_cluster(&self, cluster: &ClusterArn) {
+        self.clusters().by_id.entry(ClusterId::of(cluster)).or_insert_with(|| cluster.clone());
+    }
+
+    fn is_bound(&self, cluster: &ClusterArn) -> bool {
+        self.set.load().bindings.values().any(|binding| binding.selects_cluster(cluster))
+    }
+
+    fn enqueue(&self, task: &TaskArn, priority: Priority) {
+        for plane in self.planes.load().values() {
+            plane.queue.add(task.clone(), priority);
+        }
+    }
+
+    /// Reads the role again at once, and some time later: an event may outrun the change that it tells of.
+    fn suspect(&self, role: &RoleArn) {
+        let now = Instant::now();
+        for after in AFTER_CHANGE {
+            // The receiver lives as long as the loops; afterwards nobody cares.
+            let _ = self.suspects.send((now + after, role.clone()));
+        }
+    }
+}
+
+impl Listener for Operator {
+    fn task(&self, task: Task, received: Instant) -> &'static str {
+        if !self.is_bound(task.arn.cluster()) {
+            return "foreign_cluster";
+        }
+        let arn = task.arn.clone();
+        let priority = if task.is_leaving() { Priority::Removal } else { Priority::Event };
+        match self.store.observe(task, Source::Event, self.clock.now()) {
+            Observed::Stale => "stale",
+            Observed::News => {
+                for plane in self.planes.load().values() {
+                    plane.heard_of(&arn, received);
+                }
+                self.enqueue(&arn, priority);
+                "news"
+            }
+        }
+    }
+
+    fn role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> &'static str {
+        let roles = self.roles.named(account, role_name);
+        roles.iter().for_each(|role| self.suspect(role));
+        if roles.is_empty() { "foreign_role" } else { "news" }
+    }
+}
+
+/// Runs an operator's tasks at one plane.
+struct AtPlane {
+    operator: Arc<Operator>,
+    plane: Arc<Plane>,
+}
+
+#[async_trait]
+impl Reconciler<TaskArn> for AtPlane {
+    async fn reconcile(&self, task: &TaskArn, _cause: Priority) -> Next {
+        task::Run::new(&self.operator, &self.plane, task).reconcile().await
+    }
+}

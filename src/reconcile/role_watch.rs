@@ -1,0 +1,80 @@
+//! Reads role tags again: soon after CloudTrail told of a change, and by the clock in any case (CloudTrail's events are
+//! best effort and come in one Region only). A role whose tags differ brings all its tasks back into the queues.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::Operator;
+use crate::api::RoleTagMode;
+use crate::intent::Fact;
+use crate::model::RoleArn;
+use crate::runtime::Priority;
+
+/// How often the clock is looked at for roles that are due.
+const LOOK: Duration = Duration::from_secs(10);
+
+impl Operator {
+    pub(super) async fn watch_roles(self: Arc<Self>, stop: CancellationToken) {
+        let suspected = self.suspected.lock().ok().and_then(|mut slot| slot.take());
+        let Some(mut suspected) = suspected else { return };
+        let mut due: BTreeSet<(Instant, RoleArn)> = BTreeSet::new();
+        let mut next_look = Instant::now() + LOOK;
+        let mut reads = JoinSet::new();
+        loop {
+            let earliest = due.first().map_or(next_look, |(at, _)| (*at).min(next_look));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(suspect) = suspected.recv() => { due.insert(suspect); }
+                Some(_) = reads.join_next(), if !reads.is_empty() => {}
+                () = tokio::time::sleep_until(earliest) => {
+                    let now = Instant::now();
+                    while due.first().is_some_and(|(at, _)| *at <= now) {
+                        if let Some((_, role)) = due.pop_first() {
+                            reads.spawn(Arc::clone(&self).reread(role));
+                        }
+                    }
+                    if now >= next_look {
+                        next_look = now + LOOK;
+                        for role in self.roles_due() {
+                            reads.spawn(Arc::clone(&self).reread(role));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The roles of living tasks that were not read for the shortest `recheck` of all bindings that look at roles.
+    fn roles_due(&self) -> Vec<RoleArn> {
+        let set = self.manifests();
+        let looking = set.bindings.values().filter(|b| b.spec.role_tags.mode != RoleTagMode::Off);
+        let Some(recheck) = looking.map(|binding| binding.spec.role_tags.recheck.0).min() else {
+            return Vec::new();
+        };
+        let used = self.store.roles();
+        self.roles.keep_only(&used);
+        used.into_iter().filter(|role| self.roles.age(role).is_none_or(|age| age >= recheck)).collect()
+    }
+
+    async fn reread(self: Arc<Self>, role: RoleArn) {
+        match self.roles.read(&role).await {
+            (Fact::Known(_), true) => {
+                let tasks = self.store.tasks_of_role(&role);
+                info!(%role, tasks = tasks.len(), "the role's tags are not what they were");
+                tasks.iter().for_each(|task| self.enqueue(task, Priority::Removal));
+            }
+            (Fact::Unknown(why), _) => {
+                self.metrics.held("role_unknown");
+                debug!(%role, why, "the role's tags cannot be read; what is registered stays");
+            }
+            _ => {}
+        }
+    }
+}

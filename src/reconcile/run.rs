@@ -1,0 +1,67 @@
+//! The operator's loops, from start to an orderly stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::Operator;
+use crate::manifests::Status;
+use crate::observe::aws::Queue;
+use crate::observe::intake::{Intake, PoisonPolicy};
+use crate::runtime::Drained;
+
+/// How an operator runs.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// Runs at once, for each control plane.
+    pub concurrency: usize,
+    /// Receivers of the queue.
+    pub receivers: usize,
+    /// What becomes of messages that cannot be read.
+    pub poison: PoisonPolicy,
+    /// How long a stop waits for what is in flight; must be below ECS's stopTimeout.
+    pub drain: Duration,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { concurrency: 16, receivers: 4, poison: PoisonPolicy::Delete, drain: Duration::from_secs(20) }
+    }
+}
+
+impl Operator {
+    /// Runs until `stop`: hears events (where there is a queue), sweeps, re-reads roles and follows manifests. Then
+    /// stops receiving, finishes what is in flight up to `options.drain`, and leaves the rest to the next start.
+    pub async fn run(
+        self: Arc<Self>,
+        queue: Option<Arc<dyn Queue>>,
+        manifests: watch::Receiver<Arc<Status>>,
+        options: RunOptions,
+        stop: CancellationToken,
+    ) -> Drained {
+        let planes = tokio::spawn(Arc::clone(&self).follow_manifests(manifests, options, stop.child_token()));
+        let mut loops = tokio::task::JoinSet::new();
+        loops.spawn(Arc::clone(&self).sweep_forever(stop.child_token()));
+        loops.spawn(Arc::clone(&self).watch_roles(stop.child_token()));
+        if let Some(queue) = queue {
+            let intake = Intake {
+                queue,
+                listener: Arc::clone(&self) as _,
+                poison: options.poison,
+                metrics: Arc::clone(&self.metrics),
+                clock: self.clock.clone(),
+                seed: self.seed,
+            };
+            loops.spawn(intake.run(options.receivers, stop.child_token()));
+        } else {
+            info!("no queue is given: changes are found by sweeps only");
+        }
+        let drained = planes.await.unwrap_or_default();
+        while loops.join_next().await.is_some() {}
+        info!(finished = drained.finished, cut_off = drained.cut_off, "stopped");
+        drained
+    }
+}

@@ -1,0 +1,275 @@
+//! The full sweep: repairs whatever events missed. First what is registered is listed, then ECS (desired RUNNING *and*
+//! STOPPED, every page), so that a task born in between cannot look like an orphan. A list that failed anywhere proves
+//! no absence. Describes are for the differences alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Operator, Plane};
+use crate::manifests::ManifestSet;
+use crate::mesh::{Owner, Registration};
+use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn};
+use crate::observe::aws::{AwsError, AwsErrorKind, Page};
+use crate::observe::store::Brief;
+use crate::runtime::{Backoff, Priority};
+
+/// Pages of one list; more than this is an endless `nextToken`.
+const MOST_PAGES: usize = 10_000;
+
+impl Operator {
+    /// Sweeps at the start, on the shortest interval of all bindings, soon after a failure, and when asked to.
+    pub(super) async fn sweep_forever(self: Arc<Self>, stop: CancellationToken) {
+        let retry = Backoff { min: Duration::from_secs(5), max: Duration::from_mins(2) };
+        let mut jitter = fastrand::Rng::with_seed(self.seed.wrapping_add(2));
+        let mut trouble = None;
+        loop {
+            let whole = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                whole = Arc::clone(&self).sweep() => whole,
+            };
+            let pause = if whole {
+                trouble = None;
+                // Operators of one account should not all sweep at once.
+                self.sweep_interval().mul_f64(0.95 + 0.1 * jitter.f64())
+            } else {
+                let seed = self.seed.wrapping_add(3);
+                trouble.get_or_insert_with(|| retry.start(seed)).after_failure()
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.sweep_soon.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn sweep_interval(&self) -> Duration {
+        let set = self.manifests();
+        let intervals = set.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
+        intervals.min().unwrap_or(Duration::from_mins(10))
+    }
+
+    /// One sweep of everything. `true` when nothing failed.
+    async fn sweep(self: Arc<Self>) -> bool {
+        let began = Instant::now();
+        let set = self.manifests();
+        let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
+        let (clusters, mut whole) = self.clusters_of(&set).await;
+        clusters.iter().for_each(|cluster| self.remember_cluster(cluster));
+        let (registered, listed_all) = self.list_registrations(&set).await;
+        whole &= listed_all;
+        for cluster in &clusters {
+            whole &= self.sweep_cluster(cluster, &known_before, &registered).await;
+        }
+        let tasks: BTreeSet<TaskArn> = self.store.all().into_iter().chain(registered).collect();
+        tasks.iter().for_each(|task| self.enqueue(task, Priority::Sweep));
+        let planes = self.planes();
+        self.store.forget_old(|task| planes.values().any(|p| p.registry.has(task)), self.clock.now());
+        self.metrics
+            .guard_held
+            .set(planes.values().flat_map(|p| p.held_back().into_values()).sum::<usize>() as u64);
+        self.metrics.sweep_took(began.elapsed());
+        let took = began.elapsed();
+        info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
+        whole
+    }
+
+    /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern.
+    async fn clusters_of(&self, set: &ManifestSet) -> (BTreeSet<ClusterArn>, bool) {
+        let globs: BTreeSet<&Glob> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
+        let mut clusters: BTreeSet<ClusterArn> = globs
+            .iter()
+            .filter(|g| g.is_literal())
+            .filter_map(|g| ClusterArn::parse(g.as_str()).ok())
+            .collect();
+        let patterns: Vec<&&Glob> = globs.iter().filter(|glob| !glob.is_literal()).collect();
+        if patterns.is_empty() {
+            return (clusters, true);
+        }
+        let listed = self.every_page("clusters", |page| self.ecs.list_clusters(page)).await;
+        let Some(listed) = listed else { return (clusters, false) };
+        clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
+        (clusters, true)
+    }
+
+    /// Lists what is registered at each plane, and gives the tasks that have a registration.
+    async fn list_registrations(self: &Arc<Self>, set: &ManifestSet) -> (BTreeSet<TaskArn>, bool) {
+        let mut lists = JoinSet::new();
+        for plane in self.planes().values() {
+            let meshes: BTreeSet<MeshName> = set
+                .bindings
+                .values()
+                .filter(|binding| *binding.spec.control_plane == *plane.name)
+                .map(|binding| binding.spec.mesh.clone())
+                .collect();
+            lists.spawn(Arc::clone(self).list_plane(Arc::clone(plane), meshes));
+        }
+        let mut whole = true;
+        while let Some(listed) = lists.join_next().await {
+            whole &= listed.unwrap_or(false);
+        }
+        let tasks = self.planes().values().flat_map(|plane| plane.registry.tasks()).collect();
+        (tasks, whole)
+    }
+
+    async fn list_plane(self: Arc<Self>, plane: Arc<Plane>, meshes: BTreeSet<MeshName>) -> bool {
+        let asked = self.clock.now();
+        if let Err(halt) = plane.relearn(meshes).await {
+            debug!(control_plane = %plane.name, ?halt, "its settings cannot be read; the last known count");
+        }
+        match plane.call(plane.mesh.owned()).await {
+            Ok(listed) => {
+                let placed = self.place(&plane, listed);
+                plane.registry.replace(&placed, asked, self.clock.now());
+                true
+            }
+            Err(halt) => {
+                self.metrics.held("registrations_unlisted");
+                warn!(control_plane = %plane.name, ?halt, "what is registered cannot be listed; the next sweep tries again");
+                false
+            }
+        }
+    }
+
+    /// Finds each registration's task by its marks.
+    fn place(&self, plane: &Plane, listed: Vec<Registration>) -> Vec<(TaskArn, Registration)> {
+        let clusters: BTreeMap<ClusterId, ClusterArn> = self.clusters().by_id.clone();
+        let mut unplaced = 0_u64;
+        let mut placed = Vec::with_capacity(listed.len());
+        for registration in listed {
+            let Owner::Marked(marks) = &registration.owner else { continue };
+            if marks.operator != self.id {
+                continue;
+            }
+            match clusters.get(&marks.cluster) {
+                Some(cluster) => placed.push((cluster.task(marks.task.clone()), registration)),
+                None => unplaced += 1,
+            }
+        }
+        self.metrics.unplaced.set(unplaced);
+        if unplaced > 0 {
+            warn!(
+                control_plane = %plane.name, count = unplaced,
+                "registrations carry this operator's mark and a cluster that no MeshBinding names; they are left alone"
+            );
+        }
+        placed
+    }
+
+    async fn sweep_cluster(
+        self: &Arc<Self>,
+        cluster: &ClusterArn,
+        known_before: &BTreeSet<TaskArn>,
+        registered: &BTreeSet<TaskArn>,
+    ) -> bool {
+        let began = self.clock.now();
+        let list = |desired| {
+            self.every_page(cluster.as_str(), move |page| self.ecs.list_tasks(cluster, desired, page))
+        };
+        let (Some(running), Some(stopped)) =
+            (list(DesiredStatus::Running).await, list(DesiredStatus::Stopped).await)
+        else {
+            self.metrics.swept("incomplete");
+            return false;
+        };
+        let (running, stopped): (BTreeSet<TaskArn>, BTreeSet<TaskArn>) =
+            (running.into_iter().collect(), stopped.into_iter().collect());
+        let now = self.clock.now();
+        running.iter().for_each(|task| self.store.listed_alive(task, now));
+        stopped.iter().for_each(|task| self.store.listed_leaving(task));
+        let briefs = self.store.of_cluster(cluster);
+        for task in known_before.union(registered).filter(|task| task.cluster() == cluster) {
+            let over = briefs.get(task).is_some_and(|brief| brief.stopped);
+            if !over && !running.contains(task) && !stopped.contains(task) {
+                self.store.missed_by_sweep(task, now);
+            }
+        }
+        let unsure = running
+            .iter()
+            .filter(|task| tells_news(briefs.get(*task), DesiredStatus::Running, registered.contains(*task)))
+            .chain(stopped.iter().filter(|task| {
+                tells_news(briefs.get(*task), DesiredStatus::Stopped, registered.contains(*task))
+            }))
+            .cloned()
+            .collect();
+        let whole = self.describe_all(unsure).await;
+        self.clusters().swept.entry(cluster.clone()).or_insert(began);
+        self.metrics.swept(if whole { "complete" } else { "undescribed" });
+        whole
+    }
+
+    /// Describes many; the describer packs them into calls.
+    async fn describe_all(self: &Arc<Self>, tasks: Vec<TaskArn>) -> bool {
+        let mut asked = JoinSet::new();
+        for task in tasks {
+            let describer = self.describer.clone();
+            asked.spawn(async move { describer.describe(&task, Duration::MAX).await });
+        }
+        let mut failed = 0_usize;
+        let mut last = String::new();
+        while let Some(answer) = asked.join_next().await {
+            if let Ok(Err(why)) = answer {
+                failed += 1;
+                last = why;
+            }
+        }
+        if failed > 0 {
+            warn!(tasks = failed, "tasks could not be described, the next sweep tries again: {last}");
+        }
+        failed == 0
+    }
+
+    /// All pages of a list, or `None`, told of, when any failed: a part of a list proves nothing.
+    async fn every_page<T, F>(&self, what: &str, fetch: impl Fn(Option<String>) -> F) -> Option<Vec<T>>
+    where
+        F: Future<Output = Result<Page<T>, AwsError>>,
+    {
+        let mut items = Vec::new();
+        let mut page = None;
+        for _ in 0..MOST_PAGES {
+            self.ecs_bucket.acquire(1).await;
+            match fetch(page).await {
+                Ok(Page { items: more, next }) => {
+                    items.extend(more);
+                    if next.is_none() {
+                        return Some(items);
+                    }
+                    page = next;
+                }
+                Err(error) => {
+                    if error.kind == AwsErrorKind::Throttled {
+                        self.ecs_bucket.penalize(Duration::from_secs(1));
+                    }
+                    self.metrics.held("sweep_incomplete");
+                    warn!("the sweep of {what} is incomplete and proves no absence: {error}");
+                    return None;
+                }
+            }
+        }
+        warn!("the sweep of {what} is incomplete and proves no absence: its list does not end");
+        None
+    }
+}
+
+/// Whether a list's word on a task differs from what is known, or is all that there is.
+fn tells_news(known: Option<&Brief>, listed: DesiredStatus, registered: bool) -> bool {
+    match (known, listed) {
+        (None, DesiredStatus::Running) => true,
+        // A stopped task that nobody knows and nobody registered is of no interest.
+        (None, DesiredStatus::Stopped) => registered,
+        (Some(brief), DesiredStatus::Running) => {
+            brief.desired == DesiredStatus::Running && !brief.has_address
+        }
+        (Some(brief), DesiredStatus::Stopped) => {
+            !brief.stopped && (brief.desired == DesiredStatus::Running || registered)
+        }
+    }
+}
