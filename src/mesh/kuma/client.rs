@@ -115,8 +115,9 @@ impl<T: Transport> KumaControlPlane<T> {
         let mut here = page_path(path, filter, None);
         for _ in 0..MOST_PAGES {
             let answer = self.get(&here, asked).await?;
-            let page = list::read_page(answer)
-                .map_err(|why| errors::unexpected(&call(Method::Get, &here), &format!("{why}, as a list has")))?;
+            let page = list::read_page(answer).map_err(|why| {
+                errors::unexpected(&call(Method::Get, &here), &format!("{why}, as a list has"))
+            })?;
             items.extend(page.items);
             let Some(next) = page.next else { return Ok(items) };
             let there = page_path(path, filter, Some(&next));
@@ -125,7 +126,10 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             here = there;
         }
-        Err(errors::unexpected(&call(Method::Get, &here), "the list does not end: its pages lead back or go on"))
+        Err(errors::unexpected(
+            &call(Method::Get, &here),
+            "the list does not end: its pages lead back or go on",
+        ))
     }
 
     async fn list_owned(&self) -> Result<Vec<Registration>, MeshError> {
@@ -133,7 +137,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let items = self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server).await?;
         let mut owned = BTreeMap::new();
         for item in items {
-            // Servers before 2.10 or so know no such filter and give all.
+            // Servers before 2.10 know no such filter and give all.
             if item.is_object() && marks::label(&item, OPERATOR_LABEL) != Some(operator) {
                 continue;
             }
@@ -339,7 +343,10 @@ fn path_of(id: &RegistrationId) -> Result<String, MeshError> {
     if matches!(&*id.name, "" | "." | "..") {
         return Err(MeshError {
             kind: MeshErrorKind::Invalid,
-            message: format!("{:?} cannot be a Dataplane's name: correct MeshBinding.spec.dataplaneName", id.name),
+            message: format!(
+                "{:?} cannot be a Dataplane's name: correct MeshBinding.spec.dataplaneName",
+                id.name
+            ),
             retry_after: None,
         });
     }

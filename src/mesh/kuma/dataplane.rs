@@ -23,11 +23,8 @@ pub(super) fn render(desired: &Desired, current: Option<&Registration>, rules: R
     let current = current.filter(|current| matches!(&current.owner, Owner::Marked(m) if *m == desired.marks));
     let mut networking = Map::new();
     networking.insert("address".to_owned(), desired.address.to_string().into());
-    let inbounds: Vec<Value> = desired
-        .inbounds
-        .iter()
-        .map(|inbound| render_inbound(inbound, desired, current, rules))
-        .collect();
+    let inbounds: Vec<Value> =
+        desired.inbounds.iter().map(|inbound| render_inbound(inbound, desired, current, rules)).collect();
     insert_unless_empty(&mut networking, "inbound", inbounds);
     insert_unless_empty(&mut networking, "outbound", render_outbounds(&desired.outbounds, current, rules));
     rendered(json!({

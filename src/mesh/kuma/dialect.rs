@@ -129,7 +129,9 @@ pub(super) fn health_discovery(config: &Value) -> Option<HealthDiscovery> {
 /// Why this control plane takes no Dataplanes at all, if its configuration says so.
 pub(super) fn refuses_writes(config: &Value) -> Option<&'static str> {
     if config.get("mode").and_then(Value::as_str) == Some("global") {
-        return Some("it is a global control plane, which takes no Dataplanes: give the address of the zone's own");
+        return Some(
+            "it is a global control plane, which takes no Dataplanes: give the address of the zone's own",
+        );
     }
     if config.pointer("/apiServer/readOnly").and_then(Value::as_bool) == Some(true) {
         return Some("its API is read-only (KUMA_API_SERVER_READ_ONLY): give an address that takes writes");

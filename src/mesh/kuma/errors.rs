@@ -84,7 +84,8 @@ pub(super) fn unexpected(call: &str, what: &str) -> MeshError {
 pub(super) fn unreadable(call: &str, body: &[u8], why: &str) -> MeshError {
     let mut message = format!("{call}: the answer cannot be read ({why})");
     describe_other(&mut message, body);
-    message.push_str("; check that the address is that of a Kuma control plane's API, and any proxy before it");
+    message
+        .push_str("; check that the address is that of a Kuma control plane's API, and any proxy before it");
     MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None }
 }
 
@@ -119,9 +120,9 @@ fn hint(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
             "the token does not reach that far: give one that may write Dataplanes (an admin's user token) through \
              ControlPlane.spec.kuma.tokenFile or tokenEnv",
         ),
-        (MeshErrorKind::Unexpected, 300..=399) => Some(
-            "redirects are not followed: set ControlPlane.spec.kuma.address to where it leads",
-        ),
+        (MeshErrorKind::Unexpected, 300..=399) => {
+            Some("redirects are not followed: set ControlPlane.spec.kuma.address to where it leads")
+        }
         (MeshErrorKind::Unexpected, _) => Some(
             "this is not how a Kuma control plane's API answers: check ControlPlane.spec.kuma.address \
              (http:// is port 5681, https:// is 5682) and any proxy before it",

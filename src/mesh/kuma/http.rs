@@ -51,7 +51,9 @@ impl HttpTransport {
     /// The process must have a default rustls provider. The error names the field and what is allowed.
     pub fn new(spec: &KumaConnection) -> Result<Self, String> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
-            return Err("no TLS provider is installed in this process: install rustls' ring provider first".into());
+            return Err(
+                "no TLS provider is installed in this process: install rustls' ring provider first".into()
+            );
         }
         let base = base_url(&spec.address)?;
         let token = Token::of(spec)?;
@@ -141,7 +143,9 @@ impl HttpTransport {
         } else if error.is_connect() {
             (
                 TransportErrorKind::Connect,
-                format!("{base} is not reached: {why}; check ControlPlane.spec.kuma.address and the network's rules"),
+                format!(
+                    "{base} is not reached: {why}; check ControlPlane.spec.kuma.address and the network's rules"
+                ),
             )
         } else if error.is_builder() {
             (TransportErrorKind::Request, format!("the request to {base} cannot be made: {why}"))
@@ -153,7 +157,9 @@ impl HttpTransport {
 
     fn tls_advice(&self, error: &TlsError) -> String {
         match error {
-            TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            TlsError::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => {
                 format!(
                     "the certificate is not signed by {}: give the CA that signed it as ControlPlane.spec.kuma.caFile",
                     self.trust
@@ -164,15 +170,16 @@ impl HttpTransport {
             ) => "the certificate is for other names: use one of them in ControlPlane.spec.kuma.address, \
                   or have the address added to the certificate"
                 .to_owned(),
-            TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-                "renew the control plane's certificate, and check this machine's clock".to_owned()
-            }
+            TlsError::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            ) => "renew the control plane's certificate, and check this machine's clock".to_owned(),
             TlsError::InvalidMessage(_) => {
                 "perhaps this port speaks plain HTTP: https:// is port 5682, http:// is 5681".to_owned()
             }
             TlsError::AlertReceived(
                 AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
-            ) => "the server wants a client certificate, which is not supported: let it accept user tokens".to_owned(),
+            ) => "the server wants a client certificate, which is not supported: let it accept user tokens"
+                .to_owned(),
             _ => format!("certificates are checked against {}", self.trust),
         }
     }
@@ -189,8 +196,7 @@ impl Transport for HttpTransport {
         // A file on a remote file system can hang as a server can.
         let token = tokio::time::timeout(self.timeout, self.token.read()).await;
         let token = token.unwrap_or_else(|_| Err("reading the token took too long".to_owned()));
-        let token =
-            token.map_err(|message| TransportError { kind: TransportErrorKind::Token, message })?;
+        let token = token.map_err(|message| TransportError { kind: TransportErrorKind::Token, message })?;
         self.exchange(method, path_and_query, body, token.as_ref()).await
     }
 }
@@ -225,9 +231,8 @@ fn ca(spec: &KumaConnection) -> Result<Option<(Vec<Certificate>, String)>, Strin
         (None, None) => return Ok(None),
         (Some(file), None) => {
             let source = format!("the CA in {}", file.display());
-            let pem = std::fs::read(file).map_err(|error| {
-                format!("spec.kuma.caFile {} cannot be read: {error}", file.display())
-            })?;
+            let pem = std::fs::read(file)
+                .map_err(|error| format!("spec.kuma.caFile {} cannot be read: {error}", file.display()))?;
             (pem, source)
         }
         (None, Some(name)) => {
@@ -256,7 +261,9 @@ enum Token {
 impl Token {
     fn of(spec: &KumaConnection) -> Result<Self, String> {
         match (&spec.token_file, &spec.token_env) {
-            (Some(_), Some(_)) => Err("spec.kuma has both tokenFile and tokenEnv: give one of them".to_owned()),
+            (Some(_), Some(_)) => {
+                Err("spec.kuma has both tokenFile and tokenEnv: give one of them".to_owned())
+            }
             (Some(file), None) => Ok(Self::File(file.clone())),
             (None, Some(name)) => Ok(Self::Env(name.clone())),
             (None, None) => Ok(Self::None),
