@@ -27,6 +27,7 @@ fn dataplane(name: &str) -> Value {
     stored
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
 fn text(status: u16, body: &str) -> Result<Answer, crate::mesh::kuma::TransportError> {
     Ok(Answer { status, retry_after: None, body: body.as_bytes().to_vec() })
 }
