@@ -137,7 +137,7 @@ impl<T: Transport> KumaControlPlane<T> {
         let items = self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server).await?;
         let mut owned = BTreeMap::new();
         for item in items {
-            // Servers before 2.10 or so know no such filter and give all.
+            // Servers before 2.10 know no such filter and give all.
             if item.is_object() && marks::label(&item, OPERATOR_LABEL) != Some(operator) {
                 continue;
             }

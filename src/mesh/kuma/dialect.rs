@@ -75,7 +75,7 @@ pub struct Rules {
     pub dialect: Dialect,
     /// Who decides readiness.
     pub health_discovery: HealthDiscovery,
-    /// Whether the mesh knows services only as MeshServices (`meshServices.mode: Exclusive`).
+    /// Whether the mesh knows services only as `MeshService`s (`meshServices.mode: Exclusive`).
     pub mesh_services_only: bool,
     /// Whether inbounds can have names (2.8 and later; before, a name is dropped and would differ for ever).
     pub inbound_names: bool,
@@ -120,10 +120,8 @@ pub(super) fn is_exclusive(mesh: &Value) -> bool {
 
 /// `dpServer.hds.enabled` of the answer to `GET /config`.
 pub(super) fn health_discovery(config: &Value) -> Option<HealthDiscovery> {
-    match config.pointer("/dpServer/hds/enabled")?.as_bool()? {
-        true => Some(HealthDiscovery::On),
-        false => Some(HealthDiscovery::Off),
-    }
+    let enabled = config.pointer("/dpServer/hds/enabled")?.as_bool()?;
+    Some(if enabled { HealthDiscovery::On } else { HealthDiscovery::Off })
 }
 
 /// Why this control plane takes no Dataplanes at all, if its configuration says so.

@@ -97,8 +97,8 @@ fn kind(status: u16, asked: Asked, genuine: bool) -> MeshErrorKind {
     let kind = found.map_or(MeshErrorKind::Unexpected, |(_, kind, _)| *kind);
     match (kind, asked) {
         // A list over all meshes has no mesh to miss; one Dataplane's 404 is an answer, judged by the caller.
-        (MeshErrorKind::NoSuchMesh, Asked::Server | Asked::Dataplane) => MeshErrorKind::Unexpected,
-        (MeshErrorKind::ReadOnly, Asked::Server | Asked::Mesh) => MeshErrorKind::Unexpected,
+        (MeshErrorKind::NoSuchMesh, Asked::Server | Asked::Dataplane)
+        | (MeshErrorKind::ReadOnly, Asked::Server | Asked::Mesh) => MeshErrorKind::Unexpected,
         (kind, _) => kind,
     }
 }

@@ -325,13 +325,12 @@ impl Secret {
 /// `Retry-After` in seconds, or as a date, which is measured against the server's own clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let until = http_date(text)?;
-            let now = http_date(headers.get(DATE)?.to_str().ok()?.trim())?;
-            Duration::try_from(until - now).unwrap_or(Duration::ZERO)
-        }
+    let wait = if let Ok(seconds) = text.parse::<u64>() {
+        Duration::from_secs(seconds)
+    } else {
+        let until = http_date(text)?;
+        let now = http_date(headers.get(DATE)?.to_str().ok()?.trim())?;
+        Duration::try_from(until - now).unwrap_or(Duration::ZERO)
     };
     Some(wait.min(LONGEST_RETRY_AFTER))
 }
