@@ -1,2 +1,5 @@
 //! The `ecs-mesh-operator` program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    ecs_mesh_operator::cli::main()
+}

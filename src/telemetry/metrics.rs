@@ -210,3 +210,19 @@ impl crate::runtime::Observer for Metrics {
         self.reconcile_time.observe(duration.as_secs_f64());
     }
 }
+
+impl crate::observe::sdk::AwsCallObserver for Metrics {
+    fn call(&self, operation: &'static str, outcome: &'static str, _took: Duration) {
+        self.aws_call(operation, outcome);
+    }
+}
+
+impl crate::mesh::kuma::MeshCallObserver for Metrics {
+    fn call(&self, operation: &'static str, outcome: &'static str, _took: Duration) {
+        self.mesh_call(operation, outcome);
+    }
+
+    fn skipped(&self, operation: &'static str) {
+        self.mesh_call(operation, "skipped_item");
+    }
+}

@@ -1,0 +1,71 @@
+//! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done; 1: it failed; 2: wrong usage.
+
+mod run;
+mod sandbox;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::log::{self, Format};
+
+/// Keeps service meshes on Amazon ECS right: Dataplanes, outbounds and identities follow the tasks.
+#[derive(Parser)]
+#[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
+struct Cli {
+    /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
+    /// [default: info; sandbox: warn].
+    #[arg(long, global = true, env = "ECS_MESH_LOG")]
+    log: Option<String>,
+
+    /// How to log: `auto` is text on a terminal and JSON elsewhere.
+    #[arg(long, global = true, env = "ECS_MESH_LOG_FORMAT", default_value = "auto", value_enum)]
+    log_format: Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator: hear task changes, keep the control planes right, until SIGTERM or SIGINT.
+    Run(run::Args),
+    /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
+    Sandbox(sandbox::Args),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The SDK and reqwest share this one TLS provider. An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let quiet = matches!(cli.command, Command::Sandbox(_));
+    let filter = cli.log.as_deref().unwrap_or(if quiet { "warn" } else { "info" });
+    if let Err(error) = log::init(cli.log_format, filter) {
+        return failed(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("the async runtime cannot start: {error}")),
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
+            Command::Sandbox(args) => args.run().await,
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    use std::io::Write as _;
+    // Nothing can be done when even that fails.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::FAILURE
+}
+
+/// Reads a duration such as `30s` from an argument.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::api::HumanDuration::parse(text).map(|duration| duration.0)
+}
