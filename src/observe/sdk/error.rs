@@ -153,7 +153,9 @@ where
 }
 
 /// An answer came: AWS's code decides, else the HTTP status.
-fn answered<E: ProvideErrorMetadata>(failure: &SdkError<E, HttpResponse>) -> (AwsErrorKind, String, String) {
+fn answered<E: ProvideErrorMetadata + Error + 'static>(
+    failure: &SdkError<E, HttpResponse>,
+) -> (AwsErrorKind, String, String) {
     let status = failure.raw_response().map_or(0, |response| response.status().as_u16());
     let service_error = match failure {
         SdkError::ServiceError(context) => Some(context.err()),
@@ -169,9 +171,10 @@ fn answered<E: ProvideErrorMetadata>(failure: &SdkError<E, HttpResponse>) -> (Aw
         (None, 0..300 | 408 | 500..) => AwsErrorKind::Unavailable,
         (None, _) => AwsErrorKind::Invalid,
     };
-    let message = service_error
-        .and_then(ProvideErrorMetadata::message)
-        .map_or_else(|| format!("HTTP status {status}"), str::to_owned);
+    let message = match service_error {
+        Some(error) => error.message().map_or_else(|| format!("HTTP status {status}"), str::to_owned),
+        None => format!("the answer cannot be read: {}", chain(failure)),
+    };
     (kind, code.unwrap_or_else(|| format!("HTTP {status}")), message)
 }
 

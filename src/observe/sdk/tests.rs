@@ -406,6 +406,16 @@ async fn an_answer_that_is_not_awss_is_classified_by_its_status() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_says_why() {
+    let mut odd = task("a1");
+    odd["cpu"] = json!(256);
+    let world = World::answering([ok(&json!({"tasks": [odd]}))]).await;
+    let error = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap_err();
+    assert!(error.message.starts_with("the answer cannot be read: "), "{error}");
+    assert!(error.message.contains("expected string"), "{error}");
+}
+
+#[tokio::test]
 async fn a_call_is_tried_once() {
     let world =
         World::answering([refused(500, "ServerException", "x"), ok(&json!({"clusterArns": []}))]).await;
