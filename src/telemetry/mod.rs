@@ -1,3 +1,4 @@
 //! What the operator tells of itself.
 
+pub mod log;
 pub mod metrics;

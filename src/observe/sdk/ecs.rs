@@ -1,0 +1,264 @@
+//! ECS through the SDK. The API spells some things differently from the events: see `events::address`.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::types;
+
+use super::call::Calls;
+use super::error;
+use crate::model::{
+    ArnError, ClusterArn, Container, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskGroup, TaskId, Timestamp,
+};
+use crate::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Page};
+use crate::observe::events::address::{self, Attachment};
+
+/// ECS of one account and Region.
+#[derive(Clone)]
+pub struct SdkEcs {
+    client: Client,
+    calls: Calls,
+}
+
+impl SdkEcs {
+    pub(super) fn new(client: Client, calls: Calls) -> Self {
+        Self { client, calls }
+    }
+}
+
+#[async_trait]
+impl Ecs for SdkEcs {
+    async fn list_clusters(&self, page: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
+        let (operation, resource) = ("ecs:ListClusters", "the account's clusters");
+        let call = self.client.list_clusters().set_next_token(page).send();
+        let answer = self.calls.run(operation, resource, call).await?;
+        let items = arns(answer.cluster_arns(), ClusterArn::parse, operation, resource)?;
+        if let Some(cluster) = items.first() {
+            self.calls.learn_account(cluster.account());
+        }
+        Ok(Page { items, next: token(answer.next_token) })
+    }
+
+    async fn list_tasks(
+        &self,
+        cluster: &ClusterArn,
+        desired: DesiredStatus,
+        page: Option<String>,
+    ) -> Result<Page<TaskArn>, AwsError> {
+        let (operation, resource) = ("ecs:ListTasks", cluster.as_str());
+        // No launchType: one that is given leaves out the tasks of all others.
+        let call = self
+            .client
+            .list_tasks()
+            .cluster(cluster.as_str())
+            .desired_status(desired.as_str().into())
+            .set_next_token(page)
+            .send();
+        let answer = self.calls.run(operation, resource, call).await?;
+        // ECS has no access across accounts, so an answer proves whose the cluster is.
+        self.calls.learn_account(cluster.account());
+        let items = arns(answer.task_arns(), TaskArn::parse, operation, resource)?;
+        Ok(Page { items, next: token(answer.next_token) })
+    }
+
+    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<Described, AwsError> {
+        if tasks.is_empty() {
+            return Ok(Described::default());
+        }
+        let resource = format!("{} tasks of {cluster}", tasks.len());
+        let call = self
+            .client
+            .describe_tasks()
+            .cluster(cluster.as_str())
+            .set_tasks(Some(tasks.iter().map(|id| id.as_str().to_owned()).collect()))
+            .include(types::TaskField::Tags)
+            .send();
+        let answer = self.calls.run("ecs:DescribeTasks", &resource, call).await?;
+        self.calls.learn_account(cluster.account());
+        Ok(sort_out(cluster, tasks, answer.tasks(), answer.failures()))
+    }
+
+    async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
+        let (operation, resource) = ("ecs:DescribeTaskDefinition", arn.as_str());
+        let call = self.client.describe_task_definition().task_definition(resource).send();
+        let answer = self.calls.run(operation, resource, call).await?;
+        let found = answer.task_definition.unwrap_or_else(|| types::TaskDefinition::builder().build());
+        if found.task_definition_arn() != Some(resource) {
+            return Err(unreadable(operation, resource, "the answer is about another task definition"));
+        }
+        let task_role = given(found.task_role_arn())
+            .map(RoleArn::parse)
+            .transpose()
+            .map_err(|error| unreadable(operation, resource, &error.to_string()))?;
+        Ok(TaskDefinition {
+            arn: arn.clone(),
+            task_role,
+            network_mode: found.network_mode().map(|mode| mode.as_str().to_owned()),
+            containers: found.container_definitions().iter().map(container).collect(),
+        })
+    }
+}
+
+/// Puts each task that was asked for in exactly one place. What the answer does not mention at all has failed:
+/// silence is no evidence that a task is gone.
+fn sort_out(
+    cluster: &ClusterArn,
+    asked: &[TaskId],
+    tasks: &[types::Task],
+    failures: &[types::Failure],
+) -> Described {
+    let mut described = Described::default();
+    let mut open: BTreeMap<&str, &TaskId> = asked.iter().map(|id| (id.as_str(), id)).collect();
+    for found in tasks {
+        let Some(id) = open.remove(last_part(found.task_arn())) else { continue };
+        match task(cluster, found) {
+            Ok(task) => described.tasks.push(task),
+            Err(reason) => described.failed.push((id.clone(), reason)),
+        }
+    }
+    for failure in failures {
+        let Some(id) = open.remove(last_part(failure.arn())) else { continue };
+        match failure.reason().unwrap_or_default() {
+            "MISSING" => described.missing.push(id.clone()),
+            reason => described.failed.push((id.clone(), failure_text(reason, failure.detail()))),
+        }
+    }
+    let silent =
+        open.into_values().map(|id| (id.clone(), "ECS's answer does not mention the task".to_owned()));
+    described.failed.extend(silent);
+    described
+}
+
+fn failure_text(reason: &str, detail: Option<&str>) -> String {
+    let reason = if reason.is_empty() { "no reason given" } else { reason };
+    error::clean(&detail.map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {detail}")))
+}
+
+/// A task of DescribeTasks; an error says which field cannot be read.
+fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
+    let arn = TaskArn::parse(found.task_arn().unwrap_or_default()).map_err(in_field("taskArn"))?;
+    if arn.cluster() != cluster {
+        return Err(format!("taskArn: it is a task of {}", arn.cluster()));
+    }
+    let definition = TaskDefinitionArn::parse(found.task_definition_arn().unwrap_or_default())
+        .map_err(in_field("taskDefinitionArn"))?;
+    let role = found.overrides().and_then(|overrides| given(overrides.task_role_arn()));
+    Ok(Task {
+        arn,
+        version: u64::try_from(found.version()).map_err(|_| "version: it is negative".to_owned())?,
+        last_status: LastStatus::parse(found.last_status().unwrap_or_default())
+            .ok_or_else(|| unknown("lastStatus", found.last_status()))?,
+        desired_status: DesiredStatus::parse(found.desired_status().unwrap_or_default())
+            .ok_or_else(|| unknown("desiredStatus", found.desired_status()))?,
+        group: TaskGroup::parse(found.group().unwrap_or_default()),
+        definition,
+        role_override: role.map(RoleArn::parse).transpose().map_err(in_field("overrides.taskRoleArn"))?,
+        address: own_address(found)?,
+        created_at: found.created_at().map(nearest_millisecond),
+        updated_at: None,
+        tags: Some(tags(found.tags())),
+    })
+}
+
+/// The API's times are binary fractions of a second; cut instead of rounded, 0.145 s would become 144 ms, which an event
+/// of the same task does not say.
+fn nearest_millisecond(at: &aws_sdk_ecs::primitives::DateTime) -> Timestamp {
+    let millis = (i64::from(at.subsec_nanos()) + 500_000) / 1_000_000;
+    Timestamp(at.secs().saturating_mul(1_000).saturating_add(millis))
+}
+
+fn own_address(task: &types::Task) -> Result<Option<std::net::IpAddr>, String> {
+    let attachments: Vec<_> = task
+        .attachments()
+        .iter()
+        .map(|attachment| Attachment {
+            kind: attachment.r#type().unwrap_or_default(),
+            status: attachment.status().unwrap_or_default(),
+            details: attachment
+                .details()
+                .iter()
+                .map(|pair| (pair.name().unwrap_or_default(), pair.value().unwrap_or_default()))
+                .collect(),
+        })
+        .collect();
+    let containers =
+        task.containers().iter().flat_map(types::Container::network_interfaces).map(|interface| {
+            (
+                interface.private_ipv4_address().unwrap_or_default(),
+                interface.ipv6_address().unwrap_or_default(),
+            )
+        });
+    address::of_task(&attachments, containers)
+        .map_err(|_| "attachments or containers: an address cannot be read".to_owned())
+}
+
+fn tags(found: &[types::Tag]) -> Tags {
+    found
+        .iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
+        .collect()
+}
+
+fn container(found: &types::ContainerDefinition) -> Container {
+    Container {
+        name: found.name().unwrap_or_default().to_owned(),
+        docker_labels: found.docker_labels().into_iter().flatten().map(owned).collect(),
+        ports: found
+            .port_mappings()
+            .iter()
+            .filter_map(|mapping| u16::try_from(mapping.container_port()?).ok())
+            .filter(|port| *port != 0)
+            .collect(),
+    }
+}
+
+fn owned((key, value): (&String, &String)) -> (String, String) {
+    (key.clone(), value.clone())
+}
+
+fn arns<T>(
+    found: &[String],
+    parse: fn(&str) -> Result<T, ArnError>,
+    operation: &'static str,
+    resource: &str,
+) -> Result<Vec<T>, AwsError> {
+    found
+        .iter()
+        .map(|text| parse(text).map_err(|error| unreadable(operation, resource, &error.to_string())))
+        .collect()
+}
+
+fn unreadable(operation: &'static str, resource: &str, message: &str) -> AwsError {
+    AwsError {
+        kind: AwsErrorKind::Invalid,
+        operation,
+        resource: resource.to_owned(),
+        code: "answer".to_owned(),
+        message: error::clean(message),
+        hint: "; this is not what ECS documents: look at AWS_ENDPOINT_URL if it is set",
+    }
+}
+
+fn in_field(field: &'static str) -> impl Fn(ArnError) -> String {
+    move |error| format!("{field}: {error}")
+}
+
+fn unknown(field: &str, status: Option<&str>) -> String {
+    let status: String = status.unwrap_or_default().chars().take(40).collect();
+    format!("{field}: {status:?} is not a status that ECS documents")
+}
+
+fn last_part(arn: Option<&str>) -> &str {
+    arn.and_then(|arn| arn.rsplit('/').next()).unwrap_or_default()
+}
+
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// An empty token is none: asked with it, ECS would begin the list anew for ever.
+fn token(next: Option<String>) -> Option<String> {
+    next.filter(|token| !token.is_empty())
+}

@@ -1,0 +1,296 @@
+//! Turns the SDK's failures into what the caller may do about them, in words for a person.
+//!
+//! The message is AWS's own, cleaned: one line, at most 300 characters, without keys, tokens or receipts.
+
+use std::error::Error;
+
+use aws_sdk_ecs::config::http::HttpResponse;
+use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
+
+use crate::observe::aws::{AwsError, AwsErrorKind};
+
+/// AWS's error codes. Sources: each API's list of errors, and
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>.
+const CODES: &[(&str, AwsErrorKind)] = &[
+    ("Throttling", AwsErrorKind::Throttled),
+    ("ThrottlingException", AwsErrorKind::Throttled),
+    ("ThrottledException", AwsErrorKind::Throttled),
+    ("RequestThrottled", AwsErrorKind::Throttled),
+    ("RequestThrottledException", AwsErrorKind::Throttled),
+    ("RequestLimitExceeded", AwsErrorKind::Throttled),
+    ("TooManyRequestsException", AwsErrorKind::Throttled),
+    ("LimitExceededException", AwsErrorKind::Throttled),
+    ("BandwidthLimitExceeded", AwsErrorKind::Throttled),
+    ("PriorRequestNotComplete", AwsErrorKind::Throttled),
+    ("SlowDown", AwsErrorKind::Throttled),
+    ("OverLimit", AwsErrorKind::Throttled),
+    ("KmsThrottled", AwsErrorKind::Throttled),
+    ("KMS.ThrottlingException", AwsErrorKind::Throttled),
+    ("ServerException", AwsErrorKind::Unavailable),
+    ("ServiceFailure", AwsErrorKind::Unavailable),
+    ("ServiceUnavailable", AwsErrorKind::Unavailable),
+    ("ServiceUnavailableException", AwsErrorKind::Unavailable),
+    ("InternalError", AwsErrorKind::Unavailable),
+    ("InternalFailure", AwsErrorKind::Unavailable),
+    ("InternalServerError", AwsErrorKind::Unavailable),
+    ("RequestTimeout", AwsErrorKind::Unavailable),
+    ("RequestTimeoutException", AwsErrorKind::Unavailable),
+    ("AccessDenied", AwsErrorKind::Denied),
+    ("AccessDeniedException", AwsErrorKind::Denied),
+    ("AuthorizationError", AwsErrorKind::Denied),
+    ("UnauthorizedOperation", AwsErrorKind::Denied),
+    ("NotAuthorized", AwsErrorKind::Denied),
+    ("OptInRequired", AwsErrorKind::Denied),
+    ("KmsAccessDenied", AwsErrorKind::Denied),
+    ("KMS.AccessDeniedException", AwsErrorKind::Denied),
+    ("ExpiredToken", AwsErrorKind::Credentials),
+    ("ExpiredTokenException", AwsErrorKind::Credentials),
+    ("RequestExpired", AwsErrorKind::Credentials),
+    ("RequestTimeTooSkewed", AwsErrorKind::Credentials),
+    ("InvalidClientTokenId", AwsErrorKind::Credentials),
+    ("InvalidAccessKeyId", AwsErrorKind::Credentials),
+    ("UnrecognizedClientException", AwsErrorKind::Credentials),
+    ("InvalidSignatureException", AwsErrorKind::Credentials),
+    ("SignatureDoesNotMatch", AwsErrorKind::Credentials),
+    ("IncompleteSignature", AwsErrorKind::Credentials),
+    ("IncompleteSignatureException", AwsErrorKind::Credentials),
+    ("MissingAuthenticationToken", AwsErrorKind::Credentials),
+    ("MissingAuthenticationTokenException", AwsErrorKind::Credentials),
+    ("NoSuchEntity", AwsErrorKind::NotFound),
+    ("NoSuchEntityException", AwsErrorKind::NotFound),
+    ("ClusterNotFoundException", AwsErrorKind::NotFound),
+    ("ResourceNotFoundException", AwsErrorKind::NotFound),
+    ("QueueDoesNotExist", AwsErrorKind::NotFound),
+    ("AWS.SimpleQueueService.NonExistentQueue", AwsErrorKind::NotFound),
+];
+
+/// What to do next, by code; where a code is not here, by operation (below).
+const HINTS_BY_CODE: &[(&str, &str)] = &[
+    (
+        "QueueDoesNotExist",
+        "; the queue URL names a queue that does not exist in this account and Region: compare it with the queue's URL in SQS",
+    ),
+    (
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "; the queue URL names a queue that does not exist in this account and Region: compare it with the queue's URL in SQS",
+    ),
+    ("KmsAccessDenied", "; the queue's KMS key must let the operator's task role use kms:Decrypt"),
+    ("KMS.AccessDeniedException", "; the queue's KMS key must let the operator's task role use kms:Decrypt"),
+    ("OptInRequired", "; the account has not enabled this Region or service"),
+    ("ExpiredToken", "; the credentials have expired: sign in again, or restart with fresh ones"),
+    ("ExpiredTokenException", "; the credentials have expired: sign in again, or restart with fresh ones"),
+    ("RequestExpired", "; this machine's clock is likely wrong: set it by NTP"),
+    ("RequestTimeTooSkewed", "; this machine's clock is likely wrong: set it by NTP"),
+    (
+        "InvalidSignatureException",
+        "; the secret key does not fit its access key, or this machine's clock is wrong",
+    ),
+    (
+        "SignatureDoesNotMatch",
+        "; the secret key does not fit its access key, or this machine's clock is wrong",
+    ),
+    (
+        "ClusterNotFoundException",
+        "; no such cluster in this account and Region: compare the name with ecs:ListClusters",
+    ),
+    (
+        "timeout",
+        "; AWS did not answer in time: look at the network, security groups and VPC endpoints if it goes on",
+    ),
+    (
+        "connection",
+        "; AWS could not be reached: look at DNS, routes, proxies, and AWS_ENDPOINT_URL if it is set",
+    ),
+];
+
+/// What to allow, by operation.
+const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
+    ("ecs:ListClusters", "; give the operator's task role ecs:ListClusters on *"),
+    ("ecs:ListTasks", "; give the operator's task role ecs:ListTasks on * with the condition ecs:cluster"),
+    ("ecs:DescribeTasks", "; give the operator's task role ecs:DescribeTasks on task/CLUSTER/*"),
+    ("ecs:DescribeTaskDefinition", "; give the operator's task role ecs:DescribeTaskDefinition on *"),
+    ("iam:GetRole", "; give the operator's task role iam:GetRole on the tasks' roles"),
+    ("sqs:ReceiveMessage", "; give the operator's task role sqs:ReceiveMessage on the queue"),
+    ("sqs:DeleteMessage", "; give the operator's task role sqs:DeleteMessage on the queue"),
+    (
+        "sqs:ChangeMessageVisibility",
+        "; give the operator's task role sqs:ChangeMessageVisibility on the queue",
+    ),
+    ("sqs:GetQueueAttributes", "; give the operator's task role sqs:GetQueueAttributes on the queue"),
+];
+
+const HINT_NO_CREDENTIALS: &str = "; no credentials were found: in ECS give the task a task role; elsewhere set \
+     AWS_PROFILE or AWS_ACCESS_KEY_ID";
+const HINT_BAD_CREDENTIALS: &str =
+    "; AWS does not know these credentials: look at the task role, AWS_PROFILE or AWS_ACCESS_KEY_ID";
+
+/// Longest message that is kept, in characters.
+const MAX_MESSAGE: usize = 300;
+/// A run without a blank of this many characters or more is no word: tokens, receipts and signatures are.
+const MAX_WORD: usize = 180;
+
+/// The failure as the operator's own error.
+pub(super) fn translate<E>(
+    operation: &'static str,
+    resource: &str,
+    failure: &SdkError<E, HttpResponse>,
+) -> AwsError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let (kind, code, message) = match failure {
+        SdkError::ServiceError(_) | SdkError::ResponseError(_) => answered(failure),
+        SdkError::TimeoutError(_) => {
+            (AwsErrorKind::Unavailable, "timeout".to_owned(), "no answer in time".to_owned())
+        }
+        SdkError::DispatchFailure(dispatch) if dispatch.is_timeout() => {
+            (AwsErrorKind::Unavailable, "timeout".to_owned(), "no connection in time".to_owned())
+        }
+        _ => not_sent(failure),
+    };
+    let hint = hint(kind, &code, operation);
+    AwsError { kind, operation, resource: resource.to_owned(), message: clean(&message), code, hint }
+}
+
+/// An answer came: AWS's code decides, else the HTTP status.
+fn answered<E: ProvideErrorMetadata + Error + 'static>(
+    failure: &SdkError<E, HttpResponse>,
+) -> (AwsErrorKind, String, String) {
+    let status = failure.raw_response().map_or(0, |response| response.status().as_u16());
+    let service_error = match failure {
+        SdkError::ServiceError(context) => Some(context.err()),
+        _ => None,
+    };
+    let code = service_error.and_then(ProvideErrorMetadata::code).map(clean_code);
+    let known = code.as_deref().and_then(|code| CODES.iter().find(|(known, _)| *known == code));
+    let kind = match (known, status) {
+        (Some((_, kind)), _) => *kind,
+        (None, 429) => AwsErrorKind::Throttled,
+        (None, 401 | 403) => AwsErrorKind::Denied,
+        // An answer of status 200 that cannot be read was cut off on its way.
+        (None, 0..300 | 408 | 500..) => AwsErrorKind::Unavailable,
+        (None, _) => AwsErrorKind::Invalid,
+    };
+    let message = match service_error {
+        Some(error) => error.message().map_or_else(|| format!("HTTP status {status}"), str::to_owned),
+        None => format!("the answer cannot be read: {}", chain(failure)),
+    };
+    (kind, code.unwrap_or_else(|| format!("HTTP {status}")), message)
+}
+
+/// The request never left: no credentials, no connection, or a request that cannot be built.
+fn not_sent<E: Error + 'static>(failure: &SdkError<E, HttpResponse>) -> (AwsErrorKind, String, String) {
+    let chain = chain(failure);
+    // The SDK has no public type for these that reaches here; every one of its sentences names what it is about.
+    let about_credentials = ["credential", "identity"].iter().any(|word| chain.contains(word));
+    let (kind, code) = match failure {
+        SdkError::DispatchFailure(dispatch) if dispatch.is_io() => (AwsErrorKind::Unavailable, "connection"),
+        _ if about_credentials => (AwsErrorKind::Credentials, "credentials"),
+        SdkError::DispatchFailure(_) => (AwsErrorKind::Unavailable, "connection"),
+        _ => (AwsErrorKind::Invalid, "request"),
+    };
+    (kind, code.to_owned(), chain)
+}
+
+/// The sentences of an error and its causes, without the first ("dispatch failure"), which says nothing.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut sentences: Vec<String> = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let sentence = error.to_string();
+        // "other" is a class of failures, not a sentence.
+        if sentence != "other" && sentences.last() != Some(&sentence) {
+            sentences.push(sentence);
+        }
+        cause = error.source();
+    }
+    if sentences.is_empty() { error.to_string() } else { sentences.join(": ") }
+}
+
+fn hint(kind: AwsErrorKind, code: &str, operation: &str) -> &'static str {
+    let find = |table: &[(&str, &'static str)], key: &str| {
+        table.iter().find(|(known, _)| *known == key).map(|(_, hint)| *hint)
+    };
+    match (find(HINTS_BY_CODE, code), kind) {
+        (Some(hint), _) => hint,
+        (None, AwsErrorKind::Denied) => find(HINTS_WHEN_DENIED, operation).unwrap_or_default(),
+        (None, AwsErrorKind::Credentials) if code == "credentials" => HINT_NO_CREDENTIALS,
+        (None, AwsErrorKind::Credentials) => HINT_BAD_CREDENTIALS,
+        (None, _) => "",
+    }
+}
+
+fn clean_code(code: &str) -> String {
+    code.chars().filter(char::is_ascii_graphic).take(100).collect()
+}
+
+/// One line, short, and without what must stay secret. A signature error quotes the canonical request, which holds
+/// the session token, from its first line break on.
+pub(super) fn clean(message: &str) -> String {
+    let first_paragraph = message.split("\n\n").next().unwrap_or_default();
+    let before_canonical = first_paragraph.split("The Canonical String").next().unwrap_or_default();
+    let words = before_canonical
+        .split_whitespace()
+        .map(|word| if word.len() >= MAX_WORD || is_access_key(word) { "[left out]" } else { word });
+    let line: String = words.collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MAX_MESSAGE {
+        return line;
+    }
+    line.chars().take(MAX_MESSAGE - 1).chain(['…']).collect()
+}
+
+/// `AKIA…` and `ASIA…` with 16 further characters, within any punctuation.
+fn is_access_key(word: &str) -> bool {
+    ["AKIA", "ASIA"].iter().any(|prefix| {
+        word.find(prefix).is_some_and(|at| {
+            let rest = &word[at + prefix.len()..];
+            rest.bytes().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit()).count() >= 12
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_short_line() {
+        assert_eq!(clean("a\n b\t c"), "a b c");
+        let long = clean(&"word ".repeat(200));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (MAX_MESSAGE, true));
+    }
+
+    #[test]
+    fn keys_tokens_and_receipts_are_left_out_of_messages() {
+        let receipt = "AQEB".repeat(60);
+        for (message, expected) in [
+            (format!("The handle \"{receipt}\" is wrong."), "The handle [left out] is wrong."),
+            ("The key (ASIAIOSFODNN7EXAMPLE) is unknown.".to_owned(), "The key [left out] is unknown."),
+            (
+                "It does not match.\n\nThe Canonical String should be\nx-amz-security-token:abc".to_owned(),
+                "It does not match.",
+            ),
+            (
+                "It does not match. The Canonical String should be x-amz-security-token:abc".to_owned(),
+                "It does not match.",
+            ),
+        ] {
+            assert_eq!(clean(&message), expected);
+        }
+    }
+
+    #[test]
+    fn no_code_is_listed_twice() {
+        let mut codes: Vec<_> = CODES.iter().map(|(code, _)| code).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
+    }
+
+    #[test]
+    fn every_hint_reads_on_from_the_message() {
+        for (_, hint) in HINTS_BY_CODE.iter().chain(HINTS_WHEN_DENIED) {
+            assert!(hint.starts_with("; "), "{hint}");
+        }
+    }
+}

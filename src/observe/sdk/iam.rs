@@ -1,0 +1,82 @@
+//! IAM through the SDK: guarantees that the tags are those of the very role that was asked for, never of another role
+//! of the same name.
+//!
+//! `GetRole` takes a name and looks in the caller's own account only; the answer carries all tags (IAM allows 50).
+
+use async_trait::async_trait;
+use aws_sdk_iam::Client;
+
+use super::call::Calls;
+use crate::model::{RoleArn, Tags};
+use crate::observe::aws::{AwsError, AwsErrorKind, Iam};
+
+const GET_ROLE: &str = "iam:GetRole";
+
+/// IAM of one account.
+#[derive(Clone)]
+pub struct SdkIam {
+    client: Client,
+    calls: Calls,
+}
+
+impl SdkIam {
+    pub(super) fn new(client: Client, calls: Calls) -> Self {
+        Self { client, calls }
+    }
+}
+
+#[async_trait]
+impl Iam for SdkIam {
+    async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError> {
+        self.refuse_other_accounts(role)?;
+        let call = self.client.get_role().role_name(role.name()).send();
+        let answer = match self.calls.run(GET_ROLE, role.as_str(), call).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // The account may have become known meanwhile; NoSuchEntity would then prove nothing.
+                self.refuse_other_accounts(role)?;
+                return Err(error);
+            }
+        };
+        let found = answer.role();
+        let found_arn = found.map_or("", |found| found.arn());
+        if let Ok(found) = RoleArn::parse(found_arn) {
+            self.calls.learn_account(found.account());
+            self.refuse_other_accounts(role)?;
+        }
+        if found_arn != role.as_str() {
+            return Err(another_role(role, found_arn));
+        }
+        let tags = found.map(aws_sdk_iam::types::Role::tags).unwrap_or_default();
+        Ok(tags.iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
+    }
+}
+
+impl SdkIam {
+    /// A role of another account would be looked up by its name in this one: it is refused before that, as soon as an
+    /// answer of ECS or IAM has told which account this is.
+    fn refuse_other_accounts(&self, role: &RoleArn) -> Result<(), AwsError> {
+        let Some(own) = self.calls.account().filter(|own| *own != role.account()) else {
+            return Ok(());
+        };
+        Err(AwsError {
+            kind: AwsErrorKind::Denied,
+            operation: GET_ROLE,
+            resource: role.as_str().to_owned(),
+            code: "OtherAccount".to_owned(),
+            message: format!("the role is in another account than the operator's, which is {own}"),
+            hint: "; iam:GetRole reaches roles of its own account only: run an operator in the role's account",
+        })
+    }
+}
+
+fn another_role(role: &RoleArn, found: &str) -> AwsError {
+    AwsError {
+        kind: AwsErrorKind::NotFound,
+        operation: GET_ROLE,
+        resource: role.as_str().to_owned(),
+        code: "AnotherRole".to_owned(),
+        message: format!("the role of this name is now {}", super::error::clean(found)),
+        hint: "; the role was deleted and made again under another path: deploy the tasks with the new one",
+    }
+}

@@ -1,0 +1,189 @@
+//! The one queue, through the SDK.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageSystemAttributeName as Attribute, QueueAttributeName,
+};
+
+use super::call::Calls;
+use super::{CONNECT_TIMEOUT, error};
+use crate::model::Timestamp;
+use crate::observe::aws::{AwsError, AwsErrorKind, Message, Queue};
+
+/// SQS's largest batch.
+const BATCH: i32 = 10;
+/// SQS's longest long poll.
+const WAIT_SECONDS: i32 = 20;
+/// A long poll's own limit: the wait, and as long as any other call on top.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// A queue by its URL.
+#[derive(Clone)]
+pub struct SdkQueue {
+    client: Client,
+    calls: Calls,
+    url: String,
+}
+
+/// The settings of a queue that decide whether it suits the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueAttributes {
+    /// How long a received message stays hidden from others.
+    pub visibility_timeout: Duration,
+    /// How long a message is kept.
+    pub retention: Duration,
+    /// Whether messages that nobody can handle go to a dead-letter queue.
+    pub has_redrive: bool,
+}
+
+impl SdkQueue {
+    pub(super) fn new(client: Client, calls: Calls, url: &str) -> Self {
+        Self { client, calls, url: url.to_owned() }
+    }
+
+    /// The queue's URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The queue's settings; `NotFound` where there is no such queue.
+    pub async fn attributes(&self) -> Result<QueueAttributes, AwsError> {
+        let call = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(QueueAttributeName::VisibilityTimeout)
+            .attribute_names(QueueAttributeName::MessageRetentionPeriod)
+            .attribute_names(QueueAttributeName::RedrivePolicy)
+            .send();
+        let answer = self.calls.run("sqs:GetQueueAttributes", &self.url, call).await?;
+        let text = |name| answer.attributes().and_then(|all| all.get(&name)).map(String::as_str);
+        // SQS's own defaults, for servers that leave attributes out.
+        let seconds = |name, default| {
+            Duration::from_secs(text(name).and_then(|value| value.parse().ok()).unwrap_or(default))
+        };
+        Ok(QueueAttributes {
+            visibility_timeout: seconds(QueueAttributeName::VisibilityTimeout, 30),
+            retention: seconds(QueueAttributeName::MessageRetentionPeriod, 4 * 24 * 3600),
+            has_redrive: text(QueueAttributeName::RedrivePolicy).is_some_and(|policy| !policy.is_empty()),
+        })
+    }
+}
+
+#[async_trait]
+impl Queue for SdkQueue {
+    async fn receive(&self) -> Result<Vec<Message>, AwsError> {
+        let patient = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(RECEIVE_TIMEOUT)
+            .build();
+        let call = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(BATCH)
+            .wait_time_seconds(WAIT_SECONDS)
+            .message_system_attribute_names(Attribute::SentTimestamp)
+            .message_system_attribute_names(Attribute::ApproximateReceiveCount)
+            .customize()
+            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patient))
+            .send();
+        let answer = self.calls.run("sqs:ReceiveMessage", &self.url, call).await?;
+        Ok(answer.messages.into_iter().flatten().filter_map(message).collect())
+    }
+
+    async fn delete(&self, receipts: &[String]) -> Result<Vec<String>, AwsError> {
+        if receipts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let operation = "sqs:DeleteMessage";
+        let entries = receipts.iter().enumerate().map(|(index, receipt)| {
+            DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build()
+        });
+        let entries =
+            entries.collect::<Result<Vec<_>, _>>().map_err(|error| self.unbuilt(operation, &error))?;
+        let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries)).send();
+        let answer = self.calls.run(operation, &self.url, call).await?;
+        let failed = answer.failed();
+        if let Some(first) = failed.first() {
+            tracing::debug!(failed = failed.len(), code = first.code(), "messages were not deleted");
+        }
+        Ok(failed
+            .iter()
+            .filter_map(|entry| entry.id().parse::<usize>().ok())
+            .filter_map(|index| receipts.get(index).cloned())
+            .collect())
+    }
+
+    async fn give_back(&self, receipts: &[String]) -> Result<(), AwsError> {
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        let operation = "sqs:ChangeMessageVisibility";
+        let entries = receipts.iter().enumerate().map(|(index, receipt)| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(index.to_string())
+                .receipt_handle(receipt)
+                .visibility_timeout(0)
+                .build()
+        });
+        let entries =
+            entries.collect::<Result<Vec<_>, _>>().map_err(|error| self.unbuilt(operation, &error))?;
+        let call = self
+            .client
+            .change_message_visibility_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries))
+            .send();
+        let answer = self.calls.run(operation, &self.url, call).await?;
+        match answer.failed() {
+            [] => Ok(()),
+            [first, ..] => Err(self.partly(operation, first, answer.failed().len(), receipts.len())),
+        }
+    }
+}
+
+impl SdkQueue {
+    fn unbuilt(&self, operation: &'static str, error: &aws_sdk_sqs::error::BuildError) -> AwsError {
+        AwsError {
+            kind: AwsErrorKind::Invalid,
+            operation,
+            resource: self.url.clone(),
+            code: "request".to_owned(),
+            message: error::clean(&error.to_string()),
+            hint: "",
+        }
+    }
+
+    fn partly(
+        &self,
+        operation: &'static str,
+        first: &BatchResultErrorEntry,
+        failed: usize,
+        of: usize,
+    ) -> AwsError {
+        let words = first.message().unwrap_or("no reason given");
+        AwsError {
+            kind: if first.sender_fault() { AwsErrorKind::Invalid } else { AwsErrorKind::Unavailable },
+            operation,
+            resource: self.url.clone(),
+            code: first.code().to_owned(),
+            message: error::clean(&format!("{failed} of {of} messages: {words}")),
+            hint: "; they come again by themselves after the visibility time-out",
+        }
+    }
+}
+
+/// A message without a receipt could neither be deleted nor given back; SQS sends none.
+fn message(found: aws_sdk_sqs::types::Message) -> Option<Message> {
+    let attribute = |name| found.attributes.as_ref().and_then(|all| all.get(&name));
+    let sent_at = attribute(Attribute::SentTimestamp).and_then(|text| text.parse().ok()).map(Timestamp);
+    let receives =
+        attribute(Attribute::ApproximateReceiveCount).and_then(|text| text.parse().ok()).unwrap_or(1);
+    Some(Message { receipt: found.receipt_handle?, body: found.body.unwrap_or_default(), sent_at, receives })
+}

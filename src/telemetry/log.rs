@@ -1,0 +1,223 @@
+//! Logging: text for a person on a terminal, JSON lines for a machine elsewhere, both on standard error.
+//!
+//! Two guarantees hold whatever filter is asked for: the target `audit` is on at `info`, and the crates that see
+//! requests, signatures and message bodies never log below `info`, so that no secret comes into a log.
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing::Subscriber;
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text where standard error is a terminal, else JSON.
+    #[default]
+    Auto,
+    /// One line of text an event.
+    Text,
+    /// One JSON object an event: `timestamp`, `level`, `target`, `message`, the event's own fields, and `span`.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("{text:?} is not a log format: use auto, text or json")),
+        }
+    }
+}
+
+/// Why logging cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter cannot be read.
+    #[error(
+        "the log filter {filter:?} cannot be read ({why}); use a level (error, warn, info, debug, trace, off) or \
+         TARGET=LEVEL, separated by commas, as in info,ecs_mesh_operator::mesh=debug"
+    )]
+    Filter {
+        /// The filter as given.
+        filter: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Logging has begun before in this process.
+    #[error("logging was already set up")]
+    Twice,
+}
+
+/// What applies before the filter that was asked for: an entry of that for the same target replaces it.
+/// `aws_config` warns of failed credentials by quoting whole answers; a failed call says the same in fewer words.
+const DEFAULTS: &str = "info,aws_config=error,aws_runtime=warn,aws_sdk_ecs=warn,aws_sdk_iam=warn,aws_sdk_sqs=warn,\
+     aws_sdk_sts=warn,aws_sigv4=warn,aws_smithy_http_client=warn,aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,\
+     hyper=warn,hyper_util=warn,rustls=warn,reqwest=warn";
+
+/// Crates whose debug lines quote requests with their signatures, or answers with their bodies.
+const SEES_SECRETS: [&str; 8] =
+    ["aws_config", "aws_runtime", "aws_sdk_", "aws_sigv4", "aws_smithy_", "h2", "hyper", "reqwest"];
+
+/// Begins logging to standard error. `filter` is in the syntax of `RUST_LOG`; empty means `info`.
+///
+/// # Errors
+/// If the filter cannot be read, or logging has begun before.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
+    let terminal = std::io::stderr().is_terminal();
+    let format = match format {
+        LogFormat::Auto if terminal => LogFormat::Text,
+        LogFormat::Auto => LogFormat::Json,
+        chosen => chosen,
+    };
+    subscriber(format, filter, terminal, std::io::stderr)?.try_init().map_err(|_| LogError::Twice)
+}
+
+/// The subscriber that [`init`] installs, with another writer. `Auto` means JSON here; `colour` matters for text.
+///
+/// # Errors
+/// If the filter cannot be read.
+pub fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    colour: bool,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = env_filter(filter)?.and(cap());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(colour).boxed(),
+        LogFormat::Auto | LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        }
+    };
+    Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
+}
+
+fn env_filter(asked: &str) -> Result<EnvFilter, LogError> {
+    let refuse = |why: String| LogError::Filter { filter: asked.chars().take(200).collect(), why };
+    let all = [DEFAULTS, asked.trim(), "audit=info"];
+    let all: Vec<_> = all.into_iter().filter(|part| !part.is_empty()).collect();
+    EnvFilter::builder().parse(all.join(",")).map_err(|error| refuse(error.to_string()))
+}
+
+/// The level below which some crates stay silent whatever was asked.
+fn cap() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_targets(SEES_SECRETS.map(|target| (target, LevelFilter::INFO)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written while `speak` runs.
+    fn logged(format: LogFormat, filter: &str, speak: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, speak);
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_has_its_fields_at_the_top() {
+        let text = logged(LogFormat::Json, "", || {
+            tracing::info_span!("reconcile", task = "3f2a").in_scope(|| {
+                tracing::info!(target: "ecs_mesh_operator::mesh", service = "kv", change = "create", "registered");
+            });
+        });
+        let line: Value = serde_json::from_str(text.trim_end()).unwrap();
+        for (key, expected) in [
+            ("level", "INFO"),
+            ("message", "registered"),
+            ("service", "kv"),
+            ("change", "create"),
+            ("target", "ecs_mesh_operator::mesh"),
+        ] {
+            assert_eq!(line[key], expected, "{line}");
+        }
+        assert_eq!(line["span"]["task"], "3f2a");
+        let at = crate::model::Timestamp::parse(line["timestamp"].as_str().unwrap());
+        assert!(at.is_some(), "{line}");
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_text_line_is_for_a_person() {
+        let text = logged(LogFormat::Text, "", || tracing::warn!(service = "kv", "look here"));
+        assert!(text.contains("WARN") && text.contains("look here service=\"kv\""), "{text}");
+    }
+
+    #[test]
+    fn info_is_the_default_and_the_sdk_is_quieter() {
+        let text = logged(LogFormat::Text, "", || {
+            tracing::info!(target: "ecs_mesh_operator", "a");
+            tracing::debug!(target: "ecs_mesh_operator", "b");
+            tracing::warn!(target: "aws_config::meta::credentials", "c");
+            tracing::info!(target: "aws_runtime", "d");
+            tracing::warn!(target: "aws_runtime", "e");
+        });
+        let words: Vec<_> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(words, ["a", "e"]);
+    }
+
+    #[test]
+    fn the_audit_trail_is_on_whatever_the_filter() {
+        for filter in ["off", "error", "audit=off", "ecs_mesh_operator=debug"] {
+            let text = logged(LogFormat::Json, filter, || tracing::info!(target: "audit", "identity"));
+            assert!(text.contains("identity"), "{filter}");
+        }
+    }
+
+    #[test]
+    fn crates_that_see_secrets_stay_silent_below_info() {
+        let text = logged(LogFormat::Json, "trace,aws_smithy_runtime=trace,aws_sigv4=trace", || {
+            tracing::debug!(target: "aws_smithy_runtime::client::orchestrator", "secret");
+            tracing::trace!(target: "aws_sigv4::http_request::sign", "secret");
+            tracing::debug!(target: "aws_sdk_sqs::operation", "secret");
+            tracing::trace!(target: "ecs_mesh_operator", "heard");
+        });
+        assert!(text.contains("heard") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_says_what_is_allowed() {
+        let error = subscriber(LogFormat::Json, "a=b=c", false, std::io::sink).err().unwrap().to_string();
+        assert!(error.contains("\"a=b=c\"") && error.contains("TARGET=LEVEL"), "{error}");
+    }
+
+    #[test]
+    fn a_format_is_read_by_its_name() {
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert!("xml".parse::<LogFormat>().unwrap_err().contains("auto, text or json"));
+    }
+}
