@@ -55,7 +55,7 @@ pub struct WorkloadSelector {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inbound {
-    /// The port's name, by which a MeshService knows it.
+    /// The port's name, by which a `MeshService` knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The container that listens, for error messages and for people; not sent to the control plane.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::finding::{Finding, nearest, quoted, suggestion};
+use super::finding::{Finding, quoted, suggestion};
 use super::typed::{self, Problem};
 use super::yaml::{self, Node, Step, Value, child, path_text};
 use crate::api::{API_VERSION, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
@@ -112,21 +112,26 @@ impl Origin {
     }
 }
 
-/// What every document has around its `spec`.
+/// The shape of what every document has around its `spec`. The values are looked at one by one, so that one of the
+/// wrong shape does not keep the others from being checked.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Envelope {
-    api_version: String,
-    kind: String,
-    metadata: Metadata,
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "metadata")]
+    _metadata: Metadata,
     #[serde(rename = "spec")]
     _spec: IgnoredAny,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 struct Metadata {
-    name: String,
+    #[serde(rename = "name")]
+    _name: String,
     #[serde(default, rename = "labels")]
     _labels: BTreeMap<String, String>,
     #[serde(default, rename = "annotations")]
@@ -153,7 +158,8 @@ fn read(file: &Arc<Path>, document: yaml::Document, findings: &mut Vec<Finding>)
     let root = match document.root {
         Ok(root) => root,
         Err(flaw) => {
-            findings.push(Finding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) });
+            findings
+                .push(Finding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) });
             return None;
         }
     };
@@ -217,24 +223,27 @@ fn check_envelope(root: &Node, origin: &Origin, findings: &mut Vec<Finding>) {
         findings.push(origin.finding("", message));
         return;
     }
-    match typed::read::<Envelope>(root) {
-        Ok(envelope) => {
-            if envelope.api_version != API_VERSION {
-                let message = format!("{} is not known: write {API_VERSION}", quoted(&envelope.api_version));
-                findings.push(origin.finding("apiVersion", message));
-            }
-            if let Some(rule) = name_flaw(&envelope.metadata.name) {
-                let message = format!("{} is not allowed: {rule}", quoted(&envelope.metadata.name));
-                findings.push(origin.finding("metadata.name", message));
-            }
-        }
-        Err(problems) => findings.extend(problems.into_iter().map(|problem| origin.problem(&[], problem))),
+    if let Err(problems) = typed::read::<Envelope>(root) {
+        findings.extend(problems.into_iter().map(|problem| origin.problem(&[], problem)));
+    }
+    if let Some(version) = root.get("apiVersion").and_then(Node::as_text)
+        && version != API_VERSION
+    {
+        findings.push(
+            origin.finding("apiVersion", format!("{} is not known: write {API_VERSION}", quoted(version))),
+        );
+    }
+    if let Some(name) = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::as_text)
+        && let Some(rule) = name_flaw(name)
+    {
+        findings.push(origin.finding("metadata.name", format!("{} is not allowed: {rule}", quoted(name))));
     }
     if let Some(kind) = root.get("kind").and_then(Node::as_text)
         && Kind::parse(kind).is_none()
     {
         let known: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
-        let message = format!("{} is no kind of manifest{}", quoted(kind), suggestion(kind, "Allowed", &known));
+        let message =
+            format!("{} is no kind of manifest{}", quoted(kind), suggestion(kind, "Allowed", &known));
         findings.push(origin.finding("kind", message));
     }
 }
@@ -262,10 +271,12 @@ fn read_spec(kind: Kind, node: &Node, origin: &Origin, findings: &mut Vec<Findin
         Err(problems) => {
             let prefix = [Step::Key("spec".to_owned())];
             let line = origin.line("spec");
-            findings.extend(problems.into_iter().map(|problem| {
+            findings.extend(problems.into_iter().map(|mut problem| {
                 // What is missing from the spec itself is looked for at its key, not at its first field.
-                let at_key = if problem.path.len() <= 1 && problem.is_missing() { Some(line) } else { problem.line };
-                origin.problem(&prefix, Problem { line: at_key, ..problem })
+                if problem.path.len() <= 1 && problem.is_missing() {
+                    problem.line = Some(line);
+                }
+                origin.problem(&prefix, problem)
             }));
             None
         }
@@ -274,10 +285,9 @@ fn read_spec(kind: Kind, node: &Node, origin: &Origin, findings: &mut Vec<Findin
 
 /// For a reference to a manifest that is not there: the nearest name, and those that are.
 pub(super) fn no_such(kind: Kind, found: &str, known: &[&str]) -> String {
-    let hint = match nearest(found, known.iter().copied()) {
-        Some(_) => suggestion(found, "There are", known),
-        None if known.is_empty() => format!(". There is no {kind} at all"),
-        None => suggestion(found, "There are", known),
+    let hint = match known {
+        [] => format!(", nor is there any {kind} that could be read"),
+        _ => suggestion(found, "There are", known),
     };
     format!("no {kind} is named {}{hint}", quoted(found))
 }

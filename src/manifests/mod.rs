@@ -4,10 +4,17 @@ mod document;
 mod finding;
 mod outbounds;
 mod set;
+mod snapshot;
+mod sources;
+#[cfg(test)]
+mod tests;
 mod typed;
 mod validate;
+mod watch;
 mod yaml;
 
 pub use finding::Finding;
 pub use outbounds::{OutboundClaim, OutboundConflict};
 pub use set::{Binding, ManifestSet};
+pub use sources::{LoadOutcome, Loaded, Sources};
+pub use watch::{Status, WatchOptions, watch};

@@ -51,7 +51,9 @@ pub(super) fn addresses_clash(a: IpAddr, b: IpAddr) -> bool {
 /// Adds all claims up: sorted, each listener once.
 ///
 /// Of two listeners for the same service of which one takes every address, that one stays.
-pub(super) fn merge(claims: impl IntoIterator<Item = OutboundClaim>) -> Result<Vec<Outbound>, OutboundConflict> {
+pub(super) fn merge(
+    claims: impl IntoIterator<Item = OutboundClaim>,
+) -> Result<Vec<Outbound>, OutboundConflict> {
     let mut by_port: BTreeMap<NonZeroU16, Vec<OutboundClaim>> = BTreeMap::new();
     for claim in claims {
         let port = by_port.entry(claim.outbound.listen.port).or_default();
@@ -151,6 +153,6 @@ mod tests {
             claim("redis-users", "redis", 6379, "127.0.0.1:6379"),
             claim("", "cache", 6380, "0.0.0.0:6379"),
         ]);
-        insta::assert_snapshot!(conflict.unwrap_err(), @"");
+        insta::assert_snapshot!(conflict.unwrap_err(), @r#"redis:6379 on 127.0.0.1:6379 (OutboundList redis-users) and cache:6380 on 0.0.0.0:6379 (inline) cannot both be: give one of them another port"#);
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::outbounds::{self, OutboundClaim, OutboundConflict};
-use crate::api::{ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, Outbound, OutboundListSpec, WorkloadSpec};
+use crate::api::{
+    ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, Outbound, OutboundListSpec, WorkloadSpec,
+};
 use crate::model::{ClusterArn, Timestamp};
 
 /// A `MeshBinding` with what was looked up or parsed for it when the set was made.

@@ -12,7 +12,7 @@ use serde::de::{
     SeqAccess, Unexpected, VariantAccess, Visitor,
 };
 
-use super::finding::{quoted, suggestion};
+use super::finding::{nearest, quoted, suggestion};
 use super::yaml::{Entry, Node, Step, Value};
 
 /// Most errors reported for one value.
@@ -27,7 +27,9 @@ pub(super) struct Problem {
     pub(super) line: Option<u32>,
     /// What was found and what is allowed.
     pub(super) message: String,
-    pub(super) missing: Option<&'static str>,
+    missing: Option<&'static str>,
+    /// Of an unknown field: the one that was most likely meant.
+    meant: Option<&'static str>,
 }
 
 /// Reads the tree as a `T`, or tells all that is wrong.
@@ -57,7 +59,20 @@ pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> 
         }
         next = T::deserialize(Reader { node: &rest }).err().map(|problem| problem.at(root.line));
     }
-    Err(problems)
+    Err(without_echoes(problems))
+}
+
+/// A field that is missing because its name is misspelt has one error, not two.
+fn without_echoes(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let meant: BTreeSet<(Vec<Step>, &str)> = problems
+        .iter()
+        .filter_map(|problem| Some((problem.path.split_last()?.1.to_vec(), problem.meant?)))
+        .collect();
+    problems.retain(|problem| match (problem.missing, problem.path.split_last()) {
+        (Some(field), Some((_, parent))) => !meant.contains(&(parent.to_vec(), field)),
+        _ => true,
+    });
+    problems
 }
 
 impl Problem {
@@ -67,7 +82,7 @@ impl Problem {
     }
 
     fn new(message: String) -> Self {
-        Self { path: Vec::new(), line: None, message, missing: None }
+        Self { path: Vec::new(), line: None, message, missing: None, meant: None }
     }
 
     /// Sets the line where none is known yet: the innermost place wins.
@@ -87,7 +102,10 @@ impl Problem {
             Value::Null => "has no value: give one, or leave the field out".to_owned(),
             _ => format!("expected {expected}, found {}", describe(node)),
         };
-        if matches!(node.value, Value::Text) && node.text.parse::<f64>().is_ok() && expected.contains("number") {
+        if matches!(node.value, Value::Text)
+            && node.text.parse::<f64>().is_ok()
+            && expected.contains("number")
+        {
             message.push_str(" (write it without quotes)");
         }
         Self::new(message).at(node.line)
@@ -146,7 +164,8 @@ impl de::Error for Problem {
     }
 
     fn unknown_field(field: &str, allowed: &'static [&'static str]) -> Self {
-        Self::new(format!("unknown field{}", suggestion(field, "Allowed", allowed)))
+        let meant = nearest(field, allowed.iter().copied());
+        Self { meant, ..Self::new(format!("unknown field{}", suggestion(field, "Allowed", allowed))) }
     }
 
     fn unknown_variant(found: &str, allowed: &'static [&'static str]) -> Self {
@@ -239,7 +258,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Problem> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -323,7 +346,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         self.current = self.rest.next();
         let Some(entry) = self.current else { return Ok(None) };
         let key: StrDeserializer<'_, Problem> = entry.key.as_str().into_deserializer();
-        seed.deserialize(key).map(Some).map_err(|problem| problem.within(Step::Key(entry.key.clone()), entry.line))
+        seed.deserialize(key)
+            .map(Some)
+            .map_err(|problem| problem.within(Step::Key(entry.key.clone()), entry.line))
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Problem> {

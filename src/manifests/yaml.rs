@@ -168,7 +168,9 @@ fn chunks(text: &str) -> Vec<(u32, &str)> {
     let (mut start, mut start_line) = (0, 0);
     let mut offset = 0;
     for (number, line) in (0..).zip(text.split_inclusive('\n')) {
-        let marks = line.strip_prefix("---").is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty());
+        let marks = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.trim_start().len() < rest.len() || rest.is_empty());
         if marks && offset > start {
             found.push((start_line, &text[start..offset]));
             (start, start_line) = (offset, number);
@@ -182,7 +184,10 @@ fn chunks(text: &str) -> Vec<(u32, &str)> {
 
 fn is_blank(chunk: &str) -> bool {
     chunk.lines().map(str::trim_end).all(|line| {
-        matches!(line, "---" | "...") || line.starts_with('%') || line.is_empty() || line.trim_start().starts_with('#')
+        matches!(line, "---" | "...")
+            || line.starts_with('%')
+            || line.is_empty()
+            || line.trim_start().starts_with('#')
     })
 }
 
@@ -210,11 +215,17 @@ fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<Flaw>) -> Result<N
 }
 
 fn in_words(error: &serde_saphyr::Error) -> String {
+    let mut error = error;
+    while let serde_saphyr::Error::AliasError { error: within, .. } = error {
+        error = within;
+    }
     match error {
         serde_saphyr::Error::Budget { .. }
         | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
         | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. } => {
-            format!("too large: at most {MAX_NODES} values and {MAX_DEPTH} levels in a document, aliases counted in full")
+            format!(
+                "too large: at most {MAX_NODES} values and {MAX_DEPTH} levels in a document, aliases counted in full"
+            )
         }
         serde_saphyr::Error::MultipleDocuments { .. } => {
             "a second document without a line `---` before it".to_owned()

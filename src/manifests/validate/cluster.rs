@@ -4,15 +4,15 @@ use super::Report;
 use crate::manifests::finding::quoted;
 use crate::model::{ClusterArn, Glob};
 
-/// What every cluster's ARN looks like, in any partition.
-const SHAPE: &str = "arn:aws*:ecs:?*:????????????:cluster/?*";
+/// What every cluster's ARN looks like, in any partition: `#` is a character within a part, `~` any number of them.
+const SHAPE: &str = "arn:aws~:ecs:#~:############:cluster/#~";
 
 /// Reports each entry that can match no cluster.
 pub(super) fn check(path: &str, clusters: &[Glob], report: &mut Report<'_>) {
     for (index, glob) in clusters.iter().enumerate() {
         let (path, text) = (format!("{path}[{index}]"), glob.as_str());
-        let can_match = if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { overlap(text, SHAPE) };
-        if can_match {
+        let sane = if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { can_match(text, SHAPE) };
+        if sane {
             continue;
         }
         let found = quoted(text);
@@ -29,32 +29,35 @@ pub(super) fn check(path: &str, clusters: &[Glob], report: &mut Report<'_>) {
     }
 }
 
-/// Whether some text matches both patterns.
-fn overlap(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    // reachable[j]: the first i bytes of `a` and the first j of `b` can stand for the same text.
+/// Whether some text matches the pattern and has the shape.
+fn can_match(pattern: &str, shape: &str) -> bool {
+    let (a, b) = (pattern.as_bytes(), shape.as_bytes());
+    // reachable[j]: the first i bytes of the pattern and the first j of the shape can stand for the same text.
     let mut reachable = vec![false; b.len() + 1];
     for i in 0..=a.len() {
         let mut diagonal = false;
         for j in 0..=b.len() {
-            let above = reachable[j];
+            let above = i > 0 && reachable[j];
             let left = j > 0 && reachable[j - 1];
-            let star_a = i > 0 && a[i - 1] == b'*';
-            let star_b = j > 0 && b[j - 1] == b'*';
-            let both = i > 0 && j > 0 && diagonal && same(a[i - 1], b[j - 1]);
-            // A star stands for nothing (what was reachable before it), or for one more byte of the other side.
+            let star = i > 0 && a[i - 1] == b'*';
+            let run = j > 0 && b[j - 1] == b'~';
+            let one_each = i > 0 && j > 0 && diagonal && fits(a[i - 1], b[j - 1]);
+            diagonal = reachable[j];
+            // A star stands for nothing, or for one more byte of the shape; a run likewise for one of the pattern.
             reachable[j] = (i == 0 && j == 0)
-                || both
-                || (i > 0 && above && (star_a || star_b))
-                || (j > 0 && left && (star_a || star_b));
-            diagonal = above;
+                || one_each
+                || (above && (star || (run && fits(a[i - 1], b'#'))))
+                || (left && (star || run));
         }
     }
     reachable[b.len()]
 }
 
-fn same(a: u8, b: u8) -> bool {
-    a == b || a == b'?' || b == b'?' || a == b'*' || b == b'*'
+fn fits(pattern: u8, shape: u8) -> bool {
+    match shape {
+        b'#' | b'~' => !matches!(pattern, b':' | b'/'),
+        _ => pattern == shape || matches!(pattern, b'*' | b'?'),
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_overlap_when_one_text_fits_both() {
+    fn a_pattern_is_sane_when_some_clusters_arn_matches_it() {
         for (pattern, expected) in [
             ("*", true),
             ("arn:*", true),
@@ -71,12 +74,15 @@ mod tests {
             ("arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*", true),
             ("arn:aws-us-gov:ecs:*:*:cluster/?", true),
             ("arn:aws:ecs:*:11112222333?:cluster/a", true),
+            ("arn:aws:ecs:eu-west-1:*/prod", true),
             ("prod-*", false),
+            ("*:cluster/", false),
+            ("arn:aws:ecs:*:111122223333:cluster", false),
             ("arn:aws:iam::*:role/x", false),
             ("arn:aws:ecs:*:*:service/*", false),
             ("arn:aws:ecs:eu-west-1:1111:cluster/prod-?", false),
         ] {
-            assert_eq!(overlap(pattern, SHAPE), expected, "{pattern}");
+            assert_eq!(can_match(pattern, SHAPE), expected, "{pattern}");
         }
     }
 }

@@ -10,7 +10,10 @@ pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut
     match (spec.kind, &spec.kuma) {
         (ControlPlaneType::Kuma, Some(kuma)) => check_kuma(kuma, report, warn),
         (ControlPlaneType::Kuma, None) => {
-            report.add("spec.kuma", "required where type is kuma, and missing: it says how to reach the control plane");
+            report.add(
+                "spec.kuma",
+                "required where type is kuma, and missing: it says how to reach the control plane",
+            );
         }
     }
 }
@@ -34,7 +37,8 @@ fn check_kuma(kuma: &KumaConnection, report: &mut Report<'_>, warn: &mut Report<
     for (field, name) in [("caEnv", &kuma.ca_env), ("tokenEnv", &kuma.token_env)] {
         if name.as_deref().is_some_and(|name| !is_variable(name)) {
             // Not shown: most likely it is the secret itself.
-            let message = "is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN";
+            let message =
+                "is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN";
             report.add(format!("spec.kuma.{field}"), message);
         }
     }
@@ -55,7 +59,8 @@ fn check_address(address: &str, has_token: bool, report: &mut Report<'_>, warn: 
         report.add(PATH, format!("has no host: {EXPECTED}"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        report.add(PATH, "has credentials in it, which do not belong in a manifest: use tokenFile or tokenEnv");
+        report
+            .add(PATH, "has credentials in it, which do not belong in a manifest: use tokenFile or tokenEnv");
     }
     if url.query().is_some() || url.fragment().is_some() {
         report.add(PATH, format!("has a part after ? or #, which the API does not take: {EXPECTED}"));

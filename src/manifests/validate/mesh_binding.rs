@@ -15,7 +15,10 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
     let selector = &spec.selector;
     if selector.clusters.is_empty() {
-        report.add("spec.selector.clusters", "is empty: name at least one cluster's ARN, or a pattern over them");
+        report.add(
+            "spec.selector.clusters",
+            "is empty: name at least one cluster's ARN, or a pattern over them",
+        );
     }
     cluster::check("spec.selector.clusters", &selector.clusters, report);
     report.globs_have_content("spec.selector.services", &selector.services);
@@ -26,7 +29,8 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
     if let Some(text) = &spec.cleanup.guard.release_until
         && Timestamp::parse(text).is_none()
     {
-        let message = format!("{} is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z", quoted(text));
+        let message =
+            format!("{} is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z", quoted(text));
         report.add("spec.cleanup.guard.releaseUntil", message);
     }
 }
@@ -75,7 +79,10 @@ fn check_name_template(template: &str, report: &mut Report<'_>) {
     literal.push_str(rest);
     if !is_unique {
         let found = quoted(template);
-        report.add(PATH, format!("{found} would name several tasks alike: put {{taskId}} or {{hostname}} in it"));
+        report.add(
+            PATH,
+            format!("{found} would name several tasks alike: put {{taskId}} or {{hostname}} in it"),
+        );
     }
     if !literal.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
         let found = quoted(template);
@@ -83,6 +90,9 @@ fn check_name_template(template: &str, report: &mut Report<'_>) {
         report.add(PATH, format!("{found} has characters that a Dataplane's name cannot have: around placeholders write {allowed}"));
     }
     if template.starts_with(['-', '.']) || template.ends_with(['-', '.']) {
-        report.add(PATH, format!("{} must start and end with a letter, a digit or a placeholder", quoted(template)));
+        report.add(
+            PATH,
+            format!("{} must start and end with a letter, a digit or a placeholder", quoted(template)),
+        );
     }
 }

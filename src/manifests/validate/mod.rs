@@ -39,7 +39,14 @@ impl Report<'_> {
     }
 
     /// Reports the value unless it lies within the range; `range` is how people write it.
-    fn range<T: PartialOrd + std::fmt::Display>(&mut self, path: &str, value: &T, low: &T, high: &T, range: &str) {
+    fn range<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        path: &str,
+        value: &T,
+        low: &T,
+        high: &T,
+        range: &str,
+    ) {
         if !(low..=high).contains(&value) {
             self.add(path, format!("{value} is out of range: write {range}"));
         }
@@ -92,7 +99,8 @@ fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<Finding>) {
             continue;
         };
         let place = manifests[earlier].origin.place();
-        let message = format!("{kind} {name} is also at {place}: a name is there once a kind; rename or delete one");
+        let message =
+            format!("{kind} {name} is also at {place}: names are unique within a kind: rename or delete one");
         errors.push(origin.finding("metadata.name", message));
         // Which of the two is meant is not ours to guess.
         manifests[index].spec = None;
@@ -182,8 +190,12 @@ impl Assembly {
         if self.set.bindings.values().any(|binding| binding.spec.discovery == Discovery::Tags) {
             return;
         }
-        let known: Vec<&str> =
-            self.named.iter().filter(|(kind, _)| *kind == Kind::Workload).map(|(_, name)| name.as_ref()).collect();
+        let known: Vec<&str> = self
+            .named
+            .iter()
+            .filter(|(kind, _)| *kind == Kind::Workload)
+            .map(|(_, name)| name.as_ref())
+            .collect();
         for (name, list) in &self.set.outbound_lists {
             for (index, glob) in list.workloads.iter().enumerate() {
                 if known.iter().any(|workload| glob.matches(workload)) {
@@ -194,7 +206,8 @@ impl Assembly {
                 } else {
                     format!("the pattern {:?} matches no Workload", glob.as_str())
                 };
-                self.warnings.push(self.list_origins[name].finding(format!("spec.workloads[{index}]"), message));
+                self.warnings
+                    .push(self.list_origins[name].finding(format!("spec.workloads[{index}]"), message));
             }
         }
     }
@@ -222,8 +235,10 @@ fn own_ports_in<'a>(
     list.outbounds.iter().filter_map(move |wanted| {
         let (path, what) = outbound::own_port(workload, wanted.listen)?;
         let socket = super::outbounds::socket(wanted.listen);
-        let message =
-            format!("{what}, and OutboundList {list_name} lets its sidecar listen on {socket} for {}", wanted.service);
+        let message = format!(
+            "{what}, and OutboundList {list_name} lets its sidecar listen on {socket} for {}",
+            wanted.service
+        );
         Some(origin.finding(path, message))
     })
 }

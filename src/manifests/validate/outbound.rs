@@ -31,7 +31,10 @@ pub(super) fn check_listeners(path: &str, outbounds: &[Outbound], report: &mut R
     for (index, outbound) in outbounds.iter().enumerate() {
         let listen = outbound.listen;
         if let Some(what) = reserved(listen.port) {
-            report.add(format!("{path}[{index}].listen.port"), format!("{} is {what}: choose another", listen.port));
+            report.add(
+                format!("{path}[{index}].listen.port"),
+                format!("{} is {what}: choose another", listen.port),
+            );
         }
         let clash = outbounds[..index].iter().position(|earlier| {
             earlier.listen.port == listen.port && addresses_clash(earlier.listen.address, listen.address)

@@ -22,7 +22,10 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
         && selector.tags.is_empty()
         && selector.clusters.is_empty()
     {
-        report.add("spec.selector", "is empty and would take every task: give services, families, tags or clusters");
+        report.add(
+            "spec.selector",
+            "is empty and would take every task: give services, families, tags or clusters",
+        );
     }
     report.globs_have_content("spec.selector.services", &selector.services);
     report.globs_have_content("spec.selector.families", &selector.families);
@@ -39,7 +42,8 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
     check_listeners("spec.outbounds", &spec.outbounds, report);
     for (index, outbound) in spec.outbounds.iter().enumerate() {
         if let Some((path, what)) = own_port(spec, outbound.listen) {
-            let message = format!("{} cannot be, since {what} ({path}): choose another", socket(outbound.listen));
+            let message =
+                format!("{} cannot be, since {what} ({path}): choose another", socket(outbound.listen));
             report.add(format!("spec.outbounds[{index}].listen"), message);
         }
     }
@@ -105,7 +109,10 @@ fn check_tags(path: &str, tags: &Tags, report: &mut Report<'_>) {
             continue;
         }
         if key.is_empty() || !key.bytes().all(|b| allowed(b) || b == b'/') {
-            report.add(path.clone(), "the tag's name is not allowed: letters, digits, '.', '-', '_', ':' and '/'");
+            report.add(
+                path.clone(),
+                "the tag's name is not allowed: letters, digits, '.', '-', '_', ':' and '/'",
+            );
         }
         if value.is_empty() || !value.bytes().all(allowed) {
             let rule = "letters, digits, '.', '-', '_' and ':', not empty";

@@ -1,0 +1,7 @@
+//! What users notice of the manifests: the texts of errors, what stays in force, and when.
+
+mod helpers;
+mod keeping;
+mod reading;
+mod rules;
+mod watching;
