@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::telemetry::log::{self, Format};
+use crate::telemetry::log::{self, LogFormat};
 
 /// Keeps service meshes on Amazon ECS right: Dataplanes, outbounds and identities follow the tasks.
 #[derive(Parser)]
@@ -19,8 +19,8 @@ struct Cli {
     log: Option<String>,
 
     /// How to log: `auto` is text on a terminal and JSON elsewhere.
-    #[arg(long, global = true, env = "ECS_MESH_LOG_FORMAT", default_value = "auto", value_enum)]
-    log_format: Format,
+    #[arg(long, global = true, env = "ECS_MESH_LOG_FORMAT", default_value = "auto")]
+    log_format: LogFormat,
 
     #[command(subcommand)]
     command: Command,
