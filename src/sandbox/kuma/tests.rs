@@ -158,6 +158,48 @@ fn a_returning_dataplane_finds_its_sidecar_still_connected() {
 }
 
 #[test]
+fn an_application_outlives_its_dataplane() {
+    let mut cp = cp();
+    cp.set_app_up("default", "a", 5000, true, at(0));
+    put(&mut cp, at(1), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
+    send(&mut cp, at(2), "DELETE", "/meshes/default/dataplanes/a", "");
+    put(&mut cp, at(3), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(4));
+    cp.tick(at(10));
+    assert_eq!(inbound(&cp).to_string(), READY);
+}
+
+#[test]
+fn bodies_that_can_not_be_right_name_their_fields() {
+    let long = "a".repeat(254);
+    let dataplane = |more: Value| {
+        let mut body = json!({"type": "Dataplane", "mesh": "default", "name": "a", "networking": {"address": "10.0.0.1"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let own = "/meshes/default/dataplanes/a";
+    let cases: [(&str, Value, &[&str]); 7] = [
+        (&format!("/meshes/default/dataplanes/{long}"), dataplane(json!({"name": long})), &["name"]),
+        (own, dataplane(json!({"labels": {"k": "v".repeat(64)}})), &["labels[\"k\"]"]),
+        (own, dataplane(json!({"labels": {"kuma.io/zone": "z9"}})), &["labels[\"kuma.io/zone\"]"]),
+        (own, dataplane(json!({"labels": {"kuma.io/origin": "moon"}})), &["labels[\"kuma.io/origin\"]"]),
+        (own, dataplane(json!({"name": "", "type": "Mesh", "mesh": "m"})), &["name", "type", "mesh", "name"]),
+        ("/zoneingresses/a", json!({"type": "ZoneIngress", "name": "a"}), &["networking.port"]),
+        (
+            "/meshes/default/meshservices/a",
+            json!({"type": "MeshService", "name": "b", "spec": {}}),
+            &["name"],
+        ),
+    ];
+    for (path, body, wanted) in cases {
+        let (status, answer) = send(&mut cp(), at(0), "PUT", path, &body.to_string());
+        let found: Vec<_> =
+            answer["invalid_parameters"].as_array().unwrap().iter().map(|p| p["field"].clone()).collect();
+        assert_eq!((status, found), (400, wanted.iter().map(|field| json!(field)).collect()), "{body}");
+    }
+}
+
+#[test]
 fn the_journal_tells_what_changed() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));

@@ -80,7 +80,7 @@ impl KumaCp {
             last.until = Some(now);
         }
         if self.store.get("Dataplane", &key).is_none() {
-            self.sidecars.remove(&key);
+            sidecar.connections.clear();
         }
         self.reschedule(&key);
         self.mark_stale(mesh, now);
@@ -182,9 +182,11 @@ impl KumaCp {
     pub(super) fn after_write(&mut self, now: Timestamp, kind: &Kind, key: &Key) {
         match kind.name {
             "Dataplane" => {
+                // The insight of a proxy that is not connected goes with its Dataplane; its application stays.
                 let gone = self.store.get("Dataplane", key).is_none();
-                if gone && self.sidecars.get(key).is_some_and(|sidecar| sidecar.connected().is_none()) {
-                    self.sidecars.remove(key);
+                let sidecar = self.sidecars.get_mut(key).filter(|sidecar| sidecar.connected().is_none());
+                if let Some(sidecar) = sidecar.filter(|_| gone) {
+                    sidecar.connections.clear();
                 }
                 self.reschedule(key);
                 self.mark_stale(&key.0, now);
