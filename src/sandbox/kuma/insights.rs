@@ -1,0 +1,317 @@
+//! What the server computes for readers: overviews, insights of Dataplanes and services, the rules of a Dataplane.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::model::Timestamp;
+
+use super::body::{inbounds, list, number, object, state, tag, text};
+use super::kinds::{self, Kind};
+use super::object::{FRAME, Key, Object};
+use super::problem::Problem;
+use super::rules::SERVICE_TAG;
+use super::server::{KumaCp, zone_labels};
+
+const SERVICE_TYPES: [&str; 4] = ["internal", "external", "gateway_delegated", "gateway_builtin"];
+
+/// The connections of a proxy; nothing where it never connected.
+pub(super) fn of(cp: &KumaCp, kind: &Kind, key: &Key) -> Option<Value> {
+    let sidecar =
+        cp.sidecars.get(key).filter(|sidecar| kind.name == "Dataplane" && !sidecar.connections.is_empty())?;
+    let subscriptions: Vec<Value> = sidecar
+        .connections
+        .iter()
+        .enumerate()
+        .map(|(at, connection)| {
+            let mut subscription = json!({
+                "id": format!("{}-{}-{at}", key.0, key.1),
+                "controlPlaneInstanceId": format!("sandbox-{}", cp.config.zone),
+                "connectTime": connection.since.to_string(),
+                "status": {"total": {}, "cds": {}, "eds": {}, "lds": {}, "rds": {}},
+            });
+            if let Some(until) = connection.until {
+                subscription["disconnectTime"] = json!(until.to_string());
+            }
+            subscription
+        })
+        .collect();
+    Some(json!({ "subscriptions": subscriptions }))
+}
+
+/// An object joined with its insight.
+pub(super) fn overview(kind: &Kind, object: &Object, insight: Option<Value>) -> Value {
+    let mut frame = Map::new();
+    let mut own = Map::new();
+    for (field, value) in object.body.as_object().into_iter().flatten() {
+        let part = if FRAME.contains(&field.as_str()) { &mut frame } else { &mut own };
+        part.insert(field.clone(), value.clone());
+    }
+    let mut name = kind.name.to_owned();
+    name[..1].make_ascii_lowercase();
+    frame.insert("type".to_owned(), json!(format!("{}Overview", kind.name)));
+    if let Some(insight) = insight {
+        frame.insert(format!("{name}Insight"), insight);
+    }
+    frame.insert(name, Value::Object(own));
+    Value::Object(frame)
+}
+
+/// The `DataplaneInsight` of a key.
+pub(super) fn dataplane_resource(cp: &KumaCp, key: &Key) -> Option<Value> {
+    let insight = of(cp, kinds::named("Dataplane")?, key)?;
+    let connections = &cp.sidecars.get(key)?.connections;
+    let (first, last) = (connections.first()?, connections.last()?);
+    let mut body = json!({
+        "type": "DataplaneInsight",
+        "mesh": key.0,
+        "name": key.1,
+        "creationTime": first.since.to_string(),
+        "modificationTime": last.until.unwrap_or(last.since).to_string(),
+    });
+    body["subscriptions"] = insight["subscriptions"].clone();
+    Some(body)
+}
+
+/// All `DataplaneInsight`s, of one mesh where it is given.
+pub(super) fn dataplane_resources(cp: &KumaCp, mesh: Option<&str>, name: &str) -> Vec<Value> {
+    cp.sidecars
+        .keys()
+        .filter(|key| mesh.is_none_or(|mesh| mesh == key.0) && key.1.contains(name))
+        .filter_map(|key| dataplane_resource(cp, key))
+        .collect()
+}
+
+/// The service types in a query such as `internal,external`.
+pub(super) fn service_types(given: &str) -> Result<Vec<String>, Problem> {
+    let types: Vec<String> =
+        given.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+    match types.iter().find(|name| !SERVICE_TYPES.contains(&name.as_str())) {
+        Some(unknown) => Err(Problem::malformed(format!("{unknown:?} is not a type of service"))),
+        None => Ok(types),
+    }
+}
+
+#[derive(Default)]
+struct Service {
+    kind: &'static str,
+    online: u64,
+    offline: u64,
+    since: Timestamp,
+    until: Timestamp,
+}
+
+/// The insights of services, by mesh and name. `wanted` is asked with the name and the type.
+pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &str) -> bool) -> Vec<Value> {
+    let mut services: BTreeMap<(String, String), Service> = BTreeMap::new();
+    for (key, dataplane) in cp.store.list("Dataplane", mesh) {
+        let exclusive = cp.is_exclusive(&key.0);
+        let online = is_online(cp, key, &dataplane.body);
+        for (name, kind) in offered(&dataplane.body) {
+            if name.is_empty() || (exclusive && kind != "gateway_delegated") {
+                continue;
+            }
+            let service = services.entry((key.0.clone(), name.to_owned())).or_insert_with(|| Service {
+                kind,
+                since: dataplane.created,
+                until: dataplane.modified,
+                ..Service::default()
+            });
+            service.since = service.since.min(dataplane.created);
+            service.until = service.until.max(dataplane.modified);
+            if online {
+                service.online += 1;
+            } else {
+                service.offline += 1;
+            }
+        }
+    }
+    services
+        .into_iter()
+        .filter(|((_, name), service)| wanted(name, service.kind))
+        .map(|((mesh, name), service)| service.body(&mesh, &name, &cp.config.zone))
+        .collect()
+}
+
+/// One service's insight. A mesh with any Dataplanes has one for every name, empty where nothing offers it.
+pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
+    let mut found = services(cp, Some(mesh), |service, _| service == name);
+    found.pop().or_else(|| {
+        let (_, first) = cp.store.list("Dataplane", Some(mesh)).next()?;
+        let empty =
+            Service { kind: "internal", since: first.created, until: first.modified, ..Service::default() };
+        let mut body = empty.body(mesh, name, &cp.config.zone);
+        let body_fields = body.as_object_mut()?;
+        body_fields.remove("status");
+        body_fields.remove("zones");
+        Some(body)
+    })
+}
+
+impl Service {
+    fn body(&self, mesh: &str, name: &str, zone: &str) -> Value {
+        let total = self.online + self.offline;
+        let mut counts = Map::new();
+        for (field, count) in [("total", total), ("online", self.online), ("offline", self.offline)] {
+            if count > 0 {
+                counts.insert(field.to_owned(), json!(count));
+            }
+        }
+        let mut body = json!({
+            "type": "ServiceInsight",
+            "mesh": mesh,
+            "name": name,
+            "creationTime": self.since.to_string(),
+            "modificationTime": self.until.to_string(),
+            "status": match self.online {
+                0 => "offline",
+                online if online < total => "partially_degraded",
+                _ => "online",
+            },
+            "dataplanes": counts,
+            "zones": [zone],
+        });
+        if self.kind == "internal" {
+            body["addressPort"] = json!(format!("{name}.mesh:80"));
+        } else {
+            body["serviceType"] = json!(self.kind);
+        }
+        body
+    }
+}
+
+fn offered(dataplane: &Value) -> Vec<(&str, &'static str)> {
+    let networking = &dataplane["networking"];
+    match networking.get("gateway") {
+        Some(gateway) if text(gateway, "type") == "BUILTIN" => {
+            vec![(tag(gateway, SERVICE_TAG), "gateway_builtin")]
+        }
+        Some(gateway) => vec![(tag(gateway, SERVICE_TAG), "gateway_delegated")],
+        None => inbounds(dataplane)
+            .iter()
+            .filter(|inbound| state(inbound) != "Ignored")
+            .map(|inbound| (tag(inbound, SERVICE_TAG), "internal"))
+            .collect(),
+    }
+}
+
+/// Connected, and every inbound and listener ready.
+fn is_online(cp: &KumaCp, key: &Key, dataplane: &Value) -> bool {
+    let networking = &dataplane["networking"];
+    if cp.sidecars.get(key).is_none_or(|sidecar| sidecar.connected().is_none()) {
+        return false;
+    }
+    if networking.get("gateway").is_some() {
+        return true;
+    }
+    let inbounds_ready = inbounds(dataplane).iter().all(|inbound| {
+        state(inbound) != "NotReady"
+            && inbound.get("health").is_none_or(|health| health["ready"] == json!(true))
+    });
+    let listeners = list(networking, "listeners");
+    let parts = inbounds(dataplane).len() + listeners.len();
+    parts > 0 && inbounds_ready && listeners.iter().all(|listener| state(listener) == "Ready")
+}
+
+/// The rules that a Dataplane gets from the policies that every new mesh has.
+pub(super) fn rules(dataplane: &Value) -> Value {
+    let (mesh, labels) = (text(dataplane, "mesh"), object(dataplane, "labels"));
+    let zone = labels.get(super::rules::ZONE).and_then(Value::as_str).unwrap_or_default();
+    let policies: Vec<Value> = DEFAULT_POLICIES
+        .iter()
+        .map(|policy| {
+            let origin = json!({
+                "type": policy.kind,
+                "mesh": mesh,
+                "name": format!("{}-all-{mesh}", policy.name),
+                "labels": zone_labels(mesh, zone),
+            });
+            let from_meta = json!([{"resourceMeta": origin, "ruleIndex": 0}]);
+            let to = (policy.to)();
+            let from = policy.from.map(|from| from());
+            let inbound_rules = |rule: &dyn Fn(&Value) -> Value| -> Vec<Value> {
+                let Some(from) = &from else { return Vec::new() };
+                inbounds(dataplane)
+                    .iter()
+                    .map(|inbound| {
+                        let place = json!({"port": number(inbound, "port"), "tags": object(inbound, "tags")});
+                        json!({"inbound": place, "rules": [rule(from)]})
+                    })
+                    .collect()
+            };
+            json!({
+                "type": policy.kind,
+                "warnings": [],
+                "fromRules": inbound_rules(&|conf| json!({"conf": conf, "matchers": [], "origin": [origin]})),
+                "inboundRules": inbound_rules(&|conf| json!({"conf": [conf], "origin": from_meta})),
+                "toRules": [{"conf": to, "matchers": [], "origin": [origin]}],
+                "toResourceRules": [{
+                    "conf": [to],
+                    "origin": from_meta,
+                    "resourceMeta": {"type": "Mesh", "mesh": "", "name": mesh, "labels": {}},
+                    "resourceSectionName": "",
+                }],
+            })
+        })
+        .collect();
+    json!({
+        "httpMatches": [],
+        "resource": {"type": "Dataplane", "mesh": mesh, "name": text(dataplane, "name"), "labels": labels},
+        "rules": policies,
+    })
+}
+
+/// A policy that every new mesh is given.
+struct Policy {
+    kind: &'static str,
+    name: &'static str,
+    from: Option<fn() -> Value>,
+    to: fn() -> Value,
+}
+
+const DEFAULT_POLICIES: [Policy; 3] = [
+    Policy {
+        kind: "MeshTimeout",
+        name: "mesh-timeout",
+        from: Some(|| {
+            json!({
+                "connectionTimeout": "10s",
+                "idleTimeout": "2h0m0s",
+                "http": {"requestTimeout": "0s", "streamIdleTimeout": "1h0m0s", "maxStreamDuration": "0s"},
+            })
+        }),
+        to: || {
+            json!({
+                "connectionTimeout": "5s",
+                "idleTimeout": "1h0m0s",
+                "http": {"requestTimeout": "15s", "streamIdleTimeout": "30m0s"},
+            })
+        },
+    },
+    Policy {
+        kind: "MeshCircuitBreaker",
+        name: "mesh-circuit-breaker",
+        from: None,
+        to: || {
+            json!({"connectionLimits": {
+                "maxConnections": 1024,
+                "maxPendingRequests": 1024,
+                "maxRetries": 3,
+                "maxRequests": 1024,
+            }})
+        },
+    },
+    Policy {
+        kind: "MeshRetry",
+        name: "mesh-retry",
+        from: None,
+        to: || {
+            let retries = json!({
+                "numRetries": 5,
+                "perTryTimeout": "16s",
+                "backOff": {"baseInterval": "25ms", "maxInterval": "250ms"},
+            });
+            json!({"tcp": {"maxConnectAttempt": 5}, "http": retries, "grpc": retries})
+        },
+    },
+];

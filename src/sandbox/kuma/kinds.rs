@@ -1,0 +1,336 @@
+//! The resource types of Kuma 2.14, as one table: their paths, scopes and what may be done to them.
+
+use serde_json::{Value, json};
+
+use super::proto::Message;
+use super::schema;
+
+/// How the body of a type is read and checked.
+#[derive(Clone, Copy)]
+pub(super) enum Shape {
+    /// A message of its own, flat beside the name.
+    Proto(&'static Message),
+    /// `MeshService`: under `spec`, with a `status` that the server fills.
+    MeshService,
+    /// Kept as it came: types whose inside nothing here depends on.
+    Opaque,
+    /// Computed by the server.
+    Computed,
+}
+
+/// One resource type.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) path: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    pub(super) in_mesh: bool,
+    /// The type's part of a KRI; empty where it has none.
+    pub(super) short: &'static str,
+    pub(super) read_only: bool,
+    federated: bool,
+    /// `hasFromTargetRef`, `hasRulesTargetRef`, `hasToTargetRef`, `isFromAsRules`, `isTargetRef`, as a digit each.
+    policy: Option<&'static str>,
+    pub(super) shape: Shape,
+}
+
+impl Kind {
+    /// Whether a zone control plane may own such objects, which decides their origin, zone and env labels.
+    pub(super) fn comes_from_zones(&self) -> bool {
+        match self.shape {
+            Shape::Proto(_) => self.name != "Mesh",
+            Shape::MeshService => true,
+            Shape::Opaque => {
+                self.policy.is_some_and(|flags| flags.ends_with('1')) || FROM_ZONES.contains(&self.name)
+            }
+            Shape::Computed => false,
+        }
+    }
+
+    /// Whether a global control plane refuses to write such objects.
+    pub(super) fn only_in_zones(&self) -> bool {
+        matches!(
+            self.name,
+            "Dataplane" | "ZoneIngress" | "ZoneEgress" | "MeshService" | "MeshZoneAddress" | "Workload"
+        )
+    }
+
+    /// Whether it stands for a proxy, with an overview that joins it with its connection.
+    pub(super) fn is_proxy(&self) -> bool {
+        matches!(self.name, "Dataplane" | "ZoneIngress" | "ZoneEgress")
+    }
+
+    /// Whether only administrators may read it.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.name, "Secret" | "GlobalSecret")
+    }
+}
+
+/// Types other than policies that zones own too.
+const FROM_ZONES: [&str; 7] = [
+    "MeshExternalService",
+    "HostnameGenerator",
+    "MeshIdentity",
+    "MeshTrust",
+    "MeshOpenTelemetryBackend",
+    "MeshZoneAddress",
+    "Workload",
+];
+
+/// Paths under which a type can be reached besides its own.
+const OTHER_PATHS: [(&str, &str); 2] =
+    [("global-secrets", "GlobalSecret"), ("zone-ingresses", "ZoneIngress")];
+
+/// Paths of the lists of overviews that older clients use.
+const OVERVIEW_PATHS: [(&str, &str); 3] = [
+    ("dataplanes+insights", "Dataplane"),
+    ("zoneingresses+insights", "ZoneIngress"),
+    ("zoneegressoverviews", "ZoneEgress"),
+];
+
+/// The type of that name.
+pub(super) fn named(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+/// The type at a path segment, and whether the segment asks for overviews.
+pub(super) fn at(segment: &str) -> Option<(&'static Kind, bool)> {
+    if let Some(kind) = KINDS.iter().find(|kind| kind.path == segment) {
+        return Some((kind, false));
+    }
+    let by = |table: &[(&str, &'static str)]| {
+        table.iter().find(|(path, _)| *path == segment).and_then(|(_, name)| named(name))
+    };
+    by(&OTHER_PATHS).map(|kind| (kind, false)).or_else(|| by(&OVERVIEW_PATHS).map(|kind| (kind, true)))
+}
+
+/// The answer of `GET /_resources`; `read_only` tells which types this server refuses to write.
+pub(super) fn described(read_only: impl Fn(&Kind) -> bool) -> Value {
+    let resources: Vec<Value> = KINDS
+        .iter()
+        .map(|kind| {
+            let mut described = json!({
+                "includeInFederation": kind.federated,
+                "name": kind.name,
+                "path": kind.path,
+                "pluralDisplayName": kind.plural,
+                "singularDisplayName": kind.singular,
+                "readOnly": read_only(kind),
+                "scope": if kind.in_mesh { "Mesh" } else { "Global" },
+                "shortName": kind.short,
+            });
+            if let Some(flags) = kind.policy {
+                let flag = |at: usize| flags.as_bytes().get(at) == Some(&b'1');
+                described["policy"] = json!({
+                    "hasFromTargetRef": flag(0),
+                    "hasRulesTargetRef": flag(1),
+                    "hasToTargetRef": flag(2),
+                    "isFromAsRules": flag(3),
+                    "isTargetRef": flag(4),
+                });
+            }
+            described
+        })
+        .collect();
+    json!({ "resources": resources })
+}
+
+const fn kind(
+    name: &'static str,
+    path: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short: &'static str,
+) -> Kind {
+    Kind {
+        name,
+        path,
+        plural,
+        singular,
+        in_mesh: true,
+        short,
+        read_only: false,
+        federated: true,
+        policy: None,
+        shape: Shape::Opaque,
+    }
+}
+
+const fn policy(flags: &'static str, kind: Kind) -> Kind {
+    Kind { policy: Some(flags), ..kind }
+}
+
+const fn global(kind: Kind) -> Kind {
+    Kind { in_mesh: false, ..kind }
+}
+
+const fn local(kind: Kind) -> Kind {
+    Kind { federated: false, ..kind }
+}
+
+const fn insight(kind: Kind) -> Kind {
+    Kind { federated: false, read_only: true, shape: Shape::Computed, ..kind }
+}
+
+const fn shaped(shape: Shape, kind: Kind) -> Kind {
+    Kind { shape, ..kind }
+}
+
+static KINDS: &[Kind] = &[
+    policy("00000", kind("CircuitBreaker", "circuit-breakers", "Circuit Breakers", "Circuit Breaker", "")),
+    shaped(
+        Shape::Proto(&schema::DATAPLANE),
+        local(kind("Dataplane", "dataplanes", "Dataplanes", "Dataplane", "dp")),
+    ),
+    insight(kind("DataplaneInsight", "dataplane-insights", "Dataplane Insights", "Dataplane Insight", "")),
+    kind("ExternalService", "external-services", "External Services", "External Service", ""),
+    policy("00000", kind("FaultInjection", "fault-injections", "Fault Injections", "Fault Injection", "")),
+    global(kind("GlobalSecret", "globalsecrets", "Global Secrets", "Global Secret", "")),
+    policy("00000", kind("HealthCheck", "health-checks", "Health Checks", "Health Check", "")),
+    global(kind(
+        "HostnameGenerator",
+        "hostnamegenerators",
+        "Hostname Generators",
+        "Hostname Generator",
+        "hg",
+    )),
+    shaped(Shape::Proto(&schema::MESH), global(kind("Mesh", "meshes", "Meshes", "Mesh", "m"))),
+    policy("11111", kind("MeshAccessLog", "meshaccesslogs", "Mesh Access Logs", "Mesh Access Log", "mal")),
+    policy(
+        "11111",
+        kind(
+            "MeshCircuitBreaker",
+            "meshcircuitbreakers",
+            "Mesh Circuit Breakers",
+            "Mesh Circuit Breaker",
+            "mcb",
+        ),
+    ),
+    kind(
+        "MeshExternalService",
+        "meshexternalservices",
+        "Mesh External Services",
+        "Mesh External Service",
+        "extsvc",
+    ),
+    policy(
+        "11101",
+        kind(
+            "MeshFaultInjection",
+            "meshfaultinjections",
+            "Mesh Fault Injections",
+            "Mesh Fault Injection",
+            "mfi",
+        ),
+    ),
+    kind("MeshGateway", "meshgateways", "Mesh Gateways", "Mesh Gateway", "mgw"),
+    policy(
+        "00000",
+        kind("MeshGatewayRoute", "meshgatewayroutes", "Mesh Gateway Routes", "Mesh Gateway Route", ""),
+    ),
+    policy("00101", kind("MeshHTTPRoute", "meshhttproutes", "Mesh HTTP Routes", "Mesh HTTP Route", "mhttpr")),
+    policy(
+        "00101",
+        kind("MeshHealthCheck", "meshhealthchecks", "Mesh Health Checks", "Mesh Health Check", "mhc"),
+    ),
+    kind("MeshIdentity", "meshidentities", "Mesh Identities", "Mesh Identity", "mid"),
+    global(insight(kind("MeshInsight", "mesh-insights", "Mesh Insights", "Mesh Insight", ""))),
+    policy(
+        "00101",
+        kind(
+            "MeshLoadBalancingStrategy",
+            "meshloadbalancingstrategies",
+            "Mesh Load Balancing Strategies",
+            "Mesh Load Balancing Strategy",
+            "mlbs",
+        ),
+    ),
+    policy("00001", kind("MeshMetric", "meshmetrics", "Mesh Metrics", "Mesh Metric", "mm")),
+    kind(
+        "MeshMultiZoneService",
+        "meshmultizoneservices",
+        "Mesh Multi Zone Services",
+        "Mesh Multi Zone Service",
+        "mzsvc",
+    ),
+    kind(
+        "MeshOpenTelemetryBackend",
+        "meshopentelemetrybackends",
+        "Mesh OpenTelemetry Backends",
+        "Mesh OpenTelemetry Backend",
+        "motb",
+    ),
+    policy(
+        "00001",
+        kind("MeshPassthrough", "meshpassthroughs", "Mesh Passthroughs", "Mesh Passthrough", "mp"),
+    ),
+    policy(
+        "00001",
+        kind("MeshProxyPatch", "meshproxypatches", "Mesh Proxy Patches", "Mesh Proxy Patch", "mpp"),
+    ),
+    policy("11111", kind("MeshRateLimit", "meshratelimits", "Mesh Rate Limits", "Mesh Rate Limit", "mrl")),
+    policy("00101", kind("MeshRetry", "meshretries", "Mesh Retries", "Mesh Retry", "mr")),
+    shaped(
+        Shape::MeshService,
+        local(kind("MeshService", "meshservices", "Mesh Services", "Mesh Service", "msvc")),
+    ),
+    policy("00101", kind("MeshTCPRoute", "meshtcproutes", "Mesh TCP Routes", "Mesh TCP Route", "mtcpr")),
+    policy("11011", kind("MeshTLS", "meshtlses", "Mesh TLSes", "Mesh TLS", "mtls")),
+    policy("11111", kind("MeshTimeout", "meshtimeouts", "Mesh Timeouts", "Mesh Timeout", "mt")),
+    policy("00001", kind("MeshTrace", "meshtraces", "Mesh Traces", "Mesh Trace", "mtr")),
+    policy(
+        "11001",
+        kind(
+            "MeshTrafficPermission",
+            "meshtrafficpermissions",
+            "Mesh Traffic Permissions",
+            "Mesh Traffic Permission",
+            "mtp",
+        ),
+    ),
+    kind("MeshTrust", "meshtrusts", "Mesh Trusts", "Mesh Trust", "mtrust"),
+    local(kind("MeshZoneAddress", "meshzoneaddresses", "Mesh Zone Addresses", "Mesh Zone Address", "mza")),
+    policy("00000", kind("ProxyTemplate", "proxytemplates", "Proxy Templates", "Proxy Template", "")),
+    policy("00000", kind("RateLimit", "rate-limits", "Rate Limits", "Rate Limit", "")),
+    policy("00000", kind("Retry", "retries", "Retries", "Retry", "")),
+    kind("Secret", "secrets", "Secrets", "Secret", ""),
+    insight(kind("ServiceInsight", "service-insights", "Service Insights", "Service Insight", "")),
+    policy("00000", kind("Timeout", "timeouts", "Timeouts", "Timeout", "")),
+    policy("00000", kind("TrafficLog", "traffic-logs", "Traffic Logs", "Traffic Log", "")),
+    policy(
+        "00000",
+        kind("TrafficPermission", "traffic-permissions", "Traffic Permissions", "Traffic Permission", ""),
+    ),
+    policy("00000", kind("TrafficRoute", "traffic-routes", "Traffic Routes", "Traffic Route", "")),
+    policy("00000", kind("TrafficTrace", "traffic-traces", "Traffic Traces", "Traffic Trace", "")),
+    policy(
+        "00000",
+        kind("VirtualOutbound", "virtual-outbounds", "Virtual Outbounds", "Virtual Outbound", ""),
+    ),
+    local(kind("Workload", "workloads", "Workloads", "Workload", "wl")),
+    global(local(kind("Zone", "zones", "Zones", "Zone", "z"))),
+    shaped(
+        Shape::Proto(&schema::ZONE_EGRESS),
+        global(local(kind("ZoneEgress", "zoneegresses", "Zone Egresses", "Zone Egress", "ze"))),
+    ),
+    global(insight(kind(
+        "ZoneEgressInsight",
+        "zoneegressinsights",
+        "Zone Egress Insights",
+        "Zone Egress Insight",
+        "",
+    ))),
+    shaped(
+        Shape::Proto(&schema::ZONE_INGRESS),
+        global(local(kind("ZoneIngress", "zoneingresses", "Zone Ingresses", "Zone Ingress", "zi"))),
+    ),
+    global(insight(kind(
+        "ZoneIngressInsight",
+        "zone-ingress-insights",
+        "Zone Ingress Insights",
+        "Zone Ingress Insight",
+        "",
+    ))),
+    global(insight(kind("ZoneInsight", "zone-insights", "Zone Insights", "Zone Insight", ""))),
+];

@@ -1,0 +1,231 @@
+//! Decides what a list shows: which page, which filters, and the link to the next page.
+
+use serde_json::{Value, json};
+
+use super::body::{label, list, object, text};
+use super::insights;
+use super::kinds::Kind;
+use super::message::Target;
+use super::object::{Key, Object};
+use super::problem::{Problem, Violations};
+use super::server::KumaCp;
+
+const DEFAULT_SIZE: usize = 100;
+const MAX_SIZE: usize = 1000;
+const NOT_LISTED: &str = "The list could not be made";
+
+/// What the query of a list asks for.
+pub(super) struct Page {
+    size: usize,
+    offset: String,
+    name: String,
+    labels: Vec<(String, String)>,
+    tags: Vec<(String, String)>,
+    gateway: String,
+    types: String,
+}
+
+impl Page {
+    /// Checks the query as far as the server does before it looks at the mesh.
+    pub(super) fn parse(
+        target: &Target,
+        kind: &Kind,
+        in_one_mesh: bool,
+        overview: bool,
+    ) -> Result<Self, Problem> {
+        let path = route_pattern(target, kind, in_one_mesh, overview);
+        let size = size(target.parameter("size"))?;
+        let labels = label_filters(target, &path)?;
+        let gateway =
+            if kind.name == "Dataplane" { target.parameter("gateway").to_lowercase() } else { String::new() };
+        if !["", "true", "false", "builtin", "delegated"].contains(&gateway.as_str()) {
+            let mut violations = Violations::default();
+            violations.add(format!("{path}.gateway"), "must be true, false, builtin or delegated");
+            violations.or_invalid(NOT_LISTED)?;
+        }
+        let tags = if kind.name == "Dataplane" { tag_filters(target) } else { Vec::new() };
+        Ok(Self {
+            size,
+            offset: target.parameter("offset").to_owned(),
+            name: target.parameter("name").to_owned(),
+            labels,
+            tags,
+            gateway,
+            types: target.parameter("type").to_lowercase(),
+        })
+    }
+
+    fn takes(&self, name: &str, body: &Value) -> bool {
+        name.contains(&self.name)
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| object(body, "labels").contains_key(key) && label(body, key) == value)
+            && self.takes_gateway(body)
+            && (self.tags.is_empty() || self.takes_tags(body))
+    }
+
+    fn takes_gateway(&self, body: &Value) -> bool {
+        let gateway = body["networking"].get("gateway");
+        let builtin = gateway.is_some_and(|gateway| text(gateway, "type") == "BUILTIN");
+        match self.gateway.as_str() {
+            "true" => gateway.is_some(),
+            "false" => gateway.is_none(),
+            "builtin" => builtin,
+            "delegated" => gateway.is_some() && !builtin,
+            _ => true,
+        }
+    }
+
+    /// One inbound or the gateway must have all the tags, each containing the wanted text.
+    fn takes_tags(&self, body: &Value) -> bool {
+        let networking = &body["networking"];
+        list(networking, "inbound").iter().chain(networking.get("gateway")).any(|holder| {
+            self.tags.iter().all(|(name, wanted)| {
+                let found = object(holder, "tags").get(name).and_then(Value::as_str);
+                found.is_some_and(|found| wanted == "*" || found.contains(wanted.as_str()))
+            })
+        })
+    }
+
+    fn offset(&self) -> Result<usize, Problem> {
+        if self.offset.is_empty() {
+            return Ok(0);
+        }
+        let wrong =
+            || Problem::new(400, NOT_LISTED, format!("the offset {:?} is not a number from 0", self.offset));
+        let offset: i64 = self.offset.parse().map_err(|_| wrong())?;
+        let offset = usize::try_from(offset).map_err(|_| wrong())?;
+        if offset > usize::try_from(i64::MAX).unwrap_or(usize::MAX) - self.size {
+            return Err(wrong());
+        }
+        Ok(offset)
+    }
+}
+
+impl KumaCp {
+    /// The body of a list.
+    pub(super) fn listed(
+        &self,
+        kind: &'static Kind,
+        mesh: Option<&str>,
+        overview: bool,
+        page: &Page,
+        target: &Target,
+        host: &str,
+    ) -> Result<Value, Problem> {
+        let offset = page.offset()?;
+        let (total, items) = match kind.name {
+            "ServiceInsight" => {
+                let types = insights::service_types(&page.types)?;
+                let all = insights::services(self, mesh, |name, kind| {
+                    name.contains(&page.name)
+                        && (types.is_empty() || types.iter().any(|wanted| wanted == kind))
+                });
+                (all.len(), all.into_iter().skip(offset).take(page.size).collect::<Vec<_>>())
+            }
+            "DataplaneInsight" => {
+                let all = insights::dataplane_resources(self, mesh, &page.name);
+                (all.len(), all.into_iter().skip(offset).take(page.size).collect())
+            }
+            _ => {
+                let taken: Vec<(&Key, &Object)> = self
+                    .store
+                    .list(kind.name, mesh)
+                    .filter(|((_, name), object)| page.takes(name, &object.body))
+                    .collect();
+                let shown = taken.iter().skip(offset).take(page.size);
+                let items = shown.map(|(key, object)| {
+                    if overview {
+                        insights::overview(kind, object, insights::of(self, kind, key))
+                    } else {
+                        object.body.clone()
+                    }
+                });
+                (taken.len(), items.collect())
+            }
+        };
+        let after = offset.saturating_add(page.size);
+        let next = (after < total).then(|| next_link(target, host, after));
+        Ok(json!({"total": total, "items": items, "next": next}))
+    }
+}
+
+fn size(given: &str) -> Result<usize, Problem> {
+    if given.is_empty() {
+        return Ok(DEFAULT_SIZE);
+    }
+    let reason = match given.parse::<i64>() {
+        Err(_) => "must be a whole number".to_owned(),
+        Ok(size) if size <= 0 => "must be at least 1".to_owned(),
+        Ok(size) => match usize::try_from(size) {
+            Ok(size) if size <= MAX_SIZE => return Ok(size),
+            _ => format!("is {size}; at most {MAX_SIZE} are shown at once"),
+        },
+    };
+    let mut violations = Violations::default();
+    violations.add("size", reason);
+    violations.or_invalid(NOT_LISTED)?;
+    Ok(DEFAULT_SIZE)
+}
+
+fn label_filters(target: &Target, path: &str) -> Result<Vec<(String, String)>, Problem> {
+    let mut filters = Vec::new();
+    let mut violations = Violations::default();
+    for (parameter, values) in &target.query {
+        let Some(rest) = parameter.strip_prefix("filter[") else { continue };
+        let Some(label) = rest.strip_prefix("labels.") else {
+            violations.add(format!("{path}.{parameter}"), "only labels can be filtered by");
+            continue;
+        };
+        match label.split_once(']') {
+            Some((label, "")) => {
+                filters.push((label.to_owned(), values.last().cloned().unwrap_or_default()));
+            }
+            Some(_) => violations.add(format!("{path}.{parameter}"), "only equality can be filtered by"),
+            None => return Err(Problem::new(500, NOT_LISTED, "a filter has no closing bracket")),
+        }
+    }
+    violations.or_invalid(NOT_LISTED)?;
+    Ok(filters)
+}
+
+/// Tags given as `name:value`; others are ignored, and of two with one name the last counts.
+fn tag_filters(target: &Target) -> Vec<(String, String)> {
+    let mut tags: Vec<(String, String)> = Vec::new();
+    for (name, value) in target.query.get("tag").into_iter().flatten().filter_map(|tag| tag.split_once(':')) {
+        tags.retain(|(known, _)| known != name);
+        tags.push((name.to_owned(), value.to_owned()));
+    }
+    tags
+}
+
+/// The path with its variables, as errors about filters name it.
+fn route_pattern(target: &Target, kind: &Kind, in_one_mesh: bool, overview: bool) -> String {
+    let last = target.segments.last().map_or("", String::as_str);
+    let tail = match (overview, last) {
+        (true, "_overview") => format!("{}/_overview", kind.path),
+        (true, legacy) => legacy.to_owned(),
+        _ => kind.path.to_owned(),
+    };
+    if in_one_mesh { format!("/meshes/{{mesh}}/{tail}") } else { format!("/{tail}") }
+}
+
+fn next_link(target: &Target, host: &str, offset: usize) -> String {
+    let mut query = target.query.clone();
+    query.insert("offset".to_owned(), vec![offset.to_string()]);
+    let pairs: Vec<String> = query
+        .iter()
+        .flat_map(|(name, values)| {
+            values.iter().map(move |value| format!("{}={}", escaped(name), escaped(value)))
+        })
+        .collect();
+    format!("http://{host}{}?{}", target.path, pairs.join("&"))
+}
+
+/// As Go escapes a query: everything but letters, digits and `-_.~`, with blanks as `+`.
+fn escaped(text: &str) -> String {
+    const KEPT: percent_encoding::AsciiSet =
+        percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
+    percent_encoding::utf8_percent_encode(text, &KEPT).to_string().replace(' ', "+")
+}

@@ -1,0 +1,137 @@
+//! Requests, responses and settings of the control plane, as plain values.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Which part of a multi-zone deployment the control plane plays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KumaMode {
+    /// A zone that is not federated: everything may be written.
+    #[default]
+    Zone,
+    /// A global control plane: Dataplanes and other things that belong to zones may only be read.
+    Global,
+}
+
+/// Settings of a control plane.
+#[derive(Clone, Debug)]
+pub struct KumaConfig {
+    /// `KUMA_MODE`
+    pub mode: KumaMode,
+    /// `KUMA_API_SERVER_READ_ONLY`: every write answers 405.
+    pub read_only: bool,
+    /// The name of the zone, put on whatever is made here.
+    pub zone: String,
+    /// The bearer token of the administrator; other tokens answer 401.
+    pub admin_token: Option<String>,
+    /// `KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN`: whoever calls over loopback is the administrator, whatever token
+    /// they carry.
+    pub localhost_is_admin: bool,
+    /// `KUMA_DP_SERVER_HDS_ENABLED`: health discovery changes the state of inbounds.
+    pub hds_enabled: bool,
+    /// `KUMA_RUNTIME_UNIVERSAL_DATAPLANE_CLEANUP_AGE`: a Dataplane goes that long after its sidecar's last
+    /// disconnect.
+    pub dataplane_cleanup_age: Duration,
+    /// How long the generated `MeshService`s lag behind the Dataplanes. A real server lags by up to 2 s.
+    pub mesh_service_lag: Duration,
+}
+
+impl Default for KumaConfig {
+    fn default() -> Self {
+        Self {
+            mode: KumaMode::Zone,
+            read_only: false,
+            zone: "default".to_owned(),
+            admin_token: None,
+            localhost_is_admin: true,
+            hds_enabled: true,
+            dataplane_cleanup_age: Duration::from_hours(72),
+            mesh_service_lag: Duration::ZERO,
+        }
+    }
+}
+
+/// An HTTP request, as far as the control plane looks at it.
+#[derive(Clone, Debug, Default)]
+pub struct KumaRequest {
+    /// `GET`, `PUT`, …
+    pub method: String,
+    /// As in the request line: percent-encoded, with the query.
+    pub path_and_query: String,
+    /// The `Content-Type` header.
+    pub content_type: Option<String>,
+    /// The `Host` header, from which links to the next page are made.
+    pub host: String,
+    /// The token of an `Authorization: Bearer` header.
+    pub bearer: Option<String>,
+    /// The body as it came.
+    pub body: Vec<u8>,
+}
+
+/// An HTTP response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KumaResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `Content-Type` header.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl KumaResponse {
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self { status, content_type: "application/json", body: body.to_string().into_bytes() }
+    }
+
+    /// The plain-text answer that the router gives where no handler is reached.
+    pub(super) fn plain(status: u16, reason: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: format!("{status}: {reason}").into_bytes(),
+        }
+    }
+}
+
+/// A request taken apart: decoded path segments and query parameters.
+pub(super) struct Target {
+    /// The decoded path.
+    pub(super) path: String,
+    pub(super) segments: Vec<String>,
+    /// Sorted by name, each name's values in the order in which they came.
+    pub(super) query: BTreeMap<String, Vec<String>>,
+}
+
+impl Target {
+    /// Nothing where the percent-encoding of the path is broken.
+    pub(super) fn parse(path_and_query: &str) -> Option<Self> {
+        let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+        if !well_encoded(path) {
+            return None;
+        }
+        let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?.into_owned();
+        let trimmed = path.trim_matches('/');
+        let segments =
+            if trimmed.is_empty() { Vec::new() } else { trimmed.split('/').map(str::to_owned).collect() };
+        let mut parameters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            parameters.entry(name.into_owned()).or_default().push(value.into_owned());
+        }
+        Some(Self { path, segments, query: parameters })
+    }
+
+    /// The first value of a parameter; empty where it is absent.
+    pub(super) fn parameter(&self, name: &str) -> &str {
+        self.query.get(name).and_then(|values| values.first()).map_or("", String::as_str)
+    }
+}
+
+fn well_encoded(path: &str) -> bool {
+    path.split('%').skip(1).all(|rest| {
+        let hex = rest.as_bytes();
+        hex.len() >= 2 && hex[..2].iter().all(u8::is_ascii_hexdigit)
+    })
+}

@@ -1,0 +1,80 @@
+//! What goes wrong in a request, and how the server says so.
+
+use serde_json::{Value, json};
+
+use super::message::KumaResponse;
+
+/// A rule that a body breaks, at a field path such as `networking.inbound[0].port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) field: String,
+    pub(super) reason: String,
+}
+
+/// The rules that a body breaks, in the order in which the server checks them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Violations(pub(super) Vec<Violation>);
+
+impl Violations {
+    pub(super) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        self.0.push(Violation { field: field.into(), reason: reason.into() });
+    }
+
+    /// An error of these, or nothing when there are none.
+    pub(super) fn or_invalid(self, title: &str) -> Result<(), Problem> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(Problem { violations: self.0, ..Problem::new(400, title, "The resource breaks the rules below") })
+    }
+}
+
+/// A refused request.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    status: u16,
+    title: String,
+    detail: String,
+    violations: Vec<Violation>,
+}
+
+impl Problem {
+    pub(super) fn new(status: u16, title: &str, detail: impl Into<String>) -> Self {
+        Self { status, title: title.to_owned(), detail: detail.into(), violations: Vec::new() }
+    }
+
+    pub(super) fn not_found(title: &str) -> Self {
+        Self::new(404, title, "There is none of this name")
+    }
+
+    pub(super) fn no_mesh() -> Self {
+        Self::not_found("No such mesh")
+    }
+
+    /// A body that can't be read; these carry no field.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(400, "Malformed request", detail)
+    }
+
+    pub(super) fn denied(who: &str, what: &str) -> Self {
+        Self::new(403, "Access denied", format!("{who} may not {what}"))
+    }
+
+    pub(super) fn response(&self) -> KumaResponse {
+        let mut body = json!({
+            "type": "/std-errors",
+            "status": self.status,
+            "title": self.title,
+            "detail": self.detail,
+            "details": self.detail,
+        });
+        if !self.violations.is_empty() {
+            let list = |text: &str| -> Value {
+                self.violations.iter().map(|v| json!({"field": v.field, text: v.reason})).collect()
+            };
+            body["invalid_parameters"] = list("reason");
+            body["causes"] = list("message");
+        }
+        KumaResponse::json(self.status, &body)
+    }
+}

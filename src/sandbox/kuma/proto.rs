@@ -1,0 +1,266 @@
+//! Decides how a JSON body becomes a stored message: the leniencies and omissions of Go's `jsonpb`, which the
+//! control plane uses for everything but the newer policies.
+//!
+//! Known fields are read by their JSON or their proto name, unknown ones are dropped, numbers may be strings, `null`
+//! is as good as absent, and zero values are not printed back. A number with a fraction part (`15000.0`) is refused,
+//! as Go's integer parser refuses it.
+
+use serde_json::{Map, Value};
+
+use super::duration;
+
+/// The type of one field of a message.
+pub(super) enum Kind {
+    Text,
+    /// `uint32`
+    Number,
+    Bool,
+    /// An enum by its value names, in the order of their numbers.
+    Enum(&'static [&'static str]),
+    /// `map<string, string>`
+    Texts,
+    Message(&'static Message),
+    Duration,
+    /// `google.protobuf.UInt32Value`: printed even when zero.
+    NumberValue,
+    /// `google.protobuf.BoolValue`
+    BoolValue,
+    /// `google.protobuf.DoubleValue`
+    DoubleValue,
+    /// `google.protobuf.Struct`: any JSON object.
+    Struct,
+}
+
+/// One field of a message.
+pub(super) struct Field {
+    json: &'static str,
+    proto: &'static str,
+    kind: Kind,
+    repeated: bool,
+}
+
+/// A message: its fields.
+pub(super) struct Message(pub(super) &'static [Field]);
+
+/// A field whose proto name is its JSON name.
+pub(super) const fn field(name: &'static str, kind: Kind) -> Field {
+    Field { json: name, proto: name, kind, repeated: false }
+}
+
+/// A field whose proto name has underscores.
+pub(super) const fn snake(json: &'static str, proto: &'static str, kind: Kind) -> Field {
+    Field { json, proto, kind, repeated: false }
+}
+
+/// The same field as a list.
+pub(super) const fn repeated(field: Field) -> Field {
+    Field { json: field.json, proto: field.proto, kind: field.kind, repeated: true }
+}
+
+/// Reads `body` as `message`: the object that the server would print back, or what is malformed.
+pub(super) fn decode(message: &Message, body: &Value) -> Result<Map<String, Value>, String> {
+    let mut known = Map::new();
+    let object = match body {
+        Value::Null => return Ok(known),
+        Value::Object(object) => object,
+        other => return Err(mismatch(other, "an object")),
+    };
+    for field in message.0 {
+        let Some(raw) = object.get(field.json).or_else(|| object.get(field.proto)) else { continue };
+        if raw.is_null() {
+            continue;
+        }
+        let value = if field.repeated { decode_list(field, raw) } else { decode_one(&field.kind, raw) };
+        if let Some(value) = value.map_err(|what| format!("{}: {what}", field.json))? {
+            known.insert(field.json.to_owned(), value);
+        }
+    }
+    Ok(known)
+}
+
+fn decode_list(field: &Field, raw: &Value) -> Result<Option<Value>, String> {
+    let Value::Array(items) = raw else { return Err(mismatch(raw, "a list")) };
+    let items: Vec<Value> = items
+        .iter()
+        .map(|item| Ok(decode_one(&field.kind, item)?.unwrap_or_else(|| zero(&field.kind))))
+        .collect::<Result<_, String>>()?;
+    Ok((!items.is_empty()).then_some(Value::Array(items)))
+}
+
+/// The value to store, or nothing where it is the zero that is never printed.
+fn decode_one(kind: &Kind, raw: &Value) -> Result<Option<Value>, String> {
+    match kind {
+        Kind::Text => Ok(text(raw)?.filter(|text| !text.is_empty()).map(Value::from)),
+        Kind::Number => Ok(Some(number(raw)?).filter(|number| *number != 0).map(Value::from)),
+        Kind::Bool => Ok(boolean(raw)?.then_some(Value::Bool(true))),
+        Kind::Enum(names) => enumerated(names, raw),
+        Kind::Texts => texts(raw),
+        Kind::Message(message) => Ok(Some(Value::Object(decode(message, raw)?))),
+        Kind::Duration => match raw {
+            Value::String(text) => duration::parse(text)
+                .map(|nanos| Some(Value::from(duration::print_proto(nanos))))
+                .ok_or_else(|| format!("{text:?} is not a duration such as 10s or 1m30s")),
+            other => Err(mismatch(other, "a duration in a string")),
+        },
+        Kind::NumberValue => Ok(Some(Value::from(number(raw)?))),
+        Kind::BoolValue => Ok(Some(Value::from(boolean(raw)?))),
+        Kind::DoubleValue => match raw {
+            Value::Number(_) => Ok(Some(raw.clone())),
+            Value::String(text) => text
+                .parse::<f64>()
+                .map(|number| Some(Value::from(number)))
+                .map_err(|_| mismatch(raw, "a number")),
+            other => Err(mismatch(other, "a number")),
+        },
+        Kind::Struct => match raw {
+            Value::Object(_) => Ok(Some(raw.clone())),
+            other => Err(mismatch(other, "an object")),
+        },
+    }
+}
+
+fn zero(kind: &Kind) -> Value {
+    match kind {
+        Kind::Text => Value::from(""),
+        Kind::Bool => Value::Bool(false),
+        Kind::Enum(names) => Value::from(names[0]),
+        Kind::Number => Value::from(0),
+        _ => Value::Object(Map::new()),
+    }
+}
+
+fn text(raw: &Value) -> Result<Option<String>, String> {
+    match raw {
+        Value::String(text) => Ok(Some(text.clone())),
+        Value::Null => Ok(None),
+        other => Err(mismatch(other, "a string")),
+    }
+}
+
+fn boolean(raw: &Value) -> Result<bool, String> {
+    match raw {
+        Value::Bool(value) => Ok(*value),
+        Value::Null => Ok(false),
+        other => Err(mismatch(other, "true or false")),
+    }
+}
+
+fn number(raw: &Value) -> Result<u32, String> {
+    let wrong = || mismatch(raw, "a whole number from 0 to 4294967295");
+    match raw {
+        Value::Null => Ok(0),
+        Value::Number(number) => number.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong),
+        Value::String(text) => match serde_json::from_str::<Value>(text) {
+            Ok(Value::Null) => Ok(0),
+            Ok(Value::Number(number)) => {
+                number.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+fn enumerated(names: &[&str], raw: &Value) -> Result<Option<Value>, String> {
+    let at = match raw {
+        Value::String(name) => names
+            .iter()
+            .position(|known| known == name)
+            .ok_or_else(|| format!("{name:?} is none of {}", names.join(", ")))?,
+        Value::Number(number) => {
+            let Some(number) = number.as_i64().and_then(|n| i32::try_from(n).ok()) else {
+                return Err(mismatch(raw, "an enum value"));
+            };
+            match usize::try_from(number) {
+                Ok(at) if at < names.len() => at,
+                _ => return Ok(Some(Value::from(number))),
+            }
+        }
+        other => return Err(mismatch(other, "an enum value")),
+    };
+    Ok((at != 0).then(|| Value::from(names[at])))
+}
+
+fn texts(raw: &Value) -> Result<Option<Value>, String> {
+    let Value::Object(object) = raw else { return Err(mismatch(raw, "an object of strings")) };
+    let entries = object
+        .iter()
+        .map(|(key, value)| Ok((key.clone(), Value::from(text(value)?.unwrap_or_default()))))
+        .collect::<Result<Map<_, _>, String>>()?;
+    Ok((!entries.is_empty()).then_some(Value::Object(entries)))
+}
+
+/// What was found, and what was wanted.
+pub(super) fn mismatch(found: &Value, wanted: &str) -> String {
+    let found = match found {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => format!("{value}"),
+        Value::Number(number) => format!("number {number}"),
+        Value::String(text) => format!("string {text:?}"),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    };
+    format!("found {found} where {wanted} is needed")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::schema::DATAPLANE;
+    use super::*;
+
+    fn inbound(inbound: &Value) -> Result<Value, String> {
+        let body = json!({"networking": {"inbound": [inbound]}});
+        Ok(decode(&DATAPLANE, &body)?["networking"]["inbound"][0].clone())
+    }
+
+    #[test]
+    fn a_number_may_come_as_a_string_but_not_with_a_fraction() {
+        assert_eq!(inbound(&json!({"port": "15000"})), Ok(json!({"port": 15000})));
+        assert!(inbound(&json!({"port": 15000.0})).is_err());
+        assert!(inbound(&json!({"port": 1e3})).is_err());
+        assert!(inbound(&json!({"port": -1})).is_err());
+        assert!(inbound(&json!({"port": ""})).is_err());
+        assert!(inbound(&json!({"port": 4_294_967_296_u64})).is_err());
+    }
+
+    #[test]
+    fn proto_names_are_read_and_json_names_printed() {
+        let body = json!({"networking": {"transparent_proxying": {"reachable_services": ["a"], "redirect_port_inbound": 5}}});
+        assert_eq!(
+            Value::Object(decode(&DATAPLANE, &body).unwrap()),
+            json!({"networking": {"transparentProxying": {"reachableServices": ["a"], "redirectPortInbound": 5}}})
+        );
+    }
+
+    #[test]
+    fn zero_values_vanish_and_set_messages_stay() {
+        let found = inbound(
+            &json!({"port": 0, "state": "Ready", "name": "", "tags": {}, "health": {"ready": false}}),
+        );
+        assert_eq!(found, Ok(json!({"health": {}})));
+        assert_eq!(inbound(&json!({"state": 1, "port": null})), Ok(json!({"state": "NotReady"})));
+    }
+
+    #[test]
+    fn durations_are_printed_in_seconds() {
+        let found = inbound(
+            &json!({"serviceProbe": {"interval": "1m30s", "timeout": "500ms", "healthy_threshold": 0}}),
+        );
+        assert_eq!(
+            found,
+            Ok(json!({"serviceProbe": {"interval": "90s", "timeout": "0.500s", "healthyThreshold": 0}}))
+        );
+        assert!(inbound(&json!({"serviceProbe": {"interval": "10"}})).is_err());
+    }
+
+    #[test]
+    fn a_wrong_type_is_malformed() {
+        for wrong in [json!({"tags": {"a": 1}}), json!({"name": 1}), json!({"state": "Sleeping"}), json!([])]
+        {
+            assert!(inbound(&wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(inbound(&json!({"tags": {"a": null}})), Ok(json!({"tags": {"a": ""}})));
+    }
+}

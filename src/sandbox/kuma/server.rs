@@ -1,0 +1,399 @@
+//! The control plane as a value: one request in, one response out, no I/O and no clock of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::model::Timestamp;
+
+use super::insights;
+use super::journal::JournalEntry;
+use super::kinds::{self, Kind, Shape};
+use super::message::{KumaConfig, KumaMode, KumaRequest, KumaResponse, Target};
+use super::object::{Key, Object, Store};
+use super::problem::Problem;
+use super::rules::{ENV, MESH, ORIGIN, ZONE};
+use super::tokens;
+use super::world::Sidecar;
+
+/// A Kuma 2.14 control plane in memory.
+///
+/// Every method that changes something takes the time; nothing reads a clock, so a run can be repeated.
+#[derive(Debug)]
+pub struct KumaCp {
+    pub(super) config: KumaConfig,
+    pub(super) store: Store,
+    pub(super) journal: Vec<JournalEntry>,
+    pub(super) sidecars: BTreeMap<Key, Sidecar>,
+    /// When something is due for a Dataplane: the queue, and each one's place in it.
+    pub(super) due: BTreeSet<(Timestamp, Key)>,
+    pub(super) due_of: BTreeMap<Key, Timestamp>,
+    /// Meshes whose `MeshService`s are behind, and when they catch up.
+    pub(super) stale_services: BTreeMap<String, Timestamp>,
+    pub(super) next_vip: u32,
+    conflicts: BTreeMap<Key, u32>,
+    pub(super) tokens_issued: u64,
+}
+
+/// Where a request goes.
+enum Route<'a> {
+    Index,
+    WhoAmI,
+    Config,
+    Resources,
+    Token { zone: bool },
+    List { kind: &'static Kind, mesh: Option<&'a str>, overview: bool },
+    Item { kind: &'static Kind, key: Key, overview: bool },
+    Rules { key: Key },
+}
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum User {
+    Admin,
+    Anonymous,
+}
+
+impl User {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "mesh-system:admin",
+            Self::Anonymous => "mesh-system:anonymous",
+        }
+    }
+
+    fn groups(self) -> &'static [&'static str] {
+        match self {
+            Self::Admin => &["mesh-system:admin", "mesh-system:authenticated"],
+            Self::Anonymous => &["mesh-system:unauthenticated"],
+        }
+    }
+}
+
+impl KumaCp {
+    /// A control plane with nothing but the mesh `default`.
+    pub fn new(config: KumaConfig, now: Timestamp) -> Self {
+        let mut cp = Self {
+            config,
+            store: Store::default(),
+            journal: Vec::new(),
+            sidecars: BTreeMap::new(),
+            due: BTreeSet::new(),
+            due_of: BTreeMap::new(),
+            stale_services: BTreeMap::new(),
+            next_vip: 0,
+            conflicts: BTreeMap::new(),
+            tokens_issued: 0,
+        };
+        if let Some(kind) = kinds::named("Mesh") {
+            let key = (String::new(), "default".to_owned());
+            let mesh = Object::new(kind, &key, now, now, Map::new(), Map::new());
+            cp.store.put(kind.name, key, mesh);
+        }
+        cp
+    }
+
+    /// Answers a request, after doing what was due by `now`.
+    pub fn handle(&mut self, now: Timestamp, request: &KumaRequest) -> KumaResponse {
+        self.tick(now);
+        let Some(target) = Target::parse(&request.path_and_query) else {
+            return KumaResponse::plain(400, "Bad Request");
+        };
+        let user = match self.user(request) {
+            Ok(user) => user,
+            Err(problem) => return problem.response(),
+        };
+        let Some(route) = route(&target, &request.method) else {
+            return KumaResponse::plain(404, "Page Not Found");
+        };
+        if !methods(&route).contains(&request.method.as_str()) {
+            return KumaResponse::plain(405, "Method Not Allowed");
+        }
+        if !takes_content_type(&request.method, request.content_type.as_deref()) {
+            return KumaResponse::plain(415, "Unsupported Media Type");
+        }
+        self.answer(now, request, &target, &route, user).unwrap_or_else(|problem| problem.response())
+    }
+
+    /// Makes the next PUT of that name in that mesh lose against another writer: it answers 409.
+    pub fn inject_conflict(&mut self, mesh: &str, name: &str) {
+        *self.conflicts.entry((mesh.to_owned(), name.to_owned())).or_default() += 1;
+    }
+
+    /// The accepted HTTP writes since the last call.
+    pub fn take_journal(&mut self) -> Vec<JournalEntry> {
+        std::mem::take(&mut self.journal)
+    }
+
+    /// All Dataplanes in the order of mesh and name, as they would be printed.
+    pub fn dataplanes(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
+        let all = self.store.list("Dataplane", None);
+        all.map(|((mesh, name), object)| (mesh.as_str(), name.as_str(), &object.body))
+    }
+
+    pub(super) fn take_conflict(&mut self, key: &Key) -> bool {
+        let Some(left) = self.conflicts.get_mut(key) else { return false };
+        *left -= 1;
+        if *left == 0 {
+            self.conflicts.remove(key);
+        }
+        true
+    }
+
+    pub(super) fn require_mesh(&self, mesh: &str) -> Result<(), Problem> {
+        let known = mesh.is_empty() || self.store.get("Mesh", &(String::new(), mesh.to_owned())).is_some();
+        if known { Ok(()) } else { Err(Problem::no_mesh()) }
+    }
+
+    /// The mesh's `meshServices.mode`; `Disabled` is the one that is not printed.
+    pub(super) fn mesh_services_mode(&self, mesh: &str) -> &str {
+        let mesh = self.store.get("Mesh", &(String::new(), mesh.to_owned()));
+        mesh.and_then(|mesh| mesh.body["meshServices"]["mode"].as_str()).unwrap_or("Disabled")
+    }
+
+    pub(super) fn is_exclusive(&self, mesh: &str) -> bool {
+        self.mesh_services_mode(mesh) == "Exclusive"
+    }
+
+    fn is_read_only(&self, kind: &Kind) -> bool {
+        kind.read_only
+            || self.config.read_only
+            || (self.config.mode == KumaMode::Global && kind.only_in_zones())
+    }
+
+    fn user(&self, request: &KumaRequest) -> Result<User, Problem> {
+        if self.config.localhost_is_admin {
+            return Ok(User::Admin);
+        }
+        let index = request.path_and_query.split('?').next() == Some("/");
+        match &request.bearer {
+            Some(token) if Some(token) == self.config.admin_token.as_ref() => Ok(User::Admin),
+            Some(_) if !index => {
+                Err(Problem::new(401, "Not authenticated", "The bearer token is not one of this server's"))
+            }
+            _ => Ok(User::Anonymous),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        now: Timestamp,
+        request: &KumaRequest,
+        target: &Target,
+        route: &Route<'_>,
+        user: User,
+    ) -> Result<KumaResponse, Problem> {
+        let body = match route {
+            Route::Index => self.index(),
+            Route::WhoAmI => json!({"name": user.name(), "groups": user.groups()}),
+            Route::Config => self.shown_config(),
+            Route::Resources => kinds::described(|kind| self.is_read_only(kind)),
+            Route::Token { zone } => return tokens::issue(self, request, *zone, user == User::Admin),
+            Route::List { kind, mesh, overview } => {
+                let page = super::list::Page::parse(target, kind, mesh.is_some(), *overview)?;
+                self.require_mesh(mesh.unwrap_or_default())?;
+                readable(kind, user)?;
+                self.catch_up_for(kind, now);
+                self.listed(kind, *mesh, *overview, &page, target, &request.host)?
+            }
+            Route::Rules { key } => {
+                self.require_mesh(&key.0)?;
+                let dataplane = self.store.get("Dataplane", key);
+                insights::rules(&dataplane.ok_or_else(|| Problem::not_found("Nothing to show"))?.body)
+            }
+            Route::Item { kind, key, overview } => {
+                return self.item(now, request, target, (kind, key, *overview), user);
+            }
+        };
+        Ok(KumaResponse::json(200, &body))
+    }
+
+    fn item(
+        &mut self,
+        now: Timestamp,
+        request: &KumaRequest,
+        target: &Target,
+        (kind, key, overview): (&'static Kind, &Key, bool),
+        user: User,
+    ) -> Result<KumaResponse, Problem> {
+        self.catch_up_for(kind, now);
+        match request.method.as_str() {
+            "GET" => {
+                self.require_mesh(&key.0)?;
+                readable(kind, user)?;
+                let found = self.found(kind, key, overview);
+                let found = found.ok_or_else(|| Problem::not_found("Nothing to show"))?;
+                match target.parameter("format") {
+                    "" | "universal" => Ok(KumaResponse::json(200, &found)),
+                    other => {
+                        let mut violations = super::problem::Violations::default();
+                        violations.add("", format!("the format {other:?} is not offered: use universal"));
+                        violations.or_invalid("Nothing to show")?;
+                        Ok(KumaResponse::json(200, &found))
+                    }
+                }
+            }
+            _ if self.is_read_only(kind) => {
+                let place = if self.config.mode == KumaMode::Global { "a zone's" } else { "another" };
+                let detail = format!("A {} can't be written here: use {place} control plane", kind.name);
+                Err(Problem::new(405, "Not allowed here", detail))
+            }
+            "DELETE" => {
+                readable(kind, user)?;
+                self.journaled(now, "DELETE", kind, key, |cp| cp.delete(now, kind, key))?;
+                Ok(KumaResponse::json(200, &json!({})))
+            }
+            _ => {
+                readable(kind, user)?;
+                let (new, warnings) =
+                    self.journaled(now, "PUT", kind, key, |cp| cp.put(now, kind, key, &request.body))?;
+                let body = if warnings.is_empty() { json!({}) } else { json!({ "warnings": warnings }) };
+                Ok(KumaResponse::json(if new { 201 } else { 200 }, &body))
+            }
+        }
+    }
+
+    /// Generated objects are made when someone looks: making them at each write would cost a pass over the mesh.
+    fn catch_up_for(&mut self, kind: &Kind, now: Timestamp) {
+        if matches!(kind.shape, Shape::MeshService) {
+            self.catch_up(now);
+        }
+    }
+
+    fn index(&self) -> Value {
+        json!({
+            "hostname": "sandbox",
+            "product": "Kuma",
+            "version": "2.14.3",
+            "instanceId": format!("sandbox-{}", self.config.zone),
+            "clusterId": "00000000-0000-4000-8000-000000000001",
+            "gui": "/gui",
+        })
+    }
+
+    fn shown_config(&self) -> Value {
+        let hours = self.config.dataplane_cleanup_age.as_secs() / 3600;
+        let validator = json!({"useSecrets": true, "publicKeys": []});
+        json!({
+            "mode": if self.config.mode == KumaMode::Global { "global" } else { "zone" },
+            "environment": "universal",
+            "store": {"type": "memory"},
+            "multizone": {"zone": {"name": self.config.zone}},
+            "dpServer": {
+                "authn": {
+                    "dpProxy": {"type": "dpToken", "dpToken": {"enableIssuer": true, "validator": validator}},
+                    "zoneProxy": {"type": "zoneToken", "zoneToken": {"enableIssuer": true, "validator": validator}},
+                    "enableReloadableTokens": false,
+                },
+                "auth": null,
+                "hds": {"enabled": self.config.hds_enabled, "interval": "5s", "refreshInterval": "10s"},
+            },
+            "runtime": {"universal": {
+                "dataplaneCleanupAge": format!("{hours}h0m0s"),
+                "zoneResourceCleanupAge": "72h0m0s",
+                "vipRefreshInterval": "500ms",
+                "spire": {"socketPath": "/tmp/spire-agent/public/api.sock"},
+                "workload": {"generationInterval": "2s"},
+            }},
+            "apiServer": {
+                "readOnly": self.config.read_only,
+                "authn": {
+                    "type": "tokens",
+                    "localhostIsAdmin": self.config.localhost_is_admin,
+                    "tokens": {"bootstrapAdminToken": true, "enableIssuer": true, "validator": validator},
+                },
+            },
+        })
+    }
+
+    fn found(&self, kind: &Kind, key: &Key, overview: bool) -> Option<Value> {
+        match kind.name {
+            "ServiceInsight" => insights::service(self, &key.0, &key.1),
+            "DataplaneInsight" => insights::dataplane_resource(self, key),
+            _ => {
+                let object = self.store.get(kind.name, key)?;
+                if !overview {
+                    return Some(object.body.clone());
+                }
+                let insight = insights::of(self, kind, key).unwrap_or_else(|| json!({}));
+                Some(insights::overview(kind, object, Some(insight)))
+            }
+        }
+    }
+}
+
+/// The labels of what the server itself makes in a zone.
+pub(super) fn zone_labels(mesh: &str, zone: &str) -> Value {
+    json!({ENV: "universal", MESH: mesh, ORIGIN: "zone", ZONE: zone})
+}
+
+fn readable(kind: &Kind, user: User) -> Result<(), Problem> {
+    if kind.is_secret() && user != User::Admin {
+        return Err(Problem::denied(user.name(), &format!("use a {}", kind.name)));
+    }
+    Ok(())
+}
+
+fn route<'a>(target: &'a Target, method: &str) -> Option<Route<'a>> {
+    let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
+    // A static part of a path wins over a name, but only for the methods that it has.
+    let reads = !matches!(method, "PUT" | "DELETE");
+    let key = |mesh: &str, name: &str| (mesh.to_owned(), name.to_owned());
+    match segments[..] {
+        [] => Some(Route::Index),
+        ["who-am-i"] => Some(Route::WhoAmI),
+        ["config"] => Some(Route::Config),
+        ["_resources"] => Some(Route::Resources),
+        ["tokens", "dataplane"] => Some(Route::Token { zone: false }),
+        ["tokens", "zone"] => Some(Route::Token { zone: true }),
+        ["meshes", mesh, path, ref rest @ ..] => {
+            let (kind, overview) = kinds::at(path).filter(|(kind, _)| kind.in_mesh)?;
+            match *rest {
+                [] => Some(Route::List { kind, mesh: Some(mesh), overview }),
+                ["_overview"] if kind.is_proxy() && reads && !overview => {
+                    Some(Route::List { kind, mesh: Some(mesh), overview: true })
+                }
+                [name] => Some(Route::Item { kind, key: key(mesh, name), overview }),
+                [name, "_overview"] if kind.is_proxy() && !overview => {
+                    Some(Route::Item { kind, key: key(mesh, name), overview: true })
+                }
+                [name, "_rules"] if kind.name == "Dataplane" => Some(Route::Rules { key: key(mesh, name) }),
+                _ => None,
+            }
+        }
+        [path, ref rest @ ..] => {
+            let (kind, overview) = kinds::at(path)?;
+            match *rest {
+                [] => Some(Route::List { kind, mesh: None, overview }),
+                ["_overview"] if kind.is_proxy() && reads && !overview => {
+                    Some(Route::List { kind, mesh: None, overview: true })
+                }
+                [name] if !kind.in_mesh => Some(Route::Item { kind, key: key("", name), overview }),
+                [name, "_overview"] if !kind.in_mesh && kind.is_proxy() && !overview => {
+                    Some(Route::Item { kind, key: key("", name), overview: true })
+                }
+                _ => None,
+            }
+        }
+    }
+}
+
+fn methods(route: &Route<'_>) -> &'static [&'static str] {
+    match route {
+        Route::Token { .. } => &["POST"],
+        Route::Item { overview: false, .. } => &["GET", "PUT", "DELETE"],
+        _ => &["GET"],
+    }
+}
+
+/// JSON only; requests that carry no body by nature may leave the type out.
+fn takes_content_type(method: &str, content_type: Option<&str>) -> bool {
+    let given = content_type.unwrap_or_default();
+    if given.is_empty() {
+        return matches!(method, "GET" | "HEAD" | "OPTIONS" | "DELETE" | "TRACE");
+    }
+    given
+        .split(',')
+        .map(|one| one.split(';').next().unwrap_or_default().trim())
+        .any(|one| one == "application/json" || one == "*/*")
+}

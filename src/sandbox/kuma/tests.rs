@@ -1,0 +1,356 @@
+//! The control plane as its clients and its world see it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::model::Timestamp;
+
+use super::{KumaConfig, KumaCp, KumaRequest};
+
+const START: Timestamp = Timestamp(1_800_000_000_000);
+
+fn at(seconds: u64) -> Timestamp {
+    START.plus(Duration::from_secs(seconds))
+}
+
+fn cp() -> KumaCp {
+    KumaCp::new(KumaConfig::default(), START)
+}
+
+fn send(cp: &mut KumaCp, now: Timestamp, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let response = cp.handle(
+        now,
+        &KumaRequest {
+            method: method.to_owned(),
+            path_and_query: path.to_owned(),
+            content_type: (method == "PUT").then(|| "application/json".to_owned()),
+            host: "cp:5681".to_owned(),
+            bearer: None,
+            body: body.as_bytes().to_vec(),
+        },
+    );
+    (response.status, serde_json::from_slice(&response.body).unwrap_or_default())
+}
+
+fn put(cp: &mut KumaCp, now: Timestamp, name: &str, inbound: &Value) -> u16 {
+    let body = json!({"type": "Dataplane", "mesh": "default", "name": name,
+        "networking": {"address": "10.0.0.1", "inbound": [inbound]}});
+    send(cp, now, "PUT", &format!("/meshes/default/dataplanes/{name}"), &body.to_string()).0
+}
+
+fn get(cp: &mut KumaCp, now: Timestamp, path: &str) -> Value {
+    send(cp, now, "GET", path, "").1
+}
+
+fn inbound(cp: &KumaCp) -> Value {
+    let (_, _, body) = cp.dataplanes().next().unwrap();
+    let inbound = &body["networking"]["inbound"][0];
+    json!({"state": inbound["state"], "health": inbound["health"]})
+}
+
+fn web(more: &Value) -> Value {
+    let mut inbound = json!({"port": 15000, "servicePort": 5000, "tags": {"kuma.io/service": "web"}});
+    inbound.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    inbound
+}
+
+const READY: &str = r#"{"health":{"ready":true},"state":null}"#;
+const NOT_READY: &str = r#"{"health":{},"state":"NotReady"}"#;
+const DRAINED: &str = r#"{"health":{},"state":null}"#;
+
+#[test]
+fn a_sidecar_waits_for_its_dataplane() {
+    let mut cp = cp();
+    assert!(!cp.connect_sidecar("default", "a", "10.0.0.1", at(0)));
+    put(&mut cp, at(1), "a", &web(&json!({})));
+    assert!(cp.connect_sidecar("default", "a", "10.0.0.1", at(3)));
+}
+
+#[test]
+fn an_inbound_without_probe_is_ready_once_its_sidecar_is_connected() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({"state": "NotReady"})));
+    cp.tick(at(60));
+    assert!(cp.routable("default", "web").is_empty());
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(60));
+    let due = cp.next_deadline().unwrap();
+    assert!(due > at(60) && due <= at(62));
+    cp.tick(due);
+    assert_eq!(inbound(&cp).to_string(), READY);
+    assert_eq!(cp.routable("default", "web"), [("a".to_owned(), "10.0.0.1".to_owned(), 15000)]);
+    // The application's end goes unseen without a probe.
+    cp.set_app_up("default", "a", 5000, false, at(70));
+    cp.tick(at(100));
+    assert_eq!(inbound(&cp).to_string(), READY);
+}
+
+#[test]
+fn a_probe_follows_the_application() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    cp.tick(at(30));
+    assert_eq!(inbound(&cp).to_string(), NOT_READY);
+    cp.set_app_up("default", "a", 5000, true, at(30));
+    cp.tick(at(34));
+    assert_eq!(inbound(&cp).to_string(), NOT_READY);
+    cp.tick(at(36));
+    assert_eq!(inbound(&cp).to_string(), READY);
+    cp.set_app_up("default", "a", 5000, false, at(40));
+    cp.tick(at(46));
+    assert_eq!(inbound(&cp).to_string(), NOT_READY);
+}
+
+#[test]
+fn drained_and_ignored_inbounds_stay_so() {
+    for (given, wanted) in [
+        (json!({"health": {}}), DRAINED),
+        (json!({"health": {}, "serviceProbe": {"tcp": {}}}), DRAINED),
+        (json!({"state": "Ignored"}), r#"{"health":null,"state":"Ignored"}"#),
+    ] {
+        let mut cp = cp();
+        put(&mut cp, at(0), "a", &web(&json!({})));
+        cp.set_app_up("default", "a", 5000, true, at(0));
+        cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+        put(&mut cp, at(2), "a", &web(&given));
+        cp.tick(at(60));
+        assert_eq!(inbound(&cp).to_string(), wanted);
+        assert!(cp.routable("default", "web").is_empty());
+    }
+}
+
+#[test]
+fn not_ready_does_not_drain_a_connected_sidecar() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    put(&mut cp, at(10), "a", &web(&json!({"state": "NotReady"})));
+    cp.tick(at(12));
+    assert!(cp.routable("default", "web").is_empty());
+    cp.tick(at(14));
+    assert_eq!(cp.routable("default", "web").len(), 1);
+}
+
+#[test]
+fn a_dead_sidecar_stays_routable_until_its_dataplane_goes() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    put(&mut cp, at(0), "never-connected", &web(&json!({})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    cp.disconnect_sidecar("default", "a", at(2));
+    cp.tick(at(72 * 3600));
+    assert_eq!(cp.routable("default", "web").len(), 2);
+    cp.tick(at(72 * 3600 + 2));
+    let left: Vec<&str> = cp.dataplanes().map(|(_, name, _)| name).collect();
+    assert_eq!(left, ["never-connected"]);
+}
+
+#[test]
+fn a_returning_dataplane_finds_its_sidecar_still_connected() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    send(&mut cp, at(2), "DELETE", "/meshes/default/dataplanes/a", "");
+    put(&mut cp, at(3), "a", &web(&json!({"state": "NotReady"})));
+    cp.tick(at(7));
+    assert_eq!(inbound(&cp).to_string(), READY);
+}
+
+#[test]
+fn an_application_outlives_its_dataplane() {
+    let mut cp = cp();
+    cp.set_app_up("default", "a", 5000, true, at(0));
+    put(&mut cp, at(1), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
+    send(&mut cp, at(2), "DELETE", "/meshes/default/dataplanes/a", "");
+    put(&mut cp, at(3), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(4));
+    cp.tick(at(10));
+    assert_eq!(inbound(&cp).to_string(), READY);
+}
+
+#[test]
+fn bodies_that_can_not_be_right_name_their_fields() {
+    let long = "a".repeat(254);
+    let dataplane = |more: Value| {
+        let mut body = json!({"type": "Dataplane", "mesh": "default", "name": "a", "networking": {"address": "10.0.0.1"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let own = "/meshes/default/dataplanes/a";
+    let cases: [(&str, Value, &[&str]); 7] = [
+        (&format!("/meshes/default/dataplanes/{long}"), dataplane(json!({"name": long})), &["name"]),
+        (own, dataplane(json!({"labels": {"k": "v".repeat(64)}})), &["labels[\"k\"]"]),
+        (own, dataplane(json!({"labels": {"kuma.io/zone": "z9"}})), &["labels[\"kuma.io/zone\"]"]),
+        (own, dataplane(json!({"labels": {"kuma.io/origin": "moon"}})), &["labels[\"kuma.io/origin\"]"]),
+        (own, dataplane(json!({"name": "", "type": "Mesh", "mesh": "m"})), &["name", "type", "mesh", "name"]),
+        ("/zoneingresses/a", json!({"type": "ZoneIngress", "name": "a"}), &["networking.port"]),
+        (
+            "/meshes/default/meshservices/a",
+            json!({"type": "MeshService", "name": "b", "spec": {}}),
+            &["name"],
+        ),
+    ];
+    for (path, body, wanted) in cases {
+        let (status, answer) = send(&mut cp(), at(0), "PUT", path, &body.to_string());
+        let found: Vec<_> =
+            answer["invalid_parameters"].as_array().unwrap().iter().map(|p| p["field"].clone()).collect();
+        assert_eq!((status, found), (400, wanted.iter().map(|field| json!(field)).collect()), "{body}");
+    }
+}
+
+#[test]
+fn the_journal_tells_what_changed() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    put(&mut cp, at(1), "a", &web(&json!({})));
+    put(&mut cp, at(2), "a", &web(&json!({"health": {}})));
+    put(&mut cp, at(3), "A", &web(&json!({})));
+    send(&mut cp, at(4), "DELETE", "/meshes/default/dataplanes/a", "");
+    let foreign =
+        json!({"type": "Dataplane", "mesh": "default", "name": "f", "networking": {"address": "10.0.0.2"}});
+    cp.insert_foreign("default", "f", &foreign, at(5)).unwrap();
+    let journal: Vec<_> = cp.take_journal().into_iter().map(|e| (e.method, e.at, e.changed)).collect();
+    assert_eq!(
+        journal,
+        [("PUT", at(0), true), ("PUT", at(1), false), ("PUT", at(2), true), ("DELETE", at(4), true)]
+    );
+    assert!(cp.take_journal().is_empty());
+    assert_eq!(cp.dataplanes().count(), 1);
+}
+
+#[test]
+fn a_conflict_is_answered_once_and_changes_nothing() {
+    let mut cp = cp();
+    cp.inject_conflict("default", "a");
+    assert_eq!(put(&mut cp, at(0), "a", &web(&json!({}))), 409);
+    assert_eq!(cp.dataplanes().count(), 0);
+    assert_eq!(put(&mut cp, at(0), "a", &web(&json!({}))), 201);
+}
+
+#[test]
+fn labels_of_origin_can_not_change() {
+    let mut cp = cp();
+    let body = |labels: Value| {
+        json!({"type": "Dataplane", "mesh": "default", "name": "a", "labels": labels,
+            "networking": {"address": "10.0.0.1"}})
+        .to_string()
+    };
+    let path = "/meshes/default/dataplanes/a";
+    send(&mut cp, at(0), "PUT", path, &body(json!({"kuma.io/display-name": "x"})));
+    let (status, answer) = send(&mut cp, at(1), "PUT", path, &body(json!({"kuma.io/origin": "global"})));
+    let fields: Vec<&Value> =
+        answer["invalid_parameters"].as_array().unwrap().iter().map(|p| &p["field"]).collect();
+    assert_eq!(status, 400);
+    assert_eq!(
+        fields,
+        ["labels[\"kuma.io/origin\"]", "labels[\"kuma.io/zone\"]", "labels[\"kuma.io/display-name\"]"]
+    );
+}
+
+#[test]
+fn generated_services_follow_the_dataplanes_with_their_lag() {
+    let mut cp =
+        KumaCp::new(KumaConfig { mesh_service_lag: Duration::from_secs(2), ..KumaConfig::default() }, START);
+    let mesh = json!({"type": "Mesh", "name": "default", "meshServices": {"mode": "Exclusive"}});
+    send(&mut cp, at(0), "PUT", "/meshes/default", &mesh.to_string());
+    cp.tick(at(5));
+    put(&mut cp, at(10), "a", &web(&json!({"name": "main"})));
+    assert_eq!(get(&mut cp, at(11), "/meshes/default/meshservices")["total"], 0);
+    let found = get(&mut cp, at(12), "/meshes/default/meshservices/web");
+    assert_eq!(found["spec"]["ports"][0]["name"], "main");
+    assert_eq!(found["spec"]["ports"][0]["port"], 15000);
+    assert_eq!(found["status"]["dataplaneProxies"], json!({"healthy": 1, "total": 1}));
+    send(&mut cp, at(20), "DELETE", "/meshes/default/dataplanes/a", "");
+    assert_eq!(get(&mut cp, at(30), "/meshes/default/meshservices")["total"], 1);
+    assert_eq!(get(&mut cp, at(30 + 3700), "/meshes/default/meshservices")["total"], 0);
+}
+
+#[test]
+fn service_insights_count_what_is_connected() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    put(&mut cp, at(0), "b", &web(&json!({})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    let found = get(&mut cp, at(2), "/meshes/default/service-insights");
+    assert_eq!(found["items"][0]["name"], "web");
+    assert_eq!(found["items"][0]["status"], "partially_degraded");
+    assert_eq!(found["items"][0]["dataplanes"], json!({"total": 2, "online": 1, "offline": 1}));
+    assert_eq!(send(&mut cp, at(2), "PUT", "/meshes/default/service-insights/web", "{}").0, 405);
+}
+
+#[test]
+fn an_insight_tells_of_the_last_disconnect() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
+    cp.disconnect_sidecar("default", "a", at(2));
+    let overview = get(&mut cp, at(3), "/meshes/default/dataplanes/a/_overview");
+    let subscription = &overview["dataplaneInsight"]["subscriptions"][0];
+    assert_eq!(subscription["disconnectTime"], at(2).to_string());
+    assert_eq!(get(&mut cp, at(3), "/meshes/default/dataplane-insights")["total"], 1);
+}
+
+#[test]
+fn the_router_answers_before_any_handler() {
+    let mut cp = cp();
+    for (method, path, status) in [
+        ("GET", "/meshes/default/dataplanes/", 200),
+        ("GET", "/dataplanes/a", 404),
+        ("GET", "/nothing", 404),
+        ("HEAD", "/meshes", 405),
+        ("DELETE", "/meshes/default/dataplanes", 405),
+        ("POST", "/who-am-i", 405),
+        ("GET", "/meshes/default/dataplanes/%zz", 400),
+        ("GET", "/meshes/default/dataplanes/a%2Fb", 404),
+        ("GET", "/meshes/default/dataplanes?filter[name]=a", 400),
+        ("GET", "/meshes/default/dataplanes?offset=-1", 400),
+        ("GET", "/meshes/default/dataplanes?offset=7", 200),
+        ("GET", "/meshes/default/dataplanes?gateway=some", 400),
+        ("GET", "/meshes/nope/dataplanes?size=0", 400),
+        ("GET", "/meshes/default/meshexternalservices", 200),
+        ("GET", "/zone-ingresses", 200),
+        ("PUT", "/meshes/default/dataplane-insights/a", 405),
+    ] {
+        assert_eq!(send(&mut cp, at(0), method, path, "").0, status, "{method} {path}");
+    }
+}
+
+#[test]
+fn pages_link_to_the_next_with_the_query_sorted() {
+    let mut cp = cp();
+    for name in ["a", "b", "c"] {
+        put(&mut cp, at(0), name, &web(&json!({})));
+    }
+    let page = get(&mut cp, at(0), "/dataplanes?tag=kuma.io/service:we&size=1&offset=1");
+    assert_eq!(page["total"], 3);
+    assert_eq!(page["items"][0]["name"], "b");
+    assert_eq!(page["next"], "http://cp:5681/dataplanes?offset=2&size=1&tag=kuma.io%2Fservice%3Awe");
+}
+
+#[test]
+fn a_mesh_with_dataplanes_is_not_deleted() {
+    let mut cp = cp();
+    put(&mut cp, at(0), "a", &web(&json!({})));
+    assert_eq!(send(&mut cp, at(0), "DELETE", "/meshes/default", "").0, 400);
+    send(&mut cp, at(0), "DELETE", "/meshes/default/dataplanes/a", "");
+    assert_eq!(send(&mut cp, at(0), "DELETE", "/meshes/default", "").0, 200);
+    assert_eq!(send(&mut cp, at(0), "GET", "/meshes/default/dataplanes", "").0, 404);
+}
+
+#[test]
+fn thousands_of_dataplanes_are_listed_by_label_page_by_page() {
+    let mut cp = cp();
+    for at_name in 0..3_000 {
+        let name = format!("task-{at_name:05}");
+        let body = json!({"type": "Dataplane", "mesh": "default", "name": name, "labels": {"o": "op"},
+            "networking": {"address": "10.0.0.1", "inbound": [web(&json!({}))]}});
+        send(&mut cp, at(0), "PUT", &format!("/meshes/default/dataplanes/{name}"), &body.to_string());
+    }
+    let mut seen = 0;
+    for page in 0..3 {
+        let path = format!("/meshes/default/dataplanes?filter[labels.o]=op&size=1000&offset={}", page * 1000);
+        seen += get(&mut cp, at(1), &path)["items"].as_array().unwrap().len();
+    }
+    assert_eq!(seen, 3_000);
+}

@@ -1,0 +1,100 @@
+//! Issues tokens for proxies. They look like those of a real server but are signed by nobody.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::body::text;
+use super::duration;
+use super::message::{KumaRequest, KumaResponse};
+use super::problem::{Problem, Violations};
+use super::server::KumaCp;
+
+const INVALID: &str = "The token request was refused";
+
+/// Answers `POST /tokens/dataplane` and `POST /tokens/zone`.
+pub(super) fn issue(
+    cp: &mut KumaCp,
+    request: &KumaRequest,
+    zone: bool,
+    admin: bool,
+) -> Result<KumaResponse, Problem> {
+    let Some(wanted) = parse(&request.body) else {
+        return Ok(KumaResponse { status: 400, content_type: "text/plain; charset=utf-8", body: Vec::new() });
+    };
+    let who = "mesh-system:anonymous";
+    let mut violations = Violations::default();
+    if zone {
+        if !admin {
+            return Err(Problem::denied(who, "issue tokens for zones"));
+        }
+        if wanted.get("scope").is_none_or(Value::is_null) {
+            violations.add("scope", "must be given");
+        }
+        valid_for(&mut violations, &wanted);
+        violations.or_invalid(INVALID)?;
+    } else {
+        if text(&wanted, "mesh").is_empty() {
+            violations.add("mesh", "must be given");
+        }
+        valid_for(&mut violations, &wanted);
+        if !["", "dataplane", "ingress", "egress"].contains(&text(&wanted, "type")) {
+            violations.add("type", "must be dataplane, ingress or egress");
+        }
+        violations.or_invalid(INVALID)?;
+        if !admin {
+            return Err(Problem::denied(who, "issue tokens for Dataplanes"));
+        }
+        cp.require_mesh(text(&wanted, "mesh"))
+            .map_err(|_| Problem::new(404, "No signing key", "The mesh has no key to sign tokens with"))?;
+    }
+    cp.tokens_issued += 1;
+    let token = jwt(&wanted, cp.tokens_issued);
+    Ok(KumaResponse { status: 200, content_type: "text/plain", body: token.into_bytes() })
+}
+
+fn parse(body: &[u8]) -> Option<Value> {
+    let wanted: Value = serde_json::from_slice(body).ok()?;
+    let strings = ["name", "mesh", "type", "validFor", "workload", "zone"];
+    let well_typed = wanted.is_object()
+        && strings.iter().all(|field| wanted.get(field).is_none_or(|v| v.is_string() || v.is_null()))
+        && wanted.get("tags").is_none_or(|v| v.is_object() || v.is_null())
+        && wanted.get("scope").is_none_or(|v| v.is_array() || v.is_null());
+    well_typed.then_some(wanted)
+}
+
+fn valid_for(violations: &mut Violations, wanted: &Value) {
+    let given = text(wanted, "validFor");
+    if !given.is_empty() && duration::parse(given).is_none() {
+        violations.add("validFor", "must be a duration such as 24h or 30m");
+    }
+}
+
+fn jwt(claims: &Value, id: u64) -> String {
+    let header = base64url(json!({"alg": "RS256", "kid": "1", "typ": "JWT"}).to_string().as_bytes());
+    let claims = base64url(json!({"claims": claims, "jti": format!("sandbox-{id}")}).to_string().as_bytes());
+    let signature = base64url(&Sha256::digest(format!("{header}.{claims}")));
+    format!("{header}.{claims}.{signature}")
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_usize, |word, byte| (word << 8) | usize::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for at in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[(word >> (18 - 6 * at)) & 63]));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64url;
+
+    #[test]
+    fn base64_has_no_padding() {
+        assert_eq!([base64url(b"f"), base64url(b"fo"), base64url(b"foo")], ["Zg", "Zm8", "Zm9v"]);
+    }
+}

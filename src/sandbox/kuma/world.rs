@@ -1,0 +1,301 @@
+//! The side of the control plane that proxies see: connections, health discovery, and clean-up of what is gone.
+//!
+//! Nothing here happens by itself: the caller says what the world does, and [`KumaCp::tick`] does what is then due.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::model::Timestamp;
+
+use super::body::{inbounds, number, state, tag, takes_traffic, text, workload_port};
+use super::kinds::{self, Kind};
+use super::object::{Key, Object};
+use super::rules::SERVICE_TAG;
+use super::server::KumaCp;
+
+/// From the connection to the first report of Envoy's health.
+const FIRST_REPORT: Duration = Duration::from_secs(1);
+/// From a write of `NotReady` without a probe to the report that undoes it.
+const NEXT_REPORT: Duration = Duration::from_millis(3500);
+/// From the application's first answer to the report of it.
+const PROBE_UP: Duration = Duration::from_secs(6);
+/// From the application's last answer to the report of it.
+const PROBE_DOWN: Duration = Duration::from_secs(5);
+/// How many connections an insight remembers.
+const REMEMBERED: usize = 10;
+
+/// One connection of a sidecar.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connection {
+    pub(super) since: Timestamp,
+    pub(super) until: Option<Timestamp>,
+}
+
+/// What the control plane knows of the process behind a Dataplane.
+#[derive(Debug, Default)]
+pub(super) struct Sidecar {
+    address: String,
+    pub(super) connections: Vec<Connection>,
+    /// Whether the application answers on a port, and since when that is so.
+    apps: BTreeMap<u16, (bool, Timestamp)>,
+}
+
+impl Sidecar {
+    /// Since when it is connected.
+    pub(super) fn connected(&self) -> Option<Timestamp> {
+        self.connections.last().filter(|last| last.until.is_none()).map(|last| last.since)
+    }
+}
+
+impl KumaCp {
+    /// A sidecar asks for its bootstrap and connects. False means that there is no such Dataplane: a real sidecar asks
+    /// again every 3 s for 5 min and then gives up.
+    pub fn connect_sidecar(&mut self, mesh: &str, name: &str, address: &str, now: Timestamp) -> bool {
+        self.tick(now);
+        let key = (mesh.to_owned(), name.to_owned());
+        if self.store.get("Dataplane", &key).is_none() {
+            return false;
+        }
+        let sidecar = self.sidecars.entry(key.clone()).or_default();
+        address.clone_into(&mut sidecar.address);
+        if sidecar.connected().is_none() {
+            sidecar.connections.push(Connection { since: now, until: None });
+            if sidecar.connections.len() > REMEMBERED {
+                sidecar.connections.remove(0);
+            }
+        }
+        self.reschedule(&key);
+        self.mark_stale(mesh, now);
+        true
+    }
+
+    /// The sidecar's connection ends, cleanly or not. The Dataplane stays, and so do its endpoints.
+    pub fn disconnect_sidecar(&mut self, mesh: &str, name: &str, now: Timestamp) {
+        self.tick(now);
+        let key = (mesh.to_owned(), name.to_owned());
+        let Some(sidecar) = self.sidecars.get_mut(&key) else { return };
+        if let Some(last) = sidecar.connections.last_mut().filter(|last| last.until.is_none()) {
+            last.until = Some(now);
+        }
+        if self.store.get("Dataplane", &key).is_none() {
+            sidecar.connections.clear();
+        }
+        self.reschedule(&key);
+        self.mark_stale(mesh, now);
+    }
+
+    /// The application starts or stops to answer on a port (the inbound's `servicePort`, or else its `port`). Matters
+    /// only to inbounds with a `serviceProbe`; a port never heard of counts as down.
+    pub fn set_app_up(&mut self, mesh: &str, name: &str, port: u16, up: bool, now: Timestamp) {
+        self.tick(now);
+        let key = (mesh.to_owned(), name.to_owned());
+        let apps = &mut self.sidecars.entry(key.clone()).or_default().apps;
+        if apps.get(&port).is_none_or(|(was_up, _)| *was_up != up) {
+            apps.insert(port, (up, now));
+        }
+        self.reschedule(&key);
+    }
+
+    /// The connected sidecars: mesh, name and the address that they gave.
+    pub fn connected_sidecars(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        let connected = self.sidecars.iter().filter(|(_, sidecar)| sidecar.connected().is_some());
+        connected.map(|((mesh, name), sidecar)| (mesh.as_str(), name.as_str(), sidecar.address.as_str()))
+    }
+
+    /// Does what is due by `now`: health discovery, removal of Dataplanes whose sidecar is long gone, generation of
+    /// `MeshService`s where they lag.
+    pub fn tick(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
+            self.due.pop_first();
+            self.due_of.remove(&key);
+            self.act(at, &key);
+            self.reschedule(&key);
+        }
+        if !self.config.mesh_service_lag.is_zero() {
+            let stale: Vec<(String, Timestamp)> = self
+                .stale_services
+                .iter()
+                .filter(|(_, at)| **at <= now)
+                .map(|(mesh, at)| (mesh.clone(), *at))
+                .collect();
+            for (mesh, at) in stale {
+                self.refresh_services(&mesh, at);
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let services = self.stale_services.values().min().filter(|_| !self.config.mesh_service_lag.is_zero());
+        self.due.first().map(|(at, _)| *at).into_iter().chain(services.copied()).min()
+    }
+
+    /// The endpoints that clients of a service are routed to: the inbounds that take traffic, with the address that
+    /// other proxies use. A sidecar that died is still among them until its Dataplane goes.
+    pub fn routable(&self, mesh: &str, service: &str) -> Vec<(String, String, u16)> {
+        let mut endpoints = Vec::new();
+        for ((_, name), object) in self.store.list("Dataplane", Some(mesh)) {
+            let networking = &object.body["networking"];
+            let workload = super::body::label(&object.body, super::rules::WORKLOAD);
+            for inbound in inbounds(&object.body) {
+                let found = match tag(inbound, SERVICE_TAG) {
+                    "" => workload,
+                    service => service,
+                };
+                if found != service || !takes_traffic(inbound) {
+                    continue;
+                }
+                let address = [text(networking, "advertisedAddress"), text(inbound, "address")]
+                    .into_iter()
+                    .find(|address| !address.is_empty())
+                    .unwrap_or_else(|| text(networking, "address"));
+                let port = u16::try_from(number(inbound, "port")).unwrap_or_default();
+                endpoints.push((name.clone(), address.to_owned(), port));
+            }
+        }
+        endpoints
+    }
+
+    /// Adds a Dataplane that someone made by other means than the HTTP API under test. The same rules hold; the journal
+    /// does not list it.
+    ///
+    /// # Errors
+    /// The fields that break a rule, or what else is wrong, as the HTTP API would answer it.
+    pub fn insert_foreign(
+        &mut self,
+        mesh: &str,
+        name: &str,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        self.tick(now);
+        let Some(kind) = kinds::named("Dataplane") else { return Ok(()) };
+        let key = (mesh.to_owned(), name.to_owned());
+        self.put(now, kind, &key, body.to_string().as_bytes())
+            .map(drop)
+            .map_err(|problem| String::from_utf8_lossy(&problem.response().body).into_owned())
+    }
+
+    /// Keeps the clocks and the generated objects in step with what was written.
+    pub(super) fn after_write(&mut self, now: Timestamp, kind: &Kind, key: &Key) {
+        match kind.name {
+            "Dataplane" => {
+                // The insight of a proxy that is not connected goes with its Dataplane; its application stays.
+                let gone = self.store.get("Dataplane", key).is_none();
+                let sidecar = self.sidecars.get_mut(key).filter(|sidecar| sidecar.connected().is_none());
+                if let Some(sidecar) = sidecar.filter(|_| gone) {
+                    sidecar.connections.clear();
+                }
+                self.reschedule(key);
+                self.mark_stale(&key.0, now);
+            }
+            "Mesh" => self.mark_stale(&key.1, now),
+            "MeshService" => self.mark_stale(&key.0, now),
+            _ => {}
+        }
+    }
+
+    fn mark_stale(&mut self, mesh: &str, now: Timestamp) {
+        self.refresh_by(mesh, now.plus(self.config.mesh_service_lag));
+    }
+
+    /// Has the mesh's services refreshed at that time, or earlier where that was planned.
+    pub(super) fn refresh_by(&mut self, mesh: &str, at: Timestamp) {
+        match self.stale_services.get_mut(mesh) {
+            Some(planned) => *planned = at.min(*planned),
+            None => drop(self.stale_services.insert(mesh.to_owned(), at)),
+        }
+    }
+
+    fn reschedule(&mut self, key: &Key) {
+        let next = self.next_for(key);
+        let before = match next {
+            Some(next) => self.due_of.insert(key.clone(), next),
+            None => self.due_of.remove(key),
+        };
+        if let Some(before) = before {
+            self.due.remove(&(before, key.clone()));
+        }
+        if let Some(next) = next {
+            self.due.insert((next, key.clone()));
+        }
+    }
+
+    fn next_for(&self, key: &Key) -> Option<Timestamp> {
+        let object = self.store.get("Dataplane", key)?;
+        let sidecar = self.sidecars.get(key)?;
+        match sidecar.connected() {
+            Some(since) if self.config.hds_enabled => inbounds(&object.body)
+                .iter()
+                .filter_map(|inbound| report(object, sidecar, since, inbound))
+                .map(|(at, _)| at)
+                .min(),
+            Some(_) => None,
+            None => {
+                let gone = sidecar.connections.last()?.until?;
+                Some(gone.plus(self.config.dataplane_cleanup_age))
+            }
+        }
+    }
+
+    fn act(&mut self, at: Timestamp, key: &Key) {
+        let Some(kind) = kinds::named("Dataplane") else { return };
+        let (Some(object), Some(sidecar)) = (self.store.get("Dataplane", key), self.sidecars.get(key)) else {
+            return;
+        };
+        let Some(since) = sidecar.connected() else {
+            self.remove_object(at, kind, key);
+            return;
+        };
+        let mut spec = object.spec();
+        let reports: Vec<Option<bool>> = inbounds(&object.body)
+            .iter()
+            .map(|inbound| report(object, sidecar, since, inbound))
+            .map(|report| report.filter(|(due, _)| *due <= at).map(|(_, ready)| ready))
+            .collect();
+        let listed = spec
+            .get_mut("networking")
+            .and_then(|networking| networking.get_mut("inbound"))
+            .and_then(Value::as_array_mut);
+        for (inbound, report) in listed.into_iter().flatten().zip(reports) {
+            let (Some(ready), Some(inbound)) = (report, inbound.as_object_mut()) else { continue };
+            if ready {
+                inbound.remove("state");
+                inbound.insert("health".to_owned(), json!({"ready": true}));
+            } else {
+                inbound.insert("state".to_owned(), json!("NotReady"));
+                inbound.insert("health".to_owned(), json!({}));
+            }
+        }
+        let rewritten = object.rewritten(kind, key, at, spec);
+        self.put_object(at, kind, key, rewritten);
+    }
+}
+
+/// When health discovery changes an inbound, and whether to ready. It looks at the `state` alone: a drained inbound
+/// (`health: {}` and no state) is as ready to it as any other, and so is left alone while its application answers.
+fn report(
+    object: &Object,
+    sidecar: &Sidecar,
+    since: Timestamp,
+    inbound: &Value,
+) -> Option<(Timestamp, bool)> {
+    let port = workload_port(inbound);
+    let probed = inbounds(&object.body)
+        .iter()
+        .any(|other| other.get("serviceProbe").is_some() && workload_port(other) == port);
+    if !probed {
+        let due = since.plus(FIRST_REPORT).max(object.modified.plus(NEXT_REPORT));
+        return (state(inbound) == "NotReady").then_some((due, true));
+    }
+    let app = u16::try_from(port).ok().and_then(|port| sidecar.apps.get(&port));
+    let (up, changed) = app.copied().unwrap_or((false, since));
+    let seen = since.max(object.modified).max(changed);
+    match (state(inbound), up) {
+        ("NotReady", true) => Some((seen.plus(PROBE_UP), true)),
+        ("Ready", false) => Some((seen.plus(PROBE_DOWN), false)),
+        _ => None,
+    }
+}
