@@ -1,2 +1,4 @@
 //! All integration tests, in one binary: the SDK links once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod sandbox_aws;

@@ -45,7 +45,8 @@ impl AwsError {
 
     /// The way the service says that the caller may not do this.
     pub fn denied(service: &str, operation: &str) -> Self {
-        let code = if matches!(service, "iam" | "sts" | "sqs") { "AccessDenied" } else { "AccessDeniedException" };
+        let code =
+            if matches!(service, "iam" | "sts" | "sqs") { "AccessDenied" } else { "AccessDeniedException" };
         Self::new(code, format!("the caller is not allowed to call {service}:{operation}"))
     }
 }

@@ -12,10 +12,10 @@ mod wire;
 pub use cloud::{
     AssumeRole, AssumedRole, CloudTask, Cluster, CreateRole, CreateService, DefinitionRecord, DescribedTasks,
     ListTasks, Listed, MessageAttribute, Network, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages,
-    ReceivedMessage, RegisterTaskDefinition, Role, Rule, RunTask, SendMessage, SentMessage, Service, StopCode,
-    Target, TaskOverrides, UpdateService, pattern_matches,
+    ReceivedMessage, RegisterTaskDefinition, Role, Rule, RunTask, SendMessage, SentMessage, Service,
+    StopCode, Target, TaskOverrides, UpdateService, pattern_matches,
 };
 pub use cloud::{BatchFailure, Cloud, Failure};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
 pub use error::{AwsError, Outcome};
-//pub use wire::{AwsFault, AwsFaults, Front, NoFaults, serve};
+pub use wire::{AwsFault, AwsFaults, Front, NoFaults, serve};

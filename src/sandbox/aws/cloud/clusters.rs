@@ -118,7 +118,10 @@ impl Cloud {
         let name = self.cluster_name(cluster)?;
         let state = self.cluster_state(&name)?;
         if state.index.running + state.index.pending > 0 {
-            return Err(AwsError::new("ClusterContainsTasksException", format!("cluster {name} still has tasks")));
+            return Err(AwsError::new(
+                "ClusterContainsTasksException",
+                format!("cluster {name} still has tasks"),
+            ));
         }
         if self.services_of(&name).any(|service| service.status != "INACTIVE") {
             return Err(AwsError::new(
@@ -132,12 +135,17 @@ impl Cloud {
     }
 
     /// One page of the ARNs of all clusters.
-    pub fn list_clusters(&self, next_token: Option<&str>, max_results: usize) -> (Vec<String>, Option<String>) {
-        let items = self.clusters.values().map(|state| (state.cluster.name.as_str(), state.cluster.arn.clone()));
+    pub fn list_clusters(
+        &self,
+        next_token: Option<&str>,
+        max_results: usize,
+    ) -> (Vec<String>, Option<String>) {
+        let items =
+            self.clusters.values().map(|state| (state.cluster.name.as_str(), state.cluster.arn.clone()));
         page(items, next_token, max_results)
     }
 
-    /// The cluster as DescribeClusters shows it.
+    /// The cluster as `DescribeClusters` shows it.
     pub fn describe_cluster(&self, cluster: &str, with_tags: bool) -> Outcome<Value> {
         let name = self.cluster_name(cluster)?;
         let ClusterState { cluster, index } = self.cluster_state(&name)?;

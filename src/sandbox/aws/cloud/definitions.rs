@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::page;
-use crate::model::{Container, RoleArn, TaskDefinition, TaskDefinitionArn, Tags, Timestamp};
+use crate::model::{Container, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
 use crate::sandbox::aws::error::{client, invalid};
 use crate::sandbox::aws::{Cloud, Outcome};
 
-/// What RegisterTaskDefinition takes. Fields that decide nothing here are kept in `rest` and shown again.
+/// What `RegisterTaskDefinition` takes. Fields that decide nothing here are kept in `rest` and shown again.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RegisterTaskDefinition {
@@ -75,7 +75,7 @@ pub struct DefinitionRecord {
 }
 
 impl DefinitionRecord {
-    /// The revision as DescribeTaskDefinition shows it, without tags.
+    /// The revision as `DescribeTaskDefinition` shows it, without tags.
     pub fn to_api_json(&self) -> Value {
         let fargate = self.requires("FARGATE");
         let mut shown = self.rest.clone();
@@ -189,13 +189,16 @@ impl Cloud {
         if role.starts_with("arn:") {
             return role.to_owned();
         }
-        self.roles.get(role).map_or_else(|| self.global_arn("iam", &format!("role/{role}")), |r| r.arn.clone())
+        self.roles
+            .get(role)
+            .map_or_else(|| self.global_arn("iam", &format!("role/{role}")), |r| r.arn.clone())
     }
 
     /// The revision meant by a family (its newest active one), `family:revision` or an ARN.
     pub fn describe_task_definition(&self, definition: &str) -> Outcome<Arc<DefinitionRecord>> {
         let missing = || client(format!("there is no task definition {definition}"));
-        let named = definition.strip_prefix(self.arn("ecs", "task-definition/").as_str()).unwrap_or(definition);
+        let named =
+            definition.strip_prefix(self.arn("ecs", "task-definition/").as_str()).unwrap_or(definition);
         let (family, revision) = match named.rsplit_once(':') {
             Some((family, revision)) => (family, Some(revision.parse::<u64>().map_err(|_| missing())?)),
             None => (named, None),

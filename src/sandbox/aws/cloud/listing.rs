@@ -96,7 +96,9 @@ impl Cloud {
             Some("STOPPED") => DesiredStatus::Stopped,
             Some("PENDING") => return Ok(Listed::default()),
             Some(other) => {
-                return Err(invalid(format!("desiredStatus is {other:?}; RUNNING, PENDING and STOPPED are allowed")));
+                return Err(invalid(format!(
+                    "desiredStatus is {other:?}; RUNNING, PENDING and STOPPED are allowed"
+                )));
             }
         };
         let service = request.service_name.as_deref().map(super::services::service_name_of);
@@ -105,7 +107,8 @@ impl Cloud {
         {
             return Err(AwsError::new("ServiceNotFoundException", format!("there is no service {service}")));
         }
-        let after = request.next_token.as_deref().map(|token| self.arn_of_token(&cluster, token)).transpose()?;
+        let after =
+            request.next_token.as_deref().map(|token| self.arn_of_token(&cluster, token)).transpose()?;
 
         let index = &self.cluster_state(&cluster)?.index;
         let none = BTreeSet::new();
@@ -129,7 +132,8 @@ impl Cloud {
                 continue;
             }
             if listed.arns.len() == limit {
-                listed.next_token = listed.arns.last().and_then(|last| last.rsplit('/').next()).map(str::to_owned);
+                listed.next_token =
+                    listed.arns.last().and_then(|last| last.rsplit('/').next()).map(str::to_owned);
                 break;
             }
             listed.arns.push(arn.clone());
@@ -176,7 +180,11 @@ impl Cloud {
     }
 
     fn task_arn(&self, cluster: &str, task: &str) -> String {
-        if task.starts_with("arn:") { task.to_owned() } else { self.arn("ecs", &format!("task/{cluster}/{task}")) }
+        if task.starts_with("arn:") {
+            task.to_owned()
+        } else {
+            self.arn("ecs", &format!("task/{cluster}/{task}"))
+        }
     }
 
     /// A token is the id of the last task of the page before.

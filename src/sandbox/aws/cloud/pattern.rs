@@ -103,8 +103,8 @@ const OPERATORS: &[&str] =
 /// Reads a pattern and refuses one that EventBridge would refuse.
 pub(super) fn check(text: &str) -> Outcome<Value> {
     let refuse = |message: String| AwsError::new("InvalidEventPatternException", message);
-    let pattern: Value =
-        serde_json::from_str(text).map_err(|error| refuse(format!("the event pattern is not JSON: {error}")))?;
+    let pattern: Value = serde_json::from_str(text)
+        .map_err(|error| refuse(format!("the event pattern is not JSON: {error}")))?;
     if pattern.as_object().is_none_or(serde_json::Map::is_empty) {
         return Err(refuse("an event pattern is an object with at least one field".into()));
     }
@@ -117,7 +117,9 @@ fn check_fields(pattern: &Value, path: &str) -> Result<(), String> {
         let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
         match wanted {
             Value::Object(_) => check_fields(wanted, &path)?,
-            Value::Array(ways) if field == "$or" => ways.iter().try_for_each(|way| check_fields(way, &path))?,
+            Value::Array(ways) if field == "$or" => {
+                ways.iter().try_for_each(|way| check_fields(way, &path))?
+            }
             Value::Array(allowed) if allowed.is_empty() => return Err(format!("{path} allows nothing")),
             Value::Array(allowed) => {
                 for name in allowed.iter().filter_map(Value::as_object).flat_map(serde_json::Map::keys) {

@@ -139,7 +139,12 @@ impl Queue {
     }
 
     /// Hands out a message that was popped: it is in flight until `until`, or ready again where that is now.
-    pub(super) fn hand_out(&mut self, id: u64, until: Timestamp, now: Timestamp) -> Option<(Message, String)> {
+    pub(super) fn hand_out(
+        &mut self,
+        id: u64,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Option<(Message, String)> {
         let slot = self.slots.get_mut(&id)?;
         slot.message.receives += 1;
         slot.message.first_received_at.get_or_insert(now);

@@ -12,7 +12,7 @@ use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 /// How many messages of a queue are where. Exact, where AWS says approximate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Those that ReceiveMessage can hand out.
+    /// Those that `ReceiveMessage` can hand out.
     pub visible: usize,
     /// Those handed out and neither deleted nor visible again.
     pub in_flight: usize,
@@ -45,7 +45,8 @@ const NUMBERS: &[(&str, &str, u64, u64)] = &[
 ];
 
 /// Attributes that take a text, kept and shown again.
-const TEXTS: &[&str] = &["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "SqsManagedSseEnabled"];
+const TEXTS: &[&str] =
+    &["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "SqsManagedSseEnabled"];
 
 /// Attributes that can be read only.
 const READ_ONLY: &[&str] = &[
@@ -214,7 +215,7 @@ impl Cloud {
         Ok(self.queue_of(queue)?.tags.clone())
     }
 
-    /// How long ReceiveMessage waits in this queue when it does not say.
+    /// How long `ReceiveMessage` waits in this queue when it does not say.
     pub fn receive_wait(&self, queue: &str) -> Outcome<std::time::Duration> {
         Ok(self.queue_of(queue)?.seconds("ReceiveMessageWaitTimeSeconds"))
     }
@@ -254,7 +255,10 @@ fn check(attributes: &BTreeMap<String, String>) -> Outcome<()> {
             return Err(AwsError::new("InvalidAttributeValue", message));
         }
         if !settable(name) {
-            return Err(AwsError::new("InvalidAttributeName", format!("there is no attribute {name} to set")));
+            return Err(AwsError::new(
+                "InvalidAttributeName",
+                format!("there is no attribute {name} to set"),
+            ));
         }
         let json = matches!(name.as_str(), "Policy" | "RedrivePolicy" | "RedriveAllowPolicy");
         if json && !value.is_empty() && serde_json::from_str::<serde_json::Value>(value).is_err() {

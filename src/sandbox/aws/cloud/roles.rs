@@ -8,7 +8,7 @@ use super::page;
 use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 
-/// What CreateRole takes.
+/// What `CreateRole` takes.
 #[derive(Clone, Debug, Default)]
 pub struct CreateRole {
     /// Its name, unique within the account whatever the path.
@@ -42,7 +42,7 @@ pub struct Role {
     pub description: Option<String>,
     /// Seconds.
     pub max_session_duration: u32,
-    /// CreateRole.
+    /// `CreateRole`.
     pub created_at: Timestamp,
     /// Its tags.
     pub tags: Tags,
@@ -72,7 +72,9 @@ impl Cloud {
         let allowed = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b));
         if !allowed {
-            return Err(invalid(format!("{name:?} is no role name: letters, digits and +=,.@_-, at most 64")));
+            return Err(invalid(format!(
+                "{name:?} is no role name: letters, digits and +=,.@_-, at most 64"
+            )));
         }
         let path = if path.is_empty() { "/".to_owned() } else { path };
         if !path.starts_with('/') || !path.ends_with('/') {
@@ -146,7 +148,11 @@ impl Cloud {
         max_items: usize,
     ) -> Outcome<(Vec<(String, String)>, Option<String>)> {
         let tags = &self.get_role(name)?.tags;
-        Ok(page(tags.iter().map(|(key, value)| (key.as_str(), (key.clone(), value.clone()))), marker, max_items))
+        Ok(page(
+            tags.iter().map(|(key, value)| (key.as_str(), (key.clone(), value.clone()))),
+            marker,
+            max_items,
+        ))
     }
 
     /// Removes a role that has no inline policies; CloudTrail tells it.
@@ -196,7 +202,10 @@ fn check_tags(tags: &Tags) -> Outcome<()> {
             return Err(invalid(format!("tag {key:?}: a key has 1 to 128 characters, a value at most 256")));
         }
         if key.to_lowercase().starts_with("aws:") {
-            return Err(AwsError::new("InvalidInput", format!("tag {key:?}: keys that start with aws: are AWS's own")));
+            return Err(AwsError::new(
+                "InvalidInput",
+                format!("tag {key:?}: keys that start with aws: are AWS's own"),
+            ));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! EventBridge rules on the default bus, with queues as their targets, and PutEvents.
+//! EventBridge rules on the default bus, with queues as their targets, and `PutEvents`.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub struct Target {
     pub rest: serde_json::Map<String, Value>,
 }
 
-/// One event of PutEvents.
+/// One event of `PutEvents`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PutEvent {
@@ -72,7 +72,7 @@ pub struct PutEvent {
     pub event_bus_name: Option<String>,
 }
 
-/// What became of one event of PutEvents.
+/// What became of one event of `PutEvents`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PutEventOutcome {
@@ -104,7 +104,9 @@ impl Cloud {
         let allowed = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if !allowed {
-            return Err(validation(format!("{name:?} is no rule name: letters, digits, '.', '-', '_', at most 64")));
+            return Err(validation(format!(
+                "{name:?} is no rule name: letters, digits, '.', '-', '_', at most 64"
+            )));
         }
         let parsed = pattern::check(event_pattern)?;
         let arn = self.arn("events", &format!("rule/{name}"));
@@ -148,7 +150,9 @@ impl Cloud {
     pub fn put_targets(&mut self, name: &str, targets: Vec<Target>) -> Outcome<()> {
         for target in &targets {
             if target.rest.contains_key("InputPath") || target.rest.contains_key("InputTransformer") {
-                return Err(validation("the sandbox sends events whole: InputPath and InputTransformer are not served"));
+                return Err(validation(
+                    "the sandbox sends events whole: InputPath and InputTransformer are not served",
+                ));
             }
         }
         let rule = self.rule_mut(name)?;

@@ -36,7 +36,8 @@ impl Cloud {
                 deployment.failed += 1;
             }
         }
-        let leaving = task.desired_status == DesiredStatus::Stopped && task.last_status != LastStatus::Stopped;
+        let leaving =
+            task.desired_status == DesiredStatus::Stopped && task.last_status != LastStatus::Stopped;
         set(&mut service.leaving, &task.arn, leaving);
         self.plan_look(&key, now);
     }
@@ -139,7 +140,9 @@ fn moves(service: &Service) -> Moves {
     };
 
     let surplus = primary.live().saturating_sub(desired);
-    moves.stop.extend(primary.pending.iter().rev().chain(primary.running.iter().rev()).take(surplus).cloned());
+    moves
+        .stop
+        .extend(primary.pending.iter().rev().chain(primary.running.iter().rev()).take(surplus).cloned());
 
     let stopped_running = moves.stop.iter().filter(|task| primary.running.contains(*task)).count();
     let mut spare = (service.running_count() - stopped_running).saturating_sub(least);
@@ -196,7 +199,10 @@ mod tests {
         world.service("kv", 4);
         world.run_for_secs(5);
         world.definition("kv");
-        update(&mut world, UpdateService { task_definition: Some("kv:2".into()), ..UpdateService::default() });
+        update(
+            &mut world,
+            UpdateService { task_definition: Some("kv:2".into()), ..UpdateService::default() },
+        );
         for _ in 0..100 {
             world.run_for_millis(50);
             let (services, _) = world.cloud.describe_services("prod", &["kv"]).unwrap();

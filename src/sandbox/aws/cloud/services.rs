@@ -12,7 +12,7 @@ use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 
-/// What CreateService takes.
+/// What `CreateService` takes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CreateService {
@@ -54,7 +54,7 @@ impl CreateService {
     }
 }
 
-/// What UpdateService takes. What is absent stays.
+/// What `UpdateService` takes. What is absent stays.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UpdateService {
@@ -68,7 +68,7 @@ pub struct UpdateService {
     pub task_definition: Option<String>,
     /// Starts a deployment although nothing changed.
     pub force_new_deployment: bool,
-    /// As in CreateService.
+    /// As in `CreateService`.
     pub deployment_configuration: Option<Value>,
 }
 
@@ -141,7 +141,10 @@ impl Service {
 
     /// A limit of the deployment configuration in percent.
     pub(super) fn percent(&self, name: &str) -> usize {
-        self.deployment_configuration[name].as_u64().and_then(|value| usize::try_from(value).ok()).unwrap_or(100)
+        self.deployment_configuration[name]
+            .as_u64()
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(100)
     }
 
     pub(super) fn say(&mut self, now: Timestamp, message: String) {
@@ -149,7 +152,7 @@ impl Service {
         self.messages.truncate(20);
     }
 
-    /// The service as DescribeServices shows it.
+    /// The service as `DescribeServices` shows it.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
         let inactive = self.status == "INACTIVE";
@@ -265,7 +268,10 @@ impl Cloud {
     pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> Outcome<Service> {
         let key = self.service_key(&request.cluster, &request.service)?;
         if self.services[&key].status != "ACTIVE" {
-            return Err(AwsError::new("ServiceNotActiveException", format!("service {} is not active", key.1)));
+            return Err(AwsError::new(
+                "ServiceNotActiveException",
+                format!("service {} is not active", key.1),
+            ));
         }
         let current = self.services[&key].deployments[0].definition.clone();
         let wanted = match &request.task_definition {
@@ -291,7 +297,13 @@ impl Cloud {
     }
 
     /// Lets a service go: DRAINING while its tasks stop, then INACTIVE.
-    pub fn delete_service(&mut self, cluster: &str, service: &str, force: bool, now: Timestamp) -> Outcome<Service> {
+    pub fn delete_service(
+        &mut self,
+        cluster: &str,
+        service: &str,
+        force: bool,
+        now: Timestamp,
+    ) -> Outcome<Service> {
         let key = self.service_key(cluster, service)?;
         if let Some(service) = self.services.get_mut(&key) {
             if service.desired_count > 0 && !force {
@@ -334,7 +346,9 @@ impl Cloud {
             let name = service_name_of(service.as_ref());
             match self.services.get(&(cluster.clone(), name.to_owned())) {
                 Some(service) => found.push(service),
-                None => failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}")))),
+                None => {
+                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))))
+                }
             }
         }
         Ok((found, failures))

@@ -6,7 +6,7 @@ use super::roles::invalid;
 use crate::model::{RoleArn, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 
-/// What AssumeRole takes.
+/// What `AssumeRole` takes.
 #[derive(Clone, Debug, Default)]
 pub struct AssumeRole {
     /// The role's ARN.
@@ -45,9 +45,11 @@ pub(super) struct Session {
 impl Cloud {
     /// Credentials of a role. Its trust policy is not enforced.
     pub fn assume_role(&mut self, request: &AssumeRole, now: Timestamp) -> Outcome<AssumedRole> {
-        let denied = || AwsError::new("AccessDenied", format!("the caller may not assume {}", request.role_arn));
+        let denied =
+            || AwsError::new("AccessDenied", format!("the caller may not assume {}", request.role_arn));
         let named = RoleArn::parse(&request.role_arn).map_err(|error| invalid(error.to_string()))?;
-        let role = self.roles.get(named.name()).filter(|role| role.arn == request.role_arn).ok_or_else(denied)?;
+        let role =
+            self.roles.get(named.name()).filter(|role| role.arn == request.role_arn).ok_or_else(denied)?;
         let duration = request.duration_seconds.unwrap_or(3600);
         if duration < 900 || duration > role.max_session_duration {
             let most = role.max_session_duration;

@@ -16,13 +16,16 @@ enum Shape {
 }
 
 impl CloudTask {
-    /// The task as DescribeTasks and RunTask show it.
+    /// The task as DescribeTasks and `RunTask` show it.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let mut shown = self.shown(Shape::Api);
         shown.insert("healthStatus".into(), json!("UNKNOWN"));
         shown.insert("enableExecuteCommand".into(), json!(false));
         shown.insert("platformFamily".into(), json!("Linux"));
-        shown.insert("tags".into(), if with_tags { super::ecs_tags::tags_json(&self.tags) } else { json!([]) });
+        shown.insert(
+            "tags".into(),
+            if with_tags { super::ecs_tags::tags_json(&self.tags) } else { json!([]) },
+        );
         Value::Object(shown)
     }
 
@@ -44,7 +47,10 @@ impl CloudTask {
         put("attributes", json!([{"name": "ecs.cpu-architecture", "value": "x86_64"}]));
         put("availabilityZone", json!(self.availability_zone));
         put("clusterArn", json!(self.cluster_arn));
-        put("containers", self.definition.containers.iter().enumerate().map(|(i, c)| self.container(i, c)).collect());
+        put(
+            "containers",
+            self.definition.containers.iter().enumerate().map(|(i, c)| self.container(i, c)).collect(),
+        );
         for setting in ["cpu", "memory"] {
             let overridden = self.overrides.rest.get(setting).and_then(Value::as_str);
             put(setting, json!(overridden.or(self.definition.setting(setting))));

@@ -14,7 +14,7 @@ use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{Cloud, CloudTask, Outcome};
 
-/// What RunTask takes.
+/// What `RunTask` takes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RunTask {
@@ -112,7 +112,13 @@ impl Cloud {
     }
 
     /// Asks a task to stop. A running one drains; one that never ran goes at once; a stopped one stays as it is.
-    pub fn stop_task(&mut self, cluster: &str, task: &str, reason: &str, now: Timestamp) -> Outcome<Arc<CloudTask>> {
+    pub fn stop_task(
+        &mut self,
+        cluster: &str,
+        task: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Outcome<Arc<CloudTask>> {
         let cluster = self.cluster_name(cluster)?;
         let key = self
             .find_task(&cluster, task)
@@ -123,14 +129,22 @@ impl Cloud {
     }
 
     pub(super) fn birth(&mut self, birth: Birth, now: Timestamp) -> Arc<CloudTask> {
-        let Birth { cluster, definition, group, started_by, launch_type, overrides, network_configuration, tags } =
-            birth;
+        let Birth {
+            cluster,
+            definition,
+            group,
+            started_by,
+            launch_type,
+            overrides,
+            network_configuration,
+            tags,
+        } = birth;
         let id = self.hex(32);
         let arn: TaskKey = self.arn("ecs", &format!("task/{cluster}/{id}")).into();
         let network = (definition.network_mode == "awsvpc").then(|| {
-            let subnet = network_configuration.as_ref().and_then(|network| {
-                network["awsvpcConfiguration"]["subnets"][0].as_str().map(str::to_owned)
-            });
+            let subnet = network_configuration
+                .as_ref()
+                .and_then(|network| network["awsvpcConfiguration"]["subnets"][0].as_str().map(str::to_owned));
             Network {
                 attachment: self.uuid(),
                 interface: format!("eni-0{}", self.hex(16)),

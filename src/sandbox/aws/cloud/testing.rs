@@ -56,10 +56,8 @@ impl World {
     }
 
     pub(super) fn running(&self, service: &str) -> Vec<Arc<str>> {
-        let request = ListTasks {
-            service_name: Some(service.into()),
-            ..ListTasks::of("prod", DesiredStatus::Running)
-        };
+        let request =
+            ListTasks { service_name: Some(service.into()), ..ListTasks::of("prod", DesiredStatus::Running) };
         let listed = self.cloud.list_tasks(&request).unwrap().arns;
         listed.into_iter().filter(|arn| self.status(arn) == LastStatus::Running).collect()
     }

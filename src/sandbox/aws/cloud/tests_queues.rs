@@ -224,5 +224,8 @@ fn an_assumed_roles_credentials_stand_for_its_session_until_they_end() {
     assert_eq!(arn, "arn:aws:sts::111122223333:assumed-role/kv-task/task1");
     assert_eq!(id, format!("{}:task1", role.id));
     world.run_for_secs(900);
-    assert_eq!(world.cloud.caller_identity(&assumed.access_key_id, world.now).unwrap_err().code, "ExpiredToken");
+    assert_eq!(
+        world.cloud.caller_identity(&assumed.access_key_id, world.now).unwrap_err().code,
+        "ExpiredToken"
+    );
 }
