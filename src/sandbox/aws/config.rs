@@ -24,7 +24,7 @@ pub struct CloudConfig {
     pub delivery: Delivery,
     /// Request quotas; `None` never throttles.
     pub throttling: Option<Throttling>,
-    /// Lets PutEvents send events whose source starts with `aws.`, which AWS refuses.
+    /// Lets `PutEvents` send events whose source starts with `aws.`, which AWS refuses.
     pub accept_aws_sources: bool,
     /// How far back `…_as_of` can look.
     pub history: Duration,

@@ -145,7 +145,7 @@ impl Cloud {
         page(items, next_token, max_results)
     }
 
-    /// The cluster as DescribeClusters shows it.
+    /// The cluster as `DescribeClusters` shows it.
     pub fn describe_cluster(&self, cluster: &str, with_tags: bool) -> Outcome<Value> {
         let name = self.cluster_name(cluster)?;
         let ClusterState { cluster, index } = self.cluster_state(&name)?;

@@ -10,7 +10,7 @@ use crate::model::{Container, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, 
 use crate::sandbox::aws::error::{client, invalid};
 use crate::sandbox::aws::{Cloud, Outcome};
 
-/// What RegisterTaskDefinition takes. Fields that decide nothing here are kept in `rest` and shown again.
+/// What `RegisterTaskDefinition` takes. Fields that decide nothing here are kept in `rest` and shown again.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RegisterTaskDefinition {
@@ -75,7 +75,7 @@ pub struct DefinitionRecord {
 }
 
 impl DefinitionRecord {
-    /// The revision as DescribeTaskDefinition shows it, without tags.
+    /// The revision as `DescribeTaskDefinition` shows it, without tags.
     pub fn to_api_json(&self) -> Value {
         let fargate = self.requires("FARGATE");
         let mut shown = self.rest.clone();

@@ -20,7 +20,7 @@ pub(super) struct Event {
 
 impl Cloud {
     pub(super) fn emit_task_event(&mut self, task: &CloudTask, now: Timestamp) {
-        if self.rules.is_empty() {
+        if !self.is_anyone_listening() {
             return;
         }
         let event = Event {
@@ -35,7 +35,7 @@ impl Cloud {
 
     /// IAM's calls are told by CloudTrail, and in one Region only.
     pub(super) fn emit_iam_call(&mut self, name: &str, parameters: &Value, now: Timestamp) {
-        if self.rules.is_empty() {
+        if !self.is_anyone_listening() {
             return;
         }
         let account = self.config.account.clone();
@@ -72,6 +72,10 @@ impl Cloud {
             detail,
         };
         self.emit(event, now);
+    }
+
+    fn is_anyone_listening(&self) -> bool {
+        self.rules.values().any(|rule| rule.enabled && !rule.targets.is_empty())
     }
 
     fn iam_region(&self) -> &'static str {

@@ -19,6 +19,11 @@ pub(crate) fn from_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T
     Ok(pairs.into_iter().flatten().map(|pair| (pair.key, pair.value)).collect())
 }
 
+/// The same of a value; nothing is no tags.
+pub(crate) fn tags_from(value: &Value) -> Result<Tags, serde_json::Error> {
+    from_pairs(value)
+}
+
 pub(super) fn tags_json(tags: &Tags) -> Value {
     tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
 }

@@ -28,7 +28,7 @@ pub struct MessageAttribute {
     pub string_value: String,
 }
 
-/// What SendMessage takes.
+/// What `SendMessage` takes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct SendMessage {
@@ -47,7 +47,7 @@ impl SendMessage {
     }
 }
 
-/// What SendMessage answers.
+/// What `SendMessage` answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SentMessage {
     /// The message's id.
@@ -61,7 +61,7 @@ pub struct SentMessage {
     pub attributes_md5: Option<String>,
 }
 
-/// What ReceiveMessage takes; waiting is the caller's affair.
+/// What `ReceiveMessage` takes; waiting is the caller's affair.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveMessages {
     /// 1 to 10.
@@ -110,7 +110,7 @@ impl Cloud {
         };
         let sent = SentMessage {
             message_id: self.uuid(),
-            body_md5: hex(&Md5::digest(message_body.as_bytes())),
+            body_md5: md5_hex(message_body.as_bytes()),
             attributes_md5: attributes_md5(&message_attributes),
         };
         let message = Message {
@@ -286,7 +286,12 @@ fn add(hash: &mut Md5, text: &str) {
     hash.update(text);
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// MD5 in hex, the way SQS vouches for what it carries.
+pub(crate) fn md5_hex(bytes: &[u8]) -> String {
+    hex(&Md5::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.

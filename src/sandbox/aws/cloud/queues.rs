@@ -12,7 +12,7 @@ use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 /// How many messages of a queue are where. Exact, where AWS says approximate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Those that ReceiveMessage can hand out.
+    /// Those that `ReceiveMessage` can hand out.
     pub visible: usize,
     /// Those handed out and neither deleted nor visible again.
     pub in_flight: usize,
@@ -215,7 +215,7 @@ impl Cloud {
         Ok(self.queue_of(queue)?.tags.clone())
     }
 
-    /// How long ReceiveMessage waits in this queue when it does not say.
+    /// How long `ReceiveMessage` waits in this queue when it does not say.
     pub fn receive_wait(&self, queue: &str) -> Outcome<std::time::Duration> {
         Ok(self.queue_of(queue)?.seconds("ReceiveMessageWaitTimeSeconds"))
     }

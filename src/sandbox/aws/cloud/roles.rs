@@ -8,7 +8,7 @@ use super::page;
 use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 
-/// What CreateRole takes.
+/// What `CreateRole` takes.
 #[derive(Clone, Debug, Default)]
 pub struct CreateRole {
     /// Its name, unique within the account whatever the path.
@@ -42,7 +42,7 @@ pub struct Role {
     pub description: Option<String>,
     /// Seconds.
     pub max_session_duration: u32,
-    /// CreateRole.
+    /// `CreateRole`.
     pub created_at: Timestamp,
     /// Its tags.
     pub tags: Tags,

@@ -1,4 +1,4 @@
-//! EventBridge rules on the default bus, with queues as their targets, and PutEvents.
+//! EventBridge rules on the default bus, with queues as their targets, and `PutEvents`.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub struct Target {
     pub rest: serde_json::Map<String, Value>,
 }
 
-/// One event of PutEvents.
+/// One event of `PutEvents`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PutEvent {
@@ -72,7 +72,7 @@ pub struct PutEvent {
     pub event_bus_name: Option<String>,
 }
 
-/// What became of one event of PutEvents.
+/// What became of one event of `PutEvents`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PutEventOutcome {

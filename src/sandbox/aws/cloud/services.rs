@@ -12,7 +12,7 @@ use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 
-/// What CreateService takes.
+/// What `CreateService` takes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CreateService {
@@ -54,7 +54,7 @@ impl CreateService {
     }
 }
 
-/// What UpdateService takes. What is absent stays.
+/// What `UpdateService` takes. What is absent stays.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UpdateService {
@@ -68,7 +68,7 @@ pub struct UpdateService {
     pub task_definition: Option<String>,
     /// Starts a deployment although nothing changed.
     pub force_new_deployment: bool,
-    /// As in CreateService.
+    /// As in `CreateService`.
     pub deployment_configuration: Option<Value>,
 }
 
@@ -152,7 +152,7 @@ impl Service {
         self.messages.truncate(20);
     }
 
-    /// The service as DescribeServices shows it.
+    /// The service as `DescribeServices` shows it.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
         let inactive = self.status == "INACTIVE";

@@ -6,7 +6,7 @@ use super::roles::invalid;
 use crate::model::{RoleArn, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
 
-/// What AssumeRole takes.
+/// What `AssumeRole` takes.
 #[derive(Clone, Debug, Default)]
 pub struct AssumeRole {
     /// The role's ARN.

@@ -18,7 +18,7 @@ pub enum StopCode {
     TaskFailedToStart,
     /// An essential container ended by itself.
     EssentialContainerExited,
-    /// StopTask.
+    /// `StopTask`.
     UserInitiated,
     /// A deployment or a scale-in.
     ServiceSchedulerInitiated,
@@ -39,7 +39,7 @@ impl StopCode {
     }
 }
 
-/// What RunTask changes of the definition.
+/// What `RunTask` changes of the definition.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskOverrides {
@@ -84,9 +84,9 @@ pub struct CloudTask {
     pub last_status: LastStatus,
     /// What ECS wants it to become.
     pub desired_status: DesiredStatus,
-    /// `service:NAME`, `family:NAME` or what RunTask was given.
+    /// `service:NAME`, `family:NAME` or what `RunTask` was given.
     pub group: String,
-    /// `ecs-svc/…` for a service's task, or what RunTask was given.
+    /// `ecs-svc/…` for a service's task, or what `RunTask` was given.
     pub started_by: Option<String>,
     /// `FARGATE` or `EC2`.
     pub launch_type: String,
@@ -106,7 +106,7 @@ pub struct CloudTask {
     pub stopped_reason: Option<String>,
     /// The exit code of its containers, once they ended.
     pub exit_code: Option<i32>,
-    /// RunTask.
+    /// `RunTask`.
     pub created_at: Timestamp,
     /// Its last change of version.
     pub updated_at: Timestamp,

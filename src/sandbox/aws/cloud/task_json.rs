@@ -16,7 +16,7 @@ enum Shape {
 }
 
 impl CloudTask {
-    /// The task as DescribeTasks and RunTask show it.
+    /// The task as DescribeTasks and `RunTask` show it.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let mut shown = self.shown(Shape::Api);
         shown.insert("healthStatus".into(), json!("UNKNOWN"));

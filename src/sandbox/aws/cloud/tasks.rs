@@ -14,7 +14,7 @@ use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{Cloud, CloudTask, Outcome};
 
-/// What RunTask takes.
+/// What `RunTask` takes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RunTask {

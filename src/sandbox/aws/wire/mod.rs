@@ -1,1 +1,231 @@
-//! wire
+//! The wire protocols of AWS in front of a [`Cloud`]: one port for all services, as AWS_ENDPOINT_URL wants it.
+//!
+//! The lock is never held across an await. Waiting calls sleep until a message comes or their time is over; the
+//! world moves by itself at [`Cloud::next_deadline`], without polling.
+
+mod connection;
+mod ecs;
+mod events;
+mod faults;
+mod iam;
+mod request;
+mod response;
+mod sqs;
+mod sts;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::connection::{CuttableListener, Scissors};
+use self::request::Request;
+use super::{AwsError, Cloud, Outcome};
+use crate::model::Timestamp;
+
+pub use self::faults::{AwsFault, AwsFaults, NoFaults};
+
+/// A [`Cloud`] with a clock, shared between the endpoint and those who play with its world.
+#[derive(Clone)]
+pub struct Front {
+    cloud: Arc<Mutex<Cloud>>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    faults: Arc<dyn AwsFaults>,
+    /// A message became visible.
+    arrivals: Arc<Notify>,
+    /// The next deadline may have moved.
+    rescheduled: Arc<Notify>,
+}
+
+impl Front {
+    /// Puts a clock and faults to an account.
+    pub fn new(
+        cloud: Arc<Mutex<Cloud>>,
+        faults: Arc<dyn AwsFaults>,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            cloud,
+            clock: Arc::new(clock),
+            faults,
+            arrivals: Arc::new(Notify::new()),
+            rescheduled: Arc::new(Notify::new()),
+        }
+    }
+
+    /// Brings the account up to now and does something with it. Waiting receives and the endpoint's own timer
+    /// learn of what changed; whoever changes the account otherwise leaves them asleep.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Cloud, Timestamp) -> R) -> R {
+        let mut cloud = self.cloud.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = (self.clock)();
+        let before = cloud.next_deadline();
+        cloud.step(now);
+        let result = act(&mut cloud, now);
+        if cloud.take_message_came() {
+            self.arrivals.notify_waiters();
+        }
+        if cloud.next_deadline() != before {
+            self.rescheduled.notify_one();
+        }
+        result
+    }
+
+    /// How often each `service.Operation` was called.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.with(|cloud, _| cloud.calls())
+    }
+
+    /// Lets happen what is due, when it is due.
+    async fn run(&self) {
+        loop {
+            let (deadline, now) = self.with(|cloud, now| (cloud.next_deadline(), now));
+            match deadline {
+                Some(deadline) => {
+                    let pause = now.age_at(deadline);
+                    tokio::select! {
+                        biased;
+                        () = self.rescheduled.notified() => {}
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+                None => self.rescheduled.notified().await,
+            }
+        }
+    }
+}
+
+/// Serves all services on one port until `shutdown`. Calls in flight end first; waiting ones are answered at once.
+pub async fn serve(
+    listener: TcpListener,
+    front: Front,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let stopping = CancellationToken::new();
+    let state = Endpoint { front: front.clone(), stopping: stopping.clone() };
+    let service =
+        Router::new().fallback(answer).with_state(state).into_make_service_with_connect_info::<Scissors>();
+    let served = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(async move {
+        shutdown.await;
+        stopping.cancel();
+    });
+    tokio::select! {
+        biased;
+        result = served => result,
+        () = front.run() => Ok(()),
+    }
+}
+
+#[derive(Clone)]
+struct Endpoint {
+    front: Front,
+    stopping: CancellationToken,
+}
+
+async fn answer(
+    State(endpoint): State<Endpoint>,
+    ConnectInfo(connection): ConnectInfo<Scissors>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request = match Request::read(&uri, &headers, &body) {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let (service, operation) = (request.service, request.operation.as_str());
+    let admitted = endpoint.front.with(|cloud, now| cloud.admit(service, operation, now));
+    let fault = endpoint.front.faults.decide(service, operation);
+    let outcome = match fault {
+        AwsFault::Drop => return cut(&connection),
+        AwsFault::Throttle => Err(AwsError::throttled(service)),
+        AwsFault::InternalError => Err(AwsError::internal(service)),
+        AwsFault::AccessDenied => Err(AwsError::denied(service, operation)),
+        _ => match admitted {
+            Ok(()) => {
+                if let AwsFault::Delay(by) = fault {
+                    tokio::time::sleep(by).await;
+                }
+                endpoint.perform(&request).await
+            }
+            Err(error) => Err(error),
+        },
+    };
+    let outcome = match fault {
+        AwsFault::DropAfterEffect => return cut(&connection),
+        AwsFault::ErrorAfterEffect => outcome.and(Err(AwsError::internal(service))),
+        AwsFault::EmptyList => outcome.map(without_items),
+        _ => outcome,
+    };
+    response::of(&request, outcome)
+}
+
+impl Endpoint {
+    async fn perform(&self, request: &Request) -> Outcome<Value> {
+        if request.service == "sqs" && request.operation == "ReceiveMessage" {
+            return self.receive(request).await;
+        }
+        self.front.with(|cloud, now| match request.service {
+            "ecs" => ecs::perform(cloud, request, now),
+            "sqs" => sqs::perform(cloud, request, now),
+            "events" => events::perform(cloud, request, now),
+            "iam" => iam::perform(cloud, request, now),
+            _ => sts::perform(cloud, request, now),
+        })
+    }
+
+    /// Waits for a message as long as the call, or else its queue, asks for.
+    async fn receive(&self, request: &Request) -> Outcome<Value> {
+        let call = sqs::Receive::read(request)?;
+        let wait = match call.wait()? {
+            Some(wait) => wait,
+            None => self.front.with(|cloud, _| cloud.receive_wait(call.queue()))?,
+        };
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            // Listen before looking, so that nothing comes unheard in between.
+            let arrival = self.front.arrivals.notified();
+            tokio::pin!(arrival);
+            arrival.as_mut().enable();
+            let messages = self.front.with(|cloud, now| call.perform(cloud, now))?;
+            if messages.is_some() || wait == Duration::ZERO || tokio::time::Instant::now() >= until {
+                return Ok(messages.unwrap_or_else(|| Value::Object(serde_json::Map::new())));
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return Ok(Value::Object(serde_json::Map::new())),
+                () = arrival => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+}
+
+/// The response is never sent: the connection ends at its first byte.
+fn cut(connection: &Scissors) -> Response {
+    connection.cut();
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+fn without_items(mut answer: Value) -> Value {
+    if let Some(fields) = answer.as_object_mut() {
+        fields.retain(|name, _| !matches!(name.as_str(), "nextToken" | "NextToken" | "Marker"));
+        for (name, value) in fields.iter_mut() {
+            match value {
+                Value::Array(items) => items.clear(),
+                Value::Bool(truncated) if name == "IsTruncated" => *truncated = false,
+                _ => {}
+            }
+        }
+    }
+    answer
+}

@@ -1,0 +1,42 @@
+//! What goes wrong between a caller and the sandbox.
+
+use std::time::Duration;
+
+/// What happens to one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AwsFault {
+    /// Nothing.
+    None,
+    /// It is refused as too fast, without effect.
+    Throttle,
+    /// The service fails, without effect.
+    InternalError,
+    /// It takes effect, and the caller hears that the service failed.
+    ErrorAfterEffect,
+    /// It takes effect, and the caller hears nothing: the connection is cut.
+    DropAfterEffect,
+    /// The connection is cut, without effect.
+    Drop,
+    /// It takes effect this much later.
+    Delay(Duration),
+    /// It is refused as not allowed, without effect.
+    AccessDenied,
+    /// It takes effect, and every list in its answer is empty and said to be complete.
+    EmptyList,
+}
+
+/// Chooses what goes wrong.
+pub trait AwsFaults: Send + Sync {
+    /// Asked once for each call, by service (`ecs`, `sqs`, `events`, `iam`, `sts`) and operation (`ListTasks`).
+    fn decide(&self, service: &str, operation: &str) -> AwsFault;
+}
+
+/// Nothing goes wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFaults;
+
+impl AwsFaults for NoFaults {
+    fn decide(&self, _: &str, _: &str) -> AwsFault {
+        AwsFault::None
+    }
+}

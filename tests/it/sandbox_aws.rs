@@ -1,0 +1,482 @@
+//! The sandbox's AWS, driven over HTTP by the AWS SDK for Rust and, where there is one, by boto3.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ecs::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_ecs::error::ProvideErrorMetadata;
+use aws_sdk_ecs::types::{
+    AwsVpcConfiguration, ContainerDefinition, DesiredStatus, NetworkConfiguration, NetworkMode, Tag,
+    TaskField,
+};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use ecs_mesh_operator::model::{Tags, Timestamp};
+use ecs_mesh_operator::sandbox::aws::{
+    AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, Front, NoFaults, RegisterTaskDefinition, RunTask,
+    SendMessage, Target, Throttling, serve,
+};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A running endpoint whose clock moves only when told.
+struct Sandbox {
+    front: Front,
+    clock: Arc<AtomicI64>,
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+/// Faults by `service.Operation`, one a call, first come first served.
+#[derive(Default)]
+struct Script(Mutex<BTreeMap<String, VecDeque<AwsFault>>>);
+
+impl Script {
+    fn add(&self, call: &str, fault: AwsFault) {
+        self.0.lock().unwrap().entry(call.to_owned()).or_default().push_back(fault);
+    }
+}
+
+impl AwsFaults for Script {
+    fn decide(&self, service: &str, operation: &str) -> AwsFault {
+        let mut faults = self.0.lock().unwrap();
+        faults
+            .get_mut(&format!("{service}.{operation}"))
+            .and_then(VecDeque::pop_front)
+            .unwrap_or(AwsFault::None)
+    }
+}
+
+impl Sandbox {
+    async fn start() -> Self {
+        Self::with(CloudConfig::default(), Arc::new(NoFaults)).await
+    }
+
+    async fn with(config: CloudConfig, faults: Arc<dyn AwsFaults>) -> Self {
+        let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+        let read = clock.clone();
+        let cloud = Cloud::new(config, Timestamp(clock.load(Ordering::SeqCst)));
+        let front =
+            Front::new(Arc::new(Mutex::new(cloud)), faults, move || Timestamp(read.load(Ordering::SeqCst)));
+        Self::serve(front, clock).await
+    }
+
+    async fn serve(front: Front, clock: Arc<AtomicI64>) -> Self {
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(serve(listener, front.clone(), async move {
+            let _ = stopped.await;
+        }));
+        Self { front, clock, address, stop: Some(stop), served }
+    }
+
+    fn advance(&self, by: Duration) {
+        self.clock.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.front.with(|_, _| ());
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn sdk(&self) -> SdkConfig {
+        sdk(&self.url())
+    }
+
+    fn ecs(&self) -> aws_sdk_ecs::Client {
+        aws_sdk_ecs::Client::new(&self.sdk())
+    }
+
+    fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.sdk())
+    }
+
+    fn iam(&self) -> aws_sdk_iam::Client {
+        aws_sdk_iam::Client::new(&self.sdk())
+    }
+
+    /// The cluster `prod`, the definition `kv`, and a queue that gets every event.
+    fn furnish(&self) {
+        self.front.with(|cloud, now| {
+            cloud.create_cluster("prod", Tags::new()).unwrap();
+            let kv = RegisterTaskDefinition::fargate("kv", Some("kv-task"), 8080);
+            cloud.register_task_definition(kv, now).unwrap();
+            cloud.create_queue("events", BTreeMap::new(), Tags::new(), now).unwrap();
+            cloud.put_rule("all", r#"{"source": [{"prefix": "aws."}]}"#, true, None).unwrap();
+            let arn = cloud.queue_arn("events").unwrap();
+            let target = Target { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
+            cloud.put_targets("all", vec![target]).unwrap();
+        });
+    }
+
+    async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+/// What every SDK client of the sandbox is made from: one TLS stack, fast retries.
+pub(crate) fn sdk(url: &str) -> SdkConfig {
+    let http =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .endpoint_url(url)
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "AKIDTEST", "secret", None, None, "test",
+        )))
+        .http_client(http)
+        .retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
+        .build()
+}
+
+fn awsvpc() -> NetworkConfiguration {
+    let inner = AwsVpcConfiguration::builder().subnets("subnet-1").build().unwrap();
+    NetworkConfiguration::builder().awsvpc_configuration(inner).build()
+}
+
+#[tokio::test]
+async fn the_sdk_starts_lists_describes_and_stops_tasks() {
+    let sandbox = Sandbox::start().await;
+    let ecs = sandbox.ecs();
+    ecs.create_cluster().cluster_name("prod").send().await.unwrap();
+    let definition = ecs
+        .register_task_definition()
+        .family("kv")
+        .network_mode(NetworkMode::Awsvpc)
+        .task_role_arn("arn:aws:iam::111122223333:role/kv-task")
+        .container_definitions(ContainerDefinition::builder().name("app").image("kv:1").memory(128).build())
+        .send()
+        .await
+        .unwrap()
+        .task_definition
+        .unwrap();
+    let request =
+        ecs.run_task().cluster("prod").task_definition("kv").count(3).network_configuration(awsvpc());
+    let started = request.tags(Tag::builder().key("team").value("kv").build()).send().await.unwrap();
+    assert_eq!(started.tasks().len(), 3);
+    sandbox.advance(Duration::from_secs(5));
+
+    let mut pages = ecs.list_tasks().cluster("prod").max_results(2).into_paginator().send();
+    let mut listed = Vec::new();
+    while let Some(page) = pages.next().await {
+        listed.extend(page.unwrap().task_arns.unwrap());
+    }
+    assert_eq!(listed.len(), 3);
+
+    let described = ecs
+        .describe_tasks()
+        .cluster("prod")
+        .set_tasks(Some(listed.clone()))
+        .tasks("0123456789abcdef0123456789abcdef")
+        .include(TaskField::Tags)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(described.failures()[0].reason(), Some("MISSING"));
+    let task = &described.tasks()[0];
+    assert_eq!((task.last_status(), task.version()), (Some("RUNNING"), 5));
+    assert_eq!(task.tags()[0].key(), Some("team"));
+    assert_eq!(task.task_definition_arn(), definition.task_definition_arn());
+    assert_eq!(task.attachments()[0].r#type(), Some("ElasticNetworkInterface"));
+    let address = task.containers()[0].network_interfaces()[0].private_ipv4_address();
+    assert!(address.unwrap().starts_with("10.0.0."), "{address:?}");
+    // The SDK reads the fraction of epoch seconds as a float and cuts it off.
+    let took = task.started_at().unwrap().as_secs_f64() - task.created_at().unwrap().as_secs_f64();
+    assert!((took - 0.6).abs() < 0.001, "{took}");
+
+    ecs.stop_task().cluster("prod").task(&listed[0]).reason("enough").send().await.unwrap();
+    let stopped =
+        ecs.list_tasks().cluster("prod").desired_status(DesiredStatus::Stopped).send().await.unwrap();
+    assert_eq!(stopped.task_arns(), &listed[..1]);
+    sandbox.advance(Duration::from_secs(5));
+    let described = ecs.describe_tasks().cluster("prod").tasks(&listed[0]).send().await.unwrap();
+    let task = &described.tasks()[0];
+    assert_eq!(task.last_status(), Some("STOPPED"));
+    assert_eq!(task.stop_code().unwrap().as_str(), "UserInitiated");
+    assert_eq!(task.stopped_reason(), Some("enough"));
+    assert_eq!(sandbox.front.calls()["ecs.ListTasks"], 3);
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn the_sdk_knows_the_errors_by_their_types() {
+    let sandbox = Sandbox::start().await;
+    sandbox.furnish();
+    let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
+    let error = ecs.list_tasks().cluster("none").send().await.unwrap_err().into_service_error();
+    assert!(error.is_cluster_not_found_exception(), "{error:?}");
+    assert!(error.message().unwrap().contains("none"));
+    let error = ecs.describe_task_definition().task_definition("none").send().await.unwrap_err();
+    assert!(error.into_service_error().is_client_exception());
+    let many = Some(vec!["x".to_owned(); 101]);
+    let error = ecs.describe_tasks().cluster("prod").set_tasks(many).send().await.unwrap_err();
+    assert!(error.into_service_error().is_invalid_parameter_exception());
+    let error = sqs.get_queue_url().queue_name("none").send().await.unwrap_err().into_service_error();
+    assert!(error.is_queue_does_not_exist(), "{error:?}");
+    let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
+    let error = sqs.delete_message().queue_url(&url).receipt_handle("x").send().await.unwrap_err();
+    assert!(error.into_service_error().is_receipt_handle_is_invalid());
+    let entry = || DeleteMessageBatchRequestEntry::builder().id("a").receipt_handle("x").build().unwrap();
+    let twice = sqs.delete_message_batch().queue_url(&url).entries(entry()).entries(entry());
+    let error = twice.send().await.unwrap_err().into_service_error();
+    assert!(error.is_batch_entry_ids_not_distinct(), "{error:?}");
+    let error = iam.get_role().role_name("none").send().await.unwrap_err().into_service_error();
+    assert!(error.is_no_such_entity_exception(), "{error:?}");
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_tasks_events_come_out_of_the_queue_and_are_deleted_in_batches() {
+    let sandbox = Sandbox::start().await;
+    sandbox.furnish();
+    sandbox.front.with(|cloud, now| cloud.run_task(RunTask::awsvpc("prod", "kv"), now).unwrap());
+    sandbox.advance(Duration::from_secs(5));
+    let sqs = sandbox.sqs();
+    let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
+    let received = sqs
+        .receive_message()
+        .queue_url(&url)
+        .max_number_of_messages(10)
+        .message_system_attribute_names(MessageSystemAttributeName::All)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(received.messages().len(), 5);
+    let message = &received.messages()[0];
+    let event: serde_json::Value = serde_json::from_str(message.body().unwrap()).unwrap();
+    assert_eq!(event["detail-type"], "ECS Task State Change");
+    let system = message.attributes().unwrap();
+    assert_eq!(system[&MessageSystemAttributeName::ApproximateReceiveCount], "1");
+    assert!(system.contains_key(&MessageSystemAttributeName::SentTimestamp));
+    let entries = received.messages().iter().enumerate().map(|(index, message)| {
+        DeleteMessageBatchRequestEntry::builder()
+            .id(index.to_string())
+            .receipt_handle(message.receipt_handle().unwrap())
+            .build()
+            .unwrap()
+    });
+    let deleted =
+        sqs.delete_message_batch().queue_url(&url).set_entries(Some(entries.collect())).send().await.unwrap();
+    assert_eq!((deleted.successful().len(), deleted.failed().len()), (5, 0));
+    let attributes = sqs
+        .get_queue_attributes()
+        .queue_url(&url)
+        .attribute_names(QueueAttributeName::All)
+        .send()
+        .await
+        .unwrap();
+    let attributes = attributes.attributes.unwrap();
+    assert_eq!(attributes[&QueueAttributeName::ApproximateNumberOfMessages], "0");
+    assert_eq!(attributes[&QueueAttributeName::ApproximateNumberOfMessagesNotVisible], "0");
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_waiting_receive_gets_a_message_that_comes_later() {
+    let sandbox = Sandbox::start().await;
+    sandbox.furnish();
+    let sqs = sandbox.sqs();
+    let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
+    let waiting = tokio::spawn(sqs.receive_message().queue_url(&url).wait_time_seconds(20).send());
+    calls(&sandbox, "sqs.ReceiveMessage", 1).await;
+    sandbox.front.with(|cloud, now| cloud.send_message("events", SendMessage::of("hello"), now).unwrap());
+    let received = waiting.await.unwrap().unwrap();
+    assert_eq!(received.messages()[0].body(), Some("hello"));
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_a_waiting_receive() {
+    let sandbox = Sandbox::start().await;
+    sandbox.furnish();
+    let sqs = sandbox.sqs();
+    let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
+    let waiting = tokio::spawn(sqs.receive_message().queue_url(&url).wait_time_seconds(20).send());
+    calls(&sandbox, "sqs.ReceiveMessage", 1).await;
+    sandbox.stop().await;
+    assert!(waiting.await.unwrap().unwrap().messages().is_empty());
+}
+
+/// Until an operation was called that often.
+async fn calls(sandbox: &Sandbox, call: &str, count: u64) {
+    while sandbox.front.calls().get(call).copied().unwrap_or(0) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn role_tags_are_with_get_role_and_list_role_tags_but_not_with_list_roles() {
+    let sandbox = Sandbox::start().await;
+    let iam = sandbox.iam();
+    for index in 0..3 {
+        sandbox.front.with(|cloud, now| {
+            let tags = Tags::from([("mesh".to_owned(), "<a> & b".to_owned())]);
+            let role =
+                CreateRole { path: "/team/".into(), ..CreateRole::for_tasks(&format!("r{index}"), tags) };
+            cloud.create_role(role, now).unwrap();
+        });
+    }
+    let tag = aws_sdk_iam::types::Tag::builder().key("team").value("kv").build().unwrap();
+    iam.tag_role().role_name("r1").tags(tag).send().await.unwrap();
+    iam.untag_role().role_name("r2").tag_keys("mesh").send().await.unwrap();
+    let role = iam.get_role().role_name("r1").send().await.unwrap().role.unwrap();
+    let tags: Vec<_> = role.tags().iter().map(|tag| (tag.key(), tag.value())).collect();
+    assert_eq!(tags, [("mesh", "<a> & b"), ("team", "kv")]);
+    assert_eq!(role.arn(), "arn:aws:iam::111122223333:role/team/r1");
+    assert!(iam.list_role_tags().role_name("r2").send().await.unwrap().tags().is_empty());
+    let mut pages = iam.list_roles().path_prefix("/team/").max_items(2).into_paginator().send();
+    let mut names = Vec::new();
+    while let Some(page) = pages.next().await {
+        for role in page.unwrap().roles {
+            assert!(role.tags().is_empty());
+            names.push(role.role_name);
+        }
+    }
+    assert_eq!(names, ["r0", "r1", "r2"]);
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn the_sdk_retries_a_throttled_a_failed_and_a_dropped_call() {
+    let script = Arc::new(Script::default());
+    let sandbox = Sandbox::with(CloudConfig::default(), script.clone()).await;
+    sandbox.furnish();
+    let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
+    for fault in [AwsFault::Throttle, AwsFault::InternalError, AwsFault::Drop] {
+        for call in ["ecs.ListClusters", "sqs.ListQueues", "iam.ListRoles"] {
+            script.add(call, fault);
+        }
+        assert_eq!(ecs.list_clusters().send().await.unwrap().cluster_arns().len(), 1, "{fault:?}");
+        assert_eq!(sqs.list_queues().send().await.unwrap().queue_urls().len(), 1, "{fault:?}");
+        assert!(iam.list_roles().send().await.is_ok(), "{fault:?}");
+    }
+    for call in ["ecs.ListClusters", "sqs.ListQueues", "iam.ListRoles"] {
+        assert_eq!(sandbox.front.calls()[call], 6, "{call}");
+    }
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn faults_after_the_effect_hide_an_effect_that_is_there() {
+    let script = Arc::new(Script::default());
+    let sandbox = Sandbox::with(CloudConfig::default(), script.clone()).await;
+    let once = sandbox.sdk().into_builder().retry_config(RetryConfig::disabled()).build();
+    let ecs = aws_sdk_ecs::Client::new(&once);
+    for (name, fault) in [("a", AwsFault::ErrorAfterEffect), ("b", AwsFault::DropAfterEffect)] {
+        script.add("ecs.CreateCluster", fault);
+        assert!(ecs.create_cluster().cluster_name(name).send().await.is_err(), "{fault:?}");
+    }
+    assert_eq!(ecs.list_clusters().send().await.unwrap().cluster_arns().len(), 2);
+    script.add("ecs.ListClusters", AwsFault::EmptyList);
+    assert!(ecs.list_clusters().send().await.unwrap().cluster_arns().is_empty());
+    script.add("ecs.ListClusters", AwsFault::AccessDenied);
+    let error = ecs.list_clusters().send().await.unwrap_err();
+    assert_eq!(error.code(), Some("AccessDeniedException"));
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn quotas_refuse_what_comes_too_fast() {
+    let config = CloudConfig { throttling: Some(Throttling::published()), ..CloudConfig::default() };
+    let sandbox = Sandbox::with(config, Arc::new(NoFaults)).await;
+    sandbox.furnish();
+    let once = sandbox.sdk().into_builder().retry_config(RetryConfig::disabled()).build();
+    let ecs = aws_sdk_ecs::Client::new(&once);
+    for _ in 0..100 {
+        ecs.list_tasks().cluster("prod").send().await.unwrap();
+    }
+    let error = ecs.list_tasks().cluster("prod").send().await.unwrap_err();
+    assert_eq!(error.code(), Some("ThrottlingException"));
+    sandbox.advance(Duration::from_millis(50));
+    ecs.list_tasks().cluster("prod").send().await.unwrap();
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_signed_or_not_served_is_refused_as_aws_would() {
+    let sandbox = Sandbox::start().await;
+    let http = reqwest::Client::new();
+    let signed = "AWS4-HMAC-SHA256 Credential=AKID/20270101/eu-west-1/ecs/aws4_request, Signature=0";
+    let ask = |target: &'static str, authorization: Option<&'static str>, body: &'static str| {
+        let mut request = http.post(sandbox.url()).body(body);
+        if !target.is_empty() {
+            request = request.header("x-amz-target", target);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        answer(request)
+    };
+    const LIST: &str = "AmazonEC2ContainerServiceV20141113.ListClusters";
+    const GET_ROLE: &str = "Action=GetRole&Version=2010-05-08&RoleName=r";
+    for (target, authorization, body, status, said) in [
+        (LIST, None, "{}", 400, "MissingAuthenticationTokenException"),
+        ("", None, GET_ROLE, 403, "<Code>MissingAuthenticationToken</Code>"),
+        ("", Some(signed), GET_ROLE, 404, "<Code>NoSuchEntity</Code>"),
+        ("AmazonEC2ContainerServiceV20141113.Fly", Some(signed), "{}", 400, "UnknownOperationException"),
+        ("Lambda.Invoke", Some(signed), "{}", 400, "UnknownOperationException"),
+        (LIST, Some(signed), "[", 400, "SerializationException"),
+        ("", Some(signed), "", 400, "InvalidAction"),
+        ("", Some(signed), "Action=Fly&Version=2010-05-08&RoleName=r", 400, "InvalidAction"),
+        (LIST, Some(signed), "{}", 200, "clusterArns"),
+    ] {
+        let (found, text) = ask(target, authorization, body).await;
+        assert_eq!(found, status, "{target} {body}: {text}");
+        assert!(text.contains(said), "{target} {body}: {text}");
+    }
+    sandbox.stop().await;
+}
+
+fn answer(request: reqwest::RequestBuilder) -> impl Future<Output = (u16, String)> {
+    async move {
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+}
+
+/// Set `SANDBOX_TEST_PYTHON` to a Python that has boto3.
+#[tokio::test(flavor = "multi_thread")]
+async fn boto3_walks_all_services() {
+    let Some(python) = std::env::var_os("SANDBOX_TEST_PYTHON") else {
+        println!("skipped: SANDBOX_TEST_PYTHON does not name a Python with boto3");
+        return;
+    };
+    let clock = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Timestamp(i64::try_from(since.as_millis()).unwrap())
+    };
+    let cloud = Cloud::new(CloudConfig::default(), clock());
+    let front = Front::new(Arc::new(Mutex::new(cloud)), Arc::new(NoFaults), clock);
+    let sandbox = Sandbox::serve(front, Arc::default()).await;
+    let url = sandbox.url();
+    let output = tokio::task::spawn_blocking(move || {
+        Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/boto3_sandbox.py"))
+            .env("AWS_ENDPOINT_URL", url)
+            .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_DEFAULT_REGION", "eu-west-1")
+            .output()
+            .unwrap()
+    })
+    .await
+    .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(output.status.success(), "{out}\n{err}");
+    sandbox.stop().await;
+}
