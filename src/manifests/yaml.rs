@@ -12,6 +12,8 @@ use super::finding::quoted;
 
 /// Most values in one document, after aliases are replaced by what they stand for.
 const MAX_NODES: usize = 100_000;
+/// Most of what aliases may add to a document.
+const MAX_FROM_ALIASES: usize = 10_000;
 /// Deepest nesting of lists and mappings.
 const MAX_DEPTH: usize = 64;
 
@@ -197,6 +199,9 @@ fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<Flaw>) -> Result<N
             max_nodes: MAX_NODES,
             max_depth: MAX_DEPTH,
         },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: MAX_FROM_ALIASES,
+        },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         strict_booleans: true,
@@ -224,7 +229,7 @@ fn in_words(error: &serde_saphyr::Error) -> String {
         | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
         | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. } => {
             format!(
-                "too large: at most {MAX_NODES} values and {MAX_DEPTH} levels in a document, aliases counted in full"
+                "too large: at most {MAX_NODES} values, {MAX_FROM_ALIASES} of them from aliases, and {MAX_DEPTH} levels in a document"
             )
         }
         serde_saphyr::Error::MultipleDocuments { .. } => {
