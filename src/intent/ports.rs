@@ -48,7 +48,8 @@ pub(super) fn outbounds(
         claims.iter().filter(|claim| !claim.disputed).map(|claim| claim.outbound.clone()).collect();
     undisputed
         .sort_by(|a, b| (a.listen, &a.service, a.target_port).cmp(&(b.listen, &b.service, b.target_port)));
-    if warnings.len() == before {
+    // What an invalid document would have asked for is not known, so nothing that is registered may go for its silence.
+    if warnings.len() == before && set.complete {
         Outbounds::Exactly(undisputed)
     } else {
         Outbounds::KeepRegistered { fallback: undisputed }
@@ -64,7 +65,6 @@ fn refuse_taken_ports(
     let mut taken: Vec<(u16, String)> =
         RESERVED.iter().map(|(port, what)| (*port, (*what).to_owned())).collect();
     for (index, inbound) in workload.inbounds.iter().enumerate() {
-        taken.push((inbound.port.get(), format!("Workload {name} inbounds[{index}].port")));
         taken
             .push((inbound.container_port.get(), format!("Workload {name} inbounds[{index}].containerPort")));
     }

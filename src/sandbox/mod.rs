@@ -1,6 +1,10 @@
 //! The embedded world: AWS, a Kuma control plane and the tasks that live there, in one process on loopback.
 //!
-//! Never used by the production paths.
+//! Never used by the production paths. [`aws`] and [`kuma`] are servers; [`world`] deploys, scales and kills; the
+//! [`judge`] holds what a client wrote against the world's own truth. All of them are plain values that are told the
+//! time, so that a simulation can replay them.
 
 pub mod aws;
+pub mod judge;
 pub mod kuma;
+pub mod world;

@@ -1,0 +1,348 @@
+//! Holds what a client wrote against the world's own truth: which task lives, which role has which tags, who made which
+//! registration. Never asks the operator what it believes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::aws::{Cloud, CloudTask};
+use super::kuma::{JournalEntry, KumaCp};
+use super::world::{MESH, Service, role_name};
+use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
+use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
+
+/// The promises that are judged. I7 is judged by the lease's own test, I8 and I9 by tests of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Invariant {
+    I1,
+    I2,
+    I3,
+    I4,
+    I5,
+    I6,
+    I7,
+    I8,
+    I9,
+}
+
+impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 9] =
+        [Self::I1, Self::I2, Self::I3, Self::I4, Self::I5, Self::I6, Self::I7, Self::I8, Self::I9];
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: Invariant,
+    /// When.
+    pub at: Timestamp,
+    /// What was done, and what was true.
+    pub words: String,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// New registrations.
+    pub created: u64,
+    /// Changed ones.
+    pub updated: u64,
+    /// Taken out of service.
+    pub drained: u64,
+    /// Removed.
+    pub removed: u64,
+}
+
+impl Tally {
+    /// All accepted writes.
+    pub fn writes(&self) -> u64 {
+        self.created + self.updated + self.drained + self.removed
+    }
+}
+
+/// What the judge is told.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Whose registrations are judged.
+    pub operator: String,
+    /// The cluster's ARN.
+    pub cluster: String,
+    /// How long ago a role's tags may have changed without the client having to know: re-check, staleness and pace.
+    pub tags_lag: Duration,
+    /// The guard's limit.
+    pub max_fraction: f64,
+    /// The guard's floor.
+    pub min_owned: usize,
+}
+
+/// The judge.
+#[derive(Debug)]
+pub struct Judge {
+    rules: Rules,
+    violations: Vec<Violation>,
+    tally: Tally,
+    /// Services whose workload the manifests lack, from and until when.
+    unwanted: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// Removals that no STOPPED backs, by this process of the operator.
+    unbacked: Vec<Timestamp>,
+}
+
+fn label<'a>(body: &'a Value, key: &str) -> Option<&'a str> {
+    body["labels"][key].as_str()
+}
+
+fn service_of(body: &Value) -> Option<&str> {
+    body["networking"]["inbound"][0]["tags"]["kuma.io/service"]
+        .as_str()
+        .or_else(|| label(body, "kuma.io/workload"))
+}
+
+impl Judge {
+    /// A judge who has seen nothing yet.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            violations: Vec::new(),
+            tally: Tally::default(),
+            unwanted: BTreeMap::new(),
+            unbacked: Vec::new(),
+        }
+    }
+
+    /// What was found.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// What was written.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// The manifests lack this service's workload from now until (with what is under way) `until`.
+    pub fn is_unwanted(&mut self, service: &str, from: Timestamp, until: Timestamp) {
+        self.unwanted.insert(service.to_owned(), (from, until));
+    }
+
+    /// A new process of the operator: its guard counts from zero.
+    pub fn restarted(&mut self) {
+        self.unbacked.clear();
+    }
+
+    /// Judges accepted writes.
+    pub fn writes(&mut self, entries: Vec<JournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
+        for entry in entries.iter().filter(|entry| entry.kind == "Dataplane") {
+            self.write(entry, cloud, kuma);
+        }
+    }
+
+    fn write(&mut self, entry: &JournalEntry, cloud: &Cloud, kuma: &KumaCp) {
+        self.ownership(entry);
+        match (&entry.before, &entry.after) {
+            (before, Some(after)) => {
+                let drained = |body: &Value| label(body, DRAIN_LABEL).is_some();
+                match before {
+                    None => self.tally.created += 1,
+                    Some(before) if drained(after) && !drained(before) => self.tally.drained += 1,
+                    Some(_) => self.tally.updated += 1,
+                }
+                if !entry.changed {
+                    self.found(Invariant::I6, entry, "an unchanged body was written again");
+                }
+                if !drained(after) {
+                    self.allowed(entry, after, cloud);
+                } else if before.as_ref().is_none_or(|before| !drained(before)) {
+                    self.withdrawal(entry, after, "drained", cloud, kuma);
+                }
+            }
+            (Some(before), None) => {
+                self.tally.removed += 1;
+                self.withdrawal(entry, before, "removed", cloud, kuma);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn ownership(&mut self, entry: &JournalEntry) {
+        for body in [&entry.before, &entry.after].into_iter().flatten() {
+            if label(body, OPERATOR_LABEL) != Some(&self.rules.operator) || label(body, TASK_LABEL).is_none()
+            {
+                self.found(Invariant::I3, entry, "it does not carry this operator's marks");
+            }
+        }
+        if let (Some(before), Some(after)) = (&entry.before, &entry.after)
+            && [TASK_LABEL, CLUSTER_LABEL].iter().any(|mark| label(before, mark) != label(after, mark))
+        {
+            self.found(Invariant::I3, entry, "it was another task's");
+        }
+    }
+
+    fn truth(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<std::sync::Arc<CloudTask>> {
+        let arn =
+            format!("{}/{}", self.rules.cluster.replacen(":cluster/", ":task/", 1), label(body, TASK_LABEL)?);
+        cloud.task_as_of(&arn, at)
+    }
+
+    /// I4: registered only where the role's tags allow it, or did a moment ago.
+    fn allowed(&mut self, entry: &JournalEntry, body: &Value, cloud: &Cloud) {
+        let Some(service) = service_of(body) else { return };
+        if !self.tags_were(service, entry.at, cloud, allows) {
+            self.found(Invariant::I4, entry, "the role's tags do not allow it");
+        }
+        if self.truth(body, cloud, entry.at).is_none_or(|task| task.last_status.is_stopped())
+            && entry.before.is_none()
+            && self
+                .truth(body, cloud, Timestamp(entry.at.0 - 90_000))
+                .is_none_or(|t| t.last_status.is_stopped())
+        {
+            self.found(Invariant::I4, entry, "it was created for a task that stopped long before");
+        }
+    }
+
+    /// Whether the role's tags of a service were so at any time of the last while.
+    fn tags_were(&self, service: &str, at: Timestamp, cloud: &Cloud, so: fn(&Tags, &str) -> bool) -> bool {
+        let lag = i64::try_from(self.rules.tags_lag.as_millis()).unwrap_or(i64::MAX);
+        (0..=lag / 250).any(|step| {
+            let tags = cloud.role_tags_as_of(&role_name(service), Timestamp(at.0 - step * 250));
+            tags.is_some_and(|tags| so(&tags, service))
+        })
+    }
+
+    /// I2 and I5: taken away, or out of service, only for a reason.
+    fn withdrawal(&mut self, entry: &JournalEntry, body: &Value, how: &str, cloud: &Cloud, kuma: &KumaCp) {
+        let truth = self.truth(body, cloud, entry.at);
+        let over = match (how, &truth) {
+            (_, None) => true,
+            ("removed", Some(task)) => task.last_status.is_stopped(),
+            (_, Some(task)) => task.desired_status == DesiredStatus::Stopped || task.last_status.is_stopped(),
+        };
+        if over {
+            if truth.is_none() && how == "removed" {
+                self.count_unbacked(entry, kuma);
+            }
+            return;
+        }
+        let service = service_of(body).unwrap_or_default();
+        let revoked = self.tags_were(service, entry.at, cloud, |tags, service| !allows(tags, service));
+        let unwanted =
+            self.unwanted.get(service).is_some_and(|(from, until)| (*from..=*until).contains(&entry.at));
+        if !revoked && !unwanted {
+            let status = truth.map_or("MISSING", |task| task.last_status.as_str());
+            let words =
+                format!("{how} while its task is {status}, its role allows it and the manifests want it");
+            self.found(Invariant::I2, entry, &words);
+        }
+        if how == "removed" {
+            self.count_unbacked(entry, kuma);
+        }
+    }
+
+    fn count_unbacked(&mut self, entry: &JournalEntry, kuma: &KumaCp) {
+        self.unbacked.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
+        self.unbacked.push(entry.at);
+        let owned = self.owned(kuma).len() + self.unbacked.len();
+        #[allow(clippy::cast_precision_loss)] // small numbers
+        let too_many = self.unbacked.len() as f64 > self.rules.max_fraction * owned as f64;
+        // More may have come or gone since the guard was asked, by their own STOPPED: allow for one in ten.
+        if owned > self.rules.min_owned + owned / 10 && too_many && self.unbacked.len() > 1 + owned / 3 {
+            let words = format!("{} of {owned} went within an hour without a STOPPED", self.unbacked.len());
+            self.found(Invariant::I5, entry, &words);
+        }
+    }
+
+    fn owned<'k>(&self, kuma: &'k KumaCp) -> Vec<(&'k str, &'k Value)> {
+        let ours = |body: &Value| label(body, OPERATOR_LABEL) == Some(self.rules.operator.as_str());
+        kuma.dataplanes().filter(|(_, _, body)| ours(body)).map(|(_, name, body)| (name, body)).collect()
+    }
+
+    /// What is not as it should be, now that everything has been quiet for long enough: stale registrations (I1), and
+    /// live tasks that are not registered as they should be. `but` names tasks that a guard holds.
+    pub fn quiet(
+        &mut self,
+        cloud: &Cloud,
+        kuma: &KumaCp,
+        services: &[Service],
+        held: &dyn Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Vec<String> {
+        let leaks = self.leaks(cloud, kuma, held, now);
+        for words in &leaks {
+            self.violations.push(Violation { invariant: Invariant::I1, at: now, words: words.clone() });
+        }
+        leaks.into_iter().chain(self.missing(cloud, kuma, services)).collect()
+    }
+
+    /// Registrations whose task is gone or must not have one.
+    pub fn leaks(
+        &self,
+        cloud: &Cloud,
+        kuma: &KumaCp,
+        held: &dyn Fn(&str) -> bool,
+        now: Timestamp,
+    ) -> Vec<String> {
+        let stale = |(name, body): &(&str, &Value)| {
+            !held(label(body, TASK_LABEL).unwrap_or(name))
+                && self.truth(body, cloud, now).is_none_or(|task| task.last_status.is_stopped())
+        };
+        self.owned(kuma)
+            .iter()
+            .filter(|found| stale(found))
+            .map(|(name, body)| {
+                format!("{name} ({}) is registered and its task is gone", service_of(body).unwrap_or("?"))
+            })
+            .collect()
+    }
+
+    /// Live tasks that are not registered, not with their address, or drained.
+    pub fn missing(&self, cloud: &Cloud, kuma: &KumaCp, services: &[Service]) -> Vec<String> {
+        let owned: BTreeMap<&str, &Value> = self
+            .owned(kuma)
+            .into_iter()
+            .filter_map(|(_, body)| Some((label(body, TASK_LABEL)?, body)))
+            .collect();
+        let should_be = |task: &&std::sync::Arc<CloudTask>| {
+            task.last_status == LastStatus::Running
+                && task.desired_status == DesiredStatus::Running
+                && services.iter().any(|service| service.name == task.family)
+                && cloud.get_role(&role_name(&task.family)).is_ok_and(|role| allows(&role.tags, &task.family))
+        };
+        let mut missing = Vec::new();
+        for task in cloud.all_tasks().filter(should_be) {
+            let address = task.address().map(|address| address.to_string());
+            let words = match owned.get(task.id()) {
+                None => "is not registered",
+                Some(body) if body["networking"]["address"].as_str() != address.as_deref() => {
+                    "has another address"
+                }
+                Some(body) if label(body, DRAIN_LABEL).is_some() => "is drained",
+                Some(_) => continue,
+            };
+            missing.push(format!("task {} of {} runs and {words}", task.id(), task.family));
+        }
+        missing
+    }
+
+    fn found(&mut self, invariant: Invariant, entry: &JournalEntry, words: &str) {
+        let words = format!("{} {}/{}: {words}", entry.method, entry.mesh, entry.name);
+        self.violations.push(Violation { invariant, at: entry.at, words });
+    }
+}
+
+/// The rule of Kong Mesh's aws-iam authentication, in the judge's own words.
+fn allows(tags: &Tags, service: &str) -> bool {
+    let is = |key: &str, value: &str| tags.get(key).is_some_and(|found| found == value);
+    is("kuma.io/type", "dataplane")
+        && is("kuma.io/mesh", MESH)
+        && tags.get("kuma.io/service").is_none_or(|found| found == service)
+}

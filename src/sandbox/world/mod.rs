@@ -1,0 +1,258 @@
+//! The living world: services that are deployed, scaled and killed, addresses that are used again, roles that lose their
+//! tags, and the sidecars that wait for their Dataplanes. Knows nothing of the operator.
+
+mod scenario;
+mod sidecars;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::sidecars::Sidecars;
+use super::aws::{Cloud, CloudTask, UpdateService};
+use super::kuma::KumaCp;
+use crate::model::{DesiredStatus, LastStatus, Timestamp};
+
+pub use scenario::{
+    CLUSTER, Care, DEAD_LETTERS, FOREIGN, MESH, QUEUE, Service, deploy, lay_pipes, manifests, role_name,
+    role_tags, run_batch, services,
+};
+
+/// What kind of world it is.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    /// About how many tasks it begins with.
+    pub tasks: usize,
+    /// Decides everything that happens.
+    pub seed: u64,
+    /// The shortest and the longest time between two happenings.
+    pub gap: (Duration, Duration),
+    /// How long a role is without its tag.
+    pub revoked_for: (Duration, Duration),
+}
+
+/// Something that happened, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// `deploy`, `scale`, `kill`, …
+    pub what: &'static str,
+    /// In words.
+    pub words: String,
+}
+
+/// What the world has seen of its tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Tasks that were started.
+    pub started: u64,
+    /// Tasks that have stopped.
+    pub stopped: u64,
+    /// Sidecars that gave up waiting for their Dataplane.
+    pub sidecars_lost: u64,
+}
+
+/// The world.
+#[derive(Debug)]
+pub struct World {
+    config: WorldConfig,
+    rng: fastrand::Rng,
+    services: Vec<Service>,
+    sidecars: Sidecars,
+    next: Timestamp,
+    /// Roles without their tags, and when they get them back.
+    revoked: BTreeMap<String, Timestamp>,
+    quiet: bool,
+    happened: Vec<Happening>,
+}
+
+impl World {
+    /// Sets up the world: deploys every service, and another team's hand-made Dataplane.
+    ///
+    /// # Errors
+    /// In words, when the account or the control plane is not new.
+    pub fn begin(
+        config: WorldConfig,
+        cloud: &mut Cloud,
+        kuma: &mut KumaCp,
+        now: Timestamp,
+    ) -> Result<Self, String> {
+        let services = services(config.tasks);
+        for service in &services {
+            deploy(cloud, service, now).map_err(|error| error.to_string())?;
+        }
+        let foreign = json!({
+            "type": "Dataplane", "mesh": MESH, "name": FOREIGN, "labels": {"team": "payments"},
+            "networking": {
+                "address": "10.255.0.1",
+                "inbound": [{"port": 8443, "tags": {"kuma.io/service": "legacy-gateway"}}],
+            },
+        });
+        kuma.insert_foreign(MESH, FOREIGN, &foreign, now)?;
+        Ok(Self {
+            rng: fastrand::Rng::with_seed(config.seed),
+            sidecars: Sidecars::new(&services),
+            services,
+            next: now.plus(config.gap.1),
+            revoked: BTreeMap::new(),
+            quiet: false,
+            happened: Vec::new(),
+            config,
+        })
+    }
+
+    /// The services that there are.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// What it has seen of its tasks.
+    pub fn census(&self) -> Census {
+        self.sidecars.census()
+    }
+
+    /// What happened since the last call.
+    pub fn take_happenings(&mut self) -> Vec<Happening> {
+        std::mem::take(&mut self.happened)
+    }
+
+    /// Nothing happens any more but what is under way; roles get their tags back.
+    pub fn calm_down(&mut self, cloud: &mut Cloud, now: Timestamp) {
+        self.quiet = true;
+        self.give_tags_back(cloud, now.plus(Duration::from_hours(24)), now);
+    }
+
+    /// Lets happen what is due: life in ECS, sidecars, health discovery, and now and then something worse.
+    pub fn step(&mut self, cloud: &mut Cloud, kuma: &mut KumaCp, now: Timestamp) {
+        cloud.step(now);
+        self.sidecars.step(cloud, kuma, now);
+        kuma.tick(now);
+        self.give_tags_back(cloud, now, now);
+        if !self.quiet && now >= self.next {
+            self.happen(cloud, now);
+            let (min, max) = self.config.gap;
+            self.next = now.plus(min + (max - min).mul_f64(self.rng.f64()));
+        }
+    }
+
+    fn give_tags_back(&mut self, cloud: &mut Cloud, until: Timestamp, now: Timestamp) {
+        let due: Vec<String> =
+            self.revoked.iter().filter(|(_, at)| **at <= until).map(|(service, _)| service.clone()).collect();
+        for service in due {
+            self.revoked.remove(&service);
+            if cloud.tag_role(&role_name(&service), &role_tags(&service), now).is_ok() {
+                self.tell("role", format!("role {} gets its tag kuma.io/mesh back", role_name(&service)));
+            }
+        }
+    }
+
+    fn happen(&mut self, cloud: &mut Cloud, now: Timestamp) {
+        let index = self.rng.usize(..self.services.len());
+        let service = self.services[index].clone();
+        match self.rng.u8(..100) {
+            0..25 => self.kill(cloud, &service, false, now),
+            25..40 => self.kill(cloud, &service, true, now),
+            40..60 => self.redeploy(cloud, &service, now),
+            60..80 => self.scale(cloud, index, now),
+            80..88 => self.stop_one(cloud, &service, now),
+            88..92 => self.fail_one(cloud, now),
+            _ => self.revoke(cloud, &service, now),
+        }
+    }
+
+    fn running(cloud: &Cloud, service: &str) -> Vec<Arc<CloudTask>> {
+        let runs = |task: &&Arc<CloudTask>| {
+            task.service() == Some(service)
+                && task.last_status == LastStatus::Running
+                && task.desired_status == DesiredStatus::Running
+        };
+        cloud.all_tasks().filter(runs).cloned().collect()
+    }
+
+    fn one_of(&mut self, tasks: &[Arc<CloudTask>]) -> Option<Arc<CloudTask>> {
+        (!tasks.is_empty()).then(|| Arc::clone(&tasks[self.rng.usize(..tasks.len())]))
+    }
+
+    /// Without a drain; with `reuse` its address goes to the next task that starts.
+    fn kill(&mut self, cloud: &mut Cloud, service: &Service, reuse: bool, now: Timestamp) {
+        let Some(task) = self.one_of(&Self::running(cloud, &service.name)) else { return };
+        let address = task.address();
+        cloud.kill_hard(&task.arn, now);
+        let again = match address.filter(|_| reuse) {
+            Some(address) => {
+                cloud.force_address(address);
+                format!("; the next task gets its address {address}")
+            }
+            None => String::new(),
+        };
+        self.tell("kill", format!("{} task {} dies without a drain{again}", service.name, short(task.id())));
+    }
+
+    fn redeploy(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
+        let Ok(definition) = scenario::define(cloud, service, now) else { return };
+        let request = UpdateService {
+            cluster: CLUSTER.to_owned(),
+            service: service.name.clone(),
+            task_definition: Some(definition.clone()),
+            ..UpdateService::default()
+        };
+        if cloud.update_service(&request, now).is_ok() {
+            let revision = definition.rsplit(':').next().unwrap_or_default();
+            self.tell("deploy", format!("{} revision {revision} replaces all its tasks", service.name));
+        }
+    }
+
+    fn scale(&mut self, cloud: &mut Cloud, index: usize, now: Timestamp) {
+        let most = self.services[index].count + 3;
+        let count = self.rng.usize(1..=most.max(2));
+        let name = self.services[index].name.clone();
+        let request = UpdateService {
+            cluster: CLUSTER.to_owned(),
+            service: name.clone(),
+            desired_count: Some(count),
+            ..UpdateService::default()
+        };
+        if cloud.update_service(&request, now).is_ok() {
+            self.tell("scale", format!("{name} shall have {count} tasks"));
+        }
+    }
+
+    fn stop_one(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
+        let Some(task) = self.one_of(&Self::running(cloud, &service.name)) else { return };
+        if cloud.stop_task(CLUSTER, &task.arn, "stopped by a person", now).is_ok() {
+            self.tell("stop", format!("somebody stops {} task {}", service.name, short(task.id())));
+        }
+    }
+
+    fn fail_one(&mut self, cloud: &mut Cloud, now: Timestamp) {
+        let starting: Vec<_> =
+            cloud.all_tasks().filter(|task| task.last_status < LastStatus::Running).cloned().collect();
+        let Some(task) = self.one_of(&starting) else { return };
+        if cloud.fail_to_start(&task.arn, "CannotPullContainerError", now) {
+            self.tell("fail", format!("task {} of {} fails to start", short(task.id()), task.family));
+        }
+    }
+
+    fn revoke(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
+        if self.revoked.contains_key(&service.name) {
+            return;
+        }
+        let role = role_name(&service.name);
+        if cloud.untag_role(&role, &["kuma.io/mesh".to_owned()], now).is_ok() {
+            let (min, max) = self.config.revoked_for;
+            let back = now.plus(min + (max - min).mul_f64(self.rng.f64()));
+            self.revoked.insert(service.name.clone(), back);
+            self.tell("role", format!("role {role} loses its tag kuma.io/mesh"));
+        }
+    }
+
+    fn tell(&mut self, what: &'static str, words: String) {
+        self.happened.push(Happening { what, words });
+    }
+}
+
+/// The first eight characters of a task's id, for people.
+pub fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}

@@ -1,0 +1,219 @@
+//! What there is at the beginning: the counter demo (demo-app calls kv, a redis beside it), generated services, their
+//! roles, and the manifests that describe them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use crate::model::{Tags, Timestamp};
+use crate::sandbox::aws::{
+    Cloud, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target, TaskOverrides,
+};
+
+/// The queue that events go to.
+pub const QUEUE: &str = "ecs-mesh-events";
+/// Where messages end that nobody can handle.
+pub const DEAD_LETTERS: &str = "ecs-mesh-events-dead";
+/// The cluster.
+pub const CLUSTER: &str = "sandbox";
+/// The mesh.
+pub const MESH: &str = "default";
+/// The other team's Dataplane.
+pub const FOREIGN: &str = "legacy-gateway";
+
+/// A service of the world, named alike in ECS, IAM and the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// The sidecar's port.
+    pub port: u16,
+    /// The app's port.
+    pub app_port: u16,
+    /// How many tasks it begins with.
+    pub count: usize,
+}
+
+/// The services of a world of about so many tasks.
+pub fn services(tasks: usize) -> Vec<Service> {
+    let service =
+        |name: &str, port, app_port, count| Service { name: name.to_owned(), port, app_port, count };
+    let mut all = vec![
+        service("demo-app", 15_000, 5_000, 2),
+        service("kv", 15_050, 5_050, 2),
+        service("redis", 16_379, 6_379, 1),
+    ];
+    let mut left = tasks.saturating_sub(5);
+    let mut number = 1_u16;
+    while left > 0 {
+        let count = left.min(usize::from(2 + number % 4)).min(left);
+        all.push(service(&format!("svc-{number:02}"), 20_000 + number, 8_080, count));
+        left -= count;
+        number += 1;
+    }
+    all
+}
+
+/// The ARN of a service's role.
+pub(super) fn role_arn(cloud: &Cloud, service: &str) -> String {
+    let config = cloud.config();
+    format!("arn:{}:iam::{}:role/mesh/{service}-task", config.partition, config.account)
+}
+
+/// The name of a service's role.
+pub fn role_name(service: &str) -> String {
+    format!("{service}-task")
+}
+
+/// The tags that let a role into the mesh.
+pub fn role_tags(service: &str) -> Tags {
+    [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// One empty cluster, the queue with its dead-letter queue, and the rules. Gives the cluster's ARN.
+///
+/// # Errors
+/// When the account holds something of these names already.
+pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
+    let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
+    cloud.create_queue(DEAD_LETTERS, BTreeMap::new(), Tags::new(), now)?;
+    let dead = cloud.queue_arn(DEAD_LETTERS)?;
+    let redrive = json!({"deadLetterTargetArn": dead, "maxReceiveCount": "5"}).to_string();
+    let attributes = [("VisibilityTimeout", "30"), ("RedrivePolicy", &redrive)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    cloud.create_queue(QUEUE, attributes, Tags::new(), now)?;
+    let queue = cloud.queue_arn(QUEUE)?;
+    let patterns = [
+        ("ecs-mesh-tasks", json!({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]})),
+        (
+            "ecs-mesh-roles",
+            json!({
+                "source": ["aws.iam"],
+                "detail-type": ["AWS API Call via CloudTrail"],
+                "detail": {"eventName": ["TagRole", "UntagRole", "DeleteRole"]},
+            }),
+        ),
+    ];
+    for (name, pattern) in patterns {
+        cloud.put_rule(name, &pattern.to_string(), true, None)?;
+        let target =
+            Target { id: "queue".to_owned(), arn: queue.clone(), input: None, rest: serde_json::Map::new() };
+        cloud.put_targets(name, vec![target])?;
+    }
+    Ok(cluster.arn)
+}
+
+/// A new revision of a service's definition.
+///
+/// # Errors
+/// As ECS answers.
+pub(super) fn define(cloud: &mut Cloud, service: &Service, now: Timestamp) -> Outcome<String> {
+    let role = role_arn(cloud, &service.name);
+    let request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
+    Ok(cloud.register_task_definition(request, now)?.arn.clone())
+}
+
+/// Makes role, definition and service.
+///
+/// # Errors
+/// As ECS and IAM answer.
+pub fn deploy(cloud: &mut Cloud, service: &Service, now: Timestamp) -> Outcome<()> {
+    let role = CreateRole {
+        path: "/mesh/".to_owned(),
+        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name))
+    };
+    cloud.create_role(role, now)?;
+    let definition = define(cloud, service, now)?;
+    cloud.create_service(CreateService::awsvpc(CLUSTER, &service.name, &definition, service.count), now)?;
+    Ok(())
+}
+
+/// A task that only runs once, with a secret in its environment that nothing may ever show.
+///
+/// # Errors
+/// As ECS answers.
+pub fn run_batch(cloud: &mut Cloud, service: &Service, secret: &str, now: Timestamp) -> Outcome<String> {
+    let definition = define(cloud, service, now)?;
+    let rest =
+        json!({"containerOverrides": [{"name": "app", "environment": [{"name": "TOKEN", "value": secret}]}]});
+    let overrides =
+        TaskOverrides { task_role_arn: None, rest: rest.as_object().cloned().unwrap_or_default() };
+    let request = RunTask { overrides, ..RunTask::awsvpc(CLUSTER, &definition) };
+    let tasks = cloud.run_task(request, now)?;
+    Ok(tasks.first().map(|task| task.arn.to_string()).unwrap_or_default())
+}
+
+/// How the operator is told to treat the world.
+#[derive(Clone, Debug)]
+pub struct Care {
+    /// The control plane's address.
+    pub address: String,
+    /// The cluster's ARN.
+    pub cluster: String,
+    /// Time between sweeps.
+    pub sweep_interval: &'static str,
+    /// Age at which absence counts.
+    pub grace_age: &'static str,
+    /// Time between drain and removal.
+    pub drain: &'static str,
+    /// How often roles are read again.
+    pub recheck: &'static str,
+}
+
+/// The manifests of these services, as YAML.
+pub fn manifests(care: &Care, services: &[Service]) -> String {
+    let Care { address, cluster, sweep_interval, grace_age, drain, recheck } = care;
+    let mut text = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: kuma}}
+spec:
+  type: kuma
+  kuma: {{address: \"{address}\"}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: sandbox}}
+spec:
+  controlPlane: kuma
+  mesh: {MESH}
+  selector: {{clusters: [\"{cluster}\"]}}
+  roleTags: {{mode: enforce, recheck: {recheck}}}
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: OutboundList
+metadata: {{name: redis-users}}
+spec:
+  workloads: [demo-app, \"svc-*\"]
+  outbounds:
+    - {{service: redis, targetPort: 16379, listen: {{port: 6379}}}}
+"
+    );
+    for Service { name, port, app_port, .. } in services {
+        let calls = if name == "demo-app" {
+            "  outbounds:\n    - {service: kv, targetPort: 15050, listen: {port: 15051}}\n"
+        } else {
+            ""
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: Workload
+metadata: {{name: {name}}}
+spec:
+  selector: {{families: [{name}]}}
+  service: {name}
+  inbounds:
+    - {{name: main, containerPort: {app_port}, port: {port}, protocol: http}}
+{calls}"
+        );
+    }
+    text
+}

@@ -1,0 +1,114 @@
+//! What runs in a task: a sidecar that asks for its bootstrap every 3 s for 5 min, and an app that answers some time
+//! after it was started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Census;
+use super::scenario::{MESH, Service};
+use crate::model::{LastStatus, Timestamp};
+use crate::sandbox::aws::{Cloud, CloudTask};
+use crate::sandbox::kuma::KumaCp;
+
+/// Between two attempts of a sidecar.
+const RETRY: Duration = Duration::from_secs(3);
+/// When a sidecar gives up.
+const GIVES_UP: Duration = Duration::from_mins(5);
+/// From RUNNING to the app's first answer.
+const APP_START: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct Sidecars {
+    app_ports: BTreeMap<String, u16>,
+    alive: BTreeMap<Arc<str>, Sidecar>,
+    over: BTreeSet<Arc<str>>,
+    census: Census,
+}
+
+#[derive(Debug, Default)]
+struct Sidecar {
+    started: Option<Timestamp>,
+    next_try: Option<Timestamp>,
+    connected: bool,
+    gave_up: bool,
+    app_up: bool,
+}
+
+impl Sidecars {
+    pub(super) fn new(services: &[Service]) -> Self {
+        let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
+        Self { app_ports, alive: BTreeMap::new(), over: BTreeSet::new(), census: Census::default() }
+    }
+
+    pub(super) fn census(&self) -> Census {
+        self.census
+    }
+
+    pub(super) fn step(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
+        let mut there = BTreeSet::new();
+        for task in cloud.all_tasks() {
+            there.insert(Arc::clone(&task.arn));
+            if self.over.contains(&task.arn) {
+                continue;
+            }
+            if !self.alive.contains_key(&task.arn) {
+                self.census.started += 1;
+            }
+            let port = self.app_ports.get(&task.family).copied().unwrap_or(8_080);
+            let sidecar = self.alive.entry(Arc::clone(&task.arn)).or_default();
+            if task.last_status >= LastStatus::Stopping {
+                sidecar.end(task.id(), port, kuma, now);
+            } else {
+                self.census.sidecars_lost += u64::from(sidecar.live(task, port, kuma, now));
+            }
+            if task.last_status.is_stopped() {
+                self.alive.remove(&task.arn);
+                self.over.insert(Arc::clone(&task.arn));
+                self.census.stopped += 1;
+            }
+        }
+        // ECS has forgotten these without a word.
+        let forgotten: Vec<Arc<str>> =
+            self.alive.keys().filter(|arn| !there.contains(*arn)).cloned().collect();
+        for arn in forgotten {
+            if let Some(mut sidecar) = self.alive.remove(&arn) {
+                sidecar.end(arn.rsplit('/').next().unwrap_or_default(), 0, kuma, now);
+                self.census.stopped += 1;
+            }
+        }
+        self.over.retain(|arn| there.contains(arn));
+    }
+}
+
+impl Sidecar {
+    /// Whether the sidecar gave up just now.
+    fn live(&mut self, task: &CloudTask, port: u16, kuma: &mut KumaCp, now: Timestamp) -> bool {
+        let (Some(address), true) = (task.address(), task.last_status >= LastStatus::Activating) else {
+            return false;
+        };
+        let started = *self.started.get_or_insert(now);
+        if !self.connected && !self.gave_up && self.next_try.is_none_or(|at| now >= at) {
+            self.next_try = Some(now.plus(RETRY));
+            self.connected = kuma.connect_sidecar(MESH, task.id(), &address.to_string(), now);
+        }
+        let runs = task.started_at.is_some_and(|at| at.age_at(now) >= APP_START);
+        if self.connected && runs && !self.app_up {
+            self.app_up = true;
+            kuma.set_app_up(MESH, task.id(), port, true, now);
+        }
+        let late = !self.connected && !self.gave_up && started.age_at(now) >= GIVES_UP;
+        self.gave_up |= late;
+        late
+    }
+
+    fn end(&mut self, name: &str, port: u16, kuma: &mut KumaCp, now: Timestamp) {
+        if std::mem::take(&mut self.connected) {
+            kuma.disconnect_sidecar(MESH, name, now);
+        }
+        if std::mem::take(&mut self.app_up) {
+            kuma.set_app_up(MESH, name, port, false, now);
+        }
+        self.gave_up = true;
+    }
+}
