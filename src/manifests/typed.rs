@@ -1,7 +1,7 @@
 //! From a tree to a typed value, strictly, with all that is wrong in it rather than the first thing only.
 //!
-//! serde stops at the first error. So that a person needs one round and not ten, the value that caused it is taken
-//! out of the tree and the rest is read again; what then is missing only because it was taken out is not reported.
+//! serde stops at the first error. So that a person needs one round and not ten, a value that fits takes the place of
+//! the one that caused it, and the tree is read again. What goes wrong only because of that is not reported.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,11 +15,11 @@ use serde::de::{
 use super::finding::{nearest, quoted, suggestion};
 use super::yaml::{Entry, Node, Step, Value};
 
-/// Most errors reported for one value.
-const MAX_PROBLEMS: usize = 50;
+/// How often a tree is read for its errors; the rest of a document with more of them shows when these are mended.
+const MAX_ROUNDS: usize = 100;
 
 /// Something that keeps a tree from being the wanted value.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Problem {
     /// From the tree's root.
     pub(super) path: Vec<Step>,
@@ -27,49 +27,102 @@ pub(super) struct Problem {
     pub(super) line: Option<u32>,
     /// What was found and what is allowed.
     pub(super) message: String,
-    missing: Option<&'static str>,
-    /// Of an unknown field: the one that was most likely meant.
-    meant: Option<&'static str>,
+    flavour: Flavour,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Flavour {
+    /// The value does not fit.
+    Unfit,
+    /// The field of this name is not there.
+    Missing(&'static str),
+    /// The field has no meaning; perhaps another was meant.
+    Unknown { meant: Option<&'static str> },
 }
 
 /// Reads the tree as a `T`, or tells all that is wrong.
 pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<Problem>> {
-    let first = match T::deserialize(Reader { node: root }) {
+    let mut found = match T::deserialize(Reader { node: root }) {
         Ok(value) => return Ok(value),
-        Err(problem) => problem.at(root.line),
+        Err(problem) => problem,
     };
+    let mut repair = Repair { tree: root.clone(), stand_ins: BTreeSet::new(), removed: BTreeSet::new() };
     let mut problems = Vec::new();
-    let mut rest = root.clone();
-    let mut removed: BTreeSet<Vec<Step>> = BTreeSet::new();
-    let mut next = Some(first);
-    while let Some(mut problem) = next.take() {
-        let culprit = problem.path.clone();
-        if let Some(field) = problem.missing {
-            problem.path.push(Step::Key(field.to_owned()));
+    for _ in 0..MAX_ROUNDS {
+        let found_at = found.place();
+        if !repair.caused(&found_at) {
+            problems.push(found.clone().located(root.line));
         }
-        if !(problem.missing.is_some() && removed.contains(&problem.path)) {
-            problems.push(problem);
-        }
-        if culprit.is_empty() || problems.len() >= MAX_PROBLEMS {
+        if !repair.make(&found, found_at) {
             break;
         }
-        rest.remove(&culprit);
-        if !removed.insert(culprit) {
-            break;
+        match T::deserialize(Reader { node: &repair.tree }) {
+            Ok(_) => break,
+            Err(problem) => found = problem,
         }
-        next = T::deserialize(Reader { node: &rest }).err().map(|problem| problem.at(root.line));
     }
     Err(without_echoes(problems))
+}
+
+/// A copy of the tree in which each problem is put out of the way of the next.
+struct Repair {
+    tree: Node,
+    /// Where a value stands that fits nearly everything.
+    stand_ins: BTreeSet<Vec<Step>>,
+    /// Where something was taken out because nothing fitted.
+    removed: BTreeSet<Vec<Step>>,
+}
+
+impl Repair {
+    /// Whether the problem is one of the repair and not of what the person wrote.
+    fn caused(&self, place: &[Step]) -> bool {
+        self.removed.contains(place) || self.stand_in_around(place).is_some()
+    }
+
+    fn stand_in_around(&self, place: &[Step]) -> Option<Vec<Step>> {
+        (0..=place.len())
+            .rev()
+            .map(|end| &place[..end])
+            .find(|path| self.stand_ins.contains(*path))
+            .map(Vec::from)
+    }
+
+    /// Changes the tree so that the problem does not come again; `false` where that cannot be.
+    fn make(&mut self, problem: &Problem, place: Vec<Step>) -> bool {
+        match problem.flavour {
+            // Nothing fits here, and something must be here: what it is part of goes as a whole.
+            Flavour::Missing(_) if self.removed.contains(&place) => self.remove(problem.path.clone()),
+            Flavour::Unfit if self.caused(&place) => match self.stand_in_around(&place) {
+                Some(stand_in) => self.remove(stand_in),
+                None => false,
+            },
+            Flavour::Unknown { .. } => self.remove(place),
+            Flavour::Missing(_) | Flavour::Unfit if place.is_empty() => false,
+            Flavour::Missing(_) | Flavour::Unfit => {
+                self.tree.put_anything(&place);
+                self.stand_ins.insert(place)
+            }
+        }
+    }
+
+    fn remove(&mut self, path: Vec<Step>) -> bool {
+        self.tree.remove(&path);
+        self.stand_ins.retain(|stand_in| !stand_in.starts_with(&path));
+        !path.is_empty() && self.removed.insert(path)
+    }
 }
 
 /// A field that is missing because its name is misspelt has one error, not two.
 fn without_echoes(mut problems: Vec<Problem>) -> Vec<Problem> {
     let meant: BTreeSet<(Vec<Step>, &str)> = problems
         .iter()
-        .filter_map(|problem| Some((problem.path.split_last()?.1.to_vec(), problem.meant?)))
+        .filter_map(|problem| match problem.flavour {
+            Flavour::Unknown { meant } => Some((problem.path.split_last()?.1.to_vec(), meant?)),
+            _ => None,
+        })
         .collect();
-    problems.retain(|problem| match (problem.missing, problem.path.split_last()) {
-        (Some(field), Some((_, parent))) => !meant.contains(&(parent.to_vec(), field)),
+    problems.retain(|problem| match (problem.flavour, problem.path.split_last()) {
+        (Flavour::Missing(field), Some((_, parent))) => !meant.contains(&(parent.to_vec(), field)),
         _ => true,
     });
     problems
@@ -78,11 +131,25 @@ fn without_echoes(mut problems: Vec<Problem>) -> Vec<Problem> {
 impl Problem {
     /// Whether a required field is not there.
     pub(super) fn is_missing(&self) -> bool {
-        self.missing.is_some()
+        matches!(self.flavour, Flavour::Missing(_))
     }
 
     fn new(message: String) -> Self {
-        Self { path: Vec::new(), line: None, message, missing: None, meant: None }
+        Self { path: Vec::new(), line: None, message, flavour: Flavour::Unfit }
+    }
+
+    /// Where the value is that does not fit or is not there.
+    fn place(&self) -> Vec<Step> {
+        let field = match self.flavour {
+            Flavour::Missing(field) => Some(Step::Key(field.to_owned())),
+            _ => None,
+        };
+        self.path.iter().cloned().chain(field).collect()
+    }
+
+    /// The problem with its full path and a line.
+    fn located(self, line: u32) -> Self {
+        Self { path: self.place(), ..self.at(line) }
     }
 
     /// Sets the line where none is known yet: the innermost place wins.
@@ -134,7 +201,7 @@ fn words(expected: &str) -> String {
 
 fn describe(node: &Node) -> String {
     match &node.value {
-        Value::Null => "nothing".to_owned(),
+        Value::Null | Value::Anything => "nothing".to_owned(),
         Value::Bool(_) | Value::Unsigned(_) | Value::Float(_) => node.text.chars().take(80).collect(),
         Value::Text => format!("the text {}", quoted(&node.text)),
         Value::List(_) => "a list".to_owned(),
@@ -165,7 +232,10 @@ impl de::Error for Problem {
 
     fn unknown_field(field: &str, allowed: &'static [&'static str]) -> Self {
         let meant = nearest(field, allowed.iter().copied());
-        Self { meant, ..Self::new(format!("unknown field{}", suggestion(field, "Allowed", allowed))) }
+        Self {
+            flavour: Flavour::Unknown { meant },
+            ..Self::new(format!("unknown field{}", suggestion(field, "Allowed", allowed)))
+        }
     }
 
     fn unknown_variant(found: &str, allowed: &'static [&'static str]) -> Self {
@@ -173,7 +243,7 @@ impl de::Error for Problem {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { missing: Some(field), ..Self::new("required, and missing".to_owned()) }
+        Self { flavour: Flavour::Missing(field), ..Self::new("required, and missing".to_owned()) }
     }
 }
 
@@ -187,6 +257,7 @@ macro_rules! whole_numbers {
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
             let number = match self.node.value {
                 Value::Unsigned(number) => <$type>::try_from(number).ok(),
+                Value::Anything => Some(1),
                 _ => None,
             };
             match number {
@@ -209,7 +280,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.node.value {
-            Value::Null => visitor.visit_unit(),
+            Value::Null | Value::Anything => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Unsigned(value) => visitor.visit_u64(*value),
             Value::Float(value) => visitor.visit_f64(*value),
@@ -222,6 +293,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match self.node.value {
             Value::Bool(value) => visitor.visit_bool(value),
+            Value::Anything => visitor.visit_bool(false),
             _ => Err(Problem::unfit(self.node, &visitor)),
         }
     }
@@ -231,6 +303,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         match self.node.value {
             Value::Unsigned(value) => visitor.visit_f64(value as f64),
             Value::Float(value) => visitor.visit_f64(value),
+            Value::Anything => visitor.visit_f64(0.0),
             _ => Err(Problem::unfit(self.node, &visitor)),
         }
     }
@@ -269,6 +342,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.node.value {
             Value::List(items) => visitor.visit_seq(Items { rest: items.iter() }),
+            Value::Anything => visitor.visit_seq(Items { rest: [].iter() }),
             _ => Err(Problem::unfit(self.node, &visitor)),
         }
     }
@@ -276,6 +350,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.node.value {
             Value::Map(entries) => visitor.visit_map(Entries { rest: entries.iter(), current: None }),
+            Value::Anything => visitor.visit_map(Entries { rest: [].iter(), current: None }),
             _ => Err(Problem::unfit(self.node, &visitor)),
         }
     }
@@ -295,7 +370,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         allowed: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        match self.node.as_text() {
+        let anything = matches!(self.node.value, Value::Anything).then(|| allowed.first().copied()).flatten();
+        match anything.or(self.node.as_text()) {
             Some(text) => visitor.visit_enum(Choice { text }),
             None if matches!(self.node.value, Value::Null) => Err(Problem::unfit(self.node, &visitor)),
             None => Err(Problem::new(format!(

@@ -22,6 +22,9 @@ use super::sources::{LoadOutcome, Loaded, Sources, judge};
 /// After so many reads that all differ, the change is left to the next poll.
 const MAX_READS: u32 = 25;
 
+/// Most findings that one load writes to the log, so that a file of another kind cannot flood it.
+const MAX_LOGGED: usize = 50;
+
 /// How the sources are watched.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchOptions {
@@ -231,10 +234,16 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
     let is_known = |known: fn(&Loaded) -> &Vec<Finding>, finding: &Finding| {
         before.is_some_and(|before| known(before).contains(finding))
     };
-    for finding in now.errors.iter().filter(|finding| !is_known(|loaded| &loaded.errors, finding)) {
+    let new: Vec<&Finding> =
+        now.errors.iter().filter(|finding| !is_known(|loaded| &loaded.errors, finding)).collect();
+    for finding in new.iter().take(MAX_LOGGED) {
         error!(manifest_error = %finding, "manifest refused");
     }
-    for finding in now.warnings.iter().filter(|finding| !is_known(|loaded| &loaded.warnings, finding)) {
+    if new.len() > MAX_LOGGED {
+        error!(more = new.len() - MAX_LOGGED, "further errors in the manifests");
+    }
+    let new = now.warnings.iter().filter(|finding| !is_known(|loaded| &loaded.warnings, finding));
+    for finding in new.take(MAX_LOGGED) {
         warn!(manifest_warning = %finding, "manifest looks wrong");
     }
     let set = &now.set;

@@ -92,6 +92,8 @@ pub(super) enum Value {
     List(Vec<(usize, Node)>),
     /// A mapping, in the order of the file.
     Map(Vec<Entry>),
+    /// Never in a file: stands in for a value that is missing or does not fit, so that the others can be read.
+    Anything,
 }
 
 /// A key and its value.
@@ -119,6 +121,35 @@ impl Node {
         match self.value {
             Value::Null | Value::List(_) | Value::Map(_) => None,
             _ => Some(&self.text),
+        }
+    }
+
+    /// Puts [`Value::Anything`] at the end of the path.
+    pub(super) fn put_anything(&mut self, path: &[Step]) {
+        let Some((step, rest)) = path.split_first() else {
+            self.value = Value::Anything;
+            "x".clone_into(&mut self.text);
+            return;
+        };
+        if matches!(self.value, Value::Anything) {
+            self.value = Value::Map(Vec::new());
+        }
+        match (&mut self.value, step) {
+            (Value::Map(entries), Step::Key(key)) => {
+                let line = self.line;
+                let place = entries.iter().position(|entry| entry.key == *key).unwrap_or_else(|| {
+                    let node = Self { line, text: String::new(), value: Value::Anything };
+                    entries.push(Entry { key: key.clone(), line, node });
+                    entries.len() - 1
+                });
+                entries[place].node.put_anything(rest);
+            }
+            (Value::List(items), Step::Index(index)) => {
+                if let Some((_, item)) = items.iter_mut().find(|(place, _)| place == index) {
+                    item.put_anything(rest);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -74,12 +74,36 @@ spec:
 }
 
 #[test]
+fn all_that_is_missing_is_told_at_once() {
+    let text = "kind: MeshBinding\nspec:\n  roleTags: {recheck: 10}\n  cleanup: {drain: 5, guard: {minOwned: many}}\n";
+    insta::assert_snapshot!(errors_of(text), @r#"
+    a.yaml:1 (document 1, MeshBinding): apiVersion: required, and missing
+    a.yaml:1 (document 1, MeshBinding): metadata: required, and missing
+    a.yaml:2 (document 1, MeshBinding): spec.controlPlane: required, and missing
+    a.yaml:2 (document 1, MeshBinding): spec.mesh: required, and missing
+    a.yaml:2 (document 1, MeshBinding): spec.selector: required, and missing
+    a.yaml:3 (document 1, MeshBinding): spec.roleTags.recheck: "10" is not a duration: write a number with a unit, such as 500ms, 5s, 10m or 1h30m
+    a.yaml:4 (document 1, MeshBinding): spec.cleanup.drain: "5" is not a duration: write a number with a unit, such as 500ms, 5s, 10m or 1h30m
+    a.yaml:4 (document 1, MeshBinding): spec.cleanup.guard.minOwned: expected a whole number from 0 to 4294967295, found the text "many"
+    "#);
+    insta::assert_snapshot!(errors_of("kind: OutboundList\nspec:\n  workloads: ['*']\n  outbounds: [{}, 1]\n"), @r#"
+    a.yaml:1 (document 1, OutboundList): apiVersion: required, and missing
+    a.yaml:1 (document 1, OutboundList): metadata: required, and missing
+    a.yaml:4 (document 1, OutboundList): spec.outbounds[0].listen: required, and missing
+    a.yaml:4 (document 1, OutboundList): spec.outbounds[0].service: required, and missing
+    a.yaml:4 (document 1, OutboundList): spec.outbounds[0].targetPort: required, and missing
+    a.yaml:4 (document 1, OutboundList): spec.outbounds[1]: expected a mapping, found 1
+    "#);
+}
+
+#[test]
 fn a_document_that_is_no_yaml_does_not_hide_the_errors_of_the_others() {
     let text = "kind: [Workload\n---\nkind: Wrkload\nspec: {}\n---\nonly a text\n---\n- a\n- list\n";
     insta::assert_snapshot!(errors_of(text), @r#"
     a.yaml:1 (document 1): not valid YAML: unclosed bracket '['
     a.yaml:3 (document 2, Wrkload): apiVersion: required, and missing
     a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is no kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList
+    a.yaml:3 (document 2, Wrkload): metadata: required, and missing
     a.yaml:6 (document 3): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)
     a.yaml:8 (document 4): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)
     "#);
@@ -147,6 +171,16 @@ fn anchors_and_aliases_work_within_a_document_and_cannot_blow_it_up() {
     let bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned() + &(1..9).map(level).collect::<String>();
     insta::assert_snapshot!(errors_of(&bomb), @r#"a.yaml:4 (document 1): too large: at most 100000 values, 10000 of them from aliases, and 64 levels in a document"#);
     insta::assert_snapshot!(errors_of("a: &a [*a]\n"), @r#"a.yaml:1 (document 1): an alias stands within the value that it stands for"#);
+}
+
+#[test]
+fn a_file_that_is_cut_off_anywhere_is_read_without_a_panic() {
+    let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}");
+    for (end, _) in text.char_indices() {
+        let file: std::sync::Arc<std::path::Path> = std::path::Path::new("a.yaml").into();
+        crate::manifests::document::read_file(&file, &text[..end]);
+        crate::manifests::document::read_file(&file, &text[end..]);
+    }
 }
 
 #[test]
