@@ -174,9 +174,14 @@ async fn what_nobody_waits_for_any_more_is_not_sent() {
     let scene = scene(100, None);
     let first = scene.ask("a", 1);
     sleep(SECOND / 4).await;
-    assert!(timeout(SECOND / 4, scene.batcher.ask("a", 2)).await.is_err());
+    let (impatient, patient) = (scene.ask("a", 2), scene.ask("a", 3));
+    sleep(SECOND / 4).await;
+    impatient.abort();
     first.await.unwrap().unwrap();
+    sleep(SECOND / 4).await;
+    assert!(timeout(SECOND / 4, scene.batcher.ask("a", 4)).await.is_err());
+    patient.await.unwrap().unwrap();
     sleep(60 * SECOND).await;
-    assert_eq!(scene.calls(), [(0, "a", vec![1])]);
+    assert_eq!(scene.calls(), [(0, "a", vec![1]), (1, "a", vec![3])]);
     assert!(lock(&scene.batcher.inner.groups).is_empty());
 }

@@ -148,7 +148,8 @@ async fn compare(seed: u64, steps: usize) {
         match rng.u8(..10) {
             0..3 => {
                 let (key, priority) = (rng.u8(..40), Priority::ALL[rng.usize(..4)]);
-                let at = if rng.bool() { now } else { soon };
+                let past = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+                let at = [now, soon, past][rng.usize(..3)];
                 queue.add_at(key, priority, at);
                 model.add(now, key, priority, at);
             }

@@ -105,6 +105,17 @@ async fn keys_of_one_priority_go_in_the_order_they_became_due() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn asking_for_a_time_that_has_passed_does_not_jump_the_line() {
+    let queue = queue();
+    let past = Instant::now();
+    advance(SECOND).await;
+    queue.add("first", Event);
+    queue.add_at("second", Event, past);
+    assert_eq!(wait(&queue).await, (Duration::ZERO, "first", Event));
+    assert_eq!(queue.take().unwrap().waited, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_low_priority_is_not_starved_by_a_stream_of_urgent_work() {
     let queue = Queue::new(Backoff::default(), 1);
     queue.add(0, Sweep);
@@ -231,6 +242,21 @@ async fn a_waiting_taker_hears_an_add_and_an_earlier_time() {
     tokio::task::yield_now().await;
     queue.add_after("sooner", Event, 5 * SECOND);
     assert_eq!(taker.await.unwrap(), (5 * SECOND, "sooner", Event));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_taker_hears_of_a_key_given_back() {
+    let queue = queue();
+    queue.add("a", Event);
+    queue.take().unwrap();
+    queue.add("a", Event);
+    let taker = tokio::spawn({
+        let queue = queue.clone();
+        async move { wait(&queue).await }
+    });
+    tokio::time::sleep(SECOND).await;
+    queue.done(&"a", Next::Forget);
+    assert_eq!(timeout(SECOND, taker).await.unwrap().unwrap(), (SECOND, "a", Event));
 }
 
 #[tokio::test(start_paused = true)]
