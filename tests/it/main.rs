@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod kuma_replay;
+mod simulation;

@@ -20,6 +20,16 @@ pub use scenario::{
     role_tags, run_batch, services,
 };
 
+/// What sidecars are started as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// The task's id, which never recurs.
+    #[default]
+    TaskId,
+    /// `ip-10-0-1-7`, which recurs with the address.
+    Hostname,
+}
+
 /// What kind of world it is.
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
@@ -29,6 +39,8 @@ pub struct WorldConfig {
     pub seed: u64,
     /// The shortest and the longest time between two happenings.
     pub gap: (Duration, Duration),
+    /// What sidecars are started as.
+    pub naming: Naming,
     /// How long a role is without its tag.
     pub revoked_for: (Duration, Duration),
 }
@@ -92,7 +104,7 @@ impl World {
         kuma.insert_foreign(MESH, FOREIGN, &foreign, now)?;
         Ok(Self {
             rng: fastrand::Rng::with_seed(config.seed),
-            sidecars: Sidecars::new(&services),
+            sidecars: Sidecars::new(&services, config.naming),
             services,
             next: now.plus(config.gap.1),
             revoked: BTreeMap::new(),

@@ -162,11 +162,13 @@ pub struct Care {
     pub drain: &'static str,
     /// How often roles are read again.
     pub recheck: &'static str,
+    /// `{taskId}` or `{hostname}`.
+    pub dataplane_name: &'static str,
 }
 
 /// The manifests of these services, as YAML.
 pub fn manifests(care: &Care, services: &[Service]) -> String {
-    let Care { address, cluster, sweep_interval, grace_age, drain, recheck } = care;
+    let Care { address, cluster, sweep_interval, grace_age, drain, recheck, dataplane_name } = care;
     let mut text = format!(
         "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
@@ -183,6 +185,7 @@ spec:
   mesh: {MESH}
   selector: {{clusters: [\"{cluster}\"]}}
   roleTags: {{mode: enforce, recheck: {recheck}}}
+  dataplaneName: \"{dataplane_name}\"
   cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}}}
 ---
 apiVersion: ecs-mesh.dev/v1alpha1

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Census;
 use super::scenario::{MESH, Service};
+use super::{Census, Naming};
 use crate::model::{LastStatus, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask};
 use crate::sandbox::kuma::KumaCp;
@@ -21,6 +21,7 @@ const APP_START: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Sidecars {
     app_ports: BTreeMap<String, u16>,
+    naming: Naming,
     alive: BTreeMap<Arc<str>, Sidecar>,
     over: BTreeSet<Arc<str>>,
     census: Census,
@@ -33,12 +34,14 @@ struct Sidecar {
     connected: bool,
     gave_up: bool,
     app_up: bool,
+    /// What it was started with.
+    name: String,
 }
 
 impl Sidecars {
-    pub(super) fn new(services: &[Service]) -> Self {
+    pub(super) fn new(services: &[Service], naming: Naming) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        Self { app_ports, alive: BTreeMap::new(), over: BTreeSet::new(), census: Census::default() }
+        Self { app_ports, naming, alive: BTreeMap::new(), over: BTreeSet::new(), census: Census::default() }
     }
 
     pub(super) fn census(&self) -> Census {
@@ -58,9 +61,9 @@ impl Sidecars {
             let port = self.app_ports.get(&task.family).copied().unwrap_or(8_080);
             let sidecar = self.alive.entry(Arc::clone(&task.arn)).or_default();
             if task.last_status >= LastStatus::Stopping {
-                sidecar.end(task.id(), port, kuma, now);
+                sidecar.end(port, kuma, now);
             } else {
-                self.census.sidecars_lost += u64::from(sidecar.live(task, port, kuma, now));
+                self.census.sidecars_lost += u64::from(sidecar.live(task, self.naming, port, kuma, now));
             }
             if task.last_status.is_stopped() {
                 self.alive.remove(&task.arn);
@@ -73,7 +76,7 @@ impl Sidecars {
             self.alive.keys().filter(|arn| !there.contains(*arn)).cloned().collect();
         for arn in forgotten {
             if let Some(mut sidecar) = self.alive.remove(&arn) {
-                sidecar.end(arn.rsplit('/').next().unwrap_or_default(), 0, kuma, now);
+                sidecar.end(0, kuma, now);
                 self.census.stopped += 1;
             }
         }
@@ -83,31 +86,44 @@ impl Sidecars {
 
 impl Sidecar {
     /// Whether the sidecar gave up just now.
-    fn live(&mut self, task: &CloudTask, port: u16, kuma: &mut KumaCp, now: Timestamp) -> bool {
+    fn live(
+        &mut self,
+        task: &CloudTask,
+        naming: Naming,
+        port: u16,
+        kuma: &mut KumaCp,
+        now: Timestamp,
+    ) -> bool {
         let (Some(address), true) = (task.address(), task.last_status >= LastStatus::Activating) else {
             return false;
         };
+        if self.name.is_empty() {
+            self.name = match naming {
+                Naming::TaskId => task.id().to_owned(),
+                Naming::Hostname => format!("ip-{}", address.to_string().replace('.', "-")),
+            };
+        }
         let started = *self.started.get_or_insert(now);
         if !self.connected && !self.gave_up && self.next_try.is_none_or(|at| now >= at) {
             self.next_try = Some(now.plus(RETRY));
-            self.connected = kuma.connect_sidecar(MESH, task.id(), &address.to_string(), now);
+            self.connected = kuma.connect_sidecar(MESH, &self.name, &address.to_string(), now);
         }
         let runs = task.started_at.is_some_and(|at| at.age_at(now) >= APP_START);
         if self.connected && runs && !self.app_up {
             self.app_up = true;
-            kuma.set_app_up(MESH, task.id(), port, true, now);
+            kuma.set_app_up(MESH, &self.name, port, true, now);
         }
         let late = !self.connected && !self.gave_up && started.age_at(now) >= GIVES_UP;
         self.gave_up |= late;
         late
     }
 
-    fn end(&mut self, name: &str, port: u16, kuma: &mut KumaCp, now: Timestamp) {
+    fn end(&mut self, port: u16, kuma: &mut KumaCp, now: Timestamp) {
         if std::mem::take(&mut self.connected) {
-            kuma.disconnect_sidecar(MESH, name, now);
+            kuma.disconnect_sidecar(MESH, &self.name, now);
         }
         if std::mem::take(&mut self.app_up) {
-            kuma.set_app_up(MESH, name, port, false, now);
+            kuma.set_app_up(MESH, &self.name, port, false, now);
         }
         self.gave_up = true;
     }

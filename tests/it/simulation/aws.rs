@@ -1,0 +1,189 @@
+//! AWS as the operator sees it: late, stale, throttled, cut short, and sometimes not there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ecs_mesh_operator::model::{
+    ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
+};
+use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Message, Page, Queue};
+use ecs_mesh_operator::sandbox::aws::{ListTasks, ReceiveMessages};
+use ecs_mesh_operator::sandbox::world::QUEUE;
+use tokio::time::{Instant, sleep};
+
+use super::life::Shared;
+
+/// Tasks on a page: few, so that lists have several.
+const PAGE: usize = 7;
+
+pub struct SimAws(pub Arc<Shared>);
+
+fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
+    AwsError {
+        kind,
+        operation,
+        resource: "simulated".to_owned(),
+        code: kind.label().to_owned(),
+        message: "simulated".to_owned(),
+        hint: "",
+    }
+}
+
+impl SimAws {
+    /// The way there, and what may befall a call on it.
+    async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
+        let faults = &self.0.faults;
+        sleep(faults.latency()).await;
+        let failed = if self.0.faults.aws_is_down(self.0.now()) {
+            Some(AwsErrorKind::Unavailable)
+        } else if faults.strikes(0.03) {
+            Some(AwsErrorKind::Throttled)
+        } else if faults.strikes(0.03) {
+            Some(AwsErrorKind::Unavailable)
+        } else if faults.strikes(0.01) {
+            sleep(Duration::from_secs(5)).await;
+            Some(AwsErrorKind::Unavailable)
+        } else if faults.strikes(0.005) {
+            Some(AwsErrorKind::Denied)
+        } else {
+            None
+        };
+        let outcome = failed.map_or("ok", AwsErrorKind::label);
+        self.0.note(|| format!("{operation} {what} {outcome}"));
+        match failed {
+            Some(kind) => Err(error(kind, operation)),
+            None => Ok(self.0.now()),
+        }
+    }
+}
+
+#[async_trait]
+impl Ecs for SimAws {
+    async fn list_clusters(&self, _page: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
+        self.call("ecs:ListClusters", "").await?;
+        Ok(Page { items: vec![self.0.cluster.clone()], next: None })
+    }
+
+    async fn list_tasks(
+        &self,
+        cluster: &ClusterArn,
+        desired: DesiredStatus,
+        page: Option<String>,
+    ) -> Result<Page<TaskArn>, AwsError> {
+        let now = self.call("ecs:ListTasks", desired.as_str()).await?;
+        let faults = &self.0.faults;
+        if page.is_none() && faults.strikes(0.02) {
+            return Ok(Page { items: Vec::new(), next: None });
+        }
+        if let Some(token) = page.clone().or(Some(String::new())).filter(|_| faults.strikes(0.03)) {
+            // An empty page with a token: more follows.
+            return Ok(Page { items: Vec::new(), next: Some(token) });
+        }
+        let request = ListTasks {
+            max_results: Some(PAGE),
+            next_token: page.filter(|token| !token.is_empty()),
+            ..ListTasks::of(cluster.as_str(), desired)
+        };
+        let stale = faults.staleness(0.3, Duration::from_secs(4));
+        let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
+        let listed = {
+            let cloud = self.0.cloud.lock().unwrap();
+            if stale.is_zero() { cloud.list_tasks(&request) } else { cloud.list_tasks_as_of(&request, as_of) }
+        };
+        let listed = listed.map_err(|_| error(AwsErrorKind::NotFound, "ecs:ListTasks"))?;
+        let mut items: Vec<TaskArn> = listed.arns.iter().map(|arn| TaskArn::parse(arn).unwrap()).collect();
+        if faults.strikes(0.03) {
+            items.truncate(faults.pick(PAGE));
+        }
+        Ok(Page { items, next: listed.next_token })
+    }
+
+    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<Described, AwsError> {
+        let now = self.call("ecs:DescribeTasks", &tasks.len().to_string()).await?;
+        let faults = &self.0.faults;
+        let stale = faults.staleness(0.3, Duration::from_secs(3));
+        let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
+        let mut described = Described::default();
+        let cloud = self.0.cloud.lock().unwrap();
+        for id in tasks {
+            let arn = cluster.task(id.clone()).to_string();
+            let found = if stale.is_zero() { cloud.task(&arn) } else { cloud.task_as_of(&arn, as_of) };
+            match found {
+                _ if faults.strikes(0.02) => described.failed.push((id.clone(), "simulated".to_owned())),
+                Some(task) => described.tasks.push(task.to_model().unwrap()),
+                None => described.missing.push(id.clone()),
+            }
+        }
+        Ok(described)
+    }
+
+    async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
+        self.call("ecs:DescribeTaskDefinition", arn.as_str()).await?;
+        let cloud = self.0.cloud.lock().unwrap();
+        let found = cloud.describe_task_definition(arn.as_str());
+        Ok(found.unwrap().to_model().unwrap())
+    }
+}
+
+#[async_trait]
+impl Iam for SimAws {
+    async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError> {
+        let now = self.call("iam:GetRole", role.name()).await?;
+        let stale = self.0.faults.staleness(0.4, Duration::from_secs(6));
+        let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
+        let tags = self.0.cloud.lock().unwrap().role_tags_as_of(role.name(), as_of);
+        tags.ok_or_else(|| error(AwsErrorKind::NotFound, "iam:GetRole"))
+    }
+}
+
+#[async_trait]
+impl Queue for SimAws {
+    async fn receive(&self) -> Result<Vec<Message>, AwsError> {
+        self.call("sqs:ReceiveMessage", "").await?;
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let received = {
+                let mut cloud = self.0.cloud.lock().unwrap();
+                let request = ReceiveMessages { max: 10, visibility: None };
+                cloud.receive_message(QUEUE, request, self.0.now()).unwrap()
+            };
+            if !received.is_empty() || Instant::now() >= until {
+                let messages = received.into_iter().map(|message| Message {
+                    receipt: message.receipt_handle,
+                    body: message.body.to_string(),
+                    sent_at: message
+                        .system
+                        .get("SentTimestamp")
+                        .and_then(|at| at.parse().ok())
+                        .map(Timestamp),
+                    receives: 1,
+                });
+                return Ok(messages.collect());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn delete(&self, receipts: &[String]) -> Result<Vec<String>, AwsError> {
+        self.call("sqs:DeleteMessage", "").await?;
+        let mut failed = Vec::new();
+        for receipt in receipts {
+            if self.0.faults.strikes(0.05) {
+                failed.push(receipt.clone());
+            } else {
+                let _ = self.0.cloud.lock().unwrap().delete_message(QUEUE, receipt);
+            }
+        }
+        Ok(failed)
+    }
+
+    async fn give_back(&self, receipts: &[String]) -> Result<(), AwsError> {
+        self.call("sqs:ChangeMessageVisibility", "").await?;
+        let mut cloud = self.0.cloud.lock().unwrap();
+        for receipt in receipts {
+            let _ = cloud.change_message_visibility(QUEUE, receipt, 0, self.0.now());
+        }
+        Ok(())
+    }
+}

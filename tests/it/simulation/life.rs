@@ -1,0 +1,332 @@
+//! One life: a world, an operator that is now and then killed and started again, and the end of all faults.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ecs_mesh_operator::manifests::{ManifestSet, Sources, Status};
+use ecs_mesh_operator::mesh::ControlPlane;
+use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
+use ecs_mesh_operator::model::{ClusterArn, OperatorId, Timestamp};
+use ecs_mesh_operator::reconcile::{Operator, Parts, ReadRates, RunOptions};
+use ecs_mesh_operator::runtime::{AlwaysHeld, Clock};
+use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, SendMessage};
+use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
+use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_operator::sandbox::world::{Care, Naming, QUEUE, World, WorldConfig, lay_pipes, manifests};
+use ecs_mesh_operator::telemetry::metrics::Metrics;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::aws::SimAws;
+use super::faults::Faults;
+use super::mesh::SimTransport;
+
+/// 2026-11-22T00:00:00Z.
+const START: Timestamp = Timestamp(1_795_305_600_000);
+/// How often the world moves.
+const STEP: Duration = Duration::from_millis(50);
+/// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
+const SETTLE: Duration = Duration::from_mins(6);
+/// How long nothing may be written after that.
+const SILENCE: Duration = Duration::from_mins(2);
+
+/// What both sides of the simulation see.
+pub struct Shared {
+    pub cloud: Mutex<Cloud>,
+    pub kuma: Mutex<KumaCp>,
+    pub faults: Faults,
+    pub cluster: ClusterArn,
+    judge: Mutex<Judge>,
+    clock: Clock,
+    history: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn note(&self, words: impl FnOnce() -> String) {
+        let line = format!("{} {}", self.now().0 - START.0, words());
+        self.history.lock().unwrap().push(line);
+    }
+
+    /// Judges what was just written, against the world as it is at this moment.
+    pub fn judge_writes(&self) {
+        let mut kuma = self.kuma.lock().unwrap();
+        let journal = kuma.take_journal();
+        if !journal.is_empty() {
+            let mut cloud = self.cloud.lock().unwrap();
+            cloud.step(self.clock.now());
+            self.judge.lock().unwrap().writes(journal, &cloud, &kuma);
+        }
+    }
+}
+
+/// How a life ended.
+#[derive(Debug, Default)]
+pub struct Ending {
+    pub wrong: Vec<String>,
+    pub history: Vec<String>,
+    pub tasks: u64,
+    pub created: u64,
+    pub removed: u64,
+    pub restarts: u64,
+    pub faults: u64,
+}
+
+/// Lives the life of a seed.
+pub fn live(seed: u64) -> Ending {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(Life::begin(seed).live())
+}
+
+struct Life {
+    seed: u64,
+    rng: fastrand::Rng,
+    shared: Arc<Shared>,
+    world: World,
+    manifests: watch::Sender<Arc<Status>>,
+    operator: Option<(Arc<Operator>, JoinHandle<()>)>,
+    ending: Ending,
+}
+
+impl Life {
+    fn begin(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        // One life in four has no faults: there the promises must hold to the letter, too.
+        let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
+        let clock = Clock::simulated(START);
+        let harsh = level > 0.0;
+        let delivery = if harsh {
+            Delivery {
+                duplicate: 0.1,
+                lose: 0.04,
+                delay_min: Duration::ZERO,
+                delay_max: Duration::from_secs(3),
+                shuffle: true,
+                replay: 0.02,
+                replay_after: Duration::from_mins(3),
+            }
+        } else {
+            Delivery::default()
+        };
+        let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
+        let config = CloudConfig { seed, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
+        let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
+        let mut cloud = Cloud::new(config, START);
+        let mut kuma = KumaCp::new(KumaConfig::default(), START);
+        let cluster = lay_pipes(&mut cloud, START).unwrap();
+        let world = WorldConfig {
+            tasks: rng.usize(8..40),
+            seed,
+            gap: (Duration::from_millis(500), Duration::from_secs(8)),
+            naming,
+            revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
+        };
+        let world = World::begin(world, &mut cloud, &mut kuma, START).unwrap();
+        let care = Care {
+            address: "http://kuma:5681".to_owned(),
+            cluster: cluster.clone(),
+            sweep_interval: "30s",
+            grace_age: "1m",
+            drain: "2s",
+            recheck: "1m",
+            dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
+        };
+        let set = load(&manifests(&care, world.services()));
+        let judge = Judge::new(Rules {
+            operator: "simulated".to_owned(),
+            cluster: cluster.clone(),
+            tags_lag: Duration::from_secs(100),
+            max_fraction: 0.3,
+            min_owned: 10,
+        });
+        let shared = Shared {
+            cloud: Mutex::new(cloud),
+            kuma: Mutex::new(kuma),
+            faults: Faults::new(seed, level),
+            cluster: ClusterArn::parse(&cluster).unwrap(),
+            judge: Mutex::new(judge),
+            clock,
+            history: Mutex::default(),
+        };
+        let status = Status { set, errors: Vec::new(), warnings: Vec::new(), files: 1 };
+        Self {
+            seed,
+            rng,
+            shared: Arc::new(shared),
+            world,
+            manifests: watch::channel(Arc::new(status)).0,
+            operator: None,
+            ending: Ending::default(),
+        }
+    }
+
+    async fn live(mut self) -> Ending {
+        self.start_operator();
+        self.eventful_time().await;
+        self.shared.faults.end();
+        self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
+        self.pass(SETTLE).await;
+        self.check_quiet();
+        let before = self.shared.judge.lock().unwrap().tally();
+        self.pass(SILENCE).await;
+        let after = self.shared.judge.lock().unwrap().tally();
+        if before != after {
+            self.ending
+                .wrong
+                .push(format!("I6: written although nothing happened: {before:?} then {after:?}"));
+        }
+        self.finish()
+    }
+
+    async fn eventful_time(&mut self) {
+        let end = Instant::now() + Duration::from_secs(self.rng.u64(180..420));
+        let mut next_restart = self.in_a_while(40..200);
+        let mut next_outage = self.in_a_while(60..200);
+        let mut next_ghost = self.in_a_while(20..90);
+        while Instant::now() < end {
+            self.pass(STEP).await;
+            let now = Instant::now();
+            if now >= next_restart {
+                self.restart_operator();
+                next_restart = self.in_a_while(40..200);
+            }
+            if now >= next_outage {
+                let until = self.shared.now().plus(Duration::from_secs(self.rng.u64(5..60)));
+                self.shared.faults.outage(self.rng.bool(), until);
+                next_outage = self.in_a_while(60..200);
+            }
+            if now >= next_ghost {
+                self.send_ghost();
+                next_ghost = self.in_a_while(20..90);
+            }
+        }
+    }
+
+    fn in_a_while(&mut self, seconds: std::ops::Range<u64>) -> Instant {
+        Instant::now() + Duration::from_millis(self.rng.u64(seconds.start * 1_000..seconds.end * 1_000))
+    }
+
+    async fn pass(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            sleep(STEP).await;
+            {
+                let mut cloud = self.shared.cloud.lock().unwrap();
+                let mut kuma = self.shared.kuma.lock().unwrap();
+                self.world.step(&mut cloud, &mut kuma, self.shared.now());
+            }
+            for happening in self.world.take_happenings() {
+                self.shared.note(|| format!("world {}", happening.words));
+            }
+        }
+    }
+
+    fn start_operator(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let id = OperatorId::parse("simulated").unwrap();
+        let connected = Arc::clone(&shared);
+        let connect_id = id.clone();
+        let aws = Arc::new(SimAws(Arc::clone(&shared)));
+        let operator = Operator::new(Parts {
+            id,
+            ecs: Arc::clone(&aws) as _,
+            iam: Arc::clone(&aws) as _,
+            connect: Arc::new(move |_, _| {
+                let transport = SimTransport(Arc::clone(&connected));
+                let plane = KumaControlPlane::new(transport, connect_id.clone(), Arc::new(NoObserver));
+                Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
+            }),
+            lease: Arc::new(AlwaysHeld),
+            clock: shared.clock.clone(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: self.seed.wrapping_add(self.ending.restarts),
+        });
+        let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
+        let task = tokio::spawn(async move {
+            running.run(Some(aws), manifests, RunOptions::default(), CancellationToken::new()).await;
+        });
+        self.operator = Some((operator, task));
+    }
+
+    /// Killed wherever it just is, and started again.
+    fn restart_operator(&mut self) {
+        if let Some((_, task)) = self.operator.take() {
+            task.abort();
+        }
+        self.ending.restarts += 1;
+        self.shared.judge.lock().unwrap().restarted();
+        self.shared.note(|| "restart".to_owned());
+        self.start_operator();
+    }
+
+    /// An event that is days old, of a task that nobody remembers, with an address that somebody else has by now.
+    fn send_ghost(&mut self) {
+        let mut cloud = self.shared.cloud.lock().unwrap();
+        let Some(task) = cloud.all_tasks().find(|task| task.address().is_some()).cloned() else { return };
+        let id = format!("{:032x}", self.rng.u128(..));
+        let mut detail = task.to_event_detail();
+        let text = |at: Timestamp| serde_json::Value::String(at.to_string());
+        let days_ago = Timestamp(self.shared.now().0 - 3 * 86_400_000);
+        detail["taskArn"] = task.arn.replace(task.id(), &id).into();
+        detail["lastStatus"] = "RUNNING".into();
+        detail["desiredStatus"] = "RUNNING".into();
+        detail["createdAt"] = text(days_ago);
+        detail["updatedAt"] = text(days_ago);
+        let body = serde_json::json!({
+            "version": "0", "id": id, "detail-type": "ECS Task State Change", "source": "aws.ecs",
+            "account": "111122223333", "time": text(days_ago), "region": "eu-west-1", "resources": [],
+            "detail": detail,
+        });
+        cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.shared.now()).unwrap();
+    }
+
+    fn check_quiet(&mut self) {
+        let held: std::collections::BTreeSet<String> = match &self.operator {
+            Some((operator, _)) => {
+                let planes = operator.planes();
+                planes.values().flat_map(|p| p.held_tasks()).map(|task| task.id().to_string()).collect()
+            }
+            None => Default::default(),
+        };
+        let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
+        let mut judge = self.shared.judge.lock().unwrap();
+        let left =
+            judge.quiet(&cloud, &kuma, self.world.services(), &|id| held.contains(id), self.shared.now());
+        self.ending.wrong.extend(left.into_iter().map(|words| format!("after quiet: {words}")));
+    }
+
+    fn finish(mut self) -> Ending {
+        if let Some((_, task)) = self.operator.take() {
+            task.abort();
+        }
+        let judge = self.shared.judge.lock().unwrap();
+        for violation in judge.violations() {
+            let at = (violation.at.0 - START.0) / 1_000;
+            self.ending.wrong.push(format!("{} at {at}s: {}", violation.invariant, violation.words));
+        }
+        self.ending.created = judge.tally().created;
+        self.ending.removed = judge.tally().removed;
+        self.ending.tasks = self.world.census().started;
+        self.ending.faults = self.shared.faults.injected();
+        self.ending.history = std::mem::take(&mut *self.shared.history.lock().unwrap());
+        if let Some(file) = std::env::var_os("SIM_HISTORY") {
+            std::fs::write(file, self.ending.history.join("\n")).unwrap();
+        }
+        self.ending
+    }
+}
+
+fn load(yaml: &str) -> Arc<ManifestSet> {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+    loaded.set
+}
