@@ -30,7 +30,7 @@ impl Cloud {
             resources: vec![task.arn.to_string()],
             detail: task.to_event_detail(),
         };
-        self.emit(event, now);
+        self.emit(&event, now);
     }
 
     /// IAM's calls are told by CloudTrail, and in one Region only.
@@ -71,7 +71,7 @@ impl Cloud {
             resources: Vec::new(),
             detail,
         };
-        self.emit(event, now);
+        self.emit(&event, now);
     }
 
     fn is_anyone_listening(&self) -> bool {
@@ -87,7 +87,7 @@ impl Cloud {
     }
 
     /// Sends the event through the rules and returns its id.
-    pub(super) fn emit(&mut self, event: Event, now: Timestamp) -> String {
+    pub(super) fn emit(&mut self, event: &Event, now: Timestamp) -> String {
         let id = self.uuid();
         let event = json!({
             "version": "0",

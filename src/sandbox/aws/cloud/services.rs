@@ -347,7 +347,7 @@ impl Cloud {
             match self.services.get(&(cluster.clone(), name.to_owned())) {
                 Some(service) => found.push(service),
                 None => {
-                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))))
+                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))));
                 }
             }
         }

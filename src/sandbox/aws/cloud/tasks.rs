@@ -85,7 +85,7 @@ pub(super) struct Birth {
 
 impl Cloud {
     /// Starts tasks. They begin in PROVISIONING and move on by [`Cloud::step`].
-    pub fn run_task(&mut self, request: RunTask, now: Timestamp) -> Outcome<Vec<Arc<CloudTask>>> {
+    pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Outcome<Vec<Arc<CloudTask>>> {
         if !(1..=10).contains(&request.count) {
             return Err(invalid(format!("count is {}; 1 to 10 are allowed", request.count)));
         }

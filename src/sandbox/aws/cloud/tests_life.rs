@@ -87,7 +87,7 @@ fn an_overridden_task_role_is_in_the_event_and_the_definitions_is_not() {
     let role = "arn:aws:iam::111122223333:role/other".to_owned();
     let overrides = TaskOverrides { task_role_arn: Some(role.clone()), ..TaskOverrides::default() };
     let request = RunTask { overrides, ..RunTask::awsvpc("prod", "kv") };
-    world.cloud.run_task(request, world.now).unwrap();
+    world.cloud.run_task(&request, world.now).unwrap();
     let events = world.events();
     assert_eq!(events[0]["detail"]["overrides"], json!({"containerOverrides": [{"name": "app"}]}));
     assert_eq!(events[1]["detail"]["overrides"]["taskRoleArn"], json!(role));
@@ -202,7 +202,7 @@ fn the_history_shows_tasks_and_lists_as_they_were() {
     assert_eq!(status(world.now), Some(LastStatus::Stopped));
     let list =
         |at| world.cloud.list_tasks_as_of(&ListTasks::of("prod", DesiredStatus::Running), at).unwrap().arns;
-    assert_eq!(list(running), [task.clone()]);
+    assert_eq!(list(running), std::slice::from_ref(&task));
     assert!(list(world.now).is_empty() && list(Timestamp(born.0 - 1)).is_empty());
 }
 
