@@ -123,7 +123,7 @@ impl Cloud {
         let key = self
             .find_task(&cluster, task)
             .ok_or_else(|| invalid(format!("there is no task {task} in cluster {cluster}")))?;
-        let reason = if reason.is_empty() { "Task stopped by user" } else { reason };
+        let reason = if reason.is_empty() { "stopped at a user's request" } else { reason };
         self.begin_stop(&key, StopCode::UserInitiated, reason, now);
         Ok(self.tasks[&key].current.clone())
     }
