@@ -207,7 +207,7 @@ impl Cloud {
         };
         let PutEvent { source, detail_type, resources, .. } = event;
         let region = self.config.region.clone();
-        let event_id = self.emit(&Event { source, detail_type, region, resources, detail }, now);
+        let event_id = self.emit(Event { source, detail_type, region, resources, detail }, now);
         PutEventOutcome::Taken { event_id }
     }
 
