@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::StopCode;
 use crate::model::Timestamp;
-use crate::sandbox::aws::Cloud;
+use crate::sandbox::aws::{Cloud, Delivery, LifeTimes};
 
 impl Cloud {
     /// An essential container of the task ends by itself: it goes to STOPPED without a drain. Whether it did.
@@ -23,6 +23,16 @@ impl Cloud {
         let Some(task) = self.task(arn) else { return false };
         self.begin_stop(&task.arn, StopCode::SpotInterruption, "spot capacity was taken back", now);
         true
+    }
+
+    /// Changes how events are delivered from now on; what is under way stays so.
+    pub fn set_delivery(&mut self, delivery: Delivery) {
+        self.config.delivery = delivery;
+    }
+
+    /// Changes how long tasks stay in the states that they enter from now on.
+    pub fn set_life(&mut self, life: LifeTimes) {
+        self.config.life = life;
     }
 
     /// No event reaches any target until `until`.
