@@ -1,7 +1,6 @@
 //! The sandbox's AWS, driven over HTTP by the AWS SDK for Rust and, where there is one, by boto3.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -243,7 +242,7 @@ async fn the_sdk_knows_the_errors_by_their_types() {
 async fn a_tasks_events_come_out_of_the_queue_and_are_deleted_in_batches() {
     let sandbox = Sandbox::start().await;
     sandbox.furnish();
-    sandbox.front.with(|cloud, now| cloud.run_task(RunTask::awsvpc("prod", "kv"), now).unwrap());
+    sandbox.front.with(|cloud, now| cloud.run_task(&RunTask::awsvpc("prod", "kv"), now).unwrap());
     sandbox.advance(Duration::from_secs(5));
     let sqs = sandbox.sqs();
     let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
@@ -406,6 +405,9 @@ async fn quotas_refuse_what_comes_too_fast() {
     sandbox.stop().await;
 }
 
+const LIST: &str = "AmazonEC2ContainerServiceV20141113.ListClusters";
+const GET_ROLE: &str = "Action=GetRole&Version=2010-05-08&RoleName=r";
+
 #[tokio::test]
 async fn what_is_not_signed_or_not_served_is_refused_as_aws_would() {
     let sandbox = Sandbox::start().await;
@@ -421,8 +423,6 @@ async fn what_is_not_signed_or_not_served_is_refused_as_aws_would() {
         }
         answer(request)
     };
-    const LIST: &str = "AmazonEC2ContainerServiceV20141113.ListClusters";
-    const GET_ROLE: &str = "Action=GetRole&Version=2010-05-08&RoleName=r";
     for (target, authorization, body, status, said) in [
         (LIST, None, "{}", 400, "MissingAuthenticationTokenException"),
         ("", None, GET_ROLE, 403, "<Code>MissingAuthenticationToken</Code>"),
@@ -441,11 +441,9 @@ async fn what_is_not_signed_or_not_served_is_refused_as_aws_would() {
     sandbox.stop().await;
 }
 
-fn answer(request: reqwest::RequestBuilder) -> impl Future<Output = (u16, String)> {
-    async move {
-        let response = request.send().await.unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
+async fn answer(request: reqwest::RequestBuilder) -> (u16, String) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 /// Set `SANDBOX_TEST_PYTHON` to a Python that has boto3.

@@ -51,26 +51,26 @@ impl TaskIndex {
         }
         self.desired_running.remove(key);
         self.desired_stopped.remove(key);
-        match after {
-            Some(task) => {
-                match task.desired_status {
-                    DesiredStatus::Running => self.desired_running.insert(key.clone()),
-                    DesiredStatus::Stopped => self.desired_stopped.insert(key.clone()),
-                };
-                if before.is_none() {
-                    self.all.insert(key.clone());
-                    self.by_family.entry(task.family.clone()).or_default().insert(key.clone());
-                    if let Some(service) = task.service() {
-                        self.by_service.entry(service.to_owned()).or_default().insert(key.clone());
-                    }
-                }
+        match (before, after) {
+            (_, Some(task)) if task.desired_status == DesiredStatus::Running => {
+                self.desired_running.insert(key.clone());
             }
-            None => {
-                let Some(before) = before else { return };
+            (_, Some(_)) => {
+                self.desired_stopped.insert(key.clone());
+            }
+            (Some(before), None) => {
                 remove(&mut self.by_family, &before.family, key);
                 if let Some(service) = before.service() {
                     remove(&mut self.by_service, service, key);
                 }
+            }
+            (None, None) => {}
+        }
+        if let (None, Some(task)) = (before, after) {
+            self.all.insert(key.clone());
+            self.by_family.entry(task.family.clone()).or_default().insert(key.clone());
+            if let Some(service) = task.service() {
+                self.by_service.entry(service.to_owned()).or_default().insert(key.clone());
             }
         }
     }

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use super::StopCode;
 use crate::model::Timestamp;
-use crate::sandbox::aws::Cloud;
+use crate::sandbox::aws::{Cloud, Delivery, LifeTimes};
 
 impl Cloud {
     /// An essential container of the task ends by itself: it goes to STOPPED without a drain. Whether it did.
     pub fn kill_hard(&mut self, arn: &str, now: Timestamp) -> bool {
-        self.end(arn, StopCode::EssentialContainerExited, "Essential container in task exited", now)
+        self.end(arn, StopCode::EssentialContainerExited, "an essential container exited", now)
     }
 
     /// The task, which must not run yet, never will. Whether it was so.
@@ -21,8 +21,18 @@ impl Cloud {
     /// Spot capacity is taken back: the task gets the usual drain, with its own stop code. Whether it did.
     pub fn interrupt_spot(&mut self, arn: &str, now: Timestamp) -> bool {
         let Some(task) = self.task(arn) else { return false };
-        self.begin_stop(&task.arn, StopCode::SpotInterruption, "Your Spot Task was interrupted.", now);
+        self.begin_stop(&task.arn, StopCode::SpotInterruption, "spot capacity was taken back", now);
         true
+    }
+
+    /// Changes how events are delivered from now on; what is under way stays so.
+    pub fn set_delivery(&mut self, delivery: Delivery) {
+        self.config.delivery = delivery;
+    }
+
+    /// Changes how long tasks stay in the states that they enter from now on.
+    pub fn set_life(&mut self, life: LifeTimes) {
+        self.config.life = life;
     }
 
     /// No event reaches any target until `until`.

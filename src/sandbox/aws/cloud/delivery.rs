@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Timer;
+use super::{ServiceKey, Timer};
 use crate::model::Timestamp;
 use crate::sandbox::aws::{Cloud, CloudTask};
 
@@ -29,6 +29,49 @@ impl Cloud {
             region: self.config.region.clone(),
             resources: vec![task.arn.to_string()],
             detail: task.to_event_detail(),
+        };
+        self.emit(event, now);
+    }
+
+    /// What ECS says of a deployment; unlike a task's events, these have no version.
+    pub(super) fn emit_deployment(&mut self, service: &str, deployment: &str, name: &str, now: Timestamp) {
+        let detail = json!({
+            "eventType": "INFO",
+            "eventName": name,
+            "deploymentId": deployment,
+            "updatedAt": now.to_string(),
+            "reason": format!("the state of deployment {deployment} changed"),
+        });
+        self.emit_of_service("ECS Deployment State Change", service, detail, now);
+    }
+
+    /// What ECS says of a service as a whole.
+    pub(super) fn emit_service_action(
+        &mut self,
+        key: &ServiceKey,
+        service: &str,
+        name: &str,
+        now: Timestamp,
+    ) {
+        let detail = json!({
+            "eventType": "INFO",
+            "eventName": name,
+            "clusterArn": self.arn("ecs", &format!("cluster/{}", key.0)),
+            "createdAt": now.to_string(),
+        });
+        self.emit_of_service("ECS Service Action", service, detail, now);
+    }
+
+    fn emit_of_service(&mut self, detail_type: &str, service: &str, detail: Value, now: Timestamp) {
+        if !self.is_anyone_listening() {
+            return;
+        }
+        let event = Event {
+            source: "aws.ecs".into(),
+            detail_type: detail_type.into(),
+            region: self.config.region.clone(),
+            resources: vec![service.to_owned()],
+            detail,
         };
         self.emit(event, now);
     }
@@ -89,17 +132,19 @@ impl Cloud {
     /// Sends the event through the rules and returns its id.
     pub(super) fn emit(&mut self, event: Event, now: Timestamp) -> String {
         let id = self.uuid();
-        let event = json!({
+        let Event { source, detail_type, region, resources, detail } = event;
+        let mut event = json!({
             "version": "0",
             "id": id,
-            "detail-type": event.detail_type,
-            "source": event.source,
+            "detail-type": detail_type,
+            "source": source,
             "account": self.config.account,
             "time": whole_seconds(now),
-            "region": event.region,
-            "resources": event.resources,
-            "detail": event.detail,
+            "region": region,
+            "resources": resources,
         });
+        // Moved in, not copied: it is by far the largest part.
+        event["detail"] = detail;
         let targets: Vec<(String, Option<String>)> = self
             .rules
             .values()

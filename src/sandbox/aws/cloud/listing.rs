@@ -124,6 +124,9 @@ impl Cloud {
                 && service.is_none_or(|service| task.service() == Some(service))
                 && request.family.as_deref().is_none_or(|family| task.family == family)
                 && request.started_by.as_deref().is_none_or(|by| task.started_by.as_deref() == Some(by))
+                && request.container_instance.as_deref().is_none_or(|instance| {
+                    task.container_instance_arn().is_some_and(|arn| arn.ends_with(instance))
+                })
                 && request.launch_type.as_deref().is_none_or(|launch_type| task.launch_type == launch_type)
         };
         let mut listed = Listed::default();

@@ -114,7 +114,7 @@ impl Cloud {
             attributes_md5: attributes_md5(&message_attributes),
         };
         let message = Message {
-            message_id: sent.message_id.clone(),
+            id: sent.message_id.clone(),
             body: message_body.into(),
             attributes: Arc::new(message_attributes),
             sender: self.config.account.clone(),
@@ -131,10 +131,10 @@ impl Cloud {
     /// An event reaches a queue; one that is gone takes it nowhere.
     pub(super) fn enqueue_event(&mut self, queue: &str, body: &Arc<str>, now: Timestamp) {
         let jitter = if self.config.delivery.shuffle { self.rng.u64(..64) } else { 0 };
-        let message_id = self.uuid();
+        let id = self.uuid();
         let Some(queue) = self.queues.get_mut(queue) else { return };
         let message = Message {
-            message_id,
+            id,
             body: body.clone(),
             attributes: Arc::default(),
             sender: "AIDAEVENTBRIDGE0000000".into(),
@@ -160,7 +160,7 @@ impl Cloud {
         let name = self.queue_name(queue)?;
         let queue = self.queue_mut(&name)?;
         let visibility = request.visibility.unwrap_or_else(|| queue.seconds("VisibilityTimeout"));
-        if visibility > Duration::from_secs(43_200) {
+        if visibility > Duration::from_hours(12) {
             return Err(bad_value("VisibilityTimeout is at most 43200 seconds"));
         }
         queue.release_due(now);
@@ -244,7 +244,7 @@ fn shown(message: Message, receipt_handle: String) -> ReceivedMessage {
         system.insert("DeadLetterQueueSourceArn", source);
     }
     ReceivedMessage {
-        message_id: message.message_id,
+        message_id: message.id,
         receipt_handle,
         body: message.body,
         attributes: message.attributes,

@@ -118,7 +118,7 @@ fn check_fields(pattern: &Value, path: &str) -> Result<(), String> {
         match wanted {
             Value::Object(_) => check_fields(wanted, &path)?,
             Value::Array(ways) if field == "$or" => {
-                ways.iter().try_for_each(|way| check_fields(way, &path))?
+                ways.iter().try_for_each(|way| check_fields(way, &path))?;
             }
             Value::Array(allowed) if allowed.is_empty() => return Err(format!("{path} allows nothing")),
             Value::Array(allowed) => {

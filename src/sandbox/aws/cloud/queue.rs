@@ -21,7 +21,7 @@ enum State {
 /// A message in a queue.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    pub(super) message_id: String,
+    pub(super) id: String,
     pub(super) body: Arc<str>,
     pub(super) attributes: Arc<BTreeMap<String, MessageAttribute>>,
     pub(super) sender: String,

@@ -50,6 +50,9 @@ pub struct Role {
     pub policies: BTreeMap<String, String>,
 }
 
+/// A tag's key and value.
+type TagPair = (String, String);
+
 /// The trust policy that lets ECS tasks use a role.
 const TRUST_ECS_TASKS: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 
@@ -146,7 +149,7 @@ impl Cloud {
         name: &str,
         marker: Option<&str>,
         max_items: usize,
-    ) -> Outcome<(Vec<(String, String)>, Option<String>)> {
+    ) -> Outcome<(Vec<TagPair>, Option<String>)> {
         let tags = &self.get_role(name)?.tags;
         Ok(page(
             tags.iter().map(|(key, value)| (key.as_str(), (key.clone(), value.clone()))),

@@ -65,7 +65,7 @@ impl Cloud {
             self.start_service_task(key, now);
         }
         for task in &moves.stop {
-            let reason = format!("Scaling activity initiated by service {}", key.1);
+            let reason = format!("service {} has no more use for it", key.1);
             self.begin_stop(task, StopCode::ServiceSchedulerInitiated, &reason, now);
         }
         self.settle(key, now);
@@ -97,19 +97,25 @@ impl Cloud {
             .filter(|(index, deployment)| *index == 0 || deployment.live() > 0)
             .map(|(_, deployment)| deployment)
             .collect();
+        let mut told = None;
         let alone = service.deployments.len() == 1;
         let primary = &mut service.deployments[0];
         if alone && !primary.completed && primary.running.len() == desired && primary.pending.is_empty() {
             primary.completed = true;
             primary.updated_at = now;
-            let name = service.name.clone();
-            service.say(now, format!("(service {name}) has reached a steady state."));
+            let id = primary.id.clone();
+            service.say(now, format!("steady: all tasks of deployment {id} run"));
+            told = Some((service.arn.clone(), id));
         }
         let gone = service.status == "DRAINING"
             && service.leaving.is_empty()
             && service.deployments.iter().all(|deployment| deployment.live() == 0);
         if gone {
             service.status = "INACTIVE";
+        }
+        if let Some((service, deployment)) = told {
+            self.emit_deployment(&service, &deployment, "SERVICE_DEPLOYMENT_COMPLETED", now);
+            self.emit_service_action(key, &service, "SERVICE_STEADY_STATE", now);
         }
     }
 }

@@ -260,6 +260,7 @@ impl Cloud {
             look_planned: false,
         };
         self.services.insert(key.clone(), service);
+        self.tell_new_deployment(&key, now);
         self.plan_look(&key, now);
         Ok(self.services[&key].clone())
     }
@@ -281,6 +282,7 @@ impl Cloud {
         tasks::needs_network(&wanted, self.services[&key].network_configuration.as_ref())?;
         let deployment = (request.force_new_deployment || wanted.arn != current.arn)
             .then(|| self.new_deployment(wanted, now));
+        let new = deployment.is_some();
         if let Some(service) = self.services.get_mut(&key) {
             if let Some(deployment) = deployment {
                 service.deployments.insert(0, deployment);
@@ -291,6 +293,9 @@ impl Cloud {
             if request.deployment_configuration.is_some() {
                 service.deployment_configuration = limits(request.deployment_configuration.clone());
             }
+        }
+        if new {
+            self.tell_new_deployment(&key, now);
         }
         self.plan_look(&key, now);
         Ok(self.services[&key].clone())
@@ -340,6 +345,9 @@ impl Cloud {
         if services.len() > 10 {
             return Err(invalid(format!("{} services were named; at most 10 are allowed", services.len())));
         }
+        if services.is_empty() {
+            return Err(invalid("no service was named"));
+        }
         let cluster = self.cluster_name(cluster)?;
         let (mut found, mut failures) = (Vec::new(), Vec::new());
         for service in services {
@@ -347,7 +355,7 @@ impl Cloud {
             match self.services.get(&(cluster.clone(), name.to_owned())) {
                 Some(service) => found.push(service),
                 None => {
-                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))))
+                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))));
                 }
             }
         }
@@ -366,6 +374,12 @@ impl Cloud {
             Some(found) if found.status != "INACTIVE" => Ok(key),
             _ => Err(AwsError::new("ServiceNotFoundException", format!("there is no service {service}"))),
         }
+    }
+
+    fn tell_new_deployment(&mut self, key: &ServiceKey, now: Timestamp) {
+        let Some(service) = self.services.get(key) else { return };
+        let (arn, id) = (service.arn.clone(), service.deployments[0].id.clone());
+        self.emit_deployment(&arn, &id, "SERVICE_DEPLOYMENT_IN_PROGRESS", now);
     }
 
     fn new_deployment(&mut self, definition: Arc<DefinitionRecord>, now: Timestamp) -> Deployment {

@@ -63,9 +63,8 @@ impl CloudTask {
         if self.launch_type == "FARGATE" {
             put("platformVersion", json!("1.4.0"));
             put("ephemeralStorage", json!({"sizeInGiB": 20}));
-        } else {
-            put("containerInstanceArn", json!(self.container_instance_arn()));
         }
+        put("containerInstanceArn", json!(self.container_instance_arn()));
         put("startedBy", json!(self.started_by));
         put("stopCode", json!(self.stop_code.map(super::StopCode::as_str)));
         put("stoppedReason", json!(self.stopped_reason));
@@ -167,10 +166,14 @@ impl CloudTask {
         Value::Object(shown)
     }
 
-    /// One instance for all: nothing here depends on where EC2 tasks are placed.
-    fn container_instance_arn(&self) -> String {
+    /// The instance that it runs on; `None` on Fargate. One instance stands for all: nothing here depends on
+    /// where EC2 tasks are placed.
+    pub fn container_instance_arn(&self) -> Option<String> {
+        if self.launch_type == "FARGATE" {
+            return None;
+        }
         let base = self.cluster_arn.split(":cluster/").next().unwrap_or_default();
-        format!("{base}:container-instance/{}/{:032x}", self.cluster, 1)
+        Some(format!("{base}:container-instance/{}/{:032x}", self.cluster, 1))
     }
 }
 

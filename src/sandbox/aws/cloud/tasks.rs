@@ -85,7 +85,7 @@ pub(super) struct Birth {
 
 impl Cloud {
     /// Starts tasks. They begin in PROVISIONING and move on by [`Cloud::step`].
-    pub fn run_task(&mut self, request: RunTask, now: Timestamp) -> Outcome<Vec<Arc<CloudTask>>> {
+    pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Outcome<Vec<Arc<CloudTask>>> {
         if !(1..=10).contains(&request.count) {
             return Err(invalid(format!("count is {}; 1 to 10 are allowed", request.count)));
         }
@@ -123,7 +123,7 @@ impl Cloud {
         let key = self
             .find_task(&cluster, task)
             .ok_or_else(|| invalid(format!("there is no task {task} in cluster {cluster}")))?;
-        let reason = if reason.is_empty() { "Task stopped by user" } else { reason };
+        let reason = if reason.is_empty() { "stopped at a user's request" } else { reason };
         self.begin_stop(&key, StopCode::UserInitiated, reason, now);
         Ok(self.tasks[&key].current.clone())
     }

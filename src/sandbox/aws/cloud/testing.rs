@@ -43,7 +43,7 @@ impl World {
     }
 
     pub(super) fn task(&mut self) -> Arc<str> {
-        self.cloud.run_task(RunTask::awsvpc("prod", "kv"), self.now).unwrap()[0].arn.clone()
+        self.cloud.run_task(&RunTask::awsvpc("prod", "kv"), self.now).unwrap()[0].arn.clone()
     }
 
     pub(super) fn run_for_secs(&mut self, seconds: u64) {

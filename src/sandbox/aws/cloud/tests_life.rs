@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::testing::{World, cloud, cloud_with};
-use super::{ListTasks, RunTask, StopCode, TaskOverrides};
+use super::{ListTasks, RegisterTaskDefinition, RunTask, StopCode, TaskOverrides};
 use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::{AddressReuse, CloudConfig};
 
@@ -87,7 +87,7 @@ fn an_overridden_task_role_is_in_the_event_and_the_definitions_is_not() {
     let role = "arn:aws:iam::111122223333:role/other".to_owned();
     let overrides = TaskOverrides { task_role_arn: Some(role.clone()), ..TaskOverrides::default() };
     let request = RunTask { overrides, ..RunTask::awsvpc("prod", "kv") };
-    world.cloud.run_task(request, world.now).unwrap();
+    world.cloud.run_task(&request, world.now).unwrap();
     let events = world.events();
     assert_eq!(events[0]["detail"]["overrides"], json!({"containerOverrides": [{"name": "app"}]}));
     assert_eq!(events[1]["detail"]["overrides"]["taskRoleArn"], json!(role));
@@ -202,7 +202,7 @@ fn the_history_shows_tasks_and_lists_as_they_were() {
     assert_eq!(status(world.now), Some(LastStatus::Stopped));
     let list =
         |at| world.cloud.list_tasks_as_of(&ListTasks::of("prod", DesiredStatus::Running), at).unwrap().arns;
-    assert_eq!(list(running), [task.clone()]);
+    assert_eq!(list(running), std::slice::from_ref(&task));
     assert!(list(world.now).is_empty() && list(Timestamp(born.0 - 1)).is_empty());
 }
 
@@ -286,4 +286,49 @@ fn fifteen_thousand_tasks_are_no_burden() {
     let (services, _) = world.cloud.describe_services("prod", &["kv"]).unwrap();
     assert!(services[0].is_stable());
     assert_eq!(world.cloud.queue_counts("events", world.now).unwrap().visible, 7);
+}
+
+#[test]
+fn a_service_tells_of_its_deployments_among_its_tasks() {
+    let mut world = cloud();
+    world.service("kv", 1);
+    world.run_for_secs(5);
+    let events = world.events();
+    let named = |detail_type: &str| -> Vec<Value> {
+        let found = events.iter().filter(|event| event["detail-type"] == detail_type);
+        found.map(|event| event["detail"]["eventName"].clone()).collect()
+    };
+    let deployment = ["SERVICE_DEPLOYMENT_IN_PROGRESS", "SERVICE_DEPLOYMENT_COMPLETED"];
+    assert_eq!(named("ECS Deployment State Change"), deployment);
+    assert_eq!(named("ECS Service Action"), ["SERVICE_STEADY_STATE"]);
+    assert_eq!(named("ECS Task State Change").len(), 5);
+}
+
+#[test]
+fn a_task_without_its_own_network_has_neither_attachment_nor_address() {
+    let mut world = cloud();
+    let mut bridge = RegisterTaskDefinition::fargate("old", None, 80);
+    bridge.network_mode = None;
+    bridge.rest.clear();
+    world.cloud.register_task_definition(bridge, world.now).unwrap();
+    let request = RunTask { cluster: "prod".into(), task_definition: "old".into(), ..RunTask::default() };
+    let arn = world.cloud.run_task(&request, world.now).unwrap()[0].arn.clone();
+    world.run_for_secs(5);
+    let task = world.cloud.task(&arn).unwrap();
+    assert_eq!((task.last_status, task.address(), &*task.launch_type), (LastStatus::Running, None, "EC2"));
+    let shown = task.to_api_json(false);
+    assert_eq!(shown["attachments"], json!([]));
+    assert!(shown["containerInstanceArn"].is_string());
+}
+
+#[test]
+fn a_full_subnet_fails_tasks_rather_than_giving_an_address_twice() {
+    let mut world = cloud_with(CloudConfig { subnet: "10.1.0.0/28".into(), ..CloudConfig::default() });
+    let started: Vec<_> = (0..12).map(|_| world.task()).collect();
+    world.run_for_secs(5);
+    let tasks: Vec<_> = started.iter().map(|arn| world.cloud.task(arn).unwrap()).collect();
+    let running = tasks.iter().filter(|task| task.last_status == LastStatus::Running);
+    let addresses: std::collections::BTreeSet<_> = running.filter_map(|task| task.address()).collect();
+    assert_eq!(addresses.len(), 11);
+    assert_eq!(tasks[11].stop_code, Some(StopCode::TaskFailedToStart));
 }

@@ -152,6 +152,16 @@ fn delivery_faults_lose_double_delay_and_replay_events() {
 }
 
 #[test]
+fn faults_end_when_the_world_heals() {
+    let faulty = Delivery { lose: 1.0, ..Delivery::default() };
+    let mut world = cloud_with(CloudConfig { delivery: faulty, ..CloudConfig::default() });
+    world.task();
+    world.cloud.set_delivery(Delivery::default());
+    world.task();
+    assert_eq!(world.events().len(), 1);
+}
+
+#[test]
 fn a_shuffled_queue_hands_out_of_order_but_loses_nothing() {
     let delivery = Delivery { shuffle: true, ..Delivery::default() };
     let mut world = cloud_with(CloudConfig { delivery, ..CloudConfig::default() });

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::request::Request;
+use super::response::page;
 use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::cloud::tags_from;
 use crate::sandbox::aws::{AwsError, Cloud, Failure, ListTasks, Outcome};
@@ -36,7 +37,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
 fn tasks(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
     Ok(match request.operation.as_str() {
         "RunTask" => {
-            let started = cloud.run_task(request.read_as()?, now)?;
+            let started = cloud.run_task(&request.read_as()?, now)?;
             json!({"tasks": started.iter().map(|task| task.to_api_json(true)).collect::<Vec<_>>(), "failures": []})
         }
         "StopTask" => {
@@ -46,7 +47,7 @@ fn tasks(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value>
         }
         "ListTasks" => {
             let listed = cloud.list_tasks(&request.read_as::<ListTasks>()?)?;
-            paged("taskArns", json!(listed.arns), listed.next_token)
+            page("taskArns", listed.arns, "nextToken", listed.next_token)
         }
         _ => {
             let described = cloud.describe_tasks(request.text("cluster"), &request.texts("tasks"))?;
@@ -76,7 +77,7 @@ fn services(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Val
             let size =
                 if request.body["maxResults"].is_null() { 10 } else { request.limit("maxResults", 100) };
             let (arns, next) = cloud.list_services(cluster, request.optional("nextToken"), size)?;
-            paged("serviceArns", json!(arns), next)
+            page("serviceArns", arns, "nextToken", next)
         }
         _ => {
             let (found, missing) = cloud.describe_services(cluster, &request.texts("services"))?;
@@ -103,7 +104,7 @@ fn clusters(cloud: &mut Cloud, request: &Request) -> Outcome<Value> {
         "ListClusters" => {
             let (arns, next) =
                 cloud.list_clusters(request.optional("nextToken"), request.limit("maxResults", 100));
-            paged("clusterArns", json!(arns), next)
+            page("clusterArns", arns, "nextToken", next)
         }
         _ => {
             let mut named = request.texts("clusters");
@@ -147,7 +148,7 @@ fn definitions(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<
                 request.optional("nextToken"),
                 request.limit("maxResults", 100),
             );
-            paged("taskDefinitionArns", json!(arns), next)
+            page("taskDefinitionArns", arns, "nextToken", next)
         }
     })
 }
@@ -177,12 +178,4 @@ fn includes_tags(request: &Request) -> bool {
 
 fn failures(failures: &[Failure]) -> Value {
     failures.iter().map(|failure| json!({"arn": failure.arn, "reason": failure.reason})).collect()
-}
-
-fn paged(name: &str, items: Value, next_token: Option<String>) -> Value {
-    let mut answer = json!({name: items});
-    if let Some(token) = next_token {
-        answer["nextToken"] = json!(token);
-    }
-    answer
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::request::Request;
+use super::response::page;
 use crate::model::Timestamp;
 use crate::sandbox::aws::cloud::validation;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome, PutEvent, PutEventOutcome, Rule, Target};
@@ -23,12 +24,12 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
                 request.optional("NextToken"),
                 request.limit("Limit", 100),
             );
-            return Ok(paged("Rules", rules.into_iter().map(show).collect(), next));
+            return Ok(page("Rules", rules.into_iter().map(show).collect::<Vec<_>>(), "NextToken", next));
         }
         "PutTargets" => cloud.put_targets(rule, read::<Vec<Target>>(&request.body["Targets"])?)?,
         "ListTargetsByRule" => {
             let targets: Vec<&Target> = cloud.describe_rule(rule)?.targets.values().collect();
-            return Ok(paged("Targets", json!(targets), None));
+            return Ok(page("Targets", targets, "NextToken", None));
         }
         "RemoveTargets" => {
             let missing = cloud.remove_targets(rule, &request.texts("Ids"))?;
@@ -80,12 +81,4 @@ fn show(rule: &Rule) -> Value {
         shown["Description"] = json!(description);
     }
     shown
-}
-
-fn paged(name: &str, items: Value, next_token: Option<String>) -> Value {
-    let mut answer = json!({name: items});
-    if let Some(token) = next_token {
-        answer["NextToken"] = json!(token);
-    }
-    answer
 }

@@ -4,6 +4,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::request::Request;
+use super::response::page;
 use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, CreateRole, Outcome, Role};
 
@@ -11,7 +12,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
     if request.operation == "ListRoles" {
         let prefix = request.form.get("PathPrefix").map_or("/", String::as_str);
         let (roles, marker) = cloud.list_roles(prefix, marker(request), max_items(request)?);
-        return Ok(paged("Roles", roles.into_iter().map(show).collect(), marker));
+        return Ok(paged("Roles", roles.into_iter().map(show).collect::<Vec<_>>(), marker));
     }
     let name = request.required("RoleName")?;
     match request.operation.as_str() {
@@ -45,7 +46,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
             return Ok(json!({"RoleName": name, "PolicyName": policy, "PolicyDocument": encoded(document)}));
         }
         "ListRolePolicies" => {
-            let names: Value = cloud.get_role(name)?.policies.keys().cloned().collect();
+            let names: Vec<&String> = cloud.get_role(name)?.policies.keys().collect();
             return Ok(paged("PolicyNames", names, None));
         }
         "ListAttachedRolePolicies" => {
@@ -114,10 +115,9 @@ fn max_items(request: &Request) -> Outcome<usize> {
     })
 }
 
-fn paged(name: &str, items: Value, marker: Option<String>) -> Value {
-    let mut answer = json!({name: items, "IsTruncated": marker.is_some()});
-    if let Some(marker) = marker {
-        answer["Marker"] = json!(marker);
-    }
+fn paged(name: &str, items: impl serde::Serialize, marker: Option<String>) -> Value {
+    let truncated = marker.is_some();
+    let mut answer = page(name, items, "Marker", marker);
+    answer["IsTruncated"] = json!(truncated);
     answer
 }

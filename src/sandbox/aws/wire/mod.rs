@@ -1,4 +1,4 @@
-//! The wire protocols of AWS in front of a [`Cloud`]: one port for all services, as AWS_ENDPOINT_URL wants it.
+//! The wire protocols of AWS in front of a [`Cloud`]: one port for all services, as `AWS_ENDPOINT_URL` wants it.
 //!
 //! The lock is never held across an await. Waiting calls sleep until a message comes or their time is over; the
 //! world moves by itself at [`Cloud::next_deadline`], without polling.

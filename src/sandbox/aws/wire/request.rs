@@ -77,14 +77,12 @@ impl Request {
         };
         let mut request = Self::blank(service, Protocol::Json(content_type));
         operation.clone_into(&mut request.operation);
-        match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
-            Ok(value @ Value::Object(_)) => request.body = value,
-            _ => {
-                let error = AwsError::new("SerializationException", "the body is not a JSON object");
-                return Err(Box::new(response::of(&request, Err(error))));
-            }
+        request.body = serde_json::from_slice(if body.is_empty() { b"{}" } else { body }).unwrap_or_default();
+        if request.body.is_object() {
+            return Ok(request);
         }
-        Ok(request)
+        let error = AwsError::new("SerializationException", "the body is not a JSON object");
+        Err(Box::new(response::of(&request, Err(error))))
     }
 
     fn query(uri: &Uri, body: &[u8]) -> Result<Self, Box<Response>> {

@@ -97,6 +97,20 @@ fn xml_error(service: &str, error: &AwsError) -> String {
     )
 }
 
+/// A page of a listing: the items, and the token for the next page where there is one.
+pub(super) fn page(
+    items_field: &str,
+    items: impl serde::Serialize,
+    token_field: &str,
+    token: Option<String>,
+) -> Value {
+    let mut answer = json!({items_field: items});
+    if let Some(token) = token {
+        answer[token_field] = json!(token);
+    }
+    answer
+}
+
 /// A value as an element: fields are elements in it, items of a list are elements `member`.
 fn write_element(xml: &mut String, name: &str, value: &Value) {
     if value.is_null() {
