@@ -98,7 +98,7 @@ impl DesiredStatus {
     }
 }
 
-/// What started the task: `service:NAME`, `family:NAME`, or a name that the caller of RunTask chose.
+/// What started the task: `service:NAME`, `family:NAME`, or a name that the caller of `RunTask` chose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskGroup {
     /// An ECS service.

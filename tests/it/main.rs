@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod kuma_replay;
+mod sandbox_aws;
 mod simulation;

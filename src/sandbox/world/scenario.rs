@@ -143,7 +143,7 @@ pub fn run_batch(cloud: &mut Cloud, service: &Service, secret: &str, now: Timest
     let overrides =
         TaskOverrides { task_role_arn: None, rest: rest.as_object().cloned().unwrap_or_default() };
     let request = RunTask { overrides, ..RunTask::awsvpc(CLUSTER, &definition) };
-    let tasks = cloud.run_task(request, now)?;
+    let tasks = cloud.run_task(&request, now)?;
     Ok(tasks.first().map(|task| task.arn.to_string()).unwrap_or_default())
 }
 
