@@ -13,6 +13,9 @@ use super::world::{MESH, Service, role_name};
 use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
+/// For so long a client may not have heard of a task's end.
+const MAY_BE_NEWS: Duration = Duration::from_secs(90);
+
 /// The promises that are judged. I7 is judged by the lease's own test, I8 and I9 by tests of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
@@ -200,12 +203,10 @@ impl Judge {
         if !self.tags_were(service, entry.at, cloud, allows) {
             self.found(Invariant::I4, entry, "the role's tags do not allow it");
         }
-        if self.truth(body, cloud, entry.at).is_none_or(|task| task.last_status.is_stopped())
-            && entry.before.is_none()
-            && self
-                .truth(body, cloud, Timestamp(entry.at.0 - 90_000))
-                .is_none_or(|t| t.last_status.is_stopped())
-        {
+        let long_over = self
+            .truth(body, cloud, entry.at)
+            .is_none_or(|task| task.stopped_at.is_some_and(|at| at.age_at(entry.at) > MAY_BE_NEWS));
+        if entry.before.is_none() && long_over {
             self.found(Invariant::I4, entry, "it was created for a task that stopped long before");
         }
     }

@@ -1,7 +1,7 @@
 //! What runs in a task: a sidecar that asks for its bootstrap every 3 s for 5 min, and an app that answers some time
 //! after it was started.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use crate::model::{LastStatus, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask};
 use crate::sandbox::kuma::KumaCp;
 
+/// When it is time to drop what ECS has forgotten, too.
+const OVER: usize = 100_000;
 /// Between two attempts of a sidecar.
 const RETRY: Duration = Duration::from_secs(3);
 /// When a sidecar gives up.
@@ -23,7 +25,8 @@ pub(super) struct Sidecars {
     app_ports: BTreeMap<String, u16>,
     naming: Naming,
     alive: BTreeMap<Arc<str>, Sidecar>,
-    over: BTreeSet<Arc<str>>,
+    /// Stopped and counted. Never iterated in an order that shows.
+    over: HashSet<Arc<str>>,
     census: Census,
 }
 
@@ -41,7 +44,7 @@ struct Sidecar {
 impl Sidecars {
     pub(super) fn new(services: &[Service], naming: Naming) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        Self { app_ports, naming, alive: BTreeMap::new(), over: BTreeSet::new(), census: Census::default() }
+        Self { app_ports, naming, alive: BTreeMap::new(), over: HashSet::new(), census: Census::default() }
     }
 
     pub(super) fn census(&self) -> Census {
@@ -49,10 +52,8 @@ impl Sidecars {
     }
 
     pub(super) fn step(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
-        let mut there = BTreeSet::new();
         for task in cloud.all_tasks() {
-            there.insert(Arc::clone(&task.arn));
-            if self.over.contains(&task.arn) {
+            if task.last_status.is_stopped() && self.over.contains(&task.arn) {
                 continue;
             }
             if !self.alive.contains_key(&task.arn) {
@@ -72,15 +73,17 @@ impl Sidecars {
             }
         }
         // ECS has forgotten these without a word.
-        let forgotten: Vec<Arc<str>> =
-            self.alive.keys().filter(|arn| !there.contains(*arn)).cloned().collect();
+        let forgotten = |arn: &&Arc<str>| cloud.task(arn).is_none();
+        let forgotten: Vec<Arc<str>> = self.alive.keys().filter(forgotten).cloned().collect();
         for arn in forgotten {
             if let Some(mut sidecar) = self.alive.remove(&arn) {
                 sidecar.end(0, kuma, now);
                 self.census.stopped += 1;
             }
         }
-        self.over.retain(|arn| there.contains(arn));
+        if self.over.len() > OVER {
+            self.over.retain(|arn| cloud.task(arn).is_some());
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::life::Shared;
 /// Tasks on a page: few, so that lists have several.
 const PAGE: usize = 7;
 
-pub struct SimAws(pub Arc<Shared>);
+pub(super) struct SimAws(pub(super) Arc<Shared>);
 
 fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     AwsError {

@@ -9,7 +9,7 @@ use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_operator::model::{ClusterArn, OperatorId, Timestamp};
 use ecs_mesh_operator::reconcile::{Operator, Parts, ReadRates, RunOptions};
 use ecs_mesh_operator::runtime::{AlwaysHeld, Clock};
-use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, SendMessage};
+use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_operator::sandbox::world::{Care, Naming, QUEUE, World, WorldConfig, lay_pipes, manifests};
@@ -26,35 +26,35 @@ use super::mesh::SimTransport;
 /// 2026-11-22T00:00:00Z.
 const START: Timestamp = Timestamp(1_795_305_600_000);
 /// How often the world moves.
-const STEP: Duration = Duration::from_millis(50);
+const STEP: Duration = Duration::from_millis(100);
 /// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
 const SETTLE: Duration = Duration::from_mins(6);
 /// How long nothing may be written after that.
 const SILENCE: Duration = Duration::from_mins(2);
 
 /// What both sides of the simulation see.
-pub struct Shared {
-    pub cloud: Mutex<Cloud>,
-    pub kuma: Mutex<KumaCp>,
-    pub faults: Faults,
-    pub cluster: ClusterArn,
+pub(super) struct Shared {
+    pub(super) cloud: Mutex<Cloud>,
+    pub(super) kuma: Mutex<KumaCp>,
+    pub(super) faults: Faults,
+    pub(super) cluster: ClusterArn,
     judge: Mutex<Judge>,
     clock: Clock,
     history: Mutex<Vec<String>>,
 }
 
 impl Shared {
-    pub fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    pub fn note(&self, words: impl FnOnce() -> String) {
+    pub(super) fn note(&self, words: impl FnOnce() -> String) {
         let line = format!("{} {}", self.now().0 - START.0, words());
         self.history.lock().unwrap().push(line);
     }
 
     /// Judges what was just written, against the world as it is at this moment.
-    pub fn judge_writes(&self) {
+    pub(super) fn judge_writes(&self) {
         let mut kuma = self.kuma.lock().unwrap();
         let journal = kuma.take_journal();
         if !journal.is_empty() {
@@ -67,18 +67,18 @@ impl Shared {
 
 /// How a life ended.
 #[derive(Debug, Default)]
-pub struct Ending {
-    pub wrong: Vec<String>,
-    pub history: Vec<String>,
-    pub tasks: u64,
-    pub created: u64,
-    pub removed: u64,
-    pub restarts: u64,
-    pub faults: u64,
+pub(super) struct Ending {
+    pub(super) wrong: Vec<String>,
+    pub(super) history: Vec<String>,
+    pub(super) tasks: u64,
+    pub(super) created: u64,
+    pub(super) removed: u64,
+    pub(super) restarts: u64,
+    pub(super) faults: u64,
 }
 
 /// Lives the life of a seed.
-pub fn live(seed: u64) -> Ending {
+pub(super) fn live(seed: u64) -> Ending {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(Life::begin(seed).live())
@@ -115,7 +115,10 @@ impl Life {
             Delivery::default()
         };
         let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
-        let config = CloudConfig { seed, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
+        // ECS promises an hour; after that a stopped task is MISSING.
+        let stopped_kept = Duration::from_secs(if rng.bool() { 3_600 } else { 100 });
+        let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
+        let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
         let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
         let mut cloud = Cloud::new(config, START);
         let mut kuma = KumaCp::new(KumaConfig::default(), START);

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::life::Shared;
 
-pub struct SimTransport(pub Arc<Shared>);
+pub(super) struct SimTransport(pub(super) Arc<Shared>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
     TransportError { kind, message: "simulated".to_owned() }
