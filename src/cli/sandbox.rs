@@ -1,13 +1,222 @@
 //! `ecs-mesh-operator sandbox`.
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::duration;
+use super::run::connect_kuma;
+use crate::runtime::Signals;
+use crate::sandbox::Scribe;
+use crate::sandbox::aws::{CloudConfig, Throttling};
+use crate::sandbox::endpoints::{Endpoints, Options};
+use crate::sandbox::mishaps::{Level, Mishaps};
+use crate::sandbox::stage::{Stage, care, keep_alive};
+use crate::sandbox::world::{Naming, World, WorldConfig, manifests};
 
 /// What `sandbox` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// How long to show it: things happen for 70 % of it, then everything must come to rest.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    duration: Duration,
+
+    /// About how many tasks there are at the beginning.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    tasks: u32,
+
+    /// Decides what happens in the world.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+
+    /// `demo`: a living world; `none`: an empty account and control plane that move only by API calls.
+    #[arg(long, value_enum, default_value = "demo")]
+    world: WorldKind,
+
+    /// How much goes wrong between the operator and the servers.
+    #[arg(long, value_enum, default_value = "none")]
+    faults: Level,
+
+    /// The IPv4 range of the tasks' addresses.
+    #[arg(long, default_value = "10.0.0.0/16", value_parser = subnet)]
+    subnet: String,
+
+    /// What to print: `text` for people, `json` for one object as the last line.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+
+    /// Keep the endpoints and the world up with no operator inside, until Ctrl-C.
+    #[arg(long)]
+    serve: bool,
+
+    /// Port of the AWS endpoint on 127.0.0.1 [default: any free one].
+    #[arg(long, default_value_t = 0)]
+    aws_port: u16,
+
+    /// Port of the Kuma API on 127.0.0.1 [default: any free one].
+    #[arg(long, default_value_t = 0)]
+    kuma_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum WorldKind {
+    Demo,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// An IPv4 range with room for some tasks.
+fn subnet(text: &str) -> Result<String, String> {
+    let fits = || {
+        let (address, bits) = text.split_once('/')?;
+        address.parse::<std::net::Ipv4Addr>().ok()?;
+        bits.parse::<u8>().ok().filter(|bits| (8..=28).contains(bits))
+    };
+    match fits() {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!("{text:?} is no IPv4 range from /8 to /28, such as 10.0.0.0/16")),
+    }
+}
 
 impl Args {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
+        let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let mishaps = Arc::new(Mishaps::new(self.faults, self.seed));
+        let endpoints = Arc::new(
+            Endpoints::start(Options {
+                cloud: CloudConfig {
+                    subnet: self.subnet.clone(),
+                    seed: self.seed,
+                    delivery: self.faults.delivery(),
+                    throttling: Some(Throttling::published()),
+                    // Tests send ECS events of their own.
+                    accept_aws_sources: true,
+                    ..CloudConfig::default()
+                },
+                aws_port: self.aws_port,
+                kuma_port: self.kuma_port,
+                aws_faults: Arc::clone(&mishaps) as _,
+                kuma_faults: Arc::clone(&mishaps) as _,
+            })
+            .await?,
+        );
+        let world = (self.world == WorldKind::Demo).then(|| self.begin_world(&endpoints)).transpose()?;
+        let directory = Scratch::new()?;
+        let code = if self.serve {
+            self.serve(&endpoints, world, &directory, &signals).await?
+        } else {
+            self.show(&endpoints, world, mishaps, &directory, &signals).await?
+        };
+        if let Some(endpoints) = Arc::into_inner(endpoints) {
+            endpoints.stop().await;
+        }
+        Ok(code)
+    }
+
+    fn begin_world(&self, endpoints: &Endpoints) -> Result<World, String> {
+        // In a show of half a minute something should happen every second.
+        let beat =
+            self.duration.mul_f64(0.7 / 25.0).clamp(Duration::from_millis(200), Duration::from_secs(5));
+        let config = WorldConfig {
+            tasks: self.tasks as usize,
+            seed: self.seed,
+            gap: (beat / 2, beat * 2),
+            naming: Naming::TaskId,
+            revoked_for: (Duration::from_secs(14), Duration::from_secs(25)),
+        };
+        endpoints.with(|cloud, kuma, now| World::begin(config, cloud, kuma, now))
+    }
+
+    async fn serve(
+        &self,
+        endpoints: &Arc<Endpoints>,
+        world: Option<World>,
+        directory: &Scratch,
+        signals: &Signals,
+    ) -> Result<ExitCode, String> {
+        let mut text = String::new();
+        if let Some(world) = &world {
+            let path = directory.0.join("manifests.yaml");
+            std::fs::write(&path, manifests(&care(endpoints), world.services()))
+                .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+            text.push_str(&format!("# manifests that fit this world: {}\n", path.display()));
+        }
+        for (name, value) in endpoints.environment() {
+            text.push_str(&format!("export {name}={value}\n"));
+        }
+        text.push_str("ready\n");
+        print(&text)?;
+        keep_alive(Arc::clone(endpoints), world, signals.stop.clone()).await;
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn show(
+        &self,
+        endpoints: &Arc<Endpoints>,
+        world: Option<World>,
+        mishaps: Arc<Mishaps>,
+        directory: &Scratch,
+        signals: &Signals,
+    ) -> Result<ExitCode, String> {
+        let text = self.output == Output::Text;
+        if text {
+            let services = world.as_ref().map_or(0, |world| world.services().len());
+            print(&format!(
+                "sandbox: AWS at {}, Kuma at {}, {services} services of about {} tasks, seed {}\n\n",
+                endpoints.aws_url, endpoints.kuma_url, self.tasks, self.seed
+            ))?;
+        }
+        let out = text.then(|| Box::new(std::io::stdout()) as Box<dyn Write + Send>);
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let began = endpoints.with(|_, _, now| now);
+        let stage = Stage {
+            endpoints: Arc::clone(endpoints),
+            world,
+            mishaps,
+            scribe: Scribe::new(out, colour, &endpoints.cluster, began),
+            duration: self.duration,
+            seed: self.seed,
+            connect: Box::new(connect_kuma),
+        };
+        let summary = stage.play(&directory.0, signals.stop.clone()).await?;
+        if text {
+            let ended = if summary.interrupted { "interrupted after" } else { "after" };
+            print(&format!("\n{ended} {:.1} s\n{}", summary.took.as_secs_f64(), summary.table()))?;
+        } else {
+            print(&format!("{}\n", summary.json()))?;
+        }
+        Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("standard output cannot be written: {error}"))
+}
+
+/// A directory of our own, gone at the end.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, String> {
+        let path = std::env::temp_dir().join(format!("ecs-mesh-sandbox-{}", std::process::id()));
+        std::fs::create_dir_all(&path)
+            .map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is small and in the system's own place for such things.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

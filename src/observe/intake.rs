@@ -73,9 +73,10 @@ impl Intake {
             tasks.spawn(async move { receiver.receive(index as u64, done, stop).await });
         }
         drop(done);
-        let deleter = tokio::spawn(delete(Arc::clone(&self.queue), deletions));
+        let mut deleter = tokio::task::JoinSet::new();
+        deleter.spawn(delete(Arc::clone(&self.queue), deletions));
         while tasks.join_next().await.is_some() {}
-        if timeout(LAST_DELETES, deleter).await.is_err() {
+        if timeout(LAST_DELETES, deleter.join_next()).await.is_err() {
             warn!(
                 "some messages were not deleted before the stop; they will be delivered again, which does no harm"
             );

@@ -4,7 +4,7 @@
 //! a live task out of service (the drain before a withdrawal) counts as its removal, since it hurts as much. The window
 //! is in memory: a restarted operator starts a new hour.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::api::GuardPolicy;
@@ -15,15 +15,13 @@ const WINDOW: Duration = Duration::from_hours(1);
 /// The removals of one binding within the last hour, let through and stopped.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    admitted: BTreeMap<TaskArn, Admitted>,
+    /// Let through and not carried out yet: asked for again at each step, counted once.
+    under_way: BTreeMap<TaskArn, Timestamp>,
+    /// Carried out. A task that came back and is removed again counts again.
+    carried_out: VecDeque<Timestamp>,
     stopped: BTreeMap<TaskArn, Timestamp>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Admitted {
-    at: Timestamp,
-    /// No longer among the owned, so it must be added to know how many there were.
-    carried_out: bool,
+    /// How many were owned, each time that it was asked.
+    owned: VecDeque<(Timestamp, usize)>,
 }
 
 /// What the guard says to one removal.
@@ -35,7 +33,7 @@ pub enum Admission {
     Stopped {
         /// Let through within the hour.
         admitted: usize,
-        /// Owned before those.
+        /// The most that were owned within the hour.
         owned: usize,
     },
 }
@@ -51,14 +49,13 @@ impl Guard {
         released: bool,
         now: Timestamp,
     ) -> Admission {
-        self.admitted.retain(|_, entry| entry.at.age_at(now) < WINDOW);
-        self.stopped.retain(|_, at| at.age_at(now) < WINDOW);
-        if self.admitted.contains_key(task) {
+        self.forget_old(now);
+        self.note_owned(owned, now);
+        if self.under_way.contains_key(task) {
             return Admission::Admitted;
         }
-        let carried_out = self.admitted.values().filter(|entry| entry.carried_out).count();
-        let owned = owned + carried_out;
-        let admitted = self.admitted.len();
+        let owned = self.owned.iter().map(|(_, owned)| *owned).max().unwrap_or(owned);
+        let admitted = self.under_way.len() + self.carried_out.len();
         #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 registrations
         let too_many = (admitted + 1) as f64 > policy.max_fraction * owned as f64;
         if too_many && owned >= policy.min_owned as usize && !released {
@@ -66,24 +63,38 @@ impl Guard {
             return Admission::Stopped { admitted, owned };
         }
         self.stopped.remove(task);
-        self.admitted.insert(task.clone(), Admitted { at: now, carried_out: false });
+        self.under_way.insert(task.clone(), now);
         Admission::Admitted
     }
 
     /// The admitted removal has happened.
-    pub fn carried_out(&mut self, task: &TaskArn) {
+    pub fn carried_out(&mut self, task: &TaskArn, now: Timestamp) {
         self.stopped.remove(task);
-        if let Some(entry) = self.admitted.get_mut(task) {
-            entry.carried_out = true;
+        if self.under_way.remove(task).is_some() {
+            self.carried_out.push_back(now);
         }
     }
 
     /// The removal is no longer wanted, or its own STOPPED backs it now: it does not count any more.
     pub fn no_longer_needed(&mut self, task: &TaskArn) {
         self.stopped.remove(task);
-        if self.admitted.get(task).is_some_and(|entry| !entry.carried_out) {
-            self.admitted.remove(task);
+        self.under_way.remove(task);
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        let old = |at: &Timestamp| at.age_at(now) >= WINDOW;
+        self.under_way.retain(|_, at| !old(at));
+        self.stopped.retain(|_, at| !old(at));
+        self.carried_out.retain(|at| !old(at));
+        self.owned.retain(|(at, _)| !old(at));
+    }
+
+    /// Keeps what can still be the largest number of the last hour.
+    fn note_owned(&mut self, owned: usize, now: Timestamp) {
+        while self.owned.back().is_some_and(|(_, smaller)| *smaller <= owned) {
+            self.owned.pop_back();
         }
+        self.owned.push_back((now, owned));
     }
 
     /// How many removals it is holding back.
@@ -111,7 +122,7 @@ mod tests {
         let mut owned = total;
         for n in numbers {
             if guard.admit(&task(n), owned, &GuardPolicy::default(), false, now) == Admission::Admitted {
-                guard.carried_out(&task(n));
+                guard.carried_out(&task(n), now);
                 owned -= 1;
             }
         }
@@ -148,6 +159,19 @@ mod tests {
             assert_eq!(answer, Admission::Admitted);
         }
         assert_eq!(guard.holding(), 0);
+    }
+
+    #[test]
+    fn a_task_that_came_back_and_goes_again_counts_again() {
+        let mut guard = Guard::default();
+        let gone: usize = (0..10)
+            .map(|_| {
+                let answer = guard.admit(&task(1), 10, &GuardPolicy::default(), false, Timestamp(0));
+                guard.carried_out(&task(1), Timestamp(0));
+                usize::from(answer == Admission::Admitted)
+            })
+            .sum();
+        assert_eq!(gone, 3);
     }
 
     #[test]

@@ -74,6 +74,7 @@ impl Apply<'_> {
         if self.is_equal_as_last_seen(desired) {
             return Ok(Outcome::Equal);
         }
+        let _turn = self.plane.turn(&desired.id).await;
         redo!(self.try_to_ensure(desired, known, may_update))
     }
 
@@ -124,6 +125,7 @@ impl Apply<'_> {
 
     /// Takes out of service.
     pub(super) async fn drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
+        let _turn = self.plane.turn(id).await;
         redo!(self.try_to_drain(id, reason))
     }
 
@@ -147,6 +149,7 @@ impl Apply<'_> {
 
     /// Removes.
     pub(super) async fn remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
+        let _turn = self.plane.turn(id).await;
         redo!(self.try_to_remove(id))
     }
 

@@ -16,6 +16,9 @@ use crate::manifests::{ManifestSet, Status};
 use crate::model::TaskArn;
 use crate::runtime::{Controller, Drained, Priority};
 
+/// A run that takes longer is cut off and tried again: nothing may hold a place for ever.
+const LONGEST_RUN: Duration = Duration::from_mins(2);
+
 /// How long to wait before trying again to make a plane that could not be made.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -102,6 +105,7 @@ impl Operator {
         let reconciler = Arc::new(AtPlane { operator: Arc::clone(self), plane: Arc::clone(plane) });
         Controller::new(plane.queue.clone(), reconciler, options.concurrency)
             .drain(options.drain)
+            .timeout(LONGEST_RUN)
             .observer(Arc::clone(&self.metrics) as Arc<dyn crate::runtime::Observer>)
     }
 

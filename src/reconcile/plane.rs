@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
+use crate::intent::RegistrationId;
 use crate::mesh::{ControlPlane, MeshError, MeshErrorKind};
 use crate::model::{MeshName, TaskArn};
 use crate::plan::Guard;
@@ -38,6 +39,8 @@ pub struct Plane {
     learned: Mutex<BTreeSet<MeshName>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
     heard: Mutex<BTreeMap<TaskArn, Instant>>,
+    /// Who is at work on which registration.
+    turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
     /// What was last said about a task, so that a retry does not say it again.
     said: Mutex<BTreeMap<TaskArn, String>>,
 }
@@ -87,6 +90,7 @@ impl Plane {
             learned: Mutex::default(),
             heard: Mutex::default(),
             said: Mutex::default(),
+            turns: Mutex::default(),
             kind: spec.kind,
             name,
             spec,
@@ -117,6 +121,14 @@ impl Plane {
         self.call(self.mesh.refresh(&meshes)).await?;
         lock(&self.learned).extend(meshes);
         Ok(())
+    }
+
+    /// Waits for a turn at a registration. Names recur (`{hostname}` comes back with the address), so two tasks may want
+    /// one at a time, and the control plane has no compare-and-swap: read, check and write must not be divided.
+    pub(super) async fn turn(&self, id: &RegistrationId) -> Turn<'_> {
+        let gate = Arc::clone(lock(&self.turns).entry(id.clone()).or_default());
+        let held = Arc::clone(&gate).lock_owned().await;
+        Turn { plane: self, id: id.clone(), held: Some(held) }
     }
 
     /// Works on the guard of a binding.
@@ -162,6 +174,24 @@ impl Plane {
     /// Whether the circuit is closed.
     pub fn is_reachable(&self) -> bool {
         self.circuit.state() == crate::runtime::CircuitState::Closed
+    }
+}
+
+/// A turn at a registration, given back when dropped.
+pub(super) struct Turn<'a> {
+    plane: &'a Plane,
+    id: RegistrationId,
+    held: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = lock(&self.plane.turns);
+        self.held = None;
+        // Nobody else has the gate, or waits at it: whoever comes next makes a new one.
+        if turns.get(&self.id).is_some_and(|gate| Arc::strong_count(gate) == 1) {
+            turns.remove(&self.id);
+        }
     }
 }
 

@@ -88,15 +88,17 @@ impl Report<'_> {
         }
     }
 
-    /// A warning, once until it changes; the counter counts each time.
-    fn once(&self, reason: &'static str, message: &str) {
+    /// A warning, once until it changes; the counter counts each time. Whether it was news.
+    fn once(&self, reason: &'static str, message: &str) -> bool {
         let Subject { operator, plane, task } = &self.0;
         operator.metrics.held(reason);
-        if plane.is_news(task, &format!("{reason}: {message}")) {
+        let news = plane.is_news(task, &format!("{reason}: {message}"));
+        if news {
             warn!(control_plane = %plane.name, %task, reason, "{message}");
         } else {
             debug!(control_plane = %plane.name, %task, reason, "{message}");
         }
+        news
     }
 
     pub(super) fn trouble(&self, reason: &'static str, message: &str) {
@@ -126,7 +128,9 @@ impl Report<'_> {
             self.0.operator.metrics.violation(violation.rule.label());
         }
         let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
-        self.once("rejected", &format!("not allowed in the mesh: {}", words.join("; ")));
+        if self.once("rejected", &format!("not allowed in the mesh: {}", words.join("; "))) {
+            self.0.operator.metrics.rejected();
+        }
     }
 
     pub(super) fn taken(&self, step: &Step, owner: &Owner) {

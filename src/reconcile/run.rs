@@ -42,7 +42,9 @@ impl Operator {
         options: RunOptions,
         stop: CancellationToken,
     ) -> Drained {
-        let planes = tokio::spawn(Arc::clone(&self).follow_manifests(manifests, options, stop.child_token()));
+        // In sets of their own: should this future be dropped, nothing may go on writing behind its back.
+        let mut planes = tokio::task::JoinSet::new();
+        planes.spawn(Arc::clone(&self).follow_manifests(manifests, options, stop.child_token()));
         let mut loops = tokio::task::JoinSet::new();
         loops.spawn(Arc::clone(&self).sweep_forever(stop.child_token()));
         loops.spawn(Arc::clone(&self).watch_roles(stop.child_token()));
@@ -59,7 +61,7 @@ impl Operator {
         } else {
             info!("no queue is given: changes are found by sweeps only");
         }
-        let drained = planes.await.unwrap_or_default();
+        let drained = planes.join_next().await.and_then(Result::ok).unwrap_or_default();
         while loops.join_next().await.is_some() {}
         info!(finished = drained.finished, cut_off = drained.cut_off, "stopped");
         drained

@@ -249,13 +249,14 @@ impl Run<'_> {
 
     fn note(&self, step: &Step, outcome: &Outcome) {
         if *outcome == Outcome::Removed && step.needs_guard() {
-            self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task));
+            let now = self.operator.clock.now();
+            self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));
         }
         let heard = self.plane.answered(self.task);
         if let (Some(heard), Outcome::Created | Outcome::Updated(_) | Outcome::Drained | Outcome::Removed) =
             (heard, outcome)
         {
-            self.operator.metrics.event_to_write.observe(heard.elapsed().as_secs_f64());
+            self.operator.metrics.answered(heard.elapsed());
         }
     }
 

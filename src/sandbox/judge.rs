@@ -99,6 +99,8 @@ pub struct Judge {
     unwanted: BTreeMap<String, (Timestamp, Timestamp)>,
     /// Removals that no STOPPED backs, by this process of the operator.
     unbacked: Vec<Timestamp>,
+    /// The most that were owned at any time (a simulated life is hardly longer than the guard's hour).
+    most_owned: usize,
 }
 
 fn label<'a>(body: &'a Value, key: &str) -> Option<&'a str> {
@@ -120,6 +122,7 @@ impl Judge {
             tally: Tally::default(),
             unwanted: BTreeMap::new(),
             unbacked: Vec::new(),
+            most_owned: 0,
         }
     }
 
@@ -145,6 +148,7 @@ impl Judge {
 
     /// Judges accepted writes.
     pub fn writes(&mut self, entries: Vec<JournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
+        self.most_owned = self.most_owned.max(self.owned(kuma).len());
         for entry in entries.iter().filter(|entry| entry.kind == "Dataplane") {
             self.write(entry, cloud, kuma);
         }
@@ -224,14 +228,12 @@ impl Judge {
     fn withdrawal(&mut self, entry: &JournalEntry, body: &Value, how: &str, cloud: &Cloud, kuma: &KumaCp) {
         let truth = self.truth(body, cloud, entry.at);
         let over = match (how, &truth) {
+            // In this world nothing vanishes that has not stopped.
             (_, None) => true,
             ("removed", Some(task)) => task.last_status.is_stopped(),
             (_, Some(task)) => task.desired_status == DesiredStatus::Stopped || task.last_status.is_stopped(),
         };
         if over {
-            if truth.is_none() && how == "removed" {
-                self.count_unbacked(entry, kuma);
-            }
             return;
         }
         let service = service_of(body).unwrap_or_default();
@@ -250,14 +252,19 @@ impl Judge {
     }
 
     fn count_unbacked(&mut self, entry: &JournalEntry, kuma: &KumaCp) {
-        self.unbacked.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
+        let old = |at: &Timestamp| at.age_at(entry.at) >= Duration::from_hours(1);
+        self.unbacked.retain(|at| !old(at));
         self.unbacked.push(entry.at);
-        let owned = self.owned(kuma).len() + self.unbacked.len();
+        // The removed one was among them a moment ago.
+        self.most_owned = self.most_owned.max(self.owned(kuma).len() + 1);
         #[allow(clippy::cast_precision_loss)] // small numbers
-        let too_many = self.unbacked.len() as f64 > self.rules.max_fraction * owned as f64;
-        // More may have come or gone since the guard was asked, by their own STOPPED: allow for one in ten.
-        if owned > self.rules.min_owned + owned / 10 && too_many && self.unbacked.len() > 1 + owned / 3 {
-            let words = format!("{} of {owned} went within an hour without a STOPPED", self.unbacked.len());
+        let too_many = self.unbacked.len() as f64 > self.rules.max_fraction * self.most_owned as f64;
+        if self.most_owned >= self.rules.min_owned && too_many {
+            let words = format!(
+                "{} of {} went within an hour without a STOPPED",
+                self.unbacked.len(),
+                self.most_owned
+            );
             self.found(Invariant::I5, entry, &words);
         }
     }

@@ -5,6 +5,14 @@
 //! time, so that a simulation can replay them.
 
 pub mod aws;
+pub mod endpoints;
 pub mod judge;
 pub mod kuma;
+pub mod mishaps;
+mod scribe;
+pub mod stage;
+mod summary;
 pub mod world;
+
+pub use scribe::Scribe;
+pub use summary::{Latencies, Summary};

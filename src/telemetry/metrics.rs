@@ -1,5 +1,6 @@
 //! The operator's counters and histograms. Every label has a bounded set of values; none is a task, role or address.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
 
 macro_rules! labels {
     ($(#[$doc:meta])* $name:ident { $($field:ident),* }) => {
@@ -49,8 +51,9 @@ pub struct Metrics {
     messages: Family<MessageLabels, Counter>,
     /// SQS's `SentTimestamp` to received, seconds.
     pub message_age: Histogram,
-    /// An event received to the write that it led to, seconds.
-    pub event_to_write: Histogram,
+    event_to_write: Histogram,
+    latency_tap: OnceLock<mpsc::UnboundedSender<Duration>>,
+    rejected: Counter,
     reconciles: Family<ResultLabels, Counter>,
     reconcile_time: Histogram,
     changes: Family<ChangeLabels, Counter>,
@@ -80,6 +83,8 @@ impl Default for Metrics {
             messages: Family::default(),
             message_age: seconds(),
             event_to_write: seconds(),
+            latency_tap: OnceLock::new(),
+            rejected: Counter::default(),
             reconciles: Family::default(),
             reconcile_time: seconds(),
             changes: Family::default(),
@@ -108,6 +113,8 @@ impl Metrics {
         r.register("ecs_mesh_message_age_seconds", "Age of messages when received", self.message_age.clone());
         let help = "Time from receiving an event to the write that it led to";
         r.register("ecs_mesh_event_to_write_seconds", help, self.event_to_write.clone());
+        let help = "Times that a task's role began to keep it out of the mesh";
+        r.register("ecs_mesh_rejected_tasks", help, self.rejected.clone());
         let help = "Reconciles by result";
         r.register("controller_runtime_reconcile", help, self.reconciles.clone());
         let help = "Time a reconcile takes";
@@ -146,6 +153,31 @@ impl Metrics {
     /// How many messages of this kind came to this.
     pub fn messages_of(&self, kind: &'static str, result: &'static str) -> u64 {
         self.messages.get_or_create(&MessageLabels { kind, result }).get()
+    }
+
+    /// An event led to a write, so long after it was received.
+    pub fn answered(&self, after: Duration) {
+        self.event_to_write.observe(after.as_secs_f64());
+        if let Some(tap) = self.latency_tap.get() {
+            // Whoever listened may have gone.
+            let _ = tap.send(after);
+        }
+    }
+
+    /// Sends every time from event to write to `tap`, too, for those who want exact percentiles. Once.
+    pub fn tap_latency(&self, tap: mpsc::UnboundedSender<Duration>) {
+        // A second tap is not wanted by anybody.
+        let _ = self.latency_tap.set(tap);
+    }
+
+    /// A task's role begins to keep it out.
+    pub fn rejected(&self) {
+        self.rejected.inc();
+    }
+
+    /// How often a task's role began to keep it out.
+    pub fn rejected_tasks(&self) -> u64 {
+        self.rejected.get()
     }
 
     /// A change was written.

@@ -1,0 +1,130 @@
+//! Writes down for a person what happens: one line each, who did what to whom, and how long it took.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::aws::{Cloud, CloudTask};
+use super::judge::Violation;
+use super::kuma::JournalEntry;
+use super::world::{Happening, short};
+use crate::mesh::kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
+use crate::model::Timestamp;
+use crate::plan::diff;
+
+/// Tells people, or keeps quiet and only counts.
+pub struct Scribe {
+    out: Option<Box<dyn Write + Send>>,
+    colour: bool,
+    began: Timestamp,
+    cluster: String,
+    removals: Vec<Duration>,
+}
+
+const DIM: &str = "2";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const RED: &str = "31";
+const CYAN: &str = "36";
+
+impl Scribe {
+    /// A scribe who writes to `out`, if there is one.
+    pub fn new(out: Option<Box<dyn Write + Send>>, colour: bool, cluster: &str, began: Timestamp) -> Self {
+        Self { out, colour, began, cluster: cluster.to_owned(), removals: Vec::new() }
+    }
+
+    /// From STOPPED to removed, for each that was removed after it.
+    pub fn into_removals(self) -> Vec<Duration> {
+        self.removals
+    }
+
+    fn line(&mut self, at: Timestamp, colour: &str, who: &str, what: &str, words: &str) {
+        let Some(out) = &mut self.out else { return };
+        let tenths = self.began.age_at(at).as_millis() / 100;
+        let (seconds, tenth) = (tenths / 10, tenths % 10);
+        let verb = if self.colour { format!("\x1b[{colour}m{what:<8}\x1b[0m") } else { format!("{what:<8}") };
+        // A closed pipe is the reader's choice.
+        let _ = writeln!(out, "{seconds:>4}.{tenth}s  {who:<8}  {verb}  {words}");
+    }
+
+    /// Something happened in the world.
+    pub fn happened(&mut self, happening: &Happening, now: Timestamp) {
+        self.line(now, DIM, "world", happening.what, &happening.words);
+    }
+
+    /// The operator wrote.
+    pub fn wrote(&mut self, entry: &JournalEntry, cloud: &Cloud) {
+        let Some(body) = entry.after.as_ref().or(entry.before.as_ref()) else { return };
+        let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
+        let task = self.task(body, cloud, entry.at);
+        let whom = format!("{service:<10} {:<8}", short(&entry.name));
+        let drain = |body: &Value| body["labels"][DRAIN_LABEL].as_str().map(str::to_owned);
+        match (&entry.before, &entry.after) {
+            (None, Some(after)) => {
+                let address = after["networking"]["address"].as_str().unwrap_or("?");
+                let since = task.map(|task| task.created_at.age_at(entry.at)).map(since("after RunTask"));
+                self.line(
+                    entry.at,
+                    GREEN,
+                    "operator",
+                    "creates",
+                    &format!("{whom}  {address}{}", text(since)),
+                );
+            }
+            (Some(before), Some(after)) => match drain(after) {
+                Some(reason) if drain(before).is_none() => {
+                    let began = task.and_then(|task| task.stopping_at).map(|at| at.age_at(entry.at));
+                    let since = began.filter(|_| reason == "stopping").map(since("after the stop began"));
+                    self.line(
+                        entry.at,
+                        YELLOW,
+                        "operator",
+                        "drains",
+                        &format!("{whom}  {reason}{}", text(since)),
+                    );
+                }
+                _ => {
+                    let changes = diff(&normalise(before), &normalise(after));
+                    let fields: Vec<String> = changes.into_iter().map(|change| change.path).collect();
+                    let words = format!("{whom}  {}", fields.join(", "));
+                    self.line(entry.at, CYAN, "operator", "updates", &words);
+                }
+            },
+            (Some(_), None) => {
+                let stopped = task.and_then(|task| task.stopped_at).map(|at| at.age_at(entry.at));
+                self.removals.extend(stopped);
+                let since = stopped.map(since("after STOPPED"));
+                self.line(entry.at, RED, "operator", "removes", &format!("{whom}{}", text(since)));
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn task(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<std::sync::Arc<CloudTask>> {
+        let id = body["labels"][TASK_LABEL].as_str()?;
+        cloud.task_as_of(&format!("{}/{id}", self.cluster.replacen(":cluster/", ":task/", 1)), at)
+    }
+
+    /// A promise was broken.
+    pub fn violated(&mut self, violation: &Violation) {
+        let words = format!("{}: {}", violation.invariant, violation.words);
+        self.line(violation.at, RED, "judge", "BROKEN", &words);
+    }
+
+    /// Nothing new happens any more.
+    pub fn quiet_begins(&mut self) {
+        if let Some(out) = &mut self.out {
+            // As above.
+            let _ = writeln!(out, "         nothing new happens from here on; what is under way may finish");
+        }
+    }
+}
+
+fn since(what: &'static str) -> impl Fn(Duration) -> String {
+    move |time| format!("  {} ms {what}", time.as_millis())
+}
+
+fn text(words: Option<String>) -> String {
+    words.unwrap_or_default()
+}

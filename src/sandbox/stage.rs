@@ -1,0 +1,278 @@
+//! The show: the world lives, the operator runs against it through the same clients as in production, the judge looks
+//! on.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::endpoints::{ACCESS_KEY, Endpoints};
+use super::judge::{Invariant, Judge, Rules, Violation};
+use super::mishaps::Mishaps;
+use super::scribe::Scribe;
+use super::summary::{Latencies, Summary};
+use super::world::{Care, Census, Service, World, manifests};
+use crate::manifests::{Sources, WatchOptions, watch};
+use crate::model::OperatorId;
+use crate::observe::aws::Queue;
+use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
+use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
+use crate::runtime::{AlwaysHeld, Clock};
+use crate::telemetry::metrics::Metrics;
+
+/// How often the world moves and the judge looks.
+const STEP: Duration = Duration::from_millis(50);
+/// How much longer than asked for it may take until everything is as it should be.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The operator's name in the sandbox.
+const OPERATOR: &str = "sandbox";
+
+/// How the operator treats the sandbox's world: like production, only faster.
+pub fn care(endpoints: &Endpoints) -> Care {
+    Care {
+        address: endpoints.kuma_url.clone(),
+        cluster: endpoints.cluster.clone(),
+        sweep_interval: "10s",
+        grace_age: "20s",
+        drain: "1s",
+        recheck: "30s",
+        dataplane_name: "{taskId}",
+    }
+}
+
+/// A show that is about to begin.
+pub struct Stage {
+    /// The servers.
+    pub endpoints: Arc<Endpoints>,
+    /// The world, if there is one.
+    pub world: Option<World>,
+    /// What goes wrong.
+    pub mishaps: Arc<Mishaps>,
+    /// Tells people.
+    pub scribe: Scribe,
+    /// How long things happen, and the quiet after that; more only if that does not suffice.
+    pub duration: Duration,
+    /// Feeds the operator's jitter.
+    pub seed: u64,
+    /// Makes control plane clients.
+    pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> Connect>,
+}
+
+/// What is shared between the show and the one who moves the world.
+struct Scene {
+    world: Option<World>,
+    judge: Judge,
+    scribe: Scribe,
+}
+
+impl Stage {
+    /// Plays. `stop` ends it early.
+    ///
+    /// # Errors
+    /// In words, when the operator cannot begin.
+    pub async fn play(self, directory: &Path, stop: CancellationToken) -> Result<Summary, String> {
+        let services = self.world.as_ref().map(|world| world.services().to_vec()).unwrap_or_default();
+        std::fs::write(directory.join("manifests.yaml"), manifests(&care(&self.endpoints), &services))
+            .map_err(|error| format!("{} cannot be written: {error}", directory.display()))?;
+        let metrics = Arc::new(Metrics::default());
+        let (tap, latencies) = mpsc::unbounded_channel();
+        metrics.tap_latency(tap);
+        let operator = self.operator(&metrics).await?;
+        let end = CancellationToken::new();
+        let running = tokio::spawn(self.run_operator(Arc::clone(&operator), directory, end.clone()).await?);
+        let rules = Rules {
+            operator: OPERATOR.to_owned(),
+            cluster: self.endpoints.cluster.clone(),
+            tags_lag: Duration::from_secs(45),
+            max_fraction: 0.3,
+            min_owned: 10,
+        };
+        let began = Instant::now();
+        let Self { endpoints, world, mishaps, scribe, duration, .. } = self;
+        let mut scene = Scene { world, judge: Judge::new(rules), scribe };
+        let eventful = duration.mul_f64(0.7);
+        scene.pass(&endpoints, began + eventful, &stop, |_| false).await;
+        mishaps.end();
+        endpoints.with(|cloud, _, now| {
+            if let Some(world) = &mut scene.world {
+                world.calm_down(cloud, now);
+            }
+        });
+        scene.scribe.quiet_begins();
+        let settled = |scene: &Scene| scene.open_questions(&endpoints, &services, &operator).is_empty();
+        scene.pass(&endpoints, began + duration, &stop, |_| false).await;
+        scene.pass(&endpoints, began + duration + PATIENCE, &stop, settled).await;
+        let interrupted = stop.is_cancelled();
+        let left =
+            if interrupted { Vec::new() } else { scene.open_questions(&endpoints, &services, &operator) };
+        end.cancel();
+        // The operator ends by its own deadline.
+        let _ = running.await;
+        Ok(scene.sum_up(&endpoints, &metrics, latencies, left, began.elapsed(), interrupted))
+    }
+
+    async fn operator(&self, metrics: &Arc<Metrics>) -> Result<Arc<Operator>, String> {
+        let aws = self.aws(metrics).await?;
+        let id = OperatorId::parse(OPERATOR).map_err(|error| error.to_string())?;
+        Ok(Operator::new(Parts {
+            connect: (self.connect)(id.clone(), Arc::clone(metrics)),
+            id,
+            ecs: Arc::new(aws.ecs.clone()),
+            iam: Arc::new(aws.iam.clone()),
+            lease: Arc::new(AlwaysHeld),
+            clock: Clock::system(),
+            metrics: Arc::clone(metrics),
+            rates: ReadRates::default(),
+            seed: self.seed,
+        }))
+    }
+
+    async fn aws(&self, metrics: &Arc<Metrics>) -> Result<AwsClients, String> {
+        let options = AwsOptions {
+            region: Some(self.endpoints.region().to_owned()),
+            endpoint_url: Some(self.endpoints.aws_url.clone()),
+            credentials: Some(Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "sandbox")),
+            observer: Arc::clone(metrics) as _,
+        };
+        AwsClients::connect(options).await.map_err(|error| error.to_string())
+    }
+
+    async fn run_operator(
+        &self,
+        operator: Arc<Operator>,
+        directory: &Path,
+        stop: CancellationToken,
+    ) -> Result<impl Future<Output = ()> + use<>, String> {
+        let aws = self.aws(&Arc::new(Metrics::default())).await?;
+        let queue = aws.queue(&self.endpoints.queue_url()).map_err(|error| error.to_string())?;
+        let manifests = watch(Sources::new([directory.to_owned()]), WatchOptions::default()).await;
+        if let Some(error) = manifests.borrow().errors.first() {
+            return Err(format!("the sandbox's own manifests cannot be used: {error}"));
+        }
+        let queue: Arc<dyn Queue> = Arc::new(queue);
+        Ok(async move {
+            operator.run(Some(queue), manifests, RunOptions::default(), stop).await;
+        })
+    }
+}
+
+impl Scene {
+    /// Lets time pass until `end`, or `enough`.
+    async fn pass(
+        &mut self,
+        endpoints: &Endpoints,
+        end: Instant,
+        stop: &CancellationToken,
+        enough: impl Fn(&Self) -> bool,
+    ) {
+        let mut tick = tokio::time::interval(STEP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while Instant::now() < end && !enough(self) {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = tick.tick() => self.step(endpoints),
+            }
+        }
+        self.step(endpoints);
+    }
+
+    fn step(&mut self, endpoints: &Endpoints) {
+        endpoints.with(|cloud, kuma, now| {
+            if let Some(world) = &mut self.world {
+                world.step(cloud, kuma, now);
+                for happening in world.take_happenings() {
+                    self.scribe.happened(&happening, now);
+                }
+            }
+            let journal = kuma.take_journal();
+            for entry in &journal {
+                self.scribe.wrote(entry, cloud);
+            }
+            let before = self.judge.violations().len();
+            self.judge.writes(journal, cloud, kuma);
+            for violation in &self.judge.violations()[before..] {
+                self.scribe.violated(violation);
+            }
+        });
+    }
+
+    /// What is not yet as it should be.
+    fn open_questions(
+        &self,
+        endpoints: &Endpoints,
+        services: &[Service],
+        operator: &Operator,
+    ) -> Vec<(Invariant, String)> {
+        let planes = operator.planes();
+        let held: Vec<String> =
+            planes.values().flat_map(|p| p.held_tasks()).map(|task| task.id().to_string()).collect();
+        endpoints.with(|cloud, kuma, now| {
+            let is_held = |id: &str| held.iter().any(|held| held == id);
+            let leaks = self.judge.leaks(cloud, kuma, &is_held, now);
+            let missing = self.judge.missing(cloud, kuma, services);
+            let as_broken = |invariant| move |words| (invariant, words);
+            // A live task that nobody registers means that something is stuck.
+            leaks
+                .into_iter()
+                .map(as_broken(Invariant::I1))
+                .chain(missing.into_iter().map(as_broken(Invariant::I8)))
+                .collect()
+        })
+    }
+
+    fn sum_up(
+        self,
+        endpoints: &Endpoints,
+        metrics: &Metrics,
+        mut latencies: mpsc::UnboundedReceiver<Duration>,
+        left: Vec<(Invariant, String)>,
+        took: Duration,
+        interrupted: bool,
+    ) -> Summary {
+        let mut samples = Vec::new();
+        while let Ok(sample) = latencies.try_recv() {
+            samples.push(sample);
+        }
+        let now = endpoints.with(|_, _, now| now);
+        let late = left.into_iter().map(|(invariant, words)| Violation { invariant, at: now, words });
+        Summary {
+            took,
+            interrupted,
+            census: self.world.as_ref().map_or(Census::default(), World::census),
+            tally: self.judge.tally(),
+            rejected: metrics.rejected_tasks(),
+            violations: self.judge.violations().iter().cloned().chain(late).collect(),
+            event_to_write: Latencies::of(samples),
+            removed_after_stop: Latencies::of(self.scribe.into_removals()),
+            aws_calls: endpoints.front.calls(),
+        }
+    }
+}
+
+/// Keeps the world alive with no operator inside, until `stop`.
+pub async fn keep_alive(endpoints: Arc<Endpoints>, world: Option<World>, stop: CancellationToken) {
+    let world = Mutex::new(world);
+    let mut tick = tokio::time::interval(STEP);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = tick.tick() => endpoints.with(|cloud, kuma, now| {
+                match &mut *world.lock().unwrap_or_else(PoisonError::into_inner) {
+                    Some(world) => {
+                        world.step(cloud, kuma, now);
+                        world.take_happenings();
+                    }
+                    None => kuma.tick(now),
+                }
+                // Nobody judges here; unread it would grow for ever.
+                kuma.take_journal();
+            }),
+        }
+    }
+}
