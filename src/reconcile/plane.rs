@@ -148,7 +148,9 @@ impl Plane {
 
     /// An event of the task was received.
     pub(super) fn heard_of(&self, task: &TaskArn, at: Instant) {
-        lock(&self.heard).entry(task.clone()).or_insert(at);
+        let mut heard = lock(&self.heard);
+        let oldest = heard.entry(task.clone()).or_insert(at);
+        *oldest = at.min(*oldest);
     }
 
     /// Since when an event of the task is unanswered. Answers it.

@@ -1,7 +1,9 @@
 //! One run for one task at one control plane: gather what is known, judge, decide, do.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Operator;
 use super::apply::{Apply, Outcome};
@@ -31,18 +33,30 @@ pub(super) struct Run<'a> {
     pub task: &'a TaskArn,
     pub set: Arc<ManifestSet>,
     pub report: Report<'a>,
+    /// Since when an event of the task is unanswered.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Run<'_> {
     /// Brings the task's registrations to what they should be, as far as that is possible now.
     pub(super) async fn reconcile(&self) -> Next {
+        let next = self.attempt().await;
+        // An event that led to nothing is answered; one that still may is not.
+        if matches!(next, Next::Backoff | Next::HoldUntil(_))
+            && let Some(heard) = self.take_heard()
+        {
+            self.plane.heard_of(self.task, heard);
+        }
+        next
+    }
+
+    async fn attempt(&self) -> Next {
         // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
         for _ in 0..3 {
             let known = self.known();
             let snapshot =
                 self.operator.store.snapshot(self.task, self.grace(&known), self.operator.clock.now());
             if known.is_empty() && !matches!(snapshot.life, Life::Live) {
-                self.plane.answered(self.task);
                 self.plane.all_said(self.task);
                 return Next::Forget;
             }
@@ -252,7 +266,7 @@ impl Run<'_> {
             let now = self.operator.clock.now();
             self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));
         }
-        let heard = self.plane.answered(self.task);
+        let heard = self.take_heard();
         if let (Some(heard), Outcome::Created | Outcome::Updated(_) | Outcome::Drained | Outcome::Removed) =
             (heard, outcome)
         {
@@ -340,9 +354,14 @@ fn sooner(next: Next, wait: Duration) -> Next {
 }
 
 impl<'a> Run<'a> {
+    fn take_heard(&self) -> Option<Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A run for this task.
     pub(super) fn new(operator: &'a Operator, plane: &'a Plane, task: &'a TaskArn) -> Self {
         let subject = Subject { operator, plane, task };
-        Self { operator, plane, task, set: operator.manifests(), report: Report(subject) }
+        let heard = Mutex::new(plane.answered(task));
+        Self { operator, plane, task, set: operator.manifests(), report: Report(subject), heard }
     }
 }

@@ -108,7 +108,7 @@ impl Summary {
         let mut text = String::new();
         let mut row = |name: &str, words: String| {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {name:<20}{words}");
+            let _ = writeln!(text, "  {name:<26}{words}");
         };
         let Tally { created, updated, drained, removed } = self.tally;
         row("tasks", format!("{} started, {} stopped", self.census.started, self.census.stopped));

@@ -75,6 +75,7 @@ pub struct World {
     next: Timestamp,
     /// Roles without their tags, and when they get them back.
     revoked: BTreeMap<String, Timestamp>,
+    has_begun: bool,
     quiet: bool,
     happened: Vec<Happening>,
 }
@@ -108,6 +109,7 @@ impl World {
             services,
             next: now.plus(config.gap.1),
             revoked: BTreeMap::new(),
+            has_begun: false,
             quiet: false,
             happened: Vec::new(),
             config,
@@ -160,6 +162,11 @@ impl World {
     }
 
     fn happen(&mut self, cloud: &mut Cloud, now: Timestamp) {
+        // First of all what takes longest to play out.
+        if !std::mem::replace(&mut self.has_begun, true) {
+            let service = self.services[1].clone();
+            return self.revoke(cloud, &service, now);
+        }
         let index = self.rng.usize(..self.services.len());
         let service = self.services[index].clone();
         match self.rng.u8(..100) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ecs_mesh_operator::manifests::{ManifestSet, Sources, Status};
+use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources, Status};
 use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_operator::model::{ClusterArn, OperatorId, Timestamp};
@@ -90,6 +90,12 @@ struct Life {
     shared: Arc<Shared>,
     world: World,
     manifests: watch::Sender<Arc<Status>>,
+    /// What the manifests are written for.
+    care: Care,
+    /// Edits so far.
+    generation: u64,
+    /// Whether the list that lets svc-* call kv is in force.
+    more_outbounds: bool,
     operator: Option<(Arc<Operator>, JoinHandle<()>)>,
     ending: Ending,
 }
@@ -164,6 +170,9 @@ impl Life {
             shared: Arc::new(shared),
             world,
             manifests: watch::channel(Arc::new(status)).0,
+            care,
+            generation: 1,
+            more_outbounds: false,
             operator: None,
             ending: Ending::default(),
         }
@@ -172,6 +181,7 @@ impl Life {
     async fn live(mut self) -> Ending {
         self.start_operator();
         self.eventful_time().await;
+        self.edit(&[], false);
         self.shared.faults.end();
         self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
         self.pass(SETTLE).await;
@@ -192,6 +202,7 @@ impl Life {
         let mut next_restart = self.in_a_while(40..200);
         let mut next_outage = self.in_a_while(60..200);
         let mut next_ghost = self.in_a_while(20..90);
+        let mut next_edit = self.in_a_while(15..60);
         while Instant::now() < end {
             self.pass(STEP).await;
             let now = Instant::now();
@@ -203,6 +214,10 @@ impl Life {
                 let until = self.shared.now().plus(Duration::from_secs(self.rng.u64(5..60)));
                 self.shared.faults.outage(self.rng.bool(), until);
                 next_outage = self.in_a_while(60..200);
+            }
+            if now >= next_edit {
+                self.edit_something();
+                next_edit = self.in_a_while(15..60);
             }
             if now >= next_ghost {
                 self.send_ghost();
@@ -290,7 +305,71 @@ impl Life {
         cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.shared.now()).unwrap();
     }
 
+    /// Lists come and go, workloads are deleted and written again, and sometimes a file has a slip in it.
+    fn edit_something(&mut self) {
+        match self.rng.u8(..10) {
+            0..5 => {
+                self.more_outbounds = !self.more_outbounds;
+                self.edit(&[], false);
+            }
+            5..7 => {
+                let services = self.world.services();
+                let service = services[self.rng.usize(..services.len())].name.clone();
+                let now = self.shared.now();
+                // Until the next edit at least, and what that leads to.
+                let until = now.plus(Duration::from_secs(180));
+                self.shared.judge.lock().unwrap().is_unwanted(&service, now, until);
+                self.edit(&[&service], false);
+            }
+            7..9 => {
+                // Nothing may go for the silence of a set that could not be read whole.
+                let services = self.world.services();
+                let service = services[self.rng.usize(..services.len())].name.clone();
+                self.edit(&[&service], true);
+            }
+            _ => self.edit(&[], false),
+        }
+    }
+
+    fn edit(&mut self, without: &[&str], broken: bool) {
+        let services: Vec<_> =
+            self.world.services().iter().filter(|s| !without.contains(&s.name.as_str())).cloned().collect();
+        let mut text = manifests(&self.care, &services);
+        if self.more_outbounds {
+            text.push_str(MORE_OUTBOUNDS);
+        }
+        if broken {
+            text.push_str(
+                "---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: Workload\nmetadata: {name: slip}\nspec: {}\n",
+            );
+        }
+        let (set, errors) = load_whatever(&text);
+        assert_eq!(set.complete, !broken);
+        self.generation += 1;
+        let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
+        self.shared
+            .note(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
+        let status = Status { set, errors, warnings: Vec::new(), files: 1 };
+        self.manifests.send_replace(Arc::new(status));
+    }
+
+    /// Running tasks have the outbounds that the manifests in force give them.
+    fn check_outbounds(&mut self) {
+        let kuma = self.shared.kuma.lock().unwrap();
+        for (_, name, body) in kuma.dataplanes() {
+            let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
+            let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
+            let has = outbounds.iter().any(|outbound| outbound["port"] == 15_052);
+            if service.starts_with("svc-") && has != self.more_outbounds {
+                self.ending
+                    .wrong
+                    .push(format!("after quiet: {name} of {service} has the outbounds {outbounds:?}"));
+            }
+        }
+    }
+
     fn check_quiet(&mut self) {
+        self.check_outbounds();
         let held: std::collections::BTreeSet<String> = match &self.operator {
             Some((operator, _)) => {
                 let planes = operator.planes();
@@ -326,10 +405,25 @@ impl Life {
     }
 }
 
+const MORE_OUTBOUNDS: &str = "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: OutboundList
+metadata: {name: kv-users}
+spec:
+  workloads: [\"svc-*\"]
+  outbounds:
+    - {service: kv, targetPort: 15050, listen: {port: 15052}}
+";
+
 fn load(yaml: &str) -> Arc<ManifestSet> {
+    let (set, errors) = load_whatever(yaml);
+    assert!(errors.is_empty(), "{errors:?}");
+    set
+}
+
+fn load_whatever(yaml: &str) -> (Arc<ManifestSet>, Vec<Finding>) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
     let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
-    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    loaded.set
+    (loaded.set, loaded.errors)
 }
