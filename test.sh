@@ -19,5 +19,5 @@ fi
 
 cargo test --locked "$@"
 
-echo "walk with boto3: ${boto3:-done}"
-echo "replay of recordings: ${recordings:-done}"
+[[ -z "${boto3:-}" ]] || echo "walk with boto3 $boto3"
+[[ -z "${recordings:-}" ]] || echo "replay of recordings $recordings"
