@@ -177,7 +177,9 @@ mod tests {
 
     #[test]
     fn each_rule_is_found_broken() {
-        let table: [(&[(&str, &str)], &[&str], &[Rule]); 8] = [
+        /// The role's tags, the authorised accounts, and what is broken.
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a [Rule]);
+        let table: [Case<'_>; 8] = [
             (&[], &[], &[Rule::Type, Rule::Mesh]),
             (&[MESH], &[], &[Rule::Type]),
             (&[("kuma.io/type", "ingress"), MESH], &[], &[Rule::Type]),

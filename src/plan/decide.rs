@@ -293,7 +293,7 @@ impl Decision {
             (LifecyclePolicy::Sync, Some((_, since))) => {
                 let drained_for = since.age_at(now);
                 if drained_for < wait {
-                    self.come_back(wait - drained_for);
+                    self.come_back(wait.saturating_sub(drained_for));
                     return;
                 }
                 Action::Remove(evidence)

@@ -55,7 +55,7 @@ impl Run<'_> {
         for _ in 0..3 {
             let known = self.known();
             let snapshot =
-                self.operator.store.snapshot(self.task, self.grace(&known), self.operator.clock.now());
+                self.operator.store.snapshot(self.task, Self::grace(&known), self.operator.clock.now());
             if known.is_empty() && !matches!(snapshot.life, Life::Live) {
                 self.plane.all_said(self.task);
                 return Next::Forget;
@@ -71,7 +71,7 @@ impl Run<'_> {
                 Err(halt) => return self.halted(&halt),
             };
             if decision.describe {
-                match self.operator.describer.describe(self.task, self.grace(&known)).await {
+                match self.operator.describer.describe(self.task, Self::grace(&known)).await {
                     Ok(Answer::Found | Answer::Missing) => continue,
                     Ok(Answer::Failed(why)) | Err(why) => {
                         self.report.trouble("describe", &why);
@@ -97,7 +97,7 @@ impl Run<'_> {
     }
 
     /// The longest grace age of those who take care of the registrations.
-    fn grace(&self, known: &[Known]) -> Duration {
+    fn grace(known: &[Known]) -> Duration {
         let ages = known.iter().filter_map(|k| Some(k.caretaker.as_ref()?.spec.cleanup.grace_age.0));
         ages.max().unwrap_or(Duration::from_mins(5))
     }

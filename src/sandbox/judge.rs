@@ -149,8 +149,8 @@ impl Judge {
     /// Judges accepted writes.
     pub fn writes(&mut self, entries: Vec<JournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
         self.most_owned = self.most_owned.max(self.owned(kuma).len());
-        for entry in entries.iter().filter(|entry| entry.kind == "Dataplane") {
-            self.write(entry, cloud, kuma);
+        for entry in entries.into_iter().filter(|entry| entry.kind == "Dataplane") {
+            self.write(&entry, cloud, kuma);
         }
     }
 

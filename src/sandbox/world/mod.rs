@@ -146,7 +146,7 @@ impl World {
         if !self.quiet && now >= self.next {
             self.happen(cloud, now);
             let (min, max) = self.config.gap;
-            self.next = now.plus(min + (max - min).mul_f64(self.rng.f64()));
+            self.next = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
         }
     }
 
@@ -260,7 +260,7 @@ impl World {
         let role = role_name(&service.name);
         if cloud.untag_role(&role, &["kuma.io/mesh".to_owned()], now).is_ok() {
             let (min, max) = self.config.revoked_for;
-            let back = now.plus(min + (max - min).mul_f64(self.rng.f64()));
+            let back = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
             self.revoked.insert(service.name.clone(), back);
             self.tell("role", format!("role {role} loses its tag kuma.io/mesh"));
         }

@@ -375,7 +375,7 @@ impl Life {
                 let planes = operator.planes();
                 planes.values().flat_map(|p| p.held_tasks()).map(|task| task.id().to_string()).collect()
             }
-            None => Default::default(),
+            None => std::collections::BTreeSet::default(),
         };
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         let mut judge = self.shared.judge.lock().unwrap();
