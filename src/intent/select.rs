@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{ControlPlaneType, LifecyclePolicy, WorkloadSpec};
+use crate::api::{BindingSelector, ControlPlaneType, LifecyclePolicy, WorkloadSelector, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet};
 use crate::model::{ClusterArn, Glob, MeshName, Tags, Task};
 
@@ -44,25 +44,13 @@ impl Conditions<'_> {
 }
 
 pub(super) fn binding_takes(binding: &Binding, task: &Task) -> Match {
-    let selector = &binding.spec.selector;
-    Conditions {
-        clusters: &selector.clusters,
-        services: &selector.services,
-        families: &selector.families,
-        tags: &selector.tags,
-    }
-    .on(task)
+    let BindingSelector { clusters, services, families, tags } = &binding.spec.selector;
+    Conditions { clusters, services, families, tags }.on(task)
 }
 
 pub(super) fn workload_takes(workload: &WorkloadSpec, task: &Task) -> Match {
-    let selector = &workload.selector;
-    Conditions {
-        clusters: &selector.clusters,
-        services: &selector.services,
-        families: &selector.families,
-        tags: &selector.tags,
-    }
-    .on(task)
+    let WorkloadSelector { clusters, services, families, tags } = &workload.selector;
+    Conditions { clusters, services, families, tags }.on(task)
 }
 
 /// What was chosen among several candidates.
@@ -108,8 +96,8 @@ pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Choice<
 }
 
 /// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, whatever the task's
-/// verdict is: one that takes the task, or else one that looks at its cluster. Of several the most careful policy
-/// counts. `None`: nobody has given us a mandate for this registration any more.
+/// verdict is: one that takes the task, or else one that looks at its cluster. Of several the most careful counts: one
+/// that is paused, then by policy. `None`: nobody has given us a mandate for this registration any more.
 pub fn caretaker(
     set: &ManifestSet,
     control_plane: &str,
@@ -117,10 +105,11 @@ pub fn caretaker(
     cluster: &ClusterArn,
     task: Option<&Task>,
 ) -> Option<Arc<Binding>> {
-    let careful = |policy: LifecyclePolicy| match policy {
-        LifecyclePolicy::CreateOnly => 0,
-        LifecyclePolicy::UpsertOnly => 1,
-        LifecyclePolicy::Sync => 2,
+    let boldness = |binding: &&Arc<Binding>| match binding.spec.policy {
+        _ if binding.spec.paused => 0,
+        LifecyclePolicy::CreateOnly => 1,
+        LifecyclePolicy::UpsertOnly => 2,
+        LifecyclePolicy::Sync => 3,
     };
     let here = || {
         set.bindings.values().filter(|b| {
@@ -128,9 +117,5 @@ pub fn caretaker(
         })
     };
     let takes = |b: &&Arc<Binding>| task.is_some_and(|task| binding_takes(b, task) != Match::No);
-    here()
-        .filter(takes)
-        .min_by_key(|b| careful(b.spec.policy))
-        .or_else(|| here().min_by_key(|b| careful(b.spec.policy)))
-        .cloned()
+    here().filter(takes).min_by_key(boldness).or_else(|| here().min_by_key(boldness)).cloned()
 }
