@@ -339,8 +339,8 @@ fn registration_name(
         Ok(name.into())
     } else {
         let words = format!(
-            "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', at most \
-             253 characters"
+            "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', each part \
+             between dots starting and ending with a letter or digit, at most 253 characters; use {{taskId}}"
         );
         Err(Verdict::Hold(HoldReason::Unusable(words)))
     }
