@@ -294,10 +294,10 @@ mod tests {
         assert_eq!(listeners(&merged.undisputed), ["kv:15050 127.0.0.1:15050", "queue:5672 127.0.0.1:5672"]);
         let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
-    redis:6379 on 127.0.0.1:6379 (OutboundList a) and cache:6379 on 127.0.0.1:6379 (OutboundList b) cannot both be: give one of them another port
-    redis:6379 on 127.0.0.1:6379 (OutboundList a) and third:6379 on 0.0.0.0:6379 (OutboundList c) cannot both be: give one of them another port
-    third:6379 on 0.0.0.0:6379 (OutboundList c) and redis:6379 on 127.0.0.2:6379 (OutboundList c) cannot both be: give one of them another port
-    "#);
+        redis:6379 on 127.0.0.1:6379 (OutboundList a) and cache:6379 on 127.0.0.1:6379 (OutboundList b) cannot both be: give one of them another port
+        redis:6379 on 127.0.0.1:6379 (OutboundList a) and third:6379 on 0.0.0.0:6379 (OutboundList c) cannot both be: give one of them another port
+        third:6379 on 0.0.0.0:6379 (OutboundList c) and redis:6379 on 127.0.0.2:6379 (OutboundList c) cannot both be: give one of them another port
+        "#);
     }
 
     #[test]
@@ -313,12 +313,12 @@ mod tests {
         assert_eq!(merged.undisputed, []);
         let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
-    redis:6379 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port
-    redis:6379 on 0.0.0.0:15000 (OutboundList a) cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): give the outbound another port
-    redis:6379 on 127.0.0.1:9901 (OutboundList a) cannot be, since 9901 is the sidecar's admin port: give the outbound another port
-    redis:6379 on 10.9.9.9:9902 (OutboundList a) cannot be, since 9902 is the sidecar's readiness port: give the outbound another port
-    redis:6379 on 127.0.0.1:15053 (inline) cannot be, since 15053 is the sidecar's DNS proxy: give the outbound another port
-    "#);
+        redis:6379 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port
+        redis:6379 on 0.0.0.0:15000 (OutboundList a) cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): give the outbound another port
+        redis:6379 on 127.0.0.1:9901 (OutboundList a) cannot be, since 9901 is the sidecar's admin port: give the outbound another port
+        redis:6379 on 10.9.9.9:9902 (OutboundList a) cannot be, since 9902 is the sidecar's readiness port: give the outbound another port
+        redis:6379 on 127.0.0.1:15053 (inline) cannot be, since 15053 is the sidecar's DNS proxy: give the outbound another port
+        "#);
     }
 
     #[test]

@@ -201,3 +201,6 @@ async fn delete(queue: Arc<dyn Queue>, mut receipts: mpsc::Receiver<String>) {
     }
     while calls.join_next().await.is_some() {}
 }
+
+#[cfg(test)]
+mod tests;
