@@ -142,7 +142,8 @@ impl Store {
             task.version == known.version && known.tags != task.tags && task.tags.is_some()
         });
         let seen_at = match source {
-            Source::Event => task.updated_at,
+            // The sender's clock may be ahead; nothing is fresher than now.
+            Source::Event => task.updated_at.map(|at| at.min(now)),
             Source::Describe => Some(now),
         };
         if newer || source == Source::Describe {

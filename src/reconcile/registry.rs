@@ -24,7 +24,8 @@ pub struct Entry {
     seen_at: Timestamp,
 }
 
-/// Stands for a normal form: equal bodies have equal fingerprints, in this process and every other.
+/// Stands for a normal form: within this process equal bodies have equal fingerprints. Not for keeping: the hash may
+/// differ from one build to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
@@ -182,25 +183,81 @@ mod tests {
         }
     }
 
+    fn task() -> TaskArn {
+        TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap()
+    }
+
+    fn id(mesh: &str) -> RegistrationId {
+        RegistrationId { mesh: MeshName::parse(mesh).unwrap(), name: "1".into() }
+    }
+
+    fn listed(mesh: &str, drained: Option<DrainReason>, normal: Value) -> (TaskArn, Registration) {
+        let (owner, stored) = (crate::mesh::Owner::Foreign, Value::Null);
+        (task(), Registration { id: id(mesh), owner, created_at: None, drained, normal, stored })
+    }
+
     #[test]
     fn a_list_does_not_forget_what_was_written_while_it_was_read() {
         let registry = Registry::default();
-        let task = TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap();
-        let id = RegistrationId { mesh: MeshName::parse("default").unwrap(), name: "1".into() };
-        registry.wrote(&task, &id, None, &json!({}), Timestamp(10));
+        registry.wrote(&task(), &id("default"), None, &json!({}), Timestamp(10));
         registry.replace(&[], Timestamp(5), Timestamp(20));
-        assert!(registry.has(&task));
+        assert!(registry.has(&task()));
         registry.replace(&[], Timestamp(15), Timestamp(20));
-        assert!(!registry.has(&task));
+        assert!(!registry.has(&task()));
+    }
+
+    #[test]
+    fn a_list_does_not_undo_what_was_written_while_it_was_read() {
+        let registry = Registry::default();
+        registry.wrote(
+            &task(),
+            &id("default"),
+            Some(DrainReason::Stopping),
+            &json!({"new": 1}),
+            Timestamp(10),
+        );
+        let list = [listed("default", None, json!({"old": 1})), listed("other", None, json!({}))];
+        registry.replace(&list, Timestamp(5), Timestamp(20));
+        let entries = registry.of(&task());
+        assert_eq!(entries[0].fingerprint, Some(Fingerprint::of(&json!({"new": 1}))));
+        assert_eq!(entries[0].drained, Some((DrainReason::Stopping, Timestamp(10))));
+        assert_eq!(entries[1].id, id("other"), "the rest of the list counts");
+        registry.replace(&list, Timestamp(15), Timestamp(20));
+        assert_eq!(registry.of(&task())[0].drained, None, "a later list is newer");
     }
 
     #[test]
     fn a_drain_is_dated_from_its_first_sight() {
         let registry = Registry::default();
-        let task = TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap();
-        let id = RegistrationId { mesh: MeshName::parse("default").unwrap(), name: "1".into() };
-        registry.wrote(&task, &id, Some(DrainReason::Revoked), &json!({}), Timestamp(10));
-        registry.wrote(&task, &id, Some(DrainReason::Revoked), &json!({}), Timestamp(20));
-        assert_eq!(registry.of(&task)[0].drained, Some((DrainReason::Revoked, Timestamp(10))));
+        let list = [listed("default", Some(DrainReason::Revoked), json!({}))];
+        registry.replace(&list, Timestamp(10), Timestamp(10));
+        registry.wrote(&task(), &id("default"), Some(DrainReason::Revoked), &json!({}), Timestamp(20));
+        assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Revoked, Timestamp(10))));
+    }
+
+    #[test]
+    fn another_reason_to_drain_is_another_drain() {
+        let registry = Registry::default();
+        for (reason, at) in [(DrainReason::Revoked, 10), (DrainReason::Stopping, 20)] {
+            registry.wrote(&task(), &id("default"), Some(reason), &json!({}), Timestamp(at));
+        }
+        assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Stopping, Timestamp(20))));
+    }
+
+    #[test]
+    fn a_write_whose_answer_may_be_lost_is_remembered_without_a_fingerprint() {
+        let registry = Registry::default();
+        registry.expect(&task(), &id("default"), Timestamp(10));
+        assert_eq!(registry.of(&task())[0].fingerprint, None);
+        registry.forget(&task(), &id("default"));
+        assert!(registry.tasks().is_empty());
+    }
+
+    #[test]
+    fn what_is_owned_is_counted_by_mesh_and_by_service() {
+        let registry = Registry::default();
+        registry.wrote(&task(), &id("a"), None, &json!({}), Timestamp(10));
+        registry.wrote(&task(), &id("b"), Some(DrainReason::Unwanted), &json!({}), Timestamp(10));
+        assert_eq!((registry.owned_in(&id("a").mesh), registry.counts()), (1, (1, 1)));
     }
 }
