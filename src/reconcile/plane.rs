@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
+use crate::manifests::Binding;
 use crate::mesh::{ControlPlane, MeshError, MeshErrorKind};
-use crate::model::{MeshName, TaskArn};
+use crate::model::{MeshName, TaskArn, Timestamp};
 use crate::plan::Guard;
 use crate::runtime::{Backoff, Circuit, CircuitConfig, Next, Queue, TokenBucket};
 
@@ -39,6 +40,8 @@ pub struct Plane {
     learned: Mutex<BTreeSet<MeshName>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
     heard: Mutex<BTreeMap<TaskArn, Instant>>,
+    /// Services that outbounds go to and the last sweep found unknown, by mesh, and whether that was told.
+    unknown_targets: Mutex<BTreeMap<MeshName, BTreeMap<String, bool>>>,
     /// Who is at work on which registration.
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
     /// What was last said about a task, so that a retry does not say it again.
@@ -91,6 +94,7 @@ impl Plane {
             heard: Mutex::default(),
             said: Mutex::default(),
             turns: Mutex::default(),
+            unknown_targets: Mutex::default(),
             kind: spec.kind,
             name,
             spec,
@@ -136,6 +140,12 @@ impl Plane {
         work(lock(&self.guards).entry(Arc::clone(binding)).or_default())
     }
 
+    /// Tells a binding's guard how many registrations there are, so that it knows what a removal is a part of.
+    pub(super) fn note_owned(&self, binding: &Binding, now: Timestamp) {
+        let owned = self.registry.owned_in(&binding.spec.mesh);
+        self.guard(&binding.name, |guard| guard.note_owned(owned, now));
+    }
+
     /// The removals that guards hold back, by binding.
     pub fn held_back(&self) -> BTreeMap<Arc<str>, usize> {
         lock(&self.guards).iter().map(|(binding, guard)| (Arc::clone(binding), guard.holding())).collect()
@@ -166,6 +176,23 @@ impl Plane {
         }
         said.insert(task.clone(), words.to_owned());
         true
+    }
+
+    /// Takes in the targets that a sweep found unknown. Gives those to tell of: unknown for the second time, and known
+    /// again after having been told of.
+    pub(super) fn unknown_targets(
+        &self,
+        mesh: &MeshName,
+        unknown: BTreeSet<String>,
+    ) -> (Vec<String>, Vec<String>) {
+        let mut all = lock(&self.unknown_targets);
+        let before = std::mem::take(all.entry(mesh.clone()).or_default());
+        let found = before.iter().filter(|(name, told)| **told && !unknown.contains(*name));
+        let found = found.map(|(name, _)| name.clone()).collect();
+        let twice = unknown.iter().filter(|name| before.get(*name) == Some(&false)).cloned().collect();
+        let now = unknown.into_iter().map(|name| (before.contains_key(&name), name));
+        all.insert(mesh.clone(), now.map(|(told, name)| (name, told)).collect());
+        (twice, found)
     }
 
     /// Nothing is wrong with the task any more.

@@ -1,7 +1,7 @@
 //! What this operator has registered at one control plane, as last seen. A cache for deciding what to look at: every
 //! write reads the server's copy first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -59,22 +59,55 @@ fn feed(value: &Value, hasher: &mut DefaultHasher) {
 /// The registrations of one control plane, by task.
 #[derive(Debug, Default)]
 pub struct Registry {
-    by_task: Mutex<BTreeMap<TaskArn, Vec<Entry>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_task: BTreeMap<TaskArn, Vec<Entry>>,
+    /// How many of them are known to be there, by mesh.
+    owned: BTreeMap<MeshName, usize>,
+}
+
+impl Inner {
+    fn insert(&mut self, task: &TaskArn, entry: Entry) {
+        if entry.fingerprint.is_some() {
+            *self.owned.entry(entry.id.mesh.clone()).or_default() += 1;
+        }
+        let entries = self.by_task.entry(task.clone()).or_default();
+        entries.push(entry);
+        entries.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    fn remove(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<Entry> {
+        let entries = self.by_task.get_mut(task)?;
+        let index = entries.iter().position(|entry| entry.id == *id)?;
+        let entry = entries.remove(index);
+        if entries.is_empty() {
+            self.by_task.remove(task);
+        }
+        if entry.fingerprint.is_some()
+            && let Some(owned) = self.owned.get_mut(&id.mesh)
+        {
+            *owned -= 1;
+        }
+        Some(entry)
+    }
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Vec<Entry>>> {
-        self.by_task.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The registrations of a task.
     pub fn of(&self, task: &TaskArn) -> Vec<Entry> {
-        self.lock().get(task).cloned().unwrap_or_default()
+        self.lock().by_task.get(task).cloned().unwrap_or_default()
     }
 
     /// Whether the task has any.
     pub fn has(&self, task: &TaskArn) -> bool {
-        self.lock().contains_key(task)
+        self.lock().by_task.contains_key(task)
     }
 
     /// Takes in what the server holds.
@@ -108,40 +141,37 @@ impl Registry {
         fingerprint: Option<Fingerprint>,
         now: Timestamp,
     ) {
-        let mut by_task = self.lock();
-        let entries = by_task.entry(task.clone()).or_default();
-        let before = entries.iter().position(|entry| entry.id == *id).map(|index| entries.remove(index));
-        let since = before.and_then(|entry| entry.drained);
+        let mut inner = self.lock();
+        let since = inner.remove(task, id).and_then(|before| before.drained);
         let drained = drained.map(|reason| match since {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        entries.push(Entry { id: id.clone(), drained, fingerprint, seen_at: now });
-        entries.sort_by(|a, b| a.id.cmp(&b.id));
+        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, seen_at: now });
     }
 
     /// It is not there, or not ours.
     pub fn forget(&self, task: &TaskArn, id: &RegistrationId) {
-        let mut by_task = self.lock();
-        if let Some(entries) = by_task.get_mut(task) {
-            entries.retain(|entry| entry.id != *id);
-            if entries.is_empty() {
-                by_task.remove(task);
-            }
-        }
+        self.lock().remove(task, id);
     }
 
     /// Takes in a whole list that was asked for at `asked`. What it lacks is forgotten, unless written since: it will
     /// be read again before anything is done about it.
     pub fn replace(&self, listed: &[(TaskArn, Registration)], asked: Timestamp, now: Timestamp) {
-        let mut by_task = self.lock();
-        let there: std::collections::BTreeSet<(&TaskArn, &RegistrationId)> =
+        let there: BTreeSet<(&TaskArn, &RegistrationId)> =
             listed.iter().map(|(task, registration)| (task, &registration.id)).collect();
-        by_task.retain(|task, entries| {
-            entries.retain(|entry| entry.seen_at >= asked || there.contains(&(task, &entry.id)));
-            !entries.is_empty()
-        });
-        drop(by_task);
+        let mut inner = self.lock();
+        let lost: Vec<(TaskArn, RegistrationId)> = inner
+            .by_task
+            .iter()
+            .flat_map(|(task, entries)| entries.iter().map(move |entry| (task, entry)))
+            .filter(|(task, entry)| entry.seen_at < asked && !there.contains(&(*task, &entry.id)))
+            .map(|(task, entry)| (task.clone(), entry.id.clone()))
+            .collect();
+        for (task, id) in lost {
+            inner.remove(&task, &id);
+        }
+        drop(inner);
         for (task, registration) in listed {
             let newer = self.of(task).iter().any(|e| e.id == registration.id && e.seen_at >= asked);
             if !newer {
@@ -152,19 +182,19 @@ impl Registry {
 
     /// All tasks that have a registration.
     pub fn tasks(&self) -> Vec<TaskArn> {
-        self.lock().keys().cloned().collect()
+        self.lock().by_task.keys().cloned().collect()
     }
 
-    /// How many registrations a mesh holds of this operator.
+    /// How many registrations a mesh is known to hold of this operator.
     pub fn owned_in(&self, mesh: &MeshName) -> usize {
-        self.lock().values().flatten().filter(|entry| entry.id.mesh == *mesh).count()
+        self.lock().owned.get(mesh).copied().unwrap_or(0)
     }
 
     /// How many registrations are live and how many drained.
     pub fn counts(&self) -> (usize, usize) {
-        let by_task = self.lock();
-        let all = by_task.values().flatten().count();
-        let drained = by_task.values().flatten().filter(|entry| entry.drained.is_some()).count();
+        let inner = self.lock();
+        let all = inner.by_task.values().flatten().count();
+        let drained = inner.by_task.values().flatten().filter(|entry| entry.drained.is_some()).count();
         (all - drained, drained)
     }
 }

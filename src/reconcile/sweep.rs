@@ -101,7 +101,7 @@ impl Operator {
     }
 
     /// Lists what is registered at each plane, and gives the tasks that have a registration.
-    async fn list_registrations(self: &Arc<Self>, set: &ManifestSet) -> (BTreeSet<TaskArn>, bool) {
+    async fn list_registrations(self: &Arc<Self>, set: &Arc<ManifestSet>) -> (BTreeSet<TaskArn>, bool) {
         let mut lists = JoinSet::new();
         for plane in self.planes().values() {
             let meshes: BTreeSet<MeshName> = set
@@ -110,7 +110,7 @@ impl Operator {
                 .filter(|binding| *binding.spec.control_plane == *plane.name)
                 .map(|binding| binding.spec.mesh.clone())
                 .collect();
-            lists.spawn(Arc::clone(self).list_plane(Arc::clone(plane), meshes));
+            lists.spawn(Arc::clone(self).list_plane(Arc::clone(plane), Arc::clone(set), meshes));
         }
         let mut whole = true;
         while let Some(listed) = lists.join_next().await {
@@ -120,15 +120,24 @@ impl Operator {
         (tasks, whole)
     }
 
-    async fn list_plane(self: Arc<Self>, plane: Arc<Plane>, meshes: BTreeSet<MeshName>) -> bool {
+    async fn list_plane(
+        self: Arc<Self>,
+        plane: Arc<Plane>,
+        set: Arc<ManifestSet>,
+        meshes: BTreeSet<MeshName>,
+    ) -> bool {
         let asked = self.clock.now();
-        if let Err(halt) = plane.relearn(meshes).await {
+        if let Err(halt) = plane.relearn(meshes.clone()).await {
             debug!(control_plane = %plane.name, ?halt, "its settings cannot be read; the last known count");
         }
         match plane.call(plane.mesh.owned()).await {
             Ok(listed) => {
                 let placed = self.place(&plane, listed);
                 plane.registry.replace(&placed, asked, self.clock.now());
+                for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *plane.name) {
+                    plane.note_owned(binding, self.clock.now());
+                }
+                self.check_targets(&plane, &set, &meshes).await;
                 true
             }
             Err(halt) => {

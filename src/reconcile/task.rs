@@ -262,6 +262,9 @@ impl Run<'_> {
     }
 
     fn note(&self, step: &Step, outcome: &Outcome) {
+        if *outcome == Outcome::Created {
+            self.plane.note_owned(&step.binding, self.operator.clock.now());
+        }
         if *outcome == Outcome::Removed && step.needs_guard() {
             let now = self.operator.clock.now();
             self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));

@@ -13,6 +13,9 @@ use super::world::{MESH, Service, role_name};
 use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
+/// A client may be this many behind in what it knows to be registered: answers under way and lost.
+const IN_FLIGHT: u8 = 1;
+
 /// For so long a client may not have heard of a task's end.
 const MAY_BE_NEWS: Duration = Duration::from_secs(90);
 
@@ -144,6 +147,7 @@ impl Judge {
     /// A new process of the operator: its guard counts from zero.
     pub fn restarted(&mut self) {
         self.unbacked.clear();
+        self.most_owned = 0;
     }
 
     /// Judges accepted writes.
@@ -258,7 +262,8 @@ impl Judge {
         // The removed one was among them a moment ago.
         self.most_owned = self.most_owned.max(self.owned(kuma).len() + 1);
         #[allow(clippy::cast_precision_loss)] // small numbers
-        let too_many = self.unbacked.len() as f64 > self.rules.max_fraction * self.most_owned as f64;
+        let allowed = self.rules.max_fraction * self.most_owned as f64 + f64::from(IN_FLIGHT);
+        let too_many = self.unbacked.len() as f64 > allowed;
         if self.most_owned >= self.rules.min_owned && too_many {
             let words = format!(
                 "{} of {} went within an hour without a STOPPED",

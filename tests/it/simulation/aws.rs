@@ -162,7 +162,7 @@ impl Queue for SimAws {
                 });
                 return Ok(messages.collect());
             }
-            sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(150)).await;
         }
     }
 

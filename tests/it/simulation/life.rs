@@ -25,10 +25,12 @@ use super::mesh::SimTransport;
 
 /// 2026-11-22T00:00:00Z.
 const START: Timestamp = Timestamp(1_795_305_600_000);
+/// How often the world moves when nothing new happens.
+const SLOW_STEP: Duration = Duration::from_millis(400);
 /// How often the world moves.
 const STEP: Duration = Duration::from_millis(100);
 /// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
-const SETTLE: Duration = Duration::from_mins(6);
+const SETTLE: Duration = Duration::from_mins(5);
 /// How long nothing may be written after that.
 const SILENCE: Duration = Duration::from_mins(2);
 
@@ -198,7 +200,7 @@ impl Life {
     }
 
     async fn eventful_time(&mut self) {
-        let end = Instant::now() + Duration::from_secs(self.rng.u64(180..420));
+        let end = Instant::now() + Duration::from_secs(self.rng.u64(120..330));
         let mut next_restart = self.in_a_while(40..200);
         let mut next_outage = self.in_a_while(60..200);
         let mut next_ghost = self.in_a_while(20..90);
@@ -233,7 +235,7 @@ impl Life {
     async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            sleep(STEP).await;
+            sleep(if time > STEP { SLOW_STEP } else { STEP }).await;
             {
                 let mut cloud = self.shared.cloud.lock().unwrap();
                 let mut kuma = self.shared.kuma.lock().unwrap();
@@ -268,7 +270,8 @@ impl Life {
         });
         let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
         let task = tokio::spawn(async move {
-            running.run(Some(aws), manifests, RunOptions::default(), CancellationToken::new()).await;
+            let options = RunOptions { receivers: 2, ..RunOptions::default() };
+            running.run(Some(aws), manifests, options, CancellationToken::new()).await;
         });
         self.operator = Some((operator, task));
     }
