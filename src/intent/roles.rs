@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn each_rule_is_found_broken() {
-        let table: [(&[(&str, &str)], &[&str], &[Rule]); 8] = [
+        type Row = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [Rule]);
+        let table: [Row; 8] = [
             (&[], &[], &[Rule::Type, Rule::Mesh]),
             (&[MESH], &[], &[Rule::Type]),
             (&[("kuma.io/type", "ingress"), MESH], &[], &[Rule::Type]),
