@@ -66,15 +66,15 @@ fn choose<'a, T: 'a>(
     candidates: impl Iterator<Item = (&'a Arc<str>, &'a Arc<T>)>,
     takes: impl Fn(&T) -> Match,
 ) -> Choice<T> {
-    let mut taken: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
+    let mut chosen: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
     for (name, candidate) in candidates {
         match takes(candidate) {
-            Match::Yes => taken.push((name, candidate)),
+            Match::Yes => chosen.push((name, candidate)),
             Match::No => {}
             Match::NeedsTags => return Choice::NeedsTags,
         }
     }
-    match taken.as_slice() {
+    match chosen.as_slice() {
         [] => Choice::None,
         [(name, one)] => Choice::One(Arc::clone(name), Arc::clone(one)),
         several => Choice::Several(several.iter().map(|(name, _)| Arc::clone(name)).collect()),

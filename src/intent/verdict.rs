@@ -269,17 +269,15 @@ fn allowed(
         policy,
         task_account: task.arn.cluster().account(),
     };
-    let role = match &task.role_override {
-        Some(role) => role,
-        None => match &known_definition(facts)?.task_role {
-            Some(role) => role,
-            None => {
-                let needed = claim.needed_tags();
-                let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed };
-                // A task definition never changes, so this needs no second look.
-                return Ok(Some((vec![violation], true)));
-            }
-        },
+    let own = match &task.role_override {
+        Some(role) => Some(role),
+        None => known_definition(facts)?.task_role.as_ref(),
+    };
+    let Some(role) = own else {
+        let needed = claim.needed_tags();
+        let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed };
+        // A task definition never changes, so this needs no second look.
+        return Ok(Some((vec![violation], true)));
     };
     let read = match &facts.role {
         Fact::Known(read) => read,

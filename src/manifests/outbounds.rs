@@ -156,7 +156,7 @@ pub(super) fn merge(
         claims.into_iter().filter(|(_, disputed)| !disputed).map(|(claim, _)| claim.outbound)
     };
     for claims in by_port.into_values() {
-        merged.undisputed.extend(without_covered(undisputed(claims).collect()));
+        merged.undisputed.extend(without_covered(&undisputed(claims).collect::<Vec<_>>()));
     }
     merged.undisputed.sort();
     merged
@@ -178,7 +178,7 @@ fn contradict(a: &Outbound, b: &Outbound) -> bool {
 }
 
 /// Leaves out what another does as well. All listen on the same port, and none equals another.
-fn without_covered(outbounds: Vec<Outbound>) -> Vec<Outbound> {
+fn without_covered(outbounds: &[Outbound]) -> Vec<Outbound> {
     let is_covered = |narrow: &Outbound| outbounds.iter().any(|wide| wide != narrow && covers(wide, narrow));
     outbounds.iter().filter(|outbound| !is_covered(outbound)).cloned().collect()
 }

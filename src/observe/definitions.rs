@@ -30,7 +30,7 @@ struct Call {
 }
 
 impl Definitions {
-    /// Calls take tokens from `bucket` (DescribeTaskDefinition has a quota of its own).
+    /// Calls take tokens from `bucket` (`DescribeTaskDefinition` has a quota of its own).
     pub fn new(ecs: Arc<dyn Ecs>, bucket: TokenBucket) -> Self {
         Self { kept: Arc::default(), batcher: Batcher::new(Call { ecs }, 1, Some(bucket)) }
     }

@@ -190,6 +190,7 @@ mod tests {
         RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv").unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps)] // what a role says may also be an error
     fn tagged(value: &str) -> RoleSays {
         Ok([("kuma.io/mesh".to_owned(), value.to_owned())].into())
     }
@@ -215,7 +216,7 @@ mod tests {
         let (roles, iam) = roles(tagged("a"));
         roles.get(&role(), RECHECK).await;
         iam.now_says(tagged("b"));
-        sleep(RECHECK - CALL - SECOND).await;
+        sleep(RECHECK.saturating_sub(CALL + SECOND)).await;
         assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "a");
         sleep(SECOND).await;
         assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "b");
@@ -244,7 +245,7 @@ mod tests {
         for says in [tagged("a"), Err(AwsErrorKind::NotFound)] {
             let (roles, _iam) = roles(says);
             assert!(!read(&roles).await.1);
-            sleep(APART - SECOND).await;
+            sleep(APART.saturating_sub(SECOND)).await;
             assert!(!read(&roles).await.1, "nine seconds are not enough");
             assert!(read(&roles).await.1, "the first and the third are ten seconds apart");
         }
@@ -255,7 +256,7 @@ mod tests {
         let (roles, _iam) = roles(tagged("a"));
         read(&roles).await;
         assert_eq!(roles.age(&role()), Some(CALL));
-        sleep(APART - CALL).await;
+        sleep(APART.saturating_sub(CALL)).await;
         // Asked nine seconds after the first was answered, answered ten seconds after.
         assert!(!read(&roles).await.1);
     }
@@ -291,7 +292,7 @@ mod tests {
         let (roles, iam) = roles(Err(AwsErrorKind::Throttled));
         let why = roles.get(&role(), RECHECK).await;
         assert!(matches!(&why, Fact::Unknown(words) if words.contains("for a reason")), "{why:?}");
-        sleep(FAILED - SECOND).await;
+        sleep(FAILED.saturating_sub(SECOND)).await;
         assert_eq!(roles.get(&role(), RECHECK).await, why);
         assert_eq!(iam.calls(), 1);
         iam.now_says(tagged("a"));

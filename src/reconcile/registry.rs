@@ -50,7 +50,9 @@ fn feed(value: &Value, hasher: &mut DefaultHasher) {
         }
         Value::Array(items) => {
             (1_u8, items.len()).hash(hasher);
-            items.iter().for_each(|item| feed(item, hasher));
+            for item in items {
+                feed(item, hasher);
+            }
         }
         other => (2_u8, other.to_string()).hash(hasher),
     }

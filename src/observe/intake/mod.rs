@@ -15,7 +15,7 @@ use crate::model::Task;
 use crate::runtime::{Backoff, Clock};
 use crate::telemetry::metrics::Metrics;
 
-/// Most receipts that one DeleteMessageBatch takes.
+/// Most receipts that one `DeleteMessageBatch` takes.
 const BATCH: usize = 10;
 
 /// How long a receipt waits for others to share its call.

@@ -288,17 +288,24 @@ impl Decision {
         let wait = binding.spec.cleanup.drain.0;
         let evidence = evidence.clone();
         let action = match (binding.spec.policy, registration.drained) {
-            (LifecyclePolicy::CreateOnly, _) => Action::Skip { would: "remove", evidence },
+            (LifecyclePolicy::CreateOnly, _) | (LifecyclePolicy::UpsertOnly, Some(_)) => {
+                Action::Skip { would: "remove", evidence }
+            }
             (_, None) => {
                 self.come_back(wait);
                 Action::Drain(reason, evidence)
             }
-            (LifecyclePolicy::UpsertOnly, Some(_)) => Action::Skip { would: "remove", evidence },
             (LifecyclePolicy::Sync, Some((_, since))) => {
+<<<<<<< HEAD
                 let drained_for = since.age_at(now);
                 if drained_for < wait {
                     self.come_back(wait.saturating_sub(drained_for));
                     return;
+=======
+                let left = wait.saturating_sub(since.age_at(now));
+                if !left.is_zero() {
+                    return self.come_back(left);
+>>>>>>> pure-tests
                 }
                 Action::Remove(evidence)
             }

@@ -118,12 +118,13 @@ fn by_policy(standing: &Standing, judgement: Option<&Judgement>, of: impl Fn(Kno
     POLICIES.map(|policy| decided(standing.clone(), judgement, &[of(known("default/task", policy))]))
 }
 
+type Of = fn(Known) -> Known;
+
 #[test]
 fn what_ecs_says_of_a_registered_task_decides_by_policy() {
     let serving = |known: Known| known;
     let drained = |known: Known| known.drained(Stopping, 60_000);
     let revoked = |known: Known| known.drained(Revoked, 60_000);
-    type Of = fn(Known) -> Known;
     let table: [(&str, Standing, Of, [&str; 3]); 12] = [
         (
             "stopped",

@@ -1,5 +1,6 @@
 //! One life: a world, an operator that is now and then killed and started again, and the end of all faults.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_operator::model::{ClusterArn, OperatorId, Timestamp};
 use ecs_mesh_operator::reconcile::{Operator, Parts, ReadRates, RunOptions};
-use ecs_mesh_operator::runtime::{AlwaysHeld, Clock};
+use ecs_mesh_operator::runtime::{Clock, Lease};
 use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
@@ -34,12 +35,23 @@ const SETTLE: Duration = Duration::from_mins(5);
 /// How long nothing may be written after that.
 const SILENCE: Duration = Duration::from_mins(2);
 
+/// A lease that is lost now and then.
+pub(super) struct SimLease(AtomicBool);
+
+impl Lease for SimLease {
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What both sides of the simulation see.
 pub(super) struct Shared {
     pub(super) cloud: Mutex<Cloud>,
     pub(super) kuma: Mutex<KumaCp>,
     pub(super) faults: Faults,
     pub(super) cluster: ClusterArn,
+    pub(super) lease: Arc<SimLease>,
+    pub(super) unleased: Mutex<Vec<String>>,
     judge: Mutex<Judge>,
     clock: Clock,
     history: Mutex<Vec<String>>,
@@ -83,7 +95,8 @@ pub(super) struct Ending {
 pub(super) fn live(seed: u64) -> Ending {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(Life::begin(seed).live())
+    // All of it within the runtime: outside, even the first look at the clock would be at the real one.
+    runtime.block_on(async move { Life::begin(seed).live().await })
 }
 
 struct Life {
@@ -161,6 +174,8 @@ impl Life {
             kuma: Mutex::new(kuma),
             faults: Faults::new(seed, level),
             cluster: ClusterArn::parse(&cluster).unwrap(),
+            lease: Arc::new(SimLease(AtomicBool::new(true))),
+            unleased: Mutex::default(),
             judge: Mutex::new(judge),
             clock,
             history: Mutex::default(),
@@ -184,6 +199,7 @@ impl Life {
         self.start_operator();
         self.eventful_time().await;
         self.edit(&[], false);
+        self.shared.lease.0.store(true, Ordering::Relaxed);
         self.shared.faults.end();
         self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
         self.pass(SETTLE).await;
@@ -205,6 +221,7 @@ impl Life {
         let mut next_outage = self.in_a_while(60..200);
         let mut next_ghost = self.in_a_while(20..90);
         let mut next_edit = self.in_a_while(15..60);
+        let mut lease_turns = self.in_a_while(30..200);
         while Instant::now() < end {
             self.pass(STEP).await;
             let now = Instant::now();
@@ -216,6 +233,11 @@ impl Life {
                 let until = self.shared.now().plus(Duration::from_secs(self.rng.u64(5..60)));
                 self.shared.faults.outage(self.rng.bool(), until);
                 next_outage = self.in_a_while(60..200);
+            }
+            if now >= lease_turns {
+                let held = !self.shared.lease.0.fetch_xor(true, Ordering::Relaxed);
+                self.shared.note(|| format!("lease held: {held}"));
+                lease_turns = self.in_a_while(if held { 60..200 } else { 3..25 });
             }
             if now >= next_edit {
                 self.edit_something();
@@ -262,7 +284,7 @@ impl Life {
                 let plane = KumaControlPlane::new(transport, connect_id.clone(), Arc::new(NoObserver));
                 Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
             }),
-            lease: Arc::new(AlwaysHeld),
+            lease: Arc::clone(&shared.lease) as _,
             clock: shared.clock.clone(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),
@@ -391,6 +413,7 @@ impl Life {
         if let Some((_, task)) = self.operator.take() {
             task.abort();
         }
+        self.ending.wrong.append(&mut self.shared.unleased.lock().unwrap());
         let judge = self.shared.judge.lock().unwrap();
         for violation in judge.violations() {
             let at = (violation.at.0 - START.0) / 1_000;
