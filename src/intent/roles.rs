@@ -181,14 +181,8 @@ mod tests {
 
     #[test]
     fn each_rule_is_found_broken() {
-<<<<<<< HEAD
-        /// The role's tags, the authorised accounts, and what is broken.
-        type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a [Rule]);
-        let table: [Case<'_>; 8] = [
-=======
         type Row = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [Rule]);
         let table: [Row; 8] = [
->>>>>>> pure-tests
             (&[], &[], &[Rule::Type, Rule::Mesh]),
             (&[MESH], &[], &[Rule::Type]),
             (&[("kuma.io/type", "ingress"), MESH], &[], &[Rule::Type]),

@@ -296,16 +296,9 @@ impl Decision {
                 Action::Drain(reason, evidence)
             }
             (LifecyclePolicy::Sync, Some((_, since))) => {
-<<<<<<< HEAD
-                let drained_for = since.age_at(now);
-                if drained_for < wait {
-                    self.come_back(wait.saturating_sub(drained_for));
-                    return;
-=======
                 let left = wait.saturating_sub(since.age_at(now));
                 if !left.is_zero() {
                     return self.come_back(left);
->>>>>>> pure-tests
                 }
                 Action::Remove(evidence)
             }
