@@ -432,6 +432,17 @@ mod tests {
     }
 
     #[test]
+    fn an_event_from_a_clock_that_is_ahead_is_no_fresher_than_its_arrival() {
+        let store = Store::default();
+        let ahead =
+            Task { updated_at: Some(NOW.plus(Duration::from_hours(1))), ..task(1, LastStatus::Running) };
+        store.observe(ahead, Source::Event, NOW);
+        let later = NOW.plus(FRESH);
+        assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(NOW, NOW));
+        assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(NOW, later));
+    }
+
+    #[test]
     fn a_stopped_task_is_remembered_long_enough_for_its_late_events() {
         let store = Store::default();
         store.observe(task(9, LastStatus::Stopped), Source::Describe, NOW);
