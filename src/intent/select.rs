@@ -111,13 +111,18 @@ pub fn caretaker(
         LifecyclePolicy::UpsertOnly => 2,
         LifecyclePolicy::Sync => 3,
     };
-    let here = || {
-        set.bindings.values().filter(|b| {
-            b.spec.control_plane == control_plane && b.spec.mesh == *mesh && b.selects_cluster(cluster)
-        })
+    let there = || {
+        set.bindings.values().filter(|b| b.spec.control_plane == control_plane && b.selects_cluster(cluster))
     };
+    let here = || there().filter(|b| b.spec.mesh == *mesh);
     let takes = |b: &&Arc<Binding>| task.is_some_and(|task| binding_takes(b, task) != Match::No);
-    here().filter(takes).min_by_key(boldness).or_else(|| here().min_by_key(boldness)).cloned()
+    here()
+        .filter(takes)
+        .min_by_key(boldness)
+        .or_else(|| here().min_by_key(boldness))
+        // A binding that moved to another mesh still answers for what it left behind.
+        .or_else(|| there().min_by_key(boldness))
+        .cloned()
 }
 
 #[cfg(test)]

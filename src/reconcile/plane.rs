@@ -142,7 +142,7 @@ impl Plane {
 
     /// Tells a binding's guard how many registrations there are, so that it knows what a removal is a part of.
     pub(super) fn note_owned(&self, binding: &Binding, now: Timestamp) {
-        let owned = self.registry.owned_in(&binding.spec.mesh);
+        let owned = self.registry.owned_by(&binding.name);
         self.guard(&binding.name, |guard| guard.note_owned(owned, now));
     }
 

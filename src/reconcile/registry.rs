@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
 use crate::intent::RegistrationId;
 use crate::mesh::{DrainReason, Registration};
-use crate::model::{MeshName, TaskArn, Timestamp};
+use crate::model::{TaskArn, Timestamp};
 
 /// One registration of a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Entry {
     pub fingerprint: Option<Fingerprint>,
     /// When it was last written or read.
     seen_at: Timestamp,
+    /// The binding that takes care of it, once that is known.
+    binding: Option<Arc<str>>,
 }
 
 /// Stands for a normal form: within this process equal bodies have equal fingerprints. Not for keeping: the hash may
@@ -67,14 +69,14 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     by_task: BTreeMap<TaskArn, Vec<Entry>>,
-    /// How many of them are known to be there, by mesh.
-    owned: BTreeMap<MeshName, usize>,
+    /// How many of them are known to be there, by the binding that takes care of them.
+    owned: BTreeMap<Arc<str>, usize>,
 }
 
 impl Inner {
     fn insert(&mut self, task: &TaskArn, entry: Entry) {
-        if entry.fingerprint.is_some() {
-            *self.owned.entry(entry.id.mesh.clone()).or_default() += 1;
+        if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding) {
+            *self.owned.entry(Arc::clone(binding)).or_default() += 1;
         }
         let entries = self.by_task.entry(task.clone()).or_default();
         entries.push(entry);
@@ -88,8 +90,8 @@ impl Inner {
         if entries.is_empty() {
             self.by_task.remove(task);
         }
-        if entry.fingerprint.is_some()
-            && let Some(owned) = self.owned.get_mut(&id.mesh)
+        if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding)
+            && let Some(owned) = self.owned.get_mut(binding)
         {
             *owned -= 1;
         }
@@ -144,12 +146,14 @@ impl Registry {
         now: Timestamp,
     ) {
         let mut inner = self.lock();
-        let since = inner.remove(task, id).and_then(|before| before.drained);
+        let before = inner.remove(task, id);
+        let binding = before.as_ref().and_then(|before| before.binding.clone());
+        let since = before.and_then(|before| before.drained);
         let drained = drained.map(|reason| match since {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, seen_at: now });
+        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, seen_at: now, binding });
     }
 
     /// It is not there, or not ours.
@@ -187,9 +191,21 @@ impl Registry {
         self.lock().by_task.keys().cloned().collect()
     }
 
-    /// How many registrations a mesh is known to hold of this operator.
-    pub fn owned_in(&self, mesh: &MeshName) -> usize {
-        self.lock().owned.get(mesh).copied().unwrap_or(0)
+    /// This binding takes care of the registration.
+    pub fn assign(&self, task: &TaskArn, id: &RegistrationId, binding: Option<&Arc<str>>) {
+        let mut inner = self.lock();
+        let known = inner.by_task.get(task).and_then(|entries| entries.iter().find(|entry| entry.id == *id));
+        if known.is_none_or(|entry| entry.binding.as_ref() == binding) {
+            return;
+        }
+        if let Some(entry) = inner.remove(task, id) {
+            inner.insert(task, Entry { binding: binding.cloned(), ..entry });
+        }
+    }
+
+    /// How many registrations that this binding takes care of are known to be there.
+    pub fn owned_by(&self, binding: &str) -> usize {
+        self.lock().owned.get(binding).copied().unwrap_or(0)
     }
 
     /// How many registrations are live and how many drained.
@@ -204,6 +220,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MeshName;
     use serde_json::json;
 
     #[test]
@@ -286,10 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owned_is_counted_by_mesh_and_by_service() {
+    fn what_is_owned_is_counted_by_the_binding_that_takes_care_of_it() {
         let registry = Registry::default();
         registry.wrote(&task(), &id("a"), None, &json!({}), Timestamp(10));
         registry.wrote(&task(), &id("b"), Some(DrainReason::Unwanted), &json!({}), Timestamp(10));
-        assert_eq!((registry.owned_in(&id("a").mesh), registry.counts()), (1, (1, 1)));
+        registry.assign(&task(), &id("a"), Some(&"one".into()));
+        registry.assign(&task(), &id("b"), Some(&"one".into()));
+        registry.assign(&task(), &id("b"), Some(&"two".into()));
+        assert_eq!((registry.owned_by("one"), registry.owned_by("two"), registry.counts()), (1, 1, (1, 1)));
+        registry.forget(&task(), &id("b"));
+        assert_eq!((registry.owned_by("one"), registry.owned_by("two")), (1, 0));
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Operator, Plane};
+use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
 use crate::mesh::{Owner, Registration};
 use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn};
@@ -134,9 +135,6 @@ impl Operator {
             Ok(listed) => {
                 let placed = self.place(&plane, listed);
                 plane.registry.replace(&placed, asked, self.clock.now());
-                for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *plane.name) {
-                    plane.note_owned(binding, self.clock.now());
-                }
                 self.check_targets(&plane, &set, &meshes).await;
                 true
             }
@@ -210,9 +208,28 @@ impl Operator {
             .cloned()
             .collect();
         let whole = self.describe_all(unsure).await;
+        self.assign_caretakers(cluster);
         self.clusters().swept.entry(cluster.clone()).or_insert(began);
         self.metrics.swept(if whole { "complete" } else { "undescribed" });
         whole
+    }
+
+    /// Finds the binding that takes care of each registration, so that its guard knows what it guards.
+    fn assign_caretakers(&self, cluster: &ClusterArn) {
+        let set = self.manifests();
+        let now = self.clock.now();
+        for plane in self.planes().values() {
+            for task in plane.registry.tasks().iter().filter(|task| task.cluster() == cluster) {
+                let known = self.store.snapshot(task, Duration::MAX, now).task;
+                for entry in plane.registry.of(task) {
+                    let found = caretaker(&set, &plane.name, &entry.id.mesh, cluster, known.as_ref());
+                    plane.registry.assign(task, &entry.id, found.as_ref().map(|binding| &binding.name));
+                }
+            }
+            for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *plane.name) {
+                plane.note_owned(binding, now);
+            }
+        }
     }
 
     /// Describes many; the describer packs them into calls.

@@ -13,7 +13,7 @@ use super::report::{Report, Subject};
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Marks, Need, Scope, Verdict, caretaker};
 use crate::manifests::ManifestSet;
 use crate::mesh::{DrainReason, Owner};
-use crate::model::{Task, TaskArn};
+use crate::model::{RoleArn, Task, TaskArn};
 use crate::observe::describer::Answer;
 use crate::observe::roles::APART;
 use crate::observe::store::{Life, Snapshot};
@@ -142,6 +142,7 @@ impl Run<'_> {
         let mut task = task.clone();
         let mut facts = Facts::default();
         let mut reread = false;
+        let mut asked = None;
         loop {
             let judgement = scope.judge(&task, &facts);
             match &judgement.verdict {
@@ -157,15 +158,20 @@ impl Run<'_> {
                 }
                 Verdict::Need(Need::Role(role)) => {
                     self.operator.store.runs_as(self.task, role);
+                    asked = Some(role.clone());
                     let max_age = judgement.binding.as_ref().map(|b| b.spec.role_tags.recheck.0);
                     facts.role = self.operator.roles.get(role, max_age.unwrap_or(APART)).await;
                 }
                 // One read proves nothing bad; a second one does, if it is late enough to be another answer.
-                Verdict::Reject { violations, confirmed: false } if !reread => {
+                Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_))
+                    if !reread =>
+                {
                     reread = true;
-                    let role = violations.iter().find_map(|violation| violation.role.clone());
-                    match role.filter(|role| self.operator.roles.age(role).is_some_and(|age| age >= APART)) {
-                        Some(role) => facts.role = self.operator.roles.read(&role).await.0,
+                    let unconfirmed = matches!(&facts.role, Fact::Known(read) if !read.confirmed);
+                    let late =
+                        |role: &&RoleArn| self.operator.roles.age(role).is_some_and(|age| age >= APART);
+                    match asked.as_ref().filter(|_| unconfirmed).filter(late) {
+                        Some(role) => facts.role = self.operator.roles.read(role).await.0,
                         None => return judgement,
                     }
                 }
@@ -245,10 +251,14 @@ impl Run<'_> {
     }
 
     fn guard_admits(&self, step: &Step) -> bool {
+        if self.operator.swept_since(self.task.cluster()).is_none() {
+            // How many are owned is not known before; the sweep brings the task back.
+            return false;
+        }
         let now = self.operator.clock.now();
         let policy = &step.binding.spec.cleanup.guard;
         let released = step.binding.guard_released_until.is_some_and(|until| now < until);
-        let owned = self.plane.registry.owned_in(&step.id.mesh);
+        let owned = self.plane.registry.owned_by(&step.binding.name);
         let admission = self
             .plane
             .guard(&step.binding.name, |guard| guard.admit(self.task, owned, policy, released, now));
@@ -263,6 +273,7 @@ impl Run<'_> {
 
     fn note(&self, step: &Step, outcome: &Outcome) {
         if *outcome == Outcome::Created {
+            self.plane.registry.assign(self.task, &step.id, Some(&step.binding.name));
             self.plane.note_owned(&step.binding, self.operator.clock.now());
         }
         if *outcome == Outcome::Removed && step.needs_guard() {
