@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::aws::{Cloud, CloudTask};
 use super::kuma::{JournalEntry, KumaCp};
-use super::world::{MESH, Service, role_name};
+use super::world::{MESH, SECRET, Service, role_name};
 use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -19,7 +19,7 @@ const IN_FLIGHT: u8 = 1;
 /// For so long a client may not have heard of a task's end.
 const MAY_BE_NEWS: Duration = Duration::from_secs(90);
 
-/// The promises that are judged. I7 is judged by the lease's own test, I8 and I9 by tests of their own.
+/// The promises. I7 is not judged here: it takes a lease that is lost, which only a simulation has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Invariant {
@@ -160,6 +160,9 @@ impl Judge {
 
     fn write(&mut self, entry: &JournalEntry, cloud: &Cloud, kuma: &KumaCp) {
         self.ownership(entry);
+        if entry.after.as_ref().is_some_and(|body| body.to_string().contains(SECRET)) {
+            self.found(Invariant::I9, entry, "it shows a secret of the task's environment");
+        }
         match (&entry.before, &entry.after) {
             (before, Some(after)) => {
                 let drained = |body: &Value| label(body, DRAIN_LABEL).is_some();

@@ -14,7 +14,7 @@ use super::judge::{Invariant, Judge, Rules, Violation};
 use super::mishaps::Mishaps;
 use super::scribe::Scribe;
 use super::summary::{Latencies, Summary};
-use super::world::{Care, Census, Happening, Service, World, manifests};
+use super::world::{Care, Census, Happening, SECRET, Service, World, manifests};
 use crate::manifests::{Sources, WatchOptions, watch};
 use crate::model::OperatorId;
 use crate::observe::aws::Queue;
@@ -267,11 +267,20 @@ impl Scene {
             samples.push(sample);
         }
         let now = endpoints.with(|_, _, now| now);
+        let census = self.world.as_ref().map_or(Census::default(), World::census);
+        let mut left = left;
+        if census.sidecars_lost > 0 {
+            let words = format!("{} sidecars gave up waiting for their Dataplane", census.sidecars_lost);
+            left.push((Invariant::I8, words));
+        }
+        if metrics.render().contains(SECRET) {
+            left.push((Invariant::I9, "the metrics show a secret of a task's environment".to_owned()));
+        }
         let late = left.into_iter().map(|(invariant, words)| Violation { invariant, at: now, words });
         Summary {
             took,
             interrupted,
-            census: self.world.as_ref().map_or(Census::default(), World::census),
+            census,
             tally: self.judge.tally(),
             rejected: metrics.rejected_tasks(),
             violations: self.judge.violations().iter().cloned().chain(late).collect(),

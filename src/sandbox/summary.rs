@@ -127,6 +127,9 @@ impl Summary {
         row("AWS calls", calls.join(", "));
         for invariant in Invariant::ALL {
             let verdict = match self.broken(invariant) {
+                0 if invariant == Invariant::I7 => {
+                    "not judged here: there is one copy, and no lease to lose".to_owned()
+                }
                 0 => "kept".to_owned(),
                 count => format!("BROKEN {count} times"),
             };

@@ -16,8 +16,8 @@ use super::kuma::KumaCp;
 use crate::model::{DesiredStatus, LastStatus, Timestamp};
 
 pub use scenario::{
-    CLUSTER, Care, DEAD_LETTERS, FOREIGN, MESH, QUEUE, Service, deploy, lay_pipes, manifests, role_name,
-    role_tags, run_batch, services,
+    CLUSTER, Care, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, manifests,
+    role_name, role_tags, run_batch, services,
 };
 
 /// What sidecars are started as.
@@ -95,6 +95,7 @@ impl World {
         for service in &services {
             deploy(cloud, service, now).map_err(|error| error.to_string())?;
         }
+        run_batch(cloud, &services[0], SECRET, now).map_err(|error| error.to_string())?;
         let foreign = json!({
             "type": "Dataplane", "mesh": MESH, "name": FOREIGN, "labels": {"team": "payments"},
             "networking": {
