@@ -23,7 +23,7 @@ impl Operator {
                     self.tell_of_targets(plane, mesh, unknown);
                 }
                 Err(halt) => {
-                    debug!(control_plane = %plane.name, %mesh, ?halt, "its services cannot be listed")
+                    debug!(control_plane = %plane.name, %mesh, ?halt, "its services cannot be listed");
                 }
             }
         }

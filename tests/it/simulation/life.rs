@@ -342,7 +342,7 @@ impl Life {
                 let service = services[self.rng.usize(..services.len())].name.clone();
                 let now = self.shared.now();
                 // Until the next edit at least, and what that leads to.
-                let until = now.plus(Duration::from_secs(180));
+                let until = now.plus(Duration::from_mins(3));
                 self.shared.judge.lock().unwrap().is_unwanted(&service, now, until);
                 self.edit(&[&service], false);
             }
