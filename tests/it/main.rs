@@ -4,3 +4,4 @@
 mod kuma_replay;
 mod sandbox_aws;
 mod simulation;
+mod thread;
