@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
@@ -41,6 +42,8 @@ pub struct Plane {
     heard: Mutex<BTreeMap<TaskArn, Instant>>,
     /// Who is at work on which registration.
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The troubles of the control plane itself that were told of and are not over.
+    told: Mutex<BTreeSet<(MeshErrorKind, String)>>,
     /// What was last said about a task, so that a retry does not say it again.
     said: Mutex<BTreeMap<TaskArn, String>>,
 }
@@ -89,6 +92,7 @@ impl Plane {
             guards: Mutex::default(),
             learned: Mutex::default(),
             heard: Mutex::default(),
+            told: Mutex::default(),
             said: Mutex::default(),
             turns: Mutex::default(),
             kind: spec.kind,
@@ -119,6 +123,7 @@ impl Plane {
     /// Learns the settings of these meshes anew.
     pub(super) async fn relearn(&self, meshes: BTreeSet<MeshName>) -> Result<(), Halt> {
         self.call(self.mesh.refresh(&meshes)).await?;
+        self.is_over(|kind| kind == MeshErrorKind::NoSuchMesh || kind == MeshErrorKind::Unreachable);
         lock(&self.learned).extend(meshes);
         Ok(())
     }
@@ -154,6 +159,24 @@ impl Plane {
     /// Since when an event of the task is unanswered. Answers it.
     pub(super) fn answered(&self, task: &TaskArn) -> Option<Instant> {
         lock(&self.heard).remove(task)
+    }
+
+    /// Tells of a failure that is the control plane's and not one task's: once, until it is over.
+    pub(super) fn tell(&self, error: &MeshError) {
+        // Several meshes may be missing, and each is somebody's.
+        let mesh =
+            if error.kind == MeshErrorKind::NoSuchMesh { error.message.clone() } else { String::new() };
+        let (control_plane, reason) = (&self.name, error.kind.label());
+        if lock(&self.told).insert((error.kind, mesh)) {
+            warn!(%control_plane, reason, "{}; what is registered stays, and it is tried again", error.message);
+        } else {
+            debug!(%control_plane, reason, "{}", error.message);
+        }
+    }
+
+    /// These troubles are over: should they come again, they are told of again.
+    pub(super) fn is_over(&self, over: impl Fn(MeshErrorKind) -> bool) {
+        lock(&self.told).retain(|(kind, _)| !over(*kind));
     }
 
     /// Whether this is not what was said last of the task.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
@@ -20,6 +20,8 @@ pub struct Entry {
     pub drained: Option<(DrainReason, Timestamp)>,
     /// Of its normal form; `None`: it may or may not exist, a write was cut off before its answer.
     pub fingerprint: Option<Fingerprint>,
+    /// The service that it says it is, for reports.
+    pub service: Option<Arc<str>>,
     /// When it was last written or read.
     seen_at: Timestamp,
 }
@@ -79,12 +81,13 @@ impl Registry {
     /// Takes in what the server holds.
     pub fn record(&self, task: &TaskArn, registration: &Registration, now: Timestamp) {
         let fingerprint = Some(Fingerprint::of(&registration.normal));
-        self.put(task, &registration.id, registration.drained, fingerprint, now);
+        let service = registration.service.clone();
+        self.put(task, &registration.id, service, registration.drained, fingerprint, now);
     }
 
     /// A write is about to be sent whose answer may get lost.
-    pub fn expect(&self, task: &TaskArn, id: &RegistrationId, now: Timestamp) {
-        self.put(task, id, None, None, now);
+    pub fn expect(&self, task: &TaskArn, id: &RegistrationId, service: &str, now: Timestamp) {
+        self.put(task, id, Some(service.into()), None, None, now);
     }
 
     /// Takes in what was written.
@@ -96,13 +99,14 @@ impl Registry {
         normal: &Value,
         now: Timestamp,
     ) {
-        self.put(task, id, drained, Some(Fingerprint::of(normal)), now);
+        self.put(task, id, None, drained, Some(Fingerprint::of(normal)), now);
     }
 
     fn put(
         &self,
         task: &TaskArn,
         id: &RegistrationId,
+        service: Option<Arc<str>>,
         drained: Option<DrainReason>,
         fingerprint: Option<Fingerprint>,
         now: Timestamp,
@@ -110,12 +114,13 @@ impl Registry {
         let mut by_task = self.lock();
         let entries = by_task.entry(task.clone()).or_default();
         let before = entries.iter().position(|entry| entry.id == *id).map(|index| entries.remove(index));
-        let since = before.and_then(|entry| entry.drained);
+        let (since, said) = before.map_or((None, None), |entry| (entry.drained, entry.service));
+        let service = service.or(said);
         let drained = drained.map(|reason| match since {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        entries.push(Entry { id: id.clone(), drained, fingerprint, seen_at: now });
+        entries.push(Entry { id: id.clone(), drained, fingerprint, service, seen_at: now });
         entries.sort_by(|a, b| a.id.cmp(&b.id));
     }
 

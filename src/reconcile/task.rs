@@ -183,6 +183,7 @@ impl Run<'_> {
             if !step.needs_guard() {
                 self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
             }
+            let service = self.service_of(step);
             match self.carry_out_step(step, known).await? {
                 // The picture has changed under our hands.
                 Outcome::Vanished if matches!(step.action, Action::Ensure { .. }) => {
@@ -199,11 +200,16 @@ impl Run<'_> {
                 }
                 outcome => {
                     self.note(step, &outcome);
-                    self.report.outcome(step, &outcome);
+                    self.report.outcome(step, service.as_deref(), &outcome);
                 }
             }
         }
         Ok(Done::Settled(next))
+    }
+
+    /// Asked before a step, since a removal forgets it.
+    fn service_of(&self, step: &Step) -> Option<Arc<str>> {
+        self.plane.registry.of(self.task).into_iter().find(|entry| entry.id == step.id)?.service
     }
 
     async fn carry_out_step(&self, step: &Step, known: &[Known]) -> Result<Outcome, Halt> {
@@ -262,7 +268,12 @@ impl Run<'_> {
 
     fn halted(&self, halt: &Halt) -> Next {
         if let Halt::Failed(error) = halt {
-            self.report.trouble(error.kind.label(), &error.message);
+            if error.kind.is_of_one_body() {
+                self.report.trouble(error.kind.label(), &error.message);
+            } else {
+                self.operator.metrics.held(error.kind.label());
+                self.plane.tell(error);
+            }
         }
         halt.next()
     }

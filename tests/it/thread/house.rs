@@ -121,6 +121,9 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("{} said:\n{}\n{}", self.err.display(), self.stdout(), self.stderr());
+        }
     }
 }
 

@@ -51,7 +51,7 @@ async fn control_c_ends_a_show_cleanly() {
     let directory = TempDir::new().unwrap();
     let arguments = ["sandbox", "--duration", "1h", "--tasks", "5"];
     let mut show = Process::start(directory.path(), "show", &BTreeMap::new(), &arguments);
-    eventually("the first registrations", || async { show.stdout().contains("created").then_some(()) }).await;
+    eventually("the first registrations", || async { show.stdout().contains("creates").then_some(()) }).await;
     show.signal("INT");
     assert_eq!(show.code().await, Some(0), "{}\n{}", show.stdout(), show.stderr());
     let out = show.stdout();

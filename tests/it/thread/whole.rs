@@ -162,12 +162,12 @@ async fn one_thread_through_the_whole_house() {
         .await;
 
     // A role that loses its tag loses its registrations, and gets them back with it.
-    house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/service").send().await.unwrap();
+    house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
     house.dataplanes_once("withdrawal of the role's tasks", BTreeMap::is_empty).await;
-    let rejected = operator.says(&["not allowed in the mesh", "app-task", "kuma.io/service"]).await;
+    let rejected = operator.says(&["not allowed in the mesh", "app-task", "kuma.io/mesh"]).await;
     assert_eq!(rejected["level"], "WARN", "{rejected}");
     registered.keys().for_each(|task| assert_audited(&operator, task, "removed"));
-    house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/service", "app")).send().await.unwrap();
+    house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
     let again = house.dataplanes_once("registration of the role's tasks", |found| found.len() == 3).await;
     assert!(again.keys().eq(registered.keys()));
 
