@@ -14,7 +14,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
 struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
-    /// [default: info; sandbox: warn].
+    /// [default: info; sandbox: warnings without the audit trail].
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -39,9 +39,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The SDK and reqwest share this one TLS provider. An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let quiet = matches!(cli.command, Command::Sandbox(_));
-    let filter = cli.log.as_deref().unwrap_or(if quiet { "warn" } else { "info" });
-    if let Err(error) = log::init(cli.log_format, filter) {
+    let logging = match (&cli.command, cli.log.as_deref()) {
+        (Command::Sandbox(_), None) => log::init_beside_a_show(),
+        (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
+    };
+    if let Err(error) = logging {
         return failed(&error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

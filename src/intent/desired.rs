@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::api::{Inbound, Outbound, Probe};
+use crate::api::{Inbound, Outbound, Probe, WorkloadSpec};
+use crate::manifests::ManifestSet;
 use crate::model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId};
 
 /// Whose a registration is: written on each, and checked on the server's copy before each write.
@@ -74,4 +75,24 @@ pub enum Outbounds {
         /// For a task that is not registered yet.
         fallback: Vec<Outbound>,
     },
+}
+
+impl Outbounds {
+    /// What the workload called `name` calls. What is in dispute is told in `warnings`, with both places.
+    pub(super) fn of(
+        set: &ManifestSet,
+        name: &str,
+        workload: &WorkloadSpec,
+        warnings: &mut Vec<String>,
+    ) -> Self {
+        let merged = set.merged_outbounds(name, workload);
+        // What an invalid document would have asked for is not known: its silence takes nothing away.
+        if set.complete && merged.conflicts.is_empty() {
+            return Self::Exactly(merged.undisputed);
+        }
+        let until = "until then the task keeps the outbounds that it has";
+        warnings
+            .extend(merged.conflicts.iter().map(|conflict| format!("Workload {name}: {conflict}; {until}")));
+        Self::KeepRegistered { fallback: merged.undisputed }
+    }
 }

@@ -1,8 +1,10 @@
 //! A workload described by the task itself, in docker labels and ECS tags (`discovery: tags`).
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
 use crate::api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
+use crate::manifests::{DNS_LABEL, is_dns_label, reserved};
 use crate::model::{ServiceName, Tags, TaskDefinition};
 
 /// The service's name; without it the task describes nothing. The same key as in the mesh.
@@ -28,14 +30,30 @@ pub(super) enum Described {
 }
 
 /// Reads docker labels (which win) and ECS tags. With an inbound port the task is callable, without one it only calls.
+/// What it says must pass the rules that a `Workload` must pass.
 pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> Described {
     let labels = |key: &str| definition.containers.iter().find_map(|c| c.docker_labels.get(key));
     let value = |key: &str| labels(key).or_else(|| tags.get(key)).map(String::as_str);
     let Some(service) = value(SERVICE) else { return Described::Nothing };
-    match workload(definition, service, &value) {
+    match one_voice(definition).and_then(|()| workload(definition, service, &value)) {
         Ok(workload) => Described::Workload(Box::new(workload)),
         Err(words) => Described::Unusable(words),
     }
+}
+
+/// Containers that label the same thing differently leave no way to tell which is meant.
+fn one_voice(definition: &TaskDefinition) -> Result<(), String> {
+    for key in [SERVICE, PROTOCOL, WORKLOAD, INBOUND_PORT, CONTAINER_PORT] {
+        let mut labels =
+            definition.containers.iter().filter_map(|c| Some((&c.name, c.docker_labels.get(key)?)));
+        let Some((first, value)) = labels.next() else { continue };
+        if let Some((other, differs)) = labels.find(|(_, other)| *other != value) {
+            return Err(format!(
+                "docker label {key} is {value:?} on container {first} and {differs:?} on container {other}; keep one"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn workload<'a>(
@@ -44,27 +62,48 @@ fn workload<'a>(
     value: &impl Fn(&str) -> Option<&'a str>,
 ) -> Result<WorkloadSpec, String> {
     let service = ServiceName::parse(service).map_err(|error| format!("{SERVICE}: {error}"))?;
+    let label = value(WORKLOAD);
+    if let Some(label) = label.filter(|label| !is_dns_label(label)) {
+        return Err(format!("{WORKLOAD} is {label:?}, allowed are {DNS_LABEL}"));
+    }
     let inbounds = match value(INBOUND_PORT) {
         None => Vec::new(),
-        Some(text) => vec![Inbound {
-            name: None,
-            container: None,
-            container_port: container_port(definition, value(CONTAINER_PORT))?,
-            port: port(INBOUND_PORT, text)?,
-            service_address: None,
-            protocol: value(PROTOCOL).map_or(Ok(Protocol::Tcp), protocol)?,
-            tags: Tags::new(),
-        }],
+        Some(text) => {
+            let port = port(INBOUND_PORT, text)?;
+            let container_port = container_port(definition, value(CONTAINER_PORT))?;
+            if port == container_port {
+                return Err(format!("{INBOUND_PORT} is {port}, on which the app listens; choose another"));
+            }
+            for (key, port) in [(INBOUND_PORT, port), (CONTAINER_PORT, container_port)] {
+                if let Some(what) = reserved(port) {
+                    return Err(format!("{key} is {port}, which is {what}; choose another"));
+                }
+            }
+            let protocol = value(PROTOCOL).map_or(Ok(Protocol::Tcp), protocol)?;
+            vec![inbound(port, container_port, protocol)]
+        }
     };
     Ok(WorkloadSpec {
         bindings: Vec::new(),
         selector: WorkloadSelector::default(),
         service,
-        workload: value(WORKLOAD).map(str::to_owned),
+        workload: label.map(str::to_owned),
         inbounds,
         outbounds: Vec::new(),
         probe: Probe::default(),
     })
+}
+
+fn inbound(port: NonZeroU16, container_port: NonZeroU16, protocol: Protocol) -> Inbound {
+    Inbound {
+        name: None,
+        container: None,
+        container_port,
+        port,
+        service_address: None,
+        protocol,
+        tags: Tags::new(),
+    }
 }
 
 fn port(key: &str, text: &str) -> Result<NonZeroU16, String> {
@@ -83,11 +122,12 @@ fn container_port(definition: &TaskDefinition, given: Option<&str>) -> Result<No
         return port(CONTAINER_PORT, text);
     }
     let labelled = definition.containers.iter().find(|c| c.docker_labels.contains_key(SERVICE));
-    let ports: Vec<u16> = match labelled {
-        Some(container) => container.ports.clone(),
+    // One port may be mapped for TCP and for UDP.
+    let ports: BTreeSet<u16> = match labelled {
+        Some(container) => container.ports.iter().copied().collect(),
         None => definition.containers.iter().flat_map(|c| c.ports.iter().copied()).collect(),
     };
-    match ports.as_slice() {
+    match Vec::from_iter(ports).as_slice() {
         [one] => NonZeroU16::new(*one).ok_or_else(|| "the container's port mapping is 0".to_owned()),
         several => Err(format!(
             "{INBOUND_PORT} is given and {CONTAINER_PORT} is not, and the container has {} port mappings to choose \

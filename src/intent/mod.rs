@@ -3,14 +3,12 @@
 
 mod desired;
 mod discovered;
-mod ports;
 mod roles;
 mod select;
 mod verdict;
 
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
-pub use ports::RESERVED;
 pub use roles::{Rule, Violation};
 pub use select::caretaker;
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};

@@ -52,7 +52,7 @@ pub struct Violation {
     pub role: Option<RoleArn>,
     /// What was found; `None` where the tag is missing.
     pub found: Option<String>,
-    /// What is needed.
+    /// What is needed; empty where the tag may not be there at all.
     pub needed: String,
 }
 
@@ -78,6 +78,14 @@ impl fmt::Display for Violation {
             ),
             Rule::Type | Rule::Mesh | Rule::Service | Rule::Workload => {
                 let tag = self.rule.label();
+                if self.needed.is_empty() {
+                    let found = self.found.as_deref().unwrap_or("");
+                    return write!(
+                        f,
+                        "role {role}: tag {tag} is {found:?}, and the task has no workload label; set spec.workload in \
+                         its Workload, or aws iam untag-role --role-name {name} --tag-keys {tag}"
+                    );
+                }
                 match &self.found {
                     Some(found) => write!(f, "role {role}: tag {tag} is {found:?}, needed is {needed:?}")?,
                     None => write!(f, "role {role}: tag {tag} is missing, needed is {needed:?}")?,
@@ -135,11 +143,7 @@ impl Claim<'_> {
                 None => must_exist,
             };
             if wrong {
-                broken(
-                    rule,
-                    value,
-                    needed.unwrap_or("(no such tag: the task has no workload label)").to_owned(),
-                );
+                broken(rule, value, needed.unwrap_or_default().to_owned());
             }
         }
         found
@@ -177,7 +181,8 @@ mod tests {
 
     #[test]
     fn each_rule_is_found_broken() {
-        let table: [(&[(&str, &str)], &[&str], &[Rule]); 8] = [
+        type Row = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [Rule]);
+        let table: [Row; 8] = [
             (&[], &[], &[Rule::Type, Rule::Mesh]),
             (&[MESH], &[], &[Rule::Type]),
             (&[("kuma.io/type", "ingress"), MESH], &[], &[Rule::Type]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{ControlPlaneType, LifecyclePolicy, WorkloadSpec};
+use crate::api::{BindingSelector, ControlPlaneType, LifecyclePolicy, WorkloadSelector, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet};
 use crate::model::{ClusterArn, Glob, MeshName, Tags, Task};
 
@@ -44,25 +44,13 @@ impl Conditions<'_> {
 }
 
 pub(super) fn binding_takes(binding: &Binding, task: &Task) -> Match {
-    let selector = &binding.spec.selector;
-    Conditions {
-        clusters: &selector.clusters,
-        services: &selector.services,
-        families: &selector.families,
-        tags: &selector.tags,
-    }
-    .on(task)
+    let BindingSelector { clusters, services, families, tags } = &binding.spec.selector;
+    Conditions { clusters, services, families, tags }.on(task)
 }
 
 pub(super) fn workload_takes(workload: &WorkloadSpec, task: &Task) -> Match {
-    let selector = &workload.selector;
-    Conditions {
-        clusters: &selector.clusters,
-        services: &selector.services,
-        families: &selector.families,
-        tags: &selector.tags,
-    }
-    .on(task)
+    let WorkloadSelector { clusters, services, families, tags } = &workload.selector;
+    Conditions { clusters, services, families, tags }.on(task)
 }
 
 /// What was chosen among several candidates.
@@ -78,15 +66,15 @@ fn choose<'a, T: 'a>(
     candidates: impl Iterator<Item = (&'a Arc<str>, &'a Arc<T>)>,
     takes: impl Fn(&T) -> Match,
 ) -> Choice<T> {
-    let mut taken: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
+    let mut chosen: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
     for (name, candidate) in candidates {
         match takes(candidate) {
-            Match::Yes => taken.push((name, candidate)),
+            Match::Yes => chosen.push((name, candidate)),
             Match::No => {}
             Match::NeedsTags => return Choice::NeedsTags,
         }
     }
-    match taken.as_slice() {
+    match chosen.as_slice() {
         [] => Choice::None,
         [(name, one)] => Choice::One(Arc::clone(name), Arc::clone(one)),
         several => Choice::Several(several.iter().map(|(name, _)| Arc::clone(name)).collect()),
@@ -108,8 +96,8 @@ pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Choice<
 }
 
 /// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, whatever the task's
-/// verdict is: one that takes the task, or else one that looks at its cluster. Of several the most careful policy
-/// counts. `None`: nobody has given us a mandate for this registration any more.
+/// verdict is: one that takes the task, or else one that looks at its cluster. Of several the most careful counts: one
+/// that is paused, then by policy. `None`: nobody has given us a mandate for this registration any more.
 pub fn caretaker(
     set: &ManifestSet,
     control_plane: &str,
@@ -117,20 +105,132 @@ pub fn caretaker(
     cluster: &ClusterArn,
     task: Option<&Task>,
 ) -> Option<Arc<Binding>> {
-    let careful = |policy: LifecyclePolicy| match policy {
-        LifecyclePolicy::CreateOnly => 0,
-        LifecyclePolicy::UpsertOnly => 1,
-        LifecyclePolicy::Sync => 2,
+    let boldness = |binding: &&Arc<Binding>| match binding.spec.policy {
+        _ if binding.spec.paused => 0,
+        LifecyclePolicy::CreateOnly => 1,
+        LifecyclePolicy::UpsertOnly => 2,
+        LifecyclePolicy::Sync => 3,
     };
-    let here = || {
-        set.bindings.values().filter(|b| {
-            b.spec.control_plane == control_plane && b.spec.mesh == *mesh && b.selects_cluster(cluster)
-        })
+    let there = || {
+        set.bindings.values().filter(|b| b.spec.control_plane == control_plane && b.selects_cluster(cluster))
     };
+    let here = || there().filter(|b| b.spec.mesh == *mesh);
     let takes = |b: &&Arc<Binding>| task.is_some_and(|task| binding_takes(b, task) != Match::No);
     here()
         .filter(takes)
-        .min_by_key(|b| careful(b.spec.policy))
-        .or_else(|| here().min_by_key(|b| careful(b.spec.policy)))
+        .min_by_key(boldness)
+        .or_else(|| here().min_by_key(boldness))
+        // A binding that moved to another mesh still answers for what it left behind.
+        .or_else(|| there().min_by_key(boldness))
         .cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn set(bindings: &[(&str, Value)]) -> ManifestSet {
+        let mut set = ManifestSet::default();
+        for (name, changes) in bindings {
+            let cluster = "arn:aws:ecs:eu-west-1:111122223333:cluster/c";
+            let mut spec =
+                json!({"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": [cluster]}});
+            spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            let binding = Binding {
+                name: (*name).into(),
+                spec: serde_json::from_value(spec).unwrap(),
+                control_plane_type: ControlPlaneType::Kuma,
+                guard_released_until: None,
+            };
+            set.bindings.insert((*name).into(), Arc::new(binding));
+        }
+        set
+    }
+
+    fn task(service: &str) -> Task {
+        let arn = |kind: &str| format!("arn:aws:ecs:eu-west-1:111122223333:{kind}");
+        Task {
+            arn: arn("task/c/1").try_into().unwrap(),
+            version: 1,
+            last_status: crate::model::LastStatus::Running,
+            desired_status: crate::model::DesiredStatus::Running,
+            group: crate::model::TaskGroup::Service(service.into()),
+            definition: arn("task-definition/kv:1").try_into().unwrap(),
+            role_override: None,
+            address: None,
+            created_at: None,
+            updated_at: None,
+            tags: None,
+        }
+    }
+
+    fn selecting(service: &str) -> Value {
+        json!({"clusters": ["*:cluster/c"], "services": [service]})
+    }
+
+    /// Who takes care of the registration of a task of service `kv` in the mesh `default` of `kuma`.
+    fn caretaker_of(bindings: &[(&str, Value)]) -> Option<String> {
+        let (task, mesh) = (task("kv"), MeshName::parse("default").unwrap());
+        let found = caretaker(&set(bindings), "kuma", &mesh, task.arn.cluster(), Some(&task));
+        found.map(|binding| binding.name.to_string())
+    }
+
+    #[test]
+    fn the_binding_that_takes_the_task_takes_care_even_if_another_is_more_careful() {
+        let bindings = [
+            ("a", json!({"policy": "create-only", "selector": selecting("web")})),
+            ("b", json!({"selector": selecting("kv")})),
+        ];
+        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn of_several_the_most_careful_takes_care() {
+        let [sync, upsert, create] =
+            ["sync", "upsert-only", "create-only"].map(|policy| json!({"policy": policy}));
+        let paused = json!({"paused": true});
+        for (bindings, expected) in [
+            (vec![("a", sync.clone()), ("b", upsert.clone())], "b"),
+            (vec![("a", upsert.clone()), ("b", create.clone()), ("c", sync.clone())], "b"),
+            (vec![("a", create), ("b", paused)], "b"),
+            (vec![("a", sync.clone()), ("b", sync)], "a"),
+        ] {
+            assert_eq!(caretaker_of(&bindings).as_deref(), Some(expected), "{bindings:?}");
+        }
+    }
+
+    #[test]
+    fn a_binding_that_only_looks_at_the_cluster_takes_care_where_none_takes_the_task() {
+        let bindings = [
+            ("a", json!({"selector": selecting("web")})),
+            ("b", json!({"policy": "upsert-only", "selector": selecting("queue")})),
+        ];
+        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_binding_that_may_take_the_task_counts_as_one_that_does() {
+        let tagged = json!({"clusters": ["*:cluster/c"], "tags": {"team": "a"}});
+        let bindings = [("a", json!({})), ("b", json!({"policy": "create-only", "selector": tagged}))];
+        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn another_mesh_control_plane_or_cluster_gives_no_mandate() {
+        for other in [
+            json!({"mesh": "other"}),
+            json!({"controlPlane": "other"}),
+            json!({"selector": {"clusters": ["*:cluster/other"]}}),
+        ] {
+            assert_eq!(caretaker_of(&[("a", other.clone())]), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_gone_task_of_which_nothing_is_known_is_in_the_care_of_its_cluster() {
+        let bindings = set(&[("a", json!({"selector": selecting("web")}))]);
+        let (cluster, mesh) = (task("kv").arn.cluster().clone(), MeshName::parse("default").unwrap());
+        assert!(caretaker(&bindings, "kuma", &mesh, &cluster, None).is_some());
+    }
 }

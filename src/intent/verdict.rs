@@ -4,12 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::discovered::{self, Described};
-use super::ports;
 use super::roles::{Claim, Rule, Violation};
 use super::select::{self, Choice};
-use super::{Desired, Marks, RegistrationId};
+use super::{Desired, Marks, Outbounds, RegistrationId};
 use crate::api::{ControlPlaneType, Discovery, RoleTagMode, WorkloadSpec};
-use crate::manifests::{Binding, ManifestSet};
+use crate::manifests::{Binding, ManifestSet, is_dns_label};
 use crate::model::{OperatorId, RoleArn, Tags, Task, TaskDefinition};
 
 /// A fact that may not have been asked for, or could not be had.
@@ -169,14 +168,19 @@ impl Scope<'_> {
         let (name, workload) = self.workload(binding, task, facts)?;
         let Some(address) = task.address else { return Err(no_address(facts)) };
         let label = workload_label(&workload);
-        let violations = allowed(binding, &workload, label, task, facts)?;
-        if let Some((violations, confirmed)) = violations {
-            if binding.spec.role_tags.mode == RoleTagMode::Enforce {
-                return Ok(Verdict::Reject { violations, confirmed });
+        match allowed(binding, &workload, label, task, facts) {
+            Ok(None) => {}
+            Ok(Some((violations, _))) if binding.spec.role_tags.mode == RoleTagMode::Warn => {
+                warnings.extend(violations.iter().map(ToString::to_string));
             }
-            warnings.extend(violations.iter().map(ToString::to_string));
+            // Under `warn` facts that cannot be had stop nothing either.
+            Err(Verdict::Hold(why)) if binding.spec.role_tags.mode == RoleTagMode::Warn => {
+                warnings.push(why.to_string());
+            }
+            Ok(Some((violations, confirmed))) => return Ok(Verdict::Reject { violations, confirmed }),
+            Err(early) => return Err(early),
         }
-        let outbounds = ports::outbounds(self.manifests, &name, &workload, warnings);
+        let outbounds = Outbounds::of(self.manifests, &name, &workload, warnings);
         Ok(Verdict::Register(Box::new(Desired {
             id: RegistrationId {
                 mesh: binding.spec.mesh.clone(),
@@ -265,23 +269,19 @@ fn allowed(
         policy,
         task_account: task.arn.cluster().account(),
     };
-    let role = match &task.role_override {
-        Some(role) => role,
-        None => match &known_definition(facts)?.task_role {
-            Some(role) => role,
-            None => {
-                let needed = claim.needed_tags();
-                let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed };
-                // A task definition never changes, so this needs no second look.
-                return Ok(Some((vec![violation], true)));
-            }
-        },
+    let own = match &task.role_override {
+        Some(role) => Some(role),
+        None => known_definition(facts)?.task_role.as_ref(),
+    };
+    let Some(role) = own else {
+        let needed = claim.needed_tags();
+        let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed };
+        // A task definition never changes, so this needs no second look.
+        return Ok(Some((vec![violation], true)));
     };
     let read = match &facts.role {
         Fact::Known(read) => read,
         Fact::NotAsked => return Err(Verdict::Need(Need::Role(role.clone()))),
-        // Under `warn` a role that cannot be read stops nothing.
-        Fact::Unknown(_) if policy.mode == RoleTagMode::Warn => return Ok(None),
         Fact::Unknown(why) => {
             return Err(Verdict::Hold(HoldReason::Unknown(format!("the role's tags: {why}"))));
         }
@@ -304,13 +304,8 @@ fn allowed(
 
 /// The label `kuma.io/workload`: as the manifest says, or else the service's name where that is a DNS-1035 label.
 fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
-    let is_label = |text: &&str| {
-        text.len() <= 63
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && !text.ends_with('-')
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    workload.workload.as_deref().or(Some(workload.service.as_str())).filter(is_label)
+    let service = Some(workload.service.as_str()).filter(|name| is_dns_label(name));
+    workload.workload.as_deref().or(service)
 }
 
 /// Fills the name's template. Kuma: a DNS-1123 subdomain of at most 253 characters, without `_`.
@@ -342,8 +337,8 @@ fn registration_name(
         Ok(name.into())
     } else {
         let words = format!(
-            "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', at most \
-             253 characters"
+            "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', each part \
+             between dots starting and ending with a letter or digit, at most 253 characters; use {{taskId}}"
         );
         Err(Verdict::Hold(HoldReason::Unusable(words)))
     }

@@ -14,7 +14,9 @@ mod watch;
 mod yaml;
 
 pub use finding::Finding;
-pub use outbounds::{OutboundClaim, OutboundConflict};
+pub(crate) use outbounds::reserved;
+pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, Taken};
 pub use set::{Binding, ManifestSet};
 pub use sources::{LoadOutcome, Loaded, Sources};
+pub(crate) use validate::{DNS_LABEL, is_dns_label};
 pub use watch::{Status, WatchOptions, watch};

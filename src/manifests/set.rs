@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::outbounds::{self, OutboundClaim, OutboundConflict};
-use crate::api::{
-    ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, Outbound, OutboundListSpec, WorkloadSpec,
-};
+use super::outbounds::{self, MergedOutbounds, OutboundClaim};
+use crate::api::{ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
 use crate::model::{ClusterArn, Timestamp};
 
 /// A `MeshBinding` with what was looked up or parsed for it when the set was made.
@@ -49,30 +47,18 @@ pub struct ManifestSet {
 }
 
 impl ManifestSet {
-    /// The `OutboundList`s that select the workload, in name order. Tasks that are described by tags count under
-    /// their service's name.
-    pub fn lists_for(&self, workload_name: &str) -> Vec<(&Arc<str>, &OutboundListSpec)> {
-        self.outbound_lists
-            .iter()
-            .filter(|(_, list)| list.workloads.iter().any(|glob| glob.matches(workload_name)))
-            .map(|(name, list)| (name, list.as_ref()))
-            .collect()
-    }
-
-    /// All that the workload calls: the lists that select it, in name order, and the outbounds given inline. Sorted,
-    /// each listener once.
-    pub fn merged_outbounds(
-        &self,
-        workload_name: &str,
-        inline: &[Outbound],
-    ) -> Result<Vec<Outbound>, OutboundConflict> {
-        let listed = self.lists_for(workload_name).into_iter().flat_map(|(name, list)| {
-            list.outbounds
+    /// All that the workload of this name calls: the lists that select it, in name order, and the outbounds given
+    /// inline. Tasks that are described by tags count under their service's name.
+    pub fn merged_outbounds(&self, name: &str, workload: &WorkloadSpec) -> MergedOutbounds {
+        let lists = self.outbound_lists.iter().filter(|(_, l)| l.workloads.iter().any(|g| g.matches(name)));
+        let listed = lists.flat_map(|(list, spec)| {
+            spec.outbounds
                 .iter()
-                .map(|outbound| OutboundClaim { list: Some(Arc::clone(name)), outbound: outbound.clone() })
+                .map(|outbound| OutboundClaim { list: Some(Arc::clone(list)), outbound: outbound.clone() })
         });
-        let inline = inline.iter().map(|outbound| OutboundClaim { list: None, outbound: outbound.clone() });
-        outbounds::merge(listed.chain(inline))
+        let inline = workload.outbounds.iter();
+        let inline = inline.map(|outbound| OutboundClaim { list: None, outbound: outbound.clone() });
+        outbounds::merge(workload, listed.chain(inline))
     }
 
     /// Whether both say the same, whatever their generations.

@@ -100,7 +100,7 @@ pub trait Ecs: Send + Sync {
 /// The part of IAM that the operator reads.
 #[async_trait]
 pub trait Iam: Send + Sync {
-    /// All tags of a role. `NotFound` is NoSuchEntity, which proves nothing until read twice.
+    /// All tags of a role. `NotFound` is `NoSuchEntity`, which proves nothing until read twice.
     async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError>;
 }
 

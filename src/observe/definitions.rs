@@ -30,7 +30,7 @@ struct Call {
 }
 
 impl Definitions {
-    /// Calls take tokens from `bucket` (DescribeTaskDefinition has a quota of its own).
+    /// Calls take tokens from `bucket` (`DescribeTaskDefinition` has a quota of its own).
     pub fn new(ecs: Arc<dyn Ecs>, bucket: TokenBucket) -> Self {
         Self { kept: Arc::default(), batcher: Batcher::new(Call { ecs }, 1, Some(bucket)) }
     }
@@ -75,5 +75,61 @@ impl BatchCall for Call {
     ) -> Result<BTreeMap<(), <Self as BatchCall>::Response>, AwsError> {
         let definition = self.ecs.describe_task_definition(arn).await?;
         Ok([((), Arc::new(definition))].into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::aws::AwsErrorKind;
+    use super::super::fakes::{FakeEcs, bucket, definition_arn};
+    use super::*;
+
+    fn definitions() -> (Definitions, Arc<FakeEcs>) {
+        let ecs = Arc::new(FakeEcs::default());
+        (Definitions::new(ecs.clone(), TokenBucket::new(1e6, 1_000_000)), ecs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_definition_is_read_once_however_many_ask() {
+        let (definitions, ecs) = definitions();
+        let asks: Vec<_> = (0..50)
+            .map(|_| {
+                let definitions = definitions.clone();
+                tokio::spawn(async move { definitions.get(&definition_arn(1)).await })
+            })
+            .collect();
+        for ask in asks {
+            assert_eq!(ask.await.unwrap().unwrap().arn, definition_arn(1));
+        }
+        definitions.get(&definition_arn(1)).await.unwrap();
+        assert!(ecs.definitions_read.lock().unwrap().len() <= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_in_words_and_not_kept() {
+        let ecs = Arc::new(FakeEcs::default());
+        let definitions = Definitions::new(ecs.clone(), bucket());
+        *ecs.fails.lock().unwrap() = Some(AwsErrorKind::Denied);
+        let why = definitions.get(&definition_arn(1)).await.unwrap_err();
+        assert!(why.contains("for a reason"), "{why}");
+        *ecs.fails.lock().unwrap() = None;
+        assert!(definitions.get(&definition_arn(1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded_and_the_oldest_goes_first() {
+        let (definitions, ecs) = definitions();
+        for revision in 1..=KEPT + 1 {
+            definitions.get(&definition_arn(revision)).await.unwrap();
+        }
+        assert_eq!(definitions.lock().by_arn.len(), KEPT);
+        assert_eq!(definitions.lock().oldest_first.len(), KEPT);
+        let reads = || ecs.definitions_read.lock().unwrap().len();
+        assert_eq!(reads(), KEPT + 1);
+        definitions.get(&definition_arn(KEPT + 1)).await.unwrap();
+        definitions.get(&definition_arn(2)).await.unwrap();
+        assert_eq!(reads(), KEPT + 1, "the newest and the second are kept");
+        definitions.get(&definition_arn(1)).await.unwrap();
+        assert_eq!(reads(), KEPT + 2, "the first is read again");
     }
 }

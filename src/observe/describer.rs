@@ -110,3 +110,154 @@ impl BatchCall for Call {
             .collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::super::fakes::{CALL, FakeEcs, clock, task, task_arn};
+    use super::super::store::Life;
+    use super::*;
+    use crate::model::LastStatus;
+
+    const GRACE: Duration = Duration::from_mins(5);
+
+    struct Scene {
+        describer: Describer,
+        ecs: Arc<FakeEcs>,
+        store: Arc<Store>,
+        clock: Clock,
+    }
+
+    /// An ECS that knows the tasks below 1000.
+    fn scene() -> Scene {
+        let tasks = (0..1_000).map(|n| (task_arn(n).id().clone(), task(n, LastStatus::Running))).collect();
+        let ecs = Arc::new(FakeEcs { tasks: Mutex::new(tasks), ..FakeEcs::default() });
+        let (store, clock) = (Arc::new(Store::default()), clock());
+        let bucket = TokenBucket::new(10.0, 50);
+        let describer = Describer::new(ecs.clone(), store.clone(), clock.clone(), bucket);
+        Scene { describer, ecs, store, clock }
+    }
+
+    impl Scene {
+        async fn describe(&self, n: usize) -> Result<Answer, String> {
+            self.describer.describe(&task_arn(n), GRACE).await
+        }
+
+        /// Asks at once, and gives the number of tasks in each call.
+        async fn describe_all(&self, tasks: impl IntoIterator<Item = usize>) -> Vec<usize> {
+            let asks: Vec<_> = tasks
+                .into_iter()
+                .map(|n| {
+                    let describer = self.describer.clone();
+                    tokio::spawn(async move { describer.describe(&task_arn(n), GRACE).await })
+                })
+                .collect();
+            for ask in asks {
+                ask.await.unwrap().unwrap();
+            }
+            self.ecs.described.lock().unwrap().iter().map(Vec::len).collect()
+        }
+
+        fn life(&self, n: usize) -> Life {
+            self.store.snapshot(&task_arn(n), GRACE, self.clock.now()).life
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_arrive_together_share_calls_of_a_hundred() {
+        let scene = scene();
+        let began = Instant::now();
+        let calls = scene.describe_all(0..250).await;
+        assert_eq!(calls.iter().sum::<usize>(), 250);
+        assert!(calls.iter().all(|size| *size <= BATCH) && calls.len() <= 4, "{calls:?}");
+        assert!(began.elapsed() <= 4 * CALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_task_is_named_once_in_a_call_whatever_grace_its_askers_have() {
+        let scene = scene();
+        // Keeps the line busy, so that the others share the next call.
+        let (busy, one) = (scene.describe(9), task_arn(1));
+        let (a, b, c) = tokio::join!(
+            busy,
+            scene.describer.describe(&one, GRACE),
+            scene.describer.describe(&one, Duration::MAX),
+        );
+        assert_eq!((a, b, c), (Ok(Answer::Found), Ok(Answer::Found), Ok(Answer::Found)));
+        let named = scene.ecs.described.lock().unwrap().concat();
+        assert_eq!(named.iter().filter(|id| *id == "1").count(), 1, "{named:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_found_is_in_the_store_before_anyone_hears_of_it() {
+        let scene = scene();
+        assert_eq!(scene.describe(1).await, Ok(Answer::Found));
+        assert_eq!(scene.life(1), Life::Live);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_confirms_a_stopped_event_and_nothing_else() {
+        let scene = scene();
+        let now = scene.clock.now();
+        scene.store.observe(task(5_000, LastStatus::Stopped), Source::Event, now);
+        scene.store.observe(task(5_001, LastStatus::Running), Source::Event, now);
+        assert_eq!(scene.describe(5_000).await, Ok(Answer::Missing));
+        assert_eq!(scene.describe(5_001).await, Ok(Answer::Missing));
+        assert_eq!(scene.describe(5_002).await, Ok(Answer::Missing));
+        assert_eq!(scene.life(5_000), Life::Stopped);
+        assert_eq!(scene.life(5_001), Life::Live, "it may not be visible yet");
+        assert_eq!(scene.life(5_002), Life::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_confirms_an_absence_only_for_an_asker_whose_grace_is_over() {
+        let scene = scene();
+        let arn = task_arn(5_000);
+        let since = scene.clock.now();
+        for _ in 0..2 {
+            scene.store.missed_by_sweep(&arn, scene.clock.now());
+        }
+        sleep(GRACE).await;
+        assert_eq!(scene.describer.describe(&arn, Duration::MAX).await, Ok(Answer::Missing));
+        assert_eq!(scene.life(5_000), Life::Missing { due: true });
+        assert_eq!(scene.describe(5_000).await, Ok(Answer::Missing));
+        assert_eq!(scene.life(5_000), Life::Absent { sweeps: 2, since });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ecs_cannot_say_or_leaves_out_is_unknown_not_missing() {
+        let scene = scene();
+        scene.store.observe(task(1, LastStatus::Stopped), Source::Event, scene.clock.now());
+        scene.store.observe(task(2, LastStatus::Stopped), Source::Event, scene.clock.now());
+        scene.ecs.unsure.lock().unwrap().push(task_arn(1).id().clone());
+        scene.ecs.silent.lock().unwrap().push(task_arn(2).id().clone());
+        let why = scene.describe(1).await.unwrap_err();
+        assert!(why.contains("its agent is away") && why.contains(&task_arn(1).to_string()), "{why}");
+        let why = scene.describe(2).await.unwrap_err();
+        assert!(why.contains(&task_arn(2).to_string()), "{why}");
+        assert_eq!((scene.life(1), scene.life(2)), (Life::SaidStopped, Life::SaidStopped));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_fails_changes_nothing() {
+        let scene = scene();
+        scene.store.observe(task(5_000, LastStatus::Stopped), Source::Event, scene.clock.now());
+        *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::NotFound);
+        assert!(scene.describe(5_000).await.unwrap_err().contains("for a reason"));
+        assert_eq!(scene.life(5_000), Life::SaidStopped, "not even an unknown cluster proves a stop");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_keeps_everyone_from_calling_for_a_while() {
+        let scene = scene();
+        *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::Throttled);
+        scene.describe(1).await.unwrap_err();
+        *scene.ecs.fails.lock().unwrap() = None;
+        let began = Instant::now();
+        scene.describe(1).await.unwrap();
+        assert!(began.elapsed() >= THROTTLED + CALL, "{:?}", began.elapsed());
+    }
+}

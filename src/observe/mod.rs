@@ -4,6 +4,8 @@ pub mod aws;
 pub mod definitions;
 pub mod describer;
 pub mod events;
+#[cfg(test)]
+mod fakes;
 pub mod intake;
 pub mod roles;
 pub mod sdk;

@@ -1,7 +1,7 @@
 //! Role tags, read as seldom as safety allows: kept for a while, read again when CloudTrail tells of a change, and
 //! believed in what they forbid only when two reads, at least [`APART`] apart, agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +24,14 @@ const FAILED: Duration = Duration::from_secs(5);
 /// The cache of role tags.
 #[derive(Clone)]
 pub struct Roles {
-    kept: Arc<Mutex<BTreeMap<RoleArn, Kept>>>,
+    cache: Arc<Cache>,
     batcher: Batcher<Call>,
+}
+
+struct Cache {
+    kept: Mutex<BTreeMap<RoleArn, Kept>>,
+    /// Roles whose tags were found changed, by whichever read.
+    changed: Mutex<BTreeSet<RoleArn>>,
     clock: Clock,
 }
 
@@ -39,8 +45,9 @@ struct Kept {
 struct Reading {
     /// `None`: IAM says that there is no such role.
     tags: Option<Arc<Tags>>,
-    /// When just this was first read, with nothing else since.
+    /// When just this was first read, with nothing else since: the end of that call.
     first: Timestamp,
+    /// When it was last read: the start of that call.
     last: Timestamp,
 }
 
@@ -50,24 +57,49 @@ impl Reading {
     }
 }
 
-struct Call {
-    iam: Arc<dyn Iam>,
+impl Cache {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RoleArn, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a call that was made at `asked` said. The second part tells whether that is not what was known.
+    fn record(&self, role: &RoleArn, tags: Option<Arc<Tags>>, asked: Timestamp) -> (RoleTags, bool) {
+        let answered = self.clock.now();
+        let mut all = self.lock();
+        let kept = all.entry(role.clone()).or_default();
+        kept.failure = None;
+        let before = kept.reading.take();
+        let was_known = before.is_some();
+        let same = before.filter(|reading| reading.tags == tags);
+        let differs = same.is_none();
+        let reading = match same {
+            Some(reading) => Reading { last: asked, ..reading },
+            None => Reading { tags, first: answered, last: asked },
+        };
+        let fact = kept.reading.insert(reading).fact();
+        if differs && was_known {
+            self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(role.clone());
+        }
+        (fact, differs)
+    }
+
+    fn record_failure(&self, role: &RoleArn, why: String) {
+        self.lock().entry(role.clone()).or_default().failure = Some((self.clock.now(), why));
+    }
 }
 
 impl Roles {
     /// Calls take tokens from `bucket`.
     pub fn new(iam: Arc<dyn Iam>, clock: Clock, bucket: TokenBucket) -> Self {
-        Self { kept: Arc::default(), batcher: Batcher::new(Call { iam }, 1, Some(bucket)), clock }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RoleArn, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        let cache = Arc::new(Cache { kept: Mutex::default(), changed: Mutex::default(), clock });
+        let call = Call { iam, cache: Arc::clone(&cache) };
+        Self { cache, batcher: Batcher::new(call, 1, Some(bucket)) }
     }
 
     /// The role's tags, not older than `max_age`.
     pub async fn get(&self, role: &RoleArn, max_age: Duration) -> Fact<RoleTags> {
-        let now = self.clock.now();
-        if let Some(kept) = self.lock().get(role) {
+        let now = self.cache.clock.now();
+        if let Some(kept) = self.cache.lock().get(role) {
             match (&kept.reading, &kept.failure) {
                 (Some(reading), _) if reading.last.age_at(now) < max_age => {
                     return Fact::Known(reading.fact());
@@ -79,53 +111,52 @@ impl Roles {
         self.read(role).await.0
     }
 
-    /// Reads the role now. The second part tells whether its tags differ from what was known before.
+    /// Reads the role now. The second part tells whether its tags differ from what was known before; all who share
+    /// the call hear the same.
     pub async fn read(&self, role: &RoleArn) -> (Fact<RoleTags>, bool) {
-        let answer = self.batcher.ask(role.clone(), ()).await;
-        let now = self.clock.now();
-        let mut all = self.lock();
-        let kept = all.entry(role.clone()).or_default();
-        match answer {
-            Ok(tags) => {
-                kept.failure = None;
-                let same = kept.reading.as_ref().is_some_and(|reading| reading.tags == tags);
-                match &mut kept.reading {
-                    Some(reading) if same => reading.last = now,
-                    reading => *reading = Some(Reading { tags, first: now, last: now }),
-                }
-                let fact = kept.reading.as_ref().map(Reading::fact).map_or(Fact::NotAsked, Fact::Known);
-                (fact, !same)
-            }
+        match self.batcher.ask(role.clone(), ()).await {
+            Ok((fact, differs)) => (Fact::Known(fact), differs),
             Err(error) => {
                 let why = error.to_string();
-                kept.failure = Some((now, why.clone()));
+                self.cache.record_failure(role, why.clone());
                 (Fact::Unknown(why), false)
             }
         }
     }
 
+    /// The roles whose tags were found changed since this was asked last: a read for one task may find what concerns
+    /// all tasks of the role.
+    pub fn take_changed(&self) -> BTreeSet<RoleArn> {
+        std::mem::take(&mut self.cache.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// How old the newest reading is; `None` when there is none.
     pub fn age(&self, role: &RoleArn) -> Option<Duration> {
-        let now = self.clock.now();
-        self.lock().get(role)?.reading.as_ref().map(|reading| reading.last.age_at(now))
+        let now = self.cache.clock.now();
+        self.cache.lock().get(role)?.reading.as_ref().map(|reading| reading.last.age_at(now))
     }
 
     /// The roles of this account and name that anyone asked for: CloudTrail names roles so.
     pub fn named(&self, account: &str, name: &str) -> Vec<RoleArn> {
-        self.lock().keys().filter(|r| r.account() == account && r.name() == name).cloned().collect()
+        self.cache.lock().keys().filter(|r| r.account() == account && r.name() == name).cloned().collect()
     }
 
     /// Forgets all roles but these.
-    pub fn keep_only(&self, used: &std::collections::BTreeSet<RoleArn>) {
-        self.lock().retain(|role, _| used.contains(role));
+    pub fn keep_only(&self, used: &BTreeSet<RoleArn>) {
+        self.cache.lock().retain(|role, _| used.contains(role));
     }
+}
+
+struct Call {
+    iam: Arc<dyn Iam>,
+    cache: Arc<Cache>,
 }
 
 #[async_trait]
 impl BatchCall for Call {
     type Group = RoleArn;
     type Request = ();
-    type Response = Option<Arc<Tags>>;
+    type Response = (RoleTags, bool);
     type Error = AwsError;
 
     async fn call(
@@ -133,11 +164,184 @@ impl BatchCall for Call {
         role: &RoleArn,
         _requests: Vec<()>,
     ) -> Result<BTreeMap<(), <Self as BatchCall>::Response>, AwsError> {
+        let asked = self.cache.clock.now();
         let tags = match self.iam.role_tags(role).await {
             Ok(tags) => Some(Arc::new(tags)),
             Err(error) if error.kind == AwsErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        Ok([((), tags)].into())
+        // Kept here, once a call and in the order of calls: whoever waits may be late, and one answer told to two is
+        // still one reading.
+        Ok([((), self.cache.record(role, tags, asked))].into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::super::fakes::{CALL, FakeIam, RoleSays, bucket, clock};
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const RECHECK: Duration = Duration::from_mins(10);
+
+    fn role() -> RoleArn {
+        RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv").unwrap()
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // what a role says may also be an error
+    fn tagged(value: &str) -> RoleSays {
+        Ok([("kuma.io/mesh".to_owned(), value.to_owned())].into())
+    }
+
+    fn roles(says: RoleSays) -> (Roles, Arc<FakeIam>) {
+        let iam = FakeIam::saying(says);
+        (Roles::new(iam.clone(), clock(), bucket()), iam)
+    }
+
+    /// The value of the tag, `none` for no such role, and whether that is confirmed.
+    fn known(fact: &Fact<RoleTags>) -> (String, bool) {
+        let Fact::Known(RoleTags { tags, confirmed }) = fact else { panic!("{fact:?}") };
+        let value = tags.as_ref().map_or("none", |tags| tags["kuma.io/mesh"].as_str());
+        (value.to_owned(), *confirmed)
+    }
+
+    async fn read(roles: &Roles) -> (String, bool) {
+        known(&roles.read(&role()).await.0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tags_are_kept_until_they_are_too_old_for_who_asks() {
+        let (roles, iam) = roles(tagged("a"));
+        roles.get(&role(), RECHECK).await;
+        iam.now_says(tagged("b"));
+        sleep(RECHECK.saturating_sub(CALL + SECOND)).await;
+        assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "a");
+        sleep(SECOND).await;
+        assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "b");
+        assert_eq!(iam.calls(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_tasks_of_one_role_ask_once() {
+        let (roles, iam) = roles(tagged("a"));
+        let asks = (0..100).map(|_| {
+            let roles = roles.clone();
+            tokio::spawn(async move { roles.get(&role(), RECHECK).await })
+        });
+        for ask in asks.collect::<Vec<_>>() {
+            assert_eq!(
+                known(&ask.await.unwrap()),
+                ("a".to_owned(), false),
+                "one answer told twice is one reading"
+            );
+        }
+        assert!(iam.calls() <= 2, "{} calls", iam.calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_readings_ten_seconds_apart_confirm_each_other() {
+        for says in [tagged("a"), Err(AwsErrorKind::NotFound)] {
+            let (roles, _iam) = roles(says);
+            assert!(!read(&roles).await.1);
+            sleep(APART.saturating_sub(SECOND)).await;
+            assert!(!read(&roles).await.1, "nine seconds are not enough");
+            assert!(read(&roles).await.1, "the first and the third are ten seconds apart");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_long_on_its_way_is_as_old_as_its_question() {
+        let (roles, _iam) = roles(tagged("a"));
+        read(&roles).await;
+        assert_eq!(roles.age(&role()), Some(CALL));
+        sleep(APART.saturating_sub(CALL)).await;
+        // Asked nine seconds after the first was answered, answered ten seconds after.
+        assert!(!read(&roles).await.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_answer_in_between_starts_the_confirmation_anew() {
+        let (roles, iam) = roles(tagged("a"));
+        read(&roles).await;
+        sleep(APART).await;
+        assert_eq!(read(&roles).await, ("a".to_owned(), true));
+        iam.now_says(tagged("b"));
+        assert_eq!(read(&roles).await, ("b".to_owned(), false));
+        iam.now_says(tagged("a"));
+        sleep(APART).await;
+        assert_eq!(read(&roles).await, ("a".to_owned(), false));
+        sleep(APART).await;
+        assert_eq!(read(&roles).await, ("a".to_owned(), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_read_in_between_proves_nothing_either_way() {
+        let (roles, iam) = roles(Err(AwsErrorKind::NotFound));
+        read(&roles).await;
+        iam.now_says(Err(AwsErrorKind::Unavailable));
+        assert!(matches!(roles.read(&role()).await.0, Fact::Unknown(_)));
+        iam.now_says(Err(AwsErrorKind::NotFound));
+        sleep(APART).await;
+        assert_eq!(read(&roles).await, ("none".to_owned(), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_stands_for_five_seconds_for_everyone() {
+        let (roles, iam) = roles(Err(AwsErrorKind::Throttled));
+        let why = roles.get(&role(), RECHECK).await;
+        assert!(matches!(&why, Fact::Unknown(words) if words.contains("for a reason")), "{why:?}");
+        sleep(FAILED.saturating_sub(SECOND)).await;
+        assert_eq!(roles.get(&role(), RECHECK).await, why);
+        assert_eq!(iam.calls(), 1);
+        iam.now_says(tagged("a"));
+        sleep(SECOND).await;
+        assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_outlives_a_failure_until_it_is_too_old() {
+        let (roles, iam) = roles(tagged("a"));
+        roles.get(&role(), RECHECK).await;
+        iam.now_says(Err(AwsErrorKind::Denied));
+        assert!(matches!(roles.read(&role()).await.0, Fact::Unknown(_)));
+        assert_eq!(known(&roles.get(&role(), RECHECK).await).0, "a");
+        sleep(RECHECK).await;
+        assert!(matches!(roles.get(&role(), RECHECK).await, Fact::Unknown(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_shares_the_call_hears_of_the_change() {
+        let (roles, iam) = roles(tagged("a"));
+        read(&roles).await;
+        assert!(roles.take_changed().is_empty(), "a first reading changes nothing");
+        iam.now_says(tagged("b"));
+        let (first, second) =
+            tokio::join!(async { roles.read(&role()).await.1 }, async { roles.read(&role()).await.1 },);
+        assert!(first && second);
+        assert_eq!(roles.take_changed(), [role()].into());
+        assert!(roles.take_changed().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_one_task_finds_is_there_for_the_others() {
+        let (roles, iam) = roles(tagged("a"));
+        roles.get(&role(), RECHECK).await;
+        iam.now_says(Err(AwsErrorKind::NotFound));
+        advance(RECHECK).await;
+        roles.get(&role(), RECHECK).await;
+        assert_eq!(roles.take_changed(), [role()].into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cloudtrail_names_a_role_by_account_and_name_whatever_its_path() {
+        let (roles, _iam) = roles(tagged("a"));
+        read(&roles).await;
+        assert_eq!(roles.named("111122223333", "kv"), [role()]);
+        assert_eq!(roles.named("999988887777", "kv"), []);
+        assert_eq!(roles.named("111122223333", "mesh/kv"), []);
+        roles.keep_only(&BTreeSet::new());
+        assert_eq!(roles.named("111122223333", "kv"), []);
     }
 }

@@ -142,7 +142,8 @@ impl Store {
             task.version == known.version && known.tags != task.tags && task.tags.is_some()
         });
         let seen_at = match source {
-            Source::Event => task.updated_at,
+            // The sender's clock may be ahead; nothing is fresher than now.
+            Source::Event => task.updated_at.map(|at| at.min(now)),
             Source::Describe => Some(now),
         };
         if newer || source == Source::Describe {
@@ -428,6 +429,17 @@ mod tests {
         assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(NOW, NOW.plus(day)));
         store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(day));
         assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(NOW, NOW.plus(day)));
+    }
+
+    #[test]
+    fn an_event_from_a_clock_that_is_ahead_is_no_fresher_than_its_arrival() {
+        let store = Store::default();
+        let ahead =
+            Task { updated_at: Some(NOW.plus(Duration::from_hours(1))), ..task(1, LastStatus::Running) };
+        store.observe(ahead, Source::Event, NOW);
+        let later = NOW.plus(FRESH);
+        assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(NOW, NOW));
+        assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(NOW, later));
     }
 
     #[test]

@@ -89,8 +89,8 @@ impl Guard {
         self.owned.retain(|(at, _)| !old(at));
     }
 
-    /// Keeps what can still be the largest number of the last hour.
-    fn note_owned(&mut self, owned: usize, now: Timestamp) {
+    /// So many are owned now. Keeps what can still be the largest number of the last hour.
+    pub fn note_owned(&mut self, owned: usize, now: Timestamp) {
         while self.owned.back().is_some_and(|(_, smaller)| *smaller <= owned) {
             self.owned.pop_back();
         }

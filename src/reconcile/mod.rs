@@ -11,6 +11,7 @@ mod report;
 mod role_watch;
 mod run;
 mod sweep;
+mod targets;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};

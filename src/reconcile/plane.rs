@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use tracing::{debug, warn};
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
+use crate::manifests::Binding;
 use crate::mesh::{ControlPlane, MeshError, MeshErrorKind};
-use crate::model::{MeshName, TaskArn};
+use crate::model::{MeshName, TaskArn, Timestamp};
 use crate::plan::Guard;
 use crate::runtime::{Backoff, Circuit, CircuitConfig, Next, Queue, TokenBucket};
 
@@ -36,10 +38,15 @@ pub struct Plane {
     pub(super) writes: TokenBucket,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, Guard>>,
+    /// Held by the one who lists what is registered.
+    listing: Arc<tokio::sync::Mutex<()>>,
+    listed: AtomicBool,
     /// Meshes whose settings were learned: nothing is rendered before.
     learned: Mutex<BTreeSet<MeshName>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
     heard: Mutex<BTreeMap<TaskArn, Instant>>,
+    /// Services that outbounds go to and the last sweep found unknown, by mesh, and whether that was told.
+    unknown_targets: Mutex<BTreeMap<MeshName, BTreeMap<String, bool>>>,
     /// Who is at work on which registration.
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
     /// The troubles of the control plane itself that were told of and are not over.
@@ -90,11 +97,14 @@ impl Plane {
             writes: TokenBucket::new(f64::from(rate), rate),
             circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
             guards: Mutex::default(),
+            listing: Arc::default(),
+            listed: AtomicBool::new(false),
             learned: Mutex::default(),
             heard: Mutex::default(),
             told: Mutex::default(),
             said: Mutex::default(),
             turns: Mutex::default(),
+            unknown_targets: Mutex::default(),
             kind: spec.kind,
             name,
             spec,
@@ -141,6 +151,12 @@ impl Plane {
         work(lock(&self.guards).entry(Arc::clone(binding)).or_default())
     }
 
+    /// Tells a binding's guard how many registrations there are, so that it knows what a removal is a part of.
+    pub(super) fn note_owned(&self, binding: &Binding, now: Timestamp) {
+        let owned = self.registry.owned_by(&binding.name);
+        self.guard(&binding.name, |guard| guard.note_owned(owned, now));
+    }
+
     /// The removals that guards hold back, by binding.
     pub fn held_back(&self) -> BTreeMap<Arc<str>, usize> {
         lock(&self.guards).iter().map(|(binding, guard)| (Arc::clone(binding), guard.holding())).collect()
@@ -153,12 +169,30 @@ impl Plane {
 
     /// An event of the task was received.
     pub(super) fn heard_of(&self, task: &TaskArn, at: Instant) {
-        lock(&self.heard).entry(task.clone()).or_insert(at);
+        let mut heard = lock(&self.heard);
+        let oldest = heard.entry(task.clone()).or_insert(at);
+        *oldest = at.min(*oldest);
     }
 
     /// Since when an event of the task is unanswered. Answers it.
     pub(super) fn answered(&self, task: &TaskArn) -> Option<Instant> {
         lock(&self.heard).remove(task)
+    }
+
+    /// The right to list what is registered; `None` while somebody does.
+    pub(super) fn begin_to_list(&self) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        Arc::clone(&self.listing).try_lock_owned().ok()
+    }
+
+    /// What is registered was listed whole. Whether for the first time.
+    pub(super) fn was_listed(&self) -> bool {
+        !self.listed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether this process has ever seen what is registered here. Before, neither the guard knows how much is owned,
+    /// nor anybody which task has a registration.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
     }
 
     /// Tells of a failure that is the control plane's and not one task's: once, until it is over.
@@ -187,6 +221,23 @@ impl Plane {
         }
         said.insert(task.clone(), words.to_owned());
         true
+    }
+
+    /// Takes in the targets that a sweep found unknown. Gives those to tell of: unknown for the second time, and known
+    /// again after having been told of.
+    pub(super) fn unknown_targets(
+        &self,
+        mesh: &MeshName,
+        unknown: BTreeSet<String>,
+    ) -> (Vec<String>, Vec<String>) {
+        let mut all = lock(&self.unknown_targets);
+        let before = std::mem::take(all.entry(mesh.clone()).or_default());
+        let found = before.iter().filter(|(name, told)| **told && !unknown.contains(*name));
+        let found = found.map(|(name, _)| name.clone()).collect();
+        let twice = unknown.iter().filter(|name| before.get(*name) == Some(&false)).cloned().collect();
+        let now = unknown.into_iter().map(|name| (before.contains_key(&name), name));
+        all.insert(mesh.clone(), now.map(|(told, name)| (name, told)).collect());
+        (twice, found)
     }
 
     /// Nothing is wrong with the task any more.

@@ -1,7 +1,7 @@
 //! What this operator has registered at one control plane, as last seen. A cache for deciding what to look at: every
 //! write reads the server's copy first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::intent::RegistrationId;
 use crate::mesh::{DrainReason, Registration};
-use crate::model::{MeshName, TaskArn, Timestamp};
+use crate::model::{TaskArn, Timestamp};
 
 /// One registration of a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,9 +24,12 @@ pub struct Entry {
     pub service: Option<Arc<str>>,
     /// When it was last written or read.
     seen_at: Timestamp,
+    /// The binding that takes care of it, once that is known.
+    binding: Option<Arc<str>>,
 }
 
-/// Stands for a normal form: equal bodies have equal fingerprints, in this process and every other.
+/// Stands for a normal form: within this process equal bodies have equal fingerprints. Not for keeping: the hash may
+/// differ from one build to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
@@ -51,7 +54,9 @@ fn feed(value: &Value, hasher: &mut DefaultHasher) {
         }
         Value::Array(items) => {
             (1_u8, items.len()).hash(hasher);
-            items.iter().for_each(|item| feed(item, hasher));
+            for item in items {
+                feed(item, hasher);
+            }
         }
         other => (2_u8, other.to_string()).hash(hasher),
     }
@@ -60,22 +65,55 @@ fn feed(value: &Value, hasher: &mut DefaultHasher) {
 /// The registrations of one control plane, by task.
 #[derive(Debug, Default)]
 pub struct Registry {
-    by_task: Mutex<BTreeMap<TaskArn, Vec<Entry>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_task: BTreeMap<TaskArn, Vec<Entry>>,
+    /// How many of them are known to be there, by the binding that takes care of them.
+    owned: BTreeMap<Arc<str>, usize>,
+}
+
+impl Inner {
+    fn insert(&mut self, task: &TaskArn, entry: Entry) {
+        if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding) {
+            *self.owned.entry(Arc::clone(binding)).or_default() += 1;
+        }
+        let entries = self.by_task.entry(task.clone()).or_default();
+        entries.push(entry);
+        entries.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    fn remove(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<Entry> {
+        let entries = self.by_task.get_mut(task)?;
+        let index = entries.iter().position(|entry| entry.id == *id)?;
+        let entry = entries.remove(index);
+        if entries.is_empty() {
+            self.by_task.remove(task);
+        }
+        if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding)
+            && let Some(owned) = self.owned.get_mut(binding)
+        {
+            *owned -= 1;
+        }
+        Some(entry)
+    }
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Vec<Entry>>> {
-        self.by_task.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The registrations of a task.
     pub fn of(&self, task: &TaskArn) -> Vec<Entry> {
-        self.lock().get(task).cloned().unwrap_or_default()
+        self.lock().by_task.get(task).cloned().unwrap_or_default()
     }
 
     /// Whether the task has any.
     pub fn has(&self, task: &TaskArn) -> bool {
-        self.lock().contains_key(task)
+        self.lock().by_task.contains_key(task)
     }
 
     /// Takes in what the server holds.
@@ -111,41 +149,40 @@ impl Registry {
         fingerprint: Option<Fingerprint>,
         now: Timestamp,
     ) {
-        let mut by_task = self.lock();
-        let entries = by_task.entry(task.clone()).or_default();
-        let before = entries.iter().position(|entry| entry.id == *id).map(|index| entries.remove(index));
-        let (since, said) = before.map_or((None, None), |entry| (entry.drained, entry.service));
+        let mut inner = self.lock();
+        let before = inner.remove(task, id);
+        let binding = before.as_ref().and_then(|before| before.binding.clone());
+        let (since, said) = before.map_or((None, None), |before| (before.drained, before.service));
         let service = service.or(said);
         let drained = drained.map(|reason| match since {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        entries.push(Entry { id: id.clone(), drained, fingerprint, service, seen_at: now });
-        entries.sort_by(|a, b| a.id.cmp(&b.id));
+        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, service, seen_at: now, binding });
     }
 
     /// It is not there, or not ours.
     pub fn forget(&self, task: &TaskArn, id: &RegistrationId) {
-        let mut by_task = self.lock();
-        if let Some(entries) = by_task.get_mut(task) {
-            entries.retain(|entry| entry.id != *id);
-            if entries.is_empty() {
-                by_task.remove(task);
-            }
-        }
+        self.lock().remove(task, id);
     }
 
     /// Takes in a whole list that was asked for at `asked`. What it lacks is forgotten, unless written since: it will
     /// be read again before anything is done about it.
     pub fn replace(&self, listed: &[(TaskArn, Registration)], asked: Timestamp, now: Timestamp) {
-        let mut by_task = self.lock();
-        let there: std::collections::BTreeSet<(&TaskArn, &RegistrationId)> =
+        let there: BTreeSet<(&TaskArn, &RegistrationId)> =
             listed.iter().map(|(task, registration)| (task, &registration.id)).collect();
-        by_task.retain(|task, entries| {
-            entries.retain(|entry| entry.seen_at >= asked || there.contains(&(task, &entry.id)));
-            !entries.is_empty()
-        });
-        drop(by_task);
+        let mut inner = self.lock();
+        let lost: Vec<(TaskArn, RegistrationId)> = inner
+            .by_task
+            .iter()
+            .flat_map(|(task, entries)| entries.iter().map(move |entry| (task, entry)))
+            .filter(|(task, entry)| entry.seen_at < asked && !there.contains(&(*task, &entry.id)))
+            .map(|(task, entry)| (task.clone(), entry.id.clone()))
+            .collect();
+        for (task, id) in lost {
+            inner.remove(&task, &id);
+        }
+        drop(inner);
         for (task, registration) in listed {
             let newer = self.of(task).iter().any(|e| e.id == registration.id && e.seen_at >= asked);
             if !newer {
@@ -156,19 +193,31 @@ impl Registry {
 
     /// All tasks that have a registration.
     pub fn tasks(&self) -> Vec<TaskArn> {
-        self.lock().keys().cloned().collect()
+        self.lock().by_task.keys().cloned().collect()
     }
 
-    /// How many registrations a mesh holds of this operator.
-    pub fn owned_in(&self, mesh: &MeshName) -> usize {
-        self.lock().values().flatten().filter(|entry| entry.id.mesh == *mesh).count()
+    /// This binding takes care of the registration.
+    pub fn assign(&self, task: &TaskArn, id: &RegistrationId, binding: Option<&Arc<str>>) {
+        let mut inner = self.lock();
+        let known = inner.by_task.get(task).and_then(|entries| entries.iter().find(|entry| entry.id == *id));
+        if known.is_none_or(|entry| entry.binding.as_ref() == binding) {
+            return;
+        }
+        if let Some(entry) = inner.remove(task, id) {
+            inner.insert(task, Entry { binding: binding.cloned(), ..entry });
+        }
+    }
+
+    /// How many registrations that this binding takes care of are known to be there.
+    pub fn owned_by(&self, binding: &str) -> usize {
+        self.lock().owned.get(binding).copied().unwrap_or(0)
     }
 
     /// How many registrations are live and how many drained.
     pub fn counts(&self) -> (usize, usize) {
-        let by_task = self.lock();
-        let all = by_task.values().flatten().count();
-        let drained = by_task.values().flatten().filter(|entry| entry.drained.is_some()).count();
+        let inner = self.lock();
+        let all = inner.by_task.values().flatten().count();
+        let drained = inner.by_task.values().flatten().filter(|entry| entry.drained.is_some()).count();
         (all - drained, drained)
     }
 }
@@ -176,6 +225,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MeshName;
     use serde_json::json;
 
     #[test]
@@ -187,25 +237,89 @@ mod tests {
         }
     }
 
+    fn task() -> TaskArn {
+        TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap()
+    }
+
+    fn id(mesh: &str) -> RegistrationId {
+        RegistrationId { mesh: MeshName::parse(mesh).unwrap(), name: "1".into() }
+    }
+
+    fn listed(mesh: &str, drained: Option<DrainReason>, normal: Value) -> (TaskArn, Registration) {
+        let (owner, stored) = (crate::mesh::Owner::Foreign, Value::Null);
+        (
+            task(),
+            Registration { id: id(mesh), owner, service: None, created_at: None, drained, normal, stored },
+        )
+    }
+
     #[test]
     fn a_list_does_not_forget_what_was_written_while_it_was_read() {
         let registry = Registry::default();
-        let task = TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap();
-        let id = RegistrationId { mesh: MeshName::parse("default").unwrap(), name: "1".into() };
-        registry.wrote(&task, &id, None, &json!({}), Timestamp(10));
+        registry.wrote(&task(), &id("default"), None, &json!({}), Timestamp(10));
         registry.replace(&[], Timestamp(5), Timestamp(20));
-        assert!(registry.has(&task));
+        assert!(registry.has(&task()));
         registry.replace(&[], Timestamp(15), Timestamp(20));
-        assert!(!registry.has(&task));
+        assert!(!registry.has(&task()));
+    }
+
+    #[test]
+    fn a_list_does_not_undo_what_was_written_while_it_was_read() {
+        let registry = Registry::default();
+        registry.wrote(
+            &task(),
+            &id("default"),
+            Some(DrainReason::Stopping),
+            &json!({"new": 1}),
+            Timestamp(10),
+        );
+        let list = [listed("default", None, json!({"old": 1})), listed("other", None, json!({}))];
+        registry.replace(&list, Timestamp(5), Timestamp(20));
+        let entries = registry.of(&task());
+        assert_eq!(entries[0].fingerprint, Some(Fingerprint::of(&json!({"new": 1}))));
+        assert_eq!(entries[0].drained, Some((DrainReason::Stopping, Timestamp(10))));
+        assert_eq!(entries[1].id, id("other"), "the rest of the list counts");
+        registry.replace(&list, Timestamp(15), Timestamp(20));
+        assert_eq!(registry.of(&task())[0].drained, None, "a later list is newer");
     }
 
     #[test]
     fn a_drain_is_dated_from_its_first_sight() {
         let registry = Registry::default();
-        let task = TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap();
-        let id = RegistrationId { mesh: MeshName::parse("default").unwrap(), name: "1".into() };
-        registry.wrote(&task, &id, Some(DrainReason::Revoked), &json!({}), Timestamp(10));
-        registry.wrote(&task, &id, Some(DrainReason::Revoked), &json!({}), Timestamp(20));
-        assert_eq!(registry.of(&task)[0].drained, Some((DrainReason::Revoked, Timestamp(10))));
+        let list = [listed("default", Some(DrainReason::Revoked), json!({}))];
+        registry.replace(&list, Timestamp(10), Timestamp(10));
+        registry.wrote(&task(), &id("default"), Some(DrainReason::Revoked), &json!({}), Timestamp(20));
+        assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Revoked, Timestamp(10))));
+    }
+
+    #[test]
+    fn another_reason_to_drain_is_another_drain() {
+        let registry = Registry::default();
+        for (reason, at) in [(DrainReason::Revoked, 10), (DrainReason::Stopping, 20)] {
+            registry.wrote(&task(), &id("default"), Some(reason), &json!({}), Timestamp(at));
+        }
+        assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Stopping, Timestamp(20))));
+    }
+
+    #[test]
+    fn a_write_whose_answer_may_be_lost_is_remembered_without_a_fingerprint() {
+        let registry = Registry::default();
+        registry.expect(&task(), &id("default"), "app", Timestamp(10));
+        assert_eq!(registry.of(&task())[0].fingerprint, None);
+        registry.forget(&task(), &id("default"));
+        assert!(registry.tasks().is_empty());
+    }
+
+    #[test]
+    fn what_is_owned_is_counted_by_the_binding_that_takes_care_of_it() {
+        let registry = Registry::default();
+        registry.wrote(&task(), &id("a"), None, &json!({}), Timestamp(10));
+        registry.wrote(&task(), &id("b"), Some(DrainReason::Unwanted), &json!({}), Timestamp(10));
+        registry.assign(&task(), &id("a"), Some(&"one".into()));
+        registry.assign(&task(), &id("b"), Some(&"one".into()));
+        registry.assign(&task(), &id("b"), Some(&"two".into()));
+        assert_eq!((registry.owned_by("one"), registry.owned_by("two"), registry.counts()), (1, 1, (1, 1)));
+        registry.forget(&task(), &id("b"));
+        assert_eq!((registry.owned_by("one"), registry.owned_by("two")), (1, 0));
     }
 }

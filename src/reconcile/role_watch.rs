@@ -42,6 +42,9 @@ impl Operator {
                     }
                     if now >= next_look {
                         next_look = now + LOOK;
+                        for role in self.roles.take_changed() {
+                            self.look_again(&role);
+                        }
                         for role in self.roles_due() {
                             reads.spawn(Arc::clone(&self).reread(role));
                         }
@@ -63,12 +66,15 @@ impl Operator {
         used.into_iter().filter(|role| self.roles.age(role).is_none_or(|age| age >= recheck)).collect()
     }
 
+    fn look_again(&self, role: &RoleArn) {
+        self.store.tasks_of_role(role).iter().for_each(|task| self.enqueue(task, Priority::Removal));
+    }
+
     async fn reread(self: Arc<Self>, role: RoleArn) {
         match self.roles.read(&role).await {
             (Fact::Known(_), true) => {
-                let tasks = self.store.tasks_of_role(&role);
-                info!(%role, tasks = tasks.len(), "the role's tags are not what they were");
-                tasks.iter().for_each(|task| self.enqueue(task, Priority::Removal));
+                info!(%role, "the role's tags are not what they were");
+                self.look_again(&role);
             }
             (Fact::Unknown(why), _) => {
                 self.metrics.held("role_unknown");

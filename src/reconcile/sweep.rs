@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::plane::Halt;
 use super::{Operator, Plane};
+use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
 use crate::mesh::{Owner, Registration};
 use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn};
@@ -27,20 +28,13 @@ const MOST_PAGES: usize = 10_000;
 /// nobody else waits for a control plane that hangs (invariant I8).
 const LISTS_WAIT: Duration = Duration::from_secs(2);
 
-/// The lists of registrations under way, by control plane.
-#[derive(Default)]
-struct Lists {
-    running: JoinSet<(Arc<str>, bool)>,
-    names: BTreeSet<Arc<str>>,
-}
-
 impl Operator {
     /// Sweeps at the start, on the shortest interval of all bindings, soon after a failure, and when asked to.
     pub(super) async fn sweep_forever(self: Arc<Self>, stop: CancellationToken) {
         let retry = Backoff { min: Duration::from_secs(5), max: Duration::from_mins(2) };
         let mut jitter = fastrand::Rng::with_seed(self.seed.wrapping_add(2));
         let mut trouble = None;
-        let mut lists = Lists::default();
+        let mut lists = JoinSet::new();
         loop {
             let whole = tokio::select! {
                 biased;
@@ -71,7 +65,7 @@ impl Operator {
     }
 
     /// One sweep of everything. `true` when nothing failed.
-    async fn sweep(self: Arc<Self>, lists: &mut Lists) -> bool {
+    async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>) -> bool {
         let began = Instant::now();
         let set = self.manifests();
         let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
@@ -117,13 +111,10 @@ impl Operator {
     /// or is not done: what it holds beyond the last one is then looked at in the next sweep.
     async fn list_registrations(
         self: &Arc<Self>,
-        set: &ManifestSet,
-        lists: &mut Lists,
+        set: &Arc<ManifestSet>,
+        lists: &mut JoinSet<bool>,
     ) -> (BTreeSet<TaskArn>, bool) {
         let mut whole = true;
-        while let Some(late) = lists.running.try_join_next() {
-            whole &= lists.ended(late);
-        }
         for plane in self.planes().values() {
             let meshes: BTreeSet<MeshName> = set
                 .bindings
@@ -131,30 +122,36 @@ impl Operator {
                 .filter(|binding| *binding.spec.control_plane == *plane.name)
                 .map(|binding| binding.spec.mesh.clone())
                 .collect();
-            if lists.names.insert(Arc::clone(&plane.name)) {
-                let (operator, plane) = (Arc::clone(self), Arc::clone(plane));
-                lists.running.spawn(async move {
-                    let name = Arc::clone(&plane.name);
-                    (name, operator.list_plane(plane, meshes).await)
+            // The last one may be under way still.
+            if let Some(turn) = plane.begin_to_list() {
+                let list = Arc::clone(self).list_plane(Arc::clone(plane), Arc::clone(set), meshes);
+                lists.spawn(async move {
+                    let _turn = turn;
+                    list.await
                 });
             }
         }
         let enough = Instant::now() + LISTS_WAIT;
-        while let Ok(Some(listed)) = tokio::time::timeout_at(enough, lists.running.join_next()).await {
-            whole &= lists.ended(listed);
+        while let Ok(Some(listed)) = tokio::time::timeout_at(enough, lists.join_next()).await {
+            whole &= listed.unwrap_or(false);
         }
-        whole &= lists.running.is_empty();
+        whole &= lists.is_empty();
         let tasks = self.planes().values().flat_map(|plane| plane.registry.tasks()).collect();
         (tasks, whole)
     }
 
-    async fn list_plane(self: Arc<Self>, plane: Arc<Plane>, meshes: BTreeSet<MeshName>) -> bool {
+    async fn list_plane(
+        self: Arc<Self>,
+        plane: Arc<Plane>,
+        set: Arc<ManifestSet>,
+        meshes: BTreeSet<MeshName>,
+    ) -> bool {
         let asked = self.clock.now();
-        if let Err(halt) = plane.relearn(meshes).await {
+        if let Err(halt) = plane.relearn(meshes.clone()).await {
             match halt {
                 Halt::Failed(error) => plane.tell(&error),
                 Halt::Until(_) => {
-                    debug!(control_plane = %plane.name, "not reachable: the last known settings count")
+                    debug!(control_plane = %plane.name, "not reachable: the last known settings count");
                 }
             }
         }
@@ -162,6 +159,10 @@ impl Operator {
             Ok(listed) => {
                 let placed = self.place(&plane, listed);
                 plane.registry.replace(&placed, asked, self.clock.now());
+                if plane.was_listed() {
+                    self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
+                }
+                self.check_targets(&plane, &set, &meshes).await;
                 true
             }
             Err(halt) => {
@@ -239,9 +240,28 @@ impl Operator {
             .cloned()
             .collect();
         let whole = self.describe_all(unsure).await;
+        self.assign_caretakers(cluster);
         self.clusters().swept.entry(cluster.clone()).or_insert(began);
         self.metrics.swept(if whole { "complete" } else { "undescribed" });
         whole
+    }
+
+    /// Finds the binding that takes care of each registration, so that its guard knows what it guards.
+    fn assign_caretakers(&self, cluster: &ClusterArn) {
+        let set = self.manifests();
+        let now = self.clock.now();
+        for plane in self.planes().values() {
+            for task in plane.registry.tasks().iter().filter(|task| task.cluster() == cluster) {
+                let known = self.store.snapshot(task, Duration::MAX, now).task;
+                for entry in plane.registry.of(task) {
+                    let found = caretaker(&set, &plane.name, &entry.id.mesh, cluster, known.as_ref());
+                    plane.registry.assign(task, &entry.id, found.as_ref().map(|binding| &binding.name));
+                }
+            }
+            for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *plane.name) {
+                plane.note_owned(binding, now);
+            }
+        }
     }
 
     /// Describes many; the describer packs them into calls.
@@ -294,21 +314,6 @@ impl Operator {
         }
         warn!("the sweep of {what} is incomplete and proves no absence: its list does not end");
         None
-    }
-}
-
-impl Lists {
-    /// Takes in that a list ended. Whether it was whole.
-    fn ended(&mut self, ended: Result<(Arc<str>, bool), tokio::task::JoinError>) -> bool {
-        if let Ok((name, whole)) = ended {
-            self.names.remove(&name);
-            return whole;
-        }
-        // It panicked, and did not tell which it was: any that is no longer under way may begin again.
-        if self.running.is_empty() {
-            self.names.clear();
-        }
-        false
     }
 }
 

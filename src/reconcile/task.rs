@@ -1,7 +1,9 @@
 //! One run for one task at one control plane: gather what is known, judge, decide, do.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Operator;
 use super::apply::{Apply, Outcome};
@@ -11,7 +13,7 @@ use super::report::{Report, Subject};
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Marks, Need, Scope, Verdict, caretaker};
 use crate::manifests::ManifestSet;
 use crate::mesh::{DrainReason, Owner};
-use crate::model::{Task, TaskArn};
+use crate::model::{RoleArn, Task, TaskArn};
 use crate::observe::describer::Answer;
 use crate::observe::roles::APART;
 use crate::observe::store::{Life, Snapshot};
@@ -24,6 +26,9 @@ const ADDRESS_WAIT: Duration = Duration::from_secs(10);
 /// How long to wait before looking again at a name that somebody else holds.
 const TAKEN_WAIT: Duration = Duration::from_mins(1);
 
+/// How long to wait for the first list of what is registered, which brings all tasks back by itself.
+const UNLISTED_WAIT: Duration = Duration::from_secs(10);
+
 /// A run in progress.
 pub(super) struct Run<'a> {
     pub operator: &'a Operator,
@@ -31,18 +36,33 @@ pub(super) struct Run<'a> {
     pub task: &'a TaskArn,
     pub set: Arc<ManifestSet>,
     pub report: Report<'a>,
+    /// Since when an event of the task is unanswered.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Run<'_> {
     /// Brings the task's registrations to what they should be, as far as that is possible now.
     pub(super) async fn reconcile(&self) -> Next {
+        if !self.plane.is_listed() {
+            return Next::After(UNLISTED_WAIT);
+        }
+        let next = self.attempt().await;
+        // An event that led to nothing is answered; one that still may is not.
+        if matches!(next, Next::Backoff | Next::HoldUntil(_))
+            && let Some(heard) = self.take_heard()
+        {
+            self.plane.heard_of(self.task, heard);
+        }
+        next
+    }
+
+    async fn attempt(&self) -> Next {
         // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
         for _ in 0..3 {
             let known = self.known();
             let snapshot =
-                self.operator.store.snapshot(self.task, self.grace(&known), self.operator.clock.now());
+                self.operator.store.snapshot(self.task, Self::grace(&known), self.operator.clock.now());
             if known.is_empty() && !matches!(snapshot.life, Life::Live) {
-                self.plane.answered(self.task);
                 self.plane.all_said(self.task);
                 return Next::Forget;
             }
@@ -57,7 +77,7 @@ impl Run<'_> {
                 Err(halt) => return self.halted(&halt),
             };
             if decision.describe {
-                match self.operator.describer.describe(self.task, self.grace(&known)).await {
+                match self.operator.describer.describe(self.task, Self::grace(&known)).await {
                     Ok(Answer::Found | Answer::Missing) => continue,
                     Ok(Answer::Failed(why)) | Err(why) => {
                         self.report.trouble("describe", &why);
@@ -83,7 +103,7 @@ impl Run<'_> {
     }
 
     /// The longest grace age of those who take care of the registrations.
-    fn grace(&self, known: &[Known]) -> Duration {
+    fn grace(known: &[Known]) -> Duration {
         let ages = known.iter().filter_map(|k| Some(k.caretaker.as_ref()?.spec.cleanup.grace_age.0));
         ages.max().unwrap_or(Duration::from_mins(5))
     }
@@ -128,6 +148,7 @@ impl Run<'_> {
         let mut task = task.clone();
         let mut facts = Facts::default();
         let mut reread = false;
+        let mut asked = None;
         loop {
             let judgement = scope.judge(&task, &facts);
             match &judgement.verdict {
@@ -143,15 +164,20 @@ impl Run<'_> {
                 }
                 Verdict::Need(Need::Role(role)) => {
                     self.operator.store.runs_as(self.task, role);
+                    asked = Some(role.clone());
                     let max_age = judgement.binding.as_ref().map(|b| b.spec.role_tags.recheck.0);
                     facts.role = self.operator.roles.get(role, max_age.unwrap_or(APART)).await;
                 }
                 // One read proves nothing bad; a second one does, if it is late enough to be another answer.
-                Verdict::Reject { violations, confirmed: false } if !reread => {
+                Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_))
+                    if !reread =>
+                {
                     reread = true;
-                    let role = violations.iter().find_map(|violation| violation.role.clone());
-                    match role.filter(|role| self.operator.roles.age(role).is_some_and(|age| age >= APART)) {
-                        Some(role) => facts.role = self.operator.roles.read(&role).await.0,
+                    let unconfirmed = matches!(&facts.role, Fact::Known(read) if !read.confirmed);
+                    let late =
+                        |role: &&RoleArn| self.operator.roles.age(role).is_some_and(|age| age >= APART);
+                    match asked.as_ref().filter(|_| unconfirmed).filter(late) {
+                        Some(role) => facts.role = self.operator.roles.read(role).await.0,
                         None => return judgement,
                     }
                 }
@@ -237,10 +263,14 @@ impl Run<'_> {
     }
 
     fn guard_admits(&self, step: &Step) -> bool {
+        if self.operator.swept_since(self.task.cluster()).is_none() {
+            // How many are owned is not known before; the sweep brings the task back.
+            return false;
+        }
         let now = self.operator.clock.now();
         let policy = &step.binding.spec.cleanup.guard;
         let released = step.binding.guard_released_until.is_some_and(|until| now < until);
-        let owned = self.plane.registry.owned_in(&step.id.mesh);
+        let owned = self.plane.registry.owned_by(&step.binding.name);
         let admission = self
             .plane
             .guard(&step.binding.name, |guard| guard.admit(self.task, owned, policy, released, now));
@@ -254,11 +284,15 @@ impl Run<'_> {
     }
 
     fn note(&self, step: &Step, outcome: &Outcome) {
+        if *outcome == Outcome::Created {
+            self.plane.registry.assign(self.task, &step.id, Some(&step.binding.name));
+            self.plane.note_owned(&step.binding, self.operator.clock.now());
+        }
         if *outcome == Outcome::Removed && step.needs_guard() {
             let now = self.operator.clock.now();
             self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));
         }
-        let heard = self.plane.answered(self.task);
+        let heard = self.take_heard();
         if let (Some(heard), Outcome::Created | Outcome::Updated(_) | Outcome::Drained | Outcome::Removed) =
             (heard, outcome)
         {
@@ -351,9 +385,14 @@ fn sooner(next: Next, wait: Duration) -> Next {
 }
 
 impl<'a> Run<'a> {
+    fn take_heard(&self) -> Option<Instant> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A run for this task.
     pub(super) fn new(operator: &'a Operator, plane: &'a Plane, task: &'a TaskArn) -> Self {
         let subject = Subject { operator, plane, task };
-        Self { operator, plane, task, set: operator.manifests(), report: Report(subject) }
+        let heard = Mutex::new(plane.answered(task));
+        Self { operator, plane, task, set: operator.manifests(), report: Report(subject), heard }
     }
 }

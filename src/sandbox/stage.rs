@@ -14,7 +14,7 @@ use super::judge::{Invariant, Judge, Rules, Violation};
 use super::mishaps::Mishaps;
 use super::scribe::Scribe;
 use super::summary::{Latencies, Summary};
-use super::world::{Care, Census, Service, World, manifests};
+use super::world::{Care, Census, Happening, SECRET, Service, World, manifests};
 use crate::manifests::{Sources, WatchOptions, watch};
 use crate::model::OperatorId;
 use crate::observe::aws::Queue;
@@ -27,8 +27,21 @@ use crate::telemetry::metrics::Metrics;
 const STEP: Duration = Duration::from_millis(50);
 /// How much longer than asked for it may take until everything is as it should be.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The file with the manifests.
+const MANIFESTS: &str = "manifests.yaml";
 /// The operator's name in the sandbox.
 const OPERATOR: &str = "sandbox";
+
+/// What somebody adds while the show runs.
+const MORE_OUTBOUNDS: &str = "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: OutboundList
+metadata: {name: kv-users}
+spec:
+  workloads: [\"svc-*\"]
+  outbounds:
+    - {service: kv, targetPort: 15050, listen: {port: 15051}}
+";
 
 /// How the operator treats the sandbox's world: like production, only faster.
 pub fn care(endpoints: &Endpoints) -> Care {
@@ -94,6 +107,8 @@ impl Stage {
         let Self { endpoints, world, mishaps, scribe, duration, .. } = self;
         let mut scene = Scene { world, judge: Judge::new(rules), scribe };
         let eventful = duration.mul_f64(0.7);
+        scene.pass(&endpoints, began + eventful.mul_f64(0.4), &stop, |_| false).await;
+        scene.edit_outbounds(&endpoints, directory, &services);
         scene.pass(&endpoints, began + eventful, &stop, |_| false).await;
         mishaps.end();
         endpoints.with(|cloud, _, now| {
@@ -180,6 +195,20 @@ impl Scene {
         self.step(endpoints);
     }
 
+    /// Somebody edits an outbound list; the tasks that it names hear of it without being touched.
+    fn edit_outbounds(&mut self, endpoints: &Endpoints, directory: &Path, services: &[Service]) {
+        if self.world.is_none() {
+            return;
+        }
+        let now = endpoints.with(|_, _, now| now);
+        let text = format!("{}{MORE_OUTBOUNDS}", manifests(&care(endpoints), services));
+        let words = match std::fs::write(directory.join(MANIFESTS), text) {
+            Ok(()) => "an OutboundList lets every svc-* call kv on 127.0.0.1:15051".to_owned(),
+            Err(error) => format!("the manifests cannot be written: {error}"),
+        };
+        self.scribe.happened(&Happening { what: "edit", words }, now);
+    }
+
     fn step(&mut self, endpoints: &Endpoints) {
         endpoints.with(|cloud, kuma, now| {
             if let Some(world) = &mut self.world {
@@ -238,11 +267,20 @@ impl Scene {
             samples.push(sample);
         }
         let now = endpoints.with(|_, _, now| now);
+        let census = self.world.as_ref().map_or(Census::default(), World::census);
+        let mut left = left;
+        if census.sidecars_lost > 0 {
+            let words = format!("{} sidecars gave up waiting for their Dataplane", census.sidecars_lost);
+            left.push((Invariant::I8, words));
+        }
+        if metrics.render().contains(SECRET) {
+            left.push((Invariant::I9, "the metrics show a secret of a task's environment".to_owned()));
+        }
         let late = left.into_iter().map(|(invariant, words)| Violation { invariant, at: now, words });
         Summary {
             took,
             interrupted,
-            census: self.world.as_ref().map_or(Census::default(), World::census),
+            census,
             tally: self.judge.tally(),
             rejected: metrics.rejected_tasks(),
             violations: self.judge.violations().iter().cloned().chain(late).collect(),

@@ -79,6 +79,20 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     subscriber(format, filter, terminal, std::io::stderr)?.try_init().map_err(|_| LogError::Twice)
 }
 
+/// Begins logging beside a show that tells of each write itself: warnings only, as short lines of text, and no audit
+/// trail. Not for an operator that works.
+///
+/// # Errors
+/// If logging has begun before.
+pub fn init_beside_a_show() -> Result<(), LogError> {
+    let filter = env_filter("warn")?
+        .and(Targets::new().with_default(LevelFilter::WARN).with_target("audit", LevelFilter::OFF));
+    let terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
+    let lines = lines.without_time().with_target(false).with_filter(filter.and(cap()));
+    tracing_subscriber::registry().with(lines).try_init().map_err(|_| LogError::Twice)
+}
+
 /// The subscriber that [`init`] installs, with another writer. `Auto` means JSON here; `colour` matters for text.
 ///
 /// # Errors

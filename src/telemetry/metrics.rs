@@ -71,6 +71,8 @@ pub struct Metrics {
     pub manifest_errors: Gauge<u64, AtomicU64>,
     /// Removals that guards hold back.
     pub guard_held: Gauge<u64, AtomicU64>,
+    /// Services that outbounds go to and the mesh does not know.
+    pub unknown_targets: Gauge<u64, AtomicU64>,
     /// Registrations that carry our mark and name a cluster that no binding knows.
     pub unplaced: Gauge<u64, AtomicU64>,
 }
@@ -99,6 +101,7 @@ impl Default for Metrics {
             manifests_generation: Gauge::default(),
             manifest_errors: Gauge::default(),
             guard_held: Gauge::default(),
+            unknown_targets: Gauge::default(),
             unplaced: Gauge::default(),
         };
         metrics.register();
@@ -133,6 +136,8 @@ impl Metrics {
         r.register("ecs_mesh_manifests_generation", help, self.manifests_generation.clone());
         r.register("ecs_mesh_manifest_errors", "Errors in manifest sources", self.manifest_errors.clone());
         r.register("ecs_mesh_guard_held", "Removals held back by guards", self.guard_held.clone());
+        let help = "Services that outbounds go to and the mesh does not know";
+        r.register("ecs_mesh_unknown_targets", help, self.unknown_targets.clone());
         let help = "Owned registrations of clusters that no binding names";
         r.register("ecs_mesh_unplaced", help, self.unplaced.clone());
     }

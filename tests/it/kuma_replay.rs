@@ -1,6 +1,6 @@
 //! The sandbox's Kuma control plane answers as a real one did: statuses, stored bodies, and the fields of errors.
 //!
-//! The project's own facts are replayed in every run. `KUMA_RECORDINGS` names a directory of whole recordings
+//! The project's own facts are replayed in every run. `ECS_MESH_RECORDINGS` names a directory of whole recordings
 //! (`kuma-2.14*.jsonl`) to replay beside them.
 
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ async fn the_control_plane_answers_as_the_fixtures_say() {
 
 #[tokio::test]
 async fn the_control_plane_answers_as_whole_recordings_say() {
-    let Ok(directory) = std::env::var("KUMA_RECORDINGS") else {
-        println!("skipped: KUMA_RECORDINGS names no directory of recordings");
+    let Ok(directory) = std::env::var("ECS_MESH_RECORDINGS") else {
+        println!("skipped: ECS_MESH_RECORDINGS names no directory of recordings");
         return;
     };
     let mut files: Vec<_> = std::fs::read_dir(&directory)

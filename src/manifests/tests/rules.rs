@@ -1,5 +1,7 @@
 //! The rules between fields and between documents, as users meet them.
 
+use crate::api::WorkloadSpec;
+
 use super::helpers::{BINDING, CONTROL_PLANE, Directory, WORKLOAD, errors_of};
 
 /// The errors of the demo's documents with more in them.
@@ -176,9 +178,11 @@ fn two_listeners_of_one_manifest_cannot_meet() {
     a.yaml:35 (document 4, Workload/app): spec.outbounds[2].listen.port: 15053 is the sidecar's DNS proxy: choose another
     a.yaml:36 (document 4, Workload/app): spec.outbounds[3].listen: 127.0.0.1:8080 cannot be, since the app listens on port 8080 (spec.inbounds[0].containerPort): choose another
     a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): choose another
+    a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 is taken by spec.outbounds[4], on 127.0.0.1:15000 for z:1: choose another port, or delete one
     a.yaml:44 (document 5, OutboundList/app): spec.workloads: is empty: name at least one Workload, or a pattern over their names
     a.yaml:47 (document 5, OutboundList/app): spec.outbounds[1].listen: 0.0.0.0:6379 is taken by spec.outbounds[0], on 127.0.0.1:6379 for redis:6379: choose another port, or delete one
     a.yaml:48 (document 5, OutboundList/app): spec.outbounds[2].listen.port: 15053 is the sidecar's DNS proxy: choose another
+    a.yaml:51 (document 5, OutboundList/app): spec.outbounds[5].listen: [::]:15000 is taken by spec.outbounds[4], on 127.0.0.1:15000 for z:1: choose another port, or delete one
     "#);
 }
 
@@ -216,9 +220,9 @@ fn lists_that_contradict_each_other_or_the_app_are_worth_a_warning() {
     let lists =
         document("OutboundList", "a", &outbounds("x")) + &document("OutboundList", "b", &outbounds("y"));
     insta::assert_snapshot!(warnings_with(&lists), @r#"
+    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: x:1 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
+    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: y:1 on 127.0.0.1:5050 (OutboundList b) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
     a.yaml:19 (document 3, Workload/kv): spec.outbounds: x:1 on 127.0.0.1:5050 (OutboundList a) and y:1 on 127.0.0.1:5050 (OutboundList b) cannot both be: give one of them another port. Until then its tasks keep the outbounds that they have
-    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: the app listens on port 5050, and OutboundList a lets its sidecar listen on 127.0.0.1:5050 for x
-    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: the app listens on port 5050, and OutboundList b lets its sidecar listen on 127.0.0.1:5050 for y
     "#);
 }
 
@@ -233,10 +237,15 @@ fn lists_add_up_in_name_order_with_what_is_inline() {
         + &document("OutboundList", "b", &list("redis", 6379))
         + &document("OutboundList", "a", &list("queue", 5672));
     let set = Directory::with(&[("a.yaml", &text)]).load().set;
-    assert_eq!(set.lists_for("kv").iter().map(|(name, _)| name.as_ref()).collect::<Vec<_>>(), ["a", "b"]);
-    assert!(set.lists_for("other").is_empty());
-    let inline = &set.outbound_lists["b"].outbounds;
-    let merged = set.merged_outbounds("kv", inline).unwrap();
-    assert_eq!(merged.iter().map(|o| o.service.as_str()).collect::<Vec<_>>(), ["queue", "redis"]);
-    assert_eq!(set.merged_outbounds("other", inline).unwrap().len(), 1);
+    let services = |name: &str, workload: &WorkloadSpec| {
+        let merged = set.merged_outbounds(name, workload);
+        assert_eq!(merged.conflicts, []);
+        merged.undisputed.iter().map(|o| o.service.to_string()).collect::<Vec<_>>()
+    };
+    let mut workload = WorkloadSpec::clone(&set.workloads["kv"]);
+    assert_eq!(services("kv", &workload), ["queue", "redis"]);
+    assert!(services("other", &workload).is_empty());
+    workload.outbounds = set.outbound_lists["b"].outbounds.clone();
+    assert_eq!(services("kv", &workload), ["queue", "redis"]);
+    assert_eq!(services("other", &workload), ["redis"]);
 }

@@ -8,13 +8,16 @@ mod mesh_binding;
 mod outbound;
 mod workload;
 
+pub(crate) use workload::{DNS_LABEL, is_dns_label};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::document::{Kind, Manifest, Origin, Spec, no_such};
 use super::finding::Finding;
+use super::outbounds::{OutboundConflict, Taken};
 use super::set::{Binding, ManifestSet};
-use crate::api::{Discovery, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::api::{Discovery, MeshBindingSpec, WorkloadSpec};
 use crate::model::{Glob, Timestamp};
 
 /// What all documents together come to.
@@ -215,30 +218,14 @@ impl Assembly {
     fn warn_of_outbounds_that_cannot_be(&mut self) {
         for (name, workload) in &self.set.workloads {
             let origin = &self.workload_origins[name];
-            if let Err(conflict) = self.set.merged_outbounds(name, &workload.outbounds) {
+            for conflict in self.set.merged_outbounds(name, workload).conflicts {
                 let message = format!("{conflict}. Until then its tasks keep the outbounds that they have");
-                self.warnings.push(origin.finding("spec.outbounds", message));
-            }
-            for (list_name, list) in self.set.lists_for(name) {
-                self.warnings.extend(own_ports_in(list_name, list, workload, origin));
+                let field = match conflict {
+                    OutboundConflict::Taken { by: Taken { field: Some(field), .. }, .. } => field,
+                    _ => "spec.outbounds".to_owned(),
+                };
+                self.warnings.push(origin.finding(field, message));
             }
         }
     }
-}
-
-fn own_ports_in<'a>(
-    list_name: &'a str,
-    list: &'a OutboundListSpec,
-    workload: &'a WorkloadSpec,
-    origin: &'a Origin,
-) -> impl Iterator<Item = Finding> + 'a {
-    list.outbounds.iter().filter_map(move |wanted| {
-        let (path, what) = outbound::own_port(workload, wanted.listen)?;
-        let socket = super::outbounds::socket(wanted.listen);
-        let message = format!(
-            "{what}, and OutboundList {list_name} lets its sidecar listen on {socket} for {}",
-            wanted.service
-        );
-        Some(origin.finding(path, message))
-    })
 }

@@ -1,10 +1,10 @@
 //! Rules of a `Workload`.
 
-use super::outbound::{check_listeners, own_port, reserved};
+use super::outbound::check_listeners;
 use super::{Report, cluster};
 use crate::api::{Inbound, WorkloadSpec};
 use crate::manifests::finding::quoted;
-use crate::manifests::outbounds::socket;
+use crate::manifests::outbounds::{own_port, reserved, socket};
 use crate::manifests::yaml::child;
 use crate::model::Tags;
 
@@ -41,9 +41,8 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
     }
     check_listeners("spec.outbounds", &spec.outbounds, report);
     for (index, outbound) in spec.outbounds.iter().enumerate() {
-        if let Some((path, what)) = own_port(spec, outbound.listen) {
-            let message =
-                format!("{} cannot be, since {what} ({path}): choose another", socket(outbound.listen));
+        if let Some(taken) = own_port(spec, outbound.listen) {
+            let message = format!("{} cannot be, since {taken}: choose another", socket(outbound.listen));
             report.add(format!("spec.outbounds[{index}].listen"), message);
         }
     }
@@ -121,11 +120,11 @@ fn check_tags(path: &str, tags: &Tags, report: &mut Report<'_>) {
     }
 }
 
-const DNS_LABEL: &str =
+pub(crate) const DNS_LABEL: &str =
     "lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters";
 
 /// DNS-1035.
-fn is_dns_label(text: &str) -> bool {
+pub(crate) fn is_dns_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && text.starts_with(|c: char| c.is_ascii_lowercase())

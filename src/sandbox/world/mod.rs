@@ -16,8 +16,8 @@ use super::kuma::KumaCp;
 use crate::model::{DesiredStatus, LastStatus, Timestamp};
 
 pub use scenario::{
-    CLUSTER, Care, DEAD_LETTERS, FOREIGN, MESH, QUEUE, Service, deploy, lay_pipes, manifests, role_name,
-    role_tags, run_batch, services,
+    CLUSTER, Care, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, manifests,
+    role_name, role_tags, run_batch, services,
 };
 
 /// What sidecars are started as.
@@ -75,6 +75,7 @@ pub struct World {
     next: Timestamp,
     /// Roles without their tags, and when they get them back.
     revoked: BTreeMap<String, Timestamp>,
+    has_begun: bool,
     quiet: bool,
     happened: Vec<Happening>,
 }
@@ -94,6 +95,7 @@ impl World {
         for service in &services {
             deploy(cloud, service, now).map_err(|error| error.to_string())?;
         }
+        run_batch(cloud, &services[0], SECRET, now).map_err(|error| error.to_string())?;
         let foreign = json!({
             "type": "Dataplane", "mesh": MESH, "name": FOREIGN, "labels": {"team": "payments"},
             "networking": {
@@ -108,6 +110,7 @@ impl World {
             services,
             next: now.plus(config.gap.1),
             revoked: BTreeMap::new(),
+            has_begun: false,
             quiet: false,
             happened: Vec::new(),
             config,
@@ -144,7 +147,7 @@ impl World {
         if !self.quiet && now >= self.next {
             self.happen(cloud, now);
             let (min, max) = self.config.gap;
-            self.next = now.plus(min + (max - min).mul_f64(self.rng.f64()));
+            self.next = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
         }
     }
 
@@ -160,6 +163,11 @@ impl World {
     }
 
     fn happen(&mut self, cloud: &mut Cloud, now: Timestamp) {
+        // First of all what takes longest to play out.
+        if !std::mem::replace(&mut self.has_begun, true) {
+            let service = self.services[1].clone();
+            return self.revoke(cloud, &service, now);
+        }
         let index = self.rng.usize(..self.services.len());
         let service = self.services[index].clone();
         match self.rng.u8(..100) {
@@ -253,7 +261,7 @@ impl World {
         let role = role_name(&service.name);
         if cloud.untag_role(&role, &["kuma.io/mesh".to_owned()], now).is_ok() {
             let (min, max) = self.config.revoked_for;
-            let back = now.plus(min + (max - min).mul_f64(self.rng.f64()));
+            let back = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
             self.revoked.insert(service.name.clone(), back);
             self.tell("role", format!("role {role} loses its tag kuma.io/mesh"));
         }

@@ -32,6 +32,7 @@ fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
 
 impl SimAws {
     /// The way there, and what may befall a call on it.
+    #[allow(clippy::same_functions_in_if_condition)] // each call throws the dice anew
     async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
         let faults = &self.0.faults;
         sleep(faults.latency()).await;
@@ -161,7 +162,7 @@ impl Queue for SimAws {
                 });
                 return Ok(messages.collect());
             }
-            sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(150)).await;
         }
     }
 

@@ -1,14 +1,15 @@
 //! One life: a world, an operator that is now and then killed and started again, and the end of all faults.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ecs_mesh_operator::manifests::{ManifestSet, Sources, Status};
+use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources, Status};
 use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_operator::model::{ClusterArn, OperatorId, Timestamp};
 use ecs_mesh_operator::reconcile::{Operator, Parts, ReadRates, RunOptions};
-use ecs_mesh_operator::runtime::{AlwaysHeld, Clock};
+use ecs_mesh_operator::runtime::{Clock, Lease};
 use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
@@ -25,12 +26,23 @@ use super::mesh::SimTransport;
 
 /// 2026-11-22T00:00:00Z.
 const START: Timestamp = Timestamp(1_795_305_600_000);
+/// How often the world moves when nothing new happens.
+const SLOW_STEP: Duration = Duration::from_millis(400);
 /// How often the world moves.
 const STEP: Duration = Duration::from_millis(100);
 /// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
-const SETTLE: Duration = Duration::from_mins(6);
+const SETTLE: Duration = Duration::from_mins(5);
 /// How long nothing may be written after that.
 const SILENCE: Duration = Duration::from_mins(2);
+
+/// A lease that is lost now and then.
+pub(super) struct SimLease(AtomicBool);
+
+impl Lease for SimLease {
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// What both sides of the simulation see.
 pub(super) struct Shared {
@@ -38,6 +50,8 @@ pub(super) struct Shared {
     pub(super) kuma: Mutex<KumaCp>,
     pub(super) faults: Faults,
     pub(super) cluster: ClusterArn,
+    pub(super) lease: Arc<SimLease>,
+    pub(super) unleased: Mutex<Vec<String>>,
     judge: Mutex<Judge>,
     clock: Clock,
     history: Mutex<Vec<String>>,
@@ -81,7 +95,8 @@ pub(super) struct Ending {
 pub(super) fn live(seed: u64) -> Ending {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(Life::begin(seed).live())
+    // All of it within the runtime: outside, even the first look at the clock would be at the real one.
+    runtime.block_on(async move { Life::begin(seed).live().await })
 }
 
 struct Life {
@@ -90,6 +105,12 @@ struct Life {
     shared: Arc<Shared>,
     world: World,
     manifests: watch::Sender<Arc<Status>>,
+    /// What the manifests are written for.
+    care: Care,
+    /// Edits so far.
+    generation: u64,
+    /// Whether the list that lets svc-* call kv is in force.
+    more_outbounds: bool,
     operator: Option<(Arc<Operator>, JoinHandle<()>)>,
     ending: Ending,
 }
@@ -153,6 +174,8 @@ impl Life {
             kuma: Mutex::new(kuma),
             faults: Faults::new(seed, level),
             cluster: ClusterArn::parse(&cluster).unwrap(),
+            lease: Arc::new(SimLease(AtomicBool::new(true))),
+            unleased: Mutex::default(),
             judge: Mutex::new(judge),
             clock,
             history: Mutex::default(),
@@ -164,6 +187,9 @@ impl Life {
             shared: Arc::new(shared),
             world,
             manifests: watch::channel(Arc::new(status)).0,
+            care,
+            generation: 1,
+            more_outbounds: false,
             operator: None,
             ending: Ending::default(),
         }
@@ -172,6 +198,8 @@ impl Life {
     async fn live(mut self) -> Ending {
         self.start_operator();
         self.eventful_time().await;
+        self.edit(&[], false);
+        self.shared.lease.0.store(true, Ordering::Relaxed);
         self.shared.faults.end();
         self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
         self.pass(SETTLE).await;
@@ -188,10 +216,12 @@ impl Life {
     }
 
     async fn eventful_time(&mut self) {
-        let end = Instant::now() + Duration::from_secs(self.rng.u64(180..420));
+        let end = Instant::now() + Duration::from_secs(self.rng.u64(120..330));
         let mut next_restart = self.in_a_while(40..200);
         let mut next_outage = self.in_a_while(60..200);
         let mut next_ghost = self.in_a_while(20..90);
+        let mut next_edit = self.in_a_while(15..60);
+        let mut lease_turns = self.in_a_while(30..200);
         while Instant::now() < end {
             self.pass(STEP).await;
             let now = Instant::now();
@@ -203,6 +233,15 @@ impl Life {
                 let until = self.shared.now().plus(Duration::from_secs(self.rng.u64(5..60)));
                 self.shared.faults.outage(self.rng.bool(), until);
                 next_outage = self.in_a_while(60..200);
+            }
+            if now >= lease_turns {
+                let held = !self.shared.lease.0.fetch_xor(true, Ordering::Relaxed);
+                self.shared.note(|| format!("lease held: {held}"));
+                lease_turns = self.in_a_while(if held { 60..200 } else { 3..25 });
+            }
+            if now >= next_edit {
+                self.edit_something();
+                next_edit = self.in_a_while(15..60);
             }
             if now >= next_ghost {
                 self.send_ghost();
@@ -218,7 +257,7 @@ impl Life {
     async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            sleep(STEP).await;
+            sleep(if time > STEP { SLOW_STEP } else { STEP }).await;
             {
                 let mut cloud = self.shared.cloud.lock().unwrap();
                 let mut kuma = self.shared.kuma.lock().unwrap();
@@ -245,7 +284,7 @@ impl Life {
                 let plane = KumaControlPlane::new(transport, connect_id.clone(), Arc::new(NoObserver));
                 Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
             }),
-            lease: Arc::new(AlwaysHeld),
+            lease: Arc::clone(&shared.lease) as _,
             clock: shared.clock.clone(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),
@@ -253,7 +292,8 @@ impl Life {
         });
         let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
         let task = tokio::spawn(async move {
-            running.run(Some(aws), manifests, RunOptions::default(), CancellationToken::new()).await;
+            let options = RunOptions { receivers: 2, ..RunOptions::default() };
+            running.run(Some(aws), manifests, options, CancellationToken::new()).await;
         });
         self.operator = Some((operator, task));
     }
@@ -290,13 +330,77 @@ impl Life {
         cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.shared.now()).unwrap();
     }
 
+    /// Lists come and go, workloads are deleted and written again, and sometimes a file has a slip in it.
+    fn edit_something(&mut self) {
+        match self.rng.u8(..10) {
+            0..5 => {
+                self.more_outbounds = !self.more_outbounds;
+                self.edit(&[], false);
+            }
+            5..7 => {
+                let services = self.world.services();
+                let service = services[self.rng.usize(..services.len())].name.clone();
+                let now = self.shared.now();
+                // Until the next edit at least, and what that leads to.
+                let until = now.plus(Duration::from_secs(180));
+                self.shared.judge.lock().unwrap().is_unwanted(&service, now, until);
+                self.edit(&[&service], false);
+            }
+            7..9 => {
+                // Nothing may go for the silence of a set that could not be read whole.
+                let services = self.world.services();
+                let service = services[self.rng.usize(..services.len())].name.clone();
+                self.edit(&[&service], true);
+            }
+            _ => self.edit(&[], false),
+        }
+    }
+
+    fn edit(&mut self, without: &[&str], broken: bool) {
+        let services: Vec<_> =
+            self.world.services().iter().filter(|s| !without.contains(&s.name.as_str())).cloned().collect();
+        let mut text = manifests(&self.care, &services);
+        if self.more_outbounds {
+            text.push_str(MORE_OUTBOUNDS);
+        }
+        if broken {
+            text.push_str(
+                "---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: Workload\nmetadata: {name: slip}\nspec: {}\n",
+            );
+        }
+        let (set, errors) = load_whatever(&text);
+        assert_eq!(set.complete, !broken);
+        self.generation += 1;
+        let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
+        self.shared
+            .note(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
+        let status = Status { set, errors, warnings: Vec::new(), files: 1 };
+        self.manifests.send_replace(Arc::new(status));
+    }
+
+    /// Running tasks have the outbounds that the manifests in force give them.
+    fn check_outbounds(&mut self) {
+        let kuma = self.shared.kuma.lock().unwrap();
+        for (_, name, body) in kuma.dataplanes() {
+            let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
+            let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
+            let has = outbounds.iter().any(|outbound| outbound["port"] == 15_052);
+            if service.starts_with("svc-") && has != self.more_outbounds {
+                self.ending
+                    .wrong
+                    .push(format!("after quiet: {name} of {service} has the outbounds {outbounds:?}"));
+            }
+        }
+    }
+
     fn check_quiet(&mut self) {
+        self.check_outbounds();
         let held: std::collections::BTreeSet<String> = match &self.operator {
             Some((operator, _)) => {
                 let planes = operator.planes();
                 planes.values().flat_map(|p| p.held_tasks()).map(|task| task.id().to_string()).collect()
             }
-            None => Default::default(),
+            None => std::collections::BTreeSet::default(),
         };
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         let mut judge = self.shared.judge.lock().unwrap();
@@ -309,6 +413,7 @@ impl Life {
         if let Some((_, task)) = self.operator.take() {
             task.abort();
         }
+        self.ending.wrong.append(&mut self.shared.unleased.lock().unwrap());
         let judge = self.shared.judge.lock().unwrap();
         for violation in judge.violations() {
             let at = (violation.at.0 - START.0) / 1_000;
@@ -326,10 +431,25 @@ impl Life {
     }
 }
 
+const MORE_OUTBOUNDS: &str = "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: OutboundList
+metadata: {name: kv-users}
+spec:
+  workloads: [\"svc-*\"]
+  outbounds:
+    - {service: kv, targetPort: 15050, listen: {port: 15052}}
+";
+
 fn load(yaml: &str) -> Arc<ManifestSet> {
+    let (set, errors) = load_whatever(yaml);
+    assert!(errors.is_empty(), "{errors:?}");
+    set
+}
+
+fn load_whatever(yaml: &str) -> (Arc<ManifestSet>, Vec<Finding>) {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
     let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
-    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    loaded.set
+    (loaded.set, loaded.errors)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_operator::mesh::kuma::{Answer, Method, Transport, TransportError, TransportErrorKind};
+use ecs_mesh_operator::runtime::Lease;
 use ecs_mesh_operator::sandbox::kuma::KumaRequest;
 use tokio::time::sleep;
 
@@ -24,6 +25,10 @@ impl Transport for SimTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, TransportError> {
+        if method != Method::Get && !self.0.lease.holds() {
+            let words = format!("I7: {} {path} without the lease", method.as_str());
+            self.0.unleased.lock().unwrap().push(words);
+        }
         let faults = &self.0.faults;
         sleep(faults.latency()).await;
         self.0.note(|| format!("{} {path}", method.as_str()));

@@ -16,7 +16,7 @@ use crate::model::Task;
 use crate::runtime::{Backoff, Clock};
 use crate::telemetry::metrics::Metrics;
 
-/// Most receipts that one DeleteMessageBatch takes.
+/// Most receipts that one `DeleteMessageBatch` takes.
 const BATCH: usize = 10;
 
 /// How long a receipt waits for others to share its call.
@@ -27,6 +27,9 @@ const WAITING: usize = 1_000;
 
 /// How long deletions may go on after the stop.
 const LAST_DELETES: Duration = Duration::from_secs(5);
+
+/// How long a receive that was under way at the stop may still bring messages, which then go back to the queue.
+const LAST_RECEIVE: Duration = Duration::from_secs(1);
 
 /// What becomes of a message that can never be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -95,26 +98,33 @@ impl Intake {
     ) {
         let mut trouble = None;
         while !stop.is_cancelled() {
+            let receiving = self.queue.receive();
+            tokio::pin!(receiving);
             let received = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
-                received = self.queue.receive() => received,
+                () = stop.cancelled() => {
+                    // Messages on their way to us would stay hidden from the next process.
+                    if let Ok(Ok(messages)) = timeout(LAST_RECEIVE, receiving).await {
+                        self.give_back(messages).await;
+                    }
+                    return;
+                }
+                received = &mut receiving => received,
             };
-            let pause = match received {
+            match received {
                 Ok(messages) => {
                     trouble = None;
                     told.store(false, Ordering::Relaxed);
-                    if stop.is_cancelled() {
-                        self.give_back(messages).await;
-                        return;
-                    }
                     for message in messages {
-                        if let Some(receipt) = self.take_in(message) {
+                        let Some(receipt) = self.take_in(message) else { continue };
+                        // Where deletions hang, a stop need not wait: what is not deleted comes again.
+                        tokio::select! {
+                            biased;
                             // The deleter ends only after all receivers.
-                            let _ = done.send(receipt).await;
+                            _ = done.send(receipt) => {}
+                            () = stop.cancelled() => return,
                         }
                     }
-                    continue;
                 }
                 Err(error) => {
                     self.metrics.message("receive", error.kind.label());
@@ -127,13 +137,13 @@ impl Intake {
                         let slow = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
                         slow.start(self.seed.wrapping_add(index))
                     });
-                    delays.after_failure()
+                    let pause = delays.after_failure();
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
                 }
-            };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -206,3 +216,6 @@ async fn delete(queue: Arc<dyn Queue>, mut receipts: mpsc::Receiver<String>) {
     }
     while calls.join_next().await.is_some() {}
 }
+
+#[cfg(test)]
+mod tests;

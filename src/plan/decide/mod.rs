@@ -15,6 +15,8 @@ use crate::model::Timestamp;
 /// Why a registration may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
+    /// ECS wants the task to stop: enough for a drain, which can be undone.
+    Stopping,
     /// DescribeTasks says STOPPED, or, after a STOPPED event, MISSING.
     Stopped,
     /// Missing from complete sweeps, older than the grace age, and MISSING in a describe of its own.
@@ -33,12 +35,13 @@ pub enum Evidence {
 impl Evidence {
     /// Whether the task's own STOPPED backs it; what it does not back counts towards the guard.
     pub fn is_own_stop(&self) -> bool {
-        *self == Self::Stopped
+        matches!(self, Self::Stopping | Self::Stopped)
     }
 
     /// A bounded label for metrics.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Absent { .. } => "absent",
             Self::RoleTags => "role_tags",
@@ -50,6 +53,7 @@ impl Evidence {
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stopping => f.write_str("ECS is stopping the task"),
             Self::Stopped => f.write_str("ECS says that the task has stopped"),
             Self::Absent { sweeps, since } => {
                 write!(
@@ -211,9 +215,9 @@ impl Decision {
                 continue;
             }
             let action = if binding.spec.policy == LifecyclePolicy::CreateOnly {
-                Action::Skip { would: "drain", evidence: Evidence::Stopped }
+                Action::Skip { would: "drain", evidence: Evidence::Stopping }
             } else {
-                Action::Drain(DrainReason::Stopping, Evidence::Stopped)
+                Action::Drain(DrainReason::Stopping, Evidence::Stopping)
             };
             self.step(registration, binding, action);
         }
@@ -284,17 +288,17 @@ impl Decision {
         let wait = binding.spec.cleanup.drain.0;
         let evidence = evidence.clone();
         let action = match (binding.spec.policy, registration.drained) {
-            (LifecyclePolicy::CreateOnly, _) => Action::Skip { would: "remove", evidence },
+            (LifecyclePolicy::CreateOnly, _) | (LifecyclePolicy::UpsertOnly, Some(_)) => {
+                Action::Skip { would: "remove", evidence }
+            }
             (_, None) => {
                 self.come_back(wait);
                 Action::Drain(reason, evidence)
             }
-            (LifecyclePolicy::UpsertOnly, Some(_)) => Action::Skip { would: "remove", evidence },
             (LifecyclePolicy::Sync, Some((_, since))) => {
-                let drained_for = since.age_at(now);
-                if drained_for < wait {
-                    self.come_back(wait - drained_for);
-                    return;
+                let left = wait.saturating_sub(since.age_at(now));
+                if !left.is_zero() {
+                    return self.come_back(left);
                 }
                 Action::Remove(evidence)
             }
@@ -310,3 +314,6 @@ impl Decision {
         self.again = Some(self.again.map_or(after, |earlier| earlier.min(after)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+# The project's habits as commands. `make check` is what CI runs.
+SEEDS ?= 2000
+FIRST ?= 0
+TIMES ?= 10
+
+.PHONY: help check test sim replay fmt lint deny sandbox deflake golden
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+check: ## All that CI checks
+	.ci/run
+
+test: ## All tests, with their set-up
+	./test.sh
+
+sim: ## Simulated lives: SEEDS=2000 from FIRST=0
+	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --locked --test it simulation::the_promises -- --nocapture
+
+replay: ## One simulated life: SEED=17
+	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it simulation::the_promises -- --nocapture
+
+fmt: ## Format the code
+	cargo fmt
+
+lint: ## Lints, warnings as errors
+	cargo clippy --all-targets --locked -- -D warnings
+
+deny: ## Licences, banned crates and sources of the dependencies
+	.ci/deny
+
+sandbox: ## The operator in its sandbox
+	cargo run --locked -- sandbox
+
+deflake: ## All tests TIMES=10 times, until one fails
+	for n in $$(seq $(TIMES)); do echo "-- $$n of $(TIMES)"; ./test.sh --quiet || exit 1; done
+
+golden: ## Renew the golden files; look at the diff before committing
+	INSTA_UPDATE=always cargo test --locked --lib
+	UPDATE_GOLDEN=1 cargo test --locked --test it golden

@@ -1,0 +1,160 @@
+//! Small fakes of AWS for the tests of this room: what they say is set, what they were asked is kept.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
+use crate::model::{
+    ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn,
+    TaskGroup, TaskId, Timestamp,
+};
+use crate::runtime::{Clock, TokenBucket};
+
+/// How long each call of a fake takes.
+pub(super) const CALL: Duration = Duration::from_secs(1);
+
+pub(super) fn error(kind: AwsErrorKind) -> AwsError {
+    AwsError {
+        kind,
+        operation: "aws:Call",
+        resource: "it".to_owned(),
+        code: "Code".to_owned(),
+        message: "for a reason".to_owned(),
+        hint: "",
+    }
+}
+
+pub(super) fn clock() -> Clock {
+    Clock::simulated(Timestamp(1_000_000_000))
+}
+
+/// Never empty.
+pub(super) fn bucket() -> TokenBucket {
+    TokenBucket::new(1_000.0, 1_000)
+}
+
+pub(super) fn cluster() -> ClusterArn {
+    ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/c").unwrap()
+}
+
+pub(super) fn task_arn(n: usize) -> TaskArn {
+    cluster().task(TaskId::parse(&n.to_string()).unwrap())
+}
+
+pub(super) fn definition_arn(revision: usize) -> TaskDefinitionArn {
+    let arn = format!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:{revision}");
+    TaskDefinitionArn::parse(&arn).unwrap()
+}
+
+pub(super) fn task(n: usize, last_status: LastStatus) -> Task {
+    let leaving = last_status > LastStatus::Running;
+    Task {
+        arn: task_arn(n),
+        version: 5,
+        last_status,
+        desired_status: if leaving { DesiredStatus::Stopped } else { DesiredStatus::Running },
+        group: TaskGroup::parse("service:kv"),
+        definition: definition_arn(1),
+        role_override: None,
+        address: None,
+        created_at: None,
+        updated_at: None,
+        tags: None,
+    }
+}
+
+/// What is said of a role from now on.
+pub(super) type RoleSays = Result<Tags, AwsErrorKind>;
+
+/// An IAM with one role.
+pub(super) struct FakeIam {
+    says: Mutex<RoleSays>,
+    calls: Mutex<usize>,
+}
+
+impl FakeIam {
+    pub(super) fn saying(says: RoleSays) -> Arc<Self> {
+        Arc::new(Self { says: Mutex::new(says), calls: Mutex::default() })
+    }
+
+    pub(super) fn now_says(&self, says: RoleSays) {
+        *self.says.lock().unwrap() = says;
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        *self.calls.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Iam for FakeIam {
+    async fn role_tags(&self, _: &RoleArn) -> Result<Tags, AwsError> {
+        *self.calls.lock().unwrap() += 1;
+        let says = self.says.lock().unwrap().clone();
+        tokio::time::sleep(CALL).await;
+        says.map_err(error)
+    }
+}
+
+/// An ECS that knows some tasks, cannot say of some why, fails as a whole if told to, and knows every definition.
+#[derive(Default)]
+pub(super) struct FakeEcs {
+    pub(super) tasks: Mutex<BTreeMap<TaskId, Task>>,
+    pub(super) unsure: Mutex<Vec<TaskId>>,
+    /// Leaves these out of its answers.
+    pub(super) silent: Mutex<Vec<TaskId>>,
+    pub(super) fails: Mutex<Option<AwsErrorKind>>,
+    /// The ids of each DescribeTasks.
+    pub(super) described: Mutex<Vec<Vec<String>>>,
+    pub(super) definitions_read: Mutex<Vec<TaskDefinitionArn>>,
+}
+
+#[async_trait]
+impl Ecs for FakeEcs {
+    async fn list_clusters(&self, _: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
+        unimplemented!("nobody lists here")
+    }
+
+    async fn list_tasks(
+        &self,
+        _: &ClusterArn,
+        _: DesiredStatus,
+        _: Option<String>,
+    ) -> Result<Page<TaskArn>, AwsError> {
+        unimplemented!("nobody lists here")
+    }
+
+    async fn describe_tasks(&self, _: &ClusterArn, ids: &[TaskId]) -> Result<Described, AwsError> {
+        self.described.lock().unwrap().push(ids.iter().map(ToString::to_string).collect());
+        tokio::time::sleep(CALL).await;
+        if let Some(kind) = *self.fails.lock().unwrap() {
+            return Err(error(kind));
+        }
+        let mut said = Described::default();
+        for id in ids {
+            if self.silent.lock().unwrap().contains(id) {
+                continue;
+            }
+            match self.tasks.lock().unwrap().get(id) {
+                _ if self.unsure.lock().unwrap().contains(id) => {
+                    said.failed.push((id.clone(), "its agent is away".to_owned()));
+                }
+                Some(task) => said.tasks.push(task.clone()),
+                None => said.missing.push(id.clone()),
+            }
+        }
+        Ok(said)
+    }
+
+    async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
+        self.definitions_read.lock().unwrap().push(arn.clone());
+        tokio::time::sleep(CALL).await;
+        if let Some(kind) = *self.fails.lock().unwrap() {
+            return Err(error(kind));
+        }
+        Ok(TaskDefinition { arn: arn.clone(), task_role: None, network_mode: None, containers: Vec::new() })
+    }
+}

@@ -1,0 +1,63 @@
+//! Outbounds to services that the mesh does not know: kept as they are (the service may come), and told of once, when
+//! two sweeps have found none.
+
+use std::collections::BTreeSet;
+
+use tracing::{debug, info, warn};
+
+use super::{Operator, Plane};
+use crate::manifests::ManifestSet;
+use crate::model::MeshName;
+
+impl Operator {
+    /// Compares what the manifests call in each of the meshes with what the mesh knows.
+    pub(super) async fn check_targets(&self, plane: &Plane, set: &ManifestSet, meshes: &BTreeSet<MeshName>) {
+        for mesh in meshes {
+            let called = called_in(set, &plane.name, mesh);
+            if called.is_empty() {
+                continue;
+            }
+            match plane.call(plane.mesh.services(mesh)).await {
+                Ok(known) => {
+                    let unknown = called.into_iter().filter(|service| !known.contains(service)).collect();
+                    self.tell_of_targets(plane, mesh, unknown);
+                }
+                Err(halt) => {
+                    debug!(control_plane = %plane.name, %mesh, ?halt, "its services cannot be listed")
+                }
+            }
+        }
+    }
+
+    fn tell_of_targets(&self, plane: &Plane, mesh: &MeshName, unknown: BTreeSet<String>) {
+        self.metrics.unknown_targets.set(unknown.len() as u64);
+        let (twice, found) = plane.unknown_targets(mesh, unknown);
+        for service in twice {
+            self.metrics.held("unknown_target");
+            warn!(
+                control_plane = %plane.name, %mesh, service,
+                "outbounds go to a service that the mesh does not know; they are kept, and calls will fail until a \
+                 task registers as it (look for a slip in spec.outbounds[].service)"
+            );
+        }
+        for service in found {
+            info!(control_plane = %plane.name, %mesh, service, "the mesh now knows this service that outbounds go to");
+        }
+    }
+}
+
+/// The services that workloads of this mesh call.
+fn called_in(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> BTreeSet<String> {
+    let here = |name: &str| {
+        set.bindings.get(name).is_some_and(|b| b.spec.control_plane == control_plane && b.spec.mesh == *mesh)
+    };
+    let mut called = BTreeSet::new();
+    for (name, workload) in &set.workloads {
+        if !workload.bindings.is_empty() && !workload.bindings.iter().any(|binding| here(binding)) {
+            continue;
+        }
+        let merged = set.merged_outbounds(name, workload).undisputed;
+        called.extend(merged.iter().map(|outbound| outbound.service.to_string()));
+    }
+    called
+}

@@ -1,0 +1,314 @@
+//! Golden files: each file of `tests/golden/intent/` holds a task with all that is known of it, and below the line
+//! `---` what follows: the Dataplane that the control plane gets, or why there is none, in the words that a person
+//! reads. `UPDATE_GOLDEN=1 cargo test --test it golden` renews what stands below the line.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ecs_mesh_operator::api::ControlPlaneType;
+use ecs_mesh_operator::intent::{Desired, Fact, Facts, Judgement, Need, RoleTags, Scope, Verdict};
+use ecs_mesh_operator::manifests::{Finding, Loaded, Sources};
+use ecs_mesh_operator::mesh::kuma::{
+    Answer, KumaControlPlane, Method, NoObserver, Transport, TransportError,
+};
+use ecs_mesh_operator::mesh::{ControlPlane, Owner, Registration};
+use ecs_mesh_operator::model::{
+    Container, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskGroup,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// What stands above the line.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    task: TaskInput,
+    /// `None`: it cannot be read.
+    definition: Option<DefinitionInput>,
+    /// By ARN; a role that is not here cannot be read.
+    #[serde(default)]
+    roles: BTreeMap<String, RoleInput>,
+    /// Spec by `KIND/NAME`. A `ControlPlane/kuma` is always there.
+    manifests: BTreeMap<String, Value>,
+    #[serde(default)]
+    server: Server,
+    /// `networking.outbound` of the registration that is there already.
+    registered_outbounds: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TaskInput {
+    arn: TaskArn,
+    group: String,
+    definition: TaskDefinitionArn,
+    role_override: Option<RoleArn>,
+    address: Option<std::net::IpAddr>,
+    /// What a describe tells; `None`: it fails.
+    tags: Option<Tags>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DefinitionInput {
+    task_role: Option<RoleArn>,
+    network_mode: Option<String>,
+    #[serde(default)]
+    containers: Vec<ContainerInput>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ContainerInput {
+    name: String,
+    #[serde(default)]
+    docker_labels: Tags,
+    #[serde(default)]
+    ports: Vec<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RoleInput {
+    /// `None`: IAM knows no such role.
+    tags: Option<Tags>,
+    /// How often, 10 s apart, just this was read.
+    reads: u32,
+}
+
+/// What the control plane says of itself.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Server {
+    version: String,
+    health_discovery: bool,
+    mesh_services: String,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { version: "2.14.0".to_owned(), health_discovery: true, mesh_services: "Disabled".to_owned() }
+    }
+}
+
+#[async_trait]
+impl Transport for Server {
+    async fn send(&self, _: Method, path: &str, _: Option<Vec<u8>>) -> Result<Answer, TransportError> {
+        let said = match path {
+            "/" => json!({"product": "Kuma", "version": self.version}),
+            "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": self.health_discovery}}}),
+            _ => json!({"meshServices": {"mode": self.mesh_services}}),
+        };
+        Ok(Answer { status: 200, retry_after: None, body: said.to_string().into_bytes() })
+    }
+}
+
+impl TaskInput {
+    fn task(&self) -> Task {
+        Task {
+            arn: self.arn.clone(),
+            version: 1,
+            last_status: LastStatus::Running,
+            desired_status: DesiredStatus::Running,
+            group: TaskGroup::parse(&self.group),
+            definition: self.definition.clone(),
+            role_override: self.role_override.clone(),
+            address: self.address,
+            created_at: None,
+            updated_at: None,
+            tags: None,
+        }
+    }
+}
+
+impl DefinitionInput {
+    fn definition(&self, arn: &TaskDefinitionArn) -> TaskDefinition {
+        let container = |c: &ContainerInput| Container {
+            name: c.name.clone(),
+            docker_labels: c.docker_labels.clone(),
+            ports: c.ports.clone(),
+        };
+        TaskDefinition {
+            arn: arn.clone(),
+            task_role: self.task_role.clone(),
+            network_mode: self.network_mode.clone(),
+            containers: self.containers.iter().map(container).collect(),
+        }
+    }
+}
+
+fn operator() -> OperatorId {
+    OperatorId::parse("golden").unwrap()
+}
+
+fn load(manifests: &BTreeMap<String, Value>) -> Loaded {
+    let directory = tempfile::tempdir().unwrap();
+    let control_plane = json!({"type": "kuma", "kuma": {"address": "https://cp.internal:5682"}});
+    let mut all = BTreeMap::from([("ControlPlane/kuma".to_owned(), control_plane)]);
+    all.extend(manifests.clone());
+    for (id, spec) in all {
+        let (kind, name) = id.split_once('/').unwrap();
+        let document = json!({
+            "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+        });
+        fs::write(directory.path().join(format!("{kind}-{name}.json")), document.to_string()).unwrap();
+    }
+    Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap()
+}
+
+/// The verdict, and the facts that it was asked for on the way.
+fn judge(case: &Case, loaded: &Loaded) -> (Judgement, Vec<String>) {
+    let operator = operator();
+    let scope = Scope {
+        manifests: &loaded.set,
+        control_plane: "kuma",
+        kind: ControlPlaneType::Kuma,
+        operator: &operator,
+    };
+    let refused = || "access denied".to_owned();
+    let (mut task, mut facts, mut asked) = (case.task.task(), Facts::default(), Vec::new());
+    loop {
+        let judgement = scope.judge(&task, &facts);
+        match &judgement.verdict {
+            Verdict::Need(Need::Tags) => {
+                asked.push("the task's tags".to_owned());
+                match &case.task.tags {
+                    Some(tags) => task.tags = Some(tags.clone()),
+                    None => facts.tags_unknown = Some(refused()),
+                }
+            }
+            Verdict::Need(Need::Definition) => {
+                asked.push("the task definition".to_owned());
+                facts.definition = match &case.definition {
+                    Some(input) => Fact::Known(Arc::new(input.definition(&task.definition))),
+                    None => Fact::Unknown(refused()),
+                };
+            }
+            Verdict::Need(Need::Role(role)) => {
+                asked.push(format!("the tags of {role}"));
+                facts.role = match case.roles.get(role.as_str()) {
+                    Some(RoleInput { tags, reads }) => {
+                        Fact::Known(RoleTags { tags: tags.clone().map(Arc::new), confirmed: *reads > 1 })
+                    }
+                    None => Fact::Unknown(refused()),
+                };
+            }
+            _ => return (judgement, asked),
+        }
+        assert!(asked.len() <= 3, "the same is asked again and again: {asked:?}");
+    }
+}
+
+async fn rendered(case: &Case, desired: &Desired) -> Value {
+    let kuma = KumaControlPlane::new(case.server.clone(), operator(), Arc::new(NoObserver));
+    kuma.refresh(&[desired.id.mesh.clone()].into()).await.unwrap();
+    let create = kuma.render(desired, None);
+    let Some(outbounds) = &case.registered_outbounds else { return create.body };
+    let mut stored = create.body;
+    stored["networking"]["outbound"] = outbounds.clone();
+    let there = Registration {
+        id: desired.id.clone(),
+        owner: Owner::Marked(desired.marks.clone()),
+        service: None,
+        created_at: None,
+        drained: None,
+        normal: create.normal,
+        stored,
+    };
+    kuma.render(desired, Some(&there)).body
+}
+
+async fn outcome(case: &Case) -> Value {
+    let loaded = load(&case.manifests);
+    let (judgement, asked) = judge(case, &loaded);
+    let mut out = Map::new();
+    let findings = |findings: &[Finding]| findings.iter().map(|f| said(f).into()).collect::<Vec<Value>>();
+    let mut add = |name: &str, value: Value| {
+        if value.as_array().is_none_or(|list| !list.is_empty()) {
+            out.insert(name.to_owned(), value);
+        }
+    };
+    add("asked", asked.into());
+    add("manifestErrors", findings(&loaded.errors).into());
+    add("manifestWarnings", findings(&loaded.warnings).into());
+    add("warnings", judgement.warnings.clone().into());
+    match &judgement.verdict {
+        Verdict::Register(desired) => {
+            add("binding", (*desired.binding).into());
+            add("dataplane", rendered(case, desired).await);
+        }
+        Verdict::Reject { violations, confirmed } => {
+            let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            add("rejected", words.into());
+            add("confirmed", (*confirmed).into());
+        }
+        Verdict::Hold(why) => add("held", format!("{}: {why}", why.label()).into()),
+        Verdict::Ignore(why) => add("ignored", format!("{}: {why}", why.label()).into()),
+        Verdict::Need(need) => panic!("{need:?} was given"),
+    }
+    out.into()
+}
+
+/// A finding without the place of the file, which is made for the test.
+fn said(finding: &Finding) -> String {
+    let subject = finding.subject.as_deref().unwrap_or_default();
+    format!("{subject}: {}: {}", finding.path, finding.message)
+}
+
+/// What stands above the line and below.
+fn halves(text: &str) -> (&str, Option<&str>) {
+    text.split_once("\n---\n").map_or((text, None), |(case, expected)| (case, Some(expected)))
+}
+
+fn check(path: &Path, update: bool) -> Result<(), String> {
+    let text = fs::read_to_string(path).unwrap();
+    let (above, expected) = halves(&text);
+    let case: Case = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let found = serde_saphyr::to_string(&runtime.block_on(outcome(&case))).unwrap();
+    if update {
+        fs::write(path, format!("{}\n---\n{found}", above.trim_end())).unwrap();
+        return Ok(());
+    }
+    match expected {
+        None => Err("has no line `---` with an expectation below it".to_owned()),
+        Some(expected) if expected == found => Ok(()),
+        Some(expected) => Err(format!("expected\n{expected}\nfound\n{found}")),
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/intent");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn each_task_becomes_what_its_golden_file_says() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = String::new();
+    for path in cases() {
+        if let Err(why) = check(&path, update) {
+            wrong += &format!("{}: {why}\n", path.file_name().unwrap().display());
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{wrong}\nUPDATE_GOLDEN=1 renews the files; read the difference before committing it"
+    );
+}
+
+#[test]
+fn every_golden_file_is_a_case_with_a_remark_on_what_it_shows() {
+    let paths = cases();
+    assert!(paths.len() >= 25, "{} cases are left", paths.len());
+    for path in paths {
+        assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
+        assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} says nothing", path.display());
+    }
+}
