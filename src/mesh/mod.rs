@@ -6,6 +6,7 @@
 pub mod kuma;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -57,6 +58,8 @@ pub struct Registration {
     pub id: RegistrationId,
     /// Whose it is.
     pub owner: Owner,
+    /// The service that it says it is, for reports.
+    pub service: Option<Arc<str>>,
     /// When the control plane says that it was created.
     pub created_at: Option<Timestamp>,
     /// Why this operator drained it, if it did.
@@ -110,6 +113,11 @@ impl MeshErrorKind {
             Self::ReadOnly => "read_only",
             Self::Unexpected => "unexpected",
         }
+    }
+
+    /// Whether it says something of one registration, and nothing of the control plane.
+    pub fn is_of_one_body(self) -> bool {
+        matches!(self, Self::Invalid | Self::Conflict)
     }
 }
 

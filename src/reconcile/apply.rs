@@ -104,7 +104,7 @@ impl Apply<'_> {
     async fn create(&self, desired: &Desired) -> Result<Outcome, Halt> {
         let (id, rendered) = (&desired.id, self.plane.mesh.render(desired, None));
         // Should the answer get lost, this is what finds the registration again.
-        self.plane.registry.expect(self.task, id, (self.now)());
+        self.plane.registry.expect(self.task, id, desired.service.as_str(), (self.now)());
         match self.write(id, &rendered).await {
             Ok(true) => {
                 self.plane.registry.wrote(self.task, id, None, &rendered.normal, (self.now)());
@@ -191,6 +191,7 @@ impl Apply<'_> {
             return Ok(false);
         }
         self.plane.call(self.plane.mesh.put(id, &rendered.body)).await?;
+        self.plane.is_over(|kind| kind != MeshErrorKind::NoSuchMesh);
         Ok(true)
     }
 

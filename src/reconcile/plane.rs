@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
@@ -36,6 +38,9 @@ pub struct Plane {
     pub(super) writes: TokenBucket,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, Guard>>,
+    /// Held by the one who lists what is registered.
+    listing: Arc<tokio::sync::Mutex<()>>,
+    listed: AtomicBool,
     /// Meshes whose settings were learned: nothing is rendered before.
     learned: Mutex<BTreeSet<MeshName>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
@@ -44,6 +49,8 @@ pub struct Plane {
     unknown_targets: Mutex<BTreeMap<MeshName, BTreeMap<String, bool>>>,
     /// Who is at work on which registration.
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
+    /// The troubles of the control plane itself that were told of and are not over.
+    told: Mutex<BTreeSet<(MeshErrorKind, String)>>,
     /// What was last said about a task, so that a retry does not say it again.
     said: Mutex<BTreeMap<TaskArn, String>>,
 }
@@ -90,8 +97,11 @@ impl Plane {
             writes: TokenBucket::new(f64::from(rate), rate),
             circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
             guards: Mutex::default(),
+            listing: Arc::default(),
+            listed: AtomicBool::new(false),
             learned: Mutex::default(),
             heard: Mutex::default(),
+            told: Mutex::default(),
             said: Mutex::default(),
             turns: Mutex::default(),
             unknown_targets: Mutex::default(),
@@ -123,6 +133,7 @@ impl Plane {
     /// Learns the settings of these meshes anew.
     pub(super) async fn relearn(&self, meshes: BTreeSet<MeshName>) -> Result<(), Halt> {
         self.call(self.mesh.refresh(&meshes)).await?;
+        self.is_over(|kind| kind == MeshErrorKind::NoSuchMesh || kind == MeshErrorKind::Unreachable);
         lock(&self.learned).extend(meshes);
         Ok(())
     }
@@ -166,6 +177,40 @@ impl Plane {
     /// Since when an event of the task is unanswered. Answers it.
     pub(super) fn answered(&self, task: &TaskArn) -> Option<Instant> {
         lock(&self.heard).remove(task)
+    }
+
+    /// The right to list what is registered; `None` while somebody does.
+    pub(super) fn begin_to_list(&self) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        Arc::clone(&self.listing).try_lock_owned().ok()
+    }
+
+    /// What is registered was listed whole. Whether for the first time.
+    pub(super) fn was_listed(&self) -> bool {
+        !self.listed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether this process has ever seen what is registered here. Before, neither the guard knows how much is owned,
+    /// nor anybody which task has a registration.
+    pub(super) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
+    }
+
+    /// Tells of a failure that is the control plane's and not one task's: once, until it is over.
+    pub(super) fn tell(&self, error: &MeshError) {
+        // Several meshes may be missing, and each is somebody's.
+        let mesh =
+            if error.kind == MeshErrorKind::NoSuchMesh { error.message.clone() } else { String::new() };
+        let (control_plane, reason) = (&self.name, error.kind.label());
+        if lock(&self.told).insert((error.kind, mesh)) {
+            warn!(%control_plane, reason, "{}; what is registered stays, and it is tried again", error.message);
+        } else {
+            debug!(%control_plane, reason, "{}", error.message);
+        }
+    }
+
+    /// These troubles are over: should they come again, they are told of again.
+    pub(super) fn is_over(&self, over: impl Fn(MeshErrorKind) -> bool) {
+        lock(&self.told).retain(|(kind, _)| !over(*kind));
     }
 
     /// Whether this is not what was said last of the task.

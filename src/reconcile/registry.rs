@@ -20,6 +20,8 @@ pub struct Entry {
     pub drained: Option<(DrainReason, Timestamp)>,
     /// Of its normal form; `None`: it may or may not exist, a write was cut off before its answer.
     pub fingerprint: Option<Fingerprint>,
+    /// The service that it says it is, for reports.
+    pub service: Option<Arc<str>>,
     /// When it was last written or read.
     seen_at: Timestamp,
     /// The binding that takes care of it, once that is known.
@@ -117,12 +119,13 @@ impl Registry {
     /// Takes in what the server holds.
     pub fn record(&self, task: &TaskArn, registration: &Registration, now: Timestamp) {
         let fingerprint = Some(Fingerprint::of(&registration.normal));
-        self.put(task, &registration.id, registration.drained, fingerprint, now);
+        let service = registration.service.clone();
+        self.put(task, &registration.id, service, registration.drained, fingerprint, now);
     }
 
     /// A write is about to be sent whose answer may get lost.
-    pub fn expect(&self, task: &TaskArn, id: &RegistrationId, now: Timestamp) {
-        self.put(task, id, None, None, now);
+    pub fn expect(&self, task: &TaskArn, id: &RegistrationId, service: &str, now: Timestamp) {
+        self.put(task, id, Some(service.into()), None, None, now);
     }
 
     /// Takes in what was written.
@@ -134,13 +137,14 @@ impl Registry {
         normal: &Value,
         now: Timestamp,
     ) {
-        self.put(task, id, drained, Some(Fingerprint::of(normal)), now);
+        self.put(task, id, None, drained, Some(Fingerprint::of(normal)), now);
     }
 
     fn put(
         &self,
         task: &TaskArn,
         id: &RegistrationId,
+        service: Option<Arc<str>>,
         drained: Option<DrainReason>,
         fingerprint: Option<Fingerprint>,
         now: Timestamp,
@@ -148,12 +152,13 @@ impl Registry {
         let mut inner = self.lock();
         let before = inner.remove(task, id);
         let binding = before.as_ref().and_then(|before| before.binding.clone());
-        let since = before.and_then(|before| before.drained);
+        let (since, said) = before.map_or((None, None), |before| (before.drained, before.service));
+        let service = service.or(said);
         let drained = drained.map(|reason| match since {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, seen_at: now, binding });
+        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, service, seen_at: now, binding });
     }
 
     /// It is not there, or not ours.
@@ -242,7 +247,10 @@ mod tests {
 
     fn listed(mesh: &str, drained: Option<DrainReason>, normal: Value) -> (TaskArn, Registration) {
         let (owner, stored) = (crate::mesh::Owner::Foreign, Value::Null);
-        (task(), Registration { id: id(mesh), owner, created_at: None, drained, normal, stored })
+        (
+            task(),
+            Registration { id: id(mesh), owner, service: None, created_at: None, drained, normal, stored },
+        )
     }
 
     #[test]
@@ -296,7 +304,7 @@ mod tests {
     #[test]
     fn a_write_whose_answer_may_be_lost_is_remembered_without_a_fingerprint() {
         let registry = Registry::default();
-        registry.expect(&task(), &id("default"), Timestamp(10));
+        registry.expect(&task(), &id("default"), "app", Timestamp(10));
         assert_eq!(registry.of(&task())[0].fingerprint, None);
         registry.forget(&task(), &id("default"));
         assert!(registry.tasks().is_empty());

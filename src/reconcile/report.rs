@@ -35,13 +35,14 @@ fn words(step: &Step) -> (&'static str, String) {
 }
 
 impl Report<'_> {
-    pub(super) fn outcome(&self, step: &Step, outcome: &Outcome) {
+    /// `service`: that of the registration, as far as it was known before the step.
+    pub(super) fn outcome(&self, step: &Step, service: Option<&str>, outcome: &Outcome) {
         let (_, why) = words(step);
         let Subject { operator, plane, task } = &self.0;
         let metrics = &operator.metrics;
         let service = match &step.action {
             Action::Ensure { desired, .. } => desired.service.as_str(),
-            _ => "",
+            _ => service.unwrap_or_default(),
         };
         let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
         let version = env!("CARGO_PKG_VERSION");

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::plane::Halt;
 use super::{Operator, Plane};
 use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
@@ -23,17 +24,22 @@ use crate::runtime::{Backoff, Priority};
 /// Pages of one list; more than this is an endless `nextToken`.
 const MOST_PAGES: usize = 10_000;
 
+/// How long a sweep waits for the control planes' lists. One that takes longer goes on, and counts in the next sweep:
+/// nobody else waits for a control plane that hangs (invariant I8).
+const LISTS_WAIT: Duration = Duration::from_secs(2);
+
 impl Operator {
     /// Sweeps at the start, on the shortest interval of all bindings, soon after a failure, and when asked to.
     pub(super) async fn sweep_forever(self: Arc<Self>, stop: CancellationToken) {
         let retry = Backoff { min: Duration::from_secs(5), max: Duration::from_mins(2) };
         let mut jitter = fastrand::Rng::with_seed(self.seed.wrapping_add(2));
         let mut trouble = None;
+        let mut lists = JoinSet::new();
         loop {
             let whole = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                whole = Arc::clone(&self).sweep() => whole,
+                whole = Arc::clone(&self).sweep(&mut lists) => whole,
             };
             let pause = if whole {
                 trouble = None;
@@ -59,13 +65,13 @@ impl Operator {
     }
 
     /// One sweep of everything. `true` when nothing failed.
-    async fn sweep(self: Arc<Self>) -> bool {
+    async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>) -> bool {
         let began = Instant::now();
         let set = self.manifests();
         let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
         let (clusters, mut whole) = self.clusters_of(&set).await;
         clusters.iter().for_each(|cluster| self.remember_cluster(cluster));
-        let (registered, listed_all) = self.list_registrations(&set).await;
+        let (registered, listed_all) = self.list_registrations(&set, lists).await;
         whole &= listed_all;
         for cluster in &clusters {
             whole &= self.sweep_cluster(cluster, &known_before, &registered).await;
@@ -101,9 +107,14 @@ impl Operator {
         (clusters, true)
     }
 
-    /// Lists what is registered at each plane, and gives the tasks that have a registration.
-    async fn list_registrations(self: &Arc<Self>, set: &Arc<ManifestSet>) -> (BTreeSet<TaskArn>, bool) {
-        let mut lists = JoinSet::new();
+    /// Lists what is registered at each plane, and gives the tasks that have a registration. `false` when a list failed
+    /// or is not done: what it holds beyond the last one is then looked at in the next sweep.
+    async fn list_registrations(
+        self: &Arc<Self>,
+        set: &Arc<ManifestSet>,
+        lists: &mut JoinSet<bool>,
+    ) -> (BTreeSet<TaskArn>, bool) {
+        let mut whole = true;
         for plane in self.planes().values() {
             let meshes: BTreeSet<MeshName> = set
                 .bindings
@@ -111,12 +122,20 @@ impl Operator {
                 .filter(|binding| *binding.spec.control_plane == *plane.name)
                 .map(|binding| binding.spec.mesh.clone())
                 .collect();
-            lists.spawn(Arc::clone(self).list_plane(Arc::clone(plane), Arc::clone(set), meshes));
+            // The last one may be under way still.
+            if let Some(turn) = plane.begin_to_list() {
+                let list = Arc::clone(self).list_plane(Arc::clone(plane), Arc::clone(set), meshes);
+                lists.spawn(async move {
+                    let _turn = turn;
+                    list.await
+                });
+            }
         }
-        let mut whole = true;
-        while let Some(listed) = lists.join_next().await {
+        let enough = Instant::now() + LISTS_WAIT;
+        while let Ok(Some(listed)) = tokio::time::timeout_at(enough, lists.join_next()).await {
             whole &= listed.unwrap_or(false);
         }
+        whole &= lists.is_empty();
         let tasks = self.planes().values().flat_map(|plane| plane.registry.tasks()).collect();
         (tasks, whole)
     }
@@ -129,18 +148,31 @@ impl Operator {
     ) -> bool {
         let asked = self.clock.now();
         if let Err(halt) = plane.relearn(meshes.clone()).await {
-            debug!(control_plane = %plane.name, ?halt, "its settings cannot be read; the last known count");
+            match halt {
+                Halt::Failed(error) => plane.tell(&error),
+                Halt::Until(_) => {
+                    debug!(control_plane = %plane.name, "not reachable: the last known settings count");
+                }
+            }
         }
         match plane.call(plane.mesh.owned()).await {
             Ok(listed) => {
                 let placed = self.place(&plane, listed);
                 plane.registry.replace(&placed, asked, self.clock.now());
+                if plane.was_listed() {
+                    self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
+                }
                 self.check_targets(&plane, &set, &meshes).await;
                 true
             }
             Err(halt) => {
                 self.metrics.held("registrations_unlisted");
-                warn!(control_plane = %plane.name, ?halt, "what is registered cannot be listed; the next sweep tries again");
+                match halt {
+                    Halt::Failed(error) => plane.tell(&error),
+                    Halt::Until(_) => {
+                        debug!(control_plane = %plane.name, "not reachable: not listed before the next probe");
+                    }
+                }
                 false
             }
         }

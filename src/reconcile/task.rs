@@ -26,6 +26,9 @@ const ADDRESS_WAIT: Duration = Duration::from_secs(10);
 /// How long to wait before looking again at a name that somebody else holds.
 const TAKEN_WAIT: Duration = Duration::from_mins(1);
 
+/// How long to wait for the first list of what is registered, which brings all tasks back by itself.
+const UNLISTED_WAIT: Duration = Duration::from_secs(10);
+
 /// A run in progress.
 pub(super) struct Run<'a> {
     pub operator: &'a Operator,
@@ -40,6 +43,9 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Brings the task's registrations to what they should be, as far as that is possible now.
     pub(super) async fn reconcile(&self) -> Next {
+        if !self.plane.is_listed() {
+            return Next::After(UNLISTED_WAIT);
+        }
         let next = self.attempt().await;
         // An event that led to nothing is answered; one that still may is not.
         if matches!(next, Next::Backoff | Next::HoldUntil(_))
@@ -203,6 +209,7 @@ impl Run<'_> {
             if !step.needs_guard() {
                 self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
             }
+            let service = self.service_of(step);
             match self.carry_out_step(step, known).await? {
                 // The picture has changed under our hands.
                 Outcome::Vanished if matches!(step.action, Action::Ensure { .. }) => {
@@ -219,11 +226,16 @@ impl Run<'_> {
                 }
                 outcome => {
                     self.note(step, &outcome);
-                    self.report.outcome(step, &outcome);
+                    self.report.outcome(step, service.as_deref(), &outcome);
                 }
             }
         }
         Ok(Done::Settled(next))
+    }
+
+    /// Asked before a step, since a removal forgets it.
+    fn service_of(&self, step: &Step) -> Option<Arc<str>> {
+        self.plane.registry.of(self.task).into_iter().find(|entry| entry.id == step.id)?.service
     }
 
     async fn carry_out_step(&self, step: &Step, known: &[Known]) -> Result<Outcome, Halt> {
@@ -290,7 +302,12 @@ impl Run<'_> {
 
     fn halted(&self, halt: &Halt) -> Next {
         if let Halt::Failed(error) = halt {
-            self.report.trouble(error.kind.label(), &error.message);
+            if error.kind.is_of_one_body() {
+                self.report.trouble(error.kind.label(), &error.message);
+            } else {
+                self.operator.metrics.held(error.kind.label());
+                self.plane.tell(error);
+            }
         }
         halt.next()
     }

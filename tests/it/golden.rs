@@ -214,6 +214,7 @@ async fn rendered(case: &Case, desired: &Desired) -> Value {
     let there = Registration {
         id: desired.id.clone(),
         owner: Owner::Marked(desired.marks.clone()),
+        service: None,
         created_at: None,
         drained: None,
         normal: create.normal,

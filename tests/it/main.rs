@@ -5,3 +5,4 @@ mod golden;
 mod kuma_replay;
 mod sandbox_aws;
 mod simulation;
+mod thread;

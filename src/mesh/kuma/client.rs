@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -51,6 +52,8 @@ pub struct KumaControlPlane<T> {
     operator: OperatorId,
     observer: Arc<dyn MeshCallObserver>,
     known: ArcSwap<Knowledge>,
+    /// It was told of that health discovery is not known.
+    told_of_discovery: AtomicBool,
 }
 
 impl KumaControlPlane<HttpTransport> {
@@ -68,7 +71,13 @@ impl KumaControlPlane<HttpTransport> {
 impl<T: Transport> KumaControlPlane<T> {
     /// A control plane behind this transport, of which nothing is known yet.
     pub fn new(transport: T, operator: OperatorId, observer: Arc<dyn MeshCallObserver>) -> Self {
-        Self { transport, operator, observer, known: ArcSwap::default() }
+        Self {
+            transport,
+            operator,
+            observer,
+            known: ArcSwap::default(),
+            told_of_discovery: AtomicBool::new(false),
+        }
     }
 
     /// How registrations of this mesh are written, as far as is known.
@@ -255,7 +264,9 @@ impl<T: Transport> KumaControlPlane<T> {
             Ok(config) => config,
             Err(error) if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::Unexpected) => {
                 // A token that may write Dataplanes need not reach the configuration.
-                if self.known.load().health_discovery.is_none() {
+                if self.known.load().health_discovery.is_none()
+                    && !self.told_of_discovery.swap(true, Ordering::Relaxed)
+                {
                     tracing::warn!(
                         error = %error,
                         "whether health discovery is on cannot be read; taken to be on, which is the default: \

@@ -84,9 +84,12 @@ pub(super) fn registration(stored: Value) -> Result<Registration, Malformed> {
             return Err(malformed(why));
         }
     }
+    let service = services(&stored).next().map(Into::into);
+    let service = service.or_else(|| marks::label(&stored, WORKLOAD_LABEL).map(Into::into));
     Ok(Registration {
         id: RegistrationId { mesh, name: name.into() },
         owner: marks::owner(&stored),
+        service,
         created_at: text("creationTime").and_then(Timestamp::parse),
         drained: marks::drained(&stored),
         normal: normalise(&stored),

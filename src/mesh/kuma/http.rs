@@ -58,9 +58,6 @@ impl HttpTransport {
         let base = base_url(&spec.address)?;
         let token = Token::of(spec)?;
         let secure = base.starts_with("https://");
-        if !secure && !matches!(token, Token::None) {
-            tracing::warn!(address = %base, "the token goes over plain HTTP: use the https:// address (port 5682)");
-        }
         let timeout = spec.timeout.0;
         let builder = Client::builder()
             .user_agent(concat!("ecs-mesh-operator/", env!("CARGO_PKG_VERSION")))

@@ -2,6 +2,7 @@
 //! its effect is in memory; what a crash loses the start-up sweep finds. Poison never stalls anything (invariant I8).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -70,10 +71,12 @@ impl Intake {
     pub async fn run(self, receivers: usize, stop: CancellationToken) {
         let (done, deletions) = mpsc::channel(WAITING);
         let mut tasks = tokio::task::JoinSet::new();
+        // All of them see the same trouble: one of them tells.
+        let told = Arc::new(AtomicBool::new(false));
         for index in 0..receivers.max(1) {
             let receiver = self.clone();
-            let (done, stop) = (done.clone(), stop.clone());
-            tasks.spawn(async move { receiver.receive(index as u64, done, stop).await });
+            let (done, told, stop) = (done.clone(), Arc::clone(&told), stop.clone());
+            tasks.spawn(async move { receiver.receive(index as u64, done, &told, stop).await });
         }
         drop(done);
         let mut deleter = tokio::task::JoinSet::new();
@@ -86,7 +89,13 @@ impl Intake {
         }
     }
 
-    async fn receive(self, index: u64, done: mpsc::Sender<String>, stop: CancellationToken) {
+    async fn receive(
+        self,
+        index: u64,
+        done: mpsc::Sender<String>,
+        told: &AtomicBool,
+        stop: CancellationToken,
+    ) {
         let mut trouble = None;
         while !stop.is_cancelled() {
             let receiving = self.queue.receive();
@@ -105,6 +114,7 @@ impl Intake {
             match received {
                 Ok(messages) => {
                     trouble = None;
+                    told.store(false, Ordering::Relaxed);
                     for message in messages {
                         let Some(receipt) = self.take_in(message) else { continue };
                         // Where deletions hang, a stop need not wait: what is not deleted comes again.
@@ -118,8 +128,12 @@ impl Intake {
                 }
                 Err(error) => {
                     self.metrics.message("receive", error.kind.label());
-                    let delays = trouble.get_or_insert_with(|| {
+                    if told.swap(true, Ordering::Relaxed) {
+                        debug!(%error, "the queue cannot be read");
+                    } else {
                         warn!(%error, "the queue cannot be read; sweeps go on without it");
+                    }
+                    let delays = trouble.get_or_insert_with(|| {
                         let slow = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
                         slow.start(self.seed.wrapping_add(index))
                     });
