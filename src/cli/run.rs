@@ -102,7 +102,9 @@ impl Args {
         let at_once = signals.at_once.clone();
         let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn Queue>);
         tokio::select! {
-            _ = operator.run(queue, manifests, options, signals.stop) => Ok(()),
+            ended = operator.run(queue, manifests, options, signals.stop) => {
+                ended.map(|_| ()).map_err(|error| error.to_string())
+            }
             () = at_once.cancelled() => Err("stopped at once by a second signal".to_owned()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub(super) struct Args {
     output: Output,
 
     /// Keep the endpoints and the world up with no operator inside, until Ctrl-C.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["duration", "output"])]
     serve: bool,
 
     /// Port of the AWS endpoint on 127.0.0.1 [default: any free one].
@@ -209,8 +210,12 @@ struct Scratch(std::path::PathBuf);
 
 impl Scratch {
     fn new() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("ecs-mesh-sandbox-{}", std::process::id()));
-        std::fs::create_dir_all(&path)
+        // Nobody else may have made it, or look into it.
+        let name = format!("ecs-mesh-sandbox-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
             .map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
         Ok(Self(path))
     }

@@ -15,8 +15,9 @@ use crate::runtime::{BatchCall, Batcher, Clock, TokenBucket};
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.
 pub const APART: Duration = Duration::from_secs(10);
 
-/// When a role is read again after CloudTrail told of a change: the event may outrun the change.
-pub const AFTER_CHANGE: [Duration; 3] = [Duration::ZERO, Duration::from_secs(10), Duration::from_mins(1)];
+/// When a role is read again after CloudTrail told of a change: the event may outrun the change, and the second read
+/// must be far enough from the end of the first to confirm it.
+pub const AFTER_CHANGE: [Duration; 3] = [Duration::ZERO, Duration::from_secs(11), Duration::from_mins(1)];
 
 /// How long a failed read stands for the next ones, so that a thousand tasks of one role ask once.
 const FAILED: Duration = Duration::from_secs(5);
@@ -134,6 +135,12 @@ impl Roles {
     pub fn age(&self, role: &RoleArn) -> Option<Duration> {
         let now = self.cache.clock.now();
         self.cache.lock().get(role)?.reading.as_ref().map(|reading| reading.last.age_at(now))
+    }
+
+    /// Whether what is known of the role was read twice, far enough apart.
+    pub fn is_confirmed(&self, role: &RoleArn) -> bool {
+        let all = self.cache.lock();
+        all.get(role).and_then(|kept| kept.reading.as_ref()).is_some_and(|reading| reading.fact().confirmed)
     }
 
     /// The roles of this account and name that anyone asked for: CloudTrail names roles so.

@@ -79,6 +79,8 @@ impl Apply<'_> {
     }
 
     async fn try_to_ensure(&self, desired: &Desired, known: bool, may_update: bool) -> Result<Outcome, Halt> {
+        // Before the look: between that and the write nothing may wait.
+        self.plane.writes.acquire(1).await;
         let current = match self.look(&desired.id).await? {
             There::NotOurs(owner) => return Ok(self.taken(&desired.id, owner)),
             There::Nothing if known => return Ok(self.gone(&desired.id)),
@@ -130,6 +132,7 @@ impl Apply<'_> {
     }
 
     async fn try_to_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
+        self.plane.writes.acquire(1).await;
         let current = match self.look(id).await? {
             There::Nothing => return Ok(self.gone(id)),
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),
@@ -186,7 +189,6 @@ impl Apply<'_> {
 
     /// `false`: without the lease nothing was sent.
     async fn write(&self, id: &RegistrationId, rendered: &Rendered) -> Result<bool, Halt> {
-        self.plane.writes.acquire(1).await;
         if !self.lease.holds() {
             return Ok(false);
         }

@@ -89,6 +89,10 @@ impl Operator {
         });
         let same_planes = planes.len() == old.len()
             && planes.iter().all(|(name, plane)| old.get(name).is_some_and(|old| Arc::ptr_eq(old, plane)));
+        // The guards must know what each binding has before anybody works by the new set.
+        for plane in planes.values() {
+            self.assign_caretakers(&status.set, plane, None);
+        }
         self.set.store(Arc::clone(&status.set));
         self.planes.store(Arc::new(planes));
         if status.set.generation != before.generation || !same_planes {

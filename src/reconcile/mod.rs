@@ -37,7 +37,7 @@ use crate::runtime::{Clock, Lease, Next, Priority, Reconciler, TokenBucket};
 use crate::telemetry::metrics::Metrics;
 
 pub use plane::Plane;
-pub use run::RunOptions;
+pub use run::{LoopEnded, RunOptions};
 
 /// Makes the client of a control plane. The error says, for a person, which field of the manifest is at fault.
 pub type Connect =

@@ -51,8 +51,8 @@ pub struct Plane {
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
     /// The troubles of the control plane itself that were told of and are not over.
     told: Mutex<BTreeSet<(MeshErrorKind, String)>>,
-    /// What was last said about a task, so that a retry does not say it again.
-    said: Mutex<BTreeMap<TaskArn, String>>,
+    /// What was last said about a task, by reason, so that a retry does not say it again.
+    said: Mutex<BTreeMap<TaskArn, BTreeMap<&'static str, String>>>,
 }
 
 /// How long an outbound's service must have been unknown to be told of: everything that is new starts at its own pace.
@@ -223,13 +223,14 @@ impl Plane {
         lock(&self.told).retain(|(kind, _)| !over(*kind));
     }
 
-    /// Whether this is not what was said last of the task.
-    pub(super) fn is_news(&self, task: &TaskArn, words: &str) -> bool {
+    /// Whether this is not what was last said of the task for this reason.
+    pub(super) fn is_news(&self, task: &TaskArn, reason: &'static str, words: &str) -> bool {
         let mut said = lock(&self.said);
-        if said.get(task).is_some_and(|before| before == words) {
+        let of_task = said.entry(task.clone()).or_default();
+        if of_task.get(reason).is_some_and(|before| before == words) {
             return false;
         }
-        said.insert(task.clone(), words.to_owned());
+        of_task.insert(reason, words.to_owned());
         true
     }
 

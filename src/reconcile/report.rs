@@ -93,7 +93,7 @@ impl Report<'_> {
     fn once(&self, reason: &'static str, message: &str) -> bool {
         let Subject { operator, plane, task } = &self.0;
         operator.metrics.held(reason);
-        let news = plane.is_news(task, &format!("{reason}: {message}"));
+        let news = plane.is_news(task, reason, message);
         if news {
             warn!(control_plane = %plane.name, %task, reason, "{message}");
         } else {
@@ -106,8 +106,8 @@ impl Report<'_> {
         self.once(reason, message);
     }
 
-    pub(super) fn warning(&self, message: &str) {
-        self.once("warning", message);
+    pub(super) fn warnings(&self, all: &[String]) {
+        self.once("warning", &all.join("; "));
     }
 
     pub(super) fn held(&self, reason: &HoldReason) {

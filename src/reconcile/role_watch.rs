@@ -71,7 +71,10 @@ impl Operator {
     }
 
     async fn reread(self: Arc<Self>, role: RoleArn) {
+        let was_confirmed = self.roles.is_confirmed(&role);
         match self.roles.read(&role).await {
+            // What one read forbade waits for the second.
+            (Fact::Known(read), false) if read.confirmed && !was_confirmed => self.look_again(&role),
             (Fact::Known(_), true) => {
                 info!(%role, "the role's tags are not what they were");
                 self.look_again(&role);

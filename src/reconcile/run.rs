@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use super::Operator;
 use crate::manifests::Status;
@@ -32,16 +32,26 @@ impl Default for RunOptions {
     }
 }
 
+/// One of the operator's loops ended although nobody stopped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a loop of the operator ended by itself; the log has the panic")]
+pub struct LoopEnded;
+
 impl Operator {
     /// Runs until `stop`: hears events (where there is a queue), sweeps, re-reads roles and follows manifests. Then
     /// stops receiving, finishes what is in flight up to `options.drain`, and leaves the rest to the next start.
+    ///
+    /// # Errors
+    /// When a loop ended by itself: half an operator would go on deleting events that nobody acts on.
     pub async fn run(
         self: Arc<Self>,
         queue: Option<Arc<dyn Queue>>,
         manifests: watch::Receiver<Arc<Status>>,
         options: RunOptions,
         stop: CancellationToken,
-    ) -> Drained {
+    ) -> Result<Drained, LoopEnded> {
+        // From the first message on it must be known which clusters are ours.
+        self.set.store(Arc::clone(&manifests.borrow().set));
         // In sets of their own: should this future be dropped, nothing may go on writing behind its back.
         let mut planes = tokio::task::JoinSet::new();
         planes.spawn(Arc::clone(&self).follow_manifests(manifests, options, stop.child_token()));
@@ -61,9 +71,28 @@ impl Operator {
         } else {
             info!("no queue is given: changes are found by sweeps only");
         }
-        let drained = planes.join_next().await.and_then(Result::ok).unwrap_or_default();
+        let mut drained = None;
+        let broken = tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            ended = planes.join_next() => {
+                drained = ended.and_then(Result::ok);
+                !stop.is_cancelled()
+            }
+            _ = loops.join_next() => !stop.is_cancelled(),
+        };
+        if broken {
+            error!(
+                "a loop of the operator ended by itself, which is a defect; stopping, so that ECS starts it anew"
+            );
+            stop.cancel();
+        }
+        let drained = match drained {
+            Some(drained) => drained,
+            None => planes.join_next().await.and_then(Result::ok).unwrap_or_default(),
+        };
         while loops.join_next().await.is_some() {}
         info!(finished = drained.finished, cut_off = drained.cut_off, "stopped");
-        drained
+        if broken { Err(LoopEnded) } else { Ok(drained) }
     }
 }

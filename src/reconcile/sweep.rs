@@ -246,27 +246,31 @@ impl Operator {
             .cloned()
             .collect();
         let whole = self.describe_all(unsure).await;
-        self.assign_caretakers(cluster);
+        let set = self.manifests();
+        for plane in self.planes().values() {
+            self.assign_caretakers(&set, plane, Some(cluster));
+        }
         self.clusters().swept.entry(cluster.clone()).or_insert(began);
         self.metrics.swept(if whole { "complete" } else { "undescribed" });
         whole
     }
 
-    /// Finds the binding that takes care of each registration, so that its guard knows what it guards.
-    fn assign_caretakers(&self, cluster: &ClusterArn) {
-        let set = self.manifests();
+    /// Finds the binding that takes care of each registration (of one cluster, or of all), so that its guard knows what
+    /// it guards.
+    pub(super) fn assign_caretakers(&self, set: &ManifestSet, plane: &Plane, cluster: Option<&ClusterArn>) {
         let now = self.clock.now();
-        for plane in self.planes().values() {
-            for task in plane.registry.tasks().iter().filter(|task| task.cluster() == cluster) {
-                let known = self.store.snapshot(task, Duration::MAX, now).task;
-                for entry in plane.registry.of(task) {
-                    let found = caretaker(&set, &plane.name, &entry.id.mesh, cluster, known.as_ref());
-                    plane.registry.assign(task, &entry.id, found.as_ref().map(|binding| &binding.name));
-                }
+        for task in plane.registry.tasks() {
+            if cluster.is_some_and(|cluster| task.cluster() != cluster) {
+                continue;
             }
-            for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *plane.name) {
-                plane.note_owned(binding, now);
+            let known = self.store.snapshot(&task, Duration::MAX, now).task;
+            for entry in plane.registry.of(&task) {
+                let found = caretaker(set, &plane.name, &entry.id.mesh, task.cluster(), known.as_ref());
+                plane.registry.assign(&task, &entry.id, found.as_ref().map(|binding| &binding.name));
             }
+        }
+        for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *plane.name) {
+            plane.note_owned(binding, now);
         }
     }
 

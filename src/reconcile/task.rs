@@ -206,7 +206,7 @@ impl Run<'_> {
                 next = Next::Forget;
                 continue;
             }
-            if !step.needs_guard() {
+            if !decision.withdraws() {
                 self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
             }
             let service = self.service_of(step);
@@ -265,6 +265,9 @@ impl Run<'_> {
     fn guard_admits(&self, step: &Step) -> bool {
         if self.operator.swept_since(self.task.cluster()).is_none() {
             // How many are owned is not known before; the sweep brings the task back.
+            let words = "no withdrawal before a sweep has seen the task's cluster whole: without it the guard does not \
+                         know how many there are";
+            self.report.trouble("not_swept", words);
             return false;
         }
         let now = self.operator.clock.now();
@@ -321,8 +324,8 @@ impl Run<'_> {
         next: Next,
     ) -> Next {
         let Some(judgement) = judgement else { return next };
-        for warning in &judgement.warnings {
-            self.report.warning(warning);
+        if !judgement.warnings.is_empty() {
+            self.report.warnings(&judgement.warnings);
         }
         match &judgement.verdict {
             Verdict::Register(_) => {

@@ -299,7 +299,7 @@ impl Judge {
         leaks.into_iter().chain(self.missing(cloud, kuma, services)).collect()
     }
 
-    /// Registrations whose task is gone or must not have one.
+    /// Registrations whose task is gone.
     pub fn leaks(
         &self,
         cloud: &Cloud,

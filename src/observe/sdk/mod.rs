@@ -164,6 +164,9 @@ fn http_client() -> SharedHttpClient {
 fn queue_host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (authority, path) = rest.split_once('/')?;
+    if authority.contains('@') {
+        return None;
+    }
     let name = path.rsplit('/').next().unwrap_or_default();
     let host = authority.split(':').next().unwrap_or_default();
     (!host.is_empty() && !name.is_empty() && url.bytes().all(|b| b.is_ascii_graphic())).then_some(host)

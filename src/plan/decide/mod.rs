@@ -173,6 +173,18 @@ pub struct Decision {
     pub again: Option<Duration>,
 }
 
+impl Decision {
+    /// Whether a live task's registration is on its way out, or is kept from it by policy or by the drain's delay: what
+    /// a guard let through for it still counts.
+    pub fn withdraws(&self) -> bool {
+        let unbacked = |step: &Step| match &step.action {
+            Action::Skip { evidence, .. } => !evidence.is_own_stop(),
+            _ => step.needs_guard(),
+        };
+        self.again.is_some() || self.steps.iter().any(unbacked)
+    }
+}
+
 /// Decides what is to be done with a task's registrations.
 pub fn decide(situation: &Situation<'_>) -> Decision {
     let mut decision = Decision::default();

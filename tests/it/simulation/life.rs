@@ -293,7 +293,7 @@ impl Life {
         let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
         let task = tokio::spawn(async move {
             let options = RunOptions { receivers: 2, ..RunOptions::default() };
-            running.run(Some(aws), manifests, options, CancellationToken::new()).await;
+            running.run(Some(aws), manifests, options, CancellationToken::new()).await.unwrap();
         });
         self.operator = Some((operator, task));
     }
