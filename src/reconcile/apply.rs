@@ -130,6 +130,8 @@ impl Apply<'_> {
     }
 
     async fn try_to_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
+        // What the client has yet to learn it would ask between the check of the lease and the write.
+        self.plane.learn(&id.mesh).await?;
         let current = match self.look(id).await? {
             There::Nothing => return Ok(self.gone(id)),
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),

@@ -104,7 +104,7 @@ async fn control_planes_that_cannot_be_used_are_told_of_once_and_hold_up_nobody_
     house.scale("app", 0).await;
     house.dataplanes_once("removals at the good control plane", |found| found.is_empty()).await;
     // Sweeps come one after the other, so that by then there were retries enough.
-    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 4).then_some(()) }).await;
+    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 3).then_some(()) }).await;
     for broken in &all {
         broken.assert_told_once(&operator).await;
     }
