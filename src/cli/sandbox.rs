@@ -1,5 +1,6 @@
 //! `ecs-mesh-operator sandbox`.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -145,10 +146,11 @@ impl Args {
             let path = directory.0.join("manifests.yaml");
             std::fs::write(&path, manifests(&care(endpoints), world.services()))
                 .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-            text.push_str(&format!("# manifests that fit this world: {}\n", path.display()));
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(text, "# manifests that fit this world: {}", path.display());
         }
         for (name, value) in endpoints.environment() {
-            text.push_str(&format!("export {name}={value}\n"));
+            let _ = writeln!(text, "export {name}={value}");
         }
         text.push_str("ready\n");
         print(&text)?;

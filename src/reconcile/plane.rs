@@ -45,14 +45,24 @@ pub struct Plane {
     learned: Mutex<BTreeSet<MeshName>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
     heard: Mutex<BTreeMap<TaskArn, Instant>>,
-    /// Services that outbounds go to and the last sweep found unknown, by mesh, and whether that was told.
-    unknown_targets: Mutex<BTreeMap<MeshName, BTreeMap<String, bool>>>,
+    /// Services that outbounds go to and the last sweep found unknown, by mesh.
+    unknown_targets: Mutex<BTreeMap<MeshName, BTreeMap<String, UnknownTarget>>>,
     /// Who is at work on which registration.
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
     /// The troubles of the control plane itself that were told of and are not over.
     told: Mutex<BTreeSet<(MeshErrorKind, String)>>,
     /// What was last said about a task, so that a retry does not say it again.
     said: Mutex<BTreeMap<TaskArn, String>>,
+}
+
+/// How long an outbound's service must have been unknown to be told of: everything that is new starts at its own pace.
+const UNKNOWN_FOR: Duration = Duration::from_mins(1);
+
+/// A service that the mesh does not know.
+#[derive(Clone, Copy, Debug)]
+struct UnknownTarget {
+    since: Timestamp,
+    told: bool,
 }
 
 /// Why a reconcile cannot go on now.
@@ -223,21 +233,30 @@ impl Plane {
         true
     }
 
-    /// Takes in the targets that a sweep found unknown. Gives those to tell of: unknown for the second time, and known
+    /// Takes in the targets that a sweep found unknown. Gives those to tell of: unknown for a while now, and known
     /// again after having been told of.
     pub(super) fn unknown_targets(
         &self,
         mesh: &MeshName,
         unknown: BTreeSet<String>,
+        now: Timestamp,
     ) -> (Vec<String>, Vec<String>) {
         let mut all = lock(&self.unknown_targets);
         let before = std::mem::take(all.entry(mesh.clone()).or_default());
-        let found = before.iter().filter(|(name, told)| **told && !unknown.contains(*name));
+        let found = before.iter().filter(|(name, target)| target.told && !unknown.contains(*name));
         let found = found.map(|(name, _)| name.clone()).collect();
-        let twice = unknown.iter().filter(|name| before.get(*name) == Some(&false)).cloned().collect();
-        let now = unknown.into_iter().map(|name| (before.contains_key(&name), name));
-        all.insert(mesh.clone(), now.map(|(told, name)| (name, told)).collect());
-        (twice, found)
+        let mut late = Vec::new();
+        let mut still = BTreeMap::new();
+        for name in unknown {
+            let mut target = before.get(&name).copied().unwrap_or(UnknownTarget { since: now, told: false });
+            if !target.told && target.since.age_at(now) >= UNKNOWN_FOR {
+                target.told = true;
+                late.push(name.clone());
+            }
+            still.insert(name, target);
+        }
+        all.insert(mesh.clone(), still);
+        (late, found)
     }
 
     /// Nothing is wrong with the task any more.
@@ -271,4 +290,37 @@ impl Drop for Turn<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::kuma::{HttpTransport, KumaControlPlane, NoObserver};
+    use crate::model::OperatorId;
+
+    fn plane() -> Plane {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let spec: ControlPlaneSpec = serde_json::from_value(
+            serde_json::json!({"type": "kuma", "kuma": {"address": "http://127.0.0.1:1"}}),
+        )
+        .unwrap();
+        let transport = HttpTransport::new(spec.kuma.as_ref().unwrap()).unwrap();
+        let mesh = KumaControlPlane::new(transport, OperatorId::parse("op").unwrap(), Arc::new(NoObserver));
+        Plane::new("kuma".into(), Arc::new(spec), Arc::new(mesh), 1)
+    }
+
+    #[test]
+    fn an_unknown_target_is_told_of_once_after_a_while_and_again_when_it_is_found() {
+        let (plane, mesh) = (plane(), MeshName::parse("default").unwrap());
+        let sweep = |unknown: &[&str], seconds: i64| {
+            let unknown = unknown.iter().map(|name| (*name).to_owned()).collect();
+            plane.unknown_targets(&mesh, unknown, Timestamp(seconds * 1_000))
+        };
+        let none: (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+        assert_eq!(sweep(&["kv"], 0), none);
+        assert_eq!(sweep(&["kv"], 59), none);
+        assert_eq!(sweep(&["kv"], 60), (vec!["kv".to_owned()], Vec::new()));
+        assert_eq!(sweep(&["kv"], 600), none);
+        assert_eq!(sweep(&[], 601), (Vec::new(), vec!["kv".to_owned()]));
+    }
 }

@@ -35,6 +35,12 @@ impl Operator {
         let mut jitter = fastrand::Rng::with_seed(self.seed.wrapping_add(2));
         let mut trouble = None;
         let mut lists = JoinSet::new();
+        // Before the first manifests are in force there is nothing to sweep.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = self.sweep_soon.notified() => {}
+        }
         loop {
             let whole = tokio::select! {
                 biased;

@@ -1,5 +1,5 @@
 //! Outbounds to services that the mesh does not know: kept as they are (the service may come), and told of once, when
-//! two sweeps have found none.
+//! it has not come for a while.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ impl Operator {
                     self.tell_of_targets(plane, mesh, unknown);
                 }
                 Err(halt) => {
-                    debug!(control_plane = %plane.name, %mesh, ?halt, "its services cannot be listed")
+                    debug!(control_plane = %plane.name, %mesh, ?halt, "its services cannot be listed");
                 }
             }
         }
@@ -31,8 +31,8 @@ impl Operator {
 
     fn tell_of_targets(&self, plane: &Plane, mesh: &MeshName, unknown: BTreeSet<String>) {
         self.metrics.unknown_targets.set(unknown.len() as u64);
-        let (twice, found) = plane.unknown_targets(mesh, unknown);
-        for service in twice {
+        let (late, found) = plane.unknown_targets(mesh, unknown, self.clock.now());
+        for service in late {
             self.metrics.held("unknown_target");
             warn!(
                 control_plane = %plane.name, %mesh, service,

@@ -90,6 +90,8 @@ impl Endpoints {
         [
             ("AWS_ENDPOINT_URL", self.aws_url.clone()),
             ("AWS_REGION", self.region.clone()),
+            // boto3 and the AWS CLI know the Region by this name.
+            ("AWS_DEFAULT_REGION", self.region.clone()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
             ("KUMA_API_URL", self.kuma_url.clone()),

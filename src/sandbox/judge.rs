@@ -265,8 +265,8 @@ impl Judge {
         // The removed one was among them a moment ago.
         self.most_owned = self.most_owned.max(self.owned(kuma).len() + 1);
         #[allow(clippy::cast_precision_loss)] // small numbers
-        let allowed = self.rules.max_fraction * self.most_owned as f64 + f64::from(IN_FLIGHT);
-        let too_many = self.unbacked.len() as f64 > allowed;
+        let (gone, owned) = (self.unbacked.len() as f64, self.most_owned as f64);
+        let too_many = gone > self.rules.max_fraction * owned + f64::from(IN_FLIGHT);
         if self.most_owned >= self.rules.min_owned && too_many {
             let words = format!(
                 "{} of {} went within an hour without a STOPPED",

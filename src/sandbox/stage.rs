@@ -26,7 +26,7 @@ use crate::telemetry::metrics::Metrics;
 /// How often the world moves and the judge looks.
 const STEP: Duration = Duration::from_millis(50);
 /// How much longer than asked for it may take until everything is as it should be.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The file with the manifests.
 const MANIFESTS: &str = "manifests.yaml";
 /// The operator's name in the sandbox.

@@ -3,6 +3,7 @@
 //! reads. `UPDATE_GOLDEN=1 cargo test --test it golden` renews what stands below the line.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -294,7 +295,7 @@ fn each_task_becomes_what_its_golden_file_says() {
     let mut wrong = String::new();
     for path in cases() {
         if let Err(why) = check(&path, update) {
-            wrong += &format!("{}: {why}\n", path.file_name().unwrap().display());
+            writeln!(wrong, "{}: {why}", path.file_name().unwrap().display()).unwrap();
         }
     }
     assert!(

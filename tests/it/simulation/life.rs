@@ -7,7 +7,7 @@ use std::time::Duration;
 use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources, Status};
 use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
-use ecs_mesh_operator::model::{ClusterArn, OperatorId, Timestamp};
+use ecs_mesh_operator::model::{ClusterArn, DesiredStatus, OperatorId, TaskId, Timestamp};
 use ecs_mesh_operator::reconcile::{Operator, Parts, ReadRates, RunOptions};
 use ecs_mesh_operator::runtime::{Clock, Lease};
 use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
@@ -342,7 +342,7 @@ impl Life {
                 let service = services[self.rng.usize(..services.len())].name.clone();
                 let now = self.shared.now();
                 // Until the next edit at least, and what that leads to.
-                let until = now.plus(Duration::from_secs(180));
+                let until = now.plus(Duration::from_mins(3));
                 self.shared.judge.lock().unwrap().is_unwanted(&service, now, until);
                 self.edit(&[&service], false);
             }
@@ -380,8 +380,15 @@ impl Life {
 
     /// Running tasks have the outbounds that the manifests in force give them.
     fn check_outbounds(&mut self) {
-        let kuma = self.shared.kuma.lock().unwrap();
+        let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         for (_, name, body) in kuma.dataplanes() {
+            let id = body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap_or("");
+            let task =
+                TaskId::parse(id).ok().and_then(|id| cloud.task(&self.shared.cluster.task(id).to_string()));
+            if task.is_none_or(|task| task.desired_status == DesiredStatus::Stopped) {
+                // A guard may hold what is left of a task that is gone.
+                continue;
+            }
             let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
             let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
             let has = outbounds.iter().any(|outbound| outbound["port"] == 15_052);

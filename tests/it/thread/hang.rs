@@ -32,7 +32,7 @@ async fn a_stop_finishes_what_is_in_flight() {
 #[tokio::test]
 async fn a_stop_does_not_wait_for_what_hangs_beyond_the_deadline() {
     let house = House::open().await;
-    let kuma = Kuma::start(KumaConfig::default(), Duration::from_secs(3600)).await;
+    let kuma = Kuma::start(KumaConfig::default(), Duration::from_hours(1)).await;
     let manifests = [
         control_plane("slow", &kuma.server.url, ", timeout: 2m"),
         binding("house", "slow", house.variable("ECS_MESH_CLUSTER_ARN"), ""),

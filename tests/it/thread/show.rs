@@ -78,6 +78,7 @@ async fn control_c_ends_the_endpoints_cleanly_and_leaves_nothing_behind() {
     let mut expected = [
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
+        "AWS_DEFAULT_REGION",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "KUMA_API_URL",
