@@ -217,12 +217,15 @@ mod tests {
     }
 
     #[test]
-    fn another_mesh_control_plane_or_cluster_gives_no_mandate() {
-        for other in [
-            json!({"mesh": "other"}),
-            json!({"controlPlane": "other"}),
-            json!({"selector": {"clusters": ["*:cluster/other"]}}),
-        ] {
+    fn a_binding_that_moved_to_another_mesh_answers_for_what_it_left() {
+        assert!(caretaker_of(&[("a", json!({"mesh": "other"}))]).is_some());
+    }
+
+    #[test]
+    fn another_control_plane_or_cluster_gives_no_mandate() {
+        for other in
+            [json!({"controlPlane": "other"}), json!({"selector": {"clusters": ["*:cluster/other"]}})]
+        {
             assert_eq!(caretaker_of(&[("a", other.clone())]), None, "{other}");
         }
     }

@@ -132,6 +132,8 @@ impl Apply<'_> {
     }
 
     async fn try_to_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
+        // What the client has yet to learn it would ask between the check of the lease and the write.
+        self.plane.learn(&id.mesh).await?;
         self.plane.writes.acquire(1).await;
         let current = match self.look(id).await? {
             There::Nothing => return Ok(self.gone(id)),

@@ -91,9 +91,14 @@ impl Report<'_> {
 
     /// A warning, once until it changes; the counter counts each time. Whether it was news.
     fn once(&self, reason: &'static str, message: &str) -> bool {
+        self.once_as(reason, message, message)
+    }
+
+    /// As [`Self::once`]; `what` tells whether it is the same again.
+    fn once_as(&self, reason: &'static str, what: &str, message: &str) -> bool {
         let Subject { operator, plane, task } = &self.0;
         operator.metrics.held(reason);
-        let news = plane.is_news(task, reason, message);
+        let news = plane.is_news(task, reason, what);
         if news {
             warn!(control_plane = %plane.name, %task, reason, "{message}");
         } else {
@@ -156,7 +161,8 @@ impl Report<'_> {
              spec.cleanup.guard.releaseUntil to a time in the near future",
             step.binding.name
         );
-        self.once("guard", &message);
+        // The counts in the words grow; what happens is the same.
+        self.once_as("guard", &format!("{change} {}", step.id), &message);
     }
 
     pub(super) fn skipped(&self, step: &Step) {

@@ -378,8 +378,9 @@ impl Life {
         self.manifests.send_replace(Arc::new(status));
     }
 
-    /// Running tasks have the outbounds that the manifests in force give them.
-    fn check_outbounds(&mut self) {
+    /// Running tasks have the outbounds that the manifests in force give them. Those that are gone, and whose removal
+    /// the guard holds back, have what they had.
+    fn check_outbounds(&mut self, held: &std::collections::BTreeSet<String>) {
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         for (_, name, body) in kuma.dataplanes() {
             let id = body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap_or("");
@@ -392,7 +393,8 @@ impl Life {
             let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
             let outbounds = body["networking"]["outbound"].as_array().cloned().unwrap_or_default();
             let has = outbounds.iter().any(|outbound| outbound["port"] == 15_052);
-            if service.starts_with("svc-") && has != self.more_outbounds {
+            let task = body["labels"]["ecs-mesh.dev/task-id"].as_str().unwrap_or("");
+            if service.starts_with("svc-") && !held.contains(task) && has != self.more_outbounds {
                 self.ending
                     .wrong
                     .push(format!("after quiet: {name} of {service} has the outbounds {outbounds:?}"));
@@ -401,7 +403,6 @@ impl Life {
     }
 
     fn check_quiet(&mut self) {
-        self.check_outbounds();
         let held: std::collections::BTreeSet<String> = match &self.operator {
             Some((operator, _)) => {
                 let planes = operator.planes();
@@ -409,6 +410,7 @@ impl Life {
             }
             None => std::collections::BTreeSet::default(),
         };
+        self.check_outbounds(&held);
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         let mut judge = self.shared.judge.lock().unwrap();
         let left =
