@@ -16,12 +16,19 @@ const WINDOW: Duration = Duration::from_hours(1);
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     /// Let through and not carried out yet: asked for again at each step, counted once.
-    under_way: BTreeMap<TaskArn, Timestamp>,
+    under_way: BTreeMap<TaskArn, UnderWay>,
     /// Carried out. A task that came back and is removed again counts again.
     carried_out: VecDeque<Timestamp>,
     stopped: BTreeMap<TaskArn, Timestamp>,
     /// How many were owned, each time that it was asked.
     owned: VecDeque<(Timestamp, usize)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    since: Timestamp,
+    /// Its removal was sent: should the answer get lost, it may have happened all the same.
+    sent: bool,
 }
 
 /// What the guard says to one removal.
@@ -63,8 +70,15 @@ impl Guard {
             return Admission::Stopped { admitted, owned };
         }
         self.stopped.remove(task);
-        self.under_way.insert(task.clone(), now);
+        self.under_way.insert(task.clone(), UnderWay { since: now, sent: false });
         Admission::Admitted
+    }
+
+    /// The admitted removal is about to be sent.
+    pub fn sent(&mut self, task: &TaskArn) {
+        if let Some(entry) = self.under_way.get_mut(task) {
+            entry.sent = true;
+        }
     }
 
     /// The admitted removal has happened.
@@ -75,15 +89,17 @@ impl Guard {
         }
     }
 
-    /// The removal is no longer wanted, or its own STOPPED backs it now: it does not count any more.
+    /// The removal is no longer wanted, or its own STOPPED backs it now: it does not count any more, unless it was sent.
     pub fn no_longer_needed(&mut self, task: &TaskArn) {
         self.stopped.remove(task);
-        self.under_way.remove(task);
+        if self.under_way.get(task).is_some_and(|entry| !entry.sent) {
+            self.under_way.remove(task);
+        }
     }
 
     fn forget_old(&mut self, now: Timestamp) {
         let old = |at: &Timestamp| at.age_at(now) >= WINDOW;
-        self.under_way.retain(|_, at| !old(at));
+        self.under_way.retain(|_, entry| !old(&entry.since));
         self.stopped.retain(|_, at| !old(at));
         self.carried_out.retain(|at| !old(at));
         self.owned.retain(|(at, _)| !old(at));
@@ -172,6 +188,19 @@ mod tests {
             })
             .sum();
         assert_eq!(gone, 3);
+    }
+
+    #[test]
+    fn a_removal_whose_answer_was_lost_counts_although_it_is_no_longer_wanted() {
+        let mut guard = Guard::default();
+        let policy = GuardPolicy::default();
+        for n in 0..3 {
+            guard.admit(&task(n), 10, &policy, false, Timestamp(0));
+            guard.sent(&task(n));
+            guard.no_longer_needed(&task(n));
+        }
+        let answer = guard.admit(&task(3), 10, &policy, false, Timestamp(0));
+        assert_eq!(answer, Admission::Stopped { admitted: 3, owned: 10 });
     }
 
     #[test]

@@ -209,6 +209,9 @@ impl Run<'_> {
             if !decision.withdraws() {
                 self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
             }
+            if step.needs_guard() && matches!(step.action, Action::Remove(_)) {
+                self.plane.guard(&step.binding.name, |guard| guard.sent(self.task));
+            }
             let service = self.service_of(step);
             match self.carry_out_step(step, known).await? {
                 // The picture has changed under our hands.
@@ -291,7 +294,8 @@ impl Run<'_> {
             self.plane.registry.assign(self.task, &step.id, Some(&step.binding.name));
             self.plane.note_owned(&step.binding, self.operator.clock.now());
         }
-        if *outcome == Outcome::Removed && step.needs_guard() {
+        let gone = matches!(outcome, Outcome::Removed | Outcome::Vanished);
+        if gone && step.needs_guard() && matches!(step.action, Action::Remove(_)) {
             let now = self.operator.clock.now();
             self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));
         }
