@@ -28,6 +28,9 @@ const MOST_PAGES: usize = 10_000;
 /// nobody else waits for a control plane that hangs (invariant I8).
 const LISTS_WAIT: Duration = Duration::from_secs(2);
 
+/// Between two tries of a control plane's first list.
+const FIRST_LIST: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
+
 impl Operator {
     /// Sweeps at the start, on the shortest interval of all bindings, soon after a failure, and when asked to.
     pub(super) async fn sweep_forever(self: Arc<Self>, stop: CancellationToken) {
@@ -130,7 +133,7 @@ impl Operator {
                 .collect();
             // The last one may be under way still.
             if let Some(turn) = plane.begin_to_list() {
-                let list = Arc::clone(self).list_plane(Arc::clone(plane), Arc::clone(set), meshes);
+                let list = Arc::clone(self).list_until_listed(Arc::clone(plane), Arc::clone(set), meshes);
                 lists.spawn(async move {
                     let _turn = turn;
                     list.await
@@ -144,6 +147,25 @@ impl Operator {
         whole &= lists.is_empty();
         let tasks = self.planes().values().flat_map(|plane| plane.registry.tasks()).collect();
         (tasks, whole)
+    }
+
+    /// Lists what is registered at a plane. One that was never listed is asked again soon: nothing is done there before.
+    async fn list_until_listed(
+        self: Arc<Self>,
+        plane: Arc<Plane>,
+        set: Arc<ManifestSet>,
+        meshes: BTreeSet<MeshName>,
+    ) -> bool {
+        let mut delays = FIRST_LIST.start(self.seed.wrapping_add(4));
+        loop {
+            let me = Arc::clone(&self);
+            let listed = me.list_plane(Arc::clone(&plane), Arc::clone(&set), meshes.clone()).await;
+            let replaced = self.planes().get(&plane.name).is_none_or(|now| !Arc::ptr_eq(now, &plane));
+            if listed || replaced || plane.is_listed() {
+                return listed;
+            }
+            tokio::time::sleep(delays.after_failure()).await;
+        }
     }
 
     async fn list_plane(
@@ -165,6 +187,8 @@ impl Operator {
             Ok(listed) => {
                 let placed = self.place(&plane, listed);
                 plane.registry.replace(&placed, asked, self.clock.now());
+                // The guards must know what there is before anybody works by this list.
+                self.assign_caretakers(&set, &plane, None);
                 if plane.was_listed() {
                     self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
                 }
