@@ -54,6 +54,8 @@ struct Record {
     stopped: Stopped,
     /// When it was last seen wanted and alive: the event's own time, or the time of a list or describe.
     alive_at: Option<Timestamp>,
+    /// When a describe last found it wanted and alive.
+    described_at: Option<Timestamp>,
     /// When this record last changed, for forgetting it.
     touched_at: Timestamp,
     absence: Option<Absence>,
@@ -103,12 +105,18 @@ pub struct Snapshot {
     pub life: Life,
     /// When it was last seen wanted and alive.
     pub alive_at: Option<Timestamp>,
+    /// When a describe last found it so.
+    pub described_at: Option<Timestamp>,
 }
 
 impl Snapshot {
-    /// Whether it was seen alive within [`FRESH`], and not before `since`.
-    pub fn is_fresh(&self, since: Timestamp, now: Timestamp) -> bool {
-        self.alive_at.is_some_and(|at| at >= since && at.age_at(now) < FRESH)
+    /// Whether it was seen alive within [`FRESH`]: by a describe, or by whomsoever after `since`, when this process
+    /// began to know its cluster whole. What an event tells of an earlier time may be all that is left of a task whose
+    /// STOPPED an earlier process has taken in.
+    pub fn is_fresh(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
+        let young = |at: &Timestamp| at.age_at(now) < FRESH;
+        self.described_at.as_ref().is_some_and(young)
+            || self.alive_at.is_some_and(|at| young(&at) && since.is_some_and(|since| at >= since))
     }
 }
 
@@ -151,6 +159,9 @@ impl Store {
             record.absence = None;
             if !task.is_leaving() {
                 record.alive_at = record.alive_at.max(seen_at);
+                if source == Source::Describe {
+                    record.described_at = Some(now);
+                }
             }
         }
         if newer {
@@ -232,9 +243,14 @@ impl Store {
     pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> Snapshot {
         let records = self.lock();
         let Some(record) = records.get(task) else {
-            return Snapshot { task: None, life: Life::Unknown, alive_at: None };
+            return Snapshot { task: None, life: Life::Unknown, alive_at: None, described_at: None };
         };
-        Snapshot { task: record.task.clone(), life: record.life(grace, now), alive_at: record.alive_at }
+        Snapshot {
+            task: record.task.clone(),
+            life: record.life(grace, now),
+            alive_at: record.alive_at,
+            described_at: record.described_at,
+        }
     }
 
     /// The tasks of a cluster, with what a sweep compares: what ECS wants of each, and whether it is known whole.
@@ -426,9 +442,22 @@ mod tests {
         let store = Store::default();
         let day = Duration::from_hours(24);
         store.observe(task(1, LastStatus::Running), Source::Event, NOW.plus(day));
-        assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(NOW, NOW.plus(day)));
+        assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
         store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(day));
-        assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(NOW, NOW.plus(day)));
+        assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
+    }
+
+    #[test]
+    fn before_its_cluster_was_seen_whole_a_task_is_fresh_by_a_describe_alone() {
+        let store = Store::default();
+        let young = Task { updated_at: Some(NOW), ..task(1, LastStatus::Running) };
+        store.observe(young.clone(), Source::Event, NOW);
+        store.listed_alive(&arn(), NOW);
+        assert!(!store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
+        store.observe(young, Source::Describe, NOW);
+        assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
+        let later = NOW.plus(FRESH);
+        assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(None, later));
     }
 
     #[test]
@@ -438,8 +467,8 @@ mod tests {
             Task { updated_at: Some(NOW.plus(Duration::from_hours(1))), ..task(1, LastStatus::Running) };
         store.observe(ahead, Source::Event, NOW);
         let later = NOW.plus(FRESH);
-        assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(NOW, NOW));
-        assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(NOW, later));
+        assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(Some(NOW), NOW));
+        assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(Some(NOW), later));
     }
 
     #[test]

@@ -173,8 +173,7 @@ impl Operator {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When this process began to know the cluster whole. What an event tells of an earlier time may be all that is
-    /// left of a task whose STOPPED an earlier process has taken in.
+    /// When this process began to know the cluster whole.
     fn swept_since(&self, cluster: &ClusterArn) -> Option<Timestamp> {
         self.clusters().swept.get(cluster).copied()
     }

@@ -128,10 +128,7 @@ impl Run<'_> {
             standing,
             judgement,
             known,
-            fresh: self
-                .operator
-                .swept_since(self.task.cluster())
-                .is_some_and(|since| snapshot.is_fresh(since, now)),
+            fresh: snapshot.is_fresh(self.operator.swept_since(self.task.cluster()), now),
             manifests_complete: self.set.complete,
             now,
         })
