@@ -1,7 +1,10 @@
-//! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done; 1: it failed; 2: wrong usage.
+//! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done, all well; 1: it failed, wrong usage
+//! included; 2: there is something to look at.
 
+mod plan;
 mod run;
 mod sandbox;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -14,7 +17,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
 struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
-    /// [default: info; sandbox: warnings without the audit trail].
+    /// [default: info; plan: error; sandbox: warnings without the audit trail].
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -30,17 +33,28 @@ struct Cli {
 enum Command {
     /// Run the operator: hear task changes, keep the control planes right, until SIGTERM or SIGINT.
     Run(run::Args),
+    /// Show what a run would change, and why; writes nothing.
+    Plan(plan::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done when even that fails.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
     // The SDK and reqwest share this one TLS provider. An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let logging = match (&cli.command, cli.log.as_deref()) {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
+        // Its findings are in the plan.
+        (Command::Plan(_), None) => log::init(cli.log_format, "error"),
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {
@@ -53,6 +67,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
+            Command::Plan(args) => args.run().await,
             Command::Sandbox(args) => args.run().await,
         }
     });

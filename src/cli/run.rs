@@ -1,41 +1,37 @@
 //! `ecs-mesh-operator run`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::duration;
-use crate::manifests::{Sources, WatchOptions, watch};
-use crate::mesh::ControlPlane;
-use crate::mesh::kuma::KumaControlPlane;
-use crate::model::OperatorId;
+use super::setup::Setup;
 use crate::observe::aws::Queue;
 use crate::observe::intake::PoisonPolicy;
-use crate::observe::sdk::{AwsClients, AwsOptions, SdkQueue};
-use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
-use crate::runtime::{AlwaysHeld, Clock, Signals};
+use crate::observe::sdk::{AwsClients, SdkQueue};
+use crate::reconcile::{Book, RunOptions};
+use crate::runtime::Signals;
 use crate::telemetry::metrics::Metrics;
 
 /// What `run` takes.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Stable identity of this operator, written on everything that it registers; another id never touches it.
-    #[arg(long, env = "ECS_MESH_OPERATOR_ID", value_parser = operator_id)]
-    operator_id: OperatorId,
-
-    /// Manifest files or directories (*.yaml, *.yml, *.json), watched for changes.
-    #[arg(long, env = "ECS_MESH_MANIFESTS", required = true, value_delimiter = ',', num_args = 1..)]
-    manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    setup: Setup,
 
     /// SQS queue with the EventBridge events. Without it changes are found by sweeps only.
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
     queue_url: Option<String>,
 
-    /// AWS Region [default: that of the environment].
+    /// Go on planning and write nothing: what would change is logged and counted. Reads no queue but that of
+    /// `--dry-run-queue-url`, since it would take the events from the real operator.
     #[arg(long)]
-    region: Option<String>,
+    dry_run: bool,
+
+    /// A queue of its own for the dry run, with events that no other operator needs.
+    #[arg(long, requires = "dry_run")]
+    dry_run_queue_url: Option<String>,
 
     /// Receivers of the queue that work side by side.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -52,47 +48,22 @@ pub(super) struct Args {
     /// How long a stop waits for what is in flight; keep it below the ECS task's stopTimeout (default there: 30s).
     #[arg(long, default_value = "20s", value_parser = duration)]
     drain_deadline: Duration,
-
-    /// ListTasks and DescribeTasks calls a second; the account's quota, shared by everybody in it, is 20.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    ecs_reads_per_second: u16,
-}
-
-fn operator_id(text: &str) -> Result<OperatorId, String> {
-    OperatorId::parse(text).map_err(|error| error.to_string())
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
-        let options = AwsOptions {
-            region: self.region.clone(),
-            observer: Arc::clone(&metrics) as _,
-            ..AwsOptions::default()
-        };
-        let aws = AwsClients::connect(options).await.map_err(|error| error.to_string())?;
-        let queue = self.queue(&aws)?;
-        let manifests = watch(Sources::new(self.manifests.clone()), WatchOptions::default()).await;
-        self.refuse_nothing_at_all(&manifests.borrow())?;
+        let aws = self.setup.aws(&metrics).await?;
+        let queue_url = self.queue_to_read()?;
+        let queue = queue_url.map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()?;
+        let manifests = self.setup.manifests().await?;
         if let Some(queue) = &queue {
             check(queue).await;
         }
-        let operator = Operator::new(Parts {
-            id: self.operator_id.clone(),
-            ecs: Arc::new(aws.ecs.clone()),
-            iam: Arc::new(aws.iam.clone()),
-            connect: connect_kuma(self.operator_id.clone(), Arc::clone(&metrics)),
-            lease: Arc::new(AlwaysHeld),
-            clock: Clock::system(),
-            metrics,
-            rates: ReadRates { ecs: f64::from(self.ecs_reads_per_second), ..ReadRates::default() },
-            seed: fastrand::u64(..),
-        });
-        info!(
-            operator = %self.operator_id, version = env!("CARGO_PKG_VERSION"), region = aws.region(),
-            queue = self.queue_url.as_deref().unwrap_or("none"), "started"
-        );
+        let book = self.dry_run.then(|| Arc::new(Book::new(Arc::clone(&metrics))));
+        let operator = self.setup.operator(&aws, metrics, book);
+        self.say_hello(&aws, queue_url);
         let options = RunOptions {
             concurrency: usize::from(self.concurrency),
             receivers: usize::from(self.receivers),
@@ -109,23 +80,28 @@ impl Args {
         }
     }
 
-    fn queue(&self, aws: &AwsClients) -> Result<Option<SdkQueue>, String> {
-        self.queue_url.as_deref().map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()
+    /// A dry run that read the real one's queue would steal its events.
+    fn queue_to_read(&self) -> Result<Option<&str>, String> {
+        if !self.dry_run {
+            return Ok(self.queue_url.as_deref());
+        }
+        match (self.dry_run_queue_url.as_deref(), self.queue_url.as_deref()) {
+            (Some(own), Some(real)) if own == real => Err(format!(
+                "--dry-run-queue-url and --queue-url are both {own}: a dry run that reads the operator's queue takes its \
+                 events away; give it a queue of its own (a second target of the rules), or none"
+            )),
+            (own, _) => Ok(own),
+        }
     }
 
-    /// With no manifest at all the operator would sit there and do nothing, which nobody wants.
-    fn refuse_nothing_at_all(&self, status: &crate::manifests::Status) -> Result<(), String> {
-        let empty = status.set.control_planes.is_empty()
-            && status.set.bindings.is_empty()
-            && status.set.workloads.is_empty();
-        if empty && !status.errors.is_empty() {
-            let errors: Vec<String> = status.errors.iter().map(|error| format!("\n  {error}")).collect();
-            return Err(format!("no manifest can be used:{}", errors.concat()));
+    fn say_hello(&self, aws: &AwsClients, queue_url: Option<&str>) {
+        if self.dry_run && self.queue_url.is_some() {
+            info!("a dry run leaves the queue of --queue-url to the real operator");
         }
-        if empty {
-            warn!(paths = ?self.manifests, "there are no manifests yet: nothing is done until there are");
-        }
-        Ok(())
+        info!(
+            operator = %self.setup.operator_id, version = env!("CARGO_PKG_VERSION"), region = aws.region(),
+            queue = queue_url.unwrap_or("none"), dry_run = self.dry_run, "started"
+        );
     }
 }
 
@@ -138,14 +114,4 @@ async fn check(queue: &SdkQueue) {
         Ok(_) => {}
         Err(error) => warn!(%error, "the queue cannot be read; sweeps go on without it"),
     }
-}
-
-/// Makes clients of Kuma control planes.
-pub(super) fn connect_kuma(operator: OperatorId, metrics: Arc<Metrics>) -> Connect {
-    Arc::new(move |_name, spec| {
-        let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-        let observer = Arc::clone(&metrics) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
-        let plane = KumaControlPlane::connect(connection, operator.clone(), observer)?;
-        Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
-    })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::duration;
-use super::run::connect_kuma;
+use super::setup::connect_kuma;
 use crate::runtime::Signals;
 use crate::sandbox::Scribe;
 use crate::sandbox::aws::{CloudConfig, Throttling};

@@ -1,16 +1,21 @@
 //! The fields in which two normal forms differ, with paths that a person can read.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 /// One field that differs. A list counts as one field when its lengths differ, so that a shifted list does not look
 /// like many changes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct FieldChange {
     /// Such as `networking.inbound[0].servicePort`.
     pub path: String,
     /// What is there; `None` where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Value>,
     /// What should be there; `None` where nothing should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
 }
 

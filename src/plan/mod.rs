@@ -4,7 +4,8 @@
 mod decide;
 mod diff;
 mod guard;
+pub mod proposal;
 
-pub use decide::{Action, Decision, Evidence, Known, Situation, Standing, Step, decide};
+pub use decide::{Action, Awaited, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
 pub use diff::{FieldChange, diff};
 pub use guard::{Admission, Guard};

@@ -1,5 +1,9 @@
 //! Carries out one step on one registration: read the server's copy, check whose it is, compare, write. Nothing is
 //! written without the lease (I7), to what is not ours (I3), or where nothing differs (I6).
+//!
+//! A dry run goes the same way up to the write itself, and says what that would have come to.
+
+use serde_json::Value;
 
 use super::plane::{Halt, Plane};
 use super::registry::Fingerprint;
@@ -15,7 +19,8 @@ const REDO: usize = 5;
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
-    Created,
+    /// With its normal form.
+    Created(Value),
     Updated(Vec<FieldChange>),
     Drained,
     Removed,
@@ -49,10 +54,22 @@ macro_rules! redo {
 pub(super) struct Apply<'a> {
     pub plane: &'a Plane,
     pub lease: &'a dyn Lease,
+    /// Nothing is written, nor remembered as written.
+    pub dry: bool,
     pub marks: &'a Marks,
     pub task: &'a TaskArn,
     /// Reads the clock.
     pub now: &'a (dyn Fn() -> Timestamp + Sync),
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Done,
+    /// It would have been.
+    Dry,
+    /// Without the lease nothing was sent.
+    NoLease,
 }
 
 /// What is on the server under a name.
@@ -79,8 +96,7 @@ impl Apply<'_> {
     }
 
     async fn try_to_ensure(&self, desired: &Desired, known: bool, may_update: bool) -> Result<Outcome, Halt> {
-        // Before the look: between that and the write nothing may wait.
-        self.plane.writes.acquire(1).await;
+        self.turn_to_write().await;
         let current = match self.look(&desired.id).await? {
             There::NotOurs(owner) => return Ok(self.taken(&desired.id, owner)),
             There::Nothing if known => return Ok(self.gone(&desired.id)),
@@ -96,23 +112,30 @@ impl Apply<'_> {
         if !may_update {
             return Ok(Outcome::MayNotUpdate(changes));
         }
-        if !self.write(&desired.id, &rendered).await? {
-            return Ok(Outcome::NoLease);
+        match self.write(&desired.id, &rendered).await? {
+            Sent::NoLease => return Ok(Outcome::NoLease),
+            Sent::Dry => {}
+            Sent::Done => {
+                self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, (self.now)());
+            }
         }
-        self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, (self.now)());
         Ok(Outcome::Updated(changes))
     }
 
     async fn create(&self, desired: &Desired) -> Result<Outcome, Halt> {
         let (id, rendered) = (&desired.id, self.plane.mesh.render(desired, None));
-        // Should the answer get lost, this is what finds the registration again.
-        self.plane.registry.expect(self.task, id, desired.service.as_str(), (self.now)());
+        if self.may_send() == Sent::Done {
+            // Should the answer get lost, this is what finds the registration again.
+            let (service, binding) = (desired.service.as_str(), &desired.binding);
+            self.plane.registry.expect(self.task, id, service, binding, (self.now)());
+        }
         match self.write(id, &rendered).await {
-            Ok(true) => {
+            Ok(Sent::Dry) => Ok(Outcome::Created(rendered.normal)),
+            Ok(Sent::Done) => {
                 self.plane.registry.wrote(self.task, id, None, &rendered.normal, (self.now)());
-                Ok(Outcome::Created)
+                Ok(Outcome::Created(rendered.normal))
             }
-            Ok(false) => {
+            Ok(Sent::NoLease) => {
                 self.plane.registry.forget(self.task, id);
                 Ok(Outcome::NoLease)
             }
@@ -134,7 +157,7 @@ impl Apply<'_> {
     async fn try_to_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<Outcome, Halt> {
         // What the client has yet to learn it would ask between the check of the lease and the write.
         self.plane.learn(&id.mesh).await?;
-        self.plane.writes.acquire(1).await;
+        self.turn_to_write().await;
         let current = match self.look(id).await? {
             There::Nothing => return Ok(self.gone(id)),
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),
@@ -145,10 +168,13 @@ impl Apply<'_> {
             return Ok(Outcome::Equal);
         }
         let rendered = self.plane.mesh.render_drained(&current, reason);
-        if !self.write(id, &rendered).await? {
-            return Ok(Outcome::NoLease);
+        match self.write(id, &rendered).await? {
+            Sent::NoLease => return Ok(Outcome::NoLease),
+            Sent::Dry => {}
+            Sent::Done => {
+                self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, (self.now)());
+            }
         }
-        self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, (self.now)());
         Ok(Outcome::Drained)
     }
 
@@ -159,14 +185,16 @@ impl Apply<'_> {
     }
 
     async fn try_to_remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
-        self.plane.writes.acquire(1).await;
+        self.turn_to_write().await;
         match self.look(id).await? {
             There::Nothing => return Ok(self.gone(id)),
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),
             There::Ours(_) => {}
         }
-        if !self.lease.holds() {
-            return Ok(Outcome::NoLease);
+        match self.may_send() {
+            Sent::NoLease => return Ok(Outcome::NoLease),
+            Sent::Dry => return Ok(Outcome::Removed),
+            Sent::Done => {}
         }
         let was_there = self.plane.call(self.plane.mesh.delete(id)).await?;
         self.plane.registry.forget(self.task, id);
@@ -189,14 +217,31 @@ impl Apply<'_> {
         })
     }
 
-    /// `false`: without the lease nothing was sent.
-    async fn write(&self, id: &RegistrationId, rendered: &Rendered) -> Result<bool, Halt> {
-        if !self.lease.holds() {
-            return Ok(false);
+    /// Waits for the write rate, before the look: between that and the write nothing may wait.
+    async fn turn_to_write(&self) {
+        if !self.dry {
+            self.plane.writes.acquire(1).await;
         }
-        self.plane.call(self.plane.mesh.put(id, &rendered.body)).await?;
-        self.plane.is_over(|kind| kind != MeshErrorKind::NoSuchMesh);
-        Ok(true)
+    }
+
+    /// Asked last before each write and removal: the one place that tells a dry run from a real one.
+    fn may_send(&self) -> Sent {
+        if self.dry {
+            Sent::Dry
+        } else if self.lease.holds() {
+            Sent::Done
+        } else {
+            Sent::NoLease
+        }
+    }
+
+    async fn write(&self, id: &RegistrationId, rendered: &Rendered) -> Result<Sent, Halt> {
+        let sent = self.may_send();
+        if sent == Sent::Done {
+            self.plane.call(self.plane.mesh.put(id, &rendered.body)).await?;
+            self.plane.is_over(|kind| kind != MeshErrorKind::NoSuchMesh);
+        }
+        Ok(sent)
     }
 
     fn gone(&self, id: &RegistrationId) -> Outcome {

@@ -93,6 +93,9 @@ impl Operator {
         for plane in planes.values() {
             self.assign_caretakers(&status.set, plane, None);
         }
+        if let Some(book) = &self.book {
+            book.keep_only(&planes.keys().cloned().collect());
+        }
         self.set.store(Arc::clone(&status.set));
         self.planes.store(Arc::new(planes));
         if status.set.generation != before.generation || !same_planes {
@@ -131,6 +134,7 @@ impl Operator {
                 }
                 Err(why) => {
                     whole = false;
+                    self.gap(&format!("control plane {name}"), Some(why.clone()));
                     error!(control_plane = %name, "cannot be used: {why}");
                     // The one that works is better than none.
                     if let Some(plane) = old.get(name) {

@@ -4,7 +4,9 @@
 //! decides, from the newest that is known.
 
 mod apply;
+mod book;
 mod manifests;
+mod plan;
 mod plane;
 mod registry;
 mod report;
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::api::ControlPlaneSpec;
@@ -36,6 +38,8 @@ use crate::observe::store::{Observed, Source, Store};
 use crate::runtime::{Clock, Lease, Next, Priority, Reconciler, TokenBucket};
 use crate::telemetry::metrics::Metrics;
 
+pub use book::Book;
+pub use plan::PlanOptions;
 pub use plane::Plane;
 pub use run::{LoopEnded, RunOptions};
 
@@ -80,6 +84,8 @@ pub struct Parts {
     pub rates: ReadRates,
     /// Feeds all jitter.
     pub seed: u64,
+    /// A dry run: what would be written goes in here, and nothing is written.
+    pub book: Option<Arc<Book>>,
 }
 
 /// The operator: everything that it knows, and its loops.
@@ -92,6 +98,9 @@ pub struct Operator {
     clock: Clock,
     metrics: Arc<Metrics>,
     seed: u64,
+    book: Option<Arc<Book>>,
+    /// How many sweeps have ended, and whether the last one was whole.
+    swept_so_far: watch::Sender<(u64, bool)>,
     set: ArcSwap<ManifestSet>,
     store: Arc<Store>,
     describer: Describer,
@@ -139,6 +148,8 @@ impl Operator {
             clock: parts.clock,
             metrics: parts.metrics,
             seed: parts.seed,
+            book: parts.book,
+            swept_so_far: watch::Sender::new((0, false)),
             set: ArcSwap::default(),
             store,
             planes: ArcSwap::default(),
@@ -167,6 +178,20 @@ impl Operator {
     /// How many tasks are known.
     pub fn known_tasks(&self) -> usize {
         self.store.len()
+    }
+
+    /// Whether nothing may be written.
+    fn is_dry(&self) -> bool {
+        self.book.is_some()
+    }
+
+    /// Tells a dry run's book of what could not be found out, or now was.
+    fn gap(&self, what: &str, why: Option<String>) {
+        match (&self.book, why) {
+            (Some(book), Some(why)) => book.gap(what, why),
+            (Some(book), None) => book.no_gap(what),
+            (None, _) => {}
+        }
     }
 
     fn clusters(&self) -> MutexGuard<'_, Clusters> {

@@ -123,9 +123,17 @@ impl Registry {
         self.put(task, &registration.id, service, registration.drained, fingerprint, now);
     }
 
-    /// A write is about to be sent whose answer may get lost.
-    pub fn expect(&self, task: &TaskArn, id: &RegistrationId, service: &str, now: Timestamp) {
+    /// A write is about to be sent whose answer may get lost; found again, it counts as this binding's.
+    pub fn expect(
+        &self,
+        task: &TaskArn,
+        id: &RegistrationId,
+        service: &str,
+        binding: &Arc<str>,
+        now: Timestamp,
+    ) {
         self.put(task, id, Some(service.into()), None, None, now);
+        self.assign(task, id, Some(binding));
     }
 
     /// Takes in what was written.
@@ -304,8 +312,11 @@ mod tests {
     #[test]
     fn a_write_whose_answer_may_be_lost_is_remembered_without_a_fingerprint() {
         let registry = Registry::default();
-        registry.expect(&task(), &id("default"), "app", Timestamp(10));
-        assert_eq!(registry.of(&task())[0].fingerprint, None);
+        registry.expect(&task(), &id("default"), "app", &"one".into(), Timestamp(10));
+        assert_eq!((registry.of(&task())[0].fingerprint, registry.owned_by("one")), (None, 0));
+        // Found again, it counts for the guard of the binding that made it.
+        registry.wrote(&task(), &id("default"), None, &json!({}), Timestamp(20));
+        assert_eq!(registry.owned_by("one"), 1);
         registry.forget(&task(), &id("default"));
         assert!(registry.tasks().is_empty());
     }

@@ -1,14 +1,19 @@
 //! What a run says: one `info` line per outcome on a registration, target `audit` where an identity comes or goes, and
-//! a warning once, not at each retry.
+//! a warning once, not at each retry. In a dry run all of it goes into the plan instead.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::{debug, info, warn};
 
 use super::Operator;
 use super::apply::Outcome;
+use super::book::Page;
 use super::plane::Plane;
+use crate::api::LifecyclePolicy;
 use crate::intent::{HoldReason, IgnoreReason, Violation};
-use crate::mesh::Owner;
+use crate::mesh::{DrainReason, Owner};
 use crate::model::TaskArn;
+use crate::plan::proposal::{Blocked, Change, Item};
 use crate::plan::{Action, Step};
 
 /// Whom a report is about.
@@ -19,14 +24,18 @@ pub(super) struct Subject<'a> {
 }
 
 /// Says what happens to one task at one control plane.
-pub(super) struct Report<'a>(pub Subject<'a>);
+pub(super) struct Report<'a> {
+    subject: Subject<'a>,
+    /// Of a dry run: what has been noted in this attempt.
+    page: Option<Mutex<Page>>,
+}
 
 /// The words of a step for a person and for metrics: change, and why.
 fn words(step: &Step) -> (&'static str, String) {
     match &step.action {
         Action::Ensure { .. } => ("ensure", "the task runs".to_owned()),
         Action::Drain(reason, evidence) => match reason {
-            crate::mesh::DrainReason::Stopping => ("drain", "ECS is stopping the task".to_owned()),
+            DrainReason::Stopping => ("drain", "ECS is stopping the task".to_owned()),
             _ => ("drain", evidence.to_string()),
         },
         Action::Remove(evidence) => ("remove", evidence.to_string()),
@@ -34,11 +43,106 @@ fn words(step: &Step) -> (&'static str, String) {
     }
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    pub(super) fn new(subject: Subject<'a>) -> Self {
+        let page = subject.operator.book.is_some().then(Mutex::default);
+        Self { subject, page }
+    }
+
+    /// A new attempt: what was noted in the last one no longer counts.
+    pub(super) fn begin(&self) {
+        if let Some(mut page) = self.page() {
+            *page = Page::default();
+        }
+    }
+
+    /// The run is over: what it noted goes into the plan.
+    pub(super) fn end(&self) {
+        if let (Some(book), Some(mut page)) = (&self.subject.operator.book, self.page()) {
+            book.turn(&self.subject.plane.name, self.subject.task, std::mem::take(&mut page));
+        }
+    }
+
+    /// Of a dry run.
+    pub(super) fn page(&self) -> Option<MutexGuard<'_, Page>> {
+        self.page.as_ref().map(|page| page.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes it, where this is a dry run. Whether it is one.
+    fn note(&self, item: impl FnOnce() -> Item) -> bool {
+        match self.page() {
+            Some(mut page) => {
+                page.note(item());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn item(&self, step: &Step, change: Change, reason: impl Into<String>) -> Item {
+        let service = match &step.action {
+            Action::Ensure { desired, .. } => Some(desired.service.as_str().to_owned()),
+            _ => {
+                let entries = self.subject.plane.registry.of(self.subject.task);
+                let known = entries.into_iter().find(|entry| entry.id == step.id);
+                known.and_then(|entry| entry.service).map(|service| service.to_string())
+            }
+        };
+        let evidence = match &step.action {
+            Action::Ensure { .. } => None,
+            Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {
+                Some(evidence.label().to_owned())
+            }
+        };
+        Item {
+            mesh: Some(step.id.mesh.to_string()),
+            name: Some(step.id.name.to_string()),
+            binding: Some(step.binding.name.to_string()),
+            service,
+            evidence,
+            ..Item::new(change, reason)
+        }
+    }
+
+    /// The plan's item for what a step would have come to.
+    fn planned(&self, step: &Step, outcome: &Outcome) -> Option<Item> {
+        let (_, why) = words(step);
+        let paused = step.binding.spec.paused.then_some(Blocked::Paused);
+        let item = match outcome {
+            Outcome::Created(normal) => Item {
+                registration: Some(normal.clone()),
+                ..self.item(step, Change::Create, "the task runs and is not registered")
+            },
+            Outcome::Updated(fields) => Item {
+                fields: fields.clone(),
+                ..self.item(step, Change::Update, "it differs in these fields")
+            },
+            Outcome::MayNotUpdate(fields) => Item {
+                fields: fields.clone(),
+                blocked_by: Some(Blocked::Policy),
+                ..self.item(step, Change::Update, "it differs in these fields; the policy is create-only")
+            },
+            Outcome::Drained => Item { then: what_follows(step), ..self.item(step, Change::Drain, why) },
+            Outcome::Removed => self.item(step, Change::Remove, why),
+            Outcome::Equal => match &step.action {
+                Action::Skip { .. } => return None,
+                Action::Drain(..) => self.item(step, Change::Unchanged, "it is drained already"),
+                _ => self.item(step, Change::Unchanged, "it is as it should be"),
+            },
+            Outcome::Vanished | Outcome::Taken(_) | Outcome::NoLease => return None,
+        };
+        let blocked_by = if item.change.writes() { item.blocked_by.or(paused) } else { None };
+        Some(Item { blocked_by, ..item })
+    }
+
     /// `service`: that of the registration, as far as it was known before the step.
     pub(super) fn outcome(&self, step: &Step, service: Option<&str>, outcome: &Outcome) {
+        if let Some(mut page) = self.page() {
+            self.planned(step, outcome).into_iter().for_each(|item| page.note(item));
+            return;
+        }
         let (_, why) = words(step);
-        let Subject { operator, plane, task } = &self.0;
+        let Subject { operator, plane, task } = &self.subject;
         let metrics = &operator.metrics;
         let service = match &step.action {
             Action::Ensure { desired, .. } => desired.service.as_str(),
@@ -55,7 +159,7 @@ impl Report<'_> {
             };
         }
         match outcome {
-            Outcome::Created => {
+            Outcome::Created(_) => {
                 metrics.wrote("create");
                 say!("audit", "created", why);
             }
@@ -96,7 +200,7 @@ impl Report<'_> {
 
     /// As [`Self::once`]; `what` tells whether it is the same again.
     fn once_as(&self, reason: &'static str, what: &str, message: &str) -> bool {
-        let Subject { operator, plane, task } = &self.0;
+        let Subject { operator, plane, task } = &self.subject;
         operator.metrics.held(reason);
         let news = plane.is_news(task, reason, what);
         if news {
@@ -108,19 +212,36 @@ impl Report<'_> {
     }
 
     pub(super) fn trouble(&self, reason: &'static str, message: &str) {
+        if self.note(|| Item::new(Change::Unknown, message)) {
+            return self.subject.operator.metrics.held(reason);
+        }
         self.once(reason, message);
     }
 
     pub(super) fn warnings(&self, all: &[String]) {
+        if let Some(mut page) = self.page() {
+            return page.warn(all);
+        }
         self.once("warning", &all.join("; "));
     }
 
     pub(super) fn held(&self, reason: &HoldReason) {
+        let change = if matches!(reason, HoldReason::Unknown(_)) { Change::Unknown } else { Change::Hold };
+        if self.note(|| Item::new(change, reason.to_string())) {
+            return self.subject.operator.metrics.held(reason.label());
+        }
         self.once(reason.label(), &format!("held, nothing changes: {reason}"));
     }
 
     pub(super) fn ignored(&self, reason: &IgnoreReason) {
-        let Subject { operator, plane, task } = &self.0;
+        // The other control plane's part of the plan has it.
+        if self.page.is_some() && matches!(reason, IgnoreReason::OtherControlPlane) {
+            return;
+        }
+        if self.note(|| Item::new(Change::Ignore, reason.to_string())) {
+            return self.subject.operator.metrics.ignored(reason.label());
+        }
+        let Subject { operator, plane, task } = &self.subject;
         operator.metrics.ignored(reason.label());
         if matches!(reason, IgnoreReason::NetworkMode(_)) {
             self.once(reason.label(), &reason.to_string());
@@ -131,11 +252,14 @@ impl Report<'_> {
 
     pub(super) fn rejected(&self, violations: &[Violation]) {
         for violation in violations {
-            self.0.operator.metrics.violation(violation.rule.label());
+            self.subject.operator.metrics.violation(violation.rule.label());
         }
         let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        if self.note(|| Item::new(Change::Reject, words.join("; "))) {
+            return;
+        }
         if self.once("rejected", &format!("not allowed in the mesh: {}", words.join("; "))) {
-            self.0.operator.metrics.rejected();
+            self.subject.operator.metrics.rejected();
         }
     }
 
@@ -146,6 +270,10 @@ impl Report<'_> {
                 format!("of operator {}, cluster {}, task {}", marks.operator, marks.cluster, marks.task)
             }
         };
+        let blocked = || self.item(step, Change::NameTaken, format!("the name is {whose}; it is left alone"));
+        if self.note(blocked) {
+            return;
+        }
         let message = format!(
             "{} is {whose} and is left alone; remove it, or choose another spec.dataplaneName in MeshBinding {}",
             step.id, step.binding.name
@@ -161,6 +289,9 @@ impl Report<'_> {
              spec.cleanup.guard.releaseUntil to a time in the near future",
             step.binding.name
         );
+        if self.note(|| self.blocked(step, Blocked::Guard, message.clone())) {
+            return self.subject.operator.metrics.held("guard");
+        }
         // The counts in the words grow; what happens is the same.
         self.once_as("guard", &format!("{change} {}", step.id), &message);
     }
@@ -168,6 +299,9 @@ impl Report<'_> {
     pub(super) fn skipped(&self, step: &Step) {
         let (change, why) = words(step);
         let policy = step.binding.spec.policy;
+        if self.note(|| self.blocked(step, Blocked::Policy, why.clone())) {
+            return self.subject.operator.metrics.held("skipped_by_policy");
+        }
         self.once(
             "skipped_by_policy",
             &format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id),
@@ -179,4 +313,32 @@ impl Report<'_> {
         let message = format!("MeshBinding {} is paused: {change} of {} ({why})", step.binding.name, step.id);
         self.once("paused", &message);
     }
+
+    /// A withdrawal that would be done, were it not for this.
+    fn blocked(&self, step: &Step, by: Blocked, reason: String) -> Item {
+        let drains = matches!(step.action, Action::Drain(..) | Action::Skip { would: "drain", .. });
+        let change = if drains { Change::Drain } else { Change::Remove };
+        Item { blocked_by: Some(by), ..self.item(step, change, reason) }
+    }
+
+    /// Nothing was noted of a registered task, which a plan should not pass over in silence.
+    pub(super) fn quiet(&self, reason: &str, change: Change) {
+        let is_empty = self.page().is_some_and(|page| page.is_empty());
+        if is_empty {
+            self.note(|| Item::new(change, reason));
+        }
+    }
+}
+
+/// What comes after a drain by itself.
+fn what_follows(step: &Step) -> Option<String> {
+    if step.binding.spec.policy != LifecyclePolicy::Sync {
+        return None;
+    }
+    Some(match &step.action {
+        Action::Drain(DrainReason::Stopping, _) => {
+            "removed when ECS says that the task has stopped".to_owned()
+        }
+        _ => format!("removed {} later (cleanup.drain)", step.binding.spec.cleanup.drain),
+    })
 }

@@ -95,6 +95,7 @@ impl Operator {
         self.metrics.sweep_took(began.elapsed());
         let took = began.elapsed();
         info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
+        self.swept_so_far.send_modify(|(count, last)| (*count, *last) = (*count + 1, whole));
         whole
     }
 
@@ -185,6 +186,7 @@ impl Operator {
         }
         match plane.call(plane.mesh.owned()).await {
             Ok(listed) => {
+                self.gap(&format!("control plane {}", plane.name), None);
                 let placed = self.place(&plane, listed);
                 plane.registry.replace(&placed, asked, self.clock.now());
                 // The guards must know what there is before anybody works by this list.
@@ -198,7 +200,10 @@ impl Operator {
             Err(halt) => {
                 self.metrics.held("registrations_unlisted");
                 match halt {
-                    Halt::Failed(error) => plane.tell(&error),
+                    Halt::Failed(error) => {
+                        self.gap(&format!("control plane {}", plane.name), Some(error.message.clone()));
+                        plane.tell(&error);
+                    }
                     Halt::Until(_) => {
                         debug!(control_plane = %plane.name, "not reachable: not listed before the next probe");
                     }
@@ -269,7 +274,7 @@ impl Operator {
             }))
             .cloned()
             .collect();
-        let whole = self.describe_all(unsure).await;
+        let whole = self.describe_all(cluster, unsure).await;
         let set = self.manifests();
         for plane in self.planes().values() {
             self.assign_caretakers(&set, plane, Some(cluster));
@@ -299,7 +304,7 @@ impl Operator {
     }
 
     /// Describes many; the describer packs them into calls.
-    async fn describe_all(self: &Arc<Self>, tasks: Vec<TaskArn>) -> bool {
+    async fn describe_all(self: &Arc<Self>, cluster: &ClusterArn, tasks: Vec<TaskArn>) -> bool {
         let mut asked = JoinSet::new();
         for task in tasks {
             let describer = self.describer.clone();
@@ -313,6 +318,8 @@ impl Operator {
                 last = why;
             }
         }
+        let why = (failed > 0).then(|| format!("{failed} tasks could not be described: {last}"));
+        self.gap(&format!("tasks of {cluster}"), why);
         if failed > 0 {
             warn!(tasks = failed, "tasks could not be described, the next sweep tries again: {last}");
         }
@@ -332,6 +339,7 @@ impl Operator {
                 Ok(Page { items: more, next }) => {
                     items.extend(more);
                     if next.is_none() {
+                        self.gap(what, None);
                         return Some(items);
                     }
                     page = next;
@@ -341,6 +349,7 @@ impl Operator {
                         self.ecs_bucket.penalize(Duration::from_secs(1));
                     }
                     self.metrics.held("sweep_incomplete");
+                    self.gap(what, Some(error.to_string()));
                     warn!("the sweep of {what} is incomplete and proves no absence: {error}");
                     return None;
                 }

@@ -17,7 +17,8 @@ use crate::model::{RoleArn, Task, TaskArn};
 use crate::observe::describer::Answer;
 use crate::observe::roles::APART;
 use crate::observe::store::{Life, Snapshot};
-use crate::plan::{Action, Admission, Decision, Evidence, Known, Situation, Standing, Step, decide};
+use crate::plan::proposal::Change;
+use crate::plan::{Action, Admission, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
 use crate::runtime::Next;
 
 /// How long to wait for the event that brings a new task's address before asking for it.
@@ -47,6 +48,7 @@ impl Run<'_> {
             return Next::After(UNLISTED_WAIT);
         }
         let next = self.attempt().await;
+        self.report.end();
         // An event that led to nothing is answered; one that still may is not.
         if matches!(next, Next::Backoff | Next::HoldUntil(_))
             && let Some(heard) = self.take_heard()
@@ -59,6 +61,7 @@ impl Run<'_> {
     async fn attempt(&self) -> Next {
         // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
         for _ in 0..3 {
+            self.report.begin();
             let known = self.known();
             let snapshot =
                 self.operator.store.snapshot(self.task, Self::grace(&known), self.operator.clock.now());
@@ -85,8 +88,17 @@ impl Run<'_> {
                     }
                 }
             }
+            if self.operator.is_dry() {
+                if let Err(halt) = self.look_ahead(&snapshot, &known, judgement.as_ref()).await {
+                    return self.halted(&halt);
+                }
+                let next = self.settle(&snapshot, judgement.as_ref(), &decision, Next::Forget).await;
+                self.say_why_quiet(&snapshot, &known);
+                return next;
+            }
             return self.settle(&snapshot, judgement.as_ref(), &decision, next).await;
         }
+        self.report.quiet("ECS contradicts its own event of the task", Change::Unknown);
         // ECS still says otherwise than what an event said: it is eventually consistent.
         Next::Backoff
     }
@@ -109,6 +121,47 @@ impl Run<'_> {
     }
 
     fn decide(&self, snapshot: &Snapshot, known: &[Known], judgement: Option<&Judgement>) -> Decision {
+        decide(&self.situation(snapshot, known, judgement))
+    }
+
+    /// Of a dry run: what would follow once that is confirmed which was seen only once.
+    async fn look_ahead(
+        &self,
+        snapshot: &Snapshot,
+        known: &[Known],
+        judgement: Option<&Judgement>,
+    ) -> Result<(), Halt> {
+        let situation = self.situation(snapshot, known, judgement);
+        let Some((awaited, decision)) = foresee(&situation, Self::grace(known)) else { return Ok(()) };
+        let first = self.report.page().map_or(0, |page| page.len());
+        self.carry_out(&decision, known).await?;
+        if let Some(mut page) = self.report.page() {
+            page.all_after(first, &awaited);
+        }
+        Ok(())
+    }
+
+    /// Of a dry run: a registered task that nothing is due for is in the plan, too.
+    fn say_why_quiet(&self, snapshot: &Snapshot, known: &[Known]) {
+        if known.is_empty() {
+            return;
+        }
+        if known.iter().any(|known| known.caretaker.is_none()) {
+            self.report.quiet("no MeshBinding takes care of it any more; it is left alone", Change::Hold);
+        }
+        if snapshot.life == Life::Unknown {
+            let words = "its cluster could not be listed whole, so nothing is known of the task";
+            self.report.quiet(words, Change::Unknown);
+        }
+        self.report.quiet("nothing is due", Change::Unchanged);
+    }
+
+    fn situation<'a>(
+        &self,
+        snapshot: &Snapshot,
+        known: &'a [Known],
+        judgement: Option<&'a Judgement>,
+    ) -> Situation<'a> {
         // A stop cannot be taken back, so what was drained for it never comes back to life by a stale answer.
         let stopping = known.iter().any(|known| matches!(known.drained, Some((DrainReason::Stopping, _))));
         let standing = match &snapshot.life {
@@ -124,14 +177,14 @@ impl Run<'_> {
             }
         };
         let now = self.operator.clock.now();
-        decide(&Situation {
+        Situation {
             standing,
             judgement,
             known,
             fresh: snapshot.is_fresh(self.operator.swept_since(self.task.cluster()), now),
             manifests_complete: self.set.complete,
             now,
-        })
+        }
     }
 
     /// Judges the task, fetching each fact that the verdict turns out to hang on.
@@ -195,18 +248,20 @@ impl Run<'_> {
     async fn carry_out(&self, decision: &Decision, known: &[Known]) -> Result<Done, Halt> {
         let mut next = decision.again.map_or(Next::Forget, Next::After);
         for step in &decision.steps {
-            if step.binding.spec.paused {
+            let paused = step.binding.spec.paused;
+            // A dry run looks what it would come to: it writes nothing anyway.
+            if paused && !self.operator.is_dry() {
                 self.report.paused(step);
                 continue;
             }
-            if step.needs_guard() && !self.guard_admits(step) {
+            if step.needs_guard() && !paused && !self.guard_admits(step) {
                 next = Next::Forget;
                 continue;
             }
             if !decision.withdraws() {
                 self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
             }
-            if step.needs_guard() && matches!(step.action, Action::Remove(_)) {
+            if step.needs_guard() && matches!(step.action, Action::Remove(_)) && !self.operator.is_dry() {
                 self.plane.guard(&step.binding.name, |guard| guard.sent(self.task));
             }
             let service = self.service_of(step);
@@ -244,6 +299,7 @@ impl Run<'_> {
         let apply = Apply {
             plane: self.plane,
             lease: self.operator.lease.as_ref(),
+            dry: self.operator.is_dry(),
             marks: &marks,
             task: self.task,
             now: &now,
@@ -287,18 +343,21 @@ impl Run<'_> {
     }
 
     fn note(&self, step: &Step, outcome: &Outcome) {
-        if *outcome == Outcome::Created {
-            self.plane.registry.assign(self.task, &step.id, Some(&step.binding.name));
-            self.plane.note_owned(&step.binding, self.operator.clock.now());
+        if self.operator.is_dry() {
+            return;
         }
+        // One that was created and whose answer got lost shows only now.
+        self.plane.note_owned(&step.binding, self.operator.clock.now());
         let gone = matches!(outcome, Outcome::Removed | Outcome::Vanished);
         if gone && step.needs_guard() && matches!(step.action, Action::Remove(_)) {
             let now = self.operator.clock.now();
             self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));
         }
         let heard = self.take_heard();
-        if let (Some(heard), Outcome::Created | Outcome::Updated(_) | Outcome::Drained | Outcome::Removed) =
-            (heard, outcome)
+        if let (
+            Some(heard),
+            Outcome::Created(_) | Outcome::Updated(_) | Outcome::Drained | Outcome::Removed,
+        ) = (heard, outcome)
         {
             self.operator.metrics.answered(heard.elapsed());
         }
@@ -306,12 +365,14 @@ impl Run<'_> {
 
     fn halted(&self, halt: &Halt) -> Next {
         if let Halt::Failed(error) = halt {
-            if error.kind.is_of_one_body() {
+            if error.kind.is_of_one_body() || self.operator.is_dry() {
                 self.report.trouble(error.kind.label(), &error.message);
             } else {
                 self.operator.metrics.held(error.kind.label());
                 self.plane.tell(error);
             }
+        } else {
+            self.report.quiet("the control plane cannot be reached", Change::Unknown);
         }
         halt.next()
     }
@@ -339,7 +400,11 @@ impl Run<'_> {
                 self.report.rejected(violations);
                 if decision.reread_role { sooner(next, APART) } else { next }
             }
-            Verdict::Hold(HoldReason::AddressPending) => self.wait_for_address(snapshot).await,
+            Verdict::Hold(reason @ HoldReason::AddressPending) => {
+                let next = self.wait_for_address(snapshot).await;
+                self.report.quiet(&format!("{reason}; registered when it is"), Change::Hold);
+                next
+            }
             Verdict::Hold(reason @ HoldReason::Unknown(_)) => {
                 self.report.held(reason);
                 Next::Backoff
@@ -397,6 +462,6 @@ impl<'a> Run<'a> {
     pub(super) fn new(operator: &'a Operator, plane: &'a Plane, task: &'a TaskArn) -> Self {
         let subject = Subject { operator, plane, task };
         let heard = Mutex::new(plane.answered(task));
-        Self { operator, plane, task, set: operator.manifests(), report: Report(subject), heard }
+        Self { operator, plane, task, set: operator.manifests(), report: Report::new(subject), heard }
     }
 }

@@ -142,6 +142,7 @@ impl Stage {
             metrics: Arc::clone(metrics),
             rates: ReadRates::default(),
             seed: self.seed,
+            book: None,
         }))
     }
 

@@ -44,6 +44,13 @@ labels!(
     RuleLabels { rule }
 );
 
+/// A planned change at a control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PlannedLabels {
+    control_plane: String,
+    change: &'static str,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
@@ -65,6 +72,7 @@ pub struct Metrics {
     mesh_calls: Family<CallLabels, Counter>,
     sweeps: Family<ResultLabels, Counter>,
     sweep_time: Histogram,
+    planned: Family<PlannedLabels, Gauge>,
     /// The generation of the manifests in force.
     pub manifests_generation: Gauge<u64, AtomicU64>,
     /// Errors in the manifests' sources.
@@ -98,6 +106,7 @@ impl Default for Metrics {
             mesh_calls: Family::default(),
             sweeps: Family::default(),
             sweep_time: seconds(),
+            planned: Family::default(),
             manifests_generation: Gauge::default(),
             manifest_errors: Gauge::default(),
             guard_held: Gauge::default(),
@@ -132,6 +141,8 @@ impl Metrics {
         r.register("ecs_mesh_control_plane_calls", help, self.mesh_calls.clone());
         r.register("ecs_mesh_sweeps", "Sweeps of a cluster by result", self.sweeps.clone());
         r.register("ecs_mesh_sweep_seconds", "Time a sweep of everything takes", self.sweep_time.clone());
+        let help = "What a dry run would do, by control plane and change";
+        r.register("ecs_mesh_planned_changes", help, self.planned.clone());
         let help = "Generation of the manifests in force";
         r.register("ecs_mesh_manifests_generation", help, self.manifests_generation.clone());
         r.register("ecs_mesh_manifest_errors", "Errors in manifest sources", self.manifest_errors.clone());
@@ -228,6 +239,12 @@ impl Metrics {
     /// A control plane call ended.
     pub fn mesh_call(&self, operation: &'static str, outcome: &'static str) {
         self.mesh_calls.get_or_create(&CallLabels { operation, outcome }).inc();
+    }
+
+    /// A dry run would do so many changes of a kind at a control plane.
+    pub fn planned(&self, control_plane: &str, change: &'static str, count: i64) {
+        let labels = PlannedLabels { control_plane: control_plane.to_owned(), change };
+        self.planned.get_or_create(&labels).set(count);
     }
 
     /// A cluster was swept, or not.

@@ -2,6 +2,8 @@
 //!
 //! This is where invariant I2 lives: a removal of what may be alive has just the reasons of [`Evidence`].
 
+mod foresee;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::intent::{Desired, IgnoreReason, Judgement, RegistrationId, Verdict};
 use crate::manifests::Binding;
 use crate::mesh::DrainReason;
 use crate::model::Timestamp;
+
+pub use foresee::{Awaited, foresee};
 
 /// Why a registration may go.
 #[derive(Clone, Debug, PartialEq, Eq)]

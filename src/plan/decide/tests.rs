@@ -421,3 +421,46 @@ fn only_a_stop_of_the_tasks_own_spares_the_guard() {
         assert_eq!(step.needs_guard(), !own, "{evidence}");
     }
 }
+
+#[test]
+fn an_absence_not_proved_yet_is_foreseen_as_a_removal() {
+    let known = [known("default/a", "sync")];
+    let situation = Situation {
+        standing: Standing::Missing { due: false },
+        judgement: None,
+        known: &known,
+        fresh: false,
+        manifests_complete: true,
+        now: NOW,
+    };
+    assert_eq!(decide(&situation), Decision::default());
+    let (awaited, decision) = foresee(&situation, Duration::from_mins(5)).unwrap();
+    assert_eq!(awaited, Awaited::Absence(Duration::from_mins(5)));
+    assert!(matches!(decision.steps[0].action, Action::Remove(Evidence::Absent { .. })), "{decision:?}");
+}
+
+#[test]
+fn a_revocation_read_once_is_foreseen_as_a_withdrawal() {
+    let known = [known("default/a", "sync")];
+    let verdict = |confirmed| Verdict::Reject { violations: Vec::new(), confirmed };
+    for (confirmed, foreseen) in [(false, true), (true, false)] {
+        let judgement = Judgement { binding: None, verdict: verdict(confirmed), warnings: Vec::new() };
+        let situation = Situation {
+            standing: Standing::Live,
+            judgement: Some(&judgement),
+            known: &known,
+            fresh: true,
+            manifests_complete: true,
+            now: NOW,
+        };
+        let found = foresee(&situation, Duration::ZERO);
+        assert_eq!(found.is_some(), foreseen);
+        if let Some((awaited, decision)) = found {
+            assert_eq!(awaited, Awaited::SecondRead);
+            assert!(
+                matches!(decision.steps[0].action, Action::Drain(Revoked, Evidence::RoleTags)),
+                "{decision:?}"
+            );
+        }
+    }
+}

@@ -276,6 +276,7 @@ impl Life {
         let connect_id = id.clone();
         let aws = Arc::new(SimAws(Arc::clone(&shared)));
         let operator = Operator::new(Parts {
+            book: None,
             id,
             ecs: Arc::clone(&aws) as _,
             iam: Arc::clone(&aws) as _,

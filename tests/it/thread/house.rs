@@ -201,6 +201,23 @@ impl House {
         Process::start(self.directory.path(), name, environment, &arguments)
     }
 
+    /// Runs a subcommand that ends by itself on the house's manifests: its exit code, standard output and standard error.
+    pub(super) async fn ask(&self, arguments: &[&str]) -> (i32, String, String) {
+        let manifests = self.path("manifests");
+        let mut all = arguments.to_vec();
+        all.extend(["--operator-id", "house", "--manifests", manifests.to_str().unwrap()]);
+        let mut process = Process::start(self.directory.path(), arguments[0], &self.environment, &all);
+        let code = process.code().await.expect("it ended by itself");
+        (code, process.stdout(), process.stderr())
+    }
+
+    /// A plan in its JSON form, with its exit code.
+    pub(super) async fn plan(&self) -> (i32, Value) {
+        let (code, out, err) = self.ask(&["plan", "--output", "json"]).await;
+        let plan = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}\n{err}"));
+        (code, plan)
+    }
+
     /// What the control plane answers to a GET, as text.
     pub(super) async fn get(&self, path: &str) -> String {
         let url = format!("{}{path}", self.variable("KUMA_API_URL"));
@@ -313,6 +330,21 @@ impl House {
             listed.task_arns().iter().map(|arn| arn.rsplit('/').next().unwrap().to_owned()).collect();
         ids.sort();
         ids
+    }
+
+    /// The ids of the cluster's tasks, once so many run.
+    pub(super) async fn running(&self, count: usize) -> Vec<String> {
+        eventually("the tasks run", || async {
+            let ids = self.task_ids().await;
+            if ids.len() != count {
+                return None;
+            }
+            let described =
+                self.ecs().describe_tasks().cluster("sandbox").set_tasks(Some(ids.clone())).send().await;
+            let running = described.unwrap().tasks().iter().all(|task| task.last_status() == Some("RUNNING"));
+            running.then_some(ids)
+        })
+        .await
     }
 
     /// Manifests for the sandbox's cluster and control plane: one service `app` of tasks of family `app`.

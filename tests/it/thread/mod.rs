@@ -8,6 +8,7 @@ mod hang;
 mod house;
 mod manifests;
 mod messages;
+mod plan;
 mod planes;
 mod servers;
 mod show;

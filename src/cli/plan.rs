@@ -1,0 +1,97 @@
+//! `ecs-mesh-operator plan`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::duration;
+use super::setup::Setup;
+use crate::plan::proposal::{Detail, Proposal, render};
+use crate::reconcile::{Book, PlanOptions};
+use crate::runtime::Signals;
+use crate::telemetry::metrics::Metrics;
+
+/// Exit code of a plan that has something to do.
+const CHANGES: u8 = 2;
+
+/// What `plan` takes.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    setup: Setup,
+
+    /// What to print: `text` for people, `json` for one object.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+
+    /// Show what is unchanged or ignored, too.
+    #[arg(long)]
+    all: bool,
+
+    /// How long a call that fails is tried again before its part counts as unknown.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    patience: Duration,
+
+    /// How long the plan takes at most; what is not known then is unknown.
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    timeout: Duration,
+
+    /// Tasks looked at side by side, for each control plane.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    concurrency: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<ExitCode, String> {
+        let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let metrics = Arc::new(Metrics::default());
+        let aws = self.setup.aws(&metrics).await?;
+        let manifests = self.setup.manifests().await?;
+        let book = Arc::new(Book::new(Arc::clone(&metrics)));
+        let operator = self.setup.operator(&aws, metrics, Some(Arc::clone(&book)));
+        let options = PlanOptions {
+            patience: self.patience,
+            timeout: self.timeout,
+            concurrency: usize::from(self.concurrency),
+        };
+        let proposal = tokio::select! {
+            planned = operator.plan(&book, manifests, options) => planned.map_err(|error| error.to_string())?,
+            () = signals.stop.cancelled() => return Err("interrupted; nothing was written".to_owned()),
+        };
+        let code = exit_code(&proposal);
+        self.print(proposal).map_err(|error| format!("standard output cannot be written: {error}"))?;
+        Ok(code)
+    }
+
+    fn print(&self, proposal: Proposal) -> std::io::Result<()> {
+        let proposal = if self.all { proposal } else { proposal.without_the_quiet() };
+        let mut out = anstream::stdout().lock();
+        match self.output {
+            Output::Text => {
+                let detail = if self.all { Detail::All } else { Detail::Changes };
+                out.write_all(render(&proposal, detail).as_bytes())?;
+            }
+            Output::Json => {
+                serde_json::to_writer_pretty(&mut out, &proposal)?;
+                out.write_all(b"\n")?;
+            }
+        }
+        out.flush()
+    }
+}
+
+/// An incomplete plan is an error whatever it found: nobody should take it for the whole.
+fn exit_code(proposal: &Proposal) -> ExitCode {
+    match (proposal.complete, proposal.will_write()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(CHANGES),
+        (true, false) => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,101 @@
+//! What every subcommand that looks at a real set-up takes, and how the pieces are made from it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::manifests::{Sources, Status, WatchOptions, watch};
+use crate::mesh::ControlPlane;
+use crate::mesh::kuma::KumaControlPlane;
+use crate::model::OperatorId;
+use crate::observe::sdk::{AwsClients, AwsOptions};
+use crate::reconcile::{Book, Connect, Operator, Parts, ReadRates};
+use crate::runtime::{AlwaysHeld, Clock};
+use crate::telemetry::metrics::Metrics;
+
+/// Whose set-up, by which manifests, where.
+#[derive(clap::Args)]
+pub(super) struct Setup {
+    /// Stable identity of this operator, written on everything that it registers; another id never touches it.
+    #[arg(long, env = "ECS_MESH_OPERATOR_ID", value_parser = operator_id)]
+    pub operator_id: OperatorId,
+
+    /// Manifest files or directories (*.yaml, *.yml, *.json).
+    #[arg(long, env = "ECS_MESH_MANIFESTS", required = true, value_delimiter = ',', num_args = 1..)]
+    pub manifests: Vec<PathBuf>,
+
+    /// AWS Region [default: that of the environment].
+    #[arg(long)]
+    pub region: Option<String>,
+
+    /// ListTasks and DescribeTasks calls a second; the account's quota, shared by everybody in it, is 20.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub ecs_reads_per_second: u16,
+}
+
+fn operator_id(text: &str) -> Result<OperatorId, String> {
+    OperatorId::parse(text).map_err(|error| error.to_string())
+}
+
+impl Setup {
+    /// Clients of AWS, whose calls are counted.
+    pub(super) async fn aws(&self, metrics: &Arc<Metrics>) -> Result<AwsClients, String> {
+        let options = AwsOptions {
+            region: self.region.clone(),
+            observer: Arc::clone(metrics) as _,
+            ..AwsOptions::default()
+        };
+        AwsClients::connect(options).await.map_err(|error| error.to_string())
+    }
+
+    /// Loads the manifests, and watches them. With none at all the operator would sit there and do nothing, which nobody
+    /// wants.
+    pub(super) async fn manifests(&self) -> Result<watch::Receiver<Arc<Status>>, String> {
+        let manifests = watch(Sources::new(self.manifests.clone()), WatchOptions::default()).await;
+        let status = Arc::clone(&manifests.borrow());
+        let empty = status.set.control_planes.is_empty()
+            && status.set.bindings.is_empty()
+            && status.set.workloads.is_empty();
+        if empty && !status.errors.is_empty() {
+            let errors: Vec<String> = status.errors.iter().map(|error| format!("\n  {error}")).collect();
+            return Err(format!("no manifest can be used:{}", errors.concat()));
+        }
+        if empty {
+            warn!(paths = ?self.manifests, "there are no manifests yet: nothing is done until there are");
+        }
+        Ok(manifests)
+    }
+
+    /// An operator that has done nothing yet; a dry one where there is a book.
+    pub(super) fn operator(
+        &self,
+        aws: &AwsClients,
+        metrics: Arc<Metrics>,
+        book: Option<Arc<Book>>,
+    ) -> Arc<Operator> {
+        Operator::new(Parts {
+            id: self.operator_id.clone(),
+            ecs: Arc::new(aws.ecs.clone()),
+            iam: Arc::new(aws.iam.clone()),
+            connect: connect_kuma(self.operator_id.clone(), Arc::clone(&metrics)),
+            lease: Arc::new(AlwaysHeld),
+            clock: Clock::system(),
+            metrics,
+            rates: ReadRates { ecs: f64::from(self.ecs_reads_per_second), ..ReadRates::default() },
+            seed: fastrand::u64(..),
+            book,
+        })
+    }
+}
+
+/// Makes clients of Kuma control planes.
+pub(super) fn connect_kuma(operator: OperatorId, metrics: Arc<Metrics>) -> Connect {
+    Arc::new(move |_name, spec| {
+        let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
+        let observer = Arc::clone(&metrics) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
+        let plane = KumaControlPlane::connect(connection, operator.clone(), observer)?;
+        Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
+    })
+}

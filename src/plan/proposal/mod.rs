@@ -1,0 +1,370 @@
+//! A plan as a value: what a run would do, what it would leave, and why. For people ([`render`]) and for machines (its
+//! JSON form, whose schema is generated from these types).
+
+mod render;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::FieldChange;
+use crate::model::{TaskArn, Timestamp};
+
+pub use render::{Detail, render};
+
+/// What a run would do with a registration of a task, or why it would do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// It is not registered, and would be.
+    Create,
+    /// It is registered, and differs in some fields.
+    Update,
+    /// It would be taken out of service, and stay registered for a while.
+    Drain,
+    /// It would be removed.
+    Remove,
+    /// The task is not allowed in the mesh: the tags of its role forbid it.
+    Reject,
+    /// Nothing changes: manifests contradict each other, or something must come first.
+    Hold,
+    /// The name in the mesh belongs to somebody else.
+    NameTaken,
+    /// It could not be found out what would be done.
+    Unknown,
+    /// The task is not the operator's business.
+    Ignore,
+    /// It is as it should be.
+    Unchanged,
+}
+
+impl Change {
+    /// Every kind, in the order of a plan.
+    pub const ALL: [Self; 10] = [
+        Self::Create,
+        Self::Update,
+        Self::Drain,
+        Self::Remove,
+        Self::Reject,
+        Self::Hold,
+        Self::NameTaken,
+        Self::Unknown,
+        Self::Ignore,
+        Self::Unchanged,
+    ];
+
+    /// The word for people, also the label of a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Drain => "drain",
+            Self::Remove => "remove",
+            Self::Reject => "reject",
+            Self::Hold => "hold",
+            Self::NameTaken => "name taken",
+            Self::Unknown => "unknown",
+            Self::Ignore => "ignore",
+            Self::Unchanged => "unchanged",
+        }
+    }
+
+    /// Whether it is a write.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Create | Self::Update | Self::Drain | Self::Remove)
+    }
+}
+
+/// What keeps a run from a change that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Blocked {
+    /// The binding's lifecycle policy.
+    Policy,
+    /// The binding's guard: too much would go at once.
+    Guard,
+    /// The binding is paused.
+    Paused,
+}
+
+/// One line of a plan, about one task at one control plane.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Item {
+    /// What would be done.
+    pub change: Change,
+    /// What keeps a run from doing it; absent where nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Blocked>,
+    /// The mesh; absent where the task has no registration and would get none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+    /// The registration's name in the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The service that it is, as far as known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The `MeshBinding` in whose name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+    /// Why, for a person.
+    pub reason: String,
+    /// What a drain or a removal rests on: `stopping`, `stopped`, `absent`, `role_tags` or `manifests`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+    /// What must come first, for a person; absent where the next run does it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// What would follow by itself, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub then: Option<String>,
+    /// The fields of an update.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldChange>,
+    /// What would be created, as the control plane would hold it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Value>,
+}
+
+impl Item {
+    /// With nothing but what and why.
+    pub fn new(change: Change, reason: impl Into<String>) -> Self {
+        Self {
+            change,
+            blocked_by: None,
+            mesh: None,
+            name: None,
+            service: None,
+            binding: None,
+            reason: reason.into(),
+            evidence: None,
+            after: None,
+            then: None,
+            fields: Vec::new(),
+            registration: None,
+        }
+    }
+
+    /// Whether a run would write it.
+    pub fn will_write(&self) -> bool {
+        self.change.writes() && self.blocked_by.is_none()
+    }
+}
+
+/// An [`Item`] with its place.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Planned {
+    /// The `ControlPlane`.
+    pub control_plane: Arc<str>,
+    /// The task's ARN.
+    #[schemars(with = "String")]
+    #[serde(serialize_with = "as_text")]
+    pub task: TaskArn,
+    /// What and why.
+    #[serde(flatten)]
+    pub item: Item,
+}
+
+fn as_text<S: serde::Serializer>(task: &TaskArn, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(task)
+}
+
+/// Something about a task that is allowed and most likely not meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Warning {
+    /// The `ControlPlane`.
+    pub control_plane: Arc<str>,
+    /// The task's ARN.
+    pub task: String,
+    /// For a person.
+    pub message: String,
+}
+
+/// Something that could not be found out, so that a part of the plan is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// What: a control plane, a cluster, or the tasks of one.
+    pub what: String,
+    /// The failed call, and what to do about it.
+    pub why: String,
+}
+
+/// What stands in the way in the manifests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifests {
+    /// Files read.
+    pub files: usize,
+    /// What keeps documents from being in force. While there are any, nothing is withdrawn because of the manifests.
+    pub errors: Vec<String>,
+    /// What is valid and most likely not meant.
+    pub warnings: Vec<String>,
+}
+
+/// How many of what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Registrations to create.
+    pub create: usize,
+    /// Registrations to update.
+    pub update: usize,
+    /// Registrations to drain.
+    pub drain: usize,
+    /// Registrations to remove.
+    pub remove: usize,
+    /// Tasks that are not allowed in the mesh.
+    pub reject: usize,
+    /// Tasks that are held as they are.
+    pub hold: usize,
+    /// Names that belong to somebody else.
+    pub name_taken: usize,
+    /// Tasks of which it could not be found out.
+    pub unknown: usize,
+    /// Changes that the policy skips.
+    pub skipped_by_policy: usize,
+    /// Changes that a guard holds back.
+    pub held_back_by_guard: usize,
+    /// Changes that wait because their binding is paused.
+    pub paused: usize,
+    /// Tasks that are not the operator's business.
+    pub ignore: usize,
+    /// Registrations that are as they should be.
+    pub unchanged: usize,
+}
+
+/// What a run would do.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Proposal {
+    /// Of this form; grows when a field changes its meaning or goes.
+    pub schema_version: u32,
+    /// The operator's id.
+    pub operator: String,
+    /// The operator's version.
+    pub version: String,
+    /// When it was made (RFC 3339).
+    pub at: String,
+    /// Whether everything could be found out and all manifests are valid.
+    pub complete: bool,
+    /// How many of what.
+    pub summary: Summary,
+    /// The manifests that it was made by.
+    pub manifests: Manifests,
+    /// What could not be found out.
+    pub gaps: Vec<Gap>,
+    /// What is allowed and most likely not meant, by task.
+    pub warnings: Vec<Warning>,
+    /// All items, by control plane and task; those that are unchanged or ignored only where asked for.
+    pub items: Vec<Planned>,
+}
+
+/// The version of the JSON form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+impl Proposal {
+    /// Adds up.
+    pub fn new(
+        operator: &str,
+        at: Timestamp,
+        manifests: Manifests,
+        gaps: Vec<Gap>,
+        warnings: Vec<Warning>,
+        items: Vec<Planned>,
+    ) -> Self {
+        let summary = Summary::of(items.iter().map(|planned| &planned.item));
+        let complete = gaps.is_empty() && manifests.errors.is_empty() && summary.unknown == 0;
+        Self {
+            schema_version: SCHEMA_VERSION,
+            operator: operator.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: at.to_string(),
+            complete,
+            summary,
+            manifests,
+            gaps,
+            warnings,
+            items,
+        }
+    }
+
+    /// Without the items that nobody need look at; they stay counted.
+    #[must_use]
+    pub fn without_the_quiet(mut self) -> Self {
+        self.items.retain(|planned| !matches!(planned.item.change, Change::Unchanged | Change::Ignore));
+        self
+    }
+
+    /// Whether a run would write anything.
+    pub fn will_write(&self) -> bool {
+        let Summary { create, update, drain, remove, .. } = self.summary;
+        create + update + drain + remove > 0
+    }
+}
+
+impl Summary {
+    fn of<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
+        let mut summary = Self::default();
+        for item in items {
+            *summary.count(item.change, item.blocked_by) += 1;
+        }
+        summary
+    }
+
+    fn count(&mut self, change: Change, blocked_by: Option<Blocked>) -> &mut usize {
+        match (blocked_by, change) {
+            (Some(Blocked::Policy), _) => &mut self.skipped_by_policy,
+            (Some(Blocked::Guard), _) => &mut self.held_back_by_guard,
+            (Some(Blocked::Paused), _) => &mut self.paused,
+            (None, Change::Create) => &mut self.create,
+            (None, Change::Update) => &mut self.update,
+            (None, Change::Drain) => &mut self.drain,
+            (None, Change::Remove) => &mut self.remove,
+            (None, Change::Reject) => &mut self.reject,
+            (None, Change::Hold) => &mut self.hold,
+            (None, Change::NameTaken) => &mut self.name_taken,
+            (None, Change::Unknown) => &mut self.unknown,
+            (None, Change::Ignore) => &mut self.ignore,
+            (None, Change::Unchanged) => &mut self.unchanged,
+        }
+    }
+}
+
+/// A label for metrics: the change, or what blocks it.
+pub fn label(item: &Item) -> &'static str {
+    match item.blocked_by {
+        Some(Blocked::Policy) => "skipped_by_policy",
+        Some(Blocked::Guard) => "held_back_by_guard",
+        Some(Blocked::Paused) => "paused",
+        None if item.change == Change::NameTaken => "name_taken",
+        None => item.change.as_str(),
+    }
+}
+
+/// Every value of [`label`].
+pub fn labels() -> impl Iterator<Item = &'static str> {
+    let blocked = [Blocked::Policy, Blocked::Guard, Blocked::Paused]
+        .map(|by| label(&Item { blocked_by: Some(by), ..Item::new(Change::Remove, "") }));
+    let plain = Change::ALL.map(|change| label(&Item::new(change, "")));
+    plain.into_iter().chain(blocked)
+}
+
+/// Items in groups that read alike, for people: by control plane and mesh.
+fn by_place(items: &[Planned]) -> BTreeMap<(&str, &str), Vec<&Planned>> {
+    let mut places: BTreeMap<(&str, &str), Vec<&Planned>> = BTreeMap::new();
+    for planned in items {
+        let mesh = planned.item.mesh.as_deref().unwrap_or_default();
+        places.entry((&planned.control_plane, mesh)).or_default().push(planned);
+    }
+    places
+}
