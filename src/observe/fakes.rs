@@ -14,9 +14,9 @@ use crate::model::{
 use crate::runtime::{Clock, TokenBucket};
 
 /// How long each call of a fake takes.
-pub(super) const CALL: Duration = Duration::from_secs(1);
+pub(crate) const CALL: Duration = Duration::from_secs(1);
 
-pub(super) fn error(kind: AwsErrorKind) -> AwsError {
+pub(crate) fn error(kind: AwsErrorKind) -> AwsError {
     AwsError {
         kind,
         operation: "aws:Call",
@@ -27,29 +27,29 @@ pub(super) fn error(kind: AwsErrorKind) -> AwsError {
     }
 }
 
-pub(super) fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock::simulated(Timestamp(1_000_000_000))
 }
 
 /// Never empty.
-pub(super) fn bucket() -> TokenBucket {
+pub(crate) fn bucket() -> TokenBucket {
     TokenBucket::new(1_000.0, 1_000)
 }
 
-pub(super) fn cluster() -> ClusterArn {
+pub(crate) fn cluster() -> ClusterArn {
     ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/c").unwrap()
 }
 
-pub(super) fn task_arn(n: usize) -> TaskArn {
+pub(crate) fn task_arn(n: usize) -> TaskArn {
     cluster().task(TaskId::parse(&n.to_string()).unwrap())
 }
 
-pub(super) fn definition_arn(revision: usize) -> TaskDefinitionArn {
+pub(crate) fn definition_arn(revision: usize) -> TaskDefinitionArn {
     let arn = format!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:{revision}");
     TaskDefinitionArn::parse(&arn).unwrap()
 }
 
-pub(super) fn task(n: usize, last_status: LastStatus) -> Task {
+pub(crate) fn task(n: usize, last_status: LastStatus) -> Task {
     let leaving = last_status > LastStatus::Running;
     Task {
         arn: task_arn(n),
@@ -67,24 +67,24 @@ pub(super) fn task(n: usize, last_status: LastStatus) -> Task {
 }
 
 /// What is said of a role from now on.
-pub(super) type RoleSays = Result<Tags, AwsErrorKind>;
+pub(crate) type RoleSays = Result<Tags, AwsErrorKind>;
 
 /// An IAM with one role.
-pub(super) struct FakeIam {
+pub(crate) struct FakeIam {
     says: Mutex<RoleSays>,
     calls: Mutex<usize>,
 }
 
 impl FakeIam {
-    pub(super) fn saying(says: RoleSays) -> Arc<Self> {
+    pub(crate) fn saying(says: RoleSays) -> Arc<Self> {
         Arc::new(Self { says: Mutex::new(says), calls: Mutex::default() })
     }
 
-    pub(super) fn now_says(&self, says: RoleSays) {
+    pub(crate) fn now_says(&self, says: RoleSays) {
         *self.says.lock().unwrap() = says;
     }
 
-    pub(super) fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         *self.calls.lock().unwrap()
     }
 }
@@ -101,15 +101,15 @@ impl Iam for FakeIam {
 
 /// An ECS that knows some tasks, cannot say of some why, fails as a whole if told to, and knows every definition.
 #[derive(Default)]
-pub(super) struct FakeEcs {
-    pub(super) tasks: Mutex<BTreeMap<TaskId, Task>>,
-    pub(super) unsure: Mutex<Vec<TaskId>>,
+pub(crate) struct FakeEcs {
+    pub(crate) tasks: Mutex<BTreeMap<TaskId, Task>>,
+    pub(crate) unsure: Mutex<Vec<TaskId>>,
     /// Leaves these out of its answers.
-    pub(super) silent: Mutex<Vec<TaskId>>,
-    pub(super) fails: Mutex<Option<AwsErrorKind>>,
+    pub(crate) silent: Mutex<Vec<TaskId>>,
+    pub(crate) fails: Mutex<Option<AwsErrorKind>>,
     /// The ids of each DescribeTasks.
-    pub(super) described: Mutex<Vec<Vec<String>>>,
-    pub(super) definitions_read: Mutex<Vec<TaskDefinitionArn>>,
+    pub(crate) described: Mutex<Vec<Vec<String>>>,
+    pub(crate) definitions_read: Mutex<Vec<TaskDefinitionArn>>,
 }
 
 #[async_trait]

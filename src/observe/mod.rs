@@ -5,7 +5,7 @@ pub mod definitions;
 pub mod describer;
 pub mod events;
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
 pub mod intake;
 pub mod roles;
 pub mod sdk;

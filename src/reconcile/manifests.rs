@@ -24,6 +24,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// The controllers of the planes.
 struct Controllers {
+    /// Manifests have been put in force before.
+    begun: bool,
     running: BTreeMap<Arc<str>, CancellationToken>,
     tasks: JoinSet<Drained>,
 }
@@ -36,7 +38,7 @@ impl Operator {
         options: RunOptions,
         stop: CancellationToken,
     ) -> Drained {
-        let mut controllers = Controllers { running: BTreeMap::new(), tasks: JoinSet::new() };
+        let mut controllers = Controllers { begun: false, running: BTreeMap::new(), tasks: JoinSet::new() };
         loop {
             let status = Arc::clone(&manifests.borrow_and_update());
             let whole = self.put_in_force(&status, &mut controllers, options);
@@ -98,7 +100,8 @@ impl Operator {
         }
         self.set.store(Arc::clone(&status.set));
         self.planes.store(Arc::new(planes));
-        if status.set.generation != before.generation || !same_planes {
+        let first = !std::mem::replace(&mut controllers.begun, true);
+        if first || status.set.generation != before.generation || !same_planes {
             // Whatever is new is registered nowhere that we know of yet: only a sweep tells.
             self.sweep_soon.notify_one();
             for task in self.store.all() {

@@ -96,3 +96,40 @@ impl Operator {
         if broken { Err(LoopEnded) } else { Ok(drained) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::fakes::{FakeEcs, FakeIam, clock};
+    use crate::reconcile::{Parts, ReadRates};
+    use crate::runtime::AlwaysHeld;
+    use crate::telemetry::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_ends_by_itself_ends_the_operator_with_an_error() {
+        // This ECS panics when it is asked to list, and so does the sweep.
+        let operator = Operator::new(Parts {
+            id: crate::model::OperatorId::parse("op").unwrap(),
+            ecs: Arc::new(FakeEcs::default()),
+            iam: FakeIam::saying(Ok(crate::model::Tags::default())),
+            connect: Arc::new(|_, _| Err("there is none".to_owned())),
+            lease: Arc::new(AlwaysHeld),
+            clock: clock(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: 1,
+            book: None,
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let text = "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {name: kuma}\nspec: {type: kuma, \
+                    kuma: {address: \"http://127.0.0.1:9\"}}\n---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\n\
+                    metadata: {name: b}\nspec: {controlPlane: kuma, mesh: default, selector: {clusters: [\"*\"]}}\n";
+        std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+        let sources = crate::manifests::Sources::new(vec![directory.path().to_owned()]);
+        let loaded = sources.load(None).into_loaded().unwrap();
+        assert_eq!(loaded.set.bindings.len(), 1);
+        let (_keep, manifests) = watch::channel(Arc::new(Status::from(&loaded)));
+        let ended = operator.run(None, manifests, RunOptions::default(), CancellationToken::new()).await;
+        assert_eq!(ended, Err(LoopEnded));
+    }
+}

@@ -68,11 +68,11 @@ pub enum ConnectError {
     NoRegion,
     /// The queue's URL is none.
     #[error(
-        "{found:?} is not the URL of an SQS queue: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME; \
+        "{found:?} is not the URL of an SQS queue (without name and password): expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME; \
          `aws sqs get-queue-url --queue-name NAME` tells it"
     )]
     QueueUrl {
-        /// What was given, cut to 200 characters.
+        /// What was given, cut to 200 characters, without name and password.
         found: String,
     },
 }
@@ -119,8 +119,7 @@ impl AwsClients {
     /// The queue of this URL. Its Region is that of the URL, where the URL is one of AWS's, since a request to another
     /// Region's endpoint would find nothing.
     pub fn queue(&self, url: &str) -> Result<SdkQueue, ConnectError> {
-        let host = queue_host(url)
-            .ok_or_else(|| ConnectError::QueueUrl { found: url.chars().take(200).collect() })?;
+        let host = queue_host(url).ok_or_else(|| ConnectError::QueueUrl { found: without_userinfo(url) })?;
         let mut config = self.sqs.to_builder();
         if let Some(region) = region_of_queue_host(host) {
             config.set_region(Some(Region::new(region.to_owned())));
@@ -170,6 +169,16 @@ fn queue_host(url: &str) -> Option<&str> {
     let name = path.rsplit('/').next().unwrap_or_default();
     let host = authority.split(':').next().unwrap_or_default();
     (!host.is_empty() && !name.is_empty() && url.bytes().all(|b| b.is_ascii_graphic())).then_some(host)
+}
+
+/// For an error: a password in a URL is nobody's business.
+fn without_userinfo(url: &str) -> String {
+    let cut = |text: &str| text.chars().take(200).collect();
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => cut(&format!("{scheme}://***@{host}")),
+        (None, Some((_, host))) => cut(&format!("***@{host}")),
+        _ => cut(url),
+    }
 }
 
 /// `eu-west-1` of `sqs.eu-west-1.amazonaws.com` (also `.cn`), or of the older `eu-west-1.queue.amazonaws.com`.

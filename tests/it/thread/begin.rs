@@ -64,6 +64,15 @@ async fn a_queue_url_that_is_none_is_refused() {
 }
 
 #[tokio::test]
+async fn a_password_in_the_queue_url_is_refused_and_not_repeated() {
+    let url = "https://somebody:planted-password@sqs.eu-west-1.amazonaws.com/111122223333/events";
+    let arguments = ["run", "--operator-id", "house", "--manifests", ".", "--queue-url", url];
+    let (code, said) = run(&[("AWS_REGION", "eu-west-1")], &arguments).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("queue") && !said.contains("planted-password"), "{said}");
+}
+
+#[tokio::test]
 async fn without_a_region_the_start_is_refused() {
     let (code, said) =
         run(&[("AWS_EC2_METADATA_DISABLED", "true")], &["run", "--operator-id", "house", "--manifests", "."])

@@ -196,6 +196,27 @@ async fn what_a_guard_would_hold_back_is_seen_before() {
     assert!(item["after"].as_str().unwrap().contains("two complete sweeps"), "{plan}");
 }
 
+#[tokio::test]
+async fn a_renamed_binding_does_not_get_past_its_guard() {
+    let house = House::open().await;
+    house.deploy("app", 12).await;
+    house.manifest("base.yaml", &house.usual());
+    let operator = house.operator(&["--drain-deadline", "5s"]);
+    house.dataplanes_once("twelve Dataplanes", |found| found.len() == 12).await;
+    // At one stroke the binding gets another name, and a slip leaves no workload for the tasks.
+    let renamed =
+        house.usual().replace("name: house", "name: mansion").replace("families: [app]", "families: [ap]");
+    house.manifest("base.yaml", &renamed);
+    operator.says(&["the guard of MeshBinding mansion holds back"]).await;
+    house.dataplanes_once("three go", |found| found.len() == 9).await;
+    let tasks =
+        |lines: Vec<Value>| lines.iter().map(|line| line["task"].to_string()).collect::<BTreeSet<_>>();
+    let all_told = || async { (tasks(operator.said(&["holds back"])).len() == 9).then_some(()) };
+    eventually("the guard has answered for the rest", all_told).await;
+    assert_eq!(house.dataplanes().await.len(), 9);
+    end(operator).await;
+}
+
 /// Hands everything on to `url`, but for one call, which it denies.
 async fn deny(url: String, what: &'static str) -> String {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -264,6 +285,20 @@ async fn what_cannot_be_found_out_is_unknown_and_the_rest_is_planned() {
     for words in ["+ create", "control plane away", "1 to create", "not complete"] {
         assert!(out.contains(words), "{words} is not in:\n{out}");
     }
+}
+
+#[tokio::test]
+async fn a_plan_without_any_usable_control_plane_says_so_and_ends() {
+    let house = House::open().await;
+    let address = house.variable("KUMA_API_URL").to_owned();
+    let manifests = [
+        control_plane("kuma", &address, ", tokenFile: /nowhere/token"),
+        binding("house", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+    ];
+    house.manifest("base.yaml", &manifests.concat());
+    let (code, out, _) = house.ask(&["plan", "--patience", "0s"]).await;
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("/nowhere/token") && out.contains("not complete"), "{out}");
 }
 
 #[tokio::test]
