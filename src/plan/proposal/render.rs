@@ -129,11 +129,17 @@ fn write_item(out: &mut String, planned: &Planned) -> fmt::Result {
     Ok(())
 }
 
+/// What the headline says already, and our marks, which are on everything.
+const SAID: [&str; 4] = ["type", "mesh", "name", "labels[\"ecs-mesh.dev/"];
+
 /// The fields of what would be created, each leaf in a line.
 fn write_registration(out: &mut String, registration: &Value) -> fmt::Result {
     for field in super::super::diff(&Value::Object(serde_json::Map::new()), registration) {
         let mut leaves = Vec::new();
         collect(&field.path, field.after.as_ref().unwrap_or(&Value::Null), &mut leaves);
+        leaves.retain(|(path, _)| {
+            !SAID.iter().any(|said| path == said || (said.contains('[') && path.starts_with(said)))
+        });
         for (path, value) in leaves {
             writeln!(out, "      {path}: {value}")?;
         }

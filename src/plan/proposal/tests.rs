@@ -27,7 +27,11 @@ fn proposal() -> Proposal {
         before: Some(json!(15050)),
         after: Some(json!(15051)),
     };
-    let registration = json!({"networking": {"address": "10.0.0.1", "inbound": [{"port": 15000}]}});
+    let registration = json!({
+        "type": "Dataplane", "mesh": "default", "name": "dp-1",
+        "labels": {"ecs-mesh.dev/operator": "op", "kuma.io/workload": "app"},
+        "networking": {"address": "10.0.0.1", "inbound": [{"port": 15000}]},
+    });
     let items = vec![
         planned("1", Item { registration: Some(registration), ..item(Change::Create, "the task runs") }),
         planned("2", Item { fields: vec![field], ..item(Change::Update, "it differs in these fields") }),
