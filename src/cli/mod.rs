@@ -1,7 +1,9 @@
 //! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done; 1: it failed; 2: wrong usage.
 
+mod crds;
 mod run;
 mod sandbox;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,10 @@ enum Command {
     Run(run::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
+    /// Write the manifests' schemas: CustomResourceDefinitions, and a JSON Schema for editors.
+    Crds(crds::Args),
+    /// Check manifests as `run` would read them, and say all that is wrong; for hooks and pipelines.
+    Validate(validate::Args),
 }
 
 /// Runs the program.
@@ -54,6 +60,8 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
             Command::Sandbox(args) => args.run().await,
+            Command::Crds(args) => args.run(),
+            Command::Validate(args) => args.run(),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
