@@ -34,7 +34,7 @@ pub struct MeshBindingSpec {
     #[schemars(schema_with = "words::dataplane_name")]
     #[serde(default = "default_dataplane_name")]
     pub dataplane_name: String,
-    /// Observe and plan, and write nothing.
+    /// `true`: observe and plan, and write nothing.
     #[serde(default)]
     pub paused: bool,
 }
@@ -67,7 +67,7 @@ pub struct BindingSelector {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RoleTagPolicy {
-    /// What follows from a violation.
+    /// What follows where the task role's tags don't allow the registration.
     pub mode: RoleTagMode,
     /// Accounts whose roles may be in the mesh; empty: the task's own account only.
     #[schemars(schema_with = "words::accounts")]
@@ -161,7 +161,7 @@ pub struct GuardPolicy {
     pub max_fraction: f64,
     /// With fewer owned than this the guard lets everything through.
     pub min_owned: u32,
-    /// Until when (RFC 3339) a person has let removals through.
+    /// Until then you let removals through.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "words::time")]
     pub release_until: Option<String>,

@@ -99,7 +99,7 @@ pub enum Protocol {
     Http2,
     /// gRPC.
     Grpc,
-    /// Kafka.
+    /// Kafka (Kuma 2.x only).
     Kafka,
 }
 

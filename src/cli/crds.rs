@@ -10,7 +10,7 @@ use crate::schema::{self, SchemaFile};
 /// What `crds` takes.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Where the files go; `-` prints the CustomResourceDefinitions to standard output, for `kubectl apply -f -`.
+    /// Where the files go; `-` prints the Kubernetes definitions to standard output, for `kubectl apply -f -`.
     #[arg(long, default_value = "crds", value_name = "DIR")]
     output_dir: PathBuf,
 
@@ -35,7 +35,7 @@ impl Args {
                     "--check compares files with those of a directory: give --output-dir DIR".to_owned()
                 );
             }
-            return print(&schema::definitions()).map(|()| ExitCode::SUCCESS);
+            return print(schema::definitions().trim_end()).map(|()| ExitCode::SUCCESS);
         }
         let files = schema::files();
         if self.check { self.compare(&files) } else { self.write(&files) }
@@ -46,7 +46,7 @@ impl Args {
         fs::create_dir_all(directory).map_err(|error| {
             format!("{} cannot be made: {error}; give another with --output-dir", directory.display())
         })?;
-        let mut told = String::new();
+        let mut told = Vec::new();
         for file in files {
             let path = directory.join(&file.name);
             // A file that is as it should be keeps its time, which build tools look at.
@@ -57,27 +57,28 @@ impl Args {
                     .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
                 "written"
             };
-            told += &format!("{}: {done}\n", path.display());
+            told.push(format!("{}: {done}", path.display()));
         }
-        print(&told).map(|()| ExitCode::SUCCESS)
+        print(&told.join("\n")).map(|()| ExitCode::SUCCESS)
     }
 
     fn compare(&self, files: &[SchemaFile]) -> Result<ExitCode, String> {
-        let mut told = String::new();
+        let mut told = Vec::new();
         for file in files {
             let path = self.output_dir.join(&file.name);
             match state(&path, &file.text)? {
                 State::Current => {}
-                State::Outdated => told += &format!("{}: not what this version writes\n", path.display()),
-                State::Missing => told += &format!("{}: missing\n", path.display()),
+                State::Outdated => told.push(format!("{}: not what this version writes", path.display())),
+                State::Missing => told.push(format!("{}: missing", path.display())),
             }
         }
         if told.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        print(&format!(
-            "{told}To renew: ecs-mesh-operator crds --output-dir {}\n",
-            self.output_dir.display()
+        told.push(format!("To renew: ecs-mesh-operator crds --output-dir {}", self.output_dir.display()));
+        print(&told.join(
+            "
+",
         ))?;
         Ok(ExitCode::from(2))
     }
@@ -93,7 +94,7 @@ fn state(path: &Path, wanted: &str) -> Result<State, String> {
 }
 
 fn print(text: &str) -> Result<(), String> {
-    match anstream::stdout().write_all(text.as_bytes()) {
+    match writeln!(anstream::stdout(), "{text}") {
         // Whoever reads it has had enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| format!("standard output cannot be written: {error}")),

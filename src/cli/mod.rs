@@ -34,7 +34,7 @@ enum Command {
     Run(run::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
-    /// Write the manifests' schemas: CustomResourceDefinitions, and a JSON Schema for editors.
+    /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
     Crds(crds::Args),
     /// Check manifests as `run` would read them, and say all that is wrong; for hooks and pipelines.
     Validate(validate::Args),

@@ -44,7 +44,8 @@ pub fn files() -> Vec<SchemaFile> {
 
 /// The `CustomResourceDefinition`s alone, as one stream of YAML documents.
 pub fn definitions() -> String {
-    KINDS.iter().map(|kind| format!("---\n{}", yaml::text(&crd::definition(kind)))).collect()
+    let texts: Vec<String> = KINDS.iter().map(|kind| yaml::text(&crd::definition(kind))).collect();
+    format!("---\n{}", texts.join("---\n"))
 }
 
 const HEADER: &str =

@@ -1,6 +1,8 @@
 //! What the types say, in one form that every schema is made from: nothing is referred to, every value has one type,
 //! no value may be null, and what the words of a choice mean stands beside them.
 
+use std::fmt::Write as _;
+
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -115,7 +117,8 @@ pub(super) fn full_description(schema: &Map<String, Value>) -> Option<String> {
     for (index, (word, meaning)) in list("enum").iter().zip(list("x-enum-descriptions")).enumerate() {
         let (word, meaning) = (word.as_str().unwrap_or_default(), meaning.as_str().unwrap_or_default());
         let before = if index == 0 { "\n\n" } else { "\n" };
-        description.push_str(&format!("{before}- `{word}`: {meaning}"));
+        // Writing to a String cannot fail.
+        let _ = write!(description, "{before}- `{word}`: {meaning}");
     }
     Some(description)
 }
