@@ -15,4 +15,5 @@ pub mod plan;
 pub mod reconcile;
 pub mod runtime;
 pub mod sandbox;
+pub mod schema;
 pub mod telemetry;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::HumanDuration;
+use super::{HumanDuration, limits, words};
 use crate::model::{Glob, MeshName, Tags};
 
 /// Puts the tasks of some clusters into one mesh of one control plane.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshBindingSpec {
     /// The name of a `ControlPlane`.
@@ -29,10 +30,11 @@ pub struct MeshBindingSpec {
     /// How stale registrations are found and taken away.
     #[serde(default)]
     pub cleanup: CleanupPolicy,
-    /// The Dataplane's name: `{taskId}`, `{hostname}` or `{service}-{taskId}`, or other text around these.
+    /// The Dataplane's name. Each task must have its own, so `{taskId}` or `{hostname}` is in it.
+    #[schemars(schema_with = "words::dataplane_name")]
     #[serde(default = "default_dataplane_name")]
     pub dataplane_name: String,
-    /// Observe and plan, and write nothing.
+    /// `true`: observe and plan, and write nothing.
     #[serde(default)]
     pub paused: bool,
 }
@@ -42,31 +44,36 @@ fn default_dataplane_name() -> String {
 }
 
 /// Which tasks a binding takes. All given conditions must hold; an empty list is no condition.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BindingSelector {
-    /// Cluster ARNs, or patterns over them; at least one.
+    /// ARNs of clusters, or patterns over them; at least one. A bare name is refused, since names recur;
+    /// `*:cluster/NAME` takes all of that name.
+    #[schemars(length(min = 1), schema_with = "words::clusters")]
     pub clusters: Vec<Glob>,
-    /// ECS service names or patterns.
+    /// Only tasks of these ECS services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Glob>,
-    /// Task definition families or patterns.
+    /// Only tasks of these task definition families.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub families: Vec<Glob>,
-    /// ECS task tags that must be there, with these values (costs a describe per new task).
+    /// Only tasks with these ECS tags (costs a describe per new task).
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    #[schemars(schema_with = "words::texts_by_key")]
     pub tags: Tags,
 }
 
 /// What the task role's tags must say.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RoleTagPolicy {
-    /// What follows from a violation.
+    /// What follows where the task role's tags don't allow the registration.
     pub mode: RoleTagMode,
     /// Accounts whose roles may be in the mesh; empty: the task's own account only.
+    #[schemars(schema_with = "words::accounts")]
     pub authorized_accounts: Vec<String>,
-    /// How often each role's tags are read again (30s–24h, default 10m).
+    /// How often each role's tags are read again.
+    #[schemars(extend("x-allowed" = limits::RECHECK.words))]
     pub recheck: HumanDuration,
 }
 
@@ -81,7 +88,7 @@ impl Default for RoleTagPolicy {
 }
 
 /// What follows from role tags that do not allow the registration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RoleTagMode {
     /// Not registered; withdrawn when the tags stop allowing it.
@@ -94,7 +101,7 @@ pub enum RoleTagMode {
 }
 
 /// Where a task's place in the mesh may be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Discovery {
     /// Only in `Workload` manifests.
@@ -105,7 +112,7 @@ pub enum Discovery {
 }
 
 /// What may be done to registrations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LifecyclePolicy {
     /// Create, update, drain and remove.
@@ -118,14 +125,17 @@ pub enum LifecyclePolicy {
 }
 
 /// How stale registrations are found and taken away.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CleanupPolicy {
     /// How long a task must have been missing before its registration may go without a STOPPED of its own.
+    #[schemars(extend("x-allowed" = limits::GRACE_AGE.words))]
     pub grace_age: HumanDuration,
-    /// Time between full sweeps (10s–24h).
+    /// Time between full sweeps.
+    #[schemars(extend("x-allowed" = limits::SWEEP_INTERVAL.words))]
     pub sweep_interval: HumanDuration,
-    /// Time between drain and removal when a live task is withdrawn.
+    /// Time between drain and removal when a running task is withdrawn.
+    #[schemars(extend("x-allowed" = limits::DRAIN.words))]
     pub drain: HumanDuration,
     /// The limit on removals that no STOPPED backs.
     pub guard: GuardPolicy,
@@ -143,15 +153,17 @@ impl Default for CleanupPolicy {
 }
 
 /// Stops removals that are too many to be true.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GuardPolicy {
-    /// The largest part of the owned registrations that may go within an hour without a STOPPED (0–1).
+    /// The largest part of the owned registrations that may go within an hour without a STOPPED.
+    #[schemars(range(min = *limits::MAX_FRACTION.start(), max = *limits::MAX_FRACTION.end()))]
     pub max_fraction: f64,
     /// With fewer owned than this the guard lets everything through.
     pub min_owned: u32,
-    /// Until when (RFC 3339) a person has let removals through.
+    /// Until then you let removals through.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "words::time")]
     pub release_until: Option<String>,
 }
 

@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done, all well; 1: it failed, wrong usage
 //! included; 2: there is something to look at.
 
+mod crds;
 mod plan;
 mod run;
 mod sandbox;
 mod setup;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,10 @@ enum Command {
     Plan(plan::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
+    /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
+    Crds(crds::Args),
+    /// Check manifests as `run` would read them, and say all that is wrong; for hooks and pipelines.
+    Validate(validate::Args),
 }
 
 /// Runs the program.
@@ -69,6 +75,8 @@ pub fn main() -> ExitCode {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
             Command::Plan(args) => args.run().await,
             Command::Sandbox(args) => args.run().await,
+            Command::Crds(args) => args.run(),
+            Command::Validate(args) => args.run(),
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -17,6 +17,7 @@ pub use finding::Finding;
 pub(crate) use outbounds::reserved;
 pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, Taken};
 pub use set::{Binding, ManifestSet};
-pub use sources::{LoadOutcome, Loaded, Sources};
+pub use sources::{Checked, LoadOutcome, Loaded, Sources};
+pub use validate::Extent;
 pub(crate) use validate::{DNS_LABEL, is_dns_label};
 pub use watch::{Status, WatchOptions, watch};

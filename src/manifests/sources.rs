@@ -14,7 +14,7 @@ use super::document;
 use super::finding::Finding;
 use super::set::ManifestSet;
 use super::snapshot::{Failure, FileText, Snapshot};
-use super::validate::{self, Assembled};
+use super::validate::{self, Assembled, Extent};
 
 /// The files and directories that hold the manifests.
 #[derive(Clone, Debug)]
@@ -37,6 +37,19 @@ pub struct Loaded {
     digest: [u8; 32],
     /// How many manifests each file had when the set in force was read.
     held: BTreeMap<Arc<Path>, usize>,
+}
+
+/// What is to be said about the sources by themselves, whatever is in force.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What a load would refuse, in the order of files and lines.
+    pub errors: Vec<Finding>,
+    /// What is valid and most likely not meant. Not given while there are errors.
+    pub warnings: Vec<Finding>,
+    /// How many files there are.
+    pub files: usize,
+    /// How many manifests are in them, of those whose kind and name can be read.
+    pub manifests: usize,
 }
 
 /// What a load led to.
@@ -76,6 +89,23 @@ impl Sources {
         judge(self.read(), previous)
     }
 
+    /// Reads the sources and says what a first load would say. Blocks on the file system.
+    pub fn check(&self, extent: Extent) -> Checked {
+        let Snapshot { files, failures, .. } = self.read();
+        let nothing = BTreeMap::new();
+        let mut errors: Vec<Finding> =
+            failures.iter().map(|(path, failure)| explain(path, failure, &nothing)).collect();
+        let count = files.len();
+        let (manifests, _) = read_all(files, &nothing, &mut errors);
+        let found = manifests.len();
+        let Assembled { errors: broken_rules, warnings, .. } = validate::assemble(manifests, extent);
+        errors.extend(broken_rules);
+        errors.sort();
+        errors.dedup();
+        let warnings = if errors.is_empty() { warnings } else { Vec::new() };
+        Checked { errors, warnings, files: count, manifests: found }
+    }
+
     pub(super) fn read(&self) -> Snapshot {
         Snapshot::take(&self.paths)
     }
@@ -113,7 +143,7 @@ pub(super) fn judge(snapshot: Snapshot, previous: Option<&Loaded>) -> LoadOutcom
         failures.iter().map(|(path, failure)| explain(path, failure, held_before)).collect();
     let count = files.len();
     let (manifests, held) = read_all(files, held_before, &mut errors);
-    let Assembled { set, errors: broken_rules, warnings } = validate::assemble(manifests);
+    let Assembled { set, errors: broken_rules, warnings } = validate::assemble(manifests, Extent::Whole);
     errors.extend(broken_rules);
     errors.sort();
     errors.dedup();

@@ -51,10 +51,13 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// What is allowed, in words.
+            pub const RULE: &'static str = $rule;
+
             /// Checks the text against the rule of this kind of name.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self(text.into())) } else { Err(refuse($kind, text, $rule)) }
+                if check(text) { Ok(Self(text.into())) } else { Err(refuse($kind, text, Self::RULE)) }
             }
 
             /// The name as text.

@@ -1,12 +1,10 @@
 //! Rules of a `ControlPlane`. Its address is never shown: it could hold a secret that does not belong there.
 
-use std::time::Duration;
-
 use super::Report;
-use crate::api::{ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection};
+use crate::api::{ControlPlaneSpec, ControlPlaneType, KumaConnection, limits};
 
 pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut Report<'_>) {
-    report.range("spec.writesPerSecond", &spec.writes_per_second, &1, &10_000, "1 to 10000");
+    report.number("spec.writesPerSecond", &spec.writes_per_second, &limits::WRITES_PER_SECOND);
     match (spec.kind, &spec.kuma) {
         (ControlPlaneType::Kuma, Some(kuma)) => check_kuma(kuma, report, warn),
         (ControlPlaneType::Kuma, None) => {
@@ -42,8 +40,7 @@ fn check_kuma(kuma: &KumaConnection, report: &mut Report<'_>, warn: &mut Report<
             report.add(format!("spec.kuma.{field}"), message);
         }
     }
-    let (low, high) = (HumanDuration(Duration::from_millis(100)), HumanDuration(Duration::from_mins(2)));
-    report.range("spec.kuma.timeout", &kuma.timeout, &low, &high, "100ms to 2m");
+    report.duration("spec.kuma.timeout", kuma.timeout, limits::TIMEOUT);
 }
 
 fn check_address(address: &str, has_token: bool, report: &mut Report<'_>, warn: &mut Report<'_>) {

@@ -1,16 +1,12 @@
 //! Rules of a `MeshBinding`.
 
-use std::time::Duration;
-
 use super::{Report, cluster};
-use crate::api::{HumanDuration, MeshBindingSpec};
+use crate::api::{MeshBindingSpec, limits};
 use crate::manifests::finding::{quoted, suggestion};
 use crate::model::Timestamp;
 
 /// What a Dataplane's name may be made of.
 const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
-
-const DAY: Duration = Duration::from_hours(24);
 
 pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
     let selector = &spec.selector;
@@ -37,16 +33,15 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
 
 fn check_ranges(spec: &MeshBindingSpec, report: &mut Report<'_>) {
     let cleanup = &spec.cleanup;
-    let seconds = Duration::from_secs;
-    for (path, value, low, high, range) in [
-        ("spec.roleTags.recheck", spec.role_tags.recheck, seconds(30), DAY, "30s to 24h"),
-        ("spec.cleanup.sweepInterval", cleanup.sweep_interval, seconds(10), DAY, "10s to 24h"),
-        ("spec.cleanup.graceAge", cleanup.grace_age, Duration::ZERO, DAY, "0s to 24h"),
-        ("spec.cleanup.drain", cleanup.drain, Duration::ZERO, Duration::from_mins(10), "0s to 10m"),
+    for (path, value, allowed) in [
+        ("spec.roleTags.recheck", spec.role_tags.recheck, limits::RECHECK),
+        ("spec.cleanup.sweepInterval", cleanup.sweep_interval, limits::SWEEP_INTERVAL),
+        ("spec.cleanup.graceAge", cleanup.grace_age, limits::GRACE_AGE),
+        ("spec.cleanup.drain", cleanup.drain, limits::DRAIN),
     ] {
-        report.range(path, &value, &HumanDuration(low), &HumanDuration(high), range);
+        report.duration(path, value, allowed);
     }
-    report.range("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &0.0, &1.0, "0 to 1");
+    report.number("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &limits::MAX_FRACTION);
 }
 
 fn check_accounts(accounts: &[String], report: &mut Report<'_>) {

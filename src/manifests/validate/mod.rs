@@ -11,13 +11,16 @@ mod workload;
 pub(crate) use workload::{DNS_LABEL, is_dns_label};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::document::{Kind, Manifest, Origin, Spec, no_such};
 use super::finding::Finding;
 use super::outbounds::{OutboundConflict, Taken};
 use super::set::{Binding, ManifestSet};
-use crate::api::{Discovery, MeshBindingSpec, WorkloadSpec};
+use crate::api::limits::DurationRange;
+use crate::api::{Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
 use crate::model::{Glob, Timestamp};
 
 /// What all documents together come to.
@@ -41,17 +44,16 @@ impl Report<'_> {
         self.findings.push(self.origin.finding(path, message));
     }
 
-    /// Reports the value unless it lies within the range; `range` is how people write it.
-    fn range<T: PartialOrd + std::fmt::Display>(
-        &mut self,
-        path: &str,
-        value: &T,
-        low: &T,
-        high: &T,
-        range: &str,
-    ) {
-        if !(low..=high).contains(&value) {
-            self.add(path, format!("{value} is out of range: write {range}"));
+    fn number<T: PartialOrd + Display>(&mut self, path: &str, value: &T, allowed: &RangeInclusive<T>) {
+        if !allowed.contains(value) {
+            let message = format!("{value} is out of range: write {} to {}", allowed.start(), allowed.end());
+            self.add(path, message);
+        }
+    }
+
+    fn duration(&mut self, path: &str, value: HumanDuration, allowed: DurationRange) {
+        if !(allowed.least..=allowed.most).contains(&value.0) {
+            self.add(path, format!("{value} is out of range: write {}", allowed.words));
         }
     }
 
@@ -64,8 +66,17 @@ impl Report<'_> {
     }
 }
 
+/// Whether the manifests are all that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// They are: what they refer to must be among them.
+    Whole,
+    /// There may be others: a name that is not among them is taken to be right.
+    Part,
+}
+
 /// Puts the manifests together.
-pub(super) fn assemble(mut manifests: Vec<Manifest>) -> Assembled {
+pub(super) fn assemble(mut manifests: Vec<Manifest>, extent: Extent) -> Assembled {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     refuse_duplicates(&mut manifests, &mut errors);
     for manifest in &mut manifests {
@@ -85,9 +96,11 @@ pub(super) fn assemble(mut manifests: Vec<Manifest>) -> Assembled {
             manifest.spec = None;
         }
     }
-    let mut assembly = Assembly::over(&manifests, errors, warnings);
+    let mut assembly = Assembly::over(&manifests, extent, errors, warnings);
     assembly.take(manifests);
-    assembly.warn_of_idle_patterns();
+    if extent == Extent::Whole {
+        assembly.warn_of_idle_patterns();
+    }
     assembly.warn_of_outbounds_that_cannot_be();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
@@ -112,7 +125,10 @@ fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<Finding>) {
 }
 
 struct Assembly {
+    extent: Extent,
     set: ManifestSet,
+    /// Bindings that are valid as far as can be seen, and rest on a control plane that is not given.
+    open_bindings: BTreeSet<Arc<str>>,
     /// Every name that some document has, whether or not the document is valid.
     named: BTreeSet<(Kind, Arc<str>)>,
     workload_origins: BTreeMap<Arc<str>, Origin>,
@@ -122,9 +138,11 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn over(manifests: &[Manifest], errors: Vec<Finding>, warnings: Vec<Finding>) -> Self {
+    fn over(manifests: &[Manifest], extent: Extent, errors: Vec<Finding>, warnings: Vec<Finding>) -> Self {
         Self {
+            extent,
             set: ManifestSet::default(),
+            open_bindings: BTreeSet::new(),
             named: manifests.iter().map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
@@ -154,6 +172,10 @@ impl Assembly {
 
     fn take_binding(&mut self, name: Arc<str>, origin: &Origin, spec: MeshBindingSpec) {
         let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
+            if self.may_be_elsewhere(Kind::ControlPlane, &spec.control_plane) {
+                self.open_bindings.insert(name);
+                return;
+            }
             let message = self.broken_reference(Kind::ControlPlane, &spec.control_plane);
             self.errors.push(origin.finding("spec.controlPlane", message));
             return;
@@ -167,7 +189,10 @@ impl Assembly {
     fn take_workload(&mut self, name: Arc<str>, origin: Origin, spec: WorkloadSpec) {
         let before = self.errors.len();
         for (index, binding) in spec.bindings.iter().enumerate() {
-            if !self.set.bindings.contains_key(binding.as_str()) {
+            let is_there = self.set.bindings.contains_key(binding.as_str())
+                || self.open_bindings.contains(binding.as_str())
+                || self.may_be_elsewhere(Kind::MeshBinding, binding);
+            if !is_there {
                 let message = self.broken_reference(Kind::MeshBinding, binding);
                 self.errors.push(origin.finding(format!("spec.bindings[{index}]"), message));
             }
@@ -176,6 +201,10 @@ impl Assembly {
             self.set.workloads.insert(Arc::clone(&name), Arc::new(spec));
             self.workload_origins.insert(name, origin);
         }
+    }
+
+    fn may_be_elsewhere(&self, kind: Kind, name: &str) -> bool {
+        self.extent == Extent::Part && !self.named.contains(&(kind, name.into()))
     }
 
     fn broken_reference(&self, kind: Kind, name: &str) -> String {

@@ -1,0 +1,104 @@
+//! `ecs-mesh-operator validate`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::{Value, json};
+
+use crate::manifests::{Checked, Extent, Finding, Sources};
+
+/// What `validate` takes.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Manifest files or directories (*.yaml, *.yml, *.json), read together as `run` reads them.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The files are not all that there are: a name that none of them has is taken to be right.
+    #[arg(long)]
+    partial: bool,
+
+    /// Exit with 2 if there are warnings and no errors.
+    #[arg(long)]
+    deny_warnings: bool,
+
+    /// How to print what was found.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    /// A line for each finding, and one with the counts.
+    Text,
+    /// One object.
+    Json,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<ExitCode, String> {
+        let extent = if self.partial { Extent::Part } else { Extent::Whole };
+        let checked = Sources::new(self.paths).check(extent);
+        let mut out = anstream::stdout();
+        let written = match self.output {
+            Output::Text => write_text(&mut out, &checked),
+            Output::Json => writeln!(out, "{}", in_json(&checked)),
+        };
+        match written {
+            // Whoever reads it has had enough, as `head` does; the exit code still tells.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            other => other.map_err(|error| format!("standard output cannot be written: {error}"))?,
+        }
+        Ok(match (checked.errors.is_empty(), checked.warnings.is_empty() || !self.deny_warnings) {
+            (false, _) => ExitCode::FAILURE,
+            (true, false) => ExitCode::from(2),
+            (true, true) => ExitCode::SUCCESS,
+        })
+    }
+}
+
+fn write_text(out: &mut impl Write, checked: &Checked) -> io::Result<()> {
+    let Checked { errors, warnings, files, manifests } = checked;
+    let (red, yellow) = (AnsiColor::Red.on_default().bold(), AnsiColor::Yellow.on_default().bold());
+    write_findings(out, "error", red, errors)?;
+    write_findings(out, "warning", yellow, warnings)?;
+    writeln!(
+        out,
+        "{} in {}: {}, {}",
+        count(*manifests, "manifest"),
+        count(*files, "file"),
+        count(errors.len(), "error"),
+        count(warnings.len(), "warning")
+    )
+}
+
+fn write_findings(out: &mut impl Write, word: &str, style: Style, findings: &[Finding]) -> io::Result<()> {
+    findings.iter().try_for_each(|finding| writeln!(out, "{style}{word}{style:#}: {finding}"))
+}
+
+fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
+fn in_json(checked: &Checked) -> Value {
+    let findings = |findings: &[Finding]| findings.iter().map(finding_in_json).collect::<Vec<_>>();
+    json!({
+        "files": checked.files,
+        "manifests": checked.manifests,
+        "errors": findings(&checked.errors),
+        "warnings": findings(&checked.warnings),
+    })
+}
+
+fn finding_in_json(finding: &Finding) -> Value {
+    json!({
+        "file": finding.file.display().to_string(),
+        "line": finding.line,
+        "document": finding.document,
+        "subject": finding.subject.as_deref(),
+        "path": finding.path,
+        "message": finding.message,
+    })
+}

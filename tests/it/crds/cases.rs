@@ -1,0 +1,192 @@
+//! The table `tests/fixtures/manifests/cases.yaml`, and all manifests of examples, reference and golden files, before
+//! three judges.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::judges::{self, Faults, Manifests};
+use super::root;
+
+#[derive(Deserialize)]
+struct Table {
+    bases: BTreeMap<String, Value>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Case {
+    base: String,
+    at: String,
+    set: Value,
+    /// The field that a judge names, where it is not the one at `at`.
+    names: Option<String>,
+    #[serde(default)]
+    refused_by: BTreeSet<String>,
+}
+
+impl Table {
+    fn read() -> Self {
+        let text = fs::read_to_string(root().join("tests/fixtures/manifests/cases.yaml")).unwrap();
+        serde_saphyr::from_str(&text).unwrap()
+    }
+
+    fn manifests(&self) -> Manifests {
+        let bases = self.bases.iter().map(|(kind, manifest)| (kind.clone(), manifest.to_string()));
+        let cases = self.cases.iter().map(|case| {
+            let mut manifest = self.bases[&case.base].clone();
+            put(&mut manifest, &case.at, &case.set);
+            (case.name(), manifest.to_string())
+        });
+        bases.chain(cases).collect()
+    }
+
+    /// Holds each case against what the judge said.
+    fn check(&self, judge: &str, said: &Faults) {
+        let mut wrong = Vec::new();
+        for kind in self.bases.keys().filter(|kind| !said[*kind].is_empty()) {
+            wrong.push(format!("base {kind}: {:?}", said[kind]));
+        }
+        for case in &self.cases {
+            let faults = &said[&case.name()];
+            let field = case.names.as_ref().unwrap_or(&case.at);
+            let named = faults.iter().any(|fault| fault.names(field));
+            if case.refused_by.contains(judge) != named || named == faults.is_empty() {
+                wrong.push(format!("{}: {faults:?}", case.name()));
+            }
+        }
+        assert!(wrong.is_empty(), "by {judge}:\n{}", wrong.join("\n"));
+    }
+}
+
+impl Case {
+    fn name(&self) -> String {
+        format!("{} with {} {}", self.base, self.at, self.set)
+    }
+}
+
+/// Puts the value at the path, `spec.inbounds[0].port`, or takes away what is there for null.
+fn put(manifest: &mut Value, path: &str, value: &Value) {
+    let pointer = path.replace('[', ".").replace(']', "");
+    let (parents, last) = pointer.rsplit_once('.').map_or(("", pointer.as_str()), |split| split);
+    let mut at = manifest;
+    for step in parents.split('.').filter(|step| !step.is_empty()) {
+        at = match step.parse::<usize>() {
+            Ok(index) => &mut at[index],
+            Err(_) => &mut at[step],
+        };
+    }
+    match (last.parse::<usize>(), value) {
+        (Ok(index), _) => {
+            if at.is_null() {
+                *at = json!([]);
+            }
+            let items = at.as_array_mut().unwrap();
+            if index < items.len() {
+                items[index] = value.clone();
+            } else {
+                items.push(value.clone());
+            }
+        }
+        (Err(_), Value::Null) => {
+            at.as_object_mut().unwrap().remove(last).expect("nothing to take away");
+        }
+        (Err(_), _) => at[last] = value.clone(),
+    }
+}
+
+#[test]
+fn loading_refuses_what_the_table_says() {
+    let table = Table::read();
+    table.check("loader", &judges::loading(&table.manifests()));
+}
+
+#[test]
+fn the_schema_for_editors_refuses_what_the_table_says() {
+    let table = Table::read();
+    let Some(said) = judges::editor(&table.manifests()) else { return };
+    table.check("editor", &said);
+}
+
+#[test]
+fn the_api_server_refuses_what_the_table_says() {
+    let table = Table::read();
+    let Some(said) = judges::server(&judges::definitions(), &table.manifests()) else { return };
+    table.check("server", &said.manifests);
+}
+
+#[test]
+fn the_api_server_takes_the_definitions_and_would_refuse_worse_ones() {
+    let definitions = judges::definitions();
+    let Some(said) = judges::server(&definitions, &Manifests::new()) else { return };
+    assert_eq!((definitions.len(), said.definitions), (4, vec![]));
+    for (found, worse) in [
+        ("x-kubernetes-list-type: map", "x-kubernetes-list-type: heap"),
+        ("default: tcp", "default: tpc"),
+        ("type: integer", "type: whole"),
+        ("scope: Cluster", "scope: World"),
+        ("jsonPath: .spec.service", "jsonPath: spec.service"),
+        (
+            "required:\n            - selector",
+            "additionalProperties: false\n            required:\n            - selector",
+        ),
+    ] {
+        let workload = definitions.iter().find(|text| text.contains("kind: Workload\n")).unwrap();
+        assert!(workload.contains(found), "{found} is not in it");
+        let said = judges::server(&[workload.replace(found, worse)], &Manifests::new()).unwrap();
+        assert!(!said.definitions.is_empty(), "{worse} was taken");
+    }
+}
+
+#[test]
+fn whatever_loading_accepts_of_what_is_committed_the_schemas_accept() {
+    let manifests = committed();
+    let loading = judges::loading(&manifests);
+    let accepted: Manifests = manifests.into_iter().filter(|(name, _)| loading[name].is_empty()).collect();
+    assert!(accepted.len() > 100, "only {} manifests were found", accepted.len());
+    let refused = |faults: Faults| -> Vec<String> {
+        let refused = faults.into_iter().filter(|(_, faults)| !faults.is_empty());
+        refused.map(|(name, faults)| format!("{name}: {faults:?}")).collect()
+    };
+    if let Some(said) = judges::editor(&accepted) {
+        assert_eq!(refused(said), Vec::<String>::new());
+    }
+    if let Some(said) = judges::server(&judges::definitions(), &accepted) {
+        assert_eq!(refused(said.manifests), Vec::<String>::new());
+    }
+}
+
+/// Of the examples, the reference and the golden files, one document each.
+fn committed() -> Manifests {
+    let mut manifests = Manifests::new();
+    let mut add = |file: &str, text: &str| {
+        for (number, document) in text.split("---\n").enumerate() {
+            manifests.insert(format!("{file} {number}"), document.to_owned());
+        }
+    };
+    for path in fs::read_dir(root().join("examples/manifests")).unwrap().map(|file| file.unwrap().path()) {
+        add(&path.display().to_string(), &fs::read_to_string(&path).unwrap());
+    }
+    let reference = fs::read_to_string(root().join("docs/reference/manifests.md")).unwrap();
+    for block in reference.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        // The first shows what all kinds have in common, and the last that there may be none.
+        if !block.contains("spec: {}") && block.contains("kind:") {
+            add(block, block);
+        }
+    }
+    for path in fs::read_dir(root().join("tests/golden/intent")).unwrap().map(|file| file.unwrap().path()) {
+        let text = fs::read_to_string(&path).unwrap();
+        let case: Value = serde_saphyr::from_str(text.split("\n---\n").next().unwrap()).unwrap();
+        for (subject, spec) in case["manifests"].as_object().unwrap() {
+            let (kind, name) = subject.split_once('/').unwrap();
+            let version = ecs_mesh_operator::api::API_VERSION;
+            let manifest =
+                json!({ "apiVersion": version, "kind": kind, "metadata": { "name": name }, "spec": spec });
+            add(&format!("{} {subject}", path.display()), &manifest.to_string());
+        }
+    }
+    manifests
+}

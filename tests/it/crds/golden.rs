@@ -1,0 +1,45 @@
+//! What is committed is what the types give. `make golden` renews it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use ecs_mesh_operator::schema;
+
+use super::{root, schemas};
+
+fn renewing() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+#[test]
+fn the_committed_schemas_are_what_the_types_give() {
+    for file in schema::files() {
+        let path = schemas().join(&file.name);
+        if renewing() {
+            fs::write(&path, &file.text).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == file.text, "{} is out of date: `make golden` renews it", path.display());
+    }
+    let names: BTreeSet<String> = schema::files().into_iter().map(|file| file.name).collect();
+    let there = fs::read_dir(schemas()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert_eq!(there.collect::<BTreeSet<_>>(), names, "something else lies in crds/");
+}
+
+#[test]
+fn the_tables_of_the_reference_are_what_the_types_give() {
+    let path = root().join("docs/reference/manifests.md");
+    let committed = fs::read_to_string(&path).unwrap();
+    let mut wanted = committed.clone();
+    for table in schema::tables() {
+        let (begin, end) = (format!("<!-- fields of {} -->\n", table.kind), "<!-- end of fields -->");
+        let (before, rest) = wanted.split_once(&begin).unwrap_or_else(|| panic!("no line {begin}"));
+        let (_, after) = rest.split_once(end).unwrap_or_else(|| panic!("no line {end}"));
+        wanted = format!("{before}{begin}{}{end}{after}", table.markdown);
+    }
+    if renewing() {
+        fs::write(&path, &wanted).unwrap();
+    } else {
+        assert!(committed == wanted, "{} is out of date: `make golden` renews it", path.display());
+    }
+}
