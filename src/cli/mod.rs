@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done; 1: it failed; 2: wrong usage.
 
+mod healthcheck;
 mod run;
 mod sandbox;
 
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run the operator: hear task changes, keep the control planes right, until SIGTERM or SIGINT.
     Run(run::Args),
+    /// Ask a running operator whether it makes progress, for a container's health check: exit code 0 or 1.
+    Healthcheck(healthcheck::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
 }
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
+            Command::Healthcheck(args) => args.run().await,
             Command::Sandbox(args) => args.run().await,
         }
     });

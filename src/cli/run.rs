@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::duration;
-use crate::manifests::{Sources, WatchOptions, watch};
+use crate::manifests::{Sources, WatchOptions, watch_by_pulse};
 use crate::mesh::ControlPlane;
 use crate::mesh::kuma::KumaControlPlane;
 use crate::model::OperatorId;
@@ -17,6 +17,7 @@ use crate::observe::sdk::{AwsClients, AwsOptions, SdkQueue};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
 use crate::runtime::{AlwaysHeld, Clock, Signals};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::server::{Address, Server};
 
 /// What `run` takes.
 #[derive(clap::Args)]
@@ -56,6 +57,10 @@ pub(super) struct Args {
     /// ListTasks and DescribeTasks calls a second; the account's quota, shared by everybody in it, is 20.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     ecs_reads_per_second: u16,
+
+    /// Where /metrics, /healthz and /readyz are served: IP:PORT, or none.
+    #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "0.0.0.0:9102")]
+    metrics_address: Address,
 }
 
 fn operator_id(text: &str) -> Result<OperatorId, String> {
@@ -66,6 +71,8 @@ impl Args {
     pub(super) async fn run(self) -> Result<(), String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
+        // Before all else: a start that hangs can be seen from outside.
+        let server = Server::start(self.metrics_address, Arc::clone(&metrics), fastrand::u64(..));
         let options = AwsOptions {
             region: self.region.clone(),
             observer: Arc::clone(&metrics) as _,
@@ -73,7 +80,9 @@ impl Args {
         };
         let aws = AwsClients::connect(options).await.map_err(|error| error.to_string())?;
         let queue = self.queue(&aws)?;
-        let manifests = watch(Sources::new(self.manifests.clone()), WatchOptions::default()).await;
+        let pulse = metrics.health().pulse("manifests");
+        let sources = Sources::new(self.manifests.clone());
+        let manifests = watch_by_pulse(sources, WatchOptions::default(), pulse).await;
         self.refuse_nothing_at_all(&manifests.borrow())?;
         if let Some(queue) = &queue {
             check(queue).await;
@@ -101,12 +110,14 @@ impl Args {
         };
         let at_once = signals.at_once.clone();
         let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn Queue>);
-        tokio::select! {
+        let ended = tokio::select! {
             ended = operator.run(queue, manifests, options, signals.stop) => {
                 ended.map(|_| ()).map_err(|error| error.to_string())
             }
             () = at_once.cancelled() => Err("stopped at once by a second signal".to_owned()),
-        }
+        };
+        server.stop().await;
+        ended
     }
 
     fn queue(&self, aws: &AwsClients) -> Result<Option<SdkQueue>, String> {
@@ -142,9 +153,9 @@ async fn check(queue: &SdkQueue) {
 
 /// Makes clients of Kuma control planes.
 pub(super) fn connect_kuma(operator: OperatorId, metrics: Arc<Metrics>) -> Connect {
-    Arc::new(move |_name, spec| {
+    Arc::new(move |name, spec| {
         let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-        let observer = Arc::clone(&metrics) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
+        let observer = metrics.plane(name) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
         let plane = KumaControlPlane::connect(connection, operator.clone(), observer)?;
         Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
     })

@@ -19,4 +19,4 @@ pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, Taken};
 pub use set::{Binding, ManifestSet};
 pub use sources::{LoadOutcome, Loaded, Sources};
 pub(crate) use validate::{DNS_LABEL, is_dns_label};
-pub use watch::{Status, WatchOptions, watch};
+pub use watch::{Status, WatchOptions, watch, watch_by_pulse};

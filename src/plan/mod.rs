@@ -7,4 +7,4 @@ mod guard;
 
 pub use decide::{Action, Decision, Evidence, Known, Situation, Standing, Step, decide};
 pub use diff::{FieldChange, diff};
-pub use guard::{Admission, Guard};
+pub use guard::{Admission, Guard, GuardState};

@@ -3,6 +3,7 @@
 
 mod golden;
 mod kuma_replay;
+mod prometheus;
 mod sandbox_aws;
 mod simulation;
 mod thread;

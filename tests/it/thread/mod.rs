@@ -5,10 +5,11 @@
 
 mod begin;
 mod hang;
-mod house;
+pub(crate) mod house;
 mod manifests;
 mod messages;
 mod planes;
+mod probes;
 mod servers;
 mod show;
 mod whole;
