@@ -1,32 +1,34 @@
 #!/usr/bin/env bash
 # Runs all tests, and does all set-up that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
-# Some parts are left out, and said so, where what they need is not there: the walk of the sandbox's AWS with boto3 and
-# the manifests' JSON Schema in a validator (Python 3 with venv, and its package index), the CustomResourceDefinitions
-# before the API server's own code (Go, and its modules), and the replay of recorded exchanges (ECS_MESH_RECORDINGS).
+# Parts whose tools cannot be had are left out, and said so at the end: those that need Python's package index, Go and its
+# modules, Debian's package archive, or recorded exchanges (ECS_MESH_RECORDINGS).
 set -euo pipefail
 cd "$(dirname "$0")"
 
-if [[ -z "${SANDBOX_TEST_PYTHON:-}" ]]; then
-    if reason=$(.ci/venv .venv/boto3 tests/python/requirements.txt 2>&1); then
-        export SANDBOX_TEST_PYTHON=$PWD/.venv/boto3/bin/python
+skipped=()
+
+# provide VARIABLE VALUE PART COMMAND…: sets VARIABLE for the tests if COMMAND can provide what it names.
+provide() {
+    local variable=$1 value=$2 part=$3 reason
+    shift 3
+    [[ -z "${!variable:-}" ]] || return 0
+    if reason=$("$@" 2>&1); then
+        export "$variable=$value"
     else
-        boto3="skipped: boto3 cannot be installed ($(tail -n 1 <<<"$reason"))"
+        skipped+=("$part: skipped, since this failed: $* ($(tail -n 1 <<<"$reason"))")
     fi
-fi
-if [[ -z "${SCHEMA_TEST_PYTHON:-}" ]]; then
-    if reason=$(.ci/venv .venv/jsonschema tests/python/requirements-schema.txt 2>&1); then
-        export SCHEMA_TEST_PYTHON=$PWD/.venv/jsonschema/bin/python
-    else
-        schema="skipped: jsonschema cannot be installed ($(tail -n 1 <<<"$reason"))"
-    fi
-fi
-if [[ -z "${ECS_MESH_RECORDINGS:-}" ]]; then
-    recordings="skipped: ECS_MESH_RECORDINGS names no directory of recordings"
-fi
+}
+
+provide SANDBOX_TEST_PYTHON "$PWD/.venv/boto3/bin/python" "walk with boto3" \
+    .ci/venv .venv/boto3 tests/python/requirements.txt
+provide SCHEMA_TEST_PYTHON "$PWD/.venv/jsonschema/bin/python" "manifests' JSON Schema in a validator" \
+    .ci/venv .venv/jsonschema tests/python/requirements-schema.txt
+provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
+    .ci/prometheus .tools/prometheus
+[[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||
+    skipped+=("replay of recordings: skipped, since ECS_MESH_RECORDINGS names no directory of recordings")
 
 cargo test --locked "$@"
 
-[[ -z "${boto3:-}" ]] || echo "walk with boto3 $boto3"
-[[ -z "${schema:-}" ]] || echo "manifests' JSON Schema $schema"
-[[ -z "${recordings:-}" ]] || echo "replay of recordings $recordings"
+((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"

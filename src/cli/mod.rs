@@ -2,6 +2,7 @@
 //! included; 2: there is something to look at.
 
 mod crds;
+mod healthcheck;
 mod plan;
 mod run;
 mod sandbox;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Show what a run would change, and why; writes nothing.
     Plan(plan::Args),
+    /// Ask a running operator whether it makes progress, for a container's health check: exit code 0 or 1.
+    Healthcheck(healthcheck::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
     /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
             Command::Plan(args) => args.run().await,
+            Command::Healthcheck(args) => args.run().await,
             Command::Sandbox(args) => args.run().await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),

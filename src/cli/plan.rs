@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::duration;
-use super::setup::Setup;
+use super::setup::{Pace, Setup};
 use crate::plan::proposal::{Detail, Proposal, render};
 use crate::reconcile::{Book, PlanOptions};
 use crate::runtime::Signals;
@@ -20,6 +20,9 @@ const CHANGES: u8 = 2;
 pub(super) struct Args {
     #[command(flatten)]
     setup: Setup,
+
+    #[command(flatten)]
+    pace: Pace,
 
     /// What to print: `text` for people, `json` for one object.
     #[arg(long, value_enum, default_value = "text")]
@@ -53,9 +56,9 @@ impl Args {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         let aws = self.setup.aws(&metrics).await?;
-        let manifests = self.setup.manifests().await?;
+        let manifests = self.setup.manifests(&metrics).await?;
         let book = Arc::new(Book::new(Arc::clone(&metrics)));
-        let operator = self.setup.operator(&aws, metrics, Some(Arc::clone(&book)));
+        let operator = self.setup.operator(&aws, metrics, &self.pace, Some(Arc::clone(&book)));
         let options = PlanOptions {
             patience: self.patience,
             timeout: self.timeout,

@@ -6,19 +6,23 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::duration;
-use super::setup::Setup;
+use super::setup::{Pace, Setup};
 use crate::observe::aws::Queue;
 use crate::observe::intake::PoisonPolicy;
 use crate::observe::sdk::{AwsClients, SdkQueue};
 use crate::reconcile::{Book, RunOptions};
 use crate::runtime::Signals;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::server::{Address, Server};
 
 /// What `run` takes.
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     setup: Setup,
+
+    #[command(flatten)]
+    pace: Pace,
 
     /// SQS queue with the EventBridge events. Without it changes are found by sweeps only.
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
@@ -48,21 +52,27 @@ pub(super) struct Args {
     /// How long a stop waits for what is in flight; keep it below the ECS task's stopTimeout (default there: 30s).
     #[arg(long, default_value = "20s", value_parser = duration)]
     drain_deadline: Duration,
+
+    /// Where /metrics, /healthz and /readyz are served: IP:PORT, or none.
+    #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "0.0.0.0:9102")]
+    metrics_address: Address,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<(), String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
+        // Before all else: a start that hangs can be seen from outside.
+        let server = Server::start(self.metrics_address, Arc::clone(&metrics), fastrand::u64(..));
         let aws = self.setup.aws(&metrics).await?;
         let queue_url = self.queue_to_read()?;
         let queue = queue_url.map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()?;
-        let manifests = self.setup.manifests().await?;
+        let manifests = self.setup.manifests(&metrics).await?;
         if let Some(queue) = &queue {
             check(queue).await;
         }
         let book = self.dry_run.then(|| Arc::new(Book::new(Arc::clone(&metrics))));
-        let operator = self.setup.operator(&aws, metrics, book);
+        let operator = self.setup.operator(&aws, metrics, &self.pace, book);
         self.say_hello(&aws, queue_url);
         let options = RunOptions {
             concurrency: usize::from(self.concurrency),
@@ -72,12 +82,14 @@ impl Args {
         };
         let at_once = signals.at_once.clone();
         let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn Queue>);
-        tokio::select! {
+        let ended = tokio::select! {
             ended = operator.run(queue, manifests, options, signals.stop) => {
                 ended.map(|_| ()).map_err(|error| error.to_string())
             }
             () = at_once.cancelled() => Err("stopped at once by a second signal".to_owned()),
-        }
+        };
+        server.stop().await;
+        ended
     }
 
     /// A dry run that read the real one's queue would steal its events.

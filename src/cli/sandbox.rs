@@ -16,6 +16,7 @@ use crate::sandbox::endpoints::{Endpoints, Options};
 use crate::sandbox::mishaps::{Level, Mishaps};
 use crate::sandbox::stage::{Stage, care, keep_alive};
 use crate::sandbox::world::{Naming, World, WorldConfig, manifests};
+use crate::telemetry::server::Address;
 
 /// What `sandbox` takes.
 #[derive(clap::Args)]
@@ -59,6 +60,10 @@ pub(super) struct Args {
     /// Port of the Kuma API on 127.0.0.1 [default: any free one].
     #[arg(long, default_value_t = 0)]
     kuma_port: u16,
+
+    /// Where the operator inside serves /metrics, /healthz and /readyz: IP:PORT, or none.
+    #[arg(long, default_value = "none", conflicts_with = "serve")]
+    metrics_address: Address,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -186,6 +191,7 @@ impl Args {
             duration: self.duration,
             seed: self.seed,
             connect: Box::new(connect_kuma),
+            metrics_address: self.metrics_address,
         };
         let summary = stage.play(&directory.0, signals.stop.clone()).await?;
         if text {

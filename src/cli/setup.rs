@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::manifests::{Sources, Status, WatchOptions, watch};
+use crate::manifests::{Sources, Status, WatchOptions, watch_by_pulse};
 use crate::mesh::ControlPlane;
 use crate::mesh::kuma::KumaControlPlane;
 use crate::model::OperatorId;
@@ -29,7 +29,11 @@ pub(super) struct Setup {
     /// AWS Region [default: that of the environment].
     #[arg(long)]
     pub region: Option<String>,
+}
 
+/// How fast AWS may be asked.
+#[derive(clap::Args)]
+pub(super) struct Pace {
     /// ListTasks and DescribeTasks calls a second; the account's quota, shared by everybody in it, is 20.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub ecs_reads_per_second: u16,
@@ -52,8 +56,10 @@ impl Setup {
 
     /// Loads the manifests, and watches them. With none at all the operator would sit there and do nothing, which nobody
     /// wants.
-    pub(super) async fn manifests(&self) -> Result<watch::Receiver<Arc<Status>>, String> {
-        let manifests = watch(Sources::new(self.manifests.clone()), WatchOptions::default()).await;
+    pub(super) async fn manifests(&self, metrics: &Metrics) -> Result<watch::Receiver<Arc<Status>>, String> {
+        let pulse = metrics.health().pulse("manifests");
+        let sources = Sources::new(self.manifests.clone());
+        let manifests = watch_by_pulse(sources, WatchOptions::default(), pulse).await;
         let status = Arc::clone(&manifests.borrow());
         let empty = status.set.control_planes.is_empty()
             && status.set.bindings.is_empty()
@@ -73,6 +79,7 @@ impl Setup {
         &self,
         aws: &AwsClients,
         metrics: Arc<Metrics>,
+        pace: &Pace,
         book: Option<Arc<Book>>,
     ) -> Arc<Operator> {
         Operator::new(Parts {
@@ -83,7 +90,7 @@ impl Setup {
             lease: Arc::new(AlwaysHeld),
             clock: Clock::system(),
             metrics,
-            rates: ReadRates { ecs: f64::from(self.ecs_reads_per_second), ..ReadRates::default() },
+            rates: ReadRates { ecs: f64::from(pace.ecs_reads_per_second), ..ReadRates::default() },
             seed: fastrand::u64(..),
             book,
         })
@@ -92,9 +99,9 @@ impl Setup {
 
 /// Makes clients of Kuma control planes.
 pub(super) fn connect_kuma(operator: OperatorId, metrics: Arc<Metrics>) -> Connect {
-    Arc::new(move |_name, spec| {
+    Arc::new(move |name, spec| {
         let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-        let observer = Arc::clone(&metrics) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
+        let observer = metrics.plane(name) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
         let plane = KumaControlPlane::connect(connection, operator.clone(), observer)?;
         Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
     })

@@ -20,4 +20,4 @@ pub use set::{Binding, ManifestSet};
 pub use sources::{Checked, LoadOutcome, Loaded, Sources};
 pub use validate::Extent;
 pub(crate) use validate::{DNS_LABEL, is_dns_label};
-pub use watch::{Status, WatchOptions, watch};
+pub use watch::{Status, WatchOptions, watch, watch_by_pulse};

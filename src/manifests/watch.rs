@@ -18,12 +18,16 @@ use super::finding::Finding;
 use super::set::ManifestSet;
 use super::snapshot::Snapshot;
 use super::sources::{LoadOutcome, Loaded, Sources, judge};
+use crate::telemetry::health::Pulse;
 
 /// After so many reads that all differ, the change is left to the next poll.
 const MAX_READS: u32 = 25;
 
 /// Most findings that one load writes to the log, so that a file of another kind cannot flood it.
 const MAX_LOGGED: usize = 50;
+
+/// Reading and judging everything takes less than this, unless the file system hangs.
+const PROGRESS: Duration = Duration::from_mins(2);
 
 /// How the sources are watched.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +79,16 @@ impl From<&Loaded> for Status {
 /// Returns once the first load is done, with or without errors. The receiver changes when the set in force, the
 /// errors or the warnings do.
 pub async fn watch(sources: Sources, options: WatchOptions) -> watch::Receiver<Arc<Status>> {
+    watch_by_pulse(sources, options, Pulse::default()).await
+}
+
+/// As [`watch()`], telling by `pulse` that it makes progress.
+pub async fn watch_by_pulse(
+    sources: Sources,
+    options: WatchOptions,
+    pulse: Pulse,
+) -> watch::Receiver<Arc<Status>> {
+    pulse.beat(PROGRESS);
     let changed = Arc::new(Notify::new());
     let reader = Reader { sources, bell: Bell::new(options, &changed) };
     let (reader, snapshot) = read(reader).await;
@@ -85,7 +99,7 @@ pub async fn watch(sources: Sources, options: WatchOptions) -> watch::Receiver<A
     let loaded = loaded.unwrap_or_else(|| Loaded::unread(&reader.sources));
     log_change(None, &loaded);
     let (sender, receiver) = watch::channel(Arc::new(Status::from(&loaded)));
-    tokio::spawn(follow(reader, options, changed, loaded, sender));
+    tokio::spawn(follow(reader, options, changed, loaded, sender, pulse));
     receiver
 }
 
@@ -95,8 +109,10 @@ async fn follow(
     changed: Arc<Notify>,
     mut loaded: Loaded,
     sender: watch::Sender<Arc<Status>>,
+    pulse: Pulse,
 ) {
     loop {
+        pulse.beat(options.poll_interval + PROGRESS);
         tokio::select! {
             biased;
             () = sender.closed() => return,

@@ -45,6 +45,19 @@ pub enum Admission {
     },
 }
 
+/// A guard in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct GuardState {
+    /// Removals that it holds back.
+    pub held: usize,
+    /// Removals that it let through within the hour.
+    pub admitted: usize,
+    /// The most that were owned within the hour.
+    pub owned: usize,
+    /// How many it lets through within an hour; all that are owned where it is released, or where they are few.
+    pub limit: usize,
+}
+
 impl Guard {
     /// Asks for the removal of a task's registration. `owned` is how many registrations the binding has now;
     /// `released` tells that a person let removals through. Asking again for the same task counts once.
@@ -113,6 +126,25 @@ impl Guard {
         self.owned.push_back((now, owned));
     }
 
+    /// What it has done within the last hour, and what it may do still.
+    pub fn state(&self, policy: &GuardPolicy, released: bool, now: Timestamp) -> GuardState {
+        let recent = |at: &&Timestamp| at.age_at(now) < WINDOW;
+        let owned = self.owned.iter().filter(|(at, _)| recent(&at)).map(|(_, owned)| *owned).max();
+        // The last number counts however old it is: nothing has changed since.
+        let owned = owned.or(self.owned.back().map(|(_, owned)| *owned)).unwrap_or(0);
+        let under_way = self.under_way.values().filter(|entry| recent(&&entry.since)).count();
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        // far below 2^52
+        let part = (policy.max_fraction * owned as f64).max(0.0) as usize;
+        let all = released || owned < policy.min_owned as usize;
+        GuardState {
+            held: self.stopped.values().filter(recent).count(),
+            admitted: under_way + self.carried_out.iter().filter(recent).count(),
+            owned,
+            limit: if all { owned } else { part },
+        }
+    }
+
     /// How many removals it is holding back.
     pub fn holding(&self) -> usize {
         self.stopped.len()
@@ -148,6 +180,17 @@ mod tests {
     #[test]
     fn thirty_percent_go_and_not_one_more() {
         assert_eq!(remove(&mut Guard::default(), 0..20, 20, Timestamp(0)), 6);
+    }
+
+    #[test]
+    fn its_numbers_tell_what_it_did_within_the_hour_and_what_it_may_do() {
+        let (mut guard, policy) = (Guard::default(), GuardPolicy::default());
+        remove(&mut guard, 0..20, 20, Timestamp(0));
+        let state = guard.state(&policy, false, Timestamp(1));
+        assert_eq!(state, GuardState { held: 14, admitted: 6, owned: 20, limit: 6 });
+        assert_eq!(guard.state(&policy, true, Timestamp(1)).limit, 20);
+        let later = guard.state(&policy, false, Timestamp(3_600_000));
+        assert_eq!((later.held, later.admitted), (0, 0));
     }
 
     #[test]

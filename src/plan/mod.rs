@@ -8,4 +8,4 @@ pub mod proposal;
 
 pub use decide::{Action, Awaited, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
 pub use diff::{FieldChange, diff};
-pub use guard::{Admission, Guard};
+pub use guard::{Admission, Guard, GuardState};

@@ -17,7 +17,7 @@ use crate::model::TaskArn;
 use crate::runtime::{Controller, Drained, Priority};
 
 /// A run that takes longer is cut off and tried again: nothing may hold a place for ever.
-const LONGEST_RUN: Duration = Duration::from_mins(2);
+pub(super) const LONGEST_RUN: Duration = Duration::from_mins(2);
 
 /// How long to wait before trying again to make a plane that could not be made.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -66,8 +66,6 @@ impl Operator {
         controllers: &mut Controllers,
         options: RunOptions,
     ) -> bool {
-        self.metrics.manifests_generation.set(status.set.generation);
-        self.metrics.manifest_errors.set(status.errors.len() as u64);
         let before = self.manifests();
         let (planes, whole) = self.planes_for(&status.set);
         let old = self.planes();
@@ -100,6 +98,7 @@ impl Operator {
         }
         self.set.store(Arc::clone(&status.set));
         self.planes.store(Arc::new(planes));
+        self.ledger.in_force(status, options.concurrency);
         let first = !std::mem::replace(&mut controllers.begun, true);
         if first || status.set.generation != before.generation || !same_planes {
             // Whatever is new is registered nowhere that we know of yet: only a sweep tells.
@@ -116,7 +115,7 @@ impl Operator {
         Controller::new(plane.queue.clone(), reconciler, options.concurrency)
             .drain(options.drain)
             .timeout(LONGEST_RUN)
-            .observer(Arc::clone(&self.metrics) as Arc<dyn crate::runtime::Observer>)
+            .observer(self.metrics.plane(&plane.name) as Arc<dyn crate::runtime::Observer>)
     }
 
     fn planes_for(&self, set: &ManifestSet) -> (BTreeMap<Arc<str>, Arc<Plane>>, bool) {

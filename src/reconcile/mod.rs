@@ -12,6 +12,7 @@ mod registry;
 mod report;
 mod role_watch;
 mod run;
+mod status;
 mod sweep;
 mod targets;
 mod task;
@@ -111,6 +112,7 @@ pub struct Operator {
     sweep_soon: Notify,
     suspects: mpsc::UnboundedSender<(Instant, RoleArn)>,
     suspected: Mutex<Option<mpsc::UnboundedReceiver<(Instant, RoleArn)>>>,
+    ledger: status::Ledger,
 }
 
 #[derive(Default)]
@@ -157,6 +159,7 @@ impl Operator {
             sweep_soon: Notify::new(),
             suspects,
             suspected: Mutex::new(Some(suspected)),
+            ledger: status::Ledger::default(),
         })
     }
 

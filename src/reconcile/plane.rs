@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use tracing::{debug, warn};
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
-use crate::manifests::Binding;
+use crate::manifests::{Binding, ManifestSet};
 use crate::mesh::{ControlPlane, MeshError, MeshErrorKind};
 use crate::model::{MeshName, TaskArn, Timestamp};
-use crate::plan::Guard;
-use crate::runtime::{Backoff, Circuit, CircuitConfig, Next, Queue, TokenBucket};
+use crate::plan::{Guard, GuardState};
+use crate::runtime::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
 
 /// How long to wait before the next try where nothing but a person's act will help.
 const SLOWLY: Duration = Duration::from_mins(1);
@@ -53,6 +53,8 @@ pub struct Plane {
     told: Mutex<BTreeSet<(MeshErrorKind, String)>>,
     /// What was last said about a task, by reason, so that a retry does not say it again.
     said: Mutex<BTreeMap<TaskArn, BTreeMap<&'static str, String>>>,
+    /// Registrations with our mark, as of the last list, whose cluster no binding names.
+    pub(super) unplaced: AtomicUsize,
 }
 
 /// How long an outbound's service must have been unknown to be told of: everything that is new starts at its own pace.
@@ -115,6 +117,7 @@ impl Plane {
             said: Mutex::default(),
             turns: Mutex::default(),
             unknown_targets: Mutex::default(),
+            unplaced: AtomicUsize::new(0),
             kind: spec.kind,
             name,
             spec,
@@ -267,7 +270,38 @@ impl Plane {
 
     /// Whether the circuit is closed.
     pub fn is_reachable(&self) -> bool {
-        self.circuit.state() == crate::runtime::CircuitState::Closed
+        self.circuit_state() == CircuitState::Closed
+    }
+
+    /// Where the circuit stands.
+    pub fn circuit_state(&self) -> CircuitState {
+        self.circuit.state()
+    }
+
+    /// The guards in numbers, by binding.
+    pub(super) fn guard_states(&self, set: &ManifestSet, now: Timestamp) -> BTreeMap<Arc<str>, GuardState> {
+        let guards = lock(&self.guards);
+        let here = set.bindings.values().filter(|binding| *binding.spec.control_plane == *self.name);
+        let state = |binding: &Arc<Binding>| {
+            let released = binding.guard_released_until.is_some_and(|until| now < until);
+            let guard = guards.get(&binding.name)?;
+            Some((Arc::clone(&binding.name), guard.state(&binding.spec.cleanup.guard, released, now)))
+        };
+        here.filter_map(state).collect()
+    }
+
+    /// How many services that outbounds go to are unknown, by mesh.
+    pub(super) fn unknown_target_counts(&self) -> BTreeMap<Arc<str>, usize> {
+        lock(&self.unknown_targets).iter().map(|(mesh, all)| (mesh.as_str().into(), all.len())).collect()
+    }
+
+    /// Of how many tasks something was said that still holds, by reason.
+    pub(super) fn troubles(&self) -> BTreeMap<&'static str, usize> {
+        let mut troubles = BTreeMap::new();
+        for reason in lock(&self.said).values().flat_map(BTreeMap::keys) {
+            *troubles.entry(*reason).or_default() += 1;
+        }
+        troubles
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::intent::RegistrationId;
 use crate::mesh::{DrainReason, Registration};
 use crate::model::{TaskArn, Timestamp};
+use crate::telemetry::state::Owned;
 
 /// One registration of a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,6 +220,19 @@ impl Registry {
     /// How many registrations that this binding takes care of are known to be there.
     pub fn owned_by(&self, binding: &str) -> usize {
         self.lock().owned.get(binding).copied().unwrap_or(0)
+    }
+
+    /// The registrations by what they are.
+    pub fn owned(&self) -> Owned {
+        let mut owned = Owned::default();
+        for entry in self.lock().by_task.values().flatten() {
+            match (entry.fingerprint, entry.drained) {
+                (None, _) => owned.unconfirmed += 1,
+                (Some(_), Some(_)) => owned.drained += 1,
+                (Some(_), None) => owned.ready += 1,
+            }
+        }
+        owned
     }
 
     /// How many registrations are live and how many drained.

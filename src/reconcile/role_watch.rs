@@ -19,6 +19,9 @@ use crate::runtime::Priority;
 /// How often the clock is looked at for roles that are due.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How much later than that it may be on a busy machine.
+const SLACK: Duration = Duration::from_mins(1);
+
 impl Operator {
     pub(super) async fn watch_roles(self: Arc<Self>, stop: CancellationToken) {
         let suspected = self.suspected.lock().ok().and_then(|mut slot| slot.take());
@@ -26,7 +29,9 @@ impl Operator {
         let mut due: BTreeSet<(Instant, RoleArn)> = BTreeSet::new();
         let mut next_look = Instant::now() + LOOK;
         let mut reads = JoinSet::new();
+        let pulse = self.metrics.health().pulse("role watch");
         loop {
+            pulse.beat(LOOK + SLACK);
             let earliest = due.first().map_or(next_look, |(at, _)| (*at).min(next_look));
             tokio::select! {
                 biased;

@@ -50,6 +50,9 @@ impl Operator {
         options: RunOptions,
         stop: CancellationToken,
     ) -> Result<Drained, LoopEnded> {
+        let told_by = Arc::downgrade(&self);
+        self.metrics.told_by(told_by);
+        self.metrics.health().ends_with(stop.clone());
         // From the first message on it must be known which clusters are ours.
         self.set.store(Arc::clone(&manifests.borrow().set));
         // In sets of their own: should this future be dropped, nothing may go on writing behind its back.

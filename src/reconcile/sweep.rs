@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -20,6 +21,7 @@ use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
 use crate::runtime::{Backoff, Priority};
+use crate::telemetry::health::Pulse;
 
 /// Pages of one list; more than this is an endless `nextToken`.
 const MOST_PAGES: usize = 10_000;
@@ -27,6 +29,9 @@ const MOST_PAGES: usize = 10_000;
 /// How long a sweep waits for the control planes' lists. One that takes longer goes on, and counts in the next sweep:
 /// nobody else waits for a control plane that hangs (invariant I8).
 const LISTS_WAIT: Duration = Duration::from_secs(2);
+
+/// A page, a describe or a control plane's list is there within this, however slow AWS is; else the sweep is stuck.
+const PROGRESS: Duration = Duration::from_mins(2);
 
 /// Between two tries of a control plane's first list.
 const FIRST_LIST: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
@@ -38,6 +43,7 @@ impl Operator {
         let mut jitter = fastrand::Rng::with_seed(self.seed.wrapping_add(2));
         let mut trouble = None;
         let mut lists = JoinSet::new();
+        let pulse = self.metrics.health().pulse("sweep");
         // Before the first manifests are in force there is nothing to sweep.
         tokio::select! {
             biased;
@@ -45,10 +51,11 @@ impl Operator {
             () = self.sweep_soon.notified() => {}
         }
         loop {
+            pulse.beat(PROGRESS);
             let whole = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                whole = Arc::clone(&self).sweep(&mut lists) => whole,
+                whole = Arc::clone(&self).sweep(&mut lists, &pulse) => whole,
             };
             let pause = if whole {
                 trouble = None;
@@ -58,6 +65,7 @@ impl Operator {
                 let seed = self.seed.wrapping_add(3);
                 trouble.get_or_insert_with(|| retry.start(seed)).after_failure()
             };
+            pulse.beat(pause + PROGRESS);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -74,24 +82,22 @@ impl Operator {
     }
 
     /// One sweep of everything. `true` when nothing failed.
-    async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>) -> bool {
+    async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, pulse: &Pulse) -> bool {
         let began = Instant::now();
         let set = self.manifests();
         let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
-        let (clusters, mut whole) = self.clusters_of(&set).await;
+        let (clusters, mut whole) = self.clusters_of(&set, pulse).await;
+        self.ledger.clusters_are(&clusters, whole);
         clusters.iter().for_each(|cluster| self.remember_cluster(cluster));
         let (registered, listed_all) = self.list_registrations(&set, lists).await;
         whole &= listed_all;
         for cluster in &clusters {
-            whole &= self.sweep_cluster(cluster, &known_before, &registered).await;
+            whole &= self.sweep_cluster(cluster, &known_before, &registered, pulse).await;
         }
         let tasks: BTreeSet<TaskArn> = self.store.all().into_iter().chain(registered).collect();
         tasks.iter().for_each(|task| self.enqueue(task, Priority::Sweep));
         let planes = self.planes();
         self.store.forget_old(|task| planes.values().any(|p| p.registry.has(task)), self.clock.now());
-        self.metrics
-            .guard_held
-            .set(planes.values().flat_map(|p| p.held_back().into_values()).sum::<usize>() as u64);
         self.metrics.sweep_took(began.elapsed());
         let took = began.elapsed();
         info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
@@ -100,7 +106,7 @@ impl Operator {
     }
 
     /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern.
-    async fn clusters_of(&self, set: &ManifestSet) -> (BTreeSet<ClusterArn>, bool) {
+    async fn clusters_of(&self, set: &ManifestSet, pulse: &Pulse) -> (BTreeSet<ClusterArn>, bool) {
         let globs: BTreeSet<&Glob> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
         let mut clusters: BTreeSet<ClusterArn> = globs
             .iter()
@@ -111,7 +117,7 @@ impl Operator {
         if patterns.is_empty() {
             return (clusters, true);
         }
-        let listed = self.every_page("clusters", |page| self.ecs.list_clusters(page)).await;
+        let listed = self.every_page("clusters", pulse, |page| self.ecs.list_clusters(page)).await;
         let Some(listed) = listed else { return (clusters, false) };
         clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
         (clusters, true)
@@ -216,7 +222,7 @@ impl Operator {
     /// Finds each registration's task by its marks.
     fn place(&self, plane: &Plane, listed: Vec<Registration>) -> Vec<(TaskArn, Registration)> {
         let clusters: BTreeMap<ClusterId, ClusterArn> = self.clusters().by_id.clone();
-        let mut unplaced = 0_u64;
+        let mut unplaced = 0_usize;
         let mut placed = Vec::with_capacity(listed.len());
         for registration in listed {
             let Owner::Marked(marks) = &registration.owner else { continue };
@@ -228,7 +234,7 @@ impl Operator {
                 None => unplaced += 1,
             }
         }
-        self.metrics.unplaced.set(unplaced);
+        plane.unplaced.store(unplaced, Ordering::Relaxed);
         if unplaced > 0 {
             warn!(
                 control_plane = %plane.name, count = unplaced,
@@ -243,10 +249,11 @@ impl Operator {
         cluster: &ClusterArn,
         known_before: &BTreeSet<TaskArn>,
         registered: &BTreeSet<TaskArn>,
+        pulse: &Pulse,
     ) -> bool {
         let began = self.clock.now();
         let list = |desired| {
-            self.every_page(cluster.as_str(), move |page| self.ecs.list_tasks(cluster, desired, page))
+            self.every_page(cluster.as_str(), pulse, move |page| self.ecs.list_tasks(cluster, desired, page))
         };
         let (Some(running), Some(stopped)) =
             (list(DesiredStatus::Running).await, list(DesiredStatus::Stopped).await)
@@ -274,12 +281,15 @@ impl Operator {
             }))
             .cloned()
             .collect();
-        let whole = self.describe_all(cluster, unsure).await;
+        let whole = self.describe_all(cluster, unsure, pulse).await;
         let set = self.manifests();
         for plane in self.planes().values() {
             self.assign_caretakers(&set, plane, Some(cluster));
         }
         self.clusters().swept.entry(cluster.clone()).or_insert(began);
+        if whole {
+            self.ledger.swept_whole(cluster, self.clock.now());
+        }
         self.metrics.swept(if whole { "complete" } else { "undescribed" });
         whole
     }
@@ -304,7 +314,12 @@ impl Operator {
     }
 
     /// Describes many; the describer packs them into calls.
-    async fn describe_all(self: &Arc<Self>, cluster: &ClusterArn, tasks: Vec<TaskArn>) -> bool {
+    async fn describe_all(
+        self: &Arc<Self>,
+        cluster: &ClusterArn,
+        tasks: Vec<TaskArn>,
+        pulse: &Pulse,
+    ) -> bool {
         let mut asked = JoinSet::new();
         for task in tasks {
             let describer = self.describer.clone();
@@ -313,6 +328,7 @@ impl Operator {
         let mut failed = 0_usize;
         let mut last = String::new();
         while let Some(answer) = asked.join_next().await {
+            pulse.beat(PROGRESS);
             if let Ok(Err(why)) = answer {
                 failed += 1;
                 last = why;
@@ -327,13 +343,19 @@ impl Operator {
     }
 
     /// All pages of a list, or `None`, told of, when any failed: a part of a list proves nothing.
-    async fn every_page<T, F>(&self, what: &str, fetch: impl Fn(Option<String>) -> F) -> Option<Vec<T>>
+    async fn every_page<T, F>(
+        &self,
+        what: &str,
+        pulse: &Pulse,
+        fetch: impl Fn(Option<String>) -> F,
+    ) -> Option<Vec<T>>
     where
         F: Future<Output = Result<Page<T>, AwsError>>,
     {
         let mut items = Vec::new();
         let mut page = None;
         for _ in 0..MOST_PAGES {
+            pulse.beat(PROGRESS);
             self.ecs_bucket.acquire(1).await;
             match fetch(page).await {
                 Ok(Page { items: more, next }) => {

@@ -30,7 +30,6 @@ impl Operator {
     }
 
     fn tell_of_targets(&self, plane: &Plane, mesh: &MeshName, unknown: BTreeSet<String>) {
-        self.metrics.unknown_targets.set(unknown.len() as u64);
         let (late, found) = plane.unknown_targets(mesh, unknown, self.clock.now());
         for service in late {
             self.metrics.held("unknown_target");

@@ -22,6 +22,7 @@ use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
 use crate::runtime::{AlwaysHeld, Clock};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::server::{Address, Server};
 
 /// How often the world moves and the judge looks.
 const STEP: Duration = Duration::from_millis(50);
@@ -72,6 +73,8 @@ pub struct Stage {
     pub seed: u64,
     /// Makes control plane clients.
     pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> Connect>,
+    /// Where the operator's metrics are served.
+    pub metrics_address: Address,
 }
 
 /// What is shared between the show and the one who moves the world.
@@ -93,9 +96,11 @@ impl Stage {
         let metrics = Arc::new(Metrics::default());
         let (tap, latencies) = mpsc::unbounded_channel();
         metrics.tap_latency(tap);
+        let server = Server::start(self.metrics_address, Arc::clone(&metrics), self.seed);
         let operator = self.operator(&metrics).await?;
         let end = CancellationToken::new();
-        let running = tokio::spawn(self.run_operator(Arc::clone(&operator), directory, end.clone()).await?);
+        let running =
+            tokio::spawn(self.run_operator(Arc::clone(&operator), &metrics, directory, end.clone()).await?);
         let rules = Rules {
             operator: OPERATOR.to_owned(),
             cluster: self.endpoints.cluster.clone(),
@@ -126,6 +131,7 @@ impl Stage {
         end.cancel();
         // The operator ends by its own deadline.
         let _ = running.await;
+        server.stop().await;
         Ok(scene.sum_up(&endpoints, &metrics, latencies, left, began.elapsed(), interrupted))
     }
 
@@ -159,10 +165,11 @@ impl Stage {
     async fn run_operator(
         &self,
         operator: Arc<Operator>,
+        metrics: &Arc<Metrics>,
         directory: &Path,
         stop: CancellationToken,
     ) -> Result<impl Future<Output = ()> + use<>, String> {
-        let aws = self.aws(&Arc::new(Metrics::default())).await?;
+        let aws = self.aws(metrics).await?;
         let queue = aws.queue(&self.endpoints.queue_url()).map_err(|error| error.to_string())?;
         let manifests = watch(Sources::new([directory.to_owned()]), WatchOptions::default()).await;
         if let Some(error) = manifests.borrow().errors.first() {

@@ -4,6 +4,7 @@
 mod crds;
 mod golden;
 mod kuma_replay;
+mod prometheus;
 mod sandbox_aws;
 mod simulation;
 mod thread;

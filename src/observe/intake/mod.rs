@@ -14,7 +14,8 @@ use super::aws::{Message, Queue};
 use super::events::{Decoded, RoleEvent, decode};
 use crate::model::Task;
 use crate::runtime::{Backoff, Clock};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::health::Pulse;
+use crate::telemetry::metrics::{Metrics, QueueState};
 
 /// Most receipts that one `DeleteMessageBatch` takes.
 const BATCH: usize = 10;
@@ -27,6 +28,9 @@ const WAITING: usize = 1_000;
 
 /// How long deletions may go on after the stop.
 const LAST_DELETES: Duration = Duration::from_secs(5);
+
+/// A receive ends within 25 s, and a receipt finds its place soon; a receiver that takes longer is stuck.
+const PROGRESS: Duration = Duration::from_mins(2);
 
 /// How long a receive that was under way at the stop may still bring messages, which then go back to the queue.
 const LAST_RECEIVE: Duration = Duration::from_secs(1);
@@ -80,7 +84,8 @@ impl Intake {
         }
         drop(done);
         let mut deleter = tokio::task::JoinSet::new();
-        deleter.spawn(delete(Arc::clone(&self.queue), deletions));
+        let pulse = self.metrics.health().pulse("deleter");
+        deleter.spawn(delete(Arc::clone(&self.queue), deletions, pulse));
         while tasks.join_next().await.is_some() {}
         if timeout(LAST_DELETES, deleter.join_next()).await.is_err() {
             warn!(
@@ -97,7 +102,9 @@ impl Intake {
         stop: CancellationToken,
     ) {
         let mut trouble = None;
+        let pulse = self.metrics.health().pulse(format!("receiver {}", index + 1));
         while !stop.is_cancelled() {
+            pulse.beat(PROGRESS);
             let receiving = self.queue.receive();
             tokio::pin!(receiving);
             let received = tokio::select! {
@@ -115,6 +122,7 @@ impl Intake {
                 Ok(messages) => {
                     trouble = None;
                     told.store(false, Ordering::Relaxed);
+                    self.metrics.queue_is(QueueState::Readable);
                     for message in messages {
                         let Some(receipt) = self.take_in(message) else { continue };
                         // Where deletions hang, a stop need not wait: what is not deleted comes again.
@@ -128,6 +136,7 @@ impl Intake {
                 }
                 Err(error) => {
                     self.metrics.message("receive", error.kind.label());
+                    self.metrics.queue_is(QueueState::Failing(error.kind.label()));
                     if told.swap(true, Ordering::Relaxed) {
                         debug!(%error, "the queue cannot be read");
                     } else {
@@ -138,6 +147,7 @@ impl Intake {
                         slow.start(self.seed.wrapping_add(index))
                     });
                     let pause = delays.after_failure();
+                    pulse.beat(pause + PROGRESS);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
@@ -160,9 +170,8 @@ impl Intake {
     /// Gives back the receipt if the message is to be deleted.
     fn take_in(&self, message: Message) -> Option<String> {
         let received = Instant::now();
-        if let Some(sent) = message.sent_at {
-            self.metrics.message_age.observe(sent.age_at(self.clock.now()).as_secs_f64());
-        }
+        let age = message.sent_at.map(|sent| sent.age_at(self.clock.now()));
+        self.metrics.received(age, message.receives);
         match decode(&message.body) {
             Decoded::Task(task) => {
                 let result = self.listener.task(*task, received);
@@ -190,9 +199,10 @@ impl Intake {
 }
 
 /// Deletes in batches. What fails comes again after the visibility time-out, which does no harm.
-async fn delete(queue: Arc<dyn Queue>, mut receipts: mpsc::Receiver<String>) {
+async fn delete(queue: Arc<dyn Queue>, mut receipts: mpsc::Receiver<String>, pulse: Pulse) {
     let mut calls = tokio::task::JoinSet::new();
     while let Some(first) = receipts.recv().await {
+        pulse.beat(PROGRESS);
         let mut batch = vec![first];
         let full = Instant::now() + LINGER;
         while batch.len() < BATCH {
@@ -213,6 +223,7 @@ async fn delete(queue: Arc<dyn Queue>, mut receipts: mpsc::Receiver<String>) {
                 Err(error) => debug!(%error, "messages could not be deleted; they come again"),
             }
         });
+        pulse.rest();
     }
     while calls.join_next().await.is_some() {}
 }

@@ -20,7 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(25);
 
 /// What `look` finds, as soon as it finds something.
-pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -32,7 +32,7 @@ pub(super) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, loo
 }
 
 /// A running program, killed when dropped.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     out: PathBuf,
     err: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts the program with just this environment; what it writes goes to files in `directory`.
-    pub(super) fn start(
+    pub(crate) fn start(
         directory: &Path,
         name: &str,
         environment: &BTreeMap<String, String>,
@@ -52,6 +52,8 @@ impl Process {
             .env_clear()
             .env("TMPDIR", directory)
             .env("HOME", directory)
+            // Many run side by side, and there is one default port.
+            .env("ECS_MESH_METRICS_ADDRESS", "none")
             .envs(environment)
             .stdin(Stdio::null())
             .stdout(File::create(&out).unwrap())
@@ -61,11 +63,11 @@ impl Process {
         Self { child, out, err }
     }
 
-    pub(super) fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         std::fs::read_to_string(&self.out).unwrap()
     }
 
-    pub(super) fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         std::fs::read_to_string(&self.err).unwrap()
     }
 
@@ -75,13 +77,13 @@ impl Process {
     }
 
     /// The log's lines in which all of these words are.
-    pub(super) fn said(&self, words: &[&str]) -> Vec<Value> {
+    pub(crate) fn said(&self, words: &[&str]) -> Vec<Value> {
         let all = self.log().into_iter();
         all.filter(|line| words.iter().all(|word| line.to_string().contains(word))).collect()
     }
 
     /// The first line of the log that has all of these words, once it is there.
-    pub(super) async fn says(&self, words: &[&str]) -> Value {
+    pub(crate) async fn says(&self, words: &[&str]) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = self.said(words).into_iter().next() {
@@ -93,7 +95,7 @@ impl Process {
     }
 
     /// Sends a signal by its name.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status =
             Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().unwrap();
         assert!(status.success());
@@ -104,7 +106,7 @@ impl Process {
     }
 
     /// The exit code, once it has ended.
-    pub(super) async fn code(&mut self) -> Option<i32> {
+    pub(crate) async fn code(&mut self) -> Option<i32> {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -5,11 +5,12 @@
 
 mod begin;
 mod hang;
-mod house;
+pub(crate) mod house;
 mod manifests;
 mod messages;
 mod plan;
 mod planes;
+mod probes;
 mod servers;
 mod show;
 mod whole;

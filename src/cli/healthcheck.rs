@@ -1,0 +1,117 @@
+//! `ecs-mesh-operator healthcheck`: asks a running operator, for images without a shell or curl.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::telemetry::server::Address;
+
+/// Shorter than the shortest time-out that ECS allows for a container's health check (2 s), so that the reason is told.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// The longest answer that is repeated.
+const LONGEST: usize = 2_000;
+
+/// What `healthcheck` takes.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Where the operator serves its metrics; an unspecified address (0.0.0.0, [::]) is asked on loopback.
+    #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "127.0.0.1:9102")]
+    address: Address,
+
+    /// Ask whether it is ready (first sweep done), and not only whether it makes progress.
+    #[arg(long)]
+    ready: bool,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<ExitCode, String> {
+        let Address::At(address) = self.address else {
+            return Err(
+                "there is nothing to ask: the operator serves no metrics (--metrics-address is none)"
+                    .to_owned(),
+            );
+        };
+        let url = format!("http://{}/{}", asked(address), if self.ready { "readyz" } else { "healthz" });
+        let (status, body) = get(&url).await?;
+        let words = if self.ready { waits_for(&body) } else { body.trim().replace('\n', "; ") };
+        if status != 200 {
+            return Err(format!("{url} answers {status}: {words}"));
+        }
+        writeln!(anstream::stdout(), "{url} answers 200: {words}")
+            .map_err(|error| format!("standard output cannot be written: {error}"))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Nobody can be called at the address that stands for all addresses.
+fn asked(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn get(url: &str) -> Result<(u16, String), String> {
+    let failed = |error: reqwest::Error| {
+        let why = if error.is_timeout() {
+            format!("no answer within {PATIENCE:?}")
+        } else if error.is_connect() {
+            "nobody listens there; does the operator run, and is --address its --metrics-address?".to_owned()
+        } else {
+            error.without_url().to_string()
+        };
+        format!("{url}: {why}")
+    };
+    // Without TLS no roots are needed, and no proxy stands before oneself.
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE);
+    let client = client.build().map_err(failed)?;
+    let mut response = client.get(url).send().await.map_err(failed)?;
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&part);
+        if body.len() > 1024 * 1024 {
+            return Err(format!("{url}: the answer is too long for an operator's; check --address"));
+        }
+    }
+    Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// The one line of `/readyz` that matters here.
+fn waits_for(body: &str) -> String {
+    let json: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    match json["waits_for"].as_array() {
+        Some(all) if all.is_empty() => "ready".to_owned(),
+        Some(all) => {
+            let all: Vec<&str> = all.iter().filter_map(serde_json::Value::as_str).collect();
+            format!("not ready: {}", all.join("; "))
+        }
+        None => body.trim().chars().take(LONGEST).collect::<String>().replace('\n', " "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_that_stands_for_all_is_asked_on_loopback() {
+        for (given, to) in [
+            ("0.0.0.0:9102", "127.0.0.1:9102"),
+            ("[::]:9102", "[::1]:9102"),
+            ("10.0.0.7:9200", "10.0.0.7:9200"),
+        ] {
+            assert_eq!(asked(given.parse().unwrap()).to_string(), to);
+        }
+    }
+
+    #[test]
+    fn one_line_says_why_it_is_not_ready() {
+        assert_eq!(waits_for(r#"{"waits_for": ["a", "b"]}"#), "not ready: a; b");
+        assert_eq!(waits_for(r#"{"waits_for": []}"#), "ready");
+        assert_eq!(waits_for("<p>\nhello</p>"), "<p> hello</p>");
+    }
+}

@@ -1,0 +1,167 @@
+//! What the operator tells of itself, at one moment: see [`crate::telemetry::state`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::manifests::LONGEST_RUN;
+use super::{Operator, Plane};
+use crate::manifests::{Finding, ManifestSet, Status};
+use crate::model::{ClusterArn, Timestamp};
+use crate::runtime::CircuitState;
+use crate::telemetry::state::{ManifestState, OperatorState, PlaneState, Tells};
+
+/// The kinds of documents, in the order in which they build on each other.
+const KINDS: [&str; 4] = ["ControlPlane", "MeshBinding", "Workload", "OutboundList"];
+
+/// What is kept for no other end than to be told.
+#[derive(Default)]
+pub(super) struct Ledger {
+    inner: Mutex<Inner>,
+    workers: AtomicUsize,
+    /// Once ready, the operator stays so: what fails later has alerts of its own, and no restart would mend it.
+    was_ready: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// As last put in force.
+    manifests: Option<Arc<Status>>,
+    /// Those that bindings select; `None` before they could be listed.
+    clusters: Option<BTreeSet<ClusterArn>>,
+    /// When a sweep last saw each whole.
+    swept_whole: BTreeMap<ClusterArn, Timestamp>,
+}
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These manifests are in force, and each control plane has so many workers.
+    pub(super) fn in_force(&self, manifests: &Status, workers: usize) {
+        self.lock().manifests = Some(Arc::new(manifests.clone()));
+        self.workers.store(workers, Ordering::Relaxed);
+    }
+
+    /// The clusters that bindings select were found: all of them, or those that are named in full.
+    pub(super) fn clusters_are(&self, clusters: &BTreeSet<ClusterArn>, all: bool) {
+        let mut inner = self.lock();
+        if all {
+            inner.swept_whole.retain(|cluster, _| clusters.contains(cluster));
+            inner.clusters = Some(clusters.clone());
+        } else if let Some(known) = &mut inner.clusters {
+            known.extend(clusters.iter().cloned());
+        }
+    }
+
+    /// A sweep saw the cluster whole.
+    pub(super) fn swept_whole(&self, cluster: &ClusterArn, at: Timestamp) {
+        self.lock().swept_whole.insert(cluster.clone(), at);
+    }
+}
+
+impl Tells for Operator {
+    fn state(&self) -> OperatorState {
+        let now = self.clock.now();
+        let set = self.manifests();
+        let waits_for = self.waits_for(&set);
+        let inner = self.ledger.lock();
+        let clusters = inner.clusters.iter().flatten().map(|cluster| {
+            let at = inner.swept_whole.get(cluster).map(|at| seconds(*at));
+            (cluster.name().to_owned(), at)
+        });
+        let clusters = clusters.collect();
+        let manifests = inner.manifests.as_deref().map(told).unwrap_or_default();
+        drop(inner);
+        let planes = self.planes();
+        let planes =
+            planes.iter().map(|(name, plane)| (Arc::clone(name), self.plane_state(plane, &set, now)));
+        OperatorState {
+            operator: self.id.as_str().into(),
+            leader: self.lease.holds(),
+            waits_for,
+            manifests,
+            clusters,
+            control_planes: planes.collect(),
+            known_tasks: self.known_tasks(),
+        }
+    }
+}
+
+impl Operator {
+    fn plane_state(&self, plane: &Plane, set: &ManifestSet, now: Timestamp) -> PlaneState {
+        PlaneState {
+            circuit: plane.circuit_state(),
+            listed: plane.is_listed(),
+            queue: plane.queue.stats(),
+            workers: self.ledger.workers.load(Ordering::Relaxed),
+            longest_run: LONGEST_RUN,
+            owned: plane.registry.owned(),
+            unplaced: plane.unplaced.load(Ordering::Relaxed),
+            unknown_targets: plane.unknown_target_counts(),
+            troubles: plane.troubles(),
+            guards: plane.guard_states(set, now),
+        }
+    }
+
+    /// Why the operator is not ready.
+    fn waits_for(&self, set: &ManifestSet) -> Vec<String> {
+        if self.ledger.was_ready.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut why = Vec::new();
+        let inner = self.ledger.lock();
+        if inner.manifests.is_none() {
+            why.push("the manifests are not in force yet".to_owned());
+        }
+        if !set.bindings.is_empty() {
+            match &inner.clusters {
+                None => why.push("the clusters that bindings select are not listed yet".to_owned()),
+                Some(clusters) => {
+                    let swept = self.swept();
+                    let left = clusters.iter().filter(|cluster| !swept.contains(*cluster));
+                    why.extend(left.map(|cluster| format!("no sweep has seen cluster {cluster} whole yet")));
+                }
+            }
+        }
+        drop(inner);
+        for (name, plane) in self.planes().iter() {
+            if !plane.is_listed() && plane.circuit_state() == CircuitState::Closed {
+                why.push(format!("what is registered at control plane {name} is not listed yet"));
+            }
+        }
+        if why.is_empty() {
+            self.ledger.was_ready.store(true, Ordering::Relaxed);
+        }
+        why
+    }
+}
+
+fn told(status: &Status) -> ManifestState {
+    let set = &status.set;
+    let sizes = [set.control_planes.len(), set.bindings.len(), set.workloads.len(), set.outbound_lists.len()];
+    let mut errors: BTreeMap<&'static str, usize> = KINDS.into_iter().map(|kind| (kind, 0)).collect();
+    errors.insert("unknown", 0);
+    for error in &status.errors {
+        *errors.entry(kind_of(error)).or_default() += 1;
+    }
+    ManifestState {
+        generation: set.generation,
+        complete: set.complete,
+        loaded: KINDS.into_iter().zip(sizes).collect(),
+        errors,
+        warnings: status.warnings.len(),
+    }
+}
+
+/// Whatever a document calls itself, the label's values are bounded.
+fn kind_of(finding: &Finding) -> &'static str {
+    let said = finding.subject.as_deref().and_then(|subject| subject.split('/').next());
+    KINDS.into_iter().find(|kind| Some(*kind) == said).unwrap_or("unknown")
+}
+
+#[allow(clippy::cast_precision_loss)] // milliseconds of this century
+fn seconds(at: Timestamp) -> f64 {
+    at.0 as f64 / 1_000.0
+}

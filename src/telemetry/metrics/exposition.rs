@@ -1,0 +1,164 @@
+//! The two text formats in which Prometheus reads metrics. The library writes OpenMetrics; the older format, which every
+//! scraper reads, says the same in slightly other words.
+//!
+//! Sources: <https://prometheus.io/docs/instrumenting/exposition_formats/> and the OpenMetrics specification 1.0.
+
+use std::fmt::Write as _;
+
+/// A format, by what the scraper accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The header `Content-Type` of an answer in this format.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+
+    /// What a header `Accept` asks for: OpenMetrics only where it is named, in a version that is spoken here, and not
+    /// liked less than plain text.
+    pub fn accepted(accept: &str) -> Self {
+        let liking = |kind: &str, version: &[&str]| {
+            let ranges = accept.split(',').filter_map(|range| liking(range, kind, version));
+            ranges.fold(0.0, f64::max)
+        };
+        let open = liking("application/openmetrics-text", &["1.0.0"]);
+        let plain = liking("text/plain", &["0.0.4"]);
+        if open > 0.0 && open >= plain { Self::OpenMetrics } else { Self::Prometheus }
+    }
+}
+
+/// How much a range such as `text/plain;version=0.0.4;q=0.5` likes this kind in one of these versions.
+fn liking(range: &str, kind: &str, versions: &[&str]) -> Option<f64> {
+    let mut parts = range.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case(kind) {
+        return None;
+    }
+    let mut quality = 1.0;
+    for part in parts {
+        let (name, value) = part.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        match name.trim().to_ascii_lowercase().as_str() {
+            "q" => quality = value.parse().ok().filter(|q| (0.0..=1.0).contains(q))?,
+            "version" if !versions.contains(&value) => return None,
+            _ => {}
+        }
+    }
+    Some(quality)
+}
+
+/// OpenMetrics text as Prometheus text: counters and infos are described under the names of their samples, units and
+/// the end mark have no place, and neither have exemplars.
+pub(super) fn prometheus(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + open_metrics.len() / 16);
+    let mut family = Family::default();
+    for line in open_metrics.lines() {
+        // Writing to a String cannot fail, here and below.
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            // Its type, which decides the name, comes in the next line.
+            let (name, words) = rest.split_once(' ').unwrap_or((rest, ""));
+            family = Family { name, words };
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap_or((rest, "unknown"));
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                "stateset" => ("", "gauge"),
+                "unknown" => ("", "untyped"),
+                other => ("", other),
+            };
+            let words = if family.name == name { family.words } else { "" };
+            family = Family { name, words };
+            let _ = writeln!(text, "# HELP {name}{suffix} {words}\n# TYPE {name}{suffix} {kind}");
+        } else if line.starts_with('#') || line.is_empty() {
+            // `# UNIT` and `# EOF`.
+        } else if !family.is_creation_time(line) {
+            text.push_str(without_exemplar(line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[derive(Clone, Copy, Default)]
+struct Family<'a> {
+    name: &'a str,
+    words: &'a str,
+}
+
+impl Family<'_> {
+    /// Whether this is `NAME_created`, which belongs to no metric of the older format.
+    fn is_creation_time(self, line: &str) -> bool {
+        let rest = line.strip_prefix(self.name).and_then(|rest| rest.strip_prefix("_created"));
+        !self.name.is_empty() && rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    }
+}
+
+/// The sample alone. An exemplar comes after ` # `, which within a quoted label value is no exemplar.
+fn without_exemplar(line: &str) -> &str {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '#' if !quoted => return line[..at].trim_end(),
+            _ => {}
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_infos_are_described_by_the_names_of_their_samples() {
+        let open = "# HELP a Things.\n# TYPE a counter\n# UNIT a things\na_total{x=\"1\"} 2\na_created{x=\"1\"} 1.5\n\
+                    # HELP b What.\n# TYPE b info\nb_info{v=\"1\"} 1\n# HELP c Now.\n# TYPE c gauge\nc 3\n# EOF\n";
+        let plain = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\"} 2\n# HELP b_info What.\n\
+                     # TYPE b_info gauge\nb_info{v=\"1\"} 1\n# HELP c Now.\n# TYPE c gauge\nc 3\n";
+        assert_eq!(prometheus(open), plain);
+    }
+
+    #[test]
+    fn exemplars_go_and_what_looks_like_one_in_a_label_stays() {
+        let open = "# HELP h Time.\n# TYPE h histogram\nh_bucket{le=\"1.0\"} 2 # {trace=\"x\"} 0.5\n\
+                    h_bucket{le=\"+Inf\",why=\"a \\\" # {\"} 3\nh_sum 1.0\nh_count 3\n# EOF\n";
+        let plain = "# HELP h Time.\n# TYPE h histogram\nh_bucket{le=\"1.0\"} 2\n\
+                     h_bucket{le=\"+Inf\",why=\"a \\\" # {\"} 3\nh_sum 1.0\nh_count 3\n";
+        assert_eq!(prometheus(open), plain);
+    }
+
+    #[test]
+    fn open_metrics_is_spoken_only_to_who_asks_for_it() {
+        use Format::{OpenMetrics, Prometheus};
+        let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                            text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, format) in [
+            ("", Prometheus),
+            ("*/*", Prometheus),
+            ("text/plain", Prometheus),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Prometheus),
+            (prometheus_2, OpenMetrics),
+            ("application/openmetrics-text", OpenMetrics),
+            ("Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8", OpenMetrics),
+            ("application/openmetrics-text;version=0.0.1", Prometheus),
+            ("application/openmetrics-text;version=2.0.0,text/plain;q=0.1", Prometheus),
+            ("application/openmetrics-text;q=0.2,text/plain;q=0.9", Prometheus),
+            ("application/openmetrics-text;q=0", Prometheus),
+            ("application/openmetrics-text;q=nonsense", Prometheus),
+        ] {
+            assert_eq!(Format::accepted(accept), format, "{accept:?}");
+        }
+    }
+}

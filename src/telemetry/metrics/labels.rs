@@ -1,0 +1,165 @@
+//! The labels, and every value that a bounded one may have: counters are there at 0 from the start, since a rate over a
+//! series that begins at 1 misses the 1.
+//!
+//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names of what the manifests select, so they
+//! are bounded too.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub(super) struct $name { $(pub(super) $field: $type),* }
+    };
+}
+labels!(
+    /// One label.
+    Reason { reason: &'static str }
+);
+labels!(
+    /// A queue's messages.
+    Message { kind: &'static str, result: &'static str }
+);
+labels!(
+    /// An AWS call.
+    Call { operation: &'static str, outcome: &'static str }
+);
+labels!(
+    /// An operation, whatever came of it.
+    Operation { operation: &'static str }
+);
+labels!(
+    /// A call to a control plane.
+    PlaneCall { control_plane: Arc<str>, operation: &'static str, outcome: &'static str }
+);
+labels!(
+    /// A control plane's operation, whatever came of it.
+    PlaneOperation { control_plane: Arc<str>, operation: &'static str }
+);
+labels!(
+    /// What a thing came to.
+    Result { result: &'static str }
+);
+labels!(
+    /// What a controller's run came to.
+    Reconcile { controller: Arc<str>, result: &'static str }
+);
+labels!(
+    /// A controller.
+    Controller { controller: Arc<str> }
+);
+labels!(
+    /// A work queue.
+    Workqueue { name: Arc<str> }
+);
+labels!(
+    /// A written change.
+    Change { change: &'static str }
+);
+labels!(
+    /// A change that would be written.
+    Planned { control_plane: Arc<str>, change: &'static str }
+);
+labels!(
+    /// A broken rule.
+    Broken { rule: &'static str }
+);
+
+/// What became of messages, by their kind.
+pub(super) const MESSAGES: [(&str, &[&str]); 5] = [
+    ("task", &["news", "stale", "foreign_cluster"]),
+    ("role_change", &["news", "foreign_role"]),
+    (
+        "ignored",
+        &[
+            "container_instance_state_change",
+            "service_action",
+            "deployment_state_change",
+            "foreign_source",
+            "unknown",
+        ],
+    ),
+    (
+        "poison",
+        &[
+            "too_large",
+            "not_json",
+            "missing_field",
+            "wrong_type",
+            "bad_arn",
+            "bad_time",
+            "bad_address",
+            "bad_name",
+            "bad_version",
+            "unknown_status",
+            "cluster_mismatch",
+        ],
+    ),
+    ("receive", AWS_FAILURES),
+];
+
+pub(super) const AWS_OPERATIONS: [&str; 9] = [
+    "ecs:ListClusters",
+    "ecs:ListTasks",
+    "ecs:DescribeTasks",
+    "ecs:DescribeTaskDefinition",
+    "iam:GetRole",
+    "sqs:ReceiveMessage",
+    "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibility",
+    "sqs:GetQueueAttributes",
+];
+pub(super) const AWS_FAILURES: &[&str] =
+    &["throttled", "unavailable", "denied", "credentials", "not_found", "invalid"];
+
+pub(super) const PLANE_OPERATIONS: [&str; 6] = ["owned", "read", "put", "delete", "services", "refresh"];
+pub(super) const PLANE_FAILURES: [&str; 8] =
+    ["unreachable", "busy", "conflict", "invalid", "forbidden", "no_such_mesh", "read_only", "unexpected"];
+
+pub(super) const CHANGES: [&str; 4] = ["create", "update", "drain", "remove"];
+pub(super) const EVIDENCE: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
+pub(super) const RULES: [&str; 7] = [
+    "no_task_role",
+    "no_such_role",
+    "account",
+    "kuma.io/type",
+    "kuma.io/mesh",
+    "kuma.io/service",
+    "kuma.io/workload",
+];
+pub(super) const IGNORED: [&str; 4] = ["no_binding", "other_control_plane", "no_workload", "network_mode"];
+pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];
+
+/// What keeps a task from being as it should be, or is worth a warning.
+pub(super) const OF_TASKS: [&str; 17] = [
+    "bindings_overlap",
+    "workloads_overlap",
+    "unknown",
+    "address_pending",
+    "unusable",
+    "rejected",
+    "warning",
+    "network_mode",
+    "name_taken",
+    "guard",
+    "skipped_by_policy",
+    "paused",
+    "lease",
+    "describe",
+    "not_swept",
+    "invalid",
+    "conflict",
+];
+
+/// What is held for reasons that are no single task's, beside [`PLANE_FAILURES`].
+pub(super) const OF_OTHERS: [&str; 4] =
+    ["unknown_target", "role_unknown", "sweep_incomplete", "registrations_unlisted"];
+
+/// The reasons of [`OF_TASKS`], [`OF_OTHERS`] and [`PLANE_FAILURES`], each once.
+pub(super) fn held() -> impl Iterator<Item = &'static str> {
+    let planes = PLANE_FAILURES.into_iter().filter(|reason| !OF_TASKS.contains(reason));
+    OF_TASKS.into_iter().chain(OF_OTHERS).chain(planes)
+}

@@ -1,0 +1,404 @@
+//! The operator's counters and histograms. Every label has a bounded set of values; none is a task, role or address.
+//!
+//! What counts is counted here, and is there at 0 from the start. What *is* (queues, registrations, guards) is taken from
+//! the operator at each scrape ([`collect`]).
+
+mod collect;
+mod exposition;
+mod labels;
+mod plane;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+
+pub use exposition::Format;
+pub use plane::PlaneMetrics;
+
+use super::health::Health;
+use super::state::{OperatorState, Tells};
+use labels::{
+    Broken, Call, Change, Controller, Message, Operation, PlaneCall, PlaneOperation, Planned, Reason,
+    Reconcile, Result, Workqueue,
+};
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// From sent to received, seconds: SQS is quick, and keeps messages for days.
+const AGES: [f64; 13] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0];
+/// From received to written, seconds.
+const ANSWERS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
+/// A sweep, seconds.
+const SWEEPS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// A wait or a run, seconds; a run is cut off after 120.
+const RUNS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
+/// A call, seconds; each ends within 25.
+const CALLS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0];
+
+fn runs() -> Histogram {
+    Histogram::new(RUNS)
+}
+
+fn calls() -> Histogram {
+    Histogram::new(CALLS)
+}
+
+/// What the queue of events was last found to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueState {
+    /// None is given, or it was not read yet.
+    #[default]
+    Unread,
+    /// The last receive went well.
+    Readable,
+    /// The last receive failed, by this kind of error.
+    Failing(&'static str),
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    scrape: Arc<Scrape>,
+    messages: Family<Message, Counter>,
+    redelivered: Counter,
+    message_age: Histogram,
+    event_to_write: Histogram,
+    latency_tap: OnceLock<mpsc::UnboundedSender<Duration>>,
+    rejected: Counter,
+    changes: Family<Change, Counter>,
+    removals: Family<Reason, Counter>,
+    violations: Family<Broken, Counter>,
+    held: Family<Reason, Counter>,
+    ignored: Family<Reason, Counter>,
+    aws_calls: Family<Call, Counter>,
+    aws_call_time: Histograms<Operation>,
+    sweeps: Family<Result, Counter>,
+    sweep_time: Histogram,
+    planned: Family<Planned, Gauge>,
+    planes: PlaneFamilies,
+}
+
+/// What is counted by control plane.
+#[derive(Clone, Debug)]
+struct PlaneFamilies {
+    reconciles: Family<Reconcile, Counter>,
+    reconcile_time: Histograms<Controller>,
+    queue_time: Histograms<Workqueue>,
+    work_time: Histograms<Workqueue>,
+    calls: Family<PlaneCall, Counter>,
+    call_time: Histograms<PlaneOperation>,
+    skipped: Family<PlaneOperation, Counter>,
+}
+
+impl Default for PlaneFamilies {
+    fn default() -> Self {
+        Self {
+            reconciles: Family::default(),
+            reconcile_time: Family::new_with_constructor(runs),
+            queue_time: Family::new_with_constructor(runs),
+            work_time: Family::new_with_constructor(runs),
+            calls: Family::default(),
+            call_time: Family::new_with_constructor(calls),
+            skipped: Family::default(),
+        }
+    }
+}
+
+/// What a scrape asks for. The operator comes after its metrics, and goes before them.
+#[derive(Default)]
+struct Scrape {
+    teller: Mutex<Option<Weak<dyn Tells>>>,
+    health: Health,
+    queue: Mutex<QueueState>,
+}
+
+impl std::fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scrape").field("health", &self.health).finish_non_exhaustive()
+    }
+}
+
+impl Scrape {
+    fn state(&self) -> Option<OperatorState> {
+        let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(teller?.upgrade()?.state())
+    }
+
+    fn queue(&self) -> QueueState {
+        *self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            scrape: Arc::default(),
+            messages: Family::default(),
+            redelivered: Counter::default(),
+            message_age: Histogram::new(AGES),
+            event_to_write: Histogram::new(ANSWERS),
+            latency_tap: OnceLock::new(),
+            rejected: Counter::default(),
+            changes: Family::default(),
+            removals: Family::default(),
+            violations: Family::default(),
+            held: Family::default(),
+            ignored: Family::default(),
+            aws_calls: Family::default(),
+            aws_call_time: Family::new_with_constructor(calls),
+            sweeps: Family::default(),
+            sweep_time: Histogram::new(SWEEPS),
+            planned: Family::default(),
+            planes: PlaneFamilies::default(),
+        };
+        metrics.register();
+        metrics.begin_at_zero();
+        metrics
+    }
+}
+
+/// Makes a series, at 0.
+fn begin<L, M, C>(family: &Family<L, M, C>, labels: &L)
+where
+    L: Clone + std::hash::Hash + Eq,
+    C: MetricConstructor<M>,
+{
+    drop(family.get_or_create(labels));
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("ecs_mesh_messages", "Queue messages by kind and result", self.messages.clone());
+        let help = "Messages that came for the second time or more";
+        r.register("ecs_mesh_redelivered_messages", help, self.redelivered.clone());
+        let help = "From SQS's SentTimestamp to received";
+        r.register("ecs_mesh_message_age_seconds", help, self.message_age.clone());
+        let help = "From receiving an event to the write that it led to";
+        r.register("ecs_mesh_event_to_write_seconds", help, self.event_to_write.clone());
+        let help = "Times that a task's role began to keep it out of the mesh";
+        r.register("ecs_mesh_rejected_tasks", help, self.rejected.clone());
+        r.register("ecs_mesh_changes", "Changes written to control planes", self.changes.clone());
+        r.register("ecs_mesh_removals", "Removed registrations by the evidence", self.removals.clone());
+        let help = "Broken rules of role tags, at each look at a task";
+        r.register("ecs_mesh_role_violations", help, self.violations.clone());
+        let help = "Times that something was held, warned of or left undone";
+        r.register("ecs_mesh_held", help, self.held.clone());
+        r.register("ecs_mesh_ignored", "Tasks looked at and not ours", self.ignored.clone());
+        r.register("ecs_mesh_aws_calls", "AWS calls by operation and outcome", self.aws_calls.clone());
+        r.register("ecs_mesh_aws_call_duration_seconds", "Time of AWS calls", self.aws_call_time.clone());
+        r.register("ecs_mesh_sweeps", "Sweeps of a cluster by result", self.sweeps.clone());
+        r.register(
+            "ecs_mesh_sweep_duration_seconds",
+            "Time of a sweep of everything",
+            self.sweep_time.clone(),
+        );
+        let help = "What a dry run would do, by control plane and change";
+        r.register("ecs_mesh_planned_changes", help, self.planned.clone());
+        self.planes.register(r);
+        r.register_collector(Box::new(collect::State(Arc::clone(&self.scrape))));
+        r.register_collector(Box::new(process::Process));
+    }
+
+    fn begin_at_zero(&self) {
+        for (kind, results) in labels::MESSAGES {
+            for result in results {
+                begin(&self.messages, &Message { kind, result });
+            }
+        }
+        for change in labels::CHANGES {
+            begin(&self.changes, &Change { change });
+        }
+        for reason in labels::EVIDENCE {
+            begin(&self.removals, &Reason { reason });
+        }
+        for rule in labels::RULES {
+            begin(&self.violations, &Broken { rule });
+        }
+        for reason in labels::held() {
+            begin(&self.held, &Reason { reason });
+        }
+        for reason in labels::IGNORED {
+            begin(&self.ignored, &Reason { reason });
+        }
+        for result in labels::SWEEPS {
+            begin(&self.sweeps, &Result { result });
+        }
+        for operation in labels::AWS_OPERATIONS {
+            begin(&self.aws_call_time, &Operation { operation });
+            for outcome in labels::AWS_FAILURES.iter().chain(&["ok"]) {
+                begin(&self.aws_calls, &Call { operation, outcome });
+            }
+        }
+    }
+
+    /// All values as Prometheus reads them.
+    pub fn render(&self) -> String {
+        self.render_as(Format::Prometheus)
+    }
+
+    /// All values in this format.
+    pub fn render_as(&self, format: Format) -> String {
+        let mut text = String::with_capacity(64 * 1024);
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        match format {
+            Format::OpenMetrics => text,
+            Format::Prometheus => exposition::prometheus(&text),
+        }
+    }
+
+    /// Whether the loops make progress.
+    pub fn health(&self) -> &Health {
+        &self.scrape.health
+    }
+
+    /// From now on, this is who is asked for the state.
+    pub fn told_by(&self, teller: Weak<dyn Tells>) {
+        *self.scrape.teller.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
+    }
+
+    /// The operator's state; `None` before there is an operator, and after.
+    pub fn state(&self) -> Option<OperatorState> {
+        self.scrape.state()
+    }
+
+    /// What is counted of one control plane, at 0 where it is new.
+    pub fn plane(&self, name: &str) -> Arc<PlaneMetrics> {
+        Arc::new(PlaneMetrics::new(name.into(), self.planes.clone()))
+    }
+
+    /// A message was taken in.
+    pub fn message(&self, kind: &'static str, result: &'static str) {
+        debug_assert!(
+            labels::MESSAGES.iter().any(|(known, results)| *known == kind && results.contains(&result)),
+            "{kind}/{result} is not in labels::MESSAGES, and so not at 0 from the start"
+        );
+        self.messages.get_or_create(&Message { kind, result }).inc();
+    }
+
+    /// How many messages of this kind came to this.
+    pub fn messages_of(&self, kind: &'static str, result: &'static str) -> u64 {
+        self.messages.get_or_create(&Message { kind, result }).get()
+    }
+
+    /// A message came this long after it was sent, for the so manieth time.
+    pub fn received(&self, age: Option<Duration>, receives: u32) {
+        if let Some(age) = age {
+            self.message_age.observe(age.as_secs_f64());
+        }
+        if receives > 1 {
+            self.redelivered.inc();
+        }
+    }
+
+    /// The queue was read, or could not be.
+    pub fn queue_is(&self, state: QueueState) {
+        *self.scrape.queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    /// What the queue was last found to be.
+    pub fn queue(&self) -> QueueState {
+        self.scrape.queue()
+    }
+
+    /// An event led to a write, so long after it was received.
+    pub fn answered(&self, after: Duration) {
+        self.event_to_write.observe(after.as_secs_f64());
+        if let Some(tap) = self.latency_tap.get() {
+            // Whoever listened may have gone.
+            let _ = tap.send(after);
+        }
+    }
+
+    /// Sends every time from event to write to `tap`, too, for those who want exact percentiles. Once.
+    pub fn tap_latency(&self, tap: mpsc::UnboundedSender<Duration>) {
+        // A second tap is not wanted by anybody.
+        let _ = self.latency_tap.set(tap);
+    }
+
+    /// A task's role begins to keep it out.
+    pub fn rejected(&self) {
+        self.rejected.inc();
+    }
+
+    /// How often a task's role began to keep it out.
+    pub fn rejected_tasks(&self) -> u64 {
+        self.rejected.get()
+    }
+
+    /// A change was written.
+    pub fn wrote(&self, change: &'static str) {
+        debug_assert!(labels::CHANGES.contains(&change), "{change} is not in labels::CHANGES");
+        self.changes.get_or_create(&Change { change }).inc();
+    }
+
+    /// How many changes of this kind were written.
+    pub fn written(&self, change: &'static str) -> u64 {
+        self.changes.get_or_create(&Change { change }).get()
+    }
+
+    /// A dry run would do so many changes of this kind at a control plane.
+    pub fn planned(&self, control_plane: &str, change: &'static str, count: i64) {
+        let labels = Planned { control_plane: control_plane.into(), change };
+        self.planned.get_or_create(&labels).set(count);
+    }
+
+    /// A registration was removed.
+    pub fn removed(&self, reason: &'static str) {
+        debug_assert!(labels::EVIDENCE.contains(&reason), "{reason} is not in labels::EVIDENCE");
+        self.removals.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A role broke a rule.
+    pub fn violation(&self, rule: &'static str) {
+        debug_assert!(labels::RULES.contains(&rule), "{rule} is not in labels::RULES");
+        self.violations.get_or_create(&Broken { rule }).inc();
+    }
+
+    /// Something was held, warned of or left undone.
+    pub fn held(&self, reason: &'static str) {
+        debug_assert!(labels::held().any(|known| known == reason), "{reason} is not in labels::held");
+        self.held.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// How often something was held for this reason.
+    pub fn held_for(&self, reason: &'static str) -> u64 {
+        self.held.get_or_create(&Reason { reason }).get()
+    }
+
+    /// A task that is not ours was looked at.
+    pub fn ignored(&self, reason: &'static str) {
+        debug_assert!(labels::IGNORED.contains(&reason), "{reason} is not in labels::IGNORED");
+        self.ignored.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A cluster was swept, or not.
+    pub fn swept(&self, result: &'static str) {
+        debug_assert!(labels::SWEEPS.contains(&result), "{result} is not in labels::SWEEPS");
+        self.sweeps.get_or_create(&Result { result }).inc();
+    }
+
+    /// A sweep of everything ended.
+    pub fn sweep_took(&self, took: Duration) {
+        self.sweep_time.observe(took.as_secs_f64());
+    }
+}
+
+impl crate::observe::sdk::AwsCallObserver for Metrics {
+    fn call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+        self.aws_calls.get_or_create(&Call { operation, outcome }).inc();
+        self.aws_call_time.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
+    }
+}

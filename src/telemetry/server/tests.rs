@@ -1,0 +1,169 @@
+use std::net::TcpListener as StdListener;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::limits::{CONNECTIONS, LIFE};
+use super::*;
+use crate::telemetry::state::tests::state;
+use crate::telemetry::state::{OperatorState, Tells};
+
+struct Fixed(OperatorState);
+
+impl Tells for Fixed {
+    fn state(&self) -> OperatorState {
+        self.0.clone()
+    }
+}
+
+/// A server whose address is known.
+async fn served(metrics: &Arc<Metrics>) -> (SocketAddr, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let served = axum::serve(Limited::new(listener), answers::router(Arc::clone(metrics)));
+    let until = stop.clone().cancelled_owned();
+    tokio::spawn(async move { served.with_graceful_shutdown(until).await });
+    (address, stop)
+}
+
+/// The whole answer, head and body.
+async fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let more = "host: x\r\n\r\n";
+    stream.write_all(format!("{request}\r\n{more}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.to_lowercase()
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    ask(address, &format!("GET {path} HTTP/1.1")).await
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for() {
+    let (address, _stop) = served(&Arc::default()).await;
+    let plain = get(address, "/metrics").await;
+    assert!(plain.contains("content-type: text/plain; version=0.0.4") && !plain.contains("# eof"), "{plain}");
+    let accept = "GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text;version=1.0.0";
+    let open = ask(address, accept).await;
+    assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open}");
+    assert!(open.ends_with("# eof\n"), "{open}");
+}
+
+#[tokio::test]
+async fn only_reads_of_what_is_there_are_answered() {
+    let (address, _stop) = served(&Arc::default()).await;
+    assert!(get(address, "/").await.contains("there are /metrics, /healthz and /readyz"));
+    assert!(get(address, "/metricsx").await.starts_with("http/1.1 404"));
+    let post = ask(address, "POST /metrics HTTP/1.1\r\ncontent-length: 0").await;
+    assert!(post.starts_with("http/1.1 405") && post.contains("allow: get, head"), "{post}");
+    let head = ask(address, "HEAD /healthz HTTP/1.1").await;
+    assert!(head.starts_with("http/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_loop_is_unhealthy_and_a_control_plane_that_is_down_is_not() {
+    let metrics = Arc::<Metrics>::default();
+    let (address, _stop) = served(&metrics).await;
+    let mut down = state();
+    down.control_planes.get_mut("kuma").unwrap().circuit = crate::runtime::CircuitState::Open;
+    let teller: Arc<dyn Tells> = Arc::new(Fixed(down));
+    metrics.told_by(Arc::downgrade(&teller));
+    let sweep = metrics.health().pulse("sweep");
+    sweep.beat(Duration::from_mins(1));
+    assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let answer = get(address, "/healthz").await;
+    assert!(
+        answer.starts_with("http/1.1 503") && answer.contains("sweep has made no progress for 61 s"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn readiness_says_what_it_waits_for() {
+    let metrics = Arc::<Metrics>::default();
+    let (address, _stop) = served(&metrics).await;
+    let early = get(address, "/readyz").await;
+    assert!(early.starts_with("http/1.1 503") && early.contains("has not begun"), "{early}");
+    let waiting = OperatorState { waits_for: vec!["the first sweep".to_owned()], ..state() };
+    let teller: Arc<dyn Tells> = Arc::new(Fixed(waiting));
+    metrics.told_by(Arc::downgrade(&teller));
+    let waiting = get(address, "/readyz").await;
+    assert!(waiting.starts_with("http/1.1 503") && waiting.contains("the first sweep"), "{waiting}");
+    let teller: Arc<dyn Tells> = Arc::new(Fixed(state()));
+    metrics.told_by(Arc::downgrade(&teller));
+    let ready = get(address, "/readyz").await;
+    assert!(ready.starts_with("http/1.1 200"), "{ready}");
+    for detail in [
+        "\"ready\":true",
+        "\"guards\":{\"demo\":{",
+        "\"queue\":{\"state\":\"unread\"}",
+        "\"circuit\":\"closed\"",
+    ] {
+        assert!(ready.contains(detail), "{detail}: {ready}");
+    }
+}
+
+#[tokio::test]
+async fn a_scrape_while_stopping_is_answered_and_readiness_ends_first() {
+    let metrics = Arc::<Metrics>::default();
+    let (address, _stop) = served(&metrics).await;
+    let teller: Arc<dyn Tells> = Arc::new(Fixed(state()));
+    metrics.told_by(Arc::downgrade(&teller));
+    let stop = CancellationToken::new();
+    metrics.health().ends_with(stop.clone());
+    stop.cancel();
+    let ready = get(address, "/readyz").await;
+    assert!(ready.starts_with("http/1.1 503") && ready.contains("the operator is stopping"), "{ready}");
+    assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
+    assert!(get(address, "/metrics").await.contains("ecs_mesh_ready 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_say_nothing_lose_their_connections_and_hold_up_nobody() {
+    let (address, _stop) = served(&Arc::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /met").await.unwrap();
+        silent.push(stream);
+    }
+    let began = tokio::time::Instant::now();
+    assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
+    assert!(began.elapsed() >= LIFE, "all places were taken");
+    for mut stream in silent {
+        // However the connection ends, it ends.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
+    let taken = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let server = Server::start(Address::At(address), Arc::default(), 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    drop(taken);
+    let answered = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if TcpStream::connect(address).await.is_ok() {
+                return get(address, "/healthz").await;
+            }
+        }
+    };
+    assert!(answered.await.starts_with("http/1.1 200"));
+    server.stop().await;
+}
+
+#[test]
+fn an_address_is_read_or_refused_with_what_is_allowed() {
+    assert_eq!("none".parse(), Ok(Address::Nowhere));
+    assert_eq!("[::]:9102".parse(), Ok(Address::At("[::]:9102".parse().unwrap())));
+    for bad in ["9102", "localhost:9102", "0.0.0.0", "0.0.0.0:99999", ""] {
+        let error = bad.parse::<Address>().unwrap_err();
+        assert!(error.contains("0.0.0.0:9102") && error.contains("none"), "{error}");
+    }
+}

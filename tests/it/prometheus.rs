@@ -1,0 +1,234 @@
+//! A real Prometheus scrapes a run in the sandbox; promtool judges the metrics and the alert rules.
+//!
+//! `PROMETHEUS_BIN` names the directory of `prometheus` and `promtool`; `test.sh` gets them. Without it these are skipped.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::thread::house::{Process, eventually};
+
+/// Where the programs are, or `None`, said so.
+fn programs(what: &str) -> Option<PathBuf> {
+    let programs = std::env::var_os("PROMETHEUS_BIN").map(PathBuf::from);
+    if programs.is_none() {
+        println!("skipped: {what}: PROMETHEUS_BIN names no directory with prometheus and promtool");
+    }
+    programs
+}
+
+fn rules(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus")).join(name)
+}
+
+/// What promtool says, once it is content.
+fn promtool(programs: &std::path::Path, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(programs.join("promtool"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
+    said
+}
+
+#[test]
+fn the_alerts_fire_for_what_they_are_there_for() {
+    let Some(programs) = programs("the alert rules") else { return };
+    promtool(&programs, &["check", "rules", rules("rules.yaml").to_str().unwrap()], "");
+    promtool(&programs, &["test", "rules", rules("tests.yaml").to_str().unwrap()], "");
+}
+
+#[test]
+fn each_alert_has_its_test_and_its_place_in_the_how_to() {
+    let text = std::fs::read_to_string(rules("rules.yaml")).unwrap();
+    let tests = std::fs::read_to_string(rules("tests.yaml")).unwrap();
+    let page = include_str!("../../docs/how-to/observe.md");
+    let headings: Vec<String> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
+        .map(|heading| heading.to_lowercase().replace(' ', "-").replace(['\'', ',', '`'], ""))
+        .collect();
+    let alerts: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for alert in &alerts {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} is not seen firing in tests.yaml");
+        assert!(page.contains(&format!("`{alert}`")), "{alert} is not in observe.md");
+    }
+    for link in
+        text.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: docs/how-to/observe.md#"))
+    {
+        assert!(
+            headings.iter().any(|heading| heading == link),
+            "observe.md has no heading for #{link}: {headings:?}"
+        );
+    }
+}
+
+/// A running Prometheus, killed when dropped.
+struct Prometheus {
+    child: Child,
+    url: String,
+    http: reqwest::Client,
+    log: PathBuf,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("prometheus said:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
+impl Prometheus {
+    fn start(programs: &std::path::Path, directory: &TempDir, target: &str) -> Self {
+        let config = directory.path().join("prometheus.yaml");
+        let text = format!(
+            "global: {{scrape_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n  - job_name: ecs-mesh-operator\n    \
+             static_configs: [{{targets: [\"{target}\"]}}]\n",
+            rules("rules.yaml").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        // Free now, and nobody else is likely to take it before Prometheus does.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = directory.path().join("prometheus.log");
+        let child = Command::new(programs.join("prometheus"))
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("tsdb").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { child, url: format!("http://127.0.0.1:{port}"), http, log }
+    }
+
+    async fn get(&self, path: &str) -> Option<Value> {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await.ok()?;
+        serde_json::from_str(&answer.text().await.ok()?).ok()
+    }
+
+    /// The value of the one series that the query gives.
+    async fn value(&self, query: &str) -> Option<f64> {
+        let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let answer = self.get(&format!("/api/v1/query?query={query}")).await?;
+        answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
+    }
+}
+
+async fn fetch(url: &str, accept: Option<&str>) -> (String, String) {
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut request = http.get(url);
+    if let Some(accept) = accept {
+        request = request.header("accept", accept);
+    }
+    let answer = request.send().await.unwrap();
+    let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    (kind, answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_real_prometheus_scrapes_a_run_in_the_sandbox() {
+    let Some(programs) = programs("a scrape by Prometheus") else { return };
+    // Another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let directory = TempDir::new().unwrap();
+    let arguments = [
+        "sandbox",
+        "--duration",
+        "10m",
+        "--tasks",
+        "20",
+        "--metrics-address",
+        "127.0.0.1:0",
+        "--log",
+        "info",
+        "--log-format",
+        "json",
+    ];
+    let sandbox = Process::start(directory.path(), "sandbox", &BTreeMap::new(), &arguments);
+    let line = sandbox.says(&["metrics, health and readiness are served"]).await;
+    let target = line["address"].as_str().or(line["fields"]["address"].as_str()).unwrap().to_owned();
+    let prometheus = Prometheus::start(&programs, &directory, &target);
+
+    // It asks for OpenMetrics, and says of each target what was wrong with what it read.
+    eventually("a target that is up without an error", || async {
+        let targets = prometheus.get("/api/v1/targets").await?;
+        let target = &targets["data"]["activeTargets"][0];
+        (target["health"] == "up" && target["lastError"] == "").then_some(())
+    })
+    .await;
+    eventually("a ready operator in Prometheus", || async {
+        (prometheus.value("ecs_mesh_ready").await? > 0.5).then_some(())
+    })
+    .await;
+    let query = "sum(ecs_mesh_owned_registrations)";
+    eventually("as many registrations in Prometheus as at the control plane", || async {
+        let kuma = sandbox.stdout().split("Kuma at ").nth(1)?.split(',').next()?.to_owned();
+        let (_, list) = fetch(&format!("{kuma}/meshes/default/dataplanes"), None).await;
+        let list: Value = serde_json::from_str(&list).ok()?;
+        let ours = list["items"].as_array()?.iter();
+        let ours = ours.filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "sandbox").count();
+        let told = prometheus.value(query).await?;
+        #[allow(clippy::cast_precision_loss)] // some tens
+        (ours > 5 && (told - ours as f64).abs() < 0.5).then_some(())
+    })
+    .await;
+    for (query, least) in [
+        ("sum(ecs_mesh_event_to_write_seconds_count)", 1.0),
+        ("sum(ecs_mesh_message_age_seconds_count)", 1.0),
+        ("sum(ecs_mesh_aws_calls_total{operation=\"sqs:ReceiveMessage\",outcome=\"ok\"})", 1.0),
+        (
+            "sum(ecs_mesh_control_plane_calls_total{control_plane!=\"\",operation=\"put\",outcome=\"ok\"})",
+            5.0,
+        ),
+        ("sum(controller_runtime_reconcile_total{result=\"success\"})", 1.0),
+        ("sum(workqueue_adds_total)", 5.0),
+        ("leader_election_master_status", 1.0),
+        ("process_resident_memory_bytes", 1e6),
+        ("time() - process_start_time_seconds", 0.0),
+        ("ecs_mesh_last_sweep_timestamp_seconds", 1e9),
+    ] {
+        let what = format!("{query} of {least} at least");
+        eventually(&what, || async { prometheus.value(query).await.filter(|value| *value >= least) }).await;
+    }
+    let alerts = prometheus.get("/api/v1/rules").await.unwrap();
+    let broken: Vec<Value> = alerts["data"]["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|group| group["rules"].as_array().unwrap().clone())
+        .filter(|rule| rule["lastError"].as_str().is_some_and(|error| !error.is_empty()))
+        .collect();
+    assert_eq!(broken, Vec::<Value>::new());
+
+    let url = format!("http://{target}/metrics");
+    let (kind, text) = fetch(&url, None).await;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    assert_eq!(promtool(&programs, &["check", "metrics"], &text).trim(), "");
+    let (kind, text) = fetch(&url, Some("application/openmetrics-text;version=1.0.0")).await;
+    assert!(
+        kind.starts_with("application/openmetrics-text; version=1.0.0") && text.ends_with("# EOF\n"),
+        "{kind}"
+    );
+    assert!(sandbox.said(&["panicked"]).is_empty());
+}
