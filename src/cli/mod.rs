@@ -2,6 +2,7 @@
 
 mod run;
 mod sandbox;
+mod setup;
 
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
 //! `ecs-mesh-operator run`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::duration;
+use super::setup::Setup;
 use crate::manifests::{Sources, WatchOptions, watch};
 use crate::mesh::ControlPlane;
 use crate::mesh::kuma::KumaControlPlane;
@@ -21,21 +21,8 @@ use crate::telemetry::metrics::Metrics;
 /// What `run` takes.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Stable identity of this operator, written on everything that it registers; another id never touches it.
-    #[arg(long, env = "ECS_MESH_OPERATOR_ID", value_parser = operator_id)]
-    operator_id: OperatorId,
-
-    /// Manifest files or directories (*.yaml, *.yml, *.json), watched for changes.
-    #[arg(long, env = "ECS_MESH_MANIFESTS", required = true, value_delimiter = ',', num_args = 1..)]
-    manifests: Vec<PathBuf>,
-
-    /// SQS queue with the EventBridge events. Without it changes are found by sweeps only.
-    #[arg(long, env = "ECS_MESH_QUEUE_URL")]
-    queue_url: Option<String>,
-
-    /// AWS Region [default: that of the environment].
-    #[arg(long)]
-    region: Option<String>,
+    #[command(flatten)]
+    setup: Setup,
 
     /// Receivers of the queue that work side by side.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -58,31 +45,27 @@ pub(super) struct Args {
     ecs_reads_per_second: u16,
 }
 
-fn operator_id(text: &str) -> Result<OperatorId, String> {
-    OperatorId::parse(text).map_err(|error| error.to_string())
-}
-
 impl Args {
     pub(super) async fn run(self) -> Result<(), String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         let options = AwsOptions {
-            region: self.region.clone(),
+            region: self.setup.region.clone(),
             observer: Arc::clone(&metrics) as _,
             ..AwsOptions::default()
         };
         let aws = AwsClients::connect(options).await.map_err(|error| error.to_string())?;
         let queue = self.queue(&aws)?;
-        let manifests = watch(Sources::new(self.manifests.clone()), WatchOptions::default()).await;
+        let manifests = watch(Sources::new(self.setup.manifests.clone()), WatchOptions::default()).await;
         self.refuse_nothing_at_all(&manifests.borrow())?;
         if let Some(queue) = &queue {
             check(queue).await;
         }
         let operator = Operator::new(Parts {
-            id: self.operator_id.clone(),
+            id: self.setup.operator_id.clone(),
             ecs: Arc::new(aws.ecs.clone()),
             iam: Arc::new(aws.iam.clone()),
-            connect: connect_kuma(self.operator_id.clone(), Arc::clone(&metrics)),
+            connect: connect_kuma(self.setup.operator_id.clone(), Arc::clone(&metrics)),
             lease: Arc::new(AlwaysHeld),
             clock: Clock::system(),
             metrics,
@@ -90,8 +73,8 @@ impl Args {
             seed: fastrand::u64(..),
         });
         info!(
-            operator = %self.operator_id, version = env!("CARGO_PKG_VERSION"), region = aws.region(),
-            queue = self.queue_url.as_deref().unwrap_or("none"), "started"
+            operator = %self.setup.operator_id, version = env!("CARGO_PKG_VERSION"), region = aws.region(),
+            queue = self.setup.queue_url.as_deref().unwrap_or("none"), "started"
         );
         let options = RunOptions {
             concurrency: usize::from(self.concurrency),
@@ -110,7 +93,7 @@ impl Args {
     }
 
     fn queue(&self, aws: &AwsClients) -> Result<Option<SdkQueue>, String> {
-        self.queue_url.as_deref().map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()
+        self.setup.queue_url.as_deref().map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()
     }
 
     /// With no manifest at all the operator would sit there and do nothing, which nobody wants.
@@ -123,7 +106,7 @@ impl Args {
             return Err(format!("no manifest can be used:{}", errors.concat()));
         }
         if empty {
-            warn!(paths = ?self.manifests, "there are no manifests yet: nothing is done until there are");
+            warn!(paths = ?self.setup.manifests, "there are no manifests yet: nothing is done until there are");
         }
         Ok(())
     }
