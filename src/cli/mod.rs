@@ -1,5 +1,7 @@
-//! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done; 1: it failed; 2: wrong usage.
+//! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done; 1: it failed; 2: wrong usage,
+//! or (doctor) something to look at.
 
+mod doctor;
 mod run;
 mod sandbox;
 mod setup;
@@ -15,7 +17,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
 struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
-    /// [default: info; sandbox: warnings without the audit trail].
+    /// [default: info; doctor: error; sandbox: warnings without the audit trail].
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -31,6 +33,8 @@ struct Cli {
 enum Command {
     /// Run the operator: hear task changes, keep the control planes right, until SIGTERM or SIGINT.
     Run(run::Args),
+    /// Check a set-up and say what is missing; or print the policy and the rules that it needs.
+    Doctor(doctor::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
 }
@@ -42,6 +46,8 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let logging = match (&cli.command, cli.log.as_deref()) {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
+        // What it finds is in its report; a log beside it would say it twice.
+        (Command::Doctor(_), None) => log::init(cli.log_format, "error"),
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {
@@ -54,6 +60,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
+            Command::Doctor(args) => args.run().await,
             Command::Sandbox(args) => args.run().await,
         }
     });

@@ -93,7 +93,11 @@ impl Args {
     }
 
     fn queue(&self, aws: &AwsClients) -> Result<Option<SdkQueue>, String> {
-        self.setup.queue_url.as_deref().map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()
+        self.setup
+            .queue_url
+            .as_deref()
+            .map(|url| aws.queue(url).map_err(|error| error.to_string()))
+            .transpose()
     }
 
     /// With no manifest at all the operator would sit there and do nothing, which nobody wants.
