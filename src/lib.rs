@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod doctor;
 pub mod intent;
 pub mod manifests;
 pub mod mesh;

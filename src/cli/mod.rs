@@ -2,6 +2,7 @@
 //! included; 2: there is something to look at.
 
 mod crds;
+mod doctor;
 mod healthcheck;
 mod plan;
 mod run;
@@ -20,7 +21,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
 struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
-    /// [default: info; plan: error; sandbox: warnings without the audit trail].
+    /// [default: info; doctor, plan: error; sandbox: warnings without the audit trail].
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -40,6 +41,8 @@ enum Command {
     Plan(plan::Args),
     /// Ask a running operator whether it makes progress, for a container's health check: exit code 0 or 1.
     Healthcheck(healthcheck::Args),
+    /// Check a set-up and say what is missing; or print the policy and the rules that it needs.
+    Doctor(doctor::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
     /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
@@ -62,8 +65,8 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let logging = match (&cli.command, cli.log.as_deref()) {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
-        // Its findings are in the plan.
-        (Command::Plan(_), None) => log::init(cli.log_format, "error"),
+        // What they find is in what they print; a log beside it would say it twice.
+        (Command::Plan(_) | Command::Doctor(_), None) => log::init(cli.log_format, "error"),
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
             Command::Run(args) => args.run().await.map(|()| ExitCode::SUCCESS),
             Command::Plan(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
+            Command::Doctor(args) => args.run().await,
             Command::Sandbox(args) => args.run().await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),

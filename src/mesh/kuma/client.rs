@@ -107,7 +107,7 @@ impl<T: Transport> KumaControlPlane<T> {
         answer.map_err(|error| errors::of_transport(&call(method, path), &error))
     }
 
-    async fn get(&self, path: &str, asked: Asked) -> Result<Value, MeshError> {
+    pub(super) async fn get(&self, path: &str, asked: Asked) -> Result<Value, MeshError> {
         let answer = self.send(Method::Get, path, None).await?;
         json(Method::Get, path, asked, &answer)
     }
@@ -141,7 +141,7 @@ impl<T: Transport> KumaControlPlane<T> {
         ))
     }
 
-    async fn list_owned(&self) -> Result<Vec<Registration>, MeshError> {
+    pub(super) async fn list_owned(&self) -> Result<Vec<Registration>, MeshError> {
         let operator = self.operator.as_str();
         let items = self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server).await?;
         let mut owned = BTreeMap::new();
@@ -231,7 +231,7 @@ impl<T: Transport> KumaControlPlane<T> {
         version.dialect().map_err(|why| errors::unexpected("the control plane is not written to", &why))
     }
 
-    async fn learn_version(&self) -> Result<Version, MeshError> {
+    pub(super) async fn learn_version(&self) -> Result<Version, MeshError> {
         let index = self.get("/", Asked::Server).await?;
         let version = Version::read(&index).map_err(|why| {
             errors::unexpected("GET /", &format!("{why}: check ControlPlane.spec.kuma.address"))

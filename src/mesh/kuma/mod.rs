@@ -12,6 +12,7 @@ mod http;
 mod list;
 mod marks;
 mod normal;
+mod survey;
 mod transport;
 
 pub use client::{KumaControlPlane, MeshCallObserver, NoObserver};
@@ -19,6 +20,7 @@ pub use dialect::{Dialect, HealthDiscovery, Rules, Version};
 pub use http::HttpTransport;
 pub use marks::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 pub use normal::normalise;
+pub use survey::{Answers, Configuration, MeshCaller, MeshSettings, Survey};
 pub use transport::{Answer, Method, Transport, TransportError, TransportErrorKind};
 
 #[cfg(test)]

@@ -117,9 +117,12 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
         "; give the operator's task role sqs:ChangeMessageVisibility on the queue",
     ),
     ("sqs:GetQueueAttributes", "; give the operator's task role sqs:GetQueueAttributes on the queue"),
+    ("events:ListRuleNamesByTarget", "; give the caller events:ListRuleNamesByTarget on *"),
+    ("events:DescribeRule", "; give the caller events:DescribeRule on the account's rules"),
+    ("events:ListTargetsByRule", "; give the caller events:ListTargetsByRule on the account's rules"),
 ];
 
-const HINT_NO_CREDENTIALS: &str = "; no credentials were found: in ECS give the task a task role; elsewhere set \
+pub(super) const HINT_NO_CREDENTIALS: &str = "; no credentials were found: in ECS give the task a task role; elsewhere set \
      AWS_PROFILE or AWS_ACCESS_KEY_ID";
 const HINT_BAD_CREDENTIALS: &str =
     "; AWS does not know these credentials: look at the task role, AWS_PROFILE or AWS_ACCESS_KEY_ID";
@@ -193,7 +196,7 @@ fn not_sent<E: Error + 'static>(failure: &SdkError<E, HttpResponse>) -> (AwsErro
 }
 
 /// The sentences of an error and its causes, without the first ("dispatch failure"), which says nothing.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut sentences: Vec<String> = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {

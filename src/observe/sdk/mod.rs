@@ -9,6 +9,7 @@ mod ecs;
 mod error;
 mod iam;
 mod queue;
+mod setup;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use call::AwsCallObserver;
 pub use ecs::SdkEcs;
 pub use iam::SdkIam;
 pub use queue::{QueueAttributes, SdkQueue};
+pub use setup::{Caller, EventRule, EventTarget, SdkSetup};
 
 use call::Calls;
 
@@ -84,6 +86,8 @@ pub struct AwsClients {
     pub ecs: SdkEcs,
     /// IAM.
     pub iam: SdkIam,
+    /// Reads of the set-up.
+    pub setup: SdkSetup,
     /// SQS; [`Self::queue`] makes the queue from it.
     sqs: aws_sdk_sqs::Config,
     calls: Calls,
@@ -101,6 +105,7 @@ impl AwsClients {
             ecs: SdkEcs::new(aws_sdk_ecs::Client::new(&config), calls.clone()),
             iam: SdkIam::new(aws_sdk_iam::Client::new(&config), calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
+            setup: SdkSetup::new(config, calls.clone()),
             calls,
             region,
         })
@@ -160,7 +165,7 @@ fn http_client() -> SharedHttpClient {
 }
 
 /// The host of `http(s)://HOST[:PORT]/…/NAME`.
-fn queue_host(url: &str) -> Option<&str> {
+pub(crate) fn queue_host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (authority, path) = rest.split_once('/')?;
     if authority.contains('@') {
@@ -182,7 +187,7 @@ fn without_userinfo(url: &str) -> String {
 }
 
 /// `eu-west-1` of `sqs.eu-west-1.amazonaws.com` (also `.cn`), or of the older `eu-west-1.queue.amazonaws.com`.
-fn region_of_queue_host(host: &str) -> Option<&str> {
+pub(crate) fn region_of_queue_host(host: &str) -> Option<&str> {
     let name = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
     let region = name.strip_prefix("sqs.").or_else(|| name.strip_suffix(".queue"))?;
     (!region.is_empty() && !region.contains('.')).then_some(region)

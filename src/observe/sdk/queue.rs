@@ -1,5 +1,6 @@
 //! The one queue, through the SDK.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -72,6 +73,15 @@ impl SdkQueue {
             retention: seconds(QueueAttributeName::MessageRetentionPeriod, 4 * 24 * 3600),
             has_redrive: text(QueueAttributeName::RedrivePolicy).is_some_and(|policy| !policy.is_empty()),
         })
+    }
+
+    /// Every attribute of the queue as SQS gives it, by name; `NotFound` where there is no such queue.
+    pub async fn all_attributes(&self) -> Result<BTreeMap<String, String>, AwsError> {
+        let call = self.client.get_queue_attributes().queue_url(&self.url);
+        let call = call.attribute_names(QueueAttributeName::All).send();
+        let answer = self.calls.run("sqs:GetQueueAttributes", &self.url, call).await?;
+        let all = answer.attributes.into_iter().flatten();
+        Ok(all.map(|(name, value)| (name.as_str().to_owned(), value)).collect())
     }
 }
 

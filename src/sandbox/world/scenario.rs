@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{
-    Cloud, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target, TaskOverrides,
+    Cloud, CloudConfig, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target,
+    TaskOverrides,
 };
 
 /// The queue that events go to.
@@ -81,13 +82,17 @@ pub fn role_tags(service: &str) -> Tags {
 /// When the account holds something of these names already.
 pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
     let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
-    cloud.create_queue(DEAD_LETTERS, BTreeMap::new(), Tags::new(), now)?;
+    // Kept longer than in the queue itself: a message's age counts on.
+    cloud.create_queue(
+        DEAD_LETTERS,
+        attributes([("MessageRetentionPeriod", "1209600")]),
+        Tags::new(),
+        now,
+    )?;
     let dead = cloud.queue_arn(DEAD_LETTERS)?;
     let redrive = json!({"deadLetterTargetArn": dead, "maxReceiveCount": "5"}).to_string();
-    let attributes = [("VisibilityTimeout", "30"), ("RedrivePolicy", &redrive)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into();
-    cloud.create_queue(QUEUE, attributes, Tags::new(), now)?;
+    let settings = attributes([("VisibilityTimeout", "30"), ("RedrivePolicy", &redrive)]);
+    cloud.create_queue(QUEUE, settings, Tags::new(), now)?;
     let queue = cloud.queue_arn(QUEUE)?;
     let patterns = [
         ("ecs-mesh-tasks", json!({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]})),
@@ -100,13 +105,50 @@ pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
             }),
         ),
     ];
-    for (name, pattern) in patterns {
-        cloud.put_rule(name, &pattern.to_string(), true, None)?;
-        let target =
-            Target { id: "queue".to_owned(), arn: queue.clone(), input: None, rest: serde_json::Map::new() };
-        cloud.put_targets(name, vec![target])?;
+    let dead_letters = json!({"DeadLetterConfig": {"Arn": dead}});
+    let mut rules = Vec::new();
+    for (name, pattern) in &patterns {
+        rules.push(cloud.put_rule(name, &pattern.to_string(), true, None)?);
+        cloud.put_targets(name, vec![target("queue", &queue, &dead_letters)])?;
     }
+    for (name, arn) in [(QUEUE, &queue), (DEAD_LETTERS, &dead)] {
+        let policy = letting_rules_send(arn, &rules);
+        cloud.set_queue_attributes(name, attributes([("Policy", &policy)]), now)?;
+    }
+    forward_from_iam_region(cloud, &patterns[1].1)?;
     Ok(cluster.arn)
+}
+
+/// IAM tells of its calls in one Region alone; from there they come to this one by a rule of the same pattern. The
+/// sandbox has one set of rules for all Regions.
+fn forward_from_iam_region(cloud: &mut Cloud, pattern: &Value) -> Outcome<()> {
+    let name = "ecs-mesh-roles-forward";
+    cloud.put_rule(name, &pattern.to_string(), true, None)?;
+    let CloudConfig { partition, region, account, .. } = cloud.config();
+    let bus = format!("arn:{partition}:events:{region}:{account}:event-bus/default");
+    let role = json!({"RoleArn": format!("arn:{partition}:iam::{account}:role/ecs-mesh-roles-forward")});
+    cloud.put_targets(name, vec![target("bus", &bus, &role)])
+}
+
+fn attributes<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+fn target(id: &str, arn: &str, rest: &Value) -> Target {
+    let rest = rest.as_object().cloned().unwrap_or_default();
+    Target { id: id.to_owned(), arn: arn.to_owned(), input: None, rest }
+}
+
+/// A queue's policy that lets EventBridge send for these rules alone.
+fn letting_rules_send(queue: &str, rules: &[String]) -> String {
+    let statement = json!({
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue,
+        "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
+    });
+    json!({"Version": "2012-10-17", "Statement": [statement]}).to_string()
 }
 
 /// A new revision of a service's definition.

@@ -138,10 +138,10 @@ fn what_is_comes_from_the_operator_at_each_scrape_and_goes_with_it() {
 }
 
 #[test]
-fn what_was_planned_is_gone_once_it_no_longer_holds() {
+fn what_is_planned_is_as_it_was_last_said() {
     let (metrics, _teller) = furnished();
-    let line = "ecs_mesh_planned_changes{control_plane=\"kuma\",change=\"create\"} 2";
-    assert!(metrics.render().contains(line));
-    metrics.reset_planned();
-    assert!(!metrics.render().contains("ecs_mesh_planned_changes{"));
+    let line = "ecs_mesh_planned_changes{control_plane=\"kuma\",change=\"create\"}";
+    assert!(metrics.render().contains(&format!("{line} 2")));
+    metrics.planned("kuma", "create", 0);
+    assert!(metrics.render().contains(&format!("{line} 0")));
 }

@@ -36,7 +36,8 @@ impl Rule {
     /// The queues' names, with the fixed text that each gets instead of the event.
     pub(super) fn destinations(&self) -> Vec<(String, Option<String>)> {
         let name = |target: &Target| target.arn.rsplit(':').next().unwrap_or_default().to_owned();
-        self.targets.values().map(|target| (name(target), target.input.clone())).collect()
+        let queues = self.targets.values().filter(|target| target.arn.split(':').nth(2) == Some("sqs"));
+        queues.map(|target| (name(target), target.input.clone())).collect()
     }
 }
 
@@ -144,6 +145,17 @@ impl Cloud {
     ) -> (Vec<&Rule>, Option<String>) {
         let found = self.rules.values().filter(|rule| rule.name.starts_with(prefix));
         page(found.map(|rule| (rule.name.as_str(), rule)), next_token, limit)
+    }
+
+    /// One page of the names of the rules that have the target.
+    pub fn list_rule_names_by_target(
+        &self,
+        target: &str,
+        next_token: Option<&str>,
+        limit: usize,
+    ) -> (Vec<&str>, Option<String>) {
+        let found = self.rules.values().filter(|rule| rule.targets.values().any(|one| one.arn == target));
+        page(found.map(|rule| (rule.name.as_str(), rule.name.as_str())), next_token, limit)
     }
 
     /// Adds targets to a rule or replaces those with the same id; a rule has at most 5.

@@ -26,6 +26,15 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
             );
             return Ok(page("Rules", rules.into_iter().map(show).collect::<Vec<_>>(), "NextToken", next));
         }
+        "ListRuleNamesByTarget" => {
+            let target = request.optional("TargetArn").ok_or_else(|| validation("TargetArn is missing"))?;
+            let (names, next) = cloud.list_rule_names_by_target(
+                target,
+                request.optional("NextToken"),
+                request.limit("Limit", 100),
+            );
+            return Ok(page("RuleNames", names, "NextToken", next));
+        }
         "PutTargets" => cloud.put_targets(rule, read::<Vec<Target>>(&request.body["Targets"])?)?,
         "ListTargetsByRule" => {
             let targets: Vec<&Target> = cloud.describe_rule(rule)?.targets.values().collect();

@@ -1,0 +1,159 @@
+//! The control planes: whether each is one, takes writes, and knows the caller.
+
+use crate::api::KumaConnection;
+use crate::doctor::catalogue::{
+    PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
+};
+use crate::doctor::facts::Facts;
+use crate::doctor::report::{Check, Id};
+use crate::mesh::kuma::{Answers, Configuration, MeshCaller, Version};
+use crate::mesh::{MeshError, MeshErrorKind};
+
+const ADMIN: &str = "mesh-system:admin";
+const NOBODY: &str = "mesh-system:unauthenticated";
+
+pub(super) fn check(facts: &Facts) -> Vec<Check> {
+    let set = &facts.manifests.set;
+    let mut checks = Vec::new();
+    for (name, survey) in &facts.planes {
+        let connection = set.control_planes.get(name).and_then(|spec| spec.kuma.as_ref());
+        let address = connection.map_or("", |connection| connection.address.as_str());
+        let about = format!("{name} ({address})");
+        let survey = match survey {
+            Ok(survey) => survey,
+            Err(error) => {
+                checks.push(PLANE_REACHED.error(about, error, "correct the ControlPlane manifest"));
+                continue;
+            }
+        };
+        let Some(answers) = &survey.answers else {
+            let error = survey.version.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            let mend = "see that the control plane runs and that this machine may connect to it; correct \
+                        ControlPlane.spec.kuma.address";
+            checks.push(PLANE_REACHED.error(about, error, mend));
+            continue;
+        };
+        checks.push(PLANE_REACHED.ok(&about, "it answers"));
+        checks.push(version(&about, survey.version.as_ref()));
+        checks.push(mode(&about, answers.configuration.as_ref()));
+        checks.push(token(&about, connection, answers.caller.as_ref()));
+        checks.push(list(&about, answers, survey.version.as_ref().ok()));
+        checks.extend(meshes(&about, answers));
+    }
+    checks
+}
+
+fn version(about: &str, version: Result<&Version, &MeshError>) -> Check {
+    let version = match version {
+        Ok(version) => version,
+        Err(error) => return failed(PLANE_VERSION, about, error),
+    };
+    if let Err(why) = version.dialect() {
+        return PLANE_VERSION.error(about, why, "use a 2.x control plane");
+    }
+    match (version.major, version.minor) {
+        (2, 7..=14) => PLANE_VERSION.ok(about, &version.text),
+        _ => PLANE_VERSION.warning(
+            about,
+            format!("{}, which this operator has not been tried with", version.text),
+            "use a version from 2.7 to 2.14, or look closely at the first registrations",
+        ),
+    }
+}
+
+fn mode(about: &str, configuration: Result<&Configuration, &MeshError>) -> Check {
+    let configuration = match configuration {
+        Ok(configuration) => configuration,
+        Err(error) if error.kind == MeshErrorKind::Forbidden => {
+            let found = "GET /config is not for this token: health discovery is taken to be on";
+            return PLANE_MODE.unknown(
+                about,
+                found,
+                "give an admin's token, or see that it is a zone's control plane",
+            );
+        }
+        Err(error) => return failed(PLANE_MODE, about, error),
+    };
+    if let Some(why) = configuration.refuses_writes {
+        let mend =
+            "set ControlPlane.spec.kuma.address to that of the zone's own control plane, with writes on";
+        return PLANE_MODE.error(about, why, mend);
+    }
+    let health = match configuration.health_discovery {
+        Some(false) => "health discovery is off: inbounds are registered as ready",
+        _ => "health discovery is on",
+    };
+    PLANE_MODE.ok(about, format!("mode {}; {health}", configuration.mode))
+}
+
+fn token(about: &str, connection: Option<&KumaConnection>, caller: Result<&MeshCaller, &MeshError>) -> Check {
+    let given = connection.is_some_and(|c| c.token_file.is_some() || c.token_env.is_some());
+    let mend = "`kumactl generate user-token --name ecs-mesh-operator --group mesh-system:admin --valid-for 8760h` \
+                into the file that ControlPlane.spec.kuma.tokenFile names";
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(error) => return failed(PLANE_TOKEN, about, error),
+    };
+    let clear = connection.is_some_and(|connection| is_clear_and_far(&connection.address));
+    if given && clear {
+        let found = format!("taken for {}, and the token goes over the network in the clear", caller.name);
+        return PLANE_TOKEN.warning(about, found, "use https:// and port 5682, with caFile");
+    }
+    let is = |group: &str| caller.groups.iter().any(|one| one == group);
+    if is(ADMIN) {
+        return PLANE_TOKEN.ok(about, format!("taken for {}, an administrator", caller.name));
+    }
+    if is(NOBODY) {
+        let found = "no token is given, and whoever reaches the address is anonymous: without access control of its own \
+                     anybody there can write Dataplanes";
+        return PLANE_TOKEN.warning(about, found, mend);
+    }
+    let found =
+        format!("taken for {}, no administrator: whether it may write Dataplanes is not tried", caller.name);
+    PLANE_TOKEN.info(about, found)
+}
+
+fn is_clear_and_far(address: &str) -> bool {
+    let Some(rest) = address.strip_prefix("http://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    !["127.", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
+}
+
+fn list(about: &str, answers: &Answers, version: Option<&Version>) -> Check {
+    match &answers.owned {
+        Ok(count) => {
+            let whole = version.is_some_and(|version| (version.major, version.minor) < (2, 10));
+            let note =
+                if whole { "; before 2.10 every sweep reads all Dataplanes, not these alone" } else { "" };
+            PLANE_LIST.ok(about, format!("{count} carry this operator's id{note}"))
+        }
+        Err(error) => failed(PLANE_LIST, about, error),
+    }
+}
+
+fn meshes(about: &str, answers: &Answers) -> Vec<Check> {
+    let judge = |(mesh, found): (&crate::model::MeshName, &Result<_, MeshError>)| {
+        let about = format!("{mesh} on {about}");
+        match found {
+            Ok(crate::mesh::kuma::MeshSettings { mtls, mesh_services }) => {
+                let mtls =
+                    mtls.as_ref().map_or("mTLS is off".to_owned(), |backend| format!("mTLS by {backend}"));
+                let services = mesh_services.as_deref().unwrap_or("Disabled");
+                PLANE_MESH.ok(about, format!("it exists; {mtls}; meshServices.mode {services}"))
+            }
+            Err(error) => failed(PLANE_MESH, &about, error),
+        }
+    };
+    answers.meshes.iter().map(judge).collect()
+}
+
+/// The message of a mesh error ends with what to do.
+fn failed(id: Id, about: &str, error: &MeshError) -> Check {
+    let (found, mend) = error.message.split_once("; ").unwrap_or((&error.message, ""));
+    match error.kind {
+        MeshErrorKind::Unreachable | MeshErrorKind::Busy | MeshErrorKind::Conflict => {
+            id.unknown(about, found, if mend.is_empty() { "run the doctor again" } else { mend })
+        }
+        _ => id.error(about, found, mend),
+    }
+}

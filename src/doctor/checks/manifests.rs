@@ -1,0 +1,38 @@
+//! The manifests: the same errors and warnings as at a start of the operator.
+
+use crate::doctor::catalogue::MANIFESTS;
+use crate::doctor::facts::Facts;
+use crate::doctor::report::Check;
+
+pub(super) fn check(facts: &Facts) -> Vec<Check> {
+    let status = &facts.manifests;
+    let mend = "correct the manifest; docs/reference/manifests.md has every field";
+    let place = |finding: &crate::manifests::Finding| finding.file.display().to_string();
+    let errors =
+        status.errors.iter().map(|finding| MANIFESTS.error(place(finding), finding.to_string(), mend));
+    let warnings =
+        status.warnings.iter().map(|finding| MANIFESTS.warning(place(finding), finding.to_string(), mend));
+    let mut checks: Vec<Check> = errors.chain(warnings).collect();
+    let set = &status.set;
+    let found = format!(
+        "{} files: {} ControlPlanes, {} MeshBindings, {} Workloads, {} OutboundLists",
+        status.files,
+        set.control_planes.len(),
+        set.bindings.len(),
+        set.workloads.len(),
+        set.outbound_lists.len()
+    );
+    if status.errors.is_empty() {
+        let about = "all manifests";
+        checks.push(if set.control_planes.is_empty() || set.bindings.is_empty() {
+            MANIFESTS.warning(
+                about,
+                found,
+                "write a ControlPlane and a MeshBinding: without them the operator does nothing",
+            )
+        } else {
+            MANIFESTS.ok(about, found)
+        });
+    }
+    checks
+}

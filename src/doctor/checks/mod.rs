@@ -1,0 +1,51 @@
+//! From facts to findings: pure, one file for each group of checks.
+
+mod aws;
+mod control_planes;
+mod events;
+mod manifests;
+mod permissions;
+mod queue;
+
+use super::facts::Facts;
+use super::report::Report;
+use crate::observe::aws::{AwsError, AwsErrorKind};
+
+use super::report::{Check, Id};
+
+/// Judges what was found.
+pub fn examine(facts: &Facts) -> Report {
+    let mut checks = manifests::check(facts);
+    checks.extend(aws::check(facts));
+    checks.extend(queue::check(facts));
+    checks.extend(events::check(facts));
+    checks.extend(permissions::check(facts));
+    checks.extend(control_planes::check(facts));
+    Report::new(checks)
+}
+
+/// A read call that failed: denied and not found are errors, since nothing will come of it; the rest is not known.
+fn failed(id: Id, about: &str, error: &AwsError) -> Check {
+    let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
+    let mend = error.hint.trim_start_matches("; ");
+    match error.kind {
+        AwsErrorKind::Denied if !is_of_the_doctor(error) => {
+            let all = "`ecs-mesh-operator doctor --print-policy` prints the whole policy";
+            id.error(about, found, format!("{mend}; {all}"))
+        }
+        AwsErrorKind::Denied => {
+            let all = "`ecs-mesh-operator doctor --print-policy --for doctor` prints what the doctor needs";
+            id.unknown(about, found, format!("{mend}; {all}"))
+        }
+        AwsErrorKind::NotFound => id.error(about, found, mend),
+        AwsErrorKind::Credentials | AwsErrorKind::Invalid => id.unknown(about, found, mend),
+        AwsErrorKind::Throttled | AwsErrorKind::Unavailable => {
+            id.unknown(about, found, if mend.is_empty() { "run the doctor again" } else { mend })
+        }
+    }
+}
+
+/// What the operator itself never calls.
+fn is_of_the_doctor(error: &AwsError) -> bool {
+    error.operation.starts_with("events:") || error.operation.starts_with("sts:")
+}

@@ -1,0 +1,279 @@
+//! Whether an EventBridge rule lets through everything that is needed: sound, so a yes is a yes.
+//!
+//! A need is a set of fields of which the text (or a pattern over it) is known. A pattern covers it when each field that
+//! the pattern looks at is known and allowed; a field that is not known could hold anything.
+//! Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html>.
+
+use serde_json::Value;
+
+use crate::model::Glob;
+
+/// What is known of a field of the events that are needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Just this text.
+    Text(String),
+    /// All texts that the pattern matches.
+    Matching(Glob),
+    /// It is there, with any text.
+    Something,
+}
+
+/// The events that are needed: fields by their dotted path, such as `detail.clusterArn`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Need(pub(super) Vec<(&'static str, Known)>);
+
+impl Need {
+    fn known(&self, path: &str) -> Option<&Known> {
+        self.0.iter().find(|(known, _)| *known == path).map(|(_, known)| known)
+    }
+}
+
+/// Why a pattern does not let through all that is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// The field's path.
+    pub(super) field: String,
+    /// What the pattern allows there.
+    pub(super) allows: String,
+}
+
+impl Gap {
+    /// Whether the rule is about other events altogether.
+    pub(super) fn is_about_others(&self) -> bool {
+        matches!(self.field.as_str(), "source" | "detail-type" | "detail.eventName" | "detail.eventSource")
+    }
+}
+
+/// Nothing where the pattern lets through all that is needed, else the first gap; that of the fields that tell what
+/// kind of event it is before others.
+pub(super) fn gap(pattern: &str, need: &Need) -> Option<Gap> {
+    let Ok(pattern) = serde_json::from_str::<Value>(pattern) else {
+        return Some(Gap { field: "the pattern".to_owned(), allows: "no JSON".to_owned() });
+    };
+    let mut gaps = Vec::new();
+    look(&pattern, "", need, &mut gaps);
+    let at = gaps.iter().position(Gap::is_about_others).unwrap_or(0);
+    (!gaps.is_empty()).then(|| gaps.swap_remove(at))
+}
+
+fn look(pattern: &Value, path: &str, need: &Need, gaps: &mut Vec<Gap>) {
+    for (field, wanted) in pattern.as_object().into_iter().flatten() {
+        let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
+        match wanted {
+            Value::Array(ways) if field == "$or" => look_at_ways(ways, &path, need, gaps),
+            Value::Object(_) => look(wanted, &path, need, gaps),
+            Value::Array(allowed) => {
+                let fits =
+                    need.known(&path).is_some_and(|known| allowed.iter().any(|one| allows(one, known)));
+                if !fits {
+                    gaps.push(Gap { field: path, allows: shortened(wanted) });
+                }
+            }
+            other => gaps.push(Gap { field: path, allows: shortened(other) }),
+        }
+    }
+}
+
+/// It is enough that one way lets through all.
+fn look_at_ways(ways: &[Value], path: &str, need: &Need, gaps: &mut Vec<Gap>) {
+    let parent = path.strip_suffix("$or").unwrap_or(path).trim_end_matches('.');
+    let mut first = None;
+    for way in ways {
+        let mut here = Vec::new();
+        look(way, parent, need, &mut here);
+        if here.is_empty() {
+            return;
+        }
+        first = first.or(Some(here));
+    }
+    gaps.extend(first.into_iter().flatten());
+}
+
+fn allows(one: &Value, known: &Known) -> bool {
+    let Value::Object(operator) = one else {
+        return matches!((one.as_str(), known), (Some(allowed), Known::Text(text)) if allowed == text);
+    };
+    let Some((name, wanted)) = operator.iter().next() else { return false };
+    if name == "exists" {
+        return wanted.as_bool() == Some(true);
+    }
+    if name == "anything-but" {
+        return anything_but(wanted, known);
+    }
+    let Some(wanted) = wanted.as_str() else { return is_folded(name, wanted, known) };
+    match (name.as_str(), known) {
+        ("prefix", Known::Text(text)) => text.starts_with(wanted),
+        ("suffix", Known::Text(text)) => text.ends_with(wanted),
+        ("equals-ignore-case", Known::Text(text)) => text.to_lowercase() == wanted.to_lowercase(),
+        ("wildcard", Known::Text(text)) => wildcard(wanted, text),
+        ("prefix", Known::Matching(glob)) => fixed_start(glob).starts_with(wanted),
+        ("suffix", Known::Matching(glob)) => fixed_end(glob).ends_with(wanted),
+        // A `*` of the glob can only be taken in by a `*` of the rule, which then takes in whatever it stands for.
+        ("wildcard", Known::Matching(glob)) => wildcard(wanted, glob.as_str()),
+        _ => false,
+    }
+}
+
+/// `{"prefix": {"equals-ignore-case": "x"}}` and the same with `suffix`.
+fn is_folded(operator: &str, wanted: &Value, known: &Known) -> bool {
+    let folded = wanted.get("equals-ignore-case").and_then(Value::as_str).map(str::to_lowercase);
+    let (Some(folded), Known::Text(text)) = (folded, known) else { return false };
+    match operator {
+        "prefix" => text.to_lowercase().starts_with(&folded),
+        "suffix" => text.to_lowercase().ends_with(&folded),
+        _ => false,
+    }
+}
+
+/// Only a text that is known can be told to be another.
+fn anything_but(wanted: &Value, known: &Known) -> bool {
+    let Known::Text(text) = known else { return false };
+    match wanted {
+        Value::String(other) => other != text,
+        Value::Array(others) => others.iter().all(|other| other.as_str() != Some(text)),
+        Value::Object(operators) => operators.iter().all(|(operator, values)| {
+            let values = values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice);
+            values.iter().all(|value| {
+                let one = serde_json::json!({ operator.as_str(): value });
+                value.is_string() && !allows(&one, known)
+            })
+        }),
+        _ => false,
+    }
+}
+
+/// In a rule only `*` is special.
+fn wildcard(pattern: &str, text: &str) -> bool {
+    !pattern.contains('?') && Glob::new(pattern).matches(text)
+}
+
+fn fixed_start(glob: &Glob) -> &str {
+    glob.as_str().split(['*', '?']).next().unwrap_or_default()
+}
+
+fn fixed_end(glob: &Glob) -> &str {
+    glob.as_str().rsplit(['*', '?']).next().unwrap_or_default()
+}
+
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(160) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sandbox::aws::pattern_matches;
+
+    const PROD: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
+
+    fn need(cluster: Known) -> Need {
+        Need(vec![
+            ("source", Known::Text("aws.ecs".to_owned())),
+            ("detail-type", Known::Text("ECS Task State Change".to_owned())),
+            ("detail.clusterArn", cluster),
+            ("detail.lastStatus", Known::Something),
+        ])
+    }
+
+    #[test]
+    fn what_a_rule_leaves_out_is_found() {
+        let all_prod = Known::Matching(Glob::new("arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*"));
+        for (pattern, cluster, gap_in) in [
+            (json!({"source": ["aws.ecs"]}), Known::Text(PROD.into()), None),
+            (json!({"source": ["aws.iam"]}), Known::Text(PROD.into()), Some("source")),
+            (
+                json!({"source": [{"prefix": "aws."}], "detail-type": ["x", "ECS Task State Change"]}),
+                all_prod.clone(),
+                None,
+            ),
+            (
+                json!({"detail": {"lastStatus": ["RUNNING"]}}),
+                Known::Text(PROD.into()),
+                Some("detail.lastStatus"),
+            ),
+            (json!({"detail": {"lastStatus": [{"exists": true}]}}), Known::Text(PROD.into()), None),
+            (
+                json!({"detail": {"stoppedReason": [{"exists": true}]}}),
+                Known::Text(PROD.into()),
+                Some("detail.stoppedReason"),
+            ),
+            (json!({"detail": {"clusterArn": [PROD]}}), Known::Text(PROD.into()), None),
+            (json!({"detail": {"clusterArn": [PROD]}}), all_prod.clone(), Some("detail.clusterArn")),
+            (
+                json!({"detail": {"clusterArn": [{"prefix": "arn:aws:ecs:eu-west-1:111122223333:cluster/p"}]}}),
+                all_prod.clone(),
+                None,
+            ),
+            (
+                json!({"detail": {"clusterArn": [{"prefix": "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-a"}]}}),
+                all_prod.clone(),
+                Some("detail.clusterArn"),
+            ),
+            (json!({"detail": {"clusterArn": [{"wildcard": "*:cluster/prod-*"}]}}), all_prod.clone(), None),
+            (
+                json!({"detail": {"clusterArn": [{"wildcard": "*:cluster/prod-*-a"}]}}),
+                all_prod.clone(),
+                Some("detail.clusterArn"),
+            ),
+            (
+                json!({"detail": {"clusterArn": [{"anything-but": "x"}]}}),
+                all_prod.clone(),
+                Some("detail.clusterArn"),
+            ),
+            (
+                json!({"$or": [{"source": ["x"]}, {"detail": {"clusterArn": [PROD]}}]}),
+                Known::Text(PROD.into()),
+                None,
+            ),
+            (
+                json!({"detail": {"$or": [{"clusterArn": ["x"]}, {"lastStatus": ["y"]}]}}),
+                Known::Text(PROD.into()),
+                Some("detail.clusterArn"),
+            ),
+        ] {
+            let found = gap(&pattern.to_string(), &need(cluster)).map(|gap| gap.field);
+            assert_eq!(found.as_deref(), gap_in, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn where_all_is_known_it_agrees_with_what_rules_really_let_through() {
+        let event = json!({"source": "aws.ecs", "detail": {"clusterArn": PROD}});
+        let known = Need(vec![
+            ("source", Known::Text("aws.ecs".to_owned())),
+            ("detail.clusterArn", Known::Text(PROD.to_owned())),
+        ]);
+        let ways = [
+            json!(PROD),
+            json!("x"),
+            json!({"prefix": "arn:aws:ecs:"}),
+            json!({"prefix": "arn:aws-cn:"}),
+            json!({"suffix": "/prod"}),
+            json!({"suffix": "/dev"}),
+            json!({"wildcard": "*:cluster/p*d"}),
+            json!({"wildcard": "*:cluster/p?od"}),
+            json!({"equals-ignore-case": PROD.to_uppercase()}),
+            json!({"anything-but": PROD}),
+            json!({"anything-but": ["x"]}),
+            json!({"anything-but": {"prefix": "arn"}}),
+            json!({"anything-but": {"suffix": ["/dev", "/test"]}}),
+            json!({"anything-but": {"wildcard": "*dev*"}}),
+            json!({"exists": true}),
+            json!({"exists": false}),
+            json!({"prefix": {"equals-ignore-case": "ARN:"}}),
+        ];
+        for way in ways {
+            let pattern = json!({"source": ["aws.ecs"], "detail": {"clusterArn": [way]}});
+            // A `?` is no wildcard at EventBridge, which the sandbox's matcher does not know.
+            let lets_through = pattern_matches(&pattern, &event) && !pattern.to_string().contains('?');
+            assert_eq!(gap(&pattern.to_string(), &known).is_none(), lets_through, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What was found when the set-up was looked at: answers and failures, not judged yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::place::Place;
+use super::report::Id;
+use crate::manifests::Status;
+use crate::mesh::kuma::Survey;
+use crate::observe::aws::AwsError;
+use crate::observe::sdk::{Caller, EventRule, EventTarget};
+
+/// A queue's attributes by name, as SQS gives them.
+pub type Attributes = BTreeMap<String, String>;
+
+/// Everything that was found.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The manifests as loaded.
+    pub manifests: Status,
+    /// The queue's URL as given.
+    pub queue_url: Option<String>,
+    /// Where things are; an error for a queue URL that is none.
+    pub place: Result<Place, String>,
+    /// AWS; an error where there is no Region to ask in.
+    pub aws: Result<Aws, String>,
+    /// Each control plane; an error where the manifest's connection cannot even be prepared.
+    pub planes: BTreeMap<Arc<str>, Result<Survey, String>>,
+}
+
+/// What AWS said.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    /// The Region that is asked.
+    pub region: String,
+    /// Where the credentials come from, in words.
+    pub source: &'static str,
+    /// When they end, if they do.
+    pub credentials: Result<Option<SystemTime>, AwsError>,
+    /// Who AWS says it is.
+    pub caller: Result<Caller, AwsError>,
+    /// The rest; `None` where AWS takes nothing from this caller.
+    pub seen: Option<Seen>,
+}
+
+/// What a caller whom AWS knows was told.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The queue and its dead-letter queue.
+    pub queue: Option<QueueSeen>,
+    /// The rules that send to the queue.
+    pub rules: Option<Result<Vec<RuleSeen>, AwsError>>,
+    /// The rules in IAM's Region that send to the default bus of the queue's, where these are two.
+    pub forwarding: Option<Result<Vec<RuleSeen>, AwsError>>,
+    /// The dead-letter queues of targets, by ARN.
+    pub undelivered: BTreeMap<String, Result<Attributes, AwsError>>,
+    /// Each of the operator's read calls that was tried.
+    pub reads: Vec<Read>,
+}
+
+/// A queue.
+#[derive(Clone, Debug)]
+pub struct QueueSeen {
+    /// Its attributes.
+    pub attributes: Result<Attributes, AwsError>,
+    /// Those of the queue that its redrive policy names.
+    pub dead_letters: Option<Result<Attributes, AwsError>>,
+}
+
+/// A rule and what it does.
+#[derive(Clone, Debug)]
+pub struct RuleSeen {
+    /// Its name.
+    pub name: String,
+    /// The rule.
+    pub rule: Result<EventRule, AwsError>,
+    /// Its targets.
+    pub targets: Result<Vec<EventTarget>, AwsError>,
+}
+
+/// A read call that was tried.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The check that it answers.
+    pub id: Id,
+    /// What was asked for.
+    pub about: String,
+    /// What came of it, in words.
+    pub outcome: Result<String, AwsError>,
+}
