@@ -24,6 +24,8 @@ provide SANDBOX_TEST_PYTHON "$PWD/.venv/boto3/bin/python" "walk with boto3" \
     .ci/venv .venv/boto3 tests/python/requirements.txt
 provide SCHEMA_TEST_PYTHON "$PWD/.venv/jsonschema/bin/python" "manifests' JSON Schema in a validator" \
     .ci/venv .venv/jsonschema tests/python/requirements-schema.txt
+provide DEPLOY_TEST_PYTHON "$PWD/.venv/deploy/bin/python" "checks of deploy/" \
+    .ci/venv .venv/deploy tests/python/requirements-deploy.txt
 provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
     .ci/prometheus .tools/prometheus
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod crds;
+mod deploy;
 mod golden;
 mod kuma_replay;
 mod prometheus;

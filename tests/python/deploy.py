@@ -1,0 +1,367 @@
+"""Checks what `deploy/` holds, with other people's tools: `deploy.py CHECK`, for one of the functions at the end.
+
+Needs tests/python/requirements-deploy.txt. `stack` and `role` start moto as a server on loopback; `stack` also starts
+the operator that OPERATOR names.
+"""
+
+import ast
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import boto3
+import cfnlint.decode
+from botocore.exceptions import BotoCoreError, ClientError
+
+ROOT = pathlib.Path(__file__).parents[2]
+MAIN = ROOT / "deploy/cloudformation/ecs-mesh-operator.yaml"
+ROLE_EVENTS = ROOT / "deploy/cloudformation/role-events.yaml"
+POLICY = ROOT / "deploy/iam/protect-role-tags.json"
+PERMISSIONS = ROOT / "docs/reference/permissions.md"
+TOOLS = pathlib.Path(sys.executable).parent
+
+REGION, ACCOUNT = "eu-west-1", "123456789012"  # moto's account
+CLUSTERS = [f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{name}" for name in ("demo", "two")]
+DEADLINE = 60
+
+# For each parameter with a pattern, what it takes and what it refuses.
+VALUES = {
+    "Image": (
+        [
+            "111122223333.dkr.ecr.eu-west-1.amazonaws.com/ecs-mesh-operator:0.1.0-1",
+            "registry.internal:5000/mesh/operator@sha256:" + "0a" * 32,
+        ],
+        ["", "operator", "operator:latest", "registry.internal:5000/operator", "operator@sha256:0a", "op erator:1"],
+    ),
+    "OperatorId": (["prod", "a", "eu-west-1.demo_2", "x" * 63], ["", "-prod", "a b", "prod/1", "x" * 64]),
+    "ControlPlaneTokenSecretArn": (
+        [
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ecs-mesh/kuma-token-a1B2c3",
+            "arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:t-a1B2c3",
+        ],
+        ["", "kuma-token", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:kuma", "eyJhbGciOi.J9"],
+    ),
+    "SecretKeyArn": (
+        ["", "arn:aws:kms:eu-west-1:111122223333:key/0a1b2c3d-1111-2222-3333-0a1b2c3d4e5f"],
+        ["alias/mesh", "arn:aws:kms:eu-west-1:111122223333:alias/mesh"],
+    ),
+    "WatchedClusterArns": (
+        [CLUSTERS[0], "arn:aws-cn:ecs:cn-north-1:111122223333:cluster/a_B-1"],
+        ["", "demo", f" {CLUSTERS[0]}", "arn:aws:ecs:eu-west-1:111122223333:cluster/*"],
+    ),
+    "MeshRolePath": (["/", "/mesh/", "/team/mesh/"], ["", "mesh", "/mesh", "mesh/", "/mesh/*/", "/a b/"]),
+    "RunInCluster": (["demo", CLUSTERS[0]], ["", "arn:aws:ecs:eu-west-1:1:cluster/demo", "a b"]),
+    "AlarmTopicArn": (["", f"arn:aws:sns:{REGION}:{ACCOUNT}:pages"], ["pages", f"arn:aws:sns:{REGION}:{ACCOUNT}:q.fifo"]),
+    "OperatorRegion": (["eu-west-1", "us-east-2", "ap-southeast-10"], ["", "us-east-1", "Ireland", "eu-west"]),
+}
+
+
+def template(path):
+    """The template as plain values, with cfn-lint's reading of the short forms such as !Ref."""
+    decoded, problems = cfnlint.decode.decode(str(path))
+    assert not problems, problems
+    return json.loads(json.dumps(decoded, default=str))
+
+
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stdout + done.stderr
+
+
+def cfn_lint(path, *arguments):
+    """cfn-lint of a template, by every rule."""
+    return run(TOOLS / "cfn-lint", "--include-checks", "I", "--template", str(path), *arguments)
+
+
+def cfn_lint_with(path, parameters):
+    """cfn-lint of a template with these parameters given, by way of a deployment file."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump({"template-file-path": str(path), "parameters": parameters}, file)
+        file.flush()
+        return run(TOOLS / "cfn-lint", "--include-checks", "I", "--deployment-files", file.name)
+
+
+# --- moto -------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def moto():
+    """A moto server; yields a maker of clients, and its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen([TOOLS / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+
+        def client(name):
+            return boto3.client(
+                name, region_name=REGION, endpoint_url=url, aws_access_key_id="AKIDTEST", aws_secret_access_key="secret"
+            )
+
+        def answers():
+            assert server.poll() is None, (log.seek(0), log.read())
+            try:
+                return client("sts").get_caller_identity()
+            except (BotoCoreError, ClientError):
+                return None
+
+        try:
+            until("moto answers", answers)
+            yield client, url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def until(what, condition):
+    """Waits for a condition, and gives its value."""
+    end = time.monotonic() + DEADLINE
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
+        time.sleep(0.1)
+
+
+def create_stack(client):
+    """The stack with nothing given but what must be. Returns its outputs and its resources by logical id."""
+    client("ecs").create_cluster(clusterName="demo")
+    ec2 = client("ec2")
+    given = {
+        "Image": VALUES["Image"][0][0],
+        "OperatorId": "prod",
+        "ControlPlaneTokenSecretArn": VALUES["ControlPlaneTokenSecretArn"][0][0],
+        "WatchedClusterArns": ",".join(CLUSTERS),
+        "MeshRolePath": "/mesh/",
+        "RunInCluster": "demo",
+        "SubnetIds": ec2.describe_subnets()["Subnets"][0]["SubnetId"],
+        "SecurityGroupIds": ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"],
+    }
+    needed = {name for name, has in template(MAIN)["Parameters"].items() if "Default" not in has}
+    assert needed == set(given), needed ^ set(given)
+    stacks = client("cloudformation")
+    stacks.create_stack(
+        StackName="mesh",
+        TemplateBody=MAIN.read_text(),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    [stack] = stacks.describe_stacks(StackName="mesh")["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE", stack
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    found = stacks.describe_stack_resources(StackName="mesh")["StackResources"]
+    made = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in found if "LogicalResourceId" in one}
+    for name, resource in template(MAIN)["Resources"].items():
+        if name not in made and "Condition" not in resource:
+            print(f"skipped: {name}, since moto's CloudFormation has no {resource['Type']}")
+            assert resource["Type"] == "AWS::SQS::QueuePolicy", name
+    return outputs, made
+
+
+def inline_policy(client, role):
+    iam = client("iam")
+    [name] = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    # moto prints what CloudFormation made as Python does.
+    return document if isinstance(document, dict) else ast.literal_eval(document)
+
+
+def in_queue(client, url):
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return sum(int(found[name]) for name in names)
+
+
+# --- Documents --------------------------------------------------------------------------------------------------------
+
+
+def documented(heading):
+    """The first JSON of a section of the permissions reference, with the stack's names in its placeholders."""
+    section = PERMISSIONS.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    text = re.search(r"```json\n(.*?)```", section, re.DOTALL)[1]
+    for placeholder, value in {"PARTITION": "aws", "REGION": REGION, "ACCOUNT": ACCOUNT, "CLUSTER": "demo"}.items():
+        text = text.replace(placeholder, value)
+    return json.loads(text)
+
+
+def plain(value):
+    """A policy in which a list and its only element are the same."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return plain(value[0]) if len(value) == 1 else sorted((plain(inner) for inner in value), key=str)
+    return value
+
+
+# --- The checks -------------------------------------------------------------------------------------------------------
+
+
+def lint():
+    """cfn-lint, every rule, finds nothing in the templates, nor in the policy as part of one."""
+    for path in (MAIN, ROLE_EVENTS):
+        code, said = cfn_lint(path)
+        assert (code, said) == (0, ""), said
+    policy = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": json.loads(POLICY.read_text())}}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Policy": policy}}, file)
+        file.flush()
+        # The policy is written for the partition aws, and the how-to says how to change that.
+        code, said = cfn_lint(file.name, "--ignore-checks", "I3042")
+    assert (code, said) == (0, ""), said
+
+
+def images():
+    """hadolint finds nothing in the Dockerfiles, and the image has no shell and no root."""
+    for name in ("Dockerfile", "Dockerfile.manifests"):
+        code, said = run(TOOLS / "hadolint", "--no-color", f"deploy/{name}")
+        assert (code, said) == (0, ""), said
+    final = (ROOT / "deploy/Dockerfile").read_text().split("\nFROM scratch\n")[1]
+    lines = [line for line in final.splitlines() if not line.startswith("#")]
+    assert "USER 65532:65532" in lines and 'ENTRYPOINT ["/ecs-mesh-operator"]' in lines, final
+    assert not any(line.startswith("RUN") for line in lines), "scratch has nothing to run"
+
+
+def parameters():
+    """A parameter that is left out is named, and each pattern takes what it should and says what it allows."""
+    for path in (MAIN, ROLE_EVENTS):
+        declared = template(path)["Parameters"]
+        good = {name: VALUES[name][0][0] for name in declared if name in VALUES}
+        good |= {"WatchedClusterArns": CLUSTERS} if path == MAIN else {}
+        good |= {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]} if path == MAIN else {}
+        code, said = cfn_lint_with(path, good)
+        assert (code, said) == (0, ""), said
+        for name in (name for name, has in declared.items() if "Default" not in has):
+            code, said = cfn_lint_with(path, {key: value for key, value in good.items() if key != name})
+            assert code != 0 and f"'{name}' is a required property" in said, f"{name} left out: {said}"
+        for name, has in declared.items():
+            if "AllowedPattern" not in has:
+                assert "AllowedValues" in has or has["Type"].startswith("List<AWS::"), f"{name} takes anything"
+                continue
+            assert has["ConstraintDescription"].startswith("must be"), name
+            takes, refuses = VALUES[name]
+            wrong = [value for value in takes if not re.search(has["AllowedPattern"], value)]
+            wrong += [value for value in refuses if re.search(has["AllowedPattern"], value)]
+            assert not wrong, f"{name}: {wrong}"
+
+
+def role():
+    """The stack's task role may do what the reference says, and nothing else."""
+    with moto() as (client, _):
+        outputs, made = create_stack(client)
+        found = inline_policy(client, made["TaskRole"])
+        queue = outputs["QueueUrl"].rsplit("/", 1)[1]
+    expected = documented("The operator's task role")
+    # The reference has one cluster; the stack was given two, and both must have come through.
+    for statement in expected["Statement"]:
+        if statement["Sid"] == "ListTasksOfTheCluster":
+            statement["Condition"]["ArnEquals"]["ecs:cluster"] = CLUSTERS
+        if statement["Sid"] == "DescribeTasksOfTheCluster":
+            statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
+    expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))
+    assert plain(found) == plain(expected), f"{plain(found)}\nis not the reference's\n{plain(expected)}"
+
+
+def queue_policy():
+    """The event queue takes messages from the stack's own rules only, as the reference says, and by TLS only."""
+    resources = template(MAIN)["Resources"]
+    reference = documented("The queue")["Statement"][0]
+    queues = {"EventQueue": "EventQueuePolicy", "RuleDeadLetters": "RuleDeadLettersPolicy"}
+    rules = [{"Fn::GetAtt": [rule, "Arn"]} for rule in ("TaskRule", "RoleRule")]
+    for queue, policy in queues.items():
+        send, tls = resources[policy]["Properties"]["PolicyDocument"]["Statement"]
+        expected = dict(reference, Sid=send["Sid"], Resource={"Fn::GetAtt": [queue, "Arn"]})
+        expected["Condition"] = {"ArnEquals": {"aws:SourceArn": rules}}
+        assert send == expected, f"{policy}: {send}"
+        assert tls["Effect"] == "Deny" and tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}, tls
+    for rule in ("TaskRule", "RoleRule"):
+        [target] = resources[rule]["Properties"]["Targets"]
+        assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["RuleDeadLetters", "Arn"]}}, target
+
+
+def service():
+    """One copy, replaced and not doubled; time to drain; a log that loses no line; nothing to break out with."""
+    resources = template(MAIN)["Resources"]
+    service = resources["Service"]["Properties"]
+    deployment = service["DeploymentConfiguration"]
+    assert (service["DesiredCount"], deployment["MaximumPercent"], deployment["MinimumHealthyPercent"]) == (1, 100, 0)
+    # ECS would start a second copy beside the first.
+    assert service["AvailabilityZoneRebalancing"] == "DISABLED"
+    assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
+    [container] = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    command = container["Command"]
+    drain = int(command[command.index("--drain-deadline") + 1].removesuffix("s"))
+    assert drain + 5 <= container["StopTimeout"] <= 120, "ECS would kill it while it drains"
+    assert container["LogConfiguration"]["Options"]["mode"] == "blocking"
+    assert container["ReadonlyRootFilesystem"] and container["User"] == "65532:65532"
+    assert container["HealthCheck"]["Command"][0] == "CMD", "there is no shell in the image"
+
+
+def stack():
+    """An event reaches the stack's queue, and the operator, started as its task definition says, takes it off."""
+    with moto() as (client, url), tempfile.TemporaryDirectory() as folder:
+        outputs, made = create_stack(client)
+        event = json.loads((ROOT / "tests/fixtures/events/task_fargate_running.json").read_text())
+        here = json.loads(json.dumps(event["detail"]).replace(f"{event['account']}:cluster/prod", f"{ACCOUNT}:cluster/demo"))
+        here = json.loads(json.dumps(here).replace(f"{event['account']}:task/prod", f"{ACCOUNT}:task/demo"))
+        elsewhere = json.loads(json.dumps(here).replace(":cluster/demo", ":cluster/other"))
+        for detail in (elsewhere, here):
+            entry = {"Source": "aws.ecs", "DetailType": event["detail-type"], "Detail": json.dumps(detail)}
+            client("events").put_events(Entries=[entry])
+        until("the event is in the queue", lambda: in_queue(client, outputs["QueueUrl"]))
+        assert in_queue(client, outputs["QueueUrl"]) == 1, "the rule let another cluster's event through"
+
+        task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
+        [container] = task["containerDefinitions"]
+        assert container["stopTimeout"] == 30 and container["logConfiguration"]["options"]["mode"] == "blocking", container
+        manifests = pathlib.Path(folder, "mesh.yaml")
+        manifests.write_text(MANIFESTS)
+        environment = {one["name"]: one["value"] for one in container["environment"]}
+        environment |= {one["name"]: "a-token" for one in container["secrets"]}
+        environment |= {"ECS_MESH_MANIFESTS": folder, "ECS_MESH_METRICS_ADDRESS": "127.0.0.1:0", "AWS_ENDPOINT_URL": url}
+        environment |= {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "secret"}
+        log = pathlib.Path(folder, "log")
+        with log.open("w") as file:
+            operator = subprocess.Popen([os.environ["OPERATOR"], *container["command"]], env=environment, stderr=file)
+        try:
+            ended = lambda: operator.poll() is not None  # Its log says more than a wait that ran out.
+            until("the operator has taken the event off", lambda: ended() or not in_queue(client, outputs["QueueUrl"]))
+            operator.send_signal(signal.SIGTERM)
+            code = operator.wait(DEADLINE)
+        finally:
+            operator.kill()
+        said = log.read_text()
+        assert code == 0 and not in_queue(client, outputs["QueueUrl"]), said
+        for wrong in ("redrive policy", "queue cannot be read", "message cannot be read"):
+            assert wrong not in said, said
+
+
+MANIFESTS = f"""
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: kuma}}
+spec:
+  type: kuma
+  kuma: {{address: "http://127.0.0.1:1", tokenEnv: KUMA_TOKEN}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: demo}}
+spec:
+  controlPlane: kuma
+  mesh: default
+  selector: {{clusters: ["{CLUSTERS[0]}"]}}
+"""
+
+CHECKS = {check.__name__: check for check in (lint, images, parameters, role, queue_policy, service, stack)}
+
+if __name__ == "__main__":
+    CHECKS[sys.argv[1]]()
