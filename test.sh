@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Runs all tests, and does all set-up that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
-# Two parts are left out, and said so, where what they need is not there: the walk of the sandbox's AWS with boto3
-# (Python 3 with venv, and its package index), and the replay of recorded exchanges (ECS_MESH_RECORDINGS).
+# Two parts are left out, and said so, where what they need is not there: the comparison of the sandbox's AWS with moto
+# and ministack and the run against moto (Python 3 with venv, and its package index), and the replay of recorded
+# exchanges (ECS_MESH_RECORDINGS).
 set -euo pipefail
 cd "$(dirname "$0")"
 
 if [[ -z "${SANDBOX_TEST_PYTHON:-}" ]]; then
-    if reason=$(.ci/venv .venv/boto3 tests/python/requirements.txt 2>&1); then
-        export SANDBOX_TEST_PYTHON=$PWD/.venv/boto3/bin/python
+    if reason=$(.ci/venv .venv/aws tests/python/requirements.txt 2>&1); then
+        export SANDBOX_TEST_PYTHON=$PWD/.venv/aws/bin/python
     else
-        boto3="skipped: boto3 cannot be installed ($(tail -n 1 <<<"$reason"))"
+        aws="skipped: boto3, moto and ministack cannot be installed ($(tail -n 1 <<<"$reason"))"
     fi
 fi
 if [[ -z "${ECS_MESH_RECORDINGS:-}" ]]; then
@@ -19,5 +20,5 @@ fi
 
 cargo test --locked "$@"
 
-[[ -z "${boto3:-}" ]] || echo "walk with boto3 $boto3"
+[[ -z "${aws:-}" ]] || echo "moto and ministack $aws"
 [[ -z "${recordings:-}" ]] || echo "replay of recordings $recordings"

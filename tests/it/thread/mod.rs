@@ -8,6 +8,7 @@ mod hang;
 mod house;
 mod manifests;
 mod messages;
+mod moto;
 mod planes;
 mod servers;
 mod show;
