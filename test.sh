@@ -20,8 +20,8 @@ provide() {
     fi
 }
 
-provide SANDBOX_TEST_PYTHON "$PWD/.venv/boto3/bin/python" "walk with boto3" \
-    .ci/venv .venv/boto3 tests/python/requirements.txt
+provide SANDBOX_TEST_PYTHON "$PWD/.venv/aws/bin/python" "comparison with moto and ministack, run against moto" \
+    .ci/venv .venv/aws tests/python/requirements.txt
 provide SCHEMA_TEST_PYTHON "$PWD/.venv/jsonschema/bin/python" "manifests' JSON Schema in a validator" \
     .ci/venv .venv/jsonschema tests/python/requirements-schema.txt
 provide DEPLOY_TEST_PYTHON "$PWD/.venv/deploy/bin/python" "checks of deploy/" \

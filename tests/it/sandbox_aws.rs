@@ -1,11 +1,10 @@
-//! The sandbox's AWS, driven over HTTP by the AWS SDK for Rust and, where there is one, by boto3.
+//! The sandbox's AWS, driven over HTTP by the AWS SDK for Rust. By boto3, beside others: `conformance`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -444,37 +443,4 @@ async fn what_is_not_signed_or_not_served_is_refused_as_aws_would() {
 async fn answer(request: reqwest::RequestBuilder) -> (u16, String) {
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
-}
-
-/// Set `SANDBOX_TEST_PYTHON` to a Python that has boto3.
-#[tokio::test(flavor = "multi_thread")]
-async fn boto3_walks_all_services() {
-    let Some(python) = std::env::var_os("SANDBOX_TEST_PYTHON") else {
-        println!("skipped: SANDBOX_TEST_PYTHON does not name a Python with boto3");
-        return;
-    };
-    let clock = || {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        Timestamp(i64::try_from(since.as_millis()).unwrap())
-    };
-    let cloud = Cloud::new(CloudConfig::default(), clock());
-    let front = Front::new(Arc::new(Mutex::new(cloud)), Arc::new(NoFaults), clock);
-    let sandbox = Sandbox::serve(front, Arc::default()).await;
-    let url = sandbox.url();
-    let output = tokio::task::spawn_blocking(move || {
-        Command::new(python)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/boto3_sandbox.py"))
-            .env("AWS_ENDPOINT_URL", url)
-            .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
-            .env("AWS_SECRET_ACCESS_KEY", "secret")
-            .env("AWS_DEFAULT_REGION", "eu-west-1")
-            .output()
-            .unwrap()
-    })
-    .await
-    .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{out}");
-    assert!(output.status.success(), "{out}\n{err}");
-    sandbox.stop().await;
 }

@@ -46,16 +46,27 @@ impl Process {
         environment: &BTreeMap<String, String>,
         arguments: &[&str],
     ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
+        command.args(arguments);
+        Self::launch(&mut command, directory, name, environment)
+    }
+
+    /// Starts any program so. Its standard input ends when this process does.
+    pub(super) fn launch(
+        command: &mut Command,
+        directory: &Path,
+        name: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Self {
         let (out, err) = (directory.join(format!("{name}.out")), directory.join(format!("{name}.err")));
-        let child = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"))
-            .args(arguments)
+        let child = command
             .env_clear()
             .env("TMPDIR", directory)
             .env("HOME", directory)
             // Many run side by side, and there is one default port.
             .env("ECS_MESH_METRICS_ADDRESS", "none")
             .envs(environment)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(File::create(&out).unwrap())
             .stderr(File::create(&err).unwrap())
             .spawn()

@@ -8,6 +8,7 @@ mod hang;
 pub(crate) mod house;
 mod manifests;
 mod messages;
+mod moto;
 mod plan;
 mod planes;
 mod probes;

@@ -1,5 +1,6 @@
 //! The two ways in which AWS writes a task, and their small differences: events have ISO times, the attachment
-//! type `eni` and no tags; the API has epoch seconds, `ElasticNetworkInterface` and tags where asked for.
+//! type `eni`, no tags and no health; the API has epoch seconds, `ElasticNetworkInterface`, health, and tags where asked
+//! for.
 //!
 //! Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html>.
 
@@ -49,7 +50,7 @@ impl CloudTask {
         put("clusterArn", json!(self.cluster_arn));
         put(
             "containers",
-            self.definition.containers.iter().enumerate().map(|(i, c)| self.container(i, c)).collect(),
+            self.definition.containers.iter().enumerate().map(|(i, c)| self.container(i, c, shape)).collect(),
         );
         for setting in ["cpu", "memory"] {
             let overridden = self.overrides.rest.get(setting).and_then(Value::as_str);
@@ -113,7 +114,7 @@ impl CloudTask {
         json!([{"id": network.attachment, "type": kind, "status": status, "details": details}])
     }
 
-    fn container(&self, index: usize, container: &Value) -> Value {
+    fn container(&self, index: usize, container: &Value, shape: Shape) -> Value {
         let status = match self.last_status {
             _ if self.execution_stopped_at.is_some() => "STOPPED",
             status if status < LastStatus::Running => "PENDING",
@@ -130,6 +131,9 @@ impl CloudTask {
             "networkInterfaces": [],
             "cpu": container["cpu"].as_u64().unwrap_or(0).to_string(),
         });
+        if shape == Shape::Api {
+            shown["healthStatus"] = json!("UNKNOWN");
+        }
         for memory in ["memory", "memoryReservation"] {
             if let Some(size) = container[memory].as_u64() {
                 shown[memory] = json!(size.to_string());

@@ -17,7 +17,11 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
         "EnableRule" => cloud.enable_rule(name, true)?,
         "DisableRule" => cloud.enable_rule(name, false)?,
         "DeleteRule" => cloud.delete_rule(name)?,
-        "DescribeRule" => return Ok(show(cloud.describe_rule(name)?)),
+        "DescribeRule" => {
+            let mut shown = show(cloud.describe_rule(name)?);
+            shown["CreatedBy"] = json!(cloud.config().account);
+            return Ok(shown);
+        }
         "ListRules" => {
             let (rules, next) = cloud.list_rules(
                 request.text("NamePrefix"),

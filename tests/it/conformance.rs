@@ -1,0 +1,38 @@
+//! The sandbox's AWS beside other implementations of it: the same Python test functions against all of them.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+/// The Python that has what `tests/python/requirements.txt` names; else says that `what` is skipped.
+pub(crate) fn python(what: &str) -> Option<OsString> {
+    let python = std::env::var_os("SANDBOX_TEST_PYTHON");
+    if python.is_none() {
+        println!("skipped: {what}: SANDBOX_TEST_PYTHON names no Python with boto3, moto and ministack");
+    }
+    python
+}
+
+/// Which functions are skipped at which server, and why, is printed: `docs/reference/sandbox-conformance.md`.
+#[test]
+fn the_sandbox_moto_and_ministack_answer_alike_or_the_difference_is_known() {
+    let Some(python) = python("the comparison of the sandbox with moto and ministack") else { return };
+    let output = Command::new(python)
+        .args([
+            "-m",
+            "pytest",
+            "-q",
+            "-rs",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "tests/python/conformance",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("ECS_MESH_OPERATOR", env!("CARGO_BIN_EXE_ecs-mesh-operator"))
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(output.status.success(), "{out}\n{err}");
+}

@@ -1,0 +1,114 @@
+"""EventBridge: rules, targets, and events that reach a queue."""
+
+import json
+
+from calls import ACCOUNT, REGION, fresh, refused
+
+MINE = {"Source": "mine", "DetailType": "t", "Detail": '{"x": 1}'}
+
+
+def test_a_rule_is_described_as_it_was_put(aws):
+    name, pattern = fresh("rule"), json.dumps({"source": ["aws.ecs"]})
+    arn = aws.events.put_rule(Name=name, EventPattern=pattern, Description="d")["RuleArn"]
+    assert arn == f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{name}"
+    found = aws.events.describe_rule(Name=name)
+    assert (found["Arn"], found["Name"], found["State"]) == (arn, name, "ENABLED")
+    assert (found["EventPattern"], found["Description"], found["EventBusName"]) == (pattern, "d", "default")
+
+
+def test_rules_are_listed_by_prefix(aws):
+    name = aws.rule({"source": ["mine"]}, aws.queue())
+    assert [one["Name"] for one in aws.events.list_rules(NamePrefix=name)["Rules"]] == [name]
+
+
+def test_an_unknown_rule_is_refused(aws):
+    refused("ResourceNotFoundException", 400, aws.events.describe_rule, Name="none")
+    refused("ResourceNotFoundException", 400, aws.events.list_targets_by_rule, Rule="none")
+
+
+def test_a_pattern_that_is_none_is_refused(aws):
+    bad = {"Name": fresh("rule"), "EventPattern": '{"a": "b"}'}
+    refused("InvalidEventPatternException", 400, aws.events.put_rule, **bad)
+
+
+def test_targets_of_a_rule_are_listed(aws):
+    url = aws.queue()
+    name = aws.rule({"source": ["mine"]}, url)
+    assert aws.events.list_targets_by_rule(Rule=name)["Targets"] == [{"Id": "1", "Arn": aws.queue_arn(url)}]
+
+
+def test_rules_of_a_target_are_listed(aws):
+    url = aws.queue()
+    name = aws.rule({"source": ["mine"]}, url)
+    assert aws.events.list_rule_names_by_target(TargetArn=aws.queue_arn(url))["RuleNames"] == [name]
+
+
+def test_targets_are_removed(aws):
+    name = aws.rule({"source": ["mine"]}, aws.queue())
+    assert aws.events.remove_targets(Rule=name, Ids=["1"])["FailedEntryCount"] == 0
+    assert aws.events.list_targets_by_rule(Rule=name)["Targets"] == []
+
+
+def test_a_rule_with_targets_is_not_deleted(aws):
+    name = aws.rule({"source": ["mine"]}, aws.queue())
+    refused("ValidationException", 400, aws.events.delete_rule, Name=name)
+
+
+def test_a_rule_without_targets_is_deleted(aws):
+    name = aws.rule({"source": ["mine"]}, aws.queue())
+    aws.events.remove_targets(Rule=name, Ids=["1"])
+    aws.events.delete_rule(Name=name)
+    refused("ResourceNotFoundException", 400, aws.events.describe_rule, Name=name)
+
+
+def test_an_event_that_fits_reaches_the_queue_in_its_envelope(aws):
+    url, source = aws.queue(), fresh("source")
+    aws.rule({"source": [source], "detail": {"x": [1]}}, url)
+    other = {**MINE, "Source": source, "Detail": '{"x": 2}'}
+    put = aws.events.put_events(Entries=[other, {**MINE, "Source": source, "Resources": ["arn:r"]}])
+    assert put["FailedEntryCount"] == 0 and len(put["Entries"]) == 2
+    event = aws.received(url, 1)[0]
+    assert event["id"] == put["Entries"][1]["EventId"] and event["time"].endswith("Z")
+    fields = {name: event[name] for name in ("version", "source", "detail-type", "account", "region")}
+    expected = {"version": "0", "source": source, "detail-type": "t", "account": ACCOUNT, "region": REGION}
+    assert fields == expected
+    assert event["detail"] == {"x": 1} and event["resources"] == ["arn:r"]
+
+
+def test_nobody_but_aws_sends_from_aws(aws):
+    put = aws.events.put_events(Entries=[MINE, {**MINE, "Source": "aws.ecs"}])
+    assert put["FailedEntryCount"] == 1, "the source aws.ecs was accepted"
+    assert put["Entries"][0]["EventId"]
+    assert put["Entries"][1]["ErrorCode"] == "NotAuthorizedForSourceException"
+
+
+def test_a_task_tells_of_its_changes(aws):
+    url, cluster = aws.queue(), aws.cluster()
+    arn = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{cluster}"
+    name = aws.rule({"source": ["aws.ecs"], "detail": {"clusterArn": [arn]}}, url)
+    role = f"arn:aws:iam::{ACCOUNT}:role/own"
+    task = aws.run(cluster, overrides={"taskRoleArn": role})[0]
+    aws.running(cluster, task)
+    last = aws.received(url, 1, lambda event: event["detail"]["lastStatus"] == "RUNNING")[0]
+    assert (last["detail-type"], last["resources"]) == ("ECS Task State Change", [task["taskArn"]])
+    detail = last["detail"]
+    assert detail["overrides"]["taskRoleArn"] == role and detail["version"] > 1
+    assert detail["attachments"][0]["type"] == "eni" and detail["updatedAt"].endswith("Z")
+    assert "tags" not in detail
+    aws.events.remove_targets(Rule=name, Ids=["1"])
+
+
+def test_changed_role_tags_are_told_by_cloudtrail(aws):
+    url = aws.queue()
+    name = aws.rule({"source": ["aws.iam"]}, url)
+    role = aws.role()["RoleName"]
+    aws.iam.tag_role(RoleName=role, Tags=[{"Key": "a", "Value": "b"}])
+    aws.iam.untag_role(RoleName=role, TagKeys=["a"])
+    aws.iam.delete_role(RoleName=role)
+
+    def about_it(event):
+        return (event["detail"].get("requestParameters") or {}).get("roleName") == role
+
+    names = ["TagRole", "UntagRole", "DeleteRole"]
+    assert [event["detail"]["eventName"] for event in aws.received(url, 3, about_it)] == names
+    aws.events.remove_targets(Rule=name, Ids=["1"])
