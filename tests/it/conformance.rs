@@ -1,15 +1,21 @@
 //! The sandbox's AWS beside other implementations of it: the same Python test functions against all of them.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::Command;
 
 /// The Python that has what `tests/python/requirements.txt` names; else says that `what` is skipped.
 pub(crate) fn python(what: &str) -> Option<OsString> {
     let python = std::env::var_os("SANDBOX_TEST_PYTHON");
     if python.is_none() {
-        println!("skipped: {what}: SANDBOX_TEST_PYTHON names no Python with boto3, moto and ministack");
+        tell(&format!("skipped: {what}: SANDBOX_TEST_PYTHON names no Python with boto3, moto and ministack"));
     }
     python
+}
+
+/// Prints what the test harness would swallow from a test that passes.
+fn tell(text: &str) {
+    std::io::stdout().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
 /// Which functions are skipped at which server, and why, is printed: `docs/reference/sandbox-conformance.md`.
@@ -33,6 +39,6 @@ fn the_sandbox_moto_and_ministack_answer_alike_or_the_difference_is_known() {
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{out}");
+    tell(&out);
     assert!(output.status.success(), "{out}\n{err}");
 }

@@ -56,6 +56,11 @@ BEHAVIOUR = {
         "test_tasks_of_a_service_are_started_by_its_deployment": Deviation("has not come", "a service starts no tasks"),
         "test_a_forced_deployment_replaces_all_tasks": Deviation("has not come", "a service starts no tasks"),
         "test_a_cluster_with_tasks_is_not_deleted": Deviation("not refused", "deleted with its tasks"),
+        "test_tags_of_what_is_no_resource_are_refused": Deviation("(500)", "fails with status 500"),
+        "test_a_service_becomes_stable_by_the_waiter_of_the_sdk": Deviation(
+            "Max attempts exceeded", "a service starts no tasks"
+        ),
+        "test_a_deleted_service_drains_and_becomes_inactive": Deviation("'INACTIVE' ==", "INACTIVE at once"),
         "test_an_event_that_fits_reaches_the_queue_in_its_envelope": Deviation(
             "'account'", "no account in the envelope"
         ),
@@ -84,6 +89,8 @@ BEHAVIOUR = {
         "test_a_stopped_task_still_runs_at_first": Deviation("'STOPPED' == 'RUNNING'", "STOPPED at once"),
         "test_tasks_of_a_service_are_started_by_its_deployment": Deviation("'web' ==", "startedBy names the service"),
         "test_a_cluster_with_tasks_is_not_deleted": Deviation("not refused", "deleted with its tasks"),
+        "test_tags_of_what_is_no_resource_are_refused": Deviation("not refused", "an empty list"),
+        "test_a_deleted_service_drains_and_becomes_inactive": Deviation("'INACTIVE' ==", "INACTIVE at once"),
         "test_an_unknown_rule_is_refused": Deviation("not refused", "ListTargetsByRule gives an empty list"),
         "test_a_rule_with_targets_is_not_deleted": Deviation("not refused", "deleted with its targets"),
         "test_a_task_tells_of_its_changes": Deviation("has not come", "ECS sends no events"),

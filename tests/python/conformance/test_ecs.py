@@ -257,6 +257,10 @@ def test_tags_of_a_task_can_be_changed(aws):
     assert aws.ecs.list_tags_for_resource(resourceArn=arn)["tags"] == [{"key": "u", "value": "2"}]
 
 
+def test_tags_of_what_is_no_resource_are_refused(aws):
+    refused("InvalidParameterException", 400, aws.ecs.list_tags_for_resource, resourceArn=f"{ECS}:task/x/!")
+
+
 def test_there_are_no_container_instances_on_fargate(aws):
     assert aws.ecs.list_container_instances(cluster=aws.cluster())["containerInstanceArns"] == []
 
@@ -311,6 +315,24 @@ def test_a_forced_deployment_replaces_all_tasks(aws):
         return len(now) == 2 and before not in now
 
     eventually(look)
+
+
+def test_a_service_becomes_stable_by_the_waiter_of_the_sdk(aws):
+    cluster = aws.cluster()
+    service(aws, cluster, 1)
+    config = {"Delay": 0.1, "MaxAttempts": 50}
+    aws.ecs.get_waiter("services_stable").wait(cluster=cluster, services=["web"], WaiterConfig=config)
+    deployment = described_service(aws, cluster)["services"][0]["deployments"][0]
+    assert (deployment["status"], deployment["rolloutState"]) == ("PRIMARY", "COMPLETED")
+
+
+def test_a_deleted_service_drains_and_becomes_inactive(aws):
+    cluster = aws.cluster()
+    service(aws, cluster, 1)
+    deleted = aws.ecs.delete_service(cluster=cluster, service="web", force=True)["service"]
+    config = {"Delay": 0.1, "MaxAttempts": 50}
+    aws.ecs.get_waiter("services_inactive").wait(cluster=cluster, services=["web"], WaiterConfig=config)
+    assert deleted["status"] == "DRAINING"
 
 
 def test_an_unknown_service_is_not_updated(aws):
