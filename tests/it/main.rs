@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: the SDK links once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+mod doctor;
 mod golden;
 mod kuma_replay;
 mod sandbox_aws;
