@@ -59,9 +59,10 @@ fn allowing(glob: &Glob) -> Value {
 
 /// What a rule must let through for one of the clusters.
 pub(super) fn need_of_tasks(place: &Place, cluster: &Glob) -> Need {
-    let cluster = match cluster.is_literal() {
-        true => Known::Text(cluster.as_str().to_owned()),
-        false => Known::Matching(cluster.clone()),
+    let cluster = if cluster.is_literal() {
+        Known::Text(cluster.as_str().to_owned())
+    } else {
+        Known::Matching(cluster.clone())
     };
     let mut need = envelope(place, "aws.ecs", TASK_STATE_CHANGE, place.region.as_deref());
     need.push(("detail.clusterArn", cluster));

@@ -22,3 +22,6 @@ pub use gather::{Question, gather};
 pub use iam_policy::{Policy, Reader};
 pub use place::Place;
 pub use report::{Check, Id, Report, Status, Summary};
+
+#[cfg(test)]
+mod tests;

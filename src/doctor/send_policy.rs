@@ -135,9 +135,11 @@ fn too_many(statement: &Value) -> Option<&'static str> {
                 && list(values).all(|value| value.as_str().is_some_and(is_bound))
         })
     };
-    let has_account =
-        |arn: &str| arn.split(':').nth(4).is_some_and(|a| a.len() == 12 && !a.contains(['*', '?']));
-    if bounds("aws:SourceArn", &has_account) || bounds("aws:SourceAccount", &|a| !a.contains(['*', '?'])) {
+    let is_wild = |text: &str| text.contains(['*', '?']);
+    let has_account = |arn: &str| {
+        !is_wild(arn) || arn.split(':').nth(4).is_some_and(|account| account.len() == 12 && !is_wild(account))
+    };
+    if bounds("aws:SourceArn", &has_account) || bounds("aws:SourceAccount", &|account| !is_wild(account)) {
         return None;
     }
     Some(if is_anyone(&statement["Principal"]) { "anybody at all" } else { "the rules of any AWS account" })

@@ -4,6 +4,7 @@
 mod conformance;
 mod crds;
 mod deploy;
+mod doctor;
 mod golden;
 mod kuma_replay;
 mod prometheus;

@@ -27,10 +27,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
             }
         };
         let Some(answers) = &survey.answers else {
-            let error = survey.version.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            let mend = "see that the control plane runs and that this machine may connect to it; correct \
-                        ControlPlane.spec.kuma.address";
-            checks.push(PLANE_REACHED.error(about, error, mend));
+            checks.push(not_reached(&about, survey.version.as_ref().err()));
             continue;
         };
         checks.push(PLANE_REACHED.ok(&about, "it answers"));
@@ -41,6 +38,16 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
         checks.extend(meshes(&about, answers));
     }
     checks
+}
+
+fn not_reached(about: &str, error: Option<&MeshError>) -> Check {
+    let said = error.map_or("it gave no answer", |error| error.message.as_str());
+    let (found, mend) = said.split_once("; ").unwrap_or((
+        said,
+        "see that the control plane runs, that this machine may connect to it, and that \
+         ControlPlane.spec.kuma.address is right",
+    ));
+    PLANE_REACHED.error(about, found, mend)
 }
 
 fn version(about: &str, version: Result<&Version, &MeshError>) -> Check {

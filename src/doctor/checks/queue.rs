@@ -259,8 +259,8 @@ fn number(attributes: &Attributes, name: &str) -> Option<u64> {
 fn in_words(seconds: u64) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3_600);
     match seconds {
-        86_400.. if seconds % 86_400 == 0 => format!("{days} d"),
-        3_600.. if seconds % 3_600 == 0 => format!("{hours} h"),
+        86_400.. if seconds.is_multiple_of(86_400) => format!("{days} d"),
+        3_600.. if seconds.is_multiple_of(3_600) => format!("{hours} h"),
         _ => format!("{:?}", Duration::from_secs(seconds)),
     }
 }

@@ -78,13 +78,10 @@ async fn pipes(clients: &AwsClients, url: &str, place: &Place) -> Seen {
         None => None,
     };
     let mut undelivered = BTreeMap::new();
-    for rule in rules.iter().flatten() {
-        for dead in rule.targets.iter().flatten().filter_map(|target| target.dead_letters.clone()) {
-            if !undelivered.contains_key(&dead) {
-                let found = attributes_by_arn(clients, url, &dead).await;
-                undelivered.insert(dead, found);
-            }
-        }
+    let targets = rules.iter().flatten().flat_map(|rule| rule.targets.iter().flatten());
+    let named: BTreeSet<&str> = targets.filter_map(|target| target.dead_letters.as_deref()).collect();
+    for dead in named {
+        undelivered.insert(dead.to_owned(), attributes_by_arn(clients, url, dead).await);
     }
     let queue = Some(QueueSeen { attributes, dead_letters });
     Seen { queue, rules: Some(rules), forwarding, undelivered, reads: Vec::new() }
@@ -132,6 +129,9 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<Read> {
     let mut roles = BTreeSet::new();
     for cluster in clusters(clients, set, &mut reads).await.iter().take(MOST_CLUSTERS) {
         try_cluster(clients, cluster, &mut reads, &mut definitions, &mut roles).await;
+        if reads.last().is_some_and(is_out_of_reach) {
+            return reads;
+        }
     }
     if definitions.is_empty() {
         try_no_definition(clients, set, &mut reads).await;
@@ -141,8 +141,16 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<Read> {
         let outcome = clients.iam.role_tags(role).await;
         let outcome = outcome.map(|tags| format!("its {} tags can be read", tags.len()));
         reads.push(Read { id: catalogue::GET_ROLE, about: role.to_string(), outcome });
+        if reads.last().is_some_and(is_out_of_reach) {
+            break;
+        }
     }
     reads
+}
+
+/// Who does not answer once is not waited for again.
+fn is_out_of_reach(read: &Read) -> bool {
+    matches!(&read.outcome, Err(error) if error.kind == AwsErrorKind::Unavailable)
 }
 
 /// The bound clusters of this Region, those that patterns select included.
@@ -190,25 +198,28 @@ async fn try_cluster(
     roles: &mut BTreeSet<RoleArn>,
 ) {
     let mut some: Vec<TaskId> = Vec::new();
-    let mut outcome = Ok(String::new());
+    let mut outcome = Ok(Vec::new());
     for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
         match clients.ecs.list_tasks(cluster, desired, None).await {
             Ok(page) => {
                 let more = if page.next.is_some() { " and more" } else { "" };
-                if let Ok(words) = &mut outcome {
-                    let comma = if words.is_empty() { "" } else { ", " };
-                    *words += &format!(
-                        "{comma}{} tasks{more} with desired status {}",
-                        page.items.len(),
-                        desired.as_str()
-                    );
+                if let Ok(counts) = &mut outcome {
+                    let (count, desired) = (page.items.len(), desired.as_str());
+                    counts.push(format!("{count} tasks{more} with desired status {desired}"));
                 }
                 some.extend(page.items.iter().map(TaskArn::id).cloned());
             }
-            Err(error) => outcome = outcome.and(Err(error)),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
         }
     }
+    let outcome = outcome.map(|counts| counts.join(", "));
     reads.push(Read { id: catalogue::LIST_TASKS, about: cluster.to_string(), outcome });
+    if reads.last().is_some_and(is_out_of_reach) {
+        return;
+    }
     some.truncate(MOST_TASKS);
     if some.is_empty() {
         // Any answer about it tells that it may be asked.

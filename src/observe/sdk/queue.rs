@@ -79,7 +79,7 @@ impl SdkQueue {
     pub async fn all_attributes(&self) -> Result<BTreeMap<String, String>, AwsError> {
         let call = self.client.get_queue_attributes().queue_url(&self.url);
         let call = call.attribute_names(QueueAttributeName::All).send();
-        let answer = self.calls.run("sqs:GetQueueAttributes", &self.url, call).await?;
+        let answer = Box::pin(self.calls.run("sqs:GetQueueAttributes", &self.url, call)).await?;
         let all = answer.attributes.into_iter().flatten();
         Ok(all.map(|(name, value)| (name.as_str().to_owned(), value)).collect())
     }

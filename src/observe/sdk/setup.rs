@@ -1,4 +1,6 @@
 //! What only a look at the set-up asks: who calls, and which rules send events to a target. Reads alone.
+//!
+//! Calls are boxed: the SDK's futures are large, and several of these run side by side.
 
 use std::time::SystemTime;
 
@@ -102,7 +104,7 @@ impl SdkSetup {
         let (mut names, mut next) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             let call = client.list_rule_names_by_target().target_arn(target).set_next_token(next).send();
-            let answer = self.calls.run("events:ListRuleNamesByTarget", target, call).await?;
+            let answer = Box::pin(self.calls.run("events:ListRuleNamesByTarget", target, call)).await?;
             names.extend(answer.rule_names.unwrap_or_default());
             next = answer.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -115,7 +117,7 @@ impl SdkSetup {
     /// The rule of this name.
     pub async fn rule(&self, region: Option<&str>, name: &str) -> Result<EventRule, AwsError> {
         let call = self.events(region).describe_rule().name(name).send();
-        let answer = self.calls.run("events:DescribeRule", name, call).await?;
+        let answer = Box::pin(self.calls.run("events:DescribeRule", name, call)).await?;
         Ok(EventRule {
             name: name.to_owned(),
             enabled: answer.state().is_some_and(|state| state.as_str() != "DISABLED"),
@@ -130,7 +132,7 @@ impl SdkSetup {
         let (mut targets, mut next) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             let call = client.list_targets_by_rule().rule(rule).set_next_token(next).send();
-            let answer = self.calls.run("events:ListTargetsByRule", rule, call).await?;
+            let answer = Box::pin(self.calls.run("events:ListTargetsByRule", rule, call)).await?;
             targets.extend(answer.targets.unwrap_or_default().iter().map(target));
             next = answer.next_token.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -160,7 +162,12 @@ fn target(found: &Target) -> EventTarget {
         arn: found.arn().to_owned(),
         rewritten_by: rewriting.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect(),
         role: found.role_arn().map(str::to_owned),
-        dead_letters: found.dead_letter_config().and_then(|dead| dead.arn()).map(str::to_owned),
-        retried_for: found.retry_policy().and_then(|policy| policy.maximum_event_age_in_seconds()),
+        dead_letters: found
+            .dead_letter_config()
+            .and_then(aws_sdk_eventbridge::types::DeadLetterConfig::arn)
+            .map(str::to_owned),
+        retried_for: found
+            .retry_policy()
+            .and_then(aws_sdk_eventbridge::types::RetryPolicy::maximum_event_age_in_seconds),
     }
 }

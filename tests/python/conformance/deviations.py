@@ -23,9 +23,6 @@ class Shape(NamedTuple):
 # server -> test -> deviation
 BEHAVIOUR = {
     "sandbox": {
-        "test_rules_of_a_target_are_listed": Deviation(
-            "UnknownOperationException", "ListRuleNamesByTarget is not served yet"
-        ),
         "test_nobody_but_aws_sends_from_aws": Deviation(
             "the source aws.ecs was accepted", "accepted on purpose: tests send ECS events of their own"
         ),

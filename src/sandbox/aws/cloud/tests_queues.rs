@@ -8,7 +8,7 @@ use serde_json::json;
 use super::testing::{World, cloud, cloud_with};
 use super::{AssumeRole, CreateRole, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages, SendMessage};
 use crate::model::Tags;
-use crate::sandbox::aws::{CloudConfig, Delivery};
+use crate::sandbox::aws::{CloudConfig, Delivery, Target};
 
 const ONE: ReceiveMessages = ReceiveMessages { max: 1, visibility: None };
 
@@ -238,4 +238,28 @@ fn an_assumed_roles_credentials_stand_for_its_session_until_they_end() {
         world.cloud.caller_identity(&assumed.access_key_id, world.now).unwrap_err().code,
         "ExpiredToken"
     );
+}
+
+#[test]
+fn the_rules_of_a_target_are_listed_by_page_and_a_bus_as_target_gets_nothing() {
+    let mut world = with_queue(&[]);
+    let queue = world.cloud.queue_arn("work").unwrap();
+    let bus = "arn:aws:events:eu-west-1:111122223333:event-bus/work";
+    for (rule, arn) in [("a", queue.as_str()), ("b", bus), ("c", queue.as_str())] {
+        world.cloud.put_rule(rule, r#"{"source": ["shop"]}"#, true, None).unwrap();
+        let target = Target { id: "t".into(), arn: arn.into(), input: None, rest: serde_json::Map::new() };
+        world.cloud.put_targets(rule, vec![target]).unwrap();
+    }
+    let (first, next) = world.cloud.list_rule_names_by_target(&queue, None, 1);
+    assert_eq!((first, next.as_deref()), (vec!["a"], Some("a")));
+    assert_eq!(world.cloud.list_rule_names_by_target(&queue, Some("a"), 1), (vec!["c"], None));
+    assert_eq!(world.cloud.list_rule_names_by_target("arn:aws:sqs:x", None, 1), (vec![], None));
+    let event = PutEvent {
+        source: "shop".into(),
+        detail_type: "x".into(),
+        detail: "{}".into(),
+        ..PutEvent::default()
+    };
+    world.cloud.put_events(vec![event], world.now).unwrap();
+    assert_eq!(world.cloud.queue_counts("work", world.now).unwrap().visible, 2);
 }

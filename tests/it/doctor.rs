@@ -1,0 +1,234 @@
+//! `doctor` as its users meet it: a process that looks at a sandbox in which one thing is broken.
+//!
+//! Each test breaks one thing, and asks for three: that it is found, that the exit code says so, and that no other check
+//! is missing for it.
+
+mod aws;
+mod control_planes;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_operator::sandbox::aws::{AwsFault, AwsFaults, Cloud, CloudConfig, Target};
+use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_operator::sandbox::kuma::http::{NoFaults, serve};
+use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_operator::sandbox::world::{Service, deploy};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+/// Never in anything that is printed.
+const AWS_SECRET: &str = "planted-in-the-aws-key";
+const TOKEN: &str = "planted-in-the-token-file";
+
+/// Refuses one operation.
+#[derive(Default)]
+struct Refusing(Mutex<Option<&'static str>>);
+
+impl AwsFaults for Refusing {
+    fn decide(&self, service: &str, operation: &str) -> AwsFault {
+        let refused = *self.0.lock().unwrap();
+        if refused == Some(&*format!("{service}:{operation}")) {
+            AwsFault::AccessDenied
+        } else {
+            AwsFault::None
+        }
+    }
+}
+
+/// An account with a service that runs, a control plane, and manifests that fit.
+struct Setup {
+    endpoints: Endpoints,
+    refusing: Arc<Refusing>,
+    directory: TempDir,
+    environment: BTreeMap<String, String>,
+}
+
+/// What a process said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
+    }
+
+    fn ids(&self) -> BTreeSet<String> {
+        let report = self.json();
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().map(|check| check["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The worst status of the check, and the finding that has it.
+    fn worst(&self, id: &str) -> (String, String) {
+        let report = self.json();
+        let checks = report["checks"].as_array().unwrap().iter().filter(|check| check["id"] == id);
+        let rank = |check: &&Value| {
+            ["ok", "info", "unknown", "warning", "error"].iter().position(|s| check["status"] == *s)
+        };
+        let worst = checks.max_by_key(rank).unwrap_or_else(|| panic!("no {id} in {}", self.out));
+        (worst["status"].as_str().unwrap().to_owned(), worst.to_string())
+    }
+}
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_millis()).unwrap())
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+    )
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let refusing = Arc::new(Refusing::default());
+        let endpoints = Endpoints::start(Options {
+            cloud: CloudConfig::default(),
+            aws_port: 0,
+            kuma_port: 0,
+            aws_faults: Arc::clone(&refusing) as _,
+            kuma_faults: Arc::new(NoFaults),
+        })
+        .await
+        .unwrap();
+        let service = Service { name: "app".to_owned(), port: 15_000, app_port: 8_080, count: 2 };
+        endpoints.with(|cloud, _, now| deploy(cloud, &service, now)).unwrap();
+        let directory = TempDir::new().unwrap();
+        let mut environment: BTreeMap<String, String> =
+            endpoints.environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), AWS_SECRET.to_owned());
+        let setup = Self { endpoints, refusing, directory, environment };
+        setup.tasks_run().await;
+        setup.manifests(&setup.endpoints.cluster, &setup.endpoints.kuma_url, "");
+        setup
+    }
+
+    async fn tasks_run(&self) {
+        let end = std::time::Instant::now() + Duration::from_mins(1);
+        while self.endpoints.with(|cloud, _, _| cloud.all_tasks().count()) < 2 {
+            assert!(std::time::Instant::now() < end, "the service has no tasks");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `more` are further fields of `spec.kuma`.
+    fn manifests(&self, cluster: &str, kuma: &str, more: &str) {
+        let text = [
+            document("ControlPlane", "kuma", &format!("{{type: kuma, kuma: {{address: '{kuma}'{more}}}}}")),
+            document(
+                "MeshBinding",
+                "here",
+                &format!(
+                    "{{controlPlane: kuma, mesh: default, selector: {{clusters: ['{cluster}', '*:cluster/other-*']}}}}"
+                ),
+            ),
+        ];
+        std::fs::write(self.directory.path().join("all.yaml"), text.concat()).unwrap();
+    }
+
+    fn cloud(&self, change: impl FnOnce(&mut Cloud, Timestamp)) {
+        self.endpoints.with(|cloud, _, now| change(cloud, now));
+    }
+
+    fn attribute(&self, queue: &str, name: &str, value: &str) {
+        let attributes = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        self.cloud(|cloud, now| cloud.set_queue_attributes(queue, attributes, now).unwrap());
+    }
+
+    fn target(&self, change: impl FnOnce(&mut Target)) {
+        self.cloud(|cloud, _| {
+            let mut target = cloud.describe_rule("ecs-mesh-tasks").unwrap().targets["queue"].clone();
+            change(&mut target);
+            cloud.put_targets("ecs-mesh-tasks", vec![target]).unwrap();
+        });
+    }
+
+    async fn doctor(&self, more: &[&str]) -> Said {
+        run(&self.environment, self.directory.path(), more).await
+    }
+
+    async fn report(&self) -> Said {
+        self.doctor(&["--operator-id", "x", "--output", "json"]).await
+    }
+
+    /// Everything that is looked at where all is well.
+    async fn healthy(&self) -> BTreeSet<String> {
+        let said = self.report().await;
+        assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+        said.ids()
+    }
+}
+
+async fn run(environment: &BTreeMap<String, String>, directory: &std::path::Path, more: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
+    command.arg("doctor").arg("--manifests").arg(directory).args(more);
+    command.env_clear().env("HOME", directory).env("AWS_EC2_METADATA_DISABLED", "true").envs(environment);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    Said {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Asserts that the check is as bad as it should be and says these words, with the others still there.
+fn assert_found(
+    said: &Said,
+    healthy: &BTreeSet<String>,
+    id: &str,
+    status: &str,
+    words: &[&str],
+    without: &[&str],
+) {
+    let (worst, finding) = said.worst(id);
+    assert_eq!(worst, status, "{finding}");
+    assert!(words.iter().all(|word| finding.contains(word)), "{words:?} in {finding}");
+    let missing: Vec<_> = healthy
+        .difference(&said.ids())
+        .filter(|id| !without.iter().any(|w| id.starts_with(w)))
+        .cloned()
+        .collect();
+    assert_eq!(missing, Vec::<String>::new(), "not looked at any more");
+}
+
+/// Another control plane, in this process.
+async fn kuma(config: KumaConfig) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let cp = Arc::new(Mutex::new(KumaCp::new(config, now())));
+    tokio::spawn(serve(listener, cp, Arc::new(NoFaults), Arc::new(now), std::future::pending()));
+    url
+}
+
+/// Takes connections, and never answers.
+async fn silent() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    url
+}
+
+/// Answers everything with a page.
+async fn website() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let page = || async { axum::response::Html("<html>Welcome</html>") };
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(page)).await });
+    url
+}

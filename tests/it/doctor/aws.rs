@@ -1,0 +1,274 @@
+//! Things broken at AWS, one at a time.
+
+use ecs_mesh_operator::sandbox::world::{DEAD_LETTERS, QUEUE};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::{Setup, assert_found, silent};
+
+/// What is broken, how, the check that finds it, how bad it is, and words of the finding.
+type Case = (&'static str, fn(&Setup), &'static str, &'static str, &'static [&'static str]);
+
+async fn each_is_found(cases: &[Case]) {
+    for (what, break_it, id, status, words) in cases {
+        let setup = Setup::new().await;
+        let healthy = setup.healthy().await;
+        break_it(&setup);
+        let said = setup.report().await;
+        println!("{what}");
+        assert_found(&said, &healthy, id, status, words, &[]);
+        assert_eq!(said.code, Some(if *status == "error" { 1 } else { 2 }), "{what}: {}", said.out);
+    }
+}
+
+fn pattern(setup: &Setup, pattern: &Value) {
+    setup.cloud(|cloud, _| {
+        cloud.put_rule("ecs-mesh-tasks", &pattern.to_string(), true, None).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn each_thing_that_is_wrong_with_the_rules_is_found() {
+    each_is_found(&[
+        (
+            "rule disabled",
+            |s| s.cloud(|c, _| c.enable_rule("ecs-mesh-tasks", false).unwrap()),
+            "events.tasks",
+            "error",
+            &["disabled", "aws events enable-rule --name ecs-mesh-tasks"],
+        ),
+        (
+            "pattern of some statuses",
+            |s| pattern(s, &json!({"source": ["aws.ecs"], "detail": {"lastStatus": ["RUNNING"]}})),
+            "events.tasks",
+            "error",
+            &["detail.lastStatus", "--print-rules"],
+        ),
+        (
+            "pattern of another cluster",
+            |s| {
+                pattern(
+                    s,
+                    &json!({"source": ["aws.ecs"], "detail": {"clusterArn": [{"suffix": "/elsewhere"}]}}),
+                );
+            },
+            "events.tasks",
+            "error",
+            &["detail.clusterArn", "elsewhere", "cluster/"],
+        ),
+        (
+            "pattern of another kind",
+            |s| pattern(s, &json!({"source": ["aws.ecs"], "detail-type": ["ECS Service Action"]})),
+            "events.tasks",
+            "error",
+            &["no rule of the default event bus of eu-west-1"],
+        ),
+        (
+            "no rule for role tags",
+            |s| {
+                s.cloud(|c, _| {
+                    assert_eq!(c.remove_targets("ecs-mesh-roles", &["queue".to_owned()]), Ok(vec![]));
+                });
+            },
+            "events.roles",
+            "warning",
+            &["roleTags.recheck"],
+        ),
+        (
+            "role tags not forwarded",
+            |s| s.cloud(|c, _| c.enable_rule("ecs-mesh-roles-forward", false).unwrap()),
+            "events.roles",
+            "warning",
+            &["us-east-1", "disabled"],
+        ),
+        (
+            "a fixed text for the event",
+            |s| s.target(|target| target.input = Some("{}".to_owned())),
+            "events.target",
+            "error",
+            &["Input"],
+        ),
+        (
+            "no dead-letter queue at the target",
+            |s| s.target(|target| target.rest.clear()),
+            "events.dead-letters",
+            "warning",
+            &["DeadLetterConfig"],
+        ),
+        (
+            "a dead-letter queue that takes nothing",
+            |s| s.attribute(DEAD_LETTERS, "Policy", ""),
+            "events.dead-letters",
+            "warning",
+            &["aws:SourceArn"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn each_thing_that_is_wrong_with_the_queue_is_found() {
+    each_is_found(&[
+        (
+            "no queue policy",
+            |s| s.attribute(QUEUE, "Policy", ""),
+            "queue.policy",
+            "error",
+            &["set-queue-attributes", "rule/ecs-mesh-tasks"],
+        ),
+        (
+            "an open queue policy",
+            |s| {
+                s.attribute(
+                    QUEUE,
+                    "Policy",
+                    &json!({"Statement": [
+                        {"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": "*"}
+                    ]})
+                    .to_string(),
+                );
+            },
+            "queue.policy",
+            "warning",
+            &["anybody at all"],
+        ),
+        (
+            "no redrive policy",
+            |s| s.attribute(QUEUE, "RedrivePolicy", ""),
+            "queue.dead-letters",
+            "warning",
+            &["maxReceiveCount"],
+        ),
+        (
+            "dead letters that go first",
+            |s| s.attribute(DEAD_LETTERS, "MessageRetentionPeriod", "3600"),
+            "queue.dead-letters",
+            "warning",
+            &["1 h", "4 d"],
+        ),
+        (
+            "no such dead-letter queue",
+            |s| s.cloud(|c, _| c.delete_queue(DEAD_LETTERS).unwrap()),
+            "queue.dead-letters",
+            "error",
+            &["does not exist"],
+        ),
+        (
+            "a key that EventBridge cannot use",
+            |s| s.attribute(QUEUE, "KmsMasterKeyId", "alias/aws/sqs"),
+            "queue.encryption",
+            "error",
+            &["every event is lost"],
+        ),
+        (
+            "messages that come again",
+            |s| s.attribute(QUEUE, "VisibilityTimeout", "5"),
+            "queue.visibility",
+            "warning",
+            &["5 s"],
+        ),
+        (
+            "messages that go soon",
+            |s| s.attribute(QUEUE, "MessageRetentionPeriod", "60"),
+            "queue.retention",
+            "warning",
+            &["outage"],
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_that_is_not_there_hides_nothing_else() {
+    let setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    setup.cloud(|cloud, _| cloud.delete_queue(QUEUE).unwrap());
+    let said = setup.report().await;
+    assert_found(&said, &healthy, "queue.exists", "error", &["NonExistentQueue"], &["queue."]);
+    assert_eq!(said.code, Some(1));
+}
+
+#[tokio::test]
+async fn a_call_that_is_denied_is_named_with_what_to_allow() {
+    let cases = [
+        ("ecs:ListClusters", "permissions.list-clusters", "error", &[][..]),
+        ("ecs:ListTasks", "permissions.list-tasks", "error", &[]),
+        ("ecs:DescribeTasks", "permissions.describe-tasks", "error", &["permissions.get-role"]),
+        ("ecs:DescribeTaskDefinition", "permissions.describe-task-definition", "error", &[]),
+        ("iam:GetRole", "permissions.get-role", "error", &[]),
+        ("sqs:GetQueueAttributes", "queue.exists", "error", &["queue."]),
+        ("sts:GetCallerIdentity", "aws.identity", "unknown", &[]),
+        ("events:ListRuleNamesByTarget", "events.tasks", "unknown", &["events."]),
+        ("events:DescribeRule", "events.tasks", "unknown", &[]),
+        ("events:ListTargetsByRule", "events.target", "unknown", &["events.dead-letters"]),
+    ];
+    let setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    for (operation, id, status, without) in cases {
+        *setup.refusing.0.lock().unwrap() = Some(operation);
+        let said = setup.report().await;
+        assert_found(&said, &healthy, id, status, &[operation, "AccessDenied"], without);
+        assert_eq!(said.code, Some(if status == "error" { 1 } else { 2 }), "{operation}: {}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn clusters_of_another_account_or_region_are_told() {
+    let setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    for (cluster, words) in [
+        ("arn:aws:ecs:eu-west-1:444455556666:cluster/sandbox", ["account 444455556666", "111122223333"]),
+        ("arn:aws:ecs:eu-north-1:111122223333:cluster/sandbox", ["Region eu-north-1", "eu-west-1"]),
+        ("arn:aws-cn:ecs:cn-north-1:111122223333:cluster/sandbox", ["partition aws-cn", "in aws"]),
+    ] {
+        setup.manifests(cluster, &setup.endpoints.kuma_url, "");
+        let said = setup.report().await;
+        // There is nobody to ask there, and rules of another partition are others.
+        assert_found(&said, &healthy, "aws.scope", "error", &words, &["permissions.", "events.", "queue."]);
+        assert_eq!(said.code, Some(1), "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_the_rest_is_looked_at() {
+    let mut setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    setup.environment.retain(|name, _| !name.contains("KEY"));
+    let said = setup.report().await;
+    assert_found(
+        &said,
+        &healthy,
+        "aws.credentials",
+        "error",
+        &["task role"],
+        &["queue.", "events.", "permissions."],
+    );
+    assert_eq!(said.worst("queue.exists").0, "unknown");
+    assert_eq!((said.worst("control-plane.mesh").0.as_str(), said.code), ("ok", Some(1)));
+}
+
+#[tokio::test]
+async fn without_a_region_or_an_answer_of_aws_the_control_plane_is_looked_at() {
+    let mut setup = Setup::new().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), format!("http://{nobody}"));
+    let said = setup.report().await;
+    assert_eq!(said.worst("permissions.list-tasks").0, "unknown", "{}", said.out);
+    assert_eq!((said.worst("control-plane.mesh").0.as_str(), said.code), ("ok", Some(2)));
+    setup.environment.retain(|name, _| !name.contains("REGION"));
+    let said = setup.report().await;
+    assert_eq!((said.worst("aws.region").0.as_str(), said.code), ("error", Some(1)), "{}", said.out);
+    assert_eq!(said.worst("control-plane.mesh").0, "ok");
+}
+
+#[tokio::test]
+async fn an_aws_that_hangs_is_given_up_and_the_control_plane_is_looked_at() {
+    let mut setup = Setup::new().await;
+    setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), silent().await);
+    let said = setup.report().await;
+    for id in ["aws.identity", "queue.exists", "events.tasks", "permissions.list-tasks"] {
+        let (status, finding) = said.worst(id);
+        assert!(status == "unknown" && finding.contains("no answer in time"), "{finding}");
+    }
+    assert_eq!((said.worst("control-plane.mesh").0.as_str(), said.code), ("ok", Some(2)));
+}

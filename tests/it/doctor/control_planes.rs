@@ -1,0 +1,70 @@
+//! Control planes that are none, or none that will do.
+
+use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaMode};
+use tokio::net::TcpListener;
+
+use super::{Setup, TOKEN, assert_found, kuma, silent, website};
+
+#[tokio::test]
+async fn a_control_plane_that_is_none_is_told_and_all_of_aws_is_looked_at() {
+    let setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    for (address, words) in [
+        (nobody, "is not reached"),
+        (silent().await, "no whole answer within 5s"),
+        (website().await, "a page of HTML"),
+        (setup.endpoints.aws_url.clone(), "not how a Kuma control plane"),
+    ] {
+        setup.manifests(&setup.endpoints.cluster, &address, "");
+        let said = setup.report().await;
+        let words = [words, address.as_str()];
+        assert_found(&said, &healthy, "control-plane.reached", "error", &words, &["control-plane."]);
+        assert_eq!(said.code, Some(1), "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_does_not_suit_is_told() {
+    let setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    let guarded = KumaConfig {
+        localhost_is_admin: false,
+        admin_token: Some("right".to_owned()),
+        ..KumaConfig::default()
+    };
+    let token = setup.directory.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let with_token = format!(", tokenFile: '{}'", token.display());
+    let cases = [
+        (
+            KumaConfig { mode: KumaMode::Global, ..KumaConfig::default() },
+            "",
+            "control-plane.mode",
+            "error",
+            "global",
+        ),
+        (
+            KumaConfig { read_only: true, ..KumaConfig::default() },
+            "",
+            "control-plane.mode",
+            "error",
+            "read-only",
+        ),
+        (guarded.clone(), with_token.as_str(), "control-plane.token", "error", "401"),
+        (guarded, "", "control-plane.token", "warning", "anonymous"),
+    ];
+    for (config, more, id, status, word) in cases {
+        let address = kuma(config).await;
+        setup.manifests(&setup.endpoints.cluster, &address, more);
+        let said = setup.report().await;
+        assert_found(&said, &healthy, id, status, &[word, &address], &[]);
+        assert_ne!(said.code, Some(0), "{}", said.out);
+    }
+    let path = setup.directory.path().join("all.yaml");
+    setup.manifests(&setup.endpoints.cluster, &setup.endpoints.kuma_url, "");
+    let text = std::fs::read_to_string(&path).unwrap().replace("mesh: default", "mesh: nowhere");
+    std::fs::write(&path, text).unwrap();
+    let said = setup.report().await;
+    assert_found(&said, &healthy, "control-plane.mesh", "error", &["nowhere", "create it"], &[]);
+}

@@ -1,0 +1,148 @@
+//! What is printed: the report, its exit code, the policy and the rules, and no secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ecs_mesh_operator::sandbox::kuma::KumaConfig;
+use ecs_mesh_operator::sandbox::world::QUEUE;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{AWS_SECRET, Setup, TOKEN, assert_found, document, kuma, run};
+
+#[tokio::test]
+async fn a_healthy_set_up_has_nothing_to_mend_and_every_check_was_made() {
+    let setup = Setup::new().await;
+    let said = setup.report().await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    let report = said.json();
+    assert_eq!(
+        (&report["summary"]["error"], &report["summary"]["warning"]),
+        (&json!(0), &json!(0)),
+        "{report}"
+    );
+    let catalogue: BTreeSet<String> =
+        ecs_mesh_operator::doctor::catalogue::ALL.iter().map(|id| id.name.to_owned()).collect();
+    assert_eq!(said.ids(), catalogue);
+}
+
+#[tokio::test]
+async fn the_doctor_only_reads_and_takes_no_message() {
+    let setup = Setup::new().await;
+    let before = setup.endpoints.front.calls();
+    setup.report().await;
+    let calls = setup.endpoints.front.calls();
+    let made: Vec<&String> =
+        calls.iter().filter(|(name, count)| before.get(*name) != Some(count)).map(|(name, _)| name).collect();
+    assert!(made.len() >= 9, "{made:?}");
+    for call in made {
+        let operation = call.split('.').nth(1).unwrap();
+        let reads = ["List", "Describe", "Get"].iter().any(|verb| operation.starts_with(verb));
+        assert!(reads, "{call}");
+    }
+    let writes = setup.endpoints.with(|_, kuma, _| kuma.take_journal().len());
+    assert_eq!(writes, 0);
+}
+
+#[tokio::test]
+async fn manifests_in_error_are_told_with_their_place_and_the_rest_is_looked_at() {
+    let setup = Setup::new().await;
+    let healthy = setup.healthy().await;
+    let wrong = document("Workload", "app", "{selector: {families: [app]}, servce: app}");
+    std::fs::write(setup.directory.path().join("wrong.yaml"), wrong).unwrap();
+    let said = setup.report().await;
+    assert_found(&said, &healthy, "manifests", "error", &["wrong.yaml:4", "spec.servce"], &[]);
+    assert_eq!(said.code, Some(1));
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_output_whatever_the_log() {
+    let setup = Setup::new().await;
+    let guarded = KumaConfig {
+        localhost_is_admin: false,
+        admin_token: Some(TOKEN.to_owned()),
+        ..KumaConfig::default()
+    };
+    let token = setup.directory.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let more = format!(", tokenFile: '{}'", token.display());
+    setup.manifests(&setup.endpoints.cluster, &kuma(guarded).await, &more);
+    for output in ["text", "json"] {
+        let said = setup.doctor(&["--operator-id", "x", "--output", output, "--log", "trace"]).await;
+        assert_eq!(said.code, Some(0), "{}", said.out);
+        for secret in [AWS_SECRET, TOKEN] {
+            assert!(!said.out.contains(secret) && !said.err.contains(secret), "{secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_table_is_plain_where_nobody_sees_colours_and_ends_with_the_counts() {
+    let setup = Setup::new().await;
+    setup.attribute(QUEUE, "RedrivePolicy", "");
+    let said = setup.doctor(&["--operator-id", "x"]).await;
+    assert_eq!(said.code, Some(2));
+    assert!(!said.out.contains('\u{1b}'), "{}", said.out);
+    let warning = said.out.lines().position(|line| line.starts_with("warning  queue.dead-letters ")).unwrap();
+    let below: Vec<&str> = said.out.lines().skip(warning + 1).take(2).map(str::trim_start).collect();
+    assert!(below[0].starts_with("needed: ") && below[1].starts_with("mend:   "), "{below:?}");
+    let last = said.out.lines().last().unwrap();
+    assert!(last.starts_with("0 errors, 1 warning, 0 unknown, "), "{last}");
+}
+
+#[tokio::test]
+async fn the_objects_fields_are_those_of_the_page() {
+    let setup = Setup::new().await;
+    setup.attribute(QUEUE, "RedrivePolicy", "");
+    let report = setup.report().await.json();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(keys(&report), set(&["checks", "status", "summary"]));
+    assert_eq!(keys(&report["summary"]), set(&["ok", "info", "unknown", "warning", "error"]));
+    assert_eq!(report["status"], "warning");
+    for check in report["checks"].as_array().unwrap() {
+        let mut expected = set(&["id", "about", "status", "found", "needed"]);
+        let mends = !["ok", "info"].iter().any(|fine| check["status"] == *fine);
+        expected.extend(mends.then(|| "mend".to_owned()));
+        assert_eq!(keys(check), expected, "{check}");
+    }
+}
+
+#[tokio::test]
+async fn policy_and_rules_are_printed_without_aws() {
+    let directory = TempDir::new().unwrap();
+    let text = [
+        document("ControlPlane", "kuma", "{type: kuma, kuma: {address: 'http://kuma.invalid:5681'}}"),
+        document(
+            "MeshBinding",
+            "here",
+            "{controlPlane: kuma, mesh: default, selector: {clusters: ['arn:aws-cn:ecs:cn-north-1:111122223333:cluster/c']}}",
+        ),
+    ];
+    std::fs::write(directory.path().join("all.yaml"), text.concat()).unwrap();
+    let queue = "https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q";
+    let nothing = BTreeMap::new();
+    let said = run(&nothing, directory.path(), &["--queue-url", queue, "--print-policy"]).await;
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let policy = said.json();
+    assert_eq!(policy["Statement"][4]["Resource"], "arn:aws-cn:sqs:cn-north-1:111122223333:q");
+    assert!(!said.out.contains("arn:aws:"), "{}", said.out);
+    let said = run(&nothing, directory.path(), &["--print-rules"]).await;
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let rules = said.json();
+    let clusters = &rules["ecs-mesh-tasks"]["detail"]["clusterArn"];
+    assert_eq!(*clusters, json!(["arn:aws-cn:ecs:cn-north-1:111122223333:cluster/c"]));
+    assert_eq!(rules["ecs-mesh-roles"]["source"], json!(["aws.iam"]));
+    // Of half the manifests it would be half of what is needed.
+    std::fs::write(directory.path().join("wrong.yaml"), "kind: Nothing\n").unwrap();
+    let said = run(&nothing, directory.path(), &["--print-policy"]).await;
+    assert_eq!(said.code, Some(1));
+    assert!(said.out.is_empty() && said.err.contains("wrong.yaml"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn without_an_operator_id_nothing_is_looked_at() {
+    let setup = Setup::new().await;
+    let said = setup.doctor(&[]).await;
+    assert!(said.err.contains("--operator-id") && said.out.is_empty(), "{}", said.err);
+    assert_ne!(said.code, Some(0));
+}
