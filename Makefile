@@ -2,8 +2,9 @@
 SEEDS ?= 2000
 FIRST ?= 0
 TIMES ?= 10
+BENCH ?=
 
-.PHONY: help check test sim replay fmt lint deny sandbox deflake golden
+.PHONY: help check test sim replay fmt lint deny sandbox bench deflake golden
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +32,9 @@ deny: ## Licences, banned crates and sources of the dependencies
 
 sandbox: ## The operator in its sandbox
 	cargo run --locked -- sandbox
+
+bench: ## The benchmark, of a release build: BENCH='--only rest --rest 11m' narrows it
+	cargo run --release --locked --example bench -- $(BENCH)
 
 deflake: ## All tests TIMES=10 times, until one fails
 	for n in $$(seq $(TIMES)); do echo "-- $$n of $(TIMES)"; ./test.sh --quiet || exit 1; done

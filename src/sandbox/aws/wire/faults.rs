@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AwsFault {
@@ -29,6 +31,11 @@ pub enum AwsFault {
 pub trait AwsFaults: Send + Sync {
     /// Asked once for each call, by service (`ecs`, `sqs`, `events`, `iam`, `sts`) and operation (`ListTasks`).
     fn decide(&self, service: &str, operation: &str) -> AwsFault;
+
+    /// Told of what a call that worked is about to answer, for those who measure from outside.
+    fn answers(&self, service: &str, operation: &str, answer: &Value) {
+        let _ = (service, operation, answer);
+    }
 }
 
 /// Nothing goes wrong.

@@ -166,6 +166,9 @@ async fn answer(
         AwsFault::EmptyList => outcome.map(without_items),
         _ => outcome,
     };
+    if let Ok(answer) = &outcome {
+        endpoint.front.faults.answers(service, operation, answer);
+    }
     response::of(&request, outcome)
 }
 

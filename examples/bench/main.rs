@@ -1,0 +1,203 @@
+//! The benchmark: the operator as its users run it, against the sandbox, each a process of its own on this machine.
+//!
+//! `make bench`, or `cargo run --release --locked --example bench`. What is measured and why: `docs/benchmarks.md`.
+#![allow(unreachable_pub)] // nothing here is a library
+
+mod bare;
+mod control;
+mod machine;
+mod phases;
+mod process;
+mod report;
+mod setup;
+mod watch;
+mod world;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::machine::Machine;
+use crate::phases::{Plan, Scratch};
+use crate::report::Report;
+
+/// Measures the operator against the sandbox. Exit code 2: an aim was missed (with --aims).
+#[derive(Parser)]
+#[command(name = "bench", max_term_width = 100)]
+struct Args {
+    /// Small and short: shows that everything works, and says nothing of speed.
+    #[arg(long)]
+    quick: bool,
+
+    /// Only these.
+    #[arg(long, value_enum, num_args = 1..)]
+    only: Vec<Phase>,
+
+    /// How long to look at an operator at rest. Below 10m sweeps and looks at roles come once in that time instead of
+    /// every 10 minutes.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    rest: Duration,
+
+    /// How many tasks to have at rest.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
+    resting: Vec<usize>,
+
+    /// How many events to queue at once.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000, 15_000])]
+    bursts: Vec<usize>,
+
+    /// `text` for people, `json` for one object.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+
+    /// Exit with 2 when an aim is missed.
+    #[arg(long, conflicts_with = "quick")]
+    aims: bool,
+
+    /// The operator to measure [default: this repository's, built like the bench].
+    #[arg(long)]
+    operator: Option<PathBuf>,
+
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+/// What this program is when it starts itself.
+#[derive(clap::Subcommand)]
+enum Role {
+    /// The sandbox.
+    #[command(hide = true)]
+    Sandbox,
+    /// The bare loop.
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        queue_url: String,
+        #[arg(long)]
+        receivers: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Phase {
+    Burst,
+    Steady,
+    Rest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    ecs_mesh_operator::api::HumanDuration::parse(text).map(|duration| duration.0)
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match &args.role {
+        Some(role) => play(role).map(|()| ExitCode::SUCCESS),
+        None => args.measure(),
+    }
+    .unwrap_or_else(|error| {
+        // Nothing can be done when even that fails.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn play(role: &Role) -> Result<(), String> {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let result = runtime.block_on(async {
+        match role {
+            Role::Sandbox => world::serve().await,
+            Role::Bare { queue_url, receivers } => bare::run(queue_url, *receivers).await,
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+impl Args {
+    fn measure(&self) -> Result<ExitCode, String> {
+        let machine = Machine::here();
+        let operator = self.operator.clone().map_or_else(machine::build_operator, Ok)?;
+        let scratch = Scratch::new()?;
+        let report = self.run(&self.plan(operator, &scratch), machine)?;
+        let text = match self.output {
+            Output::Text => report.text(),
+            Output::Json => serde_json::to_string(&report).map_err(|error| error.to_string())? + "\n",
+        };
+        anstream::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
+        let missed = report.aims.iter().any(|aim| !aim.met);
+        Ok(if self.aims && missed { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    }
+
+    fn plan(&self, operator: PathBuf, scratch: &Scratch) -> Plan {
+        let directory = scratch.path().to_owned();
+        if self.quick {
+            return Plan {
+                operator,
+                directory,
+                bursts: vec![100],
+                tagged_burst: 100,
+                steady_per_second: 100,
+                steady: Duration::from_secs(3),
+                resting: vec![0, 100],
+                rest: Duration::from_secs(2),
+                settle: Duration::from_secs(1),
+            };
+        }
+        Plan {
+            operator,
+            directory,
+            bursts: self.bursts.clone(),
+            tagged_burst: 1_000,
+            steady_per_second: 1_000,
+            steady: Duration::from_secs(30),
+            resting: self.resting.clone(),
+            rest: self.rest,
+            settle: Duration::from_secs(10),
+        }
+    }
+
+    fn run(&self, plan: &Plan, machine: Machine) -> Result<Report, String> {
+        let wanted = |phase| self.only.is_empty() || self.only.contains(&phase);
+        let (mut bursts, mut steady, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        if wanted(Phase::Burst) {
+            for events in &plan.bursts {
+                say(&format!("{events} events at once …"));
+                bursts.push(plan.burst(*events, false)?);
+            }
+            say(&format!("{} events at once, of tasks that must be described …", plan.tagged_burst));
+            bursts.push(plan.burst(plan.tagged_burst, true)?);
+        }
+        if wanted(Phase::Steady) {
+            for by_tag in [false, true] {
+                say(&format!("{} events a second for {:?} …", plan.steady_per_second, plan.steady));
+                steady.push(plan.steady(by_tag)?);
+            }
+        }
+        if wanted(Phase::Rest) {
+            for tasks in &plan.resting {
+                say(&format!("{tasks} tasks at rest for {:?} …", plan.rest));
+                rest.push(plan.rest(*tasks)?);
+            }
+        }
+        let report = Report { machine, bursts, steady, rest, aims: Vec::new() };
+        Ok(if self.quick { report } else { report.judged() })
+    }
+}
+
+/// Tells people how far it is.
+fn say(what: &str) {
+    // A closed stream is the reader's choice.
+    let _ = writeln!(anstream::stderr(), "{what}");
+}

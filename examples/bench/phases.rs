@@ -1,0 +1,201 @@
+//! What is measured: bursts, a steady stream, and rest.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::control::{Change, Latency, Order, Picture};
+use crate::process::Memory;
+use crate::setup::{Care, INTERVAL, Setup};
+
+/// Events of a task's whole life in the sandbox, each a change of its version.
+const EVENTS_OF_A_LIFE: u32 = 10;
+/// Longer than any life, so that a stream is steady when it is measured.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// How long the longest drain may take on a slow machine.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// What is measured, and how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub operator: PathBuf,
+    pub directory: PathBuf,
+    pub bursts: Vec<usize>,
+    pub tagged_burst: usize,
+    pub steady_per_second: u32,
+    pub steady: Duration,
+    pub resting: Vec<usize>,
+    pub rest: Duration,
+    pub settle: Duration,
+}
+
+/// Events that are in the queue all at once, each of another task that must be registered.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Burst {
+    pub events: usize,
+    /// Whether the binding selects by a tag, so that each task must be described.
+    pub by_tag: bool,
+    /// Until the queue was empty.
+    pub events_per_second: f64,
+    /// The same by a loop that receives and deletes, and nothing else.
+    pub bare_per_second: f64,
+    /// Until the last Dataplane was written.
+    pub written_after_s: f64,
+    #[serde(flatten)]
+    pub seen: Seen,
+    pub bare_cpu_s: f64,
+}
+
+/// Tasks that come and go.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Steady {
+    pub by_tag: bool,
+    pub events_per_second: f64,
+    pub seconds: f64,
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// Nothing happens.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Rest {
+    pub tasks: usize,
+    pub seconds: f64,
+    /// Between sweeps, and between readings of a role's tags.
+    pub interval_s: u64,
+    pub memory: Memory,
+    pub cpu_percent_of_a_core: f64,
+    pub ecs_reads_per_minute: f64,
+    pub calls: BTreeMap<String, u64>,
+}
+
+/// What every busy phase shows.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Seen {
+    pub latency: BTreeMap<Change, Latency>,
+    pub reads_per_1000_events: f64,
+    pub calls: BTreeMap<String, u64>,
+    pub memory: Memory,
+    pub operator_cpu_s: f64,
+    pub sandbox_cpu_s: f64,
+}
+
+#[allow(clippy::cast_precision_loss)] // counts of a run
+fn per(count: u64, of: f64) -> f64 {
+    if of > 0.0 { count as f64 / of } else { 0.0 }
+}
+
+impl Seen {
+    #[allow(clippy::cast_precision_loss)] // counts of a run
+    fn of(setup: &Setup, picture: Picture, cpu_before: (Duration, Duration)) -> Result<Self, String> {
+        Ok(Self {
+            reads_per_1000_events: per(picture.reads(), picture.handed_out as f64 / 1_000.0),
+            latency: picture.latency,
+            calls: picture.calls,
+            memory: setup.client()?.memory(),
+            operator_cpu_s: (setup.client()?.cpu().saturating_sub(cpu_before.0)).as_secs_f64(),
+            sandbox_cpu_s: (setup.sandbox.process.cpu().saturating_sub(cpu_before.1)).as_secs_f64(),
+        })
+    }
+}
+
+impl Plan {
+    fn care(by_tag: bool) -> Care {
+        Care { by_tag, ..Care::default() }
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn burst(&self, events: usize, by_tag: bool) -> Result<Burst, String> {
+        let (bare_per_second, bare_cpu_s) = self.bare(events)?;
+        let mut setup = Setup::new(&self.directory)?;
+        setup.start_operator(&self.operator, Self::care(by_tag))?;
+        let cpu = (setup.client()?.cpu(), setup.sandbox.process.cpu());
+        setup.sandbox.order(&Order::Burst(events))?;
+        let drained = setup.wait(PATIENCE, "the drain", |seen| seen.queued == 0)?;
+        let done = setup.wait(PATIENCE, "the last write", |seen| seen.dataplanes >= events)?;
+        Ok(Burst {
+            events,
+            by_tag,
+            events_per_second: per(drained.deleted, drained.last_deleted.as_secs_f64()),
+            bare_per_second,
+            written_after_s: done.elapsed.as_secs_f64(),
+            seen: Seen::of(&setup, done, cpu)?,
+            bare_cpu_s,
+        })
+    }
+
+    /// Events a second, and CPU seconds.
+    fn bare(&self, events: usize) -> Result<(f64, f64), String> {
+        let mut setup = Setup::new(&self.directory)?;
+        setup.start_bare()?;
+        let before = setup.client()?.cpu();
+        setup.sandbox.order(&Order::Burst(events))?;
+        let drained = setup.wait(PATIENCE, "the bare loop's drain", |seen| seen.queued == 0)?;
+        let cpu = setup.client()?.cpu().saturating_sub(before).as_secs_f64();
+        Ok((per(drained.deleted, drained.last_deleted.as_secs_f64()), cpu))
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn steady(&self, by_tag: bool) -> Result<Steady, String> {
+        let mut setup = Setup::new(&self.directory)?;
+        setup.start_operator(&self.operator, Self::care(by_tag))?;
+        setup.sandbox.order(&Order::Lives((self.steady_per_second / EVENTS_OF_A_LIFE).max(1)))?;
+        setup.pass(WARM_UP)?;
+        let cpu = (setup.client()?.cpu(), setup.sandbox.process.cpu());
+        setup.sandbox.order(&Order::Mark)?;
+        setup.pass(self.steady)?;
+        let picture = setup.sandbox.order(&Order::Look)?;
+        if picture.latency.len() < 3 {
+            return Err(format!("the stream led to no creations, drains and removals: {picture:?}"));
+        }
+        let seconds = picture.elapsed.as_secs_f64();
+        let events_per_second = per(picture.handed_out, seconds);
+        Ok(Steady { by_tag, events_per_second, seconds, seen: Seen::of(&setup, picture, cpu)? })
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn rest(&self, tasks: usize) -> Result<Rest, String> {
+        // A short measurement must see a sweep, too: so they come as often as it lasts.
+        let interval = self.rest.clamp(Duration::from_secs(30), INTERVAL);
+        let mut setup = Setup::new(&self.directory)?;
+        setup.sandbox.order(&Order::Standing(tasks))?;
+        setup.start_operator(&self.operator, Care { by_tag: false, interval })?;
+        setup.wait(PATIENCE, "registering all", |seen| seen.dataplanes >= tasks)?;
+        setup.pass(self.settle)?;
+        let before = setup.client()?.cpu();
+        setup.sandbox.order(&Order::Mark)?;
+        setup.pass(self.rest)?;
+        let picture = setup.sandbox.order(&Order::Look)?;
+        let cpu = setup.client()?.cpu().saturating_sub(before);
+        let seconds = picture.elapsed.as_secs_f64();
+        Ok(Rest {
+            tasks,
+            seconds,
+            interval_s: interval.as_secs(),
+            memory: setup.client()?.memory(),
+            cpu_percent_of_a_core: cpu.as_secs_f64() / seconds * 100.0,
+            ecs_reads_per_minute: per(picture.calls_of("ecs."), seconds / 60.0),
+            calls: picture.calls.into_iter().filter(|(_, count)| *count > 0).collect(),
+        })
+    }
+}
+
+/// A directory of the bench's own, gone at the end.
+pub(crate) struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    /// # Errors
+    /// In words.
+    pub(crate) fn new() -> Result<Self, String> {
+        tempfile::tempdir().map(Self).map_err(|error| format!("no directory can be made: {error}"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}

@@ -1,0 +1,218 @@
+//! The figures for people, and what they mean against the aims.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::control::{Change, Latency};
+use crate::machine::Machine;
+use crate::phases::{Burst, Rest, Steady};
+
+/// All that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub machine: Machine,
+    pub bursts: Vec<Burst>,
+    pub steady: Vec<Steady>,
+    pub rest: Vec<Rest>,
+    pub aims: Vec<Aim>,
+}
+
+/// What was aimed at, and what came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Aim {
+    pub what: String,
+    pub limit: String,
+    pub measured: String,
+    pub met: bool,
+}
+
+impl Aim {
+    fn at_most(what: &str, limit: f64, unit: &str, measured: f64) -> Self {
+        Self {
+            what: what.to_owned(),
+            limit: format!("≤ {limit} {unit}"),
+            measured: format!("{measured:.2} {unit}"),
+            met: measured <= limit,
+        }
+    }
+}
+
+impl Report {
+    /// Holds the figures against the aims, as far as they were measured at the size that an aim names.
+    pub(crate) fn judged(self) -> Self {
+        Self { aims: self.judge(), ..self }
+    }
+
+    fn judge(&self) -> Vec<Aim> {
+        let mut aims = Vec::new();
+        for steady in self.steady.iter().filter(|steady| !steady.by_tag && steady.events_per_second > 900.0) {
+            for (change, name) in [(Change::Create, "create"), (Change::Drain, "drain")] {
+                let p99 = latency(&steady.seen.latency, change).p99_ms;
+                let what = format!("p99 from event to {name}, at 1,000 events/s");
+                aims.push(Aim::at_most(&what, 25.0, "ms", p99));
+            }
+            let reads = steady.seen.reads_per_1000_events;
+            aims.push(Aim::at_most("AWS reads per 1,000 events, at 1,000 events/s", 25.0, "reads", reads));
+        }
+        for burst in self.bursts.iter().filter(|burst| burst.events == 15_000 && !burst.by_tag) {
+            let share = burst.share() * 100.0;
+            aims.push(Aim {
+                what: "15,000 events drained, of the bare loop's rate".to_owned(),
+                limit: "≥ 80 %".to_owned(),
+                measured: format!("{share:.0} %"),
+                met: share >= 80.0,
+            });
+        }
+        for rest in &self.rest {
+            match rest.tasks {
+                0 => aims.push(Aim::at_most("resident, idle", 20.0, "MB", rest.memory.resident)),
+                10_000 => {
+                    let (reads, cpu) = (rest.ecs_reads_per_minute, rest.cpu_percent_of_a_core);
+                    aims.push(Aim::at_most("resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
+                    aims.push(Aim::at_most("ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
+                    aims.push(Aim::at_most("CPU, 10,000 tasks at rest", 0.2, "% of a core", cpu));
+                }
+                _ => {}
+            }
+        }
+        aims
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail, here and below.
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let Machine { cpu, cores, kernel, rustc, commit, profile, command, load } = &self.machine;
+        writeln!(out, "{cpu}, {cores} cores, Linux {kernel}, {rustc}, {profile} build of {commit}")?;
+        writeln!(out, "{command}; load before: {load}\n")?;
+        write_bursts(out, &self.bursts)?;
+        write_steady(out, &self.steady)?;
+        write_rest(out, &self.rest)?;
+        for Aim { what, limit, measured, met } in &self.aims {
+            writeln!(out, "{}  {what}: {measured} (aim {limit})", if *met { "met   " } else { "MISSED" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Burst {
+    fn share(&self) -> f64 {
+        if self.bare_per_second > 0.0 { self.events_per_second / self.bare_per_second } else { 0.0 }
+    }
+}
+
+fn latency(all: &std::collections::BTreeMap<Change, Latency>, change: Change) -> Latency {
+    all.get(&change).copied().unwrap_or_default()
+}
+
+fn selector(by_tag: bool) -> &'static str {
+    if by_tag { "ECS tag" } else { "cluster" }
+}
+
+fn write_bursts(out: &mut String, bursts: &[Burst]) -> std::fmt::Result {
+    if bursts.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "Queued at once, each event of a new task (default: 500 writes a second)")?;
+    writeln!(
+        out,
+        "{:>7}  {:<8} {:>9} {:>9} {:>6} {:>10} {:>9} {:>9} {:>11} {:>8} {:>7} {:>7} {:>7}",
+        "events",
+        "selector",
+        "events/s",
+        "bare/s",
+        "share",
+        "written s",
+        "p50 ms",
+        "p99 ms",
+        "reads/1000",
+        "peak MB",
+        "cpu s",
+        "sandbox",
+        "bare"
+    )?;
+    for burst in bursts {
+        let create = latency(&burst.seen.latency, Change::Create);
+        writeln!(
+            out,
+            "{:>7}  {:<8} {:>9.0} {:>9.0} {:>5.0}% {:>10.1} {:>9.1} {:>9.1} {:>11.1} {:>8.1} {:>7.2} {:>7.2} {:>7.2}",
+            burst.events,
+            selector(burst.by_tag),
+            burst.events_per_second,
+            burst.bare_per_second,
+            burst.share() * 100.0,
+            burst.written_after_s,
+            create.p50_ms,
+            create.p99_ms,
+            burst.seen.reads_per_1000_events,
+            burst.seen.memory.peak,
+            burst.seen.operator_cpu_s,
+            burst.seen.sandbox_cpu_s,
+            burst.bare_cpu_s,
+        )?;
+    }
+    writeln!(out)
+}
+
+fn write_steady(out: &mut String, steady: &[Steady]) -> std::fmt::Result {
+    for Steady { by_tag, events_per_second, seconds, seen } in steady {
+        writeln!(
+            out,
+            "Steady: {events_per_second:.0} events/s for {seconds:.0} s, whole lives of tasks, selected by {}",
+            selector(*by_tag)
+        )?;
+        for (change, name) in [
+            (Change::Create, "created"),
+            (Change::Drain, "drained"),
+            (Change::Remove, "removed, after a describe"),
+        ] {
+            let Latency { count, p50_ms, p99_ms, max_ms } = latency(&seen.latency, change);
+            writeln!(
+                out,
+                "  {name:<26} {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   most {max_ms:>7.1} ms"
+            )?;
+        }
+        writeln!(
+            out,
+            "  AWS reads per 1,000 events {:.1}; peak {:.1} MB; CPU: operator {:.0} %, sandbox {:.0} % of a core\n",
+            seen.reads_per_1000_events,
+            seen.memory.peak,
+            seen.operator_cpu_s / seconds * 100.0,
+            seen.sandbox_cpu_s / seconds * 100.0,
+        )?;
+    }
+    Ok(())
+}
+
+fn write_rest(out: &mut String, rest: &[Rest]) -> std::fmt::Result {
+    let Some(first) = rest.first() else { return Ok(()) };
+    writeln!(
+        out,
+        "At rest, over {:.0} s, a sweep and a look at each role every {} s",
+        first.seconds, first.interval_s
+    )?;
+    writeln!(
+        out,
+        "{:>7} {:>12} {:>9} {:>13} {:>8} {:>8} {:>14}  calls",
+        "tasks", "resident MB", "peak MB", "anonymous MB", "pss MB", "cpu %", "ECS reads/min"
+    )?;
+    for row in rest {
+        let calls: Vec<String> = row.calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let Rest { tasks, memory, cpu_percent_of_a_core: cpu, ecs_reads_per_minute: reads, .. } = row;
+        writeln!(
+            out,
+            "{tasks:>7} {:>12.1} {:>9.1} {:>13.1} {:>8.1} {cpu:>8.3} {reads:>14.1}  {}",
+            memory.resident,
+            memory.peak,
+            memory.anonymous,
+            memory.proportional.unwrap_or_default(),
+            calls.join(", ")
+        )?;
+    }
+    writeln!(out)
+}

@@ -1,0 +1,186 @@
+//! One sandbox and one client of it: the operator as its users run it, or the bare loop.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::control::{Order, Picture};
+use crate::process::{Process, Sandbox};
+use crate::world::services;
+
+/// Receivers of the queue: the operator's default, and the bare loop's number.
+pub(crate) const RECEIVERS: &str = "4";
+/// How often the sandbox is asked how things are.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How the operator is told to treat the world; everything else is left at its default.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Care {
+    /// The binding selects by an ECS tag, so that each new task must be described.
+    pub by_tag: bool,
+    /// Between sweeps, and between readings of a role's tags.
+    pub interval: Duration,
+}
+
+/// The defaults of `cleanup.sweepInterval` and `roleTags.recheck`.
+pub(crate) const INTERVAL: Duration = Duration::from_mins(10);
+
+impl Default for Care {
+    fn default() -> Self {
+        Self { by_tag: false, interval: INTERVAL }
+    }
+}
+
+/// A sandbox, and a client at work on it.
+pub(crate) struct Setup {
+    pub sandbox: Sandbox,
+    directory: PathBuf,
+    client: Option<Process>,
+}
+
+impl Setup {
+    /// A sandbox with no client yet.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn new(directory: &Path) -> Result<Self, String> {
+        let sandbox = Sandbox::start(directory)?;
+        Ok(Self { sandbox, directory: directory.to_owned(), client: None })
+    }
+
+    /// Starts the operator, and waits until it has swept and listens.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn start_operator(&mut self, operator: &Path, care: Care) -> Result<(), String> {
+        let manifests = self.directory.join("manifests.yaml");
+        std::fs::write(&manifests, self.manifests(care)).map_err(|error| error.to_string())?;
+        let mut command = Command::new(operator);
+        command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
+        command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
+        self.start(&mut command)?;
+        // Two lists a cluster, desired RUNNING and STOPPED, tell of a sweep; receivers are there long before.
+        self.wait(Duration::from_mins(1), "the first sweep", |seen| seen.calls_of("ecs.ListTasks") >= 2)?;
+        sleep(Duration::from_secs(1));
+        Ok(())
+    }
+
+    /// Starts the bare loop.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn start_bare(&mut self) -> Result<(), String> {
+        let own = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(own);
+        command.args(["bare", "--receivers", RECEIVERS, "--queue-url", &self.sandbox.place.queue_url]);
+        self.start(&mut command)?;
+        self.wait(Duration::from_mins(1), "the bare loop", |seen| seen.calls_of("sqs.ReceiveMessage") > 0)?;
+        sleep(Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn start(&mut self, command: &mut Command) -> Result<(), String> {
+        command.envs(&self.sandbox.place.environment);
+        self.client = Some(Process::start(command, &self.log())?);
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("client.log")
+    }
+
+    /// The client's process.
+    ///
+    /// # Errors
+    /// Before it was started.
+    pub(crate) fn client(&self) -> Result<&Process, String> {
+        self.client.as_ref().ok_or_else(|| "there is no client yet".to_owned())
+    }
+
+    /// Looks until it is so.
+    ///
+    /// # Errors
+    /// When it takes longer than `patience`, or the client ends.
+    pub(crate) fn wait(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        is_so: impl Fn(&Picture) -> bool,
+    ) -> Result<Picture, String> {
+        let until = Instant::now() + patience;
+        let log = self.log();
+        loop {
+            let seen = self.sandbox.order(&Order::Look)?;
+            if is_so(&seen) {
+                return Ok(seen);
+            }
+            if let Some(client) = &mut self.client {
+                client.must_run(&log)?;
+            }
+            if Instant::now() >= until {
+                return Err(format!("{what} is not done after {patience:?}; seen so far: {seen:?}"));
+            }
+            sleep(LOOK);
+        }
+    }
+
+    /// Lets time pass while the client runs.
+    ///
+    /// # Errors
+    /// When the client ends.
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), String> {
+        sleep(time);
+        let log = self.log();
+        self.client.as_mut().map_or(Ok(()), |client| client.must_run(&log))
+    }
+
+    fn manifests(&self, care: Care) -> String {
+        let place = &self.sandbox.place;
+        let tags = if care.by_tag { ", tags: {mesh: \"yes\"}" } else { "" };
+        let interval = care.interval.as_secs();
+        let mut text = format!(
+            "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: kuma}}
+spec: {{type: kuma, kuma: {{address: \"{}\"}}}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: bench}}
+spec:
+  controlPlane: kuma
+  mesh: default
+  selector: {{clusters: [\"{}\"]{tags}}}
+  roleTags: {{recheck: {interval}s}}
+  cleanup: {{sweepInterval: {interval}s}}
+",
+            place.kuma_url, place.cluster
+        );
+        let services = services();
+        for (index, service) in services.iter().enumerate() {
+            let called = &services[(index + 1) % services.len()];
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: Workload
+metadata: {{name: {name}}}
+spec:
+  selector: {{services: [{name}]}}
+  service: {name}
+  inbounds: [{{name: main, containerPort: {app_port}, port: {port}, protocol: http}}]
+  outbounds: [{{service: {called}, targetPort: {called_port}, listen: {{port: {called_port}}}}}]
+",
+                name = service.name,
+                app_port = service.app_port,
+                port = service.port,
+                called = called.name,
+                called_port = called.port,
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,241 @@
+//! The sandbox as a process of its own: the library's AWS and Kuma on loopback, moved by orders on standard input.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_operator::sandbox::aws::{Cloud, CloudConfig, LifeTimes, RunTask, Throttling};
+use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_operator::sandbox::world::{CLUSTER, QUEUE, Service, deploy};
+use tokio::sync::mpsc;
+
+use crate::control::{Order, Picture, Place};
+use crate::watch::Watcher;
+
+/// Services of the world; its tasks are spread evenly over them.
+const SERVICES: u16 = 20;
+/// How long a task of [`Order::Lives`] runs before it is stopped.
+const RUNS: Duration = Duration::from_millis(1_700);
+/// How often tasks are started and stopped.
+const BEAT: Duration = Duration::from_millis(10);
+/// Most tasks that one `RunTask` starts.
+const AT_ONCE: usize = 10;
+
+/// The services, named alike everywhere.
+pub(crate) fn services() -> Vec<Service> {
+    (0..SERVICES)
+        .map(|n| Service { name: format!("svc-{n:02}"), port: 20_000 + n, app_port: 8_080, count: 0 })
+        .collect()
+}
+
+/// Serves until standard input ends.
+///
+/// # Errors
+/// In words.
+pub(crate) async fn serve() -> Result<(), String> {
+    let mut world = World::begin().await?;
+    say(&world.place())?;
+    let mut orders = orders();
+    let mut beat = tokio::time::interval(BEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            order = orders.recv() => match order {
+                Some(order) => say(&world.obey(&order?)?)?,
+                None => return Ok(()),
+            },
+            _ = beat.tick() => world.live()?,
+        }
+    }
+}
+
+fn say(what: &impl serde::Serialize) -> Result<(), String> {
+    let line = serde_json::to_string(what).map_err(|error| error.to_string())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| format!("the bench is gone: {error}"))
+}
+
+/// Orders as they come. A thread reads them: standard input cannot be waited for otherwise.
+fn orders() -> mpsc::UnboundedReceiver<Result<Order, String>> {
+    let (give, take) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let order = line
+                .map_err(|error| error.to_string())
+                .and_then(|line| serde_json::from_str(&line).map_err(|error| format!("{line:?}: {error}")));
+            if give.send(order).is_err() {
+                return;
+            }
+        }
+    });
+    take
+}
+
+struct World {
+    endpoints: Endpoints,
+    watcher: Arc<Watcher>,
+    calls_at_mark: std::collections::BTreeMap<String, u64>,
+    definitions: Vec<String>,
+    /// Tasks started so far.
+    started: usize,
+    lives: Option<Lives>,
+}
+
+/// Tasks that come and go.
+struct Lives {
+    per_second: u32,
+    since: Instant,
+    born: u64,
+    running: VecDeque<(Instant, String)>,
+}
+
+impl World {
+    async fn begin() -> Result<Self, String> {
+        let watcher = Arc::new(Watcher::default());
+        let endpoints = Endpoints::start(Options {
+            cloud: CloudConfig {
+                subnet: "10.0.0.0/12".to_owned(),
+                throttling: Some(Throttling::published()),
+                // Nobody looks back here.
+                history: Duration::ZERO,
+                ..CloudConfig::default()
+            },
+            aws_port: 0,
+            kuma_port: 0,
+            aws_faults: Arc::clone(&watcher) as _,
+            kuma_faults: Arc::clone(&watcher) as _,
+        })
+        .await?;
+        let services = services();
+        endpoints
+            .with(|cloud, _, now| {
+                services.iter().try_for_each(|service| deploy(cloud, service, now)).and_then(|()| {
+                    // That is not what is measured.
+                    cloud.purge_queue(QUEUE)
+                })
+            })
+            .map_err(|error| error.to_string())?;
+        let definitions = services.into_iter().map(|service| service.name).collect();
+        let calls_at_mark = endpoints.front.calls();
+        Ok(Self { endpoints, watcher, calls_at_mark, definitions, started: 0, lives: None })
+    }
+
+    fn place(&self) -> Place {
+        let environment = self.endpoints.environment();
+        Place {
+            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            queue_url: self.endpoints.queue_url(),
+            cluster: self.endpoints.cluster.clone(),
+            kuma_url: self.endpoints.kuma_url.clone(),
+        }
+    }
+
+    fn obey(&mut self, order: &Order) -> Result<Picture, String> {
+        match order {
+            Order::Standing(tasks) => self.standing(*tasks, false)?,
+            Order::Burst(tasks) => {
+                self.standing(*tasks, true)?;
+                self.mark();
+            }
+            Order::Lives(per_second) => self.change_lives(*per_second),
+            Order::Mark => self.mark(),
+            Order::Look => {}
+        }
+        Ok(self.picture())
+    }
+
+    fn mark(&mut self) {
+        self.calls_at_mark = self.endpoints.front.calls();
+        self.watcher.mark();
+    }
+
+    fn picture(&self) -> Picture {
+        let calls = self.endpoints.front.calls();
+        let before = |name: &String| self.calls_at_mark.get(name).copied().unwrap_or_default();
+        let queued = self.endpoints.with(|cloud, _, now| cloud.queue_counts(QUEUE, now));
+        Picture {
+            queued: queued.map_or(0, |counts| counts.visible + counts.in_flight + counts.delayed),
+            calls: calls.into_iter().map(|(name, count)| (name.clone(), count - before(&name))).collect(),
+            ..self.watcher.picture()
+        }
+    }
+
+    /// Makes tasks that run. With `tell` the event of their last step reaches the queue, all in one moment.
+    fn standing(&mut self, tasks: usize, tell: bool) -> Result<(), String> {
+        let (endpoints, definitions, started) = (&self.endpoints, &self.definitions, &mut self.started);
+        let last_step = Duration::from_millis(1);
+        endpoints.with(|cloud, _, now| {
+            let usual = cloud.config().life.clone();
+            cloud.set_life(LifeTimes {
+                provisioning: Duration::ZERO,
+                pending: Duration::ZERO,
+                activating: last_step,
+                ..usual.clone()
+            });
+            cloud.lose_events_until(now.plus(Duration::from_hours(1)));
+            let mut left = tasks;
+            while left > 0 {
+                run(cloud, definitions, started, left.min(AT_ONCE), now)?;
+                left -= left.min(AT_ONCE);
+            }
+            cloud.step(now);
+            if tell {
+                cloud.lose_events_until(now);
+            }
+            cloud.step(now.plus(last_step));
+            cloud.lose_events_until(now);
+            cloud.set_life(usual);
+            Ok(())
+        })
+    }
+
+    fn change_lives(&mut self, per_second: u32) {
+        let running = self.lives.take().map(|lives| lives.running).unwrap_or_default();
+        self.lives = Some(Lives { per_second, since: Instant::now(), born: 0, running });
+    }
+
+    /// Starts and stops the tasks whose time has come.
+    fn live(&mut self) -> Result<(), String> {
+        let (definitions, started, lives) = (&self.definitions, &mut self.started, &mut self.lives);
+        let at = Instant::now();
+        self.endpoints.with(|cloud, kuma, now| {
+            // Unread it would grow for ever.
+            kuma.take_journal();
+            let Some(lives) = lives else { return Ok(()) };
+            let due = at.duration_since(lives.since).as_millis() * u128::from(lives.per_second) / 1_000;
+            while u128::from(lives.born) < due {
+                let task = run(cloud, definitions, started, 1, now)?;
+                lives.running.extend(task.into_iter().map(|arn| (at + RUNS, arn)));
+                lives.born += 1;
+            }
+            while lives.running.front().is_some_and(|(until, _)| *until <= at) {
+                let Some((_, arn)) = lives.running.pop_front() else { break };
+                cloud.stop_task(CLUSTER, &arn, "", now).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Starts tasks of the service whose turn it is.
+fn run(
+    cloud: &mut Cloud,
+    definitions: &[String],
+    started: &mut usize,
+    count: usize,
+    now: Timestamp,
+) -> Result<Vec<String>, String> {
+    let name = &definitions[*started / AT_ONCE % definitions.len()];
+    *started += count;
+    let request = RunTask {
+        count,
+        group: Some(format!("service:{name}")),
+        tags: [("mesh".to_owned(), "yes".to_owned())].into(),
+        ..RunTask::awsvpc(CLUSTER, name)
+    };
+    let tasks = cloud.run_task(&request, now).map_err(|error| error.to_string())?;
+    Ok(tasks.iter().map(|task| task.arn.to_string()).collect())
+}
