@@ -322,8 +322,13 @@ def test_a_service_becomes_stable_by_the_waiter_of_the_sdk(aws):
     service(aws, cluster, 1)
     config = {"Delay": 0.1, "MaxAttempts": 50}
     aws.ecs.get_waiter("services_stable").wait(cluster=cluster, services=["web"], WaiterConfig=config)
-    deployment = described_service(aws, cluster)["services"][0]["deployments"][0]
-    assert (deployment["status"], deployment["rolloutState"]) == ("PRIMARY", "COMPLETED")
+
+    # The waiter looks at the running tasks; that the rollout is complete comes a little later.
+    def look():
+        deployment = described_service(aws, cluster)["services"][0]["deployments"][0]
+        return (deployment["status"], deployment["rolloutState"]) == ("PRIMARY", "COMPLETED")
+
+    eventually(look)
 
 
 def test_a_deleted_service_drains_and_becomes_inactive(aws):
