@@ -84,10 +84,8 @@ impl SdkSetup {
     /// Who calls. Needs no permission.
     pub async fn caller(&self) -> Result<Caller, AwsError> {
         let client = aws_sdk_sts::Client::new(&self.config);
-        let answer = self
-            .calls
-            .run("sts:GetCallerIdentity", "the caller", client.get_caller_identity().send())
-            .await?;
+        let call = client.get_caller_identity().send();
+        let answer = Box::pin(self.calls.run("sts:GetCallerIdentity", "the caller", call)).await?;
         let text = |found: Option<String>| found.unwrap_or_default();
         let caller = Caller { arn: text(answer.arn), account: text(answer.account) };
         self.calls.learn_account(&caller.account);

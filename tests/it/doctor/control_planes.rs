@@ -16,7 +16,8 @@ async fn a_control_plane_that_is_none_is_told_and_all_of_aws_is_looked_at() {
         (website().await, "a page of HTML"),
         (setup.endpoints.aws_url.clone(), "not how a Kuma control plane"),
     ] {
-        setup.manifests(&setup.endpoints.cluster, &address, "");
+        // Patience that is written for the operator is not the doctor's.
+        setup.manifests(&setup.endpoints.cluster, &address, ", timeout: 30s");
         let said = setup.report().await;
         let words = [words, address.as_str()];
         assert_found(&said, &healthy, "control-plane.reached", "error", &words, &["control-plane."]);
