@@ -14,7 +14,8 @@ use crate::model::{Glob, MeshName, Tags};
 pub struct MeshBindingSpec {
     /// The name of a `ControlPlane`.
     pub control_plane: String,
-    /// The mesh, which must exist.
+    /// The Kuma mesh, which must exist. For Consul the admin partition (Enterprise), or else left out.
+    #[serde(default = "default_mesh")]
     pub mesh: MeshName,
     /// Which tasks.
     pub selector: BindingSelector,
@@ -37,6 +38,10 @@ pub struct MeshBindingSpec {
     /// `true`: observe and plan, and write nothing.
     #[serde(default)]
     pub paused: bool,
+}
+
+fn default_mesh() -> MeshName {
+    MeshName::default()
 }
 
 fn default_dataplane_name() -> String {
@@ -69,6 +74,10 @@ pub struct BindingSelector {
 pub struct RoleTagPolicy {
     /// What follows where the task role's tags don't allow the registration.
     pub mode: RoleTagMode,
+    /// What follows for a running task whose role's tags stop allowing it, under `enforce`. Left out: `withdraw` for
+    /// Kuma, `keep` for Consul, where the task could not log in again without a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_revoked: Option<OnRevoked>,
     /// Accounts whose roles may be in the mesh; empty: the task's own account only.
     #[schemars(schema_with = "words::accounts")]
     pub authorized_accounts: Vec<String>,
@@ -81,6 +90,7 @@ impl Default for RoleTagPolicy {
     fn default() -> Self {
         Self {
             mode: RoleTagMode::default(),
+            on_revoked: None,
             authorized_accounts: Vec::new(),
             recheck: HumanDuration(Duration::from_mins(10)),
         }
@@ -98,6 +108,16 @@ pub enum RoleTagMode {
     Warn,
     /// Not looked at.
     Off,
+}
+
+/// What follows for a running task whose role's tags stop allowing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevoked {
+    /// Its registrations and identities are taken away, after a second reading that says the same.
+    Withdraw,
+    /// It keeps them, and is reported.
+    Keep,
 }
 
 /// Where a task's place in the mesh may be written.

@@ -14,11 +14,11 @@ mod outbound;
 mod words;
 mod workload;
 
-pub use control_plane::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
+pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};
 pub use duration::HumanDuration;
 pub use mesh_binding::{
-    BindingSelector, CleanupPolicy, Discovery, GuardPolicy, LifecyclePolicy, MeshBindingSpec, RoleTagMode,
-    RoleTagPolicy,
+    BindingSelector, CleanupPolicy, Discovery, GuardPolicy, LifecyclePolicy, MeshBindingSpec, OnRevoked,
+    RoleTagMode, RoleTagPolicy,
 };
 pub use outbound::{Listen, Outbound, OutboundListSpec};
 pub use workload::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};

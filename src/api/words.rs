@@ -23,6 +23,8 @@ const LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const NOT_BLANK: &str = r"\S";
 const CLUSTER: &str = r"[*?:/]";
+const SECRET_ARN: &str = "^arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[^\\s]+$";
+const NAMESPACE: &str = "^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?|[*])$";
 const ACCOUNT: &str = "^[0-9]{12}$";
 /// A placeholder that is a task's own, among others and plain characters; no `-` or `.` at either end.
 const DATAPLANE_NAME: &str = concat!(
@@ -107,6 +109,17 @@ pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "x-allowed": "path" })
 }
 
+pub(super) fn secret_arn(_: &mut SchemaGenerator) -> Schema {
+    let allowed = "ARN of a Secrets Manager secret";
+    json_schema!({ "type": "string", "pattern": SECRET_ARN, "x-allowed": allowed })
+}
+
+pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
+    let name =
+        json!({ "type": "string", "pattern": NAMESPACE, "maxLength": 64, "x-allowed": "name, or `*`" });
+    json_schema!({ "type": "array", "items": name })
+}
+
 pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
     let allowed = "RFC 3339 time, such as `2026-01-31T12:00:00Z`";
     json_schema!({ "type": "string", "format": "date-time", "x-allowed": allowed })
@@ -128,8 +141,11 @@ pub(super) fn inbound_tags(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// Of the types of a control plane: each with the block of its name.
-pub(super) fn block_of_type(kind: &str) -> Value {
-    json!([{ "properties": { "type": { "enum": [kind] } }, "required": [kind] }])
+pub(super) fn block_of_type<const N: usize>(kinds: [&str; N]) -> Value {
+    kinds
+        .map(|kind| json!({ "properties": { "type": { "enum": [kind] } }, "required": [kind] }))
+        .to_vec()
+        .into()
 }
 
 /// Fields of which at most one may be given.

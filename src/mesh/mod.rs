@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
-use crate::model::{MeshName, Timestamp};
+use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 /// Whose a registration is, as its own marks say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,9 +136,17 @@ pub struct MeshError {
 /// A mesh control plane.
 #[async_trait]
 pub trait ControlPlane: Send + Sync {
-    /// All registrations, in all meshes, that carry this operator's mark. An error, not a part, when a page fails.
-    /// A registration may be missing although it exists (pages shift under deletions): absence here proves nothing.
-    async fn owned(&self) -> Result<Vec<Registration>, MeshError>;
+    /// All registrations, in all meshes, that carry this operator's mark, or, where tasks register themselves, that a
+    /// task of one of these clusters has made. An error, not a part, when a page fails. A registration may be missing
+    /// although it exists (pages shift under deletions): absence here proves nothing.
+    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Registration>, MeshError>;
+
+    /// What this task has made itself; empty where tasks make nothing. Calls that come at the same time share what is
+    /// asked of the server.
+    async fn find(&self, task: &TaskArn) -> Result<Vec<Registration>, MeshError> {
+        let _ = task;
+        Ok(Vec::new())
+    }
 
     /// The server's current copy.
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError>;

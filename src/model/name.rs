@@ -99,6 +99,14 @@ name_type!(
     "lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters",
     |t| is_dns_subdomain(t, 63)
 );
+
+impl Default for MeshName {
+    /// `default`, which every Kuma begins with; also the name of Consul's default partition.
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
 name_type!(
     /// A service's name in the mesh: a value of the tag `kuma.io/service`
     /// (Kuma: `[a-zA-Z0-9.\-_:]`, not empty).

@@ -190,7 +190,8 @@ impl Operator {
                 }
             }
         }
-        match plane.call(plane.mesh.owned()).await {
+        let clusters = self.clusters().by_id.values().cloned().collect();
+        match plane.call(plane.mesh.owned(&clusters)).await {
             Ok(listed) => {
                 self.gap(&format!("control plane {}", plane.name), None);
                 let placed = self.place(&plane, listed);

@@ -24,7 +24,7 @@ use super::transport::{Answer, Method, Transport};
 use crate::api::KumaConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::{ControlPlane, DrainReason, MeshError, MeshErrorKind, Registration, Rendered};
-use crate::model::{MeshName, OperatorId};
+use crate::model::{ClusterArn, MeshName, OperatorId};
 
 /// Told of every operation, for metrics. All labels have bounded sets of values.
 pub trait MeshCallObserver: Send + Sync {
@@ -309,7 +309,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
 #[async_trait]
 impl<T: Transport> ControlPlane for KumaControlPlane<T> {
-    async fn owned(&self) -> Result<Vec<Registration>, MeshError> {
+    async fn owned(&self, _clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Registration>, MeshError> {
         self.observed("owned", self.list_owned()).await
     }
 
