@@ -4,6 +4,7 @@
 //! is taken away, so that equal bodies mean that there is nothing to write.
 
 pub mod kuma;
+mod sighting;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{MeshName, Timestamp};
+
+pub use sighting::{Fingerprint, Sighting};
 
 /// Whose a registration is, as its own marks say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +141,7 @@ pub struct MeshError {
 pub trait ControlPlane: Send + Sync {
     /// All registrations, in all meshes, that carry this operator's mark. An error, not a part, when a page fails.
     /// A registration may be missing although it exists (pages shift under deletions): absence here proves nothing.
-    async fn owned(&self) -> Result<Vec<Registration>, MeshError>;
+    async fn owned(&self) -> Result<Vec<Sighting>, MeshError>;
 
     /// The server's current copy.
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError>;
