@@ -4,6 +4,7 @@
 //! is taken away, so that equal bodies mean that there is nothing to write.
 
 pub mod kuma;
+mod sighting;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
+
+pub use sighting::{Fingerprint, Sighting};
 
 /// Whose a registration is, as its own marks say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,11 +142,11 @@ pub trait ControlPlane: Send + Sync {
     /// All registrations, in all meshes, that carry this operator's mark, or, where tasks register themselves, that a
     /// task of one of these clusters has made. An error, not a part, when a page fails. A registration may be missing
     /// although it exists (pages shift under deletions): absence here proves nothing.
-    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Registration>, MeshError>;
+    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError>;
 
     /// What this task has made itself; empty where tasks make nothing. Calls that come at the same time share what is
     /// asked of the server.
-    async fn find(&self, task: &TaskArn) -> Result<Vec<Registration>, MeshError> {
+    async fn find(&self, task: &TaskArn) -> Result<Vec<Sighting>, MeshError> {
         let _ = task;
         Ok(Vec::new())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NameError, TaskId};
+use super::{NameError, TaskId, shared};
 
 /// A text that is not the ARN it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -120,7 +120,7 @@ impl ClusterArn {
         if parts.service != "ecs" || parts.region.is_empty() || name.is_empty() || name.contains('/') {
             return Err(error());
         }
-        Ok(Self(text.into()))
+        Ok(Self(shared(text)))
     }
 
     /// The cluster's name, the last part.
@@ -223,7 +223,7 @@ impl TaskDefinitionArn {
         if parts.service != "ecs" || family.is_empty() || revision.parse::<u64>().is_err() {
             return Err(error());
         }
-        Ok(Self(text.into()))
+        Ok(Self(shared(text)))
     }
 
     /// The family, without the revision.
@@ -248,7 +248,7 @@ impl RoleArn {
         if parts.service != "iam" || named.rsplit('/').next().is_none_or(str::is_empty) {
             return Err(error());
         }
-        Ok(Self(text.into()))
+        Ok(Self(shared(text)))
     }
 
     /// The role's name without its path: what IAM's API takes. Unique within an account whatever the path.

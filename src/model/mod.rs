@@ -5,11 +5,13 @@
 mod arn;
 mod glob;
 mod name;
+mod shared;
 mod task;
 mod time;
 
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
 pub use name::{ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId};
+pub use shared::{shared, shared_tags};
 pub use task::{Container, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
 pub use time::Timestamp;

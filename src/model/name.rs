@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::ClusterArn;
+use super::{ClusterArn, shared};
 
 /// A name that breaks the rule of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,7 +44,7 @@ fn is_label_value(text: &str) -> bool {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $keep:expr, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -57,7 +57,7 @@ macro_rules! name_type {
             /// Checks the text against the rule of this kind of name.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self(text.into())) } else { Err(refuse($kind, text, Self::RULE)) }
+                if check(text) { Ok(Self($keep(text))) } else { Err(refuse($kind, text, Self::RULE)) }
             }
 
             /// The name as text.
@@ -97,6 +97,7 @@ name_type!(
     /// The name of a mesh (Kuma: a DNS-1123 subdomain of at most 63 characters).
     MeshName, "mesh name",
     "lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters",
+    shared,
     |t| is_dns_subdomain(t, 63)
 );
 
@@ -112,6 +113,7 @@ name_type!(
     /// (Kuma: `[a-zA-Z0-9.\-_:]`, not empty).
     ServiceName, "service name",
     "letters, digits, '.', '-', '_' and ':', not empty, at most 253 characters",
+    shared,
     |t| (1..=253).contains(&t.len())
         && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
 );
@@ -119,18 +121,21 @@ name_type!(
     /// The stable identity of this operator, written on each registration as a label; so a label value.
     OperatorId, "operator id",
     "letters, digits, '-', '_' and '.', starting and ending with a letter or digit, at most 63 characters",
+    shared,
     is_label_value
 );
 name_type!(
     /// The last part of a task's ARN: 32 hex digits today, a UUID in old accounts; always a label value.
     TaskId, "task id",
     "letters, digits and '-', at most 63 characters (the last part of a task ARN)",
+    Arc::from,
     |t| is_label_value(t) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 );
 name_type!(
     /// The first 16 hex digits of SHA-256 of a cluster's ARN: short enough for a label, where the ARN is not.
     ClusterId, "cluster id",
     "16 lower-case hex digits",
+    shared,
     |t| t.len() == 16 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 

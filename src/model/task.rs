@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp};
+use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp, shared};
 
 /// Tags or labels by key, in key order.
 pub type Tags = BTreeMap<String, String>;
@@ -111,8 +111,8 @@ impl TaskGroup {
     /// Reads the field `group`.
     pub fn parse(text: &str) -> Self {
         match text.strip_prefix("service:") {
-            Some(name) => Self::Service(name.into()),
-            None => Self::Other(text.into()),
+            Some(name) => Self::Service(shared(name)),
+            None => Self::Other(shared(text)),
         }
     }
 
@@ -149,7 +149,7 @@ pub struct Task {
     /// When the event's state was true; only events say it.
     pub updated_at: Option<Timestamp>,
     /// ECS tags; `None` where they are not known (events never carry them).
-    pub tags: Option<Tags>,
+    pub tags: Option<Arc<Tags>>,
 }
 
 impl Task {

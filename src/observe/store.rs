@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn tags_are_kept_over_events_that_carry_none() {
         let store = Store::default();
-        let tags = [("team".to_owned(), "a".to_owned())].into();
+        let tags = crate::model::shared_tags([("team".to_owned(), "a".to_owned())].into());
         store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, Source::Describe, NOW);
         store.observe(task(2, LastStatus::Running), Source::Event, NOW);
         assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());

@@ -6,9 +6,8 @@
 use serde_json::Value;
 
 use super::plane::{Halt, Plane};
-use super::registry::Fingerprint;
 use crate::intent::{Desired, Marks, Outbounds, RegistrationId};
-use crate::mesh::{DrainReason, MeshErrorKind, Owner, Registration, Rendered};
+use crate::mesh::{DrainReason, Fingerprint, MeshErrorKind, Owner, Registration, Rendered, Sighting};
 use crate::model::{TaskArn, Timestamp};
 use crate::plan::{FieldChange, diff};
 use crate::runtime::Lease;
@@ -105,7 +104,7 @@ impl Apply<'_> {
         };
         let rendered = self.plane.mesh.render(desired, Some(&current));
         let changes = diff(&current.normal, &rendered.normal);
-        self.plane.registry.record(self.task, &current, (self.now)());
+        self.plane.registry.record(self.task, &Sighting::from(&*current), (self.now)());
         if changes.is_empty() {
             return Ok(Outcome::Equal);
         }
@@ -164,7 +163,7 @@ impl Apply<'_> {
             There::Ours(current) => current,
         };
         if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
-            self.plane.registry.record(self.task, &current, (self.now)());
+            self.plane.registry.record(self.task, &Sighting::from(&*current), (self.now)());
             return Ok(Outcome::Equal);
         }
         let rendered = self.plane.mesh.render_drained(&current, reason);

@@ -2,13 +2,12 @@
 //! write reads the server's copy first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
 use crate::intent::RegistrationId;
-use crate::mesh::{DrainReason, Registration};
+use crate::mesh::{DrainReason, Fingerprint, Sighting};
 use crate::model::{TaskArn, Timestamp};
 use crate::telemetry::state::Owned;
 
@@ -29,40 +28,6 @@ pub struct Entry {
     binding: Option<Arc<str>>,
 }
 
-/// Stands for a normal form: within this process equal bodies have equal fingerprints. Not for keeping: the hash may
-/// differ from one build to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fingerprint(u64);
-
-impl Fingerprint {
-    /// Of a body in normal form.
-    pub fn of(normal: &Value) -> Self {
-        let mut hasher = DefaultHasher::new();
-        feed(normal, &mut hasher);
-        Self(hasher.finish())
-    }
-}
-
-fn feed(value: &Value, hasher: &mut DefaultHasher) {
-    match value {
-        Value::Object(map) => {
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            (0_u8, sorted.len()).hash(hasher);
-            for (key, value) in sorted {
-                key.hash(hasher);
-                feed(value, hasher);
-            }
-        }
-        Value::Array(items) => {
-            (1_u8, items.len()).hash(hasher);
-            for item in items {
-                feed(item, hasher);
-            }
-        }
-        other => (2_u8, other.to_string()).hash(hasher),
-    }
-}
-
 /// The registrations of one control plane, by task.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -81,9 +46,14 @@ impl Inner {
         if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding) {
             *self.owned.entry(Arc::clone(binding)).or_default() += 1;
         }
-        let entries = self.by_task.entry(task.clone()).or_default();
-        entries.push(entry);
-        entries.sort_by(|a, b| a.id.cmp(&b.id));
+        match self.by_task.get_mut(task) {
+            Some(entries) => {
+                entries.push(entry);
+                entries.sort_by(|a, b| a.id.cmp(&b.id));
+            }
+            // Most tasks have one, so there is room for one.
+            None => drop(self.by_task.insert(task.clone(), vec![entry])),
+        }
     }
 
     fn remove(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<Entry> {
@@ -118,10 +88,8 @@ impl Registry {
     }
 
     /// Takes in what the server holds.
-    pub fn record(&self, task: &TaskArn, registration: &Registration, now: Timestamp) {
-        let fingerprint = Some(Fingerprint::of(&registration.normal));
-        let service = registration.service.clone();
-        self.put(task, &registration.id, service, registration.drained, fingerprint, now);
+    pub fn record(&self, task: &TaskArn, seen: &Sighting, now: Timestamp) {
+        self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.fingerprint), now);
     }
 
     /// A write is about to be sent whose answer may get lost; found again, it counts as this binding's.
@@ -177,9 +145,9 @@ impl Registry {
 
     /// Takes in a whole list that was asked for at `asked`. What it lacks is forgotten, unless written since: it will
     /// be read again before anything is done about it.
-    pub fn replace(&self, listed: &[(TaskArn, Registration)], asked: Timestamp, now: Timestamp) {
+    pub fn replace(&self, listed: &[(TaskArn, Sighting)], asked: Timestamp, now: Timestamp) {
         let there: BTreeSet<(&TaskArn, &RegistrationId)> =
-            listed.iter().map(|(task, registration)| (task, &registration.id)).collect();
+            listed.iter().map(|(task, seen)| (task, &seen.id)).collect();
         let mut inner = self.lock();
         let lost: Vec<(TaskArn, RegistrationId)> = inner
             .by_task
@@ -192,10 +160,10 @@ impl Registry {
             inner.remove(&task, &id);
         }
         drop(inner);
-        for (task, registration) in listed {
-            let newer = self.of(task).iter().any(|e| e.id == registration.id && e.seen_at >= asked);
+        for (task, seen) in listed {
+            let newer = self.of(task).iter().any(|e| e.id == seen.id && e.seen_at >= asked);
             if !newer {
-                self.record(task, registration, now);
+                self.record(task, seen, now);
             }
         }
     }
@@ -250,15 +218,6 @@ mod tests {
     use crate::model::MeshName;
     use serde_json::json;
 
-    #[test]
-    fn equal_bodies_have_equal_fingerprints_whatever_their_order() {
-        let a = Fingerprint::of(&json!({"a": 1, "b": [1, 2]}));
-        assert_eq!(a, Fingerprint::of(&json!({"b": [1, 2], "a": 1})));
-        for other in [json!({"a": 1, "b": [2, 1]}), json!({"a": 1}), json!({"a": "1", "b": [1, 2]})] {
-            assert_ne!(a, Fingerprint::of(&other), "{other}");
-        }
-    }
-
     fn task() -> TaskArn {
         TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap()
     }
@@ -267,12 +226,9 @@ mod tests {
         RegistrationId { mesh: MeshName::parse(mesh).unwrap(), name: "1".into() }
     }
 
-    fn listed(mesh: &str, drained: Option<DrainReason>, normal: Value) -> (TaskArn, Registration) {
-        let (owner, stored) = (crate::mesh::Owner::Foreign, Value::Null);
-        (
-            task(),
-            Registration { id: id(mesh), owner, service: None, created_at: None, drained, normal, stored },
-        )
+    fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn, Sighting) {
+        let (owner, fingerprint) = (crate::mesh::Owner::Foreign, Fingerprint::of(normal));
+        (task(), Sighting { id: id(mesh), owner, service: None, drained, fingerprint })
     }
 
     #[test]
@@ -295,7 +251,7 @@ mod tests {
             &json!({"new": 1}),
             Timestamp(10),
         );
-        let list = [listed("default", None, json!({"old": 1})), listed("other", None, json!({}))];
+        let list = [listed("default", None, &json!({"old": 1})), listed("other", None, &json!({}))];
         registry.replace(&list, Timestamp(5), Timestamp(20));
         let entries = registry.of(&task());
         assert_eq!(entries[0].fingerprint, Some(Fingerprint::of(&json!({"new": 1}))));
@@ -308,7 +264,7 @@ mod tests {
     #[test]
     fn a_drain_is_dated_from_its_first_sight() {
         let registry = Registry::default();
-        let list = [listed("default", Some(DrainReason::Revoked), json!({}))];
+        let list = [listed("default", Some(DrainReason::Revoked), &json!({}))];
         registry.replace(&list, Timestamp(10), Timestamp(10));
         registry.wrote(&task(), &id("default"), Some(DrainReason::Revoked), &json!({}), Timestamp(20));
         assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Revoked, Timestamp(10))));

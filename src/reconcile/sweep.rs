@@ -16,7 +16,7 @@ use super::plane::Halt;
 use super::{Operator, Plane};
 use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
-use crate::mesh::{Owner, Registration};
+use crate::mesh::{Owner, Sighting};
 use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
@@ -32,6 +32,9 @@ const LISTS_WAIT: Duration = Duration::from_secs(2);
 
 /// A page, a describe or a control plane's list is there within this, however slow AWS is; else the sweep is stuck.
 const PROGRESS: Duration = Duration::from_mins(2);
+
+/// Tasks that ask for a describe at a time: some calls of a hundred.
+const ASKING: usize = 300;
 
 /// Between two tries of a control plane's first list.
 const FIRST_LIST: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
@@ -221,17 +224,17 @@ impl Operator {
     }
 
     /// Finds each registration's task by its marks.
-    fn place(&self, plane: &Plane, listed: Vec<Registration>) -> Vec<(TaskArn, Registration)> {
+    fn place(&self, plane: &Plane, listed: Vec<Sighting>) -> Vec<(TaskArn, Sighting)> {
         let clusters: BTreeMap<ClusterId, ClusterArn> = self.clusters().by_id.clone();
         let mut unplaced = 0_usize;
         let mut placed = Vec::with_capacity(listed.len());
-        for registration in listed {
-            let Owner::Marked(marks) = &registration.owner else { continue };
+        for seen in listed {
+            let Owner::Marked(marks) = &seen.owner else { continue };
             if marks.operator != self.id {
                 continue;
             }
             match clusters.get(&marks.cluster) {
-                Some(cluster) => placed.push((cluster.task(marks.task.clone()), registration)),
+                Some(cluster) => placed.push((cluster.task(marks.task.clone()), seen)),
                 None => unplaced += 1,
             }
         }
@@ -314,7 +317,7 @@ impl Operator {
         }
     }
 
-    /// Describes many; the describer packs them into calls.
+    /// Describes many; the describer packs them into calls. Not all ask at once: each that waits costs memory.
     async fn describe_all(
         self: &Arc<Self>,
         cluster: &ClusterArn,
@@ -322,13 +325,15 @@ impl Operator {
         pulse: &Pulse,
     ) -> bool {
         let mut asked = JoinSet::new();
-        for task in tasks {
-            let describer = self.describer.clone();
-            asked.spawn(async move { describer.describe(&task, Duration::MAX).await });
-        }
+        let mut tasks = tasks.into_iter();
         let mut failed = 0_usize;
         let mut last = String::new();
-        while let Some(answer) = asked.join_next().await {
+        loop {
+            for task in tasks.by_ref().take(ASKING - asked.len()) {
+                let describer = self.describer.clone();
+                asked.spawn(async move { describer.describe(&task, Duration::MAX).await });
+            }
+            let Some(answer) = asked.join_next().await else { break };
             pulse.beat(PROGRESS);
             if let Ok(Err(why)) = answer {
                 failed += 1;

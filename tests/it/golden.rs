@@ -178,7 +178,7 @@ fn judge(case: &Case, loaded: &Loaded) -> (Judgement, Vec<String>) {
             Verdict::Need(Need::Tags) => {
                 asked.push("the task's tags".to_owned());
                 match &case.task.tags {
-                    Some(tags) => task.tags = Some(tags.clone()),
+                    Some(tags) => task.tags = Some(tags.clone().into()),
                     None => facts.tags_unknown = Some(refused()),
                 }
             }

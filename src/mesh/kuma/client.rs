@@ -18,12 +18,12 @@ use super::dataplane::{self, Malformed};
 use super::dialect::{self, Dialect, HealthDiscovery, Knowledge, Rules, Version};
 use super::errors::{self, Asked};
 use super::http::HttpTransport;
-use super::list::{self, MOST_PAGES, page_path, segment};
+use super::list::{self, MOST_PAGES, PageFlaw, page_path, segment};
 use super::marks::{self, OPERATOR_LABEL};
 use super::transport::{Answer, Method, Transport};
 use crate::api::KumaConnection;
 use crate::intent::{Desired, RegistrationId};
-use crate::mesh::{ControlPlane, DrainReason, MeshError, MeshErrorKind, Registration, Rendered};
+use crate::mesh::{ControlPlane, DrainReason, MeshError, MeshErrorKind, Registration, Rendered, Sighting};
 use crate::model::{ClusterArn, MeshName, OperatorId};
 
 /// Told of every operation, for metrics. All labels have bounded sets of values.
@@ -112,23 +112,19 @@ impl<T: Transport> KumaControlPlane<T> {
         json(Method::Get, path, asked, &answer)
     }
 
-    /// All items of a list.
+    /// Gives all items of a list to `take`, one by one: lists are long, and what nobody needs is not kept.
     async fn list(
         &self,
         path: &str,
         filter: Option<(&str, &str)>,
         asked: Asked,
-    ) -> Result<Vec<Value>, MeshError> {
-        let mut items = Vec::new();
+        mut take: impl FnMut(Value) + Send,
+    ) -> Result<(), MeshError> {
         let mut offsets = BTreeSet::new();
         let mut here = page_path(path, filter, None);
         for _ in 0..MOST_PAGES {
-            let answer = self.get(&here, asked).await?;
-            let page = list::read_page(answer).map_err(|why| {
-                errors::unexpected(&call(Method::Get, &here), &format!("{why}, as a list has"))
-            })?;
-            items.extend(page.items);
-            let Some(next) = page.next else { return Ok(items) };
+            let answer = self.send(Method::Get, &here, None).await?;
+            let Some(next) = read_items(&here, asked, &answer, &mut take)? else { return Ok(()) };
             let there = page_path(path, filter, Some(&next));
             if !offsets.insert(next) {
                 break;
@@ -141,22 +137,20 @@ impl<T: Transport> KumaControlPlane<T> {
         ))
     }
 
-    pub(super) async fn list_owned(&self) -> Result<Vec<Registration>, MeshError> {
+    pub(super) async fn list_owned(&self) -> Result<Vec<Sighting>, MeshError> {
         let operator = self.operator.as_str();
-        let items = self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server).await?;
         let mut owned = BTreeMap::new();
-        for item in items {
+        let take = |item: Value| {
             // Servers before 2.10 know no such filter and give all.
             if item.is_object() && marks::label(&item, OPERATOR_LABEL) != Some(operator) {
-                continue;
+                return;
             }
             match dataplane::registration(item) {
-                Ok(registration) => {
-                    owned.insert(registration.id.clone(), registration);
-                }
+                Ok(found) => drop(owned.insert(found.id.clone(), Sighting::from(&found))),
                 Err(malformed) => self.skip("owned", &malformed),
             }
-        }
+        };
+        self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server, take).await?;
         Ok(owned.into_values().collect())
     }
 
@@ -209,17 +203,26 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn known_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         let within = |list: &str| format!("/meshes/{}/{list}", segment(mesh.as_str()));
         if self.rules(mesh).mesh_services_only {
-            return Ok(names(&self.list(&within("meshservices"), None, Asked::Mesh).await?));
+            return self.names(&within("meshservices")).await;
         }
-        match self.list(&within("service-insights"), None, Asked::Mesh).await {
-            Ok(items) => Ok(names(&items)),
+        match self.names(&within("service-insights")).await {
             // No such list on this server, or no such mesh: the Dataplanes tell which.
             Err(error) if error.kind == MeshErrorKind::NoSuchMesh => {
-                let dataplanes = self.list(&within("dataplanes"), None, Asked::Mesh).await?;
-                Ok(dataplanes.iter().flat_map(dataplane::services).map(str::to_owned).collect())
+                let mut services = BTreeSet::new();
+                let take = |item: Value| services.extend(dataplane::services(&item).map(str::to_owned));
+                self.list(&within("dataplanes"), None, Asked::Mesh, take).await?;
+                Ok(services)
             }
-            Err(error) => Err(error),
+            known => known,
         }
+    }
+
+    /// The names of a list's items.
+    async fn names(&self, list: &str) -> Result<BTreeSet<String>, MeshError> {
+        let mut names = BTreeSet::new();
+        let take = |item: Value| names.extend(item.get("name").and_then(Value::as_str).map(str::to_owned));
+        self.list(list, None, Asked::Mesh, take).await?;
+        Ok(names)
     }
 
     /// Fails where the server's dialect is not spoken here; asks for its version where that is not known.
@@ -309,7 +312,7 @@ impl<T: Transport> KumaControlPlane<T> {
 
 #[async_trait]
 impl<T: Transport> ControlPlane for KumaControlPlane<T> {
-    async fn owned(&self, _clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Registration>, MeshError> {
+    async fn owned(&self, _clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
         self.observed("owned", self.list_owned()).await
     }
 
@@ -383,6 +386,24 @@ fn accepted(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result
     }
 }
 
-fn names(items: &[Value]) -> BTreeSet<String> {
-    items.iter().filter_map(|item| item.get("name")?.as_str()).map(str::to_owned).collect()
+/// Gives the items of a page to `take`, and returns the offset of the next page.
+fn read_items(
+    path: &str,
+    asked: Asked,
+    answer: &Answer,
+    take: &mut impl FnMut(Value),
+) -> Result<Option<String>, MeshError> {
+    let call = call(Method::Get, path);
+    if answer.status != 200 {
+        return Err(errors::of_answer(&call, asked, answer));
+    }
+    let unreadable = |error: &serde_json::Error| errors::unreadable(&call, &answer.body, &error.to_string());
+    let page = list::read_page(&answer.body).map_err(|flaw| match flaw {
+        PageFlaw::NotJson(error) => unreadable(&error),
+        PageFlaw::Shape(why) => errors::unexpected(&call, &format!("{why}, as a list has")),
+    })?;
+    for item in page.items {
+        take(serde_json::from_str(item.get()).map_err(|error| unreadable(&error))?);
+    }
+    Ok(page.next)
 }

@@ -11,7 +11,7 @@ use super::normal::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use crate::api::{Inbound, Outbound, Probe};
 use crate::intent::{Desired, Outbounds, RegistrationId};
 use crate::mesh::{DrainReason, Owner, Registration, Rendered};
-use crate::model::{MeshName, Timestamp};
+use crate::model::{MeshName, Timestamp, shared};
 
 const SERVICE_TAG: &str = "kuma.io/service";
 const PROTOCOL_TAG: &str = "kuma.io/protocol";
@@ -84,8 +84,8 @@ pub(super) fn registration(stored: Value) -> Result<Registration, Malformed> {
             return Err(malformed(why));
         }
     }
-    let service = services(&stored).next().map(Into::into);
-    let service = service.or_else(|| marks::label(&stored, WORKLOAD_LABEL).map(Into::into));
+    let service = services(&stored).next().map(shared);
+    let service = service.or_else(|| marks::label(&stored, WORKLOAD_LABEL).map(shared));
     Ok(Registration {
         id: RegistrationId { mesh, name: name.into() },
         owner: marks::owner(&stored),

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The largest page that the API gives.
 const PAGE_SIZE: &str = "1000";
@@ -32,26 +34,49 @@ pub(super) fn page_path(path: &str, filter: Option<(&str, &str)>, offset: Option
     format!("{path}?{}", query.finish())
 }
 
-/// A page's items, and where the next page starts.
-pub(super) struct Page {
-    pub(super) items: Vec<Value>,
+/// A page: its items as they are written, since all of them read at once would take many times the page's size.
+pub(super) struct Page<'a> {
+    pub(super) items: Vec<&'a RawValue>,
+    /// The offset of the next page.
     pub(super) next: Option<String>,
 }
 
-/// Reads a page; the error says what is wrong with it.
-pub(super) fn read_page(mut answer: Value) -> Result<Page, &'static str> {
-    let next = match answer.get("next") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(url)) if url.is_empty() => None,
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(borrow, default, deserialize_with = "given")]
+    items: Option<Option<Vec<&'a RawValue>>>,
+    #[serde(default)]
+    next: Value,
+}
+
+/// Tells a field that is null from one that is not there.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
+}
+
+/// Reads a page. The error says what is wrong with it, where it is JSON at all.
+pub(super) fn read_page(body: &[u8]) -> Result<Page<'_>, PageFlaw> {
+    let written: Written<'_> = serde_json::from_slice(body).map_err(|error| {
+        if error.is_data() { PageFlaw::Shape("it has no items") } else { PageFlaw::NotJson(error) }
+    })?;
+    let items = written.items.ok_or(PageFlaw::Shape("it has no items"))?.unwrap_or_default();
+    let next = match written.next {
+        Value::Null => None,
+        Value::String(url) if url.is_empty() => None,
         // An absolute URL made from the Host header, which need not lead back to the server: only the offset counts.
-        Some(Value::String(url)) => Some(offset(url).ok_or("its field next has no offset")?),
-        Some(_) => return Err("its field next is not a URL"),
+        Value::String(url) => Some(offset(&url).ok_or(PageFlaw::Shape("its field next has no offset"))?),
+        _ => return Err(PageFlaw::Shape("its field next is not a URL")),
     };
-    match answer.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => Ok(Page { items, next }),
-        Some(Value::Null) => Ok(Page { items: Vec::new(), next }),
-        _ => Err("it has no items"),
-    }
+    Ok(Page { items, next })
+}
+
+/// What is wrong with a page.
+#[derive(Debug)]
+pub(super) enum PageFlaw {
+    /// It is not JSON.
+    NotJson(serde_json::Error),
+    /// It is not what a list looks like.
+    Shape(&'static str),
 }
 
 fn offset(url: &str) -> Option<String> {

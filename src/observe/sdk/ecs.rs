@@ -10,7 +10,7 @@ use super::call::Calls;
 use super::error;
 use crate::model::{
     ArnError, ClusterArn, Container, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn, TaskGroup, TaskId, Timestamp,
+    TaskDefinitionArn, TaskGroup, TaskId, Timestamp, shared_tags,
 };
 use crate::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Page};
 use crate::observe::events::address::{self, Attachment};
@@ -158,7 +158,7 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         address: own_address(found)?,
         created_at: found.created_at().map(nearest_millisecond),
         updated_at: None,
-        tags: Some(tags(found.tags())),
+        tags: Some(shared_tags(tags(found.tags()))),
     })
 }
 

@@ -41,7 +41,7 @@ async fn owned_registrations_are_gathered_over_all_pages_once_each() {
     let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap();
     let names: Vec<&str> = owned.iter().map(|r| &*r.id.name).collect();
     assert_eq!(names, ["a", "b", "c"]);
-    assert!(owned.iter().all(|r| matches!(r.owner, Owner::Marked(_)) && r.created_at.is_some()));
+    assert!(owned.iter().all(|r| matches!(r.owner, Owner::Marked(_))));
     let first = "GET /dataplanes?filter%5Blabels.ecs-mesh.dev%2Foperator%5D=op-1&size=1000";
     assert_eq!(script.paths(), [first.to_owned(), format!("{first}&offset=2")]);
 }

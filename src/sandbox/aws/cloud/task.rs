@@ -159,7 +159,7 @@ impl CloudTask {
             address: self.address().map(Into::into),
             created_at: Some(self.created_at),
             updated_at: None,
-            tags: Some(self.tags.clone()),
+            tags: Some(Arc::new(self.tags.clone())),
         })
     }
 }
