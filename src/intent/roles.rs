@@ -1,8 +1,10 @@
 //! Whether a task role's tags let a task into a mesh as a service: the rules that `aws-iam` authentication of
-//! Kong Mesh will apply when the sidecar starts, applied before.
+//! Kong Mesh, or an auth method of Consul, will apply when the sidecar starts, applied before.
 //!
-//! Source: <https://developer.konghq.com/mesh/iam-authentication/> (role tags `kuma.io/type`, `kuma.io/mesh`,
-//! `kuma.io/service`, `kuma.io/workload`; authorised accounts).
+//! Sources: <https://developer.konghq.com/mesh/iam-authentication/> (role tags `kuma.io/type`, `kuma.io/mesh`,
+//! `kuma.io/service`, `kuma.io/workload`; authorised accounts) and
+//! <https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws-iam> (tags that binding rules use; Consul on
+//! ECS names them `consul.hashicorp.com.…`).
 
 use std::fmt;
 
@@ -26,6 +28,11 @@ pub enum Rule {
     Service,
     /// `kuma.io/workload` names another workload.
     Workload,
+    /// `consul.hashicorp.com.service-name` is missing on the role of a task that is no gateway, or names another
+    /// service.
+    ConsulService,
+    /// `consul.hashicorp.com.gateway-kind` is no kind of gateway.
+    ConsulGateway,
 }
 
 impl Rule {
@@ -39,6 +46,8 @@ impl Rule {
             Self::Mesh => "kuma.io/mesh",
             Self::Service => "kuma.io/service",
             Self::Workload => "kuma.io/workload",
+            Self::ConsulService => "consul.hashicorp.com.service-name",
+            Self::ConsulGateway => "consul.hashicorp.com.gateway-kind",
         }
     }
 }
@@ -76,7 +85,12 @@ impl fmt::Display for Violation {
                  spec.roleTags.authorizedAccounts of the MeshBinding, or use a role of an authorised account",
                 self.found.as_deref().unwrap_or("")
             ),
-            Rule::Type | Rule::Mesh | Rule::Service | Rule::Workload => {
+            Rule::Type
+            | Rule::Mesh
+            | Rule::Service
+            | Rule::Workload
+            | Rule::ConsulService
+            | Rule::ConsulGateway => {
                 let tag = self.rule.label();
                 if self.needed.is_empty() {
                     let found = self.found.as_deref().unwrap_or("");
@@ -96,57 +110,91 @@ impl fmt::Display for Violation {
     }
 }
 
+/// What a task wants to be in a mesh.
+#[derive(Clone, Copy)]
+pub(super) enum Claim<'a> {
+    /// A Dataplane of a service in a mesh.
+    Kuma { mesh: &'a MeshName, service: &'a ServiceName, workload: Option<&'a str> },
+    /// A service of Consul, of this name where the manifests name one; or a gateway, as the role says.
+    Consul { service: Option<&'a ServiceName> },
+}
+
+/// The kinds of gateway that Consul on ECS knows.
+const GATEWAYS: [&str; 3] = ["api-gateway", "mesh-gateway", "terminating-gateway"];
+
 /// What a role must allow.
-pub(super) struct Claim<'a> {
-    pub mesh: &'a MeshName,
-    pub service: &'a ServiceName,
-    pub workload: Option<&'a str>,
+pub(super) struct RoleRules<'a> {
+    pub claim: Claim<'a>,
     pub policy: &'a RoleTagPolicy,
     /// The account that the task runs in: the one that counts where none is named.
     pub task_account: &'a str,
 }
 
-impl Claim<'_> {
+impl RoleRules<'_> {
     /// The tags that satisfy the claim, as `KEY=VALUE` text for a person.
     pub(super) fn needed_tags(&self) -> String {
-        format!("kuma.io/type=dataplane, kuma.io/mesh={}", self.mesh)
+        match self.claim {
+            Claim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
+            Claim::Consul { service } => {
+                let service = service.map_or("SERVICE", ServiceName::as_str);
+                format!("{}={service}", Rule::ConsulService.label())
+            }
+        }
     }
 
-    /// All rules that the role breaks; none means that the task may be registered.
+    /// All rules that the role breaks; none means that the task may be in the mesh.
     pub(super) fn violations(&self, role: &RoleArn, tags: &Tags) -> Vec<Violation> {
-        let mut found = Vec::new();
-        let mut broken = |rule, value: Option<&str>, needed: String| {
-            found.push(Violation { rule, role: Some(role.clone()), found: value.map(str::to_owned), needed });
+        let mut found: Vec<Violation> = self.account_violation(role).into_iter().collect();
+        let mut broken = |rule: Rule, needed: String| {
+            let value = tags.get(rule.label()).cloned();
+            found.push(Violation { rule, role: Some(role.clone()), found: value, needed });
         };
-        let accounts = &self.policy.authorized_accounts;
-        let authorised = if accounts.is_empty() {
-            role.account() == self.task_account
-        } else {
-            accounts.iter().any(|account| account == role.account())
-        };
-        if !authorised {
-            let allowed =
-                if accounts.is_empty() { self.task_account.to_owned() } else { accounts.join(", ") };
-            broken(Rule::Account, Some(role.account()), allowed);
-        }
-        // (rule, needed value, whether the tag must be there at all)
-        let tag_rules = [
-            (Rule::Type, Some("dataplane"), true),
-            (Rule::Mesh, Some(self.mesh.as_str()), true),
-            (Rule::Service, Some(self.service.as_str()), false),
-            (Rule::Workload, self.workload, false),
-        ];
-        for (rule, needed, must_exist) in tag_rules {
-            let value = tags.get(rule.label()).map(String::as_str);
-            let wrong = match value {
-                Some(value) => Some(value) != needed,
-                None => must_exist,
-            };
-            if wrong {
-                broken(rule, value, needed.unwrap_or_default().to_owned());
+        let tag = |rule: Rule| tags.get(rule.label()).map(String::as_str);
+        match self.claim {
+            Claim::Kuma { mesh, service, workload } => {
+                // (rule, needed value, whether the tag must be there at all)
+                let tag_rules = [
+                    (Rule::Type, Some("dataplane"), true),
+                    (Rule::Mesh, Some(mesh.as_str()), true),
+                    (Rule::Service, Some(service.as_str()), false),
+                    (Rule::Workload, workload, false),
+                ];
+                for (rule, needed, must_exist) in tag_rules {
+                    if tag(rule).map_or(must_exist, |value| Some(value) != needed) {
+                        broken(rule, needed.unwrap_or_default().to_owned());
+                    }
+                }
+            }
+            Claim::Consul { service } => {
+                let gateway = tag(Rule::ConsulGateway);
+                if gateway.is_some_and(|kind| !GATEWAYS.contains(&kind)) {
+                    broken(Rule::ConsulGateway, GATEWAYS.join(" or "));
+                }
+                // Consul makes tags lower case before it binds them to a name.
+                let (named, wanted) =
+                    (tag(Rule::ConsulService), service.map(|service| service.as_str().to_ascii_lowercase()));
+                let fits = match (named, &wanted) {
+                    (Some(named), Some(wanted)) => named.eq_ignore_ascii_case(wanted),
+                    (Some(named), None) => !named.is_empty(),
+                    (None, _) => gateway.is_some(),
+                };
+                if !fits {
+                    broken(Rule::ConsulService, wanted.unwrap_or_else(|| "SERVICE".to_owned()));
+                }
             }
         }
         found
+    }
+
+    fn account_violation(&self, role: &RoleArn) -> Option<Violation> {
+        let accounts = &self.policy.authorized_accounts;
+        let needed = if accounts.is_empty() { self.task_account.to_owned() } else { accounts.join(", ") };
+        let authorised = match accounts.is_empty() {
+            true => role.account() == self.task_account,
+            false => accounts.iter().any(|account| account == role.account()),
+        };
+        let found = Some(role.account().to_owned());
+        (!authorised).then(|| Violation { rule: Rule::Account, role: Some(role.clone()), found, needed })
     }
 }
 
@@ -159,16 +207,38 @@ mod tests {
             authorized_accounts: accounts.iter().map(|a| (*a).to_owned()).collect(),
             ..RoleTagPolicy::default()
         };
-        let claim = Claim {
-            mesh: &MeshName::parse("default").unwrap(),
-            service: &ServiceName::parse("kv").unwrap(),
-            workload: Some("kv"),
-            policy: &policy,
-            task_account: "111122223333",
-        };
+        let (mesh, service) = (MeshName::default(), ServiceName::parse("kv").unwrap());
+        let claim = Claim::Kuma { mesh: &mesh, service: &service, workload: Some("kv") };
+        broken(claim, &policy, tags)
+    }
+
+    fn broken(claim: Claim<'_>, policy: &RoleTagPolicy, tags: &[(&str, &str)]) -> Vec<Rule> {
+        let rules = RoleRules { claim, policy, task_account: "111122223333" };
         let role = RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv-task").unwrap();
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        claim.violations(&role, &tags).into_iter().map(|v| v.rule).collect()
+        rules.violations(&role, &tags).into_iter().map(|v| v.rule).collect()
+    }
+
+    #[test]
+    fn a_consul_role_names_its_service_or_a_gateway() {
+        const SERVICE: &str = "consul.hashicorp.com.service-name";
+        const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
+        type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [Rule]);
+        let table: [Row; 8] = [
+            (&[], None, &[Rule::ConsulService]),
+            (&[(SERVICE, "web")], None, &[]),
+            (&[(SERVICE, "Web")], Some("web"), &[]),
+            (&[(SERVICE, "web")], Some("kv"), &[Rule::ConsulService]),
+            (&[(SERVICE, "")], None, &[Rule::ConsulService]),
+            (&[(GATEWAY, "mesh-gateway")], None, &[]),
+            (&[(GATEWAY, "ingress")], None, &[Rule::ConsulGateway]),
+            (&[("kuma.io/type", "dataplane")], Some("web"), &[Rule::ConsulService]),
+        ];
+        for (tags, service, expected) in table {
+            let service = service.map(|name| ServiceName::parse(name).unwrap());
+            let claim = Claim::Consul { service: service.as_ref() };
+            assert_eq!(broken(claim, &RoleTagPolicy::default(), tags), expected, "{tags:?} {service:?}");
+        }
     }
 
     const TYPE: (&str, &str) = ("kuma.io/type", "dataplane");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::discovered::{self, Described};
-use super::roles::{Claim, Rule, Violation};
+use super::roles::{Claim, RoleRules, Rule, Violation};
 use super::select::{self, Choice};
 use super::{Desired, Marks, Outbounds, RegistrationId};
 use crate::api::{ControlPlaneType, Discovery, RoleTagMode, WorkloadSpec};
@@ -40,11 +40,13 @@ pub struct Facts {
     pub definition: Fact<Arc<TaskDefinition>>,
     /// The tags of its role.
     pub role: Fact<RoleTags>,
+    /// It has registered itself at this control plane.
+    pub registered: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { tags_unknown: None, definition: Fact::NotAsked, role: Fact::NotAsked }
+        Self { tags_unknown: None, definition: Fact::NotAsked, role: Fact::NotAsked, registered: false }
     }
 }
 
@@ -92,6 +94,8 @@ pub enum IgnoreReason {
 pub enum Verdict {
     /// Registered as this.
     Register(Box<Desired>),
+    /// It may be in the mesh, and registers itself there.
+    Admit,
     /// Not registered: its role's tags do not allow it.
     Reject {
         /// Every rule that is broken.
@@ -165,21 +169,14 @@ impl Scope<'_> {
         facts: &Facts,
         warnings: &mut Vec<String>,
     ) -> Result<Verdict, Verdict> {
+        if self.kind.tasks_register_themselves() {
+            return self.admission(binding, task, facts, warnings);
+        }
         let (name, workload) = self.workload(binding, task, facts)?;
         let Some(address) = task.address else { return Err(no_address(facts)) };
         let label = workload_label(&workload);
-        match allowed(binding, &workload, label, task, facts) {
-            Ok(None) => {}
-            Ok(Some((violations, _))) if binding.spec.role_tags.mode == RoleTagMode::Warn => {
-                warnings.extend(violations.iter().map(ToString::to_string));
-            }
-            // Under `warn` facts that cannot be had stop nothing either.
-            Err(Verdict::Hold(why)) if binding.spec.role_tags.mode == RoleTagMode::Warn => {
-                warnings.push(why.to_string());
-            }
-            Ok(Some((violations, confirmed))) => return Ok(Verdict::Reject { violations, confirmed }),
-            Err(early) => return Err(early),
-        }
+        let claim = Claim::Kuma { mesh: &binding.spec.mesh, service: &workload.service, workload: label };
+        permit(binding, claim, task, facts, warnings)?;
         let outbounds = Outbounds::of(self.manifests, &name, &workload, warnings);
         Ok(Verdict::Register(Box::new(Desired {
             id: RegistrationId {
@@ -195,6 +192,28 @@ impl Scope<'_> {
             probe: workload.probe,
             outbounds,
         })))
+    }
+
+    /// Of a task that registers itself: whether its role lets it. Who has nothing to do with the mesh is not judged.
+    fn admission(
+        &self,
+        binding: &Binding,
+        task: &Task,
+        facts: &Facts,
+        warnings: &mut Vec<String>,
+    ) -> Result<Verdict, Verdict> {
+        let service = match select::workload(self.manifests, &binding.name, task) {
+            Choice::One(_, workload) => Some(workload),
+            Choice::Several(names) => return Err(Verdict::Hold(HoldReason::Workloads(names))),
+            Choice::NeedsTags => return Err(need_tags(facts)),
+            Choice::None => None,
+        };
+        if service.is_none() && !facts.registered {
+            return Err(Verdict::Ignore(IgnoreReason::NoWorkload));
+        }
+        let service = service.as_ref().map(|workload| &workload.service);
+        permit(binding, Claim::Consul { service }, task, facts, warnings)?;
+        Ok(Verdict::Admit)
     }
 
     fn workload(
@@ -250,11 +269,35 @@ fn no_address(facts: &Facts) -> Verdict {
     }
 }
 
-/// The rules that the task's role breaks, with whether that is confirmed; `None` where it breaks none.
-fn allowed(
+/// Whether the task's role allows what is claimed, as far as the binding asks; `Err` is a verdict.
+fn permit(
     binding: &Binding,
-    workload: &WorkloadSpec,
-    label: Option<&str>,
+    claim: Claim<'_>,
+    task: &Task,
+    facts: &Facts,
+    warnings: &mut Vec<String>,
+) -> Result<(), Verdict> {
+    let warns = binding.spec.role_tags.mode == RoleTagMode::Warn;
+    match violations(binding, claim, task, facts) {
+        Ok(None) => Ok(()),
+        Ok(Some((violations, _))) if warns => {
+            warnings.extend(violations.iter().map(ToString::to_string));
+            Ok(())
+        }
+        // Under `warn` facts that cannot be had stop nothing either.
+        Err(Verdict::Hold(why)) if warns => {
+            warnings.push(why.to_string());
+            Ok(())
+        }
+        Ok(Some((violations, confirmed))) => Err(Verdict::Reject { violations, confirmed }),
+        Err(early) => Err(early),
+    }
+}
+
+/// The rules that the task's role breaks, with whether that is confirmed; `None` where it breaks none.
+fn violations(
+    binding: &Binding,
+    claim: Claim<'_>,
     task: &Task,
     facts: &Facts,
 ) -> Result<Option<(Vec<Violation>, bool)>, Verdict> {
@@ -262,19 +305,13 @@ fn allowed(
     if policy.mode == RoleTagMode::Off {
         return Ok(None);
     }
-    let claim = Claim {
-        mesh: &binding.spec.mesh,
-        service: &workload.service,
-        workload: label,
-        policy,
-        task_account: task.arn.cluster().account(),
-    };
+    let rules = RoleRules { claim, policy, task_account: task.arn.cluster().account() };
     let own = match &task.role_override {
         Some(role) => Some(role),
         None => known_definition(facts)?.task_role.as_ref(),
     };
     let Some(role) = own else {
-        let needed = claim.needed_tags();
+        let needed = rules.needed_tags();
         let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed };
         // A task definition never changes, so this needs no second look.
         return Ok(Some((vec![violation], true)));
@@ -287,7 +324,7 @@ fn allowed(
         }
     };
     let violations = match &read.tags {
-        Some(tags) => claim.violations(role, tags),
+        Some(tags) => rules.violations(role, tags),
         None if !read.confirmed => {
             let words = format!("the role's tags: IAM knows no role {role}, read once so far");
             return Err(Verdict::Hold(HoldReason::Unknown(words)));
@@ -296,7 +333,7 @@ fn allowed(
             rule: Rule::NoSuchRole,
             role: Some(role.clone()),
             found: None,
-            needed: claim.needed_tags(),
+            needed: rules.needed_tags(),
         }],
     };
     Ok((!violations.is_empty()).then_some((violations, read.confirmed)))

@@ -30,6 +30,10 @@ struct Controllers {
     tasks: JoinSet<Drained>,
 }
 
+/// Tasks worked on at once where they register themselves: what they ask the server is asked for all of them together,
+/// by a few connections.
+const TOGETHER: usize = 256;
+
 impl Operator {
     /// Follows the manifests until `stop`; then lets what is in flight at each plane finish.
     pub(super) async fn follow_manifests(
@@ -112,7 +116,11 @@ impl Operator {
 
     fn controller(self: &Arc<Self>, plane: &Arc<Plane>, options: RunOptions) -> Controller<TaskArn, AtPlane> {
         let reconciler = Arc::new(AtPlane { operator: Arc::clone(self), plane: Arc::clone(plane) });
-        Controller::new(plane.queue.clone(), reconciler, options.concurrency)
+        let concurrency = match plane.kind.tasks_register_themselves() {
+            true => options.concurrency.max(TOGETHER),
+            false => options.concurrency,
+        };
+        Controller::new(plane.queue.clone(), reconciler, concurrency)
             .drain(options.drain)
             .timeout(LONGEST_RUN)
             .observer(self.metrics.plane(&plane.name) as Arc<dyn crate::runtime::Observer>)

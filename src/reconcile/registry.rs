@@ -168,6 +168,16 @@ impl Registry {
         }
     }
 
+    /// Takes in all that there is of one task, asked for at `asked`. What is not among it is forgotten.
+    pub fn replace_of(&self, task: &TaskArn, found: &[Sighting], asked: Timestamp, now: Timestamp) {
+        for entry in self.of(task) {
+            if entry.seen_at < asked && !found.iter().any(|seen| seen.id == entry.id) {
+                self.forget(task, &entry.id);
+            }
+        }
+        found.iter().for_each(|seen| self.record(task, seen, now));
+    }
+
     /// All tasks that have a registration.
     pub fn tasks(&self) -> Vec<TaskArn> {
         self.lock().by_task.keys().cloned().collect()

@@ -59,18 +59,27 @@ impl Run<'_> {
     }
 
     async fn attempt(&self) -> Next {
+        let mut sought = !self.must_be_sought();
         // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
         for _ in 0..3 {
             self.report.begin();
-            let known = self.known();
+            let mut known = self.known();
             let snapshot =
                 self.operator.store.snapshot(self.task, Self::grace(&known), self.operator.clock.now());
-            if known.is_empty() && !matches!(snapshot.life, Life::Live) {
+            if !sought && snapshot.life == Life::Stopped {
+                if let Err(halt) = self.seek().await {
+                    return self.halted(&halt);
+                }
+                sought = true;
+                known = self.known();
+            }
+            let may_have_more = !sought && snapshot.life == Life::SaidStopped;
+            if known.is_empty() && !matches!(snapshot.life, Life::Live) && !may_have_more {
                 self.plane.all_said(self.task);
                 return Next::Forget;
             }
             let judgement = match (&snapshot.life, &snapshot.task) {
-                (Life::Live, Some(task)) => Some(self.judge(task).await),
+                (Life::Live, Some(task)) => Some(self.judge(task, !known.is_empty()).await),
                 _ => None,
             };
             let decision = self.decide(&snapshot, &known, judgement.as_ref());
@@ -101,6 +110,25 @@ impl Run<'_> {
         self.report.quiet("ECS contradicts its own event of the task", Change::Unknown);
         // ECS still says otherwise than what an event said: it is eventually consistent.
         Next::Backoff
+    }
+
+    /// Whether the task may have registered itself since what is registered was last listed. Only an event says so: what
+    /// events do not tell of the sweep lists.
+    fn must_be_sought(&self) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.plane.kind.tasks_register_themselves() && heard.is_some()
+    }
+
+    /// Finds what the task has registered itself. It has stopped, so nothing is added any more.
+    async fn seek(&self) -> Result<(), Halt> {
+        let asked = self.operator.clock.now();
+        let found = self.plane.call(self.plane.mesh.find(self.task)).await?;
+        self.plane.registry.replace_of(self.task, &found, asked, self.operator.clock.now());
+        for known in self.known() {
+            let binding = known.caretaker.as_ref().map(|binding| &binding.name);
+            self.plane.registry.assign(self.task, &known.id, binding);
+        }
+        Ok(())
     }
 
     fn known(&self) -> Vec<Known> {
@@ -183,12 +211,13 @@ impl Run<'_> {
             known,
             fresh: snapshot.is_fresh(self.operator.swept_since(self.task.cluster()), now),
             manifests_complete: self.set.complete,
+            self_registered: self.plane.kind.tasks_register_themselves(),
             now,
         }
     }
 
     /// Judges the task, fetching each fact that the verdict turns out to hang on.
-    async fn judge(&self, task: &Task) -> Judgement {
+    async fn judge(&self, task: &Task, registered: bool) -> Judgement {
         let scope = Scope {
             manifests: &self.set,
             control_plane: &self.plane.name,
@@ -196,7 +225,7 @@ impl Run<'_> {
             operator: &self.operator.id,
         };
         let mut task = task.clone();
-        let mut facts = Facts::default();
+        let mut facts = Facts { registered, ..Facts::default() };
         let mut reread = false;
         let mut asked = None;
         loop {
@@ -390,7 +419,7 @@ impl Run<'_> {
             self.report.warnings(&judgement.warnings);
         }
         match &judgement.verdict {
-            Verdict::Register(_) => {
+            Verdict::Register(_) | Verdict::Admit => {
                 if judgement.warnings.is_empty() && next == Next::Forget {
                     self.plane.all_said(self.task);
                 }

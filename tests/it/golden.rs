@@ -242,6 +242,7 @@ async fn outcome(case: &Case) -> Value {
             add("binding", (*desired.binding).into());
             add("dataplane", rendered(case, desired).await);
         }
+        Verdict::Admit => add("admitted", true.into()),
         Verdict::Reject { violations, confirmed } => {
             let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
             add("rejected", words.into());

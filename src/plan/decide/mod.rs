@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::LifecyclePolicy;
+use crate::api::{LifecyclePolicy, OnRevoked};
 use crate::intent::{Desired, IgnoreReason, Judgement, RegistrationId, Verdict};
 use crate::manifests::Binding;
 use crate::mesh::DrainReason;
@@ -115,6 +115,9 @@ pub struct Situation<'a> {
     pub fresh: bool,
     /// Whether all manifests are valid, so that their silence means something.
     pub manifests_complete: bool,
+    /// Tasks register themselves there: nothing is created or drained for them, and they keep what they have as long as
+    /// they live, unless their binding says otherwise.
+    pub self_registered: bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -193,11 +196,15 @@ impl Decision {
 pub fn decide(situation: &Situation<'_>) -> Decision {
     let mut decision = Decision::default();
     match &situation.standing {
-        Standing::Gone(evidence) => decision.remove_all(situation.known, evidence),
+        Standing::Gone(evidence) => decision.remove_all(situation, evidence),
+        // What it has registered itself may not have been seen yet.
+        Standing::SaidStopped if situation.self_registered => decision.describe = true,
         Standing::SaidStopped => {
             decision.drain_all(situation.known);
             decision.describe = !situation.known.is_empty();
         }
+        // It still has to log out, and takes itself out of service.
+        Standing::Leaving if situation.self_registered => {}
         Standing::Leaving => decision.drain_all(situation.known),
         Standing::Missing { due } => decision.describe = *due,
         Standing::Unknown => {}
@@ -207,12 +214,13 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 }
 
 impl Decision {
-    fn remove_all(&mut self, known: &[Known], evidence: &Evidence) {
-        for registration in known {
+    fn remove_all(&mut self, situation: &Situation<'_>, evidence: &Evidence) {
+        for registration in situation.known {
             let Some(binding) = &registration.caretaker else { continue };
+            let may_drain = registration.drained.is_none() && !situation.self_registered;
             let action = match binding.spec.policy {
                 LifecyclePolicy::Sync => Action::Remove(evidence.clone()),
-                LifecyclePolicy::UpsertOnly if registration.drained.is_none() && evidence.is_own_stop() => {
+                LifecyclePolicy::UpsertOnly if may_drain && evidence.is_own_stop() => {
                     Action::Drain(DrainReason::Stopping, evidence.clone())
                 }
                 LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
@@ -245,9 +253,10 @@ impl Decision {
             (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, situation),
             (Verdict::Reject { confirmed: true, .. }, _) => {
                 for registration in situation.known {
-                    self.withdraw(registration, DrainReason::Revoked, &Evidence::RoleTags, situation.now);
+                    self.revoke(registration, situation);
                 }
             }
+            (Verdict::Ignore(_), _) if situation.self_registered => {}
             (Verdict::Reject { confirmed: false, .. }, _) => self.reread_role = true,
             (Verdict::Ignore(reason), _) => {
                 let withdrawn = match reason {
@@ -268,7 +277,7 @@ impl Decision {
                     }
                 }
             }
-            (Verdict::Hold(_) | Verdict::Need(_) | Verdict::Register(_), _) => {}
+            (Verdict::Hold(_) | Verdict::Need(_) | Verdict::Register(_) | Verdict::Admit, _) => {}
         }
     }
 
@@ -294,6 +303,28 @@ impl Decision {
         if situation.manifests_complete {
             for known in elsewhere.into_iter().chain(twice.copied()) {
                 self.withdraw(known, DrainReason::Unwanted, &Evidence::Manifests, situation.now);
+            }
+        }
+    }
+
+    /// The role's tags no longer allow it: what follows is the binding's choice.
+    fn revoke(&mut self, registration: &Known, situation: &Situation<'_>) {
+        let Some(binding) = &registration.caretaker else { return };
+        let by_type = if situation.self_registered { OnRevoked::Keep } else { OnRevoked::Withdraw };
+        match binding.spec.role_tags.on_revoked.unwrap_or(by_type) {
+            OnRevoked::Keep => {}
+            OnRevoked::Withdraw if situation.self_registered => {
+                let evidence = Evidence::RoleTags;
+                let action = match binding.spec.policy {
+                    LifecyclePolicy::Sync => Action::Remove(evidence),
+                    LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
+                        Action::Skip { would: "remove", evidence }
+                    }
+                };
+                self.step(registration, binding, action);
+            }
+            OnRevoked::Withdraw => {
+                self.withdraw(registration, DrainReason::Revoked, &Evidence::RoleTags, situation.now);
             }
         }
     }
@@ -333,3 +364,5 @@ impl Decision {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_self_registered;

@@ -10,12 +10,12 @@ use crate::intent::{HoldReason, Marks, Need, Outbounds, Rule, Violation};
 use crate::mesh::DrainReason::{Revoked, Stopping, Unwanted};
 use crate::model::{OperatorId, ServiceName, TaskArn};
 
-const NOW: Timestamp = Timestamp(1_000_000);
-const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0) };
+pub(super) const NOW: Timestamp = Timestamp(1_000_000);
+pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0) };
 const POLICIES: [&str; 3] = ["sync", "upsert-only", "create-only"];
 
 /// Of the policy, into the mesh `default`; drains for 5 s.
-fn binding(policy: &str) -> Arc<Binding> {
+pub(super) fn binding(policy: &str) -> Arc<Binding> {
     let spec =
         json!({"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": ["*"]}, "policy": policy});
     Arc::new(Binding {
@@ -26,13 +26,13 @@ fn binding(policy: &str) -> Arc<Binding> {
     })
 }
 
-fn id(text: &str) -> RegistrationId {
+pub(super) fn id(text: &str) -> RegistrationId {
     let (mesh, name) = text.split_once('/').unwrap();
     RegistrationId { mesh: crate::model::MeshName::parse(mesh).unwrap(), name: name.into() }
 }
 
 /// A registration in the care of a binding of this policy.
-fn known(name: &str, policy: &str) -> Known {
+pub(super) fn known(name: &str, policy: &str) -> Known {
     Known { id: id(name), drained: None, caretaker: Some(binding(policy)) }
 }
 
@@ -41,7 +41,7 @@ impl Known {
         Self { drained: Some((reason, Timestamp(NOW.0 - ago_ms))), ..self }
     }
 
-    fn with(self, change: impl FnOnce(&mut MeshBindingSpec)) -> Self {
+    pub(super) fn with(self, change: impl FnOnce(&mut MeshBindingSpec)) -> Self {
         let mut caretaker = Binding::clone(self.caretaker.as_deref().unwrap());
         change(&mut caretaker.spec);
         Self { caretaker: Some(Arc::new(caretaker)), ..self }
@@ -63,7 +63,7 @@ fn desired(name: &str) -> Desired {
     }
 }
 
-fn judgement(verdict: Verdict, policy: &str) -> Judgement {
+pub(super) fn judgement(verdict: Verdict, policy: &str) -> Judgement {
     Judgement { binding: Some(binding(policy)), verdict, warnings: Vec::new() }
 }
 
@@ -71,22 +71,34 @@ fn register(policy: &str) -> Judgement {
     judgement(Verdict::Register(Box::new(desired("default/task"))), policy)
 }
 
-fn reject(confirmed: bool) -> Judgement {
+pub(super) fn reject(confirmed: bool) -> Judgement {
     let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed: String::new() };
     judgement(Verdict::Reject { violations: vec![violation], confirmed }, "sync")
 }
 
-fn ignore(reason: IgnoreReason) -> Judgement {
+pub(super) fn ignore(reason: IgnoreReason) -> Judgement {
     Judgement { binding: None, verdict: Verdict::Ignore(reason), warnings: Vec::new() }
 }
 
 /// Seen alive just now, with manifests that are all valid.
-fn situation<'a>(standing: Standing, judgement: Option<&'a Judgement>, known: &'a [Known]) -> Situation<'a> {
-    Situation { standing, judgement, known, fresh: true, manifests_complete: true, now: NOW }
+pub(super) fn situation<'a>(
+    standing: Standing,
+    judgement: Option<&'a Judgement>,
+    known: &'a [Known],
+) -> Situation<'a> {
+    Situation {
+        standing,
+        judgement,
+        known,
+        fresh: true,
+        manifests_complete: true,
+        self_registered: false,
+        now: NOW,
+    }
 }
 
 /// The decision in words; `guarded` where the guard is asked.
-fn words(decision: &Decision) -> String {
+pub(super) fn words(decision: &Decision) -> String {
     let mut said: Vec<String> = Vec::new();
     for step in &decision.steps {
         let mut text = match &step.action {
@@ -109,12 +121,16 @@ fn words(decision: &Decision) -> String {
     if said.is_empty() { "nothing".to_owned() } else { said.join("; ") }
 }
 
-fn decided(standing: Standing, judgement: Option<&Judgement>, known: &[Known]) -> String {
+pub(super) fn decided(standing: Standing, judgement: Option<&Judgement>, known: &[Known]) -> String {
     words(&decide(&situation(standing, judgement, known)))
 }
 
 /// What is done with one registration of the task under each policy.
-fn by_policy(standing: &Standing, judgement: Option<&Judgement>, of: impl Fn(Known) -> Known) -> [String; 3] {
+pub(super) fn by_policy(
+    standing: &Standing,
+    judgement: Option<&Judgement>,
+    of: impl Fn(Known) -> Known,
+) -> [String; 3] {
     POLICIES.map(|policy| decided(standing.clone(), judgement, &[of(known("default/task", policy))]))
 }
 
@@ -431,6 +447,7 @@ fn an_absence_not_proved_yet_is_foreseen_as_a_removal() {
         known: &known,
         fresh: false,
         manifests_complete: true,
+        self_registered: false,
         now: NOW,
     };
     assert_eq!(decide(&situation), Decision::default());
@@ -451,6 +468,7 @@ fn a_revocation_read_once_is_foreseen_as_a_withdrawal() {
             known: &known,
             fresh: true,
             manifests_complete: true,
+            self_registered: false,
             now: NOW,
         };
         let found = foresee(&situation, Duration::ZERO);
