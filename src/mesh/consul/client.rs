@@ -38,7 +38,7 @@ const MOST_TASKS: usize = 100_000;
 const LISTS_PER_SECOND: f64 = 2.0;
 const LISTS_AT_ONCE: u32 = 4;
 /// Tokens go one by one; this leaves room for other calls.
-const TOKENS_AT_ONCE: usize = 4;
+const TOKENS_AT_ONCE: usize = 3;
 
 /// Whose tasks' things are looked after, and who is told.
 pub(super) struct Taken {

@@ -6,7 +6,7 @@ use crate::mesh::http::{Credential, Product, Settings, Sources};
 /// Consul, open source and Enterprise.
 ///
 /// Its servers take 200 connections from an address and refuse everybody there beyond that, tasks and other tools
-/// included. With two idle connections kept, these calls make eight at the most.
+/// included. Four calls at a time make a handful of connections, which are kept and used again.
 pub const PRODUCT: Product = Product {
     name: "Consul",
     block: "spec.consul",
@@ -14,7 +14,7 @@ pub const PRODUCT: Product = Product {
     token: "an ACL token",
     credential: Credential::ConsulToken,
     instead_of_certificate: "let the servers' HTTPS port not verify incoming connections (tls.https.verify_incoming)",
-    most_calls: Some(6),
+    most_calls: Some(4),
 };
 
 impl From<&ConsulConnection> for Settings {

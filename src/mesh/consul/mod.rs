@@ -2,7 +2,7 @@
 //!
 //! Guarantees: only what names a task of a bound cluster by its own evidence counts as a task's; nothing is inferred
 //! from an answer that the token may have been kept from seeing; a service is removed only as it was when it was last
-//! read; no secret of any token is kept; never more than eight connections.
+//! read; no secret of any token is kept; a handful of connections is all that is made.
 
 mod api;
 mod client;

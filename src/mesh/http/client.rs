@@ -24,8 +24,6 @@ use super::transport::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections kept; more may be open while calls are under way.
 const IDLE_CONNECTIONS: usize = 4;
-/// Where the calls under way are bounded, connections are precious.
-const FEW_IDLE_CONNECTIONS: usize = 2;
 /// Control planes move behind their names: a connection that rests this long is made anew, and the name looked up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A page of 1,000 Dataplanes is about 1 MB.
@@ -93,7 +91,7 @@ impl HttpTransport {
         let secure = base.starts_with("https://");
         let block = product.block;
         let made = |certificates, trust: String| {
-            let client = client(&product, timeout, certificates).map_err(|why| {
+            let client = client(timeout, certificates).map_err(|why| {
                 format!("the client for {base} cannot be made: {why}; is a caFile missing?")
             })?;
             Ok::<_, String>(Making::Done(Made { client, trust: trust.into(), since: Instant::now() }))
@@ -132,7 +130,7 @@ impl HttpTransport {
         let trust = format!("the CA in the secret {arn}");
         let read = async {
             let pem = secrets.read(arn).await?;
-            client(&self.product, self.timeout, Some(certificates(pem.as_bytes(), &trust)?))
+            client(self.timeout, Some(certificates(pem.as_bytes(), &trust)?))
         };
         let client = read.await.map_err(|why| TransportError {
             kind: TransportErrorKind::Tls,
@@ -293,17 +291,12 @@ impl Sink for Whole {
 }
 
 /// Trusts these certificates alone, or the system's roots. The error says why it cannot be made.
-fn client(
-    product: &Product,
-    timeout: Duration,
-    certificates: Option<Vec<Certificate>>,
-) -> Result<Client, String> {
-    let idle = if product.most_calls.is_some() { FEW_IDLE_CONNECTIONS } else { IDLE_CONNECTIONS };
+fn client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Result<Client, String> {
     let builder = Client::builder()
         .user_agent(concat!("ecs-mesh-operator/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .timeout(timeout)
-        .pool_max_idle_per_host(idle)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .http1_only()
         .no_proxy()

@@ -23,7 +23,7 @@ pub struct Product {
     pub credential: Credential,
     /// What to do where a server wants a client certificate, which is not supported.
     pub instead_of_certificate: &'static str,
-    /// Most calls under way at a time, so that there are never more connections than a few more than these.
+    /// Most calls under way at a time, which bounds the connections.
     pub most_calls: Option<usize>,
 }
 
