@@ -28,6 +28,8 @@ provide DEPLOY_TEST_PYTHON "$PWD/.venv/deploy/bin/python" "checks of deploy/" \
     .ci/venv .venv/deploy tests/python/requirements-deploy.txt
 provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \
     .ci/prometheus .tools/prometheus
+provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
+    .ci/consul .tools/consul
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||
     skipped+=("replay of recordings: skipped, since ECS_MESH_RECORDINGS names no directory of recordings")
 

@@ -3,7 +3,10 @@
 //! A registration's body is a JSON value in a *normal form*: what the control plane adds or changes of its own accord
 //! is taken away, so that equal bodies mean that there is nothing to write.
 
+pub mod consul;
+pub mod http;
 pub mod kuma;
+mod observer;
 mod sighting;
 
 use std::collections::BTreeSet;
@@ -16,6 +19,7 @@ use serde_json::Value;
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
+pub use observer::{MeshCallObserver, NoObserver};
 pub use sighting::{Fingerprint, Sighting};
 
 /// Whose a registration is, as its own marks say.

@@ -9,6 +9,7 @@ mod ecs;
 mod error;
 mod iam;
 mod queue;
+mod secrets;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use call::AwsCallObserver;
 pub use ecs::SdkEcs;
 pub use iam::SdkIam;
 pub use queue::{QueueAttributes, SdkQueue};
+pub use secrets::SdkSecrets;
 pub use setup::{Caller, EventRule, EventTarget, SdkSetup};
 
 use call::Calls;
@@ -86,6 +88,8 @@ pub struct AwsClients {
     pub ecs: SdkEcs,
     /// IAM.
     pub iam: SdkIam,
+    /// Secrets Manager.
+    pub secrets: SdkSecrets,
     /// Reads of the set-up.
     pub setup: SdkSetup,
     /// SQS; [`Self::queue`] makes the queue from it.
@@ -105,6 +109,7 @@ impl AwsClients {
             ecs: SdkEcs::new(aws_sdk_ecs::Client::new(&config), calls.clone()),
             iam: SdkIam::new(aws_sdk_iam::Client::new(&config), calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
+            secrets: SdkSecrets::new(config.clone(), calls.clone()),
             setup: SdkSetup::new(config, calls.clone()),
             calls,
             region,

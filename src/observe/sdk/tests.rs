@@ -1,5 +1,7 @@
 //! The SDK's clients against a server on loopback that answers what it is told to: the real wire, no AWS.
 
+mod secrets;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 

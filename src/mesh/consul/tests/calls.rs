@@ -1,0 +1,262 @@
+use super::*;
+use crate::mesh::{ControlPlane, MeshErrorKind, Owner};
+
+#[tokio::test(start_paused = true)]
+async fn what_tasks_of_the_clusters_have_made_is_owned() {
+    let mut elsewhere = token(3);
+    let said = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
+    elsewhere["Description"] = said.into();
+    let script = Script::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
+    let owned = consul(&script).owned(&clusters()).await.unwrap();
+    let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
+    assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
+    assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
+    let marks = crate::intent::Marks::of(&operator(), &task(1));
+    assert_eq!([&owned[0].owner, &owned[1].owner], [&Owner::Marked(marks.clone()), &Owner::Marked(marks)]);
+    assert_eq!(owned[1].service.as_deref(), Some("web"));
+    assert!(!format!("{owned:?}").contains("hunter2"), "{owned:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
+    let bad = json!({"ID": "stray", "Service": "s", "Meta": {"source": "consul-ecs"}, "ModifyIndex": 1});
+    let foreign = json!({"ID": "vm", "Service": "vm", "Meta": null, "ModifyIndex": 1});
+    let script = Script::of(vec![
+        tokens(&[
+            json!(7),
+            json!({"AccessorID": "../x"}),
+            token_saying(3, "token created via login"),
+            token_saying(4, "token created via login: {"),
+            token_saying(5, "token created via login: []"),
+            token(1),
+        ]),
+        services(&[json!("?"), bad, foreign, json!({"ID": 7}), service(1, 7)]),
+    ]);
+    let (consul, told) = watched(&script);
+    let owned = consul.owned(&clusters()).await.unwrap();
+    assert_eq!(owned.len(), 2, "{owned:?}");
+    let mut told = told.all();
+    told.sort();
+    let skipped = ["owned skipped"; 5];
+    assert_eq!(told, [&["malformed: 2", "no_metadata: 1", "owned ok"], &skipped[..]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_from_an_answer_that_the_token_was_kept_from_seeing_whole() {
+    let nothing = json!({"Node": {"Node": CLUSTER}, "Services": []});
+    let none = tokens(&[]);
+    for (answers, permission, call) in [
+        (vec![text(403, "Permission denied: token lacks acl:read")], "acl = \"read\"", TOKENS),
+        (vec![filtered(&json!([]))], "acl = \"read\"", TOKENS),
+        (vec![none.clone(), filtered(&nothing)], "service_prefix \"\" { policy = \"read\" }", SERVICES),
+        (
+            vec![none.clone(), filtered(&json!({"Node": null, "Services": null}))],
+            "node_prefix \"\"",
+            SERVICES,
+        ),
+        (vec![none, text(403, "Permission denied")], "node_prefix \"\" { policy = \"read\" }", SERVICES),
+    ] {
+        let error = consul(&Script::of(answers)).owned(&clusters()).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
+        assert!(error.message.contains(permission) && error.message.contains(call), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
+    let cut = text(200, "[{\"AccessorID\": \"");
+    for answers in [
+        vec![says(200, &json!({}))],
+        vec![says(200, &json!(null))],
+        vec![text(200, "<html>hello</html>")],
+        vec![text(200, "")],
+        vec![cut],
+        vec![tokens(&[]), tokens(&[])],
+        vec![tokens(&[]), says(200, &json!({"items": []}))],
+    ] {
+        let error = consul(&Script::of(answers)).owned(&clusters()).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
+        assert!(error.message.contains("spec.consul.address"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_told_apart_by_what_may_be_done() {
+    for (answer, kind, words) in [
+        (text(401, "ACL support disabled"), MeshErrorKind::Forbidden, "ACLs are off"),
+        (text(403, "ACL not found"), MeshErrorKind::Forbidden, "tokenFile"),
+        (text(429, "too many"), MeshErrorKind::Busy, "429"),
+        (text(503, "rate limit exceeded"), MeshErrorKind::Busy, "rate limit"),
+        (text(500, "No cluster leader"), MeshErrorKind::Unreachable, "leader"),
+        (text(500, "No path to datacenter"), MeshErrorKind::Unreachable, "spec.consul.datacenter"),
+        (text(500, "something else"), MeshErrorKind::Unreachable, "something else"),
+        (text(502, "<html>"), MeshErrorKind::Unreachable, "HTML"),
+        (
+            text(400, "Namespaces are a Consul Enterprise feature"),
+            MeshErrorKind::Invalid,
+            "open-source edition",
+        ),
+        (text(404, "<html>"), MeshErrorKind::Unexpected, "spec.consul.address"),
+        (text(302, ""), MeshErrorKind::Unexpected, "redirects"),
+        (unreachable_server(), MeshErrorKind::Unreachable, "nobody listens"),
+    ] {
+        let error = consul(&Script::of(vec![answer])).owned(&clusters()).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(words), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_read_by_its_accessor_and_is_foreign_unless_a_task_logged_in_for_it() {
+    let mut by_hand = token(2);
+    by_hand["AuthMethod"] = "".into();
+    let script =
+        Script::of(vec![says(200, &token(1)), says(200, &by_hand), says(200, &token_saying(3, "edited"))]);
+    let consul = consul(&script);
+    let read = consul.read(&token_id(1)).await.unwrap().unwrap();
+    assert_eq!(read.owner, Owner::Marked(crate::intent::Marks::of(&operator(), &task(1))));
+    assert_eq!(consul.read(&token_id(2)).await.unwrap().unwrap().owner, Owner::Foreign);
+    assert_eq!(consul.read(&token_id(3)).await.unwrap().unwrap().owner, Owner::Foreign);
+    assert_eq!(script.calls()[0], format!("GET /v1/acl/token/{}", accessor(1)));
+    assert!(!format!("{read:?}").contains("hunter2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_missing_only_if_our_own_is_good() {
+    let missing = || text(403, "token does not exist: ACL not found");
+    let script = Script::of(vec![missing(), known(), missing()]);
+    let consul_1 = consul(&script);
+    assert_eq!(consul_1.read(&token_id(1)).await.unwrap(), None);
+    assert_eq!(consul_1.read(&token_id(2)).await.unwrap(), None);
+    let read = |number| format!("GET /v1/acl/token/{}", accessor(number));
+    assert_eq!(script.calls(), [read(1), SELF.to_owned(), read(2)], "a good one is remembered for a while");
+    let consul = consul(&Script::of(vec![unknown(), unknown()]));
+    let error = consul.read(&token_id(1)).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn declared_auth_methods_count_instead_of_the_usual_one() {
+    let mut other = token(1);
+    other["AuthMethod"] = "ecs-prod".into();
+    let script = Script::of(vec![tokens(&[other, token(2)]), services(&[])]);
+    let consul = consul(&script);
+    consul.look_after(BTreeSet::from(["ecs-prod".into()]));
+    let owned = consul.owned(&clusters()).await.unwrap();
+    assert_eq!(owned.len(), 1, "{owned:?}");
+    assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ecs-prod");
+}
+
+#[tokio::test(start_paused = true)]
+async fn enterprises_places_are_asked_and_found_again() {
+    let spec = spec(json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["*"]}));
+    let (mut token, mut service) = (token(1), service(1, 7));
+    token["Namespace"] = "team-1".into();
+    service["Namespace"] = "team-1".into();
+    let script = Script::of(vec![
+        tokens(&[token]),
+        services(&[service.clone()]),
+        services(&[service]),
+        says(200, &json!({"Results": [], "Errors": null})),
+    ]);
+    let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));
+    let owned = consul.owned(&clusters()).await.unwrap();
+    let names: Vec<&str> = owned.iter().map(|registration| &*registration.id.name).collect();
+    assert_eq!(names, [format!("service/web-1@{CLUSTER}@team-1"), format!("token/{}@team-1", accessor(1))]);
+    assert_eq!(owned[0].id.mesh.as_str(), "ecs");
+    assert!(consul.delete(&owned[0].id).await.unwrap());
+    let calls = script.calls();
+    assert_eq!(
+        calls[0],
+        "GET /v1/acl/tokens?dc=dc2&partition=ecs&ns=*&authmethod=iam-ecs-service-token&authmethod-ns=default"
+    );
+    assert_eq!(calls[1], format!("{SERVICES}?dc=dc2&partition=ecs&ns=*"));
+    assert_eq!(calls[3], "PUT /v1/txn?dc=dc2&partition=ecs");
+    let removed = &script.body(3)[0]["Service"]["Service"];
+    assert_eq!([&removed["Namespace"], &removed["Partition"]], ["team-1", "ecs"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_ever_written_for_a_task() {
+    let script = Script::of(vec![]);
+    let error = consul(&script).put(&token_id(1), &json!({})).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Invalid);
+    assert!(script.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_registration_here_is_refused_without_asking() {
+    let script = Script::of(vec![]);
+    let consul = consul(&script);
+    let elsewhere = RegistrationId { mesh: MeshName::parse("other").unwrap(), name: token_id(1).name };
+    for id in [id("token/self"), id("web"), elsewhere] {
+        assert_eq!(consul.read(&id).await.unwrap_err().kind, MeshErrorKind::Invalid, "{id}");
+        assert_eq!(consul.delete(&id).await.unwrap_err().kind, MeshErrorKind::Invalid, "{id}");
+    }
+    assert!(script.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_learns_the_version_and_that_our_token_is_known() {
+    let agent = |version: &str| says(200, &json!({"Config": {"Version": version}, "Member": {}}));
+    let consul_1 = consul(&Script::of(vec![agent("1.21.4+ent"), known()]));
+    consul_1.refresh(&BTreeSet::new()).await.unwrap();
+    assert!(consul_1.version().unwrap().is_enterprise());
+    // A token that may not see the agent is enough.
+    let script =
+        Script::of(vec![text(403, "Permission denied"), says(200, &json!("10.0.0.1:8300")), known()]);
+    consul(&script).refresh(&BTreeSet::new()).await.unwrap();
+    for (answers, kind, words) in [
+        (
+            vec![text(403, "Permission denied"), says(200, &json!(""))],
+            MeshErrorKind::Unreachable,
+            "no leader",
+        ),
+        (vec![agent("1.21.4"), unknown()], MeshErrorKind::Forbidden, "tokenFile"),
+        (vec![agent("1.21.4"), text(401, "ACL support disabled")], MeshErrorKind::Forbidden, "ACLs are off"),
+        (vec![text(200, "<html>")], MeshErrorKind::Unexpected, "spec.consul.address"),
+        (vec![says(200, &json!({"product": "Kuma"}))], MeshErrorKind::Unexpected, "spec.consul.address"),
+        (vec![text(404, "not here")], MeshErrorKind::Unexpected, "spec.consul.address"),
+    ] {
+        let error = consul(&Script::of(answers)).refresh(&BTreeSet::new()).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(words), "{error}");
+    }
+    let script = Script::of(vec![agent("1.21.4"), known()]);
+    let spec = spec(json!({"partition": "ecs"}));
+    let consul = ConsulControlPlane::new(script, &spec, operator(), Arc::new(NoObserver));
+    let error = consul.refresh(&BTreeSet::new()).await.unwrap_err();
+    assert!(error.message.contains("open-source edition"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_catalogs_names_are_its_services() {
+    let script = Script::of(vec![says(200, &json!({"consul": [], "web": ["v1"]})), filtered(&json!({}))]);
+    let consul = consul(&script);
+    let names = consul.services(&MeshName::default()).await.unwrap();
+    assert_eq!(names, BTreeSet::from(["consul".to_owned(), "web".to_owned()]));
+    assert_eq!(consul.services(&MeshName::default()).await.unwrap_err().kind, MeshErrorKind::Forbidden);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_survey_asks_each_question_by_itself() {
+    let node = json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]);
+    let script = Script::of(vec![
+        says(200, &json!({"Config": {"Version": "1.21.4"}})),
+        known(),
+        text(403, "Permission denied"),
+        says(200, &json!([{"ID": "a", "AuthMethod": "iam-ecs-service-token"}])),
+        says(200, &node),
+        services(&[service(1, 7)]),
+    ]);
+    let survey = consul(&script).survey(&clusters()).await;
+    assert_eq!(survey.version.unwrap().unwrap().text, "1.21.4");
+    let answers = survey.answers.unwrap();
+    let own = answers.own_token.unwrap();
+    assert_eq!((own.policies[0].name.as_str(), own.is_management()), ("operator", false));
+    assert_eq!(answers.tokens.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(answers.rules["iam-ecs-service-token"], Ok(1));
+    assert_eq!(answers.clusters[&cluster()], Ok(OfCluster { has_node: true, services: 1 }));
+    let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&clusters()).await;
+    assert!(nobody.version.is_err() && nobody.answers.is_none());
+}

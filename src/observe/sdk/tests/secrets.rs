@@ -1,0 +1,29 @@
+use super::*;
+use crate::mesh::http::Secrets as _;
+
+const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul-token";
+
+#[tokio::test]
+async fn a_secrets_text_is_read_by_its_arn() {
+    let world =
+        World::answering([ok(&json!({"ARN": SECRET, "Name": "consul-token", "SecretString": "s3cret"}))])
+            .await;
+    assert_eq!(world.aws.secrets.read(SECRET).await, Ok("s3cret".to_owned()));
+    assert_eq!(world.script.seen.lock().unwrap()[0].target, "secretsmanager.GetSecretValue");
+    assert_eq!(world.seen(0), json!({"SecretId": SECRET}));
+    assert_eq!(world.told(), [("secretsmanager:GetSecretValue", "ok")]);
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_says_why() {
+    let world = World::answering([
+        refused(400, "AccessDeniedException", "not authorised"),
+        ok(&json!({"ARN": SECRET, "SecretBinary": "c2VjcmV0"})),
+    ])
+    .await;
+    let denied = world.aws.secrets.read(SECRET).await.unwrap_err();
+    assert!(denied.contains(SECRET) && denied.contains("secretsmanager:GetSecretValue"), "{denied}");
+    let binary = world.aws.secrets.read(SECRET).await.unwrap_err();
+    assert!(binary.contains("SecretString") && !binary.contains("c2VjcmV0"), "{binary}");
+    assert_eq!(world.told()[0], ("secretsmanager:GetSecretValue", "denied"));
+}

@@ -1,0 +1,82 @@
+use std::collections::BTreeSet;
+
+use ecs_mesh_operator::mesh::consul::OfCluster;
+use ecs_mesh_operator::mesh::{ControlPlane as _, MeshError, MeshErrorKind};
+
+use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, id, task};
+
+const READS: &str =
+    "acl = \"read\" node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
+
+fn assert_forbidden(error: &MeshError, words: &str) {
+    assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
+    assert!(error.message.contains(words), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named() {
+    let Some(server) = Server::start("permissions at a real Consul", true).await else { return };
+    server.let_tasks_log_in(METHOD).await;
+    let anchor = cluster("anchor");
+    let clusters = BTreeSet::from([anchor.clone()]);
+    let task = task(&anchor, 1);
+    let token = server.log_in_as(&task).await;
+    let service = server.register(&task, "web").await;
+    let never = id("token/4fa6e11c-21d1-3462-a316-99515e5544f7");
+
+    for unknown in [server.client(Some(UNKNOWN)), server.client(None)] {
+        for error in [
+            unknown.refresh(&BTreeSet::new()).await.unwrap_err(),
+            unknown.owned(&clusters).await.unwrap_err(),
+            unknown.find(&task).await.unwrap_err(),
+            unknown.read(&token).await.unwrap_err(),
+            unknown.read(&never).await.unwrap_err(),
+            unknown.read(&service).await.unwrap_err(),
+            unknown.delete(&token).await.unwrap_err(),
+            unknown.delete(&service).await.unwrap_err(),
+        ] {
+            assert_forbidden(&error, "spec.consul");
+            assert!(!error.message.contains(UNKNOWN), "{error}");
+        }
+    }
+
+    let blind =
+        server.client(Some(&server.token_with("blind", "node_prefix \"\" { policy = \"read\" }").await));
+    // It need not see the agent.
+    blind.refresh(&BTreeSet::new()).await.unwrap();
+    assert_eq!(blind.version(), None);
+    assert_forbidden(&blind.owned(&clusters).await.unwrap_err(), "acl = \"read\"");
+    assert_forbidden(&blind.read(&token).await.unwrap_err(), "acl = \"read\"");
+
+    let reader = server.client(Some(&server.token_with("reader", READS).await));
+    assert_eq!(reader.owned(&clusters).await.unwrap().len(), 2);
+    assert!(reader.read(&service).await.unwrap().is_some());
+    assert_eq!(reader.read(&never).await.unwrap(), None);
+    assert_forbidden(&reader.delete(&token).await.unwrap_err(), "acl = \"write\"");
+    assert_forbidden(
+        &reader.delete(&service).await.unwrap_err(),
+        "service_prefix \"\" { policy = \"write\" }",
+    );
+    let survey = reader.survey(&clusters).await.answers.unwrap();
+    assert_eq!(survey.own_token.unwrap().policies[0].name, "reader");
+    assert_eq!((survey.tokens, &survey.rules[METHOD]), (Ok(1), &Ok(1)));
+    assert_eq!(survey.clusters[&anchor], Ok(OfCluster { has_node: true, services: 1 }));
+
+    let all = server.client(Some(MANAGEMENT));
+    assert!(all.read(&token).await.unwrap().is_some() && all.read(&service).await.unwrap().is_some());
+    assert!(all.survey(&clusters).await.answers.unwrap().own_token.unwrap().is_management());
+}
+
+#[tokio::test]
+async fn where_acls_are_off_it_is_said_so() {
+    let Some(server) = Server::start("a real Consul without ACLs", false).await else { return };
+    let consul = server.client(None);
+    let clusters = BTreeSet::from([cluster("anchor")]);
+    for error in [
+        consul.refresh(&BTreeSet::new()).await.unwrap_err(),
+        consul.owned(&clusters).await.unwrap_err(),
+        consul.survey(&clusters).await.answers.unwrap().own_token.unwrap_err(),
+    ] {
+        assert_forbidden(&error, "ACLs are off");
+    }
+}

@@ -1,0 +1,190 @@
+//! A Consul of our own on loopback, stopped at the end, and what tasks and administrators do there.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use ecs_mesh_operator::intent::RegistrationId;
+use ecs_mesh_operator::mesh::NoObserver;
+use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
+use ecs_mesh_operator::mesh::http::{HttpTransport, NoSecrets};
+use ecs_mesh_operator::model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::thread::house::eventually;
+
+/// The token that may do everything.
+pub(super) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
+/// A token that is none.
+pub(super) const UNKNOWN: &str = "00000000-dead-beef-0000-000000000000";
+pub(super) const METHOD: &str = "iam-ecs-service-token";
+
+const JWT: &str = include_str!("../../fixtures/consul/login.jwt");
+const JWT_KEY: &str = include_str!("../../fixtures/consul/jwt.pub.pem");
+
+pub(super) type Consul = ConsulControlPlane<HttpTransport>;
+
+pub(super) struct Server {
+    child: Child,
+    url: String,
+    http: reqwest::Client,
+    directory: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.directory.path().join("consul.log")).unwrap_or_default();
+            println!("consul said:\n{log}");
+        }
+    }
+}
+
+impl Server {
+    /// With ACLs on, and everything denied that is not allowed; or with ACLs off. `None`, said so, without a program.
+    pub(super) async fn start(what: &str, acls: bool) -> Option<Self> {
+        let Some(program) = std::env::var_os("CONSUL_TEST_BIN") else {
+            println!("skipped: {what}: CONSUL_TEST_BIN names no Consul");
+            return None;
+        };
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = TempDir::new().unwrap();
+        // Free now, all at once, and nobody else is likely to take them before Consul does.
+        let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = free.iter().map(|port| port.local_addr().unwrap().port()).collect();
+        drop(free);
+        let mut config = json!({"ports": {
+            "http": ports[0], "server": ports[1], "serf_lan": ports[2], "serf_wan": -1, "dns": -1, "grpc": -1,
+        }});
+        if acls {
+            config["acl"] =
+                json!({"enabled": true, "default_policy": "deny", "tokens": {"master": MANAGEMENT}});
+        }
+        let file = directory.path().join("config.json");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let child = Command::new(program)
+            .args([
+                "agent",
+                "-dev",
+                "-bind=127.0.0.1",
+                "-client=127.0.0.1",
+                "-log-level=warn",
+                "-config-file",
+            ])
+            .arg(&file)
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(File::create(directory.path().join("consul.log")).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let server = Self { child, url: format!("http://127.0.0.1:{}", ports[0]), http, directory };
+        let ready = if acls { "/v1/acl/token/self" } else { "/v1/catalog/nodes" };
+        eventually("a Consul with a leader that answers", || async {
+            let leader = server.ask("GET", "/v1/status/leader", None).await?;
+            server.ask("GET", ready, None).await?;
+            leader.as_str().is_some_and(|leader| !leader.is_empty()).then_some(())
+        })
+        .await;
+        Some(server)
+    }
+
+    /// As an administrator; `None` without a good answer.
+    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
+        let mut request = self
+            .http
+            .request(method.parse().unwrap(), format!("{}{path}", self.url))
+            .header("X-Consul-Token", MANAGEMENT);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let answer = request.send().await.ok()?.error_for_status().ok()?;
+        serde_json::from_str(&answer.text().await.ok()?).ok()
+    }
+
+    pub(super) async fn put(&self, path: &str, body: &Value) -> Value {
+        self.ask("PUT", path, Some(body)).await.unwrap_or_else(|| panic!("PUT {path} {body} failed"))
+    }
+
+    /// The client under test, with this token, or with none.
+    pub(super) fn client(&self, token: Option<&str>) -> Consul {
+        let mut spec = json!({"address": self.url, "timeout": "5s"});
+        if let Some(token) = token {
+            let file = self.directory.path().join(format!("token-{token}"));
+            std::fs::write(&file, token).unwrap();
+            spec["tokenFile"] = file.to_str().unwrap().into();
+        }
+        let spec = serde_json::from_value(spec).unwrap();
+        let operator = OperatorId::parse("op").unwrap();
+        Consul::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
+    }
+
+    /// The secret of a new token with these rules.
+    pub(super) async fn token_with(&self, name: &str, rules: &str) -> String {
+        self.put("/v1/acl/policy", &json!({"Name": name, "Rules": rules})).await;
+        let token =
+            self.put("/v1/acl/token", &json!({"Description": name, "Policies": [{"Name": name}]})).await;
+        token["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    /// An auth method of this name, by which tasks can log in.
+    pub(super) async fn let_tasks_log_in(&self, method: &str) {
+        let config = json!({
+            "BoundAudiences": ["consul"], "BoundIssuer": "ecs-mesh-test", "JWTValidationPubKeys": [JWT_KEY],
+            "ClaimMappings": {"service": "service"},
+        });
+        self.put("/v1/acl/auth-method", &json!({"Name": method, "Type": "jwt", "Config": config})).await;
+        let rule = json!({"AuthMethod": method, "BindType": "service", "BindName": "${value.service}"});
+        self.put("/v1/acl/binding-rule", &rule).await;
+    }
+
+    /// Logs in as a task does; gives the accessor.
+    pub(super) async fn log_in(&self, method: &str, meta: Value) -> String {
+        let body = json!({"AuthMethod": method, "BearerToken": JWT.trim(), "Meta": meta});
+        let token = self.ask("POST", "/v1/acl/login", Some(&body)).await.expect("a login");
+        token["AccessorID"].as_str().unwrap().to_owned()
+    }
+
+    pub(super) async fn log_in_as(&self, task: &TaskArn) -> RegistrationId {
+        let meta = json!({
+            "consul.hashicorp.com/cluster": task.cluster().as_str(), "consul.hashicorp.com/task-id": task.id().as_str(),
+        });
+        id(&format!("token/{}", self.log_in(METHOD, meta).await))
+    }
+
+    /// Registers a service as a task does.
+    pub(super) async fn register(&self, task: &TaskArn, service: &str) -> RegistrationId {
+        let service_id = format!("{service}-{}", task.id());
+        let meta =
+            json!({"source": "consul-ecs", "task-id": task.id().as_str(), "task-arn": task.to_string()});
+        self.register_as(task.cluster(), &service_id, service, &meta).await;
+        id(&format!("service/{service_id}@{}", task.cluster()))
+    }
+
+    pub(super) async fn register_as(&self, cluster: &ClusterArn, id: &str, service: &str, meta: &Value) {
+        let body = json!({
+            "Node": cluster.as_str(), "Address": "127.0.0.1", "NodeMeta": {"synthetic-node": "true"},
+            "SkipNodeUpdate": true, "Service": {"ID": id, "Service": service, "Meta": meta, "Port": 9090},
+        });
+        self.put("/v1/catalog/register", &body).await;
+    }
+}
+
+pub(super) fn cluster(name: &str) -> ClusterArn {
+    ClusterArn::parse(&format!("arn:aws:ecs:us-east-1:123456789012:cluster/{name}")).unwrap()
+}
+
+pub(super) fn task(cluster: &ClusterArn, number: u32) -> TaskArn {
+    cluster.task(TaskId::parse(&format!("{number:032x}")).unwrap())
+}
+
+pub(super) fn id(name: &str) -> RegistrationId {
+    RegistrationId { mesh: MeshName::default(), name: name.into() }
+}

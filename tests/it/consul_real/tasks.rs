@@ -1,0 +1,119 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ecs_mesh_operator::intent::{Marks, RegistrationId};
+use ecs_mesh_operator::mesh::{ControlPlane as _, MeshErrorKind, Owner, Sighting};
+use ecs_mesh_operator::model::OperatorId;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::server::{MANAGEMENT, METHOD, Server, cluster, id, task};
+
+fn ids(found: &[Sighting]) -> BTreeSet<RegistrationId> {
+    found.iter().map(|registration| registration.id.clone()).collect()
+}
+
+#[tokio::test]
+async fn what_a_task_left_is_found_and_removed_and_nothing_else() {
+    let Some(server) = Server::start("tasks at a real Consul", true).await else { return };
+    let consul = server.client(Some(MANAGEMENT));
+    consul.refresh(&BTreeSet::new()).await.unwrap();
+    assert!(consul.version().is_some());
+    server.let_tasks_log_in(METHOD).await;
+    server.let_tasks_log_in("other").await;
+    let (anchor, other) = (cluster("anchor"), cluster("other"));
+    let (gone, alive, elsewhere) = (task(&anchor, 1), task(&anchor, 2), task(&other, 1));
+    let mut of_gone = BTreeSet::new();
+    let mut of_others = BTreeSet::new();
+    of_gone.insert(server.log_in_as(&gone).await);
+    of_gone.insert(server.log_in_as(&gone).await);
+    of_gone.insert(server.register(&gone, "web").await);
+    of_gone.insert(server.register(&gone, "web-sidecar-proxy").await);
+    of_others.insert(server.log_in_as(&alive).await);
+    of_others.insert(server.register(&alive, "web").await);
+    let not_here = [server.log_in_as(&elsewhere).await, server.register(&elsewhere, "web").await];
+    // Neither is anybody's to remove.
+    let nobodys = [
+        server.log_in(METHOD, json!({})).await,
+        server.log_in(METHOD, json!({"consul.hashicorp.com/task-id": "x"})).await,
+        server
+            .log_in(
+                "other",
+                json!({"consul.hashicorp.com/cluster": anchor.as_str(), "consul.hashicorp.com/task-id": "x"}),
+            )
+            .await,
+    ];
+    server.register_as(&anchor, "stray", "stray", &json!({"source": "consul-ecs"})).await;
+    server.register_as(&anchor, "vm", "vm", &json!({"task-id": gone.id().as_str()})).await;
+
+    let owned = consul.owned(&BTreeSet::from([anchor.clone()])).await.unwrap();
+    assert_eq!(ids(&owned), of_gone.union(&of_others).cloned().collect());
+    let found = consul.find(&gone).await.unwrap();
+    assert_eq!(ids(&found), of_gone);
+    let ours = Owner::Marked(Marks::of(&OperatorId::parse("op").unwrap(), &gone));
+    for registration in &found {
+        assert_eq!(registration.owner, ours);
+        let read = consul.read(&registration.id).await.unwrap().unwrap();
+        assert_eq!(&Sighting::from(&read), registration);
+        assert!(consul.delete(&registration.id).await.unwrap(), "{}", registration.id);
+        assert_eq!(consul.read(&registration.id).await.unwrap(), None, "{}", registration.id);
+    }
+    assert_eq!(consul.find(&gone).await.unwrap(), []);
+    assert_eq!(ids(&consul.find(&alive).await.unwrap()), of_others);
+    for id in &not_here {
+        assert!(consul.read(id).await.unwrap().is_some(), "{id}");
+    }
+    for accessor in nobodys {
+        let read = consul.read(&id(&format!("token/{accessor}"))).await.unwrap().unwrap();
+        assert_eq!(read.owner, Owner::Foreign, "{accessor}");
+    }
+    for service in ["stray", "vm"] {
+        let read = consul.read(&id(&format!("service/{service}@{anchor}"))).await.unwrap().unwrap();
+        assert_eq!(read.owner, Owner::Foreign, "{service}");
+    }
+    // What is gone is not there to be removed.
+    assert!(!consul.delete(&id(&format!("service/web-{}@{anchor}", gone.id()))).await.unwrap());
+    assert!(!consul.delete(&id(&format!("service/web@{}", cluster("never")))).await.unwrap());
+    let names = consul.services(&ecs_mesh_operator::model::MeshName::default()).await.unwrap();
+    assert!(names.contains("web") && names.contains("vm"), "{names:?}");
+}
+
+#[tokio::test]
+async fn many_services_go_at_once_but_not_one_that_was_registered_again() {
+    let Some(server) = Server::start("many services at a real Consul", true).await else { return };
+    let consul = Arc::new(server.client(Some(MANAGEMENT)));
+    let anchor = cluster("anchor");
+    let mut services = Vec::new();
+    for number in 0..150 {
+        services.push(server.register(&task(&anchor, number), "web").await);
+    }
+    let mut finds = JoinSet::new();
+    for number in 0..150 {
+        let (consul, task) = (Arc::clone(&consul), task(&anchor, number));
+        finds.spawn(async move { consul.find(&task).await.unwrap().len() });
+    }
+    assert_eq!(finds.join_all().await, vec![1; 150]);
+    for id in &services {
+        assert!(consul.read(id).await.unwrap().is_some());
+    }
+    // The same id, again and otherwise: another life of it.
+    let meta = json!({"source": "consul-ecs", "task-id": task(&anchor, 7).id().as_str(), "new": "yes"});
+    server.register_as(&anchor, &format!("web-{}", task(&anchor, 7).id()), "web", &meta).await;
+    let mut removals = JoinSet::new();
+    for id in services.clone() {
+        let consul = Arc::clone(&consul);
+        removals.spawn(async move { (consul.delete(&id).await, id) });
+    }
+    for (outcome, id) in removals.join_all().await {
+        if id == services[7] {
+            assert_eq!(outcome.unwrap_err().kind, MeshErrorKind::Conflict);
+        } else {
+            assert_eq!(outcome, Ok(true), "{id}");
+        }
+    }
+    let left = consul.owned(&BTreeSet::from([anchor])).await.unwrap();
+    assert_eq!(ids(&left), BTreeSet::from([services[7].clone()]));
+    // Read again, it may go.
+    consul.read(&services[7]).await.unwrap();
+    assert!(consul.delete(&services[7]).await.unwrap());
+}
