@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod conformance;
+mod consul_replay;
 mod crds;
 mod deploy;
 mod doctor;
