@@ -1,6 +1,6 @@
 //! The ACL objects, and who a request comes from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -29,7 +29,7 @@ pub(super) struct AclStore {
     pub(super) methods: BTreeMap<String, AuthMethod>,
     pub(super) rules: BTreeMap<String, BindingRule>,
     /// Tokens that end, by when.
-    pub(super) expiring: BTreeMap<(Timestamp, String), ()>,
+    pub(super) expiring: BTreeSet<(Timestamp, String)>,
     pub(super) changed: Changed,
     pub(super) bootstrapped_at: u64,
 }
@@ -66,9 +66,9 @@ impl AclStore {
         } else {
             self.roles.get(id)
         };
-        found
-            .map(|role| role.id.clone())
-            .ok_or_else(|| Refusal::invalid(format!("there is no role with the id {id:?} or the name {name:?}")))
+        found.map(|role| role.id.clone()).ok_or_else(|| {
+            Refusal::invalid(format!("there is no role with the id {id:?} or the name {name:?}"))
+        })
     }
 
     pub(super) fn token(&self, accessor: &str) -> Option<&Token> {
@@ -77,7 +77,7 @@ impl AclStore {
 
     pub(super) fn put_token(&mut self, token: Token, index: u64) {
         if let Some(until) = token.expires {
-            self.expiring.insert((until, token.secret.clone()), ());
+            self.expiring.insert((until, token.secret.clone()));
         }
         self.secrets.insert(token.accessor.clone(), token.secret.clone());
         self.tokens.insert(token.secret.clone(), token);
@@ -186,8 +186,7 @@ impl ConsulServer {
             let stored = grants.policies.iter().filter_map(|id| self.acl.policies.get(id)).map(Policy::shown);
             let synthetic = grants.synthetic(&self.config.datacenter).into_iter().map(|policy| {
                 let digest = ids::hash(&[&policy.rules]);
-                let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-                let id = hex(&policy.rules) + &hex(&digest[..16]);
+                let id = ids::hex(&policy.rules) + &ids::hex(&digest[..16]);
                 json!({
                     "Name": format!("synthetic-policy-{id}"),
                     "ID": id,

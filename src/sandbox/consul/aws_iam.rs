@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_wildcard_trusts_the_whole_path_below_it() {
-        let config = json!({"BoundIAMPrincipalARNs": "arn:aws:iam::1:role/a/*", "EnableIAMEntityDetails": true});
+        let config =
+            json!({"BoundIAMPrincipalARNs": "arn:aws:iam::1:role/a/*", "EnableIAMEntityDetails": true});
         let method = read(&config).unwrap();
         assert!(method.trusts("arn:aws:iam::1:role/a/b/c"));
         assert!(!method.trusts("arn:aws:iam::1:role/b"));

@@ -84,7 +84,9 @@ impl Bearer {
             let form =
                 check_form(&entity.body, &["GetRole", "GetUser"], &["RoleName", "UserName", "Version"])?;
             let (role, user) = (form.contains_key("RoleName"), form.contains_key("UserName"));
-            if form["Action"] == "GetRole" && (!role || user) || form["Action"] == "GetUser" && (role || !user) {
+            if form["Action"] == "GetRole" && (!role || user)
+                || form["Action"] == "GetUser" && (role || !user)
+            {
                 return Err("the request for the entity names no role, or no user".to_owned());
             }
             check_server_id(entity, &method.server_id)?;
@@ -110,9 +112,10 @@ impl Request {
             format!("{}{path}", endpoint.trim_end_matches('/'))
         };
         let host = origin.rsplit("//").next().unwrap_or_default().to_owned();
-        let listed = self.headers.iter().flat_map(|(name, values)| {
-            values.iter().map(|value| (name.clone(), value.clone()))
-        });
+        let listed = self
+            .headers
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
         let headers = std::iter::once(("Host".to_owned(), host)).chain(listed).collect();
         SignedCall { url, method: self.method.clone(), headers, body: self.body.clone() }
     }
@@ -172,7 +175,9 @@ fn check_url(url: &str, endpoint: &str, hosts: [&str; 2]) -> Result<(), String> 
     let host = host.split(':').next().unwrap_or_default();
     let is_aws = host.ends_with(".amazonaws.com") && hosts.iter().any(|prefix| host.starts_with(prefix));
     if endpoint.is_empty() && !is_aws {
-        return Err(format!("{host:?} is no host of the service at AWS, and the auth method names no endpoint"));
+        return Err(format!(
+            "{host:?} is no host of the service at AWS, and the auth method names no endpoint"
+        ));
     }
     Ok(())
 }

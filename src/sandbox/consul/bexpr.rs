@@ -305,7 +305,8 @@ impl Parser<'_> {
                 break;
             }
         }
-        let shape = shape(self.fields.0, &path).ok_or_else(|| format!("there is no field {}", path.join(".")))?;
+        let shape =
+            shape(self.fields.0, &path).ok_or_else(|| format!("there is no field {}", path.join(".")))?;
         Ok(Selector { path, shape })
     }
 }
@@ -396,8 +397,17 @@ mod tests {
     #[test]
     fn what_does_not_parse_or_names_no_field_is_refused() {
         for wrong in [
-            "xx", "ID", "ID == ", "Meta[", "nosuch == x", "Meta == x", "Port == x", "(ID == x", "ID == x y",
-            "ID = x", "Meta.a.b == x",
+            "xx",
+            "ID",
+            "ID == ",
+            "Meta[",
+            "nosuch == x",
+            "Meta == x",
+            "Port == x",
+            "(ID == x",
+            "ID == x y",
+            "ID = x",
+            "Meta.a.b == x",
         ] {
             assert!(selects(wrong).is_err(), "{wrong}");
         }

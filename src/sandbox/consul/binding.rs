@@ -96,7 +96,8 @@ impl ConsulServer {
     /// Makes a binding rule, even one that is there already, or with an id writes all of one anew.
     pub(super) fn write_rule(&mut self, call: &Call<'_>, id: Option<&str>) -> Outcome {
         let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
-        let body = body.map_err(|what| Refusal::malformed(format!("the binding rule can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| Refusal::malformed(format!("the binding rule can't be read: {what}")))?;
         same_id(id, text(&body, "ID"), "a binding rule")?;
         let caller = self.acl_writer(call.secret)?;
         let (before, rule) = self.checked_rule(id, &body)?;
@@ -130,7 +131,9 @@ impl ConsulServer {
         }
         let aws = match self.acl.methods.get(method) {
             Some(method) => &method.aws,
-            None => return Err(Refusal::invalid(format!("there is no auth method with the name {method:?}"))),
+            None => {
+                return Err(Refusal::invalid(format!("there is no auth method with the name {method:?}")));
+            }
         };
         let selector = text(body, "Selector");
         let selects = Expression::parse(selector, &SELECTABLE)
@@ -144,7 +147,8 @@ impl ConsulServer {
             let known = BIND_TYPES.map(|(word, _)| word).join(", ");
             Refusal::invalid(format!("the BindType is {word:?}; {known} are allowed"))
         })?;
-        let bind_vars = body.get("BindVars").and_then(Value::as_object).map(|vars| text(vars, "Name").to_owned());
+        let bind_vars =
+            body.get("BindVars").and_then(Value::as_object).map(|vars| text(vars, "Name").to_owned());
         if bind_vars.is_some() && bind_type != BindType::Templated {
             return Err(Refusal::invalid("only rules of the BindType templated-policy have BindVars"));
         }

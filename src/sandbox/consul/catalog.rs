@@ -104,7 +104,12 @@ impl Catalog {
     }
 
     /// Puts an instance on a node that is there.
-    pub(super) fn put_service(&mut self, index: u64, node: &str, mut service: Service) -> Option<Change<Service>> {
+    pub(super) fn put_service(
+        &mut self,
+        index: u64,
+        node: &str,
+        mut service: Service,
+    ) -> Option<Change<Service>> {
         if let Some(virtual_for) = service.virtual_for() {
             let address = self.virtual_address(virtual_for);
             service.set_virtual_address(&address);
@@ -209,9 +214,11 @@ impl Catalog {
 
     /// One in 240.0.0.0/4 for each service of the mesh; the lowest that is free.
     fn virtual_address(&mut self, service: &str) -> String {
-        let taken: Vec<u32> = self.virtual_addresses.values().copied().collect();
-        let free = || (1..).find(|number| !taken.contains(number)).unwrap_or(1);
-        let number = *self.virtual_addresses.entry(service.to_owned()).or_insert_with(free);
+        let mut taken: Vec<u32> = self.virtual_addresses.values().copied().collect();
+        taken.sort_unstable();
+        let free = taken.iter().zip(1..).take_while(|(taken, number)| *taken == number).count();
+        let free = u32::try_from(free + 1).unwrap_or(1);
+        let number = *self.virtual_addresses.entry(service.to_owned()).or_insert(free);
         std::net::Ipv4Addr::from((240 << 24) + number).to_string()
     }
 

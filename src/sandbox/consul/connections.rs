@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What a connection too many is told.
-const TURNED_AWAY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
+const TURNED_AWAY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
     Content-Length: 53\r\n\r\nThis address has as many connections as are allowed.\n";
 
 /// Closes a connection before anything of the answer is written.

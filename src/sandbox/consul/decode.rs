@@ -41,7 +41,11 @@ pub(super) fn body(message: &Message, body: &[u8], unknown: Unknown) -> Result<M
     object(message, &value, unknown)
 }
 
-pub(super) fn object(message: &Message, value: &Value, unknown: Unknown) -> Result<Map<String, Value>, String> {
+pub(super) fn object(
+    message: &Message,
+    value: &Value,
+    unknown: Unknown,
+) -> Result<Map<String, Value>, String> {
     let mut known = Map::new();
     let fields = match value {
         Value::Null => return Ok(known),

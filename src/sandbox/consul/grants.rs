@@ -51,7 +51,6 @@ pub(super) struct Template {
     rules: &'static str,
 }
 
-
 /// The server's own templates; `NAME` stands for the name.
 const TEMPLATES: &[Template] = &[
     Template {
@@ -89,7 +88,9 @@ impl Template {
     }
 
     fn find(id: &str, name: &str) -> Option<&'static Self> {
-        TEMPLATES.iter().find(|template| if id.is_empty() { template.name == name } else { template.id == id })
+        TEMPLATES
+            .iter()
+            .find(|template| if id.is_empty() { template.name == name } else { template.id == id })
     }
 }
 
@@ -156,7 +157,10 @@ impl Grants {
             return Err(Refusal::invalid(not_a_name("node identity", &identity.name)));
         }
         if identity.datacenter.is_empty() {
-            return Err(Refusal::invalid(format!("the node identity {:?} names no datacenter", identity.name)));
+            return Err(Refusal::invalid(format!(
+                "the node identity {:?} names no datacenter",
+                identity.name
+            )));
         }
         if !self.nodes.contains(&identity) {
             self.nodes.push(identity);
@@ -199,7 +203,8 @@ impl Grants {
             let Some(template) = template else { continue };
             let rules = template.rules.replace("NAME", name);
             if policies.iter().all(|known| known.rules != rules) {
-                let description = format!("synthetic policy generated from templated policy: {}", template.name);
+                let description =
+                    format!("synthetic policy generated from templated policy: {}", template.name);
                 policies.push(Synthetic { description, rules });
             }
         }
@@ -214,9 +219,10 @@ impl Grants {
             .filter_map(|id| acl.policies.get(id))
             .map(|policy| json!({"ID": policy.id, "Name": policy.name}))
             .collect();
-        let services = self.services.iter().map(|identity| {
-            with_datacenters(json!({"ServiceName": identity.name}), &identity.datacenters)
-        });
+        let services = self
+            .services
+            .iter()
+            .map(|identity| with_datacenters(json!({"ServiceName": identity.name}), &identity.datacenters));
         let nodes = self
             .nodes
             .iter()
@@ -253,7 +259,9 @@ fn with_datacenters(mut body: Value, datacenters: &[String]) -> Value {
 }
 
 fn not_a_name(what: &str, name: &str) -> String {
-    format!("{what}: {name:?} is no name; lower-case letters, digits, '-' and '_' are allowed, not '-' or '_' at an end")
+    format!(
+        "{what}: {name:?} is no name; lower-case letters, digits, '-' and '_' are allowed, not '-' or '_' at an end"
+    )
 }
 
 /// Whether an identity may have the name.
@@ -271,4 +279,3 @@ pub(super) fn is_plain_name(name: &str, most: usize) -> bool {
     (1..=most).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
-

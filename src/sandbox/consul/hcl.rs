@@ -197,10 +197,7 @@ mod tests {
     #[test]
     fn json_says_the_same() {
         let hcl = parse("acl = \"read\"\nnode_prefix \"\" { policy = \"read\" }").unwrap();
-        assert_eq!(
-            parse(r#"{"acl": "read", "node_prefix": {"": {"policy": "read"}}}"#).unwrap(),
-            hcl
-        );
+        assert_eq!(parse(r#"{"acl": "read", "node_prefix": {"": {"policy": "read"}}}"#).unwrap(), hcl);
     }
 
     #[test]

@@ -112,6 +112,16 @@ impl ConsulFront {
         self.with(|server, now| server.handle_with(now, request, &answers))
     }
 
+    /// Waits, where the request does, and answers it.
+    pub(super) async fn respond(
+        &self,
+        request: &ConsulRequest,
+        stopping: &CancellationToken,
+    ) -> ConsulResponse {
+        self.wait(request, stopping).await;
+        self.answer(request)
+    }
+
     /// Waits until what the request reads has changed since the index that it names, or its time is over.
     async fn wait(&self, request: &ConsulRequest, stopping: &CancellationToken) {
         let Some((index, wait)) = waiting(&request.path_and_query) else { return };
@@ -121,8 +131,9 @@ impl ConsulFront {
             let change = self.changed.notified();
             tokio::pin!(change);
             change.as_mut().enable();
-            let (at, deadline) =
-                self.with(|server, now| (server.waits_on(request), server.next_deadline().map(|at| now.age_at(at))));
+            let (at, deadline) = self.with(|server, now| {
+                (server.waits_on(request), server.next_deadline().map(|at| now.age_at(at)))
+            });
             if at.is_none_or(|at| at > index) || Instant::now() >= until {
                 return;
             }
@@ -178,8 +189,7 @@ async fn answer(
         _ => {}
     }
     let Some(request) = taken_in(request).await else { return cut.now() };
-    front.wait(&request, &stopping).await;
-    let response = front.answer(&request);
+    let response = front.respond(&request, &stopping).await;
     match fault {
         ConsulFault::StatusAfterEffect(status) => injected(status),
         ConsulFault::DropAfterEffect => cut.now(),

@@ -149,8 +149,8 @@ impl Leaves {
 mod tests {
     use super::*;
 
-    fn xml(body: &str) -> Result<AwsAnswer, String> {
-        Ok(AwsAnswer { status: 200, content_type: "text/xml".into(), body: body.into() })
+    fn xml(body: &str) -> AwsAnswer {
+        AwsAnswer { status: 200, content_type: "text/xml".into(), body: body.into() }
     }
 
     fn identity(role: &str) -> Result<Identity, String> {
@@ -159,8 +159,9 @@ mod tests {
             "IAMEntityTags": ["team", "absent"],
         });
         let method = AwsIam::read(config.as_object().unwrap()).unwrap();
-        let caller = "<R><Arn>arn:aws:sts::1:assumed-role/x/s</Arn><UserId>AROA1:s</UserId><Account>1</Account></R>";
-        Identity::of(&method, &[xml(caller), xml(role)])
+        let caller =
+            "<R><Arn>arn:aws:sts::1:assumed-role/x/s</Arn><UserId>AROA1:s</UserId><Account>1</Account></R>";
+        Identity::of(&method, &[Ok(xml(caller)), Ok(xml(role))])
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub(super) fn hash(parts: &[&str]) -> String {
     STANDARD.encode(digest.finalize())
 }
 
+pub(super) fn hex(text: &str) -> String {
+    text.bytes().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
 pub(super) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }

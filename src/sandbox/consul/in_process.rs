@@ -23,11 +23,7 @@ pub fn ask(
     }
     let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let answer = aws::query(cloud, now, headers, &call.body);
-    Ok(AwsAnswer {
-        status: answer.status,
-        content_type: answer.content_type.to_owned(),
-        body: answer.body,
-    })
+    Ok(AwsAnswer { status: answer.status, content_type: answer.content_type.to_owned(), body: answer.body })
 }
 
 /// The account behind `front`, for [`super::http::ConsulFront`].

@@ -61,10 +61,6 @@ impl Locks {
         (value, flags): (Vec<u8>, u64),
         condition: &Condition,
     ) -> Result<bool, String> {
-        let known = |session: &String| match self.sessions.contains_key(session) {
-            true => Ok(()),
-            false => Err(format!("there is no session {session:?}")),
-        };
         let before = self.entries.get(key);
         let holder = before.and_then(|entry| entry.session.clone());
         let mut entry = before.cloned().unwrap_or_default();
@@ -73,7 +69,9 @@ impl Locks {
             Condition::Index(wanted) if *wanted != entry.modified => return Ok(false),
             Condition::Index(_) => {}
             Condition::Acquire(session) => {
-                known(session)?;
+                if !self.sessions.contains_key(session) {
+                    return Err(format!("there is no session {session:?}"));
+                }
                 if holder.as_ref().is_some_and(|holder| holder != session) {
                     return Ok(false);
                 }
@@ -135,8 +133,7 @@ impl ConsulServer {
     fn list_keys(&self, call: &Call<'_>, caller: &Caller, prefix: &str) -> Outcome {
         let index = self.locks.entries_changed;
         let below = self.locks.entries.iter().filter(|(key, _)| key.starts_with(prefix));
-        let seen: Vec<_> =
-            below.filter(|(key, _)| caller.may(Resource::Key, key, Level::Read)).collect();
+        let seen: Vec<_> = below.filter(|(key, _)| caller.may(Resource::Key, key, Level::Read)).collect();
         if seen.is_empty() {
             return Err(Refusal::no_key(index));
         }
@@ -183,10 +180,8 @@ impl ConsulServer {
     }
 
     pub(super) fn delete_key(&mut self, call: &Call<'_>, key: &str) -> Outcome {
-        let wanted = match call.target.has("cas") {
-            true => Some(number("cas", call.target.parameter("cas"))?),
-            false => None,
-        };
+        let cas = Some(call.target.parameter("cas")).filter(|_| call.target.has("cas"));
+        let wanted = cas.map(|cas| number("cas", cas)).transpose()?;
         let caller = self.caller(call.secret)?;
         let keys: Vec<String> = if call.target.has("recurse") {
             self.locks.entries.keys().filter(|known| known.starts_with(key)).cloned().collect()

@@ -192,11 +192,8 @@ impl ConsulServer {
     pub(super) fn health_of_node(&self, call: &Call<'_>, name: &str) -> Outcome {
         let caller = self.caller(call.secret)?;
         let checks = self.catalog.nodes.get(name).into_iter().flat_map(|node| node.checks.values());
-        let seen: Vec<Value> = if sees_node(&caller, name) {
-            checks.map(|check| check.shown()).collect()
-        } else {
-            Vec::new()
-        };
+        let seen: Vec<Value> =
+            if sees_node(&caller, name) { checks.map(|check| check.shown()).collect() } else { Vec::new() };
         let hidden = self.catalog.nodes.contains_key(name) && !sees_node(&caller, name);
         let index = self.catalog.node_index(name).max(self.catalog.checks_changed);
         Ok(Answer::catalog(Value::Array(seen), index, hidden && caller.is_told()))

@@ -99,7 +99,8 @@ impl ConsulServer {
     /// Makes an auth method or writes all of one anew, whichever way it is addressed.
     pub(super) fn write_method(&mut self, call: &Call<'_>, name: Option<&str>) -> Outcome {
         let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
-        let body = body.map_err(|what| Refusal::malformed(format!("the auth method can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| Refusal::malformed(format!("the auth method can't be read: {what}")))?;
         let given = text(&body, "Name");
         let name = match name {
             Some(name) if !given.is_empty() && given != name => {

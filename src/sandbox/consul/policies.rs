@@ -68,12 +68,9 @@ impl Policy {
 /// Everything, in the words of rules.
 fn everything(level: &str) -> String {
     let named = ["agent", "event", "key", "node", "query", "service", "session"];
-    let mut rules: String =
-        named.iter().map(|word| format!("{word}_prefix \"\" {{\n  policy = \"{level}\"\n}}\n")).collect();
-    rules.extend(
-        ["acl", "keyring", "mesh", "operator", "peering"].map(|word| format!("{word} = \"{level}\"\n")),
-    );
-    rules
+    let named = named.map(|word| format!("{word}_prefix \"\" {{\n  policy = \"{level}\"\n}}\n"));
+    let others = ["acl", "keyring", "mesh", "operator", "peering"];
+    named.concat() + &others.map(|word| format!("{word} = \"{level}\"\n")).concat()
 }
 
 impl ConsulServer {
@@ -214,7 +211,11 @@ fn is_policy_name(name: &str) -> bool {
 
 /// What is looked up by id must be one.
 pub(super) fn uuid(id: &str) -> Result<(), Refusal> {
-    if ids::is_uuid(id) { Ok(()) } else { Err(Refusal::invalid(format!("{id:?} is no UUID of 36 characters"))) }
+    if ids::is_uuid(id) {
+        Ok(())
+    } else {
+        Err(Refusal::invalid(format!("{id:?} is no UUID of 36 characters")))
+    }
 }
 
 /// The id of the URL and that of the body, where there is one, must agree; a new object gets its own.

@@ -42,7 +42,8 @@ struct Registration<'a> {
 impl ConsulServer {
     pub(super) fn register(&mut self, call: &Call<'_>) -> Outcome {
         let body = decode::body(&REGISTER, &call.request.body, Unknown::Dropped);
-        let body = body.map_err(|what| Refusal::malformed(format!("the registration can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| Refusal::malformed(format!("the registration can't be read: {what}")))?;
         self.here(text(&body, "Datacenter"))?;
         let caller = self.caller(call.secret)?;
         let registration = registration(&body, self.config.strict_service_names).map_err(Refusal::invalid)?;
@@ -54,9 +55,12 @@ impl ConsulServer {
         let node = registration.node;
         let known = registration.service.as_ref().map(|service| service.id.as_str());
         let has = |id: &str| {
-            Some(id) == known || self.catalog.nodes.get(node).is_some_and(|node| node.services.contains_key(id))
+            Some(id) == known
+                || self.catalog.nodes.get(node).is_some_and(|node| node.services.contains_key(id))
         };
-        if let Some(check) = registration.checks.iter().find(|c| !c.service_id.is_empty() && !has(&c.service_id)) {
+        if let Some(check) =
+            registration.checks.iter().find(|c| !c.service_id.is_empty() && !has(&c.service_id))
+        {
             let text = format!("the check {:?} is of a service that is not registered", check.id);
             return Err(Refusal::invalid(text));
         }
@@ -77,7 +81,14 @@ impl ConsulServer {
         Ok(Answer::done())
     }
 
-    pub(super) fn write_node(&mut self, call: &Call<'_>, caller: &Caller, index: u64, node: &str, spec: NodeSpec) {
+    pub(super) fn write_node(
+        &mut self,
+        call: &Call<'_>,
+        caller: &Caller,
+        index: u64,
+        node: &str,
+        spec: NodeSpec,
+    ) {
         let before = self.shown_node(node);
         self.catalog.put_node(index, node, spec);
         let after = self.shown_node(node);
@@ -123,7 +134,8 @@ impl ConsulServer {
         }
         for check in &registration.checks {
             let own = registration.service.as_ref().filter(|service| service.id == check.service_id);
-            match own.map(|service| &service.name).or(stored(&check.service_id).map(|service| &service.name)) {
+            match own.map(|service| &service.name).or(stored(&check.service_id).map(|service| &service.name))
+            {
                 Some(name) => write_service(name)?,
                 None => caller.require(Resource::Node, registration.node, Level::Write)?,
             }
@@ -171,7 +183,14 @@ impl ConsulServer {
         }
     }
 
-    pub(super) fn drop_service(&mut self, call: &Call<'_>, caller: &Caller, index: u64, node: &str, id: &str) {
+    pub(super) fn drop_service(
+        &mut self,
+        call: &Call<'_>,
+        caller: &Caller,
+        index: u64,
+        node: &str,
+        id: &str,
+    ) {
         if let Some(gone) = self.catalog.remove_service(index, node, id) {
             self.record(call, caller, "service", &format!("{node} {id}"), Some(gone.shown()), None);
         }
@@ -202,7 +221,8 @@ impl ConsulServer {
         };
         self.catalog.put_node(index, &name, spec);
         let fields = serde_json::json!({"ID": "consul", "Service": "consul", "Port": 8300});
-        let check = serde_json::json!({"CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"});
+        let check =
+            serde_json::json!({"CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"});
         let empty = Map::new();
         if let Ok(service) = Service::read(fields.as_object().unwrap_or(&empty), false) {
             self.catalog.put_service(index, &name, service);

@@ -84,11 +84,8 @@ impl ConsulServer {
         let caller = self.acl_writer(call.secret)?;
         let (before, role) = self.checked_role(id, &body)?;
         let index = self.commit();
-        let role = Role {
-            created: before.as_ref().map_or(index, |before| before.created),
-            modified: index,
-            ..role
-        };
+        let role =
+            Role { created: before.as_ref().map_or(index, |before| before.created), modified: index, ..role };
         let shown = role.shown(&self.acl);
         let before = before.map(|before| before.shown(&self.acl));
         self.record(call, &caller, "role", &role.id, before, Some(&shown));

@@ -111,10 +111,9 @@ pub(super) fn of(path: &str) -> Option<(Route, Methods)> {
     if let Some(id) = path.strip_prefix("/v1/acl/token/").and_then(|rest| rest.strip_suffix("/clone")) {
         return Some((Route::CloneToken(id.to_owned()), PUT));
     }
-    let found = PREFIXES.iter().find_map(|(prefix, named, methods)| {
+    PREFIXES.iter().find_map(|(prefix, named, methods)| {
         path.strip_prefix(prefix).map(|rest| (named(rest.to_owned()), *methods))
-    });
-    found
+    })
 }
 
 impl Route {

@@ -107,17 +107,20 @@ impl ConsulServer {
         let given = Some(target.parameter("token")).filter(|token| !token.is_empty());
         let secret = request.token.as_deref().or(given);
         let call = Call { now, request, target: &target, secret };
-        let outcome = if methods.contains(&request.method.as_str()) {
+        let mut outcome = if methods.contains(&request.method.as_str()) {
             self.admitted(&call, &route).and_then(|()| self.answer(&call, &route, answers))
         } else {
             Err(Refusal::method(&request.method, methods))
         };
+        if request.method == "GET" && route.has_index() {
+            outcome = outcome.map_err(Refusal::queried);
+        }
         answer::response(&self.config, outcome)
     }
 
     /// Does what is due by `now`: tokens and sessions end.
     pub fn tick(&mut self, now: Timestamp) {
-        while let Some(((until, secret), ())) = self.acl.expiring.first_key_value() {
+        while let Some((until, secret)) = self.acl.expiring.first() {
             if *until > now {
                 break;
             }
@@ -130,7 +133,7 @@ impl ConsulServer {
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let token = self.acl.expiring.first_key_value().map(|((until, _), ())| *until);
+        let token = self.acl.expiring.first().map(|(until, _)| *until);
         token.into_iter().chain(self.next_session_end()).min()
     }
 
@@ -177,8 +180,7 @@ impl ConsulServer {
         if route.is_acl() && !self.config.acls_enabled {
             return Err(Refusal::acls_disabled());
         }
-        let parameter =
-            ["ns", "partition"].into_iter().find(|name| !call.target.parameter(name).is_empty());
+        let parameter = ["ns", "partition"].into_iter().find(|name| !call.target.parameter(name).is_empty());
         if let Some(name) = parameter.or(call.request.enterprise_header) {
             return Err(Refusal::malformed(format!("{name} is a matter of Consul Enterprise")));
         }
@@ -187,10 +189,7 @@ impl ConsulServer {
 
     fn answer(&mut self, call: &Call<'_>, route: &Route, answers: &[Result<AwsAnswer, String>]) -> Outcome {
         match call.request.method.as_str() {
-            "GET" => {
-                let found = self.read(call, route);
-                if route.has_index() { found.map_err(Refusal::queried) } else { found }
-            }
+            "GET" => self.read(call, route),
             "DELETE" => self.delete(call, route),
             _ => self.write(call, route, answers),
         }

@@ -181,7 +181,13 @@ impl Service {
     }
 }
 
-fn body(id: &str, name: &str, fields: &Map<String, Value>, proxy: &Map<String, Value>, native: bool) -> Value {
+fn body(
+    id: &str,
+    name: &str,
+    fields: &Map<String, Value>,
+    proxy: &Map<String, Value>,
+    native: bool,
+) -> Value {
     let mut body = json!({
         "ID": id,
         "Service": name,

@@ -202,7 +202,8 @@ impl ConsulServer {
 
     /// Ends the sessions that were not renewed.
     pub(super) fn expire_sessions(&mut self, now: Timestamp) {
-        let over = self.locks.sessions.values().filter_map(|session| Some((session.ends?, session.id.clone())));
+        let over =
+            self.locks.sessions.values().filter_map(|session| Some((session.ends?, session.id.clone())));
         let mut over: Vec<(Timestamp, String)> = over.filter(|(ends, _)| *ends <= now).collect();
         over.sort();
         for (ends, id) in over {

@@ -77,7 +77,10 @@ impl ConsulServer {
             serde_json::from_slice(&call.request.body).map_err(|error| malformed(error.to_string()))?;
         let Value::Array(given) = body else { return Err(malformed("it is no list".to_owned())) };
         if given.len() > MOST {
-            return Err(Refusal::too_large(format!("{} operations; at most {MOST} are allowed", given.len())));
+            return Err(Refusal::too_large(format!(
+                "{} operations; at most {MOST} are allowed",
+                given.len()
+            )));
         }
         let ops = given.iter().map(|op| decode::object(&OP, op, Unknown::Dropped));
         let ops = ops.collect::<Result<Vec<_>, _>>().map_err(malformed)?;

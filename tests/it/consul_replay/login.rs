@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::server::{ACCOUNT, REGION, Server};
 
-const MASK: &str = "(a bearer token made as the login command makes it)";
 const SERVICE: &str = "consul.hashicorp.com.service-name";
 const KIND: &str = "consul.hashicorp.com.gateway-kind";
 
@@ -24,7 +23,8 @@ impl Server {
     /// The body of a login with a bearer token.
     pub(super) fn login(&self, note: &str, body: &str) -> String {
         let mut body: Value = serde_json::from_str(body).unwrap();
-        if body["BearerToken"] != MASK {
+        // In brackets stands what can't be written down.
+        if !body["BearerToken"].as_str().is_some_and(|token| token.starts_with('(')) {
             return body.to_string();
         }
         let (_, path, name, tags) = ROLES.iter().find(|(mark, ..)| note.contains(mark)).unwrap();

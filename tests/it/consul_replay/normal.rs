@@ -4,8 +4,17 @@ use serde_json::{Value, json};
 
 /// Fields whose values no two servers share.
 const OWN: [&str; 11] = [
-    "AccessorID", "SecretID", "ID", "Hash", "CreateTime", "ExpirationTime", "CreateIndex", "ModifyIndex", "NodeID",
-    "What", "CreateIndexes",
+    "AccessorID",
+    "SecretID",
+    "ID",
+    "Hash",
+    "CreateTime",
+    "ExpirationTime",
+    "CreateIndex",
+    "ModifyIndex",
+    "NodeID",
+    "What",
+    "CreateIndexes",
 ];
 
 /// A body without what differs from run to run. That such a value is there, and of its type, stays.
@@ -18,7 +27,9 @@ pub(super) fn normal(body: &Value) -> Value {
                 let value = match value {
                     _ if service_id => value.clone(),
                     Value::String(text) if OWN.contains(&field.as_str()) && !text.is_empty() => json!("…"),
-                    Value::Number(number) if OWN.contains(&field.as_str()) => json!(number.as_u64() != Some(0)),
+                    Value::Number(number) if OWN.contains(&field.as_str()) => {
+                        json!(number.as_u64() != Some(0))
+                    }
                     Value::String(text) if text.starts_with("synthetic-policy-") => json!("synthetic-policy"),
                     // The server's own objects are described in its own words.
                     Value::String(text) if field == "Description" && text.starts_with("A ") => json!("…"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ecs_mesh_operator::model::Timestamp;
 use ecs_mesh_operator::runtime::Clock;
 use ecs_mesh_operator::sandbox::aws::{self, Cloud, CloudConfig};
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
+use ecs_mesh_operator::sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
 use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer, in_process};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 pub(super) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 pub(super) const ACCOUNT: &str = "123456789012";
 pub(super) const REGION: &str = "us-east-1";
+/// What others do on another node wakes nobody here.
+const OTHER: &str = "on ANOTHER node";
 const NODE: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
 
 pub(super) struct Server {
@@ -27,33 +29,38 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::with(ConsulConfig::default(), Arc::new(NoFaults)).await
+    }
+
+    pub(super) async fn with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Self {
         // Another test of this binary may have been first: the provider is the same.
         drop(rustls::crypto::ring::default_provider().install_default());
         let clock = Clock::system();
         let now = clock.now();
-        let config = CloudConfig { region: REGION.into(), account: ACCOUNT.into(), ..CloudConfig::default() };
-        let cloud = Arc::new(Mutex::new(Cloud::new(config, now)));
+        let account =
+            CloudConfig { region: REGION.into(), account: ACCOUNT.into(), ..CloudConfig::default() };
+        let cloud = Arc::new(Mutex::new(Cloud::new(account, now)));
         let tell = clock.clone();
         let cloud = aws::Front::new(cloud, Arc::new(aws::NoFaults), move || tell.now());
         let aws_url = "http://127.0.0.1:28700".to_owned();
-        let config =
-            ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
+        let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
         let server = Arc::new(Mutex::new(ConsulServer::new(config, now)));
         let aws = in_process::account(cloud.clone(), aws_url.clone());
-        let consul = ConsulFront::new(server, aws, Arc::new(NoFaults), Arc::new(move || clock.now()));
+        let consul = ConsulFront::new(server, aws, faults, Arc::new(move || clock.now()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(serve(listener, consul.clone(), std::future::pending()));
         Self { url, aws_url, client: reqwest::Client::new(), cloud, consul }
     }
 
-    /// The same read, waiting from the index at which it is here. Where it waits for nothing, not for long.
-    pub(super) async fn waiting(&self, url: &str) -> String {
+    /// The same read, waiting from the index at which it is here; not for long where nothing comes.
+    pub(super) async fn waiting(&self, url: &str, note: &str) -> String {
         let (base, query) = url.split_once('?').unwrap();
         let first = self.client.get(base).header("x-consul-token", MANAGEMENT).send().await.unwrap();
         let index = first.headers()["x-consul-index"].to_str().unwrap().to_owned();
         let query = form_urlencoded::parse(query.as_bytes()).map(|(name, value)| match name.as_ref() {
             "index" => format!("index={index}"),
+            "wait" if !note.contains("after") || note.contains(OTHER) => "wait=500ms".to_owned(),
             name => format!("{name}={value}"),
         });
         format!("{base}?{}", query.collect::<Vec<_>>().join("&"))
@@ -74,7 +81,7 @@ impl Server {
                 },
             })
         };
-        let (path, body) = if note.contains("on ANOTHER node") {
+        let (path, body) = if note.contains(OTHER) {
             ("/v1/catalog/register", service("another", "other"))
         } else if note.contains("a service is registered after") {
             ("/v1/catalog/register", service(NODE, "late"))
@@ -83,7 +90,7 @@ impl Server {
         } else {
             return;
         };
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let request = ConsulRequest::new("PUT", path, Some(MANAGEMENT), &body);
         assert_eq!(self.consul.with(|server, now| server.handle(now, &request)).status, 200);
     }
@@ -144,10 +151,10 @@ impl Names {
         match recorded {
             "none" | "" => None,
             "management" => Some(MANAGEMENT.to_owned()),
-            other => Some(match self.accessors.get(other) {
-                Some(accessor) => self.secrets[accessor].clone(),
-                None => other.to_owned(),
-            }),
+            other => {
+                let accessor = other.strip_prefix("of:").or(self.accessors.get(other).map(String::as_str));
+                Some(accessor.map_or_else(|| other.to_owned(), |accessor| self.secrets[accessor].clone()))
+            }
         }
     }
 
