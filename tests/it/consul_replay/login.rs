@@ -10,8 +10,10 @@ use super::server::{ACCOUNT, REGION, Server};
 const SERVICE: &str = "consul.hashicorp.com.service-name";
 const KIND: &str = "consul.hashicorp.com.gateway-kind";
 
+type Tagged = &'static [(&'static str, &'static str)];
+
 /// What the note says; the role's path and name, and its tags. Else it is the service `web`.
-const ROLES: &[(&str, &str, &str, &[(&str, &str)])] = &[
+const ROLES: &[(&str, &str, &str, Tagged)] = &[
     ("outside the bound path", "/other/", "outside", &[(SERVICE, "web")]),
     ("without the service-name tag", "/consul-ecs/", "untagged", &[]),
     ("invalid service name", "/consul-ecs/", "misnamed", &[(SERVICE, "web app")]),

@@ -24,7 +24,7 @@ pub(super) struct Server {
     pub(super) aws_url: String,
     pub(super) client: reqwest::Client,
     pub(super) cloud: aws::Front,
-    consul: ConsulFront,
+    pub(super) consul: ConsulFront,
 }
 
 impl Server {
@@ -168,25 +168,17 @@ impl Names {
         body.replace(mask, &format!("{:?}", self.secrets[there]))
     }
 
-    /// Remembers what has which id here.
+    /// Remembers what has which id here. In lists the order differs, and everything in them was met before.
     pub(super) fn learn(&mut self, there: &Value, here: &Value) {
-        match (there, here) {
-            (Value::Object(there), Value::Object(here)) => {
-                for field in ["ID", "AccessorID"] {
-                    if let (Some(there), Some(here)) = (there.get(field), here.get(field))
-                        && let (Some(there), Some(here)) = (there.as_str(), here.as_str())
-                        && there.len() == 36
-                    {
-                        self.ids.insert(there.to_owned(), here.to_owned());
-                    }
-                }
-                if let (Some(accessor), Some(secret)) = (there.get("AccessorID"), here.get("SecretID")) {
-                    let (accessor, secret) = (accessor.as_str().unwrap(), secret.as_str().unwrap());
-                    self.secrets.insert(accessor.to_owned(), secret.to_owned());
-                }
+        for field in ["ID", "AccessorID"] {
+            if let (Some(there), Some(here)) = (there[field].as_str(), here[field].as_str())
+                && there.len() == 36
+            {
+                self.ids.insert(there.to_owned(), here.to_owned());
             }
-            // In lists the order differs, and everything in them was met before.
-            _ => {}
+        }
+        if let (Some(accessor), Some(secret)) = (there["AccessorID"].as_str(), here["SecretID"].as_str()) {
+            self.secrets.insert(accessor.to_owned(), secret.to_owned());
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use ecs_mesh_operator::sandbox::consul::ConsulConfig;
+use ecs_mesh_operator::sandbox::aws;
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
+use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, in_process};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::server::{MANAGEMENT, Server};
+use super::server::{ACCOUNT, MANAGEMENT, Server};
 
 struct LoseAnswers;
 
@@ -57,6 +59,42 @@ async fn a_connection_too_many_from_one_address_is_turned_away_until_another_end
     // The server learns of the end a moment later.
     while leader(&address).await.0 != 200 {
         tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_account_answers_signed_requests_over_http_as_in_process() {
+    let server = Server::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let aws_url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(aws::serve(listener, server.cloud.clone(), std::future::pending()));
+    let config = json!({
+        "BoundIAMPrincipalARNs": [format!("arn:aws:iam::{ACCOUNT}:role/consul-ecs/*")],
+        "EnableIAMEntityDetails": true, "STSEndpoint": aws_url, "IAMEndpoint": aws_url,
+    });
+    let body = json!({"Name": "iam", "Type": "aws-iam", "Config": config});
+    let method = ConsulRequest::new("PUT", "/v1/acl/auth-method", Some(MANAGEMENT), &body);
+    let login = server.login("", &json!({"AuthMethod": "iam", "BearerToken": "(made anew)"}).to_string());
+    let login = serde_json::from_str(&login).unwrap();
+    let login = ConsulRequest::new("POST", "/v1/acl/login", None, &login);
+    let calls = server.consul.with(|consul, now| {
+        assert_eq!(consul.handle(now, &method).status, 200);
+        consul.signed_calls(&login)
+    });
+    assert_eq!(calls.len(), 2);
+    for call in calls {
+        let mut request = server.client.post(&call.url).body(call.body.clone());
+        for (name, value) in call.headers.iter().filter(|(name, _)| name != "Host") {
+            request = request.header(name, value);
+        }
+        let found = request.send().await.unwrap();
+        assert_eq!(
+            (found.status(), &found.headers()["content-type"]),
+            (StatusCode::OK, &"text/xml".parse().unwrap())
+        );
+        let wanted = server.cloud.with(|cloud, now| in_process::ask(cloud, now, &aws_url, &call)).unwrap();
+        let found = found.text().await.unwrap();
+        assert!(found.ends_with(&wanted.body), "{found}");
     }
 }
 

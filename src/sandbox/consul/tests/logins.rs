@@ -187,14 +187,14 @@ fn waiting(front: &ConsulFront, wait: &str) -> tokio::task::JoinHandle<ConsulRes
 async fn a_read_that_waits_wakes_when_what_it_reads_changes() {
     let front = front();
     let read = waiting(&front, "10m");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(!read.is_finished());
     let put = |path: &str, body: &Value| {
         let request = ConsulRequest::new("PUT", path, Some(MANAGEMENT), body);
         assert_eq!(front.with(|server, now| server.handle(now, &request)).status, 200);
     };
     put("/v1/catalog/register", &json!({"Node": "n", "Address": "10.0.0.1"}));
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(!read.is_finished(), "a change of something else is none");
     put("/v1/acl/token", &json!({"Description": "new", "ExpirationTTL": "1h"}));
     assert_eq!(read.await.unwrap().json().as_array().unwrap().len(), 3);
