@@ -1,10 +1,11 @@
-//! The embedded world: AWS, a Kuma control plane and the tasks that live there, in one process on loopback.
+//! The embedded world: AWS, a Kuma and a Consul control plane and the tasks that live there, in one process on loopback.
 //!
-//! Never used by the production paths. [`aws`] and [`kuma`] are servers; [`world`] deploys, scales and kills; the
-//! [`judge`] holds what a client wrote against the world's own truth. All of them are plain values that are told the
-//! time, so that a simulation can replay them.
+//! Never used by the production paths. [`aws`], [`kuma`] and [`consul`] are servers; [`world`] deploys, scales and
+//! kills; the [`judge`] holds what a client wrote against the world's own truth. All of them are plain values that are
+//! told the time, so that a simulation can replay them.
 
 pub mod aws;
+pub mod consul;
 pub mod endpoints;
 pub mod judge;
 pub mod kuma;

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod consul_real;
+mod consul_replay;
 mod crds;
 mod deploy;
 mod doctor;

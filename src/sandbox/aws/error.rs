@@ -54,6 +54,8 @@ impl AwsError {
 /// The codes whose status is not 400.
 const STATUS: &[(&str, u16)] = &[
     ("AccessDenied", 403),
+    ("ExpiredToken", 403),
+    ("InvalidClientTokenId", 403),
     ("MissingAuthenticationToken", 403),
     ("NoSuchEntity", 404),
     ("EntityAlreadyExists", 409),

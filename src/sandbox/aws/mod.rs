@@ -18,4 +18,4 @@ pub use cloud::{
 pub use cloud::{BatchFailure, Cloud, Failure};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
 pub use error::{AwsError, Outcome};
-pub use wire::{AwsFault, AwsFaults, Front, NoFaults, serve};
+pub use wire::{AwsFault, AwsFaults, Front, NoFaults, QueryAnswer, query, serve};

@@ -75,14 +75,15 @@ impl Cloud {
     }
 
     /// ARN and id of the caller with this access key: a role's session, or the account's one user. The
-    /// credentials of a session that has ended are refused.
+    /// credentials of a session that has ended, or never was, are refused.
     pub fn caller_identity(&self, access_key_id: &str, now: Timestamp) -> Outcome<(String, String)> {
         match self.sessions.get(access_key_id) {
             Some(session) if session.until > now => Ok((session.arn.clone(), session.id.clone())),
             None if !access_key_id.starts_with("ASIA") => {
                 Ok((self.global_arn("iam", "user/sandbox"), "AIDASANDBOX0000000000".into()))
             }
-            _ => Err(AwsError::new("ExpiredToken", "the session of these credentials has ended")),
+            Some(_) => Err(AwsError::new("ExpiredToken", "the session of these credentials has ended")),
+            None => Err(AwsError::new("InvalidClientTokenId", "no session has this access key")),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, CreateRole, Outcome, Role};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+    cloud.caller_identity(&request.access_key_id, now)?;
     if request.operation == "ListRoles" {
         let prefix = request.form.get("PathPrefix").map_or("/", String::as_str);
         let (roles, marker) = cloud.list_roles(prefix, marker(request), max_items(request)?);

@@ -10,6 +10,7 @@ mod faults;
 mod iam;
 mod request;
 mod response;
+mod signed;
 mod sqs;
 mod sts;
 
@@ -34,6 +35,7 @@ use super::{AwsError, Cloud, Outcome};
 use crate::model::Timestamp;
 
 pub use self::faults::{AwsFault, AwsFaults, NoFaults};
+pub use self::signed::{QueryAnswer, query};
 
 /// A [`Cloud`] with a clock, shared between the endpoint and those who play with its world.
 #[derive(Clone)]

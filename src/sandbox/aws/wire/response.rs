@@ -10,6 +10,9 @@ use crate::sandbox::aws::{AwsError, Outcome};
 /// Ids of requests mean nothing here; SDKs want one.
 const REQUEST_ID: &str = "00000000-0000-4000-a000-000000000000";
 
+/// What the query protocol answers in.
+pub(super) const XML: &str = "text/xml";
+
 /// SQS errors that had another code in the query protocol, by which many callers still know them.
 const OLD_SQS_CODES: &[(&str, &str)] = &[
     ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"),
@@ -30,8 +33,18 @@ pub(super) fn of(request: &Request, outcome: Outcome<Value>) -> Response {
     match (request.protocol, outcome) {
         (Protocol::Json(kind), Ok(value)) => json_response(StatusCode::OK, kind, &value),
         (Protocol::Json(kind), Err(error)) => json_error(request.service, kind, &error),
-        (Protocol::Query, Ok(value)) => xml_response(StatusCode::OK, &xml_answer(request, &value)),
-        (Protocol::Query, Err(error)) => xml_response(status(&error), &xml_error(request.service, &error)),
+        (Protocol::Query, outcome) => {
+            let (status, body) = xml(request, outcome);
+            xml_response(status, &body)
+        }
+    }
+}
+
+/// The answer of the query protocol.
+pub(super) fn xml(request: &Request, outcome: Outcome<Value>) -> (StatusCode, String) {
+    match outcome {
+        Ok(value) => (StatusCode::OK, xml_answer(request, &value)),
+        Err(error) => (status(&error), xml_error(request.service, &error)),
     }
 }
 
@@ -63,7 +76,7 @@ fn status(error: &AwsError) -> StatusCode {
 }
 
 fn xml_response(status: StatusCode, body: &str) -> Response {
-    let headers = [(header::CONTENT_TYPE.as_str(), "text/xml"), ("x-amzn-requestid", REQUEST_ID)];
+    let headers = [(header::CONTENT_TYPE.as_str(), XML), ("x-amzn-requestid", REQUEST_ID)];
     (status, headers, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}")).into_response()
 }
 

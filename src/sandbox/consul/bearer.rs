@@ -1,0 +1,211 @@
+//! The bearer token of an `aws-iam` login, as the server reads it: requests that the client signed, for the server to
+//! send to AWS in its place.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::aws_iam::{AwsIam, is_url};
+use super::ids::from_base64;
+
+pub(super) const METHOD: &str = "X-Consul-Iam-Getentity-Method";
+pub(super) const URL: &str = "X-Consul-Iam-Getentity-Url";
+pub(super) const HEADERS: &str = "X-Consul-Iam-Getentity-Headers";
+pub(super) const BODY: &str = "X-Consul-Iam-Getentity-Body";
+pub(super) const SERVER_ID: &str = "X-Consul-Iam-Serverid";
+
+/// Headers of AWS that a request to STS may carry.
+const STS_HEADERS: [&str; 7] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Content-Sha256",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Security-Token",
+    "X-Amz-Signature",
+    "X-Amz-Signedheaders",
+];
+
+/// A request that a client signed.
+#[derive(Clone)]
+pub struct SignedCall {
+    /// Where it goes: the auth method's endpoint, or else what the client signed.
+    pub url: String,
+    /// `POST`, or what the client signed.
+    pub method: String,
+    /// With `Host`.
+    pub headers: Vec<(String, String)>,
+    /// A form.
+    pub body: String,
+}
+
+/// What AWS answered.
+#[derive(Clone, Debug)]
+pub struct AwsAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `Content-Type` header.
+    pub content_type: String,
+    /// XML.
+    pub body: String,
+}
+
+type Headers = BTreeMap<String, Vec<String>>;
+
+struct Request {
+    method: String,
+    url: String,
+    headers: Headers,
+    body: String,
+}
+
+/// A bearer token that keeps the rules.
+pub(super) struct Bearer {
+    identity: Request,
+    entity: Option<Request>,
+}
+
+impl Bearer {
+    pub(super) fn read(text: &str, method: &AwsIam) -> Result<Self, String> {
+        let identity = identity(text)?;
+        if identity.method != "POST" {
+            return Err("iam_http_request_method must be POST".to_owned());
+        }
+        check_url(&identity.url, &method.sts_endpoint, ["sts.", "sts-fips."])?;
+        check_form(&identity.body, &["GetCallerIdentity"], &["Version"])?;
+        for name in identity.headers.keys().filter(|name| name.starts_with("X-Amz-")) {
+            if !STS_HEADERS.contains(&name.as_str()) && !method.allowed_headers.contains(name) {
+                return Err(format!("the header {name} is not allowed in a request to STS"));
+            }
+        }
+        check_server_id(&identity, &method.server_id)?;
+        let entity = if method.with_entity { Some(entity(&identity.headers)?) } else { None };
+        if let Some(entity) = &entity {
+            check_url(&entity.url, &method.iam_endpoint, ["iam.", "iam-fips."])?;
+            let form =
+                check_form(&entity.body, &["GetRole", "GetUser"], &["RoleName", "UserName", "Version"])?;
+            let (role, user) = (form.contains_key("RoleName"), form.contains_key("UserName"));
+            if form["Action"] == "GetRole" && (!role || user)
+                || form["Action"] == "GetUser" && (role || !user)
+            {
+                return Err("the request for the entity names no role, or no user".to_owned());
+            }
+            check_server_id(entity, &method.server_id)?;
+        }
+        Ok(Self { identity, entity })
+    }
+
+    /// The calls to make, first to STS, then to IAM where the entity is wanted.
+    pub(super) fn calls(&self, method: &AwsIam) -> Vec<SignedCall> {
+        let endpoints = [&method.sts_endpoint, &method.iam_endpoint];
+        let requests = std::iter::once(&self.identity).chain(&self.entity);
+        requests.zip(endpoints).map(|(request, endpoint)| request.call(endpoint)).collect()
+    }
+}
+
+impl Request {
+    /// Host and path are signed, so they stay; only where it is sent differs.
+    fn call(&self, endpoint: &str) -> SignedCall {
+        let (origin, path) = split(&self.url);
+        let url = if endpoint.is_empty() {
+            self.url.clone()
+        } else {
+            format!("{}{path}", endpoint.trim_end_matches('/'))
+        };
+        let host = origin.rsplit("//").next().unwrap_or_default().to_owned();
+        let listed = self
+            .headers
+            .iter()
+            .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())));
+        let headers = std::iter::once(("Host".to_owned(), host)).chain(listed).collect();
+        SignedCall { url, method: self.method.clone(), headers, body: self.body.clone() }
+    }
+}
+
+fn identity(text: &str) -> Result<Request, String> {
+    let token: Value =
+        serde_json::from_str(text).map_err(|error| format!("the bearer token is not JSON: {error}"))?;
+    let part = |name: &str| {
+        let encoded = token[name].as_str().unwrap_or_default();
+        let bytes = from_base64(encoded).and_then(|bytes| String::from_utf8(bytes).ok());
+        bytes.ok_or_else(|| format!("{name} of the bearer token is not base64"))
+    };
+    Ok(Request {
+        method: token["iam_http_request_method"].as_str().unwrap_or_default().to_owned(),
+        url: part("iam_request_url")?,
+        headers: headers(&part("iam_request_headers")?)?,
+        body: part("iam_request_body")?,
+    })
+}
+
+fn entity(outer: &Headers) -> Result<Request, String> {
+    let header = |name: &str| match outer.get(name).map(Vec::as_slice) {
+        Some([value]) => Ok(value.clone()),
+        Some(_) => Err(format!("the header {name} has not exactly one value")),
+        None => Err(format!("the header {name} is missing; log in with the entity included")),
+    };
+    Ok(Request {
+        method: header(METHOD)?,
+        url: header(URL)?,
+        headers: headers(&header(HEADERS)?)?,
+        body: header(BODY)?,
+    })
+}
+
+fn headers(json: &str) -> Result<Headers, String> {
+    serde_json::from_str(json).map_err(|_| "the headers are no JSON object of lists".to_owned())
+}
+
+/// Scheme with host, and path with query.
+fn split(url: &str) -> (&str, &str) {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?']).map_or(url.len(), |at| at + start);
+    url.split_at(end)
+}
+
+/// Where the method names no endpoint the request may go to AWS only.
+fn check_url(url: &str, endpoint: &str, hosts: [&str; 2]) -> Result<(), String> {
+    if !is_url(url) {
+        return Err(format!("{url:?} is no URL"));
+    }
+    let (origin, path) = split(url);
+    if path.contains('?') {
+        return Err(format!("{url:?} has a query, which is not allowed"));
+    }
+    let host = origin.rsplit("//").next().unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default();
+    let is_aws = host.ends_with(".amazonaws.com") && hosts.iter().any(|prefix| host.starts_with(prefix));
+    if endpoint.is_empty() && !is_aws {
+        return Err(format!(
+            "{host:?} is no host of the service at AWS, and the auth method names no endpoint"
+        ));
+    }
+    Ok(())
+}
+
+fn check_form(body: &str, actions: &[&str], fields: &[&str]) -> Result<BTreeMap<String, String>, String> {
+    let mut form = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(body.as_bytes()).into_owned() {
+        if name != "Action" && !fields.contains(&name.as_str()) {
+            return Err(format!("the signed request has a field {name:?}, which is not allowed"));
+        }
+        if form.insert(name.clone(), value).is_some() {
+            return Err(format!("the signed request has {name:?} twice"));
+        }
+    }
+    match form.get("Action") {
+        Some(action) if actions.contains(&action.as_str()) => Ok(form),
+        found => Err(format!("the signed request's Action is {found:?}; {} is needed", actions.join(" or "))),
+    }
+}
+
+/// The header has to be there, and signed.
+fn check_server_id(request: &Request, wanted: &str) -> Result<(), String> {
+    let given = request.headers.get(SERVER_ID).map(Vec::as_slice);
+    let signed = request.headers.get("Authorization").and_then(|values| values.first());
+    let signed = signed.and_then(|value| value.split("SignedHeaders=").nth(1)).unwrap_or_default();
+    let signed = signed.split(',').next().unwrap_or_default().split(';');
+    let fits = wanted.is_empty()
+        || (given == Some(&[wanted.to_owned()])
+            && signed.into_iter().any(|name| name.eq_ignore_ascii_case(SERVER_ID)));
+    if fits { Ok(()) } else { Err(format!("the header {SERVER_ID} is not signed with the method's value")) }
+}

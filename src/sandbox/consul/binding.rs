@@ -1,0 +1,253 @@
+//! Binding rules: what a login is given for which identity.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::answer::{Answer, Outcome, Refusal};
+use super::aws_iam::SELECTABLE;
+use super::bexpr::Expression;
+use super::decode::{self, Kind, Message, Unknown, text};
+use super::grants::{Template, is_identity_name, is_plain_name};
+use super::policies::{same_id, uuid};
+use super::server::{Call, ConsulServer};
+
+const VARS: Message = Message(&[("Name", Kind::Text)]);
+const BODY: Message = Message(&[
+    ("ID", Kind::Text),
+    ("Description", Kind::Text),
+    ("AuthMethod", Kind::Text),
+    ("Selector", Kind::Text),
+    ("BindType", Kind::Text),
+    ("BindName", Kind::Text),
+    ("BindVars", Kind::Message(&VARS)),
+    ("CreateIndex", Kind::Number),
+    ("ModifyIndex", Kind::Number),
+]);
+
+/// What a rule gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BindType {
+    Service,
+    Node,
+    Role,
+    Policy,
+    Templated,
+}
+
+const BIND_TYPES: [(&str, BindType); 5] = [
+    ("service", BindType::Service),
+    ("node", BindType::Node),
+    ("role", BindType::Role),
+    ("policy", BindType::Policy),
+    ("templated-policy", BindType::Templated),
+];
+
+/// A stored binding rule.
+#[derive(Clone)]
+pub(super) struct BindingRule {
+    pub(super) id: String,
+    description: String,
+    pub(super) auth_method: String,
+    selector: String,
+    pub(super) selects: Expression,
+    pub(super) bind_type: BindType,
+    pub(super) bind_name: String,
+    pub(super) bind_vars: Option<String>,
+    created: u64,
+    modified: u64,
+}
+
+impl BindingRule {
+    pub(super) fn shown(&self) -> Value {
+        let bind_type = BIND_TYPES.iter().find(|(_, known)| *known == self.bind_type).map(|(word, _)| word);
+        let mut shown = json!({
+            "ID": self.id,
+            "Description": self.description,
+            "AuthMethod": self.auth_method,
+            "Selector": self.selector,
+            "BindType": bind_type,
+            "BindName": self.bind_name,
+            "CreateIndex": self.created,
+            "ModifyIndex": self.modified,
+        });
+        if let Some(name) = &self.bind_vars {
+            shown["BindVars"] = json!({"name": name});
+        }
+        shown
+    }
+}
+
+impl ConsulServer {
+    pub(super) fn list_rules(&self, call: &Call<'_>) -> Outcome {
+        self.acl_reader(call.secret)?;
+        let method = call.target.parameter("authmethod");
+        let rules = self.acl.rules.values().filter(|rule| method.is_empty() || rule.auth_method == method);
+        Ok(Answer::read(rules.map(BindingRule::shown).collect(), self.acl.changed.rules))
+    }
+
+    pub(super) fn read_rule(&self, call: &Call<'_>, id: &str) -> Outcome {
+        self.acl_reader(call.secret)?;
+        uuid(id)?;
+        let rule = self.acl.rules.get(id).ok_or_else(|| Refusal::gone("binding rule"))?;
+        Ok(Answer::read(rule.shown(), self.acl.changed.rules))
+    }
+
+    /// Makes a binding rule, even one that is there already, or with an id writes all of one anew.
+    pub(super) fn write_rule(&mut self, call: &Call<'_>, id: Option<&str>) -> Outcome {
+        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
+        let body =
+            body.map_err(|what| Refusal::malformed(format!("the binding rule can't be read: {what}")))?;
+        same_id(id, text(&body, "ID"), "a binding rule")?;
+        let caller = self.acl_writer(call.secret)?;
+        let (before, rule) = self.checked_rule(id, &body)?;
+        let index = self.commit();
+        let created = before.as_ref().map_or(index, |before| before.created);
+        let rule = BindingRule { created, modified: index, ..rule };
+        let shown = rule.shown();
+        let before = before.map(|before| before.shown());
+        self.record(call, &caller, "binding-rule", &rule.id, before, Some(&shown));
+        self.acl.rules.insert(rule.id.clone(), rule);
+        self.acl.changed.rules = index;
+        Ok(Answer::Plain(shown))
+    }
+
+    fn checked_rule(
+        &mut self,
+        id: Option<&str>,
+        body: &Map<String, Value>,
+    ) -> Result<(Option<BindingRule>, BindingRule), Refusal> {
+        let before = match id {
+            Some(id) => {
+                uuid(id)?;
+                let found = self.acl.rules.get(id).cloned();
+                Some(found.ok_or_else(|| Refusal::invalid(format!("there is no binding rule {id}")))?)
+            }
+            None => None,
+        };
+        let method = text(body, "AuthMethod");
+        if before.as_ref().is_some_and(|before| before.auth_method != method) {
+            return Err(Refusal::invalid("the AuthMethod of a binding rule can't change"));
+        }
+        let aws = match self.acl.methods.get(method) {
+            Some(method) => &method.aws,
+            None => {
+                return Err(Refusal::invalid(format!("there is no auth method with the name {method:?}")));
+            }
+        };
+        let selector = text(body, "Selector");
+        let selects = Expression::parse(selector, &SELECTABLE)
+            .map_err(|what| Refusal::invalid(format!("the Selector {selector:?} is not valid: {what}")))?;
+        let bind_name = text(body, "BindName");
+        if bind_name.is_empty() {
+            return Err(Refusal::invalid("the binding rule has no BindName"));
+        }
+        let word = text(body, "BindType");
+        let (_, bind_type) = BIND_TYPES.into_iter().find(|(known, _)| *known == word).ok_or_else(|| {
+            let known = BIND_TYPES.map(|(word, _)| word).join(", ");
+            Refusal::invalid(format!("the BindType is {word:?}; {known} are allowed"))
+        })?;
+        let bind_vars =
+            body.get("BindVars").and_then(Value::as_object).map(|vars| text(vars, "Name").to_owned());
+        if bind_vars.is_some() && bind_type != BindType::Templated {
+            return Err(Refusal::invalid("only rules of the BindType templated-policy have BindVars"));
+        }
+        // Some name for each variable: is what comes out a name?
+        let sample = aws.variables().into_iter().map(|name| (name, "some".to_owned())).collect();
+        bound_name(bind_type, bind_name, bind_vars.as_deref(), &sample).map_err(Refusal::invalid)?;
+        let rule = BindingRule {
+            id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
+            description: text(body, "Description").to_owned(),
+            auth_method: method.to_owned(),
+            selector: selector.to_owned(),
+            selects,
+            bind_type,
+            bind_name: bind_name.to_owned(),
+            bind_vars,
+            created: 0,
+            modified: 0,
+        };
+        Ok((before, rule))
+    }
+
+    pub(super) fn delete_rule(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+        uuid(id)?;
+        let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("binding rule"))?;
+        let rule = self.acl.rules.remove(id).ok_or_else(|| Refusal::gone("binding rule"))?;
+        self.acl.changed.rules = self.commit();
+        self.record(call, &caller, "binding-rule", id, Some(rule.shown()), None);
+        Ok(Answer::done())
+    }
+}
+
+/// The name that a rule gives to whoever has these variables: for a templated policy that of its variable.
+pub(super) fn bound_name(
+    bind_type: BindType,
+    bind_name: &str,
+    bind_vars: Option<&str>,
+    variables: &BTreeMap<String, String>,
+) -> Result<String, String> {
+    let name = interpolate(bind_name, variables)?;
+    let (name, fits) = match bind_type {
+        BindType::Service | BindType::Node => {
+            let fits = is_identity_name(&name);
+            (name, fits)
+        }
+        BindType::Role => {
+            let fits = is_plain_name(&name, 256);
+            (name, fits)
+        }
+        BindType::Policy => {
+            let fits = !name.is_empty() && name.split('/').all(|part| is_plain_name(part, 128));
+            (name, fits)
+        }
+        BindType::Templated => {
+            if Template::named(&name).is_none() {
+                return Err(format!("{name:?} is no template of policies"));
+            }
+            let variable = interpolate(bind_vars.unwrap_or_default(), variables)?;
+            let fits = variable.is_empty() || is_identity_name(&variable);
+            (variable, fits)
+        }
+    };
+    if fits { Ok(name) } else { Err(format!("the bind name {name:?} is not valid")) }
+}
+
+/// Puts the values of variables, in lower case, where `${NAME}` stands.
+fn interpolate(text: &str, variables: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?}: a \"${{\" has no end"))?;
+        let value = variables.get(name.trim());
+        let value = value.ok_or_else(|| format!("{text:?}: there is no variable {:?}", name.trim()))?;
+        out.push_str(before);
+        out.push_str(&value.to_lowercase());
+        rest = after;
+    }
+    Ok(out + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound(bind_type: BindType, name: &str, tag: &str) -> Result<String, String> {
+        let variables = [("entity_tags.team".to_owned(), tag.to_owned())].into();
+        bound_name(bind_type, name, None, &variables)
+    }
+
+    #[test]
+    fn a_tag_becomes_a_name_in_lower_case() {
+        assert_eq!(bound(BindType::Service, "x-${entity_tags.team}", "Web").as_deref(), Ok("x-web"));
+    }
+
+    #[test]
+    fn what_is_no_name_binds_nothing() {
+        for tag in ["", "web app", "-web"] {
+            assert!(bound(BindType::Service, "${entity_tags.team}", tag).is_err(), "{tag:?}");
+        }
+        assert!(bound(BindType::Service, "${entity_tags.other}", "web").is_err());
+        assert!(bound(BindType::Service, "${entity_tags.team", "web").is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! The catalog: nodes, their services and their checks, each change at its index.
+//!
+//! What is written as it is already changes nothing, and wakes nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::service::{Check, Service};
+
+/// The catalog.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Catalog {
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) nodes_changed: u64,
+    pub(super) services_changed: u64,
+    pub(super) checks_changed: u64,
+    /// By name: the last change, and how many instances there are.
+    names: BTreeMap<String, (u64, usize)>,
+    /// When a node, and when the last instance of a service, last went.
+    node_went: u64,
+    service_went: u64,
+    virtual_addresses: BTreeMap<String, u32>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    pub(super) spec: NodeSpec,
+    pub(super) created: u64,
+    pub(super) modified: u64,
+    /// When it or one of its services changed.
+    pub(super) changed: u64,
+    pub(super) services: BTreeMap<String, Arc<Service>>,
+    pub(super) checks: BTreeMap<String, Arc<Check>>,
+}
+
+/// What a registration says of a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct NodeSpec {
+    pub(super) id: String,
+    pub(super) address: String,
+    pub(super) tagged: Value,
+    pub(super) meta: Value,
+}
+
+impl Node {
+    pub(super) fn shown(&self, name: &str, datacenter: &str) -> Value {
+        json!({
+            "ID": self.spec.id,
+            "Node": name,
+            "Address": self.spec.address,
+            "Datacenter": datacenter,
+            "TaggedAddresses": self.spec.tagged,
+            "Meta": self.spec.meta,
+            "CreateIndex": self.created,
+            "ModifyIndex": self.modified,
+        })
+    }
+}
+
+/// Before and after; the same where nothing changed.
+pub(super) type Change<T> = (Option<Arc<T>>, Arc<T>);
+
+impl Catalog {
+    /// The index of a node and its services. While there is no such node it is when one last went.
+    pub(super) fn node_index(&self, name: &str) -> u64 {
+        self.nodes.get(name).map_or(self.node_went, |node| node.changed)
+    }
+
+    /// The index of all instances of a service.
+    pub(super) fn service_index(&self, name: &str) -> u64 {
+        self.names.get(name).map_or(self.service_went, |(index, _)| *index)
+    }
+
+    /// The instances of a service, with their nodes.
+    pub(super) fn instances<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Node, &'a Arc<Service>)> {
+        self.nodes.iter().flat_map(move |(node_name, node)| {
+            let services = node.services.values().filter(move |service| service.name == name);
+            services.map(move |service| (node_name.as_str(), node, service))
+        })
+    }
+
+    /// Whether it changed something.
+    pub(super) fn put_node(&mut self, index: u64, name: &str, spec: NodeSpec) -> bool {
+        let node = self.nodes.entry(name.to_owned()).or_default();
+        if node.created != 0 && node.spec == spec {
+            return false;
+        }
+        node.spec = spec;
+        node.created = if node.created == 0 { index } else { node.created };
+        node.modified = index;
+        node.changed = index;
+        self.nodes_changed = index;
+        let names: Vec<String> = node.services.values().map(|service| service.name.clone()).collect();
+        for name in names {
+            self.touch(index, &name);
+        }
+        true
+    }
+
+    /// Puts an instance on a node that is there.
+    pub(super) fn put_service(
+        &mut self,
+        index: u64,
+        node: &str,
+        mut service: Service,
+    ) -> Option<Change<Service>> {
+        if let Some(virtual_for) = service.virtual_for() {
+            let address = self.virtual_address(virtual_for);
+            service.set_virtual_address(&address);
+        }
+        let node = self.nodes.get_mut(node)?;
+        let before = node.services.get(&service.id).cloned();
+        if let Some(before) = before.as_ref().filter(|before| before.is_as(&service)) {
+            return Some((Some(Arc::clone(before)), Arc::clone(before)));
+        }
+        service.created = before.as_ref().map_or(index, |before| before.created);
+        service.modified = index;
+        let service = Arc::new(service);
+        node.services.insert(service.id.clone(), Arc::clone(&service));
+        node.changed = index;
+        if let Some(before) = before.as_ref().filter(|before| before.name != service.name) {
+            self.lost(index, &before.name);
+        }
+        if before.as_ref().is_none_or(|before| before.name != service.name) {
+            self.names.entry(service.name.clone()).or_default().1 += 1;
+        }
+        self.touch(index, &service.name);
+        Some((before, service))
+    }
+
+    /// Puts a check on a node that is there, and its service too where it names one.
+    pub(super) fn put_check(&mut self, index: u64, node: &str, mut check: Check) -> Option<Change<Check>> {
+        let node = self.nodes.get_mut(node)?;
+        let mut touched = Vec::new();
+        if check.service_id.is_empty() {
+            touched.extend(node.services.values().map(|service| service.name.clone()));
+        } else {
+            let service = node.services.get(&check.service_id)?;
+            touched.push(service.name.clone());
+            check = check.of_service(service);
+        }
+        let before = node.checks.get(&check.id).cloned();
+        if let Some(before) = before.as_ref().filter(|before| before.is_as(&check)) {
+            return Some((Some(Arc::clone(before)), Arc::clone(before)));
+        }
+        check.created = before.as_ref().map_or(index, |before| before.created);
+        check.modified = index;
+        let check = Arc::new(check);
+        node.checks.insert(check.id.clone(), Arc::clone(&check));
+        self.checks_changed = index;
+        for name in touched {
+            self.touch(index, &name);
+        }
+        Some((before, check))
+    }
+
+    /// Removes an instance with its checks.
+    pub(super) fn remove_service(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<Service>> {
+        let node = self.nodes.get_mut(node)?;
+        let service = node.services.remove(id)?;
+        node.checks.retain(|_, check| check.service_id != id);
+        self.checks_changed = index;
+        node.changed = index;
+        self.lost(index, &service.name);
+        self.free_virtual_address(&service);
+        Some(service)
+    }
+
+    pub(super) fn remove_check(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<Check>> {
+        let node = self.nodes.get_mut(node)?;
+        let check = node.checks.remove(id)?;
+        self.checks_changed = index;
+        let service = node.services.get(&check.service_id).map(|service| service.name.clone());
+        if let Some(name) = service {
+            self.touch(index, &name);
+        }
+        Some(check)
+    }
+
+    /// Removes a node with all that is on it.
+    pub(super) fn remove_node(&mut self, index: u64, name: &str) -> Option<Node> {
+        let node = self.nodes.remove(name)?;
+        for service in node.services.values() {
+            self.lost(index, &service.name);
+            self.free_virtual_address(service);
+        }
+        self.nodes_changed = index;
+        self.node_went = index;
+        Some(node)
+    }
+
+    fn touch(&mut self, index: u64, name: &str) {
+        if let Some((changed, _)) = self.names.get_mut(name) {
+            *changed = index;
+        }
+        self.services_changed = index;
+    }
+
+    fn lost(&mut self, index: u64, name: &str) {
+        self.touch(index, name);
+        let Some((_, count)) = self.names.get_mut(name) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.names.remove(name);
+            self.service_went = index;
+        }
+    }
+
+    /// One in 240.0.0.0/4 for each service of the mesh; the lowest that is free.
+    fn virtual_address(&mut self, service: &str) -> String {
+        let mut taken: Vec<u32> = self.virtual_addresses.values().copied().collect();
+        taken.sort_unstable();
+        let free = taken.iter().zip(1..).take_while(|(taken, number)| *taken == number).count();
+        let free = u32::try_from(free + 1).unwrap_or(1);
+        let number = *self.virtual_addresses.entry(service.to_owned()).or_insert(free);
+        std::net::Ipv4Addr::from((240 << 24) + number).to_string()
+    }
+
+    fn free_virtual_address(&mut self, gone: &Service) {
+        let Some(service) = gone.virtual_for() else { return };
+        let mut others = self.nodes.values().flat_map(|node| node.services.values());
+        if others.all(|other| other.virtual_for() != Some(service)) {
+            self.virtual_addresses.remove(service);
+        }
+    }
+}

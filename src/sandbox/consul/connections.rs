@@ -1,0 +1,147 @@
+//! Connections that can be cut, and no more of them from one address than the server takes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::extract::connect_info::Connected;
+use axum::http::Response;
+use axum::serve::{IncomingStream, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What a connection too many is told.
+const TURNED_AWAY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
+    Content-Length: 53\r\n\r\nThis address has as many connections as are allowed.\n";
+
+/// Closes a connection before anything of the answer is written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cut(Arc<AtomicBool>);
+
+impl Cut {
+    pub(super) fn now(&self) -> Response<Body> {
+        self.0.store(true, Ordering::Relaxed);
+        Response::new(Body::empty())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+        }
+        Ok(())
+    }
+}
+
+impl Connected<IncomingStream<'_, Limited>> for Cut {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+        stream.io().cut.clone()
+    }
+}
+
+type Open = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+
+/// A listener that takes only so many connections from one address.
+pub(super) struct Limited {
+    listener: TcpListener,
+    most: usize,
+    open: Open,
+}
+
+impl Limited {
+    pub(super) fn new(listener: TcpListener, most: usize) -> Self {
+        Self { listener, most, open: Open::default() }
+    }
+
+    fn slot(&self, address: IpAddr) -> Option<Slot> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(address).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(Slot { address, open: Arc::clone(&self.open) })
+    }
+}
+
+impl Listener for Limited {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            match self.slot(address.ip()) {
+                Some(slot) => return (Connection { stream, cut: Cut::default(), _slot: slot }, address),
+                None => turn_away(stream),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+fn turn_away(mut stream: TcpStream) {
+    tokio::spawn(async move {
+        // Whoever does not listen any more needs no answer.
+        if stream.write_all(TURNED_AWAY).await.is_ok() {
+            drop(stream.shutdown().await);
+        }
+    });
+}
+
+/// One of the connections that an address may have.
+struct Slot {
+    address: IpAddr,
+    open: Open,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    cut: Cut,
+    _slot: Slot,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.cut.check()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,188 @@
+//! Reads JSON bodies as Go does: field names in any case, `null` as good as absent, and a wrong type refused.
+
+use serde_json::{Map, Value};
+
+use super::duration;
+
+/// The type of a field.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    Bool,
+    Number,
+    /// A duration, as text or as nanoseconds.
+    Duration,
+    Texts,
+    /// `map[string]string`
+    TextMap,
+    /// Any object, kept as it is.
+    Object,
+    /// Anything, kept as it is.
+    Any,
+    Message(&'static Message),
+    Messages(&'static Message),
+}
+
+/// An object's fields by their names.
+pub(super) struct Message(pub(super) &'static [(&'static str, Kind)]);
+
+/// What to do about fields that nobody knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    Refused,
+    Dropped,
+}
+
+/// Reads a body: the known fields under their own names.
+pub(super) fn body(message: &Message, body: &[u8], unknown: Unknown) -> Result<Map<String, Value>, String> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        if body.is_empty() { "the body is empty".to_owned() } else { format!("not JSON: {error}") }
+    })?;
+    object(message, &value, unknown)
+}
+
+pub(super) fn object(
+    message: &Message,
+    value: &Value,
+    unknown: Unknown,
+) -> Result<Map<String, Value>, String> {
+    let mut known = Map::new();
+    let fields = match value {
+        Value::Null => return Ok(known),
+        Value::Object(fields) => fields,
+        other => return Err(mismatch(other, "an object")),
+    };
+    for (name, value) in fields {
+        let Some((name, kind)) = message.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)) else {
+            if unknown == Unknown::Refused {
+                return Err(format!("the field {name:?} is not known"));
+            }
+            continue;
+        };
+        if !value.is_null() {
+            let value = field(*kind, value, unknown).map_err(|what| format!("{name}: {what}"))?;
+            known.insert((*name).to_owned(), value);
+        }
+    }
+    Ok(known)
+}
+
+fn field(kind: Kind, value: &Value, unknown: Unknown) -> Result<Value, String> {
+    match (kind, value) {
+        (Kind::Any, _)
+        | (Kind::Text, Value::String(_))
+        | (Kind::Bool, Value::Bool(_))
+        | (Kind::Object, Value::Object(_)) => Ok(value.clone()),
+        (Kind::Number, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
+        (Kind::Duration, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
+        (Kind::Duration, Value::String(text)) => match duration::parse(text) {
+            Some(nanos) => Ok(Value::from(nanos)),
+            None => Err(format!("{text:?} is no duration such as 1h or 90s")),
+        },
+        (Kind::Texts, Value::Array(items)) => {
+            items.iter().map(|item| field(Kind::Text, &null_is_empty(item), unknown)).collect()
+        }
+        (Kind::TextMap, Value::Object(entries)) => {
+            let entry = |(key, value): (&String, &Value)| {
+                Ok((key.clone(), field(Kind::Text, &null_is_empty(value), unknown)?))
+            };
+            Ok(Value::Object(entries.iter().map(entry).collect::<Result<_, String>>()?))
+        }
+        (Kind::Message(message), _) => Ok(Value::Object(object(message, value, unknown)?)),
+        (Kind::Messages(message), Value::Array(items)) => {
+            items.iter().map(|item| Ok(Value::Object(object(message, item, unknown)?))).collect()
+        }
+        _ => Err(mismatch(value, wanted(kind))),
+    }
+}
+
+fn null_is_empty(value: &Value) -> Value {
+    if value.is_null() { Value::from("") } else { value.clone() }
+}
+
+fn wanted(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "a text",
+        Kind::Bool => "true or false",
+        Kind::Number => "a whole number",
+        Kind::Duration => "a duration",
+        Kind::Texts => "a list of texts",
+        Kind::TextMap => "an object of texts",
+        Kind::Messages(_) => "a list of objects",
+        _ => "an object",
+    }
+}
+
+fn mismatch(found: &Value, wanted: &str) -> String {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    format!("found {found} where {wanted} is needed")
+}
+
+/// A text field; empty where it is absent.
+pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a str {
+    fields.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The texts of a list; none where it is absent.
+pub(super) fn texts(fields: &Map<String, Value>, name: &str) -> Vec<String> {
+    let items = fields.get(name).and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The objects of a list; none where it is absent.
+pub(super) fn objects<'a>(
+    fields: &'a Map<String, Value>,
+    name: &str,
+) -> impl Iterator<Item = &'a Map<String, Value>> {
+    fields.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+}
+
+pub(super) fn flag(fields: &Map<String, Value>, name: &str) -> bool {
+    fields.get(name).and_then(Value::as_bool).unwrap_or_default()
+}
+
+pub(super) fn number(fields: &Map<String, Value>, name: &str) -> i64 {
+    fields.get(name).and_then(Value::as_i64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LINK: Message = Message(&[("ID", Kind::Text), ("Name", Kind::Text)]);
+    const ROLE: Message =
+        Message(&[("Name", Kind::Text), ("Policies", Kind::Messages(&LINK)), ("TTL", Kind::Duration)]);
+
+    fn read(value: &Value) -> Result<Value, String> {
+        object(&ROLE, value, Unknown::Refused).map(Value::Object)
+    }
+
+    #[test]
+    fn names_of_fields_are_read_in_any_case() {
+        let found = read(&json!({"name": "a", "POLICIES": [{"id": "1"}], "ttl": "1m"}));
+        assert_eq!(found, Ok(json!({"Name": "a", "Policies": [{"ID": "1"}], "TTL": 60_000_000_000_i64})));
+    }
+
+    #[test]
+    fn a_null_is_as_good_as_absent_and_a_stranger_is_not() {
+        assert_eq!(read(&json!({"Name": null})), Ok(json!({})));
+        assert!(read(&json!({"Namespace": "x"})).is_err());
+        assert!(object(&ROLE, &json!({"Namespace": "x"}), Unknown::Dropped).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_type_is_refused() {
+        for wrong in [json!({"Name": 1}), json!({"Policies": {}}), json!({"TTL": "soon"}), json!([])] {
+            assert!(read(&wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Who logs in, by what STS and IAM said of the signed requests.
+
+use std::collections::BTreeMap;
+
+use quick_xml::Reader;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::Event;
+use serde_json::{Value, json};
+
+use super::aws_iam::AwsIam;
+use super::bearer::AwsAnswer;
+
+/// Who somebody turned out to be.
+#[derive(Debug)]
+pub(super) struct Identity {
+    name: String,
+    id: String,
+    account: String,
+    path: String,
+    tags: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// Puts the answers together, and refuses whom the method does not trust.
+    pub(super) fn of(method: &AwsIam, answers: &[Result<AwsAnswer, String>]) -> Result<Self, String> {
+        let mut answers = answers.iter();
+        let caller = Leaves::of(answers.next(), "STS")?;
+        let arn = caller.one("Arn")?;
+        let mut identity = Self {
+            name: friendly_name(arn)?,
+            id: caller.one("UserId")?.split(':').next().unwrap_or_default().to_owned(),
+            account: caller.one("Account")?.to_owned(),
+            path: String::new(),
+            tags: BTreeMap::new(),
+        };
+        let mut principal = canonical(arn)?;
+        if method.with_entity {
+            let entity = Leaves::of(answers.next(), "IAM")?;
+            let id = entity.one("RoleId").or_else(|_| entity.one("UserId"))?;
+            if id != identity.id {
+                return Err("STS and IAM speak of two different principals".to_owned());
+            }
+            entity.one("Arn")?.clone_into(&mut principal);
+            entity.one("Path")?.clone_into(&mut identity.path);
+            let (keys, values) = (entity.all("Key"), entity.all("Value"));
+            let tags: BTreeMap<&str, &str> = keys.zip(values).collect();
+            let value = |tag: &String| tags.get(tag.as_str()).copied().unwrap_or_default().to_owned();
+            identity.tags = method.tags.iter().map(|tag| (tag.clone(), value(tag))).collect();
+        }
+        if method.trusts(&principal) {
+            Ok(identity)
+        } else {
+            Err(format!("{principal} is none of the principals that the auth method is bound to"))
+        }
+    }
+
+    /// What selectors of binding rules look at.
+    pub(super) fn selectable(&self) -> Value {
+        json!({
+            "entity_name": self.name,
+            "entity_id": self.id,
+            "account_id": self.account,
+            "entity_path": self.path,
+            "entity_tags": self.tags,
+        })
+    }
+
+    /// What names of binding rules may use.
+    pub(super) fn variables(&self, method: &AwsIam) -> BTreeMap<String, String> {
+        let value = |name: &str| match name {
+            "entity_name" => self.name.clone(),
+            "entity_id" => self.id.clone(),
+            "account_id" => self.account.clone(),
+            "entity_path" => self.path.clone(),
+            tag => self.tags.get(tag.trim_start_matches("entity_tags.")).cloned().unwrap_or_default(),
+        };
+        method.variables().into_iter().map(|name| (name.clone(), value(&name))).collect()
+    }
+}
+
+/// The role of a session, without its path, which STS does not tell; everything else as it is.
+fn canonical(arn: &str) -> Result<String, String> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let [_, partition, _, _, account, resource] = parts[..] else {
+        return Err(format!("{arn:?} is no ARN"));
+    };
+    match resource.split('/').collect::<Vec<_>>()[..] {
+        ["assumed-role", role, _] => Ok(format!("arn:{partition}:iam::{account}:role/{role}")),
+        [kind @ ("role" | "user"), .., name] => Ok(format!("arn:{partition}:iam::{account}:{kind}/{name}")),
+        _ => Err(format!("{arn:?} is neither a role nor a user")),
+    }
+}
+
+fn friendly_name(arn: &str) -> Result<String, String> {
+    Ok(canonical(arn)?.rsplit('/').next().unwrap_or_default().to_owned())
+}
+
+/// The texts of an XML document, by the element that they stand in.
+struct Leaves(Vec<(String, String)>);
+
+impl Leaves {
+    fn of(answer: Option<&Result<AwsAnswer, String>>, who: &str) -> Result<Self, String> {
+        let answer = match answer {
+            Some(Ok(answer)) => answer,
+            Some(Err(what)) => return Err(format!("{who} can't be asked: {what}")),
+            None => return Err(format!("{who} can't be asked: nobody is there to send the request")),
+        };
+        if answer.content_type != "text/xml" {
+            return Err(format!("{who} answered {:?}, not text/xml", answer.content_type));
+        }
+        if answer.status != 200 {
+            return Err(format!("{who} refused the signed request with status {}", answer.status));
+        }
+        Self::read(&answer.body).ok_or_else(|| format!("the answer of {who} is no XML"))
+    }
+
+    fn read(xml: &str) -> Option<Self> {
+        let mut reader = Reader::from_str(xml);
+        let mut leaves = Vec::new();
+        let mut text = String::new();
+        loop {
+            match reader.read_event().ok()? {
+                Event::Start(_) => text.clear(),
+                Event::Text(part) => text.push_str(&part.xml10_content()),
+                Event::GeneralRef(reference) => match reference.resolve_char_ref().ok()? {
+                    Some(character) => text.push(character),
+                    None => text.push_str(resolve_predefined_entity(&reference.xml10_content())?),
+                },
+                Event::End(end) => {
+                    let name = end.local_name().into_inner().to_owned();
+                    leaves.push((name, std::mem::take(&mut text)));
+                }
+                Event::Eof => return Some(Self(leaves)),
+                _ => {}
+            }
+        }
+    }
+
+    fn all<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, text)| text.as_str())
+    }
+
+    fn one(&self, name: &'static str) -> Result<&str, String> {
+        self.all(name).next().ok_or_else(|| format!("the answer of AWS has no {name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn xml(body: &str) -> AwsAnswer {
+        AwsAnswer { status: 200, content_type: "text/xml".into(), body: body.into() }
+    }
+
+    fn identity(role: &str) -> Result<Identity, String> {
+        let config = json!({
+            "BoundIAMPrincipalARNs": ["arn:aws:iam::1:role/a/*"], "EnableIAMEntityDetails": true,
+            "IAMEntityTags": ["team", "absent"],
+        });
+        let method = AwsIam::read(config.as_object().unwrap()).unwrap();
+        let caller =
+            "<R><Arn>arn:aws:sts::1:assumed-role/x/s</Arn><UserId>AROA1:s</UserId><Account>1</Account></R>";
+        Identity::of(&method, &[Ok(xml(caller)), Ok(xml(role))])
+    }
+
+    #[test]
+    fn the_role_behind_the_session_logs_in_with_its_tags() {
+        let role = "<?xml version=\"1.0\"?><R><Role><Path>/a/</Path><RoleId>AROA1</RoleId>\
+                    <Arn>arn:aws:iam::1:role/a/x</Arn><Tags><member><Key>team</Key><Value>A &amp; B</Value>\
+                    </member><member><Key>other</Key><Value>y</Value></member></Tags></Role></R>";
+        let found = identity(role).unwrap();
+        assert_eq!(found.selectable()["entity_tags"], json!({"team": "A & B", "absent": ""}));
+        assert_eq!((found.name.as_str(), found.path.as_str()), ("x", "/a/"));
+    }
+
+    #[test]
+    fn another_role_or_an_untrusted_one_does_not() {
+        for (id, arn) in [("AROA2", "arn:aws:iam::1:role/a/x"), ("AROA1", "arn:aws:iam::1:role/b/x")] {
+            let role = format!("<R><Path>/</Path><RoleId>{id}</RoleId><Arn>{arn}</Arn></R>");
+            assert!(identity(&role).is_err(), "{id} {arn}");
+        }
+        assert!(identity("<html>").is_err());
+    }
+}

@@ -1,0 +1,229 @@
+//! Policies: named lists of rules.
+
+use serde_json::{Map, Value, json};
+
+use super::answer::{Answer, Outcome, Refusal};
+use super::decode::{self, Kind, Message, Unknown, text, texts};
+use super::ids;
+use super::powers::{self, Rule};
+use super::server::{Call, ConsulServer};
+
+/// The policy that allows everything.
+pub(super) const GLOBAL_MANAGEMENT: &str = "00000000-0000-0000-0000-000000000001";
+const READ_ONLY: &str = "00000000-0000-0000-0000-000000000002";
+
+const BODY: Message = Message(&[
+    ("ID", Kind::Text),
+    ("Name", Kind::Text),
+    ("Description", Kind::Text),
+    ("Rules", Kind::Text),
+    ("Datacenters", Kind::Texts),
+    ("Hash", Kind::Any),
+    ("CreateIndex", Kind::Number),
+    ("ModifyIndex", Kind::Number),
+]);
+
+/// A stored policy.
+#[derive(Clone)]
+pub(super) struct Policy {
+    pub(super) id: String,
+    pub(super) name: String,
+    description: String,
+    rules: String,
+    pub(super) parsed: Vec<Rule>,
+    datacenters: Vec<String>,
+    created: u64,
+    modified: u64,
+}
+
+impl Policy {
+    pub(super) fn holds_in(&self, datacenter: &str) -> bool {
+        self.datacenters.is_empty() || self.datacenters.iter().any(|known| known == datacenter)
+    }
+
+    pub(super) fn shown(&self) -> Value {
+        let mut shown = self.listed();
+        shown["Rules"] = json!(self.rules);
+        if self.datacenters.is_empty() {
+            shown.as_object_mut().map(|shown| shown.remove("Datacenters"));
+        }
+        shown
+    }
+
+    /// Lists show no rules.
+    fn listed(&self) -> Value {
+        let datacenters = self.datacenters.join(",");
+        json!({
+            "ID": self.id,
+            "Name": self.name,
+            "Description": self.description,
+            "Datacenters": if self.datacenters.is_empty() { Value::Null } else { json!(self.datacenters) },
+            "Hash": ids::hash(&[&self.name, &self.description, &self.rules, &datacenters]),
+            "CreateIndex": self.created,
+            "ModifyIndex": self.modified,
+        })
+    }
+}
+
+/// Everything, in the words of rules.
+fn everything(level: &str) -> String {
+    let named = ["agent", "event", "key", "node", "query", "service", "session"];
+    let named = named.map(|word| format!("{word}_prefix \"\" {{\n  policy = \"{level}\"\n}}\n"));
+    let others = ["acl", "keyring", "mesh", "operator", "peering"];
+    named.concat() + &others.map(|word| format!("{word} = \"{level}\"\n")).concat()
+}
+
+impl ConsulServer {
+    /// The policies that every server has.
+    pub(super) fn make_builtin_policies(&mut self) {
+        let builtin = [
+            (GLOBAL_MANAGEMENT, "global-management", "read and write access to everything", "write"),
+            (READ_ONLY, "builtin/global-read-only", "read access to everything", "read"),
+        ];
+        for (id, name, what, level) in builtin {
+            let (rules, index) = (everything(level), self.commit());
+            let policy = Policy {
+                id: id.to_owned(),
+                name: name.to_owned(),
+                description: format!("A policy of the server's own that grants {what}"),
+                parsed: powers::parse(&rules).unwrap_or_default(),
+                rules,
+                datacenters: Vec::new(),
+                created: index,
+                modified: index,
+            };
+            self.acl.policies.insert(id.to_owned(), policy);
+            self.acl.changed.policies = index;
+        }
+    }
+
+    pub(super) fn list_policies(&self, call: &Call<'_>) -> Outcome {
+        self.acl_reader(call.secret)?;
+        let mut policies: Vec<&Policy> = self.acl.policies.values().collect();
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        let shown = policies.into_iter().map(Policy::listed).collect();
+        Ok(Answer::read(shown, self.acl.changed.policies))
+    }
+
+    pub(super) fn read_policy(&self, call: &Call<'_>, id: &str) -> Outcome {
+        self.acl_reader(call.secret)?;
+        uuid(id)?;
+        self.policy_read(self.acl.policies.get(id))
+    }
+
+    pub(super) fn read_policy_by_name(&self, call: &Call<'_>, name: &str) -> Outcome {
+        self.acl_reader(call.secret)?;
+        self.policy_read(self.acl.policies.values().find(|policy| policy.name == name))
+    }
+
+    fn policy_read(&self, found: Option<&Policy>) -> Outcome {
+        let policy = found.ok_or_else(|| Refusal::gone("policy"))?;
+        Ok(Answer::read(policy.shown(), self.acl.changed.policies))
+    }
+
+    /// Makes a policy, or with an id writes all of one anew.
+    pub(super) fn write_policy(&mut self, call: &Call<'_>, id: Option<&str>) -> Outcome {
+        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
+        let body = body.map_err(|what| Refusal::malformed(format!("the policy can't be read: {what}")))?;
+        same_id(id, text(&body, "ID"), "a policy")?;
+        let caller = self.acl_writer(call.secret)?;
+        let (before, policy) = self.checked_policy(id, &body)?;
+        let index = self.commit();
+        let policy = Policy {
+            created: before.as_ref().map_or(index, |before| before.created),
+            modified: index,
+            ..policy
+        };
+        let shown = policy.shown();
+        self.record(call, &caller, "policy", &policy.id, before.map(|before| before.shown()), Some(&shown));
+        self.acl.policies.insert(policy.id.clone(), policy);
+        self.acl.changed.policies = index;
+        Ok(Answer::Plain(shown))
+    }
+
+    fn checked_policy(
+        &mut self,
+        id: Option<&str>,
+        body: &Map<String, Value>,
+    ) -> Result<(Option<Policy>, Policy), Refusal> {
+        let name = text(body, "Name");
+        if name.is_empty() {
+            return Err(Refusal::invalid("the policy has no Name"));
+        }
+        if !is_policy_name(name) {
+            return Err(Refusal::invalid(format!(
+                "{name:?} is no name of a policy: letters, digits, '-', '_' and one '/' are allowed"
+            )));
+        }
+        let before = match id {
+            Some(id) => {
+                uuid(id)?;
+                let found = self.acl.policies.get(id).cloned();
+                Some(found.ok_or_else(|| Refusal::invalid(format!("there is no policy {id}")))?)
+            }
+            None => None,
+        };
+        let other = self.acl.policies.values().find(|policy| policy.name == name);
+        if other.is_some_and(|other| Some(other.id.as_str()) != id) {
+            return Err(Refusal::invalid(format!("there is a policy with the name {name:?} already")));
+        }
+        let rules = text(body, "Rules").to_owned();
+        if before.as_ref().is_some_and(|before| is_builtin(&before.id) && before.rules != rules) {
+            return Err(Refusal::invalid("the rules of the server's own policies can't be changed"));
+        }
+        let policy = Policy {
+            id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
+            name: name.to_owned(),
+            description: text(body, "Description").to_owned(),
+            parsed: powers::parse(&rules).map_err(Refusal::invalid)?,
+            rules,
+            datacenters: texts(body, "Datacenters"),
+            created: 0,
+            modified: 0,
+        };
+        Ok((before, policy))
+    }
+
+    /// Removes a policy; roles and tokens simply lose it.
+    pub(super) fn delete_policy(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+        uuid(id)?;
+        let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("policy"))?;
+        if is_builtin(id) {
+            return Err(Refusal::invalid("the server's own policies can't be deleted"));
+        }
+        let policy = self.acl.policies.remove(id).ok_or_else(|| Refusal::gone("policy"))?;
+        self.acl.changed.policies = self.commit();
+        self.record(call, &caller, "policy", id, Some(policy.shown()), None);
+        Ok(Answer::done())
+    }
+}
+
+fn is_builtin(id: &str) -> bool {
+    matches!(id, GLOBAL_MANAGEMENT | READ_ONLY)
+}
+
+fn is_policy_name(name: &str) -> bool {
+    name.len() <= 128
+        && !name.starts_with('/')
+        && name.matches('/').count() <= 1
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/'))
+}
+
+/// What is looked up by id must be one.
+pub(super) fn uuid(id: &str) -> Result<(), Refusal> {
+    if ids::is_uuid(id) {
+        Ok(())
+    } else {
+        Err(Refusal::invalid(format!("{id:?} is no UUID of 36 characters")))
+    }
+}
+
+/// The id of the URL and that of the body, where there is one, must agree; a new object gets its own.
+pub(super) fn same_id(id: Option<&str>, given: &str, what: &str) -> Result<(), Refusal> {
+    match id {
+        _ if given.is_empty() => Ok(()),
+        Some(id) if id == given => Ok(()),
+        Some(id) => Err(Refusal::malformed(format!("the URL names {id:?}, the body {given:?}"))),
+        None => Err(Refusal::malformed(format!("{what} that is new can't have an ID yet"))),
+    }
+}

@@ -1,0 +1,323 @@
+//! The server as a value: one request in, one response out, no I/O and no clock of its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::model::Timestamp;
+
+use super::acl::AclStore;
+use super::answer::{self, Answer, Outcome, Refusal};
+use super::bearer::{AwsAnswer, SignedCall};
+use super::catalog::Catalog;
+use super::ids::Ids;
+use super::journal::JournalEntry;
+use super::message::{ConsulConfig, ConsulRequest, ConsulResponse, TEXT, Target};
+use super::powers::{Level, Resource};
+use super::route::{self, Acl, Route};
+use super::sessions::Locks;
+
+pub(super) const VERSION: &str = "1.21.4";
+
+/// A Consul server in memory.
+///
+/// Every method that changes something takes the time; nothing reads a clock, so a run can be repeated.
+pub struct ConsulServer {
+    pub(super) config: ConsulConfig,
+    pub(super) acl: AclStore,
+    pub(super) catalog: Catalog,
+    pub(super) locks: Locks,
+    pub(super) ids: Ids,
+    pub(super) node_id: String,
+    pub(super) journal: Vec<JournalEntry>,
+    index: u64,
+}
+
+impl fmt::Debug for ConsulServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsulServer")
+            .field("tokens", &self.acl.tokens.len())
+            .field("nodes", &self.catalog.nodes.len())
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request on its way through the handlers.
+pub(super) struct Call<'a> {
+    pub(super) now: Timestamp,
+    pub(super) request: &'a ConsulRequest,
+    pub(super) target: &'a Target,
+    pub(super) secret: Option<&'a str>,
+}
+
+impl ConsulServer {
+    /// A server with nothing but what every server makes for itself.
+    pub fn new(config: ConsulConfig, now: Timestamp) -> Self {
+        let mut ids = Ids::new(config.seed);
+        let mut server = Self {
+            node_id: ids.uuid(),
+            config,
+            acl: AclStore::default(),
+            catalog: Catalog::default(),
+            locks: Locks::default(),
+            ids,
+            journal: Vec::new(),
+            index: 3,
+        };
+        server.make_builtin_policies();
+        server.make_builtin_tokens(now);
+        server.make_own_node();
+        server
+    }
+
+    /// Answers a request, after doing what was due by `now`. For a login use [`login_with`](Self::login_with): without
+    /// AWS's answers it fails.
+    pub fn handle(&mut self, now: Timestamp, request: &ConsulRequest) -> ConsulResponse {
+        self.handle_with(now, request, &[])
+    }
+
+    /// Answers a request; `aws` sends the signed requests of a login.
+    pub fn login_with(
+        &mut self,
+        now: Timestamp,
+        request: &ConsulRequest,
+        aws: &mut dyn FnMut(&SignedCall) -> Result<AwsAnswer, String>,
+    ) -> ConsulResponse {
+        self.tick(now);
+        let answers: Vec<_> = self.signed_calls(request).iter().map(aws).collect();
+        self.handle_with(now, request, &answers)
+    }
+
+    /// Answers a request, given what AWS answered to its [`signed_calls`](Self::signed_calls).
+    pub fn handle_with(
+        &mut self,
+        now: Timestamp,
+        request: &ConsulRequest,
+        answers: &[Result<AwsAnswer, String>],
+    ) -> ConsulResponse {
+        self.tick(now);
+        let Some(target) = Target::parse(&request.path_and_query) else {
+            return ConsulResponse::new(400, TEXT, b"the path is not decodable".to_vec());
+        };
+        let Some((route, methods)) = route::of(&target.path) else {
+            return ConsulResponse::new(404, TEXT, b"this path is no endpoint of the API".to_vec());
+        };
+        let given = Some(target.parameter("token")).filter(|token| !token.is_empty());
+        let secret = request.token.as_deref().or(given);
+        let call = Call { now, request, target: &target, secret };
+        let mut outcome = if methods.contains(&request.method.as_str()) {
+            self.admitted(&call, &route).and_then(|()| self.answer(&call, &route, answers))
+        } else {
+            Err(Refusal::method(&request.method, methods))
+        };
+        if request.method == "GET" && route.has_index() {
+            outcome = outcome.map_err(Refusal::queried);
+        }
+        answer::response(&self.config, outcome)
+    }
+
+    /// Does what is due by `now`: tokens and sessions end.
+    pub fn tick(&mut self, now: Timestamp) {
+        while let Some((until, secret)) = self.acl.expiring.first() {
+            if *until > now {
+                break;
+            }
+            let secret = secret.clone();
+            let index = self.commit();
+            self.acl.remove_token(&secret, index);
+        }
+        self.expire_sessions(now);
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let token = self.acl.expiring.first().map(|(until, _)| *until);
+        token.into_iter().chain(self.next_session_end()).min()
+    }
+
+    /// The index of the last change; what waits for changes looks again when it moves.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    pub(super) fn connections_per_client(&self) -> usize {
+        self.config.connections_per_client
+    }
+
+    /// All tokens, without their secrets.
+    pub fn tokens(&self) -> impl Iterator<Item = Value> {
+        self.acl.tokens.values().map(|token| token.shown(&self.acl, false))
+    }
+
+    /// The services on a node by id, as they would be printed.
+    pub fn services(&self, node: &str) -> BTreeMap<String, Value> {
+        let services = self.catalog.nodes.get(node).into_iter().flat_map(|node| &node.services);
+        services.map(|(id, service)| (id.clone(), service.shown())).collect()
+    }
+
+    /// The names of all nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.catalog.nodes.keys().map(String::as_str)
+    }
+
+    /// The index of a change that is made now.
+    pub(super) fn commit(&mut self) -> u64 {
+        self.index += 1;
+        self.index
+    }
+
+    /// Whether this is the datacenter that is meant; none is this one.
+    pub(super) fn here(&self, datacenter: &str) -> Result<(), Refusal> {
+        if datacenter.is_empty() || datacenter == self.config.datacenter {
+            return Ok(());
+        }
+        Err(Refusal::invalid(format!("there is no way to the datacenter {datacenter:?}")))
+    }
+
+    fn admitted(&self, call: &Call<'_>, route: &Route) -> Result<(), Refusal> {
+        if route.is_acl() && !self.config.acls_enabled {
+            return Err(Refusal::acls_disabled());
+        }
+        let parameter = ["ns", "partition"].into_iter().find(|name| !call.target.parameter(name).is_empty());
+        if let Some(name) = parameter.or(call.request.enterprise_header) {
+            return Err(Refusal::malformed(format!("{name} is a matter of Consul Enterprise")));
+        }
+        self.here(call.target.parameter("dc"))
+    }
+
+    fn answer(&mut self, call: &Call<'_>, route: &Route, answers: &[Result<AwsAnswer, String>]) -> Outcome {
+        match call.request.method.as_str() {
+            "GET" => self.read(call, route),
+            "DELETE" => self.delete(call, route),
+            _ => self.write(call, route, answers),
+        }
+    }
+
+    fn read(&self, call: &Call<'_>, route: &Route) -> Outcome {
+        match route {
+            Route::Leader => Ok(Answer::Plain(json!("127.0.0.1:8300"))),
+            Route::Peers => Ok(Answer::Plain(json!(["127.0.0.1:8300"]))),
+            Route::Datacenters => Ok(Answer::Plain(json!([self.config.datacenter]))),
+            Route::AgentSelf => self.agent(call),
+            Route::OwnToken => self.read_own_token(call),
+            Route::List(Acl::Token) => self.list_tokens(call),
+            Route::List(Acl::Policy) => self.list_policies(call),
+            Route::List(Acl::Role) => self.list_roles(call),
+            Route::List(Acl::Method) => self.list_methods(call),
+            Route::List(Acl::Rule) => self.list_rules(call),
+            Route::Item(_, id) if id.is_empty() => Err(Refusal::malformed("the URL names no object")),
+            Route::Item(Acl::Token, id) => self.read_token(call, id),
+            Route::Item(Acl::Policy, id) => self.read_policy(call, id),
+            Route::Item(Acl::Role, id) => self.read_role(call, id),
+            Route::Item(Acl::Method, name) => self.read_method(call, name),
+            Route::Item(Acl::Rule, id) => self.read_rule(call, id),
+            Route::Named(Acl::Policy, name) => self.read_policy_by_name(call, name),
+            Route::Named(_, name) => self.read_role_by_name(call, name),
+            Route::Nodes => self.list_nodes(call),
+            Route::Services => self.list_services(call),
+            Route::Instances(name) => self.list_instances(call, name),
+            Route::Node(name) => self.node_services(call, name, false),
+            Route::NodeServices(name) => self.node_services(call, name, true),
+            Route::HealthOfService(name) => self.health_of_service(call, name),
+            Route::HealthOfNode(name) => self.health_of_node(call, name),
+            Route::Session(id) => self.list_sessions(call, Some(id), None),
+            Route::SessionsOf(node) => self.list_sessions(call, None, Some(node)),
+            Route::Sessions => self.list_sessions(call, None, None),
+            Route::Key(key) => self.read_key(call, key),
+            _ => Err(Refusal::gone("thing to read")),
+        }
+    }
+
+    fn write(&mut self, call: &Call<'_>, route: &Route, answers: &[Result<AwsAnswer, String>]) -> Outcome {
+        let (kind, id) = match route {
+            Route::Login => return self.login(call, answers),
+            Route::Logout => return self.logout(call),
+            Route::Bootstrap => return self.bootstrap(call),
+            Route::CloneToken(id) => return self.clone_token(call, id),
+            Route::Register => return self.register(call),
+            Route::Deregister => return self.deregister(call),
+            Route::Transaction => return self.transact(call),
+            Route::CreateSession => return self.create_session(call),
+            Route::DestroySession(id) => return self.destroy_session(call, id),
+            Route::RenewSession(id) => return self.renew_session(call, id),
+            Route::Key(key) => return self.write_key(call, key),
+            Route::Create(kind) => (kind, None),
+            Route::Item(kind, id) => (kind, Some(id.as_str()).filter(|id| !id.is_empty())),
+            _ => return Err(Refusal::gone("thing to write")),
+        };
+        match kind {
+            Acl::Token => self.write_token(call, id),
+            Acl::Policy => self.write_policy(call, id),
+            Acl::Role => self.write_role(call, id),
+            Acl::Method => self.write_method(call, id),
+            Acl::Rule => self.write_rule(call, id),
+        }
+    }
+
+    fn delete(&mut self, call: &Call<'_>, route: &Route) -> Outcome {
+        match route {
+            Route::Item(_, id) if id.is_empty() => Err(Refusal::malformed("the URL names no object")),
+            Route::Item(Acl::Token, id) => self.delete_token(call, id),
+            Route::Item(Acl::Policy, id) => self.delete_policy(call, id),
+            Route::Item(Acl::Role, id) => self.delete_role(call, id),
+            Route::Item(Acl::Method, name) => self.delete_method(call, name),
+            Route::Item(Acl::Rule, id) => self.delete_rule(call, id),
+            Route::Key(key) => self.delete_key(call, key),
+            _ => Err(Refusal::gone("thing to delete")),
+        }
+    }
+
+    fn agent(&self, call: &Call<'_>) -> Outcome {
+        let name = &self.config.node_name;
+        self.caller(call.secret)?.require(Resource::Agent, name, Level::Read)?;
+        Ok(Answer::Plain(json!({
+            "Config": {
+                "Datacenter": self.config.datacenter,
+                "PrimaryDatacenter": self.config.datacenter,
+                "NodeName": name,
+                "NodeID": self.node_id,
+                "Revision": "",
+                "Server": true,
+                "Version": VERSION,
+                "BuildDate": "1970-01-01T00:00:01Z",
+            },
+            "Member": {"Name": name},
+        })))
+    }
+
+    /// What a read that waits would wait for: the index that it shows. Nothing where it does not wait.
+    pub(super) fn waits_on(&self, request: &ConsulRequest) -> Option<u64> {
+        let target = Target::parse(&request.path_and_query)?;
+        let (route, _) = route::of(&target.path)?;
+        // Who is refused is refused at once.
+        let caller = self.caller(request.token.as_deref()).ok()?;
+        let is_object = matches!(route, Route::List(_) | Route::Item(..) | Route::Named(..));
+        if request.method != "GET" || (is_object && !caller.may(Resource::Acl, "", Level::Read)) {
+            return None;
+        }
+        let changed = &self.acl.changed;
+        let index = match &route {
+            Route::OwnToken | Route::List(Acl::Token) | Route::Item(Acl::Token, _) => changed.tokens,
+            Route::List(Acl::Policy) | Route::Item(Acl::Policy, _) | Route::Named(Acl::Policy, _) => {
+                changed.policies
+            }
+            Route::List(Acl::Role) | Route::Item(Acl::Role, _) | Route::Named(..) => changed.roles,
+            Route::List(Acl::Method) | Route::Item(Acl::Method, _) => changed.methods,
+            Route::List(Acl::Rule) | Route::Item(Acl::Rule, _) => changed.rules,
+            Route::Nodes => self.catalog.nodes_changed,
+            Route::Services => self.catalog.services_changed,
+            Route::Instances(name) | Route::HealthOfService(name) => self.catalog.service_index(name),
+            Route::Node(name) | Route::NodeServices(name) => self.catalog.node_index(name),
+            Route::HealthOfNode(name) => self.catalog.node_index(name).max(self.catalog.checks_changed),
+            Route::Session(_) | Route::SessionsOf(_) | Route::Sessions => self.locks.sessions_changed,
+            Route::Key(key) if !target.has("recurse") && !target.has("keys") => {
+                self.locks.entries.get(key).map_or(self.locks.entries_changed, |entry| entry.modified)
+            }
+            Route::Key(_) => self.locks.entries_changed,
+            _ => return None,
+        };
+        Some(index.max(1))
+    }
+}

@@ -1,0 +1,309 @@
+//! How a service and a check of the catalog are read and shown.
+
+use serde_json::{Map, Value, json};
+
+use super::decode::{Kind, Message, flag, number, text, texts};
+
+const WEIGHTS: Message = Message(&[("Passing", Kind::Number), ("Warning", Kind::Number)]);
+const CONNECT: Message = Message(&[("Native", Kind::Bool)]);
+const PROXY: Message = Message(&[
+    ("DestinationServiceName", Kind::Text),
+    ("DestinationServiceID", Kind::Text),
+    ("LocalServiceAddress", Kind::Text),
+    ("LocalServicePort", Kind::Number),
+    ("LocalServiceSocketPath", Kind::Text),
+    ("Mode", Kind::Text),
+    ("Config", Kind::Object),
+    ("Upstreams", Kind::Any),
+    ("MeshGateway", Kind::Object),
+    ("Expose", Kind::Object),
+    ("TransparentProxy", Kind::Object),
+    ("AccessLogs", Kind::Object),
+    ("EnvoyExtensions", Kind::Any),
+]);
+pub(super) const SERVICE: Message = Message(&[
+    ("Kind", Kind::Text),
+    ("ID", Kind::Text),
+    ("Service", Kind::Text),
+    ("Tags", Kind::Texts),
+    ("Meta", Kind::TextMap),
+    ("Port", Kind::Number),
+    ("Address", Kind::Text),
+    ("SocketPath", Kind::Text),
+    ("TaggedAddresses", Kind::Object),
+    ("Weights", Kind::Message(&WEIGHTS)),
+    ("EnableTagOverride", Kind::Bool),
+    ("Proxy", Kind::Message(&PROXY)),
+    ("Connect", Kind::Message(&CONNECT)),
+    ("ModifyIndex", Kind::Number),
+]);
+pub(super) const CHECK: Message = Message(&[
+    ("Node", Kind::Text),
+    ("CheckID", Kind::Text),
+    ("Name", Kind::Text),
+    ("Status", Kind::Text),
+    ("Notes", Kind::Text),
+    ("Output", Kind::Text),
+    ("ServiceID", Kind::Text),
+    ("ServiceName", Kind::Text),
+    ("Type", Kind::Text),
+    ("Interval", Kind::Text),
+    ("Timeout", Kind::Text),
+    ("ExposedPort", Kind::Number),
+    ("Definition", Kind::Object),
+]);
+
+const KINDS: [&str; 6] =
+    ["", "connect-proxy", "mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway"];
+/// The tagged address at which a service of the mesh is reached virtually.
+const VIRTUAL: &str = "consul-virtual";
+
+/// An instance of a service.
+#[derive(Clone, Debug)]
+pub(super) struct Service {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) kind: String,
+    /// Of a proxy, the service that it stands before.
+    pub(super) destination: String,
+    native: bool,
+    /// As it is shown, but for its indexes.
+    body: Value,
+    pub(super) created: u64,
+    pub(super) modified: u64,
+}
+
+impl Service {
+    /// Reads an instance, and checks it.
+    pub(super) fn read(fields: &Map<String, Value>, strict_names: bool) -> Result<Self, String> {
+        let (id, name) = (text(fields, "ID"), text(fields, "Service"));
+        if name.is_empty() {
+            return Err(format!("the service {id:?} needs a name in Service.Service"));
+        }
+        let id = if id.is_empty() { name } else { id };
+        if strict_names && name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-') {
+            return Err(format!("the name {name:?} of a service: letters, digits and '-' are allowed"));
+        }
+        let kind = text(fields, "Kind");
+        if !KINDS.contains(&kind) {
+            return Err(format!("the Kind of the service {id:?} is {kind:?}, which is none"));
+        }
+        let empty = Map::new();
+        let proxy = fields.get("Proxy").and_then(Value::as_object).unwrap_or(&empty);
+        let connect = fields.get("Connect").and_then(Value::as_object).unwrap_or(&empty);
+        let (destination, native) = (text(proxy, "DestinationServiceName"), flag(connect, "Native"));
+        if kind == "connect-proxy" {
+            if destination.is_empty() || destination == "*" {
+                return Err(format!("Proxy.DestinationServiceName of {id:?} must name one service"));
+            }
+            if number(fields, "Port") == 0 && text(fields, "SocketPath").is_empty() {
+                return Err(format!("the proxy {id:?} needs a Port or a SocketPath"));
+            }
+            if native {
+                return Err(format!("{id:?} is a proxy and so can't be Connect.Native"));
+            }
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            destination: destination.to_owned(),
+            native,
+            body: body(id, name, fields, proxy, native),
+            created: 0,
+            modified: 0,
+        })
+    }
+
+    /// The service that gets a virtual address because of this instance.
+    pub(super) fn virtual_for(&self) -> Option<&str> {
+        match self.kind.as_str() {
+            "connect-proxy" => Some(&self.destination),
+            _ if self.native => Some(&self.name),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set_virtual_address(&mut self, address: &str) {
+        let port = self.body.get("Port").cloned().unwrap_or_else(|| json!(0));
+        if !self.body["TaggedAddresses"].is_object() {
+            self.body["TaggedAddresses"] = json!({});
+        }
+        self.body["TaggedAddresses"][VIRTUAL] = json!({"Address": address, "Port": port});
+    }
+
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.body == other.body
+    }
+
+    pub(super) fn field(&self, name: &str) -> &Value {
+        self.body.get(name).unwrap_or(&Value::Null)
+    }
+
+    pub(super) fn shown(&self) -> Value {
+        let mut shown = self.body.clone();
+        shown["CreateIndex"] = json!(self.created);
+        shown["ModifyIndex"] = json!(self.modified);
+        shown
+    }
+
+    /// As lists of one service show it, its fields beside those of its node.
+    pub(super) fn shown_with(&self, node: &Value) -> Value {
+        let of = |field: &str| self.field(field).clone();
+        let or = |field: &str, default: Value| {
+            let found = of(field);
+            if found.is_null() { default } else { found }
+        };
+        json!({
+            "ID": node["ID"],
+            "Node": node["Node"],
+            "Address": node["Address"],
+            "Datacenter": node["Datacenter"],
+            "TaggedAddresses": node["TaggedAddresses"],
+            "NodeMeta": node["Meta"],
+            "ServiceKind": self.kind,
+            "ServiceID": self.id,
+            "ServiceName": self.name,
+            "ServiceTags": of("Tags"),
+            "ServiceAddress": of("Address"),
+            "ServiceTaggedAddresses": of("TaggedAddresses"),
+            "ServiceWeights": of("Weights"),
+            "ServiceMeta": or("Meta", json!({})),
+            "ServicePort": or("Port", json!(0)),
+            "ServiceSocketPath": or("SocketPath", json!("")),
+            "ServiceEnableTagOverride": of("EnableTagOverride"),
+            "ServiceProxy": of("Proxy"),
+            "ServiceConnect": of("Connect"),
+            "ServiceLocality": null,
+            "CreateIndex": self.created,
+            "ModifyIndex": self.modified,
+        })
+    }
+}
+
+fn body(
+    id: &str,
+    name: &str,
+    fields: &Map<String, Value>,
+    proxy: &Map<String, Value>,
+    native: bool,
+) -> Value {
+    let mut body = json!({
+        "ID": id,
+        "Service": name,
+        "Tags": texts(fields, "Tags"),
+        "Address": text(fields, "Address"),
+        "Meta": fields.get("Meta").cloned().unwrap_or_default(),
+        "Weights": weights(fields),
+        "EnableTagOverride": flag(fields, "EnableTagOverride"),
+        "Proxy": shown_proxy(proxy),
+        "Connect": if native { json!({"Native": true}) } else { json!({}) },
+        "PeerName": "",
+    });
+    for field in ["Kind", "Port", "SocketPath", "TaggedAddresses"] {
+        if let Some(value) = fields.get(field).filter(|value| !is_zero(value)) {
+            body[field] = value.clone();
+        }
+    }
+    body
+}
+
+fn weights(fields: &Map<String, Value>) -> Value {
+    match fields.get("Weights").and_then(Value::as_object) {
+        Some(weights) => {
+            json!({"Passing": number(weights, "Passing"), "Warning": number(weights, "Warning")})
+        }
+        None => json!({"Passing": 1, "Warning": 1}),
+    }
+}
+
+fn shown_proxy(proxy: &Map<String, Value>) -> Value {
+    let mut shown = json!({"Mode": "", "MeshGateway": {}, "Expose": {}});
+    for (field, value) in proxy.iter().filter(|(_, value)| !is_zero(value)) {
+        shown[field] = value.clone();
+    }
+    shown
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// A check.
+#[derive(Clone, Debug)]
+pub(super) struct Check {
+    pub(super) id: String,
+    /// Empty for a check of the node as a whole.
+    pub(super) service_id: String,
+    pub(super) status: String,
+    body: Value,
+    pub(super) created: u64,
+    pub(super) modified: u64,
+}
+
+impl Check {
+    pub(super) fn read(node: &str, fields: &Map<String, Value>) -> Result<Self, String> {
+        let (id, name) = (text(fields, "CheckID"), text(fields, "Name"));
+        let id = if id.is_empty() { name } else { id };
+        if id.is_empty() {
+            return Err("a check needs a CheckID or a Name".to_owned());
+        }
+        let given = text(fields, "Node");
+        if !given.is_empty() && given != node {
+            return Err(format!("the check {id:?} names the node {given:?}, not {node:?}"));
+        }
+        let status = match text(fields, "Status") {
+            "" => "critical",
+            known @ ("passing" | "warning" | "critical") => known,
+            other => return Err(format!("the Status of the check {id:?} is {other:?}, which is none")),
+        };
+        let or_empty = |field: &str| text(fields, field);
+        Ok(Self {
+            id: id.to_owned(),
+            service_id: or_empty("ServiceID").to_owned(),
+            status: status.to_owned(),
+            body: json!({
+                "Node": node,
+                "CheckID": id,
+                "Name": name,
+                "Status": status,
+                "Notes": or_empty("Notes"),
+                "Output": or_empty("Output"),
+                "ServiceID": or_empty("ServiceID"),
+                "ServiceName": "",
+                "ServiceTags": [],
+                "Type": or_empty("Type"),
+                "Interval": or_empty("Interval"),
+                "Timeout": or_empty("Timeout"),
+                "ExposedPort": number(fields, "ExposedPort"),
+                "Definition": fields.get("Definition").cloned().unwrap_or_else(|| json!({})),
+            }),
+            created: 0,
+            modified: 0,
+        })
+    }
+
+    pub(super) fn of_service(mut self, service: &Service) -> Self {
+        self.body["ServiceName"] = json!(service.name);
+        self.body["ServiceTags"] = service.field("Tags").clone();
+        self
+    }
+
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.body == other.body
+    }
+
+    pub(super) fn shown(&self) -> Value {
+        let mut shown = self.body.clone();
+        shown["CreateIndex"] = json!(self.created);
+        shown["ModifyIndex"] = json!(self.modified);
+        shown
+    }
+}

@@ -1,0 +1,231 @@
+//! Sessions: what holds locks, for as long as it is renewed and its node is there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::model::Timestamp;
+
+use super::answer::{Answer, Outcome, Refusal};
+use super::decode::{self, Kind, Message, Unknown, text, texts};
+use super::duration;
+use super::kv::Entry;
+use super::powers::{Level, Resource};
+use super::server::{Call, ConsulServer};
+
+const BODY: Message = Message(&[
+    ("Name", Kind::Text),
+    ("Node", Kind::Text),
+    ("NodeChecks", Kind::Texts),
+    ("Checks", Kind::Texts),
+    ("Behavior", Kind::Text),
+    ("TTL", Kind::Text),
+    ("LockDelay", Kind::Any),
+]);
+const SECOND: i64 = 1_000_000_000;
+const SHORTEST: i64 = 10 * SECOND;
+const LONGEST: i64 = 86_400 * SECOND;
+/// A session ends only when it was not renewed for that many times its TTL.
+const PATIENCE: u32 = 2;
+
+/// Keys with their values, and the sessions that lock them.
+#[derive(Clone, Default)]
+pub(super) struct Locks {
+    pub(super) entries: BTreeMap<String, Entry>,
+    pub(super) sessions: BTreeMap<String, Session>,
+    pub(super) entries_changed: u64,
+    pub(super) sessions_changed: u64,
+    /// Until when a key that lost its session can't be locked again.
+    pub(super) delays: BTreeMap<String, Timestamp>,
+}
+
+/// A session.
+#[derive(Clone)]
+pub(super) struct Session {
+    id: String,
+    name: String,
+    node: String,
+    checks: Vec<String>,
+    lock_delay: i64,
+    /// What it held is deleted with it, not just let go.
+    deletes: bool,
+    ttl: String,
+    ends: Option<Timestamp>,
+    created: u64,
+}
+
+impl Session {
+    fn shown(&self) -> Value {
+        json!({
+            "ID": self.id,
+            "Name": self.name,
+            "Node": self.node,
+            "LockDelay": self.lock_delay,
+            "Behavior": if self.deletes { "delete" } else { "release" },
+            "TTL": self.ttl,
+            "NodeChecks": self.checks,
+            "ServiceChecks": null,
+            "CreateIndex": self.created,
+            "ModifyIndex": self.created,
+        })
+    }
+
+    fn renewed(&mut self, now: Timestamp) {
+        let ttl = duration::parse(&self.ttl).and_then(|ttl| u64::try_from(ttl).ok()).unwrap_or(0);
+        self.ends = (ttl > 0).then(|| now.plus(Duration::from_nanos(ttl) * PATIENCE));
+    }
+}
+
+impl ConsulServer {
+    pub(super) fn create_session(&mut self, call: &Call<'_>) -> Outcome {
+        let body = match call.request.body.as_slice() {
+            [] => Ok(Map::new()),
+            body => decode::body(&BODY, body, Unknown::Dropped),
+        };
+        let body = body.map_err(|what| Refusal::malformed(format!("the session can't be read: {what}")))?;
+        let caller = self.caller(call.secret)?;
+        let node = match text(&body, "Node") {
+            "" => self.config.node_name.clone(),
+            node => node.to_owned(),
+        };
+        caller.require(Resource::Session, &node, Level::Write)?;
+        let mut session = self.session(&body, node).map_err(Refusal::invalid)?;
+        session.created = self.commit();
+        session.renewed(call.now);
+        self.locks.sessions_changed = session.created;
+        self.record(call, &caller, "session", &session.id, None, Some(&session.shown()));
+        let id = session.id.clone();
+        self.locks.sessions.insert(id.clone(), session);
+        Ok(Answer::Plain(json!({"ID": id})))
+    }
+
+    fn session(&mut self, body: &Map<String, Value>, node: String) -> Result<Session, String> {
+        let checks = match (body.contains_key("NodeChecks"), body.contains_key("Checks")) {
+            (true, _) => texts(body, "NodeChecks"),
+            (false, true) => texts(body, "Checks"),
+            (false, false) => vec!["serfHealth".to_owned()],
+        };
+        let stored = self.catalog.nodes.get(&node).ok_or_else(|| format!("there is no node {node:?}"))?;
+        for id in &checks {
+            match stored.checks.get(id) {
+                Some(check) if check.status != "critical" => {}
+                Some(_) => return Err(format!("the check {id:?} of {node:?} is critical")),
+                None => return Err(format!("there is no check {id:?} on {node:?}")),
+            }
+        }
+        let deletes = match text(body, "Behavior") {
+            "" | "release" => false,
+            "delete" => true,
+            other => return Err(format!("Behavior is {other:?}; release and delete are allowed")),
+        };
+        let ttl = text(body, "TTL");
+        let length = if ttl.is_empty() { Some(0) } else { duration::parse(ttl) };
+        if !length.is_some_and(|length| length == 0 || (SHORTEST..=LONGEST).contains(&length)) {
+            return Err(format!("TTL is {ttl:?}; durations of 10s to 24h are allowed"));
+        }
+        Ok(Session {
+            id: self.ids.uuid(),
+            name: text(body, "Name").to_owned(),
+            node,
+            checks,
+            lock_delay: lock_delay(body.get("LockDelay"))?,
+            deletes,
+            ttl: ttl.to_owned(),
+            ends: None,
+            created: 0,
+        })
+    }
+
+    /// Ends a session; that it is there is not needed.
+    pub(super) fn destroy_session(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+        let caller = self.caller(call.secret)?;
+        if let Some(session) = self.locks.sessions.get(id) {
+            caller.require(Resource::Session, &session.node, Level::Write)?;
+            let index = self.commit();
+            let before = self.end_session(call.now, index, id);
+            self.record(call, &caller, "session", id, before, None);
+        }
+        Ok(Answer::done())
+    }
+
+    pub(super) fn renew_session(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+        let caller = self.caller(call.secret)?;
+        let session = self.locks.sessions.get_mut(id).ok_or_else(|| Refusal::gone("session"))?;
+        caller.require(Resource::Session, &session.node, Level::Write)?;
+        session.renewed(call.now);
+        Ok(Answer::Plain(json!([session.shown()])))
+    }
+
+    pub(super) fn list_sessions(&self, call: &Call<'_>, id: Option<&str>, node: Option<&str>) -> Outcome {
+        let caller = self.caller(call.secret)?;
+        let wanted = self.locks.sessions.values().filter(|session| {
+            id.is_none_or(|id| session.id == id) && node.is_none_or(|node| session.node == node)
+        });
+        let all: Vec<&Session> = wanted.collect();
+        let sees = |session: &&&Session| caller.may(Resource::Session, &session.node, Level::Read);
+        let shown: Vec<Value> = all.iter().filter(sees).map(|session| session.shown()).collect();
+        let filtered = shown.len() < all.len() && caller.is_told();
+        let index = self.locks.sessions_changed;
+        Ok(Answer::Read(super::answer::Read { body: Value::Array(shown), index, filtered, catalog: false }))
+    }
+
+    /// Lets go of what the session held, or deletes it.
+    fn end_session(&mut self, now: Timestamp, index: u64, id: &str) -> Option<Value> {
+        let session = self.locks.sessions.remove(id)?;
+        self.locks.sessions_changed = index;
+        let held = self.locks.entries.iter().filter(|(_, entry)| entry.session.as_deref() == Some(id));
+        let held: Vec<String> = held.map(|(key, _)| key.clone()).collect();
+        for key in held {
+            self.locks.entries_changed = index;
+            if session.deletes {
+                self.locks.entries.remove(&key);
+            } else if let Some(entry) = self.locks.entries.get_mut(&key) {
+                entry.session = None;
+                entry.modified = index;
+            }
+            if let Ok(delay) = u64::try_from(session.lock_delay) {
+                self.locks.delays.insert(key, now.plus(Duration::from_nanos(delay)));
+            }
+        }
+        Some(session.shown())
+    }
+
+    /// A node that goes takes its sessions along.
+    pub(super) fn end_sessions_of(&mut self, now: Timestamp, index: u64, node: &str) {
+        let on_it = self.locks.sessions.values().filter(|session| session.node == node);
+        let ids: Vec<String> = on_it.map(|session| session.id.clone()).collect();
+        for id in ids {
+            self.end_session(now, index, &id);
+        }
+    }
+
+    /// Ends the sessions that were not renewed.
+    pub(super) fn expire_sessions(&mut self, now: Timestamp) {
+        let over =
+            self.locks.sessions.values().filter_map(|session| Some((session.ends?, session.id.clone())));
+        let mut over: Vec<(Timestamp, String)> = over.filter(|(ends, _)| *ends <= now).collect();
+        over.sort();
+        for (ends, id) in over {
+            let index = self.commit();
+            self.end_session(ends, index, &id);
+        }
+        self.locks.delays.retain(|_, until| *until > now);
+    }
+
+    pub(super) fn next_session_end(&self) -> Option<Timestamp> {
+        self.locks.sessions.values().filter_map(|session| session.ends).min()
+    }
+}
+
+/// Nanoseconds, from a text, or from a number that counts as seconds when it is small.
+fn lock_delay(given: Option<&Value>) -> Result<i64, String> {
+    let delay = match given {
+        None => Some(15 * SECOND),
+        Some(Value::String(text)) => duration::parse(text),
+        Some(number) => number.as_i64().map(|n| if n < 1000 { n * SECOND } else { n }),
+    };
+    delay
+        .filter(|delay| (0..=60 * SECOND).contains(delay))
+        .ok_or_else(|| format!("LockDelay is {given:?}; durations of 0s to 1m are allowed"))
+}

@@ -1,0 +1,150 @@
+//! Who may do what, and what becomes of ACL objects.
+
+use serde_json::{Value, json};
+
+use super::super::{ConsulConfig, ConsulServer};
+use super::{MANAGEMENT, START, World};
+
+const RULE: &str = "/v1/acl/binding-rule";
+
+fn method(name: &str) -> Value {
+    json!({
+        "Name": name, "Type": "aws-iam",
+        "Config": {
+            "BoundIAMPrincipalARNs": ["arn:aws:iam::1:role/a/*"],
+            "EnableIAMEntityDetails": true,
+            "IAMEntityTags": ["team"],
+        },
+    })
+}
+
+#[test]
+fn a_deletion_with_a_bad_token_of_its_own_looks_like_one_of_nothing() {
+    let mut world = World::new();
+    world.done("PUT", "/v1/acl/auth-method", &method("m"));
+    let bad = Some("00000000-dead-beef-0000-000000000000");
+    for (call, path, status) in [
+        ("DELETE", "/v1/acl/auth-method/m", 404),
+        ("GET", "/v1/acl/auth-method/m", 403),
+        ("PUT", "/v1/acl/auth-method/m", 403),
+    ] {
+        assert_eq!(world.call(bad, call, path, &method("m")).status, status, "{call}");
+    }
+    world.get("/v1/acl/auth-method/m");
+}
+
+#[test]
+fn a_policy_that_is_deleted_is_gone_from_its_roles() {
+    let mut world = World::new();
+    let policy = world.done("PUT", "/v1/acl/policy", &json!({"Name": "p", "Rules": "acl = \"read\""}));
+    world.done("PUT", "/v1/acl/role", &json!({"Name": "r", "Policies": [{"Name": "p"}]}));
+    let token = world.done("PUT", "/v1/acl/token", &json!({"Roles": [{"Name": "r"}]}));
+    let secret = token["SecretID"].as_str();
+    assert_eq!(world.call(secret, "GET", "/v1/acl/tokens", &Value::Null).status, 200);
+    world.done("DELETE", &format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap()), &Value::Null);
+    assert_eq!(world.get("/v1/acl/role/name/r").get("Policies"), None);
+    assert_eq!(world.call(secret, "GET", "/v1/acl/tokens", &Value::Null).status, 403);
+}
+
+#[test]
+fn an_auth_method_that_is_deleted_takes_its_rules_along_and_no_others() {
+    let mut world = World::new();
+    for name in ["m", "other"] {
+        world.done("PUT", "/v1/acl/auth-method", &method(name));
+        let rule = json!({"AuthMethod": name, "BindType": "service", "BindName": "web"});
+        world.done("PUT", RULE, &rule);
+        world.done("PUT", RULE, &rule);
+    }
+    world.done("DELETE", "/v1/acl/auth-method/m", &Value::Null);
+    let left = world.get("/v1/acl/binding-rules");
+    let methods: Vec<&Value> = left.as_array().unwrap().iter().map(|rule| &rule["AuthMethod"]).collect();
+    assert_eq!(methods, ["other", "other"]);
+}
+
+#[test]
+fn selectors_that_do_not_parse_are_refused_and_those_on_other_tags_are_not() {
+    let mut world = World::new();
+    world.done("PUT", "/v1/acl/auth-method", &method("m"));
+    let mut put = |selector: &str| {
+        let rule = json!({"AuthMethod": "m", "BindType": "role", "BindName": "r", "Selector": selector});
+        world.call(Some(MANAGEMENT), "PUT", RULE, &rule).status
+    };
+    for (selector, status) in [
+        ("entity_tags[\"team\"] == \"a\" and not (entity_name == b or account_id == \"1\")", 200),
+        ("entity_tags[\"not-listed\"] != \"\"", 200),
+        ("team in entity_tags", 200),
+        ("entity_tags[", 500),
+        ("entity_tags == \"x\"", 500),
+        ("service_name == \"x\"", 500),
+    ] {
+        assert_eq!(put(selector), status, "{selector}");
+    }
+}
+
+#[test]
+fn who_may_only_read_sees_no_secrets() {
+    let mut world = World::new();
+    let reader = world.token("acl = \"read\"");
+    let listed = world.call(Some(&reader), "GET", "/v1/acl/tokens", &Value::Null).json();
+    let hidden = |token: &Value| token["SecretID"] == "<hidden>";
+    assert!(listed.as_array().unwrap().iter().all(hidden));
+    assert!(!world.get("/v1/acl/tokens").as_array().unwrap().iter().any(hidden));
+}
+
+#[test]
+fn a_token_with_an_end_is_unknown_after_it() {
+    let mut world = World::new();
+    let token = world.done("PUT", "/v1/acl/token", &json!({"ExpirationTTL": "90s"}));
+    let secret = token["SecretID"].as_str();
+    assert_eq!(world.server.next_deadline(), Some(START.plus(std::time::Duration::from_secs(90))));
+    world.passes(89);
+    assert_eq!(world.call(secret, "GET", "/v1/acl/token/self", &Value::Null).status, 200);
+    world.passes(1);
+    assert_eq!(world.call(secret, "GET", "/v1/acl/token/self", &Value::Null).status, 403);
+    assert_eq!(world.server.next_deadline(), None);
+}
+
+#[test]
+fn without_acls_everybody_may_do_everything_but_acls() {
+    let mut world = World::with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() });
+    assert_eq!(world.call(None, "GET", "/v1/acl/tokens", &Value::Null).status, 401);
+    let node = json!({"Node": "n", "Address": "10.0.0.1"});
+    let registered = world.call(None, "PUT", "/v1/catalog/register", &node);
+    assert_eq!((registered.status, registered.header("X-Consul-Default-ACL-Policy")), (200, Some("allow")));
+    assert_eq!(world.call(None, "GET", "/v1/agent/self", &Value::Null).status, 200);
+}
+
+#[test]
+fn a_server_is_bootstrapped_once() {
+    let mut server = ConsulServer::new(ConsulConfig::default(), START);
+    let request = super::super::ConsulRequest::new("PUT", "/v1/acl/bootstrap", None, &Value::Null);
+    let first = server.handle(START, &request);
+    assert_eq!((first.status, server.handle(START, &request).status), (200, 403));
+    let secret = first.json()["SecretID"].as_str().map(str::to_owned);
+    let list = super::super::ConsulRequest::new("GET", "/v1/acl/tokens", secret.as_deref(), &Value::Null);
+    assert_eq!(server.handle(START, &list).status, 200);
+}
+
+#[test]
+fn enterprise_and_other_datacenters_are_refused() {
+    let mut world = World::new();
+    let mut status = |path: &str| world.call(Some(MANAGEMENT), "GET", path, &Value::Null).status;
+    assert_eq!(status("/v1/acl/tokens?ns=default"), 400);
+    assert_eq!(status("/v1/acl/tokens?partition=default"), 400);
+    assert_eq!(status("/v1/acl/tokens?dc=elsewhere"), 500);
+    assert_eq!(status("/v1/acl/tokens?dc=dc1"), 200);
+}
+
+#[test]
+fn writes_are_journaled_without_secrets() {
+    let mut world = World::new();
+    let token = world.done("PUT", "/v1/acl/token", &json!({"Description": "a"}));
+    let accessor = token["AccessorID"].as_str().unwrap();
+    world.done("DELETE", &format!("/v1/acl/token/{accessor}"), &Value::Null);
+    let journal = world.server.take_journal();
+    let seen = journal.iter().map(|e| (e.kind, e.id.as_str(), e.before.is_some(), e.after.is_some()));
+    let seen: Vec<_> = seen.collect();
+    assert_eq!(seen, [("token", accessor, false, true), ("token", accessor, true, false)]);
+    assert!(!format!("{journal:?}").contains(token["SecretID"].as_str().unwrap()));
+    assert!(!format!("{:?}", world.server).contains(MANAGEMENT));
+}

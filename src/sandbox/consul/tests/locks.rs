@@ -1,0 +1,97 @@
+//! Sessions and keys, as far as a lock needs them.
+
+use serde_json::{Value, json};
+
+use super::{MANAGEMENT, World};
+
+const KEY: &str = "/v1/kv/operator/leader";
+
+fn session(world: &mut World) -> String {
+    let body = json!({"Name": "lock", "TTL": "15s", "LockDelay": "5s"});
+    let session = world.done("PUT", "/v1/session/create", &body);
+    session["ID"].as_str().unwrap().to_owned()
+}
+
+fn acquire(world: &mut World, session: &str) -> bool {
+    let path = format!("{KEY}?acquire={session}");
+    world.done("PUT", &path, &json!({"holder": session})) == true
+}
+
+fn holder(world: &mut World) -> Value {
+    world.get(KEY)[0].get("Session").cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_lock_is_held_by_one_session_until_it_lets_go() {
+    let mut world = World::new();
+    let (first, second) = (session(&mut world), session(&mut world));
+    assert!(acquire(&mut world, &first));
+    assert!(acquire(&mut world, &first), "whoever holds it may write it");
+    assert!(!acquire(&mut world, &second));
+    assert_eq!((holder(&mut world), &world.get(KEY)[0]["LockIndex"]), (json!(first), &json!(1)));
+    assert_eq!(world.done("PUT", &format!("{KEY}?release={second}"), &Value::Null), json!(false));
+    assert_eq!(world.done("PUT", &format!("{KEY}?release={first}"), &Value::Null), json!(true));
+    assert!(acquire(&mut world, &second));
+    assert_eq!(world.get(KEY)[0]["LockIndex"], 2);
+}
+
+#[test]
+fn a_session_that_is_not_renewed_ends_and_its_lock_rests_for_a_while() {
+    let mut world = World::new();
+    let (first, second) = (session(&mut world), session(&mut world));
+    assert!(acquire(&mut world, &first));
+    for _ in 0..3 {
+        world.passes(20);
+        for id in [&first, &second] {
+            world.done("PUT", &format!("/v1/session/renew/{id}"), &Value::Null);
+        }
+    }
+    assert_eq!(holder(&mut world), json!(first));
+    world.passes(20);
+    world.done("PUT", &format!("/v1/session/renew/{second}"), &Value::Null);
+    world.passes(10);
+    assert_eq!(holder(&mut world), Value::Null);
+    assert!(!acquire(&mut world, &second), "the delay of the lock is not over");
+    world.passes(5);
+    assert!(acquire(&mut world, &second));
+    let renewed = world.call(Some(MANAGEMENT), "PUT", &format!("/v1/session/renew/{first}"), &Value::Null);
+    assert_eq!(renewed.status, 404);
+}
+
+#[test]
+fn a_compare_and_set_writes_only_what_it_has_seen() {
+    let mut world = World::new();
+    let mut put = |cas: &Value| world.done("PUT", &format!("/v1/kv/a?cas={cas}"), &json!(1)) == true;
+    assert!(put(&json!(0)));
+    assert!(!put(&json!(0)));
+    let seen = world.get("/v1/kv/a")[0]["ModifyIndex"].clone();
+    world.done("PUT", "/v1/kv/a", &json!(2));
+    let mut put = |cas: &Value| world.done("PUT", &format!("/v1/kv/a?cas={cas}"), &json!(3)) == true;
+    assert!(!put(&seen));
+}
+
+#[test]
+fn keys_are_listed_below_a_prefix() {
+    let mut world = World::new();
+    for key in ["a/b/1", "a/b/2", "a/c", "d"] {
+        world.done("PUT", &format!("/v1/kv/{key}"), &json!(1));
+    }
+    assert_eq!(world.get("/v1/kv/a/?keys&separator=/"), json!(["a/b/", "a/c"]));
+    assert_eq!(world.get("/v1/kv/a/?recurse").as_array().unwrap().len(), 3);
+    world.done("DELETE", "/v1/kv/a/?recurse", &Value::Null);
+    let missing = world.call(Some(MANAGEMENT), "GET", "/v1/kv/a/c", &Value::Null);
+    assert_eq!((missing.status, missing.header("X-Consul-Index").is_some()), (404, true));
+}
+
+#[test]
+fn a_lock_needs_power_over_its_key_and_its_session() {
+    let mut world = World::new();
+    let body = json!({"TTL": "15s"});
+    let keys = world.token("key_prefix \"operator/\" { policy = \"write\" }");
+    assert_eq!(world.call(Some(&keys), "PUT", "/v1/session/create", &body).status, 403);
+    assert_eq!(world.call(Some(&keys), "PUT", "/v1/kv/operator/x", &json!(1)).status, 200);
+    assert_eq!(world.call(Some(&keys), "PUT", "/v1/kv/other", &json!(1)).status, 403);
+    let sessions = world.token("session_prefix \"\" { policy = \"write\" }");
+    assert_eq!(world.call(Some(&sessions), "PUT", "/v1/session/create", &body).status, 200);
+    assert_eq!(world.call(Some(MANAGEMENT), "PUT", "/v1/session/create", &json!({"TTL": "1s"})).status, 500);
+}

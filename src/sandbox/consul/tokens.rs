@@ -1,0 +1,372 @@
+//! Tokens: a secret, and what whoever holds it may do.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::model::Timestamp;
+
+use super::acl::AclStore;
+use super::answer::{Answer, Outcome, Refusal};
+use super::decode::{self, Kind, Message, Unknown, flag, number, objects, text};
+use super::grants::{Grants, LINK, NODE_IDENTITY, SERVICE_IDENTITY, TEMPLATED_POLICY};
+use super::ids;
+use super::policies::{GLOBAL_MANAGEMENT, uuid};
+use super::powers::{Level, Resource};
+use super::server::{Call, ConsulServer};
+
+/// The secret of the anonymous token.
+pub(super) const ANONYMOUS: &str = "anonymous";
+const ANONYMOUS_ACCESSOR: &str = "00000000-0000-0000-0000-000000000002";
+/// Ids that begin so are the server's own.
+const RESERVED: &str = "00000000-0000-0000-0000-0000000000";
+/// What is shown instead of a secret to those who may only read.
+const HIDDEN: &str = "<hidden>";
+const SHORTEST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_hours(24);
+
+const BODY: Message = Message(&[
+    ("AccessorID", Kind::Text),
+    ("SecretID", Kind::Text),
+    ("Description", Kind::Text),
+    ("Policies", Kind::Messages(&LINK)),
+    ("Roles", Kind::Messages(&LINK)),
+    ("ServiceIdentities", Kind::Messages(&SERVICE_IDENTITY)),
+    ("NodeIdentities", Kind::Messages(&NODE_IDENTITY)),
+    ("TemplatedPolicies", Kind::Messages(&TEMPLATED_POLICY)),
+    ("Local", Kind::Bool),
+    ("AuthMethod", Kind::Text),
+    ("ExpirationTime", Kind::Text),
+    ("ExpirationTTL", Kind::Duration),
+    ("CreateTime", Kind::Text),
+    ("Hash", Kind::Any),
+    ("CreateIndex", Kind::Number),
+    ("ModifyIndex", Kind::Number),
+]);
+
+/// A stored token. It has no `Debug`: a secret is in it.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) accessor: String,
+    pub(super) secret: String,
+    pub(super) description: String,
+    pub(super) grants: Grants,
+    /// Ids of roles; those that are gone are not shown.
+    pub(super) roles: Vec<String>,
+    pub(super) local: bool,
+    /// The method that it was made by at a login.
+    pub(super) auth_method: String,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) made: Timestamp,
+    pub(super) created: u64,
+    pub(super) modified: u64,
+}
+
+impl Token {
+    fn blank(now: Timestamp) -> Self {
+        Self {
+            accessor: String::new(),
+            secret: String::new(),
+            description: String::new(),
+            grants: Grants::default(),
+            roles: Vec::new(),
+            local: false,
+            auth_method: String::new(),
+            expires: None,
+            made: now,
+            created: 0,
+            modified: 0,
+        }
+    }
+
+    pub(super) fn shown(&self, acl: &AclStore, with_secret: bool) -> Value {
+        let digest = ids::hash(&[&self.description, &self.grants.digest(), &self.roles.join(",")]);
+        let mut shown = json!({
+            "AccessorID": self.accessor,
+            "SecretID": if with_secret { self.secret.as_str() } else { HIDDEN },
+            "Description": self.description,
+            "Local": self.local,
+            "CreateTime": self.made.to_string(),
+            "Hash": digest,
+            "CreateIndex": self.created,
+            "ModifyIndex": self.modified,
+        });
+        self.grants.show(acl, &mut shown);
+        let roles: Vec<Value> = self
+            .roles
+            .iter()
+            .filter_map(|id| acl.roles.get(id))
+            .map(|role| json!({"ID": role.id, "Name": role.name}))
+            .collect();
+        if !roles.is_empty() {
+            shown["Roles"] = Value::Array(roles);
+        }
+        if !self.auth_method.is_empty() {
+            shown["AuthMethod"] = json!(self.auth_method);
+        }
+        if let Some(until) = self.expires {
+            shown["ExpirationTime"] = json!(until.to_string());
+        }
+        shown
+    }
+}
+
+impl ConsulServer {
+    /// The anonymous token, and the one with every power where the settings have it.
+    pub(super) fn make_builtin_tokens(&mut self, now: Timestamp) {
+        if let Some(secret) = self.config.management_token.clone() {
+            self.make_management_token(now, secret, "Initial Management Token");
+        }
+        let index = self.commit();
+        let anonymous = Token {
+            accessor: ANONYMOUS_ACCESSOR.to_owned(),
+            secret: ANONYMOUS.to_owned(),
+            description: "Anonymous Token".to_owned(),
+            created: index,
+            modified: index,
+            ..Token::blank(now)
+        };
+        self.acl.put_token(anonymous, index);
+    }
+
+    fn make_management_token(&mut self, now: Timestamp, secret: String, description: &str) -> Token {
+        let index = self.commit();
+        let token = Token {
+            accessor: self.ids.uuid(),
+            secret,
+            description: description.to_owned(),
+            grants: Grants { policies: vec![GLOBAL_MANAGEMENT.to_owned()], ..Grants::default() },
+            created: index,
+            modified: index,
+            ..Token::blank(now)
+        };
+        self.acl.bootstrapped_at = index;
+        self.acl.put_token(token.clone(), index);
+        token
+    }
+
+    /// The first token with every power, once.
+    pub(super) fn bootstrap(&mut self, call: &Call<'_>) -> Outcome {
+        if self.acl.bootstrapped_at > 0 {
+            let at = self.acl.bootstrapped_at;
+            return Err(Refusal::denied(format!("the ACLs were bootstrapped before (reset index: {at})")));
+        }
+        let secret = self.ids.uuid();
+        let token = self.make_management_token(call.now, secret, "Bootstrap Token (Global Management)");
+        let mut shown = token.shown(&self.acl, true);
+        shown["ID"] = shown["SecretID"].clone();
+        Ok(Answer::Plain(shown))
+    }
+
+    pub(super) fn list_tokens(&self, call: &Call<'_>) -> Outcome {
+        let caller = self.acl_reader(call.secret)?;
+        let with_secret = caller.may(Resource::Acl, "", Level::Write);
+        let wanted = |name: &str, found: &[&str]| {
+            let wanted = call.target.parameter(name);
+            wanted.is_empty() || found.contains(&wanted)
+        };
+        let tokens = self.acl.tokens.values().filter(|token| {
+            let services = token.grants.services.iter().map(|identity| identity.name.as_str());
+            wanted("authmethod", &[&token.auth_method])
+                && wanted("role", &strs(&token.roles))
+                && wanted("policy", &strs(&token.grants.policies))
+                && wanted("servicename", &services.collect::<Vec<_>>())
+        });
+        let shown = tokens.map(|token| token.shown(&self.acl, with_secret)).collect();
+        Ok(Answer::read(shown, self.acl.changed.tokens))
+    }
+
+    pub(super) fn read_token(&self, call: &Call<'_>, accessor: &str) -> Outcome {
+        let caller = self.acl_reader(call.secret)?;
+        uuid(accessor)?;
+        let with_secret = caller.may(Resource::Acl, "", Level::Write);
+        self.token_read(call, self.acl.token(accessor), with_secret)
+    }
+
+    /// Whoever has the secret may read the token.
+    pub(super) fn read_own_token(&self, call: &Call<'_>) -> Outcome {
+        self.token_read(call, self.acl.tokens.get(call.secret.unwrap_or_default()), true)
+    }
+
+    fn token_read(&self, call: &Call<'_>, found: Option<&Token>, with_secret: bool) -> Outcome {
+        let missing = || Refusal::denied("ACL not found: there is no such token");
+        let token = found.ok_or_else(missing)?;
+        let mut shown = token.shown(&self.acl, with_secret);
+        if call.target.parameter("expanded") == "true" {
+            self.expand(token, &mut shown);
+        }
+        Ok(Answer::read(shown, self.acl.changed.tokens))
+    }
+
+    /// Makes a token, or with an accessor writes all of one anew.
+    pub(super) fn write_token(&mut self, call: &Call<'_>, accessor: Option<&str>) -> Outcome {
+        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
+        let body = body.map_err(|what| Refusal::malformed(format!("the token can't be read: {what}")))?;
+        let given = text(&body, "AccessorID");
+        if accessor.is_some_and(|accessor| !given.is_empty() && given != accessor) {
+            return Err(Refusal::malformed(format!("the URL and the body, with {given:?}, name two tokens")));
+        }
+        let caller = self.acl_writer(call.secret)?;
+        let (before, token) = match accessor {
+            Some(accessor) => {
+                let (before, token) = self.changed_token(accessor, &body)?;
+                (Some(before), token)
+            }
+            None => (None, self.new_token(call.now, &body)?),
+        };
+        let shown = self.store_token(before.as_ref(), token, call, caller.accessor.as_deref());
+        Ok(Answer::Plain(shown))
+    }
+
+    /// Stores it, records it and shows it.
+    pub(super) fn store_token(
+        &mut self,
+        before: Option<&Token>,
+        token: Token,
+        call: &Call<'_>,
+        by: Option<&str>,
+    ) -> Value {
+        let index = self.commit();
+        let created = before.map_or(index, |before| before.created);
+        let token = Token { created, modified: index, ..token };
+        let shown = token.shown(&self.acl, true);
+        let before = before.map(|before| before.shown(&self.acl, false));
+        let after = token.shown(&self.acl, false);
+        self.record_by(call, by, "token", &token.accessor, before, Some(&after));
+        self.acl.put_token(token, index);
+        shown
+    }
+
+    fn new_token(&mut self, now: Timestamp, body: &Map<String, Value>) -> Result<Token, Refusal> {
+        if !text(body, "AuthMethod").is_empty() {
+            return Err(Refusal::invalid("only a login makes tokens with an AuthMethod"));
+        }
+        Ok(Token {
+            accessor: self.chosen_id("AccessorID", text(body, "AccessorID"))?,
+            secret: self.chosen_id("SecretID", text(body, "SecretID"))?,
+            expires: expiry(now, body)?,
+            local: flag(body, "Local"),
+            ..self.given(body, Token::blank(now))?
+        })
+    }
+
+    /// The id that the caller chose, or a new one.
+    fn chosen_id(&mut self, what: &str, given: &str) -> Result<String, Refusal> {
+        if given.is_empty() {
+            return Ok(self.ids.uuid());
+        }
+        if !ids::is_uuid(given) {
+            return Err(Refusal::invalid(format!("the {what} is no UUID")));
+        }
+        if self.acl.secrets.contains_key(given) || self.acl.tokens.contains_key(given) {
+            return Err(Refusal::invalid(format!("the {what} is in use already")));
+        }
+        if given.starts_with(RESERVED) {
+            return Err(Refusal::invalid(format!("ids that begin with {RESERVED} are reserved")));
+        }
+        Ok(given.to_owned())
+    }
+
+    fn changed_token(&self, accessor: &str, body: &Map<String, Value>) -> Result<(Token, Token), Refusal> {
+        uuid(accessor)?;
+        let before = self.acl.token(accessor).cloned();
+        let before = before.ok_or_else(|| Refusal::invalid(format!("there is no token {accessor}")))?;
+        let immutable = |what: &str| Refusal::invalid(format!("{what} of the token {accessor} can't change"));
+        let differs = |field: &str, stored: &str| {
+            let given = text(body, field);
+            !given.is_empty() && given != stored
+        };
+        if differs("SecretID", &before.secret) {
+            return Err(immutable("the SecretID"));
+        }
+        if differs("AuthMethod", &before.auth_method) {
+            return Err(immutable("the AuthMethod"));
+        }
+        if flag(body, "Local") != before.local {
+            return Err(immutable("whether it is local"));
+        }
+        let until = text(body, "ExpirationTime");
+        let moved = !until.is_empty() && Timestamp::parse(until) != before.expires;
+        if moved || number(body, "ExpirationTTL") != 0 {
+            return Err(immutable("the expiry"));
+        }
+        let token = self.given(body, before.clone())?;
+        Ok((before, token))
+    }
+
+    /// The token with what the body gives it.
+    fn given(&self, body: &Map<String, Value>, token: Token) -> Result<Token, Refusal> {
+        let mut roles: Vec<String> = Vec::new();
+        for link in objects(body, "Roles") {
+            let id = self.acl.role_of(text(link, "ID"), text(link, "Name"))?;
+            if !roles.contains(&id) {
+                roles.push(id);
+            }
+        }
+        let grants = Grants::read(&self.acl, body)?;
+        Ok(Token { description: text(body, "Description").to_owned(), grants, roles, ..token })
+    }
+
+    /// A new token with the powers of another.
+    pub(super) fn clone_token(&mut self, call: &Call<'_>, accessor: &str) -> Outcome {
+        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
+        let body = body.map_err(|what| Refusal::malformed(format!("the token can't be read: {what}")))?;
+        let caller = self.acl_writer(call.secret)?;
+        uuid(accessor)?;
+        let missing = || Refusal::denied("ACL not found: there is no such token");
+        let mut token = self.acl.token(accessor).cloned().ok_or_else(missing)?;
+        if !token.auth_method.is_empty() {
+            return Err(Refusal::invalid("a token that a login made can't be cloned"));
+        }
+        token.accessor = self.ids.uuid();
+        token.secret = self.ids.uuid();
+        token.made = call.now;
+        if !text(&body, "Description").is_empty() {
+            text(&body, "Description").clone_into(&mut token.description);
+        }
+        Ok(Answer::Plain(self.store_token(None, token, call, caller.accessor.as_deref())))
+    }
+
+    pub(super) fn delete_token(&mut self, call: &Call<'_>, accessor: &str) -> Outcome {
+        uuid(accessor)?;
+        let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("token"))?;
+        if accessor == ANONYMOUS_ACCESSOR {
+            return Err(Refusal::invalid("the anonymous token can't be deleted"));
+        }
+        let token = self.acl.token(accessor).ok_or_else(|| Refusal::gone("token"))?;
+        if Some(token.secret.as_str()) == call.secret {
+            return Err(Refusal::invalid("a token can't delete itself"));
+        }
+        let secret = token.secret.clone();
+        self.drop_token(call, caller.accessor.as_deref(), &secret);
+        Ok(Answer::done())
+    }
+
+    pub(super) fn drop_token(&mut self, call: &Call<'_>, by: Option<&str>, secret: &str) {
+        let index = self.commit();
+        if let Some(token) = self.acl.remove_token(secret, index) {
+            let before = token.shown(&self.acl, false);
+            self.record_by(call, by, "token", &token.accessor, Some(before), None);
+        }
+    }
+}
+
+fn strs(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+fn expiry(now: Timestamp, body: &Map<String, Value>) -> Result<Option<Timestamp>, Refusal> {
+    let (ttl, time) = (number(body, "ExpirationTTL"), text(body, "ExpirationTime"));
+    let until = match (ttl, time) {
+        (0, "") => return Ok(None),
+        (0, time) => Timestamp::parse(time)
+            .ok_or_else(|| Refusal::malformed(format!("ExpirationTime is {time:?}, which is no time")))?,
+        (ttl, "") => now.plus(Duration::from_nanos(u64::try_from(ttl).unwrap_or(0))),
+        _ => return Err(Refusal::invalid("give ExpirationTTL or ExpirationTime, not both")),
+    };
+    let life = now.age_at(until);
+    if life < SHORTEST || life > LONGEST {
+        return Err(Refusal::invalid(format!("a token lives from 1m to 24h, not {} s", life.as_secs())));
+    }
+    Ok(Some(until))
+}

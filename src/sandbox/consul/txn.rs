@@ -1,0 +1,305 @@
+//! Transactions: up to 128 operations, all or none.
+
+use serde_json::{Map, Value, json};
+
+use super::acl::Caller;
+use super::answer::{Answer, Outcome, Refusal};
+use super::decode::{self, Kind, Message, Unknown, number, text};
+use super::ids;
+use super::kv::Condition;
+use super::powers::{Level, Resource};
+use super::register::node_spec;
+use super::server::{Call, ConsulServer};
+use super::service::{SERVICE, Service};
+
+const MOST: usize = 128;
+
+const SERVICE_OP: Message =
+    Message(&[("Verb", Kind::Text), ("Node", Kind::Text), ("Service", Kind::Message(&SERVICE))]);
+const NODE: Message = Message(&[
+    ("ID", Kind::Text),
+    ("Node", Kind::Text),
+    ("Address", Kind::Text),
+    ("Datacenter", Kind::Text),
+    ("TaggedAddresses", Kind::TextMap),
+    ("Meta", Kind::TextMap),
+    ("ModifyIndex", Kind::Number),
+]);
+const NODE_OP: Message = Message(&[("Verb", Kind::Text), ("Node", Kind::Message(&NODE))]);
+const KV_OP: Message = Message(&[
+    ("Verb", Kind::Text),
+    ("Key", Kind::Text),
+    ("Value", Kind::Text),
+    ("Flags", Kind::Number),
+    ("Index", Kind::Number),
+    ("Session", Kind::Text),
+]);
+const OP: Message = Message(&[
+    ("KV", Kind::Message(&KV_OP)),
+    ("Node", Kind::Message(&NODE_OP)),
+    ("Service", Kind::Message(&SERVICE_OP)),
+]);
+
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Get,
+    Set,
+    Cas,
+    Delete,
+    DeleteCas,
+    Lock,
+    Unlock,
+}
+
+const VERBS: [(&str, Verb); 7] = [
+    ("get", Verb::Get),
+    ("set", Verb::Set),
+    ("cas", Verb::Cas),
+    ("delete", Verb::Delete),
+    ("delete-cas", Verb::DeleteCas),
+    ("lock", Verb::Lock),
+    ("unlock", Verb::Unlock),
+];
+
+enum Op {
+    Service { verb: Verb, node: String, service: Box<Service>, index: u64 },
+    Node { verb: Verb, name: String, fields: Map<String, Value>, index: u64 },
+    Kv { verb: Verb, key: String, value: Vec<u8>, fields: Map<String, Value> },
+}
+
+type Done = Result<Option<Value>, String>;
+
+impl ConsulServer {
+    pub(super) fn transact(&mut self, call: &Call<'_>) -> Outcome {
+        let malformed = |what: String| Refusal::malformed(format!("the transaction can't be read: {what}"));
+        let body: Value =
+            serde_json::from_slice(&call.request.body).map_err(|error| malformed(error.to_string()))?;
+        let Value::Array(given) = body else { return Err(malformed("it is no list".to_owned())) };
+        if given.len() > MOST {
+            return Err(Refusal::too_large(format!(
+                "{} operations; at most {MOST} are allowed",
+                given.len()
+            )));
+        }
+        let ops = given.iter().map(|op| decode::object(&OP, op, Unknown::Dropped));
+        let ops = ops.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+        let caller = self.caller(call.secret)?;
+        let mut errors = Errors::default();
+        let mut checked = Vec::new();
+        for (at, op) in ops.iter().enumerate() {
+            match self.checked_op(&caller, op) {
+                Ok(op) => checked.push(op),
+                Err(what) => errors.add(at, &what),
+            }
+        }
+        if !errors.0.is_empty() {
+            return Ok(errors.answer());
+        }
+        let before = (self.catalog.clone(), self.locks.clone(), self.journal.len());
+        let index = self.commit();
+        let mut results = Vec::new();
+        for (at, op) in checked.into_iter().enumerate() {
+            match self.perform(call, &caller, index, op) {
+                Ok(result) => results.extend(result),
+                Err(what) => errors.add(at, &what),
+            }
+        }
+        if errors.0.is_empty() {
+            return Ok(Answer::Plain(json!({"Results": results, "Errors": null})));
+        }
+        self.catalog = before.0;
+        self.locks = before.1;
+        self.journal.truncate(before.2);
+        Ok(errors.answer())
+    }
+
+    fn checked_op(&self, caller: &Caller, op: &Map<String, Value>) -> Result<Op, String> {
+        let part = |name: &str| op.get(name).and_then(Value::as_object);
+        let level = |verb| if verb == Verb::Get { Level::Read } else { Level::Write };
+        let empty = Map::new();
+        let op = match (part("Service"), part("Node"), part("KV")) {
+            (Some(op), None, None) => {
+                let verb = verb(op, false)?;
+                let fields = op.get("Service").and_then(Value::as_object).unwrap_or(&empty);
+                let node = text(op, "Node").to_owned();
+                if node.is_empty() {
+                    return Err("the operation on a service names no Node".to_owned());
+                }
+                let service = Box::new(Service::read(fields, self.config.strict_service_names)?);
+                let required = caller.require(Resource::Service, &service.name, level(verb));
+                required.map_err(|refusal| refusal.text)?;
+                Op::Service { verb, node, service, index: index_of(fields, "ModifyIndex") }
+            }
+            (None, Some(op), None) => {
+                let verb = verb(op, false)?;
+                let fields = op.get("Node").and_then(Value::as_object).unwrap_or(&empty).clone();
+                let name = text(&fields, "Node").to_owned();
+                let required = caller.require(Resource::Node, &name, level(verb));
+                required.map_err(|refusal| refusal.text)?;
+                let index = index_of(&fields, "ModifyIndex");
+                Op::Node { verb, name, fields, index }
+            }
+            (None, None, Some(op)) => {
+                let (verb, key) = (verb(op, true)?, text(op, "Key").to_owned());
+                let value = ids::from_base64(text(op, "Value"));
+                let value = value.ok_or_else(|| format!("the Value of {key:?} is not base64"))?;
+                let required = caller.require(Resource::Key, &key, level(verb));
+                required.map_err(|refusal| refusal.text)?;
+                Op::Kv { verb, key, value, fields: op.clone() }
+            }
+            _ => return Err("an operation is one of Service, Node and KV".to_owned()),
+        };
+        Ok(op)
+    }
+
+    fn perform(&mut self, call: &Call<'_>, caller: &Caller, index: u64, op: Op) -> Done {
+        match op {
+            Op::Service { verb, node, service, index: wanted } => {
+                self.on_service(call, caller, index, (verb, wanted), &node, *service)
+            }
+            Op::Node { verb, name, fields, index: wanted } => {
+                self.on_node(call, caller, index, (verb, wanted), &name, &fields)
+            }
+            Op::Kv { verb, key, value, fields } => {
+                self.on_key(call, caller, index, verb, &key, value, &fields)
+            }
+        }
+    }
+
+    fn on_service(
+        &mut self,
+        call: &Call<'_>,
+        caller: &Caller,
+        index: u64,
+        (verb, wanted): (Verb, u64),
+        node: &str,
+        service: Service,
+    ) -> Done {
+        let id = service.id.clone();
+        let stored = |server: &Self| server.catalog.nodes.get(node)?.services.get(&id).cloned();
+        let found = stored(self).map(|service| service.modified);
+        let stale = match verb {
+            Verb::Cas => found.unwrap_or(0) != wanted,
+            Verb::DeleteCas => found != Some(wanted),
+            _ => false,
+        };
+        if stale {
+            return Err(format!("the service {id:?} on {node:?} is not at index {wanted}"));
+        }
+        match verb {
+            Verb::Delete | Verb::DeleteCas => {
+                self.drop_service(call, caller, index, node, &id);
+                return Ok(None);
+            }
+            Verb::Get => {}
+            _ if !self.catalog.nodes.contains_key(node) => return Err(format!("there is no node {node:?}")),
+            _ => self.write_service(call, caller, index, node, service),
+        }
+        match stored(self) {
+            Some(service) => Ok(Some(json!({"Service": service.shown()}))),
+            None => Err(format!("there is no service {id:?} on {node:?}")),
+        }
+    }
+
+    fn on_node(
+        &mut self,
+        call: &Call<'_>,
+        caller: &Caller,
+        index: u64,
+        (verb, wanted): (Verb, u64),
+        name: &str,
+        fields: &Map<String, Value>,
+    ) -> Done {
+        let found = self.catalog.nodes.get(name).map(|node| node.modified);
+        let stale = match verb {
+            Verb::Cas => found.unwrap_or(0) != wanted,
+            Verb::DeleteCas => found != Some(wanted),
+            _ => false,
+        };
+        if stale {
+            return Err(format!("the node {name:?} is not at index {wanted}"));
+        }
+        match verb {
+            Verb::Delete | Verb::DeleteCas => {
+                self.drop_node(call, caller, index, name);
+                return Ok(None);
+            }
+            Verb::Get => {}
+            _ => self.write_node(call, caller, index, name, node_spec(fields, "Meta")),
+        }
+        match self.shown_node(name) {
+            Some(node) => Ok(Some(json!({"Node": node}))),
+            None => Err(format!("there is no node {name:?}")),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn on_key(
+        &mut self,
+        call: &Call<'_>,
+        caller: &Caller,
+        index: u64,
+        verb: Verb,
+        key: &str,
+        value: Vec<u8>,
+        fields: &Map<String, Value>,
+    ) -> Done {
+        let (wanted, session) = (index_of(fields, "Index"), text(fields, "Session").to_owned());
+        let condition = match verb {
+            Verb::Cas => Condition::Index(wanted),
+            Verb::Lock => Condition::Acquire(session),
+            Verb::Unlock => Condition::Release(session),
+            _ => Condition::None,
+        };
+        let before = self.locks.entries.get(key).map(|entry| entry.shown(key, false));
+        let done = match verb {
+            Verb::Get => true,
+            Verb::Delete => self.locks.remove(index, key, None),
+            Verb::DeleteCas => self.locks.remove(index, key, Some(wanted)),
+            _ => {
+                let flags = index_of(fields, "Flags");
+                self.locks.put(call.now, index, key, (value, flags), &condition)?
+            }
+        };
+        if !done {
+            return Err(format!("{key:?} is not as the operation needs it"));
+        }
+        let after = self.locks.entries.get(key).map(|entry| entry.shown(key, verb == Verb::Get));
+        match verb {
+            Verb::Get => match after {
+                Some(entry) => Ok(Some(json!({"KV": entry}))),
+                None => Err(format!("there is no key {key:?}")),
+            },
+            _ => {
+                self.record(call, caller, "kv", key, before, after.as_ref());
+                Ok(after.map(|entry| json!({"KV": entry})))
+            }
+        }
+    }
+}
+
+fn verb(op: &Map<String, Value>, of_key: bool) -> Result<Verb, String> {
+    let word = text(op, "Verb");
+    let found = VERBS.into_iter().find(|(known, _)| *known == word).map(|(_, verb)| verb);
+    found
+        .filter(|verb| of_key || !matches!(verb, Verb::Lock | Verb::Unlock))
+        .ok_or_else(|| format!("the Verb {word:?} is not known here"))
+}
+
+fn index_of(fields: &Map<String, Value>, name: &str) -> u64 {
+    u64::try_from(number(fields, name)).unwrap_or(0)
+}
+
+#[derive(Default)]
+struct Errors(Vec<Value>);
+
+impl Errors {
+    fn add(&mut self, at: usize, what: &str) {
+        self.0.push(json!({"OpIndex": at, "What": what}));
+    }
+
+    fn answer(self) -> Answer {
+        Answer::Status(409, json!({"Results": null, "Errors": self.0}))
+    }
+}

@@ -1,0 +1,120 @@
+//! What only a socket shows: answers that are lost, and connections that are too many.
+
+use std::sync::Arc;
+
+use ecs_mesh_operator::sandbox::aws;
+use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
+use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, in_process};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::server::{ACCOUNT, MANAGEMENT, Server};
+
+struct LoseAnswers;
+
+impl ConsulFaults for LoseAnswers {
+    fn decide(&self, method: &str, path: &str) -> ConsulFault {
+        match (method, path) {
+            ("PUT", "/v1/kv/lost") => ConsulFault::DropAfterEffect,
+            ("PUT", "/v1/kv/never") => ConsulFault::Drop,
+            ("PUT", "/v1/kv/late") => ConsulFault::StatusAfterEffect(503),
+            ("PUT", "/v1/kv/refused") => ConsulFault::Status(500),
+            _ => ConsulFault::None,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fault_loses_the_answer_with_or_without_the_effect() {
+    let server = Server::with(ConsulConfig::default(), Arc::new(LoseAnswers)).await;
+    let mut seen = Vec::new();
+    for key in ["lost", "never", "late", "refused"] {
+        let url = format!("{}/v1/kv/{key}", server.url);
+        let call = |request: reqwest::RequestBuilder| request.header("x-consul-token", MANAGEMENT).send();
+        let put = call(server.client.put(&url).body("1")).await;
+        let got = call(server.client.get(&url)).await.unwrap();
+        seen.push((key, put.ok().map(|put| put.status().as_u16()), got.status().as_u16()));
+    }
+    assert_eq!(
+        seen,
+        [("lost", None, 200), ("never", None, 404), ("late", Some(503), 200), ("refused", Some(500), 404)]
+    );
+}
+
+#[tokio::test]
+async fn a_connection_too_many_from_one_address_is_turned_away_until_another_ends() {
+    let config = ConsulConfig { connections_per_client: 2, ..ConsulConfig::default() };
+    let server = Server::with(config, Arc::new(NoFaults)).await;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let (status, stream) = leader(&address).await;
+        assert_eq!(status, 200);
+        held.push(stream);
+    }
+    assert_eq!(leader(&address).await.0, 429);
+    held.clear();
+    // The server learns of the end a moment later.
+    while leader(&address).await.0 != 200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_account_answers_signed_requests_over_http_as_in_process() {
+    let server = Server::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let aws_url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(aws::serve(listener, server.cloud.clone(), std::future::pending()));
+    let config = json!({
+        "BoundIAMPrincipalARNs": [format!("arn:aws:iam::{ACCOUNT}:role/consul-ecs/*")],
+        "EnableIAMEntityDetails": true, "STSEndpoint": aws_url, "IAMEndpoint": aws_url,
+    });
+    let body = json!({"Name": "iam", "Type": "aws-iam", "Config": config});
+    let method = ConsulRequest::new("PUT", "/v1/acl/auth-method", Some(MANAGEMENT), &body);
+    let login = server.login("", &json!({"AuthMethod": "iam", "BearerToken": "(made anew)"}).to_string());
+    let login = serde_json::from_str(&login).unwrap();
+    let login = ConsulRequest::new("POST", "/v1/acl/login", None, &login);
+    let calls = server.consul.with(|consul, now| {
+        assert_eq!(consul.handle(now, &method).status, 200);
+        consul.signed_calls(&login)
+    });
+    assert_eq!(calls.len(), 2);
+    for call in calls {
+        let mut request = server.client.post(&call.url).body(call.body.clone());
+        for (name, value) in call.headers.iter().filter(|(name, _)| name != "Host") {
+            request = request.header(name, value);
+        }
+        let found = request.send().await.unwrap();
+        assert_eq!(
+            (found.status(), &found.headers()["content-type"]),
+            (StatusCode::OK, &"text/xml".parse().unwrap())
+        );
+        let wanted = server.cloud.with(|cloud, now| in_process::ask(cloud, now, &aws_url, &call)).unwrap();
+        let found = found.text().await.unwrap();
+        assert!(found.ends_with(&wanted.body), "{found}");
+    }
+}
+
+/// The status of a request on a connection of its own, and the connection.
+async fn leader(address: &str) -> (u16, TcpStream) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // One that is turned away may be closed before it has asked.
+    drop(stream.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: consul\r\n\r\n").await);
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    (std::str::from_utf8(&head[9..]).unwrap().parse().unwrap(), stream)
+}
+
+#[tokio::test]
+async fn a_token_may_come_in_either_header() {
+    let server = Server::start().await;
+    let url = format!("{}/v1/acl/token/self", server.url);
+    let own = server.client.get(&url).header("x-consul-token", MANAGEMENT).send().await.unwrap();
+    let bearer = server.client.get(&url).bearer_auth(MANAGEMENT).send().await.unwrap();
+    let (own, bearer): (Value, Value) = (own.json().await.unwrap(), bearer.json().await.unwrap());
+    assert_eq!(own, bearer);
+    assert_eq!(own["SecretID"], json!(MANAGEMENT));
+}
