@@ -287,7 +287,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let mut names = BTreeSet::new();
         for namespace in self.api.scope.namespaces() {
             let path = self.api.scope.path_in(namespace.as_deref(), "/v1/catalog/services", &[]);
-            let found: BTreeMap<String, serde::de::IgnoredAny> =
+            let found: BTreeMap<String, Value> =
                 self.api.get(&path, "service_prefix \"\" { policy = \"read\" }").await?;
             names.extend(found.into_keys());
         }
