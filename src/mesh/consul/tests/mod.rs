@@ -4,6 +4,7 @@ mod calls;
 mod finding;
 mod objects;
 mod over_http;
+mod recorded;
 mod removing;
 
 use std::collections::{BTreeSet, VecDeque};
