@@ -8,6 +8,7 @@ mod call;
 mod ecs;
 mod error;
 mod iam;
+mod inspect;
 mod queue;
 mod setup;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use aws_sdk_ecs::config::SharedHttpClient;
 pub use call::AwsCallObserver;
 pub use ecs::SdkEcs;
 pub use iam::SdkIam;
+pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
 pub use setup::{Caller, EventRule, EventTarget, SdkSetup};
 
@@ -86,6 +88,8 @@ pub struct AwsClients {
     pub ecs: SdkEcs,
     /// IAM.
     pub iam: SdkIam,
+    /// What only an audit asks.
+    pub inspect: SdkInspect,
     /// Reads of the set-up.
     pub setup: SdkSetup,
     /// SQS; [`Self::queue`] makes the queue from it.
@@ -101,9 +105,11 @@ impl AwsClients {
         let calls = Calls::new(Arc::clone(&options.observer));
         let config = config(options).await;
         let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
+        let (ecs, iam) = (aws_sdk_ecs::Client::new(&config), aws_sdk_iam::Client::new(&config));
         Ok(Self {
-            ecs: SdkEcs::new(aws_sdk_ecs::Client::new(&config), calls.clone()),
-            iam: SdkIam::new(aws_sdk_iam::Client::new(&config), calls.clone()),
+            inspect: SdkInspect::new(ecs.clone(), iam.clone(), calls.clone()),
+            ecs: SdkEcs::new(ecs, calls.clone()),
+            iam: SdkIam::new(iam, calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
             setup: SdkSetup::new(config, calls.clone()),
             calls,
