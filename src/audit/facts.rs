@@ -133,6 +133,8 @@ pub struct AuthMethod {
     pub sts_endpoint: Option<String>,
     /// `ServerIDHeaderValue`.
     pub server_id: Option<Hidden>,
+    /// Whether that is known; a manifest that leaves it out does not say.
+    pub server_id_is_known: bool,
     /// `NamespaceRules`: selector and name.
     pub namespace_rules: Vec<(String, String)>,
 }
@@ -221,18 +223,23 @@ impl Definition {
 }
 
 impl Plane {
-    /// The auth method of this name; an error says why nobody knows whether there is one.
+    /// The auth method of this name, as it is or else as it is declared; an error says why nobody knows.
     pub(crate) fn method(&self, name: &str) -> Known<Option<&AuthMethod>> {
-        let of = |methods: &'_ [AuthMethod]| methods.iter().position(|method| method.name == name);
-        match (&self.said, &self.declared) {
-            (Some(Ok(said)), _) => {
-                let methods = said.auth_methods.as_ref().map_err(Clone::clone)?;
-                Ok(of(methods).and_then(|at| methods.get(at)))
-            }
-            (_, Some(declared)) => Ok(of(declared).and_then(|at| declared.get(at))),
+        let declared = self.declared.iter().flatten().find(|method| method.name == name);
+        let said = match (&self.said, declared) {
+            (Some(Ok(said)), _) => said.auth_methods.as_ref().map_err(Clone::clone),
+            (_, Some(_)) => return Ok(declared),
             (Some(Err(why)), None) => Err(why.clone()),
-            (None, None) => Err("no control plane was asked and no manifest declares auth methods".to_owned()),
-        }
+            (None, None) if self.declared.is_some() => return Ok(None),
+            (None, None) => Err("it was not asked, and no manifest declares auth methods".to_owned()),
+        };
+        Ok(said?.iter().find(|method| method.name == name).or(declared))
+    }
+
+    /// All auth methods that are known, those that are declared and not there yet included.
+    pub(crate) fn methods(&self) -> impl Iterator<Item = &AuthMethod> {
+        let said = self.said.iter().flatten().flat_map(|said| said.auth_methods.iter().flatten());
+        said.chain(self.declared.iter().flatten())
     }
 
     /// Whether ACLs are on.

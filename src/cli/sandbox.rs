@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::duration;
-use super::setup::connect_kuma;
+use super::setup::connect;
+use crate::mesh::http::NoSecrets;
 use crate::runtime::Signals;
 use crate::sandbox::Scribe;
 use crate::sandbox::aws::{CloudConfig, Throttling};
@@ -190,7 +191,7 @@ impl Args {
             scribe: Scribe::new(out, colour, &endpoints.cluster, began),
             duration: self.duration,
             seed: self.seed,
-            connect: Box::new(connect_kuma),
+            connect: Box::new(|operator, metrics| connect(operator, metrics, Arc::new(NoSecrets))),
             metrics_address: self.metrics_address,
         };
         let summary = stage.play(&directory.0, signals.stop.clone()).await?;

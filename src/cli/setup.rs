@@ -6,9 +6,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
+use crate::api::ControlPlaneType;
 use crate::manifests::{Sources, Status, WatchOptions, watch_by_pulse};
-use crate::mesh::ControlPlane;
+use crate::mesh::consul::ConsulControlPlane;
+use crate::mesh::http::Secrets;
 use crate::mesh::kuma::KumaControlPlane;
+use crate::mesh::{ControlPlane, MeshCallObserver};
 use crate::model::OperatorId;
 use crate::observe::sdk::{AwsClients, AwsOptions};
 use crate::reconcile::{Book, Connect, Operator, Parts, ReadRates};
@@ -86,7 +89,7 @@ impl Setup {
             id: self.operator_id.clone(),
             ecs: Arc::new(aws.ecs.clone()),
             iam: Arc::new(aws.iam.clone()),
-            connect: connect_kuma(self.operator_id.clone(), Arc::clone(&metrics)),
+            connect: connect(self.operator_id.clone(), Arc::clone(&metrics), Arc::new(aws.secrets.clone())),
             lease: Arc::new(AlwaysHeld),
             clock: Clock::system(),
             metrics,
@@ -97,12 +100,21 @@ impl Setup {
     }
 }
 
-/// Makes clients of Kuma control planes.
-pub(super) fn connect_kuma(operator: OperatorId, metrics: Arc<Metrics>) -> Connect {
+/// Makes clients of control planes, by their type.
+pub(super) fn connect(operator: OperatorId, metrics: Arc<Metrics>, secrets: Arc<dyn Secrets>) -> Connect {
     Arc::new(move |name, spec| {
-        let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-        let observer = metrics.plane(name) as Arc<dyn crate::mesh::kuma::MeshCallObserver>;
-        let plane = KumaControlPlane::connect(connection, operator.clone(), observer)?;
-        Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
+        let observer = metrics.plane(name) as Arc<dyn MeshCallObserver>;
+        let plane: Arc<dyn ControlPlane> = match spec.kind {
+            ControlPlaneType::Kuma => {
+                let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
+                Arc::new(KumaControlPlane::connect(connection, operator.clone(), observer)?)
+            }
+            ControlPlaneType::Consul => {
+                let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
+                let secrets = Arc::clone(&secrets);
+                Arc::new(ConsulControlPlane::connect(connection, operator.clone(), observer, secrets)?)
+            }
+        };
+        Ok(plane)
     })
 }

@@ -3,7 +3,10 @@
 //! A registration's body is a JSON value in a *normal form*: what the control plane adds or changes of its own accord
 //! is taken away, so that equal bodies mean that there is nothing to write.
 
+pub mod consul;
+pub mod http;
 pub mod kuma;
+mod observer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +17,8 @@ use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
+
+pub use observer::{MeshCallObserver, NoObserver};
 
 /// Whose a registration is, as its own marks say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -106,6 +106,7 @@ fn auth_method(found: &Value) -> AuthMethod {
         entity_tags: texts(&config["IAMEntityTags"]).into_iter().collect(),
         sts_endpoint: filled("STSEndpoint"),
         server_id: filled("ServerIDHeaderValue").map(Hidden::new),
+        server_id_is_known: true,
         namespace_rules: rules.map(|rule| (text(rule, "Selector"), text(rule, "BindNamespace"))).collect(),
     }
 }

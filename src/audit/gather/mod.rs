@@ -9,12 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{Facts, Known, Plane};
+use super::facts::{AuthMethod, Facts, Known, Plane};
 use super::parse::definition;
 use super::report::Place;
-use crate::api::{ControlPlaneSpec, ControlPlaneType};
+use crate::api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
 use crate::manifests::{ManifestSet, Status};
+use crate::mesh::http::{NoSecrets, Secrets};
 use crate::model::ClusterArn;
+use crate::observe::inspect::Hidden;
 use crate::observe::sdk::{AwsClients, AwsOptions};
 
 pub use consul::{Answer, ConsulReads, consul_facts};
@@ -67,6 +69,7 @@ pub async fn gather(question: Question) -> Facts {
     if asking == Asking::Nobody {
         return facts;
     }
+    let mut secrets: Arc<dyn Secrets> = Arc::new(NoSecrets);
     if facts.manifests.is_some() || !clusters.is_empty() {
         let options = AwsOptions { region, ..AwsOptions::default() };
         match tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await {
@@ -74,12 +77,13 @@ pub async fn gather(question: Question) -> Facts {
                 facts.aws = Some(Ok(()));
                 let wanted = aws::Wanted { set: &set, named: &clusters, runs: !is_of_files };
                 aws::ask(&clients, &wanted, &mut facts).await;
+                secrets = Arc::new(clients.secrets.clone());
             }
             Ok(Err(error)) => facts.aws = Some(Err(error.to_string())),
             Err(_) => facts.aws = Some(Err(format!("no Region was found within {CONNECT_DEADLINE:?}"))),
         }
     }
-    ask_planes(&set, &mut facts.planes).await;
+    ask_planes(&set, &mut facts.planes, &secrets).await;
     facts
 }
 
@@ -105,17 +109,58 @@ fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, Plane> {
             let globs = bindings.flat_map(|binding| &binding.spec.selector.clusters);
             let literal = globs.filter(|glob| glob.is_literal());
             let clusters = literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok()).collect();
-            (Arc::clone(name), Plane { clusters, ..Plane::default() })
+            (Arc::clone(name), Plane { clusters, declared: declared(set, name), said: None })
         })
         .collect()
 }
 
-async fn ask_planes(set: &ManifestSet, planes: &mut BTreeMap<Arc<str>, Plane>) {
+/// The auth methods that the manifests declare for this control plane.
+fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuthMethod>> {
+    let spec = set.consul_auths.values().find(|spec| spec.control_plane == name)?;
+    if spec.state == Presence::Absent {
+        return None;
+    }
+    let ConsulAuthSpec { service_tokens, client_tokens, .. } = &**spec;
+    let services = service_tokens.iter().filter(|tokens| tokens.state == Presence::Present);
+    let clients = client_tokens.iter().filter(|tokens| tokens.state == Presence::Present);
+    let services = services.map(|tokens| method(&tokens.login(), &ROLE_TAGS));
+    Some(services.chain(clients.map(|tokens| method(&tokens.login(), &[]))).collect())
+}
+
+/// The tags that the operator lists in the auth method of services.
+const ROLE_TAGS: [&str; 3] = [
+    "consul.hashicorp.com.gateway-kind",
+    "consul.hashicorp.com.namespace",
+    "consul.hashicorp.com.service-name",
+];
+
+fn method(login: &Login<'_>, tags: &[&str]) -> AuthMethod {
+    let server_id = login.server_id_header_value;
+    AuthMethod {
+        name: login.auth_method.to_owned(),
+        kind: "aws-iam".to_owned(),
+        principals: login.bound_principals.to_vec(),
+        entity_details: login.entity_details,
+        entity_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        sts_endpoint: login.sts_endpoint.map(str::to_owned),
+        server_id: server_id.filter(|value| !value.is_empty()).map(Hidden::new),
+        // Left out, it stays what it is.
+        server_id_is_known: server_id.is_some(),
+        namespace_rules: Vec::new(),
+    }
+}
+
+async fn ask_planes(
+    set: &ManifestSet,
+    planes: &mut BTreeMap<Arc<str>, Plane>,
+    secrets: &Arc<dyn Secrets>,
+) {
     let mut looks = tokio::task::JoinSet::new();
     for (name, plane) in planes.iter() {
         let Some(spec) = set.control_planes.get(name) else { continue };
         let (name, spec, clusters) = (Arc::clone(name), Arc::clone(spec), plane.clusters.clone());
-        looks.spawn(async move { (name, ask_plane(&spec, &clusters).await) });
+        let secrets = Arc::clone(secrets);
+        looks.spawn(async move { (name, ask_plane(&spec, &clusters, secrets).await) });
     }
     for (name, said) in looks.join_all().await {
         if let Some(plane) = planes.get_mut(&name) {
@@ -127,8 +172,9 @@ async fn ask_planes(set: &ManifestSet, planes: &mut BTreeMap<Arc<str>, Plane>) {
 async fn ask_plane(
     spec: &ControlPlaneSpec,
     clusters: &BTreeSet<ClusterArn>,
+    secrets: Arc<dyn Secrets>,
 ) -> Known<super::facts::ConsulFacts> {
     let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
-    let reads = http::HttpReads::connect(connection)?;
+    let reads = http::HttpReads::connect(connection, secrets)?;
     consul_facts(&reads, clusters).await
 }

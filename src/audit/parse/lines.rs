@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Lines, from 1, by path (`containerDefinitions[0].name`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lines(BTreeMap<String, u32>);
+pub struct Lines(BTreeMap<String, u32>);
 
 impl Lines {
     /// Of a text that is JSON.

@@ -7,28 +7,22 @@ use super::login::AWS_IAM;
 use crate::audit::catalogue::{
     METHOD_FOREIGN, METHOD_MISSING, METHOD_WHOLE_ACCOUNT, METHOD_WILDCARD, SERVER_VERSION,
 };
-use crate::audit::facts::{AuthMethod, Facts, Plane};
+use crate::audit::facts::{AuthMethod, Plane};
 use crate::audit::report::{Finding, Place};
 
 /// The first with auth methods of type aws-iam.
 const OLDEST: (u64, u64) = (1, 12);
 
-pub(super) fn check(_facts: &Facts, name: &str, plane: &Plane) -> Vec<Finding> {
+pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
     let mut findings = Vec::new();
     let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
     if let Some(said) = said {
         findings.extend(said.version.as_ref().ok().and_then(|version| too_old(name, version)));
     }
-    let methods = match (said, &plane.declared) {
-        (Some(said), _) => said.auth_methods.as_deref().unwrap_or_default(),
-        (None, Some(declared)) => declared,
-        (None, None) => return findings,
-    };
-    let is_known = said.is_none_or(|said| said.auth_methods.is_ok());
-    let mine: Vec<&AuthMethod> = methods.iter().filter(|method| method.kind == AWS_IAM).collect();
+    let is_known = said.is_some_and(|said| said.auth_methods.is_ok());
+    let mine: Vec<&AuthMethod> = plane.methods().filter(|method| method.kind == AWS_IAM).collect();
     if mine.is_empty() && is_known && plane.acls() == Ok(true) {
-        let at = Place::resource(held(name, "auth-method", ""));
-        let at = Place { resource: at.resource.map(|name| name.trim_end_matches('/').to_owned()), ..at };
+        let at = Place::resource(format!("consul/{name}/auth-method"));
         findings.push(METHOD_MISSING.broken(at, "ACLs are on, and no auth method is of type aws-iam"));
     }
     let accounts: BTreeSet<&str> = plane.clusters.iter().map(|cluster| cluster.account()).collect();

@@ -1,10 +1,12 @@
 //! The login: whether there is one, where, and whether clean-up will know its token.
 
+use std::collections::BTreeSet;
+
 use super::{held, planes};
 use crate::audit::catalogue::{
     LOGIN_DISABLED, LOGIN_ENTITY, LOGIN_FLAGS, LOGIN_META, LOGIN_METHOD, LOGIN_STATIC, LOGIN_STS, METHOD_TYPE,
 };
-use crate::audit::facts::{AuthMethod, Definition, Facts};
+use crate::audit::facts::{AuthMethod, Definition, Facts, Plane};
 use crate::audit::parse::agent::values;
 use crate::audit::parse::config::{CLIENT, Configured};
 use crate::audit::report::{Finding, Place, Severity};
@@ -77,14 +79,10 @@ fn static_token(definition: &Definition, config: &Configured) -> Option<Finding>
     Some(LOGIN_STATIC.broken(definition.container_place(index, &field), found))
 }
 
-fn no_method(name: &str, plane: &crate::audit::facts::Plane, config: &Configured) -> Finding {
-    let methods = match (&plane.said, &plane.declared) {
-        (Some(Ok(said)), _) => said.auth_methods.as_deref().unwrap_or_default(),
-        (_, Some(declared)) => declared.as_slice(),
-        _ => &[],
-    };
-    let fitting: Vec<&str> =
-        methods.iter().filter(|method| method.kind == AWS_IAM).map(|method| method.name.as_str()).collect();
+fn no_method(name: &str, plane: &Plane, config: &Configured) -> Finding {
+    let fitting: BTreeSet<&str> =
+        plane.methods().filter(|method| method.kind == AWS_IAM).map(|method| method.name.as_str()).collect();
+    let fitting: Vec<&str> = fitting.into_iter().collect();
     let there = if fitting.is_empty() { "none of type aws-iam".to_owned() } else { fitting.join(", ") };
     let found = format!("it is {:?}; {name} has {there}", config.method());
     LOGIN_METHOD.broken(config.at("consulLogin.method"), found)
@@ -117,7 +115,7 @@ fn against(plane: &str, method: &AuthMethod, config: &Configured) -> Vec<Finding
         let found = format!("it is {}; {} at {plane} has {}", say(ours), method.name, say(theirs));
         findings.push(LOGIN_STS.broken(config.at("consulLogin.stsEndpoint"), found));
     }
-    if config.server_id() != method.server_id {
+    if method.server_id_is_known && config.server_id() != method.server_id {
         let found = format!("it is not the ServerIDHeaderValue of {} at {plane}", method.name);
         findings.push(LOGIN_STS.broken(config.at("consulLogin.serverIdHeaderValue"), found));
     }

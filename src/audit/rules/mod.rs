@@ -36,7 +36,7 @@ pub fn examine(facts: &Facts) -> Report {
     findings.extend(roles::not_simulated(facts));
     for (name, plane) in &facts.planes {
         let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
-        findings.extend(auth_methods::check(facts, name, plane));
+        findings.extend(auth_methods::check(name, plane));
         findings.extend(said.into_iter().flat_map(|said| binding_rules::check(facts, name, said)));
         findings.extend(said.into_iter().flat_map(|said| anonymous::check(name, said)));
         findings.extend(said.into_iter().flat_map(|said| nodes::check(name, said)));

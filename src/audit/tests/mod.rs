@@ -189,6 +189,7 @@ fn consul() -> ConsulFacts {
             kind: "aws-iam".to_owned(),
             principals: vec!["arn:aws:iam::111122223333:role/consul-ecs/*".to_owned()],
             entity_details: true,
+            server_id_is_known: true,
             entity_tags: [SERVICE, GATEWAY].iter().map(|tag| (*tag).to_owned()).collect(),
             ..AuthMethod::default()
         }]),

@@ -158,6 +158,7 @@ fn what_runs_and_is_none_of_consuls_is_told_in_one_row() {
     let found = findings(|world| {
         world.runs(&[]);
         world.config = Value::Null;
+        world.definition["tags"] = json!([]);
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
     });
     assert_eq!(found.len(), 1, "{found:#?}");

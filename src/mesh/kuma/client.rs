@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -17,34 +16,15 @@ use tokio::time::Instant;
 use super::dataplane::{self, Malformed};
 use super::dialect::{self, Dialect, HealthDiscovery, Knowledge, Rules, Version};
 use super::errors::{self, Asked};
-use super::http::HttpTransport;
-use super::list::{self, MOST_PAGES, page_path, segment};
+use super::list::{self, MOST_PAGES, page_path};
 use super::marks::{self, OPERATOR_LABEL};
-use super::transport::{Answer, Method, Transport};
 use crate::api::KumaConnection;
 use crate::intent::{Desired, RegistrationId};
-use crate::mesh::{ControlPlane, DrainReason, MeshError, MeshErrorKind, Registration, Rendered};
+use crate::mesh::http::{Answer, HttpTransport, Method, Transport, segment};
+use crate::mesh::{
+    ControlPlane, DrainReason, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered,
+};
 use crate::model::{ClusterArn, MeshName, OperatorId};
-
-/// Told of every operation, for metrics. All labels have bounded sets of values.
-pub trait MeshCallObserver: Send + Sync {
-    /// An operation (`owned`, `read`, `put`, `delete`, `services`, `refresh`) ended with `ok` or the label of a
-    /// [`MeshErrorKind`].
-    fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
-
-    /// A list of this operation held an item that cannot be read, and went on without it.
-    fn skipped(&self, operation: &'static str) {
-        let _ = operation;
-    }
-}
-
-/// Observes nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoObserver;
-
-impl MeshCallObserver for NoObserver {
-    fn call(&self, _operation: &'static str, _outcome: &'static str, _took: Duration) {}
-}
 
 /// A Kuma or Kong Mesh control plane.
 pub struct KumaControlPlane<T> {

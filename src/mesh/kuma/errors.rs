@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::transport::{Answer, TransportError};
+use crate::mesh::http::{Answer, TransportError, appearance, quotable};
 use crate::mesh::{MeshError, MeshErrorKind};
 
 /// Longest part of a server's own words that is passed on.
@@ -167,20 +167,5 @@ impl StdError {
 }
 
 fn describe_other(message: &mut String, body: &[u8]) {
-    let text = String::from_utf8_lossy(&body[..body.len().min(400)]);
-    let _ = match text.trim() {
-        "" => write!(message, " with an empty body"),
-        text if text.starts_with('<') => write!(message, " with a page of HTML, {} bytes", body.len()),
-        text => write!(message, " with {} bytes that begin {:?}", body.len(), quotable(text, 60)),
-    };
-}
-
-/// On one line and not too long.
-fn quotable(text: &str, longest: usize) -> String {
-    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((cut, _)) = line.char_indices().nth(longest) {
-        line.truncate(cut);
-        line.push('…');
-    }
-    line
+    let _ = write!(message, " with {}", appearance(body));
 }

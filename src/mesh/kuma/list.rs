@@ -1,8 +1,5 @@
 //! Whole lists out of pages. A page that fails fails the list; a list that does not end is an error.
 
-use std::borrow::Cow;
-
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// The largest page that the API gives.
@@ -10,14 +7,6 @@ const PAGE_SIZE: &str = "1000";
 
 /// Most pages that a list may have: a million items.
 pub(super) const MOST_PAGES: usize = 1000;
-
-/// What a path's segment may hold as it is (RFC 3986, unreserved).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// A name as one segment of a path.
-pub(super) fn segment(name: &str) -> Cow<'_, str> {
-    utf8_percent_encode(name, SEGMENT).into()
-}
 
 /// The path and query of one page.
 pub(super) fn page_path(path: &str, filter: Option<(&str, &str)>, offset: Option<&str>) -> String {

@@ -5,23 +5,24 @@
 //! carried forward; nothing is written to a server whose dialect is not spoken here.
 
 mod client;
+mod connection;
 mod dataplane;
 mod dialect;
 mod errors;
-mod http;
 mod list;
 mod marks;
 mod normal;
 mod survey;
-mod transport;
 
-pub use client::{KumaControlPlane, MeshCallObserver, NoObserver};
+pub use client::KumaControlPlane;
+pub use connection::PRODUCT;
 pub use dialect::{Dialect, HealthDiscovery, Rules, Version};
-pub use http::HttpTransport;
 pub use marks::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 pub use normal::normalise;
 pub use survey::{Answers, Configuration, MeshCaller, MeshSettings, Survey};
-pub use transport::{Answer, Method, Transport, TransportError, TransportErrorKind};
+
+pub use crate::mesh::http::{Answer, HttpTransport, Method, Transport, TransportError, TransportErrorKind};
+pub use crate::mesh::{MeshCallObserver, NoObserver};
 
 #[cfg(test)]
 mod tests;

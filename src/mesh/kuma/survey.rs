@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::client::KumaControlPlane;
 use super::dialect::{self, Version};
 use super::errors::{self, Asked};
-use super::list::segment;
-use super::transport::Transport;
+use crate::mesh::http::{Transport, segment};
 use crate::mesh::{MeshError, MeshErrorKind};
 use crate::model::MeshName;
 

@@ -10,6 +10,7 @@ mod error;
 mod iam;
 mod inspect;
 mod queue;
+mod secrets;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use ecs::SdkEcs;
 pub use iam::SdkIam;
 pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
+pub use secrets::SdkSecrets;
 pub use setup::{Caller, EventRule, EventTarget, SdkSetup};
 
 use call::Calls;
@@ -90,6 +92,8 @@ pub struct AwsClients {
     pub iam: SdkIam,
     /// What only an audit asks.
     pub inspect: SdkInspect,
+    /// Secrets Manager.
+    pub secrets: SdkSecrets,
     /// Reads of the set-up.
     pub setup: SdkSetup,
     /// SQS; [`Self::queue`] makes the queue from it.
@@ -111,6 +115,7 @@ impl AwsClients {
             ecs: SdkEcs::new(ecs, calls.clone()),
             iam: SdkIam::new(iam, calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
+            secrets: SdkSecrets::new(config.clone(), calls.clone()),
             setup: SdkSetup::new(config, calls.clone()),
             calls,
             region,

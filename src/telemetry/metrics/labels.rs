@@ -40,6 +40,10 @@ labels!(
     PlaneOperation { control_plane: Arc<str>, operation: &'static str }
 );
 labels!(
+    /// Tokens of a control plane that name no task, and why.
+    Unplaced { control_plane: Arc<str>, reason: &'static str }
+);
+labels!(
     /// What a thing came to.
     Result { result: &'static str }
 );
@@ -101,7 +105,7 @@ pub(super) const MESSAGES: [(&str, &[&str]); 5] = [
     ("receive", AWS_FAILURES),
 ];
 
-pub(super) const AWS_OPERATIONS: [&str; 9] = [
+pub(super) const AWS_OPERATIONS: [&str; 10] = [
     "ecs:ListClusters",
     "ecs:ListTasks",
     "ecs:DescribeTasks",
@@ -111,13 +115,18 @@ pub(super) const AWS_OPERATIONS: [&str; 9] = [
     "sqs:DeleteMessage",
     "sqs:ChangeMessageVisibility",
     "sqs:GetQueueAttributes",
+    "secretsmanager:GetSecretValue",
 ];
 pub(super) const AWS_FAILURES: &[&str] =
     &["throttled", "unavailable", "denied", "credentials", "not_found", "invalid"];
 
-pub(super) const PLANE_OPERATIONS: [&str; 6] = ["owned", "read", "put", "delete", "services", "refresh"];
+pub(super) const PLANE_OPERATIONS: [&str; 7] =
+    ["owned", "find", "read", "put", "delete", "services", "refresh"];
 pub(super) const PLANE_FAILURES: [&str; 8] =
     ["unreachable", "busy", "conflict", "invalid", "forbidden", "no_such_mesh", "read_only", "unexpected"];
+
+/// Why a login's token names no task.
+pub(super) const UNPLACED: [&str; 2] = ["no_metadata", "malformed"];
 
 pub(super) const CHANGES: [&str; 4] = ["create", "update", "drain", "remove"];
 pub(super) const EVIDENCE: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];

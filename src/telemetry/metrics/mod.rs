@@ -28,7 +28,7 @@ use super::health::Health;
 use super::state::{OperatorState, Tells};
 use labels::{
     Broken, Call, Change, Controller, Message, Operation, PlaneCall, PlaneOperation, Planned, Reason,
-    Reconcile, Result, Workqueue,
+    Reconcile, Result, Unplaced, Workqueue,
 };
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -98,6 +98,7 @@ struct PlaneFamilies {
     calls: Family<PlaneCall, Counter>,
     call_time: Histograms<PlaneOperation>,
     skipped: Family<PlaneOperation, Counter>,
+    unplaced: Family<Unplaced, Gauge>,
 }
 
 impl Default for PlaneFamilies {
@@ -110,6 +111,7 @@ impl Default for PlaneFamilies {
             calls: Family::default(),
             call_time: Family::new_with_constructor(calls),
             skipped: Family::default(),
+            unplaced: Family::default(),
         }
     }
 }

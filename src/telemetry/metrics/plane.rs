@@ -6,10 +6,11 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 
 use super::labels::{
-    Controller, PLANE_FAILURES, PLANE_OPERATIONS, PlaneCall, PlaneOperation, Reconcile, Workqueue,
+    Controller, PLANE_FAILURES, PLANE_OPERATIONS, PlaneCall, PlaneOperation, Reconcile, UNPLACED, Unplaced,
+    Workqueue,
 };
 use super::{PlaneFamilies, begin};
-use crate::mesh::kuma::MeshCallObserver;
+use crate::mesh::MeshCallObserver;
 use crate::runtime::controller::OUTCOMES;
 use crate::runtime::{Observer, Priority};
 
@@ -28,6 +29,8 @@ impl PlaneFamilies {
         r.register("ecs_mesh_control_plane_call_duration_seconds", help, self.call_time.clone());
         let help = "Items of a control plane's lists that cannot be read";
         r.register("ecs_mesh_control_plane_skipped_items", help, self.skipped.clone());
+        let help = "Login tokens that name no task";
+        r.register("ecs_mesh_unplaced_tokens", help, self.unplaced.clone());
     }
 }
 
@@ -54,7 +57,14 @@ impl PlaneMetrics {
                 begin(&plane.to.calls, &plane.outcome(operation, outcome));
             }
         }
+        for reason in UNPLACED {
+            begin(&plane.to.unplaced, &plane.unplaced_for(reason));
+        }
         plane
+    }
+
+    fn unplaced_for(&self, reason: &'static str) -> Unplaced {
+        Unplaced { control_plane: Arc::clone(&self.name), reason }
     }
 
     fn reconcile(&self, result: &'static str) -> Reconcile {
@@ -98,5 +108,10 @@ impl MeshCallObserver for PlaneMetrics {
 
     fn skipped(&self, operation: &'static str) {
         self.to.skipped.get_or_create(&self.operation(operation)).inc();
+    }
+
+    fn unplaced(&self, reason: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.to.unplaced.get_or_create(&self.unplaced_for(reason)).set(count);
     }
 }

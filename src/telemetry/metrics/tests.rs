@@ -89,6 +89,7 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
         .chain(labels::held())
         .chain(labels::AWS_OPERATIONS)
         .chain(labels::PLANE_OPERATIONS)
+        .chain(labels::UNPLACED)
         .chain(labels::CHANGES)
         .chain(labels::EVIDENCE)
         .chain(labels::RULES)

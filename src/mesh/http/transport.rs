@@ -100,6 +100,55 @@ pub trait Transport: Send + Sync {
     ) -> Result<Answer, TransportError>;
 }
 
+/// What is known of an answer before its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The HTTP status.
+    pub status: u16,
+    /// The header `Retry-After`, as a span from now.
+    pub retry_after: Option<Duration>,
+    /// Consul's header that says that the token may not see all there is.
+    pub filtered: bool,
+}
+
+/// Takes a body as it arrives, so that a long list need not be held.
+pub trait Sink: Send {
+    /// Takes the next part. `false`: it grows too large, and the rest is not wanted.
+    fn take(&mut self, head: &Head, part: &[u8]) -> bool;
+
+    /// How many times the time limit of one answer the whole may take, as long as parts keep coming within it.
+    fn patience(&self) -> u32 {
+        1
+    }
+}
+
+/// Carries calls whose answers are taken as they arrive.
+#[async_trait]
+pub trait StreamTransport: Send + Sync {
+    /// As [`Transport::send`], but the body goes to `sink`. That of a failure (status 300 and above) goes there too,
+    /// whole.
+    async fn stream(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+        sink: &mut dyn Sink,
+    ) -> Result<Head, TransportError>;
+}
+
+#[async_trait]
+impl<T: StreamTransport + ?Sized> StreamTransport for std::sync::Arc<T> {
+    async fn stream(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+        sink: &mut dyn Sink,
+    ) -> Result<Head, TransportError> {
+        (**self).stream(method, path_and_query, body, sink).await
+    }
+}
+
 #[async_trait]
 impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
     async fn send(

@@ -1,0 +1,154 @@
+//! One exchange with Consul: sent in the scope, judged by its status, read into a type. What is missing is believed
+//! only while our own token is known good.
+
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
+
+use super::errors::{self, Call};
+use super::own_token::SeenGood;
+use super::scope::Scope;
+use crate::mesh::MeshError;
+use crate::mesh::http::{Head, Items, Method, Sink, StreamTransport};
+
+/// Beyond the lists that are taken apart as they come, answers are small.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// The API of one part of Consul.
+pub(super) struct Api<T> {
+    transport: T,
+    pub(super) scope: Scope,
+    pub(super) seen_good: SeenGood,
+}
+
+/// An answer of any status.
+pub(super) struct Reply {
+    pub(super) head: Head,
+    /// All of it; of a list that was taken apart what is around the items.
+    pub(super) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    pub(super) fn is_ok(&self) -> bool {
+        (200..300).contains(&self.head.status)
+    }
+}
+
+/// Which list of an answer is taken apart.
+#[derive(Clone, Copy)]
+pub(super) enum Listed {
+    /// The answer is the list.
+    Whole,
+    /// The lists are fields of the answer.
+    Fields,
+}
+
+impl<T: StreamTransport> Api<T> {
+    pub(super) fn new(transport: T, scope: Scope) -> Self {
+        Self { transport, scope, seen_good: SeenGood::default() }
+    }
+
+    /// Sends, and takes the answer whole.
+    pub(super) async fn send(&self, call: &Call<'_>, body: Option<Vec<u8>>) -> Result<Reply, MeshError> {
+        let mut whole = Whole::default();
+        let head = self.transport.stream(call.method, call.path, body, &mut whole).await;
+        let head = head.map_err(|error| call.unanswered(&error))?;
+        Ok(Reply { head, body: whole.0 })
+    }
+
+    /// Takes a list apart as it comes. The list is whole if this goes well: an answer that leaves something out, for
+    /// whatever reason, is an error. `R` is what is around the items.
+    pub(super) async fn list<R: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        listed: Listed,
+        each: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<R, MeshError> {
+        let mut items = match listed {
+            Listed::Whole => Items::of_list(each),
+            Listed::Fields => Items::of_fields(each),
+        };
+        let head = self.transport.stream(call.method, call.path, None, &mut items).await;
+        let head = head.map_err(|error| call.unanswered(&error))?;
+        self.read(call, &Reply { head, body: items.rest() })
+    }
+
+    /// What a good answer says.
+    pub(super) fn read<R: DeserializeOwned>(&self, call: &Call<'_>, reply: &Reply) -> Result<R, MeshError> {
+        if !reply.is_ok() {
+            return Err(call.refused(reply));
+        }
+        if reply.head.filtered {
+            return Err(call.filtered());
+        }
+        serde_json::from_slice(&reply.body).map_err(|error| call.unreadable(&reply.body, &error.to_string()))
+    }
+
+    /// Asks for something that must be there.
+    pub(super) async fn get<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        needs: &'static str,
+    ) -> Result<R, MeshError> {
+        let call = Call { method: Method::Get, path, needs };
+        let reply = self.send(&call, None).await?;
+        self.read(&call, &reply)
+    }
+
+    /// Asks for something that may be missing.
+    pub(super) async fn get_if_there<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        needs: &'static str,
+    ) -> Result<Option<R>, MeshError> {
+        let call = Call { method: Method::Get, path, needs };
+        let reply = self.send(&call, None).await?;
+        if errors::says_missing(&reply) {
+            // A bad token of our own gets the same answer.
+            self.own_token_is_good().await?;
+            return Ok(None);
+        }
+        self.read(&call, &reply).map(Some)
+    }
+
+    /// Writes, and gives what the server says about it.
+    pub(super) async fn put<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        needs: &'static str,
+        body: Vec<u8>,
+    ) -> Result<R, MeshError> {
+        let call = Call { method: Method::Put, path, needs };
+        let reply = self.send(&call, Some(body)).await?;
+        self.read(&call, &reply)
+    }
+
+    /// Removes; `false` when it was not there. (Servers before 1.9 say so of nothing.)
+    pub(super) async fn delete(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
+        let call = Call { method: Method::Delete, path, needs };
+        let reply = self.send(&call, None).await?;
+        if reply.head.status == 404 && errors::says_missing(&reply) {
+            // A bad token of our own gets the same answer, whether or not it is there.
+            self.own_token_is_good().await?;
+            return Ok(false);
+        }
+        self.read::<serde::de::IgnoredAny>(&call, &reply).map(|_| true)
+    }
+}
+
+#[derive(Default)]
+struct Whole(Vec<u8>);
+
+impl Sink for Whole {
+    fn take(&mut self, _head: &Head, part: &[u8]) -> bool {
+        let fits = self.0.len() + part.len() <= LARGEST_ANSWER;
+        if fits {
+            self.0.extend_from_slice(part);
+        }
+        fits
+    }
+}

@@ -1,0 +1,348 @@
+//! The Consul control plane as the rest sees it: what tasks made, to be found and taken away. It creates, changes and
+//! drains nothing, since tasks register themselves.
+//!
+//! Whatever the servers answer, one call is a bounded number of bounded exchanges, its outcome is reported to the
+//! observer, and an error says what was called, what came back and what to do next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::api::Api;
+use super::errors::{self, Call};
+use super::handle::Handle;
+use super::objects::Objects;
+use super::removal::{self, MOST_IN_TRANSACTION, RemoveServices, Seen, Victim};
+use super::scope::Scope;
+use super::services::{self, ServicesOfCluster, Wanted};
+use super::tokens::{self, DEFAULT_METHOD, TokensOfTasks};
+use super::version::ConsulVersion;
+use crate::api::ConsulConnection;
+use crate::intent::{Desired, RegistrationId};
+use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
+use crate::mesh::{
+    ControlPlane, DrainReason, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered,
+};
+use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn};
+use crate::runtime::{BatchError, Batcher, TokenBucket};
+
+/// So many tasks share a pass over the tokens.
+const MOST_TASKS: usize = 100_000;
+/// Passes over the tokens, and lists of a cluster's services, a second: they are long, and the servers have other work.
+const LISTS_PER_SECOND: f64 = 2.0;
+const LISTS_AT_ONCE: u32 = 4;
+/// Tokens go one by one; this leaves room for other calls.
+const TOKENS_AT_ONCE: usize = 4;
+
+/// Whose tasks' things are looked after, and who is told.
+pub(super) struct Taken {
+    pub(super) operator: OperatorId,
+    /// The partition.
+    pub(super) mesh: MeshName,
+    /// Tokens of logins by these auth methods, and of no others.
+    pub(super) methods: ArcSwap<BTreeSet<Arc<str>>>,
+    pub(super) observer: Arc<dyn MeshCallObserver>,
+}
+
+impl Taken {
+    pub(super) fn skip(&self, operation: &'static str, why: &str) {
+        tracing::warn!(why, "an item of Consul's list cannot be read and is left out");
+        self.observer.skipped(operation);
+    }
+
+    pub(super) fn skip_service(&self, operation: &'static str, service: &str, why: &str) {
+        tracing::warn!(
+            service,
+            why,
+            "a service cannot be placed and is left out; deregister it if it is a leftover"
+        );
+        self.observer.skipped(operation);
+    }
+}
+
+/// Consul, as far as its tasks' tokens and services go.
+pub struct ConsulControlPlane<T: StreamTransport + 'static> {
+    pub(super) api: Arc<Api<T>>,
+    pub(super) taken: Arc<Taken>,
+    tokens: Batcher<TokensOfTasks<T>>,
+    services: Batcher<ServicesOfCluster<T>>,
+    removals: Batcher<RemoveServices<T>>,
+    /// Services as they were when they were read, for their removal.
+    seen: Arc<Seen>,
+    tokens_at_once: Semaphore,
+    version: ArcSwapOption<ConsulVersion>,
+    /// It was told of that the version is not known, or too old.
+    told_of_version: AtomicBool,
+}
+
+impl ConsulControlPlane<HttpTransport> {
+    /// Prepares a connection; nothing is sent yet, and no secret read. The error names the field of the manifest that
+    /// is at fault. The process must have a default rustls provider.
+    pub fn connect(
+        spec: &ConsulConnection,
+        operator: OperatorId,
+        observer: Arc<dyn MeshCallObserver>,
+        secrets: Arc<dyn Secrets>,
+    ) -> Result<Self, String> {
+        Ok(Self::new(HttpTransport::with_secrets(spec, secrets)?, spec, operator, observer))
+    }
+}
+
+impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
+    /// A control plane behind this transport, of which nothing is known yet. Of `spec` only the datacenter, partition
+    /// and namespaces count.
+    pub fn new(
+        transport: T,
+        spec: &ConsulConnection,
+        operator: OperatorId,
+        observer: Arc<dyn MeshCallObserver>,
+    ) -> Self {
+        let scope = Scope::of(spec);
+        let methods = ArcSwap::from_pointee(BTreeSet::from([DEFAULT_METHOD.into()]));
+        let taken = Arc::new(Taken { operator, mesh: scope.mesh(), methods, observer });
+        let api = Arc::new(Api::new(transport, scope));
+        let pace = || Some(TokenBucket::new(LISTS_PER_SECOND, LISTS_AT_ONCE));
+        let tokens = TokensOfTasks { api: Arc::clone(&api), taken: Arc::clone(&taken) };
+        let services = ServicesOfCluster { api: Arc::clone(&api), taken: Arc::clone(&taken) };
+        let services = Batcher::new(services, MOST_TASKS, None);
+        let seen = Arc::new(Seen::default());
+        let removals =
+            RemoveServices { api: Arc::clone(&api), services: services.clone(), seen: Arc::clone(&seen) };
+        Self {
+            tokens: Batcher::new(tokens, MOST_TASKS, pace()),
+            removals: Batcher::new(removals, MOST_IN_TRANSACTION, None),
+            api,
+            taken,
+            services,
+            seen,
+            tokens_at_once: Semaphore::new(TOKENS_AT_ONCE),
+            version: ArcSwapOption::empty(),
+            told_of_version: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on the tokens of logins by these auth methods are looked after, instead of [`DEFAULT_METHOD`]'s.
+    pub fn look_after(&self, methods: BTreeSet<Arc<str>>) {
+        self.taken.methods.store(Arc::new(methods));
+    }
+
+    /// The servers' version, once a refresh has learned it.
+    pub fn version(&self) -> Option<Arc<ConsulVersion>> {
+        self.version.load_full()
+    }
+
+    /// The ACL objects, and the nodes, of this part of Consul.
+    pub fn objects(&self) -> Objects<T> {
+        Objects::new(Arc::clone(&self.api))
+    }
+
+    async fn observed<R>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<R, MeshError>> + Send,
+    ) -> Result<R, MeshError> {
+        let began = Instant::now();
+        let result = work.await;
+        let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
+        self.taken.observer.call(operation, outcome, began.elapsed());
+        result
+    }
+
+    async fn list_owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Registration>, MeshError> {
+        let mut found = tokens::of_clusters(&self.api, &self.taken, clusters).await?;
+        for cluster in clusters {
+            found.extend(services::of_cluster(&self.api, &self.taken, cluster).await?);
+        }
+        // A list that covers several namespaces may hold one thing twice.
+        let found: BTreeMap<RegistrationId, Registration> =
+            found.into_iter().map(|registration| (registration.id.clone(), registration)).collect();
+        Ok(found.into_values().collect())
+    }
+
+    async fn find_all(&self, task: &TaskArn) -> Result<Vec<Registration>, MeshError> {
+        let services = self.services.ask(task.cluster().clone(), Wanted::Task(task.id().clone()));
+        let (tokens, services) = tokio::join!(self.tokens.ask((), task.clone()), services);
+        let mut found = tokens.map_err(errors::of_batch)?;
+        found.extend(services.map_err(errors::of_batch)?);
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found.dedup_by(|a, b| a.id == b.id);
+        Ok(found)
+    }
+
+    async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+        match self.handle(id)? {
+            Handle::Token { accessor, namespace } => {
+                self.api.token(&self.taken, &accessor, namespace.as_deref()).await
+            }
+            Handle::Service { cluster, id, namespace } => {
+                let victim = Victim { cluster, id, namespace };
+                let found = removal::look_up(&self.api, &self.services, &victim).await?;
+                if let Some(found) = &found {
+                    self.seen.keep(victim, found);
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
+        match self.handle(id)? {
+            Handle::Token { accessor, namespace } => {
+                // It is never closed.
+                let _turn = self.tokens_at_once.acquire().await.ok();
+                self.api.remove_token(&accessor, namespace.as_deref()).await
+            }
+            Handle::Service { cluster, id, namespace } => {
+                match self.removals.ask((), Victim { cluster, id, namespace }).await {
+                    Ok(outcome) => outcome,
+                    Err(failure @ (BatchError::Unanswered | BatchError::Lost)) => {
+                        Err(errors::error(MeshErrorKind::Unreachable, failure.to_string()))
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle(&self, id: &RegistrationId) -> Result<Handle, MeshError> {
+        let handle = Handle::parse(&id.name).filter(|_| id.mesh == self.taken.mesh);
+        handle.ok_or_else(|| {
+            errors::error(
+                MeshErrorKind::Invalid,
+                format!("{id} is nothing that is registered with this Consul"),
+            )
+        })
+    }
+
+    pub(super) async fn learn_version(&self) -> Result<Option<ConsulVersion>, MeshError> {
+        let path = self.api.scope.path("/v1/agent/self", &[]);
+        let call =
+            Call { method: Method::Get, path: &path, needs: "agent_prefix \"\" { policy = \"read\" }" };
+        let reply = self.api.send(&call, None).await?;
+        if reply.head.status == 403 {
+            // A token that may look after tasks need not see the agent.
+            self.sees_a_leader().await?;
+            return Ok(None);
+        }
+        if !reply.is_ok() {
+            return Err(call.refused(&reply));
+        }
+        let version = ConsulVersion::read(&reply.body).map_err(|why| call.unreadable(&reply.body, why))?;
+        self.version.store(Some(Arc::new(version.clone())));
+        Ok(Some(version))
+    }
+
+    /// An error unless these are Consul's servers and have a leader. Needs no permission.
+    async fn sees_a_leader(&self) -> Result<(), MeshError> {
+        let path = self.api.scope.path("/v1/status/leader", &[]);
+        let leader: String = self.api.get(&path, "nothing").await?;
+        if leader.is_empty() {
+            return Err(errors::error(
+                MeshErrorKind::Unreachable,
+                format!("GET {path}: the servers have no leader: see to their quorum"),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn learn_all(&self) -> Result<(), MeshError> {
+        let version = self.learn_version().await?;
+        // Says whether there are ACLs, and whether our token is one of them.
+        self.api.own_token().await?;
+        match &version {
+            None => self.tell_of_version(
+                "the servers' version cannot be read: the token has no `agent_prefix \"\" { policy = \"read\" }`; \
+                 taken to be 1.12 or later",
+            ),
+            Some(version) if !version.has_iam_logins() => self.tell_of_version(
+                "older than 1.12, the first Consul with logins by AWS IAM: an answer that the token was kept from \
+                 seeing whole cannot be told from a whole one",
+            ),
+            Some(version) if !version.is_enterprise() && self.api.scope.is_of_enterprise() => {
+                return Err(errors::error(
+                    MeshErrorKind::Invalid,
+                    format!(
+                        "Consul {version} is the open-source edition, which has no partitions and namespaces: leave \
+                         out ControlPlane.spec.consul.partition and namespaces"
+                    ),
+                ));
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn tell_of_version(&self, what: &str) {
+        if !self.told_of_version.swap(true, Ordering::Relaxed) {
+            tracing::warn!(version = ?self.version().map(|version| version.text.clone()), "{what}");
+        }
+    }
+
+    async fn known_services(&self) -> Result<BTreeSet<String>, MeshError> {
+        let mut names = BTreeSet::new();
+        for namespace in self.api.scope.namespaces() {
+            let path = self.api.scope.path_in(namespace.as_deref(), "/v1/catalog/services", &[]);
+            let found: BTreeMap<String, serde::de::IgnoredAny> =
+                self.api.get(&path, "service_prefix \"\" { policy = \"read\" }").await?;
+            names.extend(found.into_keys());
+        }
+        Ok(names)
+    }
+}
+
+/// Nothing is ever written for a task: whoever asks for it has overlooked
+/// [`tasks_register_themselves`](crate::api::ControlPlaneType::tasks_register_themselves).
+fn nothing_is_written() -> MeshError {
+    errors::error(
+        MeshErrorKind::Invalid,
+        "tasks register themselves with Consul: nothing is created, changed or drained for them",
+    )
+}
+
+#[async_trait]
+impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
+    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Registration>, MeshError> {
+        self.observed("owned", self.list_owned(clusters)).await
+    }
+
+    async fn find(&self, task: &TaskArn) -> Result<Vec<Registration>, MeshError> {
+        self.observed("find", self.find_all(task)).await
+    }
+
+    async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+        self.observed("read", self.read_one(id)).await
+    }
+
+    /// Always an error.
+    async fn put(&self, _id: &RegistrationId, _body: &Value) -> Result<(), MeshError> {
+        self.observed("put", async { Err(nothing_is_written()) }).await
+    }
+
+    async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
+        self.observed("delete", self.remove(id)).await
+    }
+
+    /// The names in the catalog. (`mesh` is the partition, of which there is one.)
+    async fn services(&self, _mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+        self.observed("services", self.known_services()).await
+    }
+
+    async fn refresh(&self, _meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
+        self.observed("refresh", self.learn_all()).await
+    }
+
+    /// Empty: it is never sent.
+    fn render(&self, _desired: &Desired, _current: Option<&Registration>) -> Rendered {
+        Rendered { body: Value::Null, normal: Value::Null }
+    }
+
+    /// Empty: it is never sent.
+    fn render_drained(&self, _current: &Registration, _reason: DrainReason) -> Rendered {
+        Rendered { body: Value::Null, normal: Value::Null }
+    }
+}

@@ -1,0 +1,34 @@
+//! Consul: what tasks have registered themselves, and what they leave behind, over the HTTP API.
+//!
+//! Guarantees: only what names a task of a bound cluster by its own evidence counts as a task's; nothing is inferred
+//! from an answer that the token may have been kept from seeing; a service is removed only as it was when it was last
+//! read; no secret of any token is kept; never more than eight connections.
+
+mod api;
+mod client;
+mod connection;
+mod errors;
+mod handle;
+mod objects;
+mod own_token;
+mod removal;
+mod scope;
+mod services;
+mod survey;
+mod tokens;
+mod version;
+
+pub use client::ConsulControlPlane;
+pub use connection::PRODUCT;
+pub use handle::Handle;
+pub use objects::{
+    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Link, Namespace, NamespaceAcls,
+    Objects,
+};
+pub use own_token::OwnToken;
+pub use survey::{Answers, OfCluster, Survey};
+pub use tokens::DEFAULT_METHOD;
+pub use version::ConsulVersion;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Login tokens: which task one is for, by what its login wrote on it. Of each token only that is read: never its
+//! secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::api::{Api, Listed};
+use super::client::Taken;
+use super::errors::Call;
+use super::handle::{Handle, is_uuid};
+use super::objects::nullable;
+use crate::intent::Marks;
+use crate::mesh::http::{Method, StreamTransport, segment};
+use crate::mesh::{MeshError, Owner, Registration};
+use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp};
+use crate::runtime::BatchCall;
+
+/// The auth method that tasks log in by, unless others are declared.
+pub const DEFAULT_METHOD: &str = "iam-ecs-service-token";
+
+/// How the description of each token of a login begins.
+const LOGIN: &str = "token created via login";
+const CLUSTER: &str = "consul.hashicorp.com/cluster";
+const TASK: &str = "consul.hashicorp.com/task-id";
+
+const NEEDS_TO_LIST: &str = "acl = \"read\"";
+
+/// What is read of a token. There is no field for its secret.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Token {
+    #[serde(rename = "AccessorID")]
+    accessor: Arc<str>,
+    #[serde(default, deserialize_with = "nullable")]
+    description: String,
+    #[serde(default, deserialize_with = "nullable")]
+    auth_method: String,
+    #[serde(default, deserialize_with = "nullable")]
+    create_time: String,
+    #[serde(default, deserialize_with = "nullable")]
+    service_identities: Vec<ServiceIdentity>,
+    #[serde(default)]
+    namespace: Option<Arc<str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceIdentity {
+    service_name: Arc<str>,
+}
+
+/// Whose a token is.
+#[derive(Debug, PartialEq, Eq)]
+enum Login {
+    /// A task's.
+    Of(TaskArn),
+    /// Of no login that is looked after here.
+    Foreign,
+    /// Of such a login, but it does not say for which task: nobody removes it.
+    Unplaced(Unplaced),
+}
+
+/// Why a login's token names no task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Unplaced {
+    /// It was logged in without saying, or somebody wrote another description.
+    NoMetadata,
+    /// What it says cannot be read.
+    Malformed,
+}
+
+impl Unplaced {
+    const ALL: [Self; 2] = [Self::NoMetadata, Self::Malformed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::NoMetadata => "no_metadata",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Token {
+    fn login(&self, methods: &BTreeSet<Arc<str>>) -> Login {
+        if !methods.contains(self.auth_method.as_str()) {
+            return Login::Foreign;
+        }
+        let Some(metadata) = self.description.strip_prefix(LOGIN) else {
+            return Login::Unplaced(Unplaced::NoMetadata);
+        };
+        let Some(metadata) = metadata.strip_prefix(": ") else {
+            return Login::Unplaced(Unplaced::NoMetadata);
+        };
+        let Ok(metadata) = serde_json::from_str::<BTreeMap<String, Value>>(metadata) else {
+            return Login::Unplaced(Unplaced::Malformed);
+        };
+        let cluster = metadata.get(CLUSTER).map(|text| ClusterArn::parse(text.as_str().unwrap_or_default()));
+        let task = metadata.get(TASK).map(|text| TaskId::parse(text.as_str().unwrap_or_default()));
+        match (cluster, task) {
+            (Some(Ok(cluster)), Some(Ok(task))) => Login::Of(cluster.task(task)),
+            (None, None) => Login::Unplaced(Unplaced::NoMetadata),
+            _ => Login::Unplaced(Unplaced::Malformed),
+        }
+    }
+
+    fn registration(self, task: Option<&TaskArn>, taken: &Taken) -> Registration {
+        let handle = Handle::Token { accessor: self.accessor, namespace: self.namespace };
+        Registration {
+            id: handle.in_mesh(taken.mesh.clone()),
+            owner: owner(task, &taken.operator),
+            service: self.service_identities.into_iter().next().map(|identity| identity.service_name),
+            created_at: Timestamp::parse(&self.create_time),
+            drained: None,
+            normal: Value::Null,
+            stored: json!({"AuthMethod": self.auth_method, "CreateTime": self.create_time}),
+        }
+    }
+}
+
+/// A task's own evidence makes it this operator's to clean up, as the binding says.
+pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> Owner {
+    task.map_or(Owner::Foreign, |task| Owner::Marked(Marks::of(operator, task)))
+}
+
+impl<T: StreamTransport> Api<T> {
+    /// All tokens of tasks, in one pass: `each` is given the task, and makes a registration of the token if it wants
+    /// to. Counts those that name no task.
+    pub(super) async fn tokens(
+        &self,
+        taken: &Taken,
+        operation: &'static str,
+        each: &mut (dyn FnMut(&TaskArn, Token) + Send),
+    ) -> Result<(), MeshError> {
+        let methods = taken.methods.load_full();
+        let mut unplaced: BTreeMap<Unplaced, usize> = Unplaced::ALL.iter().map(|why| (*why, 0)).collect();
+        for namespace in self.scope.namespaces() {
+            for method in methods.iter() {
+                let mut take = |item: &[u8]| match serde_json::from_slice::<Token>(item) {
+                    Ok(token) if is_uuid(&token.accessor) => match token.login(&methods) {
+                        Login::Of(task) => each(&task, token),
+                        Login::Foreign => {}
+                        Login::Unplaced(why) => *unplaced.entry(why).or_default() += 1,
+                    },
+                    _ => taken.skip(operation, "a token has no readable accessor"),
+                };
+                let path = self.scope.tokens_path(namespace.as_deref(), method);
+                let call = Call { method: Method::Get, path: &path, needs: NEEDS_TO_LIST };
+                let _: Vec<()> = self.list(&call, Listed::Whole, &mut take).await?;
+            }
+        }
+        for (why, count) in unplaced {
+            taken.observer.unplaced(why.label(), count);
+        }
+        Ok(())
+    }
+
+    /// The server's current copy of one token.
+    pub(super) async fn token(
+        &self,
+        taken: &Taken,
+        accessor: &str,
+        namespace: Option<&str>,
+    ) -> Result<Option<Registration>, MeshError> {
+        let path = self.token_path(accessor, namespace);
+        let token: Option<Token> = self.get_if_there(&path, NEEDS_TO_LIST).await?;
+        Ok(token.map(|token| match token.login(&taken.methods.load()) {
+            Login::Of(task) => token.registration(Some(&task), taken),
+            Login::Foreign | Login::Unplaced(_) => token.registration(None, taken),
+        }))
+    }
+
+    /// Removes a token; `false` when it was not there.
+    pub(super) async fn remove_token(
+        &self,
+        accessor: &str,
+        namespace: Option<&str>,
+    ) -> Result<bool, MeshError> {
+        self.delete(&self.token_path(accessor, namespace), "acl = \"write\"").await
+    }
+
+    fn token_path(&self, accessor: &str, namespace: Option<&str>) -> String {
+        self.scope.path_in(namespace, &format!("/v1/acl/token/{}", segment(accessor)), &[])
+    }
+}
+
+/// The tokens of many tasks by one pass over the list.
+pub(super) struct TokensOfTasks<T> {
+    pub(super) api: Arc<Api<T>>,
+    pub(super) taken: Arc<Taken>,
+}
+
+#[async_trait]
+impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
+    type Group = ();
+    type Request = TaskArn;
+    type Response = Vec<Registration>;
+    type Error = MeshError;
+
+    async fn call(
+        &self,
+        _all: &(),
+        tasks: Vec<TaskArn>,
+    ) -> Result<BTreeMap<TaskArn, Vec<Registration>>, MeshError> {
+        let mut found: BTreeMap<TaskArn, Vec<Registration>> =
+            tasks.into_iter().map(|task| (task, Vec::new())).collect();
+        let mut take = |task: &TaskArn, token: Token| {
+            if let Some(tokens) = found.get_mut(task) {
+                tokens.push(token.registration(Some(task), &self.taken));
+            }
+        };
+        self.api.tokens(&self.taken, "find", &mut take).await?;
+        Ok(found)
+    }
+}
+
+/// All tokens of these clusters' tasks.
+pub(super) async fn of_clusters<T: StreamTransport>(
+    api: &Api<T>,
+    taken: &Taken,
+    clusters: &BTreeSet<ClusterArn>,
+) -> Result<Vec<Registration>, MeshError> {
+    let mut found = Vec::new();
+    let mut take = |task: &TaskArn, token: Token| {
+        if clusters.contains(task.cluster()) {
+            found.push(token.registration(Some(task), taken));
+        }
+    };
+    api.tokens(taken, "owned", &mut take).await?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    fn login(description: &str, method: &str) -> Login {
+        let token = json!({
+            "AccessorID": "4fa6e11c-21d1-3462-a316-99515e5544f7", "SecretID": "s", "AuthMethod": method,
+            "Description": description,
+        });
+        let methods = BTreeSet::from([DEFAULT_METHOD.into()]);
+        serde_json::from_value::<Token>(token).unwrap().login(&methods)
+    }
+
+    #[test]
+    fn a_logins_token_is_placed_by_its_metadata() {
+        let task = ClusterArn::parse(ARN).unwrap().task(TaskId::parse(ID).unwrap());
+        for metadata in [
+            json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": ID}),
+            json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": ID, "pod": "x"}),
+        ] {
+            let found = login(&format!("token created via login: {metadata}"), DEFAULT_METHOD);
+            assert_eq!(found, Login::Of(task.clone()));
+        }
+    }
+
+    #[test]
+    fn a_token_of_another_method_or_of_none_is_foreign_whatever_it_says() {
+        let description = format!(
+            "token created via login: {}",
+            json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": ID})
+        );
+        for method in ["", "kubernetes", "iam-ecs-client-token"] {
+            assert_eq!(login(&description, method), Login::Foreign, "{method}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_names_no_task_is_told_apart_by_why() {
+        let with = |metadata: Value| format!("token created via login: {metadata}");
+        for (description, why) in [
+            ("token created via login".to_owned(), Unplaced::NoMetadata),
+            ("edited".to_owned(), Unplaced::NoMetadata),
+            (String::new(), Unplaced::NoMetadata),
+            (with(json!({"pod": "x"})), Unplaced::NoMetadata),
+            (with(json!({"consul.hashicorp.com/cluster": ARN})), Unplaced::Malformed),
+            (
+                with(json!({"consul.hashicorp.com/cluster": "prod", "consul.hashicorp.com/task-id": ID})),
+                Unplaced::Malformed,
+            ),
+            (
+                with(json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": 7})),
+                Unplaced::Malformed,
+            ),
+            (with(json!([ARN, ID])), Unplaced::Malformed),
+            ("token created via login: {".to_owned(), Unplaced::Malformed),
+        ] {
+            assert_eq!(login(&description, DEFAULT_METHOD), Login::Unplaced(why), "{description}");
+        }
+    }
+}

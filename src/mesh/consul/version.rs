@@ -1,0 +1,89 @@
+//! Which Consul it is.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// A server's version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsulVersion {
+    /// `1`.
+    pub major: u32,
+    /// `21`.
+    pub minor: u32,
+    /// As the server gives it: `1.21.4`, `1.21.4+ent`.
+    pub text: String,
+}
+
+/// The first with logins by AWS IAM, and with a sign for answers that the token was kept from seeing whole.
+pub(super) const FIRST_WITH_IAM: (u32, u32) = (1, 12);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentSelf {
+    config: Config,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    version: String,
+}
+
+impl ConsulVersion {
+    /// Reads the agent's description of itself.
+    pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
+        let agent: AgentSelf =
+            serde_json::from_slice(body).map_err(|_| "the answer has no Config.Version, as Consul's has")?;
+        Self::parse(&agent.config.version).ok_or("its Config.Version is no version")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(['.', '-', '+']);
+        let mut number = || parts.next()?.parse().ok();
+        Some(Self { major: number()?, minor: number()?, text: text.to_owned() })
+    }
+
+    /// Whether it is Consul Enterprise, with partitions and namespaces.
+    pub fn is_enterprise(&self) -> bool {
+        self.text.contains("+ent")
+    }
+
+    /// Whether tasks can log in by AWS IAM.
+    pub fn has_iam_logins(&self) -> bool {
+        (self.major, self.minor) >= FIRST_WITH_IAM
+    }
+}
+
+impl fmt::Display for ConsulVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_and_editions_are_told_apart() {
+        for (text, is_enterprise, has_iam_logins) in [
+            ("1.21.4", false, true),
+            ("1.12.0+ent", true, true),
+            ("1.18.2+ent.fips1402", true, true),
+            ("1.8.7", false, false),
+            ("1.22.0-dev", false, true),
+        ] {
+            let body = serde_json::json!({"Config": {"Version": text}}).to_string();
+            let version = ConsulVersion::read(body.as_bytes()).unwrap();
+            assert_eq!(
+                (version.is_enterprise(), version.has_iam_logins()),
+                (is_enterprise, has_iam_logins),
+                "{text}"
+            );
+        }
+        for body in ["{}", "[]", "<html>", r#"{"Config": {"Version": "new"}}"#] {
+            assert!(ConsulVersion::read(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Takes a list apart as it arrives: each item is handed on by itself and forgotten, so a list of any length needs the
+//! memory of its largest item.
+//!
+//! What is not an item stays and can be read as a whole: `[…]` leaves `[]`, and `{"Node": {…}, "Services": […]}` leaves
+//! `{"Node": {…}, "Services": []}`. A list that was cut off leaves something that is no JSON.
+
+use super::transport::{Head, Sink};
+
+/// The largest item, and the most that may be around them.
+const LARGEST: usize = 1024 * 1024;
+
+/// A long list takes longer than one answer does; a server that stops in the middle is still given up on in time.
+const PATIENCE: u32 = 12;
+
+/// A sink that hands on the items of one list within a JSON text.
+pub struct Items<'a> {
+    /// How many arrays and objects are open within the list, itself counted: 1 for `[…]`.
+    level: usize,
+    each: &'a mut (dyn FnMut(&[u8]) + Send),
+    /// What is open, outermost first: an array, or an object.
+    open: Vec<Container>,
+    /// Within a text, and whether the next character is escaped.
+    text: Option<bool>,
+    item: Vec<u8>,
+    rest: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Container {
+    Array,
+    Object,
+}
+
+impl<'a> Items<'a> {
+    /// Hands on the items of the list that is the whole text.
+    pub fn of_list(each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Self {
+        Self::at(1, each)
+    }
+
+    /// Hands on the items of the lists that are the values of an object.
+    pub fn of_fields(each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Self {
+        Self::at(2, each)
+    }
+
+    fn at(level: usize, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Self {
+        Self { level, each, open: Vec::new(), text: None, item: Vec::new(), rest: Vec::new() }
+    }
+
+    /// What is around the items; of a failed call all of the answer.
+    pub fn rest(self) -> Vec<u8> {
+        self.rest
+    }
+
+    fn is_within(&self) -> bool {
+        self.open.get(self.level - 1) == Some(&Container::Array)
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(escaped) = self.text {
+            self.text = match byte {
+                _ if escaped => Some(false),
+                b'\\' => Some(true),
+                b'"' => None,
+                _ => Some(false),
+            };
+            return self.keep(byte);
+        }
+        let between_items = self.is_within() && self.open.len() == self.level;
+        match byte {
+            b',' if between_items => self.end_item(),
+            b']' if between_items => {
+                self.end_item();
+                self.open.pop();
+                self.rest.push(byte);
+            }
+            b' ' | b'\t' | b'\r' | b'\n' if between_items => {}
+            b'"' => {
+                self.text = Some(false);
+                self.keep(byte);
+            }
+            b'[' | b'{' => {
+                self.keep(byte);
+                self.open.push(if byte == b'[' { Container::Array } else { Container::Object });
+            }
+            b']' | b'}' => {
+                self.open.pop();
+                self.keep(byte);
+            }
+            _ => self.keep(byte),
+        }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if self.is_within() { self.item.push(byte) } else { self.rest.push(byte) }
+    }
+
+    fn end_item(&mut self) {
+        if !self.item.is_empty() {
+            (self.each)(&self.item);
+            self.item.clear();
+        }
+    }
+}
+
+impl Sink for Items<'_> {
+    fn take(&mut self, head: &Head, part: &[u8]) -> bool {
+        if head.status >= 300 {
+            self.rest.extend_from_slice(part);
+        } else {
+            part.iter().for_each(|byte| self.byte(*byte));
+        }
+        self.item.len() <= LARGEST && self.rest.len() <= LARGEST
+    }
+
+    fn patience(&self) -> u32 {
+        PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: Head = Head { status: 200, retry_after: None, filtered: false };
+
+    /// The items and the rest of a text that arrives in parts of `size` bytes.
+    fn taken(text: &str, size: usize, level: usize) -> (Vec<String>, String) {
+        let mut items = Vec::new();
+        let mut each = |item: &[u8]| items.push(String::from_utf8(item.to_vec()).unwrap());
+        let mut sink = Items::at(level, &mut each);
+        assert!(text.as_bytes().chunks(size).all(|part| sink.take(&OK, part)));
+        let rest = String::from_utf8(sink.rest()).unwrap();
+        (items, rest)
+    }
+
+    #[test]
+    fn items_are_handed_on_one_by_one_however_the_text_is_cut() {
+        let text = "[ {\"a\": \"x],{\\\"\", \"b\": [1, {}]} ,\n7, null,[ ], \"ü,\" ]";
+        for size in 1..text.len() {
+            let (items, rest) = taken(text, size, 1);
+            assert_eq!(
+                items,
+                ["{\"a\": \"x],{\\\"\", \"b\": [1, {}]}", "7", "null", "[ ]", "\"ü,\""],
+                "{size}"
+            );
+            assert_eq!(rest, "[]");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_a_field_leaves_its_object() {
+        let text = r#"{"Node": {"Node": "n", "Meta": {"a": [1]}}, "Services": [{"ID": "a", "Tags": []}, {"ID": "b"}]}"#;
+        let (items, rest) = taken(text, 7, 2);
+        assert_eq!(items, [r#"{"ID": "a", "Tags": []}"#, r#"{"ID": "b"}"#]);
+        assert_eq!(rest, r#"{"Node": {"Node": "n", "Meta": {"a": [1]}}, "Services": []}"#);
+        let (items, rest) = taken(r#"{"Node": null, "Services": null}"#, 5, 2);
+        assert_eq!((items.len(), rest.as_str()), (0, r#"{"Node": null, "Services": null}"#));
+    }
+
+    #[test]
+    fn what_is_cut_off_or_no_list_leaves_no_json() {
+        for text in ["[{\"a\": 1}, {\"b\"", "[{}", "<html>[1]</html>", "[1]]", "", "]"] {
+            let (_, rest) = taken(text, 3, 1);
+            assert!(serde_json::from_str::<Vec<()>>(&rest).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_kept_as_it_is_and_what_is_too_large_is_not_wanted() {
+        let mut each = |_: &[u8]| panic!("an item");
+        let mut sink = Items::of_list(&mut each);
+        assert!(sink.take(&Head { status: 403, ..OK }, b"[{}] denied"));
+        assert_eq!(sink.rest(), b"[{}] denied");
+        let mut sink = Items::of_list(&mut each);
+        assert!(sink.take(&OK, b"[\""));
+        assert!(!sink.take(&OK, &vec![b'x'; LARGEST + 1]));
+    }
+}

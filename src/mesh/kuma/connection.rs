@@ -1,0 +1,27 @@
+//! What a connection to Kuma has of its own: the names, the ports, and how it takes a token.
+
+use crate::api::KumaConnection;
+use crate::mesh::http::{Credential, Product, Settings, Sources};
+
+/// Kuma and Kong Mesh.
+pub const PRODUCT: Product = Product {
+    name: "Kuma",
+    block: "spec.kuma",
+    ports: (5681, 5682),
+    token: "a user token",
+    credential: Credential::Bearer,
+    instead_of_certificate: "let it accept user tokens",
+    most_calls: None,
+};
+
+impl From<&KumaConnection> for Settings {
+    fn from(spec: &KumaConnection) -> Self {
+        Self {
+            product: PRODUCT,
+            address: spec.address.clone(),
+            ca: Sources { file: spec.ca_file.clone(), env: spec.ca_env.clone(), secret: None },
+            token: Sources { file: spec.token_file.clone(), env: spec.token_env.clone(), secret: None },
+            timeout: spec.timeout.0,
+        }
+    }
+}

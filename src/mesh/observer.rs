@@ -1,0 +1,29 @@
+//! Who is told of the calls to control planes, for metrics. All labels have bounded sets of values.
+
+use std::time::Duration;
+
+/// Told of every operation.
+pub trait MeshCallObserver: Send + Sync {
+    /// An operation (`owned`, `find`, `read`, `put`, `delete`, `services`, `refresh`) ended with `ok` or the label of
+    /// a [`MeshErrorKind`](super::MeshErrorKind).
+    fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
+
+    /// A list of this operation held an item that cannot be read, and went on without it.
+    fn skipped(&self, operation: &'static str) {
+        let _ = operation;
+    }
+
+    /// How many login tokens name no task, as of the last whole list: `no_metadata`, or `malformed`. Nobody removes
+    /// them.
+    fn unplaced(&self, reason: &'static str, count: usize) {
+        let _ = (reason, count);
+    }
+}
+
+/// Observes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoObserver;
+
+impl MeshCallObserver for NoObserver {
+    fn call(&self, _operation: &'static str, _outcome: &'static str, _took: Duration) {}
+}

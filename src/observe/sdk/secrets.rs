@@ -1,0 +1,37 @@
+//! Secrets Manager through the SDK: a secret's text, from the Region that its ARN names. The text is in no message.
+
+use async_trait::async_trait;
+use aws_config::{Region, SdkConfig};
+
+use super::call::Calls;
+use crate::mesh::http::Secrets;
+
+const GET_SECRET_VALUE: &str = "secretsmanager:GetSecretValue";
+
+/// Secrets Manager of one account.
+#[derive(Clone)]
+pub struct SdkSecrets {
+    config: SdkConfig,
+    calls: Calls,
+}
+
+impl SdkSecrets {
+    pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
+        Self { config, calls }
+    }
+}
+
+#[async_trait]
+impl Secrets for SdkSecrets {
+    async fn read(&self, arn: &str) -> Result<String, String> {
+        let mut config = aws_sdk_secretsmanager::Config::new(&self.config).to_builder();
+        if let Some(region) = arn.split(':').nth(3).filter(|region| !region.is_empty()) {
+            config.set_region(Some(Region::new(region.to_owned())));
+        }
+        let client = aws_sdk_secretsmanager::Client::from_conf(config.build());
+        let call = client.get_secret_value().secret_id(arn).send();
+        let answer =
+            Box::pin(self.calls.run(GET_SECRET_VALUE, arn, call)).await.map_err(|error| error.to_string())?;
+        answer.secret_string.ok_or_else(|| format!("the secret {arn} holds no text (SecretString)"))
+    }
+}
