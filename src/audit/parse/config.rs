@@ -1,4 +1,4 @@
-//! CONSUL_ECS_CONFIG_JSON as consul-ecs reads it, defaults included. What does not fit its schema counts as left out here:
+//! `CONSUL_ECS_CONFIG_JSON` as consul-ecs reads it, defaults included. What does not fit its schema counts as left out here:
 //! the schema's own rule tells of it.
 
 use std::collections::BTreeMap;

@@ -87,6 +87,7 @@ fn without_values(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TaskDefinitionArn;
 
     const CONTAINERS: &str = r#""containerDefinitions": [{"name": "app", "image": "kv:1"}]"#;
 
@@ -106,7 +107,7 @@ mod tests {
             ),
         ] {
             let read = read("a.json", &text).unwrap();
-            assert_eq!(read.whole.arn.as_ref().map(|arn| arn.as_str()), arn);
+            assert_eq!(read.whole.arn.as_ref().map(TaskDefinitionArn::as_str), arn);
             assert_eq!((read.whole.family.as_str(), read.whole.containers.len()), ("kv", 1));
             assert_eq!(read.whole.tags.as_ref().unwrap()["a"], "b");
             assert!(matches!(read.origin, Origin::File { prefix: found, .. } if found == prefix));

@@ -1,4 +1,4 @@
-//! From texts to values: task definitions in JSON, CONSUL_ECS_CONFIG_JSON, and the HCL of agents and policies.
+//! From texts to values: task definitions in JSON, `CONSUL_ECS_CONFIG_JSON`, and the HCL of agents and policies.
 
 pub(super) mod agent;
 pub(super) mod config;

@@ -1,4 +1,4 @@
-//! What consul-ecs accepts in CONSUL_ECS_CONFIG_JSON, as tables: it refuses the whole where one field does not fit.
+//! What consul-ecs accepts in `CONSUL_ECS_CONFIG_JSON`, as tables: it refuses the whole where one field does not fit.
 //!
 //! Two tables, for 0.6 and later (checked with 0.10) and for what was before, whose tasks had a Consul client.
 

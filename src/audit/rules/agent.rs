@@ -19,7 +19,7 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     let at = || definition.container_place(index, "command");
     let mut findings = Vec::new();
     for login in &agent.logins {
-        findings.extend(of_login(facts, definition, login, at()));
+        findings.extend(of_login(facts, definition, login, &at()));
     }
     let wanted = config.and_then(|config| config.of_subject("partition")).unwrap_or("default");
     for partition in agent.logins.iter().flat_map(|login| values(login, "partition")) {
@@ -47,7 +47,7 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     findings
 }
 
-fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: Place) -> Vec<Finding> {
+fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: &Place) -> Vec<Finding> {
     let is_there = |name: &str| {
         flags.iter().any(|flag| flag.trim_start_matches('-').split('=').next() == Some(name))
     };

@@ -9,6 +9,7 @@ use crate::audit::catalogue::{
 };
 use crate::audit::facts::{AuthMethod, Plane};
 use crate::audit::report::{Finding, Place};
+use crate::model::ClusterArn;
 
 /// The first with auth methods of type aws-iam.
 const OLDEST: (u64, u64) = (1, 12);
@@ -25,7 +26,7 @@ pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
         let at = Place::resource(format!("consul/{name}/auth-method"));
         findings.push(METHOD_MISSING.broken(at, "ACLs are on, and no auth method is of type aws-iam"));
     }
-    let accounts: BTreeSet<&str> = plane.clusters.iter().map(|cluster| cluster.account()).collect();
+    let accounts: BTreeSet<&str> = plane.clusters.iter().map(ClusterArn::account).collect();
     for method in mine {
         let at = || {
             Place::resource(held(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs")

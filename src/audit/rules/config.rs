@@ -1,4 +1,4 @@
-//! CONSUL_ECS_CONFIG_JSON as a whole: there, one object, the same everywhere, and such as its schema allows.
+//! `CONSUL_ECS_CONFIG_JSON` as a whole: there, one object, the same everywhere, and such as its schema allows.
 
 use std::collections::BTreeSet;
 

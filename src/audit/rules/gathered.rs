@@ -28,7 +28,7 @@ fn manifests(facts: &Facts) -> Vec<Finding> {
     let errors = facts.manifests.iter().flat_map(|status| &status.errors);
     let finding = |error: &crate::manifests::Finding| {
         let field = Some(error.path.clone()).filter(|path| !path.is_empty());
-        let resource = error.subject.as_ref().map(|subject| subject.to_string());
+        let resource = error.subject.as_ref().map(ToString::to_string);
         let file = Some(error.file.display().to_string().into());
         let at = Place { file, line: error.line, resource, container: None, field };
         MANIFEST_INVALID.broken(at, &error.message)

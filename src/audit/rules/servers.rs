@@ -7,8 +7,6 @@ use crate::audit::facts::Definition;
 use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Severity};
 
-const HTTPS_CA: &str = "CONSUL_HTTPS_CACERT_PEM";
-const GRPC_CA: &str = "CONSUL_GRPC_CACERT_PEM";
 const COMMAND: &str = "exec=";
 
 pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
@@ -23,11 +21,11 @@ pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding
         .map(|found| SERVERS_ADDRESS.broken(config.at("consulServers.hosts"), found))
         .into_iter()
         .collect();
-    let settings = Settings::of(definition, config);
-    findings.extend(tls(config, &settings));
-    findings.extend(ca(config, &settings));
+    let channels = channels(definition, config);
+    findings.extend(tls(config, &channels));
+    findings.extend(ca(config, &channels));
     let by_address = hosts.starts_with(COMMAND) || hosts.parse::<IpAddr>().is_ok();
-    if by_address && ((settings.https && !settings.http_name) || (settings.grpc_tls && !settings.grpc_name)) {
+    if by_address && channels.iter().any(|one| one.tls && !one.has_name) {
         let found = "TLS is on, tlsServerName is left out, and hosts gives addresses";
         findings.push(SERVERS_NAME.broken(config.at("consulServers.defaults.tlsServerName"), found));
     }
@@ -63,94 +61,83 @@ fn address(hosts: &str) -> Option<String> {
     (!fits).then(|| format!("{text:?} is no DNS name"))
 }
 
-/// What counts, defaults included.
-struct Settings {
-    https: bool,
-    grpc_tls: bool,
-    http_port: i64,
-    grpc_port: i64,
-    http_ca: bool,
-    grpc_ca: bool,
-    http_name: bool,
-    grpc_name: bool,
+/// How one of HTTP and gRPC is spoken, defaults included.
+struct Channel {
+    /// `http` or `grpc`.
+    name: &'static str,
+    /// The variable with its CA.
+    variable: &'static str,
+    tls: bool,
+    port: i64,
+    /// The customary ports with TLS and without.
+    ports: (i64, i64),
+    has_ca: bool,
+    has_name: bool,
 }
 
-impl Settings {
-    fn of(definition: &Definition, config: &Configured) -> Self {
-        let flag = |pointer: &str| config.flag(&format!("/consulServers/{pointer}"));
-        let text = |pointer: &str| config.text(&format!("/consulServers/{pointer}")).is_some();
-        let number = |pointer: &str| config.number(&format!("/consulServers/{pointer}"));
-        let container = definition.whole.containers.get(config.container);
-        let given = |name: &str| {
-            container.is_some_and(|one| one.has_variable(name) || !one.environment_files.is_empty())
-        };
-        Self {
-            https: flag("http/https").unwrap_or(true),
-            grpc_tls: flag("grpc/tls").or(flag("defaults/tls")).unwrap_or(true),
-            http_port: number("http/port").unwrap_or(8501),
-            grpc_port: number("grpc/port").unwrap_or(8503),
-            http_ca: given(HTTPS_CA) || text("http/caCertFile") || text("defaults/caCertFile"),
-            grpc_ca: given(GRPC_CA) || text("grpc/caCertFile") || text("defaults/caCertFile"),
-            http_name: text("http/tlsServerName") || text("defaults/tlsServerName"),
-            grpc_name: text("grpc/tlsServerName") || text("defaults/tlsServerName"),
-        }
-    }
+fn channels(definition: &Definition, config: &Configured) -> [Channel; 2] {
+    let flag = |pointer: &str| config.flag(&format!("/consulServers/{pointer}"));
+    let text = |pointer: &str| config.text(&format!("/consulServers/{pointer}")).is_some();
+    let container = definition.whole.containers.get(config.container);
+    let channel = |name: &'static str, variable: &'static str, tls: bool, ports: (i64, i64)| Channel {
+        name,
+        variable,
+        tls,
+        port: config.number(&format!("/consulServers/{name}/port")).unwrap_or(ports.0),
+        ports,
+        // A file of variables may hold it.
+        has_ca: container.is_some_and(|one| one.has_variable(variable) || !one.environment_files.is_empty())
+            || text(&format!("{name}/caCertFile"))
+            || text("defaults/caCertFile"),
+        has_name: text(&format!("{name}/tlsServerName")) || text("defaults/tlsServerName"),
+    };
+    let grpc_tls = flag("grpc/tls").or(flag("defaults/tls")).unwrap_or(true);
+    [
+        channel("http", "CONSUL_HTTPS_CACERT_PEM", flag("http/https").unwrap_or(true), (8501, 8500)),
+        channel("grpc", "CONSUL_GRPC_CACERT_PEM", grpc_tls, (8503, 8502)),
+    ]
 }
 
-fn tls(config: &Configured, settings: &Settings) -> Vec<Finding> {
+fn tls(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut found = |field: &str, words: String| {
         findings.push(SERVERS_TLS.broken(config.at(&format!("consulServers.{field}")), words));
     };
-    match (settings.https, settings.grpc_tls) {
+    match (channels[0].tls, channels[1].tls) {
         (true, false) => found("grpc.tls", "TLS is off for gRPC and on for HTTP".to_owned()),
         (false, true) => found("http.https", "TLS is off for HTTP and on for gRPC".to_owned()),
         _ => {}
     }
-    for (field, port, is_on, secure, plain) in [
-        ("http.port", settings.http_port, settings.https, 8501, 8500),
-        ("grpc.port", settings.grpc_port, settings.grpc_tls, 8503, 8502),
-    ] {
-        if is_on && port == plain {
-            found(field, format!("TLS is on, and {port} is the port without it"));
-        } else if !is_on && port == secure {
-            found(field, format!("TLS is off, and {port} (which it is when left out) is the port with it"));
+    for Channel { name, tls, port, ports: (secure, plain), .. } in channels {
+        let field = format!("{name}.port");
+        if *tls && port == plain {
+            found(&field, format!("TLS is on, and {port} is the port without it"));
+        } else if !tls && port == secure {
+            found(&field, format!("TLS is off, and {port} (which it is when left out) is the port with it"));
         }
     }
     findings
 }
 
-fn ca(config: &Configured, settings: &Settings) -> Vec<Finding> {
-    let at = |field: &str| config.at(&format!("consulServers.{field}"));
+fn ca(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
+    let at = |name: &str| config.at(&format!("consulServers.{name}.caCertFile"));
     let mut findings = Vec::new();
-    for (name, field, is_on, has_ca) in [
-        (HTTPS_CA, "http.caCertFile", settings.https, settings.http_ca),
-        (GRPC_CA, "grpc.caCertFile", settings.grpc_tls, settings.grpc_ca),
-    ] {
-        if !is_on && has_ca {
-            let found = format!("a CA is given ({name} or caCertFile), and TLS is off");
-            findings.push(SERVERS_CA.broken(at(field), found));
-        }
+    for Channel { name, variable, .. } in channels.iter().filter(|one| !one.tls && one.has_ca) {
+        let found = format!("a CA is given ({variable} or caCertFile), and TLS is off");
+        findings.push(SERVERS_CA.broken(at(name), found));
     }
-    let missing = |is_on: bool, has_ca: bool| is_on && !has_ca;
-    match (
-        missing(settings.https, settings.http_ca),
-        missing(settings.grpc_tls, settings.grpc_ca),
-    ) {
-        (true, true) => {
+    let without: Vec<&Channel> = channels.iter().filter(|one| one.tls && !one.has_ca).collect();
+    match without.as_slice() {
+        [] => {}
+        [Channel { name, variable, .. }] => {
+            let found = format!("TLS is on for {name} without a CA ({variable} or caCertFile); the other has one or no TLS");
+            findings.push(SERVERS_CA.broken(at(name), found));
+        }
+        _ => {
             let found = "TLS is on, and neither caCertFile nor a CA variable is there: right only for certificates of a \
                          public CA";
-            findings.push(SERVERS_CA.broken(at("defaults.caCertFile"), found).but(Severity::Note));
+            findings.push(SERVERS_CA.broken(at("defaults"), found).but(Severity::Note));
         }
-        (true, false) => {
-            let found = format!("HTTPS is on without a CA ({HTTPS_CA} or caCertFile); gRPC has one or needs none");
-            findings.push(SERVERS_CA.broken(at("http.caCertFile"), found));
-        }
-        (false, true) => {
-            let found = format!("TLS is on for gRPC without a CA ({GRPC_CA} or caCertFile); HTTP has one or needs none");
-            findings.push(SERVERS_CA.broken(at("grpc.caCertFile"), found));
-        }
-        (false, false) => {}
     }
     findings
 }

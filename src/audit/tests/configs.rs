@@ -1,4 +1,4 @@
-//! CONSUL_ECS_CONFIG_JSON: the whole, the login, the servers.
+//! `CONSUL_ECS_CONFIG_JSON`: the whole, the login, the servers.
 
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ pub(super) const CASES: &[Case] = &[
         let tls = json!({"tls": false});
         servers(world, json!({"hosts": "c", "defaults": tls, "http": {"https": false}, "grpc": {"port": 8502}}));
     }),
-    ("CONSUL-SERVERS-CA", Warning, "HTTPS is on without a CA", |world| {
+    ("CONSUL-SERVERS-CA", Warning, "TLS is on for http without a CA", |world| {
         world.definition["containerDefinitions"][0]["secrets"].as_array_mut().unwrap().remove(0);
     }),
     ("CONSUL-SERVERS-CA", Note, "a public CA", without_cas),

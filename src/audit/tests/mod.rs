@@ -246,3 +246,14 @@ fn every_rule_is_broken_by_some_case() {
     let known: BTreeSet<&str> = catalogue::ALL.iter().map(|rule| rule.id).collect();
     assert_eq!(covered, known);
 }
+
+/// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
+#[test]
+fn the_schema_of_the_json_form_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/audit.schema.json");
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(super::Report)).unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), schema, "renew it with UPDATE_GOLDEN=1");
+}
