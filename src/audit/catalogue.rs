@@ -7,8 +7,10 @@ const MANUAL: &str = "https://developer.hashicorp.com/consul/docs/ecs/manual/sec
 const ARCHITECTURE: &str = "https://developer.hashicorp.com/consul/docs/ecs/architecture";
 const AWS_IAM: &str = "https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws";
 const BINDING_RULES: &str = "https://developer.hashicorp.com/consul/api-docs/acl/binding-rules";
-const TLS_OF_AGENTS: &str = "https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/tls";
-const ACL_OF_AGENTS: &str = "https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/acl";
+const TLS_OF_AGENTS: &str =
+    "https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/tls";
+const ACL_OF_AGENTS: &str =
+    "https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file/acl";
 const AUDIT_LOG: &str = "https://developer.hashicorp.com/consul/docs/monitor/log/audit";
 const ACL_RULES: &str = "https://developer.hashicorp.com/consul/docs/reference/acl/rule";
 const TASK_DEFINITION: &str =
@@ -391,7 +393,8 @@ mod tests {
         let (begin, end) = ("<!-- rules -->\n", "<!-- /rules -->");
         let (before, rest) = page.split_once(begin).unwrap();
         let (found, after) = rest.split_once(end).unwrap();
-        let head = "| rule | severity | what is wrong | why it matters | what to do |\n|---|---|---|---|---|\n";
+        let head =
+            "| rule | severity | what is wrong | why it matters | what to do |\n|---|---|---|---|---|\n";
         let wanted = format!("{head}{}", rows());
         if std::env::var("INSTA_UPDATE").as_deref() == Ok("always") {
             std::fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).unwrap();

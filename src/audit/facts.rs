@@ -169,7 +169,9 @@ impl Definition {
         let resource = self.whole.arn.as_ref().map(|arn| arn.as_str().to_owned());
         match &self.origin {
             Origin::File { path, lines, prefix } => {
-                let full = format!("{prefix}{field}");
+                // `describe-task-definition` prints the tags beside the definition.
+                let is_beside = field == "tags" && lines.has(field);
+                let full = if is_beside { field.to_owned() } else { format!("{prefix}{field}") };
                 Place {
                     file: Some(Arc::clone(path)),
                     line: lines.get(full.trim_end_matches('.')),
@@ -198,7 +200,7 @@ impl Definition {
         self.whole.containers.iter().enumerate()
     }
 
-    /// The first value of CONSUL_ECS_CONFIG_JSON that is an object.
+    /// The first value of `CONSUL_ECS_CONFIG_JSON` that is an object.
     pub(crate) fn configured(&self) -> Option<Configured> {
         super::parse::config::all(self).into_iter().find_map(Result::ok)
     }
@@ -206,7 +208,11 @@ impl Definition {
     /// Its family; the ARN's where the definition does not say.
     pub(crate) fn family(&self) -> &str {
         let arn = self.whole.arn.as_ref();
-        if self.whole.family.is_empty() { arn.map_or("", TaskDefinitionArn::family) } else { &self.whole.family }
+        if self.whole.family.is_empty() {
+            arn.map_or("", TaskDefinitionArn::family)
+        } else {
+            &self.whole.family
+        }
     }
 
     /// All roles that its tasks run as, in full; a bare name is none.

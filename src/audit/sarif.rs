@@ -35,7 +35,8 @@ pub fn sarif(report: &Report, root: &Path) -> Value {
 }
 
 fn rule(rule: &Rule) -> Value {
-    let markdown = format!("{}\n\n**Fix:** {}\n\n[Source]({})", sentence(rule.why), sentence(rule.fix), rule.source);
+    let markdown =
+        format!("{}\n\n**Fix:** {}\n\n[Source]({})", sentence(rule.why), sentence(rule.fix), rule.source);
     json!({
         "id": rule.id,
         "shortDescription": {"text": sentence(rule.title)},
@@ -52,7 +53,8 @@ fn rule(rule: &Rule) -> Value {
 
 fn result(finding: &Finding, root: &Path) -> Value {
     let index = catalogue::ALL.iter().position(|rule| rule.id == finding.rule);
-    let mut message = format!("{} {} Fix: {}", sentence(&finding.found), sentence(finding.why), sentence(&finding.fix));
+    let mut message =
+        format!("{} {} Fix: {}", sentence(&finding.found), sentence(finding.why), sentence(&finding.fix));
     let at = &finding.at;
     let place: Vec<&str> = [&at.container, &at.field].into_iter().flatten().map(String::as_str).collect();
     if !place.is_empty() {
@@ -204,7 +206,9 @@ mod tests {
 
     #[test]
     fn a_finding_that_only_moved_keeps_its_fingerprint_and_another_has_another() {
-        let print = |line, found: &str| only(LOGIN_DISABLED.broken(at("a.json", line), found))["partialFingerprints"].clone();
+        let print = |line, found: &str| {
+            only(LOGIN_DISABLED.broken(at("a.json", line), found))["partialFingerprints"].clone()
+        };
         assert_eq!(print(1, "x"), print(9, "x"));
         assert_ne!(print(1, "x"), print(1, "y"));
     }

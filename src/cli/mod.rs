@@ -70,7 +70,9 @@ pub fn main() -> ExitCode {
     let logging = match (&cli.command, cli.log.as_deref()) {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
         // What they find is in what they print; a log beside it would say it twice.
-        (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => log::init(cli.log_format, "error"),
+        (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
+            log::init(cli.log_format, "error")
+        }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {

@@ -104,7 +104,8 @@ async fn listed(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
 async fn running(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>, AwsError> {
     let (mut ids, mut next): (Vec<TaskId>, _) = (Vec::new(), None);
     for _ in 0..MOST_PAGES {
-        let page = patiently(|| clients.ecs.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
+        let page =
+            patiently(|| clients.ecs.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
         ids.extend(page.items.iter().map(TaskArn::id).cloned());
         next = page.next;
         if next.is_none() {
@@ -160,9 +161,7 @@ async fn roles(clients: &AwsClients, facts: &mut Facts) {
 }
 
 /// Quotas are shared with everybody in the account, so "too many calls" is no answer yet.
-async fn patiently<T, F: Future<Output = Result<T, AwsError>>>(
-    call: impl Fn() -> F,
-) -> Result<T, AwsError> {
+async fn patiently<T, F: Future<Output = Result<T, AwsError>>>(call: impl Fn() -> F) -> Result<T, AwsError> {
     let mut pause = PAUSE;
     for _ in 1..TRIES {
         match call().await {

@@ -69,8 +69,12 @@ pub async fn consul_facts(
         version,
         acls,
         auth_methods: auth_methods(reads, methods).await,
-        binding_rules: list(reads, "/v1/acl/binding-rules").await.map(|all| all.iter().map(binding_rule).collect()),
-        roles: list(reads, "/v1/acl/roles").await.map(|all| all.iter().map(|role| text(role, "Name")).collect()),
+        binding_rules: list(reads, "/v1/acl/binding-rules")
+            .await
+            .map(|all| all.iter().map(binding_rule).collect()),
+        roles: list(reads, "/v1/acl/roles")
+            .await
+            .map(|all| all.iter().map(|role| text(role, "Name")).collect()),
         anonymous: anonymous(reads).await,
         nodes: nodes(reads, clusters, false).await,
     })
@@ -172,7 +176,9 @@ async fn sees_nodes(reads: &dyn ConsulReads) -> bool {
     // Servers are nodes themselves, so there is always one to see.
     match reads.get("/v1/catalog/nodes").await {
         Ok(answer) => {
-            answer.status == 200 && !answer.filtered && answer.body.as_array().is_some_and(|all| !all.is_empty())
+            answer.status == 200
+                && !answer.filtered
+                && answer.body.as_array().is_some_and(|all| !all.is_empty())
         }
         Err(_) => false,
     }
@@ -243,7 +249,12 @@ mod tests {
             ("/v1/acl/auth-method/m", 200, false, method),
             ("/v1/acl/binding-rules", 200, false, json!([])),
             ("/v1/acl/roles", 200, false, json!([{"Name": "r"}])),
-            ("/v1/acl/token/00000000-0000-0000-0000-000000000002", 200, false, json!({"Policies": [{"ID": "p", "Name": "n"}]})),
+            (
+                "/v1/acl/token/00000000-0000-0000-0000-000000000002",
+                200,
+                false,
+                json!({"Policies": [{"ID": "p", "Name": "n"}]}),
+            ),
             ("/v1/acl/policy/p", 200, false, json!({"Rules": "acl = \"read\""})),
             ("/v1/catalog/nodes", 200, false, json!([{"Node": "server-1"}])),
             (NODE, 200, false, json!({"Node": {"Node": CLUSTER}, "Services": {}})),

@@ -5,7 +5,7 @@ mod consul;
 mod http;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ pub async fn gather(question: Question) -> Facts {
     let set = manifests.as_ref().map(|status| Arc::clone(&status.set)).unwrap_or_default();
     let mut facts = Facts { planes: planes(&set), manifests, ..Facts::default() };
     let is_of_files = !files.is_empty();
-    let reading = tokio::task::spawn_blocking(move || files.into_iter().map(read).collect::<Vec<_>>()).await;
+    let reading =
+        tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect::<Vec<_>>()).await;
     let names: Vec<Arc<str>> = facts.planes.keys().cloned().collect();
     for one in reading.unwrap_or_default() {
         match one {
@@ -87,15 +88,15 @@ pub async fn gather(question: Question) -> Facts {
     facts
 }
 
-fn read(path: PathBuf) -> Result<super::facts::Definition, (Place, String)> {
+fn read(path: &Path) -> Result<super::facts::Definition, (Place, String)> {
     let file = path.display().to_string();
     let at = || Place { file: Some(Arc::from(file.as_str())), ..Place::default() };
     let failed = |error: std::io::Error| (at(), format!("it cannot be read: {error}"));
-    let size = std::fs::metadata(&path).map_err(failed)?.len();
+    let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > LARGEST_FILE {
         return Err((at(), format!("it has {size} bytes, which no task definition has")));
     }
-    let text = std::fs::read_to_string(&path).map_err(failed)?;
+    let text = std::fs::read_to_string(path).map_err(failed)?;
     definition::read(&file, &text)
         .map_err(|flaw| (Place { line: flaw.line, field: flaw.field, ..at() }, flaw.message))
 }
@@ -150,11 +151,7 @@ fn method(login: &Login<'_>, tags: &[&str]) -> AuthMethod {
     }
 }
 
-async fn ask_planes(
-    set: &ManifestSet,
-    planes: &mut BTreeMap<Arc<str>, Plane>,
-    secrets: &Arc<dyn Secrets>,
-) {
+async fn ask_planes(set: &ManifestSet, planes: &mut BTreeMap<Arc<str>, Plane>, secrets: &Arc<dyn Secrets>) {
     let mut looks = tokio::task::JoinSet::new();
     for (name, plane) in planes.iter() {
         let Some(spec) = set.control_planes.get(name) else { continue };

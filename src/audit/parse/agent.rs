@@ -2,7 +2,7 @@
 //! the flags of its `consul login`.
 
 use super::hcl::Block;
-use crate::observe::inspect::WholeContainer;
+use crate::observe::inspect::{Hidden, WholeContainer};
 
 /// The variables from which the agent's image takes configuration.
 const VARIABLES: [&str; 2] = ["CONSUL_LOCAL_CONFIG", "CONSUL_CLIENT_CONFIG"];
@@ -22,11 +22,12 @@ impl Agent {
     /// Of the container.
     pub(crate) fn of(container: &WholeContainer) -> Self {
         let command: Vec<&str> =
-            container.entry_point.iter().chain(&container.command).map(|text| text.expose()).collect();
+            container.entry_point.iter().chain(&container.command).map(Hidden::expose).collect();
         let command = command.join("\n");
         let mut text = heredocs(&command);
         text.push_str(&hcl_flags(&command));
-        let of_variables = container.environment.iter().filter(|variable| VARIABLES.contains(&&*variable.name));
+        let of_variables =
+            container.environment.iter().filter(|variable| VARIABLES.contains(&&*variable.name));
         let json: Vec<&str> = of_variables.map(|variable| variable.value.expose()).collect();
         let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
         let config = match json.first() {
@@ -45,8 +46,11 @@ fn heredocs(script: &str) -> String {
     while let Some(line) = lines.next() {
         let Some((_, after)) = line.split_once("<<") else { continue };
         let word = after.trim_start_matches('-').trim_start();
-        let end: String =
-            word.trim_start_matches(['\'', '"']).chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let end: String = word
+            .trim_start_matches(['\'', '"'])
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect();
         if end.is_empty() {
             continue;
         }
@@ -104,7 +108,7 @@ pub(crate) fn values<'a>(flags: &'a [String], name: &str) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::inspect::{Hidden, Variable};
+    use crate::observe::inspect::Variable;
 
     const SCRIPT: &str = "cp /bin/consul /bin/consul-inject/consul\nconsul_login() {\n  consul login \\\n    -type aws-iam \\\n    \
         -meta \"consul.hashicorp.com/task-id=$TASK_ID\" \\\n    -meta=\"consul.hashicorp.com/cluster=$C\"\n}\n\

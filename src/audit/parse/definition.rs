@@ -34,9 +34,7 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Definition, Flaw> {
         None => ("", value.clone()),
     };
     // `describe-task-definition` prints the tags beside the definition.
-    if let (false, Some(tags), Some(fields)) =
-        (prefix.is_empty(), value.get("tags"), inner.as_object_mut())
-    {
+    if let (false, Some(tags), Some(fields)) = (prefix.is_empty(), value.get("tags"), inner.as_object_mut()) {
         fields.insert("tags".to_owned(), tags.clone());
     }
     let flaw = |path: String, message: String| Flaw {
@@ -97,7 +95,11 @@ mod tests {
         let tags = r#""tags": [{"key": "a", "value": "b"}]"#;
         for (text, arn, prefix) in [
             (format!(r#"{{"family": "kv", {CONTAINERS}, {tags}}}"#), None, ""),
-            (format!(r#"{{"taskDefinitionArn": "{arn}", "family": "kv", {CONTAINERS}, {tags}}}"#), Some(arn), ""),
+            (
+                format!(r#"{{"taskDefinitionArn": "{arn}", "family": "kv", {CONTAINERS}, {tags}}}"#),
+                Some(arn),
+                "",
+            ),
             (
                 format!(
                     r#"{{"taskDefinition": {{"taskDefinitionArn": "{arn}", "family": "kv", {CONTAINERS}}}, {tags}}}"#

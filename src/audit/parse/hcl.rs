@@ -222,13 +222,18 @@ mod tests {
         block.walk(&mut |path, text| seen.push((path.join("/"), text.to_owned())));
         assert_eq!(
             seen,
-            [("node_prefix//policy".to_owned(), "write".to_owned()), ("operator".to_owned(), "read".to_owned())]
+            [
+                ("node_prefix//policy".to_owned(), "write".to_owned()),
+                ("operator".to_owned(), "read".to_owned())
+            ]
         );
     }
 
     #[test]
     fn a_shell_script_around_it_does_no_harm() {
-        let block = Block::read("set -e\nfoo() { echo \"$A\"; }\ncat << EOF > /c.hcl\nacl {\n enabled = true\n}\nEOF\n");
+        let block = Block::read(
+            "set -e\nfoo() { echo \"$A\"; }\ncat << EOF > /c.hcl\nacl {\n enabled = true\n}\nEOF\n",
+        );
         assert_eq!(block.text_at(&["acl", "enabled"]), Some("true"));
         for text in ["{", "}", "a {", "a = [", "\"", "a = {\n}}}{"] {
             let _ = Block::read(text);

@@ -1,6 +1,7 @@
 //! Which line of a JSON text each value begins on. The text has been parsed before, so it is known to be JSON.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// Lines, from 1, by path (`containerDefinitions[0].name`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,11 @@ impl Lines {
         let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, line: 1, lines: BTreeMap::new() };
         scanner.value(&mut String::new());
         Self(scanner.lines)
+    }
+
+    /// Whether there is a value at the path.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
     }
 
     /// The line of the value, or of the nearest one around it.
@@ -80,7 +86,8 @@ impl Scanner<'_> {
                 }
                 path.push_str(&key);
             } else {
-                path.push_str(&format!("[{index}]"));
+                // Writing to a String cannot fail.
+                let _ = write!(path, "[{index}]");
             }
             self.value(path);
             path.truncate(length);
@@ -118,7 +125,8 @@ mod tests {
 
     #[test]
     fn every_value_knows_its_line_and_a_missing_one_that_of_what_is_around_it() {
-        let text = "{\n \"a\": [\n  1,\n  {\"b\": \"x\\\"}\\\\\",\n   \"c\": null}],\n \"d\": {}, \"e\": []\n}";
+        let text =
+            "{\n \"a\": [\n  1,\n  {\"b\": \"x\\\"}\\\\\",\n   \"c\": null}],\n \"d\": {}, \"e\": []\n}";
         let lines = Lines::of(text);
         for (path, line) in
             [("", 1), ("a", 2), ("a[0]", 3), ("a[1].b", 4), ("a[1].c", 5), ("d", 6), ("e", 6), ("a[1].z", 4)]

@@ -42,7 +42,9 @@ const fn must(name: &'static str, kind: Kind) -> Field {
     Field { name, kind, required: true, nullable: false }
 }
 
-use Kind::{Any, FilledText, Flag, Object, Objects, OneOf, ServiceName, Text, Texts, TextsByKey, Whole, Wholes};
+use Kind::{
+    Any, FilledText, Flag, Object, Objects, OneOf, ServiceName, Text, Texts, TextsByKey, Whole, Wholes,
+};
 
 const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
 const GATEWAYS: &[&str] = &["mesh-gateway", "terminating-gateway", "api-gateway"];
@@ -222,7 +224,9 @@ fn object(value: &Value, fields: &[Field], closed: bool, path: &str, found: &mut
 fn unknown(name: &str, fields: &[Field], path: &str) -> Misfit {
     let likely = fields
         .iter()
-        .map(|field| (strsim::normalized_damerau_levenshtein(&name.to_lowercase(), &field.name.to_lowercase()), field))
+        .map(|field| {
+            (strsim::normalized_damerau_levenshtein(&name.to_lowercase(), &field.name.to_lowercase()), field)
+        })
         .filter(|(likeness, _)| *likeness >= 0.6)
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     let meant = likely.map_or_else(
@@ -340,7 +344,12 @@ mod tests {
             ("/service", Value::Null, "service", "an object is needed"),
             ("/service", json!({"name": "kv"}), "service.port", "missing"),
             ("/service/name", json!("Kv"), "service.name", "lower case"),
-            ("/proxy/upstreams/0", json!({"localBindPort": 1}), "proxy.upstreams[0].destinationName", "missing"),
+            (
+                "/proxy/upstreams/0",
+                json!({"localBindPort": 1}),
+                "proxy.upstreams[0].destinationName",
+                "missing",
+            ),
             ("/healthSyncContainers", json!("app"), "healthSyncContainers", "a list of texts"),
         ] {
             let mut config = good();

@@ -32,9 +32,19 @@ pub(crate) fn in_text(text: &str) -> Option<&'static str> {
         }
         let is_named = |name: &str| {
             let name = name.to_lowercase().replace('-', "_");
-            ["token", "secret", "agent", "default", "encrypt", "gossip", "password", "key", "initial_management"]
-                .iter()
-                .any(|part| name.contains(part))
+            [
+                "token",
+                "secret",
+                "agent",
+                "default",
+                "encrypt",
+                "gossip",
+                "password",
+                "key",
+                "initial_management",
+            ]
+            .iter()
+            .any(|part| name.contains(part))
         };
         match shape(word) {
             Some(Shape::Key(kind)) => return Some(kind),
@@ -63,9 +73,11 @@ fn shape(text: &str) -> Option<Shape> {
     let bytes = text.as_bytes();
     let dashes = [8, 13, 18, 23];
     if bytes.len() == 36
-        && bytes.iter().enumerate().all(|(at, b)| {
-            if dashes.contains(&at) { *b == b'-' } else { b.is_ascii_hexdigit() }
-        })
+        && bytes.iter().enumerate().all(
+            |(at, b)| {
+                if dashes.contains(&at) { *b == b'-' } else { b.is_ascii_hexdigit() }
+            },
+        )
     {
         // The anonymous token's id is known to everybody.
         return (!text.starts_with("00000000-0000-0000-0000-")).then_some(Shape::Uuid);

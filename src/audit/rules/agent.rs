@@ -12,7 +12,8 @@ use crate::audit::parse::hcl::Block;
 use crate::audit::report::{Finding, Place};
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
-    let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT) else {
+    let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT)
+    else {
         return Vec::new();
     };
     let agent = Agent::of(container);
@@ -24,12 +25,14 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     let wanted = config.and_then(|config| config.of_subject("partition")).unwrap_or("default");
     for partition in agent.logins.iter().flat_map(|login| values(login, "partition")) {
         if partition != wanted && !partition.starts_with('$') {
-            let found = format!("its login's -partition is {partition:?}, and the service's partition {wanted:?}");
+            let found =
+                format!("its login's -partition is {partition:?}, and the service's partition {wanted:?}");
             findings.push(AGENT_PARTITION.broken(at(), found));
         }
     }
     if !agent.is_seen {
-        let found = "its configuration is not in the command or in CONSUL_LOCAL_CONFIG, and was not looked at";
+        let found =
+            "its configuration is not in the command or in CONSUL_LOCAL_CONFIG, and was not looked at";
         findings.push(AGENT_ACL.unknown(at(), found));
         return findings;
     }
@@ -48,9 +51,8 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
 }
 
 fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: &Place) -> Vec<Finding> {
-    let is_there = |name: &str| {
-        flags.iter().any(|flag| flag.trim_start_matches('-').split('=').next() == Some(name))
-    };
+    let is_there =
+        |name: &str| flags.iter().any(|flag| flag.trim_start_matches('-').split('=').next() == Some(name));
     let mut lacks = Vec::new();
     if !values(flags, "type").iter().any(|kind| [AWS_IAM, "aws"].contains(kind)) {
         lacks.push("-type aws-iam".to_owned());
@@ -86,7 +88,8 @@ fn acl(config: &Block, acls_are_on: bool, at: &dyn Fn() -> Place) -> Vec<Finding
     let is_enabled = field("enabled") == Some("true");
     let mut findings = Vec::new();
     if !is_enabled && acls_are_on {
-        let found = if field("enabled").is_some() { "acl.enabled is not true" } else { "acl.enabled is left out" };
+        let found =
+            if field("enabled").is_some() { "acl.enabled is not true" } else { "acl.enabled is left out" };
         findings.push(AGENT_ACL.broken(at(), found));
     }
     let token = config.text_at(&["acl", "tokens", "agent"]).or(config.text_at(&["acl", "tokens", "default"]));

@@ -25,7 +25,8 @@ fn powers(policy: &PolicyText) -> Vec<String> {
         let resource: Vec<&str> =
             path.iter().copied().filter(|part| *part != "policy" && !part.is_empty()).collect();
         let resource = resource.join(" ");
-        let reads_secrets = text == "read" && path.last().is_some_and(|last| ["acl", "operator"].contains(last));
+        let reads_secrets =
+            text == "read" && path.last().is_some_and(|last| ["acl", "operator"].contains(last));
         if text == "write" || reads_secrets {
             found.push(format!("{resource} = {text}"));
         }
@@ -42,12 +43,16 @@ mod tests {
         for (rules, found) in [
             ("node_prefix \"\" { policy = \"read\" }\nservice_prefix \"\" { policy = \"read\" }", vec![]),
             ("service_prefix \"\" { policy = \"write\" }", vec!["service_prefix = write"]),
-            ("service \"web\" {\n  policy = \"read\"\n  intentions = \"write\"\n}", vec!["service web intentions = write"]),
+            (
+                "service \"web\" {\n  policy = \"read\"\n  intentions = \"write\"\n}",
+                vec!["service web intentions = write"],
+            ),
             ("acl = \"read\"", vec!["acl = read"]),
             ("operator = \"read\"", vec!["operator = read"]),
-            ("partition_prefix \"\" { namespace_prefix \"\" { acl = \"read\" } }", vec![
-                "partition_prefix namespace_prefix acl = read",
-            ]),
+            (
+                "partition_prefix \"\" { namespace_prefix \"\" { acl = \"read\" } }",
+                vec!["partition_prefix namespace_prefix acl = read"],
+            ),
             (r#"{"key_prefix": {"": {"policy": "write"}}}"#, vec!["key_prefix = write"]),
         ] {
             let policy = PolicyText { name: "anonymous-token-policy".to_owned(), rules: rules.to_owned() };

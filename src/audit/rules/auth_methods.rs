@@ -28,9 +28,8 @@ pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
     }
     let accounts: BTreeSet<&str> = plane.clusters.iter().map(ClusterArn::account).collect();
     for method in mine {
-        let at = || {
-            Place::resource(held(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs")
-        };
+        let at =
+            || Place::resource(held(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs");
         for principal in &method.principals {
             findings.extend(wildcard(method, principal).map(|found| METHOD_WILDCARD.broken(at(), found)));
             if is_whole_account(principal) {
@@ -92,9 +91,14 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_numbers() {
-        for (version, is_old) in
-            [("1.11.9", true), ("1.12.0", false), ("1.21.4+ent", false), ("1.8.7", true), ("2.0.1", false), ("dev", false)]
-        {
+        for (version, is_old) in [
+            ("1.11.9", true),
+            ("1.12.0", false),
+            ("1.21.4+ent", false),
+            ("1.8.7", true),
+            ("2.0.1", false),
+            ("dev", false),
+        ] {
             assert_eq!(too_old("c", version).is_some(), is_old, "{version}");
         }
     }

@@ -28,7 +28,8 @@ pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Findin
 
 /// The auth methods that services of this control plane log in to.
 fn logged_in_to(facts: &Facts, name: &str) -> BTreeSet<String> {
-    let mine = facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
+    let mine =
+        facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
     let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_owned()));
     named.chain([DEFAULT_METHOD.to_owned()]).collect()
 }
@@ -56,7 +57,10 @@ fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding>
     }
     for rule in rules {
         for tag in tags_of(&rule.bind_name).filter(|tag| lacks(tag)) {
-            let found = format!("binding rule {} binds {:?}; entity_tags.{tag} is not listed", rule.id, rule.bind_name);
+            let found = format!(
+                "binding rule {} binds {:?}; entity_tags.{tag} is not listed",
+                rule.id, rule.bind_name
+            );
             findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
         }
         for tag in tags_of(&rule.selector).filter(|tag| lacks(tag)) {

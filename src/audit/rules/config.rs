@@ -40,11 +40,14 @@ fn missing(definition: &Definition) -> Vec<Finding> {
     for (index, container) in definition.containers() {
         let at = |field: &str| definition.container_place(index, field);
         if container.secrets.iter().any(|secret| secret.name == VARIABLE) {
-            let found = "its value is a secret, which is not looked at; it needs none, since it holds no token";
+            let found =
+                "its value is a secret, which is not looked at; it needs none, since it holds no token";
             return vec![CONFIG_MISSING.unknown(at("secrets"), found)];
         }
         if !container.environment_files.is_empty() {
-            return vec![CONFIG_MISSING.unknown(at("environmentFiles"), "it may be in a file, which is not looked at")];
+            return vec![
+                CONFIG_MISSING.unknown(at("environmentFiles"), "it may be in a file, which is not looked at"),
+            ];
         }
     }
     let found = "no container has CONSUL_ECS_CONFIG_JSON, or it is empty";
@@ -58,7 +61,9 @@ fn fields(config: &Configured) -> Vec<Finding> {
         if misfit.is_refused {
             CONFIG_FIELD.broken(at, misfit.message)
         } else {
-            CONFIG_FIELD.broken(at, format!("{}; consul-ecs passes it over", misfit.message)).but(Severity::Warning)
+            CONFIG_FIELD
+                .broken(at, format!("{}; consul-ecs passes it over", misfit.message))
+                .but(Severity::Warning)
         }
     };
     let mut findings: Vec<Finding> = misfits.into_iter().map(finding).collect();

@@ -2,17 +2,13 @@
 //! that is kept.
 
 use super::held;
-use crate::audit::catalogue::{
-    AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN,
-};
+use crate::audit::catalogue::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
 use crate::audit::facts::{ConsulFacts, Facts};
 use crate::audit::report::{Finding, Place};
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    let unreadable = facts
-        .unreadable
-        .iter()
-        .map(|(place, why)| DEFINITION_UNREADABLE.broken(place.clone(), why));
+    let unreadable =
+        facts.unreadable.iter().map(|(place, why)| DEFINITION_UNREADABLE.broken(place.clone(), why));
     let hidden = facts.hidden.iter().map(|(arn, error)| {
         let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
         DEFINITION_UNREADABLE.unknown(Place::resource(arn.as_str()), found).fix(mend(error.hint))
@@ -39,7 +35,9 @@ fn manifests(facts: &Facts) -> Vec<Finding> {
 fn aws(facts: &Facts) -> Vec<Finding> {
     let at = || Place::resource("aws");
     match &facts.aws {
-        None => vec![AWS_UNKNOWN.unknown(at(), "AWS was not asked: no role, tag or running task was looked at")],
+        None => {
+            vec![AWS_UNKNOWN.unknown(at(), "AWS was not asked: no role, tag or running task was looked at")]
+        }
         Some(Err(why)) => vec![AWS_UNKNOWN.unknown(at(), why).fix("mend that, and run the audit again")],
         Some(Ok(())) => {
             let failed = facts.clusters.iter().filter_map(|(arn, said)| Some((arn, said.as_ref().err()?)));
@@ -76,7 +74,9 @@ fn planes(facts: &Facts) -> Vec<Finding> {
                 findings.push(PLANE_UNKNOWN.unknown(at(), format!("it was not asked{by}")));
             }
             Some(Err(why)) => findings.push(
-                PLANE_UNKNOWN.unknown(at(), why).fix("see that it answers, and that ControlPlane.spec.consul is right"),
+                PLANE_UNKNOWN
+                    .unknown(at(), why)
+                    .fix("see that it answers, and that ControlPlane.spec.consul is right"),
             ),
             Some(Ok(said)) => findings.extend(missing(name, said)),
         }
@@ -93,15 +93,15 @@ fn missing(name: &str, said: &ConsulFacts) -> Vec<Finding> {
         ("roles", said.roles.as_ref().err()),
         ("anonymous-token", said.anonymous.as_ref().err()),
     ];
-    let nodes = said.nodes.iter().filter_map(|(cluster, known)| Some((cluster.as_str(), known.as_ref().err()?)));
+    let nodes =
+        said.nodes.iter().filter_map(|(cluster, known)| Some((cluster.as_str(), known.as_ref().err()?)));
     let finding = |kind: &str, why: &String| {
         PLANE_UNKNOWN
             .unknown(Place::resource(format!("consul/{name}/{kind}")), why)
             .fix("give the ControlPlane a token that may read it (acl = \"read\", node and agent read)")
     };
     let facts = facts.into_iter().filter_map(|(kind, why)| Some(finding(kind, why?)));
-    let nodes = nodes.map(|(cluster, why)| {
-        PLANE_UNKNOWN.unknown(Place::resource(held(name, "node", cluster)), why)
-    });
+    let nodes =
+        nodes.map(|(cluster, why)| PLANE_UNKNOWN.unknown(Place::resource(held(name, "node", cluster)), why));
     facts.chain(nodes).collect()
 }

@@ -66,9 +66,9 @@ fn disabled(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<
 
 /// Of the containers that consul-ecs runs in; an app's own token is its own matter.
 fn static_token(definition: &Definition, config: &Configured) -> Option<Finding> {
-    let (index, container) = definition.containers().find(|(index, container)| {
-        *index == config.container && container.has_variable(TOKEN)
-    })?;
+    let (index, container) = definition
+        .containers()
+        .find(|(index, container)| *index == config.container && container.has_variable(TOKEN))?;
     let secret = container.secrets.iter().position(|secret| secret.name == TOKEN);
     let plain = container.environment.iter().position(|variable| variable.name == TOKEN);
     let field = match (secret, plain) {
@@ -133,8 +133,10 @@ fn sts_region(config: &Configured) -> Option<Finding> {
 fn meta(config: &Configured) -> Vec<Finding> {
     let meta = config.map("/consulLogin/meta");
     let own = OWN_META.iter().filter(|key| meta.contains_key(**key));
-    own.map(|key| LOGIN_META.broken(config.at(&format!("consulLogin.meta[{key:?}]")), "consul-ecs sets this key itself"))
-        .collect()
+    own.map(|key| {
+        LOGIN_META.broken(config.at(&format!("consulLogin.meta[{key:?}]")), "consul-ecs sets this key itself")
+    })
+    .collect()
 }
 
 fn flags(definition: &Definition, config: &Configured) -> Vec<Finding> {

@@ -56,12 +56,14 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Conf
         match upstreams.get(service) {
             None if config.finds_services_by_dns() => {}
             None => {
-                let found = format!("Workload {name} may call {service} on port {port}; there is no such upstream");
+                let found =
+                    format!("Workload {name} may call {service} on port {port}; there is no such upstream");
                 findings.push(OUTBOUND_UNREACHED.broken(at(), found));
             }
             Some(found) if *found != Some(port) => {
                 let has = found.map_or_else(|| "none".to_owned(), |port| port.to_string());
-                let found = format!("Workload {name} calls {service} on port {port}; the upstream's port is {has}");
+                let found =
+                    format!("Workload {name} calls {service} on port {port}; the upstream's port is {has}");
                 findings.push(OUTBOUND_UNREACHED.broken(at(), found));
             }
             Some(_) => {}

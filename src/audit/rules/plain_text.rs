@@ -17,7 +17,8 @@ pub(super) fn check(definition: &Definition) -> Vec<Finding> {
         for (at, variable) in container.environment.iter().enumerate() {
             let (name, value) = (variable.name.as_str(), variable.value.expose());
             let is_text = name == VARIABLE || value.len() > 200 || value.contains(['{', '\n']);
-            let kind = secrets::in_variable(name, value).or_else(|| secrets::in_text(value).filter(|_| is_text));
+            let kind =
+                secrets::in_variable(name, value).or_else(|| secrets::in_text(value).filter(|_| is_text));
             let what = kind.map(|kind| format!("{name} holds {kind}"));
             findings.extend(what.map(|what| found(&format!("environment[{at}].value"), what)));
         }

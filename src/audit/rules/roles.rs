@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{is_of_consul, planes};
 use crate::audit::catalogue::{
-    ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE, ROLE_SHARED,
-    ROLE_UNREADABLE,
+    ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
+    ROLE_SHARED, ROLE_UNREADABLE,
 };
 use crate::audit::facts::{AuthMethod, Definition, Facts, RoleSeen};
 use crate::audit::parse::config::Configured;
@@ -22,8 +22,11 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     let mut findings = Vec::new();
     let bare = definition.whole.task_role.as_deref().filter(|role| !role.is_empty());
     if let Some(role) = bare.filter(|role| RoleArn::parse(role).is_err()) {
-        let found = format!("taskRoleArn is {role:?} and no ARN: its account, path and tags cannot be judged");
-        findings.push(ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found).fix("write the role's whole ARN"));
+        let found =
+            format!("taskRoleArn is {role:?} and no ARN: its account, path and tags cannot be judged");
+        findings.push(
+            ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found).fix("write the role's whole ARN"),
+        );
     }
     for role in definition.roles() {
         let at = Place { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
@@ -46,7 +49,8 @@ fn account(facts: &Facts, definition: &Definition, role: &RoleArn, at: &Place) -
     let mut accounts = definition.accounts();
     if accounts.is_empty() {
         let clusters = planes(facts, definition).flat_map(|(_, plane)| &plane.clusters);
-        accounts = clusters.chain(facts.clusters.keys()).map(|cluster| cluster.account().to_owned()).collect();
+        accounts =
+            clusters.chain(facts.clusters.keys()).map(|cluster| cluster.account().to_owned()).collect();
     }
     if accounts.is_empty() || accounts.contains(role.account()) {
         return None;
@@ -88,7 +92,8 @@ fn of_iam(
     let mut findings = Vec::new();
     match &seen.tags {
         Ok(tags) => {
-            findings.extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, at)));
+            findings
+                .extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, at)));
         }
         Err(error) if error.kind == AwsErrorKind::NotFound => {
             findings.push(ROLE_MISSING.broken(at.clone(), format!("{}: {}", error.code, error.message)));
@@ -153,7 +158,8 @@ fn of_tags(
         let finding = ROLE_GATEWAY.broken(at(GATEWAY_TAG), found).but(severity);
         match config.gateway() {
             Some(kind) => finding.fix(set(GATEWAY_TAG, kind)),
-            None => finding.fix(format!("aws iam untag-role --role-name {} --tag-keys {GATEWAY_TAG}", role.name())),
+            None => finding
+                .fix(format!("aws iam untag-role --role-name {} --tag-keys {GATEWAY_TAG}", role.name())),
         }
     }));
     findings
@@ -167,11 +173,14 @@ fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
         (Some(tag), _) if !GATEWAYS.contains(&tag) => {
             Some((format!("it is {tag:?}; known are {}", GATEWAYS.join(", ")), Severity::Error))
         }
-        (Some(tag), Some(kind)) => Some((format!("it is {tag:?}, and gateway.kind {kind:?}"), Severity::Error)),
-        (None, Some(kind)) => Some((format!("it is missing, and gateway.kind is {kind:?}"), Severity::Error)),
-        (Some(tag), None) => {
-            Some((format!("it is {tag:?}, and the task is no gateway: it gets a gateway's rights"), Severity::Warning))
+        (Some(tag), Some(kind)) => {
+            Some((format!("it is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))
         }
+        (None, Some(kind)) => Some((format!("it is missing, and gateway.kind is {kind:?}"), Severity::Error)),
+        (Some(tag), None) => Some((
+            format!("it is {tag:?}, and the task is no gateway: it gets a gateway's rights"),
+            Severity::Warning,
+        )),
     }
 }
 

@@ -130,7 +130,9 @@ fn ca(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
     match without.as_slice() {
         [] => {}
         [Channel { name, variable, .. }] => {
-            let found = format!("TLS is on for {name} without a CA ({variable} or caCertFile); the other has one or no TLS");
+            let found = format!(
+                "TLS is on for {name} without a CA ({variable} or caCertFile); the other has one or no TLS"
+            );
             findings.push(SERVERS_CA.broken(at(name), found));
         }
         _ => {
@@ -147,7 +149,8 @@ fn older(config: &Configured) -> Vec<Finding> {
     let at = || config.at("consulHTTPAddr");
     let fix = "write the servers' URL, such as https://consul.internal:8501";
     let Some(url) = config.text("/consulHTTPAddr") else {
-        let needed = config.logs_in().then(|| SERVERS_ADDRESS.broken(at(), "it is missing, and the login needs it"));
+        let needed =
+            config.logs_in().then(|| SERVERS_ADDRESS.broken(at(), "it is missing, and the login needs it"));
         return needed.into_iter().map(|finding| finding.fix(fix)).collect();
     };
     if !url.starts_with("http://") && !url.starts_with("https://") {

@@ -69,7 +69,8 @@ fn tagged(definition: &Definition) -> Vec<(Tags, Place, bool)> {
             .iter()
             .map(|one| {
                 let service = one.service.as_ref().map(|name| format!(" of service {name}"));
-                let field = format!("tags of its tasks in {}{}", one.cluster.name(), service.unwrap_or_default());
+                let field =
+                    format!("tags of its tasks in {}{}", one.cluster.name(), service.unwrap_or_default());
                 (one.tags.clone(), definition.place("").field(field), true)
             })
             .collect(),
@@ -98,7 +99,9 @@ fn partition_tags(tags: &Tags, at: &Place, config: Option<&Configured>) -> Vec<F
         _ => {}
     }
     let Some(config) = config else { return findings };
-    for (tag, found, field) in [(PARTITION_TAG, partition, "partition"), (NAMESPACE_TAG, namespace, "namespace")] {
+    for (tag, found, field) in
+        [(PARTITION_TAG, partition, "partition"), (NAMESPACE_TAG, namespace, "namespace")]
+    {
         let wanted = config.of_subject(field).unwrap_or("default");
         // A file without any tags says nothing about the tasks'.
         let found = found.map_or("default", String::as_str);

@@ -15,7 +15,9 @@ fn client(world: &mut World, login: &str, agent: &str) {
     config.remove("consulServers");
     config.insert("consulHTTPAddr".to_owned(), json!("https://consul.internal:8501"));
     config.insert("consulCACertFile".to_owned(), json!("/consul/ca.pem"));
-    let script = format!("{login}\ncat << EOF > /consul/agent.hcl\n{agent}EOF\nexec consul agent -data-dir /consul/data");
+    let script = format!(
+        "{login}\ncat << EOF > /consul/agent.hcl\n{agent}EOF\nexec consul agent -data-dir /consul/data"
+    );
     let container = json!({
         "name": "consul-client",
         "image": "public.ecr.aws/hashicorp/consul:1.13",

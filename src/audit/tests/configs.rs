@@ -122,7 +122,10 @@ pub(super) const CASES: &[Case] = &[
     }),
     ("CONSUL-SERVERS-TLS", Warning, "8501 (which it is when left out)", |world| {
         let tls = json!({"tls": false});
-        servers(world, json!({"hosts": "c", "defaults": tls, "http": {"https": false}, "grpc": {"port": 8502}}));
+        servers(
+            world,
+            json!({"hosts": "c", "defaults": tls, "http": {"https": false}, "grpc": {"port": 8502}}),
+        );
     }),
     ("CONSUL-SERVERS-CA", Warning, "TLS is on for http without a CA", |world| {
         world.definition["containerDefinitions"][0]["secrets"].as_array_mut().unwrap().remove(0);

@@ -195,12 +195,19 @@ fn consul() -> ConsulFacts {
         }]),
         binding_rules: Ok(vec![
             rule("r1", "service", format!("${{entity_tags.{SERVICE}}}"), String::new()),
-            rule("r2", "role", "consul-ecs-mesh-gateway-role".to_owned(), format!("entity_tags[\"{GATEWAY}\"] == \"mesh-gateway\"")),
+            rule(
+                "r2",
+                "role",
+                "consul-ecs-mesh-gateway-role".to_owned(),
+                format!("entity_tags[\"{GATEWAY}\"] == \"mesh-gateway\""),
+            ),
         ]),
         roles: Ok(BTreeSet::from(["consul-ecs-mesh-gateway-role".to_owned()])),
         anonymous: Ok(vec![PolicyText {
             name: "anonymous-token-policy".to_owned(),
-            rules: "node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}".to_owned(),
+            rules:
+                "node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}"
+                    .to_owned(),
         }]),
         nodes: BTreeMap::from([(cluster(), Ok(true))]),
     }
@@ -226,7 +233,8 @@ pub(super) fn findings(break_it: impl FnOnce(&mut World)) -> Vec<Finding> {
 pub(super) fn check(cases: &[Case]) {
     for (rule, severity, words, break_it) in cases {
         let findings = findings(break_it);
-        let fits = |one: &&Finding| one.rule == *rule && one.severity == *severity && one.found.contains(words);
+        let fits =
+            |one: &&Finding| one.rule == *rule && one.severity == *severity && one.found.contains(words);
         assert!(findings.iter().any(|one| fits(&one)), "{rule} {severity:?} {words:?} in {findings:#?}");
         assert!(!format!("{findings:?}").contains(SECRET), "{findings:#?}");
     }

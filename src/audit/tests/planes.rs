@@ -29,13 +29,23 @@ pub(super) const CASES: &[Case] = &[
         world.consul().auth_methods = Ok(Vec::new());
     }),
     ("CONSUL-AUTH-METHOD-TYPE", Error, "\"jwt\"", |world| "jwt".clone_into(&mut world.method().kind)),
-    ("CONSUL-AUTH-METHOD-TAGS", Error, "entity_tags.consul.hashicorp.com.service-name is not listed", |world| {
-        world.method().entity_tags.remove("consul.hashicorp.com.service-name");
-    }),
-    ("CONSUL-AUTH-METHOD-TAGS", Error, "a namespace rule uses entity_tags.consul.hashicorp.com.namespace", |world| {
-        world.method().namespace_rules =
-            vec![(String::new(), "${entity_tags.consul.hashicorp.com.namespace}".to_owned())];
-    }),
+    (
+        "CONSUL-AUTH-METHOD-TAGS",
+        Error,
+        "entity_tags.consul.hashicorp.com.service-name is not listed",
+        |world| {
+            world.method().entity_tags.remove("consul.hashicorp.com.service-name");
+        },
+    ),
+    (
+        "CONSUL-AUTH-METHOD-TAGS",
+        Error,
+        "a namespace rule uses entity_tags.consul.hashicorp.com.namespace",
+        |world| {
+            world.method().namespace_rules =
+                vec![(String::new(), "${entity_tags.consul.hashicorp.com.namespace}".to_owned())];
+        },
+    ),
     ("CONSUL-AUTH-METHOD-WILDCARD", Error, "EnableIAMEntityDetails is off", |world| {
         world.method().entity_details = false;
     }),

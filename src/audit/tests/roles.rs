@@ -34,7 +34,9 @@ pub(super) const CASES: &[Case] = &[
         world.role().tags = Err(failure(AwsErrorKind::Denied, "iam:GetRole"));
     }),
     ("CONSUL-ROLE-UNREADABLE", Unknown, "no ARN", |world| world.definition["taskRoleArn"] = json!("kv-task")),
-    ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| world.role_tag(SERVICE, "web")),
+    ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| {
+        world.role_tag(SERVICE, "web");
+    }),
     ("CONSUL-ROLE-TAG-SERVICE", Error, "it is missing", |world| {
         world.role().tags.as_mut().unwrap().clear();
     }),

@@ -63,14 +63,20 @@ pub(super) const CASES: &[Case] = &[
         world.config["proxy"]["config"] = json!({"token": SECRET});
     }),
     ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "it holds a token", |world| {
-        world.definition["containerDefinitions"][1]["command"] = json!(["consul", "login", format!("-token={SECRET}")]);
+        world.definition["containerDefinitions"][1]["command"] =
+            json!(["consul", "login", format!("-token={SECRET}")]);
     }),
     ("CONSUL-TASK-ROLE-MISSING", Error, "left out", |world| world.definition["taskRoleArn"] = Value::Null),
     ("CONSUL-NETWORK-MODE", Error, "\"bridge\"", |world| world.definition["networkMode"] = json!("bridge")),
     ("CONSUL-NETWORK-MODE", Error, "left out", |world| world.definition["networkMode"] = Value::Null),
-    ("CONSUL-HEALTH-SYNC-CONTAINER", Error, "no container \"web\"; there are consul-ecs-mesh-init, app", |world| {
-        world.config["healthSyncContainers"] = json!(["web"]);
-    }),
+    (
+        "CONSUL-HEALTH-SYNC-CONTAINER",
+        Error,
+        "no container \"web\"; there are consul-ecs-mesh-init, app",
+        |world| {
+            world.config["healthSyncContainers"] = json!(["web"]);
+        },
+    ),
     ("CONSUL-HEALTH-SYNC-CONTAINER", Error, "has no healthCheck", |world| {
         world.definition["containerDefinitions"][1]["healthCheck"] = Value::Null;
     }),
@@ -106,8 +112,12 @@ pub(super) const CASES: &[Case] = &[
     ("CONSUL-UPSTREAM-PORT", Error, "20000 is the proxy's public listener", |world| {
         upstreams(world, json!([{"destinationName": "db", "localBindPort": 20_000}]));
     }),
-    ("CONSUL-OUTBOUND-UNREACHED", Warning, "may call cache on port 6379", |world| outbound(world, "cache", 6379)),
-    ("CONSUL-OUTBOUND-UNREACHED", Warning, "the upstream's port is 5432", |world| outbound(world, "db", 5555)),
+    ("CONSUL-OUTBOUND-UNREACHED", Warning, "may call cache on port 6379", |world| {
+        outbound(world, "cache", 6379);
+    }),
+    ("CONSUL-OUTBOUND-UNREACHED", Warning, "the upstream's port is 5432", |world| {
+        outbound(world, "db", 5555);
+    }),
     ("CONSUL-UPSTREAM-UNLISTED", Warning, "it calls db", |world| outbound(world, "cache", 6379)),
 ];
 

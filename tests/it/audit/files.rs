@@ -29,7 +29,9 @@ fn golden(name: &str, found: &str) {
 /// The misfits that a judge of others finds; `None` where there is none, which has been said.
 fn judged(schema: &str, documents: &Value) -> Option<Value> {
     let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
-        println!("skipped: audit's output in a JSON Schema validator: SCHEMA_TEST_PYTHON names no Python with jsonschema");
+        println!(
+            "skipped: audit's output in a JSON Schema validator: SCHEMA_TEST_PYTHON names no Python with jsonschema"
+        );
         return None;
     };
     let mut judge = Command::new(python)
@@ -55,11 +57,21 @@ async fn each_form_of_output_is_as_it_was() {
 }
 
 #[tokio::test]
-async fn the_manifests_auth_methods_count_where_consul_is_not_asked() {
-    let manifests = ["--manifests", "mesh.yaml", "--offline", "--output", "json"];
-    let said = of_files(&manifests).await;
-    golden("declared.json", &said.out);
-    assert!(said.has("CONSUL-ROLE-PATH", "error") || said.has("CONSUL-LOGIN-DISABLED", "error"), "{}", said.out);
+async fn declared_auth_methods_count_where_consul_is_not_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture =
+        |name: &str| std::fs::read_to_string(root().join("tests/fixtures/audit").join(name)).unwrap();
+    std::fs::write(directory.path().join("kv.json"), fixture("good.json")).unwrap();
+    for (bound, is_trusted) in [("role/consul-ecs/*", true), ("role/elsewhere/*", false)] {
+        let manifests = fixture("mesh.yaml").replace("role/consul-ecs/*", bound);
+        std::fs::write(directory.path().join("mesh.yaml"), manifests).unwrap();
+        let arguments =
+            ["--task-definition", "kv.json", "--manifests", "mesh.yaml", "--offline", "--output", "json"];
+        let said = audit(&BTreeMap::new(), directory.path(), &arguments).await;
+        assert_eq!(said.has("CONSUL-ROLE-PATH", "error"), !is_trusted, "{bound}: {}", said.out);
+        assert!(said.has("AUDIT-CONTROL-PLANE-NOT-ASKED", "unknown"), "{}", said.out);
+        assert_eq!(said.code, Some(if is_trusted { 2 } else { 1 }), "{}", said.out);
+    }
 }
 
 #[tokio::test]
@@ -119,7 +131,9 @@ async fn the_sarif_has_what_code_scanning_asks_for() {
 async fn the_json_fits_its_published_schema() {
     let report = of_files(&["--output", "json"]).await.json();
     let schema = root().join("docs/reference/audit.schema.json");
-    let Some(found) = judged(schema.to_str().unwrap(), &json!({"report": report, "worse": {}})) else { return };
+    let Some(found) = judged(schema.to_str().unwrap(), &json!({"report": report, "worse": {}})) else {
+        return;
+    };
     assert_eq!(found["report"], json!([]));
     assert_ne!(found["worse"], json!([]));
 }

@@ -115,7 +115,7 @@ fn deploy(cloud: &mut Cloud, cluster: &str, now: Timestamp) -> String {
     let file = std::fs::read_to_string(root().join("tests/fixtures/audit/good.json")).unwrap();
     let mut definition: RegisterTaskDefinition = serde_json::from_str(&file).unwrap();
     definition.task_role_arn = Some(role.arn.clone());
-    let arn = cloud.register_task_definition(definition, now).unwrap().arn;
+    let arn = cloud.register_task_definition(definition, now).unwrap().arn.clone();
     let tags = Tags::from([("consul.hashicorp.com/mesh".to_owned(), "true".to_owned())]);
     let service = CreateService::awsvpc(cluster, "kv", &arn, 1);
     cloud.create_service(with_tags(service, tags), now).unwrap();
@@ -176,7 +176,7 @@ async fn answer(State(consul): State<Consul>, headers: axum::http::HeaderMap, ur
         return (StatusCode::FORBIDDEN, "ACL not found").into_response();
     }
     match consul.lock().unwrap().get(uri.path()) {
-        Some(answer) => axum::Json(answer.clone()).into_response(),
+        Some(answer) => ([("content-type", "application/json")], answer.to_string()).into_response(),
         None => (StatusCode::NOT_FOUND, "not there").into_response(),
     }
 }
@@ -201,8 +201,12 @@ async fn what_is_wrong_with_roles_tasks_and_consul_is_found_in_what_runs() {
     setup.says("/v1/agent/self", json!({"Config": {"Version": "1.11.2"}}));
     let said = setup.report().await;
     let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();
-    let wanted =
-        ["CONSUL-ANONYMOUS-POWER", "CONSUL-ROLE-GET-ROLE", "CONSUL-ROLE-TAG-SERVICE", "CONSUL-SERVER-VERSION"];
+    let wanted = [
+        "CONSUL-ANONYMOUS-POWER",
+        "CONSUL-ROLE-GET-ROLE",
+        "CONSUL-ROLE-TAG-SERVICE",
+        "CONSUL-SERVER-VERSION",
+    ];
     assert_eq!((said.code, rules), (Some(1), wanted.map(str::to_owned).to_vec()), "{}", said.out);
     let role = &said.json()["findings"][2];
     assert_eq!(role["at"]["resource"], setup.role);

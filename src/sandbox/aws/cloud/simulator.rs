@@ -45,7 +45,8 @@ impl Cloud {
 }
 
 fn check(policy: &str, statement: &Value) -> Outcome<()> {
-    let unknown = statement.as_object().and_then(|fields| fields.keys().find(|key| !KNOWN.contains(&key.as_str())));
+    let unknown =
+        statement.as_object().and_then(|fields| fields.keys().find(|key| !KNOWN.contains(&key.as_str())));
     match unknown {
         None => Ok(()),
         Some(field) => {

@@ -81,7 +81,8 @@ fn simulate(cloud: &Cloud, request: &Request) -> Outcome<Value> {
         resources.push("*".to_owned());
     }
     let mut results = Vec::new();
-    for (action, resource) in actions.iter().flat_map(|action| resources.iter().map(move |one| (action, one))) {
+    for (action, resource) in actions.iter().flat_map(|action| resources.iter().map(move |one| (action, one)))
+    {
         results.push(json!({
             "EvalActionName": action,
             "EvalResourceName": resource,
