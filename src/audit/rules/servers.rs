@@ -41,6 +41,10 @@ fn address(hosts: &str) -> Option<String> {
     if text.is_empty() {
         return Some("it is empty".to_owned());
     }
+    if text.contains('@') {
+        // What stands before it may be a password.
+        return Some("it holds a user".to_owned());
+    }
     if text.contains("://") {
         return Some(format!("{text:?} has a scheme"));
     }
@@ -154,7 +158,7 @@ fn older(config: &Configured) -> Vec<Finding> {
         return needed.into_iter().map(|finding| finding.fix(fix)).collect();
     };
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        return vec![SERVERS_ADDRESS.broken(at(), format!("{url:?} has no scheme")).fix(fix)];
+        return vec![SERVERS_ADDRESS.broken(at(), "it has no scheme").fix(fix)];
     }
     let has_ca = config.text("/consulCACertFile").is_some();
     let ca_at = config.at("consulCACertFile");
@@ -189,8 +193,11 @@ mod tests {
             ("0.0.0.0", false),
             ("localhost", false),
             ("consul/internal", false),
+            ("https://me:planted@consul.internal", false),
         ] {
-            assert_eq!(address(hosts).is_none(), is_good, "{hosts}");
+            let found = address(hosts);
+            assert_eq!(found.is_none(), is_good, "{hosts}");
+            assert!(!found.unwrap_or_default().contains("planted"));
         }
     }
 }
