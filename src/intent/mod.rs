@@ -10,7 +10,7 @@ mod verdict;
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use roles::{Rule, Violation};
-pub use select::caretaker;
+pub use select::{bindings, caretaker};
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
 
 use std::fmt;
