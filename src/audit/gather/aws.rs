@@ -147,7 +147,7 @@ fn note(wanted: &Wanted<'_>, facts: &Facts, uses: &mut Uses, task: &Task) {
         cluster: task.arn.cluster().clone(),
         service: task.group.service().map(Arc::from),
         role: task.role_override.clone(),
-        tags: task.tags.clone().unwrap_or_default(),
+        tags: task.tags.as_deref().cloned().unwrap_or_default(),
     });
 }
 
