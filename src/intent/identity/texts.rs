@@ -94,6 +94,6 @@ pub(super) fn cross_partition_rules() -> String {
 }
 
 fn block(head: &str, rules: &str) -> String {
-    let inner: String = rules.lines().map(|line| format!("  {line}\n")).collect();
-    format!("{head} {{\n{inner}}}\n")
+    let lines: Vec<String> = rules.lines().map(|line| format!("  {line}")).collect();
+    format!("{head} {{\n{}\n}}\n", lines.join("\n"))
 }

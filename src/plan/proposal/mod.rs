@@ -179,18 +179,11 @@ pub struct Planned {
     pub control_plane: Arc<str>,
     /// The task's ARN; absent where the item is about an object.
     #[schemars(with = "Option<String>")]
-    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskArn>,
     /// What and why.
     #[serde(flatten)]
     pub item: Item,
-}
-
-fn as_text<S: serde::Serializer>(task: &Option<TaskArn>, serializer: S) -> Result<S::Ok, S::Error> {
-    match task {
-        Some(task) => serializer.collect_str(task),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// Something about a task that is allowed and most likely not meant.

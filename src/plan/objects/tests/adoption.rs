@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::world::{World, everything};
 use crate::intent::identity::ObjectKind::{AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role};
 use crate::intent::identity::Scope;
-use crate::plan::objects::ObjectAction;
+use crate::plan::objects::{ObjectAction, ObjectStep};
 
 /// A manifest that says what the older controller does.
 fn as_before(adopt: &[&str]) -> Value {
@@ -141,7 +141,7 @@ fn what_another_operator_has_marked_is_never_touched() {
     for state in ["present", "absent"] {
         spec["state"] = json!(state);
         world.spec = Some(spec.clone());
-        let writing: Vec<_> = world.plan().into_iter().filter(|step| step.writes()).collect();
+        let writing: Vec<_> = world.plan().into_iter().filter(ObjectStep::writes).collect();
         assert_eq!(writing, [], "{state}");
     }
     world.spec = None;

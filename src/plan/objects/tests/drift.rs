@@ -6,6 +6,7 @@ use super::world::{DEMO, World, everything};
 use crate::intent::identity::ObjectKind::{
     self, AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
 };
+use crate::intent::identity::Scope;
 use crate::plan::objects::ObjectAction;
 
 const METHOD: &str = "iam-ecs-service-token";
@@ -133,7 +134,7 @@ const DRIFTS: &[Meddling] = &[
         Role,
         MESH_ROLE,
         |role| {
-            role["Policies"].as_array_mut().unwrap().push(json!({ "ID": "1", "Name": "global-management" }))
+            role["Policies"].as_array_mut().unwrap().push(json!({ "ID": "1", "Name": "global-management" }));
         },
         &["update role consul-ecs-mesh-gateway-role (Policies)"],
     ),
@@ -286,7 +287,7 @@ fn a_rule_of_ours_that_is_there_twice_is_taken_down_to_the_right_one() {
     let mut twin = world.object(BindingRule, MESH_ROLE).clone();
     twin["ID"] = json!("twin");
     twin["Selector"] = json!("");
-    world.objects.insert(0, (BindingRule, Default::default(), twin));
+    world.objects.insert(0, (BindingRule, Scope::default(), twin));
     assert_eq!(world.lines(), ["remove binding rule iam-ecs-service-token/mesh-gateway"]);
     assert_eq!(
         world.step("remove").server_id.as_deref(),

@@ -7,7 +7,7 @@ use crate::intent::identity::ObjectKind::{
     AnonymousToken, AuthMethod, BindingRule, Namespace, Node, Policy, Role,
 };
 use crate::intent::identity::{Datacenter, Edition, Scope};
-use crate::plan::objects::ObjectAction;
+use crate::plan::objects::{ObjectAction, ObjectStep};
 
 #[test]
 fn a_part_that_is_dropped_is_left_alone_and_told_of() {
@@ -111,7 +111,7 @@ fn what_is_not_ours_stays_when_all_is_declared_absent() {
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent", "adopt": ["*"] }));
     world.services = Some(0);
     let written: Vec<_> =
-        world.plan().into_iter().filter(|step| step.writes()).map(|step| step.id.kind).collect();
+        world.plan().into_iter().filter(ObjectStep::writes).map(|step| step.id.kind).collect();
     assert_eq!(written, [Node]);
 }
 
