@@ -3,6 +3,7 @@
 
 mod desired;
 mod discovered;
+pub mod identity;
 mod roles;
 mod select;
 mod verdict;

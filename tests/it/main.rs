@@ -9,6 +9,7 @@ mod crds;
 mod deploy;
 mod doctor;
 mod golden;
+mod golden_consul_auth;
 mod kuma_replay;
 mod prometheus;
 mod sandbox_aws;

@@ -60,6 +60,7 @@ pub(super) fn check_beside(
 }
 
 fn check_gateways(tokens: &ServiceTokens, report: &mut Report<'_>) {
+    const PATH: &str = "spec.serviceTokens.terminatingGatewayPolicies";
     let mut seen = BTreeSet::new();
     for (field, kinds) in [("gateways", &tokens.gateways), ("absentGateways", &tokens.absent_gateways)] {
         for (index, kind) in kinds.iter().enumerate() {
@@ -69,7 +70,6 @@ fn check_gateways(tokens: &ServiceTokens, report: &mut Report<'_>) {
             }
         }
     }
-    const PATH: &str = "spec.serviceTokens.terminatingGatewayPolicies";
     if !tokens.terminating_gateway_policies.is_empty()
         && !tokens.gateways.contains(&GatewayKind::TerminatingGateway)
     {

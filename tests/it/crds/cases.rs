@@ -179,7 +179,10 @@ fn committed() -> Manifests {
             add(block, block);
         }
     }
-    for path in fs::read_dir(root().join("tests/golden/intent")).unwrap().map(|file| file.unwrap().path()) {
+    let golden = ["tests/golden/intent", "tests/golden/consul-auth"].map(|folder| root().join(folder));
+    for path in
+        golden.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|file| file.unwrap().path())
+    {
         let text = fs::read_to_string(&path).unwrap();
         let case: Value = serde_saphyr::from_str(text.split("\n---\n").next().unwrap()).unwrap();
         for (subject, spec) in case["manifests"].as_object().unwrap() {
