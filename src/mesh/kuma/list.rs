@@ -46,9 +46,9 @@ enum Items<'a> {
     Given(Vec<&'a RawValue>),
 }
 
-impl<'de> Deserialize<'de> for Items<'de> {
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
     fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
-        Option::<Vec<&'de RawValue>>::deserialize(field).map(|items| Self::Given(items.unwrap_or_default()))
+        Option::<Vec<&'a RawValue>>::deserialize(field).map(|items| Self::Given(items.unwrap_or_default()))
     }
 }
 
