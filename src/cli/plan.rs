@@ -41,7 +41,7 @@ pub(super) struct Args {
     timeout: Duration,
 
     /// Tasks looked at side by side, for each control plane.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
 }
 

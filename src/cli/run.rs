@@ -41,8 +41,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     receivers: u16,
 
-    /// Tasks worked on at once, for each control plane.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    /// Tasks worked on at once, for each control plane. A describe takes a hundred of them; calls to a control plane are few at a time whatever this is.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
 
     /// What becomes of messages that cannot be read: deleted, or left to the queue's redrive policy.

@@ -25,7 +25,7 @@ pub struct PlanOptions {
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(10), timeout: Duration::from_mins(5), concurrency: 16 }
+        Self { patience: Duration::from_secs(10), timeout: Duration::from_mins(5), concurrency: 128 }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { concurrency: 16, receivers: 4, poison: PoisonPolicy::Delete, drain: Duration::from_secs(20) }
+        Self { concurrency: 128, receivers: 4, poison: PoisonPolicy::Delete, drain: Duration::from_secs(20) }
     }
 }
 

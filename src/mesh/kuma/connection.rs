@@ -11,7 +11,7 @@ pub const PRODUCT: Product = Product {
     token: "a user token",
     credential: Credential::Bearer,
     instead_of_certificate: "let it accept user tokens",
-    most_calls: None,
+    most_calls: Some(16),
 };
 
 impl From<&KumaConnection> for Settings {
