@@ -14,6 +14,12 @@ pub(crate) enum Order {
     Burst(usize),
     /// Begins to start and stop tasks, so many a second, until the next order of this kind.
     Lives(u32),
+    /// Every task that runs logs in to Consul and registers its services there.
+    LogIn,
+    /// So many tasks that run die without a word, all at once. Measuring begins anew.
+    Kill(usize),
+    /// Tasks die without a word, so many a second, until the next order of this kind.
+    Deaths(u32),
     /// Measuring begins anew.
     Mark,
     /// Says how things are.
@@ -31,6 +37,8 @@ pub(crate) struct Place {
     pub cluster: String,
     /// Kuma's address.
     pub kuma_url: String,
+    /// Consul's address, where there is one.
+    pub consul_url: Option<String>,
 }
 
 /// What the sandbox saw, seen from the servers' side; counts are since the last mark.
@@ -48,6 +56,10 @@ pub(crate) struct Picture {
     pub last_deleted: Duration,
     /// Dataplanes that there are now.
     pub dataplanes: usize,
+    /// Login tokens and services that there are in Consul now.
+    pub identities: usize,
+    /// From the mark to the last that went.
+    pub last_identity_gone: Duration,
     /// AWS calls by `service.Operation`.
     pub calls: BTreeMap<String, u64>,
     /// From an event handed out to the write that it led to, by write.
@@ -63,6 +75,8 @@ pub(crate) enum Change {
     Drain,
     /// The removal; its event is the first that says that it has stopped. It waits for a describe.
     Remove,
+    /// The removal of a Consul token, for the same event.
+    Token,
 }
 
 /// A distribution of times, in milliseconds.

@@ -4,7 +4,9 @@
 #![allow(unreachable_pub)] // nothing here is a library
 
 mod bare;
+mod consul;
 mod control;
+mod identities;
 mod machine;
 mod phases;
 mod process;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::identities::Identities;
 use crate::machine::Machine;
 use crate::phases::{Plan, Scratch};
 use crate::report::Report;
@@ -48,6 +51,10 @@ struct Args {
     /// How many events to queue at once.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 5_000, 15_000])]
     bursts: Vec<usize>,
+
+    /// A Consul program (1.8 or later), to measure with it, too.
+    #[arg(long, env = consul::PROGRAM)]
+    consul: Option<PathBuf>,
 
     /// `text` for people, `json` for one object.
     #[arg(long, value_enum, default_value = "text")]
@@ -86,6 +93,7 @@ enum Phase {
     Burst,
     Steady,
     Rest,
+    Consul,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -146,6 +154,7 @@ impl Args {
             return Plan {
                 operator,
                 directory,
+                consul: self.consul.clone(),
                 bursts: vec![100],
                 tagged_burst: 100,
                 steady_per_second: 100,
@@ -158,6 +167,7 @@ impl Args {
         Plan {
             operator,
             directory,
+            consul: self.consul.clone(),
             bursts: self.bursts.clone(),
             tagged_burst: 1_000,
             steady_per_second: 1_000,
@@ -191,8 +201,29 @@ impl Args {
                 rest.push(plan.rest(*tasks)?);
             }
         }
-        let report = Report { machine, bursts, steady, rest, aims: Vec::new() };
+        let identities = if wanted(Phase::Consul) { self.identities(plan)? } else { Identities::default() };
+        let report = Report { machine, bursts, steady, rest, identities, aims: Vec::new() };
         Ok(if self.quick { report } else { report.judged() })
+    }
+}
+
+impl Args {
+    fn identities(&self, plan: &Plan) -> Result<Identities, String> {
+        if self.consul.is_none() {
+            say("with Consul: skipped, since --consul names no program");
+            return Ok(Identities::default());
+        }
+        let (many, half, rate) = if self.quick { (40, 20, 5) } else { (1_000, 1_000, 10) };
+        say(&format!("{many} tasks with Consul, of which {rate} die a second for {:?} …", plan.steady));
+        let deaths = Some(plan.deaths(many, rate)?);
+        say(&format!("{} tasks with Consul, of which {half} die at once …", 2 * half));
+        let mass = Some(plan.mass(2 * half, half)?);
+        let mut rest = Vec::new();
+        for tasks in plan.resting.iter().filter(|tasks| **tasks > 0) {
+            say(&format!("{tasks} tasks at rest with Consul for {:?} …", plan.rest));
+            rest.push(plan.rest_with_identities(*tasks)?);
+        }
+        Ok(Identities { deaths, mass, rest })
     }
 }
 

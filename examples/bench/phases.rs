@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 pub(crate) struct Plan {
     pub operator: PathBuf,
     pub directory: PathBuf,
+    /// The Consul to measure with.
+    pub consul: Option<PathBuf>,
     pub bursts: Vec<usize>,
     pub tagged_burst: usize,
     pub steady_per_second: u32,
@@ -83,7 +85,7 @@ pub(crate) struct Seen {
 }
 
 #[allow(clippy::cast_precision_loss)] // counts of a run
-fn per(count: u64, of: f64) -> f64 {
+pub(crate) fn per(count: u64, of: f64) -> f64 {
     if of > 0.0 { count as f64 / of } else { 0.0 }
 }
 
@@ -102,6 +104,11 @@ impl Seen {
 }
 
 impl Plan {
+    /// A short measurement must see a sweep, too: so they come as often as it lasts.
+    pub(crate) fn rest_interval(&self) -> Duration {
+        self.rest.clamp(Duration::from_secs(30), INTERVAL)
+    }
+
     fn care(by_tag: bool) -> Care {
         Care { by_tag, ..Care::default() }
     }
@@ -160,11 +167,10 @@ impl Plan {
     /// # Errors
     /// In words.
     pub(crate) fn rest(&self, tasks: usize) -> Result<Rest, String> {
-        // A short measurement must see a sweep, too: so they come as often as it lasts.
-        let interval = self.rest.clamp(Duration::from_secs(30), INTERVAL);
+        let interval = self.rest_interval();
         let mut setup = Setup::new(&self.directory)?;
         setup.sandbox.order(&Order::Standing(tasks))?;
-        setup.start_operator(&self.operator, Care { by_tag: false, interval })?;
+        setup.start_operator(&self.operator, Care { interval, ..Care::default() })?;
         setup.wait(PATIENCE, "registering all", |seen| seen.dataplanes >= tasks)?;
         setup.pass(self.settle)?;
         let before = setup.client()?.cpu();

@@ -109,9 +109,13 @@ impl Sandbox {
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn start(directory: &Path) -> Result<Self, String> {
+    pub(crate) fn start(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(own);
+        command.env_remove(crate::consul::PROGRAM).env(crate::consul::DIRECTORY, directory);
+        if let Some(program) = consul {
+            command.env(crate::consul::PROGRAM, program);
+        }
         command.arg("sandbox").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start(&mut command, &directory.join("sandbox.log"))?;
         let (Some(orders), Some(answers)) = (process.0.stdin.take(), process.0.stdout.take()) else {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::control::{Change, Latency};
+use crate::identities::{Deaths, Identities, Mass};
 use crate::machine::Machine;
 use crate::phases::{Burst, Rest, Steady};
 
@@ -15,6 +16,7 @@ pub(crate) struct Report {
     pub bursts: Vec<Burst>,
     pub steady: Vec<Steady>,
     pub rest: Vec<Rest>,
+    pub identities: Identities,
     pub aims: Vec<Aim>,
 }
 
@@ -76,6 +78,7 @@ impl Report {
                 _ => {}
             }
         }
+        self.identities.judge(&mut aims);
         aims
     }
 
@@ -92,7 +95,8 @@ impl Report {
         writeln!(out, "{command}; load before: {load}\n")?;
         write_bursts(out, &self.bursts)?;
         write_steady(out, &self.steady)?;
-        write_rest(out, &self.rest)?;
+        write_rest(out, "At rest", &self.rest)?;
+        self.identities.write(out)?;
         for Aim { what, limit, measured, met } in &self.aims {
             writeln!(out, "{}  {what}: {measured} (aim {limit})", if *met { "met   " } else { "MISSED" })?;
         }
@@ -189,11 +193,61 @@ fn write_steady(out: &mut String, steady: &[Steady]) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_rest(out: &mut String, rest: &[Rest]) -> std::fmt::Result {
+impl Identities {
+    fn judge(&self, aims: &mut Vec<Aim>) {
+        if let Some(Deaths { tasks: 1_000, token_gone, .. }) = &self.deaths {
+            let what = "Consul: p99 from STOPPED to token gone, 1,000 tasks";
+            aims.push(Aim::at_most(what, 250.0, "ms", token_gone.p99_ms));
+        }
+        if let Some(Mass { tasks: 2_000, die: 1_000, clean_after_s, .. }) = &self.mass {
+            aims.push(Aim::at_most(
+                "Consul: 1,000 of 2,000 stopped at once, all clean",
+                5.0,
+                "s",
+                *clean_after_s,
+            ));
+        }
+        for rest in self.rest.iter().filter(|rest| rest.tasks == 10_000) {
+            aims.push(Aim::at_most("Consul: resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
+            let reads = rest.ecs_reads_per_minute;
+            aims.push(Aim::at_most("Consul: ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
+        }
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(Deaths { tasks, per_second, seconds, token_gone, ecs_reads, memory, operator_cpu_s }) =
+            &self.deaths
+        {
+            let Latency { count, p50_ms, p99_ms, max_ms } = token_gone;
+            writeln!(out, "Consul: {tasks} tasks, of which {per_second} die a second for {seconds:.0} s")?;
+            writeln!(
+                out,
+                "  token gone after STOPPED   {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   most {max_ms:>7.1} ms"
+            )?;
+            writeln!(
+                out,
+                "  {ecs_reads} ECS reads; peak {:.1} MB; CPU: operator {:.0} % of a core\n",
+                memory.peak,
+                operator_cpu_s / seconds * 100.0
+            )?;
+        }
+        if let Some(Mass { tasks, die, clean_after_s, ecs_reads, memory, operator_cpu_s }) = &self.mass {
+            writeln!(out, "Consul: {die} of {tasks} tasks die at once")?;
+            writeln!(
+                out,
+                "  all tokens and services gone after {clean_after_s:.2} s; {ecs_reads} ECS reads; peak {:.1} MB; CPU {operator_cpu_s:.2} s\n",
+                memory.peak
+            )?;
+        }
+        write_rest(out, "With Consul at rest", &self.rest)
+    }
+}
+
+fn write_rest(out: &mut String, title: &str, rest: &[Rest]) -> std::fmt::Result {
     let Some(first) = rest.first() else { return Ok(()) };
     writeln!(
         out,
-        "At rest, over {:.0} s, a sweep and a look at each role every {} s",
+        "{title}, over {:.0} s, a sweep and a look at each role every {} s",
         first.seconds, first.interval_s
     )?;
     writeln!(

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::consul::MANAGEMENT;
 use crate::control::{Order, Picture};
 use crate::process::{Process, Sandbox};
 use crate::world::services;
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(crate) struct Care {
     /// The binding selects by an ECS tag, so that each new task must be described.
     pub by_tag: bool,
+    /// The control plane is Consul.
+    pub consul: bool,
     /// Between sweeps, and between readings of a role's tags.
     pub interval: Duration,
 }
@@ -29,7 +32,7 @@ pub(crate) const INTERVAL: Duration = Duration::from_mins(10);
 
 impl Default for Care {
     fn default() -> Self {
-        Self { by_tag: false, interval: INTERVAL }
+        Self { by_tag: false, consul: false, interval: INTERVAL }
     }
 }
 
@@ -46,7 +49,15 @@ impl Setup {
     /// # Errors
     /// In words.
     pub(crate) fn new(directory: &Path) -> Result<Self, String> {
-        let sandbox = Sandbox::start(directory)?;
+        Self::beside(directory, None)
+    }
+
+    /// A sandbox with a Consul of this program beside it, and no client yet.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn beside(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
+        let sandbox = Sandbox::start(directory, consul)?;
         Ok(Self { sandbox, directory: directory.to_owned(), client: None })
     }
 
@@ -56,7 +67,8 @@ impl Setup {
     /// In words.
     pub(crate) fn start_operator(&mut self, operator: &Path, care: Care) -> Result<(), String> {
         let manifests = self.directory.join("manifests.yaml");
-        std::fs::write(&manifests, self.manifests(care)).map_err(|error| error.to_string())?;
+        let text = if care.consul { self.consul_manifests(care)? } else { self.manifests(care) };
+        std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
         let mut command = Command::new(operator);
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
         command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
@@ -82,7 +94,7 @@ impl Setup {
     }
 
     fn start(&mut self, command: &mut Command) -> Result<(), String> {
-        command.envs(&self.sandbox.place.environment);
+        command.envs(&self.sandbox.place.environment).env("BENCH_CONSUL_TOKEN", MANAGEMENT);
         self.client = Some(Process::start(command, &self.log())?);
         Ok(())
     }
@@ -134,6 +146,29 @@ impl Setup {
         sleep(time);
         let log = self.log();
         self.client.as_mut().map_or(Ok(()), |client| client.must_run(&log))
+    }
+
+    fn consul_manifests(&self, care: Care) -> Result<String, String> {
+        let place = &self.sandbox.place;
+        let url = place.consul_url.as_ref().ok_or("there is no Consul to measure with")?;
+        let interval = care.interval.as_secs();
+        Ok(format!(
+            "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: consul}}
+spec: {{type: consul, consul: {{address: \"{url}\", tokenEnv: BENCH_CONSUL_TOKEN}}}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: bench}}
+spec:
+  controlPlane: consul
+  selector: {{clusters: [\"{}\"]}}
+  roleTags: {{mode: \"off\"}}
+  cleanup: {{sweepInterval: {interval}s}}
+",
+            place.cluster
+        ))
     }
 
     fn manifests(&self, care: Care) -> String {

@@ -24,6 +24,10 @@ struct Seen {
     last_deleted: Option<Instant>,
     tasks: HashMap<String, Life>,
     dataplanes: usize,
+    /// The task of each Consul token, by accessor.
+    tokens: HashMap<String, String>,
+    services: usize,
+    last_identity_gone: Option<Instant>,
     samples: BTreeMap<Change, Vec<Duration>>,
 }
 
@@ -62,6 +66,9 @@ impl Default for Watcher {
             last_deleted: None,
             tasks: HashMap::new(),
             dataplanes: 0,
+            tokens: HashMap::new(),
+            services: 0,
+            last_identity_gone: None,
             samples: BTreeMap::new(),
         }))
     }
@@ -79,6 +86,7 @@ impl Watcher {
         seen.handed_out = 0;
         seen.deleted = 0;
         seen.last_deleted = None;
+        seen.last_identity_gone = None;
         seen.samples.clear();
     }
 
@@ -91,9 +99,40 @@ impl Watcher {
             deleted: seen.deleted,
             last_deleted: seen.last_deleted.map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
             dataplanes: seen.dataplanes,
+            identities: seen.tokens.len() + seen.services,
+            last_identity_gone: seen
+                .last_identity_gone
+                .map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
             latency: seen.samples.iter().map(|(change, all)| (*change, Latency::of(all.clone()))).collect(),
             ..Picture::default()
         }
+    }
+}
+
+/// What happens at Consul.
+impl Watcher {
+    pub(crate) fn logged_in(&self, accessor: &str, task: &str) {
+        self.lock().tokens.insert(accessor.to_owned(), task.to_owned());
+    }
+
+    pub(crate) fn registered(&self) {
+        self.lock().services += 1;
+    }
+
+    pub(crate) fn token_gone(&self, accessor: &str, at: Instant) {
+        let mut seen = self.lock();
+        let Some(task) = seen.tokens.remove(accessor) else { return };
+        seen.last_identity_gone = Some(at);
+        let heard = seen.tasks.get(&task).and_then(|life| life.news.get(&Change::Remove)).copied();
+        if let Some(heard) = heard.filter(|heard| *heard >= seen.mark) {
+            seen.samples.entry(Change::Token).or_default().push(at.duration_since(heard));
+        }
+    }
+
+    pub(crate) fn services_gone(&self, count: usize) {
+        let mut seen = self.lock();
+        seen.services = seen.services.saturating_sub(count);
+        seen.last_identity_gone = Some(Instant::now());
     }
 }
 
@@ -124,6 +163,7 @@ impl Seen {
             Change::Remove => self.dataplanes = self.dataplanes.saturating_sub(1),
             Change::Drain if life.drained => return,
             Change::Drain => life.drained = true,
+            Change::Token => {}
         }
         life.written = true;
         // A sweep writes without an event; a write for an event from before the mark does not count.

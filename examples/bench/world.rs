@@ -5,12 +5,13 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ecs_mesh_operator::model::Timestamp;
-use ecs_mesh_operator::sandbox::aws::{Cloud, CloudConfig, LifeTimes, RunTask, Throttling};
+use ecs_mesh_operator::model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
+use ecs_mesh_operator::sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use ecs_mesh_operator::sandbox::world::{CLUSTER, QUEUE, Service, deploy};
 use tokio::sync::mpsc;
 
+use crate::consul::Consul;
 use crate::control::{Order, Picture, Place};
 use crate::watch::Watcher;
 
@@ -44,7 +45,7 @@ pub(crate) async fn serve() -> Result<(), String> {
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(order) => say(&world.obey(&order?)?)?,
+                Some(order) => say(&world.obey(&order?).await?)?,
                 None => return Ok(()),
             },
             _ = beat.tick() => world.live()?,
@@ -82,6 +83,15 @@ struct World {
     /// Tasks started so far.
     started: usize,
     lives: Option<Lives>,
+    deaths: Option<Deaths>,
+    consul: Option<Consul>,
+}
+
+/// Tasks that die.
+struct Deaths {
+    per_second: u32,
+    since: Instant,
+    so_far: u64,
 }
 
 /// Tasks that come and go.
@@ -118,9 +128,19 @@ impl World {
                 })
             })
             .map_err(|error| error.to_string())?;
+        let consul = Consul::start(Arc::clone(&watcher)).await?;
         let definitions = services.into_iter().map(|service| service.name).collect();
         let calls_at_mark = endpoints.front.calls();
-        Ok(Self { endpoints, watcher, calls_at_mark, definitions, started: 0, lives: None })
+        Ok(Self {
+            endpoints,
+            watcher,
+            calls_at_mark,
+            definitions,
+            started: 0,
+            lives: None,
+            deaths: None,
+            consul,
+        })
     }
 
     fn place(&self) -> Place {
@@ -130,10 +150,11 @@ impl World {
             queue_url: self.endpoints.queue_url(),
             cluster: self.endpoints.cluster.clone(),
             kuma_url: self.endpoints.kuma_url.clone(),
+            consul_url: self.consul.as_ref().map(|consul| consul.url.clone()),
         }
     }
 
-    fn obey(&mut self, order: &Order) -> Result<Picture, String> {
+    async fn obey(&mut self, order: &Order) -> Result<Picture, String> {
         match order {
             Order::Standing(tasks) => self.standing(*tasks, false)?,
             Order::Burst(tasks) => {
@@ -141,6 +162,15 @@ impl World {
                 self.mark();
             }
             Order::Lives(per_second) => self.change_lives(*per_second),
+            Order::LogIn => self.log_in().await?,
+            Order::Kill(tasks) => {
+                self.mark();
+                self.kill(*tasks);
+            }
+            Order::Deaths(per_second) => {
+                let begin = Deaths { per_second: *per_second, since: Instant::now(), so_far: 0 };
+                self.deaths = (*per_second > 0).then_some(begin);
+            }
             Order::Mark => self.mark(),
             Order::Look => {}
         }
@@ -197,8 +227,41 @@ impl World {
         self.lives = Some(Lives { per_second, since: Instant::now(), born: 0, running });
     }
 
+    /// The tasks that run, up to so many.
+    fn running(&self, most: usize) -> Vec<TaskArn> {
+        self.endpoints.with(|cloud, _, _| {
+            let runs = |task: &&Arc<CloudTask>| {
+                task.last_status == LastStatus::Running && task.desired_status == DesiredStatus::Running
+            };
+            let tasks = cloud.all_tasks().filter(runs).take(most);
+            tasks.filter_map(|task| TaskArn::parse(&task.arn).ok()).collect()
+        })
+    }
+
+    async fn log_in(&self) -> Result<(), String> {
+        let consul = self.consul.as_ref().ok_or("there is no Consul to log in to")?;
+        consul.log_in(self.running(usize::MAX)).await
+    }
+
+    fn kill(&self, tasks: usize) {
+        let victims = self.running(tasks);
+        self.endpoints.with(|cloud, _, now| {
+            for task in victims {
+                cloud.kill_hard(&task.to_string(), now);
+            }
+        });
+    }
+
     /// Starts and stops the tasks whose time has come.
     fn live(&mut self) -> Result<(), String> {
+        if let Some(deaths) = &mut self.deaths {
+            let due = deaths.since.elapsed().as_millis() * u128::from(deaths.per_second) / 1_000;
+            let now = usize::try_from(due.saturating_sub(u128::from(deaths.so_far))).unwrap_or_default();
+            deaths.so_far += now as u64;
+            if now > 0 {
+                self.kill(now);
+            }
+        }
         let (definitions, started, lives) = (&self.definitions, &mut self.started, &mut self.lives);
         let at = Instant::now();
         self.endpoints.with(|cloud, kuma, now| {

@@ -1,0 +1,128 @@
+//! What is measured with Consul: tasks that die one by one, half of them at once, and rest.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::control::{Change, Latency, Order};
+use crate::phases::{Plan, Rest, per};
+use crate::process::Memory;
+use crate::setup::{Care, Setup};
+
+/// A token, a service and its sidecar.
+const OF_A_TASK: usize = 3;
+const PATIENCE: Duration = Duration::from_mins(8);
+
+/// Tasks that die one by one.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Deaths {
+    pub tasks: usize,
+    pub per_second: u32,
+    pub seconds: f64,
+    /// From the STOPPED event handed out to the removal of the token.
+    pub token_gone: Latency,
+    pub ecs_reads: u64,
+    pub memory: Memory,
+    pub operator_cpu_s: f64,
+}
+
+/// Tasks that die all at once.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Mass {
+    pub tasks: usize,
+    pub die: usize,
+    /// Until their last token or service was gone.
+    pub clean_after_s: f64,
+    pub ecs_reads: u64,
+    pub memory: Memory,
+    pub operator_cpu_s: f64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Identities {
+    pub deaths: Option<Deaths>,
+    pub mass: Option<Mass>,
+    pub rest: Vec<Rest>,
+}
+
+impl Plan {
+    fn with_identities(&self, tasks: usize, interval: Duration) -> Result<Setup, String> {
+        let mut setup = Setup::beside(&self.directory, self.consul.as_deref())?;
+        setup.sandbox.order(&Order::Standing(tasks))?;
+        setup.sandbox.order(&Order::LogIn)?;
+        let care = Care { consul: true, interval, ..Care::default() };
+        setup.start_operator(&self.operator, care)?;
+        setup.pass(self.settle)?;
+        Ok(setup)
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn deaths(&self, tasks: usize, per_second: u32) -> Result<Deaths, String> {
+        let mut setup = self.with_identities(tasks, Care::default().interval)?;
+        let cpu = setup.client()?.cpu();
+        setup.sandbox.order(&Order::Mark)?;
+        setup.sandbox.order(&Order::Deaths(per_second))?;
+        setup.pass(self.steady)?;
+        setup.sandbox.order(&Order::Deaths(0))?;
+        setup.pass(Duration::from_secs(2))?;
+        let picture = setup.sandbox.order(&Order::Look)?;
+        let token_gone = picture.latency.get(&Change::Token).copied();
+        Ok(Deaths {
+            tasks,
+            per_second,
+            seconds: self.steady.as_secs_f64(),
+            token_gone: token_gone.ok_or_else(|| format!("no token went: {picture:?}"))?,
+            ecs_reads: picture.calls_of("ecs."),
+            memory: setup.client()?.memory(),
+            operator_cpu_s: setup.client()?.cpu().saturating_sub(cpu).as_secs_f64(),
+        })
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn mass(&self, tasks: usize, die: usize) -> Result<Mass, String> {
+        let mut setup = self.with_identities(tasks, Care::default().interval)?;
+        let cpu = setup.client()?.cpu();
+        setup.sandbox.order(&Order::Kill(die))?;
+        let left = (tasks - die) * OF_A_TASK;
+        setup.wait(PATIENCE, "the removal of what the dead left", |seen| seen.identities <= left)?;
+        // What goes too far shows now.
+        setup.pass(Duration::from_secs(2))?;
+        let picture = setup.sandbox.order(&Order::Look)?;
+        if picture.identities != left {
+            return Err(format!("{} tokens and services are left instead of {left}", picture.identities));
+        }
+        Ok(Mass {
+            tasks,
+            die,
+            clean_after_s: picture.last_identity_gone.as_secs_f64(),
+            ecs_reads: picture.calls_of("ecs."),
+            memory: setup.client()?.memory(),
+            operator_cpu_s: setup.client()?.cpu().saturating_sub(cpu).as_secs_f64(),
+        })
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn rest_with_identities(&self, tasks: usize) -> Result<Rest, String> {
+        let interval = self.rest_interval();
+        let mut setup = self.with_identities(tasks, interval)?;
+        let before = setup.client()?.cpu();
+        setup.sandbox.order(&Order::Mark)?;
+        setup.pass(self.rest)?;
+        let picture = setup.sandbox.order(&Order::Look)?;
+        let cpu = setup.client()?.cpu().saturating_sub(before);
+        let seconds = picture.elapsed.as_secs_f64();
+        Ok(Rest {
+            tasks,
+            seconds,
+            interval_s: interval.as_secs(),
+            memory: setup.client()?.memory(),
+            cpu_percent_of_a_core: cpu.as_secs_f64() / seconds * 100.0,
+            ecs_reads_per_minute: per(picture.calls_of("ecs."), seconds / 60.0),
+            calls: picture.calls.into_iter().filter(|(_, count)| *count > 0).collect(),
+        })
+    }
+}
