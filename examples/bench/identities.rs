@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::control::{Change, Latency, Order};
-use crate::phases::{Plan, Rest, per};
+use crate::phases::{Plan, Rest};
 use crate::process::Memory;
 use crate::setup::{Care, Setup};
 
@@ -109,20 +109,6 @@ impl Plan {
     pub(crate) fn rest_with_identities(&self, tasks: usize) -> Result<Rest, String> {
         let interval = self.rest_interval();
         let mut setup = self.with_identities(tasks, interval)?;
-        let before = setup.client()?.cpu();
-        setup.sandbox.order(&Order::Mark)?;
-        setup.pass(self.rest)?;
-        let picture = setup.sandbox.order(&Order::Look)?;
-        let cpu = setup.client()?.cpu().saturating_sub(before);
-        let seconds = picture.elapsed.as_secs_f64();
-        Ok(Rest {
-            tasks,
-            seconds,
-            interval_s: interval.as_secs(),
-            memory: setup.client()?.memory(),
-            cpu_percent_of_a_core: cpu.as_secs_f64() / seconds * 100.0,
-            ecs_reads_per_minute: per(picture.calls_of("ecs."), seconds / 60.0),
-            calls: picture.calls.into_iter().filter(|(_, count)| *count > 0).collect(),
-        })
+        self.look_at_rest(&mut setup, tasks, interval)
     }
 }

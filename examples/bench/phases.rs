@@ -85,7 +85,7 @@ pub(crate) struct Seen {
 }
 
 #[allow(clippy::cast_precision_loss)] // counts of a run
-pub(crate) fn per(count: u64, of: f64) -> f64 {
+fn per(count: u64, of: f64) -> f64 {
     if of > 0.0 { count as f64 / of } else { 0.0 }
 }
 
@@ -173,6 +173,17 @@ impl Plan {
         setup.start_operator(&self.operator, Care { interval, ..Care::default() })?;
         setup.wait(PATIENCE, "registering all", |seen| seen.dataplanes >= tasks)?;
         setup.pass(self.settle)?;
+        self.look_at_rest(&mut setup, tasks, interval)
+    }
+
+    /// # Errors
+    /// In words.
+    pub(crate) fn look_at_rest(
+        &self,
+        setup: &mut Setup,
+        tasks: usize,
+        interval: Duration,
+    ) -> Result<Rest, String> {
         let before = setup.client()?.cpu();
         setup.sandbox.order(&Order::Mark)?;
         setup.pass(self.rest)?;

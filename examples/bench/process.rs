@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -12,6 +12,9 @@ use crate::control::{Order, Picture, Place};
 
 /// Linux counts CPU time in hundredths of a second, on every architecture.
 const TICK: Duration = Duration::from_millis(10);
+
+/// How long the sandbox may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that ends with its owner.
 pub(crate) struct Process(Child);
@@ -100,7 +103,8 @@ impl Drop for Process {
 pub(crate) struct Sandbox {
     pub process: Process,
     pub place: Place,
-    orders: ChildStdin,
+    /// Closed, it ends the sandbox, and with it what the sandbox started.
+    orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
@@ -123,7 +127,7 @@ impl Sandbox {
         };
         let mut answers = BufReader::new(answers);
         let place = hear(&mut answers)?;
-        Ok(Self { process, place, orders, answers })
+        Ok(Self { process, place, orders: Some(orders), answers })
     }
 
     /// Gives an order and waits until it is carried out.
@@ -132,8 +136,19 @@ impl Sandbox {
     /// In words.
     pub(crate) fn order(&mut self, order: &Order) -> Result<Picture, String> {
         let line = serde_json::to_string(order).map_err(|error| error.to_string())?;
-        writeln!(self.orders, "{line}").map_err(|error| format!("the sandbox is gone: {error}"))?;
+        let orders = self.orders.as_mut().ok_or("the sandbox was ended")?;
+        writeln!(orders, "{line}").map_err(|error| format!("the sandbox is gone: {error}"))?;
         hear(&mut self.answers)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.orders = None;
+        let until = Instant::now() + PATIENCE;
+        while matches!(self.process.0.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(TICK);
+        }
     }
 }
 
