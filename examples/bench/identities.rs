@@ -53,8 +53,16 @@ impl Plan {
         setup.sandbox.order(&Order::LogIn)?;
         let care = Care { consul: true, interval, ..Care::default() };
         setup.start_operator(&self.operator, care)?;
-        setup.pass(self.settle)?;
-        Ok(setup)
+        // The first sweep describes every task, at the pace that is allowed.
+        let mut reads = 0;
+        loop {
+            setup.pass(self.settle)?;
+            let now = setup.sandbox.order(&Order::Look)?.calls_of("ecs.");
+            if now == reads {
+                return Ok(setup);
+            }
+            reads = now;
+        }
     }
 
     /// # Errors

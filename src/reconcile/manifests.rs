@@ -32,7 +32,7 @@ struct Controllers {
 
 /// Tasks worked on at once where they register themselves: what they ask the server is asked for all of them together,
 /// by a few connections.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 1_024;
 
 impl Operator {
     /// Follows the manifests until `stop`; then lets what is in flight at each plane finish.

@@ -157,9 +157,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     async fn list_owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
         // A list that covers several namespaces may hold one thing twice.
         let mut found = BTreeMap::new();
-        let mut take = |registrations: Vec<Registration>| {
-            found.extend(registrations.iter().map(|one| (one.id.clone(), Sighting::from(one))));
-        };
+        let mut take = |seen: Vec<Sighting>| found.extend(seen.into_iter().map(|one| (one.id.clone(), one)));
         take(tokens::of_clusters(&self.api, &self.taken, clusters).await?);
         for cluster in clusters {
             take(services::of_cluster(&self.api, &self.taken, cluster).await?);

@@ -15,8 +15,8 @@ use super::handle::Handle;
 use super::objects::nullable;
 use super::tokens::owner;
 use crate::mesh::http::{Method, StreamTransport, segment};
-use crate::mesh::{MeshError, Registration};
-use crate::model::{ClusterArn, TaskArn, TaskId};
+use crate::mesh::{MeshError, Registration, Sighting};
+use crate::model::{ClusterArn, TaskArn, TaskId, shared};
 use crate::runtime::BatchCall;
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
@@ -79,7 +79,7 @@ impl Service {
         Registration {
             id: handle.in_mesh(taken.mesh.clone()),
             owner: owner(task, &taken.operator),
-            service: Some(Arc::clone(&self.name)),
+            service: Some(shared(&self.name)),
             created_at: None,
             drained: None,
             normal: Value::Null,
@@ -142,10 +142,10 @@ pub(super) async fn of_cluster<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     cluster: &ClusterArn,
-) -> Result<Vec<Registration>, MeshError> {
+) -> Result<Vec<Sighting>, MeshError> {
     let mut found = Vec::new();
     let mut take = |service: Service| match service.placed(cluster) {
-        Placed::Of(task) => found.push(service.registration(cluster, Some(&task), taken)),
+        Placed::Of(task) => found.push(Sighting::from(&service.registration(cluster, Some(&task), taken))),
         Placed::Foreign => {}
         Placed::Malformed(why) => taken.skip_service("owned", &service.id, why),
     };

@@ -15,7 +15,7 @@ use super::handle::{Handle, is_uuid};
 use super::objects::nullable;
 use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, segment};
-use crate::mesh::{MeshError, Owner, Registration};
+use crate::mesh::{MeshError, Owner, Registration, Sighting};
 use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp};
 use crate::runtime::BatchCall;
 
@@ -222,11 +222,11 @@ pub(super) async fn of_clusters<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     clusters: &BTreeSet<ClusterArn>,
-) -> Result<Vec<Registration>, MeshError> {
+) -> Result<Vec<Sighting>, MeshError> {
     let mut found = Vec::new();
     let mut take = |task: &TaskArn, token: Token| {
         if clusters.contains(task.cluster()) {
-            found.push(token.registration(Some(task), taken));
+            found.push(Sighting::from(&token.registration(Some(task), taken)));
         }
     };
     api.tokens(taken, "owned", &mut take).await?;
