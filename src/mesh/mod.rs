@@ -5,6 +5,7 @@
 
 pub mod consul;
 pub mod http;
+mod identities;
 pub mod kuma;
 mod observer;
 mod sighting;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
+pub use identities::{Identities, Looked, MaySend, Written};
 pub use observer::{MeshCallObserver, NoObserver};
 pub use sighting::{Fingerprint, Sighting};
 
@@ -176,4 +178,9 @@ pub trait ControlPlane: Send + Sync {
 
     /// The body that takes `current` out of service without removing it.
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> Rendered;
+
+    /// The objects by which tasks get their identity, where the control plane has such.
+    fn identities(&self) -> Option<&dyn Identities> {
+        None
+    }
 }

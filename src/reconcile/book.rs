@@ -10,7 +10,7 @@ use crate::plan::Awaited;
 use crate::plan::proposal::{Gap, Item, Planned, Warning, label};
 use crate::telemetry::metrics::Metrics;
 
-/// The plan as far as it is known, by control plane and task. A task's page is replaced by its next run.
+/// The plan as far as it is known, by control plane and task, or of a control plane's own objects. A task's page is replaced by its next run.
 pub struct Book {
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
@@ -18,13 +18,13 @@ pub struct Book {
 
 #[derive(Default)]
 struct Inner {
-    pages: BTreeMap<(Arc<str>, TaskArn), Page>,
+    pages: BTreeMap<(Arc<str>, Option<TaskArn>), Page>,
     /// By what could not be found out.
     gaps: BTreeMap<String, String>,
     counts: BTreeMap<(Arc<str>, &'static str), i64>,
 }
 
-/// What one run noted about one task.
+/// What one run noted about one task, or about a control plane's objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Page {
     items: Vec<Item>,
@@ -68,9 +68,10 @@ impl Book {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what a run found out about a task; an empty page takes the task out. Says what is new.
-    pub(super) fn turn(&self, control_plane: &Arc<str>, task: &TaskArn, page: Page) {
-        let key = (Arc::clone(control_plane), task.clone());
+    /// Takes in what a run found out about a task, or about the control plane's objects; an empty page takes it out.
+    /// Says what is new.
+    pub(super) fn turn(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, page: Page) {
+        let key = (Arc::clone(control_plane), task.cloned());
         let mut inner = self.lock();
         let before = inner.pages.remove(&key).unwrap_or_default();
         for item in &before.items {
@@ -93,8 +94,9 @@ impl Book {
         drop(inner);
         for item in news {
             let (mesh, name) = (item.mesh.as_deref().unwrap_or_default(), item.name.as_deref());
+            let object = item.object.map(crate::intent::identity::ObjectKind::as_str);
             info!(
-                %control_plane, mesh, name = name.unwrap_or_default(), %task,
+                %control_plane, mesh, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),
                 reason = item.reason, blocked_by = ?item.blocked_by, after = item.after, "planned"
             );
@@ -142,12 +144,12 @@ impl Book {
         for ((control_plane, task), page) in &inner.pages {
             warnings.extend(page.warnings.iter().map(|message| Warning {
                 control_plane: Arc::clone(control_plane),
-                task: task.to_string(),
+                task: task.as_ref().map(ToString::to_string).unwrap_or_default(),
                 message: message.clone(),
             }));
             items.extend(page.items.iter().map(|item| Planned {
                 control_plane: Arc::clone(control_plane),
-                task: Some(task.clone()),
+                task: task.clone(),
                 item: item.clone(),
             }));
         }

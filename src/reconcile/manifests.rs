@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::identity::look_after_methods;
 use super::run::RunOptions;
 use super::{AtPlane, Operator, Plane};
 use crate::manifests::{ManifestSet, Status};
@@ -74,6 +75,7 @@ impl Operator {
         let (planes, whole) = self.planes_for(&status.set);
         let old = self.planes();
         for (name, plane) in &planes {
+            look_after_methods(&status.set, plane);
             if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, plane)) {
                 if let Some(replaced) = controllers.running.remove(name) {
                     replaced.cancel();
@@ -81,6 +83,11 @@ impl Operator {
                 let token = CancellationToken::new();
                 let controller = self.controller(plane, options);
                 controllers.tasks.spawn(controller.run(token.clone()));
+                if plane.mesh.identities().is_some() {
+                    let keeper =
+                        Arc::clone(self).keep_identities(Arc::clone(plane), options.drain, token.clone());
+                    controllers.tasks.spawn(keeper);
+                }
                 controllers.running.insert(Arc::clone(name), token);
             }
         }
@@ -107,6 +114,7 @@ impl Operator {
         if first || status.set.generation != before.generation || !same_planes {
             // Whatever is new is registered nowhere that we know of yet: only a sweep tells.
             self.sweep_soon.notify_one();
+            self.planes().values().for_each(|plane| plane.keeping.soon());
             for task in self.store.all() {
                 self.enqueue(&task, Priority::Manifest);
             }

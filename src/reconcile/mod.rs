@@ -5,6 +5,7 @@
 
 mod apply;
 mod book;
+mod identity;
 mod manifests;
 mod plan;
 mod plane;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::identity::Keeping;
 use super::registry::Registry;
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
@@ -36,6 +37,8 @@ pub struct Plane {
     pub registry: Registry,
     pub(super) mesh: Arc<dyn ControlPlane>,
     pub(super) writes: TokenBucket,
+    /// The objects by which tasks get their identity.
+    pub(super) keeping: Keeping,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, Guard>>,
     /// Held by the one who lists what is registered.
@@ -102,9 +105,11 @@ impl Plane {
     /// A plane around a client. `seed` feeds the jitter.
     pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, mesh: Arc<dyn ControlPlane>, seed: u64) -> Self {
         let rate = spec.writes_per_second.max(1);
+        let keeping = Keeping::of(&*mesh);
         Self {
             queue: Queue::new(Backoff::default(), seed),
             registry: Registry::default(),
+            keeping,
             mesh,
             writes: TokenBucket::new(f64::from(rate), rate),
             circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
@@ -266,6 +271,11 @@ impl Plane {
     /// Nothing is wrong with the task any more.
     pub(super) fn all_said(&self, task: &TaskArn) {
         lock(&self.said).remove(task);
+    }
+
+    /// Whether nothing that should be looked at of the objects by which tasks get their identity waits for a look.
+    pub fn has_settled_identities(&self) -> bool {
+        self.keeping.is_settled()
     }
 
     /// Whether the circuit is closed.

@@ -59,7 +59,7 @@ impl<'a> Report<'a> {
     /// The run is over: what it noted goes into the plan.
     pub(super) fn end(&self) {
         if let (Some(book), Some(mut page)) = (&self.subject.operator.book, self.page()) {
-            book.turn(&self.subject.plane.name, self.subject.task, std::mem::take(&mut page));
+            book.turn(&self.subject.plane.name, Some(self.subject.task), std::mem::take(&mut page));
         }
     }
 

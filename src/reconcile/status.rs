@@ -12,7 +12,7 @@ use crate::runtime::CircuitState;
 use crate::telemetry::state::{ManifestState, OperatorState, PlaneState, Tells};
 
 /// The kinds of documents, in the order in which they build on each other.
-const KINDS: [&str; 4] = ["ControlPlane", "MeshBinding", "Workload", "OutboundList"];
+const KINDS: [&str; 5] = ["ControlPlane", "MeshBinding", "Workload", "OutboundList", "ConsulAuth"];
 
 /// What is kept for no other end than to be told.
 #[derive(Default)]
@@ -102,6 +102,7 @@ impl Operator {
             unknown_targets: plane.unknown_target_counts(),
             troubles: plane.troubles(),
             guards: plane.guard_states(set, now),
+            identity: plane.keeping.state(),
         }
     }
 
@@ -140,7 +141,13 @@ impl Operator {
 
 fn told(status: &Status) -> ManifestState {
     let set = &status.set;
-    let sizes = [set.control_planes.len(), set.bindings.len(), set.workloads.len(), set.outbound_lists.len()];
+    let sizes = [
+        set.control_planes.len(),
+        set.bindings.len(),
+        set.workloads.len(),
+        set.outbound_lists.len(),
+        set.consul_auths.len(),
+    ];
     let mut errors: BTreeMap<&'static str, usize> = KINDS.into_iter().map(|kind| (kind, 0)).collect();
     errors.insert("unknown", 0);
     for error in &status.errors {
@@ -162,6 +169,6 @@ fn kind_of(finding: &Finding) -> &'static str {
 }
 
 #[allow(clippy::cast_precision_loss)] // milliseconds of this century
-fn seconds(at: Timestamp) -> f64 {
+pub(super) fn seconds(at: Timestamp) -> f64 {
     at.0 as f64 / 1_000.0
 }

@@ -78,7 +78,7 @@ impl Operator {
         }
     }
 
-    fn sweep_interval(&self) -> Duration {
+    pub(super) fn sweep_interval(&self) -> Duration {
         let set = self.manifests();
         let intervals = set.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
         intervals.min().unwrap_or(Duration::from_mins(10))
@@ -91,7 +91,7 @@ impl Operator {
         let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
         let (clusters, mut whole) = self.clusters_of(&set, pulse).await;
         self.ledger.clusters_are(&clusters, whole);
-        clusters.iter().for_each(|cluster| self.remember_cluster(cluster));
+        self.remember_clusters(&set, &clusters);
         let (registered, listed_all) = self.list_registrations(&set, lists).await;
         whole &= listed_all;
         for cluster in &clusters {
@@ -106,6 +106,18 @@ impl Operator {
         info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
         self.swept_so_far.send_modify(|(count, last)| (*count, *last) = (*count + 1, whole));
         whole
+    }
+
+    fn remember_clusters(&self, set: &ManifestSet, clusters: &BTreeSet<ClusterArn>) {
+        let planes = self.planes();
+        let before: Vec<_> = planes.values().map(|plane| self.clusters_at(set, plane)).collect();
+        clusters.iter().for_each(|cluster| self.remember_cluster(cluster));
+        for (plane, before) in planes.values().zip(before) {
+            if self.clusters_at(set, plane) != before {
+                // New clusters need their nodes.
+                plane.keeping.soon();
+            }
+        }
     }
 
     /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern.

@@ -125,6 +125,13 @@ impl Pulse {
         }
     }
 
+    /// The loop ends because there is nothing left for it to do.
+    pub fn retire(mut self) {
+        if let Some((health, name)) = self.0.take() {
+            health.lock().by_name.remove(&name);
+        }
+    }
+
     /// There is nothing to do for now, for as long as that may last.
     pub fn rest(&self) {
         if let Some((health, name)) = &self.0 {
@@ -183,6 +190,13 @@ mod tests {
         advance(3 * SECOND).await;
         assert_eq!(words(&health), ["sweep ended by itself 3 s ago"]);
         let _again = health.pulse("sweep");
+        assert_eq!(words(&health), [""; 0]);
+    }
+
+    #[test]
+    fn a_loop_that_is_not_needed_any_more_is_forgotten() {
+        let health = Health::default();
+        health.pulse("identities of consul").retire();
         assert_eq!(words(&health), [""; 0]);
     }
 

@@ -83,7 +83,22 @@ pub struct PlaneState {
     pub troubles: BTreeMap<&'static str, usize>,
     /// The guards, by binding.
     pub guards: BTreeMap<Arc<str>, GuardState>,
+    /// The objects by which tasks get their identity; `None` where the control plane has no such.
+    pub identity: Option<IdentityState>,
 }
+
+/// The objects of an identity set-up at the last look.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct IdentityState {
+    /// How many, by kind and by how they are: see [`OBJECT_STATES`].
+    pub objects: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
+    /// When all of it was last looked at and was, or was made, as declared as far as it is ours, in seconds since 1970.
+    pub checked_at: Option<f64>,
+}
+
+/// How objects can be: as declared; not (yet) as declared; waiting for something that must come first; in the way and
+/// not ours; not readable; reported and left.
+pub const OBJECT_STATES: [&str; 6] = ["ok", "drifted", "held", "conflict", "unknown", "left_alone"];
 
 /// Registrations by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -165,6 +180,10 @@ pub(super) mod tests {
             unknown_targets: [("default".into(), 5)].into(),
             troubles: [("rejected", 6)].into(),
             guards: [("demo".into(), GuardState { held: 7, admitted: 3, owned: 10, limit: 3 })].into(),
+            identity: Some(IdentityState {
+                objects: [("policy", [("drifted", 2)].into())].into(),
+                checked_at: Some(1_500.0),
+            }),
         }
     }
 

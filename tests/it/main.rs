@@ -10,6 +10,7 @@ mod deploy;
 mod doctor;
 mod golden;
 mod golden_consul_auth;
+mod identity;
 mod kuma_replay;
 mod prometheus;
 mod sandbox_aws;

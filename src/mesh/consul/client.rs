@@ -27,7 +27,8 @@ use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
 use crate::mesh::{
-    ControlPlane, DrainReason, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered, Sighting,
+    ControlPlane, DrainReason, Identities, MeshCallObserver, MeshError, MeshErrorKind, Registration,
+    Rendered, Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn};
 use crate::runtime::{BatchError, Batcher, TokenBucket};
@@ -142,7 +143,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         Objects::new(Arc::clone(&self.api))
     }
 
-    async fn observed<R>(
+    pub(super) async fn observed<R>(
         &self,
         operation: &'static str,
         work: impl Future<Output = Result<R, MeshError>> + Send,
@@ -220,6 +221,12 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     }
 
     pub(super) async fn learn_version(&self) -> Result<Option<ConsulVersion>, MeshError> {
+        Ok(self.agent().await?.map(|(version, _)| version))
+    }
+
+    /// The servers' version, and what the agent says of itself; `None` where the token may not see it, and there are
+    /// Consul's servers.
+    pub(super) async fn agent(&self) -> Result<Option<(ConsulVersion, Vec<u8>)>, MeshError> {
         let path = self.api.scope.path("/v1/agent/self", &[]);
         let call =
             Call { method: Method::Get, path: &path, needs: "agent_prefix \"\" { policy = \"read\" }" };
@@ -234,7 +241,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         }
         let version = ConsulVersion::read(&reply.body).map_err(|why| call.unreadable(&reply.body, why))?;
         self.version.store(Some(Arc::new(version.clone())));
-        Ok(Some(version))
+        Ok(Some((version, reply.body)))
     }
 
     /// An error unless these are Consul's servers and have a leader. Needs no permission.
@@ -345,5 +352,9 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
     /// Empty: it is never sent.
     fn render_drained(&self, _current: &Registration, _reason: DrainReason) -> Rendered {
         Rendered { body: Value::Null, normal: Value::Null }
+    }
+
+    fn identities(&self) -> Option<&dyn Identities> {
+        Some(self)
     }
 }

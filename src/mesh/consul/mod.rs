@@ -9,6 +9,7 @@ mod client;
 mod connection;
 mod errors;
 mod handle;
+mod identities;
 mod objects;
 mod own_token;
 mod removal;

@@ -28,6 +28,15 @@ impl Scope {
         }
     }
 
+    pub(super) fn datacenter(&self) -> Option<&str> {
+        self.datacenter.as_deref()
+    }
+
+    /// The same datacenter and namespaces in this partition.
+    pub(super) fn in_partition(&self, partition: &str) -> Self {
+        Self { partition: Some(partition.into()), ..self.clone() }
+    }
+
     pub(super) fn partition(&self) -> Option<&str> {
         self.partition.as_deref()
     }

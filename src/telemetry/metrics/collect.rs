@@ -9,8 +9,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
 use super::{QueueState, Scrape, labels};
+use crate::intent::identity::ObjectKind;
 use crate::runtime::CircuitState;
-use crate::telemetry::state::{ManifestState, OperatorState, PlaneState};
+use crate::telemetry::state::{ManifestState, OBJECT_STATES, OperatorState, PlaneState};
 
 /// Asks the operator.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ impl Collector for State {
         to.registrations(&state)?;
         to.meshes(&state)?;
         to.guards(&state)?;
+        to.identities(&state)?;
         to.circuits(&state)
     }
 }
@@ -224,6 +226,27 @@ impl Families<'_> {
         let help = "Removals without a STOPPED of their own, of the last hour";
         self.many("ecs_mesh_guard_admitted", help, all(|g| g.admitted))?;
         self.many("ecs_mesh_guard_limit", "How many of them the guard lets through", all(|g| g.limit))
+    }
+
+    fn identities(&mut self, state: &OperatorState) -> Result<(), Error> {
+        let planes = || {
+            let all = state.control_planes.iter();
+            all.filter_map(|(name, plane)| Some((&**name, plane.identity.as_ref()?)))
+        };
+        let objects = planes().flat_map(|(name, identity)| {
+            ObjectKind::ALL.map(ObjectKind::as_str).into_iter().flat_map(move |kind| {
+                OBJECT_STATES.map(|state| {
+                    let n = identity.objects.get(kind).and_then(|of_kind| of_kind.get(state)).copied();
+                    ([("control_plane", name), ("kind", kind), ("state", state)], count(n.unwrap_or(0)))
+                })
+            })
+        });
+        let help = "Objects of the identity set-up by how they are";
+        self.many("ecs_mesh_identity_objects", help, objects)?;
+        let checked =
+            planes().map(|(name, identity)| ([("control_plane", name)], identity.checked_at.unwrap_or(0.0)));
+        let help = "When the identity set-up was last found or made as declared; 0: not yet";
+        self.many("ecs_mesh_identity_checked_timestamp_seconds", help, checked)
     }
 
     fn circuits(&mut self, state: &OperatorState) -> Result<(), Error> {

@@ -72,6 +72,15 @@ labels!(
     Broken { rule: &'static str }
 );
 
+labels!(
+    /// A change of an object of the identity set-up, and what came of it.
+    ObjectChange { kind: &'static str, change: &'static str, result: &'static str }
+);
+
+/// What is done to objects of the identity set-up.
+pub(super) const OBJECT_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
+pub(super) const OBJECT_RESULTS: [&str; 2] = ["ok", "failed"];
+
 /// What became of messages, by their kind.
 pub(super) const MESSAGES: [(&str, &[&str]); 5] = [
     ("task", &["news", "stale", "foreign_cluster"]),
@@ -120,8 +129,8 @@ pub(super) const AWS_OPERATIONS: [&str; 10] = [
 pub(super) const AWS_FAILURES: &[&str] =
     &["throttled", "unavailable", "denied", "credentials", "not_found", "invalid"];
 
-pub(super) const PLANE_OPERATIONS: [&str; 7] =
-    ["owned", "find", "read", "put", "delete", "services", "refresh"];
+pub(super) const PLANE_OPERATIONS: [&str; 9] =
+    ["owned", "find", "read", "put", "delete", "services", "refresh", "objects", "object"];
 pub(super) const PLANE_FAILURES: [&str; 8] =
     ["unreachable", "busy", "conflict", "invalid", "forbidden", "no_such_mesh", "read_only", "unexpected"];
 

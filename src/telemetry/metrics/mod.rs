@@ -26,9 +26,10 @@ pub use plane::PlaneMetrics;
 
 use super::health::Health;
 use super::state::{OperatorState, Tells};
+use crate::intent::identity::ObjectKind;
 use labels::{
-    Broken, Call, Change, Controller, Message, Operation, PlaneCall, PlaneOperation, Planned, Reason,
-    Reconcile, Result, Unplaced, Workqueue,
+    Broken, Call, Change, Controller, Message, ObjectChange, Operation, PlaneCall, PlaneOperation, Planned,
+    Reason, Reconcile, Result, Unplaced, Workqueue,
 };
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -76,6 +77,7 @@ pub struct Metrics {
     latency_tap: OnceLock<mpsc::UnboundedSender<Duration>>,
     rejected: Counter,
     changes: Family<Change, Counter>,
+    object_changes: Family<ObjectChange, Counter>,
     removals: Family<Reason, Counter>,
     violations: Family<Broken, Counter>,
     held: Family<Reason, Counter>,
@@ -153,6 +155,7 @@ impl Default for Metrics {
             latency_tap: OnceLock::new(),
             rejected: Counter::default(),
             changes: Family::default(),
+            object_changes: Family::default(),
             removals: Family::default(),
             violations: Family::default(),
             held: Family::default(),
@@ -192,6 +195,8 @@ impl Metrics {
         let help = "Times that a task's role began to keep it out of the mesh";
         r.register("ecs_mesh_rejected_tasks", help, self.rejected.clone());
         r.register("ecs_mesh_changes", "Changes written to control planes", self.changes.clone());
+        let help = "Changes of objects of Consul's identity set-up";
+        r.register("ecs_mesh_identity_changes", help, self.object_changes.clone());
         r.register("ecs_mesh_removals", "Removed registrations by the evidence", self.removals.clone());
         let help = "Broken rules of role tags, at each look at a task";
         r.register("ecs_mesh_role_violations", help, self.violations.clone());
@@ -221,6 +226,13 @@ impl Metrics {
         }
         for change in labels::CHANGES {
             begin(&self.changes, &Change { change });
+        }
+        for kind in ObjectKind::ALL.map(ObjectKind::as_str) {
+            for change in labels::OBJECT_CHANGES {
+                for result in labels::OBJECT_RESULTS {
+                    begin(&self.object_changes, &ObjectChange { kind, change, result });
+                }
+            }
         }
         for reason in labels::EVIDENCE {
             begin(&self.removals, &Reason { reason });
@@ -344,6 +356,13 @@ impl Metrics {
     pub fn wrote(&self, change: &'static str) {
         debug_assert!(labels::CHANGES.contains(&change), "{change} is not in labels::CHANGES");
         self.changes.get_or_create(&Change { change }).inc();
+    }
+
+    /// A change of an object of the identity set-up was written, or failed.
+    pub fn object_changed(&self, kind: ObjectKind, change: &'static str, ok: bool) {
+        debug_assert!(labels::OBJECT_CHANGES.contains(&change), "{change} is not in labels::OBJECT_CHANGES");
+        let result = if ok { "ok" } else { "failed" };
+        self.object_changes.get_or_create(&ObjectChange { kind: kind.as_str(), change, result }).inc();
     }
 
     /// How many changes of this kind were written.

@@ -91,6 +91,10 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
         .chain(labels::PLANE_OPERATIONS)
         .chain(labels::UNPLACED)
         .chain(labels::CHANGES)
+        .chain(labels::OBJECT_CHANGES)
+        .chain(labels::OBJECT_RESULTS)
+        .chain(crate::telemetry::state::OBJECT_STATES)
+        .chain(crate::intent::identity::ObjectKind::ALL.map(|kind| kind.as_str()))
         .chain(labels::EVIDENCE)
         .chain(labels::RULES)
         .chain(labels::IGNORED)
@@ -127,6 +131,8 @@ fn what_is_comes_from_the_operator_at_each_scrape_and_goes_with_it() {
         "ecs_mesh_guard_limit{binding=\"demo\",control_plane=\"kuma\"} 3",
         "ecs_mesh_troubled_tasks{control_plane=\"kuma\",reason=\"rejected\"} 6",
         "ecs_mesh_unknown_targets{control_plane=\"kuma\",mesh=\"default\"} 5",
+        "ecs_mesh_identity_objects{control_plane=\"kuma\",kind=\"policy\",state=\"drifted\"} 2",
+        "ecs_mesh_identity_checked_timestamp_seconds{control_plane=\"kuma\"} 1500.0",
         "ecs_mesh_last_sweep_timestamp_seconds{cluster=\"two\"} 0.0",
         "leader_election_master_status{name=\"op\"} 1",
         "ecs_mesh_ready 1",

@@ -16,17 +16,25 @@ pub use forms::{
 
 use forms::Form;
 
-use super::api::Api;
+use super::api::{Api, Listed};
+use super::errors::Call;
+use super::scope::{ALL_NAMESPACES, Scope};
+use crate::intent::identity::{NODE_MARK, SYNTHETIC_NODE};
 use crate::mesh::MeshError;
-use crate::mesh::http::{StreamTransport, segment};
+use crate::mesh::http::{Method, StreamTransport, segment};
 use crate::model::ClusterArn;
 
 const READS_ACLS: &str = "acl = \"read\"";
 const WRITES_ACLS: &str = "acl = \"write\"";
 const READS_NODES: &str = "node_prefix \"\" { policy = \"read\" }";
+const READS_SERVICES: &str =
+    "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
 const WRITES_NODES: &str = "node_prefix \"\" { policy = \"write\" }";
 const READS_NAMESPACES: &str = "operator = \"read\"";
 const WRITES_NAMESPACES: &str = "operator = \"write\"";
+
+/// So many nodes are asked for by name.
+const MOST_NAMES: usize = 64;
 
 /// The anonymous token's accessor, on all servers.
 const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
@@ -34,28 +42,36 @@ const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
 /// The objects of one namespace, or of an edition that has none.
 pub struct Objects<T> {
     api: Arc<Api<T>>,
+    scope: Scope,
     namespace: Option<Arc<str>>,
 }
 
 impl<T> Clone for Objects<T> {
     fn clone(&self) -> Self {
-        Self { api: Arc::clone(&self.api), namespace: self.namespace.clone() }
+        Self { api: Arc::clone(&self.api), scope: self.scope.clone(), namespace: self.namespace.clone() }
     }
 }
 
 impl<T: StreamTransport> Objects<T> {
     pub(super) fn new(api: Arc<Api<T>>) -> Self {
-        Self { api, namespace: None }
+        let scope = api.scope.clone();
+        Self { api, scope, namespace: None }
     }
 
     /// Those of this namespace. Enterprise only.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Self {
-        Self { api: Arc::clone(&self.api), namespace: Some(namespace.into()) }
+        Self { namespace: Some(namespace.into()), ..self.clone() }
+    }
+
+    /// Those of this partition. Enterprise only.
+    #[must_use]
+    pub fn in_partition(&self, partition: &str) -> Self {
+        Self { scope: self.scope.in_partition(partition), ..self.clone() }
     }
 
     fn path(&self, path: &str, query: &[(&str, &str)]) -> String {
-        self.api.scope.path_in(self.namespace.as_deref(), path, query)
+        self.scope.path_in(self.namespace.as_deref(), path, query)
     }
 
     async fn one<F: Form>(&self, path: &str, needs: &'static str) -> Result<Option<F>, MeshError> {
@@ -110,6 +126,31 @@ impl<T: StreamTransport> Objects<T> {
     /// The binding rules of an auth method; none where there is no such method.
     pub async fn binding_rules(&self, method: &str) -> Result<Vec<BindingRule>, MeshError> {
         self.all("/v1/acl/binding-rules", &[("authmethod", method)], READS_ACLS).await
+    }
+
+    /// The binding rules of all auth methods.
+    pub async fn all_binding_rules(&self) -> Result<Vec<BindingRule>, MeshError> {
+        self.all("/v1/acl/binding-rules", &[], READS_ACLS).await
+    }
+
+    /// How many tokens the auth method has given out. None of them is kept.
+    pub async fn tokens_of(&self, method: &str) -> Result<u64, MeshError> {
+        let namespace = self.namespace.as_ref().map(|_| ALL_NAMESPACES);
+        self.count(&self.scope.tokens_path(namespace, method), READS_ACLS, Listed::Whole).await
+    }
+
+    /// How many services are on a cluster's node. None of them is kept.
+    pub async fn services_on(&self, cluster: &ClusterArn) -> Result<u64, MeshError> {
+        let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
+        let namespace = self.scope.is_of_enterprise().then_some(ALL_NAMESPACES);
+        self.count(&self.scope.path_in(namespace, &path, &[]), READS_SERVICES, Listed::Fields).await
+    }
+
+    async fn count(&self, path: &str, needs: &'static str, listed: Listed) -> Result<u64, MeshError> {
+        let mut count = 0;
+        let call = Call { method: Method::Get, path, needs };
+        let _: serde::de::IgnoredAny = self.api.list(&call, listed, &mut |_| count += 1).await?;
+        Ok(count)
     }
 
     /// The binding rule of this id.
@@ -180,11 +221,29 @@ impl<T: StreamTransport> Objects<T> {
         self.write(&format!("/v1/acl/token/{ANONYMOUS}"), token, WRITES_ACLS).await
     }
 
+    /// The nodes that stand for something else than an agent, bear an operator's mark, or have one of these names.
+    pub async fn nodes_like(&self, names: &[&str]) -> Result<Vec<ClusterNode>, MeshError> {
+        let marks = [SYNTHETIC_NODE, NODE_MARK].map(|mark| format!("\"{mark}\" in Meta"));
+        let named = names.iter().map(|name| format!("Node == \"{name}\""));
+        let filter = marks.into_iter().chain(named).collect::<Vec<_>>().join(" or ");
+        let query = [("filter", filter.as_str())];
+        // A URL has an end, and so many clusters are a part of the nodes that is worth it.
+        let query = if names.len() <= MOST_NAMES { &query[..] } else { &[] };
+        // Nodes are in no namespace.
+        let path = self.scope.path("/v1/catalog/nodes", query);
+        let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
+        if found.is_empty() {
+            // A token that may see nothing sees nothing.
+            self.api.own_token_is_good().await?;
+        }
+        Ok(found.into_iter().map(Form::clean).collect())
+    }
+
     /// The node of a cluster. Its services are not asked for, which may be many.
     pub async fn node(&self, cluster: &ClusterArn) -> Result<Option<ClusterNode>, MeshError> {
         let filter = format!("Node == \"{cluster}\"");
         // Nodes are in no namespace.
-        let path = self.api.scope.path("/v1/catalog/nodes", &[("filter", &filter)]);
+        let path = self.scope.path("/v1/catalog/nodes", &[("filter", &filter)]);
         let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
         let found = found.into_iter().find(|node| node.node == cluster.as_str()).map(Form::clean);
         if found.is_none() {
@@ -204,20 +263,20 @@ impl<T: StreamTransport> Objects<T> {
                 request[name] = value.clone();
             }
         }
-        if let Some(partition) = self.api.scope.partition() {
+        if let Some(partition) = self.scope.partition() {
             request["Partition"] = partition.into();
         }
-        let path = self.api.scope.path("/v1/catalog/register", &[]);
+        let path = self.scope.path("/v1/catalog/register", &[]);
         self.api.put::<bool>(&path, WRITES_NODES, body(&request)).await.map(|_| ())
     }
 
     /// Removes a node, **and all its services**. The servers do not say whether it was there.
     pub async fn deregister_node_with_its_services(&self, cluster: &ClusterArn) -> Result<(), MeshError> {
         let mut request = json!({"Node": cluster.as_str()});
-        if let Some(partition) = self.api.scope.partition() {
+        if let Some(partition) = self.scope.partition() {
             request["Partition"] = partition.into();
         }
-        let path = self.api.scope.path("/v1/catalog/deregister", &[]);
+        let path = self.scope.path("/v1/catalog/deregister", &[]);
         self.api.put::<bool>(&path, WRITES_NODES, body(&request)).await.map(|_| ())
     }
 

@@ -1,0 +1,110 @@
+//! Keeps each control plane's identity set-up as its `ConsulAuth` declares it: at the start, after manifests or
+//! clusters changed, at each sweep's interval, and soon after a failure. Beside the controllers, so that neither holds
+//! up the other.
+
+mod keeping;
+mod pass;
+mod report;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Operator, Plane};
+use crate::api::ConsulAuthSpec;
+use crate::intent::identity::named_clusters;
+use crate::manifests::ManifestSet;
+use crate::mesh::consul::DEFAULT_METHOD;
+use crate::model::ClusterArn;
+use crate::runtime::{Backoff, Drained};
+
+pub(super) use keeping::Keeping;
+use pass::{Ended, Pass};
+
+/// A look with all its writes that takes longer is cut off, and begun anew later.
+const LONGEST: Duration = Duration::from_mins(10);
+/// What the loop does beside looking is done within this.
+const PROGRESS: Duration = Duration::from_mins(2);
+/// Between two looks while something fails.
+const RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_mins(2) };
+
+impl Operator {
+    /// Looks after a plane's objects until `stop`; a write that is under way then has `drain` to end.
+    pub(super) async fn keep_identities(
+        self: Arc<Self>,
+        plane: Arc<Plane>,
+        drain: Duration,
+        stop: CancellationToken,
+    ) -> Drained {
+        let pulse = self.metrics.health().pulse(format!("identities of {}", plane.name));
+        let seed = self.seed.wrapping_add(5);
+        let mut jitter = fastrand::Rng::with_seed(seed);
+        let mut trouble = None;
+        while !stop.is_cancelled() {
+            pulse.beat(LONGEST + PROGRESS);
+            let asked = plane.keeping.begins();
+            let pass = Pass { operator: &self, plane: &plane, stop: &stop };
+            let too_late = async {
+                stop.cancelled().await;
+                tokio::time::sleep(drain).await;
+            };
+            let ended = tokio::select! {
+                biased;
+                ended = tokio::time::timeout(LONGEST, pass.run()) => ended.unwrap_or(Ended::Again(None)),
+                () = too_late => break,
+            };
+            plane.keeping.ends(asked);
+            let pause = match ended {
+                Ended::Well => {
+                    trouble = None;
+                    self.sweep_interval().mul_f64(0.95 + 0.1 * jitter.f64())
+                }
+                Ended::Again(not_before) => {
+                    let delays = trouble.get_or_insert_with(|| RETRY.start(seed));
+                    let at_least = not_before.map(|at| at.saturating_duration_since(Instant::now()));
+                    delays.after_failure().max(at_least.unwrap_or_default())
+                }
+            };
+            pulse.beat(pause + PROGRESS);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = plane.keeping.asked_for() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        pulse.retire();
+        Drained::default()
+    }
+
+    /// The clusters that a plane's bindings select: those named in full, and those that patterns have been found to
+    /// stand for.
+    pub(super) fn clusters_at(&self, set: &ManifestSet, plane: &Plane) -> BTreeSet<ClusterArn> {
+        let mut clusters = named_clusters(set, &plane.name);
+        let bindings = set.bindings.values().filter(|binding| *binding.spec.control_plane == *plane.name);
+        let bindings: Vec<_> = bindings.collect();
+        let known = self.clusters();
+        let selected = known.by_id.values().filter(|known| bindings.iter().any(|b| b.selects_cluster(known)));
+        clusters.extend(selected.cloned());
+        clusters
+    }
+}
+
+/// What is declared for a plane, if anything. (There is at most one: the manifests' rules see to it.)
+fn declared<'a>(set: &'a ManifestSet, plane: &Plane) -> Option<&'a Arc<ConsulAuthSpec>> {
+    set.consul_auths.values().find(|spec| *spec.control_plane == *plane.name)
+}
+
+/// Has the plane look after the tokens of the auth method that is declared for tasks, beside the usual one's.
+pub(super) fn look_after_methods(set: &ManifestSet, plane: &Plane) {
+    let Some(identities) = plane.mesh.identities() else { return };
+    let tokens = declared(set, plane).and_then(|spec| spec.service_tokens.as_ref());
+    let declared = tokens.map(|tokens| Arc::from(tokens.auth_method.as_str()));
+    identities.look_after([DEFAULT_METHOD.into()].into_iter().chain(declared).collect());
+}

@@ -1,0 +1,236 @@
+//! What a pass says: one line of target `audit` for each change of an identity object, done or failed; other things
+//! once, until they change; all of it as numbers. In a dry run it goes into the plan instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracing::{debug, info, warn};
+
+use super::super::book::Page;
+use super::super::{Operator, Plane};
+use super::keeping::Key;
+use crate::intent::identity::{ObjectKind, Owner, owner};
+use crate::mesh::MeshError;
+use crate::plan::proposal::{Change, Item};
+use crate::plan::{ObjectAction, ObjectStep};
+
+/// What a step came to.
+pub(super) enum Outcome {
+    /// There was nothing to write.
+    Seen,
+    /// It was written.
+    Done,
+    /// It would have been.
+    Planned,
+    /// This process does not hold the lease.
+    NoLease,
+    /// What it rests on was not written, or is not the time for.
+    Waits(String),
+    /// What is there changed meanwhile.
+    Moved(String),
+    /// The servers cannot have it.
+    Impossible(String),
+    /// It was written just now, and is not as it was written.
+    Stubborn,
+    /// The write, or the read before it, failed.
+    Failed(MeshError),
+}
+
+/// Says what a pass came to at one plane.
+pub(super) struct Report<'a> {
+    pub(super) operator: &'a Operator,
+    pub(super) plane: &'a Plane,
+    /// A `ConsulAuth` speaks of this plane.
+    pub(super) is_declared: bool,
+}
+
+impl Report<'_> {
+    pub(super) fn tell(&self, outcomes: &[(ObjectStep, Outcome)], errors: &[MeshError]) {
+        self.tell_failures(errors);
+        if self.operator.is_dry() {
+            return self.note(outcomes);
+        }
+        let mut keys = BTreeSet::new();
+        for (step, outcome) in outcomes {
+            let key: Key = (step.id.clone(), step.server_id.clone());
+            self.tell_of(&key, step, outcome);
+            if !matches!(
+                (outcome, &step.action),
+                (Outcome::Seen, ObjectAction::Unchanged) | (Outcome::Done, _)
+            ) {
+                keys.insert(key);
+            }
+        }
+        self.plane.keeping.only_said_of(&keys);
+    }
+
+    /// How many objects of each kind are how.
+    pub(super) fn counts(
+        &self,
+        outcomes: &[(ObjectStep, Outcome)],
+    ) -> BTreeMap<&'static str, BTreeMap<&'static str, usize>> {
+        let mut counts: BTreeMap<&'static str, BTreeMap<&'static str, usize>> = BTreeMap::new();
+        for (step, outcome) in outcomes {
+            *counts.entry(step.id.kind.as_str()).or_default().entry(state(step, outcome)).or_default() += 1;
+        }
+        counts
+    }
+
+    fn tell_failures(&self, errors: &[MeshError]) {
+        let control_plane = &self.plane.name;
+        let what = format!("identity set-up at control plane {control_plane}");
+        let first = errors.first().filter(|_| self.is_declared);
+        self.operator.gap(&what, first.map(|error| error.message.clone()));
+        for error in errors {
+            self.operator.metrics.held(error.kind.label());
+        }
+        let news = self.plane.keeping.failed(errors.iter().map(|error| error.message.clone()).collect());
+        for message in news {
+            if self.is_declared {
+                warn!(
+                    %control_plane,
+                    "a part of the identity set-up could not be read, and is left as it is: {message}"
+                );
+            } else {
+                debug!(%control_plane, "whether there are objects of ours could not be read: {message}");
+            }
+        }
+    }
+
+    /// Into the plan.
+    fn note(&self, outcomes: &[(ObjectStep, Outcome)]) {
+        let Some(book) = &self.operator.book else { return };
+        let mut page = Page::default();
+        for (step, outcome) in outcomes {
+            let item = step.clone().into_item();
+            let instead = |change: Change, why: String| Item {
+                fields: Vec::new(),
+                registration: None,
+                ..Item { change, reason: why, ..item.clone() }
+            };
+            page.note(match outcome {
+                Outcome::Waits(why) | Outcome::Impossible(why) => instead(Change::Hold, why.clone()),
+                Outcome::Moved(why) => instead(Change::Unknown, why.clone()),
+                Outcome::Failed(error) => instead(Change::Unknown, error.message.clone()),
+                Outcome::Seen | Outcome::Done | Outcome::Planned | Outcome::NoLease | Outcome::Stubborn => {
+                    item
+                }
+            });
+        }
+        book.turn(&self.plane.name, None, page);
+    }
+
+    fn tell_of(&self, key: &Key, step: &ObjectStep, outcome: &Outcome) {
+        let metrics = &self.operator.metrics;
+        match outcome {
+            Outcome::Done => {
+                metrics.object_changed(step.id.kind, self.change(step), true);
+                self.audit(step, "done");
+            }
+            Outcome::Failed(error) => {
+                metrics.object_changed(step.id.kind, self.change(step), false);
+                metrics.held(error.kind.label());
+                let result = format!("failed: {}", error.message);
+                if self.plane.keeping.is_news(key, &result) {
+                    self.audit(step, &result);
+                } else {
+                    debug!(object = %step.id, "{result}");
+                }
+            }
+            Outcome::Impossible(why) => self.once(key, step, true, why),
+            Outcome::Stubborn => self.once(
+                key,
+                step,
+                true,
+                "the control plane keeps it otherwise than it was sent; it is left so until the next look",
+            ),
+            Outcome::NoLease => {
+                metrics.held("lease");
+                debug!(object = %step.id, "another copy holds the lease");
+            }
+            Outcome::Waits(why) | Outcome::Moved(why) => debug!(object = %step.id, "{why}"),
+            Outcome::Seen | Outcome::Planned => self.tell_of_seen(key, step),
+        }
+    }
+
+    fn tell_of_seen(&self, key: &Key, step: &ObjectStep) {
+        match &step.action {
+            ObjectAction::Conflict { .. } => self.once(key, step, true, &step.reason),
+            ObjectAction::LeftAlone => self.once(key, step, !step.warnings.is_empty(), &step.reason),
+            ObjectAction::Hold => self.once(key, step, false, &step.reason),
+            // The failed call is told of by itself.
+            _ => debug!(object = %step.id, reason = step.reason, "nothing is done"),
+        }
+    }
+
+    /// Once, until it is something else.
+    fn once(&self, key: &Key, step: &ObjectStep, loud: bool, why: &str) {
+        let (control_plane, object, name) = (&self.plane.name, step.id.kind.as_str(), &step.id.name);
+        let (fields, mind) = (paths(step), step.warnings.join("; "));
+        if !self.plane.keeping.is_news(key, &format!("{why} {fields} {mind}")) {
+            debug!(%control_plane, object, %name, fields, mind, "{why}");
+        } else if loud {
+            warn!(%control_plane, object, %name, fields, mind, "nothing is done to it: {why}");
+        } else {
+            info!(%control_plane, object, %name, fields, mind, "nothing is done to it: {why}");
+        }
+    }
+
+    /// Who changed what, where, why, and what came of it.
+    fn audit(&self, step: &ObjectStep, result: &str) {
+        let (operator, control_plane) = (&self.operator.id, &self.plane.name);
+        let (version, change) = (env!("CARGO_PKG_VERSION"), self.change(step));
+        let (object, name, scope) = (step.id.kind.as_str(), &step.id.name, &step.id.scope);
+        let (partition, namespace) = (scope.partition.as_deref(), scope.namespace.as_deref());
+        let (id, fields, reason) = (step.server_id.as_deref(), paths(step), step.reason.as_str());
+        let mind = step.warnings.join("; ");
+        macro_rules! say {
+            ($level:ident) => {
+                $level!(
+                    target: "audit", %operator, version, %control_plane, partition, namespace, object, %name, id,
+                    change, fields, reason, mind, result, "{} of {}", change, step.id
+                )
+            };
+        }
+        if result == "done" { say!(info) } else { say!(warn) }
+    }
+
+    /// A label of a metric, and a word.
+    fn change(&self, step: &ObjectStep) -> &'static str {
+        match &step.action {
+            ObjectAction::Create { .. } => "create",
+            ObjectAction::Remove => "remove",
+            _ => {
+                let has_marks = !matches!(step.id.kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
+                let was_nobodys = step
+                    .before
+                    .as_ref()
+                    .is_some_and(|body| owner(step.id.kind, body, &self.operator.id) == Owner::Nobody);
+                if has_marks && was_nobodys { "adopt" } else { "update" }
+            }
+        }
+    }
+}
+
+/// The fields in question, without their values.
+fn paths(step: &ObjectStep) -> String {
+    let fields = match &step.action {
+        ObjectAction::Update { fields, .. } => fields.as_slice(),
+        ObjectAction::Conflict { difference } => difference.as_slice(),
+        _ => &[],
+    };
+    fields.iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// One of [`OBJECT_STATES`](crate::telemetry::state::OBJECT_STATES).
+fn state(step: &ObjectStep, outcome: &Outcome) -> &'static str {
+    match (outcome, &step.action) {
+        (Outcome::Done, ObjectAction::Remove)
+        | (Outcome::Seen, ObjectAction::Unchanged)
+        | (Outcome::Done, _) => "ok",
+        (Outcome::Seen, ObjectAction::Conflict { .. }) => "conflict",
+        (Outcome::Seen, ObjectAction::LeftAlone) => "left_alone",
+        (Outcome::Seen, ObjectAction::Unknown) => "unknown",
+        (Outcome::Seen, ObjectAction::Hold) => "held",
+        _ => "drifted",
+    }
+}

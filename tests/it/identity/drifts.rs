@@ -1,0 +1,232 @@
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde_json::json;
+
+use super::desk::{DEMO, Desk, PROD, lines};
+use super::{everything, fresh, made};
+
+const METHOD: &str = "/v1/acl/auth-method/iam-ecs-service-token";
+const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
+
+fn set(expected: &[&str]) -> BTreeSet<String> {
+    expected.iter().map(|line| (*line).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one_nothing() {
+    let (desk, auth) = (fresh().await, everything());
+    let plan = desk.plan(Some(&auth)).await;
+    assert!(plan.complete && plan.will_write(), "{plan:?}");
+    let planned = lines(&plan);
+    assert_eq!(planned.len(), 16, "{planned:#?}");
+    assert!(planned.contains("update anonymous token 00000000-0000-0000-0000-000000000002: Policies"));
+    assert!(planned.contains(&format!("create node {DEMO}")));
+    let before = desk.everything().await;
+    assert_eq!(before["roles"], json!([]), "a plan writes nothing");
+
+    let first = desk.run(Some(&auth)).await;
+    assert_eq!((first.writes(), first.objects("ok")), (16, 16), "{}", first.text);
+    let made = desk.everything().await;
+    let counts = ["roles", "methods", "rules"].map(|kind| made[kind].as_array().unwrap().len());
+    assert_eq!(counts, [4, 2, 5]);
+
+    let plan = desk.plan(Some(&auth)).await;
+    assert!(plan.complete && !plan.will_write(), "{:?}", lines(&plan));
+    assert_eq!(lines(&plan), BTreeSet::new());
+    let second = desk.run(Some(&auth)).await;
+    assert_eq!(second.writes(), 0);
+    assert_eq!(desk.everything().await, made, "not even an index has moved");
+}
+
+#[tokio::test]
+async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too() {
+    let mut desk = fresh().await;
+    desk.pattern = Some("arn:aws:ecs:us-east-1:000000000000:cluster/prod-*");
+    let auth = json!({"controlPlane": "consul"});
+    let expected = set(&[&format!("create node {DEMO}"), &format!("create node {PROD}")]);
+    assert_eq!(lines(&desk.plan(Some(&auth)).await), expected);
+    desk.run(Some(&auth)).await;
+    assert_eq!(lines(&desk.plan(Some(&auth)).await), BTreeSet::new());
+}
+
+type Meddle = for<'a> fn(&'a Desk) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// What somebody does, and what the plan then says.
+struct Drift(&'static str, Meddle, &'static [&'static str]);
+
+macro_rules! drift {
+    ($what:literal, |$desk:ident| $meddle:block, $($line:expr),+) => {
+        Drift($what, |$desk| Box::pin(async move $meddle), &[$($line),+])
+    };
+}
+
+/// A method, changed.
+async fn change_method(desk: &Desk, path: &[&str], value: serde_json::Value) {
+    let mut method = desk.get(METHOD).await;
+    let mut at = &mut method;
+    for field in path {
+        at = &mut at[*field];
+    }
+    *at = value;
+    desk.put(METHOD, &method).await;
+}
+
+async fn change_named(desk: &Desk, kind: &str, name: &str, field: &str, value: serde_json::Value) {
+    let mut object = desk.get(&format!("/v1/acl/{kind}/name/{name}")).await;
+    object[field] = value;
+    desk.put(&format!("/v1/acl/{kind}/{}", object["ID"].as_str().unwrap()), &object).await;
+}
+
+const DRIFTS: &[Drift] = &[
+    drift!(
+        "a rule is deleted",
+        |desk| {
+            let rule = desk.rule_for("consul-ecs-mesh-gateway-role").await;
+            desk.delete(&format!("/v1/acl/binding-rule/{}", rule["ID"].as_str().unwrap())).await;
+        },
+        "create binding rule iam-ecs-service-token/mesh-gateway"
+    ),
+    drift!(
+        "a selector is emptied",
+        |desk| {
+            let mut rule = desk.rule_for("consul-ecs-api-gateway-role").await;
+            rule["Selector"] = "".into();
+            desk.put(&format!("/v1/acl/binding-rule/{}", rule["ID"].as_str().unwrap()), &rule).await;
+        },
+        "update binding rule iam-ecs-service-token/api-gateway: Selector"
+    ),
+    drift!(
+        "a foreign account is let in",
+        |desk| {
+            let arns =
+                json!(["arn:aws:iam::000000000000:role/consul-ecs/*", "arn:aws:iam::666666666666:role/*"]);
+            change_method(desk, &["Config", "BoundIAMPrincipalARNs"], arns).await;
+        },
+        "update auth method iam-ecs-service-token: Config.BoundIAMPrincipalARNs"
+    ),
+    drift!(
+        "tokens live longer",
+        |desk| {
+            change_method(desk, &["MaxTokenTTL"], json!("48h")).await;
+        },
+        "update auth method iam-ecs-service-token: MaxTokenTTL"
+    ),
+    drift!(
+        "another STS is asked",
+        |desk| {
+            change_method(desk, &["Config", "STSEndpoint"], json!("https://sts.example.org")).await;
+        },
+        "update auth method iam-ecs-service-token: Config.STSEndpoint"
+    ),
+    drift!(
+        "another IAM is asked",
+        |desk| {
+            change_method(desk, &["Config", "IAMEndpoint"], json!("https://iam.example.org")).await;
+        },
+        "update auth method iam-ecs-service-token: Config.IAMEndpoint"
+    ),
+    drift!(
+        "a policy is weakened",
+        |desk| {
+            change_named(desk, "policy", "consul-ecs-mesh-gateway-policy", "Rules", json!("mesh = \"read\""))
+                .await;
+        },
+        "update policy consul-ecs-mesh-gateway-policy: Rules"
+    ),
+    drift!(
+        "a role may do everything",
+        |desk| {
+            let policies = json!([{"Name": "consul-ecs-mesh-gateway-policy"}, {"Name": "global-management"}]);
+            change_named(desk, "role", "consul-ecs-mesh-gateway-role", "Policies", policies).await;
+        },
+        "update role consul-ecs-mesh-gateway-role: Policies"
+    ),
+    drift!(
+        "the anonymous token lost its policy",
+        |desk| {
+            desk.put("/v1/acl/token/00000000-0000-0000-0000-000000000002", &json!({"Policies": []})).await;
+        },
+        "update anonymous token 00000000-0000-0000-0000-000000000002: Policies"
+    ),
+    drift!(
+        "the cluster's node is gone",
+        |desk| {
+            desk.put("/v1/catalog/deregister", &json!({"Node": DEMO})).await;
+        },
+        "create node arn:aws:ecs:us-east-1:000000000000:cluster/anchor"
+    ),
+    drift!(
+        "the auth method is deleted",
+        |desk| {
+            desk.delete(METHOD).await;
+        },
+        "create auth method iam-ecs-service-token",
+        "create binding rule iam-ecs-service-token/service",
+        "create binding rule iam-ecs-service-token/api-gateway",
+        "create binding rule iam-ecs-service-token/mesh-gateway",
+        "create binding rule iam-ecs-service-token/terminating-gateway"
+    ),
+    drift!(
+        "a policy is deleted, and so taken off its role",
+        |desk| {
+            let policy = desk.get("/v1/acl/policy/name/consul-ecs-api-gateway-policy").await;
+            desk.delete(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap())).await;
+        },
+        "create policy consul-ecs-api-gateway-policy",
+        "update role consul-ecs-api-gateway-role: Policies"
+    ),
+    drift!(
+        "a rule of ours is there twice",
+        |desk| {
+            let mut rule = desk.rule_for(SERVICE).await;
+            rule.as_object_mut().unwrap().remove("ID");
+            desk.put("/v1/acl/binding-rule", &rule).await;
+        },
+        "remove binding rule iam-ecs-service-token/service"
+    ),
+];
+
+#[tokio::test]
+async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run() {
+    let (desk, auth) = (made().await, everything());
+    let good = desk.content().await;
+    for Drift(what, meddle, expected) in DRIFTS {
+        meddle(&desk).await;
+        assert_ne!(desk.content().await, good, "{what}: nothing was done");
+        let plan = desk.plan(Some(&auth)).await;
+        assert_eq!(lines(&plan), set(expected), "{what}");
+        let ran = desk.run(Some(&auth)).await;
+        assert_eq!(ran.writes(), expected.len() as u64, "{what}: just what was planned");
+        assert_eq!(desk.content().await, good, "{what}: it is as it was");
+        assert_eq!(lines(&desk.plan(Some(&auth)).await), BTreeSet::new(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along() {
+    let (desk, auth) = (made().await, everything());
+    desk.delete(METHOD).await;
+    let plan = desk.plan(Some(&auth)).await;
+    let method =
+        plan.items.iter().find(|planned| planned.item.name.as_deref() == Some("iam-ecs-service-token"));
+    let warnings = &method.unwrap().item.warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains("all tokens that it gave out went with it")),
+        "{warnings:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_nobody_declared_stays_as_somebody_set_it() {
+    let (desk, auth) = (made().await, everything());
+    change_method(&desk, &["DisplayName"], json!("Tasks")).await;
+    let before = desk.everything().await;
+    assert_eq!(lines(&desk.plan(Some(&auth)).await), BTreeSet::new());
+    change_method(&desk, &["MaxTokenTTL"], json!("48h")).await;
+    desk.run(Some(&auth)).await;
+    let method = desk.get(METHOD).await;
+    assert_eq!((&method["DisplayName"], &method["MaxTokenTTL"]), (&json!("Tasks"), &json!("24h0m0s")));
+    assert_eq!(desk.everything().await["roles"], before["roles"]);
+}

@@ -1,0 +1,105 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ecs_mesh_operator::plan::proposal::{Change, Proposal};
+use ecs_mesh_operator::sandbox::consul::ConsulConfig;
+use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
+
+use super::desk::{DEMO, Never, lines};
+use super::{everything, fresh, fresh_with};
+
+/// What the plan says of why something is unknown.
+fn reasons(plan: &Proposal) -> BTreeSet<String> {
+    let unknown = plan.items.iter().filter(|planned| planned.item.change == Change::Unknown);
+    unknown.map(|planned| planned.item.reason.clone()).collect()
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_look_is_told_which_permission_it_lacks_for_which_call() {
+    let mut desk = fresh().await;
+    desk.token = Some(desk.token_with("nodes", "node_prefix \"\" { policy = \"write\" }").await);
+    let plan = desk.plan(Some(&everything())).await;
+    assert!(!plan.complete);
+    assert!(lines(&plan).contains(&format!("create node {DEMO}")), "all else goes on: {:#?}", lines(&plan));
+    let reasons = reasons(&plan);
+    assert!(
+        reasons.iter().any(|why| why.contains("GET /v1/acl/policies") && why.contains("acl = \"read\"")),
+        "{reasons:#?}"
+    );
+    let ran = desk.run(Some(&everything())).await;
+    assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "the node: {}", ran.text);
+    assert!(ran.objects("unknown") > 10);
+}
+
+#[tokio::test]
+async fn a_token_that_may_look_and_not_write_makes_what_it_may() {
+    let mut desk = fresh().await;
+    let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
+    desk.token = Some(desk.token_with("reader", rules).await);
+    let ran = desk.run(Some(&everything())).await;
+    assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "{}", ran.text);
+    assert_eq!(ran.objects("drifted"), 15);
+    assert!(ran.metrics.held_for("forbidden") > 0);
+}
+
+#[tokio::test]
+async fn where_acls_are_off_it_is_said_so_and_the_node_is_made() {
+    let desk =
+        fresh_with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }, Arc::new(NoFaults)).await;
+    let plan = desk.plan(Some(&everything())).await;
+    assert!(reasons(&plan).iter().any(|why| why.contains("ACLs are off")), "{:#?}", reasons(&plan));
+    assert_eq!(desk.run(Some(&everything())).await.writes(), 1);
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_written() {
+    let mut desk = fresh().await;
+    desk.lease = Arc::new(Never);
+    let before = desk.everything().await;
+    let ran = desk.run(Some(&everything())).await;
+    assert_eq!((ran.writes(), desk.everything().await), (0, before));
+}
+
+/// Answers get lost after the write took effect, a few times each.
+#[derive(Default)]
+struct Lossy(AtomicU32);
+
+impl ConsulFaults for Lossy {
+    fn decide(&self, method: &str, path: &str) -> ConsulFault {
+        let is_rule = method == "PUT" && path == "/v1/acl/binding-rule";
+        if is_rule && self.0.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            return ConsulFault::DropAfterEffect;
+        }
+        ConsulFault::None
+    }
+}
+
+#[tokio::test]
+async fn a_rule_whose_making_was_not_answered_is_not_made_twice() {
+    let desk = fresh_with(ConsulConfig::default(), Arc::new(Lossy::default())).await;
+    // Each run may lose answers of its own.
+    for _ in 0..6 {
+        desk.run(Some(&everything())).await;
+    }
+    let rules = desk.get("/v1/acl/binding-rules").await;
+    assert_eq!(rules.as_array().unwrap().len(), 5, "{rules:#}");
+    assert_eq!(lines(&desk.plan(Some(&everything())).await), BTreeSet::new());
+}
+
+/// One kind of object cannot be listed.
+struct NoRoles;
+
+impl ConsulFaults for NoRoles {
+    fn decide(&self, _method: &str, path: &str) -> ConsulFault {
+        if path == "/v1/acl/roles" { ConsulFault::Status(500) } else { ConsulFault::None }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_listed_holds_up_only_what_rests_on_it() {
+    let desk = fresh_with(ConsulConfig::default(), Arc::new(NoRoles)).await;
+    let ran = desk.run(Some(&everything())).await;
+    // Four policies, two methods, the service's rule, the node and the anonymous token.
+    assert_eq!((ran.writes(), ran.objects("unknown"), ran.objects("held")), (9, 4, 4), "{}", ran.text);
+}
