@@ -13,6 +13,7 @@ use ecs_mesh_operator::runtime::{Clock, Lease};
 use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_operator::sandbox::planes::ControlPlanes;
 use ecs_mesh_operator::sandbox::world::{Care, Naming, QUEUE, World, WorldConfig, lay_pipes, manifests};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use tokio::sync::watch;
@@ -149,11 +150,13 @@ impl Life {
             seed,
             gap: (Duration::from_millis(500), Duration::from_secs(8)),
             naming,
+            planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
         };
         let world = World::begin(world, &mut cloud, &mut kuma, START).unwrap();
         let care = Care {
-            address: "http://kuma:5681".to_owned(),
+            kuma: Some("http://kuma:5681".to_owned()),
+            consul: None,
             cluster: cluster.clone(),
             sweep_interval: "30s",
             grace_age: "1m",
@@ -261,7 +264,7 @@ impl Life {
             {
                 let mut cloud = self.shared.cloud.lock().unwrap();
                 let mut kuma = self.shared.kuma.lock().unwrap();
-                self.world.step(&mut cloud, &mut kuma, self.shared.now());
+                self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
             }
             for happening in self.world.take_happenings() {
                 self.shared.note(|| format!("world {}", happening.words));
