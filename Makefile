@@ -41,4 +41,5 @@ deflake: ## All tests TIMES=10 times, until one fails
 
 golden: ## Renew the golden files; look at the diff before committing
 	INSTA_UPDATE=always cargo test --locked --lib
-	UPDATE_GOLDEN=1 cargo test --locked --test it golden
+	UPDATE_GOLDEN=1 cargo test --locked --lib the_schema_of_the_json_form
+	UPDATE_GOLDEN=1 cargo test --locked --test it -- golden audit::files

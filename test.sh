@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests, and does all set-up that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
-# Parts whose tools cannot be had are left out, and said so at the end: those that need Python's package index, Go and its
+# Parts whose tools cannot be had are left out, and said so at the end: those that need the package indexes of Python and npm, Go and its
 # modules, Debian's package archive, or recorded exchanges (ECS_MESH_RECORDINGS).
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -24,6 +24,8 @@ provide SANDBOX_TEST_PYTHON "$PWD/.venv/aws/bin/python" "comparison with moto an
     .ci/venv .venv/aws tests/python/requirements.txt
 provide SCHEMA_TEST_PYTHON "$PWD/.venv/jsonschema/bin/python" "manifests' JSON Schema in a validator" \
     .ci/venv .venv/jsonschema tests/python/requirements-schema.txt
+provide SARIF_SCHEMA "$PWD/.tools/sarif/sarif-2.1.0-rtm.5.json" "audit's SARIF against SARIF's own schema" \
+    .ci/sarif .tools/sarif
 provide DEPLOY_TEST_PYTHON "$PWD/.venv/deploy/bin/python" "checks of deploy/" \
     .ci/venv .venv/deploy tests/python/requirements-deploy.txt
 provide PROMETHEUS_BIN "$PWD/.tools/prometheus/usr/bin" "scrape by Prometheus" \

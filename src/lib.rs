@@ -5,6 +5,7 @@
 //! [`runtime`] and put together in [`reconcile`]. `docs/architecture.md` has the picture and the invariants.
 
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod doctor;
 pub mod intent;

@@ -129,7 +129,7 @@ pub struct ConsulConnection {
     pub token_secret: Option<String>,
     /// The datacenter; left out: that of the server that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::dns_label")]
+    #[schemars(schema_with = "words::datacenter")]
     pub datacenter: Option<String>,
     /// Enterprise: the admin partition. Left out, none is sent, which the open-source edition needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

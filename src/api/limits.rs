@@ -27,6 +27,12 @@ pub const GRACE_AGE: DurationRange = DurationRange { least: Duration::ZERO, most
 pub const DRAIN: DurationRange =
     DurationRange { least: Duration::ZERO, most: MINUTE.saturating_mul(10), words: "0s to 10m" };
 
+/// `ConsulAuth`: `tokenTtl`, where it is not zero; a server may allow less.
+pub const TOKEN_TTL: DurationRange =
+    DurationRange { least: MINUTE, most: DAY.saturating_mul(365), words: "1m to 365d" };
+/// `ConsulAuth`: `tokenTtl` in words.
+pub const TOKEN_TTL_OR_NONE: &str = "`0s`, or 1m to 365d";
+
 /// Both ends belong to it.
 #[derive(Clone, Copy, Debug)]
 pub struct DurationRange {
@@ -45,9 +51,12 @@ mod tests {
 
     #[test]
     fn the_words_of_a_range_say_its_limits() {
-        for DurationRange { least, most, words } in [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN] {
+        for DurationRange { least, most, words } in
+            [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, TOKEN_TTL]
+        {
             let said: Vec<_> = words.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
             assert_eq!(said, [least, most], "{words}");
         }
+        assert!(TOKEN_TTL_OR_NONE.ends_with(TOKEN_TTL.words));
     }
 }

@@ -31,7 +31,7 @@ pub struct MeshBindingSpec {
     /// How stale registrations are found and taken away.
     #[serde(default)]
     pub cleanup: CleanupPolicy,
-    /// The Dataplane's name. Each task must have its own, so `{taskId}` or `{hostname}` is in it.
+    /// The Dataplane's name (Kuma alone). Each task must have its own, so `{taskId}` or `{hostname}` is in it.
     #[schemars(schema_with = "words::dataplane_name")]
     #[serde(default = "default_dataplane_name")]
     pub dataplane_name: String,
@@ -45,7 +45,12 @@ fn default_mesh() -> MeshName {
 }
 
 fn default_dataplane_name() -> String {
-    "{taskId}".to_owned()
+    MeshBindingSpec::DATAPLANE_NAME.to_owned()
+}
+
+impl MeshBindingSpec {
+    /// What `dataplaneName` is where it is left out.
+    pub const DATAPLANE_NAME: &str = "{taskId}";
 }
 
 /// Which tasks a binding takes. All given conditions must hold; an empty list is no condition.

@@ -6,6 +6,7 @@
 //! Names and addresses are parsed while reading, so a value that is here has passed its own rule; rules between
 //! fields and between documents are checked by [`crate::manifests`].
 
+mod consul_auth;
 mod control_plane;
 mod duration;
 pub mod limits;
@@ -14,6 +15,10 @@ mod outbound;
 mod words;
 mod workload;
 
+pub use consul_auth::{
+    ClientTokens, ConsulAuthSpec, ConsulEnterprise, GatewayKind, Login, Presence, ServiceTokens,
+    TokenLocality,
+};
 pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};
 pub use duration::HumanDuration;
 pub use mesh_binding::{

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::HumanDuration;
-use crate::manifests::DNS_LABEL;
+use crate::manifests::{CONSUL_NAME_RULE, DNS_LABEL};
 use crate::model::{Glob, MeshName, ServiceName};
 
 /// Any number of units, each once, the largest first; the length refuses the empty text.
@@ -24,7 +24,13 @@ const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const NOT_BLANK: &str = r"\S";
 const CLUSTER: &str = r"[*?:/]";
 const SECRET_ARN: &str = "^arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[^\\s]+$";
+const DATACENTER: &str = "^[a-z0-9_-]+$";
 const NAMESPACE: &str = "^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?|[*])$";
+const CONSUL_NAME: &str = "^[A-Za-z0-9_-]+$";
+const CONSUL_POLICY: &str = "^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]*)?$";
+const BOUND_PRINCIPAL: &str = r"^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/([^*\s]+\*?|\*)$";
+const HEADER_NAME: &str = "^[A-Za-z0-9_-]+$";
+const HEADER_VALUE: &str = "^([!-~]([ -~]*[!-~])?)?$";
 const ACCOUNT: &str = "^[0-9]{12}$";
 /// A placeholder that is a task's own, among others and plain characters; no `-` or `.` at either end.
 const DATAPLANE_NAME: &str = concat!(
@@ -114,10 +120,41 @@ pub(super) fn secret_arn(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": SECRET_ARN, "x-allowed": allowed })
 }
 
+pub(super) fn datacenter(_: &mut SchemaGenerator) -> Schema {
+    let allowed = "lower-case letters, digits, '-' and '_'";
+    json_schema!({ "type": "string", "pattern": DATACENTER, "maxLength": 63, "x-allowed": allowed })
+}
+
 pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
     let name =
         json!({ "type": "string", "pattern": NAMESPACE, "maxLength": 64, "x-allowed": "name, or `*`" });
     json_schema!({ "type": "array", "items": name })
+}
+
+pub(super) fn bound_principals(_: &mut SchemaGenerator) -> Schema {
+    let allowed = "role's ARN, with `*` at the end or none";
+    let principal = json!({ "type": "string", "pattern": BOUND_PRINCIPAL, "x-allowed": allowed });
+    json_schema!({ "type": "array", "items": principal })
+}
+
+pub(super) fn consul_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": CONSUL_NAME, "maxLength": 128, "x-allowed": CONSUL_NAME_RULE })
+}
+
+pub(super) fn consul_policies(_: &mut SchemaGenerator) -> Schema {
+    let policy =
+        json!({ "type": "string", "pattern": CONSUL_POLICY, "maxLength": 128, "x-allowed": "policy's name" });
+    json_schema!({ "type": "array", "items": policy })
+}
+
+pub(super) fn header_names(_: &mut SchemaGenerator) -> Schema {
+    let name = json!({ "type": "string", "pattern": HEADER_NAME, "x-allowed": "header's name" });
+    json_schema!({ "type": "array", "items": name })
+}
+
+pub(super) fn header_value(_: &mut SchemaGenerator) -> Schema {
+    let allowed = "ASCII text without spaces at its ends";
+    json_schema!({ "type": "string", "pattern": HEADER_VALUE, "x-allowed": allowed })
 }
 
 pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
@@ -151,4 +188,12 @@ pub(super) fn block_of_type<const N: usize>(kinds: [&str; N]) -> Value {
 /// Fields of which at most one may be given.
 pub(super) fn not_both<const N: usize>(pairs: [(&str, &str); N]) -> Value {
     pairs.map(|(one, other)| json!({ "not": { "required": [one, other] } })).to_vec().into()
+}
+
+/// A field that must be given, unless the part it is of is to be removed.
+pub(super) fn needed_unless_absent(field: &str) -> Value {
+    json!([
+        { "required": [field] },
+        { "properties": { "state": { "enum": ["absent"] } }, "required": ["state"] }
+    ])
 }

@@ -106,7 +106,7 @@ fn region_of_environment() -> Option<String> {
         .find_map(|name| std::env::var(name).ok().filter(|region| !region.is_empty()))
 }
 
-async fn load(sources: Sources) -> Result<Manifests, String> {
+pub(super) async fn load(sources: Sources) -> Result<Manifests, String> {
     let loaded = tokio::task::spawn_blocking(move || sources.load(None).into_loaded()).await;
     let loaded = loaded.map_err(|error| format!("reading the manifests broke off: {error}"))?;
     // Without an earlier load there is always one.

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done, all well; 1: it failed, wrong usage
 //! included; 2: there is something to look at.
 
+mod audit;
 mod crds;
 mod doctor;
 mod healthcheck;
@@ -21,7 +22,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
 struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
-    /// [default: info; doctor, plan: error; sandbox: warnings without the audit trail].
+    /// [default: info; audit, doctor, plan: error; sandbox: warnings without the audit trail].
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
@@ -43,6 +44,9 @@ enum Command {
     Healthcheck(healthcheck::Args),
     /// Check a set-up and say what is missing; or print the policy and the rules that it needs.
     Doctor(doctor::Args),
+    /// List what would fail, be refused or never work for Consul on ECS: in task definitions, roles, manifests and the
+    /// control plane; before a deploy from files alone.
+    Audit(audit::Args),
     /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
     /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
@@ -66,7 +70,9 @@ pub fn main() -> ExitCode {
     let logging = match (&cli.command, cli.log.as_deref()) {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
         // What they find is in what they print; a log beside it would say it twice.
-        (Command::Plan(_) | Command::Doctor(_), None) => log::init(cli.log_format, "error"),
+        (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
+            log::init(cli.log_format, "error")
+        }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {
@@ -82,6 +88,7 @@ pub fn main() -> ExitCode {
             Command::Plan(args) => args.run().await,
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => args.run().await,
+            Command::Audit(args) => args.run().await,
             Command::Sandbox(args) => Box::pin(args.run()).await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),

@@ -3,6 +3,7 @@
 
 mod desired;
 mod discovered;
+pub mod identity;
 mod roles;
 mod select;
 mod verdict;
@@ -10,7 +11,7 @@ mod verdict;
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use roles::{Rule, Violation};
-pub use select::caretaker;
+pub use select::{bindings, caretaker};
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
 
 use std::fmt;

@@ -189,9 +189,10 @@ impl RoleRules<'_> {
     fn account_violation(&self, role: &RoleArn) -> Option<Violation> {
         let accounts = &self.policy.authorized_accounts;
         let needed = if accounts.is_empty() { self.task_account.to_owned() } else { accounts.join(", ") };
-        let authorised = match accounts.is_empty() {
-            true => role.account() == self.task_account,
-            false => accounts.iter().any(|account| account == role.account()),
+        let authorised = if accounts.is_empty() {
+            role.account() == self.task_account
+        } else {
+            accounts.iter().any(|account| account == role.account())
         };
         let found = Some(role.account().to_owned());
         (!authorised).then(|| Violation { rule: Rule::Account, role: Some(role.clone()), found, needed })

@@ -86,6 +86,18 @@ pub(super) fn binding(set: &ManifestSet, kind: ControlPlaneType, task: &Task) ->
     choose(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| binding_takes(b, task))
 }
 
+/// All bindings of this control-plane type that are known to take the task; one that looks at tags which are not known
+/// is none of them.
+pub fn bindings<'a>(
+    set: &'a ManifestSet,
+    kind: ControlPlaneType,
+    task: &'a Task,
+) -> impl Iterator<Item = &'a Arc<Binding>> {
+    set.bindings
+        .values()
+        .filter(move |one| one.control_plane_type == kind && binding_takes(one, task) == Match::Yes)
+}
+
 /// The workload that describes the task in that binding.
 pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Choice<WorkloadSpec> {
     let workloads: &BTreeMap<_, _> = &set.workloads;

@@ -11,7 +11,9 @@ use serde::de::IgnoredAny;
 use super::finding::{Finding, quoted, suggestion};
 use super::typed::{self, Problem};
 use super::yaml::{self, Node, Step, Value, child, path_text};
-use crate::api::{API_VERSION, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::api::{
+    API_VERSION, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec,
+};
 
 /// The kinds of manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,13 +22,15 @@ pub(super) enum Kind {
     MeshBinding,
     Workload,
     OutboundList,
+    ConsulAuth,
 }
 
-const KINDS: [(&str, Kind); 4] = [
+const KINDS: [(&str, Kind); 5] = [
     ("ControlPlane", Kind::ControlPlane),
     ("MeshBinding", Kind::MeshBinding),
     ("Workload", Kind::Workload),
     ("OutboundList", Kind::OutboundList),
+    ("ConsulAuth", Kind::ConsulAuth),
 ];
 
 impl Kind {
@@ -47,6 +51,7 @@ pub(super) enum Spec {
     MeshBinding(MeshBindingSpec),
     Workload(WorkloadSpec),
     OutboundList(OutboundListSpec),
+    ConsulAuth(ConsulAuthSpec),
 }
 
 /// A document whose kind and name are known.
@@ -265,6 +270,7 @@ fn read_spec(kind: Kind, node: &Node, origin: &Origin, findings: &mut Vec<Findin
         Kind::MeshBinding => typed::read(node).map(Spec::MeshBinding),
         Kind::Workload => typed::read(node).map(Spec::Workload),
         Kind::OutboundList => typed::read(node).map(Spec::OutboundList),
+        Kind::ConsulAuth => typed::read(node).map(Spec::ConsulAuth),
     };
     match read {
         Ok(spec) => Some(spec),

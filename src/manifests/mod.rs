@@ -19,5 +19,5 @@ pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, Taken};
 pub use set::{Binding, ManifestSet};
 pub use sources::{Checked, LoadOutcome, Loaded, Sources};
 pub use validate::Extent;
-pub(crate) use validate::{DNS_LABEL, is_dns_label};
+pub(crate) use validate::{CONSUL_NAME_RULE, DNS_LABEL, is_dns_label};
 pub use watch::{Status, WatchOptions, watch, watch_by_pulse};

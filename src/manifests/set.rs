@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::outbounds::{self, MergedOutbounds, OutboundClaim};
-use crate::api::{ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::api::{
+    ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, WorkloadSpec,
+};
 use crate::model::{ClusterArn, Timestamp};
 
 /// A `MeshBinding` with what was looked up or parsed for it when the set was made.
@@ -44,6 +46,8 @@ pub struct ManifestSet {
     pub workloads: BTreeMap<Arc<str>, Arc<WorkloadSpec>>,
     /// `OutboundList` by name.
     pub outbound_lists: BTreeMap<Arc<str>, Arc<OutboundListSpec>>,
+    /// `ConsulAuth` by name.
+    pub consul_auths: BTreeMap<Arc<str>, Arc<ConsulAuthSpec>>,
 }
 
 impl ManifestSet {
@@ -63,12 +67,21 @@ impl ManifestSet {
 
     /// Whether both say the same, whatever their generations.
     pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        let Self { generation: _, complete, control_planes, bindings, workloads, outbound_lists } = self;
+        let Self {
+            generation: _,
+            complete,
+            control_planes,
+            bindings,
+            workloads,
+            outbound_lists,
+            consul_auths,
+        } = self;
         *complete == other.complete
             && *control_planes == other.control_planes
             && *bindings == other.bindings
             && *workloads == other.workloads
             && *outbound_lists == other.outbound_lists
+            && *consul_auths == other.consul_auths
     }
 
     /// Whether every document of the other is here too, perhaps changed.
@@ -80,5 +93,6 @@ impl ManifestSet {
             && within(&self.bindings, &other.bindings)
             && within(&self.workloads, &other.workloads)
             && within(&self.outbound_lists, &other.outbound_lists)
+            && within(&self.consul_auths, &other.consul_auths)
     }
 }

@@ -6,6 +6,7 @@ pub mod describer;
 pub mod events;
 #[cfg(test)]
 pub(crate) mod fakes;
+pub mod inspect;
 pub mod intake;
 pub mod roles;
 pub mod sdk;

@@ -4,8 +4,10 @@
 mod decide;
 mod diff;
 mod guard;
+mod objects;
 pub mod proposal;
 
 pub use decide::{Action, Awaited, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
 pub use diff::{FieldChange, diff};
 pub use guard::{Admission, Guard, GuardState};
+pub use objects::{ActualObjects, ObjectAction, ObjectStep, plan_objects};

@@ -147,7 +147,7 @@ impl Book {
             }));
             items.extend(page.items.iter().map(|item| Planned {
                 control_plane: Arc::clone(control_plane),
-                task: task.clone(),
+                task: Some(task.clone()),
                 item: item.clone(),
             }));
         }

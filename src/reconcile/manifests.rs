@@ -116,9 +116,10 @@ impl Operator {
 
     fn controller(self: &Arc<Self>, plane: &Arc<Plane>, options: RunOptions) -> Controller<TaskArn, AtPlane> {
         let reconciler = Arc::new(AtPlane { operator: Arc::clone(self), plane: Arc::clone(plane) });
-        let concurrency = match plane.kind.tasks_register_themselves() {
-            true => options.concurrency.max(TOGETHER),
-            false => options.concurrency,
+        let concurrency = if plane.kind.tasks_register_themselves() {
+            options.concurrency.max(TOGETHER)
+        } else {
+            options.concurrency
         };
         Controller::new(plane.queue.clone(), reconciler, concurrency)
             .drain(options.drain)

@@ -3,7 +3,7 @@
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
-use crate::api::{ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+use crate::api::{ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
 
 /// A kind of manifest.
 pub(super) struct Kind {
@@ -34,12 +34,19 @@ const fn wide(name: &'static str, path: &'static str) -> Column {
 const AGE: Column = Column { name: "Age", kind: "date", path: ".metadata.creationTimestamp", wide: false };
 
 /// In the order of the reference. Others have kinds of these names too, so each short name starts with `em`.
-pub(super) const KINDS: [Kind; 4] = [
+pub(super) const KINDS: [Kind; 5] = [
     Kind {
         name: "ControlPlane",
         plural: "controlplanes",
         short_name: "emcp",
-        columns: &[shown("Type", ".spec.type"), shown("Address", ".spec.kuma.address"), AGE],
+        columns: &[
+            shown("Type", ".spec.type"),
+            // A path names one field, so each type has its column.
+            shown("Kuma", ".spec.kuma.address"),
+            shown("Consul", ".spec.consul.address"),
+            wide("Partition", ".spec.consul.partition"),
+            AGE,
+        ],
         spec: ControlPlaneSpec::json_schema,
     },
     Kind {
@@ -75,5 +82,20 @@ pub(super) const KINDS: [Kind; 4] = [
         short_name: "emol",
         columns: &[shown("Workloads", ".spec.workloads"), AGE],
         spec: OutboundListSpec::json_schema,
+    },
+    Kind {
+        name: "ConsulAuth",
+        plural: "consulauths",
+        short_name: "emca",
+        columns: &[
+            shown("Control plane", ".spec.controlPlane"),
+            shown("State", ".spec.state"),
+            shown("Service tokens", ".spec.serviceTokens.authMethod"),
+            shown("Client tokens", ".spec.clientTokens.authMethod"),
+            wide("Principals", ".spec.serviceTokens.boundPrincipals"),
+            wide("Token TTL", ".spec.serviceTokens.tokenTtl"),
+            AGE,
+        ],
+        spec: ConsulAuthSpec::json_schema,
     },
 ];

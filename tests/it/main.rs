@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: the SDK links once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+mod audit;
 mod conformance;
 mod consul_real;
 mod consul_replay;
@@ -8,6 +9,7 @@ mod crds;
 mod deploy;
 mod doctor;
 mod golden;
+mod golden_consul_auth;
 mod kuma_replay;
 mod prometheus;
 mod sandbox_aws;

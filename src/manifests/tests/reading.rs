@@ -16,13 +16,21 @@ fn the_examples_load_without_a_warning() {
 }
 
 #[test]
+fn the_example_of_consul_loads_without_a_warning() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/consul");
+    let loaded = Sources::new([example]).load(None).into_loaded().unwrap();
+    assert_eq!((loaded.errors.as_slice(), loaded.warnings.as_slice()), (&[][..], &[][..]));
+    assert_eq!(loaded.set.consul_auths.keys().map(AsRef::as_ref).collect::<Vec<_>>(), ["ecs"]);
+}
+
+#[test]
 fn the_manifests_in_the_reference_load() {
     let reference = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/manifests.md");
     let reference = std::fs::read_to_string(reference).unwrap();
     let blocks = reference.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     // The first shows what all kinds have in common, and has no spec.
     let manifests: Vec<&str> = blocks.filter(|block| !block.contains("spec: {}")).collect();
-    assert_eq!(manifests.len(), 5);
+    assert_eq!(manifests.len(), 7);
     assert_eq!(errors_of(&manifests.join("---\n")), "");
 }
 
@@ -80,7 +88,6 @@ fn all_that_is_missing_is_told_at_once() {
     a.yaml:1 (document 1, MeshBinding): apiVersion: required, and missing
     a.yaml:1 (document 1, MeshBinding): metadata: required, and missing
     a.yaml:2 (document 1, MeshBinding): spec.controlPlane: required, and missing
-    a.yaml:2 (document 1, MeshBinding): spec.mesh: required, and missing
     a.yaml:2 (document 1, MeshBinding): spec.selector: required, and missing
     a.yaml:3 (document 1, MeshBinding): spec.roleTags.recheck: "10" is not a duration: write a number with a unit, such as 500ms, 5s, 10m or 1h30m
     a.yaml:4 (document 1, MeshBinding): spec.cleanup.drain: "5" is not a duration: write a number with a unit, such as 500ms, 5s, 10m or 1h30m
@@ -102,7 +109,7 @@ fn a_document_that_is_no_yaml_does_not_hide_the_errors_of_the_others() {
     insta::assert_snapshot!(errors_of(text), @r#"
     a.yaml:1 (document 1): not valid YAML: unclosed bracket '['
     a.yaml:3 (document 2, Wrkload): apiVersion: required, and missing
-    a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is no kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList
+    a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is no kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList, ConsulAuth
     a.yaml:3 (document 2, Wrkload): metadata: required, and missing
     a.yaml:6 (document 3): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)
     a.yaml:8 (document 4): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)

@@ -51,7 +51,7 @@ fn a_control_plane_needs_its_block_and_sane_settings() {
     a.yaml:42 (document 5, ControlPlane/b): spec.kuma.tokenEnv: is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN
     a.yaml:42 (document 5, ControlPlane/b): spec.kuma.tokenEnv: tokenFile is given too: keep one of the two
     a.yaml:43 (document 5, ControlPlane/b): spec.kuma.timeout: 10ms is out of range: write 100ms to 2m
-    a.yaml:49 (document 6, ControlPlane/c): spec.type: "consul" is not allowed. Allowed: kuma
+    a.yaml:48 (document 6, ControlPlane/c): spec.consul: required where type is consul, and missing: it says how to reach the control plane
     "#);
 }
 
@@ -248,4 +248,82 @@ fn lists_add_up_in_name_order_with_what_is_inline() {
     workload.outbounds = set.outbound_lists["b"].outbounds.clone();
     assert_eq!(services("kv", &workload), ["queue", "redis"]);
     assert_eq!(services("other", &workload), ["redis"]);
+}
+
+const CONSUL: &str = "  type: consul\n  consul: {address: 'https://consul.internal:8501'}";
+const PRINCIPALS: &str =
+    "  serviceTokens: {boundPrincipals: ['arn:aws:iam::111122223333:role/consul-ecs/*']}";
+
+#[test]
+fn nobody_may_log_in_because_a_field_was_left_out() {
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document(
+            "ConsulAuth",
+            "a",
+            "  controlPlane: consul\n  serviceTokens: {}\n  clientTokens: {boundPrincipals: []}",
+        ),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:37 (document 5, ConsulAuth/a): spec.serviceTokens.boundPrincipals: is empty or missing: write the ARNs of the roles that may log in, such as arn:aws:iam::111122223333:role/consul-ecs/*
+    a.yaml:38 (document 5, ConsulAuth/a): spec.clientTokens.boundPrincipals: is empty or missing: write the ARNs of the roles that may log in, such as arn:aws:iam::111122223333:role/consul-ecs/*
+    "#);
+}
+
+#[test]
+fn an_identity_set_up_is_for_one_consul_and_the_only_one_there() {
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document("ControlPlane", "again", &CONSUL.replace("internal:", "INTERNAL:")),
+        document("ConsulAuth", "a", &format!("  controlPlane: consul\n{PRINCIPALS}")),
+        document("ConsulAuth", "b", &format!("  controlPlane: again\n{PRINCIPALS}")),
+        document("ConsulAuth", "c", &format!("  controlPlane: kuma\n{PRINCIPALS}")),
+        document("ConsulAuth", "d", &format!("  controlPlane: cnosul\n{PRINCIPALS}")),
+        document("ConsulAuth", "e", &format!("  controlPlane: consul\n{PRINCIPALS}\n  enterprise: {{}}")),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:43 (document 6, ConsulAuth/a): spec.controlPlane: the same servers and partition are also those of ConsulAuth b at a.yaml:46: keep one of the two, since each would undo the other
+    a.yaml:43 (document 6, ConsulAuth/a): spec.controlPlane: the same servers and partition are also those of ConsulAuth e at a.yaml:67: keep one of the two, since each would undo the other
+    a.yaml:50 (document 7, ConsulAuth/b): spec.controlPlane: the same servers and partition are also those of ConsulAuth a at a.yaml:39: keep one of the two, since each would undo the other
+    a.yaml:57 (document 8, ConsulAuth/c): spec.controlPlane: ControlPlane kuma is of type kuma: name one of type consul
+    a.yaml:64 (document 9, ConsulAuth/d): spec.controlPlane: no ControlPlane is named "cnosul"; did you mean consul? There are: again, consul, kuma
+    a.yaml:71 (document 10, ConsulAuth/e): spec.controlPlane: the same servers and partition are also those of ConsulAuth a at a.yaml:39: keep one of the two, since each would undo the other
+    a.yaml:73 (document 10, ConsulAuth/e): spec.enterprise: needs Consul Enterprise, and ControlPlane consul has neither partition nor namespaces: give it one of them, or leave this out
+    "#);
+}
+
+#[test]
+fn what_lets_in_more_than_most_mean_is_worth_a_warning() {
+    let spec = "  controlPlane: consul
+  serviceTokens:
+    boundPrincipals: ['arn:aws:iam::111122223333:role/*']
+    stsEndpoint: http://sts.internal";
+    let documents = [document("ControlPlane", "consul", CONSUL), document("ConsulAuth", "a", spec)];
+    insta::assert_snapshot!(warnings_with(&documents.concat()), @r#"
+    a.yaml:38 (document 5, ConsulAuth/a): spec.serviceTokens.boundPrincipals[0]: lets every role of the account log in: name a path, such as role/consul-ecs/*
+    a.yaml:39 (document 5, ConsulAuth/a): spec.serviceTokens.stsEndpoint: whoever is between could say who logs in: use https://
+    "#);
+}
+
+#[test]
+fn a_binding_of_consul_has_no_mesh_of_its_own_and_no_dataplane() {
+    let partition = CONSUL.replace("8501'}", "8501', partition: ecs}").replace("internal", "other");
+    let binding = |name: &str, of: &str, more: &str| {
+        let spec = format!("  controlPlane: {of}\n  selector: {{clusters: ['*']}}\n{more}");
+        document("MeshBinding", name, &spec)
+    };
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document("ControlPlane", "enterprise", &partition),
+        binding("a", "consul", "  mesh: prod"),
+        binding("b", "enterprise", "  mesh: prod"),
+        binding("c", "consul", "  dataplaneName: '{hostname}'"),
+        binding("fine", "enterprise", "  mesh: ecs"),
+        binding("fine-too", "consul", "  roleTags: {onRevoked: withdraw}"),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:45 (document 6, MeshBinding/a): spec.mesh: "prod" would be a partition of Consul Enterprise, and ControlPlane consul has none: leave mesh out
+    a.yaml:53 (document 7, MeshBinding/b): spec.mesh: "prod" is not the partition of ControlPlane enterprise, which is "ecs": leave mesh out
+    a.yaml:61 (document 8, MeshBinding/c): spec.dataplaneName: means nothing to ControlPlane consul, which is Consul: leave it out
+    "#);
 }

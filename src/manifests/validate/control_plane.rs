@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::Report;
+use super::{DNS_LABEL, Report, is_dns_label};
 use crate::api::{
     ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits,
 };
+use crate::manifests::finding::quoted;
 
 pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut Report<'_>) {
     report.number("spec.writesPerSecond", &spec.writes_per_second, &limits::WRITES_PER_SECOND);
@@ -30,6 +31,43 @@ pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut
         let message = format!("does not belong to type {}: leave it out", spec.kind.as_str());
         report.add(format!("spec.{other}"), message);
     }
+    if let Some(consul) = &spec.consul {
+        check_place(consul, report);
+    }
+}
+
+/// Which of Consul's datacenters, partitions and namespaces.
+fn check_place(consul: &ConsulConnection, report: &mut Report<'_>) {
+    let is_datacenter = |text: &str| {
+        (1..=63).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    if let Some(name) = consul.datacenter.as_deref().filter(|name| !is_datacenter(name)) {
+        let rule = "lower-case letters, digits, '-' and '_', at most 63 characters";
+        report.add("spec.consul.datacenter", format!("{} is no datacenter's name: {rule}", quoted(name)));
+    }
+    if let Some(name) = consul.partition.as_deref().filter(|name| !is_dns_label(name)) {
+        report.add("spec.consul.partition", format!("{} is no partition's name: {DNS_LABEL}", quoted(name)));
+    }
+    for (index, name) in consul.namespaces.iter().enumerate() {
+        let path = format!("spec.consul.namespaces[{index}]");
+        if name == "*" {
+            if consul.namespaces.len() > 1 {
+                report.add(path, "stands for every namespace: leave the others out, or this");
+            }
+        } else if !is_namespace(name) {
+            let rule = "letters, digits and '-', starting and ending with a letter or digit, at most 64 characters; \
+                        or * for every namespace";
+            report.add(path, format!("{} is no namespace's name: {rule}", quoted(name)));
+        }
+    }
+}
+
+fn is_namespace(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// What the connections of all types have in common.
@@ -157,7 +195,7 @@ impl<'a> Block<'a> {
     }
 }
 
-fn is_loopback(url: &reqwest::Url) -> bool {
+pub(super) fn is_loopback(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }

@@ -1,9 +1,9 @@
 //! Rules of a `MeshBinding`.
 
 use super::{Report, cluster};
-use crate::api::{MeshBindingSpec, limits};
+use crate::api::{ControlPlaneSpec, MeshBindingSpec, limits};
 use crate::manifests::finding::{quoted, suggestion};
-use crate::model::Timestamp;
+use crate::model::{MeshName, Timestamp};
 
 /// What a Dataplane's name may be made of.
 const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
@@ -28,6 +28,39 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
         let message =
             format!("{} is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z", quoted(text));
         report.add("spec.cleanup.guard.releaseUntil", message);
+    }
+}
+
+/// What rests on the type of its control plane: Consul's meshes are its partitions, and a task names itself there.
+pub(super) fn check_beside(
+    spec: &MeshBindingSpec,
+    control_plane: &ControlPlaneSpec,
+    mut add: impl FnMut(&str, String),
+) {
+    let Some(consul) = &control_plane.consul else { return };
+    let of = &spec.control_plane;
+    match &consul.partition {
+        _ if spec.mesh == MeshName::default() => {}
+        Some(partition) if partition == spec.mesh.as_str() => {}
+        Some(partition) => {
+            let message = format!(
+                "{} is not the partition of ControlPlane {of}, which is {}: leave mesh out",
+                quoted(spec.mesh.as_str()),
+                quoted(partition)
+            );
+            add("spec.mesh", message);
+        }
+        None => {
+            let message = format!(
+                "{} would be a partition of Consul Enterprise, and ControlPlane {of} has none: leave mesh out",
+                quoted(spec.mesh.as_str())
+            );
+            add("spec.mesh", message);
+        }
+    }
+    if spec.dataplane_name != MeshBindingSpec::DATAPLANE_NAME {
+        let message = format!("means nothing to ControlPlane {of}, which is Consul: leave it out");
+        add("spec.dataplaneName", message);
     }
 }
 

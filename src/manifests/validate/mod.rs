@@ -3,11 +3,13 @@
 //! A manifest that breaks a rule is left out, and with it every manifest that rests on it; each says why.
 
 mod cluster;
+mod consul_auth;
 mod control_plane;
 mod mesh_binding;
 mod outbound;
 mod workload;
 
+pub(crate) use consul_auth::CONSUL_NAME_RULE;
 pub(crate) use workload::{DNS_LABEL, is_dns_label};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ use super::finding::Finding;
 use super::outbounds::{OutboundConflict, Taken};
 use super::set::{Binding, ManifestSet};
 use crate::api::limits::DurationRange;
-use crate::api::{Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
+use crate::api::{ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
 use crate::model::{Glob, Timestamp};
 
 /// What all documents together come to.
@@ -90,6 +92,10 @@ pub(super) fn assemble(mut manifests: Vec<Manifest>, extent: Extent) -> Assemble
             Some(Spec::MeshBinding(spec)) => mesh_binding::check(spec, &mut report),
             Some(Spec::Workload(spec)) => workload::check(spec, &mut report),
             Some(Spec::OutboundList(spec)) => outbound::check_list(spec, &mut report),
+            Some(Spec::ConsulAuth(spec)) => {
+                let mut warn = Report { origin: &manifest.origin, findings: &mut warnings };
+                consul_auth::check(spec, &mut report, &mut warn);
+            }
             None => {}
         }
         if errors.len() > before {
@@ -124,6 +130,25 @@ fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<Finding>) {
     }
 }
 
+/// Servers and partition, as far as a control plane's manifest tells them.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct ConsulPlace {
+    address: Option<String>,
+    datacenter: Option<String>,
+    partition: Option<String>,
+}
+
+impl ConsulPlace {
+    fn of(control_plane: &ControlPlaneSpec) -> Self {
+        let consul = control_plane.consul.as_ref();
+        Self {
+            address: consul.map(|consul| consul.address.trim_end_matches('/').to_ascii_lowercase()),
+            datacenter: consul.and_then(|consul| consul.datacenter.clone()),
+            partition: consul.and_then(|consul| consul.partition.clone()),
+        }
+    }
+}
+
 struct Assembly {
     extent: Extent,
     set: ManifestSet,
@@ -133,6 +158,8 @@ struct Assembly {
     named: BTreeSet<(Kind, Arc<str>)>,
     workload_origins: BTreeMap<Arc<str>, Origin>,
     list_origins: BTreeMap<Arc<str>, Origin>,
+    /// Which `ConsulAuth` is for which servers, and where it is.
+    auths_by_place: BTreeMap<ConsulPlace, (Arc<str>, Origin)>,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
 }
@@ -146,6 +173,7 @@ impl Assembly {
             named: manifests.iter().map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
+            auths_by_place: BTreeMap::new(),
             errors,
             warnings,
         }
@@ -165,6 +193,7 @@ impl Assembly {
                     self.set.outbound_lists.insert(Arc::clone(&name), Arc::new(spec));
                     self.list_origins.insert(name, origin);
                 }
+                Some(Spec::ConsulAuth(spec)) => self.take_consul_auth(name, &origin, spec),
                 None => {}
             }
         }
@@ -180,10 +209,53 @@ impl Assembly {
             self.errors.push(origin.finding("spec.controlPlane", message));
             return;
         };
+        let before = self.errors.len();
+        mesh_binding::check_beside(&spec, control_plane, |path, message| {
+            self.errors.push(origin.finding(path, message));
+        });
+        if self.errors.len() > before {
+            return;
+        }
         let control_plane_type = control_plane.kind;
         let guard_released_until = spec.cleanup.guard.release_until.as_deref().and_then(Timestamp::parse);
         let binding = Binding { name: Arc::clone(&name), spec, control_plane_type, guard_released_until };
         self.set.bindings.insert(name, Arc::new(binding));
+    }
+
+    fn take_consul_auth(&mut self, name: Arc<str>, origin: &Origin, spec: ConsulAuthSpec) {
+        let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
+            if !self.may_be_elsewhere(Kind::ControlPlane, &spec.control_plane) {
+                let message = self.broken_reference(Kind::ControlPlane, &spec.control_plane);
+                self.errors.push(origin.finding("spec.controlPlane", message));
+            }
+            return;
+        };
+        let Some(consul) = &control_plane.consul else {
+            let (of, kind) = (&spec.control_plane, control_plane.kind.as_str());
+            let message = format!("ControlPlane {of} is of type {kind}: name one of type consul");
+            self.errors.push(origin.finding("spec.controlPlane", message));
+            return;
+        };
+        let before = self.errors.len();
+        consul_auth::check_beside(&spec, consul, |path, message| {
+            self.errors.push(origin.finding(path, message));
+        });
+        let place = ConsulPlace::of(control_plane);
+        if let Some((other, at)) = self.auths_by_place.get(&place) {
+            // Which of the two is meant is not ours to guess.
+            self.set.consul_auths.remove(other);
+            for (of, who, place) in [(origin, other, at.place()), (at, &name, origin.place())] {
+                let message = format!(
+                    "the same servers and partition are also those of ConsulAuth {who} at {place}: keep one of the \
+                     two, since each would undo the other"
+                );
+                self.errors.push(of.finding("spec.controlPlane", message));
+            }
+        }
+        self.auths_by_place.entry(place).or_insert_with(|| (Arc::clone(&name), origin.clone()));
+        if self.errors.len() == before {
+            self.set.consul_auths.insert(name, Arc::new(spec));
+        }
     }
 
     fn take_workload(&mut self, name: Arc<str>, origin: Origin, spec: WorkloadSpec) {

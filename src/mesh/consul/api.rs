@@ -74,18 +74,7 @@ impl<T: StreamTransport> Api<T> {
         };
         let head = self.transport.stream(call.method, call.path, None, &mut items).await;
         let head = head.map_err(|error| call.unanswered(&error))?;
-        self.read(call, &Reply { head, body: items.rest() })
-    }
-
-    /// What a good answer says.
-    pub(super) fn read<R: DeserializeOwned>(&self, call: &Call<'_>, reply: &Reply) -> Result<R, MeshError> {
-        if !reply.is_ok() {
-            return Err(call.refused(reply));
-        }
-        if reply.head.filtered {
-            return Err(call.filtered());
-        }
-        serde_json::from_slice(&reply.body).map_err(|error| call.unreadable(&reply.body, &error.to_string()))
+        call.read(&Reply { head, body: items.rest() })
     }
 
     /// Asks for something that must be there.
@@ -96,7 +85,7 @@ impl<T: StreamTransport> Api<T> {
     ) -> Result<R, MeshError> {
         let call = Call { method: Method::Get, path, needs };
         let reply = self.send(&call, None).await?;
-        self.read(&call, &reply)
+        call.read(&reply)
     }
 
     /// Asks for something that may be missing.
@@ -112,7 +101,7 @@ impl<T: StreamTransport> Api<T> {
             self.own_token_is_good().await?;
             return Ok(None);
         }
-        self.read(&call, &reply).map(Some)
+        call.read(&reply).map(Some)
     }
 
     /// Writes, and gives what the server says about it.
@@ -124,7 +113,7 @@ impl<T: StreamTransport> Api<T> {
     ) -> Result<R, MeshError> {
         let call = Call { method: Method::Put, path, needs };
         let reply = self.send(&call, Some(body)).await?;
-        self.read(&call, &reply)
+        call.read(&reply)
     }
 
     /// Removes; `false` when it was not there. (Servers before 1.9 say so of nothing.)
@@ -136,7 +125,7 @@ impl<T: StreamTransport> Api<T> {
             self.own_token_is_good().await?;
             return Ok(false);
         }
-        self.read::<serde::de::IgnoredAny>(&call, &reply).map(|_| true)
+        call.read::<serde::de::IgnoredAny>(&reply).map(|_| true)
     }
 }
 

@@ -35,7 +35,7 @@ use crate::runtime::{BatchError, Batcher, TokenBucket};
 /// So many tasks share a pass over the tokens.
 const MOST_TASKS: usize = 100_000;
 /// Passes over the tokens, and lists of a cluster's services, a second: they are long, and the servers have other work.
-const LISTS_PER_SECOND: f64 = 2.0;
+const LISTS_PER_SECOND: f64 = 10.0;
 const LISTS_AT_ONCE: u32 = 4;
 /// Tokens go one by one; this leaves room for other calls.
 const TOKENS_AT_ONCE: usize = 3;
@@ -289,7 +289,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let mut names = BTreeSet::new();
         for namespace in self.api.scope.namespaces() {
             let path = self.api.scope.path_in(namespace.as_deref(), "/v1/catalog/services", &[]);
-            let found: BTreeMap<String, serde::de::IgnoredAny> =
+            let found: BTreeMap<String, Value> =
                 self.api.get(&path, "service_prefix \"\" { policy = \"read\" }").await?;
             names.extend(found.into_keys());
         }

@@ -1,9 +1,11 @@
-//! From an answer to what may be done about it, and to words for a person.
+//! From an answer to what it says, or to what may be done about it, in words for a person.
 //!
 //! Consul answers 500 for nearly all that it refuses, and tells in plain text what for; so a write's 500 is a refusal
 //! of the body unless the text says that the servers are at fault.
 
 use std::fmt;
+
+use serde::de::DeserializeOwned;
 
 use super::api::Reply;
 use crate::mesh::http::{Method, TransportError, appearance, quotable};
@@ -52,6 +54,17 @@ impl fmt::Display for Call<'_> {
 }
 
 impl Call<'_> {
+    /// What a good answer says.
+    pub(super) fn read<R: DeserializeOwned>(&self, reply: &Reply) -> Result<R, MeshError> {
+        if !reply.is_ok() {
+            return Err(self.refused(reply));
+        }
+        if reply.head.filtered {
+            return Err(self.filtered());
+        }
+        serde_json::from_slice(&reply.body).map_err(|error| self.unreadable(&reply.body, &error.to_string()))
+    }
+
     /// The error that an answer other than 2xx is.
     pub(super) fn refused(&self, reply: &Reply) -> MeshError {
         let text = reply.text();

@@ -50,7 +50,7 @@ impl<T: StreamTransport> Api<T> {
             let message = format!("{call}: {}", errors::not_accepted());
             return Err(errors::error(MeshErrorKind::Forbidden, message));
         }
-        self.read(&call, &reply)
+        call.read(&reply)
     }
 
     /// An error unless our own token is good, as of a short while ago at the most.

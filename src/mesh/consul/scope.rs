@@ -88,7 +88,7 @@ impl Scope {
 mod tests {
     use super::*;
 
-    fn scope(more: serde_json::Value) -> Scope {
+    fn scope(more: &serde_json::Value) -> Scope {
         let mut spec = serde_json::json!({"address": "http://consul:8500"});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Scope::of(&serde_json::from_value(spec).unwrap())
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_is_not_given_is_not_sent() {
-        let scope = scope(serde_json::json!({}));
+        let scope = scope(&serde_json::json!({}));
         assert_eq!(scope.path("/v1/agent/self", &[]), "/v1/agent/self");
         assert_eq!(scope.tokens_path(None, "m"), "/v1/acl/tokens?authmethod=m");
         assert_eq!(scope.namespaces(), [None]);
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn enterprises_places_are_named_in_each_call() {
         let given = serde_json::json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["a", "b"]});
-        let scope = scope(given);
+        let scope = scope(&given);
         assert_eq!(scope.path("/v1/agent/self", &[]), "/v1/agent/self?dc=dc2&partition=ecs");
         assert_eq!(
             scope.tokens_path(Some("a"), "m"),
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn all_namespaces_are_one_list() {
-        let scope = scope(serde_json::json!({"namespaces": ["a", "*"]}));
+        let scope = scope(&serde_json::json!({"namespaces": ["a", "*"]}));
         assert_eq!(scope.namespaces(), [Some("*".into())]);
     }
 }

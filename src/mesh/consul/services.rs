@@ -31,7 +31,8 @@ const MOST_IN_FILTER: usize = 16;
 pub(super) struct Service {
     #[serde(rename = "ID")]
     id: Arc<str>,
-    service: Arc<str>,
+    #[serde(rename = "Service")]
+    name: Arc<str>,
     #[serde(default, deserialize_with = "nullable")]
     meta: BTreeMap<String, String>,
     modify_index: u64,
@@ -78,11 +79,11 @@ impl Service {
         Registration {
             id: handle.in_mesh(taken.mesh.clone()),
             owner: owner(task, &taken.operator),
-            service: Some(Arc::clone(&self.service)),
+            service: Some(Arc::clone(&self.name)),
             created_at: None,
             drained: None,
             normal: Value::Null,
-            stored: json!({"Service": &*self.service, "ModifyIndex": self.modify_index}),
+            stored: json!({"Service": &*self.name, "ModifyIndex": self.modify_index}),
         }
     }
 }
@@ -124,7 +125,7 @@ impl<T: StreamTransport> Api<T> {
             let mut take = |item: &[u8]| match serde_json::from_slice::<Service>(item) {
                 Ok(service) => each(service),
                 Err(_) => {
-                    taken.skip(operation, "a service on a cluster's node has no readable id, name or index")
+                    taken.skip(operation, "a service on a cluster's node has no readable id, name or index");
                 }
             };
             let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
@@ -205,7 +206,7 @@ mod tests {
 
     const ARN: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
 
-    fn placed(meta: Value) -> Placed {
+    fn placed(meta: &Value) -> Placed {
         let service = json!({"ID": "web-1", "Service": "web", "Meta": meta, "ModifyIndex": 7});
         serde_json::from_value::<Service>(service).unwrap().placed(&ClusterArn::parse(ARN).unwrap())
     }
@@ -214,13 +215,13 @@ mod tests {
     fn a_service_is_a_tasks_if_it_says_so_and_nothing_in_it_disagrees() {
         let task = |id: &str| Placed::Of(ClusterArn::parse(ARN).unwrap().task(TaskId::parse(id).unwrap()));
         let arn = |cluster: &str, id: &str| format!("arn:aws:ecs:us-east-1:123456789012:task/{cluster}/{id}");
-        assert_eq!(placed(json!({"source": "consul-ecs", "task-id": "a1"})), task("a1"));
+        assert_eq!(placed(&json!({"source": "consul-ecs", "task-id": "a1"})), task("a1"));
         let whole = json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a1")});
-        assert_eq!(placed(whole), task("a1"));
+        assert_eq!(placed(&whole), task("a1"));
         for foreign in
             [json!(null), json!({}), json!({"task-id": "a1"}), json!({"source": "k8s", "task-id": "a1"})]
         {
-            assert_eq!(placed(foreign.clone()), Placed::Foreign, "{foreign}");
+            assert_eq!(placed(&foreign), Placed::Foreign, "{foreign}");
         }
         for bad in [
             json!({"source": "consul-ecs"}),
@@ -229,7 +230,7 @@ mod tests {
             json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a2")}),
             json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("other", "a1")}),
         ] {
-            assert!(matches!(placed(bad.clone()), Placed::Malformed(_)), "{bad}");
+            assert!(matches!(placed(&bad), Placed::Malformed(_)), "{bad}");
         }
     }
 

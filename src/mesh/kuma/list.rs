@@ -32,15 +32,24 @@ pub(super) struct Page<'a> {
 
 #[derive(Deserialize)]
 struct Written<'a> {
-    #[serde(borrow, default, deserialize_with = "given")]
-    items: Option<Option<Vec<&'a RawValue>>>,
+    #[serde(borrow, default)]
+    items: Items<'a>,
     #[serde(default)]
     next: Value,
 }
 
-/// Tells a field that is null from one that is not there.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(field).map(Some)
+/// A list that is null is empty; one that is not there is none.
+#[derive(Default)]
+enum Items<'a> {
+    #[default]
+    Absent,
+    Given(Vec<&'a RawValue>),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+    fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
+        Option::<Vec<&'a RawValue>>::deserialize(field).map(|items| Self::Given(items.unwrap_or_default()))
+    }
 }
 
 /// Reads a page. The error says what is wrong with it, where it is JSON at all.
@@ -48,7 +57,7 @@ pub(super) fn read_page(body: &[u8]) -> Result<Page<'_>, PageFlaw> {
     let written: Written<'_> = serde_json::from_slice(body).map_err(|error| {
         if error.is_data() { PageFlaw::Shape("it has no items") } else { PageFlaw::NotJson(error) }
     })?;
-    let items = written.items.ok_or(PageFlaw::Shape("it has no items"))?.unwrap_or_default();
+    let Items::Given(items) = written.items else { return Err(PageFlaw::Shape("it has no items")) };
     let next = match written.next {
         Value::Null => None,
         Value::String(url) if url.is_empty() => None,

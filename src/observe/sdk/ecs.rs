@@ -194,7 +194,7 @@ fn own_address(task: &types::Task) -> Result<Option<std::net::IpAddr>, String> {
         .map_err(|_| "attachments or containers: an address cannot be read".to_owned())
 }
 
-fn tags(found: &[types::Tag]) -> Tags {
+pub(super) fn tags(found: &[types::Tag]) -> Tags {
     found
         .iter()
         .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned())))
@@ -230,7 +230,7 @@ fn arns<T>(
         .collect()
 }
 
-fn unreadable(operation: &'static str, resource: &str, message: &str) -> AwsError {
+pub(super) fn unreadable(operation: &'static str, resource: &str, message: &str) -> AwsError {
     AwsError {
         kind: AwsErrorKind::Invalid,
         operation,

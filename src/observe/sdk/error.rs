@@ -110,6 +110,7 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ecs:DescribeTasks", "; give the operator's task role ecs:DescribeTasks on task/CLUSTER/*"),
     ("ecs:DescribeTaskDefinition", "; give the operator's task role ecs:DescribeTaskDefinition on *"),
     ("iam:GetRole", "; give the operator's task role iam:GetRole on the tasks' roles"),
+    ("iam:SimulatePrincipalPolicy", "; give the caller iam:SimulatePrincipalPolicy on the tasks' roles"),
     ("sqs:ReceiveMessage", "; give the operator's task role sqs:ReceiveMessage on the queue"),
     ("sqs:DeleteMessage", "; give the operator's task role sqs:DeleteMessage on the queue"),
     (

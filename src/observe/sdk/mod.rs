@@ -8,6 +8,7 @@ mod call;
 mod ecs;
 mod error;
 mod iam;
+mod inspect;
 mod queue;
 mod secrets;
 mod setup;
@@ -30,6 +31,7 @@ use aws_sdk_ecs::config::SharedHttpClient;
 pub use call::AwsCallObserver;
 pub use ecs::SdkEcs;
 pub use iam::SdkIam;
+pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
 pub use secrets::SdkSecrets;
 pub use setup::{Caller, EventRule, EventTarget, SdkSetup};
@@ -88,6 +90,8 @@ pub struct AwsClients {
     pub ecs: SdkEcs,
     /// IAM.
     pub iam: SdkIam,
+    /// What only an audit asks.
+    pub inspect: SdkInspect,
     /// Secrets Manager.
     pub secrets: SdkSecrets,
     /// Reads of the set-up.
@@ -105,9 +109,11 @@ impl AwsClients {
         let calls = Calls::new(Arc::clone(&options.observer));
         let config = config(options).await;
         let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
+        let (ecs, iam) = (aws_sdk_ecs::Client::new(&config), aws_sdk_iam::Client::new(&config));
         Ok(Self {
-            ecs: SdkEcs::new(aws_sdk_ecs::Client::new(&config), calls.clone()),
-            iam: SdkIam::new(aws_sdk_iam::Client::new(&config), calls.clone()),
+            inspect: SdkInspect::new(ecs.clone(), iam.clone(), calls.clone()),
+            ecs: SdkEcs::new(ecs, calls.clone()),
+            iam: SdkIam::new(iam, calls.clone()),
             sqs: aws_sdk_sqs::Config::new(&config),
             secrets: SdkSecrets::new(config.clone(), calls.clone()),
             setup: SdkSetup::new(config, calls.clone()),

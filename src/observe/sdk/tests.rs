@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
 use crate::observe::aws::{AwsError, AwsErrorKind, Ecs, Iam, Queue};
+use crate::observe::inspect::Inspect;
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";
@@ -513,4 +514,45 @@ fn a_queues_region_is_that_of_its_url() {
     ] {
         assert_eq!(region_of_queue_host(host), region, "{host}");
     }
+}
+
+#[tokio::test]
+async fn a_whole_definition_has_variables_commands_and_tags_and_shows_no_value() {
+    let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7";
+    let container = json!({
+        "name": "app",
+        "environment": [{"name": "A", "value": "planted"}],
+        "secrets": [{"name": "B", "valueFrom": "arn"}],
+        "command": ["run", "planted"],
+        "healthCheck": {"command": ["CMD", "true"]},
+        "portMappings": [{"containerPort": 8080}],
+    });
+    let definition = json!({"taskDefinitionArn": arn, "family": "kv", "networkMode": "awsvpc", "containerDefinitions": [container]});
+    let answer = json!({"taskDefinition": definition, "tags": [{"key": "a", "value": "b"}]});
+    let world = World::answering([ok(&answer)]).await;
+    let found = world.aws.inspect.definition(&TaskDefinitionArn::parse(arn).unwrap()).await.unwrap();
+    assert_eq!(world.seen(0), json!({"taskDefinition": arn, "include": ["TAGS"]}));
+    let app = &found.containers[0];
+    assert_eq!((app.environment[0].value.expose(), app.command[1].expose()), ("planted", "planted"));
+    assert!(app.has_variable("B") && app.health_check && !format!("{found:?}").contains("planted"));
+    assert_eq!((app.port_mappings[0].container_port, found.tags.unwrap()["a"].as_str()), (Some(8080), "b"));
+}
+
+#[tokio::test]
+async fn a_role_may_read_itself_if_the_simulator_says_so() {
+    let result = |decision: &str| {
+        let xml = format!(
+            "<SimulatePrincipalPolicyResponse><SimulatePrincipalPolicyResult><EvaluationResults><member>\
+             <EvalActionName>iam:GetRole</EvalActionName><EvalDecision>{decision}</EvalDecision>\
+             </member></EvaluationResults></SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"
+        );
+        (200, xml)
+    };
+    let world = World::answering([result("allowed"), result("implicitDeny")]).await;
+    let role = RoleArn::parse(ROLE).unwrap();
+    assert!(world.aws.inspect.may_get_itself(&role).await.unwrap().allowed);
+    let denied = world.aws.inspect.may_get_itself(&role).await.unwrap();
+    assert_eq!((denied.allowed, denied.decision.as_str()), (false, "implicitDeny"));
+    let body = &world.script.seen.lock().unwrap()[0].body;
+    assert!(body.contains("ActionNames.member.1=iam%3AGetRole"), "{body}");
 }

@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::FieldChange;
+use crate::intent::identity::ObjectKind;
 use crate::model::{TaskArn, Timestamp};
 
 pub use render::{Detail, render};
 
-/// What a run would do with a registration of a task, or why it would do nothing.
+/// What a run would do with a registration of a task or an object of the control plane, or why it would do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
@@ -36,6 +37,8 @@ pub enum Change {
     Hold,
     /// The name in the mesh belongs to somebody else.
     NameTaken,
+    /// It is the operator's own and no longer declared, or not its own: nothing is done to it.
+    LeftAlone,
     /// It could not be found out what would be done.
     Unknown,
     /// The task is not the operator's business.
@@ -46,7 +49,7 @@ pub enum Change {
 
 impl Change {
     /// Every kind, in the order of a plan.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Create,
         Self::Update,
         Self::Drain,
@@ -54,6 +57,7 @@ impl Change {
         Self::Reject,
         Self::Hold,
         Self::NameTaken,
+        Self::LeftAlone,
         Self::Unknown,
         Self::Ignore,
         Self::Unchanged,
@@ -69,6 +73,7 @@ impl Change {
             Self::Reject => "reject",
             Self::Hold => "hold",
             Self::NameTaken => "name taken",
+            Self::LeftAlone => "left alone",
             Self::Unknown => "unknown",
             Self::Ignore => "ignore",
             Self::Unchanged => "unchanged",
@@ -93,7 +98,7 @@ pub enum Blocked {
     Paused,
 }
 
-/// One line of a plan, about one task at one control plane.
+/// One line of a plan, about one task or one object at one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
@@ -102,10 +107,13 @@ pub struct Item {
     /// What keeps a run from doing it; absent where nothing does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<Blocked>,
-    /// The mesh; absent where the task has no registration and would get none.
+    /// Which kind of object of the control plane's configuration it is about; absent where it is about a task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectKind>,
+    /// The mesh; absent where the task has no registration and would get none. Of an object its partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh: Option<String>,
-    /// The registration's name in the mesh.
+    /// The registration's name in the mesh, or the object's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The service that it is, as far as known.
@@ -131,6 +139,9 @@ pub struct Item {
     /// What would be created, as the control plane would hold it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registration: Option<Value>,
+    /// What comes with it, or is not mended by it, for a person.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Item {
@@ -139,6 +150,7 @@ impl Item {
         Self {
             change,
             blocked_by: None,
+            object: None,
             mesh: None,
             name: None,
             service: None,
@@ -149,6 +161,7 @@ impl Item {
             then: None,
             fields: Vec::new(),
             registration: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -164,17 +177,13 @@ impl Item {
 pub struct Planned {
     /// The `ControlPlane`.
     pub control_plane: Arc<str>,
-    /// The task's ARN.
-    #[schemars(with = "String")]
-    #[serde(serialize_with = "as_text")]
-    pub task: TaskArn,
+    /// The task's ARN; absent where the item is about an object.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskArn>,
     /// What and why.
     #[serde(flatten)]
     pub item: Item,
-}
-
-fn as_text<S: serde::Serializer>(task: &TaskArn, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(task)
 }
 
 /// Something about a task that is allowed and most likely not meant.
@@ -229,6 +238,8 @@ pub struct Summary {
     pub hold: usize,
     /// Names that belong to somebody else.
     pub name_taken: usize,
+    /// Objects that nothing is done to, and a person should know of.
+    pub left_alone: usize,
     /// Tasks of which it could not be found out.
     pub unknown: usize,
     /// Changes that the policy skips.
@@ -333,6 +344,7 @@ impl Summary {
             (None, Change::Reject) => &mut self.reject,
             (None, Change::Hold) => &mut self.hold,
             (None, Change::NameTaken) => &mut self.name_taken,
+            (None, Change::LeftAlone) => &mut self.left_alone,
             (None, Change::Unknown) => &mut self.unknown,
             (None, Change::Ignore) => &mut self.ignore,
             (None, Change::Unchanged) => &mut self.unchanged,
@@ -347,6 +359,7 @@ pub fn label(item: &Item) -> &'static str {
         Some(Blocked::Guard) => "held_back_by_guard",
         Some(Blocked::Paused) => "paused",
         None if item.change == Change::NameTaken => "name_taken",
+        None if item.change == Change::LeftAlone => "left_alone",
         None => item.change.as_str(),
     }
 }

@@ -6,6 +6,8 @@ use std::fmt::{self, Write as _};
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
+use crate::intent::identity::ObjectKind;
+
 use super::{Blocked, Change, Item, Planned, Proposal, by_place};
 
 /// How much of a plan to show.
@@ -80,7 +82,7 @@ fn sign(item: &Item) -> (&'static str, Style) {
         Change::Drain => ("v", AnsiColor::Magenta.on_default()),
         Change::Remove => ("-", AnsiColor::Red.on_default()),
         Change::Reject => ("x", AnsiColor::Red.on_default()),
-        Change::Hold | Change::NameTaken => ("=", AnsiColor::Yellow.on_default()),
+        Change::Hold | Change::NameTaken | Change::LeftAlone => ("=", AnsiColor::Yellow.on_default()),
         Change::Unknown => ("?", AnsiColor::Red.on_default()),
         Change::Ignore | Change::Unchanged => (" ", Style::new().dimmed()),
     }
@@ -101,14 +103,19 @@ fn write_item(out: &mut String, planned: &Planned) -> fmt::Result {
     let item = &planned.item;
     let (sign, style) = sign(item);
     write!(out, "  {style}{sign} {}{style:#}", headline(item))?;
+    if let Some(kind) = item.object {
+        write!(out, "  {}", kind.as_str())?;
+    }
     if let Some(name) = &item.name {
         write!(out, "  {name}")?;
     }
     if let Some(service) = item.service.as_deref().filter(|service| !service.is_empty()) {
         write!(out, "  service {service}")?;
     }
-    let cluster = planned.task.cluster().name();
-    writeln!(out, "  task {cluster}/{}", planned.task.id())?;
+    if let Some(task) = &planned.task {
+        write!(out, "  task {}/{}", task.cluster().name(), task.id())?;
+    }
+    out.push('\n');
     if let Some(registration) = &item.registration {
         write_registration(out, registration)?;
     }
@@ -125,6 +132,9 @@ fn write_item(out: &mut String, planned: &Planned) -> fmt::Result {
     }
     if let Some(then) = &item.then {
         writeln!(out, "      then: {then}")?;
+    }
+    for warning in &item.warnings {
+        writeln!(out, "      mind: {warning}")?;
     }
     Ok(())
 }
@@ -185,20 +195,31 @@ fn write_unknown(out: &mut String, items: &[&Planned]) -> fmt::Result {
     }
     let red = AnsiColor::Red.on_default();
     for (reason, tasks) in by_reason {
-        let named: Vec<String> = tasks
-            .iter()
-            .take(NAMED)
-            .map(|p| format!("{}/{}", p.task.cluster().name(), p.task.id()))
-            .collect();
+        let named: Vec<String> = tasks.iter().take(NAMED).map(|planned| short_name(planned)).collect();
         let more = match tasks.len().saturating_sub(NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let word = if tasks.len() == 1 { "task" } else { "tasks" };
-        writeln!(out, "  {red}? unknown{red:#}  {word} {}{more}", named.join(", "))?;
+        let word = match (tasks.iter().any(|planned| planned.task.is_some()), tasks.len()) {
+            (false, _) => "",
+            (true, 1) => "task ",
+            (true, _) => "tasks ",
+        };
+        writeln!(out, "  {red}? unknown{red:#}  {word}{}{more}", named.join(", "))?;
         writeln!(out, "      why: {reason}")?;
     }
     Ok(())
+}
+
+/// A task's, or an object's.
+fn short_name(planned: &Planned) -> String {
+    match (&planned.task, planned.item.object) {
+        (Some(task), _) => format!("{}/{}", task.cluster().name(), task.id()),
+        (None, kind) => {
+            let kind = kind.map(ObjectKind::as_str).unwrap_or_default();
+            format!("{kind} {}", planned.item.name.as_deref().unwrap_or_default())
+        }
+    }
 }
 
 fn write_gaps(out: &mut String, proposal: &Proposal) -> fmt::Result {
@@ -246,6 +267,7 @@ fn write_summary(out: &mut String, proposal: &Proposal) -> fmt::Result {
         (s.reject, "rejected"),
         (s.hold, "held"),
         (s.name_taken, "names taken"),
+        (s.left_alone, "left alone"),
         (s.skipped_by_policy, "skipped by policy"),
         (s.held_back_by_guard, "held back by the guard"),
         (s.paused, "paused"),

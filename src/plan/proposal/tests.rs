@@ -7,7 +7,7 @@ use crate::plan::FieldChange;
 
 fn planned(id: &str, item: Item) -> Planned {
     let task = format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{id}");
-    Planned { control_plane: "kuma".into(), task: TaskArn::parse(&task).unwrap(), item }
+    Planned { control_plane: "kuma".into(), task: Some(TaskArn::parse(&task).unwrap()), item }
 }
 
 fn item(change: Change, reason: &str) -> Item {

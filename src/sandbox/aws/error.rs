@@ -58,6 +58,7 @@ const STATUS: &[(&str, u16)] = &[
     ("InvalidClientTokenId", 403),
     ("MissingAuthenticationToken", 403),
     ("NoSuchEntity", 404),
+    ("PolicyEvaluation", 500),
     ("EntityAlreadyExists", 409),
     ("DeleteConflict", 409),
     ("LimitExceeded", 409),

@@ -122,7 +122,7 @@ fn the_api_server_refuses_what_the_table_says() {
 fn the_api_server_takes_the_definitions_and_would_refuse_worse_ones() {
     let definitions = judges::definitions();
     let Some(said) = judges::server(&definitions, &Manifests::new()) else { return };
-    assert_eq!((definitions.len(), said.definitions), (4, vec![]));
+    assert_eq!((definitions.len(), said.definitions), (5, vec![]));
     for (found, worse) in [
         ("x-kubernetes-list-type: map", "x-kubernetes-list-type: heap"),
         ("default: tcp", "default: tpc"),
@@ -167,8 +167,10 @@ fn committed() -> Manifests {
             manifests.insert(format!("{file} {number}"), document.to_owned());
         }
     };
-    for path in fs::read_dir(root().join("examples/manifests")).unwrap().map(|file| file.unwrap().path()) {
-        add(&path.display().to_string(), &fs::read_to_string(&path).unwrap());
+    for folder in ["examples/manifests", "examples/consul"] {
+        for path in fs::read_dir(root().join(folder)).unwrap().map(|file| file.unwrap().path()) {
+            add(&path.display().to_string(), &fs::read_to_string(&path).unwrap());
+        }
     }
     let reference = fs::read_to_string(root().join("docs/reference/manifests.md")).unwrap();
     for block in reference.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
@@ -177,7 +179,10 @@ fn committed() -> Manifests {
             add(block, block);
         }
     }
-    for path in fs::read_dir(root().join("tests/golden/intent")).unwrap().map(|file| file.unwrap().path()) {
+    let golden = ["tests/golden/intent", "tests/golden/consul-auth"].map(|folder| root().join(folder));
+    for path in
+        golden.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).map(|file| file.unwrap().path())
+    {
         let text = fs::read_to_string(&path).unwrap();
         let case: Value = serde_saphyr::from_str(text.split("\n---\n").next().unwrap()).unwrap();
         for (subject, spec) in case["manifests"].as_object().unwrap() {

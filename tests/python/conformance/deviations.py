@@ -69,6 +69,9 @@ BEHAVIOUR = {
         "test_a_dead_message_says_where_it_died": Deviation("assert None ==", "no DeadLetterQueueSourceArn"),
         "test_an_unknown_role_is_not_assumed": Deviation("not refused", "any role can be assumed"),
         "test_an_unsigned_call_is_refused": Deviation("Expecting value", "takes it for a call of S3"),
+        "test_the_simulator_tells_what_a_roles_policies_allow": Deviation(
+            "Internal Server Error", "fails with status 500"
+        ),
     },
     "ministack": {
         "test_list_clusters_pages": Deviation("assert (", "all clusters on one page"),
@@ -97,6 +100,9 @@ BEHAVIOUR = {
         "test_a_message_that_is_not_in_flight_is_not_given_back": Deviation("not refused", "accepted"),
         "test_an_unknown_role_is_not_assumed": Deviation("not refused", "any role can be assumed"),
         "test_an_unsigned_call_is_refused": Deviation("not refused", "signatures are not needed"),
+        "test_the_simulator_tells_what_a_roles_policies_allow": Deviation(
+            "== ['allowed'", "always implicitDeny"
+        ),
     },
 }
 

@@ -64,3 +64,24 @@ def test_policies_of_a_role_are_told_and_keep_it_from_deletion(aws):
     aws.iam.delete_role_policy(**policy)
     aws.iam.delete_role(RoleName=name)
     refused("NoSuchEntity", 404, aws.iam.get_role, RoleName=name)
+
+
+def test_the_simulator_tells_what_a_roles_policies_allow(aws):
+    role = aws.role(Path="/team/")
+    name, arn = role["RoleName"], role["Arn"]
+
+    def decision(action):
+        answer = aws.iam.simulate_principal_policy(PolicySourceArn=arn, ActionNames=[action], ResourceArns=[arn])
+        (result,) = answer["EvaluationResults"]
+        assert (result["EvalActionName"], result["EvalResourceName"]) == (action, arn)
+        return result["EvalDecision"]
+
+    assert decision("iam:GetRole") == "implicitDeny"
+    statements = [
+        {"Effect": "Allow", "Action": ["iam:Get*"], "Resource": arn},
+        {"Effect": "Deny", "Action": "iam:GetRolePolicy", "Resource": "*"},
+    ]
+    document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    aws.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=document)
+    found = [decision(action) for action in ["iam:GetRole", "iam:GetRolePolicy", "iam:DeleteRole"]]
+    assert found == ["allowed", "explicitDeny", "implicitDeny"]

@@ -149,7 +149,7 @@ async fn declared_auth_methods_count_instead_of_the_usual_one() {
 
 #[tokio::test(start_paused = true)]
 async fn enterprises_places_are_asked_and_found_again() {
-    let spec = spec(json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["*"]}));
+    let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["*"]}));
     let (mut token, mut service) = (token(1), service(1, 7));
     token["Namespace"] = "team-1".into();
     service["Namespace"] = "team-1".into();
@@ -223,7 +223,7 @@ async fn a_refresh_learns_the_version_and_that_our_token_is_known() {
         assert!(error.message.contains(words), "{error}");
     }
     let script = Script::of(vec![agent("1.21.4"), known()]);
-    let spec = spec(json!({"partition": "ecs"}));
+    let spec = spec(&json!({"partition": "ecs"}));
     let consul = ConsulControlPlane::new(script, &spec, operator(), Arc::new(NoObserver));
     let error = consul.refresh(&BTreeSet::new()).await.unwrap_err();
     assert!(error.message.contains("open-source edition"), "{error}");

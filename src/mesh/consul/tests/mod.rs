@@ -4,6 +4,7 @@ mod calls;
 mod finding;
 mod objects;
 mod over_http;
+mod recorded;
 mod removing;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -88,7 +89,7 @@ fn service(number: u32, index: u64) -> Value {
     })
 }
 
-fn spec(more: Value) -> ConsulConnection {
+fn spec(more: &Value) -> ConsulConnection {
     let mut spec = json!({"address": "http://127.0.0.1:8500"});
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     serde_json::from_value(spec).unwrap()
@@ -216,11 +217,11 @@ impl MeshCallObserver for Told {
 }
 
 fn consul(script: &Arc<Script>) -> ConsulControlPlane<Arc<Script>> {
-    ConsulControlPlane::new(script.clone(), &spec(json!({})), operator(), Arc::new(NoObserver))
+    ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), Arc::new(NoObserver))
 }
 
 fn watched(script: &Arc<Script>) -> (ConsulControlPlane<Arc<Script>>, Arc<Told>) {
     let told = Arc::new(Told::default());
     let observer = told.clone();
-    (ConsulControlPlane::new(script.clone(), &spec(json!({})), operator(), observer), told)
+    (ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), observer), told)
 }

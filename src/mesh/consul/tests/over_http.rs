@@ -35,7 +35,7 @@ fn connect_with(
 ) -> ConsulControlPlane<HttpTransport> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     more["address"] = format!("http://{address}").into();
-    ConsulControlPlane::connect(&spec(more), operator(), Arc::new(NoObserver), secrets).unwrap()
+    ConsulControlPlane::connect(&spec(&more), operator(), Arc::new(NoObserver), secrets).unwrap()
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_token_from_a_secret_is_fetched_at_use() {
 async fn a_ca_from_a_secret_that_is_none_is_named() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
-    let spec = spec(json!({"address": "https://127.0.0.1:1", "caSecret": arn}));
+    let spec = spec(&json!({"address": "https://127.0.0.1:1", "caSecret": arn}));
     let secrets = Arc::new(Rotating(AtomicUsize::new(0)));
     let consul = ConsulControlPlane::connect(&spec, operator(), Arc::new(NoObserver), secrets).unwrap();
     let error = consul.owned(&clusters()).await.unwrap_err();

@@ -20,6 +20,7 @@ mod roles;
 mod rules;
 mod scheduler;
 mod services;
+mod simulator;
 mod sts;
 mod task;
 mod task_json;

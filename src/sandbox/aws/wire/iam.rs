@@ -15,6 +15,9 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
         let (roles, marker) = cloud.list_roles(prefix, marker(request), max_items(request)?);
         return Ok(paged("Roles", roles.into_iter().map(show).collect::<Vec<_>>(), marker));
     }
+    if request.operation == "SimulatePrincipalPolicy" {
+        return simulate(cloud, request);
+    }
     let name = request.required("RoleName")?;
     match request.operation.as_str() {
         "CreateRole" => return create(cloud, request, now),
@@ -69,6 +72,27 @@ fn create(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value
         tags: given_tags(request),
     };
     Ok(json!({"Role": show_with_tags(&cloud.create_role(role, now)?)}))
+}
+
+fn simulate(cloud: &Cloud, request: &Request) -> Outcome<Value> {
+    let role = request.required("PolicySourceArn")?;
+    let actions = request.members("ActionNames", "");
+    let mut resources = request.members("ResourceArns", "");
+    if resources.is_empty() {
+        resources.push("*".to_owned());
+    }
+    let mut results = Vec::new();
+    for (action, resource) in actions.iter().flat_map(|action| resources.iter().map(move |one| (action, one)))
+    {
+        results.push(json!({
+            "EvalActionName": action,
+            "EvalResourceName": resource,
+            "EvalDecision": cloud.simulate(role, action, resource)?,
+            "MatchedStatements": [],
+            "MissingContextValues": [],
+        }));
+    }
+    Ok(paged("EvaluationResults", results, None))
 }
 
 fn show(role: &Role) -> Value {

@@ -1,0 +1,177 @@
+//! Reads files, and asks AWS and Consul, each question with a time limit. Changes nothing.
+
+mod aws;
+mod consul;
+mod http;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::facts::{AuthMethod, Facts, Known, Plane};
+use super::parse::definition;
+use super::report::Place;
+use crate::api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
+use crate::manifests::{ManifestSet, Status};
+use crate::mesh::http::{NoSecrets, Secrets};
+use crate::model::ClusterArn;
+use crate::observe::inspect::Hidden;
+use crate::observe::sdk::{AwsClients, AwsOptions};
+
+pub use consul::{Answer, ConsulReads, consul_facts};
+
+/// The SDK may ask the EC2 instance for the Region, in several steps.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// A file that is larger is no task definition: ECS takes 64 KiB.
+const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+
+/// Who may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// Nobody: files and manifests are all there is.
+    Nobody,
+    /// AWS and the control planes of the manifests.
+    All,
+}
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Files with task definitions.
+    pub files: Vec<PathBuf>,
+    /// The manifests, where any are given.
+    pub manifests: Option<Status>,
+    /// Clusters whose running tasks are looked at, besides those that the manifests bind if no file is given.
+    pub clusters: BTreeSet<ClusterArn>,
+    /// The Region, where it is given.
+    pub region: Option<String>,
+    /// Who may be asked.
+    pub asking: Asking,
+}
+
+/// Finds out everything. Ends, whatever does not answer; no failure stops another question.
+pub async fn gather(question: Question) -> Facts {
+    let Question { files, manifests, clusters, region, asking } = question;
+    let set = manifests.as_ref().map(|status| Arc::clone(&status.set)).unwrap_or_default();
+    let mut facts = Facts { planes: planes(&set), manifests, ..Facts::default() };
+    let is_of_files = !files.is_empty();
+    let reading =
+        tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect::<Vec<_>>()).await;
+    let names: Vec<Arc<str>> = facts.planes.keys().cloned().collect();
+    for one in reading.unwrap_or_default() {
+        match one {
+            Ok(definition) => {
+                facts.definitions.push(super::facts::Definition { planes: names.clone(), ..definition });
+            }
+            Err(unreadable) => facts.unreadable.push(unreadable),
+        }
+    }
+    if asking == Asking::Nobody {
+        return facts;
+    }
+    let mut secrets: Arc<dyn Secrets> = Arc::new(NoSecrets);
+    if facts.manifests.is_some() || !clusters.is_empty() {
+        let options = AwsOptions { region, ..AwsOptions::default() };
+        match tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await {
+            Ok(Ok(clients)) => {
+                facts.aws = Some(Ok(()));
+                let wanted = aws::Wanted { set: &set, named: &clusters, runs: !is_of_files };
+                aws::ask(&clients, &wanted, &mut facts).await;
+                secrets = Arc::new(clients.secrets.clone());
+            }
+            Ok(Err(error)) => facts.aws = Some(Err(error.to_string())),
+            Err(_) => facts.aws = Some(Err(format!("no Region was found within {CONNECT_DEADLINE:?}"))),
+        }
+    }
+    ask_planes(&set, &mut facts.planes, &secrets).await;
+    facts
+}
+
+fn read(path: &Path) -> Result<super::facts::Definition, (Place, String)> {
+    let file = path.display().to_string();
+    let at = || Place { file: Some(Arc::from(file.as_str())), ..Place::default() };
+    let failed = |error: std::io::Error| (at(), format!("it cannot be read: {error}"));
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > LARGEST_FILE {
+        return Err((at(), format!("it has {size} bytes, which no task definition has")));
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    definition::read(&file, &text)
+        .map_err(|flaw| (Place { line: flaw.line, field: flaw.field, ..at() }, flaw.message))
+}
+
+/// The control planes of type Consul, with the clusters that are bound by name.
+fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, Plane> {
+    let of_consul = set.control_planes.iter().filter(|(_, spec)| spec.kind == ControlPlaneType::Consul);
+    of_consul
+        .map(|(name, _)| {
+            let bindings = set.bindings.values().filter(|binding| binding.spec.control_plane == **name);
+            let globs = bindings.flat_map(|binding| &binding.spec.selector.clusters);
+            let literal = globs.filter(|glob| glob.is_literal());
+            let clusters = literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok()).collect();
+            (Arc::clone(name), Plane { clusters, declared: declared(set, name), said: None })
+        })
+        .collect()
+}
+
+/// The auth methods that the manifests declare for this control plane.
+fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuthMethod>> {
+    let spec = set.consul_auths.values().find(|spec| spec.control_plane == name)?;
+    if spec.state == Presence::Absent {
+        return None;
+    }
+    let ConsulAuthSpec { service_tokens, client_tokens, .. } = &**spec;
+    let services = service_tokens.iter().filter(|tokens| tokens.state == Presence::Present);
+    let clients = client_tokens.iter().filter(|tokens| tokens.state == Presence::Present);
+    let services = services.map(|tokens| method(&tokens.login(), &ROLE_TAGS));
+    Some(services.chain(clients.map(|tokens| method(&tokens.login(), &[]))).collect())
+}
+
+/// The tags that the operator lists in the auth method of services.
+const ROLE_TAGS: [&str; 3] = [
+    "consul.hashicorp.com.gateway-kind",
+    "consul.hashicorp.com.namespace",
+    "consul.hashicorp.com.service-name",
+];
+
+fn method(login: &Login<'_>, tags: &[&str]) -> AuthMethod {
+    let server_id = login.server_id_header_value;
+    AuthMethod {
+        name: login.auth_method.to_owned(),
+        kind: "aws-iam".to_owned(),
+        principals: login.bound_principals.to_vec(),
+        entity_details: login.entity_details,
+        entity_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        sts_endpoint: login.sts_endpoint.map(str::to_owned),
+        server_id: server_id.filter(|value| !value.is_empty()).map(Hidden::new),
+        // Left out, it stays what it is.
+        server_id_is_known: server_id.is_some(),
+        namespace_rules: Vec::new(),
+    }
+}
+
+async fn ask_planes(set: &ManifestSet, planes: &mut BTreeMap<Arc<str>, Plane>, secrets: &Arc<dyn Secrets>) {
+    let mut looks = tokio::task::JoinSet::new();
+    for (name, plane) in planes.iter() {
+        let Some(spec) = set.control_planes.get(name) else { continue };
+        let (name, spec, clusters) = (Arc::clone(name), Arc::clone(spec), plane.clusters.clone());
+        let secrets = Arc::clone(secrets);
+        looks.spawn(async move { (name, ask_plane(&spec, &clusters, secrets).await) });
+    }
+    for (name, said) in looks.join_all().await {
+        if let Some(plane) = planes.get_mut(&name) {
+            plane.said = Some(said);
+        }
+    }
+}
+
+async fn ask_plane(
+    spec: &ControlPlaneSpec,
+    clusters: &BTreeSet<ClusterArn>,
+    secrets: Arc<dyn Secrets>,
+) -> Known<super::facts::ConsulFacts> {
+    let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
+    let reads = http::HttpReads::connect(connection, secrets)?;
+    consul_facts(&reads, clusters).await
+}

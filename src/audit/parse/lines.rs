@@ -1,0 +1,137 @@
+//! Which line of a JSON text each value begins on. The text has been parsed before, so it is known to be JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Lines, from 1, by path (`containerDefinitions[0].name`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines(BTreeMap<String, u32>);
+
+impl Lines {
+    /// Of a text that is JSON.
+    pub(crate) fn of(text: &str) -> Self {
+        let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, line: 1, lines: BTreeMap::new() };
+        scanner.value(&mut String::new());
+        Self(scanner.lines)
+    }
+
+    /// Whether there is a value at the path.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
+    }
+
+    /// The line of the value, or of the nearest one around it.
+    pub(crate) fn get(&self, path: &str) -> Option<u32> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.0.get(path) {
+                return Some(*line);
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = path.rfind(['.', '[']).map_or("", |at| &path[..at]);
+        }
+    }
+}
+
+struct Scanner<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    line: u32,
+    lines: BTreeMap<String, u32>,
+}
+
+impl Scanner<'_> {
+    fn value(&mut self, path: &mut String) {
+        self.blank();
+        self.lines.insert(path.clone(), self.line);
+        match self.bytes.get(self.at) {
+            Some(b'{') => self.members(path, b'}', true),
+            Some(b'[') => self.members(path, b']', false),
+            Some(b'"') => {
+                self.text();
+            }
+            _ => {
+                while self.bytes.get(self.at).is_some_and(|b| !b",]} \t\r\n".contains(b)) {
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn members(&mut self, path: &mut String, end: u8, named: bool) {
+        self.at += 1;
+        for index in 0.. {
+            self.blank();
+            match self.bytes.get(self.at) {
+                Some(b',') => {
+                    self.at += 1;
+                    self.blank();
+                }
+                Some(byte) if *byte == end => {
+                    self.at += 1;
+                    return;
+                }
+                Some(_) => {}
+                None => return,
+            }
+            let length = path.len();
+            if named {
+                let key = self.text();
+                self.blank();
+                self.at += 1;
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(&key);
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(path, "[{index}]");
+            }
+            self.value(path);
+            path.truncate(length);
+        }
+    }
+
+    /// Passes a text; gives it as written, which for the names of fields is the text itself.
+    fn text(&mut self) -> String {
+        let start = self.at + 1;
+        self.at = start;
+        while let Some(byte) = self.bytes.get(self.at) {
+            match byte {
+                b'\\' => self.at += 1,
+                b'"' => break,
+                _ => {}
+            }
+            self.at += 1;
+        }
+        let end = self.at.min(self.bytes.len());
+        self.at += 1;
+        String::from_utf8_lossy(self.bytes.get(start..end).unwrap_or_default()).into_owned()
+    }
+
+    fn blank(&mut self) {
+        while let Some(byte) = self.bytes.get(self.at).filter(|byte| b" \t\r\n".contains(byte)) {
+            self.line += u32::from(*byte == b'\n');
+            self.at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_knows_its_line_and_a_missing_one_that_of_what_is_around_it() {
+        let text =
+            "{\n \"a\": [\n  1,\n  {\"b\": \"x\\\"}\\\\\",\n   \"c\": null}],\n \"d\": {}, \"e\": []\n}";
+        let lines = Lines::of(text);
+        for (path, line) in
+            [("", 1), ("a", 2), ("a[0]", 3), ("a[1].b", 4), ("a[1].c", 5), ("d", 6), ("e", 6), ("a[1].z", 4)]
+        {
+            assert_eq!(lines.get(path), Some(line), "{path}");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What consul-ecs accepts in `CONSUL_ECS_CONFIG_JSON`, as tables: it refuses the whole where one field does not fit.
+//!
+//! Two tables, for 0.6 and later (checked with 0.10) and for what was before, whose tasks had a Consul client.
+
+use serde_json::Value;
+
+/// What a field holds.
+enum Kind {
+    Any,
+    Text,
+    FilledText,
+    ServiceName,
+    Flag,
+    Whole,
+    OneOf(&'static [&'static str]),
+    Texts,
+    Wholes,
+    TextsByKey,
+    /// An object with these fields. Others are refused if it is closed, and mean nothing if not.
+    Object(&'static [Field], bool),
+    /// A list of such objects.
+    Objects(&'static [Field], bool),
+}
+
+struct Field {
+    name: &'static str,
+    kind: Kind,
+    required: bool,
+    /// Whether `null` counts as left out.
+    nullable: bool,
+}
+
+const fn may(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind, required: false, nullable: true }
+}
+
+const fn not_null(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind, required: false, nullable: false }
+}
+
+const fn must(name: &'static str, kind: Kind) -> Field {
+    Field { name, kind, required: true, nullable: false }
+}
+
+use Kind::{
+    Any, FilledText, Flag, Object, Objects, OneOf, ServiceName, Text, Texts, TextsByKey, Whole, Wholes,
+};
+
+const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
+const GATEWAYS: &[&str] = &["mesh-gateway", "terminating-gateway", "api-gateway"];
+
+const CURRENT: &[Field] = &[
+    may("logLevel", OneOf(LEVELS)),
+    must("bootstrapDir", FilledText),
+    may("consulLogin", Object(LOGIN, true)),
+    may("controller", Object(CONTROLLER, true)),
+    must("consulServers", Object(SERVERS, true)),
+    may("healthSyncContainers", Texts),
+    not_null("service", Object(SERVICE, true)),
+    may("proxy", Object(PROXY, false)),
+    not_null("gateway", Object(GATEWAY, true)),
+    may("transparentProxy", Object(TRANSPARENT_PROXY, true)),
+];
+
+const LOGIN: &[Field] = &[
+    may("enabled", Flag),
+    may("method", Text),
+    may("datacenter", Text),
+    may("includeEntity", Flag),
+    may("meta", TextsByKey),
+    may("region", Text),
+    may("stsEndpoint", Text),
+    may("serverIdHeaderValue", Text),
+];
+
+const CONTROLLER: &[Field] =
+    &[may("iamRolePath", Text), may("partitionsEnabled", Flag), may("partition", Text)];
+
+const SERVERS: &[Field] = &[
+    must("hosts", Text),
+    may("defaults", Object(SERVER_DEFAULTS, false)),
+    may("http", Object(SERVER_HTTP, false)),
+    may("grpc", Object(SERVER_GRPC, false)),
+    may("skipServerWatch", Flag),
+];
+
+const SERVER_DEFAULTS: &[Field] = &[may("caCertFile", Text), may("tls", Flag), may("tlsServerName", Text)];
+
+const SERVER_HTTP: &[Field] = &[
+    may("caCertFile", Text),
+    may("https", Flag),
+    may("port", Whole),
+    may("tls", Flag),
+    may("tlsServerName", Text),
+];
+
+const SERVER_GRPC: &[Field] =
+    &[may("caCertFile", Text), may("port", Whole), may("tls", Flag), may("tlsServerName", Text)];
+
+const SERVICE: &[Field] = &[
+    may("name", ServiceName),
+    may("tags", Texts),
+    must("port", Whole),
+    may("enableTagOverride", Flag),
+    may("meta", TextsByKey),
+    may("weights", Object(WEIGHTS, true)),
+    may("namespace", Text),
+    may("partition", Text),
+    may("networkResilienceConfig", Any),
+];
+
+const WEIGHTS: &[Field] = &[must("passing", Whole), must("warning", Whole)];
+
+const PROXY: &[Field] = &[
+    may("config", Any),
+    may("localServiceAddress", Text),
+    may("publicListenerPort", Whole),
+    may("healthCheckPort", Any),
+    may("upstreams", Objects(UPSTREAM, true)),
+    may("meshGateway", Object(MESH_GATEWAY, false)),
+    may("expose", Any),
+];
+
+const UPSTREAM: &[Field] = &[
+    may("destinationType", OneOf(&["service", "prepared_query"])),
+    may("destinationNamespace", Text),
+    may("destinationPartition", Text),
+    must("destinationName", Text),
+    may("destinationPeer", Text),
+    may("datacenter", Text),
+    may("localBindAddress", Text),
+    must("localBindPort", Whole),
+    may("config", Any),
+    may("meshGateway", Object(MESH_GATEWAY, false)),
+];
+
+const MESH_GATEWAY: &[Field] = &[must("mode", OneOf(&["none", "local", "remote"]))];
+
+const GATEWAY: &[Field] = &[
+    must("kind", OneOf(GATEWAYS)),
+    may("lanAddress", Object(ADDRESS, true)),
+    may("wanAddress", Object(ADDRESS, true)),
+    may("name", ServiceName),
+    may("tags", Texts),
+    may("meta", TextsByKey),
+    may("namespace", Text),
+    may("partition", Text),
+    may("healthCheckPort", Any),
+    may("proxy", Any),
+];
+
+const ADDRESS: &[Field] = &[may("address", Text), may("port", Whole)];
+
+const TRANSPARENT_PROXY: &[Field] = &[
+    may("enabled", Flag),
+    may("excludeInboundPorts", Wholes),
+    may("excludeOutboundPorts", Wholes),
+    may("excludeOutboundCIDRs", Texts),
+    may("excludeUIDs", Texts),
+    not_null("consulDNS", Object(&[may("enabled", Flag)], true)),
+];
+
+const OLDER: &[Field] = &[
+    may("logLevel", OneOf(LEVELS)),
+    must("bootstrapDir", FilledText),
+    may("consulHTTPAddr", Text),
+    may("consulCACertFile", Text),
+    may("consulLogin", Object(OLDER_LOGIN, true)),
+    may("healthSyncContainers", Texts),
+    not_null("service", Object(OLDER_SERVICE, true)),
+    may("proxy", Object(PROXY, false)),
+    not_null("gateway", Object(GATEWAY, true)),
+];
+
+const OLDER_LOGIN: &[Field] =
+    &[may("enabled", Flag), may("method", Text), may("includeEntity", Flag), may("extraLoginFlags", Texts)];
+
+const OLDER_SERVICE: &[Field] = &[
+    may("name", ServiceName),
+    may("tags", Texts),
+    must("port", Whole),
+    may("enableTagOverride", Flag),
+    may("meta", TextsByKey),
+    may("weights", Object(WEIGHTS, true)),
+    may("checks", Any),
+    may("namespace", Text),
+    may("partition", Text),
+];
+
+/// Something that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Misfit {
+    /// The field, `consulLogin.enabled`.
+    pub(crate) field: String,
+    /// What was found and what is allowed. Shows no value.
+    pub(crate) message: String,
+    /// Whether consul-ecs refuses it, and does not only pass it over.
+    pub(crate) is_refused: bool,
+}
+
+/// All that does not fit.
+pub(crate) fn misfits(value: &Value, is_older: bool) -> Vec<Misfit> {
+    let mut found = Vec::new();
+    object(value, if is_older { OLDER } else { CURRENT }, true, "", &mut found);
+    found
+}
+
+fn object(value: &Value, fields: &[Field], closed: bool, path: &str, found: &mut Vec<Misfit>) {
+    let Some(given) = value.as_object() else {
+        return found.push(misfit(path, format!("it is {}; an object is needed", kind_of(value))));
+    };
+    for (name, value) in given {
+        match fields.iter().find(|field| field.name == name) {
+            Some(field) if value.is_null() && field.nullable => {}
+            Some(field) => check(value, &field.kind, &join(path, name), found),
+            None => found.push(Misfit { is_refused: closed, ..unknown(name, fields, path) }),
+        }
+    }
+    for field in fields.iter().filter(|field| field.required && !given.contains_key(field.name)) {
+        found.push(misfit(&join(path, field.name), "it is missing".to_owned()));
+    }
+}
+
+fn unknown(name: &str, fields: &[Field], path: &str) -> Misfit {
+    let likely = fields
+        .iter()
+        .map(|field| {
+            (strsim::normalized_damerau_levenshtein(&name.to_lowercase(), &field.name.to_lowercase()), field)
+        })
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let meant = likely.map_or_else(
+        || format!("; known are: {}", fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")),
+        |(_, field)| format!("; did you mean {}?", field.name),
+    );
+    misfit(&join(path, name), format!("no such field{meant}"))
+}
+
+fn check(value: &Value, kind: &Kind, path: &str, found: &mut Vec<Misfit>) {
+    let whole = |value: &Value| value.is_i64() || value.is_u64();
+    let list_of = |fits: fn(&Value) -> bool| value.as_array().is_some_and(|list| list.iter().all(fits));
+    let needed = match kind {
+        Any => return,
+        Object(fields, closed) => return object(value, fields, *closed, path, found),
+        Objects(fields, closed) => match value.as_array() {
+            Some(list) => {
+                for (index, item) in list.iter().enumerate() {
+                    object(item, fields, *closed, &format!("{path}[{index}]"), found);
+                }
+                return;
+            }
+            None => "a list of objects",
+        },
+        Text if value.is_string() => return,
+        Text => "a text",
+        FilledText if value.as_str().is_some_and(|text| !text.is_empty()) => return,
+        FilledText => "a text that is not empty",
+        ServiceName if value.as_str().is_some_and(|text| text.is_empty() || is_service_name(text)) => return,
+        ServiceName => "a name in lower case: letters, digits, - and _, a letter or digit at both ends",
+        Flag if value.is_boolean() => return,
+        Flag => "true or false",
+        Whole if whole(value) => return,
+        Whole => "a whole number",
+        OneOf(words) if value.as_str().is_some_and(|text| words.contains(&text)) => return,
+        OneOf(words) => {
+            let words = words.join(", ");
+            return found.push(misfit(path, format!("it is {}; one of {words} is needed", kind_of(value))));
+        }
+        Texts if list_of(Value::is_string) => return,
+        Texts => "a list of texts",
+        Wholes if list_of(|value| value.is_i64() || value.is_u64()) => return,
+        Wholes => "a list of whole numbers",
+        TextsByKey if value.as_object().is_some_and(|map| map.values().all(Value::is_string)) => return,
+        TextsByKey => "an object whose values are texts",
+    };
+    found.push(misfit(path, format!("it is {}; {needed} is needed", kind_of(value))));
+}
+
+/// Consul's rule for the names of service identities.
+pub(crate) fn is_service_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=256).contains(&bytes.len())
+        && bytes.iter().all(|b| plain(*b) || matches!(b, b'-' | b'_'))
+        && bytes.first().is_some_and(|b| plain(*b))
+        && bytes.last().is_some_and(|b| plain(*b))
+}
+
+fn misfit(path: &str, message: String) -> Misfit {
+    Misfit { field: path.to_owned(), message, is_refused: true }
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(number) if number.is_f64() => "a fraction",
+        Value::Number(_) => "a number",
+        Value::String(text) if text.is_empty() => "an empty text",
+        Value::String(_) => "another text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Value {
+        json!({
+            "bootstrapDir": "/consul",
+            "consulLogin": {"enabled": true, "method": null},
+            "consulServers": {"hosts": "consul.internal", "http": {"port": 8501}},
+            "service": {"name": "kv", "port": 8080},
+            "proxy": {"upstreams": [{"destinationName": "db", "localBindPort": 5000}]},
+            "healthSyncContainers": ["app"],
+        })
+    }
+
+    #[test]
+    fn a_good_configuration_has_no_misfit() {
+        assert_eq!(misfits(&good(), false), []);
+        let older = json!({"bootstrapDir": "/c", "consulHTTPAddr": "https://a:8501",
+            "consulLogin": {"extraLoginFlags": ["-x"]}, "service": {"port": 1, "checks": []}});
+        assert_eq!(misfits(&older, true), []);
+    }
+
+    #[test]
+    fn each_misfit_names_its_field_and_what_is_needed() {
+        for (pointer, value, field, words) in [
+            ("/bootstrapDir", json!(""), "bootstrapDir", "not empty"),
+            ("/consulLogin", json!({"enable": true}), "consulLogin.enable", "did you mean enabled?"),
+            ("/consulLogin", json!({"extraLoginFlags": []}), "consulLogin.extraLoginFlags", "no such field"),
+            ("/consulLogin/enabled", json!("true"), "consulLogin.enabled", "true or false is needed"),
+            ("/consulServers", json!({}), "consulServers.hosts", "missing"),
+            ("/consulServers/http/port", json!("8501"), "consulServers.http.port", "a whole number"),
+            ("/service", Value::Null, "service", "an object is needed"),
+            ("/service", json!({"name": "kv"}), "service.port", "missing"),
+            ("/service/name", json!("Kv"), "service.name", "lower case"),
+            (
+                "/proxy/upstreams/0",
+                json!({"localBindPort": 1}),
+                "proxy.upstreams[0].destinationName",
+                "missing",
+            ),
+            ("/healthSyncContainers", json!("app"), "healthSyncContainers", "a list of texts"),
+        ] {
+            let mut config = good();
+            *config.pointer_mut(pointer).unwrap() = value;
+            let found = misfits(&config, false);
+            assert!(
+                found.len() == 1 && found[0].field == field && found[0].message.contains(words),
+                "{pointer}: {found:?}"
+            );
+            assert!(found[0].is_refused, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_passed_over_is_told_apart() {
+        let mut config = good();
+        config["consulServers"]["http"] = json!({"ports": 8501});
+        let found = misfits(&config, false);
+        assert_eq!((found.len(), found[0].is_refused), (1, false));
+    }
+}

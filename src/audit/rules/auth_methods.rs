@@ -1,0 +1,105 @@
+//! The servers and their auth methods: whom they let in.
+
+use std::collections::BTreeSet;
+
+use super::held;
+use super::login::AWS_IAM;
+use crate::audit::catalogue::{
+    METHOD_FOREIGN, METHOD_MISSING, METHOD_WHOLE_ACCOUNT, METHOD_WILDCARD, SERVER_VERSION,
+};
+use crate::audit::facts::{AuthMethod, Plane};
+use crate::audit::report::{Finding, Place};
+use crate::model::ClusterArn;
+
+/// The first with auth methods of type aws-iam.
+const OLDEST: (u64, u64) = (1, 12);
+
+pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
+    if let Some(said) = said {
+        findings.extend(said.version.as_ref().ok().and_then(|version| too_old(name, version)));
+    }
+    let is_known = said.is_some_and(|said| said.auth_methods.is_ok());
+    let mine: Vec<&AuthMethod> = plane.methods().filter(|method| method.kind == AWS_IAM).collect();
+    if mine.is_empty() && is_known && plane.acls() == Ok(true) {
+        let at = Place::resource(format!("consul/{name}/auth-method"));
+        findings.push(METHOD_MISSING.broken(at, "ACLs are on, and no auth method is of type aws-iam"));
+    }
+    let accounts: BTreeSet<&str> = plane.clusters.iter().map(ClusterArn::account).collect();
+    for method in mine {
+        let at =
+            || Place::resource(held(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs");
+        for principal in &method.principals {
+            findings.extend(wildcard(method, principal).map(|found| METHOD_WILDCARD.broken(at(), found)));
+            if is_whole_account(principal) {
+                let found = format!("{principal} is every role of the account");
+                findings.push(METHOD_WHOLE_ACCOUNT.broken(at(), found));
+            }
+            let account = principal.split(':').nth(4).unwrap_or_default();
+            if !accounts.is_empty() && !accounts.contains(account) {
+                let ours: Vec<&str> = accounts.iter().copied().collect();
+                let found = format!("{principal}; bound clusters are in {}", ours.join(", "));
+                findings.push(METHOD_FOREIGN.broken(at(), found));
+            }
+        }
+    }
+    findings
+}
+
+fn too_old(name: &str, version: &str) -> Option<Finding> {
+    let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u64>().ok());
+    let found = (parts.next()??, parts.next()??);
+    let at = Place::resource(format!("consul/{name}"));
+    (found < OLDEST).then(|| SERVER_VERSION.broken(at, format!("it is {version}")))
+}
+
+fn wildcard(method: &AuthMethod, principal: &str) -> Option<String> {
+    let stars = principal.matches('*').count();
+    if stars == 0 {
+        return None;
+    }
+    if !method.entity_details {
+        return Some(format!("{principal} has a wildcard, and EnableIAMEntityDetails is off"));
+    }
+    (stars > 1 || !principal.ends_with('*') || principal == "*")
+        .then(|| format!("{principal}: one * at the end of an ARN is all that matches"))
+}
+
+/// Whether nothing stands between `role/` and the wildcard.
+fn is_whole_account(principal: &str) -> bool {
+    let Some(start) = principal.strip_suffix('*') else { return false };
+    start.split(':').nth(5).is_none_or(|resource| "role/".starts_with(resource))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_its_own_is_not_the_whole_account() {
+        for (principal, is_whole) in [
+            ("arn:aws:iam::111122223333:role/*", true),
+            ("arn:aws:iam::111122223333:*", true),
+            ("arn:aws:iam::*", true),
+            ("arn:aws:iam::111122223333:role/consul-ecs/*", false),
+            ("arn:aws:iam::111122223333:role/kv", false),
+        ] {
+            assert_eq!(is_whole_account(principal), is_whole, "{principal}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, is_old) in [
+            ("1.11.9", true),
+            ("1.12.0", false),
+            ("1.21.4+ent", false),
+            ("1.8.7", true),
+            ("2.0.1", false),
+            ("dev", false),
+        ] {
+            assert_eq!(too_old("c", version).is_some(), is_old, "{version}");
+        }
+    }
+}

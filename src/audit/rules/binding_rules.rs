@@ -1,0 +1,134 @@
+//! Binding rules: whether each can match, binds what exists, and is there once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::held;
+use super::login::AWS_IAM;
+use crate::audit::catalogue::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
+use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Facts};
+use crate::audit::parse::config::DEFAULT_METHOD;
+use crate::audit::report::{Finding, Place};
+
+pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Finding> {
+    let (Ok(methods), Ok(rules)) = (&said.auth_methods, &said.binding_rules) else {
+        // That they are not known is said with the control plane.
+        return Vec::new();
+    };
+    let logged_in_to = logged_in_to(facts, name);
+    let mut findings = Vec::new();
+    for method in methods.iter().filter(|method| method.kind == AWS_IAM) {
+        let mine: Vec<&BindingRule> = rules.iter().filter(|rule| rule.method == method.name).collect();
+        findings.extend(none(name, method, &mine, logged_in_to.contains(method.name.as_str())));
+        findings.extend(tags(name, method, &mine));
+        findings.extend(mine.iter().filter_map(|rule| no_role(name, said, rule)));
+        findings.extend(twice(name, &mine));
+    }
+    findings
+}
+
+/// The auth methods that services of this control plane log in to.
+fn logged_in_to(facts: &Facts, name: &str) -> BTreeSet<String> {
+    let mine =
+        facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
+    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_owned()));
+    named.chain([DEFAULT_METHOD.to_owned()]).collect()
+}
+
+fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services: bool) -> Option<Finding> {
+    let found = if rules.is_empty() {
+        "it has no binding rule"
+    } else if binds_services && !rules.iter().any(|rule| rule.bind_type == "service") {
+        "it has no binding rule of type service"
+    } else {
+        return None;
+    };
+    Some(RULE_NONE.broken(Place::resource(held(name, "auth-method", &method.name)), found))
+}
+
+fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding> {
+    let lacks = |tag: &str| !method.entity_tags.contains(tag);
+    let at = || Place::resource(held(name, "auth-method", &method.name));
+    let mut findings = Vec::new();
+    for (selector, bind) in &method.namespace_rules {
+        for tag in tags_of(bind).chain(tags_of(selector)).filter(|tag| lacks(tag)) {
+            let found = format!("a namespace rule uses entity_tags.{tag}");
+            findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
+        }
+    }
+    for rule in rules {
+        for tag in tags_of(&rule.bind_name).filter(|tag| lacks(tag)) {
+            let found = format!(
+                "binding rule {} binds {:?}; entity_tags.{tag} is not listed",
+                rule.id, rule.bind_name
+            );
+            findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
+        }
+        for tag in tags_of(&rule.selector).filter(|tag| lacks(tag)) {
+            let place = Place::resource(held(name, "binding-rule", &rule.id)).field("Selector");
+            let found = format!("it selects by {tag:?}; {} lists {}", method.name, listed(method));
+            findings.push(RULE_SELECTOR.broken(place, found));
+        }
+    }
+    findings
+}
+
+fn listed(method: &AuthMethod) -> String {
+    let tags: Vec<&str> = method.entity_tags.iter().map(String::as_str).collect();
+    if tags.is_empty() { "none".to_owned() } else { tags.join(", ") }
+}
+
+/// The tags that an expression names: `entity_tags["TAG"]` in a selector, `${entity_tags.TAG}` in a name.
+fn tags_of(expression: &str) -> impl Iterator<Item = &str> {
+    expression.split("entity_tags").skip(1).filter_map(|rest| {
+        let (rest, ends): (&str, &[char]) = match rest.strip_prefix("[\"") {
+            Some(rest) => (rest, &['"']),
+            None => (rest.strip_prefix('.')?, &['}', ' ', '=', '!', ')']),
+        };
+        let end = rest.find(ends).unwrap_or(rest.len());
+        Some(&rest[..end]).filter(|tag| !tag.is_empty())
+    })
+}
+
+fn no_role(name: &str, said: &ConsulFacts, rule: &BindingRule) -> Option<Finding> {
+    let roles = said.roles.as_ref().ok()?;
+    let is_missing =
+        rule.bind_type == "role" && !rule.bind_name.contains("${") && !roles.contains(&rule.bind_name);
+    let place = Place::resource(held(name, "binding-rule", &rule.id)).field("BindName");
+    is_missing.then(|| RULE_ROLE.broken(place, format!("there is no role {:?}", rule.bind_name)))
+}
+
+fn twice(name: &str, rules: &[&BindingRule]) -> Vec<Finding> {
+    let mut first: BTreeMap<(&str, &str, &str), &str> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for rule in rules {
+        let key = (rule.bind_type.as_str(), rule.bind_name.as_str(), rule.selector.as_str());
+        match first.get(&key) {
+            Some(other) => {
+                let place = Place::resource(held(name, "binding-rule", &rule.id));
+                findings.push(RULE_DUPLICATE.broken(place, format!("it says the same as {other}")));
+            }
+            None => {
+                first.insert(key, &rule.id);
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tags_of;
+
+    #[test]
+    fn tags_are_seen_in_selectors_and_in_names() {
+        for (expression, tags) in [
+            ("entity_tags[\"a.b\"] == \"x\" and entity_tags[\"c\"] != \"\"", vec!["a.b", "c"]),
+            ("${entity_tags.consul.hashicorp.com.service-name}", vec!["consul.hashicorp.com.service-name"]),
+            ("prefix-${entity_tags.a}-${entity_tags.b}", vec!["a", "b"]),
+            ("entity_name == \"x\"", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(tags_of(expression).collect::<Vec<_>>(), tags, "{expression}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! From facts to findings: pure, one file for each group of rules.
+
+mod agent;
+mod anonymous;
+mod auth_methods;
+mod binding_rules;
+mod config;
+mod gathered;
+mod login;
+mod nodes;
+mod outbounds;
+mod plain_text;
+mod roles;
+mod servers;
+mod task;
+mod upstreams;
+
+use super::catalogue::NOT_CONSUL;
+use super::facts::{Definition, Facts, Origin, Plane};
+use super::parse::config::{CLIENT, Configured, VARIABLE};
+use super::report::{Finding, Place, Report};
+
+/// The tag by which controllers of consul-ecs know tasks of the mesh.
+const MESH_TAG: &str = "consul.hashicorp.com/mesh";
+
+/// Judges what was found.
+pub fn examine(facts: &Facts) -> Report {
+    let mut findings = gathered::check(facts);
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        facts.definitions.iter().partition(|definition| is_of_consul(definition));
+    findings.extend(not_of_consul(&outside));
+    for definition in inside {
+        findings.extend(of_definition(facts, definition));
+    }
+    findings.extend(roles::shared(facts));
+    findings.extend(roles::not_simulated(facts));
+    for (name, plane) in &facts.planes {
+        let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
+        findings.extend(auth_methods::check(name, plane));
+        findings.extend(said.into_iter().flat_map(|said| binding_rules::check(facts, name, said)));
+        findings.extend(said.into_iter().flat_map(|said| anonymous::check(name, said)));
+        findings.extend(said.into_iter().flat_map(|said| nodes::check(name, said)));
+    }
+    Report::new(findings, facts.definitions.len())
+}
+
+fn of_definition(facts: &Facts, definition: &Definition) -> Vec<Finding> {
+    let mut findings = config::check(definition);
+    findings.extend(plain_text::check(definition));
+    let configured = definition.configured();
+    findings.extend(agent::check(facts, definition, configured.as_ref()));
+    if configured.as_ref().is_some_and(Configured::is_controller) {
+        findings.extend(configured.iter().flat_map(|config| servers::check(definition, config)));
+        return findings;
+    }
+    findings.extend(task::check(definition, configured.as_ref()));
+    if let Some(config) = &configured {
+        findings.extend(login::check(facts, definition, config));
+        findings.extend(servers::check(definition, config));
+        findings.extend(upstreams::check(definition, config));
+        findings.extend(outbounds::check(facts, definition, config));
+    }
+    findings.extend(roles::check(facts, definition, configured.as_ref()));
+    findings
+}
+
+/// The control planes of the definition's tasks.
+fn planes<'a>(facts: &'a Facts, definition: &'a Definition) -> impl Iterator<Item = (&'a str, &'a Plane)> {
+    definition.planes.iter().filter_map(|name| Some((&**name, facts.planes.get(name)?)))
+}
+
+/// Whether the task is meant to be in a mesh of Consul's.
+fn is_of_consul(definition: &Definition) -> bool {
+    let tagged = |tags: &crate::model::Tags| tags.contains_key(MESH_TAG);
+    let contained = definition.containers().any(|(_, container)| {
+        container.name == CLIENT
+            || container.has_variable(VARIABLE)
+            || container.environment.iter().any(|variable| variable.name == VARIABLE)
+            || ["consul-ecs", "consul-dataplane"].iter().any(|image| container.image.contains(image))
+    });
+    contained
+        || definition.whole.tags.as_ref().is_some_and(tagged)
+        || definition.uses.iter().any(|one| tagged(&one.tags))
+}
+
+/// A file is given on purpose, so each is told of; in a cluster most tasks may have nothing to do with Consul.
+fn not_of_consul(definitions: &[&Definition]) -> Vec<Finding> {
+    let (files, running): (Vec<&Definition>, Vec<&Definition>) =
+        definitions.iter().copied().partition(|definition| matches!(definition.origin, Origin::File { .. }));
+    let words = "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
+    let mut findings: Vec<_> =
+        files.iter().map(|definition| NOT_CONSUL.broken(definition.place(""), words)).collect();
+    if let Some(first) = running.first() {
+        let names: Vec<&str> = running.iter().take(5).map(|definition| definition.family()).collect();
+        let more = if running.len() > names.len() { ", …" } else { "" };
+        let found = format!("{} running task definitions: {}{more}", running.len(), names.join(", "));
+        let cluster = first.uses.first().map_or("ECS", |one| one.cluster.as_str());
+        findings.push(NOT_CONSUL.broken(Place::resource(cluster), found));
+    }
+    findings
+}
+
+/// The name of something that Consul holds, for [`Place::resource`].
+fn held(plane: &str, kind: &str, name: &str) -> String {
+    format!("consul/{plane}/{kind}/{name}")
+}

@@ -1,0 +1,256 @@
+//! The task role: that it exists, what its tags say, whether Consul trusts it, and whether it may read itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{is_of_consul, planes};
+use crate::audit::catalogue::{
+    ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
+    ROLE_SHARED, ROLE_UNREADABLE,
+};
+use crate::audit::facts::{AuthMethod, Definition, Facts, RoleSeen};
+use crate::audit::parse::config::Configured;
+use crate::audit::report::{Finding, Place, Severity};
+use crate::model::{RoleArn, Tags};
+use crate::observe::aws::AwsErrorKind;
+
+const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
+const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
+const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
+const GATEWAYS: [&str; 3] = ["api-gateway", "terminating-gateway", "mesh-gateway"];
+
+pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let bare = definition.whole.task_role.as_deref().filter(|role| !role.is_empty());
+    if let Some(role) = bare.filter(|role| RoleArn::parse(role).is_err()) {
+        let found =
+            format!("taskRoleArn is {role:?} and no ARN: its account, path and tags cannot be judged");
+        findings.push(
+            ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found).fix("write the role's whole ARN"),
+        );
+    }
+    for role in definition.roles() {
+        let at = Place { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
+        findings.extend(account(facts, definition, &role, &at));
+        if let Some(config) = config.filter(|config| config.logs_in()) {
+            for (name, plane) in planes(facts, definition) {
+                if let Ok(Some(method)) = plane.method(config.method()) {
+                    findings.extend(path(name, method, &role, &at));
+                }
+            }
+        }
+        if let Some(seen) = facts.roles.get(&role) {
+            findings.extend(of_iam(definition, config, &role, seen, &at));
+        }
+    }
+    findings
+}
+
+fn account(facts: &Facts, definition: &Definition, role: &RoleArn, at: &Place) -> Option<Finding> {
+    let mut accounts = definition.accounts();
+    if accounts.is_empty() {
+        let clusters = planes(facts, definition).flat_map(|(_, plane)| &plane.clusters);
+        accounts =
+            clusters.chain(facts.clusters.keys()).map(|cluster| cluster.account().to_owned()).collect();
+    }
+    if accounts.is_empty() || accounts.contains(role.account()) {
+        return None;
+    }
+    let accounts: Vec<String> = accounts.into_iter().collect();
+    let found = format!("it is of account {}, and the tasks are of {}", role.account(), accounts.join(", "));
+    Some(ROLE_ACCOUNT.broken(at.clone(), found))
+}
+
+fn path(plane: &str, method: &AuthMethod, role: &RoleArn, at: &Place) -> Option<Finding> {
+    if trusts(method, role) {
+        return None;
+    }
+    let found = format!("{} at {plane} trusts {}", method.name, method.principals.join(", "));
+    Some(ROLE_PATH.broken(at.clone(), found))
+}
+
+/// As Consul decides it: equal to a bound principal; or, with the role's details, beginning as one that ends in `*`.
+/// Without details Consul knows the role by its name alone, without a path.
+fn trusts(method: &AuthMethod, role: &RoleArn) -> bool {
+    let known_as = if method.entity_details {
+        role.to_string()
+    } else {
+        format!("arn:{}:iam::{}:role/{}", role.partition(), role.account(), role.name())
+    };
+    method.principals.iter().any(|principal| {
+        let begins = || principal.strip_suffix('*').is_some_and(|start| known_as.starts_with(start));
+        *principal == known_as || (method.entity_details && principal.len() > 1 && begins())
+    })
+}
+
+fn of_iam(
+    definition: &Definition,
+    config: Option<&Configured>,
+    role: &RoleArn,
+    seen: &RoleSeen,
+    at: &Place,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match &seen.tags {
+        Ok(tags) => {
+            findings
+                .extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, at)));
+        }
+        Err(error) if error.kind == AwsErrorKind::NotFound => {
+            findings.push(ROLE_MISSING.broken(at.clone(), format!("{}: {}", error.code, error.message)));
+            return findings;
+        }
+        Err(error) => {
+            let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
+            findings.push(ROLE_UNREADABLE.unknown(at.clone(), found));
+        }
+    }
+    if let Ok(simulated) = &seen.get_role
+        && !simulated.allowed
+    {
+        let needs_context = !simulated.missing_context.is_empty();
+        let found = format!("IAM's policy simulator says {} for iam:GetRole on itself", simulated.decision);
+        findings.push(if needs_context {
+            let keys = simulated.missing_context.join(", ");
+            ROLE_GET_ROLE.unknown(at.clone(), format!("{found}, without knowing {keys}"))
+        } else {
+            ROLE_GET_ROLE.broken(at.clone(), found).fix(format!(
+                "aws iam put-role-policy --role-name {} --policy-name consul-login --policy-document \
+                 '{{\"Version\":\"2012-10-17\",\"Statement\":{{\"Effect\":\"Allow\",\"Action\":\"iam:GetRole\",\
+                 \"Resource\":\"{role}\"}}}}'",
+                role.name()
+            ))
+        });
+    }
+    findings
+}
+
+fn of_tags(
+    definition: &Definition,
+    config: &Configured,
+    role: &RoleArn,
+    tags: &Tags,
+    at: &Place,
+) -> Vec<Finding> {
+    let set = |tag: &str, value: &str| {
+        format!("aws iam tag-role --role-name {} --tags Key={tag},Value={value}", role.name())
+    };
+    let at = |tag: &str| at.clone().field(format!("tags[{tag:?}]"));
+    let mut findings = Vec::new();
+    let service = config.service(definition.family());
+    match tags.get(SERVICE_TAG) {
+        // Consul lowers the tag's letters, so case is no matter.
+        Some(found) if found.to_lowercase() == service => {}
+        found => {
+            let found = found.map_or_else(|| "it is missing".to_owned(), |found| format!("it is {found:?}"));
+            let found = format!("{found}; the task registers {service:?}");
+            findings.push(ROLE_SERVICE.broken(at(SERVICE_TAG), found).fix(set(SERVICE_TAG, &service)));
+        }
+    }
+    let namespace = config.of_subject("namespace");
+    let found = tags.get(NAMESPACE_TAG).map(String::as_str).filter(|tag| !tag.is_empty());
+    if found.unwrap_or("default") != namespace.unwrap_or("default") {
+        let say = |text: Option<&str>| text.map_or_else(|| "missing".to_owned(), |text| format!("{text:?}"));
+        let words = format!("it is {}, and {}.namespace {}", say(found), config.subject(), say(namespace));
+        let finding = ROLE_NAMESPACE.broken(at(NAMESPACE_TAG), words);
+        findings.push(finding.fix(set(NAMESPACE_TAG, namespace.unwrap_or("default"))));
+    }
+    findings.extend(gateway(config, tags).map(|(found, severity)| {
+        let finding = ROLE_GATEWAY.broken(at(GATEWAY_TAG), found).but(severity);
+        match config.gateway() {
+            Some(kind) => finding.fix(set(GATEWAY_TAG, kind)),
+            None => finding
+                .fix(format!("aws iam untag-role --role-name {} --tag-keys {GATEWAY_TAG}", role.name())),
+        }
+    }));
+    findings
+}
+
+fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
+    let tag = tags.get(GATEWAY_TAG).map(String::as_str).filter(|tag| !tag.is_empty());
+    match (tag, config.gateway()) {
+        (None, None) => None,
+        (Some(tag), Some(kind)) if tag == kind => None,
+        (Some(tag), _) if !GATEWAYS.contains(&tag) => {
+            Some((format!("it is {tag:?}; known are {}", GATEWAYS.join(", ")), Severity::Error))
+        }
+        (Some(tag), Some(kind)) => {
+            Some((format!("it is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))
+        }
+        (None, Some(kind)) => Some((format!("it is missing, and gateway.kind is {kind:?}"), Severity::Error)),
+        (Some(tag), None) => Some((
+            format!("it is {tag:?}, and the task is no gateway: it gets a gateway's rights"),
+            Severity::Warning,
+        )),
+    }
+}
+
+/// Roles that tasks of more than one service run as.
+pub(super) fn shared(facts: &Facts) -> Vec<Finding> {
+    let mut services: BTreeMap<RoleArn, (BTreeSet<String>, Place)> = BTreeMap::new();
+    for definition in facts.definitions.iter().filter(|definition| is_of_consul(definition)) {
+        let Some(config) = definition.configured().filter(|config| !config.is_controller()) else { continue };
+        for role in definition.roles() {
+            let place = Place { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
+            let (names, _) = services.entry(role).or_insert_with(|| (BTreeSet::new(), place));
+            names.insert(config.service(definition.family()));
+        }
+    }
+    let several = services.into_values().filter(|(names, _)| names.len() > 1);
+    several
+        .map(|(names, place)| {
+            let names: Vec<String> = names.into_iter().collect();
+            ROLE_SHARED.broken(place, format!("tasks of {} run as it", names.join(", ")))
+        })
+        .collect()
+}
+
+/// The simulator most often fails for one reason for all roles: each reason is told once.
+pub(super) fn not_simulated(facts: &Facts) -> Vec<Finding> {
+    let mut reasons: BTreeMap<(&str, &str), (Vec<&str>, &str)> = BTreeMap::new();
+    for (role, seen) in &facts.roles {
+        if let (Ok(_), Err(error)) = (&seen.tags, &seen.get_role) {
+            let (roles, message) = reasons.entry((&error.code, error.hint)).or_default();
+            roles.push(role.name());
+            *message = &error.message;
+        }
+    }
+    let finding = |((code, hint), (roles, message)): ((&str, &str), (Vec<&str>, &str))| {
+        let more = if roles.len() > 5 { ", …" } else { "" };
+        let names: Vec<&str> = roles.iter().take(5).copied().collect();
+        let found = format!("not judged for {}{more}: {code}: {message}", names.join(", "));
+        let hint = hint.trim_start_matches("; ");
+        let finding = ROLE_GET_ROLE.unknown(Place::resource("iam:SimulatePrincipalPolicy"), found);
+        if hint.is_empty() { finding } else { finding.fix(hint) }
+    };
+    reasons.into_iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_role_is_trusted_as_consul_does_it() {
+        for (principal, details, role, is_trusted) in [
+            ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "consul-ecs/kv", true),
+            ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "consul-ecs/team/kv", true),
+            ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "kv", false),
+            ("arn:aws:iam::111122223333:role/consul-ecs/*", false, "consul-ecs/kv", false),
+            ("arn:aws:iam::111122223333:role/consul-ecs/kv", true, "consul-ecs/kv", true),
+            ("arn:aws:iam::111122223333:role/kv", false, "consul-ecs/kv", true),
+            ("arn:aws:iam::111122223333:role/kv", true, "consul-ecs/kv", false),
+            ("*", true, "kv", false),
+        ] {
+            let method = AuthMethod {
+                principals: vec![principal.to_owned()],
+                entity_details: details,
+                entity_tags: BTreeSet::new(),
+                ..AuthMethod::default()
+            };
+            let role = RoleArn::parse(&format!("arn:aws:iam::111122223333:role/{role}")).unwrap();
+            assert_eq!(trusts(&method, &role), is_trusted, "{principal} {details} {role}");
+        }
+    }
+}

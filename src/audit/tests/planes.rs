@@ -1,0 +1,113 @@
+//! What Consul holds.
+
+use std::collections::BTreeSet;
+
+use super::Severity::{Error, Unknown, Warning};
+use super::{Case, check, cluster, findings};
+use crate::audit::facts::PolicyText;
+
+pub(super) const CASES: &[Case] = &[
+    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "no control plane of type consul is known", |world| {
+        world.facts.planes.clear();
+    }),
+    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "judged by the manifests", |world| {
+        let methods = world.consul().auth_methods.clone().unwrap();
+        world.plane().declared = Some(methods);
+        world.plane().said = None;
+    }),
+    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "not reached", |world| {
+        world.plane().said = Some(Err("it is not reached".to_owned()));
+    }),
+    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "may not read it", |world| {
+        world.consul().roles = Err("the token may not read it".to_owned());
+    }),
+    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "proves nothing", |world| {
+        world.consul().nodes.insert(cluster(), Err("proves nothing".to_owned()));
+    }),
+    ("CONSUL-SERVER-VERSION", Error, "1.11.9", |world| world.consul().version = Ok("1.11.9".to_owned())),
+    ("CONSUL-AUTH-METHOD-MISSING", Error, "no auth method is of type aws-iam", |world| {
+        world.consul().auth_methods = Ok(Vec::new());
+    }),
+    ("CONSUL-AUTH-METHOD-TYPE", Error, "\"jwt\"", |world| "jwt".clone_into(&mut world.method().kind)),
+    (
+        "CONSUL-AUTH-METHOD-TAGS",
+        Error,
+        "entity_tags.consul.hashicorp.com.service-name is not listed",
+        |world| {
+            world.method().entity_tags.remove("consul.hashicorp.com.service-name");
+        },
+    ),
+    (
+        "CONSUL-AUTH-METHOD-TAGS",
+        Error,
+        "a namespace rule uses entity_tags.consul.hashicorp.com.namespace",
+        |world| {
+            world.method().namespace_rules =
+                vec![(String::new(), "${entity_tags.consul.hashicorp.com.namespace}".to_owned())];
+        },
+    ),
+    ("CONSUL-AUTH-METHOD-WILDCARD", Error, "EnableIAMEntityDetails is off", |world| {
+        world.method().entity_details = false;
+    }),
+    ("CONSUL-AUTH-METHOD-WILDCARD", Error, "one * at the end", |world| {
+        world.method().principals.push("arn:aws:iam::111122223333:role/*/kv".to_owned());
+    }),
+    ("CONSUL-AUTH-METHOD-WHOLE-ACCOUNT", Warning, "every role", |world| {
+        world.method().principals.push("arn:aws:iam::111122223333:role/*".to_owned());
+    }),
+    ("CONSUL-AUTH-METHOD-FOREIGN-ACCOUNT", Warning, "bound clusters are in 111122223333", |world| {
+        world.method().principals.push("arn:aws:iam::999988887777:role/consul-ecs/*".to_owned());
+    }),
+    ("CONSUL-BINDING-RULE-MISSING", Error, "no binding rule", |world| world.rules().clear()),
+    ("CONSUL-BINDING-RULE-MISSING", Error, "of type service", |world| {
+        world.rules().remove(0);
+    }),
+    ("CONSUL-BINDING-RULE-SELECTOR", Error, "consul.hashicorp.com.gateway-kind", |world| {
+        world.method().entity_tags.remove("consul.hashicorp.com.gateway-kind");
+    }),
+    ("CONSUL-BINDING-RULE-ROLE", Error, "no role \"consul-ecs-mesh-gateway-role\"", |world| {
+        world.consul().roles = Ok(BTreeSet::new());
+    }),
+    ("CONSUL-BINDING-RULE-DUPLICATE", Warning, "the same as r1", |world| {
+        let mut again = world.rules()[0].clone();
+        "r9".clone_into(&mut again.id);
+        world.rules().push(again);
+    }),
+    ("CONSUL-ANONYMOUS-POWER", Error, "acl = read", |world| {
+        let policy = PolicyText { name: "more".to_owned(), rules: "acl = \"read\"".to_owned() };
+        world.consul().anonymous.as_mut().unwrap().push(policy);
+    }),
+    ("CONSUL-ANONYMOUS-POWER", Error, "everything", |world| {
+        let policy = PolicyText { name: "global-management".to_owned(), rules: String::new() };
+        world.consul().anonymous.as_mut().unwrap().push(policy);
+    }),
+    ("CONSUL-NODE-MISSING", Error, "no such node", |world| {
+        world.consul().nodes.insert(cluster(), Ok(false));
+    }),
+];
+
+#[test]
+fn each_case_is_found() {
+    check(CASES);
+}
+
+#[test]
+fn the_older_client_auth_method_needs_no_rule_for_services() {
+    let found = findings(|world| {
+        let mut client = world.method().clone();
+        "iam-ecs-client-token".clone_into(&mut client.name);
+        let mut rule = world.rules()[1].clone();
+        "iam-ecs-client-token".clone_into(&mut rule.method);
+        rule.selector.clear();
+        world.consul().auth_methods.as_mut().unwrap().push(client);
+        world.rules().push(rule);
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn what_could_not_be_read_is_said_once_and_never_judged() {
+    let found = findings(|world| world.consul().auth_methods = Err("denied".to_owned()));
+    let rules: Vec<&str> = found.iter().map(|one| one.rule).collect();
+    assert_eq!(rules, ["AUDIT-CONTROL-PLANE-NOT-ASKED"], "{found:#?}");
+}

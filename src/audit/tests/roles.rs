@@ -1,0 +1,114 @@
+//! Task roles.
+
+use serde_json::{Value, json};
+
+use super::Severity::{Error, Unknown, Warning};
+use super::{Case, ROLE, World, check, failure, findings};
+use crate::model::RoleArn;
+use crate::observe::aws::AwsErrorKind;
+
+const SERVICE: &str = "consul.hashicorp.com.service-name";
+const NAMESPACE: &str = "consul.hashicorp.com.namespace";
+const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
+
+fn gateway(world: &mut World, kind: &str) {
+    let config = world.config.as_object_mut().unwrap();
+    config.remove("service");
+    config.remove("proxy");
+    config.remove("healthSyncContainers");
+    config.insert("gateway".to_owned(), json!({"kind": kind, "name": "kv"}));
+}
+
+/// The same task under another role, of which nothing else is known.
+fn role(world: &mut World, arn: &str) {
+    world.definition["taskRoleArn"] = json!(arn);
+    let seen = world.facts.roles.remove(&RoleArn::parse(ROLE).unwrap()).unwrap();
+    world.facts.roles.insert(RoleArn::parse(arn).unwrap(), seen);
+}
+
+pub(super) const CASES: &[Case] = &[
+    ("CONSUL-ROLE-MISSING", Error, "NotFound", |world| {
+        world.role().tags = Err(failure(AwsErrorKind::NotFound, "iam:GetRole"));
+    }),
+    ("CONSUL-ROLE-UNREADABLE", Unknown, "iam:GetRole failed: Denied", |world| {
+        world.role().tags = Err(failure(AwsErrorKind::Denied, "iam:GetRole"));
+    }),
+    ("CONSUL-ROLE-UNREADABLE", Unknown, "no ARN", |world| world.definition["taskRoleArn"] = json!("kv-task")),
+    ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| {
+        world.role_tag(SERVICE, "web");
+    }),
+    ("CONSUL-ROLE-TAG-SERVICE", Error, "it is missing", |world| {
+        world.role().tags.as_mut().unwrap().clear();
+    }),
+    ("CONSUL-ROLE-TAG-NAMESPACE", Error, "\"team\", and service.namespace missing", |world| {
+        world.role_tag(NAMESPACE, "team");
+    }),
+    ("CONSUL-ROLE-TAG-NAMESPACE", Error, "missing, and service.namespace \"team\"", |world| {
+        world.config["service"]["namespace"] = json!("team");
+    }),
+    ("CONSUL-ROLE-TAG-GATEWAY", Error, "known are", |world| world.role_tag(GATEWAY, "ingress-gateway")),
+    ("CONSUL-ROLE-TAG-GATEWAY", Error, "missing, and gateway.kind is \"mesh-gateway\"", |world| {
+        gateway(world, "mesh-gateway");
+    }),
+    ("CONSUL-ROLE-TAG-GATEWAY", Error, "and gateway.kind \"mesh-gateway\"", |world| {
+        gateway(world, "mesh-gateway");
+        world.role_tag(GATEWAY, "api-gateway");
+    }),
+    ("CONSUL-ROLE-TAG-GATEWAY", Warning, "is no gateway", |world| world.role_tag(GATEWAY, "mesh-gateway")),
+    ("CONSUL-ROLE-PATH", Error, "trusts arn:aws:iam::111122223333:role/consul-ecs/*", |world| {
+        role(world, "arn:aws:iam::111122223333:role/kv-task");
+    }),
+    ("CONSUL-ROLE-ACCOUNT", Error, "of account 999988887777, and the tasks are of 111122223333", |world| {
+        role(world, "arn:aws:iam::999988887777:role/consul-ecs/kv-task");
+    }),
+    ("CONSUL-ROLE-GET-ROLE", Error, "implicitDeny", |world| {
+        let simulated = world.role().get_role.as_mut().unwrap();
+        simulated.allowed = false;
+        "implicitDeny".clone_into(&mut simulated.decision);
+    }),
+    ("CONSUL-ROLE-GET-ROLE", Unknown, "without knowing aws:SourceVpc", |world| {
+        let simulated = world.role().get_role.as_mut().unwrap();
+        simulated.allowed = false;
+        simulated.missing_context = vec!["aws:SourceVpc".to_owned()];
+    }),
+    ("CONSUL-ROLE-GET-ROLE", Unknown, "not judged for kv-task: Denied", |world| {
+        world.role().get_role = Err(failure(AwsErrorKind::Denied, "iam:SimulatePrincipalPolicy"));
+    }),
+    ("CONSUL-ROLE-SHARED", Warning, "tasks of kv, web run as it", |world| {
+        let mut other = World::good();
+        other.config["service"]["name"] = json!("web");
+        world.facts.definitions.push(other.facts().definitions.remove(0));
+    }),
+];
+
+#[test]
+fn each_case_is_found() {
+    check(CASES);
+}
+
+#[test]
+fn a_gateway_with_its_tag_is_good() {
+    let found = findings(|world| {
+        gateway(world, "mesh-gateway");
+        world.role_tag(GATEWAY, "mesh-gateway");
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn a_role_that_every_task_overrides_need_not_be_in_the_definition() {
+    let found = findings(|world| {
+        world.runs(&[("consul.hashicorp.com/mesh", "true")]);
+        world.definition["taskRoleArn"] = Value::Null;
+        world.uses[0].role = Some(RoleArn::parse(ROLE).unwrap());
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn what_is_to_be_done_names_the_role_and_the_service() {
+    let found = findings(|world| world.role_tag(SERVICE, "web"));
+    let fix = "aws iam tag-role --role-name kv-task --tags Key=consul.hashicorp.com.service-name,Value=kv";
+    assert_eq!(found[0].fix, fix);
+    assert_eq!(found[0].at.resource.as_deref(), Some(ROLE));
+}

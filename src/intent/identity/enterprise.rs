@@ -1,0 +1,62 @@
+//! Reading across namespaces and partitions (Enterprise): policies that every token of a namespace gets.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Edition, ObjectId, ObjectKind, Objects, Want, texts};
+use crate::api::Presence;
+
+const CROSS_NAMESPACE: &str = "cross-namespace-read";
+const CROSS_PARTITION: &str = "cross-partition-read";
+
+impl Objects<'_> {
+    pub(super) fn enterprise(
+        &mut self,
+        cross_namespace: Option<Presence>,
+        cross_partition: Option<Presence>,
+    ) {
+        let Edition::Enterprise { partition, namespaces } = self.around.edition.clone() else { return };
+        let (mut attach, mut detach) = (Vec::new(), Vec::new());
+        let parts = [
+            (
+                CROSS_NAMESPACE,
+                cross_namespace,
+                "Allow service and node reads across namespaces within the partition",
+                texts::cross_namespace_rules(&partition),
+            ),
+            (
+                CROSS_PARTITION,
+                cross_partition,
+                "Allow service and node reads across partitions",
+                texts::cross_partition_rules(),
+            ),
+        ];
+        for (name, presence, description, rules) in parts {
+            let policy = self.id(ObjectKind::Policy, name);
+            match presence {
+                None => {}
+                Some(Presence::Present) => {
+                    self.policy(&policy, description, &rules);
+                    attach.push(policy);
+                }
+                Some(Presence::Absent) => {
+                    self.add(policy.clone(), Want::Absent);
+                    detach.push(policy);
+                }
+            }
+        }
+        if !attach.is_empty() || !detach.is_empty() {
+            self.defaults_of(namespaces, &attach, &detach);
+        }
+    }
+
+    /// The auth method is in the namespace `default`, so that one always counts.
+    fn defaults_of(&mut self, mut namespaces: BTreeSet<Arc<str>>, attach: &[ObjectId], detach: &[ObjectId]) {
+        namespaces.insert("default".into());
+        for namespace in namespaces {
+            let scope = self.around.edition.partition_scope();
+            let id = ObjectId { kind: ObjectKind::Namespace, scope, name: namespace };
+            self.add(id, Want::Links { attach: attach.to_vec(), detach: detach.to_vec() });
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! An auth method of type `aws-iam`.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::{Edition, ObjectId, Objects, Want, texts};
+use crate::api::{Login, TokenLocality};
+
+impl Objects<'_> {
+    /// `tags` are those of the role that rules may speak of.
+    pub(super) fn method(&mut self, id: &ObjectId, description: &str, login: Login<'_>, tags: &[&str]) {
+        let mut body = Map::new();
+        body.insert("Name".to_owned(), json!(&*id.name));
+        body.insert("Type".to_owned(), json!("aws-iam"));
+        body.insert("Description".to_owned(), json!(self.marked(description)));
+        let locality = match login.token_locality {
+            // What Consul takes for granted, and does not say.
+            TokenLocality::Local => "",
+            TokenLocality::Global => "global",
+        };
+        body.insert("TokenLocality".to_owned(), json!(locality));
+        if let Some(ttl) = login.token_ttl {
+            body.insert("MaxTokenTTL".to_owned(), json!(ttl_text(ttl.0)));
+        }
+        if let (Edition::Enterprise { .. }, false) = (&self.around.edition, tags.is_empty()) {
+            body.insert("NamespaceRules".to_owned(), json!([texts::namespace_rule()]));
+        }
+        body.insert("Config".to_owned(), config(login, tags));
+        self.add(id.clone(), Want::Present { body: Value::Object(body), needs: Vec::new() });
+    }
+}
+
+fn config(login: Login<'_>, tags: &[&str]) -> Value {
+    let mut config = json!({
+        "BoundIAMPrincipalARNs": login.bound_principals,
+        "EnableIAMEntityDetails": login.entity_details,
+        "IAMEntityTags": tags,
+        // Whoever answers there decides who is who: an address that nobody wrote is taken out.
+        "STSEndpoint": login.sts_endpoint.unwrap_or_default(),
+        "IAMEndpoint": login.iam_endpoint.unwrap_or_default(),
+        "AllowedSTSHeaderValues": login.allowed_sts_headers,
+    });
+    if let Some(value) = login.server_id_header_value {
+        config["ServerIDHeaderValue"] = json!(value);
+    }
+    config
+}
+
+/// As Consul says it back: `1h30m0s`. Empty for no limit.
+fn ttl_text(ttl: Duration) -> String {
+    let seconds = ttl.as_secs();
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let fraction = match ttl.subsec_millis() {
+        0 => String::new(),
+        millis => format!(".{millis:03}").trim_end_matches('0').to_owned(),
+    };
+    match (hours, minutes) {
+        _ if ttl.is_zero() => String::new(),
+        (0, 0) => format!("{rest}{fraction}s"),
+        (0, _) => format!("{minutes}m{rest}{fraction}s"),
+        _ => format!("{hours}h{minutes}m{rest}{fraction}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ttl_reads_as_consul_says_it() {
+        for (millis, text) in [
+            (0, ""),
+            (60_000, "1m0s"),
+            (3_600_000, "1h0m0s"),
+            (86_400_000, "24h0m0s"),
+            (5_400_500, "1h30m0.5s"),
+        ] {
+            assert_eq!(ttl_text(Duration::from_millis(millis)), text);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Objects of Consul's configuration as plain data, under Consul's own names for their fields.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::model::Glob;
+
+/// The kinds, in the order in which they are made: what others rest on first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ObjectKind {
+    /// An ACL policy.
+    Policy,
+    /// An ACL role.
+    Role,
+    /// An ACL auth method.
+    AuthMethod,
+    /// A binding rule of an auth method.
+    BindingRule,
+    /// A node of the catalog.
+    Node,
+    /// The token that counts where a request has none. It is nobody's: only policies are attached and detached.
+    AnonymousToken,
+    /// A namespace (Enterprise). It is nobody's: only default policies are attached and detached.
+    Namespace,
+}
+
+impl ObjectKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Policy,
+        Self::Role,
+        Self::AuthMethod,
+        Self::BindingRule,
+        Self::Node,
+        Self::AnonymousToken,
+        Self::Namespace,
+    ];
+
+    /// In words; also a bounded label for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Role => "role",
+            Self::AuthMethod => "auth method",
+            Self::BindingRule => "binding rule",
+            Self::Node => "node",
+            Self::AnonymousToken => "anonymous token",
+            Self::Namespace => "namespace",
+        }
+    }
+}
+
+/// Where an object is in Consul Enterprise; all of it `None` in the community edition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Scope {
+    /// The admin partition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<Arc<str>>,
+    /// The namespace, for what has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Arc<str>>,
+}
+
+impl Scope {
+    /// In a partition.
+    pub fn new(partition: &str, namespace: Option<&str>) -> Self {
+        Self { partition: Some(partition.into()), namespace: namespace.map(Arc::from) }
+    }
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Where.
+    pub scope: Scope,
+    /// Consul's name for it. A binding rule has none: METHOD/WHAT-IT-IS-FOR. The anonymous token: its accessor id.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            ObjectKind::AnonymousToken => f.write_str("the anonymous token"),
+            kind => write!(f, "{} {}", kind.as_str(), self.name),
+        }
+    }
+}
+
+/// What is wanted of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// That it is there, with these fields as they stand here. A field that is not here is not declared, and stays as
+    /// it is. An empty value says that the field is to be empty or not there. A map is declared key by key.
+    Present {
+        /// The fields.
+        body: Value,
+        /// Objects that must be there first, and be what is declared of them.
+        needs: Vec<ObjectId>,
+    },
+    /// That it is not there, if it is ours.
+    Absent,
+    /// That these policies hang on it, and those don't; what else hangs on it is none of our business.
+    Links {
+        /// Policies to attach.
+        attach: Vec<ObjectId>,
+        /// Policies to take off, where they are ours.
+        detach: Vec<ObjectId>,
+    },
+    /// Nothing, for this reason.
+    Held(String),
+}
+
+/// By what a binding rule is known again, whose id Consul makes: its own words, or else what it binds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleKey {
+    /// The method that it is of.
+    pub auth_method: Arc<str>,
+    /// Its description without a mark.
+    pub text: &'static str,
+    /// What it binds: a type and a name.
+    pub bind: (&'static str, Arc<str>),
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredObject {
+    /// Which.
+    pub id: ObjectId,
+    /// Of a binding rule: what it is known by.
+    pub rule: Option<RuleKey>,
+    /// What is wanted of it.
+    pub want: Want,
+}
+
+/// What follows for an object of ours that no manifest declares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Undeclared {
+    /// It is reported.
+    #[default]
+    LeaveAlone,
+    /// It is removed: the whole set-up was declared absent.
+    Remove,
+}
+
+/// All that a `ConsulAuth` comes to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DesiredObjects {
+    /// The objects, in the order in which they are made.
+    pub objects: Vec<DesiredObject>,
+    /// What follows for the rest of ours.
+    pub undeclared: Undeclared,
+    /// Names of objects without our mark that we may take over.
+    pub adopt: Vec<Glob>,
+    /// Where objects of ours belong to this set-up and to no other, declared or not.
+    pub own: BTreeSet<Scope>,
+}
+
+impl DesiredObjects {
+    /// Whether the object may be taken over where it has no mark.
+    pub fn adopts(&self, id: &ObjectId) -> bool {
+        self.adopt.iter().any(|glob| glob.matches(&id.name))
+    }
+}

@@ -1,0 +1,114 @@
+//! Logins of tasks: one method, a rule for services, and for each kind of gateway a rule, a role and a policy.
+
+use super::{Edition, ObjectId, ObjectKind, Objects, RuleKey, Want, texts};
+use crate::api::{GatewayKind, Presence, ServiceTokens};
+
+/// The names and words of a kind of gateway; those that set-ups have had since before the operator.
+struct Gateway {
+    role: &'static str,
+    role_text: &'static str,
+    rule_text: &'static str,
+    /// Terminating gateways get what people attach.
+    policy: Option<(&'static str, &'static str)>,
+}
+
+fn gateway(kind: GatewayKind) -> Gateway {
+    match kind {
+        GatewayKind::MeshGateway => Gateway {
+            role: "consul-ecs-mesh-gateway-role",
+            role_text: "Mesh Gateway Role for ECS",
+            rule_text: "Bind a Consul role from IAM role tag for ECS based mesh gateways",
+            policy: Some(("consul-ecs-mesh-gateway-policy", "Mesh Gateway token Policy")),
+        },
+        GatewayKind::TerminatingGateway => Gateway {
+            role: "consul-ecs-terminating-gateway-role",
+            role_text: "Terminating Gateway Role for ECS",
+            rule_text: "Bind a Consul role from IAM role tag for ECS based Terminating gateways",
+            policy: None,
+        },
+        GatewayKind::ApiGateway => Gateway {
+            role: "consul-ecs-api-gateway-role",
+            role_text: "API Gateway Role for ECS",
+            rule_text: "Bind a Consul role from IAM role tag for ECS based API gateways",
+            policy: Some(("consul-ecs-api-gateway-policy", "API Gateway token Policy")),
+        },
+    }
+}
+
+impl Objects<'_> {
+    pub(super) fn service_tokens(&mut self, tokens: &ServiceTokens) {
+        let method = self.id(ObjectKind::AuthMethod, &tokens.auth_method);
+        let rule = self.rule_id(tokens, "service");
+        let key = RuleKey {
+            auth_method: tokens.auth_method.as_str().into(),
+            text: "Bind a service identity from IAM role tag for ECS",
+            bind: ("service", texts::from_tag(texts::SERVICE_TAG).into()),
+        };
+        if tokens.state == Presence::Absent {
+            self.no_rule(&rule, key);
+            self.add(method, Want::Absent);
+            for kind in GatewayKind::ALL {
+                self.no_gateway(tokens, kind);
+            }
+            return;
+        }
+        let description = "AWS IAM auth method for ECS service tokens";
+        self.method(&method, description, tokens.login(), &texts::ROLE_TAGS);
+        self.rule(&rule, key, "");
+        for kind in &tokens.gateways {
+            self.gateway(tokens, *kind);
+        }
+        for kind in &tokens.absent_gateways {
+            self.no_gateway(tokens, *kind);
+        }
+    }
+
+    fn rule_id(&self, tokens: &ServiceTokens, what: &str) -> ObjectId {
+        self.id(ObjectKind::BindingRule, &format!("{}/{what}", tokens.auth_method))
+    }
+
+    fn gateway(&mut self, tokens: &ServiceTokens, kind: GatewayKind) {
+        let gateway = gateway(kind);
+        let mut policies = Vec::new();
+        if let Some((name, text)) = gateway.policy {
+            let policy = self.id(ObjectKind::Policy, name);
+            let rules = gateway_rules(kind, &self.around.edition);
+            self.policy(&policy, text, &rules);
+            policies.push(policy);
+        } else {
+            let names = &tokens.terminating_gateway_policies;
+            policies.extend(names.iter().map(|name| self.id(ObjectKind::Policy, name)));
+        }
+        let role = self.id(ObjectKind::Role, gateway.role);
+        self.role(&role, gateway.role_text, &policies);
+        let selector = texts::tag_is(texts::GATEWAY_TAG, kind.as_str());
+        self.rule(&self.rule_id(tokens, kind.as_str()), gateway.key(tokens), &selector);
+    }
+
+    fn no_gateway(&mut self, tokens: &ServiceTokens, kind: GatewayKind) {
+        let gateway = gateway(kind);
+        self.no_rule(&self.rule_id(tokens, kind.as_str()), gateway.key(tokens));
+        self.add(self.id(ObjectKind::Role, gateway.role), Want::Absent);
+        if let Some((name, _)) = gateway.policy {
+            self.add(self.id(ObjectKind::Policy, name), Want::Absent);
+        }
+    }
+}
+
+impl Gateway {
+    fn key(&self, tokens: &ServiceTokens) -> RuleKey {
+        RuleKey {
+            auth_method: tokens.auth_method.as_str().into(),
+            text: self.rule_text,
+            bind: ("role", self.role.into()),
+        }
+    }
+}
+
+fn gateway_rules(kind: GatewayKind, edition: &Edition) -> String {
+    match kind {
+        GatewayKind::MeshGateway => texts::mesh_gateway_rules(edition),
+        GatewayKind::ApiGateway => texts::api_gateway_rules(edition),
+        GatewayKind::TerminatingGateway => String::new(),
+    }
+}

@@ -1,0 +1,103 @@
+//! What a manifest comes to, beyond the golden files in `tests/golden/consul-auth`.
+
+use super::*;
+use crate::api::{BindingSelector, MeshBindingSpec};
+use crate::manifests::Binding;
+use crate::model::Glob;
+
+const DEMO: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
+
+fn spec(text: serde_json::Value) -> ConsulAuthSpec {
+    serde_json::from_value(text).unwrap()
+}
+
+fn around<'a>(
+    operator: &'a OperatorId,
+    clusters: &'a BTreeSet<ClusterArn>,
+    edition: Edition,
+) -> Surroundings<'a> {
+    Surroundings { operator, clusters, edition, datacenter: Datacenter::Primary }
+}
+
+#[test]
+fn an_object_comes_after_all_that_it_needs() {
+    let (operator, clusters) =
+        (OperatorId::parse("op").unwrap(), BTreeSet::from([ClusterArn::parse(DEMO).unwrap()]));
+    let spec = spec(json!({
+        "controlPlane": "consul",
+        "serviceTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/a"] },
+        "clientTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/b"] },
+        "anonymousPolicy": "present",
+        "enterprise": { "crossNamespace": "present" },
+    }));
+    let edition = Edition::Enterprise { partition: "ecs".into(), namespaces: BTreeSet::new() };
+    let desired = desired(&spec, &around(&operator, &clusters, edition)).objects;
+    let mut before = BTreeSet::new();
+    for object in &desired {
+        let needs = match &object.want {
+            Want::Present { needs, .. } => needs.clone(),
+            Want::Links { attach, .. } => attach.clone(),
+            _ => Vec::new(),
+        };
+        assert!(needs.iter().all(|need| before.contains(need)), "{}", object.id);
+        assert!(before.insert(object.id.clone()), "{} is there twice", object.id);
+    }
+    assert_eq!(desired.len(), 19);
+}
+
+#[test]
+fn what_is_left_out_is_not_declared() {
+    let (operator, clusters) = (OperatorId::parse("op").unwrap(), BTreeSet::new());
+    let around = around(&operator, &clusters, Edition::Community);
+    assert_eq!(
+        desired(&spec(json!({ "controlPlane": "consul" })), &around),
+        around.nothing_declared(),
+        "a manifest that says nothing wants nothing"
+    );
+    let some = spec(json!({
+        "controlPlane": "consul",
+        "serviceTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/a"], "gateways": [] },
+    }));
+    let names: Vec<String> =
+        desired(&some, &around).objects.iter().map(|object| object.id.to_string()).collect();
+    assert_eq!(names, ["auth method iam-ecs-service-token", "binding rule iam-ecs-service-token/service"]);
+}
+
+#[test]
+fn clusters_count_that_a_binding_of_consul_names_in_full() {
+    let binding = |name: &str, control_plane: &str, kind, clusters: &[&str]| {
+        let clusters: Vec<Glob> = clusters.iter().copied().map(Glob::new).collect();
+        let selector = BindingSelector { clusters, ..BindingSelector::default() };
+        let mut spec: MeshBindingSpec =
+            serde_json::from_value(json!({ "controlPlane": control_plane, "selector": { "clusters": [] } }))
+                .unwrap();
+        spec.selector = selector;
+        let binding =
+            Binding { name: name.into(), spec, control_plane_type: kind, guard_released_until: None };
+        (Arc::from(name), Arc::new(binding))
+    };
+    let other = DEMO.replace("demo", "other");
+    let set = ManifestSet {
+        bindings: [
+            binding("a", "consul", ControlPlaneType::Consul, &[DEMO, "*:cluster/prod-*"]),
+            binding("b", "consul-2", ControlPlaneType::Consul, &[&other]),
+            binding("c", "kuma", ControlPlaneType::Kuma, &[&other]),
+        ]
+        .into(),
+        ..ManifestSet::default()
+    };
+    assert_eq!(named_clusters(&set, "consul"), BTreeSet::from([ClusterArn::parse(DEMO).unwrap()]));
+}
+
+#[test]
+fn a_star_stands_for_the_namespaces_that_there_are() {
+    let mut consul: ConsulConnection =
+        serde_json::from_value(json!({ "address": "https://consul.internal:8501" })).unwrap();
+    let all = BTreeSet::from(["default".into(), "team".into()]);
+    assert_eq!(Edition::of(&consul, &all), Edition::Community);
+    consul.namespaces = vec!["*".into()];
+    assert_eq!(
+        Edition::of(&consul, &all),
+        Edition::Enterprise { partition: "default".into(), namespaces: all.clone() }
+    );
+}

@@ -1,0 +1,189 @@
+//! What only an audit reads of AWS: task definitions with all that they give to their containers, and what a role may
+//! do. Environment values and commands may hold secrets, so nothing here shows them.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Deserializer};
+
+use super::aws::AwsError;
+use crate::model::{RoleArn, Tags, TaskDefinitionArn};
+
+/// A text that may be a secret: it can be judged, and no `Debug` shows it.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, to be judged and never to be shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A task definition with all that decides how its containers start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WholeDefinition {
+    /// Its ARN; `None` before it is registered.
+    #[serde(default, rename = "taskDefinitionArn", deserialize_with = "arn_or_none")]
+    pub arn: Option<TaskDefinitionArn>,
+    /// The family.
+    #[serde(default)]
+    pub family: String,
+    /// `taskRoleArn`: before it is registered a role's bare name will do, too.
+    #[serde(default, rename = "taskRoleArn")]
+    pub task_role: Option<String>,
+    /// `networkMode`.
+    #[serde(default)]
+    pub network_mode: Option<String>,
+    /// `containerDefinitions`.
+    #[serde(rename = "containerDefinitions")]
+    pub containers: Vec<WholeContainer>,
+    /// `tags`; `None` where none are given or known.
+    #[serde(default, deserialize_with = "tags_or_none")]
+    pub tags: Option<Tags>,
+}
+
+/// A container of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WholeContainer {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// `environment`, in order.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub environment: Vec<Variable>,
+    /// `secrets`: variables whose values are elsewhere.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub secrets: Vec<SecretVariable>,
+    /// `environmentFiles`: further variables whose values are elsewhere.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub environment_files: Vec<serde_json::Value>,
+    /// `entryPoint`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub entry_point: Vec<Hidden>,
+    /// `command`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub command: Vec<Hidden>,
+    /// `healthCheck`, whatever it is.
+    #[serde(deserialize_with = "is_given")]
+    pub health_check: bool,
+    /// `portMappings`.
+    #[serde(deserialize_with = "null_is_empty")]
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// A variable and its value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Hidden,
+}
+
+/// A variable whose value ECS takes from a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SecretVariable {
+    /// Its name.
+    pub name: String,
+}
+
+/// A port that a container listens on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortMapping {
+    /// `containerPort`.
+    pub container_port: Option<u16>,
+}
+
+impl WholeContainer {
+    /// Whether the container gets a variable of this name, from a secret or in plain text.
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.environment.iter().any(|variable| variable.name == name && !variable.value.expose().is_empty())
+            || self.secrets.iter().any(|secret| secret.name == name)
+    }
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+fn is_given<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    Ok(!serde_json::Value::deserialize(from)?.is_null())
+}
+
+fn arn_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TaskDefinitionArn>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.and_then(|text| TaskDefinitionArn::parse(&text).ok()))
+}
+
+fn tags_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Tags>, D::Error> {
+    #[derive(Deserialize)]
+    struct Tag {
+        key: String,
+        #[serde(default)]
+        value: String,
+    }
+    let tags = Option::<Vec<Tag>>::deserialize(from)?;
+    Ok(tags.map(|tags| tags.into_iter().map(|tag| (tag.key, tag.value)).collect()))
+}
+
+/// What IAM's policy simulator says of one action on one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Simulated {
+    /// Whether all policies together allow it.
+    pub allowed: bool,
+    /// `allowed`, `explicitDeny` or `implicitDeny`.
+    pub decision: String,
+    /// Context keys that the policies ask for and the simulation did not have.
+    pub missing_context: Vec<String>,
+}
+
+/// The calls that only an audit makes.
+#[async_trait]
+pub trait Inspect: Send + Sync {
+    /// The revision of this ARN, with its tags.
+    async fn definition(&self, arn: &TaskDefinitionArn) -> Result<WholeDefinition, AwsError>;
+
+    /// Whether the role's own policies let it call `iam:GetRole` on itself, by IAM's policy simulator.
+    async fn may_get_itself(&self, role: &RoleArn) -> Result<Simulated, AwsError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_and_no_command_is_in_what_debug_shows() {
+        let definition: WholeDefinition = serde_json::from_value(serde_json::json!({
+            "family": "kv",
+            "containerDefinitions": [{
+                "name": "app",
+                "environment": [{"name": "TOKEN", "value": "planted"}],
+                "command": ["run", "--token=planted"],
+                "healthCheck": null,
+                "secrets": null,
+            }],
+        }))
+        .unwrap();
+        assert!(!format!("{definition:?}").contains("planted"), "{definition:?}");
+        assert!(definition.containers[0].has_variable("TOKEN"));
+        assert!(!definition.containers[0].health_check);
+    }
+}

@@ -1,0 +1,268 @@
+//! What of an object is compared and what is sent: the server's own fields and other ways of saying the same make no
+//! difference, and fields that nobody declared are carried forward as they are.
+
+use serde_json::{Map, Value, json};
+
+use super::hcl;
+use crate::intent::identity::ObjectKind;
+use crate::plan::{FieldChange, diff};
+
+/// What the server decides, or what says where the object is.
+const SERVERS: [&str; 9] = [
+    "ID",
+    "Hash",
+    "CreateIndex",
+    "ModifyIndex",
+    "CreateTime",
+    "SecretID",
+    "Namespace",
+    "Partition",
+    "Datacenter",
+];
+/// What the object is known by.
+const NAMES: [&str; 2] = ["Name", "Node"];
+/// Lists whose order means nothing.
+const SETS: [&str; 7] = [
+    "BoundIAMPrincipalARNs",
+    "IAMEntityTags",
+    "AllowedSTSHeaderValues",
+    "Policies",
+    "ServiceIdentities",
+    "NodeIdentities",
+    "Datacenters",
+];
+/// What a new object must have, and one that is there keeps.
+const AT_CREATION: &str = "Address";
+
+/// The declared fields in which the object differs.
+pub(super) fn difference(found: &Value, declared: &Value) -> Vec<FieldChange> {
+    let (found, declared) = (tidy(found), tidy(declared));
+    let mut before = within(&found, &declared);
+    let mut after = declared;
+    for side in [&mut before, &mut after] {
+        for name in NAMES.into_iter().chain([AT_CREATION]) {
+            side.as_object_mut().map(|fields| fields.remove(name));
+        }
+    }
+    if let (Some(Value::String(old)), Some(Value::String(new))) = (before.get("Rules"), after.get("Rules"))
+        && hcl::same(old, new)
+    {
+        before["Rules"] = after["Rules"].clone();
+    }
+    diff(&without_empty(before), &without_empty(after))
+}
+
+/// Whether anything but the description differs.
+pub(super) fn does_the_same(found: &Value, declared: &Value) -> bool {
+    difference(found, declared).iter().all(|change| change.path == "Description")
+}
+
+/// What is sent to make it.
+pub(super) fn created(declared: &Value) -> Value {
+    without_empty(declared.clone())
+}
+
+/// What is sent to put it right: all that is there, with the declared fields in their place.
+pub(super) fn updated(kind: ObjectKind, found: &Value, declared: &Value) -> Value {
+    let mut body = sendable(kind, found);
+    let mut declared = declared.clone();
+    if let Some(fields) = declared.as_object_mut() {
+        for name in NAMES.into_iter().chain([AT_CREATION]) {
+            if body.get(name).is_some_and(|value| !is_empty(value)) {
+                fields.remove(name);
+            }
+        }
+    }
+    overlay(&mut body, &declared);
+    body
+}
+
+/// All of it that is not the server's to say.
+pub(super) fn sendable(kind: ObjectKind, found: &Value) -> Value {
+    let mut body = found.clone();
+    let node_id = (kind == ObjectKind::Node).then(|| found.get("ID").cloned()).flatten();
+    if let Some(fields) = body.as_object_mut() {
+        fields.retain(|name, _| !SERVERS.contains(&name.as_str()));
+        if let Some(meta) = fields.remove("Meta").filter(|_| kind == ObjectKind::Node) {
+            fields.insert("NodeMeta".to_owned(), meta);
+        }
+        if let Some(id) = node_id.filter(|id| !is_empty(id)) {
+            fields.insert("ID".to_owned(), id);
+        }
+    }
+    body
+}
+
+fn overlay(body: &mut Value, declared: &Value) {
+    let Some(declared) = declared.as_object() else { return };
+    if !body.is_object() {
+        *body = Value::Object(Map::new());
+    }
+    let Some(fields) = body.as_object_mut() else { return };
+    for (name, value) in declared {
+        match value {
+            value if is_empty(value) => {
+                fields.remove(name);
+            }
+            Value::Object(_) => overlay(fields.entry(name.clone()).or_insert(Value::Null), value),
+            value => {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Of what is there only that which is declared.
+fn within(found: &Value, declared: &Value) -> Value {
+    match (found, declared) {
+        (Value::Object(found), Value::Object(declared)) if !declared.is_empty() => declared
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), within(found.get(name)?, value))))
+            .collect::<Map<_, _>>()
+            .into(),
+        (found, _) => found.clone(),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+fn without_empty(value: Value) -> Value {
+    let Value::Object(fields) = value else { return value };
+    let fields = fields.into_iter().map(|(name, value)| (name, without_empty(value)));
+    fields.filter(|(_, value)| !is_empty(value)).collect::<Map<_, _>>().into()
+}
+
+/// One way to say each thing.
+fn tidy(value: &Value) -> Value {
+    let Value::Object(fields) = value else { return value.clone() };
+    let mut tidied = Map::new();
+    for (name, value) in fields {
+        let (name, value) = match (name.as_str(), value) {
+            ("Meta", meta) => ("NodeMeta", meta.clone()),
+            ("TokenLocality", Value::String(text)) if text == "local" => ("TokenLocality", json!("")),
+            ("MaxTokenTTL", Value::String(text)) => ("MaxTokenTTL", json!(ttl(text))),
+            ("Selector", Value::String(text)) => ("Selector", json!(text.trim())),
+            (name, Value::Array(items)) if SETS.contains(&name) => (name, set(items)),
+            (name, Value::Object(_)) => (name, tidy(value)),
+            (name, value) => (name, value.clone()),
+        };
+        tidied.insert(name.to_owned(), value);
+    }
+    tidied.into()
+}
+
+/// Links to policies are known by name; a list in one order.
+fn set(items: &[Value]) -> Value {
+    let mut items: Vec<Value> = items
+        .iter()
+        .map(|item| match item.get("Name") {
+            Some(name) => json!({ "Name": name }),
+            None => item.clone(),
+        })
+        .collect();
+    items.sort_by_cached_key(Value::to_string);
+    items.dedup();
+    items.into()
+}
+
+/// `1h`, `60m` and `1h0m0s` are one time, and no time is no text. What is none of these stays as it is.
+fn ttl(text: &str) -> String {
+    let Some(nanos) = nanos(text) else { return text.to_owned() };
+    let (seconds, below) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let fraction = match below {
+        0 => String::new(),
+        below => format!(".{below:09}").trim_end_matches('0').to_owned(),
+    };
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0) if below == 0 => String::new(),
+        (0, 0, seconds) => format!("{seconds}{fraction}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}{fraction}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    }
+}
+
+fn nanos(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 6] = [
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1_000),
+        ("ns", 1),
+    ];
+    let (mut rest, mut total) = (text, 0u64);
+    if rest == "0" {
+        return Some(0);
+    }
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (whole, fraction) = rest[..digits].split_once('.').unwrap_or((&rest[..digits], ""));
+        let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[digits..digits + letters])?;
+        let mut part = whole.parse::<u64>().ok()?.checked_mul(*unit)?;
+        let mut place = *unit;
+        for digit in fraction.bytes() {
+            place /= 10;
+            part = part.checked_add(u64::from(digit.checked_sub(b'0')?).checked_mul(place)?)?;
+        }
+        total = total.checked_add(part)?;
+        rest = &rest[digits + letters..];
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_the_same_however_it_is_written() {
+        for text in ["1h30m0s", "90m", "5400s", "1.5h", "1h30m"] {
+            assert_eq!(ttl(text), "1h30m0s", "{text}");
+        }
+        for (text, expected) in
+            [("0s", ""), ("0", ""), ("", ""), ("1m0.5s", "1m0.5s"), ("soon", "soon"), ("1.2.3s", "1.2.3s")]
+        {
+            assert_eq!(ttl(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_sent_has_the_declared_fields_and_all_that_nobody_spoke_of() {
+        let found = json!({
+            "ID": "1", "Name": "M", "Hash": "h", "CreateIndex": 1, "DisplayName": "Tasks", "TokenLocality": "global",
+            "Config": { "A": ["x"], "MaxRetries": 3, "STSEndpoint": "https://evil" },
+        });
+        let declared =
+            json!({ "Name": "m", "TokenLocality": "", "Config": { "A": ["y"], "STSEndpoint": "" } });
+        assert_eq!(
+            updated(ObjectKind::AuthMethod, &found, &declared),
+            json!({ "Name": "M", "DisplayName": "Tasks", "Config": { "A": ["y"], "MaxRetries": 3 } })
+        );
+        let paths: Vec<String> =
+            difference(&found, &declared).into_iter().map(|change| change.path).collect();
+        assert_eq!(paths, ["Config.A[0]", "Config.STSEndpoint", "TokenLocality"]);
+    }
+
+    #[test]
+    fn a_node_keeps_its_address_and_the_metadata_of_others() {
+        let found = json!({
+            "ID": "", "Node": "n", "Address": "10.0.0.1", "Datacenter": "dc1", "Meta": { "a": "b" }, "ModifyIndex": 3,
+        });
+        let declared =
+            json!({ "Node": "n", "Address": "127.0.0.1", "NodeMeta": { "synthetic-node": "true" } });
+        assert_eq!(
+            updated(ObjectKind::Node, &found, &declared),
+            json!({ "Node": "n", "Address": "10.0.0.1", "NodeMeta": { "a": "b", "synthetic-node": "true" } })
+        );
+        assert_eq!(difference(&found, &declared)[0].path, "NodeMeta");
+    }
+}

@@ -1,0 +1,139 @@
+//! Files alone, as a pipeline judges them before a deploy.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{PLANTED, Said, audit, root};
+
+const FILES: [&str; 4] = ["--task-definition", "good.json", "described.json", "broken.json"];
+
+async fn of_files(more: &[&str]) -> Said {
+    let arguments: Vec<&str> = FILES.iter().chain(more).copied().collect();
+    audit(&BTreeMap::new(), &root().join("tests/fixtures/audit"), &arguments).await
+}
+
+/// Compares with the file in `tests/golden/audit`; `UPDATE_GOLDEN=1` writes it.
+fn golden(name: &str, found: &str) {
+    let path = root().join("tests/golden/audit").join(name);
+    let found = found.replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &found).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, wanted, "{name} differs: UPDATE_GOLDEN=1 renews it, then read the diff");
+}
+
+/// The misfits that a judge of others finds; `None` where there is none, which has been said.
+fn judged(schema: &str, documents: &Value) -> Option<Value> {
+    let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
+        println!(
+            "skipped: audit's output in a JSON Schema validator: SCHEMA_TEST_PYTHON names no Python with jsonschema"
+        );
+        return None;
+    };
+    let mut judge = Command::new(python)
+        .arg(root().join("tests/python/schema.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let question = json!({"schema": schema, "documents": documents});
+    judge.stdin.take().unwrap().write_all(question.to_string().as_bytes()).unwrap();
+    let output = judge.wait_with_output().unwrap();
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn each_form_of_output_is_as_it_was() {
+    for (form, name) in [("table", "table.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
+        let said = of_files(&["--output", form]).await;
+        assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
+        assert!(!said.out.contains(PLANTED), "{}", said.out);
+        golden(name, &said.out);
+    }
+}
+
+#[tokio::test]
+async fn declared_auth_methods_count_where_consul_is_not_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let fixture =
+        |name: &str| std::fs::read_to_string(root().join("tests/fixtures/audit").join(name)).unwrap();
+    std::fs::write(directory.path().join("kv.json"), fixture("good.json")).unwrap();
+    for (bound, is_trusted) in [("role/consul-ecs/*", true), ("role/elsewhere/*", false)] {
+        let manifests = fixture("mesh.yaml").replace("role/consul-ecs/*", bound);
+        std::fs::write(directory.path().join("mesh.yaml"), manifests).unwrap();
+        let arguments =
+            ["--task-definition", "kv.json", "--manifests", "mesh.yaml", "--offline", "--output", "json"];
+        let said = audit(&BTreeMap::new(), directory.path(), &arguments).await;
+        assert_eq!(said.has("CONSUL-ROLE-PATH", "error"), !is_trusted, "{bound}: {}", said.out);
+        assert!(said.has("AUDIT-CONTROL-PLANE-NOT-ASKED", "unknown"), "{}", said.out);
+        assert_eq!(said.code, Some(if is_trusted { 2 } else { 1 }), "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_good_file_has_nothing_but_what_was_not_looked_at() {
+    let directory = root().join("tests/fixtures/audit");
+    let arguments = ["--task-definition", "good.json", "--output", "json"];
+    let said = audit(&BTreeMap::new(), &directory, &arguments).await;
+    let unknown = |rule: &str| (rule.to_owned(), "unknown".to_owned());
+    let both = [unknown("AUDIT-AWS-NOT-ASKED"), unknown("AUDIT-CONTROL-PLANE-NOT-ASKED")];
+    assert_eq!((said.code, said.found()), (Some(2), both.to_vec()));
+}
+
+#[tokio::test]
+async fn what_is_nothing_to_look_at_is_wrong_usage() {
+    let said = audit(&BTreeMap::new(), &root(), &[]).await;
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("--task-definition") && said.out.is_empty(), "{}", said.err);
+}
+
+#[tokio::test]
+async fn the_sarif_is_sarif_by_its_own_schema() {
+    let Some(schema) = std::env::var("SARIF_SCHEMA").ok() else {
+        println!("skipped: audit's SARIF against SARIF's own schema: SARIF_SCHEMA names no file");
+        return;
+    };
+    let log = of_files(&["--output", "sarif"]).await.json();
+    let mut worse = log.clone();
+    worse["runs"][0]["results"][0]["level"] = json!("terrible");
+    let Some(found) = judged(&schema, &json!({"log": log, "worse": worse})) else { return };
+    assert_eq!(found["log"], json!([]));
+    assert_ne!(found["worse"], json!([]), "the judge lets everything through");
+}
+
+#[tokio::test]
+async fn the_sarif_has_what_code_scanning_asks_for() {
+    let log = of_files(&["--output", "sarif"]).await.json();
+    let run = &log["runs"][0];
+    let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+    let results = run["results"].as_array().unwrap();
+    assert!(!results.is_empty());
+    for result in results {
+        let rule = &rules[usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()];
+        assert_eq!(rule["id"], result["ruleId"]);
+        assert!(rule["helpUri"].as_str().unwrap().starts_with("https://"));
+        assert!(!result["message"]["text"].as_str().unwrap().is_empty());
+        assert!(result["partialFingerprints"]["primaryLocationLineHash"].is_string());
+        let place = &result["locations"][0]["physicalLocation"];
+        assert!(!place["artifactLocation"]["uri"].as_str().unwrap().is_empty(), "{result}");
+        assert!(place["region"]["startLine"].as_u64().unwrap() > 0, "{result}");
+    }
+    // A field's finding is at the field's line.
+    let bridge = results.iter().find(|one| one["ruleId"] == "CONSUL-NETWORK-MODE").unwrap();
+    assert_eq!(bridge["locations"][0]["physicalLocation"]["region"]["startLine"], 8);
+}
+
+#[tokio::test]
+async fn the_json_fits_its_published_schema() {
+    let report = of_files(&["--output", "json"]).await.json();
+    let schema = root().join("docs/reference/audit.schema.json");
+    let Some(found) = judged(schema.to_str().unwrap(), &json!({"report": report, "worse": {}})) else {
+        return;
+    };
+    assert_eq!(found["report"], json!([]));
+    assert_ne!(found["worse"], json!([]));
+}

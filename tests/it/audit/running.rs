@@ -1,0 +1,250 @@
+//! What runs: task definitions and roles from the sandbox's AWS, and a Consul on loopback that answers as a real one does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use ecs_mesh_operator::model::{Tags, Timestamp};
+use ecs_mesh_operator::sandbox::aws::{
+    AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, CreateService, RegisterTaskDefinition,
+};
+use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_operator::sandbox::kuma::http::NoFaults;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::{Said, audit, root};
+
+const TOKEN: &str = "planted-in-consuls-token";
+
+/// Refuses one operation.
+#[derive(Default)]
+struct Refusing(Mutex<Option<&'static str>>);
+
+impl AwsFaults for Refusing {
+    fn decide(&self, service: &str, operation: &str) -> AwsFault {
+        let refused = *self.0.lock().unwrap();
+        let is_it = refused == Some(&*format!("{service}:{operation}"));
+        if is_it { AwsFault::AccessDenied } else { AwsFault::None }
+    }
+}
+
+/// A Consul's answers by path.
+type Consul = Arc<Mutex<BTreeMap<String, Value>>>;
+
+struct Setup {
+    endpoints: Endpoints,
+    refusing: Arc<Refusing>,
+    consul: Consul,
+    role: String,
+    directory: TempDir,
+    environment: BTreeMap<String, String>,
+}
+
+impl Setup {
+    /// A service that runs as it should, and a Consul that fits it.
+    async fn new() -> Self {
+        let refusing = Arc::new(Refusing::default());
+        let endpoints = Endpoints::start(Options {
+            cloud: CloudConfig::default(),
+            aws_port: 0,
+            kuma_port: 0,
+            aws_faults: Arc::clone(&refusing) as _,
+            kuma_faults: Arc::new(NoFaults),
+        })
+        .await
+        .unwrap();
+        let cluster = endpoints.cluster.clone();
+        let role = endpoints.with(|cloud, _, now| deploy(cloud, &cluster, now));
+        let account = role.split(':').nth(4).unwrap();
+        let consul = Arc::new(Mutex::new(answers(account, &cluster)));
+        let address = serve(Arc::clone(&consul)).await;
+        let directory = TempDir::new().unwrap();
+        let manifests = format!(
+            "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {{name: consul}}\n\
+             spec: {{type: consul, consul: {{address: '{address}', tokenEnv: CONSUL_TOKEN}}}}\n---\n\
+             apiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\nmetadata: {{name: here}}\n\
+             spec: {{controlPlane: consul, selector: {{clusters: ['{cluster}']}}}}\n"
+        );
+        std::fs::write(directory.path().join("mesh.yaml"), manifests).unwrap();
+        let mut environment: BTreeMap<String, String> =
+            endpoints.environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        environment.insert("CONSUL_TOKEN".to_owned(), TOKEN.to_owned());
+        let setup = Self { endpoints, refusing, consul, role, directory, environment };
+        setup.tasks_run().await;
+        setup
+    }
+
+    async fn tasks_run(&self) {
+        let end = std::time::Instant::now() + Duration::from_mins(1);
+        while self.endpoints.with(|cloud, _, _| cloud.all_tasks().count()) < 1 {
+            assert!(std::time::Instant::now() < end, "the service has no tasks");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn audit(&self, arguments: &[&str]) -> Said {
+        let said = audit(&self.environment, self.directory.path(), arguments).await;
+        assert!(!said.out.contains(TOKEN) && !said.err.contains(TOKEN), "{}\n{}", said.out, said.err);
+        said
+    }
+
+    async fn report(&self) -> Said {
+        self.audit(&["--manifests", "mesh.yaml", "--output", "json"]).await
+    }
+
+    fn role_name(&self) -> &str {
+        self.role.rsplit('/').next().unwrap()
+    }
+
+    fn says(&self, path: &str, answer: Value) {
+        self.consul.lock().unwrap().insert(path.to_owned(), answer);
+    }
+}
+
+fn deploy(cloud: &mut Cloud, cluster: &str, now: Timestamp) -> String {
+    let tags = Tags::from([("consul.hashicorp.com.service-name".to_owned(), "kv".to_owned())]);
+    let request = CreateRole { path: "/consul-ecs/".to_owned(), ..CreateRole::for_tasks("kv-task", tags) };
+    let role = cloud.create_role(request, now).unwrap();
+    let itself = json!({"Statement": {"Effect": "Allow", "Action": "iam:GetRole", "Resource": role.arn}});
+    cloud.put_role_policy("kv-task", "itself", &itself.to_string()).unwrap();
+    let file = std::fs::read_to_string(root().join("tests/fixtures/audit/good.json")).unwrap();
+    let mut definition: RegisterTaskDefinition = serde_json::from_str(&file).unwrap();
+    definition.task_role_arn = Some(role.arn.clone());
+    let arn = cloud.register_task_definition(definition, now).unwrap().arn.clone();
+    let tags = Tags::from([("consul.hashicorp.com/mesh".to_owned(), "true".to_owned())]);
+    let service = CreateService::awsvpc(cluster, "kv", &arn, 1);
+    cloud.create_service(with_tags(service, tags), now).unwrap();
+    role.arn
+}
+
+/// The service's tags are its tasks', too.
+fn with_tags(service: CreateService, tags: Tags) -> CreateService {
+    CreateService { tags, propagate_tags: Some("SERVICE".to_owned()), ..service }
+}
+
+fn answers(account: &str, cluster: &str) -> BTreeMap<String, Value> {
+    let tag = "consul.hashicorp.com.service-name";
+    let method = json!({
+        "Name": "iam-ecs-service-token",
+        "Type": "aws-iam",
+        "Config": {
+            "BoundIAMPrincipalARNs": [format!("arn:aws:iam::{account}:role/consul-ecs/*")],
+            "EnableIAMEntityDetails": true,
+            "IAMEntityTags": [tag],
+        },
+    });
+    let rule = json!({
+        "ID": "80ed510d-827d-934f-cb18-3db0f97ab866",
+        "AuthMethod": "iam-ecs-service-token",
+        "Selector": "",
+        "BindType": "service",
+        "BindName": format!("${{entity_tags.{tag}}}"),
+    });
+    let node = format!("/v1/catalog/node/{}", cluster.replace(':', "%3A").replace('/', "%2F"));
+    let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
+    [
+        ("/v1/agent/self", json!({"Config": {"Version": "1.21.4"}})),
+        ("/v1/acl/auth-methods", json!([{"Name": "iam-ecs-service-token", "Type": "aws-iam"}])),
+        ("/v1/acl/auth-method/iam-ecs-service-token", method),
+        ("/v1/acl/binding-rules", json!([rule])),
+        ("/v1/acl/roles", json!([])),
+        (anonymous, json!({"Policies": [{"ID": "p", "Name": "anonymous-token-policy"}]})),
+        ("/v1/acl/policy/p", json!({"Rules": "node_prefix \"\" { policy = \"read\" }"})),
+        ("/v1/catalog/nodes", json!([{"Node": "server-1"}])),
+        (&node, json!({"Node": {"Node": cluster}, "Services": {}})),
+    ]
+    .into_iter()
+    .map(|(path, answer)| (path.to_owned(), answer))
+    .collect()
+}
+
+async fn serve(consul: Consul) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(answer).with_state(consul);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+async fn answer(State(consul): State<Consul>, headers: axum::http::HeaderMap, uri: Uri) -> Response {
+    if headers.get("x-consul-token").is_none_or(|token| token != TOKEN) {
+        return (StatusCode::FORBIDDEN, "ACL not found").into_response();
+    }
+    match consul.lock().unwrap().get(uri.path()) {
+        Some(answer) => ([("content-type", "application/json")], answer.to_string()).into_response(),
+        None => (StatusCode::NOT_FOUND, "not there").into_response(),
+    }
+}
+
+#[tokio::test]
+async fn a_set_up_as_it_should_be_has_no_finding() {
+    let setup = Setup::new().await;
+    let said = setup.report().await;
+    assert_eq!((said.code, said.found()), (Some(0), vec![]), "{}\n{}", said.out, said.err);
+    assert_eq!(said.json()["summary"]["definitions"], 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_roles_tasks_and_consul_is_found_in_what_runs() {
+    let setup = Setup::new().await;
+    setup.endpoints.with(|cloud, _, now| {
+        let tag = ["consul.hashicorp.com.service-name".to_owned()];
+        cloud.untag_role(setup.role_name(), &tag, now).unwrap();
+        cloud.delete_role_policy(setup.role_name(), "itself").unwrap();
+    });
+    setup.says("/v1/acl/policy/p", json!({"Rules": "service_prefix \"\" { policy = \"write\" }"}));
+    setup.says("/v1/agent/self", json!({"Config": {"Version": "1.11.2"}}));
+    let said = setup.report().await;
+    let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();
+    let wanted = [
+        "CONSUL-ANONYMOUS-POWER",
+        "CONSUL-ROLE-GET-ROLE",
+        "CONSUL-ROLE-TAG-SERVICE",
+        "CONSUL-SERVER-VERSION",
+    ];
+    assert_eq!((said.code, rules), (Some(1), wanted.map(str::to_owned).to_vec()), "{}", said.out);
+    let role = &said.json()["findings"][2];
+    assert_eq!(role["at"]["resource"], setup.role);
+}
+
+#[tokio::test]
+async fn what_aws_does_not_tell_is_unknown_and_hides_nothing_else() {
+    let setup = Setup::new().await;
+    for (refused, rule) in [
+        ("iam:SimulatePrincipalPolicy", "CONSUL-ROLE-GET-ROLE"),
+        ("iam:GetRole", "CONSUL-ROLE-UNREADABLE"),
+        ("ecs:DescribeTaskDefinition", "TASK-DEFINITION-UNREADABLE"),
+        ("ecs:ListTasks", "AUDIT-AWS-NOT-ASKED"),
+    ] {
+        *setup.refusing.0.lock().unwrap() = Some(refused);
+        let said = setup.report().await;
+        assert_eq!((said.code, said.has(rule, "unknown")), (Some(2), true), "{refused}: {}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_judged_against_the_roles_and_the_consul_that_are_there() {
+    let setup = Setup::new().await;
+    let text = std::fs::read_to_string(root().join("tests/fixtures/audit/good.json")).unwrap();
+    let mut definition: Value = serde_json::from_str(&text).unwrap();
+    definition["taskRoleArn"] = json!(setup.role.replace("kv-task", "none"));
+    std::fs::write(setup.directory.path().join("kv.json"), definition.to_string()).unwrap();
+    let said =
+        setup.audit(&["--manifests", "mesh.yaml", "--task-definition", "kv.json", "--output", "json"]).await;
+    assert_eq!(said.found(), [("CONSUL-ROLE-MISSING".to_owned(), "error".to_owned())], "{}", said.out);
+    assert_eq!(said.json()["findings"][0]["at"]["file"], "kv.json");
+}
+
+#[tokio::test]
+async fn a_consul_that_takes_no_token_is_unknown_and_the_rest_is_judged() {
+    let mut setup = Setup::new().await;
+    setup.environment.insert("CONSUL_TOKEN".to_owned(), "another".to_owned());
+    let said = setup.report().await;
+    assert_eq!(said.code, Some(2), "{}", said.out);
+    assert!(said.has("AUDIT-CONTROL-PLANE-NOT-ASKED", "unknown"), "{}", said.out);
+}

@@ -1,0 +1,156 @@
+//! `tests/golden/consul-auth/*.yaml`: manifests, above a line `---`; the objects that are wanted in Consul, below it.
+//! `UPDATE_GOLDEN=1` renews what is below.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ecs_mesh_operator::api::ConsulConnection;
+use ecs_mesh_operator::intent::identity::{
+    Datacenter, DesiredObject, DesiredObjects, Edition, ObjectId, Surroundings, Undeclared, Want, desired,
+    named_clusters,
+};
+use ecs_mesh_operator::manifests::{ManifestSet, Sources};
+use ecs_mesh_operator::model::OperatorId;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    /// What the `ControlPlane` of the name `consul` says beside its address.
+    #[serde(default)]
+    consul: Map<String, Value>,
+    manifests: BTreeMap<String, Value>,
+    #[serde(default)]
+    datacenter: Place,
+    /// What `*` stands for.
+    #[serde(default)]
+    namespaces: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Place {
+    #[default]
+    Primary,
+    Secondary,
+    Unknown,
+}
+
+fn load(case: &Case) -> (ManifestSet, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut consul = json!({ "address": "https://consul.internal:8501" });
+    consul.as_object_mut().unwrap().extend(case.consul.clone());
+    let mut all =
+        BTreeMap::from([("ControlPlane/consul".to_owned(), json!({ "type": "consul", "consul": consul }))]);
+    all.extend(case.manifests.clone());
+    for (id, spec) in all {
+        let (kind, name) = id.split_once('/').unwrap();
+        let document = json!({
+            "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec,
+        });
+        fs::write(directory.path().join(format!("{kind}-{name}.json")), document.to_string()).unwrap();
+    }
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    let errors = loaded.errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
+    (ManifestSet::clone(&loaded.set), errors)
+}
+
+fn outcome(case: &Case) -> Value {
+    let (set, errors) = load(case);
+    if !errors.is_empty() {
+        return json!({ "manifestErrors": errors });
+    }
+    let operator = OperatorId::parse("golden").unwrap();
+    let clusters = named_clusters(&set, "consul");
+    let consul: &ConsulConnection = set.control_planes["consul"].consul.as_ref().unwrap();
+    let namespaces = case.namespaces.iter().map(|name| name.as_str().into()).collect();
+    let around = Surroundings {
+        operator: &operator,
+        clusters: &clusters,
+        edition: Edition::of(consul, &namespaces),
+        datacenter: match case.datacenter {
+            Place::Primary => Datacenter::Primary,
+            Place::Secondary => Datacenter::Secondary,
+            Place::Unknown => Datacenter::Unknown("permission denied".to_owned()),
+        },
+    };
+    let spec = set.consul_auths.values().next().unwrap();
+    let DesiredObjects { objects, undeclared, .. } = desired(spec, &around);
+    let mut out = Map::new();
+    if undeclared == Undeclared::Remove {
+        out.insert("undeclared".to_owned(), json!("removed"));
+    }
+    out.insert("objects".to_owned(), objects.iter().map(said).collect::<Vec<_>>().into());
+    out.into()
+}
+
+fn said(object: &DesiredObject) -> Value {
+    let DesiredObject { id, want, .. } = object;
+    let mut out = json!({ "object": id.to_string() });
+    if id.scope.partition.is_some() {
+        out["in"] = json!(id.scope);
+    }
+    let names = |ids: &[ObjectId]| ids.iter().map(|id| id.name.as_ref().into()).collect::<Vec<Value>>();
+    match want {
+        Want::Present { body, .. } => out["body"] = body.clone(),
+        Want::Absent => out["absent"] = json!(true),
+        Want::Links { attach, detach } => {
+            out["attach"] = names(attach).into();
+            out["detach"] = names(detach).into();
+        }
+        Want::Held(why) => out["held"] = json!(why),
+    }
+    out
+}
+
+fn check(path: &Path, update: bool) -> Result<(), String> {
+    let text = fs::read_to_string(path).unwrap();
+    let (above, expected) =
+        text.split_once("\n---\n").map_or((text.as_str(), None), |(case, expected)| (case, Some(expected)));
+    let case: Case = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
+    let found = serde_saphyr::to_string(&outcome(&case)).unwrap();
+    if update {
+        fs::write(path, format!("{}\n---\n{found}", above.trim_end())).unwrap();
+        return Ok(());
+    }
+    match expected {
+        None => Err("has no line `---` with an expectation below it".to_owned()),
+        Some(expected) if expected == found => Ok(()),
+        Some(expected) => Err(format!("expected\n{expected}\nfound\n{found}")),
+    }
+}
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/consul-auth");
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn each_set_up_becomes_what_its_golden_file_says() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut wrong = String::new();
+    for path in cases() {
+        if let Err(why) = check(&path, update) {
+            writeln!(wrong, "{}: {why}", path.file_name().unwrap().display()).unwrap();
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{wrong}\nUPDATE_GOLDEN=1 renews the files; read the difference before committing it"
+    );
+}
+
+#[test]
+fn every_golden_file_is_a_case_with_a_remark_on_what_it_shows() {
+    let paths = cases();
+    assert!(paths.len() >= 10, "{} cases are left", paths.len());
+    for path in paths {
+        assert_eq!(path.extension().unwrap(), "yaml", "{}", path.display());
+        assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} says nothing", path.display());
+    }
+}
