@@ -156,7 +156,8 @@ impl ConsulJudge {
         }
         let service = service_of(entry.kind, before);
         let revoked = self.rules.tags_were(&service, entry.at, cloud, |tags| !tags.contains_key(SERVICE_TAG));
-        if !(self.withdraws && revoked && truth.desired_status == DesiredStatus::Running) {
+        // It may have begun to drain between the decision and the write.
+        if !(self.withdraws && revoked) {
             let (last, desired) = (truth.last_status.as_str(), truth.desired_status.as_str());
             let words =
                 format!("task {task} of {service} is {last} and wanted {desired}, and nothing excuses it");
