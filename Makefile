@@ -3,6 +3,8 @@ SEEDS ?= 2000
 FIRST ?= 0
 TIMES ?= 10
 BENCH ?=
+AT ?=
+LIVES = $(if $(AT),simulation::$(AT)::the_promises,the_promises)
 
 .PHONY: help check test sim replay fmt lint deny sandbox bench deflake golden
 
@@ -15,11 +17,11 @@ check: ## All that CI checks
 test: ## All tests, with their set-up
 	./test.sh
 
-sim: ## Simulated lives: SEEDS=2000 from FIRST=0
-	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --locked --test it simulation::the_promises -- --nocapture
+sim: ## Simulated lives: SEEDS=2000 from FIRST=0, at Kuma and Consul or AT=consul alone
+	SIM_FIRST=$(FIRST) SIM_SEEDS=$(SEEDS) cargo test --locked --test it $(LIVES) -- --nocapture
 
-replay: ## One simulated life: SEED=17
-	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it simulation::the_promises -- --nocapture
+replay: ## One simulated life: SEED=17 AT=consul
+	SIM_FIRST=$(SEED) SIM_SEEDS=1 cargo test --locked --test it $(LIVES) -- --nocapture
 
 fmt: ## Format the code
 	cargo fmt

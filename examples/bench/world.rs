@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ecs_mesh_operator::model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
 use ecs_mesh_operator::sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_operator::sandbox::planes::ControlPlanes;
 use ecs_mesh_operator::sandbox::world::{CLUSTER, QUEUE, Service, deploy};
 use tokio::sync::mpsc;
 
@@ -113,19 +114,21 @@ impl World {
                 history: Duration::ZERO,
                 ..CloudConfig::default()
             },
-            aws_port: 0,
-            kuma_port: 0,
             aws_faults: Arc::clone(&watcher) as _,
             kuma_faults: Arc::clone(&watcher) as _,
+            ..Options::default()
         })
         .await?;
         let services = services();
         endpoints
             .with(|cloud, _, now| {
-                services.iter().try_for_each(|service| deploy(cloud, service, now)).and_then(|()| {
-                    // That is not what is measured.
-                    cloud.purge_queue(QUEUE)
-                })
+                services
+                    .iter()
+                    .try_for_each(|service| deploy(cloud, service, ControlPlanes::Kuma, now))
+                    .and_then(|()| {
+                        // That is not what is measured.
+                        cloud.purge_queue(QUEUE)
+                    })
             })
             .map_err(|error| error.to_string())?;
         let consul = Consul::start(Arc::clone(&watcher)).await?;
@@ -149,7 +152,7 @@ impl World {
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             queue_url: self.endpoints.queue_url(),
             cluster: self.endpoints.cluster.clone(),
-            kuma_url: self.endpoints.kuma_url.clone(),
+            kuma_url: self.endpoints.kuma_url.clone().unwrap_or_default(),
             consul_url: self.consul.as_ref().map(|consul| consul.url.clone()),
         }
     }

@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => args.run().await,
             Command::Audit(args) => args.run().await,
-            Command::Sandbox(args) => args.run().await,
+            Command::Sandbox(args) => Box::pin(args.run()).await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),
         }

@@ -15,8 +15,9 @@ use crate::sandbox::Scribe;
 use crate::sandbox::aws::{CloudConfig, Throttling};
 use crate::sandbox::endpoints::{Endpoints, Options};
 use crate::sandbox::mishaps::{Level, Mishaps};
+use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::stage::{Stage, care, keep_alive};
-use crate::sandbox::world::{Naming, World, WorldConfig, manifests};
+use crate::sandbox::world::{Naming, Planted, World, WorldConfig, manifests};
 use crate::telemetry::server::Address;
 
 /// What `sandbox` takes.
@@ -37,6 +38,11 @@ pub(super) struct Args {
     /// `demo`: a living world; `none`: an empty account and control plane that move only by API calls.
     #[arg(long, value_enum, default_value = "demo")]
     world: WorldKind,
+
+    /// Which control planes there are. With Consul, tasks log in and register themselves, and those that die leave what
+    /// they had.
+    #[arg(long, value_enum, default_value = "kuma")]
+    control_plane: ControlPlanes,
 
     /// How much goes wrong between the operator and the servers.
     #[arg(long, value_enum, default_value = "none")]
@@ -61,6 +67,10 @@ pub(super) struct Args {
     /// Port of the Kuma API on 127.0.0.1 [default: any free one].
     #[arg(long, default_value_t = 0)]
     kuma_port: u16,
+
+    /// Port of the Consul API on 127.0.0.1 [default: any free one].
+    #[arg(long, default_value_t = 0)]
+    consul_port: u16,
 
     /// Where the operator inside serves /metrics, /healthz and /readyz: IP:PORT, or none.
     #[arg(long, default_value = "none", conflicts_with = "serve")]
@@ -107,19 +117,24 @@ impl Args {
                     accept_aws_sources: true,
                     ..CloudConfig::default()
                 },
+                control_planes: self.control_plane,
                 aws_port: self.aws_port,
                 kuma_port: self.kuma_port,
+                consul_port: self.consul_port,
                 aws_faults: Arc::clone(&mishaps) as _,
                 kuma_faults: Arc::clone(&mishaps) as _,
+                consul_faults: Arc::clone(&mishaps) as _,
             })
             .await?,
         );
         let world = (self.world == WorldKind::Demo).then(|| self.begin_world(&endpoints)).transpose()?;
+        let (world, planted) = world.unzip();
         let directory = Scratch::new()?;
         let code = if self.serve {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
-            self.show(&endpoints, world, mishaps, &directory, &signals).await?
+            let cast = (world, planted.unwrap_or_default());
+            self.show(&endpoints, cast, mishaps, &directory, &signals).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;
@@ -127,7 +142,7 @@ impl Args {
         Ok(code)
     }
 
-    fn begin_world(&self, endpoints: &Endpoints) -> Result<World, String> {
+    fn begin_world(&self, endpoints: &Endpoints) -> Result<(World, Vec<Planted>), String> {
         // In a show of half a minute something should happen every second.
         let beat =
             self.duration.mul_f64(0.7 / 25.0).clamp(Duration::from_millis(200), Duration::from_secs(5));
@@ -136,9 +151,17 @@ impl Args {
             seed: self.seed,
             gap: (beat / 2, beat * 2),
             naming: Naming::TaskId,
+            planes: self.control_plane,
             revoked_for: (Duration::from_secs(14), Duration::from_secs(25)),
         };
-        endpoints.with(|cloud, kuma, now| World::begin(config, cloud, kuma, now))
+        endpoints.with_all(|cloud, kuma, consul, now| {
+            let mut world = World::begin(config, cloud, kuma, now)?;
+            let planted = match (&endpoints.consul, consul) {
+                (Some(place), Some(consul)) => world.join(&place.home, cloud, consul, now)?,
+                _ => Vec::new(),
+            };
+            Ok((world, planted))
+        })
     }
 
     async fn serve(
@@ -151,8 +174,11 @@ impl Args {
         let mut text = String::new();
         if let Some(world) = &world {
             let path = directory.0.join("manifests.yaml");
-            std::fs::write(&path, manifests(&care(endpoints), world.services()))
-                .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+            std::fs::write(
+                &path,
+                manifests(&care(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services()),
+            )
+            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(text, "# manifests that fit this world: {}", path.display());
         }
@@ -168,7 +194,7 @@ impl Args {
     async fn show(
         &self,
         endpoints: &Arc<Endpoints>,
-        world: Option<World>,
+        (world, planted): (Option<World>, Vec<Planted>),
         mishaps: Arc<Mishaps>,
         directory: &Scratch,
         signals: &Signals,
@@ -176,9 +202,14 @@ impl Args {
         let text = self.output == Output::Text;
         if text {
             let services = world.as_ref().map_or(0, |world| world.services().len());
+            let mut places = vec![format!("AWS at {}", endpoints.aws_url)];
+            places.extend(endpoints.kuma_url.iter().map(|url| format!("Kuma at {url}")));
+            places.extend(endpoints.consul.iter().map(|consul| format!("Consul at {}", consul.url)));
             print(&format!(
-                "sandbox: AWS at {}, Kuma at {}, {services} services of about {} tasks, seed {}\n\n",
-                endpoints.aws_url, endpoints.kuma_url, self.tasks, self.seed
+                "sandbox: {}, {services} services of about {} tasks, seed {}\n\n",
+                places.join(", "),
+                self.tasks,
+                self.seed
             ))?;
         }
         let out = text.then(|| Box::new(std::io::stdout()) as Box<dyn Write + Send>);
@@ -187,6 +218,7 @@ impl Args {
         let stage = Stage {
             endpoints: Arc::clone(endpoints),
             world,
+            planted,
             mishaps,
             scribe: Scribe::new(out, colour, &endpoints.cluster, began),
             duration: self.duration,

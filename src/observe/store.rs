@@ -225,6 +225,13 @@ impl Store {
         }
     }
 
+    /// The role that the task runs, or ran, as, where that is known.
+    pub fn role_of(&self, task: &TaskArn) -> Option<RoleArn> {
+        let records = self.lock();
+        let record = records.get(task)?;
+        record.role.clone().or_else(|| record.task.as_ref()?.role_override.clone())
+    }
+
     /// All tasks that run as this role.
     pub fn tasks_of_role(&self, role: &RoleArn) -> Vec<TaskArn> {
         self.lock()

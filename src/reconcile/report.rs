@@ -12,7 +12,7 @@ use super::plane::Plane;
 use crate::api::LifecyclePolicy;
 use crate::intent::{HoldReason, IgnoreReason, Violation};
 use crate::mesh::{DrainReason, Owner};
-use crate::model::TaskArn;
+use crate::model::{RoleArn, TaskArn};
 use crate::plan::proposal::{Blocked, Change, Item};
 use crate::plan::{Action, Step};
 
@@ -21,6 +21,12 @@ pub(super) struct Subject<'a> {
     pub operator: &'a Operator,
     pub plane: &'a Plane,
     pub task: &'a TaskArn,
+}
+
+/// Whose a registration is, as far as that was known before the step.
+pub(super) struct Whose<'a> {
+    pub service: Option<&'a str>,
+    pub role: Option<RoleArn>,
 }
 
 /// Says what happens to one task at one control plane.
@@ -135,8 +141,7 @@ impl<'a> Report<'a> {
         Some(Item { blocked_by, ..item })
     }
 
-    /// `service`: that of the registration, as far as it was known before the step.
-    pub(super) fn outcome(&self, step: &Step, service: Option<&str>, outcome: &Outcome) {
+    pub(super) fn outcome(&self, step: &Step, whose: &Whose<'_>, outcome: &Outcome) {
         if let Some(mut page) = self.page() {
             self.planned(step, outcome).into_iter().for_each(|item| page.note(item));
             return;
@@ -146,15 +151,16 @@ impl<'a> Report<'a> {
         let metrics = &operator.metrics;
         let service = match &step.action {
             Action::Ensure { desired, .. } => desired.service.as_str(),
-            _ => service.unwrap_or_default(),
+            _ => whose.service.unwrap_or_default(),
         };
+        let role = whose.role.as_ref().map(RoleArn::as_str);
         let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
         let version = env!("CARGO_PKG_VERSION");
         macro_rules! say {
             ($target:literal, $change:literal, $reason:expr) => {
                 info!(
                     target: $target, operator = %operator.id, version, control_plane = %plane.name, %mesh, %name,
-                    %binding, %task, service, change = $change, reason = %$reason, "{}", $change
+                    %binding, %task, role, service, change = $change, reason = %$reason, "{}", $change
                 )
             };
         }

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use super::Operator;
 use crate::api::RoleTagMode;
 use crate::intent::Fact;
-use crate::model::RoleArn;
+use crate::model::{RoleArn, TaskArn};
 use crate::runtime::Priority;
 
 /// How often the clock is looked at for roles that are due.
@@ -21,6 +21,22 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// How much later than that it may be on a busy machine.
 const SLACK: Duration = Duration::from_mins(1);
+
+/// How long a line of the audit log waits for a role that has yet to be asked for.
+const ROLE_WAIT: Duration = Duration::from_secs(2);
+
+impl Operator {
+    /// The role that a task runs, or ran, as. With `ask` its definition is read for it, where it is known and was never
+    /// read.
+    pub(super) async fn role_of(&self, task: &TaskArn, ask: bool) -> Option<RoleArn> {
+        if let Some(role) = self.store.role_of(task) {
+            return Some(role);
+        }
+        let known = self.store.snapshot(task, Duration::MAX, self.clock.now()).task.filter(|_| ask)?;
+        let definition = tokio::time::timeout(ROLE_WAIT, self.definitions.get(&known.definition)).await;
+        definition.ok()?.ok()?.task_role.clone()
+    }
+}
 
 impl Operator {
     pub(super) async fn watch_roles(self: Arc<Self>, stop: CancellationToken) {

@@ -9,7 +9,7 @@ use super::Operator;
 use super::apply::{Apply, Outcome};
 use super::plane::{Halt, Plane};
 use super::registry::Entry;
-use super::report::{Report, Subject};
+use super::report::{Report, Subject, Whose};
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Marks, Need, Scope, Verdict, caretaker};
 use crate::manifests::ManifestSet;
 use crate::mesh::{DrainReason, Owner};
@@ -310,7 +310,12 @@ impl Run<'_> {
                 }
                 outcome => {
                     self.note(step, &outcome);
-                    self.report.outcome(step, service.as_deref(), &outcome);
+                    let asks = outcome == Outcome::Removed && self.plane.kind.tasks_register_themselves();
+                    let whose = Whose {
+                        service: service.as_deref(),
+                        role: self.operator.role_of(self.task, asks && !self.operator.is_dry()).await,
+                    };
+                    self.report.outcome(step, &whose, &outcome);
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::aws::{AwsFault, AwsFaults, Delivery};
+use super::consul::http::{ConsulFault, ConsulFaults};
 use super::kuma::http::{KumaFault, KumaFaults};
 
 /// How much goes wrong.
@@ -106,5 +107,19 @@ impl KumaFaults for Mishaps {
             (0.03, KumaFault::Delay(Duration::from_millis(600))),
         ];
         self.choose(&kinds).unwrap_or(KumaFault::None)
+    }
+}
+
+impl ConsulFaults for Mishaps {
+    fn decide(&self, _method: &str, _path: &str) -> ConsulFault {
+        let kinds = [
+            (0.03, ConsulFault::Status(500)),
+            (0.02, ConsulFault::Status(429)),
+            (0.02, ConsulFault::StatusAfterEffect(500)),
+            (0.02, ConsulFault::Drop),
+            (0.02, ConsulFault::DropAfterEffect),
+            (0.03, ConsulFault::Delay(Duration::from_millis(600))),
+        ];
+        self.choose(&kinds).unwrap_or(ConsulFault::None)
     }
 }

@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod judge;
 pub mod kuma;
 pub mod mishaps;
+pub mod planes;
 mod scribe;
 pub mod stage;
 mod summary;

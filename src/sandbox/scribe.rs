@@ -1,12 +1,14 @@
 //! Writes down for a person what happens: one line each, who did what to whom, and how long it took.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::aws::{Cloud, CloudTask};
-use super::judge::Violation;
+use super::consul::JournalEntry as ConsulEntry;
+use super::judge::{Violation, consul_task_of};
 use super::kuma::JournalEntry;
 use super::world::{Happening, short};
 use crate::mesh::kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
@@ -22,6 +24,8 @@ pub struct Scribe {
     removals: Vec<Duration>,
 }
 
+/// What a token is called.
+const TOKEN: &str = "token";
 const DIM: &str = "2";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -50,7 +54,38 @@ impl Scribe {
 
     /// Something happened in the world.
     pub fn happened(&mut self, happening: &Happening, now: Timestamp) {
-        self.line(now, DIM, "world", happening.what, &happening.words);
+        let colour = match happening.what {
+            "joins" => GREEN,
+            "leaves" => YELLOW,
+            _ => DIM,
+        };
+        self.line(now, colour, happening.who, happening.what, &happening.words);
+    }
+
+    /// The operator took away at Consul: a line for each task.
+    pub fn took_away(&mut self, entries: &[&ConsulEntry], cloud: &Cloud) {
+        let mut by_task: BTreeMap<String, Vec<&ConsulEntry>> = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.kind != "check") {
+            by_task.entry(consul_task_of(entry, &self.cluster).unwrap_or_default()).or_default().push(entry);
+        }
+        for (id, entries) in by_task {
+            let Some(last) = entries.last() else { continue };
+            let task = self.known(&id, cloud, last.at);
+            let what: Vec<&str> = entries.iter().map(|entry| consul_words(entry)).collect();
+            let stopped = task.as_ref().and_then(|task| task.stopped_at).map(|at| at.age_at(last.at));
+            self.removals.extend(stopped);
+            let since = match stopped.map(since("after STOPPED")) {
+                Some(since) => since,
+                None if task.is_none() => "  of a task that ECS does not know any more".to_owned(),
+                None => String::new(),
+            };
+            // The service has the shortest name of all that the task had.
+            let family = task.as_ref().map(|task| task.family.as_str());
+            let family =
+                family.or(what.iter().filter(|what| **what != TOKEN).min_by_key(|what| what.len()).copied());
+            let words = format!("{:<10} {:<8}  {}{since}", family.unwrap_or(""), short(&id), what.join(", "));
+            self.line(last.at, RED, "operator", "removes", &words);
+        }
     }
 
     /// The operator wrote.
@@ -102,7 +137,10 @@ impl Scribe {
     }
 
     fn task(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<std::sync::Arc<CloudTask>> {
-        let id = body["labels"][TASK_LABEL].as_str()?;
+        self.known(body["labels"][TASK_LABEL].as_str()?, cloud, at)
+    }
+
+    fn known(&self, id: &str, cloud: &Cloud, at: Timestamp) -> Option<std::sync::Arc<CloudTask>> {
         cloud.task_as_of(&format!("{}/{id}", self.cluster.replacen(":cluster/", ":task/", 1)), at)
     }
 
@@ -118,6 +156,14 @@ impl Scribe {
             // As above.
             let _ = writeln!(out, "         nothing new happens from here on; what is under way may finish");
         }
+    }
+}
+
+/// What was taken away.
+fn consul_words(entry: &ConsulEntry) -> &str {
+    match (entry.kind, &entry.before) {
+        ("service", Some(before)) => before["Service"].as_str().unwrap_or("a service"),
+        _ => TOKEN,
     }
 }
 

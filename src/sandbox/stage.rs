@@ -9,12 +9,18 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::aws::Cloud;
+use super::consul::ConsulServer;
 use super::endpoints::{ACCESS_KEY, Endpoints};
-use super::judge::{Invariant, Judge, Rules, Violation};
+use super::judge::{ConsulJudge, Invariant, Judge, Rules, Violation};
+use super::kuma::KumaCp;
 use super::mishaps::Mishaps;
 use super::scribe::Scribe;
 use super::summary::{Latencies, Summary};
-use super::world::{Care, Census, Happening, SECRET, Service, World, manifests};
+use super::world::{
+    Care, Census, ConsulCare, ConsulHome, Happening, MANAGEMENT_TOKEN, Planted, SECRET, Service, World,
+    manifests,
+};
 use crate::manifests::{Sources, WatchOptions, watch};
 use crate::model::OperatorId;
 use crate::observe::aws::Queue;
@@ -30,6 +36,8 @@ const STEP: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The file with the manifests.
 const MANIFESTS: &str = "manifests.yaml";
+/// The file with Consul's token.
+const TOKEN: &str = "consul-token";
 /// The operator's name in the sandbox.
 const OPERATOR: &str = "sandbox";
 
@@ -44,10 +52,14 @@ spec:
     - {service: kv, targetPort: 15050, listen: {port: 15051}}
 ";
 
-/// How the operator treats the sandbox's world: like production, only faster.
-pub fn care(endpoints: &Endpoints) -> Care {
+/// How the operator treats the sandbox's world: like production, only faster. `token` is the field of `spec.consul`
+/// that says where the token is.
+pub fn care(endpoints: &Endpoints, token: &str) -> Care {
+    let consul =
+        |url: &String| ConsulCare { address: url.clone(), token: token.to_owned(), on_revoked: None };
     Care {
-        address: endpoints.kuma_url.clone(),
+        kuma: endpoints.kuma_url.clone(),
+        consul: endpoints.consul.as_ref().map(|consul| &consul.url).map(consul),
         cluster: endpoints.cluster.clone(),
         sweep_interval: "10s",
         grace_age: "20s",
@@ -63,6 +75,8 @@ pub struct Stage {
     pub endpoints: Arc<Endpoints>,
     /// The world, if there is one.
     pub world: Option<World>,
+    /// What others have left at Consul.
+    pub planted: Vec<Planted>,
     /// What goes wrong.
     pub mishaps: Arc<Mishaps>,
     /// Tells people.
@@ -80,7 +94,10 @@ pub struct Stage {
 /// What is shared between the show and the one who moves the world.
 struct Scene {
     world: Option<World>,
-    judge: Judge,
+    /// Of Kuma, if there is one.
+    judge: Option<Judge>,
+    /// Of Consul, if there is one.
+    consul: Option<ConsulJudge>,
     scribe: Scribe,
 }
 
@@ -91,7 +108,10 @@ impl Stage {
     /// In words, when the operator cannot begin.
     pub async fn play(self, directory: &Path, stop: CancellationToken) -> Result<Summary, String> {
         let services = self.world.as_ref().map(|world| world.services().to_vec()).unwrap_or_default();
-        std::fs::write(directory.join("manifests.yaml"), manifests(&care(&self.endpoints), &services))
+        let token = directory.join(TOKEN);
+        let care = care(&self.endpoints, &format!("tokenFile: \"{}\"", token.display()));
+        std::fs::write(&token, MANAGEMENT_TOKEN)
+            .and_then(|()| std::fs::write(directory.join(MANIFESTS), manifests(&care, &services)))
             .map_err(|error| format!("{} cannot be written: {error}", directory.display()))?;
         let metrics = Arc::new(Metrics::default());
         let (tap, latencies) = mpsc::unbounded_channel();
@@ -109,11 +129,16 @@ impl Stage {
             min_owned: 10,
         };
         let began = Instant::now();
-        let Self { endpoints, world, mishaps, scribe, duration, .. } = self;
-        let mut scene = Scene { world, judge: Judge::new(rules), scribe };
+        let Self { endpoints, world, planted, mishaps, scribe, duration, .. } = self;
+        let consul = endpoints.consul.as_ref().map(|consul| {
+            let operator = consul.front.with(ConsulHome::operator);
+            ConsulJudge::new(Rules { operator, ..rules.clone() }, false, planted)
+        });
+        let judge = endpoints.kuma_url.as_ref().map(|_| Judge::new(rules));
+        let mut scene = Scene { world, judge, consul, scribe };
         let eventful = duration.mul_f64(0.7);
         scene.pass(&endpoints, began + eventful.mul_f64(0.4), &stop, |_| false).await;
-        scene.edit_outbounds(&endpoints, directory, &services);
+        scene.edit_outbounds(&endpoints, &care, directory, &services);
         scene.pass(&endpoints, began + eventful, &stop, |_| false).await;
         mishaps.end();
         endpoints.with(|cloud, _, now| {
@@ -205,37 +230,57 @@ impl Scene {
     }
 
     /// Somebody edits an outbound list; the tasks that it names hear of it without being touched.
-    fn edit_outbounds(&mut self, endpoints: &Endpoints, directory: &Path, services: &[Service]) {
-        if self.world.is_none() {
+    fn edit_outbounds(&mut self, endpoints: &Endpoints, care: &Care, directory: &Path, services: &[Service]) {
+        if self.world.is_none() || care.kuma.is_none() {
             return;
         }
         let now = endpoints.with(|_, _, now| now);
-        let text = format!("{}{MORE_OUTBOUNDS}", manifests(&care(endpoints), services));
+        let text = format!("{}{MORE_OUTBOUNDS}", manifests(care, services));
         let words = match std::fs::write(directory.join(MANIFESTS), text) {
             Ok(()) => "an OutboundList lets every svc-* call kv on 127.0.0.1:15051".to_owned(),
             Err(error) => format!("the manifests cannot be written: {error}"),
         };
-        self.scribe.happened(&Happening { what: "edit", words }, now);
+        self.scribe.happened(&Happening { who: "world", what: "edit", words }, now);
     }
 
     fn step(&mut self, endpoints: &Endpoints) {
-        endpoints.with(|cloud, kuma, now| {
+        endpoints.with_all(|cloud, kuma, mut consul, now| {
             if let Some(world) = &mut self.world {
-                world.step(cloud, kuma, now);
+                world.step(cloud, kuma, consul.as_deref_mut(), now);
                 for happening in world.take_happenings() {
                     self.scribe.happened(&happening, now);
                 }
             }
-            let journal = kuma.take_journal();
-            for entry in &journal {
-                self.scribe.wrote(entry, cloud);
-            }
-            let before = self.judge.violations().len();
-            self.judge.writes(journal, cloud, kuma);
-            for violation in &self.judge.violations()[before..] {
-                self.scribe.violated(violation);
+            self.look_at_kuma(cloud, kuma);
+            if let Some(consul) = consul {
+                self.look_at_consul(cloud, consul);
             }
         });
+    }
+
+    fn look_at_kuma(&mut self, cloud: &Cloud, kuma: &mut KumaCp) {
+        let Some(judge) = &mut self.judge else { return };
+        let journal = kuma.take_journal();
+        for entry in &journal {
+            self.scribe.wrote(entry, cloud);
+        }
+        let before = judge.violations().len();
+        judge.writes(journal, cloud, kuma);
+        for violation in &judge.violations()[before..] {
+            self.scribe.violated(violation);
+        }
+    }
+
+    fn look_at_consul(&mut self, cloud: &Cloud, consul: &mut ConsulServer) {
+        let Some(judge) = &mut self.consul else { return };
+        let journal = consul.take_journal();
+        let ours: Vec<_> = journal.iter().filter(|entry| judge.is_the_operators(entry)).collect();
+        self.scribe.took_away(&ours, cloud);
+        let before = judge.violations().len();
+        judge.writes(&journal, cloud, consul);
+        for violation in &judge.violations()[before..] {
+            self.scribe.violated(violation);
+        }
     }
 
     /// What is not yet as it should be.
@@ -248,17 +293,24 @@ impl Scene {
         let planes = operator.planes();
         let held: Vec<String> =
             planes.values().flat_map(|p| p.held_tasks()).map(|task| task.id().to_string()).collect();
-        endpoints.with(|cloud, kuma, now| {
+        endpoints.with_all(|cloud, kuma, consul, now| {
             let is_held = |id: &str| held.iter().any(|held| held == id);
-            let leaks = self.judge.leaks(cloud, kuma, &is_held, now);
-            let missing = self.judge.missing(cloud, kuma, services);
-            let as_broken = |invariant| move |words| (invariant, words);
-            // A live task that nobody registers means that something is stuck.
-            leaks
-                .into_iter()
-                .map(as_broken(Invariant::I1))
-                .chain(missing.into_iter().map(as_broken(Invariant::I8)))
-                .collect()
+            let mut open = Vec::new();
+            let mut add = |invariant, words: Vec<String>| {
+                open.extend(words.into_iter().map(|words| (invariant, words)));
+            };
+            // A live task that is nowhere means that something is stuck.
+            if let Some(judge) = &self.judge {
+                add(Invariant::I1, judge.leaks(cloud, kuma, &is_held, now));
+                add(Invariant::I8, judge.missing(cloud, kuma, services));
+            }
+            if let (Some(judge), Some(consul)) = (&self.consul, consul) {
+                add(Invariant::I1, judge.leaks(cloud, consul, &is_held, now));
+                add(Invariant::I3, judge.touched(consul));
+                let joined = self.world.is_none();
+                add(Invariant::I8, judge.missing(cloud, consul, &|_| joined, now));
+            }
+            open
         })
     }
 
@@ -286,13 +338,20 @@ impl Scene {
             left.push((Invariant::I9, "the metrics show a secret of a task's environment".to_owned()));
         }
         let late = left.into_iter().map(|(invariant, words)| Violation { invariant, at: now, words });
+        let mut violations: Vec<Violation> = Vec::new();
+        violations.extend(self.judge.iter().flat_map(|judge| judge.violations().iter().cloned()));
+        violations.extend(self.consul.iter().flat_map(|judge| judge.violations().iter().cloned()));
         Summary {
             took,
             interrupted,
             census,
-            tally: self.judge.tally(),
+            kuma: self.judge.as_ref().map(Judge::tally),
+            consul: self
+                .consul
+                .as_ref()
+                .map(|judge| (self.world.as_ref().map(World::membership).unwrap_or_default(), judge.tally())),
             rejected: metrics.rejected_tasks(),
-            violations: self.judge.violations().iter().cloned().chain(late).collect(),
+            violations: violations.into_iter().chain(late).collect(),
             event_to_write: Latencies::of(samples),
             removed_after_stop: Latencies::of(self.scribe.into_removals()),
             aws_calls: endpoints.front.calls(),
@@ -309,16 +368,17 @@ pub async fn keep_alive(endpoints: Arc<Endpoints>, world: Option<World>, stop: C
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = tick.tick() => endpoints.with(|cloud, kuma, now| {
+            _ = tick.tick() => endpoints.with_all(|cloud, kuma, mut consul, now| {
                 match &mut *world.lock().unwrap_or_else(PoisonError::into_inner) {
                     Some(world) => {
-                        world.step(cloud, kuma, now);
+                        world.step(cloud, kuma, consul.as_deref_mut(), now);
                         world.take_happenings();
                     }
                     None => kuma.tick(now),
                 }
                 // Nobody judges here; unread it would grow for ever.
                 kuma.take_journal();
+                consul.map(ConsulServer::take_journal);
             }),
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::judge::{Invariant, Tally, Violation};
-use super::world::Census;
+use super::judge::{ConsulTally, Invariant, Tally, Violation};
+use super::world::{Census, Membership};
 
 /// A distribution of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,8 +38,10 @@ pub struct Summary {
     pub interrupted: bool,
     /// Tasks.
     pub census: Census,
-    /// Writes.
-    pub tally: Tally,
+    /// Writes to Kuma, if there is one.
+    pub kuma: Option<Tally>,
+    /// What tasks did at Consul, and what the operator did there, if there is one.
+    pub consul: Option<(Membership, ConsulTally)>,
     /// Tasks whose role did not allow them in, each time that this began.
     pub rejected: u64,
     /// Broken promises.
@@ -86,21 +88,31 @@ impl Summary {
         let violations: BTreeMap<String, usize> =
             Invariant::ALL.iter().map(|invariant| (invariant.to_string(), self.broken(*invariant))).collect();
         let times = |of: &Latencies| json!({"p50": milliseconds(of.p50), "p99": milliseconds(of.p99), "count": of.count});
-        let Tally { created, updated, drained, removed } = self.tally;
-        json!({
+        let writes =
+            self.kuma.map_or(0, |tally| tally.writes()) + self.consul.map_or(0, |(_, tally)| tally.writes());
+        let mut all = json!({
             "tasks": {"started": self.census.started, "stopped": self.census.stopped},
-            "dataplanes": {
-                "created": created, "updated": updated, "drained": drained, "removed": removed,
-                "rejected": self.rejected,
-            },
             "violations": violations,
             "latency_ms": {
                 "event_to_write": times(&self.event_to_write),
                 "stopped_to_removed": times(&self.removed_after_stop),
             },
             "aws_calls": self.aws_calls,
-            "cp_writes": self.tally.writes(),
-        })
+            "cp_writes": writes,
+        });
+        if let Some(Tally { created, updated, drained, removed }) = self.kuma {
+            all["dataplanes"] = json!({
+                "created": created, "updated": updated, "drained": drained, "removed": removed,
+                "rejected": self.rejected,
+            });
+        }
+        if let Some((Membership { logins, logouts, left_behind }, tally)) = self.consul {
+            all["consul"] = json!({
+                "logins": logins, "logouts": logouts, "left_behind": left_behind,
+                "tokens_removed": tally.tokens, "services_removed": tally.services,
+            });
+        }
+        all
     }
 
     /// A table for people.
@@ -110,10 +122,20 @@ impl Summary {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<26}{words}");
         };
-        let Tally { created, updated, drained, removed } = self.tally;
         row("tasks", format!("{} started, {} stopped", self.census.started, self.census.stopped));
-        let written = format!("{created} created, {updated} updated, {drained} drained, {removed} removed");
-        row("dataplanes", format!("{written}; {} tasks rejected for their role's tags", self.rejected));
+        if let Some(Tally { created, updated, drained, removed }) = self.kuma {
+            let written =
+                format!("{created} created, {updated} updated, {drained} drained, {removed} removed");
+            row("dataplanes", format!("{written}; {} tasks rejected for their role's tags", self.rejected));
+        }
+        if let Some((Membership { logins, logouts, left_behind }, tally)) = self.consul {
+            let words = format!(
+                "{logins} logged in, {logouts} logged out, {left_behind} died and left what they had"
+            );
+            row("tasks at Consul", words);
+            let words = format!("{} tokens and {} services removed", tally.tokens, tally.services);
+            row("left behind at Consul", words);
+        }
         for (name, times) in
             [("event to write", &self.event_to_write), ("STOPPED to removed", &self.removed_after_stop)]
         {

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_operator::model::Timestamp;
-use ecs_mesh_operator::sandbox::aws::{AwsFault, AwsFaults, Cloud, CloudConfig, Target};
+use ecs_mesh_operator::sandbox::aws::{AwsFault, AwsFaults, Cloud, Target};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use ecs_mesh_operator::sandbox::kuma::http::{NoFaults, serve};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_operator::sandbox::planes::ControlPlanes;
 use ecs_mesh_operator::sandbox::world::{Service, deploy};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -93,25 +94,24 @@ fn document(kind: &str, name: &str, spec: &str) -> String {
 impl Setup {
     async fn new() -> Self {
         let refusing = Arc::new(Refusing::default());
-        let endpoints = Endpoints::start(Options {
-            cloud: CloudConfig::default(),
-            aws_port: 0,
-            kuma_port: 0,
-            aws_faults: Arc::clone(&refusing) as _,
-            kuma_faults: Arc::new(NoFaults),
-        })
-        .await
-        .unwrap();
+        let endpoints =
+            Endpoints::start(Options { aws_faults: Arc::clone(&refusing) as _, ..Options::default() })
+                .await
+                .unwrap();
         let service = Service { name: "app".to_owned(), port: 15_000, app_port: 8_080, count: 2 };
-        endpoints.with(|cloud, _, now| deploy(cloud, &service, now)).unwrap();
+        endpoints.with(|cloud, _, now| deploy(cloud, &service, ControlPlanes::Kuma, now)).unwrap();
         let directory = TempDir::new().unwrap();
         let mut environment: BTreeMap<String, String> =
             endpoints.environment().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), AWS_SECRET.to_owned());
         let setup = Self { endpoints, refusing, directory, environment };
         setup.tasks_run().await;
-        setup.manifests(&setup.endpoints.cluster, &setup.endpoints.kuma_url, "");
+        setup.manifests(&setup.endpoints.cluster, &setup.kuma_url(), "");
         setup
+    }
+
+    fn kuma_url(&self) -> String {
+        self.endpoints.kuma_url.clone().unwrap()
     }
 
     async fn tasks_run(&self) {

@@ -1,6 +1,8 @@
 //! The living world: services that are deployed, scaled and killed, addresses that are used again, roles that lose their
 //! tags, and the sidecars that wait for their Dataplanes. Knows nothing of the operator.
 
+mod care;
+mod consul;
 mod scenario;
 mod sidecars;
 
@@ -10,14 +12,19 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use self::consul::Members;
 use self::sidecars::Sidecars;
 use super::aws::{Cloud, CloudTask, UpdateService};
+use super::consul::ConsulServer;
 use super::kuma::KumaCp;
+use super::planes::ControlPlanes;
 use crate::model::{DesiredStatus, LastStatus, Timestamp};
 
+pub use care::{Care, ConsulCare, manifests};
+pub use consul::{ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG};
 pub use scenario::{
-    CLUSTER, Care, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, manifests,
-    role_name, role_tags, run_batch, services,
+    CLUSTER, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, role_name, role_tags,
+    run_batch, services,
 };
 
 /// What sidecars are started as.
@@ -41,6 +48,8 @@ pub struct WorldConfig {
     pub gap: (Duration, Duration),
     /// What sidecars are started as.
     pub naming: Naming,
+    /// Where tasks are to be.
+    pub planes: ControlPlanes,
     /// How long a role is without its tag.
     pub revoked_for: (Duration, Duration),
 }
@@ -48,6 +57,8 @@ pub struct WorldConfig {
 /// Something that happened, for whoever watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Happening {
+    /// `world` or `task`.
+    pub who: &'static str,
     /// `deploy`, `scale`, `kill`, …
     pub what: &'static str,
     /// In words.
@@ -72,6 +83,7 @@ pub struct World {
     rng: fastrand::Rng,
     services: Vec<Service>,
     sidecars: Sidecars,
+    members: Option<Members>,
     next: Timestamp,
     /// Roles without their tags, and when they get them back.
     revoked: BTreeMap<String, Timestamp>,
@@ -93,20 +105,23 @@ impl World {
     ) -> Result<Self, String> {
         let services = services(config.tasks);
         for service in &services {
-            deploy(cloud, service, now).map_err(|error| error.to_string())?;
+            deploy(cloud, service, config.planes, now).map_err(|error| error.to_string())?;
         }
-        run_batch(cloud, &services[0], SECRET, now).map_err(|error| error.to_string())?;
-        let foreign = json!({
-            "type": "Dataplane", "mesh": MESH, "name": FOREIGN, "labels": {"team": "payments"},
-            "networking": {
-                "address": "10.255.0.1",
-                "inbound": [{"port": 8443, "tags": {"kuma.io/service": "legacy-gateway"}}],
-            },
-        });
-        kuma.insert_foreign(MESH, FOREIGN, &foreign, now)?;
+        run_batch(cloud, &services[0], SECRET, config.planes, now).map_err(|error| error.to_string())?;
+        if config.planes.has_kuma() {
+            let foreign = json!({
+                "type": "Dataplane", "mesh": MESH, "name": FOREIGN, "labels": {"team": "payments"},
+                "networking": {
+                    "address": "10.255.0.1",
+                    "inbound": [{"port": 8443, "tags": {"kuma.io/service": "legacy-gateway"}}],
+                },
+            });
+            kuma.insert_foreign(MESH, FOREIGN, &foreign, now)?;
+        }
         Ok(Self {
             rng: fastrand::Rng::with_seed(config.seed),
-            sidecars: Sidecars::new(&services, config.naming),
+            sidecars: Sidecars::new(&services, config.naming, config.planes),
+            members: None,
             services,
             next: now.plus(config.gap.1),
             revoked: BTreeMap::new(),
@@ -115,6 +130,30 @@ impl World {
             happened: Vec::new(),
             config,
         })
+    }
+
+    /// From now on tasks also join this Consul, which is furnished. Gives what others have left there.
+    ///
+    /// # Errors
+    /// In words, when Consul or AWS refuse something.
+    pub fn join(
+        &mut self,
+        home: &ConsulHome,
+        cloud: &mut Cloud,
+        consul: &mut ConsulServer,
+        now: Timestamp,
+    ) -> Result<Vec<Planted>, String> {
+        let name = self.services[0].name.clone();
+        let role = scenario::role_arn(cloud, &name, self.config.planes);
+        let planted = consul::plant(home, cloud, consul, &role, &name, now)?;
+        consul.take_journal();
+        self.members = Some(Members::new(home.clone(), &self.services));
+        Ok(planted)
+    }
+
+    /// What tasks did at Consul.
+    pub fn membership(&self) -> Membership {
+        self.members.as_ref().map(Members::tally).unwrap_or_default()
     }
 
     /// The services that there are.
@@ -139,10 +178,20 @@ impl World {
     }
 
     /// Lets happen what is due: life in ECS, sidecars, health discovery, and now and then something worse.
-    pub fn step(&mut self, cloud: &mut Cloud, kuma: &mut KumaCp, now: Timestamp) {
+    pub fn step(
+        &mut self,
+        cloud: &mut Cloud,
+        kuma: &mut KumaCp,
+        consul: Option<&mut ConsulServer>,
+        now: Timestamp,
+    ) {
         cloud.step(now);
         self.sidecars.step(cloud, kuma, now);
         kuma.tick(now);
+        if let (Some(members), Some(consul)) = (&mut self.members, consul) {
+            members.step(cloud, consul, now);
+            self.happened.append(&mut members.take_happenings());
+        }
         self.give_tags_back(cloud, now, now);
         if !self.quiet && now >= self.next {
             self.happen(cloud, now);
@@ -156,8 +205,10 @@ impl World {
             self.revoked.iter().filter(|(_, at)| **at <= until).map(|(service, _)| service.clone()).collect();
         for service in due {
             self.revoked.remove(&service);
-            if cloud.tag_role(&role_name(&service), &role_tags(&service), now).is_ok() {
-                self.tell("role", format!("role {} gets its tag kuma.io/mesh back", role_name(&service)));
+            let tags = role_tags(&service, self.config.planes);
+            if cloud.tag_role(&role_name(&service), &tags, now).is_ok() {
+                let tag = scenario::deciding_tag(self.config.planes);
+                self.tell("role", format!("role {} gets its tag {tag} back", role_name(&service)));
             }
         }
     }
@@ -210,7 +261,7 @@ impl World {
     }
 
     fn redeploy(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
-        let Ok(definition) = scenario::define(cloud, service, now) else { return };
+        let Ok(definition) = scenario::define(cloud, service, self.config.planes, now) else { return };
         let request = UpdateService {
             cluster: CLUSTER.to_owned(),
             service: service.name.clone(),
@@ -259,16 +310,17 @@ impl World {
             return;
         }
         let role = role_name(&service.name);
-        if cloud.untag_role(&role, &["kuma.io/mesh".to_owned()], now).is_ok() {
+        let tag = scenario::deciding_tag(self.config.planes);
+        if cloud.untag_role(&role, &[tag.to_owned()], now).is_ok() {
             let (min, max) = self.config.revoked_for;
             let back = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
             self.revoked.insert(service.name.clone(), back);
-            self.tell("role", format!("role {role} loses its tag kuma.io/mesh"));
+            self.tell("role", format!("role {role} loses its tag {tag}"));
         }
     }
 
     fn tell(&mut self, what: &'static str, words: String) {
-        self.happened.push(Happening { what, words });
+        self.happened.push(Happening { who: "world", what, words });
     }
 }
 

@@ -2,15 +2,16 @@
 //! roles, and the manifests that describe them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::SERVICE_TAG;
 use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{
     Cloud, CloudConfig, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target,
     TaskOverrides,
 };
+use crate::sandbox::planes::ControlPlanes;
 
 /// The queue that events go to.
 pub const QUEUE: &str = "ecs-mesh-events";
@@ -58,10 +59,21 @@ pub fn services(tasks: usize) -> Vec<Service> {
     all
 }
 
+/// Where roles are that may log in to Consul, and where they are otherwise.
+fn role_path(planes: ControlPlanes) -> &'static str {
+    if planes.has_consul() { "/consul-ecs/" } else { "/mesh/" }
+}
+
 /// The ARN of a service's role.
-pub(super) fn role_arn(cloud: &Cloud, service: &str) -> String {
+pub(super) fn role_arn(cloud: &Cloud, service: &str, planes: ControlPlanes) -> String {
     let config = cloud.config();
-    format!("arn:{}:iam::{}:role/mesh/{service}-task", config.partition, config.account)
+    let path = role_path(planes);
+    format!("arn:{}:iam::{}:role{path}{}", config.partition, config.account, role_name(service))
+}
+
+/// The tag without which a role lets nobody in.
+pub(super) fn deciding_tag(planes: ControlPlanes) -> &'static str {
+    if planes.has_kuma() { "kuma.io/mesh" } else { SERVICE_TAG }
 }
 
 /// The name of a service's role.
@@ -69,11 +81,12 @@ pub fn role_name(service: &str) -> String {
     format!("{service}-task")
 }
 
-/// The tags that let a role into the mesh.
-pub fn role_tags(service: &str) -> Tags {
-    [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+/// The tags that let a role into the meshes.
+pub fn role_tags(service: &str, planes: ControlPlanes) -> Tags {
+    let kuma = [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)];
+    let kuma = kuma.into_iter().filter(|_| planes.has_kuma());
+    let consul = [(SERVICE_TAG, service)].into_iter().filter(|_| planes.has_consul());
+    kuma.chain(consul).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// One empty cluster, the queue with its dead-letter queue, and the rules. Gives the cluster's ARN.
@@ -155,8 +168,13 @@ fn letting_rules_send(queue: &str, rules: &[String]) -> String {
 ///
 /// # Errors
 /// As ECS answers.
-pub(super) fn define(cloud: &mut Cloud, service: &Service, now: Timestamp) -> Outcome<String> {
-    let role = role_arn(cloud, &service.name);
+pub(super) fn define(
+    cloud: &mut Cloud,
+    service: &Service,
+    planes: ControlPlanes,
+    now: Timestamp,
+) -> Outcome<String> {
+    let role = role_arn(cloud, &service.name, planes);
     let request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
 }
@@ -165,13 +183,13 @@ pub(super) fn define(cloud: &mut Cloud, service: &Service, now: Timestamp) -> Ou
 ///
 /// # Errors
 /// As ECS and IAM answer.
-pub fn deploy(cloud: &mut Cloud, service: &Service, now: Timestamp) -> Outcome<()> {
+pub fn deploy(cloud: &mut Cloud, service: &Service, planes: ControlPlanes, now: Timestamp) -> Outcome<()> {
     let role = CreateRole {
-        path: "/mesh/".to_owned(),
-        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name))
+        path: role_path(planes).to_owned(),
+        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, planes))
     };
     cloud.create_role(role, now)?;
-    let definition = define(cloud, service, now)?;
+    let definition = define(cloud, service, planes, now)?;
     cloud.create_service(CreateService::awsvpc(CLUSTER, &service.name, &definition, service.count), now)?;
     Ok(())
 }
@@ -180,8 +198,14 @@ pub fn deploy(cloud: &mut Cloud, service: &Service, now: Timestamp) -> Outcome<(
 ///
 /// # Errors
 /// As ECS answers.
-pub fn run_batch(cloud: &mut Cloud, service: &Service, secret: &str, now: Timestamp) -> Outcome<String> {
-    let definition = define(cloud, service, now)?;
+pub fn run_batch(
+    cloud: &mut Cloud,
+    service: &Service,
+    secret: &str,
+    planes: ControlPlanes,
+    now: Timestamp,
+) -> Outcome<String> {
+    let definition = define(cloud, service, planes, now)?;
     let rest =
         json!({"containerOverrides": [{"name": "app", "environment": [{"name": "TOKEN", "value": secret}]}]});
     let overrides =
@@ -189,78 +213,4 @@ pub fn run_batch(cloud: &mut Cloud, service: &Service, secret: &str, now: Timest
     let request = RunTask { overrides, ..RunTask::awsvpc(CLUSTER, &definition) };
     let tasks = cloud.run_task(&request, now)?;
     Ok(tasks.first().map(|task| task.arn.to_string()).unwrap_or_default())
-}
-
-/// How the operator is told to treat the world.
-#[derive(Clone, Debug)]
-pub struct Care {
-    /// The control plane's address.
-    pub address: String,
-    /// The cluster's ARN.
-    pub cluster: String,
-    /// Time between sweeps.
-    pub sweep_interval: &'static str,
-    /// Age at which absence counts.
-    pub grace_age: &'static str,
-    /// Time between drain and removal.
-    pub drain: &'static str,
-    /// How often roles are read again.
-    pub recheck: &'static str,
-    /// `{taskId}` or `{hostname}`.
-    pub dataplane_name: &'static str,
-}
-
-/// The manifests of these services, as YAML.
-pub fn manifests(care: &Care, services: &[Service]) -> String {
-    let Care { address, cluster, sweep_interval, grace_age, drain, recheck, dataplane_name } = care;
-    let mut text = format!(
-        "apiVersion: ecs-mesh.dev/v1alpha1
-kind: ControlPlane
-metadata: {{name: kuma}}
-spec:
-  type: kuma
-  kuma: {{address: \"{address}\"}}
----
-apiVersion: ecs-mesh.dev/v1alpha1
-kind: MeshBinding
-metadata: {{name: sandbox}}
-spec:
-  controlPlane: kuma
-  mesh: {MESH}
-  selector: {{clusters: [\"{cluster}\"]}}
-  roleTags: {{mode: enforce, recheck: {recheck}}}
-  dataplaneName: \"{dataplane_name}\"
-  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}}}
----
-apiVersion: ecs-mesh.dev/v1alpha1
-kind: OutboundList
-metadata: {{name: redis-users}}
-spec:
-  workloads: [demo-app, \"svc-*\"]
-  outbounds:
-    - {{service: redis, targetPort: 16379, listen: {{port: 6379}}}}
-"
-    );
-    for Service { name, port, app_port, .. } in services {
-        let calls = if name == "demo-app" {
-            "  outbounds:\n    - {service: kv, targetPort: 15050, listen: {port: 15051}}\n"
-        } else {
-            ""
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "---
-apiVersion: ecs-mesh.dev/v1alpha1
-kind: Workload
-metadata: {{name: {name}}}
-spec:
-  selector: {{families: [{name}]}}
-  service: {name}
-  inbounds:
-    - {{name: main, containerPort: {app_port}, port: {port}, protocol: http}}
-{calls}"
-        );
-    }
-    text
 }

@@ -10,6 +10,7 @@ use super::{Census, Naming};
 use crate::model::{LastStatus, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask};
 use crate::sandbox::kuma::KumaCp;
+use crate::sandbox::planes::ControlPlanes;
 
 /// When it is time to drop what ECS has forgotten, too.
 const OVER: usize = 100_000;
@@ -24,6 +25,8 @@ const APP_START: Duration = Duration::from_millis(500);
 pub(super) struct Sidecars {
     app_ports: BTreeMap<String, u16>,
     naming: Naming,
+    /// Whether there is a Kuma to connect to.
+    connects: bool,
     alive: BTreeMap<Arc<str>, Sidecar>,
     /// Stopped and counted. Never iterated in an order that shows.
     over: HashSet<Arc<str>>,
@@ -42,9 +45,10 @@ struct Sidecar {
 }
 
 impl Sidecars {
-    pub(super) fn new(services: &[Service], naming: Naming) -> Self {
+    pub(super) fn new(services: &[Service], naming: Naming, planes: ControlPlanes) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        Self { app_ports, naming, alive: BTreeMap::new(), over: HashSet::new(), census: Census::default() }
+        let (alive, over, census) = (BTreeMap::new(), HashSet::new(), Census::default());
+        Self { app_ports, naming, connects: planes.has_kuma(), alive, over, census }
     }
 
     pub(super) fn census(&self) -> Census {
@@ -63,7 +67,7 @@ impl Sidecars {
             let sidecar = self.alive.entry(Arc::clone(&task.arn)).or_default();
             if task.last_status >= LastStatus::Stopping {
                 sidecar.end(port, kuma, now);
-            } else {
+            } else if self.connects {
                 self.census.sidecars_lost += u64::from(sidecar.live(task, self.naming, port, kuma, now));
             }
             if task.last_status.is_stopped() {

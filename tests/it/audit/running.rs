@@ -9,10 +9,9 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ecs_mesh_operator::model::{Tags, Timestamp};
 use ecs_mesh_operator::sandbox::aws::{
-    AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, CreateService, RegisterTaskDefinition,
+    AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition,
 };
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_operator::sandbox::kuma::http::NoFaults;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -49,15 +48,10 @@ impl Setup {
     /// A service that runs as it should, and a Consul that fits it.
     async fn new() -> Self {
         let refusing = Arc::new(Refusing::default());
-        let endpoints = Endpoints::start(Options {
-            cloud: CloudConfig::default(),
-            aws_port: 0,
-            kuma_port: 0,
-            aws_faults: Arc::clone(&refusing) as _,
-            kuma_faults: Arc::new(NoFaults),
-        })
-        .await
-        .unwrap();
+        let endpoints =
+            Endpoints::start(Options { aws_faults: Arc::clone(&refusing) as _, ..Options::default() })
+                .await
+                .unwrap();
         let cluster = endpoints.cluster.clone();
         let role = endpoints.with(|cloud, _, now| deploy(cloud, &cluster, now));
         let account = role.split(':').nth(4).unwrap();

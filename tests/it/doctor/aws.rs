@@ -221,7 +221,7 @@ async fn clusters_of_another_account_or_region_are_told() {
         ("arn:aws:ecs:eu-north-1:111122223333:cluster/sandbox", ["Region eu-north-1", "eu-west-1"]),
         ("arn:aws-cn:ecs:cn-north-1:111122223333:cluster/sandbox", ["partition aws-cn", "in aws"]),
     ] {
-        setup.manifests(cluster, &setup.endpoints.kuma_url, "");
+        setup.manifests(cluster, &setup.kuma_url(), "");
         let said = setup.report().await;
         // There is nobody to ask there, and rules of another partition are others.
         assert_found(&said, &healthy, "aws.scope", "error", &words, &["permissions.", "events.", "queue."]);

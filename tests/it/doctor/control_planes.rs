@@ -63,7 +63,7 @@ async fn a_control_plane_that_does_not_suit_is_told() {
         assert_ne!(said.code, Some(0), "{}", said.out);
     }
     let path = setup.directory.path().join("all.yaml");
-    setup.manifests(&setup.endpoints.cluster, &setup.endpoints.kuma_url, "");
+    setup.manifests(&setup.endpoints.cluster, &setup.kuma_url(), "");
     let text = std::fs::read_to_string(&path).unwrap().replace("mesh: default", "mesh: nowhere");
     std::fs::write(&path, text).unwrap();
     let said = setup.report().await;

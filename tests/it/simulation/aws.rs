@@ -12,12 +12,12 @@ use ecs_mesh_operator::sandbox::aws::{ListTasks, ReceiveMessages};
 use ecs_mesh_operator::sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
-use super::life::Shared;
+use super::ground::Ground;
 
 /// Tasks on a page: few, so that lists have several.
 const PAGE: usize = 7;
 
-pub(super) struct SimAws(pub(super) Arc<Shared>);
+pub(super) struct SimAws(pub(super) Arc<Ground>);
 
 fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     AwsError {

@@ -1,19 +1,18 @@
 //! One life: a world, an operator that is now and then killed and started again, and the end of all faults.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources, Status};
+use ecs_mesh_operator::manifests::{ManifestSet, Status};
 use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
-use ecs_mesh_operator::model::{ClusterArn, DesiredStatus, OperatorId, TaskId, Timestamp};
+use ecs_mesh_operator::model::{DesiredStatus, OperatorId, TaskId};
 use ecs_mesh_operator::reconcile::{Operator, Parts, ReadRates, RunOptions};
-use ecs_mesh_operator::runtime::{Clock, Lease};
-use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_operator::sandbox::world::{Care, Naming, QUEUE, World, WorldConfig, lay_pipes, manifests};
+use ecs_mesh_operator::sandbox::planes::ControlPlanes;
+use ecs_mesh_operator::sandbox::world::{Care, Naming, World, WorldConfig, manifests};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,52 +20,27 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::aws::SimAws;
-use super::faults::Faults;
+use super::ground::{
+    Ending, Ground, SETTLE, SILENCE, SLOW_STEP, START, STEP, load, load_whatever, under_paused_clock,
+};
 use super::mesh::SimTransport;
-
-/// 2026-11-22T00:00:00Z.
-const START: Timestamp = Timestamp(1_795_305_600_000);
-/// How often the world moves when nothing new happens.
-const SLOW_STEP: Duration = Duration::from_millis(400);
-/// How often the world moves.
-const STEP: Duration = Duration::from_millis(100);
-/// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
-const SETTLE: Duration = Duration::from_mins(5);
-/// How long nothing may be written after that.
-const SILENCE: Duration = Duration::from_mins(2);
-
-/// A lease that is lost now and then.
-pub(super) struct SimLease(AtomicBool);
-
-impl Lease for SimLease {
-    fn holds(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What both sides of the simulation see.
 pub(super) struct Shared {
-    pub(super) cloud: Mutex<Cloud>,
+    pub(super) ground: Arc<Ground>,
     pub(super) kuma: Mutex<KumaCp>,
-    pub(super) faults: Faults,
-    pub(super) cluster: ClusterArn,
-    pub(super) lease: Arc<SimLease>,
-    pub(super) unleased: Mutex<Vec<String>>,
     judge: Mutex<Judge>,
-    clock: Clock,
-    history: Mutex<Vec<String>>,
+}
+
+impl Deref for Shared {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
 }
 
 impl Shared {
-    pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    pub(super) fn note(&self, words: impl FnOnce() -> String) {
-        let line = format!("{} {}", self.now().0 - START.0, words());
-        self.history.lock().unwrap().push(line);
-    }
-
     /// Judges what was just written, against the world as it is at this moment.
     pub(super) fn judge_writes(&self) {
         let mut kuma = self.kuma.lock().unwrap();
@@ -79,24 +53,9 @@ impl Shared {
     }
 }
 
-/// How a life ended.
-#[derive(Debug, Default)]
-pub(super) struct Ending {
-    pub(super) wrong: Vec<String>,
-    pub(super) history: Vec<String>,
-    pub(super) tasks: u64,
-    pub(super) created: u64,
-    pub(super) removed: u64,
-    pub(super) restarts: u64,
-    pub(super) faults: u64,
-}
-
 /// Lives the life of a seed.
 pub(super) fn live(seed: u64) -> Ending {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    // All of it within the runtime: outside, even the first look at the clock would be at the real one.
-    runtime.block_on(async move { Life::begin(seed).live().await })
+    under_paused_clock(|| Life::begin(seed).live())
 }
 
 struct Life {
@@ -118,42 +77,22 @@ struct Life {
 impl Life {
     fn begin(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        // One life in four has no faults: there the promises must hold to the letter, too.
-        let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
-        let clock = Clock::simulated(START);
-        let harsh = level > 0.0;
-        let delivery = if harsh {
-            Delivery {
-                duplicate: 0.1,
-                lose: 0.04,
-                delay_min: Duration::ZERO,
-                delay_max: Duration::from_secs(3),
-                shuffle: true,
-                replay: 0.02,
-                replay_after: Duration::from_mins(3),
-            }
-        } else {
-            Delivery::default()
-        };
-        let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
-        // ECS promises an hour; after that a stopped task is MISSING.
-        let stopped_kept = Duration::from_secs(if rng.bool() { 3_600 } else { 100 });
-        let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
-        let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
+        let ground = Ground::new(seed, &mut rng);
         let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
-        let mut cloud = Cloud::new(config, START);
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
-        let cluster = lay_pipes(&mut cloud, START).unwrap();
+        let cluster = ground.cluster.to_string();
         let world = WorldConfig {
             tasks: rng.usize(8..40),
             seed,
             gap: (Duration::from_millis(500), Duration::from_secs(8)),
             naming,
+            planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
         };
-        let world = World::begin(world, &mut cloud, &mut kuma, START).unwrap();
+        let world = World::begin(world, &mut ground.cloud.lock().unwrap(), &mut kuma, START).unwrap();
         let care = Care {
-            address: "http://kuma:5681".to_owned(),
+            kuma: Some("http://kuma:5681".to_owned()),
+            consul: None,
             cluster: cluster.clone(),
             sweep_interval: "30s",
             grace_age: "1m",
@@ -169,17 +108,7 @@ impl Life {
             max_fraction: 0.3,
             min_owned: 10,
         });
-        let shared = Shared {
-            cloud: Mutex::new(cloud),
-            kuma: Mutex::new(kuma),
-            faults: Faults::new(seed, level),
-            cluster: ClusterArn::parse(&cluster).unwrap(),
-            lease: Arc::new(SimLease(AtomicBool::new(true))),
-            unleased: Mutex::default(),
-            judge: Mutex::new(judge),
-            clock,
-            history: Mutex::default(),
-        };
+        let shared = Shared { ground: Arc::new(ground), kuma: Mutex::new(kuma), judge: Mutex::new(judge) };
         let status = Status { set, errors: Vec::new(), warnings: Vec::new(), files: 1 };
         Self {
             seed,
@@ -199,7 +128,7 @@ impl Life {
         self.start_operator();
         self.eventful_time().await;
         self.edit(&[], false);
-        self.shared.lease.0.store(true, Ordering::Relaxed);
+        self.shared.lease.hold();
         self.shared.faults.end();
         self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
         self.pass(SETTLE).await;
@@ -235,7 +164,7 @@ impl Life {
                 next_outage = self.in_a_while(60..200);
             }
             if now >= lease_turns {
-                let held = !self.shared.lease.0.fetch_xor(true, Ordering::Relaxed);
+                let held = self.shared.lease.turn();
                 self.shared.note(|| format!("lease held: {held}"));
                 lease_turns = self.in_a_while(if held { 60..200 } else { 3..25 });
             }
@@ -244,7 +173,7 @@ impl Life {
                 next_edit = self.in_a_while(15..60);
             }
             if now >= next_ghost {
-                self.send_ghost();
+                self.shared.send_ghost(&mut self.rng);
                 next_ghost = self.in_a_while(20..90);
             }
         }
@@ -261,7 +190,7 @@ impl Life {
             {
                 let mut cloud = self.shared.cloud.lock().unwrap();
                 let mut kuma = self.shared.kuma.lock().unwrap();
-                self.world.step(&mut cloud, &mut kuma, self.shared.now());
+                self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
             }
             for happening in self.world.take_happenings() {
                 self.shared.note(|| format!("world {}", happening.words));
@@ -274,7 +203,7 @@ impl Life {
         let id = OperatorId::parse("simulated").unwrap();
         let connected = Arc::clone(&shared);
         let connect_id = id.clone();
-        let aws = Arc::new(SimAws(Arc::clone(&shared)));
+        let aws = Arc::new(SimAws(Arc::clone(&shared.ground)));
         let operator = Operator::new(Parts {
             book: None,
             id,
@@ -308,27 +237,6 @@ impl Life {
         self.shared.judge.lock().unwrap().restarted();
         self.shared.note(|| "restart".to_owned());
         self.start_operator();
-    }
-
-    /// An event that is days old, of a task that nobody remembers, with an address that somebody else has by now.
-    fn send_ghost(&mut self) {
-        let mut cloud = self.shared.cloud.lock().unwrap();
-        let Some(task) = cloud.all_tasks().find(|task| task.address().is_some()).cloned() else { return };
-        let id = format!("{:032x}", self.rng.u128(..));
-        let mut detail = task.to_event_detail();
-        let text = |at: Timestamp| serde_json::Value::String(at.to_string());
-        let days_ago = Timestamp(self.shared.now().0 - 3 * 86_400_000);
-        detail["taskArn"] = task.arn.replace(task.id(), &id).into();
-        detail["lastStatus"] = "RUNNING".into();
-        detail["desiredStatus"] = "RUNNING".into();
-        detail["createdAt"] = text(days_ago);
-        detail["updatedAt"] = text(days_ago);
-        let body = serde_json::json!({
-            "version": "0", "id": id, "detail-type": "ECS Task State Change", "source": "aws.ecs",
-            "account": "111122223333", "time": text(days_ago), "region": "eu-west-1", "resources": [],
-            "detail": detail,
-        });
-        cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.shared.now()).unwrap();
     }
 
     /// Lists come and go, workloads are deleted and written again, and sometimes a file has a slip in it.
@@ -433,10 +341,7 @@ impl Life {
         self.ending.removed = judge.tally().removed;
         self.ending.tasks = self.world.census().started;
         self.ending.faults = self.shared.faults.injected();
-        self.ending.history = std::mem::take(&mut *self.shared.history.lock().unwrap());
-        if let Some(file) = std::env::var_os("SIM_HISTORY") {
-            std::fs::write(file, self.ending.history.join("\n")).unwrap();
-        }
+        self.ending.history = self.shared.take_history();
         self.ending
     }
 }
@@ -450,16 +355,3 @@ spec:
   outbounds:
     - {service: kv, targetPort: 15050, listen: {port: 15052}}
 ";
-
-fn load(yaml: &str) -> Arc<ManifestSet> {
-    let (set, errors) = load_whatever(yaml);
-    assert!(errors.is_empty(), "{errors:?}");
-    set
-}
-
-fn load_whatever(yaml: &str) -> (Arc<ManifestSet>, Vec<Finding>) {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
-    (loaded.set, loaded.errors)
-}

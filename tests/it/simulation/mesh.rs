@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_operator::mesh::kuma::{Answer, Method, Transport, TransportError, TransportErrorKind};
-use ecs_mesh_operator::runtime::Lease;
 use ecs_mesh_operator::sandbox::kuma::KumaRequest;
 use tokio::time::sleep;
 
@@ -25,9 +24,8 @@ impl Transport for SimTransport {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, TransportError> {
-        if method != Method::Get && !self.0.lease.holds() {
-            let words = format!("I7: {} {path} without the lease", method.as_str());
-            self.0.unleased.lock().unwrap().push(words);
+        if method != Method::Get {
+            self.0.must_hold_the_lease(&format_args!("{method} {path}"));
         }
         let faults = &self.0.faults;
         sleep(faults.latency()).await;

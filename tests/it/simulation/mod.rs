@@ -2,17 +2,21 @@
 //! wrong that a seed decides. The judge holds each write against the world's truth as it happens; after quiet nothing
 //! may be left over and nothing may be written.
 //!
-//! `SIM_SEEDS=5000 cargo test --test it simulation -- --nocapture` runs seeds 0 to 4999,
+//! There are lives at Kuma, where the operator registers tasks, and lives at Consul, where tasks register themselves.
+//! `SIM_SEEDS=5000 cargo test --test it simulation -- --nocapture` runs seeds 0 to 4999 of both,
 //! `SIM_FIRST=17 SIM_SEEDS=1 …` replays seed 17.
 
 mod aws;
+mod consul;
 mod faults;
+mod ground;
 mod life;
 mod mesh;
 
 use std::fmt::Write as _;
 
-use life::{Ending, live};
+use ground::Ending;
+use life::live;
 
 /// Seeds that once found a fault; they run every time.
 const REGRESSIONS: &[u64] = &[
@@ -26,7 +30,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs seeds on both cores; each on a thread of its own.
-fn run(seeds: &[u64]) -> Vec<(u64, Ending)> {
+fn run(seeds: &[u64], live: fn(u64) -> Ending) -> Vec<(u64, Ending)> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let chunks: Vec<Vec<u64>> =
         (0..threads).map(|n| seeds.iter().skip(n).step_by(threads).copied().collect()).collect();
@@ -43,20 +47,23 @@ fn run(seeds: &[u64]) -> Vec<(u64, Ending)> {
     endings
 }
 
-#[test]
-fn the_promises_hold_in_every_simulated_life() {
+/// The seeds to run: as many as the environment says, and those that once found a fault.
+fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
     let first = number("SIM_FIRST", 0);
-    let mut seeds: Vec<u64> = (first..first + number("SIM_SEEDS", 200)).collect();
+    let mut seeds: Vec<u64> = (first..first + number("SIM_SEEDS", default)).collect();
     if std::env::var_os("SIM_FIRST").is_none() {
-        seeds.extend(REGRESSIONS.iter().filter(|seed| !seeds.contains(seed)).copied().collect::<Vec<_>>());
+        seeds.extend(regressions.iter().filter(|seed| !seeds.contains(seed)).copied().collect::<Vec<_>>());
     }
-    let count = seeds.len();
-    let endings = run(&seeds);
+    seeds
+}
+
+/// Nothing went wrong in any of these lives, and much happened.
+fn judge(kind: &str, endings: &[(u64, Ending)]) {
     let mut report = String::new();
     for (seed, ending) in endings.iter().filter(|(_, ending)| !ending.wrong.is_empty()) {
         writeln!(
             report,
-            "seed {seed}: SIM_FIRST={seed} SIM_SEEDS=1 cargo test --test it simulation -- --nocapture"
+            "{kind} seed {seed}: SIM_FIRST={seed} SIM_SEEDS=1 cargo test --test it simulation::{kind}::the_promises -- --nocapture"
         )
         .unwrap();
         for words in ending.wrong.iter().take(6) {
@@ -65,7 +72,8 @@ fn the_promises_hold_in_every_simulated_life() {
     }
     let total = |what: fn(&Ending) -> u64| endings.iter().map(|(_, ending)| what(ending)).sum::<u64>();
     println!(
-        "{count} lives: {} tasks, {} created, {} removed, {} restarts, {} faults",
+        "{} lives at {kind}: {} tasks, {} joined, {} removed, {} restarts, {} faults",
+        endings.len(),
         total(|e| e.tasks),
         total(|e| e.created),
         total(|e| e.removed),
@@ -74,21 +82,28 @@ fn the_promises_hold_in_every_simulated_life() {
     );
     assert!(report.is_empty(), "{report}");
     // A simulation in which little happens proves little.
-    assert!(total(|e| e.created) > 10 * count as u64, "hardly anything was registered");
+    assert!(total(|e| e.created) > 10 * endings.len() as u64, "hardly anything was registered");
+    assert!(total(|e| e.removed) > 3 * endings.len() as u64, "hardly anything was removed");
 }
 
-#[test]
-fn a_seed_replays_exactly() {
-    for seed in [3, 6, 11] {
-        let (once, again) = (live(seed), live(seed));
-        let differs = once.history.iter().zip(&again.history).position(|(a, b)| a != b);
-        assert_eq!(
-            differs,
-            None,
-            "seed {seed} differs: {:?}",
-            differs.map(|n| (&once.history[n], &again.history[n]))
-        );
-        assert_eq!(once.history.len(), again.history.len(), "seed {seed}");
-        assert!(once.history.len() > 500, "seed {seed} hardly did anything");
+/// A seed lives the same life twice.
+fn replays(seed: u64, live: fn(u64) -> Ending) {
+    let (once, again) = (live(seed), live(seed));
+    let differs = once.history.iter().zip(&again.history).position(|(a, b)| a != b);
+    let where_to = differs.map(|n| (&once.history[n], &again.history[n]));
+    assert_eq!(differs, None, "seed {seed} differs: {where_to:?}");
+    assert_eq!(once.history.len(), again.history.len(), "seed {seed}");
+    assert!(once.history.len() > 500, "seed {seed} hardly did anything");
+}
+
+mod kuma {
+    #[test]
+    fn the_promises_hold_in_every_simulated_life() {
+        super::judge("kuma", &super::run(&super::seeds(200, super::REGRESSIONS), super::live));
+    }
+
+    #[test]
+    fn a_seed_replays_exactly() {
+        [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::live));
     }
 }

@@ -142,20 +142,25 @@ impl Drop for Process {
 
 /// A sandbox without a world, and a directory for what a test needs.
 pub(super) struct House {
-    // Before the directory, which it writes into: dropped in this order.
-    _sandbox: Process,
+    // Before the directory, which it writes into: dropped in this order. None where the endpoints are this process's.
+    _sandbox: Option<Process>,
     pub(super) environment: BTreeMap<String, String>,
     pub(super) directory: TempDir,
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
 }
 
 impl House {
     /// Starts the sandbox and waits for its endpoints.
     pub(super) async fn open() -> Self {
+        Self::open_with(&[]).await
+    }
+
+    /// Starts the sandbox with more arguments.
+    pub(super) async fn open_with(more: &[&str]) -> Self {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = TempDir::new().unwrap();
-        let arguments = ["sandbox", "--serve", "--world", "none"];
+        let arguments = [&["sandbox", "--serve", "--world", "none"], more].concat();
         let sandbox = Process::start(directory.path(), "sandbox", &BTreeMap::new(), &arguments);
         let text = eventually("the sandbox's line `ready`", || async {
             let text = sandbox.stdout();
@@ -167,6 +172,21 @@ impl House {
             .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
+        Self::furnished(Some(sandbox), environment, directory)
+    }
+
+    /// Around endpoints of this process.
+    pub(super) fn around(environment: BTreeMap<&'static str, String>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self::furnished(None, environment, TempDir::new().unwrap())
+    }
+
+    fn furnished(
+        sandbox: Option<Process>,
+        environment: BTreeMap<String, String>,
+        directory: TempDir,
+    ) -> Self {
         std::fs::create_dir(directory.path().join("manifests")).unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { _sandbox: sandbox, environment, directory, http }

@@ -4,6 +4,9 @@
 //! Nothing here asserts how long something takes: what must come is waited for, up to [`house::PATIENCE`].
 
 mod begin;
+mod consul;
+mod consul_house;
+mod consul_troubles;
 mod hang;
 pub(crate) mod house;
 mod manifests;

@@ -47,6 +47,40 @@ async fn a_short_show_ends_well_and_its_last_line_is_the_summary() {
 }
 
 #[tokio::test]
+async fn a_show_of_consul_takes_away_what_the_dead_left_and_keeps_every_promise() {
+    let directory = TempDir::new().unwrap();
+    let arguments = [
+        "sandbox",
+        "--control-plane",
+        "both",
+        "--duration",
+        "12s",
+        "--tasks",
+        "8",
+        "--seed",
+        "7",
+        "--output",
+        "json",
+    ];
+    let mut show = Process::start(directory.path(), "show", &BTreeMap::new(), &arguments);
+    let code = show.code().await;
+    let out = show.stdout();
+    assert_eq!(code, Some(0), "{out}\n{}", show.stderr());
+    assert_summary(out.lines().last().unwrap());
+    let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let consul = &summary["consul"];
+    assert!(consul["logins"].as_u64() >= Some(8), "{summary}");
+    assert!(consul["left_behind"].as_u64() >= Some(1), "{summary}");
+    // What a task left that ECS has forgotten, too.
+    assert_eq!(
+        consul["tokens_removed"].as_u64(),
+        consul["left_behind"].as_u64().map(|dead| dead + 1),
+        "{summary}"
+    );
+    assert!(!show.stderr().contains("panicked"), "{}", show.stderr());
+}
+
+#[tokio::test]
 async fn control_c_ends_a_show_cleanly() {
     let directory = TempDir::new().unwrap();
     let arguments = ["sandbox", "--duration", "1h", "--tasks", "5"];

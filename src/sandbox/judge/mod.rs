@@ -1,8 +1,11 @@
 //! Holds what a client wrote against the world's own truth: which task lives, which role has which tags, who made which
 //! registration. Never asks the operator what it believes.
 
+mod consul;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +15,10 @@ use super::kuma::{JournalEntry, KumaCp};
 use super::world::{MESH, SECRET, Service, role_name};
 use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
+
+pub use consul::{ConsulJudge, ConsulTally};
+
+pub(super) use consul::consul_task_of;
 
 /// A client may be this many behind in what it knows to be registered: answers under way and lost.
 const IN_FLIGHT: u8 = 1;
@@ -80,7 +87,7 @@ impl Tally {
 /// What the judge is told.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Whose registrations are judged.
+    /// Whose registrations are judged: the operator's id, or at Consul the accessor of its token.
     pub operator: String,
     /// The cluster's ARN.
     pub cluster: String,
@@ -104,6 +111,29 @@ pub struct Judge {
     unbacked: Vec<Timestamp>,
     /// The most that were owned at any time (a simulated life is hardly longer than the guard's hour).
     most_owned: usize,
+}
+
+impl Rules {
+    /// The task of the cluster with this id, as it was.
+    fn truth(&self, id: &str, cloud: &Cloud, at: Timestamp) -> Option<Arc<CloudTask>> {
+        cloud.task_as_of(&format!("{}/{id}", self.cluster.replacen(":cluster/", ":task/", 1)), at)
+    }
+
+    /// Whether the role's tags of a service were so at any time of the last while.
+    fn tags_were(&self, service: &str, at: Timestamp, cloud: &Cloud, so: impl Fn(&Tags) -> bool) -> bool {
+        let lag = i64::try_from(self.tags_lag.as_millis()).unwrap_or(i64::MAX);
+        (0..=lag / 250).any(|step| {
+            let tags = cloud.role_tags_as_of(&role_name(service), Timestamp(at.0 - step * 250));
+            tags.is_some_and(|tags| so(&tags))
+        })
+    }
+
+    /// Whether so many of so many may not have gone within an hour.
+    fn are_too_many(&self, gone: usize, owned: usize) -> bool {
+        #[allow(clippy::cast_precision_loss)] // small numbers
+        let (part, all) = (gone as f64, owned as f64);
+        owned >= self.min_owned && part > self.max_fraction * all + f64::from(IN_FLIGHT)
+    }
 }
 
 fn label<'a>(body: &'a Value, key: &str) -> Option<&'a str> {
@@ -202,16 +232,14 @@ impl Judge {
         }
     }
 
-    fn truth(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<std::sync::Arc<CloudTask>> {
-        let arn =
-            format!("{}/{}", self.rules.cluster.replacen(":cluster/", ":task/", 1), label(body, TASK_LABEL)?);
-        cloud.task_as_of(&arn, at)
+    fn truth(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<Arc<CloudTask>> {
+        self.rules.truth(label(body, TASK_LABEL)?, cloud, at)
     }
 
     /// I4: registered only where the role's tags allow it, or did a moment ago.
     fn allowed(&mut self, entry: &JournalEntry, body: &Value, cloud: &Cloud) {
         let Some(service) = service_of(body) else { return };
-        if !self.tags_were(service, entry.at, cloud, allows) {
+        if !self.rules.tags_were(service, entry.at, cloud, |tags| allows(tags, service)) {
             self.found(Invariant::I4, entry, "the role's tags do not allow it");
         }
         let long_over = self
@@ -220,15 +248,6 @@ impl Judge {
         if entry.before.is_none() && long_over {
             self.found(Invariant::I4, entry, "it was created for a task that stopped long before");
         }
-    }
-
-    /// Whether the role's tags of a service were so at any time of the last while.
-    fn tags_were(&self, service: &str, at: Timestamp, cloud: &Cloud, so: fn(&Tags, &str) -> bool) -> bool {
-        let lag = i64::try_from(self.rules.tags_lag.as_millis()).unwrap_or(i64::MAX);
-        (0..=lag / 250).any(|step| {
-            let tags = cloud.role_tags_as_of(&role_name(service), Timestamp(at.0 - step * 250));
-            tags.is_some_and(|tags| so(&tags, service))
-        })
     }
 
     /// I2 and I5: taken away, or out of service, only for a reason.
@@ -244,7 +263,7 @@ impl Judge {
             return;
         }
         let service = service_of(body).unwrap_or_default();
-        let revoked = self.tags_were(service, entry.at, cloud, |tags, service| !allows(tags, service));
+        let revoked = self.rules.tags_were(service, entry.at, cloud, |tags| !allows(tags, service));
         let unwanted =
             self.unwanted.get(service).is_some_and(|(from, until)| (*from..=*until).contains(&entry.at));
         if !revoked && !unwanted {
@@ -264,10 +283,7 @@ impl Judge {
         self.unbacked.push(entry.at);
         // The removed one was among them a moment ago.
         self.most_owned = self.most_owned.max(self.owned(kuma).len() + 1);
-        #[allow(clippy::cast_precision_loss)] // small numbers
-        let (gone, owned) = (self.unbacked.len() as f64, self.most_owned as f64);
-        let too_many = gone > self.rules.max_fraction * owned + f64::from(IN_FLIGHT);
-        if self.most_owned >= self.rules.min_owned && too_many {
+        if self.rules.are_too_many(self.unbacked.len(), self.most_owned) {
             let words = format!(
                 "{} of {} went within an hour without a STOPPED",
                 self.unbacked.len(),
@@ -327,7 +343,7 @@ impl Judge {
             .into_iter()
             .filter_map(|(_, body)| Some((label(body, TASK_LABEL)?, body)))
             .collect();
-        let should_be = |task: &&std::sync::Arc<CloudTask>| {
+        let should_be = |task: &&Arc<CloudTask>| {
             task.last_status == LastStatus::Running
                 && task.desired_status == DesiredStatus::Running
                 && services.iter().any(|service| service.name == task.family)

@@ -1,0 +1,132 @@
+//! The manifests that fit the world: how the operator is told to treat it.
+
+use std::fmt::Write as _;
+
+use super::{MESH, Service};
+
+/// How the operator is told to treat the world.
+#[derive(Clone, Debug)]
+pub struct Care {
+    /// The address of Kuma, if there is one.
+    pub kuma: Option<String>,
+    /// Consul, if there is one.
+    pub consul: Option<ConsulCare>,
+    /// The cluster's ARN.
+    pub cluster: String,
+    /// Time between sweeps.
+    pub sweep_interval: &'static str,
+    /// Age at which absence counts.
+    pub grace_age: &'static str,
+    /// Time between drain and removal.
+    pub drain: &'static str,
+    /// How often roles are read again.
+    pub recheck: &'static str,
+    /// `{taskId}` or `{hostname}`.
+    pub dataplane_name: &'static str,
+}
+
+/// What is particular to Consul.
+#[derive(Clone, Debug)]
+pub struct ConsulCare {
+    /// Its address.
+    pub address: String,
+    /// Where the token is: a field of `spec.consul`.
+    pub token: String,
+    /// What follows for tasks whose roles lose their tags; the default, if not given.
+    pub on_revoked: Option<&'static str>,
+}
+
+/// The manifests of these services, as YAML.
+pub fn manifests(care: &Care, services: &[Service]) -> String {
+    let mut documents = Vec::new();
+    if let Some(address) = &care.kuma {
+        documents.extend(of_kuma(care, address, services));
+    }
+    if let Some(consul) = &care.consul {
+        documents.extend(of_consul(care, consul));
+    }
+    documents.join("---\n")
+}
+
+fn of_consul(care: &Care, consul: &ConsulCare) -> Vec<String> {
+    let Care { cluster, sweep_interval, grace_age, recheck, .. } = care;
+    let ConsulCare { address, token, on_revoked } = consul;
+    let on_revoked = on_revoked.map(|what| format!(", onRevoked: {what}")).unwrap_or_default();
+    let connection = format!("{{address: \"{address}\", {token}}}");
+    let plane = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: consul}}
+spec:
+  type: consul
+  consul: {connection}
+"
+    );
+    let binding = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: sandbox-consul}}
+spec:
+  controlPlane: consul
+  selector: {{clusters: [\"{cluster}\"]}}
+  roleTags: {{mode: enforce, recheck: {recheck}{on_revoked}}}
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}}}
+"
+    );
+    vec![plane, binding]
+}
+
+fn of_kuma(care: &Care, address: &str, services: &[Service]) -> Vec<String> {
+    let Care { cluster, sweep_interval, grace_age, drain, recheck, dataplane_name, .. } = care;
+    let place = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: kuma}}
+spec:
+  type: kuma
+  kuma: {{address: \"{address}\"}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: sandbox}}
+spec:
+  controlPlane: kuma
+  mesh: {MESH}
+  selector: {{clusters: [\"{cluster}\"]}}
+  roleTags: {{mode: enforce, recheck: {recheck}}}
+  dataplaneName: \"{dataplane_name}\"
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: OutboundList
+metadata: {{name: redis-users}}
+spec:
+  workloads: [demo-app, \"svc-*\"]
+  outbounds:
+    - {{service: redis, targetPort: 16379, listen: {{port: 6379}}}}
+"
+    );
+    let mut documents = vec![place];
+    for Service { name, port, app_port, .. } in services {
+        let mut text = format!(
+            "apiVersion: ecs-mesh.dev/v1alpha1
+kind: Workload
+metadata: {{name: {name}}}
+spec:
+  selector: {{families: [{name}]}}
+  service: {name}
+  inbounds:
+    - {{name: main, containerPort: {app_port}, port: {port}, protocol: http}}
+"
+        );
+        if name == "demo-app" {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "  outbounds:\n    - {{service: kv, targetPort: 15050, listen: {{port: 15051}}}}"
+            );
+        }
+        documents.push(text);
+    }
+    documents
+}

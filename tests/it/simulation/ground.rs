@@ -1,0 +1,174 @@
+//! What every life has: an account, faults, a clock, a lease, and a history of all that happened.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources};
+use ecs_mesh_operator::model::{ClusterArn, Timestamp};
+use ecs_mesh_operator::runtime::{Clock, Lease};
+use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
+use ecs_mesh_operator::sandbox::world::{QUEUE, lay_pipes};
+
+use super::faults::Faults;
+
+/// 2026-11-22T00:00:00Z.
+pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
+/// How often the world moves when nothing new happens.
+pub(super) const SLOW_STEP: Duration = Duration::from_millis(400);
+/// How often the world moves.
+pub(super) const STEP: Duration = Duration::from_millis(100);
+/// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
+pub(super) const SETTLE: Duration = Duration::from_mins(5);
+/// How long nothing may be written after that.
+pub(super) const SILENCE: Duration = Duration::from_mins(2);
+
+/// A lease that is lost now and then.
+pub(super) struct SimLease(AtomicBool);
+
+impl SimLease {
+    /// It is held from now on.
+    pub(super) fn hold(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Lost, or held again. Whether it is held now.
+    pub(super) fn turn(&self) -> bool {
+        !self.0.fetch_xor(true, Ordering::Relaxed)
+    }
+}
+
+impl Lease for SimLease {
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the operator and the world both stand on.
+pub(super) struct Ground {
+    pub(super) cloud: Mutex<Cloud>,
+    pub(super) faults: Faults,
+    pub(super) cluster: ClusterArn,
+    pub(super) lease: Arc<SimLease>,
+    pub(super) unleased: Mutex<Vec<String>>,
+    pub(super) clock: Clock,
+    history: Mutex<Vec<String>>,
+}
+
+impl Ground {
+    /// An account with a cluster and a queue, as harsh as the seed says.
+    pub(super) fn new(seed: u64, rng: &mut fastrand::Rng) -> Self {
+        // One life in four has no faults: there the promises must hold to the letter, too.
+        let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
+        let clock = Clock::simulated(START);
+        let delivery = if level > 0.0 { harsh_delivery() } else { Delivery::default() };
+        let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
+        // ECS promises an hour; after that a stopped task is MISSING.
+        let stopped_kept = Duration::from_secs(if rng.bool() { 3_600 } else { 100 });
+        let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
+        let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
+        let mut cloud = Cloud::new(config, START);
+        let cluster = lay_pipes(&mut cloud, START).unwrap();
+        Self {
+            cloud: Mutex::new(cloud),
+            faults: Faults::new(seed, level),
+            cluster: ClusterArn::parse(&cluster).unwrap(),
+            lease: Arc::new(SimLease(AtomicBool::new(true))),
+            unleased: Mutex::default(),
+            clock,
+            history: Mutex::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn note(&self, words: impl FnOnce() -> String) {
+        let line = format!("{} {}", self.now().0 - START.0, words());
+        self.history.lock().unwrap().push(line);
+    }
+
+    /// Notes a write without the lease.
+    pub(super) fn must_hold_the_lease(&self, words: &dyn std::fmt::Display) {
+        if !self.lease.holds() {
+            self.unleased.lock().unwrap().push(format!("I7: {words} without the lease"));
+        }
+    }
+
+    /// The history, which a variable may send to a file.
+    pub(super) fn take_history(&self) -> Vec<String> {
+        let history = std::mem::take(&mut *self.history.lock().unwrap());
+        if let Some(file) = std::env::var_os("SIM_HISTORY") {
+            std::fs::write(file, history.join("\n")).unwrap();
+        }
+        history
+    }
+
+    /// An event that is days old, of a task that nobody remembers, with an address that somebody else has by now.
+    pub(super) fn send_ghost(&self, rng: &mut fastrand::Rng) {
+        let mut cloud = self.cloud.lock().unwrap();
+        let Some(task) = cloud.all_tasks().find(|task| task.address().is_some()).cloned() else { return };
+        let id = format!("{:032x}", rng.u128(..));
+        let mut detail = task.to_event_detail();
+        let text = |at: Timestamp| serde_json::Value::String(at.to_string());
+        let days_ago = Timestamp(self.now().0 - 3 * 86_400_000);
+        detail["taskArn"] = task.arn.replace(task.id(), &id).into();
+        detail["lastStatus"] = "RUNNING".into();
+        detail["desiredStatus"] = "RUNNING".into();
+        detail["createdAt"] = text(days_ago);
+        detail["updatedAt"] = text(days_ago);
+        let body = serde_json::json!({
+            "version": "0", "id": id, "detail-type": "ECS Task State Change", "source": "aws.ecs",
+            "account": "111122223333", "time": text(days_ago), "region": "eu-west-1", "resources": [],
+            "detail": detail,
+        });
+        cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.now()).unwrap();
+    }
+}
+
+fn harsh_delivery() -> Delivery {
+    Delivery {
+        duplicate: 0.1,
+        lose: 0.04,
+        delay_min: Duration::ZERO,
+        delay_max: Duration::from_secs(3),
+        shuffle: true,
+        replay: 0.02,
+        replay_after: Duration::from_mins(3),
+    }
+}
+
+/// How a life ended.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    pub(super) wrong: Vec<String>,
+    pub(super) history: Vec<String>,
+    pub(super) tasks: u64,
+    /// Registrations that the operator made; at Consul, logins.
+    pub(super) created: u64,
+    pub(super) removed: u64,
+    pub(super) restarts: u64,
+    pub(super) faults: u64,
+}
+
+/// Runs a life on one thread, under a paused clock.
+pub(super) fn under_paused_clock<F: Future<Output = Ending>>(life: impl FnOnce() -> F) -> Ending {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    // All of it within the runtime: outside, even the first look at the clock would be at the real one.
+    runtime.block_on(async move { life().await })
+}
+
+pub(super) fn load(yaml: &str) -> Arc<ManifestSet> {
+    let (set, errors) = load_whatever(yaml);
+    assert!(errors.is_empty(), "{errors:?}");
+    set
+}
+
+pub(super) fn load_whatever(yaml: &str) -> (Arc<ManifestSet>, Vec<Finding>) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    (loaded.set, loaded.errors)
+}

@@ -1,0 +1,145 @@
+//! Consuls that cannot be used, and tokens of our own that are not enough: each is told of with what to do, and nothing
+//! is removed.
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
+use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use super::consul_house::{ConsulHouse, Joined, bound, consul_at};
+use super::house::{House, Process, eventually};
+use super::servers::{silent, website};
+
+/// A house with one dead task, whose things are there still.
+async fn with_a_dead_task() -> (ConsulHouse, Joined) {
+    let house = ConsulHouse::open().await;
+    let tasks = house.deploy("web", 1).await;
+    let dead = house.join("web", &tasks[0]).await;
+    house.0.scale("web", 0).await;
+    house.once_stopped(&dead.id).await;
+    (house, dead)
+}
+
+/// An operator whose own token is another one.
+fn operator_with(house: &ConsulHouse, token: &str) -> Process {
+    let mut environment = house.0.environment.clone();
+    environment.insert("CONSUL_HTTP_TOKEN".to_owned(), token.to_owned());
+    house.0.manifest("all.yaml", &house.manifests(""));
+    house.0.operator_with("operator", &environment, &[])
+}
+
+/// After a few sweeps everything is there still, and nobody said more than a few times what is wrong.
+async fn assert_nothing_is_removed(house: &ConsulHouse, operator: &Process, dead: &Joined) {
+    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 3).then_some(()) }).await;
+    let all = house.everything().await;
+    for name in dead.names(house.cluster()) {
+        assert!(all.contains_key(&name), "{name} is gone:\n{}", operator.stderr());
+    }
+    assert_eq!(operator.said(&["\"change\":\"removed\""]), Vec::<Value>::new());
+    let loud = operator.said(&["\"level\":\"WARN\""]);
+    assert!(loud.len() <= 3, "{loud:?}");
+}
+
+#[tokio::test]
+async fn an_unknown_token_of_our_own_removes_nothing_and_is_told_of() {
+    let (house, dead) = with_a_dead_task().await;
+    let planted = "b1a9d2c4-planted-bad-token";
+    let operator = operator_with(&house, planted);
+    let line = operator.says(&["the token is not known to these servers", "tokenEnv"]).await;
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert_nothing_is_removed(&house, &operator, &dead).await;
+    assert!(!operator.stderr().contains(planted));
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_remove_tokens_is_told_what_it_needs() {
+    let (house, dead) = with_a_dead_task().await;
+    let rules = "acl = \"read\"\nnode_prefix \"\" { policy = \"write\" }\nservice_prefix \"\" { policy = \"write\" }\n\
+                 agent_prefix \"\" { policy = \"read\" }";
+    let token = house.token_with("no-acl-write", rules).await;
+    let operator = operator_with(&house, &token);
+    let call = format!("DELETE /v1/acl/token/{}", dead.accessor);
+    let line = operator.says(&[&call, "needs `acl = \\\"write\\\"`"]).await;
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert!(house.everything().await.contains_key(&format!("token {}", dead.accessor)));
+    assert!(!operator.stderr().contains(&token));
+}
+
+#[tokio::test]
+async fn a_list_that_leaves_something_out_removes_nothing() {
+    let (house, dead) = with_a_dead_task().await;
+    // Sees the nodes, and of the services none: an empty list, with a header that says why.
+    let rules =
+        "acl = \"write\"\nnode_prefix \"\" { policy = \"write\" }\nagent_prefix \"\" { policy = \"read\" }";
+    let token = house.token_with("no-services", rules).await;
+    let operator = operator_with(&house, &token);
+    let line = operator.says(&["left out what the token may not see", "service_prefix"]).await;
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert_nothing_is_removed(&house, &operator, &dead).await;
+}
+
+#[tokio::test]
+async fn a_consul_that_hangs_holds_up_no_kuma() {
+    let house = House::open().await;
+    let hanging = silent().await;
+    let mut environment = house.environment.clone();
+    environment.insert("CONSUL_HTTP_TOKEN".to_owned(), "any".to_owned());
+    let cluster = house.variable("ECS_MESH_CLUSTER_ARN");
+    let manifests = [
+        house.usual(),
+        consul_at("hanging", &hanging.url, ", timeout: 2m"),
+        bound("b", "hanging", cluster, ""),
+    ];
+    house.manifest("all.yaml", &manifests.concat());
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let arguments = ["--queue-url", &queue, "--drain-deadline", "1s"];
+    let mut operator = house.operator_with("operator", &environment, &arguments);
+    house.deploy("app", 3).await;
+    house.dataplanes_once("Dataplanes while it hangs", |found| found.len() == 3).await;
+    house.scale("app", 0).await;
+    house.dataplanes_once("removals while it hangs", std::collections::BTreeMap::is_empty).await;
+    assert!((1..=60).contains(&hanging.calls()), "{} calls", hanging.calls());
+    operator.signal("TERM");
+    assert_eq!(operator.code().await, Some(0));
+}
+
+/// An operator at another address than the house's Consul.
+fn operator_at(house: &ConsulHouse, address: &str) -> Process {
+    let manifests = [consul_at("consul", address, ""), bound("house", "consul", house.cluster(), "")];
+    house.0.manifest("all.yaml", &manifests.concat());
+    house.0.operator(&[])
+}
+
+#[tokio::test]
+async fn what_is_no_consul_is_told_of() {
+    let house = ConsulHouse::open().await;
+    let website = website().await;
+    let operator = operator_at(&house, &website.url);
+    let line = operator.says(&["this is not how Consul's API answers", "spec.consul.address"]).await;
+    assert_eq!(line["level"], "WARN", "{line}");
+    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 2).then_some(()) }).await;
+    assert!(website.calls() <= 60, "{} calls", website.calls());
+}
+
+#[tokio::test]
+async fn where_acls_are_off_that_is_told_of() {
+    let house = ConsulHouse::open().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let now = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Timestamp(i64::try_from(since.as_millis()).unwrap())
+    };
+    let config = ConsulConfig { acls_enabled: false, ..ConsulConfig::default() };
+    let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
+    let nobody = Arc::new(|_: &_| Err("nobody is there".to_owned()));
+    let front = ConsulFront::new(server, nobody, Arc::new(NoFaults), Arc::new(now));
+    tokio::spawn(serve(listener, front, std::future::pending()));
+    let operator = operator_at(&house, &url);
+    let line = operator.says(&["ACLs are off on these servers", "acl.enabled"]).await;
+    assert_eq!(line["level"], "WARN", "{line}");
+}
