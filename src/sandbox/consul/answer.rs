@@ -91,7 +91,7 @@ impl Refusal {
     }
 
     pub(super) fn acls_disabled() -> Self {
-        Self::new(401, "ACLs are off on this server")
+        Self::new(401, "ACL support disabled")
     }
 
     pub(super) fn method(method: &str, allowed: &'static [&'static str]) -> Self {

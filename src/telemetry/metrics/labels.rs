@@ -130,7 +130,7 @@ pub(super) const UNPLACED: [&str; 2] = ["no_metadata", "malformed"];
 
 pub(super) const CHANGES: [&str; 4] = ["create", "update", "drain", "remove"];
 pub(super) const EVIDENCE: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
-pub(super) const RULES: [&str; 7] = [
+pub(super) const RULES: [&str; 10] = [
     "no_task_role",
     "no_such_role",
     "account",
@@ -138,6 +138,9 @@ pub(super) const RULES: [&str; 7] = [
     "kuma.io/mesh",
     "kuma.io/service",
     "kuma.io/workload",
+    "bound_principals",
+    "consul.hashicorp.com.service-name",
+    "consul.hashicorp.com.gateway-kind",
 ];
 pub(super) const IGNORED: [&str; 4] = ["no_binding", "other_control_plane", "no_workload", "network_mode"];
 pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];
