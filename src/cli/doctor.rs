@@ -7,16 +7,22 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use super::setup::Setup;
-use crate::doctor::{EventPatterns, Place, Policy, Question, Reader, Report, Status, examine, gather};
+use crate::doctor::{
+    EventPatterns, Place, Policy, Question, Reader, Report, Status, examine, gather, token_policy,
+};
 use crate::manifests::{Sources, Status as Manifests};
 
 /// What `doctor` takes.
 #[derive(clap::Args)]
-// Neither print says whose registrations are whose.
+// No print says whose registrations are whose.
 #[command(mut_arg("operator_id", |arg| {
     arg.required(false)
-        .required_unless_present_any(["print_policy", "print_rules"])
-        .default_value_ifs([("print_policy", "true", "none"), ("print_rules", "true", "none")])
+        .required_unless_present_any(["print_policy", "print_rules", "print_token_policy"])
+        .default_value_ifs([
+            ("print_policy", "true", "none"),
+            ("print_rules", "true", "none"),
+            ("print_token_policy", "true", "none"),
+        ])
 }))]
 pub(super) struct Args {
     #[command(flatten)]
@@ -42,6 +48,14 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "output")]
     print_rules: bool,
 
+    /// Print the least ACL policy, in HCL, for the operator's own token at a Consul control plane, and ask nobody.
+    #[arg(long, conflicts_with_all = ["print_policy", "print_rules", "output"])]
+    print_token_policy: bool,
+
+    /// Which ControlPlane `--print-token-policy` prints for; needed where several are of type consul.
+    #[arg(long, requires = "print_token_policy", value_name = "NAME")]
+    control_plane: Option<String>,
+
     /// What to print: `text` for people, `json` for one object.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -65,7 +79,7 @@ fn role_path(text: &str) -> Result<String, String> {
 impl Args {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
         let manifests = load(Sources::new(self.setup.manifests.clone())).await?;
-        if self.print_policy || self.print_rules {
+        if self.print_policy || self.print_rules || self.print_token_policy {
             return self.print_for(&manifests);
         }
         let question = Question {
@@ -87,6 +101,10 @@ impl Args {
         if !manifests.errors.is_empty() {
             let errors: Vec<String> = manifests.errors.iter().map(|error| format!("\n  {error}")).collect();
             return Err(format!("the manifests have errors:{}", errors.concat()));
+        }
+        if self.print_token_policy {
+            print(&token_policy(&manifests.set, self.control_plane.as_deref())?)?;
+            return Ok(ExitCode::SUCCESS);
         }
         let region = self.setup.region.clone().or_else(region_of_environment);
         let place = Place::new(&manifests.set, self.queue_url.as_deref(), region.as_deref())?;

@@ -42,6 +42,18 @@ catalogue! {
     PLANE_TOKEN "control-plane.token" "a token that the control plane accepts";
     PLANE_LIST "control-plane.dataplanes" "leave to list Dataplanes";
     PLANE_MESH "control-plane.mesh" "each bound mesh";
+    CONSUL_REACHED "consul.reached" "Consul's servers that answer at the address";
+    CONSUL_VERSION "consul.version" "Consul 1.12 or later, the first with logins by AWS IAM";
+    CONSUL_EDITION "consul.edition" "partition and namespaces for Consul Enterprise alone";
+    CONSUL_ACLS "consul.acls" "ACLs that are on";
+    CONSUL_TOKEN "consul.token" "a token that the servers know";
+    CONSUL_TOKENS "consul.tokens" "leave to list the tokens of logins";
+    CONSUL_METHOD "consul.auth-method" "the auth method by which tasks log in, of type aws-iam";
+    CONSUL_RULES "consul.binding-rules" "leave to read the auth method's binding rules, of which there is one at least";
+    CONSUL_POLICIES "consul.policies" "leave to read policies";
+    CONSUL_ROLES "consul.roles" "leave to read roles";
+    CONSUL_NODE "consul.node" "a node for each bound cluster";
+    CONSUL_SERVICES "consul.services" "leave to read the services of each bound cluster";
 }
 
 #[cfg(test)]

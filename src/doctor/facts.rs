@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::place::Place;
 use super::report::Id;
 use crate::manifests::Status;
-use crate::mesh::kuma::Survey;
+use crate::mesh::{consul, kuma};
 use crate::observe::aws::AwsError;
 use crate::observe::sdk::{Caller, EventRule, EventTarget};
 
@@ -26,7 +26,16 @@ pub struct Facts {
     /// AWS; an error where there is no Region to ask in.
     pub aws: Result<Aws, String>,
     /// Each control plane; an error where the manifest's connection cannot even be prepared.
-    pub planes: BTreeMap<Arc<str>, Result<Survey, String>>,
+    pub planes: BTreeMap<Arc<str>, Result<PlaneSeen, String>>,
+}
+
+/// What a control plane said of itself.
+#[derive(Clone, Debug)]
+pub enum PlaneSeen {
+    /// Kuma or Kong Mesh.
+    Kuma(kuma::Survey),
+    /// Consul.
+    Consul(consul::Survey),
 }
 
 /// What AWS said.

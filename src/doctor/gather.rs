@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::Facts;
-use super::place::Place;
-use crate::api::{ControlPlaneSpec, HumanDuration};
+use super::facts::{Facts, PlaneSeen};
+use super::place::{Place, named_clusters};
+use crate::api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
 use crate::manifests::{ManifestSet, Status};
-use crate::mesh::kuma::{KumaControlPlane, NoObserver, Survey};
-use crate::model::{MeshName, OperatorId};
+use crate::mesh::NoObserver;
+use crate::mesh::consul::ConsulControlPlane;
+use crate::mesh::http::{NoSecrets, Secrets};
+use crate::mesh::kuma::KumaControlPlane;
+use crate::model::{ClusterArn, MeshName, OperatorId};
 use crate::observe::sdk::{AwsClients, AwsOptions};
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
@@ -36,47 +39,90 @@ pub struct Question {
 pub async fn gather(question: Question) -> Facts {
     let Question { operator, manifests, queue_url, region } = question;
     let set = Arc::clone(&manifests.set);
-    let of_aws = async {
-        let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
-        let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
-        let clients = clients
-            .map_err(|_| {
-                format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region")
-            })
-            .and_then(|clients| clients.map_err(|error| error.to_string()));
-        let known = clients.as_ref().ok().map(|clients| clients.region().to_owned()).or(region.clone());
-        let place = Place::new(&set, queue_url.as_deref(), known.as_deref());
-        let aws = match (clients, &place) {
-            (Ok(clients), place) => {
-                Ok(aws::ask(&clients, &set, queue_url.as_deref(), place.as_ref().ok()).await)
-            }
-            (Err(error), _) => Err(error),
-        };
-        (place, aws)
+    let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
+    let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
+    let clients = clients
+        .map_err(|_| format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region"))
+        .and_then(|clients| clients.map_err(|error| error.to_string()));
+    let known = clients.as_ref().ok().map(|clients| clients.region().to_owned()).or(region);
+    let place = Place::new(&set, queue_url.as_deref(), known.as_deref());
+    let secrets: Arc<dyn Secrets> = match &clients {
+        Ok(clients) => Arc::new(clients.secrets.clone()),
+        Err(_) => Arc::new(NoSecrets),
     };
-    let ((place, aws), planes) = tokio::join!(of_aws, planes(&set, &operator));
+    let of_aws = async {
+        match &clients {
+            Ok(clients) => Ok(aws::ask(clients, &set, queue_url.as_deref(), place.as_ref().ok()).await),
+            Err(error) => Err(error.clone()),
+        }
+    };
+    let (aws, planes) = tokio::join!(of_aws, planes(&set, &operator, &secrets));
     Facts { manifests, queue_url, place, aws, planes }
 }
 
-async fn planes(set: &ManifestSet, operator: &OperatorId) -> BTreeMap<Arc<str>, Result<Survey, String>> {
+async fn planes(
+    set: &ManifestSet,
+    operator: &OperatorId,
+    secrets: &Arc<dyn Secrets>,
+) -> BTreeMap<Arc<str>, Result<PlaneSeen, String>> {
     let mut looks = tokio::task::JoinSet::new();
     for (name, spec) in &set.control_planes {
-        let bound = set.bindings.values().filter(|binding| binding.spec.control_plane == **name);
-        let meshes: BTreeSet<MeshName> = bound.map(|binding| binding.spec.mesh.clone()).collect();
-        let (name, spec, operator) = (Arc::clone(name), Arc::clone(spec), operator.clone());
-        looks.spawn(async move { (name, survey(&spec, operator, &meshes).await) });
+        let wanted = Wanted::of(set, name);
+        let (name, spec) = (Arc::clone(name), Arc::clone(spec));
+        let (operator, secrets) = (operator.clone(), Arc::clone(secrets));
+        looks.spawn(async move {
+            let seen = match spec.kind {
+                ControlPlaneType::Kuma => kuma(&spec, operator, &wanted).await,
+                ControlPlaneType::Consul => consul(&spec, operator, secrets, &wanted).await,
+            };
+            (name, seen)
+        });
     }
     // A look that panicked would be missing, and a missing one is a check that is missing: it fails loudly instead.
     looks.join_all().await.into_iter().collect()
 }
 
-async fn survey(
-    spec: &ControlPlaneSpec,
-    operator: OperatorId,
-    meshes: &BTreeSet<MeshName>,
-) -> Result<Survey, String> {
+/// What the manifests have of a control plane's.
+struct Wanted {
+    meshes: BTreeSet<MeshName>,
+    /// Those that are named in full.
+    clusters: BTreeSet<ClusterArn>,
+    /// The auth methods by which tasks log in, where any is declared.
+    methods: BTreeSet<Arc<str>>,
+}
+
+impl Wanted {
+    fn of(set: &ManifestSet, name: &str) -> Self {
+        let bound = || set.bindings.values().filter(|binding| binding.spec.control_plane == name);
+        let auths = set.consul_auths.values().filter(|auth| auth.control_plane == name);
+        Self {
+            meshes: bound().map(|binding| binding.spec.mesh.clone()).collect(),
+            clusters: bound().flat_map(|binding| named_clusters(&binding.spec.selector.clusters)).collect(),
+            methods: auths
+                .filter_map(|auth| Some(auth.service_tokens.as_ref()?.auth_method.as_str().into()))
+                .collect(),
+        }
+    }
+}
+
+async fn kuma(spec: &ControlPlaneSpec, operator: OperatorId, wanted: &Wanted) -> Result<PlaneSeen, String> {
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))?;
-    Ok(plane.survey(meshes).await)
+    Ok(PlaneSeen::Kuma(plane.survey(&wanted.meshes).await))
+}
+
+async fn consul(
+    spec: &ControlPlaneSpec,
+    operator: OperatorId,
+    secrets: Arc<dyn Secrets>,
+    wanted: &Wanted,
+) -> Result<PlaneSeen, String> {
+    let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
+    connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
+    let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)?;
+    if !wanted.methods.is_empty() {
+        plane.look_after(wanted.methods.clone());
+    }
+    Ok(PlaneSeen::Consul(plane.survey(&wanted.clusters).await))
 }

@@ -76,6 +76,14 @@ impl Policy {
         if place.reads_roles {
             statements.push(roles(place, role_path));
         }
+        if !place.secrets.is_empty() {
+            let secrets = place.secrets.iter().map(|arn| whole(arn));
+            statements.push(statement(
+                "SecretsOfTheControlPlanes",
+                ["secretsmanager:GetSecretValue"],
+                secrets,
+            ));
+        }
         if let Some(queue) = &place.queue {
             let arn = place.queue_arn().ok_or("the queue's Region is not known: give --region")?;
             let read = ["sqs:GetQueueAttributes"];
@@ -94,6 +102,14 @@ impl Policy {
         }
         Ok(Self { version: "2012-10-17", statement: statements })
     }
+}
+
+/// A secret's ARN ends in six random characters, which may be left out where it is read and must not be in a policy.
+fn whole(arn: &str) -> String {
+    let name = arn.rsplit(':').next().unwrap_or_default();
+    let tail = name.rsplit_once('-').map_or("", |(_, tail)| tail);
+    let is_whole = tail.len() == 6 && tail.bytes().all(|b| b.is_ascii_alphanumeric());
+    if is_whole { arn.to_owned() } else { format!("{arn}-??????") }
 }
 
 fn clusters(place: &Place) -> Vec<Statement> {

@@ -14,14 +14,16 @@ mod iam_policy;
 mod place;
 mod report;
 mod send_policy;
+mod token_policy;
 
 pub use checks::examine;
 pub use event_patterns::EventPatterns;
-pub use facts::{Attributes, Aws, Facts, QueueSeen, Read, RuleSeen, Seen};
+pub use facts::{Attributes, Aws, Facts, PlaneSeen, QueueSeen, Read, RuleSeen, Seen};
 pub use gather::{Question, gather};
 pub use iam_policy::{Policy, Reader};
 pub use place::Place;
 pub use report::{Check, Id, Report, Status, Summary};
+pub use token_policy::token_policy;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Where the set-up is, as far as manifests, queue URL and Region tell it without asking AWS.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::api::RoleTagMode;
@@ -64,6 +65,8 @@ pub struct Place {
     pub clusters: Vec<ClusterPlace>,
     /// Whether any binding looks at role tags.
     pub reads_roles: bool,
+    /// ARNs of the secrets that the control planes' connections name.
+    pub secrets: Vec<String>,
 }
 
 impl Place {
@@ -91,7 +94,8 @@ impl Place {
         let clusters = globs.into_iter().map(|glob| taken_apart(glob, region.as_deref(), account.as_deref()));
         let clusters = clusters.collect();
         let reads_roles = set.bindings.values().any(|b| b.spec.role_tags.mode != RoleTagMode::Off);
-        Ok(Self { partition, region, account, queue, clusters, reads_roles })
+        let secrets = secrets(set);
+        Ok(Self { partition, region, account, queue, clusters, reads_roles, secrets })
     }
 
     /// The queue's ARN, once a Region is known.
@@ -123,6 +127,19 @@ impl fmt::Display for ClusterPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.glob, f)
     }
+}
+
+fn secrets(set: &ManifestSet) -> Vec<String> {
+    let connections = set.control_planes.values().filter_map(|spec| spec.consul.as_ref());
+    let named = connections.flat_map(|consul| [consul.ca_secret.clone(), consul.token_secret.clone()]);
+    let named: BTreeSet<String> = named.flatten().collect();
+    named.into_iter().collect()
+}
+
+/// Those clusters of a selector that are named in full.
+pub(super) fn named_clusters(selector: &[Glob]) -> impl Iterator<Item = ClusterArn> {
+    let literal = selector.iter().filter(|glob| glob.is_literal());
+    literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok())
 }
 
 /// An ARN has five colons and a cluster's has one `/`: a pattern with just as many is taken apart where they are;

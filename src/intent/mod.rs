@@ -4,12 +4,14 @@
 mod desired;
 mod discovered;
 pub mod identity;
+mod principals;
 mod roles;
 mod select;
 mod verdict;
 
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
+pub use principals::BoundPrincipals;
 pub use roles::{Rule, Violation};
 pub use select::{bindings, caretaker};
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use super::BoundPrincipals;
 use crate::api::RoleTagPolicy;
 use crate::model::{MeshName, RoleArn, ServiceName, Tags};
 
@@ -28,8 +29,9 @@ pub enum Rule {
     Service,
     /// `kuma.io/workload` names another workload.
     Workload,
-    /// `consul.hashicorp.com.service-name` is missing on the role of a task that is no gateway, or names another
-    /// service.
+    /// The role is outside the principals that Consul's auth method lets in.
+    BoundPrincipals,
+    /// `consul.hashicorp.com.service-name` is missing, or names another service.
     ConsulService,
     /// `consul.hashicorp.com.gateway-kind` is no kind of gateway.
     ConsulGateway,
@@ -46,6 +48,7 @@ impl Rule {
             Self::Mesh => "kuma.io/mesh",
             Self::Service => "kuma.io/service",
             Self::Workload => "kuma.io/workload",
+            Self::BoundPrincipals => "bound_principals",
             Self::ConsulService => "consul.hashicorp.com.service-name",
             Self::ConsulGateway => "consul.hashicorp.com.gateway-kind",
         }
@@ -85,12 +88,21 @@ impl fmt::Display for Violation {
                  spec.roleTags.authorizedAccounts of the MeshBinding, or use a role of an authorised account",
                 self.found.as_deref().unwrap_or("")
             ),
-            Rule::Type
-            | Rule::Mesh
-            | Rule::Service
-            | Rule::Workload
-            | Rule::ConsulService
-            | Rule::ConsulGateway => {
+            Rule::BoundPrincipals => write!(
+                f,
+                "role {role} is outside what may log in to Consul, {needed}; make the role below such a path, or add it \
+                 to spec.serviceTokens.boundPrincipals of the ConsulAuth"
+            ),
+            Rule::ConsulGateway => {
+                let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));
+                write!(
+                    f,
+                    "role {role}: tag {tag} is {found:?}, needed is {needed}, or none where the task is no gateway; aws \
+                     iam tag-role --role-name {name} --tags Key={tag},Value=KIND, or aws iam untag-role --role-name \
+                     {name} --tag-keys {tag}"
+                )
+            }
+            Rule::Type | Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService => {
                 let tag = self.rule.label();
                 if self.needed.is_empty() {
                     let found = self.found.as_deref().unwrap_or("");
@@ -115,8 +127,9 @@ impl fmt::Display for Violation {
 pub(super) enum Claim<'a> {
     /// A Dataplane of a service in a mesh.
     Kuma { mesh: &'a MeshName, service: &'a ServiceName, workload: Option<&'a str> },
-    /// A service of Consul, of this name where the manifests name one; or a gateway, as the role says.
-    Consul { service: Option<&'a ServiceName> },
+    /// A service of Consul, of this name where the manifests name one; a gateway, too, where the role says so. The
+    /// principals are those that the manifests let in, where they declare any.
+    Consul { service: Option<&'a ServiceName>, bound: Option<BoundPrincipals<'a>> },
 }
 
 /// The kinds of gateway that Consul on ECS knows.
@@ -135,7 +148,7 @@ impl RoleRules<'_> {
     pub(super) fn needed_tags(&self) -> String {
         match self.claim {
             Claim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
-            Claim::Consul { service } => {
+            Claim::Consul { service, .. } => {
                 let service = service.map_or("SERVICE", ServiceName::as_str);
                 format!("{}={service}", Rule::ConsulService.label())
             }
@@ -144,7 +157,8 @@ impl RoleRules<'_> {
 
     /// All rules that the role breaks; none means that the task may be in the mesh.
     pub(super) fn violations(&self, role: &RoleArn, tags: &Tags) -> Vec<Violation> {
-        let mut found: Vec<Violation> = self.account_violation(role).into_iter().collect();
+        let mut found: Vec<Violation> =
+            self.account_violation(role).into_iter().chain(self.outside(role)).collect();
         let mut broken = |rule: Rule, needed: String| {
             let value = tags.get(rule.label()).cloned();
             found.push(Violation { rule, role: Some(role.clone()), found: value, needed });
@@ -165,25 +179,32 @@ impl RoleRules<'_> {
                     }
                 }
             }
-            Claim::Consul { service } => {
-                let gateway = tag(Rule::ConsulGateway);
-                if gateway.is_some_and(|kind| !GATEWAYS.contains(&kind)) {
-                    broken(Rule::ConsulGateway, GATEWAYS.join(" or "));
+            Claim::Consul { service, .. } => {
+                if tag(Rule::ConsulGateway).is_some_and(|kind| !GATEWAYS.contains(&kind)) {
+                    broken(Rule::ConsulGateway, format!("one of {}", GATEWAYS.join(", ")));
                 }
-                // Consul makes tags lower case before it binds them to a name.
-                let (named, wanted) =
-                    (tag(Rule::ConsulService), service.map(|service| service.as_str().to_ascii_lowercase()));
-                let fits = match (named, &wanted) {
-                    (Some(named), Some(wanted)) => named.eq_ignore_ascii_case(wanted),
-                    (Some(named), None) => !named.is_empty(),
-                    (None, _) => gateway.is_some(),
-                };
+                // Consul makes tags lower case before it binds them to a name. Gateways need one as well: a login that
+                // some rule binds to no name is refused whole.
+                let wanted = service.map(|service| service.as_str().to_ascii_lowercase());
+                let fits = tag(Rule::ConsulService).is_some_and(|named| {
+                    wanted.as_ref().map_or(!named.is_empty(), |wanted| named.eq_ignore_ascii_case(wanted))
+                });
                 if !fits {
                     broken(Rule::ConsulService, wanted.unwrap_or_else(|| "SERVICE".to_owned()));
                 }
             }
         }
         found
+    }
+
+    fn outside(&self, role: &RoleArn) -> Option<Violation> {
+        let Claim::Consul { bound: Some(bound), .. } = self.claim else { return None };
+        (!bound.admit(role)).then(|| Violation {
+            rule: Rule::BoundPrincipals,
+            role: Some(role.clone()),
+            found: Some(bound.known_as(role)),
+            needed: bound.arns.join(" or "),
+        })
     }
 
     fn account_violation(&self, role: &RoleArn) -> Option<Violation> {
@@ -221,24 +242,51 @@ mod tests {
     }
 
     #[test]
-    fn a_consul_role_names_its_service_or_a_gateway() {
+    fn a_consul_role_names_its_service_and_a_gateway_its_kind_as_well() {
         const SERVICE: &str = "consul.hashicorp.com.service-name";
         const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
         type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [Rule]);
-        let table: [Row; 8] = [
+        let table: [Row; 11] = [
             (&[], None, &[Rule::ConsulService]),
             (&[(SERVICE, "web")], None, &[]),
             (&[(SERVICE, "Web")], Some("web"), &[]),
             (&[(SERVICE, "web")], Some("kv"), &[Rule::ConsulService]),
             (&[(SERVICE, "")], None, &[Rule::ConsulService]),
-            (&[(GATEWAY, "mesh-gateway")], None, &[]),
-            (&[(GATEWAY, "ingress")], None, &[Rule::ConsulGateway]),
+            (&[(GATEWAY, "mesh-gateway")], None, &[Rule::ConsulService]),
+            (&[(SERVICE, "edge"), (GATEWAY, "mesh-gateway")], None, &[]),
+            (&[(SERVICE, "edge"), (GATEWAY, "api-gateway")], Some("edge"), &[]),
+            (&[(SERVICE, "edge"), (GATEWAY, "terminating-gateway")], Some("edge"), &[]),
+            (&[(SERVICE, "edge"), (GATEWAY, "ingress")], None, &[Rule::ConsulGateway]),
             (&[("kuma.io/type", "dataplane")], Some("web"), &[Rule::ConsulService]),
         ];
         for (tags, service, expected) in table {
             let service = service.map(|name| ServiceName::parse(name).unwrap());
-            let claim = Claim::Consul { service: service.as_ref() };
+            let claim = Claim::Consul { service: service.as_ref(), bound: None };
             assert_eq!(broken(claim, &RoleTagPolicy::default(), tags), expected, "{tags:?} {service:?}");
+        }
+    }
+
+    #[test]
+    fn a_consul_role_is_within_the_bound_principals_where_any_are_declared() {
+        // The role is arn:aws:iam::111122223333:role/mesh/kv-task.
+        for (principals, details, expected) in [
+            (&["arn:aws:iam::111122223333:role/mesh/*"][..], true, &[][..]),
+            (&["arn:aws:iam::111122223333:role/mesh/kv-task"], true, &[]),
+            (&["arn:aws:iam::111122223333:role/a/*", "arn:aws:iam::111122223333:role/mesh/kv-*"], true, &[]),
+            (&["arn:aws:iam::111122223333:role/consul-ecs/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::999988887777:role/mesh/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws-cn:iam::111122223333:role/mesh/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::*:role/mesh/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/kv-task"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/kv-task"], false, &[]),
+            (&["arn:aws:iam::111122223333:role/mesh/*"], false, &[Rule::BoundPrincipals]),
+            (&[], true, &[Rule::BoundPrincipals]),
+        ] {
+            let arns: Vec<String> = principals.iter().map(|arn| (*arn).to_owned()).collect();
+            let bound = Some(BoundPrincipals { arns: &arns, entity_details: details });
+            let claim = Claim::Consul { service: None, bound };
+            let tags = [("consul.hashicorp.com.service-name", "kv")];
+            assert_eq!(broken(claim, &RoleTagPolicy::default(), &tags), expected, "{principals:?} {details}");
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::discovered::{self, Described};
 use super::roles::{Claim, RoleRules, Rule, Violation};
 use super::select::{self, Choice};
-use super::{Desired, Marks, Outbounds, RegistrationId};
-use crate::api::{ControlPlaneType, Discovery, RoleTagMode, WorkloadSpec};
+use super::{BoundPrincipals, Desired, Marks, Outbounds, RegistrationId};
+use crate::api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet, is_dns_label};
 use crate::model::{OperatorId, RoleArn, Tags, Task, TaskDefinition};
 
@@ -212,8 +212,21 @@ impl Scope<'_> {
             return Err(Verdict::Ignore(IgnoreReason::NoWorkload));
         }
         let service = service.as_ref().map(|workload| &workload.service);
-        permit(binding, Claim::Consul { service }, task, facts, warnings)?;
+        let claim = Claim::Consul { service, bound: self.bound_principals() };
+        permit(binding, claim, task, facts, warnings)?;
         Ok(Verdict::Admit)
+    }
+
+    /// Who may log in as a service, where the manifests declare it for this control plane.
+    fn bound_principals(&self) -> Option<BoundPrincipals<'_>> {
+        let mut declared = self.manifests.consul_auths.values();
+        let auth = declared.find(|auth| auth.control_plane == self.control_plane)?;
+        let tokens = auth.service_tokens.as_ref()?;
+        let is_kept = auth.state == Presence::Present && tokens.state == Presence::Present;
+        is_kept.then(|| {
+            let login = tokens.login();
+            BoundPrincipals { arns: login.bound_principals, entity_details: login.entity_details }
+        })
     }
 
     fn workload(

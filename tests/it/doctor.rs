@@ -4,6 +4,7 @@
 //! is missing for it.
 
 mod aws;
+mod consul;
 mod control_planes;
 mod report;
 
@@ -180,6 +181,11 @@ async fn run(environment: &BTreeMap<String, String>, directory: &std::path::Path
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// The names of all checks.
+fn catalogue() -> impl Iterator<Item = String> {
+    ecs_mesh_operator::doctor::catalogue::ALL.iter().map(|id| id.name.to_owned())
 }
 
 /// Asserts that the check is as bad as it should be and says these words, with the others still there.

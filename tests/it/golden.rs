@@ -1,6 +1,6 @@
 //! Golden files: each file of `tests/golden/intent/` holds a task with all that is known of it, and below the line
-//! `---` what follows: the Dataplane that the control plane gets, or why there is none, in the words that a person
-//! reads. `UPDATE_GOLDEN=1 cargo test --test it golden` renews what stands below the line.
+//! `---` what follows: the Dataplane that Kuma gets, or that a task may be in Consul's mesh, or why not, in the words
+//! that a person reads. `UPDATE_GOLDEN=1 cargo test --test it golden` renews what stands below the line.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,8 +33,12 @@ struct Case {
     /// By ARN; a role that is not here cannot be read.
     #[serde(default)]
     roles: BTreeMap<String, RoleInput>,
-    /// Spec by `KIND/NAME`. A `ControlPlane/kuma` is always there.
+    /// Spec by `KIND/NAME`. A `ControlPlane/kuma` is always there, and is who judges; unless there is a
+    /// `ControlPlane/consul`.
     manifests: BTreeMap<String, Value>,
+    /// The task has registered itself, as tasks do with Consul.
+    #[serde(default)]
+    registered: bool,
     #[serde(default)]
     server: Server,
     /// `networking.outbound` of the registration that is there already.
@@ -164,14 +168,12 @@ fn load(manifests: &BTreeMap<String, Value>) -> Loaded {
 /// The verdict, and the facts that it was asked for on the way.
 fn judge(case: &Case, loaded: &Loaded) -> (Judgement, Vec<String>) {
     let operator = operator();
-    let scope = Scope {
-        manifests: &loaded.set,
-        control_plane: "kuma",
-        kind: ControlPlaneType::Kuma,
-        operator: &operator,
-    };
+    let is_of_consul = loaded.set.control_planes.contains_key("consul");
+    let kind = if is_of_consul { ControlPlaneType::Consul } else { ControlPlaneType::Kuma };
+    let scope = Scope { manifests: &loaded.set, control_plane: kind.as_str(), kind, operator: &operator };
     let refused = || "access denied".to_owned();
-    let (mut task, mut facts, mut asked) = (case.task.task(), Facts::default(), Vec::new());
+    let mut facts = Facts { registered: case.registered, ..Facts::default() };
+    let (mut task, mut asked) = (case.task.task(), Vec::new());
     loop {
         let judgement = scope.judge(&task, &facts);
         match &judgement.verdict {

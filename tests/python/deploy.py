@@ -30,6 +30,7 @@ TOOLS = pathlib.Path(sys.executable).parent
 
 REGION, ACCOUNT = "eu-west-1", "123456789012"  # moto's account
 CLUSTERS = [f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{name}" for name in ("demo", "two")]
+UUID = "0a1b2c3d-1111-2222-3333-0a1b2c3d4e5f"
 DEADLINE = 60
 
 # For each parameter with a pattern, what it takes and what it refuses.
@@ -46,11 +47,20 @@ VALUES = {
         [
             "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ecs-mesh/kuma-token-a1B2c3",
             "arn:aws-us-gov:secretsmanager:us-gov-west-1:111122223333:secret:t-a1B2c3",
+            "",
         ],
-        ["", "kuma-token", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:kuma", "eyJhbGciOi.J9"],
+        ["kuma-token", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:kuma", "eyJhbGciOi.J9"],
+    ),
+    "ConsulTokenSecretArn": (
+        [f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:consul-token-d4E5f6", ""],
+        ["consul-token", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul", UUID],
+    ),
+    "ConsulCaSecretArn": (
+        [f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:consul-ca-a1B2c3", ""],
+        ["/etc/mesh/ca.pem", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul"],
     ),
     "SecretKeyArn": (
-        ["", "arn:aws:kms:eu-west-1:111122223333:key/0a1b2c3d-1111-2222-3333-0a1b2c3d4e5f"],
+        ["", f"arn:aws:kms:eu-west-1:111122223333:key/{UUID}"],
         ["alias/mesh", "arn:aws:kms:eu-west-1:111122223333:alias/mesh"],
     ),
     "WatchedClusterArns": (
@@ -132,8 +142,8 @@ def until(what, condition):
         time.sleep(0.1)
 
 
-def create_stack(client):
-    """The stack with nothing given but what must be. Returns its outputs and its resources by logical id."""
+def create_stack(client, **more):
+    """The stack with nothing given but what must be, and a token, and these. Returns its outputs and its resources by logical id."""
     client("ecs").create_cluster(clusterName="demo")
     ec2 = client("ec2")
     given = {
@@ -147,7 +157,8 @@ def create_stack(client):
         "SecurityGroupIds": ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"],
     }
     needed = {name for name, has in template(MAIN)["Parameters"].items() if "Default" not in has}
-    assert needed == set(given), needed ^ set(given)
+    assert needed | {"ControlPlaneTokenSecretArn"} == set(given), needed ^ set(given)
+    given |= more
     stacks = client("cloudformation")
     stacks.create_stack(
         StackName="mesh",
@@ -167,9 +178,10 @@ def create_stack(client):
     return outputs, made
 
 
-def inline_policy(client, role):
+def inline_policy(client, role, name=None):
     iam = client("iam")
-    [name] = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    names = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    [name] = [name] if name else names
     document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
     # moto prints what CloudFormation made as Python does.
     return document if isinstance(document, dict) else ast.literal_eval(document)
@@ -184,9 +196,9 @@ def in_queue(client, url):
 # --- Documents --------------------------------------------------------------------------------------------------------
 
 
-def documented(heading):
+def documented(heading, level="##"):
     """The first JSON of a section of the permissions reference, with the stack's names in its placeholders."""
-    section = PERMISSIONS.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    section = PERMISSIONS.read_text().split(f"\n{level} {heading}\n")[1].split(f"\n{level} ")[0]
     text = re.search(r"```json\n(.*?)```", section, re.DOTALL)[1]
     for placeholder, value in {"PARTITION": "aws", "REGION": REGION, "ACCOUNT": ACCOUNT, "CLUSTER": "demo"}.items():
         text = text.replace(placeholder, value)
@@ -270,6 +282,19 @@ def role():
             statement["Resource"] = [f"{arn.replace(':cluster/', ':task/')}/*" for arn in CLUSTERS]
     expected = json.loads(json.dumps(expected).replace("ecs-mesh-events", queue))
     assert plain(found) == plain(expected), f"{plain(found)}\nis not the reference's\n{plain(expected)}"
+    secrets = {name: VALUES[name][0][0] for name in ("ConsulTokenSecretArn", "ConsulCaSecretArn")}
+    key = VALUES["SecretKeyArn"][0][1]
+    with moto() as (client, _):
+        _, made = create_stack(client, ControlPlaneTokenSecretArn="", SecretKeyArn=key, **secrets)
+        found = {one["Sid"]: one for one in inline_policy(client, made["TaskRole"], "consul-secrets")["Statement"]}
+        # moto leaves null where CloudFormation leaves nothing.
+        start = {one["Sid"] for one in inline_policy(client, made["ExecutionRole"])["Statement"] if one}
+        task = client("ecs").describe_task_definition(taskDefinition=made["TaskDefinition"])["taskDefinition"]
+    expected = documented("Secrets of Consul's control planes", "###")
+    assert plain(found[expected["Sid"]]) == plain(expected), found
+    assert (found["DecryptThem"]["Action"], found["DecryptThem"]["Resource"]) == ("kms:Decrypt", key), found
+    # The operator reads Consul's secrets itself: ECS needs none.
+    assert not start & {"ReadTheToken", "DecryptTheToken"} and not task["containerDefinitions"][0].get("secrets"), start
 
 
 def queue_policy():

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::WorkloadSpec;
+use crate::api::{ControlPlaneType, WorkloadSpec};
 use crate::audit::catalogue::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
 use crate::audit::facts::{Definition, Facts, Use};
 use crate::audit::parse::config::Configured;
@@ -15,8 +15,19 @@ use crate::model::Glob;
 pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {
     let Some(manifests) = &facts.manifests else { return Vec::new() };
     let workloads = manifests.set.workloads.iter();
-    let mine = workloads.filter(|(_, workload)| describes(workload, definition, config));
+    let mine = workloads.filter(|(_, workload)| {
+        is_of_consul(&manifests.set, workload) && describes(workload, definition, config)
+    });
     mine.flat_map(|(name, workload)| compare(&manifests.set, name, workload, config)).collect()
+}
+
+/// A workload of other bindings alone says what the task is in another mesh.
+fn is_of_consul(set: &ManifestSet, workload: &WorkloadSpec) -> bool {
+    let of_consul = |name: &String| {
+        let binding = set.bindings.get(name.as_str());
+        binding.is_none_or(|binding| binding.control_plane_type == ControlPlaneType::Consul)
+    };
+    workload.bindings.is_empty() || workload.bindings.iter().any(of_consul)
 }
 
 fn describes(workload: &WorkloadSpec, definition: &Definition, config: &Configured) -> bool {

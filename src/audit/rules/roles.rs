@@ -10,6 +10,7 @@ use crate::audit::catalogue::{
 use crate::audit::facts::{AuthMethod, Definition, Facts, RoleSeen};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
+use crate::intent::BoundPrincipals;
 use crate::model::{RoleArn, Tags};
 use crate::observe::aws::AwsErrorKind;
 
@@ -61,25 +62,12 @@ fn account(facts: &Facts, definition: &Definition, role: &RoleArn, at: &Place) -
 }
 
 fn path(plane: &str, method: &AuthMethod, role: &RoleArn, at: &Place) -> Option<Finding> {
-    if trusts(method, role) {
+    let bound = BoundPrincipals { arns: &method.principals, entity_details: method.entity_details };
+    if bound.admit(role) {
         return None;
     }
     let found = format!("{} at {plane} trusts {}", method.name, method.principals.join(", "));
     Some(ROLE_PATH.broken(at.clone(), found))
-}
-
-/// As Consul decides it: equal to a bound principal; or, with the role's details, beginning as one that ends in `*`.
-/// Without details Consul knows the role by its name alone, without a path.
-fn trusts(method: &AuthMethod, role: &RoleArn) -> bool {
-    let known_as = if method.entity_details {
-        role.to_string()
-    } else {
-        format!("arn:{}:iam::{}:role/{}", role.partition(), role.account(), role.name())
-    };
-    method.principals.iter().any(|principal| {
-        let begins = || principal.strip_suffix('*').is_some_and(|start| known_as.starts_with(start));
-        *principal == known_as || (method.entity_details && principal.len() > 1 && begins())
-    })
 }
 
 fn of_iam(
@@ -223,34 +211,4 @@ pub(super) fn not_simulated(facts: &Facts) -> Vec<Finding> {
         if hint.is_empty() { finding } else { finding.fix(hint) }
     };
     reasons.into_iter().map(finding).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn a_role_is_trusted_as_consul_does_it() {
-        for (principal, details, role, is_trusted) in [
-            ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "consul-ecs/kv", true),
-            ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "consul-ecs/team/kv", true),
-            ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "kv", false),
-            ("arn:aws:iam::111122223333:role/consul-ecs/*", false, "consul-ecs/kv", false),
-            ("arn:aws:iam::111122223333:role/consul-ecs/kv", true, "consul-ecs/kv", true),
-            ("arn:aws:iam::111122223333:role/kv", false, "consul-ecs/kv", true),
-            ("arn:aws:iam::111122223333:role/kv", true, "consul-ecs/kv", false),
-            ("*", true, "kv", false),
-        ] {
-            let method = AuthMethod {
-                principals: vec![principal.to_owned()],
-                entity_details: details,
-                entity_tags: BTreeSet::new(),
-                ..AuthMethod::default()
-            };
-            let role = RoleArn::parse(&format!("arn:aws:iam::111122223333:role/{role}")).unwrap();
-            assert_eq!(trusts(&method, &role), is_trusted, "{principal} {details} {role}");
-        }
-    }
 }

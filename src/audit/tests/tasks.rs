@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Severity::{Error, Note, Unknown, Warning};
-use super::{Case, SECRET, World, check, failure, findings};
+use super::{Case, Finding, SECRET, World, check, failure, findings};
 use crate::audit::report::Place;
 use crate::model::TaskDefinitionArn;
 use crate::observe::aws::AwsErrorKind;
@@ -129,6 +129,39 @@ fn each_case_is_found() {
 #[test]
 fn an_outbound_that_the_task_has_is_good() {
     assert_eq!(findings(|world| outbound(world, "db", 5432)), []);
+}
+
+#[test]
+fn outbounds_and_upstreams_are_compared_for_what_runs_as_for_files() {
+    let differ = |world: &mut World| outbound(world, "cache", 6379);
+    let rules = |found: Vec<Finding>| found.iter().map(|one| one.rule).collect::<Vec<_>>();
+    let of_a_file = rules(findings(differ));
+    let of_what_runs = rules(findings(|world| {
+        world.runs(&[("consul.hashicorp.com/mesh", "true")]);
+        differ(world);
+    }));
+    assert_eq!(of_a_file, ["CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"]);
+    assert_eq!(of_what_runs, of_a_file);
+}
+
+#[test]
+fn a_workload_of_another_mesh_says_nothing_of_the_tasks_upstreams() {
+    let kuma = json!({
+        "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": "ControlPlane", "metadata": {"name": "kuma"},
+        "spec": {"type": "kuma", "kuma": {"address": "https://kuma.internal:5682"}},
+    });
+    let binding = json!({
+        "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": "MeshBinding", "metadata": {"name": "kuma"},
+        "spec": {"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": ["*"]}},
+    });
+    let found = findings(|world| {
+        outbound(world, "cache", 6379);
+        let of_kuma =
+            world.manifests.replacen("\"service\":\"kv\"", "\"service\":\"kv\",\"bindings\":[\"kuma\"]", 1);
+        assert_ne!(of_kuma, world.manifests);
+        world.manifests = format!("{kuma}\n---\n{binding}\n---\n{of_kuma}");
+    });
+    assert_eq!(found, []);
 }
 
 #[test]

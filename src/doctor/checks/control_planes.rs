@@ -1,12 +1,13 @@
-//! The control planes: whether each is one, takes writes, and knows the caller.
+//! The control planes: whether each is one, takes writes, and knows the caller. Consul's are in `consul`.
 
-use crate::api::KumaConnection;
+use super::consul;
+use crate::api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
 use crate::doctor::catalogue::{
-    PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
+    CONSUL_REACHED, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
 };
-use crate::doctor::facts::Facts;
+use crate::doctor::facts::{Facts, PlaneSeen};
 use crate::doctor::report::{Check, Id};
-use crate::mesh::kuma::{Answers, Configuration, MeshCaller, Version};
+use crate::mesh::kuma::{Answers, Configuration, MeshCaller, Survey, Version};
 use crate::mesh::{MeshError, MeshErrorKind};
 
 const ADMIN: &str = "mesh-system:admin";
@@ -15,39 +16,52 @@ const NOBODY: &str = "mesh-system:unauthenticated";
 pub(super) fn check(facts: &Facts) -> Vec<Check> {
     let set = &facts.manifests.set;
     let mut checks = Vec::new();
-    for (name, survey) in &facts.planes {
-        let connection = set.control_planes.get(name).and_then(|spec| spec.kuma.as_ref());
-        let address = connection.map_or("", |connection| connection.address.as_str());
-        let about = format!("{name} ({address})");
-        let survey = match survey {
-            Ok(survey) => survey,
-            Err(error) => {
-                checks.push(PLANE_REACHED.error(about, error, "correct the ControlPlane manifest"));
-                continue;
+    for (name, seen) in &facts.planes {
+        let Some(spec) = set.control_planes.get(name) else { continue };
+        let reached = match spec.kind {
+            ControlPlaneType::Kuma => PLANE_REACHED,
+            ControlPlaneType::Consul => CONSUL_REACHED,
+        };
+        let about = format!("{name} ({})", address(spec));
+        match seen {
+            Ok(PlaneSeen::Kuma(survey)) => checks.extend(kuma(&about, spec.kuma.as_ref(), survey)),
+            Ok(PlaneSeen::Consul(survey)) => {
+                checks.extend(consul::check(set, name, &about, survey));
             }
-        };
-        let Some(answers) = &survey.answers else {
-            checks.push(not_reached(&about, survey.version.as_ref().err()));
-            continue;
-        };
-        checks.push(PLANE_REACHED.ok(&about, "it answers"));
-        checks.push(version(&about, survey.version.as_ref()));
-        checks.push(mode(&about, answers.configuration.as_ref()));
-        checks.push(token(&about, connection, answers.caller.as_ref()));
-        checks.push(list(&about, answers, survey.version.as_ref().ok()));
-        checks.extend(meshes(&about, answers));
+            Err(error) => checks.push(reached.error(about, error, "correct the ControlPlane manifest")),
+        }
     }
     checks
 }
 
-fn not_reached(about: &str, error: Option<&MeshError>) -> Check {
+fn address(spec: &ControlPlaneSpec) -> &str {
+    let kuma = spec.kuma.as_ref().map(|connection| connection.address.as_str());
+    kuma.or(spec.consul.as_ref().map(|connection| connection.address.as_str())).unwrap_or_default()
+}
+
+fn kuma(about: &str, connection: Option<&KumaConnection>, survey: &Survey) -> Vec<Check> {
+    let Some(answers) = &survey.answers else {
+        return vec![not_reached(PLANE_REACHED, about, survey.version.as_ref().err())];
+    };
+    let mut checks = vec![
+        PLANE_REACHED.ok(about, "it answers"),
+        version(about, survey.version.as_ref()),
+        mode(about, answers.configuration.as_ref()),
+        token(about, connection, answers.caller.as_ref()),
+        list(about, answers, survey.version.as_ref().ok()),
+    ];
+    checks.extend(meshes(about, answers));
+    checks
+}
+
+pub(super) fn not_reached(id: Id, about: &str, error: Option<&MeshError>) -> Check {
     let said = error.map_or("it gave no answer", |error| error.message.as_str());
     let (found, mend) = said.split_once("; ").unwrap_or((
         said,
         "see that the control plane runs, that this machine may connect to it, and that \
-         ControlPlane.spec.kuma.address is right",
+         the address in the ControlPlane manifest is right",
     ));
-    PLANE_REACHED.error(about, found, mend)
+    id.error(about, found, mend)
 }
 
 fn version(about: &str, version: Result<&Version, &MeshError>) -> Check {
@@ -120,7 +134,8 @@ fn token(about: &str, connection: Option<&KumaConnection>, caller: Result<&MeshC
     PLANE_TOKEN.info(about, found)
 }
 
-fn is_clear_and_far(address: &str) -> bool {
+/// A token that is sent there crosses a network in the clear.
+pub(super) fn is_clear_and_far(address: &str) -> bool {
     let Some(rest) = address.strip_prefix("http://") else { return false };
     let authority = rest.split('/').next().unwrap_or_default();
     !["127.", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
@@ -155,7 +170,7 @@ fn meshes(about: &str, answers: &Answers) -> Vec<Check> {
 }
 
 /// The message of a mesh error ends with what to do.
-fn failed(id: Id, about: &str, error: &MeshError) -> Check {
+pub(super) fn failed(id: Id, about: &str, error: &MeshError) -> Check {
     let (found, mend) = error.message.split_once("; ").unwrap_or((&error.message, ""));
     match error.kind {
         MeshErrorKind::Unreachable | MeshErrorKind::Busy | MeshErrorKind::Conflict => {

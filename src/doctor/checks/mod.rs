@@ -1,6 +1,7 @@
 //! From facts to findings: pure, one file for each group of checks.
 
 mod aws;
+mod consul;
 mod control_planes;
 mod events;
 mod manifests;

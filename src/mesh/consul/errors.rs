@@ -17,6 +17,8 @@ const LONGEST_QUOTE: usize = 500;
 
 /// In a 401's text: there are no ACLs on these servers.
 const ACLS_OFF: &str = "ACL support disabled";
+/// What is said of that.
+const ACLS_ARE_OFF: &str = "ACLs are off on these servers";
 /// In a 403's or 404's text: a token, ours or the one asked for, is not there.
 const NO_SUCH_ACL: &str = "ACL not found";
 /// In a 404's text: there is no such call.
@@ -103,9 +105,9 @@ impl Call<'_> {
 
     fn hint(&self, kind: MeshErrorKind, status: u16, text: &str) -> Option<String> {
         match (kind, status) {
-            (MeshErrorKind::Forbidden, 401) if text.contains(ACLS_OFF) => Some(
-                "ACLs are off on these servers, so there are no logins to look after: turn them on (acl.enabled)".into(),
-            ),
+            (MeshErrorKind::Forbidden, 401) if text.contains(ACLS_OFF) => Some(format!(
+                "{ACLS_ARE_OFF}, so there are no logins to look after: turn them on (acl.enabled)"
+            )),
             (MeshErrorKind::Forbidden, _) if text.contains(NO_SUCH_ACL) => Some(not_accepted().into()),
             (MeshErrorKind::Forbidden, _) => Some(format!(
                 "the token that ControlPlane.spec.consul names needs `{}`: add that to one of its policies",
@@ -163,6 +165,11 @@ pub(super) fn says_missing(reply: &Reply) -> bool {
         403 => text.contains(NO_SUCH_ACL),
         _ => false,
     }
+}
+
+/// Whether it is the error of a call about ACLs to servers that have none.
+pub(super) fn says_acls_are_off(error: &MeshError) -> bool {
+    error.message.contains(ACLS_ARE_OFF)
 }
 
 /// An error of this kind in these words.

@@ -30,7 +30,7 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(1);
 /// So many that were read are remembered.
 const MOST_REMEMBERED: usize = 10_000;
 
-const NEEDS: &str = "node_prefix \"\" { policy = \"write\" } service_prefix \"\" { policy = \"write\" }";
+const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"write\" }";
 
 /// A service to remove.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::ConsulControlPlane;
+use super::errors;
+use super::objects::AuthMethod;
 use super::own_token::OwnToken;
 use super::services;
 use super::tokens;
@@ -23,23 +25,31 @@ pub struct Survey {
 /// What servers that can be reached say.
 #[derive(Clone, Debug)]
 pub struct Answers {
+    /// ACLs are off, so that everything about them fails.
+    pub acls_are_off: bool,
     /// Our own token. An error of the kind `Forbidden` where it is not known there, or where ACLs are off.
     pub own_token: Result<OwnToken, MeshError>,
     /// How many tokens of logins name a task of these clusters.
     pub tokens: Result<usize, MeshError>,
-    /// How many binding rules the auth methods that are looked after have, by method.
+    /// The auth methods that are looked after, by name; `None` where there is none of the name.
+    pub methods: BTreeMap<String, Result<Option<AuthMethod>, MeshError>>,
+    /// How many binding rules those have, by method.
     pub rules: BTreeMap<String, Result<usize, MeshError>>,
-    /// The clusters: whether each has its node, and how many services its tasks have there.
-    pub clusters: BTreeMap<ClusterArn, Result<OfCluster, MeshError>>,
+    /// How many policies there are.
+    pub policies: Result<usize, MeshError>,
+    /// How many roles there are.
+    pub roles: Result<usize, MeshError>,
+    /// What there is of the clusters.
+    pub clusters: BTreeMap<ClusterArn, OfCluster>,
 }
 
 /// What there is of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfCluster {
     /// Whether there is a node of its name, without which no task of it can register.
-    pub has_node: bool,
+    pub has_node: Result<bool, MeshError>,
     /// How many services its tasks have.
-    pub services: usize,
+    pub services: Result<usize, MeshError>,
 }
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
@@ -54,21 +64,36 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         }
         let own_token = self.api.own_token().await;
         let tokens = tokens::of_clusters(&self.api, &self.taken, clusters).await.map(|tokens| tokens.len());
-        let mut rules = BTreeMap::new();
+        let objects = self.objects();
+        let (mut methods, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for method in self.taken.methods.load().iter() {
-            let found = self.objects().binding_rules(method).await;
+            methods.insert(method.to_string(), objects.auth_method(method).await);
+            let found = objects.binding_rules(method).await;
             rules.insert(method.to_string(), found.map(|rules| rules.len()));
         }
+        let policies = objects.policies().await.map(|policies| policies.len());
+        let roles = objects.roles().await.map(|roles| roles.len());
         let mut of_clusters = BTreeMap::new();
         for cluster in clusters {
             of_clusters.insert(cluster.clone(), self.look_at(cluster).await);
         }
-        Survey { version, answers: Some(Answers { own_token, tokens, rules, clusters: of_clusters }) }
+        let acls_are_off = own_token.as_ref().is_err_and(errors::says_acls_are_off);
+        let answers = Answers {
+            acls_are_off,
+            own_token,
+            tokens,
+            methods,
+            rules,
+            policies,
+            roles,
+            clusters: of_clusters,
+        };
+        Survey { version, answers: Some(answers) }
     }
 
-    async fn look_at(&self, cluster: &ClusterArn) -> Result<OfCluster, MeshError> {
-        let has_node = self.objects().node(cluster).await?.is_some();
-        let services = services::of_cluster(&self.api, &self.taken, cluster).await?.len();
-        Ok(OfCluster { has_node, services })
+    async fn look_at(&self, cluster: &ClusterArn) -> OfCluster {
+        let has_node = self.objects().node(cluster).await.map(|node| node.is_some());
+        let services = services::of_cluster(&self.api, &self.taken, cluster).await;
+        OfCluster { has_node, services: services.map(|services| services.len()) }
     }
 }

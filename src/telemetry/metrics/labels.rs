@@ -139,7 +139,7 @@ pub(super) const UNPLACED: [&str; 2] = ["no_metadata", "malformed"];
 
 pub(super) const CHANGES: [&str; 4] = ["create", "update", "drain", "remove"];
 pub(super) const EVIDENCE: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
-pub(super) const RULES: [&str; 9] = [
+pub(super) const RULES: [&str; 10] = [
     "no_task_role",
     "no_such_role",
     "account",
@@ -147,6 +147,7 @@ pub(super) const RULES: [&str; 9] = [
     "kuma.io/mesh",
     "kuma.io/service",
     "kuma.io/workload",
+    "bound_principals",
     "consul.hashicorp.com.service-name",
     "consul.hashicorp.com.gateway-kind",
 ];

@@ -242,3 +242,29 @@ async fn a_consul_that_takes_no_token_is_unknown_and_the_rest_is_judged() {
     assert_eq!(said.code, Some(2), "{}", said.out);
     assert!(said.has("AUDIT-CONTROL-PLANE-NOT-ASKED", "unknown"), "{}", said.out);
 }
+
+#[tokio::test]
+async fn what_a_running_task_may_call_is_held_against_what_its_sidecar_listens_for() {
+    let setup = Setup::new().await;
+    let with = |service: &str, port: u16| {
+        let path = setup.directory.path().join("more.yaml");
+        let text = format!(
+            "apiVersion: ecs-mesh.dev/v1alpha1\nkind: Workload\nmetadata: {{name: kv}}\n\
+             spec: {{selector: {{services: [kv]}}, service: kv}}\n---\n\
+             apiVersion: ecs-mesh.dev/v1alpha1\nkind: OutboundList\nmetadata: {{name: dbs}}\n\
+             spec: {{workloads: [kv], outbounds: [{{service: {service}, targetPort: 5432, listen: {{port: {port}}}}}]}}\n"
+        );
+        std::fs::write(path, text).unwrap();
+    };
+    let arguments = ["--manifests", "mesh.yaml", "more.yaml", "--output", "json"];
+    with("db", 5432);
+    let said = setup.audit(&arguments).await;
+    assert_eq!((said.code, said.found()), (Some(0), vec![]), "{}", said.out);
+    with("cache", 6379);
+    let said = setup.audit(&arguments).await;
+    let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();
+    assert_eq!(rules, ["CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"], "{}", said.out);
+    assert_eq!(said.code, Some(2));
+    let at = said.json()["findings"][0]["at"]["resource"].as_str().unwrap().to_owned();
+    assert!(at.contains(":task-definition/kv:"), "{at}");
+}

@@ -245,7 +245,10 @@ async fn a_survey_asks_each_question_by_itself() {
         says(200, &json!({"Config": {"Version": "1.21.4"}})),
         known(),
         text(403, "Permission denied"),
+        says(200, &json!({"Name": "iam-ecs-service-token", "Type": "aws-iam"})),
         says(200, &json!([{"ID": "a", "AuthMethod": "iam-ecs-service-token"}])),
+        text(403, "Permission denied"),
+        says(200, &json!([{"ID": "a", "Name": "r"}, {"ID": "b", "Name": "s"}])),
         says(200, &node),
         services(&[service(1, 7)]),
     ]);
@@ -256,7 +259,12 @@ async fn a_survey_asks_each_question_by_itself() {
     assert_eq!((own.policies[0].name.as_str(), own.is_management()), ("operator", false));
     assert_eq!(answers.tokens.unwrap_err().kind, MeshErrorKind::Forbidden);
     assert_eq!(answers.rules["iam-ecs-service-token"], Ok(1));
-    assert_eq!(answers.clusters[&cluster()], Ok(OfCluster { has_node: true, services: 1 }));
+    let method = answers.methods["iam-ecs-service-token"].as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(method.kind, "aws-iam");
+    assert_eq!(answers.policies.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(answers.roles, Ok(2));
+    assert_eq!(answers.clusters[&cluster()], OfCluster { has_node: Ok(true), services: Ok(1) });
+    assert!(!answers.acls_are_off);
     let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&clusters()).await;
     assert!(nobody.version.is_err() && nobody.answers.is_none());
 }

@@ -1,0 +1,319 @@
+//! Consul control planes: each thing that tasks or the operator need there, broken once; and the policy that the
+//! operator's token needs, which is enough and names what is missing of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use ecs_mesh_operator::api::ConsulConnection;
+use ecs_mesh_operator::mesh::consul::{AuthMethod, ClusterNode, ConsulControlPlane};
+use ecs_mesh_operator::mesh::http::{HttpTransport, NoSecrets};
+use ecs_mesh_operator::mesh::{ControlPlane as _, NoObserver};
+use ecs_mesh_operator::model::{ClusterArn, OperatorId};
+use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
+use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::{AWS_SECRET, Said, Setup, assert_found, catalogue, document, now, run, silent, website};
+
+const MANAGEMENT: &str = "6f7b0c5e-2d11-4c7a-9a55-4f0c8e5a1d20";
+const METHOD: &str = "iam-ecs-service-token";
+const AUTH: &str = "{controlPlane: consul, serviceTokens: {boundPrincipals: ['arn:aws:iam::111122223333:role/consul-ecs/*']}}";
+/// Nobody's token.
+const UNKNOWN: &str = "00000000-dead-beef-0000-000000000000";
+
+/// A set-up with a Consul in which tasks can log in, and a token that may do just what is needed.
+struct House {
+    setup: Setup,
+    front: ConsulFront,
+    url: String,
+    rule: String,
+}
+
+async fn server(config: ConsulConfig) -> (ConsulFront, String) {
+    let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
+    let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
+    let nobody = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
+    let front = ConsulFront::new(server, nobody, Arc::new(NoFaults), Arc::new(now));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(serve(listener, front.clone(), std::future::pending()));
+    (front, url)
+}
+
+fn put(front: &ConsulFront, path: &str, body: &Value) -> Value {
+    call(front, "PUT", path, body)
+}
+
+fn call(front: &ConsulFront, method: &str, path: &str, body: &Value) -> Value {
+    let request = ConsulRequest::new(method, path, Some(MANAGEMENT), body);
+    let response = front.with(|server, now| server.handle(now, &request));
+    assert_eq!(response.status, 200, "{method} {path}: {}", String::from_utf8_lossy(&response.body));
+    response.json()
+}
+
+/// The secret of a new token with these rules.
+fn token(front: &ConsulFront, name: &str, rules: &str) -> String {
+    let policy = put(front, "/v1/acl/policy", &json!({"Name": name, "Rules": rules}));
+    let token = json!({"Description": name, "Policies": [{"ID": policy["ID"]}]});
+    put(front, "/v1/acl/token", &token)["SecretID"].as_str().unwrap().to_owned()
+}
+
+impl House {
+    async fn new() -> Self {
+        let setup = Setup::new().await;
+        let (front, url) = server(ConsulConfig::default()).await;
+        let method = json!({"Name": METHOD, "Type": "aws-iam", "Config": {
+            "BoundIAMPrincipalARNs": ["arn:aws:iam::111122223333:role/consul-ecs/*"],
+            "EnableIAMEntityDetails": true,
+            "IAMEntityTags": ["consul.hashicorp.com.service-name"],
+        }});
+        put(&front, "/v1/acl/auth-method", &method);
+        let rule = json!({"AuthMethod": METHOD, "BindType": "service",
+            "BindName": "${entity_tags.consul.hashicorp.com.service-name}"});
+        let rule = put(&front, "/v1/acl/binding-rule", &rule)["ID"].as_str().unwrap().to_owned();
+        let node = json!({"Node": setup.endpoints.cluster, "Address": "127.0.0.1",
+            "NodeMeta": {"synthetic-node": "true"}});
+        put(&front, "/v1/catalog/register", &node);
+        let house = Self { setup, front, url, rule };
+        house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
+        let secret = token(&house.front, "operator", &house.printed().await);
+        house.token(&secret);
+        house.manifests(&house.url, "", "");
+        house
+    }
+
+    /// `more` are further fields of `spec.consul`, and `documents` further manifests.
+    fn manifests(&self, address: &str, more: &str, documents: &str) {
+        let file = self.setup.directory.path().join("token");
+        let with_token = format!(", tokenFile: '{}'{more}", file.display());
+        self.manifests_without_token(address, &with_token, documents);
+    }
+
+    fn manifests_without_token(&self, address: &str, more: &str, documents: &str) {
+        let cluster = &self.setup.endpoints.cluster;
+        let text = [
+            document(
+                "ControlPlane",
+                "consul",
+                &format!("{{type: consul, consul: {{address: '{address}'{more}}}}}"),
+            ),
+            document(
+                "MeshBinding",
+                "here",
+                &format!(
+                    "{{controlPlane: consul, selector: {{clusters: ['{cluster}', '*:cluster/other-*']}}}}"
+                ),
+            ),
+            documents.to_owned(),
+        ];
+        std::fs::write(self.setup.directory.path().join("all.yaml"), text.concat()).unwrap();
+    }
+
+    fn token(&self, secret: &str) {
+        std::fs::write(self.setup.directory.path().join("token"), secret).unwrap();
+    }
+
+    async fn printed(&self) -> String {
+        let said = run(&BTreeMap::new(), self.setup.directory.path(), &["--print-token-policy"]).await;
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+        said.out
+    }
+
+    async fn report(&self) -> Said {
+        let said = self.setup.report().await;
+        let token = std::fs::read_to_string(self.setup.directory.path().join("token")).unwrap();
+        for secret in [AWS_SECRET, MANAGEMENT, token.as_str()] {
+            assert!(!said.out.contains(secret) && !said.err.contains(secret), "{}\n{}", said.out, said.err);
+        }
+        said
+    }
+
+    async fn healthy(&self) -> BTreeSet<String> {
+        let said = self.report().await;
+        assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+        said.ids()
+    }
+
+    fn client(&self) -> ConsulControlPlane<HttpTransport> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let file = self.setup.directory.path().join("token");
+        let spec: ConsulConnection =
+            serde_json::from_value(json!({"address": self.url, "tokenFile": file})).unwrap();
+        let operator = OperatorId::parse("x").unwrap();
+        ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_printed_policy_is_enough_for_every_check_and_every_check_was_made() {
+    let house = House::new().await;
+    let said = house.report().await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    assert_eq!(said.json()["summary"]["warning"], json!(0), "{}", said.out);
+    let of_consul = catalogue().filter(|id| !id.starts_with("control-plane.")).collect::<BTreeSet<_>>();
+    assert_eq!(said.ids(), of_consul);
+}
+
+#[tokio::test]
+async fn the_printed_policy_is_enough_for_the_operators_work_and_no_rule_of_it_is_too_much() {
+    let house = House::new().await;
+    let cluster = ClusterArn::parse(&house.setup.endpoints.cluster).unwrap();
+    let clusters = BTreeSet::from([cluster.clone()]);
+    let id = "0123456789abcdef0123456789abcdef";
+    let consul = house.client();
+    consul.refresh(&BTreeSet::new()).await.unwrap();
+    assert!(consul.version().is_some(), "the token may see the version");
+    let service = json!({"Node": cluster.as_str(), "SkipNodeUpdate": true, "Service": {
+        "ID": format!("web-{id}"), "Service": "web", "Meta": {"source": "consul-ecs", "task-id": id}}});
+    put(&house.front, "/v1/catalog/register", &service);
+    let found = consul.owned(&clusters).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let read = consul.read(&found[0].id).await.unwrap();
+    assert!(read.is_some() && consul.delete(&read.unwrap().id).await.unwrap());
+    assert!(consul.owned(&clusters).await.unwrap().is_empty());
+    let objects = consul.objects();
+    let node =
+        ClusterNode { node: cluster.to_string(), address: "127.0.0.2".to_owned(), ..ClusterNode::default() };
+    objects.register_node(&node).await.unwrap();
+    let method: AuthMethod = objects.auth_method(METHOD).await.unwrap().unwrap();
+    objects.put_auth_method(&AuthMethod { description: "changed".to_owned(), ..method }).await.unwrap();
+    let elsewhere = ClusterNode { node: "server-2".to_owned(), address: "127.0.0.3".to_owned(), ..node };
+    assert!(objects.register_node(&elsewhere).await.is_err(), "nodes of others are not its own");
+}
+
+#[tokio::test]
+async fn each_rule_that_the_token_lacks_is_named_by_the_check_that_needs_it() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    let whole = house.printed().await;
+    for (rule, id, status, words) in [
+        ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"read\\\"", "--print-token-policy"][..]),
+        ("acl = \"write\"", "consul.auth-method", "error", &["acl = \\\"read\\\""]),
+        ("acl = \"write\"", "consul.binding-rules", "error", &["acl = \\\"read\\\""]),
+        ("acl = \"write\"", "consul.policies", "error", &["acl = \\\"read\\\""]),
+        ("acl = \"write\"", "consul.roles", "error", &["acl = \\\"read\\\""]),
+        ("node_prefix \"\" {\n  policy = \"read\"\n}", "consul.node", "error", &["node_prefix", "left out"]),
+        ("service_prefix \"\" {\n  policy = \"write\"\n}", "consul.services", "error", &["service_prefix"]),
+        ("agent_prefix \"\" {\n  policy = \"read\"\n}", "consul.version", "unknown", &["agent_prefix"]),
+    ] {
+        assert!(whole.contains(rule), "{rule} is not in {whole}");
+        let name = format!("without-{}", id.replace('.', "-"));
+        // So that there is a service to be hidden.
+        let service = json!({"Node": house.setup.endpoints.cluster, "SkipNodeUpdate": true,
+            "Service": {"ID": "vm", "Service": "vm"}});
+        put(&house.front, "/v1/catalog/register", &service);
+        house.token(&token(&house.front, &name, &whole.replace(rule, "")));
+        let said = house.report().await;
+        assert_found(&said, &healthy, id, status, words, &[]);
+    }
+}
+
+#[tokio::test]
+async fn servers_that_are_none_are_told_and_all_of_aws_is_looked_at() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    for (address, words) in [
+        (nobody, "is not reached"),
+        (silent().await, "no whole answer within 5s"),
+        (website().await, "a page of HTML"),
+        (house.setup.endpoints.aws_url.clone(), "not how Consul's API answers"),
+    ] {
+        house.manifests(&address, ", timeout: 30s", "");
+        let said = house.report().await;
+        assert_found(&said, &healthy, "consul.reached", "error", &[words, &address], &["consul."]);
+        assert_eq!(said.code, Some(1), "{}", said.out);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_unknown_or_not_given_or_may_do_everything_is_told() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    let needs_it = [
+        "consul.tokens",
+        "consul.auth",
+        "consul.bind",
+        "consul.pol",
+        "consul.roles",
+        "consul.node",
+        "consul.services",
+    ];
+    house.token(UNKNOWN);
+    let said = house.report().await;
+    assert_found(
+        &said,
+        &healthy,
+        "consul.token",
+        "error",
+        &["not known to these servers", "tokenSecret"],
+        &needs_it,
+    );
+    house.manifests_without_token(&house.url, "", "");
+    let said = house.report().await;
+    assert_found(
+        &said,
+        &healthy,
+        "consul.token",
+        "error",
+        &["no token is given", "--print-token-policy"],
+        &needs_it,
+    );
+    house.manifests(&house.url, "", "");
+    house.token(MANAGEMENT);
+    let said = house.report().await;
+    assert_found(&said, &healthy, "consul.token", "warning", &["may do everything"], &[]);
+}
+
+#[tokio::test]
+async fn servers_without_acls_are_told() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    let (_, open) = server(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }).await;
+    house.manifests(&open, "", "");
+    let said = house.report().await;
+    let of_acls = ["consul.tokens", "consul.auth", "consul.bind", "consul.pol", "consul.roles"];
+    assert_found(&said, &healthy, "consul.acls", "error", &["off", "acl.enabled"], &of_acls);
+}
+
+#[tokio::test]
+async fn enterprises_fields_with_the_open_source_edition_are_told() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    house.manifests(&house.url, ", namespaces: [team]", "");
+    let said = house.report().await;
+    assert_found(&said, &healthy, "consul.edition", "error", &["leave out", "namespaces"], &[]);
+    house.manifests(&house.url, ", partition: ecs", "");
+    let said = house.report().await;
+    assert_found(&said, &healthy, "consul.edition", "error", &["leave out", "partition"], &[]);
+}
+
+#[tokio::test]
+async fn what_tasks_need_to_log_in_and_register_is_looked_for_and_what_a_run_will_make_is_no_error() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    call(&house.front, "DELETE", &format!("/v1/acl/binding-rule/{}", house.rule), &Value::Null);
+    let said = house.report().await;
+    assert_found(&said, &healthy, "consul.binding-rules", "error", &["none", METHOD, "ConsulAuth"], &[]);
+    call(&house.front, "DELETE", &format!("/v1/acl/auth-method/{METHOD}"), &Value::Null);
+    let said = house.report().await;
+    assert_found(&said, &healthy, "consul.auth-method", "error", &["there is none", "ConsulAuth"], &[]);
+    put(&house.front, "/v1/catalog/deregister", &json!({"Node": house.setup.endpoints.cluster}));
+    let said = house.report().await;
+    let cluster = house.setup.endpoints.cluster.as_str();
+    assert_found(&said, &healthy, "consul.node", "error", &["there is none", cluster], &[]);
+    house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
+    let said = house.report().await;
+    assert_eq!(said.code, Some(0), "{}", said.out);
+    for id in ["consul.auth-method", "consul.binding-rules"] {
+        assert_found(&said, &healthy, id, "info", &["a run makes"], &[]);
+    }
+    let report = said.json();
+    let mut nodes = report["checks"].as_array().unwrap().iter().filter(|check| check["id"] == "consul.node");
+    assert!(nodes.any(|check| check["found"].as_str().unwrap().contains("a run makes")), "{report}");
+    // Its tasks log in by another name.
+    let other = AUTH.replace("{boundPrincipals", "{authMethod: other, boundPrincipals");
+    house.manifests(&house.url, "", &document("ConsulAuth", "ecs", &other));
+    assert_found(&house.report().await, &healthy, "consul.auth-method", "info", &["other on consul"], &[]);
+}
