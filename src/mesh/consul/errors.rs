@@ -165,6 +165,11 @@ pub(super) fn says_missing(reply: &Reply) -> bool {
     }
 }
 
+/// Whether it says that there are no ACLs on these servers.
+pub(super) fn says_acls_are_off(reply: &Reply) -> bool {
+    reply.head.status == 401 && reply.text().contains(ACLS_OFF)
+}
+
 /// An error of this kind in these words.
 pub(super) fn error(kind: MeshErrorKind, message: impl Into<String>) -> MeshError {
     MeshError { kind, message: message.into(), retry_after: None }
