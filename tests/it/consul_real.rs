@@ -4,7 +4,8 @@
 //! `CONSUL_TEST_BIN` names the program; `test.sh` gets one (1.8, which has no logins by AWS IAM: tasks log in by a JWT
 //! here, to an auth method of the usual name). Without it these are skipped.
 
+mod identity;
 mod objects;
 mod permissions;
-mod server;
+pub(crate) mod server;
 mod tasks;

@@ -5,6 +5,7 @@ mod adoption;
 pub(crate) mod desk;
 mod drifts;
 mod trouble;
+mod whole;
 
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +37,7 @@ async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Desk
 }
 
 /// All that can be declared without Enterprise.
-fn everything() -> Value {
+pub(crate) fn everything() -> Value {
     json!({
         "controlPlane": "consul",
         "serviceTokens": {

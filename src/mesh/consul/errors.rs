@@ -172,6 +172,11 @@ pub(super) fn says_acls_are_off(error: &MeshError) -> bool {
     error.message.contains(ACLS_ARE_OFF)
 }
 
+/// Whether it says that there are no ACLs on these servers.
+pub(super) fn has_no_acls(reply: &Reply) -> bool {
+    reply.head.status == 401 && reply.text().contains(ACLS_OFF)
+}
+
 /// An error of this kind in these words.
 pub(super) fn error(kind: MeshErrorKind, message: impl Into<String>) -> MeshError {
     MeshError { kind, message: message.into(), retry_after: None }

@@ -112,3 +112,33 @@ impl Keeping {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::identity::{ObjectKind, Scope};
+
+    #[test]
+    fn a_look_answers_only_what_was_asked_before_it_began() {
+        let keeping = Keeping { has_any: true, asked: AtomicU64::new(1), ..Keeping::default() };
+        assert!(!keeping.is_settled(), "nobody has looked yet");
+        let asked = keeping.begins();
+        keeping.soon();
+        keeping.ends(asked);
+        assert!(!keeping.is_settled());
+        keeping.ends(keeping.begins());
+        assert!(keeping.is_settled());
+    }
+
+    #[test]
+    fn a_thing_is_news_once_and_again_when_it_was_over() {
+        let keeping = Keeping::default();
+        let id = ObjectId { kind: ObjectKind::Role, scope: Scope::default(), name: "r".into() };
+        let key: Key = (id, None);
+        assert!(keeping.is_news(&key, "in the way") && !keeping.is_news(&key, "in the way"));
+        keeping.only_said_of(&[key.clone()].into());
+        assert!(!keeping.is_news(&key, "in the way") && keeping.is_news(&key, "gone"));
+        keeping.only_said_of(&BTreeSet::new());
+        assert!(keeping.is_news(&key, "gone"));
+    }
+}

@@ -6,9 +6,6 @@ mod keeping;
 mod pass;
 mod report;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use super::super::status::seconds;
 use super::super::{Operator, Plane};
 use super::declared;
 use super::keeping::Key;
-use super::report::{Outcome, Report};
+use super::report::{Outcome, Report, counts};
 use crate::api::ConsulAuthSpec;
 use crate::intent::identity::{DesiredObjects, Edition, ObjectId, ObjectKind, Surroundings, Want, desired};
 use crate::manifests::ManifestSet;
@@ -70,8 +70,11 @@ impl Pass<'_> {
                 continue;
             }
             let went_well = !round.failed && looked.errors.is_empty();
-            let checked_at = went_well.then(|| seconds(self.operator.clock.now()));
-            self.plane.keeping.found(report.counts(&round.outcomes), checked_at);
+            let is_as_declared =
+                |(_, outcome): &(_, Outcome)| matches!(outcome, Outcome::Seen | Outcome::Done);
+            let is_good = went_well && round.outcomes.iter().all(is_as_declared);
+            let checked_at = is_good.then(|| seconds(self.operator.clock.now()));
+            self.plane.keeping.found(counts(&round.outcomes), checked_at);
             // Where nothing is declared nobody waits for it.
             return if went_well || spec.is_none() { Ended::Well } else { Ended::Again(round.not_before) };
         }
@@ -139,7 +142,7 @@ impl Pass<'_> {
             let outcome = if !step.writes() {
                 Outcome::Seen
             } else if self.stop.is_cancelled() || round.not_before.is_some() {
-                Outcome::Waits("it is tried again later".to_owned())
+                Outcome::Later("it is tried again later".to_owned())
             } else if let Some(need) = rests_on(desired, &step, &failed) {
                 Outcome::Waits(format!("something must come first: {need} could not be written"))
             } else if written.get(&key).is_some_and(|before| before.is_like(&step.action)) {
@@ -153,10 +156,11 @@ impl Pass<'_> {
                     round.wrote = true;
                     written.insert(key, step.action.clone());
                 }
-                Outcome::NoLease | Outcome::Stubborn | Outcome::Impossible(_) => {
+                // Trying again soon would change nothing.
+                Outcome::NoLease | Outcome::Stubborn | Outcome::Impossible(_) | Outcome::Waits(_) => {
                     failed.insert(step.id.clone());
                 }
-                Outcome::Waits(_) | Outcome::Moved(_) | Outcome::Failed(_) => {
+                Outcome::Later(_) | Outcome::Moved(_) | Outcome::Failed(_) => {
                     round.failed = true;
                     failed.insert(step.id.clone());
                 }
@@ -190,7 +194,7 @@ impl Pass<'_> {
             Ok(Written::Impossible(why)) => Outcome::Impossible(why),
             Err(Halt::Until(at)) => {
                 *not_before = Some(at);
-                Outcome::Waits("the control plane has not been reachable".to_owned())
+                Outcome::Later("the control plane has not been reachable".to_owned())
             }
             Err(Halt::Failed(error)) => {
                 if error.kind == MeshErrorKind::Busy {
@@ -260,4 +264,55 @@ fn lost_any(before: Option<&serde_json::Value>, after: Option<&serde_json::Value
         |value: Option<&serde_json::Value>| value.and_then(|v| v.as_array()).cloned().unwrap_or_default();
     let after = items(after);
     items(before).iter().any(|item| !after.contains(item))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::intent::identity::Scope;
+    use crate::plan::FieldChange;
+
+    fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {
+        let id = ObjectId { kind, scope: Scope::default(), name: "x".into() };
+        ObjectStep { id, server_id: None, action, reason: "r".into(), warnings: Vec::new(), before: None }
+    }
+
+    fn update(before: Value, after: Value) -> ObjectAction {
+        let field = FieldChange { path: "Policies".into(), before: Some(before), after: Some(after) };
+        ObjectAction::Update { fields: vec![field], body: Value::Null }
+    }
+
+    #[test]
+    fn manifests_that_never_loaded_whole_take_nothing_away() {
+        let (two, one) = (json!([{"Name": "a"}, {"Name": "b"}]), json!([{"Name": "a"}]));
+        let mut steps = [
+            step(ObjectKind::Role, ObjectAction::Remove),
+            step(ObjectKind::AnonymousToken, update(two.clone(), one.clone())),
+            step(ObjectKind::AnonymousToken, update(one.clone(), two.clone())),
+            // A role that has too much is put right all the same.
+            step(ObjectKind::Role, update(two, one)),
+            step(ObjectKind::Policy, ObjectAction::Create { body: Value::Null }),
+        ];
+        hold_removals(&mut steps);
+        let held: Vec<bool> = steps.iter().map(|step| step.action == ObjectAction::Hold).collect();
+        assert_eq!(held, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn what_something_rests_on_goes_after_it_or_not_at_all() {
+        let failed = |kind| BTreeSet::from([step(kind, ObjectAction::Remove).id]);
+        let desired = DesiredObjects::default();
+        for (goes, stays, waits) in [
+            (ObjectKind::Policy, ObjectKind::Role, true),
+            (ObjectKind::Policy, ObjectKind::AnonymousToken, true),
+            (ObjectKind::AuthMethod, ObjectKind::BindingRule, true),
+            (ObjectKind::Node, ObjectKind::Role, false),
+            (ObjectKind::BindingRule, ObjectKind::Policy, false),
+        ] {
+            let found = rests_on(&desired, &step(goes, ObjectAction::Remove), &failed(stays));
+            assert_eq!(found.is_some(), waits, "{goes:?} after {stays:?}");
+        }
+    }
 }

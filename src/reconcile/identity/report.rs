@@ -23,8 +23,10 @@ pub(super) enum Outcome {
     Planned,
     /// This process does not hold the lease.
     NoLease,
-    /// What it rests on was not written, or is not the time for.
+    /// What it rests on was not written.
     Waits(String),
+    /// This is not the time for it.
+    Later(String),
     /// What is there changed meanwhile.
     Moved(String),
     /// The servers cannot have it.
@@ -63,18 +65,6 @@ impl Report<'_> {
         self.plane.keeping.only_said_of(&keys);
     }
 
-    /// How many objects of each kind are how.
-    pub(super) fn counts(
-        &self,
-        outcomes: &[(ObjectStep, Outcome)],
-    ) -> BTreeMap<&'static str, BTreeMap<&'static str, usize>> {
-        let mut counts: BTreeMap<&'static str, BTreeMap<&'static str, usize>> = BTreeMap::new();
-        for (step, outcome) in outcomes {
-            *counts.entry(step.id.kind.as_str()).or_default().entry(state(step, outcome)).or_default() += 1;
-        }
-        counts
-    }
-
     fn tell_failures(&self, errors: &[MeshError]) {
         let control_plane = &self.plane.name;
         let what = format!("identity set-up at control plane {control_plane}");
@@ -108,7 +98,9 @@ impl Report<'_> {
                 ..Item { change, reason: why, ..item.clone() }
             };
             page.note(match outcome {
-                Outcome::Waits(why) | Outcome::Impossible(why) => instead(Change::Hold, why.clone()),
+                Outcome::Waits(why) | Outcome::Later(why) | Outcome::Impossible(why) => {
+                    instead(Change::Hold, why.clone())
+                }
                 Outcome::Moved(why) => instead(Change::Unknown, why.clone()),
                 Outcome::Failed(error) => instead(Change::Unknown, error.message.clone()),
                 Outcome::Seen | Outcome::Done | Outcome::Planned | Outcome::NoLease | Outcome::Stubborn => {
@@ -147,7 +139,9 @@ impl Report<'_> {
                 metrics.held("lease");
                 debug!(object = %step.id, "another copy holds the lease");
             }
-            Outcome::Waits(why) | Outcome::Moved(why) => debug!(object = %step.id, "{why}"),
+            Outcome::Waits(why) | Outcome::Later(why) | Outcome::Moved(why) => {
+                debug!(object = %step.id, "{why}");
+            }
             Outcome::Seen | Outcome::Planned => self.tell_of_seen(key, step),
         }
     }
@@ -224,13 +218,22 @@ fn paths(step: &ObjectStep) -> String {
 /// One of [`OBJECT_STATES`](crate::telemetry::state::OBJECT_STATES).
 fn state(step: &ObjectStep, outcome: &Outcome) -> &'static str {
     match (outcome, &step.action) {
-        (Outcome::Done, ObjectAction::Remove)
-        | (Outcome::Seen, ObjectAction::Unchanged)
-        | (Outcome::Done, _) => "ok",
+        (Outcome::Done, _) | (Outcome::Seen, ObjectAction::Unchanged) => "ok",
         (Outcome::Seen, ObjectAction::Conflict { .. }) => "conflict",
         (Outcome::Seen, ObjectAction::LeftAlone) => "left_alone",
         (Outcome::Seen, ObjectAction::Unknown) => "unknown",
         (Outcome::Seen, ObjectAction::Hold) => "held",
         _ => "drifted",
     }
+}
+
+/// How many objects of each kind are how.
+pub(super) fn counts(
+    outcomes: &[(ObjectStep, Outcome)],
+) -> BTreeMap<&'static str, BTreeMap<&'static str, usize>> {
+    let mut counts: BTreeMap<&'static str, BTreeMap<&'static str, usize>> = BTreeMap::new();
+    for (step, outcome) in outcomes {
+        *counts.entry(step.id.kind.as_str()).or_default().entry(state(step, outcome)).or_default() += 1;
+    }
+    counts
 }

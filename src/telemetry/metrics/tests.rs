@@ -94,7 +94,7 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
         .chain(labels::OBJECT_CHANGES)
         .chain(labels::OBJECT_RESULTS)
         .chain(crate::telemetry::state::OBJECT_STATES)
-        .chain(crate::intent::identity::ObjectKind::ALL.map(|kind| kind.as_str()))
+        .chain(ObjectKind::ALL.map(ObjectKind::as_str))
         .chain(labels::EVIDENCE)
         .chain(labels::RULES)
         .chain(labels::IGNORED)

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::thread::house::eventually;
 
 /// The token that may do everything.
-pub(super) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
+pub(crate) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
 /// A token that is none.
 pub(super) const UNKNOWN: &str = "00000000-dead-beef-0000-000000000000";
 pub(super) const METHOD: &str = "iam-ecs-service-token";
@@ -26,7 +26,7 @@ const JWT_KEY: &str = include_str!("../../fixtures/consul/jwt.pub.pem");
 
 pub(super) type Consul = ConsulControlPlane<HttpTransport>;
 
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     url: String,
     http: reqwest::Client,
@@ -48,8 +48,13 @@ impl Drop for Server {
 impl Server {
     /// With ACLs on, and everything denied that is not allowed; or with ACLs off. `None`, said so, without a program.
     pub(super) async fn start(what: &str, acls: bool) -> Option<Self> {
-        let Some(program) = std::env::var_os("CONSUL_TEST_BIN") else {
-            println!("skipped: {what}: CONSUL_TEST_BIN names no Consul");
+        Self::start_any("CONSUL_TEST_BIN", what, acls).await
+    }
+
+    /// The program that this variable names.
+    pub(crate) async fn start_any(variable: &str, what: &str, acls: bool) -> Option<Self> {
+        let Some(program) = std::env::var_os(variable) else {
+            println!("skipped: {what}: {variable} names no Consul");
             return None;
         };
         // Another test may have installed it already.
@@ -94,6 +99,10 @@ impl Server {
         })
         .await;
         Some(server)
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// As an administrator; `None` without a good answer.

@@ -110,7 +110,7 @@ async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent
     let plan = desk.plan(None).await;
     assert!(!plan.will_write());
     // Of the anonymous token nothing is said: it is nobody's.
-    assert_eq!(plan.summary.left_alone, 15, "{:#?}", lines(&plan));
+    assert_eq!(plan.summary.left_alone, 16, "{:#?}", lines(&plan));
     assert_eq!(desk.run(None).await.writes(), 0);
     assert_eq!(desk.everything().await, made);
 
@@ -124,12 +124,12 @@ async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent
     let plan = desk.plan(Some(&absent)).await;
     assert_eq!(
         (plan.summary.remove, plan.summary.update, plan.summary.hold),
-        (14, 1, 1),
+        (15, 1, 1),
         "{:#?}",
         lines(&plan)
     );
     assert!(lines(&plan).contains(&format!("hold node {DEMO}")));
-    assert_eq!(desk.run(Some(&absent)).await.writes(), 15);
+    assert_eq!(desk.run(Some(&absent)).await.writes(), 16);
     let left = desk.everything().await;
     let ours = left.to_string().matches("ecs-mesh:op").count();
     assert_eq!((ours, left["methods"].as_array().unwrap().len()), (0, 0), "{left:#}");

@@ -1,6 +1,7 @@
 //! An operator in this process, at work on a Consul's identity set-up; and an administrator's desk beside it.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -92,13 +93,13 @@ impl Ran {
     /// How many changes of identity objects were written.
     pub(crate) fn writes(&self) -> u64 {
         let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_changes_total{"));
-        lines.filter(|line| line.contains("result=\"ok\"")).map(|line| value(line)).sum()
+        lines.filter(|line| line.contains("result=\"ok\"")).map(value).sum()
     }
 
     /// How many objects are in this state.
     pub(crate) fn objects(&self, state: &str) -> u64 {
         let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_objects{"));
-        lines.filter(|line| line.contains(&format!("state=\"{state}\""))).map(|line| value(line)).sum()
+        lines.filter(|line| line.contains(&format!("state=\"{state}\""))).map(value).sum()
     }
 }
 
@@ -228,7 +229,7 @@ impl Desk {
         for mut document in all {
             document["apiVersion"] = "ecs-mesh.dev/v1alpha1".into();
             document["metadata"] = json!({"name": "consul"});
-            text.push_str(&format!("---\n{document}\n"));
+            let _ = writeln!(text, "---\n{document}");
         }
         std::fs::write(directory.join("all.yaml"), text).unwrap();
     }

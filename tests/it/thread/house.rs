@@ -395,7 +395,7 @@ pub(super) fn tag(key: &str, value: &str) -> aws_sdk_iam::types::Tag {
     aws_sdk_iam::types::Tag::builder().key(key).value(value).build().unwrap()
 }
 
-pub(super) fn awsvpc() -> NetworkConfiguration {
+pub(crate) fn awsvpc() -> NetworkConfiguration {
     let inner = AwsVpcConfiguration::builder().subnets("subnet-1").build().unwrap();
     NetworkConfiguration::builder().awsvpc_configuration(inner).build()
 }

@@ -82,7 +82,7 @@ impl<T: StreamTransport + 'static> Look<'_, T> {
     fn given_up(&self) -> Option<String> {
         let unanswered =
             || self.looked.errors.iter().filter(|error| error.kind == MeshErrorKind::Unreachable);
-        let last = unanswered().last()?;
+        let last = unanswered().next_back()?;
         (unanswered().count() >= ENOUGH)
             .then(|| format!("not asked, since others got no answer: {}", last.message))
     }

@@ -1,0 +1,98 @@
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::server::{MANAGEMENT, Server};
+use crate::identity::desk::{DEMO, Desk, lines};
+use crate::identity::everything;
+
+#[tokio::test]
+async fn all_of_the_identity_set_up_is_kept_but_what_these_servers_cannot_have() {
+    let Some(server) = Server::start("an identity set-up at a real Consul", true).await else { return };
+    let (desk, auth) = (Desk::at(server.url(), MANAGEMENT), everything());
+    let plan = desk.plan(Some(&auth)).await;
+    assert!(plan.complete, "{plan:#?}");
+    assert_eq!(
+        (plan.summary.create, plan.summary.update, plan.summary.hold),
+        (9, 1, 7),
+        "{:#?}",
+        lines(&plan)
+    );
+    let of_old_servers =
+        plan.items.iter().filter(|planned| planned.item.reason.contains("auth method's type"));
+    assert_eq!(of_old_servers.count(), 2, "{plan:#?}");
+
+    let first = desk.run(Some(&auth)).await;
+    assert_eq!(
+        (first.writes(), first.objects("ok"), first.objects("drifted")),
+        (10, 10, 7),
+        "{}",
+        first.text
+    );
+    let made = desk.everything().await;
+    let second = desk.run(Some(&auth)).await;
+    assert_eq!(second.writes(), 0);
+    assert_eq!(desk.everything().await, made, "not even an index has moved");
+
+    let good = desk.content().await;
+    let mut role = desk.get("/v1/acl/role/name/consul-ecs-mesh-gateway-role").await;
+    role["Policies"] = json!([{"Name": "consul-ecs-mesh-gateway-policy"}, {"Name": "global-management"}]);
+    desk.put(&format!("/v1/acl/role/{}", role["ID"].as_str().unwrap()), &role).await;
+    let mut policy = desk.get("/v1/acl/policy/name/consul-ecs-client-policy").await;
+    policy["Rules"] = "acl = \"write\"".into();
+    desk.put(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap()), &policy).await;
+    desk.put("/v1/catalog/deregister", &json!({"Node": DEMO})).await;
+    desk.put(
+        "/v1/acl/token/00000000-0000-0000-0000-000000000002",
+        &json!({"Description": "Anonymous Token"}),
+    )
+    .await;
+    let plan = desk.plan(Some(&auth)).await;
+    let changes: BTreeSet<String> =
+        lines(&plan).into_iter().filter(|line| !line.starts_with("hold")).collect();
+    assert_eq!(
+        changes,
+        [
+            format!("create node {DEMO}"),
+            "update anonymous token 00000000-0000-0000-0000-000000000002: Policies".to_owned(),
+            "update policy consul-ecs-client-policy: Rules".to_owned(),
+            "update role consul-ecs-mesh-gateway-role: Policies".to_owned(),
+        ]
+        .into()
+    );
+    assert_eq!(desk.run(Some(&auth)).await.writes(), 4);
+    assert_eq!(desk.content().await, good);
+
+    let mut absent = auth.clone();
+    absent["state"] = "absent".into();
+    assert_eq!(desk.run(Some(&absent)).await.writes(), 10);
+    assert!(!desk.everything().await.to_string().contains("ecs-mesh"));
+}
+
+#[tokio::test]
+async fn a_token_that_lacks_something_makes_what_it_may() {
+    let Some(server) = Server::start("an identity set-up by a token that may not write it", true).await
+    else {
+        return;
+    };
+    let mut desk = Desk::at(server.url(), MANAGEMENT);
+    let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
+    desk.token = Some(desk.token_with("reader", rules).await);
+    let ran = desk.run(Some(&everything())).await;
+    assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "the node: {}", ran.text);
+    assert!(ran.metrics.held_for("forbidden") > 0);
+}
+
+#[tokio::test]
+async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made() {
+    let Some(server) = Server::start("an identity set-up at a real Consul without ACLs", false).await else {
+        return;
+    };
+    let mut desk = Desk::at(server.url(), MANAGEMENT);
+    desk.token = None;
+    let plan = desk.plan(Some(&everything())).await;
+    let reasons = plan.items.iter().filter(|planned| planned.item.reason.contains("ACLs are off"));
+    assert_eq!((reasons.count(), plan.summary.create), (16, 1), "{:#?}", lines(&plan));
+    assert_eq!(desk.run(Some(&everything())).await.writes(), 1);
+    assert_eq!(desk.run(Some(&everything())).await.writes(), 0);
+}
