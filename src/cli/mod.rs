@@ -4,6 +4,7 @@
 mod crds;
 mod doctor;
 mod healthcheck;
+mod output;
 mod plan;
 mod run;
 mod sandbox;
@@ -66,7 +67,9 @@ pub fn main() -> ExitCode {
     let logging = match (&cli.command, cli.log.as_deref()) {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
         // What they find is in what they print; a log beside it would say it twice.
-        (Command::Plan(_) | Command::Doctor(_), None) => log::init(cli.log_format, "error"),
+        (Command::Plan(_) | Command::Doctor(_), None) => {
+            log::init(cli.log_format, "error,ecs_mesh_operator::manifests=off")
+        }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {
