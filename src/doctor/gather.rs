@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::Facts;
+use super::facts::{Facts, NoAws};
 use super::place::Place;
 use crate::api::{ControlPlaneSpec, HumanDuration};
 use crate::manifests::{ManifestSet, Status};
 use crate::mesh::kuma::{KumaControlPlane, NoObserver, Survey};
 use crate::model::{MeshName, OperatorId};
-use crate::observe::sdk::{AwsClients, AwsOptions};
+use crate::observe::sdk::{AwsClients, AwsOptions, ConnectError};
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -41,9 +41,16 @@ pub async fn gather(question: Question) -> Facts {
         let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
         let clients = clients
             .map_err(|_| {
-                format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region")
+                let why =
+                    format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region");
+                NoAws::NoRegion(why)
             })
-            .and_then(|clients| clients.map_err(|error| error.to_string()));
+            .and_then(|clients| {
+                clients.map_err(|error| match error {
+                    ConnectError::NoRoots => NoAws::NoRoots(error.to_string()),
+                    _ => NoAws::NoRegion(error.to_string()),
+                })
+            });
         let known = clients.as_ref().ok().map(|clients| clients.region().to_owned()).or(region.clone());
         let place = Place::new(&set, queue_url.as_deref(), known.as_deref());
         let aws = match (clients, &place) {

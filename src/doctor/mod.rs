@@ -17,7 +17,7 @@ mod send_policy;
 
 pub use checks::examine;
 pub use event_patterns::EventPatterns;
-pub use facts::{Attributes, Aws, Facts, QueueSeen, Read, RuleSeen, Seen};
+pub use facts::{Attributes, Aws, Facts, NoAws, QueueSeen, Read, RuleSeen, Seen};
 pub use gather::{Question, gather};
 pub use iam_policy::{Policy, Reader};
 pub use place::Place;
