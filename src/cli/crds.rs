@@ -1,10 +1,11 @@
 //! `ecs-mesh-operator crds`.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::output::print;
 use crate::schema::{self, SchemaFile};
 
 /// What `crds` takes.
@@ -35,7 +36,7 @@ impl Args {
                     "--check compares files with those of a directory: give --output-dir DIR".to_owned()
                 );
             }
-            return print(schema::definitions().trim_end()).map(|()| ExitCode::SUCCESS);
+            return print(&schema::definitions()).map(|()| ExitCode::SUCCESS);
         }
         let files = schema::files();
         if self.check { self.compare(&files) } else { self.write(&files) }
@@ -57,9 +58,9 @@ impl Args {
                     .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
                 "written"
             };
-            told.push(format!("{}: {done}", path.display()));
+            told.push(format!("{}: {done}\n", path.display()));
         }
-        print(&told.join("\n")).map(|()| ExitCode::SUCCESS)
+        print(&told.concat()).map(|()| ExitCode::SUCCESS)
     }
 
     fn compare(&self, files: &[SchemaFile]) -> Result<ExitCode, String> {
@@ -68,18 +69,15 @@ impl Args {
             let path = self.output_dir.join(&file.name);
             match state(&path, &file.text)? {
                 State::Current => {}
-                State::Outdated => told.push(format!("{}: not what this version writes", path.display())),
-                State::Missing => told.push(format!("{}: missing", path.display())),
+                State::Outdated => told.push(format!("{}: not what this version writes\n", path.display())),
+                State::Missing => told.push(format!("{}: missing\n", path.display())),
             }
         }
         if told.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        told.push(format!("To renew: ecs-mesh-operator crds --output-dir {}", self.output_dir.display()));
-        print(&told.join(
-            "
-",
-        ))?;
+        told.push(format!("To renew: ecs-mesh-operator crds --output-dir {}\n", self.output_dir.display()));
+        print(&told.concat())?;
         Ok(ExitCode::from(2))
     }
 }
@@ -90,13 +88,5 @@ fn state(path: &Path, wanted: &str) -> Result<State, String> {
         Ok(_) => Ok(State::Outdated),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::Missing),
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
-    }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    match writeln!(anstream::stdout(), "{text}") {
-        // Whoever reads it has had enough, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| format!("standard output cannot be written: {error}")),
     }
 }

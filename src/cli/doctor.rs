@@ -1,11 +1,11 @@
 //! `ecs-mesh-operator doctor`.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
+use super::output::print;
 use super::setup::Setup;
 use crate::doctor::{
     EventPatterns, Place, Policy, Question, Reader, Report, Status, examine, gather, token_policy,
@@ -181,10 +181,4 @@ fn style(status: Status) -> Style {
         Status::Error => AnsiColor::Red,
     };
     colour.on_default().bold()
-}
-
-fn print(text: &str) -> Result<(), String> {
-    let mut out = anstream::stdout();
-    let printed = write!(out, "{text}").and_then(|()| out.flush());
-    printed.map_err(|error| format!("standard output cannot be written: {error}"))
 }

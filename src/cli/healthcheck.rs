@@ -1,10 +1,10 @@
 //! `ecs-mesh-operator healthcheck`: asks a running operator, for images without a shell or curl.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::output::print;
 use crate::telemetry::server::Address;
 
 /// Shorter than the shortest time-out that ECS allows for a container's health check (2 s), so that the reason is told.
@@ -39,8 +39,7 @@ impl Args {
         if status != 200 {
             return Err(format!("{url} answers {status}: {words}"));
         }
-        writeln!(anstream::stdout(), "{url} answers 200: {words}")
-            .map_err(|error| format!("standard output cannot be written: {error}"))?;
+        print(&format!("{url} answers 200: {words}\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -5,6 +5,7 @@ mod audit;
 mod crds;
 mod doctor;
 mod healthcheck;
+mod output;
 mod plan;
 mod run;
 mod sandbox;
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
         // What they find is in what they print; a log beside it would say it twice.
         (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
-            log::init(cli.log_format, "error")
+            log::init(cli.log_format, "error,ecs_mesh_operator::manifests=off")
         }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };

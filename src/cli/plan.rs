@@ -1,11 +1,11 @@
 //! `ecs-mesh-operator plan`.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::duration;
+use super::output::print;
 use super::setup::{Pace, Setup};
 use crate::plan::proposal::{Detail, Proposal, render};
 use crate::reconcile::{Book, PlanOptions};
@@ -69,24 +69,21 @@ impl Args {
             () = signals.stop.cancelled() => return Err("interrupted; nothing was written".to_owned()),
         };
         let code = exit_code(&proposal);
-        self.print(proposal).map_err(|error| format!("standard output cannot be written: {error}"))?;
+        print(&self.text(proposal)?)?;
         Ok(code)
     }
 
-    fn print(&self, proposal: Proposal) -> std::io::Result<()> {
+    fn text(&self, proposal: Proposal) -> Result<String, String> {
         let proposal = if self.all { proposal } else { proposal.without_the_quiet() };
-        let mut out = anstream::stdout().lock();
         match self.output {
             Output::Text => {
                 let detail = if self.all { Detail::All } else { Detail::Changes };
-                out.write_all(render(&proposal, detail).as_bytes())?;
+                Ok(render(&proposal, detail))
             }
-            Output::Json => {
-                serde_json::to_writer_pretty(&mut out, &proposal)?;
-                out.write_all(b"\n")?;
-            }
+            Output::Json => serde_json::to_string_pretty(&proposal)
+                .map(|text| text + "\n")
+                .map_err(|error| format!("it cannot be printed: {error}")),
         }
-        out.flush()
     }
 }
 

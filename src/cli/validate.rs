@@ -1,12 +1,12 @@
 //! `ecs-mesh-operator validate`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
+use super::output::print;
 use crate::manifests::{Checked, Extent, Finding, Sources};
 
 /// What `validate` takes.
@@ -41,16 +41,10 @@ impl Args {
     pub(super) fn run(self) -> Result<ExitCode, String> {
         let extent = if self.partial { Extent::Part } else { Extent::Whole };
         let checked = Sources::new(self.paths).check(extent);
-        let mut out = anstream::stdout();
-        let written = match self.output {
-            Output::Text => write_text(&mut out, &checked),
-            Output::Json => writeln!(out, "{}", in_json(&checked)),
-        };
-        match written {
-            // Whoever reads it has had enough, as `head` does; the exit code still tells.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            other => other.map_err(|error| format!("standard output cannot be written: {error}"))?,
-        }
+        print(&match self.output {
+            Output::Text => in_text(&checked),
+            Output::Json => format!("{}\n", in_json(&checked)),
+        })?;
         Ok(match (checked.errors.is_empty(), checked.warnings.is_empty() || !self.deny_warnings) {
             (false, _) => ExitCode::FAILURE,
             (true, false) => ExitCode::from(2),
@@ -59,23 +53,25 @@ impl Args {
     }
 }
 
-fn write_text(out: &mut impl Write, checked: &Checked) -> io::Result<()> {
+fn in_text(checked: &Checked) -> String {
     let Checked { errors, warnings, files, manifests } = checked;
     let (red, yellow) = (AnsiColor::Red.on_default().bold(), AnsiColor::Yellow.on_default().bold());
-    write_findings(out, "error", red, errors)?;
-    write_findings(out, "warning", yellow, warnings)?;
-    writeln!(
-        out,
-        "{} in {}: {}, {}",
+    let mut lines = findings("error", red, errors);
+    lines += &findings("warning", yellow, warnings);
+    let counts = [
         count(*manifests, "manifest"),
         count(*files, "file"),
         count(errors.len(), "error"),
-        count(warnings.len(), "warning")
-    )
+        count(warnings.len(), "warning"),
+    ];
+    let [manifests, files, errors, warnings] = counts;
+    lines + &format!("{manifests} in {files}: {errors}, {warnings}\n")
 }
 
-fn write_findings(out: &mut impl Write, word: &str, style: Style, findings: &[Finding]) -> io::Result<()> {
-    findings.iter().try_for_each(|finding| writeln!(out, "{style}{word}{style:#}: {finding}"))
+fn findings(word: &str, style: Style, findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .fold(String::new(), |lines, finding| lines + &format!("{style}{word}{style:#}: {finding}\n"))
 }
 
 fn count(number: usize, thing: &str) -> String {

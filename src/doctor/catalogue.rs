@@ -16,6 +16,7 @@ macro_rules! catalogue {
 catalogue! {
     MANIFESTS "manifests" "manifests that load without an error, with a ControlPlane and a MeshBinding";
     REGION "aws.region" "an AWS Region, from --region, AWS_REGION or the profile";
+    CERTIFICATES "aws.certificates" "CA certificates on this system, to check those of AWS by";
     CREDENTIALS "aws.credentials" "AWS credentials that the SDK's default chain finds";
     IDENTITY "aws.identity" "an identity that AWS knows";
     SCOPE "aws.scope" "caller, queue and clusters in one account, Region and partition";

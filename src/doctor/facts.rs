@@ -23,8 +23,8 @@ pub struct Facts {
     pub queue_url: Option<String>,
     /// Where things are; an error for a queue URL that is none.
     pub place: Result<Place, String>,
-    /// AWS; an error where there is no Region to ask in.
-    pub aws: Result<Aws, String>,
+    /// AWS; an error where it cannot even be asked.
+    pub aws: Result<Aws, NoAws>,
     /// Each control plane; an error where the manifest's connection cannot even be prepared.
     pub planes: BTreeMap<Arc<str>, Result<PlaneSeen, String>>,
 }
@@ -36,6 +36,15 @@ pub enum PlaneSeen {
     Kuma(kuma::Survey),
     /// Consul.
     Consul(consul::Survey),
+}
+
+/// Why AWS was not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAws {
+    /// There is no Region to ask in.
+    NoRegion(String),
+    /// There is nothing to trust it by.
+    NoRoots(String),
 }
 
 /// What AWS said.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{Facts, PlaneSeen};
+use super::facts::{Facts, NoAws, PlaneSeen};
 use super::place::{Place, named_clusters};
 use crate::api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
 use crate::manifests::{ManifestSet, Status};
@@ -15,7 +15,7 @@ use crate::mesh::consul::ConsulControlPlane;
 use crate::mesh::http::{NoSecrets, Secrets};
 use crate::mesh::kuma::KumaControlPlane;
 use crate::model::{ClusterArn, MeshName, OperatorId};
-use crate::observe::sdk::{AwsClients, AwsOptions};
+use crate::observe::sdk::{AwsClients, AwsOptions, ConnectError};
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -42,8 +42,16 @@ pub async fn gather(question: Question) -> Facts {
     let options = AwsOptions { region: region.clone(), ..AwsOptions::default() };
     let clients = tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await;
     let clients = clients
-        .map_err(|_| format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region"))
-        .and_then(|clients| clients.map_err(|error| error.to_string()));
+        .map_err(|_| {
+            let why = format!("no Region was found within {CONNECT_DEADLINE:?}: set AWS_REGION or --region");
+            NoAws::NoRegion(why)
+        })
+        .and_then(|clients| {
+            clients.map_err(|error| match error {
+                ConnectError::NoRoots => NoAws::NoRoots(error.to_string()),
+                _ => NoAws::NoRegion(error.to_string()),
+            })
+        });
     let known = clients.as_ref().ok().map(|clients| clients.region().to_owned()).or(region);
     let place = Place::new(&set, queue_url.as_deref(), known.as_deref());
     let secrets: Arc<dyn Secrets> = match &clients {

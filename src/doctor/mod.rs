@@ -18,7 +18,7 @@ mod token_policy;
 
 pub use checks::examine;
 pub use event_patterns::EventPatterns;
-pub use facts::{Attributes, Aws, Facts, PlaneSeen, QueueSeen, Read, RuleSeen, Seen};
+pub use facts::{Attributes, Aws, Facts, NoAws, PlaneSeen, QueueSeen, Read, RuleSeen, Seen};
 pub use gather::{Question, gather};
 pub use iam_policy::{Policy, Reader};
 pub use place::Place;

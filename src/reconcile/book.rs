@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::model::TaskArn;
 use crate::plan::Awaited;
-use crate::plan::proposal::{Gap, Item, Planned, Warning, label};
+use crate::plan::proposal::{Blocked, Gap, Item, Planned, Warning, label};
 use crate::telemetry::metrics::Metrics;
 
 /// The plan as far as it is known, by control plane and task, or of a control plane's own objects. A task's page is replaced by its next run.
@@ -98,7 +98,7 @@ impl Book {
             info!(
                 %control_plane, mesh, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),
-                reason = item.reason, blocked_by = ?item.blocked_by, after = item.after, "planned"
+                reason = item.reason, blocked_by = item.blocked_by.map(Blocked::as_str), after = item.after, "planned"
             );
         }
     }

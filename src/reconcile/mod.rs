@@ -13,6 +13,7 @@ mod registry;
 mod report;
 mod role_watch;
 mod run;
+mod said;
 mod status;
 mod sweep;
 mod targets;

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 
 use super::identity::Keeping;
 use super::registry::Registry;
+use super::said::{Count, News, Said};
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
 use crate::manifests::{Binding, ManifestSet};
@@ -54,8 +55,10 @@ pub struct Plane {
     turns: Mutex<BTreeMap<RegistrationId, Arc<tokio::sync::Mutex<()>>>>,
     /// The troubles of the control plane itself that were told of and are not over.
     told: Mutex<BTreeSet<(MeshErrorKind, String)>>,
-    /// What was last said about a task, by reason, so that a retry does not say it again.
-    said: Mutex<BTreeMap<TaskArn, BTreeMap<&'static str, String>>>,
+    /// What was said about tasks.
+    said: Mutex<Said>,
+    /// Runs under way.
+    at_work: AtomicUsize,
     /// Registrations with our mark, as of the last list, whose cluster no binding names.
     pub(super) unplaced: AtomicUsize,
 }
@@ -120,6 +123,7 @@ impl Plane {
             heard: Mutex::default(),
             told: Mutex::default(),
             said: Mutex::default(),
+            at_work: AtomicUsize::new(0),
             turns: Mutex::default(),
             unknown_targets: Mutex::default(),
             unplaced: AtomicUsize::new(0),
@@ -231,15 +235,25 @@ impl Plane {
         lock(&self.told).retain(|(kind, _)| !over(*kind));
     }
 
-    /// Whether this is not what was last said of the task for this reason.
-    pub(super) fn is_news(&self, task: &TaskArn, reason: &'static str, words: &str) -> bool {
-        let mut said = lock(&self.said);
-        let of_task = said.entry(task.clone()).or_default();
-        if of_task.get(reason).is_some_and(|before| before == words) {
-            return false;
+    /// Takes in what is to be said of a task: see [`Said::note`].
+    pub(super) fn note(&self, task: &TaskArn, reason: &'static str, same: &str, message: &str) -> News {
+        lock(&self.said).note(task, reason, same, message)
+    }
+
+    /// A run begins, and ends when what this gives is dropped.
+    pub(super) fn begin(&self) -> AtWork<'_> {
+        self.at_work.fetch_add(1, Ordering::AcqRel);
+        AtWork(self)
+    }
+
+    /// Tells of how many tasks something is true that was said of one, unless more tasks are about to be looked at.
+    fn tell_counts(&self) {
+        if !lock(&self.said).has_grown() || self.queue.stats().ready > 0 {
+            return;
         }
-        of_task.insert(reason, words.to_owned());
-        true
+        for Count { reason, tasks, example, message } in lock(&self.said).due() {
+            warn!(control_plane = %self.name, task = %example, reason, tasks, "of {tasks} tasks by now: {message}");
+        }
     }
 
     /// Takes in the targets that a sweep found unknown. Gives those to tell of: unknown for a while now, and known
@@ -270,7 +284,7 @@ impl Plane {
 
     /// Nothing is wrong with the task any more.
     pub(super) fn all_said(&self, task: &TaskArn) {
-        lock(&self.said).remove(task);
+        lock(&self.said).all_over(task);
     }
 
     /// Whether nothing that should be looked at of the objects by which tasks get their identity waits for a look.
@@ -307,11 +321,18 @@ impl Plane {
 
     /// Of how many tasks something was said that still holds, by reason.
     pub(super) fn troubles(&self) -> BTreeMap<&'static str, usize> {
-        let mut troubles = BTreeMap::new();
-        for reason in lock(&self.said).values().flat_map(BTreeMap::keys) {
-            *troubles.entry(*reason).or_default() += 1;
+        lock(&self.said).troubles()
+    }
+}
+
+/// A run under way. The last one to end tells of how many tasks was true what it said of one.
+pub(super) struct AtWork<'a>(&'a Plane);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        if self.0.at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.tell_counts();
         }
-        troubles
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a run says: one `info` line per outcome on a registration, target `audit` where an identity comes or goes, and
-//! a warning once, not at each retry. In a dry run all of it goes into the plan instead.
+//! a warning once, not at each retry nor for each of many tasks. In a dry run all of it goes into the plan instead.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +9,7 @@ use super::Operator;
 use super::apply::Outcome;
 use super::book::Page;
 use super::plane::Plane;
+use super::said::News;
 use crate::api::LifecyclePolicy;
 use crate::intent::{HoldReason, IgnoreReason, Violation};
 use crate::mesh::{DrainReason, Owner};
@@ -204,17 +205,17 @@ impl<'a> Report<'a> {
         self.once_as(reason, message, message)
     }
 
-    /// As [`Self::once`]; `what` tells whether it is the same again.
-    fn once_as(&self, reason: &'static str, what: &str, message: &str) -> bool {
+    /// As [`Self::once`]; `same` tells whether it is the same again, and the same for other tasks.
+    fn once_as(&self, reason: &'static str, same: &str, message: &str) -> bool {
         let Subject { operator, plane, task } = &self.subject;
         operator.metrics.held(reason);
-        let news = plane.is_news(task, reason, what);
-        if news {
+        let news = plane.note(task, reason, same, message);
+        if news == News::First {
             warn!(control_plane = %plane.name, %task, reason, "{message}");
         } else {
             debug!(control_plane = %plane.name, %task, reason, "{message}");
         }
-        news
+        news != News::Known
     }
 
     pub(super) fn trouble(&self, reason: &'static str, message: &str) {
@@ -284,7 +285,7 @@ impl<'a> Report<'a> {
             "{} is {whose} and is left alone; remove it, or choose another spec.dataplaneName in MeshBinding {}",
             step.id, step.binding.name
         );
-        self.once("name_taken", &message);
+        self.once_as("name_taken", &format!("{whose} {}", step.binding.name), &message);
     }
 
     pub(super) fn held_back(&self, step: &Step, admitted: usize, owned: usize) {
@@ -299,7 +300,7 @@ impl<'a> Report<'a> {
             return self.subject.operator.metrics.held("guard");
         }
         // The counts in the words grow; what happens is the same.
-        self.once_as("guard", &format!("{change} {}", step.id), &message);
+        self.once_as("guard", &format!("{change} {}", step.binding.name), &message);
     }
 
     pub(super) fn skipped(&self, step: &Step) {
@@ -308,16 +309,14 @@ impl<'a> Report<'a> {
         if self.note(|| self.blocked(step, Blocked::Policy, why.clone())) {
             return self.subject.operator.metrics.held("skipped_by_policy");
         }
-        self.once(
-            "skipped_by_policy",
-            &format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id),
-        );
+        let message = format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id);
+        self.once_as("skipped_by_policy", &format!("{change} {}", step.binding.name), &message);
     }
 
     pub(super) fn paused(&self, step: &Step) {
         let (change, why) = words(step);
         let message = format!("MeshBinding {} is paused: {change} of {} ({why})", step.binding.name, step.id);
-        self.once("paused", &message);
+        self.once_as("paused", &format!("{change} {}", step.binding.name), &message);
     }
 
     /// A withdrawal that would be done, were it not for this.

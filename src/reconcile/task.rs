@@ -44,6 +44,7 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Brings the task's registrations to what they should be, as far as that is possible now.
     pub(super) async fn reconcile(&self) -> Next {
+        let _at_work = self.plane.begin();
         if !self.plane.is_listed() {
             return Next::After(UNLISTED_WAIT);
         }

@@ -155,6 +155,17 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Somebody who waits for a token, and will say how long.
+    async fn somebody_waits(bucket: &TokenBucket) -> tokio::task::JoinHandle<Duration> {
+        let (bucket, begun) = (bucket.clone(), Instant::now());
+        let waiting = tokio::spawn(async move {
+            bucket.acquire(1).await;
+            begun.elapsed()
+        });
+        tokio::task::yield_now().await;
+        waiting
+    }
+
     async fn times_of(bucket: &TokenBucket, takes: usize) -> Vec<u128> {
         let begun = Instant::now();
         let mut times = Vec::new();
@@ -244,14 +255,7 @@ mod tests {
     async fn a_penalty_also_stops_who_already_waits() {
         let bucket = TokenBucket::new(1.0, 1);
         bucket.acquire(1).await;
-        let waiting = tokio::spawn({
-            let (bucket, begun) = (bucket.clone(), Instant::now());
-            async move {
-                bucket.acquire(1).await;
-                begun.elapsed()
-            }
-        });
-        tokio::task::yield_now().await;
+        let waiting = somebody_waits(&bucket).await;
         bucket.penalize(5 * SECOND);
         assert_eq!(waiting.await.unwrap(), 6 * SECOND);
     }
@@ -260,14 +264,7 @@ mod tests {
     async fn a_new_rate_counts_for_those_who_already_wait() {
         let bucket = TokenBucket::new(0.001, 1);
         bucket.acquire(1).await;
-        let waiting = tokio::spawn({
-            let (bucket, begun) = (bucket.clone(), Instant::now());
-            async move {
-                bucket.acquire(1).await;
-                begun.elapsed()
-            }
-        });
-        tokio::task::yield_now().await;
+        let waiting = somebody_waits(&bucket).await;
         bucket.set_rate(4.0);
         assert_eq!(waiting.await.unwrap(), SECOND / 4);
     }

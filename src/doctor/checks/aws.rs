@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use crate::doctor::catalogue::{CREDENTIALS, IDENTITY, REGION, SCOPE};
-use crate::doctor::facts::{Aws, Facts};
+use crate::doctor::catalogue::{CERTIFICATES, CREDENTIALS, IDENTITY, REGION, SCOPE};
+use crate::doctor::facts::{Aws, Facts, NoAws};
 use crate::doctor::place::{Place, partition_of};
 use crate::doctor::report::Check;
 use crate::model::ClusterArn;
@@ -12,11 +12,16 @@ use crate::observe::aws::AwsErrorKind;
 pub(super) fn check(facts: &Facts) -> Vec<Check> {
     let aws = match &facts.aws {
         Ok(aws) => aws,
-        Err(error) => {
+        Err(NoAws::NoRegion(error)) => {
             return vec![REGION.error("AWS", error, "set AWS_REGION, or give --region")];
         }
+        Err(NoAws::NoRoots(error)) => {
+            let (found, mend) = error.split_once("; ").unwrap_or((error, ""));
+            return vec![CERTIFICATES.error("AWS", found, mend)];
+        }
     };
-    let mut checks = vec![REGION.ok("AWS", &aws.region), credentials(aws), identity(aws)];
+    let trust = CERTIFICATES.ok("AWS", "there are some, or the endpoint that is set needs none");
+    let mut checks = vec![REGION.ok("AWS", &aws.region), trust, credentials(aws), identity(aws)];
     checks.extend(scope(facts, aws));
     checks
 }

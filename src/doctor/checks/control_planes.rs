@@ -47,7 +47,7 @@ fn kuma(about: &str, connection: Option<&KumaConnection>, survey: &Survey) -> Ve
         PLANE_REACHED.ok(about, "it answers"),
         version(about, survey.version.as_ref()),
         mode(about, answers.configuration.as_ref()),
-        token(about, connection, answers.caller.as_ref()),
+        token(about, connection, answers.caller.as_ref(), survey.version.as_ref().ok()),
         list(about, answers, survey.version.as_ref().ok()),
     ];
     checks.extend(meshes(about, answers));
@@ -107,7 +107,12 @@ fn mode(about: &str, configuration: Result<&Configuration, &MeshError>) -> Check
     PLANE_MODE.ok(about, format!("mode {}; {health}", configuration.mode))
 }
 
-fn token(about: &str, connection: Option<&KumaConnection>, caller: Result<&MeshCaller, &MeshError>) -> Check {
+fn token(
+    about: &str,
+    connection: Option<&KumaConnection>,
+    caller: Result<&MeshCaller, &MeshError>,
+    version: Option<&Version>,
+) -> Check {
     let given = connection.is_some_and(|c| c.token_file.is_some() || c.token_env.is_some());
     let mend = "`kumactl generate user-token --name ecs-mesh-operator --group mesh-system:admin --valid-for 8760h` \
                 into the file that ControlPlane.spec.kuma.tokenFile names";
@@ -124,9 +129,19 @@ fn token(about: &str, connection: Option<&KumaConnection>, caller: Result<&MeshC
     if is(ADMIN) {
         return PLANE_TOKEN.ok(about, format!("taken for {}, an administrator", caller.name));
     }
+    // Kuma keeps secrets and tokens to administrators and lets everybody write Dataplanes, so this does work.
+    if is(NOBODY) && !given && version.is_some_and(Version::is_open_source) {
+        let found = "no token is given, and Kuma lets anonymous callers write Dataplanes: so may anybody else who reaches \
+                     the address, which the network's rules must keep to those who should";
+        return PLANE_TOKEN.info(about, found);
+    }
     if is(NOBODY) {
-        let found = "no token is given, and whoever reaches the address is anonymous: without access control of its own \
-                     anybody there can write Dataplanes";
+        let found = if given {
+            "a token is given, and the caller is anonymous all the same"
+        } else {
+            "no token is given, and whoever reaches the address is anonymous: without access control of its own anybody \
+             there can write Dataplanes"
+        };
         return PLANE_TOKEN.warning(about, found, mend);
     }
     let found =
@@ -177,5 +192,37 @@ pub(super) fn failed(id: Id, about: &str, error: &MeshError) -> Check {
             id.unknown(about, found, if mend.is_empty() { "run the doctor again" } else { mend })
         }
         _ => id.error(about, found, mend),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::report::Status;
+
+    fn judged(product: &str, token: Option<&str>, group: &str) -> Check {
+        let version = serde_json::json!({"product": product, "version": "2.11.0"});
+        let connection = serde_json::json!({"address": "https://kuma:5682", "tokenFile": token});
+        let caller = MeshCaller { name: group.to_owned(), groups: vec![group.to_owned()] };
+        super::token(
+            "kuma",
+            serde_json::from_value(connection).ok().as_ref(),
+            Ok(&caller),
+            Version::read(&version).ok().as_ref(),
+        )
+    }
+
+    #[test]
+    fn an_anonymous_caller_is_as_it_comes_on_kuma_alone() {
+        for (product, token, status) in [
+            ("Kuma", None, Status::Info),
+            ("Kong Mesh", None, Status::Warning),
+            ("Kuma", Some("/token"), Status::Warning),
+        ] {
+            let check = judged(product, token, NOBODY);
+            assert_eq!(check.status, status, "{product} {token:?}: {check:?}");
+            assert!(check.found.contains("anonymous"), "{check:?}");
+        }
+        assert_eq!(judged("Kuma", None, ADMIN).status, Status::Ok);
     }
 }

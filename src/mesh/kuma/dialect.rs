@@ -29,6 +29,11 @@ pub struct Version {
 }
 
 impl Version {
+    /// Whether it is Kuma itself, and not a product made of it such as Kong Mesh, which has access control of its own.
+    pub fn is_open_source(&self) -> bool {
+        self.text.starts_with("Kuma ")
+    }
+
     /// Reads the answer to `GET /`; the error says what is wrong with it.
     pub fn read(index: &Value) -> Result<Self, String> {
         let field = |name: &str| index.get(name).and_then(Value::as_str);

@@ -11,12 +11,6 @@ use super::poison::{Poison, PoisonReason};
 use super::{Decoded, RoleEvent};
 
 #[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    detail: Option<Detail<'a>>,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Detail<'a> {
     #[serde(borrow)]
@@ -37,8 +31,7 @@ struct RequestParameters<'a> {
 
 /// Reads which role's tags are stale. Calls that failed, and calls about other things, are ignored.
 pub(super) fn read(body: &str, envelope: &Envelope<'_>) -> Result<Decoded, Poison> {
-    let event: Event<'_> = json::read(body)?;
-    let detail = event.detail.ok_or_else(|| Poison::new(PoisonReason::MissingField, "detail"))?;
+    let detail: Detail<'_> = json::detail(body)?;
     let Some(event) = RoleEvent::parse(need(detail.event_name.as_ref(), "detail.eventName")?) else {
         return Ok(Decoded::Ignored { detail_type: "iam_call" });
     };

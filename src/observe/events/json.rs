@@ -25,6 +25,16 @@ pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, Poison> {
     serde_json::from_str(body).map_err(|error| explain::<T>(body, &error))
 }
 
+/// The field `detail` of an event.
+pub(super) fn detail<'a, D: Deserialize<'a>>(body: &'a str) -> Result<D, Poison> {
+    #[derive(Deserialize)]
+    struct Event<D> {
+        detail: Option<D>,
+    }
+    let event: Event<D> = read(body)?;
+    event.detail.ok_or_else(|| Poison::new(PoisonReason::MissingField, "detail"))
+}
+
 /// Serde's own message quotes the value; only the category and the place are taken from it. The path is worked out
 /// by reading again, so that good bodies do not pay for it.
 fn explain<'a, T: Deserialize<'a>>(body: &'a str, error: &serde_json::Error) -> Poison {

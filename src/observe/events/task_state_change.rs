@@ -15,12 +15,6 @@ use crate::model::{
 };
 
 #[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    detail: Option<Detail<'a>>,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Detail<'a> {
     #[serde(borrow)]
@@ -88,8 +82,7 @@ struct ContainerInterface<'a> {
 
 /// Reads the task. An error names the field and why.
 pub(super) fn read(body: &str, _: &Envelope<'_>) -> Result<Decoded, Poison> {
-    let event: Event<'_> = json::read(body)?;
-    let detail = event.detail.ok_or_else(|| Poison::new(PoisonReason::MissingField, "detail"))?;
+    let detail: Detail<'_> = json::detail(body)?;
     Ok(Decoded::Task(Box::new(task(&detail)?)))
 }
 

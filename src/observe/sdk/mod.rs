@@ -23,7 +23,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 
 pub use aws_sdk_ecs::config::Credentials;
 use aws_sdk_ecs::config::SharedHttpClient;
@@ -72,6 +72,12 @@ pub enum ConnectError {
         "no AWS Region was found; set AWS_REGION, or `region` in the AWS profile (in ECS and EC2 it comes by itself)"
     )]
     NoRegion,
+    /// There is nothing to check the certificates of AWS by.
+    #[error(
+        "this system has no CA certificates, so no HTTPS endpoint of AWS can be trusted; install them (the package \
+         ca-certificates), or name a file with them in SSL_CERT_FILE"
+    )]
+    NoRoots,
     /// The queue's URL is none.
     #[error(
         "{found:?} is not the URL of an SQS queue (without name and password): expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME; \
@@ -107,7 +113,12 @@ impl AwsClients {
     /// the EC2 instance. Credentials are fetched by the first call that needs them.
     pub async fn connect(options: AwsOptions) -> Result<Self, ConnectError> {
         let calls = Calls::new(Arc::clone(&options.observer));
-        let config = config(options).await;
+        let roots = has_roots();
+        let config = config(options, roots).await;
+        let clear = config.endpoint_url().is_some_and(|url| url.starts_with("http://"));
+        if !roots && !clear {
+            return Err(ConnectError::NoRoots);
+        }
         let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
         let (ecs, iam) = (aws_sdk_ecs::Client::new(&config), aws_sdk_iam::Client::new(&config));
         Ok(Self {
@@ -144,13 +155,13 @@ impl AwsClients {
     }
 }
 
-async fn config(options: AwsOptions) -> SdkConfig {
+async fn config(options: AwsOptions, roots: bool) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client())
+        .http_client(http_client(roots))
         .timeout_config(timeouts)
         .retry_config(RetryConfig::disabled())
         .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
@@ -171,8 +182,21 @@ async fn config(options: AwsOptions) -> SdkConfig {
 }
 
 /// The one connection pool, over the one TLS stack of the program.
-fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+fn http_client(roots: bool) -> SharedHttpClient {
+    // Where there are none, the SDK's debug builds would panic in looking for them.
+    let trusted = if roots { TrustStore::default() } else { TrustStore::empty() };
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .tls_context(
+            TlsContext::builder().with_trust_store(trusted).build().expect("nothing in it can be wrong"),
+        )
+        .build_https()
+}
+
+/// Whether the system has a CA certificate that can be read.
+fn has_roots() -> bool {
+    let found = rustls_native_certs::load_native_certs().certs;
+    rustls::RootCertStore::empty().add_parsable_certificates(found).0 > 0
 }
 
 /// The host of `http(s)://HOST[:PORT]/…/NAME`.

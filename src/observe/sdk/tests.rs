@@ -472,7 +472,8 @@ async fn missing_credentials_say_where_they_could_come_from() {
     let none = aws_config::profile::ProfileFileCredentialsProvider::builder()
         .profile_name("a-profile-that-nobody-has")
         .configure(
-            &aws_config::provider_config::ProviderConfig::without_region().with_http_client(http_client()),
+            &aws_config::provider_config::ProviderConfig::without_region()
+                .with_http_client(http_client(true)),
         )
         .build();
     let config = aws_sdk_ecs::Config::builder()
@@ -480,7 +481,7 @@ async fn missing_credentials_say_where_they_could_come_from() {
         .region(Region::new("eu-west-1"))
         .endpoint_url(&world.url)
         .credentials_provider(none)
-        .http_client(http_client())
+        .http_client(http_client(true))
         .build();
     let calls = Calls::new(Arc::clone(&world.told) as Arc<dyn AwsCallObserver>);
     let ecs = SdkEcs::new(aws_sdk_ecs::Client::from_conf(config), calls);

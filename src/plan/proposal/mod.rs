@@ -98,6 +98,17 @@ pub enum Blocked {
     Paused,
 }
 
+impl Blocked {
+    /// The name as the JSON form has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Guard => "guard",
+            Self::Paused => "paused",
+        }
+    }
+}
+
 /// One line of a plan, about one task or one object at one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

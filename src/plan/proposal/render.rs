@@ -261,7 +261,8 @@ fn write_summary(out: &mut String, proposal: &Proposal) -> fmt::Result {
             s.create, s.update, s.drain, s.remove
         )?;
     } else {
-        write!(out, "{bold}Plan:{bold:#} nothing to do")?;
+        let known = if proposal.complete { "" } else { ", as far as is known" };
+        write!(out, "{bold}Plan:{bold:#} nothing to do{known}")?;
     }
     let asides = [
         (s.reject, "rejected"),

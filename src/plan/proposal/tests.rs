@@ -78,13 +78,36 @@ fn every_label_of_the_metric_is_listed() {
     }
 }
 
+/// Of what is written: a field that is left out where it is empty need not be there.
+fn schema() -> schemars::Schema {
+    schemars::generate::SchemaSettings::default()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Proposal>()
+}
+
 /// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
 #[test]
 fn the_schema_of_the_json_form_is_current() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/plan.schema.json");
-    let schema = serde_json::to_string_pretty(&schemars::schema_for!(Proposal)).unwrap() + "\n";
+    let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &schema).unwrap();
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), schema, "renew it with UPDATE_GOLDEN=1");
+}
+
+#[test]
+fn what_the_schema_requires_is_there_even_where_it_is_empty() {
+    let schema = schema().to_value();
+    let required = |of: &serde_json::Value| -> Vec<String> {
+        serde_json::from_value(of["required"].clone()).unwrap_or_default()
+    };
+    let of_item = required(&schema["$defs"]["Planned"]);
+    assert!(of_item.iter().any(|name| name == "change"), "{schema}");
+    let json = serde_json::to_value(proposal()).unwrap();
+    assert!(required(&schema).iter().all(|name| json.get(name).is_some()), "{json}");
+    for item in json["items"].as_array().unwrap() {
+        assert!(of_item.iter().all(|name| item.get(name).is_some()), "{item}");
+    }
 }

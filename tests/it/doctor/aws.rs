@@ -262,6 +262,24 @@ async fn without_a_region_or_an_answer_of_aws_the_control_plane_is_looked_at() {
 }
 
 #[tokio::test]
+async fn without_any_ca_certificate_the_control_plane_is_looked_at() {
+    let mut setup = Setup::new().await;
+    let nothing = setup.directory.path().join("nothing");
+    std::fs::create_dir(&nothing).unwrap();
+    let nothing = nothing.to_str().unwrap().to_owned();
+    setup.environment.insert("SSL_CERT_DIR".to_owned(), nothing.clone());
+    setup.environment.insert("SSL_CERT_FILE".to_owned(), format!("{nothing}/none.pem"));
+    let said = setup.report().await;
+    assert_eq!(said.code, Some(0), "an endpoint without TLS needs none: {}", said.out);
+    setup.environment.remove("AWS_ENDPOINT_URL");
+    let said = setup.report().await;
+    let (status, finding) = said.worst("aws.certificates");
+    assert_eq!((status.as_str(), said.code), ("error", Some(1)), "{}", said.out);
+    assert!(finding.contains("ca-certificates"), "{finding}");
+    assert_eq!(said.worst("control-plane.mesh").0, "ok");
+}
+
+#[tokio::test]
 async fn an_aws_that_hangs_is_given_up_and_the_control_plane_is_looked_at() {
     let mut setup = Setup::new().await;
     setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), silent().await);

@@ -53,7 +53,6 @@ async fn a_control_plane_that_does_not_suit_is_told() {
             "read-only",
         ),
         (guarded.clone(), with_token.as_str(), "control-plane.token", "error", "401"),
-        (guarded, "", "control-plane.token", "warning", "anonymous"),
     ];
     for (config, more, id, status, word) in cases {
         let address = kuma(config).await;
@@ -62,6 +61,12 @@ async fn a_control_plane_that_does_not_suit_is_told() {
         assert_found(&said, &healthy, id, status, &[word, &address], &[]);
         assert_ne!(said.code, Some(0), "{}", said.out);
     }
+    // Kuma comes so, and all works.
+    let address = kuma(guarded).await;
+    setup.manifests(&setup.endpoints.cluster, &address, "");
+    let said = setup.report().await;
+    assert_found(&said, &healthy, "control-plane.token", "info", &["anonymous", &address], &[]);
+    assert_eq!(said.code, Some(0), "{}", said.out);
     let path = setup.directory.path().join("all.yaml");
     setup.manifests(&setup.endpoints.cluster, &setup.kuma_url(), "");
     let text = std::fs::read_to_string(&path).unwrap().replace("mesh: default", "mesh: nowhere");

@@ -82,6 +82,27 @@ async fn without_a_region_the_start_is_refused() {
 }
 
 #[tokio::test]
+async fn without_any_ca_certificate_the_start_is_refused_unless_none_is_needed() {
+    let nothing = TempDir::new().unwrap();
+    let (file, directory) = (nothing.path().join("none.pem"), nothing.path());
+    std::fs::write(&file, "").unwrap();
+    let mut environment = vec![
+        ("AWS_REGION", "eu-west-1"),
+        ("SSL_CERT_FILE", file.to_str().unwrap()),
+        ("SSL_CERT_DIR", directory.to_str().unwrap()),
+    ];
+    let arguments = ["plan", "--operator-id", "house", "--manifests", "nowhere.yaml"];
+    let (code, said) = run(&environment, &arguments).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("ca-certificates") && !said.contains("panicked"), "{said}");
+    environment.push(("AWS_ENDPOINT_URL", "http://127.0.0.1:9"));
+    let (code, said) = run(&environment, &arguments).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("nowhere.yaml") && !said.contains("panicked"), "{said}");
+    assert_eq!(said.matches("nowhere.yaml").count(), 1, "said twice: {said}");
+}
+
+#[tokio::test]
 async fn without_credentials_the_log_says_what_to_do_and_the_operator_lives() {
     let house = House::open().await;
     house.manifest("all.yaml", &house.usual());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -248,6 +249,7 @@ impl House {
     pub(super) async fn plan(&self) -> (i32, Value) {
         let (code, out, err) = self.ask(&["plan", "--output", "json"]).await;
         let plan = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}\n{err}"));
+        fits_its_schema(&out);
         (code, plan)
     }
 
@@ -425,4 +427,18 @@ pub(super) fn document(kind: &str, name: &str, spec: &str) -> String {
     format!(
         "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
     )
+}
+
+/// A published validator's word, where there is one.
+fn fits_its_schema(plan: &str) {
+    let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
+        let why = "SCHEMA_TEST_PYTHON does not name a Python with jsonschema";
+        let _ = writeln!(std::io::stderr(), "judging a plan by its schema skipped: {why}");
+        return;
+    };
+    let program = "import json, sys, jsonschema\n\
+                   jsonschema.validate(json.loads(sys.argv[1]), json.load(open(sys.argv[2])))";
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/plan.schema.json");
+    let judged = Command::new(python).args(["-c", program, plan, schema]).output().unwrap();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
 }

@@ -209,10 +209,11 @@ async fn a_renamed_binding_does_not_get_past_its_guard() {
     house.manifest("base.yaml", &renamed);
     operator.says(&["the guard of MeshBinding mansion holds back"]).await;
     house.dataplanes_once("three go", |found| found.len() == 9).await;
-    let tasks =
-        |lines: Vec<Value>| lines.iter().map(|line| line["task"].to_string()).collect::<BTreeSet<_>>();
-    let all_told = || async { (tasks(operator.said(&["holds back"])).len() == 9).then_some(()) };
-    eventually("the guard has answered for the rest", all_told).await;
+    // Not a line each, but their number, as often as it has doubled.
+    let most = || operator.said(&["holds back"]).iter().filter_map(|line| line["tasks"].as_u64()).max();
+    let told = || async { most().filter(|tasks| (5..=9).contains(tasks)) };
+    eventually("the guard has answered for the rest", told).await;
+    assert!(operator.said(&["holds back"]).len() <= 4, "{}", operator.stderr());
     assert_eq!(house.dataplanes().await.len(), 9);
     end(operator).await;
 }
@@ -298,7 +299,9 @@ async fn a_plan_without_any_usable_control_plane_says_so_and_ends() {
     house.manifest("base.yaml", &manifests.concat());
     let (code, out, _) = house.ask(&["plan", "--patience", "0s"]).await;
     assert_eq!(code, 1, "{out}");
-    assert!(out.contains("/nowhere/token") && out.contains("not complete"), "{out}");
+    for words in ["/nowhere/token", "not complete", "nothing to do, as far as is known"] {
+        assert!(out.contains(words), "{words}: {out}");
+    }
 }
 
 #[tokio::test]
