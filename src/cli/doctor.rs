@@ -52,7 +52,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["print_policy", "print_rules", "output"])]
     print_token_policy: bool,
 
-    /// Which ControlPlane `--print-token-policy` prints for; needed where several are of type consul.
+    /// Which control plane `--print-token-policy` prints for; needed where several are of type consul.
     #[arg(long, requires = "print_token_policy", value_name = "NAME")]
     control_plane: Option<String>,
 
