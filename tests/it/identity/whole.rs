@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use ecs_mesh_operator::model::Tags;
 use ecs_mesh_operator::runtime::Clock;
-use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole, NoFaults};
+use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
 use ecs_mesh_operator::sandbox::consul::http::{self, ConsulFront, serve};
 use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer, Entity, Login, in_process};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_operator::sandbox::kuma;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -26,14 +25,7 @@ const METHOD: &str = "iam-ecs-service-token";
 async fn aws() -> Endpoints {
     // Another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let options = Options {
-        cloud: CloudConfig::default(),
-        aws_port: 0,
-        kuma_port: 0,
-        aws_faults: Arc::new(NoFaults),
-        kuma_faults: Arc::new(kuma::http::NoFaults),
-    };
-    Endpoints::start(options).await.unwrap()
+    Endpoints::start(Options::default()).await.unwrap()
 }
 
 #[tokio::test]
