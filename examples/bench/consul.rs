@@ -117,6 +117,8 @@ fn run(program: &Path, directory: &Path) -> Result<(Child, String), String> {
     });
     let file = directory.join("consul.json");
     std::fs::write(&file, config.to_string()).map_err(io)?;
+    // It is started in another directory.
+    let program = program.canonicalize().map_err(|error| format!("{}: {error}", program.display()))?;
     let child = Command::new(program)
         .args(["agent", "-dev", "-bind=127.0.0.1", "-client=127.0.0.1", "-log-level=warn", "-config-file"])
         .arg(&file)

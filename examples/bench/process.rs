@@ -126,7 +126,13 @@ impl Sandbox {
             return Err("the sandbox has no standard input and output".to_owned());
         };
         let mut answers = BufReader::new(answers);
-        let place = hear(&mut answers)?;
+        let place = match hear(&mut answers) {
+            Ok(place) => place,
+            Err(why) => {
+                let said = fs::read_to_string(directory.join("sandbox.log")).unwrap_or_default();
+                return Err(format!("{why}; it last said: {}", said.lines().last().unwrap_or_default()));
+            }
+        };
         Ok(Self { process, place, orders: Some(orders), answers })
     }
 
@@ -155,5 +161,8 @@ impl Drop for Sandbox {
 fn hear<T: serde::de::DeserializeOwned>(answers: &mut BufReader<ChildStdout>) -> Result<T, String> {
     let mut line = String::new();
     answers.read_line(&mut line).map_err(|error| error.to_string())?;
+    if line.is_empty() {
+        return Err("the sandbox has ended".to_owned());
+    }
     serde_json::from_str(&line).map_err(|error| format!("the sandbox broke down: {error}"))
 }

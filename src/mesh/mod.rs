@@ -7,6 +7,7 @@ pub mod consul;
 pub mod http;
 mod identities;
 pub mod kuma;
+mod left_out;
 mod observer;
 mod sighting;
 

@@ -26,6 +26,7 @@ use super::version::ConsulVersion;
 use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
+use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
     ControlPlane, DrainReason, Identities, MeshCallObserver, MeshError, MeshErrorKind, Registration,
     Rendered, Sighting,
@@ -49,22 +50,19 @@ pub(super) struct Taken {
     /// Tokens of logins by these auth methods, and of no others.
     pub(super) methods: ArcSwap<BTreeSet<Arc<str>>>,
     pub(super) observer: Arc<dyn MeshCallObserver>,
+    pub(super) left_out: LeftOut,
 }
 
-impl Taken {
-    pub(super) fn skip(&self, operation: &'static str, why: &str) {
-        tracing::warn!(why, "an item of Consul's list cannot be read and is left out");
-        self.observer.skipped(operation);
-    }
+/// Why a token is left out of a list.
+pub(super) const UNREADABLE_TOKEN: Reason = Reason {
+    what: "token",
+    why: "it has no readable accessor",
+    next: "see whether what is at the control plane's address changes Consul's answers",
+};
 
-    pub(super) fn skip_service(&self, operation: &'static str, service: &str, why: &str) {
-        tracing::warn!(
-            service,
-            why,
-            "a service cannot be placed and is left out; deregister it if it is a leftover"
-        );
-        self.observer.skipped(operation);
-    }
+/// Why a service is left out of a list.
+pub(super) fn left_service(why: &'static str) -> Reason {
+    Reason { what: "service", why, next: "nobody can tell whose it is; deregister it if it is a leftover" }
 }
 
 /// Consul, as far as its tasks' tokens and services go.
@@ -106,7 +104,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     ) -> Self {
         let scope = Scope::of(spec);
         let methods = ArcSwap::from_pointee(BTreeSet::from([DEFAULT_METHOD.into()]));
-        let taken = Arc::new(Taken { operator, mesh: scope.mesh(), methods, observer });
+        let taken =
+            Arc::new(Taken { operator, mesh: scope.mesh(), methods, observer, left_out: LeftOut::default() });
         let api = Arc::new(Api::new(transport, scope));
         let pace = || Some(TokenBucket::new(LISTS_PER_SECOND, LISTS_AT_ONCE));
         let tokens = TokensOfTasks { api: Arc::clone(&api), taken: Arc::clone(&taken) };
@@ -159,10 +158,12 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         // A list that covers several namespaces may hold one thing twice.
         let mut found = BTreeMap::new();
         let mut take = |seen: Vec<Sighting>| found.extend(seen.into_iter().map(|one| (one.id.clone(), one)));
-        take(tokens::of_clusters(&self.api, &self.taken, clusters).await?);
+        let mut left_out = Pass::default();
+        take(tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out).await?);
         for cluster in clusters {
-            take(services::of_cluster(&self.api, &self.taken, cluster).await?);
+            take(services::of_cluster(&self.api, &self.taken, cluster, &mut left_out).await?);
         }
+        self.taken.left_out.tell(left_out);
         Ok(found.into_values().collect())
     }
 

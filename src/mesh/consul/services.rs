@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{Api, Listed};
-use super::client::Taken;
+use super::client::{Taken, left_service};
 use super::errors::Call;
 use super::handle::Handle;
 use super::objects::nullable;
 use super::tokens::owner;
 use crate::mesh::http::{Method, StreamTransport, segment};
+use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Registration, Sighting};
 use crate::model::{ClusterArn, TaskArn, TaskId, shared};
 use crate::runtime::BatchCall;
@@ -111,22 +112,17 @@ impl Wanted {
 }
 
 impl<T: StreamTransport> Api<T> {
-    /// The services on a cluster's node, by a filter where there is one.
+    /// The services on a cluster's node, by a filter where there is one; and for each that cannot be read, why.
     async fn services_on(
         &self,
-        taken: &Taken,
         cluster: &ClusterArn,
         filter: Option<&str>,
-        operation: &'static str,
-        each: &mut (dyn FnMut(Service) + Send),
+        each: &mut (dyn FnMut(Result<Service, &'static str>) + Send),
     ) -> Result<(), MeshError> {
         let query: Vec<(&str, &str)> = filter.map(|filter| ("filter", filter)).into_iter().collect();
         for namespace in self.scope.namespaces() {
-            let mut take = |item: &[u8]| match serde_json::from_slice::<Service>(item) {
-                Ok(service) => each(service),
-                Err(_) => {
-                    taken.skip(operation, "a service on a cluster's node has no readable id, name or index");
-                }
+            let mut take = |item: &[u8]| {
+                each(serde_json::from_slice(item).map_err(|_| "it has no readable id, name or index"));
             };
             let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
             let path = self.scope.path_in(namespace.as_deref(), &path, &query);
@@ -142,14 +138,24 @@ pub(super) async fn of_cluster<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     cluster: &ClusterArn,
+    left_out: &mut Pass,
 ) -> Result<Vec<Sighting>, MeshError> {
     let mut found = Vec::new();
-    let mut take = |service: Service| match service.placed(cluster) {
-        Placed::Of(task) => found.push(Sighting::from(&service.registration(cluster, Some(&task), taken))),
-        Placed::Foreign => {}
-        Placed::Malformed(why) => taken.skip_service("owned", &service.id, why),
+    let mut skip = |name: &str, why| {
+        taken.observer.skipped("owned");
+        left_out.note(name, left_service(why));
     };
-    api.services_on(taken, cluster, None, "owned", &mut take).await?;
+    let mut take = |service: Result<Service, &'static str>| match service {
+        Err(why) => skip("?", why),
+        Ok(service) => match service.placed(cluster) {
+            Placed::Of(task) => {
+                found.push(Sighting::from(&service.registration(cluster, Some(&task), taken)));
+            }
+            Placed::Foreign => {}
+            Placed::Malformed(why) => skip(&service.id, why),
+        },
+    };
+    api.services_on(cluster, None, &mut take).await?;
     Ok(found)
 }
 
@@ -176,13 +182,16 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
         let filter = filter.map(|parts| parts.join(" or "));
         let mut found: BTreeMap<Wanted, Vec<Registration>> =
             wanted.into_iter().map(|wanted| (wanted, Vec::new())).collect();
-        let mut take = |service: Service| {
+        // What is left out is told of when all is listed.
+        let skip = || self.taken.observer.skipped("find");
+        let mut take = |service: Result<Service, &'static str>| {
+            let Ok(service) = service else { return skip() };
             let placed = service.placed(cluster);
             let task = match &placed {
                 Placed::Of(task) => Some(task),
                 Placed::Foreign => None,
-                Placed::Malformed(why) => {
-                    self.taken.skip_service("find", &service.id, why);
+                Placed::Malformed(_) => {
+                    skip();
                     None
                 }
             };
@@ -195,7 +204,7 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
                 found.push(registration);
             }
         };
-        self.api.services_on(&self.taken, cluster, filter.as_deref(), "find", &mut take).await?;
+        self.api.services_on(cluster, filter.as_deref(), &mut take).await?;
         Ok(found)
     }
 }

@@ -10,6 +10,7 @@ use super::services;
 use super::tokens;
 use super::version::ConsulVersion;
 use crate::mesh::http::StreamTransport;
+use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, MeshErrorKind};
 use crate::model::ClusterArn;
 
@@ -63,7 +64,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             return Survey { version, answers: None };
         }
         let own_token = self.api.own_token().await;
-        let tokens = tokens::of_clusters(&self.api, &self.taken, clusters).await.map(|tokens| tokens.len());
+        let mut left_out = Pass::default();
+        let tokens = tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out).await;
+        let tokens = tokens.map(|tokens| tokens.len());
         let objects = self.objects();
         let (mut methods, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for method in self.taken.methods.load().iter() {
@@ -75,8 +78,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let roles = objects.roles().await.map(|roles| roles.len());
         let mut of_clusters = BTreeMap::new();
         for cluster in clusters {
-            of_clusters.insert(cluster.clone(), self.look_at(cluster).await);
+            of_clusters.insert(cluster.clone(), self.look_at(cluster, &mut left_out).await);
         }
+        self.taken.left_out.tell(left_out);
         let acls_are_off = own_token.as_ref().is_err_and(errors::says_acls_are_off);
         let answers = Answers {
             acls_are_off,
@@ -91,9 +95,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         Survey { version, answers: Some(answers) }
     }
 
-    async fn look_at(&self, cluster: &ClusterArn) -> OfCluster {
+    async fn look_at(&self, cluster: &ClusterArn, left_out: &mut Pass) -> OfCluster {
         let has_node = self.objects().node(cluster).await.map(|node| node.is_some());
-        let services = services::of_cluster(&self.api, &self.taken, cluster).await;
+        let services = services::of_cluster(&self.api, &self.taken, cluster, left_out).await;
         OfCluster { has_node, services: services.map(|services| services.len()) }
     }
 }

@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{Api, Listed};
-use super::client::Taken;
+use super::client::{Taken, UNREADABLE_TOKEN};
 use super::errors::Call;
 use super::handle::{Handle, is_uuid};
 use super::objects::nullable;
 use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, segment};
+use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Owner, Registration, Sighting};
 use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp};
 use crate::runtime::BatchCall;
@@ -133,6 +134,7 @@ impl<T: StreamTransport> Api<T> {
         &self,
         taken: &Taken,
         operation: &'static str,
+        left_out: &mut Pass,
         each: &mut (dyn FnMut(&TaskArn, Token) + Send),
     ) -> Result<(), MeshError> {
         let methods = taken.methods.load_full();
@@ -145,7 +147,10 @@ impl<T: StreamTransport> Api<T> {
                         Login::Foreign => {}
                         Login::Unplaced(why) => *unplaced.entry(why).or_default() += 1,
                     },
-                    _ => taken.skip(operation, "a token has no readable accessor"),
+                    _ => {
+                        taken.observer.skipped(operation);
+                        left_out.note("", UNREADABLE_TOKEN);
+                    }
                 };
                 let path = self.scope.tokens_path(namespace.as_deref(), method);
                 let call = Call { method: Method::Get, path: &path, needs: NEEDS_TO_LIST };
@@ -212,7 +217,8 @@ impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
                 tokens.push(token.registration(Some(task), &self.taken));
             }
         };
-        self.api.tokens(&self.taken, "find", &mut take).await?;
+        // What is left out is told of when all is listed.
+        self.api.tokens(&self.taken, "find", &mut Pass::default(), &mut take).await?;
         Ok(found)
     }
 }
@@ -222,6 +228,7 @@ pub(super) async fn of_clusters<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     clusters: &BTreeSet<ClusterArn>,
+    left_out: &mut Pass,
 ) -> Result<Vec<Sighting>, MeshError> {
     let mut found = Vec::new();
     let mut take = |task: &TaskArn, token: Token| {
@@ -229,7 +236,7 @@ pub(super) async fn of_clusters<T: StreamTransport>(
             found.push(Sighting::from(&token.registration(Some(task), taken)));
         }
     };
-    api.tokens(taken, "owned", &mut take).await?;
+    api.tokens(taken, "owned", left_out, &mut take).await?;
     Ok(found)
 }
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::dataplane::{self, Malformed};
+use super::dataplane;
 use super::dialect::{self, Dialect, HealthDiscovery, Knowledge, Rules, Version};
 use super::errors::{self, Asked};
 use super::list::{self, MOST_PAGES, PageFlaw, page_path};
@@ -21,6 +21,7 @@ use super::marks::{self, OPERATOR_LABEL};
 use crate::api::KumaConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{Answer, HttpTransport, Method, Transport, segment};
+use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
     ControlPlane, DrainReason, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered, Sighting,
 };
@@ -31,6 +32,7 @@ pub struct KumaControlPlane<T> {
     transport: T,
     operator: OperatorId,
     observer: Arc<dyn MeshCallObserver>,
+    left_out: LeftOut,
     known: ArcSwap<Knowledge>,
     /// It was told of that health discovery is not known.
     told_of_discovery: AtomicBool,
@@ -55,6 +57,7 @@ impl<T: Transport> KumaControlPlane<T> {
             transport,
             operator,
             observer,
+            left_out: LeftOut::default(),
             known: ArcSwap::default(),
             told_of_discovery: AtomicBool::new(false),
         }
@@ -120,6 +123,7 @@ impl<T: Transport> KumaControlPlane<T> {
     pub(super) async fn list_owned(&self) -> Result<Vec<Sighting>, MeshError> {
         let operator = self.operator.as_str();
         let mut owned = BTreeMap::new();
+        let mut left_out = Pass::default();
         let take = |item: Value| {
             // Servers before 2.10 know no such filter and give all.
             if item.is_object() && marks::label(&item, OPERATOR_LABEL) != Some(operator) {
@@ -127,20 +131,15 @@ impl<T: Transport> KumaControlPlane<T> {
             }
             match dataplane::registration(item) {
                 Ok(found) => drop(owned.insert(found.id.clone(), Sighting::from(&found))),
-                Err(malformed) => self.skip("owned", &malformed),
+                Err(malformed) => {
+                    self.observer.skipped("owned");
+                    left_out.note(&malformed.id, unreadable(malformed.why));
+                }
             }
         };
         self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server, take).await?;
+        self.left_out.tell(left_out);
         Ok(owned.into_values().collect())
-    }
-
-    fn skip(&self, operation: &'static str, malformed: &Malformed) {
-        tracing::warn!(
-            dataplane = %malformed.id,
-            why = malformed.why,
-            "a Dataplane cannot be read and is left out; look at it with kumactl, and remove it if it is a leftover"
-        );
-        self.observer.skipped(operation);
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
@@ -357,6 +356,11 @@ fn json(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result<Val
 }
 
 /// What was said to a write that worked: an object, or (up to 2.7) nothing.
+fn unreadable(why: &'static str) -> Reason {
+    let next = "look at it with kumactl, and remove it if it is a leftover";
+    Reason { what: "Dataplane", why, next }
+}
+
 fn accepted(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result<Value, MeshError> {
     match answer.status {
         200..=299 if answer.body.trim_ascii().is_empty() => Ok(Value::Null),
