@@ -21,7 +21,8 @@ pub struct ControlPlaneSpec {
     /// Connection to Consul servers (1.12 or later for AWS IAM logins).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consul: Option<ConsulConnection>,
-    /// Most writes a second that the operator sends to it.
+    /// Most writes a second that the operator sends to it. Services that go out of Consul's catalog many in a
+    /// transaction are one write.
     #[serde(default = "default_writes_per_second")]
     #[schemars(range(min = *limits::WRITES_PER_SECOND.start(), max = *limits::WRITES_PER_SECOND.end()))]
     pub writes_per_second: u32,

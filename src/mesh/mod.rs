@@ -167,6 +167,12 @@ pub trait ControlPlane: Send + Sync {
     /// Removes; `false` when it was not there.
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError>;
 
+    /// How many removals like this one may go out in one request: so many count as one write.
+    fn removed_together(&self, id: &RegistrationId) -> u32 {
+        let _ = id;
+        1
+    }
+
     /// The services that the mesh knows of.
     async fn services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
 

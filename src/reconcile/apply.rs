@@ -184,7 +184,9 @@ impl Apply<'_> {
     }
 
     async fn try_to_remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
-        self.turn_to_write().await;
+        if self.plane.pays_for_a_write(self.plane.mesh.removed_together(id)) {
+            self.turn_to_write().await;
+        }
         match self.look(id).await? {
             There::Nothing => return Ok(self.gone(id)),
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),

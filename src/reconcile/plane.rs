@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Plane {
     at_work: AtomicUsize,
     /// Registrations with our mark, as of the last list, whose cluster no binding names.
     pub(super) unplaced: AtomicUsize,
+    /// Removals since the last one that was paid for, of those that go out many in a request.
+    unpaid: AtomicU32,
 }
 
 /// How long an outbound's service must have been unknown to be told of: everything that is new starts at its own pace.
@@ -127,6 +129,7 @@ impl Plane {
             turns: Mutex::default(),
             unknown_targets: Mutex::default(),
             unplaced: AtomicUsize::new(0),
+            unpaid: AtomicU32::new(0),
             kind: spec.kind,
             name,
             spec,
@@ -142,6 +145,12 @@ impl Plane {
             _ => permit.success(),
         }
         answer.map_err(Halt::Failed)
+    }
+
+    /// Whether a removal takes one of the writes that are allowed a second, where so many go out in a request: the
+    /// first of them does.
+    pub(super) fn pays_for_a_write(&self, together: u32) -> bool {
+        together <= 1 || self.unpaid.fetch_add(1, Ordering::Relaxed).is_multiple_of(together)
     }
 
     /// Makes sure that the mesh's settings are known before something is rendered for it.
@@ -388,5 +397,13 @@ mod tests {
         assert_eq!(sweep(&["kv"], 60), (vec!["kv".to_owned()], Vec::new()));
         assert_eq!(sweep(&["kv"], 600), none);
         assert_eq!(sweep(&[], 601), (Vec::new(), vec!["kv".to_owned()]));
+    }
+
+    #[test]
+    fn what_goes_out_many_in_a_request_is_one_write() {
+        let plane = plane();
+        let paid = |together| (0..130).filter(|_| plane.pays_for_a_write(together)).count();
+        assert_eq!(paid(1), 130);
+        assert_eq!(paid(64), 3);
     }
 }

@@ -47,11 +47,12 @@ impl Inner {
             *self.owned.entry(Arc::clone(binding)).or_default() += 1;
         }
         match self.by_task.get_mut(task) {
+            // Few tasks get another, so there is room for no more than these.
             Some(entries) => {
+                entries.reserve_exact(1);
                 entries.push(entry);
                 entries.sort_by(|a, b| a.id.cmp(&b.id));
             }
-            // Most tasks have one, so there is room for one.
             None => drop(self.by_task.insert(task.clone(), vec![entry])),
         }
     }
@@ -127,15 +128,22 @@ impl Registry {
         now: Timestamp,
     ) {
         let mut inner = self.lock();
-        let before = inner.remove(task, id);
-        let binding = before.as_ref().and_then(|before| before.binding.clone());
-        let (since, said) = before.map_or((None, None), |before| (before.drained, before.service));
-        let service = service.or(said);
-        let drained = drained.map(|reason| match since {
+        // What is known is kept where it is: a list of thousands would scatter what stays among what goes.
+        let before = inner.remove(task, id).unwrap_or_else(|| Entry {
+            id: id.clone(),
+            drained: None,
+            fingerprint: None,
+            service: None,
+            seen_at: now,
+            binding: None,
+        });
+        let service = service.filter(|new| before.service.as_ref() != Some(new)).or(before.service);
+        let drained = drained.map(|reason| match before.drained {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        inner.insert(task, Entry { id: id.clone(), drained, fingerprint, service, seen_at: now, binding });
+        let (id, binding) = (before.id, before.binding);
+        inner.insert(task, Entry { id, drained, fingerprint, service, seen_at: now, binding });
     }
 
     /// It is not there, or not ours.

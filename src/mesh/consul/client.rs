@@ -116,7 +116,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             RemoveServices { api: Arc::clone(&api), services: services.clone(), seen: Arc::clone(&seen) };
         Self {
             tokens: Batcher::new(tokens, MOST_TASKS, pace()),
-            removals: Batcher::new(removals, MOST_IN_TRANSACTION, None),
+            removals: Batcher::new(removals, MOST_IN_TRANSACTION as usize, None),
             api,
             taken,
             services,
@@ -334,6 +334,14 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
 
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         self.observed("delete", self.remove(id)).await
+    }
+
+    /// Services go in transactions, one of which is under way at a time.
+    fn removed_together(&self, id: &RegistrationId) -> u32 {
+        match Handle::parse(&id.name) {
+            Some(Handle::Service { .. }) => MOST_IN_TRANSACTION,
+            _ => 1,
+        }
     }
 
     /// The names in the catalog. (`mesh` is the partition, of which there is one.)

@@ -20,7 +20,7 @@ use crate::model::ClusterArn;
 use crate::runtime::{BatchCall, Batcher};
 
 /// What every server takes in a transaction: those before 1.10 refuse more than 64, later ones more than 128.
-pub(super) const MOST_IN_TRANSACTION: usize = 64;
+pub(super) const MOST_IN_TRANSACTION: u32 = 64;
 
 /// After this many transactions of which some were refused, the rest is removed one by one.
 const MOST_ROUNDS: usize = 3;

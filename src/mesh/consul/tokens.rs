@@ -17,7 +17,7 @@ use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Owner, Registration, Sighting};
-use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp};
+use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
 use crate::runtime::BatchCall;
 
 /// The auth method that tasks log in by, unless others are declared.
@@ -51,7 +51,7 @@ pub(super) struct Token {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ServiceIdentity {
-    service_name: Arc<str>,
+    service_name: String,
 }
 
 /// Whose a token is.
@@ -113,7 +113,7 @@ impl Token {
         Registration {
             id: handle.in_mesh(taken.mesh.clone()),
             owner: owner(task, &taken.operator),
-            service: self.service_identities.into_iter().next().map(|identity| identity.service_name),
+            service: self.service_identities.first().map(|identity| shared(&identity.service_name)),
             created_at: Timestamp::parse(&self.create_time),
             drained: None,
             normal: Value::Null,
