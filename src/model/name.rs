@@ -128,7 +128,7 @@ name_type!(
     /// The last part of a task's ARN: 32 hex digits today, a UUID in old accounts; always a label value.
     TaskId, "task id",
     "letters, digits and '-', at most 63 characters (the last part of a task ARN)",
-    Arc::from,
+    shared,
     |t| is_label_value(t) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 );
 name_type!(
@@ -149,7 +149,7 @@ impl ClusterId {
             // Writing to a String cannot fail.
             let _ = write!(hex, "{byte:02x}");
         }
-        Self(hex.into())
+        Self(shared(&hex))
     }
 }
 

@@ -123,11 +123,12 @@ impl Snapshot {
 /// Every known task, by ARN.
 #[derive(Debug, Default)]
 pub struct Store {
-    records: Mutex<BTreeMap<TaskArn, Record>>,
+    // In boxes: the nodes of a map are a third empty.
+    records: Mutex<BTreeMap<TaskArn, Box<Record>>>,
 }
 
 impl Store {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Record>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Box<Record>>> {
         // Every change below leaves the map whole, so a panic elsewhere has broken nothing in it.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,8 +211,9 @@ impl Store {
     /// A complete sweep of its cluster, begun after the task was known or registered, did not show it.
     pub fn missed_by_sweep(&self, task: &TaskArn, now: Timestamp) {
         let mut records = self.lock();
-        let record =
-            records.entry(task.clone()).or_insert_with(|| Record { touched_at: now, ..Record::default() });
+        let record = records
+            .entry(task.clone())
+            .or_insert_with(|| Box::new(Record { touched_at: now, ..Record::default() }));
         let absence = record.absence.get_or_insert(Absence { since: now, sweeps: 0, described: false });
         absence.sweeps += 1;
     }
