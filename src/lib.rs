@@ -8,6 +8,7 @@ pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod doctor;
+mod hcl;
 pub mod intent;
 pub mod manifests;
 pub mod mesh;

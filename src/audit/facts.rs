@@ -7,6 +7,7 @@ use super::parse::config::Configured;
 use super::parse::lines::Lines;
 use super::report::Place;
 use crate::manifests::Status;
+use crate::mesh::consul::ConsulVersion;
 use crate::model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
 use crate::observe::aws::AwsError;
 use crate::observe::inspect::{Hidden, Simulated, WholeContainer, WholeDefinition};
@@ -101,7 +102,7 @@ pub type Known<T> = Result<T, String>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulFacts {
     /// The version of the server that answered.
-    pub version: Known<String>,
+    pub version: Known<ConsulVersion>,
     /// Whether ACLs are on.
     pub acls: Known<bool>,
     /// The auth methods, each whole.

@@ -19,7 +19,7 @@ mod tests;
 pub use facts::{
     AuthMethod, BindingRule, ConsulFacts, Definition, Facts, Known, Origin, Plane, PolicyText, RoleSeen, Use,
 };
-pub use gather::{Answer, Asking, ConsulReads, Question, consul_facts, gather};
+pub use gather::{Asking, Question, gather};
 pub use report::{Finding, Place, Report, Rule, Severity, Summary};
 pub use rules::examine;
 pub use sarif::sarif;

@@ -1,6 +1,7 @@
 //! What *should be*: pure functions from observed facts and manifests to a verdict. Nothing here awaits, reads a clock
 //! or logs.
 
+mod consul;
 mod desired;
 mod discovered;
 pub mod identity;
@@ -8,13 +9,15 @@ mod principals;
 mod roles;
 mod select;
 mod verdict;
+mod violation;
 
+pub use consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use principals::BoundPrincipals;
-pub use roles::{Rule, Violation};
 pub use select::{bindings, caretaker};
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
+pub use violation::{Rule, Violation};
 
 use std::fmt;
 

@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::consul::{ConsulClaim, Place};
 use super::discovered::{self, Described};
-use super::roles::{Claim, RoleRules, Rule, Violation};
+use super::roles::{Claim, RoleRules};
 use super::select::{self, Choice};
+use super::violation::{Rule, Violation};
 use super::{BoundPrincipals, Desired, Marks, Outbounds, RegistrationId};
 use crate::api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet, is_dns_label};
@@ -212,9 +214,15 @@ impl Scope<'_> {
             return Err(Verdict::Ignore(IgnoreReason::NoWorkload));
         }
         let service = service.as_ref().map(|workload| &workload.service);
-        let claim = Claim::Consul { service, bound: self.bound_principals() };
+        let claim = ConsulClaim { service, bound: self.bound_principals(), place: self.place() };
+        let claim = Claim::Consul(claim);
         permit(binding, claim, task, facts, warnings)?;
         Ok(Verdict::Admit)
+    }
+
+    /// Where in Consul Enterprise.
+    fn place(&self) -> Option<Place<'_>> {
+        Place::of(self.manifests.control_planes.get(self.control_plane)?.consul.as_ref()?)
     }
 
     /// Who may log in as a service, where the manifests declare it for this control plane.
@@ -337,7 +345,7 @@ fn violations(
         }
     };
     let violations = match &read.tags {
-        Some(tags) => rules.violations(role, tags),
+        Some(tags) => rules.violations(role, tags, task.tags.as_deref()),
         None if !read.confirmed => {
             let words = format!("the role's tags: IAM knows no role {role}, read once so far");
             return Err(Verdict::Hold(HoldReason::Unknown(words)));

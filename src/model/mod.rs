@@ -11,7 +11,9 @@ mod time;
 
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
-pub use name::{ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId};
+pub use name::{
+    CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
+};
 pub use shared::{shared, shared_tags};
 pub use task::{Container, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
 pub use time::Timestamp;

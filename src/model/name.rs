@@ -139,6 +139,22 @@ name_type!(
     |t| t.len() == 16 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 
+/// What Consul allows as the name of a service identity, in words; the rule of [`is_consul_service`].
+pub const CONSUL_SERVICE_RULE: &str =
+    "at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit";
+
+/// Whether a token can have a service identity of this name, which is what a login earns. Stricter than [`ServiceName`].
+///
+/// Source: <https://developer.hashicorp.com/consul/api-docs/acl/tokens> (`ServiceIdentities`, `ServiceName`).
+pub fn is_consul_service(text: &str) -> bool {
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=256).contains(&bytes.len())
+        && bytes.iter().all(|b| plain(b) || matches!(b, b'-' | b'_'))
+        && bytes.first().is_some_and(plain)
+        && bytes.last().is_some_and(plain)
+}
+
 impl ClusterId {
     /// The id that stands for this cluster in labels.
     pub fn of(cluster: &ClusterArn) -> Self {
@@ -169,6 +185,26 @@ mod tests {
     fn a_refused_name_says_what_is_allowed() {
         let error = OperatorId::parse("a/b").unwrap_err().to_string();
         assert!(error.contains("operator id \"a/b\" is not allowed: letters"), "{error}");
+    }
+
+    #[test]
+    fn a_service_identity_of_consul_is_in_lower_case_and_has_no_dots() {
+        let longest = "a".repeat(256);
+        for (name, is_one) in [
+            ("web", true),
+            ("web-app_2", true),
+            ("7", true),
+            (&*longest, true),
+            ("", false),
+            ("web.app", false),
+            ("Web", false),
+            ("web-", false),
+            ("_web", false),
+            ("web:app", false),
+            (&*"a".repeat(257), false),
+        ] {
+            assert_eq!(is_consul_service(name), is_one, "{name}");
+        }
     }
 
     #[test]

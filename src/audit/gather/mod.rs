@@ -2,7 +2,6 @@
 
 mod aws;
 mod consul;
-mod http;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,13 +12,12 @@ use super::facts::{AuthMethod, Facts, Known, Plane};
 use super::parse::definition;
 use super::report::Place;
 use crate::api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
+use crate::intent::identity::ROLE_TAGS;
 use crate::manifests::{ManifestSet, Status};
 use crate::mesh::http::{NoSecrets, Secrets};
 use crate::model::ClusterArn;
 use crate::observe::inspect::Hidden;
 use crate::observe::sdk::{AwsClients, AwsOptions};
-
-pub use consul::{Answer, ConsulReads, consul_facts};
 
 /// The SDK may ask the EC2 instance for the Region, in several steps.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -128,13 +126,6 @@ fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuthMethod>> {
     Some(services.chain(clients.map(|tokens| method(&tokens.login(), &[]))).collect())
 }
 
-/// The tags that the operator lists in the auth method of services.
-const ROLE_TAGS: [&str; 3] = [
-    "consul.hashicorp.com.gateway-kind",
-    "consul.hashicorp.com.namespace",
-    "consul.hashicorp.com.service-name",
-];
-
 fn method(login: &Login<'_>, tags: &[&str]) -> AuthMethod {
     let server_id = login.server_id_header_value;
     AuthMethod {
@@ -172,6 +163,5 @@ async fn ask_plane(
     secrets: Arc<dyn Secrets>,
 ) -> Known<super::facts::ConsulFacts> {
     let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
-    let reads = http::HttpReads::connect(connection, secrets)?;
-    consul_facts(&reads, clusters).await
+    consul::ask(connection, clusters, secrets).await
 }

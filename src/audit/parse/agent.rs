@@ -1,7 +1,7 @@
 //! What a `consul-client` container of the older set-up tells its agent: configuration in its command or variables, and
 //! the flags of its `consul login`.
 
-use super::hcl::Block;
+use crate::hcl::Block;
 use crate::observe::inspect::{Hidden, WholeContainer};
 
 /// The variables from which the agent's image takes configuration.

@@ -7,12 +7,11 @@ use serde_json::Value;
 
 use crate::audit::facts::Definition;
 use crate::audit::report::Place;
+use crate::mesh::consul::DEFAULT_METHOD;
 use crate::observe::inspect::Hidden;
 
 /// The variable.
 pub(crate) const VARIABLE: &str = "CONSUL_ECS_CONFIG_JSON";
-/// Where tasks log in unless they say otherwise.
-pub(crate) const DEFAULT_METHOD: &str = "iam-ecs-service-token";
 /// The container of the older set-up.
 pub(crate) const CLIENT: &str = "consul-client";
 

@@ -4,6 +4,8 @@
 
 use serde_json::Value;
 
+use crate::model::is_consul_service;
+
 /// What a field holds.
 enum Kind {
     Any,
@@ -255,7 +257,9 @@ fn check(value: &Value, kind: &Kind, path: &str, found: &mut Vec<Misfit>) {
         Text => "a text",
         FilledText if value.as_str().is_some_and(|text| !text.is_empty()) => return,
         FilledText => "a text that is not empty",
-        ServiceName if value.as_str().is_some_and(|text| text.is_empty() || is_service_name(text)) => return,
+        ServiceName if value.as_str().is_some_and(|text| text.is_empty() || is_consul_service(text)) => {
+            return;
+        }
         ServiceName => "a name in lower case: letters, digits, - and _, a letter or digit at both ends",
         Flag if value.is_boolean() => return,
         Flag => "true or false",
@@ -274,16 +278,6 @@ fn check(value: &Value, kind: &Kind, path: &str, found: &mut Vec<Misfit>) {
         TextsByKey => "an object whose values are texts",
     };
     found.push(misfit(path, format!("it is {}; {needed} is needed", kind_of(value))));
-}
-
-/// Consul's rule for the names of service identities.
-pub(crate) fn is_service_name(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = text.as_bytes();
-    (1..=256).contains(&bytes.len())
-        && bytes.iter().all(|b| plain(*b) || matches!(b, b'-' | b'_'))
-        && bytes.first().is_some_and(|b| plain(*b))
-        && bytes.last().is_some_and(|b| plain(*b))
 }
 
 fn misfit(path: &str, message: String) -> Misfit {

@@ -8,8 +8,8 @@ use crate::audit::catalogue::{
 use crate::audit::facts::{Definition, Facts};
 use crate::audit::parse::agent::{Agent, values};
 use crate::audit::parse::config::{CLIENT, Configured};
-use crate::audit::parse::hcl::Block;
 use crate::audit::report::{Finding, Place};
+use crate::hcl::Block;
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
     let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT)

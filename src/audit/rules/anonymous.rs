@@ -3,8 +3,8 @@
 use super::held;
 use crate::audit::catalogue::ANONYMOUS;
 use crate::audit::facts::{ConsulFacts, PolicyText};
-use crate::audit::parse::hcl::Block;
 use crate::audit::report::{Finding, Place};
+use crate::hcl::Block;
 
 pub(super) fn check(name: &str, said: &ConsulFacts) -> Vec<Finding> {
     let policies = said.anonymous.as_deref().unwrap_or_default();

@@ -9,10 +9,8 @@ use crate::audit::catalogue::{
 };
 use crate::audit::facts::{AuthMethod, Plane};
 use crate::audit::report::{Finding, Place};
+use crate::mesh::consul::ConsulVersion;
 use crate::model::ClusterArn;
-
-/// The first with auth methods of type aws-iam.
-const OLDEST: (u64, u64) = (1, 12);
 
 pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -47,11 +45,9 @@ pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
     findings
 }
 
-fn too_old(name: &str, version: &str) -> Option<Finding> {
-    let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u64>().ok());
-    let found = (parts.next()??, parts.next()??);
+fn too_old(name: &str, version: &ConsulVersion) -> Option<Finding> {
     let at = Place::resource(format!("consul/{name}"));
-    (found < OLDEST).then(|| SERVER_VERSION.broken(at, format!("it is {version}")))
+    (!version.has_iam_logins()).then(|| SERVER_VERSION.broken(at, format!("it is {version}")))
 }
 
 fn wildcard(method: &AuthMethod, principal: &str) -> Option<String> {
@@ -86,20 +82,6 @@ mod tests {
             ("arn:aws:iam::111122223333:role/kv", false),
         ] {
             assert_eq!(is_whole_account(principal), is_whole, "{principal}");
-        }
-    }
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        for (version, is_old) in [
-            ("1.11.9", true),
-            ("1.12.0", false),
-            ("1.21.4+ent", false),
-            ("1.8.7", true),
-            ("2.0.1", false),
-            ("dev", false),
-        ] {
-            assert_eq!(too_old("c", version).is_some(), is_old, "{version}");
         }
     }
 }

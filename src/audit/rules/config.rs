@@ -9,6 +9,7 @@ use crate::audit::facts::Definition;
 use crate::audit::parse::config::{self, Configured, VARIABLE};
 use crate::audit::parse::schema;
 use crate::audit::report::{Finding, Severity};
+use crate::model::is_consul_service;
 
 /// What clean-up goes by.
 const OWN_META: [&str; 3] = ["task-id", "task-arn", "source"];
@@ -93,7 +94,7 @@ fn differing(definition: &Definition, objects: &[&Configured]) -> Vec<Finding> {
 /// A name that is written is the schema's matter; one that comes from the family is not.
 fn service_name(definition: &Definition, config: &Configured) -> Option<Finding> {
     let name = config.service(definition.family());
-    if schema::is_service_name(&name) {
+    if is_consul_service(&name) {
         return None;
     }
     let subject = config.subject();

@@ -19,9 +19,7 @@ use super::catalogue::NOT_CONSUL;
 use super::facts::{Definition, Facts, Origin, Plane};
 use super::parse::config::{CLIENT, Configured, VARIABLE};
 use super::report::{Finding, Place, Report};
-
-/// The tag by which controllers of consul-ecs know tasks of the mesh.
-const MESH_TAG: &str = "consul.hashicorp.com/mesh";
+use crate::intent::TASK_MESH_TAG;
 
 /// Judges what was found.
 pub fn examine(facts: &Facts) -> Report {
@@ -71,7 +69,7 @@ fn planes<'a>(facts: &'a Facts, definition: &'a Definition) -> impl Iterator<Ite
 
 /// Whether the task is meant to be in a mesh of Consul's.
 fn is_of_consul(definition: &Definition) -> bool {
-    let tagged = |tags: &crate::model::Tags| tags.contains_key(MESH_TAG);
+    let tagged = |tags: &crate::model::Tags| tags.contains_key(TASK_MESH_TAG);
     let contained = definition.containers().any(|(_, container)| {
         container.name == CLIENT
             || container.has_variable(VARIABLE)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{is_of_consul, planes};
+use crate::api::GatewayKind;
 use crate::audit::catalogue::{
     ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
     ROLE_SHARED, ROLE_UNREADABLE,
@@ -11,13 +12,9 @@ use crate::audit::facts::{AuthMethod, Definition, Facts, RoleSeen};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
 use crate::intent::BoundPrincipals;
+use crate::intent::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use crate::model::{RoleArn, Tags};
 use crate::observe::aws::AwsErrorKind;
-
-const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
-const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
-const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
-const GATEWAYS: [&str; 3] = ["api-gateway", "terminating-gateway", "mesh-gateway"];
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -155,11 +152,12 @@ fn of_tags(
 
 fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
     let tag = tags.get(GATEWAY_TAG).map(String::as_str).filter(|tag| !tag.is_empty());
+    let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
     match (tag, config.gateway()) {
         (None, None) => None,
         (Some(tag), Some(kind)) if tag == kind => None,
-        (Some(tag), _) if !GATEWAYS.contains(&tag) => {
-            Some((format!("it is {tag:?}; known are {}", GATEWAYS.join(", ")), Severity::Error))
+        (Some(tag), _) if !kinds.contains(&tag) => {
+            Some((format!("it is {tag:?}; known are {}", kinds.join(", ")), Severity::Error))
         }
         (Some(tag), Some(kind)) => {
             Some((format!("it is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))

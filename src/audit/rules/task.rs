@@ -1,14 +1,13 @@
 //! The task itself: its role, network, tags, and the containers whose health counts.
 
-use super::MESH_TAG;
 use crate::audit::catalogue::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION, TASK_ROLE_MISSING};
 use crate::audit::facts::{Definition, Origin};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
+use crate::intent::{
+    TASK_MESH_TAG as MESH_TAG, TASK_NAMESPACE_TAG as NAMESPACE_TAG, TASK_PARTITION_TAG as PARTITION_TAG,
+};
 use crate::model::Tags;
-
-const PARTITION_TAG: &str = "consul.hashicorp.com/partition";
-const NAMESPACE_TAG: &str = "consul.hashicorp.com/namespace";
 
 pub(super) fn check(definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::audit::catalogue::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
 use crate::audit::facts::Definition;
 use crate::audit::parse::config::Configured;
-use crate::audit::parse::schema::is_service_name;
 use crate::audit::report::Finding;
+use crate::model::is_consul_service;
 
 pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
     let taken = taken(definition, config);
@@ -15,7 +15,7 @@ pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding
     for (index, upstream) in config.upstreams().into_iter().enumerate() {
         let at = |field: &str| config.at(&format!("proxy.upstreams[{index}].{field}"));
         let name = upstream.name();
-        if !upstream.is_query() && !is_service_name(name) {
+        if !upstream.is_query() && !is_consul_service(name) {
             findings.push(UPSTREAM_NAME.broken(at("destinationName"), format!("it is {name:?}")));
         }
         let destination = [

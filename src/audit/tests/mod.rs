@@ -19,6 +19,7 @@ use super::facts::{
 use super::parse::definition;
 use super::{Finding, Severity, examine};
 use crate::manifests::{Sources, Status};
+use crate::mesh::consul::ConsulVersion;
 use crate::model::{ClusterArn, RoleArn, Tags};
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::inspect::Simulated;
@@ -182,7 +183,7 @@ fn consul() -> ConsulFacts {
         selector,
     };
     ConsulFacts {
-        version: Ok("1.21.4".to_owned()),
+        version: Ok(version("1.21.4")),
         acls: Ok(true),
         auth_methods: Ok(vec![AuthMethod {
             name: method.to_owned(),
@@ -211,6 +212,10 @@ fn consul() -> ConsulFacts {
         }]),
         nodes: BTreeMap::from([(cluster(), Ok(true))]),
     }
+}
+
+pub(super) fn version(text: &str) -> ConsulVersion {
+    ConsulVersion::parse(text).unwrap()
 }
 
 fn manifests(text: &str) -> Status {

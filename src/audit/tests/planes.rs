@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Severity::{Error, Unknown, Warning};
-use super::{Case, check, cluster, findings};
+use super::{Case, check, cluster, findings, version};
 use crate::audit::facts::PolicyText;
 
 pub(super) const CASES: &[Case] = &[
@@ -24,7 +24,7 @@ pub(super) const CASES: &[Case] = &[
     ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "proves nothing", |world| {
         world.consul().nodes.insert(cluster(), Err("proves nothing".to_owned()));
     }),
-    ("CONSUL-SERVER-VERSION", Error, "1.11.9", |world| world.consul().version = Ok("1.11.9".to_owned())),
+    ("CONSUL-SERVER-VERSION", Error, "1.11.9", |world| world.consul().version = Ok(version("1.11.9"))),
     ("CONSUL-AUTH-METHOD-MISSING", Error, "no auth method is of type aws-iam", |world| {
         world.consul().auth_methods = Ok(Vec::new());
     }),

@@ -23,7 +23,9 @@ use crate::model::{ClusterArn, OperatorId};
 
 pub use mark::{Owner, is_ours, marked, owner, without_marks};
 pub use object::{DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Undeclared, Want};
-pub use texts::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
+pub use texts::{
+    ANONYMOUS_TOKEN, GATEWAY_TAG, NAMESPACE_TAG, NODE_MARK, ROLE_TAGS, SERVICE_TAG, SYNTHETIC_NODE,
+};
 
 /// What the set-up's objects depend on beside the manifest.
 #[derive(Clone, Debug)]

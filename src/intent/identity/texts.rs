@@ -13,11 +13,14 @@ pub const NODE_MARK: &str = "ecs-mesh-operator";
 
 pub(super) const ANONYMOUS_POLICY: &str = "anonymous-token-policy";
 
-pub(super) const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
-pub(super) const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
-const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
+/// The role's tag with the name of the service.
+pub const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
+/// The role's tag with the kind of gateway, for gateways.
+pub const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
+/// The role's tag with the namespace (Enterprise).
+pub const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
 /// What the servers read of a role, in the order in which they are compared.
-pub(super) const ROLE_TAGS: [&str; 3] = [GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG];
+pub const ROLE_TAGS: [&str; 3] = [GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG];
 
 /// The value of a role's tag.
 pub(super) fn from_tag(tag: &str) -> String {

@@ -327,3 +327,27 @@ fn a_binding_of_consul_has_no_mesh_of_its_own_and_no_dataplane() {
     a.yaml:61 (document 8, MeshBinding/c): spec.dataplaneName: means nothing to ControlPlane consul, which is Consul: leave it out
     "#);
 }
+
+#[test]
+fn a_service_that_consul_refuses_is_an_error_where_only_consul_would_have_it() {
+    let binding = "  controlPlane: consul\n  selector: {clusters: ['*']}";
+    let workload = |name: &str, bindings: &str, service: &str| {
+        let spec =
+            format!("  bindings: {bindings}\n  selector: {{services: [{name}]}}\n  service: {service}");
+        document("Workload", name, &spec)
+    };
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document("MeshBinding", "of-consul", binding),
+        workload("dots", "[of-consul]", "web.app"),
+        workload("of-kuma", "[demo]", "web.app"),
+        workload("plain", "[of-consul]", "web-app"),
+        workload("capitals", "[of-consul]", "Web"),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"a.yaml:45 (document 6, Workload/dots): spec.service: "web.app" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit"#);
+    let mixed = [workload("both", "[]", "web:app"), workload("two", "[demo, of-consul]", "_web")];
+    insta::assert_snapshot!(warnings_with(&[&documents[..2], &mixed].concat().concat()), @r#"
+    a.yaml:45 (document 6, Workload/both): spec.service: "web:app" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or name in spec.bindings those that it is for
+    a.yaml:53 (document 7, Workload/two): spec.service: "_web" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or name in spec.bindings those that it is for
+    "#);
+}

@@ -10,6 +10,7 @@ mod outbound;
 mod workload;
 
 pub(crate) use consul_auth::CONSUL_NAME_RULE;
+use workload::Impossible;
 pub(crate) use workload::{DNS_LABEL, is_dns_label};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -269,9 +270,32 @@ impl Assembly {
                 self.errors.push(origin.finding(format!("spec.bindings[{index}]"), message));
             }
         }
+        self.check_service(&origin, &spec);
         if self.errors.len() == before {
             self.set.workloads.insert(Arc::clone(&name), Arc::new(spec));
             self.workload_origins.insert(name, origin);
+        }
+    }
+
+    /// Where no binding is named, any may take the workload's tasks.
+    fn check_service(&mut self, origin: &Origin, spec: &WorkloadSpec) {
+        let is_for = |name: &str| spec.bindings.is_empty() || spec.bindings.iter().any(|one| one == name);
+        let bindings = self.set.bindings.values().map(Arc::as_ref).filter(|binding| is_for(&binding.name));
+        let has = |name: &str| self.set.bindings.contains_key(name);
+        let named = self.named.iter().filter(|(kind, _)| *kind == Kind::MeshBinding);
+        let all_known = if spec.bindings.is_empty() {
+            self.extent == Extent::Whole && named.map(|(_, name)| name).all(|name| has(name))
+        } else {
+            spec.bindings.iter().all(|name| has(name))
+        };
+        match workload::refused_by_consul(spec, bindings, all_known) {
+            None => {}
+            Some(Impossible::Everywhere(message)) => {
+                self.errors.push(origin.finding("spec.service", message))
+            }
+            Some(Impossible::Somewhere(message)) => {
+                self.warnings.push(origin.finding("spec.service", message));
+            }
         }
     }
 

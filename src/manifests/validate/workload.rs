@@ -2,11 +2,12 @@
 
 use super::outbound::check_listeners;
 use super::{Report, cluster};
-use crate::api::{Inbound, WorkloadSpec};
+use crate::api::{ControlPlaneType, Inbound, WorkloadSpec};
 use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::{own_port, reserved, socket};
+use crate::manifests::set::Binding;
 use crate::manifests::yaml::child;
-use crate::model::Tags;
+use crate::model::{CONSUL_SERVICE_RULE, Tags, is_consul_service};
 
 /// Tags that follow from other fields.
 const OWN_TAGS: [(&str, &str); 3] = [
@@ -46,6 +47,40 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
             report.add(format!("spec.outbounds[{index}].listen"), message);
         }
     }
+}
+
+/// What a `Workload`'s bindings make impossible.
+pub(super) enum Impossible {
+    /// In each of its bindings: nothing could come of it.
+    Everywhere(String),
+    /// In this binding, and there may be others where it is right.
+    Somewhere(String),
+}
+
+/// Whether Consul would refuse the service in a binding of its own: names that are right for Kuma may be wrong there.
+/// `all_known`: these are all the bindings that the workload can be in.
+pub(super) fn refused_by_consul<'a>(
+    spec: &WorkloadSpec,
+    bindings: impl Iterator<Item = &'a Binding>,
+    all_known: bool,
+) -> Option<Impossible> {
+    // Consul makes names lower case before it looks at them.
+    if is_consul_service(&spec.service.as_str().to_ascii_lowercase()) {
+        return None;
+    }
+    let (consuls, others): (Vec<&Binding>, Vec<&Binding>) =
+        bindings.partition(|binding| binding.control_plane_type == ControlPlaneType::Consul);
+    let first = &consuls.first()?.name;
+    let found = quoted(spec.service.as_str());
+    let message = format!(
+        "{found} is no name that Consul gives a service, and MeshBinding {first} is of a Consul control plane: its tasks \
+         could not log in; write the name that they register: {CONSUL_SERVICE_RULE}"
+    );
+    Some(if all_known && others.is_empty() {
+        Impossible::Everywhere(message)
+    } else {
+        Impossible::Somewhere(format!("{message}; or name in spec.bindings those that it is for"))
+    })
 }
 
 fn check_inbound(path: &str, inbound: &Inbound, report: &mut Report<'_>) {

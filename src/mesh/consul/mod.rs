@@ -15,6 +15,7 @@ mod own_token;
 mod removal;
 mod scope;
 mod services;
+mod set_up;
 mod survey;
 mod tokens;
 mod version;
@@ -27,6 +28,7 @@ pub use objects::{
     Objects,
 };
 pub use own_token::OwnToken;
+pub use set_up::SetUp;
 pub use survey::{Answers, OfCluster, Survey};
 pub use tokens::DEFAULT_METHOD;
 pub use version::ConsulVersion;

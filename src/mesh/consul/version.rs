@@ -38,7 +38,8 @@ impl ConsulVersion {
         Self::parse(&agent.config.version).ok_or("its Config.Version is no version")
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads a version as servers give it.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(['.', '-', '+']);
         let mut number = || parts.next()?.parse().ok();
         Some(Self { major: number()?, minor: number()?, text: text.to_owned() })

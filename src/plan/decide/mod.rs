@@ -251,9 +251,12 @@ impl Decision {
         let Some(judgement) = situation.judgement else { return };
         match (&judgement.verdict, &judgement.binding) {
             (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, situation),
-            (Verdict::Reject { confirmed: true, .. }, _) => {
-                for registration in situation.known {
-                    self.revoke(registration, situation);
+            (Verdict::Reject { confirmed: true, violations }, _) => {
+                // What is not the role's own fault is told of, and takes nothing away.
+                if violations.iter().any(|violation| violation.rule.is_of_role()) {
+                    for registration in situation.known {
+                        self.revoke(registration, situation);
+                    }
                 }
             }
             (Verdict::Ignore(_), _) if situation.self_registered => {}

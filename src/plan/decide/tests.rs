@@ -459,9 +459,8 @@ fn an_absence_not_proved_yet_is_foreseen_as_a_removal() {
 #[test]
 fn a_revocation_read_once_is_foreseen_as_a_withdrawal() {
     let known = [known("default/a", "sync")];
-    let verdict = |confirmed| Verdict::Reject { violations: Vec::new(), confirmed };
     for (confirmed, foreseen) in [(false, true), (true, false)] {
-        let judgement = Judgement { binding: None, verdict: verdict(confirmed), warnings: Vec::new() };
+        let judgement = Judgement { binding: None, ..reject(confirmed) };
         let situation = Situation {
             standing: Standing::Live,
             judgement: Some(&judgement),

@@ -4,6 +4,8 @@ use super::tests::{
     ABSENT, binding, by_policy, decided, id, ignore, judgement, known, reject, situation, words,
 };
 use super::*;
+use crate::api::MeshBindingSpec;
+use crate::intent::{Rule, Violation};
 
 fn itself<'a>(standing: Standing, judgement: Option<&'a Judgement>, known: &'a [Known]) -> Situation<'a> {
     Situation { self_registered: true, ..situation(standing, judgement, known) }
@@ -67,6 +69,17 @@ fn a_live_task_whose_role_no_longer_allows_it_keeps_its_identity_unless_the_bind
     let gone = "remove (role_tags) default/token/1, guarded";
     assert_eq!(what_follows(Standing::Live, Some(&twice), &withdrawn), gone);
     assert_eq!(what_follows(Standing::Live, Some(&reject(false)), &withdrawn), "reread role");
+}
+
+#[test]
+fn what_is_not_the_roles_own_fault_takes_no_identity_away() {
+    let withdraw = |spec: &mut MeshBindingSpec| spec.role_tags.on_revoked = Some(OnRevoked::Withdraw);
+    let known = [known("default/token/1", "sync").with(withdraw)];
+    for rule in [Rule::RefusedService, Rule::TaskMesh, Rule::TaskPartition, Rule::TaskNamespace] {
+        let violation = Violation { rule, role: None, found: None, needed: String::new() };
+        let rejected = judgement(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
+        assert_eq!(what_follows(Standing::Live, Some(&rejected), &known), "nothing", "{rule:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! could not be read is neither absent nor changed.
 
 mod actual;
-mod hcl;
 mod matching;
 mod normal;
 mod present;

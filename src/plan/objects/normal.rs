@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::hcl;
+use crate::hcl;
 use crate::intent::identity::ObjectKind;
 use crate::plan::{FieldChange, diff};
 

@@ -139,7 +139,7 @@ pub(super) const UNPLACED: [&str; 2] = ["no_metadata", "malformed"];
 
 pub(super) const CHANGES: [&str; 4] = ["create", "update", "drain", "remove"];
 pub(super) const EVIDENCE: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
-pub(super) const RULES: [&str; 10] = [
+pub(super) const RULES: [&str; 16] = [
     "no_task_role",
     "no_such_role",
     "account",
@@ -150,6 +150,12 @@ pub(super) const RULES: [&str; 10] = [
     "bound_principals",
     "consul.hashicorp.com.service-name",
     "consul.hashicorp.com.gateway-kind",
+    "consul.hashicorp.com.namespace",
+    "refused_service_tag",
+    "refused_service",
+    "consul.hashicorp.com/mesh",
+    "consul.hashicorp.com/partition",
+    "consul.hashicorp.com/namespace",
 ];
 pub(super) const IGNORED: [&str; 4] = ["no_binding", "other_control_plane", "no_workload", "network_mode"];
 pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];

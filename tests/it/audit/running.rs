@@ -19,6 +19,11 @@ use tokio::net::TcpListener;
 use super::{Said, audit, root};
 
 const TOKEN: &str = "planted-in-consuls-token";
+const ANONYMOUS_POLICY: &str = "/v1/acl/policy/name/anonymous-token-policy";
+
+fn policy(rules: &str) -> Value {
+    json!({"ID": "p", "Name": "anonymous-token-policy", "Rules": rules})
+}
 
 /// Refuses one operation.
 #[derive(Default)]
@@ -139,7 +144,6 @@ fn answers(account: &str, cluster: &str) -> BTreeMap<String, Value> {
         "BindType": "service",
         "BindName": format!("${{entity_tags.{tag}}}"),
     });
-    let node = format!("/v1/catalog/node/{}", cluster.replace(':', "%3A").replace('/', "%2F"));
     let anonymous = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
     [
         ("/v1/agent/self", json!({"Config": {"Version": "1.21.4"}})),
@@ -148,9 +152,8 @@ fn answers(account: &str, cluster: &str) -> BTreeMap<String, Value> {
         ("/v1/acl/binding-rules", json!([rule])),
         ("/v1/acl/roles", json!([])),
         (anonymous, json!({"Policies": [{"ID": "p", "Name": "anonymous-token-policy"}]})),
-        ("/v1/acl/policy/p", json!({"Rules": "node_prefix \"\" { policy = \"read\" }"})),
-        ("/v1/catalog/nodes", json!([{"Node": "server-1"}])),
-        (&node, json!({"Node": {"Node": cluster}, "Services": {}})),
+        (ANONYMOUS_POLICY, policy("node_prefix \"\" { policy = \"read\" }")),
+        ("/v1/catalog/nodes", json!([{"Node": cluster, "Address": "127.0.0.1"}])),
     ]
     .into_iter()
     .map(|(path, answer)| (path.to_owned(), answer))
@@ -191,7 +194,7 @@ async fn what_is_wrong_with_roles_tasks_and_consul_is_found_in_what_runs() {
         cloud.untag_role(setup.role_name(), &tag, now).unwrap();
         cloud.delete_role_policy(setup.role_name(), "itself").unwrap();
     });
-    setup.says("/v1/acl/policy/p", json!({"Rules": "service_prefix \"\" { policy = \"write\" }"}));
+    setup.says(ANONYMOUS_POLICY, policy("service_prefix \"\" { policy = \"write\" }"));
     setup.says("/v1/agent/self", json!({"Config": {"Version": "1.11.2"}}));
     let said = setup.report().await;
     let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();

@@ -57,6 +57,14 @@ pub struct AuthMethod {
     pub other: Map<String, Value>,
 }
 
+impl AuthMethod {
+    /// A setting of its `config`. Consul takes it as it is written here, or else whatever the case of its letters.
+    pub fn setting(&self, name: &str) -> Option<&Value> {
+        let in_any_case = || self.config.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        self.config.get(name).or_else(|| in_any_case().map(|(_, value)| value))
+    }
+}
+
 /// What a login by an auth method is given. Its auth method cannot be changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -149,6 +157,14 @@ pub struct AnonymousToken {
     /// What else it has, but no secret.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+impl AnonymousToken {
+    /// Its roles, which are not changed here.
+    pub fn roles(&self) -> Vec<Link> {
+        let roles = self.other.get("Roles").cloned().unwrap_or_default();
+        serde_json::from_value(roles).unwrap_or_default()
+    }
 }
 
 /// A node of the catalog that stands for a cluster.

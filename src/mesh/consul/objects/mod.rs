@@ -19,7 +19,7 @@ use forms::Form;
 use super::api::{Api, Listed};
 use super::errors::Call;
 use super::scope::{ALL_NAMESPACES, Scope};
-use crate::intent::identity::{NODE_MARK, SYNTHETIC_NODE};
+use crate::intent::identity::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
 use crate::mesh::MeshError;
 use crate::mesh::http::{Method, StreamTransport, segment};
 use crate::model::ClusterArn;
@@ -35,9 +35,6 @@ const WRITES_NAMESPACES: &str = "operator = \"write\"";
 
 /// So many nodes are asked for by name.
 const MOST_NAMES: usize = 64;
-
-/// The anonymous token's accessor, on all servers.
-const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
 
 /// The objects of one namespace, or of an edition that has none.
 pub struct Objects<T> {
@@ -213,12 +210,12 @@ impl<T: StreamTransport> Objects<T> {
 
     /// The anonymous token.
     pub async fn anonymous_token(&self) -> Result<Option<AnonymousToken>, MeshError> {
-        self.one(&format!("/v1/acl/token/{ANONYMOUS}"), READS_ACLS).await
+        self.one(&format!("/v1/acl/token/{ANONYMOUS_TOKEN}"), READS_ACLS).await
     }
 
     /// Replaces the anonymous token's description and policies.
     pub async fn put_anonymous_token(&self, token: &AnonymousToken) -> Result<AnonymousToken, MeshError> {
-        self.write(&format!("/v1/acl/token/{ANONYMOUS}"), token, WRITES_ACLS).await
+        self.write(&format!("/v1/acl/token/{ANONYMOUS_TOKEN}"), token, WRITES_ACLS).await
     }
 
     /// The nodes that stand for something else than an agent, bear an operator's mark, or have one of these names.

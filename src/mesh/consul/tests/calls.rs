@@ -239,6 +239,46 @@ async fn the_catalogs_names_are_its_services() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_set_up_is_read_whole_and_one_refusal_hides_no_other() {
+    let link = |name: &str| json!({"ID": name, "Name": name});
+    let script = Script::of(vec![
+        says(200, &json!({"Config": {"Version": "1.21.4"}})),
+        says(200, &json!([{"Name": "m", "Type": "aws-iam"}, {"Name": "j", "Type": "jwt"}])),
+        says(200, &json!([{"Node": CLUSTER, "Address": "127.0.0.1"}])),
+        says(200, &json!({"Name": "m", "Type": "aws-iam", "Config": {"iamentitytags": ["t"]}})),
+        filtered(&json!([])),
+        says(200, &json!([{"ID": "r", "Name": "anyone", "Policies": [link("more")]}])),
+        says(200, &json!({"Policies": [link("anonymous")], "Roles": [link("r")], "SecretID": "hunter2"})),
+        says(200, &json!({"ID": "1", "Name": "anonymous", "Rules": "acl = \"read\""})),
+        says(200, &json!({"ID": "2", "Name": "more", "Rules": "acl = \"write\""})),
+    ]);
+    let set_up = consul(&script).set_up(&clusters()).await.unwrap();
+    assert_eq!((set_up.acls, set_up.nodes), (Ok(true), Ok(clusters())));
+    let methods = set_up.methods.unwrap();
+    assert_eq!(methods[0].setting("IAMEntityTags"), Some(&json!(["t"])));
+    assert_eq!((methods[1].kind.as_str(), methods[1].setting("IAMEntityTags")), ("jwt", None));
+    assert_eq!(set_up.rules.unwrap_err().kind, MeshErrorKind::Forbidden, "filtered");
+    let rules: Vec<String> = set_up.anonymous.unwrap().into_iter().map(|policy| policy.rules).collect();
+    assert_eq!(rules, ["acl = \"read\"", "acl = \"write\""]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn acls_that_are_off_are_told_apart_from_acls_that_may_not_be_read() {
+    let agent = || says(200, &json!({"Config": {"Version": "1.21.4"}}));
+    let node = || says(200, &json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]));
+    let off = Script::of(vec![agent(), text(401, "ACL support disabled"), node()]);
+    let off = consul(&off).set_up(&clusters()).await.unwrap();
+    assert_eq!((off.acls, off.methods, off.nodes), (Ok(false), Ok(vec![]), Ok(clusters())));
+    let refused = || text(403, "Permission denied");
+    let script = Script::of(vec![agent(), refused(), node(), refused(), says(200, &json!([])), refused()]);
+    let denied = consul(&script).set_up(&clusters()).await.unwrap();
+    assert_eq!((denied.acls, denied.roles), (Ok(true), Ok(vec![])));
+    assert!(denied.methods.is_err() && denied.rules.is_err() && denied.anonymous.is_err());
+    let nobody = consul(&Script::of(vec![unreachable_server()])).set_up(&clusters()).await;
+    assert_eq!(nobody.unwrap_err().kind, MeshErrorKind::Unreachable);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_survey_asks_each_question_by_itself() {
     let node = json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]);
     let script = Script::of(vec![

@@ -1,7 +1,13 @@
-//! HCL as agents and policies are written in, read with tolerance: what is not understood is passed over, and never an
-//! error, since it may be a shell script around it. JSON is read by the same types.
+//! HCL as agents and policies are written in: spaces, line breaks and comments mean nothing. Read with tolerance: what
+//! is not understood is passed over, and never an error, since it may be a shell script around it. JSON is read by the
+//! same types.
 
 use serde_json::Value as Json;
+
+/// Whether two texts of ACL rules say the same.
+pub(crate) fn same(a: &str, b: &str) -> bool {
+    a == b || tokens(a) == tokens(b)
+}
 
 /// A block: its fields in order, and blocks within it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +28,7 @@ impl Block {
         if let Ok(Json::Object(fields)) = serde_json::from_str(text) {
             return Self::of_json(&fields);
         }
-        let tokens = tokens(text);
+        let tokens: Vec<Token> = tokens(text).into_iter().filter_map(Token::of).collect();
         let mut at = 0;
         let mut all = Self::default();
         while at < tokens.len() {
@@ -118,40 +124,75 @@ enum Token {
     Word(String),
     Text(String),
     Mark(char),
-    Line,
 }
 
-fn tokens(text: &str) -> Vec<Token> {
-    let mut found = Vec::new();
-    let mut rest = text.chars().peekable();
-    while let Some(next) = rest.next() {
-        match next {
-            '\n' => found.push(Token::Line),
-            '#' => while rest.next_if(|c| *c != '\n').is_some() {},
-            '/' if rest.peek() == Some(&'/') => while rest.next_if(|c| *c != '\n').is_some() {},
-            '"' => {
-                let mut text = String::new();
-                while let Some(c) = rest.next() {
-                    match c {
-                        '"' => break,
-                        '\\' => text.extend(rest.next()),
-                        c => text.push(c),
-                    }
-                }
-                found.push(Token::Text(text));
+impl Token {
+    /// `None`: it is of a shell, and not of HCL.
+    fn of(text: &str) -> Option<Self> {
+        let first = text.chars().next()?;
+        match first {
+            '"' => Some(Self::Text(unescaped(text))),
+            '{' | '}' | '=' | '[' | ']' | ',' => Some(Self::Mark(first)),
+            _ => {
+                let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | '.' | '/' | ':');
+                let word = text.trim_matches(|c| !is_part(c));
+                (!word.is_empty()).then(|| Self::Word(word.to_owned()))
             }
-            '{' | '}' | '[' | ']' | '=' | ',' => found.push(Token::Mark(next)),
-            c if c.is_alphanumeric() || matches!(c, '_' | '$' | '-') => {
-                let mut word = String::from(c);
-                while let Some(c) = rest.next_if(|c| c.is_alphanumeric() || "_-.$/:".contains(*c)) {
-                    word.push(c);
-                }
-                found.push(Token::Word(word));
-            }
-            _ => {}
+        }
+    }
+}
+
+/// What stands between the quotes. There may be none at the end.
+fn unescaped(text: &str) -> String {
+    let mut found = String::new();
+    let mut rest = text.chars().skip(1);
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => break,
+            '\\' => found.extend(rest.next()),
+            c => found.push(c),
         }
     }
     found
+}
+
+/// The pieces of a text, without comments.
+fn tokens(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '#' => line(rest),
+            '/' if rest.starts_with("//") => line(rest),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            '"' => string(rest),
+            '{' | '}' | '=' | '[' | ']' | ',' => 1,
+            _ => rest.find(|c: char| c.is_whitespace() || "{}=[],\"#".contains(c)).unwrap_or(rest.len()),
+        };
+        let is_comment = first == '#' || rest.starts_with("//") || rest.starts_with("/*");
+        if !is_comment {
+            found.push(&rest[..length]);
+        }
+        rest = rest[length..].trim_start();
+    }
+    found
+}
+
+fn line(text: &str) -> usize {
+    text.find('\n').unwrap_or(text.len())
+}
+
+/// To the closing quote.
+fn string(text: &str) -> usize {
+    let mut escaped = false;
+    for (index, character) in text.char_indices().skip(1) {
+        match character {
+            '\\' => escaped = !escaped,
+            '"' if !escaped => return index + 1,
+            _ => escaped = false,
+        }
+    }
+    text.len()
 }
 
 /// Reads up to the brace that ends the block, which it does not pass.
@@ -201,6 +242,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn rules_are_the_same_by_what_they_say() {
+        let rules = "mesh = \"read\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\n";
+        for (text, expected) in [
+            ("mesh = \"read\"\n\tnode_prefix \"\" {\n\t\tpolicy = \"read\"\n\t}", true),
+            ("# for gateways\nmesh=\"read\" node_prefix \"\"{policy=\"read\"} // end", true),
+            ("/* a */ mesh = \"read\" node_prefix \"\" { policy = \"read\" }", true),
+            ("mesh = \"write\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\n", false),
+            ("mesh = \"read\"\nnode_prefix \" \" {\n  policy = \"read\"\n}\n", false),
+            ("mesh = \"read\"", false),
+            ("mesh = \"read\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\nacl = \"write\"", false),
+            ("", false),
+            ("mesh = \"read", false),
+        ] {
+            assert_eq!(same(rules, text), expected, "{text}");
+        }
+        assert!(same("a \"\\\"#\" {}", "a\n\"\\\"#\"{}"), "a quote within a text does not end it");
+        assert!(same("é = \"ü\"", "é=\"ü\""));
+    }
+
+    #[test]
     fn agents_and_policies_are_read_in_hcl_and_json_alike() {
         let hcl = "# a comment\nacl = {\n enabled = true\n tokens { agent = \"$T\" }\n}\nretry_join = [\"a\", \"b\"]\n\
                    tls { defaults { ca_file = \"/ca.pem\" } }\npartition = \"p1\"";
@@ -238,5 +299,13 @@ mod tests {
         for text in ["{", "}", "a {", "a = [", "\"", "a = {\n}}}{"] {
             let _ = Block::read(text);
         }
+    }
+
+    #[test]
+    fn a_comment_says_nothing_and_a_shells_marks_are_no_part_of_a_word() {
+        let block =
+            Block::read("/* acl = \"write\" */ # a\nacl = \"read\" // b\nuse = true;\nurl = https://a:1/b");
+        assert_eq!((block.text("acl"), block.text("use")), (Some("read"), Some("true")));
+        assert_eq!(block.text("url"), Some("https://a:1/b"));
     }
 }

@@ -1,0 +1,309 @@
+//! What a login to Consul will ask of a task: a role within the bound principals, a service that Consul has names for, a
+//! kind of gateway that it knows; and in Enterprise a partition and a namespace that are looked after.
+//!
+//! Sources: <https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws-iam>, and for the names of services
+//! [`is_consul_service`]. The open-source edition has no partitions and namespaces, and what tags say of them there
+//! means nothing.
+
+use super::BoundPrincipals;
+use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
+use super::violation::{Rule, Violation};
+use crate::api::{ConsulConnection, GatewayKind};
+use crate::model::{CONSUL_SERVICE_RULE, RoleArn, ServiceName, Tags, is_consul_service};
+
+/// The task's tag that puts it into the mesh.
+pub const TASK_MESH_TAG: &str = "consul.hashicorp.com/mesh";
+/// The task's tag with its partition. It goes with [`TASK_NAMESPACE_TAG`].
+pub const TASK_PARTITION_TAG: &str = "consul.hashicorp.com/partition";
+/// The task's tag with its namespace. It goes with [`TASK_PARTITION_TAG`].
+pub const TASK_NAMESPACE_TAG: &str = "consul.hashicorp.com/namespace";
+
+/// Where everything is that is put nowhere else, partitions and namespaces alike.
+const DEFAULT: &str = "default";
+/// In a manifest: every namespace.
+const EVERY: &str = "*";
+
+/// What a task wants to be in Consul.
+#[derive(Clone, Copy)]
+pub(super) struct ConsulClaim<'a> {
+    /// A service of this name, where the manifests name one; a gateway, too, where the role says so.
+    pub service: Option<&'a ServiceName>,
+    /// Who may log in, where the manifests declare it.
+    pub bound: Option<BoundPrincipals<'a>>,
+    /// Where, in Enterprise.
+    pub place: Option<Place<'a>>,
+}
+
+/// The part of Consul Enterprise that a control plane's manifest names.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    partition: &'a str,
+    namespaces: &'a [String],
+}
+
+impl<'a> Place<'a> {
+    /// `None`: the manifest names none, as the open-source edition needs it.
+    pub(super) fn of(consul: &'a ConsulConnection) -> Option<Self> {
+        let is_named = consul.partition.is_some() || !consul.namespaces.is_empty();
+        let partition = consul.partition.as_deref().unwrap_or(DEFAULT);
+        is_named.then_some(Self { partition, namespaces: &consul.namespaces })
+    }
+
+    /// The namespaces that are looked after. Where none is named no call names one, and the servers take the default.
+    fn names(&self) -> Vec<&'a str> {
+        let names: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
+        if names.is_empty() { vec![DEFAULT] } else { names }
+    }
+}
+
+/// Every rule that the role breaks, and those that the task's own tags break where they are known.
+pub(super) fn violations(
+    claim: &ConsulClaim<'_>,
+    role: &RoleArn,
+    tags: &Tags,
+    of_task: Option<&Tags>,
+) -> Vec<Violation> {
+    let login = Login { role, tags };
+    let mut found: Vec<Violation> = login.outside(claim.bound).into_iter().collect();
+    found.extend(login.gateway());
+    found.extend(login.service(claim.service));
+    if let Some(place) = claim.place {
+        found.extend(login.namespace(&place));
+        found.extend(of_task.into_iter().flat_map(|tags| login.task(&place, tags)));
+    }
+    found
+}
+
+/// Who logs in.
+struct Login<'a> {
+    role: &'a RoleArn,
+    tags: &'a Tags,
+}
+
+impl Login<'_> {
+    /// What a tag says. One that is empty is as good as none to Consul.
+    fn tag(&self, name: &str) -> Option<&str> {
+        self.tags.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn broken(&self, rule: Rule, found: Option<&str>, needed: impl Into<String>) -> Violation {
+        Violation {
+            rule,
+            role: Some(self.role.clone()),
+            found: found.map(str::to_owned),
+            needed: needed.into(),
+        }
+    }
+
+    fn outside(&self, bound: Option<BoundPrincipals<'_>>) -> Option<Violation> {
+        let bound = bound.filter(|bound| !bound.admit(self.role))?;
+        let known_as = bound.known_as(self.role);
+        Some(self.broken(Rule::BoundPrincipals, Some(&known_as), bound.arns.join(" or ")))
+    }
+
+    fn gateway(&self) -> Option<Violation> {
+        let found = self.tags.get(GATEWAY_TAG)?.as_str();
+        let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
+        (!kinds.contains(&found))
+            .then(|| self.broken(Rule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", "))))
+    }
+
+    /// Consul makes tags lower case before it binds them to a name. Gateways need one as well: a login that some rule
+    /// binds to no name is refused whole.
+    fn service(&self, service: Option<&ServiceName>) -> Vec<Violation> {
+        let is_refused = |name: &str| !is_consul_service(&name.to_ascii_lowercase());
+        let written = self.tags.get(SERVICE_TAG).map(String::as_str);
+        let named = self.tag(SERVICE_TAG);
+        let refused_tag = || {
+            let refused = named.filter(|name| is_refused(name));
+            refused.map(|name| self.broken(Rule::RefusedServiceTag, Some(name), CONSUL_SERVICE_RULE))
+        };
+        let Some(service) = service.map(ServiceName::as_str) else {
+            let missing = || self.broken(Rule::ConsulService, written, "SERVICE");
+            return named.map_or_else(|| vec![missing()], |_| refused_tag().into_iter().collect());
+        };
+        if is_refused(service) {
+            // No tag could be right.
+            let refused = self.broken(Rule::RefusedService, Some(service), CONSUL_SERVICE_RULE);
+            return std::iter::once(refused).chain(refused_tag()).collect();
+        }
+        if named.is_some_and(|named| named.eq_ignore_ascii_case(service)) {
+            return Vec::new();
+        }
+        vec![self.broken(Rule::ConsulService, written, service.to_ascii_lowercase())]
+    }
+
+    /// The login's token is made in the namespace of this tag, or in the default one.
+    fn namespace(&self, place: &Place<'_>) -> Option<Violation> {
+        let (found, names) = (self.tag(NAMESPACE_TAG), place.names());
+        let own = found.unwrap_or(DEFAULT);
+        if names.iter().any(|name| *name == EVERY || name.eq_ignore_ascii_case(own)) {
+            return None;
+        }
+        Some(self.broken(Rule::ConsulNamespace, found, names.join(" or ")))
+    }
+
+    /// By these tags controllers of Consul on ECS know the task's place, which is where its token is.
+    fn task(&self, place: &Place<'_>, tags: &Tags) -> Vec<Violation> {
+        let get = |tag: &str| tags.get(tag).map(String::as_str);
+        let (mesh, partition, namespace) =
+            (get(TASK_MESH_TAG), get(TASK_PARTITION_TAG), get(TASK_NAMESPACE_TAG));
+        let own_namespace = self.tag(NAMESPACE_TAG).unwrap_or(DEFAULT);
+        let mut found = Vec::new();
+        if mesh != Some("true") {
+            found.push(self.broken(Rule::TaskMesh, mesh, "true"));
+        }
+        for (rule, tag, other, needed) in [
+            (Rule::TaskPartition, partition, namespace, place.partition),
+            (Rule::TaskNamespace, namespace, partition, own_namespace),
+        ] {
+            let is_half = tag.is_none() && other.is_some();
+            if is_half || !tag.unwrap_or(DEFAULT).eq_ignore_ascii_case(needed) {
+                found.push(self.broken(rule, tag, needed));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: &str = SERVICE_TAG;
+    const GATEWAY: &str = GATEWAY_TAG;
+    const NAMESPACE: &str = NAMESPACE_TAG;
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
+    fn tags(pairs: Pairs<'_>) -> Tags {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn broken(claim: &ConsulClaim<'_>, role_tags: Pairs<'_>, of_task: Option<Pairs<'_>>) -> Vec<Rule> {
+        let role = RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv-task").unwrap();
+        let of_task = of_task.map(tags);
+        violations(claim, &role, &tags(role_tags), of_task.as_ref()).into_iter().map(|v| v.rule).collect()
+    }
+
+    fn claim(service: Option<&ServiceName>) -> ConsulClaim<'_> {
+        ConsulClaim { service, bound: None, place: None }
+    }
+
+    #[test]
+    fn a_role_names_its_service_and_a_gateway_its_kind_as_well() {
+        type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [Rule]);
+        let table: [Row; 17] = [
+            (&[], None, &[Rule::ConsulService]),
+            (&[(SERVICE, "web")], None, &[]),
+            (&[(SERVICE, "Web")], Some("web"), &[]),
+            (&[(SERVICE, "web")], Some("Web"), &[]),
+            (&[(SERVICE, "web")], Some("kv"), &[Rule::ConsulService]),
+            (&[(SERVICE, "")], None, &[Rule::ConsulService]),
+            (&[(GATEWAY, "mesh-gateway")], None, &[Rule::ConsulService]),
+            (&[(SERVICE, "edge"), (GATEWAY, "mesh-gateway")], None, &[]),
+            (&[(SERVICE, "edge"), (GATEWAY, "api-gateway")], Some("edge"), &[]),
+            (&[(SERVICE, "edge"), (GATEWAY, "terminating-gateway")], Some("edge"), &[]),
+            (&[(SERVICE, "edge"), (GATEWAY, "ingress")], None, &[Rule::ConsulGateway]),
+            (&[("kuma.io/type", "dataplane")], Some("web"), &[Rule::ConsulService]),
+            // Names that Consul refuses.
+            (&[(SERVICE, "web.app")], None, &[Rule::RefusedServiceTag]),
+            (&[(SERVICE, "web-")], None, &[Rule::RefusedServiceTag]),
+            (&[(SERVICE, "web.app")], Some("web"), &[Rule::ConsulService]),
+            (&[(SERVICE, "web")], Some("web.app"), &[Rule::RefusedService]),
+            (&[(SERVICE, "web.app")], Some("web.app"), &[Rule::RefusedService, Rule::RefusedServiceTag]),
+        ];
+        for (tags, service, expected) in table {
+            let service = service.map(|name| ServiceName::parse(name).unwrap());
+            assert_eq!(broken(&claim(service.as_ref()), tags, None), expected, "{tags:?} {service:?}");
+        }
+    }
+
+    #[test]
+    fn a_role_is_within_the_bound_principals_where_any_are_declared() {
+        // The role is arn:aws:iam::111122223333:role/mesh/kv-task.
+        for (principals, details, expected) in [
+            (&["arn:aws:iam::111122223333:role/mesh/*"][..], true, &[][..]),
+            (&["arn:aws:iam::111122223333:role/mesh/kv-task"], true, &[]),
+            (&["arn:aws:iam::111122223333:role/a/*", "arn:aws:iam::111122223333:role/mesh/kv-*"], true, &[]),
+            (&["arn:aws:iam::111122223333:role/consul-ecs/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::999988887777:role/mesh/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws-cn:iam::111122223333:role/mesh/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::*:role/mesh/*"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/kv-task"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/kv-task"], false, &[]),
+            (&["arn:aws:iam::111122223333:role/mesh/*"], false, &[Rule::BoundPrincipals]),
+            (&[], true, &[Rule::BoundPrincipals]),
+        ] {
+            let arns: Vec<String> = principals.iter().map(|arn| (*arn).to_owned()).collect();
+            let bound = Some(BoundPrincipals { arns: &arns, entity_details: details });
+            let claim = ConsulClaim { bound, ..claim(None) };
+            assert_eq!(broken(&claim, &[(SERVICE, "kv")], None), expected, "{principals:?} {details}");
+        }
+    }
+
+    fn connection(partition: Option<&str>, namespaces: &[&str]) -> ConsulConnection {
+        let address = "https://consul.internal:8501";
+        let place = serde_json::json!({"address": address, "partition": partition, "namespaces": namespaces});
+        serde_json::from_value(place).unwrap()
+    }
+
+    /// What role and task break that name a service, and these places.
+    fn misplaced(
+        consul: &ConsulConnection,
+        namespace: Option<&str>,
+        of_task: Option<Pairs<'_>>,
+    ) -> Vec<Rule> {
+        let claim = ConsulClaim { place: Place::of(consul), ..claim(None) };
+        let named = namespace.map(|name| (NAMESPACE, name));
+        let role_tags: Vec<(&str, &str)> = [(SERVICE, "kv")].into_iter().chain(named).collect();
+        broken(&claim, &role_tags, of_task)
+    }
+
+    #[test]
+    fn enterprises_roles_belong_to_a_namespace_that_is_looked_after() {
+        for (partition, namespaces, tag, is_in) in [
+            (None, &[][..], Some("anything"), true),
+            (None, &[], None, true),
+            (Some("ecs"), &[], None, true),
+            (Some("ecs"), &[], Some("default"), true),
+            (Some("ecs"), &[], Some("team"), false),
+            (Some("ecs"), &["team"], Some("team"), true),
+            (None, &["team", "other"], Some("Team"), true),
+            (None, &["team"], None, false),
+            (None, &["team"], Some(""), false),
+            (None, &["team", "default"], None, true),
+            (None, &["*"], None, true),
+            (None, &["*"], Some("team"), true),
+        ] {
+            let expected = if is_in { vec![] } else { vec![Rule::ConsulNamespace] };
+            let found = misplaced(&connection(partition, namespaces), tag, None);
+            assert_eq!(found, expected, "{partition:?} {namespaces:?} {tag:?}");
+        }
+    }
+
+    #[test]
+    fn enterprises_tasks_have_both_tags_of_their_place_or_neither() {
+        use Rule::{TaskMesh, TaskNamespace, TaskPartition};
+        const MESH: (&str, &str) = (TASK_MESH_TAG, "true");
+        let at = |partition| (TASK_PARTITION_TAG, partition);
+        let within = |namespace| (TASK_NAMESPACE_TAG, namespace);
+        let ecs = connection(Some("ecs"), &["team"]);
+        let home = connection(Some("default"), &[]);
+        for (consul, namespace, of_task, expected) in [
+            (&ecs, Some("team"), &[MESH, at("ecs"), within("team")][..], &[][..]),
+            (&ecs, Some("team"), &[at("ecs"), within("team")], &[TaskMesh]),
+            (&ecs, Some("team"), &[(TASK_MESH_TAG, "yes"), at("ecs"), within("team")], &[TaskMesh]),
+            (&ecs, Some("team"), &[MESH, at("other"), within("team")], &[TaskPartition]),
+            (&ecs, Some("team"), &[MESH, at("ecs"), within("other")], &[TaskNamespace]),
+            (&ecs, Some("team"), &[MESH], &[TaskPartition, TaskNamespace]),
+            (&home, None, &[MESH], &[]),
+            (&home, None, &[MESH, at("default"), within("default")], &[]),
+            (&home, None, &[MESH, at("default")], &[TaskNamespace]),
+            (&home, None, &[MESH, within("default")], &[TaskPartition]),
+            (&connection(None, &[]), None, &[at("other")], &[]),
+        ] {
+            assert_eq!(misplaced(consul, namespace, Some(of_task)), expected, "{of_task:?}");
+        }
+        assert_eq!(misplaced(&ecs, Some("team"), None), [], "what is not known breaks nothing");
+    }
+}

@@ -1,0 +1,200 @@
+//! Which rule a task's role, tags or service break, in words that say what was found, what is needed and what to do.
+
+use std::fmt;
+
+use super::consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
+use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
+use crate::model::RoleArn;
+
+/// Which rule was broken; the label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// The task has no task role at all.
+    NoTaskRole,
+    /// The role does not exist.
+    NoSuchRole,
+    /// The role is of an account that is not authorised.
+    Account,
+    /// `kuma.io/type` is not `dataplane`.
+    Type,
+    /// `kuma.io/mesh` is not the mesh.
+    Mesh,
+    /// `kuma.io/service` names another service.
+    Service,
+    /// `kuma.io/workload` names another workload.
+    Workload,
+    /// The role is outside the principals that Consul's auth method lets in.
+    BoundPrincipals,
+    /// `consul.hashicorp.com.service-name` is missing, or names another service.
+    ConsulService,
+    /// `consul.hashicorp.com.service-name` is no name that Consul gives a service.
+    RefusedServiceTag,
+    /// The `Workload`'s service is no name that Consul gives a service.
+    RefusedService,
+    /// `consul.hashicorp.com.gateway-kind` is no kind of gateway.
+    ConsulGateway,
+    /// Enterprise: `consul.hashicorp.com.namespace` is none of the namespaces that are looked after.
+    ConsulNamespace,
+    /// Enterprise: the task's own `consul.hashicorp.com/mesh` is not `true`.
+    TaskMesh,
+    /// Enterprise: the task's own `consul.hashicorp.com/partition` is not the control plane's partition.
+    TaskPartition,
+    /// Enterprise: the task's own `consul.hashicorp.com/namespace` is not its role's namespace.
+    TaskNamespace,
+}
+
+impl Rule {
+    /// A bounded label for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoTaskRole => "no_task_role",
+            Self::NoSuchRole => "no_such_role",
+            Self::Account => "account",
+            Self::Type => "kuma.io/type",
+            Self::Mesh => "kuma.io/mesh",
+            Self::Service => "kuma.io/service",
+            Self::Workload => "kuma.io/workload",
+            Self::BoundPrincipals => "bound_principals",
+            Self::ConsulService => SERVICE_TAG,
+            Self::RefusedServiceTag => "refused_service_tag",
+            Self::RefusedService => "refused_service",
+            Self::ConsulGateway => GATEWAY_TAG,
+            Self::ConsulNamespace => NAMESPACE_TAG,
+            Self::TaskMesh => TASK_MESH_TAG,
+            Self::TaskPartition => TASK_PARTITION_TAG,
+            Self::TaskNamespace => TASK_NAMESPACE_TAG,
+        }
+    }
+
+    /// Whether it is the role that breaks it. For what a `Workload` or a task's own tags say, nothing that is there is
+    /// ever taken away: they do not decide what the login earns.
+    pub fn is_of_role(self) -> bool {
+        !matches!(self, Self::RefusedService | Self::TaskMesh | Self::TaskPartition | Self::TaskNamespace)
+    }
+}
+
+/// A rule that a role breaks: what was found, what is needed, what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// The role; `None` where the task has none.
+    pub role: Option<RoleArn>,
+    /// What was found; `None` where the tag is missing.
+    pub found: Option<String>,
+    /// What is needed; empty where the tag may not be there at all.
+    pub needed: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = self.role.as_ref().map_or("", RoleArn::as_str);
+        let name = self.role.as_ref().map_or("", RoleArn::name);
+        let needed = &self.needed;
+        match self.rule {
+            Rule::NoTaskRole => write!(
+                f,
+                "the task has no task role, so it can prove no identity; set taskRoleArn in the task definition \
+                 to a role tagged {needed}"
+            ),
+            Rule::NoSuchRole => {
+                write!(f, "role {role} does not exist; create it with tags {needed}, or correct taskRoleArn")
+            }
+            Rule::Account => write!(
+                f,
+                "role {role} is of account {}, needed is one of {needed}; add the account to \
+                 spec.roleTags.authorizedAccounts of the MeshBinding, or use a role of an authorised account",
+                self.found.as_deref().unwrap_or("")
+            ),
+            Rule::BoundPrincipals => write!(
+                f,
+                "role {role} is outside what may log in to Consul, {needed}; make the role below such a path, or add it \
+                 to spec.serviceTokens.boundPrincipals of the ConsulAuth"
+            ),
+            Rule::ConsulGateway => {
+                let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));
+                write!(
+                    f,
+                    "role {role}: tag {tag} is {found:?}, needed is {needed}, or none where the task is no gateway; aws \
+                     iam tag-role --role-name {name} --tags Key={tag},Value=KIND, or aws iam untag-role --role-name \
+                     {name} --tag-keys {tag}"
+                )
+            }
+            Rule::RefusedServiceTag => {
+                let found = self.found.as_deref().unwrap_or("");
+                write!(
+                    f,
+                    "role {role}: tag {SERVICE_TAG} is {found:?}, and Consul gives no service such a name, so the login \
+                     is refused; allowed are {needed}; name the service so, and then aws iam tag-role --role-name {name} \
+                     --tags Key={SERVICE_TAG},Value=SERVICE"
+                )
+            }
+            Rule::RefusedService => {
+                let found = self.found.as_deref().unwrap_or("");
+                write!(
+                    f,
+                    "service {found:?}: Consul gives no service such a name, so no role's tag can earn it; allowed are \
+                     {needed}; change spec.service of the Workload to the name that the task registers"
+                )
+            }
+            Rule::ConsulNamespace => {
+                let found = self.found.as_ref().map_or_else(
+                    || "is missing, which is the namespace \"default\"".to_owned(),
+                    |found| format!("is {found:?}"),
+                );
+                write!(
+                    f,
+                    "role {role}: tag {NAMESPACE_TAG} {found}, needed is {needed}; aws iam tag-role --role-name {name} \
+                     --tags Key={NAMESPACE_TAG},Value=NAMESPACE, or add the namespace to spec.consul.namespaces of the \
+                     ControlPlane"
+                )
+            }
+            Rule::TaskMesh | Rule::TaskPartition | Rule::TaskNamespace => {
+                let tag = self.rule.label();
+                match &self.found {
+                    Some(found) => write!(f, "the task's tag {tag} is {found:?}, needed is {needed:?}")?,
+                    None => write!(f, "the task's tag {tag} is missing, needed is {needed:?}")?,
+                }
+                let both = "partition and namespace go together";
+                let both = if self.rule == Rule::TaskMesh { String::new() } else { format!(" ({both})") };
+                write!(
+                    f,
+                    "{both}; set it on the task definition or the service that the tasks get their tags from \
+                     (propagateTags), and deploy it"
+                )
+            }
+            Rule::Type | Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService => {
+                let tag = self.rule.label();
+                if self.needed.is_empty() {
+                    let found = self.found.as_deref().unwrap_or("");
+                    return write!(
+                        f,
+                        "role {role}: tag {tag} is {found:?}, and the task has no workload label; set spec.workload in \
+                         its Workload, or aws iam untag-role --role-name {name} --tag-keys {tag}"
+                    );
+                }
+                match &self.found {
+                    Some(found) => write!(f, "role {role}: tag {tag} is {found:?}, needed is {needed:?}")?,
+                    None => write!(f, "role {role}: tag {tag} is missing, needed is {needed:?}")?,
+                }
+                write!(f, "; aws iam tag-role --role-name {name} --tags Key={tag},Value={needed}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_names_role_tag_found_needed_and_what_to_do() {
+        let violation = Violation {
+            rule: Rule::Mesh,
+            role: Some(RoleArn::parse("arn:aws:iam::111122223333:role/kv-task").unwrap()),
+            found: Some("other".to_owned()),
+            needed: "default".to_owned(),
+        };
+        insta::assert_snapshot!(violation, @r#"role arn:aws:iam::111122223333:role/kv-task: tag kuma.io/mesh is "other", needed is "default"; aws iam tag-role --role-name kv-task --tags Key=kuma.io/mesh,Value=default"#);
+    }
+}
