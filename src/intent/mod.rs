@@ -12,7 +12,7 @@ mod verdict;
 pub use desired::{Desired, Marks, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use principals::BoundPrincipals;
-pub use roles::{Rule, Violation};
+pub use roles::{Basis, Rule, Violation};
 pub use select::{bindings, caretaker};
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
 

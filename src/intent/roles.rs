@@ -55,6 +55,17 @@ impl Rule {
     }
 }
 
+/// What a violation is read from, and so what must have changed where the task was let in before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The role's tags alone: no manifest makes them good.
+    Tags,
+    /// The role's tags beside what the manifests want: either may have changed.
+    TagsAndManifests,
+    /// The manifests alone: a task keeps the role that it was started with, and a role its account and path.
+    Manifests,
+}
+
 /// A rule that a role breaks: what was found, what is needed, what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -66,6 +77,22 @@ pub struct Violation {
     pub found: Option<String>,
     /// What is needed; empty where the tag may not be there at all.
     pub needed: String,
+}
+
+impl Violation {
+    /// What it is read from.
+    pub fn basis(&self) -> Basis {
+        let is_tagged = self.found.as_ref().is_some_and(|value| !value.is_empty());
+        match self.rule {
+            Rule::NoTaskRole | Rule::Account | Rule::BoundPrincipals => Basis::Manifests,
+            // The role itself is gone, and its tags with it.
+            Rule::NoSuchRole | Rule::Type | Rule::ConsulGateway => Basis::Tags,
+            Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService if is_tagged => {
+                Basis::TagsAndManifests
+            }
+            Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService => Basis::Tags,
+        }
+    }
 }
 
 impl fmt::Display for Violation {
