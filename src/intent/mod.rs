@@ -17,7 +17,7 @@ pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use principals::BoundPrincipals;
 pub use select::{bindings, caretaker};
 pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
-pub use violation::{Rule, Violation};
+pub use violation::{Basis, Rule, Violation};
 
 use std::fmt;
 

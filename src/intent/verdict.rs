@@ -7,7 +7,7 @@ use super::consul::{ConsulClaim, Place};
 use super::discovered::{self, Described};
 use super::roles::{Claim, RoleRules};
 use super::select::{self, Choice};
-use super::violation::{Rule, Violation};
+use super::violation::{Basis, Rule, Violation};
 use super::{BoundPrincipals, Desired, Marks, Outbounds, RegistrationId};
 use crate::api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet, is_dns_label};
@@ -98,11 +98,11 @@ pub enum Verdict {
     Register(Box<Desired>),
     /// It may be in the mesh, and registers itself there.
     Admit,
-    /// Not registered: its role's tags do not allow it.
+    /// Not registered: its role's tags, or the manifests that speak of its role, do not allow it.
     Reject {
         /// Every rule that is broken.
         violations: Vec<Violation>,
-        /// Whether it was read twice: only then may something existing go.
+        /// Whether the tags that it rests on were read twice: only then may something existing go.
         confirmed: bool,
     },
     /// Whatever is registered stays as it is.
@@ -357,7 +357,10 @@ fn violations(
             needed: rules.needed_tags(),
         }],
     };
-    Ok((!violations.is_empty()).then_some((violations, read.confirmed)))
+    // What no tag is asked for needs no second look either.
+    let confirmed = read.confirmed
+        || violations.iter().all(|broken| matches!(broken.basis(), None | Some(Basis::Manifests)));
+    Ok((!violations.is_empty()).then_some((violations, confirmed)))
 }
 
 /// The label `kuma.io/workload`: as the manifest says, or else the service's name where that is a DNS-1035 label.

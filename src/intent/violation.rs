@@ -65,12 +65,17 @@ impl Rule {
             Self::TaskNamespace => TASK_NAMESPACE_TAG,
         }
     }
+}
 
-    /// Whether it is the role that breaks it. For what a `Workload` or a task's own tags say, nothing that is there is
-    /// ever taken away: they do not decide what the login earns.
-    pub fn is_of_role(self) -> bool {
-        !matches!(self, Self::RefusedService | Self::TaskMesh | Self::TaskPartition | Self::TaskNamespace)
-    }
+/// What a violation is read from, and so what must have changed where the task was let in before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The role's tags alone: no manifest makes them good.
+    Tags,
+    /// The role's tags beside what the manifests want: either may have changed.
+    TagsAndManifests,
+    /// The manifests alone: a task keeps the role that it was started with, and a role its account and path.
+    Manifests,
 }
 
 /// A rule that a role breaks: what was found, what is needed, what to do.
@@ -84,6 +89,28 @@ pub struct Violation {
     pub found: Option<String>,
     /// What is needed; empty where the tag may not be there at all.
     pub needed: String,
+}
+
+impl Violation {
+    /// What it is read from; `None` where it is no fault of the role. For what a `Workload` or a task's own tags say,
+    /// nothing that is there is ever taken away: they do not decide what the login earns.
+    pub fn basis(&self) -> Option<Basis> {
+        let is_tagged = self.found.as_ref().is_some_and(|value| !value.is_empty());
+        match self.rule {
+            Rule::RefusedService | Rule::TaskMesh | Rule::TaskPartition | Rule::TaskNamespace => None,
+            Rule::NoTaskRole | Rule::Account | Rule::BoundPrincipals => Some(Basis::Manifests),
+            // The role itself is gone, and its tags with it.
+            Rule::NoSuchRole | Rule::Type | Rule::ConsulGateway | Rule::RefusedServiceTag => {
+                Some(Basis::Tags)
+            }
+            // Without the tag it is the namespace `default`, which is one of those that are named or not.
+            Rule::ConsulNamespace => Some(Basis::TagsAndManifests),
+            Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService if is_tagged => {
+                Some(Basis::TagsAndManifests)
+            }
+            Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService => Some(Basis::Tags),
+        }
+    }
 }
 
 impl fmt::Display for Violation {

@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::plane::{Halt, Plane};
 use crate::intent::{Desired, Marks, Outbounds, RegistrationId};
-use crate::mesh::{DrainReason, Fingerprint, MeshErrorKind, Owner, Registration, Rendered, Sighting};
-use crate::model::{TaskArn, Timestamp};
-use crate::plan::{FieldChange, diff};
-use crate::runtime::Lease;
+use crate::mesh::{
+    DrainReason, Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
+};
+use crate::model::TaskArn;
+use crate::plan::{FieldChange, Step, diff};
+use crate::runtime::{Clock, Lease};
 
 /// How often a write that raced another writer is redone at once.
 const REDO: usize = 5;
@@ -23,6 +25,10 @@ pub(super) enum Outcome {
     Updated(Vec<FieldChange>),
     Drained,
     Removed,
+    /// A removal had been sent before, its answer was lost, and now it is gone.
+    RemovedUnheard,
+    /// A removal was sent, and failed as far as is known.
+    NotRemoved(MeshError),
     /// Nothing differs.
     Equal,
     /// It was believed to be registered and is not there.
@@ -55,10 +61,9 @@ pub(super) struct Apply<'a> {
     pub lease: &'a dyn Lease,
     /// Nothing is written, nor remembered as written.
     pub dry: bool,
-    pub marks: &'a Marks,
+    pub marks: Marks,
     pub task: &'a TaskArn,
-    /// Reads the clock.
-    pub now: &'a (dyn Fn() -> Timestamp + Sync),
+    pub clock: &'a Clock,
 }
 
 /// What became of a write.
@@ -104,7 +109,7 @@ impl Apply<'_> {
         };
         let rendered = self.plane.mesh.render(desired, Some(&current));
         let changes = diff(&current.normal, &rendered.normal);
-        self.plane.registry.record(self.task, &Sighting::from(&*current), (self.now)());
+        self.plane.registry.record(self.task, &Sighting::from(&*current), self.clock.now());
         if changes.is_empty() {
             return Ok(Outcome::Equal);
         }
@@ -115,7 +120,7 @@ impl Apply<'_> {
             Sent::NoLease => return Ok(Outcome::NoLease),
             Sent::Dry => {}
             Sent::Done => {
-                self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, (self.now)());
+                self.plane.registry.wrote(self.task, &desired.id, None, &rendered.normal, self.clock.now());
             }
         }
         Ok(Outcome::Updated(changes))
@@ -126,12 +131,12 @@ impl Apply<'_> {
         if self.may_send() == Sent::Done {
             // Should the answer get lost, this is what finds the registration again.
             let (service, binding) = (desired.service.as_str(), &desired.binding);
-            self.plane.registry.expect(self.task, id, service, binding, (self.now)());
+            self.plane.registry.expect(self.task, id, service, binding, self.clock.now());
         }
         match self.write(id, &rendered).await {
             Ok(Sent::Dry) => Ok(Outcome::Created(rendered.normal)),
             Ok(Sent::Done) => {
-                self.plane.registry.wrote(self.task, id, None, &rendered.normal, (self.now)());
+                self.plane.registry.wrote(self.task, id, None, &rendered.normal, self.clock.now());
                 Ok(Outcome::Created(rendered.normal))
             }
             Ok(Sent::NoLease) => {
@@ -163,7 +168,7 @@ impl Apply<'_> {
             There::Ours(current) => current,
         };
         if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
-            self.plane.registry.record(self.task, &Sighting::from(&*current), (self.now)());
+            self.plane.registry.record(self.task, &Sighting::from(&*current), self.clock.now());
             return Ok(Outcome::Equal);
         }
         let rendered = self.plane.mesh.render_drained(&current, reason);
@@ -171,24 +176,35 @@ impl Apply<'_> {
             Sent::NoLease => return Ok(Outcome::NoLease),
             Sent::Dry => {}
             Sent::Done => {
-                self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, (self.now)());
+                self.plane.registry.wrote(self.task, id, Some(reason), &rendered.normal, self.clock.now());
             }
         }
         Ok(Outcome::Drained)
     }
 
-    /// Removes.
-    pub(super) async fn remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
-        let _turn = self.plane.turn(id).await;
-        redo!(self.try_to_remove(id))
+    /// Removes what the step is about.
+    pub(super) async fn remove(&self, step: &Step) -> Result<Outcome, Halt> {
+        let _turn = self.plane.turn(&step.id).await;
+        let mut sent = false;
+        match self.remove_or_redo(step, &mut sent).await {
+            Err(Halt::Failed(error)) if sent => Ok(Outcome::NotRemoved(error)),
+            ended => ended,
+        }
     }
 
-    async fn try_to_remove(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
-        if self.plane.pays_for_a_write(self.plane.mesh.removed_together(id)) {
+    async fn remove_or_redo(&self, step: &Step, sent: &mut bool) -> Result<Outcome, Halt> {
+        redo!(self.try_to_remove(step, sent))
+    }
+
+    /// Says in `sent` whether a removal went out.
+    async fn try_to_remove(&self, step: &Step, sent: &mut bool) -> Result<Outcome, Halt> {
+        if self.plane.pays_for_a_write(self.plane.mesh.removed_together(&step.id)) {
             self.turn_to_write().await;
         }
+        let (id, registry) = (&step.id, &self.plane.registry);
+        let unheard = registry.is_unheard(self.task, id);
         match self.look(id).await? {
-            There::Nothing => return Ok(self.gone(id)),
+            There::Nothing => return Ok(self.gone_after(id, unheard)),
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),
             There::Ours(_) => {}
         }
@@ -197,9 +213,44 @@ impl Apply<'_> {
             Sent::Dry => return Ok(Outcome::Removed),
             Sent::Done => {}
         }
-        let was_there = self.plane.call(self.plane.mesh.delete(id)).await?;
-        self.plane.registry.forget(self.task, id);
-        Ok(if was_there { Outcome::Removed } else { Outcome::Vanished })
+        *sent = true;
+        // Should the answer get lost, this is what knows that there was a removal.
+        registry.sends_removal(self.task, step);
+        match self.plane.call(self.plane.mesh.delete(id)).await {
+            Ok(true) => {
+                registry.forget(self.task, id);
+                Ok(Outcome::Removed)
+            }
+            Ok(false) => Ok(self.gone_after(id, unheard)),
+            Err(halt) => {
+                if !unheard && !may_have_happened(&halt) {
+                    registry.heard(self.task, id);
+                }
+                Err(halt)
+            }
+        }
+    }
+
+    /// Looks whether a removal took effect that was sent and is not due any more.
+    pub(super) async fn look_after(&self, id: &RegistrationId) -> Result<Outcome, Halt> {
+        let _turn = self.plane.turn(id).await;
+        let unheard = self.plane.registry.is_unheard(self.task, id);
+        match self.look(id).await? {
+            There::Nothing => Ok(self.gone_after(id, unheard)),
+            There::NotOurs(owner) => Ok(self.taken(id, owner)),
+            There::Ours(_) => {
+                self.plane.registry.heard(self.task, id);
+                Ok(Outcome::Equal)
+            }
+        }
+    }
+
+    /// It is not there. With `unheard` a removal of ours had been sent.
+    fn gone_after(&self, id: &RegistrationId, unheard: bool) -> Outcome {
+        match self.gone(id) {
+            _ if unheard => Outcome::RemovedUnheard,
+            vanished => vanished,
+        }
     }
 
     /// Whether what was last seen is what is desired, so that nobody needs to be asked.

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use crate::intent::RegistrationId;
-use crate::mesh::{DrainReason, Fingerprint, Sighting};
+use crate::mesh::{DrainReason, Fingerprint, MeshErrorKind, Sighting};
 use crate::model::{TaskArn, Timestamp};
+use crate::plan::Step;
 use crate::telemetry::state::Owned;
 
 /// One registration of a task.
@@ -22,10 +23,22 @@ pub struct Entry {
     pub fingerprint: Option<Fingerprint>,
     /// The service that it says it is, for reports.
     pub service: Option<Arc<str>>,
+    /// The removal that was sent for it, as long as nobody has heard what became of it.
+    pub unheard: Option<Arc<Step>>,
+    /// How its removal failed last, as far as that was told of.
+    failed: Option<MeshErrorKind>,
     /// When it was last written or read.
     seen_at: Timestamp,
     /// The binding that takes care of it, once that is known.
     binding: Option<Arc<str>>,
+}
+
+impl Entry {
+    /// Whether a list, asked for then, that lacks it proves that there is nothing to say of it. Where a removal was sent
+    /// whose answer was lost, the next look at it says so.
+    fn may_be_forgotten(&self, asked: Timestamp) -> bool {
+        self.seen_at < asked && self.unheard.is_none()
+    }
 }
 
 /// The registrations of one control plane, by task.
@@ -134,16 +147,47 @@ impl Registry {
             drained: None,
             fingerprint: None,
             service: None,
+            unheard: None,
+            failed: None,
             seen_at: now,
             binding: None,
         });
-        let service = service.filter(|new| before.service.as_ref() != Some(new)).or(before.service);
+        let service = service.filter(|new| before.service.as_ref() != Some(new)).or(before.service.clone());
         let drained = drained.map(|reason| match before.drained {
             Some((earlier, at)) if earlier == reason => (reason, at),
             _ => (reason, now),
         });
-        let (id, binding) = (before.id, before.binding);
-        inner.insert(task, Entry { id, drained, fingerprint, service, seen_at: now, binding });
+        inner.insert(task, Entry { drained, fingerprint, service, seen_at: now, ..before });
+    }
+
+    /// A removal is about to be sent whose answer may get lost.
+    pub fn sends_removal(&self, task: &TaskArn, step: &Step) {
+        self.change(task, &step.id, |entry| entry.unheard = Some(Arc::new(step.clone())));
+    }
+
+    /// Whether a removal was sent, and nobody has heard what became of it.
+    pub fn is_unheard(&self, task: &TaskArn, id: &RegistrationId) -> bool {
+        self.change(task, id, |entry| entry.unheard.is_some()).unwrap_or(false)
+    }
+
+    /// What was sent to remove it has not.
+    pub fn heard(&self, task: &TaskArn, id: &RegistrationId) {
+        self.change(task, id, |entry| entry.unheard = None);
+    }
+
+    /// Its removal failed. Whether that was not told of yet.
+    pub fn is_news(&self, task: &TaskArn, id: &RegistrationId, kind: MeshErrorKind) -> bool {
+        self.change(task, id, |entry| entry.failed.replace(kind) != Some(kind)).unwrap_or(true)
+    }
+
+    /// Changes what neither the counts nor the order hang on.
+    fn change<T>(
+        &self,
+        task: &TaskArn,
+        id: &RegistrationId,
+        change: impl FnOnce(&mut Entry) -> T,
+    ) -> Option<T> {
+        self.lock().by_task.get_mut(task)?.iter_mut().find(|entry| entry.id == *id).map(change)
     }
 
     /// It is not there, or not ours.
@@ -161,7 +205,7 @@ impl Registry {
             .by_task
             .iter()
             .flat_map(|(task, entries)| entries.iter().map(move |entry| (task, entry)))
-            .filter(|(task, entry)| entry.seen_at < asked && !there.contains(&(*task, &entry.id)))
+            .filter(|(task, entry)| entry.may_be_forgotten(asked) && !there.contains(&(*task, &entry.id)))
             .map(|(task, entry)| (task.clone(), entry.id.clone()))
             .collect();
         for (task, id) in lost {
@@ -179,7 +223,7 @@ impl Registry {
     /// Takes in all that there is of one task, asked for at `asked`. What is not among it is forgotten.
     pub fn replace_of(&self, task: &TaskArn, found: &[Sighting], asked: Timestamp, now: Timestamp) {
         for entry in self.of(task) {
-            if entry.seen_at < asked && !found.iter().any(|seen| seen.id == entry.id) {
+            if entry.may_be_forgotten(asked) && !found.iter().any(|seen| seen.id == entry.id) {
                 self.forget(task, &entry.id);
             }
         }

@@ -1,7 +1,7 @@
 //! What a run says: one `info` line per outcome on a registration, target `audit` where an identity comes or goes, and
 //! a warning once, not at each retry nor for each of many tasks. In a dry run all of it goes into the plan instead.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{debug, info, warn};
 
@@ -12,10 +12,13 @@ use super::plane::Plane;
 use super::said::News;
 use crate::api::LifecyclePolicy;
 use crate::intent::{HoldReason, IgnoreReason, Violation};
-use crate::mesh::{DrainReason, Owner};
+use crate::mesh::{DrainReason, MeshError, Owner};
 use crate::model::{RoleArn, TaskArn};
 use crate::plan::proposal::{Blocked, Change, Item};
 use crate::plan::{Action, Step};
+
+/// What came of a removal that took effect without a word.
+const UNHEARD: &str = "removed, the answer was lost";
 
 /// Whom a report is about.
 pub(super) struct Subject<'a> {
@@ -25,8 +28,8 @@ pub(super) struct Subject<'a> {
 }
 
 /// Whose a registration is, as far as that was known before the step.
-pub(super) struct Whose<'a> {
-    pub service: Option<&'a str>,
+pub(super) struct Whose {
+    pub service: Option<Arc<str>>,
     pub role: Option<RoleArn>,
 }
 
@@ -130,19 +133,19 @@ impl<'a> Report<'a> {
                 ..self.item(step, Change::Update, "it differs in these fields; the policy is create-only")
             },
             Outcome::Drained => Item { then: what_follows(step), ..self.item(step, Change::Drain, why) },
-            Outcome::Removed => self.item(step, Change::Remove, why),
+            Outcome::Removed | Outcome::RemovedUnheard => self.item(step, Change::Remove, why),
             Outcome::Equal => match &step.action {
                 Action::Skip { .. } => return None,
                 Action::Drain(..) => self.item(step, Change::Unchanged, "it is drained already"),
                 _ => self.item(step, Change::Unchanged, "it is as it should be"),
             },
-            Outcome::Vanished | Outcome::Taken(_) | Outcome::NoLease => return None,
+            Outcome::Vanished | Outcome::Taken(_) | Outcome::NoLease | Outcome::NotRemoved(_) => return None,
         };
         let blocked_by = if item.change.writes() { item.blocked_by.or(paused) } else { None };
         Some(Item { blocked_by, ..item })
     }
 
-    pub(super) fn outcome(&self, step: &Step, whose: &Whose<'_>, outcome: &Outcome) {
+    pub(super) fn outcome(&self, step: &Step, whose: &Whose, outcome: &Outcome) {
         if let Some(mut page) = self.page() {
             self.planned(step, outcome).into_iter().for_each(|item| page.note(item));
             return;
@@ -152,16 +155,19 @@ impl<'a> Report<'a> {
         let metrics = &operator.metrics;
         let service = match &step.action {
             Action::Ensure { desired, .. } => desired.service.as_str(),
-            _ => whose.service.unwrap_or_default(),
+            _ => whose.service.as_deref().unwrap_or_default(),
         };
         let role = whose.role.as_ref().map(RoleArn::as_str);
         let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
         let version = env!("CARGO_PKG_VERSION");
         macro_rules! say {
             ($target:literal, $change:literal, $reason:expr) => {
+                say!($target, $change, $reason, "done")
+            };
+            ($target:literal, $change:literal, $reason:expr, $result:expr) => {
                 info!(
                     target: $target, operator = %operator.id, version, control_plane = %plane.name, %mesh, %name,
-                    %binding, %task, role, service, change = $change, reason = %$reason, "{}", $change
+                    %binding, %task, role, service, change = $change, reason = %$reason, result = $result, "{}", $change
                 )
             };
         }
@@ -183,21 +189,42 @@ impl<'a> Report<'a> {
                     say!("ecs_mesh_operator", "drained", why);
                 }
             }
-            Outcome::Removed => {
+            Outcome::Removed | Outcome::RemovedUnheard => {
                 metrics.wrote("remove");
                 if let Action::Remove(evidence) = &step.action {
                     metrics.removed(evidence.label());
                 }
-                say!("audit", "removed", why);
+                let is_heard = *outcome == Outcome::Removed;
+                say!("audit", "removed", why, if is_heard { "done" } else { UNHEARD });
             }
             Outcome::MayNotUpdate(changes) => {
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
                 self.once("skipped_by_policy", &format!("update of {} skipped by policy", fields.join(", ")));
             }
-            Outcome::Equal | Outcome::Vanished | Outcome::Taken(_) | Outcome::NoLease => {
+            Outcome::Equal
+            | Outcome::Vanished
+            | Outcome::Taken(_)
+            | Outcome::NoLease
+            | Outcome::NotRemoved(_) => {
                 debug!(%task, %mesh, %name, ?outcome, "nothing to do");
             }
         }
+    }
+
+    /// A removal was sent and failed: once for each kind of failure, not at each retry.
+    pub(super) fn not_removed(&self, step: &Step, whose: &Whose, error: &MeshError) {
+        let Subject { operator, plane, task } = &self.subject;
+        if !plane.registry.is_news(task, &step.id, error.kind) {
+            return;
+        }
+        let (version, (_, why)) = (env!("CARGO_PKG_VERSION"), words(step));
+        let (service, role) = (whose.service.as_deref(), whose.role.as_ref().map(RoleArn::as_str));
+        let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
+        warn!(
+            target: "audit", operator = %operator.id, version, control_plane = %plane.name, %mesh, %name, %binding,
+            %task, role, service, change = "remove", reason = %why, result = %format!("failed: {}", error.message),
+            "not removed"
+        );
     }
 
     /// A warning, once until it changes; the counter counts each time. Whether it was news.

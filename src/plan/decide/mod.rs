@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{LifecyclePolicy, OnRevoked};
-use crate::intent::{Desired, IgnoreReason, Judgement, RegistrationId, Verdict};
+use crate::intent::{Basis, Desired, IgnoreReason, Judgement, RegistrationId, Rule, Verdict, Violation};
 use crate::manifests::Binding;
 use crate::mesh::DrainReason;
 use crate::model::Timestamp;
@@ -34,6 +34,8 @@ pub enum Evidence {
     RoleTags,
     /// The manifests, all valid, no longer ask for it.
     Manifests,
+    /// The manifests, all valid, do not let its role in, by these rules.
+    Disallowed(Vec<Rule>),
 }
 
 impl Evidence {
@@ -49,7 +51,7 @@ impl Evidence {
             Self::Stopped => "stopped",
             Self::Absent { .. } => "absent",
             Self::RoleTags => "role_tags",
-            Self::Manifests => "manifests",
+            Self::Manifests | Self::Disallowed(_) => "manifests",
         }
     }
 }
@@ -67,6 +69,10 @@ impl fmt::Display for Evidence {
             }
             Self::RoleTags => f.write_str("the role's tags, read twice, do not allow it"),
             Self::Manifests => f.write_str("the manifests no longer ask for it"),
+            Self::Disallowed(rules) => {
+                let rules: Vec<&str> = rules.iter().map(|rule| rule.label()).collect();
+                write!(f, "the manifests do not let its role in: {}", rules.join(", "))
+            }
         }
     }
 }
@@ -251,12 +257,10 @@ impl Decision {
         let Some(judgement) = situation.judgement else { return };
         match (&judgement.verdict, &judgement.binding) {
             (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, situation),
-            (Verdict::Reject { confirmed: true, violations }, _) => {
-                // What is not the role's own fault is told of, and takes nothing away.
-                if violations.iter().any(|violation| violation.rule.is_of_role()) {
-                    for registration in situation.known {
-                        self.revoke(registration, situation);
-                    }
+            (Verdict::Reject { violations, confirmed: true }, _) => {
+                let Some(evidence) = against(violations, situation.manifests_complete) else { return };
+                for registration in situation.known {
+                    self.revoke(registration, &evidence, situation);
                 }
             }
             (Verdict::Ignore(_), _) if situation.self_registered => {}
@@ -310,14 +314,14 @@ impl Decision {
         }
     }
 
-    /// The role's tags no longer allow it: what follows is the binding's choice.
-    fn revoke(&mut self, registration: &Known, situation: &Situation<'_>) {
+    /// It is no longer allowed: what follows is the binding's choice.
+    fn revoke(&mut self, registration: &Known, evidence: &Evidence, situation: &Situation<'_>) {
         let Some(binding) = &registration.caretaker else { return };
         let by_type = if situation.self_registered { OnRevoked::Keep } else { OnRevoked::Withdraw };
         match binding.spec.role_tags.on_revoked.unwrap_or(by_type) {
             OnRevoked::Keep => {}
             OnRevoked::Withdraw if situation.self_registered => {
-                let evidence = Evidence::RoleTags;
+                let evidence = evidence.clone();
                 let action = match binding.spec.policy {
                     LifecyclePolicy::Sync => Action::Remove(evidence),
                     LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
@@ -327,7 +331,11 @@ impl Decision {
                 self.step(registration, binding, action);
             }
             OnRevoked::Withdraw => {
-                self.withdraw(registration, DrainReason::Revoked, &Evidence::RoleTags, situation.now);
+                let reason = match evidence {
+                    Evidence::RoleTags => DrainReason::Revoked,
+                    _ => DrainReason::Unwanted,
+                };
+                self.withdraw(registration, reason, evidence, situation.now);
             }
         }
     }
@@ -365,7 +373,20 @@ impl Decision {
     }
 }
 
+/// What speaks against a live task by the rules that its role breaks; `None` where manifests that did not all load may
+/// be why, or where it is no fault of the role.
+fn against(violations: &[Violation], manifests_complete: bool) -> Option<Evidence> {
+    let of_role = || violations.iter().filter_map(|broken| Some((broken.basis()?, broken.rule)));
+    if of_role().any(|(basis, _)| basis == Basis::Tags) {
+        return Some(Evidence::RoleTags);
+    }
+    let rules: Vec<Rule> = of_role().map(|(_, rule)| rule).collect();
+    (manifests_complete && !rules.is_empty()).then_some(Evidence::Disallowed(rules))
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_disallowed;
 #[cfg(test)]
 mod tests_self_registered;

@@ -71,9 +71,14 @@ fn register(policy: &str) -> Judgement {
     judgement(Verdict::Register(Box::new(desired("default/task"))), policy)
 }
 
+/// A rule that is broken by this value of a tag, or by its absence.
+pub(super) fn broken(rule: Rule, found: Option<&str>) -> Violation {
+    Violation { rule, role: None, found: found.map(str::to_owned), needed: String::new() }
+}
+
+/// A tag is missing.
 pub(super) fn reject(confirmed: bool) -> Judgement {
-    let violation = Violation { rule: Rule::NoTaskRole, role: None, found: None, needed: String::new() };
-    judgement(Verdict::Reject { violations: vec![violation], confirmed }, "sync")
+    judgement(Verdict::Reject { violations: vec![broken(Rule::Mesh, None)], confirmed }, "sync")
 }
 
 pub(super) fn ignore(reason: IgnoreReason) -> Judgement {
@@ -430,6 +435,7 @@ fn only_a_stop_of_the_tasks_own_spares_the_guard() {
         (ABSENT, false),
         (Evidence::RoleTags, false),
         (Evidence::Manifests, false),
+        (Evidence::Disallowed(vec![Rule::Account]), false),
     ] {
         assert_eq!(evidence.is_own_stop(), own, "{evidence}");
         let action = Action::Remove(evidence.clone());

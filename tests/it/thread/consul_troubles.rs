@@ -66,6 +66,18 @@ async fn a_token_that_may_not_remove_tokens_is_told_what_it_needs() {
     let line = operator.says(&[&call, "needs `acl = \\\"write\\\"`"]).await;
     assert_eq!(line["level"], "WARN", "{line}");
     assert!(house.everything().await.contains_key(&format!("token {}", dead.accessor)));
+    let line = operator.says(&["\"target\":\"audit\"", "\"change\":\"remove\"", &dead.accessor]).await;
+    assert_eq!(line["version"], env!("CARGO_PKG_VERSION"), "{line}");
+    assert!(
+        line["result"].as_str().is_some_and(|what| what.starts_with("failed: ") && what.contains(&call)),
+        "{line}"
+    );
+    // Its next attempts say nothing new.
+    let sweeps = operator.said(&["\"swept\""]).len();
+    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= sweeps + 2).then_some(()) })
+        .await;
+    let audited = operator.said(&["\"target\":\"audit\"", &dead.accessor]);
+    assert_eq!(audited.len(), 1, "{audited:?}");
     assert!(!operator.stderr().contains(&token));
 }
 

@@ -1,0 +1,397 @@
+//! What a removal leaves in the audit trail, whatever becomes of its answer or of its run, and what becomes of an event
+//! that a run did not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tracing::subscriber::DefaultGuard;
+
+use super::*;
+use crate::api::{ControlPlaneSpec, MeshBindingSpec};
+use crate::intent::{Desired, Marks, RegistrationId};
+use crate::manifests::Binding;
+use crate::mesh::{
+    ControlPlane, DrainReason, Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
+};
+use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, Tags, TaskId};
+use crate::observe::fakes::{FakeEcs, FakeIam, clock, task, task_arn};
+use crate::observe::store::Source;
+use crate::plan::{Action, Evidence, Step};
+use crate::reconcile::{Parts, ReadRates};
+use crate::runtime::{AlwaysHeld, Clock};
+use crate::telemetry::log::{LogFormat, subscriber};
+use crate::telemetry::metrics::Metrics;
+
+/// How a removal ends.
+#[derive(Clone, Copy)]
+enum Removal {
+    Done,
+    /// It takes effect, and the answer does not come.
+    Lost,
+    /// It does not even arrive.
+    Failed(MeshErrorKind),
+    /// It takes effect, and the answer takes for ever.
+    Hangs,
+}
+
+/// A control plane with tokens that tasks have made.
+struct Tokens {
+    there: Mutex<BTreeSet<RegistrationId>>,
+    /// How the next removals end; after these, all are done.
+    ends: Mutex<Vec<Removal>>,
+    sought: Mutex<usize>,
+}
+
+fn lost() -> MeshError {
+    failed(MeshErrorKind::Unreachable)
+}
+
+fn failed(kind: MeshErrorKind) -> MeshError {
+    MeshError { kind, message: format!("DELETE token: {}", kind.label()), retry_after: None }
+}
+
+fn marks() -> Marks {
+    Marks::of(&OperatorId::parse("op").unwrap(), &task_arn(1))
+}
+
+impl Tokens {
+    fn sighting(id: &RegistrationId) -> Sighting {
+        let fingerprint = Fingerprint::of(&json!({}));
+        let (id, owner) = (id.clone(), Owner::Marked(marks()));
+        Sighting { id, owner, service: Some("web".into()), drained: None, fingerprint }
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Tokens {
+    async fn owned(&self, _: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
+        Ok(self.there.lock().unwrap().iter().map(Self::sighting).collect())
+    }
+
+    async fn find(&self, _: &TaskArn) -> Result<Vec<Sighting>, MeshError> {
+        *self.sought.lock().unwrap() += 1;
+        Ok(self.there.lock().unwrap().iter().map(Self::sighting).collect())
+    }
+
+    async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+        let there = self.there.lock().unwrap().contains(id);
+        Ok(there.then(|| Registration {
+            id: id.clone(),
+            owner: Owner::Marked(marks()),
+            service: Some("web".into()),
+            created_at: None,
+            drained: None,
+            normal: json!({}),
+            stored: json!({}),
+        }))
+    }
+
+    async fn put(&self, _: &RegistrationId, _: &Value) -> Result<(), MeshError> {
+        panic!("tasks register themselves")
+    }
+
+    async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
+        let end = self.ends.lock().unwrap().pop().unwrap_or(Removal::Done);
+        if let Removal::Failed(kind) = end {
+            return Err(failed(kind));
+        }
+        let was_there = self.there.lock().unwrap().remove(id);
+        match end {
+            Removal::Lost => Err(lost()),
+            Removal::Hangs => std::future::pending().await,
+            Removal::Done | Removal::Failed(_) => Ok(was_there),
+        }
+    }
+
+    async fn services(&self, _: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+        Ok(BTreeSet::new())
+    }
+
+    async fn refresh(&self, _: &BTreeSet<MeshName>) -> Result<(), MeshError> {
+        Ok(())
+    }
+
+    fn render(&self, _: &Desired, _: Option<&Registration>) -> Rendered {
+        panic!("tasks register themselves")
+    }
+
+    fn render_drained(&self, _: &Registration, _: DrainReason) -> Rendered {
+        panic!("tasks register themselves")
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An operator and a plane with one task, which has made a token.
+struct Desk {
+    operator: Arc<Operator>,
+    plane: Plane,
+    tokens: Arc<Tokens>,
+    ecs: Arc<FakeEcs>,
+    clock: Clock,
+    lines: Lines,
+    _logging: DefaultGuard,
+}
+
+fn token() -> RegistrationId {
+    RegistrationId { mesh: MeshName::default(), name: "token/1".into() }
+}
+
+fn binding() -> Arc<Binding> {
+    let spec = json!({
+        "controlPlane": "consul", "selector": {"clusters": ["*"]}, "roleTags": {"mode": "off"},
+    });
+    Arc::new(Binding {
+        name: "house".into(),
+        spec: serde_json::from_value::<MeshBindingSpec>(spec).unwrap(),
+        control_plane_type: crate::api::ControlPlaneType::Consul,
+        guard_released_until: None,
+    })
+}
+
+impl Desk {
+    /// The ends of the removals that are sent, in this order.
+    fn where_removals_end(ends: &[Removal]) -> Self {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let logging = subscriber(LogFormat::Json, "debug", false, move || writer.clone()).unwrap();
+        let logging = tracing::subscriber::set_default(logging);
+        let spec = json!({"type": "consul", "consul": {"address": "http://127.0.0.1:1", "tokenEnv": "T"}});
+        let spec: Arc<ControlPlaneSpec> = Arc::new(serde_json::from_value(spec).unwrap());
+        let tokens = Arc::new(Tokens {
+            there: Mutex::new([token()].into()),
+            ends: Mutex::new(ends.iter().rev().copied().collect()),
+            sought: Mutex::default(),
+        });
+        let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
+        let operator = Operator::new(Parts {
+            id: OperatorId::parse("op").unwrap(),
+            ecs: Arc::clone(&ecs) as _,
+            iam: FakeIam::saying(Ok(Tags::default())),
+            connect: Arc::new(|_, _| Err("there is none".to_owned())),
+            lease: Arc::new(AlwaysHeld),
+            clock: clock.clone(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: 1,
+            book: None,
+        });
+        let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
+        operator.set.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+        let plane = Plane::new("consul".into(), spec, Arc::clone(&tokens) as _, 1);
+        plane.registry.record(&task_arn(1), &Tokens::sighting(&token()), clock.now());
+        plane.was_listed();
+        let desk = Self { operator, plane, tokens, ecs, clock, lines, _logging: logging };
+        desk.is(LastStatus::Stopped);
+        desk
+    }
+
+    /// What ECS says of the task.
+    fn is(&self, last_status: LastStatus) {
+        let said = task(1, last_status);
+        self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), said.clone());
+        self.operator.store.observe(said, Source::Describe, self.clock.now());
+    }
+
+    async fn run(&self) -> Next {
+        Run::new(&self.operator, &self.plane, &task_arn(1)).reconcile().await
+    }
+
+    /// The same, a while later: the circuit lets calls through again.
+    async fn run_later(&self) -> Next {
+        tokio::time::advance(Duration::from_mins(5)).await;
+        self.run().await
+    }
+
+    /// Change and result of each line of the audit trail. Each says who, what, whose and why.
+    fn audited(&self) -> Vec<(String, String)> {
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = lines.filter(|line| line["target"] == "audit");
+        let said = |line: Value| {
+            let task = task_arn(1).to_string();
+            for (field, expected) in [
+                ("operator", "op"),
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("control_plane", "consul"),
+                ("binding", "house"),
+                ("name", "token/1"),
+                ("task", &task),
+                ("service", "web"),
+            ] {
+                assert_eq!(line[field], expected, "{line}");
+            }
+            assert!(line["reason"].as_str().is_some_and(|why| !why.is_empty()), "{line}");
+            (line["change"].as_str().unwrap().to_owned(), line["result"].as_str().unwrap().to_owned())
+        };
+        lines.map(said).collect()
+    }
+
+    fn removals(&self) -> u64 {
+        self.operator.metrics.written("remove")
+    }
+}
+
+fn line(change: &str, result: &str) -> (String, String) {
+    (change.to_owned(), result.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_is_in_the_audit_trail_with_its_result() {
+    let desk = Desk::where_removals_end(&[Removal::Done]);
+    assert_eq!(desk.run().await, Next::Forget);
+    assert_eq!((desk.audited(), desk.removals()), (vec![line("removed", "done")], 1));
+}
+
+/// A first attempt, whose answer was lost.
+async fn with_a_lost_answer() -> Desk {
+    let desk = Desk::where_removals_end(&[Removal::Lost]);
+    assert_eq!(desk.run().await, Next::Backoff);
+    assert_eq!(desk.audited(), [line("remove", "failed: DELETE token: unreachable")]);
+    assert_eq!(desk.removals(), 0, "nobody knows yet");
+    desk
+}
+
+fn assert_told_of_once(desk: &Desk) {
+    let told = line("removed", "removed, the answer was lost");
+    let audited = desk.audited();
+    assert_eq!(audited.iter().filter(|line| **line == told).count(), 1, "{audited:?}");
+    assert_eq!(desk.removals(), 1);
+    let metrics = desk.operator.metrics.render();
+    assert!(metrics.contains("ecs_mesh_removals_total{reason=\"stopped\"} 1"), "{metrics}");
+    assert!(!desk.plane.registry.has(&task_arn(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_whose_answer_was_lost_is_told_of_when_the_retry_finds_it_gone() {
+    let desk = with_a_lost_answer().await;
+    assert_eq!(desk.run_later().await, Next::Forget);
+    assert_told_of_once(&desk);
+    desk.run_later().await;
+    assert_told_of_once(&desk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_without_it_does_not_take_the_word_away() {
+    let desk = with_a_lost_answer().await;
+    let later = desk.clock.now().plus(Duration::from_mins(1));
+    desk.plane.registry.replace(&[], later, later);
+    desk.plane.registry.replace_of(&task_arn(1), &[], later, later);
+    desk.run_later().await;
+    assert_told_of_once(&desk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_cut_off_while_it_waits_for_the_answer_leaves_the_word_to_the_next() {
+    let desk = Desk::where_removals_end(&[Removal::Hangs]);
+    let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
+    assert!(cut_off.is_err());
+    desk.run().await;
+    assert_told_of_once(&desk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_is_not_due_any_more_is_looked_after_all_the_same() {
+    for took_effect in [true, false] {
+        let desk = Desk::where_removals_end(&[]);
+        let action = Action::Remove(Evidence::Stopped);
+        desk.plane.registry.sends_removal(&task_arn(1), &Step { id: token(), binding: binding(), action });
+        if took_effect {
+            desk.tokens.there.lock().unwrap().clear();
+        }
+        // ECS is eventually consistent; whatever has brought it about, there is nothing to remove.
+        desk.operator.set.store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
+        desk.run().await;
+        if took_effect {
+            assert_told_of_once(&desk);
+        } else {
+            assert_eq!((desk.audited(), desk.removals()), (Vec::new(), 0));
+            assert!(desk.plane.registry.has(&task_arn(1)), "it is there");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_has_removed_is_not_said_to_be_ours() {
+    let desk = Desk::where_removals_end(&[Removal::Failed(MeshErrorKind::Forbidden)]);
+    desk.run().await;
+    desk.tokens.there.lock().unwrap().clear();
+    desk.run_later().await;
+    let refused = line("remove", "failed: DELETE token: forbidden");
+    assert_eq!((desk.audited(), desk.removals()), (vec![refused], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_fails_is_told_of_once_for_each_kind_of_failure() {
+    let (forbidden, invalid) = (MeshErrorKind::Forbidden, MeshErrorKind::Invalid);
+    let ends = [forbidden, forbidden, invalid, invalid].map(Removal::Failed);
+    let desk = Desk::where_removals_end(&ends);
+    for _ in 0..4 {
+        desk.run_later().await;
+        // A sweep sees it between the attempts.
+        desk.plane.registry.record(&task_arn(1), &Tokens::sighting(&token()), desk.clock.now());
+    }
+    desk.run_later().await;
+    let expected = [
+        line("remove", "failed: DELETE token: forbidden"),
+        line("remove", "failed: DELETE token: invalid"),
+        line("removed", "done"),
+    ];
+    assert_eq!(desk.audited(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wherever_a_run_is_cut_off_what_it_has_removed_is_in_the_audit_trail() {
+    for steps in 0..10 {
+        let desk = Desk::where_removals_end(&[]);
+        // The role has yet to be asked for, which takes a while.
+        let run = tokio::time::timeout(Duration::from_millis(300) * steps, desk.run());
+        let ended = run.await.is_ok();
+        let is_gone = desk.tokens.there.lock().unwrap().is_empty();
+        assert_eq!(desk.audited().len(), usize::from(is_gone), "cut off after {steps}");
+        assert_eq!(is_gone, ended, "cut off after {steps}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_came_before_the_first_list_is_not_forgotten() {
+    let desk = Desk::where_removals_end(&[]);
+    let (unlisted, task) = (
+        Plane::new("consul".into(), Arc::clone(&desk.plane.spec), Arc::clone(&desk.tokens) as _, 1),
+        task_arn(1),
+    );
+    unlisted.heard_of(&task, tokio::time::Instant::now());
+    Run::new(&desk.operator, &unlisted, &task).reconcile().await;
+    assert_eq!(*desk.tokens.sought.lock().unwrap(), 0);
+    unlisted.was_listed();
+    // The token was made after the list: only a look for this task's finds it.
+    Run::new(&desk.operator, &unlisted, &task).reconcile().await;
+    assert_eq!(*desk.tokens.sought.lock().unwrap(), 1);
+    assert!(desk.tokens.there.lock().unwrap().is_empty());
+    assert_eq!(unlisted.answered(&task), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_unanswered_still_when_its_run_was_cut_off() {
+    let desk = Desk::where_removals_end(&[Removal::Hangs]);
+    let since = tokio::time::Instant::now();
+    desk.plane.heard_of(&task_arn(1), since);
+    let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
+    assert!(cut_off.is_err());
+    assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+}
