@@ -9,13 +9,16 @@ use tokio::task::JoinSet;
 
 use super::server::{MANAGEMENT, METHOD, Server, cluster, id, task};
 
+at_real_consuls! {
+    what_a_task_left_is_found_and_removed_and_nothing_else(Acls::On)
+    many_services_go_at_once_but_not_one_that_was_registered_again(Acls::On)
+}
+
 fn ids(found: &[Sighting]) -> BTreeSet<RegistrationId> {
     found.iter().map(|registration| registration.id.clone()).collect()
 }
 
-#[tokio::test]
-async fn what_a_task_left_is_found_and_removed_and_nothing_else() {
-    let Some(server) = Server::start("tasks at a real Consul", true).await else { return };
+async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server) {
     let consul = server.client(Some(MANAGEMENT));
     consul.refresh(&BTreeSet::new()).await.unwrap();
     assert!(consul.version().is_some());
@@ -78,9 +81,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else() {
     assert!(names.contains("web") && names.contains("vm"), "{names:?}");
 }
 
-#[tokio::test]
-async fn many_services_go_at_once_but_not_one_that_was_registered_again() {
-    let Some(server) = Server::start("many services at a real Consul", true).await else { return };
+async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: &Server) {
     let consul = Arc::new(server.client(Some(MANAGEMENT)));
     let anchor = cluster("anchor");
     let mut services = Vec::new();
