@@ -33,3 +33,4 @@ mod objects;
 mod permissions;
 pub(crate) mod server;
 mod tasks;
+mod waits;

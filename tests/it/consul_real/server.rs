@@ -136,7 +136,7 @@ impl Server {
     }
 
     /// As an administrator; `None` without a good answer.
-    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
         let mut request = self
             .http
             .request(method.parse().unwrap(), format!("{}{path}", self.url))
@@ -219,7 +219,7 @@ impl Server {
 fn version(program: &OsStr) -> (u32, u32) {
     let said = Command::new(program).arg("version").output().unwrap().stdout;
     let said = String::from_utf8(said).unwrap();
-    let version = said.strip_prefix("Consul v").unwrap_or_else(|| panic!("{program:?} said: {said}"));
+    let version = said.strip_prefix("Consul v").unwrap_or_else(|| panic!("no version: {said}"));
     let mut parts = version.split('.').map(|part| part.parse().unwrap());
     (parts.next().unwrap(), parts.next().unwrap())
 }
