@@ -30,6 +30,7 @@ macro_rules! at_both_consuls {
 mod adoption;
 pub(crate) mod desk;
 mod drifts;
+mod logins;
 mod trouble;
 mod whole;
 
