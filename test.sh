@@ -2,7 +2,7 @@
 # Runs all tests, and does all set-up that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
 # Parts whose tools cannot be had are left out, and said so at the end: those that need the package indexes of Python and npm, Go and its
-# modules, Debian's package archive, or recorded exchanges (ECS_MESH_RECORDINGS).
+# modules, Debian's package archive, recorded exchanges (ECS_MESH_RECORDINGS), or a Consul newer than Debian's (CONSUL_BIN).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -34,6 +34,8 @@ provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
     .ci/consul .tools/consul
 [[ -n "${ECS_MESH_RECORDINGS:-}" ]] ||
     skipped+=("replay of recordings: skipped, since ECS_MESH_RECORDINGS names no directory of recordings")
+[[ -n "${CONSUL_BIN:-}" ]] ||
+    skipped+=("a newer Consul, with logins by AWS IAM: skipped, since CONSUL_BIN names no program of 1.12 or later")
 
 cargo test --locked "$@"
 

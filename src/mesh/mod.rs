@@ -168,7 +168,7 @@ pub trait ControlPlane: Send + Sync {
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError>;
 
     /// How many removals like this one may go out in one request: so many count as one write.
-    fn removed_together(&self, id: &RegistrationId) -> u32 {
+    fn removed_together(&self, id: &RegistrationId) -> usize {
         let _ = id;
         1
     }

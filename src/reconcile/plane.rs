@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub struct Plane {
     /// Registrations with our mark, as of the last list, whose cluster no binding names.
     pub(super) unplaced: AtomicUsize,
     /// Removals since the last one that was paid for, of those that go out many in a request.
-    unpaid: AtomicU32,
+    unpaid: AtomicUsize,
 }
 
 /// How long an outbound's service must have been unknown to be told of: everything that is new starts at its own pace.
@@ -129,7 +129,7 @@ impl Plane {
             turns: Mutex::default(),
             unknown_targets: Mutex::default(),
             unplaced: AtomicUsize::new(0),
-            unpaid: AtomicU32::new(0),
+            unpaid: AtomicUsize::new(0),
             kind: spec.kind,
             name,
             spec,
@@ -149,7 +149,7 @@ impl Plane {
 
     /// Whether a removal takes one of the writes that are allowed a second, where so many go out in a request: the
     /// first of them does.
-    pub(super) fn pays_for_a_write(&self, together: u32) -> bool {
+    pub(super) fn pays_for_a_write(&self, together: usize) -> bool {
         together <= 1 || self.unpaid.fetch_add(1, Ordering::Relaxed).is_multiple_of(together)
     }
 

@@ -1,9 +1,36 @@
-//! Consul's identity set-up over the wire, against the sandbox's Consul: a plan shows what a run does, a run does it and
-//! nothing else, and the next one has nothing left to do.
+//! Consul's identity set-up over the wire, against the sandbox's Consul and against the real one that `CONSUL_BIN` names:
+//! a plan shows what a run does, a run does it and nothing else, and the next one has nothing left to do.
+
+/// Each of these at the desk of the sandbox's Consul, and at that of a newer real one.
+macro_rules! at_both_consuls {
+    ($($test:ident)+) => {
+        mod at_the_sandboxs {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test(crate::identity::fresh().await).await;
+                }
+            )+
+        }
+        mod at_a_newer {
+            use crate::consul_real::server::{Acls, MANAGEMENT, Release, Server};
+            use crate::identity::desk::Desk;
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    let what = stringify!($test).replace('_', " ");
+                    let Some(server) = Server::start(Release::Newer, &what, Acls::On).await else { return };
+                    super::$test(Desk::at(server.url(), MANAGEMENT)).await;
+                }
+            )+
+        }
+    };
+}
 
 mod adoption;
 pub(crate) mod desk;
 mod drifts;
+mod logins;
 mod trouble;
 mod whole;
 
@@ -17,10 +44,10 @@ use tokio::net::TcpListener;
 
 use desk::Desk;
 
-const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
+pub(crate) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
 /// A sandbox's Consul with nothing in it.
-async fn fresh() -> Desk {
+pub(crate) async fn fresh() -> Desk {
     fresh_with(ConsulConfig::default(), Arc::new(NoFaults)).await
 }
 
@@ -50,9 +77,7 @@ pub(crate) fn everything() -> Value {
     })
 }
 
-/// A Consul with all of it made.
-async fn made() -> Desk {
-    let desk = fresh().await;
+/// Makes all of it.
+async fn make_everything(desk: &Desk) {
     desk.run(Some(&everything())).await;
-    desk
 }

@@ -18,11 +18,11 @@ use super::api::Api;
 use super::errors::{self, Call};
 use super::handle::Handle;
 use super::objects::Objects;
-use super::removal::{self, MOST_IN_TRANSACTION, RemoveServices, Seen, Victim};
+use super::removal::{self, RemoveServices, Seen, Victim};
 use super::scope::Scope;
 use super::services::{self, ServicesOfCluster, Wanted};
 use super::tokens::{self, DEFAULT_METHOD, TokensOfTasks};
-use super::version::ConsulVersion;
+use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
 use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
@@ -75,7 +75,7 @@ pub struct ConsulControlPlane<T: StreamTransport + 'static> {
     /// Services as they were when they were read, for their removal.
     seen: Arc<Seen>,
     tokens_at_once: Semaphore,
-    version: ArcSwapOption<ConsulVersion>,
+    version: Arc<ArcSwapOption<ConsulVersion>>,
     /// It was told of that the version is not known, or too old.
     told_of_version: AtomicBool,
 }
@@ -112,17 +112,22 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let services = ServicesOfCluster { api: Arc::clone(&api), taken: Arc::clone(&taken) };
         let services = Batcher::new(services, MOST_TASKS, None);
         let seen = Arc::new(Seen::default());
-        let removals =
-            RemoveServices { api: Arc::clone(&api), services: services.clone(), seen: Arc::clone(&seen) };
+        let version = Arc::new(ArcSwapOption::empty());
+        let removals = RemoveServices {
+            api: Arc::clone(&api),
+            services: services.clone(),
+            seen: Arc::clone(&seen),
+            version: Arc::clone(&version),
+        };
         Self {
             tokens: Batcher::new(tokens, MOST_TASKS, pace()),
-            removals: Batcher::new(removals, MOST_IN_TRANSACTION as usize, None),
+            removals: Batcher::new(removals, OPERATIONS_OF_LATE, None),
             api,
             taken,
             services,
             seen,
             tokens_at_once: Semaphore::new(TOKENS_AT_ONCE),
-            version: ArcSwapOption::empty(),
+            version,
             told_of_version: AtomicBool::new(false),
         }
     }
@@ -337,9 +342,11 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
     }
 
     /// Services go in transactions, one of which is under way at a time.
-    fn removed_together(&self, id: &RegistrationId) -> u32 {
+    fn removed_together(&self, id: &RegistrationId) -> usize {
         match Handle::parse(&id.name) {
-            Some(Handle::Service { .. }) => MOST_IN_TRANSACTION,
+            Some(Handle::Service { .. }) => {
+                self.version().map_or(OPERATIONS_OF_ALL, |version| version.operations())
+            }
             _ => 1,
         }
     }

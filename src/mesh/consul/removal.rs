@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,13 +15,11 @@ use tokio::time::Instant;
 use super::api::{Api, Reply};
 use super::errors::{self, Call};
 use super::services::{ServicesOfCluster, Wanted};
+use super::version::{ConsulVersion, OPERATIONS_OF_ALL};
 use crate::mesh::http::{Method, StreamTransport};
 use crate::mesh::{MeshError, MeshErrorKind, Registration};
 use crate::model::ClusterArn;
 use crate::runtime::{BatchCall, Batcher};
-
-/// What every server takes in a transaction: those before 1.10 refuse more than 64, later ones more than 128.
-pub(super) const MOST_IN_TRANSACTION: u32 = 64;
 
 /// After this many transactions of which some were refused, the rest is removed one by one.
 const MOST_ROUNDS: usize = 3;
@@ -100,6 +99,8 @@ pub(super) struct RemoveServices<T: StreamTransport + 'static> {
     pub(super) api: Arc<Api<T>>,
     pub(super) services: Batcher<ServicesOfCluster<T>>,
     pub(super) seen: Arc<Seen>,
+    /// As far as it is known: it says how many a transaction may hold.
+    pub(super) version: Arc<ArcSwapOption<ConsulVersion>>,
 }
 
 /// What became of one.
@@ -128,21 +129,31 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
                 Err(error) => drop(done.insert(victim, Err(error))),
             }
         }
-        for _ in 0..MOST_ROUNDS {
-            if open.is_empty() {
-                break;
-            }
-            open = self.round(open, &mut done).await;
-        }
-        for one in open {
-            // Of one alone nothing is given back.
-            self.round(vec![one], &mut done).await;
+        let most = self.version.load().as_ref().map_or(OPERATIONS_OF_ALL, |version| version.operations());
+        while !open.is_empty() {
+            let rest = open.split_off(most.min(open.len()));
+            self.remove(open, &mut done).await;
+            open = rest;
         }
         Ok(done)
     }
 }
 
 impl<T: StreamTransport + 'static> RemoveServices<T> {
+    /// As many as a transaction may hold.
+    async fn remove(&self, mut open: Vec<(Victim, Version)>, done: &mut BTreeMap<Victim, Outcome>) {
+        for _ in 0..MOST_ROUNDS {
+            if open.is_empty() {
+                return;
+            }
+            open = self.round(open, done).await;
+        }
+        for one in open {
+            // Of one alone nothing is given back.
+            self.round(vec![one], done).await;
+        }
+    }
+
     /// One transaction. What was refused for no fault of its own is given back, to be tried again.
     async fn round(
         &self,

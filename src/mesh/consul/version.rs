@@ -18,6 +18,12 @@ pub struct ConsulVersion {
 /// The first with logins by AWS IAM, and with a sign for answers that the token was kept from seeing whole.
 pub(super) const FIRST_WITH_IAM: (u32, u32) = (1, 12);
 
+/// What every server takes in a transaction.
+pub(super) const OPERATIONS_OF_ALL: usize = 64;
+/// What those since 1.14 take.
+pub(super) const OPERATIONS_OF_LATE: usize = 128;
+const FIRST_OF_LATE: (u32, u32) = (1, 14);
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct AgentSelf {
@@ -54,6 +60,11 @@ impl ConsulVersion {
     pub fn has_iam_logins(&self) -> bool {
         (self.major, self.minor) >= FIRST_WITH_IAM
     }
+
+    /// How many operations it takes in a transaction.
+    pub(super) fn operations(&self) -> usize {
+        if (self.major, self.minor) >= FIRST_OF_LATE { OPERATIONS_OF_LATE } else { OPERATIONS_OF_ALL }
+    }
 }
 
 impl fmt::Display for ConsulVersion {
@@ -68,18 +79,21 @@ mod tests {
 
     #[test]
     fn versions_and_editions_are_told_apart() {
-        for (text, is_enterprise, has_iam_logins) in [
-            ("1.21.4", false, true),
-            ("1.12.0+ent", true, true),
-            ("1.18.2+ent.fips1402", true, true),
-            ("1.8.7", false, false),
-            ("1.22.0-dev", false, true),
+        for (text, is_enterprise, has_iam_logins, operations) in [
+            ("1.21.4", false, true, 128),
+            ("1.12.0+ent", true, true, 64),
+            ("1.13.9", false, true, 64),
+            ("1.14.0", false, true, 128),
+            ("1.18.2+ent.fips1402", true, true, 128),
+            ("1.8.7", false, false, 64),
+            ("1.22.0-dev", false, true, 128),
+            ("2.0.0", false, true, 128),
         ] {
             let body = serde_json::json!({"Config": {"Version": text}}).to_string();
             let version = ConsulVersion::read(body.as_bytes()).unwrap();
             assert_eq!(
-                (version.is_enterprise(), version.has_iam_logins()),
-                (is_enterprise, has_iam_logins),
+                (version.is_enterprise(), version.has_iam_logins(), version.operations()),
+                (is_enterprise, has_iam_logins, operations),
                 "{text}"
             );
         }

@@ -6,6 +6,8 @@ mod failure;
 mod items;
 mod secrets;
 mod settings;
+#[cfg(test)]
+pub(crate) mod tls_server;
 mod token;
 mod transport;
 

@@ -57,11 +57,13 @@ pub(super) struct Refusal {
     allowed: &'static [&'static str],
     /// Nothing was found at this index, so that waiting for it goes on there.
     missing_at: Option<u64>,
+    /// Something was left out because the token may not see it.
+    filtered: bool,
 }
 
 impl Refusal {
     fn new(status: u16, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), queried: false, allowed: &[], missing_at: None }
+        Self { status, text: text.into(), queried: false, allowed: &[], missing_at: None, filtered: false }
     }
 
     /// The request can't be read.
@@ -78,6 +80,10 @@ impl Refusal {
         Self::new(403, "ACL not found: the token of this request is not known here")
     }
 
+    pub(super) fn no_token() -> Self {
+        Self::new(401, "this request has no token")
+    }
+
     pub(super) fn denied(text: impl Into<String>) -> Self {
         Self::new(403, text)
     }
@@ -88,6 +94,11 @@ impl Refusal {
 
     pub(super) fn no_key(index: u64) -> Self {
         Self { missing_at: Some(index), ..Self::new(404, "") }
+    }
+
+    /// No key that the token may see.
+    pub(super) fn no_key_shown(index: u64, filtered: bool) -> Self {
+        Self { filtered, ..Self::no_key(index) }
     }
 
     pub(super) fn acls_disabled() -> Self {
@@ -116,6 +127,8 @@ impl Refusal {
     }
 }
 
+const FILTERED: &str = "X-Consul-Results-Filtered-By-ACLs";
+
 /// The response on the wire.
 pub(super) fn response(config: &ConsulConfig, outcome: Outcome) -> ConsulResponse {
     let json = |status, body: &Value| ConsulResponse::new(status, JSON, body.to_string().into_bytes());
@@ -131,7 +144,7 @@ pub(super) fn response(config: &ConsulConfig, outcome: Outcome) -> ConsulRespons
                 response.headers.push(("X-Consul-Effective-Consistency", "leader".to_owned()));
             }
             if read.filtered {
-                response.headers.push(("X-Consul-Results-Filtered-By-ACLs", "true".to_owned()));
+                response.headers.push((FILTERED, "true".to_owned()));
             }
             response
         }
@@ -142,6 +155,9 @@ pub(super) fn response(config: &ConsulConfig, outcome: Outcome) -> ConsulRespons
                 (None, true) => query_headers(response, 0, false),
                 (None, false) => response,
             };
+            if refusal.filtered {
+                response.headers.push((FILTERED, "true".to_owned()));
+            }
             response.headers.extend(refusal.allowed.iter().map(|method| ("Allow", (*method).to_owned())));
             response
         }

@@ -20,7 +20,6 @@ use crate::model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
 use super::connections::{Cut, Limited};
-use super::duration;
 use super::message::{ConsulRequest, ConsulResponse, TEXT, Target};
 use super::server::ConsulServer;
 
@@ -66,9 +65,6 @@ pub type Aws = Arc<dyn Fn(&SignedCall) -> Result<AwsAnswer, String> + Send + Syn
 
 /// Largest body that is read.
 const MAX_BODY: usize = 16 << 20;
-/// How long a read waits that does not say.
-const WAIT: Duration = Duration::from_mins(5);
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// A [`ConsulServer`] with a clock, shared between its socket and those who play with its world.
 #[derive(Clone)]
@@ -124,7 +120,8 @@ impl ConsulFront {
 
     /// Waits until what the request reads has changed since the index that it names, or its time is over.
     async fn wait(&self, request: &ConsulRequest, stopping: &CancellationToken) {
-        let Some((index, wait)) = waiting(&request.path_and_query) else { return };
+        let target = Target::parse(&request.path_and_query);
+        let Some((index, wait)) = target.and_then(|target| target.wait().ok().flatten()) else { return };
         let until = Instant::now() + wait;
         loop {
             // Listen before looking, so that nothing changes unseen in between.
@@ -146,14 +143,6 @@ impl ConsulFront {
             }
         }
     }
-}
-
-/// The index and the time that a read waits with.
-fn waiting(path_and_query: &str) -> Option<(u64, Duration)> {
-    let target = Target::parse(path_and_query)?;
-    let index = target.parameter("index").parse().ok().filter(|index| *index > 0)?;
-    let asked = duration::parse(target.parameter("wait")).and_then(|wait| u64::try_from(wait).ok());
-    Some((index, asked.map_or(WAIT, Duration::from_nanos).min(LONGEST_WAIT)))
 }
 
 /// Serves it until `shutdown` is done and the requests under way are answered; reads that wait are answered at once.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::model::Timestamp;
 
 use super::acl::Caller;
-use super::answer::{Answer, Outcome, Refusal};
+use super::answer::{Answer, Outcome, Read, Refusal};
 use super::ids;
 use super::powers::{Level, Resource};
 use super::server::{Call, ConsulServer};
@@ -65,9 +65,9 @@ impl Locks {
         let holder = before.and_then(|entry| entry.session.clone());
         let mut entry = before.cloned().unwrap_or_default();
         match condition {
-            Condition::None => {}
             Condition::Index(wanted) if *wanted != entry.modified => return Ok(false),
-            Condition::Index(_) => {}
+            // The count of its locks begins anew, though it stays locked.
+            Condition::None | Condition::Index(_) => entry.locked = 0,
             Condition::Acquire(session) => {
                 if !self.sessions.contains_key(session) {
                     return Err(format!("there is no session {session:?}"));
@@ -133,12 +133,15 @@ impl ConsulServer {
     fn list_keys(&self, call: &Call<'_>, caller: &Caller, prefix: &str) -> Outcome {
         let index = self.locks.entries_changed;
         let below = self.locks.entries.iter().filter(|(key, _)| key.starts_with(prefix));
-        let seen: Vec<_> = below.filter(|(key, _)| caller.may(Resource::Key, key, Level::Read)).collect();
+        let (seen, hidden): (Vec<_>, Vec<_>) =
+            below.partition(|(key, _)| caller.may(Resource::Key, key, Level::Read));
+        let filtered = !hidden.is_empty() && caller.is_told();
         if seen.is_empty() {
-            return Err(Refusal::no_key(index));
+            return Err(Refusal::no_key_shown(index, filtered));
         }
+        let read = |body: Value| Ok(Answer::Read(Read { body, index, filtered, catalog: false }));
         if call.target.has("recurse") {
-            return Ok(Answer::read(seen.iter().map(|(key, entry)| entry.shown(key, true)).collect(), index));
+            return read(seen.iter().map(|(key, entry)| entry.shown(key, true)).collect());
         }
         let separator = call.target.parameter("separator");
         let mut keys: Vec<&str> = Vec::new();
@@ -149,7 +152,7 @@ impl ConsulServer {
                 keys.push(key);
             }
         }
-        Ok(Answer::read(json!(keys), index))
+        read(json!(keys))
     }
 
     pub(super) fn write_key(&mut self, call: &Call<'_>, key: &str) -> Outcome {
@@ -205,5 +208,5 @@ impl ConsulServer {
 }
 
 fn number(name: &str, text: &str) -> Result<u64, Refusal> {
-    text.parse().map_err(|_| Refusal::malformed(format!("{name} is {text:?}; a whole number is needed")))
+    text.parse().map_err(|_| Refusal::invalid(format!("{name} is {text:?}; a whole number is needed")))
 }

@@ -110,7 +110,7 @@ impl ConsulServer {
     }
 
     pub(super) fn logout(&mut self, call: &Call<'_>) -> Outcome {
-        let secret = call.secret.unwrap_or_default();
+        let secret = call.secret.ok_or_else(Refusal::no_token)?;
         let token = self.acl.tokens.get(secret).ok_or_else(Refusal::unknown_token)?;
         if token.auth_method.is_empty() {
             return Err(Refusal::denied("this token was not made by a login"));

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::Value;
+
+use super::duration;
 
 /// Settings of a server.
 #[derive(Clone)]
@@ -106,6 +109,10 @@ impl fmt::Debug for ConsulResponse {
     }
 }
 
+/// How long a read waits that does not say.
+const WAIT: Duration = Duration::from_mins(5);
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
+
 pub(super) const JSON: &str = "application/json";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -153,5 +160,20 @@ impl Target {
     /// Whether the parameter is there, with or without a value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.query.contains_key(name)
+    }
+
+    /// The index and the time that a read waits with; nothing where it does not wait. An error says what is at fault.
+    pub(super) fn wait(&self) -> Result<Option<(u64, Duration)>, String> {
+        let given = |name| Some(self.parameter(name)).filter(|text| !text.is_empty());
+        let index = given("index").map(|text| {
+            text.parse::<u64>().map_err(|_| format!("index is {text:?}; a whole number is needed"))
+        });
+        let wait = given("wait").map(|text| {
+            let wait = duration::parse(text).and_then(|wait| u64::try_from(wait).ok());
+            wait.ok_or_else(|| format!("wait is {text:?}; a duration such as 30s is needed"))
+        });
+        let (index, wait) = (index.transpose()?, wait.transpose()?);
+        let wait = wait.map_or(WAIT, Duration::from_nanos).min(LONGEST_WAIT);
+        Ok(index.filter(|index| *index > 0).map(|index| (index, wait)))
     }
 }

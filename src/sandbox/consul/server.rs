@@ -112,7 +112,7 @@ impl ConsulServer {
         } else {
             Err(Refusal::method(&request.method, methods))
         };
-        if request.method == "GET" && route.has_index() {
+        if request.method == "GET" && route.has_index() && !matches!(route, Route::Key(_)) {
             outcome = outcome.map_err(Refusal::queried);
         }
         answer::response(&self.config, outcome)
@@ -183,6 +183,9 @@ impl ConsulServer {
         let parameter = ["ns", "partition"].into_iter().find(|name| !call.target.parameter(name).is_empty());
         if let Some(name) = parameter.or(call.request.enterprise_header) {
             return Err(Refusal::malformed(format!("{name} is a matter of Consul Enterprise")));
+        }
+        if call.request.method == "GET" && route.has_index() {
+            call.target.wait().map_err(Refusal::malformed)?;
         }
         self.here(call.target.parameter("dc"))
     }

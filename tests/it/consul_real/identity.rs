@@ -2,13 +2,20 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::server::{MANAGEMENT, Server};
+use super::server::{Acls, MANAGEMENT, Release, Server};
 use crate::identity::desk::{DEMO, Desk, lines};
 use crate::identity::everything;
 
+at_real_consuls! {
+    a_token_that_lacks_something_makes_what_it_may(Acls::On)
+    where_acls_are_off_the_reason_is_said_and_the_node_is_made(Acls::Off)
+}
+
+/// Of 1.8 alone: newer ones have all of it, as `tests/it/identity` shows.
 #[tokio::test]
-async fn all_of_the_identity_set_up_is_kept_but_what_these_servers_cannot_have() {
-    let Some(server) = Server::start("an identity set-up at a real Consul", true).await else { return };
+async fn all_of_the_identity_set_up_is_kept_but_what_the_oldest_cannot_have() {
+    let what = "an identity set-up at the oldest Consul";
+    let Some(server) = Server::start(Release::Oldest, what, Acls::On).await else { return };
     let (desk, auth) = (Desk::at(server.url(), MANAGEMENT), everything());
     let plan = desk.plan(Some(&auth)).await;
     assert!(plan.complete, "{plan:#?}");
@@ -69,12 +76,7 @@ async fn all_of_the_identity_set_up_is_kept_but_what_these_servers_cannot_have()
     assert!(!desk.everything().await.to_string().contains("ecs-mesh"));
 }
 
-#[tokio::test]
-async fn a_token_that_lacks_something_makes_what_it_may() {
-    let Some(server) = Server::start("an identity set-up by a token that may not write it", true).await
-    else {
-        return;
-    };
+async fn a_token_that_lacks_something_makes_what_it_may(server: &Server) {
     let mut desk = Desk::at(server.url(), MANAGEMENT);
     let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
     desk.token = Some(desk.token_with("reader", rules).await);
@@ -83,11 +85,7 @@ async fn a_token_that_lacks_something_makes_what_it_may() {
     assert!(ran.metrics.held_for("forbidden") > 0);
 }
 
-#[tokio::test]
-async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made() {
-    let Some(server) = Server::start("an identity set-up at a real Consul without ACLs", false).await else {
-        return;
-    };
+async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &Server) {
     let mut desk = Desk::at(server.url(), MANAGEMENT);
     desk.token = None;
     let plan = desk.plan(Some(&everything())).await;

@@ -4,13 +4,16 @@ use serde_json::{Map, Value, json};
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, task};
 
+at_real_consuls! {
+    acl_objects_are_made_read_changed_and_removed(Acls::On)
+    the_anonymous_token_and_clusters_nodes_are_kept(Acls::On)
+}
+
 fn map(value: Value) -> Map<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
-#[tokio::test]
-async fn acl_objects_are_made_read_changed_and_removed() {
-    let Some(server) = Server::start("ACL objects at a real Consul", true).await else { return };
+async fn acl_objects_are_made_read_changed_and_removed(server: &Server) {
     let objects = server.client(Some(MANAGEMENT)).objects();
 
     // Policies and roles: found by name, changed by id, a name taken once.
@@ -87,9 +90,7 @@ async fn acl_objects_are_made_read_changed_and_removed() {
     assert_eq!(objects.binding_rules(METHOD).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn the_anonymous_token_and_clusters_nodes_are_kept() {
-    let Some(server) = Server::start("nodes at a real Consul", true).await else { return };
+async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &Server) {
     let objects = server.client(Some(MANAGEMENT)).objects();
     let policy = AclPolicy { name: "anonymous".into(), ..AclPolicy::default() };
     objects.put_policy(&policy).await.unwrap();

@@ -5,6 +5,11 @@ use ecs_mesh_operator::mesh::{ControlPlane as _, MeshError, MeshErrorKind};
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, id, task};
 
+at_real_consuls! {
+    a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(Acls::On)
+    where_acls_are_off_it_is_said_so(Acls::Off)
+}
+
 const READS: &str =
     "acl = \"read\" node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
 
@@ -13,9 +18,7 @@ fn assert_forbidden(error: &MeshError, words: &str) {
     assert!(error.message.contains(words), "{error}");
 }
 
-#[tokio::test]
-async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named() {
-    let Some(server) = Server::start("permissions at a real Consul", true).await else { return };
+async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(server: &Server) {
     server.let_tasks_log_in(METHOD).await;
     let anchor = cluster("anchor");
     let clusters = BTreeSet::from([anchor.clone()]);
@@ -67,9 +70,7 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named()
     assert!(all.survey(&clusters).await.answers.unwrap().own_token.unwrap().is_management());
 }
 
-#[tokio::test]
-async fn where_acls_are_off_it_is_said_so() {
-    let Some(server) = Server::start("a real Consul without ACLs", false).await else { return };
+async fn where_acls_are_off_it_is_said_so(server: &Server) {
     let consul = server.client(None);
     let clusters = BTreeSet::from([cluster("anchor")]);
     let answers = consul.survey(&clusters).await.answers.unwrap();

@@ -1,5 +1,8 @@
 //! A Consul of our own on loopback, stopped at the end, and what tasks and administrators do there.
+//!
+//! Two releases can be named, and each test says at which it holds.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -24,6 +27,32 @@ pub(super) const METHOD: &str = "iam-ecs-service-token";
 const JWT: &str = include_str!("../../fixtures/consul/login.jwt");
 const JWT_KEY: &str = include_str!("../../fixtures/consul/jwt.pub.pem");
 
+/// How new it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Release {
+    /// 1.8, the oldest that is looked after: without logins by AWS IAM.
+    Oldest,
+    /// 1.12 or later.
+    Newer,
+}
+
+impl Release {
+    /// The environment variable that names it.
+    fn variable(self) -> &'static str {
+        match self {
+            Self::Oldest => "CONSUL_TEST_BIN",
+            Self::Newer => "CONSUL_BIN",
+        }
+    }
+}
+
+/// Whether it has ACLs, and denies everything that is not allowed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acls {
+    On,
+    Off,
+}
+
 pub(super) type Consul = ConsulControlPlane<HttpTransport>;
 
 pub(crate) struct Server {
@@ -46,15 +75,10 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// With ACLs on, and everything denied that is not allowed; or with ACLs off. `None`, said so, without a program.
-    pub(super) async fn start(what: &str, acls: bool) -> Option<Self> {
-        Self::start_any("CONSUL_TEST_BIN", what, acls).await
-    }
-
-    /// The program that this variable names.
-    pub(crate) async fn start_any(variable: &str, what: &str, acls: bool) -> Option<Self> {
-        let Some(program) = std::env::var_os(variable) else {
-            println!("skipped: {what}: {variable} names no Consul");
+    /// `None`, said so, where no program is named.
+    pub(crate) async fn start(release: Release, what: &str, acls: Acls) -> Option<Self> {
+        let Some(path) = std::env::var_os(release.variable()) else {
+            println!("skipped: {what}: {} names no Consul", release.variable());
             return None;
         };
         // Another test may have installed it already.
@@ -67,13 +91,19 @@ impl Server {
         let mut config = json!({"ports": {
             "http": ports[0], "server": ports[1], "serf_lan": ports[2], "serf_wan": -1, "dns": -1, "grpc": -1,
         }});
-        if acls {
+        // With a setting that it does not know it does not start.
+        let version = version(&path);
+        if version >= (1, 14) {
+            config["ports"]["grpc_tls"] = (-1).into();
+        }
+        let management = if version >= (1, 11) { "initial_management" } else { "master" };
+        if acls == Acls::On {
             config["acl"] =
-                json!({"enabled": true, "default_policy": "deny", "tokens": {"master": MANAGEMENT}});
+                json!({"enabled": true, "default_policy": "deny", "tokens": {management: MANAGEMENT}});
         }
         let file = directory.path().join("config.json");
         std::fs::write(&file, config.to_string()).unwrap();
-        let child = Command::new(program)
+        let child = Command::new(&path)
             .args([
                 "agent",
                 "-dev",
@@ -91,7 +121,7 @@ impl Server {
             .unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let server = Self { child, url: format!("http://127.0.0.1:{}", ports[0]), http, directory };
-        let ready = if acls { "/v1/acl/token/self" } else { "/v1/catalog/nodes" };
+        let ready = if acls == Acls::On { "/v1/acl/token/self" } else { "/v1/catalog/nodes" };
         eventually("a Consul with a leader that answers", || async {
             let leader = server.ask("GET", "/v1/status/leader", None).await?;
             server.ask("GET", ready, None).await?;
@@ -106,7 +136,7 @@ impl Server {
     }
 
     /// As an administrator; `None` without a good answer.
-    async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
         let mut request = self
             .http
             .request(method.parse().unwrap(), format!("{}{path}", self.url))
@@ -184,6 +214,14 @@ impl Server {
         });
         self.put("/v1/catalog/register", &body).await;
     }
+}
+
+fn version(program: &OsStr) -> (u32, u32) {
+    let said = Command::new(program).arg("version").output().unwrap().stdout;
+    let said = String::from_utf8(said).unwrap();
+    let version = said.strip_prefix("Consul v").unwrap_or_else(|| panic!("no version: {said}"));
+    let mut parts = version.split('.').map(|part| part.parse().unwrap());
+    (parts.next().unwrap(), parts.next().unwrap())
 }
 
 pub(super) fn cluster(name: &str) -> ClusterArn {

@@ -4,18 +4,22 @@ use std::sync::Arc;
 use ecs_mesh_operator::intent::{Marks, RegistrationId};
 use ecs_mesh_operator::mesh::{ControlPlane as _, MeshErrorKind, Owner, Sighting};
 use ecs_mesh_operator::model::OperatorId;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::server::{MANAGEMENT, METHOD, Server, cluster, id, task};
+
+at_real_consuls! {
+    what_a_task_left_is_found_and_removed_and_nothing_else(Acls::On)
+    many_services_go_at_once_but_not_one_that_was_registered_again(Acls::On)
+    a_transaction_takes_so_many_operations_and_no_more(Acls::On)
+}
 
 fn ids(found: &[Sighting]) -> BTreeSet<RegistrationId> {
     found.iter().map(|registration| registration.id.clone()).collect()
 }
 
-#[tokio::test]
-async fn what_a_task_left_is_found_and_removed_and_nothing_else() {
-    let Some(server) = Server::start("tasks at a real Consul", true).await else { return };
+async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server) {
     let consul = server.client(Some(MANAGEMENT));
     consul.refresh(&BTreeSet::new()).await.unwrap();
     assert!(consul.version().is_some());
@@ -78,10 +82,9 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else() {
     assert!(names.contains("web") && names.contains("vm"), "{names:?}");
 }
 
-#[tokio::test]
-async fn many_services_go_at_once_but_not_one_that_was_registered_again() {
-    let Some(server) = Server::start("many services at a real Consul", true).await else { return };
+async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: &Server) {
     let consul = Arc::new(server.client(Some(MANAGEMENT)));
+    consul.refresh(&BTreeSet::new()).await.unwrap();
     let anchor = cluster("anchor");
     let mut services = Vec::new();
     for number in 0..150 {
@@ -116,4 +119,18 @@ async fn many_services_go_at_once_but_not_one_that_was_registered_again() {
     // Read again, it may go.
     consul.read(&services[7]).await.unwrap();
     assert!(consul.delete(&services[7]).await.unwrap());
+}
+
+async fn a_transaction_takes_so_many_operations_and_no_more(server: &Server) {
+    let consul = server.client(Some(MANAGEMENT));
+    consul.refresh(&BTreeSet::new()).await.unwrap();
+    let version = consul.version().unwrap();
+    let most = if (version.major, version.minor) >= (1, 14) { 128 } else { 64 };
+    let service = json!({"ID": "none", "Service": "web"});
+    let operation = json!({"Service": {"Verb": "delete", "Node": "anchor", "Service": service}});
+    for (number, is_taken) in [(most, true), (most + 1, false)] {
+        let transaction = Value::from(vec![operation.clone(); number]);
+        let answer = server.ask("PUT", "/v1/txn", Some(&transaction)).await;
+        assert_eq!(answer.is_some(), is_taken, "{number} operations, at {version}");
+    }
 }

@@ -3,7 +3,14 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::desk::{DEMO, Desk, lines};
-use super::{everything, fresh, made};
+use super::{everything, make_everything};
+
+at_both_consuls! {
+    what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_then_changed_in_place
+    what_another_operator_has_marked_is_never_touched
+    a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent_does
+    while_a_manifest_is_broken_from_the_start_nothing_is_taken_away
+}
 
 /// Objects as the older controller left them.
 async fn furnish(desk: &Desk) {
@@ -45,9 +52,10 @@ fn older() -> Value {
     })
 }
 
-#[tokio::test]
-async fn what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_then_changed_in_place() {
-    let (desk, auth) = (fresh().await, older());
+async fn what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_then_changed_in_place(
+    desk: Desk,
+) {
+    let auth = older();
     furnish(&desk).await;
     let before = desk.everything().await;
     let plan = desk.plan(Some(&auth)).await;
@@ -76,9 +84,8 @@ async fn what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_the
     assert_eq!(desk.run(Some(&auth)).await.writes(), 0);
 }
 
-#[tokio::test]
-async fn what_another_operator_has_marked_is_never_touched() {
-    let (desk, mut auth) = (fresh().await, everything());
+async fn what_another_operator_has_marked_is_never_touched(desk: Desk) {
+    let mut auth = everything();
     auth["adopt"] = json!(["*"]);
     for name in ["consul-ecs-mesh-gateway-policy", "anonymous-token-policy"] {
         let body = json!({"Name": name, "Description": "theirs [ecs-mesh:other]", "Rules": "acl = \"read\""});
@@ -103,9 +110,9 @@ async fn what_another_operator_has_marked_is_never_touched() {
     assert_eq!(theirs(desk.everything().await), before, "byte for byte, indexes included");
 }
 
-#[tokio::test]
-async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent_does() {
-    let (desk, auth) = (made().await, everything());
+async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent_does(desk: Desk) {
+    make_everything(&desk).await;
+    let auth = everything();
     let made = desk.everything().await;
     let plan = desk.plan(None).await;
     assert!(!plan.will_write());
@@ -141,9 +148,9 @@ async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent
     assert!(nodes.as_array().unwrap().iter().all(|node| node["Node"] != DEMO), "{nodes}");
 }
 
-#[tokio::test]
-async fn while_a_manifest_is_broken_from_the_start_nothing_is_taken_away() {
-    let (mut desk, auth) = (made().await, everything());
+async fn while_a_manifest_is_broken_from_the_start_nothing_is_taken_away(mut desk: Desk) {
+    make_everything(&desk).await;
+    let auth = everything();
     let made = desk.everything().await;
     desk.broken = true;
     let mut absent = auth.clone();

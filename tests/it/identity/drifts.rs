@@ -5,7 +5,15 @@ use std::pin::Pin;
 use serde_json::json;
 
 use super::desk::{DEMO, Desk, PROD, lines};
-use super::{everything, fresh, made};
+use super::{everything, make_everything};
+
+at_both_consuls! {
+    on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one_nothing
+    a_cluster_that_only_a_pattern_selects_gets_its_node_too
+    every_drift_is_shown_by_a_plan_and_mended_by_a_run
+    a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along
+    what_nobody_declared_stays_as_somebody_set_it
+}
 
 const METHOD: &str = "/v1/acl/auth-method/iam-ecs-service-token";
 const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
@@ -14,9 +22,8 @@ fn set(expected: &[&str]) -> BTreeSet<String> {
     expected.iter().map(|line| (*line).to_owned()).collect()
 }
 
-#[tokio::test]
-async fn on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one_nothing() {
-    let (desk, auth) = (fresh().await, everything());
+async fn on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one_nothing(desk: Desk) {
+    let auth = everything();
     let plan = desk.plan(Some(&auth)).await;
     assert!(plan.complete && plan.will_write(), "{plan:?}");
     let planned = lines(&plan);
@@ -40,9 +47,7 @@ async fn on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one
     assert_eq!(desk.everything().await, made, "not even an index has moved");
 }
 
-#[tokio::test]
-async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too() {
-    let mut desk = fresh().await;
+async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too(mut desk: Desk) {
     desk.pattern = Some("arn:aws:ecs:us-east-1:000000000000:cluster/prod-*");
     let auth = json!({"controlPlane": "consul"});
     let expected = set(&[&format!("create node {DEMO}"), &format!("create node {PROD}")]);
@@ -192,9 +197,9 @@ const DRIFTS: &[Drift] = &[
     ),
 ];
 
-#[tokio::test]
-async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run() {
-    let (desk, auth) = (made().await, everything());
+async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run(desk: Desk) {
+    make_everything(&desk).await;
+    let auth = everything();
     let good = desk.content().await;
     for Drift(what, meddle, expected) in DRIFTS {
         meddle(&desk).await;
@@ -208,9 +213,9 @@ async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run() {
     }
 }
 
-#[tokio::test]
-async fn a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along() {
-    let (desk, auth) = (made().await, everything());
+async fn a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along(desk: Desk) {
+    make_everything(&desk).await;
+    let auth = everything();
     desk.delete(METHOD).await;
     let plan = desk.plan(Some(&auth)).await;
     let method =
@@ -222,9 +227,9 @@ async fn a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along() 
     );
 }
 
-#[tokio::test]
-async fn what_nobody_declared_stays_as_somebody_set_it() {
-    let (desk, auth) = (made().await, everything());
+async fn what_nobody_declared_stays_as_somebody_set_it(desk: Desk) {
+    make_everything(&desk).await;
+    let auth = everything();
     change_method(&desk, &["DisplayName"], json!("Tasks")).await;
     let before = desk.everything().await;
     assert_eq!(lines(&desk.plan(Some(&auth)).await), BTreeSet::new());

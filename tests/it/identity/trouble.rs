@@ -6,8 +6,14 @@ use ecs_mesh_operator::plan::proposal::{Change, Proposal};
 use ecs_mesh_operator::sandbox::consul::ConsulConfig;
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
 
-use super::desk::{DEMO, Never, lines};
-use super::{everything, fresh, fresh_with};
+use super::desk::{DEMO, Desk, Never, lines};
+use super::{everything, fresh_with};
+
+at_both_consuls! {
+    a_token_that_may_not_look_is_told_which_permission_it_lacks_for_which_call
+    a_token_that_may_look_and_not_write_makes_what_it_may
+    without_the_lease_nothing_is_written
+}
 
 /// What the plan says of why something is unknown.
 fn reasons(plan: &Proposal) -> BTreeSet<String> {
@@ -15,9 +21,7 @@ fn reasons(plan: &Proposal) -> BTreeSet<String> {
     unknown.map(|planned| planned.item.reason.clone()).collect()
 }
 
-#[tokio::test]
-async fn a_token_that_may_not_look_is_told_which_permission_it_lacks_for_which_call() {
-    let mut desk = fresh().await;
+async fn a_token_that_may_not_look_is_told_which_permission_it_lacks_for_which_call(mut desk: Desk) {
     desk.token = Some(desk.token_with("nodes", "node_prefix \"\" { policy = \"write\" }").await);
     let plan = desk.plan(Some(&everything())).await;
     assert!(!plan.complete);
@@ -32,9 +36,7 @@ async fn a_token_that_may_not_look_is_told_which_permission_it_lacks_for_which_c
     assert!(ran.objects("unknown") > 10);
 }
 
-#[tokio::test]
-async fn a_token_that_may_look_and_not_write_makes_what_it_may() {
-    let mut desk = fresh().await;
+async fn a_token_that_may_look_and_not_write_makes_what_it_may(mut desk: Desk) {
     let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
     desk.token = Some(desk.token_with("reader", rules).await);
     let ran = desk.run(Some(&everything())).await;
@@ -53,9 +55,7 @@ async fn where_acls_are_off_it_is_said_so() {
     assert_eq!(desk.run(Some(&everything())).await.objects("ok"), 1);
 }
 
-#[tokio::test]
-async fn without_the_lease_nothing_is_written() {
-    let mut desk = fresh().await;
+async fn without_the_lease_nothing_is_written(mut desk: Desk) {
     desk.lease = Arc::new(Never);
     let before = desk.everything().await;
     let ran = desk.run(Some(&everything())).await;

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use super::MANAGEMENT;
 use super::desk::Desk;
-use crate::consul_real::server;
+use crate::consul_real::server::{self, Acls, Release, Server};
 use crate::thread::house::{Process, eventually};
 
 const METHOD: &str = "iam-ecs-service-token";
@@ -45,7 +45,7 @@ async fn the_sandboxs_consul_sees_a_task_from_its_login_to_its_clean_up() {
 #[tokio::test]
 async fn a_newer_consul_sees_a_task_from_its_login_to_its_clean_up() {
     let what = "the whole way with a login by IAM at a real Consul of 1.12 or later";
-    let Some(consul) = server::Server::start_any("CONSUL_BIN", what, true).await else { return };
+    let Some(consul) = Server::start(Release::Newer, what, Acls::On).await else { return };
     the_whole_way(&aws().await, consul.url(), server::MANAGEMENT).await;
 }
 

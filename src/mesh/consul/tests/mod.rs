@@ -6,6 +6,7 @@ mod objects;
 mod over_http;
 mod recorded;
 mod removing;
+mod tls;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};

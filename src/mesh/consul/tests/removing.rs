@@ -146,15 +146,26 @@ async fn servers_without_transactions_are_asked_for_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transaction_holds_what_every_server_takes() {
-    let all: Vec<Value> = (1..=200).map(|number| service(number, 7)).collect();
-    let script = Script::of([vec![services(&all)], vec![done(); 4]].concat());
-    let consul = Arc::new(consul(&script));
-    let names: Vec<String> = (1..=200).map(|number| format!("web-{number}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    assert_eq!(remove(&consul, &names).await, [Ok(true); 200]);
-    let sizes: Vec<usize> = (1..script.calls().len()).map(|call| operations(&script, call).len()).collect();
-    assert_eq!(sizes, [64, 64, 64, 8]);
+async fn a_transaction_holds_as_many_as_that_server_takes_and_what_every_server_takes_where_it_is_not_known()
+{
+    let of_version = |version: &str| says(200, &json!({"Config": {"Version": version}}));
+    for (told, sizes) in [
+        (vec![of_version("1.14.0"), known()], vec![128, 72]),
+        (vec![of_version("1.13.9"), known()], vec![64, 64, 64, 8]),
+        // The token may not see the agent; the servers have a leader.
+        (vec![unknown(), says(200, &json!("10.0.0.1:8300")), known()], vec![64, 64, 64, 8]),
+    ] {
+        let all: Vec<Value> = (1..=200).map(|number| service(number, 7)).collect();
+        let before = told.len() + 1;
+        let script = Script::of([told, vec![services(&all)], vec![done(); sizes.len()]].concat());
+        let consul = Arc::new(consul(&script));
+        consul.refresh(&BTreeSet::new()).await.unwrap();
+        let names: Vec<String> = (1..=200).map(|number| format!("web-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(remove(&consul, &names).await, [Ok(true); 200]);
+        let sent = before..script.calls().len();
+        assert_eq!(sent.map(|call| operations(&script, call).len()).collect::<Vec<_>>(), sizes);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,12 +10,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use super::{TASK, id, operator};
 use crate::api::{HumanDuration, KumaConnection};
+use crate::mesh::http::tls_server::{fixture, tls_server};
 use crate::mesh::kuma::{HttpTransport, KumaControlPlane, Method, NoObserver, Transport, TransportErrorKind};
 use crate::mesh::{ControlPlane, MeshErrorKind};
 
@@ -56,10 +54,6 @@ fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, Str
 fn transport(spec: &KumaConnection) -> HttpTransport {
     let _ = rustls::crypto::ring::default_provider().install_default();
     HttpTransport::new(spec).unwrap()
-}
-
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls")).join(name)
 }
 
 #[tokio::test]
@@ -271,28 +265,6 @@ fn raw_server(answer: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> Soc
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 4096]);
             answer(&mut stream);
-        }
-    });
-    address
-}
-
-/// Speaks TLS with the certificate for `localhost`, and answers `{}`.
-fn tls_server() -> SocketAddr {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let certificate = CertificateDer::from_pem_file(fixture("server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
-    let config = rustls::ServerConfig::builder().with_no_client_auth();
-    let config = Arc::new(config.with_single_cert(vec![certificate], key).unwrap());
-    let listener = StdListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
-            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
-            stream.conn.send_close_notify();
-            let _ = stream.flush();
         }
     });
     address

@@ -33,6 +33,8 @@ fn a_lock_is_held_by_one_session_until_it_lets_go() {
     assert_eq!(world.done("PUT", &format!("{KEY}?release={first}"), &Value::Null), json!(true));
     assert!(acquire(&mut world, &second));
     assert_eq!(world.get(KEY)[0]["LockIndex"], 2);
+    world.done("PUT", KEY, &json!("written without a lock"));
+    assert_eq!((holder(&mut world), &world.get(KEY)[0]["LockIndex"]), (json!(second), &json!(0)));
 }
 
 #[test]
@@ -78,6 +80,13 @@ fn keys_are_listed_below_a_prefix() {
     }
     assert_eq!(world.get("/v1/kv/a/?keys&separator=/"), json!(["a/b/", "a/c"]));
     assert_eq!(world.get("/v1/kv/a/?recurse").as_array().unwrap().len(), 3);
+    let (some, none) = (world.token("key_prefix \"a/b\" { policy = \"read\" }"), world.token(""));
+    for (token, status, listed) in [(some, 200, 2), (none, 404, 0)] {
+        let answer = world.call(Some(&token), "GET", "/v1/kv/a/?recurse", &Value::Null);
+        let seen = answer.json().as_array().map_or(0, Vec::len);
+        let is_told = answer.header("X-Consul-Results-Filtered-By-ACLs").is_some();
+        assert_eq!((answer.status, seen, is_told), (status, listed, true));
+    }
     world.done("DELETE", "/v1/kv/a/?recurse", &Value::Null);
     let missing = world.call(Some(MANAGEMENT), "GET", "/v1/kv/a/c", &Value::Null);
     assert_eq!((missing.status, missing.header("X-Consul-Index").is_some()), (404, true));
