@@ -80,7 +80,7 @@ impl ConsulHome {
     ///
     /// # Errors
     /// In words, as AWS or Consul refuse it.
-    pub(super) fn log_in(
+    pub fn log_in(
         &self,
         cloud: &mut Cloud,
         consul: &mut ConsulServer,
@@ -114,7 +114,7 @@ impl ConsulHome {
     }
 
     /// What a task says of itself when it logs in.
-    pub(super) fn meta<'a>(cluster: &'a str, task: &'a str) -> [(&'static str, &'a str); 2] {
+    pub fn meta<'a>(cluster: &'a str, task: &'a str) -> [(&'static str, &'a str); 2] {
         [(CLUSTER_META, cluster), (TASK_META, task)]
     }
 
@@ -184,7 +184,10 @@ pub(super) fn put(
 }
 
 /// The secret of a token with every power that is not the operator's.
-pub(super) fn a_persons_token(consul: &mut ConsulServer, now: Timestamp) -> Result<String, String> {
+///
+/// # Errors
+/// In words, as Consul refuses it.
+pub fn a_persons_token(consul: &mut ConsulServer, now: Timestamp) -> Result<String, String> {
     let body = json!({"Description": "platform team", "Policies": [{"ID": EVERY_POWER}]});
     let token = put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/token", &body)?;
     Ok(token["SecretID"].as_str().unwrap_or_default().to_owned())

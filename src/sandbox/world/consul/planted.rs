@@ -37,6 +37,16 @@ impl Planted {
         Self { was: planted.is(consul).unwrap_or_default(), ..planted }
     }
 
+    /// The node that it is on, if it is a service; a token is on none.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// The accessor, or the service's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Whether it is what this id names.
     pub fn has_id(&self, id: &str) -> bool {
         match &self.node {
