@@ -352,6 +352,12 @@ fn of_the_declared_objects_only_those_are_the_operators_that_bear_its_mark() {
     court.operator("PUT", &path, &marked);
     court.found(Invariant::I3, &["write of policy", "does not bear the mark"]);
 
+    let mut court = Court::new();
+    court.judge = court.judge.keeping("[ecs-mesh:op]");
+    let made = court.operator("PUT", "/v1/acl/policy", &marked);
+    court.operator("PUT", &format!("/v1/acl/policy/{}", made["ID"].as_str().unwrap()), &marked);
+    court.found(Invariant::I6, &["write of policy", "written again as it was"]);
+
     // A deleted method takes its tokens with it: those of live tasks, too.
     let mut court = Court::new();
     court.judge = court.judge.keeping("[ecs-mesh:op]");

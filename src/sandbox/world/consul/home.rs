@@ -88,6 +88,19 @@ impl ConsulHome {
         meta: &[(&str, &str)],
         now: Timestamp,
     ) -> Result<Value, String> {
+        self.log_in_by(LOGIN_METHOD, cloud, consul, role, meta, now)
+    }
+
+    /// Logs in by this auth method.
+    pub(super) fn log_in_by(
+        &self,
+        auth_method: &str,
+        cloud: &mut Cloud,
+        consul: &mut ConsulServer,
+        role: &str,
+        meta: &[(&str, &str)],
+        now: Timestamp,
+    ) -> Result<Value, String> {
         let request = AssumeRole {
             role_arn: role.to_owned(),
             session_name: "task".to_owned(),
@@ -95,7 +108,7 @@ impl ConsulHome {
         };
         let credentials = cloud.assume_role(&request, now).map_err(|error| error.to_string())?;
         let login = ConsulLogin {
-            auth_method: LOGIN_METHOD,
+            auth_method,
             credentials: &credentials,
             region: &self.region,
             sts_endpoint: Some(&self.aws),
