@@ -130,7 +130,7 @@ impl Ecs for SimAws {
                 Some(task)
                     if self.0.has_traps
                         && !task.last_status.is_stopped()
-                        && faults.strikes(Fault::FalselyMissing, 0.03) =>
+                        && faults.strikes(Fault::FalselyMissing, 0.1) =>
                 {
                     described.missing.push(id.clone());
                 }

@@ -33,10 +33,11 @@ const AWS: &str = "http://aws.simulated";
 const WITHIN: Duration = Duration::from_secs(1);
 /// Sweeps in the silence, at the most.
 const SWEEPS: u64 = SILENCE.as_secs() / 30 + 1;
-/// Calls to ECS for a sweep: two lists, however many tasks there are. (Beyond a hundred a list has more pages.)
-const ECS_CALLS: u64 = 2;
-/// Calls to Consul for a sweep, and for a look at what is declared.
-const CONSUL_CALLS: (u64, u64) = (2, 9);
+/// Calls to ECS for a sweep, however many tasks there are: two lists (beyond a hundred tasks a list has more pages),
+/// and one describe of what is in neither.
+const ECS_CALLS: u64 = 3;
+/// Calls to Consul for a sweep and a look at the identity set-up, and what that takes more where some is declared.
+const CONSUL_CALLS: (u64, u64) = (11, 3);
 /// So long after it began, or got its lease or its binding, the operator may have other things to do first.
 const BEGINS: Duration = Duration::from_secs(10);
 
@@ -319,8 +320,8 @@ impl Setting for AtConsul {
         let judge = self.shared.judge.lock().unwrap();
         ending.wrong.extend(judge.violations().iter().map(violation));
         let (ecs, mesh) = ending.silent_calls;
-        let looks = if self.meddler.is_some() { CONSUL_CALLS.1 } else { 0 };
-        if ecs > SWEEPS * ECS_CALLS || mesh > SWEEPS * (CONSUL_CALLS.0 + looks) {
+        let more = if self.meddler.is_some() { CONSUL_CALLS.1 } else { 0 };
+        if ecs > SWEEPS * ECS_CALLS || mesh > SWEEPS * (CONSUL_CALLS.0 + more) {
             let words = format!("{ecs} calls to ECS and {mesh} to Consul in the silence");
             ending.wrong.push(format!("more than {SWEEPS} sweeps need: {words}"));
         }
