@@ -33,8 +33,8 @@ const AWS: &str = "http://aws.simulated";
 const WITHIN: Duration = Duration::from_secs(1);
 /// Sweeps in the silence, at the most.
 const SWEEPS: u64 = SILENCE.as_secs() / 30 + 1;
-/// Calls to ECS for a sweep, however many tasks there are: two lists (beyond a hundred tasks a list has more pages),
-/// and one describe of what is in neither.
+/// Calls to ECS for a sweep, however many tasks there are: two lists, and a second page where a life has left more
+/// than a hundred stopped ones.
 const ECS_CALLS: u64 = 3;
 /// Calls to Consul for a sweep and a look at the identity set-up, and what that takes more where some is declared.
 const CONSUL_CALLS: (u64, u64) = (11, 3);
