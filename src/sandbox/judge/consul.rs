@@ -1,6 +1,7 @@
-//! The judge of Consul: the operator takes away what dead tasks left, and nothing else. It is known by the accessor of
-//! its token; what tasks and people write is theirs.
+//! The judge of Consul: the operator takes away what dead tasks left, keeps the objects that bear its mark where some
+//! are declared, and does nothing else. It is known by the accessor of its token; what tasks and people write is theirs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,7 +22,7 @@ pub struct ConsulTally {
     pub tokens: u64,
     /// Services, proxies among them.
     pub services: u64,
-    /// Anything else that it wrote.
+    /// Objects of the identity set-up, and anything else that it wrote.
     pub other: u64,
 }
 
@@ -38,7 +39,11 @@ pub struct ConsulJudge {
     rules: Rules,
     /// Running tasks lose what they have when their role's tags stop allowing it.
     withdraws: bool,
+    /// What is in the description of each object of the identity set-up that is the operator's; none where it has none.
+    mark: Option<String>,
     planted: Vec<Planted>,
+    /// Tasks of whose end the operator was told, since when, and what was there of them then is not all gone.
+    told: BTreeMap<String, Timestamp>,
     violations: Vec<Violation>,
     tally: ConsulTally,
     /// Removals that no STOPPED backs, by this process of the operator.
@@ -85,18 +90,40 @@ fn service_of(kind: &str, body: &Value) -> String {
     name.strip_suffix("-sidecar-proxy").unwrap_or(name).to_owned()
 }
 
+/// Without what the server counts.
+fn content(body: &Value) -> Value {
+    let mut content = body.clone();
+    if let Some(fields) = content.as_object_mut() {
+        fields.retain(|field, _| !matches!(field.as_str(), "CreateIndex" | "ModifyIndex" | "Hash"));
+    }
+    content
+}
+
 impl ConsulJudge {
     /// A judge who has seen nothing yet. What is planted has to stay as it is.
     pub fn new(rules: Rules, withdraws: bool, planted: Vec<Planted>) -> Self {
         Self {
             rules,
             withdraws,
+            mark: None,
             planted,
+            told: BTreeMap::new(),
             violations: Vec::new(),
             tally: ConsulTally::default(),
             unbacked: Vec::new(),
             most_owned: 0,
         }
+    }
+
+    /// The operator also keeps what is declared: objects whose description has this mark.
+    #[must_use]
+    pub fn keeping(self, mark: impl Into<String>) -> Self {
+        Self { mark: Some(mark.into()), ..self }
+    }
+
+    /// What others have left.
+    pub fn planted(&self) -> &[Planted] {
+        &self.planted
     }
 
     /// What was found.
@@ -109,8 +136,9 @@ impl ConsulJudge {
         self.tally
     }
 
-    /// A new process of the operator: its guard counts from zero.
+    /// A new process of the operator: its guard counts from zero, and of what it was told it knows nothing.
     pub fn restarted(&mut self) {
+        self.told.clear();
         self.unbacked.clear();
         self.most_owned = 0;
     }
@@ -132,10 +160,30 @@ impl ConsulJudge {
                 }
                 // Goes with its service.
                 ("check", Some(_), None) => {}
-                _ => self.tally.other += 1,
+                _ => self.object(entry),
             }
         }
         self.most_owned = self.most_owned.max(self.of_tasks(consul).len());
+    }
+
+    /// A write to what is neither a task's token nor its service.
+    fn object(&mut self, entry: &JournalEntry) {
+        self.tally.other += 1;
+        let Some(mark) = &self.mark else {
+            return self.found(Invariant::I3, entry, "nothing of the kind is declared");
+        };
+        let is_node = entry.kind == "node" && entry.id == self.rules.cluster;
+        let bears = |body: &Value| body["Description"].as_str().is_some_and(|said| said.contains(mark));
+        let is_ours = matches!(entry.kind, "policy" | "role" | "auth-method" | "binding-rule");
+        let sides = [&entry.before, &entry.after];
+        if is_node && entry.before.is_none() || is_ours && sides.into_iter().flatten().all(bears) {
+            if entry.before.as_ref().map(content) == entry.after.as_ref().map(content) {
+                self.found(Invariant::I6, entry, "it was written again as it was");
+            }
+            return;
+        }
+        let words = format!("it does not bear the mark {mark}");
+        self.found(Invariant::I3, entry, &words);
     }
 
     fn removal(&mut self, entry: &JournalEntry, before: &Value, cloud: &Cloud, consul: &ConsulServer) {
@@ -210,6 +258,40 @@ impl ConsulJudge {
         left.map(|(task, what)| format!("{what} is there, and its task {task} is gone")).collect()
     }
 
+    /// The operator was given the news that this task has stopped, and nothing keeps it from acting on it.
+    pub fn was_told(&mut self, task: &str, at: Timestamp) {
+        self.told.entry(task.to_owned()).or_insert(at);
+    }
+
+    /// Something keeps the operator from acting on what it was told so far.
+    pub fn is_disturbed(&mut self) {
+        self.told.clear();
+    }
+
+    /// Finds what is still there of tasks of whose end the operator was told longer than this ago.
+    pub fn look_for_the_late(&mut self, consul: &ConsulServer, within: Duration, now: Timestamp) {
+        if self.told.is_empty() {
+            return;
+        }
+        let left: BTreeMap<String, String> = self.of_tasks(consul).into_iter().collect();
+        self.told.retain(|task, _| left.contains_key(task));
+        let late: Vec<String> = self
+            .told
+            .iter()
+            .filter(|(_, at)| at.age_at(now) > within)
+            .map(|(task, _)| task.clone())
+            .collect();
+        for task in late {
+            self.told.remove(&task);
+            let words = format!(
+                "{} is there {} ms after the operator was told that its task {task} has stopped",
+                left[&task],
+                within.as_millis()
+            );
+            self.violations.push(Violation { invariant: Invariant::I1, at: now, words });
+        }
+    }
+
     /// What is not there any more, or not as it was, of what is nobody's here.
     pub fn touched(&self, consul: &ConsulServer) -> Vec<String> {
         let touched = self.planted.iter().filter(|planted| !planted.is_untouched(consul));
@@ -224,8 +306,7 @@ impl ConsulJudge {
         but: &dyn Fn(&str) -> bool,
         now: Timestamp,
     ) -> Vec<String> {
-        let there: std::collections::BTreeSet<String> =
-            self.of_tasks(consul).into_iter().map(|(task, _)| task).collect();
+        let there: BTreeSet<String> = self.of_tasks(consul).into_iter().map(|(task, _)| task).collect();
         let should_be = cloud.all_tasks().filter(|task| {
             task.last_status == LastStatus::Running
                 && task.desired_status == DesiredStatus::Running
@@ -239,7 +320,8 @@ impl ConsulJudge {
     }
 
     fn found(&mut self, invariant: Invariant, entry: &JournalEntry, words: &str) {
-        let words = format!("removal of {} {}: {words}", entry.kind, entry.id);
+        let what = if entry.after.is_none() { "removal" } else { "write" };
+        let words = format!("{what} of {} {}: {words}", entry.kind, entry.id);
         self.violations.push(Violation { invariant, at: entry.at, words });
     }
 }

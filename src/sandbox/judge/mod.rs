@@ -2,6 +2,8 @@
 //! registration. Never asks the operator what it believes.
 
 mod consul;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -21,7 +21,9 @@ use super::planes::ControlPlanes;
 use crate::model::{DesiredStatus, LastStatus, Timestamp};
 
 pub use care::{Care, ConsulCare, manifests};
-pub use consul::{ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG};
+pub use consul::{
+    ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG, a_persons_token,
+};
 pub use scenario::{
     CLUSTER, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, role_name, role_tags,
     run_batch, services,

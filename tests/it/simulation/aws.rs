@@ -12,10 +12,8 @@ use ecs_mesh_operator::sandbox::aws::{ListTasks, ReceiveMessages};
 use ecs_mesh_operator::sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
+use super::faults::Fault;
 use super::ground::Ground;
-
-/// Tasks on a page: few, so that lists have several.
-const PAGE: usize = 7;
 
 pub(super) struct SimAws(pub(super) Arc<Ground>);
 
@@ -32,30 +30,42 @@ fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
 
 impl SimAws {
     /// The way there, and what may befall a call on it.
-    #[allow(clippy::same_functions_in_if_condition)] // each call throws the dice anew
     async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
-        let faults = &self.0.faults;
-        sleep(faults.latency()).await;
-        let failed = if self.0.faults.aws_is_down(self.0.now()) {
-            Some(AwsErrorKind::Unavailable)
-        } else if faults.strikes(0.03) {
-            Some(AwsErrorKind::Throttled)
-        } else if faults.strikes(0.03) {
-            Some(AwsErrorKind::Unavailable)
-        } else if faults.strikes(0.01) {
-            sleep(Duration::from_secs(5)).await;
-            Some(AwsErrorKind::Unavailable)
-        } else if faults.strikes(0.005) {
-            Some(AwsErrorKind::Denied)
-        } else {
-            None
-        };
+        sleep(self.0.faults.latency()).await;
+        self.0.calls(operation);
+        let failed = self.befalls().await;
+        if failed.is_some() && operation == "ecs:DescribeTasks" {
+            self.0.faults.count(Fault::FailedDescribe);
+        }
         let outcome = failed.map_or("ok", AwsErrorKind::label);
         self.0.note(|| format!("{operation} {what} {outcome}"));
         match failed {
             Some(kind) => Err(error(kind, operation)),
             None => Ok(self.0.now()),
         }
+    }
+
+    async fn befalls(&self) -> Option<AwsErrorKind> {
+        let faults = &self.0.faults;
+        if faults.aws_is_down(self.0.now()) {
+            return Some(AwsErrorKind::Unavailable);
+        }
+        if faults.strikes(Fault::Throttled, 0.03) {
+            return Some(AwsErrorKind::Throttled);
+        }
+        if faults.strikes(Fault::AwsError, 0.03) {
+            return Some(AwsErrorKind::Unavailable);
+        }
+        if faults.strikes(Fault::AwsHangs, 0.01) {
+            sleep(Duration::from_secs(5)).await;
+            return Some(AwsErrorKind::Unavailable);
+        }
+        faults.strikes(Fault::Denied, 0.005).then_some(AwsErrorKind::Denied)
+    }
+
+    /// Tasks on a page: few, so that lists have several, where the harshest world is meant.
+    fn page(&self) -> usize {
+        if self.0.counts_calls() { 100 } else { 7 }
     }
 }
 
@@ -74,19 +84,21 @@ impl Ecs for SimAws {
     ) -> Result<Page<TaskArn>, AwsError> {
         let now = self.call("ecs:ListTasks", desired.as_str()).await?;
         let faults = &self.0.faults;
-        if page.is_none() && faults.strikes(0.02) {
+        if page.is_none() && faults.strikes(Fault::EmptyList, 0.02) {
             return Ok(Page { items: Vec::new(), next: None });
         }
-        if let Some(token) = page.clone().or(Some(String::new())).filter(|_| faults.strikes(0.03)) {
+        if let Some(token) =
+            page.clone().or(Some(String::new())).filter(|_| faults.strikes(Fault::EmptyPage, 0.03))
+        {
             // An empty page with a token: more follows.
             return Ok(Page { items: Vec::new(), next: Some(token) });
         }
         let request = ListTasks {
-            max_results: Some(PAGE),
+            max_results: Some(self.page()),
             next_token: page.filter(|token| !token.is_empty()),
             ..ListTasks::of(cluster.as_str(), desired)
         };
-        let stale = faults.staleness(0.3, Duration::from_secs(4));
+        let stale = faults.staleness(Fault::StaleList, 0.3, Duration::from_secs(4));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let listed = {
             let cloud = self.0.cloud.lock().unwrap();
@@ -94,16 +106,17 @@ impl Ecs for SimAws {
         };
         let listed = listed.map_err(|_| error(AwsErrorKind::NotFound, "ecs:ListTasks"))?;
         let mut items: Vec<TaskArn> = listed.arns.iter().map(|arn| TaskArn::parse(arn).unwrap()).collect();
-        if faults.strikes(0.03) {
-            items.truncate(faults.pick(PAGE));
+        if faults.strikes(Fault::ShortList, 0.03) {
+            items.truncate(faults.pick(self.page()));
         }
+        self.0.between_lists();
         Ok(Page { items, next: listed.next_token })
     }
 
     async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<Described, AwsError> {
         let now = self.call("ecs:DescribeTasks", &tasks.len().to_string()).await?;
         let faults = &self.0.faults;
-        let stale = faults.staleness(0.3, Duration::from_secs(3));
+        let stale = faults.staleness(Fault::StaleDescribe, 0.3, Duration::from_secs(3));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let mut described = Described::default();
         let cloud = self.0.cloud.lock().unwrap();
@@ -111,7 +124,16 @@ impl Ecs for SimAws {
             let arn = cluster.task(id.clone()).to_string();
             let found = if stale.is_zero() { cloud.task(&arn) } else { cloud.task_as_of(&arn, as_of) };
             match found {
-                _ if faults.strikes(0.02) => described.failed.push((id.clone(), "simulated".to_owned())),
+                _ if faults.strikes(Fault::FailureInDescribe, 0.02) => {
+                    described.failed.push((id.clone(), "simulated".to_owned()));
+                }
+                Some(task)
+                    if self.0.has_traps
+                        && !task.last_status.is_stopped()
+                        && faults.strikes(Fault::FalselyMissing, 0.1) =>
+                {
+                    described.missing.push(id.clone());
+                }
                 Some(task) => described.tasks.push(task.to_model().unwrap()),
                 None => described.missing.push(id.clone()),
             }
@@ -131,7 +153,7 @@ impl Ecs for SimAws {
 impl Iam for SimAws {
     async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError> {
         let now = self.call("iam:GetRole", role.name()).await?;
-        let stale = self.0.faults.staleness(0.4, Duration::from_secs(6));
+        let stale = self.0.faults.staleness(Fault::StaleTags, 0.4, Duration::from_secs(6));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let tags = self.0.cloud.lock().unwrap().role_tags_as_of(role.name(), as_of);
         tags.ok_or_else(|| error(AwsErrorKind::NotFound, "iam:GetRole"))
@@ -149,6 +171,9 @@ impl Queue for SimAws {
                 let request = ReceiveMessages { max: 10, visibility: None };
                 cloud.receive_message(QUEUE, request, self.0.now()).unwrap()
             };
+            for message in &received {
+                self.0.hears(&message.body);
+            }
             if !received.is_empty() || Instant::now() >= until {
                 let messages = received.into_iter().map(|message| Message {
                     receipt: message.receipt_handle,
@@ -170,7 +195,7 @@ impl Queue for SimAws {
         self.call("sqs:DeleteMessage", "").await?;
         let mut failed = Vec::new();
         for receipt in receipts {
-            if self.0.faults.strikes(0.05) {
+            if self.0.faults.strikes(Fault::UndeletedMessage, 0.05) {
                 failed.push(receipt.clone());
             } else {
                 let _ = self.0.cloud.lock().unwrap().delete_message(QUEUE, receipt);

@@ -1,9 +1,121 @@
-//! What goes wrong, by the seed.
+//! What goes wrong, by the seed; and how often each kind of it has struck.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use ecs_mesh_operator::model::Timestamp;
+
+/// A kind of thing that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// Every call to AWS fails for a while.
+    AwsOutage,
+    Throttled,
+    AwsError,
+    AwsHangs,
+    Denied,
+    /// Of any of these, or of the outage: a whole DescribeTasks.
+    FailedDescribe,
+    /// One task among DescribeTasks's failures, for another reason than MISSING.
+    FailureInDescribe,
+    /// DescribeTasks does not know a task that lives.
+    FalselyMissing,
+    /// DescribeTasks shows what was.
+    StaleDescribe,
+    /// ListTasks shows nothing, and that is all.
+    EmptyList,
+    /// A page without anything, and more to come.
+    EmptyPage,
+    /// Some are left out of a page.
+    ShortList,
+    /// ListTasks shows what was.
+    StaleList,
+    /// A role's tags as they were.
+    StaleTags,
+    /// A message cannot be deleted, and comes again.
+    UndeletedMessage,
+    /// No call to the control plane gets through for a while.
+    MeshOutage,
+    Unreachable,
+    /// An answer takes longer than anybody waits.
+    ServerHangs,
+    /// An answer takes long, and comes.
+    SlowServer,
+    ServerError,
+    RateLimited,
+    /// Done, and nobody hears of it.
+    LostAnswer,
+    /// Done, and called an error.
+    ErrorAfterEffect,
+    /// Somebody else wrote a moment before.
+    WriteConflict,
+    /// A list that breaks off in the middle.
+    BrokenAnswer,
+    /// A list with something left out, since our own token may not see it.
+    FilteredList,
+    /// One with everything left out.
+    FilteredEmptyList,
+    /// Our own token is not known for a while.
+    UnknownToken,
+    /// A removal gets "not found", since our own token is not known.
+    NotFoundForBadToken,
+    /// A task begins and logs in while the operator is between two of its lists.
+    LoginBetweenLists,
+    /// The tokens are listed while a task that is stopping still needs its own.
+    DrainingTask,
+    /// A declared object is changed or removed by somebody else.
+    Drift,
+}
+
+impl Fault {
+    /// What may strike in each life.
+    const EVERYWHERE: &[Self] = &[
+        Self::AwsOutage,
+        Self::Throttled,
+        Self::AwsError,
+        Self::AwsHangs,
+        Self::Denied,
+        Self::FailedDescribe,
+        Self::FailureInDescribe,
+        Self::StaleDescribe,
+        Self::EmptyList,
+        Self::EmptyPage,
+        Self::ShortList,
+        Self::StaleList,
+        Self::StaleTags,
+        Self::UndeletedMessage,
+        Self::MeshOutage,
+        Self::Unreachable,
+        Self::ServerError,
+        Self::RateLimited,
+        Self::LostAnswer,
+        Self::ErrorAfterEffect,
+    ];
+
+    /// What may strike in a life at Kuma.
+    pub(super) fn at_kuma() -> Vec<Self> {
+        [Self::EVERYWHERE, &[Self::WriteConflict]].concat()
+    }
+
+    /// What may strike in a life at Consul.
+    pub(super) fn at_consul() -> Vec<Self> {
+        let own = [
+            Self::FalselyMissing,
+            Self::ServerHangs,
+            Self::SlowServer,
+            Self::BrokenAnswer,
+            Self::FilteredList,
+            Self::FilteredEmptyList,
+            Self::UnknownToken,
+            Self::NotFoundForBadToken,
+            Self::LoginBetweenLists,
+            Self::DrainingTask,
+            Self::Drift,
+        ];
+        [Self::EVERYWHERE, &own].concat()
+    }
+}
 
 /// The chances, and the dice.
 pub(super) struct Faults {
@@ -14,7 +126,7 @@ struct Dice {
     rng: fastrand::Rng,
     /// Multiplies every chance: 0 is a world without faults.
     level: f64,
-    injected: u64,
+    struck: BTreeMap<Fault, u64>,
     aws_down_until: Timestamp,
     mesh_down_until: Timestamp,
 }
@@ -23,7 +135,7 @@ impl Faults {
     pub(super) fn new(seed: u64, level: f64) -> Self {
         let none = Timestamp(0);
         let rng = fastrand::Rng::with_seed(seed);
-        let dice = Dice { rng, level, injected: 0, aws_down_until: none, mesh_down_until: none };
+        let dice = Dice { rng, level, struck: BTreeMap::new(), aws_down_until: none, mesh_down_until: none };
         Self { dice: Mutex::new(dice) }
     }
 
@@ -34,15 +146,33 @@ impl Faults {
         dice.mesh_down_until = Timestamp(0);
     }
 
-    pub(super) fn injected(&self) -> u64 {
-        self.dice.lock().unwrap().injected
+    /// Whether anything can go wrong.
+    pub(super) fn are_there(&self) -> bool {
+        self.dice.lock().unwrap().level > 0.0
+    }
+
+    /// How often each kind has struck.
+    pub(super) fn struck(&self) -> BTreeMap<Fault, u64> {
+        self.dice.lock().unwrap().struck.clone()
+    }
+
+    /// One has struck.
+    pub(super) fn count(&self, fault: Fault) {
+        *self.dice.lock().unwrap().struck.entry(fault).or_default() += 1;
+    }
+
+    /// Whether something of this chance happens now.
+    pub(super) fn happens(&self, chance: f64) -> bool {
+        let mut dice = self.dice.lock().unwrap();
+        dice.rng.f64() < chance * dice.level
     }
 
     /// Whether a fault of this chance strikes now.
-    pub(super) fn strikes(&self, chance: f64) -> bool {
-        let mut dice = self.dice.lock().unwrap();
-        let hit = dice.rng.f64() < chance * dice.level;
-        dice.injected += u64::from(hit);
+    pub(super) fn strikes(&self, fault: Fault, chance: f64) -> bool {
+        let hit = self.happens(chance);
+        if hit {
+            self.count(fault);
+        }
         hit
     }
 
@@ -54,9 +184,15 @@ impl Faults {
     }
 
     /// How far behind a read is, up to `most`.
-    pub(super) fn staleness(&self, chance: f64, most: Duration) -> Duration {
-        let mut dice = self.dice.lock().unwrap();
-        if dice.rng.f64() < chance * dice.level { most.mul_f64(dice.rng.f64()) } else { Duration::ZERO }
+    pub(super) fn staleness(&self, fault: Fault, chance: f64, most: Duration) -> Duration {
+        let stale = {
+            let mut dice = self.dice.lock().unwrap();
+            if dice.rng.f64() < chance * dice.level { most.mul_f64(dice.rng.f64()) } else { Duration::ZERO }
+        };
+        if !stale.is_zero() {
+            self.count(fault);
+        }
+        stale
     }
 
     pub(super) fn pick(&self, below: usize) -> usize {
@@ -65,9 +201,9 @@ impl Faults {
 
     /// Takes a whole service down for a while.
     pub(super) fn outage(&self, mesh: bool, until: Timestamp) {
-        let mut dice = self.dice.lock().unwrap();
-        if dice.level > 0.0 {
-            dice.injected += 1;
+        if self.are_there() {
+            self.count(if mesh { Fault::MeshOutage } else { Fault::AwsOutage });
+            let mut dice = self.dice.lock().unwrap();
             if mesh { dice.mesh_down_until = until } else { dice.aws_down_until = until }
         }
     }

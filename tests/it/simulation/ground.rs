@@ -1,5 +1,6 @@
 //! What every life has: an account, faults, a clock, a lease, and a history of all that happened.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,9 +9,10 @@ use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources};
 use ecs_mesh_operator::model::{ClusterArn, Timestamp};
 use ecs_mesh_operator::runtime::{Clock, Lease};
 use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
+use ecs_mesh_operator::sandbox::judge::Violation;
 use ecs_mesh_operator::sandbox::world::{QUEUE, lay_pipes};
 
-use super::faults::Faults;
+use super::faults::{Fault, Faults};
 
 /// 2026-11-22T00:00:00Z.
 pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
@@ -52,12 +54,17 @@ pub(super) struct Ground {
     pub(super) lease: Arc<SimLease>,
     pub(super) unleased: Mutex<Vec<String>>,
     pub(super) clock: Clock,
+    /// Whether there are traps beyond what a life at Kuma has.
+    pub(super) has_traps: bool,
     history: Mutex<Vec<String>>,
+    calls: Mutex<BTreeMap<&'static str, u64>>,
+    told: Mutex<Vec<(String, Timestamp)>>,
+    between: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Ground {
     /// An account with a cluster and a queue, as harsh as the seed says.
-    pub(super) fn new(seed: u64, rng: &mut fastrand::Rng) -> Self {
+    pub(super) fn new(seed: u64, rng: &mut fastrand::Rng, has_traps: bool) -> Self {
         // One life in four has no faults: there the promises must hold to the letter, too.
         let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
         let clock = Clock::simulated(START);
@@ -76,7 +83,11 @@ impl Ground {
             lease: Arc::new(SimLease(AtomicBool::new(true))),
             unleased: Mutex::default(),
             clock,
+            has_traps,
             history: Mutex::default(),
+            calls: Mutex::default(),
+            told: Mutex::default(),
+            between: Mutex::default(),
         }
     }
 
@@ -87,6 +98,53 @@ impl Ground {
     pub(super) fn note(&self, words: impl FnOnce() -> String) {
         let line = format!("{} {}", self.now().0 - START.0, words());
         self.history.lock().unwrap().push(line);
+    }
+
+    /// Counts a call.
+    pub(super) fn calls(&self, to: &'static str) {
+        *self.calls.lock().unwrap().entry(to).or_default() += 1;
+    }
+
+    /// How many calls there were whose names begin so.
+    pub(super) fn calls_to(&self, prefix: &str) -> u64 {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|(to, _)| to.starts_with(prefix)).map(|(_, count)| count).sum()
+    }
+
+    /// Whether it is a time in which calls are counted: nothing makes them more.
+    pub(super) fn counts_calls(&self) -> bool {
+        self.has_traps && !self.faults.are_there()
+    }
+
+    /// The operator gets this message. What says that a task has stopped is remembered.
+    pub(super) fn hears(&self, message: &str) {
+        if !self.has_traps {
+            return;
+        }
+        let event: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
+        let detail = &event["detail"];
+        if detail["lastStatus"] == "STOPPED"
+            && let Some(id) = detail["taskArn"].as_str().and_then(|arn| arn.rsplit('/').next())
+        {
+            self.told.lock().unwrap().push((id.to_owned(), self.now()));
+        }
+    }
+
+    /// Of which tasks' end the operator was told since the last call, and when.
+    pub(super) fn take_told(&self) -> Vec<(String, Timestamp)> {
+        std::mem::take(&mut *self.told.lock().unwrap())
+    }
+
+    /// What happens after each list that the operator asked for, and before its next call.
+    pub(super) fn after_each_list(&self, what: impl Fn() + Send + 'static) {
+        *self.between.lock().unwrap() = Some(Box::new(what));
+    }
+
+    /// The operator has its list.
+    pub(super) fn between_lists(&self) {
+        if let Some(what) = &*self.between.lock().unwrap() {
+            what();
+        }
     }
 
     /// Notes a write without the lease.
@@ -149,7 +207,14 @@ pub(super) struct Ending {
     pub(super) created: u64,
     pub(super) removed: u64,
     pub(super) restarts: u64,
-    pub(super) faults: u64,
+    /// How often each kind of fault has struck.
+    pub(super) faults: BTreeMap<Fault, u64>,
+    /// How often the operator looked while what others have left was there.
+    pub(super) looked_at: BTreeMap<&'static str, u64>,
+    /// How many tasks' ends were held against the clock.
+    pub(super) timed: u64,
+    /// Calls to ECS and to the control plane in the silence.
+    pub(super) silent_calls: (u64, u64),
 }
 
 /// Runs a life on one thread, under a paused clock.
@@ -160,10 +225,9 @@ pub(super) fn under_paused_clock<F: Future<Output = Ending>>(life: impl FnOnce()
     runtime.block_on(async move { life().await })
 }
 
-pub(super) fn load(yaml: &str) -> Arc<ManifestSet> {
-    let (set, errors) = load_whatever(yaml);
-    assert!(errors.is_empty(), "{errors:?}");
-    set
+/// A finding of the judge's, for people.
+pub(super) fn violation(found: &Violation) -> String {
+    format!("{} at {}s: {}", found.invariant, (found.at.0 - START.0) / 1_000, found.words)
 }
 
 pub(super) fn load_whatever(yaml: &str) -> (Arc<ManifestSet>, Vec<Finding>) {

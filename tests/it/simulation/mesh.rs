@@ -8,6 +8,7 @@ use ecs_mesh_operator::mesh::kuma::{Answer, Method, Transport, TransportError, T
 use ecs_mesh_operator::sandbox::kuma::KumaRequest;
 use tokio::time::sleep;
 
+use super::faults::Fault;
 use super::life::Shared;
 
 pub(super) struct SimTransport(pub(super) Arc<Shared>);
@@ -30,13 +31,13 @@ impl Transport for SimTransport {
         let faults = &self.0.faults;
         sleep(faults.latency()).await;
         self.0.note(|| format!("{} {path}", method.as_str()));
-        if faults.mesh_is_down(self.0.now()) || faults.strikes(0.02) {
+        if faults.mesh_is_down(self.0.now()) || faults.strikes(Fault::Unreachable, 0.02) {
             return Err(broken(TransportErrorKind::Connect));
         }
-        if faults.strikes(0.01) {
+        if faults.strikes(Fault::ServerError, 0.01) {
             return Ok(Answer { status: 503, retry_after: None, body: Vec::new() });
         }
-        if faults.strikes(0.01) {
+        if faults.strikes(Fault::RateLimited, 0.01) {
             let retry_after = Some(Duration::from_secs(2));
             return Ok(Answer { status: 429, retry_after, body: Vec::new() });
         }
@@ -48,7 +49,7 @@ impl Transport for SimTransport {
             bearer: None,
             body: body.unwrap_or_default(),
         };
-        if method == Method::Put && faults.strikes(0.02) {
+        if method == Method::Put && faults.strikes(Fault::WriteConflict, 0.02) {
             let mut parts = path.split('/').skip(2);
             let (mesh, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
             self.0.kuma.lock().unwrap().inject_conflict(mesh, name);
@@ -56,12 +57,12 @@ impl Transport for SimTransport {
         let answer = self.0.kuma.lock().unwrap().handle(self.0.now(), &request);
         self.0.judge_writes();
         sleep(faults.latency()).await;
-        if faults.strikes(0.02) {
+        if faults.strikes(Fault::LostAnswer, 0.02) {
             // It took effect, and nobody hears of it.
             sleep(Duration::from_secs(5)).await;
             return Err(broken(TransportErrorKind::Timeout));
         }
-        if faults.strikes(0.01) {
+        if faults.strikes(Fault::ErrorAfterEffect, 0.01) {
             return Ok(Answer { status: 500, retry_after: None, body: Vec::new() });
         }
         Ok(Answer { status: answer.status, retry_after: None, body: answer.body })

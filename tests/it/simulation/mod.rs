@@ -8,13 +8,16 @@
 
 mod aws;
 mod consul;
+mod course;
 mod faults;
 mod ground;
 mod life;
 mod mesh;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use faults::Fault;
 use ground::Ending;
 use life::live;
 
@@ -57,8 +60,24 @@ fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
     seeds
 }
 
+/// In so many lives everything that can go wrong does.
+const MANY: usize = 30;
+
+/// How often each kind of fault struck, and how often the operator looked while what others have left was there.
+fn struck(endings: &[(u64, Ending)], kinds: &[Fault]) -> BTreeMap<String, u64> {
+    let mut all: BTreeMap<String, u64> = kinds.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
+    for (_, ending) in endings {
+        let faults = ending.faults.iter().map(|(kind, count)| (format!("{kind:?}"), count));
+        let looked_at = ending.looked_at.iter().map(|(what, count)| ((*what).to_owned(), count));
+        for (what, count) in faults.chain(looked_at) {
+            *all.entry(what).or_default() += count;
+        }
+    }
+    all
+}
+
 /// Nothing went wrong in any of these lives, and much happened.
-fn judge(kind: &str, endings: &[(u64, Ending)]) {
+fn judge(kind: &str, endings: &[(u64, Ending)], kinds: &[Fault]) {
     let mut report = String::new();
     for (seed, ending) in endings.iter().filter(|(_, ending)| !ending.wrong.is_empty()) {
         writeln!(
@@ -78,12 +97,21 @@ fn judge(kind: &str, endings: &[(u64, Ending)]) {
         total(|e| e.created),
         total(|e| e.removed),
         total(|e| e.restarts),
-        total(|e| e.faults),
+        total(|e| e.faults.values().sum()),
     );
+    let most = |calls: fn(&Ending) -> u64| endings.iter().map(|(_, ending)| calls(ending)).max();
+    let (ecs, mesh) = (most(|e| e.silent_calls.0), most(|e| e.silent_calls.1));
+    println!("in the silence at most {ecs:?} calls to ECS and {mesh:?} to the control plane");
+    let struck = struck(endings, kinds);
+    for (what, count) in &struck {
+        println!("{count:>7} {what}");
+    }
     assert!(report.is_empty(), "{report}");
     // A simulation in which little happens proves little.
     assert!(total(|e| e.created) > 10 * endings.len() as u64, "hardly anything was registered");
     assert!(total(|e| e.removed) > 3 * endings.len() as u64, "hardly anything was removed");
+    let never: Vec<_> = struck.iter().filter(|(_, count)| **count == 0).map(|(what, _)| what).collect();
+    assert!(endings.len() < MANY || never.is_empty(), "never struck: {never:?}");
 }
 
 /// A seed lives the same life twice.
@@ -99,7 +127,8 @@ fn replays(seed: u64, live: fn(u64) -> Ending) {
 mod kuma {
     #[test]
     fn the_promises_hold_in_every_simulated_life() {
-        super::judge("kuma", &super::run(&super::seeds(200, super::REGRESSIONS), super::live));
+        let endings = super::run(&super::seeds(200, super::REGRESSIONS), super::live);
+        super::judge("kuma", &endings, &super::Fault::at_kuma());
     }
 
     #[test]

@@ -80,8 +80,21 @@ impl ConsulHome {
     ///
     /// # Errors
     /// In words, as AWS or Consul refuse it.
-    pub(super) fn log_in(
+    pub fn log_in(
         &self,
+        cloud: &mut Cloud,
+        consul: &mut ConsulServer,
+        role: &str,
+        meta: &[(&str, &str)],
+        now: Timestamp,
+    ) -> Result<Value, String> {
+        self.log_in_by(LOGIN_METHOD, cloud, consul, role, meta, now)
+    }
+
+    /// Logs in by this auth method.
+    pub(super) fn log_in_by(
+        &self,
+        auth_method: &str,
         cloud: &mut Cloud,
         consul: &mut ConsulServer,
         role: &str,
@@ -95,7 +108,7 @@ impl ConsulHome {
         };
         let credentials = cloud.assume_role(&request, now).map_err(|error| error.to_string())?;
         let login = ConsulLogin {
-            auth_method: LOGIN_METHOD,
+            auth_method,
             credentials: &credentials,
             region: &self.region,
             sts_endpoint: Some(&self.aws),
@@ -114,7 +127,7 @@ impl ConsulHome {
     }
 
     /// What a task says of itself when it logs in.
-    pub(super) fn meta<'a>(cluster: &'a str, task: &'a str) -> [(&'static str, &'a str); 2] {
+    pub fn meta<'a>(cluster: &'a str, task: &'a str) -> [(&'static str, &'a str); 2] {
         [(CLUSTER_META, cluster), (TASK_META, task)]
     }
 
@@ -184,7 +197,10 @@ pub(super) fn put(
 }
 
 /// The secret of a token with every power that is not the operator's.
-pub(super) fn a_persons_token(consul: &mut ConsulServer, now: Timestamp) -> Result<String, String> {
+///
+/// # Errors
+/// In words, as Consul refuses it.
+pub fn a_persons_token(consul: &mut ConsulServer, now: Timestamp) -> Result<String, String> {
     let body = json!({"Description": "platform team", "Policies": [{"ID": EVERY_POWER}]});
     let token = put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/token", &body)?;
     Ok(token["SecretID"].as_str().unwrap_or_default().to_owned())

@@ -11,6 +11,10 @@ use crate::sandbox::consul::ConsulServer;
 const FORGOTTEN: &str = "0badc0de0badc0de0badc0de0badc0de";
 /// A task of nobody here.
 const ELSEWHERE: &str = "feedfacefeedfacefeedfacefeedface";
+/// The auth method of another operator's tasks.
+const OTHERS_METHOD: &str = "iam-ecs-of-another-team";
+/// On each object of another operator.
+const OTHERS_MARK: &str = "[ecs-mesh:another]";
 /// A node that is no cluster's.
 const MACHINE: &str = "legacy-vm";
 
@@ -35,6 +39,16 @@ impl Planted {
     fn look(what: &'static str, node: Option<&str>, id: &str, consul: &ConsulServer) -> Self {
         let planted = Self { what, node: node.map(str::to_owned), id: id.to_owned(), was: Value::Null };
         Self { was: planted.is(consul).unwrap_or_default(), ..planted }
+    }
+
+    /// The node that it is on, if it is a service; a token is on none.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// The accessor, or the service's id.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Whether it is what this id names.
@@ -74,6 +88,7 @@ pub(in crate::sandbox::world) fn plant(
 ) -> Result<Vec<Planted>, String> {
     let person = a_persons_token(consul, now)?;
     let mut planted = tokens(home, cloud, consul, (role, &person), now)?;
+    planted.push(anothers(home, cloud, consul, (role, &person), now)?);
     planted.extend(services(home, consul, &person, now)?);
     // This one may go.
     home.log_in(cloud, consul, role, &ConsulHome::meta(&home.cluster, FORGOTTEN), now)?;
@@ -116,6 +131,46 @@ fn tokens(
     Ok(planted)
 }
 
+/// What another operator keeps: objects that bear its mark, and a token that says just what one of ours would say.
+fn anothers(
+    home: &ConsulHome,
+    cloud: &mut Cloud,
+    consul: &mut ConsulServer,
+    (role, person): (&str, &str),
+    now: Timestamp,
+) -> Result<Planted, String> {
+    let bound = role.rsplit_once('/').map_or(role, |(path, _)| path);
+    let objects = [
+        (
+            "/v1/acl/policy",
+            json!({"Name": "another-gateway", "Rules": "", "Description": format!("Gateways {OTHERS_MARK}")}),
+        ),
+        (
+            "/v1/acl/auth-method",
+            json!({
+                "Name": OTHERS_METHOD, "Type": "aws-iam", "Description": format!("Logins {OTHERS_MARK}"),
+                "Config": {
+                    "BoundIAMPrincipalARNs": [format!("{bound}/*")], "EnableIAMEntityDetails": true,
+                    "STSEndpoint": home.aws, "IAMEndpoint": home.aws,
+                },
+            }),
+        ),
+        (
+            "/v1/acl/binding-rule",
+            json!({
+                "AuthMethod": OTHERS_METHOD, "BindType": "service", "BindName": "legacy",
+                "Description": OTHERS_MARK,
+            }),
+        ),
+    ];
+    for (path, body) in &objects {
+        put(consul, now, person, path, body)?;
+    }
+    let meta = ConsulHome::meta(&home.cluster, FORGOTTEN);
+    let token = home.log_in_by(OTHERS_METHOD, cloud, consul, role, &meta, now)?;
+    Ok(Planted::token("a token of another auth method", &token, consul))
+}
+
 fn services(
     home: &ConsulHome,
     consul: &mut ConsulServer,
@@ -126,7 +181,14 @@ fn services(
         "{}/{ELSEWHERE}",
         home.cluster.replacen(":cluster/", ":task/", 1).replace("sandbox", "other")
     );
+    let elsewhere = format!("{}-of-another-team", home.cluster);
     let shapes = [
+        (
+            "a service on another cluster's node",
+            elsewhere.as_str(),
+            "of-another-cluster",
+            json!({"source": "consul-ecs", "task-id": FORGOTTEN}),
+        ),
         ("a service that a person made", home.cluster.as_str(), "by-hand", Value::Null),
         ("a service without a task's id", &home.cluster, "no-task", json!({"source": "consul-ecs"})),
         (

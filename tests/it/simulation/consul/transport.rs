@@ -11,7 +11,8 @@ use ecs_mesh_operator::mesh::http::{
 use ecs_mesh_operator::sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 
-use super::life::Shared;
+use super::super::faults::Fault;
+use super::shared::{Shared, Token};
 
 /// How long a call waits for its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +32,56 @@ fn said(status: u16, retry_after: Option<Duration>, text: &str, sink: &mut dyn S
     head
 }
 
+/// Nothing is in it, and its answer says so.
+fn is_empty(body: &[u8]) -> bool {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let list = body.get("Services").unwrap_or(&body);
+    list.is_null() || list.as_array().is_some_and(Vec::is_empty)
+}
+
+impl SimTransport {
+    /// What befalls a call before it gets there.
+    async fn befalls(&self, sink: &mut dyn Sink) -> Option<Result<Head, TransportError>> {
+        let faults = &self.0.faults;
+        if faults.mesh_is_down(self.0.now()) || faults.strikes(Fault::Unreachable, 0.02) {
+            return Some(Err(broken(TransportErrorKind::Connect)));
+        }
+        if faults.strikes(Fault::ServerHangs, 0.01) {
+            sleep(TIMEOUT).await;
+            return Some(Err(broken(TransportErrorKind::Timeout)));
+        }
+        if faults.strikes(Fault::ServerError, 0.01) {
+            return Some(Ok(said(500, None, "No cluster leader", sink)));
+        }
+        if faults.strikes(Fault::RateLimited, 0.01) {
+            return Some(Ok(said(429, Some(Duration::from_secs(2)), "rate limit", sink)));
+        }
+        if faults.strikes(Fault::SlowServer, 0.01) {
+            sleep(TIMEOUT.mul_f64(0.8)).await;
+        }
+        None
+    }
+
+    /// What there is to count in an answer.
+    fn counts(&self, method: Method, path: &str, token: Token, head: &Head, body: &[u8]) {
+        let faults = &self.0.faults;
+        if token == Token::Unknown {
+            faults.count(Fault::UnknownToken);
+            if method == Method::Delete && head.status == 404 {
+                faults.count(Fault::NotFoundForBadToken);
+            }
+        }
+        if head.filtered {
+            let all = is_empty(body);
+            faults.count(if all { Fault::FilteredEmptyList } else { Fault::FilteredList });
+        }
+        let tokens = path.starts_with("/v1/acl/tokens");
+        if (tokens || path.starts_with("/v1/catalog/node-services/")) && head.status == 200 {
+            self.0.was_listed(tokens, body);
+        }
+    }
+}
+
 #[async_trait]
 impl StreamTransport for SimTransport {
     async fn stream(
@@ -45,22 +96,15 @@ impl StreamTransport for SimTransport {
         }
         let faults = &self.0.faults;
         sleep(faults.latency()).await;
-        let now = self.0.now();
+        self.0.calls("mesh");
+        if method == Method::Delete && faults.happens(0.1) {
+            // It was good a moment ago.
+            self.0.spoil_token(Token::Unknown, Duration::from_secs(15));
+        }
         let token = self.0.token_now();
         self.0.note(|| format!("{method} {path} as {token:?}"));
-        if faults.mesh_is_down(now) || faults.strikes(0.02) {
-            return Err(broken(TransportErrorKind::Connect));
-        }
-        if faults.strikes(0.01) {
-            // The server hangs.
-            sleep(TIMEOUT).await;
-            return Err(broken(TransportErrorKind::Timeout));
-        }
-        if faults.strikes(0.01) {
-            return Ok(said(500, None, "No cluster leader", sink));
-        }
-        if faults.strikes(0.01) {
-            return Ok(said(429, Some(Duration::from_secs(2)), "rate limit", sink));
+        if let Some(failed) = self.befalls(sink).await {
+            return failed;
         }
         let request = ConsulRequest {
             method: method.as_str().to_owned(),
@@ -69,20 +113,25 @@ impl StreamTransport for SimTransport {
             enterprise_header: None,
             body: body.unwrap_or_default(),
         };
-        let answer = self.0.consul.lock().unwrap().handle(now, &request);
+        let answer = self.0.consul.lock().unwrap().handle(self.0.now(), &request);
         self.0.judge_writes();
+        let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs") == Some("true");
+        let head = Head { status: answer.status, retry_after: None, filtered };
+        self.counts(method, path, token, &head, &answer.body);
+        if method == Method::Get {
+            self.0.between_lists();
+        }
         sleep(faults.latency()).await;
-        if faults.strikes(0.02) {
+        if faults.strikes(Fault::LostAnswer, 0.02) {
             // It took effect, and nobody hears of it.
             sleep(TIMEOUT).await;
             return Err(broken(TransportErrorKind::Timeout));
         }
-        if faults.strikes(0.01) {
+        if faults.strikes(Fault::ErrorAfterEffect, 0.01) {
             return Ok(said(500, None, "rpc error getting client", sink));
         }
-        let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs") == Some("true");
-        let head = Head { status: answer.status, retry_after: None, filtered };
-        let breaks = faults.strikes(0.01).then(|| faults.pick(answer.body.len().div_ceil(PART)));
+        let breaks =
+            faults.strikes(Fault::BrokenAnswer, 0.01).then(|| faults.pick(answer.body.len().div_ceil(PART)));
         for (number, part) in answer.body.chunks(PART).enumerate() {
             if breaks == Some(number) {
                 return Err(broken(TransportErrorKind::Broken));

@@ -1,0 +1,188 @@
+//! What both sides of a life at Consul see: the ground, the servers, the judge, and the operator's own token.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ecs_mesh_operator::model::{DesiredStatus, LastStatus, Timestamp};
+use ecs_mesh_operator::sandbox::aws::{CloudTask, RunTask};
+use ecs_mesh_operator::sandbox::consul::{ConsulRequest, ConsulServer};
+use ecs_mesh_operator::sandbox::judge::ConsulJudge;
+use ecs_mesh_operator::sandbox::world::{CLUSTER, ConsulHome, MANAGEMENT_TOKEN};
+use serde_json::{Value, json};
+
+use super::super::faults::Fault;
+use super::super::ground::{Ground, START};
+
+/// How many tasks that began between two lists live at a time.
+const RUSHED: usize = 3;
+
+/// The operator's own token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Token {
+    Good,
+    /// The servers do not know it.
+    Unknown,
+    /// It may remove, and see no services: lists are cut short.
+    Blind,
+    /// It may remove, and see some services.
+    Shortsighted,
+}
+
+pub(super) struct Shared {
+    pub(super) ground: Arc<Ground>,
+    pub(super) consul: Mutex<ConsulServer>,
+    pub(super) judge: Mutex<ConsulJudge>,
+    pub(super) home: ConsulHome,
+    /// How often the operator looked while these were there.
+    pub(super) looked_at: Mutex<BTreeMap<&'static str, u64>>,
+    /// What the operator's token is until then.
+    token: Mutex<(Token, Timestamp)>,
+    blind: String,
+    shortsighted: String,
+    rushed: Mutex<Vec<Arc<str>>>,
+}
+
+impl Deref for Shared {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+/// The secret of a token with every power over tokens and nodes, and these.
+fn token_with(consul: &mut ConsulServer, name: &str, services: &str) -> String {
+    let mut put = |path: &str, body: &Value| {
+        let answer = consul.handle(START, &ConsulRequest::new("PUT", path, Some(MANAGEMENT_TOKEN), body));
+        assert_eq!(answer.status, 200, "{path}");
+        answer.json()
+    };
+    let rules = format!(
+        "acl = \"write\"\nnode_prefix \"\" {{ policy = \"write\" }}\nagent_prefix \"\" {{ policy = \"read\" }}\n{services}"
+    );
+    put("/v1/acl/policy", &json!({"Name": name, "Rules": rules}));
+    let token = put("/v1/acl/token", &json!({"Policies": [{"Name": name}]}));
+    token["SecretID"].as_str().unwrap().to_owned()
+}
+
+impl Shared {
+    pub(super) fn new(
+        ground: Ground,
+        mut consul: ConsulServer,
+        home: ConsulHome,
+        judge: impl FnOnce(&mut ConsulServer) -> ConsulJudge,
+    ) -> Arc<Self> {
+        let blind = token_with(&mut consul, "blind", "");
+        let some = "service_prefix \"svc-\" { policy = \"write\" }";
+        let shortsighted = token_with(&mut consul, "shortsighted", some);
+        consul.take_journal();
+        let judge = judge(&mut consul);
+        // What is on another node is seen by nobody who looks at this one's.
+        let listed = |node: Option<&str>| node.is_none_or(|node| node == home.cluster);
+        let planted = judge.planted().iter().filter(|planted| listed(planted.node()));
+        let shared = Arc::new(Self {
+            looked_at: Mutex::new(planted.map(|planted| (planted.what, 0)).collect()),
+            ground: Arc::new(ground),
+            consul: Mutex::new(consul),
+            judge: Mutex::new(judge),
+            home,
+            token: Mutex::new((Token::Good, START)),
+            blind,
+            shortsighted,
+            rushed: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&shared);
+        shared.ground.after_each_list(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.rush();
+            }
+        });
+        shared
+    }
+
+    pub(super) fn token_now(&self) -> Token {
+        let (token, until) = *self.token.lock().unwrap();
+        if self.now() < until { token } else { Token::Good }
+    }
+
+    /// For a while the operator's own token is another.
+    pub(super) fn spoil_token(&self, token: Token, time: Duration) {
+        let until = self.now().plus(time);
+        self.note(|| format!("token {token:?} until {}", until.0 - START.0));
+        *self.token.lock().unwrap() = (token, until);
+    }
+
+    pub(super) fn token_is_good(&self) {
+        *self.token.lock().unwrap() = (Token::Good, START);
+    }
+
+    pub(super) fn secret_of(&self, token: Token) -> &str {
+        match token {
+            Token::Good => MANAGEMENT_TOKEN,
+            Token::Unknown => "deadbeef-dead-4ead-8ead-deadbeefdead",
+            Token::Blind => &self.blind,
+            Token::Shortsighted => &self.shortsighted,
+        }
+    }
+
+    /// Judges what was just written, against the world as it is at this moment.
+    pub(super) fn judge_writes(&self) {
+        let mut cloud = self.cloud.lock().unwrap();
+        let mut consul = self.consul.lock().unwrap();
+        let journal = consul.take_journal();
+        if !journal.is_empty() {
+            cloud.step(self.clock.now());
+            self.judge.lock().unwrap().writes(&journal, &cloud, &consul);
+        }
+    }
+
+    /// The operator has listed the tokens, or the services of the cluster's node.
+    pub(super) fn was_listed(&self, tokens: bool, body: &[u8]) {
+        let judge = self.judge.lock().unwrap();
+        let mut looked_at = self.looked_at.lock().unwrap();
+        // That they are still there shows at the end.
+        for planted in judge.planted().iter().filter(|planted| planted.node().is_none() == tokens) {
+            looked_at.entry(planted.what).and_modify(|count| *count += 1);
+        }
+        let body = String::from_utf8_lossy(body);
+        let stopping = |task: &&Arc<CloudTask>| {
+            task.desired_status == DesiredStatus::Stopped && !task.last_status.is_stopped()
+        };
+        if tokens
+            && self.cloud.lock().unwrap().all_tasks().filter(stopping).any(|task| body.contains(task.id()))
+        {
+            self.faults.count(Fault::DrainingTask);
+        }
+    }
+
+    /// Now and then a task begins and logs in at this very moment.
+    fn rush(&self) {
+        if !self.faults.happens(0.04) {
+            return;
+        }
+        let now = self.now();
+        let mut cloud = self.cloud.lock().unwrap();
+        let running: Vec<_> = cloud
+            .all_tasks()
+            .filter(|task| task.service().is_some() && task.last_status == LastStatus::Running)
+            .cloned()
+            .collect();
+        let Some(like) = running.get(self.faults.pick(running.len())) else { return };
+        let Ok(begun) = cloud.run_task(&RunTask::awsvpc(CLUSTER, &like.definition.arn), now) else { return };
+        let (task, role) = (&begun[0], like.task_role_arn().unwrap_or_default());
+        let meta = ConsulHome::meta(&self.home.cluster, task.id());
+        let mut consul = self.consul.lock().unwrap();
+        // Its role may have lost its tag.
+        if self.home.log_in(&mut cloud, &mut consul, role, &meta, now).is_ok() {
+            self.faults.count(Fault::LoginBetweenLists);
+            self.note(|| format!("task {} logs in between two lists", task.id()));
+        }
+        let mut rushed = self.rushed.lock().unwrap();
+        rushed.push(Arc::clone(&task.arn));
+        if rushed.len() > RUSHED {
+            cloud.kill_hard(&rushed.remove(0), now);
+        }
+    }
+}
