@@ -42,6 +42,7 @@ pub(crate) fn everything() -> Value {
         "controlPlane": "consul",
         "serviceTokens": {
             "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
             "tokenTtl": "24h",
             "stsEndpoint": "https://sts.us-east-1.amazonaws.com",
         },

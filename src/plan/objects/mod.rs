@@ -6,6 +6,7 @@
 
 mod actual;
 mod hcl;
+mod holders;
 mod matching;
 mod normal;
 mod present;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use actual::ActualObjects;
+pub use holders::Holders;
 pub use step::{ObjectAction, ObjectStep};
 
 use crate::intent::identity::{
