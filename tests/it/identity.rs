@@ -4,6 +4,7 @@
 mod adoption;
 pub(crate) mod desk;
 mod drifts;
+pub(crate) mod removal;
 mod trouble;
 mod whole;
 

@@ -151,7 +151,7 @@ async fn a_namespace_is_sent_whole_with_one_policy_more() {
     assert_eq!(
         body,
         json!({
-            "Name": "team-a", "Description": "theirs", "Partition": "ecs", "Meta": {"team": "a"},
+            "Name": "team-a", "Description": "theirs", "Meta": {"team": "a"},
             "ACLs": {
                 "PolicyDefaults": [{"ID": "1", "Name": "audit"}, {"Name": "cross-namespace-read"}],
                 "RoleDefaults": [],
