@@ -102,9 +102,9 @@ async fn all_who_have_a_role_are_counted_and_none_is_kept() {
 }
 
 /// Whether it went out, given what the server says in between.
-async fn goes(step: ObjectStep, answers: Vec<Saying>) -> bool {
+async fn goes(step: &ObjectStep, answers: Vec<Saying>) -> bool {
     let script = Script::of(answers);
-    let written = consul(&script).carry_out(&step, &yes).await.unwrap();
+    let written = consul(&script).carry_out(step, &yes).await.unwrap();
     let sent = script.calls().iter().any(|call| call.starts_with("DELETE"));
     assert_eq!(written == Written::Done, sent, "{written:?}");
     sent
@@ -132,7 +132,7 @@ async fn a_role_goes_only_while_nobody_elses_token_or_rule_rests_on_it() {
         let mut answers = vec![now(), rules];
         answers.extend(holders);
         answers.push(gone());
-        assert_eq!(goes(removal(ObjectKind::Role, role()), answers).await, goes_out, "{what}");
+        assert_eq!(goes(&removal(ObjectKind::Role, role()), answers).await, goes_out, "{what}");
     }
 }
 
@@ -147,6 +147,6 @@ async fn a_policy_goes_only_while_nobody_elses_token_rests_on_it() {
             methods(),
             says(200, &json!(true)),
         ];
-        assert_eq!(goes(removal(ObjectKind::Policy, policy()), answers).await, goes_out, "{what}");
+        assert_eq!(goes(&removal(ObjectKind::Policy, policy()), answers).await, goes_out, "{what}");
     }
 }
