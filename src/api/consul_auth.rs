@@ -68,9 +68,9 @@ pub struct ServiceTokens {
     #[serde(default = "service_method")]
     #[schemars(schema_with = "words::consul_name")]
     pub auth_method: String,
-    /// The kinds of gateway that may log in, each with its rule, role and policy. A kind that is taken off the list is
-    /// left alone; `absentGateways` removes it.
-    #[serde(default = "GatewayKind::all")]
+    /// The kinds of gateway that may log in, each with its rule, role and policy. Left out: none is made. A kind that is
+    /// not on the list is left alone where it is there; `absentGateways` removes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<GatewayKind>,
     /// The kinds of gateway whose rule, role and policy are to be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -239,10 +239,6 @@ pub enum GatewayKind {
 impl GatewayKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::MeshGateway, Self::TerminatingGateway, Self::ApiGateway];
-
-    fn all() -> Vec<Self> {
-        Self::ALL.to_vec()
-    }
 
     /// The value of the role tag.
     pub fn as_str(self) -> &'static str {

@@ -37,20 +37,25 @@ pub fn token_policy(set: &ManifestSet, name: Option<&str>) -> Result<String, Str
 
 /// What the manifests let the operator do there.
 struct Needs {
-    /// The clusters whose nodes it keeps: a pattern makes no node.
+    /// The clusters whose nodes it keeps.
     nodes: BTreeSet<ClusterArn>,
+    /// What the names of further such clusters begin with, where a pattern selects them.
+    node_prefixes: BTreeSet<String>,
     /// Whether it attaches policies to namespaces.
     writes_namespaces: bool,
 }
 
 impl Needs {
     fn of(set: &ManifestSet, name: &str) -> Self {
-        let bindings = set.bindings.values().filter(|binding| binding.spec.control_plane == name);
-        let clusters = bindings.flat_map(|binding| named_clusters(&binding.spec.selector.clusters));
+        let bindings = || set.bindings.values().filter(|binding| binding.spec.control_plane == name);
+        let clusters = bindings().flat_map(|binding| named_clusters(&binding.spec.selector.clusters));
+        let patterns = bindings().flat_map(|binding| &binding.spec.selector.clusters);
+        let prefixes = patterns.filter(|glob| !glob.is_literal()).map(|glob| prefix(glob.as_str()));
         let auth = set.consul_auths.values().find(|auth| auth.control_plane == name);
         let enterprise = auth.and_then(|auth| auth.enterprise.clone()).unwrap_or_default();
         Self {
             nodes: clusters.filter(|_| auth.is_some()).collect(),
+            node_prefixes: prefixes.filter(|_| auth.is_some()).collect(),
             writes_namespaces: enterprise.cross_namespace.is_some() || enterprise.cross_partition.is_some(),
         }
     }
@@ -62,12 +67,11 @@ impl Needs {
             "# Whatever may not be seen is left out of answers, and then nothing follows from them.\n",
         );
         nodes += &rule("node_prefix", "", READ);
-        for (at, cluster) in self.nodes.iter().enumerate() {
-            if at == 0 {
-                nodes += "# The nodes of the identity set-up.\n";
-            }
-            nodes += &rule("node", cluster.as_str(), WRITE);
+        if !self.nodes.is_empty() || !self.node_prefixes.is_empty() {
+            nodes += "# The nodes of the identity set-up.\n";
         }
+        nodes.extend(self.nodes.iter().map(|cluster| rule("node", cluster.as_str(), WRITE)));
+        nodes.extend(self.node_prefixes.iter().map(|prefix| rule("node_prefix", prefix, WRITE)));
         let services = format!("# Services of tasks that are gone.\n{}", rule("service_prefix", "", WRITE));
         let agents = format!("# The servers' version.\n{}", rule("agent_prefix", "", READ));
         let head = format!("# The operator's token at ControlPlane {name}.\n");
@@ -87,6 +91,13 @@ impl Needs {
             None => format!("{head}{within}"),
         }
     }
+}
+
+/// What every cluster that the pattern selects begins with.
+fn prefix(pattern: &str) -> String {
+    const OF_EVERY_CLUSTER: &str = "arn:aws";
+    let literal = pattern.split(['*', '?']).next().unwrap_or_default();
+    if literal.starts_with(OF_EVERY_CLUSTER) { literal.to_owned() } else { OF_EVERY_CLUSTER.to_owned() }
 }
 
 fn rule(word: &str, name: &str, policy: &str) -> String {
@@ -146,10 +157,18 @@ mod tests {
     fn nodes_are_written_only_where_they_are_kept() {
         let pattern = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*";
         for (cluster, more, is_written) in
-            [(PROD, auth(""), true), (PROD, String::new(), false), (pattern, auth(""), false)]
+            [(PROD, auth(""), true), (PROD, String::new(), false), (pattern, String::new(), false)]
         {
             let printed = token_policy(&set(&[("consul", "")], cluster, &more), None).unwrap();
             assert_eq!(printed.contains("node \"arn:"), is_written, "{printed}");
+            assert!(!printed.contains("node_prefix \"arn:"), "{printed}");
+        }
+        for (pattern, prefix) in
+            [(pattern, "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-"), ("*:cluster/prod-*", "arn:aws")]
+        {
+            let printed = token_policy(&set(&[("consul", "")], pattern, &auth("")), None).unwrap();
+            let rule = format!("node_prefix \"{prefix}\" {{\n  policy = \"write\"\n}}");
+            assert!(printed.contains(&rule), "{printed}");
         }
     }
 

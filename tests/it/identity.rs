@@ -31,6 +31,7 @@ mod adoption;
 pub(crate) mod desk;
 mod drifts;
 mod logins;
+pub(crate) mod removal;
 mod trouble;
 mod whole;
 
@@ -69,6 +70,7 @@ pub(crate) fn everything() -> Value {
         "controlPlane": "consul",
         "serviceTokens": {
             "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
             "tokenTtl": "24h",
             "stsEndpoint": "https://sts.us-east-1.amazonaws.com",
         },

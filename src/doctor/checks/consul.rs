@@ -194,7 +194,8 @@ impl Asked<'_> {
             checks.push(counted(CONSUL_SERVICES, &about, &found.services, "are of the cluster's tasks"));
         }
         if self.binds_by_pattern {
-            let found = "clusters that a binding selects by a pattern are not looked at, and get no node";
+            let found = "clusters that a binding selects by a pattern are not looked at here; `run` keeps their nodes once ECS has \
+                         listed them, where a ConsulAuth is declared";
             checks.push(CONSUL_NODE.info(self.about, found));
         }
         checks

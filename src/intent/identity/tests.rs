@@ -25,7 +25,10 @@ fn an_object_comes_after_all_that_it_needs() {
         (OperatorId::parse("op").unwrap(), BTreeSet::from([ClusterArn::parse(DEMO).unwrap()]));
     let spec = spec(json!({
         "controlPlane": "consul",
-        "serviceTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/a"] },
+        "serviceTokens": {
+            "boundPrincipals": ["arn:aws:iam::111122223333:role/a"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
+        },
         "clientTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/b"] },
         "anonymousPolicy": "present",
         "enterprise": { "crossNamespace": "present" },
@@ -56,11 +59,12 @@ fn what_is_left_out_is_not_declared() {
     );
     let some = spec(json!({
         "controlPlane": "consul",
-        "serviceTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/a"], "gateways": [] },
+        "serviceTokens": { "boundPrincipals": ["arn:aws:iam::111122223333:role/a"] },
     }));
     let names: Vec<String> =
         desired(&some, &around).objects.iter().map(|object| object.id.to_string()).collect();
-    assert_eq!(names, ["auth method iam-ecs-service-token", "binding rule iam-ecs-service-token/service"]);
+    let expected = ["auth method iam-ecs-service-token", "binding rule iam-ecs-service-token/service"];
+    assert_eq!(names, expected, "no kind of gateway");
 }
 
 #[test]

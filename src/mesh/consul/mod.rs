@@ -24,8 +24,8 @@ pub use client::ConsulControlPlane;
 pub use connection::PRODUCT;
 pub use handle::Handle;
 pub use objects::{
-    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Link, Namespace, NamespaceAcls,
-    Objects,
+    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Held, Link, Namespace,
+    NamespaceAcls, Objects,
 };
 pub use own_token::OwnToken;
 pub use set_up::SetUp;

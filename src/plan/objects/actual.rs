@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::holders::Holders;
 use crate::intent::identity::{ObjectId, ObjectKind, Scope};
 
 /// Objects as the server says them, in Consul's own names of fields.
@@ -13,6 +14,7 @@ pub struct ActualObjects {
     unread: BTreeMap<ObjectId, String>,
     tokens: BTreeMap<ObjectId, u64>,
     services: BTreeMap<ObjectId, u64>,
+    holders: BTreeMap<ObjectId, Holders>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +60,11 @@ impl ActualObjects {
         self.services.insert(node, count);
     }
 
+    /// The tokens that have the role or policy. Without this it is not removed.
+    pub fn held_by(&mut self, id: ObjectId, holders: Holders) {
+        self.holders.insert(id, holders);
+    }
+
     pub(super) fn of(&self, kind: ObjectKind, scope: &Scope) -> Read<'_> {
         match self.parts.get(&(kind, scope.clone())) {
             Some(Part::Listed(bodies)) => Read::Listed(bodies),
@@ -76,6 +83,10 @@ impl ActualObjects {
 
     pub(super) fn services(&self, node: &ObjectId) -> Option<u64> {
         self.services.get(node).copied()
+    }
+
+    pub(super) fn holders(&self, id: &ObjectId) -> Option<&Holders> {
+        self.holders.get(id)
     }
 
     /// Every object that was listed, with its kind and place.

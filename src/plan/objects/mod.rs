@@ -5,6 +5,7 @@
 //! could not be read is neither absent nor changed.
 
 mod actual;
+mod holders;
 mod matching;
 mod normal;
 mod present;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use actual::ActualObjects;
+pub use holders::Holders;
 pub use step::{ObjectAction, ObjectStep};
 
 use crate::intent::identity::{

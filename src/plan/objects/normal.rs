@@ -83,7 +83,10 @@ pub(super) fn sendable(kind: ObjectKind, found: &Value) -> Value {
     let node_id = (kind == ObjectKind::Node).then(|| found.get("ID").cloned()).flatten();
     if let Some(fields) = body.as_object_mut() {
         fields.retain(|name, _| !SERVERS.contains(&name.as_str()));
-        if let Some(meta) = fields.remove("Meta").filter(|_| kind == ObjectKind::Node) {
+        // A namespace has metadata of its own, which stays.
+        if kind == ObjectKind::Node
+            && let Some(meta) = fields.remove("Meta")
+        {
             fields.insert("NodeMeta".to_owned(), meta);
         }
         if let Some(id) = node_id.filter(|id| !is_empty(id)) {

@@ -1,12 +1,12 @@
 //! An object that is to go: only ours does, rules before methods and roles before policies, and nothing of others goes
-//! along with it.
+//! along with it or loses by it.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::actual::Read;
-use super::matching::Matches;
+use super::matching::{Matches, name};
 use super::present::{linked, names};
 use super::{ObjectAction, Planner};
 use crate::intent::identity::{DesiredObjects, ObjectId, ObjectKind, Owner, Undeclared, Want, owner};
@@ -84,6 +84,7 @@ impl<'a> Planner<'a> {
                 };
                 in_use(rules, of_others, "rules that are not ours hang on it and would go with it")
             }
+            ObjectKind::Role => self.rules_that_bind(id, "role").or_else(|| self.tokens_that_lose(id)),
             ObjectKind::Policy => {
                 let roles = self.listed(ObjectKind::Role, id, "the roles that have it");
                 let of_others = |role: &&Value| {
@@ -91,6 +92,8 @@ impl<'a> Planner<'a> {
                         && self.owner(ObjectKind::Role, role) != Owner::Ours
                 };
                 in_use(roles, of_others, "roles that are not ours have it and would lose it")
+                    .or_else(|| self.rules_that_bind(id, "policy"))
+                    .or_else(|| self.tokens_that_lose(id))
             }
             ObjectKind::Node => match self.actual.services(id) {
                 Some(0) => None,
@@ -101,6 +104,45 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Rules of others whose logins would get nothing any more, and nobody would tell them.
+    fn rules_that_bind(&self, id: &ObjectId, bind_type: &str) -> Option<String> {
+        let rules = self.listed(ObjectKind::BindingRule, id, "the rules that may bind it");
+        let of_others = |rule: &&Value| {
+            binds(rule, bind_type, &id.name) && self.owner(ObjectKind::BindingRule, rule) != Owner::Ours
+        };
+        in_use(rules, of_others, "rules that are not ours bind it, and their logins would get it no more")
+    }
+
+    /// Tokens that are none of our logins'.
+    fn tokens_that_lose(&self, id: &ObjectId) -> Option<String> {
+        let Some(holders) = self.actual.holders(id) else {
+            return Some("it is not known which tokens have it and would lose it".to_owned());
+        };
+        let holders =
+            if self.loses_the_anonymous_token(id) { holders.without_anonymous() } else { holders.clone() };
+        if holders.is_empty() {
+            return None;
+        }
+        match self.our_methods(id) {
+            Ok(ours) => holders.of_others(|method| ours.contains(method)),
+            Err(why) => Some(why),
+        }
+    }
+
+    /// Whether the policy is taken off the anonymous token first.
+    fn loses_the_anonymous_token(&self, policy: &ObjectId) -> bool {
+        self.desired.objects.iter().any(|object| {
+            let detaches = matches!(&object.want, Want::Links { detach, .. } if detach.contains(policy));
+            object.id.kind == ObjectKind::AnonymousToken && detaches
+        })
+    }
+
+    fn our_methods(&self, id: &ObjectId) -> Result<BTreeSet<&'a str>, String> {
+        let methods = self.listed(ObjectKind::AuthMethod, id, "the auth methods whose tokens have it")?;
+        let ours = methods.iter().filter(|method| self.owner(ObjectKind::AuthMethod, method) == Owner::Ours);
+        Ok(ours.map(|method| name(ObjectKind::AuthMethod, method)).collect())
+    }
+
     fn listed(&self, kind: ObjectKind, id: &ObjectId, what: &str) -> Result<&'a [Value], String> {
         match self.actual.of(kind, &id.scope) {
             Read::Listed(bodies) => Ok(bodies),
@@ -109,10 +151,15 @@ impl<'a> Planner<'a> {
     }
 
     fn goes_along(&self, id: &ObjectId) -> Option<String> {
-        if id.kind != ObjectKind::AuthMethod {
-            return None;
+        match id.kind {
+            ObjectKind::AuthMethod => self.tokens_that_go(id),
+            ObjectKind::Role | ObjectKind::Policy => self.logins_that_lose(id),
+            _ => None,
         }
-        let tokens = match self.actual.tokens(id) {
+    }
+
+    fn tokens_that_go(&self, method: &ObjectId) -> Option<String> {
+        let tokens = match self.actual.tokens(method) {
             Some(0) => return None,
             Some(1) => "the one token that it gave out".to_owned(),
             Some(count) => format!("all {count} tokens that it gave out"),
@@ -120,16 +167,43 @@ impl<'a> Planner<'a> {
         };
         Some(format!("with it go {tokens}: the tasks that have them are cut off"))
     }
+
+    /// Tokens of our own logins that stay, and have it no more.
+    fn logins_that_lose(&self, id: &ObjectId) -> Option<String> {
+        let holders = self.actual.holders(id)?;
+        let goes = |method: &str| {
+            let is_it = |gone: &ObjectId| {
+                gone.kind == ObjectKind::AuthMethod && gone.scope == id.scope && *gone.name == *method
+            };
+            self.going.iter().any(is_it)
+        };
+        let tokens = match holders.of_logins(|method| !goes(method)) {
+            0 => return None,
+            1 => "one token of a login has it and loses it".to_owned(),
+            count => format!("{count} tokens of logins have it and lose it"),
+        };
+        Some(format!("{tokens}: their tasks may do less at once, and nothing tells them; stop them first"))
+    }
+}
+
+fn binds(rule: &Value, bind_type: &str, name: &str) -> bool {
+    let text = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
+    text("BindType") == bind_type && text("BindName").eq_ignore_ascii_case(name)
+}
+
+/// By which a person finds it.
+fn label(body: &Value) -> Option<String> {
+    let text = |field: &str| body.get(field).and_then(Value::as_str);
+    match (text("Name"), text("ID"), text("AuthMethod")) {
+        (None, Some(id), Some(method)) => Some(format!("{id} of {method}")),
+        (name, id, _) => name.or(id).map(str::to_owned),
+    }
 }
 
 fn in_use(all: Result<&[Value], String>, of_others: impl Fn(&&Value) -> bool, words: &str) -> Option<String> {
-    let found: Vec<&str> = match all {
+    let found: Vec<String> = match all {
         Err(why) => return Some(why),
-        Ok(bodies) => bodies
-            .iter()
-            .filter(of_others)
-            .filter_map(|body| body.get("Name").or_else(|| body.get("ID")).and_then(Value::as_str))
-            .collect(),
+        Ok(bodies) => bodies.iter().filter(of_others).filter_map(label).collect(),
     };
     (!found.is_empty()).then(|| format!("{words} ({})", found.join(", ")))
 }

@@ -5,6 +5,8 @@
 mod keeping;
 mod pass;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

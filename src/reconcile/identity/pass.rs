@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,16 @@ use crate::plan::{ObjectAction, ObjectStep, plan_objects};
 
 /// So often it is looked again at what a look has written: adoption takes two, and a third shows that all is done.
 const ROUNDS: usize = 4;
+
+/// So long, one after the other, a write is waited for to show: policies and roles of a secondary datacenter are written
+/// in the primary one, and come back from there.
+const UNTIL_IT_SHOWS: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+];
 
 /// How a pass ended.
 pub(super) enum Ended {
@@ -53,8 +64,8 @@ impl Pass<'_> {
         let spec = declared(&set, self.plane);
         let mut written = BTreeMap::new();
         let mut rounds = 0;
+        let mut pauses = UNTIL_IT_SHOWS.iter();
         loop {
-            rounds += 1;
             let (desired, looked) = match self.look(identities, &set, spec).await {
                 Ok(found) => found,
                 Err(at) => return self.not_reached(spec.is_some(), at),
@@ -63,6 +74,14 @@ impl Pass<'_> {
             if !set.complete {
                 hold_removals(&mut steps);
             }
+            if steps.iter().any(|step| is_written(&written, step))
+                && !self.stop.is_cancelled()
+                && let Some(pause) = pauses.next()
+            {
+                self.wait(*pause).await;
+                continue;
+            }
+            rounds += 1;
             let round = self.carry_out(identities, &desired, steps, &mut written).await;
             let report = Report { operator: self.operator, plane: self.plane, is_declared: spec.is_some() };
             report.tell(&round.outcomes, &looked.errors);
@@ -77,6 +96,14 @@ impl Pass<'_> {
             self.plane.keeping.found(counts(&round.outcomes), checked_at);
             // Where nothing is declared nobody waits for it.
             return if went_well || spec.is_none() { Ended::Well } else { Ended::Again(round.not_before) };
+        }
+    }
+
+    async fn wait(&self, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 
@@ -145,7 +172,7 @@ impl Pass<'_> {
                 Outcome::Later("it is tried again later".to_owned())
             } else if let Some(need) = rests_on(desired, &step, &failed) {
                 Outcome::Waits(format!("something must come first: {need} could not be written"))
-            } else if written.get(&key).is_some_and(|before| before.is_like(&step.action)) {
+            } else if is_written(written, &step) {
                 Outcome::Stubborn
             } else {
                 self.write(identities, &step, &mut round.not_before).await
@@ -204,6 +231,12 @@ impl Pass<'_> {
             }
         }
     }
+}
+
+/// Whether just this has been written in this pass.
+fn is_written(written: &BTreeMap<Key, ObjectAction>, step: &ObjectStep) -> bool {
+    let key = (step.id.clone(), step.server_id.clone());
+    step.writes() && written.get(&key).is_some_and(|before| before.is_like(&step.action))
 }
 
 impl ObjectAction {

@@ -5,6 +5,9 @@ use serde_json::json;
 use super::server::{Acls, MANAGEMENT, Release, Server};
 use crate::identity::desk::{DEMO, Desk, lines};
 use crate::identity::everything;
+use crate::identity::removal::{
+    ROLE, a_persons_tokens_keep_their_role_and_policy, reason, without_mesh_gateways,
+};
 
 at_real_consuls! {
     a_token_that_lacks_something_makes_what_it_may(Acls::On)
@@ -93,4 +96,28 @@ async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &Ser
     assert_eq!((reasons.count(), plan.summary.create), (16, 1), "{:#?}", lines(&plan));
     assert_eq!(desk.run(Some(&everything())).await.writes(), 1);
     assert_eq!(desk.run(Some(&everything())).await.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_role_and_a_policy_go_only_when_nobody_else_has_them() {
+    let Some(server) = Server::start("the removal of a role at a real Consul", true).await else { return };
+    let desk = Desk::at(server.url(), MANAGEMENT);
+    desk.run(Some(&everything())).await;
+    let (auth, sso) = (without_mesh_gateways(), "sso");
+    // Somebody's own way to log in, which gives the gateways' role.
+    server.let_tasks_log_in(sso).await;
+    let rule = json!({"AuthMethod": sso, "BindType": "role", "BindName": ROLE});
+    let rule = server.put("/v1/acl/binding-rule", &rule).await;
+    let held = desk.plan(Some(&auth)).await;
+    let id = rule["ID"].as_str().unwrap();
+    assert!(reason(&held, ROLE).contains(&format!("({id} of {sso})")), "{}", reason(&held, ROLE));
+
+    let accessor = server.log_in(sso, json!({})).await;
+    desk.delete(&format!("/v1/acl/binding-rule/{id}")).await;
+    let held = desk.plan(Some(&auth)).await;
+    let words = "1 of logins by auth method sso, which is not ours";
+    assert!(reason(&held, ROLE).contains(words), "{}", reason(&held, ROLE));
+    desk.delete(&format!("/v1/acl/token/{accessor}")).await;
+
+    a_persons_tokens_keep_their_role_and_policy(&desk).await;
 }

@@ -47,7 +47,10 @@ async fn furnish(desk: &Desk) {
 fn older() -> Value {
     json!({
         "controlPlane": "consul",
-        "serviceTokens": {"boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"]},
+        "serviceTokens": {
+            "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
+        },
         "anonymousPolicy": "present",
     })
 }

@@ -79,7 +79,8 @@ fn text(value: &Value) -> &str {
 async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
     let (desk, directory) = (Desk::at(url, management), TempDir::new().unwrap());
     let account = CloudConfig::default().account;
-    furnish(aws, url, management, &directory, &account);
+    std::fs::write(directory.path().join("token"), management).unwrap();
+    furnish(aws, url, &directory, &account, &json!({}));
     let environment = aws.environment().into_iter().map(|(name, value)| (name.to_owned(), value));
     let program = Program { directory: &directory, environment: environment.collect() };
 
@@ -107,6 +108,14 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
     }
     let (code, planned) = program.plan("plan-again").await;
     assert_eq!((code, planned), (Some(0), BTreeSet::new()));
+    repaired(&desk, &operator, &account).await;
+    furnish(aws, url, &directory, &account, &json!({"tokenTtl": "2h"}));
+    eventually("a changed manifest, in force", || async {
+        let method = desk.get(&format!("/v1/acl/auth-method/{METHOD}")).await;
+        (method["MaxTokenTTL"] == "2h0m0s").then_some(())
+    })
+    .await;
+    operator.says(&["\"audit\"", "update of auth method", "MaxTokenTTL"]).await;
 
     let task = deploy(aws, &account).await;
     let accessor = log_in(aws, url, &account, &task).await;
@@ -128,27 +137,57 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
     assert!(!operator.stderr().contains(management), "no secret in the log");
 }
 
-fn furnish(aws: &Endpoints, url: &str, management: &str, directory: &TempDir, account: &str) {
+/// What somebody does behind the back of an operator that goes on running is put right by it, each time.
+async fn repaired(desk: &Desk, operator: &Process, account: &str) {
+    const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
+    let path = format!("/v1/acl/auth-method/{METHOD}");
+    for time in 1..=2 {
+        let rule = desk.rule_for(SERVICE).await;
+        desk.delete(&format!("/v1/acl/binding-rule/{}", text(&rule["ID"]))).await;
+        let mut method = desk.get(&path).await;
+        let foreign = json!("arn:aws:iam::999999999999:role/*");
+        method["Config"]["BoundIAMPrincipalARNs"].as_array_mut().unwrap().push(foreign);
+        desk.put("/v1/acl/auth-method", &method).await;
+        eventually("the rule and the principals, as declared", || async {
+            let rules = desk.get("/v1/acl/binding-rules").await;
+            let is_there = rules.as_array()?.iter().any(|rule| rule["BindName"] == SERVICE);
+            let bound = desk.get(&path).await["Config"]["BoundIAMPrincipalARNs"].clone();
+            (is_there && bound == json!([principals(account)])).then_some(())
+        })
+        .await;
+        eventually("a line in the audit trail for each", || async {
+            let made = operator.said(&["\"audit\"", &format!("create of binding rule {METHOD}/service")]);
+            let changed = operator.said(&["\"audit\"", "update of auth method", "BoundIAMPrincipalARNs"]);
+            // The rule was made once before.
+            (made.len() == time + 1 && changed.len() == time).then_some(())
+        })
+        .await;
+    }
+}
+
+fn principals(account: &str) -> String {
+    format!("arn:aws:iam::{account}:role/consul-ecs/*")
+}
+
+/// The manifests; `more` is said of the tasks' logins.
+fn furnish(aws: &Endpoints, url: &str, directory: &TempDir, account: &str, more: &Value) {
     let token = directory.path().join("token");
-    std::fs::write(&token, management).unwrap();
+    let mut logins = json!({
+        "boundPrincipals": [principals(account)],
+        "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
+        "stsEndpoint": aws.aws_url, "iamEndpoint": aws.aws_url,
+    });
+    logins.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let documents = [
         ("ControlPlane", json!({"type": "consul", "consul": {"address": url, "tokenFile": token}})),
         (
             "MeshBinding",
             json!({
                 "controlPlane": "consul", "mesh": "default", "selector": {"clusters": [aws.cluster]},
+                "cleanup": {"sweepInterval": "10s"},
             }),
         ),
-        (
-            "ConsulAuth",
-            json!({
-                "controlPlane": "consul",
-                "serviceTokens": {
-                    "boundPrincipals": [format!("arn:aws:iam::{account}:role/consul-ecs/*")],
-                    "stsEndpoint": aws.aws_url, "iamEndpoint": aws.aws_url,
-                },
-            }),
-        ),
+        ("ConsulAuth", json!({"controlPlane": "consul", "serviceTokens": logins})),
     ];
     let mut text = String::new();
     for (kind, spec) in documents {
@@ -157,7 +196,7 @@ fn furnish(aws: &Endpoints, url: &str, management: &str, directory: &TempDir, ac
         });
         let _ = writeln!(text, "---\n{document}");
     }
-    std::fs::create_dir(directory.path().join("manifests")).unwrap();
+    std::fs::create_dir_all(directory.path().join("manifests")).unwrap();
     std::fs::write(directory.path().join("manifests/all.yaml"), text).unwrap();
 }
 

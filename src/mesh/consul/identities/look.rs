@@ -9,7 +9,7 @@ use crate::intent::identity::{
 };
 use crate::mesh::consul::client::ConsulControlPlane;
 use crate::mesh::consul::errors;
-use crate::mesh::consul::objects::Objects;
+use crate::mesh::consul::objects::{Held, Objects};
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{Looked, MeshError, MeshErrorKind};
 use crate::model::{ClusterArn, OperatorId};
@@ -71,8 +71,12 @@ impl<T: StreamTransport + 'static> Look<'_, T> {
                     ObjectKind::Policy | ObjectKind::AuthMethod => {
                         self.read_each(kind, scope, &objects, &mut bodies).await;
                     }
+                    ObjectKind::Role => self.find_holders(Held::Role, scope, &objects, &bodies).await,
                     ObjectKind::Node => self.count_services(scope, &objects, &bodies).await,
                     _ => {}
+                }
+                if kind == ObjectKind::Policy {
+                    self.find_holders(Held::Policy, scope, &objects, &bodies).await;
                 }
                 self.looked.actual.listed(kind, scope.clone(), bodies);
             }
@@ -182,6 +186,24 @@ impl<T: StreamTransport + 'static> Look<'_, T> {
             && let Ok(count) = objects.tokens_of(&id.name).await
         {
             self.looked.actual.tokens_of(id.clone(), count);
+        }
+    }
+
+    /// Which tokens would lose it; not knowing keeps the role or policy.
+    async fn find_holders(&mut self, of: Held, scope: &Scope, objects: &Objects<T>, bodies: &[Value]) {
+        let kind = match of {
+            Held::Role => ObjectKind::Role,
+            Held::Policy => ObjectKind::Policy,
+        };
+        for body in bodies.iter().filter(|body| is_ours(kind, body, self.operator)) {
+            let id = self.id(kind, scope, body["Name"].as_str().unwrap_or_default());
+            if !self.may_go(&id) || self.given_up().is_some() {
+                continue;
+            }
+            match objects.holders(of, body["ID"].as_str().unwrap_or_default()).await {
+                Ok(holders) => self.looked.actual.held_by(id, holders),
+                Err(error) => self.looked.errors.push(error),
+            }
         }
     }
 

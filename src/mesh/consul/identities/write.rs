@@ -10,7 +10,7 @@ use crate::intent::identity::{ObjectKind, Owner, owner, without_marks};
 use crate::mesh::consul::client::ConsulControlPlane;
 use crate::mesh::consul::errors;
 use crate::mesh::consul::objects::{
-    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Namespace, Objects,
+    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Held, Namespace, Objects,
 };
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{MaySend, MeshError, MeshErrorKind, Written};
@@ -95,17 +95,40 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
                 let rules = objects.binding_rules(name(step)).await?;
                 rules.iter().any(|rule| !is_ours(ObjectKind::BindingRule, &said(rule)))
             }
+            ObjectKind::Role => self.others_have(Held::Role, objects, found).await?,
             ObjectKind::Policy => {
                 let roles = objects.roles().await?;
                 let has_it = |role: &&AclRole| {
                     role.policies.iter().any(|policy| Some(policy.name.as_str()) == found["Name"].as_str())
                 };
                 roles.iter().filter(has_it).any(|role| !is_ours(ObjectKind::Role, &said(role)))
+                    || self.others_have(Held::Policy, objects, found).await?
             }
             ObjectKind::Node => self.services_on(objects, &cluster(step)?).await? > 0,
             _ => false,
         };
         Ok(in_use.then(|| "something that is not ours rests on it meanwhile".to_owned()))
+    }
+
+    /// Whether a rule of others binds the role or policy, or a token has it that no login by a method of ours gave out.
+    async fn others_have(&self, of: Held, objects: &Objects<T>, found: &Value) -> Result<bool, MeshError> {
+        let operator = &self.taken.operator;
+        let name = found["Name"].as_str().unwrap_or_default();
+        let binds =
+            |rule: &&BindingRule| rule.bind_type == of.word() && rule.bind_name.eq_ignore_ascii_case(name);
+        let rules = objects.all_binding_rules().await?;
+        let is_of_others =
+            |rule: &BindingRule| owner(ObjectKind::BindingRule, &said(rule), operator) != Owner::Ours;
+        if rules.iter().filter(binds).any(is_of_others) {
+            return Ok(true);
+        }
+        let holders = objects.holders(of, found["ID"].as_str().unwrap_or_default()).await?;
+        if holders.is_empty() {
+            return Ok(false);
+        }
+        let mut methods = objects.auth_methods().await?;
+        methods.retain(|method| owner(ObjectKind::AuthMethod, &said(method), operator) == Owner::Ours);
+        Ok(holders.of_others(|name| methods.iter().any(|method| method.name == name)).is_some())
     }
 }
 

@@ -6,7 +6,7 @@ mod forms;
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub(super) use forms::nullable;
@@ -23,6 +23,7 @@ use crate::intent::identity::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
 use crate::mesh::MeshError;
 use crate::mesh::http::{Method, StreamTransport, segment};
 use crate::model::ClusterArn;
+use crate::plan::Holders;
 
 const READS_ACLS: &str = "acl = \"read\"";
 const WRITES_ACLS: &str = "acl = \"write\"";
@@ -41,6 +42,35 @@ pub struct Objects<T> {
     api: Arc<Api<T>>,
     scope: Scope,
     namespace: Option<Arc<str>>,
+}
+
+/// What tokens may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A role.
+    Role,
+    /// A policy, by itself and not through a role.
+    Policy,
+}
+
+impl Held {
+    /// As calls and binding rules say it.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Role => "role",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+/// What counts of a token.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Holder {
+    #[serde(rename = "AccessorID", deserialize_with = "nullable")]
+    accessor_id: String,
+    #[serde(rename = "AuthMethod", deserialize_with = "nullable")]
+    auth_method: String,
 }
 
 impl<T> Clone for Objects<T> {
@@ -141,6 +171,22 @@ impl<T: StreamTransport> Objects<T> {
         let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
         let namespace = self.scope.is_of_enterprise().then_some(ALL_NAMESPACES);
         self.count(&self.scope.path_in(namespace, &path, &[]), READS_SERVICES, Listed::Fields).await
+    }
+
+    /// The tokens that have the role or policy of this id, in all namespaces. None of them is kept.
+    pub async fn holders(&self, of: Held, id: &str) -> Result<Holders, MeshError> {
+        let query = [(of.word(), id)];
+        let namespace = self.namespace.as_ref().map(|_| ALL_NAMESPACES);
+        let path = self.scope.path_in(namespace, "/v1/acl/tokens", &query);
+        let call = Call { method: Method::Get, path: &path, needs: READS_ACLS };
+        let mut holders = Holders::default();
+        let mut each = |item: &[u8]| {
+            // One that cannot be read is somebody's all the same.
+            let token = serde_json::from_slice::<Holder>(item).unwrap_or_default();
+            holders.take(&token.accessor_id, &token.auth_method);
+        };
+        let _: serde::de::IgnoredAny = self.api.list(&call, Listed::Whole, &mut each).await?;
+        Ok(holders)
     }
 
     async fn count(&self, path: &str, needs: &'static str, listed: Listed) -> Result<u64, MeshError> {

@@ -1,7 +1,9 @@
 //! What a user of the client would notice, by scripted answers and over real HTTP.
 
 mod calls;
+mod enterprise;
 mod finding;
+mod identities;
 mod objects;
 mod over_http;
 mod recorded;

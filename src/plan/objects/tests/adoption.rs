@@ -12,7 +12,10 @@ fn as_before(adopt: &[&str]) -> Value {
     json!({
         "controlPlane": "consul",
         "adopt": adopt,
-        "serviceTokens": { "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"] },
+        "serviceTokens": {
+            "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
+        },
         "anonymousPolicy": "present",
     })
 }

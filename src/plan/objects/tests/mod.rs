@@ -2,6 +2,7 @@
 
 mod adoption;
 mod drift;
+mod enterprise;
 mod removal;
 mod world;
 

@@ -130,7 +130,7 @@ fn nothing_of_others_goes_along() {
     spec["clientTokens"] = json!({ "state": "absent" });
     world.spec = Some(spec);
     let method = world.step("hold auth method iam-ecs-client-token");
-    assert!(method.reason.contains("would go with it (x)"), "{}", method.reason);
+    assert!(method.reason.contains("would go with it (x of iam-ecs-client-token)"), "{}", method.reason);
     let policy = world.step("hold policy consul-ecs-client-policy");
     assert!(policy.reason.contains("would lose it (agents)"), "{}", policy.reason);
 }
@@ -215,4 +215,108 @@ fn partitions_do_not_take_each_others_objects_away() {
             .iter()
             .all(|object| object.0 != AuthMethod || object.1.partition.as_deref() == Some("default"))
     );
+}
+
+/// The mesh gateways are to go; these tokens have their role or policy.
+fn without_mesh_gateways(holders: &[(&'static str, &'static str, &'static str)]) -> World {
+    let mut spec = everything();
+    let mut world = World::made(spec.clone());
+    spec["serviceTokens"]["gateways"] = json!(["terminating-gateway", "api-gateway"]);
+    spec["serviceTokens"]["absentGateways"] = json!(["mesh-gateway"]);
+    world.spec = Some(spec);
+    world.holders = Some(holders.to_vec());
+    world
+}
+
+const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
+const MESH_POLICY: &str = "consul-ecs-mesh-gateway-policy";
+const METHOD: &str = "iam-ecs-service-token";
+
+#[test]
+fn gateways_that_run_lose_their_role_only_with_a_warning_that_counts_them() {
+    let world = without_mesh_gateways(&[(MESH_ROLE, "a", METHOD), (MESH_ROLE, "b", METHOD)]);
+    let step = world.step("remove role");
+    assert!(step.warnings[0].contains("2 tokens of logins have it and lose it"), "{:?}", step.warnings);
+    assert!(world.step("remove policy").warnings.is_empty(), "they have it through the role");
+
+    // Where the method goes, its tokens go with it, and that is said there.
+    let mut world = World::made(everything());
+    world.holders = Some(vec![(MESH_ROLE, "a", METHOD)]);
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
+    assert!(world.step("remove role consul-ecs-mesh").warnings.is_empty());
+}
+
+#[test]
+fn a_token_that_a_person_made_keeps_its_role_and_its_policy() {
+    let world = without_mesh_gateways(&[(MESH_ROLE, "4fa6e11c", ""), (MESH_POLICY, "77d1", "")]);
+    let role = world.step("hold role");
+    assert!(role.reason.contains("1 that somebody made (4fa6e11c)"), "{}", role.reason);
+    let policy = world.step("hold policy");
+    assert!(policy.reason.contains("1 that somebody made (77d1)"), "{}", policy.reason);
+    // The rule takes nothing from anybody who is logged in.
+    world.step("remove binding rule");
+}
+
+#[test]
+fn tokens_of_others_logins_and_the_anonymous_one_hold_as_well() {
+    let world = without_mesh_gateways(&[
+        (MESH_ROLE, "a", "sso"),
+        (MESH_ROLE, "b", "sso"),
+        (MESH_POLICY, "00000000-0000-0000-0000-000000000002", ""),
+    ]);
+    let role = world.step("hold role");
+    assert!(role.reason.contains("2 of logins by auth method sso, which is not ours"), "{}", role.reason);
+    let policy = world.step("hold policy");
+    assert!(policy.reason.contains("the anonymous token"), "{}", policy.reason);
+}
+
+#[test]
+fn the_anonymous_policy_goes_once_it_is_off_the_anonymous_token() {
+    let mut world = World::made(everything());
+    let anonymous = "00000000-0000-0000-0000-000000000002";
+    let policy = "anonymous-token-policy";
+    let mut spec = everything();
+    spec["anonymousPolicy"] = json!("absent");
+    world.spec = Some(spec);
+    world.holders = Some(vec![(policy, anonymous, "")]);
+    assert_eq!(
+        world.lines(),
+        ["update the anonymous token (Policies)", "remove policy anonymous-token-policy"]
+    );
+    world.holders = Some(vec![(policy, anonymous, ""), (policy, "77d1", "")]);
+    world.step("hold policy anonymous-token-policy");
+}
+
+#[test]
+fn a_role_that_a_rule_of_others_binds_stays() {
+    let mut world = without_mesh_gateways(&[]);
+    let rule = json!({ "ID": "x", "AuthMethod": "sso", "BindType": "role", "BindName": MESH_ROLE });
+    world.add(BindingRule, rule);
+    let role = world.step("hold role");
+    assert!(role.reason.contains("rules that are not ours bind it"), "{}", role.reason);
+    assert!(role.reason.contains("(x of sso)"), "{}", role.reason);
+}
+
+#[test]
+fn what_is_not_known_to_be_unused_stays() {
+    let mut world = without_mesh_gateways(&[]);
+    world.holders = None;
+    assert!(world.step("hold role").reason.contains("not known which tokens"));
+    world.step("hold policy");
+    world.holders = Some(vec![(MESH_ROLE, "a", METHOD)]);
+    world.unlisted.insert(AuthMethod);
+    assert!(world.step("hold role").reason.contains("could not be listed"));
+}
+
+#[test]
+fn a_line_that_is_left_out_takes_no_gateway_away_and_makes_none() {
+    let mut spec = everything();
+    spec["serviceTokens"].as_object_mut().unwrap().remove("gateways");
+    let world = World::empty(spec.clone());
+    assert!(!world.lines().iter().any(|line| line.contains("gateway")), "{:#?}", world.lines());
+    let mut world = World::made(everything());
+    world.spec = Some(spec);
+    let lines = world.lines();
+    assert_eq!(lines.len(), 3 + 3 + 2, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.starts_with("leave ") && line.contains("gateway")), "{lines:#?}");
 }

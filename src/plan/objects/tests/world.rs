@@ -9,7 +9,7 @@ use crate::intent::identity::{
     Datacenter, DesiredObjects, Edition, ObjectId, ObjectKind, Scope, Surroundings, desired,
 };
 use crate::model::{ClusterArn, OperatorId};
-use crate::plan::objects::{ActualObjects, ObjectAction, ObjectStep, plan_objects};
+use crate::plan::objects::{ActualObjects, Holders, ObjectAction, ObjectStep, plan_objects};
 
 pub(super) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";
 
@@ -23,6 +23,8 @@ pub(super) struct World {
     pub(super) unlisted: BTreeSet<ObjectKind>,
     pub(super) tokens: Option<u64>,
     pub(super) services: Option<u64>,
+    /// The tokens that have a role or policy: its name, their accessor, and the method whose login gave them out.
+    pub(super) holders: Option<Vec<(&'static str, &'static str, &'static str)>>,
     next: u64,
 }
 
@@ -31,6 +33,7 @@ pub(super) fn everything() -> Value {
         "controlPlane": "consul",
         "serviceTokens": {
             "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
             "tokenTtl": "24h",
             "stsEndpoint": "https://sts.us-east-1.amazonaws.com",
         },
@@ -60,6 +63,7 @@ impl World {
             unlisted: BTreeSet::new(),
             tokens: None,
             services: None,
+            holders: Some(Vec::new()),
             next: 100,
         }
     }
@@ -106,6 +110,12 @@ impl World {
                 scope: scope.clone(),
                 name: body[name].as_str().unwrap().into(),
             };
+            if let (ObjectKind::Role | ObjectKind::Policy, Some(all)) = (kind, &self.holders) {
+                let mut holders = Holders::default();
+                let of_it = all.iter().filter(|(name, ..)| body["Name"] == *name);
+                of_it.for_each(|(_, accessor, method)| holders.take(accessor, method));
+                actual.held_by(id("Name"), holders);
+            }
             match (kind, self.tokens, self.services) {
                 (ObjectKind::AuthMethod, Some(count), _) => actual.tokens_of(id("Name"), count),
                 (ObjectKind::Node, _, Some(count)) => actual.services_on(id("Node"), count),

@@ -1,0 +1,274 @@
+//! A pass over a server that hears of writes late, refuses one, or is too old.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::ControlPlaneSpec;
+use crate::manifests::Sources;
+use crate::mesh::NoObserver;
+use crate::mesh::consul::ConsulControlPlane;
+use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError};
+use crate::model::{OperatorId, Tags};
+use crate::observe::fakes::{FakeEcs, FakeIam, clock};
+use crate::reconcile::{Parts, ReadRates};
+use crate::runtime::AlwaysHeld;
+use crate::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
+use crate::telemetry::log::{LogFormat, subscriber};
+use crate::telemetry::metrics::Metrics;
+
+const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
+
+/// What is wrong with the server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trouble {
+    /// Policies and roles are read as they were before they were written, for so long.
+    Late(Duration),
+    /// A policy that is sent is not kept, and the answer is good all the same.
+    Forgetful,
+    /// A rule with this in its selector is refused.
+    Refuses(&'static str),
+    /// It is of this version.
+    Old(&'static str),
+}
+
+struct Server {
+    trouble: Trouble,
+    consul: Mutex<ConsulServer>,
+    /// What was read of policies and roles, and when one was last written.
+    before: Mutex<BTreeMap<String, (Head, Vec<u8>)>>,
+    wrote: Mutex<Option<Instant>>,
+    /// Method and path of each write.
+    writes: Mutex<Vec<String>>,
+}
+
+impl Server {
+    fn with(trouble: Trouble) -> Arc<Self> {
+        let config =
+            ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
+        let consul = Mutex::new(ConsulServer::new(config, clock().now()));
+        Arc::new(Self {
+            trouble,
+            consul,
+            before: Mutex::default(),
+            wrote: Mutex::default(),
+            writes: Mutex::default(),
+        })
+    }
+
+    fn answer(&self, method: Method, path: &str, body: Vec<u8>) -> (Head, Vec<u8>) {
+        let is_shared = path.starts_with("/v1/acl/polic") || path.starts_with("/v1/acl/role");
+        let is_write = method != Method::Get;
+        if is_write {
+            self.writes.lock().unwrap().push(format!("{method} {path}"));
+        }
+        match self.trouble {
+            Trouble::Late(lag) if is_shared && !is_write => {
+                let is_late = self.wrote.lock().unwrap().is_some_and(|at| at.elapsed() < lag);
+                let before = self.before.lock().unwrap().get(path).cloned();
+                if let Some(before) = before.filter(|_| is_late) {
+                    return before;
+                }
+            }
+            Trouble::Forgetful if is_write && path == "/v1/acl/policy" => {
+                return (Head { status: 200, ..Head::default() }, body);
+            }
+            Trouble::Refuses(words) if is_write && String::from_utf8_lossy(&body).contains(words) => {
+                let said = b"the selector says nothing".to_vec();
+                return (Head { status: 500, ..Head::default() }, said);
+            }
+            Trouble::Old(version) if path == "/v1/agent/self" => {
+                let agent = json!({"Config": {"Datacenter": "dc1", "Version": version}});
+                return (Head { status: 200, ..Head::default() }, agent.to_string().into_bytes());
+            }
+            _ => {}
+        }
+        let request = ConsulRequest {
+            method: method.as_str().to_owned(),
+            path_and_query: path.to_owned(),
+            token: Some(MANAGEMENT.to_owned()),
+            enterprise_header: None,
+            body,
+        };
+        let answer = self.consul.lock().unwrap().handle(clock().now(), &request);
+        let head = Head { status: answer.status, ..Head::default() };
+        if is_shared && is_write {
+            *self.wrote.lock().unwrap() = Some(Instant::now());
+        } else if is_shared {
+            self.before.lock().unwrap().insert(path.to_owned(), (head.clone(), answer.body.clone()));
+        }
+        (head, answer.body)
+    }
+
+    fn writes_of(&self, what: &str) -> usize {
+        self.writes.lock().unwrap().iter().filter(|write| write.starts_with(what)).count()
+    }
+}
+
+#[async_trait]
+impl StreamTransport for Server {
+    async fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        sink: &mut dyn Sink,
+    ) -> Result<Head, TransportError> {
+        let (head, body) = self.answer(method, path, body.unwrap_or_default());
+        assert!(sink.take(&head, &body));
+        Ok(head)
+    }
+}
+
+/// What a pass left behind.
+struct Kept {
+    ended_well: bool,
+    /// How many objects are in each state.
+    states: BTreeMap<&'static str, usize>,
+    took: Duration,
+    log: String,
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn manifests() -> Arc<ManifestSet> {
+    let directory = tempfile::tempdir().unwrap();
+    let all = [
+        ("ControlPlane", json!({"type": "consul", "consul": {"address": "http://127.0.0.1:8500"}})),
+        (
+            "MeshBinding",
+            json!({"controlPlane": "consul", "selector": {
+                "clusters": ["arn:aws:ecs:us-east-1:000000000000:cluster/anchor"],
+            }}),
+        ),
+        (
+            "ConsulAuth",
+            json!({"controlPlane": "consul", "serviceTokens": {
+                "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+                "gateways": ["mesh-gateway", "api-gateway"],
+            }}),
+        ),
+    ];
+    for (kind, spec) in all {
+        let document: Value = json!({
+            "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": kind, "metadata": {"name": "consul"}, "spec": spec,
+        });
+        std::fs::write(directory.path().join(format!("{kind}.json")), document.to_string()).unwrap();
+    }
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    assert_eq!(loaded.errors, []);
+    Arc::clone(&loaded.set)
+}
+
+async fn pass(server: &Arc<Server>) -> Kept {
+    let id = OperatorId::parse("op").unwrap();
+    let operator = Operator::new(Parts {
+        id: id.clone(),
+        ecs: Arc::new(FakeEcs::default()),
+        iam: FakeIam::saying(Ok(Tags::default())),
+        connect: Arc::new(|_, _| Err("there is none".to_owned())),
+        lease: Arc::new(AlwaysHeld),
+        clock: clock(),
+        metrics: Arc::new(Metrics::default()),
+        rates: ReadRates::default(),
+        seed: 1,
+        book: None,
+    });
+    let set = manifests();
+    let spec: Arc<ControlPlaneSpec> = Arc::clone(&set.control_planes["consul"]);
+    operator.set.store(set);
+    let connection = spec.consul.as_ref().unwrap();
+    let mesh = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
+    let plane = Plane::new("consul".into(), Arc::clone(&spec), Arc::new(mesh), 1);
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = subscriber(LogFormat::Json, "", false, move || writer.clone()).unwrap();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let began = Instant::now();
+    let stop = CancellationToken::new();
+    let ended = Pass { operator: &operator, plane: &plane, stop: &stop }.run().await;
+    let mut states = BTreeMap::new();
+    for (state, count) in plane.keeping.state().unwrap().objects.into_values().flatten() {
+        *states.entry(state).or_default() += count;
+    }
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    Kept { ended_well: matches!(ended, Ended::Well), states, took: began.elapsed(), log }
+}
+
+const CREATES_POLICY: &str = "PUT /v1/acl/policy";
+const CREATES_ROLE: &str = "PUT /v1/acl/role";
+
+#[tokio::test(start_paused = true)]
+async fn a_datacenter_that_hears_of_its_writes_late_is_waited_for() {
+    for lag in [0, 3, 12] {
+        let server = Server::with(Trouble::Late(Duration::from_secs(lag)));
+        let kept = pass(&server).await;
+        assert!(kept.ended_well, "{}", kept.log);
+        assert_eq!(kept.states, [("ok", 9)].into(), "after {lag} s: {}", kept.log);
+        assert_eq!((server.writes_of(CREATES_POLICY), server.writes_of(CREATES_ROLE)), (2, 2), "once each");
+        assert!(!kept.log.contains("otherwise than it was sent"), "{}", kept.log);
+        assert!(kept.took < Duration::from_secs(3 * lag + 5), "{:?}", kept.took);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_comes_to_be_as_it_was_sent_is_told_of_and_not_sent_again() {
+    let server = Server::with(Trouble::Forgetful);
+    let kept = pass(&server).await;
+    assert!(kept.log.contains("otherwise than it was sent"), "{}", kept.log);
+    assert_eq!(server.writes_of(CREATES_POLICY), 2, "once each");
+    assert!(kept.states["drifted"] >= 2, "{:?}", kept.states);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_selector_is_told_of_with_its_object_and_all_else_goes_on() {
+    let server = Server::with(Trouble::Refuses("\\\"mesh-gateway\\\""));
+    let kept = pass(&server).await;
+    assert!(!kept.ended_well);
+    assert_eq!(kept.states, [("ok", 8), ("drifted", 1)].into(), "{}", kept.log);
+    let told: Vec<Value> = kept.log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let failed: Vec<&Value> = told
+        .iter()
+        .filter(|line| line["result"].as_str().is_some_and(|result| result.starts_with("failed")))
+        .collect();
+    let [failed] = failed[..] else { panic!("{failed:#?}") };
+    assert_eq!((&failed["target"], &failed["level"]), (&json!("audit"), &json!("WARN")));
+    assert_eq!(
+        (&failed["object"], &failed["name"], &failed["change"]),
+        (&json!("binding rule"), &json!("iam-ecs-service-token/mesh-gateway"), &json!("create"))
+    );
+    let result = failed["result"].as_str().unwrap();
+    assert!(
+        result.contains("PUT /v1/acl/binding-rule") && result.contains("the selector says nothing"),
+        "{result}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_are_too_old_for_the_method_get_all_the_rest() {
+    let server = Server::with(Trouble::Old("1.11.4"));
+    let kept = pass(&server).await;
+    // Two policies, two roles and the node; the method and its three rules wait.
+    assert_eq!(kept.states, [("ok", 5), ("drifted", 4)].into(), "{}", kept.log);
+    assert_eq!(
+        (server.writes_of("PUT /v1/acl/auth-method"), server.writes_of("PUT /v1/acl/binding-rule")),
+        (0, 0)
+    );
+    assert!(kept.log.contains("Consul 1.11.4") && kept.log.contains("it came with 1.12"), "{}", kept.log);
+}

@@ -1,0 +1,70 @@
+use std::collections::BTreeSet;
+
+use ecs_mesh_operator::plan::proposal::Proposal;
+use serde_json::{Value, json};
+
+use super::desk::{Desk, lines};
+use super::{everything, made};
+
+pub(crate) const ROLE: &str = "consul-ecs-mesh-gateway-role";
+const POLICY: &str = "consul-ecs-mesh-gateway-policy";
+
+/// The mesh gateways are to go.
+pub(crate) fn without_mesh_gateways() -> Value {
+    let mut auth = everything();
+    auth["serviceTokens"]["gateways"] = json!(["terminating-gateway", "api-gateway"]);
+    auth["serviceTokens"]["absentGateways"] = json!(["mesh-gateway"]);
+    auth
+}
+
+pub(crate) fn reason(plan: &Proposal, name: &str) -> String {
+    let mut items = plan.items.iter().map(|planned| &planned.item);
+    items.find(|item| item.name.as_deref() == Some(name)).map(|item| item.reason.clone()).unwrap_or_default()
+}
+
+/// Tokens that a person made keep what they have, at any server.
+pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &Desk) {
+    let auth = without_mesh_gateways();
+    let token = |body: Value| async move {
+        let token = desk.put("/v1/acl/token", &body).await;
+        token["AccessorID"].as_str().unwrap().to_owned()
+    };
+    let with_role = token(json!({"Roles": [{"Name": ROLE}]})).await;
+    let with_policy = token(json!({"Policies": [{"Name": POLICY}]})).await;
+    token(json!({"Policies": [{"Name": "consul-ecs-client-policy"}]})).await;
+    let plan = desk.plan(Some(&auth)).await;
+    let held: BTreeSet<String> =
+        lines(&plan).into_iter().filter(|line| line.starts_with("hold") && line.contains("mesh")).collect();
+    assert_eq!(held, [format!("hold role {ROLE}"), format!("hold policy {POLICY}")].into(), "{plan:#?}");
+    for (name, accessor) in [(ROLE, &with_role), (POLICY, &with_policy)] {
+        let reason = reason(&plan, name);
+        assert!(reason.contains(&format!("1 that somebody made ({accessor})")), "{reason}");
+    }
+    desk.run(Some(&auth)).await;
+    assert_eq!(desk.get(&format!("/v1/acl/token/{with_role}")).await["Roles"][0]["Name"], ROLE);
+    assert_eq!(desk.get(&format!("/v1/acl/token/{with_policy}")).await["Policies"][0]["Name"], POLICY);
+
+    desk.delete(&format!("/v1/acl/token/{with_role}")).await;
+    desk.delete(&format!("/v1/acl/token/{with_policy}")).await;
+    let plan = desk.plan(Some(&auth)).await;
+    assert_eq!(plan.summary.remove, 2, "{:#?}", lines(&plan));
+    assert_eq!(desk.run(Some(&auth)).await.writes(), 2);
+    assert!(desk.ask("GET", &format!("/v1/acl/role/name/{ROLE}"), None).await.is_none());
+}
+
+#[tokio::test]
+async fn what_a_person_has_given_a_token_stays() {
+    a_persons_tokens_keep_their_role_and_policy(&made().await).await;
+}
+
+#[tokio::test]
+async fn a_set_of_manifests_that_loses_a_line_takes_no_gateway_away_and_makes_none() {
+    let (desk, mut auth) = (made().await, everything());
+    let before = desk.everything().await;
+    auth["serviceTokens"].as_object_mut().unwrap().remove("gateways");
+    let plan = desk.plan(Some(&auth)).await;
+    assert!(!plan.will_write(), "{:#?}", lines(&plan));
+    assert_eq!(plan.summary.left_alone, 8, "each is told of: {:#?}", lines(&plan));
+    assert_eq!(desk.run(Some(&auth)).await.writes(), 0);
+    assert_eq!(desk.everything().await, before);
+}
