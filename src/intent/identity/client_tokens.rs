@@ -12,11 +12,7 @@ impl Objects<'_> {
         let role = self.id(ObjectKind::Role, ROLE);
         let method = self.id(ObjectKind::AuthMethod, &tokens.auth_method);
         let rule = self.id(ObjectKind::BindingRule, &format!("{}/client", tokens.auth_method));
-        let key = RuleKey {
-            auth_method: tokens.auth_method.as_str().into(),
-            text: "Bind the client role for ECS client agents",
-            bind: ("role", ROLE.into()),
-        };
+        let key = client_key(&tokens.auth_method);
         if tokens.state == Presence::Absent {
             self.no_rule(&rule, key);
             for id in [method, role, policy] {
@@ -29,5 +25,13 @@ impl Objects<'_> {
         self.role(&role, "Consul Client Token Role for ECS", &[policy]);
         self.method(&method, "AWS IAM auth method for ECS client tokens", tokens.login(), &[]);
         self.rule(&rule, key, "");
+    }
+}
+
+pub(super) fn client_key(auth_method: &str) -> RuleKey {
+    RuleKey {
+        auth_method: auth_method.into(),
+        text: "Bind the client role for ECS client agents",
+        bind: ("role", ROLE.into()),
     }
 }

@@ -23,9 +23,12 @@ impl Objects<'_> {
         if let Some(ttl) = login.token_ttl {
             body.insert("MaxTokenTTL".to_owned(), json!(ttl_text(ttl.0)));
         }
-        if let (Edition::Enterprise { .. }, false) = (&self.around.edition, tags.is_empty()) {
-            body.insert("NamespaceRules".to_owned(), json!([texts::namespace_rule()]));
-        }
+        let namespaces = match self.around.edition {
+            Edition::Enterprise { .. } if !tags.is_empty() => json!([texts::namespace_rule()]),
+            // Others that somebody added are taken out. What is empty is not sent: other editions refuse the field.
+            _ => json!([]),
+        };
+        body.insert("NamespaceRules".to_owned(), namespaces);
         body.insert("Config".to_owned(), config(login, tags));
         self.add(id.clone(), Want::Present { body: Value::Object(body), needs: Vec::new() });
     }

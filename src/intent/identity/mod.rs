@@ -3,6 +3,7 @@
 
 mod client_tokens;
 mod enterprise;
+mod made;
 mod mark;
 mod method;
 mod object;
@@ -21,6 +22,7 @@ use crate::api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
 use crate::manifests::ManifestSet;
 use crate::model::{ClusterArn, OperatorId};
 
+pub use made::gets_policies_of_others;
 pub use mark::{Owner, is_ours, marked, owner, without_marks};
 pub use object::{DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Undeclared, Want};
 pub use texts::{

@@ -4,15 +4,15 @@ use super::{Edition, ObjectId, ObjectKind, Objects, RuleKey, Want, texts};
 use crate::api::{GatewayKind, Presence, ServiceTokens};
 
 /// The names and words of a kind of gateway; those that set-ups have had since before the operator.
-struct Gateway {
-    role: &'static str,
+pub(super) struct Gateway {
+    pub(super) role: &'static str,
     role_text: &'static str,
     rule_text: &'static str,
     /// Terminating gateways get what people attach.
-    policy: Option<(&'static str, &'static str)>,
+    pub(super) policy: Option<(&'static str, &'static str)>,
 }
 
-fn gateway(kind: GatewayKind) -> Gateway {
+pub(super) fn gateway(kind: GatewayKind) -> Gateway {
     match kind {
         GatewayKind::MeshGateway => Gateway {
             role: "consul-ecs-mesh-gateway-role",
@@ -39,11 +39,7 @@ impl Objects<'_> {
     pub(super) fn service_tokens(&mut self, tokens: &ServiceTokens) {
         let method = self.id(ObjectKind::AuthMethod, &tokens.auth_method);
         let rule = self.rule_id(tokens, "service");
-        let key = RuleKey {
-            auth_method: tokens.auth_method.as_str().into(),
-            text: "Bind a service identity from IAM role tag for ECS",
-            bind: ("service", texts::from_tag(texts::SERVICE_TAG).into()),
-        };
+        let key = service_key(&tokens.auth_method);
         if tokens.state == Presence::Absent {
             self.no_rule(&rule, key);
             self.add(method, Want::Absent);
@@ -82,12 +78,12 @@ impl Objects<'_> {
         let role = self.id(ObjectKind::Role, gateway.role);
         self.role(&role, gateway.role_text, &policies);
         let selector = texts::tag_is(texts::GATEWAY_TAG, kind.as_str());
-        self.rule(&self.rule_id(tokens, kind.as_str()), gateway.key(tokens), &selector);
+        self.rule(&self.rule_id(tokens, kind.as_str()), gateway.key(&tokens.auth_method), &selector);
     }
 
     fn no_gateway(&mut self, tokens: &ServiceTokens, kind: GatewayKind) {
         let gateway = gateway(kind);
-        self.no_rule(&self.rule_id(tokens, kind.as_str()), gateway.key(tokens));
+        self.no_rule(&self.rule_id(tokens, kind.as_str()), gateway.key(&tokens.auth_method));
         self.add(self.id(ObjectKind::Role, gateway.role), Want::Absent);
         if let Some((name, _)) = gateway.policy {
             self.add(self.id(ObjectKind::Policy, name), Want::Absent);
@@ -95,13 +91,17 @@ impl Objects<'_> {
     }
 }
 
+pub(super) fn service_key(auth_method: &str) -> RuleKey {
+    RuleKey {
+        auth_method: auth_method.into(),
+        text: "Bind a service identity from IAM role tag for ECS",
+        bind: ("service", texts::from_tag(texts::SERVICE_TAG).into()),
+    }
+}
+
 impl Gateway {
-    fn key(&self, tokens: &ServiceTokens) -> RuleKey {
-        RuleKey {
-            auth_method: tokens.auth_method.as_str().into(),
-            text: self.rule_text,
-            bind: ("role", self.role.into()),
-        }
+    pub(super) fn key(&self, auth_method: &str) -> RuleKey {
+        RuleKey { auth_method: auth_method.into(), text: self.rule_text, bind: ("role", self.role.into()) }
     }
 }
 

@@ -5,12 +5,14 @@
 //! could not be read is neither absent nor changed.
 
 mod actual;
+mod config;
 mod holders;
 mod matching;
 mod normal;
 mod present;
 mod removal;
 mod step;
+mod strays;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use serde_json::Value;
 
 pub use actual::ActualObjects;
 pub use holders::Holders;
+pub use normal::does_the_same;
 pub use step::{ObjectAction, ObjectStep};
 
 use crate::intent::identity::{
@@ -37,7 +40,7 @@ pub fn plan_objects(
     actual: &ActualObjects,
     operator: &OperatorId,
 ) -> Vec<ObjectStep> {
-    let matches = Matches::of(desired, actual);
+    let matches = Matches::of(desired, actual, operator);
     let going = removal::going(desired, &matches, operator);
     let mut planner =
         Planner { desired, actual, operator, matches, going, standing: BTreeMap::new(), steps: Vec::new() };
@@ -146,35 +149,12 @@ impl<'a> Planner<'a> {
                     };
                     self.remove(&id, body, reason);
                 }
-                Owner::Ours => {
-                    let reason = "owned and no longer declared: declare it absent to have it removed";
-                    self.push_found(&id, body, ObjectAction::LeftAlone, reason);
-                }
+                Owner::Ours => self.undeclared(&id, body),
                 Owner::Nobody | Owner::Other(_) => self.stranger(&id, body),
             }
         }
         if self.desired.undeclared == Undeclared::Remove {
             self.say_what_was_not_listed();
-        }
-    }
-
-    /// A rule that others made on a method of ours lets in whom it lets in: a person should know of it.
-    fn stranger(&mut self, id: &ObjectId, body: &Value) {
-        let method = body.get("AuthMethod").and_then(Value::as_str).unwrap_or_default();
-        let is_declared = self.desired.objects.iter().any(|object| {
-            object.id.kind == ObjectKind::AuthMethod
-                && *object.id.name == *method
-                && matches!(object.want, Want::Present { .. })
-        });
-        if id.kind == ObjectKind::BindingRule && is_declared {
-            let bind = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-            let warning = format!(
-                "logins by auth method {method} also get {} {} by this rule; delete it if nobody meant it",
-                bind("BindType"),
-                bind("BindName")
-            );
-            let reason = "it is not ours, and not declared";
-            self.push_found(id, body, ObjectAction::LeftAlone, reason).warnings.push(warning);
         }
     }
 

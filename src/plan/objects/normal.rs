@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::config;
 use crate::hcl;
 use crate::intent::identity::ObjectKind;
 use crate::plan::{FieldChange, diff};
@@ -19,8 +20,6 @@ const SERVERS: [&str; 9] = [
     "Partition",
     "Datacenter",
 ];
-/// What the object is known by.
-const NAMES: [&str; 2] = ["Name", "Node"];
 /// Lists whose order means nothing.
 const SETS: [&str; 7] = [
     "BoundIAMPrincipalARNs",
@@ -35,14 +34,21 @@ const SETS: [&str; 7] = [
 const AT_CREATION: &str = "Address";
 
 /// The declared fields in which the object differs.
-pub(super) fn difference(found: &Value, declared: &Value) -> Vec<FieldChange> {
-    let (found, declared) = (tidy(found), tidy(declared));
+pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> Vec<FieldChange> {
+    let (found, twice) = config::as_read(found);
+    let (found, declared) = (tidy(&found), tidy(declared));
     let mut before = within(&found, &declared);
+    if let Some(Value::Object(config)) = before.get_mut("Config") {
+        config.extend(twice);
+    }
     let mut after = declared;
     for side in [&mut before, &mut after] {
-        for name in NAMES.into_iter().chain([AT_CREATION]) {
-            side.as_object_mut().map(|fields| fields.remove(name));
+        for name in kept(kind) {
+            side.as_object_mut().map(|fields| fields.remove(*name));
         }
+    }
+    if is_one_method(&before, &after) {
+        before["AuthMethod"] = after["AuthMethod"].clone();
     }
     if let (Some(Value::String(old)), Some(Value::String(new))) = (before.get("Rules"), after.get("Rules"))
         && hcl::same(old, new)
@@ -52,9 +58,9 @@ pub(super) fn difference(found: &Value, declared: &Value) -> Vec<FieldChange> {
     diff(&without_empty(before), &without_empty(after))
 }
 
-/// Whether anything but the description differs.
-pub(super) fn does_the_same(found: &Value, declared: &Value) -> bool {
-    difference(found, declared).iter().all(|change| change.path == "Description")
+/// Whether nothing but the description differs.
+pub fn does_the_same(kind: ObjectKind, found: &Value, declared: &Value) -> bool {
+    difference(kind, found, declared).iter().all(|change| change.path == "Description")
 }
 
 /// What is sent to make it.
@@ -64,17 +70,38 @@ pub(super) fn created(declared: &Value) -> Value {
 
 /// What is sent to put it right: all that is there, with the declared fields in their place.
 pub(super) fn updated(kind: ObjectKind, found: &Value, declared: &Value) -> Value {
-    let mut body = sendable(kind, found);
+    let (found, _) = config::as_read(found);
+    let mut body = sendable(kind, &found);
     let mut declared = declared.clone();
+    let same_method = is_one_method(&found, &declared);
     if let Some(fields) = declared.as_object_mut() {
-        for name in NAMES.into_iter().chain([AT_CREATION]) {
-            if body.get(name).is_some_and(|value| !is_empty(value)) {
-                fields.remove(name);
+        for name in kept(kind) {
+            if body.get(*name).is_some_and(|value| !is_empty(value)) {
+                fields.remove(*name);
             }
+        }
+        if same_method {
+            // In a rule it can never be written otherwise than it is.
+            fields.remove("AuthMethod");
         }
     }
     overlay(&mut body, &declared);
     body
+}
+
+/// What stays as it is written there. An auth method's name does not: to Consul another case of its letters is the same
+/// name, but its tokens bear it as it is written, and others look for them by it.
+fn kept(kind: ObjectKind) -> &'static [&'static str] {
+    match kind {
+        ObjectKind::AuthMethod => &[],
+        _ => &["Name", "Node", AT_CREATION],
+    }
+}
+
+/// Whether both are rules of one auth method.
+fn is_one_method(found: &Value, declared: &Value) -> bool {
+    let method = |rule: &Value| rule.get("AuthMethod").and_then(Value::as_str).map(str::to_ascii_lowercase);
+    method(declared).is_some_and(|name| method(found) == Some(name))
 }
 
 /// All of it that is not the server's to say.
@@ -248,11 +275,13 @@ mod tests {
             json!({ "Name": "m", "TokenLocality": "", "Config": { "A": ["y"], "STSEndpoint": "" } });
         assert_eq!(
             updated(ObjectKind::AuthMethod, &found, &declared),
-            json!({ "Name": "M", "DisplayName": "Tasks", "Config": { "A": ["y"], "MaxRetries": 3 } })
+            json!({ "Name": "m", "DisplayName": "Tasks", "Config": { "A": ["y"], "MaxRetries": 3 } })
         );
-        let paths: Vec<String> =
-            difference(&found, &declared).into_iter().map(|change| change.path).collect();
-        assert_eq!(paths, ["Config.A[0]", "Config.STSEndpoint", "TokenLocality"]);
+        let paths: Vec<String> = difference(ObjectKind::AuthMethod, &found, &declared)
+            .into_iter()
+            .map(|change| change.path)
+            .collect();
+        assert_eq!(paths, ["Config.A[0]", "Config.STSEndpoint", "Name", "TokenLocality"]);
     }
 
     #[test]
@@ -266,6 +295,6 @@ mod tests {
             updated(ObjectKind::Node, &found, &declared),
             json!({ "Node": "n", "Address": "10.0.0.1", "NodeMeta": { "a": "b", "synthetic-node": "true" } })
         );
-        assert_eq!(difference(&found, &declared)[0].path, "NodeMeta");
+        assert_eq!(difference(ObjectKind::Node, &found, &declared)[0].path, "NodeMeta");
     }
 }

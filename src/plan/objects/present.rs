@@ -1,5 +1,7 @@
 //! An object that is to be there: made, put right, or left to whom it belongs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::actual::Read;
@@ -40,20 +42,29 @@ impl<'a> Planner<'a> {
             return self.conflict(id, declared, &found);
         }
         for twice in found.ours {
-            self.push_found(id, twice, ObjectAction::Remove, "the same is there twice, and one is enough");
+            if id.kind == ObjectKind::BindingRule {
+                self.push_found(
+                    id,
+                    twice,
+                    ObjectAction::Remove,
+                    "the same is there twice, and one is enough",
+                );
+            } else {
+                // Consul has no two of one name. If one did, tokens might go with either.
+                let reason = "the same is there twice: delete by hand the one that nothing rests on";
+                self.push_found(id, twice, ObjectAction::LeftAlone, reason);
+            }
         }
         for body in found.nobodys {
             if adopts {
                 // It gets our mark first, and goes with the next run as one that is there twice.
                 self.take_over(id, declared, needs, body);
             } else {
-                let reason = "it does the same as one of ours, and has no mark of ours: delete it by hand";
-                self.push_found(id, body, ObjectAction::LeftAlone, reason);
+                self.beside(id, declared, body, "has no mark of ours: delete it by hand");
             }
         }
         for (body, operator) in found.others {
-            let reason = format!("it does the same as one of ours, and operator {operator:?} has marked it");
-            self.push_found(id, body, ObjectAction::LeftAlone, reason);
+            self.beside(id, declared, body, &format!("operator {operator:?} has marked it"));
         }
     }
 
@@ -62,7 +73,7 @@ impl<'a> Planner<'a> {
         let mut found = found.to_vec();
         found.sort_by_key(|body| {
             let age = body.get("CreateIndex").and_then(Value::as_u64);
-            (normal::difference(body, declared).len(), age, body.get("ID").map(Value::to_string))
+            (normal::difference(kind, body, declared).len(), age, body.get("ID").map(Value::to_string))
         });
         let mut sorted = Found { ours: Vec::new(), nobodys: Vec::new(), others: Vec::new() };
         for body in found {
@@ -121,7 +132,7 @@ impl<'a> Planner<'a> {
     }
 
     fn keep(&mut self, id: &ObjectId, declared: &Value, needs: &[ObjectId], found: &'a Value) {
-        let fields = normal::difference(found, declared);
+        let fields = normal::difference(id.kind, found, declared);
         if fields.is_empty() {
             self.standing.insert(id.clone(), None);
             self.push_found(id, found, ObjectAction::Unchanged, "it is as declared");
@@ -131,7 +142,7 @@ impl<'a> Planner<'a> {
     }
 
     fn take_over(&mut self, id: &ObjectId, declared: &Value, needs: &[ObjectId], found: &'a Value) {
-        let fields = normal::difference(found, declared);
+        let fields = normal::difference(id.kind, found, declared);
         let reason = "it has no mark, and `adopt` says that it is to be ours";
         self.update(id, declared, needs, found, fields, reason);
     }
@@ -154,16 +165,59 @@ impl<'a> Planner<'a> {
             self.push_found(id, found, ObjectAction::Conflict { difference: fields }, why);
             return;
         }
-        // What it has already, it may keep: putting the rest right only takes away.
-        let new = needs.iter().filter(|need| !refers_to(found, need));
-        if let Some(why) = new.into_iter().find_map(|need| self.need_in_the_way(need)) {
-            return self.hold(id, &why);
+        let waiting = self.waiting(id.kind, needs, found);
+        if waiting.is_empty() {
+            return self.put_right(id, declared, found, fields, reason);
         }
+        // Only what would be added waits. What is too much is taken away now.
+        let (now, later) = (without(id.kind, declared, &waiting), waiting.into_values().collect::<Vec<_>>());
+        let fields_now = normal::difference(id.kind, found, &now);
+        let later = format!("something must come first: {}", later.join("; "));
+        if fields_now.is_empty() {
+            self.standing.entry(id.clone()).or_insert(None);
+            self.push_found(id, found, ObjectAction::Drifted { difference: fields }, later);
+        } else {
+            let warning = format!("not all of it is put right, for {later}");
+            self.put_right(id, &now, found, fields_now, reason);
+            self.steps.last_mut().map(|step| step.warnings.push(warning));
+        }
+    }
+
+    fn put_right(
+        &mut self,
+        id: &ObjectId,
+        declared: &Value,
+        found: &'a Value,
+        fields: Vec<FieldChange>,
+        reason: &str,
+    ) {
         self.standing.entry(id.clone()).or_insert(None);
         let warning = aftermath(id.kind, &fields);
         let body = normal::updated(id.kind, found, declared);
         let step = self.push_found(id, found, ObjectAction::Update { fields, body }, reason);
         step.warnings.extend(warning.map(str::to_owned));
+    }
+
+    /// What the object is to get and cannot have yet, and why. What it has already, it may keep.
+    fn waiting<'n>(
+        &self,
+        kind: ObjectKind,
+        needs: &'n [ObjectId],
+        found: &Value,
+    ) -> BTreeMap<&'n ObjectId, String> {
+        let new = needs.iter().filter(|need| !refers_to(found, need));
+        let in_the_way = new.filter_map(|need| Some((need, self.need_in_the_way(need)?)));
+        // A rule for a role that is nowhere gives nothing, and what it gives now is too much.
+        in_the_way.filter(|(need, _)| kind != ObjectKind::BindingRule || !self.is_nowhere(need)).collect()
+    }
+
+    fn is_nowhere(&self, need: &ObjectId) -> bool {
+        match self.actual.of(need.kind, &need.scope) {
+            Read::Listed(bodies) => {
+                !bodies.iter().any(|body| need.name.eq_ignore_ascii_case(matching::name(need.kind, body)))
+            }
+            Read::Unknown(_) => false,
+        }
     }
 
     fn conflict(&mut self, id: &ObjectId, declared: &Value, found: &Found<'a>) {
@@ -183,10 +237,10 @@ impl<'a> Planner<'a> {
             (None, None) => return,
         };
         // What does just what ours would do, ours may rest on; a method is not to get rules of ours.
-        let fits =
-            matches!(id.kind, ObjectKind::Policy | ObjectKind::Role) && normal::does_the_same(body, declared);
+        let fits = matches!(id.kind, ObjectKind::Policy | ObjectKind::Role)
+            && normal::does_the_same(id.kind, body, declared);
         self.standing.insert(id.clone(), (!fits).then(|| format!("{id} is not ours")));
-        let difference = normal::difference(body, declared);
+        let difference = normal::difference(id.kind, body, declared);
         self.push_found(id, body, ObjectAction::Conflict { difference }, reason);
     }
 
@@ -197,12 +251,9 @@ impl<'a> Planner<'a> {
         }
         match self.actual.of(need.kind, &need.scope) {
             Read::Unknown(why) => Some(format!("{need} could not be looked for: {why}")),
-            Read::Listed(bodies) => {
-                let is_there =
-                    bodies.iter().any(|body| need.name.eq_ignore_ascii_case(matching::name(need.kind, body)));
-                (!is_there)
-                    .then(|| format!("{need} is not there; it is not declared here, so make it yourself"))
-            }
+            Read::Listed(_) => self
+                .is_nowhere(need)
+                .then(|| format!("{need} is not there; it is not declared here, so make it yourself")),
         }
     }
 
@@ -230,8 +281,8 @@ impl<'a> Planner<'a> {
         // Only what is ours is taken off.
         let gone: Vec<&ObjectId> = detach.iter().filter(|policy| self.going.contains(policy)).collect();
         after.retain(|link| !gone.iter().any(|policy| is_link_to(link, policy)));
-        if let Some(why) = waits_for {
-            return self.hold(id, &why);
+        if let (Some(why), true) = (&waits_for, before == after) {
+            return self.hold(id, why);
         }
         if before == after {
             self.push_found(id, found, ObjectAction::Unchanged, "its policies are as declared");
@@ -245,8 +296,29 @@ impl<'a> Planner<'a> {
         let mut body = normal::sendable(id.kind, found);
         put(&mut body, link_path(id.kind), after.into());
         let action = ObjectAction::Update { fields: vec![field], body };
-        self.push_found(id, found, action, "its policies are not as declared; others stay as they are");
+        let reason = "its policies are not as declared; others stay as they are";
+        let step = self.push_found(id, found, action, reason);
+        step.warnings.extend(
+            waits_for.map(|why| format!("not all of it is put right, for something must come first: {why}")),
+        );
     }
+}
+
+/// The declaration without what must wait.
+fn without(kind: ObjectKind, declared: &Value, waiting: &BTreeMap<&ObjectId, String>) -> Value {
+    let mut declared = declared.clone();
+    match (kind, declared.as_object_mut()) {
+        (ObjectKind::Role, Some(fields)) => {
+            if let Some(Value::Array(links)) = fields.get_mut("Policies") {
+                links.retain(|link| !waiting.keys().any(|policy| is_link_to(link, policy)));
+            }
+        }
+        (ObjectKind::BindingRule, Some(fields)) => {
+            fields.retain(|field, _| !["BindType", "BindName"].contains(&field.as_str()));
+        }
+        _ => {}
+    }
+    declared
 }
 
 /// A field that the server leaves out of lists, and that a comparison needs.

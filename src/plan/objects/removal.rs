@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::actual::Read;
-use super::matching::{Matches, name};
+use super::matching::{Matches, is_of, name};
 use super::present::{linked, names};
 use super::{ObjectAction, Planner};
 use crate::intent::identity::{DesiredObjects, ObjectId, ObjectKind, Owner, Undeclared, Want, owner};
@@ -30,17 +30,13 @@ pub(super) fn going(
         going.iter().filter(|id| id.kind == ObjectKind::AuthMethod).cloned().collect();
     for (id, body) in matches.rest() {
         let goes_with_its_method = id.kind == ObjectKind::BindingRule
-            && methods.iter().any(|method| method.scope == id.scope && is_of(body, method));
+            && methods.iter().any(|method| method.scope == id.scope && is_of(body, &method.name));
         let all_goes = desired.undeclared == Undeclared::Remove && desired.own.contains(&id.scope);
         if is_ours(id.kind, body) && (all_goes || goes_with_its_method) {
             going.insert(id);
         }
     }
     going
-}
-
-fn is_of(rule: &Value, method: &ObjectId) -> bool {
-    rule.get("AuthMethod").and_then(Value::as_str).is_some_and(|name| *name == *method.name)
 }
 
 impl<'a> Planner<'a> {
@@ -80,7 +76,7 @@ impl<'a> Planner<'a> {
             ObjectKind::AuthMethod => {
                 let rules = self.listed(ObjectKind::BindingRule, id, "its rules");
                 let of_others = |rule: &&Value| {
-                    is_of(rule, id) && self.owner(ObjectKind::BindingRule, rule) != Owner::Ours
+                    is_of(rule, &id.name) && self.owner(ObjectKind::BindingRule, rule) != Owner::Ours
                 };
                 in_use(rules, of_others, "rules that are not ours hang on it and would go with it")
             }

@@ -47,6 +47,13 @@ pub enum ObjectAction {
         /// What would be put right if it were.
         difference: Vec<FieldChange>,
     },
+    /// It is not as declared, and cannot be put right before something else is.
+    Drifted {
+        /// What would be put right.
+        difference: Vec<FieldChange>,
+    },
+    /// It is ours and not declared, and gives more than anybody declared: it is reported, and nothing is done.
+    Stray,
     /// It is reported, and nothing is done.
     LeftAlone,
     /// Something must come first.
@@ -73,7 +80,8 @@ impl ObjectStep {
             ObjectAction::Update { fields, .. } => (Change::Update, fields, None),
             ObjectAction::Remove => (Change::Remove, Vec::new(), None),
             ObjectAction::Conflict { difference } => (Change::NameTaken, difference, None),
-            ObjectAction::LeftAlone => (Change::LeftAlone, Vec::new(), None),
+            ObjectAction::Drifted { difference } => (Change::Hold, difference, None),
+            ObjectAction::Stray | ObjectAction::LeftAlone => (Change::LeftAlone, Vec::new(), None),
             ObjectAction::Hold => (Change::Hold, Vec::new(), None),
             ObjectAction::Unchanged => (Change::Unchanged, Vec::new(), None),
             ObjectAction::Unknown => (Change::Unknown, Vec::new(), None),

@@ -148,7 +148,9 @@ impl Report<'_> {
 
     fn tell_of_seen(&self, key: &Key, step: &ObjectStep) {
         match &step.action {
-            ObjectAction::Conflict { .. } => self.once(key, step, true, &step.reason),
+            ObjectAction::Conflict { .. } | ObjectAction::Drifted { .. } | ObjectAction::Stray => {
+                self.once(key, step, true, &step.reason);
+            }
             ObjectAction::LeftAlone => self.once(key, step, !step.warnings.is_empty(), &step.reason),
             ObjectAction::Hold => self.once(key, step, false, &step.reason),
             // The failed call is told of by itself.
@@ -209,7 +211,7 @@ impl Report<'_> {
 fn paths(step: &ObjectStep) -> String {
     let fields = match &step.action {
         ObjectAction::Update { fields, .. } => fields.as_slice(),
-        ObjectAction::Conflict { difference } => difference.as_slice(),
+        ObjectAction::Conflict { difference } | ObjectAction::Drifted { difference } => difference.as_slice(),
         _ => &[],
     };
     fields.iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ")
@@ -236,4 +238,41 @@ pub(super) fn counts(
         *counts.entry(step.id.kind.as_str()).or_default().entry(state(step, outcome)).or_default() += 1;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::intent::identity::{ObjectId, Scope};
+    use crate::telemetry::state::OBJECT_STATES;
+
+    #[test]
+    fn what_stays_otherwise_than_declared_counts_as_drift_and_raises_the_alert() {
+        let seen = |action| {
+            let id = ObjectId { kind: ObjectKind::Role, scope: Scope::default(), name: "r".into() };
+            let step = ObjectStep {
+                id,
+                server_id: None,
+                action,
+                reason: String::new(),
+                warnings: Vec::new(),
+                before: Some(json!({})),
+            };
+            state(&step, &Outcome::Seen)
+        };
+        for (action, expected) in [
+            (ObjectAction::Drifted { difference: Vec::new() }, "drifted"),
+            (ObjectAction::Stray, "drifted"),
+            (ObjectAction::Conflict { difference: Vec::new() }, "conflict"),
+            (ObjectAction::Hold, "held"),
+            (ObjectAction::LeftAlone, "left_alone"),
+            (ObjectAction::Unknown, "unknown"),
+            (ObjectAction::Unchanged, "ok"),
+        ] {
+            assert_eq!(seen(action), expected);
+            assert!(OBJECT_STATES.contains(&expected));
+        }
+    }
 }

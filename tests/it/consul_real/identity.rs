@@ -12,6 +12,7 @@ use crate::identity::removal::{
 at_real_consuls! {
     a_token_that_lacks_something_makes_what_it_may(Acls::On)
     where_acls_are_off_the_reason_is_said_and_the_node_is_made(Acls::Off)
+    a_role_and_a_policy_go_only_when_nobody_else_has_them(Acls::On)
 }
 
 /// Of 1.8 alone: newer ones have all of it, as `tests/it/identity` shows.
@@ -98,9 +99,7 @@ async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &Ser
     assert_eq!(desk.run(Some(&everything())).await.writes(), 0);
 }
 
-#[tokio::test]
-async fn a_role_and_a_policy_go_only_when_nobody_else_has_them() {
-    let Some(server) = Server::start("the removal of a role at a real Consul", true).await else { return };
+async fn a_role_and_a_policy_go_only_when_nobody_else_has_them(server: &Server) {
     let desk = Desk::at(server.url(), MANAGEMENT);
     desk.run(Some(&everything())).await;
     let (auth, sso) = (without_mesh_gateways(), "sso");

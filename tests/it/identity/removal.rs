@@ -4,7 +4,12 @@ use ecs_mesh_operator::plan::proposal::Proposal;
 use serde_json::{Value, json};
 
 use super::desk::{Desk, lines};
-use super::{everything, made};
+use super::{everything, make_everything};
+
+at_both_consuls! {
+    what_a_person_has_given_a_token_stays
+    a_set_of_manifests_that_loses_a_line_takes_no_gateway_away_and_makes_none
+}
 
 pub(crate) const ROLE: &str = "consul-ecs-mesh-gateway-role";
 const POLICY: &str = "consul-ecs-mesh-gateway-policy";
@@ -52,14 +57,14 @@ pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &Desk) {
     assert!(desk.ask("GET", &format!("/v1/acl/role/name/{ROLE}"), None).await.is_none());
 }
 
-#[tokio::test]
-async fn what_a_person_has_given_a_token_stays() {
-    a_persons_tokens_keep_their_role_and_policy(&made().await).await;
+async fn what_a_person_has_given_a_token_stays(desk: Desk) {
+    make_everything(&desk).await;
+    a_persons_tokens_keep_their_role_and_policy(&desk).await;
 }
 
-#[tokio::test]
-async fn a_set_of_manifests_that_loses_a_line_takes_no_gateway_away_and_makes_none() {
-    let (desk, mut auth) = (made().await, everything());
+async fn a_set_of_manifests_that_loses_a_line_takes_no_gateway_away_and_makes_none(desk: Desk) {
+    make_everything(&desk).await;
+    let mut auth = everything();
     let before = desk.everything().await;
     auth["serviceTokens"].as_object_mut().unwrap().remove("gateways");
     let plan = desk.plan(Some(&auth)).await;

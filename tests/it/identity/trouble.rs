@@ -6,8 +6,10 @@ use ecs_mesh_operator::plan::proposal::{Change, Proposal};
 use ecs_mesh_operator::sandbox::consul::ConsulConfig;
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
 
+use serde_json::json;
+
 use super::desk::{DEMO, Desk, Never, lines};
-use super::{everything, fresh_with};
+use super::{everything, fresh, fresh_with};
 
 at_both_consuls! {
     a_token_that_may_not_look_is_told_which_permission_it_lacks_for_which_call
@@ -60,6 +62,24 @@ async fn without_the_lease_nothing_is_written(mut desk: Desk) {
     let before = desk.everything().await;
     let ran = desk.run(Some(&everything())).await;
     assert_eq!((ran.writes(), desk.everything().await), (0, before));
+}
+
+#[tokio::test]
+async fn a_widened_role_is_put_right_and_what_it_still_lacks_is_counted_as_drift() {
+    let desk = fresh().await;
+    let mut auth = everything();
+    auth["serviceTokens"]["terminatingGatewayPolicies"] = json!(["write-db"]);
+    let policy = desk.put("/v1/acl/policy", &json!({"Name": "write-db", "Rules": ""})).await;
+    assert_eq!(desk.run(Some(&auth)).await.objects("ok"), 17);
+    let name = "/v1/acl/role/name/consul-ecs-terminating-gateway-role";
+    desk.delete(&format!("/v1/acl/policy/{}", policy["ID"].as_str().unwrap())).await;
+    let mut role = desk.get(name).await;
+    role["Policies"] = json!([{"Name": "global-management"}]);
+    desk.put(&format!("/v1/acl/role/{}", role["ID"].as_str().unwrap()), &role).await;
+
+    let ran = desk.run(Some(&auth)).await;
+    assert_eq!((ran.writes(), ran.objects("drifted"), ran.objects("ok")), (1, 1, 16), "{}", ran.text);
+    assert_eq!(desk.get(name).await.get("Policies"), None, "an empty list is not said");
 }
 
 /// Answers get lost after the write took effect, a few times each.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::look::{anonymous, read};
 use super::said;
-use crate::intent::identity::{ObjectKind, Owner, owner, without_marks};
+use crate::intent::identity::{ObjectKind, Owner, owner};
 use crate::mesh::consul::client::ConsulControlPlane;
 use crate::mesh::consul::errors;
 use crate::mesh::consul::objects::{
@@ -15,7 +15,7 @@ use crate::mesh::consul::objects::{
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{MaySend, MeshError, MeshErrorKind, Written};
 use crate::model::ClusterArn;
-use crate::plan::{ObjectAction, ObjectStep};
+use crate::plan::{ObjectAction, ObjectStep, does_the_same};
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     pub(super) async fn carry_out_step(
@@ -152,16 +152,16 @@ async fn current<T: StreamTransport>(
     })
 }
 
-/// A rule that does what this one would do, or has its words.
+/// A rule that does what this one would do, made since the plan: one that was there before would be in it.
 async fn twin<T: StreamTransport>(objects: &Objects<T>, body: &Value) -> Result<Option<Value>, MeshError> {
-    let text = |field: &str| body[field].as_str().unwrap_or_default();
-    let rules = objects.binding_rules(text("AuthMethod")).await?;
-    let words = without_marks(text("Description"));
-    let twin = rules.iter().find(|rule| {
-        let binds_the_same = rule.bind_type == text("BindType") && rule.bind_name == text("BindName");
-        binds_the_same || without_marks(&rule.description) == words
-    });
-    Ok(twin.map(said))
+    let rules = objects.binding_rules(body["AuthMethod"].as_str().unwrap_or_default()).await?;
+    let mut body = body.clone();
+    // What is empty was left out, and means something: every login.
+    if let Some(fields) = body.as_object_mut() {
+        fields.entry("Selector").or_insert_with(|| Value::String(String::new()));
+        fields.entry("BindVars").or_insert_with(|| Value::Object(Map::new()));
+    }
+    Ok(rules.iter().map(said).find(|rule| does_the_same(ObjectKind::BindingRule, rule, &body)))
 }
 
 async fn put<T: StreamTransport>(

@@ -1,9 +1,13 @@
 //! Every drift is found, shown and mended by one run, and what is not ours is left as it is.
 
 mod adoption;
+mod config;
 mod drift;
+mod drifts;
 mod enterprise;
 mod removal;
+mod strays;
+mod waiting;
 mod world;
 
 use serde_json::json;

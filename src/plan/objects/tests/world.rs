@@ -37,7 +37,12 @@ pub(super) fn everything() -> Value {
             "tokenTtl": "24h",
             "stsEndpoint": "https://sts.us-east-1.amazonaws.com",
         },
-        "clientTokens": { "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-agents/*"] },
+        "clientTokens": {
+            "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-agents/*"],
+            "tokenTtl": "72h",
+            "serverIdHeaderValue": "consul.internal",
+            "allowedStsHeaders": ["X-Trace"],
+        },
         "anonymousPolicy": "present",
     })
 }
@@ -147,7 +152,9 @@ impl World {
     fn apply(&mut self, step: ObjectStep) {
         let ObjectStep { id, server_id, action, .. } = step;
         let at = self.objects.iter().position(|(kind, scope, body)| {
-            let is = |field: &str, value: &str| body.get(field).and_then(Value::as_str) == Some(value);
+            let is = |field: &str, value: &str| {
+                body.get(field).and_then(Value::as_str).is_some_and(|found| found.eq_ignore_ascii_case(value))
+            };
             let same = match (&server_id, kind) {
                 (Some(server_id), _) => is("ID", server_id),
                 (None, ObjectKind::Node) => is("Node", &id.name),
@@ -236,6 +243,8 @@ fn line(step: &ObjectStep) -> String {
         ObjectAction::Update { fields: changed, .. } => ("update", fields(changed)),
         ObjectAction::Remove => ("remove", String::new()),
         ObjectAction::Conflict { difference } => ("conflict", fields(difference)),
+        ObjectAction::Drifted { difference } => ("drifted", fields(difference)),
+        ObjectAction::Stray => ("stray", String::new()),
         ObjectAction::LeftAlone => ("leave", String::new()),
         ObjectAction::Hold => ("hold", String::new()),
         ObjectAction::Unchanged => ("unchanged", String::new()),

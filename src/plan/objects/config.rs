@@ -1,0 +1,152 @@
+//! The `Config` of an auth method as Consul reads it: the case of a key's letters means nothing there, a text passes
+//! for a list of one, and `"true"` for true. Whoever compares keys to the letter misses what counts.
+
+use serde_json::{Map, Value, json};
+
+#[derive(Clone, Copy)]
+enum Reads {
+    Texts,
+    Text,
+    Truth,
+    /// It is nowhere declared, so what it holds is carried forward as it is.
+    AsItIs,
+}
+
+/// The keys of type `aws-iam`.
+const KEYS: [(&str, Reads); 9] = [
+    ("BoundIAMPrincipalARNs", Reads::Texts),
+    ("EnableIAMEntityDetails", Reads::Truth),
+    ("IAMEntityTags", Reads::Texts),
+    ("ServerIDHeaderValue", Reads::Text),
+    ("MaxRetries", Reads::AsItIs),
+    ("IAMEndpoint", Reads::Text),
+    ("STSEndpoint", Reads::Text),
+    ("STSRegion", Reads::Text),
+    ("AllowedSTSHeaderValues", Reads::Texts),
+];
+
+/// An object with its `Config`, where it has one, as Consul reads it; and what is there a second time under another
+/// spelling, which no server that reads it strictly would have taken.
+pub(super) fn as_read(object: &Value) -> (Value, Map<String, Value>) {
+    let mut object = object.clone();
+    let mut twice = Map::new();
+    if let Some(Value::Object(config)) = object.get_mut("Config") {
+        let mut read = Map::new();
+        // The very name goes before others, as it does there.
+        let (exact, others): (Vec<_>, Vec<_>) =
+            std::mem::take(config).into_iter().partition(|(name, _)| KEYS.iter().any(|(key, _)| key == name));
+        for (name, value) in exact.into_iter().chain(others) {
+            match KEYS.iter().find(|(key, _)| are_one(key, &name)) {
+                None => drop(read.insert(name, value)),
+                Some((key, _)) if read.contains_key(*key) => drop(twice.insert(name, value)),
+                Some((key, reads)) => drop(read.insert((*key).to_owned(), reads.of(value))),
+            }
+        }
+        *config = read;
+    }
+    (object, twice)
+}
+
+/// Whether both are one name where the case of letters means nothing, in all of Unicode.
+fn are_one(a: &str, b: &str) -> bool {
+    let folded = |text: &str| -> Vec<char> {
+        let fold = |letter| match letter {
+            'ſ' => 's',
+            '\u{212a}' => 'k',
+            letter => letter.to_ascii_lowercase(),
+        };
+        text.chars().map(fold).collect()
+    };
+    folded(a) == folded(b)
+}
+
+impl Reads {
+    /// What Consul cannot read stays as it is, and is no declared value.
+    fn of(self, value: Value) -> Value {
+        match (self, value) {
+            (Self::AsItIs, value) => value,
+            (Self::Texts, Value::Null) => json!([]),
+            (Self::Texts, Value::Array(items)) => items.into_iter().map(text).collect(),
+            (Self::Texts, Value::Object(fields)) => Value::Object(fields),
+            (Self::Texts, one) => json!([text(one)]),
+            (Self::Text, value) => text(value),
+            (Self::Truth, value) => truth(value),
+        }
+    }
+}
+
+fn text(value: Value) -> Value {
+    match value {
+        Value::Null => json!(""),
+        Value::Bool(value) => json!(if value { "1" } else { "0" }),
+        Value::Number(number) => json!(number.to_string()),
+        Value::Array(items) => one_of(items, text),
+        value => value,
+    }
+}
+
+fn truth(value: Value) -> Value {
+    match value {
+        Value::Null => json!(false),
+        Value::Number(number) => json!(number.as_f64() != Some(0.0)),
+        Value::String(text) => match text.as_str() {
+            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => json!(false),
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => json!(true),
+            _ => json!(text),
+        },
+        Value::Array(items) => one_of(items, truth),
+        value => value,
+    }
+}
+
+/// A list of one passes for the one, and an empty one for nothing.
+fn one_of(mut items: Vec<Value>, read: fn(Value) -> Value) -> Value {
+    match items.len() {
+        0 => read(Value::Null),
+        1 => read(items.remove(0)),
+        _ => Value::Array(items),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_known_in_any_case_of_its_letters() {
+        for name in ["STSEndpoint", "stsendpoint", "stsEndpoint", "ſtſendpoint"] {
+            let (read, twice) = as_read(&json!({ "Config": { name: "https://sts" } }));
+            assert_eq!(read, json!({ "Config": { "STSEndpoint": "https://sts" } }), "{name}");
+            assert!(twice.is_empty());
+        }
+        let (read, twice) = as_read(&json!({ "Config": { "maxretries": "3", "JWKSURL": "x", "a": 1 } }));
+        assert_eq!(read["Config"], json!({ "MaxRetries": "3", "JWKSURL": "x", "a": 1 }));
+        assert!(twice.is_empty());
+        let (_, twice) =
+            as_read(&json!({ "Config": { "IAMEndpoint": "", "iamendpoint": "https://iam.evil" } }));
+        assert_eq!(twice.keys().collect::<Vec<_>>(), ["iamendpoint"]);
+    }
+
+    #[test]
+    fn a_value_is_what_consul_makes_of_it() {
+        for (name, value, expected) in [
+            ("EnableIAMEntityDetails", json!("true"), json!(true)),
+            ("EnableIAMEntityDetails", json!(1), json!(true)),
+            ("EnableIAMEntityDetails", json!(["t"]), json!(true)),
+            ("EnableIAMEntityDetails", json!(""), json!(false)),
+            ("EnableIAMEntityDetails", json!(0), json!(false)),
+            ("EnableIAMEntityDetails", Value::Null, json!(false)),
+            ("EnableIAMEntityDetails", json!("maybe"), json!("maybe")),
+            ("BoundIAMPrincipalARNs", json!("a"), json!(["a"])),
+            ("BoundIAMPrincipalARNs", json!([["a"], 7]), json!(["a", "7"])),
+            ("IAMEntityTags", Value::Null, json!([])),
+            ("STSEndpoint", json!(["https://sts"]), json!("https://sts")),
+            ("STSEndpoint", json!([]), json!("")),
+            ("ServerIDHeaderValue", json!(7), json!("7")),
+            ("ServerIDHeaderValue", json!(true), json!("1")),
+        ] {
+            let (read, _) = as_read(&json!({ "Config": { name: value } }));
+            assert_eq!(read["Config"][name], expected, "{name} {value}");
+        }
+    }
+}

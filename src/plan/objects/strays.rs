@@ -1,0 +1,113 @@
+//! What is there and no declaration spoke of. It stays; and a person is told where it gives logins, or tokens that have
+//! it, more than anybody declared.
+
+use serde_json::Value;
+
+use super::actual::Read;
+use super::matching::{is_of, name, text};
+use super::present::linked;
+use super::{ObjectAction, Planner, normal};
+use crate::intent::identity::{ObjectId, ObjectKind, Owner, RuleKey, Want, gets_policies_of_others};
+
+/// The policy that every Consul has, and that lets do everything.
+const EVERYTHING: &str = "global-management";
+
+impl<'a> Planner<'a> {
+    /// Of ours, and not in the manifest any more; or somebody has made something else of it.
+    pub(super) fn undeclared(&mut self, id: &ObjectId, body: &'a Value) {
+        let gives = match id.kind {
+            ObjectKind::BindingRule => self.rule_gives(body),
+            ObjectKind::Role => self.role_gives(id, body),
+            _ => None,
+        };
+        if let Some(warning) = gives {
+            let reason =
+                "it has our mark, and gives what nobody declared: delete it by hand, or declare it absent";
+            self.push_found(id, body, ObjectAction::Stray, reason).warnings.push(warning);
+        } else {
+            let reason = "owned and no longer declared: declare it absent to have it removed";
+            self.push_found(id, body, ObjectAction::LeftAlone, reason);
+        }
+    }
+
+    /// A rule that others made on a method of ours lets in whom it lets in: a person should know of it.
+    pub(super) fn stranger(&mut self, id: &ObjectId, body: &'a Value) {
+        if id.kind == ObjectKind::BindingRule && self.is_on_a_declared_method(body) {
+            let reason = "it is not ours, and not declared";
+            self.push_found(id, body, ObjectAction::LeftAlone, reason).warnings.push(also_get(body));
+        }
+    }
+
+    fn rule_gives(&self, rule: &Value) -> Option<String> {
+        let as_it_was_made = RuleKey::ever_made(text(rule, "AuthMethod")).iter().any(|(key, selector)| {
+            (text(rule, "BindType"), text(rule, "BindName")) == (key.bind.0, &*key.bind.1)
+                && text(rule, "Selector").trim() == selector
+        });
+        (self.is_on_a_declared_method(rule) && !as_it_was_made).then(|| also_get(rule))
+    }
+
+    fn is_on_a_declared_method(&self, rule: &Value) -> bool {
+        self.desired.objects.iter().any(|object| {
+            object.id.kind == ObjectKind::AuthMethod
+                && is_of(rule, &object.id.name)
+                && matches!(object.want, Want::Present { .. })
+        })
+    }
+
+    /// A role of ours has policies of ours, and those that the manifest names.
+    fn role_gives(&self, id: &ObjectId, role: &Value) -> Option<String> {
+        let is_free = gets_policies_of_others(name(id.kind, role));
+        let policies = linked(id.kind, role);
+        let policies = policies.iter().map(|link| text(link, "Name")).filter(|policy| {
+            policy.eq_ignore_ascii_case(EVERYTHING) || !(is_free || self.may_be_on_roles(id, policy))
+        });
+        let mut gives: Vec<String> = policies.map(|policy| format!("policy {policy}")).collect();
+        for field in ["ServiceIdentities", "NodeIdentities", "TemplatedPolicies"] {
+            if role.get(field).and_then(Value::as_array).is_some_and(|items| !items.is_empty()) {
+                gives.push(field.to_owned());
+            }
+        }
+        let given = gives.join(", ");
+        (!gives.is_empty()).then(|| {
+            format!(
+                "tokens that have this role keep it whatever it is called, and get {given}; take that off it"
+            )
+        })
+    }
+
+    fn may_be_on_roles(&self, role: &ObjectId, policy: &str) -> bool {
+        let is_named = self.desired.objects.iter().any(|object| match &object.want {
+            Want::Present { needs, .. } => needs
+                .iter()
+                .any(|need| need.kind == ObjectKind::Policy && need.name.eq_ignore_ascii_case(policy)),
+            _ => false,
+        });
+        is_named
+            || match self.actual.of(ObjectKind::Policy, &role.scope) {
+                Read::Listed(bodies) => bodies.iter().any(|body| {
+                    name(ObjectKind::Policy, body).eq_ignore_ascii_case(policy)
+                        && self.owner(ObjectKind::Policy, body) == Owner::Ours
+                }),
+                // Whose it is is not known, and that is told of by itself.
+                Read::Unknown(_) => true,
+            }
+    }
+
+    /// A rule that is not ours, beside the one of ours that it resembles.
+    pub(super) fn beside(&mut self, id: &ObjectId, declared: &Value, body: &'a Value, whose: &str) {
+        let does_the_same = normal::does_the_same(id.kind, body, declared);
+        let what = if does_the_same { "it does the same as one of ours" } else { "it resembles one of ours" };
+        let warning = (id.kind == ObjectKind::BindingRule && !does_the_same).then(|| also_get(body));
+        let step = self.push_found(id, body, ObjectAction::LeftAlone, format!("{what}, and {whose}"));
+        step.warnings.extend(warning);
+    }
+}
+
+fn also_get(rule: &Value) -> String {
+    format!(
+        "logins by auth method {} also get {} {} by this rule; delete it if nobody meant it",
+        text(rule, "AuthMethod"),
+        text(rule, "BindType"),
+        text(rule, "BindName")
+    )
+}
