@@ -201,7 +201,7 @@ fn read_fields(tokens: &[Token], at: &mut usize, into: &mut Block) {
         let key = match token {
             Token::Mark('}') => return,
             Token::Word(key) | Token::Text(key) => key.clone(),
-            _ => {
+            Token::Mark(_) => {
                 *at += 1;
                 continue;
             }

@@ -7,6 +7,8 @@ mod doctor;
 mod healthcheck;
 mod output;
 mod plan;
+#[cfg(test)]
+mod reference;
 mod run;
 mod sandbox;
 mod setup;

@@ -119,9 +119,29 @@ where
 
 fn env_filter(asked: &str) -> Result<EnvFilter, LogError> {
     let refuse = |why: String| LogError::Filter { filter: asked.chars().take(200).collect(), why };
+    if let Some(why) = says_nothing(asked) {
+        return Err(refuse(why));
+    }
     let all = [DEFAULTS, asked.trim(), "audit=info"];
     let all: Vec<_> = all.into_iter().filter(|part| !part.is_empty()).collect();
     EnvFilter::builder().parse(all.join(",")).map_err(|error| refuse(error.to_string()))
+}
+
+/// The library takes a word that is no level for a target, and a target without a level for all of its lines: most likely
+/// a slip. What filters by spans is left to it.
+fn says_nothing(asked: &str) -> Option<String> {
+    let parts = || asked.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if asked.contains('[') {
+        return None;
+    }
+    parts().find_map(|part| match part.split_once('=') {
+        Some(("", _)) => Some(format!("{part:?} has no target before the =")),
+        Some((_, "")) => Some(format!("{part:?} has no level after the =")),
+        None if part.parse::<LevelFilter>().is_err() => {
+            Some(format!("{part:?} is no level; for a target write {part}=LEVEL"))
+        }
+        _ => None,
+    })
 }
 
 /// The level below which some crates stay silent whatever was asked.
@@ -225,8 +245,25 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_says_what_is_allowed() {
-        let error = subscriber(LogFormat::Json, "a=b=c", false, std::io::sink).err().unwrap().to_string();
-        assert!(error.contains("\"a=b=c\"") && error.contains("TARGET=LEVEL"), "{error}");
+        for (filter, words) in [
+            ("a=b=c", "a=b=c"),
+            ("info,blah=", "no level after the ="),
+            ("=debug", "no target before the ="),
+            ("debg", "\"debg\" is no level"),
+            ("info,ecs_mesh_operator", "write ecs_mesh_operator=LEVEL"),
+        ] {
+            let error = subscriber(LogFormat::Json, filter, false, std::io::sink).err().unwrap().to_string();
+            assert!(error.contains(words) && error.contains("TARGET=LEVEL"), "{filter}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_filter_may_be_levels_targets_and_spans() {
+        for filter in
+            ["", "off", "INFO", "warn,ecs_mesh_operator::mesh=debug,", "info,[reconcile{task=\"1\",x}]=debug"]
+        {
+            assert!(subscriber(LogFormat::Json, filter, false, std::io::sink).is_ok(), "{filter}");
+        }
     }
 
     #[test]

@@ -291,7 +291,7 @@ impl Assembly {
         match workload::refused_by_consul(spec, bindings, all_known) {
             None => {}
             Some(Impossible::Everywhere(message)) => {
-                self.errors.push(origin.finding("spec.service", message))
+                self.errors.push(origin.finding("spec.service", message));
             }
             Some(Impossible::Somewhere(message)) => {
                 self.warnings.push(origin.finding("spec.service", message));

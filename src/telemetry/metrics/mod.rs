@@ -6,6 +6,7 @@
 mod collect;
 mod exposition;
 mod labels;
+mod order;
 mod plane;
 mod process;
 #[cfg(test)]
@@ -267,6 +268,7 @@ impl Metrics {
         let mut text = String::with_capacity(64 * 1024);
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        let text = order::sorted(&text);
         match format {
             Format::OpenMetrics => text,
             Format::Prometheus => exposition::prometheus(&text),
