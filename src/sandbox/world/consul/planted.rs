@@ -11,6 +11,8 @@ use crate::sandbox::consul::ConsulServer;
 const FORGOTTEN: &str = "0badc0de0badc0de0badc0de0badc0de";
 /// A task of nobody here.
 const ELSEWHERE: &str = "feedfacefeedfacefeedfacefeedface";
+/// By this the manual set-up gets the tokens of Consul's clients.
+const CLIENT_METHOD: &str = "iam-ecs-client-token";
 /// A node that is no cluster's.
 const MACHINE: &str = "legacy-vm";
 
@@ -113,6 +115,9 @@ fn tokens(
         let token = home.log_in(cloud, consul, role, meta, now)?;
         planted.push(Planted::token(what, &token, consul));
     }
+    home.let_log_in(consul, CLIENT_METHOD, "AWS IAM auth method for ECS client tokens", role, now)?;
+    let token = home.log_in_by(CLIENT_METHOD, cloud, consul, (role, &[]), now)?;
+    planted.push(Planted::token("the token of a client, which names no task", &token, consul));
     Ok(planted)
 }
 
