@@ -12,7 +12,7 @@ use super::registry::Entry;
 use super::report::{Report, Subject, Whose};
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Marks, Need, Scope, Verdict, caretaker};
 use crate::manifests::ManifestSet;
-use crate::mesh::{DrainReason, Owner};
+use crate::mesh::{DrainReason, FailedPart, Owner};
 use crate::model::{RoleArn, Task, TaskArn};
 use crate::observe::describer::Answer;
 use crate::observe::roles::APART;
@@ -39,6 +39,8 @@ pub(super) struct Run<'a> {
     pub report: Report<'a>,
     /// Since when an event of the task is unanswered.
     heard: Mutex<Option<Instant>>,
+    /// Why a part of what the task may have made could not be looked for.
+    unfound: Mutex<Option<Halt>>,
 }
 
 impl Run<'_> {
@@ -48,7 +50,15 @@ impl Run<'_> {
         if !self.plane.is_listed() {
             return Next::After(UNLISTED_WAIT);
         }
-        let next = self.attempt().await;
+        let heard_at = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.attempt().await;
+        if let Some(halt) = self.unfound.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // What was found is worked on; the rest is sought again.
+            heard_at.into_iter().for_each(|at| self.plane.heard_of(self.task, at));
+            if !matches!(next, Next::Backoff | Next::HoldUntil(_)) {
+                next = halt.next();
+            }
+        }
         self.report.end();
         // An event that led to nothing is answered; one that still may is not.
         if matches!(next, Next::Backoff | Next::HoldUntil(_))
@@ -124,7 +134,18 @@ impl Run<'_> {
     async fn seek(&self) -> Result<(), Halt> {
         let asked = self.operator.clock.now();
         let found = self.plane.call(self.plane.mesh.find(self.task)).await?;
-        self.plane.registry.replace_of(self.task, &found, asked, self.operator.clock.now());
+        self.plane.registry.replace_of(
+            self.task,
+            &found.seen,
+            &found.failed,
+            asked,
+            self.operator.clock.now(),
+        );
+        if let Some(FailedPart { error, .. }) = found.failed.first() {
+            self.operator.metrics.held(error.kind.label());
+            self.plane.tell_of_parts(&found.failed);
+            *self.unfound.lock().unwrap_or_else(PoisonError::into_inner) = Some(Halt::Failed(error.clone()));
+        }
         for known in self.known() {
             let binding = known.caretaker.as_ref().map(|binding| &binding.name);
             self.plane.registry.assign(self.task, &known.id, binding);
@@ -497,6 +518,14 @@ impl<'a> Run<'a> {
     pub(super) fn new(operator: &'a Operator, plane: &'a Plane, task: &'a TaskArn) -> Self {
         let subject = Subject { operator, plane, task };
         let heard = Mutex::new(plane.answered(task));
-        Self { operator, plane, task, set: operator.manifests(), report: Report::new(subject), heard }
+        Self {
+            operator,
+            plane,
+            task,
+            set: operator.manifests(),
+            report: Report::new(subject),
+            heard,
+            unfound: Mutex::default(),
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{Operator, Plane};
 use crate::api::ConsulAuthSpec;
 use crate::intent::identity::named_clusters;
 use crate::manifests::ManifestSet;
-use crate::mesh::consul::DEFAULT_METHOD;
+use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use crate::model::ClusterArn;
 use crate::runtime::{Backoff, Drained};
 
@@ -94,14 +94,45 @@ impl Operator {
 }
 
 /// What is declared for a plane, if anything. (There is at most one: the manifests' rules see to it.)
-fn declared<'a>(set: &'a ManifestSet, plane: &Plane) -> Option<&'a Arc<ConsulAuthSpec>> {
-    set.consul_auths.values().find(|spec| *spec.control_plane == *plane.name)
+fn declared<'a>(set: &'a ManifestSet, control_plane: &str) -> Option<&'a Arc<ConsulAuthSpec>> {
+    set.consul_auths.values().find(|spec| *spec.control_plane == *control_plane)
 }
 
-/// Has the plane look after the tokens of the auth method that is declared for tasks, beside the usual one's.
+/// Has the plane look after the tokens of the auth methods that are declared for tasks and for clients, beside the usual
+/// ones'.
 pub(super) fn look_after_methods(set: &ManifestSet, plane: &Plane) {
-    let Some(identities) = plane.mesh.identities() else { return };
-    let tokens = declared(set, plane).and_then(|spec| spec.service_tokens.as_ref());
-    let declared = tokens.map(|tokens| Arc::from(tokens.auth_method.as_str()));
-    identities.look_after([DEFAULT_METHOD.into()].into_iter().chain(declared).collect());
+    if let Some(identities) = plane.mesh.identities() {
+        identities.look_after(methods_at(set, &plane.name));
+    }
+}
+
+fn methods_at(set: &ManifestSet, control_plane: &str) -> BTreeSet<Arc<str>> {
+    let declared = declared(set, control_plane);
+    let tasks = declared.and_then(|spec| Some(spec.service_tokens.as_ref()?.auth_method.as_str()));
+    let clients = declared.and_then(|spec| Some(spec.client_tokens.as_ref()?.auth_method.as_str()));
+    let usual = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD];
+    usual.into_iter().chain(tasks).chain(clients).map(Arc::from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::Sources;
+
+    #[test]
+    fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usual_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {name: consul}\n\
+                    spec: {type: consul, consul: {address: 'http://127.0.0.1:8500'}}\n---\n\
+                    apiVersion: ecs-mesh.dev/v1alpha1\nkind: ConsulAuth\nmetadata: {name: auth}\n\
+                    spec: {controlPlane: consul, serviceTokens: {authMethod: of-tasks, boundPrincipals: [ROLES]}, \
+                    clientTokens: {authMethod: of-clients, boundPrincipals: [ROLES]}}\n";
+        let text = text.replace("ROLES", "'arn:aws:iam::111122223333:role/consul-ecs/*'");
+        std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+        let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+        assert_eq!(loaded.errors, []);
+        let all = ["iam-ecs-client-token", "iam-ecs-service-token", "of-clients", "of-tasks"];
+        assert_eq!(methods_at(&loaded.set, "consul"), all.map(Arc::from).into());
+        assert_eq!(methods_at(&loaded.set, "other"), all[..2].iter().map(|name| Arc::from(*name)).collect());
+    }
 }

@@ -1,5 +1,6 @@
 //! A Consul of our own on loopback, stopped at the end, and what tasks and administrators do there.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -181,8 +182,20 @@ impl Server {
         let body = json!({
             "Node": cluster.as_str(), "Address": "127.0.0.1", "NodeMeta": {"synthetic-node": "true"},
             "SkipNodeUpdate": true, "Service": {"ID": id, "Service": service, "Meta": meta, "Port": 9090},
+            "Check": {"CheckID": format!("{id}-check"), "Name": "health", "Status": "passing", "ServiceID": id},
         });
         self.put("/v1/catalog/register", &body).await;
+    }
+}
+
+impl Server {
+    /// The ids of the checks on a cluster's node.
+    pub(super) async fn checks_on(&self, cluster: &ClusterArn) -> BTreeSet<String> {
+        let node: String = form_urlencoded::byte_serialize(cluster.as_str().as_bytes()).collect();
+        let checks = self.ask("GET", &format!("/v1/health/node/{node}"), None).await.expect("checks");
+        let ids =
+            checks.as_array().unwrap().iter().map(|check| check["CheckID"].as_str().unwrap().to_owned());
+        ids.collect()
     }
 }
 
