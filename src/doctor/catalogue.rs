@@ -46,6 +46,7 @@ catalogue! {
     CONSUL_REACHED "consul.reached" "Consul's servers that answer at the address";
     CONSUL_VERSION "consul.version" "Consul 1.12 or later, the first with logins by AWS IAM";
     CONSUL_EDITION "consul.edition" "partition and namespaces for Consul Enterprise alone";
+    CONSUL_NAMESPACES "consul.namespaces" "each namespace that is given";
     CONSUL_ACLS "consul.acls" "ACLs that are on";
     CONSUL_TOKEN "consul.token" "a token that the servers know";
     CONSUL_TOKENS "consul.tokens" "leave to list the tokens of logins";

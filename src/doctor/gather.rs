@@ -11,7 +11,7 @@ use super::place::{Place, named_clusters};
 use crate::api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
 use crate::manifests::{ManifestSet, Status};
 use crate::mesh::NoObserver;
-use crate::mesh::consul::ConsulControlPlane;
+use crate::mesh::consul::{ConsulControlPlane, DEFAULT_METHOD};
 use crate::mesh::http::{NoSecrets, Secrets};
 use crate::mesh::kuma::KumaControlPlane;
 use crate::model::{ClusterArn, MeshName, OperatorId};
@@ -95,7 +95,7 @@ struct Wanted {
     meshes: BTreeSet<MeshName>,
     /// Those that are named in full.
     clusters: BTreeSet<ClusterArn>,
-    /// The auth methods by which tasks log in, where any is declared.
+    /// The auth methods by which tasks log in: those that are declared, or the usual one.
     methods: BTreeSet<Arc<str>>,
 }
 
@@ -103,12 +103,16 @@ impl Wanted {
     fn of(set: &ManifestSet, name: &str) -> Self {
         let bound = || set.bindings.values().filter(|binding| binding.spec.control_plane == name);
         let auths = set.consul_auths.values().filter(|auth| auth.control_plane == name);
+        let declared =
+            auths.filter_map(|auth| Some(auth.service_tokens.as_ref()?.auth_method.as_str().into()));
+        let mut methods: BTreeSet<Arc<str>> = declared.collect();
+        if methods.is_empty() {
+            methods.insert(DEFAULT_METHOD.into());
+        }
         Self {
             meshes: bound().map(|binding| binding.spec.mesh.clone()).collect(),
             clusters: bound().flat_map(|binding| named_clusters(&binding.spec.selector.clusters)).collect(),
-            methods: auths
-                .filter_map(|auth| Some(auth.service_tokens.as_ref()?.auth_method.as_str().into()))
-                .collect(),
+            methods,
         }
     }
 }
@@ -129,8 +133,6 @@ async fn consul(
     let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)?;
-    if !wanted.methods.is_empty() {
-        plane.look_after(wanted.methods.clone());
-    }
+    plane.look_after(wanted.methods.clone());
     Ok(PlaneSeen::Consul(plane.survey(&wanted.clusters).await))
 }

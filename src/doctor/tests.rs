@@ -8,6 +8,7 @@ use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
 use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
 use crate::manifests::{ManifestSet, Sources, Status as Manifests};
 use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, OwnToken, Survey};
+use crate::mesh::{MeshError, MeshErrorKind};
 use crate::observe::sdk::{Caller, EventRule, EventTarget};
 
 const PAGE: &str = include_str!("../../docs/reference/permissions.md");
@@ -53,6 +54,7 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> V
     let mut answers = Answers {
         acls_are_off: false,
         own_token: Ok(OwnToken::default()),
+        namespaces: BTreeMap::new(),
         tokens: Ok(0),
         methods: BTreeMap::from([(name.clone(), Ok(Some(method)))]),
         rules: BTreeMap::from([(name, Ok(1))]),
@@ -90,6 +92,24 @@ fn consuls_version_and_edition_are_held_against_what_is_needed_and_given() {
         let found = (status_of(&checks, "consul.version"), status_of(&checks, "consul.edition"));
         assert_eq!(found, (of_version, of_edition), "{version} {given}");
     }
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_named_with_the_field_that_names_it() {
+    let forbidden = MeshError {
+        kind: MeshErrorKind::Forbidden,
+        message: "Permission denied".to_owned(),
+        retry_after: None,
+    };
+    let checks = of_servers("1.21.4+ent", ", namespaces: [here, lost, unseen]", |answers| {
+        let found = [("here", Ok(true)), ("lost", Ok(false)), ("unseen", Err(forbidden))];
+        answers.namespaces = found.map(|(name, found)| (name.to_owned(), found)).into();
+    });
+    let of: Vec<_> = checks.iter().filter(|check| check.id == "consul.namespaces").collect();
+    assert_eq!([of[0].status, of[1].status, of[2].status], [Status::Ok, Status::Error, Status::Unknown]);
+    let mend = of[1].mend.as_deref().unwrap();
+    assert!(of[1].about.contains("lost") && mend.contains("spec.consul.namespaces"), "{:?}", of[1]);
+    assert_eq!(status_of(&of_servers("1.21.4", "", |_| {}), "consul.namespaces"), Status::Ok);
 }
 
 #[test]

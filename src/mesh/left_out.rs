@@ -56,15 +56,16 @@ struct Line {
 }
 
 impl LeftOut {
-    /// Tells of what this list leaves out and the one before did not. The list was whole.
-    pub(super) fn tell(&self, pass: Pass) {
-        for Line { reason, count, names } in self.news(pass) {
+    /// Tells of what this list leaves out and the one before did not. Of what a list lacks that is not `whole`, it is not
+    /// known whether it is away.
+    pub(super) fn tell(&self, pass: Pass, whole: bool) {
+        for Line { reason, count, names } in self.news(pass, whole) {
             let Reason { what, why, next } = reason;
             tracing::warn!(count, names, why, "a {what} in the list is left out: {next}");
         }
     }
 
-    fn news(&self, pass: Pass) -> Vec<Line> {
+    fn news(&self, pass: Pass, whole: bool) -> Vec<Line> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let line = |(reason, items): (Reason, BTreeSet<(u64, String)>)| {
             let mut new: Vec<String> =
@@ -75,7 +76,11 @@ impl LeftOut {
             (count > 0).then(|| Line { reason, count, names: new.join(", ") })
         };
         let lines = pass.names.into_iter().filter_map(line).collect();
-        *told = pass.found;
+        if whole {
+            *told = pass.found;
+        } else {
+            told.extend(pass.found);
+        }
         lines
     }
 }
@@ -101,11 +106,20 @@ mod tests {
     fn an_item_is_told_of_once_and_again_after_it_was_away() {
         let left_out = LeftOut::default();
         let one = || list(&[("a", UNPLACED), ("a", UNPLACED)]);
-        assert_eq!(left_out.news(one()), [line(UNPLACED, 1, "a")]);
-        assert_eq!(left_out.news(one()), []);
-        assert_eq!(left_out.news(list(&[("a", UNREADABLE)])), [line(UNREADABLE, 1, "a")]);
-        assert_eq!(left_out.news(list(&[])), []);
-        assert_eq!(left_out.news(one()), [line(UNPLACED, 1, "a")]);
+        assert_eq!(left_out.news(one(), true), [line(UNPLACED, 1, "a")]);
+        assert_eq!(left_out.news(one(), true), []);
+        assert_eq!(left_out.news(list(&[("a", UNREADABLE)]), true), [line(UNREADABLE, 1, "a")]);
+        assert_eq!(left_out.news(list(&[]), true), []);
+        assert_eq!(left_out.news(one(), true), [line(UNPLACED, 1, "a")]);
+    }
+
+    #[test]
+    fn an_item_of_a_part_that_failed_is_not_told_of_again() {
+        let left_out = LeftOut::default();
+        let one = || list(&[("a", UNPLACED)]);
+        assert_eq!(left_out.news(one(), true).len(), 1);
+        assert_eq!(left_out.news(list(&[("b", UNPLACED)]), false), [line(UNPLACED, 1, "b")]);
+        assert_eq!(left_out.news(one(), true), []);
     }
 
     #[test]
@@ -114,9 +128,9 @@ mod tests {
         let names: Vec<String> = (0..7).map(|n| format!("s{n}")).collect();
         let mut all: Vec<(&str, Reason)> = names.iter().map(|name| (&**name, UNPLACED)).collect();
         all.push(("x", UNREADABLE));
-        let first = left_out.news(list(&all));
+        let first = left_out.news(list(&all), true);
         assert_eq!(first, [line(UNREADABLE, 1, "x"), line(UNPLACED, 7, "s0, s1, s2, s3, s4")]);
         all.push(("y", UNPLACED));
-        assert_eq!(left_out.news(list(&all)), [line(UNPLACED, 1, "y")]);
+        assert_eq!(left_out.news(list(&all), true), [line(UNPLACED, 1, "y")]);
     }
 }

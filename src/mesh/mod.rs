@@ -8,6 +8,7 @@ pub mod http;
 mod identities;
 pub mod kuma;
 mod left_out;
+mod listed;
 mod observer;
 mod sighting;
 
@@ -22,6 +23,7 @@ use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use identities::{Identities, Looked, MaySend, Written};
+pub use listed::{FailedPart, Listed, Part};
 pub use observer::{MeshCallObserver, NoObserver};
 pub use sighting::{Fingerprint, Sighting};
 
@@ -102,7 +104,7 @@ pub enum MeshErrorKind {
     Invalid,
     /// 401 or 403: our token does not reach.
     Forbidden,
-    /// The mesh does not exist.
+    /// The mesh, or the namespace, does not exist.
     NoSuchMesh,
     /// 405: a global or read-only control plane takes no Dataplanes.
     ReadOnly,
@@ -147,15 +149,16 @@ pub struct MeshError {
 #[async_trait]
 pub trait ControlPlane: Send + Sync {
     /// All registrations, in all meshes, that carry this operator's mark, or, where tasks register themselves, that a
-    /// task of one of these clusters has made. An error, not a part, when a page fails. A registration may be missing
-    /// although it exists (pages shift under deletions): absence here proves nothing.
-    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError>;
+    /// task of one of these clusters has made. What is listed by itself fails by itself; an error where nothing could be
+    /// listed. A registration may be missing although it exists (pages shift under deletions): absence here proves
+    /// nothing.
+    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError>;
 
     /// What this task has made itself; empty where tasks make nothing. Calls that come at the same time share what is
-    /// asked of the server.
-    async fn find(&self, task: &TaskArn) -> Result<Vec<Sighting>, MeshError> {
+    /// asked of the server, and parts fail by themselves, as of [`Self::owned`].
+    async fn find(&self, task: &TaskArn) -> Result<Listed, MeshError> {
         let _ = task;
-        Ok(Vec::new())
+        Ok(Listed::default())
     }
 
     /// The server's current copy.

@@ -242,10 +242,13 @@ impl Listener for Operator {
         match self.store.observe(task, Source::Event, self.clock.now()) {
             Observed::Stale => "stale",
             Observed::News => {
+                let set = self.set.load();
                 for plane in self.planes.load().values() {
-                    plane.heard_of(&arn, received);
+                    if plane.binds(&set, arn.cluster()) || plane.registry.has(&arn) {
+                        plane.heard_of(&arn, received);
+                        plane.queue.add(arn.clone(), priority);
+                    }
                 }
-                self.enqueue(&arn, priority);
                 "news"
             }
         }

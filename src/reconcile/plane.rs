@@ -16,8 +16,8 @@ use super::said::{Count, News, Said};
 use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
 use crate::manifests::{Binding, ManifestSet};
-use crate::mesh::{ControlPlane, MeshError, MeshErrorKind};
-use crate::model::{MeshName, TaskArn, Timestamp};
+use crate::mesh::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
+use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 use crate::plan::{Guard, GuardState};
 use crate::runtime::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
 
@@ -45,6 +45,10 @@ pub struct Plane {
     /// Held by the one who lists what is registered.
     listing: Arc<tokio::sync::Mutex<()>>,
     listed: AtomicBool,
+    /// Once all of it was listed.
+    listed_whole: AtomicBool,
+    /// The parts that the last list failed at, and why.
+    unlisted: Mutex<BTreeMap<String, MeshErrorKind>>,
     /// Meshes whose settings were learned: nothing is rendered before.
     learned: Mutex<BTreeSet<MeshName>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
@@ -121,6 +125,8 @@ impl Plane {
             guards: Mutex::default(),
             listing: Arc::default(),
             listed: AtomicBool::new(false),
+            listed_whole: AtomicBool::new(false),
+            unlisted: Mutex::default(),
             learned: Mutex::default(),
             heard: Mutex::default(),
             told: Mutex::default(),
@@ -188,6 +194,12 @@ impl Plane {
         self.guard(&binding.name, |guard| guard.note_owned(owned, now));
     }
 
+    /// Whether a binding of this control plane selects the cluster.
+    pub(super) fn binds(&self, set: &ManifestSet, cluster: &ClusterArn) -> bool {
+        let mut bindings = set.bindings.values();
+        bindings.any(|b| *b.spec.control_plane == *self.name && b.selects_cluster(cluster))
+    }
+
     /// The removals that guards hold back, by binding.
     pub fn held_back(&self) -> BTreeMap<Arc<str>, usize> {
         lock(&self.guards).iter().map(|(binding, guard)| (Arc::clone(binding), guard.holding())).collect()
@@ -215,15 +227,48 @@ impl Plane {
         Arc::clone(&self.listing).try_lock_owned().ok()
     }
 
-    /// What is registered was listed whole. Whether for the first time.
-    pub(super) fn was_listed(&self) -> bool {
-        !self.listed.swap(true, Ordering::AcqRel)
+    /// What is registered was listed, but for those parts. Whether for the first time. Each part is told of once, until
+    /// it is listed or fails for another reason. Gives the parts that failed before and no longer do, too.
+    pub(super) fn was_listed(&self, failed: &[FailedPart]) -> (bool, Vec<String>) {
+        self.tell_of_parts(failed);
+        let mut unlisted = lock(&self.unlisted);
+        let failing: BTreeSet<String> = failed.iter().map(|failed| failed.part.to_string()).collect();
+        let over: Vec<String> = unlisted.keys().filter(|part| !failing.contains(*part)).cloned().collect();
+        unlisted.retain(|part, _| failing.contains(part));
+        if failed.is_empty() {
+            self.listed_whole.store(true, Ordering::Release);
+        }
+        (!self.listed.swap(true, Ordering::AcqRel), over)
     }
 
-    /// Whether this process has ever seen what is registered here. Before, neither the guard knows how much is owned,
-    /// nor anybody which task has a registration.
+    /// Tells of the parts that could not be listed, and of which the last list did not tell.
+    pub(super) fn tell_of_parts(&self, failed: &[FailedPart]) {
+        let mut unlisted = lock(&self.unlisted);
+        for FailedPart { part, error } in failed {
+            let (control_plane, reason) = (&self.name, error.kind.label());
+            if unlisted.insert(part.to_string(), error.kind) == Some(error.kind) {
+                debug!(%control_plane, reason, %part, "{}", error.message);
+            } else {
+                let what = "cannot be listed, so what is registered there stays; the rest is looked after";
+                warn!(%control_plane, reason, %part, "{part} {what}: {}", error.message);
+            }
+        }
+    }
+
+    /// The parts that the last list failed at.
+    pub(super) fn unlisted(&self) -> Vec<String> {
+        lock(&self.unlisted).keys().cloned().collect()
+    }
+
+    /// Whether this process has ever seen what is registered here, or a part of it. Before, neither the guard knows how
+    /// much is owned, nor anybody which task has a registration.
     pub(super) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Acquire)
+    }
+
+    /// Whether this process has ever seen all that is registered here.
+    pub(super) fn is_listed_whole(&self) -> bool {
+        self.listed_whole.load(Ordering::Acquire)
     }
 
     /// Tells of a failure that is the control plane's and not one task's: once, until it is over.
@@ -370,6 +415,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifests::Sources;
     use crate::mesh::kuma::{HttpTransport, KumaControlPlane, NoObserver};
     use crate::model::OperatorId;
 
@@ -382,6 +428,71 @@ mod tests {
         let transport = HttpTransport::new(spec.kuma.as_ref().unwrap()).unwrap();
         let mesh = KumaControlPlane::new(transport, OperatorId::parse("op").unwrap(), Arc::new(NoObserver));
         Plane::new("kuma".into(), Arc::new(spec), Arc::new(mesh), 1)
+    }
+
+    #[test]
+    fn only_clusters_that_a_binding_of_this_control_plane_selects_are_its_business() {
+        let document = |kind: &str, name: &str, spec: &str| {
+            format!(
+                "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+            )
+        };
+        let arn = |name: &str| format!("arn:aws:ecs:eu-west-1:111122223333:cluster/{name}");
+        let binding = |name: &str, control_plane: &str| {
+            let spec =
+                format!("{{controlPlane: {control_plane}, selector: {{clusters: ['{}']}}}}", arn(name));
+            document("MeshBinding", name, &spec)
+        };
+        let at = "{type: kuma, kuma: {address: 'http://127.0.0.1:1'}}";
+        let text = [
+            document("ControlPlane", "kuma", at),
+            document("ControlPlane", "other", &at.replace(":1'", ":2'")),
+            binding("one", "kuma"),
+            binding("two", "other"),
+        ];
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("all.yaml"), text.concat()).unwrap();
+        let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+        assert_eq!(loaded.errors, []);
+        let (plane, cluster) = (plane(), |name| ClusterArn::parse(&arn(name)).unwrap());
+        let binds = ["one", "two", "three"].map(|name| plane.binds(&loaded.set, &cluster(name)));
+        assert_eq!(binds, [true, false, false]);
+    }
+
+    /// A part of that name.
+    #[derive(Debug)]
+    struct Named(&'static str);
+
+    impl std::fmt::Display for Named {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl crate::mesh::Part for Named {
+        fn holds(&self, _id: &RegistrationId) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn work_begins_with_the_first_part_that_is_listed_and_all_is_listed_only_without_a_failed_one() {
+        let plane = plane();
+        let failed = |name| {
+            let error =
+                MeshError { kind: MeshErrorKind::Forbidden, message: String::new(), retry_after: None };
+            FailedPart { part: Arc::new(Named(name)), error }
+        };
+        assert!(!plane.is_listed());
+        assert_eq!(plane.was_listed(&[failed("a"), failed("b")]), (true, Vec::new()));
+        assert_eq!((plane.is_listed(), plane.is_listed_whole()), (true, false));
+        assert_eq!(plane.unlisted(), ["a", "b"]);
+        assert_eq!(plane.was_listed(&[failed("b")]), (false, vec!["a".to_owned()]));
+        assert_eq!(plane.was_listed(&[]), (false, vec!["b".to_owned()]));
+        assert!(plane.is_listed_whole() && plane.unlisted().is_empty());
+        // Later failures do not take that back, and are shown.
+        plane.was_listed(&[failed("a")]);
+        assert_eq!((plane.is_listed_whole(), plane.unlisted()), (true, vec!["a".to_owned()]));
     }
 
     #[test]

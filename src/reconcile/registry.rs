@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use crate::intent::RegistrationId;
-use crate::mesh::{DrainReason, Fingerprint, MeshErrorKind, Sighting};
+use crate::mesh::{DrainReason, FailedPart, Fingerprint, MeshErrorKind, Sighting};
 use crate::model::{TaskArn, Timestamp};
 use crate::plan::Step;
 use crate::telemetry::state::Owned;
@@ -195,9 +195,15 @@ impl Registry {
         self.lock().remove(task, id);
     }
 
-    /// Takes in a whole list that was asked for at `asked`. What it lacks is forgotten, unless written since: it will
-    /// be read again before anything is done about it.
-    pub fn replace(&self, listed: &[(TaskArn, Sighting)], asked: Timestamp, now: Timestamp) {
+    /// Takes in a list that was asked for at `asked`. What it lacks is forgotten, unless it is of a part that failed, of
+    /// which nothing is known, or was written since: it will be read again before anything is done about it.
+    pub fn replace(
+        &self,
+        listed: &[(TaskArn, Sighting)],
+        failed: &[FailedPart],
+        asked: Timestamp,
+        now: Timestamp,
+    ) {
         let there: BTreeSet<(&TaskArn, &RegistrationId)> =
             listed.iter().map(|(task, seen)| (task, &seen.id)).collect();
         let mut inner = self.lock();
@@ -206,6 +212,7 @@ impl Registry {
             .iter()
             .flat_map(|(task, entries)| entries.iter().map(move |entry| (task, entry)))
             .filter(|(task, entry)| entry.may_be_forgotten(asked) && !there.contains(&(*task, &entry.id)))
+            .filter(|(_, entry)| is_known(failed, &entry.id))
             .map(|(task, entry)| (task.clone(), entry.id.clone()))
             .collect();
         for (task, id) in lost {
@@ -220,9 +227,17 @@ impl Registry {
         }
     }
 
-    /// Takes in all that there is of one task, asked for at `asked`. What is not among it is forgotten.
-    pub fn replace_of(&self, task: &TaskArn, found: &[Sighting], asked: Timestamp, now: Timestamp) {
-        for entry in self.of(task) {
+    /// Takes in what there is of one task, asked for at `asked`. What is not among it is forgotten, unless it is of a
+    /// part that failed.
+    pub fn replace_of(
+        &self,
+        task: &TaskArn,
+        found: &[Sighting],
+        failed: &[FailedPart],
+        asked: Timestamp,
+        now: Timestamp,
+    ) {
+        for entry in self.of(task).into_iter().filter(|entry| is_known(failed, &entry.id)) {
             if entry.may_be_forgotten(asked) && !found.iter().any(|seen| seen.id == entry.id) {
                 self.forget(task, &entry.id);
             }
@@ -274,6 +289,11 @@ impl Registry {
     }
 }
 
+/// Whether a list that does not show it says that it is not there.
+fn is_known(failed: &[FailedPart], id: &RegistrationId) -> bool {
+    !failed.iter().any(|failed| failed.part.holds(id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,9 +317,9 @@ mod tests {
     fn a_list_does_not_forget_what_was_written_while_it_was_read() {
         let registry = Registry::default();
         registry.wrote(&task(), &id("default"), None, &json!({}), Timestamp(10));
-        registry.replace(&[], Timestamp(5), Timestamp(20));
+        registry.replace(&[], &[], Timestamp(5), Timestamp(20));
         assert!(registry.has(&task()));
-        registry.replace(&[], Timestamp(15), Timestamp(20));
+        registry.replace(&[], &[], Timestamp(15), Timestamp(20));
         assert!(!registry.has(&task()));
     }
 
@@ -314,20 +334,57 @@ mod tests {
             Timestamp(10),
         );
         let list = [listed("default", None, &json!({"old": 1})), listed("other", None, &json!({}))];
-        registry.replace(&list, Timestamp(5), Timestamp(20));
+        registry.replace(&list, &[], Timestamp(5), Timestamp(20));
         let entries = registry.of(&task());
         assert_eq!(entries[0].fingerprint, Some(Fingerprint::of(&json!({"new": 1}))));
         assert_eq!(entries[0].drained, Some((DrainReason::Stopping, Timestamp(10))));
         assert_eq!(entries[1].id, id("other"), "the rest of the list counts");
-        registry.replace(&list, Timestamp(15), Timestamp(20));
+        registry.replace(&list, &[], Timestamp(15), Timestamp(20));
         assert_eq!(registry.of(&task())[0].drained, None, "a later list is newer");
+    }
+
+    /// All of a mesh.
+    #[derive(Debug)]
+    struct OfMesh(&'static str);
+
+    impl std::fmt::Display for OfMesh {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl crate::mesh::Part for OfMesh {
+        fn holds(&self, id: &RegistrationId) -> bool {
+            id.mesh.as_str() == self.0
+        }
+    }
+
+    fn failed(mesh: &'static str) -> FailedPart {
+        let kind = crate::mesh::MeshErrorKind::Forbidden;
+        let error = crate::mesh::MeshError { kind, message: String::new(), retry_after: None };
+        FailedPart { part: Arc::new(OfMesh(mesh)), error }
+    }
+
+    #[test]
+    fn a_part_that_failed_is_not_forgotten_and_the_rest_of_the_list_counts() {
+        let registry = Registry::default();
+        for mesh in ["default", "other"] {
+            registry.wrote(&task(), &id(mesh), None, &json!({}), Timestamp(10));
+        }
+        let ids = || registry.of(&task()).into_iter().map(|entry| entry.id).collect::<Vec<_>>();
+        registry.replace(&[], &[failed("other")], Timestamp(15), Timestamp(20));
+        assert_eq!(ids(), [id("other")]);
+        registry.replace_of(&task(), &[], &[failed("other")], Timestamp(15), Timestamp(20));
+        assert_eq!(ids(), [id("other")]);
+        registry.replace_of(&task(), &[], &[], Timestamp(15), Timestamp(20));
+        assert!(ids().is_empty());
     }
 
     #[test]
     fn a_drain_is_dated_from_its_first_sight() {
         let registry = Registry::default();
         let list = [listed("default", Some(DrainReason::Revoked), &json!({}))];
-        registry.replace(&list, Timestamp(10), Timestamp(10));
+        registry.replace(&list, &[], Timestamp(10), Timestamp(10));
         registry.wrote(&task(), &id("default"), Some(DrainReason::Revoked), &json!({}), Timestamp(20));
         assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Revoked, Timestamp(10))));
     }

@@ -93,7 +93,8 @@ impl Operator {
     fn plane_state(&self, plane: &Plane, set: &ManifestSet, now: Timestamp) -> PlaneState {
         PlaneState {
             circuit: plane.circuit_state(),
-            listed: plane.is_listed(),
+            listed: plane.is_listed_whole(),
+            unlisted: plane.unlisted(),
             queue: plane.queue.stats(),
             workers: self.ledger.workers.load(Ordering::Relaxed),
             longest_run: LONGEST_RUN,
@@ -128,8 +129,10 @@ impl Operator {
         }
         drop(inner);
         for (name, plane) in self.planes().iter() {
-            if !plane.is_listed() && plane.circuit_state() == CircuitState::Closed {
-                why.push(format!("what is registered at control plane {name} is not listed yet"));
+            if !plane.is_listed_whole() && plane.circuit_state() == CircuitState::Closed {
+                let parts = plane.unlisted();
+                let lacks = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+                why.push(format!("what is registered at control plane {name} is not listed yet{lacks}"));
             }
         }
         if why.is_empty() {

@@ -16,7 +16,7 @@ use super::plane::Halt;
 use super::{Operator, Plane};
 use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
-use crate::mesh::{Owner, Sighting};
+use crate::mesh::{FailedPart, Owner, Sighting};
 use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
@@ -205,19 +205,19 @@ impl Operator {
                 }
             }
         }
-        let clusters = self.clusters().by_id.values().cloned().collect();
+        let clusters = self.clusters_to_list(&set, &plane);
         match plane.call(plane.mesh.owned(&clusters)).await {
             Ok(listed) => {
                 self.gap(&format!("control plane {}", plane.name), None);
-                let placed = self.place(&plane, listed);
-                plane.registry.replace(&placed, asked, self.clock.now());
+                let placed = self.place(&plane, listed.seen);
+                plane.registry.replace(&placed, &listed.failed, asked, self.clock.now());
                 // The guards must know what there is before anybody works by this list.
                 self.assign_caretakers(&set, &plane, None);
-                if plane.was_listed() {
+                if self.was_listed(&plane, &listed.failed) {
                     self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
                 }
                 self.check_targets(&plane, &set, &meshes).await;
-                true
+                listed.failed.is_empty()
             }
             Err(halt) => {
                 self.metrics.held("registrations_unlisted");
@@ -233,6 +233,28 @@ impl Operator {
                 false
             }
         }
+    }
+
+    /// The clusters whose tasks may have made something at a plane: those that its bindings select, and those of what is
+    /// known to be there still.
+    fn clusters_to_list(&self, set: &ManifestSet, plane: &Plane) -> BTreeSet<ClusterArn> {
+        let mut clusters = self.clusters_at(set, plane);
+        clusters.extend(plane.registry.tasks().iter().map(|task| task.cluster().clone()));
+        clusters
+    }
+
+    /// What is registered at a plane was listed, but for those parts. Whether for the first time.
+    fn was_listed(&self, plane: &Plane, failed: &[FailedPart]) -> bool {
+        let what = |part: &str| format!("{part} at control plane {}", plane.name);
+        let (first, over) = plane.was_listed(failed);
+        over.iter().for_each(|part| self.gap(&what(part), None));
+        for FailedPart { part, error } in failed {
+            self.gap(&what(&part.to_string()), Some(error.message.clone()));
+        }
+        if !failed.is_empty() {
+            self.metrics.held("registrations_unlisted");
+        }
+        first
     }
 
     /// Finds each registration's task by its marks.

@@ -62,8 +62,11 @@ pub struct PlaneState {
     /// Whether it is called.
     #[serde(serialize_with = "circuit")]
     pub circuit: CircuitState,
-    /// Whether what is registered there was listed since the start: nothing is done before.
+    /// Whether all that is registered there was listed since the start: before, work is done on those parts alone that
+    /// were.
     pub listed: bool,
+    /// The parts that the last list failed at.
+    pub unlisted: Vec<String>,
     /// The tasks to look at.
     #[serde(serialize_with = "queue")]
     pub queue: QueueStats,
@@ -172,6 +175,7 @@ pub(super) mod tests {
         PlaneState {
             circuit: CircuitState::Closed,
             listed: true,
+            unlisted: vec!["tokens".to_owned()],
             queue: QueueStats::default(),
             workers: 2,
             longest_run: 120 * SECOND,

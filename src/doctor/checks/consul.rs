@@ -3,8 +3,8 @@
 use super::control_planes::{failed, is_clear_and_far, not_reached};
 use crate::api::{ConsulAuthSpec, ConsulConnection, Presence};
 use crate::doctor::catalogue::{
-    CONSUL_ACLS, CONSUL_EDITION, CONSUL_METHOD, CONSUL_NODE, CONSUL_POLICIES, CONSUL_REACHED, CONSUL_ROLES,
-    CONSUL_RULES, CONSUL_SERVICES, CONSUL_TOKEN, CONSUL_TOKENS, CONSUL_VERSION,
+    CONSUL_ACLS, CONSUL_EDITION, CONSUL_METHOD, CONSUL_NAMESPACES, CONSUL_NODE, CONSUL_POLICIES,
+    CONSUL_REACHED, CONSUL_ROLES, CONSUL_RULES, CONSUL_SERVICES, CONSUL_TOKEN, CONSUL_TOKENS, CONSUL_VERSION,
 };
 use crate::doctor::report::{Check, Id};
 use crate::manifests::ManifestSet;
@@ -38,6 +38,7 @@ pub(super) fn check(set: &ManifestSet, name: &str, about: &str, survey: &Survey)
     let mut checks = vec![CONSUL_REACHED.ok(about, "they answer")];
     checks.push(asked.version(survey.version.as_ref()));
     checks.push(asked.edition(survey.version.as_ref()));
+    checks.extend(asked.namespaces(answers));
     checks.push(asked.acls(answers));
     checks.push(asked.token(answers));
     // Who is not known is told nothing, each time by the same words.
@@ -88,6 +89,34 @@ impl Asked<'_> {
             ),
             _ => CONSUL_EDITION.ok(self.about, "neither partition nor namespaces are given"),
         }
+    }
+
+    fn namespaces(&self, answers: &Answers) -> Vec<Check> {
+        if answers.namespaces.is_empty() {
+            return vec![CONSUL_NAMESPACES.ok(self.about, "none is given by name")];
+        }
+        let each = answers.namespaces.iter().map(|(name, found)| {
+            let about = format!("{name} on {}", self.about);
+            match found {
+                Ok(true) => CONSUL_NAMESPACES.ok(&about, "it is there"),
+                Ok(false) => CONSUL_NAMESPACES.error(
+                    &about,
+                    "there is none of this name: what is in the others is looked after",
+                    format!(
+                        "`consul namespace create -name {name}`, or take it out of \
+                         ControlPlane.spec.consul.namespaces"
+                    ),
+                ),
+                // The operator's own work needs no such leave.
+                Err(error) if error.kind == MeshErrorKind::Forbidden => CONSUL_NAMESPACES.unknown(
+                    &about,
+                    "the token may not see whether it is there",
+                    "add `operator = \"read\"` to one of the token's policies, or look yourself: `consul namespace list`",
+                ),
+                Err(error) => failed(CONSUL_NAMESPACES, &about, error),
+            }
+        });
+        each.collect()
     }
 
     fn acls(&self, answers: &Answers) -> Check {

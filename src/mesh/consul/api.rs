@@ -9,7 +9,7 @@ use super::errors::{self, Call};
 use super::own_token::SeenGood;
 use super::scope::Scope;
 use crate::mesh::MeshError;
-use crate::mesh::http::{Head, Items, Method, Sink, StreamTransport};
+use crate::mesh::http::{Each, Head, Items, Method, Sink, StreamTransport};
 
 /// Beyond the lists that are taken apart as they come, answers are small.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -61,12 +61,12 @@ impl<T: StreamTransport> Api<T> {
     }
 
     /// Takes a list apart as it comes. The list is whole if this goes well: an answer that leaves something out, for
-    /// whatever reason, is an error. `R` is what is around the items.
+    /// whatever reason, is an error; of an item that is too large only that is said. `R` is what is around the items.
     pub(super) async fn list<R: DeserializeOwned>(
         &self,
         call: &Call<'_>,
         listed: Listed,
-        each: &mut (dyn FnMut(&[u8]) + Send),
+        each: Each<'_>,
     ) -> Result<R, MeshError> {
         let mut items = match listed {
             Listed::Whole => Items::of_list(each),

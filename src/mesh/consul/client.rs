@@ -18,18 +18,19 @@ use super::api::Api;
 use super::errors::{self, Call};
 use super::handle::Handle;
 use super::objects::Objects;
+use super::parts::{Found, Parts, Place};
 use super::removal::{self, RemoveServices, Seen, Victim};
 use super::scope::Scope;
 use super::services::{self, ServicesOfCluster, Wanted};
-use super::tokens::{self, DEFAULT_METHOD, TokensOfTasks};
+use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokensOfTasks};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
 use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
-    ControlPlane, DrainReason, Identities, MeshCallObserver, MeshError, MeshErrorKind, Registration,
-    Rendered, Sighting,
+    ControlPlane, DrainReason, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind,
+    Registration, Rendered, Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn};
 use crate::runtime::{BatchError, Batcher, TokenBucket};
@@ -58,6 +59,13 @@ pub(super) const UNREADABLE_TOKEN: Reason = Reason {
     what: "token",
     why: "it has no readable accessor",
     next: "see whether what is at the control plane's address changes Consul's answers",
+};
+
+/// The same of one that is too large to be kept.
+pub(super) const TOO_LARGE_TOKEN: Reason = Reason {
+    what: "token",
+    why: "it is larger than 1 MiB",
+    next: "nobody can tell whose it is; look for the one with that long a description, or that many policies",
 };
 
 /// Why a service is left out of a list.
@@ -103,7 +111,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         observer: Arc<dyn MeshCallObserver>,
     ) -> Self {
         let scope = Scope::of(spec);
-        let methods = ArcSwap::from_pointee(BTreeSet::from([DEFAULT_METHOD.into()]));
+        let methods = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD].into_iter().map(Into::into).collect();
+        let methods = ArcSwap::from_pointee(methods);
         let taken =
             Arc::new(Taken { operator, mesh: scope.mesh(), methods, observer, left_out: LeftOut::default() });
         let api = Arc::new(Api::new(transport, scope));
@@ -132,9 +141,15 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         }
     }
 
-    /// From now on the tokens of logins by these auth methods are looked after, instead of [`DEFAULT_METHOD`]'s.
+    /// From now on the tokens of logins by these auth methods are looked after, instead of [`DEFAULT_METHOD`]'s and
+    /// [`DEFAULT_CLIENT_METHOD`]'s.
     pub fn look_after(&self, methods: BTreeSet<Arc<str>>) {
-        self.taken.methods.store(Arc::new(methods));
+        // Two names that differ in case alone are one method's.
+        let mut once: BTreeMap<String, Arc<str>> = BTreeMap::new();
+        for method in methods {
+            once.entry(method.to_ascii_lowercase()).or_insert(method);
+        }
+        self.taken.methods.store(Arc::new(once.into_values().collect()));
     }
 
     /// The servers' version, once a refresh has learned it.
@@ -154,32 +169,70 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     ) -> Result<R, MeshError> {
         let began = Instant::now();
         let result = work.await;
-        let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
-        self.taken.observer.call(operation, outcome, began.elapsed());
+        self.tell_outcome(operation, result.as_ref().err(), began);
         result
     }
 
-    async fn list_owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
+    /// A list of which a part failed has that part's outcome.
+    async fn observed_list(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<Listed, MeshError>> + Send,
+    ) -> Result<Listed, MeshError> {
+        let began = Instant::now();
+        let result = work.await;
+        let error = match &result {
+            Ok(listed) => listed.failed.first().map(|failed| &failed.error),
+            Err(error) => Some(error),
+        };
+        self.tell_outcome(operation, error, began);
+        result
+    }
+
+    fn tell_outcome(&self, operation: &'static str, error: Option<&MeshError>, began: Instant) {
+        let outcome = error.map_or("ok", |error| error.kind.label());
+        self.taken.observer.call(operation, outcome, began.elapsed());
+    }
+
+    async fn list_owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
         // A list that covers several namespaces may hold one thing twice.
         let mut found = BTreeMap::new();
         let mut take = |seen: Vec<Sighting>| found.extend(seen.into_iter().map(|one| (one.id.clone(), one)));
-        let mut left_out = Pass::default();
-        take(tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out).await?);
+        let (mut left_out, mut parts) = (Pass::default(), Parts::default());
+        take(tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts).await);
         for cluster in clusters {
-            take(services::of_cluster(&self.api, &self.taken, cluster, &mut left_out).await?);
+            take(services::of_cluster(&self.api, &self.taken, cluster, &mut left_out, &mut parts).await);
         }
-        self.taken.left_out.tell(left_out);
-        Ok(found.into_values().collect())
+        let failed = parts.end()?;
+        self.taken.left_out.tell(left_out, failed.is_empty());
+        Ok(Listed { seen: found.into_values().collect(), failed })
     }
 
-    async fn find_all(&self, task: &TaskArn) -> Result<Vec<Registration>, MeshError> {
-        let services = self.services.ask(task.cluster().clone(), Wanted::Task(task.id().clone()));
+    async fn find_all(&self, task: &TaskArn) -> Result<Listed, MeshError> {
+        let cluster = task.cluster();
+        let services = self.services.ask(cluster.clone(), Wanted::Task(task.id().clone()));
         let (tokens, services) = tokio::join!(self.tokens.ask((), task.clone()), services);
-        let mut found = tokens.map_err(errors::of_batch)?;
-        found.extend(services.map_err(errors::of_batch)?);
-        found.sort_by(|a, b| a.id.cmp(&b.id));
-        found.dedup_by(|a, b| a.id == b.id);
-        Ok(found)
+        if let (Err(tokens), Err(services)) = (&tokens, &services) {
+            let errors = [tokens, services].map(|failure| errors::of_batch(failure.clone()));
+            // That nobody answers says more than that somebody refuses.
+            let silent = |error: &MeshError| error.kind != MeshErrorKind::Unreachable;
+            return errors.into_iter().min_by_key(silent).map_or_else(|| Ok(Listed::default()), Err);
+        }
+        let mut all = Found::default();
+        let services_at = Place::Services { cluster: cluster.clone(), namespace: None };
+        for (place, answer) in [(Place::Tokens { namespace: None }, tokens), (services_at, services)] {
+            match answer.map_err(errors::of_batch) {
+                Ok(found) => {
+                    all.registrations.extend(found.registrations);
+                    all.failed.extend(found.failed);
+                }
+                Err(error) => all.failed.push(FailedPart { part: Arc::new(place), error }),
+            }
+        }
+        let mut seen: Vec<Sighting> = all.registrations.iter().map(Sighting::from).collect();
+        seen.sort_by(|a, b| a.id.cmp(&b.id));
+        seen.dedup_by(|a, b| a.id == b.id);
+        Ok(Listed { seen, failed: all.failed })
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
@@ -319,13 +372,12 @@ fn nothing_is_written() -> MeshError {
 
 #[async_trait]
 impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
-    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
-        self.observed("owned", self.list_owned(clusters)).await
+    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
+        self.observed_list("owned", self.list_owned(clusters)).await
     }
 
-    async fn find(&self, task: &TaskArn) -> Result<Vec<Sighting>, MeshError> {
-        let found = self.observed("find", self.find_all(task)).await?;
-        Ok(found.iter().map(Sighting::from).collect())
+    async fn find(&self, task: &TaskArn) -> Result<Listed, MeshError> {
+        self.observed_list("find", self.find_all(task)).await
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {

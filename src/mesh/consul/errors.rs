@@ -87,6 +87,8 @@ impl Call<'_> {
 
     fn kind(&self, status: u16, text: &str) -> MeshErrorKind {
         match status {
+            // Whatever the status: servers pass it on from each other as a failure of their own.
+            400.. if misses_namespace(text) => MeshErrorKind::NoSuchMesh,
             400 if is_words(text) => MeshErrorKind::Invalid,
             401 | 403 => MeshErrorKind::Forbidden,
             408 | 421 | 425 => MeshErrorKind::Unreachable,
@@ -116,6 +118,11 @@ impl Call<'_> {
             (MeshErrorKind::Invalid, _) if text.contains("Enterprise") => Some(
                 "these servers are the open-source edition: leave out ControlPlane.spec.consul.partition and \
                  namespaces"
+                    .into(),
+            ),
+            (MeshErrorKind::NoSuchMesh, _) => Some(
+                "create that namespace, or take it out of ControlPlane.spec.consul.namespaces; a ConsulAuth may name \
+                 it, too"
                     .into(),
             ),
             (MeshErrorKind::Unreachable, _) if text.contains("No path to datacenter") => {
@@ -167,6 +174,11 @@ pub(super) fn says_missing(reply: &Reply) -> bool {
     }
 }
 
+/// Whether it says that our own token is none: then every call fails alike.
+pub(super) fn says_own_token_is_unknown(error: &MeshError) -> bool {
+    error.message.contains(not_accepted())
+}
+
 /// Whether it is the error of a call about ACLs to servers that have none.
 pub(super) fn says_acls_are_off(error: &MeshError) -> bool {
     error.message.contains(ACLS_ARE_OFF)
@@ -198,6 +210,11 @@ pub(super) fn not_accepted() -> &'static str {
 fn not_consul() -> &'static str {
     "this is not how Consul's API answers: check ControlPlane.spec.consul.address (http:// is port 8500, https:// is \
      8501) and any proxy before it"
+}
+
+/// Whether it says that a namespace is not there. (Enterprise; other things that are not there are named otherwise.)
+fn misses_namespace(text: &str) -> bool {
+    is_words(text) && text.contains("Namespace") && text.contains("does not exist")
 }
 
 /// Plain text, as Consul's own errors are.

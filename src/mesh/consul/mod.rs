@@ -12,6 +12,7 @@ mod handle;
 mod identities;
 mod objects;
 mod own_token;
+mod parts;
 mod removal;
 mod scope;
 mod services;
@@ -30,7 +31,7 @@ pub use objects::{
 pub use own_token::OwnToken;
 pub use set_up::SetUp;
 pub use survey::{Answers, OfCluster, Survey};
-pub use tokens::DEFAULT_METHOD;
+pub use tokens::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 pub use version::ConsulVersion;
 
 #[cfg(test)]

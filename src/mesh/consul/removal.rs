@@ -1,5 +1,5 @@
-//! Services are removed in transactions of many, each only as it was when it was last read: one that was registered
-//! again since is not touched, and one that is refused holds up no other.
+//! Services are removed in transactions of many, each only as it was when it was last read, and only while it is whose
+//! it was then: one that was registered again since is not touched, and one that is refused holds up no other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,11 @@ use tokio::time::Instant;
 
 use super::api::{Api, Reply};
 use super::errors::{self, Call};
+use super::handle::Handle;
 use super::services::{ServicesOfCluster, Wanted};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL};
 use crate::mesh::http::{Method, StreamTransport};
-use crate::mesh::{MeshError, MeshErrorKind, Registration};
+use crate::mesh::{MeshError, MeshErrorKind, Owner, Registration};
 use crate::model::ClusterArn;
 use crate::runtime::{BatchCall, Batcher};
 
@@ -25,7 +26,9 @@ use crate::runtime::{BatchCall, Batcher};
 const MOST_ROUNDS: usize = 3;
 
 /// What was read longer ago is read again before it is removed.
-const REMEMBERED_FOR: Duration = Duration::from_mins(1);
+const FRESH_FOR: Duration = Duration::from_mins(1);
+/// Whose it was is remembered for longer.
+const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 /// So many that were read are remembered.
 const MOST_REMEMBERED: usize = 10_000;
 
@@ -44,6 +47,7 @@ pub(super) struct Victim {
 struct Version {
     service: Arc<str>,
     modify_index: u64,
+    owner: Owner,
 }
 
 impl Version {
@@ -51,6 +55,7 @@ impl Version {
         Some(Self {
             service: registration.service.clone()?,
             modify_index: registration.stored.get("ModifyIndex")?.as_u64()?,
+            owner: registration.owner.clone(),
         })
     }
 }
@@ -88,9 +93,10 @@ impl Seen {
         }
     }
 
-    fn take(&self, victim: &Victim) -> Option<Version> {
+    /// As it was last read, and whether that was a short while ago.
+    fn take(&self, victim: &Victim) -> Option<(Version, bool)> {
         let (version, since) = self.lock().versions.remove(victim)?;
-        (since.elapsed() < REMEMBERED_FOR).then_some(version)
+        Some((version, since.elapsed() < FRESH_FOR))
     }
 }
 
@@ -115,16 +121,21 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
     type Error = std::convert::Infallible;
 
     async fn call(&self, _all: &(), victims: Vec<Victim>) -> Result<BTreeMap<Victim, Outcome>, Self::Error> {
-        let (mut done, mut open, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut done, mut open, mut unread) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for victim in victims {
             match self.seen.take(&victim) {
-                Some(version) => open.push((victim, version)),
-                None => unread.push(victim),
+                Some((version, true)) => open.push((victim, version)),
+                Some((version, false)) => drop(unread.insert(victim, Some(version.owner))),
+                None => drop(unread.insert(victim, None)),
             }
         }
-        for (victim, version) in self.versions(unread).await {
+        for (victim, version) in self.versions(unread.keys().cloned().collect()).await {
             match version {
-                Ok(Some(version)) => open.push((victim, version)),
+                Ok(Some(version)) if unread.get(&victim).and_then(Option::as_ref) == Some(&version.owner) => {
+                    open.push((victim, version));
+                }
+                // Somebody else may have it by now, and whoever asks for its removal looks whose it is.
+                Ok(Some(_)) => drop(done.insert(victim.clone(), Err(changed(&victim)))),
                 Ok(None) => drop(done.insert(victim, Ok(false))),
                 Err(error) => drop(done.insert(victim, Err(error))),
             }
@@ -291,12 +302,21 @@ pub(super) async fn look_up<T: StreamTransport + 'static>(
 ) -> Result<Option<Registration>, MeshError> {
     let wanted = Wanted::One { id: Arc::clone(&victim.id), namespace: victim.namespace.clone() };
     let found = services.ask(victim.cluster.clone(), wanted).await.map_err(errors::of_batch)?;
-    let found = found.into_iter().next();
-    if found.is_none() {
+    let registration = found.registrations.into_iter().next();
+    if registration.is_none() {
+        let id = Handle::Service {
+            cluster: victim.cluster.clone(),
+            id: Arc::clone(&victim.id),
+            namespace: victim.namespace.clone(),
+        };
+        let id = id.in_mesh(api.scope.mesh());
+        if let Some(failed) = found.failed.into_iter().find(|failed| failed.part.holds(&id)) {
+            return Err(failed.error);
+        }
         // A token that may see nothing sees nothing.
         api.own_token_is_good().await?;
     }
-    Ok(found)
+    Ok(registration)
 }
 
 fn is_denied(reason: &str) -> bool {

@@ -13,8 +13,9 @@ use super::client::{Taken, left_service};
 use super::errors::Call;
 use super::handle::Handle;
 use super::objects::nullable;
+use super::parts::{Found, Parts, Place};
 use super::tokens::owner;
-use crate::mesh::http::{Method, StreamTransport, segment};
+use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Registration, Sighting};
 use crate::model::{ClusterArn, TaskArn, TaskId, shared};
@@ -112,34 +113,43 @@ impl Wanted {
 }
 
 impl<T: StreamTransport> Api<T> {
-    /// The services on a cluster's node, by a filter where there is one; and for each that cannot be read, why.
+    /// The services on a cluster's node, by a filter where there is one; and for each that cannot be read, why. Each
+    /// namespace is a part.
     async fn services_on(
         &self,
         cluster: &ClusterArn,
         filter: Option<&str>,
+        parts: &mut Parts,
         each: &mut (dyn FnMut(Result<Service, &'static str>) + Send),
-    ) -> Result<(), MeshError> {
+    ) {
         let query: Vec<(&str, &str)> = filter.map(|filter| ("filter", filter)).into_iter().collect();
         for namespace in self.scope.namespaces() {
-            let mut take = |item: &[u8]| {
-                each(serde_json::from_slice(item).map_err(|_| "it has no readable id, name or index"));
+            let mut take = |item: Result<&[u8], TooLarge>| {
+                let item = item.map_err(|TooLarge| "it is larger than 1 MiB");
+                each(item.and_then(|item| {
+                    serde_json::from_slice(item).map_err(|_| "it has no readable id, name or index")
+                }));
             };
             let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
             let path = self.scope.path_in(namespace.as_deref(), &path, &query);
             let call = Call { method: Method::Get, path: &path, needs: NEEDS };
-            let _: Around = self.list(&call, Listed::Fields, &mut take).await?;
+            let list = async {
+                let around: Result<Around, MeshError> = self.list(&call, Listed::Fields, &mut take).await;
+                around.map(|_| ())
+            };
+            parts.ask(Place::Services { cluster: cluster.clone(), namespace }, list).await;
         }
-        Ok(())
     }
 }
 
-/// All services of a cluster's tasks.
+/// All services of a cluster's tasks, of the parts that could be listed.
 pub(super) async fn of_cluster<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     cluster: &ClusterArn,
     left_out: &mut Pass,
-) -> Result<Vec<Sighting>, MeshError> {
+    parts: &mut Parts,
+) -> Vec<Sighting> {
     let mut found = Vec::new();
     let mut skip = |name: &str, why| {
         taken.observer.skipped("owned");
@@ -155,8 +165,8 @@ pub(super) async fn of_cluster<T: StreamTransport>(
             Placed::Malformed(why) => skip(&service.id, why),
         },
     };
-    api.services_on(cluster, None, &mut take).await?;
-    Ok(found)
+    api.services_on(cluster, None, parts, &mut take).await;
+    found
 }
 
 /// The services of many tasks of one cluster, and many services by their ids, by one list.
@@ -169,19 +179,19 @@ pub(super) struct ServicesOfCluster<T> {
 impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
     type Group = ClusterArn;
     type Request = Wanted;
-    type Response = Vec<Registration>;
+    type Response = Found;
     type Error = MeshError;
 
     async fn call(
         &self,
         cluster: &ClusterArn,
         wanted: Vec<Wanted>,
-    ) -> Result<BTreeMap<Wanted, Vec<Registration>>, MeshError> {
+    ) -> Result<BTreeMap<Wanted, Found>, MeshError> {
         let few = wanted.len() <= MOST_IN_FILTER;
         let filter: Option<Vec<String>> = few.then(|| wanted.iter().map(Wanted::filter).collect()).flatten();
         let filter = filter.map(|parts| parts.join(" or "));
-        let mut found: BTreeMap<Wanted, Vec<Registration>> =
-            wanted.into_iter().map(|wanted| (wanted, Vec::new())).collect();
+        let mut found: BTreeMap<Wanted, Found> =
+            wanted.into_iter().map(|wanted| (wanted, Found::default())).collect();
         // What is left out is told of when all is listed.
         let skip = || self.taken.observer.skipped("find");
         let mut take = |service: Result<Service, &'static str>| {
@@ -198,13 +208,16 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
             let one = Wanted::One { id: Arc::clone(&service.id), namespace: service.namespace.clone() };
             let registration = service.registration(cluster, task, &self.taken);
             if let Some(found) = task.and_then(|task| found.get_mut(&Wanted::Task(task.id().clone()))) {
-                found.push(registration.clone());
+                found.registrations.push(registration.clone());
             }
             if let Some(found) = found.get_mut(&one) {
-                found.push(registration);
+                found.registrations.push(registration);
             }
         };
-        self.api.services_on(cluster, filter.as_deref(), &mut take).await?;
+        let mut parts = Parts::default();
+        self.api.services_on(cluster, filter.as_deref(), &mut parts, &mut take).await;
+        let failed = parts.end()?;
+        found.values_mut().for_each(|found| found.failed.clone_from(&failed));
         Ok(found)
     }
 }

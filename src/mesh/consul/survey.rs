@@ -6,6 +6,8 @@ use super::client::ConsulControlPlane;
 use super::errors;
 use super::objects::AuthMethod;
 use super::own_token::OwnToken;
+use super::parts::Parts;
+use super::scope::ALL_NAMESPACES;
 use super::services;
 use super::tokens;
 use super::version::ConsulVersion;
@@ -30,6 +32,8 @@ pub struct Answers {
     pub acls_are_off: bool,
     /// Our own token. An error of the kind `Forbidden` where it is not known there, or where ACLs are off.
     pub own_token: Result<OwnToken, MeshError>,
+    /// Whether there is a namespace of each name that is given.
+    pub namespaces: BTreeMap<String, Result<bool, MeshError>>,
     /// How many tokens of logins name a task of these clusters.
     pub tokens: Result<usize, MeshError>,
     /// The auth methods that are looked after, by name; `None` where there is none of the name.
@@ -64,9 +68,16 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             return Survey { version, answers: None };
         }
         let own_token = self.api.own_token().await;
+        let mut namespaces = BTreeMap::new();
+        for name in self.api.scope.namespaces().into_iter().flatten().filter(|name| **name != *ALL_NAMESPACES)
+        {
+            let found = self.objects().namespace(&name).await;
+            namespaces.insert(name.to_string(), found.map(|found| found.is_some()));
+        }
         let mut left_out = Pass::default();
-        let tokens = tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out).await;
-        let tokens = tokens.map(|tokens| tokens.len());
+        let mut parts = Parts::default();
+        let tokens = tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts).await;
+        let tokens = parts.all().map(|()| tokens.len());
         let objects = self.objects();
         let (mut methods, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for method in self.taken.methods.load().iter() {
@@ -80,11 +91,12 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         for cluster in clusters {
             of_clusters.insert(cluster.clone(), self.look_at(cluster, &mut left_out).await);
         }
-        self.taken.left_out.tell(left_out);
+        self.taken.left_out.tell(left_out, true);
         let acls_are_off = own_token.as_ref().is_err_and(errors::says_acls_are_off);
         let answers = Answers {
             acls_are_off,
             own_token,
+            namespaces,
             tokens,
             methods,
             rules,
@@ -97,7 +109,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
 
     async fn look_at(&self, cluster: &ClusterArn, left_out: &mut Pass) -> OfCluster {
         let has_node = self.objects().node(cluster).await.map(|node| node.is_some());
-        let services = services::of_cluster(&self.api, &self.taken, cluster, left_out).await;
-        OfCluster { has_node, services: services.map(|services| services.len()) }
+        let mut parts = Parts::default();
+        let services = services::of_cluster(&self.api, &self.taken, cluster, left_out, &mut parts).await;
+        OfCluster { has_node, services: parts.all().map(|()| services.len()) }
     }
 }

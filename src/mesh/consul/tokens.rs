@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{Api, Listed};
-use super::client::{Taken, UNREADABLE_TOKEN};
+use super::client::{TOO_LARGE_TOKEN, Taken, UNREADABLE_TOKEN};
 use super::errors::Call;
 use super::handle::{Handle, is_uuid};
 use super::objects::nullable;
+use super::parts::{Found, Parts, Place};
 use crate::intent::Marks;
-use crate::mesh::http::{Method, StreamTransport, segment};
+use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Owner, Registration, Sighting};
 use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
@@ -22,6 +23,8 @@ use crate::runtime::BatchCall;
 
 /// The auth method that tasks log in by, unless others are declared.
 pub const DEFAULT_METHOD: &str = "iam-ecs-service-token";
+/// The auth method by which the manual set-up gets the tokens of Consul's clients, unless another is declared.
+pub const DEFAULT_CLIENT_METHOD: &str = "iam-ecs-client-token";
 
 /// How the description of each token of a login begins.
 const LOGIN: &str = "token created via login";
@@ -59,7 +62,7 @@ struct ServiceIdentity {
 enum Login {
     /// A task's.
     Of(TaskArn),
-    /// Of no login that is looked after here.
+    /// Of another method's login, or of none.
     Foreign,
     /// Of such a login, but it does not say for which task: nobody removes it.
     Unplaced(Unplaced),
@@ -86,8 +89,9 @@ impl Unplaced {
 }
 
 impl Token {
-    fn login(&self, methods: &BTreeSet<Arc<str>>) -> Login {
-        if !methods.contains(self.auth_method.as_str()) {
+    /// Consul takes names of auth methods that differ in case alone for one.
+    fn login(&self, method: &str) -> Login {
+        if !method.eq_ignore_ascii_case(&self.auth_method) {
             return Login::Foreign;
         }
         let Some(metadata) = self.description.strip_prefix(LOGIN) else {
@@ -129,38 +133,49 @@ pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> Owner {
 
 impl<T: StreamTransport> Api<T> {
     /// All tokens of tasks, in one pass: `each` is given the task, and makes a registration of the token if it wants
-    /// to. Counts those that name no task.
+    /// to. Each namespace is a part. Counts those that name no task, unless a part failed.
     pub(super) async fn tokens(
         &self,
         taken: &Taken,
         operation: &'static str,
         left_out: &mut Pass,
+        parts: &mut Parts,
         each: &mut (dyn FnMut(&TaskArn, Token) + Send),
-    ) -> Result<(), MeshError> {
+    ) {
         let methods = taken.methods.load_full();
         let mut unplaced: BTreeMap<Unplaced, usize> = Unplaced::ALL.iter().map(|why| (*why, 0)).collect();
+        let failures = parts.failures();
         for namespace in self.scope.namespaces() {
-            for method in methods.iter() {
-                let mut take = |item: &[u8]| match serde_json::from_slice::<Token>(item) {
-                    Ok(token) if is_uuid(&token.accessor) => match token.login(&methods) {
-                        Login::Of(task) => each(&task, token),
-                        Login::Foreign => {}
-                        Login::Unplaced(why) => *unplaced.entry(why).or_default() += 1,
-                    },
-                    _ => {
+            let list = async {
+                for method in methods.iter() {
+                    let mut skip = |why| {
                         taken.observer.skipped(operation);
-                        left_out.note("", UNREADABLE_TOKEN);
-                    }
-                };
-                let path = self.scope.tokens_path(namespace.as_deref(), method);
-                let call = Call { method: Method::Get, path: &path, needs: NEEDS_TO_LIST };
-                let _: Vec<()> = self.list(&call, Listed::Whole, &mut take).await?;
+                        left_out.note("", why);
+                    };
+                    let mut take = |item: Result<&[u8], TooLarge>| {
+                        let Ok(item) = item else { return skip(TOO_LARGE_TOKEN) };
+                        match serde_json::from_slice::<Token>(item) {
+                            Ok(token) if is_uuid(&token.accessor) => match token.login(method) {
+                                Login::Of(task) => each(&task, token),
+                                Login::Foreign => {}
+                                Login::Unplaced(why) => *unplaced.entry(why).or_default() += 1,
+                            },
+                            _ => skip(UNREADABLE_TOKEN),
+                        }
+                    };
+                    let path = self.scope.tokens_path(namespace.as_deref(), method);
+                    let call = Call { method: Method::Get, path: &path, needs: NEEDS_TO_LIST };
+                    let _: Vec<()> = self.list(&call, Listed::Whole, &mut take).await?;
+                }
+                Ok(())
+            };
+            parts.ask(Place::Tokens { namespace: namespace.clone() }, list).await;
+        }
+        if parts.failures() == failures {
+            for (why, count) in unplaced {
+                taken.observer.unplaced(why.label(), count);
             }
         }
-        for (why, count) in unplaced {
-            taken.observer.unplaced(why.label(), count);
-        }
-        Ok(())
     }
 
     /// The server's current copy of one token.
@@ -172,9 +187,13 @@ impl<T: StreamTransport> Api<T> {
     ) -> Result<Option<Registration>, MeshError> {
         let path = self.token_path(accessor, namespace);
         let token: Option<Token> = self.get_if_there(&path, NEEDS_TO_LIST).await?;
-        Ok(token.map(|token| match token.login(&taken.methods.load()) {
-            Login::Of(task) => token.registration(Some(&task), taken),
-            Login::Foreign | Login::Unplaced(_) => token.registration(None, taken),
+        Ok(token.map(|token| {
+            let methods = taken.methods.load();
+            let task = methods.iter().find_map(|method| match token.login(method) {
+                Login::Of(task) => Some(task),
+                Login::Foreign | Login::Unplaced(_) => None,
+            });
+            token.registration(task.as_ref(), taken)
         }))
     }
 
@@ -202,42 +221,42 @@ pub(super) struct TokensOfTasks<T> {
 impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
     type Group = ();
     type Request = TaskArn;
-    type Response = Vec<Registration>;
+    type Response = Found;
     type Error = MeshError;
 
-    async fn call(
-        &self,
-        _all: &(),
-        tasks: Vec<TaskArn>,
-    ) -> Result<BTreeMap<TaskArn, Vec<Registration>>, MeshError> {
-        let mut found: BTreeMap<TaskArn, Vec<Registration>> =
-            tasks.into_iter().map(|task| (task, Vec::new())).collect();
+    async fn call(&self, _all: &(), tasks: Vec<TaskArn>) -> Result<BTreeMap<TaskArn, Found>, MeshError> {
+        let mut found: BTreeMap<TaskArn, Found> =
+            tasks.into_iter().map(|task| (task, Found::default())).collect();
         let mut take = |task: &TaskArn, token: Token| {
-            if let Some(tokens) = found.get_mut(task) {
-                tokens.push(token.registration(Some(task), &self.taken));
+            if let Some(found) = found.get_mut(task) {
+                found.registrations.push(token.registration(Some(task), &self.taken));
             }
         };
         // What is left out is told of when all is listed.
-        self.api.tokens(&self.taken, "find", &mut Pass::default(), &mut take).await?;
+        let (mut left_out, mut parts) = (Pass::default(), Parts::default());
+        self.api.tokens(&self.taken, "find", &mut left_out, &mut parts, &mut take).await;
+        let failed = parts.end()?;
+        found.values_mut().for_each(|found| found.failed.clone_from(&failed));
         Ok(found)
     }
 }
 
-/// All tokens of these clusters' tasks.
+/// All tokens of these clusters' tasks, of the parts that could be listed.
 pub(super) async fn of_clusters<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     clusters: &BTreeSet<ClusterArn>,
     left_out: &mut Pass,
-) -> Result<Vec<Sighting>, MeshError> {
+    parts: &mut Parts,
+) -> Vec<Sighting> {
     let mut found = Vec::new();
     let mut take = |task: &TaskArn, token: Token| {
         if clusters.contains(task.cluster()) {
             found.push(Sighting::from(&token.registration(Some(task), taken)));
         }
     };
-    api.tokens(taken, "owned", left_out, &mut take).await?;
-    Ok(found)
+    api.tokens(taken, "owned", left_out, parts, &mut take).await;
+    found
 }
 
 #[cfg(test)]
@@ -252,8 +271,7 @@ mod tests {
             "AccessorID": "4fa6e11c-21d1-3462-a316-99515e5544f7", "SecretID": "s", "AuthMethod": method,
             "Description": description,
         });
-        let methods = BTreeSet::from([DEFAULT_METHOD.into()]);
-        serde_json::from_value::<Token>(token).unwrap().login(&methods)
+        serde_json::from_value::<Token>(token).unwrap().login(DEFAULT_METHOD)
     }
 
     #[test]
@@ -277,6 +295,12 @@ mod tests {
         for method in ["", "kubernetes", "iam-ecs-client-token"] {
             assert_eq!(login(&description, method), Login::Foreign, "{method}");
         }
+    }
+
+    #[test]
+    fn a_methods_name_counts_in_whatever_case_consul_keeps_it() {
+        let none = Login::Unplaced(Unplaced::NoMetadata);
+        assert_eq!(login(LOGIN, "IAM-ecs-Service-Token"), none);
     }
 
     #[test]

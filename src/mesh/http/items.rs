@@ -1,5 +1,5 @@
 //! Takes a list apart as it arrives: each item is handed on by itself and forgotten, so a list of any length needs the
-//! memory of its largest item.
+//! memory of its largest item. Of one that is too large to be kept only that is handed on; the rest of the list counts.
 //!
 //! What is not an item stays and can be read as a whole: `[…]` leaves `[]`, and `{"Node": {…}, "Services": […]}` leaves
 //! `{"Node": {…}, "Services": []}`. A list that was cut off leaves something that is no JSON.
@@ -12,16 +12,25 @@ const LARGEST: usize = 1024 * 1024;
 /// A long list takes longer than one answer does; a server that stops in the middle is still given up on in time.
 const PATIENCE: u32 = 12;
 
+/// An item beyond what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// What is done with an item.
+pub type Each<'a> = &'a mut (dyn FnMut(Result<&[u8], TooLarge>) + Send);
+
 /// A sink that hands on the items of one list within a JSON text.
 pub struct Items<'a> {
     /// How many arrays and objects are open within the list, itself counted: 1 for `[…]`.
     level: usize,
-    each: &'a mut (dyn FnMut(&[u8]) + Send),
+    each: Each<'a>,
     /// What is open, outermost first: an array, or an object.
     open: Vec<Container>,
     /// Within a text, and whether the next character is escaped.
     text: Option<bool>,
     item: Vec<u8>,
+    /// The item is too large, and is not kept.
+    too_large: bool,
     rest: Vec<u8>,
 }
 
@@ -33,17 +42,18 @@ enum Container {
 
 impl<'a> Items<'a> {
     /// Hands on the items of the list that is the whole text.
-    pub fn of_list(each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Self {
+    pub fn of_list(each: Each<'a>) -> Self {
         Self::at(1, each)
     }
 
     /// Hands on the items of the lists that are the values of an object.
-    pub fn of_fields(each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Self {
+    pub fn of_fields(each: Each<'a>) -> Self {
         Self::at(2, each)
     }
 
-    fn at(level: usize, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Self {
-        Self { level, each, open: Vec::new(), text: None, item: Vec::new(), rest: Vec::new() }
+    fn at(level: usize, each: Each<'a>) -> Self {
+        let (open, item, rest) = (Vec::new(), Vec::new(), Vec::new());
+        Self { level, each, open, text: None, item, too_large: false, rest }
     }
 
     /// What is around the items; of a failed call all of the answer.
@@ -91,14 +101,22 @@ impl<'a> Items<'a> {
     }
 
     fn keep(&mut self, byte: u8) {
-        if self.is_within() { self.item.push(byte) } else { self.rest.push(byte) }
+        if !self.is_within() {
+            self.rest.push(byte);
+        } else if !self.too_large {
+            self.item.push(byte);
+            self.too_large = self.item.len() > LARGEST;
+        }
     }
 
     fn end_item(&mut self) {
-        if !self.item.is_empty() {
-            (self.each)(&self.item);
-            self.item.clear();
+        if self.too_large {
+            (self.each)(Err(TooLarge));
+        } else if !self.item.is_empty() {
+            (self.each)(Ok(&self.item));
         }
+        self.item.clear();
+        self.too_large = false;
     }
 }
 
@@ -109,7 +127,7 @@ impl Sink for Items<'_> {
         } else {
             part.iter().for_each(|byte| self.byte(*byte));
         }
-        self.item.len() <= LARGEST && self.rest.len() <= LARGEST
+        self.rest.len() <= LARGEST
     }
 
     fn patience(&self) -> u32 {
@@ -126,7 +144,11 @@ mod tests {
     /// The items and the rest of a text that arrives in parts of `size` bytes.
     fn taken(text: &str, size: usize, level: usize) -> (Vec<String>, String) {
         let mut items = Vec::new();
-        let mut each = |item: &[u8]| items.push(String::from_utf8(item.to_vec()).unwrap());
+        let mut each = |item: Result<&[u8], TooLarge>| {
+            items.push(
+                item.map_or("(too large)".to_owned(), |item| String::from_utf8(item.to_vec()).unwrap()),
+            );
+        };
         let mut sink = Items::at(level, &mut each);
         assert!(text.as_bytes().chunks(size).all(|part| sink.take(&OK, part)));
         let rest = String::from_utf8(sink.rest()).unwrap();
@@ -166,13 +188,26 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_kept_as_it_is_and_what_is_too_large_is_not_wanted() {
-        let mut each = |_: &[u8]| panic!("an item");
+    fn an_item_that_is_too_large_is_not_kept_and_the_others_are_handed_on() {
+        let text = format!("[{{\"a\": 1}}, {{\"b\": \"{}\"}}, 3]", "],{".repeat(LARGEST));
+        let (items, rest) = taken(&text, 4_096, 1);
+        assert_eq!(items, ["{\"a\": 1}", "(too large)", "3"]);
+        assert_eq!(rest, "[]");
+        let mut each = |_: Result<&[u8], TooLarge>| {};
+        let mut sink = Items::of_list(&mut each);
+        assert!(
+            text.as_bytes().chunks(4_096).all(|part| sink.take(&OK, part) && sink.item.len() <= LARGEST + 1)
+        );
+    }
+
+    #[test]
+    fn a_failure_is_kept_as_it_is_and_what_is_too_large_around_the_items_is_not_wanted() {
+        let mut each = |_: Result<&[u8], TooLarge>| panic!("an item");
         let mut sink = Items::of_list(&mut each);
         assert!(sink.take(&Head { status: 403, ..OK }, b"[{}] denied"));
         assert_eq!(sink.rest(), b"[{}] denied");
         let mut sink = Items::of_list(&mut each);
-        assert!(sink.take(&OK, b"[\""));
+        assert!(sink.take(&OK, b"\""));
         assert!(!sink.take(&OK, &vec![b'x'; LARGEST + 1]));
     }
 }

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use client::HttpTransport;
-pub use items::Items;
+pub use items::{Each, Items, TooLarge};
 pub use secrets::{NoSecrets, Secrets};
 pub use settings::{Credential, Product, Settings, Sources};
 pub use transport::{

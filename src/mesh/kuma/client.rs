@@ -23,7 +23,8 @@ use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{Answer, HttpTransport, Method, Transport, segment};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
-    ControlPlane, DrainReason, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered, Sighting,
+    ControlPlane, DrainReason, Listed, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered,
+    Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId};
 
@@ -138,7 +139,7 @@ impl<T: Transport> KumaControlPlane<T> {
             }
         };
         self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server, take).await?;
-        self.left_out.tell(left_out);
+        self.left_out.tell(left_out, true);
         Ok(owned.into_values().collect())
     }
 
@@ -291,8 +292,8 @@ impl<T: Transport> KumaControlPlane<T> {
 
 #[async_trait]
 impl<T: Transport> ControlPlane for KumaControlPlane<T> {
-    async fn owned(&self, _clusters: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
-        self.observed("owned", self.list_owned()).await
+    async fn owned(&self, _clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
+        self.observed("owned", self.list_owned()).await.map(Listed::whole)
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {

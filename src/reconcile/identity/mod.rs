@@ -19,7 +19,7 @@ use super::{Operator, Plane};
 use crate::api::ConsulAuthSpec;
 use crate::intent::identity::named_clusters;
 use crate::manifests::ManifestSet;
-use crate::mesh::consul::DEFAULT_METHOD;
+use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use crate::model::ClusterArn;
 use crate::runtime::{Backoff, Drained};
 
@@ -96,14 +96,22 @@ impl Operator {
 }
 
 /// What is declared for a plane, if anything. (There is at most one: the manifests' rules see to it.)
-fn declared<'a>(set: &'a ManifestSet, plane: &Plane) -> Option<&'a Arc<ConsulAuthSpec>> {
-    set.consul_auths.values().find(|spec| *spec.control_plane == *plane.name)
+fn declared<'a>(set: &'a ManifestSet, control_plane: &str) -> Option<&'a Arc<ConsulAuthSpec>> {
+    set.consul_auths.values().find(|spec| *spec.control_plane == *control_plane)
 }
 
-/// Has the plane look after the tokens of the auth method that is declared for tasks, beside the usual one's.
+/// Has the plane look after the tokens of the auth methods that are declared for tasks and for clients, beside the usual
+/// ones'.
 pub(super) fn look_after_methods(set: &ManifestSet, plane: &Plane) {
-    let Some(identities) = plane.mesh.identities() else { return };
-    let tokens = declared(set, plane).and_then(|spec| spec.service_tokens.as_ref());
-    let declared = tokens.map(|tokens| Arc::from(tokens.auth_method.as_str()));
-    identities.look_after([DEFAULT_METHOD.into()].into_iter().chain(declared).collect());
+    if let Some(identities) = plane.mesh.identities() {
+        identities.look_after(methods_at(set, &plane.name));
+    }
+}
+
+fn methods_at(set: &ManifestSet, control_plane: &str) -> BTreeSet<Arc<str>> {
+    let declared = declared(set, control_plane);
+    let tasks = declared.and_then(|spec| Some(spec.service_tokens.as_ref()?.auth_method.as_str()));
+    let clients = declared.and_then(|spec| Some(spec.client_tokens.as_ref()?.auth_method.as_str()));
+    let usual = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD];
+    usual.into_iter().chain(tasks).chain(clients).map(Arc::from).collect()
 }

@@ -61,7 +61,7 @@ impl Pass<'_> {
     pub(super) async fn run(&self) -> Ended {
         let Some(identities) = self.plane.mesh.identities() else { return Ended::Well };
         let set = self.operator.manifests();
-        let spec = declared(&set, self.plane);
+        let spec = declared(&set, &self.plane.name);
         let mut written = BTreeMap::new();
         let mut rounds = 0;
         let mut pauses = UNTIL_IT_SHOWS.iter();

@@ -272,3 +272,20 @@ async fn servers_that_are_too_old_for_the_method_get_all_the_rest() {
     );
     assert!(kept.log.contains("Consul 1.11.4") && kept.log.contains("it came with 1.12"), "{}", kept.log);
 }
+
+#[test]
+fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usual_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {name: consul}\n\
+                spec: {type: consul, consul: {address: 'http://127.0.0.1:8500'}}\n---\n\
+                apiVersion: ecs-mesh.dev/v1alpha1\nkind: ConsulAuth\nmetadata: {name: auth}\n\
+                spec: {controlPlane: consul, serviceTokens: {authMethod: of-tasks, boundPrincipals: [ROLES]}, \
+                clientTokens: {authMethod: of-clients, boundPrincipals: [ROLES]}}\n";
+    let text = text.replace("ROLES", "'arn:aws:iam::111122223333:role/consul-ecs/*'");
+    std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    assert_eq!(loaded.errors, []);
+    let all = ["iam-ecs-client-token", "iam-ecs-service-token", "of-clients", "of-tasks"];
+    assert_eq!(methods_at(&loaded.set, "consul"), all.map(Arc::from).into());
+    assert_eq!(methods_at(&loaded.set, "other"), all[..2].iter().map(|name| Arc::from(*name)).collect());
+}

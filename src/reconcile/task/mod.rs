@@ -8,7 +8,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use self::heard::Heard;
@@ -18,6 +18,7 @@ use super::registry::Entry;
 use super::report::{Report, Subject};
 use crate::intent::{Judgement, caretaker};
 use crate::manifests::ManifestSet;
+use crate::mesh::FailedPart;
 use crate::model::TaskArn;
 use crate::observe::describer::Answer;
 use crate::observe::store::{Life, Snapshot};
@@ -42,6 +43,8 @@ pub(super) struct Run<'a> {
     pub set: Arc<ManifestSet>,
     pub report: Report<'a>,
     heard: Heard<'a>,
+    /// Why a part of what the task may have made could not be looked for.
+    unfound: Mutex<Option<Halt>>,
 }
 
 impl Run<'_> {
@@ -51,10 +54,17 @@ impl Run<'_> {
         if !self.plane.is_listed() {
             return Next::After(UNLISTED_WAIT);
         }
-        let next = self.attempt().await;
+        let mut next = self.attempt().await;
+        let unfound = self.unfound.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(halt) = &unfound
+            && !matches!(next, Next::Backoff | Next::HoldUntil(_))
+        {
+            // What was found is worked on; the rest is sought again.
+            next = halt.next();
+        }
         self.report.end();
         // An event that led to nothing is answered; one that still may is not.
-        if !matches!(next, Next::Backoff | Next::HoldUntil(_)) {
+        if unfound.is_none() && !matches!(next, Next::Backoff | Next::HoldUntil(_)) {
             self.heard.answer();
         }
         next
@@ -124,7 +134,13 @@ impl Run<'_> {
     async fn seek(&self) -> Result<(), Halt> {
         let asked = self.operator.clock.now();
         let found = self.plane.call(self.plane.mesh.find(self.task)).await?;
-        self.plane.registry.replace_of(self.task, &found, asked, self.operator.clock.now());
+        let now = self.operator.clock.now();
+        self.plane.registry.replace_of(self.task, &found.seen, &found.failed, asked, now);
+        if let Some(FailedPart { error, .. }) = found.failed.first() {
+            self.operator.metrics.held(error.kind.label());
+            self.plane.tell_of_parts(&found.failed);
+            *self.unfound.lock().unwrap_or_else(PoisonError::into_inner) = Some(Halt::Failed(error.clone()));
+        }
         for known in self.known() {
             let binding = known.caretaker.as_ref().map(|binding| &binding.name);
             self.plane.registry.assign(self.task, &known.id, binding);
@@ -173,6 +189,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(operator: &'a Operator, plane: &'a Plane, task: &'a TaskArn) -> Self {
         let subject = Subject { operator, plane, task };
         let (set, report) = (operator.manifests(), Report::new(subject));
-        Self { operator, plane, task, set, report, heard: Heard::of(plane, task) }
+        let heard = Heard::of(plane, task);
+        Self { operator, plane, task, set, report, heard, unfound: Mutex::default() }
     }
 }

@@ -14,7 +14,8 @@ use crate::api::{ControlPlaneSpec, MeshBindingSpec};
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::manifests::Binding;
 use crate::mesh::{
-    ControlPlane, DrainReason, Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
+    ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Registration, Rendered,
+    Sighting,
 };
 use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, Tags, TaskId};
 use crate::observe::fakes::{FakeEcs, FakeIam, clock, task, task_arn};
@@ -67,13 +68,13 @@ impl Tokens {
 
 #[async_trait]
 impl ControlPlane for Tokens {
-    async fn owned(&self, _: &BTreeSet<ClusterArn>) -> Result<Vec<Sighting>, MeshError> {
-        Ok(self.there.lock().unwrap().iter().map(Self::sighting).collect())
+    async fn owned(&self, _: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
+        Ok(Listed::whole(self.there.lock().unwrap().iter().map(Self::sighting).collect()))
     }
 
-    async fn find(&self, _: &TaskArn) -> Result<Vec<Sighting>, MeshError> {
+    async fn find(&self, _: &TaskArn) -> Result<Listed, MeshError> {
         *self.sought.lock().unwrap() += 1;
-        Ok(self.there.lock().unwrap().iter().map(Self::sighting).collect())
+        Ok(Listed::whole(self.there.lock().unwrap().iter().map(Self::sighting).collect()))
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
@@ -195,7 +196,7 @@ impl Desk {
         operator.set.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
         let plane = Plane::new("consul".into(), spec, Arc::clone(&tokens) as _, 1);
         plane.registry.record(&task_arn(1), &Tokens::sighting(&token()), clock.now());
-        plane.was_listed();
+        plane.was_listed(&[]);
         let desk = Self { operator, plane, tokens, ecs, clock, lines, _logging: logging };
         desk.is(LastStatus::Stopped);
         desk
@@ -290,8 +291,8 @@ async fn a_removal_whose_answer_was_lost_is_told_of_when_the_retry_finds_it_gone
 async fn a_list_without_it_does_not_take_the_word_away() {
     let desk = with_a_lost_answer().await;
     let later = desk.clock.now().plus(Duration::from_mins(1));
-    desk.plane.registry.replace(&[], later, later);
-    desk.plane.registry.replace_of(&task_arn(1), &[], later, later);
+    desk.plane.registry.replace(&[], &[], later, later);
+    desk.plane.registry.replace_of(&task_arn(1), &[], &[], later, later);
     desk.run_later().await;
     assert_told_of_once(&desk);
 }
@@ -378,7 +379,7 @@ async fn an_event_that_came_before_the_first_list_is_not_forgotten() {
     unlisted.heard_of(&task, tokio::time::Instant::now());
     Run::new(&desk.operator, &unlisted, &task).reconcile().await;
     assert_eq!(*desk.tokens.sought.lock().unwrap(), 0);
-    unlisted.was_listed();
+    unlisted.was_listed(&[]);
     // The token was made after the list: only a look for this task's finds it.
     Run::new(&desk.operator, &unlisted, &task).reconcile().await;
     assert_eq!(*desk.tokens.sought.lock().unwrap(), 1);

@@ -261,7 +261,13 @@ impl Families<'_> {
             .control_planes
             .iter()
             .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.listed)));
-        let help = "Whether what is registered there was listed since the start";
-        self.many("ecs_mesh_control_plane_listed", help, listed)
+        let help = "Whether all that is registered there was listed since the start";
+        self.many("ecs_mesh_control_plane_listed", help, listed)?;
+        let parts = state.control_planes.iter().map(|(name, plane)| {
+            let parts = i64::try_from(plane.unlisted.len()).unwrap_or(i64::MAX);
+            ([("control_plane", &**name)], parts)
+        });
+        let help = "Parts of what is registered there that the last list failed at";
+        self.many("ecs_mesh_control_plane_unlisted_parts", help, parts)
     }
 }

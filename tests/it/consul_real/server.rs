@@ -2,6 +2,7 @@
 //!
 //! Two releases can be named, and each test says at which it holds.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::net::TcpListener;
@@ -211,6 +212,7 @@ impl Server {
         let body = json!({
             "Node": cluster.as_str(), "Address": "127.0.0.1", "NodeMeta": {"synthetic-node": "true"},
             "SkipNodeUpdate": true, "Service": {"ID": id, "Service": service, "Meta": meta, "Port": 9090},
+            "Check": {"CheckID": format!("{id}-check"), "Name": "health", "Status": "passing", "ServiceID": id},
         });
         self.put("/v1/catalog/register", &body).await;
     }
@@ -222,6 +224,17 @@ fn version(program: &OsStr) -> (u32, u32) {
     let version = said.strip_prefix("Consul v").unwrap_or_else(|| panic!("no version: {said}"));
     let mut parts = version.split('.').map(|part| part.parse().unwrap());
     (parts.next().unwrap(), parts.next().unwrap())
+}
+
+impl Server {
+    /// The ids of the checks on a cluster's node.
+    pub(super) async fn checks_on(&self, cluster: &ClusterArn) -> BTreeSet<String> {
+        let node: String = form_urlencoded::byte_serialize(cluster.as_str().as_bytes()).collect();
+        let checks = self.ask("GET", &format!("/v1/health/node/{node}"), None).await.expect("checks");
+        let ids =
+            checks.as_array().unwrap().iter().map(|check| check["CheckID"].as_str().unwrap().to_owned());
+        ids.collect()
+    }
 }
 
 pub(super) fn cluster(name: &str) -> ClusterArn {

@@ -50,9 +50,9 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server)
     server.register_as(&anchor, "stray", "stray", &json!({"source": "consul-ecs"})).await;
     server.register_as(&anchor, "vm", "vm", &json!({"task-id": gone.id().as_str()})).await;
 
-    let owned = consul.owned(&BTreeSet::from([anchor.clone()])).await.unwrap();
+    let owned = consul.owned(&BTreeSet::from([anchor.clone()])).await.unwrap().seen;
     assert_eq!(ids(&owned), of_gone.union(&of_others).cloned().collect());
-    let found = consul.find(&gone).await.unwrap();
+    let found = consul.find(&gone).await.unwrap().seen;
     assert_eq!(ids(&found), of_gone);
     let ours = Owner::Marked(Marks::of(&OperatorId::parse("op").unwrap(), &gone));
     for registration in &found {
@@ -62,8 +62,10 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server)
         assert!(consul.delete(&registration.id).await.unwrap(), "{}", registration.id);
         assert_eq!(consul.read(&registration.id).await.unwrap(), None, "{}", registration.id);
     }
-    assert_eq!(consul.find(&gone).await.unwrap(), []);
-    assert_eq!(ids(&consul.find(&alive).await.unwrap()), of_others);
+    assert_eq!(consul.find(&gone).await.unwrap().seen, []);
+    let checks = ["stray", "vm", &format!("web-{}", alive.id())].map(|service| format!("{service}-check"));
+    assert_eq!(server.checks_on(&anchor).await, checks.into(), "a service's checks go with it");
+    assert_eq!(ids(&consul.find(&alive).await.unwrap().seen), of_others);
     for id in &not_here {
         assert!(consul.read(id).await.unwrap().is_some(), "{id}");
     }
@@ -93,7 +95,7 @@ async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: 
     let mut finds = JoinSet::new();
     for number in 0..150 {
         let (consul, task) = (Arc::clone(&consul), task(&anchor, number));
-        finds.spawn(async move { consul.find(&task).await.unwrap().len() });
+        finds.spawn(async move { consul.find(&task).await.unwrap().seen.len() });
     }
     assert_eq!(finds.join_all().await, vec![1; 150]);
     for id in &services {
@@ -114,7 +116,7 @@ async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: 
             assert_eq!(outcome, Ok(true), "{id}");
         }
     }
-    let left = consul.owned(&BTreeSet::from([anchor])).await.unwrap();
+    let left = consul.owned(&BTreeSet::from([anchor])).await.unwrap().seen;
     assert_eq!(ids(&left), BTreeSet::from([services[7].clone()]));
     // Read again, it may go.
     consul.read(&services[7]).await.unwrap();

@@ -25,12 +25,14 @@ pub(super) struct Joined {
 
 impl Joined {
     /// The names of all that it has, as [`ConsulHouse::everything`] names them.
-    pub(super) fn names(&self, node: &str) -> [String; 3] {
+    pub(super) fn names(&self, node: &str) -> [String; 5] {
         let Self { id, accessor, service, .. } = self;
         [
             format!("token {accessor}"),
             format!("service {service}-{id} on {node}"),
             format!("service {service}-{id}-sidecar-proxy on {node}"),
+            format!("check {service}-{id}-check on {node}"),
+            format!("check {service}-{id}-sidecar-proxy-check on {node}"),
         ]
     }
 }
@@ -99,7 +101,7 @@ impl ConsulHouse {
         token["SecretID"].as_str().unwrap().to_owned()
     }
 
-    /// All tokens and services there are, by names of their own, as the API shows them.
+    /// All tokens, services and checks there are, by names of their own, as the API shows them.
     pub(super) async fn everything(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for token in self.done("GET", "/v1/acl/tokens", &Value::Null).await.as_array().unwrap() {
@@ -113,6 +115,17 @@ impl ConsulHouse {
             for service in found["Services"].as_array().into_iter().flatten() {
                 let id = service["ID"].as_str().unwrap();
                 all.insert(format!("service {id} on {name}"), service.to_string());
+            }
+            for check in self
+                .done("GET", &format!("/v1/health/node/{segment}"), &Value::Null)
+                .await
+                .as_array()
+                .unwrap()
+            {
+                all.insert(
+                    format!("check {} on {name}", check["CheckID"].as_str().unwrap()),
+                    check.to_string(),
+                );
             }
         }
         all

@@ -82,16 +82,28 @@ async fn a_token_that_may_not_remove_tokens_is_told_what_it_needs() {
 }
 
 #[tokio::test]
-async fn a_list_that_leaves_something_out_removes_nothing() {
+async fn a_list_that_leaves_something_out_removes_nothing_of_that_list_and_the_rest_is_cleaned() {
     let (house, dead) = with_a_dead_task().await;
     // Sees the nodes, and of the services none: an empty list, with a header that says why.
     let rules =
         "acl = \"write\"\nnode_prefix \"\" { policy = \"write\" }\nagent_prefix \"\" { policy = \"read\" }";
     let token = house.token_with("no-services", rules).await;
     let operator = operator_with(&house, &token);
-    let line = operator.says(&["left out what the token may not see", "service_prefix"]).await;
+    let line = operator.says(&["left out what the token may not see", "service_prefix", "services of"]).await;
     assert_eq!(line["level"], "WARN", "{line}");
-    assert_nothing_is_removed(&house, &operator, &dead).await;
+    let token = format!("token {}", dead.accessor);
+    let left = house.once("the token is gone", |all| !all.contains_key(&token)).await;
+    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 3).then_some(()) }).await;
+    for name in dead.names(house.cluster()).iter().filter(|name| **name != token) {
+        assert!(left.contains_key(name), "{name} is gone:\n{}", operator.stderr());
+    }
+    assert_eq!(
+        operator.said(&["\"level\":\"WARN\"", "the rest is looked after"]).len(),
+        1,
+        "{}",
+        operator.stderr()
+    );
+    assert!(operator.said(&["\"swept\"", "\"whole\":true"]).is_empty(), "a part is unknown");
 }
 
 #[tokio::test]

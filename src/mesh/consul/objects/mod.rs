@@ -21,7 +21,7 @@ use super::errors::Call;
 use super::scope::{ALL_NAMESPACES, Scope};
 use crate::intent::identity::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
 use crate::mesh::MeshError;
-use crate::mesh::http::{Method, StreamTransport, segment};
+use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::model::ClusterArn;
 use crate::plan::Holders;
 
@@ -180,9 +180,10 @@ impl<T: StreamTransport> Objects<T> {
         let path = self.scope.path_in(namespace, "/v1/acl/tokens", &query);
         let call = Call { method: Method::Get, path: &path, needs: READS_ACLS };
         let mut holders = Holders::default();
-        let mut each = |item: &[u8]| {
+        let mut each = |item: Result<&[u8], TooLarge>| {
             // One that cannot be read is somebody's all the same.
-            let token = serde_json::from_slice::<Holder>(item).unwrap_or_default();
+            let token =
+                item.ok().and_then(|item| serde_json::from_slice::<Holder>(item).ok()).unwrap_or_default();
             holders.take(&token.accessor_id, &token.auth_method);
         };
         let _: serde::de::IgnoredAny = self.api.list(&call, Listed::Whole, &mut each).await?;

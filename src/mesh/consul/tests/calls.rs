@@ -7,7 +7,7 @@ async fn what_tasks_of_the_clusters_have_made_is_owned() {
     let said = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
     elsewhere["Description"] = said.into();
     let script = Script::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
-    let owned = consul(&script).owned(&clusters()).await.unwrap();
+    let owned = whole(consul(&script).owned(&clusters()).await);
     let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
     assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
     assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
@@ -33,7 +33,7 @@ async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
         services(&[json!("?"), bad, foreign, json!({"ID": 7}), service(1, 7)]),
     ]);
     let (consul, told) = watched(&script);
-    let owned = consul.owned(&clusters()).await.unwrap();
+    let owned = whole(consul.owned(&clusters()).await);
     assert_eq!(owned.len(), 2, "{owned:?}");
     let mut told = told.all();
     told.sort();
@@ -44,40 +44,150 @@ async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
 #[tokio::test(start_paused = true)]
 async fn nothing_follows_from_an_answer_that_the_token_was_kept_from_seeing_whole() {
     let nothing = json!({"Node": {"Node": CLUSTER}, "Services": []});
-    let none = tokens(&[]);
-    for (answers, permission, call) in [
-        (vec![text(403, "Permission denied: token lacks acl:read")], "acl = \"read\"", TOKENS),
-        (vec![filtered(&json!([]))], "acl = \"read\"", TOKENS),
-        (vec![none.clone(), filtered(&nothing)], "service_prefix \"\" { policy = \"read\" }", SERVICES),
+    let (some, one) = (tokens(&[token(1)]), services(&[service(1, 7)]));
+    let of_cluster = format!("the services of {CLUSTER}");
+    for (answers, part, permission, call) in [
         (
-            vec![none.clone(), filtered(&json!({"Node": null, "Services": null}))],
+            vec![text(403, "Permission denied: token lacks acl:read"), one.clone()],
+            "the tokens of logins",
+            "acl = \"read\"",
+            TOKENS,
+        ),
+        (vec![filtered(&json!([])), one], "the tokens of logins", "acl = \"read\"", TOKENS),
+        (
+            vec![some.clone(), filtered(&nothing)],
+            &of_cluster,
+            "service_prefix \"\" { policy = \"read\" }",
+            SERVICES,
+        ),
+        (
+            vec![some.clone(), filtered(&json!({"Node": null, "Services": null}))],
+            &of_cluster,
             "node_prefix \"\"",
             SERVICES,
         ),
-        (vec![none, text(403, "Permission denied")], "node_prefix \"\" { policy = \"read\" }", SERVICES),
+        (
+            vec![some, text(403, "Permission denied")],
+            &of_cluster,
+            "node_prefix \"\" { policy = \"read\" }",
+            SERVICES,
+        ),
     ] {
-        let error = consul(&Script::of(answers)).owned(&clusters()).await.unwrap_err();
+        let listed = consul(&Script::of(answers)).owned(&clusters()).await.unwrap();
+        assert_eq!(failed_parts(&listed), [part]);
+        let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
         assert!(error.message.contains(permission) && error.message.contains(call), "{error}");
+        assert_eq!(listed.seen.len(), 1, "the other part counts: {:?}", listed.seen);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_clusters_list_that_fails_keeps_no_other_from_being_known() {
+    let mut clusters = clusters();
+    for name in ["b", "c"] {
+        clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
+    }
+    for trouble in [text(403, "Permission denied"), text(500, "something else"), text(200, "<html>")] {
+        let script = Script::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, services(&[])]);
+        let listed = consul(&script).owned(&clusters).await.unwrap();
+        assert_eq!(failed_parts(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
+        assert_eq!(listed.seen[0].id, service_id("web-1"));
+        assert_eq!(script.calls().len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_give_no_answer_are_not_asked_for_part_after_part() {
+    let mut clusters = clusters();
+    for name in ["b", "c", "d"] {
+        clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
+    }
+    let script = Script::of(vec![unreachable_server()]);
+    let error = consul(&script).owned(&clusters).await.unwrap_err();
+    assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 1));
+    let script = Script::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
+    let listed = consul(&script).owned(&clusters).await.unwrap();
+    assert_eq!((listed.failed.len(), listed.seen.len(), script.calls().len()), (4, 1, 3));
+    // A refusal is an answer, and yet nothing was listed.
+    let script = Script::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
+    let error = consul(&script).owned(&clusters).await.unwrap_err();
+    assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 3));
+    let script = Script::of(vec![unknown()]);
+    let error = consul(&script).owned(&clusters).await.unwrap_err();
+    assert!(error.message.contains("tokenFile"), "a bad token of our own is the same everywhere: {error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_without_acls_have_services() {
+    let off = || text(401, "ACL support disabled");
+    let script = Script::of(vec![off(), services(&[service(1, 7)]), off(), services(&[service(1, 7)])]);
+    let (consul, told) = watched(&script);
+    for listed in [consul.owned(&clusters()).await.unwrap(), consul.find(&task(1)).await.unwrap()] {
+        assert_eq!(failed_parts(&listed), ["the tokens of logins"]);
+        assert_eq!(listed.seen[0].id, service_id("web-1"));
+    }
+    assert_eq!(told.all(), ["owned forbidden", "find forbidden"], "and no tokens are counted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_not_there_keeps_no_other_from_being_known() {
+    let lost = || text(500, "rpc error making call: Namespace \"lost\" does not exist");
+    let (mut token, mut service) = (token(1), service(1, 7));
+    (token["Namespace"], service["Namespace"]) = ("team-1".into(), "team-1".into());
+    let script = Script::of(vec![lost(), tokens(&[token]), lost(), services(&[service])]);
+    let consul = consul_of(&script, &json!({"namespaces": ["lost", "team-1"]}), Arc::new(NoObserver));
+    let listed = consul.owned(&clusters()).await.unwrap();
+    assert_eq!(
+        failed_parts(&listed),
+        [
+            "the tokens of logins in namespace lost".to_owned(),
+            format!("the services of {CLUSTER} in namespace lost"),
+        ]
+    );
+    assert_eq!(listed.seen.len(), 2);
+    for failed in &listed.failed {
+        assert_eq!(failed.error.kind, MeshErrorKind::NoSuchMesh, "{}", failed.error);
+        assert!(failed.error.message.contains("spec.consul.namespaces"), "{}", failed.error);
+        let holds = |seen: &Sighting| failed.part.holds(&seen.id);
+        assert!(!listed.seen.iter().any(holds), "{:?}", listed.seen);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_is_too_large_is_left_out_and_the_others_count() {
+    let long = "x".repeat(1024 * 1024 + 1);
+    let mut heavy = service(2, 8);
+    heavy["Meta"]["note"] = long.clone().into();
+    let script =
+        Script::of(vec![tokens(&[token_saying(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
+    let (consul, told) = watched(&script);
+    assert_eq!(whole(consul.owned(&clusters()).await).len(), 2);
+    assert_eq!(told.all().iter().filter(|told| *told == "owned skipped").count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
     let cut = text(200, "[{\"AccessorID\": \"");
-    for answers in [
-        vec![says(200, &json!({}))],
-        vec![says(200, &json!(null))],
-        vec![text(200, "<html>hello</html>")],
-        vec![text(200, "")],
-        vec![cut],
-        vec![tokens(&[]), tokens(&[])],
-        vec![tokens(&[]), says(200, &json!({"items": []}))],
+    let node = || services(&[]);
+    for (answers, what) in [
+        (vec![says(200, &json!({})), node()], "tokens"),
+        (vec![says(200, &json!(null)), node()], "tokens"),
+        (vec![text(200, "<html>hello</html>"), node()], "tokens"),
+        (vec![text(200, ""), node()], "tokens"),
+        (vec![cut, node()], "tokens"),
+        (vec![tokens(&[]), tokens(&[])], "services"),
+        (vec![tokens(&[]), says(200, &json!({"items": []}))], "services"),
     ] {
-        let error = consul(&Script::of(answers)).owned(&clusters()).await.unwrap_err();
+        let listed = consul(&Script::of(answers)).owned(&clusters()).await.unwrap();
+        assert!(failed_parts(&listed)[0].contains(what), "{listed:?}");
+        let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
         assert!(error.message.contains("spec.consul.address"), "{error}");
     }
+    let page = || text(200, "<html>");
+    let error = consul(&Script::of(vec![page(), page()])).owned(&clusters()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +210,7 @@ async fn failures_are_told_apart_by_what_may_be_done() {
         (text(302, ""), MeshErrorKind::Unexpected, "redirects"),
         (unreachable_server(), MeshErrorKind::Unreachable, "nobody listens"),
     ] {
-        let error = consul(&Script::of(vec![answer])).owned(&clusters()).await.unwrap_err();
+        let error = consul(&Script::of(vec![answer])).owned(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
@@ -141,15 +251,31 @@ async fn declared_auth_methods_count_instead_of_the_usual_one() {
     other["AuthMethod"] = "ecs-prod".into();
     let script = Script::of(vec![tokens(&[other, token(2)]), services(&[])]);
     let consul = consul(&script);
-    consul.look_after(BTreeSet::from(["ecs-prod".into()]));
-    let owned = consul.owned(&clusters()).await.unwrap();
+    consul.look_after(BTreeSet::from(["ecs-prod".into(), "ECS-Prod".into()]));
+    let owned = whole(consul.owned(&clusters()).await);
     assert_eq!(owned.len(), 1, "{owned:?}");
-    assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ecs-prod");
+    assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ECS-Prod", "one method, asked once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_tokens_are_counted_and_those_that_name_a_task_are_owned() {
+    let by = |mut token: Value| {
+        token["AuthMethod"] = "iam-ecs-client-token".into();
+        token
+    };
+    let of_client = by(token_saying(2, "token created via login"));
+    let script = Script::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), services(&[])]);
+    let told = Arc::new(Told::default());
+    let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), told.clone());
+    let ids: Vec<_> = whole(consul.owned(&clusters()).await).into_iter().map(|seen| seen.id).collect();
+    assert_eq!(ids, [token_id(1), token_id(3)]);
+    assert!(told.all().contains(&"no_metadata: 1".to_owned()), "{:?}", told.all());
+    assert_eq!(script.calls()[..2], [&TOKENS.replace("service", "client"), TOKENS]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn enterprises_places_are_asked_and_found_again() {
-    let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["*"]}));
+    let spec = json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["*"]});
     let (mut token, mut service) = (token(1), service(1, 7));
     token["Namespace"] = "team-1".into();
     service["Namespace"] = "team-1".into();
@@ -159,11 +285,12 @@ async fn enterprises_places_are_asked_and_found_again() {
         services(&[service]),
         says(200, &json!({"Results": [], "Errors": null})),
     ]);
-    let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));
-    let owned = consul.owned(&clusters()).await.unwrap();
+    let consul = consul_of(&script, &spec, Arc::new(NoObserver));
+    let owned = whole(consul.owned(&clusters()).await);
     let names: Vec<&str> = owned.iter().map(|registration| &*registration.id.name).collect();
     assert_eq!(names, [format!("service/web-1@{CLUSTER}@team-1"), format!("token/{}@team-1", accessor(1))]);
     assert_eq!(owned[0].id.mesh.as_str(), "ecs");
+    assert!(consul.read(&owned[0].id).await.unwrap().is_some());
     assert!(consul.delete(&owned[0].id).await.unwrap());
     let calls = script.calls();
     assert_eq!(
@@ -305,6 +432,24 @@ async fn a_survey_asks_each_question_by_itself() {
     assert_eq!(answers.roles, Ok(2));
     assert_eq!(answers.clusters[&cluster()], OfCluster { has_node: Ok(true), services: Ok(1) });
     assert!(!answers.acls_are_off);
+    let script = Script::of(vec![
+        says(200, &json!({"Config": {"Version": "1.21.4+ent"}})),
+        known(),
+        says(200, &json!({"Name": "team"})),
+        text(404, "Namespace not found"),
+        known(),
+        text(403, "Permission denied"),
+        text(403, "Permission denied"),
+        text(403, "Permission denied"),
+        text(403, "Permission denied"),
+        text(403, "Permission denied"),
+        text(403, "Permission denied"),
+        text(403, "Permission denied"),
+    ]);
+    let consul_2 = consul_of(&script, &json!({"namespaces": ["team", "lost"]}), Arc::new(NoObserver));
+    let answers = consul_2.survey(&BTreeSet::new()).await.answers.unwrap();
+    assert_eq!(answers.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
+    assert_eq!(script.calls()[2..4], ["GET /v1/namespace/team", "GET /v1/namespace/lost"]);
     let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&clusters()).await;
     assert!(nobody.version.is_err() && nobody.answers.is_none());
 }

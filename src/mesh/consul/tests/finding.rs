@@ -18,7 +18,7 @@ fn filter_of(numbers: &[u32]) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_tasks_tokens_and_services_are_found() {
     let script = Script::of(vec![tokens(&[token(1), token(2)]), services(&[service(1, 7)])]);
-    let found = consul(&script).find(&task(1)).await.unwrap();
+    let found = whole(consul(&script).find(&task(1)).await);
     assert_eq!(ids(&found), [service_id("web-1"), token_id(1)]);
     assert_eq!(script.calls(), [TOKENS.to_owned(), filter_of(&[1])]);
 }
@@ -36,9 +36,9 @@ async fn the_first_asks_at_once_and_those_that_come_meanwhile_share_one_pass() {
     let first = ask(1);
     tokio::time::sleep(SECOND / 2).await;
     let others: Vec<_> = (2..=100).map(ask).collect();
-    assert_eq!(ids(&first.await.unwrap().unwrap()), [service_id("web-1"), token_id(1)]);
+    assert_eq!(ids(&whole(first.await.unwrap())), [service_id("web-1"), token_id(1)]);
     for (number, other) in (2..=100).zip(others) {
-        let found = other.await.unwrap().unwrap();
+        let found = whole(other.await.unwrap());
         assert_eq!(ids(&found), [service_id(&format!("web-{number}")), token_id(number)]);
     }
     // So many are cheaper to find in the whole list.
@@ -48,18 +48,40 @@ async fn the_first_asks_at_once_and_those_that_come_meanwhile_share_one_pass() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_found_of_a_task_that_made_nothing() {
     let script = Script::of(vec![tokens(&[token(2)]), no_node()]);
-    assert_eq!(consul(&script).find(&task(1)).await.unwrap(), []);
+    assert_eq!(whole(consul(&script).find(&task(1)).await), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_fails_is_no_answer_to_anybody() {
+async fn what_one_list_shows_is_found_though_the_other_fails() {
     let script = Script::of(vec![tokens(&[token(1)]), text(403, "Permission denied")]);
-    let error = consul(&script).find(&task(1)).await.unwrap_err();
-    assert_eq!(error.kind, MeshErrorKind::Forbidden);
+    let found = consul(&script).find(&task(1)).await.unwrap();
+    assert_eq!(ids(&found.seen), [token_id(1)]);
+    assert_eq!(failed_parts(&found), [format!("the services of {CLUSTER}")]);
+    assert_eq!(found.failed[0].error.kind, MeshErrorKind::Forbidden);
     let script = Script::of(vec![unreachable_server(), services(&[service(1, 7)])]);
+    let (consul, told) = watched(&script);
+    let found = consul.find(&task(1)).await.unwrap();
+    assert_eq!(ids(&found.seen), [service_id("web-1")]);
+    assert_eq!(found.failed[0].error.kind, MeshErrorKind::Unreachable);
+    assert_eq!(told.all(), ["find unreachable"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_all_fail_are_no_answer() {
+    let script = Script::of(vec![text(403, "Permission denied"), unreachable_server()]);
     let (consul, told) = watched(&script);
     assert_eq!(consul.find(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
     assert_eq!(told.all(), ["find unreachable"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_not_missing_where_its_namespace_could_not_be_looked_at() {
+    let lost = || text(500, "something else");
+    let script = Script::of(vec![services(&[]), lost(), services(&[]), lost(), known()]);
+    let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
+    let read = |namespace: &str| id(format!("service/web-1@{CLUSTER}@{namespace}"));
+    assert_eq!(consul.read(&read("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(consul.read(&read("a")).await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]

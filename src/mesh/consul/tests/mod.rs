@@ -21,7 +21,7 @@ use super::*;
 use crate::api::ConsulConnection;
 use crate::intent::RegistrationId;
 use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
-use crate::mesh::{MeshCallObserver, NoObserver};
+use crate::mesh::{Listed, MeshCallObserver, MeshError, NoObserver, Sighting};
 use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 
 const CLUSTER: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
@@ -219,12 +219,35 @@ impl MeshCallObserver for Told {
     }
 }
 
+/// Looks after one auth method, so that a pass over the tokens is one answer.
 fn consul(script: &Arc<Script>) -> ConsulControlPlane<Arc<Script>> {
-    ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), Arc::new(NoObserver))
+    consul_of(script, &json!({}), Arc::new(NoObserver))
+}
+
+fn consul_of(
+    script: &Arc<Script>,
+    more: &Value,
+    observer: Arc<dyn MeshCallObserver>,
+) -> ConsulControlPlane<Arc<Script>> {
+    let consul = ConsulControlPlane::new(script.clone(), &spec(more), operator(), observer);
+    consul.look_after(BTreeSet::from([DEFAULT_METHOD.into()]));
+    consul
+}
+
+/// What lists showed of which no part failed.
+fn whole(listed: Result<Listed, MeshError>) -> Vec<Sighting> {
+    let listed = listed.unwrap();
+    assert!(listed.failed.is_empty(), "{:?}", listed.failed);
+    listed.seen
+}
+
+/// The parts that failed, as a person reads of them.
+fn failed_parts(listed: &Listed) -> Vec<String> {
+    listed.failed.iter().map(|failed| failed.part.to_string()).collect()
 }
 
 fn watched(script: &Arc<Script>) -> (ConsulControlPlane<Arc<Script>>, Arc<Told>) {
     let told = Arc::new(Told::default());
     let observer = told.clone();
-    (ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), observer), told)
+    (consul_of(script, &json!({}), observer), told)
 }

@@ -56,7 +56,9 @@ async fn the_filtered_header_is_seen() {
         let header = if path == "/v1/acl/tokens" { "x-other" } else { "X-Consul-Results-Filtered-By-ACLs" };
         ([(header, "true")], body.to_string()).into_response()
     };
-    let error = connect(server(answer).await, json!({})).owned(&clusters()).await.unwrap_err();
+    let listed = connect(server(answer).await, json!({})).owned(&clusters()).await.unwrap();
+    assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
+    let error = &listed.failed[0].error;
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("service_prefix"), "{error}");
 }
@@ -109,8 +111,9 @@ async fn a_token_from_a_secret_is_fetched_at_use() {
     let secrets = Arc::new(Rotating(AtomicUsize::new(0)));
     let consul = connect_with(server(answer).await, json!({"tokenSecret": arn}), secrets.clone());
     assert_eq!(secrets.0.load(Ordering::Relaxed), 0, "nothing is read before it is needed");
-    assert_eq!(consul.owned(&BTreeSet::new()).await.unwrap(), []);
-    assert_eq!(consul.owned(&clusters()).await.unwrap_err().kind, MeshErrorKind::Unexpected);
+    assert_eq!(whole(consul.owned(&BTreeSet::new()).await), []);
+    let listed = consul.owned(&clusters()).await.unwrap();
+    assert_eq!(listed.failed[0].error.kind, MeshErrorKind::Unexpected);
     assert_eq!(secrets.0.load(Ordering::Relaxed), 1);
 }
 
@@ -174,6 +177,6 @@ async fn a_long_list_is_taken_as_it_comes() {
         "/v1/acl/tokens" => list().into_response(),
         _ => json!({"Node": null, "Services": null}).to_string().into_response(),
     };
-    let owned = connect(server(answer).await, json!({})).owned(&clusters()).await.unwrap();
+    let owned = whole(connect(server(answer).await, json!({})).owned(&clusters()).await);
     assert_eq!(owned.len(), 4_000);
 }

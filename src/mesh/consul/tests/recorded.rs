@@ -81,7 +81,7 @@ async fn what_real_tasks_made_is_theirs() {
     let services = &all["catalog-node-services.one-service"];
     let anchor = ClusterArn::parse(services["Node"]["Node"].as_str().unwrap()).unwrap();
     let script = Script::of(vec![tokens(&logins), says(200, services)]);
-    let owned = consul(&script).owned(&BTreeSet::from([anchor.clone()])).await.unwrap();
+    let owned = whole(consul(&script).owned(&BTreeSet::from([anchor.clone()])).await);
     assert_eq!(owned.len(), logins.len() + 1);
     let one =
         crate::intent::Marks::of(&operator(), &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()));

@@ -102,6 +102,30 @@ async fn what_was_not_read_lately_is_read_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_somebody_elses_by_the_time_of_its_removal_is_left() {
+    let mut by_hand = service(1, 8);
+    by_hand["Meta"] = json!({});
+    let mut of_another = service(1, 8);
+    of_another["Meta"] = service(2, 8)["Meta"].clone();
+    for now in [by_hand, of_another] {
+        let script = Script::of(vec![services(&[service(1, 7)]), services(&[now])]);
+        let consul = consul(&script);
+        consul.read(&service_id("web-1")).await.unwrap();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        let error = consul.delete(&service_id("web-1")).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::Conflict, "{error}");
+        assert_eq!(script.calls().len(), 2, "nothing was sent");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_which_nobody_looked_whose_it_is_is_left() {
+    let script = Script::of(vec![services(&[service(1, 7)])]);
+    let error = consul(&script).delete(&service_id("web-1")).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Conflict, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_body_is_tried_one_by_one() {
     let script = Script::of(vec![
         services(&[service(1, 7), service(2, 8), service(3, 9)]),

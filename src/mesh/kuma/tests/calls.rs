@@ -38,7 +38,7 @@ async fn owned_registrations_are_gathered_over_all_pages_once_each() {
         page(&[dataplane("a"), dataplane("b")], Some("http://elsewhere:1/dataplanes?x=1&offset=2&size=2")),
         page(&[dataplane("b"), dataplane("c")], None),
     ]);
-    let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap();
+    let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap().seen;
     let names: Vec<&str> = owned.iter().map(|r| &*r.id.name).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert!(owned.iter().all(|r| matches!(r.owner, Owner::Marked(_))));
@@ -88,7 +88,7 @@ async fn a_malformed_item_never_fails_the_list_and_is_counted() {
     )]);
     let outcomes = Arc::new(Outcomes::default());
     let kuma = KumaControlPlane::new(script, operator(), outcomes.clone());
-    assert_eq!(kuma.owned(&BTreeSet::new()).await.unwrap().len(), 1);
+    assert_eq!(kuma.owned(&BTreeSet::new()).await.unwrap().seen.len(), 1);
     let skipped = ["owned skipped"; 4];
     assert_eq!(outcomes.0.lock().unwrap()[..], [&skipped[..], &["owned ok"]].concat());
 }
@@ -99,7 +99,7 @@ async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
     foreign["labels"]["ecs-mesh.dev/operator"] = "op-2".into();
     let unlabelled = json!({"mesh": "default", "name": "x", "networking": {}});
     let script = Script::of(vec![page(&[foreign, unlabelled, dataplane("ours")], None)]);
-    let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap();
+    let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap().seen;
     assert_eq!(owned.len(), 1);
     assert_eq!(&*owned[0].id.name, "ours");
 }
@@ -111,7 +111,7 @@ async fn a_list_without_items_is_no_empty_list() {
         assert_eq!(error.kind, MeshErrorKind::Unexpected, "{answer}");
     }
     let nothing = says(200, &json!({"total": 0, "items": null, "next": null}));
-    assert_eq!(kuma(&Script::of(vec![nothing])).owned(&BTreeSet::new()).await.unwrap(), []);
+    assert_eq!(kuma(&Script::of(vec![nothing])).owned(&BTreeSet::new()).await.unwrap().seen, []);
 }
 
 #[tokio::test]

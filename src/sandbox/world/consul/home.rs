@@ -48,25 +48,41 @@ impl ConsulHome {
             return Err(format!("{} is no cluster's ARN", self.cluster));
         };
         let partition = self.cluster.split(':').nth(1).unwrap_or("aws");
-        let method = json!({
-            "Name": LOGIN_METHOD, "Type": "aws-iam", "Description": "AWS IAM auth method for ECS service tokens",
-            "Config": {
-                "BoundIAMPrincipalARNs": [format!("arn:{partition}:iam::{account}:role/consul-ecs/*")],
-                "EnableIAMEntityDetails": true, "IAMEntityTags": [SERVICE_TAG],
-                "STSEndpoint": self.aws, "IAMEndpoint": self.aws,
-            },
-        });
-        put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/auth-method", &method)?;
-        let rule = json!({
-            "AuthMethod": LOGIN_METHOD, "BindType": "service", "BindName": format!("${{entity_tags.{SERVICE_TAG}}}"),
-        });
-        put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/binding-rule", &rule)?;
+        let bound = format!("arn:{partition}:iam::{account}:role/consul-ecs/*");
+        self.let_log_in(consul, LOGIN_METHOD, "AWS IAM auth method for ECS service tokens", &bound, now)?;
         let node = json!({
             "Node": self.cluster, "Address": "127.0.0.1", "NodeMeta": {"synthetic-node": "true"},
         });
         put(consul, now, MANAGEMENT_TOKEN, "/v1/catalog/register", &node)?;
         // Who looks at what the operator writes does not want to see this.
         consul.take_journal();
+        Ok(())
+    }
+
+    /// Makes an auth method by which the bound roles get the tokens of their services.
+    ///
+    /// # Errors
+    /// In words, as Consul refuses it.
+    pub(super) fn let_log_in(
+        &self,
+        consul: &mut ConsulServer,
+        name: &str,
+        description: &str,
+        bound: &str,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let method = json!({
+            "Name": name, "Type": "aws-iam", "Description": description,
+            "Config": {
+                "BoundIAMPrincipalARNs": [bound], "EnableIAMEntityDetails": true, "IAMEntityTags": [SERVICE_TAG],
+                "STSEndpoint": self.aws, "IAMEndpoint": self.aws,
+            },
+        });
+        put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/auth-method", &method)?;
+        let rule = json!({
+            "AuthMethod": name, "BindType": "service", "BindName": format!("${{entity_tags.{SERVICE_TAG}}}"),
+        });
+        put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/binding-rule", &rule)?;
         Ok(())
     }
 
@@ -88,17 +104,16 @@ impl ConsulHome {
         meta: &[(&str, &str)],
         now: Timestamp,
     ) -> Result<Value, String> {
-        self.log_in_by(LOGIN_METHOD, cloud, consul, role, meta, now)
+        self.log_in_by(LOGIN_METHOD, cloud, consul, (role, meta), now)
     }
 
-    /// Logs in by this auth method.
+    /// As [`Self::log_in`], by another auth method.
     pub(super) fn log_in_by(
         &self,
         auth_method: &str,
         cloud: &mut Cloud,
         consul: &mut ConsulServer,
-        role: &str,
-        meta: &[(&str, &str)],
+        (role, meta): (&str, &[(&str, &str)]),
         now: Timestamp,
     ) -> Result<Value, String> {
         let request = AssumeRole {

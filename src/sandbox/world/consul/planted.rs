@@ -15,6 +15,8 @@ const ELSEWHERE: &str = "feedfacefeedfacefeedfacefeedface";
 const OTHERS_METHOD: &str = "iam-ecs-of-another-team";
 /// On each object of another operator.
 const OTHERS_MARK: &str = "[ecs-mesh:another]";
+/// By this the manual set-up gets the tokens of Consul's clients.
+const CLIENT_METHOD: &str = "iam-ecs-client-token";
 /// A node that is no cluster's.
 const MACHINE: &str = "legacy-vm";
 
@@ -128,6 +130,9 @@ fn tokens(
         let token = home.log_in(cloud, consul, role, meta, now)?;
         planted.push(Planted::token(what, &token, consul));
     }
+    home.let_log_in(consul, CLIENT_METHOD, "AWS IAM auth method for ECS client tokens", role, now)?;
+    let token = home.log_in_by(CLIENT_METHOD, cloud, consul, (role, &[]), now)?;
+    planted.push(Planted::token("the token of a client, which names no task", &token, consul));
     Ok(planted)
 }
 
@@ -167,7 +172,7 @@ fn anothers(
         put(consul, now, person, path, body)?;
     }
     let meta = ConsulHome::meta(&home.cluster, FORGOTTEN);
-    let token = home.log_in_by(OTHERS_METHOD, cloud, consul, role, &meta, now)?;
+    let token = home.log_in_by(OTHERS_METHOD, cloud, consul, (role, &meta), now)?;
     Ok(Planted::token("a token of another auth method", &token, consul))
 }
 

@@ -1,0 +1,38 @@
+//! What lists showed, and which parts of them failed: of a part that failed nothing is known, and the rest counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{MeshError, Sighting};
+use crate::intent::RegistrationId;
+
+/// A part of what is registered that is listed by itself. It is displayed as a person would name it.
+pub trait Part: fmt::Display + fmt::Debug + Send + Sync {
+    /// Whether a registration of this name would be in it.
+    fn holds(&self, id: &RegistrationId) -> bool;
+}
+
+/// A part that could not be listed.
+#[derive(Clone, Debug)]
+pub struct FailedPart {
+    /// Which.
+    pub part: Arc<dyn Part>,
+    /// Why not.
+    pub error: MeshError,
+}
+
+/// What lists showed.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// What was seen, each once.
+    pub seen: Vec<Sighting>,
+    /// The parts that failed: what is not seen of them may be there.
+    pub failed: Vec<FailedPart>,
+}
+
+impl Listed {
+    /// Of lists that were whole.
+    pub fn whole(seen: Vec<Sighting>) -> Self {
+        Self { seen, failed: Vec::new() }
+    }
+}
