@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
 use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
+use crate::runtime::Lease;
 
 pub use identities::{Identities, Looked, MaySend, Written};
 pub use listed::{FailedPart, Listed, Part};
@@ -110,6 +111,8 @@ pub enum MeshErrorKind {
     ReadOnly,
     /// An answer that is not from such a control plane, or one that cannot be read.
     Unexpected,
+    /// Another copy of this operator holds the lease: nothing was sent.
+    NoLease,
 }
 
 impl MeshErrorKind {
@@ -124,6 +127,7 @@ impl MeshErrorKind {
             Self::NoSuchMesh => "no_such_mesh",
             Self::ReadOnly => "read_only",
             Self::Unexpected => "unexpected",
+            Self::NoLease => "lease",
         }
     }
 
@@ -169,6 +173,11 @@ pub trait ControlPlane: Send + Sync {
 
     /// Removes; `false` when it was not there.
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError>;
+
+    /// From now on the lease is asked at each write, where writes wait for others after their caller has asked.
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        let _ = lease;
+    }
 
     /// How many removals like this one may go out in one request: so many count as one write.
     fn removed_together(&self, id: &RegistrationId) -> usize {

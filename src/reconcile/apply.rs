@@ -187,6 +187,7 @@ impl Apply<'_> {
         let _turn = self.plane.turn(&step.id).await;
         let mut sent = false;
         match self.remove_or_redo(step, &mut sent).await {
+            Err(Halt::Failed(error)) if error.kind == MeshErrorKind::NoLease => Ok(Outcome::NoLease),
             Err(Halt::Failed(error)) if sent => Ok(Outcome::NotRemoved(error)),
             ended => ended,
         }

@@ -80,6 +80,7 @@ impl Operator {
                 if let Some(replaced) = controllers.running.remove(name) {
                     replaced.cancel();
                 }
+                plane.mesh.write_under(Arc::clone(&self.lease));
                 let token = CancellationToken::new();
                 let controller = self.controller(plane, options);
                 controllers.tasks.spawn(controller.run(token.clone()));

@@ -98,7 +98,9 @@ impl Halt {
                     Some(wait) => Next::HoldUntil(Instant::now() + wait.min(SLOWLY)),
                     None => Next::Backoff,
                 },
-                MeshErrorKind::Unreachable | MeshErrorKind::Conflict => Next::Backoff,
+                MeshErrorKind::Unreachable | MeshErrorKind::Conflict | MeshErrorKind::NoLease => {
+                    Next::Backoff
+                }
                 // The same body never works: a change of the task or of the manifests brings the key back.
                 MeshErrorKind::Invalid => Next::Forget,
                 MeshErrorKind::Forbidden

@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_filter_may_be_levels_targets_and_spans() {
         for filter in
-            ["", "off", "INFO", "warn,ecs_mesh_operator::mesh=debug,", "info,[reconcile{task=\"1\",x}]=debug"]
+            ["", "off", "INFO", "warn,ecs_mesh_operator::mesh=debug,", "info,[reconcile{task=\"1\"}]=debug"]
         {
             assert!(subscriber(LogFormat::Json, filter, false, std::io::sink).is_ok(), "{filter}");
         }

@@ -2,6 +2,7 @@
 //! only while our own token is known good.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
@@ -10,6 +11,7 @@ use super::own_token::SeenGood;
 use super::scope::Scope;
 use crate::mesh::MeshError;
 use crate::mesh::http::{Each, Head, Items, Method, Sink, StreamTransport};
+use crate::runtime::Lease;
 
 /// Beyond the lists that are taken apart as they come, answers are small.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -19,6 +21,7 @@ pub(super) struct Api<T> {
     transport: T,
     pub(super) scope: Scope,
     pub(super) seen_good: SeenGood,
+    lease: OnceLock<Arc<dyn Lease>>,
 }
 
 /// An answer of any status.
@@ -49,11 +52,20 @@ pub(super) enum Listed {
 
 impl<T: StreamTransport> Api<T> {
     pub(super) fn new(transport: T, scope: Scope) -> Self {
-        Self { transport, scope, seen_good: SeenGood::default() }
+        Self { transport, scope, seen_good: SeenGood::default(), lease: OnceLock::new() }
+    }
+
+    /// From now on nothing is written without the lease, which only the first caller gives.
+    pub(super) fn write_under(&self, lease: Arc<dyn Lease>) {
+        let _ = self.lease.set(lease);
     }
 
     /// Sends, and takes the answer whole.
     pub(super) async fn send(&self, call: &Call<'_>, body: Option<Vec<u8>>) -> Result<Reply, MeshError> {
+        // Removals wait for their turn and for one another, after whoever wants them has asked.
+        if call.method != Method::Get && self.lease.get().is_some_and(|lease| !lease.holds()) {
+            return Err(call.without_lease());
+        }
         let mut whole = Whole::default();
         let head = self.transport.stream(call.method, call.path, body, &mut whole).await;
         let head = head.map_err(|error| call.unanswered(&error))?;

@@ -33,7 +33,7 @@ use crate::mesh::{
     Registration, Rendered, Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn};
-use crate::runtime::{BatchError, Batcher, TokenBucket};
+use crate::runtime::{BatchError, Batcher, Lease, TokenBucket};
 
 /// So many tasks share a pass over the tokens.
 const MOST_TASKS: usize = 100_000;
@@ -391,6 +391,10 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
 
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         self.observed("delete", self.remove(id)).await
+    }
+
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        self.api.write_under(lease);
     }
 
     /// Services go in transactions, one of which is under way at a time.

@@ -67,6 +67,18 @@ impl Call<'_> {
         serde_json::from_slice(&reply.body).map_err(|error| self.unreadable(&reply.body, &error.to_string()))
     }
 
+    /// Another copy of the operator writes.
+    pub(super) fn without_lease(&self) -> MeshError {
+        error(
+            MeshErrorKind::NoLease,
+            format!(
+                "{} {} was not sent: another copy of this operator holds the lease",
+                self.method.as_str(),
+                self.path
+            ),
+        )
+    }
+
     /// The error that an answer other than 2xx is.
     pub(super) fn refused(&self, reply: &Reply) -> MeshError {
         let text = reply.text();

@@ -18,7 +18,7 @@ use super::client::ConsulControlPlane;
 use super::objects::Objects;
 use crate::intent::identity::{Datacenter, DesiredObjects, Scope, Surroundings};
 use crate::mesh::http::StreamTransport;
-use crate::mesh::{Identities, Looked, MaySend, MeshError, Written};
+use crate::mesh::{Identities, Looked, MaySend, MeshError, MeshErrorKind, Written};
 use crate::plan::ObjectStep;
 
 #[async_trait]
@@ -52,7 +52,10 @@ impl<T: StreamTransport + 'static> Identities for ConsulControlPlane<T> {
         step: &ObjectStep,
         may_send: &(dyn Fn() -> MaySend + Sync),
     ) -> Result<Written, MeshError> {
-        self.observed("object", self.carry_out_step(step, may_send)).await
+        match self.observed("object", self.carry_out_step(step, may_send)).await {
+            Err(error) if error.kind == MeshErrorKind::NoLease => Ok(Written::NoLease),
+            ended => ended,
+        }
     }
 }
 
