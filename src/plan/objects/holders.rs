@@ -41,6 +41,7 @@ impl Holders {
     }
 
     /// The same once the anonymous token has lost it.
+    #[must_use]
     pub fn without_anonymous(&self) -> Self {
         Self { anonymous: false, ..self.clone() }
     }
