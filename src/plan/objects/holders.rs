@@ -41,7 +41,8 @@ impl Holders {
     }
 
     /// The same once the anonymous token has lost it.
-    pub(super) fn without_anonymous(&self) -> Self {
+    #[must_use]
+    pub fn without_anonymous(&self) -> Self {
         Self { anonymous: false, ..self.clone() }
     }
 

@@ -164,13 +164,16 @@ impl Pass<'_> {
     ) -> Round {
         let mut round = Round::default();
         let mut failed: BTreeSet<ObjectId> = BTreeSet::new();
+        // Of these something is there; what could not be made rests on nothing.
+        let mut left: BTreeSet<ObjectId> = BTreeSet::new();
         for step in steps {
+            let removes = step.action == ObjectAction::Remove;
             let key = (step.id.clone(), step.server_id.clone());
             let outcome = if !step.writes() {
                 Outcome::Seen
             } else if self.stop.is_cancelled() || round.not_before.is_some() {
                 Outcome::Later("it is tried again later".to_owned())
-            } else if let Some(need) = rests_on(desired, &step, &failed) {
+            } else if let Some(need) = rests_on(desired, &step, if removes { &left } else { &failed }) {
                 Outcome::Waits(format!("something must come first: {need} could not be written"))
             } else if is_written(written, &step) {
                 Outcome::Stubborn
@@ -191,6 +194,9 @@ impl Pass<'_> {
                     round.failed = true;
                     failed.insert(step.id.clone());
                 }
+            }
+            if failed.contains(&step.id) && !matches!(step.action, ObjectAction::Create { .. }) {
+                left.insert(step.id.clone());
             }
             round.outcomes.push((step, outcome));
         }

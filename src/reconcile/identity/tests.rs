@@ -99,7 +99,7 @@ impl Server {
         if is_shared && is_write {
             *self.wrote.lock().unwrap() = Some(Instant::now());
         } else if is_shared {
-            self.before.lock().unwrap().insert(path.to_owned(), (head.clone(), answer.body.clone()));
+            self.before.lock().unwrap().insert(path.to_owned(), (head, answer.body.clone()));
         }
         (head, answer.body)
     }

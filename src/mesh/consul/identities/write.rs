@@ -122,7 +122,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         if rules.iter().filter(binds).any(is_of_others) {
             return Ok(true);
         }
-        let holders = objects.holders(of, found["ID"].as_str().unwrap_or_default()).await?;
+        // The plan has seen to the anonymous token: in a dry run it still has what it is to lose first.
+        let holders =
+            objects.holders(of, found["ID"].as_str().unwrap_or_default()).await?.without_anonymous();
         if holders.is_empty() {
             return Ok(false);
         }
