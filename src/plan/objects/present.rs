@@ -179,7 +179,9 @@ impl<'a> Planner<'a> {
         } else {
             let warning = format!("not all of it is put right, for {later}");
             self.put_right(id, &now, found, fields_now, reason);
-            self.steps.last_mut().map(|step| step.warnings.push(warning));
+            if let Some(step) = self.steps.last_mut() {
+                step.warnings.push(warning);
+            }
         }
     }
 

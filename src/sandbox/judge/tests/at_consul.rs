@@ -408,7 +408,7 @@ fn who_was_in_time_or_disturbed_is_not_late() {
     court.judge.was_told(&gone, told);
     court.removes_tokens(&gone);
     court.removes_services(&gone);
-    let after = told.plus(Duration::from_secs(60));
+    let after = told.plus(Duration::from_mins(1));
     court.judge.look_for_the_late(&court.consul, WITHIN, after);
     court.judge.was_told(&disturbed, told);
     court.judge.is_disturbed();

@@ -50,6 +50,7 @@ pub(super) fn live(seed: u64) -> Ending {
     })
 }
 
+#[allow(clippy::struct_excessive_bools)] // each is a die of its own
 struct AtConsul {
     shared: Arc<Shared>,
     world: World,
