@@ -1,0 +1,243 @@
+//! What is known of each task: the newest version wins, and what looks like absence is counted until it proves
+//! something. Synchronous; decides nothing about registrations.
+
+mod record;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::record::{Absence, Record, SWEEPS, Stopped};
+use crate::model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
+
+pub use self::record::{Brief, Life};
+
+/// How long after a sighting a task may be created in the mesh without being described first: a queue may hold
+/// messages for days, and the address may have gone to another task.
+pub const FRESH: Duration = Duration::from_mins(1);
+
+/// How long a stopped task is remembered, so that late events of its earlier life find it stopped. Longer than
+/// [`FRESH`], after which such an event creates nothing unasked.
+const TOMBSTONE: Duration = Duration::from_mins(15);
+
+/// Who told of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A task state change event: may be late, repeated, or out of order.
+    Event,
+    /// DescribeTasks: may lag behind for a moment.
+    Describe,
+}
+
+/// What an observation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// It is newer than what was known, or adds to it.
+    News,
+    /// It was known, or older.
+    Stale,
+}
+
+/// A copy of what is known of a task.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The newest observation; `None` where only a registration tells of the task.
+    pub task: Option<Task>,
+    /// What is known of its life.
+    pub life: Life,
+    /// When it was last seen wanted and alive.
+    pub alive_at: Option<Timestamp>,
+    /// When a describe last found it so.
+    pub described_at: Option<Timestamp>,
+}
+
+impl Snapshot {
+    /// Whether it was seen alive within [`FRESH`]: by a describe, or by whomsoever after `since`, when this process
+    /// began to know its cluster whole. What an event tells of an earlier time may be all that is left of a task whose
+    /// STOPPED an earlier process has taken in.
+    pub fn is_fresh(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
+        let young = |at: &Timestamp| at.age_at(now) < FRESH;
+        self.described_at.as_ref().is_some_and(young)
+            || self.alive_at.is_some_and(|at| young(&at) && since.is_some_and(|since| at >= since))
+    }
+}
+
+/// Every known task, by ARN.
+#[derive(Debug, Default)]
+pub struct Store {
+    // In boxes: the nodes of a map are a third empty.
+    records: Mutex<BTreeMap<TaskArn, Box<Record>>>,
+}
+
+impl Store {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Box<Record>>> {
+        // Every change below leaves the map whole, so a panic elsewhere has broken nothing in it.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in an observation.
+    pub fn observe(&self, task: Task, source: Source, now: Timestamp) -> Observed {
+        let mut records = self.lock();
+        let record = records.entry(task.arn.clone()).or_default();
+        let before = record.stopped;
+        if task.last_status.is_stopped() {
+            match source {
+                Source::Describe => record.stopped = Stopped::Confirmed,
+                Source::Event if record.stopped == Stopped::No => record.stopped = Stopped::Said,
+                Source::Event => {}
+            }
+        }
+        let known = record.task.as_ref();
+        let newer = known.is_none_or(|known| task.version > known.version);
+        let adds_tags = known.is_some_and(|known| {
+            task.version == known.version && known.tags != task.tags && task.tags.is_some()
+        });
+        let seen_at = match source {
+            // The sender's clock may be ahead; nothing is fresher than now.
+            Source::Event => task.updated_at.map(|at| at.min(now)),
+            Source::Describe => Some(now),
+        };
+        if newer || source == Source::Describe {
+            // Even a late sighting is a reason for doubt, and doubt keeps registrations.
+            record.absence = None;
+            if !task.is_leaving() {
+                record.alive_at = record.alive_at.max(seen_at);
+                if source == Source::Describe {
+                    record.described_at = Some(now);
+                }
+            }
+        }
+        if newer {
+            let tags = task.tags.clone().or_else(|| record.task.take().and_then(|old| old.tags));
+            record.task = Some(Task { tags, ..task });
+            record.touched_at = now;
+        } else if adds_tags && let Some(known) = &mut record.task {
+            known.tags = task.tags;
+        }
+        if newer || adds_tags || before != record.stopped { Observed::News } else { Observed::Stale }
+    }
+
+    /// DescribeTasks said MISSING: long gone, or not visible yet. Proof only after a STOPPED event, or after
+    /// enough complete sweeps.
+    pub fn described_missing(&self, task: &TaskArn, grace: Duration, now: Timestamp) {
+        let mut records = self.lock();
+        let Some(record) = records.get_mut(task) else { return };
+        if record.stopped == Stopped::Said {
+            record.stopped = Stopped::Confirmed;
+            record.touched_at = now;
+        }
+        if let Some(absence) = &mut record.absence
+            && absence.is_due(grace, now)
+        {
+            absence.described = true;
+        }
+    }
+
+    /// A list showed the task with desired status RUNNING.
+    pub fn listed_alive(&self, task: &TaskArn, now: Timestamp) {
+        if let Some(record) = self.lock().get_mut(task) {
+            record.absence = None;
+            if record.stopped == Stopped::No && record.task.as_ref().is_some_and(|task| !task.is_leaving()) {
+                record.alive_at = record.alive_at.max(Some(now));
+            }
+        }
+    }
+
+    /// A list showed the task with desired status STOPPED: it exists, so it is not absent.
+    pub fn listed_leaving(&self, task: &TaskArn) {
+        if let Some(record) = self.lock().get_mut(task) {
+            record.absence = None;
+        }
+    }
+
+    /// A complete sweep of its cluster, begun after the task was known or registered, did not show it.
+    pub fn missed_by_sweep(&self, task: &TaskArn, now: Timestamp) {
+        let mut records = self.lock();
+        let record = records
+            .entry(task.clone())
+            .or_insert_with(|| Box::new(Record { touched_at: now, ..Record::default() }));
+        let absence = record.absence.get_or_insert(Absence { since: now, sweeps: 0, described: false });
+        absence.sweeps += 1;
+    }
+
+    /// Remembers which role the task runs as, so that a changed role finds its tasks.
+    pub fn runs_as(&self, task: &TaskArn, role: &RoleArn) {
+        if let Some(record) = self.lock().get_mut(task)
+            && record.role.as_ref() != Some(role)
+        {
+            record.role = Some(role.clone());
+        }
+    }
+
+    /// The role that the task runs, or ran, as, where that is known.
+    pub fn role_of(&self, task: &TaskArn) -> Option<RoleArn> {
+        let records = self.lock();
+        let record = records.get(task)?;
+        record.role.clone().or_else(|| record.task.as_ref()?.role_override.clone())
+    }
+
+    /// All tasks that run as this role.
+    pub fn tasks_of_role(&self, role: &RoleArn) -> Vec<TaskArn> {
+        self.lock()
+            .iter()
+            .filter(|(_, r)| r.role.as_ref() == Some(role))
+            .map(|(arn, _)| arn.clone())
+            .collect()
+    }
+
+    /// All roles that living tasks run as.
+    pub fn roles(&self) -> std::collections::BTreeSet<RoleArn> {
+        self.lock().values().filter(|r| r.stopped == Stopped::No).filter_map(|r| r.role.clone()).collect()
+    }
+
+    /// What is known of one task.
+    pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> Snapshot {
+        let records = self.lock();
+        let Some(record) = records.get(task) else {
+            return Snapshot { task: None, life: Life::Unknown, alive_at: None, described_at: None };
+        };
+        Snapshot {
+            task: record.task.clone(),
+            life: record.life(grace, now),
+            alive_at: record.alive_at,
+            described_at: record.described_at,
+        }
+    }
+
+    /// The tasks of a cluster, with what a sweep compares: what ECS wants of each, and whether it is known whole.
+    pub fn of_cluster(&self, cluster: &ClusterArn) -> BTreeMap<TaskArn, Brief> {
+        let records = self.lock();
+        records
+            .iter()
+            .filter(|(arn, record)| arn.cluster() == cluster && record.task.is_some())
+            .map(|(arn, record)| (arn.clone(), record.brief()))
+            .collect()
+    }
+
+    /// How many tasks are known.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// All known tasks.
+    pub fn all(&self) -> Vec<TaskArn> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Forgets what stopped long ago, and what sweeps miss and nobody has registered.
+    pub fn forget_old(&self, registered: impl Fn(&TaskArn) -> bool, now: Timestamp) {
+        self.lock().retain(|arn, record| {
+            let over =
+                record.stopped == Stopped::Confirmed || record.absence.is_some_and(|a| a.sweeps >= SWEEPS);
+            !over || record.touched_at.age_at(now) < TOMBSTONE || registered(arn)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! All that is known of one task, and what of it proves that the task is gone: STOPPED confirmed by a describe, or an
+//! absence of enough sweeps, long enough, and of a describe.
+
+use std::time::Duration;
+
+use crate::model::{DesiredStatus, RoleArn, Task, Timestamp};
+
+/// Complete sweeps that must miss a task before its absence counts.
+pub(super) const SWEEPS: u32 = 2;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stopped {
+    #[default]
+    No,
+    /// An event said STOPPED.
+    Said,
+    /// DescribeTasks said STOPPED, or MISSING after an event's STOPPED.
+    Confirmed,
+}
+
+/// All that is known of one task.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Record {
+    pub(super) task: Option<Task>,
+    pub(super) role: Option<RoleArn>,
+    pub(super) stopped: Stopped,
+    /// When it was last seen wanted and alive: the event's own time, or the time of a list or describe.
+    pub(super) alive_at: Option<Timestamp>,
+    /// When a describe last found it wanted and alive.
+    pub(super) described_at: Option<Timestamp>,
+    /// When this record last changed, for forgetting it.
+    pub(super) touched_at: Timestamp,
+    pub(super) absence: Option<Absence>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absence {
+    pub(super) since: Timestamp,
+    pub(super) sweeps: u32,
+    /// A describe of its own said MISSING after the sweeps had missed it often enough.
+    pub(super) described: bool,
+}
+
+/// What is known of a task's life, for a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Nothing.
+    Unknown,
+    /// ECS wants it to run.
+    Live,
+    /// ECS is taking it down.
+    Leaving,
+    /// An event said STOPPED.
+    SaidStopped,
+    /// It has stopped.
+    Stopped,
+    /// Sweeps miss it, and nothing else is known of it or it has been missed long enough. `due`: a describe decides.
+    Missing {
+        /// Missed often and long enough.
+        due: bool,
+    },
+    /// Sweeps miss it, long enough, and a describe did not find it either.
+    Absent {
+        /// Complete sweeps without it.
+        sweeps: u32,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// What a sweep compares with the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// What ECS wants of the task, as far as known.
+    pub desired: DesiredStatus,
+    /// It has stopped for sure.
+    pub stopped: bool,
+    /// It has an address, or never will need one.
+    pub has_address: bool,
+}
+
+impl Record {
+    pub(super) fn brief(&self) -> Brief {
+        let task = self.task.as_ref();
+        Brief {
+            desired: task.map_or(DesiredStatus::Running, |task| {
+                if task.is_leaving() { DesiredStatus::Stopped } else { DesiredStatus::Running }
+            }),
+            stopped: self.stopped == Stopped::Confirmed,
+            has_address: task.is_some_and(|task| task.address.is_some()),
+        }
+    }
+
+    pub(super) fn life(&self, grace: Duration, now: Timestamp) -> Life {
+        match (self.stopped, self.absence, &self.task) {
+            (Stopped::Confirmed, _, _) => Life::Stopped,
+            (Stopped::Said, _, _) => Life::SaidStopped,
+            (_, Some(absence), _) if absence.is_due(grace, now) => {
+                if absence.described {
+                    Life::Absent { sweeps: absence.sweeps, since: absence.since }
+                } else {
+                    Life::Missing { due: true }
+                }
+            }
+            (_, Some(_), None) => Life::Missing { due: false },
+            (_, None, None) => Life::Unknown,
+            (_, _, Some(task)) if task.is_leaving() => Life::Leaving,
+            (_, _, Some(_)) => Life::Live,
+        }
+    }
+}
+
+impl Absence {
+    pub(super) fn is_due(&self, grace: Duration, now: Timestamp) -> bool {
+        self.sweeps >= SWEEPS && self.since.age_at(now) >= grace
+    }
+}

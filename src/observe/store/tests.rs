@@ -1,0 +1,152 @@
+//! What is newest wins, and what proves that a task is gone.
+
+use super::*;
+use crate::model::{LastStatus, TaskGroup};
+
+const NOW: Timestamp = Timestamp(1_000_000);
+const GRACE: Duration = Duration::from_mins(5);
+
+fn arn() -> TaskArn {
+    TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/3f2a9c0d5e6b4a718293a4b5c6d7e8f9").unwrap()
+}
+
+fn task(version: u64, last_status: LastStatus) -> Task {
+    let desired_status =
+        if last_status > LastStatus::Running { DesiredStatus::Stopped } else { DesiredStatus::Running };
+    Task {
+        arn: arn(),
+        version,
+        last_status,
+        desired_status,
+        group: TaskGroup::parse("service:kv"),
+        definition: crate::model::TaskDefinitionArn::parse(
+            "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:1",
+        )
+        .unwrap(),
+        role_override: None,
+        address: None,
+        created_at: None,
+        updated_at: Some(NOW),
+        tags: None,
+    }
+}
+
+fn life(store: &Store, now: Timestamp) -> Life {
+    store.snapshot(&arn(), GRACE, now).life
+}
+
+#[test]
+fn an_older_event_changes_nothing() {
+    let store = Store::default();
+    store.observe(task(5, LastStatus::Deactivating), Source::Event, NOW);
+    assert_eq!(store.observe(task(4, LastStatus::Running), Source::Event, NOW), Observed::Stale);
+    assert_eq!(life(&store, NOW), Life::Leaving);
+}
+
+#[test]
+fn an_event_that_says_stopped_needs_a_describe() {
+    let store = Store::default();
+    store.observe(task(9, LastStatus::Stopped), Source::Event, NOW);
+    assert_eq!(life(&store, NOW), Life::SaidStopped);
+    store.observe(task(9, LastStatus::Stopped), Source::Describe, NOW);
+    assert_eq!(life(&store, NOW), Life::Stopped);
+}
+
+#[test]
+fn missing_after_an_event_that_said_stopped_is_proof() {
+    let store = Store::default();
+    store.observe(task(9, LastStatus::Stopped), Source::Event, NOW);
+    store.described_missing(&arn(), GRACE, NOW);
+    assert_eq!(life(&store, NOW), Life::Stopped);
+}
+
+#[test]
+fn missing_alone_proves_nothing() {
+    let store = Store::default();
+    store.observe(task(3, LastStatus::Running), Source::Event, NOW);
+    store.described_missing(&arn(), GRACE, NOW);
+    assert_eq!(life(&store, NOW), Life::Live);
+}
+
+#[test]
+fn absence_needs_two_sweeps_the_grace_age_and_a_describe() {
+    let store = Store::default();
+    store.missed_by_sweep(&arn(), NOW);
+    assert_eq!(life(&store, NOW.plus(GRACE)), Life::Missing { due: false });
+    store.missed_by_sweep(&arn(), NOW.plus(Duration::from_mins(1)));
+    assert_eq!(life(&store, NOW.plus(Duration::from_mins(1))), Life::Missing { due: false });
+    let later = NOW.plus(GRACE);
+    assert_eq!(life(&store, later), Life::Missing { due: true });
+    store.described_missing(&arn(), GRACE, later);
+    assert_eq!(life(&store, later), Life::Absent { sweeps: 2, since: NOW });
+}
+
+#[test]
+fn a_describe_from_before_the_second_sweep_does_not_count() {
+    let store = Store::default();
+    store.missed_by_sweep(&arn(), NOW);
+    store.described_missing(&arn(), GRACE, NOW.plus(GRACE));
+    store.missed_by_sweep(&arn(), NOW.plus(GRACE));
+    assert_eq!(life(&store, NOW.plus(GRACE)), Life::Missing { due: true });
+}
+
+#[test]
+fn one_sighting_ends_an_absence() {
+    let store = Store::default();
+    store.missed_by_sweep(&arn(), NOW);
+    store.missed_by_sweep(&arn(), NOW);
+    store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(GRACE));
+    assert_eq!(life(&store, NOW.plus(GRACE)), Life::Live);
+}
+
+#[test]
+fn an_event_is_fresh_by_its_own_time_not_by_its_arrival() {
+    let store = Store::default();
+    let day = Duration::from_hours(24);
+    store.observe(task(1, LastStatus::Running), Source::Event, NOW.plus(day));
+    assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
+    store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(day));
+    assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
+}
+
+#[test]
+fn before_its_cluster_was_seen_whole_a_task_is_fresh_by_a_describe_alone() {
+    let store = Store::default();
+    let young = Task { updated_at: Some(NOW), ..task(1, LastStatus::Running) };
+    store.observe(young.clone(), Source::Event, NOW);
+    store.listed_alive(&arn(), NOW);
+    assert!(!store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
+    store.observe(young, Source::Describe, NOW);
+    assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
+    let later = NOW.plus(FRESH);
+    assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(None, later));
+}
+
+#[test]
+fn an_event_from_a_clock_that_is_ahead_is_no_fresher_than_its_arrival() {
+    let store = Store::default();
+    let ahead = Task { updated_at: Some(NOW.plus(Duration::from_hours(1))), ..task(1, LastStatus::Running) };
+    store.observe(ahead, Source::Event, NOW);
+    let later = NOW.plus(FRESH);
+    assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(Some(NOW), NOW));
+    assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(Some(NOW), later));
+}
+
+#[test]
+fn a_stopped_task_is_remembered_long_enough_for_its_late_events() {
+    let store = Store::default();
+    store.observe(task(9, LastStatus::Stopped), Source::Describe, NOW);
+    store.forget_old(|_| false, NOW.plus(FRESH));
+    assert_eq!(store.observe(task(5, LastStatus::Running), Source::Event, NOW.plus(FRESH)), Observed::Stale);
+    store.forget_old(|_| false, NOW.plus(TOMBSTONE));
+    assert!(store.is_empty());
+}
+
+#[test]
+fn tags_are_kept_over_events_that_carry_none() {
+    let store = Store::default();
+    let tags = crate::model::shared_tags([("team".to_owned(), "a".to_owned())].into());
+    store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, Source::Describe, NOW);
+    store.observe(task(2, LastStatus::Running), Source::Event, NOW);
+    assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());
+}
