@@ -1,6 +1,7 @@
 //! What is newest wins, and what proves that a task is gone.
 
 use super::*;
+use crate::model::DesiredStatus;
 use crate::model::{LastStatus, TaskGroup};
 
 const NOW: Timestamp = Timestamp(1_000_000);

@@ -21,9 +21,9 @@ impl<'a> Heard<'a> {
         Self { plane, task, since: Mutex::new(plane.answered(task)) }
     }
 
-    /// Whether there is one.
-    pub(super) fn is_open(&self) -> bool {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Since when there is one.
+    pub(super) fn since(&self) -> Option<Instant> {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is answered. Gives since when it was not.

@@ -54,13 +54,15 @@ impl Run<'_> {
         if !self.plane.is_listed() {
             return Next::After(UNLISTED_WAIT);
         }
+        let heard_at = self.heard.since();
         let mut next = self.attempt().await;
         let unfound = self.unfound.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(halt) = &unfound
-            && !matches!(next, Next::Backoff | Next::HoldUntil(_))
-        {
-            // What was found is worked on; the rest is sought again.
-            next = halt.next();
+        if let Some(halt) = &unfound {
+            // What was found is worked on, which answers the event; the rest is sought again.
+            heard_at.into_iter().for_each(|at| self.plane.heard_of(self.task, at));
+            if !matches!(next, Next::Backoff | Next::HoldUntil(_)) {
+                next = halt.next();
+            }
         }
         self.report.end();
         // An event that led to nothing is answered; one that still may is not.
@@ -127,7 +129,7 @@ impl Run<'_> {
     /// Whether the task may have registered itself since what is registered was last listed. Only an event says so: what
     /// events do not tell of the sweep lists.
     fn must_be_sought(&self) -> bool {
-        self.plane.kind.tasks_register_themselves() && self.heard.is_open()
+        self.plane.kind.tasks_register_themselves() && self.heard.since().is_some()
     }
 
     /// Finds what the task has registered itself. It has stopped, so nothing is added any more.

@@ -5,7 +5,7 @@ use super::super::plane::Halt;
 use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
 use crate::intent::Marks;
-use crate::mesh::Owner;
+use crate::mesh::{MeshErrorKind, Owner};
 use crate::observe::roles::APART;
 use crate::plan::{Action, Admission, Decision, Known, Step};
 use crate::runtime::Next;
@@ -16,6 +16,7 @@ impl Run<'_> {
             return Ok(Done::LookAgain);
         }
         let mut next = decision.again.map_or(Next::Forget, Next::After);
+        let mut refused = None;
         for step in &decision.steps {
             let paused = step.binding.spec.paused;
             // A dry run looks what it would come to: it writes nothing anyway.
@@ -51,7 +52,11 @@ impl Run<'_> {
                 }
                 Outcome::NotRemoved(error) => {
                     self.report.not_removed(step, &whose, &error);
-                    return Err(Halt::Failed(error));
+                    // What our token may not remove keeps nothing else.
+                    if !matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::Invalid) {
+                        return Err(Halt::Failed(error));
+                    }
+                    refused.get_or_insert(error);
                 }
                 outcome => {
                     self.note(step, &outcome);
@@ -59,7 +64,7 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(Done::Settled(next))
+        refused.map_or(Ok(Done::Settled(next)), |error| Err(Halt::Failed(error)))
     }
 
     /// Asked before a step, since a removal forgets it. Only for a removal is ECS asked.

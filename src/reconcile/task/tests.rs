@@ -396,3 +396,15 @@ async fn an_event_is_unanswered_still_when_its_run_was_cut_off() {
     assert!(cut_off.is_err());
     assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_be_removed_keeps_nothing_else() {
+    let desk = Desk::where_removals_end(&[Removal::Failed(MeshErrorKind::Forbidden)]);
+    let other = RegistrationId { name: "token/2".into(), ..token() };
+    desk.tokens.there.lock().unwrap().insert(other.clone());
+    desk.plane.registry.record(&task_arn(1), &Tokens::sighting(&other), desk.clock.now());
+    let next = desk.run().await;
+    assert!(matches!(next, Next::HoldUntil(_)), "the first is tried again: {next:?}");
+    assert_eq!(*desk.tokens.there.lock().unwrap(), [token()].into());
+    assert_eq!(desk.removals(), 1);
+}

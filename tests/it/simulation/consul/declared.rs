@@ -30,6 +30,7 @@ spec:
   controlPlane: consul
   serviceTokens:
     boundPrincipals: [\"{BOUND}\"]
+    gateways: [mesh-gateway, terminating-gateway, api-gateway]
     stsEndpoint: \"{aws}\"
     iamEndpoint: \"{aws}\"
 "
