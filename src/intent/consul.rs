@@ -7,7 +7,7 @@
 
 use super::BoundPrincipals;
 use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
-use super::violation::{Rule, Violation};
+use super::violation::{ITS_SERVICE, Rule, Violation};
 use crate::api::{ConsulConnection, GatewayKind};
 use crate::model::{CONSUL_SERVICE_RULE, RoleArn, ServiceName, Tags, is_consul_service};
 
@@ -119,7 +119,7 @@ impl Login<'_> {
             refused.map(|name| self.broken(Rule::RefusedServiceTag, Some(name), CONSUL_SERVICE_RULE))
         };
         let Some(service) = service.map(ServiceName::as_str) else {
-            let missing = || self.broken(Rule::ConsulService, written, "SERVICE");
+            let missing = || self.broken(Rule::ConsulService, written, ITS_SERVICE);
             return named.map_or_else(|| vec![missing()], |_| refused_tag().into_iter().collect());
         };
         if is_refused(service) {

@@ -7,7 +7,7 @@
 //! ECS names them `consul.hashicorp.com.…`).
 
 use super::consul::{self, ConsulClaim};
-use super::violation::{Rule, Violation};
+use super::violation::{ITS_SERVICE, Rule, Violation};
 use crate::api::RoleTagPolicy;
 use crate::model::{MeshName, RoleArn, ServiceName, Tags};
 
@@ -34,7 +34,7 @@ impl RoleRules<'_> {
         match self.claim {
             Claim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
             Claim::Consul(claim) => {
-                let service = claim.service.map_or("SERVICE", ServiceName::as_str);
+                let service = claim.service.map_or(ITS_SERVICE, ServiceName::as_str);
                 format!("{}={service}", Rule::ConsulService.label())
             }
         }

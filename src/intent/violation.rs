@@ -6,6 +6,9 @@ use super::consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
 use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use crate::model::RoleArn;
 
+/// Stands for a name that only the task's author knows; no shell takes it for one.
+pub(super) const ITS_SERVICE: &str = "<its service>";
+
 /// Which rule was broken; the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
@@ -153,7 +156,7 @@ impl fmt::Display for Violation {
                     f,
                     "role {role}: tag {SERVICE_TAG} is {found:?}, and Consul gives no service such a name, so the login \
                      is refused; allowed are {needed}; name the service so, and then aws iam tag-role --role-name {name} \
-                     --tags Key={SERVICE_TAG},Value=SERVICE"
+                     --tags Key={SERVICE_TAG},Value={ITS_SERVICE}"
                 )
             }
             Rule::RefusedService => {

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 /// So many are named in a line, and so much of each name.
 const NAMED: usize = 5;
 const LONGEST_NAME: usize = 128;
+/// Of so many for one reason the names are kept while a list is read; the rest is counted.
+const MOST_NAMES: usize = 1_000;
 
 /// Why an item is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +42,9 @@ impl Pass {
         (name, reason).hash(&mut hasher);
         let item = hasher.finish();
         if self.found.insert(item) {
-            self.names.entry(reason).or_default().insert((item, name.chars().take(LONGEST_NAME).collect()));
+            let items = self.names.entry(reason).or_default();
+            let keep = if items.len() < MOST_NAMES { LONGEST_NAME } else { 0 };
+            items.insert((item, name.chars().take(keep).collect()));
         }
     }
 }
@@ -72,6 +76,7 @@ impl LeftOut {
                 items.into_iter().filter(|(item, _)| !told.contains(item)).map(|(_, name)| name).collect();
             new.sort_unstable();
             let count = new.len();
+            new.retain(|name| !name.is_empty());
             new.truncate(NAMED);
             (count > 0).then(|| Line { reason, count, names: new.join(", ") })
         };
@@ -132,5 +137,19 @@ mod tests {
         assert_eq!(first, [line(UNREADABLE, 1, "x"), line(UNPLACED, 7, "s0, s1, s2, s3, s4")]);
         all.push(("y", UNPLACED));
         assert_eq!(left_out.news(list(&all), true), [line(UNPLACED, 1, "y")]);
+    }
+
+    #[test]
+    fn of_very_many_all_are_counted_and_some_are_named() {
+        let names: Vec<String> = (0..MOST_NAMES * 2).map(|n| format!("s{n}")).collect();
+        let all: Vec<(&str, Reason)> = names.iter().map(|name| (&**name, UNPLACED)).collect();
+        let (pass, left_out) = (list(&all), LeftOut::default());
+        let kept = pass.names[&UNPLACED].iter().filter(|(_, name)| !name.is_empty()).count();
+        assert_eq!(kept, MOST_NAMES);
+        let lines = left_out.news(pass, true);
+        assert_eq!(
+            (lines.len(), lines[0].count, lines[0].names.split(", ").count()),
+            (1, MOST_NAMES * 2, NAMED)
+        );
     }
 }

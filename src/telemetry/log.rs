@@ -151,17 +151,14 @@ fn cap() -> Targets {
         .with_targets(SEES_SECRETS.map(|target| (target, LevelFilter::INFO)))
 }
 
+/// What was logged, for tests here and elsewhere.
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
-    use serde_json::Value;
-
-    use super::*;
-
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Lines(pub(crate) Arc<Mutex<Vec<u8>>>);
 
     impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -172,6 +169,16 @@ mod tests {
             Ok(())
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use serde_json::Value;
+
+    use super::*;
+
+    use super::testing::Lines;
 
     /// What is written while `speak` runs.
     fn logged(format: LogFormat, filter: &str, speak: impl FnOnce()) -> String {

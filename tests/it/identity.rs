@@ -39,7 +39,8 @@ use std::sync::{Arc, Mutex};
 
 use ecs_mesh_operator::runtime::Clock;
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer};
+use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer, in_process};
+use ecs_mesh_operator::sandbox::endpoints::Endpoints;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -62,6 +63,19 @@ async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Desk
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, front, std::future::pending()));
     Desk::at(&url, MANAGEMENT)
+}
+
+/// The address of a Consul of the sandbox's, where roles of this account log in.
+async fn with_account(aws: &Endpoints) -> String {
+    let clock = Clock::system();
+    let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
+    let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
+    let account = in_process::account(aws.front.clone(), aws.aws_url.clone());
+    let front = ConsulFront::new(server, account, Arc::new(NoFaults), Arc::new(move || clock.now()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(serve(listener, front, std::future::pending()));
+    url
 }
 
 /// All that can be declared without Enterprise.

@@ -13,7 +13,7 @@ use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
 use crate::intent::BoundPrincipals;
 use crate::intent::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
-use crate::model::{RoleArn, Tags};
+use crate::model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};
 use crate::observe::aws::AwsErrorKind;
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
@@ -128,7 +128,12 @@ fn of_tags(
         found => {
             let found = found.map_or_else(|| "it is missing".to_owned(), |found| format!("it is {found:?}"));
             let found = format!("{found}; the task registers {service:?}");
-            findings.push(ROLE_SERVICE.broken(at(SERVICE_TAG), found).fix(set(SERVICE_TAG, &service)));
+            let fix = if is_consul_service(&service) {
+                set(SERVICE_TAG, &service)
+            } else {
+                format!("first give the task a name that Consul takes: {CONSUL_SERVICE_RULE}")
+            };
+            findings.push(ROLE_SERVICE.broken(at(SERVICE_TAG), found).fix(fix));
         }
     }
     let namespace = config.of_subject("namespace");

@@ -65,7 +65,12 @@ fn check_gateways(tokens: &ServiceTokens, report: &mut Report<'_>) {
     for (field, kinds) in [("gateways", &tokens.gateways), ("absentGateways", &tokens.absent_gateways)] {
         for (index, kind) in kinds.iter().enumerate() {
             if !seen.insert(*kind) {
-                let message = format!("{} is given twice: keep it once", kind.as_str());
+                let kind_of = kind.as_str();
+                let message = if field == "absentGateways" && tokens.gateways.contains(kind) {
+                    format!("{kind_of} is in gateways, too, which makes it: take it out of one of the two")
+                } else {
+                    format!("{kind_of} is given twice: keep it once")
+                };
                 report.add(format!("spec.serviceTokens.{field}[{index}]"), message);
             }
         }

@@ -2,7 +2,6 @@
 //! that a run did not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -23,6 +22,7 @@ use crate::observe::store::Source;
 use crate::plan::{Action, Evidence, Step};
 use crate::reconcile::{Parts, ReadRates};
 use crate::runtime::{AlwaysHeld, Clock};
+use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
 use crate::telemetry::metrics::Metrics;
 
@@ -121,20 +121,6 @@ impl ControlPlane for Tokens {
 
     fn render_drained(&self, _: &Registration, _: DrainReason) -> Rendered {
         panic!("tasks register themselves")
-    }
-}
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

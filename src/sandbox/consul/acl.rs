@@ -137,7 +137,7 @@ impl Caller {
         };
         let word = resource.word();
         let on = if name.is_empty() { String::new() } else { format!(" on {name:?}") };
-        Err(Refusal::denied(format!("{who} lacks {word}:{level}{on}")))
+        Err(Refusal::denied(format!("Permission denied: {who} lacks {word}:{level}{on}")))
     }
 
     /// Whether it is told that something was left out: whoever gave no token is not.

@@ -1,18 +1,13 @@
 //! Who may log in by AWS IAM, with what: a real Consul and the sandbox's say the same of each.
 
-use std::sync::{Arc, Mutex};
-
 use ecs_mesh_operator::model::Tags;
-use ecs_mesh_operator::runtime::Clock;
 use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
-use ecs_mesh_operator::sandbox::consul::http::{self, ConsulFront, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer, Entity, Login, in_process};
+use ecs_mesh_operator::sandbox::consul::{Entity, Login};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use super::MANAGEMENT;
 use super::desk::Desk;
+use super::{MANAGEMENT, with_account};
 use crate::consul_real::server::{self, Acls, Release, Server};
 
 const METHOD: &str = "iam-ecs-service-token";
@@ -29,7 +24,7 @@ async fn a_newer_consul_lets_in_whom_the_sandboxs_does() {
     let Some(consul) = Server::start(Release::Newer, what, Acls::On).await else { return };
     let aws = Endpoints::start(Options::default()).await.unwrap();
     let real = outcomes(&aws, &Desk::at(consul.url(), server::MANAGEMENT)).await;
-    let own = outcomes(&aws, &sandbox(&aws).await).await;
+    let own = outcomes(&aws, &Desk::at(&with_account(&aws).await, MANAGEMENT)).await;
     assert_eq!(own, real, "the sandbox's, and the real one's");
     assert_eq!(
         real,
@@ -50,18 +45,6 @@ async fn a_newer_consul_lets_in_whom_the_sandboxs_does() {
             "where nobody is asked: 500",
         ]
     );
-}
-
-async fn sandbox(aws: &Endpoints) -> Desk {
-    let clock = Clock::system();
-    let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
-    let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
-    let account = in_process::account(aws.front.clone(), aws.aws_url.clone());
-    let front = ConsulFront::new(server, account, Arc::new(http::NoFaults), Arc::new(move || clock.now()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(serve(listener, front, std::future::pending()));
-    Desk::at(&url, MANAGEMENT)
 }
 
 async fn outcomes(aws: &Endpoints, desk: &Desk) -> Vec<String> {

@@ -3,20 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
 
 use ecs_mesh_operator::model::Tags;
-use ecs_mesh_operator::runtime::Clock;
 use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
-use ecs_mesh_operator::sandbox::consul::http::{self, ConsulFront, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer, Entity, Login, in_process};
+use ecs_mesh_operator::sandbox::consul::{Entity, Login};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 
-use super::MANAGEMENT;
 use super::desk::Desk;
+use super::{MANAGEMENT, with_account};
 use crate::consul_real::server::{self, Acls, Release, Server};
 use crate::thread::house::{Process, eventually};
 
@@ -31,14 +27,7 @@ async fn aws() -> Endpoints {
 #[tokio::test]
 async fn the_sandboxs_consul_sees_a_task_from_its_login_to_its_clean_up() {
     let aws = aws().await;
-    let clock = Clock::system();
-    let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
-    let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
-    let account = in_process::account(aws.front.clone(), aws.aws_url.clone());
-    let front = ConsulFront::new(server, account, Arc::new(http::NoFaults), Arc::new(move || clock.now()));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(serve(listener, front, std::future::pending()));
+    let url = with_account(&aws).await;
     the_whole_way(&aws, &url, MANAGEMENT).await;
 }
 

@@ -1,5 +1,8 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::mesh::{ControlPlane, MeshErrorKind};
+use crate::runtime::Lease;
 
 fn done() -> Saying {
     says(200, &json!({"Results": [], "Errors": null}))
@@ -219,4 +222,28 @@ async fn a_token_that_is_refused_for_itself_is_told_so() {
     let refused = text(500, "Delete operation not permitted");
     let error = consul(&Script::of(vec![refused])).delete(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid, "{error}");
+}
+
+/// Held until somebody else takes it.
+#[derive(Debug)]
+struct Taken(AtomicBool);
+
+impl Lease for Taken {
+    fn holds(&self) -> bool {
+        !self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lease_nothing_goes_out_whatever_was_let_go_before() {
+    let script = Script::of(vec![services(&[service(1, 7)])]);
+    let consul = Arc::new(consul(&script));
+    let lease = Arc::new(Taken(AtomicBool::new(false)));
+    consul.write_under(lease.clone());
+    assert!(consul.read(&service_id("web-1")).await.unwrap().is_some());
+    lease.0.store(true, Ordering::Relaxed);
+    for id in [service_id("web-1"), token_id(1)] {
+        assert_eq!(consul.delete(&id).await.unwrap_err().kind, MeshErrorKind::NoLease, "{id}");
+    }
+    assert_eq!(script.calls().len(), 1, "nothing but the read was sent");
 }

@@ -128,7 +128,10 @@ fn a_transaction_needs_power_over_each_service() {
     let mut world = world();
     let web = world.token("service \"web\" { policy = \"write\" }");
     let both = json!([op("delete", "web", "1", 0), op("delete", "db", "3", 0)]);
-    assert_eq!(world.call(Some(&web), "PUT", "/v1/txn", &both).status, 409);
+    let refused = world.call(Some(&web), "PUT", "/v1/txn", &both);
+    assert_eq!(refused.status, 409);
+    // By this a client tells what its token lacks from a body that is wrong.
+    assert!(String::from_utf8_lossy(&refused.body).contains("Permission denied"));
     assert_eq!(ids(&world).len(), 3);
     assert_eq!(world.call(Some(&web), "PUT", "/v1/txn", &json!([both[0]])).status, 200);
     assert_eq!(world.call(Some("unknown"), "PUT", "/v1/txn", &json!([both[0]])).status, 403);
