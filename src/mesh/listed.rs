@@ -1,10 +1,12 @@
 //! What lists showed, and which parts of them failed: of a part that failed nothing is known, and the rest counts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::{MeshError, Sighting};
+use super::{ControlPlane, MeshError, Sighting};
 use crate::intent::RegistrationId;
+use crate::model::ClusterArn;
 
 /// A part of what is registered that is listed by itself. It is displayed as a person would name it.
 pub trait Part: fmt::Display + fmt::Debug + Send + Sync {
@@ -30,9 +32,16 @@ pub struct Listed {
     pub failed: Vec<FailedPart>,
 }
 
-impl Listed {
-    /// Of lists that were whole.
-    pub fn whole(seen: Vec<Sighting>) -> Self {
-        Self { seen, failed: Vec::new() }
+impl AsRef<[FailedPart]> for Listed {
+    fn as_ref(&self) -> &[FailedPart] {
+        &self.failed
     }
+}
+
+/// All that a control plane hands over of what is registered, each once. It holds the whole list: for where that is
+/// short.
+pub async fn owned(mesh: &dyn ControlPlane, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
+    let mut seen = BTreeMap::new();
+    let failed = mesh.owned(clusters, &mut |one| drop(seen.insert(one.id.clone(), one))).await?;
+    Ok(Listed { seen: seen.into_values().collect(), failed })
 }

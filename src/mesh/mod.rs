@@ -24,7 +24,7 @@ use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 use crate::runtime::Lease;
 
 pub use identities::{Identities, Looked, MaySend, Written};
-pub use listed::{FailedPart, Listed, Part};
+pub use listed::{FailedPart, Listed, Part, owned};
 pub use observer::{MeshCallObserver, NoObserver};
 pub use sighting::{Fingerprint, Sighting};
 
@@ -153,10 +153,15 @@ pub struct MeshError {
 #[async_trait]
 pub trait ControlPlane: Send + Sync {
     /// All registrations, in all meshes, that carry this operator's mark, or, where tasks register themselves, that a
-    /// task of one of these clusters has made. What is listed by itself fails by itself; an error where nothing could be
-    /// listed. A registration may be missing although it exists (pages shift under deletions): absence here proves
-    /// nothing.
-    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError>;
+    /// task of one of these clusters has made. Each is handed over as it is read, perhaps twice, since lists are long;
+    /// what was handed over before an error is there, too. What is listed by itself fails by itself, and those parts are
+    /// returned; an error where nothing could be listed. A registration may be missing although it exists (pages shift
+    /// under deletions): absence here proves nothing.
+    async fn owned(
+        &self,
+        clusters: &BTreeSet<ClusterArn>,
+        take: &mut (dyn FnMut(Sighting) + Send),
+    ) -> Result<Vec<FailedPart>, MeshError>;
 
     /// What this task has made itself; empty where tasks make nothing. Calls that come at the same time share what is
     /// asked of the server, and parts fail by themselves, as of [`Self::owned`].

@@ -1,7 +1,7 @@
 //! What this operator has registered at one control plane, as last seen. A cache for deciding what to look at: every
 //! write reads the server's copy first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -39,6 +39,24 @@ impl Entry {
     fn may_be_forgotten(&self, asked: Timestamp) -> bool {
         self.seen_at < asked && self.unheard.is_none()
     }
+
+    /// Takes in what was written or read. What it does not say of the service is kept.
+    fn take_in(
+        &mut self,
+        service: Option<Arc<str>>,
+        drained: Option<DrainReason>,
+        fingerprint: Option<Fingerprint>,
+        now: Timestamp,
+    ) {
+        if service.is_some() && self.service != service {
+            self.service = service;
+        }
+        self.drained = drained.map(|reason| match self.drained {
+            Some((earlier, at)) if earlier == reason => (reason, at),
+            _ => (reason, now),
+        });
+        (self.fingerprint, self.seen_at) = (fingerprint, now);
+    }
 }
 
 /// The registrations of one control plane, by task.
@@ -68,6 +86,10 @@ impl Inner {
             }
             None => drop(self.by_task.insert(task.clone(), vec![entry])),
         }
+    }
+
+    fn find(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<&mut Entry> {
+        self.by_task.get_mut(task)?.iter_mut().find(|entry| entry.id == *id)
     }
 
     fn remove(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<Entry> {
@@ -142,7 +164,13 @@ impl Registry {
     ) {
         let mut inner = self.lock();
         // What is known is kept where it is: a list of thousands would scatter what stays among what goes.
-        let before = inner.remove(task, id).unwrap_or_else(|| Entry {
+        if let Some(known) = inner.find(task, id)
+            && known.fingerprint.is_some() == fingerprint.is_some()
+        {
+            known.take_in(service, drained, fingerprint, now);
+            return;
+        }
+        let mut entry = inner.remove(task, id).unwrap_or_else(|| Entry {
             id: id.clone(),
             drained: None,
             fingerprint: None,
@@ -152,12 +180,8 @@ impl Registry {
             seen_at: now,
             binding: None,
         });
-        let service = service.filter(|new| before.service.as_ref() != Some(new)).or(before.service.clone());
-        let drained = drained.map(|reason| match before.drained {
-            Some((earlier, at)) if earlier == reason => (reason, at),
-            _ => (reason, now),
-        });
-        inner.insert(task, Entry { drained, fingerprint, service, seen_at: now, ..before });
+        entry.take_in(service, drained, fingerprint, now);
+        inner.insert(task, entry);
     }
 
     /// A removal is about to be sent whose answer may get lost.
@@ -187,7 +211,7 @@ impl Registry {
         id: &RegistrationId,
         change: impl FnOnce(&mut Entry) -> T,
     ) -> Option<T> {
-        self.lock().by_task.get_mut(task)?.iter_mut().find(|entry| entry.id == *id).map(change)
+        self.lock().find(task, id).map(change)
     }
 
     /// It is not there, or not ours.
@@ -195,35 +219,27 @@ impl Registry {
         self.lock().remove(task, id);
     }
 
-    /// Takes in a list that was asked for at `asked`. What it lacks is forgotten, unless it is of a part that failed, of
-    /// which nothing is known, or was written since: it will be read again before anything is done about it.
-    pub fn replace(
-        &self,
-        listed: &[(TaskArn, Sighting)],
-        failed: &[FailedPart],
-        asked: Timestamp,
-        now: Timestamp,
-    ) {
-        let there: BTreeSet<(&TaskArn, &RegistrationId)> =
-            listed.iter().map(|(task, seen)| (task, &seen.id)).collect();
+    /// Takes in one of a list that was asked for at `asked`, unless it was written since.
+    pub fn listed(&self, task: &TaskArn, seen: &Sighting, asked: Timestamp, now: Timestamp) {
+        if !self.change(task, &seen.id, |known| known.seen_at >= asked).unwrap_or(false) {
+            self.record(task, seen, now);
+        }
+    }
+
+    /// Takes in the end of a list that was asked for at `asked`. What it lacked is forgotten, unless it is of a part
+    /// that failed, of which nothing is known, or was written since: it will be read again before anything is done about
+    /// it.
+    pub fn end_list(&self, failed: &[FailedPart], asked: Timestamp) {
         let mut inner = self.lock();
         let lost: Vec<(TaskArn, RegistrationId)> = inner
             .by_task
             .iter()
             .flat_map(|(task, entries)| entries.iter().map(move |entry| (task, entry)))
-            .filter(|(task, entry)| entry.may_be_forgotten(asked) && !there.contains(&(*task, &entry.id)))
-            .filter(|(_, entry)| is_known(failed, &entry.id))
+            .filter(|(_, entry)| entry.may_be_forgotten(asked) && is_known(failed, &entry.id))
             .map(|(task, entry)| (task.clone(), entry.id.clone()))
             .collect();
         for (task, id) in lost {
             inner.remove(&task, &id);
-        }
-        drop(inner);
-        for (task, seen) in listed {
-            let newer = self.of(task).iter().any(|e| e.id == seen.id && e.seen_at >= asked);
-            if !newer {
-                self.record(task, seen, now);
-            }
         }
     }
 
@@ -313,14 +329,34 @@ mod tests {
         (task(), Sighting { id: id(mesh), owner, service: None, drained, fingerprint })
     }
 
+    /// A whole list that was asked for at `asked`.
+    fn replace(registry: &Registry, list: &[(TaskArn, Sighting)], asked: Timestamp, now: Timestamp) {
+        list.iter().for_each(|(task, seen)| registry.listed(task, seen, asked, now));
+        registry.end_list(&[], asked);
+    }
+
     #[test]
     fn a_list_does_not_forget_what_was_written_while_it_was_read() {
         let registry = Registry::default();
         registry.wrote(&task(), &id("default"), None, &json!({}), Timestamp(10));
-        registry.replace(&[], &[], Timestamp(5), Timestamp(20));
+        registry.end_list(&[], Timestamp(5));
         assert!(registry.has(&task()));
-        registry.replace(&[], &[], Timestamp(15), Timestamp(20));
+        registry.end_list(&[], Timestamp(15));
         assert!(!registry.has(&task()));
+    }
+
+    #[test]
+    fn a_list_that_broke_off_adds_what_it_showed_and_forgets_nothing() {
+        let registry = Registry::default();
+        registry.wrote(&task(), &id("default"), None, &json!({}), Timestamp(10));
+        let (of, seen) = listed("other", None, &json!({}));
+        registry.listed(&of, &seen, Timestamp(15), Timestamp(20));
+        let ids =
+            |registry: &Registry| registry.of(&task()).into_iter().map(|entry| entry.id).collect::<Vec<_>>();
+        assert_eq!(ids(&registry), [id("default"), id("other")]);
+        // The next one is whole, and lacks both.
+        registry.end_list(&[], Timestamp(30));
+        assert_eq!(ids(&registry), []);
     }
 
     #[test]
@@ -334,12 +370,12 @@ mod tests {
             Timestamp(10),
         );
         let list = [listed("default", None, &json!({"old": 1})), listed("other", None, &json!({}))];
-        registry.replace(&list, &[], Timestamp(5), Timestamp(20));
+        replace(&registry, &list, Timestamp(5), Timestamp(20));
         let entries = registry.of(&task());
         assert_eq!(entries[0].fingerprint, Some(Fingerprint::of(&json!({"new": 1}))));
         assert_eq!(entries[0].drained, Some((DrainReason::Stopping, Timestamp(10))));
         assert_eq!(entries[1].id, id("other"), "the rest of the list counts");
-        registry.replace(&list, &[], Timestamp(15), Timestamp(20));
+        replace(&registry, &list, Timestamp(15), Timestamp(20));
         assert_eq!(registry.of(&task())[0].drained, None, "a later list is newer");
     }
 
@@ -372,7 +408,7 @@ mod tests {
             registry.wrote(&task(), &id(mesh), None, &json!({}), Timestamp(10));
         }
         let ids = || registry.of(&task()).into_iter().map(|entry| entry.id).collect::<Vec<_>>();
-        registry.replace(&[], &[failed("other")], Timestamp(15), Timestamp(20));
+        registry.end_list(&[failed("other")], Timestamp(15));
         assert_eq!(ids(), [id("other")]);
         registry.replace_of(&task(), &[], &[failed("other")], Timestamp(15), Timestamp(20));
         assert_eq!(ids(), [id("other")]);
@@ -384,7 +420,7 @@ mod tests {
     fn a_drain_is_dated_from_its_first_sight() {
         let registry = Registry::default();
         let list = [listed("default", Some(DrainReason::Revoked), &json!({}))];
-        registry.replace(&list, &[], Timestamp(10), Timestamp(10));
+        replace(&registry, &list, Timestamp(10), Timestamp(10));
         registry.wrote(&task(), &id("default"), Some(DrainReason::Revoked), &json!({}), Timestamp(20));
         assert_eq!(registry.of(&task())[0].drained, Some((DrainReason::Revoked, Timestamp(10))));
     }

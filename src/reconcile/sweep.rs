@@ -17,7 +17,7 @@ use super::{Operator, Plane};
 use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
 use crate::mesh::{FailedPart, Owner, Sighting};
-use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn};
+use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
 use crate::runtime::{Backoff, Priority};
@@ -206,18 +206,16 @@ impl Operator {
             }
         }
         let clusters = self.clusters_to_list(&set, &plane);
-        match plane.call(plane.mesh.owned(&clusters)).await {
-            Ok(listed) => {
+        match self.list_into_registry(&plane, &clusters, asked).await {
+            Ok(failed) => {
                 self.gap(&format!("control plane {}", plane.name), None);
-                let placed = self.place(&plane, listed.seen);
-                plane.registry.replace(&placed, &listed.failed, asked, self.clock.now());
                 // The guards must know what there is before anybody works by this list.
                 self.assign_caretakers(&set, &plane, None);
-                if self.was_listed(&plane, &listed.failed) {
+                if self.was_listed(&plane, &failed) {
                     self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
                 }
                 self.check_targets(&plane, &set, &meshes).await;
-                listed.failed.is_empty()
+                failed.is_empty()
             }
             Err(halt) => {
                 self.metrics.held("registrations_unlisted");
@@ -257,21 +255,31 @@ impl Operator {
         first
     }
 
-    /// Finds each registration's task by its marks.
-    fn place(&self, plane: &Plane, listed: Vec<Sighting>) -> Vec<(TaskArn, Sighting)> {
-        let clusters: BTreeMap<ClusterId, ClusterArn> = self.clusters().by_id.clone();
+    /// Takes in each registration as it is read, under the task that its marks name: a list of thousands is never held
+    /// as a whole.
+    async fn list_into_registry(
+        &self,
+        plane: &Plane,
+        clusters: &BTreeSet<ClusterArn>,
+        asked: Timestamp,
+    ) -> Result<Vec<FailedPart>, Halt> {
+        let by_id: BTreeMap<ClusterId, ClusterArn> = self.clusters().by_id.clone();
         let mut unplaced = 0_usize;
-        let mut placed = Vec::with_capacity(listed.len());
-        for seen in listed {
-            let Owner::Marked(marks) = &seen.owner else { continue };
+        let mut take = |seen: Sighting| {
+            let Owner::Marked(marks) = &seen.owner else { return };
             if marks.operator != self.id {
-                continue;
+                return;
             }
-            match clusters.get(&marks.cluster) {
-                Some(cluster) => placed.push((cluster.task(marks.task.clone()), seen)),
+            match by_id.get(&marks.cluster) {
+                Some(cluster) => {
+                    let task = cluster.task(marks.task.clone());
+                    plane.registry.listed(&task, &seen, asked, self.clock.now());
+                }
                 None => unplaced += 1,
             }
-        }
+        };
+        let failed = plane.call(plane.mesh.owned(clusters, &mut take)).await?;
+        plane.registry.end_list(&failed, asked);
         plane.unplaced.store(unplaced, Ordering::Relaxed);
         if unplaced > 0 {
             warn!(
@@ -279,7 +287,7 @@ impl Operator {
                 "registrations carry this operator's mark and a cluster that no MeshBinding names; they are left alone"
             );
         }
-        placed
+        Ok(failed)
     }
 
     async fn sweep_cluster(

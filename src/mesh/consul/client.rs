@@ -174,15 +174,15 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     }
 
     /// A list of which a part failed has that part's outcome.
-    async fn observed_list(
+    async fn observed_list<L: AsRef<[FailedPart]>>(
         &self,
         operation: &'static str,
-        work: impl Future<Output = Result<Listed, MeshError>> + Send,
-    ) -> Result<Listed, MeshError> {
+        work: impl Future<Output = Result<L, MeshError>> + Send,
+    ) -> Result<L, MeshError> {
         let began = Instant::now();
         let result = work.await;
         let error = match &result {
-            Ok(listed) => listed.failed.first().map(|failed| &failed.error),
+            Ok(listed) => listed.as_ref().first().map(|failed| &failed.error),
             Err(error) => Some(error),
         };
         self.tell_outcome(operation, error, began);
@@ -194,18 +194,19 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         self.taken.observer.call(operation, outcome, began.elapsed());
     }
 
-    async fn list_owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
-        // A list that covers several namespaces may hold one thing twice.
-        let mut found = BTreeMap::new();
-        let mut take = |seen: Vec<Sighting>| found.extend(seen.into_iter().map(|one| (one.id.clone(), one)));
+    async fn list_owned(
+        &self,
+        clusters: &BTreeSet<ClusterArn>,
+        take: &mut (dyn FnMut(Sighting) + Send),
+    ) -> Result<Vec<FailedPart>, MeshError> {
         let (mut left_out, mut parts) = (Pass::default(), Parts::default());
-        take(tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts).await);
+        tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts, take).await;
         for cluster in clusters {
-            take(services::of_cluster(&self.api, &self.taken, cluster, &mut left_out, &mut parts).await);
+            services::of_cluster(&self.api, &self.taken, cluster, &mut left_out, &mut parts, take).await;
         }
         let failed = parts.end()?;
         self.taken.left_out.tell(left_out, failed.is_empty());
-        Ok(Listed { seen: found.into_values().collect(), failed })
+        Ok(failed)
     }
 
     async fn find_all(&self, task: &TaskArn) -> Result<Listed, MeshError> {
@@ -372,8 +373,12 @@ fn nothing_is_written() -> MeshError {
 
 #[async_trait]
 impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
-    async fn owned(&self, clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
-        self.observed_list("owned", self.list_owned(clusters)).await
+    async fn owned(
+        &self,
+        clusters: &BTreeSet<ClusterArn>,
+        take: &mut (dyn FnMut(Sighting) + Send),
+    ) -> Result<Vec<FailedPart>, MeshError> {
+        self.observed_list("owned", self.list_owned(clusters, take)).await
     }
 
     async fn find(&self, task: &TaskArn) -> Result<Listed, MeshError> {

@@ -142,31 +142,30 @@ impl<T: StreamTransport> Api<T> {
     }
 }
 
-/// All services of a cluster's tasks, of the parts that could be listed.
+/// Hands over all services of a cluster's tasks, of the parts that could be listed.
 pub(super) async fn of_cluster<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     cluster: &ClusterArn,
     left_out: &mut Pass,
     parts: &mut Parts,
-) -> Vec<Sighting> {
-    let mut found = Vec::new();
+    take: &mut (dyn FnMut(Sighting) + Send),
+) {
     let mut skip = |name: &str, why| {
         taken.observer.skipped("owned");
         left_out.note(name, left_service(why));
     };
-    let mut take = |service: Result<Service, &'static str>| match service {
+    let mut read = |service: Result<Service, &'static str>| match service {
         Err(why) => skip("?", why),
         Ok(service) => match service.placed(cluster) {
             Placed::Of(task) => {
-                found.push(Sighting::from(&service.registration(cluster, Some(&task), taken)));
+                take(Sighting::from(&service.registration(cluster, Some(&task), taken)));
             }
             Placed::Foreign => {}
             Placed::Malformed(why) => skip(&service.id, why),
         },
     };
-    api.services_on(cluster, None, parts, &mut take).await;
-    found
+    api.services_on(cluster, None, parts, &mut read).await;
 }
 
 /// The services of many tasks of one cluster, and many services by their ids, by one list.

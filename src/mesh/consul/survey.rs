@@ -76,8 +76,10 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         }
         let mut left_out = Pass::default();
         let mut parts = Parts::default();
-        let tokens = tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts).await;
-        let tokens = parts.all().map(|()| tokens.len());
+        let mut tokens = 0;
+        let mut count = |_| tokens += 1;
+        tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts, &mut count).await;
+        let tokens = parts.all().map(|()| tokens);
         let objects = self.objects();
         let (mut methods, mut rules) = (BTreeMap::new(), BTreeMap::new());
         for method in self.taken.methods.load().iter() {
@@ -110,7 +112,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     async fn look_at(&self, cluster: &ClusterArn, left_out: &mut Pass) -> OfCluster {
         let has_node = self.objects().node(cluster).await.map(|node| node.is_some());
         let mut parts = Parts::default();
-        let services = services::of_cluster(&self.api, &self.taken, cluster, left_out, &mut parts).await;
-        OfCluster { has_node, services: parts.all().map(|()| services.len()) }
+        let mut services = 0;
+        let mut count = |_| services += 1;
+        services::of_cluster(&self.api, &self.taken, cluster, left_out, &mut parts, &mut count).await;
+        OfCluster { has_node, services: parts.all().map(|()| services) }
     }
 }

@@ -241,22 +241,21 @@ impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
     }
 }
 
-/// All tokens of these clusters' tasks, of the parts that could be listed.
+/// Hands over all tokens of these clusters' tasks, of the parts that could be listed.
 pub(super) async fn of_clusters<T: StreamTransport>(
     api: &Api<T>,
     taken: &Taken,
     clusters: &BTreeSet<ClusterArn>,
     left_out: &mut Pass,
     parts: &mut Parts,
-) -> Vec<Sighting> {
-    let mut found = Vec::new();
-    let mut take = |task: &TaskArn, token: Token| {
+    take: &mut (dyn FnMut(Sighting) + Send),
+) {
+    let mut read = |task: &TaskArn, token: Token| {
         if clusters.contains(task.cluster()) {
-            found.push(Sighting::from(&token.registration(Some(task), taken)));
+            take(Sighting::from(&token.registration(Some(task), taken)));
         }
     };
-    api.tokens(taken, "owned", left_out, parts, &mut take).await;
-    found
+    api.tokens(taken, "owned", left_out, parts, &mut read).await;
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! observer, and an error says what was called, what came back and what to do next. One malformed Dataplane is left
 //! out of a list and reported; it never fails the list.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,8 +23,8 @@ use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{Answer, HttpTransport, Method, Transport, segment};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
-    ControlPlane, DrainReason, Listed, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered,
-    Sighting,
+    ControlPlane, DrainReason, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration,
+    Rendered, Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId};
 
@@ -121,26 +121,25 @@ impl<T: Transport> KumaControlPlane<T> {
         ))
     }
 
-    pub(super) async fn list_owned(&self) -> Result<Vec<Sighting>, MeshError> {
+    pub(super) async fn list_owned(&self, take: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), MeshError> {
         let operator = self.operator.as_str();
-        let mut owned = BTreeMap::new();
         let mut left_out = Pass::default();
-        let take = |item: Value| {
+        let read = |item: Value| {
             // Servers before 2.10 know no such filter and give all.
             if item.is_object() && marks::label(&item, OPERATOR_LABEL) != Some(operator) {
                 return;
             }
             match dataplane::registration(item) {
-                Ok(found) => drop(owned.insert(found.id.clone(), Sighting::from(&found))),
+                Ok(found) => take(Sighting::from(&found)),
                 Err(malformed) => {
                     self.observer.skipped("owned");
                     left_out.note(&malformed.id, unreadable(malformed.why));
                 }
             }
         };
-        self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server, take).await?;
+        self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server, read).await?;
         self.left_out.tell(left_out, true);
-        Ok(owned.into_values().collect())
+        Ok(())
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
@@ -292,8 +291,12 @@ impl<T: Transport> KumaControlPlane<T> {
 
 #[async_trait]
 impl<T: Transport> ControlPlane for KumaControlPlane<T> {
-    async fn owned(&self, _clusters: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
-        self.observed("owned", self.list_owned()).await.map(Listed::whole)
+    async fn owned(
+        &self,
+        _clusters: &BTreeSet<ClusterArn>,
+        take: &mut (dyn FnMut(Sighting) + Send),
+    ) -> Result<Vec<FailedPart>, MeshError> {
+        self.observed("owned", self.list_owned(take)).await.map(|()| Vec::new())
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {

@@ -79,7 +79,9 @@ impl<T: Transport> KumaControlPlane<T> {
             let answer = self.get(&format!("/meshes/{}", segment(mesh.as_str())), Asked::Mesh).await;
             found.insert(mesh.clone(), answer.map(|mesh| settings(&mesh)));
         }
-        let owned = self.list_owned().await.map(|owned| owned.len());
+        let mut owned = BTreeSet::new();
+        let listed = self.list_owned(&mut |seen| _ = owned.insert(seen.id)).await;
+        let owned = listed.map(|()| owned.len());
         Survey { version, answers: Some(Answers { caller, configuration, meshes: found, owned }) }
     }
 }

@@ -68,13 +68,19 @@ impl Tokens {
 
 #[async_trait]
 impl ControlPlane for Tokens {
-    async fn owned(&self, _: &BTreeSet<ClusterArn>) -> Result<Listed, MeshError> {
-        Ok(Listed::whole(self.there.lock().unwrap().iter().map(Self::sighting).collect()))
+    async fn owned(
+        &self,
+        _: &BTreeSet<ClusterArn>,
+        take: &mut (dyn FnMut(Sighting) + Send),
+    ) -> Result<Vec<FailedPart>, MeshError> {
+        self.there.lock().unwrap().iter().map(Self::sighting).for_each(take);
+        Ok(Vec::new())
     }
 
     async fn find(&self, _: &TaskArn) -> Result<Listed, MeshError> {
         *self.sought.lock().unwrap() += 1;
-        Ok(Listed::whole(self.there.lock().unwrap().iter().map(Self::sighting).collect()))
+        let seen = self.there.lock().unwrap().iter().map(Self::sighting).collect();
+        Ok(Listed { seen, failed: Vec::new() })
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
@@ -277,7 +283,7 @@ async fn a_removal_whose_answer_was_lost_is_told_of_when_the_retry_finds_it_gone
 async fn a_list_without_it_does_not_take_the_word_away() {
     let desk = with_a_lost_answer().await;
     let later = desk.clock.now().plus(Duration::from_mins(1));
-    desk.plane.registry.replace(&[], &[], later, later);
+    desk.plane.registry.end_list(&[], later);
     desk.plane.registry.replace_of(&task_arn(1), &[], &[], later, later);
     desk.run_later().await;
     assert_told_of_once(&desk);

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use ecs_mesh_operator::mesh::consul::OfCluster;
-use ecs_mesh_operator::mesh::{ControlPlane as _, Listed, MeshError, MeshErrorKind};
+use ecs_mesh_operator::mesh::{ControlPlane as _, Listed, MeshError, MeshErrorKind, owned};
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, id, task};
 
@@ -41,7 +41,7 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(s
     for unknown in [server.client(Some(UNKNOWN)), server.client(None)] {
         for error in [
             unknown.refresh(&BTreeSet::new()).await.unwrap_err(),
-            refusal(unknown.owned(&clusters).await),
+            refusal(owned(&unknown, &clusters).await),
             refusal(unknown.find(&task).await),
             unknown.read(&token).await.unwrap_err(),
             unknown.read(&never).await.unwrap_err(),
@@ -59,11 +59,11 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(s
     // It need not see the agent.
     blind.refresh(&BTreeSet::new()).await.unwrap();
     assert_eq!(blind.version(), None);
-    assert_forbidden(&refusal(blind.owned(&clusters).await), "acl = \"read\"");
+    assert_forbidden(&refusal(owned(&blind, &clusters).await), "acl = \"read\"");
     assert_forbidden(&blind.read(&token).await.unwrap_err(), "acl = \"read\"");
 
     let reader = server.client(Some(&server.token_with("reader", READS).await));
-    assert_eq!(reader.owned(&clusters).await.unwrap().seen.len(), 2);
+    assert_eq!(owned(&reader, &clusters).await.unwrap().seen.len(), 2);
     assert!(reader.read(&service).await.unwrap().is_some());
     assert_eq!(reader.read(&never).await.unwrap(), None);
     assert_forbidden(&reader.delete(&token).await.unwrap_err(), "acl = \"write\"");
@@ -88,7 +88,7 @@ async fn where_acls_are_off_it_is_said_so(server: &Server) {
     assert!(answers.acls_are_off);
     for error in [
         consul.refresh(&BTreeSet::new()).await.unwrap_err(),
-        consul.owned(&clusters).await.unwrap().failed.swap_remove(0).error,
+        owned(&consul, &clusters).await.unwrap().failed.swap_remove(0).error,
         answers.own_token.unwrap_err(),
     ] {
         assert_forbidden(&error, "ACLs are off");

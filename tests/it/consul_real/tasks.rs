@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ecs_mesh_operator::intent::{Marks, RegistrationId};
-use ecs_mesh_operator::mesh::{ControlPlane as _, MeshErrorKind, Owner, Sighting};
+use ecs_mesh_operator::mesh::{ControlPlane as _, MeshErrorKind, Owner, Sighting, owned};
 use ecs_mesh_operator::model::OperatorId;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server)
     server.register_as(&anchor, "stray", "stray", &json!({"source": "consul-ecs"})).await;
     server.register_as(&anchor, "vm", "vm", &json!({"task-id": gone.id().as_str()})).await;
 
-    let owned = consul.owned(&BTreeSet::from([anchor.clone()])).await.unwrap().seen;
+    let owned = owned(&consul, &BTreeSet::from([anchor.clone()])).await.unwrap().seen;
     assert_eq!(ids(&owned), of_gone.union(&of_others).cloned().collect());
     let found = consul.find(&gone).await.unwrap().seen;
     assert_eq!(ids(&found), of_gone);
@@ -116,7 +116,7 @@ async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: 
             assert_eq!(outcome, Ok(true), "{id}");
         }
     }
-    let left = consul.owned(&BTreeSet::from([anchor])).await.unwrap().seen;
+    let left = owned(&*consul, &BTreeSet::from([anchor])).await.unwrap().seen;
     assert_eq!(ids(&left), BTreeSet::from([services[7].clone()]));
     // Read again, it may go.
     consul.read(&services[7]).await.unwrap();

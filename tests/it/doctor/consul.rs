@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use ecs_mesh_operator::api::ConsulConnection;
 use ecs_mesh_operator::mesh::consul::{AuthMethod, ClusterNode, ConsulControlPlane};
 use ecs_mesh_operator::mesh::http::{HttpTransport, NoSecrets};
-use ecs_mesh_operator::mesh::{ControlPlane as _, NoObserver};
+use ecs_mesh_operator::mesh::{ControlPlane as _, NoObserver, owned};
 use ecs_mesh_operator::model::{ClusterArn, OperatorId};
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
 use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
@@ -167,11 +167,11 @@ async fn the_printed_policy_is_enough_for_the_operators_work_and_no_rule_of_it_i
     let service = json!({"Node": cluster.as_str(), "SkipNodeUpdate": true, "Service": {
         "ID": format!("web-{id}"), "Service": "web", "Meta": {"source": "consul-ecs", "task-id": id}}});
     put(&house.front, "/v1/catalog/register", &service);
-    let found = consul.owned(&clusters).await.unwrap().seen;
+    let found = owned(&consul, &clusters).await.unwrap().seen;
     assert_eq!(found.len(), 1);
     let read = consul.read(&found[0].id).await.unwrap();
     assert!(read.is_some() && consul.delete(&read.unwrap().id).await.unwrap());
-    assert!(consul.owned(&clusters).await.unwrap().seen.is_empty());
+    assert!(owned(&consul, &clusters).await.unwrap().seen.is_empty());
     let objects = consul.objects();
     let node =
         ClusterNode { node: cluster.to_string(), address: "127.0.0.2".to_owned(), ..ClusterNode::default() };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::mesh::owned;
 use crate::mesh::{ControlPlane, MeshErrorKind, Owner};
 
 #[tokio::test(start_paused = true)]
@@ -7,7 +8,7 @@ async fn what_tasks_of_the_clusters_have_made_is_owned() {
     let said = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
     elsewhere["Description"] = said.into();
     let script = Script::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
-    let owned = whole(consul(&script).owned(&clusters()).await);
+    let owned = whole(owned(&consul(&script), &clusters()).await);
     let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
     assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
     assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
@@ -33,7 +34,7 @@ async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
         services(&[json!("?"), bad, foreign, json!({"ID": 7}), service(1, 7)]),
     ]);
     let (consul, told) = watched(&script);
-    let owned = whole(consul.owned(&clusters()).await);
+    let owned = whole(owned(&consul, &clusters()).await);
     assert_eq!(owned.len(), 2, "{owned:?}");
     let mut told = told.all();
     told.sort();
@@ -73,7 +74,7 @@ async fn nothing_follows_from_an_answer_that_the_token_was_kept_from_seeing_whol
             SERVICES,
         ),
     ] {
-        let listed = consul(&Script::of(answers)).owned(&clusters()).await.unwrap();
+        let listed = owned(&consul(&Script::of(answers)), &clusters()).await.unwrap();
         assert_eq!(failed_parts(&listed), [part]);
         let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
@@ -90,7 +91,7 @@ async fn one_clusters_list_that_fails_keeps_no_other_from_being_known() {
     }
     for trouble in [text(403, "Permission denied"), text(500, "something else"), text(200, "<html>")] {
         let script = Script::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, services(&[])]);
-        let listed = consul(&script).owned(&clusters).await.unwrap();
+        let listed = owned(&consul(&script), &clusters).await.unwrap();
         assert_eq!(failed_parts(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
         assert_eq!(script.calls().len(), 4);
@@ -104,17 +105,17 @@ async fn servers_that_give_no_answer_are_not_asked_for_part_after_part() {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
     }
     let script = Script::of(vec![unreachable_server()]);
-    let error = consul(&script).owned(&clusters).await.unwrap_err();
+    let error = owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 1));
     let script = Script::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
-    let listed = consul(&script).owned(&clusters).await.unwrap();
+    let listed = owned(&consul(&script), &clusters).await.unwrap();
     assert_eq!((listed.failed.len(), listed.seen.len(), script.calls().len()), (4, 1, 3));
     // A refusal is an answer, and yet nothing was listed.
     let script = Script::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
-    let error = consul(&script).owned(&clusters).await.unwrap_err();
+    let error = owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 3));
     let script = Script::of(vec![unknown()]);
-    let error = consul(&script).owned(&clusters).await.unwrap_err();
+    let error = owned(&consul(&script), &clusters).await.unwrap_err();
     assert!(error.message.contains("tokenFile"), "a bad token of our own is the same everywhere: {error}");
 }
 
@@ -123,7 +124,7 @@ async fn servers_without_acls_have_services() {
     let off = || text(401, "ACL support disabled");
     let script = Script::of(vec![off(), services(&[service(1, 7)]), off(), services(&[service(1, 7)])]);
     let (consul, told) = watched(&script);
-    for listed in [consul.owned(&clusters()).await.unwrap(), consul.find(&task(1)).await.unwrap()] {
+    for listed in [owned(&consul, &clusters()).await.unwrap(), consul.find(&task(1)).await.unwrap()] {
         assert_eq!(failed_parts(&listed), ["the tokens of logins"]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
     }
@@ -137,7 +138,7 @@ async fn a_namespace_that_is_not_there_keeps_no_other_from_being_known() {
     (token["Namespace"], service["Namespace"]) = ("team-1".into(), "team-1".into());
     let script = Script::of(vec![lost(), tokens(&[token]), lost(), services(&[service])]);
     let consul = consul_of(&script, &json!({"namespaces": ["lost", "team-1"]}), Arc::new(NoObserver));
-    let listed = consul.owned(&clusters()).await.unwrap();
+    let listed = owned(&consul, &clusters()).await.unwrap();
     assert_eq!(
         failed_parts(&listed),
         [
@@ -162,7 +163,7 @@ async fn an_item_that_is_too_large_is_left_out_and_the_others_count() {
     let script =
         Script::of(vec![tokens(&[token_saying(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
     let (consul, told) = watched(&script);
-    assert_eq!(whole(consul.owned(&clusters()).await).len(), 2);
+    assert_eq!(whole(owned(&consul, &clusters()).await).len(), 2);
     assert_eq!(told.all().iter().filter(|told| *told == "owned skipped").count(), 2);
 }
 
@@ -179,14 +180,14 @@ async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
         (vec![tokens(&[]), tokens(&[])], "services"),
         (vec![tokens(&[]), says(200, &json!({"items": []}))], "services"),
     ] {
-        let listed = consul(&Script::of(answers)).owned(&clusters()).await.unwrap();
+        let listed = owned(&consul(&Script::of(answers)), &clusters()).await.unwrap();
         assert!(failed_parts(&listed)[0].contains(what), "{listed:?}");
         let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
         assert!(error.message.contains("spec.consul.address"), "{error}");
     }
     let page = || text(200, "<html>");
-    let error = consul(&Script::of(vec![page(), page()])).owned(&clusters()).await.unwrap_err();
+    let error = owned(&consul(&Script::of(vec![page(), page()])), &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
 }
 
@@ -210,7 +211,7 @@ async fn failures_are_told_apart_by_what_may_be_done() {
         (text(302, ""), MeshErrorKind::Unexpected, "redirects"),
         (unreachable_server(), MeshErrorKind::Unreachable, "nobody listens"),
     ] {
-        let error = consul(&Script::of(vec![answer])).owned(&BTreeSet::new()).await.unwrap_err();
+        let error = owned(&consul(&Script::of(vec![answer])), &BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
@@ -252,7 +253,7 @@ async fn declared_auth_methods_count_instead_of_the_usual_one() {
     let script = Script::of(vec![tokens(&[other, token(2)]), services(&[])]);
     let consul = consul(&script);
     consul.look_after(BTreeSet::from(["ecs-prod".into(), "ECS-Prod".into()]));
-    let owned = whole(consul.owned(&clusters()).await);
+    let owned = whole(owned(&consul, &clusters()).await);
     assert_eq!(owned.len(), 1, "{owned:?}");
     assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ECS-Prod", "one method, asked once");
 }
@@ -267,7 +268,7 @@ async fn client_tokens_are_counted_and_those_that_name_a_task_are_owned() {
     let script = Script::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), services(&[])]);
     let told = Arc::new(Told::default());
     let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), told.clone());
-    let ids: Vec<_> = whole(consul.owned(&clusters()).await).into_iter().map(|seen| seen.id).collect();
+    let ids: Vec<_> = whole(owned(&consul, &clusters()).await).into_iter().map(|seen| seen.id).collect();
     assert_eq!(ids, [token_id(1), token_id(3)]);
     assert!(told.all().contains(&"no_metadata: 1".to_owned()), "{:?}", told.all());
     assert_eq!(script.calls()[..2], [&TOKENS.replace("service", "client"), TOKENS]);
@@ -286,7 +287,7 @@ async fn enterprises_places_are_asked_and_found_again() {
         says(200, &json!({"Results": [], "Errors": null})),
     ]);
     let consul = consul_of(&script, &spec, Arc::new(NoObserver));
-    let owned = whole(consul.owned(&clusters()).await);
+    let owned = whole(owned(&consul, &clusters()).await);
     let names: Vec<&str> = owned.iter().map(|registration| &*registration.id.name).collect();
     assert_eq!(names, [format!("service/web-1@{CLUSTER}@team-1"), format!("token/{}@team-1", accessor(1))]);
     assert_eq!(owned[0].id.mesh.as_str(), "ecs");

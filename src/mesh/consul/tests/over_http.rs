@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::*;
 use crate::mesh::http::{HttpTransport, NoSecrets, Secrets};
+use crate::mesh::owned;
 use crate::mesh::{ControlPlane, MeshErrorKind};
 
 /// Answers each request by its path and token.
@@ -42,7 +43,7 @@ fn connect_with(
 async fn a_hung_server_is_given_up_on() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let consul = connect(listener.local_addr().unwrap(), json!({"timeout": "100ms"}));
-    let error = consul.owned(&clusters()).await.unwrap_err();
+    let error = owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("100ms"), "{error}");
     assert_eq!(consul.find(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
@@ -56,7 +57,7 @@ async fn the_filtered_header_is_seen() {
         let header = if path == "/v1/acl/tokens" { "x-other" } else { "X-Consul-Results-Filtered-By-ACLs" };
         ([(header, "true")], body.to_string()).into_response()
     };
-    let listed = connect(server(answer).await, json!({})).owned(&clusters()).await.unwrap();
+    let listed = owned(&connect(server(answer).await, json!({})), &clusters()).await.unwrap();
     assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
     let error = &listed.failed[0].error;
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
@@ -69,7 +70,7 @@ async fn a_page_of_html_is_named_as_one() {
     let consul = connect(address, json!({}));
     for error in [
         consul.refresh(&BTreeSet::new()).await.unwrap_err(),
-        consul.owned(&clusters()).await.unwrap_err(),
+        owned(&consul, &clusters()).await.unwrap_err(),
         consul.read(&service_id("web-1")).await.unwrap_err(),
     ] {
         assert_eq!(error.kind, MeshErrorKind::Unexpected);
@@ -85,7 +86,7 @@ async fn a_token_is_sent_as_consul_wants_it_and_a_bad_one_is_in_no_error() {
         (StatusCode::FORBIDDEN, format!("ACL not found, you sent {token}")).into_response()
     };
     let consul = connect(server(answer).await, json!({"tokenFile": file.path()}));
-    let error = consul.owned(&clusters()).await.unwrap_err();
+    let error = owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("(token)"), "{error}");
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
@@ -111,8 +112,8 @@ async fn a_token_from_a_secret_is_fetched_at_use() {
     let secrets = Arc::new(Rotating(AtomicUsize::new(0)));
     let consul = connect_with(server(answer).await, json!({"tokenSecret": arn}), secrets.clone());
     assert_eq!(secrets.0.load(Ordering::Relaxed), 0, "nothing is read before it is needed");
-    assert_eq!(whole(consul.owned(&BTreeSet::new()).await), []);
-    let listed = consul.owned(&clusters()).await.unwrap();
+    assert_eq!(whole(owned(&consul, &BTreeSet::new()).await), []);
+    let listed = owned(&consul, &clusters()).await.unwrap();
     assert_eq!(listed.failed[0].error.kind, MeshErrorKind::Unexpected);
     assert_eq!(secrets.0.load(Ordering::Relaxed), 1);
 }
@@ -124,7 +125,7 @@ async fn a_ca_from_a_secret_that_is_none_is_named() {
     let spec = spec(&json!({"address": "https://127.0.0.1:1", "caSecret": arn}));
     let secrets = Arc::new(Rotating(AtomicUsize::new(0)));
     let consul = ConsulControlPlane::connect(&spec, operator(), Arc::new(NoObserver), secrets).unwrap();
-    let error = consul.owned(&clusters()).await.unwrap_err();
+    let error = owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains(arn) && error.message.contains("BEGIN CERTIFICATE"), "{error}");
     assert!(error.message.contains("spec.consul.caSecret"), "{error}");
@@ -177,6 +178,6 @@ async fn a_long_list_is_taken_as_it_comes() {
         "/v1/acl/tokens" => list().into_response(),
         _ => json!({"Node": null, "Services": null}).to_string().into_response(),
     };
-    let owned = whole(connect(server(answer).await, json!({})).owned(&clusters()).await);
+    let owned = whole(owned(&connect(server(answer).await, json!({})), &clusters()).await);
     assert_eq!(owned.len(), 4_000);
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::mesh::{ControlPlane, Owner};
+use crate::mesh::Owner;
+use crate::mesh::owned;
 
 /// Names the directory that holds `consul-1.21.jsonl` and `consul-ecs-objects.json`.
 const DIRECTORY: &str = "ECS_MESH_RECORDINGS";
@@ -81,7 +82,7 @@ async fn what_real_tasks_made_is_theirs() {
     let services = &all["catalog-node-services.one-service"];
     let anchor = ClusterArn::parse(services["Node"]["Node"].as_str().unwrap()).unwrap();
     let script = Script::of(vec![tokens(&logins), says(200, services)]);
-    let owned = whole(consul(&script).owned(&BTreeSet::from([anchor.clone()])).await);
+    let owned = whole(owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
     assert_eq!(owned.len(), logins.len() + 1);
     let one =
         crate::intent::Marks::of(&operator(), &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()));
@@ -104,7 +105,7 @@ async fn a_real_servers_lists_are_read_whole() {
         let answers =
             if path.starts_with("/v1/acl") { vec![answer, no_node()] } else { vec![tokens(&[]), answer] };
         let (consul, told) = watched(&Script::of(answers));
-        consul.owned(&clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        owned(&consul, &clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         // The recorded stray has no meta at all, so it is somebody else's.
         assert!(!told.all().contains(&"owned skipped".to_owned()), "{path}: {:?}", told.all());
         read += 1;

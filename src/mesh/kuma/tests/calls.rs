@@ -8,6 +8,7 @@ use super::{
     stored_by_2x, unreachable_server,
 };
 use crate::mesh::kuma::{Answer, HealthDiscovery, KumaControlPlane, MeshCallObserver, Rules};
+use crate::mesh::owned;
 use crate::mesh::{ControlPlane, MeshErrorKind, Owner};
 
 fn version(text: &str) -> Result<Answer, crate::mesh::kuma::TransportError> {
@@ -38,7 +39,7 @@ async fn owned_registrations_are_gathered_over_all_pages_once_each() {
         page(&[dataplane("a"), dataplane("b")], Some("http://elsewhere:1/dataplanes?x=1&offset=2&size=2")),
         page(&[dataplane("b"), dataplane("c")], None),
     ]);
-    let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap().seen;
+    let owned = owned(&kuma(&script), &BTreeSet::new()).await.unwrap().seen;
     let names: Vec<&str> = owned.iter().map(|r| &*r.id.name).collect();
     assert_eq!(names, ["a", "b", "c"]);
     assert!(owned.iter().all(|r| matches!(r.owner, Owner::Marked(_))));
@@ -49,7 +50,7 @@ async fn owned_registrations_are_gathered_over_all_pages_once_each() {
 #[tokio::test]
 async fn a_failing_page_fails_the_list() {
     let script = Script::of(vec![page(&[dataplane("a")], Some("/dataplanes?offset=1")), std_error(500)]);
-    let error = kuma(&script).owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("offset=1"), "{error}");
 }
@@ -61,7 +62,7 @@ async fn a_list_that_leads_back_is_an_error_and_ends() {
         page(&[], Some("/dataplanes?offset=2")),
         page(&[], Some("/dataplanes?offset=1")),
     ]);
-    let error = kuma(&script).owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unexpected);
     assert!(error.message.contains("does not end"), "{error}");
 }
@@ -69,7 +70,7 @@ async fn a_list_that_leads_back_is_an_error_and_ends() {
 #[tokio::test]
 async fn a_list_that_goes_on_for_ever_is_an_error_and_ends() {
     let pages = (0..2_000).map(|n| page(&[], Some(&format!("/dataplanes?offset={n}")))).collect();
-    let error = kuma(&Script::of(pages)).owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&kuma(&Script::of(pages)), &BTreeSet::new()).await.unwrap_err();
     assert!(error.message.contains("does not end"), "{error}");
 }
 
@@ -88,7 +89,7 @@ async fn a_malformed_item_never_fails_the_list_and_is_counted() {
     )]);
     let outcomes = Arc::new(Outcomes::default());
     let kuma = KumaControlPlane::new(script, operator(), outcomes.clone());
-    assert_eq!(kuma.owned(&BTreeSet::new()).await.unwrap().seen.len(), 1);
+    assert_eq!(owned(&kuma, &BTreeSet::new()).await.unwrap().seen.len(), 1);
     let skipped = ["owned skipped"; 4];
     assert_eq!(outcomes.0.lock().unwrap()[..], [&skipped[..], &["owned ok"]].concat());
 }
@@ -99,7 +100,7 @@ async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
     foreign["labels"]["ecs-mesh.dev/operator"] = "op-2".into();
     let unlabelled = json!({"mesh": "default", "name": "x", "networking": {}});
     let script = Script::of(vec![page(&[foreign, unlabelled, dataplane("ours")], None)]);
-    let owned = kuma(&script).owned(&BTreeSet::new()).await.unwrap().seen;
+    let owned = owned(&kuma(&script), &BTreeSet::new()).await.unwrap().seen;
     assert_eq!(owned.len(), 1);
     assert_eq!(&*owned[0].id.name, "ours");
 }
@@ -107,11 +108,11 @@ async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
 #[tokio::test]
 async fn a_list_without_items_is_no_empty_list() {
     for answer in [json!({}), json!({"items": 7}), json!([]), json!({"items": [], "next": "http://x/"})] {
-        let error = kuma(&Script::of(vec![says(200, &answer)])).owned(&BTreeSet::new()).await.unwrap_err();
+        let error = owned(&kuma(&Script::of(vec![says(200, &answer)])), &BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Unexpected, "{answer}");
     }
     let nothing = says(200, &json!({"total": 0, "items": null, "next": null}));
-    assert_eq!(kuma(&Script::of(vec![nothing])).owned(&BTreeSet::new()).await.unwrap().seen, []);
+    assert_eq!(owned(&kuma(&Script::of(vec![nothing])), &BTreeSet::new()).await.unwrap().seen, []);
 }
 
 #[tokio::test]

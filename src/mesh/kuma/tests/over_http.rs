@@ -16,6 +16,7 @@ use super::{TASK, id, operator};
 use crate::api::{HumanDuration, KumaConnection};
 use crate::mesh::http::tls_server::{fixture, tls_server};
 use crate::mesh::kuma::{HttpTransport, KumaControlPlane, Method, NoObserver, Transport, TransportErrorKind};
+use crate::mesh::owned;
 use crate::mesh::{ControlPlane, MeshErrorKind};
 
 /// Serves one answer to every request, and keeps each request's path and headers.
@@ -64,9 +65,9 @@ async fn the_token_is_sent_and_a_rotated_one_counts_from_the_next_call() {
     let mut spec = at(format!("{address}/behind/a/proxy/"));
     spec.token_file = Some(file.path().to_owned());
     let kuma = connect(&spec).unwrap();
-    kuma.owned(&BTreeSet::new()).await.unwrap();
+    owned(&kuma, &BTreeSet::new()).await.unwrap();
     std::fs::write(file.path(), "other").unwrap();
-    kuma.owned(&BTreeSet::new()).await.unwrap();
+    owned(&kuma, &BTreeSet::new()).await.unwrap();
     let seen = seen.lock().unwrap();
     let tokens: Vec<_> = seen.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
     assert_eq!(tokens, ["Bearer first", "Bearer other"]);
@@ -77,7 +78,7 @@ async fn the_token_is_sent_and_a_rotated_one_counts_from_the_next_call() {
 async fn a_missing_token_file_does_not_stop_the_start_and_is_named_at_use() {
     let mut spec = at("127.0.0.1:1");
     spec.token_file = Some("/nowhere/token".into());
-    let error = connect(&spec).unwrap().owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("/nowhere/token") && error.message.contains("tokenFile"), "{error}");
 }
@@ -90,7 +91,7 @@ async fn a_token_file_that_holds_no_token_is_refused_without_quoting_it() {
     let kuma = connect(&spec).unwrap();
     for content in ["", " \n", "hunter2\nhunter3"] {
         std::fs::write(file.path(), content).unwrap();
-        let error = kuma.owned(&BTreeSet::new()).await.unwrap_err();
+        let error = owned(&kuma, &BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{content:?}");
         assert!(!error.message.contains("hunter"), "{error}");
     }
@@ -142,7 +143,7 @@ async fn a_server_that_never_answers_is_given_up_on() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut spec = at(listener.local_addr().unwrap());
     spec.timeout = HumanDuration(Duration::from_millis(50));
-    let error = connect(&spec).unwrap().owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("50ms"), "{error}");
 }
@@ -165,7 +166,7 @@ async fn where_nobody_listens_the_address_is_named() {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = connect(&at(address)).unwrap().owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains(&address.to_string()), "{error}");
 }
@@ -175,7 +176,7 @@ async fn truncated_and_foreign_answers_are_unexpected() {
     for body in [r#"{"items": [{"#, "<html>hello</html>", "", "\u{0}\u{1}"] {
         let (address, _) = server(move || body).await;
         let kuma = connect(&at(address)).unwrap();
-        let list = kuma.owned(&BTreeSet::new()).await.unwrap_err();
+        let list = owned(&kuma, &BTreeSet::new()).await.unwrap_err();
         let one = kuma.read(&id("default", TASK)).await.unwrap_err();
         assert_eq!([list.kind, one.kind], [MeshErrorKind::Unexpected; 2], "{body:?}");
         assert!(list.message.contains("cannot be read"), "{list}");
@@ -187,7 +188,7 @@ async fn an_answer_cut_off_by_the_connection_is_broken_and_not_unexpected() {
     let address = raw_server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":");
     });
-    let error = connect(&at(address)).unwrap().owned(&BTreeSet::new()).await.unwrap_err();
+    let error = owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
 }
 
