@@ -32,7 +32,7 @@ impl Block {
         let mut at = 0;
         let mut all = Self::default();
         while at < tokens.len() {
-            read_fields(&tokens, &mut at, &mut all);
+            read_fields(&tokens, &mut at, 0, &mut all);
             // A brace that nothing opened.
             at += 1;
         }
@@ -196,7 +196,10 @@ fn string(text: &str) -> usize {
 }
 
 /// Reads up to the brace that ends the block, which it does not pass.
-fn read_fields(tokens: &[Token], at: &mut usize, into: &mut Block) {
+/// Blocks within blocks that are read; what agents and policies are written in has a few.
+const DEEPEST: usize = 64;
+
+fn read_fields(tokens: &[Token], at: &mut usize, depth: usize, into: &mut Block) {
     while let Some(token) = tokens.get(*at) {
         let key = match token {
             Token::Mark('}') => return,
@@ -215,10 +218,14 @@ fn read_fields(tokens: &[Token], at: &mut usize, into: &mut Block) {
         let assigned = tokens.get(*at) == Some(&Token::Mark('='));
         *at += usize::from(assigned);
         let item = match tokens.get(*at) {
+            Some(Token::Mark('{')) if depth == DEEPEST => {
+                pass_block(tokens, at);
+                Item::Other
+            }
             Some(Token::Mark('{')) => {
                 *at += 1;
                 let mut block = Block::default();
-                read_fields(tokens, at, &mut block);
+                read_fields(tokens, at, depth + 1, &mut block);
                 Item::Block { label, block }
             }
             Some(Token::Text(text)) if assigned => Item::Text(text.clone()),
@@ -237,9 +244,30 @@ fn read_fields(tokens: &[Token], at: &mut usize, into: &mut Block) {
     }
 }
 
+/// From a brace to the one that closes it.
+fn pass_block(tokens: &[Token], at: &mut usize) {
+    let mut open = 0_usize;
+    while let Some(token) = tokens.get(*at) {
+        match token {
+            Token::Mark('{') => open += 1,
+            Token::Mark('}') if open == 1 => return,
+            Token::Mark('}') => open -= 1,
+            _ => {}
+        }
+        *at += 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_without_end_within_each_other_are_passed_over_and_what_follows_is_read() {
+        let text = format!("{}{} acl = \"write\"", "a {".repeat(100_000), "}".repeat(100_000));
+        assert_eq!(Block::read(&text).text("acl"), Some("write"));
+        assert!(Block::read(&"a {".repeat(100_000)).has_block("a"));
+    }
 
     #[test]
     fn rules_are_the_same_by_what_they_say() {

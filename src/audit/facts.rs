@@ -230,9 +230,10 @@ impl Definition {
 }
 
 impl Plane {
-    /// The auth method of this name, as it is or else as it is declared; an error says why nobody knows.
+    /// The auth method of this name, as it is or else as it is declared; an error says why nobody knows. Consul takes
+    /// names that differ in case alone for one.
     pub(crate) fn method(&self, name: &str) -> Known<Option<&AuthMethod>> {
-        let declared = self.declared.iter().flatten().find(|method| method.name == name);
+        let declared = self.declared.iter().flatten().find(|method| method.name.eq_ignore_ascii_case(name));
         let said = match (&self.said, declared) {
             (Some(Ok(said)), _) => said.auth_methods.as_ref().map_err(Clone::clone),
             (_, Some(_)) => return Ok(declared),
@@ -240,7 +241,7 @@ impl Plane {
             (None, None) if self.declared.is_some() => return Ok(None),
             (None, None) => Err("it was not asked, and no manifest declares auth methods".to_owned()),
         };
-        Ok(said?.iter().find(|method| method.name == name).or(declared))
+        Ok(said?.iter().find(|method| method.name.eq_ignore_ascii_case(name)).or(declared))
     }
 
     /// All auth methods that are known, those that are declared and not there yet included.

@@ -102,7 +102,7 @@ impl Login<'_> {
     }
 
     fn gateway(&self) -> Option<Violation> {
-        let found = self.tags.get(GATEWAY_TAG)?.as_str();
+        let found = self.tag(GATEWAY_TAG)?;
         let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
         (!kinds.contains(&found))
             .then(|| self.broken(Rule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", "))))
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_role_names_its_service_and_a_gateway_its_kind_as_well() {
         type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [Rule]);
-        let table: [Row; 17] = [
+        let table: [Row; 19] = [
             (&[], None, &[Rule::ConsulService]),
             (&[(SERVICE, "web")], None, &[]),
             (&[(SERVICE, "Web")], Some("web"), &[]),
@@ -204,6 +204,9 @@ mod tests {
             (&[(SERVICE, "edge"), (GATEWAY, "api-gateway")], Some("edge"), &[]),
             (&[(SERVICE, "edge"), (GATEWAY, "terminating-gateway")], Some("edge"), &[]),
             (&[(SERVICE, "edge"), (GATEWAY, "ingress")], None, &[Rule::ConsulGateway]),
+            // An empty tag selects nothing, so the rule for services counts.
+            (&[(SERVICE, "web"), (GATEWAY, "")], Some("web"), &[]),
+            (&[(GATEWAY, "")], None, &[Rule::ConsulService]),
             (&[("kuma.io/type", "dataplane")], Some("web"), &[Rule::ConsulService]),
             // Names that Consul refuses.
             (&[(SERVICE, "web.app")], None, &[Rule::RefusedServiceTag]),

@@ -133,6 +133,7 @@ pub fn caretaker(
         .min_by_key(boldness)
         .or_else(|| here().min_by_key(boldness))
         // A binding that moved to another mesh still answers for what it left behind.
+        .or_else(|| there().filter(takes).min_by_key(boldness))
         .or_else(|| there().min_by_key(boldness))
         .cloned()
 }
@@ -231,6 +232,15 @@ mod tests {
     #[test]
     fn a_binding_that_moved_to_another_mesh_answers_for_what_it_left() {
         assert!(caretaker_of(&[("a", json!({"mesh": "other"}))]).is_some());
+    }
+
+    #[test]
+    fn of_several_that_moved_to_another_mesh_the_one_that_takes_the_task_answers() {
+        let bindings = [
+            ("a", json!({"mesh": "other", "policy": "create-only", "selector": selecting("web")})),
+            ("b", json!({"mesh": "other", "selector": selecting("kv")})),
+        ];
+        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
     }
 
     #[test]

@@ -31,10 +31,6 @@ struct Controllers {
     tasks: JoinSet<Drained>,
 }
 
-/// Tasks worked on at once where they register themselves: what they ask the server is asked for all of them together,
-/// by a few connections.
-const TOGETHER: usize = 1_024;
-
 impl Operator {
     /// Follows the manifests until `stop`; then lets what is in flight at each plane finish.
     pub(super) async fn follow_manifests(
@@ -125,12 +121,7 @@ impl Operator {
 
     fn controller(self: &Arc<Self>, plane: &Arc<Plane>, options: RunOptions) -> Controller<TaskArn, AtPlane> {
         let reconciler = Arc::new(AtPlane { operator: Arc::clone(self), plane: Arc::clone(plane) });
-        let concurrency = if plane.kind.tasks_register_themselves() {
-            options.concurrency.max(TOGETHER)
-        } else {
-            options.concurrency
-        };
-        Controller::new(plane.queue.clone(), reconciler, concurrency)
+        Controller::new(plane.queue.clone(), reconciler, plane.workers(options.concurrency))
             .drain(options.drain)
             .timeout(LONGEST_RUN)
             .observer(self.metrics.plane(&plane.name) as Arc<dyn crate::runtime::Observer>)

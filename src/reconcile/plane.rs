@@ -69,6 +69,10 @@ pub struct Plane {
     unpaid: AtomicUsize,
 }
 
+/// Tasks worked on at once where they register themselves, at least: what they ask the server is asked for all of them
+/// together, by a few connections.
+const TOGETHER: usize = 1_024;
+
 /// How long an outbound's service must have been unknown to be told of: everything that is new starts at its own pace.
 const UNKNOWN_FOR: Duration = Duration::from_mins(1);
 
@@ -222,6 +226,11 @@ impl Plane {
     /// Since when an event of the task is unanswered. Answers it.
     pub(super) fn answered(&self, task: &TaskArn) -> Option<Instant> {
         lock(&self.heard).remove(task)
+    }
+
+    /// How many tasks are worked on at once, where `concurrency` is asked for.
+    pub(super) fn workers(&self, concurrency: usize) -> usize {
+        if self.kind.tasks_register_themselves() { concurrency.max(TOGETHER) } else { concurrency }
     }
 
     /// The right to list what is registered; `None` while somebody does.

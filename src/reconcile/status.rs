@@ -18,7 +18,8 @@ const KINDS: [&str; 5] = ["ControlPlane", "MeshBinding", "Workload", "OutboundLi
 #[derive(Default)]
 pub(super) struct Ledger {
     inner: Mutex<Inner>,
-    workers: AtomicUsize,
+    /// Tasks worked on at once, as asked for.
+    concurrency: AtomicUsize,
     /// Once ready, the operator stays so: what fails later has alerts of its own, and no restart would mend it.
     was_ready: AtomicBool,
 }
@@ -38,10 +39,10 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These manifests are in force, and each control plane has so many workers.
-    pub(super) fn in_force(&self, manifests: &Status, workers: usize) {
+    /// These manifests are in force, and so many tasks are to be worked on at once.
+    pub(super) fn in_force(&self, manifests: &Status, concurrency: usize) {
         self.lock().manifests = Some(Arc::new(manifests.clone()));
-        self.workers.store(workers, Ordering::Relaxed);
+        self.concurrency.store(concurrency, Ordering::Relaxed);
     }
 
     /// The clusters that bindings select were found: all of them, or those that are named in full.
@@ -96,7 +97,7 @@ impl Operator {
             listed: plane.is_listed_whole(),
             unlisted: plane.unlisted(),
             queue: plane.queue.stats(),
-            workers: self.ledger.workers.load(Ordering::Relaxed),
+            workers: plane.workers(self.ledger.concurrency.load(Ordering::Relaxed)),
             longest_run: LONGEST_RUN,
             owned: plane.registry.owned(),
             unplaced: plane.unplaced.load(Ordering::Relaxed),

@@ -17,8 +17,9 @@ pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Findin
     let logged_in_to = logged_in_to(facts, name);
     let mut findings = Vec::new();
     for method in methods.iter().filter(|method| method.kind == AWS_IAM) {
-        let mine: Vec<&BindingRule> = rules.iter().filter(|rule| rule.method == method.name).collect();
-        findings.extend(none(name, method, &mine, logged_in_to.contains(method.name.as_str())));
+        let mine: Vec<&BindingRule> =
+            rules.iter().filter(|rule| rule.method.eq_ignore_ascii_case(&method.name)).collect();
+        findings.extend(none(name, method, &mine, logged_in_to.contains(&method.name.to_ascii_lowercase())));
         findings.extend(tags(name, method, &mine));
         findings.extend(mine.iter().filter_map(|rule| no_role(name, said, rule)));
         findings.extend(twice(name, &mine));
@@ -26,11 +27,12 @@ pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Findin
     findings
 }
 
-/// The auth methods that services of this control plane log in to.
+/// The auth methods that services of this control plane log in to, in lower case: Consul takes names of auth methods
+/// that differ in case alone for one.
 fn logged_in_to(facts: &Facts, name: &str) -> BTreeSet<String> {
     let mine =
         facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
-    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_owned()));
+    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_ascii_lowercase()));
     named.chain([DEFAULT_METHOD.to_owned()]).collect()
 }
 

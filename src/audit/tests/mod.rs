@@ -64,7 +64,8 @@ impl World {
     pub(super) fn good() -> Self {
         let config = json!({
             "bootstrapDir": "/consul",
-            "consulLogin": {"enabled": true},
+            // In another case than the auth method's: Consul takes them for one.
+            "consulLogin": {"enabled": true, "method": "IAM-ecs-service-token"},
             "consulServers": {"hosts": "consul.internal"},
             "service": {"name": "kv", "port": 8080},
             "healthSyncContainers": ["app"],

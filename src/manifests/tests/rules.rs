@@ -293,6 +293,41 @@ fn an_identity_set_up_is_for_one_consul_and_the_only_one_there() {
 }
 
 #[test]
+fn the_partition_of_who_names_none_is_default() {
+    let at = |more: &str| CONSUL.replace("8501'}", &format!("8501'{more}}}"));
+    let auth =
+        |name: &str, of: &str| document("ConsulAuth", name, &format!("  controlPlane: {of}\n{PRINCIPALS}"));
+    let documents = [
+        document("ControlPlane", "named", &at(", partition: default")),
+        document("ControlPlane", "unnamed", &at(", namespaces: [team]")),
+        document("ControlPlane", "another", &at(", partition: ecs")),
+        auth("a", "named"),
+        auth("b", "unnamed"),
+        auth("c", "another"),
+    ];
+    let errors = errors_with(&documents.concat());
+    let conflicts = errors.lines().filter(|line| line.contains("the same servers and partition")).count();
+    assert_eq!((conflicts, errors.lines().count()), (2, 2), "{errors}");
+}
+
+#[test]
+fn a_binding_that_names_no_mesh_is_of_its_partition() {
+    let partition = CONSUL.replace("8501'}", "8501', partition: ecs}");
+    let binding = |name: &str, of: &str| {
+        document("MeshBinding", name, &format!("  controlPlane: {of}\n  selector: {{clusters: ['*']}}"))
+    };
+    let documents = [
+        document("ControlPlane", "consul", &CONSUL.replace("internal", "other")),
+        document("ControlPlane", "enterprise", &partition),
+        binding("a", "consul"),
+        binding("b", "enterprise"),
+    ];
+    let set = Directory::with(&[("a.yaml", &documents.concat())]).load().set;
+    let mesh = |binding: &str| set.bindings[binding].spec.mesh.to_string();
+    assert_eq!((mesh("a"), mesh("b")), ("default".to_owned(), "ecs".to_owned()));
+}
+
+#[test]
 fn what_lets_in_more_than_most_mean_is_worth_a_warning() {
     let spec = "  controlPlane: consul
   serviceTokens:

@@ -24,7 +24,7 @@ use super::outbounds::{OutboundConflict, Taken};
 use super::set::{Binding, ManifestSet};
 use crate::api::limits::DurationRange;
 use crate::api::{ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
-use crate::model::{Glob, Timestamp};
+use crate::model::{Glob, MeshName, Timestamp};
 
 /// What all documents together come to.
 pub(super) struct Assembled {
@@ -131,7 +131,10 @@ fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<Finding>) {
     }
 }
 
-/// Servers and partition, as far as a control plane's manifest tells them.
+/// The partition of who names none (Enterprise).
+const DEFAULT_PARTITION: &str = "default";
+
+/// Servers and partition, as far as a control plane's manifest tells them. Without a partition it is `default`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct ConsulPlace {
     address: Option<String>,
@@ -145,7 +148,8 @@ impl ConsulPlace {
         Self {
             address: consul.map(|consul| consul.address.trim_end_matches('/').to_ascii_lowercase()),
             datacenter: consul.and_then(|consul| consul.datacenter.clone()),
-            partition: consul.and_then(|consul| consul.partition.clone()),
+            partition: consul
+                .map(|consul| consul.partition.clone().unwrap_or_else(|| DEFAULT_PARTITION.to_owned())),
         }
     }
 }
@@ -200,7 +204,7 @@ impl Assembly {
         }
     }
 
-    fn take_binding(&mut self, name: Arc<str>, origin: &Origin, spec: MeshBindingSpec) {
+    fn take_binding(&mut self, name: Arc<str>, origin: &Origin, mut spec: MeshBindingSpec) {
         let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
             if self.may_be_elsewhere(Kind::ControlPlane, &spec.control_plane) {
                 self.open_bindings.insert(name);
@@ -218,6 +222,12 @@ impl Assembly {
             return;
         }
         let control_plane_type = control_plane.kind;
+        // Left out, Consul's mesh is the partition, as registrations there say.
+        if let Some(partition) = control_plane.consul.as_ref().and_then(|consul| consul.partition.as_deref())
+            && let Ok(partition) = MeshName::parse(partition)
+        {
+            spec.mesh = partition;
+        }
         let guard_released_until = spec.cleanup.guard.release_until.as_deref().and_then(Timestamp::parse);
         let binding = Binding { name: Arc::clone(&name), spec, control_plane_type, guard_released_until };
         self.set.bindings.insert(name, Arc::new(binding));

@@ -57,6 +57,7 @@ impl<T: StreamTransport> Api<T> {
 
     /// From now on nothing is written without the lease, which only the first caller gives.
     pub(super) fn write_under(&self, lease: Arc<dyn Lease>) {
+        self.transport.write_under(Arc::clone(&lease));
         let _ = self.lease.set(lease);
     }
 

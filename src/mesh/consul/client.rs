@@ -37,7 +37,8 @@ use crate::runtime::{BatchError, Batcher, Lease, TokenBucket};
 
 /// So many tasks share a pass over the tokens.
 const MOST_TASKS: usize = 100_000;
-/// Passes over the tokens, and lists of a cluster's services, a second: they are long, and the servers have other work.
+/// Passes over the tokens a second: they are long, and the servers have other work. (A cluster's services come in one
+/// list for all who ask while another is under way.)
 const LISTS_PER_SECOND: f64 = 10.0;
 const LISTS_AT_ONCE: u32 = 4;
 /// Tokens go one by one; this leaves room for other calls.

@@ -25,7 +25,7 @@ const NO_SUCH_ACL: &str = "ACL not found";
 const NO_SUCH_CALL: &str = "Invalid URL path";
 
 /// In a 5xx's text: the servers could not do it now.
-const OF_THE_SERVERS: [(&str, MeshErrorKind); 12] = [
+const OF_THE_SERVERS: [(&str, MeshErrorKind); 20] = [
     ("rate limit", MeshErrorKind::Busy),
     ("No cluster leader", MeshErrorKind::Unreachable),
     ("leadership lost", MeshErrorKind::Unreachable),
@@ -36,9 +36,22 @@ const OF_THE_SERVERS: [(&str, MeshErrorKind); 12] = [
     ("timeout", MeshErrorKind::Unreachable),
     ("timed out", MeshErrorKind::Unreachable),
     ("deadline exceeded", MeshErrorKind::Unreachable),
+    ("deadline reached", MeshErrorKind::Unreachable),
     ("connection re", MeshErrorKind::Unreachable),
+    ("closed network connection", MeshErrorKind::Unreachable),
+    ("broken pipe", MeshErrorKind::Unreachable),
     ("EOF", MeshErrorKind::Unreachable),
+    // What Raft and the connections between servers say while the leader changes or a server goes.
+    ("leadership transfer", MeshErrorKind::Unreachable),
+    ("Raft leader not found", MeshErrorKind::Unreachable),
+    ("raft is already shutdown", MeshErrorKind::Unreachable),
+    ("session shutdown", MeshErrorKind::Unreachable),
+    ("stream closed", MeshErrorKind::Unreachable),
 ];
+
+/// In a 500's text to a removal: it will never be done. All else that a removal is answered may be over later, since
+/// there is no body that could be wrong.
+const NEVER_REMOVED: &str = "not permitted";
 
 /// One call, and what a token needs for it.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +122,12 @@ impl Call<'_> {
             429 => MeshErrorKind::Busy,
             500.. => {
                 let known = OF_THE_SERVERS.iter().find(|(words, _)| text.contains(words));
-                let refused = status == 500 && self.method != Method::Get && is_words(text);
+                let refused = match self.method {
+                    _ if status != 500 || !is_words(text) => false,
+                    Method::Get => false,
+                    Method::Delete => text.contains(NEVER_REMOVED),
+                    _ => true,
+                };
                 let unknown = if refused { MeshErrorKind::Invalid } else { MeshErrorKind::Unreachable };
                 known.map_or(unknown, |(_, kind)| *kind)
             }

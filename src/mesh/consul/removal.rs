@@ -244,6 +244,11 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
                     Box::pin(self.round(vec![one], done)).await;
                 }
             }
+            // What is removed by itself has no body that could be wrong: it may be over later.
+            500 if error.kind == MeshErrorKind::Invalid => {
+                let error = MeshError { kind: MeshErrorKind::Unreachable, ..error };
+                done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone()))));
+            }
             _ => done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone())))),
         }
         Vec::new()

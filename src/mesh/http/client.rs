@@ -4,7 +4,7 @@
 //! With a CA given, that CA alone is trusted; without one, the system's roots are.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use super::token::{Secret, Token};
 use super::transport::{
     Answer, Head, Method, Sink, StreamTransport, Transport, TransportError, TransportErrorKind,
 };
+use crate::runtime::Lease;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections kept; more may be open while calls are under way.
@@ -45,6 +46,8 @@ pub struct HttpTransport {
     timeout: Duration,
     client: Making,
     calls: Option<Semaphore>,
+    /// Without it nothing is written, once it is known.
+    lease: OnceLock<Arc<dyn Lease>>,
 }
 
 /// A client, with the certificates that it trusts in words.
@@ -115,7 +118,7 @@ impl HttpTransport {
             Source::None => made(None, "the system's roots (no caFile is given)".to_owned())?,
         };
         let calls = product.most_calls.map(Semaphore::new);
-        Ok(Self { product, base, token, timeout, client, calls })
+        Ok(Self { product, base, token, timeout, client, calls, lease: OnceLock::new() })
     }
 
     async fn client(&self) -> Result<Made, TransportError> {
@@ -242,6 +245,10 @@ impl StreamTransport for HttpTransport {
         };
         let token = self.token().await?;
         let Made { client, trust, .. } = self.client().await?;
+        // A turn may have taken long to come.
+        if method != Method::Get && self.lease.get().is_some_and(|lease| !lease.holds()) {
+            return Err(without_lease());
+        }
         let place = Place { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
         let request = self.request(&client, method, path_and_query, body, token.as_ref());
         let answer = self.exchange(request, &place, token.as_ref(), sink).await;
@@ -249,6 +256,10 @@ impl StreamTransport for HttpTransport {
             self.hear(error).await;
         }
         answer
+    }
+
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        let _ = self.lease.set(lease);
     }
 }
 
@@ -266,6 +277,15 @@ impl Transport for HttpTransport {
         let head = self.stream(method, path_and_query, body, &mut whole).await?;
         Ok(Answer { status: head.status, retry_after: head.retry_after, body: whole.body })
     }
+
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        StreamTransport::write_under(self, lease);
+    }
+}
+
+fn without_lease() -> TransportError {
+    let message = "it was not sent: another copy of this operator holds the lease".to_owned();
+    TransportError { kind: TransportErrorKind::NoLease, message }
 }
 
 /// A whole body.

@@ -34,6 +34,8 @@ enum From {
 struct Cached {
     secret: Secret,
     since: Instant,
+    /// When it was tried to read it again, which has not gone well so far.
+    failed: Option<Instant>,
 }
 
 impl Token {
@@ -89,21 +91,27 @@ impl Token {
         if let Some(known) = cached.as_ref() {
             let age = known.since.elapsed();
             let good_for = if refused.load(Ordering::Relaxed) { READ_AGAIN_AFTER } else { CACHED_FOR };
-            if age < good_for {
+            // Where AWS is away, not every call waits until that shows.
+            let gave_up = known.failed.is_some_and(|at| at.elapsed() < READ_AGAIN_AFTER);
+            if age < good_for || gave_up {
                 return Ok(known.secret.clone());
             }
         }
+        // Before it is tried, since whoever asks may give up waiting.
+        let earlier = cached.as_mut().and_then(|known| known.failed.replace(Instant::now()));
         let source = format!("the secret {arn}");
         let read = secrets.read(arn).await.and_then(|text| self.secret(&text, &source));
         match (read, cached.as_ref()) {
             (Ok(secret), _) => {
                 refused.store(false, Ordering::Relaxed);
-                *cached = Some(Cached { secret: secret.clone(), since: Instant::now() });
+                *cached = Some(Cached { secret: secret.clone(), since: Instant::now(), failed: None });
                 Ok(secret)
             }
             // The last one may well be good still: AWS away is no reason to lose the control plane too.
             (Err(error), Some(known)) => {
-                tracing::warn!(error, "the last token goes on being used");
+                if earlier.is_none() {
+                    tracing::warn!(error, "the last token goes on being used");
+                }
                 Ok(known.secret.clone())
             }
             (Err(error), None) => {
@@ -245,6 +253,9 @@ mod tests {
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
         tokio::time::advance(Duration::from_secs(301)).await;
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
+        // Not each call asks, and waits.
+        assert_eq!(sent(&token).await, "x-consul-token: token-1");
+        tokio::time::advance(READ_AGAIN_AFTER).await;
         assert_eq!(sent(&token).await, "x-consul-token: token-3");
     }
 

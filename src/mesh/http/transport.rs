@@ -1,11 +1,13 @@
 //! One call to a control plane's API and its answer, whatever carries it: HTTP, or a simulation that answers directly.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::mesh::MeshErrorKind;
+use crate::runtime::Lease;
 
 /// The methods that this client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +61,8 @@ pub enum TransportErrorKind {
     Broken,
     /// The token cannot be read, so nothing was sent.
     Token,
+    /// Another copy of the operator holds the lease, so nothing was sent.
+    NoLease,
     /// The answer is larger than any that a control plane gives.
     TooLarge,
     /// The request cannot be expressed.
@@ -71,6 +75,7 @@ impl TransportErrorKind {
         match self {
             Self::Connect | Self::Timeout | Self::Tls | Self::Broken => MeshErrorKind::Unreachable,
             Self::Token => MeshErrorKind::Forbidden,
+            Self::NoLease => MeshErrorKind::NoLease,
             Self::TooLarge => MeshErrorKind::Unexpected,
             Self::Request => MeshErrorKind::Invalid,
         }
@@ -98,6 +103,12 @@ pub trait Transport: Send + Sync {
         path_and_query: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, TransportError>;
+
+    /// From now on the lease is asked right before a write goes out, where writes wait for others after their caller
+    /// has asked; only the first caller gives it.
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        let _ = lease;
+    }
 }
 
 /// What is known of an answer before its body.
@@ -134,10 +145,16 @@ pub trait StreamTransport: Send + Sync {
         body: Option<Vec<u8>>,
         sink: &mut dyn Sink,
     ) -> Result<Head, TransportError>;
+
+    /// From now on the lease is asked right before a write goes out, where writes wait for others: see
+    /// [`Transport::write_under`].
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        let _ = lease;
+    }
 }
 
 #[async_trait]
-impl<T: StreamTransport + ?Sized> StreamTransport for std::sync::Arc<T> {
+impl<T: StreamTransport + ?Sized> StreamTransport for Arc<T> {
     async fn stream(
         &self,
         method: Method,
@@ -146,6 +163,10 @@ impl<T: StreamTransport + ?Sized> StreamTransport for std::sync::Arc<T> {
         sink: &mut dyn Sink,
     ) -> Result<Head, TransportError> {
         (**self).stream(method, path_and_query, body, sink).await
+    }
+
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        (**self).write_under(lease);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::mesh::{
     Rendered, Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId};
+use crate::runtime::Lease;
 
 /// A Kuma or Kong Mesh control plane.
 pub struct KumaControlPlane<T> {
@@ -297,6 +298,10 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         take: &mut (dyn FnMut(Sighting) + Send),
     ) -> Result<Vec<FailedPart>, MeshError> {
         self.observed("owned", self.list_owned(take)).await.map(|()| Vec::new())
+    }
+
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        self.transport.write_under(lease);
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {

@@ -96,6 +96,8 @@ impl Run<'_> {
                 (Life::Live, Some(task)) => Some(self.judge(task, !known.is_empty()).await),
                 _ => None,
             };
+            // The tags that this may have learned tell which binding takes care of what is there.
+            let known = if judgement.is_some() { self.known() } else { known };
             let decision = self.decide(&snapshot, &known, judgement.as_ref());
             let next = match self.carry_out(&decision, &known).await {
                 Ok(Done::Settled(next)) => next,

@@ -1,7 +1,7 @@
 //! Over real sockets: what servers can do to a client.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -47,6 +47,51 @@ async fn a_hung_server_is_given_up_on() {
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("100ms"), "{error}");
     assert_eq!(consul.find(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+}
+
+#[tokio::test]
+async fn a_write_that_waited_for_its_turn_asks_for_the_lease_again() {
+    let (arrived, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (seen, gate) = (Arc::clone(&arrived), Arc::clone(&go));
+    let router = Router::new().fallback(move || {
+        seen.fetch_add(1, Ordering::SeqCst);
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            (StatusCode::NOT_FOUND, "ACL not found")
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let consul = Arc::new(connect(address, json!({})));
+    let lease = Arc::new(super::removing::Taken(AtomicBool::new(false)));
+    consul.write_under(lease.clone());
+    let most = PRODUCT.most_calls.unwrap();
+    let reads: Vec<_> = (0..most)
+        .map(|_| {
+            let consul = Arc::clone(&consul);
+            tokio::spawn(async move { consul.learn_version().await })
+        })
+        .collect();
+    while arrived.load(Ordering::SeqCst) < most {
+        tokio::task::yield_now().await;
+    }
+    let removal = {
+        let consul = Arc::clone(&consul);
+        tokio::spawn(async move { consul.delete(&token_id(1)).await })
+    };
+    // So far that it waits for a turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    lease.0.store(true, Ordering::Relaxed);
+    go.add_permits(100);
+    assert_eq!(removal.await.unwrap().unwrap_err().kind, MeshErrorKind::NoLease);
+    for read in reads {
+        let _ = read.await;
+    }
+    assert_eq!(arrived.load(Ordering::SeqCst), most, "nothing but the reads was sent");
 }
 
 #[tokio::test]
