@@ -70,6 +70,7 @@ impl Setup {
         let text = if care.consul { self.consul_manifests(care)? } else { self.manifests(care) };
         std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
         let mut command = Command::new(operator);
+        command.envs(of_the_image());
         command.args(["run", "--operator-id", "bench", "--receivers", RECEIVERS, "--manifests"]);
         command.arg(&manifests).args(["--queue-url", &self.sandbox.place.queue_url]);
         self.start(&mut command)?;
@@ -218,4 +219,10 @@ spec:
         }
         text
     }
+}
+
+/// What the image sets in the environment: an operator is measured as it is shipped.
+fn of_the_image() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = include_str!("../../deploy/Dockerfile").lines();
+    lines.filter_map(|line| line.strip_prefix("ENV ")?.split_once('='))
 }

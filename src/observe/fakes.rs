@@ -1,6 +1,6 @@
 //! Small fakes of AWS for the tests of this room: what they say is set, what they were asked is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -110,21 +110,29 @@ pub(crate) struct FakeEcs {
     /// The ids of each DescribeTasks.
     pub(crate) described: Mutex<Vec<Vec<String>>>,
     pub(crate) definitions_read: Mutex<Vec<TaskDefinitionArn>>,
+    /// Panics when it is asked to list.
+    pub(crate) panics: bool,
 }
 
 #[async_trait]
 impl Ecs for FakeEcs {
     async fn list_clusters(&self, _: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
-        unimplemented!("nobody lists here")
+        assert!(!self.panics, "as the test wants it");
+        let clusters: BTreeSet<ClusterArn> =
+            self.tasks.lock().unwrap().values().map(|task| task.arn.cluster().clone()).collect();
+        Ok(Page { items: clusters.into_iter().collect(), next: None })
     }
 
     async fn list_tasks(
         &self,
-        _: &ClusterArn,
-        _: DesiredStatus,
+        cluster: &ClusterArn,
+        desired: DesiredStatus,
         _: Option<String>,
     ) -> Result<Page<TaskArn>, AwsError> {
-        unimplemented!("nobody lists here")
+        let tasks = self.tasks.lock().unwrap();
+        let listed =
+            tasks.values().filter(|task| task.arn.cluster() == cluster && task.desired_status == desired);
+        Ok(Page { items: listed.map(|task| task.arn.clone()).collect(), next: None })
     }
 
     async fn describe_tasks(&self, _: &ClusterArn, ids: &[TaskId]) -> Result<Described, AwsError> {

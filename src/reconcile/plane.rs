@@ -44,6 +44,8 @@ pub struct Plane {
     guards: Mutex<BTreeMap<Arc<str>, Guard>>,
     /// Held by the one who lists what is registered.
     listing: Arc<tokio::sync::Mutex<()>>,
+    /// How long it took, the last time that it went well.
+    last_list_took: Mutex<Duration>,
     listed: AtomicBool,
     /// Once all of it was listed.
     listed_whole: AtomicBool,
@@ -68,6 +70,11 @@ pub struct Plane {
     /// Removals since the last one that was paid for, of those that go out many in a request.
     unpaid: AtomicUsize,
 }
+
+/// A sweep waits so long for a list at least, and at most. Were the least all, lists that always take longer would leave
+/// no sweep whole, and ECS would be asked all over again and again.
+const LISTS_WAIT_LEAST: Duration = Duration::from_secs(2);
+const LISTS_WAIT_MOST: Duration = Duration::from_secs(30);
 
 /// Tasks worked on at once where they register themselves, at least: what they ask the server is asked for all of them
 /// together, by a few connections.
@@ -130,6 +137,7 @@ impl Plane {
             circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
             guards: Mutex::default(),
             listing: Arc::default(),
+            last_list_took: Mutex::default(),
             listed: AtomicBool::new(false),
             listed_whole: AtomicBool::new(false),
             unlisted: Mutex::default(),
@@ -231,6 +239,17 @@ impl Plane {
     /// How many tasks are worked on at once, where `concurrency` is asked for.
     pub(super) fn workers(&self, concurrency: usize) -> usize {
         if self.kind.tasks_register_themselves() { concurrency.max(TOGETHER) } else { concurrency }
+    }
+
+    /// How long a sweep waits for this plane's list: twice as long as the last one took, within limits. One that takes
+    /// longer goes on, and counts in the next sweep: nobody else waits for a control plane that hangs (invariant I8).
+    pub(super) fn lists_wait(&self) -> Duration {
+        (*lock(&self.last_list_took) * 2).clamp(LISTS_WAIT_LEAST, LISTS_WAIT_MOST)
+    }
+
+    /// What is registered was listed, in this time.
+    pub(super) fn list_took(&self, took: Duration) {
+        *lock(&self.last_list_took) = took;
     }
 
     /// The right to list what is registered; `None` while somebody does.

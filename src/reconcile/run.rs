@@ -110,10 +110,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_ends_by_itself_ends_the_operator_with_an_error() {
-        // This ECS panics when it is asked to list, and so does the sweep.
+        // And so does the sweep.
+        let ecs = FakeEcs { panics: true, ..FakeEcs::default() };
         let operator = Operator::new(Parts {
             id: crate::model::OperatorId::parse("op").unwrap(),
-            ecs: Arc::new(FakeEcs::default()),
+            ecs: Arc::new(ecs),
             iam: FakeIam::saying(Ok(crate::model::Tags::default())),
             connect: Arc::new(|_, _| Err("there is none".to_owned())),
             lease: Arc::new(AlwaysHeld),

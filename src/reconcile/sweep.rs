@@ -26,10 +26,6 @@ use crate::telemetry::health::Pulse;
 /// Pages of one list; more than this is an endless `nextToken`.
 const MOST_PAGES: usize = 10_000;
 
-/// How long a sweep waits for the control planes' lists. One that takes longer goes on, and counts in the next sweep:
-/// nobody else waits for a control plane that hangs (invariant I8).
-const LISTS_WAIT: Duration = Duration::from_secs(2);
-
 /// A page, a describe or a control plane's list is there within this, however slow AWS is; else the sweep is stuck.
 const PROGRESS: Duration = Duration::from_mins(2);
 
@@ -85,7 +81,7 @@ impl Operator {
     }
 
     /// One sweep of everything. `true` when nothing failed.
-    async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, pulse: &Pulse) -> bool {
+    pub(super) async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, pulse: &Pulse) -> bool {
         let began = Instant::now();
         let set = self.manifests();
         let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
@@ -162,7 +158,8 @@ impl Operator {
                 });
             }
         }
-        let enough = Instant::now() + LISTS_WAIT;
+        let wait = self.planes().values().map(|plane| plane.lists_wait()).max();
+        let enough = Instant::now() + wait.unwrap_or_default();
         while let Ok(Some(listed)) = tokio::time::timeout_at(enough, lists.join_next()).await {
             whole &= listed.unwrap_or(false);
         }
@@ -196,7 +193,7 @@ impl Operator {
         set: Arc<ManifestSet>,
         meshes: BTreeSet<MeshName>,
     ) -> bool {
-        let asked = self.clock.now();
+        let (asked, began) = (self.clock.now(), Instant::now());
         if let Err(halt) = plane.relearn(meshes.clone()).await {
             match halt {
                 Halt::Failed(error) => plane.tell(&error),
@@ -215,6 +212,7 @@ impl Operator {
                     self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
                 }
                 self.check_targets(&plane, &set, &meshes).await;
+                plane.list_took(began.elapsed());
                 failed.is_empty()
             }
             Err(halt) => {

@@ -126,7 +126,7 @@ impl Call<'_> {
                     _ if status != 500 || !is_words(text) => false,
                     Method::Get => false,
                     Method::Delete => text.contains(NEVER_REMOVED),
-                    _ => true,
+                    Method::Put => true,
                 };
                 let unknown = if refused { MeshErrorKind::Invalid } else { MeshErrorKind::Unreachable };
                 known.map_or(unknown, |(_, kind)| *kind)

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
@@ -44,6 +45,8 @@ struct Tokens {
     /// How the next removals end; after these, all are done.
     ends: Mutex<Vec<Removal>>,
     sought: Mutex<usize>,
+    /// How long a list takes.
+    takes: Mutex<Duration>,
 }
 
 fn lost() -> MeshError {
@@ -73,6 +76,8 @@ impl ControlPlane for Tokens {
         _: &BTreeSet<ClusterArn>,
         take: &mut (dyn FnMut(Sighting) + Send),
     ) -> Result<Vec<FailedPart>, MeshError> {
+        let takes = *self.takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         self.there.lock().unwrap().iter().map(Self::sighting).for_each(take);
         Ok(Vec::new())
     }
@@ -170,6 +175,7 @@ impl Desk {
             there: Mutex::new([token()].into()),
             ends: Mutex::new(ends.iter().rev().copied().collect()),
             sought: Mutex::default(),
+            takes: Mutex::default(),
         });
         let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
         let operator = Operator::new(Parts {
@@ -387,6 +393,28 @@ async fn an_event_is_unanswered_still_when_its_run_was_cut_off() {
     let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
     assert!(cut_off.is_err());
     assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_always_takes_long_is_waited_for_and_one_that_hangs_is_not() {
+    let desk = Desk::where_removals_end(&[]);
+    desk.is(LastStatus::Running);
+    let plane = Plane::new("consul".into(), Arc::clone(&desk.plane.spec), Arc::clone(&desk.tokens) as _, 1);
+    let planes = [(Arc::clone(&plane.name), Arc::new(plane))].into();
+    desk.operator.planes.store(Arc::new(planes));
+    let (mut lists, pulse) = (JoinSet::new(), desk.operator.metrics.health().pulse("sweep"));
+    let takes = |seconds| *desk.tokens.takes.lock().unwrap() = Duration::from_secs(seconds);
+    takes(8);
+    let mut sweep = async || {
+        let began = tokio::time::Instant::now();
+        let whole = Arc::clone(&desk.operator).sweep(&mut lists, &pulse).await;
+        (whole, began.elapsed().as_secs())
+    };
+    assert_eq!(sweep().await, (false, 2), "nobody knows yet how long it takes");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(sweep().await, (true, 8));
+    takes(3_600);
+    assert_eq!(sweep().await, (false, 16));
 }
 
 #[tokio::test(start_paused = true)]
