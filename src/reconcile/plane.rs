@@ -292,8 +292,8 @@ impl Plane {
     }
 
     /// Takes in what is to be said of a task: see [`Said::note`].
-    pub(super) fn note(&self, task: &TaskArn, reason: &'static str, same: &str, message: &str) -> News {
-        lock(&self.said).note(task, reason, same, message)
+    pub(super) fn note(&self, task: &TaskArn, reason: &'static str, cause: &str, message: &str) -> News {
+        lock(&self.said).note(task, reason, cause, message)
     }
 
     /// A run begins, and ends when what this gives is dropped.
@@ -308,7 +308,10 @@ impl Plane {
             return;
         }
         for Count { reason, tasks, example, message } in lock(&self.said).due() {
-            warn!(control_plane = %self.name, task = %example, reason, tasks, "of {tasks} tasks by now: {message}");
+            warn!(
+                control_plane = %self.name, task = %example, reason, tasks,
+                "true of {tasks} tasks by now (plan lists them), of this one so: {message}"
+            );
         }
     }
 

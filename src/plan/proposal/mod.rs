@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::FieldChange;
 use crate::intent::identity::ObjectKind;
-use crate::model::{TaskArn, Timestamp};
+use crate::model::{TaskArn, Timestamp, Why};
 
 pub use render::{Detail, render};
 
@@ -135,6 +135,9 @@ pub struct Item {
     pub binding: Option<String>,
     /// Why, for a person.
     pub reason: String,
+    /// The same for all items that are so for one cause: what the reason says beside names.
+    #[serde(skip)]
+    pub cause: String,
     /// What a drain or a removal rests on: `stopping`, `stopped`, `absent`, `role_tags` or `manifests`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
@@ -158,6 +161,11 @@ pub struct Item {
 impl Item {
     /// With nothing but what and why.
     pub fn new(change: Change, reason: impl Into<String>) -> Self {
+        Self::because(change, &Why::of_all(reason))
+    }
+
+    /// With nothing but what and why.
+    pub fn because(change: Change, why: &Why) -> Self {
         Self {
             change,
             blocked_by: None,
@@ -166,7 +174,8 @@ impl Item {
             name: None,
             service: None,
             binding: None,
-            reason: reason.into(),
+            reason: why.words.clone(),
+            cause: why.cause.clone(),
             evidence: None,
             after: None,
             then: None,
@@ -207,6 +216,9 @@ pub struct Warning {
     pub task: String,
     /// For a person.
     pub message: String,
+    /// The same for all tasks that it is true of for one cause.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 /// Something that could not be found out, so that a part of the plan is missing.

@@ -50,8 +50,12 @@ fn proposal() -> Proposal {
         planned("12", item(Change::Unchanged, "it is as it should be")),
     ];
     let gaps = vec![Gap { what: "control plane away".into(), why: "connection refused".into() }];
-    let warning =
-        |task: &str| Warning { control_plane: "kuma".into(), task: task.into(), message: "role tags".into() };
+    let warning = |task: &str| Warning {
+        control_plane: "kuma".into(),
+        task: task.into(),
+        message: "role tags".into(),
+        cause: "role tags".into(),
+    };
     Proposal::new("op", Timestamp(0), Manifests::default(), gaps, vec![warning("1"), warning("2")], items)
 }
 

@@ -95,7 +95,7 @@ impl Report<'_> {
             let instead = |change: Change, why: String| Item {
                 fields: Vec::new(),
                 registration: None,
-                ..Item { change, reason: why, ..item.clone() }
+                ..Item { change, reason: why.clone(), cause: why, ..item.clone() }
             };
             page.note(match outcome {
                 Outcome::Waits(why) | Outcome::Later(why) | Outcome::Impossible(why) => {
