@@ -94,10 +94,11 @@ impl Book {
         }
         drop(inner);
         for item in news {
-            let (mesh, name) = (item.mesh.as_deref().unwrap_or_default(), item.name.as_deref());
+            let (mesh, partition, name) =
+                (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
             let object = item.object.map(crate::intent::identity::ObjectKind::as_str);
             info!(
-                %control_plane, mesh, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
+                %control_plane, mesh, partition, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),
                 reason = item.reason, blocked_by = item.blocked_by.map(Blocked::as_str), after = item.after, "planned"
             );

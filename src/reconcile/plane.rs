@@ -144,6 +144,21 @@ impl Plane {
         }
     }
 
+    /// The mesh, for people; at Consul there is none.
+    pub(super) fn mesh_of<'m>(&self, mesh: &'m MeshName) -> Option<&'m str> {
+        (self.kind != ControlPlaneType::Consul).then(|| mesh.as_str())
+    }
+
+    /// The partition of Consul Enterprise, where the manifest names one.
+    pub(super) fn partition(&self) -> Option<&str> {
+        self.spec.consul.as_ref()?.partition.as_deref()
+    }
+
+    /// A registration's name, for people.
+    pub(super) fn named(&self, id: &RegistrationId) -> String {
+        self.mesh_of(&id.mesh).map_or_else(|| id.name.to_string(), |_| id.to_string())
+    }
+
     /// Calls the control plane, unless its circuit is open, and tells the circuit how it went.
     pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T, MeshError>>) -> Result<T, Halt> {
         let permit = self.circuit.admit().map_err(|open| Halt::Until(open.0))?;

@@ -90,6 +90,7 @@ impl<'a> Report<'a> {
     }
 
     fn item(&self, step: &Step, change: Change, reason: impl Into<String>) -> Item {
+        let reason = reason.into();
         let service = match &step.action {
             Action::Ensure { desired, .. } => Some(desired.service.as_str().to_owned()),
             _ => {
@@ -105,10 +106,13 @@ impl<'a> Report<'a> {
             }
         };
         Item {
-            mesh: Some(step.id.mesh.to_string()),
+            mesh: self.subject.plane.mesh_of(&step.id.mesh).map(str::to_owned),
+            partition: self.subject.plane.partition().map(str::to_owned),
             name: Some(step.id.name.to_string()),
             binding: Some(step.binding.name.to_string()),
             service,
+            // How long it has been so is another time for each.
+            cause: evidence.clone().unwrap_or_else(|| reason.clone()),
             evidence,
             ..Item::new(change, reason)
         }
@@ -158,7 +162,8 @@ impl<'a> Report<'a> {
             _ => whose.service.as_deref().unwrap_or_default(),
         };
         let role = whose.role.as_ref().map(RoleArn::as_str);
-        let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
+        let (mesh, partition) = (plane.mesh_of(&step.id.mesh), plane.partition());
+        let (name, binding) = (&step.id.name, &step.binding.name);
         let version = env!("CARGO_PKG_VERSION");
         macro_rules! say {
             ($target:literal, $change:literal, $reason:expr) => {
@@ -166,7 +171,7 @@ impl<'a> Report<'a> {
             };
             ($target:literal, $change:literal, $reason:expr, $result:expr) => {
                 info!(
-                    target: $target, operator = %operator.id, version, control_plane = %plane.name, %mesh, %name,
+                    target: $target, operator = %operator.id, version, control_plane = %plane.name, mesh, partition, %name,
                     %binding, %task, role, service, change = $change, reason = %$reason, result = $result, "{}", $change
                 )
             };
@@ -207,7 +212,7 @@ impl<'a> Report<'a> {
             | Outcome::Taken(_)
             | Outcome::NoLease
             | Outcome::NotRemoved(_) => {
-                debug!(%task, %mesh, %name, ?outcome, "nothing to do");
+                debug!(%task, mesh, %name, ?outcome, "nothing to do");
             }
         }
     }
@@ -217,15 +222,16 @@ impl<'a> Report<'a> {
         let Subject { operator, plane, task } = &self.subject;
         let (version, (_, why)) = (env!("CARGO_PKG_VERSION"), words(step));
         let (service, role) = (whose.service.as_deref(), whose.role.as_ref().map(RoleArn::as_str));
-        let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
-        let message = format!("{} was not removed: {}", step.id, error.message);
+        let (mesh, partition) = (plane.mesh_of(&step.id.mesh), plane.partition());
+        let (name, binding) = (&step.id.name, &step.binding.name);
+        let message = format!("{} was not removed: {}", plane.named(&step.id), error.message);
         let cause = format!("{} {}", error.kind.label(), cause_of(&error.message));
         if plane.note(task, "not_removed", &cause, &message) != News::First {
             debug!(control_plane = %plane.name, %task, reason = "not_removed", "{message}");
             return;
         }
         warn!(
-            target: "audit", operator = %operator.id, version, control_plane = %plane.name, %mesh, %name, %binding,
+            target: "audit", operator = %operator.id, version, control_plane = %plane.name, mesh, partition, %name, %binding,
             %task, role, service, change = "remove", reason = %why, result = %format!("failed: {}", error.message),
             "not removed"
         );
@@ -311,13 +317,21 @@ impl<'a> Report<'a> {
                 format!("of operator {}, cluster {}, task {}", marks.operator, marks.cluster, marks.task),
             ),
         };
-        let blocked = || self.item(step, Change::NameTaken, format!("the name is {whose}; it is left alone"));
+        let binding = &step.binding.name;
+        let blocked = || {
+            let words = format!(
+                "the name is {whose}; it is left alone: remove it, or choose another spec.dataplaneName in MeshBinding \
+                 {binding}"
+            );
+            Item { cause: whom.to_owned(), ..self.item(step, Change::NameTaken, words) }
+        };
         if self.note(blocked) {
             return;
         }
         let message = format!(
             "{} is {whose} and is left alone; remove it, or choose another spec.dataplaneName in MeshBinding {}",
-            step.id, step.binding.name
+            self.subject.plane.named(&step.id),
+            step.binding.name
         );
         self.once("name_taken", &Why::new(format!("{whom} {}", step.binding.name), message));
     }
@@ -343,13 +357,17 @@ impl<'a> Report<'a> {
         if self.note(|| self.blocked(step, Blocked::Policy, why.clone())) {
             return self.subject.operator.metrics.held("skipped_by_policy");
         }
-        let message = format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id);
+        let message =
+            format!("{change} of {} ({why}) skipped: policy {policy:?}", self.subject.plane.named(&step.id));
         self.once("skipped_by_policy", &Why::new(format!("{change} {}", step.binding.name), message));
     }
 
     pub(super) fn paused(&self, step: &Step) {
         let (change, why) = words(step);
-        let message = format!("MeshBinding {} is paused: {change} of {} ({why})", step.binding.name, step.id);
+        let message = {
+            let name = self.subject.plane.named(&step.id);
+            format!("MeshBinding {} is paused: {change} of {name} ({why})", step.binding.name)
+        };
         self.once("paused", &Why::new(format!("{change} {}", step.binding.name), message));
     }
 

@@ -251,6 +251,8 @@ fn line(change: &str, result: &str) -> (String, String) {
 async fn a_removal_is_in_the_audit_trail_with_its_result() {
     let desk = Desk::where_removals_end(&[Removal::Done]);
     assert_eq!(desk.run().await, Next::Forget);
+    let text = String::from_utf8(desk.lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains(r#""mesh""#), "Consul has none: {text}");
     assert_eq!((desk.audited(), desk.removals()), (vec![line("removed", "done")], 1));
 }
 
