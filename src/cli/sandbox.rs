@@ -20,7 +20,7 @@ use crate::sandbox::endpoints::{Endpoints, Options};
 use crate::sandbox::mishaps::{Level, Mishaps};
 use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::stage::{Stage, care, keep_alive};
-use crate::sandbox::world::{Naming, Planted, World, WorldConfig, manifests};
+use crate::sandbox::world::{Naming, Planted, World, WorldConfig, consul_auth, manifests};
 use crate::telemetry::server::Address;
 
 /// What `sandbox` takes.
@@ -177,11 +177,12 @@ impl Args {
         let mut text = String::new();
         if let Some(world) = &world {
             let path = directory.0.join("manifests.yaml");
-            std::fs::write(
-                &path,
-                manifests(&care(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services()),
-            )
-            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+            let mut all = manifests(&care(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
+            if endpoints.consul.is_some() {
+                all += &consul_auth(&endpoints.cluster, &endpoints.aws_url);
+            }
+            std::fs::write(&path, all)
+                .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(text, "# manifests that fit this world: {}", path.display());
         }
