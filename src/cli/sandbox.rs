@@ -137,7 +137,7 @@ impl Args {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
             let cast = (world, planted.unwrap_or_default());
-            self.show(&endpoints, cast, mishaps, &directory, &signals).await?
+            Box::pin(self.show(&endpoints, cast, mishaps, &directory, &signals)).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;

@@ -152,7 +152,9 @@ fn write_item(out: &mut String, planned: &Planned) -> fmt::Result {
 fn write_task(out: &mut String, entry: &Entry<'_>) -> fmt::Result {
     let first = entry.first();
     write_head(out, first)?;
-    write_whose(out, first)?;
+    // A proxy's service has a longer name than the one that it stands before.
+    let length = |planned: &&&Planned| planned.item.service.as_deref().map_or(usize::MAX, str::len);
+    write_whose(out, entry.items.iter().min_by_key(length).copied().unwrap_or(first))?;
     // The task tells its cluster.
     let names = entry.items.iter().filter_map(|planned| planned.item.name.as_deref());
     let names: Vec<&str> = names.map(|name| name.split("@arn:").next().unwrap_or(name)).collect();

@@ -72,7 +72,7 @@ fn text(items: Vec<Planned>, detail: Detail) -> String {
 
 /// What a dead task left at Consul.
 fn left(n: usize) -> Vec<Planned> {
-    let (id, service) = (format!("{n:032x}"), if n % 2 == 0 { "kv" } else { "web" });
+    let (id, service) = (format!("{n:032x}"), if n.is_multiple_of(2) { "kv" } else { "web" });
     let cluster = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
     let names = [
         format!("token/4fa6e11c-21d1-3462-a316-{n:012x}"),
