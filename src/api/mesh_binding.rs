@@ -79,8 +79,9 @@ pub struct BindingSelector {
 pub struct RoleTagPolicy {
     /// What follows where the task role's tags don't allow the registration.
     pub mode: RoleTagMode,
-    /// What follows for a running task whose role's tags stop allowing it, under `enforce`. Left out: `withdraw` for
-    /// Kuma, `keep` for Consul, where the task could not log in again without a restart.
+    /// What follows for a running task that is not allowed any more, under `enforce`: its role's tags have changed, or
+    /// manifests have (the service, authorised accounts, `boundPrincipals` and so the role's path, namespaces). Left
+    /// out: `withdraw` for Kuma, `keep` for Consul, where the task could not log in again without a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_revoked: Option<OnRevoked>,
     /// Accounts whose roles may be in the mesh; empty: the task's own account only.
@@ -115,7 +116,7 @@ pub enum RoleTagMode {
     Off,
 }
 
-/// What follows for a running task whose role's tags stop allowing it.
+/// What follows for a running task that is not allowed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnRevoked {
@@ -159,7 +160,7 @@ pub struct CleanupPolicy {
     /// Time between full sweeps.
     #[schemars(extend("x-allowed" = limits::SWEEP_INTERVAL.words))]
     pub sweep_interval: HumanDuration,
-    /// Time between drain and removal when a running task is withdrawn.
+    /// Time between drain and removal when a running task is withdrawn. Of Kuma alone: at Consul nothing is drained.
     #[schemars(extend("x-allowed" = limits::DRAIN.words))]
     pub drain: HumanDuration,
     /// The limit on removals that no STOPPED backs.

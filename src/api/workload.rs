@@ -18,7 +18,9 @@ pub struct WorkloadSpec {
     pub bindings: Vec<String>,
     /// Which tasks.
     pub selector: WorkloadSelector,
-    /// The service in the mesh (`kuma.io/service`).
+    /// The service in the mesh (`kuma.io/service`). At Consul the name that the task registers, which its role's tag
+    /// `consul.hashicorp.com.service-name` must be: at most 256 lower-case letters, digits, '-' and '_', starting and
+    /// ending with a letter or digit.
     pub service: ServiceName,
     /// The value of the label `kuma.io/workload` where it is not the service's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,11 +1,11 @@
 //! `ecs-mesh-operator audit`.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::doctor::load;
+use super::output::print;
 use crate::audit::{Asking, Question, Report, examine, gather, sarif, table};
 use crate::manifests::Sources;
 use crate::model::ClusterArn;
@@ -82,10 +82,4 @@ fn render(report: &Report, output: Output) -> Result<String, String> {
             pretty(serde_json::to_string_pretty(&sarif(report, &root)))
         }
     }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    let mut out = anstream::stdout();
-    let printed = write!(out, "{text}").and_then(|()| out.flush());
-    printed.map_err(|error| format!("standard output cannot be written: {error}"))
 }

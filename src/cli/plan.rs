@@ -28,7 +28,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 
-    /// Show what is unchanged or ignored, too.
+    /// Show what is unchanged or ignored, too, and each task by itself.
     #[arg(long)]
     all: bool,
 

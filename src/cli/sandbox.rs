@@ -7,7 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::duration;
+use super::output::{Audience, PIPE_CLOSED, print};
 use super::setup::connect;
 use crate::mesh::http::NoSecrets;
 use crate::runtime::Signals;
@@ -17,7 +20,7 @@ use crate::sandbox::endpoints::{Endpoints, Options};
 use crate::sandbox::mishaps::{Level, Mishaps};
 use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::stage::{Stage, care, keep_alive};
-use crate::sandbox::world::{Naming, Planted, World, WorldConfig, manifests};
+use crate::sandbox::world::{Naming, Planted, World, WorldConfig, consul_auth, manifests};
 use crate::telemetry::server::Address;
 
 /// What `sandbox` takes.
@@ -134,7 +137,7 @@ impl Args {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
             let cast = (world, planted.unwrap_or_default());
-            self.show(&endpoints, cast, mishaps, &directory, &signals).await?
+            Box::pin(self.show(&endpoints, cast, mishaps, &directory, &signals)).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;
@@ -174,11 +177,12 @@ impl Args {
         let mut text = String::new();
         if let Some(world) = &world {
             let path = directory.0.join("manifests.yaml");
-            std::fs::write(
-                &path,
-                manifests(&care(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services()),
-            )
-            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+            let mut all = manifests(&care(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
+            if endpoints.consul.is_some() {
+                all += &consul_auth(&endpoints.cluster, &endpoints.aws_url);
+            }
+            std::fs::write(&path, all)
+                .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(text, "# manifests that fit this world: {}", path.display());
         }
@@ -212,7 +216,14 @@ impl Args {
                 self.seed
             ))?;
         }
-        let out = text.then(|| Box::new(std::io::stdout()) as Box<dyn Write + Send>);
+        let (stop, gone) = (signals.stop.clone(), CancellationToken::new());
+        let out =
+            text.then(|| Box::new(Audience::new(std::io::stdout(), gone.clone())) as Box<dyn Write + Send>);
+        let nobody_looks = gone.clone();
+        tokio::spawn(async move {
+            nobody_looks.cancelled().await;
+            stop.cancel();
+        });
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let began = endpoints.with(|_, _, now| now);
         let stage = Stage {
@@ -227,6 +238,9 @@ impl Args {
             metrics_address: self.metrics_address,
         };
         let summary = stage.play(&directory.0, signals.stop.clone()).await?;
+        if gone.is_cancelled() {
+            return Ok(ExitCode::from(PIPE_CLOSED));
+        }
         if text {
             let ended = if summary.interrupted { "interrupted after" } else { "after" };
             print(&format!("\n{ended} {:.1} s\n{}", summary.took.as_secs_f64(), summary.table()))?;
@@ -235,13 +249,6 @@ impl Args {
         }
         Ok(if summary.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| format!("standard output cannot be written: {error}"))
 }
 
 /// A directory of our own, gone at the end.

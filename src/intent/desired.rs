@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::api::{Inbound, Outbound, Probe, WorkloadSpec};
 use crate::manifests::ManifestSet;
-use crate::model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId};
+use crate::model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Why};
 
 /// Whose a registration is: written on each, and checked on the server's copy before each write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +83,7 @@ impl Outbounds {
         set: &ManifestSet,
         name: &str,
         workload: &WorkloadSpec,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Why>,
     ) -> Self {
         let merged = set.merged_outbounds(name, workload);
         // What an invalid document would have asked for is not known: its silence takes nothing away.
@@ -91,8 +91,8 @@ impl Outbounds {
             return Self::Exactly(merged.undisputed);
         }
         let until = "until then the task keeps the outbounds that it has";
-        warnings
-            .extend(merged.conflicts.iter().map(|conflict| format!("Workload {name}: {conflict}; {until}")));
+        let words = |conflict| Why::of_all(format!("Workload {name}: {conflict}; {until}"));
+        warnings.extend(merged.conflicts.iter().map(words));
         Self::KeepRegistered { fallback: merged.undisputed }
     }
 }

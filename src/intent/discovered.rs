@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use crate::api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
 use crate::manifests::{DNS_LABEL, is_dns_label, reserved};
-use crate::model::{ServiceName, Tags, TaskDefinition};
+use crate::model::{ServiceName, Tags, TaskDefinition, Why};
 
 /// The service's name; without it the task describes nothing. The same key as in the mesh.
 pub const SERVICE: &str = "kuma.io/service";
@@ -25,8 +25,8 @@ pub(super) enum Described {
     Nothing,
     /// A workload.
     Workload(Box<WorkloadSpec>),
-    /// Something that cannot be used, in words for a person.
-    Unusable(String),
+    /// Something that cannot be used.
+    Unusable(Why),
 }
 
 /// Reads docker labels (which win) and ECS tags. With an inbound port the task is callable, without one it only calls.
@@ -37,7 +37,7 @@ pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> Described {
     let Some(service) = value(SERVICE) else { return Described::Nothing };
     match one_voice(definition).and_then(|()| workload(definition, service, &value)) {
         Ok(workload) => Described::Workload(Box::new(workload)),
-        Err(words) => Described::Unusable(words),
+        Err(words) => Described::Unusable(Why::of_all(words)),
     }
 }
 

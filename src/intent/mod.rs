@@ -21,6 +21,8 @@ pub use violation::{Basis, Rule, Violation};
 
 use std::fmt;
 
+use crate::model::Why;
+
 fn list(names: &[std::sync::Arc<str>]) -> String {
     names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
 }
@@ -40,12 +42,21 @@ impl fmt::Display for HoldReason {
             ),
             Self::Unknown(what) => write!(f, "not known: {what}"),
             Self::AddressPending => f.write_str("the task's network interface is not there yet"),
-            Self::Unusable(words) => f.write_str(words),
+            Self::Unusable(why) => write!(f, "{why}"),
         }
     }
 }
 
 impl HoldReason {
+    /// With its cause, which is the same for all that are held for it.
+    pub fn why(&self) -> Why {
+        let words = self.to_string();
+        match self {
+            Self::Unknown(why) | Self::Unusable(why) => Why::new(why.cause.clone(), words),
+            Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Why::of_all(words),
+        }
+    }
+
     /// A bounded label for metrics.
     pub fn label(&self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use super::violation::{Basis, Rule, Violation};
 use super::{BoundPrincipals, Desired, Marks, Outbounds, RegistrationId};
 use crate::api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet, is_dns_label};
-use crate::model::{OperatorId, RoleArn, Tags, Task, TaskDefinition};
+use crate::model::{OperatorId, RoleArn, Tags, Task, TaskDefinition, Why};
 
 /// A fact that may not have been asked for, or could not be had.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub enum Fact<T> {
     /// Nobody asked yet.
     NotAsked,
     /// It could not be had, in words for a person. Unknown is never taken for absent.
-    Unknown(String),
+    Unknown(Why),
     /// Known.
     Known(T),
 }
@@ -37,7 +37,7 @@ pub struct RoleTags {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     /// ECS tags could not be had, in words; otherwise they are on the task or not asked for.
-    pub tags_unknown: Option<String>,
+    pub tags_unknown: Option<Why>,
     /// Its definition.
     pub definition: Fact<Arc<TaskDefinition>>,
     /// The tags of its role.
@@ -71,11 +71,11 @@ pub enum HoldReason {
     /// Several workloads take it.
     Workloads(Vec<Arc<str>>),
     /// A fact could not be had.
-    Unknown(String),
+    Unknown(Why),
     /// Its network interface is not there yet.
     AddressPending,
     /// What describes the task cannot be used.
-    Unusable(String),
+    Unusable(Why),
 }
 
 /// Why the task is not ours to register.
@@ -121,7 +121,7 @@ pub struct Judgement {
     /// What it should be.
     pub verdict: Verdict,
     /// Violations under `mode: warn`, and contradictions between manifests.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Why>,
 }
 
 /// Who asks: one control plane of one operator.
@@ -169,7 +169,7 @@ impl Scope<'_> {
         binding: &Binding,
         task: &Task,
         facts: &Facts,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Why>,
     ) -> Result<Verdict, Verdict> {
         if self.kind.tasks_register_themselves() {
             return self.admission(binding, task, facts, warnings);
@@ -202,7 +202,7 @@ impl Scope<'_> {
         binding: &Binding,
         task: &Task,
         facts: &Facts,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Why>,
     ) -> Result<Verdict, Verdict> {
         let service = match select::workload(self.manifests, &binding.name, task) {
             Choice::One(_, workload) => Some(workload),
@@ -252,7 +252,7 @@ impl Scope<'_> {
                 let Some(tags) = &task.tags else { return Err(need_tags(facts)) };
                 match discovered::describe(definition, tags) {
                     Described::Nothing => Err(Verdict::Ignore(IgnoreReason::NoWorkload)),
-                    Described::Unusable(words) => Err(Verdict::Hold(HoldReason::Unusable(words))),
+                    Described::Unusable(why) => Err(Verdict::Hold(HoldReason::Unusable(why))),
                     Described::Workload(workload) => {
                         Ok((workload.service.as_str().into(), Arc::new(*workload)))
                     }
@@ -266,7 +266,7 @@ impl Scope<'_> {
 fn need_tags(facts: &Facts) -> Verdict {
     match &facts.tags_unknown {
         None => Verdict::Need(Need::Tags),
-        Some(why) => Verdict::Hold(HoldReason::Unknown(format!("the task's ECS tags: {why}"))),
+        Some(why) => Verdict::Hold(HoldReason::Unknown(why.clone().about("the task's ECS tags"))),
     }
 }
 
@@ -274,7 +274,9 @@ fn known_definition(facts: &Facts) -> Result<&TaskDefinition, Verdict> {
     match &facts.definition {
         Fact::Known(definition) => Ok(definition),
         Fact::NotAsked => Err(Verdict::Need(Need::Definition)),
-        Fact::Unknown(why) => Err(Verdict::Hold(HoldReason::Unknown(format!("the task definition: {why}")))),
+        Fact::Unknown(why) => {
+            Err(Verdict::Hold(HoldReason::Unknown(why.clone().about("the task definition"))))
+        }
     }
 }
 
@@ -296,18 +298,18 @@ fn permit(
     claim: Claim<'_>,
     task: &Task,
     facts: &Facts,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Why>,
 ) -> Result<(), Verdict> {
     let warns = binding.spec.role_tags.mode == RoleTagMode::Warn;
     match violations(binding, claim, task, facts) {
         Ok(None) => Ok(()),
         Ok(Some((violations, _))) if warns => {
-            warnings.extend(violations.iter().map(ToString::to_string));
+            warnings.extend(violations.iter().map(Violation::why));
             Ok(())
         }
         // Under `warn` facts that cannot be had stop nothing either.
         Err(Verdict::Hold(why)) if warns => {
-            warnings.push(why.to_string());
+            warnings.push(why.why());
             Ok(())
         }
         Ok(Some((violations, confirmed))) => Err(Verdict::Reject { violations, confirmed }),
@@ -341,14 +343,15 @@ fn violations(
         Fact::Known(read) => read,
         Fact::NotAsked => return Err(Verdict::Need(Need::Role(role.clone()))),
         Fact::Unknown(why) => {
-            return Err(Verdict::Hold(HoldReason::Unknown(format!("the role's tags: {why}"))));
+            return Err(Verdict::Hold(HoldReason::Unknown(why.clone().about("the role's tags"))));
         }
     };
     let violations = match &read.tags {
         Some(tags) => rules.violations(role, tags, task.tags.as_deref()),
         None if !read.confirmed => {
             let words = format!("the role's tags: IAM knows no role {role}, read once so far");
-            return Err(Verdict::Hold(HoldReason::Unknown(words)));
+            let why = Why::new("IAM knows no such role, read once so far", words);
+            return Err(Verdict::Hold(HoldReason::Unknown(why)));
         }
         None => vec![Violation {
             rule: Rule::NoSuchRole,
@@ -382,7 +385,7 @@ fn registration_name(
     if name.contains("{hostname}") {
         let IpAddr::V4(v4) = address else {
             let words = "dataplaneName has {hostname}, and the task has only an IPv6 address; use {taskId}";
-            return Err(Verdict::Hold(HoldReason::Unusable(words.to_owned())));
+            return Err(Verdict::Hold(HoldReason::Unusable(Why::of_all(words))));
         };
         let [a, b, c, d] = v4.octets();
         name = name.replace("{hostname}", &format!("ip-{a}-{b}-{c}-{d}"));
@@ -401,6 +404,7 @@ fn registration_name(
             "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', each part \
              between dots starting and ending with a letter or digit, at most 253 characters; use {{taskId}}"
         );
-        Err(Verdict::Hold(HoldReason::Unusable(words)))
+        let why = Why::new(format!("dataplaneName {template:?}"), words);
+        Err(Verdict::Hold(HoldReason::Unusable(why)))
     }
 }

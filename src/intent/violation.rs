@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
 use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
-use crate::model::RoleArn;
+use crate::model::{RoleArn, Why};
 
 /// Stands for a name that only the task's author knows; no shell takes it for one.
 pub(super) const ITS_SERVICE: &str = "<its service>";
@@ -116,6 +116,15 @@ impl Violation {
     }
 }
 
+impl Violation {
+    /// With its cause: which rule, and whether something is missing or wrong. Whose role or service it is, is another
+    /// thing for each.
+    pub fn why(&self) -> Why {
+        let how = if self.found.is_none() { "missing" } else { "wrong" };
+        Why::new(format!("{} {how}", self.rule.label()), self.to_string())
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = self.role.as_ref().map_or("", RoleArn::as_str);
@@ -216,6 +225,24 @@ impl fmt::Display for Violation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_many_roles_alike_has_one_cause() {
+        let violation = |name: &str, found: Option<&str>| Violation {
+            rule: Rule::ConsulService,
+            role: Some(RoleArn::parse(&format!("arn:aws:iam::111122223333:role/{name}-task")).unwrap()),
+            found: found.map(str::to_owned),
+            needed: name.to_owned(),
+        };
+        let [kv, web] = ["kv", "web"].map(|name| violation(name, None).why());
+        assert_eq!(kv.cause, web.cause);
+        assert_ne!(kv.words, web.words);
+        assert_ne!(
+            kv.cause,
+            violation("kv", Some("web")).why().cause,
+            "missing and wrong are mended differently"
+        );
+    }
 
     #[test]
     fn a_violation_names_role_tag_found_needed_and_what_to_do() {

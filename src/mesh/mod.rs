@@ -92,6 +92,17 @@ pub struct Rendered {
     pub normal: Value,
 }
 
+/// Login tokens that name no task, so that nobody removes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nameless {
+    /// Why they name none; a bounded label.
+    pub reason: &'static str,
+    /// How many.
+    pub count: usize,
+    /// The accessors of some of them, which open nothing.
+    pub examples: Vec<Arc<str>>,
+}
+
 /// What may be done about a failed call to a control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MeshErrorKind {
@@ -188,6 +199,11 @@ pub trait ControlPlane: Send + Sync {
     fn removed_together(&self, id: &RegistrationId) -> usize {
         let _ = id;
         1
+    }
+
+    /// Login tokens that name no task, as the last whole list showed them.
+    fn nameless_tokens(&self) -> Vec<Nameless> {
+        Vec::new()
     }
 
     /// The services that the mesh knows of.

@@ -8,6 +8,7 @@ mod name;
 mod shared;
 mod task;
 mod time;
+mod why;
 
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
@@ -17,3 +18,4 @@ pub use name::{
 pub use shared::{shared, shared_tags};
 pub use task::{Container, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
 pub use time::Timestamp;
+pub use why::Why;

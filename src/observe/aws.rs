@@ -4,8 +4,9 @@ use async_trait::async_trait;
 
 use crate::model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
-    Timestamp,
+    Timestamp, Why,
 };
+use crate::runtime::BatchError;
 
 /// What kind of failure a call ended in: what the caller may do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,22 @@ pub struct AwsError {
     pub message: String,
     /// What to do next; empty, or starting with `; `.
     pub hint: &'static str,
+}
+
+impl From<AwsError> for Why {
+    /// What AWS says names the resource and the caller: the cause is the call and the code.
+    fn from(error: AwsError) -> Self {
+        Self::new(format!("{} {}", error.operation, error.code), error.to_string())
+    }
+}
+
+impl From<BatchError<AwsError>> for Why {
+    fn from(error: BatchError<AwsError>) -> Self {
+        match error {
+            BatchError::Call(error) => error.into(),
+            error => Self::of_all(error.to_string()),
+        }
+    }
 }
 
 /// One page of a list.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::aws::{AwsError, Ecs};
-use crate::model::{TaskDefinition, TaskDefinitionArn};
+use crate::model::{TaskDefinition, TaskDefinitionArn, Why};
 use crate::runtime::{BatchCall, Batcher, TokenBucket};
 
 /// Most definitions kept; the oldest goes first. At a few hundred bytes each this stays below some megabytes.
@@ -38,12 +38,12 @@ impl Definitions {
     /// The definition, from memory or from ECS.
     ///
     /// # Errors
-    /// In words for a person, when it cannot be had now.
-    pub async fn get(&self, arn: &TaskDefinitionArn) -> Result<Arc<TaskDefinition>, String> {
+    /// When it cannot be had now.
+    pub async fn get(&self, arn: &TaskDefinitionArn) -> Result<Arc<TaskDefinition>, Why> {
         if let Some(kept) = self.lock().by_arn.get(arn) {
             return Ok(Arc::clone(kept));
         }
-        let definition = self.batcher.ask(arn.clone(), ()).await.map_err(|error| error.to_string())?;
+        let definition = self.batcher.ask(arn.clone(), ()).await?;
         let mut kept = self.lock();
         if kept.by_arn.insert(arn.clone(), Arc::clone(&definition)).is_none() {
             kept.oldest_first.push_back(arn.clone());
@@ -111,7 +111,7 @@ mod tests {
         let definitions = Definitions::new(ecs.clone(), bucket());
         *ecs.fails.lock().unwrap() = Some(AwsErrorKind::Denied);
         let why = definitions.get(&definition_arn(1)).await.unwrap_err();
-        assert!(why.contains("for a reason"), "{why}");
+        assert!(why.words.contains("for a reason"), "{why}");
         *ecs.fails.lock().unwrap() = None;
         assert!(definitions.get(&definition_arn(1)).await.is_ok());
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Ecs};
 use super::store::{Source, Store};
-use crate::model::{ClusterArn, TaskArn, TaskId};
+use crate::model::{ClusterArn, TaskArn, TaskId, Why};
 use crate::runtime::{BatchCall, BatchError, Batcher, Clock, TokenBucket};
 
 /// Most tasks that one DescribeTasks call takes.
@@ -53,14 +53,20 @@ impl Describer {
     /// to count.
     ///
     /// # Errors
-    /// In words for a person, when the call failed or ECS could not say. Nothing is known then.
-    pub async fn describe(&self, task: &TaskArn, grace: Duration) -> Result<Answer, String> {
+    /// When the call failed or ECS could not say. Nothing is known then.
+    pub async fn describe(&self, task: &TaskArn, grace: Duration) -> Result<Answer, Why> {
         let request = Request { id: task.id().clone(), grace };
         match self.batcher.ask(task.cluster().clone(), request).await {
-            Ok(Answer::Failed(reason)) => Err(format!("ecs:DescribeTasks on {task} failed: {reason}")),
+            Ok(Answer::Failed(reason)) => {
+                let words = format!("ecs:DescribeTasks on {task} failed: {reason}");
+                Err(Why::new(format!("ecs:DescribeTasks {reason}"), words))
+            }
             Ok(answer) => Ok(answer),
-            Err(BatchError::Call(error)) => Err(error.to_string()),
-            Err(error) => Err(format!("ecs:DescribeTasks on {task}: {error}")),
+            Err(BatchError::Call(error)) => Err(error.into()),
+            Err(error) => {
+                let words = format!("ecs:DescribeTasks on {task}: {error}");
+                Err(Why::new(error.to_string(), words))
+            }
         }
     }
 }
@@ -142,7 +148,7 @@ mod tests {
     }
 
     impl Scene {
-        async fn describe(&self, n: usize) -> Result<Answer, String> {
+        async fn describe(&self, n: usize) -> Result<Answer, Why> {
             self.describer.describe(&task_arn(n), GRACE).await
         }
 
@@ -235,9 +241,12 @@ mod tests {
         scene.ecs.unsure.lock().unwrap().push(task_arn(1).id().clone());
         scene.ecs.silent.lock().unwrap().push(task_arn(2).id().clone());
         let why = scene.describe(1).await.unwrap_err();
-        assert!(why.contains("its agent is away") && why.contains(&task_arn(1).to_string()), "{why}");
+        assert!(
+            why.words.contains("its agent is away") && why.words.contains(&task_arn(1).to_string()),
+            "{why}"
+        );
         let why = scene.describe(2).await.unwrap_err();
-        assert!(why.contains(&task_arn(2).to_string()), "{why}");
+        assert!(why.words.contains(&task_arn(2).to_string()), "{why}");
         assert_eq!((scene.life(1), scene.life(2)), (Life::SaidStopped, Life::SaidStopped));
     }
 
@@ -246,7 +255,7 @@ mod tests {
         let scene = scene();
         scene.store.observe(task(5_000, LastStatus::Stopped), Source::Event, scene.clock.now());
         *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::NotFound);
-        assert!(scene.describe(5_000).await.unwrap_err().contains("for a reason"));
+        assert!(scene.describe(5_000).await.unwrap_err().words.contains("for a reason"));
         assert_eq!(scene.life(5_000), Life::SaidStopped, "not even an unknown cluster proves a stop");
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Iam};
 use crate::intent::{Fact, RoleTags};
-use crate::model::{RoleArn, Tags, Timestamp};
+use crate::model::{RoleArn, Tags, Timestamp, Why};
 use crate::runtime::{BatchCall, Batcher, Clock, TokenBucket};
 
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.
@@ -39,7 +39,7 @@ struct Cache {
 #[derive(Clone, Debug, Default)]
 struct Kept {
     reading: Option<Reading>,
-    failure: Option<(Timestamp, String)>,
+    failure: Option<(Timestamp, Why)>,
 }
 
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Cache {
         (fact, differs)
     }
 
-    fn record_failure(&self, role: &RoleArn, why: String) {
+    fn record_failure(&self, role: &RoleArn, why: Why) {
         self.lock().entry(role.clone()).or_default().failure = Some((self.clock.now(), why));
     }
 }
@@ -118,7 +118,7 @@ impl Roles {
         match self.batcher.ask(role.clone(), ()).await {
             Ok((fact, differs)) => (Fact::Known(fact), differs),
             Err(error) => {
-                let why = error.to_string();
+                let why = Why::from(error);
                 self.cache.record_failure(role, why.clone());
                 (Fact::Unknown(why), false)
             }
@@ -298,7 +298,7 @@ mod tests {
     async fn a_failure_stands_for_five_seconds_for_everyone() {
         let (roles, iam) = roles(Err(AwsErrorKind::Throttled));
         let why = roles.get(&role(), RECHECK).await;
-        assert!(matches!(&why, Fact::Unknown(words) if words.contains("for a reason")), "{why:?}");
+        assert!(matches!(&why, Fact::Unknown(why) if why.words.contains("for a reason")), "{why:?}");
         sleep(FAILED.saturating_sub(SECOND)).await;
         assert_eq!(roles.get(&role(), RECHECK).await, why);
         assert_eq!(iam.calls(), 1);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::info;
 
-use crate::model::TaskArn;
+use crate::model::{TaskArn, Why};
 use crate::plan::Awaited;
 use crate::plan::proposal::{Blocked, Gap, Item, Planned, Warning, label};
 use crate::telemetry::metrics::Metrics;
@@ -28,7 +28,7 @@ struct Inner {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Page {
     items: Vec<Item>,
-    warnings: Vec<String>,
+    warnings: Vec<Why>,
 }
 
 impl Page {
@@ -36,7 +36,7 @@ impl Page {
         self.items.push(item);
     }
 
-    pub(super) fn warn(&mut self, warnings: &[String]) {
+    pub(super) fn warn(&mut self, warnings: &[Why]) {
         self.warnings.extend_from_slice(warnings);
     }
 
@@ -48,6 +48,7 @@ impl Page {
     pub(super) fn all_after(&mut self, first: usize, awaited: &Awaited) {
         for item in &mut self.items[first..] {
             awaited.seen().clone_into(&mut item.reason);
+            awaited.seen().clone_into(&mut item.cause);
             item.after = Some(awaited.to_string());
         }
     }
@@ -93,10 +94,11 @@ impl Book {
         }
         drop(inner);
         for item in news {
-            let (mesh, name) = (item.mesh.as_deref().unwrap_or_default(), item.name.as_deref());
+            let (mesh, partition, name) =
+                (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
             let object = item.object.map(crate::intent::identity::ObjectKind::as_str);
             info!(
-                %control_plane, mesh, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
+                %control_plane, mesh, partition, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),
                 reason = item.reason, blocked_by = item.blocked_by.map(Blocked::as_str), after = item.after, "planned"
             );
@@ -142,10 +144,11 @@ impl Book {
         let mut warnings = Vec::new();
         let mut items = Vec::new();
         for ((control_plane, task), page) in &inner.pages {
-            warnings.extend(page.warnings.iter().map(|message| Warning {
+            warnings.extend(page.warnings.iter().map(|why| Warning {
                 control_plane: Arc::clone(control_plane),
                 task: task.as_ref().map(ToString::to_string).unwrap_or_default(),
-                message: message.clone(),
+                message: why.words.clone(),
+                cause: why.cause.clone(),
             }));
             items.extend(page.items.iter().map(|item| Planned {
                 control_plane: Arc::clone(control_plane),

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::run::{LoopEnded, RunOptions};
 use super::{Book, Operator};
 use crate::manifests::Status;
-use crate::plan::proposal::{Manifests, Proposal};
+use crate::mesh::Nameless;
+use crate::plan::proposal::{Manifests, Proposal, Unplaced};
 
 /// How long a plan takes at most.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,24 @@ impl Operator {
             warnings: status.warnings.iter().map(ToString::to_string).collect(),
         };
         let at = self.clock.now();
-        Ok(Proposal::new(self.id.as_str(), at, manifests, gaps, warnings, items))
+        let mut proposal = Proposal::new(self.id.as_str(), at, manifests, gaps, warnings, items);
+        proposal.unplaced = self.unplaced();
+        Ok(proposal)
+    }
+
+    /// The login tokens that name no task, as the last lists showed them.
+    fn unplaced(&self) -> Vec<Unplaced> {
+        let planes = self.planes();
+        let of_plane = planes.values().flat_map(|plane| {
+            let nameless = plane.mesh.nameless_tokens();
+            nameless.into_iter().map(|Nameless { reason, count, examples }| Unplaced {
+                control_plane: Arc::clone(&plane.name),
+                reason,
+                count,
+                examples: examples.iter().map(ToString::to_string).collect(),
+            })
+        });
+        of_plane.collect()
     }
 
     /// Waits until a whole sweep has ended and every task was looked at. What fails is tried again for a while.

@@ -156,6 +156,21 @@ impl Plane {
         }
     }
 
+    /// The mesh, for people; at Consul there is none.
+    pub(super) fn mesh_of<'m>(&self, mesh: &'m MeshName) -> Option<&'m str> {
+        (self.kind != ControlPlaneType::Consul).then(|| mesh.as_str())
+    }
+
+    /// The partition of Consul Enterprise, where the manifest names one.
+    pub(super) fn partition(&self) -> Option<&str> {
+        self.spec.consul.as_ref()?.partition.as_deref()
+    }
+
+    /// A registration's name, for people.
+    pub(super) fn named(&self, id: &RegistrationId) -> String {
+        self.mesh_of(&id.mesh).map_or_else(|| id.name.to_string(), |_| id.to_string())
+    }
+
     /// Calls the control plane, unless its circuit is open, and tells the circuit how it went.
     pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T, MeshError>>) -> Result<T, Halt> {
         let permit = self.circuit.admit().map_err(|open| Halt::Until(open.0))?;
@@ -320,8 +335,8 @@ impl Plane {
     }
 
     /// Takes in what is to be said of a task: see [`Said::note`].
-    pub(super) fn note(&self, task: &TaskArn, reason: &'static str, same: &str, message: &str) -> News {
-        lock(&self.said).note(task, reason, same, message)
+    pub(super) fn note(&self, task: &TaskArn, reason: &'static str, cause: &str, message: &str) -> News {
+        lock(&self.said).note(task, reason, cause, message)
     }
 
     /// A run begins, and ends when what this gives is dropped.
@@ -336,7 +351,10 @@ impl Plane {
             return;
         }
         for Count { reason, tasks, example, message } in lock(&self.said).due() {
-            warn!(control_plane = %self.name, task = %example, reason, tasks, "of {tasks} tasks by now: {message}");
+            warn!(
+                control_plane = %self.name, task = %example, reason, tasks,
+                "true of {tasks} tasks by now (plan lists them), of this one so: {message}"
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use crate::intent::RegistrationId;
-use crate::mesh::{DrainReason, FailedPart, Fingerprint, MeshErrorKind, Sighting};
+use crate::mesh::{DrainReason, FailedPart, Fingerprint, Sighting};
 use crate::model::{TaskArn, Timestamp};
 use crate::plan::Step;
 use crate::telemetry::state::Owned;
@@ -25,8 +25,6 @@ pub struct Entry {
     pub service: Option<Arc<str>>,
     /// The removal that was sent for it, as long as nobody has heard what became of it.
     pub unheard: Option<Arc<Step>>,
-    /// How its removal failed last, as far as that was told of.
-    failed: Option<MeshErrorKind>,
     /// When it was last written or read.
     seen_at: Timestamp,
     /// The binding that takes care of it, once that is known.
@@ -176,7 +174,6 @@ impl Registry {
             fingerprint: None,
             service: None,
             unheard: None,
-            failed: None,
             seen_at: now,
             binding: None,
         });
@@ -197,11 +194,6 @@ impl Registry {
     /// What was sent to remove it has not.
     pub fn heard(&self, task: &TaskArn, id: &RegistrationId) {
         self.change(task, id, |entry| entry.unheard = None);
-    }
-
-    /// Its removal failed. Whether that was not told of yet.
-    pub fn is_news(&self, task: &TaskArn, id: &RegistrationId, kind: MeshErrorKind) -> bool {
-        self.change(task, id, |entry| entry.failed.replace(kind) != Some(kind)).unwrap_or(true)
     }
 
     /// Changes what neither the counts nor the order hang on.

@@ -9,11 +9,11 @@ use super::Operator;
 use super::apply::Outcome;
 use super::book::Page;
 use super::plane::Plane;
-use super::said::News;
+use super::said::{News, cause_of};
 use crate::api::LifecyclePolicy;
 use crate::intent::{HoldReason, IgnoreReason, Violation};
 use crate::mesh::{DrainReason, MeshError, Owner};
-use crate::model::{RoleArn, TaskArn};
+use crate::model::{RoleArn, TaskArn, Why};
 use crate::plan::proposal::{Blocked, Change, Item};
 use crate::plan::{Action, Step};
 
@@ -90,6 +90,7 @@ impl<'a> Report<'a> {
     }
 
     fn item(&self, step: &Step, change: Change, reason: impl Into<String>) -> Item {
+        let reason = reason.into();
         let service = match &step.action {
             Action::Ensure { desired, .. } => Some(desired.service.as_str().to_owned()),
             _ => {
@@ -105,10 +106,13 @@ impl<'a> Report<'a> {
             }
         };
         Item {
-            mesh: Some(step.id.mesh.to_string()),
+            mesh: self.subject.plane.mesh_of(&step.id.mesh).map(str::to_owned),
+            partition: self.subject.plane.partition().map(str::to_owned),
             name: Some(step.id.name.to_string()),
             binding: Some(step.binding.name.to_string()),
             service,
+            // How long it has been so is another time for each.
+            cause: evidence.clone().unwrap_or_else(|| reason.clone()),
             evidence,
             ..Item::new(change, reason)
         }
@@ -158,7 +162,8 @@ impl<'a> Report<'a> {
             _ => whose.service.as_deref().unwrap_or_default(),
         };
         let role = whose.role.as_ref().map(RoleArn::as_str);
-        let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
+        let (mesh, partition) = (plane.mesh_of(&step.id.mesh), plane.partition());
+        let (name, binding) = (&step.id.name, &step.binding.name);
         let version = env!("CARGO_PKG_VERSION");
         macro_rules! say {
             ($target:literal, $change:literal, $reason:expr) => {
@@ -166,7 +171,7 @@ impl<'a> Report<'a> {
             };
             ($target:literal, $change:literal, $reason:expr, $result:expr) => {
                 info!(
-                    target: $target, operator = %operator.id, version, control_plane = %plane.name, %mesh, %name,
+                    target: $target, operator = %operator.id, version, control_plane = %plane.name, mesh, partition, %name,
                     %binding, %task, role, service, change = $change, reason = %$reason, result = $result, "{}", $change
                 )
             };
@@ -199,44 +204,46 @@ impl<'a> Report<'a> {
             }
             Outcome::MayNotUpdate(changes) => {
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
-                self.once("skipped_by_policy", &format!("update of {} skipped by policy", fields.join(", ")));
+                let words = format!("update of {} skipped by policy", fields.join(", "));
+                self.once("skipped_by_policy", &Why::new(format!("update {binding}"), words));
             }
             Outcome::Equal
             | Outcome::Vanished
             | Outcome::Taken(_)
             | Outcome::NoLease
             | Outcome::NotRemoved(_) => {
-                debug!(%task, %mesh, %name, ?outcome, "nothing to do");
+                debug!(%task, mesh, %name, ?outcome, "nothing to do");
             }
         }
     }
 
-    /// A removal was sent and failed: once for each kind of failure, not at each retry.
+    /// A removal was sent and failed: once for each kind of failure, neither at each retry nor for each of many.
     pub(super) fn not_removed(&self, step: &Step, whose: &Whose, error: &MeshError) {
         let Subject { operator, plane, task } = &self.subject;
-        if !plane.registry.is_news(task, &step.id, error.kind) {
-            return;
-        }
         let (version, (_, why)) = (env!("CARGO_PKG_VERSION"), words(step));
         let (service, role) = (whose.service.as_deref(), whose.role.as_ref().map(RoleArn::as_str));
-        let (mesh, name, binding) = (&step.id.mesh, &step.id.name, &step.binding.name);
+        let (mesh, partition) = (plane.mesh_of(&step.id.mesh), plane.partition());
+        let (name, binding) = (&step.id.name, &step.binding.name);
+        let message = format!("{} was not removed: {}", plane.named(&step.id), error.message);
+        let cause = format!("{} {}", error.kind.label(), cause_of(&error.message));
+        if plane.note(task, "not_removed", &cause, &message) != News::First {
+            debug!(control_plane = %plane.name, %task, reason = "not_removed", "{message}");
+            return;
+        }
         warn!(
-            target: "audit", operator = %operator.id, version, control_plane = %plane.name, %mesh, %name, %binding,
+            target: "audit", operator = %operator.id, version, control_plane = %plane.name, mesh, partition, %name, %binding,
             %task, role, service, change = "remove", reason = %why, result = %format!("failed: {}", error.message),
             "not removed"
         );
     }
 
-    /// A warning, once until it changes; the counter counts each time. Whether it was news.
-    fn once(&self, reason: &'static str, message: &str) -> bool {
-        self.once_as(reason, message, message)
-    }
-
-    /// As [`Self::once`]; `same` tells whether it is the same again, and the same for other tasks.
-    fn once_as(&self, reason: &'static str, same: &str, message: &str) -> bool {
+    /// A warning, once for all tasks that it is true of for the same cause, until it changes; the counter counts each
+    /// time. Whether it was news.
+    fn once(&self, reason: &'static str, why: &Why) -> bool {
         let Subject { operator, plane, task } = &self.subject;
         operator.metrics.held(reason);
-        let news = plane.note(task, reason, same, message);
+        let (cause, message) = (&why.cause, &why.words);
+        let news = plane.note(task, reason, cause, message);
         if news == News::First {
             warn!(control_plane = %plane.name, %task, reason, "{message}");
         } else {
@@ -245,26 +252,31 @@ impl<'a> Report<'a> {
         news != News::Known
     }
 
-    pub(super) fn trouble(&self, reason: &'static str, message: &str) {
-        if self.note(|| Item::new(Change::Unknown, message)) {
+    pub(super) fn trouble(&self, reason: &'static str, why: &Why) {
+        if self.note(|| Item::because(Change::Unknown, why)) {
             return self.subject.operator.metrics.held(reason);
         }
-        self.once(reason, message);
+        self.once(reason, why);
     }
 
-    pub(super) fn warnings(&self, all: &[String]) {
+    /// A call failed for what the control plane says of this one registration.
+    pub(super) fn refused(&self, error: &MeshError) {
+        self.trouble(error.kind.label(), &Why::new(cause_of(&error.message), &*error.message));
+    }
+
+    pub(super) fn warnings(&self, all: &[Why]) {
         if let Some(mut page) = self.page() {
             return page.warn(all);
         }
-        self.once("warning", &all.join("; "));
+        self.once("warning", &Why::all(all));
     }
 
     pub(super) fn held(&self, reason: &HoldReason) {
         let change = if matches!(reason, HoldReason::Unknown(_)) { Change::Unknown } else { Change::Hold };
-        if self.note(|| Item::new(change, reason.to_string())) {
+        if self.note(|| Item::because(change, &reason.why())) {
             return self.subject.operator.metrics.held(reason.label());
         }
-        self.once(reason.label(), &format!("held, nothing changes: {reason}"));
+        self.once(reason.label(), &reason.why().about("held, nothing changes"));
     }
 
     pub(super) fn ignored(&self, reason: &IgnoreReason) {
@@ -278,7 +290,7 @@ impl<'a> Report<'a> {
         let Subject { operator, plane, task } = &self.subject;
         operator.metrics.ignored(reason.label());
         if matches!(reason, IgnoreReason::NetworkMode(_)) {
-            self.once(reason.label(), &reason.to_string());
+            self.once(reason.label(), &Why::of_all(reason.to_string()));
         } else {
             debug!(control_plane = %plane.name, %task, reason = reason.label(), "{reason}");
         }
@@ -288,31 +300,40 @@ impl<'a> Report<'a> {
         for violation in violations {
             self.subject.operator.metrics.violation(violation.rule.label());
         }
-        let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
-        if self.note(|| Item::new(Change::Reject, words.join("; "))) {
+        let why = Why::all(&violations.iter().map(Violation::why).collect::<Vec<_>>());
+        if self.note(|| Item::because(Change::Reject, &why)) {
             return;
         }
-        if self.once("rejected", &format!("not allowed in the mesh: {}", words.join("; "))) {
+        if self.once("rejected", &why.about("not allowed in the mesh")) {
             self.subject.operator.metrics.rejected();
         }
     }
 
     pub(super) fn taken(&self, step: &Step, owner: &Owner) {
-        let whose = match owner {
-            Owner::Foreign => "somebody else's (it has no mark of this operator)".to_owned(),
-            Owner::Marked(marks) => {
-                format!("of operator {}, cluster {}, task {}", marks.operator, marks.cluster, marks.task)
-            }
+        let (whom, whose) = match owner {
+            Owner::Foreign => ("somebody", "somebody else's (it has no mark of this operator)".to_owned()),
+            Owner::Marked(marks) => (
+                marks.operator.as_str(),
+                format!("of operator {}, cluster {}, task {}", marks.operator, marks.cluster, marks.task),
+            ),
         };
-        let blocked = || self.item(step, Change::NameTaken, format!("the name is {whose}; it is left alone"));
+        let binding = &step.binding.name;
+        let blocked = || {
+            let words = format!(
+                "the name is {whose}; it is left alone: remove it, or choose another spec.dataplaneName in MeshBinding \
+                 {binding}"
+            );
+            Item { cause: whom.to_owned(), ..self.item(step, Change::NameTaken, words) }
+        };
         if self.note(blocked) {
             return;
         }
         let message = format!(
             "{} is {whose} and is left alone; remove it, or choose another spec.dataplaneName in MeshBinding {}",
-            step.id, step.binding.name
+            self.subject.plane.named(&step.id),
+            step.binding.name
         );
-        self.once_as("name_taken", &format!("{whose} {}", step.binding.name), &message);
+        self.once("name_taken", &Why::new(format!("{whom} {}", step.binding.name), message));
     }
 
     pub(super) fn held_back(&self, step: &Step, admitted: usize, owned: usize) {
@@ -327,7 +348,7 @@ impl<'a> Report<'a> {
             return self.subject.operator.metrics.held("guard");
         }
         // The counts in the words grow; what happens is the same.
-        self.once_as("guard", &format!("{change} {}", step.binding.name), &message);
+        self.once("guard", &Why::new(format!("{change} {}", step.binding.name), message));
     }
 
     pub(super) fn skipped(&self, step: &Step) {
@@ -336,14 +357,18 @@ impl<'a> Report<'a> {
         if self.note(|| self.blocked(step, Blocked::Policy, why.clone())) {
             return self.subject.operator.metrics.held("skipped_by_policy");
         }
-        let message = format!("{change} of {} ({why}) skipped: policy {policy:?}", step.id);
-        self.once_as("skipped_by_policy", &format!("{change} {}", step.binding.name), &message);
+        let message =
+            format!("{change} of {} ({why}) skipped: policy {policy:?}", self.subject.plane.named(&step.id));
+        self.once("skipped_by_policy", &Why::new(format!("{change} {}", step.binding.name), message));
     }
 
     pub(super) fn paused(&self, step: &Step) {
         let (change, why) = words(step);
-        let message = format!("MeshBinding {} is paused: {change} of {} ({why})", step.binding.name, step.id);
-        self.once_as("paused", &format!("{change} {}", step.binding.name), &message);
+        let message = {
+            let name = self.subject.plane.named(&step.id);
+            format!("MeshBinding {} is paused: {change} of {name} ({why})", step.binding.name)
+        };
+        self.once("paused", &Why::new(format!("{change} {}", step.binding.name), message));
     }
 
     /// A withdrawal that would be done, were it not for this.

@@ -102,7 +102,7 @@ impl Operator {
             }
             (Fact::Unknown(why), _) => {
                 self.metrics.held("role_unknown");
-                debug!(%role, why, "the role's tags cannot be read; what is registered stays");
+                debug!(%role, %why, "the role's tags cannot be read; what is registered stays");
             }
             _ => {}
         }

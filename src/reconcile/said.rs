@@ -15,7 +15,7 @@ pub(super) struct Said {
     grown: bool,
 }
 
-/// Those of whom the same is true for the same reason.
+/// Those of whom the same is true for the same cause.
 type Group = (&'static str, Arc<str>);
 
 #[derive(Debug)]
@@ -50,11 +50,11 @@ pub(super) struct Count {
 }
 
 impl Said {
-    /// Takes in that something is to be said of a task. `same` tells what is the same again, and is the same for all
-    /// tasks that it is true of.
-    pub(super) fn note(&mut self, task: &TaskArn, reason: &'static str, same: &str, message: &str) -> News {
+    /// Takes in that something is to be said of a task. The cause is the same for all tasks that it is true of, whatever
+    /// their roles and services are called.
+    pub(super) fn note(&mut self, task: &TaskArn, reason: &'static str, cause: &str, message: &str) -> News {
         // Names are made of task ids.
-        let same = same.replace(task.id().as_str(), "TASK");
+        let same = cause.replace(task.id().as_str(), "TASK");
         let before = self.of_task.get(task).and_then(|said| said.get(reason)).cloned();
         if before.as_deref() == Some(same.as_str()) {
             return News::Known;
@@ -129,6 +129,19 @@ impl Extent {
     }
 }
 
+/// The cause that a control plane's words tell of: what is left of them without names, paths and ids.
+pub(super) fn cause_of(words: &str) -> String {
+    let is_name = |word: &str| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        let is_status = digits == 3 && word.len() == 3;
+        // A field's path tells what is wrong, as `networking.inbound[0].port` does.
+        word.contains(['/', '@']) || (digits > 0 && !is_status && !word.contains('['))
+    };
+    let words = words.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '(' | ')' | ',' | ';'));
+    let words = words.map(|word| word.trim_matches([':', '.']));
+    words.filter(|word| !word.is_empty() && !is_name(word)).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +201,42 @@ mod tests {
         said.all_over(&task(2));
         assert!(said.troubles().is_empty());
         assert_eq!(note(&mut said, 1), News::First);
+    }
+
+    #[test]
+    fn a_thousand_tasks_of_a_thousand_roles_hit_by_one_cause_are_a_line_and_a_count() {
+        let mut said = Said::default();
+        let words = |n: usize| format!("role service-{n}-task: tag x is missing");
+        let firsts = (0..1_000)
+            .filter(|n| said.note(&task(*n), "rejected", "tag x missing", &words(*n)) == News::First)
+            .count();
+        let due = said.due();
+        assert_eq!((firsts, due.len(), due[0].tasks), (1, 1, 1_000));
+        assert_eq!(due[0].message, words(999), "the words are those of one of them");
+    }
+
+    #[test]
+    fn what_a_control_plane_says_of_one_and_of_another_has_one_cause() {
+        let of = |service: &str, id: usize| {
+            cause_of(&format!(
+                "PUT /v1/txn: the service {service}-{id:032x} on arn:aws:ecs:eu-west-1:111122223333:cluster/c was not \
+                 removed (Permission denied: token with AccessorID 'a1b2c3d4-0000-{id:04x}' lacks permission \
+                 'service:write' on \"{service}-{id:032x}\"); it needs `service_prefix \"\" {{ policy = \"write\" }}`"
+            ))
+        };
+        assert_eq!(of("kv", 1), of("demo-app", 999));
+        let kuma = |id: usize, field: &str| {
+            cause_of(&format!(
+                "PUT /meshes/default/dataplanes/{id:032x}: Kuma answered 400 ({field}: is not a port)"
+            ))
+        };
+        let field = "networking.inbound[0].port";
+        assert_eq!(kuma(1, field), kuma(2, field));
+        assert_ne!(kuma(1, field), kuma(1, "networking.outbound[0].port"));
+        assert_ne!(
+            cause_of("DELETE /v1/x: Consul answered 403"),
+            cause_of("DELETE /v1/x: Consul answered 500")
+        );
     }
 
     #[test]

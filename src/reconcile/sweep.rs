@@ -377,7 +377,7 @@ impl Operator {
             pulse.beat(PROGRESS);
             if let Ok(Err(why)) = answer {
                 failed += 1;
-                last = why;
+                last = why.words;
             }
         }
         let why = (failed > 0).then(|| format!("{failed} tasks could not be described: {last}"));

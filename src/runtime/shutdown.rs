@@ -1,7 +1,9 @@
-//! Guarantees that the first SIGTERM or SIGINT asks for an orderly stop and that a second one can be told apart.
+//! Guarantees that the first SIGTERM or SIGINT asks for an orderly stop and that a second one, which a person sends, can
+//! be told apart.
 //!
 //! ECS sends SIGTERM and, after the task's stop timeout, SIGKILL; a person at a terminal sends SIGINT, and again
-//! when it takes too long.
+//! when it takes too long. Supervisors may pass on one stop twice (an init that signals the group as well as its child):
+//! what comes right behind the first is the same stop, and cuts no drain short.
 
 use std::future::Future;
 use std::io;
@@ -13,12 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::later;
 
+/// Nobody loses patience sooner.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the process was asked to do by signals.
 #[derive(Clone, Debug)]
 pub struct Signals {
     /// Cancelled by the first signal: take no more work, finish what is in flight, leave.
     pub stop: CancellationToken,
-    /// Cancelled by the second signal: leave now. Acting on it is the caller's.
+    /// Cancelled by a second signal, at least a second after the first: leave now. Acting on it is the caller's.
     pub at_once: CancellationToken,
 }
 
@@ -37,14 +42,55 @@ impl Signals {
     }
 
     async fn follow(self, mut terminate: Signal, mut interrupt: Signal) {
-        for (token, meaning) in [(&self.stop, "stopping"), (&self.at_once, "stopping at once")] {
+        let mut asked = Asked::default();
+        while !self.at_once.is_cancelled() {
             let name = tokio::select! {
                 biased;
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            tracing::info!(signal = name, "{meaning}");
-            token.cancel();
+            match asked.hear() {
+                Meaning::Stop => {
+                    tracing::info!(signal = name, "stopping");
+                    self.stop.cancel();
+                }
+                Meaning::SameStop => {
+                    tracing::info!(
+                        signal = name,
+                        "already stopping; send it again after a second to stop at once"
+                    );
+                }
+                Meaning::AtOnce => {
+                    tracing::info!(signal = name, "stopping at once");
+                    self.at_once.cancel();
+                }
+            }
+        }
+    }
+}
+
+/// When the stop was first asked for.
+#[derive(Debug, Default)]
+struct Asked(Option<Instant>);
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Stop,
+    /// The one that was heard, once more.
+    SameStop,
+    AtOnce,
+}
+
+impl Asked {
+    fn hear(&mut self) -> Meaning {
+        match self.0 {
+            None => {
+                self.0 = Some(Instant::now());
+                Meaning::Stop
+            }
+            Some(first) if first.elapsed() < PATIENCE => Meaning::SameStop,
+            Some(_) => Meaning::AtOnce,
         }
     }
 }
@@ -94,12 +140,24 @@ mod tests {
         assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_that_is_passed_on_twice_is_one_stop_and_cuts_nothing_short() {
+        let mut asked = Asked::default();
+        assert_eq!(asked.hear(), Meaning::Stop);
+        assert_eq!(asked.hear(), Meaning::SameStop);
+        tokio::time::advance(PATIENCE.saturating_sub(Duration::from_millis(1))).await;
+        assert_eq!(asked.hear(), Meaning::SameStop);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(asked.hear(), Meaning::AtOnce, "somebody has lost patience");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_first_signal_stops_and_the_second_stops_at_once() {
         let signals = Signals::listen().unwrap();
         send_to_ourselves("-TERM");
         signals.stop.cancelled().await;
         assert!(!signals.at_once.is_cancelled());
+        tokio::time::advance(PATIENCE).await;
         send_to_ourselves("-INT");
         signals.at_once.cancelled().await;
     }

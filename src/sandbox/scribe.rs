@@ -22,10 +22,14 @@ pub struct Scribe {
     began: Timestamp,
     cluster: String,
     removals: Vec<Duration>,
+    /// What was taken away of a task, while more may follow.
+    taken: BTreeMap<String, Vec<ConsulEntry>>,
 }
 
 /// What a token is called.
 const TOKEN: &str = "token";
+/// A task's token and services go one after the other.
+const UNTIL_ALL_IS_GONE: Duration = Duration::from_millis(500);
 const DIM: &str = "2";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
@@ -35,7 +39,7 @@ const CYAN: &str = "36";
 impl Scribe {
     /// A scribe who writes to `out`, if there is one.
     pub fn new(out: Option<Box<dyn Write + Send>>, colour: bool, cluster: &str, began: Timestamp) -> Self {
-        Self { out, colour, began, cluster: cluster.to_owned(), removals: Vec::new() }
+        Self { out, colour, began, cluster: cluster.to_owned(), removals: Vec::new(), taken: BTreeMap::new() }
     }
 
     /// From STOPPED to removed, for each that was removed after it.
@@ -62,16 +66,29 @@ impl Scribe {
         self.line(now, colour, happening.who, happening.what, &happening.words);
     }
 
-    /// The operator took away at Consul: a line for each task.
-    pub fn took_away(&mut self, entries: &[&ConsulEntry], cloud: &Cloud) {
-        let mut by_task: BTreeMap<String, Vec<&ConsulEntry>> = BTreeMap::new();
+    /// The operator took away at Consul: a line for each task, once nothing more of it has followed for a while.
+    pub fn took_away(&mut self, entries: &[&ConsulEntry], cloud: &Cloud, now: Timestamp) {
         for entry in entries.iter().filter(|entry| entry.kind != "check") {
-            by_task.entry(consul_task_of(entry, &self.cluster).unwrap_or_default()).or_default().push(entry);
+            let task = consul_task_of(entry, &self.cluster).unwrap_or_default();
+            self.taken.entry(task).or_default().push((*entry).clone());
         }
-        for (id, entries) in by_task {
+        self.tell_of_taken(cloud, |last| last.age_at(now) >= UNTIL_ALL_IS_GONE);
+    }
+
+    /// What was taken away and not told of yet.
+    pub fn tell_the_rest(&mut self, cloud: &Cloud) {
+        self.tell_of_taken(cloud, |_| true);
+    }
+
+    fn tell_of_taken(&mut self, cloud: &Cloud, is_all: impl Fn(Timestamp) -> bool) {
+        let is_done = |entries: &Vec<ConsulEntry>| entries.last().is_none_or(|last| is_all(last.at));
+        let (done, open) = std::mem::take(&mut self.taken).into_iter().partition(|(_, all)| is_done(all));
+        self.taken = open;
+        let done: BTreeMap<String, Vec<ConsulEntry>> = done;
+        for (id, entries) in done {
             let Some(last) = entries.last() else { continue };
             let task = self.known(&id, cloud, last.at);
-            let what: Vec<&str> = entries.iter().map(|entry| consul_words(entry)).collect();
+            let what: Vec<&str> = entries.iter().map(consul_words).collect();
             let stopped = task.as_ref().and_then(|task| task.stopped_at).map(|at| at.age_at(last.at));
             self.removals.extend(stopped);
             let since = match stopped.map(since("after STOPPED")) {
@@ -173,4 +190,51 @@ fn since(what: &'static str) -> impl Fn(Duration) -> String {
 
 fn text(words: Option<String>) -> String {
     words.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::sandbox::aws::CloudConfig;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_task_left_goes_in_one_line_however_long_it_takes() {
+        const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/c";
+        const TASK: &str = "0badc0de0badc0de0badc0de0badc0de";
+        let (page, cloud) = (Page::default(), Cloud::new(CloudConfig::default(), Timestamp(0)));
+        let mut scribe = Scribe::new(Some(Box::new(page.clone())), false, CLUSTER, Timestamp(0));
+        let gone = |name: &str, at: i64| ConsulEntry {
+            at: Timestamp(at),
+            by: None,
+            kind: "service",
+            id: format!("{CLUSTER} {name}-{TASK}"),
+            before: Some(json!({"Service": name, "Meta": {"task-id": TASK, "source": "consul-ecs"}})),
+            after: None,
+        };
+        for (name, at) in [("web-sidecar-proxy", 0), ("web", 400)] {
+            scribe.took_away(&[&gone(name, at)], &cloud, Timestamp(at));
+        }
+        assert!(page.0.lock().unwrap().is_empty(), "more may follow");
+        scribe.took_away(&[], &cloud, Timestamp(900));
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("web-sidecar-proxy, web"), "{text}");
+    }
 }

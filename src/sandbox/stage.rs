@@ -22,7 +22,7 @@ use super::world::{
     manifests,
 };
 use crate::manifests::{Sources, WatchOptions, watch};
-use crate::model::OperatorId;
+use crate::model::{OperatorId, Timestamp};
 use crate::observe::aws::Queue;
 use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
@@ -151,6 +151,7 @@ impl Stage {
         scene.pass(&endpoints, began + duration, &stop, |_| false).await;
         scene.pass(&endpoints, began + duration + PATIENCE, &stop, settled).await;
         let interrupted = stop.is_cancelled();
+        endpoints.with(|cloud, _, _| scene.scribe.tell_the_rest(cloud));
         let left =
             if interrupted { Vec::new() } else { scene.open_questions(&endpoints, &services, &operator) };
         end.cancel();
@@ -253,7 +254,7 @@ impl Scene {
             }
             self.look_at_kuma(cloud, kuma);
             if let Some(consul) = consul {
-                self.look_at_consul(cloud, consul);
+                self.look_at_consul(cloud, consul, now);
             }
         });
     }
@@ -271,11 +272,11 @@ impl Scene {
         }
     }
 
-    fn look_at_consul(&mut self, cloud: &Cloud, consul: &mut ConsulServer) {
+    fn look_at_consul(&mut self, cloud: &Cloud, consul: &mut ConsulServer, now: Timestamp) {
         let Some(judge) = &mut self.consul else { return };
         let journal = consul.take_journal();
         let ours: Vec<_> = journal.iter().filter(|entry| judge.is_the_operators(entry)).collect();
-        self.scribe.took_away(&ours, cloud);
+        self.scribe.took_away(&ours, cloud, now);
         let before = judge.violations().len();
         judge.writes(&journal, cloud, consul);
         for violation in &judge.violations()[before..] {

@@ -152,6 +152,11 @@ impl Summary {
                 0 if invariant == Invariant::I7 => {
                     "not judged here: there is one copy, and no lease to lose".to_owned()
                 }
+                // What is not there cannot be removed twice.
+                0 if invariant == Invariant::I6 && self.kuma.is_none() => {
+                    "not judged here: at Consul nothing is written but removals, since no ConsulAuth is declared"
+                        .to_owned()
+                }
                 0 => "kept".to_owned(),
                 count => format!("BROKEN {count} times"),
             };

@@ -16,6 +16,7 @@ use ecs_mesh_operator::mesh::kuma::{
     Answer, KumaControlPlane, Method, NoObserver, Transport, TransportError,
 };
 use ecs_mesh_operator::mesh::{ControlPlane, Owner, Registration};
+use ecs_mesh_operator::model::Why;
 use ecs_mesh_operator::model::{
     Container, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
     TaskDefinitionArn, TaskGroup,
@@ -171,7 +172,7 @@ fn judge(case: &Case, loaded: &Loaded) -> (Judgement, Vec<String>) {
     let is_of_consul = loaded.set.control_planes.contains_key("consul");
     let kind = if is_of_consul { ControlPlaneType::Consul } else { ControlPlaneType::Kuma };
     let scope = Scope { manifests: &loaded.set, control_plane: kind.as_str(), kind, operator: &operator };
-    let refused = || "access denied".to_owned();
+    let refused = || Why::of_all("access denied");
     let mut facts = Facts { registered: case.registered, ..Facts::default() };
     let (mut task, mut asked) = (case.task.task(), Vec::new());
     loop {
@@ -238,7 +239,7 @@ async fn outcome(case: &Case) -> Value {
     add("asked", asked.into());
     add("manifestErrors", findings(&loaded.errors).into());
     add("manifestWarnings", findings(&loaded.warnings).into());
-    add("warnings", judgement.warnings.clone().into());
+    add("warnings", judgement.warnings.iter().map(|why| why.words.clone()).collect::<Vec<_>>().into());
     match &judgement.verdict {
         Verdict::Register(desired) => {
             add("binding", (*desired.binding).into());

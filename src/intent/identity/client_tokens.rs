@@ -3,8 +3,8 @@
 use super::{ObjectKind, Objects, RuleKey, Want, texts};
 use crate::api::{ClientTokens, Presence};
 
-const ROLE: &str = "consul-ecs-client-role";
-const POLICY: &str = "consul-ecs-client-policy";
+pub(super) const ROLE: &str = "consul-ecs-client-role";
+pub(super) const POLICY: &str = "consul-ecs-client-policy";
 
 impl Objects<'_> {
     pub(super) fn client_tokens(&mut self, tokens: &ClientTokens) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Edition, ObjectId, ObjectKind, Objects, Want, texts};
 use crate::api::Presence;
 
-const CROSS_NAMESPACE: &str = "cross-namespace-read";
-const CROSS_PARTITION: &str = "cross-partition-read";
+pub(super) const CROSS_NAMESPACE: &str = "cross-namespace-read";
+pub(super) const CROSS_PARTITION: &str = "cross-partition-read";
 
 impl Objects<'_> {
     pub(super) fn enterprise(

@@ -22,7 +22,7 @@ use crate::api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
 use crate::manifests::ManifestSet;
 use crate::model::{ClusterArn, OperatorId};
 
-pub use made::gets_policies_of_others;
+pub use made::{MadeRule, absent_by, gets_policies_of_others, rule_name};
 pub use mark::{Owner, is_ours, marked, owner, without_marks};
 pub use object::{DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Undeclared, Want};
 pub use texts::{
@@ -166,7 +166,7 @@ pub fn desired(spec: &ConsulAuthSpec, around: &Surroundings<'_>) -> DesiredObjec
     };
     let mut list = objects.list;
     list.sort_by(|a, b| a.id.cmp(&b.id));
-    DesiredObjects { objects: list, undeclared, adopt: spec.adopt.clone(), own: around.own() }
+    DesiredObjects { objects: list, undeclared, adopt: spec.adopt.clone(), own: around.own(), by: None }
 }
 
 /// The list in the making; its other methods are with the part that they are about.

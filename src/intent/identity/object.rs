@@ -161,6 +161,8 @@ pub struct DesiredObjects {
     pub adopt: Vec<Glob>,
     /// Where objects of ours belong to this set-up and to no other, declared or not.
     pub own: BTreeSet<Scope>,
+    /// The `ConsulAuth`'s name, for a person.
+    pub by: Option<Arc<str>>,
 }
 
 impl DesiredObjects {

@@ -1,7 +1,7 @@
 //! What a manifest comes to, beyond the golden files in `tests/golden/consul-auth`.
 
 use super::*;
-use crate::api::{BindingSelector, MeshBindingSpec};
+use crate::api::{BindingSelector, GatewayKind, MeshBindingSpec};
 use crate::manifests::Binding;
 use crate::model::Glob;
 
@@ -104,4 +104,28 @@ fn a_star_stands_for_the_namespaces_that_there_are() {
         Edition::of(&consul, &all),
         Edition::Enterprise { partition: "default".into(), namespaces: all.clone() }
     );
+}
+
+#[test]
+fn a_rule_that_is_there_is_called_as_it_would_be_declared() {
+    let operator = OperatorId::parse("op").unwrap();
+    let marked = |text: &str| marked(text, &operator);
+    for kind in GatewayKind::ALL {
+        let made = RuleKey::ever_made("m").into_iter().find(|made| made.what == kind.as_str()).unwrap();
+        let (bind_type, bind_name) = &made.key.bind;
+        let rule = json!({
+            "AuthMethod": "m", "Description": marked(made.key.text), "BindType": bind_type,
+            "BindName": &**bind_name, "ID": "4fa6e11c-21d1-3462-a316-99515e5544f7",
+        });
+        assert_eq!(rule_name(&rule), format!("m/{}", kind.as_str()));
+        let id = ObjectId {
+            kind: ObjectKind::BindingRule,
+            scope: Scope::default(),
+            name: rule_name(&rule).into(),
+        };
+        let field = format!("serviceTokens.absentGateways: [{}]", kind.as_str());
+        assert_eq!(absent_by(&id).as_deref(), Some(&*field));
+    }
+    let of_others = json!({"AuthMethod": "m", "BindType": "role", "BindName": "admins", "ID": "1"});
+    assert_eq!(rule_name(&of_others), "m/admins");
 }

@@ -30,7 +30,7 @@ use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind,
-    Registration, Rendered, Sighting,
+    Nameless, Registration, Rendered, Sighting,
 };
 use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn};
 use crate::runtime::{BatchError, Batcher, Lease, TokenBucket};
@@ -53,6 +53,8 @@ pub(super) struct Taken {
     pub(super) methods: ArcSwap<BTreeSet<Arc<str>>>,
     pub(super) observer: Arc<dyn MeshCallObserver>,
     pub(super) left_out: LeftOut,
+    /// Tokens that name no task, as the last whole list showed them.
+    pub(super) nameless: ArcSwap<Vec<Nameless>>,
 }
 
 /// Why a token is left out of a list.
@@ -114,8 +116,14 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let scope = Scope::of(spec);
         let methods = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD].into_iter().map(Into::into).collect();
         let methods = ArcSwap::from_pointee(methods);
-        let taken =
-            Arc::new(Taken { operator, mesh: scope.mesh(), methods, observer, left_out: LeftOut::default() });
+        let taken = Arc::new(Taken {
+            operator,
+            mesh: scope.mesh(),
+            methods,
+            observer,
+            left_out: LeftOut::default(),
+            nameless: ArcSwap::default(),
+        });
         let api = Arc::new(Api::new(transport, scope));
         let pace = || Some(TokenBucket::new(LISTS_PER_SECOND, LISTS_AT_ONCE));
         let tokens = TokensOfTasks { api: Arc::clone(&api), taken: Arc::clone(&taken) };
@@ -411,6 +419,10 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
             }
             _ => 1,
         }
+    }
+
+    fn nameless_tokens(&self) -> Vec<Nameless> {
+        self.taken.nameless.load().as_ref().clone()
     }
 
     /// The names in the catalog. (`mesh` is the partition, of which there is one.)

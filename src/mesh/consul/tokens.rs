@@ -17,7 +17,7 @@ use super::parts::{Found, Parts, Place};
 use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
-use crate::mesh::{MeshError, Owner, Registration, Sighting};
+use crate::mesh::{MeshError, Nameless, Owner, Registration, Sighting};
 use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
 use crate::runtime::BatchCall;
 
@@ -30,6 +30,9 @@ pub const DEFAULT_CLIENT_METHOD: &str = "iam-ecs-client-token";
 const LOGIN: &str = "token created via login";
 const CLUSTER: &str = "consul.hashicorp.com/cluster";
 const TASK: &str = "consul.hashicorp.com/task-id";
+
+/// So many tokens that name no task are named.
+const EXAMPLES: usize = 3;
 
 const NEEDS_TO_LIST: &str = "acl = \"read\"";
 
@@ -143,7 +146,8 @@ impl<T: StreamTransport> Api<T> {
         each: &mut (dyn FnMut(&TaskArn, Token) + Send),
     ) {
         let methods = taken.methods.load_full();
-        let mut unplaced: BTreeMap<Unplaced, usize> = Unplaced::ALL.iter().map(|why| (*why, 0)).collect();
+        let mut unplaced: BTreeMap<Unplaced, (usize, Vec<Arc<str>>)> =
+            Unplaced::ALL.iter().map(|why| (*why, Default::default())).collect();
         let failures = parts.failures();
         for namespace in self.scope.namespaces() {
             let list = async {
@@ -158,7 +162,13 @@ impl<T: StreamTransport> Api<T> {
                             Ok(token) if is_uuid(&token.accessor) => match token.login(method) {
                                 Login::Of(task) => each(&task, token),
                                 Login::Foreign => {}
-                                Login::Unplaced(why) => *unplaced.entry(why).or_default() += 1,
+                                Login::Unplaced(why) => {
+                                    let (count, examples) = unplaced.entry(why).or_default();
+                                    *count += 1;
+                                    if examples.len() < EXAMPLES {
+                                        examples.push(token.accessor);
+                                    }
+                                }
                             },
                             _ => skip(UNREADABLE_TOKEN),
                         }
@@ -172,9 +182,14 @@ impl<T: StreamTransport> Api<T> {
             parts.ask(Place::Tokens { namespace: namespace.clone() }, list).await;
         }
         if parts.failures() == failures {
-            for (why, count) in unplaced {
+            let mut nameless = Vec::new();
+            for (why, (count, examples)) in unplaced {
                 taken.observer.unplaced(why.label(), count);
+                if count > 0 {
+                    nameless.push(Nameless { reason: why.label(), count, examples });
+                }
             }
+            taken.nameless.store(Arc::new(nameless));
         }
     }
 

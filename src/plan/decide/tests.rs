@@ -8,7 +8,7 @@ use super::*;
 use crate::api::{ControlPlaneType, MeshBindingSpec, Probe};
 use crate::intent::{HoldReason, Marks, Need, Outbounds, Rule, Violation};
 use crate::mesh::DrainReason::{Revoked, Stopping, Unwanted};
-use crate::model::{OperatorId, ServiceName, TaskArn};
+use crate::model::{OperatorId, ServiceName, TaskArn, Why};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0) };
@@ -262,7 +262,7 @@ fn the_verdict_on_a_live_registered_task_decides_by_policy() {
         ),
         ("in bridge mode", ignore(IgnoreReason::NetworkMode("bridge".to_owned())), ["nothing"; 3]),
         ("held for its bindings", hold(HoldReason::Bindings(Vec::new())), ["nothing"; 3]),
-        ("held for the unknown", hold(HoldReason::Unknown(String::new())), ["nothing"; 3]),
+        ("held for the unknown", hold(HoldReason::Unknown(Why::default())), ["nothing"; 3]),
         ("in need of a fact", judgement(Verdict::Need(Need::Tags), "sync"), ["nothing"; 3]),
     ];
     for (what, judgement, expected) in table {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::actual::ActualObjects;
 use super::normal;
 use crate::intent::identity::{
-    DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Want, is_ours, without_marks,
+    DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Want, is_ours, rule_name,
 };
 use crate::model::OperatorId;
 
@@ -91,8 +91,8 @@ fn find<'d>(
         Want::Present { body: declared, .. } => normal::does_the_same(kind, body, declared),
         _ => false,
     });
-    let by_words = || of_method().find(|(_, rule)| has_words(body, rule));
-    let by_bind = || of_method().find(|(_, rule)| binds(body, rule));
+    let by_words = || of_method().find(|(_, rule)| rule.has_words(body));
+    let by_bind = || of_method().find(|(_, rule)| rule.binds(body));
     by_deed.or_else(by_words).or_else(by_bind).map(|(object, _)| object)
 }
 
@@ -105,15 +105,7 @@ pub(super) fn is_of(rule: &Value, method: &str) -> bool {
 fn is_once_ours(rule: &Value) -> bool {
     RuleKey::ever_made(text(rule, "AuthMethod"))
         .iter()
-        .any(|(key, _)| has_words(rule, key) || binds(rule, key))
-}
-
-fn has_words(rule: &Value, key: &RuleKey) -> bool {
-    without_marks(text(rule, "Description")) == key.text
-}
-
-fn binds(rule: &Value, key: &RuleKey) -> bool {
-    (text(rule, "BindType"), text(rule, "BindName")) == (key.bind.0, &*key.bind.1)
+        .any(|made| made.key.has_words(rule) || made.key.binds(rule))
 }
 
 pub(super) fn text<'v>(body: &'v Value, field: &str) -> &'v str {
@@ -133,10 +125,8 @@ pub(super) fn name(kind: ObjectKind, body: &Value) -> &str {
 
 fn found_id(kind: ObjectKind, scope: &Scope, body: &Value) -> ObjectId {
     let name = match kind {
-        // The id tells rules apart that bind the same.
-        ObjectKind::BindingRule => {
-            format!("{}/{} ({})", text(body, "AuthMethod"), text(body, "BindName"), text(body, "ID")).into()
-        }
+        // As it would be declared; the server's id tells rules apart that have one name.
+        ObjectKind::BindingRule => rule_name(body).into(),
         kind => name(kind, body).into(),
     };
     ObjectId { kind, scope: scope.clone(), name }

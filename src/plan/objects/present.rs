@@ -60,7 +60,11 @@ impl<'a> Planner<'a> {
                 // It gets our mark first, and goes with the next run as one that is there twice.
                 self.take_over(id, declared, needs, body);
             } else {
-                self.beside(id, declared, body, "has no mark of ours: delete it by hand");
+                let (name, auth) = (&id.name, self.auth());
+                let whose = format!(
+                    "has no mark of ours: delete it by hand, or `adopt: [{name:?}]` in {auth} merges the two"
+                );
+                self.beside(id, declared, body, &whose);
             }
         }
         for (body, operator) in found.others {
@@ -225,16 +229,19 @@ impl<'a> Planner<'a> {
     fn conflict(&mut self, id: &ObjectId, declared: &Value, found: &Found<'a>) {
         let (body, reason) = match (found.nobodys.first(), found.others.first()) {
             (Some(body), _) => {
-                let name = &id.name;
-                (
-                    *body,
-                    format!(
-                        "it is there without our mark: `adopt: [{name:?}]` takes it over, with these changes"
-                    ),
-                )
+                let (name, auth) = (&id.name, self.auth());
+                let words = format!(
+                    "it is there without our mark: `adopt: [{name:?}]` in {auth} takes it over, with these changes"
+                );
+                (*body, words)
             }
             (None, Some((body, operator))) => {
-                (*body, format!("operator {operator:?} has marked it, so nothing is done to it"))
+                let words = format!(
+                    "operator {operator:?} has marked it, so nothing is done to it: take it out of that operator's \
+                     manifests or out of {}, or take the mark out of its description",
+                    self.auth()
+                );
+                (*body, words)
             }
             (None, None) => return,
         };

@@ -49,7 +49,8 @@ impl<'a> Planner<'a> {
             match self.owner(id.kind, body) {
                 Owner::Ours => self.remove(id, body, "it is declared absent"),
                 Owner::Nobody => {
-                    let reason = "it is declared absent, and has no mark of ours: delete it by hand";
+                    let reason =
+                        "it is declared absent, and has no mark of ours, so it stays: delete it by hand";
                     self.push_found(id, body, ObjectAction::LeftAlone, reason);
                 }
                 Owner::Other(operator) => {

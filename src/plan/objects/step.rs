@@ -88,7 +88,8 @@ impl ObjectStep {
         };
         Item {
             object: Some(self.id.kind),
-            mesh: self.id.scope.partition.as_deref().map(str::to_owned),
+            partition: self.id.scope.partition.as_deref().map(str::to_owned),
+            id: self.server_id.filter(|_| self.id.kind == ObjectKind::BindingRule).map(|id| id.to_string()),
             name: Some(self.id.name.as_ref().to_owned()),
             fields,
             registration,

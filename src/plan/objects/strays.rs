@@ -7,7 +7,9 @@ use super::actual::Read;
 use super::matching::{is_of, name, text};
 use super::present::linked;
 use super::{ObjectAction, Planner, normal};
-use crate::intent::identity::{ObjectId, ObjectKind, Owner, RuleKey, Want, gets_policies_of_others};
+use crate::intent::identity::{
+    ObjectId, ObjectKind, Owner, RuleKey, Want, absent_by, gets_policies_of_others,
+};
 
 /// The policy that every Consul has, and that lets do everything.
 const EVERYTHING: &str = "global-management";
@@ -21,13 +23,48 @@ impl<'a> Planner<'a> {
             _ => None,
         };
         if let Some(warning) = gives {
+            let absent = self.declare_absent(id);
             let reason =
-                "it has our mark, and gives what nobody declared: delete it by hand, or declare it absent";
+                format!("it has our mark, and gives what nobody declared: delete it by hand, or {absent}");
             self.push_found(id, body, ObjectAction::Stray, reason).warnings.push(warning);
         } else {
-            let reason = "owned and no longer declared: declare it absent to have it removed";
+            let absent = self.declare_absent(id);
+            let reason = format!("owned and no longer declared: to have it removed, {absent}");
             self.push_found(id, body, ObjectAction::LeftAlone, reason);
         }
+    }
+
+    /// What to write for an object of ours to be removed.
+    fn declare_absent(&self, id: &ObjectId) -> String {
+        let auth = self.auth();
+        match (id.kind, absent_by(id)) {
+            // A manifest speaks of the rules of its own methods alone.
+            (ObjectKind::BindingRule, Some(field)) if self.is_of_a_declared_method(id) => {
+                format!("write `{field}` in {auth}")
+            }
+            (ObjectKind::BindingRule, _) => "delete it by hand (consul acl binding-rule delete)".to_owned(),
+            (_, Some(field)) => format!("write `{field}` in {auth}"),
+            (ObjectKind::AuthMethod, None) => {
+                "delete it by hand (consul acl auth-method delete); all tokens that it gave out go with it"
+                    .to_owned()
+            }
+            (_, None) => format!("delete it by hand; `state: absent` in {auth} removes all of the set-up"),
+        }
+    }
+
+    fn is_of_a_declared_method(&self, rule: &ObjectId) -> bool {
+        self.desired.objects.iter().any(|object| {
+            object.id.kind == ObjectKind::AuthMethod
+                && rule.name.strip_prefix(&*object.id.name).is_some_and(|what| what.starts_with('/'))
+        })
+    }
+
+    /// The manifest that speaks of the set-up.
+    pub(super) fn auth(&self) -> String {
+        self.desired.by.as_ref().map_or_else(
+            || "a ConsulAuth of this control plane".to_owned(),
+            |name| format!("ConsulAuth {name}"),
+        )
     }
 
     /// A rule that others made on a method of ours lets in whom it lets in: a person should know of it.
@@ -39,10 +76,9 @@ impl<'a> Planner<'a> {
     }
 
     fn rule_gives(&self, rule: &Value) -> Option<String> {
-        let as_it_was_made = RuleKey::ever_made(text(rule, "AuthMethod")).iter().any(|(key, selector)| {
-            (text(rule, "BindType"), text(rule, "BindName")) == (key.bind.0, &*key.bind.1)
-                && text(rule, "Selector").trim() == selector
-        });
+        let as_it_was_made = RuleKey::ever_made(text(rule, "AuthMethod"))
+            .iter()
+            .any(|made| made.key.binds(rule) && text(rule, "Selector").trim() == made.selector);
         (self.is_on_a_declared_method(rule) && !as_it_was_made).then(|| also_get(rule))
     }
 

@@ -1,6 +1,7 @@
 //! A plan as a value: what a run would do, what it would leave, and why. For people ([`render`]) and for machines (its
 //! JSON form, whose schema is generated from these types).
 
+mod groups;
 mod render;
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 use super::FieldChange;
 use crate::intent::identity::ObjectKind;
-use crate::model::{TaskArn, Timestamp};
+use crate::model::{TaskArn, Timestamp, Why};
 
 pub use render::{Detail, render};
 
@@ -121,12 +122,18 @@ pub struct Item {
     /// Which kind of object of the control plane's configuration it is about; absent where it is about a task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<ObjectKind>,
-    /// The mesh; absent where the task has no registration and would get none. Of an object its partition.
+    /// The mesh; absent where the task has no registration and would get none, and at Consul, which has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh: Option<String>,
+    /// The partition of Consul Enterprise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition: Option<String>,
     /// The registration's name in the mesh, or the object's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Consul's id of a binding rule, whose name is the operator's and not Consul's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// The service that it is, as far as known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
@@ -135,6 +142,9 @@ pub struct Item {
     pub binding: Option<String>,
     /// Why, for a person.
     pub reason: String,
+    /// The same for all items that are so for one cause: what the reason says beside names.
+    #[serde(skip)]
+    pub cause: String,
     /// What a drain or a removal rests on: `stopping`, `stopped`, `absent`, `role_tags` or `manifests`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
@@ -158,15 +168,23 @@ pub struct Item {
 impl Item {
     /// With nothing but what and why.
     pub fn new(change: Change, reason: impl Into<String>) -> Self {
+        Self::because(change, &Why::of_all(reason))
+    }
+
+    /// With nothing but what and why.
+    pub fn because(change: Change, why: &Why) -> Self {
         Self {
             change,
             blocked_by: None,
             object: None,
             mesh: None,
+            partition: None,
             name: None,
+            id: None,
             service: None,
             binding: None,
-            reason: reason.into(),
+            reason: why.words.clone(),
+            cause: why.cause.clone(),
             evidence: None,
             after: None,
             then: None,
@@ -207,6 +225,9 @@ pub struct Warning {
     pub task: String,
     /// For a person.
     pub message: String,
+    /// The same for all tasks that it is true of for one cause.
+    #[serde(skip)]
+    pub cause: String,
 }
 
 /// Something that could not be found out, so that a part of the plan is missing.
@@ -217,6 +238,20 @@ pub struct Gap {
     pub what: String,
     /// The failed call, and what to do about it.
     pub why: String,
+}
+
+/// Login tokens of Consul that name no task: nobody removes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Unplaced {
+    /// The `ControlPlane`.
+    pub control_plane: Arc<str>,
+    /// `no_metadata` (the login said nothing of its task) or `malformed` (what it said cannot be read).
+    pub reason: &'static str,
+    /// How many there are.
+    pub count: usize,
+    /// The accessor ids of some of them, which open nothing.
+    pub examples: Vec<String>,
 }
 
 /// What stands in the way in the manifests.
@@ -287,6 +322,8 @@ pub struct Proposal {
     pub gaps: Vec<Gap>,
     /// What is allowed and most likely not meant, by task.
     pub warnings: Vec<Warning>,
+    /// Login tokens that nobody looks after, since they name no task.
+    pub unplaced: Vec<Unplaced>,
     /// All items, by control plane and task; those that are unchanged or ignored only where asked for.
     pub items: Vec<Planned>,
 }
@@ -316,6 +353,7 @@ impl Proposal {
             manifests,
             gaps,
             warnings,
+            unplaced: Vec::new(),
             items,
         }
     }
@@ -383,12 +421,16 @@ pub fn labels() -> impl Iterator<Item = &'static str> {
     plain.into_iter().chain(blocked)
 }
 
-/// Items in groups that read alike, for people: by control plane and mesh.
-fn by_place(items: &[Planned]) -> BTreeMap<(&str, &str), Vec<&Planned>> {
-    let mut places: BTreeMap<(&str, &str), Vec<&Planned>> = BTreeMap::new();
+/// Control plane, mesh and partition, as far as there are any.
+type Place<'a> = (&'a str, &'a str, &'a str);
+
+/// Items by their place.
+fn by_place(items: &[Planned]) -> BTreeMap<Place<'_>, Vec<&Planned>> {
+    let mut places: BTreeMap<Place<'_>, Vec<&Planned>> = BTreeMap::new();
     for planned in items {
         let mesh = planned.item.mesh.as_deref().unwrap_or_default();
-        places.entry((&planned.control_plane, mesh)).or_default().push(planned);
+        let partition = planned.item.partition.as_deref().unwrap_or_default();
+        places.entry((&planned.control_plane, mesh, partition)).or_default().push(planned);
     }
     places
 }

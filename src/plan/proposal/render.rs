@@ -1,6 +1,6 @@
 //! A plan for people: a sign a line, the reason below it, a summary at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
@@ -8,19 +8,17 @@ use serde_json::Value;
 
 use crate::intent::identity::ObjectKind;
 
-use super::{Blocked, Change, Item, Planned, Proposal, by_place};
+use super::groups::{Entry, NAMED, entries};
+use super::{Blocked, Change, Item, Place, Planned, Proposal, Unplaced, by_place};
 
 /// How much of a plan to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
-    /// What a person should look at.
+    /// What a person should look at; many tasks that one cause hits are one entry.
     Changes,
-    /// What is unchanged or ignored, too.
+    /// What is unchanged or ignored, too, and each task by itself.
     All,
 }
-
-/// This many tasks with the same gap are named; the rest are counted.
-const NAMED: usize = 3;
 
 /// The whole plan as text, with colours; print it through `anstream`, which takes them away where they don't belong.
 pub fn render(proposal: &Proposal, detail: Detail) -> String {
@@ -32,27 +30,30 @@ pub fn render(proposal: &Proposal, detail: Detail) -> String {
 
 fn write(out: &mut String, proposal: &Proposal, detail: Detail) -> fmt::Result {
     write_manifests(out, proposal)?;
-    for ((control_plane, mesh), items) in by_place(&proposal.items) {
-        let (unknown, known): (Vec<&Planned>, Vec<&Planned>) = items
+    let mut has_more = false;
+    for (place, items) in by_place(&proposal.items) {
+        let items: Vec<&Planned> = items
             .into_iter()
             .filter(|planned| {
                 detail == Detail::All || !matches!(planned.item.change, Change::Ignore | Change::Unchanged)
             })
-            .partition(|planned| planned.item.change == Change::Unknown);
-        if unknown.is_empty() && known.is_empty() {
+            .collect();
+        if items.is_empty() {
             continue;
         }
-        let bold = Style::new().bold();
-        match mesh {
-            "" => writeln!(out, "{bold}control plane {control_plane}{bold:#}")?,
-            mesh => writeln!(out, "{bold}control plane {control_plane}, mesh {mesh}{bold:#}")?,
+        write_place(out, place)?;
+        for entry in entries(&items, detail) {
+            has_more |= write_entry(out, &entry)?;
         }
-        for planned in known {
-            write_item(out, planned)?;
-        }
-        write_unknown(out, &unknown)?;
         out.push('\n');
     }
+    if has_more {
+        writeln!(
+            out,
+            "Entries of many tasks name some of them; --all shows each, and so does --output json.\n"
+        )?;
+    }
+    write_unplaced(out, proposal)?;
     write_gaps(out, proposal)?;
     write_warnings(out, proposal)?;
     write_summary(out, proposal)
@@ -99,34 +100,137 @@ fn headline(item: &Item) -> String {
     }
 }
 
+fn write_place(out: &mut String, (control_plane, mesh, partition): Place<'_>) -> fmt::Result {
+    let bold = Style::new().bold();
+    write!(out, "{bold}control plane {control_plane}")?;
+    for (word, name) in [("mesh", mesh), ("partition", partition)] {
+        if !name.is_empty() {
+            write!(out, ", {word} {name}")?;
+        }
+    }
+    writeln!(out, "{bold:#}")
+}
+
+/// Whether it stands for more than it names.
+fn write_entry(out: &mut String, entry: &Entry<'_>) -> Result<bool, fmt::Error> {
+    match entry.items.as_slice() {
+        [one] => write_item(out, one).map(|()| false),
+        _ if entry.tasks().len() == 1 => write_task(out, entry).map(|()| false),
+        _ => write_many(out, entry),
+    }
+}
+
+fn write_head(out: &mut String, planned: &Planned) -> fmt::Result {
+    let (sign, style) = sign(&planned.item);
+    write!(out, "  {style}{sign} {}{style:#}", headline(&planned.item))
+}
+
 fn write_item(out: &mut String, planned: &Planned) -> fmt::Result {
     let item = &planned.item;
-    let (sign, style) = sign(item);
-    write!(out, "  {style}{sign} {}{style:#}", headline(item))?;
+    write_head(out, planned)?;
     if let Some(kind) = item.object {
         write!(out, "  {}", kind.as_str())?;
     }
     if let Some(name) = &item.name {
         write!(out, "  {name}")?;
     }
-    if let Some(service) = item.service.as_deref().filter(|service| !service.is_empty()) {
-        write!(out, "  service {service}")?;
+    if let Some(id) = &item.id {
+        write!(out, "  id {id}")?;
     }
-    if let Some(task) = &planned.task {
-        write!(out, "  task {}/{}", task.cluster().name(), task.id())?;
-    }
-    out.push('\n');
+    write_whose(out, planned)?;
     if let Some(registration) = &item.registration {
         write_registration(out, registration)?;
     }
     for field in &item.fields {
         writeln!(out, "      {}: {} -> {}", field.path, Short(&field.before), Short(&field.after))?;
     }
-    write!(out, "      why: {}", item.reason)?;
+    write_why(out, item, &item.reason)?;
+    write_rest(out, item)
+}
+
+/// All that one task has there, and that goes the same way.
+fn write_task(out: &mut String, entry: &Entry<'_>) -> fmt::Result {
+    let first = entry.first();
+    write_head(out, first)?;
+    // A proxy's service has a longer name than the one that it stands before.
+    let length = |planned: &&&Planned| planned.item.service.as_deref().map_or(usize::MAX, str::len);
+    write_whose(out, entry.items.iter().min_by_key(length).copied().unwrap_or(first))?;
+    // The task tells its cluster.
+    let names = entry.items.iter().filter_map(|planned| planned.item.name.as_deref());
+    let names: Vec<&str> = names.map(|name| name.split("@arn:").next().unwrap_or(name)).collect();
+    if !names.is_empty() {
+        writeln!(out, "      what: {}", names.join(", "))?;
+    }
+    write_reasons(out, entry)?;
+    write_rest(out, &first.item)
+}
+
+fn write_many(out: &mut String, entry: &Entry<'_>) -> Result<bool, fmt::Error> {
+    let first = entry.first();
+    write_head(out, first)?;
+    let mut names: Vec<String> = Vec::new();
+    for planned in &entry.items {
+        let name = short_name(planned);
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    let count = names.len();
+    let word = if first.task.is_some() { "tasks" } else { "objects" };
+    names.truncate(NAMED);
+    write!(out, "  {count} {word}: {}", names.join(", "))?;
+    if count > NAMED {
+        write!(out, " and {} more", count - NAMED)?;
+    }
+    out.push('\n');
+    let is_withdrawn = matches!(first.item.change, Change::Drain | Change::Remove);
+    if is_withdrawn {
+        writeln!(out, "      what: {}", entry.things())?;
+    }
+    let has_more = write_reasons(out, entry)?;
+    write_rest(out, &first.item)?;
+    Ok(has_more || count > NAMED)
+}
+
+fn write_whose(out: &mut String, planned: &Planned) -> fmt::Result {
+    if let Some(service) = planned.item.service.as_deref().filter(|service| !service.is_empty()) {
+        write!(out, "  service {service}")?;
+    }
+    if let Some(task) = &planned.task {
+        write!(out, "  task {}/{}", task.cluster().name(), task.id())?;
+    }
+    out.push('\n');
+    Ok(())
+}
+
+fn write_why(out: &mut String, item: &Item, reason: &str) -> fmt::Result {
+    write!(out, "      why: {reason}")?;
     if let Some(binding) = &item.binding {
         write!(out, " (MeshBinding {binding})")?;
     }
     out.push('\n');
+    Ok(())
+}
+
+/// One cause may be another role's for each. Whether there are more than are shown.
+fn write_reasons(out: &mut String, entry: &Entry<'_>) -> Result<bool, fmt::Error> {
+    let reasons = entry.reasons();
+    if let [(reason, one, _)] = reasons.as_slice() {
+        write_why(out, &one.item, reason)?;
+        return Ok(false);
+    }
+    for (reason, one, tasks) in reasons.iter().take(NAMED) {
+        let word = if *tasks == 1 { "task" } else { "tasks" };
+        writeln!(out, "      why, for {tasks} {word} such as {}: {reason}", short_name(one))?;
+    }
+    let more = reasons.len().saturating_sub(NAMED);
+    if more > 0 {
+        writeln!(out, "      and {more} more of the same kind")?;
+    }
+    Ok(more > 0)
+}
+
+fn write_rest(out: &mut String, item: &Item) -> fmt::Result {
     if let Some(after) = &item.after {
         writeln!(out, "      when: {after}")?;
     }
@@ -187,30 +291,6 @@ impl fmt::Display for Short<'_> {
     }
 }
 
-/// What could not be found out of many tasks for one reason is said once.
-fn write_unknown(out: &mut String, items: &[&Planned]) -> fmt::Result {
-    let mut by_reason: BTreeMap<&str, Vec<&Planned>> = BTreeMap::new();
-    for planned in items {
-        by_reason.entry(&planned.item.reason).or_default().push(planned);
-    }
-    let red = AnsiColor::Red.on_default();
-    for (reason, tasks) in by_reason {
-        let named: Vec<String> = tasks.iter().take(NAMED).map(|planned| short_name(planned)).collect();
-        let more = match tasks.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let word = match (tasks.iter().any(|planned| planned.task.is_some()), tasks.len()) {
-            (false, _) => "",
-            (true, 1) => "task ",
-            (true, _) => "tasks ",
-        };
-        writeln!(out, "  {red}? unknown{red:#}  {word}{}{more}", named.join(", "))?;
-        writeln!(out, "      why: {reason}")?;
-    }
-    Ok(())
-}
-
 /// A task's, or an object's.
 fn short_name(planned: &Planned) -> String {
     match (&planned.task, planned.item.object) {
@@ -235,17 +315,51 @@ fn write_gaps(out: &mut String, proposal: &Proposal) -> fmt::Result {
     Ok(())
 }
 
+/// Tokens that nobody looks after, since they name no task.
+fn write_unplaced(out: &mut String, proposal: &Proposal) -> fmt::Result {
+    let yellow = AnsiColor::Yellow.on_default();
+    for Unplaced { control_plane, reason, count, examples } in &proposal.unplaced {
+        let (tokens, name) = if *count == 1 { ("login token", "names") } else { ("login tokens", "name") };
+        writeln!(
+            out,
+            "{yellow}not looked after:{yellow:#} {count} {tokens} at control plane {control_plane} {name} no task \
+             ({reason}), so nobody removes them; such as {}",
+            examples.join(", ")
+        )?;
+        writeln!(
+            out,
+            "      look: consul acl token read -accessor-id {}; delete those whose tasks are gone, and have tasks log \
+             in with both -meta that consul-ecs gives",
+            examples.first().map_or("ID", String::as_str)
+        )?;
+    }
+    if !proposal.unplaced.is_empty() {
+        out.push('\n');
+    }
+    Ok(())
+}
+
 fn write_warnings(out: &mut String, proposal: &Proposal) -> fmt::Result {
-    let mut tasks: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut causes: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
     for warning in &proposal.warnings {
-        *tasks.entry(&warning.message).or_default() += 1;
+        let (tasks, messages) = causes.entry(&warning.cause).or_default();
+        *tasks += 1;
+        messages.insert(&warning.message);
     }
     let yellow = AnsiColor::Yellow.on_default();
-    for (message, tasks) in &tasks {
+    for (tasks, messages) in causes.values() {
         let word = if *tasks == 1 { "task" } else { "tasks" };
-        writeln!(out, "{yellow}warning{yellow:#} ({tasks} {word}): {message}")?;
+        let mut shown = messages.iter().take(NAMED);
+        write!(out, "{yellow}warning{yellow:#} ({tasks} {word}): ")?;
+        writeln!(out, "{}", shown.next().copied().unwrap_or_default())?;
+        for message in shown {
+            writeln!(out, "  also: {message}")?;
+        }
+        if messages.len() > NAMED {
+            writeln!(out, "  and {} more of the same kind; --output json has all", messages.len() - NAMED)?;
+        }
     }
-    if !tasks.is_empty() {
+    if !causes.is_empty() {
         out.push('\n');
     }
     Ok(())

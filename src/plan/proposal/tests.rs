@@ -50,8 +50,12 @@ fn proposal() -> Proposal {
         planned("12", item(Change::Unchanged, "it is as it should be")),
     ];
     let gaps = vec![Gap { what: "control plane away".into(), why: "connection refused".into() }];
-    let warning =
-        |task: &str| Warning { control_plane: "kuma".into(), task: task.into(), message: "role tags".into() };
+    let warning = |task: &str| Warning {
+        control_plane: "kuma".into(),
+        task: task.into(),
+        message: "role tags".into(),
+        cause: "role tags".into(),
+    };
     Proposal::new("op", Timestamp(0), Manifests::default(), gaps, vec![warning("1"), warning("2")], items)
 }
 
@@ -59,6 +63,82 @@ fn proposal() -> Proposal {
 fn a_plan_reads_as_its_sections() {
     let text = anstream::adapter::strip_str(&render(&proposal(), Detail::Changes)).to_string();
     insta::assert_snapshot!(text);
+}
+
+fn text(items: Vec<Planned>, detail: Detail) -> String {
+    let proposal = Proposal::new("op", Timestamp(0), Manifests::default(), Vec::new(), Vec::new(), items);
+    anstream::adapter::strip_str(&render(&proposal, detail)).to_string()
+}
+
+/// What a dead task left at Consul.
+fn left(n: usize) -> Vec<Planned> {
+    let (id, service) = (format!("{n:032x}"), if n.is_multiple_of(2) { "kv" } else { "web" });
+    let cluster = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
+    let names = [
+        format!("token/4fa6e11c-21d1-3462-a316-{n:012x}"),
+        format!("service/{service}-{id}@{cluster}"),
+        format!("service/{service}-{id}-sidecar-proxy@{cluster}"),
+    ];
+    let item = |name: String| Planned {
+        control_plane: "consul".into(),
+        ..planned(
+            &id,
+            Item {
+                name: Some(name),
+                service: Some(service.into()),
+                binding: Some("demo".into()),
+                ..Item::because(
+                    Change::Remove,
+                    &Why::new("absent", format!("not listed by two sweeps since {n} minutes ago")),
+                )
+            },
+        )
+    };
+    names.map(item).into()
+}
+
+fn rejected(n: usize, role: usize) -> Planned {
+    let words = format!("role r{role}-task: tag x is missing; aws iam tag-role --role-name r{role}-task");
+    planned(&format!("{n:032x}"), Item::because(Change::Reject, &Why::new("x missing", words)))
+}
+
+#[test]
+fn what_a_dead_task_left_is_one_entry() {
+    insta::assert_snapshot!(text(left(7), Detail::Changes));
+}
+
+#[test]
+fn many_dead_tasks_and_many_rejected_ones_are_an_entry_for_each_cause() {
+    let mut items: Vec<Planned> = (0..1_000).flat_map(left).collect();
+    items.extend((0..500).map(|n| rejected(n, n % 5)));
+    insta::assert_snapshot!(text(items.clone(), Detail::Changes));
+    let all = text(items, Detail::All);
+    assert_eq!(all.matches("\n  - remove").count(), 1_000);
+    assert_eq!(all.matches("\n  x reject").count(), 500);
+}
+
+#[test]
+fn tokens_that_name_no_task_are_counted_and_some_are_named() {
+    let mut proposal = proposal();
+    let examples = vec!["4fa6e11c-21d1-3462-a316-99515e5544f7".to_owned()];
+    let reason = "no_metadata";
+    proposal.unplaced.push(Unplaced { control_plane: "consul".into(), reason, count: 12, examples });
+    let text = anstream::adapter::strip_str(&render(&proposal, Detail::Changes)).to_string();
+    let line = text.lines().find(|line| line.starts_with("not looked after: ")).unwrap();
+    assert!(line.contains("12 login tokens") && line.contains("4fa6e11c-21d1"), "{line}");
+    let json = serde_json::to_value(&proposal).unwrap();
+    assert_eq!(json["unplaced"][0]["count"], 12);
+}
+
+#[test]
+fn consul_has_no_mesh_and_an_enterprise_a_partition() {
+    let at = |partition: Option<&str>| {
+        let mut items = left(1);
+        items.iter_mut().for_each(|planned| planned.item.partition = partition.map(str::to_owned));
+        text(items, Detail::Changes).lines().next().unwrap().to_owned()
+    };
+    assert_eq!(at(None), "control plane consul");
+    assert_eq!(at(Some("team")), "control plane consul, partition team");
 }
 
 #[test]

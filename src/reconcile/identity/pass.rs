@@ -130,7 +130,10 @@ impl Pass<'_> {
             let datacenter = identities.datacenter().await;
             let around =
                 Surroundings { operator: &self.operator.id, clusters: &clusters, edition, datacenter };
-            let desired = spec.map_or_else(|| around.nothing_declared(), |spec| desired(spec, &around));
+            let mut desired = spec.map_or_else(|| around.nothing_declared(), |spec| desired(spec, &around));
+            let mut auths = set.consul_auths.iter();
+            let by = auths.find(|(_, spec)| *spec.control_plane == *self.plane.name);
+            desired.by = by.map(|(name, _)| Arc::clone(name));
             let mut looked = identities.look(&around, &desired).await;
             looked.errors.extend(errors);
             let unreachable = looked.unreachable().cloned();

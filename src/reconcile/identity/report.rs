@@ -95,7 +95,7 @@ impl Report<'_> {
             let instead = |change: Change, why: String| Item {
                 fields: Vec::new(),
                 registration: None,
-                ..Item { change, reason: why, ..item.clone() }
+                ..Item { change, reason: why.clone(), cause: why, ..item.clone() }
             };
             page.note(match outcome {
                 Outcome::Waits(why) | Outcome::Later(why) | Outcome::Impossible(why) => {
@@ -162,12 +162,13 @@ impl Report<'_> {
     fn once(&self, key: &Key, step: &ObjectStep, loud: bool, why: &str) {
         let (control_plane, object, name) = (&self.plane.name, step.id.kind.as_str(), &step.id.name);
         let (fields, mind) = (paths(step), step.warnings.join("; "));
+        let id = step.server_id.as_deref();
         if !self.plane.keeping.is_news(key, &format!("{why} {fields} {mind}")) {
-            debug!(%control_plane, object, %name, fields, mind, "{why}");
+            debug!(%control_plane, object, %name, id, fields, mind, "{why}");
         } else if loud {
-            warn!(%control_plane, object, %name, fields, mind, "nothing is done to it: {why}");
+            warn!(%control_plane, object, %name, id, fields, mind, "nothing is done to it: {why}");
         } else {
-            info!(%control_plane, object, %name, fields, mind, "nothing is done to it: {why}");
+            info!(%control_plane, object, %name, id, fields, mind, "nothing is done to it: {why}");
         }
     }
 

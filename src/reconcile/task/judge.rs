@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Run;
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Need, Scope, Verdict};
 use crate::mesh::DrainReason;
-use crate::model::{RoleArn, Task};
+use crate::model::{RoleArn, Task, Why};
 use crate::observe::roles::APART;
 use crate::observe::store::{Life, Snapshot};
 use crate::plan::{Evidence, Known, Situation, Standing};
@@ -93,12 +93,12 @@ impl Run<'_> {
         }
     }
 
-    async fn describe_tags(&self) -> Result<Task, String> {
+    async fn describe_tags(&self) -> Result<Task, Why> {
         self.operator.describer.describe(self.task, Duration::MAX).await?;
         let snapshot = self.operator.store.snapshot(self.task, Duration::MAX, self.operator.clock.now());
         snapshot
             .task
             .filter(|task| task.tags.is_some())
-            .ok_or_else(|| "ECS does not find the task (yet)".to_owned())
+            .ok_or_else(|| Why::of_all("ECS does not find the task (yet)"))
     }
 }

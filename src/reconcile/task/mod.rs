@@ -19,7 +19,7 @@ use super::report::{Report, Subject};
 use crate::intent::{Judgement, caretaker};
 use crate::manifests::ManifestSet;
 use crate::mesh::FailedPart;
-use crate::model::TaskArn;
+use crate::model::{TaskArn, Why};
 use crate::observe::describer::Answer;
 use crate::observe::store::{Life, Snapshot};
 use crate::plan::proposal::Change;
@@ -107,7 +107,11 @@ impl Run<'_> {
             if decision.describe {
                 match self.operator.describer.describe(self.task, Self::grace(&known)).await {
                     Ok(Answer::Found | Answer::Missing) => continue,
-                    Ok(Answer::Failed(why)) | Err(why) => {
+                    Ok(Answer::Failed(why)) => {
+                        self.report.trouble("describe", &Why::of_all(why));
+                        return Next::Backoff;
+                    }
+                    Err(why) => {
                         self.report.trouble("describe", &why);
                         return Next::Backoff;
                     }

@@ -15,7 +15,7 @@ impl Run<'_> {
     pub(super) fn halted(&self, halt: &Halt) -> Next {
         if let Halt::Failed(error) = halt {
             if error.kind.is_of_one_body() || self.operator.is_dry() {
-                self.report.trouble(error.kind.label(), &error.message);
+                self.report.refused(error);
             } else {
                 self.operator.metrics.held(error.kind.label());
                 self.plane.tell(error);
@@ -34,7 +34,13 @@ impl Run<'_> {
         decision: &Decision,
         next: Next,
     ) -> Next {
-        let Some(judgement) = judgement else { return next };
+        let Some(judgement) = judgement else {
+            // With the last of what it had goes what was said of it.
+            if !self.operator.is_dry() && self.plane.registry.of(self.task).is_empty() {
+                self.plane.all_said(self.task);
+            }
+            return next;
+        };
         if !judgement.warnings.is_empty() {
             self.report.warnings(&judgement.warnings);
         }

@@ -6,6 +6,7 @@ use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
 use crate::intent::Marks;
 use crate::mesh::{MeshErrorKind, Owner};
+use crate::model::Why;
 use crate::observe::roles::APART;
 use crate::plan::{Action, Admission, Decision, Known, Step};
 use crate::runtime::Next;
@@ -47,11 +48,15 @@ impl Run<'_> {
                     next = sooner(next, wait);
                 }
                 Outcome::NoLease => {
-                    self.report.trouble("lease", "another copy of this operator holds the lease");
+                    let why = Why::of_all("another copy of this operator holds the lease");
+                    self.report.trouble("lease", &why);
                     next = sooner(next, APART);
                 }
                 Outcome::NotRemoved(error) => {
-                    self.report.not_removed(step, &whose, &error);
+                    // One failure a task tells enough.
+                    if refused.is_none() {
+                        self.report.not_removed(step, &whose, &error);
+                    }
                     // What our token may not remove keeps nothing else.
                     if !matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::Invalid) {
                         return Err(Halt::Failed(error));
@@ -130,7 +135,7 @@ impl Run<'_> {
             // How many are owned is not known before; the sweep brings the task back.
             let words = "no withdrawal before a sweep has seen the task's cluster whole: without it the guard does not \
                          know how many there are";
-            self.report.trouble("not_swept", words);
+            self.report.trouble("not_swept", &Why::of_all(words));
             return false;
         }
         let now = self.operator.clock.now();

@@ -11,16 +11,18 @@ use tracing::subscriber::DefaultGuard;
 
 use super::*;
 use crate::api::{ControlPlaneSpec, MeshBindingSpec};
-use crate::intent::{Desired, Marks, RegistrationId};
+use crate::intent::{Desired, HoldReason, Marks, RegistrationId, Rule, Violation};
 use crate::manifests::Binding;
 use crate::mesh::{
     ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Registration, Rendered,
     Sighting,
 };
-use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, Tags, TaskId};
+use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Tags, TaskId};
+use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::fakes::{FakeEcs, FakeIam, clock, task, task_arn};
 use crate::observe::store::Source;
 use crate::plan::{Action, Evidence, Step};
+use crate::reconcile::report::Whose;
 use crate::reconcile::{Parts, ReadRates};
 use crate::runtime::{AlwaysHeld, Clock};
 use crate::telemetry::log::testing::Lines;
@@ -241,6 +243,13 @@ impl Desk {
         lines.map(said).collect()
     }
 
+    /// The warnings that are so.
+    fn warnings(&self, are: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["level"] == "WARN" && are(line)).collect()
+    }
+
     fn removals(&self) -> u64 {
         self.operator.metrics.written("remove")
     }
@@ -254,6 +263,8 @@ fn line(change: &str, result: &str) -> (String, String) {
 async fn a_removal_is_in_the_audit_trail_with_its_result() {
     let desk = Desk::where_removals_end(&[Removal::Done]);
     assert_eq!(desk.run().await, Next::Forget);
+    let text = String::from_utf8(desk.lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains(r#""mesh""#), "Consul has none: {text}");
     assert_eq!((desk.audited(), desk.removals()), (vec![line("removed", "done")], 1));
 }
 
@@ -333,6 +344,43 @@ async fn what_somebody_else_has_removed_is_not_said_to_be_ours() {
     desk.run_later().await;
     let refused = line("remove", "failed: DELETE token: forbidden");
     assert_eq!((desk.audited(), desk.removals()), (vec![refused], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_befalls_many_tasks_for_one_cause_is_one_line_and_their_number() {
+    let desk = Desk::where_removals_end(&[]);
+    let role = |n: usize| RoleArn::parse(&format!("arn:aws:iam::111122223333:role/s{n}-task")).unwrap();
+    let denied = |n: usize| AwsError {
+        kind: AwsErrorKind::Denied,
+        operation: "iam:GetRole",
+        resource: role(n).to_string(),
+        code: "AccessDenied".to_owned(),
+        message: format!("not authorized on resource: role s{n}-task"),
+        hint: "",
+    };
+    let step = |n: usize| Step {
+        id: RegistrationId { name: format!("token/{n}").into(), ..token() },
+        binding: binding(),
+        action: Action::Remove(Evidence::Stopped),
+    };
+    for n in 1..=100 {
+        let arn = task_arn(n);
+        let _at_work = desk.plane.begin();
+        let report = Report::new(Subject { operator: &desk.operator, plane: &desk.plane, task: &arn });
+        let (found, needed) = (None, format!("s{n}"));
+        report.rejected(&[Violation { rule: Rule::ConsulService, role: Some(role(n)), found, needed }]);
+        report.held(&HoldReason::Unknown(Why::from(denied(n)).about("the role's tags")));
+        let message = format!("DELETE /v1/acl/token/{n}: Permission denied");
+        let error = MeshError { kind: MeshErrorKind::Forbidden, message, retry_after: None };
+        report.not_removed(&step(n), &Whose { service: None, role: None }, &error);
+    }
+    for reason in ["rejected", "unknown", "not_removed"] {
+        let told = desk.warnings(|line| line["reason"] == reason && !line["tasks"].is_null());
+        // Of 2, 4, 8, and so on.
+        assert_eq!(told.len(), 6, "{reason}: {told:?}");
+    }
+    let firsts = desk.warnings(|line| line["tasks"].is_null() && !line["task"].is_null());
+    assert_eq!(firsts.len(), 3, "each cause once: {firsts:?}");
 }
 
 #[tokio::test(start_paused = true)]

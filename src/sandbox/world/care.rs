@@ -48,6 +48,28 @@ pub fn manifests(care: &Care, services: &[Service]) -> String {
     documents.join("---\n")
 }
 
+/// Consul's identity set-up as the world has it, declared: what is there is taken over. Its logins are checked by the
+/// AWS at this address.
+pub fn consul_auth(cluster: &str, aws: &str) -> String {
+    let mut parts = cluster.split(':');
+    let (partition, account) = (parts.nth(1).unwrap_or("aws"), parts.nth(2).unwrap_or_default());
+    format!(
+        "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: ConsulAuth
+metadata: {{name: sandbox}}
+spec:
+  controlPlane: consul
+  adopt: [\"*\"]
+  serviceTokens:
+    boundPrincipals: [\"arn:{partition}:iam::{account}:role/consul-ecs/*\"]
+    gateways: [mesh-gateway]
+    stsEndpoint: \"{aws}\"
+    iamEndpoint: \"{aws}\"
+"
+    )
+}
+
 fn of_consul(care: &Care, consul: &ConsulCare) -> Vec<String> {
     let Care { cluster, sweep_interval, grace_age, recheck, .. } = care;
     let ConsulCare { address, token, on_revoked } = consul;
@@ -129,4 +151,35 @@ spec:
         documents.push(text);
     }
     documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::Sources;
+
+    #[test]
+    fn the_manifests_with_the_identity_set_up_can_be_used() {
+        const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/sandbox";
+        let aws = "http://127.0.0.1:1";
+        let token = "tokenEnv: T".to_owned();
+        let care = Care {
+            kuma: None,
+            consul: Some(ConsulCare { address: aws.to_owned(), token, on_revoked: None }),
+            cluster: CLUSTER.to_owned(),
+            sweep_interval: "10s",
+            grace_age: "20s",
+            drain: "1s",
+            recheck: "30s",
+            dataplane_name: "{taskId}",
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let text = manifests(&care, &[]) + &consul_auth(CLUSTER, aws);
+        std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+        let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+        assert_eq!(loaded.errors, []);
+        let auth = &loaded.set.consul_auths["sandbox"];
+        let bound = &auth.service_tokens.as_ref().unwrap().bound_principals;
+        assert_eq!(bound.as_slice(), ["arn:aws:iam::111122223333:role/consul-ecs/*"]);
+    }
 }

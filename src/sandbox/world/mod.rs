@@ -20,7 +20,7 @@ use super::kuma::KumaCp;
 use super::planes::ControlPlanes;
 use crate::model::{DesiredStatus, LastStatus, Timestamp};
 
-pub use care::{Care, ConsulCare, manifests};
+pub use care::{Care, ConsulCare, consul_auth, manifests};
 pub use consul::{
     ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG, a_persons_token,
 };

@@ -175,8 +175,37 @@ pub(super) fn define(
     now: Timestamp,
 ) -> Outcome<String> {
     let role = role_arn(cloud, &service.name, planes);
-    let request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
+    let mut request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
+    if planes.has_consul() {
+        join_consul(&mut request, service, &cloud.config().region);
+    }
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
+}
+
+/// As consul-ecs makes definitions: a container that sets the task up, by a configuration in its environment.
+fn join_consul(request: &mut RegisterTaskDefinition, service: &Service, region: &str) {
+    let config = json!({
+        "bootstrapDir": "/consul",
+        "consulLogin": {"enabled": true},
+        "consulServers": {"hosts": "consul.internal"},
+        "service": {"name": service.name, "port": service.app_port},
+        "healthSyncContainers": ["app"],
+    });
+    let ca = format!("arn:aws:secretsmanager:{region}:123456789012:secret:consul-ca");
+    let set_up = json!({
+        "name": "consul-ecs-mesh-init",
+        "image": "public.ecr.aws/hashicorp/consul-ecs:0.10.0",
+        "environment": [{"name": "CONSUL_ECS_CONFIG_JSON", "value": config.to_string()}],
+        "secrets": [
+            {"name": "CONSUL_HTTPS_CACERT_PEM", "valueFrom": ca},
+            {"name": "CONSUL_GRPC_CACERT_PEM", "valueFrom": ca},
+        ],
+    });
+    for app in &mut request.container_definitions {
+        app["healthCheck"] = json!({"command": ["CMD", "true"]});
+    }
+    request.container_definitions.push(set_up);
+    request.tags.insert("consul.hashicorp.com/mesh".to_owned(), "true".to_owned());
 }
 
 /// Makes role, definition and service.

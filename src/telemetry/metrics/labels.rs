@@ -161,7 +161,7 @@ pub(super) const IGNORED: [&str; 4] = ["no_binding", "other_control_plane", "no_
 pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];
 
 /// What keeps a task from being as it should be, or is worth a warning.
-pub(super) const OF_TASKS: [&str; 17] = [
+pub(super) const OF_TASKS: [&str; 18] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -177,6 +177,7 @@ pub(super) const OF_TASKS: [&str; 17] = [
     "lease",
     "describe",
     "not_swept",
+    "not_removed",
     "invalid",
     "conflict",
 ];

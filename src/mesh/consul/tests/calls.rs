@@ -40,6 +40,9 @@ async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
     told.sort();
     let skipped = ["owned skipped"; 5];
     assert_eq!(told, [&["malformed: 2", "no_metadata: 1", "owned ok"], &skipped[..]].concat());
+    let nameless = consul.nameless_tokens();
+    let counted: Vec<_> = nameless.iter().map(|n| (n.reason, n.count, n.examples.len())).collect();
+    assert_eq!(counted, [("no_metadata", 1, 1), ("malformed", 2, 2)], "{nameless:?}");
 }
 
 #[tokio::test(start_paused = true)]

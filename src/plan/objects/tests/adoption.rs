@@ -76,7 +76,11 @@ fn without_being_told_to_nothing_is_taken_over_and_each_difference_is_told() {
     let conflicts = steps.iter().filter(|step| matches!(step.action, ObjectAction::Conflict { .. })).count();
     assert_eq!(conflicts, 12);
     let method = world.step("conflict auth method");
-    assert!(method.reason.contains("adopt: [\"iam-ecs-service-token\"]"), "{}", method.reason);
+    assert!(
+        method.reason.contains("adopt: [\"iam-ecs-service-token\"]` in ConsulAuth house"),
+        "{}",
+        method.reason
+    );
 
     let mut widened = older(&[]);
     widened.meddle(AuthMethod, "iam-ecs-service-token", |method| {
@@ -196,7 +200,7 @@ fn a_rule_that_others_made_on_our_method_is_told_of() {
         BindingRule,
         json!({ "ID": "x", "AuthMethod": "iam-ecs-service-token", "BindType": "role", "BindName": "admin", "Description": "" }),
     );
-    let step = world.step("leave binding rule iam-ecs-service-token/admin (x)");
+    let step = world.step("leave binding rule iam-ecs-service-token/admin");
     assert!(step.warnings[0].contains("also get role admin"), "{:?}", step.warnings);
     assert_eq!(world.lines().len(), 1);
 }

@@ -40,11 +40,11 @@ fn a_plan_shows_objects_as_it_shows_registrations() {
     control plane consul
       = name taken  policy  consul-ecs-client-policy
           Description: "mine" -> "Consul Client Token Policy for ECS [ecs-mesh:op]"
-          why: it is there without our mark: `adopt: ["consul-ecs-client-policy"]` takes it over, with these changes
+          why: it is there without our mark: `adopt: ["consul-ecs-client-policy"]` in ConsulAuth house takes it over, with these changes
       ~ update  role  consul-ecs-api-gateway-role
           Policies[0].Name: "global-management" -> "consul-ecs-api-gateway-policy"
           why: it is not as declared
-      ~ update  binding rule  iam-ecs-service-token/mesh-gateway
+      ~ update  binding rule  iam-ecs-service-token/mesh-gateway  id id-113
           Selector: (none) -> "entity_tags[\"consul.hashicorp.com.gateway-kind\"] == \"mesh-gateway\""
           why: it is not as declared
           mind: tokens keep what this rule gave them until now: look through them with `consul acl token list`

@@ -21,13 +21,16 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
             "leave policy consul-ecs-client-policy",
             "leave role consul-ecs-client-role",
             "leave auth method iam-ecs-client-token",
-            &format!(
-                "leave binding rule iam-ecs-client-token/consul-ecs-client-role ({})",
-                world.object(BindingRule, "consul-ecs-client-role")["ID"].as_str().unwrap()
-            ),
+            // As it was called while it was declared.
+            "leave binding rule iam-ecs-client-token/client",
         ]
     );
-    assert!(world.step("leave policy").reason.starts_with("owned and no longer declared"));
+    let says = |line: &str, what: &str| {
+        let reason = world.step(line).reason;
+        assert!(reason.starts_with("owned and no longer declared") && reason.contains(what), "{reason}");
+    };
+    says("leave policy", "`clientTokens.state: absent` in ConsulAuth house");
+    says("leave auth method", "consul acl auth-method delete");
 
     world.spec = None;
     let steps = world.plan();

@@ -95,7 +95,7 @@ impl World {
         let desired: DesiredObjects = match &self.spec {
             Some(spec) => {
                 let spec: ConsulAuthSpec = serde_json::from_value(spec.clone()).unwrap();
-                desired(&spec, &around)
+                DesiredObjects { by: Some("house".into()), ..desired(&spec, &around) }
             }
             None => around.nothing_declared(),
         };
