@@ -56,6 +56,10 @@ impl fmt::Display for Call<'_> {
 }
 
 impl Call<'_> {
+    pub(super) fn is_write(&self) -> bool {
+        !matches!(self.method, Method::Get | Method::Post)
+    }
+
     /// What a good answer says.
     pub(super) fn read<R: DeserializeOwned>(&self, reply: &Reply) -> Result<R, MeshError> {
         if !reply.is_ok() {
@@ -109,7 +113,7 @@ impl Call<'_> {
             429 => MeshErrorKind::Busy,
             500.. => {
                 let known = OF_THE_SERVERS.iter().find(|(words, _)| text.contains(words));
-                let refused = status == 500 && self.method != Method::Get && is_words(text);
+                let refused = status == 500 && self.is_write() && is_words(text);
                 let unknown = if refused { MeshErrorKind::Invalid } else { MeshErrorKind::Unreachable };
                 known.map_or(unknown, |(_, kind)| *kind)
             }

@@ -133,7 +133,7 @@ pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> Owner {
 
 impl<T: StreamTransport> Api<T> {
     /// All tokens of tasks, in one pass: `each` is given the task, and makes a registration of the token if it wants
-    /// to. Each namespace is a part. Counts those that name no task, unless a part failed.
+    /// to. Each namespace is a part. Counts those that name no task, and tells of them unless a part failed.
     pub(super) async fn tokens(
         &self,
         taken: &Taken,
@@ -141,7 +141,7 @@ impl<T: StreamTransport> Api<T> {
         left_out: &mut Pass,
         parts: &mut Parts,
         each: &mut (dyn FnMut(&TaskArn, Token) + Send),
-    ) {
+    ) -> usize {
         let methods = taken.methods.load_full();
         let mut unplaced: BTreeMap<Unplaced, usize> = Unplaced::ALL.iter().map(|why| (*why, 0)).collect();
         let failures = parts.failures();
@@ -172,10 +172,11 @@ impl<T: StreamTransport> Api<T> {
             parts.ask(Place::Tokens { namespace: namespace.clone() }, list).await;
         }
         if parts.failures() == failures {
-            for (why, count) in unplaced {
-                taken.observer.unplaced(why.label(), count);
+            for (why, count) in &unplaced {
+                taken.observer.unplaced(why.label(), *count);
             }
         }
+        unplaced.values().sum()
     }
 
     /// The server's current copy of one token.

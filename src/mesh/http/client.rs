@@ -171,6 +171,7 @@ impl HttpTransport {
         let url = format!("{}{path_and_query}", self.base);
         let method = match method {
             Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
             Method::Delete => reqwest::Method::DELETE,
         };

@@ -12,6 +12,8 @@ use crate::mesh::MeshErrorKind;
 pub enum Method {
     /// Reads.
     Get,
+    /// Asks what does not fit into an address; changes nothing.
+    Post,
     /// Creates or replaces.
     Put,
     /// Removes.
@@ -23,6 +25,7 @@ impl Method {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
+            Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
         }
