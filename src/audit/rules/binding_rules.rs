@@ -17,8 +17,9 @@ pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Findin
     let logged_in_to = logged_in_to(facts, name);
     let mut findings = Vec::new();
     for method in methods.iter().filter(|method| method.kind == AWS_IAM) {
-        let mine: Vec<&BindingRule> = rules.iter().filter(|rule| rule.method == method.name).collect();
-        findings.extend(none(name, method, &mine, logged_in_to.contains(method.name.as_str())));
+        let mine: Vec<&BindingRule> =
+            rules.iter().filter(|rule| rule.method.eq_ignore_ascii_case(&method.name)).collect();
+        findings.extend(none(name, method, &mine, logged_in_to.contains(&method.name.to_ascii_lowercase())));
         findings.extend(tags(name, method, &mine));
         findings.extend(mine.iter().filter_map(|rule| no_role(name, said, rule)));
         findings.extend(twice(name, &mine));
@@ -30,7 +31,7 @@ pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Findin
 fn logged_in_to(facts: &Facts, name: &str) -> BTreeSet<String> {
     let mine =
         facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
-    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_owned()));
+    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_ascii_lowercase()));
     named.chain([DEFAULT_METHOD.to_owned()]).collect()
 }
 
@@ -45,31 +46,62 @@ fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services:
     Some(RULE_NONE.broken(Place::resource(held(name, "auth-method", &method.name)), found))
 }
 
+/// Who uses a tag that the method does not list.
+#[derive(Default)]
+struct Users<'a> {
+    by_namespace: bool,
+    by_name: BTreeSet<&'a str>,
+    by_selector: BTreeSet<&'a str>,
+}
+
+/// Each tag that is not listed once, whoever uses it.
 fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding> {
-    let lacks = |tag: &str| !method.entity_tags.contains(tag);
-    let at = || Place::resource(held(name, "auth-method", &method.name));
-    let mut findings = Vec::new();
+    let mut missing: BTreeMap<&str, Users<'_>> = BTreeMap::new();
+    let lacks = |tag: &&str| !method.entity_tags.contains(*tag);
     for (selector, bind) in &method.namespace_rules {
-        for tag in tags_of(bind).chain(tags_of(selector)).filter(|tag| lacks(tag)) {
-            let found = format!("a namespace rule uses entity_tags.{tag}");
-            findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
+        for tag in tags_of(bind).chain(tags_of(selector)).filter(lacks) {
+            missing.entry(tag).or_default().by_namespace = true;
         }
     }
     for rule in rules {
-        for tag in tags_of(&rule.bind_name).filter(|tag| lacks(tag)) {
-            let found = format!(
-                "binding rule {} binds {:?}; entity_tags.{tag} is not listed",
-                rule.id, rule.bind_name
-            );
-            findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
+        for tag in tags_of(&rule.bind_name).filter(lacks) {
+            missing.entry(tag).or_default().by_name.insert(&rule.id);
         }
-        for tag in tags_of(&rule.selector).filter(|tag| lacks(tag)) {
-            let place = Place::resource(held(name, "binding-rule", &rule.id)).field("Selector");
-            let found = format!("it selects by {tag:?}; {} lists {}", method.name, listed(method));
-            findings.push(RULE_SELECTOR.broken(place, found));
+        for tag in tags_of(&rule.selector).filter(lacks) {
+            missing.entry(tag).or_default().by_selector.insert(&rule.id);
         }
     }
-    findings
+    missing.into_iter().map(|(tag, users)| not_listed(name, method, tag, &users)).collect()
+}
+
+fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> Finding {
+    let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
+    let of_method = || Place::resource(held(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
+    let mut who = Vec::new();
+    if users.by_namespace {
+        who.push(format!("a namespace rule uses entity_tags.{tag}"));
+    }
+    if !users.by_name.is_empty() {
+        who.push(format!("names of binding rules are made of it ({})", ids(&users.by_name)));
+    }
+    if !users.by_selector.is_empty() {
+        who.push(format!("binding rules select by it ({})", ids(&users.by_selector)));
+    }
+    let found = format!(
+        "entity_tags.{tag} is not listed, and {}; {} lists {}",
+        who.join(", "),
+        method.name,
+        listed(method)
+    );
+    if users.by_namespace || !users.by_name.is_empty() {
+        return METHOD_TAGS.broken(of_method(), found);
+    }
+    let mut selecting = users.by_selector.iter();
+    let place = match (selecting.next(), selecting.next()) {
+        (Some(only), None) => Place::resource(held(name, "binding-rule", only)).field("Selector"),
+        _ => of_method(),
+    };
+    RULE_SELECTOR.broken(place, found)
 }
 
 fn listed(method: &AuthMethod) -> String {
