@@ -129,7 +129,7 @@ async fn kuma(spec: &ControlPlaneSpec, operator: OperatorId, wanted: &Wanted) ->
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))?;
-    Ok(PlaneSeen::Kuma(plane.survey(&wanted.meshes).await))
+    Ok(PlaneSeen::Kuma(Box::new(plane.survey(&wanted.meshes).await)))
 }
 
 async fn consul(
@@ -144,5 +144,5 @@ async fn consul(
     plane.look_after(wanted.looked_after.clone());
     let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());
     let asked = Asked { clusters, methods, rights: wanted.rights.clone() };
-    Ok(PlaneSeen::Consul(plane.survey(&asked).await))
+    Ok(PlaneSeen::Consul(Box::new(plane.survey(&asked).await)))
 }

@@ -70,7 +70,7 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> V
     let version = ConsulVersion { major: numbers[0], minor: numbers[1], text: version.to_owned() };
     let survey = Survey { version: Ok(Some(version)), answers: Some(answers) };
     let manifests = consul(more);
-    let planes = BTreeMap::from([("consul".into(), Ok(PlaneSeen::Consul(survey)))]);
+    let planes = BTreeMap::from([("consul".into(), Ok(PlaneSeen::Consul(Box::new(survey))))]);
     let facts = Facts { manifests, planes, ..facts(QUEUE_URL, "eu-west-1") };
     examine(&facts).checks.into_iter().filter(|check| check.id.starts_with("consul.")).collect()
 }

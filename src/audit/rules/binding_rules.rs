@@ -49,9 +49,9 @@ fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services:
 /// Who uses a tag that the method does not list.
 #[derive(Default)]
 struct Users<'a> {
-    by_namespace: bool,
-    by_name: BTreeSet<&'a str>,
-    by_selector: BTreeSet<&'a str>,
+    namespace: bool,
+    names: BTreeSet<&'a str>,
+    selectors: BTreeSet<&'a str>,
 }
 
 /// Each tag that is not listed once, whoever uses it.
@@ -60,15 +60,15 @@ fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding>
     let lacks = |tag: &&str| !method.entity_tags.contains(*tag);
     for (selector, bind) in &method.namespace_rules {
         for tag in tags_of(bind).chain(tags_of(selector)).filter(lacks) {
-            missing.entry(tag).or_default().by_namespace = true;
+            missing.entry(tag).or_default().namespace = true;
         }
     }
     for rule in rules {
         for tag in tags_of(&rule.bind_name).filter(lacks) {
-            missing.entry(tag).or_default().by_name.insert(&rule.id);
+            missing.entry(tag).or_default().names.insert(&rule.id);
         }
         for tag in tags_of(&rule.selector).filter(lacks) {
-            missing.entry(tag).or_default().by_selector.insert(&rule.id);
+            missing.entry(tag).or_default().selectors.insert(&rule.id);
         }
     }
     missing.into_iter().map(|(tag, users)| not_listed(name, method, tag, &users)).collect()
@@ -78,14 +78,14 @@ fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> 
     let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
     let of_method = || Place::resource(held(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
     let mut who = Vec::new();
-    if users.by_namespace {
+    if users.namespace {
         who.push(format!("a namespace rule uses entity_tags.{tag}"));
     }
-    if !users.by_name.is_empty() {
-        who.push(format!("names of binding rules are made of it ({})", ids(&users.by_name)));
+    if !users.names.is_empty() {
+        who.push(format!("names of binding rules are made of it ({})", ids(&users.names)));
     }
-    if !users.by_selector.is_empty() {
-        who.push(format!("binding rules select by it ({})", ids(&users.by_selector)));
+    if !users.selectors.is_empty() {
+        who.push(format!("binding rules select by it ({})", ids(&users.selectors)));
     }
     let found = format!(
         "entity_tags.{tag} is not listed, and {}; {} lists {}",
@@ -93,10 +93,10 @@ fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> 
         method.name,
         listed(method)
     );
-    if users.by_namespace || !users.by_name.is_empty() {
+    if users.namespace || !users.names.is_empty() {
         return METHOD_TAGS.broken(of_method(), found);
     }
-    let mut selecting = users.by_selector.iter();
+    let mut selecting = users.selectors.iter();
     let place = match (selecting.next(), selecting.next()) {
         (Some(only), None) => Place::resource(held(name, "binding-rule", only)).field("Selector"),
         _ => of_method(),

@@ -65,7 +65,7 @@ impl Asked<'_> {
             ),
             Ok(None) if answers.own_token.is_err() => CONSUL_VERSION.unknown(
                 self.about,
-                "servers before 1.13 tell it only to a token that they know; it is taken to be 1.12 or later",
+                "older servers tell it only to a token that they know; it is taken to be 1.12 or later",
                 "mend consul.token first",
             ),
             Ok(None) => CONSUL_VERSION.unknown(
@@ -157,25 +157,36 @@ impl Asked<'_> {
             Err(error) => return failed(CONSUL_TOKEN, self.about, error),
         };
         let known = format!("known as {} ({:?})", own.accessor, own.description);
-        if self.connection.is_some_and(|connection| is_clear_and_far(&connection.address)) {
-            let found = format!("{known}, and it goes over the network in the clear");
-            return CONSUL_TOKEN.warning(self.about, found, "use https:// and port 8501, with a CA");
-        }
         if own.is_management() {
-            let found = format!("{known}, which may do everything");
+            let clear = if self.is_in_the_clear() {
+                ", and goes over the network in the clear: use https://"
+            } else {
+                ""
+            };
+            let found = format!("{known}, which may do everything{clear}");
             return CONSUL_TOKEN.warning(self.about, found, format!("make one that may do less; {PRINT}"));
         }
-        let known = format!("{known}, with {}", links(own));
-        if let Err(error) = &answers.rights {
-            let said = error.message.split("; ").next().unwrap_or_default();
-            let found = format!("{known}; what it may write is not known: {said}");
+        let mut known = format!("{known}, with {}", links(own));
+        let unknown = answers.rights.as_ref().err().and_then(|error| error.message.split("; ").next());
+        if let Some(why) = unknown {
+            known = format!("{known}; what it may write is not known: {why}");
+        }
+        if self.is_in_the_clear() {
+            let found = format!("{known}; it goes over the network in the clear");
+            return CONSUL_TOKEN.warning(self.about, found, "use https:// and port 8501, with a CA");
+        }
+        if unknown.is_some() {
             return CONSUL_TOKEN.unknown(
                 self.about,
-                found,
+                known,
                 format!("compare its policies yourself: {PRINT}"),
             );
         }
         CONSUL_TOKEN.ok(self.about, known)
+    }
+
+    fn is_in_the_clear(&self) -> bool {
+        self.connection.is_some_and(|connection| is_clear_and_far(&connection.address))
     }
 
     fn acl_objects(&self, answers: &Answers) -> Vec<Check> {

@@ -126,7 +126,7 @@ impl<T: StreamTransport> Api<T> {
     async fn judged(&self, questions: &[(&Right, Value)]) -> Result<Vec<bool>, MeshError> {
         let path = self.scope.path_in_datacenter("/v1/internal/acl/authorize");
         let call = Call { method: Method::Post, path: &path, needs: "no right at all" };
-        let body = Value::from_iter(questions.iter().map(|(_, question)| question.clone()));
+        let body: Value = questions.iter().map(|(_, question)| question.clone()).collect();
         let reply = self.send(&call, Some(body.to_string().into_bytes())).await?;
         let judged: Vec<Judged> = call.read(&reply)?;
         let are_those_asked = judged.len() == questions.len()

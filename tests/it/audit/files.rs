@@ -71,7 +71,7 @@ async fn declared_auth_methods_count_where_consul_is_not_asked() {
         assert_eq!(said.has("CONSUL-ROLE-PATH", "error"), !is_trusted, "{bound}: {}", said.out);
         let left = said.json()["notChecked"].to_string();
         assert!(left.contains("consul-prod") && left.contains("judged by the manifests"), "{left}");
-        assert_eq!(said.code, Some(if is_trusted { 0 } else { 1 }), "{}", said.out);
+        assert_eq!(said.code, Some(i32::from(!is_trusted)), "{}", said.out);
     }
 }
 
