@@ -248,6 +248,28 @@ impl GatewayKind {
             Self::ApiGateway => "api-gateway",
         }
     }
+
+    /// The kind that was most likely meant by a word that names none.
+    pub fn meant_by(word: &str) -> Option<Self> {
+        let word = word.to_lowercase().replace('_', "-");
+        // All end alike, which says nothing.
+        let front = |kind: Self| kind.as_str().strip_suffix("-gateway").unwrap_or_default();
+        let (word, is_whole) = match word.strip_suffix("-gateway") {
+            Some(front) => (front, false),
+            None => (&*word, true),
+        };
+        // API gateways took their place.
+        if word == "ingress" {
+            return Some(Self::ApiGateway);
+        }
+        let likeness = |kind: Self| {
+            let of_front = strsim::normalized_damerau_levenshtein(word, front(kind));
+            let of_whole = strsim::normalized_damerau_levenshtein(word, kind.as_str());
+            if is_whole { of_front.max(of_whole) } else { of_front }
+        };
+        let likely = Self::ALL.into_iter().filter(|kind| likeness(*kind) >= 0.5);
+        likely.max_by(|a, b| likeness(*a).total_cmp(&likeness(*b)))
+    }
 }
 
 /// Where a token is known.

@@ -55,14 +55,14 @@ catalogue! {
         "nothing, unless the task should be in the mesh: then give it the consul-ecs containers"
         MANUAL;
     AWS_UNKNOWN "AUDIT-AWS-NOT-ASKED" Unknown
-        "ECS or IAM was not asked, or did not answer"
+        "ECS or IAM did not answer"
         "roles, their tags and what runs are then not judged"
-        "leave out --offline and give --manifests or --cluster, with a Region and credentials"
+        "give a Region and credentials, and run the audit again"
         TASK_ROLE;
     PLANE_UNKNOWN "AUDIT-CONTROL-PLANE-NOT-ASKED" Unknown
-        "Consul was not asked, or did not answer"
+        "Consul did not answer, or the manifests name none"
         "auth methods, binding rules, policies and nodes are then judged by the manifests alone, or not at all"
-        "leave out --offline and give --manifests with a ControlPlane of type consul, whose token may read ACLs"
+        "give --manifests with a ControlPlane of type consul, whose token may read ACLs, and a MeshBinding of it"
         AWS_IAM;
 
     // CONSUL_ECS_CONFIG_JSON.

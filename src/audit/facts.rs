@@ -233,7 +233,8 @@ impl Plane {
     /// The auth method of this name, as it is or else as it is declared; an error says why nobody knows. Consul takes
     /// names that differ in case alone for one.
     pub(crate) fn method(&self, name: &str) -> Known<Option<&AuthMethod>> {
-        let declared = self.declared.iter().flatten().find(|method| method.name.eq_ignore_ascii_case(name));
+        let is_it = |method: &&AuthMethod| method.name.eq_ignore_ascii_case(name);
+        let declared = self.declared.iter().flatten().find(is_it);
         let said = match (&self.said, declared) {
             (Some(Ok(said)), _) => said.auth_methods.as_ref().map_err(Clone::clone),
             (_, Some(_)) => return Ok(declared),
@@ -241,7 +242,7 @@ impl Plane {
             (None, None) if self.declared.is_some() => return Ok(None),
             (None, None) => Err("it was not asked, and no manifest declares auth methods".to_owned()),
         };
-        Ok(said?.iter().find(|method| method.name.eq_ignore_ascii_case(name)).or(declared))
+        Ok(said?.iter().find(is_it).or(declared))
     }
 
     /// All auth methods that are known, those that are declared and not there yet included.

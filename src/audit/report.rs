@@ -165,6 +165,9 @@ pub struct Report {
     pub summary: Summary,
     /// The findings.
     pub findings: Vec<Finding>,
+    /// What was not looked at since nobody asked for it, and what to give so that it is. Nothing is wrong with that.
+    #[serde(rename = "notChecked")]
+    pub not_checked: Vec<String>,
 }
 
 impl Report {
@@ -183,7 +186,14 @@ impl Report {
             note: count(Severity::Note),
             definitions,
         };
-        Self { worst: findings.iter().map(|one| one.severity).max(), summary, findings }
+        let worst = findings.iter().map(|one| one.severity).max();
+        Self { worst, summary, findings, not_checked: Vec::new() }
+    }
+
+    /// The same, which says that this was not looked at.
+    #[must_use]
+    pub fn without(self, not_checked: Vec<String>) -> Self {
+        Self { not_checked, ..self }
     }
 
     /// 0: nothing to do; 1: an error; 2: only warnings and unknowns.

@@ -18,6 +18,10 @@ const PATH: &AsciiSet =
 
 /// The report as a SARIF log. `root` is the directory that files are told from.
 pub fn sarif(report: &Report, root: &Path) -> Value {
+    let left = report.not_checked.iter();
+    let left: Vec<Value> = left
+        .map(|left| json!({"level": "note", "message": {"text": format!("Not checked: {left}.")}}))
+        .collect();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -28,6 +32,7 @@ pub fn sarif(report: &Report, root: &Path) -> Value {
                 "rules": catalogue::ALL.iter().map(rule).collect::<Vec<_>>(),
             }},
             "automationDetails": {"id": "ecs-mesh-operator/audit/"},
+            "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": left}],
             "columnKind": "utf16CodeUnits",
             "results": report.findings.iter().map(|finding| result(finding, root)).collect::<Vec<_>>(),
         }],

@@ -48,14 +48,14 @@ catalogue! {
     CONSUL_EDITION "consul.edition" "partition and namespaces for Consul Enterprise alone";
     CONSUL_NAMESPACES "consul.namespaces" "each namespace that is given";
     CONSUL_ACLS "consul.acls" "ACLs that are on";
-    CONSUL_TOKEN "consul.token" "a token that the servers know";
-    CONSUL_TOKENS "consul.tokens" "leave to list the tokens of logins";
+    CONSUL_TOKEN "consul.token" "a valid ACL token for the operator";
+    CONSUL_TOKENS "consul.tokens" "leave to list the tokens of logins, and to remove them";
     CONSUL_METHOD "consul.auth-method" "the auth method by which tasks log in, of type aws-iam";
     CONSUL_RULES "consul.binding-rules" "leave to read the auth method's binding rules, of which there is one at least";
     CONSUL_POLICIES "consul.policies" "leave to read policies";
     CONSUL_ROLES "consul.roles" "leave to read roles";
-    CONSUL_NODE "consul.node" "a node for each bound cluster";
-    CONSUL_SERVICES "consul.services" "leave to read the services of each bound cluster";
+    CONSUL_NODE "consul.node" "a node for each bound cluster, and leave to keep it where a ConsulAuth is declared";
+    CONSUL_SERVICES "consul.services" "leave to read the services of each bound cluster, and to remove them";
 }
 
 #[cfg(test)]

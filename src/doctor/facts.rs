@@ -33,9 +33,9 @@ pub struct Facts {
 #[derive(Clone, Debug)]
 pub enum PlaneSeen {
     /// Kuma or Kong Mesh.
-    Kuma(kuma::Survey),
+    Kuma(Box<kuma::Survey>),
     /// Consul.
-    Consul(consul::Survey),
+    Consul(Box<consul::Survey>),
 }
 
 /// Why AWS was not asked.

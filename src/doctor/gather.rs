@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use super::facts::{Facts, NoAws, PlaneSeen};
 use super::place::{Place, named_clusters};
+use super::token_policy::Needs;
 use crate::api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
 use crate::manifests::{ManifestSet, Status};
 use crate::mesh::NoObserver;
-use crate::mesh::consul::{ConsulControlPlane, DEFAULT_METHOD};
+use crate::mesh::consul::{Asked, ConsulControlPlane, DEFAULT_METHOD, Right};
 use crate::mesh::http::{NoSecrets, Secrets};
 use crate::mesh::kuma::KumaControlPlane;
 use crate::model::{ClusterArn, MeshName, OperatorId};
 use crate::observe::sdk::{AwsClients, AwsOptions, ConnectError};
+use crate::reconcile::methods_at;
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -97,6 +99,10 @@ struct Wanted {
     clusters: BTreeSet<ClusterArn>,
     /// The auth methods by which tasks log in: those that are declared, or the usual one.
     methods: BTreeSet<Arc<str>>,
+    /// Those whose logins' tokens are looked after.
+    looked_after: BTreeSet<Arc<str>>,
+    /// What the operator's own token must be allowed to write.
+    rights: BTreeSet<Right>,
 }
 
 impl Wanted {
@@ -113,6 +119,8 @@ impl Wanted {
             meshes: bound().map(|binding| binding.spec.mesh.clone()).collect(),
             clusters: bound().flat_map(|binding| named_clusters(&binding.spec.selector.clusters)).collect(),
             methods,
+            looked_after: methods_at(set, name),
+            rights: Needs::of(set, name).rights(),
         }
     }
 }
@@ -121,7 +129,7 @@ async fn kuma(spec: &ControlPlaneSpec, operator: OperatorId, wanted: &Wanted) ->
     let mut connection = spec.kuma.clone().ok_or("spec.kuma is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = KumaControlPlane::connect(&connection, operator, Arc::new(NoObserver))?;
-    Ok(PlaneSeen::Kuma(plane.survey(&wanted.meshes).await))
+    Ok(PlaneSeen::Kuma(Box::new(plane.survey(&wanted.meshes).await)))
 }
 
 async fn consul(
@@ -133,6 +141,8 @@ async fn consul(
     let mut connection = spec.consul.clone().ok_or("spec.consul is missing")?;
     connection.timeout = HumanDuration(connection.timeout.0.min(DEADLINE));
     let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)?;
-    plane.look_after(wanted.methods.clone());
-    Ok(PlaneSeen::Consul(plane.survey(&wanted.clusters).await))
+    plane.look_after(wanted.looked_after.clone());
+    let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());
+    let asked = Asked { clusters, methods, rights: wanted.rights.clone() };
+    Ok(PlaneSeen::Consul(Box::new(plane.survey(&asked).await)))
 }

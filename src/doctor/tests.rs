@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
 use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
 use crate::manifests::{ManifestSet, Sources, Status as Manifests};
-use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, OwnToken, Survey};
+use crate::mesh::consul::{
+    Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
+};
 use crate::mesh::{MeshError, MeshErrorKind};
 use crate::observe::sdk::{Caller, EventRule, EventTarget};
 
@@ -55,7 +57,8 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> V
         acls_are_off: false,
         own_token: Ok(OwnToken::default()),
         namespaces: BTreeMap::new(),
-        tokens: Ok(0),
+        rights: Ok(Rights::new()),
+        tokens: Ok(LoginTokens::default()),
         methods: BTreeMap::from([(name.clone(), Ok(Some(method)))]),
         rules: BTreeMap::from([(name, Ok(1))]),
         policies: Ok(1),
@@ -67,7 +70,7 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> V
     let version = ConsulVersion { major: numbers[0], minor: numbers[1], text: version.to_owned() };
     let survey = Survey { version: Ok(Some(version)), answers: Some(answers) };
     let manifests = consul(more);
-    let planes = BTreeMap::from([("consul".into(), Ok(PlaneSeen::Consul(survey)))]);
+    let planes = BTreeMap::from([("consul".into(), Ok(PlaneSeen::Consul(Box::new(survey))))]);
     let facts = Facts { manifests, planes, ..facts(QUEUE_URL, "eu-west-1") };
     examine(&facts).checks.into_iter().filter(|check| check.id.starts_with("consul.")).collect()
 }
@@ -120,6 +123,96 @@ fn an_auth_method_of_another_type_lets_no_task_in() {
     });
     assert_eq!(status_of(&checks, "consul.auth-method"), Status::Error);
     assert_eq!(status_of(&checks, "consul.token"), Status::Ok);
+}
+
+fn lacks(denied: &[Right], allowed: &[Right]) -> Rights {
+    let denied = denied.iter().map(|right| (right.clone(), false));
+    denied.chain(allowed.iter().map(|right| (right.clone(), true))).collect()
+}
+
+#[test]
+fn what_the_token_may_not_write_is_named_by_the_check_that_needs_it() {
+    let web = || Right::Service("web".into());
+    for (rights, id, status, words) in [
+        (lacks(&[Right::Acls], &[Right::Services]), "consul.tokens", Status::Error, "acl = \"write\""),
+        (
+            lacks(&[Right::Services], &[Right::Acls]),
+            "consul.services",
+            Status::Error,
+            "service_prefix \"\" { policy = \"write\" }",
+        ),
+        (
+            lacks(&[Right::Services], &[web()]),
+            "consul.services",
+            Status::Warning,
+            "service_prefix \"\" { policy = \"write\" }",
+        ),
+        (
+            lacks(&[web()], &[Right::Services]),
+            "consul.services",
+            Status::Error,
+            "service \"web\" { policy = \"write\" }",
+        ),
+        (
+            lacks(&[Right::Nodes("arn:aws".into())], &[]),
+            "consul.node",
+            Status::Warning,
+            "node_prefix \"arn:aws\"",
+        ),
+        (lacks(&[Right::Operator], &[]), "consul.namespaces", Status::Error, "operator = \"write\""),
+    ] {
+        let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(rights.clone()));
+        let bad: Vec<_> = checks.iter().filter(|check| check.status > Status::Info).collect();
+        assert_eq!(
+            bad.iter().map(|check| (check.id, check.status)).collect::<Vec<_>>(),
+            [(id, status)],
+            "{bad:?}"
+        );
+        let mend = bad[0].mend.as_deref().unwrap();
+        assert!(mend.contains(words) && mend.contains("--print-token-policy"), "{mend}");
+    }
+    let all = lacks(&[], &[Right::Acls, Right::Services, web()]);
+    let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(all));
+    assert!(checks.iter().all(|check| check.status <= Status::Info), "{checks:?}");
+}
+
+#[test]
+fn rights_that_nobody_knows_are_never_well_and_the_reason_is_told_once() {
+    let checks = of_servers("1.21.4", "", |answers| {
+        let message = "POST /x: Consul answered 404 (no such call); check the address".to_owned();
+        answers.rights = Err(MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None });
+        let found = OfCluster { has_node: Ok(true), services: Ok(1) };
+        answers.clusters.insert(crate::model::ClusterArn::parse(PROD).unwrap(), found);
+    });
+    for id in ["consul.token", "consul.tokens"] {
+        assert_eq!(status_of(&checks, id), Status::Unknown, "{checks:?}");
+    }
+    let services = checks.iter().filter(|check| check.id == "consul.services");
+    assert!(services.into_iter().any(|check| check.status == Status::Unknown), "{checks:?}");
+    let with_reason = checks.iter().filter(|check| check.found.contains("no such call"));
+    assert_eq!(with_reason.map(|check| check.id).collect::<Vec<_>>(), ["consul.token"]);
+}
+
+#[test]
+fn tokens_that_name_no_task_are_counted_in_a_row_of_their_own() {
+    let tokens = |unplaced| {
+        let checks = of_servers("1.21.4", "", |answers| {
+            answers.tokens = Ok(LoginTokens { of_tasks: 3, unplaced });
+        });
+        checks.into_iter().filter(|check| check.id == "consul.tokens").collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(0).len(), 1);
+    let with = tokens(7);
+    assert_eq!((with.len(), with[1].status), (2, Status::Info));
+    assert!(with[1].found.contains("7 more") && with[1].found.contains("name no task"), "{with:?}");
+}
+
+#[test]
+fn manifests_are_counted_by_kind_with_the_right_ending() {
+    let manifests = consul("");
+    let facts = Facts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
+    let found = &of(&facts, "manifests")[0].found;
+    assert_eq!(found, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
 }
 
 fn place(set: &ManifestSet, queue: Option<&str>, region: Option<&str>) -> Place {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::place::named_clusters;
-use crate::api::{ConsulConnection, ControlPlaneType};
+use crate::api::{ConsulConnection, ControlPlaneType, LifecyclePolicy};
 use crate::manifests::ManifestSet;
+use crate::mesh::consul::Right;
 use crate::model::ClusterArn;
 
 const READ: &str = "read";
@@ -36,17 +37,21 @@ pub fn token_policy(set: &ManifestSet, name: Option<&str>) -> Result<String, Str
 }
 
 /// What the manifests let the operator do there.
-struct Needs {
+pub(super) struct Needs {
     /// The clusters whose nodes it keeps.
     nodes: BTreeSet<ClusterArn>,
     /// What the names of further such clusters begin with, where a pattern selects them.
     node_prefixes: BTreeSet<String>,
     /// Whether it attaches policies to namespaces.
     writes_namespaces: bool,
+    /// Whether it removes what tasks have left.
+    removes: bool,
+    /// Whether it keeps the identity set-up.
+    keeps_identities: bool,
 }
 
 impl Needs {
-    fn of(set: &ManifestSet, name: &str) -> Self {
+    pub(super) fn of(set: &ManifestSet, name: &str) -> Self {
         let bindings = || set.bindings.values().filter(|binding| binding.spec.control_plane == name);
         let clusters = bindings().flat_map(|binding| named_clusters(&binding.spec.selector.clusters));
         let patterns = bindings().flat_map(|binding| &binding.spec.selector.clusters);
@@ -57,12 +62,40 @@ impl Needs {
             nodes: clusters.filter(|_| auth.is_some()).collect(),
             node_prefixes: prefixes.filter(|_| auth.is_some()).collect(),
             writes_namespaces: enterprise.cross_namespace.is_some() || enterprise.cross_partition.is_some(),
+            // A binding that is paused is meant to go on.
+            removes: bindings().any(|binding| binding.spec.policy == LifecyclePolicy::Sync),
+            keeps_identities: auth.is_some(),
         }
     }
 
+    /// The rights to write among them.
+    pub(super) fn rights(&self) -> BTreeSet<Right> {
+        let mut rights = BTreeSet::new();
+        if self.writes_acls() {
+            rights.insert(Right::Acls);
+        }
+        if self.removes {
+            rights.insert(Right::Services);
+        }
+        if self.writes_namespaces {
+            rights.insert(Right::Operator);
+        }
+        rights.extend(self.nodes.iter().map(|cluster| Right::Node(cluster.as_str().into())));
+        rights.extend(self.node_prefixes.iter().map(|prefix| Right::Nodes(prefix.as_str().into())));
+        rights
+    }
+
+    fn writes_acls(&self) -> bool {
+        self.removes || self.keeps_identities
+    }
+
     fn hcl(&self, name: &str, connection: &ConsulConnection) -> String {
-        let acls = "# Tokens of logins: to list them, and to remove those of tasks that are gone. The identity set-up.\n\
-                    acl = \"write\"\n";
+        let acls = if self.writes_acls() {
+            "# Tokens of logins: to list them, and to remove those of tasks that are gone. The identity set-up.\n\
+             acl = \"write\"\n"
+        } else {
+            "# Tokens of logins: to list them.\nacl = \"read\"\n"
+        };
         let mut nodes = String::from(
             "# Whatever may not be seen is left out of answers, and then nothing follows from them.\n",
         );
@@ -72,11 +105,14 @@ impl Needs {
         }
         nodes.extend(self.nodes.iter().map(|cluster| rule("node", cluster.as_str(), WRITE)));
         nodes.extend(self.node_prefixes.iter().map(|prefix| rule("node_prefix", prefix, WRITE)));
-        let services = format!("# Services of tasks that are gone.\n{}", rule("service_prefix", "", WRITE));
+        let power = if self.removes { WRITE } else { READ };
+        let services = format!("# Services of tasks that are gone.\n{}", rule("service_prefix", "", power));
         let agents = format!("# The servers' version.\n{}", rule("agent_prefix", "", READ));
         let head = format!("# The operator's token at ControlPlane {name}.\n");
         let namespaces = if self.writes_namespaces {
             "# Policies that all tokens of a namespace get.\noperator = \"write\"\n"
+        } else if !connection.namespaces.is_empty() {
+            "# Which namespaces there are.\noperator = \"read\"\n"
         } else {
             ""
         };
@@ -115,6 +151,16 @@ mod tests {
     use crate::manifests::Sources;
 
     fn set(planes: &[(&str, &str)], cluster: &str, more: &str) -> std::sync::Arc<ManifestSet> {
+        set_with(planes, cluster, more, &format!("controlPlane: {}, ", planes[0].0))
+    }
+
+    /// `binding` are fields of the binding.
+    fn set_with(
+        planes: &[(&str, &str)],
+        cluster: &str,
+        more: &str,
+        binding: &str,
+    ) -> std::sync::Arc<ManifestSet> {
         let directory = tempfile::tempdir().unwrap();
         let document = |kind: &str, name: &str, spec: &str| {
             format!(
@@ -126,7 +172,7 @@ mod tests {
             let spec = format!("{{type: consul, consul: {{address: 'https://{name}:8501'{block}}}}}");
             text += &document("ControlPlane", name, &spec);
         }
-        let binding = format!("{{controlPlane: {}, selector: {{clusters: ['{cluster}']}}}}", planes[0].0);
+        let binding = format!("{{{binding}selector: {{clusters: ['{cluster}']}}}}");
         text += &document("MeshBinding", "here", &binding);
         text += more;
         std::fs::write(directory.path().join("all.yaml"), text).unwrap();
@@ -202,6 +248,26 @@ mod tests {
           }
         }
         "#);
+    }
+
+    #[test]
+    fn who_removes_nothing_needs_to_write_nothing() {
+        let set = |more: &str| {
+            let binding = "controlPlane: consul, policy: upsert-only, ";
+            set_with(&[("consul", "")], PROD, more, binding)
+        };
+        let printed = token_policy(&set(""), None).unwrap();
+        assert!(!printed.contains("write") && printed.contains("acl = \"read\""), "{printed}");
+        assert_eq!(Needs::of(&set(""), "consul").rights(), BTreeSet::new());
+        let rights = Needs::of(&set(&auth("")), "consul").rights();
+        assert_eq!(rights, [Right::Acls, Right::Node(PROD.into())].into());
+    }
+
+    #[test]
+    fn namespaces_are_seen_by_a_rule_of_their_own() {
+        let planes = [("consul", ", namespaces: ['*']")];
+        let printed = token_policy(&set(&planes, PROD, ""), None).unwrap();
+        assert!(printed.contains("\noperator = \"read\"\n"), "{printed}");
     }
 
     #[test]

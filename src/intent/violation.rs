@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
 use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
+use crate::api::GatewayKind;
 use crate::model::{RoleArn, Why};
 
 /// Stands for a name that only the task's author knows; no shell takes it for one.
@@ -152,10 +153,11 @@ impl fmt::Display for Violation {
             ),
             Rule::ConsulGateway => {
                 let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));
+                let kind = GatewayKind::meant_by(found).map_or("KIND", GatewayKind::as_str);
                 write!(
                     f,
                     "role {role}: tag {tag} is {found:?}, needed is {needed}, or none where the task is no gateway; aws \
-                     iam tag-role --role-name {name} --tags Key={tag},Value=KIND, or aws iam untag-role --role-name \
+                     iam tag-role --role-name {name} --tags Key={tag},Value={kind}, or aws iam untag-role --role-name \
                      {name} --tag-keys {tag}"
                 )
             }

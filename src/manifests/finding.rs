@@ -60,13 +60,29 @@ impl std::error::Error for Finding {}
 
 /// The known name that the unknown one was most likely meant to be.
 pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.into_iter().collect();
+    // What all end with makes none of them likelier.
+    let alike = alike_at_the_end(&known);
     let found = found.to_lowercase();
+    let (found, alike) = match found.strip_suffix(alike) {
+        Some(front) => (front, alike),
+        None => (&*found, ""),
+    };
+    let front = |name: &str| name.strip_suffix(alike).unwrap_or(name).to_lowercase();
     known
         .into_iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(&found, &name.to_lowercase()), name))
+        .map(|name| (strsim::normalized_damerau_levenshtein(found, &front(name)), name))
         .filter(|(likeness, _)| *likeness >= 0.5)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, name)| name)
+}
+
+/// From a `-` on what all names end with; nothing of one alone.
+fn alike_at_the_end<'a>(names: &[&'a str]) -> &'a str {
+    let [first, others @ ..] = names else { return "" };
+    let ends = first.match_indices('-').map(|(at, _)| &first[at..]);
+    let alike = ends.into_iter().find(|end| others.iter().all(|name| name.ends_with(end)));
+    alike.filter(|_| !others.is_empty()).unwrap_or_default()
 }
 
 /// `; did you mean NAME? KNOWN_AS: a, b, c`, for the end of a message about an unknown name.

@@ -42,6 +42,7 @@ use crate::runtime::{Clock, Lease, Next, Priority, Reconciler, TokenBucket};
 use crate::telemetry::metrics::Metrics;
 
 pub use book::Book;
+pub(crate) use identity::methods_at;
 pub use plan::PlanOptions;
 pub use plane::Plane;
 pub use run::{LoopEnded, RunOptions};

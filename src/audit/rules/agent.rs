@@ -1,5 +1,6 @@
 //! The Consul client in the task, which the older set-up has: its configuration and its login.
 
+use super::auth_methods::has_none;
 use super::login::{AWS_IAM, OWN_META};
 use super::planes;
 use crate::audit::catalogue::{
@@ -74,7 +75,7 @@ fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: &Place
     }
     for method in values(flags, "method").into_iter().filter(|method| !method.starts_with('$')) {
         for (name, plane) in planes(facts, definition) {
-            if plane.method(method) == Ok(None) {
+            if plane.method(method) == Ok(None) && !has_none(plane) {
                 let found = format!("its login names {method:?}, which {name} does not have");
                 findings.push(LOGIN_METHOD.broken(at.clone(), found));
             }

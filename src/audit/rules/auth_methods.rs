@@ -12,15 +12,27 @@ use crate::audit::report::{Finding, Place};
 use crate::mesh::consul::ConsulVersion;
 use crate::model::ClusterArn;
 
-pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
+/// Whether no task can log in, whatever it says, which is told of here.
+pub(super) fn has_none(plane: &Plane) -> bool {
+    let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
+    let is_known = said.is_some_and(|said| said.auth_methods.is_ok());
+    is_known && plane.acls() == Ok(true) && !plane.methods().any(|method| method.kind == AWS_IAM)
+}
+
+/// Whether wildcards stand there that never match, since the role's details are not asked for.
+pub(super) fn has_dead_wildcards(method: &AuthMethod) -> bool {
+    !method.entity_details && method.principals.iter().any(|principal| principal.contains('*'))
+}
+
+/// `is_told`: that the tasks' method is of another type has been found already.
+pub(super) fn check(name: &str, plane: &Plane, is_told: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
     if let Some(said) = said {
         findings.extend(said.version.as_ref().ok().and_then(|version| too_old(name, version)));
     }
-    let is_known = said.is_some_and(|said| said.auth_methods.is_ok());
     let mine: Vec<&AuthMethod> = plane.methods().filter(|method| method.kind == AWS_IAM).collect();
-    if mine.is_empty() && is_known && plane.acls() == Ok(true) {
+    if !is_told && has_none(plane) {
         let at = Place::resource(format!("consul/{name}/auth-method"));
         findings.push(METHOD_MISSING.broken(at, "ACLs are on, and no auth method is of type aws-iam"));
     }
@@ -28,8 +40,16 @@ pub(super) fn check(name: &str, plane: &Plane) -> Vec<Finding> {
     for method in mine {
         let at =
             || Place::resource(held(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs");
+        if has_dead_wildcards(method) {
+            let dead = method.principals.iter().filter(|principal| principal.contains('*'));
+            let dead = dead.map(String::as_str).collect::<Vec<_>>().join(", ");
+            let found = format!(
+                "EnableIAMEntityDetails is off, so no role's details are asked for and no wildcard counts: {dead}"
+            );
+            findings.push(METHOD_WILDCARD.broken(at(), found));
+        }
         for principal in &method.principals {
-            findings.extend(wildcard(method, principal).map(|found| METHOD_WILDCARD.broken(at(), found)));
+            findings.extend(wildcard(principal).map(|found| METHOD_WILDCARD.broken(at(), found)));
             if is_whole_account(principal) {
                 let found = format!("{principal} is every role of the account");
                 findings.push(METHOD_WHOLE_ACCOUNT.broken(at(), found));
@@ -50,13 +70,10 @@ fn too_old(name: &str, version: &ConsulVersion) -> Option<Finding> {
     (!version.has_iam_logins()).then(|| SERVER_VERSION.broken(at, format!("it is {version}")))
 }
 
-fn wildcard(method: &AuthMethod, principal: &str) -> Option<String> {
+fn wildcard(principal: &str) -> Option<String> {
     let stars = principal.matches('*').count();
     if stars == 0 {
         return None;
-    }
-    if !method.entity_details {
-        return Some(format!("{principal} has a wildcard, and EnableIAMEntityDetails is off"));
     }
     (stars > 1 || !principal.ends_with('*') || principal == "*")
         .then(|| format!("{principal}: one * at the end of an ARN is all that matches"))

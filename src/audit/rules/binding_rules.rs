@@ -47,31 +47,62 @@ fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services:
     Some(RULE_NONE.broken(Place::resource(held(name, "auth-method", &method.name)), found))
 }
 
+/// Who uses a tag that the method does not list.
+#[derive(Default)]
+struct Users<'a> {
+    namespace: bool,
+    names: BTreeSet<&'a str>,
+    selectors: BTreeSet<&'a str>,
+}
+
+/// Each tag that is not listed once, whoever uses it.
 fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding> {
-    let lacks = |tag: &str| !method.entity_tags.contains(tag);
-    let at = || Place::resource(held(name, "auth-method", &method.name));
-    let mut findings = Vec::new();
+    let mut missing: BTreeMap<&str, Users<'_>> = BTreeMap::new();
+    let lacks = |tag: &&str| !method.entity_tags.contains(*tag);
     for (selector, bind) in &method.namespace_rules {
-        for tag in tags_of(bind).chain(tags_of(selector)).filter(|tag| lacks(tag)) {
-            let found = format!("a namespace rule uses entity_tags.{tag}");
-            findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
+        for tag in tags_of(bind).chain(tags_of(selector)).filter(lacks) {
+            missing.entry(tag).or_default().namespace = true;
         }
     }
     for rule in rules {
-        for tag in tags_of(&rule.bind_name).filter(|tag| lacks(tag)) {
-            let found = format!(
-                "binding rule {} binds {:?}; entity_tags.{tag} is not listed",
-                rule.id, rule.bind_name
-            );
-            findings.push(METHOD_TAGS.broken(at().field("Config.IAMEntityTags"), found));
+        for tag in tags_of(&rule.bind_name).filter(lacks) {
+            missing.entry(tag).or_default().names.insert(&rule.id);
         }
-        for tag in tags_of(&rule.selector).filter(|tag| lacks(tag)) {
-            let place = Place::resource(held(name, "binding-rule", &rule.id)).field("Selector");
-            let found = format!("it selects by {tag:?}; {} lists {}", method.name, listed(method));
-            findings.push(RULE_SELECTOR.broken(place, found));
+        for tag in tags_of(&rule.selector).filter(lacks) {
+            missing.entry(tag).or_default().selectors.insert(&rule.id);
         }
     }
-    findings
+    missing.into_iter().map(|(tag, users)| not_listed(name, method, tag, &users)).collect()
+}
+
+fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> Finding {
+    let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
+    let of_method = || Place::resource(held(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
+    let mut who = Vec::new();
+    if users.namespace {
+        who.push(format!("a namespace rule uses entity_tags.{tag}"));
+    }
+    if !users.names.is_empty() {
+        who.push(format!("names of binding rules are made of it ({})", ids(&users.names)));
+    }
+    if !users.selectors.is_empty() {
+        who.push(format!("binding rules select by it ({})", ids(&users.selectors)));
+    }
+    let found = format!(
+        "entity_tags.{tag} is not listed, and {}; {} lists {}",
+        who.join(", "),
+        method.name,
+        listed(method)
+    );
+    if users.namespace || !users.names.is_empty() {
+        return METHOD_TAGS.broken(of_method(), found);
+    }
+    let mut selecting = users.selectors.iter();
+    let place = match (selecting.next(), selecting.next()) {
+        (Some(only), None) => Place::resource(held(name, "binding-rule", only)).field("Selector"),
+        _ => of_method(),
+    };
+    RULE_SELECTOR.broken(place, found)
 }
 
 fn listed(method: &AuthMethod) -> String {

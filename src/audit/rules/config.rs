@@ -21,18 +21,23 @@ pub(super) fn check(definition: &Definition) -> Vec<Finding> {
         return missing(definition);
     }
     let mut findings = Vec::new();
-    for one in &all {
-        match one {
-            Err((place, why)) => findings.push(CONFIG_NOT_JSON.broken(place.clone(), why)),
-            Ok(config) => findings.extend(fields(config)),
-        }
+    // Most task definitions have the same text in several containers.
+    let mut seen = BTreeSet::new();
+    for (place, why) in all.iter().filter_map(|one| one.as_ref().err()).filter(|(_, why)| seen.insert(why)) {
+        findings.push(CONFIG_NOT_JSON.broken(place.clone(), why));
     }
     let objects: Vec<&Configured> = all.iter().filter_map(|one| one.as_ref().ok()).collect();
     findings.extend(differing(definition, &objects));
-    if let Some(first) = objects.first().filter(|config| !config.is_controller()) {
-        findings.extend(service_name(definition, first));
+    // All should be like the first.
+    let Some(first) = objects.first() else { return findings };
+    let mut misfits = fields(first);
+    if !first.is_controller() {
+        let name = service_name(definition, first);
+        misfits.retain(|misfit| name.as_ref().is_none_or(|name| name.at != misfit.at));
+        findings.extend(name);
         findings.extend(service_meta(first));
     }
+    findings.extend(misfits);
     findings
 }
 
@@ -91,7 +96,7 @@ fn differing(definition: &Definition, objects: &[&Configured]) -> Vec<Finding> {
     findings
 }
 
-/// A name that is written is the schema's matter; one that comes from the family is not.
+/// Written or taken from the family; of one that is written the schema would say the same.
 fn service_name(definition: &Definition, config: &Configured) -> Option<Finding> {
     let name = config.service(definition.family());
     if is_consul_service(&name) {

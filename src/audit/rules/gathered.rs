@@ -1,5 +1,5 @@
-//! What could not be read or asked. Each is said once, so that a rule that is silent for want of a fact is not taken for one
-//! that is kept.
+//! What could not be read, or did not answer, and what was not asked for. Each is said once, so that a rule that is silent
+//! for want of a fact is not taken for one that is kept.
 
 use super::held;
 use crate::audit::catalogue::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
@@ -35,9 +35,7 @@ fn manifests(facts: &Facts) -> Vec<Finding> {
 fn aws(facts: &Facts) -> Vec<Finding> {
     let at = || Place::resource("aws");
     match &facts.aws {
-        None => {
-            vec![AWS_UNKNOWN.unknown(at(), "AWS was not asked: no role, tag or running task was looked at")]
-        }
+        None => Vec::new(),
         Some(Err(why)) => vec![AWS_UNKNOWN.unknown(at(), why).fix("mend that, and run the audit again")],
         Some(Ok(())) => {
             let failed = facts.clusters.iter().filter_map(|(arn, said)| Some((arn, said.as_ref().err()?)));
@@ -57,22 +55,16 @@ fn mend(hint: &str) -> String {
 
 fn planes(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if facts.planes.is_empty() {
-        let found = "no control plane of type consul is known: auth methods, binding rules, policies and nodes were not \
-                     looked at";
+    // Whoever gives manifests and asks means them to be held against Consul.
+    if names_no_consul(facts) {
+        let found = "the manifests have no ControlPlane of type consul: auth methods, binding rules, policies and nodes were \
+                     not looked at";
         findings.push(PLANE_UNKNOWN.unknown(Place::resource("consul"), found));
     }
     for (name, plane) in &facts.planes {
         let at = || Place::resource(format!("consul/{name}"));
         match &plane.said {
-            None => {
-                let by = if plane.declared.is_some() {
-                    "; its auth methods are judged by the manifests"
-                } else {
-                    ""
-                };
-                findings.push(PLANE_UNKNOWN.unknown(at(), format!("it was not asked{by}")));
-            }
+            None => {}
             Some(Err(why)) => findings.push(
                 PLANE_UNKNOWN
                     .unknown(at(), why)
@@ -82,6 +74,44 @@ fn planes(facts: &Facts) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn names_no_consul(facts: &Facts) -> bool {
+    facts.planes.is_empty() && facts.manifests.is_some() && facts.aws.is_some()
+}
+
+/// What nobody asked for.
+pub(super) fn not_checked(facts: &Facts) -> Vec<String> {
+    let mut left = Vec::new();
+    if facts.definitions.is_empty() && facts.unreadable.is_empty() && facts.hidden.is_empty() {
+        let why = match &facts.aws {
+            None => "none was given, and AWS was not asked which run",
+            Some(_) => "none was given, and no running task was found in the clusters that were asked for",
+        };
+        left.push(format!("task definitions: {why} (--task-definition FILE, or --cluster ARN)"));
+    }
+    if facts.aws.is_none() {
+        left.push(
+            "the task roles, their tags and what runs: AWS was not asked (--manifests or --cluster, without --offline)"
+                .to_owned(),
+        );
+    }
+    if facts.planes.is_empty() && !names_no_consul(facts) {
+        left.push(
+            "auth methods, binding rules, policies and nodes, and whether ACLs are on: no Consul was asked \
+             (--manifests with a ControlPlane of type consul, without --offline)"
+                .to_owned(),
+        );
+    }
+    for (name, plane) in facts.planes.iter().filter(|(_, plane)| plane.said.is_none()) {
+        let by = if plane.declared.is_some() {
+            "auth methods are judged by the manifests alone"
+        } else {
+            "no manifest declares its auth methods"
+        };
+        left.push(format!("what {name} holds: it was not asked, and {by} (leave out --offline)"));
+    }
+    left
 }
 
 fn missing(name: &str, said: &ConsulFacts) -> Vec<Finding> {

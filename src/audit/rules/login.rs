@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::auth_methods::{has_dead_wildcards, has_none};
 use super::{held, planes};
 use crate::audit::catalogue::{
     LOGIN_DISABLED, LOGIN_ENTITY, LOGIN_FLAGS, LOGIN_META, LOGIN_METHOD, LOGIN_STATIC, LOGIN_STS, METHOD_TYPE,
@@ -30,6 +31,8 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured)
     }
     for (name, plane) in planes(facts, definition) {
         match plane.method(config.method()) {
+            // That there is none at all is said once, with the control plane.
+            Ok(None) if has_none(plane) => {}
             Ok(None) => findings.push(no_method(name, plane, config)),
             Ok(Some(method)) => findings.extend(against(name, method, config)),
             // That nobody knows is said once, with the control plane.
@@ -52,16 +55,20 @@ fn disabled(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<
                 findings.push(LOGIN_DISABLED.broken(at(), format!("{found}, and ACLs are on at {name}")));
             }
             Ok(false) => {}
-            Err(why) => {
-                let found = format!("{found}; whether ACLs are on at {name} is not known: {why}");
-                findings.push(LOGIN_DISABLED.unknown(at(), found));
-            }
+            // Why it is not is said with the control plane, or was not asked for.
+            Err(_) => findings
+                .push(not_judged(at(), &format!("{found}; whether ACLs are on at {name} is not known"))),
         }
     }
     if definition.planes.is_empty() {
-        findings.push(LOGIN_DISABLED.unknown(at(), format!("{found}; whether ACLs are on is not known")));
+        findings.push(not_judged(at(), &format!("{found}; no Consul was asked whether ACLs are on")));
     }
     findings
+}
+
+/// It is good to know; whether it is wrong nobody knows.
+fn not_judged(at: Place, found: &str) -> Finding {
+    LOGIN_DISABLED.broken(at, found).but(Severity::Note)
 }
 
 /// Of the containers that consul-ecs runs in; an app's own token is its own matter.
@@ -102,6 +109,8 @@ fn against(plane: &str, method: &AuthMethod, config: &Configured) -> Vec<Finding
             let found = format!("it is false, and {} at {plane} has EnableIAMEntityDetails", method.name);
             findings.push(LOGIN_ENTITY.broken(entity, found));
         }
+        // It is told of with the auth method.
+        (true, false) if has_dead_wildcards(method) => {}
         (true, false) => {
             let found = format!("it is true, and {} at {plane} has no EnableIAMEntityDetails", method.name);
             findings.push(LOGIN_ENTITY.broken(entity, found).but(Severity::Warning));
@@ -154,7 +163,9 @@ fn flags(definition: &Definition, config: &Configured) -> Vec<Finding> {
     for kind in values(&flags, "type").into_iter().filter(|kind| ![AWS_IAM, "aws"].contains(kind)) {
         broken(format!("-type is {kind:?}"));
     }
-    for method in values(&flags, "method").into_iter().filter(|method| *method != config.method()) {
+    for method in
+        values(&flags, "method").into_iter().filter(|method| !method.eq_ignore_ascii_case(config.method()))
+    {
         broken(format!("-method is {method:?}, and consulLogin.method {:?}", config.method()));
     }
     if !values(&flags, "token-sink-file").is_empty() {

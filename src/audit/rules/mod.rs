@@ -15,7 +15,7 @@ mod servers;
 mod task;
 mod upstreams;
 
-use super::catalogue::NOT_CONSUL;
+use super::catalogue::{METHOD_TYPE, NOT_CONSUL};
 use super::facts::{Definition, Facts, Origin, Plane};
 use super::parse::config::{CLIENT, Configured, VARIABLE};
 use super::report::{Finding, Place, Report};
@@ -30,16 +30,24 @@ pub fn examine(facts: &Facts) -> Report {
     for definition in inside {
         findings.extend(of_definition(facts, definition));
     }
-    findings.extend(roles::shared(facts));
+    roles::shared(facts, &mut findings);
     findings.extend(roles::not_simulated(facts));
     for (name, plane) in &facts.planes {
         let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
-        findings.extend(auth_methods::check(name, plane));
+        let is_told = findings.iter().any(|finding| is_of_type_elsewhere(finding, name));
+        findings.extend(auth_methods::check(name, plane, is_told));
         findings.extend(said.into_iter().flat_map(|said| binding_rules::check(facts, name, said)));
         findings.extend(said.into_iter().flat_map(|said| anonymous::check(name, said)));
         findings.extend(said.into_iter().flat_map(|said| nodes::check(name, said)));
     }
-    Report::new(findings, facts.definitions.len())
+    Report::new(findings, facts.definitions.len()).without(gathered::not_checked(facts))
+}
+
+/// Whether it says that an auth method of this plane, which tasks log in to, is of another type.
+fn is_of_type_elsewhere(finding: &Finding, plane: &str) -> bool {
+    let of_plane = format!("consul/{plane}/");
+    finding.rule == METHOD_TYPE.id
+        && finding.at.resource.as_deref().is_some_and(|resource| resource.starts_with(&of_plane))
 }
 
 fn of_definition(facts: &Facts, definition: &Definition) -> Vec<Finding> {

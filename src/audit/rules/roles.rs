@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::auth_methods::has_dead_wildcards;
 use super::{is_of_consul, planes};
 use crate::api::GatewayKind;
 use crate::audit::catalogue::{
@@ -22,14 +23,18 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     if let Some(role) = bare.filter(|role| RoleArn::parse(role).is_err()) {
         let found =
             format!("taskRoleArn is {role:?} and no ARN: its account, path and tags cannot be judged");
-        findings.push(
-            ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found).fix("write the role's whole ARN"),
-        );
+        let finding = ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found);
+        let is_asked_for = facts.aws.is_some() || !definition.planes.is_empty();
+        let finding = if is_asked_for { finding } else { finding.but(Severity::Note) };
+        findings.push(finding.fix("write the role's whole ARN"));
     }
     for role in definition.roles() {
         let at = Place { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
-        findings.extend(account(facts, definition, &role, &at));
-        if let Some(config) = config.filter(|config| config.logs_in()) {
+        let of_another_account = account(facts, definition, &role, &at);
+        // Such a role is outside the bound principals as well, and ECS does not even take it.
+        let is_of_this_account = of_another_account.is_none();
+        findings.extend(of_another_account);
+        if let Some(config) = config.filter(|config| config.logs_in() && is_of_this_account) {
             for (name, plane) in planes(facts, definition) {
                 if let Ok(Some(method)) = plane.method(config.method()) {
                     findings.extend(path(name, method, &role, &at));
@@ -59,8 +64,10 @@ fn account(facts: &Facts, definition: &Definition, role: &RoleArn, at: &Place) -
 }
 
 fn path(plane: &str, method: &AuthMethod, role: &RoleArn, at: &Place) -> Option<Finding> {
-    let bound = BoundPrincipals { arns: &method.principals, entity_details: method.entity_details };
-    if bound.admit(role) {
+    let bound = |entity_details| BoundPrincipals { arns: &method.principals, entity_details };
+    // That wildcards do not count for want of details is told of with the auth method.
+    let is_for_want_of_details = || has_dead_wildcards(method) && bound(true).admit(role);
+    if bound(method.entity_details).admit(role) || is_for_want_of_details() {
         return None;
     }
     let found = format!("{} at {plane} trusts {}", method.name, method.principals.join(", "));
@@ -125,6 +132,8 @@ fn of_tags(
     match tags.get(SERVICE_TAG) {
         // Consul lowers the tag's letters, so case is no matter.
         Some(found) if found.to_lowercase() == service => {}
+        // The task's name comes first, and is told of by itself.
+        Some(_) if !is_consul_service(&service) => {}
         found => {
             let found = found.map_or_else(|| "it is missing".to_owned(), |found| format!("it is {found:?}"));
             let found = format!("{found}; the task registers {service:?}");
@@ -146,13 +155,26 @@ fn of_tags(
     }
     findings.extend(gateway(config, tags).map(|(found, severity)| {
         let finding = ROLE_GATEWAY.broken(at(GATEWAY_TAG), found).but(severity);
-        match config.gateway() {
-            Some(kind) => finding.fix(set(GATEWAY_TAG, kind)),
-            None => finding
-                .fix(format!("aws iam untag-role --role-name {} --tag-keys {GATEWAY_TAG}", role.name())),
-        }
+        let untag = format!("aws iam untag-role --role-name {} --tag-keys {GATEWAY_TAG}", role.name());
+        finding.fix(gateway_fix(config, tags, &|kind| set(GATEWAY_TAG, kind), untag))
     }));
     findings
+}
+
+/// Never a value that is no kind of gateway.
+fn gateway_fix(config: &Configured, tags: &Tags, set: &dyn Fn(&str) -> String, untag: String) -> String {
+    let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
+    let meant = |word: &str| GatewayKind::meant_by(word).map(GatewayKind::as_str);
+    let tag = tags.get(GATEWAY_TAG).map(String::as_str).filter(|tag| !kinds.contains(tag));
+    match (config.gateway(), tag.and_then(meant)) {
+        (Some(kind), _) if kinds.contains(&kind) => set(kind),
+        (Some(kind), _) => {
+            let likely = set(meant(kind).unwrap_or("KIND"));
+            format!("first set gateway.kind to one of {}, then {likely}", kinds.join(", "))
+        }
+        (None, Some(kind)) => format!("{untag}, or, where the task is to be a gateway, {}", set(kind)),
+        (None, None) => untag,
+    }
 }
 
 fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
@@ -164,6 +186,8 @@ fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
         (Some(tag), _) if !kinds.contains(&tag) => {
             Some((format!("it is {tag:?}; known are {}", kinds.join(", ")), Severity::Error))
         }
+        // That the configuration names no kind that there is comes first, and is told of by itself.
+        (Some(_), Some(kind)) if !kinds.contains(&kind) => None,
         (Some(tag), Some(kind)) => {
             Some((format!("it is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))
         }
@@ -175,8 +199,9 @@ fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
     }
 }
 
-/// Roles that tasks of more than one service run as.
-pub(super) fn shared(facts: &Facts) -> Vec<Finding> {
+/// Roles that tasks of more than one service run as. Where their tag has been found to name none or another already, that
+/// is one thing with it, and its mending is this one's.
+pub(super) fn shared(facts: &Facts, findings: &mut Vec<Finding>) {
     let mut services: BTreeMap<RoleArn, (BTreeSet<String>, Place)> = BTreeMap::new();
     for definition in facts.definitions.iter().filter(|definition| is_of_consul(definition)) {
         let Some(config) = definition.configured().filter(|config| !config.is_controller()) else { continue };
@@ -186,13 +211,19 @@ pub(super) fn shared(facts: &Facts) -> Vec<Finding> {
             names.insert(config.service(definition.family()));
         }
     }
-    let several = services.into_values().filter(|(names, _)| names.len() > 1);
-    several
-        .map(|(names, place)| {
-            let names: Vec<String> = names.into_iter().collect();
-            ROLE_SHARED.broken(place, format!("tasks of {} run as it", names.join(", ")))
-        })
-        .collect()
+    for (role, (names, place)) in services.into_iter().filter(|(_, (names, _))| names.len() > 1) {
+        let words = format!("tasks of {} run as it", names.into_iter().collect::<Vec<_>>().join(", "));
+        let mut is_told = false;
+        for finding in findings.iter_mut().filter(|finding| {
+            finding.rule == ROLE_SERVICE.id && finding.at.resource.as_deref() == Some(role.as_str())
+        }) {
+            finding.fix = format!("{}: {words}, and its tag names one service", ROLE_SHARED.fix);
+            is_told = true;
+        }
+        if !is_told {
+            findings.push(ROLE_SHARED.broken(place, words));
+        }
+    }
 }
 
 /// The simulator most often fails for one reason for all roles: each reason is told once.

@@ -22,8 +22,11 @@ pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding
         .into_iter()
         .collect();
     let channels = channels(definition, config);
-    findings.extend(tls(config, &channels));
-    findings.extend(ca(config, &channels));
+    let of_tls = tls(config, &channels);
+    // Where TLS is half off, that is what is to be mended, and not the CA that is ready for it.
+    let is_meant_off = of_tls.is_empty();
+    findings.extend(of_tls);
+    findings.extend(ca(config, &channels, is_meant_off));
     let by_address = hosts.starts_with(COMMAND) || hosts.parse::<IpAddr>().is_ok();
     if by_address && channels.iter().any(|one| one.tls && !one.has_name) {
         let found = "TLS is on, tlsServerName is left out, and hosts gives addresses";
@@ -123,12 +126,14 @@ fn tls(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
     findings
 }
 
-fn ca(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
+fn ca(config: &Configured, channels: &[Channel; 2], is_meant_off: bool) -> Vec<Finding> {
     let at = |name: &str| config.at(&format!("consulServers.{name}.caCertFile"));
     let mut findings = Vec::new();
-    for Channel { name, variable, .. } in channels.iter().filter(|one| !one.tls && one.has_ca) {
-        let found = format!("a CA is given ({variable} or caCertFile), and TLS is off");
-        findings.push(SERVERS_CA.broken(at(name), found));
+    let idle: Vec<&Channel> = channels.iter().filter(|one| is_meant_off && !one.tls && one.has_ca).collect();
+    if let Some(first) = idle.first() {
+        let variables: Vec<&str> = idle.iter().map(|one| one.variable).collect();
+        let found = format!("a CA is given ({} or caCertFile), and TLS is off", variables.join(", "));
+        findings.push(SERVERS_CA.broken(at(if idle.len() > 1 { "defaults" } else { first.name }), found));
     }
     let without: Vec<&Channel> = channels.iter().filter(|one| one.tls && !one.has_ca).collect();
     match without.as_slice() {

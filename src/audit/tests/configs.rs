@@ -63,7 +63,7 @@ pub(super) const CASES: &[Case] = &[
         login(world, "enabled", json!(false));
     }),
     ("CONSUL-LOGIN-DISABLED", Error, "left out", |world| world.config["consulLogin"] = Value::Null),
-    ("CONSUL-LOGIN-DISABLED", Unknown, "not known", |world| {
+    ("CONSUL-LOGIN-DISABLED", Note, "no Consul was asked", |world| {
         login(world, "enabled", json!(false));
         world.facts.planes.clear();
     }),
@@ -98,7 +98,9 @@ pub(super) const CASES: &[Case] = &[
         login(world, "includeEntity", json!(false));
     }),
     ("CONSUL-LOGIN-ENTITY", Warning, "has no EnableIAMEntityDetails", |world| {
-        world.method().entity_details = false;
+        let method = world.method();
+        method.entity_details = false;
+        method.principals = vec![super::ROLE.replace("consul-ecs/", "")];
     }),
     ("CONSUL-LOGIN-STS", Error, "has none", |world| {
         login(world, "stsEndpoint", json!("https://sts.eu-west-1.amazonaws.com"));
@@ -106,6 +108,7 @@ pub(super) const CASES: &[Case] = &[
     ("CONSUL-LOGIN-STS", Error, "stsEndpoint is in \"eu-west-1\"", |world| {
         login(world, "stsEndpoint", json!("https://sts.eu-west-1.amazonaws.com"));
         login(world, "region", json!("us-east-1"));
+        world.method().sts_endpoint = Some("https://sts.eu-west-1.amazonaws.com".to_owned());
     }),
     ("CONSUL-LOGIN-STS", Error, "not the ServerIDHeaderValue", |world| {
         login(world, "serverIdHeaderValue", json!(SECRET));
@@ -132,8 +135,8 @@ pub(super) const CASES: &[Case] = &[
     }),
     ("CONSUL-SERVERS-CA", Note, "a public CA", without_cas),
     ("CONSUL-SERVERS-CA", Warning, "TLS is off", |world| {
-        let grpc = json!({"tls": false, "port": 8502});
-        servers(world, json!({"hosts": "consul.internal", "grpc": grpc}));
+        let (grpc, http) = (json!({"tls": false, "port": 8502}), json!({"https": false, "port": 8500}));
+        servers(world, json!({"hosts": "consul.internal", "grpc": grpc, "http": http}));
     }),
     ("CONSUL-SERVERS-NAME", Note, "gives addresses", |world| servers(world, json!({"hosts": "10.0.0.7"}))),
 ];

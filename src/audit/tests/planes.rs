@@ -3,17 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::Severity::{Error, Unknown, Warning};
-use super::{Case, check, cluster, findings, version};
-use crate::audit::facts::PolicyText;
+use super::{Case, World, check, cluster, findings, version};
+use crate::audit::examine;
+use crate::audit::facts::{Facts, PolicyText};
 
 pub(super) const CASES: &[Case] = &[
-    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "no control plane of type consul is known", |world| {
+    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "no ControlPlane of type consul", |world| {
         world.facts.planes.clear();
-    }),
-    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "judged by the manifests", |world| {
-        let methods = world.consul().auth_methods.clone().unwrap();
-        world.plane().declared = Some(methods);
-        world.plane().said = None;
+        world.facts.manifests = Some(super::manifests(""));
     }),
     ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "not reached", |world| {
         world.plane().said = Some(Err("it is not reached".to_owned()));
@@ -110,4 +107,57 @@ fn what_could_not_be_read_is_said_once_and_never_judged() {
     let found = findings(|world| world.consul().auth_methods = Err("denied".to_owned()));
     let rules: Vec<&str> = found.iter().map(|one| one.rule).collect();
     assert_eq!(rules, ["AUDIT-CONTROL-PLANE-NOT-ASKED"], "{found:#?}");
+}
+
+#[test]
+fn a_tag_that_is_not_listed_is_one_row_however_many_rules_use_it() {
+    let found = findings(|world| {
+        for id in ["r3", "r4"] {
+            let rule = world.rules()[1].clone();
+            let selector = rule.selector.replace("mesh", id);
+            world.rules().push(crate::audit::facts::BindingRule { id: id.to_owned(), selector, ..rule });
+        }
+        world.method().entity_tags.remove("consul.hashicorp.com.gateway-kind");
+    });
+    assert_eq!(found.iter().map(|one| one.rule).collect::<Vec<_>>(), ["CONSUL-BINDING-RULE-SELECTOR"]);
+    assert!(found[0].found.contains("(r2, r3, r4)"), "{found:#?}");
+}
+
+#[test]
+fn what_nobody_asked_for_is_said_once_and_is_nothing_wrong() {
+    let left = |change: fn(&mut World)| {
+        let mut world = World::good();
+        change(&mut world);
+        let report = examine(&world.facts());
+        assert_eq!((report.exit_code(), &report.findings), (0, &Vec::new()));
+        assert!(super::super::table(&report).contains("not checked: ") != report.not_checked.is_empty());
+        report.not_checked
+    };
+    assert_eq!(left(|_| {}), Vec::<String>::new());
+    let alone = left(|world| {
+        world.facts.aws = None;
+        world.facts.planes.clear();
+        world.facts.clusters.clear();
+        world.facts.roles.clear();
+    });
+    assert_eq!(alone.len(), 2, "{alone:?}");
+    assert!(alone[0].contains("AWS was not asked") && alone[0].contains("--manifests"), "{alone:?}");
+    assert!(alone[1].contains("no Consul was asked") && alone[1].contains("--manifests"), "{alone:?}");
+    let offline = left(|world| {
+        let methods = world.consul().auth_methods.clone().unwrap();
+        world.plane().declared = Some(methods);
+        world.plane().said = None;
+        world.facts.aws = None;
+    });
+    assert!(
+        offline[1].contains("judged by the manifests") && offline[1].contains("--offline"),
+        "{offline:?}"
+    );
+}
+
+#[test]
+fn an_audit_of_nothing_says_what_could_be_given() {
+    let report = examine(&Facts::default());
+    let left = &report.not_checked[0];
+    assert!(left.contains("--task-definition") && left.contains("--cluster"), "{left}");
 }

@@ -45,6 +45,10 @@ pub(super) const CASES: &[Case] = &[
     }),
     ("CONSUL-ROLE-TAG-NAMESPACE", Error, "missing, and service.namespace \"team\"", |world| {
         world.config["service"]["namespace"] = json!("team");
+        let tags = world.definition["tags"].as_array_mut().unwrap();
+        for (what, value) in [("partition", "default"), ("namespace", "team")] {
+            tags.push(json!({"key": format!("consul.hashicorp.com/{what}"), "value": value}));
+        }
     }),
     ("CONSUL-ROLE-TAG-GATEWAY", Error, "known are", |world| world.role_tag(GATEWAY, "ingress-gateway")),
     ("CONSUL-ROLE-TAG-GATEWAY", Error, "missing, and gateway.kind is \"mesh-gateway\"", |world| {
@@ -78,8 +82,50 @@ pub(super) const CASES: &[Case] = &[
         let mut other = World::good();
         other.config["service"]["name"] = json!("web");
         world.facts.definitions.push(other.facts().definitions.remove(0));
+        world.facts.roles.clear();
     }),
 ];
+
+#[test]
+fn a_shared_role_is_one_cause_with_the_tag_that_can_name_one_service_alone() {
+    let found = findings(|world| {
+        let mut other = World::good();
+        other.config["service"]["name"] = json!("web");
+        world.facts.definitions.push(other.facts().definitions.remove(0));
+    });
+    assert_eq!(found.iter().map(|one| one.rule).collect::<Vec<_>>(), ["CONSUL-ROLE-TAG-SERVICE"]);
+    assert!(found[0].fix.contains("role of its own: tasks of kv, web run as it"), "{found:#?}");
+}
+
+#[test]
+fn no_fix_sets_a_gateway_kind_that_there_is_none_of() {
+    let fixes = |kind: Option<&str>, tag: Option<&str>| {
+        let found = findings(|world| {
+            if let Some(kind) = kind {
+                gateway(world, kind);
+            }
+            if let Some(tag) = tag {
+                world.role_tag(GATEWAY, tag);
+            }
+        });
+        let of_tag = found.into_iter().filter(|one| one.rule == "CONSUL-ROLE-TAG-GATEWAY");
+        of_tag.map(|one| one.fix).collect::<Vec<_>>()
+    };
+    for (kind, tag, words) in [
+        (Some("mesh-gateway"), Some("ingress-gateway"), "Value=mesh-gateway"),
+        (None, Some("ingress-gateway"), "Value=api-gateway"),
+        (None, Some("mesh_gateway"), "Value=mesh-gateway"),
+        (None, Some("mesh-gatway"), "Value=mesh-gateway"),
+        (None, Some("terminating"), "Value=terminating-gateway"),
+        (None, Some("whatever"), "untag-role"),
+        (Some("ingress-gateway"), None, "first set gateway.kind to one of mesh-gateway"),
+    ] {
+        let fixes = fixes(kind, tag);
+        assert_eq!(fixes.len(), 1, "{kind:?} {tag:?}");
+        assert!(fixes[0].contains(words) && !fixes[0].contains("Value=ingress"), "{}", fixes[0]);
+    }
+    assert_eq!(fixes(Some("ingress-gateway"), Some("ingress-gateway")), Vec::<String>::new());
+}
 
 #[test]
 fn each_case_is_found() {

@@ -48,7 +48,6 @@ pub(super) const CASES: &[Case] = &[
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
         world.definition["tags"] = json!([]);
     }),
-    ("AUDIT-AWS-NOT-ASKED", Unknown, "was not asked", |world| world.facts.aws = None),
     ("AUDIT-AWS-NOT-ASKED", Unknown, "no Region", |world| {
         world.facts.aws = Some(Err("no Region was found".to_owned()));
     }),

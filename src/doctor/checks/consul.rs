@@ -1,5 +1,6 @@
 //! Consul's servers: whether tasks can log in there, and whether the operator's token sees all that it has to see.
 
+use super::consul_rights;
 use super::control_planes::{failed, is_clear_and_far, not_reached};
 use crate::api::{ConsulAuthSpec, ConsulConnection, Presence};
 use crate::doctor::catalogue::{
@@ -8,12 +9,13 @@ use crate::doctor::catalogue::{
 };
 use crate::doctor::report::{Check, Id};
 use crate::manifests::ManifestSet;
-use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, Survey};
+use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, Link, OwnToken, Right, Survey};
 use crate::mesh::{MeshError, MeshErrorKind};
 use crate::model::ClusterArn;
 
 const AWS_IAM: &str = "aws-iam";
-const PRINT: &str = "`ecs-mesh-operator doctor --print-token-policy` prints the policy that it needs";
+pub(super) const PRINT: &str =
+    "`ecs-mesh-operator doctor --print-token-policy` prints the policy that it needs";
 
 /// One of the control planes, and what the manifests say of it.
 struct Asked<'a> {
@@ -36,9 +38,10 @@ pub(super) fn check(set: &ManifestSet, name: &str, about: &str, survey: &Survey)
         binds_by_pattern: bindings.flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal()),
     };
     let mut checks = vec![CONSUL_REACHED.ok(about, "they answer")];
-    checks.push(asked.version(survey.version.as_ref()));
+    checks.push(asked.version(survey.version.as_ref(), answers));
     checks.push(asked.edition(survey.version.as_ref()));
     checks.extend(asked.namespaces(answers));
+    checks.extend(consul_rights::operator(about, answers));
     checks.push(asked.acls(answers));
     checks.push(asked.token(answers));
     // Who is not known is told nothing, each time by the same words.
@@ -52,13 +55,18 @@ pub(super) fn check(set: &ManifestSet, name: &str, about: &str, survey: &Survey)
 }
 
 impl Asked<'_> {
-    fn version(&self, version: Result<&Option<ConsulVersion>, &MeshError>) -> Check {
+    fn version(&self, version: Result<&Option<ConsulVersion>, &MeshError>, answers: &Answers) -> Check {
         match version {
             Ok(Some(version)) if version.has_iam_logins() => CONSUL_VERSION.ok(self.about, &version.text),
             Ok(Some(version)) => CONSUL_VERSION.error(
                 self.about,
                 format!("{version}, which has no auth method of type {AWS_IAM}: no task can log in"),
                 "update the servers to 1.12 or later",
+            ),
+            Ok(None) if answers.own_token.is_err() => CONSUL_VERSION.unknown(
+                self.about,
+                "older servers tell it only to a token that they know; it is taken to be 1.12 or later",
+                "mend consul.token first",
             ),
             Ok(None) => CONSUL_VERSION.unknown(
                 self.about,
@@ -149,22 +157,44 @@ impl Asked<'_> {
             Err(error) => return failed(CONSUL_TOKEN, self.about, error),
         };
         let known = format!("known as {} ({:?})", own.accessor, own.description);
-        if self.connection.is_some_and(|connection| is_clear_and_far(&connection.address)) {
-            let found = format!("{known}, and it goes over the network in the clear");
-            return CONSUL_TOKEN.warning(self.about, found, "use https:// and port 8501, with a CA");
-        }
         if own.is_management() {
-            let found = format!("{known}, which may do everything");
+            let clear = if self.is_in_the_clear() {
+                ", and goes over the network in the clear: use https://"
+            } else {
+                ""
+            };
+            let found = format!("{known}, which may do everything{clear}");
             return CONSUL_TOKEN.warning(self.about, found, format!("make one that may do less; {PRINT}"));
         }
-        let policies: Vec<&str> = own.policies.iter().map(|policy| policy.name.as_str()).collect();
-        let found = format!("{known}, with policies {}; writes are not tried", policies.join(", "));
-        CONSUL_TOKEN.ok(self.about, found)
+        let mut known = format!("{known}, with {}", links(own));
+        let unknown = answers.rights.as_ref().err().and_then(|error| error.message.split("; ").next());
+        if let Some(why) = unknown {
+            known = format!("{known}; what it may write is not known: {why}");
+        }
+        if self.is_in_the_clear() {
+            let found = format!("{known}; it goes over the network in the clear");
+            return CONSUL_TOKEN.warning(self.about, found, "use https:// and port 8501, with a CA");
+        }
+        if unknown.is_some() {
+            return CONSUL_TOKEN.unknown(
+                self.about,
+                known,
+                format!("compare its policies yourself: {PRINT}"),
+            );
+        }
+        CONSUL_TOKEN.ok(self.about, known)
+    }
+
+    fn is_in_the_clear(&self) -> bool {
+        self.connection.is_some_and(|connection| is_clear_and_far(&connection.address))
     }
 
     fn acl_objects(&self, answers: &Answers) -> Vec<Check> {
         let about = self.about;
-        let mut checks = vec![counted(CONSUL_TOKENS, about, &answers.tokens, "name a task of the clusters")];
+        let tokens = answers.tokens.as_ref().map(|found| found.of_tasks).map_err(Clone::clone);
+        let tokens = counted(CONSUL_TOKENS, about, &tokens, "name a task of the clusters");
+        let mut checks = vec![consul_rights::with(&Right::Acls, CONSUL_TOKENS, tokens, answers)];
+        checks.extend(unplaced(about, answers));
         for (name, found) in &answers.methods {
             let about = format!("{name} on {about}");
             checks.push(match found {
@@ -217,11 +247,16 @@ impl Asked<'_> {
         for (cluster, found) in &answers.clusters {
             let about = format!("{cluster} on {}", self.about);
             checks.push(match &found.has_node {
-                Ok(has_node) => self.node(&about, cluster, *has_node),
+                Ok(has_node) => {
+                    let check = self.node(&about, cluster, *has_node);
+                    if self.declared.is_some() { consul_rights::node(check, cluster, answers) } else { check }
+                }
                 Err(error) => failed(CONSUL_NODE, &about, error),
             });
             checks.push(counted(CONSUL_SERVICES, &about, &found.services, "are of the cluster's tasks"));
         }
+        checks.extend(consul_rights::services(self.about, answers));
+        checks.extend(consul_rights::nodes_by_pattern(self.about, answers));
         if self.binds_by_pattern {
             let found = "clusters that a binding selects by a pattern are not looked at here; `run` keeps their nodes once ECS has \
                          listed them, where a ConsulAuth is declared";
@@ -246,6 +281,27 @@ impl Asked<'_> {
             ),
         )
     }
+}
+
+/// What a token has, by name.
+fn links(own: &OwnToken) -> String {
+    let names = |links: &[Link]| links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (own.policies.as_slice(), own.roles.as_slice()) {
+        ([], []) => "neither policy nor role".to_owned(),
+        (policies, []) => format!("policies {}", names(policies)),
+        ([], roles) => format!("roles {}", names(roles)),
+        (policies, roles) => format!("policies {} and roles {}", names(policies), names(roles)),
+    }
+}
+
+/// Tokens of logins that nobody can tell the task of.
+fn unplaced(about: &str, answers: &Answers) -> Option<Check> {
+    let count = answers.tokens.as_ref().ok()?.unplaced;
+    let found = format!(
+        "{count} more of the tasks' or clients' auth methods name no task, so nobody removes them: \
+         docs/how-to/observe.md#login-tokens-that-name-no-task"
+    );
+    (count > 0).then(|| CONSUL_TOKENS.info(about, found))
 }
 
 fn counted(id: Id, about: &str, found: &Result<usize, MeshError>, what: &str) -> Check {

@@ -14,14 +14,16 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
         status.warnings.iter().map(|finding| MANIFESTS.warning(place(finding), finding.to_string(), mend));
     let mut checks: Vec<Check> = errors.chain(warnings).collect();
     let set = &status.set;
-    let found = format!(
-        "{} files: {} ControlPlanes, {} MeshBindings, {} Workloads, {} OutboundLists",
-        status.files,
-        set.control_planes.len(),
-        set.bindings.len(),
-        set.workloads.len(),
-        set.outbound_lists.len()
-    );
+    let kinds = [
+        (set.control_planes.len(), "ControlPlane"),
+        (set.consul_auths.len(), "ConsulAuth"),
+        (set.bindings.len(), "MeshBinding"),
+        (set.workloads.len(), "Workload"),
+        (set.outbound_lists.len(), "OutboundList"),
+    ];
+    let counted =
+        |(count, kind): (usize, &str)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
+    let found = format!("{}: {}", counted((status.files, "file")), kinds.map(counted).join(", "));
     if status.errors.is_empty() {
         let about = "all manifests";
         checks.push(if set.control_planes.is_empty() || set.bindings.is_empty() {

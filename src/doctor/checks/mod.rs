@@ -2,6 +2,7 @@
 
 mod aws;
 mod consul;
+mod consul_rights;
 mod control_planes;
 mod events;
 mod manifests;

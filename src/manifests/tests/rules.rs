@@ -65,8 +65,30 @@ fn an_address_with_a_secret_in_it_is_refused_and_never_shown() {
     }
     let text = CONTROL_PLANE.replace("https://cp.internal:5682", "https://admin:hunter2@cp.internal:5682");
     insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.address: has credentials in it, which do not belong in a manifest: use tokenFile or tokenEnv"#);
+    let consul = "  type: consul\n  consul: {address: 'https://admin:hunter2@consul.internal:8501'}";
+    let errors = errors_of(&document("ControlPlane", "consul", consul));
+    assert!(
+        errors.contains("use tokenSecret, tokenFile or tokenEnv") && !errors.contains("hunter2"),
+        "{errors}"
+    );
     let unquoted = CONTROL_PLANE.replace("'}", "', tokenEnv: hunter2-hunter2}");
     insta::assert_snapshot!(errors_of(&unquoted), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.tokenEnv: is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN"#);
+}
+
+#[test]
+fn what_all_allowed_values_end_with_makes_none_of_them_likelier() {
+    for (gateway, meant) in [("ingress-gateway", None), ("mesh-gatway", Some("mesh-gateway"))] {
+        let consul = "  type: consul\n  consul: {address: 'https://consul.internal:8501'}";
+        let auth = format!(
+            "  controlPlane: consul\n  serviceTokens: {{boundPrincipals: ['arn:aws:iam::111122223333:role/mesh/*'], \
+             gateways: [{gateway}]}}"
+        );
+        let text = document("ControlPlane", "consul", consul) + &document("ConsulAuth", "ecs", &auth);
+        let errors = errors_of(&text);
+        let said = errors.split("did you mean ").nth(1).and_then(|rest| rest.split('?').next());
+        assert_eq!(said, meant, "{errors}");
+        assert!(errors.contains("Allowed: mesh-gateway, terminating-gateway, api-gateway"), "{errors}");
+    }
 }
 
 #[test]

@@ -174,8 +174,12 @@ impl<'a> Block<'a> {
             report.add(path.clone(), format!("has no host: {expected}"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            let message =
-                "has credentials in it, which do not belong in a manifest: use tokenFile or tokenEnv";
+            let sources = if self.name == "consul" {
+                "tokenSecret, tokenFile or tokenEnv"
+            } else {
+                "tokenFile or tokenEnv"
+            };
+            let message = format!("has credentials in it, which do not belong in a manifest: use {sources}");
             report.add(path.clone(), message);
         }
         if url.query().is_some() || url.fragment().is_some() {

@@ -64,7 +64,7 @@ impl<T: StreamTransport> Api<T> {
     /// Sends, and takes the answer whole.
     pub(super) async fn send(&self, call: &Call<'_>, body: Option<Vec<u8>>) -> Result<Reply, MeshError> {
         // Removals wait for their turn and for one another, after whoever wants them has asked.
-        if call.method != Method::Get && self.lease.get().is_some_and(|lease| !lease.holds()) {
+        if call.is_write() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(call.without_lease());
         }
         let mut whole = Whole::default();

@@ -69,6 +69,10 @@ impl fmt::Display for Call<'_> {
 }
 
 impl Call<'_> {
+    pub(super) fn is_write(&self) -> bool {
+        !matches!(self.method, Method::Get | Method::Post)
+    }
+
     /// What a good answer says.
     pub(super) fn read<R: DeserializeOwned>(&self, reply: &Reply) -> Result<R, MeshError> {
         if !reply.is_ok() {
@@ -124,7 +128,7 @@ impl Call<'_> {
                 let known = OF_THE_SERVERS.iter().find(|(words, _)| text.contains(words));
                 let refused = match self.method {
                     _ if status != 500 || !is_words(text) => false,
-                    Method::Get => false,
+                    Method::Get | Method::Post => false,
                     Method::Delete => text.contains(NEVER_REMOVED),
                     Method::Put => true,
                 };

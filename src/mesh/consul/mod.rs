@@ -14,6 +14,7 @@ mod objects;
 mod own_token;
 mod parts;
 mod removal;
+mod rights;
 mod scope;
 mod services;
 mod set_up;
@@ -29,8 +30,9 @@ pub use objects::{
     NamespaceAcls, Objects,
 };
 pub use own_token::OwnToken;
+pub use rights::{Right, Rights};
 pub use set_up::SetUp;
-pub use survey::{Answers, OfCluster, Survey};
+pub use survey::{Answers, Asked, LoginTokens, OfCluster, Survey};
 pub use tokens::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 pub use version::ConsulVersion;
 

@@ -9,7 +9,7 @@ use crate::model::MeshName;
 /// All namespaces of the partition.
 pub(super) const ALL_NAMESPACES: &str = "*";
 /// Where auth methods are, whatever namespaces they log in to.
-const HOME_NAMESPACE: &str = "default";
+pub(super) const HOME_NAMESPACE: &str = "default";
 
 /// The part of Consul that a control plane looks after.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +65,11 @@ impl Scope {
     /// A path with this query, in the whole scope but its namespaces.
     pub(super) fn path(&self, path: &str, query: &[(&str, &str)]) -> String {
         self.path_in(None, path, query)
+    }
+
+    /// A path in the datacenter alone: the rest of the scope is said in the body.
+    pub(super) fn path_in_datacenter(&self, path: &str) -> String {
+        Self { datacenter: self.datacenter.clone(), ..Self::default() }.path(path, &[])
     }
 
     /// A path with this query, in a namespace.

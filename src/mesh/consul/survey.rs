@@ -1,20 +1,35 @@
 //! A look at Consul as a person who sets it up would take it: each question by itself, reads alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Deserialize;
 
 use super::client::ConsulControlPlane;
 use super::errors;
 use super::objects::AuthMethod;
 use super::own_token::OwnToken;
 use super::parts::Parts;
+use super::rights::{Right, Rights};
 use super::scope::ALL_NAMESPACES;
 use super::services;
-use super::tokens;
+use super::tokens::Token;
 use super::version::ConsulVersion;
 use crate::mesh::http::StreamTransport;
 use crate::mesh::left_out::Pass;
-use crate::mesh::{MeshError, MeshErrorKind};
-use crate::model::ClusterArn;
+use crate::mesh::{MeshError, MeshErrorKind, Sighting};
+use crate::model::{ClusterArn, TaskArn};
+
+/// What a survey asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// What there is of these clusters.
+    pub clusters: BTreeSet<ClusterArn>,
+    /// Whether there are auth methods of these names, with binding rules.
+    pub methods: BTreeSet<Arc<str>>,
+    /// Whether our own token has these rights, and for services of any name those of each service that is found.
+    pub rights: BTreeSet<Right>,
+}
 
 /// What Consul says of itself.
 #[derive(Clone, Debug)]
@@ -34,9 +49,11 @@ pub struct Answers {
     pub own_token: Result<OwnToken, MeshError>,
     /// Whether there is a namespace of each name that is given.
     pub namespaces: BTreeMap<String, Result<bool, MeshError>>,
-    /// How many tokens of logins name a task of these clusters.
-    pub tokens: Result<usize, MeshError>,
-    /// The auth methods that are looked after, by name; `None` where there is none of the name.
+    /// Which of the rights our own token has.
+    pub rights: Result<Rights, MeshError>,
+    /// The tokens of logins.
+    pub tokens: Result<LoginTokens, MeshError>,
+    /// The auth methods, by name; `None` where there is none of the name.
     pub methods: BTreeMap<String, Result<Option<AuthMethod>, MeshError>>,
     /// How many binding rules those have, by method.
     pub rules: BTreeMap<String, Result<usize, MeshError>>,
@@ -48,6 +65,15 @@ pub struct Answers {
     pub clusters: BTreeMap<ClusterArn, OfCluster>,
 }
 
+/// How many tokens of logins there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoginTokens {
+    /// Of tasks of the clusters.
+    pub of_tasks: usize,
+    /// Of no task that they would name.
+    pub unplaced: usize,
+}
+
 /// What there is of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfCluster {
@@ -57,16 +83,23 @@ pub struct OfCluster {
     pub services: Result<usize, MeshError>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Build {
+    human_version: String,
+}
+
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     /// Asks everything that a set-up needs; writes nothing. Takes as long as the connection's time limit for each
     /// question, and one question only where nobody answers.
-    pub async fn survey(&self, clusters: &BTreeSet<ClusterArn>) -> Survey {
-        let version = self.learn_version().await;
-        if let Err(error) = &version
-            && matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::Unexpected)
-        {
-            return Survey { version, answers: None };
-        }
+    pub async fn survey(&self, asked: &Asked) -> Survey {
+        let version = match self.learn_version().await {
+            Err(error) if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::Unexpected) => {
+                return Survey { version: Err(error), answers: None };
+            }
+            Ok(None) => Ok(self.version_for_all().await),
+            said => said,
+        };
         let own_token = self.api.own_token().await;
         let mut namespaces = BTreeMap::new();
         for name in self.api.scope.namespaces().into_iter().flatten().filter(|name| **name != *ALL_NAMESPACES)
@@ -75,46 +108,75 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             namespaces.insert(name.to_string(), found.map(|found| found.is_some()));
         }
         let mut left_out = Pass::default();
-        let mut parts = Parts::default();
-        let mut tokens = 0;
-        let mut count = |_| tokens += 1;
-        tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts, &mut count).await;
-        let tokens = parts.all().map(|()| tokens);
+        let tokens = self.login_tokens(&asked.clusters, &mut left_out).await;
         let objects = self.objects();
         let (mut methods, mut rules) = (BTreeMap::new(), BTreeMap::new());
-        for method in self.taken.methods.load().iter() {
+        for method in &asked.methods {
             methods.insert(method.to_string(), objects.auth_method(method).await);
             let found = objects.binding_rules(method).await;
             rules.insert(method.to_string(), found.map(|rules| rules.len()));
         }
         let policies = objects.policies().await.map(|policies| policies.len());
         let roles = objects.roles().await.map(|roles| roles.len());
-        let mut of_clusters = BTreeMap::new();
-        for cluster in clusters {
-            of_clusters.insert(cluster.clone(), self.look_at(cluster, &mut left_out).await);
+        let (mut clusters, mut rights) = (BTreeMap::new(), asked.rights.clone());
+        for cluster in &asked.clusters {
+            let (found, services) = self.look_at(cluster, &mut left_out).await;
+            clusters.insert(cluster.clone(), found);
+            if asked.rights.contains(&Right::Services) {
+                rights.extend(services.into_iter().map(Right::Service));
+            }
         }
         self.taken.left_out.tell(left_out, true);
         let acls_are_off = own_token.as_ref().is_err_and(errors::says_acls_are_off);
+        let rights = match &own_token {
+            // Who is not known has none.
+            Err(error) => Err(error.clone()),
+            Ok(_) if rights.is_empty() => Ok(Rights::new()),
+            Ok(_) => self.api.rights(&rights).await,
+        };
         let answers = Answers {
             acls_are_off,
             own_token,
             namespaces,
+            rights,
             tokens,
             methods,
             rules,
             policies,
             roles,
-            clusters: of_clusters,
+            clusters,
         };
         Survey { version, answers: Some(answers) }
     }
 
-    async fn look_at(&self, cluster: &ClusterArn, left_out: &mut Pass) -> OfCluster {
+    async fn login_tokens(
+        &self,
+        clusters: &BTreeSet<ClusterArn>,
+        left_out: &mut Pass,
+    ) -> Result<LoginTokens, MeshError> {
+        let (mut of_tasks, mut parts) = (0, Parts::default());
+        let mut take = |task: &TaskArn, _: Token| of_tasks += usize::from(clusters.contains(task.cluster()));
+        let unplaced = self.api.tokens(&self.taken, "owned", left_out, &mut parts, &mut take).await;
+        parts.all().map(|()| LoginTokens { of_tasks, unplaced })
+    }
+
+    /// Also the names of its tasks' services.
+    async fn look_at(&self, cluster: &ClusterArn, left_out: &mut Pass) -> (OfCluster, BTreeSet<Arc<str>>) {
         let has_node = self.objects().node(cluster).await.map(|node| node.is_some());
         let mut parts = Parts::default();
-        let mut services = 0;
-        let mut count = |_| services += 1;
-        services::of_cluster(&self.api, &self.taken, cluster, left_out, &mut parts, &mut count).await;
-        OfCluster { has_node, services: parts.all().map(|()| services) }
+        let (mut services, mut names) = (0, BTreeSet::new());
+        let mut take = |seen: Sighting| {
+            services += 1;
+            names.extend(seen.service);
+        };
+        services::of_cluster(&self.api, &self.taken, cluster, left_out, &mut parts, &mut take).await;
+        (OfCluster { has_node, services: parts.all().map(|()| services) }, names)
+    }
+
+    /// Newer servers tell everybody their version, by a call of its own.
+    async fn version_for_all(&self) -> Option<ConsulVersion> {
+        let path = self.api.scope.path("/v1/agent/version", &[]);
+        let said: Build = self.api.get(&path, "nothing").await.ok()?;
+        ConsulVersion::parse(&said.human_version)
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> Owner {
 
 impl<T: StreamTransport> Api<T> {
     /// All tokens of tasks, in one pass: `each` is given the task, and makes a registration of the token if it wants
-    /// to. Each namespace is a part. Counts those that name no task, unless a part failed.
+    /// to. Each namespace is a part. Counts those that name no task, and tells of them unless a part failed.
     pub(super) async fn tokens(
         &self,
         taken: &Taken,
@@ -144,7 +144,7 @@ impl<T: StreamTransport> Api<T> {
         left_out: &mut Pass,
         parts: &mut Parts,
         each: &mut (dyn FnMut(&TaskArn, Token) + Send),
-    ) {
+    ) -> usize {
         let methods = taken.methods.load_full();
         let mut unplaced: BTreeMap<Unplaced, (usize, Vec<Arc<str>>)> =
             Unplaced::ALL.iter().map(|why| (*why, Default::default())).collect();
@@ -181,16 +181,19 @@ impl<T: StreamTransport> Api<T> {
             };
             parts.ask(Place::Tokens { namespace: namespace.clone() }, list).await;
         }
+        let mut of_no_task = 0;
         if parts.failures() == failures {
             let mut nameless = Vec::new();
             for (why, (count, examples)) in unplaced {
                 taken.observer.unplaced(why.label(), count);
+                of_no_task += count;
                 if count > 0 {
                     nameless.push(Nameless { reason: why.label(), count, examples });
                 }
             }
             taken.nameless.store(Arc::new(nameless));
         }
+        of_no_task
     }
 
     /// The server's current copy of one token.

@@ -174,6 +174,7 @@ impl HttpTransport {
         let url = format!("{}{path_and_query}", self.base);
         let method = match method {
             Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
             Method::Put => reqwest::Method::PUT,
             Method::Delete => reqwest::Method::DELETE,
         };
@@ -246,7 +247,9 @@ impl StreamTransport for HttpTransport {
         let token = self.token().await?;
         let Made { client, trust, .. } = self.client().await?;
         // A turn may have taken long to come.
-        if method != Method::Get && self.lease.get().is_some_and(|lease| !lease.holds()) {
+        if matches!(method, Method::Put | Method::Delete)
+            && self.lease.get().is_some_and(|lease| !lease.holds())
+        {
             return Err(without_lease());
         }
         let place = Place { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };

@@ -14,6 +14,8 @@ use crate::runtime::Lease;
 pub enum Method {
     /// Reads.
     Get,
+    /// Asks what does not fit into an address; changes nothing.
+    Post,
     /// Creates or replaces.
     Put,
     /// Removes.
@@ -25,6 +27,7 @@ impl Method {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
+            Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
         }

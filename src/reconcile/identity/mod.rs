@@ -108,7 +108,8 @@ pub(super) fn look_after_methods(set: &ManifestSet, plane: &Plane) {
     }
 }
 
-fn methods_at(set: &ManifestSet, control_plane: &str) -> BTreeSet<Arc<str>> {
+/// The auth methods whose logins' tokens are looked after.
+pub(crate) fn methods_at(set: &ManifestSet, control_plane: &str) -> BTreeSet<Arc<str>> {
     let declared = declared(set, control_plane);
     let tasks = declared.and_then(|spec| Some(spec.service_tokens.as_ref()?.auth_method.as_str()));
     let clients = declared.and_then(|spec| Some(spec.client_tokens.as_ref()?.auth_method.as_str()));

@@ -6,15 +6,16 @@ use serde_json::{Value, json};
 
 use crate::model::Timestamp;
 
-use super::answer::Refusal;
+use super::answer::{Answer, Outcome, Refusal};
 use super::binding::BindingRule;
+use super::decode::{self, Kind, Message, Unknown, text};
 use super::grants::Grants;
 use super::ids;
 use super::methods::AuthMethod;
 use super::policies::{GLOBAL_MANAGEMENT, Policy};
 use super::powers::{self, Level, Powers, Resource, Rule};
 use super::roles::Role;
-use super::server::ConsulServer;
+use super::server::{Call, ConsulServer};
 use super::tokens::{ANONYMOUS, Token};
 
 /// The stored objects, each table with the index of its last change.
@@ -146,7 +147,37 @@ impl Caller {
     }
 }
 
+/// The most questions of one call.
+const MOST_QUESTIONS: usize = 64;
+
+const QUESTION: Message =
+    Message(&[("Resource", Kind::Text), ("Segment", Kind::Text), ("Access", Kind::Text)]);
+
 impl ConsulServer {
+    /// Says of each right that is asked for whether the caller has it.
+    pub(super) fn authorize(&self, call: &Call<'_>) -> Outcome {
+        let caller = self.caller(call.secret)?;
+        let questions: Vec<Value> = serde_json::from_slice(&call.request.body)
+            .map_err(|error| Refusal::malformed(format!("the questions can't be read: {error}")))?;
+        if questions.len() > MOST_QUESTIONS {
+            return Err(Refusal::malformed(format!("more than {MOST_QUESTIONS} questions at once")));
+        }
+        let mut answers = Vec::new();
+        for question in &questions {
+            let mut question = decode::object(&QUESTION, question, Unknown::Refused)
+                .map_err(|what| Refusal::malformed(format!("a question can't be read: {what}")))?;
+            let unknown =
+                |what: &str| Refusal::malformed(format!("{:?} is no {what}", text(&question, what)));
+            let resource =
+                Resource::of_word(text(&question, "Resource")).ok_or_else(|| unknown("Resource"))?;
+            let level = Level::of_word(text(&question, "Access")).ok_or_else(|| unknown("Access"))?;
+            let allowed = caller.may(resource, text(&question, "Segment"), level);
+            question.insert("Allow".to_owned(), allowed.into());
+            answers.push(Value::Object(question));
+        }
+        Ok(Answer::Plain(Value::Array(answers)))
+    }
+
     /// Who the secret stands for.
     pub(super) fn caller(&self, secret: Option<&str>) -> Result<Caller, Refusal> {
         if !self.config.acls_enabled {

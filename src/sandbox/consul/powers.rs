@@ -50,8 +50,24 @@ const WORDS: &[(&str, Resource, bool)] = &[
 ];
 
 impl Resource {
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        WORDS.iter().find(|(known, ..)| *known == word).map(|(_, resource, _)| *resource)
+    }
+
     pub(super) fn word(self) -> &'static str {
         WORDS.iter().find(|(_, resource, _)| *resource == self).map_or("", |(word, ..)| word)
+    }
+}
+
+impl Level {
+    /// As rules and questions say it.
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        match word {
+            "read" => Some(Self::Read),
+            "list" => Some(Self::List),
+            "write" => Some(Self::Write),
+            _ => None,
+        }
     }
 }
 

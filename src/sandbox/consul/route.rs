@@ -16,10 +16,12 @@ pub(super) enum Route {
     Leader,
     Peers,
     AgentSelf,
+    AgentVersion,
     Bootstrap,
     Login,
     Logout,
     OwnToken,
+    Authorize,
     CloneToken(String),
     List(Acl),
     Create(Acl),
@@ -56,10 +58,12 @@ const EXACT: &[(&str, Route, Methods)] = &[
     ("/v1/status/leader", Route::Leader, GET),
     ("/v1/status/peers", Route::Peers, GET),
     ("/v1/agent/self", Route::AgentSelf, GET),
+    ("/v1/agent/version", Route::AgentVersion, GET),
     ("/v1/acl/bootstrap", Route::Bootstrap, PUT),
     ("/v1/acl/login", Route::Login, POST),
     ("/v1/acl/logout", Route::Logout, POST),
     ("/v1/acl/token/self", Route::OwnToken, GET),
+    ("/v1/internal/acl/authorize", Route::Authorize, POST),
     ("/v1/acl/tokens", Route::List(Acl::Token), GET),
     ("/v1/acl/policies", Route::List(Acl::Policy), GET),
     ("/v1/acl/roles", Route::List(Acl::Role), GET),
@@ -124,6 +128,7 @@ impl Route {
                 | Self::Login
                 | Self::Logout
                 | Self::OwnToken
+                | Self::Authorize
                 | Self::CloneToken(_)
                 | Self::List(_)
                 | Self::Create(_)
@@ -134,6 +139,6 @@ impl Route {
 
     /// Whether a read here has an index, and so shows one even when it fails.
     pub(super) fn has_index(&self) -> bool {
-        !matches!(self, Self::Leader | Self::Peers | Self::AgentSelf | Self::Datacenters)
+        !matches!(self, Self::Leader | Self::Peers | Self::AgentSelf | Self::AgentVersion | Self::Datacenters)
     }
 }

@@ -204,6 +204,8 @@ impl ConsulServer {
             Route::Peers => Ok(Answer::Plain(json!(["127.0.0.1:8300"]))),
             Route::Datacenters => Ok(Answer::Plain(json!([self.config.datacenter]))),
             Route::AgentSelf => self.agent(call),
+            // Everybody may see it.
+            Route::AgentVersion => Ok(Answer::Plain(json!({"SHA": "", "HumanVersion": VERSION}))),
             Route::OwnToken => self.read_own_token(call),
             Route::List(Acl::Token) => self.list_tokens(call),
             Route::List(Acl::Policy) => self.list_policies(call),
@@ -237,6 +239,7 @@ impl ConsulServer {
         let (kind, id) = match route {
             Route::Login => return self.login(call, answers),
             Route::Logout => return self.logout(call),
+            Route::Authorize => return self.authorize(call),
             Route::Bootstrap => return self.bootstrap(call),
             Route::CloneToken(id) => return self.clone_token(call, id),
             Route::Register => return self.register(call),

@@ -1,5 +1,7 @@
 use ecs_mesh_operator::mesh::MeshErrorKind;
-use ecs_mesh_operator::mesh::consul::{AclPolicy, AclRole, AuthMethod, BindingRule, ClusterNode, Link};
+use ecs_mesh_operator::mesh::consul::{
+    AclPolicy, AclRole, Asked, AuthMethod, BindingRule, ClusterNode, Link,
+};
 use serde_json::{Map, Value, json};
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, task};
@@ -116,7 +118,8 @@ async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &Server) {
     assert_eq!((&found.node, &found.address, &found.meta), (&node.node, &node.address, &node.meta));
     objects.register_node(&ClusterNode { meta: [].into(), ..found }).await.unwrap();
     assert!(objects.node(&anchor).await.unwrap().unwrap().meta.is_empty());
-    let kept = server.client(Some(MANAGEMENT)).survey(&[anchor.clone()].into()).await.answers.unwrap();
+    let asked = Asked { clusters: [anchor.clone()].into(), ..Asked::default() };
+    let kept = server.client(Some(MANAGEMENT)).survey(&asked).await.answers.unwrap();
     assert_eq!(kept.clusters[&anchor].services, Ok(1), "its services stay");
     objects.deregister_node_with_its_services(&anchor).await.unwrap();
     assert_eq!(objects.node(&anchor).await.unwrap(), None);

@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
-use ecs_mesh_operator::mesh::consul::OfCluster;
+use ecs_mesh_operator::mesh::consul::{Asked, OfCluster, Right};
 use ecs_mesh_operator::mesh::{ControlPlane as _, Listed, MeshError, MeshErrorKind, owned};
+use ecs_mesh_operator::model::ClusterArn;
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, id, task};
 
@@ -71,20 +72,44 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(s
         &reader.delete(&service).await.unwrap_err(),
         "service_prefix \"\" { policy = \"write\" }",
     );
-    let survey = reader.survey(&clusters).await.answers.unwrap();
+    let asked = |clusters: &BTreeSet<ClusterArn>| Asked {
+        clusters: clusters.clone(),
+        methods: [METHOD.into()].into(),
+        rights: [Right::Acls, Right::Services, Right::Node("anchor".into()), Right::Nodes("arn:".into())]
+            .into(),
+    };
+    let web = Right::Service("web".into());
+    let survey = reader.survey(&asked(&clusters)).await.answers.unwrap();
     assert_eq!(survey.own_token.unwrap().policies[0].name, "reader");
-    assert_eq!((survey.tokens, &survey.rules[METHOD]), (Ok(1), &Ok(1)));
+    assert_eq!((survey.tokens.unwrap().of_tasks, &survey.rules[METHOD]), (1, &Ok(1)));
+    let rights = survey.rights.unwrap();
+    assert!(rights.contains_key(&web) && rights.values().all(|may| !may), "{rights:?}");
     assert_eq!(survey.clusters[&anchor], OfCluster { has_node: Ok(true), services: Ok(1) });
 
     let all = server.client(Some(MANAGEMENT));
     assert!(all.read(&token).await.unwrap().is_some() && all.read(&service).await.unwrap().is_some());
-    assert!(all.survey(&clusters).await.answers.unwrap().own_token.unwrap().is_management());
+    let survey = all.survey(&asked(&clusters)).await.answers.unwrap();
+    assert!(survey.own_token.unwrap().is_management());
+    assert!(survey.rights.unwrap().values().all(|may| *may));
+    let rules = "acl = \"write\" service_prefix \"\" { policy = \"write\" } service \"web\" { policy = \"deny\" } \
+                 node_prefix \"arn:\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" } ";
+    let some = server.client(Some(&server.token_with("some", rules).await));
+    let rights = some.survey(&asked(&clusters)).await.answers.unwrap().rights.unwrap();
+    let lacking = rights.iter().filter(|(_, may)| !**may).map(|(right, _)| right.clone());
+    // What is denied is not shown, so that nobody asks for it by name.
+    assert_eq!(lacking.collect::<Vec<_>>(), [Right::Node("anchor".into())]);
+    // More than one call's.
+    let many = (0..150).map(|number| Right::Node(format!("arn:{number}").as_str().into()));
+    let many = Asked { rights: many.chain([Right::Node("x".into())]).collect(), ..Asked::default() };
+    let rights = some.survey(&many).await.answers.unwrap().rights.unwrap();
+    assert_eq!((rights.len(), rights.values().filter(|may| !**may).count()), (151, 1));
 }
 
 async fn where_acls_are_off_it_is_said_so(server: &Server) {
     let consul = server.client(None);
     let clusters = BTreeSet::from([cluster("anchor")]);
-    let answers = consul.survey(&clusters).await.answers.unwrap();
+    let asked = Asked { clusters: clusters.clone(), ..Asked::default() };
+    let answers = consul.survey(&asked).await.answers.unwrap();
     assert!(answers.acls_are_off);
     for error in [
         consul.refresh(&BTreeSet::new()).await.unwrap_err(),

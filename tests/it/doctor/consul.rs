@@ -188,14 +188,13 @@ async fn each_rule_that_the_token_lacks_is_named_by_the_check_that_needs_it() {
     let healthy = house.healthy().await;
     let whole = house.printed().await;
     for (rule, id, status, words) in [
-        ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"read\\\"", "--print-token-policy"][..]),
+        ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"write\\\"", "--print-token-policy"][..]),
         ("acl = \"write\"", "consul.auth-method", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.binding-rules", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.policies", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.roles", "error", &["acl = \\\"read\\\""]),
         ("node_prefix \"\" {\n  policy = \"read\"\n}", "consul.node", "error", &["node_prefix", "left out"]),
         ("service_prefix \"\" {\n  policy = \"write\"\n}", "consul.services", "error", &["service_prefix"]),
-        ("agent_prefix \"\" {\n  policy = \"read\"\n}", "consul.version", "unknown", &["agent_prefix"]),
     ] {
         assert!(whole.contains(rule), "{rule} is not in {whole}");
         let name = format!("without-{}", id.replace('.', "-"));
@@ -207,6 +206,26 @@ async fn each_rule_that_the_token_lacks_is_named_by_the_check_that_needs_it() {
         let said = house.report().await;
         assert_found(&said, &healthy, id, status, words, &[]);
     }
+}
+
+#[tokio::test]
+async fn a_token_that_may_only_read_is_not_good_enough_and_what_it_lacks_is_named() {
+    let house = House::new().await;
+    let healthy = house.healthy().await;
+    house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
+    let reads = house.printed().await.replace("write", "read");
+    house.token(&token(&house.front, "reader", &reads));
+    let said = house.report().await;
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    let cluster = house.setup.endpoints.cluster.as_str();
+    for (id, words) in [
+        ("consul.tokens", "add `acl = \\\"write\\\"`"),
+        ("consul.services", "add `service_prefix \\\"\\\" { policy = \\\"write\\\" }`"),
+        ("consul.node", &format!("add `node \\\"{cluster}\\\" {{ policy = \\\"write\\\" }}`")),
+    ] {
+        assert_found(&said, &healthy, id, "error", &[words, "--print-token-policy"], &[]);
+    }
+    assert_eq!(said.json()["summary"]["error"], 3, "{}", said.out);
 }
 
 #[tokio::test]

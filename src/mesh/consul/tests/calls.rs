@@ -412,23 +412,39 @@ async fn acls_that_are_off_are_told_apart_from_acls_that_may_not_be_read() {
 #[tokio::test(start_paused = true)]
 async fn a_survey_asks_each_question_by_itself() {
     let node = json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]);
+    let tokens = json!([token(1), token_saying(2, "by hand"), token_saying(3, "token created via login")]);
     let script = Script::of(vec![
-        says(200, &json!({"Config": {"Version": "1.21.4"}})),
-        known(),
         text(403, "Permission denied"),
+        says(200, &json!("10.0.0.1:8300")),
+        says(200, &json!({"HumanVersion": "1.21.4"})),
+        known(),
+        says(200, &tokens),
         says(200, &json!({"Name": "iam-ecs-service-token", "Type": "aws-iam"})),
         says(200, &json!([{"ID": "a", "AuthMethod": "iam-ecs-service-token"}])),
         text(403, "Permission denied"),
         says(200, &json!([{"ID": "a", "Name": "r"}, {"ID": "b", "Name": "s"}])),
         says(200, &node),
         services(&[service(1, 7)]),
+        says(
+            200,
+            &json!([{"Resource": "acl", "Access": "write", "Allow": false},
+            {"Resource": "service", "Access": "write", "Allow": true},
+            {"Resource": "service", "Segment": "web", "Access": "write", "Allow": false}]),
+        ),
     ]);
-    let survey = consul(&script).survey(&clusters()).await;
+    let asked = Asked {
+        clusters: clusters(),
+        methods: ["iam-ecs-service-token".into()].into(),
+        rights: [Right::Acls, Right::Services].into(),
+    };
+    let survey = consul(&script).survey(&asked).await;
     assert_eq!(survey.version.unwrap().unwrap().text, "1.21.4");
     let answers = survey.answers.unwrap();
     let own = answers.own_token.unwrap();
     assert_eq!((own.policies[0].name.as_str(), own.is_management()), ("operator", false));
-    assert_eq!(answers.tokens.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(answers.tokens, Ok(LoginTokens { of_tasks: 1, unplaced: 2 }));
+    let rights = [(Right::Acls, false), (Right::Services, true), (Right::Service("web".into()), false)];
+    assert_eq!(answers.rights, Ok(rights.into()));
     assert_eq!(answers.rules["iam-ecs-service-token"], Ok(1));
     let method = answers.methods["iam-ecs-service-token"].as_ref().unwrap().as_ref().unwrap();
     assert_eq!(method.kind, "aws-iam");
@@ -451,9 +467,11 @@ async fn a_survey_asks_each_question_by_itself() {
         text(403, "Permission denied"),
     ]);
     let consul_2 = consul_of(&script, &json!({"namespaces": ["team", "lost"]}), Arc::new(NoObserver));
-    let answers = consul_2.survey(&BTreeSet::new()).await.answers.unwrap();
+    let asked = Asked { rights: [Right::Acls, Right::Operator].into(), ..Asked::default() };
+    let answers = consul_2.survey(&asked).await.answers.unwrap();
     assert_eq!(answers.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
     assert_eq!(script.calls()[2..4], ["GET /v1/namespace/team", "GET /v1/namespace/lost"]);
-    let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&clusters()).await;
+    assert_eq!(answers.rights.unwrap_err().kind, MeshErrorKind::Forbidden);
+    let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&Asked::default()).await;
     assert!(nobody.version.is_err() && nobody.answers.is_none());
 }

@@ -148,3 +148,37 @@ fn writes_are_journaled_without_secrets() {
     assert!(!format!("{journal:?}").contains(token["SecretID"].as_str().unwrap()));
     assert!(!format!("{:?}", world.server).contains(MANAGEMENT));
 }
+
+#[test]
+fn rights_that_are_asked_for_are_those_that_calls_are_admitted_by() {
+    let mut world = World::new();
+    let rules = "acl = \"read\" service_prefix \"web\" { policy = \"write\" }";
+    world.done("PUT", "/v1/acl/policy", &json!({"Name": "p", "Rules": rules}));
+    let token = world.done("PUT", "/v1/acl/token", &json!({"Policies": [{"Name": "p"}]}));
+    let secret = token["SecretID"].as_str();
+    let ask = |world: &mut World, secret: Option<&str>, question: Value| {
+        world.call(secret, "POST", "/v1/internal/acl/authorize", &json!([question]))
+    };
+    for (resource, segment, access, allowed) in [
+        ("acl", "", "read", true),
+        ("acl", "", "write", false),
+        ("service", "web-2", "write", true),
+        ("service", "", "write", false),
+        ("node", "x", "write", false),
+    ] {
+        let question = json!({"Resource": resource, "Segment": segment, "Access": access});
+        let said = ask(&mut world, secret, question.clone()).json();
+        assert_eq!(said[0]["Allow"], allowed, "{question}");
+        assert_eq!(ask(&mut world, Some(MANAGEMENT), question).json()[0]["Allow"], true);
+    }
+    let question = || json!({"Resource": "acl", "Access": "read"});
+    assert_eq!(ask(&mut world, Some("00000000-dead-beef-0000-000000000000"), question()).status, 403);
+    for wrong in [
+        json!({"Resource": "x", "Access": "read"}),
+        json!({"Resource": "acl", "Access": "read", "Namespace": "x"}),
+    ] {
+        assert_eq!(ask(&mut world, secret, wrong).status, 400);
+    }
+    let many = json!(vec![question(); 65]);
+    assert_eq!(world.call(secret, "POST", "/v1/internal/acl/authorize", &many).status, 400);
+}
