@@ -233,7 +233,7 @@ impl Operator {
 
     /// The clusters whose tasks may have made something at a plane: those that its bindings select, and those of what is
     /// known to be there still.
-    fn clusters_to_list(&self, set: &ManifestSet, plane: &Plane) -> BTreeSet<ClusterArn> {
+    pub(super) fn clusters_to_list(&self, set: &ManifestSet, plane: &Plane) -> BTreeSet<ClusterArn> {
         let mut clusters = self.clusters_at(set, plane);
         clusters.extend(plane.registry.tasks().iter().map(|task| task.cluster().clone()));
         clusters

@@ -101,7 +101,7 @@ impl<T: StreamTransport> Api<T> {
         call.read(&reply)
     }
 
-    /// Asks for something that may be missing.
+    /// Asks for something that may be missing, and would be made then.
     pub(super) async fn get_if_there<R: DeserializeOwned>(
         &self,
         path: &str,
@@ -111,10 +111,32 @@ impl<T: StreamTransport> Api<T> {
         let reply = self.send(&call, None).await?;
         if errors::says_missing(&reply) {
             // A bad token of our own gets the same answer.
-            self.own_token_is_good().await?;
+            self.own_token_was_good().await?;
             return Ok(None);
         }
         call.read(&reply).map(Some)
+    }
+
+    /// Asks for something that would be forgotten if it were missing.
+    pub(super) async fn get_unless_gone<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        needs: &'static str,
+    ) -> Result<Option<R>, MeshError> {
+        let call = Call { method: Method::Get, path, needs };
+        let reply = self.send_until_sure(&call).await?;
+        if errors::says_missing(&reply) { Ok(None) } else { call.read(&reply).map(Some) }
+    }
+
+    /// That something is missing is also the answer to a bad token of our own, which may be good again by the time that
+    /// anybody looks at it. So it is asked for once more when our token is found good.
+    async fn send_until_sure(&self, call: &Call<'_>) -> Result<Reply, MeshError> {
+        let reply = self.send(call, None).await?;
+        if !errors::says_missing(&reply) {
+            return Ok(reply);
+        }
+        self.own_token_is_good().await?;
+        self.send(call, None).await
     }
 
     /// Writes, and gives what the server says about it.
@@ -132,10 +154,8 @@ impl<T: StreamTransport> Api<T> {
     /// Removes; `false` when it was not there. (Servers before 1.9 say so of nothing.)
     pub(super) async fn delete(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
         let call = Call { method: Method::Delete, path, needs };
-        let reply = self.send(&call, None).await?;
+        let reply = self.send_until_sure(&call).await?;
         if reply.head.status == 404 && errors::says_missing(&reply) {
-            // A bad token of our own gets the same answer, whether or not it is there.
-            self.own_token_is_good().await?;
             return Ok(false);
         }
         call.read::<serde::de::IgnoredAny>(&reply).map(|_| true)

@@ -1,5 +1,7 @@
 //! Our own token, as the servers know it: only while it is known there does a missing thing prove that it is gone.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use super::objects::Link;
 use crate::mesh::http::{Method, StreamTransport};
 use crate::mesh::{MeshError, MeshErrorKind};
 
-/// A burst of missing things asks once.
+/// Empty lists, which a token that is not known seldom gets, ask once in so long.
 const KNOWN_GOOD_FOR: Duration = Duration::from_secs(10);
 
 /// It is found by its secret: neither partition nor namespace is asked for.
@@ -38,9 +40,13 @@ impl OwnToken {
     }
 }
 
-/// When our token was last seen to be good.
+/// The checks of our token.
 #[derive(Default)]
-pub(super) struct SeenGood(tokio::sync::Mutex<Option<Instant>>);
+pub(super) struct SeenGood {
+    begun: AtomicU64,
+    /// The last that found it good, by its number, and when it began.
+    last: tokio::sync::Mutex<Option<(u64, Instant)>>,
+}
 
 impl<T: StreamTransport> Api<T> {
     /// Our own token.
@@ -48,20 +54,35 @@ impl<T: StreamTransport> Api<T> {
         own_token_in(&self.send(&CALL, None).await?)
     }
 
-    /// An error unless our own token is good, as of a short while ago at the most. Where ACLs are off nothing is kept
-    /// from anybody, and any is.
+    /// An error unless our own token is good, by a check that begins now or later: one that was good a moment ago proves
+    /// nothing of an answer since. Those who come while one is under way share the next.
     pub(super) async fn own_token_is_good(&self) -> Result<(), MeshError> {
+        let asked = self.seen_good.begun.load(Ordering::Relaxed);
+        self.own_token_seen_good(|check, _| check > asked).await
+    }
+
+    /// An error unless our own token is good, as of a short while ago at the most.
+    pub(super) async fn own_token_was_good(&self) -> Result<(), MeshError> {
+        self.own_token_seen_good(|_, began| began.elapsed() < KNOWN_GOOD_FOR).await
+    }
+
+    /// Where ACLs are off nothing is kept from anybody, and any is good.
+    async fn own_token_seen_good(
+        &self,
+        is_enough: impl FnOnce(u64, Instant) -> bool,
+    ) -> Result<(), MeshError> {
         // Those who come meanwhile wait for the answer.
-        let mut seen = self.seen_good.0.lock().await;
-        if seen.is_some_and(|seen| seen.elapsed() < KNOWN_GOOD_FOR) {
+        let mut last = self.seen_good.last.lock().await;
+        if last.is_some_and(|(check, began)| is_enough(check, began)) {
             return Ok(());
         }
-        *seen = None;
+        *last = None;
+        let (check, began) = (self.seen_good.begun.fetch_add(1, Ordering::Relaxed) + 1, Instant::now());
         let reply = self.send(&CALL, None).await?;
         if !errors::has_no_acls(&reply) {
             own_token_in(&reply)?;
         }
-        *seen = Some(Instant::now());
+        *last = Some((check, began));
         Ok(())
     }
 }

@@ -319,7 +319,7 @@ pub(super) async fn look_up<T: StreamTransport + 'static>(
             return Err(failed.error);
         }
         // A token that may see nothing sees nothing.
-        api.own_token_is_good().await?;
+        api.own_token_was_good().await?;
     }
     Ok(registration)
 }

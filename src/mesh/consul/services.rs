@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -124,7 +125,9 @@ impl<T: StreamTransport> Api<T> {
     ) {
         let query: Vec<(&str, &str)> = filter.map(|filter| ("filter", filter)).into_iter().collect();
         for namespace in self.scope.namespaces() {
+            let is_empty = AtomicBool::new(true);
             let mut take = |item: Result<&[u8], TooLarge>| {
+                is_empty.store(false, Ordering::Relaxed);
                 let item = item.map_err(|TooLarge| "it is larger than 1 MiB");
                 each(item.and_then(|item| {
                     serde_json::from_slice(item).map_err(|_| "it has no readable id, name or index")
@@ -134,8 +137,9 @@ impl<T: StreamTransport> Api<T> {
             let path = self.scope.path_in(namespace.as_deref(), &path, &query);
             let call = Call { method: Method::Get, path: &path, needs: NEEDS };
             let list = async {
-                let around: Result<Around, MeshError> = self.list(&call, Listed::Fields, &mut take).await;
-                around.map(|_| ())
+                let _: Around = self.list(&call, Listed::Fields, &mut take).await?;
+                // Whoever has no token that is known sees nothing, and old servers do not say that it was kept from him.
+                if is_empty.load(Ordering::Relaxed) { self.own_token_was_good().await } else { Ok(()) }
             };
             parts.ask(Place::Services { cluster: cluster.clone(), namespace }, list).await;
         }

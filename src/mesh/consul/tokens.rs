@@ -204,7 +204,7 @@ impl<T: StreamTransport> Api<T> {
         namespace: Option<&str>,
     ) -> Result<Option<Registration>, MeshError> {
         let path = self.token_path(accessor, namespace);
-        let token: Option<Token> = self.get_if_there(&path, NEEDS_TO_LIST).await?;
+        let token: Option<Token> = self.get_unless_gone(&path, NEEDS_TO_LIST).await?;
         Ok(token.map(|token| {
             let methods = taken.methods.load();
             let task = methods.iter().find_map(|method| match token.login(method) {

@@ -2,11 +2,12 @@
 //! that a run did not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
@@ -14,8 +15,8 @@ use crate::api::{ControlPlaneSpec, MeshBindingSpec};
 use crate::intent::{Desired, HoldReason, Marks, RegistrationId, Rule, Violation};
 use crate::manifests::Binding;
 use crate::mesh::{
-    ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Registration, Rendered,
-    Sighting,
+    ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
+    Rendered, Sighting,
 };
 use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Tags, TaskId};
 use crate::observe::aws::{AwsError, AwsErrorKind};
@@ -39,6 +40,8 @@ enum Removal {
     Failed(MeshErrorKind),
     /// It takes effect, and the answer takes for ever.
     Hangs,
+    /// It takes effect, and whoever sent it fails.
+    Panics,
 }
 
 /// A control plane with tokens that tasks have made.
@@ -49,6 +52,24 @@ struct Tokens {
     sought: Mutex<usize>,
     /// How long a list takes.
     takes: Mutex<Duration>,
+    /// In so many of the next looks for a task's the services cannot be looked at.
+    half_found: Mutex<usize>,
+}
+
+/// What a task's services are in.
+#[derive(Debug)]
+struct Services;
+
+impl std::fmt::Display for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the services")
+    }
+}
+
+impl Part for Services {
+    fn holds(&self, id: &RegistrationId) -> bool {
+        id.name.starts_with("service/")
+    }
 }
 
 fn lost() -> MeshError {
@@ -86,8 +107,16 @@ impl ControlPlane for Tokens {
 
     async fn find(&self, _: &TaskArn) -> Result<Listed, MeshError> {
         *self.sought.lock().unwrap() += 1;
-        let seen = self.there.lock().unwrap().iter().map(Self::sighting).collect();
-        Ok(Listed { seen, failed: Vec::new() })
+        let there = self.there.lock().unwrap();
+        let mut left = self.half_found.lock().unwrap();
+        if *left == 0 {
+            let seen = there.iter().map(Self::sighting).collect();
+            return Ok(Listed { seen, failed: Vec::new() });
+        }
+        *left -= 1;
+        let seen = there.iter().filter(|id| !Services.holds(id)).map(Self::sighting).collect();
+        let error = failed(MeshErrorKind::Unreachable);
+        Ok(Listed { seen, failed: vec![FailedPart { part: Arc::new(Services), error }] })
     }
 
     async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
@@ -116,6 +145,7 @@ impl ControlPlane for Tokens {
         match end {
             Removal::Lost => Err(lost()),
             Removal::Hangs => std::future::pending().await,
+            Removal::Panics => panic!("a defect"),
             Removal::Done | Removal::Failed(_) => Ok(was_there),
         }
     }
@@ -178,6 +208,7 @@ impl Desk {
             ends: Mutex::new(ends.iter().rev().copied().collect()),
             sought: Mutex::default(),
             takes: Mutex::default(),
+            half_found: Mutex::default(),
         });
         let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
         let operator = Operator::new(Parts {
@@ -248,6 +279,13 @@ impl Desk {
         let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["level"] == "WARN" && are(line)).collect()
+    }
+
+    /// Since when an event of the task is.
+    fn unanswered(&self) -> Option<tokio::time::Instant> {
+        let since = self.plane.answered(&task_arn(1))?;
+        self.plane.heard_of(&task_arn(1), since);
+        Some(since)
     }
 
     fn removals(&self) -> u64 {
@@ -463,6 +501,49 @@ async fn a_list_that_always_takes_long_is_waited_for_and_one_that_hangs_is_not()
     assert_eq!(sweep().await, (true, 8));
     takes(3_600);
     assert_eq!(sweep().await, (false, 16));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_unanswered_still_when_its_run_panicked() {
+    let desk = Rc::new(Desk::where_removals_end(&[Removal::Panics]));
+    let since = tokio::time::Instant::now();
+    desk.plane.heard_of(&task_arn(1), since);
+    let run = Rc::clone(&desk);
+    let ended =
+        LocalSet::new().run_until(async move { spawn_local(async move { run.run().await }).await }).await;
+    assert!(ended.unwrap_err().is_panic());
+    assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_is_worked_on_and_the_rest_is_sought_again() {
+    let desk = Desk::where_removals_end(&[]);
+    let service = RegistrationId { name: "service/web".into(), ..token() };
+    desk.tokens.there.lock().unwrap().insert(service.clone());
+    *desk.tokens.half_found.lock().unwrap() = 2;
+    let since = tokio::time::Instant::now();
+    desk.plane.heard_of(&task_arn(1), since);
+    for sought in 1..=2 {
+        assert_eq!(desk.run_later().await, Next::Backoff, "it is not all that the task has made");
+        assert_eq!(*desk.tokens.sought.lock().unwrap(), sought);
+        assert_eq!(*desk.tokens.there.lock().unwrap(), [service.clone()].into());
+        assert_eq!(desk.unanswered(), Some(since));
+    }
+    assert_eq!(desk.run_later().await, Next::Forget);
+    assert!(desk.tokens.there.lock().unwrap().is_empty());
+    assert_eq!(desk.unanswered(), None);
+    desk.run_later().await;
+    assert_eq!(*desk.tokens.sought.lock().unwrap(), 3, "nobody has told of it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clusters_of_leftovers_are_listed_although_no_binding_selects_them() {
+    let desk = Desk::where_removals_end(&[]);
+    let unbound = ManifestSet { complete: true, ..ManifestSet::default() };
+    let cluster = task_arn(1).cluster().clone();
+    assert_eq!(desk.operator.clusters_to_list(&unbound, &desk.plane), [cluster].into());
+    desk.plane.registry.forget(&task_arn(1), &token());
+    assert!(desk.operator.clusters_to_list(&unbound, &desk.plane).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ pub(super) struct AclStore {
     pub(super) tokens: BTreeMap<String, Token>,
     /// Secrets by accessor.
     pub(super) secrets: BTreeMap<String, String>,
+    /// By name, as [`key_of`] has it.
     pub(super) methods: BTreeMap<String, AuthMethod>,
     pub(super) rules: BTreeMap<String, BindingRule>,
     /// Tokens that end, by when.
@@ -45,7 +46,17 @@ pub(super) struct Changed {
     pub(super) rules: u64,
 }
 
+/// Names of auth methods that differ in case alone are one method's.
+pub(super) fn key_of(method: &str) -> String {
+    method.to_ascii_lowercase()
+}
+
 impl AclStore {
+    /// The auth method of this name.
+    pub(super) fn method(&self, name: &str) -> Option<&AuthMethod> {
+        self.methods.get(&key_of(name))
+    }
+
     /// The id of a policy by a link's id or name.
     pub(super) fn policy_of(&self, id: &str, name: &str) -> Result<String, Refusal> {
         if id.is_empty() {

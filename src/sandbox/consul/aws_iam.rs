@@ -1,5 +1,7 @@
 //! The configuration of an `aws-iam` auth method, and which principals it trusts.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::bexpr::{Fields, Shape};
@@ -29,9 +31,13 @@ pub(super) struct AwsIam {
 impl AwsIam {
     /// Reads it as leniently as the server: a single text is a list of one.
     pub(super) fn read(config: &Map<String, Value>) -> Result<Self, String> {
-        let mut read = Self::default();
+        let (mut read, mut keys) = (Self::default(), BTreeSet::new());
         for (key, value) in config {
-            match key.to_ascii_lowercase().as_str() {
+            let plain = key.to_ascii_lowercase();
+            if !keys.insert(plain.clone()) {
+                return Err(format!("Config.{key} is given twice, in different case"));
+            }
+            match plain.as_str() {
                 "boundiamprincipalarns" => read.bound = texts(key, value)?,
                 "enableiamentitydetails" => read.with_entity = boolean(key, value)?,
                 "iamentitytags" => read.tags = texts(key, value)?,
@@ -153,6 +159,12 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_read_in_any_case() {
+        let config = json!({"boundiamPRINCIPALarns": ["arn:aws:iam::1:role/a"]});
+        assert!(read(&config).unwrap().trusts("arn:aws:iam::1:role/a"));
+    }
+
+    #[test]
     fn a_configuration_that_breaks_a_rule_is_refused() {
         let bound = "arn:aws:iam::1:role/x";
         for wrong in [
@@ -163,6 +175,7 @@ mod tests {
             json!({"BoundIAMPrincipalARNs": [bound], "IAMEntityTags": ["a"]}),
             json!({"BoundIAMPrincipalARNs": [bound], "Bogus": 1}),
             json!({"BoundIAMPrincipalARNs": [bound], "IAMEndpoint": "nohost"}),
+            json!({"BoundIAMPrincipalARNs": [bound], "boundIamPrincipalArns": [bound]}),
         ] {
             assert!(read(&wrong).is_err(), "{wrong}");
         }

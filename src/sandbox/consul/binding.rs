@@ -59,6 +59,11 @@ pub(super) struct BindingRule {
 }
 
 impl BindingRule {
+    /// Whether it is a rule of the auth method of this name.
+    pub(super) fn is_of(&self, method: &str) -> bool {
+        self.auth_method.eq_ignore_ascii_case(method)
+    }
+
     pub(super) fn shown(&self) -> Value {
         let bind_type = BIND_TYPES.iter().find(|(_, known)| *known == self.bind_type).map(|(word, _)| word);
         let mut shown = json!({
@@ -82,7 +87,7 @@ impl ConsulServer {
     pub(super) fn list_rules(&self, call: &Call<'_>) -> Outcome {
         self.acl_reader(call.secret)?;
         let method = call.target.parameter("authmethod");
-        let rules = self.acl.rules.values().filter(|rule| method.is_empty() || rule.auth_method == method);
+        let rules = self.acl.rules.values().filter(|rule| method.is_empty() || rule.is_of(method));
         Ok(Answer::read(rules.map(BindingRule::shown).collect(), self.acl.changed.rules))
     }
 
@@ -129,7 +134,7 @@ impl ConsulServer {
         if before.as_ref().is_some_and(|before| before.auth_method != method) {
             return Err(Refusal::invalid("the AuthMethod of a binding rule can't change"));
         }
-        let aws = match self.acl.methods.get(method) {
+        let aws = match self.acl.method(method) {
             Some(method) => &method.aws,
             None => {
                 return Err(Refusal::invalid(format!("there is no auth method with the name {method:?}")));

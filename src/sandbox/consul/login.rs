@@ -47,7 +47,7 @@ impl ConsulServer {
             return Err(Refusal::invalid("a login comes without a token"));
         }
         let name = text(&body, "AuthMethod");
-        let method = self.acl.methods.get(name);
+        let method = self.acl.method(name);
         let missing = || Refusal::denied(format!("ACL not found: there is no auth method {name:?}"));
         let method = method.ok_or_else(missing)?;
         let bearer = Bearer::read(text(&body, "BearerToken"), &method.aws).map_err(Refusal::invalid)?;
@@ -78,7 +78,7 @@ impl ConsulServer {
     fn bindings(&self, method: &str, aws: &AwsIam, identity: &Identity) -> Result<Bindings, Refusal> {
         let (selectable, variables) = (identity.selectable(), identity.variables(aws));
         let mut bindings = Bindings { grants: Grants::default(), roles: Vec::new() };
-        let rules = self.acl.rules.values().filter(|rule| rule.auth_method == method);
+        let rules = self.acl.rules.values().filter(|rule| rule.is_of(method));
         for rule in rules.filter(|rule| rule.selects.selects(&selectable)) {
             let name = bound_name(rule.bind_type, &rule.bind_name, rule.bind_vars.as_deref(), &variables)
                 .map_err(Refusal::invalid)?;

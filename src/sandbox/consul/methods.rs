@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::acl::key_of;
 use super::answer::{Answer, Outcome, Refusal};
 use super::aws_iam::AwsIam;
 use super::decode::{self, Kind, Message, Unknown, number, text};
@@ -92,7 +93,7 @@ impl ConsulServer {
 
     pub(super) fn read_method(&self, call: &Call<'_>, name: &str) -> Outcome {
         self.acl_reader(call.secret)?;
-        let method = self.acl.methods.get(name).ok_or_else(|| Refusal::gone("auth method"))?;
+        let method = self.acl.method(name).ok_or_else(|| Refusal::gone("auth method"))?;
         Ok(Answer::read(method.shown(), self.acl.changed.methods))
     }
 
@@ -111,14 +112,14 @@ impl ConsulServer {
             None => given,
         };
         let caller = self.acl_writer(call.secret)?;
-        let before = self.acl.methods.get(name).cloned();
+        let before = self.acl.method(name).cloned();
         let method = checked(name, before.as_ref(), &body).map_err(Refusal::invalid)?;
         let index = self.commit();
         let created = before.as_ref().map_or(index, |before| before.created);
         let method = AuthMethod { created, modified: index, ..method };
         let shown = method.shown();
         self.record(call, &caller, "auth-method", name, before.map(|before| before.shown()), Some(&shown));
-        self.acl.methods.insert(name.to_owned(), method);
+        self.acl.methods.insert(key_of(name), method);
         self.acl.changed.methods = index;
         Ok(Answer::Plain(shown))
     }
@@ -126,11 +127,11 @@ impl ConsulServer {
     /// Removes an auth method, with its tokens and its binding rules.
     pub(super) fn delete_method(&mut self, call: &Call<'_>, name: &str) -> Outcome {
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("auth method"))?;
-        let method = self.acl.methods.remove(name).ok_or_else(|| Refusal::gone("auth method"))?;
+        let method = self.acl.methods.remove(&key_of(name)).ok_or_else(|| Refusal::gone("auth method"))?;
         let index = self.commit();
         self.acl.changed.methods = index;
         self.record(call, &caller, "auth-method", name, Some(method.shown()), None);
-        let tokens = self.acl.tokens.values().filter(|token| token.auth_method == name);
+        let tokens = self.acl.tokens.values().filter(|token| token.auth_method.eq_ignore_ascii_case(name));
         let secrets: Vec<String> = tokens.map(|token| token.secret.clone()).collect();
         for secret in secrets {
             if let Some(token) = self.acl.remove_token(&secret, index) {
@@ -138,7 +139,7 @@ impl ConsulServer {
                 self.record(call, &caller, "token", &token.accessor, Some(before), None);
             }
         }
-        let rules = self.acl.rules.values().filter(|rule| rule.auth_method == name);
+        let rules = self.acl.rules.values().filter(|rule| rule.is_of(name));
         let ids: Vec<String> = rules.map(|rule| rule.id.clone()).collect();
         for id in ids {
             if let Some(rule) = self.acl.rules.remove(&id) {

@@ -167,7 +167,8 @@ impl ConsulServer {
         };
         let tokens = self.acl.tokens.values().filter(|token| {
             let services = token.grants.services.iter().map(|identity| identity.name.as_str());
-            wanted("authmethod", &[&token.auth_method])
+            let method = call.target.parameter("authmethod");
+            (method.is_empty() || token.auth_method.eq_ignore_ascii_case(method))
                 && wanted("role", &strs(&token.roles))
                 && wanted("policy", &strs(&token.grants.policies))
                 && wanted("servicename", &services.collect::<Vec<_>>())

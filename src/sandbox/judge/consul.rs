@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::known::Known;
 use super::{Invariant, Rules, Violation};
 use crate::model::{DesiredStatus, LastStatus, Timestamp};
 use crate::sandbox::aws::Cloud;
 use crate::sandbox::consul::{ConsulServer, JournalEntry};
-use crate::sandbox::world::{LOGIN_METHOD, Planted, SERVICE_TAG};
+use crate::sandbox::world::{CLIENT_METHOD, LOGIN_METHOD, Planted, SERVICE_TAG};
 
 /// A task that runs has joined by then, if it may.
 const JOINS_WITHIN: Duration = Duration::from_secs(20);
@@ -44,7 +45,9 @@ pub struct ConsulJudge {
     planted: Vec<Planted>,
     /// Tasks of whose end the operator was told, since when, and what was there of them then is not all gone.
     told: BTreeMap<String, Timestamp>,
-    violations: Vec<Violation>,
+    /// What the operator knows to be there.
+    pub(super) known: Known,
+    pub(super) violations: Vec<Violation>,
     tally: ConsulTally,
     /// Removals that no STOPPED backs, by this process of the operator.
     unbacked: Vec<Timestamp>,
@@ -63,7 +66,9 @@ fn task_of(kind: &str, id: &str, body: &Value, cluster: &str) -> Option<String> 
         "token" => {
             let said = body["Description"].as_str()?.strip_prefix("token created via login: ")?;
             let said: Value = serde_json::from_str(said).ok()?;
-            let ours = body["AuthMethod"] == LOGIN_METHOD && said["consul.hashicorp.com/cluster"] == cluster;
+            let method = body["AuthMethod"].as_str()?;
+            let ours = [LOGIN_METHOD, CLIENT_METHOD].iter().any(|one| one.eq_ignore_ascii_case(method))
+                && said["consul.hashicorp.com/cluster"] == cluster;
             said["consul.hashicorp.com/task-id"].as_str().filter(|_| ours)?.to_owned()
         }
         _ => {
@@ -108,6 +113,7 @@ impl ConsulJudge {
             mark: None,
             planted,
             told: BTreeMap::new(),
+            known: Known::new(),
             violations: Vec::new(),
             tally: ConsulTally::default(),
             unbacked: Vec::new(),
@@ -136,9 +142,10 @@ impl ConsulJudge {
         self.tally
     }
 
-    /// A new process of the operator: its guard counts from zero, and of what it was told it knows nothing.
+    /// A new process of the operator: its guard counts from zero, and of what it was told or knew it knows nothing.
     pub fn restarted(&mut self) {
         self.told.clear();
+        self.known.clear();
         self.unbacked.clear();
         self.most_owned = 0;
     }

@@ -2,6 +2,7 @@
 //! registration. Never asks the operator what it believes.
 
 mod consul;
+mod known;
 #[cfg(test)]
 mod tests;
 

@@ -22,7 +22,8 @@ use crate::model::{DesiredStatus, LastStatus, Timestamp};
 
 pub use care::{Care, ConsulCare, consul_auth, manifests};
 pub use consul::{
-    ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG, a_persons_token,
+    CLIENT_METHOD, ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG,
+    a_persons_token,
 };
 pub use scenario::{
     CLUSTER, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, role_name, role_tags,
@@ -319,6 +320,15 @@ impl World {
             self.revoked.insert(service.name.clone(), back);
             self.tell("role", format!("role {role} loses its tag {tag}"));
         }
+    }
+
+    /// All roles lose their tags at once, as by a slip in the code that makes them, and for as long as any ever does.
+    pub fn revoke_all(&mut self, cloud: &mut Cloud, now: Timestamp) {
+        for service in self.services.clone() {
+            self.revoke(cloud, &service, now);
+        }
+        let back = now.plus(self.config.revoked_for.1);
+        self.revoked.values_mut().for_each(|at| *at = back.max(*at));
     }
 
     fn tell(&mut self, what: &'static str, words: String) {

@@ -8,12 +8,15 @@ use ecs_mesh_operator::model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
 use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Message, Page, Queue};
-use ecs_mesh_operator::sandbox::aws::{ListTasks, ReceiveMessages};
+use ecs_mesh_operator::sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
 use ecs_mesh_operator::sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
 use super::faults::Fault;
 use super::ground::Ground;
+
+/// So long after it began, a task may not be known everywhere.
+const NEWBORN: Duration = Duration::from_secs(10);
 
 pub(super) struct SimAws(pub(super) Arc<Ground>);
 
@@ -63,6 +66,19 @@ impl SimAws {
         faults.strikes(Fault::Denied, 0.005).then_some(AwsErrorKind::Denied)
     }
 
+    /// Whether DescribeTasks does not know a task that lives. Of those that lists hide it knows all: nobody could tell
+    /// them from tasks that are gone.
+    fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
+        let faults = &self.0.faults;
+        if !self.0.has_traps || faults.hides(task.id(), now) {
+            return false;
+        }
+        if task.created_at.age_at(now) < NEWBORN {
+            return faults.strikes(Fault::MissingNewborn, 0.4);
+        }
+        faults.strikes(Fault::FalselyMissing, 0.1)
+    }
+
     /// Tasks on a page: few, so that lists have several, where the harshest world is meant.
     fn page(&self) -> usize {
         if self.0.counts_calls() { 100 } else { 7 }
@@ -106,6 +122,11 @@ impl Ecs for SimAws {
         };
         let listed = listed.map_err(|_| error(AwsErrorKind::NotFound, "ecs:ListTasks"))?;
         let mut items: Vec<TaskArn> = listed.arns.iter().map(|arn| TaskArn::parse(arn).unwrap()).collect();
+        let all = items.len();
+        items.retain(|task| !faults.hides(task.id().as_str(), now));
+        if items.len() < all {
+            faults.count(Fault::HiddenTasks);
+        }
         if faults.strikes(Fault::ShortList, 0.03) {
             items.truncate(faults.pick(self.page()));
         }
@@ -127,11 +148,7 @@ impl Ecs for SimAws {
                 _ if faults.strikes(Fault::FailureInDescribe, 0.02) => {
                     described.failed.push((id.clone(), "simulated".to_owned()));
                 }
-                Some(task)
-                    if self.0.has_traps
-                        && !task.last_status.is_stopped()
-                        && faults.strikes(Fault::FalselyMissing, 0.1) =>
-                {
+                Some(task) if !task.last_status.is_stopped() && self.misses(&task, now) => {
                     described.missing.push(id.clone());
                 }
                 Some(task) => described.tasks.push(task.to_model().unwrap()),

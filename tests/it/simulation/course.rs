@@ -36,6 +36,9 @@ pub(super) trait Setting {
     /// The world moves on, and the judge looks.
     fn step(&mut self);
 
+    /// What the operator knows now.
+    fn looks_at(&mut self, _operator: &Operator) {}
+
     /// What else happens in an eventful time.
     fn meanwhile(&mut self, _rng: &mut fastrand::Rng) {}
 
@@ -149,6 +152,9 @@ impl<S: Setting> Course<S> {
         while Instant::now() < end {
             sleep(if time > STEP { SLOW_STEP } else { STEP }).await;
             self.setting.step();
+            if let Some((operator, _)) = &self.operator {
+                self.setting.looks_at(operator);
+            }
         }
     }
 

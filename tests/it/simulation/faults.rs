@@ -21,6 +21,8 @@ pub(super) enum Fault {
     FailureInDescribe,
     /// DescribeTasks does not know a task that lives.
     FalselyMissing,
+    /// DescribeTasks does not know a task yet that has just begun.
+    MissingNewborn,
     /// DescribeTasks shows what was.
     StaleDescribe,
     /// ListTasks shows nothing, and that is all.
@@ -29,10 +31,14 @@ pub(super) enum Fault {
     EmptyPage,
     /// Some are left out of a page.
     ShortList,
+    /// For minutes ListTasks leaves out some tasks, as if there were none.
+    HiddenTasks,
     /// ListTasks shows what was.
     StaleList,
     /// A role's tags as they were.
     StaleTags,
+    /// All roles lose their tags at once.
+    MassRevocation,
     /// A message cannot be deleted, and comes again.
     UndeletedMessage,
     /// No call to the control plane gets through for a while.
@@ -102,6 +108,9 @@ impl Fault {
     pub(super) fn at_consul() -> Vec<Self> {
         let own = [
             Self::FalselyMissing,
+            Self::MissingNewborn,
+            Self::HiddenTasks,
+            Self::MassRevocation,
             Self::ServerHangs,
             Self::SlowServer,
             Self::BrokenAnswer,
@@ -129,13 +138,25 @@ struct Dice {
     struck: BTreeMap<Fault, u64>,
     aws_down_until: Timestamp,
     mesh_down_until: Timestamp,
+    /// Until when ListTasks hides those tasks whose ids end in one of some digits, and in which.
+    hidden: (Timestamp, u8),
 }
+
+/// Of so many tasks ListTasks hides one.
+const HIDES_ONE_IN: u8 = 4;
 
 impl Faults {
     pub(super) fn new(seed: u64, level: f64) -> Self {
         let none = Timestamp(0);
         let rng = fastrand::Rng::with_seed(seed);
-        let dice = Dice { rng, level, struck: BTreeMap::new(), aws_down_until: none, mesh_down_until: none };
+        let dice = Dice {
+            rng,
+            level,
+            struck: BTreeMap::new(),
+            aws_down_until: none,
+            mesh_down_until: none,
+            hidden: (none, 0),
+        };
         Self { dice: Mutex::new(dice) }
     }
 
@@ -144,6 +165,7 @@ impl Faults {
         dice.level = 0.0;
         dice.aws_down_until = Timestamp(0);
         dice.mesh_down_until = Timestamp(0);
+        dice.hidden.0 = Timestamp(0);
     }
 
     /// Whether anything can go wrong.
@@ -206,6 +228,20 @@ impl Faults {
             let mut dice = self.dice.lock().unwrap();
             if mesh { dice.mesh_down_until = until } else { dice.aws_down_until = until }
         }
+    }
+
+    /// ListTasks hides some tasks until then.
+    pub(super) fn hide_tasks(&self, until: Timestamp) {
+        if self.are_there() {
+            let mut dice = self.dice.lock().unwrap();
+            dice.hidden = (until, dice.rng.u8(..HIDES_ONE_IN));
+        }
+    }
+
+    /// Whether ListTasks hides the task of this id.
+    pub(super) fn hides(&self, id: &str, now: Timestamp) -> bool {
+        let (until, those) = self.dice.lock().unwrap().hidden;
+        now < until && id.bytes().last().is_some_and(|digit| digit % HIDES_ONE_IN == those)
     }
 
     pub(super) fn aws_is_down(&self, now: Timestamp) -> bool {

@@ -278,7 +278,7 @@ impl<T: StreamTransport> Objects<T> {
         let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
         if found.is_empty() {
             // A token that may see nothing sees nothing.
-            self.api.own_token_is_good().await?;
+            self.api.own_token_was_good().await?;
         }
         Ok(found.into_iter().map(Form::clean).collect())
     }
@@ -292,7 +292,7 @@ impl<T: StreamTransport> Objects<T> {
         let found = found.into_iter().find(|node| node.node == cluster.as_str()).map(Form::clean);
         if found.is_none() {
             // A token that may see nothing sees nothing.
-            self.api.own_token_is_good().await?;
+            self.api.own_token_was_good().await?;
         }
         Ok(found)
     }

@@ -93,7 +93,7 @@ async fn one_clusters_list_that_fails_keeps_no_other_from_being_known() {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
     }
     for trouble in [text(403, "Permission denied"), text(500, "something else"), text(200, "<html>")] {
-        let script = Script::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, services(&[])]);
+        let script = Script::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, strangers()]);
         let listed = owned(&consul(&script), &clusters).await.unwrap();
         assert_eq!(failed_parts(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
@@ -173,7 +173,7 @@ async fn an_item_that_is_too_large_is_left_out_and_the_others_count() {
 #[tokio::test(start_paused = true)]
 async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
     let cut = text(200, "[{\"AccessorID\": \"");
-    let node = || services(&[]);
+    let node = strangers;
     for (answers, what) in [
         (vec![says(200, &json!({})), node()], "tokens"),
         (vec![says(200, &json!(null)), node()], "tokens"),
@@ -238,22 +238,86 @@ async fn a_token_is_read_by_its_accessor_and_is_foreign_unless_a_task_logged_in_
 #[tokio::test(start_paused = true)]
 async fn a_token_is_missing_only_if_our_own_is_good() {
     let missing = || text(403, "token does not exist: ACL not found");
-    let script = Script::of(vec![missing(), known(), missing()]);
+    let script = Script::of(vec![missing(), known(), missing(), missing(), unknown()]);
     let consul_1 = consul(&script);
     assert_eq!(consul_1.read(&token_id(1)).await.unwrap(), None);
-    assert_eq!(consul_1.read(&token_id(2)).await.unwrap(), None);
+    let error = consul_1.read(&token_id(2)).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Forbidden, "that it was good before proves nothing: {error}");
     let read = |number| format!("GET /v1/acl/token/{}", accessor(number));
-    assert_eq!(script.calls(), [read(1), SELF.to_owned(), read(2)], "a good one is remembered for a while");
+    assert_eq!(script.calls(), [read(1), SELF.into(), read(1), read(2), SELF.into()]);
     let consul = consul(&Script::of(vec![unknown(), unknown()]));
     let error = consul.read(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_is_not_missing_because_our_own_was_not_known_for_a_moment() {
+    let consul = consul(&Script::of(vec![unknown(), known(), says(200, &token(1))]));
+    assert!(consul.read(&token_id(1)).await.unwrap().is_some());
+}
+
+/// A server that has no token but ours; how often it was asked for that.
+#[derive(Default)]
+struct Bare(Mutex<usize>);
+
+#[async_trait]
+impl StreamTransport for Bare {
+    async fn stream(
+        &self,
+        _: Method,
+        path: &str,
+        _: Option<Vec<u8>>,
+        sink: &mut dyn Sink,
+    ) -> Result<Head, TransportError> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let said = if SELF.ends_with(path) {
+            *self.0.lock().unwrap() += 1;
+            known()?
+        } else {
+            text(403, "token does not exist: ACL not found")?
+        };
+        sink.take(&said.head, &said.body);
+        Ok(said.head)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_missing_tokens_share_the_looks_at_our_own() {
+    let server = Arc::new(Bare::default());
+    let consul = ConsulControlPlane::new(server.clone(), &spec(&json!({})), operator(), Arc::new(NoObserver));
+    let consul = Arc::new(consul);
+    let reads = (1..=50).map(|number| {
+        let consul = consul.clone();
+        tokio::spawn(async move { consul.read(&token_id(number)).await })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert_eq!(read.await.unwrap().unwrap(), None);
+    }
+    assert!((1..=2).contains(&*server.0.lock().unwrap()), "{} looks", server.0.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_services_is_believed_only_while_our_own_token_is_known() {
+    // So an old server answers whoever has no token; a newer one has a header for whoever has.
+    for nothing in [no_node(), services(&[])] {
+        let script = Script::of(vec![tokens(&[token(1)]), nothing.clone(), unknown()]);
+        let listed = owned(&consul(&script), &clusters()).await.unwrap();
+        assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
+        let error = &listed.failed[0].error;
+        assert!(error.message.contains("tokenFile"), "{error}");
+        let script = Script::of(vec![tokens(&[token(1)]), nothing.clone(), known(), tokens(&[]), nothing]);
+        let consul = consul(&script);
+        assert_eq!(whole(owned(&consul, &clusters()).await).len(), 1);
+        assert_eq!(whole(owned(&consul, &clusters()).await).len(), 0);
+        assert_eq!(script.calls(), [TOKENS, SERVICES, SELF, TOKENS, SERVICES], "once in a while is enough");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn declared_auth_methods_count_instead_of_the_usual_one() {
     let mut other = token(1);
     other["AuthMethod"] = "ecs-prod".into();
-    let script = Script::of(vec![tokens(&[other, token(2)]), services(&[])]);
+    let script = Script::of(vec![tokens(&[other, token(2)]), strangers()]);
     let consul = consul(&script);
     consul.look_after(BTreeSet::from(["ecs-prod".into(), "ECS-Prod".into()]));
     let owned = whole(owned(&consul, &clusters()).await);
@@ -268,7 +332,7 @@ async fn client_tokens_are_counted_and_those_that_name_a_task_are_owned() {
         token
     };
     let of_client = by(token_saying(2, "token created via login"));
-    let script = Script::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), services(&[])]);
+    let script = Script::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), strangers()]);
     let told = Arc::new(Told::default());
     let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), told.clone());
     let ids: Vec<_> = whole(owned(&consul, &clusters()).await).into_iter().map(|seen| seen.id).collect();

@@ -69,6 +69,28 @@ async fn a_selector_that_does_not_parse_is_refused_with_the_call_and_the_servers
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rule_that_somebody_has_made_meanwhile_is_not_made_a_second_time() {
+    // It selects every login, which the server says with an empty selector.
+    let body = ours(json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x"}));
+    let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body.clone());
+    let made = |selector: &str| {
+        let mut rule = rule_of(METHOD, "service", "x", "by hand");
+        rule[0]["Selector"] = selector.into();
+        says(200, &rule)
+    };
+    let script = Script::of(vec![made("")]);
+    let written = consul(&script).carry_out(&step, &yes).await.unwrap();
+    assert!(
+        matches!(&written, Written::Moved(why) if why.contains("somebody else has made it")),
+        "{written:?}"
+    );
+    assert_eq!(script.calls(), [format!("GET /v1/acl/binding-rules?authmethod={METHOD}")]);
+    let script = Script::of(vec![made("entity_name == \"y\""), says(200, &body)]);
+    assert_eq!(consul(&script).carry_out(&step, &yes).await.unwrap(), Written::Done);
+    assert_eq!(script.calls()[1], "PUT /v1/acl/binding-rule", "another selector makes it another rule");
+}
+
+#[tokio::test(start_paused = true)]
 async fn servers_without_the_methods_type_are_asked_for_nothing_and_the_reason_is_said() {
     let script = Script::of(vec![says(200, &json!({"Config": {"Version": "1.8.7"}})), known()]);
     let consul = consul(&script);

@@ -129,6 +129,11 @@ fn services(services: &[Value]) -> Saying {
     says(200, &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}))
 }
 
+/// On the node there is what is no task's.
+fn strangers() -> Saying {
+    services(&[json!({"ID": "vm", "Service": "vm", "Meta": null, "ModifyIndex": 1})])
+}
+
 /// A node that is not there, or one that may not be seen.
 fn no_node() -> Saying {
     says(200, &json!({"Node": null, "Services": null}))

@@ -62,6 +62,26 @@ fn an_auth_method_that_is_deleted_takes_its_rules_along_and_no_others() {
 }
 
 #[test]
+fn names_of_auth_methods_that_differ_in_case_alone_are_one_methods() {
+    let mut world = World::new();
+    let created = world.done("PUT", "/v1/acl/auth-method", &method("Tasks"))["CreateIndex"].clone();
+    assert_eq!(world.get("/v1/acl/auth-method/TASKS")["Name"], "Tasks");
+    let again = world.done("PUT", "/v1/acl/auth-method", &method("tasks"));
+    assert_eq!((&again["Name"], &again["CreateIndex"]), (&json!("tasks"), &created));
+    assert_eq!(world.get("/v1/acl/auth-methods").as_array().unwrap().len(), 1);
+    let rule =
+        world.done("PUT", RULE, &json!({"AuthMethod": "TASKS", "BindType": "service", "BindName": "web"}));
+    assert_eq!(rule["AuthMethod"], "TASKS", "as it was given");
+    assert_eq!(world.get("/v1/acl/binding-rules?authmethod=tasks"), json!([rule]));
+    // The one place where case counts.
+    let moved = json!({"AuthMethod": "tasks", "BindType": "service", "BindName": "web"});
+    let path = format!("{RULE}/{}", rule["ID"].as_str().unwrap());
+    assert_eq!(world.call(Some(MANAGEMENT), "PUT", &path, &moved).status, 500);
+    world.done("DELETE", "/v1/acl/auth-method/TaskS", &Value::Null);
+    assert_eq!(world.get("/v1/acl/binding-rules"), json!([]));
+}
+
+#[test]
 fn selectors_that_do_not_parse_are_refused_and_those_on_other_tags_are_not() {
     let mut world = World::new();
     world.done("PUT", "/v1/acl/auth-method", &method("m"));

@@ -106,6 +106,17 @@ fn a_logout_ends_only_what_a_login_began() {
 }
 
 #[test]
+fn a_login_names_the_method_in_any_case_and_its_token_is_the_methods() {
+    let mut place = Place::new(&json!({}));
+    let credentials = place.role("/consul-ecs/", "web");
+    let other = METHOD.to_ascii_uppercase();
+    let token = place.login(&Login { auth_method: &other, ..login(&credentials) }).json();
+    assert_eq!(token["AuthMethod"], METHOD);
+    let listed = place.world.get(&format!("/v1/acl/tokens?authmethod={other}"));
+    assert_eq!(listed[0]["AccessorID"], token["AccessorID"]);
+}
+
+#[test]
 fn whom_the_method_does_not_trust_gets_nothing() {
     let mut place = Place::new(&json!({}));
     let outside = place.role("/other/", "web");

@@ -1,5 +1,6 @@
 //! What the judge of Consul finds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,8 +13,8 @@ use crate::sandbox::consul::{ConsulRequest, ConsulServer};
 use crate::sandbox::kuma::{KumaConfig, KumaCp};
 use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::world::{
-    ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Naming, Planted, SERVICE_TAG, World, WorldConfig,
-    a_persons_token, lay_pipes, role_name,
+    CLIENT_METHOD, ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Naming, Planted, SERVICE_TAG, World,
+    WorldConfig, a_persons_token, lay_pipes, role_name,
 };
 
 const WITHIN: Duration = Duration::from_secs(1);
@@ -112,6 +113,21 @@ impl Court {
         running(&self.cloud, service)[0].id().to_owned()
     }
 
+    /// By the method of the manual set-up's clients. Gives the accessor.
+    fn logs_in_as_a_client(&mut self, task: &str) -> String {
+        let home = ConsulHome {
+            cluster: self.cluster.clone(),
+            aws: "http://aws".to_owned(),
+            region: "eu-west-1".to_owned(),
+        };
+        let role = running(&self.cloud, "demo-app")[0].task_role_arn().unwrap().to_owned();
+        let meta = ConsulHome::meta(&self.cluster, task);
+        let (now, cloud, consul) = (self.now, &mut self.cloud, &mut self.consul);
+        let token = home.log_in_by(CLIENT_METHOD, cloud, consul, (&role, &meta), now).unwrap();
+        self.judges();
+        token["AccessorID"].as_str().unwrap().to_owned()
+    }
+
     fn tokens_of(&self, task: &str) -> Vec<String> {
         let of = |token: &Value| {
             token["AuthMethod"] == LOGIN_METHOD && token["Description"].as_str().unwrap().contains(task)
@@ -181,6 +197,67 @@ fn the_clean_up_of_the_dead_is_found_right_and_counted() {
     assert_eq!(court.judge.tally().tokens, 1);
     assert_eq!(court.judge.tally().services, 2);
     assert_eq!(court.judge.tally().writes(), 3);
+}
+
+#[test]
+fn a_clients_token_is_its_tasks() {
+    let mut court = Court::new();
+    let (dead, alive) = (court.dies("kv"), court.a_task("kv"));
+    for (task, expected) in [(dead, None), (alive, Some("is RUNNING"))] {
+        let token = court.logs_in_as_a_client(&task);
+        court.operator("DELETE", &format!("/v1/acl/token/{token}"), &Value::Null);
+        match expected {
+            None => court.found_nothing(),
+            Some(words) => court.found(Invariant::I2, &["removal of token", &task, words]),
+        }
+    }
+    let another = court.logs_in_as_a_client("0badc0de0badc0de0badc0de0badc0de");
+    let leaks = court.judge.leaks(&court.cloud, &court.consul, &|_| false, court.now);
+    assert!(leaks.iter().filter(|words| words.contains("0badc0de")).count() > 4, "{another}: {leaks:?}");
+}
+
+#[test]
+fn what_the_operator_forgets_has_to_be_gone() {
+    let mut court = Court::new();
+    let (kept, gone) = (court.a_task("kv"), court.dies("redis"));
+    let known = |court: &Court, task: &str| -> Vec<Arc<str>> {
+        let tokens = court.tokens_of(task).into_iter().map(|accessor| format!("token/{accessor}"));
+        let services =
+            court.services_of(task).into_iter().map(|id| format!("service/{id}@{}", court.cluster));
+        tokens.chain(services).map(Into::into).collect()
+    };
+    let (all_kept, all_gone) = (known(&court, &kept), known(&court, &gone));
+    assert_eq!((all_kept.len(), all_gone.len()), (3, 3));
+    let names = all_kept.iter().chain(&all_gone).cloned();
+    court.judge.knows(names, &court.consul, court.now);
+    court.removes_tokens(&gone);
+    court.removes_services(&gone);
+    court.judge.knows(all_kept.clone().into_iter(), &court.consul, court.now);
+    court.found_nothing();
+    // Another process begins anew.
+    court.judge.restarted();
+    court.judge.knows(std::iter::empty(), &court.consul, court.now);
+    court.judge.knows(all_kept.clone().into_iter(), &court.consul, court.now);
+    court.found_nothing();
+    court.judge.knows(all_kept[1..].iter().cloned(), &court.consul, court.now);
+    court.found(Invariant::I1, &[&all_kept[0], "is forgotten, and it is there"]);
+}
+
+#[test]
+fn what_was_made_anew_need_not_be_known() {
+    let mut court = Court::new();
+    let (task, cluster) = (court.a_task("kv"), court.cluster.clone());
+    let id = format!("kv-{task}");
+    let was = court.consul.services(&cluster).remove(&id).unwrap();
+    court.judge.knows([format!("service/{id}@{cluster}").into()].into_iter(), &court.consul, court.now);
+    court.person("PUT", "/v1/catalog/deregister", &json!({"Node": cluster, "ServiceID": id}));
+    let again = json!({
+        "Node": cluster, "SkipNodeUpdate": true, "Address": "127.0.0.1",
+        "Service": {"ID": id, "Service": was["Service"], "Meta": was["Meta"]},
+    });
+    court.person("PUT", "/v1/catalog/register", &again);
+    court.judge.knows(std::iter::empty(), &court.consul, court.now);
+    court.found_nothing();
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::sandbox::consul::{
 
 /// The auth method that tasks log in by.
 pub const LOGIN_METHOD: &str = "iam-ecs-service-token";
+/// The auth method by which the manual set-up gets the tokens of Consul's clients.
+pub const CLIENT_METHOD: &str = "iam-ecs-client-token";
 /// The tag of a role that names the service whose token it gets.
 pub const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
 /// The secret of the token with every power that the sandbox begins with. It opens nothing beyond this process.
@@ -108,7 +110,10 @@ impl ConsulHome {
     }
 
     /// As [`Self::log_in`], by another auth method.
-    pub(super) fn log_in_by(
+    ///
+    /// # Errors
+    /// In words, as AWS or Consul refuse it.
+    pub fn log_in_by(
         &self,
         auth_method: &str,
         cloud: &mut Cloud,

@@ -5,7 +5,7 @@ mod home;
 mod members;
 mod planted;
 
-pub use home::{ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, SERVICE_TAG, a_persons_token};
+pub use home::{CLIENT_METHOD, ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, SERVICE_TAG, a_persons_token};
 pub use members::Membership;
 pub use planted::Planted;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::home::{ConsulHome, a_persons_token, put};
+use super::home::{CLIENT_METHOD, ConsulHome, a_persons_token, put};
 use crate::model::Timestamp;
 use crate::sandbox::aws::Cloud;
 use crate::sandbox::consul::ConsulServer;
@@ -15,8 +15,6 @@ const ELSEWHERE: &str = "feedfacefeedfacefeedfacefeedface";
 const OTHERS_METHOD: &str = "iam-ecs-of-another-team";
 /// On each object of another operator.
 const OTHERS_MARK: &str = "[ecs-mesh:another]";
-/// By this the manual set-up gets the tokens of Consul's clients.
-const CLIENT_METHOD: &str = "iam-ecs-client-token";
 /// A node that is no cluster's.
 const MACHINE: &str = "legacy-vm";
 
@@ -93,7 +91,9 @@ pub(in crate::sandbox::world) fn plant(
     planted.push(anothers(home, cloud, consul, (role, &person), now)?);
     planted.extend(services(home, consul, &person, now)?);
     // This one may go.
-    home.log_in(cloud, consul, role, &ConsulHome::meta(&home.cluster, FORGOTTEN), now)?;
+    let meta = ConsulHome::meta(&home.cluster, FORGOTTEN);
+    home.log_in(cloud, consul, role, &meta, now)?;
+    home.log_in_by(CLIENT_METHOD, cloud, consul, (role, &meta), now)?;
     for body in [
         home.service(name, FORGOTTEN, "10.254.0.1", 8_080, "passing"),
         home.sidecar(name, FORGOTTEN, "10.254.0.1", "passing"),

@@ -9,7 +9,7 @@ use ecs_mesh_operator::manifests::{ManifestSet, Status};
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::mesh::{ControlPlane, NoObserver};
 use ecs_mesh_operator::model::{OperatorId, Timestamp};
-use ecs_mesh_operator::reconcile::Connect;
+use ecs_mesh_operator::reconcile::{Connect, Operator};
 use ecs_mesh_operator::runtime::Lease as _;
 use ecs_mesh_operator::sandbox::aws::{Cloud, LifeTimes};
 use ecs_mesh_operator::sandbox::judge::{ConsulJudge, Rules};
@@ -37,7 +37,7 @@ const SWEEPS: u64 = SILENCE.as_secs() / 30 + 1;
 /// than a hundred stopped ones.
 const ECS_CALLS: u64 = 3;
 /// Calls to Consul for a sweep and a look at the identity set-up, and what that takes more where some is declared.
-const CONSUL_CALLS: (u64, u64) = (11, 3);
+const CONSUL_CALLS: (u64, u64) = (12, 3);
 /// So long after it began, or got its lease or its binding, the operator may have other things to do first.
 const BEGINS: Duration = Duration::from_secs(10);
 
@@ -60,6 +60,8 @@ struct AtConsul {
     withdraws: bool,
     /// A sweep at each start and no other: what events told has to suffice.
     without_sweeps: bool,
+    /// Another binding would take some tasks by their tags.
+    by_tags: bool,
     /// The identity set-up is declared. What somebody else does to it, this one does.
     meddler: Option<String>,
     next_drift: Instant,
@@ -74,7 +76,24 @@ struct AtConsul {
     told: BTreeSet<String>,
     timed: u64,
     next_token: Instant,
+    /// From then on ListTasks hides some tasks for a while.
+    next_hiding: Instant,
+    /// Then all roles lose their tags, once in a life.
+    revocation: Option<Instant>,
 }
+
+/// For so many seconds ListTasks hides some tasks: longer than the grace age and two sweeps.
+const HIDDEN: std::ops::Range<u64> = 70..150;
+
+/// Another team's: it takes no task, and which it takes hangs on their tags. So each task is described.
+const BY_TAGS: &str = "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {name: tagged}
+spec:
+  controlPlane: consul
+  selector: {clusters: [\"CLUSTER\"], tags: {team: another}}
+";
 
 /// Tasks that stop take their time, so that much happens meanwhile.
 fn slow(cloud: &mut Cloud, rng: &mut fastrand::Rng, stopped_kept: Option<Duration>) {
@@ -90,7 +109,7 @@ fn slow(cloud: &mut Cloud, rng: &mut fastrand::Rng, stopped_kept: Option<Duratio
 impl AtConsul {
     fn begin(seed: u64, rng: &mut fastrand::Rng) -> Self {
         let ground = Ground::new(seed, rng, true);
-        let (withdraws, without_sweeps) = (rng.u8(..3) == 0, rng.u8(..3) == 0);
+        let (withdraws, without_sweeps) = (rng.bool(), rng.u8(..3) == 0);
         let cluster = ground.cluster.to_string();
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
         let home =
@@ -151,9 +170,9 @@ impl AtConsul {
             kuma,
             withdraws,
             without_sweeps,
+            by_tags: rng.bool(),
             meddler,
             next_drift: in_a_while(rng, 20..90),
-            is_fair,
             care,
             generation: 1,
             bound: true,
@@ -161,6 +180,9 @@ impl AtConsul {
             told: BTreeSet::new(),
             timed: 0,
             next_token: in_a_while(rng, 40..160),
+            next_hiding: in_a_while(rng, 20..120),
+            revocation: (!is_fair).then(|| in_a_while(rng, 40..110)),
+            is_fair,
         }
     }
 
@@ -169,6 +191,9 @@ impl AtConsul {
         let mut text = manifests(&self.care, &[]);
         if !self.bound {
             text.truncate(text.find("---").unwrap());
+        }
+        if self.by_tags && self.bound {
+            text.push_str(&BY_TAGS.replace("CLUSTER", &self.care.cluster));
         }
         if self.meddler.is_some() {
             text.push_str(&declared::manifest(AWS));
@@ -261,7 +286,19 @@ impl Setting for AtConsul {
         }
     }
 
-    /// For a while the operator's own token is not known, or may not see all there is.
+    /// What it has forgotten has to be gone, whatever its own token was told.
+    fn looks_at(&mut self, operator: &Operator) {
+        let planes = operator.planes();
+        let known = planes.values().flat_map(|plane| {
+            let tasks = plane.registry.tasks();
+            tasks.into_iter().flat_map(|task| plane.registry.of(&task)).map(|entry| entry.id.name)
+        });
+        let consul = self.shared.consul.lock().unwrap();
+        self.shared.judge.lock().unwrap().knows(known, &consul, self.shared.now());
+    }
+
+    /// For a while the operator's own token is not known, or may not see all there is; lists hide tasks that live; and
+    /// once all roles lose their tags.
     fn meanwhile(&mut self, rng: &mut fastrand::Rng) {
         if Instant::now() >= self.next_token {
             let tokens = [Token::Unknown, Token::Blind, Token::Shortsighted];
@@ -270,6 +307,19 @@ impl Setting for AtConsul {
                 self.shared.spoil_token(token, time);
             }
             self.next_token = in_a_while(rng, 40..160);
+        }
+        let now = self.shared.now();
+        // Of what the only sweep does not find, nobody else would tell.
+        if !self.without_sweeps && Instant::now() >= self.next_hiding {
+            let seconds = Duration::from_secs(rng.u64(HIDDEN));
+            self.shared.note(|| format!("ListTasks hides some tasks for {seconds:?}"));
+            self.shared.faults.hide_tasks(now.plus(seconds));
+            self.next_hiding = Instant::now() + seconds + Duration::from_secs(rng.u64(20..120));
+        }
+        if self.revocation.is_some_and(|at| Instant::now() >= at) {
+            self.revocation = None;
+            self.shared.faults.count(Fault::MassRevocation);
+            self.world.revoke_all(&mut self.shared.cloud.lock().unwrap(), now);
         }
         if Instant::now() >= self.next_drift {
             self.drift(rng);

@@ -1,7 +1,8 @@
 //! Lives at Consul: tasks log in and register themselves, and the operator takes away what the dead left. What goes
 //! wrong besides AWS's own troubles: answers that are lost after a removal took effect, lists that break off, servers
 //! that hang, a token of our own that is not known for a while, and one that may not see all there is; and tasks that
-//! log in just between two of the operator's lists.
+//! log in just between two of the operator's lists. ECS hides tasks from its lists for minutes, and does not know those
+//! yet that have just begun; once all roles lose their tags. What the operator forgets has to be gone.
 //!
 //! In one life of four nothing goes wrong: there what is left of a task must be gone within a second of the news. In
 //! one of three there are no sweeps but the first: there events have to suffice. In another third the identity set-up
