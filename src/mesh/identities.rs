@@ -23,6 +23,12 @@ impl Looked {
     pub fn unreachable(&self) -> Option<&MeshError> {
         self.errors.iter().find(|error| error.kind == MeshErrorKind::Unreachable)
     }
+
+    /// The failure that says that the servers have too much to do, if there was one: the one that waits longest.
+    pub fn busy(&self) -> Option<&MeshError> {
+        let busy = self.errors.iter().filter(|error| error.kind == MeshErrorKind::Busy);
+        busy.max_by_key(|error| error.retry_after)
+    }
 }
 
 /// Whether a write may be sent.
@@ -34,6 +40,8 @@ pub enum MaySend {
     Dry,
     /// This process does not hold the lease.
     NoLease,
+    /// What it rests on was replaced meanwhile, in these words.
+    Outdated(&'static str),
 }
 
 /// What a step came to.

@@ -309,7 +309,7 @@ impl Apply<'_> {
 }
 
 /// Whether a failed write may have taken effect all the same.
-fn may_have_happened(halt: &Halt) -> bool {
+pub(super) fn may_have_happened(halt: &Halt) -> bool {
     match halt {
         Halt::Until(_) => false,
         Halt::Failed(error) => matches!(

@@ -70,6 +70,7 @@ impl Operator {
         let before = self.manifests();
         let (planes, whole) = self.planes_for(&status.set);
         let old = self.planes();
+        let mut keepers = Vec::new();
         for (name, plane) in &planes {
             look_after_methods(&status.set, plane);
             if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, plane)) {
@@ -83,7 +84,7 @@ impl Operator {
                 if plane.mesh.identities().is_some() {
                     let keeper =
                         Arc::clone(self).keep_identities(Arc::clone(plane), options.drain, token.clone());
-                    controllers.tasks.spawn(keeper);
+                    keepers.push(keeper);
                 }
                 controllers.running.insert(Arc::clone(name), token);
             }
@@ -106,6 +107,10 @@ impl Operator {
         }
         self.set.store(Arc::clone(&status.set));
         self.planes.store(Arc::new(planes));
+        // They begin at once, and by the new set.
+        for keeper in keepers {
+            controllers.tasks.spawn(keeper);
+        }
         self.ledger.in_force(status, options.concurrency);
         let first = !std::mem::replace(&mut controllers.begun, true);
         if first || status.set.generation != before.generation || !same_planes {

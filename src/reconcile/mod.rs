@@ -20,6 +20,7 @@ mod targets;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -105,6 +106,8 @@ pub struct Operator {
     book: Option<Arc<Book>>,
     /// How many sweeps have ended, and whether the last one was whole.
     swept_so_far: watch::Sender<(u64, bool)>,
+    /// How often something was learned that a sweep under way has not asked for.
+    learned: AtomicU64,
     set: ArcSwap<ManifestSet>,
     store: Arc<Store>,
     describer: Describer,
@@ -155,6 +158,7 @@ impl Operator {
             seed: parts.seed,
             book: parts.book,
             swept_so_far: watch::Sender::new((0, false)),
+            learned: AtomicU64::new(0),
             set: ArcSwap::default(),
             store,
             planes: ArcSwap::default(),
@@ -202,6 +206,14 @@ impl Operator {
 
     fn clusters(&self) -> MutexGuard<'_, Clusters> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is more to list than the last sweep, or one under way, has asked for: that was not all, and the next comes
+    /// soon.
+    fn sweep_anew(&self) {
+        self.learned.fetch_add(1, Ordering::AcqRel);
+        self.swept_so_far.send_modify(|(_, whole)| *whole = false);
+        self.sweep_soon.notify_one();
     }
 
     /// When this process began to know the cluster whole.

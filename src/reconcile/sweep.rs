@@ -83,6 +83,7 @@ impl Operator {
     /// One sweep of everything. `true` when nothing failed.
     pub(super) async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, pulse: &Pulse) -> bool {
         let began = Instant::now();
+        let learned = self.learned.load(Ordering::Acquire);
         let set = self.manifests();
         let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
         let (clusters, mut whole) = self.clusters_of(&set, pulse).await;
@@ -100,7 +101,10 @@ impl Operator {
         self.metrics.sweep_took(began.elapsed());
         let took = began.elapsed();
         info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
-        self.swept_so_far.send_modify(|(count, last)| (*count, *last) = (*count + 1, whole));
+        self.swept_so_far.send_modify(|(count, last)| {
+            let is_all = self.learned.load(Ordering::Acquire) == learned;
+            (*count, *last) = (*count + 1, whole && is_all);
+        });
         whole
     }
 

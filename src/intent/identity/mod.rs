@@ -97,8 +97,10 @@ impl Edition {
 }
 
 impl Surroundings<'_> {
-    /// Where objects must be listed for a plan: of each kind, in which place.
-    pub fn places(&self) -> BTreeSet<(ObjectKind, Scope)> {
+    /// Where objects must be listed for a plan of `desired`: of each kind, in which place. What is nobody's, and another
+    /// set-up's place, only where something is wanted there: nothing else would be said of it, and our token need not
+    /// reach so far.
+    pub fn places(&self, desired: &DesiredObjects) -> BTreeSet<(ObjectKind, Scope)> {
         let (scope, partition) = (self.edition.scope(), self.edition.partition_scope());
         let anonymous = self.edition.anonymous_scope();
         let mut places: BTreeSet<(ObjectKind, Scope)> =
@@ -110,6 +112,10 @@ impl Surroundings<'_> {
         if let Edition::Enterprise { .. } = self.edition {
             places.insert((ObjectKind::Namespace, partition));
         }
+        places.retain(|(kind, scope)| {
+            let is_nobodys = matches!(kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
+            (!is_nobodys && desired.own.contains(scope)) || desired.wants_any(*kind, scope)
+        });
         places
     }
 

@@ -170,4 +170,10 @@ impl DesiredObjects {
     pub fn adopts(&self, id: &ObjectId) -> bool {
         self.adopt.iter().any(|glob| glob.matches(&id.name))
     }
+    /// Whether something is wanted of this kind in this place.
+    pub(super) fn wants_any(&self, kind: ObjectKind, scope: &Scope) -> bool {
+        let mut here =
+            self.objects.iter().filter(|object| object.id.kind == kind && object.id.scope == *scope);
+        here.any(|object| !matches!(object.want, Want::Held(_)))
+    }
 }

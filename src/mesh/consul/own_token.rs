@@ -14,9 +14,8 @@ use crate::mesh::{MeshError, MeshErrorKind};
 /// Empty lists, which a token that is not known seldom gets, ask once in so long.
 const KNOWN_GOOD_FOR: Duration = Duration::from_secs(10);
 
-/// It is found by its secret: neither partition nor namespace is asked for.
-const CALL: Call<'_> =
-    Call { method: Method::Get, path: "/v1/acl/token/self", needs: "nothing but to be valid" };
+const PATH: &str = "/v1/acl/token/self";
+const NEEDS: &str = "nothing but to be valid";
 
 /// What the servers say of our own token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -51,7 +50,15 @@ pub(super) struct SeenGood {
 impl<T: StreamTransport> Api<T> {
     /// Our own token.
     pub(super) async fn own_token(&self) -> Result<OwnToken, MeshError> {
-        own_token_in(&self.send(&CALL, None).await?)
+        let path = self.own_token_path();
+        let call = Call { method: Method::Get, path: &path, needs: NEEDS };
+        own_token_in(&call, &self.send(&call, None).await?)
+    }
+
+    /// It is found by its secret, so neither partition nor namespace is asked for; but by the servers that all else is
+    /// asked of, since a token may be known in one datacenter and not in another.
+    fn own_token_path(&self) -> String {
+        self.scope.datacenter_path(PATH)
     }
 
     /// An error unless our own token is good, by a check that begins now or later: one that was good a moment ago proves
@@ -78,19 +85,21 @@ impl<T: StreamTransport> Api<T> {
         }
         *last = None;
         let (check, began) = (self.seen_good.begun.fetch_add(1, Ordering::Relaxed) + 1, Instant::now());
-        let reply = self.send(&CALL, None).await?;
+        let path = self.own_token_path();
+        let call = Call { method: Method::Get, path: &path, needs: NEEDS };
+        let reply = self.send(&call, None).await?;
         if !errors::has_no_acls(&reply) {
-            own_token_in(&reply)?;
+            own_token_in(&call, &reply)?;
         }
         *last = Some((check, began));
         Ok(())
     }
 }
 
-fn own_token_in(reply: &Reply) -> Result<OwnToken, MeshError> {
+fn own_token_in(call: &Call<'_>, reply: &Reply) -> Result<OwnToken, MeshError> {
     if errors::says_missing(reply) {
-        let message = format!("{CALL}: {}", errors::not_accepted());
+        let message = format!("{call}: {}", errors::not_accepted());
         return Err(errors::error(MeshErrorKind::Forbidden, message));
     }
-    CALL.read(reply)
+    call.read(reply)
 }

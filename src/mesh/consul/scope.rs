@@ -62,6 +62,11 @@ impl Scope {
         }
     }
 
+    /// A path in the datacenter, wherever else.
+    pub(super) fn datacenter_path(&self, path: &str) -> String {
+        Self { datacenter: self.datacenter.clone(), ..Self::default() }.path(path, &[])
+    }
+
     /// A path with this query, in the whole scope but its namespaces.
     pub(super) fn path(&self, path: &str, query: &[(&str, &str)]) -> String {
         self.path_in(None, path, query)

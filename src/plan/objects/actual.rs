@@ -1,11 +1,14 @@
 //! What was found in Consul, as far as it could be read. What was not listed is unknown, not absent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::holders::Holders;
-use crate::intent::identity::{ObjectId, ObjectKind, Scope};
+use super::matching::name;
+use crate::intent::identity::{ObjectId, ObjectKind, Scope, is_ours};
+use crate::model::OperatorId;
 
 /// Objects as the server says them, in Consul's own names of fields.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +66,26 @@ impl ActualObjects {
     /// The tokens that have the role or policy. Without this it is not removed.
     pub fn held_by(&mut self, id: ObjectId, holders: Holders) {
         self.holders.insert(id, holders);
+    }
+
+    /// The names of those of this kind that are ours; `None` where not all could be listed.
+    pub fn ours(&self, kind: ObjectKind, operator: &OperatorId) -> Option<BTreeSet<Arc<str>>> {
+        let mut ours = BTreeSet::new();
+        for (_, part) in self.parts.iter().filter(|((listed, _), _)| *listed == kind) {
+            let Part::Listed(bodies) = part else { return None };
+            let marked = bodies.iter().filter(|body| is_ours(kind, body, operator));
+            ours.extend(marked.map(|body| Arc::from(name(kind, body))));
+        }
+        Some(ours)
+    }
+
+    /// Whether it is known that nothing of ours is there by this name.
+    pub(super) fn has_none_of_ours(&self, id: &ObjectId, operator: &OperatorId) -> bool {
+        let is_it = |body: &&Value| id.name.eq_ignore_ascii_case(name(id.kind, body));
+        match self.of(id.kind, &id.scope) {
+            Read::Listed(bodies) => !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator)),
+            Read::Unknown(_) => false,
+        }
     }
 
     pub(super) fn of(&self, kind: ObjectKind, scope: &Scope) -> Read<'_> {

@@ -6,8 +6,10 @@
 
 mod actual;
 mod config;
+mod effect;
 mod holders;
 mod matching;
+mod narrowed;
 mod normal;
 mod present;
 mod removal;
@@ -53,6 +55,13 @@ pub fn plan_objects(
     steps
 }
 
+/// Whether nothing is to be hung on it, and nothing of ours is there that is to be taken off it: then it is as wanted,
+/// whatever it looks like.
+pub fn needs_no_look(want: &Want, actual: &ActualObjects, operator: &OperatorId) -> bool {
+    let Want::Links { attach, detach } = want else { return false };
+    attach.is_empty() && detach.iter().all(|policy| actual.has_none_of_ours(policy, operator))
+}
+
 struct Planner<'a> {
     desired: &'a DesiredObjects,
     actual: &'a ActualObjects,
@@ -82,6 +91,9 @@ impl<'a> Planner<'a> {
             },
             Want::Links { attach, detach } => match self.candidates(id) {
                 Ok(found) => self.links(id, attach, detach, &found),
+                Err(_) if needs_no_look(&object.want, self.actual, self.operator) => {
+                    self.push(id, ObjectAction::Unchanged, "nothing of ours is there that might hang on it");
+                }
                 Err(why) => self.unknown(id, &why),
             },
         }

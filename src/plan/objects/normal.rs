@@ -21,11 +21,13 @@ const SERVERS: [&str; 9] = [
     "Datacenter",
 ];
 /// Lists whose order means nothing.
-const SETS: [&str; 7] = [
+const SETS: [&str; 9] = [
     "BoundIAMPrincipalARNs",
     "IAMEntityTags",
     "AllowedSTSHeaderValues",
     "Policies",
+    "PolicyDefaults",
+    "RoleDefaults",
     "ServiceIdentities",
     "NodeIdentities",
     "Datacenters",
@@ -42,6 +44,7 @@ pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> V
         config.extend(twice);
     }
     let mut after = declared;
+    name_alike(&mut before, &after);
     for side in [&mut before, &mut after] {
         for name in kept(kind) {
             side.as_object_mut().map(|fields| fields.remove(*name));
@@ -96,6 +99,22 @@ fn kept(kind: ObjectKind) -> &'static [&'static str] {
         ObjectKind::AuthMethod => &[],
         _ => &["Name", "Node", AT_CREATION],
     }
+}
+
+/// Consul links a policy by its own spelling of the name, and knows no two that differ in the case of letters alone.
+fn name_alike(before: &mut Value, after: &Value) {
+    let (Some(Value::Array(links)), Some(Value::Array(declared))) =
+        (before.get_mut("Policies"), after.get("Policies"))
+    else {
+        return;
+    };
+    let name = |link: &Value| link.get("Name").and_then(Value::as_str).map(str::to_ascii_lowercase);
+    for link in links.iter_mut() {
+        if let Some(same) = declared.iter().find(|other| name(other).is_some() && name(other) == name(link)) {
+            *link = same.clone();
+        }
+    }
+    *links = in_one_order(std::mem::take(links));
 }
 
 /// Whether both are rules of one auth method.
@@ -191,16 +210,17 @@ fn tidy(value: &Value) -> Value {
 
 /// Links to policies are known by name; a list in one order.
 fn set(items: &[Value]) -> Value {
-    let mut items: Vec<Value> = items
-        .iter()
-        .map(|item| match item.get("Name") {
-            Some(name) => json!({ "Name": name }),
-            None => item.clone(),
-        })
-        .collect();
+    let items = items.iter().map(|item| match item.get("Name") {
+        Some(name) => json!({ "Name": name }),
+        None => item.clone(),
+    });
+    in_one_order(items.collect()).into()
+}
+
+fn in_one_order(mut items: Vec<Value>) -> Vec<Value> {
     items.sort_by_cached_key(Value::to_string);
     items.dedup();
-    items.into()
+    items
 }
 
 /// `1h`, `60m` and `1h0m0s` are one time, and no time is no text. What is none of these stays as it is.

@@ -340,7 +340,7 @@ fn missing_part(kind: ObjectKind, body: &Value) -> Option<&'static str> {
     body.get(field).is_none().then_some(field)
 }
 
-fn refers_to(found: &Value, need: &ObjectId) -> bool {
+pub(super) fn refers_to(found: &Value, need: &ObjectId) -> bool {
     let is = |field: &str| {
         found.get(field).and_then(Value::as_str).is_some_and(|name| name.eq_ignore_ascii_case(&need.name))
     };
@@ -395,7 +395,7 @@ pub(super) fn names(links: &[Value], policy: &ObjectId) -> bool {
     links.iter().any(|link| is_link_to(link, policy))
 }
 
-fn is_link_to(link: &Value, policy: &ObjectId) -> bool {
+pub(super) fn is_link_to(link: &Value, policy: &ObjectId) -> bool {
     link.get("Name").and_then(Value::as_str).is_some_and(|name| name.eq_ignore_ascii_case(&policy.name))
 }
 

@@ -1,14 +1,17 @@
-//! What is remembered of a control plane's identity set-up between two looks: when to look, what was found, and what
-//! was said of it.
+//! What is remembered of a control plane's identity set-up between two looks: when to look, what was found, what was
+//! said of it, and which writes were never answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::intent::identity::ObjectId;
 use crate::mesh::ControlPlane;
+use crate::plan::ObjectStep;
 use crate::telemetry::state::IdentityState;
 
 /// An object, and Consul's id for it where several have one name.
@@ -33,6 +36,20 @@ struct Inner {
     said: BTreeMap<Key, String>,
     /// The failed calls that were told of.
     failures: BTreeSet<String>,
+    /// The writes that went out, and whose answer has not come.
+    unanswered: BTreeMap<Key, Unanswered>,
+    /// The auth methods that bore our mark when they were last listed.
+    methods: BTreeSet<Arc<str>>,
+}
+
+/// A write that may have taken effect or not.
+struct Unanswered {
+    step: ObjectStep,
+    at: Instant,
+    /// It was told that it failed.
+    told: bool,
+    /// One that went out earlier.
+    earlier: Option<Box<Unanswered>>,
 }
 
 impl Keeping {
@@ -105,6 +122,71 @@ impl Keeping {
         let news = all.difference(&inner.failures).cloned().collect();
         inner.failures = all;
         news
+    }
+
+    /// A write goes out.
+    pub(super) fn sends(&self, key: Key, step: &ObjectStep) {
+        let unanswered = &mut self.lock().unanswered;
+        let earlier = unanswered.remove(&key).map(|sent| Box::new(Unanswered { earlier: None, ..sent }));
+        let sent = Unanswered { step: step.clone(), at: Instant::now(), told: false, earlier };
+        unanswered.insert(key, sent);
+    }
+
+    /// It was answered. Where it was refused, an earlier one may be why.
+    pub(super) fn was_answered(&self, key: &Key, is_done: bool) {
+        let unanswered = &mut self.lock().unanswered;
+        let earlier = unanswered.remove(key).and_then(|sent| sent.earlier);
+        if let (false, Some(earlier)) = (is_done, earlier) {
+            unanswered.insert(key.clone(), *earlier);
+        }
+    }
+
+    /// Whether it is open what came of a write. That it failed is told of now.
+    pub(super) fn is_open(&self, key: &Key) -> bool {
+        self.lock().unanswered.get_mut(key).is_some_and(|sent| {
+            sent.told = true;
+            true
+        })
+    }
+
+    /// The writes of which nothing was told, since whoever waited for the answer was cut off. They are told of now.
+    pub(super) fn cut_off(&self) -> Vec<ObjectStep> {
+        let unanswered = &mut self.lock().unanswered;
+        let untold = unanswered.values_mut().filter(|sent| !sent.told);
+        untold
+            .map(|sent| {
+                sent.told = true;
+                sent.step.clone()
+            })
+            .collect()
+    }
+
+    /// The writes that took effect, as `shows` says of each where that is known. What has not shown for `long_enough`
+    /// never did.
+    pub(super) fn took_effect(
+        &self,
+        long_enough: Duration,
+        shows: impl Fn(&ObjectStep) -> Option<bool>,
+    ) -> Vec<ObjectStep> {
+        let mut done = Vec::new();
+        self.lock().unanswered.retain(|_, sent| match shows(&sent.step) {
+            Some(true) => {
+                done.push(sent.step.clone());
+                false
+            }
+            Some(false) => sent.at.elapsed() <= long_enough,
+            None => true,
+        });
+        done
+    }
+
+    /// The auth methods that bear our mark, as of the last list.
+    pub(super) fn methods(&self) -> BTreeSet<Arc<str>> {
+        self.lock().methods.clone()
+    }
+
+    pub(super) fn methods_are(&self, methods: BTreeSet<Arc<str>>) {
+        self.lock().methods = methods;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -5,6 +5,7 @@
 mod keeping;
 mod pass;
 mod report;
+mod round;
 #[cfg(test)]
 mod tests;
 
@@ -17,14 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Plane};
 use crate::api::ConsulAuthSpec;
-use crate::intent::identity::named_clusters;
+use crate::intent::identity::{ObjectKind, named_clusters};
 use crate::manifests::ManifestSet;
 use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use crate::model::ClusterArn;
+use crate::plan::ActualObjects;
 use crate::runtime::{Backoff, Drained};
 
 pub(super) use keeping::Keeping;
 use pass::{Ended, Pass};
+use report::Report;
 
 /// A look with all its writes that takes longer is cut off, and begun anew later.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -55,9 +58,11 @@ impl Operator {
             };
             let ended = tokio::select! {
                 biased;
-                ended = tokio::time::timeout(LONGEST, pass.run()) => ended.unwrap_or(Ended::Again(None)),
-                () = too_late => break,
+                ended = tokio::time::timeout(LONGEST, pass.run()) => Some(ended.unwrap_or(Ended::Again(None))),
+                () = too_late => None,
             };
+            Report { operator: &self, plane: &plane, is_declared: true }.tell_of_cut_off();
+            let Some(ended) = ended else { break };
             plane.keeping.ends(asked);
             let pause = match ended {
                 Ended::Well => {
@@ -101,14 +106,33 @@ fn declared<'a>(set: &'a ManifestSet, control_plane: &str) -> Option<&'a Arc<Con
 }
 
 /// Has the plane look after the tokens of the auth methods that are declared for tasks and for clients, beside the usual
-/// ones'.
+/// ones', and of all that bear our mark, since those hand out tokens for as long as they are there.
 pub(super) fn look_after_methods(set: &ManifestSet, plane: &Plane) {
     if let Some(identities) = plane.mesh.identities() {
-        identities.look_after(methods_at(set, &plane.name));
+        identities.look_after(methods_of(set, plane));
     }
 }
 
-/// The auth methods whose logins' tokens are looked after.
+/// What a look found of methods of ours. Tokens of those that it found first are listed soon.
+fn learn_methods(operator: &Operator, plane: &Plane, actual: &ActualObjects) {
+    let Some(ours) = actual.ours(ObjectKind::AuthMethod, &operator.id) else { return };
+    let set = operator.manifests();
+    let before = methods_of(&set, plane);
+    plane.keeping.methods_are(ours);
+    look_after_methods(&set, plane);
+    if !methods_of(&set, plane).is_subset(&before) {
+        operator.sweep_anew();
+    }
+}
+
+/// Those that manifests name and the usual ones, and those of ours that looks found.
+fn methods_of(set: &ManifestSet, plane: &Plane) -> BTreeSet<Arc<str>> {
+    let mut methods = methods_at(set, &plane.name);
+    methods.extend(plane.keeping.methods());
+    methods
+}
+
+/// The auth methods whose logins' tokens are looked after, whatever is found.
 pub(crate) fn methods_at(set: &ManifestSet, control_plane: &str) -> BTreeSet<Arc<str>> {
     let declared = declared(set, control_plane);
     let tasks = declared.and_then(|spec| Some(spec.service_tokens.as_ref()?.auth_method.as_str()));

@@ -1,7 +1,7 @@
-//! One look at a control plane's identity set-up, and what follows from it, step by step. One object that fails holds
-//! up only what rests on it.
+//! One look at a control plane's identity set-up, and what follows from it: looked at again for as long as it is not as
+//! it was written, and given up once other manifests are in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::super::plane::Halt;
 use super::super::status::seconds;
 use super::super::{Operator, Plane};
-use super::declared;
-use super::keeping::Key;
 use super::report::{Outcome, Report, counts};
-use crate::api::ConsulAuthSpec;
-use crate::intent::identity::{DesiredObjects, Edition, ObjectId, ObjectKind, Surroundings, Want, desired};
+use super::round::Hand;
+use super::{declared, learn_methods};
+use crate::api::{ConsulAuthSpec, Presence};
+use crate::intent::identity::{DesiredObjects, Edition, ObjectKind, Surroundings, desired};
 use crate::manifests::ManifestSet;
-use crate::mesh::{Identities, Looked, MaySend, MeshErrorKind, Written};
+use crate::mesh::{Identities, Looked, MeshErrorKind};
 use crate::plan::{ObjectAction, ObjectStep, plan_objects};
 
 /// So often it is looked again at what a look has written: adoption takes two, and a third shows that all is done.
@@ -37,7 +37,7 @@ const UNTIL_IT_SHOWS: [Duration; 5] = [
 pub(super) enum Ended {
     /// All that can be done is done.
     Well,
-    /// Something failed: again soon, and not before this.
+    /// Something failed, or other manifests are in force by now: again soon, and not before this.
     Again(Option<Instant>),
 }
 
@@ -48,21 +48,13 @@ pub(super) struct Pass<'a> {
     pub(super) stop: &'a CancellationToken,
 }
 
-/// What a round's steps came to.
-#[derive(Default)]
-struct Round {
-    outcomes: Vec<(ObjectStep, Outcome)>,
-    wrote: bool,
-    failed: bool,
-    not_before: Option<Instant>,
-}
-
 impl Pass<'_> {
     pub(super) async fn run(&self) -> Ended {
         let Some(identities) = self.plane.mesh.identities() else { return Ended::Well };
         let set = self.operator.manifests();
         let spec = declared(&set, &self.plane.name);
-        let mut written = BTreeMap::new();
+        let report = Report { operator: self.operator, plane: self.plane, is_declared: spec.is_some() };
+        let mut hand = Hand::new(self, identities, &set, report);
         let mut rounds = 0;
         let mut pauses = UNTIL_IT_SHOWS.iter();
         loop {
@@ -70,22 +62,30 @@ impl Pass<'_> {
                 Ok(found) => found,
                 Err(at) => return self.not_reached(spec.is_some(), at),
             };
+            report.tell_of_lost_answers(UNTIL_IT_SHOWS.iter().sum(), &looked.actual);
+            learn_methods(self.operator, self.plane, &looked.actual);
             let mut steps = plan_objects(&desired, &looked.actual, &self.operator.id);
             if !set.complete {
                 hold_removals(&mut steps);
             }
-            if steps.iter().any(|step| is_written(&written, step))
+            if steps.iter().any(|step| hand.has_written(step))
                 && !self.stop.is_cancelled()
                 && let Some(pause) = pauses.next()
             {
                 self.wait(*pause).await;
                 continue;
             }
+            if hand.is_superseded() {
+                return Ended::Again(None);
+            }
             rounds += 1;
-            let round = self.carry_out(identities, &desired, steps, &mut written).await;
-            let report = Report { operator: self.operator, plane: self.plane, is_declared: spec.is_some() };
-            report.tell(&round.outcomes, &looked.errors);
-            if round.wrote && rounds < ROUNDS && !self.stop.is_cancelled() {
+            report.tell_failures(&looked.errors);
+            let round = hand.carry_out(&desired, steps, looked.busy()).await;
+            report.tell(&round.outcomes);
+            if hand.is_superseded() {
+                return Ended::Again(round.not_before);
+            }
+            if round.wrote && !round.is_halted && rounds < ROUNDS && !self.stop.is_cancelled() {
                 continue;
             }
             let went_well = !round.failed && looked.errors.is_empty();
@@ -120,9 +120,12 @@ impl Pass<'_> {
             let mut errors = Vec::new();
             let mut namespaces = BTreeSet::new();
             let consul = self.plane.spec.consul.as_ref();
-            if consul.is_some_and(|consul| consul.namespaces.iter().any(|name| name == "*")) {
+            let all_count = consul.is_some_and(|consul| consul.namespaces.iter().any(|name| name == "*"));
+            if all_count && spec.is_some_and(|spec| speaks_of_namespaces(spec)) {
                 match identities.namespaces().await {
                     Ok(all) => namespaces = all,
+                    // The look is refused just so where it needs them, and says so.
+                    Err(error) if error.kind == MeshErrorKind::Forbidden => {}
                     Err(error) => errors.push(error),
                 }
             }
@@ -157,128 +160,11 @@ impl Pass<'_> {
         }
         Ended::Again(Some(at))
     }
-
-    async fn carry_out(
-        &self,
-        identities: &dyn Identities,
-        desired: &DesiredObjects,
-        steps: Vec<ObjectStep>,
-        written: &mut BTreeMap<Key, ObjectAction>,
-    ) -> Round {
-        let mut round = Round::default();
-        let mut failed: BTreeSet<ObjectId> = BTreeSet::new();
-        // Of these something is there; what could not be made rests on nothing.
-        let mut left: BTreeSet<ObjectId> = BTreeSet::new();
-        for step in steps {
-            let removes = step.action == ObjectAction::Remove;
-            let key = (step.id.clone(), step.server_id.clone());
-            let outcome = if !step.writes() {
-                Outcome::Seen
-            } else if self.stop.is_cancelled() || round.not_before.is_some() {
-                Outcome::Later("it is tried again later".to_owned())
-            } else if let Some(need) = rests_on(desired, &step, if removes { &left } else { &failed }) {
-                Outcome::Waits(format!("something must come first: {need} could not be written"))
-            } else if is_written(written, &step) {
-                Outcome::Stubborn
-            } else {
-                self.write(identities, &step, &mut round.not_before).await
-            };
-            match &outcome {
-                Outcome::Seen | Outcome::Planned => {}
-                Outcome::Done => {
-                    round.wrote = true;
-                    written.insert(key, step.action.clone());
-                }
-                // Trying again soon would change nothing.
-                Outcome::NoLease | Outcome::Stubborn | Outcome::Impossible(_) | Outcome::Waits(_) => {
-                    failed.insert(step.id.clone());
-                }
-                Outcome::Later(_) | Outcome::Moved(_) | Outcome::Failed(_) => {
-                    round.failed = true;
-                    failed.insert(step.id.clone());
-                }
-            }
-            if failed.contains(&step.id) && !matches!(step.action, ObjectAction::Create { .. }) {
-                left.insert(step.id.clone());
-            }
-            round.outcomes.push((step, outcome));
-        }
-        round
-    }
-
-    async fn write(
-        &self,
-        identities: &dyn Identities,
-        step: &ObjectStep,
-        not_before: &mut Option<Instant>,
-    ) -> Outcome {
-        let dry = self.operator.is_dry();
-        if !dry {
-            // Before the read that comes before the write: between these nothing may wait.
-            self.plane.writes.acquire(1).await;
-        }
-        let may_send = || match (dry, self.operator.lease.holds()) {
-            (true, _) => MaySend::Dry,
-            (false, true) => MaySend::Yes,
-            (false, false) => MaySend::NoLease,
-        };
-        match self.plane.call(identities.carry_out(step, &may_send)).await {
-            Ok(Written::Done) => Outcome::Done,
-            Ok(Written::Dry) => Outcome::Planned,
-            Ok(Written::NoLease) => Outcome::NoLease,
-            Ok(Written::Moved(why)) => Outcome::Moved(why),
-            Ok(Written::Impossible(why)) => Outcome::Impossible(why),
-            Err(Halt::Until(at)) => {
-                *not_before = Some(at);
-                Outcome::Later("the control plane has not been reachable".to_owned())
-            }
-            Err(Halt::Failed(error)) => {
-                if error.kind == MeshErrorKind::Busy {
-                    *not_before = error.retry_after.map(|wait| Instant::now() + wait);
-                }
-                Outcome::Failed(error)
-            }
-        }
-    }
 }
 
-/// Whether just this has been written in this pass.
-fn is_written(written: &BTreeMap<Key, ObjectAction>, step: &ObjectStep) -> bool {
-    let key = (step.id.clone(), step.server_id.clone());
-    step.writes() && written.get(&key).is_some_and(|before| before.is_like(&step.action))
-}
-
-impl ObjectAction {
-    /// Whether both would write the same.
-    fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Update { fields: a, .. }, Self::Update { fields: b, .. }) => {
-                a.iter().map(|change| &change.path).eq(b.iter().map(|change| &change.path))
-            }
-            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
-        }
-    }
-}
-
-/// What the step's object rests on and could not be written, or what rests on it and could not be removed.
-fn rests_on(desired: &DesiredObjects, step: &ObjectStep, failed: &BTreeSet<ObjectId>) -> Option<ObjectId> {
-    if step.action == ObjectAction::Remove {
-        // Removals come last, and each kind of them before what it rests on.
-        let above: &[ObjectKind] = match step.id.kind {
-            ObjectKind::AuthMethod => &[ObjectKind::BindingRule],
-            ObjectKind::Role => &[ObjectKind::BindingRule, ObjectKind::AuthMethod],
-            ObjectKind::Policy => &[ObjectKind::Role, ObjectKind::AnonymousToken, ObjectKind::Namespace],
-            _ => &[],
-        };
-        return failed.iter().find(|id| above.contains(&id.kind)).cloned();
-    }
-    let object = desired.objects.iter().find(|object| object.id == step.id)?;
-    let needs = match &object.want {
-        Want::Present { needs, .. } => needs,
-        Want::Links { attach, .. } => attach,
-        Want::Absent | Want::Held(_) => return None,
-    };
-    needs.iter().find(|need| failed.contains(need)).cloned()
+/// Whether something may be wanted of namespaces: what once hung on them, the manifest need not say where all goes.
+fn speaks_of_namespaces(spec: &ConsulAuthSpec) -> bool {
+    spec.state == Presence::Absent || spec.enterprise.is_some()
 }
 
 /// While the manifests have never loaded whole, nothing is taken away.
@@ -313,7 +199,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::intent::identity::Scope;
+    use crate::intent::identity::{ObjectId, Scope};
     use crate::plan::FieldChange;
 
     fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {
@@ -340,21 +226,5 @@ mod tests {
         hold_removals(&mut steps);
         let held: Vec<bool> = steps.iter().map(|step| step.action == ObjectAction::Hold).collect();
         assert_eq!(held, [true, true, false, false, false]);
-    }
-
-    #[test]
-    fn what_something_rests_on_goes_after_it_or_not_at_all() {
-        let failed = |kind| BTreeSet::from([step(kind, ObjectAction::Remove).id]);
-        let desired = DesiredObjects::default();
-        for (goes, stays, waits) in [
-            (ObjectKind::Policy, ObjectKind::Role, true),
-            (ObjectKind::Policy, ObjectKind::AnonymousToken, true),
-            (ObjectKind::AuthMethod, ObjectKind::BindingRule, true),
-            (ObjectKind::Node, ObjectKind::Role, false),
-            (ObjectKind::BindingRule, ObjectKind::Policy, false),
-        ] {
-            let found = rests_on(&desired, &step(goes, ObjectAction::Remove), &failed(stays));
-            assert_eq!(found.is_some(), waits, "{goes:?} after {stays:?}");
-        }
     }
 }

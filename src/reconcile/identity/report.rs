@@ -1,17 +1,27 @@
-//! What a pass says: one line of target `audit` for each change of an identity object, done or failed; other things
-//! once, until they change; all of it as numbers. In a dry run it goes into the plan instead.
+//! What a pass says: one line of target `audit` for each change of an identity object, done or failed, at once, so that
+//! whatever cuts the pass off leaves no change untold; other things once, until they change; all of it as numbers. In a
+//! dry run it goes into the plan instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
 use super::super::book::Page;
 use super::super::{Operator, Plane};
 use super::keeping::Key;
+use super::round::key;
 use crate::intent::identity::{ObjectKind, Owner, owner};
 use crate::mesh::MeshError;
 use crate::plan::proposal::{Change, Item};
-use crate::plan::{ObjectAction, ObjectStep};
+use crate::plan::{ActualObjects, ObjectAction, ObjectStep};
+
+const DONE: &str = "done";
+/// It was sent, its answer never came, and a later look finds it done.
+const LOST: &str = "done, the answer was lost";
+const OPEN: &str = "; whether it took effect all the same, the next look finds";
+const CUT_OFF: &str =
+    "failed: cut off before its answer came; whether it took effect all the same, the next look finds";
 
 /// What a step came to.
 pub(super) enum Outcome {
@@ -38,6 +48,7 @@ pub(super) enum Outcome {
 }
 
 /// Says what a pass came to at one plane.
+#[derive(Clone, Copy)]
 pub(super) struct Report<'a> {
     pub(super) operator: &'a Operator,
     pub(super) plane: &'a Plane,
@@ -46,26 +57,36 @@ pub(super) struct Report<'a> {
 }
 
 impl Report<'_> {
-    pub(super) fn tell(&self, outcomes: &[(ObjectStep, Outcome)], errors: &[MeshError]) {
-        self.tell_failures(errors);
+    /// After a round.
+    pub(super) fn tell(&self, outcomes: &[(ObjectStep, Outcome)]) {
         if self.operator.is_dry() {
             return self.note(outcomes);
         }
-        let mut keys = BTreeSet::new();
-        for (step, outcome) in outcomes {
-            let key: Key = (step.id.clone(), step.server_id.clone());
-            self.tell_of(&key, step, outcome);
-            if !matches!(
-                (outcome, &step.action),
-                (Outcome::Seen, ObjectAction::Unchanged) | (Outcome::Done, _)
-            ) {
-                keys.insert(key);
-            }
-        }
-        self.plane.keeping.only_said_of(&keys);
+        let is_news_again = |(step, outcome): &&(ObjectStep, Outcome)| {
+            matches!((outcome, &step.action), (Outcome::Seen, ObjectAction::Unchanged) | (Outcome::Done, _))
+        };
+        let still = outcomes.iter().filter(|told| !is_news_again(told)).map(|(step, _)| key(step)).collect();
+        self.plane.keeping.only_said_of(&still);
     }
 
-    fn tell_failures(&self, errors: &[MeshError]) {
+    /// Of the writes whose answer was lost, those that a look shows to be done. It shows the others within
+    /// `long_enough`, or never.
+    pub(super) fn tell_of_lost_answers(&self, long_enough: Duration, actual: &ActualObjects) {
+        for step in self.plane.keeping.took_effect(long_enough, |step| actual.shows(step)) {
+            self.operator.metrics.object_changed(step.id.kind, self.change(&step), true);
+            self.audit(&step, LOST);
+        }
+    }
+
+    /// Of the writes that went out just before the pass was cut off.
+    pub(super) fn tell_of_cut_off(&self) {
+        for step in self.plane.keeping.cut_off() {
+            self.operator.metrics.object_changed(step.id.kind, self.change(&step), false);
+            self.audit(&step, CUT_OFF);
+        }
+    }
+
+    pub(super) fn tell_failures(&self, errors: &[MeshError]) {
         let control_plane = &self.plane.name;
         let what = format!("identity set-up at control plane {control_plane}");
         let first = errors.first().filter(|_| self.is_declared);
@@ -111,17 +132,23 @@ impl Report<'_> {
         book.turn(&self.plane.name, None, page);
     }
 
-    fn tell_of(&self, key: &Key, step: &ObjectStep, outcome: &Outcome) {
+    /// Right after each step.
+    pub(super) fn tell_of(&self, step: &ObjectStep, outcome: &Outcome) {
+        if self.operator.is_dry() {
+            return;
+        }
+        let key = &key(step);
         let metrics = &self.operator.metrics;
         match outcome {
             Outcome::Done => {
                 metrics.object_changed(step.id.kind, self.change(step), true);
-                self.audit(step, "done");
+                self.audit(step, DONE);
             }
             Outcome::Failed(error) => {
                 metrics.object_changed(step.id.kind, self.change(step), false);
                 metrics.held(error.kind.label());
-                let result = format!("failed: {}", error.message);
+                let open = if self.plane.keeping.is_open(key) { OPEN } else { "" };
+                let result = format!("failed: {}{open}", error.message);
                 if self.plane.keeping.is_news(key, &result) {
                     self.audit(step, &result);
                 } else {
@@ -188,7 +215,7 @@ impl Report<'_> {
                 )
             };
         }
-        if result == "done" { say!(info) } else { say!(warn) }
+        if [DONE, LOST].contains(&result) { say!(info) } else { say!(warn) }
     }
 
     /// A label of a metric, and a word.

@@ -1,4 +1,7 @@
-//! A pass over a server that hears of writes late, refuses one, or is too old.
+//! A pass over a server that hears of writes late, refuses one, is too old, or does not answer as it should.
+
+mod answers;
+mod meanwhile;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +15,7 @@ use crate::api::ControlPlaneSpec;
 use crate::manifests::Sources;
 use crate::mesh::NoObserver;
 use crate::mesh::consul::ConsulControlPlane;
-use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError};
+use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use crate::model::{OperatorId, Tags};
 use crate::observe::fakes::{FakeEcs, FakeIam, clock};
 use crate::reconcile::{Parts, ReadRates};
@@ -34,15 +37,28 @@ enum Trouble {
     Refuses(&'static str),
     /// It is of this version.
     Old(&'static str),
+    /// The first write that begins with this takes effect, and its answer is lost.
+    Loses(&'static str),
+    /// The first write that begins with this takes effect, and is never answered.
+    Hangs(&'static str),
+    /// Calls that begin with this are answered 429, with a time to wait or without.
+    Busy(&'static str, Option<Duration>),
+    /// Nothing.
+    None,
 }
 
+type Deed = (&'static str, Box<dyn FnOnce() + Send>);
+
 struct Server {
-    trouble: Trouble,
+    trouble: Mutex<Trouble>,
+    /// What happens at the first call that begins with this.
+    meanwhile: Mutex<Option<Deed>>,
     consul: Mutex<ConsulServer>,
     /// What was read of policies and roles, and when one was last written.
     before: Mutex<BTreeMap<String, (Head, Vec<u8>)>>,
     wrote: Mutex<Option<Instant>>,
-    /// Method and path of each write.
+    /// Method and path of each call, and of each write.
+    calls: Mutex<Vec<String>>,
     writes: Mutex<Vec<String>>,
 }
 
@@ -52,10 +68,12 @@ impl Server {
             ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
         let consul = Mutex::new(ConsulServer::new(config, clock().now()));
         Arc::new(Self {
-            trouble,
+            trouble: Mutex::new(trouble),
+            meanwhile: Mutex::default(),
             consul,
             before: Mutex::default(),
             wrote: Mutex::default(),
+            calls: Mutex::default(),
             writes: Mutex::default(),
         })
     }
@@ -66,7 +84,12 @@ impl Server {
         if is_write {
             self.writes.lock().unwrap().push(format!("{method} {path}"));
         }
-        match self.trouble {
+        self.calls.lock().unwrap().push(format!("{method} {path}"));
+        let trouble = *self.trouble.lock().unwrap();
+        match trouble {
+            Trouble::Busy(words, retry_after) if format!("{method} {path}").starts_with(words) => {
+                return (Head { status: 429, retry_after, ..Head::default() }, b"too much to do".to_vec());
+            }
             Trouble::Late(lag) if is_shared && !is_write => {
                 let is_late = self.wrote.lock().unwrap().is_some_and(|at| at.elapsed() < lag);
                 let before = self.before.lock().unwrap().get(path).cloned();
@@ -104,6 +127,20 @@ impl Server {
         (head, answer.body)
     }
 
+    fn has(&self, trouble: Trouble) {
+        *self.trouble.lock().unwrap() = trouble;
+    }
+
+    /// A person asks for it, or changes it.
+    fn by_hand(&self, method: Method, path: &str, body: &Value) -> Value {
+        self.has(Trouble::None);
+        let (head, body) = self.answer(method, path, body.to_string().into_bytes());
+        assert_eq!(head.status, 200, "{}", String::from_utf8_lossy(&body));
+        self.calls.lock().unwrap().clear();
+        self.writes.lock().unwrap().clear();
+        serde_json::from_slice(&body).unwrap()
+    }
+
     fn writes_of(&self, what: &str) -> usize {
         self.writes.lock().unwrap().iter().filter(|write| write.starts_with(what)).count()
     }
@@ -118,7 +155,25 @@ impl StreamTransport for Server {
         body: Option<Vec<u8>>,
         sink: &mut dyn Sink,
     ) -> Result<Head, TransportError> {
+        let call = format!("{method} {path}");
         let (head, body) = self.answer(method, path, body.unwrap_or_default());
+        let deed = self.meanwhile.lock().unwrap().take_if(|(words, _)| call.starts_with(*words));
+        if let Some((_, deed)) = deed {
+            deed();
+        }
+        let trouble = *self.trouble.lock().unwrap();
+        match trouble {
+            Trouble::Loses(words) if call.starts_with(words) => {
+                self.has(Trouble::None);
+                let message = "no whole answer within 10 s".to_owned();
+                return Err(TransportError { kind: TransportErrorKind::Timeout, message });
+            }
+            Trouble::Hangs(words) if call.starts_with(words) => {
+                self.has(Trouble::None);
+                std::future::pending::<()>().await;
+            }
+            _ => {}
+        }
         assert!(sink.take(&head, &body));
         Ok(head)
     }
@@ -127,6 +182,8 @@ impl StreamTransport for Server {
 /// What a pass left behind.
 struct Kept {
     ended_well: bool,
+    /// So long nobody is to look again.
+    not_before: Option<Duration>,
     /// How many objects are in each state.
     states: BTreeMap<&'static str, usize>,
     took: Duration,
@@ -135,6 +192,20 @@ struct Kept {
 
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+/// The lines of the audit trail: of which object, what was changed, and what came of it.
+fn audited(log: &str) -> Vec<(String, String, String)> {
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let audit = lines.filter(|line| line["target"] == "audit");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    audit.map(|line| (text(&line["name"]), text(&line["change"]), text(&line["result"]))).collect()
+}
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -147,25 +218,30 @@ impl io::Write for Log {
     }
 }
 
-fn manifests() -> Arc<ManifestSet> {
+fn auth() -> Value {
+    json!({
+        "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+        "gateways": ["mesh-gateway", "api-gateway"],
+    })
+}
+
+/// Manifests with these `serviceTokens`, or without a `ConsulAuth`.
+fn manifests(service_tokens: Option<Value>) -> ManifestSet {
     let directory = tempfile::tempdir().unwrap();
     let all = [
-        ("ControlPlane", json!({"type": "consul", "consul": {"address": "http://127.0.0.1:8500"}})),
+        ("ControlPlane", Some(json!({"type": "consul", "consul": {"address": "http://127.0.0.1:8500"}}))),
         (
             "MeshBinding",
-            json!({"controlPlane": "consul", "selector": {
+            Some(json!({"controlPlane": "consul", "selector": {
                 "clusters": ["arn:aws:ecs:us-east-1:000000000000:cluster/anchor"],
-            }}),
+            }})),
         ),
         (
             "ConsulAuth",
-            json!({"controlPlane": "consul", "serviceTokens": {
-                "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
-                "gateways": ["mesh-gateway", "api-gateway"],
-            }}),
+            service_tokens.map(|tokens| json!({"controlPlane": "consul", "serviceTokens": tokens})),
         ),
     ];
-    for (kind, spec) in all {
+    for (kind, spec) in all.into_iter().filter_map(|(kind, spec)| Some((kind, spec?))) {
         let document: Value = json!({
             "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": kind, "metadata": {"name": "consul"}, "spec": spec,
         });
@@ -173,42 +249,73 @@ fn manifests() -> Arc<ManifestSet> {
     }
     let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
-    Arc::clone(&loaded.set)
+    (*loaded.set).clone()
+}
+
+/// An operator at a server.
+struct Bench {
+    operator: Arc<Operator>,
+    plane: Arc<Plane>,
+    log: Log,
+}
+
+impl Bench {
+    fn at(server: &Arc<Server>) -> Self {
+        let id = OperatorId::parse("op").unwrap();
+        let operator = Operator::new(Parts {
+            id: id.clone(),
+            ecs: Arc::new(FakeEcs::default()),
+            iam: FakeIam::saying(Ok(Tags::default())),
+            connect: Arc::new(|_, _| Err("there is none".to_owned())),
+            lease: Arc::new(AlwaysHeld),
+            clock: clock(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: 1,
+            book: None,
+        });
+        let set = manifests(Some(auth()));
+        let spec: Arc<ControlPlaneSpec> = Arc::clone(&set.control_planes["consul"]);
+        operator.set.store(Arc::new(set));
+        let connection = spec.consul.as_ref().unwrap();
+        let mesh = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
+        let plane = Arc::new(Plane::new("consul".into(), Arc::clone(&spec), Arc::new(mesh), 1));
+        Self { operator, plane, log: Log::default() }
+    }
+
+    /// Other manifests come into force.
+    fn declare(&self, service_tokens: Option<Value>) {
+        let generation = self.operator.manifests().generation + 1;
+        self.operator.set.store(Arc::new(ManifestSet { generation, ..manifests(service_tokens) }));
+    }
+
+    fn log_from_here(&self) -> tracing::subscriber::DefaultGuard {
+        self.log.0.lock().unwrap().clear();
+        let writer = self.log.clone();
+        let subscriber = subscriber(LogFormat::Json, "", false, move || writer.clone()).unwrap();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    async fn pass(&self) -> Kept {
+        let _logging = self.log_from_here();
+        let began = Instant::now();
+        let stop = CancellationToken::new();
+        let ended = Pass { operator: &self.operator, plane: &self.plane, stop: &stop }.run().await;
+        let mut states = BTreeMap::new();
+        for (state, count) in self.plane.keeping.state().unwrap().objects.into_values().flatten() {
+            *states.entry(state).or_default() += count;
+        }
+        let not_before = match ended {
+            Ended::Well => None,
+            Ended::Again(at) => at.map(|at| at.saturating_duration_since(Instant::now())),
+        };
+        let ended_well = matches!(ended, Ended::Well);
+        Kept { ended_well, not_before, states, took: began.elapsed(), log: self.log.text() }
+    }
 }
 
 async fn pass(server: &Arc<Server>) -> Kept {
-    let id = OperatorId::parse("op").unwrap();
-    let operator = Operator::new(Parts {
-        id: id.clone(),
-        ecs: Arc::new(FakeEcs::default()),
-        iam: FakeIam::saying(Ok(Tags::default())),
-        connect: Arc::new(|_, _| Err("there is none".to_owned())),
-        lease: Arc::new(AlwaysHeld),
-        clock: clock(),
-        metrics: Arc::new(Metrics::default()),
-        rates: ReadRates::default(),
-        seed: 1,
-        book: None,
-    });
-    let set = manifests();
-    let spec: Arc<ControlPlaneSpec> = Arc::clone(&set.control_planes["consul"]);
-    operator.set.store(set);
-    let connection = spec.consul.as_ref().unwrap();
-    let mesh = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
-    let plane = Plane::new("consul".into(), Arc::clone(&spec), Arc::new(mesh), 1);
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = subscriber(LogFormat::Json, "", false, move || writer.clone()).unwrap();
-    let _logging = tracing::subscriber::set_default(subscriber);
-    let began = Instant::now();
-    let stop = CancellationToken::new();
-    let ended = Pass { operator: &operator, plane: &plane, stop: &stop }.run().await;
-    let mut states = BTreeMap::new();
-    for (state, count) in plane.keeping.state().unwrap().objects.into_values().flatten() {
-        *states.entry(state).or_default() += count;
-    }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    Kept { ended_well: matches!(ended, Ended::Well), states, took: began.elapsed(), log }
+    Bench::at(server).pass().await
 }
 
 const CREATES_POLICY: &str = "PUT /v1/acl/policy";
@@ -286,6 +393,16 @@ fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usua
     let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
     let all = ["iam-ecs-client-token", "iam-ecs-service-token", "of-clients", "of-tasks"];
-    assert_eq!(methods_at(&loaded.set, "consul"), all.map(Arc::from).into());
-    assert_eq!(methods_at(&loaded.set, "other"), all[..2].iter().map(|name| Arc::from(*name)).collect());
+    let plane = |name: &str| {
+        let server = Server::with(Trouble::None);
+        let spec = &loaded.set.control_planes["consul"];
+        let (connection, id) = (spec.consul.as_ref().unwrap(), OperatorId::parse("op").unwrap());
+        let mesh = ConsulControlPlane::new(server, connection, id, Arc::new(NoObserver));
+        Plane::new(name.into(), Arc::clone(spec), Arc::new(mesh), 1)
+    };
+    assert_eq!(methods_of(&loaded.set, &plane("consul")), all.map(Arc::from).into());
+    assert_eq!(
+        methods_of(&loaded.set, &plane("other")),
+        all[..2].iter().map(|name| Arc::from(*name)).collect()
+    );
 }

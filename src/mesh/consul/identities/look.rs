@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::said;
 use crate::intent::identity::{
-    ANONYMOUS_TOKEN, DesiredObjects, ObjectId, ObjectKind, Scope, Surroundings, Undeclared, Want, is_ours,
+    ANONYMOUS_TOKEN, DesiredObject, DesiredObjects, ObjectId, ObjectKind, Scope, Surroundings, Undeclared,
+    Want, is_ours,
 };
 use crate::mesh::consul::client::ConsulControlPlane;
 use crate::mesh::consul::errors;
@@ -13,8 +14,10 @@ use crate::mesh::consul::objects::{Held, Objects};
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{Looked, MeshError, MeshErrorKind};
 use crate::model::{ClusterArn, OperatorId};
+use crate::plan::needs_no_look;
 
-/// After so many calls that nobody answered, the rest is not asked: each would take as long as a call may.
+/// After so many calls that nobody answered, the rest is not asked: each would take as long as a call may. After one
+/// that servers had no time for, nothing is.
 const ENOUGH: usize = 2;
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
@@ -24,8 +27,10 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         desired: &DesiredObjects,
     ) -> Looked {
         let mut look = Look { consul: self, operator: around.operator, desired, looked: Looked::default() };
-        for (kind, scope) in around.places() {
-            look.at(kind, &scope).await;
+        for (kind, scope) in around.places(desired) {
+            if look.must_see(kind, &scope) {
+                look.at(kind, &scope).await;
+            }
         }
         look.looked
     }
@@ -83,7 +88,20 @@ impl<T: StreamTransport + 'static> Look<'_, T> {
         }
     }
 
+    /// Policies are listed first, and what they hang on last: where nothing of ours is there to be taken off, that need
+    /// not be seen.
+    fn must_see(&self, kind: ObjectKind, scope: &Scope) -> bool {
+        let is_here = |object: &&DesiredObject| object.id.kind == kind && object.id.scope == *scope;
+        let mut here = self.desired.objects.iter().filter(is_here).peekable();
+        let actual = &self.looked.actual;
+        here.peek().is_none() || here.any(|object| !needs_no_look(&object.want, actual, self.operator))
+    }
+
+    /// Why nothing more is asked.
     fn given_up(&self) -> Option<String> {
+        if let Some(error) = self.looked.busy() {
+            return Some(format!("not asked, since the servers have too much to do: {}", error.message));
+        }
         let unanswered =
             || self.looked.errors.iter().filter(|error| error.kind == MeshErrorKind::Unreachable);
         let last = unanswered().next_back()?;
@@ -183,6 +201,7 @@ impl<T: StreamTransport + 'static> Look<'_, T> {
     async fn count_tokens(&mut self, id: &ObjectId, found: &Value, objects: &Objects<T>) {
         if self.may_go(id)
             && is_ours(id.kind, found, self.operator)
+            && self.given_up().is_none()
             && let Ok(count) = objects.tokens_of(&id.name).await
         {
             self.looked.actual.tokens_of(id.clone(), count);
@@ -214,7 +233,7 @@ impl<T: StreamTransport + 'static> Look<'_, T> {
                 continue;
             };
             let id = self.id(ObjectKind::Node, scope, cluster.as_str());
-            if !self.may_go(&id) {
+            if !self.may_go(&id) || self.given_up().is_some() {
                 continue;
             }
             match self.consul.services_on(objects, &cluster).await {

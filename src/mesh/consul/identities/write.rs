@@ -33,6 +33,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         match may_send() {
             MaySend::Dry => return Ok(Written::Dry),
             MaySend::NoLease => return Ok(Written::NoLease),
+            MaySend::Outdated(why) => return Ok(Written::Moved(why.to_owned())),
             MaySend::Yes => {}
         }
         match &step.action {

@@ -539,3 +539,14 @@ async fn a_survey_asks_each_question_by_itself() {
     let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&Asked::default()).await;
     assert!(nobody.version.is_err() && nobody.answers.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn whether_our_own_token_is_good_is_asked_of_the_datacenter_that_said_that_something_is_not_there() {
+    let answers = vec![text(404, "ACL not found"), text(403, "ACL not found")];
+    let script = Script::of(answers);
+    let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs"}));
+    let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));
+    let id = RegistrationId { mesh: MeshName::parse("ecs").unwrap(), ..token_id(1) };
+    assert_eq!(consul.read(&id).await.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(script.calls()[1], "GET /v1/acl/token/self?dc=dc2");
+}

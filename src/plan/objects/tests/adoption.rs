@@ -114,6 +114,26 @@ fn taking_over_mends_what_was_widened_and_says_so() {
 }
 
 #[test]
+fn a_policy_keeps_the_letters_of_its_name_and_the_role_that_has_it_comes_to_rest() {
+    let mut spec = as_before(&["*"]);
+    spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["Write-DB", "write-queue"]);
+    let mut world = older(&["*"]);
+    world.spec = Some(spec);
+    world.meddle(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
+        policy["Name"] = json!("Consul-ECS-Mesh-Gateway-Policy");
+    });
+    for name in ["write-db", "Write-Queue"] {
+        world.add(Policy, json!({ "ID": name, "Name": name, "Rules": "" }));
+    }
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+    assert_eq!(
+        world.object(Role, "consul-ecs-terminating-gateway-role")["Policies"],
+        json!([{ "Name": "write-db" }, { "Name": "Write-Queue" }])
+    );
+}
+
+#[test]
 fn of_two_unmarked_rules_that_do_the_same_one_is_left() {
     let mut world = older(&["*"]);
     let mut twin = world.object(BindingRule, "consul-ecs-mesh-gateway-role").clone();

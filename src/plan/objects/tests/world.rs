@@ -100,7 +100,7 @@ impl World {
             None => around.nothing_declared(),
         };
         let mut actual = ActualObjects::default();
-        for (kind, scope) in around.places() {
+        for (kind, scope) in around.places(&desired) {
             if self.unlisted.contains(&kind) {
                 actual.unlisted(kind, scope, "403 Permission denied");
                 continue;
@@ -190,15 +190,23 @@ impl World {
     fn stored(&mut self, kind: ObjectKind, mut body: Value, id: Option<&Value>) -> Value {
         self.next += 1;
         let there = |kind, name: &Value| {
-            self.objects.iter().any(|object| object.0 == kind && object.2.get("Name") == Some(name))
+            let found = self.objects.iter().find(|(other, _, body)| {
+                let names = [&body["Name"], name].map(|name| name.as_str().map(str::to_ascii_lowercase));
+                *other == kind && names[0].is_some() && names[0] == names[1]
+            });
+            found.map(|(_, _, body)| body["Name"].clone())
         };
         match kind {
             ObjectKind::Role => {
-                for link in body["Policies"].as_array().into_iter().flatten() {
-                    assert!(there(ObjectKind::Policy, &link["Name"]), "{link} is not there");
+                for link in body["Policies"].as_array_mut().into_iter().flatten() {
+                    // It is linked by the policy's own name.
+                    let name = there(ObjectKind::Policy, &link["Name"]);
+                    link["Name"] = name.unwrap_or_else(|| panic!("{link} is not there"));
                 }
             }
-            ObjectKind::BindingRule => assert!(there(ObjectKind::AuthMethod, &body["AuthMethod"]), "{body}"),
+            ObjectKind::BindingRule => {
+                assert!(there(ObjectKind::AuthMethod, &body["AuthMethod"]).is_some(), "{body}");
+            }
             ObjectKind::Node => {
                 let meta = body.as_object_mut().unwrap().remove("NodeMeta").unwrap();
                 body["Meta"] = meta;
