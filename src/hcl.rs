@@ -195,10 +195,10 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
-/// Reads up to the brace that ends the block, which it does not pass.
 /// Blocks within blocks that are read; what agents and policies are written in has a few.
 const DEEPEST: usize = 64;
 
+/// Reads up to the brace that ends the block, which it does not pass.
 fn read_fields(tokens: &[Token], at: &mut usize, depth: usize, into: &mut Block) {
     while let Some(token) = tokens.get(*at) {
         let key = match token {

@@ -54,12 +54,12 @@ catalogue! {
         "it was looked at, and no rule applies to it"
         "nothing, unless the task should be in the mesh: then give it the consul-ecs containers"
         MANUAL;
-    AWS_UNKNOWN "AUDIT-AWS-NOT-ASKED" Unknown
+    AWS_UNKNOWN "AUDIT-AWS-NO-ANSWER" Unknown
         "ECS or IAM did not answer"
         "roles, their tags and what runs are then not judged"
         "give a Region and credentials, and run the audit again"
         TASK_ROLE;
-    PLANE_UNKNOWN "AUDIT-CONTROL-PLANE-NOT-ASKED" Unknown
+    PLANE_UNKNOWN "AUDIT-CONTROL-PLANE-NO-ANSWER" Unknown
         "Consul did not answer, or the manifests name none"
         "auth methods, binding rules, policies and nodes are then judged by the manifests alone, or not at all"
         "give --manifests with a ControlPlane of type consul, whose token may read ACLs, and a MeshBinding of it"

@@ -108,6 +108,8 @@ pub struct Nameless {
 pub enum MeshErrorKind {
     /// Not reached, timed out, 5xx: try again; the circuit counts these.
     Unreachable,
+    /// 500 to a removal, in words that do not say why: it may be over later, and is about this one.
+    Failed,
     /// 429: try again, not before the time it named.
     Busy,
     /// 409: somebody else wrote; read again, redo.
@@ -131,6 +133,7 @@ impl MeshErrorKind {
     pub fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
+            Self::Failed => "failed",
             Self::Busy => "busy",
             Self::Conflict => "conflict",
             Self::Invalid => "invalid",
@@ -144,7 +147,7 @@ impl MeshErrorKind {
 
     /// Whether it says something of one registration, and nothing of the control plane.
     pub fn is_of_one_body(self) -> bool {
-        matches!(self, Self::Invalid | Self::Conflict)
+        matches!(self, Self::Invalid | Self::Conflict | Self::Failed)
     }
 }
 

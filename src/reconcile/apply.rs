@@ -314,7 +314,10 @@ pub(super) fn may_have_happened(halt: &Halt) -> bool {
         Halt::Until(_) => false,
         Halt::Failed(error) => matches!(
             error.kind,
-            MeshErrorKind::Unreachable | MeshErrorKind::Unexpected | MeshErrorKind::Conflict
+            MeshErrorKind::Unreachable
+                | MeshErrorKind::Unexpected
+                | MeshErrorKind::Failed
+                | MeshErrorKind::Conflict
         ),
     }
 }

@@ -82,7 +82,8 @@ impl<'a> Report<'a> {
     fn note(&self, item: impl FnOnce() -> Item) -> bool {
         match self.page() {
             Some(mut page) => {
-                page.note(item());
+                let partition = self.subject.plane.partition().map(str::to_owned);
+                page.note(Item { partition, ..item() });
                 true
             }
             None => false,

@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_ends_by_itself_ends_the_operator_with_an_error() {
-        // And so does the sweep.
+        // This ECS panics when it is asked to list, and so does the sweep.
         let ecs = FakeEcs { panics: true, ..FakeEcs::default() };
         let operator = Operator::new(Parts {
             id: crate::model::OperatorId::parse("op").unwrap(),

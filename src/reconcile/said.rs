@@ -79,6 +79,16 @@ impl Said {
         }
     }
 
+    /// This is not so any more of the task.
+    pub(super) fn over(&mut self, task: &TaskArn, reason: &'static str) {
+        let Some(said) = self.of_task.get_mut(task) else { return };
+        let Some(cause) = said.remove(reason) else { return };
+        if said.is_empty() {
+            self.of_task.remove(task);
+        }
+        self.leave(&(reason, cause));
+    }
+
     /// Nothing is wrong with the task any more.
     pub(super) fn all_over(&mut self, task: &TaskArn) {
         for group in self.of_task.remove(task).unwrap_or_default() {
@@ -137,6 +147,8 @@ pub(super) fn cause_of(words: &str) -> String {
         // A field's path tells what is wrong, as `networking.inbound[0].port` does.
         word.contains(['/', '@']) || (digits > 0 && !is_status && !word.contains('['))
     };
+    // Between double quotes are names.
+    let words: String = words.split('"').step_by(2).collect();
     let words = words.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '(' | ')' | ',' | ';'));
     let words = words.map(|word| word.trim_matches([':', '.']));
     words.filter(|word| !word.is_empty() && !is_name(word)).collect::<Vec<_>>().join(" ")
@@ -167,6 +179,24 @@ mod tests {
         assert_eq!((due[0].tasks, due[0].message.as_str()), (500, WORDS));
         assert!(said.due().is_empty());
         assert_eq!(said.troubles(), [("rejected", 500)].into());
+    }
+
+    #[test]
+    fn what_is_over_for_a_reason_is_news_when_it_comes_back_and_the_rest_stays() {
+        let mut said = Said::default();
+        assert_eq!(said.note(&task(1), "not_removed", WORDS, WORDS), News::First);
+        assert_eq!(note(&mut said, 1), News::First);
+        said.over(&task(1), "not_removed");
+        assert_eq!(said.troubles(), [("rejected", 1)].into());
+        assert_eq!(said.note(&task(2), "not_removed", WORDS, WORDS), News::First);
+        said.over(&task(3), "not_removed");
+    }
+
+    #[test]
+    fn a_cause_has_no_names_between_quotes() {
+        let words = |name: &str| format!("Permission denied: lacks permission 'service:write' on \"{name}\"");
+        assert_eq!(cause_of(&words("kv")), cause_of(&words("web")));
+        assert_ne!(cause_of(&words("kv")), cause_of("Permission denied: lacks permission 'acl:write'"));
     }
 
     #[test]

@@ -8,17 +8,17 @@ use crate::audit::examine;
 use crate::audit::facts::{Facts, PolicyText};
 
 pub(super) const CASES: &[Case] = &[
-    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "no ControlPlane of type consul", |world| {
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "no ControlPlane of type consul", |world| {
         world.facts.planes.clear();
         world.facts.manifests = Some(super::manifests(""));
     }),
-    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "not reached", |world| {
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "not reached", |world| {
         world.plane().said = Some(Err("it is not reached".to_owned()));
     }),
-    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "may not read it", |world| {
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "may not read it", |world| {
         world.consul().roles = Err("the token may not read it".to_owned());
     }),
-    ("AUDIT-CONTROL-PLANE-NOT-ASKED", Unknown, "proves nothing", |world| {
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "proves nothing", |world| {
         world.consul().nodes.insert(cluster(), Err("proves nothing".to_owned()));
     }),
     ("CONSUL-SERVER-VERSION", Error, "1.11.9", |world| world.consul().version = Ok(version("1.11.9"))),
@@ -106,7 +106,7 @@ fn the_older_client_auth_method_needs_no_rule_for_services() {
 fn what_could_not_be_read_is_said_once_and_never_judged() {
     let found = findings(|world| world.consul().auth_methods = Err("denied".to_owned()));
     let rules: Vec<&str> = found.iter().map(|one| one.rule).collect();
-    assert_eq!(rules, ["AUDIT-CONTROL-PLANE-NOT-ASKED"], "{found:#?}");
+    assert_eq!(rules, ["AUDIT-CONTROL-PLANE-NO-ANSWER"], "{found:#?}");
 }
 
 #[test]

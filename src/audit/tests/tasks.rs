@@ -48,10 +48,10 @@ pub(super) const CASES: &[Case] = &[
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
         world.definition["tags"] = json!([]);
     }),
-    ("AUDIT-AWS-NOT-ASKED", Unknown, "no Region", |world| {
+    ("AUDIT-AWS-NO-ANSWER", Unknown, "no Region", |world| {
         world.facts.aws = Some(Err("no Region was found".to_owned()));
     }),
-    ("AUDIT-AWS-NOT-ASKED", Unknown, "ecs:ListTasks failed", |world| {
+    ("AUDIT-AWS-NO-ANSWER", Unknown, "ecs:ListTasks failed", |world| {
         let said = Err(failure(AwsErrorKind::Denied, "ecs:ListTasks"));
         world.facts.clusters.insert(super::cluster(), said);
     }),

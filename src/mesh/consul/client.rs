@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -290,7 +291,17 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     }
 
     pub(super) async fn learn_version(&self) -> Result<Option<ConsulVersion>, MeshError> {
-        Ok(self.agent().await?.map(|(version, _)| version))
+        if let Some((version, _)) = self.agent().await? {
+            return Ok(Some(version));
+        }
+        // Newer servers tell everybody, by a call of its own.
+        let path = self.api.scope.path("/v1/agent/version", &[]);
+        let said: Option<Build> = self.api.get(&path, "nothing").await.ok();
+        let version = said.and_then(|said| ConsulVersion::parse(&said.human_version));
+        if let Some(version) = &version {
+            self.version.store(Some(Arc::new(version.clone())));
+        }
+        Ok(version)
     }
 
     /// The servers' version, and what the agent says of itself; `None` where the token may not see it, and there are
@@ -369,6 +380,12 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         }
         Ok(names)
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Build {
+    human_version: String,
 }
 
 /// Nothing is ever written for a task: whoever asks for it has overlooked

@@ -70,7 +70,7 @@ impl fmt::Display for Call<'_> {
 
 impl Call<'_> {
     pub(super) fn is_write(&self) -> bool {
-        !matches!(self.method, Method::Get | Method::Post)
+        self.method.writes()
     }
 
     /// What a good answer says.
@@ -132,7 +132,11 @@ impl Call<'_> {
                     Method::Delete => text.contains(NEVER_REMOVED),
                     Method::Put => true,
                 };
-                let unknown = if refused { MeshErrorKind::Invalid } else { MeshErrorKind::Unreachable };
+                let unknown = match self.method {
+                    _ if refused => MeshErrorKind::Invalid,
+                    Method::Delete if status == 500 && is_words(text) => MeshErrorKind::Failed,
+                    _ => MeshErrorKind::Unreachable,
+                };
                 known.map_or(unknown, |(_, kind)| *kind)
             }
             _ => MeshErrorKind::Unexpected,

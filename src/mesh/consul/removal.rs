@@ -246,7 +246,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
             }
             // What is removed by itself has no body that could be wrong: it may be over later.
             500 if error.kind == MeshErrorKind::Invalid => {
-                let error = MeshError { kind: MeshErrorKind::Unreachable, ..error };
+                let error = MeshError { kind: MeshErrorKind::Failed, ..error };
                 done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone()))));
             }
             _ => done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone())))),

@@ -124,7 +124,7 @@ impl<T: StreamTransport> Api<T> {
     }
 
     async fn judged(&self, questions: &[(&Right, Value)]) -> Result<Vec<bool>, MeshError> {
-        let path = self.scope.path_in_datacenter("/v1/internal/acl/authorize");
+        let path = self.scope.datacenter_path("/v1/internal/acl/authorize");
         let call = Call { method: Method::Post, path: &path, needs: "no right at all" };
         let body: Value = questions.iter().map(|(_, question)| question.clone()).collect();
         let reply = self.send(&call, Some(body.to_string().into_bytes())).await?;

@@ -72,11 +72,6 @@ impl Scope {
         self.path_in(None, path, query)
     }
 
-    /// A path in the datacenter alone: the rest of the scope is said in the body.
-    pub(super) fn path_in_datacenter(&self, path: &str) -> String {
-        Self { datacenter: self.datacenter.clone(), ..Self::default() }.path(path, &[])
-    }
-
     /// A path with this query, in a namespace.
     pub(super) fn path_in(&self, namespace: Option<&str>, path: &str, query: &[(&str, &str)]) -> String {
         let mut text = form_urlencoded::Serializer::new(String::new());

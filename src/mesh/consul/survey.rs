@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
 use super::client::ConsulControlPlane;
 use super::errors;
 use super::objects::AuthMethod;
@@ -83,12 +81,6 @@ pub struct OfCluster {
     pub services: Result<usize, MeshError>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Build {
-    human_version: String,
-}
-
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     /// Asks everything that a set-up needs; writes nothing. Takes as long as the connection's time limit for each
     /// question, and one question only where nobody answers.
@@ -97,7 +89,6 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             Err(error) if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::Unexpected) => {
                 return Survey { version: Err(error), answers: None };
             }
-            Ok(None) => Ok(self.version_for_all().await),
             said => said,
         };
         let own_token = self.api.own_token().await;
@@ -171,12 +162,5 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         };
         services::of_cluster(&self.api, &self.taken, cluster, left_out, &mut parts, &mut take).await;
         (OfCluster { has_node, services: parts.all().map(|()| services) }, names)
-    }
-
-    /// Newer servers tell everybody their version, by a call of its own.
-    async fn version_for_all(&self) -> Option<ConsulVersion> {
-        let path = self.api.scope.path("/v1/agent/version", &[]);
-        let said: Build = self.api.get(&path, "nothing").await.ok()?;
-        ConsulVersion::parse(&said.human_version)
     }
 }

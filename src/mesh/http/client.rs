@@ -247,9 +247,7 @@ impl StreamTransport for HttpTransport {
         let token = self.token().await?;
         let Made { client, trust, .. } = self.client().await?;
         // A turn may have taken long to come.
-        if matches!(method, Method::Put | Method::Delete)
-            && self.lease.get().is_some_and(|lease| !lease.holds())
-        {
+        if method.writes() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(without_lease());
         }
         let place = Place { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };

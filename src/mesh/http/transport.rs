@@ -23,6 +23,11 @@ pub enum Method {
 }
 
 impl Method {
+    /// Whether it changes something.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Put | Self::Delete)
+    }
+
     /// The method's name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -182,5 +187,9 @@ impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
         body: Option<Vec<u8>>,
     ) -> Result<Answer, TransportError> {
         (**self).send(method, path_and_query, body).await
+    }
+
+    fn write_under(&self, lease: Arc<dyn Lease>) {
+        (**self).write_under(lease);
     }
 }

@@ -7,9 +7,6 @@ use super::present::{is_link_to, refers_to};
 use super::step::{ObjectAction, ObjectStep};
 use crate::intent::identity::{ObjectId, ObjectKind};
 
-/// The fields by which a rule binds a role.
-const BINDS: [&str; 2] = ["BindType", "BindName"];
-
 impl ObjectStep {
     /// The step without what it would add of these objects, which are not as they should be: what it refers to already
     /// it may go on to. `None` where nothing is left of it, as of an object that is yet to be made.
@@ -29,12 +26,8 @@ impl ObjectStep {
                 fields.extend(normal::difference(self.id.kind, before, &json!({ "Policies": links })));
                 put(&mut body, "Policies", (!links.is_empty()).then(|| links.into()));
             }
-            ObjectKind::BindingRule => {
-                fields.retain(|change| !BINDS.contains(&change.path.as_str()));
-                for field in BINDS {
-                    put(&mut body, field, before.get(field).cloned());
-                }
-            }
+            // Bound to what it is bound to now, or to a role that is not as it should be, it could let in more than anybody
+            // declared.
             _ => return None,
         }
         if fields.is_empty() {

@@ -14,6 +14,9 @@ use crate::mesh::ControlPlane;
 use crate::plan::ObjectStep;
 use crate::telemetry::state::IdentityState;
 
+/// So long after it was sent a write counts as never known, where nobody looks for what it would have done.
+const NEVER_KNOWN_AFTER: Duration = Duration::from_hours(1);
+
 /// An object, and Consul's id for it where several have one name.
 pub(super) type Key = (ObjectId, Option<Arc<str>>);
 
@@ -175,7 +178,8 @@ impl Keeping {
                 false
             }
             Some(false) => sent.at.elapsed() <= long_enough,
-            None => true,
+            // Where nobody looks any more nobody will ever know.
+            None => sent.at.elapsed() <= NEVER_KNOWN_AFTER,
         });
         done
     }

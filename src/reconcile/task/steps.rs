@@ -57,13 +57,23 @@ impl Run<'_> {
                     if refused.is_none() {
                         self.report.not_removed(step, &whose, &error);
                     }
-                    // What our token may not remove keeps nothing else.
-                    if !matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::Invalid) {
+                    self.operator.metrics.held("not_removed");
+                    // What our token may not remove, or the servers do not, keeps nothing else.
+                    let is_of_this_one = matches!(
+                        error.kind,
+                        MeshErrorKind::Forbidden | MeshErrorKind::Invalid | MeshErrorKind::Failed
+                    );
+                    if !is_of_this_one {
                         return Err(Halt::Failed(error));
                     }
                     refused.get_or_insert(error);
                 }
                 outcome => {
+                    if matches!(outcome, Outcome::Removed | Outcome::RemovedUnheard | Outcome::Vanished)
+                        && refused.is_none()
+                    {
+                        self.plane.is_said_no_more(self.task, "not_removed");
+                    }
                     self.note(step, &outcome);
                     self.report.outcome(step, &whose, &outcome);
                 }

@@ -548,12 +548,18 @@ async fn the_clusters_of_leftovers_are_listed_although_no_binding_selects_them()
 
 #[tokio::test(start_paused = true)]
 async fn what_may_not_be_removed_keeps_nothing_else() {
-    let desk = Desk::where_removals_end(&[Removal::Failed(MeshErrorKind::Forbidden)]);
+    for kind in [MeshErrorKind::Forbidden, MeshErrorKind::Failed] {
+        keeps_nothing_else(kind).await;
+    }
+}
+
+async fn keeps_nothing_else(kind: MeshErrorKind) {
+    let desk = Desk::where_removals_end(&[Removal::Failed(kind)]);
     let other = RegistrationId { name: "token/2".into(), ..token() };
     desk.tokens.there.lock().unwrap().insert(other.clone());
     desk.plane.registry.record(&task_arn(1), &Tokens::sighting(&other), desk.clock.now());
     let next = desk.run().await;
-    assert!(matches!(next, Next::HoldUntil(_)), "the first is tried again: {next:?}");
+    assert!(matches!(next, Next::HoldUntil(_) | Next::Backoff), "the first is tried again: {next:?}");
     assert_eq!(*desk.tokens.there.lock().unwrap(), [token()].into());
     assert_eq!(desk.removals(), 1);
 }

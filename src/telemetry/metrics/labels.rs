@@ -131,8 +131,17 @@ pub(super) const AWS_FAILURES: &[&str] =
 
 pub(super) const PLANE_OPERATIONS: [&str; 9] =
     ["owned", "find", "read", "put", "delete", "services", "refresh", "objects", "object"];
-pub(super) const PLANE_FAILURES: [&str; 8] =
-    ["unreachable", "busy", "conflict", "invalid", "forbidden", "no_such_mesh", "read_only", "unexpected"];
+pub(super) const PLANE_FAILURES: [&str; 9] = [
+    "unreachable",
+    "busy",
+    "failed",
+    "conflict",
+    "invalid",
+    "forbidden",
+    "no_such_mesh",
+    "read_only",
+    "unexpected",
+];
 
 /// Why a login's token names no task.
 pub(super) const UNPLACED: [&str; 2] = ["no_metadata", "malformed"];

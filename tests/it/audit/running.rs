@@ -216,7 +216,7 @@ async fn what_aws_does_not_tell_is_unknown_and_hides_nothing_else() {
         ("iam:SimulatePrincipalPolicy", "CONSUL-ROLE-GET-ROLE"),
         ("iam:GetRole", "CONSUL-ROLE-UNREADABLE"),
         ("ecs:DescribeTaskDefinition", "TASK-DEFINITION-UNREADABLE"),
-        ("ecs:ListTasks", "AUDIT-AWS-NOT-ASKED"),
+        ("ecs:ListTasks", "AUDIT-AWS-NO-ANSWER"),
     ] {
         *setup.refusing.0.lock().unwrap() = Some(refused);
         let said = setup.report().await;
@@ -243,7 +243,7 @@ async fn a_consul_that_takes_no_token_is_unknown_and_the_rest_is_judged() {
     setup.environment.insert("CONSUL_TOKEN".to_owned(), "another".to_owned());
     let said = setup.report().await;
     assert_eq!(said.code, Some(2), "{}", said.out);
-    assert!(said.has("AUDIT-CONTROL-PLANE-NOT-ASKED", "unknown"), "{}", said.out);
+    assert!(said.has("AUDIT-CONTROL-PLANE-NO-ANSWER", "unknown"), "{}", said.out);
 }
 
 #[tokio::test]

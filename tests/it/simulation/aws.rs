@@ -100,7 +100,7 @@ impl Ecs for SimAws {
     ) -> Result<Page<TaskArn>, AwsError> {
         let now = self.call("ecs:ListTasks", desired.as_str()).await?;
         let faults = &self.0.faults;
-        if page.is_none() && faults.strikes(Fault::EmptyList, 0.02) {
+        if page.is_none() && faults.lacks_tasks(Fault::EmptyList, 0.02) {
             return Ok(Page { items: Vec::new(), next: None });
         }
         if let Some(token) =
@@ -127,7 +127,7 @@ impl Ecs for SimAws {
         if items.len() < all {
             faults.count(Fault::HiddenTasks);
         }
-        if faults.strikes(Fault::ShortList, 0.03) {
+        if faults.lacks_tasks(Fault::ShortList, 0.03) {
             items.truncate(faults.pick(self.page()));
         }
         self.0.between_lists();

@@ -140,6 +140,8 @@ struct Dice {
     mesh_down_until: Timestamp,
     /// Until when ListTasks hides those tasks whose ids end in one of some digits, and in which.
     hidden: (Timestamp, u8),
+    /// A list that is not whole shows it.
+    lists_are_honest: bool,
 }
 
 /// Of so many tasks ListTasks hides one.
@@ -156,6 +158,7 @@ impl Faults {
             aws_down_until: none,
             mesh_down_until: none,
             hidden: (none, 0),
+            lists_are_honest: false,
         };
         Self { dice: Mutex::new(dice) }
     }
@@ -228,6 +231,20 @@ impl Faults {
             let mut dice = self.dice.lock().unwrap();
             if mesh { dice.mesh_down_until = until } else { dice.aws_down_until = until }
         }
+    }
+
+    /// From now on no list lacks tasks without a sign of it, where nobody would ever list again.
+    pub(super) fn lists_are_honest(&self) {
+        self.dice.lock().unwrap().lists_are_honest = true;
+    }
+
+    /// Whether a list lacks tasks, by a fault of this chance.
+    pub(super) fn lacks_tasks(&self, fault: Fault, chance: f64) -> bool {
+        let strikes = self.happens(chance) && !self.dice.lock().unwrap().lists_are_honest;
+        if strikes {
+            self.count(fault);
+        }
+        strikes
     }
 
     /// ListTasks hides some tasks until then.

@@ -397,10 +397,17 @@ async fn a_refresh_learns_the_version_and_that_our_token_is_known() {
     let consul_1 = consul(&Script::of(vec![agent("1.21.4+ent"), known()]));
     consul_1.refresh(&BTreeSet::new()).await.unwrap();
     assert!(consul_1.version().unwrap().is_enterprise());
-    // A token that may not see the agent is enough.
-    let script =
-        Script::of(vec![text(403, "Permission denied"), says(200, &json!("10.0.0.1:8300")), known()]);
-    consul(&script).refresh(&BTreeSet::new()).await.unwrap();
+    // A token that may not see the agent is enough; newer servers tell everybody their version.
+    for (version, expected) in [
+        (text(404, "Invalid URL path: not a recognized HTTP API endpoint"), None),
+        (says(200, &json!({"HumanVersion": "1.16.6", "SHA": "e0ab4d29"})), Some("1.16.6")),
+    ] {
+        let leader = says(200, &json!("10.0.0.1:8300"));
+        let script = Script::of(vec![text(403, "Permission denied"), leader, version, known()]);
+        let consul = consul(&script);
+        consul.refresh(&BTreeSet::new()).await.unwrap();
+        assert_eq!(consul.version().map(|version| version.text.clone()).as_deref(), expected);
+    }
     for (answers, kind, words) in [
         (
             vec![text(403, "Permission denied"), says(200, &json!(""))],

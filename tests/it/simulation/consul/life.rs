@@ -164,6 +164,10 @@ impl AtConsul {
             if meddler.is_some() { judge.keeping(declared::mark()) } else { judge }
         };
         let is_fair = !ground.faults.are_there();
+        if without_sweeps {
+            // What the only sweep does not find nobody else would tell of.
+            ground.faults.lists_are_honest();
+        }
         Self {
             shared: Shared::new(ground, consul, home, judge),
             world,
@@ -309,7 +313,6 @@ impl Setting for AtConsul {
             self.next_token = in_a_while(rng, 40..160);
         }
         let now = self.shared.now();
-        // Of what the only sweep does not find, nobody else would tell.
         if !self.without_sweeps && Instant::now() >= self.next_hiding {
             let seconds = Duration::from_secs(rng.u64(HIDDEN));
             self.shared.note(|| format!("ListTasks hides some tasks for {seconds:?}"));
