@@ -12,7 +12,8 @@ use crate::model::ClusterArn;
 
 /// What `audit` takes.
 #[derive(clap::Args)]
-#[group(id = "what", required = true, multiple = true, args = ["task_definition", "manifests", "cluster"])]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["task_definition", "manifests", "cluster"]))]
 pub(super) struct Args {
     /// JSON files with task definitions, as `register-task-definition` takes or `describe-task-definition` prints them;
     /// alone they are judged without AWS and without Consul.

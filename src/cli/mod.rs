@@ -50,7 +50,7 @@ enum Command {
     /// List what would fail, be refused or never work for Consul on ECS: in task definitions, roles, manifests and the
     /// control plane; before a deploy from files alone.
     Audit(audit::Args),
-    /// Try it without AWS: an AWS, a Kuma control plane and a living world, in this one process on loopback.
+    /// Try it without AWS: an AWS, a Kuma control plane or a Consul, and a living world, in this one process on loopback.
     Sandbox(sandbox::Args),
     /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
     Crds(crds::Args),

@@ -75,6 +75,9 @@ impl fmt::Display for IgnoreReason {
             Self::NoBinding => f.write_str("no MeshBinding selects the task"),
             Self::OtherControlPlane => f.write_str("the task's MeshBinding is of another control plane"),
             Self::NoWorkload => f.write_str("no Workload selects the task"),
+            Self::NothingThere => {
+                f.write_str("it has registered nothing, and no Workload says that it is to be in the mesh")
+            }
             Self::NetworkMode(mode) => {
                 write!(f, "network mode {mode} gives the task no address of its own; use awsvpc")
             }
@@ -89,6 +92,7 @@ impl IgnoreReason {
             Self::NoBinding => "no_binding",
             Self::OtherControlPlane => "other_control_plane",
             Self::NoWorkload => "no_workload",
+            Self::NothingThere => "nothing_there",
             Self::NetworkMode(_) => "network_mode",
         }
     }

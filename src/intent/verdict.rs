@@ -87,6 +87,8 @@ pub enum IgnoreReason {
     OtherControlPlane,
     /// No workload takes it, and it does not describe itself.
     NoWorkload,
+    /// It would register itself and has not, and no workload says that it should.
+    NothingThere,
     /// It has no address of its own (bridge or host network mode).
     NetworkMode(String),
 }
@@ -211,7 +213,7 @@ impl Scope<'_> {
             Choice::None => None,
         };
         if service.is_none() && !facts.registered {
-            return Err(Verdict::Ignore(IgnoreReason::NoWorkload));
+            return Err(Verdict::Ignore(IgnoreReason::NothingThere));
         }
         let service = service.as_ref().map(|workload| &workload.service);
         let claim = ConsulClaim { service, bound: self.bound_principals(), place: self.place() };

@@ -271,6 +271,7 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
             bindings = set.bindings.len(),
             workloads = set.workloads.len(),
             outbound_lists = set.outbound_lists.len(),
+            consul_auths = set.consul_auths.len(),
             "manifests in force"
         );
     } else if before.is_some_and(|before| before.errors.is_empty()) && !now.errors.is_empty() {

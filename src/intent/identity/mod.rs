@@ -172,7 +172,14 @@ pub fn desired(spec: &ConsulAuthSpec, around: &Surroundings<'_>) -> DesiredObjec
     };
     let mut list = objects.list;
     list.sort_by(|a, b| a.id.cmp(&b.id));
-    DesiredObjects { objects: list, undeclared, adopt: spec.adopt.clone(), own: around.own(), by: None }
+    DesiredObjects {
+        objects: list,
+        undeclared,
+        adopt: spec.adopt.clone(),
+        own: around.own(),
+        by: None,
+        in_doubt: false,
+    }
 }
 
 /// The list in the making; its other methods are with the part that they are about.

@@ -267,9 +267,10 @@ impl Decision {
             (Verdict::Reject { confirmed: false, .. }, _) => self.reread_role = true,
             (Verdict::Ignore(reason), _) => {
                 let withdrawn = match reason {
-                    IgnoreReason::NoBinding | IgnoreReason::OtherControlPlane | IgnoreReason::NoWorkload => {
-                        situation.manifests_complete
-                    }
+                    IgnoreReason::NoBinding
+                    | IgnoreReason::OtherControlPlane
+                    | IgnoreReason::NoWorkload
+                    | IgnoreReason::NothingThere => situation.manifests_complete,
                     // Nothing in the manifests changed; a task's network mode never does.
                     IgnoreReason::NetworkMode(_) => false,
                 };

@@ -28,8 +28,13 @@ impl<'a> Planner<'a> {
                 format!("it has our mark, and gives what nobody declared: delete it by hand, or {absent}");
             self.push_found(id, body, ObjectAction::Stray, reason).warnings.push(warning);
         } else {
-            let absent = self.declare_absent(id);
-            let reason = format!("owned and no longer declared: to have it removed, {absent}");
+            let reason = if self.desired.in_doubt {
+                // Whoever followed advice by what does not load would cut off every task.
+                "it has our mark, and whether it is declared is not known: correct the manifests that are in error"
+                    .to_owned()
+            } else {
+                format!("owned and no longer declared: to have it removed, {}", self.declare_absent(id))
+            };
             self.push_found(id, body, ObjectAction::LeftAlone, reason);
         }
     }

@@ -134,6 +134,7 @@ impl Pass<'_> {
             let around =
                 Surroundings { operator: &self.operator.id, clusters: &clusters, edition, datacenter };
             let mut desired = spec.map_or_else(|| around.nothing_declared(), |spec| desired(spec, &around));
+            desired.in_doubt = !set.complete;
             let mut auths = set.consul_auths.iter();
             let by = auths.find(|(_, spec)| *spec.control_plane == *self.plane.name);
             desired.by = by.map(|(name, _)| Arc::clone(name));

@@ -166,7 +166,8 @@ pub(super) const RULES: [&str; 16] = [
     "consul.hashicorp.com/partition",
     "consul.hashicorp.com/namespace",
 ];
-pub(super) const IGNORED: [&str; 4] = ["no_binding", "other_control_plane", "no_workload", "network_mode"];
+pub(super) const IGNORED: [&str; 5] =
+    ["no_binding", "other_control_plane", "no_workload", "nothing_there", "network_mode"];
 pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];
 
 /// What keeps a task from being as it should be, or is worth a warning.

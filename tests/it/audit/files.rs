@@ -98,9 +98,11 @@ async fn an_audit_of_nothing_says_what_could_be_given() {
 
 #[tokio::test]
 async fn what_is_nothing_to_look_at_is_wrong_usage() {
-    let said = audit(&BTreeMap::new(), &root(), &[]).await;
-    assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("--task-definition") && said.out.is_empty(), "{}", said.err);
+    for with in [&[][..], &["--offline"], &["--region", "eu-west-1"], &["--output", "json"]] {
+        let said = audit(&BTreeMap::new(), &root(), with).await;
+        assert_eq!(said.code, Some(1), "{with:?}");
+        assert!(said.err.contains("--task-definition") && said.out.is_empty(), "{}", said.err);
+    }
 }
 
 #[tokio::test]

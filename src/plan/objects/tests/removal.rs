@@ -36,6 +36,14 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
     let steps = world.plan();
     assert!(steps.iter().all(|step| step.action == ObjectAction::LeftAlone), "{:#?}", world.lines());
     assert_eq!(steps.len(), 4 + 4 + 2 + 5 + 1, "all but the anonymous token, which is nobody's");
+
+    // A slip in the manifest is no reason to delete what it declares.
+    world.in_doubt = true;
+    for step in world.plan() {
+        assert_eq!(step.action, ObjectAction::LeftAlone);
+        let reason = &step.reason;
+        assert!(reason.contains("in error") && !reason.contains("delete"), "{reason}");
+    }
 }
 
 #[test]

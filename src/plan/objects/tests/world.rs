@@ -21,6 +21,8 @@ pub(super) struct World {
     pub(super) edition: Edition,
     pub(super) datacenter: Datacenter,
     pub(super) unlisted: BTreeSet<ObjectKind>,
+    /// Some manifest is in error.
+    pub(super) in_doubt: bool,
     pub(super) tokens: Option<u64>,
     pub(super) services: Option<u64>,
     /// The tokens that have a role or policy: its name, their accessor, and the method whose login gave them out.
@@ -66,6 +68,7 @@ impl World {
             edition: Edition::Community,
             datacenter: Datacenter::Primary,
             unlisted: BTreeSet::new(),
+            in_doubt: false,
             tokens: None,
             services: None,
             holders: Some(Vec::new()),
@@ -92,13 +95,14 @@ impl World {
     pub(super) fn plan(&self) -> Vec<ObjectStep> {
         let operator = OperatorId::parse("op").unwrap();
         let around = self.surroundings(&operator);
-        let desired: DesiredObjects = match &self.spec {
+        let mut desired: DesiredObjects = match &self.spec {
             Some(spec) => {
                 let spec: ConsulAuthSpec = serde_json::from_value(spec.clone()).unwrap();
                 DesiredObjects { by: Some("house".into()), ..desired(&spec, &around) }
             }
             None => around.nothing_declared(),
         };
+        desired.in_doubt = self.in_doubt;
         let mut actual = ActualObjects::default();
         for (kind, scope) in around.places(&desired) {
             if self.unlisted.contains(&kind) {
