@@ -288,6 +288,11 @@ catalogue! {
         MANUAL;
 
     // The control plane.
+    ACLS_OFF "CONSUL-ACLS-OFF" Error
+        "ACLs are off, and tasks log in or a ConsulAuth declares whom to let in"
+        "there are no logins then, and everybody who reaches the servers may do everything"
+        "turn ACLs on (acl.enabled, default_policy deny) or, where that is meant, set consulLogin.enabled to false and leave out the ConsulAuth"
+        ACL_OF_AGENTS;
     SERVER_VERSION "CONSUL-SERVER-VERSION" Error
         "the Consul server is older than 1.12"
         "auth methods of type aws-iam came with 1.12"

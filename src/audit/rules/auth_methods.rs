@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::held;
 use super::login::AWS_IAM;
 use crate::audit::catalogue::{
-    METHOD_FOREIGN, METHOD_MISSING, METHOD_WHOLE_ACCOUNT, METHOD_WILDCARD, SERVER_VERSION,
+    ACLS_OFF, METHOD_FOREIGN, METHOD_MISSING, METHOD_WHOLE_ACCOUNT, METHOD_WILDCARD, SERVER_VERSION,
 };
 use crate::audit::facts::{AuthMethod, Plane};
 use crate::audit::report::{Finding, Place};
@@ -24,9 +24,17 @@ pub(super) fn has_dead_wildcards(method: &AuthMethod) -> bool {
     !method.entity_details && method.principals.iter().any(|principal| principal.contains('*'))
 }
 
-/// `is_told`: that the tasks' method is of another type has been found already.
-pub(super) fn check(name: &str, plane: &Plane, is_told: bool) -> Vec<Finding> {
+/// `is_told`: that the tasks' method is of another type has been found already. `logs_in`: a task there does.
+pub(super) fn check(name: &str, plane: &Plane, is_told: bool, logs_in: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if plane.acls() == Ok(false) {
+        let is_declared = plane.declared.as_ref().is_some_and(|declared| !declared.is_empty());
+        if is_declared || logs_in {
+            let at = Place::resource(format!("consul/{name}"));
+            findings.push(ACLS_OFF.broken(at, "ACLs are off: no login works"));
+        }
+        return findings;
+    }
     let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
     if let Some(said) = said {
         findings.extend(said.version.as_ref().ok().and_then(|version| too_old(name, version)));

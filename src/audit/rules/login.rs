@@ -29,7 +29,9 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured)
         }
         return findings;
     }
-    for (name, plane) in planes(facts, definition) {
+    // Where ACLs are off nobody can log in, which is told of once.
+    let with_acls = planes(facts, definition).filter(|(_, plane)| plane.acls() != Ok(false));
+    for (name, plane) in with_acls {
         match plane.method(config.method()) {
             // That there is none at all is said once, with the control plane.
             Ok(None) if has_none(plane) => {}

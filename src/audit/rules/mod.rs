@@ -21,6 +21,12 @@ use super::parse::config::{CLIENT, Configured, VARIABLE};
 use super::report::{Finding, Place, Report};
 use crate::intent::TASK_MESH_TAG;
 
+/// Whether a task of this control plane logs in.
+fn logs_in(facts: &Facts, name: &str) -> bool {
+    let mut here = facts.definitions.iter().filter(|one| one.planes.iter().any(|plane| **plane == *name));
+    here.any(|one| one.configured().is_some_and(|config| config.logs_in()))
+}
+
 /// Judges what was found.
 pub fn examine(facts: &Facts) -> Report {
     let mut findings = gathered::check(facts);
@@ -35,7 +41,7 @@ pub fn examine(facts: &Facts) -> Report {
     for (name, plane) in &facts.planes {
         let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
         let is_told = findings.iter().any(|finding| is_of_type_elsewhere(finding, name));
-        findings.extend(auth_methods::check(name, plane, is_told));
+        findings.extend(auth_methods::check(name, plane, is_told, logs_in(facts, name)));
         findings.extend(said.into_iter().flat_map(|said| binding_rules::check(facts, name, said)));
         findings.extend(said.into_iter().flat_map(|said| anonymous::check(name, said)));
         findings.extend(said.into_iter().flat_map(|said| nodes::check(name, said)));

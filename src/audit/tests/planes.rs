@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = &[
     ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "proves nothing", |world| {
         world.consul().nodes.insert(cluster(), Err("proves nothing".to_owned()));
     }),
+    ("CONSUL-ACLS-OFF", Error, "no login works", |world| world.consul().acls = Ok(false)),
     ("CONSUL-SERVER-VERSION", Error, "1.11.9", |world| world.consul().version = Ok(version("1.11.9"))),
     ("CONSUL-AUTH-METHOD-MISSING", Error, "no auth method is of type aws-iam", |world| {
         world.consul().auth_methods = Ok(Vec::new());
