@@ -93,11 +93,10 @@ async fn stop(operator: &mut Process) {
     assert_eq!(stopped[0]["cut_off"], 0, "{stopped:?}");
 }
 
-fn assert_audited(operator: &Process, task: &str, change: &str) {
-    let lines = operator.said(&["audit", task, change]);
-    let found = lines.iter().find(|line| line["target"] == "audit" && line["change"] == change);
-    let line = found
-        .unwrap_or_else(|| panic!("no audit line says that {task} was {change}:\n{}", operator.stderr()));
+/// The line comes after the write that the control plane shows, so it is waited for.
+async fn assert_audited(operator: &Process, task: &str, change: &str) {
+    let change = format!("\"change\":\"{change}\"");
+    let line = operator.says(&["\"target\":\"audit\"", &change, task]).await;
     assert_eq!(line["service"], "app", "{line}");
     assert!(
         line["task"].as_str().is_some_and(|arn| arn.starts_with("arn:") && arn.ends_with(task)),
@@ -139,7 +138,7 @@ async fn one_thread_through_the_whole_house() {
         assert_eq!((&inbound["state"], &inbound["port"]), (&json!("NotReady"), &json!(15000)), "{dataplane}");
         assert!(inbound["serviceProbe"]["tcp"].is_object(), "{dataplane}");
         assert_eq!(outbound_ports(dataplane), [6379]);
-        assert_audited(&operator, name, "created");
+        assert_audited(&operator, name, "created").await;
     }
 
     // An edited list reaches them where they are.
@@ -166,7 +165,9 @@ async fn one_thread_through_the_whole_house() {
     house.dataplanes_once("withdrawal of the role's tasks", BTreeMap::is_empty).await;
     let rejected = operator.says(&["not allowed in the mesh", "app-task", "kuma.io/mesh"]).await;
     assert_eq!(rejected["level"], "WARN", "{rejected}");
-    registered.keys().for_each(|task| assert_audited(&operator, task, "removed"));
+    for task in registered.keys() {
+        assert_audited(&operator, task, "removed").await;
+    }
     house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
     let again = house.dataplanes_once("registration of the role's tasks", |found| found.len() == 3).await;
     assert!(again.keys().eq(registered.keys()));
