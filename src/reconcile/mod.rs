@@ -93,6 +93,25 @@ pub struct Parts {
     pub book: Option<Arc<Book>>,
 }
 
+#[cfg(test)]
+impl Parts {
+    /// The operator `op` around this ECS, with an IAM without tags; no control plane can be connected to.
+    fn around(ecs: Arc<dyn Ecs>) -> Self {
+        Self {
+            id: OperatorId::parse("op").unwrap(),
+            ecs,
+            iam: crate::observe::fakes::FakeIam::saying(Ok(crate::model::Tags::default())),
+            connect: Arc::new(|_, _| Err("there is none".to_owned())),
+            lease: Arc::new(crate::runtime::AlwaysHeld),
+            clock: crate::observe::fakes::clock(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: 1,
+            book: None,
+        }
+    }
+}
+
 /// The operator: everything that it knows, and its loops.
 pub struct Operator {
     id: OperatorId,

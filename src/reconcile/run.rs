@@ -103,27 +103,14 @@ impl Operator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::fakes::{FakeEcs, FakeIam, clock};
-    use crate::reconcile::{Parts, ReadRates};
-    use crate::runtime::AlwaysHeld;
-    use crate::telemetry::metrics::Metrics;
+    use crate::observe::fakes::FakeEcs;
+    use crate::reconcile::Parts;
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_ends_by_itself_ends_the_operator_with_an_error() {
         // This ECS panics when it is asked to list, and so does the sweep.
         let ecs = FakeEcs { panics: true, ..FakeEcs::default() };
-        let operator = Operator::new(Parts {
-            id: crate::model::OperatorId::parse("op").unwrap(),
-            ecs: Arc::new(ecs),
-            iam: FakeIam::saying(Ok(crate::model::Tags::default())),
-            connect: Arc::new(|_, _| Err("there is none".to_owned())),
-            lease: Arc::new(AlwaysHeld),
-            clock: clock(),
-            metrics: Arc::new(Metrics::default()),
-            rates: ReadRates::default(),
-            seed: 1,
-            book: None,
-        });
+        let operator = Operator::new(Parts::around(Arc::new(ecs)));
         let directory = tempfile::tempdir().unwrap();
         let text = "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {name: kuma}\nspec: {type: kuma, \
                     kuma: {address: \"http://127.0.0.1:9\"}}\n---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\n\

@@ -16,13 +16,11 @@ use crate::manifests::Sources;
 use crate::mesh::NoObserver;
 use crate::mesh::consul::ConsulControlPlane;
 use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
-use crate::model::{OperatorId, Tags};
-use crate::observe::fakes::{FakeEcs, FakeIam, clock};
-use crate::reconcile::{Parts, ReadRates};
-use crate::runtime::AlwaysHeld;
+use crate::model::OperatorId;
+use crate::observe::fakes::{FakeEcs, clock};
+use crate::reconcile::Parts;
 use crate::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use crate::telemetry::log::{LogFormat, subscriber};
-use crate::telemetry::metrics::Metrics;
 
 const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
@@ -262,18 +260,7 @@ struct Bench {
 impl Bench {
     fn at(server: &Arc<Server>) -> Self {
         let id = OperatorId::parse("op").unwrap();
-        let operator = Operator::new(Parts {
-            id: id.clone(),
-            ecs: Arc::new(FakeEcs::default()),
-            iam: FakeIam::saying(Ok(Tags::default())),
-            connect: Arc::new(|_, _| Err("there is none".to_owned())),
-            lease: Arc::new(AlwaysHeld),
-            clock: clock(),
-            metrics: Arc::new(Metrics::default()),
-            rates: ReadRates::default(),
-            seed: 1,
-            book: None,
-        });
+        let operator = Operator::new(Parts::around(Arc::new(FakeEcs::default())));
         let set = manifests(Some(auth()));
         let spec: Arc<ControlPlaneSpec> = Arc::clone(&set.control_planes["consul"]);
         operator.set.store(Arc::new(set));

@@ -18,17 +18,16 @@ use crate::mesh::{
     ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
     Rendered, Sighting,
 };
-use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Tags, TaskId};
+use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, TaskId};
 use crate::observe::aws::{AwsError, AwsErrorKind};
-use crate::observe::fakes::{FakeEcs, FakeIam, clock, task, task_arn};
+use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
 use crate::observe::store::Source;
 use crate::plan::{Action, Evidence, Step};
+use crate::reconcile::Parts;
 use crate::reconcile::report::Whose;
-use crate::reconcile::{Parts, ReadRates};
-use crate::runtime::{AlwaysHeld, Clock};
+use crate::runtime::Clock;
 use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
-use crate::telemetry::metrics::Metrics;
 
 /// How a removal ends.
 #[derive(Clone, Copy)]
@@ -211,18 +210,7 @@ impl Desk {
             half_found: Mutex::default(),
         });
         let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
-        let operator = Operator::new(Parts {
-            id: OperatorId::parse("op").unwrap(),
-            ecs: Arc::clone(&ecs) as _,
-            iam: FakeIam::saying(Ok(Tags::default())),
-            connect: Arc::new(|_, _| Err("there is none".to_owned())),
-            lease: Arc::new(AlwaysHeld),
-            clock: clock.clone(),
-            metrics: Arc::new(Metrics::default()),
-            rates: ReadRates::default(),
-            seed: 1,
-            book: None,
-        });
+        let operator = Operator::new(Parts { clock: clock.clone(), ..Parts::around(Arc::clone(&ecs) as _) });
         let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
         operator.set.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
         let plane = Plane::new("consul".into(), spec, Arc::clone(&tokens) as _, 1);
