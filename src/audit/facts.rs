@@ -233,6 +233,9 @@ impl Plane {
     /// The auth method of this name, as it is or else as it is declared; an error says why nobody knows. Consul takes
     /// names that differ in case alone for one.
     pub(crate) fn method(&self, name: &str) -> Known<Option<&AuthMethod>> {
+        if self.acls() == Ok(false) {
+            return Err("ACLs are off".to_owned());
+        }
         let is_it = |method: &&AuthMethod| method.name.eq_ignore_ascii_case(name);
         let declared = self.declared.iter().flatten().find(is_it);
         let said = match (&self.said, declared) {

@@ -145,6 +145,11 @@ impl MeshErrorKind {
         }
     }
 
+    /// Whether the next call would meet the same, whatever it is about.
+    pub fn is_of_the_servers(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Busy | Self::NoLease)
+    }
+
     /// Whether it says something of one registration, and nothing of the control plane.
     pub fn is_of_one_body(self) -> bool {
         matches!(self, Self::Invalid | Self::Conflict | Self::Failed)

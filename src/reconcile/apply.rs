@@ -41,6 +41,13 @@ pub(super) enum Outcome {
     NoLease,
 }
 
+impl Outcome {
+    /// Whether nothing is there any more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Removed | Self::RemovedUnheard | Self::Vanished)
+    }
+}
+
 /// Begins again, with a fresh read, when somebody else wrote in between. (A macro: closures that borrow across an await
 /// are not `Send` yet.)
 macro_rules! redo {

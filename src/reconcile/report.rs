@@ -108,7 +108,6 @@ impl<'a> Report<'a> {
         };
         Item {
             mesh: self.subject.plane.mesh_of(&step.id.mesh).map(str::to_owned),
-            partition: self.subject.plane.partition().map(str::to_owned),
             name: Some(step.id.name.to_string()),
             binding: Some(step.binding.name.to_string()),
             service,
@@ -151,8 +150,10 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn outcome(&self, step: &Step, whose: &Whose, outcome: &Outcome) {
-        if let Some(mut page) = self.page() {
-            self.planned(step, outcome).into_iter().for_each(|item| page.note(item));
+        if self.page.is_some() {
+            if let Some(item) = self.planned(step, outcome) {
+                self.note(|| item);
+            }
             return;
         }
         let (_, why) = words(step);

@@ -149,7 +149,7 @@ pub(super) fn cause_of(words: &str) -> String {
     };
     // Between double quotes are names.
     let words: String = words.split('"').step_by(2).collect();
-    let words = words.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '(' | ')' | ',' | ';'));
+    let words = words.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '(' | ')' | ',' | ';'));
     let words = words.map(|word| word.trim_matches([':', '.']));
     words.filter(|word| !word.is_empty() && !is_name(word)).collect::<Vec<_>>().join(" ")
 }

@@ -216,7 +216,9 @@ impl Operator {
                     self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
                 }
                 self.check_targets(&plane, &set, &meshes).await;
-                plane.list_took(began.elapsed());
+                if failed.is_empty() {
+                    plane.list_took(began.elapsed());
+                }
                 failed.is_empty()
             }
             Err(halt) => {

@@ -29,15 +29,13 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured)
         }
         return findings;
     }
-    // Where ACLs are off nobody can log in, which is told of once.
-    let with_acls = planes(facts, definition).filter(|(_, plane)| plane.acls() != Ok(false));
-    for (name, plane) in with_acls {
+    for (name, plane) in planes(facts, definition) {
         match plane.method(config.method()) {
             // That there is none at all is said once, with the control plane.
             Ok(None) if has_none(plane) => {}
             Ok(None) => findings.push(no_method(name, plane, config)),
             Ok(Some(method)) => findings.extend(against(name, method, config)),
-            // That nobody knows is said once, with the control plane.
+            // That nobody knows, or that ACLs are off, is said once, with the control plane.
             Err(_) => {}
         }
     }

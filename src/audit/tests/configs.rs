@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Severity::{Error, Note, Unknown, Warning};
 use super::{Case, SECRET, World, check, findings};
+use crate::audit::facts::AuthMethod;
 
 fn login(world: &mut World, field: &str, value: Value) {
     world.config["consulLogin"][field] = value;
@@ -153,11 +154,19 @@ fn one_value_in_several_containers_is_how_it_should_be() {
 
 #[test]
 fn a_login_without_acls_is_nobodys_need() {
-    let found = findings(|world| {
+    let without = |world: &mut World| {
         login(world, "enabled", json!(false));
         world.consul().acls = Ok(false);
+    };
+    let found = findings(without);
+    let of_logins = ["CONSUL-LOGIN-DISABLED", "CONSUL-ACLS-OFF"];
+    assert!(!found.iter().any(|one| of_logins.contains(&one.rule)), "{found:#?}");
+    // Whoever declares logins needs them.
+    let found = findings(|world| {
+        without(world);
+        world.plane().declared = Some(vec![AuthMethod::default()]);
     });
-    assert!(!found.iter().any(|one| one.rule == "CONSUL-LOGIN-DISABLED"), "{found:#?}");
+    assert!(found.iter().any(|one| one.rule == "CONSUL-ACLS-OFF"), "{found:#?}");
 }
 
 #[test]

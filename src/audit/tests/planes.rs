@@ -21,7 +21,11 @@ pub(super) const CASES: &[Case] = &[
     ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "proves nothing", |world| {
         world.consul().nodes.insert(cluster(), Err("proves nothing".to_owned()));
     }),
-    ("CONSUL-ACLS-OFF", Error, "no login works", |world| world.consul().acls = Ok(false)),
+    ("CONSUL-ACLS-OFF", Error, "no login works", |world| {
+        // So it is read from servers without ACLs.
+        world.consul().acls = Ok(false);
+        world.consul().auth_methods = Ok(Vec::new());
+    }),
     ("CONSUL-SERVER-VERSION", Error, "1.11.9", |world| world.consul().version = Ok(version("1.11.9"))),
     ("CONSUL-AUTH-METHOD-MISSING", Error, "no auth method is of type aws-iam", |world| {
         world.consul().auth_methods = Ok(Vec::new());

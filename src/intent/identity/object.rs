@@ -163,7 +163,7 @@ pub struct DesiredObjects {
     pub own: BTreeSet<Scope>,
     /// The `ConsulAuth`'s name, for a person.
     pub by: Option<Arc<str>>,
-    /// Some manifest is in error: what is not declared here may be meant to be.
+    /// The manifests have not loaded whole yet: what is not declared here may be meant to be.
     pub in_doubt: bool,
 }
 

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::errors::{self, Call};
 use super::own_token::SeenGood;
 use super::scope::Scope;
-use crate::mesh::MeshError;
 use crate::mesh::http::{Each, Head, Items, Method, Sink, StreamTransport};
+use crate::mesh::{MeshError, MeshErrorKind};
 use crate::runtime::Lease;
 
 /// Beyond the lists that are taken apart as they come, answers are small.
@@ -124,19 +124,14 @@ impl<T: StreamTransport> Api<T> {
         needs: &'static str,
     ) -> Result<Option<R>, MeshError> {
         let call = Call { method: Method::Get, path, needs };
-        let reply = self.send_until_sure(&call).await?;
-        if errors::says_missing(&reply) { Ok(None) } else { call.read(&reply).map(Some) }
-    }
-
-    /// That something is missing is also the answer to a bad token of our own, which may be good again by the time that
-    /// anybody looks at it. So it is asked for once more when our token is found good.
-    async fn send_until_sure(&self, call: &Call<'_>) -> Result<Reply, MeshError> {
-        let reply = self.send(call, None).await?;
-        if !errors::says_missing(&reply) {
-            return Ok(reply);
+        let mut reply = self.send(&call, None).await?;
+        if errors::says_missing(&reply) {
+            // That is also the answer to a bad token of our own, which may be good again by the time that anybody looks
+            // at it.
+            self.own_token_is_good().await?;
+            reply = self.send(&call, None).await?;
         }
-        self.own_token_is_good().await?;
-        self.send(call, None).await
+        if errors::says_missing(&reply) { Ok(None) } else { call.read(&reply).map(Some) }
     }
 
     /// Writes, and gives what the server says about it.
@@ -154,11 +149,19 @@ impl<T: StreamTransport> Api<T> {
     /// Removes; `false` when it was not there. (Servers before 1.9 say so of nothing.)
     pub(super) async fn delete(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
         let call = Call { method: Method::Delete, path, needs };
-        let reply = self.send_until_sure(&call).await?;
-        if reply.head.status == 404 && errors::says_missing(&reply) {
+        let reply = self.send(&call, None).await?;
+        if !errors::says_missing(&reply) {
+            return call.read::<serde::de::IgnoredAny>(&reply).map(|_| true);
+        }
+        self.own_token_is_good().await?;
+        // What has this name by now may be somebody else's: it is asked for, and not removed once more.
+        let ask = Call { method: Method::Get, ..call };
+        let reply = self.send(&ask, None).await?;
+        if errors::says_missing(&reply) {
             return Ok(false);
         }
-        call.read::<serde::de::IgnoredAny>(&reply).map(|_| true)
+        ask.read::<serde::de::IgnoredAny>(&reply)?;
+        Err(errors::error(MeshErrorKind::Conflict, format!("{call}: it was not found, and is there by now")))
     }
 }
 

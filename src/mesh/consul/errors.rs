@@ -126,15 +126,11 @@ impl Call<'_> {
             429 => MeshErrorKind::Busy,
             500.. => {
                 let known = OF_THE_SERVERS.iter().find(|(words, _)| text.contains(words));
-                let refused = match self.method {
-                    _ if status != 500 || !is_words(text) => false,
-                    Method::Get | Method::Post => false,
-                    Method::Delete => text.contains(NEVER_REMOVED),
-                    Method::Put => true,
-                };
+                let in_words = status == 500 && is_words(text);
                 let unknown = match self.method {
-                    _ if refused => MeshErrorKind::Invalid,
-                    Method::Delete if status == 500 && is_words(text) => MeshErrorKind::Failed,
+                    Method::Put if in_words => MeshErrorKind::Invalid,
+                    Method::Delete if in_words && text.contains(NEVER_REMOVED) => MeshErrorKind::Invalid,
+                    Method::Delete if in_words => MeshErrorKind::Failed,
                     _ => MeshErrorKind::Unreachable,
                 };
                 known.map_or(unknown, |(_, kind)| *kind)

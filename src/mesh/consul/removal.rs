@@ -159,9 +159,35 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
             }
             open = self.round(open, done).await;
         }
-        for one in open {
-            // Of one alone nothing is given back.
-            self.round(vec![one], done).await;
+        self.one_by_one(open, true, done).await;
+    }
+
+    /// Each by itself, by transactions or without, for as long as the servers answer: a server that hangs would take its
+    /// time for every one of them.
+    async fn one_by_one(
+        &self,
+        open: Vec<(Victim, Version)>,
+        by_transaction: bool,
+        done: &mut BTreeMap<Victim, Outcome>,
+    ) {
+        let mut given_up: Option<MeshError> = None;
+        for (victim, version) in open {
+            if let Some(error) = &given_up {
+                done.insert(victim, Err(error.clone()));
+                continue;
+            }
+            if by_transaction {
+                // Of one alone nothing is given back.
+                Box::pin(self.round(vec![(victim.clone(), version)], done)).await;
+            } else {
+                let outcome = self.deregister(&victim, &version).await;
+                done.insert(victim.clone(), outcome);
+            }
+            if let Some(Err(error)) = done.get(&victim)
+                && error.kind.is_of_the_servers()
+            {
+                given_up = Some(error.clone());
+            }
         }
     }
 
@@ -233,16 +259,11 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         match refusal.head.status {
             // A server, or something before it, that knows no transactions.
             404 | 405 | 501 => {
-                for (victim, version) in open {
-                    let outcome = self.deregister(&victim, &version).await;
-                    done.insert(victim, outcome);
-                }
+                self.one_by_one(open, false, done).await;
             }
             // One of them may be at fault: each by itself then, as long as that makes a difference.
             400 | 413 | 500 if open.len() > 1 && error.kind == MeshErrorKind::Invalid => {
-                for one in open {
-                    Box::pin(self.round(vec![one], done)).await;
-                }
+                self.one_by_one(open, true, done).await;
             }
             // What is removed by itself has no body that could be wrong: it may be over later.
             500 if error.kind == MeshErrorKind::Invalid => {

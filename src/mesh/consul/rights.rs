@@ -64,15 +64,16 @@ impl Right {
 }
 
 /// The rule that gives it, as it is written in a policy.
+/// As it is written in a policy. Names are quoted, since others choose them and a person pastes it.
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Acls => f.write_str("acl = \"write\""),
             Self::Operator => f.write_str("operator = \"write\""),
             Self::Services => f.write_str("service_prefix \"\" { policy = \"write\" }"),
-            Self::Service(name) => write!(f, "service \"{name}\" {{ policy = \"write\" }}"),
-            Self::Node(name) => write!(f, "node \"{name}\" {{ policy = \"write\" }}"),
-            Self::Nodes(prefix) => write!(f, "node_prefix \"{prefix}\" {{ policy = \"write\" }}"),
+            Self::Service(name) => write!(f, "service {name:?} {{ policy = \"write\" }}"),
+            Self::Node(name) => write!(f, "node {name:?} {{ policy = \"write\" }}"),
+            Self::Nodes(prefix) => write!(f, "node_prefix {prefix:?} {{ policy = \"write\" }}"),
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use super::transport::{Head, Sink};
 
+/// Lists and objects within each other; those of Consul are a few deep.
+const DEEPEST: usize = 1_024;
 /// The largest item, and the most that may be around them.
 const LARGEST: usize = 1024 * 1024;
 
@@ -127,7 +129,7 @@ impl Sink for Items<'_> {
         } else {
             part.iter().for_each(|byte| self.byte(*byte));
         }
-        self.rest.len() <= LARGEST
+        self.rest.len() <= LARGEST && self.open.len() <= DEEPEST
     }
 
     fn patience(&self) -> u32 {
@@ -153,6 +155,13 @@ mod tests {
         assert!(text.as_bytes().chunks(size).all(|part| sink.take(&OK, part)));
         let rest = String::from_utf8(sink.rest()).unwrap();
         (items, rest)
+    }
+
+    #[test]
+    fn a_list_that_only_ever_opens_is_given_up() {
+        let mut each = |_: Result<&[u8], TooLarge>| {};
+        let mut sink = Items::of_list(&mut each);
+        assert!((0..1_000).any(|_| !sink.take(&OK, &[b'['; 100])));
     }
 
     #[test]

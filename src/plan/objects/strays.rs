@@ -22,21 +22,21 @@ impl<'a> Planner<'a> {
             ObjectKind::Role => self.role_gives(id, body),
             _ => None,
         };
-        if let Some(warning) = gives {
-            let absent = self.declare_absent(id);
-            let reason =
-                format!("it has our mark, and gives what nobody declared: delete it by hand, or {absent}");
-            self.push_found(id, body, ObjectAction::Stray, reason).warnings.push(warning);
+        let (action, what) = match &gives {
+            Some(_) => (
+                ObjectAction::Stray,
+                "it has our mark, and gives what nobody declared: delete it by hand, or",
+            ),
+            None => (ObjectAction::LeftAlone, "owned and no longer declared: to have it removed,"),
+        };
+        let reason = if self.desired.in_doubt {
+            // Whoever followed advice by what does not load would cut off every task.
+            "it has our mark, and whether it is declared is not known: correct the manifests that are in error"
+                .to_owned()
         } else {
-            let reason = if self.desired.in_doubt {
-                // Whoever followed advice by what does not load would cut off every task.
-                "it has our mark, and whether it is declared is not known: correct the manifests that are in error"
-                    .to_owned()
-            } else {
-                format!("owned and no longer declared: to have it removed, {}", self.declare_absent(id))
-            };
-            self.push_found(id, body, ObjectAction::LeftAlone, reason);
-        }
+            format!("{what} {}", self.declare_absent(id))
+        };
+        self.push_found(id, body, action, reason).warnings.extend(gives);
     }
 
     /// What to write for an object of ours to be removed.

@@ -203,6 +203,7 @@ impl Keeping {
 mod tests {
     use super::*;
     use crate::intent::identity::{ObjectKind, Scope};
+    use crate::plan::ObjectAction;
 
     #[test]
     fn a_look_answers_only_what_was_asked_before_it_began() {
@@ -214,6 +215,28 @@ mod tests {
         assert!(!keeping.is_settled());
         keeping.ends(keeping.begins());
         assert!(keeping.is_settled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_nobody_looks_for_is_forgotten_in_the_end() {
+        let keeping = Keeping::default();
+        let id = ObjectId { kind: ObjectKind::Role, scope: Scope::default(), name: "r".into() };
+        let key: Key = (id.clone(), None);
+        let action = ObjectAction::Remove;
+        let step = ObjectStep {
+            id,
+            server_id: None,
+            action,
+            reason: "r".into(),
+            warnings: Vec::new(),
+            before: None,
+        };
+        keeping.sends(key.clone(), &step);
+        tokio::time::advance(NEVER_KNOWN_AFTER).await;
+        assert!(keeping.took_effect(Duration::ZERO, |_| None).is_empty() && keeping.is_open(&key));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        keeping.took_effect(Duration::ZERO, |_| None);
+        assert!(!keeping.is_open(&key));
     }
 
     #[test]

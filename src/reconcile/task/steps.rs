@@ -5,7 +5,7 @@ use super::super::plane::Halt;
 use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
 use crate::intent::Marks;
-use crate::mesh::{MeshErrorKind, Owner};
+use crate::mesh::{MeshError, MeshErrorKind, Owner};
 use crate::model::Why;
 use crate::observe::roles::APART;
 use crate::plan::{Action, Admission, Decision, Known, Step};
@@ -66,12 +66,13 @@ impl Run<'_> {
                     if !is_of_this_one {
                         return Err(Halt::Failed(error));
                     }
-                    refused.get_or_insert(error);
+                    // One that may be over later decides when the task is looked at again.
+                    if refused.as_ref().is_none_or(|first: &MeshError| first.kind == MeshErrorKind::Invalid) {
+                        refused = Some(error);
+                    }
                 }
                 outcome => {
-                    if matches!(outcome, Outcome::Removed | Outcome::RemovedUnheard | Outcome::Vanished)
-                        && refused.is_none()
-                    {
+                    if outcome.is_gone() && refused.is_none() {
                         self.plane.is_said_no_more(self.task, "not_removed");
                     }
                     self.note(step, &outcome);
@@ -105,6 +106,7 @@ impl Run<'_> {
             let whose = self.whose(&step).await;
             let outcome = self.apply().look_after(&step.id).await?;
             if outcome == Outcome::RemovedUnheard {
+                self.plane.is_said_no_more(self.task, "not_removed");
                 self.note(&step, &outcome);
                 self.report.outcome(&step, &whose, &outcome);
                 found_gone = true;
@@ -170,8 +172,7 @@ impl Run<'_> {
         }
         // One that was created and whose answer got lost shows only now.
         self.plane.note_owned(&step.binding, self.operator.clock.now());
-        let gone = matches!(outcome, Outcome::Removed | Outcome::RemovedUnheard | Outcome::Vanished);
-        if gone && step.needs_guard() && matches!(step.action, Action::Remove(_)) {
+        if outcome.is_gone() && step.needs_guard() && matches!(step.action, Action::Remove(_)) {
             let now = self.operator.clock.now();
             self.plane.guard(&step.binding.name, |guard| guard.carried_out(self.task, now));
         }

@@ -171,7 +171,7 @@ pub(super) const IGNORED: [&str; 5] =
 pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];
 
 /// What keeps a task from being as it should be, or is worth a warning.
-pub(super) const OF_TASKS: [&str; 18] = [
+pub(super) const OF_TASKS: [&str; 19] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -190,6 +190,7 @@ pub(super) const OF_TASKS: [&str; 18] = [
     "not_removed",
     "invalid",
     "conflict",
+    "failed",
 ];
 
 /// What is held for reasons that are no single task's, beside [`PLANE_FAILURES`].

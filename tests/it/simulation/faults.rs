@@ -240,11 +240,8 @@ impl Faults {
 
     /// Whether a list lacks tasks, by a fault of this chance.
     pub(super) fn lacks_tasks(&self, fault: Fault, chance: f64) -> bool {
-        let strikes = self.happens(chance) && !self.dice.lock().unwrap().lists_are_honest;
-        if strikes {
-            self.count(fault);
-        }
-        strikes
+        let honest = self.dice.lock().unwrap().lists_are_honest;
+        !honest && self.strikes(fault, chance)
     }
 
     /// ListTasks hides some tasks until then.

@@ -156,6 +156,20 @@ async fn servers_that_are_away_fail_all_of_a_transaction_and_are_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_after_a_refusal_is_waited_for_once() {
+    let script = Script::of(vec![
+        services(&[service(1, 7), service(2, 8), service(3, 9)]),
+        text(500, "it is refused"),
+        done(),
+        unreachable_server(),
+    ]);
+    let consul = Arc::new(consul(&script));
+    let outcomes = remove(&consul, &["web-1", "web-2", "web-3"]).await;
+    let away = Err(MeshErrorKind::Unreachable);
+    assert_eq!(outcomes, [Ok(true), away, away]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn servers_without_transactions_are_asked_for_each() {
     let script = Script::of(vec![
         services(&[service(1, 7)]),
@@ -210,14 +224,17 @@ async fn a_tokens_404_is_believed_only_while_our_own_is_good() {
         // It was not known for a moment, and this one is there.
         missing(),
         known(),
-        says(200, &json!(true)),
+        says(200, &token(3)),
     ]);
     let consul_1 = consul(&script);
     let mut outcomes = Vec::new();
     for number in 1..=3 {
-        outcomes.push(consul_1.delete(&token_id(number)).await);
+        outcomes.push(consul_1.delete(&token_id(number)).await.map_err(|error| error.kind));
     }
-    assert_eq!(outcomes, [Ok(true), Ok(false), Ok(true)]);
+    assert_eq!(outcomes, [Ok(true), Ok(false), Err(MeshErrorKind::Conflict)]);
+    // Whose it is by now nobody has looked at: it is never removed a second time.
+    let removed = script.calls().iter().filter(|call| call.starts_with("DELETE")).count();
+    assert_eq!(removed, 3);
     assert_eq!(script.calls()[0], format!("DELETE /v1/acl/token/{}", accessor(1)));
     for (answers, words) in [
         (vec![missing(), unknown()], "tokenFile"),

@@ -44,6 +44,9 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
         let reason = &step.reason;
         assert!(reason.contains("in error") && !reason.contains("delete"), "{reason}");
     }
+    world.meddle(Role, MESH_ROLE, |role| role["Policies"] = json!([{ "Name": "global-management" }]));
+    let stray = world.step("stray role");
+    assert!(stray.reason.contains("in error") && !stray.reason.contains("delete"), "{}", stray.reason);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(super) struct World {
     pub(super) edition: Edition,
     pub(super) datacenter: Datacenter,
     pub(super) unlisted: BTreeSet<ObjectKind>,
-    /// Some manifest is in error.
+    /// The manifests have not loaded whole yet.
     pub(super) in_doubt: bool,
     pub(super) tokens: Option<u64>,
     pub(super) services: Option<u64>,
