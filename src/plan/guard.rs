@@ -20,8 +20,50 @@ pub struct Guard {
     /// Carried out. A task that came back and is removed again counts again.
     carried_out: VecDeque<Timestamp>,
     stopped: BTreeMap<TaskArn, Timestamp>,
-    /// How many were owned, each time that it was asked.
-    owned: VecDeque<(Timestamp, usize)>,
+    /// The most that were confirmed to be there within the hour: a removal is a part of these.
+    confirmed: HourlyMax,
+    /// The most that may have been there within the hour, unconfirmed creates included: the floor is compared with
+    /// these, so that a lost answer does not turn the guard off.
+    possible: HourlyMax,
+}
+
+/// How many registrations a binding has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnedCount {
+    /// The control plane has shown or acknowledged them.
+    pub confirmed: usize,
+    /// The confirmed ones, and those whose create was sent and not answered.
+    pub possible: usize,
+}
+
+impl OwnedCount {
+    /// All of them confirmed.
+    pub fn confirmed(count: usize) -> Self {
+        Self { confirmed: count, possible: count }
+    }
+}
+
+/// The largest of the numbers noted within the last hour. Keeps those that can still be it.
+#[derive(Clone, Debug, Default)]
+struct HourlyMax(VecDeque<(Timestamp, usize)>);
+
+impl HourlyMax {
+    fn note(&mut self, number: usize, now: Timestamp) {
+        while self.0.back().is_some_and(|(_, smaller)| *smaller <= number) {
+            self.0.pop_back();
+        }
+        self.0.push_back((now, number));
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        self.0.retain(|(at, _)| at.age_at(now) < WINDOW);
+    }
+
+    /// The last number counts however old it is: nothing has changed since.
+    fn at(&self, now: Timestamp) -> usize {
+        let recent = self.0.iter().filter(|(at, _)| at.age_at(now) < WINDOW).map(|(_, number)| *number).max();
+        recent.or(self.0.back().map(|(_, number)| *number)).unwrap_or(0)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,12 +101,12 @@ pub struct GuardState {
 }
 
 impl Guard {
-    /// Asks for the removal of a task's registration. `owned` is how many registrations the binding has now;
+    /// Asks for the removal of a task's registration. `owned` are the registrations that the binding has now;
     /// `released` tells that a person let removals through. Asking again for the same task counts once.
     pub fn admit(
         &mut self,
         task: &TaskArn,
-        owned: usize,
+        owned: OwnedCount,
         policy: &GuardPolicy,
         released: bool,
         now: Timestamp,
@@ -74,11 +116,11 @@ impl Guard {
         if self.under_way.contains_key(task) {
             return Admission::Admitted;
         }
-        let owned = self.owned.iter().map(|(_, owned)| *owned).max().unwrap_or(owned);
+        let (owned, possible) = (self.confirmed.at(now), self.possible.at(now));
         let admitted = self.under_way.len() + self.carried_out.len();
         #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 registrations
         let too_many = (admitted + 1) as f64 > policy.max_fraction * owned as f64;
-        if too_many && owned >= policy.min_owned as usize && !released {
+        if too_many && possible >= policy.min_owned as usize && !released {
             self.stopped.insert(task.clone(), now);
             return Admission::Stopped { admitted, owned };
         }
@@ -115,28 +157,25 @@ impl Guard {
         self.under_way.retain(|_, entry| !old(&entry.since));
         self.stopped.retain(|_, at| !old(at));
         self.carried_out.retain(|at| !old(at));
-        self.owned.retain(|(at, _)| !old(at));
+        self.confirmed.forget_old(now);
+        self.possible.forget_old(now);
     }
 
-    /// So many are owned now. Keeps what can still be the largest number of the last hour.
-    pub fn note_owned(&mut self, owned: usize, now: Timestamp) {
-        while self.owned.back().is_some_and(|(_, smaller)| *smaller <= owned) {
-            self.owned.pop_back();
-        }
-        self.owned.push_back((now, owned));
+    /// Notes how many are owned now.
+    pub fn note_owned(&mut self, owned: OwnedCount, now: Timestamp) {
+        self.confirmed.note(owned.confirmed, now);
+        self.possible.note(owned.possible, now);
     }
 
     /// What it has done within the last hour, and what it may do still.
     pub fn state(&self, policy: &GuardPolicy, released: bool, now: Timestamp) -> GuardState {
         let recent = |at: &&Timestamp| at.age_at(now) < WINDOW;
-        let owned = self.owned.iter().filter(|(at, _)| recent(&at)).map(|(_, owned)| *owned).max();
-        // The last number counts however old it is: nothing has changed since.
-        let owned = owned.or(self.owned.back().map(|(_, owned)| *owned)).unwrap_or(0);
+        let owned = self.confirmed.at(now);
         let under_way = self.under_way.values().filter(|entry| recent(&&entry.since)).count();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         // far below 2^52
         let part = (policy.max_fraction * owned as f64).max(0.0) as usize;
-        let all = released || owned < policy.min_owned as usize;
+        let all = released || self.possible.at(now) < policy.min_owned as usize;
         GuardState {
             held: self.stopped.values().filter(recent).count(),
             admitted: under_way + self.carried_out.iter().filter(recent).count(),
@@ -169,7 +208,8 @@ mod tests {
     fn remove(guard: &mut Guard, numbers: std::ops::Range<usize>, total: usize, now: Timestamp) -> usize {
         let mut owned = total;
         for n in numbers {
-            if guard.admit(&task(n), owned, &GuardPolicy::default(), false, now) == Admission::Admitted {
+            let count = OwnedCount::confirmed(owned);
+            if guard.admit(&task(n), count, &GuardPolicy::default(), false, now) == Admission::Admitted {
                 guard.carried_out(&task(n), now);
                 owned -= 1;
             }
@@ -199,6 +239,17 @@ mod tests {
     }
 
     #[test]
+    fn unconfirmed_creates_count_for_the_floor_and_not_for_the_limit() {
+        let mut guard = Guard::default();
+        let owned = OwnedCount { confirmed: 9, possible: 10 };
+        let admitted = (0..9).filter(|n| {
+            guard.admit(&task(*n), owned, &GuardPolicy::default(), false, Timestamp(0)) == Admission::Admitted
+        });
+        assert_eq!(admitted.count(), 2);
+        assert_eq!(guard.state(&GuardPolicy::default(), false, Timestamp(0)).limit, 2);
+    }
+
+    #[test]
     fn a_guard_that_began_at_ten_still_counts_when_fewer_are_left() {
         assert_eq!(remove(&mut Guard::default(), 0..10, 10, Timestamp(0)), 3);
     }
@@ -214,7 +265,13 @@ mod tests {
     fn asking_twice_for_one_task_counts_once() {
         let mut guard = Guard::default();
         for _ in 0..10 {
-            let answer = guard.admit(&task(1), 10, &GuardPolicy::default(), false, Timestamp(0));
+            let answer = guard.admit(
+                &task(1),
+                OwnedCount::confirmed(10),
+                &GuardPolicy::default(),
+                false,
+                Timestamp(0),
+            );
             assert_eq!(answer, Admission::Admitted);
         }
         assert_eq!(guard.holding(), 0);
@@ -225,7 +282,13 @@ mod tests {
         let mut guard = Guard::default();
         let gone: usize = (0..10)
             .map(|_| {
-                let answer = guard.admit(&task(1), 10, &GuardPolicy::default(), false, Timestamp(0));
+                let answer = guard.admit(
+                    &task(1),
+                    OwnedCount::confirmed(10),
+                    &GuardPolicy::default(),
+                    false,
+                    Timestamp(0),
+                );
                 guard.carried_out(&task(1), Timestamp(0));
                 usize::from(answer == Admission::Admitted)
             })
@@ -238,11 +301,11 @@ mod tests {
         let mut guard = Guard::default();
         let policy = GuardPolicy::default();
         for n in 0..3 {
-            guard.admit(&task(n), 10, &policy, false, Timestamp(0));
+            guard.admit(&task(n), OwnedCount::confirmed(10), &policy, false, Timestamp(0));
             guard.sent(&task(n));
             guard.no_longer_needed(&task(n));
         }
-        let answer = guard.admit(&task(3), 10, &policy, false, Timestamp(0));
+        let answer = guard.admit(&task(3), OwnedCount::confirmed(10), &policy, false, Timestamp(0));
         assert_eq!(answer, Admission::Stopped { admitted: 3, owned: 10 });
     }
 
@@ -251,7 +314,8 @@ mod tests {
         let mut guard = Guard::default();
         remove(&mut guard, 0..20, 20, Timestamp(0));
         assert_eq!(guard.holding(), 14);
-        let answer = guard.admit(&task(19), 14, &GuardPolicy::default(), true, Timestamp(1));
+        let answer =
+            guard.admit(&task(19), OwnedCount::confirmed(14), &GuardPolicy::default(), true, Timestamp(1));
         assert_eq!((answer, guard.holding()), (Admission::Admitted, 13));
     }
 }

@@ -9,7 +9,7 @@ pub mod proposal;
 
 pub use decide::{Action, Awaited, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
 pub use diff::{FieldChange, diff};
-pub use guard::{Admission, Guard, GuardState};
+pub use guard::{Admission, Guard, GuardState, OwnedCount};
 pub use objects::{
     ActualObjects, Holders, ObjectAction, ObjectStep, does_the_same, needs_no_look, plan_objects,
 };

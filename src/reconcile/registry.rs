@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::intent::RegistrationId;
 use crate::mesh::{DrainReason, FailedPart, Fingerprint, Sighting};
 use crate::model::{TaskArn, Timestamp};
-use crate::plan::Step;
+use crate::plan::{OwnedCount, Step};
 use crate::telemetry::state::Owned;
 
 /// One registration of a task.
@@ -66,14 +66,16 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     by_task: BTreeMap<TaskArn, Vec<Entry>>,
-    /// How many of them are known to be there, by the binding that takes care of them.
-    owned: BTreeMap<Arc<str>, usize>,
+    /// How many of them there are, by the binding that takes care of them.
+    owned: BTreeMap<Arc<str>, OwnedCount>,
 }
 
 impl Inner {
     fn insert(&mut self, task: &TaskArn, entry: Entry) {
-        if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding) {
-            *self.owned.entry(Arc::clone(binding)).or_default() += 1;
+        if let Some(binding) = &entry.binding {
+            let owned = self.owned.entry(Arc::clone(binding)).or_default();
+            owned.possible += 1;
+            owned.confirmed += usize::from(entry.fingerprint.is_some());
         }
         match self.by_task.get_mut(task) {
             // Few tasks get another, so there is room for no more than these.
@@ -97,10 +99,11 @@ impl Inner {
         if entries.is_empty() {
             self.by_task.remove(task);
         }
-        if let (Some(_), Some(binding)) = (entry.fingerprint, &entry.binding)
+        if let Some(binding) = &entry.binding
             && let Some(owned) = self.owned.get_mut(binding)
         {
-            *owned -= 1;
+            owned.possible -= 1;
+            owned.confirmed -= usize::from(entry.fingerprint.is_some());
         }
         Some(entry)
     }
@@ -271,9 +274,9 @@ impl Registry {
         }
     }
 
-    /// How many registrations that this binding takes care of are known to be there.
-    pub fn owned_by(&self, binding: &str) -> usize {
-        self.lock().owned.get(binding).copied().unwrap_or(0)
+    /// How many registrations this binding takes care of.
+    pub fn owned_by(&self, binding: &str) -> OwnedCount {
+        self.lock().owned.get(binding).copied().unwrap_or_default()
     }
 
     /// The registrations by what they are.

@@ -43,7 +43,7 @@ impl fmt::Display for Awaited {
 pub fn foresee(situation: &Situation<'_>, grace: Duration) -> Option<(Awaited, Decision)> {
     match (&situation.standing, situation.judgement) {
         (Standing::Missing { due: false }, _) if !situation.known.is_empty() => {
-            let absent = Evidence::Absent { sweeps: 2, since: situation.now };
+            let absent = Evidence::Absent { sweeps: 2, since: situation.now, after_stop: false };
             let standing = Standing::Gone(absent);
             Some((Awaited::Absence(grace), decide(&Situation { standing, ..situation.clone() })))
         }

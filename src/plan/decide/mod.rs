@@ -29,6 +29,9 @@ pub enum Evidence {
         sweeps: u32,
         /// Since when.
         since: Timestamp,
+        /// This operator drained the registration before, because ECS was stopping the task: a stop that cannot be taken
+        /// back was seen, and traffic left the registration then. Its removal needs no guard.
+        after_stop: bool,
     },
     /// The role's tags do not allow it, read twice.
     RoleTags,
@@ -41,7 +44,18 @@ pub enum Evidence {
 impl Evidence {
     /// Whether the task's own STOPPED backs it; what it does not back counts towards the guard.
     pub fn is_own_stop(&self) -> bool {
-        matches!(self, Self::Stopping | Self::Stopped)
+        matches!(self, Self::Stopping | Self::Stopped | Self::Absent { after_stop: true, .. })
+    }
+
+    /// The evidence as it holds for one registration of the task.
+    fn of(&self, registration: &Known) -> Self {
+        match self {
+            Self::Absent { sweeps, since, .. } => {
+                let after_stop = matches!(registration.drained, Some((DrainReason::Stopping, _)));
+                Self::Absent { sweeps: *sweeps, since: *since, after_stop }
+            }
+            other => other.clone(),
+        }
     }
 
     /// A bounded label for metrics.
@@ -61,7 +75,7 @@ impl fmt::Display for Evidence {
         match self {
             Self::Stopping => f.write_str("ECS is stopping the task"),
             Self::Stopped => f.write_str("ECS says that the task has stopped"),
-            Self::Absent { sweeps, since } => {
+            Self::Absent { sweeps, since, .. } => {
                 write!(
                     f,
                     "the task is missing from {sweeps} complete sweeps since {since}, and from a describe"
@@ -223,6 +237,7 @@ impl Decision {
     fn remove_all(&mut self, situation: &Situation<'_>, evidence: &Evidence) {
         for registration in situation.known {
             let Some(binding) = &registration.caretaker else { continue };
+            let evidence = &evidence.of(registration);
             let may_drain = registration.drained.is_none() && !situation.self_registered;
             let action = match binding.spec.policy {
                 LifecyclePolicy::Sync => Action::Remove(evidence.clone()),

@@ -11,7 +11,7 @@ use crate::mesh::DrainReason::{Revoked, Stopping, Unwanted};
 use crate::model::{OperatorId, ServiceName, TaskArn, Why};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
-pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0) };
+pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0), after_stop: false };
 const POLICIES: [&str; 3] = ["sync", "upsert-only", "create-only"];
 
 /// Of the policy, into the mesh `default`; drains for 5 s.
@@ -441,6 +441,15 @@ fn only_a_stop_of_the_tasks_own_spares_the_guard() {
         let action = Action::Remove(evidence.clone());
         let step = Step { id: id("default/task"), binding: binding("sync"), action };
         assert_eq!(step.needs_guard(), !own, "{evidence}");
+    }
+}
+
+#[test]
+fn absence_after_a_drain_for_stopping_needs_no_guard() {
+    for (reason, guarded) in [(Stopping, ""), (Revoked, ", guarded"), (Unwanted, ", guarded")] {
+        let drained = [known("default/a", "sync").drained(reason, 1_000)];
+        let expected = format!("remove (absent) default/a{guarded}");
+        assert_eq!(decided(Standing::Gone(ABSENT), None, &drained), expected, "{reason:?}");
     }
 }
 

@@ -29,7 +29,7 @@ impl Run<'_> {
             Life::Stopped => Standing::Gone(Evidence::Stopped),
             Life::Missing { due } => Standing::Missing { due: *due },
             Life::Absent { sweeps, since } => {
-                Standing::Gone(Evidence::Absent { sweeps: *sweeps, since: *since })
+                Standing::Gone(Evidence::Absent { sweeps: *sweeps, since: *since, after_stop: false })
             }
         };
         let now = self.operator.clock.now();
