@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Ecs};
-use super::store::{Source, Store};
+use super::store::{Observed, Source, Store};
 use crate::model::{ClusterArn, TaskArn, TaskId, Why};
 use crate::runtime::{BatchCall, BatchError, Batcher, Clock, TokenBucket};
 
@@ -35,17 +35,28 @@ pub struct Describer {
     batcher: Batcher<Call>,
 }
 
+/// Called when a describe is the first observation that ECS takes a task down, or that it has stopped: no event may ever
+/// follow that brings the task back into the queues.
+pub type OnLeaving = Arc<dyn Fn(&TaskArn, Observed) + Send + Sync>;
+
 struct Call {
     ecs: Arc<dyn Ecs>,
     store: Arc<Store>,
     clock: Clock,
     bucket: TokenBucket,
+    on_leaving: OnLeaving,
 }
 
 impl Describer {
     /// Calls take tokens from `bucket`, which all ECS reads share.
-    pub fn new(ecs: Arc<dyn Ecs>, store: Arc<Store>, clock: Clock, bucket: TokenBucket) -> Self {
-        let call = Call { ecs, store, clock, bucket: bucket.clone() };
+    pub fn new(
+        ecs: Arc<dyn Ecs>,
+        store: Arc<Store>,
+        clock: Clock,
+        bucket: TokenBucket,
+        on_leaving: OnLeaving,
+    ) -> Self {
+        let call = Call { ecs, store, clock, bucket: bucket.clone(), on_leaving };
         Self { batcher: Batcher::new(call, BATCH, Some(bucket)) }
     }
 
@@ -100,7 +111,11 @@ impl BatchCall for Call {
         let mut answers: BTreeMap<TaskId, Answer> = BTreeMap::new();
         for task in described.tasks {
             answers.insert(task.arn.id().clone(), Answer::Found);
-            self.store.observe(task, Source::Describe, now);
+            let arn = task.arn.clone();
+            let observed = self.store.observe(task, Source::Describe, now);
+            if observed.first_leaving || observed.first_stop {
+                (self.on_leaving)(&arn, observed);
+            }
         }
         answers.extend(described.failed.into_iter().map(|(id, reason)| (id, Answer::Failed(reason))));
         answers.extend(described.missing.into_iter().map(|id| (id, Answer::Missing)));
@@ -143,7 +158,8 @@ mod tests {
         let ecs = Arc::new(FakeEcs { tasks: Mutex::new(tasks), ..FakeEcs::default() });
         let (store, clock) = (Arc::new(Store::default()), clock());
         let bucket = TokenBucket::new(10.0, 50);
-        let describer = Describer::new(ecs.clone(), store.clone(), clock.clone(), bucket);
+        let nothing: OnLeaving = Arc::new(|_, _| {});
+        let describer = Describer::new(ecs.clone(), store.clone(), clock.clone(), bucket, nothing);
         Scene { describer, ecs, store, clock }
     }
 
@@ -223,10 +239,9 @@ mod tests {
         let scene = scene();
         let arn = task_arn(5_000);
         let since = scene.clock.now();
-        for _ in 0..2 {
-            scene.store.missed_by_sweep(&arn, scene.clock.now());
-        }
+        scene.store.missed_by_sweep(&arn, since, since);
         sleep(GRACE).await;
+        scene.store.missed_by_sweep(&arn, scene.clock.now(), scene.clock.now());
         assert_eq!(scene.describer.describe(&arn, Duration::MAX).await, Ok(Answer::Missing));
         assert_eq!(scene.life(5_000), Life::Missing { due: true });
         assert_eq!(scene.describe(5_000).await, Ok(Answer::Missing));

@@ -110,6 +110,8 @@ pub(crate) struct FakeEcs {
     /// The ids of each DescribeTasks.
     pub(crate) described: Mutex<Vec<Vec<String>>>,
     pub(crate) definitions_read: Mutex<Vec<TaskDefinitionArn>>,
+    /// A list fails after so many pages, each of which promises another.
+    pub(crate) list_ends_after: Mutex<Option<usize>>,
     /// Panics when it is asked to list.
     pub(crate) panics: bool,
 }
@@ -127,12 +129,18 @@ impl Ecs for FakeEcs {
         &self,
         cluster: &ClusterArn,
         desired: DesiredStatus,
-        _: Option<String>,
+        page: Option<String>,
     ) -> Result<Page<TaskArn>, AwsError> {
+        let read = page.map_or(0, |page| page.len());
+        let ends_after = *self.list_ends_after.lock().unwrap();
+        if ends_after.is_some_and(|pages| read >= pages) {
+            return Err(error(AwsErrorKind::Unavailable));
+        }
+        let next = ends_after.map(|_| "n".repeat(read + 1));
         let tasks = self.tasks.lock().unwrap();
         let listed =
             tasks.values().filter(|task| task.arn.cluster() == cluster && task.desired_status == desired);
-        Ok(Page { items: listed.map(|task| task.arn.clone()).collect(), next: None })
+        Ok(Page { items: listed.map(|task| task.arn.clone()).collect(), next })
     }
 
     async fn describe_tasks(&self, _: &ClusterArn, ids: &[TaskId]) -> Result<Described, AwsError> {

@@ -3,6 +3,8 @@
 //!
 //! A dry run goes the same way up to the write itself, and says what that would have come to.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::plane::{Halt, Plane};
@@ -11,7 +13,9 @@ use crate::mesh::{
     DrainReason, Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
 };
 use crate::model::TaskArn;
-use crate::plan::{FieldChange, Step, diff};
+use crate::observe::describer::Describer;
+use crate::observe::store::{Life, Store};
+use crate::plan::{Action, Evidence, FieldChange, Step, diff};
 use crate::runtime::{Clock, Lease};
 
 /// How often a write that raced another writer is redone at once.
@@ -39,6 +43,8 @@ pub(super) enum Outcome {
     Taken(Owner),
     /// This process does not hold the lease.
     NoLease,
+    /// ECS no longer confirms, or can't confirm, that the task is absent. Nothing was sent.
+    Unconfirmed,
 }
 
 impl Outcome {
@@ -71,6 +77,8 @@ pub(super) struct Apply<'a> {
     pub marks: Marks,
     pub task: &'a TaskArn,
     pub clock: &'a Clock,
+    pub store: &'a Store,
+    pub describer: &'a Describer,
 }
 
 /// What became of a write.
@@ -189,25 +197,43 @@ impl Apply<'_> {
         Ok(Outcome::Drained)
     }
 
-    /// Removes what the step is about.
-    pub(super) async fn remove(&self, step: &Step) -> Result<Outcome, Halt> {
+    /// Removes what the step is about. `grace`: how long an absence must have lasted.
+    pub(super) async fn remove(&self, step: &Step, grace: Duration) -> Result<Outcome, Halt> {
         let _turn = self.plane.turn(&step.id).await;
         let mut sent = false;
-        match self.remove_or_redo(step, &mut sent).await {
+        match self.remove_or_redo(step, grace, &mut sent).await {
             Err(Halt::Failed(error)) if error.kind == MeshErrorKind::NoLease => Ok(Outcome::NoLease),
             Err(Halt::Failed(error)) if sent => Ok(Outcome::NotRemoved(error)),
             ended => ended,
         }
     }
 
-    async fn remove_or_redo(&self, step: &Step, sent: &mut bool) -> Result<Outcome, Halt> {
-        redo!(self.try_to_remove(step, sent))
+    async fn remove_or_redo(&self, step: &Step, grace: Duration, sent: &mut bool) -> Result<Outcome, Halt> {
+        redo!(self.try_to_remove(step, grace, sent))
+    }
+
+    /// Whether the evidence for a removal still holds. An absence rests on a describe made right before the removal.
+    fn is_confirmed(&self, step: &Step, grace: Duration) -> bool {
+        if !matches!(step.action, Action::Remove(Evidence::Absent { .. })) {
+            return true;
+        }
+        matches!(self.store.snapshot(self.task, grace, self.clock.now()).life, Life::Absent { .. })
+    }
+
+    /// As [`Self::is_confirmed`], after another describe where the last one is too old: the removal may have waited for
+    /// the write rate, for its turn, or for the role that the audit log names.
+    async fn confirm(&self, step: &Step, grace: Duration) -> bool {
+        self.is_confirmed(step, grace)
+            || self.describer.describe(self.task, grace).await.is_ok() && self.is_confirmed(step, grace)
     }
 
     /// Says in `sent` whether a removal went out.
-    async fn try_to_remove(&self, step: &Step, sent: &mut bool) -> Result<Outcome, Halt> {
+    async fn try_to_remove(&self, step: &Step, grace: Duration, sent: &mut bool) -> Result<Outcome, Halt> {
         if self.plane.pays_for_a_write(self.plane.mesh.removed_together(&step.id)) {
             self.turn_to_write().await;
+        }
+        if !self.confirm(step, grace).await {
+            return Ok(Outcome::Unconfirmed);
         }
         let (id, registry) = (&step.id, &self.plane.registry);
         let unheard = registry.is_unheard(self.task, id);
@@ -216,12 +242,18 @@ impl Apply<'_> {
             There::NotOurs(owner) => return Ok(self.taken(id, owner)),
             There::Ours(_) => {}
         }
+        if !self.is_confirmed(step, grace) {
+            return Ok(Outcome::Unconfirmed);
+        }
         match self.may_send() {
             Sent::NoLease => return Ok(Outcome::NoLease),
             Sent::Dry => return Ok(Outcome::Removed),
             Sent::Done => {}
         }
         *sent = true;
+        if step.needs_guard() {
+            self.plane.guard(&step.binding.name, |guard| guard.sent(self.task));
+        }
         // Should the answer get lost, this is what knows that there was a removal.
         registry.sends_removal(self.task, step);
         match self.plane.call(self.plane.mesh.delete(id)).await {

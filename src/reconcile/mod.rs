@@ -21,7 +21,7 @@ mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -34,7 +34,7 @@ use crate::mesh::ControlPlane;
 use crate::model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
 use crate::observe::aws::{Ecs, Iam};
 use crate::observe::definitions::Definitions;
-use crate::observe::describer::Describer;
+use crate::observe::describer::{Describer, OnLeaving};
 use crate::observe::events::RoleEvent;
 use crate::observe::intake::Listener;
 use crate::observe::roles::{AFTER_CHANGE, Roles};
@@ -158,12 +158,13 @@ impl Operator {
         let store = Arc::new(Store::default());
         let ecs_bucket = bucket(parts.rates.ecs, 5.0);
         let (suspects, suspected) = mpsc::unbounded_channel();
-        Arc::new(Self {
+        Arc::new_cyclic(|operator: &Weak<Self>| Self {
             describer: Describer::new(
                 Arc::clone(&parts.ecs),
                 Arc::clone(&store),
                 parts.clock.clone(),
                 ecs_bucket.clone(),
+                on_leaving(operator.clone()),
             ),
             definitions: Definitions::new(Arc::clone(&parts.ecs), bucket(parts.rates.definitions, 4.0)),
             roles: Roles::new(parts.iam, parts.clock.clone(), bucket(parts.rates.iam, 4.0)),
@@ -248,6 +249,19 @@ impl Operator {
         self.set.load().bindings.values().any(|binding| binding.selects_cluster(cluster))
     }
 
+    /// Brings a task that ECS takes down into the queue of each control plane that may hold something of it.
+    fn task_leaves(&self, task: &TaskArn, observed: Observed) {
+        let set = self.set.load();
+        for plane in self.planes.load().values() {
+            if plane.binds(&set, task.cluster()) || plane.registry.has(task) {
+                if observed.first_stop {
+                    plane.record_stop(task);
+                }
+                plane.queue.add(task.clone(), Priority::Removal);
+            }
+        }
+    }
+
     fn enqueue(&self, task: &TaskArn, priority: Priority) {
         for plane in self.planes.load().values() {
             plane.queue.add(task.clone(), priority);
@@ -271,19 +285,21 @@ impl Listener for Operator {
         }
         let arn = task.arn.clone();
         let priority = if task.is_leaving() { Priority::Removal } else { Priority::Event };
-        match self.store.observe(task, Source::Event, self.clock.now()) {
-            Observed::Stale => "stale",
-            Observed::News => {
-                let set = self.set.load();
-                for plane in self.planes.load().values() {
-                    if plane.binds(&set, arn.cluster()) || plane.registry.has(&arn) {
-                        plane.heard_of(&arn, received);
-                        plane.queue.add(arn.clone(), priority);
-                    }
+        let observed = self.store.observe(task, Source::Event, self.clock.now());
+        if !observed.changed {
+            return "stale";
+        }
+        let set = self.set.load();
+        for plane in self.planes.load().values() {
+            if plane.binds(&set, arn.cluster()) || plane.registry.has(&arn) {
+                plane.heard_of(&arn, received);
+                if observed.first_stop {
+                    plane.record_stop(&arn);
                 }
-                "news"
+                plane.queue.add(arn.clone(), priority);
             }
         }
+        "news"
     }
 
     fn role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> &'static str {
@@ -291,6 +307,15 @@ impl Listener for Operator {
         roles.iter().for_each(|role| self.suspect(role));
         if roles.is_empty() { "foreign_role" } else { "news" }
     }
+}
+
+/// What the describer calls. The operator holds the describer, so this holds the operator weakly.
+fn on_leaving(operator: Weak<Operator>) -> OnLeaving {
+    Arc::new(move |task, observed| {
+        if let Some(operator) = operator.upgrade() {
+            operator.task_leaves(task, observed);
+        }
+    })
 }
 
 /// Runs an operator's tasks at one plane.

@@ -53,6 +53,8 @@ pub struct Plane {
     unlisted: Mutex<BTreeMap<String, MeshErrorKind>>,
     /// Meshes whose settings were learned: nothing is rendered before.
     learned: Mutex<BTreeSet<MeshName>>,
+    /// Tasks that have stopped, and that have not been searched for what they registered themselves since.
+    unsearched: Mutex<BTreeSet<TaskArn>>,
     /// When a task's oldest unanswered event was received, for the latency figures.
     heard: Mutex<BTreeMap<TaskArn, Instant>>,
     /// Services that outbounds go to and the last sweep found unknown, by mesh.
@@ -143,6 +145,7 @@ impl Plane {
             listed_whole: AtomicBool::new(false),
             unlisted: Mutex::default(),
             learned: Mutex::default(),
+            unsearched: Mutex::default(),
             heard: Mutex::default(),
             told: Mutex::default(),
             said: Mutex::default(),
@@ -238,6 +241,24 @@ impl Plane {
     /// The tasks whose removal a guard holds back.
     pub fn held_tasks(&self) -> BTreeSet<TaskArn> {
         lock(&self.guards).values().flat_map(|guard| guard.held().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Remembers that a task has stopped, where tasks register themselves: what it has registered must be searched for
+    /// once, whether an event or a describe showed the stop, and until a search succeeds.
+    pub(super) fn record_stop(&self, task: &TaskArn) {
+        if self.kind.tasks_register_themselves() {
+            lock(&self.unsearched).insert(task.clone());
+        }
+    }
+
+    /// Whether a task has stopped and what it registered itself has not been searched for since.
+    pub(super) fn is_unsearched(&self, task: &TaskArn) -> bool {
+        lock(&self.unsearched).contains(task)
+    }
+
+    /// A search for what the stopped task registered itself succeeded.
+    pub(super) fn record_search(&self, task: &TaskArn) {
+        lock(&self.unsearched).remove(task);
     }
 
     /// An event of the task was received.

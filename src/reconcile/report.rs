@@ -143,7 +143,11 @@ impl<'a> Report<'a> {
                 Action::Drain(..) => self.item(step, Change::Unchanged, "it is drained already"),
                 _ => self.item(step, Change::Unchanged, "it is as it should be"),
             },
-            Outcome::Vanished | Outcome::Taken(_) | Outcome::NoLease | Outcome::NotRemoved(_) => return None,
+            Outcome::Vanished
+            | Outcome::Taken(_)
+            | Outcome::NoLease
+            | Outcome::NotRemoved(_)
+            | Outcome::Unconfirmed => return None,
         };
         let blocked_by = if item.change.writes() { item.blocked_by.or(paused) } else { None };
         Some(Item { blocked_by, ..item })
@@ -213,7 +217,8 @@ impl<'a> Report<'a> {
             | Outcome::Vanished
             | Outcome::Taken(_)
             | Outcome::NoLease
-            | Outcome::NotRemoved(_) => {
+            | Outcome::NotRemoved(_)
+            | Outcome::Unconfirmed => {
                 debug!(%task, mesh, %name, ?outcome, "nothing to do");
             }
         }

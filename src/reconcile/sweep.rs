@@ -97,7 +97,8 @@ impl Operator {
         let tasks: BTreeSet<TaskArn> = self.store.all().into_iter().chain(registered).collect();
         tasks.iter().for_each(|task| self.enqueue(task, Priority::Sweep));
         let planes = self.planes();
-        self.store.forget_old(|task| planes.values().any(|p| p.registry.has(task)), self.clock.now());
+        let needed = |task: &TaskArn| planes.values().any(|p| p.registry.has(task) || p.is_unsearched(task));
+        self.store.forget_old(needed, self.clock.now());
         self.metrics.sweep_took(began.elapsed());
         let took = began.elapsed();
         info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
@@ -132,10 +133,11 @@ impl Operator {
         if patterns.is_empty() {
             return (clusters, true);
         }
-        let listed = self.every_page("clusters", pulse, |page| self.ecs.list_clusters(page)).await;
-        let Some(listed) = listed else { return (clusters, false) };
-        clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
-        (clusters, true)
+        let take = |listed: Vec<ClusterArn>| {
+            clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
+        };
+        let whole = self.every_page("clusters", pulse, |page| self.ecs.list_clusters(page), take).await;
+        (clusters, whole)
     }
 
     /// Lists what is registered at each plane, and gives the tasks that have a registration. `false` when a list failed
@@ -294,7 +296,7 @@ impl Operator {
         Ok(failed)
     }
 
-    async fn sweep_cluster(
+    pub(super) async fn sweep_cluster(
         self: &Arc<Self>,
         cluster: &ClusterArn,
         known_before: &BTreeSet<TaskArn>,
@@ -302,25 +304,33 @@ impl Operator {
         pulse: &Pulse,
     ) -> bool {
         let began = self.clock.now();
-        let list = |desired| {
-            self.every_page(cluster.as_str(), pulse, move |page| self.ecs.list_tasks(cluster, desired, page))
+        let list = |desired, page| self.ecs.list_tasks(cluster, desired, page);
+        let (mut running, mut stopped) = (BTreeSet::new(), BTreeSet::new());
+        // Each page counts as it is read: that a later one fails takes nothing from what this one shows alive.
+        let take_running = |tasks: Vec<TaskArn>| {
+            let now = self.clock.now();
+            tasks.iter().for_each(|task| self.store.listed_alive(task, now));
+            running.extend(tasks);
         };
-        let (Some(running), Some(stopped)) =
-            (list(DesiredStatus::Running).await, list(DesiredStatus::Stopped).await)
-        else {
+        let take_stopped = |tasks: Vec<TaskArn>| {
+            tasks.iter().for_each(|task| self.store.listed_leaving(task));
+            stopped.extend(tasks);
+        };
+        let what = cluster.as_str();
+        let running_whole =
+            self.every_page(what, pulse, |page| list(DesiredStatus::Running, page), take_running).await;
+        let stopped_whole =
+            self.every_page(what, pulse, |page| list(DesiredStatus::Stopped, page), take_stopped).await;
+        if !(running_whole && stopped_whole) {
             self.metrics.swept("incomplete");
             return false;
-        };
-        let (running, stopped): (BTreeSet<TaskArn>, BTreeSet<TaskArn>) =
-            (running.into_iter().collect(), stopped.into_iter().collect());
+        }
         let now = self.clock.now();
-        running.iter().for_each(|task| self.store.listed_alive(task, now));
-        stopped.iter().for_each(|task| self.store.listed_leaving(task));
         let briefs = self.store.of_cluster(cluster);
         for task in known_before.union(registered).filter(|task| task.cluster() == cluster) {
             let over = briefs.get(task).is_some_and(|brief| brief.stopped);
             if !over && !running.contains(task) && !stopped.contains(task) {
-                self.store.missed_by_sweep(task, now);
+                self.store.missed_by_sweep(task, began, now);
             }
         }
         let unsure = running
@@ -394,27 +404,28 @@ impl Operator {
         failed == 0
     }
 
-    /// All pages of a list, or `None`, told of, when any failed: a part of a list proves nothing.
+    /// Hands over each page of a list as it is read. `false`, with a warning, when a page failed: the pages before it
+    /// show what is there, and prove no absence.
     async fn every_page<T, F>(
         &self,
         what: &str,
         pulse: &Pulse,
         fetch: impl Fn(Option<String>) -> F,
-    ) -> Option<Vec<T>>
+        mut take: impl FnMut(Vec<T>),
+    ) -> bool
     where
         F: Future<Output = Result<Page<T>, AwsError>>,
     {
-        let mut items = Vec::new();
         let mut page = None;
         for _ in 0..MOST_PAGES {
             pulse.beat(PROGRESS);
             self.ecs_bucket.acquire(1).await;
             match fetch(page).await {
                 Ok(Page { items: more, next }) => {
-                    items.extend(more);
+                    take(more);
                     if next.is_none() {
                         self.gap(what, None);
-                        return Some(items);
+                        return true;
                     }
                     page = next;
                 }
@@ -425,12 +436,12 @@ impl Operator {
                     self.metrics.held("sweep_incomplete");
                     self.gap(what, Some(error.to_string()));
                     warn!("the sweep of {what} is incomplete and proves no absence: {error}");
-                    return None;
+                    return false;
                 }
             }
         }
         warn!("the sweep of {what} is incomplete and proves no absence: its list does not end");
-        None
+        false
     }
 }
 

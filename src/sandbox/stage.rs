@@ -303,7 +303,7 @@ impl Scene {
             // A live task that is nowhere means that something is stuck.
             if let Some(judge) = &self.judge {
                 add(Invariant::I1, judge.leaks(cloud, kuma, &is_held, now));
-                add(Invariant::I8, judge.missing(cloud, kuma, services));
+                add(Invariant::I8, judge.missing(cloud, kuma, services, &is_held));
             }
             if let (Some(judge), Some(consul)) = (&self.consul, consul) {
                 add(Invariant::I1, judge.leaks(cloud, consul, &is_held, now));

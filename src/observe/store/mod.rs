@@ -30,12 +30,14 @@ pub enum Source {
 }
 
 /// What an observation changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Observed {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
     /// It is newer than what was known, or adds to it.
-    News,
-    /// It was known, or older.
-    Stale,
+    pub changed: bool,
+    /// It is the first observation, by an event or a describe, that ECS is taking the task down.
+    pub first_leaving: bool,
+    /// It is the first observation, by an event or a describe, that the task has stopped.
+    pub first_stop: bool,
 }
 
 /// A copy of what is known of a task.
@@ -80,6 +82,7 @@ impl Store {
         let mut records = self.lock();
         let record = records.entry(task.arn.clone()).or_default();
         let before = record.stopped;
+        let was_leaving = record.task.as_ref().is_some_and(Task::is_leaving);
         if task.last_status.is_stopped() {
             match source {
                 Source::Describe => record.stopped = Stopped::Confirmed,
@@ -114,7 +117,12 @@ impl Store {
         } else if adds_tags && let Some(known) = &mut record.task {
             known.tags = task.tags;
         }
-        if newer || adds_tags || before != record.stopped { Observed::News } else { Observed::Stale }
+        let is_leaving = record.task.as_ref().is_some_and(Task::is_leaving);
+        Observed {
+            changed: newer || adds_tags || before != record.stopped,
+            first_leaving: is_leaving && !was_leaving,
+            first_stop: before == Stopped::No && record.stopped != Stopped::No,
+        }
     }
 
     /// DescribeTasks said MISSING: long gone, or not visible yet. Proof only after a STOPPED event, or after
@@ -127,9 +135,9 @@ impl Store {
             record.touched_at = now;
         }
         if let Some(absence) = &mut record.absence
-            && absence.is_due(grace, now)
+            && absence.is_due(grace)
         {
-            absence.described = true;
+            absence.described_at = Some(now);
         }
     }
 
@@ -150,14 +158,17 @@ impl Store {
         }
     }
 
-    /// A complete sweep of its cluster, begun after the task was known or registered, did not show it.
-    pub fn missed_by_sweep(&self, task: &TaskArn, now: Timestamp) {
+    /// A complete sweep of its cluster, begun at `began` after the task was known or registered and ended at `ended`,
+    /// did not show the task.
+    pub fn missed_by_sweep(&self, task: &TaskArn, began: Timestamp, ended: Timestamp) {
         let mut records = self.lock();
         let record = records
             .entry(task.clone())
-            .or_insert_with(|| Box::new(Record { touched_at: now, ..Record::default() }));
-        let absence = record.absence.get_or_insert(Absence { since: now, sweeps: 0, described: false });
+            .or_insert_with(|| Box::new(Record { touched_at: ended, ..Record::default() }));
+        let first = Absence { since: ended, last_missed: ended, sweeps: 0, described_at: None };
+        let absence = record.absence.get_or_insert(first);
         absence.sweeps += 1;
+        absence.last_missed = absence.last_missed.max(began);
     }
 
     /// Remembers which role the task runs as, so that a changed role finds its tasks.

@@ -8,6 +8,10 @@ use crate::model::{DesiredStatus, RoleArn, Task, Timestamp};
 /// Complete sweeps that must miss a task before its absence counts.
 pub(super) const SWEEPS: u32 = 2;
 
+/// How long a describe's MISSING confirms an absence. A removal rests on a describe made right before it: an open
+/// circuit or a full write queue may delay the removal for minutes, in which ECS may show the task again.
+const ABSENCE_CONFIRMED_FOR: Duration = Duration::from_secs(2);
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stopped {
     #[default]
@@ -35,10 +39,14 @@ pub(super) struct Record {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Absence {
+    /// The end of the first sweep that missed the task.
     pub(super) since: Timestamp,
+    /// The start of the last sweep that missed the task. Later than this nothing is known, so the age of an absence
+    /// ends here and not now.
+    pub(super) last_missed: Timestamp,
     pub(super) sweeps: u32,
-    /// A describe of its own said MISSING after the sweeps had missed it often enough.
-    pub(super) described: bool,
+    /// When a targeted describe last answered MISSING after enough sweeps had missed the task.
+    pub(super) described_at: Option<Timestamp>,
 }
 
 /// What is known of a task's life, for a decision.
@@ -95,8 +103,8 @@ impl Record {
         match (self.stopped, self.absence, &self.task) {
             (Stopped::Confirmed, _, _) => Life::Stopped,
             (Stopped::Said, _, _) => Life::SaidStopped,
-            (_, Some(absence), _) if absence.is_due(grace, now) => {
-                if absence.described {
+            (_, Some(absence), _) if absence.is_due(grace) => {
+                if absence.is_confirmed(now) {
                     Life::Absent { sweeps: absence.sweeps, since: absence.since }
                 } else {
                     Life::Missing { due: true }
@@ -111,7 +119,13 @@ impl Record {
 }
 
 impl Absence {
-    pub(super) fn is_due(&self, grace: Duration, now: Timestamp) -> bool {
-        self.sweeps >= SWEEPS && self.since.age_at(now) >= grace
+    /// Whether enough complete sweeps, over at least `grace`, missed the task.
+    pub(super) fn is_due(&self, grace: Duration) -> bool {
+        self.sweeps >= SWEEPS && self.since.age_at(self.last_missed) >= grace
+    }
+
+    /// Whether a describe has just confirmed it.
+    fn is_confirmed(&self, now: Timestamp) -> bool {
+        self.described_at.is_some_and(|at| at.age_at(now) <= ABSENCE_CONFIRMED_FOR)
     }
 }

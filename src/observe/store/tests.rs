@@ -40,8 +40,21 @@ fn life(store: &Store, now: Timestamp) -> Life {
 fn an_older_event_changes_nothing() {
     let store = Store::default();
     store.observe(task(5, LastStatus::Deactivating), Source::Event, NOW);
-    assert_eq!(store.observe(task(4, LastStatus::Running), Source::Event, NOW), Observed::Stale);
+    assert_eq!(store.observe(task(4, LastStatus::Running), Source::Event, NOW), Observed::default());
     assert_eq!(life(&store, NOW), Life::Leaving);
+}
+
+#[test]
+fn first_stop_is_reported_once_whichever_source_shows_it() {
+    for (first, second) in [(Source::Event, Source::Describe), (Source::Describe, Source::Event)] {
+        let store = Store::default();
+        store.observe(task(5, LastStatus::Running), Source::Describe, NOW);
+        let leaving = store.observe(task(6, LastStatus::Deactivating), Source::Event, NOW);
+        assert!(leaving.first_leaving && !leaving.first_stop, "{leaving:?}");
+        let stopped = store.observe(task(7, LastStatus::Stopped), first, NOW);
+        assert!(stopped.first_stop && !stopped.first_leaving, "{stopped:?}");
+        assert!(!store.observe(task(7, LastStatus::Stopped), second, NOW).first_stop);
+    }
 }
 
 #[test]
@@ -72,30 +85,54 @@ fn missing_alone_proves_nothing() {
 #[test]
 fn absence_needs_two_sweeps_the_grace_age_and_a_describe() {
     let store = Store::default();
-    store.missed_by_sweep(&arn(), NOW);
+    store.missed_by_sweep(&arn(), NOW, NOW);
     assert_eq!(life(&store, NOW.plus(GRACE)), Life::Missing { due: false });
-    store.missed_by_sweep(&arn(), NOW.plus(Duration::from_mins(1)));
-    assert_eq!(life(&store, NOW.plus(Duration::from_mins(1))), Life::Missing { due: false });
     let later = NOW.plus(GRACE);
+    store.missed_by_sweep(&arn(), later, later);
     assert_eq!(life(&store, later), Life::Missing { due: true });
     store.described_missing(&arn(), GRACE, later);
     assert_eq!(life(&store, later), Life::Absent { sweeps: 2, since: NOW });
 }
 
 #[test]
+fn absence_ages_from_the_first_missing_sweep_to_the_last() {
+    let store = Store::default();
+    let (short, later) = (NOW.plus(GRACE - Duration::from_secs(1)), NOW.plus(GRACE * 2));
+    store.missed_by_sweep(&arn(), NOW.plus(Duration::ZERO), NOW);
+    store.missed_by_sweep(&arn(), short, later);
+    assert_eq!(life(&store, later), Life::Missing { due: false }, "time without a sweep is no evidence");
+    store.missed_by_sweep(&arn(), later, later);
+    assert_eq!(life(&store, later), Life::Missing { due: true });
+}
+
+#[test]
+fn absence_needs_a_describe_right_before_the_decision() {
+    let store = Store::default();
+    let later = NOW.plus(GRACE);
+    store.missed_by_sweep(&arn(), NOW, NOW);
+    store.missed_by_sweep(&arn(), later, later);
+    store.described_missing(&arn(), GRACE, later);
+    assert!(matches!(life(&store, later.plus(Duration::from_secs(2))), Life::Absent { .. }));
+    let delayed = later.plus(Duration::from_secs(5));
+    assert_eq!(life(&store, delayed), Life::Missing { due: true }, "an open circuit held the removal");
+    store.described_missing(&arn(), GRACE, delayed);
+    assert!(matches!(life(&store, delayed), Life::Absent { .. }));
+}
+
+#[test]
 fn a_describe_from_before_the_second_sweep_does_not_count() {
     let store = Store::default();
-    store.missed_by_sweep(&arn(), NOW);
+    store.missed_by_sweep(&arn(), NOW, NOW);
     store.described_missing(&arn(), GRACE, NOW.plus(GRACE));
-    store.missed_by_sweep(&arn(), NOW.plus(GRACE));
+    store.missed_by_sweep(&arn(), NOW.plus(GRACE), NOW.plus(GRACE));
     assert_eq!(life(&store, NOW.plus(GRACE)), Life::Missing { due: true });
 }
 
 #[test]
 fn one_sighting_ends_an_absence() {
     let store = Store::default();
-    store.missed_by_sweep(&arn(), NOW);
-    store.missed_by_sweep(&arn(), NOW);
+    store.missed_by_sweep(&arn(), NOW, NOW);
+    store.missed_by_sweep(&arn(), NOW, NOW);
     store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(GRACE));
     assert_eq!(life(&store, NOW.plus(GRACE)), Life::Live);
 }
@@ -138,7 +175,10 @@ fn a_stopped_task_is_remembered_long_enough_for_its_late_events() {
     let store = Store::default();
     store.observe(task(9, LastStatus::Stopped), Source::Describe, NOW);
     store.forget_old(|_| false, NOW.plus(FRESH));
-    assert_eq!(store.observe(task(5, LastStatus::Running), Source::Event, NOW.plus(FRESH)), Observed::Stale);
+    assert_eq!(
+        store.observe(task(5, LastStatus::Running), Source::Event, NOW.plus(FRESH)),
+        Observed::default()
+    );
     store.forget_old(|_| false, NOW.plus(TOMBSTONE));
     assert!(store.is_empty());
 }

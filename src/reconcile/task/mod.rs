@@ -73,21 +73,22 @@ impl Run<'_> {
     }
 
     async fn attempt(&self) -> Next {
-        let mut sought = !self.must_be_sought();
+        let mut searched = false;
         // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
         for _ in 0..3 {
             self.report.begin();
             let mut known = self.known();
             let snapshot =
                 self.operator.store.snapshot(self.task, Self::grace(&known), self.operator.clock.now());
-            if !sought && snapshot.life == Life::Stopped {
-                if let Err(halt) = self.seek().await {
+            let unsearched = !searched && self.plane.is_unsearched(self.task);
+            if unsearched && snapshot.life == Life::Stopped {
+                if let Err(halt) = self.search().await {
                     return self.halted(&halt);
                 }
-                sought = true;
+                searched = true;
                 known = self.known();
             }
-            let may_have_more = !sought && snapshot.life == Life::SaidStopped;
+            let may_have_more = unsearched && snapshot.life == Life::SaidStopped;
             if known.is_empty() && !matches!(snapshot.life, Life::Live) && !may_have_more {
                 self.plane.all_said(self.task);
                 return Next::Forget;
@@ -96,6 +97,11 @@ impl Run<'_> {
                 (Life::Live, Some(task)) => Some(self.judge(task, !known.is_empty()).await),
                 _ => None,
             };
+            // Judging may have waited for AWS, and another describe may have shown meanwhile that the task has stopped:
+            // the event of that is stale then, and nothing else would bring the task back.
+            if judgement.is_some() && self.life(&known) != snapshot.life {
+                continue;
+            }
             // The tags that this may have learned tell which binding takes care of what is there.
             let known = if judgement.is_some() { self.known() } else { known };
             let decision = self.decide(&snapshot, &known, judgement.as_ref());
@@ -132,18 +138,20 @@ impl Run<'_> {
         Next::Backoff
     }
 
-    /// Whether the task may have registered itself since what is registered was last listed. Only an event says so: what
-    /// events do not tell of the sweep lists.
-    fn must_be_sought(&self) -> bool {
-        self.plane.kind.tasks_register_themselves() && self.heard.since().is_some()
+    fn life(&self, known: &[Known]) -> Life {
+        let now = self.operator.clock.now();
+        self.operator.store.snapshot(self.task, Self::grace(known), now).life
     }
 
     /// Finds what the task has registered itself. It has stopped, so nothing is added any more.
-    async fn seek(&self) -> Result<(), Halt> {
+    async fn search(&self) -> Result<(), Halt> {
         let asked = self.operator.clock.now();
         let found = self.plane.call(self.plane.mesh.find(self.task)).await?;
         let now = self.operator.clock.now();
         self.plane.registry.replace_of(self.task, &found.seen, &found.failed, asked, now);
+        if found.failed.is_empty() {
+            self.plane.record_search(self.task);
+        }
         if let Some(FailedPart { error, .. }) = found.failed.first() {
             self.operator.metrics.held(error.kind.label());
             self.plane.tell_of_parts(&found.failed);

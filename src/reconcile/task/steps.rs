@@ -32,9 +32,6 @@ impl Run<'_> {
             if !decision.withdraws() {
                 self.plane.guard(&step.binding.name, |guard| guard.no_longer_needed(self.task));
             }
-            if step.needs_guard() && matches!(step.action, Action::Remove(_)) && !self.operator.is_dry() {
-                self.plane.guard(&step.binding.name, |guard| guard.sent(self.task));
-            }
             // Asked before: after a removal nothing may come between it and its line of the audit log.
             let whose = self.whose(step).await;
             match self.carry_out_step(step, known).await? {
@@ -42,6 +39,7 @@ impl Run<'_> {
                 Outcome::Vanished if matches!(step.action, Action::Ensure { .. }) => {
                     return Ok(Done::LookAgain);
                 }
+                Outcome::Unconfirmed => return Ok(Done::LookAgain),
                 Outcome::Taken(owner) => {
                     self.report.taken(step, &owner);
                     let wait = if matches!(owner, Owner::Marked(_)) { APART } else { TAKEN_WAIT };
@@ -123,7 +121,7 @@ impl Run<'_> {
                 apply.ensure(desired, there, *may_update).await
             }
             Action::Drain(reason, _) => apply.drain(&step.id, *reason).await,
-            Action::Remove(_) => apply.remove(step).await,
+            Action::Remove(_) => apply.remove(step, Self::grace(known)).await,
             Action::Skip { .. } => {
                 self.report.skipped(step);
                 Ok(Outcome::Equal)
@@ -139,6 +137,8 @@ impl Run<'_> {
             marks: Marks::of(&self.operator.id, self.task),
             task: self.task,
             clock: &self.operator.clock,
+            store: &self.operator.store,
+            describer: &self.operator.describer,
         }
     }
 

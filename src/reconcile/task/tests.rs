@@ -18,7 +18,7 @@ use crate::mesh::{
     ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
     Rendered, Sighting,
 };
-use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, TaskId};
+use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId};
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
 use crate::observe::store::Source;
@@ -226,6 +226,11 @@ impl Desk {
         let said = task(1, last_status);
         self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), said.clone());
         self.operator.store.observe(said, Source::Describe, self.clock.now());
+    }
+
+    /// What another operator over the same ECS, with the same clock, is made of.
+    fn operator_deps(&self) -> Parts {
+        Parts { clock: self.clock.clone(), ..Parts::around(Arc::clone(&self.ecs) as _) }
     }
 
     async fn run(&self) -> Next {
@@ -449,6 +454,7 @@ async fn an_event_that_came_before_the_first_list_is_not_forgotten() {
         task_arn(1),
     );
     unlisted.heard_of(&task, tokio::time::Instant::now());
+    unlisted.record_stop(&task);
     Run::new(&desk.operator, &unlisted, &task).reconcile().await;
     assert_eq!(*desk.tokens.sought.lock().unwrap(), 0);
     unlisted.was_listed(&[]);
@@ -511,6 +517,7 @@ async fn what_was_found_is_worked_on_and_the_rest_is_sought_again() {
     *desk.tokens.half_found.lock().unwrap() = 2;
     let since = tokio::time::Instant::now();
     desk.plane.heard_of(&task_arn(1), since);
+    desk.plane.record_stop(&task_arn(1));
     for sought in 1..=2 {
         assert_eq!(desk.run_later().await, Next::Backoff, "it is not all that the task has made");
         assert_eq!(*desk.tokens.sought.lock().unwrap(), sought);
@@ -522,6 +529,68 @@ async fn what_was_found_is_worked_on_and_the_rest_is_sought_again() {
     assert_eq!(desk.unanswered(), None);
     desk.run_later().await;
     assert_eq!(*desk.tokens.sought.lock().unwrap(), 3, "nobody has told of it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
+    let desk = Desk::where_removals_end(&[]);
+    let (operator, arn) = (Operator::new(desk.operator_deps()), task_arn(1));
+    operator.set.store(desk.operator.manifests());
+    let running = Task { version: 1, ..task(1, LastStatus::Running) };
+    operator.store.observe(running, Source::Describe, desk.clock.now());
+    let plane = Plane::new("consul".into(), Arc::clone(&desk.plane.spec), Arc::clone(&desk.tokens) as _, 1);
+    // The token was made after the list that this process knows.
+    plane.was_listed(&[]);
+    let plane = Arc::new(plane);
+    operator.planes.store(Arc::new([(Arc::clone(&plane.name), Arc::clone(&plane))].into()));
+    let run = Run::new(&operator, &plane, &arn);
+    let describe = async {
+        // The run waits for the task definition meanwhile.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        operator.describer.describe(&arn, Duration::MAX).await.unwrap();
+        assert!(plane.is_unsearched(&arn));
+    };
+    let (next, ()) = tokio::join!(run.reconcile(), describe);
+    let again = Run::new(&operator, &plane, &arn).reconcile().await;
+    assert_eq!((next, again), (Next::Forget, Next::Forget));
+    assert!(desk.tokens.there.lock().unwrap().is_empty());
+    assert!(!plane.is_unsearched(&arn));
+    assert!(plane.queue.take().is_some_and(|taken| taken.key == arn), "the describe queued it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_is_described_again_right_before_the_removal() {
+    let desk = Desk::where_removals_end(&[]);
+    let (operator, arn) = (Operator::new(desk.operator_deps()), task_arn(1));
+    operator.set.store(desk.operator.manifests());
+    operator.clusters().swept.insert(arn.cluster().clone(), desk.clock.now());
+    let began = desk.clock.now();
+    operator.store.missed_by_sweep(&arn, began, began);
+    tokio::time::advance(Duration::from_mins(10)).await;
+    operator.store.missed_by_sweep(&arn, desk.clock.now(), desk.clock.now());
+    desk.ecs.tasks.lock().unwrap().clear();
+    operator.describer.describe(&arn, Duration::from_mins(5)).await.unwrap();
+    // An open circuit, say, keeps the removal for a while, in which ECS shows the task again.
+    tokio::time::advance(Duration::from_secs(5)).await;
+    desk.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
+    let _ = Run::new(&operator, &desk.plane, &arn).reconcile().await;
+    assert_eq!(*desk.tokens.there.lock().unwrap(), [token()].into(), "the task lives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_was_read_counts_although_a_later_one_fails() {
+    let desk = Desk::where_removals_end(&[]);
+    let operator = Operator::new(desk.operator_deps());
+    let cluster = task_arn(1).cluster().clone();
+    let began = desk.clock.now();
+    operator.store.missed_by_sweep(&task_arn(1), began, began);
+    desk.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
+    *desk.ecs.list_ends_after.lock().unwrap() = Some(1);
+    let pulse = operator.metrics.health().pulse("sweep");
+    let (known, registered) = (BTreeSet::new(), BTreeSet::new());
+    assert!(!operator.sweep_cluster(&cluster, &known, &registered, &pulse).await, "it is not whole");
+    let life = operator.store.snapshot(&task_arn(1), Duration::ZERO, desk.clock.now()).life;
+    assert_eq!(life, Life::Unknown, "the page shows the task alive, so the absence is over");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::aws::{Cloud, CloudTask};
 use super::kuma::{JournalEntry, KumaCp};
-use super::world::{MESH, SECRET, Service, role_name};
+use super::world::{MESH, SECRET, Service, host_name, role_name};
 use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -315,7 +315,7 @@ impl Judge {
         for words in &leaks {
             self.violations.push(Violation { invariant: Invariant::I1, at: now, words: words.clone() });
         }
-        leaks.into_iter().chain(self.missing(cloud, kuma, services)).collect()
+        leaks.into_iter().chain(self.missing(cloud, kuma, services, held)).collect()
     }
 
     /// Registrations whose task is gone.
@@ -339,13 +339,20 @@ impl Judge {
             .collect()
     }
 
-    /// Live tasks that are not registered, not with their address, or drained.
-    pub fn missing(&self, cloud: &Cloud, kuma: &KumaCp, services: &[Service]) -> Vec<String> {
-        let owned: BTreeMap<&str, &Value> = self
-            .owned(kuma)
-            .into_iter()
-            .filter_map(|(_, body)| Some((label(body, TASK_LABEL)?, body)))
-            .collect();
+    /// Live tasks that are not registered, not with their address, or drained. `held` names tasks that a guard holds: the
+    /// host name of such a task is not free for the next one.
+    pub fn missing(
+        &self,
+        cloud: &Cloud,
+        kuma: &KumaCp,
+        services: &[Service],
+        held: &dyn Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let all = self.owned(kuma);
+        let of_held =
+            |name: &str| all.iter().any(|(n, body)| *n == name && label(body, TASK_LABEL).is_some_and(held));
+        let owned: BTreeMap<&str, &Value> =
+            all.iter().filter_map(|(_, body)| Some((label(body, TASK_LABEL)?, *body))).collect();
         let should_be = |task: &&Arc<CloudTask>| {
             task.last_status == LastStatus::Running
                 && task.desired_status == DesiredStatus::Running
@@ -356,6 +363,7 @@ impl Judge {
         for task in cloud.all_tasks().filter(should_be) {
             let address = task.address().map(|address| address.to_string());
             let words = match owned.get(task.id()) {
+                None if task.address().is_some_and(|address| of_held(&host_name(address))) => continue,
                 None => "is not registered",
                 Some(body) if body["networking"]["address"].as_str() != address.as_deref() => {
                     "has another address"

@@ -29,6 +29,7 @@ pub use scenario::{
     CLUSTER, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, role_name, role_tags,
     run_batch, services,
 };
+pub use sidecars::host_name;
 
 /// What sidecars are started as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -107,7 +107,7 @@ impl Sidecar {
         if self.name.is_empty() {
             self.name = match naming {
                 Naming::TaskId => task.id().to_owned(),
-                Naming::Hostname => format!("ip-{}", address.to_string().replace('.', "-")),
+                Naming::Hostname => host_name(address),
             };
         }
         let started = *self.started.get_or_insert(now);
@@ -134,4 +134,9 @@ impl Sidecar {
         }
         self.gave_up = true;
     }
+}
+
+/// The name that a container with this address has.
+pub fn host_name(address: std::net::Ipv4Addr) -> String {
+    format!("ip-{}", address.to_string().replace('.', "-"))
 }

@@ -278,9 +278,9 @@ fn a_wrong_address_and_a_drain_that_is_over_show() {
     elsewhere["networking"]["address"] = "10.9.9.9".into();
     court.puts(&task, &elsewhere);
     let services = court.world.services().to_vec();
-    let missing = court.judge.missing(&court.cloud, &court.kuma, &services);
+    let missing = court.judge.missing(&court.cloud, &court.kuma, &services, &|_| false);
     assert_eq!(missing, [format!("task {task} of kv runs and has another address")]);
     court.drains(&task, &body);
-    let missing = court.judge.missing(&court.cloud, &court.kuma, &services);
+    let missing = court.judge.missing(&court.cloud, &court.kuma, &services, &|_| false);
     assert_eq!(missing, [format!("task {task} of kv runs and is drained")]);
 }
