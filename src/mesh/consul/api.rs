@@ -1,16 +1,16 @@
-//! One exchange with Consul: sent in the scope, judged by its status, read into a type. What is missing is believed
-//! only while our own token is known good.
+//! One exchange with Consul: sent in the scope, judged by its status, read into a type. "Not found" is also the answer
+//! to a token of our own that the server does not know, so it counts only once it is confirmed.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::errors::{self, Call};
 use super::own_token::SeenGood;
 use super::scope::Scope;
+use crate::mesh::MeshError;
 use crate::mesh::http::{Each, Head, Items, Method, Sink, StreamTransport};
-use crate::mesh::{MeshError, MeshErrorKind};
 use crate::runtime::Lease;
 
 /// Beyond the lists that are taken apart as they come, answers are small.
@@ -101,37 +101,29 @@ impl<T: StreamTransport> Api<T> {
         call.read(&reply)
     }
 
-    /// Asks for something that may be missing, and would be made then.
-    pub(super) async fn get_if_there<R: DeserializeOwned>(
+    /// Asks for something that may be missing. `None` is also what a server answers that does not know our own token: the
+    /// caller confirms it.
+    pub(super) async fn get_unconfirmed<R: DeserializeOwned>(
         &self,
         path: &str,
         needs: &'static str,
     ) -> Result<Option<R>, MeshError> {
         let call = Call { method: Method::Get, path, needs };
         let reply = self.send(&call, None).await?;
-        if errors::says_missing(&reply) {
-            // A bad token of our own gets the same answer.
-            self.own_token_was_good().await?;
-            return Ok(None);
-        }
-        call.read(&reply).map(Some)
+        if errors::says_missing(&reply) { Ok(None) } else { call.read(&reply).map(Some) }
     }
 
-    /// Asks for something that would be forgotten if it were missing.
-    pub(super) async fn get_unless_gone<R: DeserializeOwned>(
+    /// Asks for something that may be missing, and would be made then.
+    pub(super) async fn get_if_there<R: DeserializeOwned>(
         &self,
         path: &str,
         needs: &'static str,
     ) -> Result<Option<R>, MeshError> {
-        let call = Call { method: Method::Get, path, needs };
-        let mut reply = self.send(&call, None).await?;
-        if errors::says_missing(&reply) {
-            // That is also the answer to a bad token of our own, which may be good again by the time that anybody looks
-            // at it.
-            self.own_token_is_good().await?;
-            reply = self.send(&call, None).await?;
+        let found = self.get_unconfirmed(path, needs).await?;
+        if found.is_none() {
+            self.own_token_was_good().await?;
         }
-        if errors::says_missing(&reply) { Ok(None) } else { call.read(&reply).map(Some) }
+        Ok(found)
     }
 
     /// Writes, and gives what the server says about it.
@@ -146,22 +138,34 @@ impl<T: StreamTransport> Api<T> {
         call.read(&reply)
     }
 
-    /// Removes; `false` when it was not there. (Servers before 1.9 say so of nothing.)
-    pub(super) async fn delete(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
+    /// Removes. `false`: the answer is that it was not there (servers before 1.9 never answer that), which is also what a
+    /// server answers that does not know our own token: the caller confirms it.
+    pub(super) async fn delete_unconfirmed(
+        &self,
+        path: &str,
+        needs: &'static str,
+    ) -> Result<bool, MeshError> {
         let call = Call { method: Method::Delete, path, needs };
         let reply = self.send(&call, None).await?;
-        if !errors::says_missing(&reply) {
-            return call.read::<serde::de::IgnoredAny>(&reply).map(|_| true);
-        }
-        self.own_token_is_good().await?;
-        // What has this name by now may be somebody else's: it is asked for, and not removed once more.
-        let ask = Call { method: Method::Get, ..call };
-        let reply = self.send(&ask, None).await?;
         if errors::says_missing(&reply) {
             return Ok(false);
         }
-        ask.read::<serde::de::IgnoredAny>(&reply)?;
-        Err(errors::error(MeshErrorKind::Conflict, format!("{call}: it was not found, and is there by now")))
+        call.read::<IgnoredAny>(&reply).map(|_| true)
+    }
+
+    /// Removes what the next look lists anyway; `false` when it was not there.
+    pub(super) async fn delete(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
+        if self.delete_unconfirmed(path, needs).await? {
+            return Ok(true);
+        }
+        self.own_token_is_good().await?;
+        // Another object may have this name by now, so the removal is not repeated.
+        if self.get_unconfirmed::<IgnoredAny>(path, needs).await?.is_some() {
+            return Err(errors::found_again(&Call { method: Method::Delete, path, needs }));
+        }
+        // The check before the last answer proves nothing about that answer.
+        self.own_token_is_good().await?;
+        Ok(false)
     }
 }
 

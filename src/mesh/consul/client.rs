@@ -23,7 +23,7 @@ use super::parts::{Found, Parts, Place};
 use super::removal::{self, RemoveServices, Seen, Victim};
 use super::scope::Scope;
 use super::services::{self, ServicesOfCluster, Wanted};
-use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokensOfTasks};
+use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokensOfTasks, WantedToken};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
 use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
@@ -222,7 +222,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     async fn find_all(&self, task: &TaskArn) -> Result<Listed, MeshError> {
         let cluster = task.cluster();
         let services = self.services.ask(cluster.clone(), Wanted::Task(task.id().clone()));
-        let (tokens, services) = tokio::join!(self.tokens.ask((), task.clone()), services);
+        let (tokens, services) =
+            tokio::join!(self.tokens.ask((), WantedToken::OfTask(task.clone())), services);
         if let (Err(tokens), Err(services)) = (&tokens, &services) {
             let errors = [tokens, services].map(|failure| errors::of_batch(failure.clone()));
             // That nobody answers says more than that somebody refuses.
@@ -249,7 +250,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         match self.handle(id)? {
             Handle::Token { accessor, namespace } => {
-                self.api.token(&self.taken, &accessor, namespace.as_deref()).await
+                let key = TokenKey { accessor, namespace };
+                tokens::look_up(&self.api, &self.taken, &self.tokens, &key).await
             }
             Handle::Service { cluster, id, namespace } => {
                 let victim = Victim { cluster, id, namespace };
@@ -265,9 +267,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         match self.handle(id)? {
             Handle::Token { accessor, namespace } => {
-                // It is never closed.
-                let _turn = self.tokens_at_once.acquire().await.ok();
-                self.api.remove_token(&accessor, namespace.as_deref()).await
+                let key = TokenKey { accessor, namespace };
+                tokens::remove(&self.api, &self.tokens, &self.tokens_at_once, &key).await
             }
             Handle::Service { cluster, id, namespace } => {
                 match self.removals.ask((), Victim { cluster, id, namespace }).await {

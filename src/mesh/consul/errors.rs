@@ -223,6 +223,11 @@ pub(super) fn has_no_acls(reply: &Reply) -> bool {
     reply.head.status == 401 && reply.text().contains(ACLS_OFF)
 }
 
+/// The error of a removal that was answered "not found", and whose object is there.
+pub(super) fn found_again(call: &Call<'_>) -> MeshError {
+    error(MeshErrorKind::Conflict, format!("{call}: it was not found, and is there by now"))
+}
+
 /// An error of this kind in these words.
 pub(super) fn error(kind: MeshErrorKind, message: impl Into<String>) -> MeshError {
     MeshError { kind, message: message.into(), retry_after: None }

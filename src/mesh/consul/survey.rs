@@ -146,7 +146,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         left_out: &mut Pass,
     ) -> Result<LoginTokens, MeshError> {
         let (mut of_tasks, mut parts) = (0, Parts::default());
-        let mut take = |task: &TaskArn, _: Token| of_tasks += usize::from(clusters.contains(task.cluster()));
+        let mut take = |task: Option<&TaskArn>, _: Token| {
+            of_tasks += usize::from(task.is_some_and(|task| clusters.contains(task.cluster())));
+        };
         let unplaced = self.api.tokens(&self.taken, "owned", left_out, &mut parts, &mut take).await;
         parts.all().map(|()| LoginTokens { of_tasks, unplaced })
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::api::{Api, Listed};
 use super::client::{TOO_LARGE_TOKEN, Taken, UNREADABLE_TOKEN};
-use super::errors::Call;
+use super::errors::{self, Call};
 use super::handle::{Handle, is_uuid};
 use super::objects::nullable;
 use super::parts::{Found, Parts, Place};
@@ -19,7 +20,7 @@ use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Nameless, Owner, Registration, Sighting};
 use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
-use crate::runtime::BatchCall;
+use crate::runtime::{BatchCall, Batcher};
 
 /// The auth method that tasks log in by, unless others are declared.
 pub const DEFAULT_METHOD: &str = "iam-ecs-service-token";
@@ -135,15 +136,16 @@ pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> Owner {
 }
 
 impl<T: StreamTransport> Api<T> {
-    /// All tokens of tasks, in one pass: `each` is given the task, and makes a registration of the token if it wants
-    /// to. Each namespace is a part. Counts those that name no task, and tells of them unless a part failed.
+    /// All tokens of logins, in one pass: `each` is given the task that the token names, if any, and makes a registration
+    /// of the token if it wants to. Each namespace is a part. Counts those that name no task, and tells of them unless a
+    /// part failed.
     pub(super) async fn tokens(
         &self,
         taken: &Taken,
         operation: &'static str,
         left_out: &mut Pass,
         parts: &mut Parts,
-        each: &mut (dyn FnMut(&TaskArn, Token) + Send),
+        each: &mut (dyn FnMut(Option<&TaskArn>, Token) + Send),
     ) -> usize {
         let methods = taken.methods.load_full();
         let mut unplaced: BTreeMap<Unplaced, (usize, Vec<Arc<str>>)> =
@@ -160,14 +162,15 @@ impl<T: StreamTransport> Api<T> {
                         let Ok(item) = item else { return skip(TOO_LARGE_TOKEN) };
                         match serde_json::from_slice::<Token>(item) {
                             Ok(token) if is_uuid(&token.accessor) => match token.login(method) {
-                                Login::Of(task) => each(&task, token),
+                                Login::Of(task) => each(Some(&task), token),
                                 Login::Foreign => {}
                                 Login::Unplaced(why) => {
                                     let (count, examples) = unplaced.entry(why).or_default();
                                     *count += 1;
                                     if examples.len() < EXAMPLES {
-                                        examples.push(token.accessor);
+                                        examples.push(Arc::clone(&token.accessor));
                                     }
+                                    each(None, token);
                                 }
                             },
                             _ => skip(UNREADABLE_TOKEN),
@@ -195,41 +198,92 @@ impl<T: StreamTransport> Api<T> {
         }
         of_no_task
     }
+}
 
-    /// The server's current copy of one token.
-    pub(super) async fn token(
-        &self,
-        taken: &Taken,
-        accessor: &str,
-        namespace: Option<&str>,
-    ) -> Result<Option<Registration>, MeshError> {
-        let path = self.token_path(accessor, namespace);
-        let token: Option<Token> = self.get_unless_gone(&path, NEEDS_TO_LIST).await?;
-        Ok(token.map(|token| {
-            let methods = taken.methods.load();
-            let task = methods.iter().find_map(|method| match token.login(method) {
-                Login::Of(task) => Some(task),
-                Login::Foreign | Login::Unplaced(_) => None,
-            });
-            token.registration(task.as_ref(), taken)
-        }))
+/// A token, as it is asked for by itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TokenKey {
+    pub(super) accessor: Arc<str>,
+    pub(super) namespace: Option<Arc<str>>,
+}
+
+impl TokenKey {
+    fn path<T: StreamTransport>(&self, api: &Api<T>) -> String {
+        let path = format!("/v1/acl/token/{}", segment(&self.accessor));
+        api.scope.path_in(self.namespace.as_deref(), &path, &[])
     }
 
-    /// Removes a token; `false` when it was not there.
-    pub(super) async fn remove_token(
-        &self,
-        accessor: &str,
-        namespace: Option<&str>,
-    ) -> Result<bool, MeshError> {
-        self.delete(&self.token_path(accessor, namespace), "acl = \"write\"").await
-    }
-
-    fn token_path(&self, accessor: &str, namespace: Option<&str>) -> String {
-        self.scope.path_in(namespace, &format!("/v1/acl/token/{}", segment(accessor)), &[])
+    fn handle(&self) -> Handle {
+        Handle::Token { accessor: Arc::clone(&self.accessor), namespace: self.namespace.clone() }
     }
 }
 
-/// The tokens of many tasks by one pass over the list.
+/// One thing asked of the list of tokens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum WantedToken {
+    /// A task's tokens.
+    OfTask(TaskArn),
+    /// One token.
+    One(TokenKey),
+}
+
+/// The server's current copy of one token.
+pub(super) async fn look_up<T: StreamTransport + 'static>(
+    api: &Api<T>,
+    taken: &Taken,
+    tokens: &Batcher<TokensOfTasks<T>>,
+    key: &TokenKey,
+) -> Result<Option<Registration>, MeshError> {
+    let token: Option<Token> = api.get_unconfirmed(&key.path(api), NEEDS_TO_LIST).await?;
+    let Some(token) = token else { return look_up_listed(api, tokens, key).await };
+    let methods = taken.methods.load();
+    let task = methods.iter().find_map(|method| match token.login(method) {
+        Login::Of(task) => Some(task),
+        Login::Foreign | Login::Unplaced(_) => None,
+    });
+    Ok(Some(token.registration(task.as_ref(), taken)))
+}
+
+/// Removes a token; `false` when it was not there. No more than `at_once` allows are removed at a time.
+pub(super) async fn remove<T: StreamTransport + 'static>(
+    api: &Api<T>,
+    tokens: &Batcher<TokensOfTasks<T>>,
+    at_once: &Semaphore,
+    key: &TokenKey,
+) -> Result<bool, MeshError> {
+    let (path, needs) = (key.path(api), "acl = \"write\"");
+    {
+        // It is never closed.
+        let _turn = at_once.acquire().await.ok();
+        if api.delete_unconfirmed(&path, needs).await? {
+            return Ok(true);
+        }
+    }
+    if look_up_listed(api, tokens, key).await?.is_some() {
+        // Whether it may be removed is for the caller to look at again.
+        return Err(errors::found_again(&Call { method: Method::Delete, path: &path, needs }));
+    }
+    Ok(false)
+}
+
+/// One token by a list, after an answer that it is not there. A server that does not know our own token gives that
+/// answer for every token, and checks of our token before and after it prove nothing about it, since each may have come
+/// from another server. But no server gives such a token a list.
+async fn look_up_listed<T: StreamTransport + 'static>(
+    api: &Api<T>,
+    tokens: &Batcher<TokensOfTasks<T>>,
+    key: &TokenKey,
+) -> Result<Option<Registration>, MeshError> {
+    let found = tokens.ask((), WantedToken::One(key.clone())).await.map_err(errors::of_batch)?;
+    if let Some(registration) = found.registrations.into_iter().next() {
+        return Ok(Some(registration));
+    }
+    let id = key.handle().in_mesh(api.scope.mesh());
+    let failed = found.failed.into_iter().find(|failed| failed.part.holds(&id));
+    failed.map_or(Ok(None), |failed| Err(failed.error))
+}
+
+/// The tokens of many tasks, and many tokens by their accessors, by one pass over the list.
 pub(super) struct TokensOfTasks<T> {
     pub(super) api: Arc<Api<T>>,
     pub(super) taken: Arc<Taken>,
@@ -238,16 +292,25 @@ pub(super) struct TokensOfTasks<T> {
 #[async_trait]
 impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
     type Group = ();
-    type Request = TaskArn;
+    type Request = WantedToken;
     type Response = Found;
     type Error = MeshError;
 
-    async fn call(&self, _all: &(), tasks: Vec<TaskArn>) -> Result<BTreeMap<TaskArn, Found>, MeshError> {
-        let mut found: BTreeMap<TaskArn, Found> =
-            tasks.into_iter().map(|task| (task, Found::default())).collect();
-        let mut take = |task: &TaskArn, token: Token| {
-            if let Some(found) = found.get_mut(task) {
-                found.registrations.push(token.registration(Some(task), &self.taken));
+    async fn call(
+        &self,
+        _all: &(),
+        wanted: Vec<WantedToken>,
+    ) -> Result<BTreeMap<WantedToken, Found>, MeshError> {
+        let mut found: BTreeMap<WantedToken, Found> =
+            wanted.into_iter().map(|wanted| (wanted, Found::default())).collect();
+        let mut take = |task: Option<&TaskArn>, token: Token| {
+            let key = TokenKey { accessor: Arc::clone(&token.accessor), namespace: token.namespace.clone() };
+            let registration = token.registration(task, &self.taken);
+            if let Some(found) = task.and_then(|task| found.get_mut(&WantedToken::OfTask(task.clone()))) {
+                found.registrations.push(registration.clone());
+            }
+            if let Some(found) = found.get_mut(&WantedToken::One(key)) {
+                found.registrations.push(registration);
             }
         };
         // What is left out is told of when all is listed.
@@ -268,9 +331,9 @@ pub(super) async fn of_clusters<T: StreamTransport>(
     parts: &mut Parts,
     take: &mut (dyn FnMut(Sighting) + Send),
 ) {
-    let mut read = |task: &TaskArn, token: Token| {
-        if clusters.contains(task.cluster()) {
-            take(Sighting::from(&token.registration(Some(task), taken)));
+    let mut read = |task: Option<&TaskArn>, token: Token| {
+        if task.is_some_and(|task| clusters.contains(task.cluster())) {
+            take(Sighting::from(&token.registration(task, taken)));
         }
     };
     api.tokens(taken, "owned", left_out, parts, &mut read).await;

@@ -236,27 +236,51 @@ async fn a_token_is_read_by_its_accessor_and_is_foreign_unless_a_task_logged_in_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_missing_only_if_our_own_is_good() {
+async fn a_token_is_missing_only_if_a_list_lacks_it() {
     let missing = || text(403, "token does not exist: ACL not found");
-    let script = Script::of(vec![missing(), known(), missing(), missing(), unknown()]);
+    let script = Script::of(vec![missing(), tokens(&[token(2)]), missing(), unknown()]);
     let consul_1 = consul(&script);
     assert_eq!(consul_1.read(&token_id(1)).await.unwrap(), None);
     let error = consul_1.read(&token_id(2)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "that it was good before proves nothing: {error}");
     let read = |number| format!("GET /v1/acl/token/{}", accessor(number));
-    assert_eq!(script.calls(), [read(1), SELF.into(), read(1), read(2), SELF.into()]);
-    let consul = consul(&Script::of(vec![unknown(), unknown()]));
+    assert_eq!(script.calls(), [read(1), TOKENS.into(), read(2), TOKENS.into()]);
+    let consul = consul(&Script::of(vec![unknown(), filtered(&json!([]))]));
     let error = consul.read(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_is_not_missing_because_our_own_was_not_known_for_a_moment() {
-    let consul = consul(&Script::of(vec![unknown(), known(), says(200, &token(1))]));
-    assert!(consul.read(&token_id(1)).await.unwrap().is_some());
+    let consul = consul(&Script::of(vec![unknown(), tokens(&[token(2), token(1)])]));
+    let read = consul.read(&token_id(1)).await.unwrap().unwrap();
+    assert_eq!(read.owner, Owner::Marked(crate::intent::Marks::of(&operator(), &task(1))));
 }
 
-/// A server that has no token but ours; how often it was asked for that.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_names_no_task_any_more_is_not_missing() {
+    let consul = consul(&Script::of(vec![unknown(), tokens(&[token_saying(1, "edited")])]));
+    assert_eq!(consul.read(&token_id(1)).await.unwrap().unwrap().owner, Owner::Foreign);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_not_missing_where_its_namespace_could_not_be_listed() {
+    let missing = || text(403, "ACL not found");
+    let script = Script::of(vec![
+        missing(),
+        tokens(&[]),
+        text(500, "lost"),
+        missing(),
+        tokens(&[]),
+        text(500, "lost"),
+    ]);
+    let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
+    let in_namespace = |name: &str| id(format!("{}@{name}", token_id(1).name));
+    assert_eq!(consul.read(&in_namespace("a")).await.unwrap(), None);
+    assert_eq!(consul.read(&in_namespace("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+}
+
+/// A server that has no token but ours; how often its tokens were listed.
 #[derive(Default)]
 struct Bare(Mutex<usize>);
 
@@ -270,9 +294,9 @@ impl StreamTransport for Bare {
         sink: &mut dyn Sink,
     ) -> Result<Head, TransportError> {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let said = if SELF.ends_with(path) {
+        let said = if TOKENS.ends_with(path) {
             *self.0.lock().unwrap() += 1;
-            known()?
+            tokens(&[])?
         } else {
             text(403, "token does not exist: ACL not found")?
         };
@@ -282,18 +306,28 @@ impl StreamTransport for Bare {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_missing_tokens_share_the_looks_at_our_own() {
+async fn many_missing_tokens_share_the_lists() {
     let server = Arc::new(Bare::default());
     let consul = ConsulControlPlane::new(server.clone(), &spec(&json!({})), operator(), Arc::new(NoObserver));
+    consul.look_after(BTreeSet::from([DEFAULT_METHOD.into()]));
     let consul = Arc::new(consul);
-    let reads = (1..=50).map(|number| {
-        let consul = consul.clone();
-        tokio::spawn(async move { consul.read(&token_id(number)).await })
-    });
-    for read in reads.collect::<Vec<_>>() {
-        assert_eq!(read.await.unwrap().unwrap(), None);
+    for remove in [false, true] {
+        let looks = (1..=50).map(|number| {
+            let consul = consul.clone();
+            tokio::spawn(async move {
+                let id = token_id(number);
+                if remove {
+                    consul.delete(&id).await
+                } else {
+                    consul.read(&id).await.map(|read| read.is_some())
+                }
+            })
+        });
+        for look in looks.collect::<Vec<_>>() {
+            assert!(!look.await.unwrap().unwrap());
+        }
     }
-    assert!((1..=2).contains(&*server.0.lock().unwrap()), "{} looks", server.0.lock().unwrap());
+    assert!(*server.0.lock().unwrap() < 25, "{} lists", server.0.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -548,12 +582,11 @@ async fn a_survey_asks_each_question_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whether_our_own_token_is_good_is_asked_of_the_datacenter_that_said_that_something_is_not_there() {
-    let answers = vec![text(404, "ACL not found"), text(403, "ACL not found")];
-    let script = Script::of(answers);
+async fn a_missing_token_is_looked_for_where_it_was_missing() {
+    let script = Script::of(vec![text(404, "ACL not found"), text(403, "ACL not found")]);
     let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs"}));
     let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));
     let id = RegistrationId { mesh: MeshName::parse("ecs").unwrap(), ..token_id(1) };
     assert_eq!(consul.read(&id).await.unwrap_err().kind, MeshErrorKind::Forbidden);
-    assert_eq!(script.calls()[1], "GET /v1/acl/token/self?dc=dc2");
+    assert!(script.calls()[1].starts_with("GET /v1/acl/tokens?dc=dc2&partition=ecs"), "{:?}", script.calls());
 }
