@@ -51,6 +51,8 @@ pub struct Snapshot {
     pub alive_at: Option<Timestamp>,
     /// When a describe last found it so.
     pub described_at: Option<Timestamp>,
+    /// When a describe answered MISSING, if nothing has shown the task since.
+    pub missing_at: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -61,6 +63,13 @@ impl Snapshot {
         let young = |at: &Timestamp| at.age_at(now) < FRESH;
         self.described_at.as_ref().is_some_and(young)
             || self.alive_at.is_some_and(|at| young(&at) && since.is_some_and(|since| at >= since))
+    }
+
+    /// Whether a describe did not find the task over [`FRESH`] after it was last seen alive: a new task is known
+    /// everywhere by then, so asking again tells no more. An event or a list shows the task if it is there.
+    pub fn is_lost(&self) -> bool {
+        let (Some(alive), Some(missing)) = (self.alive_at, self.missing_at) else { return false };
+        alive.age_at(missing) >= FRESH
     }
 }
 
@@ -103,6 +112,7 @@ impl Store {
         if newer || source == Source::Describe {
             // Even a late sighting is a reason for doubt, and doubt keeps registrations.
             record.absence = None;
+            record.missing_at = None;
             if !task.is_leaving() {
                 record.alive_at = record.alive_at.max(seen_at);
                 if source == Source::Describe {
@@ -130,6 +140,7 @@ impl Store {
     pub fn described_missing(&self, task: &TaskArn, grace: Duration, now: Timestamp) {
         let mut records = self.lock();
         let Some(record) = records.get_mut(task) else { return };
+        record.missing_at = Some(now);
         if record.stopped == Stopped::Said {
             record.stopped = Stopped::Confirmed;
             record.touched_at = now;
@@ -145,6 +156,7 @@ impl Store {
     pub fn listed_alive(&self, task: &TaskArn, now: Timestamp) {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
+            record.missing_at = None;
             if record.stopped == Stopped::No && record.task.as_ref().is_some_and(|task| !task.is_leaving()) {
                 record.alive_at = record.alive_at.max(Some(now));
             }
@@ -155,6 +167,7 @@ impl Store {
     pub fn listed_leaving(&self, task: &TaskArn) {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
+            record.missing_at = None;
         }
     }
 
@@ -205,13 +218,20 @@ impl Store {
     pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> Snapshot {
         let records = self.lock();
         let Some(record) = records.get(task) else {
-            return Snapshot { task: None, life: Life::Unknown, alive_at: None, described_at: None };
+            return Snapshot {
+                task: None,
+                life: Life::Unknown,
+                alive_at: None,
+                described_at: None,
+                missing_at: None,
+            };
         };
         Snapshot {
             task: record.task.clone(),
             life: record.life(grace, now),
             alive_at: record.alive_at,
             described_at: record.described_at,
+            missing_at: record.missing_at,
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Record {
     pub(super) alive_at: Option<Timestamp>,
     /// When a describe last found it wanted and alive.
     pub(super) described_at: Option<Timestamp>,
+    /// When a describe answered MISSING, if nothing has shown the task since.
+    pub(super) missing_at: Option<Timestamp>,
     /// When this record last changed, for forgetting it.
     pub(super) touched_at: Timestamp,
     pub(super) absence: Option<Absence>,

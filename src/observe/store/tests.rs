@@ -191,3 +191,26 @@ fn tags_are_kept_over_events_that_carry_none() {
     store.observe(task(2, LastStatus::Running), Source::Event, NOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());
 }
+
+#[test]
+fn task_is_lost_if_a_describe_misses_it_long_after_it_was_seen() {
+    let store = Store::default();
+    let lost = || store.snapshot(&arn(), GRACE, NOW).is_lost();
+    store.observe(task(1, LastStatus::Running), Source::Event, NOW);
+    store.described_missing(&arn(), GRACE, NOW.plus(FRESH - Duration::from_secs(1)));
+    assert!(!lost(), "it may not be known everywhere yet");
+    store.described_missing(&arn(), GRACE, NOW.plus(FRESH));
+    assert!(lost());
+    let shows: [&dyn Fn(); 4] = [
+        &|| store.listed_alive(&arn(), NOW),
+        &|| store.listed_leaving(&arn()),
+        &|| _ = store.observe(task(2, LastStatus::Running), Source::Event, NOW),
+        &|| _ = store.observe(task(2, LastStatus::Running), Source::Describe, NOW),
+    ];
+    for show in shows {
+        show();
+        assert!(!lost());
+        store.described_missing(&arn(), GRACE, NOW.plus(FRESH));
+        assert!(lost());
+    }
+}

@@ -89,7 +89,8 @@ impl Run<'_> {
                 known = self.known();
             }
             let may_have_more = unsearched && snapshot.life == Life::SaidStopped;
-            if known.is_empty() && !matches!(snapshot.life, Life::Live) && !may_have_more {
+            let may_run = snapshot.life == Life::Live && !snapshot.is_lost();
+            if known.is_empty() && !may_run && !may_have_more {
                 self.plane.all_said(self.task);
                 return Next::Forget;
             }

@@ -18,7 +18,7 @@ use crate::mesh::{
     ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
     Rendered, Sighting,
 };
-use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId};
+use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
 use crate::observe::store::Source;
@@ -633,4 +633,33 @@ async fn what_may_be_over_later_decides_when_a_task_is_looked_at_again() {
     desk.tokens.there.lock().unwrap().insert(other.clone());
     desk.plane.registry.record(&task_arn(1), &Tokens::sighting(&other), desk.clock.now());
     assert_eq!(desk.run().await, Next::Backoff);
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_event_of_a_task_that_ecs_lacks_is_followed_up_once() {
+    let desk = Desk::where_removals_end(&[]);
+    let mut by_tags = binding();
+    Arc::make_mut(&mut by_tags).spec.selector.tags = [("team".into(), "a".into())].into();
+    let bindings = [("house".into(), by_tags)].into();
+    desk.operator.set.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+    let now = desk.clock.now();
+    let described = || desk.ecs.described.lock().unwrap().len();
+    let event = |number, updated_at| {
+        let said = crate::model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
+        desk.operator.store.observe(said, Source::Event, desk.clock.now());
+    };
+    let run = async |number| Run::new(&desk.operator, &desk.plane, &task_arn(number)).reconcile().await;
+    event(2, now);
+    for _ in 0..2 {
+        assert!(matches!(run(2).await, Next::Backoff), "a new task may not be known everywhere yet");
+    }
+    assert_eq!(described(), 2);
+    event(3, Timestamp(now.0 - 3_600_000));
+    run(3).await;
+    assert!(matches!(run(3).await, Next::Forget));
+    assert_eq!(described(), 3);
+    // A list shows it after all.
+    desk.operator.store.listed_alive(&task_arn(3), desk.clock.now());
+    assert!(matches!(run(3).await, Next::Backoff));
+    assert_eq!(described(), 4);
 }
