@@ -85,7 +85,8 @@ struct AtConsul {
 /// For so many seconds ListTasks hides some tasks: longer than the grace age and two sweeps.
 const HIDDEN: std::ops::Range<u64> = 70..150;
 
-/// Another team's: it takes no task, and which it takes hangs on their tags. So each task is described.
+/// Another team's: it takes no task, and which it takes hangs on their tags. So each task is described. The shortest
+/// sweep interval of all bindings counts, so this one has its life's.
 const BY_TAGS: &str = "---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: MeshBinding
@@ -93,6 +94,7 @@ metadata: {name: tagged}
 spec:
   controlPlane: consul
   selector: {clusters: [\"CLUSTER\"], tags: {team: another}}
+  cleanup: {sweepInterval: SWEEP_INTERVAL}
 ";
 
 /// Tasks that stop take their time, so that much happens meanwhile.
@@ -197,7 +199,8 @@ impl AtConsul {
             text.truncate(text.find("---").unwrap());
         }
         if self.by_tags && self.bound {
-            text.push_str(&BY_TAGS.replace("CLUSTER", &self.care.cluster));
+            let by_tags = BY_TAGS.replace("CLUSTER", &self.care.cluster);
+            text.push_str(&by_tags.replace("SWEEP_INTERVAL", self.care.sweep_interval));
         }
         if self.meddler.is_some() {
             text.push_str(&declared::manifest(AWS));
@@ -207,6 +210,8 @@ impl AtConsul {
         }
         let (set, errors) = load_whatever(&text);
         assert_eq!(set.complete, !broken);
+        let intervals = set.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
+        assert!(intervals.collect::<BTreeSet<_>>().len() <= 1, "a life has one sweep interval");
         let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
         Status { set, errors, warnings: Vec::new(), files: 1 }
     }

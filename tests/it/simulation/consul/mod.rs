@@ -21,6 +21,7 @@ const REGRESSIONS: &[u64] = &[
     20064, // our own token was bad, good and bad again, and a token that was there counted as gone
     20150, // old events of tasks that ECS had forgotten kept being followed up
     20158, // the same
+    20213, // a binding without its life's sweep interval had a sweep made in a life without sweeps
     20286, // as 20064
     20477, // as 20150
     20605, // the same
