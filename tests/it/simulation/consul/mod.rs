@@ -19,13 +19,17 @@ use super::{MANY, judge, replays, run, seeds};
 /// Seeds that once found a fault; they run every time.
 const REGRESSIONS: &[u64] = &[
     20064, // our own token was bad, good and bad again, and a token that was there counted as gone
+    20136, // tokens of running tasks were removed on an absence that was young, old or contradicted
     20150, // old events of tasks that ECS had forgotten kept being followed up
     20158, // the same
     20213, // a binding without its life's sweep interval had a sweep made in a life without sweeps
     20286, // as 20064
+    20331, // a describe during a run showed STOPPED, and what the task had registered was not searched for
     20477, // as 20150
     20605, // the same
     20606, // the same
+    20626, // as 20331
+    20720, // as 20331
 ];
 
 #[test]
