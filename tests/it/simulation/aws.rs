@@ -66,11 +66,11 @@ impl SimAws {
         faults.strikes(Fault::Denied, 0.005).then_some(AwsErrorKind::Denied)
     }
 
-    /// Whether DescribeTasks does not know a task that lives. Of those that lists hide it knows all: nobody could tell
-    /// them from tasks that are gone.
+    /// Whether DescribeTasks does not know a task that lives. It knows all that a list has hidden, until a list shows
+    /// them again: they could not be told from tasks that are gone.
     fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
         let faults = &self.0.faults;
-        if !self.0.has_traps || faults.hides(task.id(), now) {
+        if !self.0.has_traps || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
             return false;
         }
         if task.created_at.age_at(now) < NEWBORN {
@@ -123,7 +123,11 @@ impl Ecs for SimAws {
         let listed = listed.map_err(|_| error(AwsErrorKind::NotFound, "ecs:ListTasks"))?;
         let mut items: Vec<TaskArn> = listed.arns.iter().map(|arn| TaskArn::parse(arn).unwrap()).collect();
         let all = items.len();
-        items.retain(|task| !faults.hides(task.id().as_str(), now));
+        items.retain(|task| {
+            let hidden = faults.hides(task.id().as_str(), now);
+            faults.record_listed(task.id().as_str(), hidden);
+            !hidden
+        });
         if items.len() < all {
             faults.count(Fault::HiddenTasks);
         }

@@ -1,6 +1,6 @@
 //! What goes wrong, by the seed; and how often each kind of it has struck.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -140,6 +140,8 @@ struct Dice {
     mesh_down_until: Timestamp,
     /// Until when ListTasks hides those tasks whose ids end in one of some digits, and in which.
     hidden: (Timestamp, u8),
+    /// Tasks that a list has hidden, and that no list has shown since.
+    unlisted: BTreeSet<String>,
     /// A list that is not whole shows it.
     lists_are_honest: bool,
 }
@@ -158,6 +160,7 @@ impl Faults {
             aws_down_until: none,
             mesh_down_until: none,
             hidden: (none, 0),
+            unlisted: BTreeSet::new(),
             lists_are_honest: false,
         };
         Self { dice: Mutex::new(dice) }
@@ -256,6 +259,21 @@ impl Faults {
     pub(super) fn hides(&self, id: &str, now: Timestamp) -> bool {
         let (until, those) = self.dice.lock().unwrap().hidden;
         now < until && id.bytes().last().is_some_and(|digit| digit % HIDES_ONE_IN == those)
+    }
+
+    /// Remembers whether a list has just hidden the task or shown it.
+    pub(super) fn record_listed(&self, id: &str, hidden: bool) {
+        let unlisted = &mut self.dice.lock().unwrap().unlisted;
+        if hidden {
+            unlisted.insert(id.to_owned());
+        } else {
+            unlisted.remove(id);
+        }
+    }
+
+    /// Whether a list has hidden the task, and none has shown it since.
+    pub(super) fn is_unlisted(&self, id: &str) -> bool {
+        self.dice.lock().unwrap().unlisted.contains(id)
     }
 
     pub(super) fn aws_is_down(&self, now: Timestamp) -> bool {
