@@ -12,7 +12,6 @@ mod hcl;
 pub mod intent;
 pub mod manifests;
 pub mod mesh;
-pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;

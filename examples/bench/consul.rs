@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
-use ecs_mesh_operator::model::TaskArn;
+use ecs_mesh_model::TaskArn;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

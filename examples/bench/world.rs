@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ecs_mesh_operator::model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
+use ecs_mesh_model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
 use ecs_mesh_operator::sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use ecs_mesh_operator::sandbox::planes::ControlPlanes;

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, limits, words};
-use crate::model::Glob;
+use ecs_mesh_model::Glob;
 
 /// The identity set-up of Consul on ECS: auth methods, binding rules, roles, policies, and the clusters' nodes in the
 /// catalog. One for each control plane of type `consul`.

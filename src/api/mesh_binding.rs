@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HumanDuration, limits, words};
-use crate::model::{Glob, MeshName, Tags};
+use ecs_mesh_model::{Glob, MeshName, Tags};
 
 /// Puts the tasks of some clusters into one mesh of one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::words;
-use crate::model::{Glob, ServiceName};
+use ecs_mesh_model::{Glob, ServiceName};
 
 /// Outbounds for all workloads that it names; edited without touching the tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

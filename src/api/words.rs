@@ -12,16 +12,13 @@ use serde_json::{Value, json};
 
 use super::HumanDuration;
 use crate::manifests::{CONSUL_NAME_RULE, DNS_LABEL};
-use crate::model::{Glob, MeshName, ServiceName};
+use ecs_mesh_model::ServiceName;
 
 /// Any number of units, each once, the largest first; the length refuses the empty text.
 const DURATION: &str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
-const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-const SERVICE: &str = r"^[a-zA-Z0-9._:-]+$";
 const ADDRESS: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+(/[^?#\s]*)?$";
 const LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
-const NOT_BLANK: &str = r"\S";
 const CLUSTER: &str = r"[*?:/]";
 const SECRET_ARN: &str = "^arn:[a-z0-9-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[^\\s]+$";
 const DATACENTER: &str = "^[a-z0-9_-]+$";
@@ -39,48 +36,19 @@ const DATAPLANE_NAME: &str = concat!(
     r"(([a-z0-9.-]|\{(taskId|hostname|service)\})*([a-z0-9]|\{(taskId|hostname|service)\}))?$"
 );
 
-macro_rules! written_as {
-    ($type:ty, $name:literal, $schema:expr) => {
-        impl JsonSchema for $type {
-            fn inline_schema() -> bool {
-                true
-            }
+impl JsonSchema for HumanDuration {
+    fn inline_schema() -> bool {
+        true
+    }
 
-            fn schema_name() -> Cow<'static, str> {
-                $name.into()
-            }
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
 
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                $schema
-            }
-        }
-    };
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": DURATION, "minLength": 2, "x-allowed": "duration" })
+    }
 }
-
-written_as!(
-    HumanDuration,
-    "Duration",
-    json_schema!({ "type": "string", "pattern": DURATION, "minLength": 2, "x-allowed": "duration" })
-);
-written_as!(
-    MeshName,
-    "MeshName",
-    json_schema!({
-        "type": "string", "pattern": SUBDOMAIN, "maxLength": 63, "x-allowed": Self::RULE, "x-unquoted": true
-    })
-);
-written_as!(
-    ServiceName,
-    "ServiceName",
-    json_schema!({
-        "type": "string", "pattern": SERVICE, "maxLength": 253, "x-allowed": Self::RULE, "x-unquoted": true
-    })
-);
-written_as!(
-    Glob,
-    "Pattern",
-    json_schema!({ "type": "string", "pattern": NOT_BLANK, "x-allowed": "*pattern*", "x-unquoted": true })
-);
 
 pub(super) fn clusters(_: &mut SchemaGenerator) -> Schema {
     let cluster = json!({ "type": "string", "pattern": CLUSTER, "x-allowed": "*pattern* over cluster ARNs" });
@@ -173,7 +141,7 @@ pub(super) fn texts_by_key(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn inbound_tags(_: &mut SchemaGenerator) -> Schema {
-    let value = json!({ "type": "string", "pattern": SERVICE, "x-unquoted": true });
+    let value = json!({ "type": "string", "pattern": ServiceName::PATTERN, "x-unquoted": true });
     json_schema!({ "type": "object", "additionalProperties": value, "x-allowed": "Kuma tags" })
 }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Outbound, words};
-use crate::model::{Glob, ServiceName, Tags};
+use ecs_mesh_model::{Glob, ServiceName, Tags};
 
 /// What the tasks that it selects are in the mesh.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,9 +8,9 @@ use super::parse::lines::Lines;
 use super::report::Place;
 use crate::manifests::Status;
 use crate::mesh::consul::ConsulVersion;
-use crate::model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
 use crate::observe::aws::AwsError;
 use crate::observe::inspect::{Hidden, Simulated, WholeContainer, WholeDefinition};
+use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
 
 /// Everything that was found.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use super::doctor::load;
 use super::output::print;
 use crate::audit::{Asking, Question, Report, examine, gather, sarif, table};
 use crate::manifests::Sources;
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 /// What `audit` takes.
 #[derive(clap::Args)]

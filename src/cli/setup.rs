@@ -12,11 +12,11 @@ use crate::mesh::consul::ConsulControlPlane;
 use crate::mesh::http::Secrets;
 use crate::mesh::kuma::KumaControlPlane;
 use crate::mesh::{ControlPlane, MeshCallObserver};
-use crate::model::OperatorId;
 use crate::observe::sdk::{AwsClients, AwsOptions};
 use crate::reconcile::{Book, Connect, Operator, Parts, ReadRates};
 use crate::runtime::{AlwaysHeld, Clock};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_model::OperatorId;
 
 /// Whose set-up, by which manifests, where.
 #[derive(clap::Args)]

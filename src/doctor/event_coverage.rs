@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::model::Glob;
+use ecs_mesh_model::Glob;
 
 /// What is known of a field of the events that are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::event_coverage::{Known, Need};
 use super::place::Place;
-use crate::model::Glob;
+use ecs_mesh_model::Glob;
 
 /// The name under which the documents have the rule of task state changes.
 pub(super) const TASKS_RULE: &str = "ecs-mesh-tasks";

@@ -15,9 +15,9 @@ use crate::mesh::NoObserver;
 use crate::mesh::consul::{Asked, ConsulControlPlane, DEFAULT_METHOD, Right};
 use crate::mesh::http::{NoSecrets, Secrets};
 use crate::mesh::kuma::KumaControlPlane;
-use crate::model::{ClusterArn, MeshName, OperatorId};
 use crate::observe::sdk::{AwsClients, AwsOptions, ConnectError};
 use crate::reconcile::methods_at;
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
 /// The longest wait for one answer; a control plane's own limit counts where it is shorter.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::api::RoleTagMode;
 use crate::manifests::ManifestSet;
-use crate::model::{ClusterArn, Glob};
 use crate::observe::sdk::{queue_host, region_of_queue_host};
+use ecs_mesh_model::{ClusterArn, Glob};
 
 /// The queue, by its URL.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::model::Glob;
+use ecs_mesh_model::Glob;
 
 /// What a policy says to a rule's messages.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -182,7 +182,7 @@ fn rights_that_nobody_knows_are_never_well_and_the_reason_is_told_once() {
         let message = "POST /x: Consul answered 404 (no such call); check the address".to_owned();
         answers.rights = Err(MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None });
         let found = OfCluster { has_node: Ok(true), services: Ok(1) };
-        answers.clusters.insert(crate::model::ClusterArn::parse(PROD).unwrap(), found);
+        answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
     });
     for id in ["consul.token", "consul.tokens"] {
         assert_eq!(status_of(&checks, id), Status::Unknown, "{checks:?}");

@@ -6,7 +6,7 @@ use super::place::named_clusters;
 use crate::api::{ConsulConnection, ControlPlaneType, LifecyclePolicy};
 use crate::manifests::ManifestSet;
 use crate::mesh::consul::Right;
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 const READ: &str = "read";
 const WRITE: &str = "write";

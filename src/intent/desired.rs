@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::api::{Inbound, Outbound, Probe, WorkloadSpec};
 use crate::manifests::ManifestSet;
-use crate::model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Why};
+use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Why};
 
 /// Whose a registration is: written on each, and checked on the server's copy before each write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use crate::api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
 use crate::manifests::{DNS_LABEL, is_dns_label, reserved};
-use crate::model::{ServiceName, Tags, TaskDefinition, Why};
+use ecs_mesh_model::{ServiceName, Tags, TaskDefinition, Why};
 
 /// The service's name; without it the task describes nothing. The same key as in the mesh.
 pub const SERVICE: &str = "kuma.io/service";

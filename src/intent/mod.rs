@@ -21,7 +21,7 @@ pub use violation::{Basis, Rule, Violation};
 
 use std::fmt;
 
-use crate::model::Why;
+use ecs_mesh_model::Why;
 
 fn list(names: &[std::sync::Arc<str>]) -> String {
     names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")

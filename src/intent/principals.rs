@@ -3,7 +3,7 @@
 //! Source: <https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws-iam> (`BoundIAMPrincipalARNs`,
 //! `EnableIAMEntityDetails`).
 
-use crate::model::RoleArn;
+use ecs_mesh_model::RoleArn;
 
 /// The bound principals of an auth method.
 #[derive(Clone, Copy, Debug)]

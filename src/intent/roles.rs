@@ -9,7 +9,7 @@
 use super::consul::{self, ConsulClaim};
 use super::violation::{ITS_SERVICE, Rule, Violation};
 use crate::api::RoleTagPolicy;
-use crate::model::{MeshName, RoleArn, ServiceName, Tags};
+use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
 /// What a task wants to be in a mesh.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::api::{BindingSelector, ControlPlaneType, LifecyclePolicy, WorkloadSelector, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet};
-use crate::model::{ClusterArn, Glob, MeshName, Tags, Task};
+use ecs_mesh_model::{ClusterArn, Glob, MeshName, Tags, Task};
 
 /// An answer that may hang on tags that are not known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,9 +166,9 @@ mod tests {
         Task {
             arn: arn("task/c/1").try_into().unwrap(),
             version: 1,
-            last_status: crate::model::LastStatus::Running,
-            desired_status: crate::model::DesiredStatus::Running,
-            group: crate::model::TaskGroup::Service(service.into()),
+            last_status: ecs_mesh_model::LastStatus::Running,
+            desired_status: ecs_mesh_model::DesiredStatus::Running,
+            group: ecs_mesh_model::TaskGroup::Service(service.into()),
             definition: arn("task-definition/kv:1").try_into().unwrap(),
             role_override: None,
             address: None,

@@ -11,7 +11,7 @@ use super::violation::{Basis, Rule, Violation};
 use super::{BoundPrincipals, Desired, Marks, Outbounds, RegistrationId};
 use crate::api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use crate::manifests::{Binding, ManifestSet, is_dns_label};
-use crate::model::{OperatorId, RoleArn, Tags, Task, TaskDefinition, Why};
+use ecs_mesh_model::{OperatorId, RoleArn, Tags, Task, TaskDefinition, Why};
 
 /// A fact that may not have been asked for, or could not be had.
 #[derive(Clone, Debug, PartialEq)]

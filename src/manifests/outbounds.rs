@@ -193,7 +193,7 @@ fn covers(wide: &Outbound, narrow: &Outbound) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ServiceName;
+    use ecs_mesh_model::ServiceName;
     use serde_json::json;
 
     fn claim(list: &str, service: &str, target: u16, listen: &str) -> OutboundClaim {

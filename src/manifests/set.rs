@@ -7,7 +7,7 @@ use super::outbounds::{self, MergedOutbounds, OutboundClaim};
 use crate::api::{
     ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, WorkloadSpec,
 };
-use crate::model::{ClusterArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, Timestamp};
 
 /// A `MeshBinding` with what was looked up or parsed for it when the set was made.
 #[derive(Clone, Debug, PartialEq)]

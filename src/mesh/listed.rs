@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{ControlPlane, MeshError, Sighting};
 use crate::intent::RegistrationId;
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 /// A part of what is registered that is listed by itself. It is displayed as a person would name it.
 pub trait Part: fmt::Display + fmt::Debug + Send + Sync {

@@ -20,8 +20,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
-use crate::model::{ClusterArn, MeshName, TaskArn, Timestamp};
 use crate::runtime::Lease;
+use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use identities::{Identities, Looked, MaySend, Written};
 pub use listed::{FailedPart, Listed, Part, owned};

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 
-use crate::model::{
+use crate::runtime::BatchError;
+use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
     Timestamp, Why,
 };
-use crate::runtime::BatchError;
 
 /// What kind of failure a call ended in: what the caller may do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

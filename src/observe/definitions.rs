@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::aws::{AwsError, Ecs};
-use crate::model::{TaskDefinition, TaskDefinitionArn, Why};
 use crate::runtime::{BatchCall, Batcher, TokenBucket};
+use ecs_mesh_model::{TaskDefinition, TaskDefinitionArn, Why};
 
 /// Most definitions kept; the oldest goes first. At a few hundred bytes each this stays below some megabytes.
 const KEPT: usize = 5_000;

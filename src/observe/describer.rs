@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Ecs};
 use super::store::{Observed, Source, Store};
-use crate::model::{ClusterArn, TaskArn, TaskId, Why};
 use crate::runtime::{BatchCall, BatchError, Batcher, Clock, TokenBucket};
+use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, Why};
 
 /// Most tasks that one DescribeTasks call takes.
 const BATCH: usize = 100;
@@ -141,7 +141,7 @@ mod tests {
     use super::super::fakes::{CALL, FakeEcs, clock, task, task_arn};
     use super::super::store::Life;
     use super::*;
-    use crate::model::LastStatus;
+    use ecs_mesh_model::LastStatus;
 
     const GRACE: Duration = Duration::from_mins(5);
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
-use crate::model::{
+use crate::runtime::{Clock, TokenBucket};
+use ecs_mesh_model::{
     ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn,
     TaskGroup, TaskId, Timestamp,
 };
-use crate::runtime::{Clock, TokenBucket};
 
 /// How long each call of a fake takes.
 pub(crate) const CALL: Duration = Duration::from_secs(1);

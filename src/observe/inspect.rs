@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Deserializer};
 
 use super::aws::AwsError;
-use crate::model::{RoleArn, Tags, TaskDefinitionArn};
+use ecs_mesh_model::{RoleArn, Tags, TaskDefinitionArn};
 
 /// A text that may be a secret: it can be judged, and no `Debug` shows it.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]

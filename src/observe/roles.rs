@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Iam};
 use crate::intent::{Fact, RoleTags};
-use crate::model::{RoleArn, Tags, Timestamp, Why};
 use crate::runtime::{BatchCall, Batcher, Clock, TokenBucket};
+use ecs_mesh_model::{RoleArn, Tags, Timestamp, Why};
 
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.
 pub const APART: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::api::GuardPolicy;
-use crate::model::{TaskArn, Timestamp};
+use ecs_mesh_model::{TaskArn, Timestamp};
 
 const WINDOW: Duration = Duration::from_hours(1);
 
@@ -198,7 +198,7 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClusterArn, TaskId};
+    use ecs_mesh_model::{ClusterArn, TaskId};
 
     fn task(n: usize) -> TaskArn {
         let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/c").unwrap();

@@ -12,11 +12,11 @@ use crate::intent::{Desired, Marks, Outbounds, RegistrationId};
 use crate::mesh::{
     DrainReason, Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
 };
-use crate::model::TaskArn;
 use crate::observe::describer::Describer;
 use crate::observe::store::{Life, Store};
 use crate::plan::{Action, Evidence, FieldChange, Step, diff};
 use crate::runtime::{Clock, Lease};
+use ecs_mesh_model::TaskArn;
 
 /// How often a write that raced another writer is redone at once.
 const REDO: usize = 5;

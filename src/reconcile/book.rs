@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::info;
 
-use crate::model::{TaskArn, Why};
 use crate::plan::Awaited;
 use crate::plan::proposal::{Blocked, Gap, Item, Planned, Warning, label};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_model::{TaskArn, Why};
 
 /// The plan as far as it is known, by control plane and task, or of a control plane's own objects. A task's page is replaced by its next run.
 pub struct Book {

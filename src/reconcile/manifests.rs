@@ -14,8 +14,8 @@ use super::identity::look_after_methods;
 use super::run::RunOptions;
 use super::{AtPlane, Operator, Plane};
 use crate::manifests::{ManifestSet, Status};
-use crate::model::TaskArn;
 use crate::runtime::{Controller, Drained, Priority};
+use ecs_mesh_model::TaskArn;
 
 /// A run that takes longer is cut off and tried again: nothing may hold a place for ever.
 pub(super) const LONGEST_RUN: Duration = Duration::from_mins(2);

@@ -31,7 +31,6 @@ use tokio::time::Instant;
 use crate::api::ControlPlaneSpec;
 use crate::manifests::ManifestSet;
 use crate::mesh::ControlPlane;
-use crate::model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
 use crate::observe::aws::{Ecs, Iam};
 use crate::observe::definitions::Definitions;
 use crate::observe::describer::{Describer, OnLeaving};
@@ -41,6 +40,7 @@ use crate::observe::roles::{AFTER_CHANGE, Roles};
 use crate::observe::store::{Observed, Source, Store};
 use crate::runtime::{Clock, Lease, Next, Priority, Reconciler, TokenBucket};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
 
 pub use book::Book;
 pub(crate) use identity::methods_at;
@@ -100,7 +100,7 @@ impl Parts {
         Self {
             id: OperatorId::parse("op").unwrap(),
             ecs,
-            iam: crate::observe::fakes::FakeIam::saying(Ok(crate::model::Tags::default())),
+            iam: crate::observe::fakes::FakeIam::saying(Ok(ecs_mesh_model::Tags::default())),
             connect: Arc::new(|_, _| Err("there is none".to_owned())),
             lease: Arc::new(crate::runtime::AlwaysHeld),
             clock: crate::observe::fakes::clock(),

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::intent::RegistrationId;
 use crate::mesh::{DrainReason, FailedPart, Fingerprint, Sighting};
-use crate::model::{TaskArn, Timestamp};
 use crate::plan::{OwnedCount, Step};
 use crate::telemetry::state::Owned;
+use ecs_mesh_model::{TaskArn, Timestamp};
 
 /// One registration of a task.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,9 +13,9 @@ use super::said::{News, cause_of};
 use crate::api::LifecyclePolicy;
 use crate::intent::{HoldReason, IgnoreReason, Violation};
 use crate::mesh::{DrainReason, MeshError, Owner};
-use crate::model::{RoleArn, TaskArn, Why};
 use crate::plan::proposal::{Blocked, Change, Item};
 use crate::plan::{Action, Step};
+use ecs_mesh_model::{RoleArn, TaskArn, Why};
 
 /// What came of a removal that took effect without a word.
 const UNHEARD: &str = "removed, the answer was lost";

@@ -13,8 +13,8 @@ use tracing::{debug, info};
 use super::Operator;
 use crate::api::RoleTagMode;
 use crate::intent::Fact;
-use crate::model::{RoleArn, TaskArn};
 use crate::runtime::Priority;
+use ecs_mesh_model::{RoleArn, TaskArn};
 
 /// How often the clock is looked at for roles that are due.
 const LOOK: Duration = Duration::from_secs(10);

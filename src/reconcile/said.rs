@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::TaskArn;
+use ecs_mesh_model::TaskArn;
 
 /// What was said and still holds.
 #[derive(Debug, Default)]

@@ -17,11 +17,11 @@ use super::{Operator, Plane};
 use crate::intent::caretaker;
 use crate::manifests::ManifestSet;
 use crate::mesh::{FailedPart, Owner, Sighting};
-use crate::model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
 use crate::runtime::{Backoff, Priority};
 use crate::telemetry::health::Pulse;
+use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 
 /// Pages of one list; more than this is an endless `nextToken`.
 const MOST_PAGES: usize = 10_000;

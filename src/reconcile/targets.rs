@@ -7,7 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::{Operator, Plane};
 use crate::manifests::ManifestSet;
-use crate::model::MeshName;
+use ecs_mesh_model::MeshName;
 
 impl Operator {
     /// Compares what the manifests call in each of the meshes with what the mesh knows.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 /// Tells the wall-clock time. For how long something takes, use [`tokio::time::Instant`] instead.
 #[derive(Clone, Debug)]

@@ -207,7 +207,7 @@ mod tests {
             assert_eq!(line[key], expected, "{line}");
         }
         assert_eq!(line["span"]["task"], "3f2a");
-        let at = crate::model::Timestamp::parse(line["timestamp"].as_str().unwrap());
+        let at = ecs_mesh_model::Timestamp::parse(line["timestamp"].as_str().unwrap());
         assert!(at.is_some(), "{line}");
         assert_eq!(text.lines().count(), 1);
     }

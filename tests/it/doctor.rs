@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 use ecs_mesh_operator::sandbox::aws::{AwsFault, AwsFaults, Cloud, Target};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use ecs_mesh_operator::sandbox::kuma::http::{NoFaults, serve};

@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ecs_mesh_model::Why;
+use ecs_mesh_model::{
+    Container, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskGroup,
+};
 use ecs_mesh_operator::api::ControlPlaneType;
 use ecs_mesh_operator::intent::{Desired, Fact, Facts, Judgement, Need, RoleTags, Scope, Verdict};
 use ecs_mesh_operator::manifests::{Finding, Loaded, Sources};
@@ -16,11 +21,6 @@ use ecs_mesh_operator::mesh::kuma::{
     Answer, KumaControlPlane, Method, NoObserver, Transport, TransportError,
 };
 use ecs_mesh_operator::mesh::{ControlPlane, Owner, Registration};
-use ecs_mesh_operator::model::Why;
-use ecs_mesh_operator::model::{
-    Container, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn, TaskGroup,
-};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

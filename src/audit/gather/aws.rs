@@ -9,10 +9,10 @@ use crate::api::ControlPlaneType;
 use crate::audit::facts::{Definition, Facts, Origin, RoleSeen, Use};
 use crate::intent;
 use crate::manifests::ManifestSet;
-use crate::model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
 use crate::observe::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
 use crate::observe::inspect::Inspect as _;
 use crate::observe::sdk::AwsClients;
+use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
 
 /// DescribeTasks takes as many.
 const TASKS_A_CALL: usize = 100;

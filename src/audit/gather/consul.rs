@@ -12,8 +12,8 @@ use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyTex
 use crate::mesh::consul::{self, ConsulControlPlane, SetUp};
 use crate::mesh::http::Secrets;
 use crate::mesh::{MeshError, NoObserver};
-use crate::model::{ClusterArn, OperatorId};
 use crate::observe::inspect::Hidden;
+use ecs_mesh_model::{ClusterArn, OperatorId};
 
 /// Waiting longer for one answer helps nobody who runs an audit.
 const DEADLINE: Duration = Duration::from_secs(5);

@@ -15,9 +15,9 @@ use crate::api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Pres
 use crate::intent::identity::ROLE_TAGS;
 use crate::manifests::{ManifestSet, Status};
 use crate::mesh::http::{NoSecrets, Secrets};
-use crate::model::ClusterArn;
 use crate::observe::inspect::Hidden;
 use crate::observe::sdk::{AwsClients, AwsOptions};
+use ecs_mesh_model::ClusterArn;
 
 /// The SDK may ask the EC2 instance for the Region, in several steps.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

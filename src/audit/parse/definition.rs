@@ -85,7 +85,7 @@ fn without_values(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TaskDefinitionArn;
+    use ecs_mesh_model::TaskDefinitionArn;
 
     const CONTAINERS: &str = r#""containerDefinitions": [{"name": "app", "image": "kv:1"}]"#;
 

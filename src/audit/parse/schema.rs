@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::model::is_consul_service;
+use ecs_mesh_model::is_consul_service;
 
 /// What a field holds.
 enum Kind {

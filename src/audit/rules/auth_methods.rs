@@ -10,7 +10,7 @@ use crate::audit::catalogue::{
 use crate::audit::facts::{AuthMethod, Plane};
 use crate::audit::report::{Finding, Place};
 use crate::mesh::consul::ConsulVersion;
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 /// Whether no task can log in, whatever it says, which is told of here.
 pub(super) fn has_none(plane: &Plane) -> bool {

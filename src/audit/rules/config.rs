@@ -9,7 +9,7 @@ use crate::audit::facts::Definition;
 use crate::audit::parse::config::{self, Configured, VARIABLE};
 use crate::audit::parse::schema;
 use crate::audit::report::{Finding, Severity};
-use crate::model::is_consul_service;
+use ecs_mesh_model::is_consul_service;
 
 /// What clean-up goes by.
 const OWN_META: [&str; 3] = ["task-id", "task-arn", "source"];

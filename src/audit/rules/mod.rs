@@ -83,7 +83,7 @@ fn planes<'a>(facts: &'a Facts, definition: &'a Definition) -> impl Iterator<Ite
 
 /// Whether the task is meant to be in a mesh of Consul's.
 fn is_of_consul(definition: &Definition) -> bool {
-    let tagged = |tags: &crate::model::Tags| tags.contains_key(TASK_MESH_TAG);
+    let tagged = |tags: &ecs_mesh_model::Tags| tags.contains_key(TASK_MESH_TAG);
     let contained = definition.containers().any(|(_, container)| {
         container.name == CLIENT
             || container.has_variable(VARIABLE)

@@ -10,7 +10,7 @@ use crate::audit::facts::{Definition, Facts, Use};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::Finding;
 use crate::manifests::ManifestSet;
-use crate::model::Glob;
+use ecs_mesh_model::Glob;
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {
     let Some(manifests) = &facts.manifests else { return Vec::new() };

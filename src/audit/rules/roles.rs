@@ -14,8 +14,8 @@ use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
 use crate::intent::BoundPrincipals;
 use crate::intent::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
-use crate::model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};
 use crate::observe::aws::AwsErrorKind;
+use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -7,7 +7,7 @@ use crate::audit::report::{Finding, Place, Severity};
 use crate::intent::{
     TASK_MESH_TAG as MESH_TAG, TASK_NAMESPACE_TAG as NAMESPACE_TAG, TASK_PARTITION_TAG as PARTITION_TAG,
 };
-use crate::model::Tags;
+use ecs_mesh_model::Tags;
 
 pub(super) fn check(definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
     let mut findings = Vec::new();

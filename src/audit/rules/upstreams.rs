@@ -6,7 +6,7 @@ use crate::audit::catalogue::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
 use crate::audit::facts::Definition;
 use crate::audit::parse::config::Configured;
 use crate::audit::report::Finding;
-use crate::model::is_consul_service;
+use ecs_mesh_model::is_consul_service;
 
 pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
     let taken = taken(definition, config);

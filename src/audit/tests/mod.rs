@@ -20,9 +20,9 @@ use super::parse::definition;
 use super::{Finding, Severity, examine};
 use crate::manifests::{Sources, Status};
 use crate::mesh::consul::ConsulVersion;
-use crate::model::{ClusterArn, RoleArn, Tags};
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::inspect::Simulated;
+use ecs_mesh_model::{ClusterArn, RoleArn, Tags};
 
 pub(super) const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 pub(super) const ROLE: &str = "arn:aws:iam::111122223333:role/consul-ecs/kv-task";

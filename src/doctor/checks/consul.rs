@@ -11,7 +11,7 @@ use crate::doctor::report::{Check, Id};
 use crate::manifests::ManifestSet;
 use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, Link, OwnToken, Right, Survey};
 use crate::mesh::{MeshError, MeshErrorKind};
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 const AWS_IAM: &str = "aws-iam";
 pub(super) const PRINT: &str =

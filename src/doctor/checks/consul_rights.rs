@@ -4,7 +4,7 @@ use super::consul::PRINT;
 use crate::doctor::catalogue::{CONSUL_NAMESPACES, CONSUL_NODE, CONSUL_SERVICES};
 use crate::doctor::report::{Check, Id, Status};
 use crate::mesh::consul::{Answers, Right};
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 const WHY_UNKNOWN: &str = "consul.token says why that is not known";
 

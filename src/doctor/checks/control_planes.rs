@@ -169,7 +169,7 @@ fn list(about: &str, answers: &Answers, version: Option<&Version>) -> Check {
 }
 
 fn meshes(about: &str, answers: &Answers) -> Vec<Check> {
-    let judge = |(mesh, found): (&crate::model::MeshName, &Result<_, MeshError>)| {
+    let judge = |(mesh, found): (&ecs_mesh_model::MeshName, &Result<_, MeshError>)| {
         let about = format!("{mesh} on {about}");
         match found {
             Ok(crate::mesh::kuma::MeshSettings { mtls, mesh_services }) => {

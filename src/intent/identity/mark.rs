@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{NODE_MARK, ObjectKind};
-use crate::model::OperatorId;
+use ecs_mesh_model::OperatorId;
 
 const OPEN: &str = "[ecs-mesh:";
 

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
 use crate::manifests::ManifestSet;
-use crate::model::{ClusterArn, OperatorId};
+use ecs_mesh_model::{ClusterArn, OperatorId};
 
 pub use made::{MadeRule, absent_by, gets_policies_of_others, rule_name};
 pub use mark::{Owner, is_ours, marked, owner, without_marks};

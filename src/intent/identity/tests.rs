@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{BindingSelector, GatewayKind, MeshBindingSpec};
 use crate::manifests::Binding;
-use crate::model::Glob;
+use ecs_mesh_model::Glob;
 
 const DEMO: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
 

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::manifests::finding::quoted;
-use crate::model::{ClusterArn, Glob};
+use ecs_mesh_model::{ClusterArn, Glob};
 
 /// What every cluster's ARN looks like, in any partition: `#` is a character within a part, `~` any number of them.
 const SHAPE: &str = "arn:aws~:ecs:#~:############:cluster/#~";

@@ -3,7 +3,7 @@
 use super::{Report, cluster};
 use crate::api::{ControlPlaneSpec, MeshBindingSpec, limits};
 use crate::manifests::finding::{quoted, suggestion};
-use crate::model::{MeshName, Timestamp};
+use ecs_mesh_model::{MeshName, Timestamp};
 
 /// What a Dataplane's name may be made of.
 const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];

@@ -24,7 +24,7 @@ use super::outbounds::{OutboundConflict, Taken};
 use super::set::{Binding, ManifestSet};
 use crate::api::limits::DurationRange;
 use crate::api::{ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
-use crate::model::{Glob, MeshName, Timestamp};
+use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
 /// What all documents together come to.
 pub(super) struct Assembled {

@@ -7,7 +7,7 @@ use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::{own_port, reserved, socket};
 use crate::manifests::set::Binding;
 use crate::manifests::yaml::child;
-use crate::model::{CONSUL_SERVICE_RULE, Tags, is_consul_service};
+use ecs_mesh_model::{CONSUL_SERVICE_RULE, Tags, is_consul_service};
 
 /// Tags that follow from other fields.
 const OWN_TAGS: [(&str, &str); 3] = [

@@ -33,8 +33,8 @@ use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind,
     Nameless, Registration, Rendered, Sighting,
 };
-use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn};
 use crate::runtime::{BatchError, Batcher, Lease, TokenBucket};
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
 
 /// So many tasks share a pass over the tokens.
 const MOST_TASKS: usize = 100_000;

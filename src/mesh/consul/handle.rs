@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::intent::RegistrationId;
-use crate::model::{ClusterArn, MeshName};
+use ecs_mesh_model::{ClusterArn, MeshName};
 
 /// What a registration is in Consul: `token/ACCESSOR`, or `service/ID@CLUSTER`; in Enterprise with `@NAMESPACE` behind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

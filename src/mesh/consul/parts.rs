@@ -9,7 +9,7 @@ use super::handle::Handle;
 use super::scope::ALL_NAMESPACES;
 use crate::intent::RegistrationId;
 use crate::mesh::{FailedPart, MeshError, MeshErrorKind, Part, Registration};
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 /// What is listed by itself; without a namespace that of all there are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub(super) struct Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::MeshName;
+    use ecs_mesh_model::MeshName;
 
     const ARN: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 

@@ -19,8 +19,8 @@ use super::services::{ServicesOfCluster, Wanted};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL};
 use crate::mesh::http::{Method, StreamTransport};
 use crate::mesh::{MeshError, MeshErrorKind, Owner, Registration};
-use crate::model::ClusterArn;
 use crate::runtime::{BatchCall, Batcher};
+use ecs_mesh_model::ClusterArn;
 
 /// After this many transactions of which some were refused, the rest is removed one by one.
 const MOST_ROUNDS: usize = 3;

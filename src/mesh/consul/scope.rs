@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::api::ConsulConnection;
-use crate::model::MeshName;
+use ecs_mesh_model::MeshName;
 
 /// All namespaces of the partition.
 pub(super) const ALL_NAMESPACES: &str = "*";

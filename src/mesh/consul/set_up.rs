@@ -8,7 +8,7 @@ use super::objects::{AclPolicy, AclRole, AuthMethod, BindingRule, Link, Objects}
 use super::version::ConsulVersion;
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{MeshError, MeshErrorKind};
-use crate::model::ClusterArn;
+use ecs_mesh_model::ClusterArn;
 
 /// The objects that decide who may log in, and as what.
 #[derive(Clone, Debug)]

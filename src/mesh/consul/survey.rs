@@ -16,7 +16,7 @@ use super::version::ConsulVersion;
 use crate::mesh::http::StreamTransport;
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, MeshErrorKind, Sighting};
-use crate::model::{ClusterArn, TaskArn};
+use ecs_mesh_model::{ClusterArn, TaskArn};
 
 /// What a survey asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

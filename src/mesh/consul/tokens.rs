@@ -19,8 +19,8 @@ use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Nameless, Owner, Registration, Sighting};
-use crate::model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
 use crate::runtime::{BatchCall, Batcher};
+use ecs_mesh_model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
 
 /// The auth method that tasks log in by, unless others are declared.
 pub const DEFAULT_METHOD: &str = "iam-ecs-service-token";

@@ -26,8 +26,8 @@ use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration,
     Rendered, Sighting,
 };
-use crate::model::{ClusterArn, MeshName, OperatorId};
 use crate::runtime::Lease;
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
 /// A Kuma or Kong Mesh control plane.
 pub struct KumaControlPlane<T> {

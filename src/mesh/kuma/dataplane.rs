@@ -11,7 +11,7 @@ use super::normal::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use crate::api::{Inbound, Outbound, Probe};
 use crate::intent::{Desired, Outbounds, RegistrationId};
 use crate::mesh::{DrainReason, Owner, Registration, Rendered};
-use crate::model::{MeshName, Timestamp, shared};
+use ecs_mesh_model::{MeshName, Timestamp, shared};
 
 const SERVICE_TAG: &str = "kuma.io/service";
 const PROTOCOL_TAG: &str = "kuma.io/protocol";

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::model::MeshName;
+use ecs_mesh_model::MeshName;
 
 /// A way of writing Dataplanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::intent::Marks;
 use crate::mesh::{DrainReason, Owner};
-use crate::model::{ClusterId, OperatorId, TaskId};
+use ecs_mesh_model::{ClusterId, OperatorId, TaskId};
 
 /// Which operator keeps the Dataplane.
 pub const OPERATOR_LABEL: &str = "ecs-mesh.dev/operator";

@@ -9,7 +9,7 @@ use super::dialect::{self, Version};
 use super::errors::{self, Asked};
 use crate::mesh::http::{Transport, segment};
 use crate::mesh::{MeshError, MeshErrorKind};
-use crate::model::MeshName;
+use ecs_mesh_model::MeshName;
 
 /// What a control plane says of itself.
 #[derive(Clone, Debug)]

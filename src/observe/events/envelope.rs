@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::json::{Text, need, time};
 use super::poison::{Poison, PoisonReason};
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 /// The fields that say what an event is. `detail` is skipped here and read by the event's own file.
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use serde::Deserialize;
 
 use super::poison::{Poison, PoisonReason};
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 /// A text that is borrowed from the body wherever JSON's escapes allow it.
 #[derive(Deserialize)]

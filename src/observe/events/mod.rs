@@ -19,7 +19,7 @@ use envelope::Envelope;
 
 pub use poison::PoisonReason;
 
-use crate::model::{Task, Timestamp};
+use ecs_mesh_model::{Task, Timestamp};
 use poison::Poison;
 
 /// The longest body that is read: SQS's own limit.

@@ -10,7 +10,7 @@ use super::address::{self, Attachment};
 use super::envelope::Envelope;
 use super::json::{self, Text, given, need};
 use super::poison::{Poison, PoisonReason};
-use crate::model::{
+use ecs_mesh_model::{
     ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskGroup,
 };
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{DesiredStatus, LastStatus, TaskGroup};
+use ecs_mesh_model::{DesiredStatus, LastStatus, TaskGroup};
 
 const SECRET: &str = "PLANTED-SECRET";
 

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use aws_sdk_iam::Client;
 
 use super::call::Calls;
-use crate::model::{RoleArn, Tags};
 use crate::observe::aws::{AwsError, AwsErrorKind, Iam};
+use ecs_mesh_model::{RoleArn, Tags};
 
 const GET_ROLE: &str = "iam:GetRole";
 

@@ -5,11 +5,11 @@ use aws_sdk_ecs::types;
 
 use super::call::Calls;
 use super::ecs::unreadable;
-use crate::model::{RoleArn, TaskDefinitionArn};
 use crate::observe::aws::AwsError;
 use crate::observe::inspect::{
     Hidden, Inspect, PortMapping, SecretVariable, Simulated, Variable, WholeContainer, WholeDefinition,
 };
+use ecs_mesh_model::{RoleArn, TaskDefinitionArn};
 
 const GET_ROLE: &str = "iam:GetRole";
 const DESCRIBE: &str = "ecs:DescribeTaskDefinition";

@@ -13,8 +13,8 @@ use aws_sdk_sqs::types::{
 
 use super::call::Calls;
 use super::{CONNECT_TIMEOUT, error};
-use crate::model::Timestamp;
 use crate::observe::aws::{AwsError, AwsErrorKind, Message, Queue};
+use ecs_mesh_model::Timestamp;
 
 /// SQS's largest batch.
 const BATCH: i32 = 10;

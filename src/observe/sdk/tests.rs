@@ -15,9 +15,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
 use crate::observe::aws::{AwsError, AwsErrorKind, Ecs, Iam, Queue};
 use crate::observe::inspect::Inspect;
+use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";

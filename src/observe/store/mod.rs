@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::record::{Absence, Record, SWEEPS, Stopped};
-use crate::model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
+use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
 pub use self::record::{Brief, Life};
 

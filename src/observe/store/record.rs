@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::{DesiredStatus, RoleArn, Task, Timestamp};
+use ecs_mesh_model::{DesiredStatus, RoleArn, Task, Timestamp};
 
 /// Complete sweeps that must miss a task before its absence counts.
 pub(super) const SWEEPS: u32 = 2;

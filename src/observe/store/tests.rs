@@ -1,8 +1,8 @@
 //! What is newest wins, and what proves that a task is gone.
 
 use super::*;
-use crate::model::DesiredStatus;
-use crate::model::{LastStatus, TaskGroup};
+use ecs_mesh_model::DesiredStatus;
+use ecs_mesh_model::{LastStatus, TaskGroup};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const GRACE: Duration = Duration::from_mins(5);
@@ -20,7 +20,7 @@ fn task(version: u64, last_status: LastStatus) -> Task {
         last_status,
         desired_status,
         group: TaskGroup::parse("service:kv"),
-        definition: crate::model::TaskDefinitionArn::parse(
+        definition: ecs_mesh_model::TaskDefinitionArn::parse(
             "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:1",
         )
         .unwrap(),
@@ -186,7 +186,7 @@ fn a_stopped_task_is_remembered_long_enough_for_its_late_events() {
 #[test]
 fn tags_are_kept_over_events_that_carry_none() {
     let store = Store::default();
-    let tags = crate::model::shared_tags([("team".to_owned(), "a".to_owned())].into());
+    let tags = ecs_mesh_model::shared_tags([("team".to_owned(), "a".to_owned())].into());
     store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, Source::Describe, NOW);
     store.observe(task(2, LastStatus::Running), Source::Event, NOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());

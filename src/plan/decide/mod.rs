@@ -12,7 +12,7 @@ use crate::api::{LifecyclePolicy, OnRevoked};
 use crate::intent::{Basis, Desired, IgnoreReason, Judgement, RegistrationId, Rule, Verdict, Violation};
 use crate::manifests::Binding;
 use crate::mesh::DrainReason;
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 pub use foresee::{Awaited, foresee};
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::api::{ControlPlaneType, MeshBindingSpec, Probe};
 use crate::intent::{HoldReason, Marks, Need, Outbounds, Rule, Violation};
 use crate::mesh::DrainReason::{Revoked, Stopping, Unwanted};
-use crate::model::{OperatorId, ServiceName, TaskArn, Why};
+use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Why};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0), after_stop: false };
@@ -28,7 +28,7 @@ pub(super) fn binding(policy: &str) -> Arc<Binding> {
 
 pub(super) fn id(text: &str) -> RegistrationId {
     let (mesh, name) = text.split_once('/').unwrap();
-    RegistrationId { mesh: crate::model::MeshName::parse(mesh).unwrap(), name: name.into() }
+    RegistrationId { mesh: ecs_mesh_model::MeshName::parse(mesh).unwrap(), name: name.into() }
 }
 
 /// A registration in the care of a binding of this policy.

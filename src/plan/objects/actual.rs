@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::holders::Holders;
 use super::matching::name;
 use crate::intent::identity::{ObjectId, ObjectKind, Scope, is_ours};
-use crate::model::OperatorId;
+use ecs_mesh_model::OperatorId;
 
 /// Objects as the server says them, in Consul's own names of fields.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use super::normal;
 use crate::intent::identity::{
     DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Want, is_ours, rule_name,
 };
-use crate::model::OperatorId;
+use ecs_mesh_model::OperatorId;
 
 pub(super) struct Matches<'a> {
     by_desired: BTreeMap<ObjectId, Vec<&'a Value>>,

@@ -32,8 +32,8 @@ pub use step::{ObjectAction, ObjectStep};
 use crate::intent::identity::{
     DesiredObject, DesiredObjects, ObjectId, ObjectKind, Owner, Scope, Undeclared, Want, owner,
 };
-use crate::model::OperatorId;
 use actual::Read;
+use ecs_mesh_model::OperatorId;
 use matching::Matches;
 
 /// What is to be done with each object, in an order that works: what others rest on is made first and removed last.

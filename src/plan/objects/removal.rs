@@ -10,7 +10,7 @@ use super::matching::{Matches, is_of, name};
 use super::present::{linked, names};
 use super::{ObjectAction, Planner};
 use crate::intent::identity::{DesiredObjects, ObjectId, ObjectKind, Owner, Undeclared, Want, owner};
-use crate::model::OperatorId;
+use ecs_mesh_model::OperatorId;
 
 /// What of ours will be removed, if nothing stands against it.
 pub(super) fn going(

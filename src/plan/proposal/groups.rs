@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::render::Detail;
 use super::{Blocked, Change, Planned};
-use crate::model::TaskArn;
+use ecs_mesh_model::TaskArn;
 
 /// So many are named, or shown; the rest is counted.
 pub(super) const NAMED: usize = 3;

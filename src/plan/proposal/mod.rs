@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::FieldChange;
 use crate::intent::identity::ObjectKind;
-use crate::model::{TaskArn, Timestamp, Why};
+use ecs_mesh_model::{TaskArn, Timestamp, Why};
 
 pub use render::{Detail, render};
 

@@ -21,9 +21,9 @@ use crate::api::ConsulAuthSpec;
 use crate::intent::identity::{ObjectKind, named_clusters};
 use crate::manifests::ManifestSet;
 use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
-use crate::model::ClusterArn;
 use crate::plan::ActualObjects;
 use crate::runtime::{Backoff, Drained};
+use ecs_mesh_model::ClusterArn;
 
 pub(super) use keeping::Keeping;
 use pass::{Ended, Pass};

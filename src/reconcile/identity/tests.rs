@@ -16,11 +16,11 @@ use crate::manifests::Sources;
 use crate::mesh::NoObserver;
 use crate::mesh::consul::ConsulControlPlane;
 use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
-use crate::model::OperatorId;
 use crate::observe::fakes::{FakeEcs, clock};
 use crate::reconcile::Parts;
 use crate::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use crate::telemetry::log::{LogFormat, subscriber};
+use ecs_mesh_model::OperatorId;
 
 const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 

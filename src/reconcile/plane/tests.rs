@@ -1,7 +1,7 @@
 use super::*;
 use crate::manifests::Sources;
 use crate::mesh::kuma::{HttpTransport, KumaControlPlane, NoObserver};
-use crate::model::OperatorId;
+use ecs_mesh_model::OperatorId;
 
 fn plane() -> Plane {
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::MeshName;
+use ecs_mesh_model::MeshName;
 use serde_json::json;
 
 fn task() -> TaskArn {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::super::plane::Plane;
-use crate::model::TaskArn;
+use ecs_mesh_model::TaskArn;
 
 /// The task's unanswered event, while a run has it.
 pub(super) struct Heard<'a> {

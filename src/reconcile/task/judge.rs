@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::Run;
 use crate::intent::{Fact, Facts, HoldReason, Judgement, Need, Scope, Verdict};
 use crate::mesh::DrainReason;
-use crate::model::{RoleArn, Task, Why};
 use crate::observe::roles::APART;
 use crate::observe::store::{Life, Snapshot};
 use crate::plan::{Evidence, Known, Situation, Standing};
+use ecs_mesh_model::{RoleArn, Task, Why};
 
 impl Run<'_> {
     pub(super) fn situation<'a>(

@@ -19,12 +19,12 @@ use super::report::{Report, Subject};
 use crate::intent::{Judgement, caretaker};
 use crate::manifests::ManifestSet;
 use crate::mesh::FailedPart;
-use crate::model::{TaskArn, Why};
 use crate::observe::describer::Answer;
 use crate::observe::store::{Life, Snapshot};
 use crate::plan::proposal::Change;
 use crate::plan::{Decision, Known, decide};
 use crate::runtime::Next;
+use ecs_mesh_model::{TaskArn, Why};
 
 /// How long to wait for the event that brings a new task's address before asking for it.
 const ADDRESS_WAIT: Duration = Duration::from_secs(10);

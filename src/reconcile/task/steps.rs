@@ -6,10 +6,10 @@ use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
 use crate::intent::Marks;
 use crate::mesh::{MeshError, MeshErrorKind, Owner};
-use crate::model::Why;
 use crate::observe::roles::APART;
 use crate::plan::{Action, Admission, Decision, Known, Step};
 use crate::runtime::Next;
+use ecs_mesh_model::Why;
 
 impl Run<'_> {
     pub(super) async fn carry_out(&self, decision: &Decision, known: &[Known]) -> Result<Done, Halt> {

@@ -18,7 +18,6 @@ use crate::mesh::{
     ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
     Rendered, Sighting,
 };
-use crate::model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
 use crate::observe::store::Source;
@@ -28,6 +27,7 @@ use crate::reconcile::report::Whose;
 use crate::runtime::Clock;
 use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
+use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
 /// How a removal ends.
 #[derive(Clone, Copy)]
@@ -645,7 +645,7 @@ async fn old_event_of_a_task_that_ecs_lacks_is_followed_up_once() {
     let now = desk.clock.now();
     let described = || desk.ecs.described.lock().unwrap().len();
     let event = |number, updated_at| {
-        let said = crate::model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
+        let said = ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
         desk.operator.store.observe(said, Source::Event, desk.clock.now());
     };
     let run = async |number| Run::new(&desk.operator, &desk.plane, &task_arn(number)).reconcile().await;

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
 use super::connections::{Cut, Limited};

@@ -1,7 +1,7 @@
 //! The sandbox's own AWS as the one that a login's signed requests reach, without a socket in between.
 
-use crate::model::Timestamp;
 use crate::sandbox::aws::{self, Cloud, Front};
+use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
 use super::http::Aws;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::acl::Caller;
 use super::answer::{Answer, Outcome, Read, Refusal};

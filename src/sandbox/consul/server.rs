@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::acl::AclStore;
 use super::answer::{self, Answer, Outcome, Refusal};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::answer::{Answer, Outcome, Refusal};
 use super::decode::{self, Kind, Message, Unknown, text, texts};

@@ -9,8 +9,8 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, si
 use aws_sigv4::sign::v4;
 use serde_json::{Value, json};
 
-use crate::model::Timestamp;
 use crate::sandbox::aws::AssumedRole;
+use ecs_mesh_model::Timestamp;
 
 use super::bearer;
 use super::ids::base64;

@@ -7,7 +7,7 @@ mod logins;
 
 use serde_json::{Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::{ConsulConfig, ConsulRequest, ConsulResponse, ConsulServer};
 

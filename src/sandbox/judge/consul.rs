@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::known::Known;
 use super::{Invariant, Rules, Violation};
-use crate::model::{DesiredStatus, LastStatus, Timestamp};
 use crate::sandbox::aws::Cloud;
 use crate::sandbox::consul::{ConsulServer, JournalEntry};
 use crate::sandbox::world::{CLIENT_METHOD, LOGIN_METHOD, Planted, SERVICE_TAG};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 /// A task that runs has joined by then, if it may.
 const JOINS_WITHIN: Duration = Duration::from_secs(20);

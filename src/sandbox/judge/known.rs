@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{ConsulJudge, Invariant, Violation};
-use crate::model::Timestamp;
 use crate::sandbox::consul::ConsulServer;
+use ecs_mesh_model::Timestamp;
 
 /// By its name among the client's registrations: when it was made.
 pub(super) type Known = BTreeMap<Arc<str>, Option<u64>>;

@@ -17,7 +17,7 @@ use super::aws::{Cloud, CloudTask};
 use super::kuma::{JournalEntry, KumaCp};
 use super::world::{MESH, SECRET, Service, host_name, role_name};
 use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
-use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 pub use consul::{ConsulJudge, ConsulTally};
 

@@ -19,7 +19,7 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::message::{KumaRequest, KumaResponse};
 use super::problem::Problem;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 /// One accepted write.
 #[derive(Clone, Debug, PartialEq)]

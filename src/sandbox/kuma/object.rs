@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::body::{label, list, number, section, text};
 use super::kinds::{Kind, Shape};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::insights;
 use super::journal::JournalEntry;

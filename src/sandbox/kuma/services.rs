@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, label, list, number, object, protocol, section, state, tag, text};
 use super::kinds::{self, Kind};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, number, state, tag, takes_traffic, text, workload_port};
 use super::kinds::{self, Kind};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 use super::body::{label, list, object, tag, text};
 use super::journal::JournalEntry;

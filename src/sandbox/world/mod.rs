@@ -18,7 +18,7 @@ use super::aws::{Cloud, CloudTask, UpdateService};
 use super::consul::ConsulServer;
 use super::kuma::KumaCp;
 use super::planes::ControlPlanes;
-use crate::model::{DesiredStatus, LastStatus, Timestamp};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 pub use care::{Care, ConsulCare, consul_auth, manifests};
 pub use consul::{

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::SERVICE_TAG;
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{
     Cloud, CloudConfig, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target,
     TaskOverrides,
 };
 use crate::sandbox::planes::ControlPlanes;
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// The queue that events go to.
 pub const QUEUE: &str = "ecs-mesh-events";

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::scenario::{MESH, Service};
 use super::{Census, Naming};
-use crate::model::{LastStatus, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask};
 use crate::sandbox::kuma::KumaCp;
 use crate::sandbox::planes::ControlPlanes;
+use ecs_mesh_model::{LastStatus, Timestamp};
 
 /// When it is time to drop what ECS has forgotten, too.
 const OVER: usize = 100_000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use ecs_mesh_operator::model::{Tags, Timestamp};
+use ecs_mesh_model::{Tags, Timestamp};
 use ecs_mesh_operator::sandbox::aws::{
     AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition,
 };

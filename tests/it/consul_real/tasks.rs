@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ecs_mesh_model::OperatorId;
 use ecs_mesh_operator::intent::{Marks, RegistrationId};
 use ecs_mesh_operator::mesh::{ControlPlane as _, MeshErrorKind, Owner, Sighting, owned};
-use ecs_mesh_operator::model::OperatorId;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -80,7 +80,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server)
     // What is gone is not there to be removed.
     assert!(!consul.delete(&id(&format!("service/web-{}@{anchor}", gone.id()))).await.unwrap());
     assert!(!consul.delete(&id(&format!("service/web@{}", cluster("never")))).await.unwrap());
-    let names = consul.services(&ecs_mesh_operator::model::MeshName::default()).await.unwrap();
+    let names = consul.services(&ecs_mesh_model::MeshName::default()).await.unwrap();
     assert!(names.contains("web") && names.contains("vm"), "{names:?}");
 }
 

@@ -1,6 +1,6 @@
 //! Bearer tokens, which a recording can't hold: made anew for a role of the kind that the note names.
 
-use ecs_mesh_operator::model::Tags;
+use ecs_mesh_model::Tags;
 use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, Cloud, CreateRole};
 use ecs_mesh_operator::sandbox::consul::{Entity, Login};
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ fn role(
     path: &str,
     name: &str,
     tags: &[(&str, &str)],
-    now: ecs_mesh_operator::model::Timestamp,
+    now: ecs_mesh_model::Timestamp,
 ) -> AssumedRole {
     let tags: Tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let request = CreateRole { path: path.to_owned(), ..CreateRole::for_tasks(name, tags) };

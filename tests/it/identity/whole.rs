@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use ecs_mesh_operator::model::Tags;
+use ecs_mesh_model::Tags;
 use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
 use ecs_mesh_operator::sandbox::consul::{Entity, Login};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};

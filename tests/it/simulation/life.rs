@@ -5,10 +5,10 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
 use ecs_mesh_operator::manifests::{ManifestSet, Status};
 use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
-use ecs_mesh_operator::model::{DesiredStatus, OperatorId, TaskId};
 use ecs_mesh_operator::reconcile::Connect;
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};

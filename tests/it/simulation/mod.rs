@@ -23,9 +23,9 @@ use life::live;
 
 /// Seeds that once found a fault; they run every time.
 const REGRESSIONS: &[u64] = &[
-    24,  // two tasks that want one name at a time each found it free
-    70,  // the same, at a restart
-    110, // a guarded removal whose answer got lost, and which was then no longer wanted, was not counted
+    24,    // two tasks that want one name at a time each found it free
+    70,    // the same, at a restart
+    110,   // a guarded removal whose answer got lost, and which was then no longer wanted, was not counted
     20234, // a registration drained for a stop was held by the guard, and its host name with it
     21412, // the same
     20325, // unconfirmed creates did not count as owned, and the guard was off at its floor

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 use ecs_mesh_operator::sandbox::aws::{CloudConfig, LifeTimes};
 use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
 use ecs_mesh_operator::sandbox::planes::ControlPlanes;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use aws_sdk_ecs::types::{ContainerDefinition, NetworkMode};
-use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 use ecs_mesh_operator::sandbox::aws::AssumedRole;
 use ecs_mesh_operator::sandbox::consul::{Entity, Login};
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use std::process::Command;
 use aws_sdk_ecs::types::{AwsVpcConfiguration, LaunchType, NetworkConfiguration, Task};
 use aws_sdk_eventbridge::types::{PutEventsRequestEntry, Target};
 use aws_sdk_sqs::types::QueueAttributeName;
-use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 use serde_json::{Value, json};
 
 use super::house::{House, Process, document, eventually, tag};

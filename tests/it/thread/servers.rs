@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::response::Html;
-use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 use ecs_mesh_operator::sandbox::kuma::http::{KumaFault, KumaFaults, serve};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
 use rustls::pki_types::pem::PemObject as _;

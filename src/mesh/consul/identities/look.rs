@@ -13,8 +13,8 @@ use crate::mesh::consul::errors;
 use crate::mesh::consul::objects::{Held, Objects};
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{Looked, MeshError, MeshErrorKind};
-use crate::model::{ClusterArn, OperatorId};
 use crate::plan::needs_no_look;
+use ecs_mesh_model::{ClusterArn, OperatorId};
 
 /// After so many calls that nobody answered, the rest is not asked: each would take as long as a call may. After one
 /// that servers had no time for, nothing is.

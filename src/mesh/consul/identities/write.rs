@@ -14,8 +14,8 @@ use crate::mesh::consul::objects::{
 };
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{MaySend, MeshError, MeshErrorKind, Written};
-use crate::model::ClusterArn;
 use crate::plan::{ObjectAction, ObjectStep, does_the_same};
+use ecs_mesh_model::ClusterArn;
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     pub(super) async fn carry_out_step(

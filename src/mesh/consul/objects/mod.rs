@@ -22,8 +22,8 @@ use super::scope::{ALL_NAMESPACES, Scope};
 use crate::intent::identity::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
 use crate::mesh::MeshError;
 use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
-use crate::model::ClusterArn;
 use crate::plan::Holders;
+use ecs_mesh_model::ClusterArn;
 
 const READS_ACLS: &str = "acl = \"read\"";
 const WRITES_ACLS: &str = "acl = \"write\"";

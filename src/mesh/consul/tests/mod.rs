@@ -22,7 +22,7 @@ use crate::api::ConsulConnection;
 use crate::intent::RegistrationId;
 use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use crate::mesh::{Listed, MeshCallObserver, MeshError, NoObserver, Sighting};
-use crate::model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 
 const CLUSTER: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
 const TOKENS: &str = "GET /v1/acl/tokens?authmethod=iam-ecs-service-token";

@@ -17,7 +17,7 @@ use super::*;
 use crate::api::{Inbound, Outbound, Probe};
 use crate::intent::{Desired, Marks, Outbounds, RegistrationId};
 use crate::mesh::Registration;
-use crate::model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
+use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
 
 const TASK: &str = "3f2a9c0d5e6b4a718293a4b5c6d7e8f9";
 const CLUSTER: &str = "0123456789abcdef";

@@ -13,8 +13,8 @@ mod world;
 use serde_json::json;
 
 use crate::intent::identity::ObjectKind;
-use crate::model::Timestamp;
 use crate::plan::proposal::{Detail, Manifests, Planned, Proposal, render};
+use ecs_mesh_model::Timestamp;
 use world::{World, everything};
 
 #[test]

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{TaskKey, page};
-use crate::model::{DesiredStatus, LastStatus, Tags};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{AwsError, Cloud, CloudTask, Outcome};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags};
 
 /// A cluster.
 #[derive(Clone, Debug)]

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use super::StopCode;
-use crate::model::Timestamp;
 use crate::sandbox::aws::{Cloud, Delivery, LifeTimes};
+use ecs_mesh_model::Timestamp;
 
 impl Cloud {
     /// An essential container of the task ends by itself: it goes to STOPPED without a drain. Whether it did.
@@ -49,7 +49,7 @@ impl Cloud {
     pub fn delete_task_record(&mut self, arn: &str, now: Timestamp) -> bool {
         let Some(task) = self.task(arn) else { return false };
         if !task.last_status.is_stopped()
-            && task.last_status != crate::model::LastStatus::Deprovisioning
+            && task.last_status != ecs_mesh_model::LastStatus::Deprovisioning
             && let Some(address) = task.address()
         {
             self.addresses.release(address);

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::page;
-use crate::model::{Container, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
 use crate::sandbox::aws::error::{client, invalid};
 use crate::sandbox::aws::{Cloud, Outcome};
+use ecs_mesh_model::{Container, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
 
 /// What `RegisterTaskDefinition` takes. Fields that decide nothing here are kept in `rest` and shown again.
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{ServiceKey, Timer};
-use crate::model::Timestamp;
 use crate::sandbox::aws::{Cloud, CloudTask};
+use ecs_mesh_model::Timestamp;
 
 /// An event before it has its envelope.
 pub(super) struct Event {

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::error::{client, invalid};
 use crate::sandbox::aws::{Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// Reads `[{"key": …, "value": …}]`.
 pub(crate) fn from_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tags, D::Error> {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::listing::{ListTasks, Listed};
 use super::{TaskKey, Timer};
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// A task as it is and as it was.
 #[derive(Debug)]

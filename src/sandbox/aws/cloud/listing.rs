@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::TaskKey;
-use crate::model::DesiredStatus;
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{AwsError, Cloud, CloudTask, Outcome};
+use ecs_mesh_model::DesiredStatus;
 
 /// What ListTasks takes.
 #[derive(Clone, Debug, Default, Deserialize)]

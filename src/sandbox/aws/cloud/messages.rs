@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::queue::{HandleError, Message};
 use super::queues::bad_value;
-use crate::model::Timestamp;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::Timestamp;
 
 /// The most messages that a queue has in flight.
 const IN_FLIGHT_MAX: usize = 120_000;

@@ -42,7 +42,7 @@ use self::queue::Queue;
 use self::quota::Quota;
 use self::sts::Session;
 use super::CloudConfig;
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 pub use self::clusters::Cluster;
 pub use self::definitions::{DefinitionRecord, RegisterTaskDefinition};

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use crate::model::Glob;
 use crate::sandbox::aws::{AwsError, Outcome};
+use ecs_mesh_model::Glob;
 
 /// Whether the event matches the pattern. A pattern that [`check`] refuses matches nothing.
 pub fn matches(pattern: &Value, event: &Value) -> bool {

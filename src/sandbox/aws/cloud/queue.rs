@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::messages::MessageAttribute;
 use super::queues::QueueCounts;
-use crate::model::{Tags, Timestamp};
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::page;
 use super::queue::Queue;
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// How many messages of a queue are where. Exact, where AWS says approximate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

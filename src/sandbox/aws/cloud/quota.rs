@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::Timestamp;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome, Throttling};
+use ecs_mesh_model::Timestamp;
 
 /// The buckets' levels and the calls made.
 #[derive(Debug)]
@@ -60,8 +60,8 @@ impl Cloud {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::Timestamp;
     use crate::sandbox::aws::{Cloud, CloudConfig, Throttling};
+    use ecs_mesh_model::Timestamp;
 
     #[test]
     fn list_and_describe_share_one_bucket_that_refills_at_20_a_second() {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::page;
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// What `CreateRole` takes.
 #[derive(Clone, Debug, Default)]

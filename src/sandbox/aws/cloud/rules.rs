@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::delivery::Event;
 use super::{page, pattern};
-use crate::model::Timestamp;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::Timestamp;
 
 /// A rule.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@
 use super::services::{Deployment, Service};
 use super::tasks::Birth;
 use super::{ServiceKey, StopCode, TaskKey, TaskOverrides, Timer};
-use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 /// What is to be done for a service now.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::definitions::seconds;
 use super::{DefinitionRecord, Failure, ServiceKey, TaskKey, page, tasks};
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
 
 /// What `CreateService` takes.
 #[derive(Clone, Debug, Default, Deserialize)]

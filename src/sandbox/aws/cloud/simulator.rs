@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use crate::model::Glob;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::Glob;
 
 /// What the simulator knows of a statement.
 const KNOWN: [&str; 4] = ["Sid", "Effect", "Action", "Resource"];

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::roles::invalid;
-use crate::model::{RoleArn, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{RoleArn, Timestamp};
 
 /// What `AssumeRole` takes.
 #[derive(Clone, Debug, Default)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::DefinitionRecord;
-use crate::model::{
+use ecs_mesh_model::{
     DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp,
 };
 

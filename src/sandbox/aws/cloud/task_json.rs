@@ -7,8 +7,8 @@
 use serde_json::{Map, Value, json};
 
 use super::definitions::{seconds, text};
-use crate::model::{LastStatus, Timestamp};
 use crate::sandbox::aws::CloudTask;
+use ecs_mesh_model::{LastStatus, Timestamp};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {

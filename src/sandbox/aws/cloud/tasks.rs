@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::history::TaskRecord;
 use super::{DefinitionRecord, Failure, Network, StopCode, TaskKey, TaskOverrides, Timer};
-use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::error::invalid;
 use crate::sandbox::aws::{Cloud, CloudTask, Outcome};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 /// What `RunTask` takes.
 #[derive(Clone, Debug, Deserialize)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RunTask, Target};
-use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::CloudConfig;
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 pub(super) struct World {
     pub(super) cloud: Cloud,

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::testing::{World, cloud, cloud_with};
 use super::{ListTasks, RegisterTaskDefinition, RunTask, StopCode, TaskOverrides};
-use crate::model::{DesiredStatus, LastStatus, Tags, Timestamp};
 use crate::sandbox::aws::{AddressReuse, CloudConfig};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 fn states(world: &mut World) -> Vec<String> {
     let mut events = world.events();

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::testing::{World, cloud, cloud_with};
 use super::{AssumeRole, CreateRole, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages, SendMessage};
-use crate::model::Tags;
 use crate::sandbox::aws::{CloudConfig, Delivery, Target};
+use ecs_mesh_model::Tags;
 
 const ONE: ReceiveMessages = ReceiveMessages { max: 1, visibility: None };
 

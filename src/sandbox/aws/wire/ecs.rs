@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::request::Request;
 use super::response::page;
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::cloud::tags_from;
 use crate::sandbox::aws::{AwsError, Cloud, Failure, ListTasks, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
     match request.operation.as_str() {

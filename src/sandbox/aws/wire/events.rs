@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::request::Request;
 use super::response::page;
-use crate::model::Timestamp;
 use crate::sandbox::aws::cloud::validation;
 use crate::sandbox::aws::{AwsError, Cloud, Outcome, PutEvent, PutEventOutcome, Rule, Target};
+use ecs_mesh_model::Timestamp;
 
 pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
     cloud.check_bus(request.optional("EventBusName"))?;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::request::Request;
 use super::response::page;
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::{AwsError, Cloud, CreateRole, Outcome, Role};
+use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
     cloud.caller_identity(&request.access_key_id, now)?;

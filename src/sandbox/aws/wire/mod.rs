@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::connection::{CuttableListener, Scissors};
 use self::request::Request;
 use super::{AwsError, Cloud, Outcome};
-use crate::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 
 pub use self::faults::{AwsFault, AwsFaults, NoFaults};
 pub use self::signed::{QueryAnswer, query};

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::request::{Protocol, Request};
 use super::{iam, response, sts};
-use crate::model::Timestamp;
 use crate::sandbox::aws::Cloud;
+use ecs_mesh_model::Timestamp;
 
 /// What AWS answers in its query protocol.
 #[derive(Clone, Debug)]

@@ -8,11 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::request::Request;
-use crate::model::{Tags, Timestamp};
 use crate::sandbox::aws::cloud::{attributes_md5, md5_hex};
 use crate::sandbox::aws::{
     AwsError, BatchFailure, Cloud, Outcome, ReceiveMessages, ReceivedMessage, SendMessage,
 };
+use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
     let queue = request.text("QueueUrl");

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::request::Request;
-use crate::model::Timestamp;
 use crate::sandbox::aws::{AssumeRole, Cloud, Outcome};
+use ecs_mesh_model::Timestamp;
 
 pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
     match request.operation.as_str() {

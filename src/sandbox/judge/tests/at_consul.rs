@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::super::ConsulJudge;
 use super::{Invariant, NEVER, Rules, START, STEP, account, drain, is, rules, running, step_of};
-use crate::model::Timestamp;
 use crate::sandbox::aws::Cloud;
 use crate::sandbox::consul::{ConsulRequest, ConsulServer};
 use crate::sandbox::kuma::{KumaConfig, KumaCp};
@@ -16,6 +15,7 @@ use crate::sandbox::world::{
     CLIENT_METHOD, ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Naming, Planted, SERVICE_TAG, World,
     WorldConfig, a_persons_token, lay_pipes, role_name,
 };
+use ecs_mesh_model::Timestamp;
 
 const WITHIN: Duration = Duration::from_secs(1);
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Invariant, Rules, Violation};
-use crate::model::{DesiredStatus, LastStatus, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes};
 use crate::sandbox::world::CLUSTER;
+use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 const STEP: Duration = Duration::from_millis(100);

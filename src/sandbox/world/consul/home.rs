@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::model::Timestamp;
 use crate::sandbox::aws::{AssumeRole, Cloud};
 use crate::sandbox::consul::{
     ConsulConfig, ConsulRequest, ConsulServer, Entity, Login as ConsulLogin, in_process,
 };
+use ecs_mesh_model::Timestamp;
 
 /// The auth method that tasks log in by.
 pub const LOGIN_METHOD: &str = "iam-ecs-service-token";

@@ -9,10 +9,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::home::{ConsulHome, call};
-use crate::model::{DesiredStatus, LastStatus, Timestamp};
 use crate::sandbox::aws::{Cloud, CloudTask, StopCode};
 use crate::sandbox::consul::ConsulServer;
 use crate::sandbox::world::{Happening, Service, short};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 /// When it is time to drop what ECS has forgotten, too.
 const OVER: usize = 100_000;

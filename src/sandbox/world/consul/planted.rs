@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::home::{CLIENT_METHOD, ConsulHome, a_persons_token, put};
-use crate::model::Timestamp;
 use crate::sandbox::aws::Cloud;
 use crate::sandbox::consul::ConsulServer;
+use ecs_mesh_model::Timestamp;
 
 /// A task of the cluster that stopped so long ago that ECS has forgotten it.
 const FORGOTTEN: &str = "0badc0de0badc0de0badc0de0badc0de";

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ecs_mesh_operator::model::Timestamp;
+use ecs_mesh_model::Timestamp;
 use ecs_mesh_operator::sandbox::consul::{ConsulRequest, ConsulServer};
 use ecs_mesh_operator::sandbox::world::{LOGIN_METHOD, MANAGEMENT_TOKEN};
 use serde_json::{Value, json};

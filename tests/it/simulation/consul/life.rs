@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::api::ConsulConnection;
 use ecs_mesh_operator::manifests::{ManifestSet, Status};
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::mesh::{ControlPlane, NoObserver};
-use ecs_mesh_operator::model::{OperatorId, Timestamp};
 use ecs_mesh_operator::reconcile::{Connect, Operator};
 use ecs_mesh_operator::runtime::Lease as _;
 use ecs_mesh_operator::sandbox::aws::{Cloud, LifeTimes};

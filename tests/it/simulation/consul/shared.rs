@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ecs_mesh_operator::model::{DesiredStatus, LastStatus, Timestamp};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 use ecs_mesh_operator::sandbox::aws::{CloudTask, RunTask};
 use ecs_mesh_operator::sandbox::consul::{ConsulRequest, ConsulServer};
 use ecs_mesh_operator::sandbox::judge::ConsulJudge;

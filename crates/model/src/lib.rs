@@ -2,14 +2,19 @@
 //!
 //! Nothing here does I/O, reads a clock or decides anything.
 
+#![forbid(unsafe_code)]
+
 mod arn;
 mod glob;
 mod name;
+#[cfg(feature = "schema")]
+mod schema;
 mod shared;
 mod task;
 mod time;
 mod why;
 
+pub use self::time::Timestamp;
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
 pub use name::{
@@ -17,5 +22,4 @@ pub use name::{
 };
 pub use shared::{shared, shared_tags};
 pub use task::{Container, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
-pub use time::Timestamp;
 pub use why::Why;
