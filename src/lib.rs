@@ -15,7 +15,6 @@ pub mod mesh;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;
-pub mod runtime;
 pub mod sandbox;
 pub mod schema;
 pub mod telemetry;

@@ -9,8 +9,8 @@ use super::output::print;
 use super::setup::{Pace, Setup};
 use crate::plan::proposal::{Detail, Proposal, render};
 use crate::reconcile::{Book, PlanOptions};
-use crate::runtime::Signals;
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_controller::Signals;
 
 /// Exit code of a plan that has something to do.
 const CHANGES: u8 = 2;

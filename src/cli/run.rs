@@ -11,9 +11,9 @@ use crate::observe::aws::Queue;
 use crate::observe::intake::PoisonPolicy;
 use crate::observe::sdk::{AwsClients, SdkQueue};
 use crate::reconcile::{Book, RunOptions};
-use crate::runtime::Signals;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{Address, Server};
+use ecs_mesh_controller::Signals;
 
 /// What `run` takes.
 #[derive(clap::Args)]

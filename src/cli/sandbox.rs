@@ -12,8 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::duration;
 use super::output::{Audience, PIPE_CLOSED, print};
 use super::setup::connect;
-use crate::mesh::http::NoSecrets;
-use crate::runtime::Signals;
 use crate::sandbox::Scribe;
 use crate::sandbox::aws::{CloudConfig, Throttling};
 use crate::sandbox::endpoints::{Endpoints, Options};
@@ -22,6 +20,8 @@ use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::stage::{Stage, care, keep_alive};
 use crate::sandbox::world::{Naming, Planted, World, WorldConfig, consul_auth, manifests};
 use crate::telemetry::server::Address;
+use ecs_mesh_controller::NoSecrets;
+use ecs_mesh_controller::Signals;
 
 /// What `sandbox` takes.
 #[derive(clap::Args)]

@@ -9,13 +9,14 @@ use tracing::warn;
 use crate::api::ControlPlaneType;
 use crate::manifests::{Sources, Status, WatchOptions, watch_by_pulse};
 use crate::mesh::consul::ConsulControlPlane;
-use crate::mesh::http::Secrets;
 use crate::mesh::kuma::KumaControlPlane;
 use crate::mesh::{ControlPlane, MeshCallObserver};
 use crate::observe::sdk::{AwsClients, AwsOptions};
 use crate::reconcile::{Book, Connect, Operator, Parts, ReadRates};
-use crate::runtime::{AlwaysHeld, Clock};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::AlwaysHeld;
+use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::OperatorId;
 
 /// Whose set-up, by which manifests, where.

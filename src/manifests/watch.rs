@@ -18,7 +18,7 @@ use super::finding::Finding;
 use super::set::ManifestSet;
 use super::snapshot::Snapshot;
 use super::sources::{LoadOutcome, Loaded, Sources, judge};
-use crate::telemetry::health::Pulse;
+use ecs_mesh_controller::health::Pulse;
 
 /// After so many reads that all differ, the change is left to the next poll.
 const MAX_READS: u32 = 25;

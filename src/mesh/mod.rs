@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::intent::{Desired, Marks, RegistrationId};
-use crate::runtime::Lease;
+use ecs_mesh_controller::Lease;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use identities::{Identities, Looked, MaySend, Written};

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::runtime::BatchError;
+use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
     Timestamp, Why,
@@ -64,12 +64,11 @@ impl From<AwsError> for Why {
     }
 }
 
-impl From<BatchError<AwsError>> for Why {
-    fn from(error: BatchError<AwsError>) -> Self {
-        match error {
-            BatchError::Call(error) => error.into(),
-            error => Self::of_all(error.to_string()),
-        }
+/// Why a shared call gave nothing.
+pub(crate) fn why(error: BatchError<AwsError>) -> Why {
+    match error {
+        BatchError::Call(error) => error.into(),
+        error => Why::of_all(error.to_string()),
     }
 }
 

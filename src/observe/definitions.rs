@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, Ecs};
-use crate::runtime::{BatchCall, Batcher, TokenBucket};
+use super::aws::{AwsError, Ecs, why};
+use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
 use ecs_mesh_model::{TaskDefinition, TaskDefinitionArn, Why};
 
 /// Most definitions kept; the oldest goes first. At a few hundred bytes each this stays below some megabytes.
@@ -43,7 +43,7 @@ impl Definitions {
         if let Some(kept) = self.lock().by_arn.get(arn) {
             return Ok(Arc::clone(kept));
         }
-        let definition = self.batcher.ask(arn.clone(), ()).await?;
+        let definition = self.batcher.ask(arn.clone(), ()).await.map_err(why)?;
         let mut kept = self.lock();
         if kept.by_arn.insert(arn.clone(), Arc::clone(&definition)).is_none() {
             kept.oldest_first.push_back(arn.clone());

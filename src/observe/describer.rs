@@ -9,7 +9,8 @@ use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Ecs};
 use super::store::{Observed, Source, Store};
-use crate::runtime::{BatchCall, BatchError, Batcher, Clock, TokenBucket};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket};
 use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, Why};
 
 /// Most tasks that one DescribeTasks call takes.

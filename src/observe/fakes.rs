@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
-use crate::runtime::{Clock, TokenBucket};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn,
     TaskGroup, TaskId, Timestamp,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, AwsErrorKind, Iam};
+use super::aws::{AwsError, AwsErrorKind, Iam, why};
 use crate::intent::{Fact, RoleTags};
-use crate::runtime::{BatchCall, Batcher, Clock, TokenBucket};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
 use ecs_mesh_model::{RoleArn, Tags, Timestamp, Why};
 
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.
@@ -118,7 +119,7 @@ impl Roles {
         match self.batcher.ask(role.clone(), ()).await {
             Ok((fact, differs)) => (Fact::Known(fact), differs),
             Err(error) => {
-                let why = Why::from(error);
+                let why = why(error);
                 self.cache.record_failure(role, why.clone());
                 (Fact::Unknown(why), false)
             }

@@ -15,7 +15,8 @@ use crate::mesh::{
 use crate::observe::describer::Describer;
 use crate::observe::store::{Life, Store};
 use crate::plan::{Action, Evidence, FieldChange, Step, diff};
-use crate::runtime::{Clock, Lease};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::Lease;
 use ecs_mesh_model::TaskArn;
 
 /// How often a write that raced another writer is redone at once.

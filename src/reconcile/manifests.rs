@@ -14,7 +14,7 @@ use super::identity::look_after_methods;
 use super::run::RunOptions;
 use super::{AtPlane, Operator, Plane};
 use crate::manifests::{ManifestSet, Status};
-use crate::runtime::{Controller, Drained, Priority};
+use ecs_mesh_controller::{Controller, Drained, Priority};
 use ecs_mesh_model::TaskArn;
 
 /// A run that takes longer is cut off and tried again: nothing may hold a place for ever.
@@ -129,7 +129,7 @@ impl Operator {
         Controller::new(plane.queue.clone(), reconciler, plane.workers(options.concurrency))
             .drain(options.drain)
             .timeout(LONGEST_RUN)
-            .observer(self.metrics.plane(&plane.name) as Arc<dyn crate::runtime::Observer>)
+            .observer(self.metrics.plane(&plane.name) as Arc<dyn ecs_mesh_controller::Observer>)
     }
 
     fn planes_for(&self, set: &ManifestSet) -> (BTreeMap<Arc<str>, Arc<Plane>>, bool) {

@@ -38,8 +38,9 @@ use crate::observe::events::RoleEvent;
 use crate::observe::intake::Listener;
 use crate::observe::roles::{AFTER_CHANGE, Roles};
 use crate::observe::store::{Observed, Source, Store};
-use crate::runtime::{Clock, Lease, Next, Priority, Reconciler, TokenBucket};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::{Lease, Next, Priority, Reconciler, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
 
 pub use book::Book;
@@ -102,7 +103,7 @@ impl Parts {
             ecs,
             iam: crate::observe::fakes::FakeIam::saying(Ok(ecs_mesh_model::Tags::default())),
             connect: Arc::new(|_, _| Err("there is none".to_owned())),
-            lease: Arc::new(crate::runtime::AlwaysHeld),
+            lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
             clock: crate::observe::fakes::clock(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),

@@ -18,7 +18,7 @@ use crate::intent::RegistrationId;
 use crate::manifests::{Binding, ManifestSet};
 use crate::mesh::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
 use crate::plan::{Guard, GuardState};
-use crate::runtime::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
+use ecs_mesh_controller::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 /// How long to wait before the next try where nothing but a person's act will help.

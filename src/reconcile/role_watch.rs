@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use super::Operator;
 use crate::api::RoleTagMode;
 use crate::intent::Fact;
-use crate::runtime::Priority;
+use ecs_mesh_controller::Priority;
 use ecs_mesh_model::{RoleArn, TaskArn};
 
 /// How often the clock is looked at for roles that are due.

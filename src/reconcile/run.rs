@@ -11,7 +11,7 @@ use super::Operator;
 use crate::manifests::Status;
 use crate::observe::aws::Queue;
 use crate::observe::intake::{Intake, PoisonPolicy};
-use crate::runtime::Drained;
+use ecs_mesh_controller::Drained;
 
 /// How an operator runs.
 #[derive(Clone, Copy, Debug)]

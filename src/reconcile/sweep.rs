@@ -19,8 +19,8 @@ use crate::manifests::ManifestSet;
 use crate::mesh::{FailedPart, Owner, Sighting};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
-use crate::runtime::{Backoff, Priority};
-use crate::telemetry::health::Pulse;
+use ecs_mesh_controller::health::Pulse;
+use ecs_mesh_controller::{Backoff, Priority};
 use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 
 /// Pages of one list; more than this is an endless `nextToken`.

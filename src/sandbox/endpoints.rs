@@ -14,7 +14,7 @@ use super::kuma::http::{self as kuma_http, KumaFaults};
 use super::kuma::{KumaConfig, KumaCp};
 use super::planes::ControlPlanes;
 use super::world::{ConsulHome, MANAGEMENT_TOKEN, QUEUE, lay_pipes};
-use crate::runtime::Clock;
+use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
 
 /// The access key that `--serve` prints; any other works as well, since signatures are not checked.

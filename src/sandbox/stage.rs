@@ -25,9 +25,10 @@ use crate::manifests::{Sources, WatchOptions, watch};
 use crate::observe::aws::Queue;
 use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
-use crate::runtime::{AlwaysHeld, Clock};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{Address, Server};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::AlwaysHeld;
 use ecs_mesh_model::{OperatorId, Timestamp};
 
 /// How often the world moves and the judge looks.

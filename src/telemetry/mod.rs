@@ -2,13 +2,11 @@
 //!
 //! | file | decides |
 //! |---|---|
-//! | [`health`] | whether every loop makes progress |
 //! | [`state`] | what there is to tell at one moment, and whether the operator is ready |
 //! | [`metrics`] | what is counted, and how it is named |
 //! | [`server`] | how all of that is asked for over HTTP |
 //! | [`log`] | what is logged, and how |
 
-pub mod health;
 pub mod log;
 pub mod metrics;
 pub mod server;

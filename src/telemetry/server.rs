@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::metrics::Metrics;
-use crate::runtime::Backoff;
+use ecs_mesh_controller::Backoff;
 use limits::Limited;
 
 /// Between two tries to get a port that is taken.

@@ -37,7 +37,7 @@ mod whole;
 
 use std::sync::{Arc, Mutex};
 
-use ecs_mesh_operator::runtime::Clock;
+use ecs_mesh_clock::Clock;
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
 use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer, in_process};
 use ecs_mesh_operator::sandbox::endpoints::Endpoints;

@@ -10,9 +10,9 @@ use serde_json::Value;
 use crate::api::{ConsulConnection, HumanDuration};
 use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyText};
 use crate::mesh::consul::{self, ConsulControlPlane, SetUp};
-use crate::mesh::http::Secrets;
 use crate::mesh::{MeshError, NoObserver};
 use crate::observe::inspect::Hidden;
+use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 /// Waiting longer for one answer helps nobody who runs an audit.

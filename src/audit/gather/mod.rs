@@ -14,9 +14,9 @@ use super::report::Place;
 use crate::api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
 use crate::intent::identity::ROLE_TAGS;
 use crate::manifests::{ManifestSet, Status};
-use crate::mesh::http::{NoSecrets, Secrets};
 use crate::observe::inspect::Hidden;
 use crate::observe::sdk::{AwsClients, AwsOptions};
+use ecs_mesh_controller::{NoSecrets, Secrets};
 use ecs_mesh_model::ClusterArn;
 
 /// The SDK may ask the EC2 instance for the Region, in several steps.

@@ -11,7 +11,7 @@ use super::own_token::SeenGood;
 use super::scope::Scope;
 use crate::mesh::MeshError;
 use crate::mesh::http::{Each, Head, Items, Method, Sink, StreamTransport};
-use crate::runtime::Lease;
+use ecs_mesh_controller::Lease;
 
 /// Beyond the lists that are taken apart as they come, answers are small.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;

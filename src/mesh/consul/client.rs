@@ -27,13 +27,14 @@ use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, Token
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
 use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
-use crate::mesh::http::{HttpTransport, Method, Secrets, StreamTransport};
+use crate::mesh::http::{HttpTransport, Method, StreamTransport};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind,
     Nameless, Registration, Rendered, Sighting,
 };
-use crate::runtime::{BatchError, Batcher, Lease, TokenBucket};
+use ecs_mesh_controller::Secrets;
+use ecs_mesh_controller::{BatchError, Batcher, Lease, TokenBucket};
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
 
 /// So many tasks share a pass over the tokens.

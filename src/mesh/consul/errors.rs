@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::api::Reply;
 use crate::mesh::http::{Method, TransportError, appearance, quotable};
 use crate::mesh::{MeshError, MeshErrorKind};
-use crate::runtime::BatchError;
+use ecs_mesh_controller::BatchError;
 
 /// Longest part of a server's own words that is passed on.
 const LONGEST_QUOTE: usize = 500;

@@ -19,7 +19,7 @@ use super::services::{ServicesOfCluster, Wanted};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL};
 use crate::mesh::http::{Method, StreamTransport};
 use crate::mesh::{MeshError, MeshErrorKind, Owner, Registration};
-use crate::runtime::{BatchCall, Batcher};
+use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::ClusterArn;
 
 /// After this many transactions of which some were refused, the rest is removed one by one.

@@ -19,7 +19,7 @@ use super::tokens::owner;
 use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Registration, Sighting};
-use crate::runtime::BatchCall;
+use ecs_mesh_controller::BatchCall;
 use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, shared};
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";

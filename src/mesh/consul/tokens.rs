@@ -19,7 +19,7 @@ use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Nameless, Owner, Registration, Sighting};
-use crate::runtime::{BatchCall, Batcher};
+use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
 
 /// The auth method that tasks log in by, unless others are declared.

@@ -14,13 +14,13 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::failure::{Place, causes};
-use super::secrets::{NoSecrets, Secrets};
 use super::settings::{Product, Settings, Source, certificates};
 use super::token::{Secret, Token};
 use super::transport::{
     Answer, Head, Method, Sink, StreamTransport, Transport, TransportError, TransportErrorKind,
 };
-use crate::runtime::Lease;
+use ecs_mesh_controller::Lease;
+use ecs_mesh_controller::secrets::{NoSecrets, Secrets};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Idle connections kept; more may be open while calls are under way.

@@ -4,7 +4,6 @@
 mod client;
 mod failure;
 mod items;
-mod secrets;
 mod settings;
 #[cfg(test)]
 pub(crate) mod tls_server;
@@ -17,7 +16,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use client::HttpTransport;
 pub use items::{Each, Items, TooLarge};
-pub use secrets::{NoSecrets, Secrets};
 pub use settings::{Credential, Product, Settings, Sources};
 pub use transport::{
     Answer, Head, Method, Sink, StreamTransport, Transport, TransportError, TransportErrorKind,

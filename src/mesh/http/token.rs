@@ -9,8 +9,8 @@ use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::secrets::Secrets;
 use super::settings::{Credential, Product, Source};
+use ecs_mesh_controller::secrets::Secrets;
 
 const LARGEST_TOKEN: usize = 64 * 1024;
 /// A secret that was read counts this long: each read costs money, and has a quota.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::mesh::MeshErrorKind;
-use crate::runtime::Lease;
+use ecs_mesh_controller::Lease;
 
 /// The methods that this client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

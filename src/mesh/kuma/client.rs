@@ -26,7 +26,7 @@ use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration,
     Rendered, Sighting,
 };
-use crate::runtime::Lease;
+use ecs_mesh_controller::Lease;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
 /// A Kuma or Kong Mesh control plane.

@@ -12,9 +12,10 @@ use tracing::{debug, warn};
 
 use super::aws::{Message, Queue};
 use super::events::{Decoded, RoleEvent, decode};
-use crate::runtime::{Backoff, Clock};
-use crate::telemetry::health::Pulse;
 use crate::telemetry::metrics::{Metrics, QueueState};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::Backoff;
+use ecs_mesh_controller::health::Pulse;
 use ecs_mesh_model::Task;
 
 /// Most receipts that one `DeleteMessageBatch` takes.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_config::{Region, SdkConfig};
 
 use super::call::Calls;
-use crate::mesh::http::Secrets;
+use ecs_mesh_controller::Secrets;
 
 const GET_SECRET_VALUE: &str = "secretsmanager:GetSecretValue";
 

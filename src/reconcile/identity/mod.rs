@@ -22,7 +22,7 @@ use crate::intent::identity::{ObjectKind, named_clusters};
 use crate::manifests::ManifestSet;
 use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use crate::plan::ActualObjects;
-use crate::runtime::{Backoff, Drained};
+use ecs_mesh_controller::{Backoff, Drained};
 use ecs_mesh_model::ClusterArn;
 
 pub(super) use keeping::Keeping;

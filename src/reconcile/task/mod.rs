@@ -23,7 +23,7 @@ use crate::observe::describer::Answer;
 use crate::observe::store::{Life, Snapshot};
 use crate::plan::proposal::Change;
 use crate::plan::{Decision, Known, decide};
-use crate::runtime::Next;
+use ecs_mesh_controller::Next;
 use ecs_mesh_model::{TaskArn, Why};
 
 /// How long to wait for the event that brings a new task's address before asking for it.

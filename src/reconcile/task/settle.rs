@@ -9,7 +9,7 @@ use crate::observe::roles::APART;
 use crate::observe::store::Snapshot;
 use crate::plan::Decision;
 use crate::plan::proposal::Change;
-use crate::runtime::Next;
+use ecs_mesh_controller::Next;
 
 impl Run<'_> {
     pub(super) fn halted(&self, halt: &Halt) -> Next {

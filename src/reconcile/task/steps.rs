@@ -8,7 +8,7 @@ use crate::intent::Marks;
 use crate::mesh::{MeshError, MeshErrorKind, Owner};
 use crate::observe::roles::APART;
 use crate::plan::{Action, Admission, Decision, Known, Step};
-use crate::runtime::Next;
+use ecs_mesh_controller::Next;
 use ecs_mesh_model::Why;
 
 impl Run<'_> {

@@ -24,9 +24,9 @@ use crate::observe::store::Source;
 use crate::plan::{Action, Evidence, Step};
 use crate::reconcile::Parts;
 use crate::reconcile::report::Whose;
-use crate::runtime::Clock;
 use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
+use ecs_mesh_clock::Clock;
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
 /// How a removal ends.

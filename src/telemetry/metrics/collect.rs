@@ -10,8 +10,8 @@ use prometheus_client::metrics::exemplar::Exemplar;
 
 use super::{QueueState, Scrape, labels};
 use crate::intent::identity::ObjectKind;
-use crate::runtime::CircuitState;
 use crate::telemetry::state::{ManifestState, OBJECT_STATES, OperatorState, PlaneState};
+use ecs_mesh_controller::CircuitState;
 
 /// Asks the operator.
 #[derive(Debug)]

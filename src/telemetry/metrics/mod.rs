@@ -25,9 +25,9 @@ use tokio::sync::mpsc;
 pub use exposition::Format;
 pub use plane::PlaneMetrics;
 
-use super::health::Health;
 use super::state::{OperatorState, Tells};
 use crate::intent::identity::ObjectKind;
+use ecs_mesh_controller::health::Health;
 use labels::{
     Broken, Call, Change, Controller, Message, ObjectChange, Operation, PlaneCall, PlaneOperation, Planned,
     Reason, Reconcile, Result, Unplaced, Workqueue,

@@ -11,8 +11,8 @@ use super::labels::{
 };
 use super::{PlaneFamilies, begin};
 use crate::mesh::MeshCallObserver;
-use crate::runtime::controller::OUTCOMES;
-use crate::runtime::{Observer, Priority};
+use ecs_mesh_controller::controller::OUTCOMES;
+use ecs_mesh_controller::{Observer, Priority};
 
 impl PlaneFamilies {
     pub(super) fn register(&self, r: &mut Registry) {

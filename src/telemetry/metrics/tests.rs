@@ -99,7 +99,7 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
         .chain(labels::RULES)
         .chain(labels::IGNORED)
         .chain(labels::SWEEPS)
-        .chain(crate::runtime::controller::OUTCOMES);
+        .chain(ecs_mesh_controller::controller::OUTCOMES);
     for value in all {
         assert!(page.contains(&format!("`{value}`")), "docs/reference/metrics.md does not explain {value:?}");
     }

@@ -67,7 +67,7 @@ async fn a_stuck_loop_is_unhealthy_and_a_control_plane_that_is_down_is_not() {
     let metrics = Arc::<Metrics>::default();
     let (address, _stop) = served(&metrics).await;
     let mut down = state();
-    down.control_planes.get_mut("kuma").unwrap().circuit = crate::runtime::CircuitState::Open;
+    down.control_planes.get_mut("kuma").unwrap().circuit = ecs_mesh_controller::CircuitState::Open;
     let teller: Arc<dyn Tells> = Arc::new(Fixed(down));
     metrics.told_by(Arc::downgrade(&teller));
     let sweep = metrics.health().pulse("sweep");

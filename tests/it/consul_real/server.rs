@@ -9,11 +9,12 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 use ecs_mesh_operator::intent::RegistrationId;
 use ecs_mesh_operator::mesh::NoObserver;
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
-use ecs_mesh_operator::mesh::http::{HttpTransport, NoSecrets};
+use ecs_mesh_operator::mesh::http::HttpTransport;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::runtime::Clock;
 use ecs_mesh_operator::sandbox::aws::{self, Cloud, CloudConfig};
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
 use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer, in_process};

@@ -5,17 +5,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::NoSecrets;
+use ecs_mesh_controller::{AlwaysHeld, Lease};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
 use ecs_mesh_operator::manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_operator::mesh::NoObserver;
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
-use ecs_mesh_operator::mesh::http::NoSecrets;
 use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
 use ecs_mesh_operator::plan::proposal::{Change, Proposal};
 use ecs_mesh_operator::reconcile::{Book, Connect, Operator, Parts, PlanOptions, ReadRates, RunOptions};
-use ecs_mesh_operator::runtime::{AlwaysHeld, Clock, Lease};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use ecs_mesh_operator::telemetry::state::Tells as _;
 use serde_json::{Value, json};

@@ -8,9 +8,10 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::*;
-use crate::mesh::http::{HttpTransport, NoSecrets, Secrets};
+use crate::mesh::http::HttpTransport;
 use crate::mesh::owned;
 use crate::mesh::{ControlPlane, MeshErrorKind};
+use ecs_mesh_controller::{NoSecrets, Secrets};
 
 /// Answers each request by its path and token.
 async fn server(answer: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static) -> SocketAddr {

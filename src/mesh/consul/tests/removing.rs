@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::mesh::{ControlPlane, MeshErrorKind};
-use crate::runtime::Lease;
+use ecs_mesh_controller::Lease;
 
 fn done() -> Saying {
     says(200, &json!({"Results": [], "Errors": null}))

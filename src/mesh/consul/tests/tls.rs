@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use super::*;
+use crate::mesh::http::HttpTransport;
 use crate::mesh::http::tls_server::{fixture, tls_server};
-use crate::mesh::http::{HttpTransport, Secrets};
 use crate::mesh::{ControlPlane, MeshErrorKind};
+use ecs_mesh_controller::Secrets;
 
 const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
 const TRUSTED: &str = "ECS_MESH_TEST_CA";

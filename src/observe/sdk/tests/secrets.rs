@@ -1,5 +1,5 @@
 use super::*;
-use crate::mesh::http::Secrets as _;
+use ecs_mesh_controller::Secrets as _;
 
 const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul-token";
 

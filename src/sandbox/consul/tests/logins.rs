@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::http::{ConsulFront, NoFaults};
 use super::super::{ConsulRequest, ConsulResponse, Entity, Login, in_process};
 use super::{MANAGEMENT, START, World};
-use crate::runtime::Clock;
 use crate::sandbox::aws::{AssumeRole, AssumedRole, Cloud, CloudConfig, CreateRole};
+use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Tags;
 
 const AWS: &str = "http://127.0.0.1:4566";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::runtime::backoff::Delays;
+use crate::backoff::Delays;
 
 /// A key of the model: a line in a list that is searched from end to end each time.
 #[derive(Default)]

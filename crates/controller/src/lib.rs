@@ -11,11 +11,14 @@
 //! | [`bucket`] | calls keep to a rate, first come, first served |
 //! | [`circuit`] | a remote that is down is asked by one probe at a time |
 //! | [`lease`] | whether this process may write |
-//! | [`clock`] | wall-clock time from one place |
+//! | [`health`] | whether every loop makes progress |
+//! | [`secrets`] | how secrets that are kept elsewhere are read |
 //! | [`shutdown`] | a signal asks for an orderly stop, a second one for an end at once |
 //!
 //! Everything runs by [`tokio::time`] and by seeds handed in: under one thread and a paused clock, two runs of one
 //! seed are the same run.
+
+#![forbid(unsafe_code)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,20 +29,22 @@ pub mod backoff;
 pub mod batch;
 pub mod bucket;
 pub mod circuit;
-pub mod clock;
 pub mod controller;
+pub mod health;
 pub mod lease;
 pub mod queue;
+pub mod secrets;
 pub mod shutdown;
 
 pub use backoff::{Backoff, Delays};
 pub use batch::{BatchCall, BatchError, Batcher};
 pub use bucket::TokenBucket;
 pub use circuit::{Circuit, CircuitConfig, CircuitState, OpenUntil, Permit};
-pub use clock::Clock;
 pub use controller::{Controller, Drained, Observer, Reconciler};
+pub use health::{Health, Pulse, Stuck};
 pub use lease::{AlwaysHeld, Lease};
 pub use queue::{Next, Priority, Queue, QueueStats, Taken};
+pub use secrets::{NoSecrets, Secrets};
 pub use shutdown::{Deadline, Signals};
 
 /// Locks, whether or not a thread once panicked while holding the lock: no critical section in this room calls

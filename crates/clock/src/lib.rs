@@ -1,5 +1,7 @@
 //! The one place wall-clock time comes from, so that a simulation can stop it.
 
+#![forbid(unsafe_code)]
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::runtime::{Backoff, lock};
+use crate::{Backoff, lock};
 
 const SECOND: Duration = Duration::from_secs(1);
 

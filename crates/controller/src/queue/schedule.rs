@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{Next, Priority, QueueStats, Taken};
-use crate::runtime::backoff::{Backoff, Delays};
-use crate::runtime::later;
+use crate::backoff::{Backoff, Delays};
+use crate::later;
 
 /// Every so many takes, the key that has waited longest is taken, whatever its priority.
 const FAIR_TAKE: u64 = 8;
