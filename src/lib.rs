@@ -4,17 +4,14 @@
 //! The rooms, in the order in which data flows: [`observe`] → [`intent`] → [`plan`] → [`mesh`], driven by
 //! [`runtime`] and put together in [`reconcile`]. `docs/architecture.md` has the picture and the invariants.
 
-pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod doctor;
 mod hcl;
 pub mod intent;
-pub mod manifests;
 pub mod mesh;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod sandbox;
-pub mod schema;
 pub mod telemetry;

@@ -103,7 +103,7 @@ enum Output {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    ecs_mesh_operator::api::HumanDuration::parse(text).map(|duration| duration.0)
+    ecs_mesh_api::HumanDuration::parse(text).map(|duration| duration.0)
 }
 
 fn main() -> ExitCode {

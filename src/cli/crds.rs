@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::print;
-use crate::schema::{self, SchemaFile};
+use ecs_mesh_api::schema::{self, SchemaFile};
 
 /// What `crds` takes.
 #[derive(clap::Args)]

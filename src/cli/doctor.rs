@@ -10,7 +10,7 @@ use super::setup::Setup;
 use crate::doctor::{
     EventPatterns, Place, Policy, Question, Reader, Report, Status, examine, gather, token_policy,
 };
-use crate::manifests::{Sources, Status as Manifests};
+use ecs_mesh_manifests::{Sources, Status as Manifests};
 
 /// What `doctor` takes.
 #[derive(clap::Args)]

@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
         // What they find is in what they print; a log beside it would say it twice.
         (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
-            log::init(cli.log_format, "error,ecs_mesh_operator::manifests=off")
+            log::init(cli.log_format, "error,ecs_mesh_manifests=off")
         }
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
@@ -110,5 +110,5 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 
 /// Reads a duration such as `30s` from an argument.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    crate::api::HumanDuration::parse(text).map(|duration| duration.0)
+    ecs_mesh_api::HumanDuration::parse(text).map(|duration| duration.0)
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::api::ControlPlaneType;
-use crate::manifests::{Sources, Status, WatchOptions, watch_by_pulse};
 use crate::mesh::consul::ConsulControlPlane;
 use crate::mesh::kuma::KumaControlPlane;
 use crate::mesh::{ControlPlane, MeshCallObserver};
 use crate::observe::sdk::{AwsClients, AwsOptions};
 use crate::reconcile::{Book, Connect, Operator, Parts, ReadRates};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::AlwaysHeld;
 use ecs_mesh_controller::Secrets;
+use ecs_mesh_manifests::{Sources, Status, WatchOptions, watch_by_pulse};
 use ecs_mesh_model::OperatorId;
 
 /// Whose set-up, by which manifests, where.

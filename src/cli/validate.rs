@@ -7,7 +7,8 @@ use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use super::output::print;
-use crate::manifests::{Checked, Extent, Finding, Sources};
+use ecs_mesh_api::manifests::{Extent, Finding};
+use ecs_mesh_manifests::{Checked, Sources};
 
 /// What `validate` takes.
 #[derive(clap::Args)]

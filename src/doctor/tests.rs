@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 
 use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
 use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
-use crate::manifests::{ManifestSet, Sources, Status as Manifests};
 use crate::mesh::consul::{
     Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
 };
 use crate::mesh::{MeshError, MeshErrorKind};
 use crate::observe::sdk::{Caller, EventRule, EventTarget};
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_manifests::{Sources, Status as Manifests};
 
 const PAGE: &str = include_str!("../../docs/reference/permissions.md");
 const QUEUE_URL: &str = "https://sqs.eu-west-1.amazonaws.com/111122223333/ecs-mesh-events";

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::place::named_clusters;
-use crate::api::{ConsulConnection, ControlPlaneType, LifecyclePolicy};
-use crate::manifests::ManifestSet;
 use crate::mesh::consul::Right;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ConsulConnection, ControlPlaneType, LifecyclePolicy};
 use ecs_mesh_model::ClusterArn;
 
 const READ: &str = "read";
@@ -148,7 +148,7 @@ fn block(head: &str, rules: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifests::Sources;
+    use ecs_mesh_manifests::Sources;
 
     fn set(planes: &[(&str, &str)], cluster: &str, more: &str) -> std::sync::Arc<ManifestSet> {
         set_with(planes, cluster, more, &format!("controlPlane: {}, ", planes[0].0))

@@ -8,7 +8,7 @@
 use super::BoundPrincipals;
 use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use super::violation::{ITS_SERVICE, Rule, Violation};
-use crate::api::{ConsulConnection, GatewayKind};
+use ecs_mesh_api::{ConsulConnection, GatewayKind};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, ServiceName, Tags, is_consul_service};
 
 /// The task's tag that puts it into the mesh.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::api::{Inbound, Outbound, Probe, WorkloadSpec};
-use crate::manifests::ManifestSet;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{Inbound, Outbound, Probe, WorkloadSpec};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Why};
 
 /// Whose a registration is: written on each, and checked on the server's copy before each write.

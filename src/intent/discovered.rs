@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use crate::api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
-use crate::manifests::{DNS_LABEL, is_dns_label, reserved};
+use ecs_mesh_api::manifests::{DNS_LABEL, is_dns_label, reserved};
+use ecs_mesh_api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
 use ecs_mesh_model::{ServiceName, Tags, TaskDefinition, Why};
 
 /// The service's name; without it the task describes nothing. The same key as in the mesh.

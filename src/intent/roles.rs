@@ -8,7 +8,7 @@
 
 use super::consul::{self, ConsulClaim};
 use super::violation::{ITS_SERVICE, Rule, Violation};
-use crate::api::RoleTagPolicy;
+use ecs_mesh_api::RoleTagPolicy;
 use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
 /// What a task wants to be in a mesh.

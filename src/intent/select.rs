@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::api::{BindingSelector, ControlPlaneType, LifecyclePolicy, WorkloadSelector, WorkloadSpec};
-use crate::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{BindingSelector, ControlPlaneType, LifecyclePolicy, WorkloadSelector, WorkloadSpec};
 use ecs_mesh_model::{ClusterArn, Glob, MeshName, Tags, Task};
 
 /// An answer that may hang on tags that are not known yet.

@@ -9,8 +9,8 @@ use super::roles::{Claim, RoleRules};
 use super::select::{self, Choice};
 use super::violation::{Basis, Rule, Violation};
 use super::{BoundPrincipals, Desired, Marks, Outbounds, RegistrationId};
-use crate::api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
-use crate::manifests::{Binding, ManifestSet, is_dns_label};
+use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
+use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use ecs_mesh_model::{OperatorId, RoleArn, Tags, Task, TaskDefinition, Why};
 
 /// A fact that may not have been asked for, or could not be had.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
 use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
-use crate::api::GatewayKind;
+use ecs_mesh_api::GatewayKind;
 use ecs_mesh_model::{RoleArn, Why};
 
 /// Stands for a name that only the task's author knows; no shell takes it for one.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::api::GuardPolicy;
+use ecs_mesh_api::GuardPolicy;
 use ecs_mesh_model::{TaskArn, Timestamp};
 
 const WINDOW: Duration = Duration::from_hours(1);

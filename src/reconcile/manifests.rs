@@ -13,8 +13,9 @@ use tracing::{error, info};
 use super::identity::look_after_methods;
 use super::run::RunOptions;
 use super::{AtPlane, Operator, Plane};
-use crate::manifests::{ManifestSet, Status};
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::{Controller, Drained, Priority};
+use ecs_mesh_manifests::Status;
 use ecs_mesh_model::TaskArn;
 
 /// A run that takes longer is cut off and tried again: nothing may hold a place for ever.

@@ -28,8 +28,6 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::api::ControlPlaneSpec;
-use crate::manifests::ManifestSet;
 use crate::mesh::ControlPlane;
 use crate::observe::aws::{Ecs, Iam};
 use crate::observe::definitions::Definitions;
@@ -39,6 +37,8 @@ use crate::observe::intake::Listener;
 use crate::observe::roles::{AFTER_CHANGE, Roles};
 use crate::observe::store::{Observed, Source, Store};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_api::ControlPlaneSpec;
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{Lease, Next, Priority, Reconciler, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::{LoopEnded, RunOptions};
 use super::{Book, Operator};
-use crate::manifests::Status;
 use crate::mesh::Nameless;
 use crate::plan::proposal::{Manifests, Proposal, Unplaced};
+use ecs_mesh_manifests::Status;
 
 /// How long a plan takes at most.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +110,7 @@ impl Operator {
                     why: format!(
                         "not all was found out within {}; raise --timeout, and look whether AWS or a control plane \
                          is slow",
-                        crate::api::HumanDuration(options.timeout)
+                        ecs_mesh_api::HumanDuration(options.timeout)
                     ),
                 });
             }

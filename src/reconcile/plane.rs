@@ -13,11 +13,11 @@ use tracing::{debug, warn};
 use super::identity::Keeping;
 use super::registry::Registry;
 use super::said::{Count, News, Said};
-use crate::api::{ControlPlaneSpec, ControlPlaneType};
 use crate::intent::RegistrationId;
-use crate::manifests::{Binding, ManifestSet};
 use crate::mesh::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
 use crate::plan::{Guard, GuardState};
+use ecs_mesh_api::manifests::{Binding, ManifestSet};
+use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
 use ecs_mesh_controller::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 

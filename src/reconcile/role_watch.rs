@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Operator;
-use crate::api::RoleTagMode;
 use crate::intent::Fact;
+use ecs_mesh_api::RoleTagMode;
 use ecs_mesh_controller::Priority;
 use ecs_mesh_model::{RoleArn, TaskArn};
 

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Operator;
-use crate::manifests::Status;
 use crate::observe::aws::Queue;
 use crate::observe::intake::{Intake, PoisonPolicy};
 use ecs_mesh_controller::Drained;
+use ecs_mesh_manifests::Status;
 
 /// How an operator runs.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ mod tests {
                     kuma: {address: \"http://127.0.0.1:9\"}}\n---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\n\
                     metadata: {name: b}\nspec: {controlPlane: kuma, mesh: default, selector: {clusters: [\"*\"]}}\n";
         std::fs::write(directory.path().join("all.yaml"), text).unwrap();
-        let sources = crate::manifests::Sources::new(vec![directory.path().to_owned()]);
+        let sources = ecs_mesh_manifests::Sources::new(vec![directory.path().to_owned()]);
         let loaded = sources.load(None).into_loaded().unwrap();
         assert_eq!(loaded.set.bindings.len(), 1);
         let (_keep, manifests) = watch::channel(Arc::new(Status::from(&loaded)));

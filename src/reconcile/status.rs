@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::manifests::LONGEST_RUN;
 use super::{Operator, Plane};
-use crate::manifests::{Finding, ManifestSet, Status};
 use crate::telemetry::state::{ManifestState, OperatorState, PlaneState, Tells};
+use ecs_mesh_api::manifests::{Finding, ManifestSet};
 use ecs_mesh_controller::CircuitState;
+use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 
 /// The kinds of documents, in the order in which they build on each other.

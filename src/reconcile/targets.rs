@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tracing::{debug, info, warn};
 
 use super::{Operator, Plane};
-use crate::manifests::ManifestSet;
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_model::MeshName;
 
 impl Operator {

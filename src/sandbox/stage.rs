@@ -21,7 +21,6 @@ use super::world::{
     Care, Census, ConsulCare, ConsulHome, Happening, MANAGEMENT_TOKEN, Planted, SECRET, Service, World,
     manifests,
 };
-use crate::manifests::{Sources, WatchOptions, watch};
 use crate::observe::aws::Queue;
 use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
@@ -29,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{Address, Server};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::AlwaysHeld;
+use ecs_mesh_manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_model::{OperatorId, Timestamp};
 
 /// How often the world moves and the judge looks.

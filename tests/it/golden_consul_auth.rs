@@ -6,13 +6,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
-use ecs_mesh_operator::api::ConsulConnection;
 use ecs_mesh_operator::intent::identity::{
     Datacenter, DesiredObject, DesiredObjects, Edition, ObjectId, Surroundings, Undeclared, Want, desired,
     named_clusters,
 };
-use ecs_mesh_operator::manifests::{ManifestSet, Sources};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::api::{ConsulConnection, HumanDuration};
 use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyText};
 use crate::mesh::consul::{self, ConsulControlPlane, SetUp};
 use crate::mesh::{MeshError, NoObserver};
 use crate::observe::inspect::Hidden;
+use ecs_mesh_api::{ConsulConnection, HumanDuration};
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 

@@ -11,12 +11,13 @@ use std::time::Duration;
 use super::facts::{AuthMethod, Facts, Known, Plane};
 use super::parse::definition;
 use super::report::Place;
-use crate::api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
 use crate::intent::identity::ROLE_TAGS;
-use crate::manifests::{ManifestSet, Status};
 use crate::observe::inspect::Hidden;
 use crate::observe::sdk::{AwsClients, AwsOptions};
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
 use ecs_mesh_controller::{NoSecrets, Secrets};
+use ecs_mesh_manifests::Status;
 use ecs_mesh_model::ClusterArn;
 
 /// The SDK may ask the EC2 instance for the Region, in several steps.

@@ -22,7 +22,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 
 fn manifests(facts: &Facts) -> Vec<Finding> {
     let errors = facts.manifests.iter().flat_map(|status| &status.errors);
-    let finding = |error: &crate::manifests::Finding| {
+    let finding = |error: &ecs_mesh_api::manifests::Finding| {
         let field = Some(error.path.clone()).filter(|path| !path.is_empty());
         let resource = error.subject.as_ref().map(ToString::to_string);
         let file = Some(error.file.display().to_string().into());

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{ControlPlaneType, WorkloadSpec};
 use crate::audit::catalogue::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
 use crate::audit::facts::{Definition, Facts, Use};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::Finding;
-use crate::manifests::ManifestSet;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ControlPlaneType, WorkloadSpec};
 use ecs_mesh_model::Glob;
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth_methods::has_dead_wildcards;
 use super::{is_of_consul, planes};
-use crate::api::GatewayKind;
 use crate::audit::catalogue::{
     ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
     ROLE_SHARED, ROLE_UNREADABLE,
@@ -15,6 +14,7 @@ use crate::audit::report::{Finding, Place, Severity};
 use crate::intent::BoundPrincipals;
 use crate::intent::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use crate::observe::aws::AwsErrorKind;
+use ecs_mesh_api::GatewayKind;
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {

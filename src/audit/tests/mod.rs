@@ -18,10 +18,10 @@ use super::facts::{
 };
 use super::parse::definition;
 use super::{Finding, Severity, examine};
-use crate::manifests::{Sources, Status};
 use crate::mesh::consul::ConsulVersion;
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::inspect::Simulated;
+use ecs_mesh_manifests::{Sources, Status};
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags};
 
 pub(super) const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";

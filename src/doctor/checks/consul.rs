@@ -2,15 +2,15 @@
 
 use super::consul_rights;
 use super::control_planes::{failed, is_clear_and_far, not_reached};
-use crate::api::{ConsulAuthSpec, ConsulConnection, Presence};
 use crate::doctor::catalogue::{
     CONSUL_ACLS, CONSUL_EDITION, CONSUL_METHOD, CONSUL_NAMESPACES, CONSUL_NODE, CONSUL_POLICIES,
     CONSUL_REACHED, CONSUL_ROLES, CONSUL_RULES, CONSUL_SERVICES, CONSUL_TOKEN, CONSUL_TOKENS, CONSUL_VERSION,
 };
 use crate::doctor::report::{Check, Id};
-use crate::manifests::ManifestSet;
 use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, Link, OwnToken, Right, Survey};
 use crate::mesh::{MeshError, MeshErrorKind};
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, Presence};
 use ecs_mesh_model::ClusterArn;
 
 const AWS_IAM: &str = "aws-iam";

@@ -1,7 +1,6 @@
 //! The control planes: whether each is one, takes writes, and knows the caller. Consul's are in `consul`.
 
 use super::consul;
-use crate::api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
 use crate::doctor::catalogue::{
     CONSUL_REACHED, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
 };
@@ -9,6 +8,7 @@ use crate::doctor::facts::{Facts, PlaneSeen};
 use crate::doctor::report::{Check, Id};
 use crate::mesh::kuma::{Answers, Configuration, MeshCaller, Survey, Version};
 use crate::mesh::{MeshError, MeshErrorKind};
+use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
 
 const ADMIN: &str = "mesh-system:admin";
 const NOBODY: &str = "mesh-system:unauthenticated";

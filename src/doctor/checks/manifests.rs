@@ -7,7 +7,7 @@ use crate::doctor::report::Check;
 pub(super) fn check(facts: &Facts) -> Vec<Check> {
     let status = &facts.manifests;
     let mend = "correct the manifest; docs/reference/manifests.md has every field";
-    let place = |finding: &crate::manifests::Finding| finding.file.display().to_string();
+    let place = |finding: &ecs_mesh_api::manifests::Finding| finding.file.display().to_string();
     let errors =
         status.errors.iter().map(|finding| MANIFESTS.error(place(finding), finding.to_string(), mend));
     let warnings =

@@ -1,7 +1,7 @@
 //! Logins of client agents, as set-ups without `consul-dataplane` had them.
 
 use super::{ObjectKind, Objects, RuleKey, Want, texts};
-use crate::api::{ClientTokens, Presence};
+use ecs_mesh_api::{ClientTokens, Presence};
 
 pub(super) const ROLE: &str = "consul-ecs-client-role";
 pub(super) const POLICY: &str = "consul-ecs-client-policy";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Edition, ObjectId, ObjectKind, Objects, Want, texts};
-use crate::api::Presence;
+use ecs_mesh_api::Presence;
 
 pub(super) const CROSS_NAMESPACE: &str = "cross-namespace-read";
 pub(super) const CROSS_PARTITION: &str = "cross-partition-read";

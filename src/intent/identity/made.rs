@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::client_tokens::{self, client_key};
 use super::service_tokens::{gateway, service_key};
 use super::{ObjectId, ObjectKind, RuleKey, enterprise, texts, without_marks};
-use crate::api::GatewayKind;
+use ecs_mesh_api::GatewayKind;
 
 /// A rule that an operator makes for an auth method.
 pub struct MadeRule {

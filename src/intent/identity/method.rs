@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::{Edition, ObjectId, Objects, Want, texts};
-use crate::api::{Login, TokenLocality};
+use ecs_mesh_api::{Login, TokenLocality};
 
 impl Objects<'_> {
     /// `tags` are those of the role that rules may speak of.

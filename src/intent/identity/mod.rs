@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
-use crate::manifests::ManifestSet;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 pub use made::{MadeRule, absent_by, gets_policies_of_others, rule_name};

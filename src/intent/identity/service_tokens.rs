@@ -1,7 +1,7 @@
 //! Logins of tasks: one method, a rule for services, and for each kind of gateway a rule, a role and a policy.
 
 use super::{Edition, ObjectId, ObjectKind, Objects, RuleKey, Want, texts};
-use crate::api::{GatewayKind, Presence, ServiceTokens};
+use ecs_mesh_api::{GatewayKind, Presence, ServiceTokens};
 
 /// The names and words of a kind of gateway; those that set-ups have had since before the operator.
 pub(super) struct Gateway {

@@ -1,8 +1,8 @@
 //! What a manifest comes to, beyond the golden files in `tests/golden/consul-auth`.
 
 use super::*;
-use crate::api::{BindingSelector, GatewayKind, MeshBindingSpec};
-use crate::manifests::Binding;
+use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_api::{BindingSelector, GatewayKind, MeshBindingSpec};
 use ecs_mesh_model::Glob;
 
 const DEMO: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";

@@ -25,7 +25,6 @@ use super::scope::Scope;
 use super::services::{self, ServicesOfCluster, Wanted};
 use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokensOfTasks, WantedToken};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
-use crate::api::ConsulConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{HttpTransport, Method, StreamTransport};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
@@ -33,6 +32,7 @@ use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind,
     Nameless, Registration, Rendered, Sighting,
 };
+use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_controller::{BatchError, Batcher, Lease, TokenBucket};
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
@@ -391,7 +391,7 @@ struct Build {
 }
 
 /// Nothing is ever written for a task: whoever asks for it has overlooked
-/// [`tasks_register_themselves`](crate::api::ControlPlaneType::tasks_register_themselves).
+/// [`tasks_register_themselves`](ecs_mesh_api::ControlPlaneType::tasks_register_themselves).
 fn nothing_is_written() -> MeshError {
     errors::error(
         MeshErrorKind::Invalid,

@@ -1,7 +1,7 @@
 //! What a connection to Consul has of its own: the names, the ports, and how it takes a token.
 
-use crate::api::ConsulConnection;
 use crate::mesh::http::{Credential, Product, Settings, Sources};
+use ecs_mesh_api::ConsulConnection;
 
 /// Consul, open source and Enterprise.
 ///

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::api::ConsulConnection;
+use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_model::MeshName;
 
 /// All namespaces of the partition.

@@ -18,7 +18,6 @@ use super::dialect::{self, Dialect, HealthDiscovery, Knowledge, Rules, Version};
 use super::errors::{self, Asked};
 use super::list::{self, MOST_PAGES, PageFlaw, page_path};
 use super::marks::{self, OPERATOR_LABEL};
-use crate::api::KumaConnection;
 use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{Answer, HttpTransport, Method, Transport, segment};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
@@ -26,6 +25,7 @@ use crate::mesh::{
     ControlPlane, DrainReason, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration,
     Rendered, Sighting,
 };
+use ecs_mesh_api::KumaConnection;
 use ecs_mesh_controller::Lease;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 

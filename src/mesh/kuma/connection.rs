@@ -1,7 +1,7 @@
 //! What a connection to Kuma has of its own: the names, the ports, and how it takes a token.
 
-use crate::api::KumaConnection;
 use crate::mesh::http::{Credential, Product, Settings, Sources};
+use ecs_mesh_api::KumaConnection;
 
 /// Kuma and Kong Mesh.
 pub const PRODUCT: Product = Product {

@@ -32,7 +32,7 @@ impl fmt::Display for Awaited {
             Self::Absence(grace) => write!(
                 f,
                 "once the task is missing from two complete sweeps, for {}, and from a describe",
-                crate::api::HumanDuration(*grace)
+                ecs_mesh_api::HumanDuration(*grace)
             ),
         }
     }

@@ -8,10 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{LifecyclePolicy, OnRevoked};
 use crate::intent::{Basis, Desired, IgnoreReason, Judgement, RegistrationId, Rule, Verdict, Violation};
-use crate::manifests::Binding;
 use crate::mesh::DrainReason;
+use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
 use ecs_mesh_model::Timestamp;
 
 pub use foresee::{Awaited, foresee};

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::*;
-use crate::api::{ControlPlaneType, MeshBindingSpec, Probe};
 use crate::intent::{HoldReason, Marks, Need, Outbounds, Rule, Violation};
 use crate::mesh::DrainReason::{Revoked, Stopping, Unwanted};
+use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
 use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Why};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);

@@ -4,8 +4,8 @@ use super::tests::{
     ABSENT, binding, by_policy, decided, id, ignore, judgement, known, reject, situation, words,
 };
 use super::*;
-use crate::api::MeshBindingSpec;
 use crate::intent::{Rule, Violation};
+use ecs_mesh_api::MeshBindingSpec;
 
 fn itself<'a>(standing: Standing, judgement: Option<&'a Judgement>, known: &'a [Known]) -> Situation<'a> {
     Situation { self_registered: true, ..situation(standing, judgement, known) }

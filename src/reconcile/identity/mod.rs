@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Plane};
-use crate::api::ConsulAuthSpec;
 use crate::intent::identity::{ObjectKind, named_clusters};
-use crate::manifests::ManifestSet;
 use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use crate::plan::ActualObjects;
+use ecs_mesh_api::ConsulAuthSpec;
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::{Backoff, Drained};
 use ecs_mesh_model::ClusterArn;
 

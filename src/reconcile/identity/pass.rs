@@ -14,11 +14,11 @@ use super::super::{Operator, Plane};
 use super::report::{Outcome, Report, counts};
 use super::round::Hand;
 use super::{declared, learn_methods};
-use crate::api::{ConsulAuthSpec, Presence};
 use crate::intent::identity::{DesiredObjects, Edition, ObjectKind, Surroundings, desired};
-use crate::manifests::ManifestSet;
 use crate::mesh::{Identities, Looked, MeshErrorKind};
 use crate::plan::{ObjectAction, ObjectStep, plan_objects};
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ConsulAuthSpec, Presence};
 
 /// So often it is looked again at what a look has written: adoption takes two, and a third shows that all is done.
 const ROUNDS: usize = 4;

@@ -13,9 +13,9 @@ use super::keeping::Key;
 use super::pass::Pass;
 use super::report::{Outcome, Report};
 use crate::intent::identity::{DesiredObjects, ObjectId, ObjectKind, Want};
-use crate::manifests::ManifestSet;
 use crate::mesh::{Identities, MaySend, MeshError, MeshErrorKind, Written};
 use crate::plan::{ObjectAction, ObjectStep};
+use ecs_mesh_api::manifests::ManifestSet;
 
 const SUPERSEDED: &str = "other manifests are in force by now";
 

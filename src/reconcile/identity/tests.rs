@@ -11,8 +11,6 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::ControlPlaneSpec;
-use crate::manifests::Sources;
 use crate::mesh::NoObserver;
 use crate::mesh::consul::ConsulControlPlane;
 use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
@@ -20,6 +18,8 @@ use crate::observe::fakes::{FakeEcs, clock};
 use crate::reconcile::Parts;
 use crate::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use crate::telemetry::log::{LogFormat, subscriber};
+use ecs_mesh_api::ControlPlaneSpec;
+use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
 
 const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";

@@ -1,6 +1,6 @@
 use super::*;
-use crate::manifests::Sources;
 use crate::mesh::kuma::{HttpTransport, KumaControlPlane, NoObserver};
+use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
 
 fn plane() -> Plane {

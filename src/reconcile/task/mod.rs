@@ -17,12 +17,12 @@ use super::plane::{Halt, Plane};
 use super::registry::Entry;
 use super::report::{Report, Subject};
 use crate::intent::{Judgement, caretaker};
-use crate::manifests::ManifestSet;
 use crate::mesh::FailedPart;
 use crate::observe::describer::Answer;
 use crate::observe::store::{Life, Snapshot};
 use crate::plan::proposal::Change;
 use crate::plan::{Decision, Known, decide};
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::Next;
 use ecs_mesh_model::{TaskArn, Why};
 

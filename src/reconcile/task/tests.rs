@@ -11,9 +11,7 @@ use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::api::{ControlPlaneSpec, MeshBindingSpec};
 use crate::intent::{Desired, HoldReason, Marks, RegistrationId, Rule, Violation};
-use crate::manifests::Binding;
 use crate::mesh::{
     ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
     Rendered, Sighting,
@@ -26,6 +24,8 @@ use crate::reconcile::Parts;
 use crate::reconcile::report::Whose;
 use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
+use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
@@ -188,7 +188,7 @@ fn binding() -> Arc<Binding> {
     Arc::new(Binding {
         name: "house".into(),
         spec: serde_json::from_value::<MeshBindingSpec>(spec).unwrap(),
-        control_plane_type: crate::api::ControlPlaneType::Consul,
+        control_plane_type: ecs_mesh_api::ControlPlaneType::Consul,
         guard_released_until: None,
     })
 }

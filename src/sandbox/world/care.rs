@@ -156,7 +156,7 @@ spec:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifests::Sources;
+    use ecs_mesh_manifests::Sources;
 
     #[test]
     fn the_manifests_with_the_identity_set_up_can_be_used() {

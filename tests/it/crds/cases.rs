@@ -187,7 +187,7 @@ fn committed() -> Manifests {
         let case: Value = serde_saphyr::from_str(text.split("\n---\n").next().unwrap()).unwrap();
         for (subject, spec) in case["manifests"].as_object().unwrap() {
             let (kind, name) = subject.split_once('/').unwrap();
-            let version = ecs_mesh_operator::api::API_VERSION;
+            let version = ecs_mesh_api::API_VERSION;
             let manifest =
                 json!({ "apiVersion": version, "kind": kind, "metadata": { "name": name }, "spec": spec });
             add(&format!("{} {subject}", path.display()), &manifest.to_string());

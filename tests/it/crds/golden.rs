@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use ecs_mesh_operator::schema;
+use ecs_mesh_api::schema;
 
 use super::{root, schemas};
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use ecs_mesh_operator::manifests::{Extent, Sources};
+use ecs_mesh_api::manifests::Extent;
+use ecs_mesh_manifests::Sources;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ pub(super) fn editor(manifests: &Manifests) -> Option<Faults> {
     };
     let mut judge = Command::new(python);
     judge.arg(root().join("tests/python/editor_schema.py"));
-    let schema = schemas().join(ecs_mesh_operator::schema::EDITOR_SCHEMA);
+    let schema = schemas().join(ecs_mesh_api::schema::EDITOR_SCHEMA);
     Some(serde_json::from_value(ask(judge, &json!({ "schema": schema, "manifests": manifests }))).unwrap())
 }
 

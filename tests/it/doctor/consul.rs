@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
-use ecs_mesh_operator::api::ConsulConnection;
 use ecs_mesh_operator::mesh::consul::{AuthMethod, ClusterNode, ConsulControlPlane};
 use ecs_mesh_operator::mesh::http::HttpTransport;
 use ecs_mesh_operator::mesh::{ControlPlane as _, NoObserver, owned};

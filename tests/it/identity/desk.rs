@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::{AlwaysHeld, Lease};
+use ecs_mesh_manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
-use ecs_mesh_operator::manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_operator::mesh::NoObserver;
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};

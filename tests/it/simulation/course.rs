@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ecs_mesh_manifests::Status;
 use ecs_mesh_model::OperatorId;
-use ecs_mesh_operator::manifests::Status;
 use ecs_mesh_operator::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use tokio::sync::watch;

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ecs_mesh_api::manifests::{Finding, ManifestSet};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::Lease;
+use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
-use ecs_mesh_operator::manifests::{Finding, ManifestSet, Sources};
 use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
 use ecs_mesh_operator::sandbox::judge::Violation;
 use ecs_mesh_operator::sandbox::world::{QUEUE, lay_pipes};

@@ -5,8 +5,9 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
-use ecs_mesh_operator::manifests::{ManifestSet, Status};
 use ecs_mesh_operator::mesh::ControlPlane;
 use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_operator::reconcile::Connect;

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::api::ConsulAuthSpec;
 use crate::intent::identity::{Datacenter, Edition, Surroundings, desired};
 use crate::mesh::{Identities as _, MaySend, Written};
 use crate::plan::{ObjectAction, ObjectStep, plan_objects};
+use ecs_mesh_api::ConsulAuthSpec;
 
 /// A server with two namespaces in the partition and nothing else in it but what was put there, which keeps nothing of
 /// what it is sent.

@@ -13,11 +13,11 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use super::{TASK, id, operator};
-use crate::api::{HumanDuration, KumaConnection};
 use crate::mesh::http::tls_server::{fixture, tls_server};
 use crate::mesh::kuma::{HttpTransport, KumaControlPlane, Method, NoObserver, Transport, TransportErrorKind};
 use crate::mesh::owned;
 use crate::mesh::{ControlPlane, MeshErrorKind};
+use ecs_mesh_api::{HumanDuration, KumaConnection};
 
 /// Serves one answer to every request, and keeps each request's path and headers.
 async fn server<R: IntoResponse + Send + 'static>(

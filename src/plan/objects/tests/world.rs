@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::api::ConsulAuthSpec;
 use crate::intent::identity::{
     Datacenter, DesiredObjects, Edition, ObjectId, ObjectKind, Scope, Surroundings, desired,
 };
 use crate::plan::objects::{ActualObjects, Holders, ObjectAction, ObjectStep, plan_objects};
+use ecs_mesh_api::ConsulAuthSpec;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 pub(super) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";

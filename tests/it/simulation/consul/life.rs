@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::Lease as _;
+use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{OperatorId, Timestamp};
-use ecs_mesh_operator::api::ConsulConnection;
-use ecs_mesh_operator::manifests::{ManifestSet, Status};
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::mesh::{ControlPlane, NoObserver};
 use ecs_mesh_operator::reconcile::{Connect, Operator};

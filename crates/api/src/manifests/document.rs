@@ -1,0 +1,297 @@
+//! From one document's tree to a manifest of a known kind, or to all that is wrong with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::finding::{Finding, quoted, suggestion};
+use super::typed::{self, Problem};
+use super::yaml::{self, Node, Step, Value, child, path_text};
+use crate::{API_VERSION, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+
+/// The kinds of manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    ControlPlane,
+    MeshBinding,
+    Workload,
+    OutboundList,
+    ConsulAuth,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("ControlPlane", Kind::ControlPlane),
+    ("MeshBinding", Kind::MeshBinding),
+    ("Workload", Kind::Workload),
+    ("OutboundList", Kind::OutboundList),
+    ("ConsulAuth", Kind::ConsulAuth),
+];
+
+impl Kind {
+    fn parse(text: &str) -> Option<Self> {
+        KINDS.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(KINDS.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name))
+    }
+}
+
+/// What a manifest says.
+pub(super) enum Spec {
+    ControlPlane(ControlPlaneSpec),
+    MeshBinding(MeshBindingSpec),
+    Workload(WorkloadSpec),
+    OutboundList(OutboundListSpec),
+    ConsulAuth(ConsulAuthSpec),
+}
+
+/// A document whose kind and name are known.
+pub struct Manifest {
+    pub(super) kind: Kind,
+    pub(super) name: Arc<str>,
+    pub(super) origin: Origin,
+    /// `None` where something is wrong with it, which has been reported.
+    pub(super) spec: Option<Spec>,
+}
+
+/// Where a document and its fields are.
+#[derive(Clone)]
+pub(super) struct Origin {
+    file: Arc<Path>,
+    document: u32,
+    subject: Option<Arc<str>>,
+    first_line: u32,
+    lines: BTreeMap<String, u32>,
+}
+
+impl Origin {
+    /// A finding about a field of this document, by its path.
+    pub(super) fn finding(&self, path: impl Into<String>, message: impl Into<String>) -> Finding {
+        let path = path.into();
+        Finding { line: Some(self.line(&path)), ..self.bare(path, message.into()) }
+    }
+
+    /// `FILE:LINE`, for naming this document in a finding about another.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.first_line)
+    }
+
+    /// The line of the field, or of the innermost field around it that is in the file.
+    fn line(&self, path: &str) -> u32 {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.lines.get(path) {
+                return *line;
+            }
+            match path.rfind(['.', '[']) {
+                Some(cut) => path = &path[..cut],
+                None => return self.first_line,
+            }
+        }
+    }
+
+    fn bare(&self, path: String, message: String) -> Finding {
+        Finding {
+            file: Arc::clone(&self.file),
+            line: None,
+            document: Some(self.document),
+            subject: self.subject.clone(),
+            path,
+            message,
+        }
+    }
+
+    fn problem(&self, prefix: &[Step], problem: Problem) -> Finding {
+        let path: Vec<Step> = prefix.iter().cloned().chain(problem.path).collect();
+        let line = problem.line.or(Some(self.first_line));
+        Finding { line, ..self.bare(path_text(&path), problem.message) }
+    }
+}
+
+/// The shape of what every document has around its `spec`. The values are looked at one by one, so that one of the
+/// wrong shape does not keep the others from being checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "metadata")]
+    _metadata: Metadata,
+    #[serde(rename = "spec")]
+    _spec: IgnoredAny,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(default, rename = "labels")]
+    _labels: BTreeMap<String, String>,
+    #[serde(default, rename = "annotations")]
+    _annotations: BTreeMap<String, String>,
+}
+
+/// Reads all manifests of a file's text.
+pub fn read_file(file: &Arc<Path>, text: &str) -> (Vec<Manifest>, Vec<Finding>) {
+    let (mut manifests, mut findings) = (Vec::new(), Vec::new());
+    for document in yaml::documents(text) {
+        manifests.extend(read(file, document, &mut findings));
+    }
+    (manifests, findings)
+}
+
+fn read(file: &Arc<Path>, document: yaml::Document, findings: &mut Vec<Finding>) -> Option<Manifest> {
+    let mut origin = Origin {
+        file: Arc::clone(file),
+        document: document.number,
+        subject: None,
+        first_line: 1,
+        lines: BTreeMap::new(),
+    };
+    let root = match document.root {
+        Ok(root) => root,
+        Err(flaw) => {
+            findings
+                .push(Finding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) });
+            return None;
+        }
+    };
+    origin.first_line = root.line;
+    index_lines(&root, "", &mut origin.lines);
+    let kind_text = root.get("kind").and_then(Node::as_text);
+    let name = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::as_text);
+    origin.subject = subject(kind_text, name);
+
+    let mut own: Vec<Finding> = document
+        .duplicates
+        .into_iter()
+        .map(|flaw| Finding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) })
+        .collect();
+    check_envelope(&root, &origin, &mut own);
+    let kind = kind_text.and_then(Kind::parse);
+    let spec = match (kind, root.get("spec")) {
+        (Some(kind), Some(spec)) => read_spec(kind, spec, &origin, &mut own),
+        _ => None,
+    };
+    own.sort_by_key(|finding| finding.line);
+    let spec = if own.is_empty() { spec } else { None };
+    findings.append(&mut own);
+    Some(Manifest { kind: kind?, name: name?.into(), origin, spec })
+}
+
+/// `KIND/NAME` as far as they are there, and no longer than a line can hold.
+fn subject(kind: Option<&str>, name: Option<&str>) -> Option<Arc<str>> {
+    let short = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).take(63).collect() };
+    match (kind, name) {
+        (Some(kind), Some(name)) => Some(format!("{}/{}", short(kind), short(name)).into()),
+        (Some(kind), None) => Some(short(kind).into()),
+        (None, Some(name)) => Some(format!("?/{}", short(name)).into()),
+        (None, None) => None,
+    }
+}
+
+fn index_lines(node: &Node, path: &str, lines: &mut BTreeMap<String, u32>) {
+    match &node.value {
+        Value::Map(entries) => {
+            for entry in entries {
+                let path = child(path, &entry.key);
+                index_lines(&entry.node, &path, lines);
+                lines.insert(path, entry.line);
+            }
+        }
+        Value::List(items) => {
+            for (index, item) in items {
+                let path = format!("{path}[{index}]");
+                index_lines(item, &path, lines);
+                lines.insert(path, item.line);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_envelope(root: &Node, origin: &Origin, findings: &mut Vec<Finding>) {
+    if !matches!(root.value, Value::Map(_)) {
+        let message = "expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)";
+        findings.push(origin.finding("", message));
+        return;
+    }
+    if let Err(problems) = typed::read::<Envelope>(root) {
+        findings.extend(problems.into_iter().map(|problem| origin.problem(&[], problem)));
+    }
+    if let Some(version) = root.get("apiVersion").and_then(Node::as_text)
+        && version != API_VERSION
+    {
+        findings.push(
+            origin.finding("apiVersion", format!("{} is not known: write {API_VERSION}", quoted(version))),
+        );
+    }
+    if let Some(name) = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::as_text)
+        && let Some(rule) = name_flaw(name)
+    {
+        findings.push(origin.finding("metadata.name", format!("{} is not allowed: {rule}", quoted(name))));
+    }
+    if let Some(kind) = root.get("kind").and_then(Node::as_text)
+        && Kind::parse(kind).is_none()
+    {
+        let known: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+        let message =
+            format!("{} is no kind of manifest{}", quoted(kind), suggestion(kind, "Allowed", &known));
+        findings.push(origin.finding("kind", message));
+    }
+}
+
+/// Names are shown in metrics and matched by patterns, so they have no characters that mean something there.
+fn name_flaw(name: &str) -> Option<&'static str> {
+    let fits = (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name.bytes().last().is_some_and(|b| b.is_ascii_alphanumeric());
+    (!fits).then_some(
+        "lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters",
+    )
+}
+
+fn read_spec(kind: Kind, node: &Node, origin: &Origin, findings: &mut Vec<Finding>) -> Option<Spec> {
+    let read = match kind {
+        Kind::ControlPlane => typed::read(node).map(Spec::ControlPlane),
+        Kind::MeshBinding => typed::read(node).map(Spec::MeshBinding),
+        Kind::Workload => typed::read(node).map(Spec::Workload),
+        Kind::OutboundList => typed::read(node).map(Spec::OutboundList),
+        Kind::ConsulAuth => typed::read(node).map(Spec::ConsulAuth),
+    };
+    match read {
+        Ok(spec) => Some(spec),
+        Err(problems) => {
+            let prefix = [Step::Key("spec".to_owned())];
+            let line = origin.line("spec");
+            findings.extend(problems.into_iter().map(|mut problem| {
+                // What is missing from the spec itself is looked for at its key, not at its first field.
+                if problem.path.len() <= 1 && problem.is_missing() {
+                    problem.line = Some(line);
+                }
+                origin.problem(&prefix, problem)
+            }));
+            None
+        }
+    }
+}
+
+/// For a reference to a manifest that is not there: the nearest name, and those that are.
+pub(super) fn no_such(kind: Kind, found: &str, known: &[&str]) -> String {
+    let hint = match known {
+        [] => format!(", nor is there any {kind} that could be read"),
+        _ => suggestion(found, "There are", known),
+    };
+    format!("no {kind} is named {}{hint}", quoted(found))
+}

@@ -1,0 +1,349 @@
+//! How outbounds of several sources add up to one list, and which of them cannot be.
+//!
+//! The only place that knows when two listeners of a task meet: the rules of single manifests, the warnings of a load
+//! and the list of each task all come from here. Kuma accepts duplicate ports without a word (seen on 2.14), so nobody
+//! else would notice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use crate::{Listen, Outbound, WorkloadSpec};
+
+/// Ports that the sidecar takes for itself, on any address.
+const RESERVED: [(u16, &str); 3] = [
+    (9901, "the sidecar's admin port"),
+    (9902, "the sidecar's readiness port"),
+    (15053, "the sidecar's DNS proxy"),
+];
+
+/// What the sidecar uses the port for itself.
+pub fn reserved(port: NonZeroU16) -> Option<&'static str> {
+    RESERVED.iter().find(|(reserved, _)| *reserved == port.get()).map(|(_, what)| *what)
+}
+
+/// An outbound and who wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundClaim {
+    /// The `OutboundList`'s name; `None`: the outbounds that stand in the `Workload`.
+    pub list: Option<Arc<str>>,
+    /// What is wanted.
+    pub outbound: Outbound,
+}
+
+impl fmt::Display for OutboundClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Outbound { service, target_port, listen } = &self.outbound;
+        write!(f, "{service}:{target_port} on {} (", socket(*listen))?;
+        match &self.list {
+            Some(name) => write!(f, "OutboundList {name})"),
+            None => f.write_str("inline)"),
+        }
+    }
+}
+
+/// Why an outbound cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutboundConflict {
+    /// Two sources want different things of one address and port.
+    #[error("{first} and {second} cannot both be: give one of them another port")]
+    Contradiction {
+        /// Of the source that comes first.
+        first: OutboundClaim,
+        /// Of the source that comes later.
+        second: OutboundClaim,
+    },
+    /// Something in the task listens there already.
+    #[error("{claim} cannot be, since {by}: give the outbound another port")]
+    Taken {
+        /// What is wanted.
+        claim: OutboundClaim,
+        /// Who is there.
+        by: Taken,
+    },
+}
+
+/// What listens on a port of the task besides outbounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The workload's own field that says so, such as `spec.inbounds[0].containerPort`; `None`: it is the sidecar's
+    /// choice.
+    pub field: Option<String>,
+    /// In words: `the app listens on port 5050`.
+    pub what: String,
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        self.field.as_ref().map_or(Ok(()), |field| write!(f, " ({field})"))
+    }
+}
+
+/// What a workload calls, once all sources are added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MergedOutbounds {
+    /// What nobody disputes: sorted, each listener once.
+    pub undisputed: Vec<Outbound>,
+    /// What cannot be. Each outbound that is in dispute is named at least once.
+    pub conflicts: Vec<OutboundConflict>,
+}
+
+/// `ADDRESS:PORT`, with brackets around an IPv6 address.
+pub(super) fn socket(listen: Listen) -> String {
+    std::net::SocketAddr::new(listen.address, listen.port.get()).to_string()
+}
+
+/// Whether two listeners on one port would get in each other's way.
+pub(super) fn addresses_clash(a: IpAddr, b: IpAddr) -> bool {
+    // On Linux `::` takes IPv4 too, unless the listener asks for IPv6 alone.
+    let takes = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
+    a == b || takes(a, b) || takes(b, a)
+}
+
+/// What else of the workload a listener would be in the way of.
+///
+/// An app without a `serviceAddress` is taken to listen on every address, as most do. The sidecar's own listeners for
+/// inbounds are on the task's address, where loopback listeners don't meet them.
+pub(super) fn own_port(workload: &WorkloadSpec, listen: Listen) -> Option<Taken> {
+    let port = listen.port;
+    workload.inbounds.iter().enumerate().find_map(|(index, inbound)| {
+        let taken = |field: &str, what: String| {
+            Some(Taken { field: Some(format!("spec.inbounds[{index}].{field}")), what })
+        };
+        let on_app = inbound.service_address.is_none_or(|address| addresses_clash(address, listen.address));
+        if inbound.container_port == port && on_app {
+            return taken("containerPort", format!("the app listens on port {port}"));
+        }
+        if inbound.port == port && !listen.address.is_loopback() {
+            return taken("port", format!("the sidecar listens on port {port} for this inbound"));
+        }
+        None
+    })
+}
+
+/// Adds all claims on the listeners of one workload up. Of two listeners for the same service of which one takes every
+/// address, that one stays.
+pub(super) fn merge(
+    workload: &WorkloadSpec,
+    claims: impl IntoIterator<Item = OutboundClaim>,
+) -> MergedOutbounds {
+    let mut by_port: BTreeMap<NonZeroU16, Vec<(OutboundClaim, Disputed)>> = BTreeMap::new();
+    let mut merged = MergedOutbounds::default();
+    for claim in claims {
+        let others = by_port.entry(claim.outbound.listen.port).or_default();
+        if others.iter().any(|(other, _)| other.outbound == claim.outbound) {
+            continue;
+        }
+        let taken = taken(workload, claim.outbound.listen);
+        let mut disputed = taken.is_some();
+        merged.conflicts.extend(taken.map(|by| OutboundConflict::Taken { claim: claim.clone(), by }));
+        let rivals = others.iter_mut().filter(|(other, _)| contradict(&other.outbound, &claim.outbound));
+        for (index, (rival, rival_disputed)) in rivals.enumerate() {
+            *rival_disputed = true;
+            disputed = true;
+            // One rival is enough to tell of: the next conflict shows once this one is mended.
+            if index == 0 {
+                let (first, second) = (rival.clone(), claim.clone());
+                merged.conflicts.push(OutboundConflict::Contradiction { first, second });
+            }
+        }
+        others.push((claim, disputed));
+    }
+    let undisputed = |claims: Vec<(OutboundClaim, Disputed)>| {
+        claims.into_iter().filter(|(_, disputed)| !disputed).map(|(claim, _)| claim.outbound)
+    };
+    for claims in by_port.into_values() {
+        merged.undisputed.extend(without_covered(&undisputed(claims).collect::<Vec<_>>()));
+    }
+    merged.undisputed.sort();
+    merged
+}
+
+type Disputed = bool;
+
+fn taken(workload: &WorkloadSpec, listen: Listen) -> Option<Taken> {
+    let by_sidecar = || {
+        let what = reserved(listen.port)?;
+        Some(Taken { field: None, what: format!("{} is {what}", listen.port) })
+    };
+    by_sidecar().or_else(|| own_port(workload, listen))
+}
+
+fn contradict(a: &Outbound, b: &Outbound) -> bool {
+    addresses_clash(a.listen.address, b.listen.address)
+        && (a.service != b.service || a.target_port != b.target_port)
+}
+
+/// Leaves out what another does as well. All listen on the same port, and none equals another.
+fn without_covered(outbounds: &[Outbound]) -> Vec<Outbound> {
+    let is_covered = |narrow: &Outbound| outbounds.iter().any(|wide| wide != narrow && covers(wide, narrow));
+    outbounds.iter().filter(|outbound| !is_covered(outbound)).cloned().collect()
+}
+
+/// Whether `wide` does all that `narrow` does. `::` need not answer IPv4: that hangs on an option of the listener.
+fn covers(wide: &Outbound, narrow: &Outbound) -> bool {
+    let same_target = wide.service == narrow.service && wide.target_port == narrow.target_port;
+    let (wide, narrow) = (wide.listen.address, narrow.listen.address);
+    same_target && wide.is_unspecified() && wide.is_ipv4() == narrow.is_ipv4()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ecs_mesh_model::ServiceName;
+    use serde_json::json;
+
+    fn claim(list: &str, service: &str, target: u16, listen: &str) -> OutboundClaim {
+        let (address, port) = listen.rsplit_once(':').unwrap();
+        OutboundClaim {
+            list: (!list.is_empty()).then(|| list.into()),
+            outbound: Outbound {
+                service: ServiceName::parse(service).unwrap(),
+                target_port: NonZeroU16::new(target).unwrap(),
+                listen: Listen { address: address.parse().unwrap(), port: port.parse().unwrap() },
+            },
+        }
+    }
+
+    /// With an app on 5050 behind the sidecar's 15000.
+    fn workload() -> WorkloadSpec {
+        let inbounds = json!([{"containerPort": 5050, "port": 15000}]);
+        serde_json::from_value(json!({"service": "app", "selector": {}, "inbounds": inbounds})).unwrap()
+    }
+
+    fn merge(
+        claims: impl IntoIterator<Item = OutboundClaim>,
+    ) -> Result<Vec<Outbound>, Vec<OutboundConflict>> {
+        let MergedOutbounds { undisputed, conflicts } = super::merge(&workload(), claims);
+        if conflicts.is_empty() { Ok(undisputed) } else { Err(conflicts) }
+    }
+
+    fn listeners(merged: &[Outbound]) -> Vec<String> {
+        merged.iter().map(|o| format!("{}:{} {}", o.service, o.target_port, socket(o.listen))).collect()
+    }
+
+    #[test]
+    fn the_same_outbound_twice_is_one_and_the_order_of_the_sources_does_not_show() {
+        let claims = [
+            claim("b", "redis", 6379, "127.0.0.1:6379"),
+            claim("a", "kv", 15050, "127.0.0.1:15050"),
+            claim("", "redis", 6379, "127.0.0.1:6379"),
+        ];
+        let merged = merge(claims.clone()).unwrap();
+        assert_eq!(listeners(&merged), ["kv:15050 127.0.0.1:15050", "redis:6379 127.0.0.1:6379"]);
+        assert_eq!(merge(claims.into_iter().rev()).unwrap(), merged);
+    }
+
+    #[test]
+    fn a_listener_on_every_address_takes_the_place_of_narrower_ones_for_the_same_service() {
+        let narrow = claim("a", "redis", 6379, "127.0.0.1:6379");
+        let wide = claim("b", "redis", 6379, "0.0.0.0:6379");
+        for claims in [[narrow.clone(), wide.clone()], [wide, narrow]] {
+            assert_eq!(listeners(&merge(claims).unwrap()), ["redis:6379 0.0.0.0:6379"]);
+        }
+    }
+
+    #[test]
+    fn one_listener_for_two_services_or_two_target_ports_is_a_conflict() {
+        for (a, b) in [
+            (claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "cache", 6379, "127.0.0.1:6379")),
+            (claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "redis", 6380, "127.0.0.1:6379")),
+            (claim("a", "redis", 6379, "0.0.0.0:6379"), claim("b", "cache", 6379, "127.0.0.1:6379")),
+            (claim("a", "redis", 6379, "::1:6379"), claim("b", "cache", 6379, ":::6379")),
+            (claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "cache", 6379, ":::6379")),
+            (claim("a", "redis", 6379, ":::6379"), claim("b", "cache", 6379, "0.0.0.0:6379")),
+        ] {
+            assert!(merge([a.clone(), b.clone()]).is_err(), "{a} and {b} were accepted");
+        }
+    }
+
+    #[test]
+    fn listeners_of_two_address_families_or_two_ports_do_not_meet() {
+        let merged = merge([
+            claim("a", "redis", 6379, "127.0.0.1:6379"),
+            claim("a", "cache", 6379, "::1:6379"),
+            claim("a", "cache", 6379, "127.0.0.1:6380"),
+            claim("a", "queue", 5672, "0.0.0.0:5672"),
+            claim("a", "other", 5672, "::1:5672"),
+        ]);
+        assert_eq!(merged.unwrap().len(), 5);
+    }
+
+    #[test]
+    fn a_listener_on_every_ipv6_address_leaves_one_on_ipv4_in_place() {
+        let claims = [claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "redis", 6379, ":::6379")];
+        assert_eq!(merge(claims).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_nobody_disputes_is_told_apart_from_what_is_in_dispute() {
+        let merged = super::merge(
+            &workload(),
+            [
+                claim("a", "redis", 6379, "127.0.0.1:6379"),
+                claim("a", "queue", 5672, "127.0.0.1:5672"),
+                claim("b", "cache", 6379, "127.0.0.1:6379"),
+                claim("c", "third", 6379, "0.0.0.0:6379"),
+                claim("c", "redis", 6379, "127.0.0.2:6379"),
+                claim("", "kv", 15050, "127.0.0.1:15050"),
+            ],
+        );
+        assert_eq!(listeners(&merged.undisputed), ["kv:15050 127.0.0.1:15050", "queue:5672 127.0.0.1:5672"]);
+        let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        redis:6379 on 127.0.0.1:6379 (OutboundList a) and cache:6379 on 127.0.0.1:6379 (OutboundList b) cannot both be: give one of them another port
+        redis:6379 on 127.0.0.1:6379 (OutboundList a) and third:6379 on 0.0.0.0:6379 (OutboundList c) cannot both be: give one of them another port
+        third:6379 on 0.0.0.0:6379 (OutboundList c) and redis:6379 on 127.0.0.2:6379 (OutboundList c) cannot both be: give one of them another port
+        "#);
+    }
+
+    #[test]
+    fn ports_of_the_app_and_of_its_sidecar_are_taken() {
+        let taken = [
+            claim("a", "redis", 6379, "127.0.0.1:5050"),
+            claim("a", "redis", 6379, "0.0.0.0:15000"),
+            claim("a", "redis", 6379, "127.0.0.1:9901"),
+            claim("a", "redis", 6379, "10.9.9.9:9902"),
+            claim("", "redis", 6379, "127.0.0.1:15053"),
+        ];
+        let merged = super::merge(&workload(), taken);
+        assert_eq!(merged.undisputed, []);
+        let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        redis:6379 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port
+        redis:6379 on 0.0.0.0:15000 (OutboundList a) cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): give the outbound another port
+        redis:6379 on 127.0.0.1:9901 (OutboundList a) cannot be, since 9901 is the sidecar's admin port: give the outbound another port
+        redis:6379 on 10.9.9.9:9902 (OutboundList a) cannot be, since 9902 is the sidecar's readiness port: give the outbound another port
+        redis:6379 on 127.0.0.1:15053 (inline) cannot be, since 15053 is the sidecar's DNS proxy: give the outbound another port
+        "#);
+    }
+
+    #[test]
+    fn the_sidecars_inbound_listener_leaves_the_port_free_on_loopback() {
+        assert!(merge([claim("a", "redis", 6379, "127.0.0.1:15000")]).is_ok());
+    }
+
+    #[test]
+    fn an_app_on_one_address_leaves_its_port_free_on_others() {
+        let mut workload = workload();
+        workload.inbounds[0].service_address = Some("127.0.0.1".parse().unwrap());
+        for (listen, free) in
+            [("127.0.0.2:5050", true), ("127.0.0.1:5050", false), ("0.0.0.0:5050", false), (":::5050", false)]
+        {
+            let merged = super::merge(&workload, [claim("a", "redis", 6379, listen)]);
+            assert_eq!(merged.conflicts.is_empty(), free, "{listen}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_both_sources() {
+        let conflict = merge([
+            claim("redis-users", "redis", 6379, "127.0.0.1:6379"),
+            claim("", "cache", 6380, "0.0.0.0:6379"),
+        ]);
+        insta::assert_snapshot!(conflict.unwrap_err()[0], @r#"redis:6379 on 127.0.0.1:6379 (OutboundList redis-users) and cache:6380 on 0.0.0.0:6379 (inline) cannot both be: give one of them another port"#);
+    }
+}

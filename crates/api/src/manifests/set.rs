@@ -1,0 +1,98 @@
+//! The manifests in force, after all rules between documents have been checked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::outbounds::{self, MergedOutbounds, OutboundClaim};
+use crate::{
+    ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, MeshBindingSpec, OutboundListSpec, WorkloadSpec,
+};
+use ecs_mesh_model::{ClusterArn, Timestamp};
+
+/// A `MeshBinding` with what was looked up or parsed for it when the set was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binding {
+    /// `metadata.name`.
+    pub name: Arc<str>,
+    /// As written.
+    pub spec: MeshBindingSpec,
+    /// The type of its control plane: a task has at most one binding of each type.
+    pub control_plane_type: ControlPlaneType,
+    /// `cleanup.guard.releaseUntil`, parsed.
+    pub guard_released_until: Option<Timestamp>,
+}
+
+impl Binding {
+    /// Whether the binding looks at this cluster at all.
+    pub fn selects_cluster(&self, cluster: &ClusterArn) -> bool {
+        self.spec.selector.clusters.iter().any(|glob| glob.matches(cluster.as_str()))
+    }
+}
+
+/// All manifests in force, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ManifestSet {
+    /// Grows with every set that comes into force; 0 is the empty set before the first.
+    pub generation: u64,
+    /// `false` until the sources have been loaded once without an error: then documents may be absent that a person
+    /// has written, and nothing may be taken away (a registration, an outbound) because it is not in these
+    /// manifests. A set that was whole stays whole when a later edit is refused.
+    pub complete: bool,
+    /// `ControlPlane` by name.
+    pub control_planes: BTreeMap<Arc<str>, Arc<ControlPlaneSpec>>,
+    /// `MeshBinding` by name.
+    pub bindings: BTreeMap<Arc<str>, Arc<Binding>>,
+    /// `Workload` by name.
+    pub workloads: BTreeMap<Arc<str>, Arc<WorkloadSpec>>,
+    /// `OutboundList` by name.
+    pub outbound_lists: BTreeMap<Arc<str>, Arc<OutboundListSpec>>,
+    /// `ConsulAuth` by name.
+    pub consul_auths: BTreeMap<Arc<str>, Arc<ConsulAuthSpec>>,
+}
+
+impl ManifestSet {
+    /// All that the workload of this name calls: the lists that select it, in name order, and the outbounds given
+    /// inline. Tasks that are described by tags count under their service's name.
+    pub fn merged_outbounds(&self, name: &str, workload: &WorkloadSpec) -> MergedOutbounds {
+        let lists = self.outbound_lists.iter().filter(|(_, l)| l.workloads.iter().any(|g| g.matches(name)));
+        let listed = lists.flat_map(|(list, spec)| {
+            spec.outbounds
+                .iter()
+                .map(|outbound| OutboundClaim { list: Some(Arc::clone(list)), outbound: outbound.clone() })
+        });
+        let inline = workload.outbounds.iter();
+        let inline = inline.map(|outbound| OutboundClaim { list: None, outbound: outbound.clone() });
+        outbounds::merge(workload, listed.chain(inline))
+    }
+
+    /// Whether both say the same, whatever their generations.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self {
+            generation: _,
+            complete,
+            control_planes,
+            bindings,
+            workloads,
+            outbound_lists,
+            consul_auths,
+        } = self;
+        *complete == other.complete
+            && *control_planes == other.control_planes
+            && *bindings == other.bindings
+            && *workloads == other.workloads
+            && *outbound_lists == other.outbound_lists
+            && *consul_auths == other.consul_auths
+    }
+
+    /// Whether every document of the other is here too, perhaps changed.
+    pub fn has_all_of(&self, other: &Self) -> bool {
+        fn within<T>(all: &BTreeMap<Arc<str>, T>, some: &BTreeMap<Arc<str>, T>) -> bool {
+            some.keys().all(|name| all.contains_key(name))
+        }
+        within(&self.control_planes, &other.control_planes)
+            && within(&self.bindings, &other.bindings)
+            && within(&self.workloads, &other.workloads)
+            && within(&self.outbound_lists, &other.outbound_lists)
+            && within(&self.consul_auths, &other.consul_auths)
+    }
+}

@@ -1,0 +1,255 @@
+//! Rules of a `ConsulAuth`: what Consul would refuse, and what would let in more than a person most likely means.
+
+use std::collections::BTreeSet;
+
+use super::Report;
+use crate::manifests::finding::quoted;
+use crate::{
+    ConsulAuthSpec, ConsulConnection, GatewayKind, HumanDuration, Login, Presence, ServiceTokens, limits,
+};
+
+pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most 128 characters";
+
+/// Policies that Consul brings along, one of which may do anything.
+const BUILT_IN: &str = "global-management";
+
+pub(super) fn check(spec: &ConsulAuthSpec, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    report.globs_have_content("spec.adopt", &spec.adopt);
+    if let Some(tokens) = &spec.service_tokens {
+        Part { path: "spec.serviceTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
+        check_gateways(tokens, report);
+    }
+    if let Some(tokens) = &spec.client_tokens {
+        Part { path: "spec.clientTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
+    }
+    if let (Some(service), Some(client)) = (&spec.service_tokens, &spec.client_tokens)
+        && service.auth_method == client.auth_method
+    {
+        let message = format!(
+            "{} is also spec.serviceTokens.authMethod: one method cannot give out both kinds of token",
+            quoted(&client.auth_method)
+        );
+        report.add("spec.clientTokens.authMethod", message);
+    }
+}
+
+/// What rests on the control plane that the set-up is for.
+pub(super) fn check_beside(
+    spec: &ConsulAuthSpec,
+    consul: &ConsulConnection,
+    mut add: impl FnMut(&str, String),
+) {
+    let Some(enterprise) = &spec.enterprise else { return };
+    let control_plane = &spec.control_plane;
+    if consul.partition.is_none() && consul.namespaces.is_empty() {
+        let message = format!(
+            "needs Consul Enterprise, and ControlPlane {control_plane} has neither partition nor namespaces: give it \
+             one of them, or leave this out"
+        );
+        return add("spec.enterprise", message);
+    }
+    if enterprise.cross_partition == Some(Presence::Present)
+        && let Some(partition) = consul.partition.as_deref().filter(|partition| *partition != "default")
+    {
+        let message = format!(
+            "the partition of ControlPlane {control_plane} is {partition:?}, and only policies of the partition \
+             \"default\" may speak of others: leave this out, and declare it with a control plane of that partition"
+        );
+        add("spec.enterprise.crossPartition", message);
+    }
+}
+
+fn check_gateways(tokens: &ServiceTokens, report: &mut Report<'_>) {
+    const PATH: &str = "spec.serviceTokens.terminatingGatewayPolicies";
+    let mut seen = BTreeSet::new();
+    for (field, kinds) in [("gateways", &tokens.gateways), ("absentGateways", &tokens.absent_gateways)] {
+        for (index, kind) in kinds.iter().enumerate() {
+            if !seen.insert(*kind) {
+                let kind_of = kind.as_str();
+                let message = if field == "absentGateways" && tokens.gateways.contains(kind) {
+                    format!("{kind_of} is in gateways, too, which makes it: take it out of one of the two")
+                } else {
+                    format!("{kind_of} is given twice: keep it once")
+                };
+                report.add(format!("spec.serviceTokens.{field}[{index}]"), message);
+            }
+        }
+    }
+    if !tokens.terminating_gateway_policies.is_empty()
+        && !tokens.gateways.contains(&GatewayKind::TerminatingGateway)
+    {
+        report.add(PATH, "means nothing while terminating-gateway is not among gateways: leave it out");
+    }
+    for (index, policy) in tokens.terminating_gateway_policies.iter().enumerate() {
+        let path = format!("{PATH}[{index}]");
+        if policy == BUILT_IN || policy.starts_with("builtin/") {
+            let message = format!(
+                "{} comes with Consul and is not for gateways: write a policy with what they need, `service:write` \
+                 for each service that they stand for",
+                quoted(policy)
+            );
+            report.add(path, message);
+        } else if !is_policy_name(policy) {
+            let rule = "letters, digits, '-', '_' and one '/', at most 128 characters";
+            report.add(path, format!("{} is no policy's name: {rule}", quoted(policy)));
+        }
+    }
+}
+
+/// One of the parts with an auth method.
+struct Part<'a> {
+    path: &'static str,
+    state: Presence,
+    login: Login<'a>,
+}
+
+impl Part<'_> {
+    fn field(&self, name: &str) -> String {
+        format!("{}.{name}", self.path)
+    }
+
+    fn check(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+        self.check_principals(report, warn);
+        if !is_name(self.login.auth_method) {
+            let message =
+                format!("{} is no auth method's name: {CONSUL_NAME_RULE}", quoted(self.login.auth_method));
+            report.add(self.field("authMethod"), message);
+        }
+        if let Some(ttl) = self.login.token_ttl
+            && ttl != HumanDuration(std::time::Duration::ZERO)
+            && !(limits::TOKEN_TTL.least..=limits::TOKEN_TTL.most).contains(&ttl.0)
+        {
+            let message = format!("{ttl} is out of range: write {}", limits::TOKEN_TTL_OR_NONE);
+            report.add(self.field("tokenTtl"), message);
+        }
+        for (field, address) in
+            [("stsEndpoint", self.login.sts_endpoint), ("iamEndpoint", self.login.iam_endpoint)]
+        {
+            if let Some(address) = address {
+                check_endpoint(&self.field(field), address, report, warn);
+            }
+        }
+        if self.login.server_id_header_value.is_some_and(|value| !is_header_value(value)) {
+            let message = "is no header's value: write ASCII text without spaces at its ends";
+            report.add(self.field("serverIdHeaderValue"), message);
+        }
+        for (index, name) in self.login.allowed_sts_headers.iter().enumerate() {
+            if name.is_empty() || !name.bytes().all(is_name_byte) {
+                let message = format!("{} is no header's name: letters, digits, '-' and '_'", quoted(name));
+                report.add(format!("{}[{index}]", self.field("allowedStsHeaders")), message);
+            }
+        }
+    }
+
+    fn check_principals(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+        let path = self.field("boundPrincipals");
+        if self.login.bound_principals.is_empty() && self.state == Presence::Present {
+            let message = "is empty or missing: write the ARNs of the roles that may log in, such as \
+                           arn:aws:iam::111122223333:role/consul-ecs/*";
+            return report.add(path, message);
+        }
+        for (index, arn) in self.login.bound_principals.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            let Some(role) = bound_role(arn) else {
+                let message = format!(
+                    "{} is not the ARN of a role: write arn:PARTITION:iam::ACCOUNT:role/PATH/NAME, or `*` at the end \
+                     for all roles that begin so",
+                    quoted(arn)
+                );
+                report.add(path, message);
+                continue;
+            };
+            if !self.login.entity_details && role.contains(['*', '/']) {
+                let message = format!(
+                    "{} has a path or a wildcard, which Consul only knows with entityDetails: true",
+                    quoted(arn)
+                );
+                report.add(path, message);
+            } else if role == "*" {
+                warn.add(
+                    path,
+                    "lets every role of the account log in: name a path, such as role/consul-ecs/*",
+                );
+            }
+        }
+    }
+}
+
+/// What stands behind `role/` of a principal that a method may be bound to.
+fn bound_role(arn: &str) -> Option<&str> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return None };
+    let role = resource.strip_prefix("role/")?;
+    let before_wildcard = role.strip_suffix('*').unwrap_or(role);
+    let sane = partition.starts_with("aws")
+        && partition.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && !role.is_empty()
+        && !role.ends_with('/')
+        && !before_wildcard.contains('*')
+        && role.bytes().all(|b| b.is_ascii_graphic());
+    sane.then_some(role)
+}
+
+fn check_endpoint(path: &str, address: &str, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    let expected = "write https://HOST, without credentials and without a part after ? or #";
+    let Ok(url) = url::Url::parse(address) else {
+        return report.add(path, format!("is not a URL: {expected}"));
+    };
+    let is_sane = matches!(url.scheme(), "http" | "https")
+        && url.host_str().is_some_and(|host| !host.is_empty())
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !is_sane {
+        report.add(path, format!("is no address that a server could ask: {expected}"));
+    } else if url.scheme() == "http" && !super::control_plane::is_loopback(&url) {
+        warn.add(path, "whoever is between could say who logs in: use https://");
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(is_name_byte)
+}
+
+fn is_policy_name(text: &str) -> bool {
+    let (first, rest) = text.split_once('/').unwrap_or((text, ""));
+    text.len() <= 128 && !first.is_empty() && first.bytes().chain(rest.bytes()).all(is_name_byte)
+}
+
+fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic() || b == b' ') && text.trim() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_principal_is_a_role_in_any_partition_with_one_wildcard_at_its_end() {
+        for (arn, role) in [
+            ("arn:aws:iam::111122223333:role/consul-ecs/*", Some("consul-ecs/*")),
+            ("arn:aws-us-gov:iam::111122223333:role/kv", Some("kv")),
+            ("arn:aws-cn:iam::111122223333:role/*", Some("*")),
+            ("arn:aws:iam::111122223333:role/a*", Some("a*")),
+            ("arn:aws:iam::111122223333:role/*/a", None),
+            ("arn:aws:iam::111122223333:role/a/**", None),
+            ("arn:aws:iam::*:role/a", None),
+            ("arn:aws:iam::1:role/a", None),
+            ("arn:aws:iam::111122223333:role/", None),
+            ("arn:aws:iam::111122223333:role/a/", None),
+            ("arn:aws:iam::111122223333:user/a", None),
+            ("arn:aws:sts::111122223333:assumed-role/a/b", None),
+            ("arn:gcp:iam::111122223333:role/a", None),
+            ("*", None),
+        ] {
+            assert_eq!(bound_role(arn), role, "{arn}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Rules of a `ControlPlane`. Its address is never shown: it could hold a secret that does not belong there.
+
+use std::path::Path;
+
+use super::{DNS_LABEL, Report, is_dns_label};
+use crate::manifests::finding::quoted;
+use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
+
+pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    report.number("spec.writesPerSecond", &spec.writes_per_second, &limits::WRITES_PER_SECOND);
+    let block = match spec.kind {
+        ControlPlaneType::Kuma => spec.kuma.as_ref().map(Block::kuma),
+        ControlPlaneType::Consul => spec.consul.as_ref().map(Block::consul),
+    };
+    match block {
+        Some(block) => block.check(report, warn),
+        None => {
+            let name = spec.kind.as_str();
+            let message =
+                format!("required where type is {name}, and missing: it says how to reach the control plane");
+            report.add(format!("spec.{name}"), message);
+        }
+    }
+    let (other, is_given) = match spec.kind {
+        ControlPlaneType::Kuma => ("consul", spec.consul.is_some()),
+        ControlPlaneType::Consul => ("kuma", spec.kuma.is_some()),
+    };
+    if is_given {
+        let message = format!("does not belong to type {}: leave it out", spec.kind.as_str());
+        report.add(format!("spec.{other}"), message);
+    }
+    if let Some(consul) = &spec.consul {
+        check_place(consul, report);
+    }
+}
+
+/// Which of Consul's datacenters, partitions and namespaces.
+fn check_place(consul: &ConsulConnection, report: &mut Report<'_>) {
+    let is_datacenter = |text: &str| {
+        (1..=63).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    if let Some(name) = consul.datacenter.as_deref().filter(|name| !is_datacenter(name)) {
+        let rule = "lower-case letters, digits, '-' and '_', at most 63 characters";
+        report.add("spec.consul.datacenter", format!("{} is no datacenter's name: {rule}", quoted(name)));
+    }
+    if let Some(name) = consul.partition.as_deref().filter(|name| !is_dns_label(name)) {
+        report.add("spec.consul.partition", format!("{} is no partition's name: {DNS_LABEL}", quoted(name)));
+    }
+    for (index, name) in consul.namespaces.iter().enumerate() {
+        let path = format!("spec.consul.namespaces[{index}]");
+        if name == "*" {
+            if consul.namespaces.len() > 1 {
+                report.add(path, "stands for every namespace: leave the others out, or this");
+            }
+        } else if !is_namespace(name) {
+            let rule = "letters, digits and '-', starting and ending with a letter or digit, at most 64 characters; \
+                        or * for every namespace";
+            report.add(path, format!("{} is no namespace's name: {rule}", quoted(name)));
+        }
+    }
+}
+
+fn is_namespace(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// What the connections of all types have in common.
+struct Block<'a> {
+    name: &'static str,
+    /// Ports of its API: plain, and with TLS.
+    ports: (u16, u16),
+    address: &'a str,
+    files: [(&'static str, Option<&'a Path>); 2],
+    variables: [(&'static str, Option<&'a str>); 2],
+    secrets: [(&'static str, Option<&'a str>); 2],
+    timeout: HumanDuration,
+}
+
+impl<'a> Block<'a> {
+    fn kuma(kuma: &'a KumaConnection) -> Self {
+        Self {
+            name: "kuma",
+            ports: (5681, 5682),
+            address: &kuma.address,
+            files: [("caFile", kuma.ca_file.as_deref()), ("tokenFile", kuma.token_file.as_deref())],
+            variables: [("caEnv", kuma.ca_env.as_deref()), ("tokenEnv", kuma.token_env.as_deref())],
+            secrets: [("caSecret", None), ("tokenSecret", None)],
+            timeout: kuma.timeout,
+        }
+    }
+
+    fn consul(consul: &'a ConsulConnection) -> Self {
+        Self {
+            name: "consul",
+            ports: (8500, 8501),
+            address: &consul.address,
+            files: [("caFile", consul.ca_file.as_deref()), ("tokenFile", consul.token_file.as_deref())],
+            variables: [("caEnv", consul.ca_env.as_deref()), ("tokenEnv", consul.token_env.as_deref())],
+            secrets: [
+                ("caSecret", consul.ca_secret.as_deref()),
+                ("tokenSecret", consul.token_secret.as_deref()),
+            ],
+            timeout: consul.timeout,
+        }
+    }
+
+    fn path(&self, field: &str) -> String {
+        format!("spec.{}.{field}", self.name)
+    }
+
+    fn check(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+        self.check_address(report, warn);
+        self.check_sources(report);
+        for (field, file) in self.files {
+            if file.is_some_and(|file| file.as_os_str().is_empty()) {
+                report.add(self.path(field), "is empty: write a file's path, or leave the field out");
+            }
+        }
+        for (field, name) in self.variables {
+            if name.is_some_and(|name| !is_variable(name)) {
+                // Not shown: most likely it is the secret itself.
+                let example = self.name.to_ascii_uppercase();
+                let message = format!(
+                    "is not an environment variable's name: write letters, digits and '_', such as {example}_TOKEN"
+                );
+                report.add(self.path(field), message);
+            }
+        }
+        for (field, arn) in self.secrets {
+            if arn.is_some_and(|arn| !is_secret_arn(arn)) {
+                // Not shown, for the same reason.
+                let message = "is not the ARN of a Secrets Manager secret: write \
+                               arn:PARTITION:secretsmanager:REGION:ACCOUNT:secret:NAME";
+                report.add(self.path(field), message);
+            }
+        }
+        report.duration(&self.path("timeout"), self.timeout, limits::TIMEOUT);
+    }
+
+    /// Of CA and token each has one source at the most.
+    fn check_sources(&self, report: &mut Report<'_>) {
+        for index in 0..2 {
+            let sources = [
+                (self.files[index].0, self.files[index].1.is_some()),
+                (self.variables[index].0, self.variables[index].1.is_some()),
+                (self.secrets[index].0, self.secrets[index].1.is_some()),
+            ];
+            let mut given = sources.iter().filter(|(_, is_given)| *is_given).map(|(field, _)| *field);
+            if let Some(first) = given.next() {
+                for second in given {
+                    report.add(self.path(second), format!("{first} is given too: keep one of the two"));
+                }
+            }
+        }
+    }
+
+    fn check_address(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+        let path = self.path("address");
+        let (plain, tls) = self.ports;
+        let expected = format!("write https://HOST:{tls} or http://HOST:{plain}");
+        let Ok(url) = url::Url::parse(self.address) else {
+            return report.add(path, format!("is not a URL: {expected}"));
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return report.add(path, format!("is neither http:// nor https://: {expected}"));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            report.add(path.clone(), format!("has no host: {expected}"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            let sources = if self.name == "consul" {
+                "tokenSecret, tokenFile or tokenEnv"
+            } else {
+                "tokenFile or tokenEnv"
+            };
+            let message = format!("has credentials in it, which do not belong in a manifest: use {sources}");
+            report.add(path.clone(), message);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            report.add(
+                path.clone(),
+                format!("has a part after ? or #, which the API does not take: {expected}"),
+            );
+        }
+        if self.has_token() && url.scheme() == "http" && !is_loopback(&url) {
+            let message = format!("the token would cross the network unencrypted: use https:// (port {tls})");
+            warn.add(path, message);
+        }
+    }
+
+    fn has_token(&self) -> bool {
+        self.files[1].1.is_some() || self.variables[1].1.is_some() || self.secrets[1].1.is_some()
+    }
+}
+
+pub(super) fn is_loopback(url: &url::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn is_variable(name: &str) -> bool {
+    name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn is_secret_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(7, ':').collect();
+    let [arn, partition, service, region, account, kind, name] = parts[..] else { return false };
+    arn == "arn"
+        && service == "secretsmanager"
+        && kind == "secret"
+        && !partition.is_empty()
+        && !region.is_empty()
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && !name.is_empty()
+        && !name.contains(char::is_whitespace)
+}

@@ -1,0 +1,126 @@
+//! Rules of a `MeshBinding`.
+
+use super::{Report, cluster};
+use crate::manifests::finding::{quoted, suggestion};
+use crate::{ControlPlaneSpec, MeshBindingSpec, limits};
+use ecs_mesh_model::{MeshName, Timestamp};
+
+/// What a Dataplane's name may be made of.
+const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
+
+pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
+    let selector = &spec.selector;
+    if selector.clusters.is_empty() {
+        report.add(
+            "spec.selector.clusters",
+            "is empty: name at least one cluster's ARN, or a pattern over them",
+        );
+    }
+    cluster::check("spec.selector.clusters", &selector.clusters, report);
+    report.globs_have_content("spec.selector.services", &selector.services);
+    report.globs_have_content("spec.selector.families", &selector.families);
+    check_accounts(&spec.role_tags.authorized_accounts, report);
+    check_name_template(&spec.dataplane_name, report);
+    check_ranges(spec, report);
+    if let Some(text) = &spec.cleanup.guard.release_until
+        && Timestamp::parse(text).is_none()
+    {
+        let message =
+            format!("{} is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z", quoted(text));
+        report.add("spec.cleanup.guard.releaseUntil", message);
+    }
+}
+
+/// What rests on the type of its control plane: Consul's meshes are its partitions, and a task names itself there.
+pub(super) fn check_beside(
+    spec: &MeshBindingSpec,
+    control_plane: &ControlPlaneSpec,
+    mut add: impl FnMut(&str, String),
+) {
+    let Some(consul) = &control_plane.consul else { return };
+    let of = &spec.control_plane;
+    match &consul.partition {
+        _ if spec.mesh == MeshName::default() => {}
+        Some(partition) if partition == spec.mesh.as_str() => {}
+        Some(partition) => {
+            let message = format!(
+                "{} is not the partition of ControlPlane {of}, which is {}: leave mesh out",
+                quoted(spec.mesh.as_str()),
+                quoted(partition)
+            );
+            add("spec.mesh", message);
+        }
+        None => {
+            let message = format!(
+                "{} would be a partition of Consul Enterprise, and ControlPlane {of} has none: leave mesh out",
+                quoted(spec.mesh.as_str())
+            );
+            add("spec.mesh", message);
+        }
+    }
+    if spec.dataplane_name != MeshBindingSpec::DATAPLANE_NAME {
+        let message = format!("means nothing to ControlPlane {of}, which is Consul: leave it out");
+        add("spec.dataplaneName", message);
+    }
+}
+
+fn check_ranges(spec: &MeshBindingSpec, report: &mut Report<'_>) {
+    let cleanup = &spec.cleanup;
+    for (path, value, allowed) in [
+        ("spec.roleTags.recheck", spec.role_tags.recheck, limits::RECHECK),
+        ("spec.cleanup.sweepInterval", cleanup.sweep_interval, limits::SWEEP_INTERVAL),
+        ("spec.cleanup.graceAge", cleanup.grace_age, limits::GRACE_AGE),
+        ("spec.cleanup.drain", cleanup.drain, limits::DRAIN),
+    ] {
+        report.duration(path, value, allowed);
+    }
+    report.number("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &limits::MAX_FRACTION);
+}
+
+fn check_accounts(accounts: &[String], report: &mut Report<'_>) {
+    for (index, account) in accounts.iter().enumerate() {
+        if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+            let message = format!("{} is not an AWS account id: write its 12 digits", quoted(account));
+            report.add(format!("spec.roleTags.authorizedAccounts[{index}]"), message);
+        }
+    }
+}
+
+fn check_name_template(template: &str, report: &mut Report<'_>) {
+    const PATH: &str = "spec.dataplaneName";
+    let (mut literal, mut rest) = (String::new(), template);
+    let mut is_unique = false;
+    while let Some(open) = rest.find('{') {
+        literal.push_str(&rest[..open]);
+        let Some(close) = rest[open..].find('}') else {
+            return report.add(PATH, format!("{} has a {{ without a }}", quoted(template)));
+        };
+        let placeholder = &rest[open..=open + close];
+        if !PLACEHOLDERS.contains(&placeholder) {
+            let known = suggestion(placeholder, "Allowed", &PLACEHOLDERS);
+            report.add(PATH, format!("unknown placeholder {}{known}", quoted(placeholder)));
+        }
+        // `{service}` alone would give all tasks of a service one name; an unknown placeholder has its own error.
+        is_unique |= placeholder != "{service}";
+        rest = &rest[open + close + 1..];
+    }
+    literal.push_str(rest);
+    if !is_unique {
+        let found = quoted(template);
+        report.add(
+            PATH,
+            format!("{found} would name several tasks alike: put {{taskId}} or {{hostname}} in it"),
+        );
+    }
+    if !literal.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.')) {
+        let found = quoted(template);
+        let allowed = "lower-case letters, digits, '-' and '.'";
+        report.add(PATH, format!("{found} has characters that a Dataplane's name cannot have: around placeholders write {allowed}"));
+    }
+    if template.starts_with(['-', '.']) || template.ends_with(['-', '.']) {
+        report.add(
+            PATH,
+            format!("{} must start and end with a letter, a digit or a placeholder", quoted(template)),
+        );
+    }
+}

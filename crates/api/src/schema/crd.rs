@@ -1,0 +1,80 @@
+//! A kind as `CustomResourceDefinition` (`apiextensions.k8s.io/v1`), whose schema is structural.
+
+use serde_json::{Map, Value, json};
+
+use super::kinds::{Column, Kind};
+use super::source;
+use crate::{API_VERSION, NAME_PATTERN};
+
+/// The definition.
+pub(super) fn definition(kind: &Kind) -> Value {
+    let (group, version) = API_VERSION.split_once('/').unwrap_or((API_VERSION, ""));
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": format!("{}.{group}", kind.plural) },
+        "spec": {
+            "group": group,
+            // Names are unique within a kind, and a manifest has no namespace.
+            "scope": "Cluster",
+            "names": {
+                "kind": kind.name,
+                "listKind": format!("{}List", kind.name),
+                "plural": kind.plural,
+                "singular": kind.name.to_lowercase(),
+                "shortNames": [kind.short_name],
+                "categories": ["ecs-mesh"],
+            },
+            "versions": [{
+                "name": version,
+                "served": true,
+                "storage": true,
+                "additionalPrinterColumns": kind.columns.iter().map(column).collect::<Vec<_>>(),
+                "schema": { "openAPIV3Schema": schema(kind) },
+            }],
+        },
+    })
+}
+
+fn column(column: &Column) -> Value {
+    let mut value = json!({ "name": column.name, "type": column.kind, "jsonPath": column.path });
+    if column.wide {
+        value["priority"] = json!(1);
+    }
+    value
+}
+
+fn schema(kind: &Kind) -> Value {
+    let mut spec = source::spec(kind);
+    let description = spec.get("description").cloned().unwrap_or_default();
+    source::every_object(&mut spec, &structural);
+    json!({
+        "description": description,
+        "type": "object",
+        "required": ["metadata", "spec"],
+        "properties": {
+            "apiVersion": { "type": "string" },
+            "kind": { "type": "string" },
+            "metadata": {
+                "type": "object",
+                "properties": { "name": { "type": "string", "pattern": NAME_PATTERN, "maxLength": 63 } },
+            },
+            "spec": spec,
+        },
+    })
+}
+
+/// The API server drops unknown fields by itself (or refuses them, for clients that ask it to), and a structural
+/// schema may not say it. Lists are replaced as a whole unless a key identifies their items.
+fn structural(schema: &mut Map<String, Value>) {
+    if let Some(description) = source::full_description(schema) {
+        schema.insert("description".to_owned(), description.into());
+    }
+    if schema.get("additionalProperties") == Some(&json!(false)) {
+        schema.remove("additionalProperties");
+    }
+    if schema.get("type") == Some(&json!("array")) {
+        schema.entry("x-kubernetes-list-type").or_insert(json!("atomic"));
+    }
+    schema.retain(|key, _| !key.starts_with("x-") || key.starts_with("x-kubernetes-"));
+}

@@ -1,0 +1,101 @@
+//! What a `CustomResourceDefinition` says about a kind besides its fields.
+
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+
+use crate::{ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
+
+/// A kind of manifest.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) plural: &'static str,
+    pub(super) short_name: &'static str,
+    pub(super) columns: &'static [Column],
+    pub(super) spec: fn(&mut SchemaGenerator) -> Schema,
+}
+
+/// A column of `kubectl get`.
+pub(super) struct Column {
+    pub(super) name: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) path: &'static str,
+    /// Shown by `-o wide` alone.
+    pub(super) wide: bool,
+}
+
+const fn shown(name: &'static str, path: &'static str) -> Column {
+    Column { name, kind: "string", path, wide: false }
+}
+
+const fn wide(name: &'static str, path: &'static str) -> Column {
+    Column { name, kind: "string", path, wide: true }
+}
+
+const AGE: Column = Column { name: "Age", kind: "date", path: ".metadata.creationTimestamp", wide: false };
+
+/// In the order of the reference. Others have kinds of these names too, so each short name starts with `em`.
+pub(super) const KINDS: [Kind; 5] = [
+    Kind {
+        name: "ControlPlane",
+        plural: "controlplanes",
+        short_name: "emcp",
+        columns: &[
+            shown("Type", ".spec.type"),
+            // A path names one field, so each type has its column.
+            shown("Kuma", ".spec.kuma.address"),
+            shown("Consul", ".spec.consul.address"),
+            wide("Partition", ".spec.consul.partition"),
+            AGE,
+        ],
+        spec: ControlPlaneSpec::json_schema,
+    },
+    Kind {
+        name: "MeshBinding",
+        plural: "meshbindings",
+        short_name: "emb",
+        columns: &[
+            shown("Control plane", ".spec.controlPlane"),
+            shown("Mesh", ".spec.mesh"),
+            shown("Policy", ".spec.policy"),
+            Column { name: "Paused", kind: "boolean", path: ".spec.paused", wide: false },
+            wide("Role tags", ".spec.roleTags.mode"),
+            wide("Discovery", ".spec.discovery"),
+            AGE,
+        ],
+        spec: MeshBindingSpec::json_schema,
+    },
+    Kind {
+        name: "Workload",
+        plural: "workloads",
+        short_name: "emw",
+        columns: &[
+            shown("Service", ".spec.service"),
+            wide("Bindings", ".spec.bindings"),
+            wide("Probe", ".spec.probe"),
+            AGE,
+        ],
+        spec: WorkloadSpec::json_schema,
+    },
+    Kind {
+        name: "OutboundList",
+        plural: "outboundlists",
+        short_name: "emol",
+        columns: &[shown("Workloads", ".spec.workloads"), AGE],
+        spec: OutboundListSpec::json_schema,
+    },
+    Kind {
+        name: "ConsulAuth",
+        plural: "consulauths",
+        short_name: "emca",
+        columns: &[
+            shown("Control plane", ".spec.controlPlane"),
+            shown("State", ".spec.state"),
+            shown("Service tokens", ".spec.serviceTokens.authMethod"),
+            shown("Client tokens", ".spec.clientTokens.authMethod"),
+            wide("Principals", ".spec.serviceTokens.boundPrincipals"),
+            wide("Token TTL", ".spec.serviceTokens.tokenTtl"),
+            AGE,
+        ],
+        spec: ConsulAuthSpec::json_schema,
+    },
+];

@@ -1,0 +1,100 @@
+//! A directory of manifests that a test can edit.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::{LoadOutcome, Loaded, Sources};
+use ecs_mesh_api::manifests::Finding;
+
+pub(super) const CONTROL_PLANE: &str = "\
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {name: kuma}
+spec:
+  type: kuma
+  kuma: {address: 'https://cp.internal:5682'}
+";
+
+pub(super) const BINDING: &str = "\
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {name: demo}
+spec:
+  controlPlane: kuma
+  mesh: default
+  selector: {clusters: ['arn:aws:ecs:eu-west-1:111122223333:cluster/demo']}
+";
+
+pub(super) const WORKLOAD: &str = "\
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: Workload
+metadata: {name: kv}
+spec:
+  bindings: [demo]
+  selector: {services: [kv]}
+  service: kv
+  inbounds: [{name: http, containerPort: 5050, port: 15050, protocol: http}]
+";
+
+/// A directory that goes when the test ends.
+pub(super) struct Directory {
+    root: TempDir,
+}
+
+impl Directory {
+    pub(super) fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    pub(super) fn with(files: &[(&str, &str)]) -> Self {
+        let directory = Self::new();
+        for (name, text) in files {
+            directory.write(name, text);
+        }
+        directory
+    }
+
+    /// Of a control plane, a binding and a workload, each in its file.
+    pub(super) fn demo() -> Self {
+        Self::with(&[("a-cp.yaml", CONTROL_PLANE), ("b-binding.yaml", BINDING), ("c-kv.yaml", WORKLOAD)])
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.root.path().to_owned()
+    }
+
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.root.path().join(name), text).unwrap();
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        fs::remove_file(self.root.path().join(name)).unwrap();
+    }
+
+    pub(super) fn sources(&self) -> Sources {
+        Sources::new([self.path()])
+    }
+
+    pub(super) fn load(&self) -> Loaded {
+        self.sources().load(None).into_loaded().unwrap()
+    }
+
+    pub(super) fn reload(&self, before: &Loaded) -> LoadOutcome {
+        self.sources().load(Some(before))
+    }
+
+    /// The findings, one a line, with the directory's own path left out.
+    pub(super) fn text(&self, findings: &[Finding]) -> String {
+        let root = self.root.path().display().to_string();
+        let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+        lines.join("\n").replace(&format!("{root}/"), "").replace(&root, "manifests")
+    }
+}
+
+/// The errors of one file.
+pub(super) fn errors_of(text: &str) -> String {
+    let directory = Directory::with(&[("a.yaml", text)]);
+    directory.text(&directory.load().errors)
+}

@@ -1,0 +1,410 @@
+//! The rules between fields and between documents, as users meet them.
+
+use ecs_mesh_api::WorkloadSpec;
+
+use super::helpers::{BINDING, CONTROL_PLANE, Directory, WORKLOAD, errors_of};
+
+/// The errors of the demo's documents with more in them.
+fn errors_with(documents: &str) -> String {
+    errors_of(&format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}---\n{documents}"))
+}
+
+fn warnings_with(documents: &str) -> String {
+    let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}---\n{documents}");
+    let directory = Directory::with(&[("a.yaml", &text)]);
+    let loaded = directory.load();
+    assert_eq!(directory.text(&loaded.errors), "");
+    directory.text(&loaded.warnings)
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}\n---\n"
+    )
+}
+
+#[test]
+fn a_control_plane_needs_its_block_and_sane_settings() {
+    let documents = [
+        document("ControlPlane", "a", "  type: kuma"),
+        document(
+            "ControlPlane",
+            "b",
+            "  type: kuma
+  writesPerSecond: 0
+  kuma:
+    address: ftp://cp.internal
+    caFile: /etc/ca.pem
+    caEnv: CA
+    tokenFile: ''
+    tokenEnv: not a name
+    timeout: 10ms",
+        ),
+        document("ControlPlane", "c", "  type: consul"),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:28 (document 4, ControlPlane/a): spec.kuma: required where type is kuma, and missing: it says how to reach the control plane
+    a.yaml:36 (document 5, ControlPlane/b): spec.writesPerSecond: 0 is out of range: write 1 to 10000
+    a.yaml:38 (document 5, ControlPlane/b): spec.kuma.address: is neither http:// nor https://: write https://HOST:5682 or http://HOST:5681
+    a.yaml:40 (document 5, ControlPlane/b): spec.kuma.caEnv: caFile is given too: keep one of the two
+    a.yaml:41 (document 5, ControlPlane/b): spec.kuma.tokenFile: is empty: write a file's path, or leave the field out
+    a.yaml:42 (document 5, ControlPlane/b): spec.kuma.tokenEnv: is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN
+    a.yaml:42 (document 5, ControlPlane/b): spec.kuma.tokenEnv: tokenFile is given too: keep one of the two
+    a.yaml:43 (document 5, ControlPlane/b): spec.kuma.timeout: 10ms is out of range: write 100ms to 2m
+    a.yaml:48 (document 6, ControlPlane/c): spec.consul: required where type is consul, and missing: it says how to reach the control plane
+    "#);
+}
+
+#[test]
+fn an_address_with_a_secret_in_it_is_refused_and_never_shown() {
+    for address in
+        ["https://admin:hunter2@cp.internal:5682", "https://cp.internal/?token=hunter2", "hunter2@cp"]
+    {
+        let text = errors_of(&CONTROL_PLANE.replace("https://cp.internal:5682", address));
+        assert!(!text.is_empty() && !text.contains("hunter2"), "{text}");
+    }
+    let text = CONTROL_PLANE.replace("https://cp.internal:5682", "https://admin:hunter2@cp.internal:5682");
+    insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.address: has credentials in it, which do not belong in a manifest: use tokenFile or tokenEnv"#);
+    let consul = "  type: consul\n  consul: {address: 'https://admin:hunter2@consul.internal:8501'}";
+    let errors = errors_of(&document("ControlPlane", "consul", consul));
+    assert!(
+        errors.contains("use tokenSecret, tokenFile or tokenEnv") && !errors.contains("hunter2"),
+        "{errors}"
+    );
+    let unquoted = CONTROL_PLANE.replace("'}", "', tokenEnv: hunter2-hunter2}");
+    insta::assert_snapshot!(errors_of(&unquoted), @r#"a.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.tokenEnv: is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN"#);
+}
+
+#[test]
+fn what_all_allowed_values_end_with_makes_none_of_them_likelier() {
+    for (gateway, meant) in [("ingress-gateway", None), ("mesh-gatway", Some("mesh-gateway"))] {
+        let consul = "  type: consul\n  consul: {address: 'https://consul.internal:8501'}";
+        let auth = format!(
+            "  controlPlane: consul\n  serviceTokens: {{boundPrincipals: ['arn:aws:iam::111122223333:role/mesh/*'], \
+             gateways: [{gateway}]}}"
+        );
+        let text = document("ControlPlane", "consul", consul) + &document("ConsulAuth", "ecs", &auth);
+        let errors = errors_of(&text);
+        let said = errors.split("did you mean ").nth(1).and_then(|rest| rest.split('?').next());
+        assert_eq!(said, meant, "{errors}");
+        assert!(errors.contains("Allowed: mesh-gateway, terminating-gateway, api-gateway"), "{errors}");
+    }
+}
+
+#[test]
+fn a_token_over_plain_http_is_worth_a_warning() {
+    let spec = "  type: kuma\n  kuma: {address: 'http://cp.internal:5681', tokenEnv: TOKEN}";
+    insta::assert_snapshot!(warnings_with(&document("ControlPlane", "plain", spec)), @r#"a.yaml:30 (document 4, ControlPlane/plain): spec.kuma.address: the token would cross the network unencrypted: use https:// (port 5682)"#);
+    let local = spec.replace("cp.internal", "127.0.0.1");
+    assert_eq!(warnings_with(&document("ControlPlane", "local", &local)), "");
+}
+
+#[test]
+fn a_binding_is_checked_field_by_field() {
+    let spec = "  controlPlane: kumo
+  mesh: default
+  selector:
+    clusters: [prod, 'arn:aws:ecs:eu-west-1:111122223333:service/x', 'prod-*', '*:cluster/prod-*', '*']
+    services: ['']
+  roleTags: {authorizedAccounts: ['1234'], recheck: 5s}
+  cleanup: {graceAge: 25h, sweepInterval: 1s, drain: 11m, guard: {maxFraction: 1.5, releaseUntil: tomorrow}}
+  dataplaneName: '{service}_{taskid}'";
+    insta::assert_snapshot!(errors_with(&document("MeshBinding", "prod", spec)), @r#"
+    a.yaml:32 (document 4, MeshBinding/prod): spec.selector.clusters[0]: "prod" is a cluster's name, and names recur in other Regions and accounts: write the ARN, such as arn:aws:ecs:eu-west-1:111122223333:cluster/prod, or *:cluster/prod for all of that name
+    a.yaml:32 (document 4, MeshBinding/prod): spec.selector.clusters[1]: "arn:aws:ecs:eu-west-1:111122223333:service/x" matches no cluster's ARN: write arn:PARTITION:ecs:REGION:ACCOUNT:cluster/NAME, with * and ? where it may vary
+    a.yaml:32 (document 4, MeshBinding/prod): spec.selector.clusters[2]: "prod-*" is a cluster's name, and names recur in other Regions and accounts: write the ARN, such as arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*, or *:cluster/prod-* for all of that name
+    a.yaml:33 (document 4, MeshBinding/prod): spec.selector.services[0]: is empty: write a name or a pattern with * and ?
+    a.yaml:34 (document 4, MeshBinding/prod): spec.roleTags.authorizedAccounts[0]: "1234" is not an AWS account id: write its 12 digits
+    a.yaml:34 (document 4, MeshBinding/prod): spec.roleTags.recheck: 5s is out of range: write 30s to 24h
+    a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.drain: 11m is out of range: write 0s to 10m
+    a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.graceAge: 1d1h is out of range: write 0s to 24h
+    a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.guard.maxFraction: 1.5 is out of range: write 0 to 1
+    a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.guard.releaseUntil: "tomorrow" is not an RFC 3339 time: write one such as 2026-01-31T12:00:00Z
+    a.yaml:35 (document 4, MeshBinding/prod): spec.cleanup.sweepInterval: 1s is out of range: write 10s to 24h
+    a.yaml:36 (document 4, MeshBinding/prod): spec.dataplaneName: "{service}_{taskid}" has characters that a Dataplane's name cannot have: around placeholders write lower-case letters, digits, '-' and '.'
+    a.yaml:36 (document 4, MeshBinding/prod): spec.dataplaneName: unknown placeholder "{taskid}"; did you mean {taskId}? Allowed: {taskId}, {hostname}, {service}
+    "#);
+}
+
+#[test]
+fn a_dataplanes_name_must_be_one_tasks_alone() {
+    for (template, accepted) in [
+        ("{taskId}", true),
+        ("{service}-{taskId}", true),
+        ("ecs-{hostname}.a", true),
+        ("{service}", false),
+        ("fixed", false),
+        ("{taskId", false),
+        ("-{taskId}", false),
+        ("A{taskId}", false),
+    ] {
+        let text = format!("{CONTROL_PLANE}---\n{BINDING}  dataplaneName: '{template}'\n");
+        assert_eq!(errors_of(&text).is_empty(), accepted, "{template}: {}", errors_of(&text));
+    }
+}
+
+#[test]
+fn a_workload_is_checked_field_by_field() {
+    let spec = "  bindings: [dmeo]
+  selector: {}
+  service: app
+  workload: App
+  inbounds:
+    - {name: http, containerPort: 8080, port: 8080}
+    - {name: http, containerPort: 8081, port: 9901}
+    - {name: Grpc, containerPort: 9090, port: 8080, serviceAddress: 0.0.0.0}
+    - containerPort: 9091
+      port: 8081
+      tags: {kuma.io/service: x, 'a b': c, team: 'a b', kuma.io/zone: z}";
+    insta::assert_snapshot!(errors_with(&document("Workload", "app", spec)), @r#"
+    a.yaml:30 (document 4, Workload/app): spec.selector: is empty and would take every task: give services, families, tags or clusters
+    a.yaml:32 (document 4, Workload/app): spec.workload: "App" is not allowed: lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters
+    a.yaml:34 (document 4, Workload/app): spec.inbounds[0].port: 8080 is also the containerPort, and two cannot listen on one: choose another, or let the app listen on loopback alone and say so with serviceAddress: 127.0.0.1
+    a.yaml:35 (document 4, Workload/app): spec.inbounds[1].name: is also the name of spec.inbounds[0]: choose another
+    a.yaml:35 (document 4, Workload/app): spec.inbounds[1].port: 9901 is the sidecar's admin port: choose another
+    a.yaml:36 (document 4, Workload/app): spec.inbounds[2].name: "Grpc" is not allowed: lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters
+    a.yaml:36 (document 4, Workload/app): spec.inbounds[2].port: 8080 is also spec.inbounds[0].containerPort: choose another
+    a.yaml:36 (document 4, Workload/app): spec.inbounds[2].port: 8080 is also the port of spec.inbounds[0]: choose another
+    a.yaml:36 (document 4, Workload/app): spec.inbounds[2].serviceAddress: is no address to connect to: write the one the app listens on, or leave the field out
+    a.yaml:38 (document 4, Workload/app): spec.inbounds[3].port: 8081 is also spec.inbounds[1].containerPort: choose another
+    a.yaml:39 (document 4, Workload/app): spec.inbounds[3].tags.team: the tag's value "a b" is not allowed: letters, digits, '.', '-', '_' and ':', not empty
+    a.yaml:39 (document 4, Workload/app): spec.inbounds[3].tags["a b"]: the tag's name is not allowed: letters, digits, '.', '-', '_', ':' and '/'
+    a.yaml:39 (document 4, Workload/app): spec.inbounds[3].tags["kuma.io/service"]: this tag cannot be set here: it is the Workload's `service`
+    a.yaml:39 (document 4, Workload/app): spec.inbounds[3].tags["kuma.io/zone"]: this tag cannot be set here: the control plane sets it
+    "#);
+}
+
+#[test]
+fn an_app_on_loopback_may_share_its_port_number_with_the_sidecar() {
+    let text = "port: 5050, serviceAddress: 127.0.0.1,";
+    let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{}", WORKLOAD.replace("port: 15050,", text));
+    assert_eq!(errors_of(&text), "");
+}
+
+#[test]
+fn two_listeners_of_one_manifest_cannot_meet() {
+    let outbounds = "    - {service: redis, targetPort: 6379, listen: {port: 6379}}
+    - {service: cache, targetPort: 6379, listen: {address: 0.0.0.0, port: 6379}}
+    - {service: x, targetPort: 1, listen: {port: 15053}}
+    - {service: y, targetPort: 1, listen: {port: 8080}}
+    - {service: z, targetPort: 1, listen: {port: 15000}}
+    - {service: z, targetPort: 1, listen: {address: '::', port: 15000}}";
+    let workload = format!(
+        "  selector: {{services: [app]}}\n  service: app
+  inbounds: [{{containerPort: 8080, port: 15000}}]\n  outbounds:\n{outbounds}"
+    );
+    let list = format!("  workloads: []\n  outbounds:\n{outbounds}");
+    let documents = document("Workload", "app", &workload) + &document("OutboundList", "app", &list);
+    insta::assert_snapshot!(errors_with(&documents), @r#"
+    a.yaml:34 (document 4, Workload/app): spec.outbounds[1].listen: 0.0.0.0:6379 is taken by spec.outbounds[0], on 127.0.0.1:6379 for redis:6379: choose another port, or delete one
+    a.yaml:35 (document 4, Workload/app): spec.outbounds[2].listen.port: 15053 is the sidecar's DNS proxy: choose another
+    a.yaml:36 (document 4, Workload/app): spec.outbounds[3].listen: 127.0.0.1:8080 cannot be, since the app listens on port 8080 (spec.inbounds[0].containerPort): choose another
+    a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): choose another
+    a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 is taken by spec.outbounds[4], on 127.0.0.1:15000 for z:1: choose another port, or delete one
+    a.yaml:44 (document 5, OutboundList/app): spec.workloads: is empty: name at least one Workload, or a pattern over their names
+    a.yaml:47 (document 5, OutboundList/app): spec.outbounds[1].listen: 0.0.0.0:6379 is taken by spec.outbounds[0], on 127.0.0.1:6379 for redis:6379: choose another port, or delete one
+    a.yaml:48 (document 5, OutboundList/app): spec.outbounds[2].listen.port: 15053 is the sidecar's DNS proxy: choose another
+    a.yaml:51 (document 5, OutboundList/app): spec.outbounds[5].listen: [::]:15000 is taken by spec.outbounds[4], on 127.0.0.1:15000 for z:1: choose another port, or delete one
+    "#);
+}
+
+#[test]
+fn a_manifest_that_rests_on_a_broken_one_is_left_out_with_it() {
+    let directory = Directory::demo();
+    directory.write("a-cp.yaml", CONTROL_PLANE.replace("https:", "ftp:"));
+    let loaded = directory.load();
+    insta::assert_snapshot!(directory.text(&loaded.errors), @r#"
+    a-cp.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.address: is neither http:// nor https://: write https://HOST:5682 or http://HOST:5681
+    b-binding.yaml:5 (document 1, MeshBinding/demo): spec.controlPlane: rests on ControlPlane kuma, which has an error of its own
+    c-kv.yaml:5 (document 1, Workload/kv): spec.bindings[0]: rests on MeshBinding demo, which has an error of its own
+    "#);
+    assert!(loaded.set.bindings.is_empty() && loaded.set.workloads.is_empty());
+}
+
+#[test]
+fn a_pattern_for_no_workload_is_worth_a_warning_unless_tags_may_name_it() {
+    let list = document("OutboundList", "redis-users", "  workloads: [kw, 'batch-*', 'k*']\n  outbounds: []");
+    insta::assert_snapshot!(warnings_with(&list), @r#"
+    a.yaml:29 (document 4, OutboundList/redis-users): spec.workloads[0]: no Workload is named "kw"; did you mean kv? There are: kv
+    a.yaml:29 (document 4, OutboundList/redis-users): spec.workloads[1]: the pattern "batch-*" matches no Workload
+    "#);
+    let spec = "  controlPlane: kuma\n  mesh: other\n  selector: {clusters: ['*']}\n  discovery: tags";
+    assert_eq!(warnings_with(&(list + &document("MeshBinding", "tags", spec))), "");
+}
+
+#[test]
+fn lists_that_contradict_each_other_or_the_app_are_worth_a_warning() {
+    let outbounds = |service: &str| {
+        format!(
+            "  workloads: ['*']\n  outbounds: [{{service: {service}, targetPort: 1, listen: {{port: 5050}}}}]"
+        )
+    };
+    let lists =
+        document("OutboundList", "a", &outbounds("x")) + &document("OutboundList", "b", &outbounds("y"));
+    insta::assert_snapshot!(warnings_with(&lists), @r#"
+    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: x:1 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
+    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: y:1 on 127.0.0.1:5050 (OutboundList b) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
+    a.yaml:19 (document 3, Workload/kv): spec.outbounds: x:1 on 127.0.0.1:5050 (OutboundList a) and y:1 on 127.0.0.1:5050 (OutboundList b) cannot both be: give one of them another port. Until then its tasks keep the outbounds that they have
+    "#);
+}
+
+#[test]
+fn lists_add_up_in_name_order_with_what_is_inline() {
+    let list = |service: &str, port: u16| {
+        format!(
+            "  workloads: ['k*']\n  outbounds: [{{service: {service}, targetPort: 1, listen: {{port: {port}}}}}]"
+        )
+    };
+    let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}---\n")
+        + &document("OutboundList", "b", &list("redis", 6379))
+        + &document("OutboundList", "a", &list("queue", 5672));
+    let set = Directory::with(&[("a.yaml", &text)]).load().set;
+    let services = |name: &str, workload: &WorkloadSpec| {
+        let merged = set.merged_outbounds(name, workload);
+        assert_eq!(merged.conflicts, []);
+        merged.undisputed.iter().map(|o| o.service.to_string()).collect::<Vec<_>>()
+    };
+    let mut workload = WorkloadSpec::clone(&set.workloads["kv"]);
+    assert_eq!(services("kv", &workload), ["queue", "redis"]);
+    assert!(services("other", &workload).is_empty());
+    workload.outbounds = set.outbound_lists["b"].outbounds.clone();
+    assert_eq!(services("kv", &workload), ["queue", "redis"]);
+    assert_eq!(services("other", &workload), ["redis"]);
+}
+
+const CONSUL: &str = "  type: consul\n  consul: {address: 'https://consul.internal:8501'}";
+const PRINCIPALS: &str =
+    "  serviceTokens: {boundPrincipals: ['arn:aws:iam::111122223333:role/consul-ecs/*']}";
+
+#[test]
+fn nobody_may_log_in_because_a_field_was_left_out() {
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document(
+            "ConsulAuth",
+            "a",
+            "  controlPlane: consul\n  serviceTokens: {}\n  clientTokens: {boundPrincipals: []}",
+        ),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:37 (document 5, ConsulAuth/a): spec.serviceTokens.boundPrincipals: is empty or missing: write the ARNs of the roles that may log in, such as arn:aws:iam::111122223333:role/consul-ecs/*
+    a.yaml:38 (document 5, ConsulAuth/a): spec.clientTokens.boundPrincipals: is empty or missing: write the ARNs of the roles that may log in, such as arn:aws:iam::111122223333:role/consul-ecs/*
+    "#);
+}
+
+#[test]
+fn an_identity_set_up_is_for_one_consul_and_the_only_one_there() {
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document("ControlPlane", "again", &CONSUL.replace("internal:", "INTERNAL:")),
+        document("ConsulAuth", "a", &format!("  controlPlane: consul\n{PRINCIPALS}")),
+        document("ConsulAuth", "b", &format!("  controlPlane: again\n{PRINCIPALS}")),
+        document("ConsulAuth", "c", &format!("  controlPlane: kuma\n{PRINCIPALS}")),
+        document("ConsulAuth", "d", &format!("  controlPlane: cnosul\n{PRINCIPALS}")),
+        document("ConsulAuth", "e", &format!("  controlPlane: consul\n{PRINCIPALS}\n  enterprise: {{}}")),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:43 (document 6, ConsulAuth/a): spec.controlPlane: the same servers and partition are also those of ConsulAuth b at a.yaml:46: keep one of the two, since each would undo the other
+    a.yaml:43 (document 6, ConsulAuth/a): spec.controlPlane: the same servers and partition are also those of ConsulAuth e at a.yaml:67: keep one of the two, since each would undo the other
+    a.yaml:50 (document 7, ConsulAuth/b): spec.controlPlane: the same servers and partition are also those of ConsulAuth a at a.yaml:39: keep one of the two, since each would undo the other
+    a.yaml:57 (document 8, ConsulAuth/c): spec.controlPlane: ControlPlane kuma is of type kuma: name one of type consul
+    a.yaml:64 (document 9, ConsulAuth/d): spec.controlPlane: no ControlPlane is named "cnosul"; did you mean consul? There are: again, consul, kuma
+    a.yaml:71 (document 10, ConsulAuth/e): spec.controlPlane: the same servers and partition are also those of ConsulAuth a at a.yaml:39: keep one of the two, since each would undo the other
+    a.yaml:73 (document 10, ConsulAuth/e): spec.enterprise: needs Consul Enterprise, and ControlPlane consul has neither partition nor namespaces: give it one of them, or leave this out
+    "#);
+}
+
+#[test]
+fn the_partition_of_who_names_none_is_default() {
+    let at = |more: &str| CONSUL.replace("8501'}", &format!("8501'{more}}}"));
+    let auth =
+        |name: &str, of: &str| document("ConsulAuth", name, &format!("  controlPlane: {of}\n{PRINCIPALS}"));
+    let documents = [
+        document("ControlPlane", "named", &at(", partition: default")),
+        document("ControlPlane", "unnamed", &at(", namespaces: [team]")),
+        document("ControlPlane", "another", &at(", partition: ecs")),
+        auth("a", "named"),
+        auth("b", "unnamed"),
+        auth("c", "another"),
+    ];
+    let errors = errors_with(&documents.concat());
+    let conflicts = errors.lines().filter(|line| line.contains("the same servers and partition")).count();
+    assert_eq!((conflicts, errors.lines().count()), (2, 2), "{errors}");
+}
+
+#[test]
+fn a_binding_that_names_no_mesh_is_of_its_partition() {
+    let partition = CONSUL.replace("8501'}", "8501', partition: ecs}");
+    let binding = |name: &str, of: &str| {
+        document("MeshBinding", name, &format!("  controlPlane: {of}\n  selector: {{clusters: ['*']}}"))
+    };
+    let documents = [
+        document("ControlPlane", "consul", &CONSUL.replace("internal", "other")),
+        document("ControlPlane", "enterprise", &partition),
+        binding("a", "consul"),
+        binding("b", "enterprise"),
+    ];
+    let set = Directory::with(&[("a.yaml", &documents.concat())]).load().set;
+    let mesh = |binding: &str| set.bindings[binding].spec.mesh.to_string();
+    assert_eq!((mesh("a"), mesh("b")), ("default".to_owned(), "ecs".to_owned()));
+}
+
+#[test]
+fn what_lets_in_more_than_most_mean_is_worth_a_warning() {
+    let spec = "  controlPlane: consul
+  serviceTokens:
+    boundPrincipals: ['arn:aws:iam::111122223333:role/*']
+    stsEndpoint: http://sts.internal";
+    let documents = [document("ControlPlane", "consul", CONSUL), document("ConsulAuth", "a", spec)];
+    insta::assert_snapshot!(warnings_with(&documents.concat()), @r#"
+    a.yaml:38 (document 5, ConsulAuth/a): spec.serviceTokens.boundPrincipals[0]: lets every role of the account log in: name a path, such as role/consul-ecs/*
+    a.yaml:39 (document 5, ConsulAuth/a): spec.serviceTokens.stsEndpoint: whoever is between could say who logs in: use https://
+    "#);
+}
+
+#[test]
+fn a_binding_of_consul_has_no_mesh_of_its_own_and_no_dataplane() {
+    let partition = CONSUL.replace("8501'}", "8501', partition: ecs}").replace("internal", "other");
+    let binding = |name: &str, of: &str, more: &str| {
+        let spec = format!("  controlPlane: {of}\n  selector: {{clusters: ['*']}}\n{more}");
+        document("MeshBinding", name, &spec)
+    };
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document("ControlPlane", "enterprise", &partition),
+        binding("a", "consul", "  mesh: prod"),
+        binding("b", "enterprise", "  mesh: prod"),
+        binding("c", "consul", "  dataplaneName: '{hostname}'"),
+        binding("fine", "enterprise", "  mesh: ecs"),
+        binding("fine-too", "consul", "  roleTags: {onRevoked: withdraw}"),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
+    a.yaml:45 (document 6, MeshBinding/a): spec.mesh: "prod" would be a partition of Consul Enterprise, and ControlPlane consul has none: leave mesh out
+    a.yaml:53 (document 7, MeshBinding/b): spec.mesh: "prod" is not the partition of ControlPlane enterprise, which is "ecs": leave mesh out
+    a.yaml:61 (document 8, MeshBinding/c): spec.dataplaneName: means nothing to ControlPlane consul, which is Consul: leave it out
+    "#);
+}
+
+#[test]
+fn a_service_that_consul_refuses_is_an_error_where_only_consul_would_have_it() {
+    let binding = "  controlPlane: consul\n  selector: {clusters: ['*']}";
+    let workload = |name: &str, bindings: &str, service: &str| {
+        let spec =
+            format!("  bindings: {bindings}\n  selector: {{services: [{name}]}}\n  service: {service}");
+        document("Workload", name, &spec)
+    };
+    let documents = [
+        document("ControlPlane", "consul", CONSUL),
+        document("MeshBinding", "of-consul", binding),
+        workload("dots", "[of-consul]", "web.app"),
+        workload("of-kuma", "[demo]", "web.app"),
+        workload("plain", "[of-consul]", "web-app"),
+        workload("capitals", "[of-consul]", "Web"),
+    ];
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"a.yaml:45 (document 6, Workload/dots): spec.service: "web.app" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit"#);
+    let mixed = [workload("both", "[]", "web:app"), workload("two", "[demo, of-consul]", "_web")];
+    insta::assert_snapshot!(warnings_with(&[&documents[..2], &mixed].concat().concat()), @r#"
+    a.yaml:45 (document 6, Workload/both): spec.service: "web:app" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or name in spec.bindings those that it is for
+    a.yaml:53 (document 7, Workload/two): spec.service: "_web" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or name in spec.bindings those that it is for
+    "#);
+}

@@ -1,0 +1,76 @@
+//! The manifests in force follow the files.
+
+use std::time::Duration;
+
+use super::helpers::{Directory, WORKLOAD};
+use crate::{WatchOptions, watch};
+
+fn polling() -> WatchOptions {
+    WatchOptions { notifications: false, ..WatchOptions::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_finds_a_change_where_nothing_notifies() {
+    let directory = Directory::demo();
+    let mut status = watch(directory.sources(), polling()).await;
+    assert_eq!(status.borrow_and_update().set.generation, 1);
+
+    directory.write("c-kv.yaml", WORKLOAD.replace("15050", "15051"));
+    status.changed().await.unwrap();
+    assert_eq!(status.borrow_and_update().set.generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_news_and_so_is_its_end() {
+    let directory = Directory::demo();
+    let mut status = watch(directory.sources(), polling()).await;
+    directory.write("c-kv.yaml", "kind: [");
+    status.changed().await.unwrap();
+    let bad = status.borrow_and_update().clone();
+    assert_eq!((bad.set.generation, bad.errors.len()), (1, 1));
+
+    directory.write("c-kv.yaml", WORKLOAD);
+    status.changed().await.unwrap();
+    let mended = status.borrow_and_update().clone();
+    assert_eq!((mended.set.generation, mended.errors.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_while_nothing_changes() {
+    let directory = Directory::demo();
+    let mut status = watch(directory.sources(), polling()).await;
+    status.borrow_and_update();
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(!status.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_notification_makes_polling_unnecessary() {
+    let directory = Directory::demo();
+    let options = WatchOptions {
+        debounce: Duration::from_millis(1),
+        poll_interval: Duration::from_hours(1),
+        notifications: true,
+    };
+    let mut status = watch(directory.sources(), options).await;
+    status.borrow_and_update();
+    directory.write("c-kv.yaml", WORKLOAD.replace("15050", "15051"));
+    status.changed().await.unwrap();
+    assert_eq!(status.borrow().set.generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_cannot_be_watched_is_polled() {
+    let directory = Directory::demo();
+    std::fs::create_dir(directory.path().join("later")).unwrap();
+    let later = directory.path().join("later");
+    std::fs::remove_dir(&later).unwrap();
+    let sources = crate::Sources::new([directory.path(), later.clone()]);
+    let mut status = watch(sources, WatchOptions::default()).await;
+    assert!(!status.borrow_and_update().set.complete);
+
+    std::fs::create_dir(&later).unwrap();
+    directory.write("later/none.yaml", "# nothing here yet\n");
+    status.changed().await.unwrap();
+    assert!(status.borrow_and_update().set.complete);
+}
