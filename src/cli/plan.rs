@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::duration;
 use super::output::print;
 use super::setup::{Pace, Setup};
-use crate::plan::proposal::{Detail, Proposal, render};
 use crate::reconcile::{Book, PlanOptions};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_controller::Signals;
+use ecs_mesh_core::plan::proposal::{Detail, Proposal, render};
 
 /// Exit code of a plan that has something to do.
 const CHANGES: u8 = 2;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{ControlPlane, MeshError, Sighting};
-use crate::intent::RegistrationId;
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
 /// A part of what is registered that is listed by itself. It is displayed as a person would name it.

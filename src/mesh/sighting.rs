@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{DrainReason, Owner, Registration};
-use crate::intent::RegistrationId;
+use super::{Owner, Registration};
+use ecs_mesh_core::intent::RegistrationId;
+use ecs_mesh_core::plan::DrainReason;
 
 /// A registration as a list showed it.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::aws::{AwsError, AwsErrorKind, Iam, why};
-use crate::intent::{Fact, RoleTags};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
+use ecs_mesh_core::intent::{Fact, RoleTags};
 use ecs_mesh_model::{RoleArn, Tags, Timestamp, Why};
 
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.

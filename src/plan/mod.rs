@@ -1,15 +1,7 @@
-//! From what a task should be and what is registered to what is to be done: pure, so that a plan shows exactly what a
-//! run does.
+//! What is to be done about Consul's identity set-up.
 
-mod decide;
-mod diff;
-mod guard;
 mod objects;
-pub mod proposal;
 
-pub use decide::{Action, Awaited, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
-pub use diff::{FieldChange, diff};
-pub use guard::{Admission, Guard, GuardState, OwnedCount};
 pub use objects::{
     ActualObjects, Holders, ObjectAction, ObjectStep, does_the_same, needs_no_look, plan_objects,
 };

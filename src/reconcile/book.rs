@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::info;
 
-use crate::plan::Awaited;
-use crate::plan::proposal::{Blocked, Gap, Item, Planned, Warning, label};
 use crate::telemetry::metrics::Metrics;
+use ecs_mesh_core::plan::Awaited;
+use ecs_mesh_core::plan::proposal::{Blocked, Gap, Item, Planned, Warning, label};
 use ecs_mesh_model::{TaskArn, Why};
 
 /// The plan as far as it is known, by control plane and task, or of a control plane's own objects. A task's page is replaced by its next run.
@@ -96,7 +96,7 @@ impl Book {
         for item in news {
             let (mesh, partition, name) =
                 (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
-            let object = item.object.map(crate::intent::identity::ObjectKind::as_str);
+            let object = item.object.map(ecs_mesh_core::plan::proposal::ObjectKind::as_str);
             info!(
                 %control_plane, mesh, partition, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),

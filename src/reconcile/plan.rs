@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::run::{LoopEnded, RunOptions};
 use super::{Book, Operator};
 use crate::mesh::Nameless;
-use crate::plan::proposal::{Manifests, Proposal, Unplaced};
+use ecs_mesh_core::plan::proposal::{Manifests, Proposal, Unplaced};
 use ecs_mesh_manifests::Status;
 
 /// How long a plan takes at most.
@@ -91,7 +91,7 @@ impl Operator {
         &self,
         book: &Book,
         options: PlanOptions,
-    ) -> Result<(), crate::plan::proposal::Gap> {
+    ) -> Result<(), ecs_mesh_core::plan::proposal::Gap> {
         let began = Instant::now();
         loop {
             let (sweeps, whole) = *self.swept_so_far.borrow();
@@ -105,7 +105,7 @@ impl Operator {
                 return Ok(());
             }
             if began.elapsed() >= options.timeout {
-                return Err(crate::plan::proposal::Gap {
+                return Err(ecs_mesh_core::plan::proposal::Gap {
                     what: "everything".to_owned(),
                     why: format!(
                         "not all was found out within {}; raise --timeout, and look whether AWS or a control plane \

@@ -13,12 +13,12 @@ use tracing::{debug, warn};
 use super::identity::Keeping;
 use super::registry::Registry;
 use super::said::{Count, News, Said};
-use crate::intent::RegistrationId;
 use crate::mesh::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
-use crate::plan::{Guard, GuardState};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
 use ecs_mesh_controller::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
+use ecs_mesh_core::intent::RegistrationId;
+use ecs_mesh_core::plan::{Guard, GuardState};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 /// How long to wait before the next try where nothing but a person's act will help.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::intent::RegistrationId;
-use crate::mesh::{DrainReason, FailedPart, Fingerprint, Sighting};
-use crate::plan::{OwnedCount, Step};
+use crate::mesh::{FailedPart, Fingerprint, Sighting};
 use crate::telemetry::state::Owned;
+use ecs_mesh_core::intent::RegistrationId;
+use ecs_mesh_core::plan::OwnedCount;
+use ecs_mesh_core::plan::{DrainReason, Step};
 use ecs_mesh_model::{TaskArn, Timestamp};
 
 /// One registration of a task.

@@ -10,11 +10,12 @@ use super::apply::Outcome;
 use super::book::Page;
 use super::plane::Plane;
 use super::said::{News, cause_of};
-use crate::intent::{HoldReason, IgnoreReason, Violation};
-use crate::mesh::{DrainReason, MeshError, Owner};
-use crate::plan::proposal::{Blocked, Change, Item};
-use crate::plan::{Action, Step};
+use crate::mesh::{MeshError, Owner};
 use ecs_mesh_api::LifecyclePolicy;
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, Violation};
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::proposal::{Blocked, Change, Item};
+use ecs_mesh_core::plan::{Action, Step};
 use ecs_mesh_model::{RoleArn, TaskArn, Why};
 
 /// What came of a removal that took effect without a word.

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::Operator;
-use crate::intent::Fact;
 use ecs_mesh_api::RoleTagMode;
 use ecs_mesh_controller::Priority;
+use ecs_mesh_core::intent::Fact;
 use ecs_mesh_model::{RoleArn, TaskArn};
 
 /// How often the clock is looked at for roles that are due.

@@ -14,13 +14,13 @@ use tracing::{debug, info, warn};
 
 use super::plane::Halt;
 use super::{Operator, Plane};
-use crate::intent::caretaker;
 use crate::mesh::{FailedPart, Owner, Sighting};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::health::Pulse;
 use ecs_mesh_controller::{Backoff, Priority};
+use ecs_mesh_core::intent::caretaker;
 use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 
 /// Pages of one list; more than this is an endless `nextToken`.

@@ -12,7 +12,7 @@ use super::judge::{Violation, consul_task_of};
 use super::kuma::JournalEntry;
 use super::world::{Happening, short};
 use crate::mesh::kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
-use crate::plan::diff;
+use ecs_mesh_core::plan::diff;
 use ecs_mesh_model::Timestamp;
 
 /// Tells people, or keeps quiet and only counts.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::plan::GuardState;
 use ecs_mesh_controller::health::Stuck;
 use ecs_mesh_controller::{CircuitState, QueueStats};
+use ecs_mesh_core::plan::GuardState;
 
 /// A controller takes what is ready at once where it has a place; whoever leaves it lying for so long is stuck.
 const LEFT_LYING: Duration = Duration::from_mins(1);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::facts::{Definition, Facts, Origin, RoleSeen, Use};
-use crate::intent;
 use crate::observe::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
 use crate::observe::inspect::Inspect as _;
 use crate::observe::sdk::AwsClients;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
 
 /// DescribeTasks takes as many.

@@ -19,7 +19,7 @@ use super::catalogue::{METHOD_TYPE, NOT_CONSUL};
 use super::facts::{Definition, Facts, Origin, Plane};
 use super::parse::config::{CLIENT, Configured, VARIABLE};
 use super::report::{Finding, Place, Report};
-use crate::intent::TASK_MESH_TAG;
+use ecs_mesh_core::intent::TASK_MESH_TAG;
 
 /// Whether a task of this control plane logs in.
 fn logs_in(facts: &Facts, name: &str) -> bool {

@@ -4,7 +4,7 @@ use crate::audit::catalogue::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION
 use crate::audit::facts::{Definition, Origin};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
-use crate::intent::{
+use ecs_mesh_core::intent::{
     TASK_MESH_TAG as MESH_TAG, TASK_NAMESPACE_TAG as NAMESPACE_TAG, TASK_PARTITION_TAG as PARTITION_TAG,
 };
 use ecs_mesh_model::Tags;

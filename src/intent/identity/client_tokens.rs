@@ -1,7 +1,8 @@
 //! Logins of client agents, as set-ups without `consul-dataplane` had them.
 
-use super::{ObjectKind, Objects, RuleKey, Want, texts};
+use super::{Objects, RuleKey, Want, texts};
 use ecs_mesh_api::{ClientTokens, Presence};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 pub(super) const ROLE: &str = "consul-ecs-client-role";
 pub(super) const POLICY: &str = "consul-ecs-client-policy";

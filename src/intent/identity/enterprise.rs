@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Edition, ObjectId, ObjectKind, Objects, Want, texts};
+use super::{Edition, ObjectId, Objects, Want, texts};
 use ecs_mesh_api::Presence;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 pub(super) const CROSS_NAMESPACE: &str = "cross-namespace-read";
 pub(super) const CROSS_PARTITION: &str = "cross-partition-read";

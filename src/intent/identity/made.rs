@@ -5,8 +5,10 @@ use serde_json::Value;
 
 use super::client_tokens::{self, client_key};
 use super::service_tokens::{gateway, service_key};
-use super::{ObjectId, ObjectKind, RuleKey, enterprise, texts, without_marks};
+use super::{ObjectId, RuleKey, enterprise, texts, without_marks};
 use ecs_mesh_api::GatewayKind;
+use ecs_mesh_core::intent::GATEWAY_TAG;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// A rule that an operator makes for an auth method.
 pub struct MadeRule {
@@ -24,7 +26,7 @@ impl RuleKey {
         let gateways = GatewayKind::ALL.into_iter().map(|kind| MadeRule {
             what: kind.as_str(),
             key: gateway(kind).key(auth_method),
-            selector: texts::tag_is(texts::GATEWAY_TAG, kind.as_str()),
+            selector: texts::tag_is(GATEWAY_TAG, kind.as_str()),
         });
         let others = [("service", service_key(auth_method)), ("client", client_key(auth_method))];
         let others = others.map(|(what, key)| MadeRule { what, key, selector: String::new() });

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{NODE_MARK, ObjectKind};
+use super::NODE_MARK;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 const OPEN: &str = "[ecs-mesh:";

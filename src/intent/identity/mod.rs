@@ -20,14 +20,13 @@ use serde_json::json;
 
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 pub use made::{MadeRule, absent_by, gets_policies_of_others, rule_name};
 pub use mark::{Owner, is_ours, marked, owner, without_marks};
-pub use object::{DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Undeclared, Want};
-pub use texts::{
-    ANONYMOUS_TOKEN, GATEWAY_TAG, NAMESPACE_TAG, NODE_MARK, ROLE_TAGS, SERVICE_TAG, SYNTHETIC_NODE,
-};
+pub use object::{DesiredObject, DesiredObjects, ObjectId, RuleKey, Scope, Undeclared, Want};
+pub use texts::{ANONYMOUS_TOKEN, NODE_MARK, ROLE_TAGS, SYNTHETIC_NODE};
 
 /// What the set-up's objects depend on beside the manifest.
 #[derive(Clone, Debug)]

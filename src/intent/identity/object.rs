@@ -4,57 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::Glob;
-
-/// The kinds, in the order in which they are made: what others rest on first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum ObjectKind {
-    /// An ACL policy.
-    Policy,
-    /// An ACL role.
-    Role,
-    /// An ACL auth method.
-    AuthMethod,
-    /// A binding rule of an auth method.
-    BindingRule,
-    /// A node of the catalog.
-    Node,
-    /// The token that counts where a request has none. It is nobody's: only policies are attached and detached.
-    AnonymousToken,
-    /// A namespace (Enterprise). It is nobody's: only default policies are attached and detached.
-    Namespace,
-}
-
-impl ObjectKind {
-    /// Every kind.
-    pub const ALL: [Self; 7] = [
-        Self::Policy,
-        Self::Role,
-        Self::AuthMethod,
-        Self::BindingRule,
-        Self::Node,
-        Self::AnonymousToken,
-        Self::Namespace,
-    ];
-
-    /// In words; also a bounded label for metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Policy => "policy",
-            Self::Role => "role",
-            Self::AuthMethod => "auth method",
-            Self::BindingRule => "binding rule",
-            Self::Node => "node",
-            Self::AnonymousToken => "anonymous token",
-            Self::Namespace => "namespace",
-        }
-    }
-}
 
 /// Where an object is in Consul Enterprise; all of it `None` in the community edition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,7 +1,9 @@
 //! Logins of tasks: one method, a rule for services, and for each kind of gateway a rule, a role and a policy.
 
-use super::{Edition, ObjectId, ObjectKind, Objects, RuleKey, Want, texts};
+use super::{Edition, ObjectId, Objects, RuleKey, Want, texts};
 use ecs_mesh_api::{GatewayKind, Presence, ServiceTokens};
+use ecs_mesh_core::intent::{GATEWAY_TAG, SERVICE_TAG};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// The names and words of a kind of gateway; those that set-ups have had since before the operator.
 pub(super) struct Gateway {
@@ -77,7 +79,7 @@ impl Objects<'_> {
         }
         let role = self.id(ObjectKind::Role, gateway.role);
         self.role(&role, gateway.role_text, &policies);
-        let selector = texts::tag_is(texts::GATEWAY_TAG, kind.as_str());
+        let selector = texts::tag_is(GATEWAY_TAG, kind.as_str());
         self.rule(&self.rule_id(tokens, kind.as_str()), gateway.key(&tokens.auth_method), &selector);
     }
 
@@ -95,7 +97,7 @@ pub(super) fn service_key(auth_method: &str) -> RuleKey {
     RuleKey {
         auth_method: auth_method.into(),
         text: "Bind a service identity from IAM role tag for ECS",
-        bind: ("service", texts::from_tag(texts::SERVICE_TAG).into()),
+        bind: ("service", texts::from_tag(SERVICE_TAG).into()),
     }
 }
 

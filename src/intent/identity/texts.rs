@@ -1,5 +1,6 @@
 //! Texts in Consul's languages: rules of policies (HCL), selectors, and the names of role tags.
 
+use ecs_mesh_core::intent::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use serde_json::{Value, json};
 
 use super::Edition;
@@ -13,12 +14,6 @@ pub const NODE_MARK: &str = "ecs-mesh-operator";
 
 pub(super) const ANONYMOUS_POLICY: &str = "anonymous-token-policy";
 
-/// The role's tag with the name of the service.
-pub const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
-/// The role's tag with the kind of gateway, for gateways.
-pub const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
-/// The role's tag with the namespace (Enterprise).
-pub const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
 /// What the servers read of a role, in the order in which they are compared.
 pub const ROLE_TAGS: [&str; 3] = [GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG];
 

@@ -25,16 +25,17 @@ use super::scope::Scope;
 use super::services::{self, ServicesOfCluster, Wanted};
 use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokensOfTasks, WantedToken};
 use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
-use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{HttpTransport, Method, StreamTransport};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
-    ControlPlane, DrainReason, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind,
-    Nameless, Registration, Rendered, Sighting,
+    ControlPlane, FailedPart, Identities, Listed, MeshCallObserver, MeshError, MeshErrorKind, Nameless,
+    Registration, Rendered, Sighting,
 };
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_controller::{BatchError, Batcher, Lease, TokenBucket};
+use ecs_mesh_core::intent::{Desired, RegistrationId};
+use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
 
 /// So many tasks share a pass over the tokens.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::intent::RegistrationId;
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName};
 
 /// What a registration is in Consul: `token/ACCESSOR`, or `service/ID@CLUSTER`; in Enterprise with `@NAMESPACE` behind.

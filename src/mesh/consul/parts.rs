@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::errors;
 use super::handle::Handle;
 use super::scope::ALL_NAMESPACES;
-use crate::intent::RegistrationId;
 use crate::mesh::{FailedPart, MeshError, MeshErrorKind, Part, Registration};
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
 /// What is listed by itself; without a namespace that of all there are.

@@ -15,11 +15,11 @@ use super::errors::{self, Call};
 use super::handle::{Handle, is_uuid};
 use super::objects::nullable;
 use super::parts::{Found, Parts, Place};
-use crate::intent::Marks;
 use crate::mesh::http::{Method, StreamTransport, TooLarge, segment};
 use crate::mesh::left_out::Pass;
 use crate::mesh::{MeshError, Nameless, Owner, Registration, Sighting};
 use ecs_mesh_controller::{BatchCall, Batcher};
+use ecs_mesh_core::intent::Marks;
 use ecs_mesh_model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, shared};
 
 /// The auth method that tasks log in by, unless others are declared.

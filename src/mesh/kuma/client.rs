@@ -18,15 +18,15 @@ use super::dialect::{self, Dialect, HealthDiscovery, Knowledge, Rules, Version};
 use super::errors::{self, Asked};
 use super::list::{self, MOST_PAGES, PageFlaw, page_path};
 use super::marks::{self, OPERATOR_LABEL};
-use crate::intent::{Desired, RegistrationId};
 use crate::mesh::http::{Answer, HttpTransport, Method, Transport, segment};
 use crate::mesh::left_out::{LeftOut, Pass, Reason};
 use crate::mesh::{
-    ControlPlane, DrainReason, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration,
-    Rendered, Sighting,
+    ControlPlane, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered, Sighting,
 };
 use ecs_mesh_api::KumaConnection;
 use ecs_mesh_controller::Lease;
+use ecs_mesh_core::intent::{Desired, RegistrationId};
+use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
 /// A Kuma or Kong Mesh control plane.

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use super::dialect::{HealthDiscovery, Rules};
 use super::marks::{self, DRAIN_LABEL};
 use super::normal::{ZONE_TAG, inbounds_mut, normalise, without_additions};
-use crate::intent::{Desired, Outbounds, RegistrationId};
-use crate::mesh::{DrainReason, Owner, Registration, Rendered};
+use crate::mesh::{Owner, Registration, Rendered};
 use ecs_mesh_api::{Inbound, Outbound, Probe};
+use ecs_mesh_core::intent::{Desired, Outbounds, RegistrationId};
+use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{MeshName, Timestamp, shared};
 
 const SERVICE_TAG: &str = "kuma.io/service";

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::intent::Marks;
-use crate::mesh::{DrainReason, Owner};
+use crate::mesh::Owner;
+use ecs_mesh_core::intent::Marks;
+use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterId, OperatorId, TaskId};
 
 /// Which operator keeps the Dataplane.

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::holders::Holders;
 use super::matching::name;
-use crate::intent::identity::{ObjectId, ObjectKind, Scope, is_ours};
+use crate::intent::identity::{ObjectId, Scope, is_ours};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 /// Objects as the server says them, in Consul's own names of fields.

@@ -6,7 +6,7 @@ use super::actual::{ActualObjects, Read};
 use super::matching::{name, text};
 use super::normal;
 use super::step::{ObjectAction, ObjectStep};
-use crate::intent::identity::ObjectKind;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 impl ActualObjects {
     /// `None` where what is there could not be read.

@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::actual::ActualObjects;
 use super::normal;
 use crate::intent::identity::{
-    DesiredObject, DesiredObjects, ObjectId, ObjectKind, RuleKey, Scope, Want, is_ours, rule_name,
+    DesiredObject, DesiredObjects, ObjectId, RuleKey, Scope, Want, is_ours, rule_name,
 };
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 pub(super) struct Matches<'a> {

@@ -30,9 +30,10 @@ pub use normal::does_the_same;
 pub use step::{ObjectAction, ObjectStep};
 
 use crate::intent::identity::{
-    DesiredObject, DesiredObjects, ObjectId, ObjectKind, Owner, Scope, Undeclared, Want, owner,
+    DesiredObject, DesiredObjects, ObjectId, Owner, Scope, Undeclared, Want, owner,
 };
 use actual::Read;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::OperatorId;
 use matching::Matches;
 

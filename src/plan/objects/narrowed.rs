@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::normal;
 use super::present::{is_link_to, refers_to};
 use super::step::{ObjectAction, ObjectStep};
-use crate::intent::identity::{ObjectId, ObjectKind};
+use crate::intent::identity::ObjectId;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 impl ObjectStep {
     /// The step without what it would add of these objects, which are not as they should be: what it refers to already

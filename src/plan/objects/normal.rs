@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::config;
 use crate::hcl;
-use crate::intent::identity::ObjectKind;
-use crate::plan::{FieldChange, diff};
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::{FieldChange, diff};
 
 /// What the server decides, or what says where the object is.
 const SERVERS: [&str; 9] = [

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::actual::Read;
 use super::{ObjectAction, Planner, matching, normal};
-use crate::intent::identity::{ObjectId, ObjectKind, Owner};
-use crate::plan::FieldChange;
+use crate::intent::identity::{ObjectId, Owner};
+use ecs_mesh_core::plan::FieldChange;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// The objects that one desired object may be, by whose they are.
 struct Found<'a> {

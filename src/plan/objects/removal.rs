@@ -9,7 +9,8 @@ use super::actual::Read;
 use super::matching::{Matches, is_of, name};
 use super::present::{linked, names};
 use super::{ObjectAction, Planner};
-use crate::intent::identity::{DesiredObjects, ObjectId, ObjectKind, Owner, Undeclared, Want, owner};
+use crate::intent::identity::{DesiredObjects, ObjectId, Owner, Undeclared, Want, owner};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 /// What of ours will be removed, if nothing stands against it.

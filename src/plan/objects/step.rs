@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::intent::identity::{ObjectId, ObjectKind};
-use crate::plan::FieldChange;
-use crate::plan::proposal::{Change, Item};
+use crate::intent::identity::ObjectId;
+use ecs_mesh_core::plan::FieldChange;
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::proposal::{Change, Item};
 
 /// One object's part of a plan.
 #[derive(Clone, Debug, PartialEq)]

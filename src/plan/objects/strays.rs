@@ -7,9 +7,8 @@ use super::actual::Read;
 use super::matching::{is_of, name, text};
 use super::present::linked;
 use super::{ObjectAction, Planner, normal};
-use crate::intent::identity::{
-    ObjectId, ObjectKind, Owner, RuleKey, Want, absent_by, gets_policies_of_others,
-};
+use crate::intent::identity::{ObjectId, Owner, RuleKey, Want, absent_by, gets_policies_of_others};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// The policy that every Consul has, and that lets do everything.
 const EVERYTHING: &str = "global-management";

@@ -202,8 +202,9 @@ impl Keeping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::identity::{ObjectKind, Scope};
+    use crate::intent::identity::Scope;
     use crate::plan::ObjectAction;
+    use ecs_mesh_core::plan::proposal::ObjectKind;
 
     #[test]
     fn a_look_answers_only_what_was_asked_before_it_began() {

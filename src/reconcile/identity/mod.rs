@@ -17,12 +17,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Plane};
-use crate::intent::identity::{ObjectKind, named_clusters};
+use crate::intent::identity::named_clusters;
 use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 use crate::plan::ActualObjects;
 use ecs_mesh_api::ConsulAuthSpec;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::{Backoff, Drained};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::ClusterArn;
 
 pub(super) use keeping::Keeping;

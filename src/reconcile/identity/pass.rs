@@ -14,11 +14,12 @@ use super::super::{Operator, Plane};
 use super::report::{Outcome, Report, counts};
 use super::round::Hand;
 use super::{declared, learn_methods};
-use crate::intent::identity::{DesiredObjects, Edition, ObjectKind, Surroundings, desired};
+use crate::intent::identity::{DesiredObjects, Edition, Surroundings, desired};
 use crate::mesh::{Identities, Looked, MeshErrorKind};
 use crate::plan::{ObjectAction, ObjectStep, plan_objects};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, Presence};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// So often it is looked again at what a look has written: adoption takes two, and a third shows that all is done.
 const ROUNDS: usize = 4;
@@ -201,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::intent::identity::{ObjectId, Scope};
-    use crate::plan::FieldChange;
+    use ecs_mesh_core::plan::FieldChange;
 
     fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {
         let id = ObjectId { kind, scope: Scope::default(), name: "x".into() };

@@ -11,10 +11,11 @@ use super::super::book::Page;
 use super::super::{Operator, Plane};
 use super::keeping::Key;
 use super::round::key;
-use crate::intent::identity::{ObjectKind, Owner, owner};
+use crate::intent::identity::{Owner, owner};
 use crate::mesh::MeshError;
-use crate::plan::proposal::{Change, Item};
 use crate::plan::{ActualObjects, ObjectAction, ObjectStep};
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::proposal::{Change, Item};
 
 const DONE: &str = "done";
 /// It was sent, its answer never came, and a later look finds it done.

@@ -12,10 +12,11 @@ use super::super::plane::Halt;
 use super::keeping::Key;
 use super::pass::Pass;
 use super::report::{Outcome, Report};
-use crate::intent::identity::{DesiredObjects, ObjectId, ObjectKind, Want};
+use crate::intent::identity::{DesiredObjects, ObjectId, Want};
 use crate::mesh::{Identities, MaySend, MeshError, MeshErrorKind, Written};
 use crate::plan::{ObjectAction, ObjectStep};
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 const SUPERSEDED: &str = "other manifests are in force by now";
 

@@ -2,10 +2,10 @@
 
 use super::super::plane::Halt;
 use super::Run;
-use crate::intent::Judgement;
 use crate::observe::store::{Life, Snapshot};
-use crate::plan::proposal::Change;
-use crate::plan::{Known, foresee};
+use ecs_mesh_core::intent::Judgement;
+use ecs_mesh_core::plan::proposal::Change;
+use ecs_mesh_core::plan::{Known, foresee};
 
 impl Run<'_> {
     /// Of a dry run: what would follow once that is confirmed which was seen only once.

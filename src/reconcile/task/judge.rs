@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use super::Run;
-use crate::intent::{Fact, Facts, HoldReason, Judgement, Need, Scope, Verdict};
-use crate::mesh::DrainReason;
 use crate::observe::roles::APART;
 use crate::observe::store::{Life, Snapshot};
-use crate::plan::{Evidence, Known, Situation, Standing};
+use ecs_mesh_core::intent::{Fact, Facts, HoldReason, Judgement, Need, Scope, Verdict};
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::{Evidence, Known, Situation, Standing};
 use ecs_mesh_model::{RoleArn, Task, Why};
 
 impl Run<'_> {

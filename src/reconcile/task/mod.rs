@@ -16,14 +16,14 @@ use super::Operator;
 use super::plane::{Halt, Plane};
 use super::registry::Entry;
 use super::report::{Report, Subject};
-use crate::intent::{Judgement, caretaker};
 use crate::mesh::FailedPart;
 use crate::observe::describer::Answer;
 use crate::observe::store::{Life, Snapshot};
-use crate::plan::proposal::Change;
-use crate::plan::{Decision, Known, decide};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_controller::Next;
+use ecs_mesh_core::intent::{Judgement, caretaker};
+use ecs_mesh_core::plan::proposal::Change;
+use ecs_mesh_core::plan::{Decision, Known, decide};
 use ecs_mesh_model::{TaskArn, Why};
 
 /// How long to wait for the event that brings a new task's address before asking for it.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::super::plane::Halt;
 use super::{ADDRESS_WAIT, Run, sooner};
-use crate::intent::{HoldReason, Judgement, Verdict};
 use crate::observe::roles::APART;
 use crate::observe::store::Snapshot;
-use crate::plan::Decision;
-use crate::plan::proposal::Change;
 use ecs_mesh_controller::Next;
+use ecs_mesh_core::intent::{HoldReason, Judgement, Verdict};
+use ecs_mesh_core::plan::Decision;
+use ecs_mesh_core::plan::proposal::Change;
 
 impl Run<'_> {
     pub(super) fn halted(&self, halt: &Halt) -> Next {

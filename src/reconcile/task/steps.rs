@@ -4,11 +4,11 @@ use super::super::apply::{Apply, Outcome};
 use super::super::plane::Halt;
 use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
-use crate::intent::Marks;
 use crate::mesh::{MeshError, MeshErrorKind, Owner};
 use crate::observe::roles::APART;
-use crate::plan::{Action, Admission, Decision, Known, Step};
 use ecs_mesh_controller::Next;
+use ecs_mesh_core::intent::Marks;
+use ecs_mesh_core::plan::{Action, Admission, Decision, Known, Step};
 use ecs_mesh_model::Why;
 
 impl Run<'_> {

@@ -11,15 +11,13 @@ use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::intent::{Desired, HoldReason, Marks, RegistrationId, Rule, Violation};
 use crate::mesh::{
-    ControlPlane, DrainReason, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration,
-    Rendered, Sighting,
+    ControlPlane, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration, Rendered,
+    Sighting,
 };
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
 use crate::observe::store::Source;
-use crate::plan::{Action, Evidence, Step};
 use crate::reconcile::Parts;
 use crate::reconcile::report::Whose;
 use crate::telemetry::log::testing::Lines;
@@ -27,6 +25,8 @@ use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
 use ecs_mesh_clock::Clock;
+use ecs_mesh_core::intent::{Desired, HoldReason, Marks, RegistrationId, Rule, Violation};
+use ecs_mesh_core::plan::{Action, DrainReason, Evidence, Step};
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
 /// How a removal ends.

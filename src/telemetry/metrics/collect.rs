@@ -9,9 +9,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
 use super::{QueueState, Scrape, labels};
-use crate::intent::identity::ObjectKind;
 use crate::telemetry::state::{ManifestState, OBJECT_STATES, OperatorState, PlaneState};
 use ecs_mesh_controller::CircuitState;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// Asks the operator.
 #[derive(Debug)]
@@ -210,7 +210,7 @@ impl Families<'_> {
     }
 
     fn guards(&mut self, state: &OperatorState) -> Result<(), Error> {
-        let all = |value: fn(&crate::plan::GuardState) -> usize| {
+        let all = |value: fn(&ecs_mesh_core::plan::GuardState) -> usize| {
             state.control_planes.iter().flat_map(move |(name, plane)| {
                 plane.guards.iter().map(move |(binding, guard)| {
                     ([("binding", &**binding), ("control_plane", &**name)], count(value(guard)))

@@ -26,8 +26,8 @@ pub use exposition::Format;
 pub use plane::PlaneMetrics;
 
 use super::state::{OperatorState, Tells};
-use crate::intent::identity::ObjectKind;
 use ecs_mesh_controller::health::Health;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use labels::{
     Broken, Call, Change, Controller, Message, ObjectChange, Operation, PlaneCall, PlaneOperation, Planned,
     Reason, Reconcile, Result, Unplaced, Workqueue,

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use ecs_mesh_controller::NoSecrets;
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
-use ecs_mesh_operator::intent::RegistrationId;
 use ecs_mesh_operator::mesh::NoObserver;
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::mesh::http::HttpTransport;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::{AlwaysHeld, Lease};
+use ecs_mesh_core::plan::proposal::{Change, Proposal};
 use ecs_mesh_manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
@@ -15,7 +16,6 @@ use ecs_mesh_model::{
 use ecs_mesh_operator::mesh::NoObserver;
 use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
-use ecs_mesh_operator::plan::proposal::{Change, Proposal};
 use ecs_mesh_operator::reconcile::{Book, Connect, Operator, Parts, PlanOptions, ReadRates, RunOptions};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use ecs_mesh_operator::telemetry::state::Tells as _;

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use ecs_mesh_operator::plan::proposal::Proposal;
+use ecs_mesh_core::plan::proposal::Proposal;
 use serde_json::{Value, json};
 
 use super::desk::{Desk, lines};

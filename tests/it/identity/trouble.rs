@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ecs_mesh_operator::plan::proposal::{Change, Proposal};
+use ecs_mesh_core::plan::proposal::{Change, Proposal};
 use ecs_mesh_operator::sandbox::consul::ConsulConfig;
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
 

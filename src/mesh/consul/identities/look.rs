@@ -5,8 +5,7 @@ use serde_json::Value;
 
 use super::said;
 use crate::intent::identity::{
-    ANONYMOUS_TOKEN, DesiredObject, DesiredObjects, ObjectId, ObjectKind, Scope, Surroundings, Undeclared,
-    Want, is_ours,
+    ANONYMOUS_TOKEN, DesiredObject, DesiredObjects, ObjectId, Scope, Surroundings, Undeclared, Want, is_ours,
 };
 use crate::mesh::consul::client::ConsulControlPlane;
 use crate::mesh::consul::errors;
@@ -14,6 +13,7 @@ use crate::mesh::consul::objects::{Held, Objects};
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{Looked, MeshError, MeshErrorKind};
 use crate::plan::needs_no_look;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 /// After so many calls that nobody answered, the rest is not asked: each would take as long as a call may. After one

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::look::{anonymous, read};
 use super::said;
-use crate::intent::identity::{ObjectKind, Owner, owner};
+use crate::intent::identity::{Owner, owner};
 use crate::mesh::consul::client::ConsulControlPlane;
 use crate::mesh::consul::errors;
 use crate::mesh::consul::objects::{
@@ -15,6 +15,7 @@ use crate::mesh::consul::objects::{
 use crate::mesh::http::StreamTransport;
 use crate::mesh::{MaySend, MeshError, MeshErrorKind, Written};
 use crate::plan::{ObjectAction, ObjectStep, does_the_same};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::ClusterArn;
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {

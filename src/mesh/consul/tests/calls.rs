@@ -12,7 +12,7 @@ async fn what_tasks_of_the_clusters_have_made_is_owned() {
     let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
     assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
     assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
-    let marks = crate::intent::Marks::of(&operator(), &task(1));
+    let marks = ecs_mesh_core::intent::Marks::of(&operator(), &task(1));
     assert_eq!([&owned[0].owner, &owned[1].owner], [&Owner::Marked(marks.clone()), &Owner::Marked(marks)]);
     assert_eq!(owned[1].service.as_deref(), Some("web"));
     assert!(!format!("{owned:?}").contains("hunter2"), "{owned:?}");
@@ -228,7 +228,7 @@ async fn a_token_is_read_by_its_accessor_and_is_foreign_unless_a_task_logged_in_
         Script::of(vec![says(200, &token(1)), says(200, &by_hand), says(200, &token_saying(3, "edited"))]);
     let consul = consul(&script);
     let read = consul.read(&token_id(1)).await.unwrap().unwrap();
-    assert_eq!(read.owner, Owner::Marked(crate::intent::Marks::of(&operator(), &task(1))));
+    assert_eq!(read.owner, Owner::Marked(ecs_mesh_core::intent::Marks::of(&operator(), &task(1))));
     assert_eq!(consul.read(&token_id(2)).await.unwrap().unwrap().owner, Owner::Foreign);
     assert_eq!(consul.read(&token_id(3)).await.unwrap().unwrap().owner, Owner::Foreign);
     assert_eq!(script.calls()[0], format!("GET /v1/acl/token/{}", accessor(1)));
@@ -254,7 +254,7 @@ async fn a_token_is_missing_only_if_a_list_lacks_it() {
 async fn a_token_is_not_missing_because_our_own_was_not_known_for_a_moment() {
     let consul = consul(&Script::of(vec![unknown(), tokens(&[token(2), token(1)])]));
     let read = consul.read(&token_id(1)).await.unwrap().unwrap();
-    assert_eq!(read.owner, Owner::Marked(crate::intent::Marks::of(&operator(), &task(1))));
+    assert_eq!(read.owner, Owner::Marked(ecs_mesh_core::intent::Marks::of(&operator(), &task(1))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
 //! One step of the identity set-up: what is read before it, what is sent, and what a refusal says.
 
 use super::*;
-use crate::intent::identity::{ObjectId, ObjectKind, Scope};
+use crate::intent::identity::{ObjectId, Scope};
 use crate::mesh::{ControlPlane, Identities as _, MaySend, MeshErrorKind, Written};
 use crate::plan::{ObjectAction, ObjectStep};
+use ecs_mesh_core::plan::proposal::ObjectKind;
 
 const METHOD: &str = "iam-ecs-service-token";
 const ROLE: &str = "consul-ecs-mesh-gateway-role";

@@ -18,10 +18,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::intent::RegistrationId;
 use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use crate::mesh::{Listed, MeshCallObserver, MeshError, NoObserver, Sighting};
 use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 
 const CLUSTER: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";

@@ -84,8 +84,10 @@ async fn what_real_tasks_made_is_theirs() {
     let script = Script::of(vec![tokens(&logins), says(200, services)]);
     let owned = whole(owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
     assert_eq!(owned.len(), logins.len() + 1);
-    let one =
-        crate::intent::Marks::of(&operator(), &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()));
+    let one = ecs_mesh_core::intent::Marks::of(
+        &operator(),
+        &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()),
+    );
     let of_one = owned.iter().filter(|registration| registration.owner == Owner::Marked(one.clone())).count();
     assert_eq!(of_one, 2, "its token and its service: {owned:?}");
 }

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::intent::{Desired, Marks, Outbounds, RegistrationId};
 use crate::mesh::Registration;
 use ecs_mesh_api::{Inbound, Outbound, Probe};
+use ecs_mesh_core::intent::{Desired, Marks, Outbounds, RegistrationId};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
 
 const TASK: &str = "3f2a9c0d5e6b4a718293a4b5c6d7e8f9";

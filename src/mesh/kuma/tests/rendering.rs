@@ -2,10 +2,11 @@ use serde_json::{Value, json};
 
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
-use crate::intent::Outbounds;
+use crate::mesh::Owner;
 use crate::mesh::kuma::{DRAIN_LABEL, HealthDiscovery, Rules, normalise};
-use crate::mesh::{DrainReason, Owner};
 use ecs_mesh_api::Probe;
+use ecs_mesh_core::intent::Outbounds;
+use ecs_mesh_core::plan::DrainReason;
 
 const HDS_OFF: Rules = Rules {
     dialect: crate::mesh::kuma::Dialect::V2,

@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use super::world::{World, everything};
-use crate::intent::identity::ObjectKind::{AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role};
 use crate::intent::identity::Scope;
 use crate::plan::objects::{ObjectAction, ObjectStep};
+use ecs_mesh_core::plan::proposal::ObjectKind::{
+    AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
+};
 
 /// A manifest that says what the older controller does.
 fn as_before(adopt: &[&str]) -> Value {

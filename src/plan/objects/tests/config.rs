@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, everything};
 use crate::intent::identity::Edition;
-use crate::intent::identity::ObjectKind::AuthMethod;
+use ecs_mesh_core::plan::proposal::ObjectKind::AuthMethod;
 
 const METHOD: &str = "iam-ecs-service-token";
 

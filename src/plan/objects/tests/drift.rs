@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::world::{DEMO, World, everything};
-use crate::intent::identity::ObjectKind::{AuthMethod, BindingRule, Node, Policy, Role};
 use crate::intent::identity::Scope;
 use crate::plan::objects::ObjectAction;
+use ecs_mesh_core::plan::proposal::ObjectKind::{AuthMethod, BindingRule, Node, Policy, Role};
 
 const METHOD: &str = "iam-ecs-service-token";
 const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";

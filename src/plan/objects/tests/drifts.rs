@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::{DEMO, World, everything};
-use crate::intent::identity::ObjectKind::{
+use ecs_mesh_core::plan::proposal::ObjectKind::{
     self, AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
 };
 

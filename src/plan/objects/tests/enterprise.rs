@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::world::{World, everything};
-use crate::intent::identity::ObjectKind::{self, AnonymousToken, AuthMethod, Namespace, Policy};
 use crate::intent::identity::{ANONYMOUS_TOKEN, Edition, Scope};
 use crate::plan::objects::ObjectAction;
+use ecs_mesh_core::plan::proposal::ObjectKind::{self, AnonymousToken, AuthMethod, Namespace, Policy};
 
 const METHOD: &str = "iam-ecs-service-token";
 const CROSS: &str = "cross-namespace-read";

@@ -12,8 +12,8 @@ mod world;
 
 use serde_json::json;
 
-use crate::intent::identity::ObjectKind;
-use crate::plan::proposal::{Detail, Manifests, Planned, Proposal, render};
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::proposal::{Detail, Manifests, Planned, Proposal, render};
 use ecs_mesh_model::Timestamp;
 use world::{World, everything};
 

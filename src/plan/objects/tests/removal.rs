@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::world::{DEMO, World, everything};
-use crate::intent::identity::ObjectKind::{
-    AnonymousToken, AuthMethod, BindingRule, Namespace, Node, Policy, Role,
-};
 use crate::intent::identity::{Datacenter, Edition, Scope};
 use crate::plan::objects::{ObjectAction, ObjectStep};
+use ecs_mesh_core::plan::proposal::ObjectKind::{
+    AnonymousToken, AuthMethod, BindingRule, Namespace, Node, Policy, Role,
+};
 
 #[test]
 fn a_part_that_is_dropped_is_left_alone_and_told_of() {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::{World, everything};
-use crate::intent::identity::ObjectKind::{BindingRule, Role};
+use ecs_mesh_core::plan::proposal::ObjectKind::{BindingRule, Role};
 
 const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
 const API_ROLE: &str = "consul-ecs-api-gateway-role";

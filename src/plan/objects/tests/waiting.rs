@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::world::{World, everything};
-use crate::intent::identity::ObjectKind::{BindingRule, Policy, Role};
 use crate::plan::objects::ObjectAction;
+use ecs_mesh_core::plan::proposal::ObjectKind::{BindingRule, Policy, Role};
 
 const ROLE: &str = "consul-ecs-terminating-gateway-role";
 

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::intent::identity::{
-    Datacenter, DesiredObjects, Edition, ObjectId, ObjectKind, Scope, Surroundings, desired,
-};
+use crate::intent::identity::{Datacenter, DesiredObjects, Edition, ObjectId, Scope, Surroundings, desired};
 use crate::plan::objects::{ActualObjects, Holders, ObjectAction, ObjectStep, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
+use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
 pub(super) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";
@@ -246,7 +245,7 @@ impl World {
 }
 
 fn line(step: &ObjectStep) -> String {
-    let fields = |fields: &[crate::plan::FieldChange]| {
+    let fields = |fields: &[ecs_mesh_core::plan::FieldChange]| {
         let paths: Vec<&str> = fields.iter().map(|change| change.path.as_str()).collect();
         format!(" ({})", paths.join(", "))
     };

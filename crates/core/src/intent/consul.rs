@@ -6,11 +6,16 @@
 //! means nothing.
 
 use super::BoundPrincipals;
-use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use super::violation::{ITS_SERVICE, Rule, Violation};
 use ecs_mesh_api::{ConsulConnection, GatewayKind};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, ServiceName, Tags, is_consul_service};
 
+/// The role's tag with the name of the service.
+pub const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
+/// The role's tag with the kind of gateway, for gateways.
+pub const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
+/// The role's tag with the namespace (Enterprise).
+pub const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
 /// The task's tag that puts it into the mesh.
 pub const TASK_MESH_TAG: &str = "consul.hashicorp.com/mesh";
 /// The task's tag with its partition. It goes with [`TASK_NAMESPACE_TAG`].

@@ -2,6 +2,7 @@
 //! JSON form, whose schema is generated from these types).
 
 mod groups;
+mod object;
 mod render;
 
 #[cfg(test)]
@@ -15,9 +16,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::FieldChange;
-use crate::intent::identity::ObjectKind;
 use ecs_mesh_model::{TaskArn, Timestamp, Why};
 
+pub use object::ObjectKind;
 pub use render::{Detail, render};
 
 /// What a run would do with a registration of a task or an object of the control plane, or why it would do nothing.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::intent::{Basis, Desired, IgnoreReason, Judgement, RegistrationId, Rule, Verdict, Violation};
-use crate::mesh::DrainReason;
+use crate::plan::DrainReason;
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
 use ecs_mesh_model::Timestamp;

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use crate::intent::identity::ObjectKind;
+use crate::plan::proposal::ObjectKind;
 
 use super::groups::{Entry, NAMED, entries};
 use super::{Blocked, Change, Item, Place, Planned, Proposal, Unplaced, by_place};

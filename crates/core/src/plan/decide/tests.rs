@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::intent::{HoldReason, Marks, Need, Outbounds, Rule, Violation};
-use crate::mesh::DrainReason::{Revoked, Stopping, Unwanted};
+use crate::plan::DrainReason::{Revoked, Stopping, Unwanted};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
 use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Why};
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::consul::{TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG};
-use super::identity::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
+use super::consul::{
+    GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
+};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_model::{RoleArn, Why};
 

@@ -169,7 +169,7 @@ fn schema() -> schemars::Schema {
 /// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
 #[test]
 fn the_schema_of_the_json_form_is_current() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/plan.schema.json");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/plan.schema.json");
     let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &schema).unwrap();

@@ -1,0 +1,100 @@
+//! What *should be*: pure functions from observed facts and manifests to a verdict. Nothing here awaits, reads a clock
+//! or logs.
+
+mod consul;
+mod desired;
+mod discovered;
+mod principals;
+mod roles;
+mod select;
+mod verdict;
+mod violation;
+
+pub use consul::{
+    GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
+};
+pub use desired::{Desired, Marks, Outbounds, RegistrationId};
+pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
+pub use principals::BoundPrincipals;
+pub use select::{bindings, caretaker};
+pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
+pub use violation::{Basis, Rule, Violation};
+
+use std::fmt;
+
+use ecs_mesh_model::Why;
+
+fn list(names: &[std::sync::Arc<str>]) -> String {
+    names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bindings(names) => write!(
+                f,
+                "several MeshBindings select the task ({}); narrow their selectors so that only one does",
+                list(names)
+            ),
+            Self::Workloads(names) => write!(
+                f,
+                "several Workloads select the task ({}); narrow their selectors so that only one does",
+                list(names)
+            ),
+            Self::Unknown(what) => write!(f, "not known: {what}"),
+            Self::AddressPending => f.write_str("the task's network interface is not there yet"),
+            Self::Unusable(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl HoldReason {
+    /// With its cause, which is the same for all that are held for it.
+    pub fn why(&self) -> Why {
+        let words = self.to_string();
+        match self {
+            Self::Unknown(why) | Self::Unusable(why) => Why::new(why.cause.clone(), words),
+            Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Why::of_all(words),
+        }
+    }
+
+    /// A bounded label for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Bindings(_) => "bindings_overlap",
+            Self::Workloads(_) => "workloads_overlap",
+            Self::Unknown(_) => "unknown",
+            Self::AddressPending => "address_pending",
+            Self::Unusable(_) => "unusable",
+        }
+    }
+}
+
+impl fmt::Display for IgnoreReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBinding => f.write_str("no MeshBinding selects the task"),
+            Self::OtherControlPlane => f.write_str("the task's MeshBinding is of another control plane"),
+            Self::NoWorkload => f.write_str("no Workload selects the task"),
+            Self::NothingThere => {
+                f.write_str("it has registered nothing, and no Workload says that it is to be in the mesh")
+            }
+            Self::NetworkMode(mode) => {
+                write!(f, "network mode {mode} gives the task no address of its own; use awsvpc")
+            }
+        }
+    }
+}
+
+impl IgnoreReason {
+    /// A bounded label for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoBinding => "no_binding",
+            Self::OtherControlPlane => "other_control_plane",
+            Self::NoWorkload => "no_workload",
+            Self::NothingThere => "nothing_there",
+            Self::NetworkMode(_) => "network_mode",
+        }
+    }
+}
