@@ -7,11 +7,7 @@
 pub mod audit;
 pub mod cli;
 pub mod doctor;
-mod hcl;
-pub mod intent;
-pub mod mesh;
 pub mod observe;
-pub mod plan;
 pub mod reconcile;
 pub mod sandbox;
 pub mod telemetry;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::parse::config::Configured;
 use super::parse::lines::Lines;
 use super::report::Place;
-use crate::mesh::consul::ConsulVersion;
 use crate::observe::aws::AwsError;
 use crate::observe::inspect::{Hidden, Simulated, WholeContainer, WholeDefinition};
+use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
 

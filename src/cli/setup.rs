@@ -6,16 +6,16 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::mesh::consul::ConsulControlPlane;
-use crate::mesh::kuma::KumaControlPlane;
-use crate::mesh::{ControlPlane, MeshCallObserver};
 use crate::observe::sdk::{AwsClients, AwsOptions};
-use crate::reconcile::{Book, Connect, Operator, Parts, ReadRates};
+use crate::reconcile::{Book, Connect, Connected, Operator, Parts, ReadRates};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_clock::Clock;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::MeshCallObserver;
 use ecs_mesh_controller::AlwaysHeld;
 use ecs_mesh_controller::Secrets;
+use ecs_mesh_kuma::KumaControlPlane;
 use ecs_mesh_manifests::{Sources, Status, WatchOptions, watch_by_pulse};
 use ecs_mesh_model::OperatorId;
 
@@ -105,17 +105,21 @@ impl Setup {
 pub(super) fn connect(operator: OperatorId, metrics: Arc<Metrics>, secrets: Arc<dyn Secrets>) -> Connect {
     Arc::new(move |name, spec| {
         let observer = metrics.plane(name) as Arc<dyn MeshCallObserver>;
-        let plane: Arc<dyn ControlPlane> = match spec.kind {
+        Ok(match spec.kind {
             ControlPlaneType::Kuma => {
                 let connection = spec.kuma.as_ref().ok_or("spec.kuma is missing")?;
-                Arc::new(KumaControlPlane::connect(connection, operator.clone(), observer)?)
+                Connected::new(Arc::new(KumaControlPlane::connect(connection, operator.clone(), observer)?))
             }
             ControlPlaneType::Consul => {
                 let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
                 let secrets = Arc::clone(&secrets);
-                Arc::new(ConsulControlPlane::connect(connection, operator.clone(), observer, secrets)?)
+                Connected::consul(ConsulControlPlane::connect(
+                    connection,
+                    operator.clone(),
+                    observer,
+                    secrets,
+                )?)
             }
-        };
-        Ok(plane)
+        })
     })
 }

@@ -6,9 +6,10 @@ use std::time::SystemTime;
 
 use super::place::Place;
 use super::report::Id;
-use crate::mesh::{consul, kuma};
 use crate::observe::aws::AwsError;
 use crate::observe::sdk::{Caller, EventRule, EventTarget};
+use ecs_mesh_consul as consul;
+use ecs_mesh_kuma as kuma;
 use ecs_mesh_manifests::Status;
 
 /// A queue's attributes by name, as SQS gives them.

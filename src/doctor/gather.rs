@@ -9,14 +9,14 @@ use std::time::Duration;
 use super::facts::{Facts, NoAws, PlaneSeen};
 use super::place::{Place, named_clusters};
 use super::token_policy::Needs;
-use crate::mesh::NoObserver;
-use crate::mesh::consul::{Asked, ConsulControlPlane, DEFAULT_METHOD, Right};
-use crate::mesh::kuma::KumaControlPlane;
 use crate::observe::sdk::{AwsClients, AwsOptions, ConnectError};
 use crate::reconcile::methods_at;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, HumanDuration};
+use ecs_mesh_consul::{Asked, ConsulControlPlane, DEFAULT_METHOD, Right};
+use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_controller::{NoSecrets, Secrets};
+use ecs_mesh_kuma::KumaControlPlane;
 use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
 use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
-use crate::mesh::consul::{
-    Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
-};
-use crate::mesh::{MeshError, MeshErrorKind};
 use crate::observe::sdk::{Caller, EventRule, EventTarget};
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_consul::{
+    Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
+};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_manifests::{Sources, Status as Manifests};
 
 const PAGE: &str = include_str!("../../docs/reference/permissions.md");

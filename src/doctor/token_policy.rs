@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::place::named_clusters;
-use crate::mesh::consul::Right;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulConnection, ControlPlaneType, LifecyclePolicy};
+use ecs_mesh_consul::Right;
 use ecs_mesh_model::ClusterArn;
 
 const READ: &str = "read";

@@ -8,14 +8,15 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::plane::{Halt, Plane};
-use crate::mesh::{Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting};
 use crate::observe::describer::Describer;
 use crate::observe::store::{Life, Store};
 use ecs_mesh_clock::Clock;
+use ecs_mesh_control_plane::{
+    Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
+};
 use ecs_mesh_controller::Lease;
 use ecs_mesh_core::intent::{Desired, Marks, Outbounds, RegistrationId};
-use ecs_mesh_core::plan::{Action, Evidence};
-use ecs_mesh_core::plan::{DrainReason, FieldChange, Step, diff};
+use ecs_mesh_core::plan::{Action, DrainReason, Evidence, FieldChange, Step, diff};
 use ecs_mesh_model::TaskArn;
 
 /// How often a write that raced another writer is redone at once.

@@ -82,7 +82,7 @@ impl Operator {
                 let token = CancellationToken::new();
                 let controller = self.controller(plane, options);
                 controllers.tasks.spawn(controller.run(token.clone()));
-                if plane.mesh.identities().is_some() {
+                if plane.acl.is_some() {
                     let keeper =
                         Arc::clone(self).keep_identities(Arc::clone(plane), options.drain, token.clone());
                     keepers.push(keeper);
@@ -143,10 +143,10 @@ impl Operator {
                 continue;
             }
             match (self.connect)(name, spec) {
-                Ok(mesh) => {
+                Ok(connected) => {
                     info!(control_plane = %name, "taken into care");
                     let seed = self.seed.wrapping_add(1_000 * (index as u64 + 1));
-                    let plane = Plane::new(Arc::clone(name), Arc::clone(spec), mesh, seed);
+                    let plane = Plane::new(Arc::clone(name), Arc::clone(spec), connected, seed);
                     planes.insert(Arc::clone(name), Arc::new(plane));
                 }
                 Err(why) => {

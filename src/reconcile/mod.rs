@@ -28,7 +28,6 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::mesh::ControlPlane;
 use crate::observe::aws::{Ecs, Iam};
 use crate::observe::definitions::Definitions;
 use crate::observe::describer::{Describer, OnLeaving};
@@ -40,6 +39,11 @@ use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_clock::Clock;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_consul_acl::backend::ConsulAclBackend;
+use ecs_mesh_consul_acl::backend::Identities;
+use ecs_mesh_control_plane::ControlPlane;
+use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_controller::{Lease, Next, Priority, Reconciler, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
 
@@ -50,8 +54,29 @@ pub use plane::Plane;
 pub use run::{LoopEnded, RunOptions};
 
 /// Makes the client of a control plane. The error says, for a person, which field of the manifest is at fault.
-pub type Connect =
-    Arc<dyn Fn(&str, &ControlPlaneSpec) -> Result<Arc<dyn ControlPlane>, String> + Send + Sync>;
+pub type Connect = Arc<dyn Fn(&str, &ControlPlaneSpec) -> Result<Connected, String> + Send + Sync>;
+
+/// What is done through one connection to a control plane.
+#[derive(Clone)]
+pub struct Connected {
+    /// Registrations of tasks.
+    pub client: Arc<dyn ControlPlane>,
+    /// The objects by which tasks get their identity, where the control plane has such.
+    pub acl: Option<Arc<dyn Identities>>,
+}
+
+impl Connected {
+    /// A control plane without objects by which tasks get their identity.
+    pub fn new(client: Arc<dyn ControlPlane>) -> Self {
+        Self { client, acl: None }
+    }
+
+    /// Consul, whose ACL objects are kept, too.
+    pub fn consul<T: StreamTransport + 'static>(client: ConsulControlPlane<T>) -> Self {
+        let client = Arc::new(client);
+        Self { acl: Some(Arc::new(ConsulAclBackend::new(Arc::clone(&client)))), client }
+    }
+}
 
 /// How fast AWS may be asked.
 #[derive(Clone, Copy, Debug)]

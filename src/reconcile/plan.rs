@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::{LoopEnded, RunOptions};
 use super::{Book, Operator};
-use crate::mesh::Nameless;
+use ecs_mesh_control_plane::Nameless;
 use ecs_mesh_core::plan::proposal::{Manifests, Proposal, Unplaced};
 use ecs_mesh_manifests::Status;
 

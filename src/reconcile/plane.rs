@@ -10,12 +10,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::Connected;
 use super::identity::Keeping;
 use super::registry::Registry;
 use super::said::{Count, News, Said};
-use crate::mesh::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
+use ecs_mesh_consul_acl::backend::Identities;
+use ecs_mesh_control_plane::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
 use ecs_mesh_controller::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{Guard, GuardState};
@@ -37,6 +39,7 @@ pub struct Plane {
     /// What is registered there.
     pub registry: Registry,
     pub(super) mesh: Arc<dyn ControlPlane>,
+    pub(super) acl: Option<Arc<dyn Identities>>,
     pub(super) writes: TokenBucket,
     /// The objects by which tasks get their identity.
     pub(super) keeping: Keeping,
@@ -128,14 +131,16 @@ impl Halt {
 
 impl Plane {
     /// A plane around a client. `seed` feeds the jitter.
-    pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, mesh: Arc<dyn ControlPlane>, seed: u64) -> Self {
+    pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, connected: Connected, seed: u64) -> Self {
+        let Connected { client: mesh, acl } = connected;
         let rate = spec.writes_per_second.max(1);
-        let keeping = Keeping::of(&*mesh);
+        let keeping = Keeping::of(acl.is_some());
         Self {
             queue: Queue::new(Backoff::default(), seed),
             registry: Registry::default(),
             keeping,
             mesh,
+            acl,
             writes: TokenBucket::new(f64::from(rate), rate),
             circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
             guards: Mutex::default(),

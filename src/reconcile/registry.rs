@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::mesh::{FailedPart, Fingerprint, Sighting};
 use crate::telemetry::state::Owned;
+use ecs_mesh_control_plane::{FailedPart, Fingerprint, Sighting};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::OwnedCount;
 use ecs_mesh_core::plan::{DrainReason, Step};

@@ -14,10 +14,10 @@ use tracing::{debug, info, warn};
 
 use super::plane::Halt;
 use super::{Operator, Plane};
-use crate::mesh::{FailedPart, Owner, Sighting};
 use crate::observe::aws::{AwsError, AwsErrorKind, Page};
 use crate::observe::store::Brief;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_control_plane::{FailedPart, Owner, Sighting};
 use ecs_mesh_controller::health::Pulse;
 use ecs_mesh_controller::{Backoff, Priority};
 use ecs_mesh_core::intent::caretaker;

@@ -11,8 +11,8 @@ use super::consul::JournalEntry as ConsulEntry;
 use super::judge::{Violation, consul_task_of};
 use super::kuma::JournalEntry;
 use super::world::{Happening, short};
-use crate::mesh::kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
 use ecs_mesh_core::plan::diff;
+use ecs_mesh_kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
 use ecs_mesh_model::Timestamp;
 
 /// Tells people, or keeps quiet and only counts.

@@ -42,7 +42,7 @@ pub enum LogError {
     /// The filter cannot be read.
     #[error(
         "the log filter {filter:?} cannot be read ({why}); use a level (error, warn, info, debug, trace, off) or \
-         TARGET=LEVEL, separated by commas, as in info,ecs_mesh_operator::mesh=debug"
+         TARGET=LEVEL, separated by commas, as in info,ecs_mesh_control_plane=debug"
     )]
     Filter {
         /// The filter as given.
@@ -193,7 +193,7 @@ mod tests {
     fn a_json_line_has_its_fields_at_the_top() {
         let text = logged(LogFormat::Json, "", || {
             tracing::info_span!("reconcile", task = "3f2a").in_scope(|| {
-                tracing::info!(target: "ecs_mesh_operator::mesh", service = "kv", change = "create", "registered");
+                tracing::info!(target: "ecs_mesh_control_plane", service = "kv", change = "create", "registered");
             });
         });
         let line: Value = serde_json::from_str(text.trim_end()).unwrap();
@@ -202,7 +202,7 @@ mod tests {
             ("message", "registered"),
             ("service", "kv"),
             ("change", "create"),
-            ("target", "ecs_mesh_operator::mesh"),
+            ("target", "ecs_mesh_control_plane"),
         ] {
             assert_eq!(line[key], expected, "{line}");
         }
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn a_filter_may_be_levels_targets_and_spans() {
         for filter in
-            ["", "off", "INFO", "warn,ecs_mesh_operator::mesh=debug,", "info,[reconcile{task=\"1\"}]=debug"]
+            ["", "off", "INFO", "warn,ecs_mesh_control_plane=debug,", "info,[reconcile{task=\"1\"}]=debug"]
         {
             assert!(subscriber(LogFormat::Json, filter, false, std::io::sink).is_ok(), "{filter}");
         }

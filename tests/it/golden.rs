@@ -11,17 +11,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::Finding;
+use ecs_mesh_control_plane::{ControlPlane, Owner, Registration};
 use ecs_mesh_core::intent::{Desired, Fact, Facts, Judgement, Need, RoleTags, Scope, Verdict};
+use ecs_mesh_kuma::{Answer, KumaControlPlane, Method, NoObserver, Transport, TransportError};
 use ecs_mesh_manifests::{Loaded, Sources};
 use ecs_mesh_model::Why;
 use ecs_mesh_model::{
     Container, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
     TaskDefinitionArn, TaskGroup,
 };
-use ecs_mesh_operator::mesh::kuma::{
-    Answer, KumaControlPlane, Method, NoObserver, Transport, TransportError,
-};
-use ecs_mesh_operator::mesh::{ControlPlane, Owner, Registration};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_manifests::Sources;
-use ecs_mesh_model::OperatorId;
-use ecs_mesh_operator::intent::identity::{
+use ecs_mesh_consul_acl::desired::{
     Datacenter, DesiredObject, DesiredObjects, Edition, ObjectId, Surroundings, Undeclared, Want, desired,
     named_clusters,
 };
+use ecs_mesh_manifests::Sources;
+use ecs_mesh_model::OperatorId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

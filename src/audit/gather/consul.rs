@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyText};
-use crate::mesh::consul::{self, ConsulControlPlane, SetUp};
-use crate::mesh::{MeshError, NoObserver};
 use crate::observe::inspect::Hidden;
 use ecs_mesh_api::{ConsulConnection, HumanDuration};
+use ecs_mesh_consul as consul;
+use ecs_mesh_consul::{ConsulControlPlane, SetUp};
+use ecs_mesh_control_plane::{MeshError, NoObserver};
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
@@ -128,8 +129,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::mesh::MeshErrorKind;
-    use crate::mesh::consul::ConsulVersion;
+    use ecs_mesh_consul::ConsulVersion;
+    use ecs_mesh_control_plane::MeshErrorKind;
 
     fn method(config: &Value) -> AuthMethod {
         let said = json!({"Name": "m", "Type": "aws-iam", "Config": config});

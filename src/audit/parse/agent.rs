@@ -1,8 +1,8 @@
 //! What a `consul-client` container of the older set-up tells its agent: configuration in its command or variables, and
 //! the flags of its `consul login`.
 
-use crate::hcl::Block;
 use crate::observe::inspect::{Hidden, WholeContainer};
+use ecs_mesh_consul_acl::hcl::Block;
 
 /// The variables from which the agent's image takes configuration.
 const VARIABLES: [&str; 2] = ["CONSUL_LOCAL_CONFIG", "CONSUL_CLIENT_CONFIG"];

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::audit::facts::Definition;
 use crate::audit::report::Place;
-use crate::mesh::consul::DEFAULT_METHOD;
 use crate::observe::inspect::Hidden;
+use ecs_mesh_consul::DEFAULT_METHOD;
 
 /// The variable.
 pub(crate) const VARIABLE: &str = "CONSUL_ECS_CONFIG_JSON";

@@ -10,7 +10,7 @@ use crate::audit::facts::{Definition, Facts};
 use crate::audit::parse::agent::{Agent, values};
 use crate::audit::parse::config::{CLIENT, Configured};
 use crate::audit::report::{Finding, Place};
-use crate::hcl::Block;
+use ecs_mesh_consul_acl::hcl::Block;
 
 pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
     let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT)

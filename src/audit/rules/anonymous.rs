@@ -4,7 +4,7 @@ use super::held;
 use crate::audit::catalogue::ANONYMOUS;
 use crate::audit::facts::{ConsulFacts, PolicyText};
 use crate::audit::report::{Finding, Place};
-use crate::hcl::Block;
+use ecs_mesh_consul_acl::hcl::Block;
 
 pub(super) fn check(name: &str, said: &ConsulFacts) -> Vec<Finding> {
     let policies = said.anonymous.as_deref().unwrap_or_default();

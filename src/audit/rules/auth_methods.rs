@@ -9,7 +9,7 @@ use crate::audit::catalogue::{
 };
 use crate::audit::facts::{AuthMethod, Plane};
 use crate::audit::report::{Finding, Place};
-use crate::mesh::consul::ConsulVersion;
+use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_model::ClusterArn;
 
 /// Whether no task can log in, whatever it says, which is told of here.

@@ -7,7 +7,7 @@ use super::login::AWS_IAM;
 use crate::audit::catalogue::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
 use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Facts};
 use crate::audit::report::{Finding, Place};
-use crate::mesh::consul::DEFAULT_METHOD;
+use ecs_mesh_consul::DEFAULT_METHOD;
 
 pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Finding> {
     let (Ok(methods), Ok(rules)) = (&said.auth_methods, &said.binding_rules) else {

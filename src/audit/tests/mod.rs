@@ -18,9 +18,9 @@ use super::facts::{
 };
 use super::parse::definition;
 use super::{Finding, Severity, examine};
-use crate::mesh::consul::ConsulVersion;
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::inspect::Simulated;
+use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_manifests::{Sources, Status};
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags};
 

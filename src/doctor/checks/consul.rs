@@ -7,10 +7,10 @@ use crate::doctor::catalogue::{
     CONSUL_REACHED, CONSUL_ROLES, CONSUL_RULES, CONSUL_SERVICES, CONSUL_TOKEN, CONSUL_TOKENS, CONSUL_VERSION,
 };
 use crate::doctor::report::{Check, Id};
-use crate::mesh::consul::{Answers, AuthMethod, ConsulVersion, Link, OwnToken, Right, Survey};
-use crate::mesh::{MeshError, MeshErrorKind};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, Presence};
+use ecs_mesh_consul::{Answers, AuthMethod, ConsulVersion, Link, OwnToken, Right, Survey};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_model::ClusterArn;
 
 const AWS_IAM: &str = "aws-iam";

@@ -3,19 +3,17 @@
 use super::consul::PRINT;
 use crate::doctor::catalogue::{CONSUL_NAMESPACES, CONSUL_NODE, CONSUL_SERVICES};
 use crate::doctor::report::{Check, Id, Status};
-use crate::mesh::consul::{Answers, Right};
+use ecs_mesh_consul::{Answers, Right};
 use ecs_mesh_model::ClusterArn;
 
 const WHY_UNKNOWN: &str = "consul.token says why that is not known";
 
-impl Right {
-    fn what(&self) -> &'static str {
-        match self {
-            Self::Acls => "remove tokens, or keep an identity set-up",
-            Self::Operator => "keep what all tokens of a namespace get",
-            Self::Services | Self::Service(_) => "remove services",
-            Self::Node(_) | Self::Nodes(_) => "keep the node",
-        }
+fn what(right: &Right) -> &'static str {
+    match right {
+        Right::Acls => "remove tokens, or keep an identity set-up",
+        Right::Operator => "keep what all tokens of a namespace get",
+        Right::Services | Right::Service(_) => "remove services",
+        Right::Node(_) | Right::Nodes(_) => "keep the node",
     }
 }
 
@@ -25,7 +23,7 @@ pub(super) fn with(right: &Right, id: Id, check: Check, answers: &Answers) -> Ch
         return check;
     }
     let is_well = check.status <= Status::Info;
-    let what = right.what();
+    let what = what(right);
     match &answers.rights {
         Err(_) if is_well => {
             let found = format!("{}; whether the token may {what} is not known", check.found);

@@ -6,9 +6,9 @@ use crate::doctor::catalogue::{
 };
 use crate::doctor::facts::{Facts, PlaneSeen};
 use crate::doctor::report::{Check, Id};
-use crate::mesh::kuma::{Answers, Configuration, MeshCaller, Survey, Version};
-use crate::mesh::{MeshError, MeshErrorKind};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_kuma::{Answers, Configuration, MeshCaller, Survey, Version};
 
 const ADMIN: &str = "mesh-system:admin";
 const NOBODY: &str = "mesh-system:unauthenticated";
@@ -172,7 +172,7 @@ fn meshes(about: &str, answers: &Answers) -> Vec<Check> {
     let judge = |(mesh, found): (&ecs_mesh_model::MeshName, &Result<_, MeshError>)| {
         let about = format!("{mesh} on {about}");
         match found {
-            Ok(crate::mesh::kuma::MeshSettings { mtls, mesh_services }) => {
+            Ok(ecs_mesh_kuma::MeshSettings { mtls, mesh_services }) => {
                 let mtls =
                     mtls.as_ref().map_or("mTLS is off".to_owned(), |backend| format!("mTLS by {backend}"));
                 let services = mesh_services.as_deref().unwrap_or("Disabled");

@@ -9,10 +9,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::intent::identity::ObjectId;
-use crate::mesh::ControlPlane;
-use crate::plan::ObjectStep;
 use crate::telemetry::state::IdentityState;
+use ecs_mesh_consul_acl::desired::ObjectId;
+use ecs_mesh_consul_acl::plan::ObjectStep;
 
 /// So long after it was sent a write counts as never known, where nobody looks for what it would have done.
 const NEVER_KNOWN_AFTER: Duration = Duration::from_hours(1);
@@ -56,8 +55,7 @@ struct Unanswered {
 }
 
 impl Keeping {
-    pub(in crate::reconcile) fn of(mesh: &dyn ControlPlane) -> Self {
-        let has_any = mesh.identities().is_some();
+    pub(in crate::reconcile) fn of(has_any: bool) -> Self {
         Self { has_any, asked: AtomicU64::new(has_any.into()), ..Self::default() }
     }
 
@@ -202,8 +200,8 @@ impl Keeping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::identity::Scope;
-    use crate::plan::ObjectAction;
+    use ecs_mesh_consul_acl::desired::Scope;
+    use ecs_mesh_consul_acl::plan::ObjectAction;
     use ecs_mesh_core::plan::proposal::ObjectKind;
 
     #[test]

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Operator, Plane};
-use crate::intent::identity::named_clusters;
-use crate::mesh::consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
-use crate::plan::ActualObjects;
 use ecs_mesh_api::ConsulAuthSpec;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_consul::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
+use ecs_mesh_consul_acl::desired::named_clusters;
+use ecs_mesh_consul_acl::plan::ActualObjects;
 use ecs_mesh_controller::{Backoff, Drained};
 use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_model::ClusterArn;
@@ -109,7 +109,7 @@ fn declared<'a>(set: &'a ManifestSet, control_plane: &str) -> Option<&'a Arc<Con
 /// Has the plane look after the tokens of the auth methods that are declared for tasks and for clients, beside the usual
 /// ones', and of all that bear our mark, since those hand out tokens for as long as they are there.
 pub(super) fn look_after_methods(set: &ManifestSet, plane: &Plane) {
-    if let Some(identities) = plane.mesh.identities() {
+    if let Some(identities) = &plane.acl {
         identities.look_after(methods_of(set, plane));
     }
 }

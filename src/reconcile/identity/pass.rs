@@ -14,11 +14,12 @@ use super::super::{Operator, Plane};
 use super::report::{Outcome, Report, counts};
 use super::round::Hand;
 use super::{declared, learn_methods};
-use crate::intent::identity::{DesiredObjects, Edition, Surroundings, desired};
-use crate::mesh::{Identities, Looked, MeshErrorKind};
-use crate::plan::{ObjectAction, ObjectStep, plan_objects};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, Presence};
+use ecs_mesh_consul_acl::backend::{Identities, Looked};
+use ecs_mesh_consul_acl::desired::{DesiredObjects, Edition, Surroundings, desired};
+use ecs_mesh_consul_acl::plan::{ObjectAction, ObjectStep, plan_objects};
+use ecs_mesh_control_plane::MeshErrorKind;
 use ecs_mesh_core::plan::proposal::ObjectKind;
 
 /// So often it is looked again at what a look has written: adoption takes two, and a third shows that all is done.
@@ -51,7 +52,7 @@ pub(super) struct Pass<'a> {
 
 impl Pass<'_> {
     pub(super) async fn run(&self) -> Ended {
-        let Some(identities) = self.plane.mesh.identities() else { return Ended::Well };
+        let Some(identities) = self.plane.acl.as_deref() else { return Ended::Well };
         let set = self.operator.manifests();
         let spec = declared(&set, &self.plane.name);
         let report = Report { operator: self.operator, plane: self.plane, is_declared: spec.is_some() };
@@ -201,7 +202,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::intent::identity::{ObjectId, Scope};
+    use ecs_mesh_consul_acl::desired::{ObjectId, Scope};
     use ecs_mesh_core::plan::FieldChange;
 
     fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {

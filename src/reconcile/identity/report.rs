@@ -11,9 +11,9 @@ use super::super::book::Page;
 use super::super::{Operator, Plane};
 use super::keeping::Key;
 use super::round::key;
-use crate::intent::identity::{Owner, owner};
-use crate::mesh::MeshError;
-use crate::plan::{ActualObjects, ObjectAction, ObjectStep};
+use ecs_mesh_consul_acl::desired::{Owner, owner};
+use ecs_mesh_consul_acl::plan::{ActualObjects, ObjectAction, ObjectStep};
+use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_core::plan::proposal::{Change, Item};
 
@@ -274,8 +274,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::intent::identity::{ObjectId, Scope};
     use crate::telemetry::state::OBJECT_STATES;
+    use ecs_mesh_consul_acl::desired::{ObjectId, Scope};
 
     #[test]
     fn what_stays_otherwise_than_declared_counts_as_drift_and_raises_the_alert() {

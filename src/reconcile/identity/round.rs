@@ -12,10 +12,11 @@ use super::super::plane::Halt;
 use super::keeping::Key;
 use super::pass::Pass;
 use super::report::{Outcome, Report};
-use crate::intent::identity::{DesiredObjects, ObjectId, Want};
-use crate::mesh::{Identities, MaySend, MeshError, MeshErrorKind, Written};
-use crate::plan::{ObjectAction, ObjectStep};
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_consul_acl::backend::{Identities, MaySend, Written};
+use ecs_mesh_consul_acl::desired::{DesiredObjects, ObjectId, Want};
+use ecs_mesh_consul_acl::plan::{ObjectAction, ObjectStep};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_core::plan::proposal::ObjectKind;
 
 const SUPERSEDED: &str = "other manifests are in force by now";
@@ -52,7 +53,7 @@ impl<'a> Hand<'a> {
 
     /// Whether just this has been written in this pass.
     pub(super) fn has_written(&self, step: &ObjectStep) -> bool {
-        step.writes() && self.written.get(&key(step)).is_some_and(|before| before.is_like(&step.action))
+        step.writes() && self.written.get(&key(step)).is_some_and(|before| are_alike(before, &step.action))
     }
 
     /// Whether other manifests are in force than those that the steps follow from.
@@ -186,16 +187,14 @@ pub(super) fn key(step: &ObjectStep) -> Key {
     (step.id.clone(), step.server_id.clone())
 }
 
-impl ObjectAction {
-    /// Whether both would write the same.
-    fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Update { fields: a, .. }, Self::Update { fields: b, .. }) => a
-                .iter()
-                .map(|change| (&change.path, &change.after))
-                .eq(b.iter().map(|change| (&change.path, &change.after))),
-            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
-        }
+/// Whether both would write the same.
+fn are_alike(one: &ObjectAction, other: &ObjectAction) -> bool {
+    match (one, other) {
+        (ObjectAction::Update { fields: a, .. }, ObjectAction::Update { fields: b, .. }) => a
+            .iter()
+            .map(|change| (&change.path, &change.after))
+            .eq(b.iter().map(|change| (&change.path, &change.after))),
+        (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
     }
 }
 
@@ -227,7 +226,7 @@ fn missing<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intent::identity::Scope;
+    use ecs_mesh_consul_acl::desired::Scope;
 
     fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {
         let id = ObjectId { kind, scope: Scope::default(), name: "x".into() };

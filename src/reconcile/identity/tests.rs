@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::mesh::NoObserver;
-use crate::mesh::consul::ConsulControlPlane;
-use crate::mesh::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use crate::observe::fakes::{FakeEcs, clock};
-use crate::reconcile::Parts;
+use crate::reconcile::{Connected, Parts};
 use crate::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::ControlPlaneSpec;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::NoObserver;
+use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
 
@@ -266,7 +266,7 @@ impl Bench {
         operator.set.store(Arc::new(set));
         let connection = spec.consul.as_ref().unwrap();
         let mesh = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
-        let plane = Arc::new(Plane::new("consul".into(), Arc::clone(&spec), Arc::new(mesh), 1));
+        let plane = Arc::new(Plane::new("consul".into(), Arc::clone(&spec), Connected::consul(mesh), 1));
         Self { operator, plane, log: Log::default() }
     }
 
@@ -385,7 +385,7 @@ fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usua
         let spec = &loaded.set.control_planes["consul"];
         let (connection, id) = (spec.consul.as_ref().unwrap(), OperatorId::parse("op").unwrap());
         let mesh = ConsulControlPlane::new(server, connection, id, Arc::new(NoObserver));
-        Plane::new(name.into(), Arc::clone(spec), Arc::new(mesh), 1)
+        Plane::new(name.into(), Arc::clone(spec), Connected::consul(mesh), 1)
     };
     assert_eq!(methods_of(&loaded.set, &plane("consul")), all.map(Arc::from).into());
     assert_eq!(

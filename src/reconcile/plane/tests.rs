@@ -1,5 +1,5 @@
 use super::*;
-use crate::mesh::kuma::{HttpTransport, KumaControlPlane, NoObserver};
+use ecs_mesh_kuma::{HttpTransport, KumaControlPlane, NoObserver, settings};
 use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
 
@@ -9,9 +9,9 @@ fn plane() -> Plane {
         serde_json::json!({"type": "kuma", "kuma": {"address": "http://127.0.0.1:1"}}),
     )
     .unwrap();
-    let transport = HttpTransport::new(spec.kuma.as_ref().unwrap()).unwrap();
+    let transport = HttpTransport::new(settings(spec.kuma.as_ref().unwrap())).unwrap();
     let mesh = KumaControlPlane::new(transport, OperatorId::parse("op").unwrap(), Arc::new(NoObserver));
-    Plane::new("kuma".into(), Arc::new(spec), Arc::new(mesh), 1)
+    Plane::new("kuma".into(), Arc::new(spec), Connected::new(Arc::new(mesh)), 1)
 }
 
 #[test]
@@ -52,7 +52,7 @@ impl std::fmt::Display for Named {
     }
 }
 
-impl crate::mesh::Part for Named {
+impl ecs_mesh_control_plane::Part for Named {
     fn holds(&self, _id: &RegistrationId) -> bool {
         true
     }

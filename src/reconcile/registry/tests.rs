@@ -11,7 +11,7 @@ fn id(mesh: &str) -> RegistrationId {
 }
 
 fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn, Sighting) {
-    let (owner, fingerprint) = (crate::mesh::Owner::Foreign, Fingerprint::of(normal));
+    let (owner, fingerprint) = (ecs_mesh_control_plane::Owner::Foreign, Fingerprint::of(normal));
     (task(), Sighting { id: id(mesh), owner, service: None, drained, fingerprint })
 }
 
@@ -74,15 +74,15 @@ impl std::fmt::Display for OfMesh {
     }
 }
 
-impl crate::mesh::Part for OfMesh {
+impl ecs_mesh_control_plane::Part for OfMesh {
     fn holds(&self, id: &RegistrationId) -> bool {
         id.mesh.as_str() == self.0
     }
 }
 
 fn failed(mesh: &'static str) -> FailedPart {
-    let kind = crate::mesh::MeshErrorKind::Forbidden;
-    let error = crate::mesh::MeshError { kind, message: String::new(), retry_after: None };
+    let kind = ecs_mesh_control_plane::MeshErrorKind::Forbidden;
+    let error = ecs_mesh_control_plane::MeshError { kind, message: String::new(), retry_after: None };
     FailedPart { part: Arc::new(OfMesh(mesh)), error }
 }
 

@@ -11,20 +11,20 @@ use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::mesh::{
-    ControlPlane, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration, Rendered,
-    Sighting,
-};
 use crate::observe::aws::{AwsError, AwsErrorKind};
 use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
 use crate::observe::store::Source;
-use crate::reconcile::Parts;
 use crate::reconcile::report::Whose;
+use crate::reconcile::{Connected, Parts};
 use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
 use ecs_mesh_clock::Clock;
+use ecs_mesh_control_plane::{
+    ControlPlane, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration, Rendered,
+    Sighting,
+};
 use ecs_mesh_core::intent::{Desired, HoldReason, Marks, RegistrationId, Rule, Violation};
 use ecs_mesh_core::plan::{Action, DrainReason, Evidence, Step};
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
@@ -213,7 +213,7 @@ impl Desk {
         let operator = Operator::new(Parts { clock: clock.clone(), ..Parts::around(Arc::clone(&ecs) as _) });
         let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
         operator.set.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
-        let plane = Plane::new("consul".into(), spec, Arc::clone(&tokens) as _, 1);
+        let plane = Plane::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
         plane.registry.record(&task_arn(1), &Tokens::sighting(&token()), clock.now());
         plane.was_listed(&[]);
         let desk = Self { operator, plane, tokens, ecs, clock, lines, _logging: logging };
@@ -450,7 +450,12 @@ async fn wherever_a_run_is_cut_off_what_it_has_removed_is_in_the_audit_trail() {
 async fn an_event_that_came_before_the_first_list_is_not_forgotten() {
     let desk = Desk::where_removals_end(&[]);
     let (unlisted, task) = (
-        Plane::new("consul".into(), Arc::clone(&desk.plane.spec), Arc::clone(&desk.tokens) as _, 1),
+        Plane::new(
+            "consul".into(),
+            Arc::clone(&desk.plane.spec),
+            Connected::new(Arc::clone(&desk.tokens) as _),
+            1,
+        ),
         task_arn(1),
     );
     unlisted.heard_of(&task, tokio::time::Instant::now());
@@ -479,7 +484,12 @@ async fn an_event_is_unanswered_still_when_its_run_was_cut_off() {
 async fn a_list_that_always_takes_long_is_waited_for_and_one_that_hangs_is_not() {
     let desk = Desk::where_removals_end(&[]);
     desk.is(LastStatus::Running);
-    let plane = Plane::new("consul".into(), Arc::clone(&desk.plane.spec), Arc::clone(&desk.tokens) as _, 1);
+    let plane = Plane::new(
+        "consul".into(),
+        Arc::clone(&desk.plane.spec),
+        Connected::new(Arc::clone(&desk.tokens) as _),
+        1,
+    );
     let planes = [(Arc::clone(&plane.name), Arc::new(plane))].into();
     desk.operator.planes.store(Arc::new(planes));
     let (mut lists, pulse) = (JoinSet::new(), desk.operator.metrics.health().pulse("sweep"));
@@ -538,7 +548,12 @@ async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
     operator.set.store(desk.operator.manifests());
     let running = Task { version: 1, ..task(1, LastStatus::Running) };
     operator.store.observe(running, Source::Describe, desk.clock.now());
-    let plane = Plane::new("consul".into(), Arc::clone(&desk.plane.spec), Arc::clone(&desk.tokens) as _, 1);
+    let plane = Plane::new(
+        "consul".into(),
+        Arc::clone(&desk.plane.spec),
+        Connected::new(Arc::clone(&desk.tokens) as _),
+        1,
+    );
     // The token was made after the list that this process knows.
     plane.was_listed(&[]);
     let plane = Arc::new(plane);

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::aws::{Cloud, CloudTask};
 use super::kuma::{JournalEntry, KumaCp};
 use super::world::{MESH, SECRET, Service, host_name, role_name};
-use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
+use ecs_mesh_kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 pub use consul::{ConsulJudge, ConsulTally};

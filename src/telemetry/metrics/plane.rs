@@ -10,7 +10,7 @@ use super::labels::{
     Workqueue,
 };
 use super::{PlaneFamilies, begin};
-use crate::mesh::MeshCallObserver;
+use ecs_mesh_control_plane::MeshCallObserver;
 use ecs_mesh_controller::controller::OUTCOMES;
 use ecs_mesh_controller::{Observer, Priority};
 

@@ -1,7 +1,5 @@
-use ecs_mesh_operator::mesh::MeshErrorKind;
-use ecs_mesh_operator::mesh::consul::{
-    AclPolicy, AclRole, Asked, AuthMethod, BindingRule, ClusterNode, Link,
-};
+use ecs_mesh_consul::{AclPolicy, AclRole, Asked, AuthMethod, BindingRule, ClusterNode, Link};
+use ecs_mesh_control_plane::MeshErrorKind;
 use serde_json::{Map, Value, json};
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, task};

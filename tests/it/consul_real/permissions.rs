@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
+use ecs_mesh_consul::{Asked, OfCluster, Right};
+use ecs_mesh_control_plane::{ControlPlane as _, Listed, MeshError, MeshErrorKind, owned};
 use ecs_mesh_model::ClusterArn;
-use ecs_mesh_operator::mesh::consul::{Asked, OfCluster, Right};
-use ecs_mesh_operator::mesh::{ControlPlane as _, Listed, MeshError, MeshErrorKind, owned};
 
 use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, id, task};
 

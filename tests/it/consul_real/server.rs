@@ -9,12 +9,12 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::NoObserver;
+use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
-use ecs_mesh_operator::mesh::NoObserver;
-use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
-use ecs_mesh_operator::mesh::http::HttpTransport;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

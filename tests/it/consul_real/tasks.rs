@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ecs_mesh_control_plane::{ControlPlane as _, MeshErrorKind, Owner, Sighting, owned};
 use ecs_mesh_core::intent::{Marks, RegistrationId};
 use ecs_mesh_model::OperatorId;
-use ecs_mesh_operator::mesh::{ControlPlane as _, MeshErrorKind, Owner, Sighting, owned};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

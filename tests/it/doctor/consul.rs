@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_consul::{AuthMethod, ClusterNode, ConsulControlPlane};
+use ecs_mesh_control_plane::http::HttpTransport;
+use ecs_mesh_control_plane::{ControlPlane as _, NoObserver, owned};
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
-use ecs_mesh_operator::mesh::consul::{AuthMethod, ClusterNode, ConsulControlPlane};
-use ecs_mesh_operator::mesh::http::HttpTransport;
-use ecs_mesh_operator::mesh::{ControlPlane as _, NoObserver, owned};
 use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
 use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use serde_json::{Value, json};

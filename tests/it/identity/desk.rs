@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ecs_mesh_clock::Clock;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::{AlwaysHeld, Lease};
 use ecs_mesh_core::plan::proposal::{Change, Proposal};
@@ -13,10 +15,10 @@ use ecs_mesh_manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
-use ecs_mesh_operator::mesh::NoObserver;
-use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
 use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
-use ecs_mesh_operator::reconcile::{Book, Connect, Operator, Parts, PlanOptions, ReadRates, RunOptions};
+use ecs_mesh_operator::reconcile::{
+    Book, Connect, Connected, Operator, Parts, PlanOptions, ReadRates, RunOptions,
+};
 use ecs_mesh_operator::telemetry::metrics::Metrics;
 use ecs_mesh_operator::telemetry::state::Tells as _;
 use serde_json::{Value, json};
@@ -242,7 +244,7 @@ impl Desk {
             let consul = spec.consul.as_ref().ok_or("spec.consul is missing")?;
             let observer = Arc::new(NoObserver);
             let plane = ConsulControlPlane::connect(consul, operator.clone(), observer, Arc::new(NoSecrets))?;
-            Ok(Arc::new(plane) as _)
+            Ok(Connected::consul(plane))
         });
         Operator::new(Parts {
             id,

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
-use ecs_mesh_operator::mesh::ControlPlane;
-use ecs_mesh_operator::mesh::kuma::{KumaControlPlane, NoObserver};
-use ecs_mesh_operator::reconcile::Connect;
+use ecs_mesh_operator::reconcile::{Connect, Connected};
 use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_operator::sandbox::planes::ControlPlanes;
@@ -168,7 +167,7 @@ impl Setting for AtKuma {
         Arc::new(move |_, _| {
             let id = OperatorId::parse(OPERATOR).unwrap();
             let plane = KumaControlPlane::new(SimTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
-            Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
+            Ok(Connected::new(Arc::new(plane)))
         })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_operator::mesh::kuma::{Answer, Method, Transport, TransportError, TransportErrorKind};
+use ecs_mesh_kuma::{Answer, Method, Transport, TransportError, TransportErrorKind};
 use ecs_mesh_operator::sandbox::kuma::KumaRequest;
 use tokio::time::sleep;
 

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::super::Judge;
 use super::{Invariant, NEVER, START, STEP, account, drain, is, rules, running, runs, step_of};
-use crate::mesh::kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use crate::sandbox::aws::Cloud;
 use crate::sandbox::kuma::{KumaConfig, KumaCp, KumaRequest};
 use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::world::{FOREIGN, Naming, SECRET, World, WorldConfig, lay_pipes, role_name};
+use ecs_mesh_kuma::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 use ecs_mesh_model::Timestamp;
 
 /// A world whose tasks are registered, an operator that the test plays, and the judge.

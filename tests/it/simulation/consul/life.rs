@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_controller::Lease as _;
 use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{OperatorId, Timestamp};
-use ecs_mesh_operator::mesh::consul::ConsulControlPlane;
-use ecs_mesh_operator::mesh::{ControlPlane, NoObserver};
-use ecs_mesh_operator::reconcile::{Connect, Operator};
+use ecs_mesh_operator::reconcile::{Connect, Connected, Operator};
 use ecs_mesh_operator::sandbox::aws::{Cloud, LifeTimes};
 use ecs_mesh_operator::sandbox::judge::{ConsulJudge, Rules};
 use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
@@ -275,7 +275,7 @@ impl Setting for AtConsul {
             let connection: &ConsulConnection = spec.consul.as_ref().ok_or("no Consul")?;
             let transport = SimTransport(Arc::clone(&shared));
             let plane = ConsulControlPlane::new(transport, connection, id, Arc::new(NoObserver));
-            Ok(Arc::new(plane) as Arc<dyn ControlPlane>)
+            Ok(Connected::consul(plane))
         })
     }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_operator::mesh::http::{
-    Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind,
-};
+use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use ecs_mesh_operator::sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 

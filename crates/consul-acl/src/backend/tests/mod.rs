@@ -1,0 +1,20 @@
+//! What is sent to servers, by scripted answers.
+
+mod enterprise;
+mod identities;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::*;
+use ecs_mesh_consul::testing::*;
+use ecs_mesh_consul::{ConsulControlPlane, Held};
+use ecs_mesh_control_plane::NoObserver;
+use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError};
+
+fn acl(script: &Arc<Script>) -> ConsulAclBackend<Arc<Script>> {
+    ConsulAclBackend::new(Arc::new(consul(script)))
+}

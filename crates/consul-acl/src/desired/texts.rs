@@ -1,0 +1,90 @@
+//! Texts in Consul's languages: rules of policies (HCL), selectors, and the names of role tags.
+
+use ecs_mesh_core::intent::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
+use serde_json::{Value, json};
+
+use super::Edition;
+
+pub(super) const ANONYMOUS_POLICY: &str = "anonymous-token-policy";
+
+/// What the servers read of a role, in the order in which they are compared.
+pub const ROLE_TAGS: [&str; 3] = [GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG];
+
+/// The value of a role's tag.
+pub(super) fn from_tag(tag: &str) -> String {
+    format!("${{entity_tags.{tag}}}")
+}
+
+/// Chooses logins of roles with this tag.
+pub(super) fn tag_is(tag: &str, value: &str) -> String {
+    format!("entity_tags[\"{tag}\"] == \"{value}\"")
+}
+
+/// Puts a token into the namespace that its role's tag names.
+pub(super) fn namespace_rule() -> Value {
+    json!({
+        "Selector": format!("entity_tags[\"{NAMESPACE_TAG}\"] != \"\""),
+        "BindNamespace": from_tag(NAMESPACE_TAG),
+    })
+}
+
+const READ_NODES_AND_SERVICES: &str = "\
+node_prefix \"\" {
+  policy = \"read\"
+}
+service_prefix \"\" {
+  policy = \"read\"
+}
+";
+
+pub(super) fn mesh_gateway_rules(edition: &Edition) -> String {
+    let own = "mesh = \"write\"\npeering = \"read\"\n";
+    match edition {
+        // Only policies of the default partition may speak of others.
+        Edition::Enterprise { partition, .. } if &**partition == "default" => {
+            format!("{own}{}", block("partition_prefix \"\"", "peering = \"read\"\n"))
+        }
+        _ => own.to_owned(),
+    }
+}
+
+pub(super) fn api_gateway_rules(edition: &Edition) -> String {
+    let read = match edition {
+        Edition::Community => READ_NODES_AND_SERVICES.to_owned(),
+        Edition::Enterprise { .. } => block("namespace_prefix \"\"", READ_NODES_AND_SERVICES),
+    };
+    format!("mesh = \"read\"\n{read}")
+}
+
+pub(super) fn anonymous_rules(edition: &Edition) -> String {
+    match edition {
+        Edition::Community => READ_NODES_AND_SERVICES.to_owned(),
+        Edition::Enterprise { .. } => cross_partition_rules(),
+    }
+}
+
+pub(super) fn client_rules(edition: &Edition) -> String {
+    let nodes = "node_prefix \"\" {\n  policy = \"write\"\n}\n";
+    let services = "service_prefix \"\" {\n  policy = \"read\"\n}\n";
+    match edition {
+        Edition::Community => format!("{nodes}{services}"),
+        Edition::Enterprise { partition, .. } => {
+            let services = block("namespace_prefix \"\"", services);
+            block(&format!("partition \"{partition}\""), &format!("{nodes}{services}"))
+        }
+    }
+}
+
+pub(super) fn cross_namespace_rules(partition: &str) -> String {
+    let namespaces = block("namespace_prefix \"\"", READ_NODES_AND_SERVICES);
+    block(&format!("partition \"{partition}\""), &namespaces)
+}
+
+pub(super) fn cross_partition_rules() -> String {
+    block("partition_prefix \"\"", &block("namespace_prefix \"\"", READ_NODES_AND_SERVICES))
+}
+
+fn block(head: &str, rules: &str) -> String {
+    let lines: Vec<String> = rules.lines().map(|line| format!("  {line}")).collect();
+    format!("{head} {{\n{}\n}}\n", lines.join("\n"))
+}

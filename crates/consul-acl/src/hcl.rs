@@ -1,0 +1,339 @@
+//! HCL as agents and policies are written in: spaces, line breaks and comments mean nothing. Read with tolerance: what
+//! is not understood is passed over, and never an error, since it may be a shell script around it. JSON is read by the
+//! same types.
+
+use serde_json::Value as Json;
+
+/// Whether two texts of ACL rules say the same.
+pub fn same(a: &str, b: &str) -> bool {
+    a == b || tokens(a) == tokens(b)
+}
+
+/// A block: its fields in order, and blocks within it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Block(Vec<(String, Item)>);
+
+/// What a field holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    Text(String),
+    Word(String),
+    Block { label: Option<String>, block: Block },
+    Other,
+}
+
+impl Block {
+    /// Reads HCL, or JSON where the text is that.
+    pub fn read(text: &str) -> Self {
+        if let Ok(Json::Object(fields)) = serde_json::from_str(text) {
+            return Self::of_json(&fields);
+        }
+        let tokens: Vec<Token> = tokens(text).into_iter().filter_map(Token::of).collect();
+        let mut at = 0;
+        let mut all = Self::default();
+        while at < tokens.len() {
+            read_fields(&tokens, &mut at, 0, &mut all);
+            // A brace that nothing opened.
+            at += 1;
+        }
+        all
+    }
+
+    fn of_json(fields: &serde_json::Map<String, Json>) -> Self {
+        let mut block = Self::default();
+        for (key, value) in fields {
+            let items = match value {
+                Json::Array(items) => items.iter().collect(),
+                one => vec![one],
+            };
+            for item in items {
+                block.0.push((
+                    key.clone(),
+                    match item {
+                        Json::String(text) => Item::Text(text.clone()),
+                        Json::Bool(_) | Json::Number(_) => Item::Word(item.to_string()),
+                        Json::Object(fields) => Item::Block { label: None, block: Self::of_json(fields) },
+                        Json::Null | Json::Array(_) => Item::Other,
+                    },
+                ));
+            }
+        }
+        block
+    }
+
+    /// The last text or word of this name.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find_map(|(key, item)| match item {
+            Item::Text(text) | Item::Word(text) if key == name => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether the field is there and `true`.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.text(name) == Some("true")
+    }
+
+    /// The blocks of this name, with their labels.
+    pub fn blocks(&self, name: &str) -> Vec<(Option<&str>, &Self)> {
+        let mine = self.0.iter().filter_map(|(key, item)| match item {
+            Item::Block { label, block } if key == name => Some((label.as_deref(), block)),
+            _ => None,
+        });
+        mine.collect()
+    }
+
+    /// The first text of the path, whichever of several blocks of a name has it.
+    pub fn text_at<'a>(&'a self, path: &[&str]) -> Option<&'a str> {
+        match path {
+            [] => None,
+            [name] => self.text(name),
+            [name, rest @ ..] => self.blocks(name).into_iter().find_map(|(_, block)| block.text_at(rest)),
+        }
+    }
+
+    /// Whether a block of this name is there.
+    pub fn has_block(&self, name: &str) -> bool {
+        !self.blocks(name).is_empty()
+    }
+
+    /// Every text and block within, however deep: the names around it, its label, and its text.
+    pub fn walk(&self, visit: &mut dyn FnMut(&[&str], &str)) {
+        fn within<'a>(block: &'a Block, path: &mut Vec<&'a str>, visit: &mut dyn FnMut(&[&str], &str)) {
+            for (key, item) in &block.0 {
+                path.push(key);
+                match item {
+                    Item::Text(text) | Item::Word(text) => visit(path, text),
+                    Item::Block { label, block } => {
+                        let length = path.len();
+                        path.extend(label.as_deref());
+                        within(block, path, visit);
+                        path.truncate(length);
+                    }
+                    Item::Other => {}
+                }
+                path.pop();
+            }
+        }
+        within(self, &mut Vec::new(), visit);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Text(String),
+    Mark(char),
+}
+
+impl Token {
+    /// `None`: it is of a shell, and not of HCL.
+    fn of(text: &str) -> Option<Self> {
+        let first = text.chars().next()?;
+        match first {
+            '"' => Some(Self::Text(unescaped(text))),
+            '{' | '}' | '=' | '[' | ']' | ',' => Some(Self::Mark(first)),
+            _ => {
+                let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '-' | '.' | '/' | ':');
+                let word = text.trim_matches(|c| !is_part(c));
+                (!word.is_empty()).then(|| Self::Word(word.to_owned()))
+            }
+        }
+    }
+}
+
+/// What stands between the quotes. There may be none at the end.
+fn unescaped(text: &str) -> String {
+    let mut found = String::new();
+    let mut rest = text.chars().skip(1);
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => break,
+            '\\' => found.extend(rest.next()),
+            c => found.push(c),
+        }
+    }
+    found
+}
+
+/// The pieces of a text, without comments.
+fn tokens(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '#' => line(rest),
+            '/' if rest.starts_with("//") => line(rest),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            '"' => string(rest),
+            '{' | '}' | '=' | '[' | ']' | ',' => 1,
+            _ => rest.find(|c: char| c.is_whitespace() || "{}=[],\"#".contains(c)).unwrap_or(rest.len()),
+        };
+        let is_comment = first == '#' || rest.starts_with("//") || rest.starts_with("/*");
+        if !is_comment {
+            found.push(&rest[..length]);
+        }
+        rest = rest[length..].trim_start();
+    }
+    found
+}
+
+fn line(text: &str) -> usize {
+    text.find('\n').unwrap_or(text.len())
+}
+
+/// To the closing quote.
+fn string(text: &str) -> usize {
+    let mut escaped = false;
+    for (index, character) in text.char_indices().skip(1) {
+        match character {
+            '\\' => escaped = !escaped,
+            '"' if !escaped => return index + 1,
+            _ => escaped = false,
+        }
+    }
+    text.len()
+}
+
+/// Blocks within blocks that are read; what agents and policies are written in has a few.
+const DEEPEST: usize = 64;
+
+/// Reads up to the brace that ends the block, which it does not pass.
+fn read_fields(tokens: &[Token], at: &mut usize, depth: usize, into: &mut Block) {
+    while let Some(token) = tokens.get(*at) {
+        let key = match token {
+            Token::Mark('}') => return,
+            Token::Word(key) | Token::Text(key) => key.clone(),
+            Token::Mark(_) => {
+                *at += 1;
+                continue;
+            }
+        };
+        *at += 1;
+        let mut label = None;
+        if let (Some(Token::Text(text)), Some(Token::Mark('{'))) = (tokens.get(*at), tokens.get(*at + 1)) {
+            label = Some(text.clone());
+            *at += 1;
+        }
+        let assigned = tokens.get(*at) == Some(&Token::Mark('='));
+        *at += usize::from(assigned);
+        let item = match tokens.get(*at) {
+            Some(Token::Mark('{')) if depth == DEEPEST => {
+                pass_block(tokens, at);
+                Item::Other
+            }
+            Some(Token::Mark('{')) => {
+                *at += 1;
+                let mut block = Block::default();
+                read_fields(tokens, at, depth + 1, &mut block);
+                Item::Block { label, block }
+            }
+            Some(Token::Text(text)) if assigned => Item::Text(text.clone()),
+            Some(Token::Word(word)) if assigned => Item::Word(word.clone()),
+            Some(Token::Mark('[')) if assigned => {
+                while !matches!(tokens.get(*at), None | Some(Token::Mark(']'))) {
+                    *at += 1;
+                }
+                Item::Other
+            }
+            // A word of a shell script.
+            _ => continue,
+        };
+        *at += 1;
+        into.0.push((key, item));
+    }
+}
+
+/// From a brace to the one that closes it.
+fn pass_block(tokens: &[Token], at: &mut usize) {
+    let mut open = 0_usize;
+    while let Some(token) = tokens.get(*at) {
+        match token {
+            Token::Mark('{') => open += 1,
+            Token::Mark('}') if open == 1 => return,
+            Token::Mark('}') => open -= 1,
+            _ => {}
+        }
+        *at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_without_end_within_each_other_are_passed_over_and_what_follows_is_read() {
+        let text = format!("{}{} acl = \"write\"", "a {".repeat(100_000), "}".repeat(100_000));
+        assert_eq!(Block::read(&text).text("acl"), Some("write"));
+        assert!(Block::read(&"a {".repeat(100_000)).has_block("a"));
+    }
+
+    #[test]
+    fn rules_are_the_same_by_what_they_say() {
+        let rules = "mesh = \"read\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\n";
+        for (text, expected) in [
+            ("mesh = \"read\"\n\tnode_prefix \"\" {\n\t\tpolicy = \"read\"\n\t}", true),
+            ("# for gateways\nmesh=\"read\" node_prefix \"\"{policy=\"read\"} // end", true),
+            ("/* a */ mesh = \"read\" node_prefix \"\" { policy = \"read\" }", true),
+            ("mesh = \"write\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\n", false),
+            ("mesh = \"read\"\nnode_prefix \" \" {\n  policy = \"read\"\n}\n", false),
+            ("mesh = \"read\"", false),
+            ("mesh = \"read\"\nnode_prefix \"\" {\n  policy = \"read\"\n}\nacl = \"write\"", false),
+            ("", false),
+            ("mesh = \"read", false),
+        ] {
+            assert_eq!(same(rules, text), expected, "{text}");
+        }
+        assert!(same("a \"\\\"#\" {}", "a\n\"\\\"#\"{}"), "a quote within a text does not end it");
+        assert!(same("é = \"ü\"", "é=\"ü\""));
+    }
+
+    #[test]
+    fn agents_and_policies_are_read_in_hcl_and_json_alike() {
+        let hcl = "# a comment\nacl = {\n enabled = true\n tokens { agent = \"$T\" }\n}\nretry_join = [\"a\", \"b\"]\n\
+                   tls { defaults { ca_file = \"/ca.pem\" } }\npartition = \"p1\"";
+        let json = r#"{"acl": {"enabled": true, "tokens": {"agent": "$T"}}, "retry_join": ["a"],
+            "tls": {"defaults": {"ca_file": "/ca.pem"}}, "partition": "p1"}"#;
+        for text in [hcl, json] {
+            let block = Block::read(text);
+            assert_eq!(block.text_at(&["acl", "enabled"]), Some("true"), "{text}");
+            assert_eq!(block.text_at(&["acl", "tokens", "agent"]), Some("$T"));
+            assert_eq!(block.text_at(&["tls", "defaults", "ca_file"]), Some("/ca.pem"));
+            assert_eq!(block.text("partition"), Some("p1"));
+        }
+    }
+
+    #[test]
+    fn labels_are_part_of_the_way_to_a_text() {
+        let block = Block::read("node_prefix \"\" { policy = \"write\" }\noperator = \"read\"");
+        let mut seen = Vec::new();
+        block.walk(&mut |path, text| seen.push((path.join("/"), text.to_owned())));
+        assert_eq!(
+            seen,
+            [
+                ("node_prefix//policy".to_owned(), "write".to_owned()),
+                ("operator".to_owned(), "read".to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn a_shell_script_around_it_does_no_harm() {
+        let block = Block::read(
+            "set -e\nfoo() { echo \"$A\"; }\ncat << EOF > /c.hcl\nacl {\n enabled = true\n}\nEOF\n",
+        );
+        assert_eq!(block.text_at(&["acl", "enabled"]), Some("true"));
+        for text in ["{", "}", "a {", "a = [", "\"", "a = {\n}}}{"] {
+            let _ = Block::read(text);
+        }
+    }
+
+    #[test]
+    fn a_comment_says_nothing_and_a_shells_marks_are_no_part_of_a_word() {
+        let block =
+            Block::read("/* acl = \"write\" */ # a\nacl = \"read\" // b\nuse = true;\nurl = https://a:1/b");
+        assert_eq!((block.text("acl"), block.text("use")), (Some("read"), Some("true")));
+        assert_eq!(block.text("url"), Some("https://a:1/b"));
+    }
+}

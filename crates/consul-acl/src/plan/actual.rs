@@ -1,0 +1,133 @@
+//! What was found in Consul, as far as it could be read. What was not listed is unknown, not absent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::matching::name;
+use crate::desired::{ObjectId, Scope, is_ours};
+use ecs_mesh_consul::Holders;
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_model::OperatorId;
+
+/// Objects as the server says them, in Consul's own names of fields.
+#[derive(Clone, Debug, Default)]
+pub struct ActualObjects {
+    parts: BTreeMap<(ObjectKind, Scope), Part>,
+    unread: BTreeMap<ObjectId, String>,
+    tokens: BTreeMap<ObjectId, u64>,
+    services: BTreeMap<ObjectId, u64>,
+    holders: BTreeMap<ObjectId, Holders>,
+}
+
+#[derive(Clone, Debug)]
+enum Part {
+    Listed(Vec<Value>),
+    Unknown(String),
+}
+
+/// What is known of a kind in a place.
+pub(super) enum Read<'a> {
+    Listed(&'a [Value]),
+    Unknown(String),
+}
+
+impl ActualObjects {
+    /// All objects of this kind in this place. Of policies and auth methods a list has only a part: what a desired
+    /// object is compared with must be read by itself, and take the list's entry's place here.
+    pub fn listed(&mut self, kind: ObjectKind, scope: Scope, mut bodies: Vec<Value>) {
+        for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
+            // Never needed, and never to be seen.
+            body.remove("SecretID");
+        }
+        self.parts.insert((kind, scope), Part::Listed(bodies));
+    }
+
+    /// They could not be listed, for this reason: a failed call, or an answer that a server has filtered.
+    pub fn unlisted(&mut self, kind: ObjectKind, scope: Scope, why: impl Into<String>) {
+        self.parts.insert((kind, scope), Part::Unknown(why.into()));
+    }
+
+    /// This one is there or may be, and could not be read.
+    pub fn could_not_read(&mut self, id: ObjectId, why: impl Into<String>) {
+        self.unread.insert(id, why.into());
+    }
+
+    /// How many tokens the auth method has given out, where that is known.
+    pub fn tokens_of(&mut self, method: ObjectId, count: u64) {
+        self.tokens.insert(method, count);
+    }
+
+    /// How many services are registered on the node. Without this the node is not removed.
+    pub fn services_on(&mut self, node: ObjectId, count: u64) {
+        self.services.insert(node, count);
+    }
+
+    /// The tokens that have the role or policy. Without this it is not removed.
+    pub fn held_by(&mut self, id: ObjectId, holders: Holders) {
+        self.holders.insert(id, holders);
+    }
+
+    /// The names of those of this kind that are ours; `None` where not all could be listed.
+    pub fn ours(&self, kind: ObjectKind, operator: &OperatorId) -> Option<BTreeSet<Arc<str>>> {
+        let mut ours = BTreeSet::new();
+        for (_, part) in self.parts.iter().filter(|((listed, _), _)| *listed == kind) {
+            let Part::Listed(bodies) = part else { return None };
+            let marked = bodies.iter().filter(|body| is_ours(kind, body, operator));
+            ours.extend(marked.map(|body| Arc::from(name(kind, body))));
+        }
+        Some(ours)
+    }
+
+    /// Whether it is known that nothing of ours is there by this name.
+    pub(super) fn has_none_of_ours(&self, id: &ObjectId, operator: &OperatorId) -> bool {
+        let is_it = |body: &&Value| id.name.eq_ignore_ascii_case(name(id.kind, body));
+        match self.of(id.kind, &id.scope) {
+            Read::Listed(bodies) => !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator)),
+            Read::Unknown(_) => false,
+        }
+    }
+
+    pub(super) fn of(&self, kind: ObjectKind, scope: &Scope) -> Read<'_> {
+        match self.parts.get(&(kind, scope.clone())) {
+            Some(Part::Listed(bodies)) => Read::Listed(bodies),
+            Some(Part::Unknown(why)) => Read::Unknown(why.clone()),
+            None => Read::Unknown("it was not asked for".to_owned()),
+        }
+    }
+
+    pub(super) fn unread(&self, id: &ObjectId) -> Option<&str> {
+        self.unread.get(id).map(String::as_str)
+    }
+
+    pub(super) fn tokens(&self, method: &ObjectId) -> Option<u64> {
+        self.tokens.get(method).copied()
+    }
+
+    pub(super) fn services(&self, node: &ObjectId) -> Option<u64> {
+        self.services.get(node).copied()
+    }
+
+    pub(super) fn holders(&self, id: &ObjectId) -> Option<&Holders> {
+        self.holders.get(id)
+    }
+
+    /// Every object that was listed, with its kind and place.
+    pub(super) fn all(&self) -> impl Iterator<Item = (ObjectKind, &Scope, &Value)> {
+        self.parts.iter().flat_map(|((kind, scope), part)| {
+            let bodies = match part {
+                Part::Listed(bodies) => bodies.as_slice(),
+                Part::Unknown(_) => &[],
+            };
+            bodies.iter().map(move |body| (*kind, scope, body))
+        })
+    }
+
+    pub(super) fn unknown_parts(&self) -> impl Iterator<Item = (ObjectKind, &Scope, &str)> {
+        self.parts.iter().filter_map(|((kind, scope), part)| match part {
+            Part::Unknown(why) => Some((*kind, scope, why.as_str())),
+            Part::Listed(_) => None,
+        })
+    }
+}

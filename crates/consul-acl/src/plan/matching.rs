@@ -1,0 +1,132 @@
+//! Which object that is there is which that is desired: by name, and for binding rules, which have none, by what they
+//! do and say. Each is at most one's. A rule of ours that nothing knows again is one that somebody changed: it takes the
+//! place of one that is missing, so that a repair leaves nothing of it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::actual::ActualObjects;
+use super::normal;
+use crate::desired::{DesiredObject, DesiredObjects, ObjectId, RuleKey, Scope, Want, is_ours, rule_name};
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_model::OperatorId;
+
+pub(super) struct Matches<'a> {
+    by_desired: BTreeMap<ObjectId, Vec<&'a Value>>,
+    rest: Vec<(ObjectId, &'a Value)>,
+}
+
+impl<'a> Matches<'a> {
+    pub(super) fn of(desired: &DesiredObjects, actual: &'a ActualObjects, operator: &OperatorId) -> Self {
+        let mut matches = Self { by_desired: BTreeMap::new(), rest: Vec::new() };
+        for (kind, scope, body) in actual.all() {
+            match find(desired, kind, scope, body) {
+                Some(object) => matches.by_desired.entry(object.id.clone()).or_default().push(body),
+                None => matches.rest.push((found_id(kind, scope, body), body)),
+            }
+        }
+        matches.place_changed_rules(desired, operator);
+        matches
+    }
+
+    /// Each to the missing rule of its method that it is nearest to, the oldest first.
+    fn place_changed_rules(&mut self, desired: &DesiredObjects, operator: &OperatorId) {
+        let (mut changed, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.rest).into_iter().partition(|(id, body)| {
+                id.kind == ObjectKind::BindingRule && is_ours(id.kind, body, operator) && !is_once_ours(body)
+            });
+        self.rest = rest;
+        changed
+            .sort_by_cached_key(|(id, body)| (body.get("CreateIndex").and_then(Value::as_u64), id.clone()));
+        for (id, body) in changed {
+            let missing = desired.objects.iter().filter_map(|object| match (&object.want, &object.rule) {
+                (Want::Present { body: declared, .. }, Some(rule)) => Some((object, declared, rule)),
+                _ => None,
+            });
+            let nearest = missing
+                .filter(|(object, _, rule)| object.id.scope == id.scope && is_of(body, &rule.auth_method))
+                .filter(|(object, ..)| {
+                    !self.of_desired(&object.id).iter().any(|found| is_ours(id.kind, found, operator))
+                })
+                .min_by_key(|(object, declared, _)| {
+                    (normal::difference(id.kind, body, declared).len(), &object.id)
+                });
+            match nearest {
+                Some((object, ..)) => self.by_desired.entry(object.id.clone()).or_default().push(body),
+                None => self.rest.push((id, body)),
+            }
+        }
+    }
+
+    pub(super) fn of_desired(&self, id: &ObjectId) -> Vec<&'a Value> {
+        self.by_desired.get(id).cloned().unwrap_or_default()
+    }
+
+    /// What is there and not desired.
+    pub(super) fn rest(&self) -> Vec<(ObjectId, &'a Value)> {
+        self.rest.clone()
+    }
+}
+
+fn find<'d>(
+    desired: &'d DesiredObjects,
+    kind: ObjectKind,
+    scope: &Scope,
+    body: &Value,
+) -> Option<&'d DesiredObject> {
+    let here = || desired.objects.iter().filter(|object| object.id.kind == kind && object.id.scope == *scope);
+    if kind != ObjectKind::BindingRule {
+        // Consul knows no two names that differ in the case of letters alone.
+        return here().find(|object| object.id.name.eq_ignore_ascii_case(name(kind, body)));
+    }
+    let of_method = || {
+        here().filter_map(|object| Some((object, object.rule.as_ref()?))).filter(|(_, rule)| {
+            // The method of a rule never changes.
+            is_of(body, &rule.auth_method)
+        })
+    };
+    let by_deed = of_method().find(|(object, _)| match &object.want {
+        Want::Present { body: declared, .. } => normal::does_the_same(kind, body, declared),
+        _ => false,
+    });
+    let by_words = || of_method().find(|(_, rule)| rule.has_words(body));
+    let by_bind = || of_method().find(|(_, rule)| rule.binds(body));
+    by_deed.or_else(by_words).or_else(by_bind).map(|(object, _)| object)
+}
+
+/// Whether it is a rule of this method. Consul knows no two that differ in the case of letters alone.
+pub(super) fn is_of(rule: &Value, method: &str) -> bool {
+    text(rule, "AuthMethod").eq_ignore_ascii_case(method)
+}
+
+/// Whether it is one that this operator makes for its method, declared now or not.
+fn is_once_ours(rule: &Value) -> bool {
+    RuleKey::ever_made(text(rule, "AuthMethod"))
+        .iter()
+        .any(|made| made.key.has_words(rule) || made.key.binds(rule))
+}
+
+pub(super) fn text<'v>(body: &'v Value, field: &str) -> &'v str {
+    body.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Consul's name for it.
+pub(super) fn name(kind: ObjectKind, body: &Value) -> &str {
+    let field = match kind {
+        ObjectKind::Node => "Node",
+        ObjectKind::AnonymousToken => "AccessorID",
+        ObjectKind::BindingRule => "ID",
+        _ => "Name",
+    };
+    text(body, field)
+}
+
+fn found_id(kind: ObjectKind, scope: &Scope, body: &Value) -> ObjectId {
+    let name = match kind {
+        // As it would be declared; the server's id tells rules apart that have one name.
+        ObjectKind::BindingRule => rule_name(body).into(),
+        kind => name(kind, body).into(),
+    };
+    ObjectId { kind, scope: scope.clone(), name }
+}

@@ -1,0 +1,115 @@
+//! What is to be done with one object, and why; a plan shows it as it shows what is done with a task's registration.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::desired::ObjectId;
+use ecs_mesh_core::plan::FieldChange;
+use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::proposal::{Change, Item};
+
+/// One object's part of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObjectStep {
+    /// Which object. Of two binding rules that do the same both have this, and differ in `server_id`.
+    pub id: ObjectId,
+    /// The id by which Consul knows policies, roles and rules; `None` for what is not there or has none.
+    pub server_id: Option<Arc<str>>,
+    /// What is to be done.
+    pub action: ObjectAction,
+    /// Why, for a person.
+    pub reason: String,
+    /// What comes with it, or is not mended by it, for a person.
+    pub warnings: Vec<String>,
+    /// The server's copy that this rests on: a write is right only while it still looks like that.
+    pub before: Option<Value>,
+}
+
+/// What is to be done with an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ObjectAction {
+    /// It is made.
+    Create {
+        /// As it is sent.
+        body: Value,
+    },
+    /// Fields are put right.
+    Update {
+        /// Which.
+        fields: Vec<FieldChange>,
+        /// As it is sent: the whole object, for Consul replaces it.
+        body: Value,
+    },
+    /// It is removed.
+    Remove,
+    /// It is in the way and not ours.
+    Conflict {
+        /// What would be put right if it were.
+        difference: Vec<FieldChange>,
+    },
+    /// It is not as declared, and cannot be put right before something else is.
+    Drifted {
+        /// What would be put right.
+        difference: Vec<FieldChange>,
+    },
+    /// It is ours and not declared, and gives more than anybody declared: it is reported, and nothing is done.
+    Stray,
+    /// It is reported, and nothing is done.
+    LeftAlone,
+    /// Something must come first.
+    Hold,
+    /// It is as it should be.
+    Unchanged,
+    /// It could not be read.
+    Unknown,
+}
+
+impl ObjectStep {
+    /// Whether a run would write it.
+    pub fn writes(&self) -> bool {
+        matches!(
+            self.action,
+            ObjectAction::Create { .. } | ObjectAction::Update { .. } | ObjectAction::Remove
+        )
+    }
+
+    /// As a line of a plan.
+    pub fn into_item(self) -> Item {
+        let (change, fields, registration) = match self.action {
+            ObjectAction::Create { body } => (Change::Create, Vec::new(), Some(body)),
+            ObjectAction::Update { fields, .. } => (Change::Update, fields, None),
+            ObjectAction::Remove => (Change::Remove, Vec::new(), None),
+            ObjectAction::Conflict { difference } => (Change::NameTaken, difference, None),
+            ObjectAction::Drifted { difference } => (Change::Hold, difference, None),
+            ObjectAction::Stray | ObjectAction::LeftAlone => (Change::LeftAlone, Vec::new(), None),
+            ObjectAction::Hold => (Change::Hold, Vec::new(), None),
+            ObjectAction::Unchanged => (Change::Unchanged, Vec::new(), None),
+            ObjectAction::Unknown => (Change::Unknown, Vec::new(), None),
+        };
+        Item {
+            object: Some(self.id.kind),
+            partition: self.id.scope.partition.as_deref().map(str::to_owned),
+            id: self.server_id.filter(|_| self.id.kind == ObjectKind::BindingRule).map(|id| id.to_string()),
+            name: Some(self.id.name.as_ref().to_owned()),
+            fields,
+            registration,
+            warnings: self.warnings,
+            ..Item::new(change, self.reason)
+        }
+    }
+
+    /// In the order in which steps work: what others rest on is made first, and removed after all that rests on it.
+    pub(super) fn rank(&self) -> (u8, u8, &ObjectId, Option<&str>) {
+        let is_last = self.action == ObjectAction::Remove;
+        let kind = match (is_last, self.id.kind) {
+            (false, kind) => kind as u8,
+            (true, ObjectKind::BindingRule) => 0,
+            (true, ObjectKind::AuthMethod) => 1,
+            (true, ObjectKind::Role) => 2,
+            (true, ObjectKind::Policy) => 3,
+            (true, _) => 4,
+        };
+        (u8::from(is_last), kind, &self.id, self.server_id.as_deref())
+    }
+}

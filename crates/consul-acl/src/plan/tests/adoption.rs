@@ -1,0 +1,256 @@
+//! What others have made: taken over where we are told to, and otherwise left as it is.
+
+use serde_json::{Value, json};
+
+use super::world::{World, everything};
+use crate::desired::Scope;
+use crate::plan::{ObjectAction, ObjectStep};
+use ecs_mesh_core::plan::proposal::ObjectKind::{
+    AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
+};
+
+/// A manifest that says what the older controller does.
+fn as_before(adopt: &[&str]) -> Value {
+    json!({
+        "controlPlane": "consul",
+        "adopt": adopt,
+        "serviceTokens": {
+            "boundPrincipals": ["arn:aws:iam::000000000000:role/consul-ecs/*"],
+            "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
+        },
+        "anonymousPolicy": "present",
+    })
+}
+
+/// What the older controller leaves, read from a real server.
+fn older(adopt: &[&str]) -> World {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/fixtures/consul/older-controller.json");
+    let left: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut world = World::empty(as_before(adopt));
+    world.objects.clear();
+    world.add(AnonymousToken, left["anonymousToken"].clone());
+    for (kind, list) in [
+        (AuthMethod, "authMethods"),
+        (BindingRule, "bindingRules"),
+        (Policy, "policies"),
+        (Role, "roles"),
+        (Node, "nodes"),
+    ] {
+        for body in left[list].as_array().unwrap() {
+            world.add(kind, body.clone());
+        }
+    }
+    world
+}
+
+#[test]
+fn what_the_older_controller_made_is_taken_over_by_marking_it_and_nothing_else() {
+    let mut world = older(&["*"]);
+    assert_eq!(
+        world.lines(),
+        [
+            "update policy anonymous-token-policy (Description)",
+            "update policy consul-ecs-api-gateway-policy (Description)",
+            "update policy consul-ecs-mesh-gateway-policy (Description)",
+            "update role consul-ecs-api-gateway-role (Description)",
+            "update role consul-ecs-mesh-gateway-role (Description)",
+            "update role consul-ecs-terminating-gateway-role (Description)",
+            "update auth method iam-ecs-service-token (Description)",
+            "update binding rule iam-ecs-service-token/api-gateway (Description)",
+            "update binding rule iam-ecs-service-token/mesh-gateway (Description)",
+            "update binding rule iam-ecs-service-token/service (Description)",
+            "update binding rule iam-ecs-service-token/terminating-gateway (Description)",
+            "update node arn:aws:ecs:us-east-1:000000000000:cluster/anchor (NodeMeta.ecs-mesh-operator)",
+        ]
+    );
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+    world.spec = Some(as_before(&[]));
+    assert_eq!(world.lines(), Vec::<String>::new(), "once taken over, `adopt` is needed no more");
+}
+
+#[test]
+fn without_being_told_to_nothing_is_taken_over_and_each_difference_is_told() {
+    let world = older(&[]);
+    let steps = world.plan();
+    assert!(steps.iter().all(|step| !step.writes()), "{:#?}", world.lines());
+    let conflicts = steps.iter().filter(|step| matches!(step.action, ObjectAction::Conflict { .. })).count();
+    assert_eq!(conflicts, 12);
+    let method = world.step("conflict auth method");
+    assert!(
+        method.reason.contains("adopt: [\"iam-ecs-service-token\"]` in ConsulAuth house"),
+        "{}",
+        method.reason
+    );
+
+    let mut widened = older(&[]);
+    widened.meddle(AuthMethod, "iam-ecs-service-token", |method| {
+        method["Config"]["BoundIAMPrincipalARNs"] = json!(["arn:aws:iam::000000000000:role/*"]);
+    });
+    let lines = widened.lines();
+    let line = "conflict auth method iam-ecs-service-token (Config.BoundIAMPrincipalARNs[0], Description)";
+    assert!(lines.contains(&line.to_owned()), "{lines:#?}");
+}
+
+#[test]
+fn what_is_named_is_taken_over_and_the_rest_is_not() {
+    let mut world = older(&["iam-ecs-service-token", "iam-ecs-service-token/*"]);
+    let written = |world: &World| world.plan().iter().filter(|step| step.writes()).count();
+    assert_eq!(written(&world), 5, "{:#?}", world.lines());
+    world.run();
+    assert_eq!(written(&world), 0, "{:#?}", world.lines());
+}
+
+#[test]
+fn taking_over_mends_what_was_widened_and_says_so() {
+    let mut world = older(&["*"]);
+    world.meddle(Role, "consul-ecs-api-gateway-role", |role| {
+        role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }]);
+    });
+    let lines = world.lines();
+    let line = "update role consul-ecs-api-gateway-role (Description, Policies[0].Name)";
+    assert!(lines.contains(&line.to_owned()), "{lines:#?}");
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn a_policy_keeps_the_letters_of_its_name_and_the_role_that_has_it_comes_to_rest() {
+    let mut spec = as_before(&["*"]);
+    spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["Write-DB", "write-queue"]);
+    let mut world = older(&["*"]);
+    world.spec = Some(spec);
+    world.meddle(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
+        policy["Name"] = json!("Consul-ECS-Mesh-Gateway-Policy");
+    });
+    for name in ["write-db", "Write-Queue"] {
+        world.add(Policy, json!({ "ID": name, "Name": name, "Rules": "" }));
+    }
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+    assert_eq!(
+        world.object(Role, "consul-ecs-terminating-gateway-role")["Policies"],
+        json!([{ "Name": "write-db" }, { "Name": "Write-Queue" }])
+    );
+}
+
+#[test]
+fn of_two_unmarked_rules_that_do_the_same_one_is_left() {
+    let mut world = older(&["*"]);
+    let mut twin = world.object(BindingRule, "consul-ecs-mesh-gateway-role").clone();
+    twin["ID"] = json!("twin");
+    world.add(BindingRule, twin);
+    world.run();
+    assert_eq!(world.lines(), ["remove binding rule iam-ecs-service-token/mesh-gateway"]);
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn what_another_operator_has_marked_is_never_touched() {
+    let mut spec = everything();
+    spec["adopt"] = json!(["*"]);
+    let mut world = World::made(spec.clone());
+    for (_, _, body) in &mut world.objects {
+        if let Some(text) = body["Description"].as_str() {
+            body["Description"] = json!(text.replace("[ecs-mesh:op]", "[ecs-mesh:other]"));
+        }
+        if body["Meta"].get("ecs-mesh-operator").is_some() {
+            body["Meta"]["ecs-mesh-operator"] = json!("other");
+        }
+        // And all of it is wrong.
+        if body.get("Selector").is_some() || body.get("BindName").is_some() {
+            body["Selector"] = json!("1 == 1");
+        }
+        if body.get("MaxTokenTTL").is_some() {
+            body["MaxTokenTTL"] = json!("1m0s");
+        }
+    }
+    for state in ["present", "absent"] {
+        spec["state"] = json!(state);
+        world.spec = Some(spec.clone());
+        let writing: Vec<_> = world.plan().into_iter().filter(ObjectStep::writes).collect();
+        assert_eq!(writing, [], "{state}");
+    }
+    world.spec = None;
+    assert!(world.plan().iter().all(|step| !step.writes()));
+}
+
+#[test]
+fn nothing_of_ours_rests_on_what_others_may_change() {
+    // A policy with our name for it, that lets do anything.
+    let mut world = World::empty(everything());
+    world.add(
+        Policy,
+        json!({ "ID": "7", "Name": "consul-ecs-mesh-gateway-policy", "Description": "", "Rules": "acl = \"write\"" }),
+    );
+    world.step("conflict policy consul-ecs-mesh-gateway-policy (Description, Rules)");
+    world.step("hold role consul-ecs-mesh-gateway-role");
+    let rule = world.step("hold binding rule iam-ecs-service-token/mesh-gateway");
+    assert!(rule.reason.contains("role consul-ecs-mesh-gateway-role waits"), "{}", rule.reason);
+
+    // A method of others gets no rules of ours.
+    let mut world = World::empty(everything());
+    world.add(
+        AuthMethod,
+        json!({ "Name": "iam-ecs-service-token", "Type": "jwt", "Description": "SSO", "Config": { "JWKSURL": "x" } }),
+    );
+    let lines = world.lines();
+    assert_eq!(
+        lines.iter().filter(|line| line.starts_with("hold binding rule iam-ecs-service-token/")).count(),
+        4
+    );
+    assert!(
+        !lines.iter().any(|line| line.starts_with("create binding rule iam-ecs-service-token/")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn a_method_of_another_type_is_no_method_of_ours_even_where_it_has_our_mark() {
+    let mut world = World::made(everything());
+    world.meddle(AuthMethod, "iam-ecs-service-token", |method| method["Type"] = json!("jwt"));
+    let step = world.step("conflict auth method");
+    assert!(step.reason.contains("never changes"), "{}", step.reason);
+}
+
+#[test]
+fn a_rule_that_others_made_on_our_method_is_told_of() {
+    let mut world = World::made(everything());
+    world.add(
+        BindingRule,
+        json!({ "ID": "x", "AuthMethod": "iam-ecs-service-token", "BindType": "role", "BindName": "admin", "Description": "" }),
+    );
+    let step = world.step("leave binding rule iam-ecs-service-token/admin");
+    assert!(step.warnings[0].contains("also get role admin"), "{:?}", step.warnings);
+    assert_eq!(world.lines().len(), 1);
+}
+
+#[test]
+fn other_policies_of_the_anonymous_token_stay_on_it() {
+    let mut world = World::made(everything());
+    let links = json!([{ "ID": "1", "Name": "dns" }, { "ID": "2", "Name": "anonymous-token-policy" }]);
+    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| token["Policies"] = links);
+    assert_eq!(world.lines(), Vec::<String>::new());
+    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
+        token["Policies"] = json!([{ "ID": "1", "Name": "dns" }]);
+    });
+    world.run();
+    let token = world.object(AnonymousToken, "00000000-0000-0000-0000-000000000002");
+    assert_eq!(
+        token["Policies"],
+        json!([{ "ID": "1", "Name": "dns" }, { "Name": "anonymous-token-policy" }])
+    );
+}
+
+#[test]
+fn a_step_shows_no_secret() {
+    let mut world = older(&["*"]);
+    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
+        token["SecretID"] = json!("hunter2");
+        token["Policies"] = json!([]);
+    });
+    assert!(!format!("{:?}", world.plan()).contains("hunter2"));
+    assert_eq!(world.objects[0].1, Scope::default());
+}

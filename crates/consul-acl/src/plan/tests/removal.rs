@@ -1,0 +1,336 @@
+//! Taking it away again: only when told to, only what is ours, and nothing of others along with it.
+
+use serde_json::json;
+
+use super::world::{DEMO, World, everything};
+use crate::desired::{Datacenter, Edition, Scope};
+use crate::plan::{ObjectAction, ObjectStep};
+use ecs_mesh_core::plan::proposal::ObjectKind::{
+    AnonymousToken, AuthMethod, BindingRule, Namespace, Node, Policy, Role,
+};
+
+#[test]
+fn a_part_that_is_dropped_is_left_alone_and_told_of() {
+    let mut spec = everything();
+    let mut world = World::made(spec.clone());
+    spec.as_object_mut().unwrap().remove("clientTokens");
+    world.spec = Some(spec);
+    assert_eq!(
+        world.lines(),
+        [
+            "leave policy consul-ecs-client-policy",
+            "leave role consul-ecs-client-role",
+            "leave auth method iam-ecs-client-token",
+            // As it was called while it was declared.
+            "leave binding rule iam-ecs-client-token/client",
+        ]
+    );
+    let says = |line: &str, what: &str| {
+        let reason = world.step(line).reason;
+        assert!(reason.starts_with("owned and no longer declared") && reason.contains(what), "{reason}");
+    };
+    says("leave policy", "`clientTokens.state: absent` in ConsulAuth house");
+    says("leave auth method", "consul acl auth-method delete");
+
+    world.spec = None;
+    let steps = world.plan();
+    assert!(steps.iter().all(|step| step.action == ObjectAction::LeftAlone), "{:#?}", world.lines());
+    assert_eq!(steps.len(), 4 + 4 + 2 + 5 + 1, "all but the anonymous token, which is nobody's");
+
+    // A slip in the manifest is no reason to delete what it declares.
+    world.in_doubt = true;
+    for step in world.plan() {
+        assert_eq!(step.action, ObjectAction::LeftAlone);
+        let reason = &step.reason;
+        assert!(reason.contains("in error") && !reason.contains("delete"), "{reason}");
+    }
+    world.meddle(Role, MESH_ROLE, |role| role["Policies"] = json!([{ "Name": "global-management" }]));
+    let stray = world.step("stray role");
+    assert!(stray.reason.contains("in error") && !stray.reason.contains("delete"), "{}", stray.reason);
+}
+
+#[test]
+fn a_part_goes_rules_first_and_policies_last() {
+    let mut spec = everything();
+    let mut world = World::made(spec.clone());
+    world.tokens = Some(12);
+    spec["clientTokens"] = json!({ "state": "absent" });
+    world.spec = Some(spec);
+    assert_eq!(
+        world.lines(),
+        [
+            "remove binding rule iam-ecs-client-token/client",
+            "remove auth method iam-ecs-client-token",
+            "remove role consul-ecs-client-role",
+            "remove policy consul-ecs-client-policy",
+        ]
+    );
+    let warnings = world.step("remove auth method").warnings.join("\n");
+    assert!(warnings.contains("all 12 tokens that it gave out"), "{warnings}");
+    world.tokens = None;
+    let warnings = world.step("remove auth method").warnings.join("\n");
+    assert!(warnings.contains("how many is not known"), "{warnings}");
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn a_kind_of_gateway_goes_by_itself() {
+    let mut spec = everything();
+    let mut world = World::made(spec.clone());
+    spec["serviceTokens"]["gateways"] = json!(["mesh-gateway", "terminating-gateway"]);
+    world.spec = Some(spec.clone());
+    assert!(world.lines().iter().all(|line| line.starts_with("leave")), "{:#?}", world.lines());
+    spec["serviceTokens"]["absentGateways"] = json!(["api-gateway"]);
+    world.spec = Some(spec);
+    assert_eq!(
+        world.lines(),
+        [
+            "remove binding rule iam-ecs-service-token/api-gateway",
+            "remove role consul-ecs-api-gateway-role",
+            "remove policy consul-ecs-api-gateway-policy",
+        ]
+    );
+}
+
+#[test]
+fn the_whole_set_goes_when_it_is_declared_absent() {
+    let mut world = World::made(everything());
+    let others = json!({ "ID": "1", "Name": "dns", "Rules": "" });
+    world.add(Policy, others.clone());
+    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
+        token["Policies"].as_array_mut().unwrap().push(json!({ "ID": "1", "Name": "dns" }));
+    });
+    world.services = Some(0);
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
+    let lines = world.lines();
+    assert_eq!(lines[0], "update the anonymous token (Policies)");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("remove")).count(), 16, "{lines:#?}");
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+    let left: Vec<_> = world.objects.iter().map(|object| object.0).collect();
+    assert_eq!(left, [AnonymousToken, Node, Policy, Policy], "what was there before us stays");
+    let token = world.object(AnonymousToken, "00000000-0000-0000-0000-000000000002");
+    assert_eq!(token["Policies"], json!([{ "ID": "1", "Name": "dns" }]));
+}
+
+#[test]
+fn what_is_not_ours_stays_when_all_is_declared_absent() {
+    let mut world = World::made(everything());
+    for (_, _, body) in &mut world.objects {
+        if let Some(text) = body["Description"].as_str() {
+            body["Description"] = json!(text.replace(" [ecs-mesh:op]", ""));
+        }
+    }
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent", "adopt": ["*"] }));
+    world.services = Some(0);
+    let written: Vec<_> =
+        world.plan().into_iter().filter(ObjectStep::writes).map(|step| step.id.kind).collect();
+    assert_eq!(written, [Node]);
+}
+
+#[test]
+fn nothing_of_others_goes_along() {
+    let mut spec = everything();
+    let mut world = World::made(spec.clone());
+    world.add(
+        BindingRule,
+        json!({ "ID": "x", "AuthMethod": "iam-ecs-client-token", "BindType": "role", "BindName": "dns" }),
+    );
+    world.add(
+        Role,
+        json!({ "ID": "y", "Name": "agents", "Policies": [{ "Name": "consul-ecs-client-policy" }] }),
+    );
+    spec["clientTokens"] = json!({ "state": "absent" });
+    world.spec = Some(spec);
+    let method = world.step("hold auth method iam-ecs-client-token");
+    assert!(method.reason.contains("would go with it (x of iam-ecs-client-token)"), "{}", method.reason);
+    let policy = world.step("hold policy consul-ecs-client-policy");
+    assert!(policy.reason.contains("would lose it (agents)"), "{}", policy.reason);
+}
+
+#[test]
+fn a_node_goes_only_when_it_is_known_to_be_empty() {
+    let mut world = World::made(everything());
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
+    assert!(world.step("hold node").reason.contains("not known"));
+    world.services = Some(3);
+    assert!(world.step("hold node").reason.contains("3 services"));
+    world.services = Some(0);
+    world.step("remove node");
+}
+
+#[test]
+fn what_could_not_be_listed_is_not_taken_for_gone() {
+    let mut world = World::made(everything());
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
+    world.unlisted.insert(BindingRule);
+    world.step("unknown binding rule *");
+    let method = world.step("hold auth method iam-ecs-service-token");
+    assert!(method.reason.contains("could not be listed"), "{}", method.reason);
+}
+
+#[test]
+fn a_cluster_that_no_binding_names_any_more_keeps_its_node() {
+    let mut world = World::made(everything());
+    world.clusters.clear();
+    assert_eq!(world.lines(), [format!("leave node {DEMO}")]);
+}
+
+#[test]
+fn the_anonymous_token_is_the_primary_datacenters_business() {
+    for datacenter in [Datacenter::Secondary, Datacenter::Unknown("403".to_owned())] {
+        let mut world = World::empty(everything());
+        world.datacenter = datacenter.clone();
+        world.run();
+        assert_eq!(
+            world.lines(),
+            ["hold policy anonymous-token-policy", "hold the anonymous token"],
+            "{datacenter:?}"
+        );
+    }
+}
+
+/// Two set-ups of one operator, for the partitions `default` and `ecs` of one Consul.
+#[test]
+fn partitions_do_not_take_each_others_objects_away() {
+    let partition =
+        |name: &str| Edition::Enterprise { partition: name.into(), namespaces: ["default".into()].into() };
+    let mut spec = everything();
+    spec["enterprise"] = json!({ "crossNamespace": "present" });
+    let mut world = World::empty(spec.clone());
+    world.objects.clear();
+    let anonymous = json!({ "AccessorID": "00000000-0000-0000-0000-000000000002" });
+    world.objects.push((AnonymousToken, Scope::new("default", Some("default")), anonymous));
+    for name in ["default", "ecs"] {
+        world.objects.push((
+            Namespace,
+            Scope::new(name, None),
+            json!({ "Name": "default", "Description": "" }),
+        ));
+    }
+    for name in ["default", "ecs"] {
+        world.edition = partition(name);
+        world.run();
+        assert_eq!(world.lines(), Vec::<String>::new(), "{name}");
+    }
+    let of_default = |world: &World| {
+        let is_default = |scope: &Scope| scope.partition.as_deref() == Some("default");
+        world.objects.iter().filter(|object| is_default(&object.1) && object.0 != AnonymousToken).count()
+    };
+    let before = of_default(&world);
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
+    world.services = Some(0);
+    world.run();
+    assert_eq!(before, of_default(&world));
+    assert!(
+        world
+            .objects
+            .iter()
+            .all(|object| object.0 != AuthMethod || object.1.partition.as_deref() == Some("default"))
+    );
+}
+
+/// The mesh gateways are to go; these tokens have their role or policy.
+fn without_mesh_gateways(holders: &[(&'static str, &'static str, &'static str)]) -> World {
+    let mut spec = everything();
+    let mut world = World::made(spec.clone());
+    spec["serviceTokens"]["gateways"] = json!(["terminating-gateway", "api-gateway"]);
+    spec["serviceTokens"]["absentGateways"] = json!(["mesh-gateway"]);
+    world.spec = Some(spec);
+    world.holders = Some(holders.to_vec());
+    world
+}
+
+const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
+const MESH_POLICY: &str = "consul-ecs-mesh-gateway-policy";
+const METHOD: &str = "iam-ecs-service-token";
+
+#[test]
+fn gateways_that_run_lose_their_role_only_with_a_warning_that_counts_them() {
+    let world = without_mesh_gateways(&[(MESH_ROLE, "a", METHOD), (MESH_ROLE, "b", METHOD)]);
+    let step = world.step("remove role");
+    assert!(step.warnings[0].contains("2 tokens of logins have it and lose it"), "{:?}", step.warnings);
+    assert!(world.step("remove policy").warnings.is_empty(), "they have it through the role");
+
+    // Where the method goes, its tokens go with it, and that is said there.
+    let mut world = World::made(everything());
+    world.holders = Some(vec![(MESH_ROLE, "a", METHOD)]);
+    world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
+    assert!(world.step("remove role consul-ecs-mesh").warnings.is_empty());
+}
+
+#[test]
+fn a_token_that_a_person_made_keeps_its_role_and_its_policy() {
+    let world = without_mesh_gateways(&[(MESH_ROLE, "4fa6e11c", ""), (MESH_POLICY, "77d1", "")]);
+    let role = world.step("hold role");
+    assert!(role.reason.contains("1 that somebody made (4fa6e11c)"), "{}", role.reason);
+    let policy = world.step("hold policy");
+    assert!(policy.reason.contains("1 that somebody made (77d1)"), "{}", policy.reason);
+    // The rule takes nothing from anybody who is logged in.
+    world.step("remove binding rule");
+}
+
+#[test]
+fn tokens_of_others_logins_and_the_anonymous_one_hold_as_well() {
+    let world = without_mesh_gateways(&[
+        (MESH_ROLE, "a", "sso"),
+        (MESH_ROLE, "b", "sso"),
+        (MESH_POLICY, "00000000-0000-0000-0000-000000000002", ""),
+    ]);
+    let role = world.step("hold role");
+    assert!(role.reason.contains("2 of logins by auth method sso, which is not ours"), "{}", role.reason);
+    let policy = world.step("hold policy");
+    assert!(policy.reason.contains("the anonymous token"), "{}", policy.reason);
+}
+
+#[test]
+fn the_anonymous_policy_goes_once_it_is_off_the_anonymous_token() {
+    let mut world = World::made(everything());
+    let anonymous = "00000000-0000-0000-0000-000000000002";
+    let policy = "anonymous-token-policy";
+    let mut spec = everything();
+    spec["anonymousPolicy"] = json!("absent");
+    world.spec = Some(spec);
+    world.holders = Some(vec![(policy, anonymous, "")]);
+    assert_eq!(
+        world.lines(),
+        ["update the anonymous token (Policies)", "remove policy anonymous-token-policy"]
+    );
+    world.holders = Some(vec![(policy, anonymous, ""), (policy, "77d1", "")]);
+    world.step("hold policy anonymous-token-policy");
+}
+
+#[test]
+fn a_role_that_a_rule_of_others_binds_stays() {
+    let mut world = without_mesh_gateways(&[]);
+    let rule = json!({ "ID": "x", "AuthMethod": "sso", "BindType": "role", "BindName": MESH_ROLE });
+    world.add(BindingRule, rule);
+    let role = world.step("hold role");
+    assert!(role.reason.contains("rules that are not ours bind it"), "{}", role.reason);
+    assert!(role.reason.contains("(x of sso)"), "{}", role.reason);
+}
+
+#[test]
+fn what_is_not_known_to_be_unused_stays() {
+    let mut world = without_mesh_gateways(&[]);
+    world.holders = None;
+    assert!(world.step("hold role").reason.contains("not known which tokens"));
+    world.step("hold policy");
+    world.holders = Some(vec![(MESH_ROLE, "a", METHOD)]);
+    world.unlisted.insert(AuthMethod);
+    assert!(world.step("hold role").reason.contains("could not be listed"));
+}
+
+#[test]
+fn a_line_that_is_left_out_takes_no_gateway_away_and_makes_none() {
+    let mut spec = everything();
+    spec["serviceTokens"].as_object_mut().unwrap().remove("gateways");
+    let world = World::empty(spec.clone());
+    assert!(!world.lines().iter().any(|line| line.contains("gateway")), "{:#?}", world.lines());
+    let mut world = World::made(everything());
+    world.spec = Some(spec);
+    let lines = world.lines();
+    assert_eq!(lines.len(), 3 + 3 + 2, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.starts_with("leave ") && line.contains("gateway")), "{lines:#?}");
+}

@@ -1,0 +1,106 @@
+//! What must wait for something else holds up no more than itself: what is too much is taken away at once, and what is
+//! still not as declared is not passed off as well.
+
+use serde_json::json;
+
+use super::world::{World, everything};
+use crate::plan::ObjectAction;
+use ecs_mesh_core::plan::proposal::ObjectKind::{BindingRule, Policy, Role};
+
+const ROLE: &str = "consul-ecs-terminating-gateway-role";
+
+/// A terminating gateway with two policies of the user's.
+fn with_policies() -> World {
+    let mut spec = everything();
+    spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["write-db", "write-queue"]);
+    let mut world = World::empty(spec);
+    for name in ["write-db", "write-queue"] {
+        world.add(Policy, json!({ "ID": name, "Name": name, "Rules": "" }));
+    }
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+    world
+}
+
+/// Somebody deletes a policy, with which its links go, and has the role do everything.
+fn widen(world: &mut World) {
+    world.meddle(Policy, "write-db", |policy| *policy = json!(null));
+    world.meddle(Role, ROLE, |role| {
+        role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }, { "Name": "write-queue" }]);
+    });
+}
+
+#[test]
+fn a_widened_role_is_put_right_while_a_policy_that_it_is_to_have_is_missing() {
+    let mut world = with_policies();
+    widen(&mut world);
+    let step = world.step("update role consul-ecs-terminating-gateway-role (Policies)");
+    assert!(step.warnings.join("").contains("policy write-db is not there"), "{:?}", step.warnings);
+    let ObjectAction::Update { fields, .. } = &step.action else { panic!("{step:?}") };
+    assert_eq!(fields[0].after, Some(json!([{ "Name": "write-queue" }])));
+    assert_eq!(world.lines().len(), 1, "{:#?}", world.lines());
+
+    world.run();
+    assert_eq!(world.object(Role, ROLE)["Policies"], json!([{ "Name": "write-queue" }]));
+    let lines = world.lines();
+    assert_eq!(
+        lines,
+        ["drifted role consul-ecs-terminating-gateway-role (Policies)"],
+        "it is not passed off as well"
+    );
+    world.run();
+    assert_eq!(world.lines(), lines, "and not written again and again");
+
+    world.add(Policy, json!({ "ID": "9", "Name": "write-db", "Rules": "" }));
+    world.run();
+    assert_eq!(world.lines(), Vec::<String>::new());
+}
+
+#[test]
+fn a_role_that_waits_for_a_policy_holds_up_no_rule() {
+    let mut world = with_policies();
+    widen(&mut world);
+    world.meddle(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
+    assert_eq!(
+        world.lines(),
+        [
+            "update role consul-ecs-terminating-gateway-role (Policies)",
+            "update binding rule iam-ecs-service-token/terminating-gateway (BindName)",
+        ]
+    );
+    world.run();
+    assert_eq!(world.lines(), ["drifted role consul-ecs-terminating-gateway-role (Policies)"]);
+}
+
+#[test]
+fn a_rule_for_a_role_that_cannot_be_made_yet_gives_nothing_else_meanwhile() {
+    let mut world = with_policies();
+    world.meddle(Policy, "write-db", |policy| *policy = json!(null));
+    world.meddle(Role, ROLE, |role| *role = json!(null));
+    world.meddle(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
+    assert_eq!(
+        world.lines(),
+        [
+            "hold role consul-ecs-terminating-gateway-role",
+            "update binding rule iam-ecs-service-token/terminating-gateway (BindName)",
+        ]
+    );
+}
+
+#[test]
+fn a_rule_is_not_bound_to_a_role_of_others_and_the_rest_of_it_is_put_right() {
+    let mut world = World::made(everything());
+    world.meddle(Role, ROLE, |role| {
+        role["Description"] = json!("mine");
+        role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }]);
+    });
+    world.meddle(BindingRule, ROLE, |rule| {
+        rule["BindName"] = json!("admin");
+        rule["Selector"] = json!("");
+    });
+    let step = world.step("update binding rule iam-ecs-service-token/terminating-gateway (Selector)");
+    assert!(step.warnings.join("").contains("role consul-ecs-terminating-gateway-role is not ours"));
+    world.run();
+    world.step("drifted binding rule iam-ecs-service-token/terminating-gateway (BindName)");
+    world.step("conflict role consul-ecs-terminating-gateway-role");
+}

@@ -1,0 +1,31 @@
+//! What a connection to Consul has of its own: the names, the ports, and how it takes a token.
+
+use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_control_plane::http::{Credential, Product, Settings, Sources};
+
+/// Consul, open source and Enterprise.
+///
+/// Its servers take 200 connections from an address and refuse everybody there beyond that, tasks and other tools
+/// included. Four calls at a time make a handful of connections, which are kept and used again.
+pub const PRODUCT: Product = Product {
+    name: "Consul",
+    block: "spec.consul",
+    ports: (8500, 8501),
+    token: "an ACL token",
+    credential: Credential::ConsulToken,
+    instead_of_certificate: "let the servers' HTTPS port not verify incoming connections (tls.https.verify_incoming)",
+    most_calls: Some(4),
+};
+
+/// How the transport connects to the control plane of this manifest.
+pub fn settings(spec: &ConsulConnection) -> Settings {
+    let ConsulConnection { ca_file, ca_env, ca_secret, token_file, token_env, token_secret, .. } =
+        spec.clone();
+    Settings {
+        product: PRODUCT,
+        address: spec.address.clone(),
+        ca: Sources { file: ca_file, env: ca_env, secret: ca_secret },
+        token: Sources { file: token_file, env: token_env, secret: token_secret },
+        timeout: spec.timeout.0,
+    }
+}

@@ -1,0 +1,256 @@
+//! Scripted servers, and what tests in several crates ask of them.
+
+#![allow(
+    missing_docs,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::must_use_candidate,
+    reason = "tests alone"
+)]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::{ConsulControlPlane, DEFAULT_METHOD};
+use ecs_mesh_api::ConsulConnection;
+use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_control_plane::{Listed, MeshCallObserver, MeshError, NoObserver, Sighting};
+use ecs_mesh_core::intent::RegistrationId;
+use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
+
+pub const CLUSTER: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
+pub const TOKENS: &str = "GET /v1/acl/tokens?authmethod=iam-ecs-service-token";
+pub const SERVICES: &str =
+    "GET /v1/catalog/node-services/arn%3Aaws%3Aecs%3Aus-east-1%3A123456789012%3Acluster%2Fanchor";
+pub const SELF: &str = "GET /v1/acl/token/self";
+pub const TXN: &str = "PUT /v1/txn";
+
+pub fn operator() -> OperatorId {
+    OperatorId::parse("op-1").unwrap()
+}
+
+pub fn cluster() -> ClusterArn {
+    ClusterArn::parse(CLUSTER).unwrap()
+}
+
+pub fn clusters() -> BTreeSet<ClusterArn> {
+    BTreeSet::from([cluster()])
+}
+
+pub fn task(number: u32) -> TaskArn {
+    cluster().task(TaskId::parse(&format!("{number:032x}")).unwrap())
+}
+
+pub fn accessor(number: u32) -> String {
+    format!("4fa6e11c-21d1-3462-a316-{number:012x}")
+}
+
+pub fn id(name: impl AsRef<str>) -> RegistrationId {
+    RegistrationId { mesh: MeshName::default(), name: name.as_ref().into() }
+}
+
+pub fn token_id(number: u32) -> RegistrationId {
+    id(format!("token/{}", accessor(number)))
+}
+
+pub fn service_id(service: &str) -> RegistrationId {
+    id(format!("service/{service}@{CLUSTER}"))
+}
+
+/// The token of a login by this task.
+pub fn token(number: u32) -> Value {
+    token_saying(
+        number,
+        &format!(
+            "token created via login: {}",
+            json!({"consul.hashicorp.com/cluster": CLUSTER, "consul.hashicorp.com/task-id": task(number).id().as_str()})
+        ),
+    )
+}
+
+pub fn token_saying(number: u32, description: &str) -> Value {
+    json!({
+        "AccessorID": accessor(number), "SecretID": "hunter2", "Description": description,
+        "ServiceIdentities": [{"ServiceName": "web"}], "Local": true, "AuthMethod": "iam-ecs-service-token",
+        "CreateTime": "2026-11-22T03:50:10.087943825Z", "Hash": "h=", "CreateIndex": 37, "ModifyIndex": 37,
+    })
+}
+
+/// A service of this task, as it is on its cluster's node.
+pub fn service(number: u32, index: u64) -> Value {
+    let task = task(number);
+    json!({
+        "ID": format!("web-{number}"), "Service": "web", "Tags": [], "Address": "10.0.0.9", "Port": 9090,
+        "Meta": {"source": "consul-ecs", "task-id": task.id().as_str(), "task-arn": task.to_string()},
+        "CreateIndex": index, "ModifyIndex": index,
+    })
+}
+
+pub fn spec(more: &Value) -> ConsulConnection {
+    let mut spec = json!({"address": "http://127.0.0.1:8500"});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(spec).unwrap()
+}
+
+/// One answer.
+#[derive(Clone)]
+pub struct Said {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+pub type Saying = Result<Said, TransportError>;
+
+#[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
+pub fn says(status: u16, body: &Value) -> Saying {
+    text(status, &body.to_string())
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
+pub fn text(status: u16, body: &str) -> Saying {
+    Ok(Said { head: Head { status, ..Head::default() }, body: body.as_bytes().to_vec() })
+}
+
+pub fn filtered(body: &Value) -> Saying {
+    says(200, body).map(|said| Said { head: Head { filtered: true, ..said.head }, ..said })
+}
+
+pub fn tokens(tokens: &[Value]) -> Saying {
+    says(200, &tokens.into())
+}
+
+pub fn services(services: &[Value]) -> Saying {
+    says(200, &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}))
+}
+
+/// On the node there is what is no task's.
+pub fn strangers() -> Saying {
+    services(&[json!({"ID": "vm", "Service": "vm", "Meta": null, "ModifyIndex": 1})])
+}
+
+/// A node that is not there, or one that may not be seen.
+pub fn no_node() -> Saying {
+    says(200, &json!({"Node": null, "Services": null}))
+}
+
+/// Our own token is known.
+pub fn known() -> Saying {
+    says(
+        200,
+        &json!({"AccessorID": accessor(0), "SecretID": "hunter2", "Policies": [{"ID": "1", "Name": "operator"}]}),
+    )
+}
+
+/// It is not.
+pub fn unknown() -> Saying {
+    text(403, "ACL not found")
+}
+
+pub fn unreachable_server() -> Saying {
+    Err(TransportError { kind: TransportErrorKind::Connect, message: "nobody listens".into() })
+}
+
+/// Answers in the order of a script, each in a second, and keeps what was asked.
+#[derive(Default)]
+pub struct Script {
+    answers: Mutex<VecDeque<Saying>>,
+    asked: Mutex<Vec<(String, Option<Value>)>>,
+}
+
+impl Script {
+    pub fn of(answers: Vec<Saying>) -> Arc<Self> {
+        Arc::new(Self { answers: Mutex::new(answers.into()), asked: Mutex::default() })
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(|(call, _)| call.clone()).collect()
+    }
+
+    /// The body of the call of this number.
+    pub fn body(&self, number: usize) -> Value {
+        self.asked.lock().unwrap()[number].1.clone().unwrap()
+    }
+}
+
+#[async_trait]
+impl StreamTransport for Script {
+    async fn stream(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+        sink: &mut dyn Sink,
+    ) -> Result<Head, TransportError> {
+        let call = format!("{method} {path_and_query}");
+        let body = body.map(|body| serde_json::from_slice(&body).unwrap());
+        self.asked.lock().unwrap().push((call.clone(), body));
+        let next = self.answers.lock().unwrap().pop_front();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let said = next.unwrap_or_else(|| panic!("nothing is scripted for {call}"))?;
+        // In parts, as answers come.
+        for part in said.body.chunks(100) {
+            assert!(sink.take(&said.head, part));
+        }
+        Ok(said.head)
+    }
+}
+
+#[derive(Default)]
+pub struct Told(Mutex<Vec<String>>);
+
+impl Told {
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl MeshCallObserver for Told {
+    fn call(&self, operation: &'static str, outcome: &'static str, _took: Duration) {
+        self.0.lock().unwrap().push(format!("{operation} {outcome}"));
+    }
+
+    fn skipped(&self, operation: &'static str) {
+        self.0.lock().unwrap().push(format!("{operation} skipped"));
+    }
+
+    fn unplaced(&self, reason: &'static str, count: usize) {
+        self.0.lock().unwrap().push(format!("{reason}: {count}"));
+    }
+}
+
+/// Looks after one auth method, so that a pass over the tokens is one answer.
+pub fn consul(script: &Arc<Script>) -> ConsulControlPlane<Arc<Script>> {
+    consul_of(script, &json!({}), Arc::new(NoObserver))
+}
+
+pub fn consul_of(
+    script: &Arc<Script>,
+    more: &Value,
+    observer: Arc<dyn MeshCallObserver>,
+) -> ConsulControlPlane<Arc<Script>> {
+    let consul = ConsulControlPlane::new(script.clone(), &spec(more), operator(), observer);
+    consul.look_after(BTreeSet::from([DEFAULT_METHOD.into()]));
+    consul
+}
+
+/// What lists showed of which no part failed.
+pub fn whole(listed: Result<Listed, MeshError>) -> Vec<Sighting> {
+    let listed = listed.unwrap();
+    assert!(listed.failed.is_empty(), "{:?}", listed.failed);
+    listed.seen
+}
+
+/// The parts that failed, as a person reads of them.
+pub fn failed_parts(listed: &Listed) -> Vec<String> {
+    listed.failed.iter().map(|failed| failed.part.to_string()).collect()
+}
+
+pub fn watched(script: &Arc<Script>) -> (ConsulControlPlane<Arc<Script>>, Arc<Told>) {
+    let told = Arc::new(Told::default());
+    let observer = told.clone();
+    (consul_of(script, &json!({}), observer), told)
+}

@@ -1,0 +1,102 @@
+use super::*;
+use ecs_mesh_control_plane::MeshErrorKind;
+
+#[tokio::test(start_paused = true)]
+async fn an_object_without_an_id_is_made_and_one_with_an_id_replaced() {
+    let rule = BindingRule {
+        auth_method: "m".into(),
+        bind_type: "service".into(),
+        bind_name: "${x}".into(),
+        ..BindingRule::default()
+    };
+    let stored = json!({
+        "ID": accessor(1), "AuthMethod": "m", "Selector": "", "BindType": "service", "BindName": "${x}",
+        "BindVars": {"name": "x"}, "CreateIndex": 3, "ModifyIndex": 4,
+    });
+    let script = Script::of(vec![says(200, &stored), says(200, &stored)]);
+    let objects = consul(&script).objects();
+    let made = objects.put_binding_rule(&rule).await.unwrap();
+    assert_eq!((made.id.clone(), made.modify_index), (accessor(1), 4));
+    objects.put_binding_rule(&made).await.unwrap();
+    assert_eq!(
+        script.calls(),
+        ["PUT /v1/acl/binding-rule".to_owned(), format!("PUT /v1/acl/binding-rule/{}", accessor(1))]
+    );
+    let sent = script.body(1);
+    assert_eq!(sent["BindVars"], json!({"name": "x"}), "what is not known is kept");
+    assert!(sent.get("ModifyIndex").is_none() && sent.get("CreateIndex").is_none(), "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_is_a_refusal_and_no_fault_of_the_servers() {
+    let script = Script::of(vec![
+        text(500, "Invalid Policy: it already exists"),
+        text(500, "rpc error making call: Invalid Role: it already exists"),
+        text(500, "No cluster leader"),
+    ]);
+    let objects = consul(&script).objects();
+    let policy = AclPolicy { name: "p".into(), ..AclPolicy::default() };
+    assert_eq!(objects.put_policy(&policy).await.unwrap_err().kind, MeshErrorKind::Invalid);
+    let role = AclRole { name: "r".into(), ..AclRole::default() };
+    assert_eq!(objects.put_role(&role).await.unwrap_err().kind, MeshErrorKind::Invalid);
+    assert_eq!(objects.put_role(&role).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_is_missing_only_if_our_own_token_is_good() {
+    let missing = text(404, "Requested role does not exist: ACL not found");
+    let script = Script::of(vec![missing.clone(), known(), text(404, ""), text(403, "ACL not found")]);
+    let objects = consul(&script).objects();
+    assert_eq!(objects.role("r").await.unwrap(), None);
+    assert_eq!(objects.auth_method("m").await.unwrap(), None);
+    // As old servers say of a policy.
+    assert_eq!(objects.policy("p").await.unwrap(), None);
+    let objects = consul(&Script::of(vec![missing, unknown()])).objects();
+    assert_eq!(objects.role("r").await.unwrap_err().kind, MeshErrorKind::Forbidden);
+    let gone = || text(404, "Cannot find binding rule to delete");
+    // A check before an answer proves nothing about that answer.
+    for checks in [vec![gone(), unknown()], vec![gone(), known(), unknown(), unknown()]] {
+        let objects = consul(&Script::of(checks)).objects();
+        let error = objects.delete_binding_rule(&accessor(1)).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
+    }
+    let objects = consul(&Script::of(vec![gone(), known(), text(404, ""), known()])).objects();
+    assert!(!objects.delete_binding_rule(&accessor(1)).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clusters_node_is_registered_as_what_it_is() {
+    let script = Script::of(vec![
+        says(200, &json!([])),
+        known(),
+        says(200, &json!(true)),
+        says(
+            200,
+            &json!([{"Node": CLUSTER, "ID": "", "Address": "127.0.0.1", "Meta": {"synthetic-node": "true"},
+            "TaggedAddresses": null, "ModifyIndex": 9}]),
+        ),
+    ]);
+    let objects = consul(&script).objects();
+    assert_eq!(objects.node(&cluster()).await.unwrap(), None);
+    let node = ClusterNode {
+        node: CLUSTER.into(),
+        address: "127.0.0.1".into(),
+        meta: [("synthetic-node".to_owned(), "true".to_owned())].into(),
+        ..ClusterNode::default()
+    };
+    objects.register_node(&node).await.unwrap();
+    let sent = json!({"Node": CLUSTER, "Address": "127.0.0.1", "NodeMeta": {"synthetic-node": "true"}});
+    assert_eq!(script.body(2), sent);
+    let found = objects.node(&cluster()).await.unwrap().unwrap();
+    assert_eq!((found.meta, found.modify_index), (node.meta, 9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_a_namespace_are_asked_for_there() {
+    let script = Script::of(vec![says(200, &json!([])), says(200, &json!({"Name": "team-1", "ACLs": null}))]);
+    let objects = consul(&script).objects();
+    objects.in_namespace("team-1").policies().await.unwrap();
+    let found = objects.namespace("team-1").await.unwrap().unwrap();
+    assert_eq!(found.acls, NamespaceAcls::default());
+    assert_eq!(script.calls(), ["GET /v1/acl/policies?ns=team-1", "GET /v1/namespace/team-1"]);
+}

@@ -1,0 +1,118 @@
+//! Against what a real 1.21 server and real logins left, where a directory of recordings is given.
+
+use std::path::PathBuf;
+
+use super::*;
+use ecs_mesh_control_plane::Owner;
+use ecs_mesh_control_plane::owned;
+
+/// Names the directory that holds `consul-1.21.jsonl` and `consul-ecs-objects.json`.
+const DIRECTORY: &str = "ECS_MESH_RECORDINGS";
+
+/// What the server computes, or what is its identity in the path.
+const NOT_SENT: [&str; 6] = ["CreateIndex", "ModifyIndex", "Hash", "SecretID", "AccessorID", "CreateTime"];
+
+fn recorded(name: &str) -> Option<String> {
+    let Some(directory) = std::env::var_os(DIRECTORY) else {
+        println!("skipped: {DIRECTORY} names no directory with recorded exchanges");
+        return None;
+    };
+    Some(std::fs::read_to_string(PathBuf::from(directory).join(name)).unwrap())
+}
+
+/// What would be sent back of what is stored, as the forms have it.
+async fn sent_back(stored: &Value) -> Value {
+    let script = Script::of(vec![says(200, stored), says(200, stored)]);
+    let objects = consul(&script).objects();
+    match stored {
+        stored if stored.get("BindType").is_some() => {
+            let rule = objects.binding_rule("x").await.unwrap().unwrap();
+            objects.put_binding_rule(&rule).await.unwrap();
+        }
+        stored if stored.get("Type").is_some() => {
+            let method = objects.auth_method("x").await.unwrap().unwrap();
+            objects.put_auth_method(&method).await.unwrap();
+        }
+        stored if stored.get("Rules").is_some() => {
+            let policy = objects.policy("x").await.unwrap().unwrap();
+            objects.put_policy(&policy).await.unwrap();
+        }
+        stored if stored.get("AccessorID").is_some() => {
+            let token = objects.anonymous_token().await.unwrap().unwrap();
+            objects.put_anonymous_token(&token).await.unwrap();
+        }
+        _ => {
+            let role = objects.role("x").await.unwrap().unwrap();
+            objects.put_role(&role).await.unwrap();
+        }
+    }
+    script.body(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_earlier_controller_left_would_be_sent_back_as_it_is() {
+    let Some(text) = recorded("consul-ecs-objects.json") else { return };
+    let all: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+    let mut compared = 0;
+    for (name, stored) in all {
+        let kind = name.split('.').next().unwrap();
+        if !["auth-method", "binding-rule", "policy", "role", "token"].contains(&kind) {
+            continue;
+        }
+        let mut wanted = stored.clone();
+        wanted.as_object_mut().unwrap().retain(|field, _| !NOT_SENT.contains(&field.as_str()));
+        if kind == "role" {
+            wanted.as_object_mut().unwrap().entry("Policies").or_insert_with(|| json!([]));
+        }
+        assert_eq!(sent_back(&stored).await, wanted, "{name}");
+        compared += 1;
+    }
+    assert!(compared > 10, "only {compared} objects were found");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_real_tasks_made_is_theirs() {
+    let Some(text) = recorded("consul-ecs-objects.json") else { return };
+    let all: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+    let logins: Vec<Value> = all
+        .iter()
+        .filter(|(name, _)| name.starts_with("cli-login-token"))
+        .map(|(_, token)| token.clone())
+        .collect();
+    let services = &all["catalog-node-services.one-service"];
+    let anchor = ClusterArn::parse(services["Node"]["Node"].as_str().unwrap()).unwrap();
+    let script = Script::of(vec![tokens(&logins), says(200, services)]);
+    let owned = whole(owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
+    assert_eq!(owned.len(), logins.len() + 1);
+    let one = ecs_mesh_core::intent::Marks::of(
+        &operator(),
+        &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()),
+    );
+    let of_one = owned.iter().filter(|registration| registration.owner == Owner::Marked(one.clone())).count();
+    assert_eq!(of_one, 2, "its token and its service: {owned:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_real_servers_lists_are_read_whole() {
+    let Some(text) = recorded("consul-1.21.jsonl") else { return };
+    let mut read = 0;
+    for line in text.lines() {
+        let exchange: Value = serde_json::from_str(line).unwrap();
+        let path = exchange["path"].as_str().unwrap();
+        let is_list = path.starts_with("/v1/acl/tokens") || path.starts_with("/v1/catalog/node-services");
+        if !is_list || exchange["status"] != 200 {
+            continue;
+        }
+        let answer = says(200, &exchange["response"]);
+        let answers =
+            if path.starts_with("/v1/acl") { vec![answer, no_node()] } else { vec![tokens(&[]), answer] };
+        // After a node that shows nothing our own token is asked for.
+        let answers = [answers, vec![known()]].concat();
+        let (consul, told) = watched(&Script::of(answers));
+        owned(&consul, &clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        // The recorded stray has no meta at all, so it is somebody else's.
+        assert!(!told.all().contains(&"owned skipped".to_owned()), "{path}: {:?}", told.all());
+        read += 1;
+    }
+    assert!(read > 15, "only {read} lists were found");
+}

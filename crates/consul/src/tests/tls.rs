@@ -1,0 +1,71 @@
+//! Which CA is trusted: from a file, the environment or a secret.
+
+use std::process::Command;
+
+use super::*;
+use ecs_mesh_control_plane::http::HttpTransport;
+use ecs_mesh_control_plane::http::tls_server::{fixture, tls_server};
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
+use ecs_mesh_controller::Secrets;
+
+const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
+const TRUSTED: &str = "ECS_MESH_TEST_CA";
+const OTHER: &str = "ECS_MESH_TEST_OTHER_CA";
+
+fn pem(name: &str) -> String {
+    std::fs::read_to_string(fixture(name)).unwrap()
+}
+
+/// Keeps a CA.
+struct Keeps(&'static str);
+
+#[async_trait]
+impl Secrets for Keeps {
+    async fn read(&self, arn: &str) -> Result<String, String> {
+        assert_eq!(arn, ARN);
+        Ok(pem(self.0))
+    }
+}
+
+/// A call to a server whose certificate `ca.pem` signed.
+async fn call(ca: &Value, secret: &'static str) -> Result<BTreeSet<String>, MeshErrorKind> {
+    let mut settings = json!({"address": format!("https://localhost:{}", tls_server().port())});
+    settings.as_object_mut().unwrap().extend(ca.as_object().unwrap().clone());
+    let secrets = Arc::new(Keeps(secret));
+    let consul: ConsulControlPlane<HttpTransport> =
+        ConsulControlPlane::connect(&spec(&settings), operator(), Arc::new(NoObserver), secrets).unwrap();
+    let called = consul.services(&MeshName::default()).await;
+    called.map_err(|error| {
+        assert!(error.message.contains("give the CA that signed it"), "{error}");
+        error.kind
+    })
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_the_ca_in_a_file() {
+    assert_eq!(call(&json!({"caFile": fixture("ca.pem")}), "none").await, Ok(BTreeSet::new()));
+    let other = call(&json!({"caFile": fixture("other-ca.pem")}), "none").await;
+    assert_eq!(other, Err(MeshErrorKind::Unreachable));
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_the_ca_in_a_secret() {
+    assert_eq!(call(&json!({"caSecret": ARN}), "ca.pem").await, Ok(BTreeSet::new()));
+    assert_eq!(call(&json!({"caSecret": ARN}), "other-ca.pem").await, Err(MeshErrorKind::Unreachable));
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_the_ca_in_the_environment() {
+    if std::env::var_os(TRUSTED).is_none() {
+        // Only a process of its own can be given variables.
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let test = format!("{module}::a_server_is_trusted_by_the_ca_in_the_environment");
+        let mut itself = Command::new(std::env::current_exe().unwrap());
+        itself.args(["--exact", &test]).env(TRUSTED, pem("ca.pem")).env(OTHER, pem("other-ca.pem"));
+        let said = String::from_utf8(itself.output().unwrap().stdout).unwrap();
+        assert!(said.contains("1 passed"), "{said}");
+        return;
+    }
+    assert_eq!(call(&json!({"caEnv": TRUSTED}), "none").await, Ok(BTreeSet::new()));
+    assert_eq!(call(&json!({"caEnv": OTHER}), "none").await, Err(MeshErrorKind::Unreachable));
+}

@@ -1,0 +1,26 @@
+//! What a connection to Kuma has of its own: the names, the ports, and how it takes a token.
+
+use ecs_mesh_api::KumaConnection;
+use ecs_mesh_control_plane::http::{Credential, Product, Settings, Sources};
+
+/// Kuma and Kong Mesh.
+pub const PRODUCT: Product = Product {
+    name: "Kuma",
+    block: "spec.kuma",
+    ports: (5681, 5682),
+    token: "a user token",
+    credential: Credential::Bearer,
+    instead_of_certificate: "let it accept user tokens",
+    most_calls: Some(16),
+};
+
+/// How the transport connects to the control plane of this manifest.
+pub fn settings(spec: &KumaConnection) -> Settings {
+    Settings {
+        product: PRODUCT,
+        address: spec.address.clone(),
+        ca: Sources { file: spec.ca_file.clone(), env: spec.ca_env.clone(), secret: None },
+        token: Sources { file: spec.token_file.clone(), env: spec.token_env.clone(), secret: None },
+        timeout: spec.timeout.0,
+    }
+}

@@ -1,0 +1,236 @@
+//! Dataplanes as Kuma 2.x writes them: from what a task should be to the body that makes it so, and back.
+//!
+//! Readiness is carried forward from the stored copy of the same task, inbound by inbound, since the control plane
+//! decides it and a write replaces the whole resource.
+
+use serde_json::{Map, Value, json};
+
+use super::dialect::{HealthDiscovery, Rules};
+use super::marks::{self, DRAIN_LABEL};
+use super::normal::{ZONE_TAG, inbounds_mut, normalise, without_additions};
+use ecs_mesh_api::{Inbound, Outbound, Probe};
+use ecs_mesh_control_plane::{Owner, Registration, Rendered};
+use ecs_mesh_core::intent::{Desired, Outbounds, RegistrationId};
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_model::{MeshName, Timestamp, shared};
+
+const SERVICE_TAG: &str = "kuma.io/service";
+const PROTOCOL_TAG: &str = "kuma.io/protocol";
+const WORKLOAD_LABEL: &str = "kuma.io/workload";
+
+/// The body that makes `desired` true. Readiness and kept outbounds come from `current`, where that stands for the
+/// same task: a name that has passed on to another task brings nothing along.
+pub(super) fn render(desired: &Desired, current: Option<&Registration>, rules: Rules) -> Rendered {
+    let current = current.filter(|current| matches!(&current.owner, Owner::Marked(m) if *m == desired.marks));
+    let mut networking = Map::new();
+    networking.insert("address".to_owned(), desired.address.to_string().into());
+    let inbounds: Vec<Value> =
+        desired.inbounds.iter().map(|inbound| render_inbound(inbound, desired, current, rules)).collect();
+    insert_unless_empty(&mut networking, "inbound", inbounds);
+    insert_unless_empty(&mut networking, "outbound", render_outbounds(&desired.outbounds, current, rules));
+    rendered(json!({
+        "type": "Dataplane",
+        "mesh": desired.id.mesh.as_str(),
+        "name": &*desired.id.name,
+        "labels": render_labels(desired),
+        "networking": networking,
+    }))
+}
+
+/// The stored body out of service: health denied without a state, which health discovery leaves alone, where it would
+/// turn `NotReady` ready again within seconds.
+pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Rendered {
+    let mut body = without_additions(&current.stored);
+    for inbound in inbounds_mut(&mut body) {
+        inbound.remove("state");
+        inbound.insert("health".to_owned(), json!({}));
+    }
+    if let Some(top) = body.as_object_mut() {
+        let labels = top.entry("labels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert(DRAIN_LABEL.to_owned(), reason.as_str().into());
+        }
+    }
+    rendered(body)
+}
+
+/// A stored Dataplane that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Malformed {
+    /// As much of `mesh/name` as is there.
+    pub(super) id: String,
+    /// What is wrong with it.
+    pub(super) why: &'static str,
+}
+
+/// Reads a stored Dataplane.
+pub(super) fn registration(stored: Value) -> Result<Registration, Malformed> {
+    let text = |name: &str| stored.get(name).and_then(Value::as_str);
+    let malformed = |why| Malformed {
+        id: format!("{}/{}", text("mesh").unwrap_or("?"), text("name").unwrap_or("?")),
+        why,
+    };
+    let object_or_absent = |name: &str| stored.get(name).is_none_or(|v| v.is_object() || v.is_null());
+    if !stored.is_object() {
+        return Err(malformed("it is not an object"));
+    }
+    let mesh = text("mesh").and_then(|mesh| MeshName::parse(mesh).ok());
+    let mesh = mesh.ok_or_else(|| malformed("its mesh has no usable name"))?;
+    let name = text("name").filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| malformed("it has no name"))?;
+    for (field, why) in
+        [("labels", "its labels are not an object"), ("networking", "its networking is not an object")]
+    {
+        if !object_or_absent(field) {
+            return Err(malformed(why));
+        }
+    }
+    let service = services(&stored).next().map(shared);
+    let service = service.or_else(|| marks::label(&stored, WORKLOAD_LABEL).map(shared));
+    Ok(Registration {
+        id: RegistrationId { mesh, name: name.into() },
+        owner: marks::owner(&stored),
+        service,
+        created_at: text("creationTime").and_then(Timestamp::parse),
+        drained: marks::drained(&stored),
+        normal: normalise(&stored),
+        stored,
+    })
+}
+
+/// The values of `kuma.io/service` on a stored Dataplane, inbounds and gateway.
+pub(super) fn services(stored: &Value) -> impl Iterator<Item = &str> {
+    let networking = stored.get("networking");
+    let inbounds = networking.and_then(|n| n.get("inbound")).and_then(Value::as_array).into_iter().flatten();
+    inbounds
+        .chain(networking.and_then(|n| n.get("gateway")))
+        .filter_map(|holder| holder.get("tags")?.get(SERVICE_TAG)?.as_str())
+}
+
+fn rendered(body: Value) -> Rendered {
+    let normal = normalise(&body);
+    Rendered { body, normal }
+}
+
+fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Value>) {
+    if !items.is_empty() {
+        into.insert(name.to_owned(), items.into());
+    }
+}
+
+fn render_labels(desired: &Desired) -> Map<String, Value> {
+    let mut labels = Map::new();
+    marks::write(&mut labels, &desired.marks);
+    if let Some(workload) = &desired.workload {
+        labels.insert(WORKLOAD_LABEL.to_owned(), (**workload).into());
+    }
+    labels
+}
+
+fn render_inbound(
+    inbound: &Inbound,
+    desired: &Desired,
+    current: Option<&Registration>,
+    rules: Rules,
+) -> Value {
+    let mut body = Map::new();
+    body.insert("port".to_owned(), inbound.port.get().into());
+    body.insert("servicePort".to_owned(), inbound.container_port.get().into());
+    if let Some(address) = inbound.service_address {
+        body.insert("serviceAddress".to_owned(), address.to_string().into());
+    }
+    if let Some(name) = inbound.name.as_ref().filter(|_| rules.inbound_names) {
+        body.insert("name".to_owned(), name.as_str().into());
+    }
+    body.insert("tags".to_owned(), render_tags(inbound, desired).into());
+    // With a probe the control plane creates the inbound not ready even where health discovery is off, and then
+    // nobody would ever make it ready.
+    if desired.probe == Probe::Tcp && rules.health_discovery == HealthDiscovery::On {
+        body.insert("serviceProbe".to_owned(), json!({"tcp": {}}));
+    }
+    body.extend(readiness(inbound.port.get(), current, rules.health_discovery));
+    body.into()
+}
+
+fn render_tags(inbound: &Inbound, desired: &Desired) -> Map<String, Value> {
+    let mut tags: Map<String, Value> = inbound
+        .tags
+        .iter()
+        .filter(|(name, _)| name.as_str() != ZONE_TAG)
+        .map(|(name, value)| (name.clone(), value.as_str().into()))
+        .collect();
+    tags.insert(SERVICE_TAG.to_owned(), desired.service.as_str().into());
+    tags.insert(PROTOCOL_TAG.to_owned(), inbound.protocol.as_str().into());
+    tags
+}
+
+/// `state` and `health` of the inbound on this port.
+fn readiness(port: u16, current: Option<&Registration>, discovery: HealthDiscovery) -> Map<String, Value> {
+    let stored = current.and_then(|current| stored_inbound(&current.stored, port));
+    let drained = current.is_some_and(|current| marks::label(&current.stored, DRAIN_LABEL).is_some());
+    match (stored, discovery) {
+        (Some(_), HealthDiscovery::On) if drained => object(json!({"state": "NotReady"})),
+        (Some(_), HealthDiscovery::Off) if drained => ready(),
+        // The probe that was to make it ready goes away, since health discovery is off.
+        (Some(stored), HealthDiscovery::Off) if awaits_probe(stored) => ready(),
+        (Some(stored), _) => {
+            let kept = ["state", "health"];
+            kept.iter().filter_map(|f| Some(((*f).to_owned(), stored.get(*f)?.clone()))).collect()
+        }
+        (None, HealthDiscovery::On) => object(json!({"state": "NotReady"})),
+        (None, HealthDiscovery::Off) => Map::new(),
+    }
+}
+
+fn ready() -> Map<String, Value> {
+    object(json!({"state": "Ready", "health": {"ready": true}}))
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn awaits_probe(stored: &Value) -> bool {
+    stored.get("serviceProbe").is_some() && stored.get("state").and_then(Value::as_str) == Some("NotReady")
+}
+
+fn stored_inbound(stored: &Value, port: u16) -> Option<&Value> {
+    let inbounds = stored.pointer("/networking/inbound")?.as_array()?;
+    inbounds.iter().find(|inbound| inbound.get("port").and_then(Value::as_u64) == Some(port.into()))
+}
+
+fn render_outbounds(outbounds: &Outbounds, current: Option<&Registration>, rules: Rules) -> Vec<Value> {
+    let wanted = match (outbounds, current) {
+        (Outbounds::KeepRegistered { .. }, Some(current)) => {
+            let kept = current.stored.pointer("/networking/outbound").and_then(Value::as_array);
+            return kept.cloned().unwrap_or_default();
+        }
+        (Outbounds::KeepRegistered { fallback }, None) => fallback,
+        (Outbounds::Exactly(wanted), _) => wanted,
+    };
+    let mut sorted: Vec<&Outbound> = wanted.iter().collect();
+    sorted.sort_by_key(|o| (o.listen, o.service.clone(), o.target_port));
+    sorted.dedup();
+    sorted.into_iter().map(|outbound| render_outbound(outbound, rules)).collect()
+}
+
+fn render_outbound(outbound: &Outbound, rules: Rules) -> Value {
+    let mut body = object(json!({
+        "address": outbound.listen.address.to_string(),
+        "port": outbound.listen.port.get(),
+    }));
+    if rules.mesh_services_only {
+        let called = json!({
+            "kind": "MeshService",
+            "name": outbound.service.as_str(),
+            "port": outbound.target_port.get(),
+        });
+        body.insert("backendRef".to_owned(), called);
+    } else {
+        body.insert("tags".to_owned(), json!({SERVICE_TAG: outbound.service.as_str()}));
+    }
+    body.into()
+}

@@ -1,0 +1,189 @@
+//! What a user of the client would notice, by rendering, by scripted answers, and over real HTTP.
+
+mod calls;
+mod over_http;
+mod recorded;
+mod rendering;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::*;
+use ecs_mesh_api::{Inbound, Outbound, Probe};
+use ecs_mesh_control_plane::Registration;
+use ecs_mesh_core::intent::{Desired, Marks, Outbounds, RegistrationId};
+use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
+
+const TASK: &str = "3f2a9c0d5e6b4a718293a4b5c6d7e8f9";
+const CLUSTER: &str = "0123456789abcdef";
+
+fn operator() -> OperatorId {
+    OperatorId::parse("op-1").unwrap()
+}
+
+fn mesh(name: &str) -> MeshName {
+    MeshName::parse(name).unwrap()
+}
+
+fn id(mesh_name: &str, name: &str) -> RegistrationId {
+    RegistrationId { mesh: mesh(mesh_name), name: name.into() }
+}
+
+fn marks(task: &str) -> Marks {
+    Marks {
+        operator: operator(),
+        cluster: ClusterId::parse(CLUSTER).unwrap(),
+        task: TaskId::parse(task).unwrap(),
+    }
+}
+
+fn inbound(value: Value) -> Inbound {
+    serde_json::from_value(value).unwrap()
+}
+
+fn outbound(service: &str, target: u16, port: u16) -> Outbound {
+    serde_json::from_value(json!({"service": service, "targetPort": target, "listen": {"port": port}}))
+        .unwrap()
+}
+
+/// The demo app: one HTTP inbound, one outbound to kv.
+fn demo() -> Desired {
+    Desired {
+        id: id("default", TASK),
+        marks: marks(TASK),
+        binding: "prod".into(),
+        address: "10.0.1.7".parse::<IpAddr>().unwrap(),
+        service: ServiceName::parse("demo-app").unwrap(),
+        workload: Some("demo-app".into()),
+        inbounds: vec![inbound(json!({
+            "name": "http", "container": "workload", "containerPort": 5050, "port": 15000, "protocol": "http",
+            "tags": {"version": "v1"},
+        }))],
+        probe: Probe::Tcp,
+        outbounds: Outbounds::Exactly(vec![outbound("kv", 15050, 15050)]),
+    }
+}
+
+fn demo_rendered(rules: Rules) -> Value {
+    super::dataplane::render(&demo(), None, rules).body
+}
+
+/// What a control plane of the 2.x line keeps of a body, by the rules seen on one: labels, zone tag, times, no zero
+/// values; an inbound with a probe starts not ready.
+fn stored_by_2x(sent: &Value, created: bool) -> Value {
+    let mut stored = sent.clone();
+    let mesh = sent["mesh"].as_str().unwrap().to_owned();
+    let name = sent["name"].as_str().unwrap().to_owned();
+    stored["creationTime"] = "2026-11-22T03:26:52.446375772Z".into();
+    stored["modificationTime"] = "2026-11-22T03:26:53.553250262Z".into();
+    stored["kri"] = format!("kri_dp_{mesh}_default__{name}_").into();
+    for (label, value) in [
+        ("kuma.io/env", "universal"),
+        ("kuma.io/mesh", mesh.as_str()),
+        ("kuma.io/origin", "zone"),
+        ("kuma.io/proxy-type", "sidecar"),
+        ("kuma.io/zone", "default"),
+    ] {
+        stored["labels"][label] = value.into();
+    }
+    for inbound in super::normal::inbounds_mut(&mut stored) {
+        inbound.entry("tags").or_insert_with(|| json!({}))["kuma.io/zone"] = "default".into();
+        if created && inbound.contains_key("serviceProbe") {
+            inbound.insert("state".to_owned(), "NotReady".into());
+            inbound.insert("health".to_owned(), json!({}));
+        }
+        if inbound.get("state") == Some(&json!("Ready")) {
+            inbound.remove("state");
+        }
+        if inbound.get("health") == Some(&json!({"ready": false})) {
+            inbound.insert("health".to_owned(), json!({}));
+        }
+    }
+    stored
+}
+
+fn registration(stored: Value) -> Registration {
+    super::dataplane::registration(stored).unwrap()
+}
+
+/// A registration of the demo app, changed as the control plane would over time.
+fn registered(change: impl FnOnce(&mut Value)) -> Registration {
+    let mut stored = stored_by_2x(&demo_rendered(Rules::default()), true);
+    change(&mut stored);
+    registration(stored)
+}
+
+/// Answers in the order of a script, and keeps what was asked.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Result<Answer, TransportError>>>,
+    asked: Mutex<Vec<(Method, String, Option<Value>)>>,
+}
+
+impl Script {
+    fn of(answers: Vec<Result<Answer, TransportError>>) -> Arc<Self> {
+        Arc::new(Self { answers: Mutex::new(answers.into()), asked: Mutex::default() })
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(|(method, path, _)| format!("{method} {path}")).collect()
+    }
+}
+
+#[async_trait]
+impl Transport for Script {
+    async fn send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, TransportError> {
+        let body = body.map(|body| serde_json::from_slice(&body).unwrap());
+        self.asked.lock().unwrap().push((method, path_and_query.to_owned(), body));
+        let next = self.answers.lock().unwrap().pop_front();
+        next.unwrap_or_else(|| panic!("nothing is scripted for {method} {path_and_query}"))
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
+fn says(status: u16, body: &Value) -> Result<Answer, TransportError> {
+    Ok(Answer { status, retry_after: None, body: body.to_string().into_bytes() })
+}
+
+fn page(items: &[Value], next: Option<&str>) -> Result<Answer, TransportError> {
+    says(200, &json!({"total": items.len(), "items": items, "next": next}))
+}
+
+/// One of Kuma's errors, with words of our own.
+fn std_error(status: u16) -> Result<Answer, TransportError> {
+    says(
+        status,
+        &json!({"type": "/std-errors", "status": status, "title": "It failed", "detail": "for a reason"}),
+    )
+}
+
+fn unreachable_server() -> Result<Answer, TransportError> {
+    Err(TransportError { kind: TransportErrorKind::Connect, message: "nobody listens".into() })
+}
+
+#[derive(Default)]
+struct Outcomes(Mutex<Vec<String>>);
+
+impl MeshCallObserver for Outcomes {
+    fn call(&self, operation: &'static str, outcome: &'static str, _took: Duration) {
+        self.0.lock().unwrap().push(format!("{operation} {outcome}"));
+    }
+
+    fn skipped(&self, operation: &'static str) {
+        self.0.lock().unwrap().push(format!("{operation} skipped"));
+    }
+}
+
+fn kuma(script: &Arc<Script>) -> KumaControlPlane<Arc<Script>> {
+    KumaControlPlane::new(script.clone(), operator(), Arc::new(NoObserver))
+}

@@ -1,0 +1,272 @@
+//! Over real sockets: what a server can do to a client.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use super::{TASK, id, operator};
+use crate::{HttpTransport, KumaControlPlane, Method, NoObserver, Transport, TransportErrorKind, settings};
+use ecs_mesh_api::{HumanDuration, KumaConnection};
+use ecs_mesh_control_plane::http::tls_server::{fixture, tls_server};
+use ecs_mesh_control_plane::owned;
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
+
+/// Serves one answer to every request, and keeps each request's path and headers.
+async fn server<R: IntoResponse + Send + 'static>(
+    answer: impl Fn() -> R + Clone + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Mutex<Vec<(Uri, HeaderMap)>>>) {
+    let seen: Arc<Mutex<Vec<(Uri, HeaderMap)>>> = Arc::default();
+    let keep = seen.clone();
+    let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
+        keep.lock().unwrap().push((uri, headers));
+        let answer = answer();
+        async move { answer }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, seen)
+}
+
+fn at(address: impl std::fmt::Display) -> KumaConnection {
+    KumaConnection {
+        address: format!("http://{address}"),
+        ca_file: None,
+        ca_env: None,
+        token_file: None,
+        token_env: None,
+        timeout: HumanDuration(Duration::from_secs(5)),
+    }
+}
+
+fn connect(spec: &KumaConnection) -> Result<KumaControlPlane<HttpTransport>, String> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    KumaControlPlane::connect(spec, operator(), Arc::new(NoObserver))
+}
+
+fn transport(spec: &KumaConnection) -> HttpTransport {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    HttpTransport::new(settings(spec)).unwrap()
+}
+
+#[tokio::test]
+async fn the_token_is_sent_and_a_rotated_one_counts_from_the_next_call() {
+    let (address, seen) = server(|| r#"{"items": [], "next": null}"#).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "first\n").unwrap();
+    let mut spec = at(format!("{address}/behind/a/proxy/"));
+    spec.token_file = Some(file.path().to_owned());
+    let kuma = connect(&spec).unwrap();
+    owned(&kuma, &BTreeSet::new()).await.unwrap();
+    std::fs::write(file.path(), "other").unwrap();
+    owned(&kuma, &BTreeSet::new()).await.unwrap();
+    let seen = seen.lock().unwrap();
+    let tokens: Vec<_> = seen.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
+    assert_eq!(tokens, ["Bearer first", "Bearer other"]);
+    assert_eq!(seen[0].0.path(), "/behind/a/proxy/dataplanes");
+}
+
+#[tokio::test]
+async fn a_missing_token_file_does_not_stop_the_start_and_is_named_at_use() {
+    let mut spec = at("127.0.0.1:1");
+    spec.token_file = Some("/nowhere/token".into());
+    let error = owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Forbidden);
+    assert!(error.message.contains("/nowhere/token") && error.message.contains("tokenFile"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_file_that_holds_no_token_is_refused_without_quoting_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut spec = at("127.0.0.1:1");
+    spec.token_file = Some(file.path().to_owned());
+    let kuma = connect(&spec).unwrap();
+    for content in ["", " \n", "hunter2\nhunter3"] {
+        std::fs::write(file.path(), content).unwrap();
+        let error = owned(&kuma, &BTreeSet::new()).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::Forbidden, "{content:?}");
+        assert!(!error.message.contains("hunter"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn statuses_are_classified_and_no_error_repeats_the_token() {
+    for (status, kind) in [
+        (401, MeshErrorKind::Forbidden),
+        (405, MeshErrorKind::ReadOnly),
+        (409, MeshErrorKind::Conflict),
+        (429, MeshErrorKind::Busy),
+        (500, MeshErrorKind::Unreachable),
+    ] {
+        let echo = "you sent: Bearer hunter2";
+        let (address, _) = server(move || {
+            let status = StatusCode::from_u16(status).unwrap();
+            (status, [(header::RETRY_AFTER, "7")], echo)
+        })
+        .await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hunter2").unwrap();
+        let mut spec = at(address);
+        spec.token_file = Some(file.path().to_owned());
+        let error = transport(&spec).send(Method::Put, "/x", Some(b"{}".to_vec())).await.unwrap();
+        assert!(!String::from_utf8(error.body).unwrap().contains("hunter2"));
+        let kuma = connect(&spec).unwrap();
+        let error = kuma.delete(&id("default", TASK)).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{status}");
+        assert_eq!(error.retry_after, Some(Duration::from_secs(7)));
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_sent_as_json_and_without_a_proxy_or_a_redirect() {
+    let (address, seen) = server(|| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")])).await;
+    let answer = transport(&at(address)).send(Method::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
+    assert_eq!(answer.status, 302);
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 1, "the redirect was followed");
+    assert_eq!(seen[0].0.to_string(), "/x?a=b%2Fc");
+    assert_eq!(seen[0].1[header::CONTENT_TYPE], "application/json");
+    assert!(!seen[0].1.contains_key(header::AUTHORIZATION));
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut spec = at(listener.local_addr().unwrap());
+    spec.timeout = HumanDuration(Duration::from_millis(50));
+    let error = owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Unreachable);
+    assert!(error.message.contains("50ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_in_the_middle_is_given_up_on() {
+    let address = raw_server(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":");
+        // Until the client hangs up.
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let mut spec = at(address);
+    spec.timeout = HumanDuration(Duration::from_millis(50));
+    let error = transport(&spec).send(Method::Get, "/", None).await.unwrap_err();
+    assert_eq!(error.kind, TransportErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn where_nobody_listens_the_address_is_named() {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Unreachable);
+    assert!(error.message.contains(&address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn truncated_and_foreign_answers_are_unexpected() {
+    for body in [r#"{"items": [{"#, "<html>hello</html>", "", "\u{0}\u{1}"] {
+        let (address, _) = server(move || body).await;
+        let kuma = connect(&at(address)).unwrap();
+        let list = owned(&kuma, &BTreeSet::new()).await.unwrap_err();
+        let one = kuma.read(&id("default", TASK)).await.unwrap_err();
+        assert_eq!([list.kind, one.kind], [MeshErrorKind::Unexpected; 2], "{body:?}");
+        assert!(list.message.contains("cannot be read"), "{list}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_cut_off_by_the_connection_is_broken_and_not_unexpected() {
+    let address = raw_server(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":");
+    });
+    let error = owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::Unreachable);
+}
+
+#[tokio::test]
+async fn a_huge_answer_is_refused_before_it_fills_the_memory() {
+    let (address, _) = server(|| Body::from(vec![b' '; 5 * 1024 * 1024])).await;
+    let transport = transport(&at(address));
+    let error = transport.send(Method::Get, "/config", None).await.unwrap_err();
+    assert_eq!(error.kind, TransportErrorKind::TooLarge);
+    let list = transport.send(Method::Get, "/dataplanes?size=1000", None).await.unwrap();
+    assert_eq!(list.body.len(), 5 * 1024 * 1024, "a list may be larger");
+}
+
+#[tokio::test]
+async fn a_server_trusted_by_the_given_ca_is_spoken_to() {
+    let mut spec = at(tls_server());
+    spec.address = spec.address.replace("http://127.0.0.1", "https://localhost");
+    spec.ca_file = Some(fixture("ca.pem"));
+    let answer = transport(&spec).send(Method::Get, "/", None).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&answer.body).unwrap(), json!({}));
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_says_what_to_do() {
+    for (host, ca, advice) in [
+        ("https://localhost", "other-ca.pem", "other-ca.pem: give the CA that signed it"),
+        ("https://127.0.0.1", "ca.pem", "the certificate is for other names"),
+    ] {
+        let mut spec = at(tls_server());
+        spec.address = spec.address.replace("http://127.0.0.1", host);
+        spec.ca_file = Some(fixture(ca));
+        let error = transport(&spec).send(Method::Get, "/", None).await.unwrap_err();
+        assert_eq!(error.kind, TransportErrorKind::Tls, "{error}");
+        assert!(error.message.contains(advice), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn tls_to_a_plain_port_is_guessed() {
+    let (address, _) = server(|| "").await;
+    let mut spec = at(address);
+    spec.address = spec.address.replace("http://", "https://");
+    spec.ca_file = Some(fixture("ca.pem"));
+    let error = transport(&spec).send(Method::Get, "/", None).await.unwrap_err();
+    assert!(error.message.contains("5681"), "{error}");
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_at_the_start() {
+    let spec = || at("127.0.0.1:1");
+    let with = |change: fn(&mut KumaConnection)| {
+        let mut spec = spec();
+        change(&mut spec);
+        connect(&spec).err().unwrap()
+    };
+    let missing = with(|spec| spec.ca_file = Some("/nowhere/ca.pem".into()));
+    assert!(missing.contains("caFile /nowhere/ca.pem"), "{missing}");
+    let key = with(|spec| spec.ca_file = Some(fixture("server.key")));
+    assert!(key.contains("BEGIN CERTIFICATE"), "{key}");
+    let twice = with(|spec| {
+        spec.token_file = Some("a".into());
+        spec.token_env = Some("B".into());
+    });
+    assert!(twice.contains("tokenFile and tokenEnv"), "{twice}");
+    let variable = with(|spec| spec.ca_env = Some("NOT_SET_ANYWHERE".into()));
+    assert!(variable.contains("caEnv NOT_SET_ANYWHERE"), "{variable}");
+}
+
+/// A listener on a thread that reads one request a connection, answers by `answer` and hangs up.
+fn raw_server(answer: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            answer(&mut stream);
+        }
+    });
+    address
+}

@@ -1,0 +1,254 @@
+use serde_json::{Value, json};
+
+use super::super::dataplane::{render, render_drained};
+use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
+use crate::{DRAIN_LABEL, HealthDiscovery, Rules, normalise};
+use ecs_mesh_api::Probe;
+use ecs_mesh_control_plane::Owner;
+use ecs_mesh_core::intent::Outbounds;
+use ecs_mesh_core::plan::DrainReason;
+
+const HDS_OFF: Rules = Rules {
+    dialect: crate::Dialect::V2,
+    health_discovery: HealthDiscovery::Off,
+    mesh_services_only: false,
+    inbound_names: true,
+};
+const EXCLUSIVE: Rules = Rules { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
+
+/// Compares with the golden file of that name; `INSTA_UPDATE=always` renews it.
+fn golden(name: &str, body: &Value) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/kuma"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_sort_maps(true);
+    settings.bind(|| insta::assert_yaml_snapshot!(name, body));
+}
+
+fn inbound_of(body: &Value, at: usize) -> &Value {
+    &body["networking"]["inbound"][at]
+}
+
+#[test]
+fn a_new_task_is_created_not_ready_with_a_probe() {
+    golden("create", &demo_rendered(Rules::default()));
+}
+
+#[test]
+fn without_health_discovery_a_new_task_is_created_ready_and_without_a_probe() {
+    golden("create-hds-off", &demo_rendered(HDS_OFF));
+}
+
+#[test]
+fn where_only_mesh_services_are_known_outbounds_refer_to_them() {
+    golden("create-exclusive", &demo_rendered(EXCLUSIVE));
+}
+
+#[test]
+fn a_task_without_a_probe_is_created_not_ready_all_the_same() {
+    let mut desired = demo();
+    desired.probe = Probe::None;
+    let body = render(&desired, None, Rules::default()).body;
+    assert_eq!(inbound_of(&body, 0).get("serviceProbe"), None);
+    assert_eq!(inbound_of(&body, 0)["state"], "NotReady");
+}
+
+#[test]
+fn a_task_that_only_calls_others_has_no_inbounds() {
+    let mut desired = demo();
+    desired.inbounds.clear();
+    golden("client-only", &render(&desired, None, Rules::default()).body);
+}
+
+#[test]
+fn a_task_with_everything_is_written_whole() {
+    let mut desired = demo();
+    desired.address = "fd00::7".parse().unwrap();
+    desired.inbounds.push(inbound(json!({
+        "containerPort": 5051, "port": 15001, "serviceAddress": "127.0.0.1", "protocol": "grpc",
+        "tags": {"kuma.io/zone": "elsewhere", "kuma.io/service": "not-this", "team": "a"},
+    })));
+    desired.outbounds = Outbounds::Exactly(vec![
+        outbound("redis", 6379, 6379),
+        outbound("kv", 15050, 15050),
+        outbound("kv", 15050, 15050),
+        outbound("audit", 80, 6380),
+    ]);
+    golden("everything", &render(&desired, None, Rules::default()).body);
+}
+
+#[test]
+fn a_drained_task_keeps_all_but_its_health() {
+    let current = registered(|stored| stored["networking"]["inbound"][0]["health"] = json!({"ready": true}));
+    let drained = render_drained(&current, DrainReason::Stopping);
+    golden("drained", &drained.body);
+    let drained = registration(stored_by_2x(&drained.body, false));
+    assert_eq!(drained.drained, Some(DrainReason::Stopping));
+    assert_eq!(drained.owner, Owner::Marked(marks(TASK)));
+    assert_ne!(drained.normal, current.normal);
+}
+
+#[test]
+fn draining_twice_for_the_same_reason_changes_nothing() {
+    let once =
+        registration(stored_by_2x(&render_drained(&registered(|_| ()), DrainReason::Revoked).body, false));
+    assert_eq!(render_drained(&once, DrainReason::Revoked).normal, once.normal);
+    assert_ne!(render_drained(&once, DrainReason::Stopping).normal, once.normal);
+}
+
+#[test]
+fn a_task_taken_back_into_service_starts_not_ready_and_unmarked() {
+    let drained =
+        registration(stored_by_2x(&render_drained(&registered(|_| ()), DrainReason::Revoked).body, false));
+    let back = render(&demo(), Some(&drained), Rules::default());
+    assert_ne!(back.normal, drained.normal);
+    assert_eq!(inbound_of(&back.body, 0)["state"], "NotReady");
+    assert_eq!(inbound_of(&back.body, 0).get("health"), None);
+    assert_eq!(back.body["labels"].get(DRAIN_LABEL), None);
+}
+
+#[test]
+fn without_health_discovery_a_task_taken_back_into_service_is_ready_at_once() {
+    let current = registration(stored_by_2x(&demo_rendered(HDS_OFF), true));
+    let drained = registration(stored_by_2x(&render_drained(&current, DrainReason::Revoked).body, false));
+    let back = render(&demo(), Some(&drained), HDS_OFF);
+    assert_eq!(inbound_of(&back.body, 0)["state"], "Ready");
+    assert_eq!(inbound_of(&back.body, 0)["health"], json!({"ready": true}));
+}
+
+#[test]
+fn a_drain_for_a_reason_unknown_to_this_version_is_undone_too() {
+    let current = registered(|stored| {
+        stored["labels"][DRAIN_LABEL] = "weather".into();
+        stored["networking"]["inbound"][0]["health"] = json!({});
+        stored["networking"]["inbound"][0].as_object_mut().unwrap().remove("state");
+    });
+    assert_eq!(current.drained, Some(DrainReason::Unwanted));
+    let back = render(&demo(), Some(&current), Rules::default());
+    assert_eq!(inbound_of(&back.body, 0)["state"], "NotReady");
+}
+
+#[test]
+fn an_update_carries_readiness_forward_inbound_by_inbound() {
+    let cases = [
+        json!({"health": {"ready": true}}),
+        json!({"state": "NotReady", "health": {}}),
+        json!({"health": {}}),
+        json!({"state": "Ignored"}),
+        json!({}),
+    ];
+    for readiness in cases {
+        let current = registered(|stored| {
+            let inbound = stored["networking"]["inbound"][0].as_object_mut().unwrap();
+            inbound.remove("state");
+            inbound.remove("health");
+            inbound.extend(readiness.as_object().unwrap().clone());
+        });
+        let mut desired = demo();
+        desired.inbounds.insert(0, inbound(json!({"containerPort": 5051, "port": 15001})));
+        let body = render(&desired, Some(&current), Rules::default()).body;
+        assert_eq!(inbound_of(&body, 0)["state"], "NotReady", "a new inbound starts not ready");
+        for field in ["state", "health"] {
+            assert_eq!(inbound_of(&body, 1).get(field), readiness.get(field), "{field} of {readiness}");
+        }
+    }
+}
+
+#[test]
+fn where_health_discovery_was_switched_off_an_inbound_that_waits_for_its_probe_is_made_ready() {
+    let body = render(&demo(), Some(&registered(|_| ())), HDS_OFF).body;
+    assert_eq!(inbound_of(&body, 0).get("serviceProbe"), None);
+    assert_eq!(inbound_of(&body, 0)["health"], json!({"ready": true}));
+}
+
+#[test]
+fn a_name_that_passed_on_to_another_task_brings_no_readiness_along() {
+    let current = registered(|stored| {
+        stored["networking"]["inbound"][0]["health"] = json!({"ready": true});
+        stored["networking"]["inbound"][0].as_object_mut().unwrap().remove("state");
+    });
+    let mut desired = demo();
+    desired.marks = marks("ffffffffffffffffffffffffffffffff");
+    let body = render(&desired, Some(&current), Rules::default()).body;
+    assert_eq!(inbound_of(&body, 0)["state"], "NotReady");
+    assert_eq!(inbound_of(&body, 0).get("health"), None);
+}
+
+#[test]
+fn disputed_outbounds_stay_as_registered() {
+    let kept = json!([{"address": "127.0.0.1", "port": 6379, "tags": {"kuma.io/service": "redis"}}]);
+    let current = registered(|stored| stored["networking"]["outbound"] = kept.clone());
+    let mut desired = demo();
+    desired.outbounds = Outbounds::KeepRegistered { fallback: vec![outbound("kv", 15050, 15050)] };
+    let update = render(&desired, Some(&current), Rules::default());
+    assert_eq!(update.body["networking"]["outbound"], kept);
+    let create = render(&desired, None, Rules::default());
+    assert_eq!(create.body["networking"]["outbound"][0]["tags"]["kuma.io/service"], "kv");
+}
+
+#[test]
+fn what_the_server_stores_equals_what_was_sent() {
+    let everything = || {
+        let mut desired = demo();
+        desired.workload = None;
+        desired.inbounds.push(inbound(json!({"containerPort": 1, "port": 2, "serviceAddress": "127.0.0.1"})));
+        desired.outbounds = Outbounds::Exactly(vec![outbound("b", 1, 9), outbound("a", 1, 10)]);
+        desired
+    };
+    for rules in [Rules::default(), HDS_OFF, EXCLUSIVE, Rules { inbound_names: false, ..EXCLUSIVE }] {
+        for desired in [demo(), everything()] {
+            let sent = render(&desired, None, rules);
+            let stored = registration(stored_by_2x(&sent.body, true));
+            assert_eq!(stored.normal, sent.normal);
+            let again = render(&desired, Some(&stored), rules);
+            assert_eq!(again.normal, stored.normal, "a second look finds something to write");
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_goes_away_is_a_difference() {
+    let with = render(&demo(), None, Rules::default());
+    let mut desired = demo();
+    desired.probe = Probe::None;
+    assert_ne!(render(&desired, None, Rules::default()).normal, with.normal);
+}
+
+#[test]
+fn the_normal_form_is_its_own() {
+    for body in [
+        json!(null),
+        json!([1.0, null]),
+        json!({"networking": 7, "labels": []}),
+        json!({"networking": {"inbound": {"a": 1}, "outbound": "x"}}),
+        json!({"networking": {"inbound": [null, "x", {"port": "15000", "tags": [], "serviceProbe": {}}]}}),
+        json!({"networking": {"outbound": [{"port": "2"}, {"port": 1.0}, {}], "gateway": {"type": "DELEGATED"}}}),
+        json!({"networking": {"admin": {}, "transparentProxying": {"redirectPortInbound": 0}}}),
+        stored_by_2x(&demo_rendered(EXCLUSIVE), true),
+    ] {
+        let once = normalise(&body);
+        assert_eq!(normalise(&once), once, "{body}");
+    }
+}
+
+#[test]
+fn numbers_are_compared_by_value_and_outbounds_in_any_order() {
+    let one = json!({"networking": {"inbound": [{"port": "15000"}], "outbound": [{"port": 2}, {"port": 1}]}});
+    let other =
+        json!({"networking": {"inbound": [{"port": 15000.0}], "outbound": [{"port": 1}, {"port": 2.0}]}});
+    assert_eq!(normalise(&one), normalise(&other));
+    let swapped = json!({"networking": {"inbound": [{"port": 1}, {"port": 2}]}});
+    let straight = json!({"networking": {"inbound": [{"port": 2}, {"port": 1}]}});
+    assert_ne!(normalise(&swapped), normalise(&straight), "the first inbound names the service");
+}
+
+#[test]
+fn marks_that_are_not_all_there_make_a_registration_foreign() {
+    for label in ["ecs-mesh.dev/operator", "ecs-mesh.dev/cluster-id", "ecs-mesh.dev/task-id"] {
+        for broken in [Value::Null, json!(7), json!(""), json!("a/b")] {
+            let current = registered(|stored| stored["labels"][label] = broken.clone());
+            assert_eq!(current.owner, Owner::Foreign, "{label}: {broken}");
+        }
+    }
+}

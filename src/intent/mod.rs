@@ -1,3 +1,0 @@
-//! What should be of Consul's identity set-up.
-
-pub mod identity;
