@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ecs_mesh_operator::sandbox::aws::{AwsFault, AwsFaults};
-use ecs_mesh_operator::sandbox::kuma::http::{KumaFault, KumaFaults};
+use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults};
+use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ecs_mesh_model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
-use ecs_mesh_operator::sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
-use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_operator::sandbox::planes::ControlPlanes;
-use ecs_mesh_operator::sandbox::world::{CLUSTER, QUEUE, Service, deploy};
+use ecs_mesh_sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{CLUSTER, QUEUE, Service, deploy};
 use tokio::sync::mpsc;
 
 use crate::consul::Consul;

@@ -13,15 +13,15 @@ use super::duration;
 use super::output::{Audience, PIPE_CLOSED, print};
 use super::setup::connect;
 use crate::sandbox::Scribe;
-use crate::sandbox::aws::{CloudConfig, Throttling};
-use crate::sandbox::endpoints::{Endpoints, Options};
-use crate::sandbox::mishaps::{Level, Mishaps};
-use crate::sandbox::planes::ControlPlanes;
 use crate::sandbox::stage::{Stage, care, keep_alive};
-use crate::sandbox::world::{Naming, Planted, World, WorldConfig, consul_auth, manifests};
 use crate::telemetry::server::Address;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
+use ecs_mesh_sandbox::aws::{CloudConfig, Throttling};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::mishaps::{Level, Mishaps};
+use ecs_mesh_sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{Naming, Planted, World, WorldConfig, consul_auth, manifests};
 
 /// What `sandbox` takes.
 #[derive(clap::Args)]

@@ -169,7 +169,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sandbox::aws::pattern_matches;
+    use ecs_mesh_sandbox::aws::pattern_matches;
 
     const PROD: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 

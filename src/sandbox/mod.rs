@@ -1,20 +1,8 @@
-//! The embedded world: AWS, a Kuma and a Consul control plane and the tasks that live there, in one process on loopback.
-//!
-//! Never used by the production paths. [`aws`], [`kuma`] and [`consul`] are servers; [`world`] deploys, scales and
-//! kills; the [`judge`] holds what a client wrote against the world's own truth. All of them are plain values that are
-//! told the time, so that a simulation can replay them.
+//! The demonstration: an operator in the embedded world, told as a story and judged.
 
-pub mod aws;
-pub mod consul;
-pub mod endpoints;
-pub mod judge;
-pub mod kuma;
-pub mod mishaps;
-pub mod planes;
 mod scribe;
 pub mod stage;
 mod summary;
-pub mod world;
 
 pub use scribe::Scribe;
 pub use summary::{Latencies, Summary};

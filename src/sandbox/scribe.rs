@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::aws::{Cloud, CloudTask};
-use super::consul::JournalEntry as ConsulEntry;
-use super::judge::{Violation, consul_task_of};
-use super::kuma::JournalEntry;
-use super::world::{Happening, short};
 use ecs_mesh_core::plan::diff;
 use ecs_mesh_kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
 use ecs_mesh_model::Timestamp;
+use ecs_mesh_sandbox::aws::{Cloud, CloudTask};
+use ecs_mesh_sandbox::consul::JournalEntry as ConsulEntry;
+use ecs_mesh_sandbox::judge::{Violation, consul_task_of};
+use ecs_mesh_sandbox::kuma::JournalEntry;
+use ecs_mesh_sandbox::world::{Happening, short};
 
 /// Tells people, or keeps quiet and only counts.
 pub struct Scribe {
@@ -199,7 +199,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::sandbox::aws::CloudConfig;
+    use ecs_mesh_sandbox::aws::CloudConfig;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

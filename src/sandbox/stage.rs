@@ -9,18 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::aws::Cloud;
-use super::consul::ConsulServer;
-use super::endpoints::{ACCESS_KEY, Endpoints};
-use super::judge::{ConsulJudge, Invariant, Judge, Rules, Violation};
-use super::kuma::KumaCp;
-use super::mishaps::Mishaps;
 use super::scribe::Scribe;
 use super::summary::{Latencies, Summary};
-use super::world::{
-    Care, Census, ConsulCare, ConsulHome, Happening, MANAGEMENT_TOKEN, Planted, SECRET, Service, World,
-    manifests,
-};
 use crate::observe::aws::Queue;
 use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
@@ -30,6 +20,16 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::AlwaysHeld;
 use ecs_mesh_manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_model::{OperatorId, Timestamp};
+use ecs_mesh_sandbox::aws::Cloud;
+use ecs_mesh_sandbox::consul::ConsulServer;
+use ecs_mesh_sandbox::endpoints::{ACCESS_KEY, Endpoints};
+use ecs_mesh_sandbox::judge::{ConsulJudge, Invariant, Judge, Rules, Violation};
+use ecs_mesh_sandbox::kuma::KumaCp;
+use ecs_mesh_sandbox::mishaps::Mishaps;
+use ecs_mesh_sandbox::world::{
+    Care, Census, ConsulCare, ConsulHome, Happening, MANAGEMENT_TOKEN, Planted, SECRET, Service, World,
+    manifests,
+};
 
 /// How often the world moves and the judge looks.
 const STEP: Duration = Duration::from_millis(50);

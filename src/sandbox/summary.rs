@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::judge::{ConsulTally, Invariant, Tally, Violation};
-use super::world::{Census, Membership};
+use ecs_mesh_sandbox::judge::{ConsulTally, Invariant, Tally, Violation};
+use ecs_mesh_sandbox::world::{Census, Membership};
 
 /// A distribution of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

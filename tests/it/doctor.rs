@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::aws::{AwsFault, AwsFaults, Cloud, Target};
-use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_operator::sandbox::kuma::http::{NoFaults, serve};
-use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_operator::sandbox::planes::ControlPlanes;
-use ecs_mesh_operator::sandbox::world::{Service, deploy};
+use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, Target};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::kuma::http::{NoFaults, serve};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{Service, deploy};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;

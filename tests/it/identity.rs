@@ -38,9 +38,9 @@ mod whole;
 use std::sync::{Arc, Mutex};
 
 use ecs_mesh_clock::Clock;
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer, in_process};
-use ecs_mesh_operator::sandbox::endpoints::Endpoints;
+use ecs_mesh_sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulServer, in_process};
+use ecs_mesh_sandbox::endpoints::Endpoints;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::kuma::http::{KumaFault, KumaFaults, NoFaults, serve};
-use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp, KumaMode};
+use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults, NoFaults, serve};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaMode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

@@ -17,7 +17,7 @@ use aws_sdk_ecs::types::{
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ecs_mesh_model::{Tags, Timestamp};
-use ecs_mesh_operator::sandbox::aws::{
+use ecs_mesh_sandbox::aws::{
     AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, Front, NoFaults, RegisterTaskDefinition, RunTask,
     SendMessage, Target, Throttling, serve,
 };

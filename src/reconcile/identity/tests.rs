@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::observe::fakes::{FakeEcs, clock};
 use crate::reconcile::{Connected, Parts};
-use crate::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_consul::ConsulControlPlane;
@@ -21,6 +20,7 @@ use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
 use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
+use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 
 const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 

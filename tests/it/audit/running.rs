@@ -8,10 +8,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ecs_mesh_model::{Tags, Timestamp};
-use ecs_mesh_operator::sandbox::aws::{
-    AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition,
-};
-use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

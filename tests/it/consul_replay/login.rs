@@ -1,8 +1,8 @@
 //! Bearer tokens, which a recording can't hold: made anew for a role of the kind that the note names.
 
 use ecs_mesh_model::Tags;
-use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, Cloud, CreateRole};
-use ecs_mesh_operator::sandbox::consul::{Entity, Login};
+use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, Cloud, CreateRole};
+use ecs_mesh_sandbox::consul::{Entity, Login};
 use serde_json::{Value, json};
 
 use super::server::{ACCOUNT, REGION, Server};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::aws::{self, Cloud, CloudConfig};
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer, in_process};
+use ecs_mesh_sandbox::aws::{self, Cloud, CloudConfig};
+use ecs_mesh_sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer, in_process};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

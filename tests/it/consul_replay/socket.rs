@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ecs_mesh_operator::sandbox::aws;
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, in_process};
+use ecs_mesh_sandbox::aws;
+use ecs_mesh_sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
+use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, in_process};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

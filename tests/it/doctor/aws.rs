@@ -1,6 +1,6 @@
 //! Things broken at AWS, one at a time.
 
-use ecs_mesh_operator::sandbox::world::{DEAD_LETTERS, QUEUE};
+use ecs_mesh_sandbox::world::{DEAD_LETTERS, QUEUE};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

@@ -10,8 +10,8 @@ use ecs_mesh_control_plane::http::HttpTransport;
 use ecs_mesh_control_plane::{ControlPlane as _, NoObserver, owned};
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
+use ecs_mesh_sandbox::consul::http::{ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

@@ -1,6 +1,6 @@
 //! Control planes that are none, or none that will do.
 
-use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaMode};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 use tokio::net::TcpListener;
 
 use super::{Setup, TOKEN, assert_found, kuma, silent, website};

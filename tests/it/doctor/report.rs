@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ecs_mesh_operator::sandbox::kuma::KumaConfig;
-use ecs_mesh_operator::sandbox::world::QUEUE;
+use ecs_mesh_sandbox::kuma::KumaConfig;
+use ecs_mesh_sandbox::world::QUEUE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

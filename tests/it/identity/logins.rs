@@ -1,9 +1,9 @@
 //! Who may log in by AWS IAM, with what: a real Consul and the sandbox's say the same of each.
 
 use ecs_mesh_model::Tags;
-use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
-use ecs_mesh_operator::sandbox::consul::{Entity, Login};
-use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
+use ecs_mesh_sandbox::consul::{Entity, Login};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
 use serde_json::{Value, json};
 
 use super::desk::Desk;

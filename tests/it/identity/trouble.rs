@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ecs_mesh_core::plan::proposal::{Change, Proposal};
-use ecs_mesh_operator::sandbox::consul::ConsulConfig;
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
+use ecs_mesh_sandbox::consul::ConsulConfig;
+use ecs_mesh_sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
 
 use serde_json::json;
 

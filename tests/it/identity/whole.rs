@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ecs_mesh_model::Tags;
-use ecs_mesh_operator::sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
-use ecs_mesh_operator::sandbox::consul::{Entity, Login};
-use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
+use ecs_mesh_sandbox::consul::{Entity, Login};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -8,8 +8,8 @@ use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
 use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Message, Page, Queue};
-use ecs_mesh_operator::sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
-use ecs_mesh_operator::sandbox::world::QUEUE;
+use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
+use ecs_mesh_sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
 use super::faults::Fault;

@@ -10,9 +10,9 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::Lease;
 use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::{ClusterArn, Timestamp};
-use ecs_mesh_operator::sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
-use ecs_mesh_operator::sandbox::judge::Violation;
-use ecs_mesh_operator::sandbox::world::{QUEUE, lay_pipes};
+use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
+use ecs_mesh_sandbox::judge::Violation;
+use ecs_mesh_sandbox::world::{QUEUE, lay_pipes};
 
 use super::faults::{Fault, Faults};
 

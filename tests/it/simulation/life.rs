@@ -10,10 +10,10 @@ use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
 use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
 use ecs_mesh_operator::reconcile::{Connect, Connected};
-use ecs_mesh_operator::sandbox::judge::{Judge, Rules};
-use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_operator::sandbox::planes::ControlPlanes;
-use ecs_mesh_operator::sandbox::world::{Care, Naming, World, WorldConfig, manifests};
+use ecs_mesh_sandbox::judge::{Judge, Rules};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{Care, Naming, World, WorldConfig, manifests};
 
 use super::course::{Course, OPERATOR, SLIP, Setting};
 use super::ground::{Ending, Ground, START, load_whatever, under_paused_clock, violation};

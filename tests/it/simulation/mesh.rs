@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_kuma::{Answer, Method, Transport, TransportError, TransportErrorKind};
-use ecs_mesh_operator::sandbox::kuma::KumaRequest;
+use ecs_mesh_sandbox::kuma::KumaRequest;
 use tokio::time::sleep;
 
 use super::faults::Fault;

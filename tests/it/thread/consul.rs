@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::aws::{CloudConfig, LifeTimes};
-use ecs_mesh_operator::sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_operator::sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::aws::{CloudConfig, LifeTimes};
+use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::planes::ControlPlanes;
 use serde_json::{Value, json};
 
 use super::consul_house::{ConsulHouse, Joined, TAG};

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use aws_sdk_ecs::types::{ContainerDefinition, NetworkMode};
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::aws::AssumedRole;
-use ecs_mesh_operator::sandbox::consul::{Entity, Login};
+use ecs_mesh_sandbox::aws::AssumedRole;
+use ecs_mesh_sandbox::consul::{Entity, Login};
 use serde_json::{Value, json};
 
 use super::house::{House, Process, document, eventually, tag};

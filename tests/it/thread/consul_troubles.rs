@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::consul::http::{ConsulFront, NoFaults, serve};
-use ecs_mesh_operator::sandbox::consul::{ConsulConfig, ConsulServer};
+use ecs_mesh_sandbox::consul::http::{ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulServer};
 use serde_json::Value;
 use tokio::net::TcpListener;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ecs_mesh_operator::sandbox::kuma::KumaConfig;
+use ecs_mesh_sandbox::kuma::KumaConfig;
 
 use super::house::{House, binding, control_plane, eventually, workload};
 use super::servers::Kuma;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaMode};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 
 use super::house::{House, Process, binding, control_plane, eventually, tag, workload};
 use super::servers::{Kuma, Server, absent, self_signed, silent, unknown, website};

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_operator::sandbox::consul::{ConsulRequest, ConsulServer};
-use ecs_mesh_operator::sandbox::world::{LOGIN_METHOD, MANAGEMENT_TOKEN};
+use ecs_mesh_sandbox::consul::{ConsulRequest, ConsulServer};
+use ecs_mesh_sandbox::world::{LOGIN_METHOD, MANAGEMENT_TOKEN};
 use serde_json::{Value, json};
 
 use super::super::course::OPERATOR;

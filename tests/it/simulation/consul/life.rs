@@ -12,11 +12,11 @@ use ecs_mesh_controller::Lease as _;
 use ecs_mesh_manifests::Status;
 use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_operator::reconcile::{Connect, Connected, Operator};
-use ecs_mesh_operator::sandbox::aws::{Cloud, LifeTimes};
-use ecs_mesh_operator::sandbox::judge::{ConsulJudge, Rules};
-use ecs_mesh_operator::sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_operator::sandbox::planes::ControlPlanes;
-use ecs_mesh_operator::sandbox::world::{
+use ecs_mesh_sandbox::aws::{Cloud, LifeTimes};
+use ecs_mesh_sandbox::judge::{ConsulJudge, Rules};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use ecs_mesh_sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{
     Care, ConsulCare, ConsulHome, Naming, World, WorldConfig, a_persons_token, manifests,
 };
 use tokio::time::Instant;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
-use ecs_mesh_operator::sandbox::aws::{CloudTask, RunTask};
-use ecs_mesh_operator::sandbox::consul::{ConsulRequest, ConsulServer};
-use ecs_mesh_operator::sandbox::judge::ConsulJudge;
-use ecs_mesh_operator::sandbox::world::{CLUSTER, ConsulHome, MANAGEMENT_TOKEN};
+use ecs_mesh_sandbox::aws::{CloudTask, RunTask};
+use ecs_mesh_sandbox::consul::{ConsulRequest, ConsulServer};
+use ecs_mesh_sandbox::judge::ConsulJudge;
+use ecs_mesh_sandbox::world::{CLUSTER, ConsulHome, MANAGEMENT_TOKEN};
 use serde_json::{Value, json};
 
 use super::super::faults::Fault;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
-use ecs_mesh_operator::sandbox::consul::ConsulRequest;
+use ecs_mesh_sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 
 use super::super::faults::Fault;

@@ -1,0 +1,201 @@
+//! Clusters, and for each the sets of its tasks by which listings find them without looking at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{TaskKey, page};
+use crate::aws::error::invalid;
+use crate::aws::{AwsError, Cloud, CloudTask, Outcome};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags};
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its ARN.
+    pub arn: String,
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A cluster and what is in it.
+#[derive(Debug)]
+pub(super) struct ClusterState {
+    pub(super) cluster: Cluster,
+    pub(super) index: TaskIndex,
+}
+
+/// A cluster's tasks by what listings ask for.
+#[derive(Debug, Default)]
+pub(super) struct TaskIndex {
+    /// Also those that ECS has forgotten, as long as their history is kept.
+    pub(super) all: BTreeSet<TaskKey>,
+    pub(super) desired_running: BTreeSet<TaskKey>,
+    pub(super) desired_stopped: BTreeSet<TaskKey>,
+    pub(super) by_service: BTreeMap<String, BTreeSet<TaskKey>>,
+    pub(super) by_family: BTreeMap<String, BTreeSet<TaskKey>>,
+    pub(super) running: usize,
+    pub(super) pending: usize,
+}
+
+impl TaskIndex {
+    /// Brings the sets up to date with a task's change; `None` is a task not there yet or no more.
+    pub(super) fn change(&mut self, key: &TaskKey, before: Option<&CloudTask>, after: Option<&CloudTask>) {
+        if let Some(before) = before {
+            self.count(before, -1);
+        }
+        if let Some(after) = after {
+            self.count(after, 1);
+        }
+        self.desired_running.remove(key);
+        self.desired_stopped.remove(key);
+        match (before, after) {
+            (_, Some(task)) if task.desired_status == DesiredStatus::Running => {
+                self.desired_running.insert(key.clone());
+            }
+            (_, Some(_)) => {
+                self.desired_stopped.insert(key.clone());
+            }
+            (Some(before), None) => {
+                remove(&mut self.by_family, &before.family, key);
+                if let Some(service) = before.service() {
+                    remove(&mut self.by_service, service, key);
+                }
+            }
+            (None, None) => {}
+        }
+        if let (None, Some(task)) = (before, after) {
+            self.all.insert(key.clone());
+            self.by_family.entry(task.family.clone()).or_default().insert(key.clone());
+            if let Some(service) = task.service() {
+                self.by_service.entry(service.to_owned()).or_default().insert(key.clone());
+            }
+        }
+    }
+
+    fn count(&mut self, task: &CloudTask, by: isize) {
+        let count = match task.last_status {
+            LastStatus::Running => &mut self.running,
+            LastStatus::Provisioning | LastStatus::Pending | LastStatus::Activating => &mut self.pending,
+            _ => return,
+        };
+        *count = count.saturating_add_signed(by);
+    }
+}
+
+fn remove(sets: &mut BTreeMap<String, BTreeSet<TaskKey>>, name: &str, key: &TaskKey) {
+    if let Some(set) = sets.get_mut(name) {
+        set.remove(key);
+        if set.is_empty() {
+            sets.remove(name);
+        }
+    }
+}
+
+impl Cloud {
+    /// Makes a cluster; one that is there is answered as it is.
+    pub fn create_cluster(&mut self, name: &str, tags: Tags) -> Outcome<Cluster> {
+        let allowed = !name.is_empty()
+            && name.len() <= 255
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !allowed {
+            return Err(invalid(format!(
+                "{name:?} is no cluster name: letters, digits, '-' and '_', at most 255 characters"
+            )));
+        }
+        let arn = self.arn("ecs", &format!("cluster/{name}"));
+        let state = self.clusters.entry(name.to_owned()).or_insert_with(|| ClusterState {
+            cluster: Cluster { arn, name: name.to_owned(), tags },
+            index: TaskIndex::default(),
+        });
+        Ok(state.cluster.clone())
+    }
+
+    /// Removes a cluster that has neither tasks nor active services.
+    pub fn delete_cluster(&mut self, cluster: &str) -> Outcome<Cluster> {
+        let name = self.cluster_name(cluster)?;
+        let state = self.cluster_state(&name)?;
+        if state.index.running + state.index.pending > 0 {
+            return Err(AwsError::new(
+                "ClusterContainsTasksException",
+                format!("cluster {name} still has tasks"),
+            ));
+        }
+        if self.services_of(&name).any(|service| service.status != "INACTIVE") {
+            return Err(AwsError::new(
+                "ClusterContainsServicesException",
+                format!("cluster {name} still has services"),
+            ));
+        }
+        let cluster = state.cluster.clone();
+        self.clusters.remove(&name);
+        Ok(cluster)
+    }
+
+    /// One page of the ARNs of all clusters.
+    pub fn list_clusters(
+        &self,
+        next_token: Option<&str>,
+        max_results: usize,
+    ) -> (Vec<String>, Option<String>) {
+        let items =
+            self.clusters.values().map(|state| (state.cluster.name.as_str(), state.cluster.arn.clone()));
+        page(items, next_token, max_results)
+    }
+
+    /// The cluster as `DescribeClusters` shows it.
+    pub fn describe_cluster(&self, cluster: &str, with_tags: bool) -> Outcome<Value> {
+        let name = self.cluster_name(cluster)?;
+        let ClusterState { cluster, index } = self.cluster_state(&name)?;
+        let services = self.services_of(&name).filter(|service| service.status == "ACTIVE").count();
+        let mut shown = json!({
+            "clusterArn": cluster.arn,
+            "clusterName": cluster.name,
+            "status": "ACTIVE",
+            "registeredContainerInstancesCount": 0,
+            "runningTasksCount": index.running,
+            "pendingTasksCount": index.pending,
+            "activeServicesCount": services,
+            "statistics": [],
+            "settings": [{"name": "containerInsights", "value": "disabled"}],
+            "capacityProviders": [],
+            "defaultCapacityProviderStrategy": [],
+            "tags": [],
+        });
+        if with_tags {
+            shown["tags"] = super::ecs_tags::tags_json(&cluster.tags);
+        }
+        Ok(shown)
+    }
+
+    /// The name of the cluster that is meant by a name, an ARN or nothing (`default`).
+    pub(super) fn cluster_name(&self, cluster: &str) -> Outcome<String> {
+        let name = match cluster {
+            "" => "default",
+            arn if arn.starts_with("arn:") => arn
+                .strip_prefix(self.arn("ecs", "cluster/").as_str())
+                .ok_or_else(|| invalid(format!("{arn} is not a cluster of this account and Region")))?,
+            name => name,
+        };
+        if self.clusters.contains_key(name) {
+            return Ok(name.to_owned());
+        }
+        Err(AwsError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
+    }
+
+    pub(super) fn cluster_state(&self, name: &str) -> Outcome<&ClusterState> {
+        self.clusters
+            .get(name)
+            .ok_or_else(|| AwsError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
+    }
+
+    /// Brings the cluster's index along; a deleted cluster has none.
+    pub(super) fn reindex(&mut self, key: &TaskKey, before: Option<&CloudTask>, after: Option<&CloudTask>) {
+        let Some(task) = after.or(before) else { return };
+        if let Some(state) = self.clusters.get_mut(&task.cluster) {
+            state.index.change(key, before, after);
+        }
+    }
+}

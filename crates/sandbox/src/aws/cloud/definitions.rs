@@ -1,0 +1,286 @@
+//! Task definitions: a family's revisions, each of which never changes.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::page;
+use crate::aws::error::{client, invalid};
+use crate::aws::{Cloud, Outcome};
+use ecs_mesh_model::{Container, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
+
+/// What `RegisterTaskDefinition` takes. Fields that decide nothing here are kept in `rest` and shown again.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RegisterTaskDefinition {
+    /// The family.
+    pub family: String,
+    /// The role of the application.
+    pub task_role_arn: Option<String>,
+    /// `awsvpc`, `bridge`, `host` or `none`.
+    pub network_mode: Option<String>,
+    /// The containers as the API takes them.
+    pub container_definitions: Vec<Value>,
+    /// Tags of the revision.
+    #[serde(deserialize_with = "super::ecs_tags::from_pairs")]
+    pub tags: Tags,
+    /// Everything else.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl RegisterTaskDefinition {
+    /// A Fargate definition with one container `app` that listens on `port`.
+    pub fn fargate(family: &str, task_role_arn: Option<&str>, port: u16) -> Self {
+        let mut rest = Map::new();
+        rest.insert("requiresCompatibilities".into(), json!(["FARGATE"]));
+        rest.insert("cpu".into(), json!("256"));
+        rest.insert("memory".into(), json!("512"));
+        Self {
+            family: family.to_owned(),
+            task_role_arn: task_role_arn.map(str::to_owned),
+            network_mode: Some("awsvpc".into()),
+            container_definitions: vec![json!({
+                "name": "app",
+                "image": format!("{family}:latest"),
+                "portMappings": [{"containerPort": port, "protocol": "tcp"}],
+            })],
+            tags: Tags::new(),
+            rest,
+        }
+    }
+}
+
+/// A revision.
+#[derive(Debug)]
+pub struct DefinitionRecord {
+    /// Its ARN.
+    pub arn: String,
+    /// Its family.
+    pub family: String,
+    /// Its number, from 1.
+    pub revision: u64,
+    /// The role of the application.
+    pub task_role_arn: Option<String>,
+    /// `awsvpc`, `bridge`, `host` or `none`.
+    pub network_mode: String,
+    /// The containers as the API shows them.
+    pub containers: Vec<Value>,
+    /// The tags it was registered with.
+    pub tags: Tags,
+    active: bool,
+    registered_at: Timestamp,
+    rest: Map<String, Value>,
+}
+
+impl DefinitionRecord {
+    /// The revision as `DescribeTaskDefinition` shows it, without tags.
+    pub fn to_api_json(&self) -> Value {
+        let fargate = self.requires("FARGATE");
+        let mut shown = self.rest.clone();
+        let fixed = json!({
+            "taskDefinitionArn": self.arn,
+            "family": self.family,
+            "revision": self.revision,
+            "status": if self.active { "ACTIVE" } else { "INACTIVE" },
+            "networkMode": self.network_mode,
+            "containerDefinitions": self.containers,
+            "compatibilities": if fargate { json!(["EC2", "FARGATE"]) } else { json!(["EC2"]) },
+            "registeredAt": seconds(self.registered_at),
+        });
+        if let Value::Object(fixed) = fixed {
+            shown.extend(fixed);
+        }
+        for list in ["volumes", "placementConstraints", "requiresAttributes"] {
+            shown.entry(list).or_insert_with(|| json!([]));
+        }
+        if let Some(role) = &self.task_role_arn {
+            shown.insert("taskRoleArn".into(), json!(role));
+        }
+        Value::Object(shown)
+    }
+
+    /// The revision in the operator's words; `None` for one whose ARN the operator would refuse.
+    pub fn to_model(&self) -> Option<TaskDefinition> {
+        let containers = self.containers.iter().map(|container| Container {
+            name: text(container, "name").to_owned(),
+            docker_labels: serde_json::from_value(container["dockerLabels"].clone()).unwrap_or_default(),
+            ports: container["portMappings"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|mapping| u16::try_from(mapping["containerPort"].as_u64()?).ok())
+                .collect(),
+        });
+        Some(TaskDefinition {
+            arn: TaskDefinitionArn::parse(&self.arn).ok()?,
+            task_role: self.task_role_arn.as_deref().and_then(|role| RoleArn::parse(role).ok()),
+            network_mode: Some(self.network_mode.clone()),
+            containers: containers.collect(),
+        })
+    }
+
+    /// Whether the definition names this launch type under `requiresCompatibilities`.
+    pub(super) fn requires(&self, launch_type: &str) -> bool {
+        self.rest
+            .get("requiresCompatibilities")
+            .and_then(Value::as_array)
+            .is_some_and(|list| list.iter().any(|item| item == launch_type))
+    }
+
+    /// A setting of the whole task, such as `cpu`.
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
+        self.rest.get(name).and_then(Value::as_str)
+    }
+}
+
+/// Epoch seconds with a fraction, as the JSON protocols carry times.
+#[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit into 53 bits until the year 287396.
+pub(super) fn seconds(at: Timestamp) -> f64 {
+    at.0 as f64 / 1000.0
+}
+
+pub(super) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+impl Cloud {
+    /// Registers the next revision of a family.
+    pub fn register_task_definition(
+        &mut self,
+        request: RegisterTaskDefinition,
+        now: Timestamp,
+    ) -> Outcome<Arc<DefinitionRecord>> {
+        let RegisterTaskDefinition { family, task_role_arn, network_mode, container_definitions, tags, rest } =
+            request;
+        if family.is_empty() || !family.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(client(format!("{family:?} is no family: letters, digits, '-' and '_'")));
+        }
+        if container_definitions.is_empty() {
+            return Err(client("a task definition needs at least one container"));
+        }
+        let mut containers = Vec::with_capacity(container_definitions.len());
+        for container in container_definitions {
+            containers.push(normal_container(container)?);
+        }
+        let revision = self.definitions.get(&family).map_or(0, Vec::len) as u64 + 1;
+        let record = Arc::new(DefinitionRecord {
+            arn: self.arn("ecs", &format!("task-definition/{family}:{revision}")),
+            family: family.clone(),
+            revision,
+            task_role_arn: task_role_arn.map(|role| self.role_arn_of(&role)),
+            network_mode: network_mode.unwrap_or_else(|| "bridge".into()),
+            containers,
+            tags,
+            active: true,
+            registered_at: now,
+            rest,
+        });
+        if record.requires("FARGATE") && record.network_mode != "awsvpc" {
+            return Err(client("Fargate tasks need the network mode awsvpc"));
+        }
+        self.definitions.entry(family).or_default().push(record.clone());
+        Ok(record)
+    }
+
+    /// A task role may be given by its name.
+    fn role_arn_of(&self, role: &str) -> String {
+        if role.starts_with("arn:") {
+            return role.to_owned();
+        }
+        self.roles
+            .get(role)
+            .map_or_else(|| self.global_arn("iam", &format!("role/{role}")), |r| r.arn.clone())
+    }
+
+    /// The revision meant by a family (its newest active one), `family:revision` or an ARN.
+    pub fn describe_task_definition(&self, definition: &str) -> Outcome<Arc<DefinitionRecord>> {
+        let missing = || client(format!("there is no task definition {definition}"));
+        let named =
+            definition.strip_prefix(self.arn("ecs", "task-definition/").as_str()).unwrap_or(definition);
+        let (family, revision) = match named.rsplit_once(':') {
+            Some((family, revision)) => (family, Some(revision.parse::<u64>().map_err(|_| missing())?)),
+            None => (named, None),
+        };
+        let revisions = self.definitions.get(family).ok_or_else(missing)?;
+        let found = match revision {
+            Some(revision) => revisions.iter().find(|record| record.revision == revision),
+            None => revisions.iter().rev().find(|record| record.active),
+        };
+        found.cloned().ok_or_else(missing)
+    }
+
+    /// Marks a revision as not to be used for new tasks.
+    pub fn deregister_task_definition(&mut self, definition: &str) -> Outcome<Arc<DefinitionRecord>> {
+        if !definition.contains(':') {
+            return Err(invalid("a revision is needed to deregister a task definition"));
+        }
+        let old = self.describe_task_definition(definition)?;
+        let record = Arc::new(DefinitionRecord {
+            arn: old.arn.clone(),
+            family: old.family.clone(),
+            revision: old.revision,
+            task_role_arn: old.task_role_arn.clone(),
+            network_mode: old.network_mode.clone(),
+            containers: old.containers.clone(),
+            tags: old.tags.clone(),
+            active: false,
+            registered_at: old.registered_at,
+            rest: old.rest.clone(),
+        });
+        if let Some(place) = self
+            .definitions
+            .get_mut(&record.family)
+            .and_then(|revisions| revisions.iter_mut().find(|r| r.revision == record.revision))
+        {
+            *place = record.clone();
+        }
+        Ok(record)
+    }
+
+    /// One page of the ARNs of active revisions.
+    pub fn list_task_definitions(
+        &self,
+        family_prefix: &str,
+        next_token: Option<&str>,
+        max_results: usize,
+    ) -> (Vec<String>, Option<String>) {
+        let mut arns: Vec<&str> = self
+            .definitions
+            .values()
+            .flatten()
+            .filter(|record| record.active && record.family.starts_with(family_prefix))
+            .map(|record| record.arn.as_str())
+            .collect();
+        arns.sort_unstable();
+        page(arns.into_iter().map(|arn| (arn, arn.to_owned())), next_token, max_results)
+    }
+}
+
+/// Fills in what the API always shows of a container.
+fn normal_container(mut container: Value) -> Outcome<Value> {
+    let Some(fields) = container.as_object_mut() else { return Err(client("a container must be an object")) };
+    if fields.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
+        return Err(client("a container needs a name"));
+    }
+    for (name, value) in [
+        ("cpu", json!(0)),
+        ("essential", json!(true)),
+        ("portMappings", json!([])),
+        ("environment", json!([])),
+        ("mountPoints", json!([])),
+        ("volumesFrom", json!([])),
+    ] {
+        fields.entry(name).or_insert(value);
+    }
+    for mapping in fields.get_mut("portMappings").and_then(Value::as_array_mut).into_iter().flatten() {
+        if mapping.get("hostPort").is_none() {
+            mapping["hostPort"] = mapping["containerPort"].clone();
+        }
+        if mapping.get("protocol").is_none() {
+            mapping["protocol"] = json!("tcp");
+        }
+    }
+    Ok(container)
+}

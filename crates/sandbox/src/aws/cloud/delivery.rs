@@ -1,0 +1,201 @@
+//! From a change to the queues: the events' envelope, the rules they pass, and the faults on the way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{ServiceKey, Timer};
+use crate::aws::{Cloud, CloudTask};
+use ecs_mesh_model::Timestamp;
+
+/// An event before it has its envelope.
+pub(super) struct Event {
+    pub(super) source: String,
+    pub(super) detail_type: String,
+    pub(super) region: String,
+    pub(super) resources: Vec<String>,
+    pub(super) detail: Value,
+}
+
+impl Cloud {
+    pub(super) fn emit_task_event(&mut self, task: &CloudTask, now: Timestamp) {
+        if !self.is_anyone_listening() {
+            return;
+        }
+        let event = Event {
+            source: "aws.ecs".into(),
+            detail_type: "ECS Task State Change".into(),
+            region: self.config.region.clone(),
+            resources: vec![task.arn.to_string()],
+            detail: task.to_event_detail(),
+        };
+        self.emit(event, now);
+    }
+
+    /// What ECS says of a deployment; unlike a task's events, these have no version.
+    pub(super) fn emit_deployment(&mut self, service: &str, deployment: &str, name: &str, now: Timestamp) {
+        let detail = json!({
+            "eventType": "INFO",
+            "eventName": name,
+            "deploymentId": deployment,
+            "updatedAt": now.to_string(),
+            "reason": format!("the state of deployment {deployment} changed"),
+        });
+        self.emit_of_service("ECS Deployment State Change", service, detail, now);
+    }
+
+    /// What ECS says of a service as a whole.
+    pub(super) fn emit_service_action(
+        &mut self,
+        key: &ServiceKey,
+        service: &str,
+        name: &str,
+        now: Timestamp,
+    ) {
+        let detail = json!({
+            "eventType": "INFO",
+            "eventName": name,
+            "clusterArn": self.arn("ecs", &format!("cluster/{}", key.0)),
+            "createdAt": now.to_string(),
+        });
+        self.emit_of_service("ECS Service Action", service, detail, now);
+    }
+
+    fn emit_of_service(&mut self, detail_type: &str, service: &str, detail: Value, now: Timestamp) {
+        if !self.is_anyone_listening() {
+            return;
+        }
+        let event = Event {
+            source: "aws.ecs".into(),
+            detail_type: detail_type.into(),
+            region: self.config.region.clone(),
+            resources: vec![service.to_owned()],
+            detail,
+        };
+        self.emit(event, now);
+    }
+
+    /// IAM's calls are told by CloudTrail, and in one Region only.
+    pub(super) fn emit_iam_call(&mut self, name: &str, parameters: &Value, now: Timestamp) {
+        if !self.is_anyone_listening() {
+            return;
+        }
+        let account = self.config.account.clone();
+        let detail = json!({
+            "eventVersion": "1.11",
+            "userIdentity": {
+                "type": "IAMUser",
+                "principalId": account,
+                "arn": self.global_arn("iam", "user/sandbox"),
+                "accountId": account,
+                "userName": "sandbox",
+            },
+            "eventTime": whole_seconds(now),
+            "eventSource": "iam.amazonaws.com",
+            "eventName": name,
+            "awsRegion": self.iam_region(),
+            "sourceIPAddress": "127.0.0.1",
+            "userAgent": "sandbox",
+            "requestParameters": parameters,
+            "responseElements": null,
+            "requestID": self.uuid(),
+            "eventID": self.uuid(),
+            "readOnly": false,
+            "eventType": "AwsApiCall",
+            "managementEvent": true,
+            "recipientAccountId": account,
+            "eventCategory": "Management",
+        });
+        let event = Event {
+            source: "aws.iam".into(),
+            detail_type: "AWS API Call via CloudTrail".into(),
+            region: self.iam_region().to_owned(),
+            resources: Vec::new(),
+            detail,
+        };
+        self.emit(event, now);
+    }
+
+    fn is_anyone_listening(&self) -> bool {
+        self.rules.values().any(|rule| rule.enabled && !rule.targets.is_empty())
+    }
+
+    fn iam_region(&self) -> &'static str {
+        match self.config.partition.as_str() {
+            "aws-cn" => "cn-north-1",
+            "aws-us-gov" => "us-gov-west-1",
+            _ => "us-east-1",
+        }
+    }
+
+    /// Sends the event through the rules and returns its id.
+    pub(super) fn emit(&mut self, event: Event, now: Timestamp) -> String {
+        let id = self.uuid();
+        let Event { source, detail_type, region, resources, detail } = event;
+        let mut event = json!({
+            "version": "0",
+            "id": id,
+            "detail-type": detail_type,
+            "source": source,
+            "account": self.config.account,
+            "time": whole_seconds(now),
+            "region": region,
+            "resources": resources,
+        });
+        // Moved in, not copied: it is by far the largest part.
+        event["detail"] = detail;
+        let targets: Vec<(String, Option<String>)> = self
+            .rules
+            .values()
+            .filter(|rule| rule.lets_through(&event))
+            .flat_map(super::Rule::destinations)
+            .collect();
+        if targets.is_empty() {
+            return id;
+        }
+        let whole: Arc<str> = event.to_string().into();
+        for (queue, input) in targets {
+            let body = input.map_or_else(|| whole.clone(), Into::into);
+            self.deliver(&queue, &body, now);
+        }
+        id
+    }
+
+    /// The draws are made whether or not they count, so that one fault's probability does not shift another's.
+    fn deliver(&mut self, queue: &str, body: &Arc<str>, now: Timestamp) {
+        let faults = self.config.delivery.clone();
+        let [lost, twice, replayed] =
+            [faults.lose, faults.duplicate, faults.replay].map(|probability| self.rng.f64() < probability);
+        let (first, second) = (self.delay(), self.delay());
+        if lost || self.events_lost_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.deliver_at(now.plus(first), queue, body, now);
+        if twice {
+            self.deliver_at(now.plus(second), queue, body, now);
+        }
+        if replayed {
+            self.deliver_at(now.plus(second + faults.replay_after), queue, body, now);
+        }
+    }
+
+    fn delay(&mut self) -> Duration {
+        let (least, most) = (self.config.delivery.delay_min, self.config.delivery.delay_max);
+        let draw = self.rng.f64();
+        least + most.saturating_sub(least).mul_f64(draw)
+    }
+
+    fn deliver_at(&mut self, at: Timestamp, queue: &str, body: &Arc<str>, now: Timestamp) {
+        if at <= now {
+            self.enqueue_event(queue, body, now);
+        } else {
+            self.at(at, Timer::Deliver { queue: queue.to_owned(), body: body.clone() });
+        }
+    }
+}
+
+/// Envelopes carry whole seconds.
+fn whole_seconds(at: Timestamp) -> String {
+    Timestamp(at.0 - at.0.rem_euclid(1000)).to_string()
+}

@@ -1,0 +1,205 @@
+//! ListTasks and DescribeTasks. A page costs what it shows, not what there is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::TaskKey;
+use crate::aws::error::invalid;
+use crate::aws::{AwsError, Cloud, CloudTask, Outcome};
+use ecs_mesh_model::DesiredStatus;
+
+/// What ListTasks takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListTasks {
+    /// Name or ARN; empty is `default`.
+    pub cluster: String,
+    /// `RUNNING` (the default), `STOPPED`, or `PENDING`, which never finds any.
+    pub desired_status: Option<String>,
+    /// Only tasks of this family.
+    pub family: Option<String>,
+    /// Only tasks of this service.
+    pub service_name: Option<String>,
+    /// Only tasks started by this.
+    pub started_by: Option<String>,
+    /// Only tasks of this launch type.
+    pub launch_type: Option<String>,
+    /// Only tasks on this container instance.
+    pub container_instance: Option<String>,
+    /// From the page before.
+    pub next_token: Option<String>,
+    /// 1 to 100; without it 100.
+    pub max_results: Option<usize>,
+}
+
+impl ListTasks {
+    /// The first page of the tasks of a cluster that are to be `desired`.
+    pub fn of(cluster: &str, desired: DesiredStatus) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            desired_status: Some(desired.as_str().to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+/// A page of ARNs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The ARNs.
+    pub arns: Vec<TaskKey>,
+    /// What asks for the next page; `None` on the last.
+    pub next_token: Option<String>,
+}
+
+/// Something asked for that there is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// As an ARN, even where an id was asked for.
+    pub arn: String,
+    /// `MISSING`.
+    pub reason: &'static str,
+}
+
+/// What DescribeTasks answers.
+#[derive(Clone, Debug, Default)]
+pub struct DescribedTasks {
+    /// Those known, in the order asked for.
+    pub tasks: Vec<Arc<CloudTask>>,
+    /// Those not known.
+    pub failures: Vec<Failure>,
+}
+
+impl Cloud {
+    /// One page of the tasks of a cluster, in the order of their ARNs.
+    pub fn list_tasks(&self, request: &ListTasks) -> Outcome<Listed> {
+        self.list_with(request, |arn| self.known_task(arn).cloned(), false)
+    }
+
+    /// `past` looks through all tasks, since the other sets know only the present.
+    pub(super) fn list_with(
+        &self,
+        request: &ListTasks,
+        look_up: impl Fn(&str) -> Option<Arc<CloudTask>>,
+        past: bool,
+    ) -> Outcome<Listed> {
+        let cluster = self.cluster_name(&request.cluster)?;
+        let limit = match request.max_results {
+            None => 100,
+            Some(limit @ 1..=100) => limit,
+            Some(other) => return Err(invalid(format!("maxResults is {other}; 1 to 100 are allowed"))),
+        };
+        let desired = match request.desired_status.as_deref() {
+            None | Some("RUNNING") => DesiredStatus::Running,
+            Some("STOPPED") => DesiredStatus::Stopped,
+            Some("PENDING") => return Ok(Listed::default()),
+            Some(other) => {
+                return Err(invalid(format!(
+                    "desiredStatus is {other:?}; RUNNING, PENDING and STOPPED are allowed"
+                )));
+            }
+        };
+        let service = request.service_name.as_deref().map(super::services::service_name_of);
+        if let Some(service) = service
+            && !self.services.contains_key(&(cluster.clone(), service.to_owned()))
+        {
+            return Err(AwsError::new("ServiceNotFoundException", format!("there is no service {service}")));
+        }
+        let after =
+            request.next_token.as_deref().map(|token| self.arn_of_token(&cluster, token)).transpose()?;
+
+        let index = &self.cluster_state(&cluster)?.index;
+        let none = BTreeSet::new();
+        let candidates = match (past, service, request.family.as_deref(), desired) {
+            (true, ..) => &index.all,
+            (_, Some(service), ..) => index.by_service.get(service).unwrap_or(&none),
+            (_, _, Some(family), _) => index.by_family.get(family).unwrap_or(&none),
+            (_, _, _, DesiredStatus::Running) => &index.desired_running,
+            (_, _, _, DesiredStatus::Stopped) => &index.desired_stopped,
+        };
+        let matches = |task: &CloudTask| {
+            task.desired_status == desired
+                && service.is_none_or(|service| task.service() == Some(service))
+                && request.family.as_deref().is_none_or(|family| task.family == family)
+                && request.started_by.as_deref().is_none_or(|by| task.started_by.as_deref() == Some(by))
+                && request.container_instance.as_deref().is_none_or(|instance| {
+                    task.container_instance_arn().is_some_and(|arn| arn.ends_with(instance))
+                })
+                && request.launch_type.as_deref().is_none_or(|launch_type| task.launch_type == launch_type)
+        };
+        let mut listed = Listed::default();
+        for arn in from(candidates, after) {
+            if look_up(arn).is_none_or(|task| !matches(&task)) {
+                continue;
+            }
+            if listed.arns.len() == limit {
+                listed.next_token =
+                    listed.arns.last().and_then(|last| last.rsplit('/').next()).map(str::to_owned);
+                break;
+            }
+            listed.arns.push(arn.clone());
+        }
+        Ok(listed)
+    }
+
+    /// The tasks named by ARN or id, at most 100.
+    pub fn describe_tasks<S: AsRef<str>>(&self, cluster: &str, tasks: &[S]) -> Outcome<DescribedTasks> {
+        if tasks.len() > 100 {
+            return Err(invalid(format!("{} tasks were named; at most 100 are allowed", tasks.len())));
+        }
+        if tasks.is_empty() {
+            return Err(invalid("no task was named"));
+        }
+        let cluster = self.cluster_name(cluster)?;
+        let mut described = DescribedTasks::default();
+        for task in tasks {
+            match self.find_task(&cluster, task.as_ref()) {
+                Some(key) => described.tasks.push(self.tasks[&key].current.clone()),
+                None => described.failures.push(Failure::missing(self.task_arn(&cluster, task.as_ref()))),
+            }
+        }
+        Ok(described)
+    }
+
+    /// The task as it is now; `None` once ECS has forgotten it.
+    pub fn task(&self, arn: &str) -> Option<Arc<CloudTask>> {
+        self.known_task(arn).cloned()
+    }
+
+    /// All tasks that ECS knows, in the order of their ARNs: the world's truth, for those who check against it.
+    pub fn all_tasks(&self) -> impl Iterator<Item = &Arc<CloudTask>> {
+        self.tasks.values().filter(|record| record.gone_at.is_none()).map(|record| &record.current)
+    }
+
+    fn known_task(&self, arn: &str) -> Option<&Arc<CloudTask>> {
+        self.tasks.get(arn).filter(|record| record.gone_at.is_none()).map(|record| &record.current)
+    }
+
+    pub(super) fn find_task(&self, cluster: &str, task: &str) -> Option<TaskKey> {
+        let task = self.known_task(&self.task_arn(cluster, task))?;
+        (task.cluster == cluster).then(|| task.arn.clone())
+    }
+
+    fn task_arn(&self, cluster: &str, task: &str) -> String {
+        if task.starts_with("arn:") {
+            task.to_owned()
+        } else {
+            self.arn("ecs", &format!("task/{cluster}/{task}"))
+        }
+    }
+
+    /// A token is the id of the last task of the page before.
+    fn arn_of_token(&self, cluster: &str, token: &str) -> Outcome<TaskKey> {
+        if token.len() != 32 || !token.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(invalid(format!("{token:?} is no token of a page of ListTasks")));
+        }
+        Ok(self.task_arn(cluster, token).into())
+    }
+}
+
+fn from(set: &BTreeSet<TaskKey>, after: Option<TaskKey>) -> impl Iterator<Item = &TaskKey> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    set.range((after.map_or(Unbounded, Excluded), Unbounded))
+}

@@ -1,0 +1,301 @@
+//! SQS messages: send, receive, delete, change visibility, redrive.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use md5::{Digest, Md5};
+use serde::{Deserialize, Serialize};
+
+use super::queue::{HandleError, Message};
+use super::queues::bad_value;
+use crate::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::Timestamp;
+
+/// The most messages that a queue has in flight.
+const IN_FLIGHT_MAX: usize = 120_000;
+/// The longest message, and the most that a batch may have together.
+const SIZE_MAX: usize = 1_048_576;
+
+/// A message's attribute; binary ones are not served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MessageAttribute {
+    /// `String` or `Number`, perhaps with a suffix.
+    pub data_type: String,
+    /// The value.
+    #[serde(default)]
+    pub string_value: String,
+}
+
+/// What `SendMessage` takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SendMessage {
+    /// The body.
+    pub message_body: String,
+    /// Hides the message at first; without it the queue's default.
+    pub delay_seconds: Option<u64>,
+    /// Attributes.
+    pub message_attributes: BTreeMap<String, MessageAttribute>,
+}
+
+impl SendMessage {
+    /// A message that has only a body.
+    pub fn of(body: impl Into<String>) -> Self {
+        Self { message_body: body.into(), ..Self::default() }
+    }
+}
+
+/// What `SendMessage` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SentMessage {
+    /// The message's id.
+    #[serde(rename = "MessageId")]
+    pub message_id: String,
+    /// MD5 of the body, in hex.
+    #[serde(rename = "MD5OfMessageBody")]
+    pub body_md5: String,
+    /// MD5 of the attributes, where there are any.
+    #[serde(rename = "MD5OfMessageAttributes", skip_serializing_if = "Option::is_none")]
+    pub attributes_md5: Option<String>,
+}
+
+/// What `ReceiveMessage` takes; waiting is the caller's affair.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiveMessages {
+    /// 1 to 10.
+    pub max: usize,
+    /// Without it the queue's default.
+    pub visibility: Option<Duration>,
+}
+
+/// A message as it was handed out.
+#[derive(Clone, Debug)]
+pub struct ReceivedMessage {
+    /// Its id.
+    pub message_id: String,
+    /// What deletes it.
+    pub receipt_handle: String,
+    /// Its body.
+    pub body: Arc<str>,
+    /// Its attributes.
+    pub attributes: Arc<BTreeMap<String, MessageAttribute>>,
+    /// What SQS says of it (`SentTimestamp`, `ApproximateReceiveCount`, …).
+    pub system: BTreeMap<&'static str, String>,
+}
+
+impl Cloud {
+    /// Sends a message.
+    pub fn send_message(
+        &mut self,
+        queue: &str,
+        request: SendMessage,
+        now: Timestamp,
+    ) -> Outcome<SentMessage> {
+        let SendMessage { message_body, delay_seconds, message_attributes } = request;
+        if message_body.is_empty() {
+            return Err(AwsError::new("MissingParameter", "a message needs a body"));
+        }
+        if message_body.len() > SIZE_MAX {
+            return Err(bad_value(format!("a message has at most {SIZE_MAX} bytes")));
+        }
+        if message_attributes.values().any(|attribute| attribute.data_type.starts_with("Binary")) {
+            return Err(AwsError::new("UnsupportedOperation", "binary attributes are not served"));
+        }
+        let delay = match delay_seconds {
+            Some(seconds @ 0..=900) => Duration::from_secs(seconds),
+            Some(other) => return Err(bad_value(format!("DelaySeconds is {other}; 0 to 900 are allowed"))),
+            None => self.queue_of(queue)?.seconds("DelaySeconds"),
+        };
+        let sent = SentMessage {
+            message_id: self.uuid(),
+            body_md5: md5_hex(message_body.as_bytes()),
+            attributes_md5: attributes_md5(&message_attributes),
+        };
+        let message = Message {
+            id: sent.message_id.clone(),
+            body: message_body.into(),
+            attributes: Arc::new(message_attributes),
+            sender: self.config.account.clone(),
+            sent_at: now,
+            first_received_at: None,
+            receives: 0,
+            dead_letter_source: None,
+        };
+        let ready = self.queue_mut(queue)?.put(message, delay, 0, now);
+        self.message_came |= ready;
+        Ok(sent)
+    }
+
+    /// An event reaches a queue; one that is gone takes it nowhere.
+    pub(super) fn enqueue_event(&mut self, queue: &str, body: &Arc<str>, now: Timestamp) {
+        let jitter = if self.config.delivery.shuffle { self.rng.u64(..64) } else { 0 };
+        let id = self.uuid();
+        let Some(queue) = self.queues.get_mut(queue) else { return };
+        let message = Message {
+            id,
+            body: body.clone(),
+            attributes: Arc::default(),
+            sender: "AIDAEVENTBRIDGE0000000".into(),
+            sent_at: now,
+            first_received_at: None,
+            receives: 0,
+            dead_letter_source: None,
+        };
+        let delay = queue.seconds("DelaySeconds");
+        self.message_came |= queue.put(message, delay, jitter, now);
+    }
+
+    /// Hands out up to `max` messages that are ready now. Those received too often go to the dead-letter queue.
+    pub fn receive_message(
+        &mut self,
+        queue: &str,
+        request: ReceiveMessages,
+        now: Timestamp,
+    ) -> Outcome<Vec<ReceivedMessage>> {
+        if !(1..=10).contains(&request.max) {
+            return Err(bad_value(format!("MaxNumberOfMessages is {}; 1 to 10 are allowed", request.max)));
+        }
+        let name = self.queue_name(queue)?;
+        let queue = self.queue_mut(&name)?;
+        let visibility = request.visibility.unwrap_or_else(|| queue.seconds("VisibilityTimeout"));
+        if visibility > Duration::from_hours(12) {
+            return Err(bad_value("VisibilityTimeout is at most 43200 seconds"));
+        }
+        queue.release_due(now);
+        if queue.counts().in_flight >= IN_FLIGHT_MAX {
+            return Err(AwsError::new(
+                "OverLimit",
+                format!("{IN_FLIGHT_MAX} messages are in flight already"),
+            ));
+        }
+        let redrive = queue.redrive();
+        let arn = queue.arn.clone();
+        let (mut received, mut dead, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        while taken.len() < request.max {
+            let Some(id) = queue.pop_ready() else { break };
+            let spent = queue
+                .message(id)
+                .zip(redrive.as_ref())
+                .is_some_and(|(message, (_, most))| message.receives >= *most);
+            if spent {
+                dead.extend(queue.remove(id));
+            } else {
+                taken.push(id);
+            }
+        }
+        for id in taken {
+            if let Some((message, receipt_handle)) = queue.hand_out(id, now.plus(visibility), now) {
+                received.push(shown(message, receipt_handle));
+            }
+        }
+        if let Some((target, _)) = redrive {
+            self.bury(&target, &arn, dead, now);
+        }
+        Ok(received)
+    }
+
+    fn bury(&mut self, target: &str, source: &str, dead: Vec<Message>, now: Timestamp) {
+        let Ok(target) = self.queue_mut(target) else { return };
+        let mut came = false;
+        for mut message in dead {
+            message.dead_letter_source = Some(source.to_owned());
+            came |= target.put(message, Duration::ZERO, 0, now);
+        }
+        self.message_came |= came;
+    }
+
+    /// Deletes a message by the handle of its last receive.
+    pub fn delete_message(&mut self, queue: &str, receipt_handle: &str) -> Outcome<()> {
+        self.queue_mut(queue)?.delete(receipt_handle).map_err(handle_error)
+    }
+
+    /// Sets for how long a message in flight stays hidden from now; zero hands it back.
+    pub fn change_message_visibility(
+        &mut self,
+        queue: &str,
+        receipt_handle: &str,
+        timeout_seconds: u64,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        if timeout_seconds > 43_200 {
+            return Err(bad_value("VisibilityTimeout is at most 43200 seconds"));
+        }
+        let timeout = Duration::from_secs(timeout_seconds);
+        let queue = self.queue_mut(queue)?;
+        queue.release_due(now);
+        let ready = queue.change_visibility(receipt_handle, timeout, now).map_err(handle_error)?;
+        self.message_came |= ready;
+        Ok(())
+    }
+}
+
+fn shown(message: Message, receipt_handle: String) -> ReceivedMessage {
+    let mut system = BTreeMap::from([
+        ("SenderId", message.sender),
+        ("SentTimestamp", message.sent_at.0.to_string()),
+        ("ApproximateReceiveCount", message.receives.to_string()),
+    ]);
+    if let Some(at) = message.first_received_at {
+        system.insert("ApproximateFirstReceiveTimestamp", at.0.to_string());
+    }
+    if let Some(source) = message.dead_letter_source {
+        system.insert("DeadLetterQueueSourceArn", source);
+    }
+    ReceivedMessage {
+        message_id: message.id,
+        receipt_handle,
+        body: message.body,
+        attributes: message.attributes,
+        system,
+    }
+}
+
+fn handle_error(error: HandleError) -> AwsError {
+    match error {
+        HandleError::Invalid => {
+            AwsError::new("ReceiptHandleIsInvalid", "the receipt handle is none of this queue's")
+        }
+        HandleError::Stale => {
+            bad_value("the receipt handle has expired: the message is gone or was received again")
+        }
+        HandleError::NotInFlight => AwsError::new("MessageNotInflight", "the message is not in flight"),
+    }
+}
+
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>.
+pub(crate) fn attributes_md5(attributes: &BTreeMap<String, MessageAttribute>) -> Option<String> {
+    if attributes.is_empty() {
+        return None;
+    }
+    let mut hash = Md5::new();
+    for (name, attribute) in attributes {
+        add(&mut hash, name);
+        add(&mut hash, &attribute.data_type);
+        // The kind of the value: 1 is text.
+        hash.update([1]);
+        add(&mut hash, &attribute.string_value);
+    }
+    Some(hex(&hash.finalize()))
+}
+
+fn add(hash: &mut Md5, text: &str) {
+    // SQS's own limit is far below 4 GiB.
+    hash.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    hash.update(text);
+}
+
+/// MD5 in hex, the way SQS vouches for what it carries.
+pub(crate) fn md5_hex(bytes: &[u8]) -> String {
+    hex(&Md5::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,273 @@
+//! SQS queues: making, finding, setting, deleting.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::page;
+use super::queue::Queue;
+use crate::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
+
+/// How many messages of a queue are where. Exact, where AWS says approximate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Those that `ReceiveMessage` can hand out.
+    pub visible: usize,
+    /// Those handed out and neither deleted nor visible again.
+    pub in_flight: usize,
+    /// Those whose delay is not over.
+    pub delayed: usize,
+}
+
+/// An entry of a batch that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BatchFailure {
+    /// The entry's id.
+    pub id: String,
+    /// The error's code.
+    pub code: String,
+    /// The error's sentence.
+    pub message: String,
+    /// Whether the caller is to blame.
+    pub sender_fault: bool,
+}
+
+/// Attributes that take a number: name, default, least, most.
+const NUMBERS: &[(&str, &str, u64, u64)] = &[
+    ("DelaySeconds", "0", 0, 900),
+    ("MaximumMessageSize", "1048576", 1024, 1_048_576),
+    ("MessageRetentionPeriod", "345600", 60, 1_209_600),
+    ("ReceiveMessageWaitTimeSeconds", "0", 0, 20),
+    ("VisibilityTimeout", "30", 0, 43_200),
+    ("KmsDataKeyReusePeriodSeconds", "300", 60, 86_400),
+];
+
+/// Attributes that take a text, kept and shown again.
+const TEXTS: &[&str] =
+    &["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "SqsManagedSseEnabled"];
+
+/// Attributes that can be read only.
+const READ_ONLY: &[&str] = &[
+    "QueueArn",
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+    "CreatedTimestamp",
+    "LastModifiedTimestamp",
+];
+
+pub(super) fn default_of(name: &str) -> Option<&'static str> {
+    NUMBERS.iter().find(|(known, ..)| *known == name).map(|(_, default, ..)| *default)
+}
+
+impl Cloud {
+    /// Makes a queue and returns its name; one with the same name must have the same attributes.
+    pub fn create_queue(
+        &mut self,
+        name: &str,
+        attributes: BTreeMap<String, String>,
+        tags: Tags,
+        now: Timestamp,
+    ) -> Outcome<String> {
+        let allowed = (1..=80).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !allowed {
+            return Err(bad_value(format!(
+                "{name:?} is no queue name here: letters, digits, '-' and '_', at most 80; FIFO queues are not served"
+            )));
+        }
+        check(&attributes)?;
+        if let Some(queue) = self.queues.get(name) {
+            let same = attributes.iter().all(|(key, value)| {
+                queue.attributes.get(key).map(String::as_str).or(default_of(key)) == Some(value.as_str())
+            });
+            return if same {
+                Ok(name.to_owned())
+            } else {
+                let message = format!("there is a queue {name} already, with other attributes");
+                Err(AwsError::new("QueueNameExists", message))
+            };
+        }
+        let mut queue = Queue::new(self.arn("sqs", name), self.rng.u64(..), now);
+        queue.attributes = attributes;
+        queue.tags = tags;
+        self.queues.insert(name.to_owned(), queue);
+        Ok(name.to_owned())
+    }
+
+    /// The path of the queue's URL, `/ACCOUNT/NAME`.
+    pub fn queue_path(&self, queue: &str) -> Outcome<String> {
+        let name = self.queue_name(queue)?;
+        Ok(format!("/{}/{name}", self.config.account))
+    }
+
+    /// The ARN of a queue.
+    pub fn queue_arn(&self, queue: &str) -> Outcome<String> {
+        Ok(self.queue_of(queue)?.arn.clone())
+    }
+
+    /// One page of the names of the queues that start with `prefix`.
+    pub fn list_queues(
+        &self,
+        prefix: &str,
+        next_token: Option<&str>,
+        max_results: usize,
+    ) -> (Vec<String>, Option<String>) {
+        let found = self.queues.keys().filter(|name| name.starts_with(prefix));
+        page(found.map(|name| (name.as_str(), name.clone())), next_token, max_results)
+    }
+
+    /// Removes a queue and its messages. A name can be used again at once, where AWS asks for a minute.
+    pub fn delete_queue(&mut self, queue: &str) -> Outcome<()> {
+        let name = self.queue_name(queue)?;
+        self.queues.remove(&name);
+        Ok(())
+    }
+
+    /// Removes all messages of a queue, at once.
+    pub fn purge_queue(&mut self, queue: &str) -> Outcome<()> {
+        self.queue_mut(queue)?.purge();
+        Ok(())
+    }
+
+    /// Sets attributes; an empty text takes back the policy of that name.
+    pub fn set_queue_attributes(
+        &mut self,
+        queue: &str,
+        attributes: BTreeMap<String, String>,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        check(&attributes)?;
+        let queue = self.queue_mut(queue)?;
+        for (name, value) in attributes {
+            if value.is_empty() {
+                queue.attributes.remove(&name);
+            } else {
+                queue.attributes.insert(name, value);
+            }
+        }
+        queue.modified_at = now;
+        Ok(())
+    }
+
+    /// The attributes asked for; `All` is all of them.
+    pub fn get_queue_attributes<S: AsRef<str>>(
+        &mut self,
+        queue: &str,
+        names: &[S],
+        now: Timestamp,
+    ) -> Outcome<BTreeMap<String, String>> {
+        for name in names {
+            let name = name.as_ref();
+            if name != "All" && !READ_ONLY.contains(&name) && !settable(name) {
+                return Err(AwsError::new("InvalidAttributeName", format!("there is no attribute {name}")));
+            }
+        }
+        let counts = self.queue_counts(queue, now)?;
+        let queue = self.queue_of(queue)?;
+        let mut all: BTreeMap<String, String> = NUMBERS[..5]
+            .iter()
+            .map(|(name, default, ..)| ((*name).to_owned(), (*default).to_owned()))
+            .chain(queue.attributes.clone())
+            .collect();
+        all.entry("SqsManagedSseEnabled".into()).or_insert_with(|| "true".into());
+        for (name, value) in [
+            ("QueueArn", queue.arn.clone()),
+            ("ApproximateNumberOfMessages", counts.visible.to_string()),
+            ("ApproximateNumberOfMessagesNotVisible", counts.in_flight.to_string()),
+            ("ApproximateNumberOfMessagesDelayed", counts.delayed.to_string()),
+            ("CreatedTimestamp", (queue.created_at.0 / 1000).to_string()),
+            ("LastModifiedTimestamp", (queue.modified_at.0 / 1000).to_string()),
+        ] {
+            all.insert(name.to_owned(), value);
+        }
+        if !names.iter().any(|name| name.as_ref() == "All") {
+            all.retain(|key, _| names.iter().any(|name| name.as_ref() == key));
+        }
+        Ok(all)
+    }
+
+    /// How many messages are where.
+    pub fn queue_counts(&mut self, queue: &str, now: Timestamp) -> Outcome<QueueCounts> {
+        let queue = self.queue_mut(queue)?;
+        let released = queue.release_due(now);
+        let counts = queue.counts();
+        self.message_came |= released;
+        Ok(counts)
+    }
+
+    /// Sets tags of a queue.
+    pub fn tag_queue(&mut self, queue: &str, tags: Tags) -> Outcome<()> {
+        self.queue_mut(queue)?.tags.extend(tags);
+        Ok(())
+    }
+
+    /// Removes tags of a queue.
+    pub fn untag_queue(&mut self, queue: &str, keys: &[String]) -> Outcome<()> {
+        self.queue_mut(queue)?.tags.retain(|key, _| !keys.contains(key));
+        Ok(())
+    }
+
+    /// The tags of a queue.
+    pub fn list_queue_tags(&self, queue: &str) -> Outcome<Tags> {
+        Ok(self.queue_of(queue)?.tags.clone())
+    }
+
+    /// How long `ReceiveMessage` waits in this queue when it does not say.
+    pub fn receive_wait(&self, queue: &str) -> Outcome<std::time::Duration> {
+        Ok(self.queue_of(queue)?.seconds("ReceiveMessageWaitTimeSeconds"))
+    }
+
+    /// The name meant by a name, a URL or an ARN.
+    pub(super) fn queue_name(&self, queue: &str) -> Outcome<String> {
+        let name = queue.rsplit(['/', ':']).next().unwrap_or(queue);
+        if self.queues.contains_key(name) {
+            return Ok(name.to_owned());
+        }
+        Err(AwsError::new("QueueDoesNotExist", format!("there is no queue {name}")))
+    }
+
+    pub(super) fn queue_of(&self, queue: &str) -> Outcome<&Queue> {
+        Ok(&self.queues[&self.queue_name(queue)?])
+    }
+
+    pub(super) fn queue_mut(&mut self, queue: &str) -> Outcome<&mut Queue> {
+        let name = self.queue_name(queue)?;
+        self.queues
+            .get_mut(&name)
+            .ok_or_else(|| AwsError::new("QueueDoesNotExist", format!("there is no queue {name}")))
+    }
+}
+
+fn settable(name: &str) -> bool {
+    TEXTS.contains(&name) || default_of(name).is_some()
+}
+
+fn check(attributes: &BTreeMap<String, String>) -> Outcome<()> {
+    for (name, value) in attributes {
+        if let Some((_, _, least, most)) = NUMBERS.iter().find(|(known, ..)| known == name) {
+            if value.parse::<u64>().is_ok_and(|number| (*least..=*most).contains(&number)) {
+                continue;
+            }
+            let message = format!("{name} is {value:?}; {least} to {most} are allowed");
+            return Err(AwsError::new("InvalidAttributeValue", message));
+        }
+        if !settable(name) {
+            return Err(AwsError::new(
+                "InvalidAttributeName",
+                format!("there is no attribute {name} to set"),
+            ));
+        }
+        let json = matches!(name.as_str(), "Policy" | "RedrivePolicy" | "RedriveAllowPolicy");
+        if json && !value.is_empty() && serde_json::from_str::<serde_json::Value>(value).is_err() {
+            return Err(AwsError::new("InvalidAttributeValue", format!("{name} is not JSON")));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn bad_value(message: impl Into<String>) -> AwsError {
+    AwsError::new("InvalidParameterValue", message)
+}

@@ -1,0 +1,223 @@
+//! IAM roles: their path, their trust and their tags, which is all that identity in the mesh hangs on.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::page;
+use crate::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
+
+/// What `CreateRole` takes.
+#[derive(Clone, Debug, Default)]
+pub struct CreateRole {
+    /// Its name, unique within the account whatever the path.
+    pub name: String,
+    /// `/` or `/a/b/`; empty is `/`.
+    pub path: String,
+    /// The trust policy, a JSON object as text.
+    pub assume_role_policy: String,
+    /// A sentence for people.
+    pub description: Option<String>,
+    /// Seconds; without it 3600.
+    pub max_session_duration: Option<u32>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A role.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Its ARN, with the path.
+    pub arn: String,
+    /// `AROA…`: another one for a role made anew under the same name.
+    pub id: String,
+    /// `/` or `/a/b/`.
+    pub path: String,
+    /// The trust policy.
+    pub assume_role_policy: String,
+    /// A sentence for people.
+    pub description: Option<String>,
+    /// Seconds.
+    pub max_session_duration: u32,
+    /// `CreateRole`.
+    pub created_at: Timestamp,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its inline policies.
+    pub policies: BTreeMap<String, String>,
+}
+
+/// A tag's key and value.
+type TagPair = (String, String);
+
+/// The trust policy that lets ECS tasks use a role.
+const TRUST_ECS_TASKS: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+
+impl CreateRole {
+    /// A role for tasks.
+    pub fn for_tasks(name: &str, tags: Tags) -> Self {
+        Self {
+            name: name.to_owned(),
+            assume_role_policy: TRUST_ECS_TASKS.to_owned(),
+            tags,
+            ..Self::default()
+        }
+    }
+}
+
+impl Cloud {
+    /// Makes a role.
+    pub fn create_role(&mut self, request: CreateRole, now: Timestamp) -> Outcome<Role> {
+        let CreateRole { name, path, assume_role_policy, description, max_session_duration, tags } = request;
+        let allowed = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b));
+        if !allowed {
+            return Err(invalid(format!(
+                "{name:?} is no role name: letters, digits and +=,.@_-, at most 64"
+            )));
+        }
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        if !path.starts_with('/') || !path.ends_with('/') {
+            return Err(invalid(format!("the path {path:?} must start and end with '/'")));
+        }
+        if serde_json::from_str::<Value>(&assume_role_policy).is_err() {
+            return Err(AwsError::new("MalformedPolicyDocument", "the trust policy is not JSON"));
+        }
+        check_tags(&tags)?;
+        if self.roles.contains_key(&name) {
+            return Err(AwsError::new("EntityAlreadyExists", format!("there is a role {name} already")));
+        }
+        let role = Role {
+            arn: self.global_arn("iam", &format!("role{path}{name}")),
+            id: self.iam_id("AROA"),
+            path,
+            assume_role_policy,
+            description,
+            max_session_duration: max_session_duration.unwrap_or(3600),
+            created_at: now,
+            tags: tags.clone(),
+            policies: BTreeMap::new(),
+            name: name.clone(),
+        };
+        self.roles.insert(name.clone(), role.clone());
+        self.remember_role(&name, Some(tags), now);
+        Ok(role)
+    }
+
+    /// The role, with its tags.
+    pub fn get_role(&self, name: &str) -> Outcome<&Role> {
+        self.roles.get(name).ok_or_else(|| no_role(name))
+    }
+
+    /// One page of the roles whose path starts with `path_prefix`. On the wire they have no tags.
+    pub fn list_roles(
+        &self,
+        path_prefix: &str,
+        marker: Option<&str>,
+        max_items: usize,
+    ) -> (Vec<&Role>, Option<String>) {
+        let found = self.roles.values().filter(|role| role.path.starts_with(path_prefix));
+        page(found.map(|role| (role.name.as_str(), role)), marker, max_items)
+    }
+
+    /// Sets tags of a role; CloudTrail tells it.
+    pub fn tag_role(&mut self, name: &str, tags: &Tags, now: Timestamp) -> Outcome<()> {
+        let mut all = self.get_role(name)?.tags.clone();
+        all.extend(tags.clone());
+        check_tags(&all)?;
+        self.set_role_tags(name, all, now);
+        let pairs: Value = tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+        self.emit_iam_call("TagRole", &json!({"roleName": name, "tags": pairs}), now);
+        Ok(())
+    }
+
+    /// Removes tags of a role; CloudTrail tells it.
+    pub fn untag_role(&mut self, name: &str, keys: &[String], now: Timestamp) -> Outcome<()> {
+        let mut all = self.get_role(name)?.tags.clone();
+        all.retain(|key, _| !keys.contains(key));
+        self.set_role_tags(name, all, now);
+        self.emit_iam_call("UntagRole", &json!({"roleName": name, "tagKeys": keys}), now);
+        Ok(())
+    }
+
+    /// One page of a role's tags.
+    pub fn list_role_tags(
+        &self,
+        name: &str,
+        marker: Option<&str>,
+        max_items: usize,
+    ) -> Outcome<(Vec<TagPair>, Option<String>)> {
+        let tags = &self.get_role(name)?.tags;
+        Ok(page(
+            tags.iter().map(|(key, value)| (key.as_str(), (key.clone(), value.clone()))),
+            marker,
+            max_items,
+        ))
+    }
+
+    /// Removes a role that has no inline policies; CloudTrail tells it.
+    pub fn delete_role(&mut self, name: &str, now: Timestamp) -> Outcome<()> {
+        if !self.get_role(name)?.policies.is_empty() {
+            return Err(AwsError::new("DeleteConflict", format!("role {name} still has inline policies")));
+        }
+        self.roles.remove(name);
+        self.remember_role(name, None, now);
+        self.emit_iam_call("DeleteRole", &json!({"roleName": name}), now);
+        Ok(())
+    }
+
+    /// Sets an inline policy, which is kept and not enforced.
+    pub fn put_role_policy(&mut self, name: &str, policy: &str, document: &str) -> Outcome<()> {
+        if serde_json::from_str::<Value>(document).is_err() {
+            return Err(AwsError::new("MalformedPolicyDocument", "the policy is not JSON"));
+        }
+        let role = self.roles.get_mut(name).ok_or_else(|| no_role(name))?;
+        role.policies.insert(policy.to_owned(), document.to_owned());
+        Ok(())
+    }
+
+    /// Removes an inline policy.
+    pub fn delete_role_policy(&mut self, name: &str, policy: &str) -> Outcome<()> {
+        let role = self.roles.get_mut(name).ok_or_else(|| no_role(name))?;
+        match role.policies.remove(policy) {
+            Some(_) => Ok(()),
+            None => Err(AwsError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}"))),
+        }
+    }
+
+    fn set_role_tags(&mut self, name: &str, tags: Tags, now: Timestamp) {
+        if let Some(role) = self.roles.get_mut(name) {
+            role.tags.clone_from(&tags);
+        }
+        self.remember_role(name, Some(tags), now);
+    }
+}
+
+fn check_tags(tags: &Tags) -> Outcome<()> {
+    if tags.len() > 50 {
+        return Err(AwsError::new("LimitExceeded", format!("{} tags; a role has at most 50", tags.len())));
+    }
+    for (key, value) in tags {
+        if key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 {
+            return Err(invalid(format!("tag {key:?}: a key has 1 to 128 characters, a value at most 256")));
+        }
+        if key.to_lowercase().starts_with("aws:") {
+            return Err(AwsError::new(
+                "InvalidInput",
+                format!("tag {key:?}: keys that start with aws: are AWS's own"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn no_role(name: &str) -> AwsError {
+    AwsError::new("NoSuchEntity", format!("there is no role with the name {name}"))
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> AwsError {
+    AwsError::new("ValidationError", message)
+}

@@ -1,0 +1,248 @@
+//! EventBridge rules on the default bus, with queues as their targets, and `PutEvents`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::delivery::Event;
+use super::{page, pattern};
+use crate::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::Timestamp;
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// Its ARN.
+    pub arn: String,
+    /// Its event pattern as it was given.
+    pub pattern: String,
+    /// Whether it lets anything through.
+    pub enabled: bool,
+    /// A sentence for people.
+    pub description: Option<String>,
+    /// Its targets by id.
+    pub targets: BTreeMap<String, Target>,
+    parsed: Value,
+}
+
+impl Rule {
+    pub(super) fn lets_through(&self, event: &Value) -> bool {
+        self.enabled && pattern::matches(&self.parsed, event)
+    }
+
+    /// The queues' names, with the fixed text that each gets instead of the event.
+    pub(super) fn destinations(&self) -> Vec<(String, Option<String>)> {
+        let name = |target: &Target| target.arn.rsplit(':').next().unwrap_or_default().to_owned();
+        let queues = self.targets.values().filter(|target| target.arn.split(':').nth(2) == Some("sqs"));
+        queues.map(|target| (name(target), target.input.clone())).collect()
+    }
+}
+
+/// Where a rule sends what it lets through.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Target {
+    /// Unique within the rule.
+    pub id: String,
+    /// A queue's ARN; other targets are taken and get nothing.
+    pub arn: String,
+    /// A fixed text instead of the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// Everything else, kept and shown again.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, Value>,
+}
+
+/// One event of `PutEvents`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PutEvent {
+    /// Who says it. What starts with `aws.` is AWS's own.
+    pub source: String,
+    /// What kind of event.
+    pub detail_type: String,
+    /// A JSON object as text.
+    pub detail: String,
+    /// ARNs.
+    pub resources: Vec<String>,
+    /// A bus; only the default one is there.
+    pub event_bus_name: Option<String>,
+}
+
+/// What became of one event of `PutEvents`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum PutEventOutcome {
+    /// It was taken.
+    #[serde(rename_all = "PascalCase")]
+    Taken {
+        /// Its id.
+        event_id: String,
+    },
+    /// It was not.
+    #[serde(rename_all = "PascalCase")]
+    Refused {
+        /// The error's code.
+        error_code: &'static str,
+        /// The error's sentence.
+        error_message: String,
+    },
+}
+
+impl Cloud {
+    /// Makes a rule or replaces what it lets through, and returns its ARN.
+    pub fn put_rule(
+        &mut self,
+        name: &str,
+        event_pattern: &str,
+        enabled: bool,
+        description: Option<String>,
+    ) -> Outcome<String> {
+        let allowed = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if !allowed {
+            return Err(validation(format!(
+                "{name:?} is no rule name: letters, digits, '.', '-', '_', at most 64"
+            )));
+        }
+        let parsed = pattern::check(event_pattern)?;
+        let arn = self.arn("events", &format!("rule/{name}"));
+        let targets = self.rules.remove(name).map(|rule| rule.targets).unwrap_or_default();
+        let rule = Rule {
+            name: name.to_owned(),
+            arn: arn.clone(),
+            pattern: event_pattern.to_owned(),
+            enabled,
+            description,
+            targets,
+            parsed,
+        };
+        self.rules.insert(name.to_owned(), rule);
+        Ok(arn)
+    }
+
+    /// Lets a rule let through what it allows, or nothing.
+    pub fn enable_rule(&mut self, name: &str, enabled: bool) -> Outcome<()> {
+        self.rule_mut(name)?.enabled = enabled;
+        Ok(())
+    }
+
+    /// The rule.
+    pub fn describe_rule(&self, name: &str) -> Outcome<&Rule> {
+        self.rules.get(name).ok_or_else(|| no_rule(name))
+    }
+
+    /// One page of the rules whose names start with `prefix`.
+    pub fn list_rules(
+        &self,
+        prefix: &str,
+        next_token: Option<&str>,
+        limit: usize,
+    ) -> (Vec<&Rule>, Option<String>) {
+        let found = self.rules.values().filter(|rule| rule.name.starts_with(prefix));
+        page(found.map(|rule| (rule.name.as_str(), rule)), next_token, limit)
+    }
+
+    /// One page of the names of the rules that have the target.
+    pub fn list_rule_names_by_target(
+        &self,
+        target: &str,
+        next_token: Option<&str>,
+        limit: usize,
+    ) -> (Vec<&str>, Option<String>) {
+        let found = self.rules.values().filter(|rule| rule.targets.values().any(|one| one.arn == target));
+        page(found.map(|rule| (rule.name.as_str(), rule.name.as_str())), next_token, limit)
+    }
+
+    /// Adds targets to a rule or replaces those with the same id; a rule has at most 5.
+    pub fn put_targets(&mut self, name: &str, targets: Vec<Target>) -> Outcome<()> {
+        for target in &targets {
+            if target.rest.contains_key("InputPath") || target.rest.contains_key("InputTransformer") {
+                return Err(validation(
+                    "the sandbox sends events whole: InputPath and InputTransformer are not served",
+                ));
+            }
+        }
+        let rule = self.rule_mut(name)?;
+        let mut all = rule.targets.clone();
+        all.extend(targets.into_iter().map(|target| (target.id.clone(), target)));
+        if all.len() > 5 {
+            return Err(AwsError::new("LimitExceededException", "a rule has at most 5 targets"));
+        }
+        rule.targets = all;
+        Ok(())
+    }
+
+    /// Takes targets from a rule and returns the ids that were none.
+    pub fn remove_targets(&mut self, name: &str, ids: &[String]) -> Outcome<Vec<String>> {
+        let rule = self.rule_mut(name)?;
+        Ok(ids.iter().filter(|id| rule.targets.remove(*id).is_none()).cloned().collect())
+    }
+
+    /// Removes a rule that has no targets. One that is not there is no error.
+    pub fn delete_rule(&mut self, name: &str) -> Outcome<()> {
+        if self.rules.get(name).is_some_and(|rule| !rule.targets.is_empty()) {
+            return Err(validation(format!("rule {name} still has targets; remove them first")));
+        }
+        self.rules.remove(name);
+        Ok(())
+    }
+
+    /// Sends up to 10 events; each is taken or refused by itself.
+    pub fn put_events(&mut self, events: Vec<PutEvent>, now: Timestamp) -> Outcome<Vec<PutEventOutcome>> {
+        if !(1..=10).contains(&events.len()) {
+            return Err(validation(format!("{} entries were given; 1 to 10 are allowed", events.len())));
+        }
+        Ok(events.into_iter().map(|event| self.put_event(event, now)).collect())
+    }
+
+    fn put_event(&mut self, event: PutEvent, now: Timestamp) -> PutEventOutcome {
+        let refused = |error_code, message: &str| PutEventOutcome::Refused {
+            error_code,
+            error_message: message.to_owned(),
+        };
+        if event.source.starts_with("aws.") && !self.config.accept_aws_sources {
+            return refused("NotAuthorizedForSourceException", "sources that start with aws. are AWS's own");
+        }
+        if event.source.is_empty() || event.detail_type.is_empty() {
+            return refused("InvalidArgument", "an event needs Source and DetailType");
+        }
+        if self.check_bus(event.event_bus_name.as_deref()).is_err() {
+            return refused("InvalidArgument", "there is no such event bus");
+        }
+        let Ok(detail @ Value::Object(_)) = serde_json::from_str(&event.detail) else {
+            return refused("MalformedDetail", "Detail must be a JSON object as text");
+        };
+        let PutEvent { source, detail_type, resources, .. } = event;
+        let region = self.config.region.clone();
+        let event_id = self.emit(Event { source, detail_type, region, resources, detail }, now);
+        PutEventOutcome::Taken { event_id }
+    }
+
+    /// Only the default bus is there.
+    pub(crate) fn check_bus(&self, bus: Option<&str>) -> Outcome<()> {
+        match bus {
+            None | Some("" | "default") => Ok(()),
+            Some(arn) if arn == self.arn("events", "event-bus/default") => Ok(()),
+            Some(other) => {
+                Err(AwsError::new("ResourceNotFoundException", format!("there is no event bus {other}")))
+            }
+        }
+    }
+
+    fn rule_mut(&mut self, name: &str) -> Outcome<&mut Rule> {
+        self.rules.get_mut(name).ok_or_else(|| no_rule(name))
+    }
+}
+
+fn no_rule(name: &str) -> AwsError {
+    AwsError::new("ResourceNotFoundException", format!("there is no rule {name} on the default bus"))
+}
+
+pub(crate) fn validation(message: impl Into<String>) -> AwsError {
+    AwsError::new("ValidationException", message)
+}

@@ -1,0 +1,252 @@
+//! The service scheduler: keeps the desired count, rolls a new definition out within the deployment's limits, and
+//! replaces what dies. What it does for one change costs what changed, not what the service has.
+
+use super::services::{Deployment, Service};
+use super::tasks::Birth;
+use super::{ServiceKey, StopCode, TaskKey, TaskOverrides, Timer};
+use crate::aws::{Cloud, CloudTask};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
+
+/// What is to be done for a service now.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Moves {
+    start: usize,
+    stop: Vec<TaskKey>,
+}
+
+impl Cloud {
+    /// Has the scheduler look at the service soon.
+    pub(super) fn plan_look(&mut self, key: &ServiceKey, now: Timestamp) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        if !std::mem::replace(&mut service.look_planned, true) {
+            self.at(now.plus(self.config.life.scheduling), Timer::Service(key.clone()));
+        }
+    }
+
+    /// Keeps the service's book on a task that changed.
+    pub(super) fn service_saw_task(&mut self, task: &CloudTask, now: Timestamp) {
+        let Some(key) = service_key(task) else { return };
+        let Some(service) = self.services.get_mut(&key) else { return };
+        let deployment = service.deployments.iter_mut().find(|d| task.started_by.as_deref() == Some(&d.id));
+        if let Some(deployment) = deployment {
+            let live = task.desired_status == DesiredStatus::Running;
+            set(&mut deployment.running, &task.arn, live && task.last_status == LastStatus::Running);
+            set(&mut deployment.pending, &task.arn, live && task.last_status != LastStatus::Running);
+            if task.last_status == LastStatus::Stopped && task.started_at.is_none() {
+                deployment.failed += 1;
+            }
+        }
+        let leaving =
+            task.desired_status == DesiredStatus::Stopped && task.last_status != LastStatus::Stopped;
+        set(&mut service.leaving, &task.arn, leaving);
+        self.plan_look(&key, now);
+    }
+
+    /// A task that ECS forgot while it lived is replaced like a dead one.
+    pub(super) fn service_lost_task(&mut self, task: &CloudTask, now: Timestamp) {
+        let Some(key) = service_key(task) else { return };
+        let Some(service) = self.services.get_mut(&key) else { return };
+        service.leaving.remove(&task.arn);
+        for deployment in &mut service.deployments {
+            deployment.pending.remove(&task.arn);
+            deployment.running.remove(&task.arn);
+        }
+        self.plan_look(&key, now);
+    }
+
+    pub(super) fn schedule_service(&mut self, key: &ServiceKey, now: Timestamp) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        service.look_planned = false;
+        if service.status == "INACTIVE" {
+            return;
+        }
+        let moves = moves(service);
+        for _ in 0..moves.start {
+            self.start_service_task(key, now);
+        }
+        for task in &moves.stop {
+            let reason = format!("service {} has no more use for it", key.1);
+            self.begin_stop(task, StopCode::ServiceSchedulerInitiated, &reason, now);
+        }
+        self.settle(key, now);
+    }
+
+    fn start_service_task(&mut self, key: &ServiceKey, now: Timestamp) {
+        let Some(service) = self.services.get(key) else { return };
+        let deployment = &service.deployments[0];
+        let birth = Birth {
+            cluster: service.cluster.clone(),
+            definition: deployment.definition.clone(),
+            group: format!("service:{}", service.name),
+            started_by: Some(deployment.id.clone()),
+            launch_type: service.launch_type.clone(),
+            overrides: TaskOverrides::default(),
+            network_configuration: service.network_configuration.clone(),
+            tags: task_tags(service, deployment),
+        };
+        self.birth(birth, now);
+    }
+
+    /// Ends deployments that are through and services that are gone.
+    fn settle(&mut self, key: &ServiceKey, now: Timestamp) {
+        let Some(service) = self.services.get_mut(key) else { return };
+        let desired = service.desired_count;
+        service.deployments = std::mem::take(&mut service.deployments)
+            .into_iter()
+            .enumerate()
+            .filter(|(index, deployment)| *index == 0 || deployment.live() > 0)
+            .map(|(_, deployment)| deployment)
+            .collect();
+        let mut told = None;
+        let alone = service.deployments.len() == 1;
+        let primary = &mut service.deployments[0];
+        if alone && !primary.completed && primary.running.len() == desired && primary.pending.is_empty() {
+            primary.completed = true;
+            primary.updated_at = now;
+            let id = primary.id.clone();
+            service.say(now, format!("steady: all tasks of deployment {id} run"));
+            told = Some((service.arn.clone(), id));
+        }
+        let gone = service.status == "DRAINING"
+            && service.leaving.is_empty()
+            && service.deployments.iter().all(|deployment| deployment.live() == 0);
+        if gone {
+            service.status = "INACTIVE";
+        }
+        if let Some((service, deployment)) = told {
+            self.emit_deployment(&service, &deployment, "SERVICE_DEPLOYMENT_COMPLETED", now);
+            self.emit_service_action(key, &service, "SERVICE_STEADY_STATE", now);
+        }
+    }
+}
+
+fn service_key(task: &CloudTask) -> Option<ServiceKey> {
+    Some((task.cluster.clone(), task.service()?.to_owned()))
+}
+
+fn set(set: &mut std::collections::BTreeSet<TaskKey>, key: &TaskKey, present: bool) {
+    if present {
+        set.insert(key.clone());
+    } else {
+        set.remove(key);
+    }
+}
+
+/// Starts as many as the maximum leaves room for; of the old, stops what does not run yet, then what runs as long
+/// as the minimum is kept.
+fn moves(service: &Service) -> Moves {
+    let desired = service.desired_count;
+    let most = (desired * service.percent("maximumPercent")) / 100;
+    let least = (desired * service.percent("minimumHealthyPercent")).div_ceil(100).min(desired);
+    let (primary, old) = (&service.deployments[0], &service.deployments[1..]);
+    let live: usize = service.deployments.iter().map(Deployment::live).sum();
+    let mut moves = Moves {
+        start: desired.saturating_sub(primary.live()).min(most.saturating_sub(live)),
+        stop: Vec::new(),
+    };
+
+    let surplus = primary.live().saturating_sub(desired);
+    moves
+        .stop
+        .extend(primary.pending.iter().rev().chain(primary.running.iter().rev()).take(surplus).cloned());
+
+    let stopped_running = moves.stop.iter().filter(|task| primary.running.contains(*task)).count();
+    let mut spare = (service.running_count() - stopped_running).saturating_sub(least);
+    for deployment in old {
+        moves.stop.extend(deployment.pending.iter().cloned());
+        let stopping = spare.min(deployment.running.len());
+        moves.stop.extend(deployment.running.iter().take(stopping).cloned());
+        spare -= stopping;
+    }
+    moves
+}
+
+fn task_tags(service: &Service, deployment: &Deployment) -> Tags {
+    let mut tags = match service.propagate_tags.as_deref() {
+        Some("SERVICE") => service.tags.clone(),
+        Some("TASK_DEFINITION") => deployment.definition.tags.clone(),
+        _ => Tags::new(),
+    };
+    if service.managed_tags {
+        tags.insert("aws:ecs:clusterName".into(), service.cluster.clone());
+        tags.insert("aws:ecs:serviceName".into(), service.name.clone());
+    }
+    tags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, cloud};
+    use super::*;
+    use crate::aws::UpdateService;
+
+    fn update(world: &mut World, change: UpdateService) {
+        let request = UpdateService { cluster: "prod".into(), service: "kv".into(), ..change };
+        world.cloud.update_service(&request, world.now).unwrap();
+    }
+
+    #[test]
+    fn a_service_keeps_its_desired_count_when_tasks_die() {
+        let mut world = cloud();
+        world.service("kv", 3);
+        world.run_for_secs(5);
+        let task = world.running("kv")[0].clone();
+        world.cloud.kill_hard(&task, world.now);
+        world.run_for_secs(5);
+        let running = world.running("kv");
+        assert_eq!(running.len(), 3);
+        assert!(!running.contains(&task));
+        assert!(world.cloud.describe_services("prod", &["kv"]).unwrap().0[0].is_stable());
+    }
+
+    #[test]
+    fn a_rolling_deployment_never_has_fewer_running_tasks_than_desired() {
+        let mut world = cloud();
+        world.service("kv", 4);
+        world.run_for_secs(5);
+        world.definition("kv");
+        update(
+            &mut world,
+            UpdateService { task_definition: Some("kv:2".into()), ..UpdateService::default() },
+        );
+        for _ in 0..100 {
+            world.run_for_millis(50);
+            let (services, _) = world.cloud.describe_services("prod", &["kv"]).unwrap();
+            assert!(services[0].running_count() >= 4, "at {}", world.now);
+            assert!(services[0].running_count() + services[0].pending_count() <= 8);
+        }
+        for task in world.running("kv") {
+            assert_eq!(world.cloud.task(&task).unwrap().definition.revision, 2);
+        }
+        assert!(world.cloud.describe_services("prod", &["kv"]).unwrap().0[0].is_stable());
+    }
+
+    #[test]
+    fn scaling_in_stops_what_is_too_many() {
+        let mut world = cloud();
+        world.service("kv", 4);
+        world.run_for_secs(5);
+        update(&mut world, UpdateService { desired_count: Some(1), ..UpdateService::default() });
+        world.run_for_secs(5);
+        assert_eq!(world.running("kv").len(), 1);
+        let stopped: Vec<_> =
+            world.cloud.all_tasks().filter(|task| task.last_status == LastStatus::Stopped).collect();
+        assert!(stopped.iter().all(|task| task.stop_code == Some(StopCode::ServiceSchedulerInitiated)));
+        assert_eq!(stopped.len(), 3);
+    }
+
+    #[test]
+    fn a_deleted_service_drains_and_then_is_inactive() {
+        let mut world = cloud();
+        world.service("kv", 2);
+        world.run_for_secs(5);
+        assert!(world.cloud.delete_service("prod", "kv", false, world.now).is_err(), "needs force");
+        assert_eq!(world.cloud.delete_service("prod", "kv", true, world.now).unwrap().status, "DRAINING");
+        world.run_for_secs(5);
+        assert_eq!(world.cloud.describe_services("prod", &["kv"]).unwrap().0[0].status, "INACTIVE");
+        assert!(world.cloud.list_services("prod", None, 100).unwrap().0.is_empty());
+        world.service("kv", 1);
+        world.run_for_secs(5);
+        assert_eq!(world.running("kv").len(), 1);
+    }
+}

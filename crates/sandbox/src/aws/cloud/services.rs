@@ -1,0 +1,409 @@
+//! ECS services as the API sees them. What the scheduler does for them is in `scheduler`.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::definitions::seconds;
+use super::{DefinitionRecord, Failure, ServiceKey, TaskKey, page, tasks};
+use crate::aws::error::invalid;
+use crate::aws::{AwsError, Cloud, Outcome};
+use ecs_mesh_model::{Tags, Timestamp};
+
+/// What `CreateService` takes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CreateService {
+    /// Name or ARN; empty is `default`.
+    pub cluster: String,
+    /// Unique among the cluster's active services.
+    pub service_name: String,
+    /// Family, `family:revision` or ARN.
+    pub task_definition: String,
+    /// How many tasks to keep.
+    pub desired_count: usize,
+    /// `FARGATE` or `EC2`; without it what the definition requires.
+    pub launch_type: Option<String>,
+    /// Needed in the network mode awsvpc.
+    pub network_configuration: Option<Value>,
+    /// `minimumHealthyPercent` and `maximumPercent` count; the rest is shown again.
+    pub deployment_configuration: Option<Value>,
+    /// `SERVICE` or `TASK_DEFINITION`: whose tags the tasks get.
+    pub propagate_tags: Option<String>,
+    /// Gives the tasks the tags `aws:ecs:clusterName` and `aws:ecs:serviceName`.
+    #[serde(rename = "enableECSManagedTags")]
+    pub managed_tags: bool,
+    /// The service's tags.
+    #[serde(deserialize_with = "super::ecs_tags::from_pairs")]
+    pub tags: Tags,
+}
+
+impl CreateService {
+    /// A service in a subnet that stands for any.
+    pub fn awsvpc(cluster: &str, service_name: &str, task_definition: &str, desired_count: usize) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            service_name: service_name.to_owned(),
+            task_definition: task_definition.to_owned(),
+            desired_count,
+            network_configuration: Some(tasks::any_network()),
+            ..Self::default()
+        }
+    }
+}
+
+/// What `UpdateService` takes. What is absent stays.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpdateService {
+    /// Name or ARN; empty is `default`.
+    pub cluster: String,
+    /// Name or ARN.
+    pub service: String,
+    /// How many tasks to keep.
+    pub desired_count: Option<usize>,
+    /// Another definition starts a deployment.
+    pub task_definition: Option<String>,
+    /// Starts a deployment although nothing changed.
+    pub force_new_deployment: bool,
+    /// As in `CreateService`.
+    pub deployment_configuration: Option<Value>,
+}
+
+/// A service and its tasks.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its ARN.
+    pub arn: String,
+    /// Its cluster's name.
+    pub cluster: String,
+    /// Its name.
+    pub name: String,
+    /// `ACTIVE`, `DRAINING` or `INACTIVE`.
+    pub status: &'static str,
+    /// How many tasks it keeps.
+    pub desired_count: usize,
+    /// Its tags.
+    pub tags: Tags,
+    pub(super) launch_type: String,
+    pub(super) network_configuration: Option<Value>,
+    pub(super) deployment_configuration: Value,
+    pub(super) propagate_tags: Option<String>,
+    pub(super) managed_tags: bool,
+    pub(super) created_at: Timestamp,
+    /// The first is the primary.
+    pub(super) deployments: Vec<Deployment>,
+    /// Tasks on their way out.
+    pub(super) leaving: BTreeSet<TaskKey>,
+    /// Newest first.
+    pub(super) messages: VecDeque<(Timestamp, String)>,
+    /// The scheduler will look anyway.
+    pub(super) look_planned: bool,
+}
+
+/// The tasks of one definition within a service.
+#[derive(Clone, Debug)]
+pub(super) struct Deployment {
+    /// `ecs-svc/` and digits; the tasks' `startedBy`.
+    pub(super) id: String,
+    pub(super) definition: Arc<DefinitionRecord>,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    pub(super) pending: BTreeSet<TaskKey>,
+    pub(super) running: BTreeSet<TaskKey>,
+    pub(super) failed: u32,
+    pub(super) completed: bool,
+}
+
+impl Deployment {
+    pub(super) fn live(&self) -> usize {
+        self.pending.len() + self.running.len()
+    }
+}
+
+impl Service {
+    /// How many tasks run that are to run.
+    pub fn running_count(&self) -> usize {
+        self.deployments.iter().map(|deployment| deployment.running.len()).sum()
+    }
+
+    /// How many tasks are on their way to RUNNING.
+    pub fn pending_count(&self) -> usize {
+        self.deployments.iter().map(|deployment| deployment.pending.len()).sum()
+    }
+
+    /// Whether one deployment is left and all its tasks run.
+    pub fn is_stable(&self) -> bool {
+        self.deployments.len() == 1 && self.running_count() == self.desired_count
+    }
+
+    /// A limit of the deployment configuration in percent.
+    pub(super) fn percent(&self, name: &str) -> usize {
+        self.deployment_configuration[name]
+            .as_u64()
+            .and_then(|value| usize::try_from(value).ok())
+            .unwrap_or(100)
+    }
+
+    pub(super) fn say(&mut self, now: Timestamp, message: String) {
+        self.messages.push_front((now, message));
+        self.messages.truncate(20);
+    }
+
+    /// The service as `DescribeServices` shows it.
+    pub fn to_api_json(&self, with_tags: bool) -> Value {
+        let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
+        let inactive = self.status == "INACTIVE";
+        let deployments: Vec<Value> = self
+            .deployments
+            .iter()
+            .enumerate()
+            .filter(|_| !inactive)
+            .map(|(index, deployment)| self.deployment_json(index, deployment))
+            .collect();
+        let messages = self.messages.iter().enumerate().map(
+            |(index, (at, message))| json!({"id": format!("{index:08}-{}", at.0), "createdAt": seconds(*at), "message": message}),
+        );
+        let mut shown = json!({
+            "serviceArn": self.arn,
+            "serviceName": self.name,
+            "clusterArn": format!("{cluster_arn}:cluster/{}", self.cluster),
+            "status": self.status,
+            "desiredCount": self.desired_count,
+            "runningCount": self.running_count(),
+            "pendingCount": self.pending_count(),
+            "launchType": self.launch_type,
+            "taskDefinition": self.deployments[0].definition.arn,
+            "deploymentConfiguration": self.deployment_configuration,
+            "deploymentController": {"type": "ECS"},
+            "deployments": deployments,
+            "events": messages.collect::<Vec<_>>(),
+            "createdAt": seconds(self.created_at),
+            "loadBalancers": [],
+            "serviceRegistries": [],
+            "placementConstraints": [],
+            "placementStrategy": [],
+            "schedulingStrategy": "REPLICA",
+            "enableECSManagedTags": self.managed_tags,
+            "propagateTags": self.propagate_tags.as_deref().unwrap_or("NONE"),
+            "enableExecuteCommand": false,
+        });
+        if let Some(network) = &self.network_configuration {
+            shown["networkConfiguration"] = network.clone();
+        }
+        if with_tags {
+            shown["tags"] = super::ecs_tags::tags_json(&self.tags);
+        }
+        shown
+    }
+
+    fn deployment_json(&self, index: usize, deployment: &Deployment) -> Value {
+        let primary = index == 0;
+        let (state, reason) = match (primary, deployment.completed) {
+            (true, false) => ("IN_PROGRESS", "the deployment is in progress"),
+            _ => ("COMPLETED", "the deployment completed"),
+        };
+        json!({
+            "id": deployment.id,
+            "status": if primary { "PRIMARY" } else { "ACTIVE" },
+            "taskDefinition": deployment.definition.arn,
+            "desiredCount": if primary { self.desired_count } else { deployment.live() },
+            "pendingCount": deployment.pending.len(),
+            "runningCount": deployment.running.len(),
+            "failedTasks": deployment.failed,
+            "createdAt": seconds(deployment.created_at),
+            "updatedAt": seconds(deployment.updated_at),
+            "launchType": self.launch_type,
+            "rolloutState": state,
+            "rolloutStateReason": reason,
+        })
+    }
+}
+
+/// The name meant by a name or an ARN.
+pub(super) fn service_name_of(service: &str) -> &str {
+    service.rsplit('/').next().unwrap_or(service)
+}
+
+impl Cloud {
+    /// Makes a service; the scheduler starts its tasks.
+    pub fn create_service(&mut self, request: CreateService, now: Timestamp) -> Outcome<Service> {
+        let cluster = self.cluster_name(&request.cluster)?;
+        let definition = self.describe_task_definition(&request.task_definition)?;
+        tasks::needs_network(&definition, request.network_configuration.as_ref())?;
+        let name = request.service_name;
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            return Err(invalid(format!("{name:?} is no service name: letters, digits, '-' and '_'")));
+        }
+        let key = (cluster.clone(), name.clone());
+        if self.services.get(&key).is_some_and(|service| service.status != "INACTIVE") {
+            return Err(invalid(format!("there is a service {name} in cluster {cluster} already")));
+        }
+        let service = Service {
+            arn: self.arn("ecs", &format!("service/{cluster}/{name}")),
+            cluster,
+            name,
+            status: "ACTIVE",
+            desired_count: request.desired_count,
+            tags: request.tags,
+            launch_type: tasks::launch_type(request.launch_type.as_deref(), &definition),
+            network_configuration: request.network_configuration,
+            deployment_configuration: limits(request.deployment_configuration),
+            propagate_tags: request.propagate_tags,
+            managed_tags: request.managed_tags,
+            created_at: now,
+            deployments: vec![self.new_deployment(definition, now)],
+            leaving: BTreeSet::new(),
+            messages: VecDeque::new(),
+            look_planned: false,
+        };
+        self.services.insert(key.clone(), service);
+        self.tell_new_deployment(&key, now);
+        self.plan_look(&key, now);
+        Ok(self.services[&key].clone())
+    }
+
+    /// Changes a service; the scheduler brings its tasks along.
+    pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> Outcome<Service> {
+        let key = self.service_key(&request.cluster, &request.service)?;
+        if self.services[&key].status != "ACTIVE" {
+            return Err(AwsError::new(
+                "ServiceNotActiveException",
+                format!("service {} is not active", key.1),
+            ));
+        }
+        let current = self.services[&key].deployments[0].definition.clone();
+        let wanted = match &request.task_definition {
+            Some(definition) => self.describe_task_definition(definition)?,
+            None => current.clone(),
+        };
+        tasks::needs_network(&wanted, self.services[&key].network_configuration.as_ref())?;
+        let deployment = (request.force_new_deployment || wanted.arn != current.arn)
+            .then(|| self.new_deployment(wanted, now));
+        let new = deployment.is_some();
+        if let Some(service) = self.services.get_mut(&key) {
+            if let Some(deployment) = deployment {
+                service.deployments.insert(0, deployment);
+            }
+            if let Some(count) = request.desired_count {
+                service.desired_count = count;
+            }
+            if request.deployment_configuration.is_some() {
+                service.deployment_configuration = limits(request.deployment_configuration.clone());
+            }
+        }
+        if new {
+            self.tell_new_deployment(&key, now);
+        }
+        self.plan_look(&key, now);
+        Ok(self.services[&key].clone())
+    }
+
+    /// Lets a service go: DRAINING while its tasks stop, then INACTIVE.
+    pub fn delete_service(
+        &mut self,
+        cluster: &str,
+        service: &str,
+        force: bool,
+        now: Timestamp,
+    ) -> Outcome<Service> {
+        let key = self.service_key(cluster, service)?;
+        if let Some(service) = self.services.get_mut(&key) {
+            if service.desired_count > 0 && !force {
+                return Err(invalid("scale the service to 0 before it is deleted, or use force"));
+            }
+            service.status = "DRAINING";
+            service.desired_count = 0;
+        }
+        self.plan_look(&key, now);
+        Ok(self.services[&key].clone())
+    }
+
+    /// One page of the ARNs of a cluster's services that are not INACTIVE.
+    pub fn list_services(
+        &self,
+        cluster: &str,
+        next_token: Option<&str>,
+        max_results: usize,
+    ) -> Outcome<(Vec<String>, Option<String>)> {
+        let cluster = self.cluster_name(cluster)?;
+        let items = self
+            .services_of(&cluster)
+            .filter(|service| service.status != "INACTIVE")
+            .map(|service| (service.name.as_str(), service.arn.clone()));
+        Ok(page(items, next_token, max_results))
+    }
+
+    /// The services named, at most 10, and those that there are not.
+    pub fn describe_services<S: AsRef<str>>(
+        &self,
+        cluster: &str,
+        services: &[S],
+    ) -> Outcome<(Vec<&Service>, Vec<Failure>)> {
+        if services.len() > 10 {
+            return Err(invalid(format!("{} services were named; at most 10 are allowed", services.len())));
+        }
+        if services.is_empty() {
+            return Err(invalid("no service was named"));
+        }
+        let cluster = self.cluster_name(cluster)?;
+        let (mut found, mut failures) = (Vec::new(), Vec::new());
+        for service in services {
+            let name = service_name_of(service.as_ref());
+            match self.services.get(&(cluster.clone(), name.to_owned())) {
+                Some(service) => found.push(service),
+                None => {
+                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))));
+                }
+            }
+        }
+        Ok((found, failures))
+    }
+
+    pub(super) fn services_of(&self, cluster: &str) -> impl Iterator<Item = &Service> {
+        let from = (cluster.to_owned(), String::new());
+        let cluster = cluster.to_owned();
+        self.services.range(from..).take_while(move |((of, _), _)| *of == cluster).map(|(_, service)| service)
+    }
+
+    fn service_key(&self, cluster: &str, service: &str) -> Outcome<ServiceKey> {
+        let key = (self.cluster_name(cluster)?, service_name_of(service).to_owned());
+        match self.services.get(&key) {
+            Some(found) if found.status != "INACTIVE" => Ok(key),
+            _ => Err(AwsError::new("ServiceNotFoundException", format!("there is no service {service}"))),
+        }
+    }
+
+    fn tell_new_deployment(&mut self, key: &ServiceKey, now: Timestamp) {
+        let Some(service) = self.services.get(key) else { return };
+        let (arn, id) = (service.arn.clone(), service.deployments[0].id.clone());
+        self.emit_deployment(&arn, &id, "SERVICE_DEPLOYMENT_IN_PROGRESS", now);
+    }
+
+    fn new_deployment(&mut self, definition: Arc<DefinitionRecord>, now: Timestamp) -> Deployment {
+        let number = self.rng.u64(1_000_000_000_000_000_000..9_999_999_999_999_999_999);
+        Deployment {
+            id: format!("ecs-svc/{number}"),
+            definition,
+            created_at: now,
+            updated_at: now,
+            pending: BTreeSet::new(),
+            running: BTreeSet::new(),
+            failed: 0,
+            completed: false,
+        }
+    }
+}
+
+/// The deployment configuration with ECS's defaults for what it does not say.
+fn limits(given: Option<Value>) -> Value {
+    let mut limits = given.filter(Value::is_object).unwrap_or_else(|| json!({}));
+    for (name, default) in [("maximumPercent", 200), ("minimumHealthyPercent", 100)] {
+        if limits[name].as_u64().is_none() {
+            limits[name] = json!(default);
+        }
+    }
+    limits
+}

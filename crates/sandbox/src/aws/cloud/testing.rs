@@ -1,0 +1,84 @@
+//! A small account for the tests of this room.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RunTask, Target};
+use crate::aws::CloudConfig;
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
+
+pub(super) struct World {
+    pub(super) cloud: Cloud,
+    pub(super) now: Timestamp,
+}
+
+/// An account with the cluster `prod`, the definition `kv:1` and the queue `events` that gets all events.
+pub(super) fn cloud() -> World {
+    cloud_with(CloudConfig::default())
+}
+
+pub(super) fn cloud_with(config: CloudConfig) -> World {
+    let now = Timestamp(1_800_000_000_000);
+    let mut world = World { cloud: Cloud::new(config, now), now };
+    world.cloud.create_cluster("prod", Tags::new()).unwrap();
+    world.definition("kv");
+    world.cloud.create_queue("events", std::collections::BTreeMap::new(), Tags::new(), now).unwrap();
+    world.cloud.put_rule("all", r#"{"source": [{"prefix": "aws."}]}"#, true, None).unwrap();
+    let arn = world.cloud.queue_arn("events").unwrap();
+    let target = Target { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
+    world.cloud.put_targets("all", vec![target]).unwrap();
+    world
+}
+
+impl World {
+    pub(super) fn definition(&mut self, family: &str) {
+        let request = RegisterTaskDefinition::fargate(family, Some("kv-task"), 8080);
+        self.cloud.register_task_definition(request, self.now).unwrap();
+    }
+
+    pub(super) fn service(&mut self, name: &str, count: usize) {
+        self.cloud.create_service(CreateService::awsvpc("prod", name, "kv", count), self.now).unwrap();
+    }
+
+    pub(super) fn task(&mut self) -> Arc<str> {
+        self.cloud.run_task(&RunTask::awsvpc("prod", "kv"), self.now).unwrap()[0].arn.clone()
+    }
+
+    pub(super) fn run_for_secs(&mut self, seconds: u64) {
+        self.run_for_millis(seconds * 1000);
+    }
+
+    pub(super) fn run_for_millis(&mut self, millis: u64) {
+        self.now = self.now.plus(Duration::from_millis(millis));
+        self.cloud.step(self.now);
+    }
+
+    pub(super) fn running(&self, service: &str) -> Vec<Arc<str>> {
+        let request =
+            ListTasks { service_name: Some(service.into()), ..ListTasks::of("prod", DesiredStatus::Running) };
+        let listed = self.cloud.list_tasks(&request).unwrap().arns;
+        listed.into_iter().filter(|arn| self.status(arn) == LastStatus::Running).collect()
+    }
+
+    pub(super) fn status(&self, arn: &str) -> LastStatus {
+        self.cloud.task(arn).unwrap().last_status
+    }
+
+    /// Receives and deletes all events that are there.
+    pub(super) fn events(&mut self) -> Vec<Value> {
+        let mut events = Vec::new();
+        loop {
+            let request = ReceiveMessages { max: 10, visibility: None };
+            let batch = self.cloud.receive_message("events", request, self.now).unwrap();
+            if batch.is_empty() {
+                return events;
+            }
+            for message in batch {
+                self.cloud.delete_message("events", &message.receipt_handle).unwrap();
+                events.push(serde_json::from_str(&message.body).unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! A task's life as events, describes and lists tell it.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+
+use super::testing::{World, cloud, cloud_with};
+use super::{ListTasks, RegisterTaskDefinition, RunTask, StopCode, TaskOverrides};
+use crate::aws::{AddressReuse, CloudConfig};
+use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
+
+fn states(world: &mut World) -> Vec<String> {
+    let mut events = world.events();
+    events.sort_by_key(|event| event["detail"]["version"].as_u64());
+    events
+        .iter()
+        .map(|event| {
+            let detail = &event["detail"];
+            format!(
+                "{}/{}",
+                detail["lastStatus"].as_str().unwrap(),
+                detail["desiredStatus"].as_str().unwrap()
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_task_tells_each_state_of_its_life_with_a_growing_version() {
+    let mut world = cloud();
+    let task = world.task();
+    world.run_for_secs(5);
+    world.cloud.stop_task("prod", &task, "enough", world.now).unwrap();
+    world.run_for_secs(5);
+    let expected = [
+        "PROVISIONING/RUNNING",
+        "PROVISIONING/RUNNING",
+        "PENDING/RUNNING",
+        "ACTIVATING/RUNNING",
+        "RUNNING/RUNNING",
+        "RUNNING/STOPPED",
+        "DEACTIVATING/STOPPED",
+        "STOPPING/STOPPED",
+        "DEPROVISIONING/STOPPED",
+        "STOPPED/STOPPED",
+    ];
+    assert_eq!(states(&mut world), expected);
+    assert_eq!(world.cloud.task(&task).unwrap().version, 10);
+}
+
+#[test]
+fn the_first_event_has_no_address_and_the_second_has_it_where_aws_puts_it() {
+    let mut world = cloud();
+    let task = world.task();
+    let first = world.events().remove(0);
+    assert_eq!(first["detail"]["attachments"][0]["status"], "PRECREATED");
+    assert!(!first.to_string().contains("10.0.0.4"));
+    world.run_for_millis(150);
+    let second = world.events().remove(0);
+    let detail = &second["detail"];
+    let attachment = &detail["attachments"][0];
+    assert_eq!(attachment["type"], "eni");
+    let named = |name: &str| {
+        let details = attachment["details"].as_array().unwrap();
+        details.iter().find(|one| one["name"] == name).map(|one| one["value"].clone())
+    };
+    assert_eq!(named("privateIPv4Address"), Some(json!("10.0.0.4")));
+    assert!(
+        named("networkInterfaceId").is_some() && named("macAddress").is_some() && named("subnetId").is_some()
+    );
+    let interface = &detail["containers"][0]["networkInterfaces"][0];
+    assert_eq!(interface, &json!({"attachmentId": attachment["id"], "privateIpv4Address": "10.0.0.4"}));
+    assert_eq!(second["source"], "aws.ecs");
+    assert_eq!(second["detail-type"], "ECS Task State Change");
+    assert_eq!(second["resources"], json!([&*task]));
+    assert!(Timestamp::parse(detail["updatedAt"].as_str().unwrap()).is_some());
+    assert!(detail.get("tags").is_none() && detail.get("healthStatus").is_none());
+    let api = world.cloud.task(&task).unwrap().to_api_json(true);
+    assert_eq!(api["attachments"][0]["type"], "ElasticNetworkInterface");
+    assert!(api["createdAt"].is_f64() && api.get("updatedAt").is_none());
+}
+
+#[test]
+fn an_overridden_task_role_is_in_the_event_and_the_definitions_is_not() {
+    let mut world = cloud();
+    world.task();
+    let role = "arn:aws:iam::111122223333:role/other".to_owned();
+    let overrides = TaskOverrides { task_role_arn: Some(role.clone()), ..TaskOverrides::default() };
+    let request = RunTask { overrides, ..RunTask::awsvpc("prod", "kv") };
+    world.cloud.run_task(&request, world.now).unwrap();
+    let events = world.events();
+    assert_eq!(events[0]["detail"]["overrides"], json!({"containerOverrides": [{"name": "app"}]}));
+    assert_eq!(events[1]["detail"]["overrides"]["taskRoleArn"], json!(role));
+    assert!(!events[0].to_string().contains("kv-task"));
+}
+
+#[test]
+fn a_killed_task_stops_without_a_drain_and_says_why() {
+    let mut world = cloud();
+    let task = world.task();
+    world.run_for_secs(5);
+    world.events();
+    assert!(world.cloud.kill_hard(&task, world.now));
+    assert!(!world.cloud.kill_hard(&task, world.now), "only once");
+    world.run_for_secs(5);
+    let last = world.events().pop().unwrap();
+    assert_eq!(last["detail"]["lastStatus"], "STOPPED");
+    assert_eq!(last["detail"]["stopCode"], "EssentialContainerExited");
+    assert_eq!(last["detail"]["containers"][0]["exitCode"], 137);
+}
+
+#[test]
+fn a_task_that_fails_to_start_never_runs() {
+    let mut world = cloud();
+    let task = world.task();
+    assert!(world.cloud.fail_to_start(&task, "no image", world.now));
+    world.run_for_secs(5);
+    let task = world.cloud.task(&task).unwrap();
+    assert_eq!((task.last_status, task.stop_code), (LastStatus::Stopped, Some(StopCode::TaskFailedToStart)));
+    assert_eq!(task.started_at, None);
+}
+
+#[test]
+fn a_stopped_tasks_address_can_be_another_tasks_before_the_first_is_stopped() {
+    let mut world =
+        cloud_with(CloudConfig { reuse_addresses: AddressReuse::Immediate, ..CloudConfig::default() });
+    let old = world.task();
+    world.run_for_secs(5);
+    let address = world.cloud.task(&old).unwrap().address();
+    world.cloud.kill_hard(&old, world.now);
+    let new = world.task();
+    world.run_for_millis(160);
+    assert_eq!(world.status(&old), LastStatus::Deprovisioning);
+    assert_eq!(world.cloud.task(&new).unwrap().address(), address);
+}
+
+#[test]
+fn a_forced_address_is_the_next_tasks() {
+    let mut world = cloud();
+    world.cloud.force_address(Ipv4Addr::new(10, 0, 9, 9));
+    let task = world.task();
+    world.run_for_secs(1);
+    assert_eq!(world.cloud.task(&task).unwrap().address(), Some(Ipv4Addr::new(10, 0, 9, 9)));
+}
+
+#[test]
+fn a_draining_task_is_listed_as_stopped_only() {
+    let mut world = cloud();
+    let task = world.task();
+    world.run_for_secs(5);
+    world.cloud.stop_task("prod", &task, "", world.now).unwrap();
+    assert_eq!(world.status(&task), LastStatus::Running);
+    let list = |desired| world.cloud.list_tasks(&ListTasks::of("prod", desired)).unwrap().arns;
+    assert!(list(DesiredStatus::Running).is_empty());
+    assert_eq!(list(DesiredStatus::Stopped), [task]);
+}
+
+#[test]
+fn a_stopped_task_is_described_for_an_hour_and_then_is_missing() {
+    let mut world = cloud();
+    let task = world.task();
+    world.run_for_secs(1);
+    world.cloud.stop_task("prod", &task, "", world.now).unwrap();
+    world.run_for_secs(3600);
+    assert_eq!(world.cloud.describe_tasks("prod", &[&*task]).unwrap().tasks.len(), 1);
+    world.run_for_secs(60);
+    let described = world.cloud.describe_tasks("prod", &[&*task]).unwrap();
+    assert!(described.tasks.is_empty());
+    assert_eq!(described.failures[0].arn, *task);
+    assert_eq!(described.failures[0].reason, "MISSING");
+}
+
+#[test]
+fn a_deleted_record_is_missing_at_once_and_still_in_the_history() {
+    let mut world = cloud();
+    let task = world.task();
+    world.run_for_secs(5);
+    let before = world.now;
+    world.run_for_secs(1);
+    assert!(world.cloud.delete_task_record(&task, world.now));
+    assert_eq!(world.cloud.describe_tasks("prod", &[&*task]).unwrap().failures.len(), 1);
+    assert!(world.cloud.task_as_of(&task, before).is_some());
+    assert!(world.cloud.task_as_of(&task, world.now).is_none());
+    world.run_for_secs(301);
+    assert!(world.cloud.task_as_of(&task, before).is_none(), "only the recent past is kept");
+}
+
+#[test]
+fn the_history_shows_tasks_and_lists_as_they_were() {
+    let mut world = cloud();
+    let born = world.now;
+    let task = world.task();
+    world.run_for_secs(5);
+    let running = world.now;
+    world.run_for_secs(1);
+    world.cloud.stop_task("prod", &task, "", world.now).unwrap();
+    world.run_for_secs(5);
+    let status = |at| world.cloud.task_as_of(&task, at).map(|task| task.last_status);
+    assert_eq!(status(Timestamp(born.0 - 1)), None);
+    assert_eq!(status(born), Some(LastStatus::Provisioning));
+    assert_eq!(status(running), Some(LastStatus::Running));
+    assert_eq!(status(world.now), Some(LastStatus::Stopped));
+    let list =
+        |at| world.cloud.list_tasks_as_of(&ListTasks::of("prod", DesiredStatus::Running), at).unwrap().arns;
+    assert_eq!(list(running), std::slice::from_ref(&task));
+    assert!(list(world.now).is_empty() && list(Timestamp(born.0 - 1)).is_empty());
+}
+
+#[test]
+fn pages_of_tasks_are_complete_and_disjoint() {
+    let mut world = cloud();
+    let mut started: Vec<_> = (0..25).map(|_| world.task()).collect();
+    started.sort();
+    let mut request = ListTasks { max_results: Some(10), ..ListTasks::of("prod", DesiredStatus::Running) };
+    let mut listed = Vec::new();
+    loop {
+        let page = world.cloud.list_tasks(&request).unwrap();
+        listed.extend(page.arns);
+        request.next_token = page.next_token;
+        if request.next_token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, started);
+    request.next_token = Some("what".into());
+    assert_eq!(world.cloud.list_tasks(&request).unwrap_err().code, "InvalidParameterException");
+}
+
+#[test]
+fn a_task_reads_in_the_operators_words() {
+    let mut world = cloud();
+    let arn = world.task();
+    world.run_for_secs(5);
+    world.cloud.tag_resource(&arn, &Tags::from([("team".into(), "kv".into())]), world.now).unwrap();
+    let task = world.cloud.task(&arn).unwrap().to_model().unwrap();
+    assert_eq!(task.arn.to_string(), *arn);
+    assert_eq!((task.version, task.last_status), (5, LastStatus::Running));
+    assert_eq!(task.address, Some("10.0.0.4".parse().unwrap()));
+    assert_eq!(task.tags.unwrap()["team"], "kv");
+    let definition = world.cloud.describe_task_definition("kv").unwrap().to_model().unwrap();
+    assert_eq!(definition.task_role.unwrap().name(), "kv-task");
+    assert_eq!(definition.containers[0].ports, [8080]);
+}
+
+#[test]
+fn the_next_deadline_is_when_something_happens() {
+    let mut world = cloud();
+    assert_eq!(world.cloud.next_deadline(), None);
+    world.task();
+    let mut steps = 0;
+    while let Some(at) = world.cloud.next_deadline() {
+        assert!(at > world.now);
+        world.now = at;
+        world.cloud.step(at);
+        steps += 1;
+    }
+    assert_eq!(steps, 4);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_world() {
+    let history = |seed| {
+        let mut world = cloud_with(CloudConfig { seed, ..CloudConfig::default() });
+        world.service("kv", 3);
+        world.run_for_secs(5);
+        Value::from(world.events()).to_string()
+    };
+    assert_eq!(history(7), history(7));
+    assert_ne!(history(7), history(8));
+}
+
+#[test]
+fn fifteen_thousand_tasks_are_no_burden() {
+    let mut world = cloud();
+    world.cloud.enable_rule("all", false).unwrap();
+    world.service("kv", 15_000);
+    world.run_for_secs(5);
+    world.cloud.enable_rule("all", true).unwrap();
+    world.cloud.kill_hard(
+        &world.cloud.list_tasks(&ListTasks::of("prod", DesiredStatus::Running)).unwrap().arns[0],
+        world.now,
+    );
+    world.run_for_secs(5);
+    let request = ListTasks { max_results: Some(100), ..ListTasks::of("prod", DesiredStatus::Running) };
+    assert_eq!(world.cloud.list_tasks(&request).unwrap().arns.len(), 100);
+    let (services, _) = world.cloud.describe_services("prod", &["kv"]).unwrap();
+    assert!(services[0].is_stable());
+    assert_eq!(world.cloud.queue_counts("events", world.now).unwrap().visible, 7);
+}
+
+#[test]
+fn a_service_tells_of_its_deployments_among_its_tasks() {
+    let mut world = cloud();
+    world.service("kv", 1);
+    world.run_for_secs(5);
+    let events = world.events();
+    let named = |detail_type: &str| -> Vec<Value> {
+        let found = events.iter().filter(|event| event["detail-type"] == detail_type);
+        found.map(|event| event["detail"]["eventName"].clone()).collect()
+    };
+    let deployment = ["SERVICE_DEPLOYMENT_IN_PROGRESS", "SERVICE_DEPLOYMENT_COMPLETED"];
+    assert_eq!(named("ECS Deployment State Change"), deployment);
+    assert_eq!(named("ECS Service Action"), ["SERVICE_STEADY_STATE"]);
+    assert_eq!(named("ECS Task State Change").len(), 5);
+}
+
+#[test]
+fn a_task_without_its_own_network_has_neither_attachment_nor_address() {
+    let mut world = cloud();
+    let mut bridge = RegisterTaskDefinition::fargate("old", None, 80);
+    bridge.network_mode = None;
+    bridge.rest.clear();
+    world.cloud.register_task_definition(bridge, world.now).unwrap();
+    let request = RunTask { cluster: "prod".into(), task_definition: "old".into(), ..RunTask::default() };
+    let arn = world.cloud.run_task(&request, world.now).unwrap()[0].arn.clone();
+    world.run_for_secs(5);
+    let task = world.cloud.task(&arn).unwrap();
+    assert_eq!((task.last_status, task.address(), &*task.launch_type), (LastStatus::Running, None, "EC2"));
+    let shown = task.to_api_json(false);
+    assert_eq!(shown["attachments"], json!([]));
+    assert!(shown["containerInstanceArn"].is_string());
+}
+
+#[test]
+fn a_full_subnet_fails_tasks_rather_than_giving_an_address_twice() {
+    let mut world = cloud_with(CloudConfig { subnet: "10.1.0.0/28".into(), ..CloudConfig::default() });
+    let started: Vec<_> = (0..12).map(|_| world.task()).collect();
+    world.run_for_secs(5);
+    let tasks: Vec<_> = started.iter().map(|arn| world.cloud.task(arn).unwrap()).collect();
+    let running = tasks.iter().filter(|task| task.last_status == LastStatus::Running);
+    let addresses: std::collections::BTreeSet<_> = running.filter_map(|task| task.address()).collect();
+    assert_eq!(addresses.len(), 11);
+    assert_eq!(tasks[11].stop_code, Some(StopCode::TaskFailedToStart));
+}

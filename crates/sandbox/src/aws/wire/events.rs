@@ -1,0 +1,97 @@
+//! EventBridge.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::request::Request;
+use super::response::page;
+use crate::aws::cloud::validation;
+use crate::aws::{AwsError, Cloud, Outcome, PutEvent, PutEventOutcome, Rule, Target};
+use ecs_mesh_model::Timestamp;
+
+pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+    cloud.check_bus(request.optional("EventBusName"))?;
+    let (name, rule) = (request.text("Name"), request.text("Rule"));
+    match request.operation.as_str() {
+        "PutRule" => return put_rule(cloud, request),
+        "EnableRule" => cloud.enable_rule(name, true)?,
+        "DisableRule" => cloud.enable_rule(name, false)?,
+        "DeleteRule" => cloud.delete_rule(name)?,
+        "DescribeRule" => {
+            let mut shown = show(cloud.describe_rule(name)?);
+            shown["CreatedBy"] = json!(cloud.config().account);
+            return Ok(shown);
+        }
+        "ListRules" => {
+            let (rules, next) = cloud.list_rules(
+                request.text("NamePrefix"),
+                request.optional("NextToken"),
+                request.limit("Limit", 100),
+            );
+            return Ok(page("Rules", rules.into_iter().map(show).collect::<Vec<_>>(), "NextToken", next));
+        }
+        "ListRuleNamesByTarget" => {
+            let target = request.optional("TargetArn").ok_or_else(|| validation("TargetArn is missing"))?;
+            let (names, next) = cloud.list_rule_names_by_target(
+                target,
+                request.optional("NextToken"),
+                request.limit("Limit", 100),
+            );
+            return Ok(page("RuleNames", names, "NextToken", next));
+        }
+        "PutTargets" => cloud.put_targets(rule, read::<Vec<Target>>(&request.body["Targets"])?)?,
+        "ListTargetsByRule" => {
+            let targets: Vec<&Target> = cloud.describe_rule(rule)?.targets.values().collect();
+            return Ok(page("Targets", targets, "NextToken", None));
+        }
+        "RemoveTargets" => {
+            let missing = cloud.remove_targets(rule, &request.texts("Ids"))?;
+            let failed: Vec<Value> = missing
+                .iter()
+                .map(|id| {
+                    json!({"TargetId": id, "ErrorCode": "ResourceNotFoundException", "ErrorMessage": "no such target"})
+                })
+                .collect();
+            return Ok(json!({"FailedEntryCount": failed.len(), "FailedEntries": failed}));
+        }
+        "PutEvents" => {
+            let outcomes = cloud.put_events(read::<Vec<PutEvent>>(&request.body["Entries"])?, now)?;
+            let failed = outcomes.iter().filter(|one| matches!(one, PutEventOutcome::Refused { .. })).count();
+            return Ok(json!({"FailedEntryCount": failed, "Entries": outcomes}));
+        }
+        _ => return Err(request.unknown_operation()),
+    }
+    Ok(if request.operation == "PutTargets" {
+        json!({"FailedEntryCount": 0, "FailedEntries": []})
+    } else {
+        json!({})
+    })
+}
+
+fn put_rule(cloud: &mut Cloud, request: &Request) -> Outcome<Value> {
+    let Some(pattern) = request.optional("EventPattern") else {
+        return Err(validation("a rule needs an EventPattern; schedules are not served"));
+    };
+    let enabled = request.text("State") != "DISABLED";
+    let description = request.optional("Description").map(str::to_owned);
+    let arn = cloud.put_rule(request.text("Name"), pattern, enabled, description)?;
+    Ok(json!({"RuleArn": arn}))
+}
+
+fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> Outcome<T> {
+    T::deserialize(value).map_err(|error| AwsError::new("SerializationException", error.to_string()))
+}
+
+fn show(rule: &Rule) -> Value {
+    let mut shown = json!({
+        "Name": rule.name,
+        "Arn": rule.arn,
+        "EventPattern": rule.pattern,
+        "State": if rule.enabled { "ENABLED" } else { "DISABLED" },
+        "EventBusName": "default",
+    });
+    if let Some(description) = &rule.description {
+        shown["Description"] = json!(description);
+    }
+    shown
+}

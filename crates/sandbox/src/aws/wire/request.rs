@@ -1,0 +1,170 @@
+//! Which service and operation a request is for, whoever sends it: by X-Amz-Target for the JSON protocols, by the
+//! form's Action and the service that the signature names for the query protocol.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::response;
+use crate::aws::{AwsError, Outcome};
+
+/// One call.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) service: &'static str,
+    pub(super) operation: String,
+    pub(super) protocol: Protocol,
+    /// Who signed it.
+    pub(super) access_key_id: String,
+    /// How the caller reached us, for URLs that lead back.
+    pub(super) base_url: String,
+    /// The JSON protocols' body.
+    pub(super) body: Value,
+    /// The query protocol's parameters.
+    pub(super) form: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// JSON 1.0 or 1.1, by its content type.
+    Json(&'static str),
+    Query,
+}
+
+const JSON_1_0: &str = "application/x-amz-json-1.0";
+const JSON_1_1: &str = "application/x-amz-json-1.1";
+
+/// Target prefix, service, content type.
+const TARGETS: &[(&str, &str, &str)] = &[
+    ("AmazonEC2ContainerServiceV20141113", "ecs", JSON_1_1),
+    ("AmazonSQS", "sqs", JSON_1_0),
+    ("AWSEvents", "events", JSON_1_1),
+];
+
+/// Version of the query protocol, service.
+const VERSIONS: &[(&str, &str)] = &[("2010-05-08", "iam"), ("2011-06-15", "sts"), ("2012-11-05", "sqs")];
+
+impl Request {
+    /// Reads a request; one that can't be for any operation is answered right away.
+    pub(super) fn read(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Box<Response>> {
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let mut request = match header("x-amz-target").split_once('.') {
+            Some((prefix, operation)) => Self::json(prefix, operation, body)?,
+            None => Self::query(uri, body)?,
+        };
+        request.base_url = format!("http://{}", header("host"));
+        let authorization = header("authorization");
+        let credential = authorization
+            .split_once("Credential=")
+            .map(|(_, rest)| rest)
+            .or_else(|| request.form.get("X-Amz-Credential").map(String::as_str))
+            .and_then(|rest| rest.split(['/', ',']).next());
+        match credential {
+            Some(key) => request.access_key_id = key.to_owned(),
+            None => return Err(Box::new(response::of(&request, Err(request.unsigned())))),
+        }
+        Ok(request)
+    }
+
+    fn json(prefix: &str, operation: &str, body: &[u8]) -> Result<Self, Box<Response>> {
+        let Some((_, service, content_type)) = TARGETS.iter().find(|(known, ..)| *known == prefix) else {
+            let refused = Self::blank("unknown", Protocol::Json(JSON_1_1));
+            let error = AwsError::new("UnknownOperationException", format!("no service {prefix} is served"));
+            return Err(Box::new(response::of(&refused, Err(error))));
+        };
+        let mut request = Self::blank(service, Protocol::Json(content_type));
+        operation.clone_into(&mut request.operation);
+        request.body = serde_json::from_slice(if body.is_empty() { b"{}" } else { body }).unwrap_or_default();
+        if request.body.is_object() {
+            return Ok(request);
+        }
+        let error = AwsError::new("SerializationException", "the body is not a JSON object");
+        Err(Box::new(response::of(&request, Err(error))))
+    }
+
+    fn query(uri: &Uri, body: &[u8]) -> Result<Self, Box<Response>> {
+        let query = uri.query().unwrap_or_default().as_bytes();
+        let form: BTreeMap<String, String> =
+            [query, body].into_iter().flat_map(|part| form_urlencoded::parse(part).into_owned()).collect();
+        let version = form.get("Version").map_or("", String::as_str);
+        let service = VERSIONS.iter().find(|(known, _)| *known == version).map(|(_, service)| *service);
+        let mut request = Self::blank(service.unwrap_or("unknown"), Protocol::Query);
+        request.operation = form.get("Action").cloned().unwrap_or_default();
+        request.form = form;
+        let refusal = match service {
+            Some("sqs") => "SQS is served by its JSON protocol only; newer SDKs speak it",
+            Some(_) if !request.operation.is_empty() => return Ok(request),
+            _ => "there is neither an X-Amz-Target of ECS, SQS or EventBridge nor an Action of IAM or STS",
+        };
+        Err(Box::new(response::of(&request, Err(AwsError::new("InvalidAction", refusal)))))
+    }
+
+    fn blank(service: &'static str, protocol: Protocol) -> Self {
+        Self {
+            service,
+            operation: String::new(),
+            protocol,
+            access_key_id: String::new(),
+            base_url: String::new(),
+            body: Value::Null,
+            form: BTreeMap::new(),
+        }
+    }
+
+    fn unsigned(&self) -> AwsError {
+        let code = match self.protocol {
+            Protocol::Json(_) => "MissingAuthenticationTokenException",
+            Protocol::Query => "MissingAuthenticationToken",
+        };
+        AwsError::new(code, "the request is not signed: it has no Authorization header")
+    }
+
+    /// The body as what the operation takes.
+    pub(super) fn read_as<T: DeserializeOwned>(&self) -> Outcome<T> {
+        T::deserialize(&self.body).map_err(|error| AwsError::new("SerializationException", error.to_string()))
+    }
+
+    /// A text of the JSON body, empty where it is absent.
+    pub(super) fn text(&self, field: &str) -> &str {
+        self.body[field].as_str().unwrap_or_default()
+    }
+
+    /// A text of the JSON body, if it is there.
+    pub(super) fn optional(&self, field: &str) -> Option<&str> {
+        self.body[field].as_str()
+    }
+
+    /// The texts of a list of the JSON body.
+    pub(super) fn texts(&self, field: &str) -> Vec<String> {
+        let items = self.body[field].as_array().into_iter().flatten();
+        items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
+    /// A page's size, between 1 and `most`, which is also the default.
+    pub(super) fn limit(&self, field: &str, most: usize) -> usize {
+        let asked = self.body[field].as_u64().and_then(|asked| usize::try_from(asked).ok());
+        asked.unwrap_or(most).clamp(1, most)
+    }
+
+    /// A parameter of the form that has to be there.
+    pub(super) fn required(&self, name: &str) -> Outcome<&str> {
+        let missing = || AwsError::new("ValidationError", format!("the parameter {name} is missing"));
+        self.form.get(name).map(String::as_str).ok_or_else(missing)
+    }
+
+    /// The values `NAME.member.1`, `NAME.member.2`, … with `suffix` at their end.
+    pub(super) fn members(&self, name: &str, suffix: &str) -> Vec<String> {
+        (1..).map_while(|index| self.form.get(&format!("{name}.member.{index}{suffix}")).cloned()).collect()
+    }
+
+    pub(super) fn unknown_operation(&self) -> AwsError {
+        let code = match self.protocol {
+            Protocol::Json(_) => "UnknownOperationException",
+            Protocol::Query => "InvalidAction",
+        };
+        AwsError::new(code, format!("{}:{} is not served", self.service, self.operation))
+    }
+}

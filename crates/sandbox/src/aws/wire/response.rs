@@ -1,0 +1,140 @@
+//! Answers and errors in the shape of each protocol.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::request::{Protocol, Request};
+use crate::aws::{AwsError, Outcome};
+
+/// Ids of requests mean nothing here; SDKs want one.
+const REQUEST_ID: &str = "00000000-0000-4000-a000-000000000000";
+
+/// What the query protocol answers in.
+pub(super) const XML: &str = "text/xml";
+
+/// SQS errors that had another code in the query protocol, by which many callers still know them.
+const OLD_SQS_CODES: &[(&str, &str)] = &[
+    ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"),
+    ("QueueNameExists", "QueueAlreadyExists"),
+    ("QueueDeletedRecently", "AWS.SimpleQueueService.QueueDeletedRecently"),
+    ("EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest"),
+    ("TooManyEntriesInBatchRequest", "AWS.SimpleQueueService.TooManyEntriesInBatchRequest"),
+    ("BatchEntryIdsNotDistinct", "AWS.SimpleQueueService.BatchEntryIdsNotDistinct"),
+    ("BatchRequestTooLong", "AWS.SimpleQueueService.BatchRequestTooLong"),
+    ("InvalidBatchEntryId", "AWS.SimpleQueueService.InvalidBatchEntryId"),
+    ("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight"),
+    ("PurgeQueueInProgress", "AWS.SimpleQueueService.PurgeQueueInProgress"),
+    ("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation"),
+];
+
+/// The answer to a request.
+pub(super) fn of(request: &Request, outcome: Outcome<Value>) -> Response {
+    match (request.protocol, outcome) {
+        (Protocol::Json(kind), Ok(value)) => json_response(StatusCode::OK, kind, &value),
+        (Protocol::Json(kind), Err(error)) => json_error(request.service, kind, &error),
+        (Protocol::Query, outcome) => {
+            let (status, body) = xml(request, outcome);
+            xml_response(status, &body)
+        }
+    }
+}
+
+/// The answer of the query protocol.
+pub(super) fn xml(request: &Request, outcome: Outcome<Value>) -> (StatusCode, String) {
+    match outcome {
+        Ok(value) => (StatusCode::OK, xml_answer(request, &value)),
+        Err(error) => (status(&error), xml_error(request.service, &error)),
+    }
+}
+
+fn json_response(status: StatusCode, kind: &'static str, value: &Value) -> Response {
+    let headers = [(header::CONTENT_TYPE.as_str(), kind), ("x-amzn-requestid", REQUEST_ID)];
+    (status, headers, value.to_string()).into_response()
+}
+
+fn json_error(service: &str, kind: &'static str, error: &AwsError) -> Response {
+    let shape =
+        if service == "sqs" { format!("com.amazonaws.sqs#{}", error.code) } else { error.code.to_owned() };
+    // EventBridge and ECS write the field in lower case; so does SQS.
+    let body = json!({"__type": shape, "message": error.message});
+    let mut response = json_response(status(error), kind, &body);
+    response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(error.code));
+    if service == "sqs" {
+        let old =
+            OLD_SQS_CODES.iter().find(|(code, _)| *code == error.code).map_or(error.code, |(_, old)| *old);
+        let fault = if error.status >= 500 { "Receiver" } else { "Sender" };
+        if let Ok(value) = HeaderValue::try_from(format!("{old};{fault}")) {
+            response.headers_mut().insert("x-amzn-query-error", value);
+        }
+    }
+    response
+}
+
+fn status(error: &AwsError) -> StatusCode {
+    StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+fn xml_response(status: StatusCode, body: &str) -> Response {
+    let headers = [(header::CONTENT_TYPE.as_str(), XML), ("x-amzn-requestid", REQUEST_ID)];
+    (status, headers, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{body}")).into_response()
+}
+
+fn namespace(service: &str) -> &'static str {
+    match service {
+        "sts" => "https://sts.amazonaws.com/doc/2011-06-15/",
+        "sqs" => "http://queue.amazonaws.com/doc/2012-11-05/",
+        _ => "https://iam.amazonaws.com/doc/2010-05-08/",
+    }
+}
+
+fn xml_answer(request: &Request, value: &Value) -> String {
+    let (name, namespace) = (&request.operation, namespace(request.service));
+    let mut result = String::new();
+    if value.as_object().is_some_and(|fields| !fields.is_empty()) {
+        write_element(&mut result, &format!("{name}Result"), value);
+    }
+    format!(
+        "<{name}Response xmlns=\"{namespace}\">{result}<ResponseMetadata><RequestId>{REQUEST_ID}</RequestId>\
+         </ResponseMetadata></{name}Response>"
+    )
+}
+
+fn xml_error(service: &str, error: &AwsError) -> String {
+    let fault = if error.status >= 500 { "Receiver" } else { "Sender" };
+    let mut inner = String::new();
+    write_element(&mut inner, "Error", &json!({"Code": error.code, "Message": error.message, "Type": fault}));
+    format!(
+        "<ErrorResponse xmlns=\"{}\">{inner}<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>",
+        namespace(service)
+    )
+}
+
+/// A page of a listing: the items, and the token for the next page where there is one.
+pub(super) fn page(
+    items_field: &str,
+    items: impl serde::Serialize,
+    token_field: &str,
+    token: Option<String>,
+) -> Value {
+    let mut answer = json!({items_field: items});
+    if let Some(token) = token {
+        answer[token_field] = json!(token);
+    }
+    answer
+}
+
+/// A value as an element: fields are elements in it, items of a list are elements `member`.
+fn write_element(xml: &mut String, name: &str, value: &Value) {
+    if value.is_null() {
+        return;
+    }
+    xml.extend(["<", name, ">"]);
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| write_element(xml, name, value)),
+        Value::Array(items) => items.iter().for_each(|item| write_element(xml, "member", item)),
+        Value::String(text) => xml.push_str(&quick_xml::escape::escape(text.as_str())),
+        other => xml.push_str(&other.to_string()),
+    }
+    xml.extend(["</", name, ">"]);
+}

@@ -1,0 +1,51 @@
+//! Requests that somebody else signed, such as those that a server sends in place of its client: answered in process,
+//! as the endpoint would.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::request::{Protocol, Request};
+use super::{iam, response, sts};
+use crate::aws::Cloud;
+use ecs_mesh_model::Timestamp;
+
+/// What AWS answers in its query protocol.
+#[derive(Clone, Debug)]
+pub struct QueryAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// `text/xml`.
+    pub content_type: &'static str,
+    /// XML.
+    pub body: String,
+}
+
+/// Answers a request of the query protocol to IAM or STS.
+pub fn query<'a>(
+    cloud: &mut Cloud,
+    now: Timestamp,
+    headers: impl IntoIterator<Item = (&'a str, &'a str)>,
+    body: &str,
+) -> QueryAnswer {
+    let named = headers.into_iter().filter_map(|(name, value)| {
+        Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
+    });
+    let headers: HeaderMap = named.collect();
+    let request = match Request::read(&Uri::from_static("/"), &headers, body.as_bytes()) {
+        Ok(request) if request.protocol == Protocol::Query => request,
+        Ok(_) => return refused(400),
+        Err(refusal) => return refused(refusal.status().as_u16()),
+    };
+    let admitted = cloud.admit(request.service, &request.operation, now);
+    let outcome = admitted.and_then(|()| match request.service {
+        "iam" => iam::perform(cloud, &request, now),
+        "sts" => sts::perform(cloud, &request, now),
+        _ => Err(request.unknown_operation()),
+    });
+    let (status, body) = response::xml(&request, outcome);
+    QueryAnswer { status: status.as_u16(), content_type: response::XML, body }
+}
+
+/// A request that is not even read says no more than its status.
+fn refused(status: u16) -> QueryAnswer {
+    QueryAnswer { status, content_type: response::XML, body: "<ErrorResponse/>".to_owned() }
+}

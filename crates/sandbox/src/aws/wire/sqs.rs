@@ -1,0 +1,238 @@
+//! SQS, in its JSON protocol.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::request::Request;
+use crate::aws::cloud::{attributes_md5, md5_hex};
+use crate::aws::{AwsError, BatchFailure, Cloud, Outcome, ReceiveMessages, ReceivedMessage, SendMessage};
+use ecs_mesh_model::{Tags, Timestamp};
+
+pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+    let queue = request.text("QueueUrl");
+    match request.operation.as_str() {
+        "SendMessage" => {
+            let sent = cloud.send_message(queue, request.read_as::<SendMessage>()?, now)?;
+            return Ok(json!(sent));
+        }
+        "DeleteMessage" => cloud.delete_message(queue, request.text("ReceiptHandle"))?,
+        "ChangeMessageVisibility" => {
+            let timeout = request.body["VisibilityTimeout"].as_u64().unwrap_or(u64::MAX);
+            cloud.change_message_visibility(queue, request.text("ReceiptHandle"), timeout, now)?;
+        }
+        "SendMessageBatch" | "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" => {
+            return perform_batch(cloud, request, now);
+        }
+        "PurgeQueue" => cloud.purge_queue(queue)?,
+        "DeleteQueue" => cloud.delete_queue(queue)?,
+        "SetQueueAttributes" => cloud.set_queue_attributes(queue, map(request, "Attributes"), now)?,
+        "TagQueue" => cloud.tag_queue(queue, map(request, "Tags"))?,
+        "UntagQueue" => cloud.untag_queue(queue, &request.texts("TagKeys"))?,
+        _ => return answers(cloud, request, now),
+    }
+    Ok(json!({}))
+}
+
+fn answers(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+    let url = |cloud: &Cloud, name: &str| Ok(format!("{}{}", request.base_url, cloud.queue_path(name)?));
+    let queue = request.text("QueueUrl");
+    Ok(match request.operation.as_str() {
+        "CreateQueue" => {
+            let tags: Tags = map(request, "tags");
+            let name =
+                cloud.create_queue(request.text("QueueName"), map(request, "Attributes"), tags, now)?;
+            json!({"QueueUrl": url(cloud, &name)?})
+        }
+        "GetQueueUrl" => json!({"QueueUrl": url(cloud, request.text("QueueName"))?}),
+        "GetQueueAttributes" => {
+            let attributes = cloud.get_queue_attributes(queue, &request.texts("AttributeNames"), now)?;
+            if attributes.is_empty() { json!({}) } else { json!({"Attributes": attributes}) }
+        }
+        "ListQueueTags" => json!({"Tags": cloud.list_queue_tags(queue)?}),
+        "ListQueues" => {
+            let (names, next) = cloud.list_queues(
+                request.text("QueueNamePrefix"),
+                request.optional("NextToken"),
+                request.limit("MaxResults", 1000),
+            );
+            let urls: Outcome<Vec<String>> = names.iter().map(|name| url(cloud, name)).collect();
+            let mut answer = json!({"QueueUrls": urls?});
+            // Without MaxResults SQS gives out no token.
+            if !request.body["MaxResults"].is_null()
+                && let Some(next) = next
+            {
+                answer["NextToken"] = json!(next);
+            }
+            answer
+        }
+        _ => return Err(request.unknown_operation()),
+    })
+}
+
+fn map(request: &Request, field: &str) -> BTreeMap<String, String> {
+    let fields = request.body[field].as_object().into_iter().flatten();
+    fields.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+fn perform_batch(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+    let queue = request.text("QueueUrl");
+    cloud.queue_path(queue)?;
+    let entries = entries(request)?;
+    let (mut successful, mut failed) = (Vec::new(), Vec::new());
+    for (id, entry) in entries {
+        let outcome = match request.operation.as_str() {
+            "SendMessageBatch" => read_entry::<SendMessage>(entry)
+                .and_then(|message| cloud.send_message(queue, message, now))
+                .map(|sent| json!(sent)),
+            "DeleteMessageBatch" => cloud
+                .delete_message(queue, entry["ReceiptHandle"].as_str().unwrap_or_default())
+                .map(|()| json!({})),
+            _ => {
+                let timeout = entry["VisibilityTimeout"].as_u64().unwrap_or(u64::MAX);
+                let handle = entry["ReceiptHandle"].as_str().unwrap_or_default();
+                cloud.change_message_visibility(queue, handle, timeout, now).map(|()| json!({}))
+            }
+        };
+        match outcome {
+            Ok(mut done) => {
+                done["Id"] = json!(id);
+                successful.push(done);
+            }
+            Err(error) => failed.push(BatchFailure {
+                id,
+                code: error.code.to_owned(),
+                message: error.message,
+                sender_fault: error.status < 500,
+            }),
+        }
+    }
+    Ok(json!({"Successful": successful, "Failed": failed}))
+}
+
+/// The entries by id, checked as a whole: a batch that breaks a rule has no effect at all.
+fn entries(request: &Request) -> Outcome<Vec<(String, &Value)>> {
+    let entries = request.body["Entries"].as_array().map_or(&[][..], Vec::as_slice);
+    if entries.is_empty() {
+        return Err(AwsError::new("EmptyBatchRequest", "the batch has no entries"));
+    }
+    if entries.len() > 10 {
+        let message = format!("the batch has {} entries; at most 10 are allowed", entries.len());
+        return Err(AwsError::new("TooManyEntriesInBatchRequest", message));
+    }
+    let mut seen = BTreeSet::new();
+    let mut read = Vec::new();
+    let mut size = 0;
+    for entry in entries {
+        let id = entry["Id"].as_str().unwrap_or_default();
+        let allowed = (1..=80).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !allowed {
+            let message = format!("the id {id:?}: letters, digits, '-' and '_', at most 80 characters");
+            return Err(AwsError::new("InvalidBatchEntryId", message));
+        }
+        if !seen.insert(id) {
+            return Err(AwsError::new("BatchEntryIdsNotDistinct", format!("the id {id} is there twice")));
+        }
+        size += entry["MessageBody"].as_str().map_or(0, str::len);
+        read.push((id.to_owned(), entry));
+    }
+    if size > 1_048_576 {
+        let message = format!("the batch has {size} bytes; at most 1048576 are allowed");
+        return Err(AwsError::new("BatchRequestTooLong", message));
+    }
+    Ok(read)
+}
+
+fn read_entry<T: DeserializeOwned>(entry: &Value) -> Outcome<T> {
+    T::deserialize(entry).map_err(|error| AwsError::new("SerializationException", error.to_string()))
+}
+
+/// A `ReceiveMessage`, which may be tried more than once while it waits.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Receive {
+    queue_url: String,
+    max_number_of_messages: Option<usize>,
+    visibility_timeout: Option<u64>,
+    wait_time_seconds: Option<u64>,
+    attribute_names: Vec<String>,
+    message_system_attribute_names: Vec<String>,
+    message_attribute_names: Vec<String>,
+}
+
+impl Receive {
+    pub(super) fn read(request: &Request) -> Outcome<Self> {
+        request.read_as()
+    }
+
+    pub(super) fn queue(&self) -> &str {
+        &self.queue_url
+    }
+
+    /// How long to wait; `None` where the queue decides.
+    pub(super) fn wait(&self) -> Outcome<Option<Duration>> {
+        match self.wait_time_seconds {
+            Some(seconds @ 0..=20) => Ok(Some(Duration::from_secs(seconds))),
+            Some(other) => {
+                let message = format!("WaitTimeSeconds is {other}; 0 to 20 are allowed");
+                Err(AwsError::new("InvalidParameterValue", message))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The answer, if there are messages.
+    pub(super) fn perform(&self, cloud: &mut Cloud, now: Timestamp) -> Outcome<Option<Value>> {
+        let request = ReceiveMessages {
+            max: self.max_number_of_messages.unwrap_or(1),
+            visibility: self.visibility_timeout.map(Duration::from_secs),
+        };
+        let messages = cloud.receive_message(&self.queue_url, request, now)?;
+        let shown: Vec<Value> = messages.iter().map(|message| self.show(message)).collect();
+        Ok((!shown.is_empty()).then(|| json!({"Messages": shown})))
+    }
+
+    fn show(&self, message: &ReceivedMessage) -> Value {
+        let mut shown = json!({
+            "MessageId": message.message_id,
+            "ReceiptHandle": message.receipt_handle,
+            "MD5OfBody": md5_hex(message.body.as_bytes()),
+            "Body": message.body,
+        });
+        let system: Map<String, Value> = message
+            .system
+            .iter()
+            .filter(|(name, _)| {
+                names(&self.attribute_names, name) || names(&self.message_system_attribute_names, name)
+            })
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect();
+        if !system.is_empty() {
+            shown["Attributes"] = Value::Object(system);
+        }
+        let wanted: BTreeMap<_, _> = message
+            .attributes
+            .iter()
+            .filter(|(name, _)| names(&self.message_attribute_names, name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if let Some(md5) = attributes_md5(&wanted) {
+            shown["MD5OfMessageAttributes"] = json!(md5);
+            shown["MessageAttributes"] = json!(wanted);
+        }
+        shown
+    }
+}
+
+/// Whether a list of names asks for this one: by itself, by `All`, or by a prefix with `.*`.
+fn names(list: &[String], name: &str) -> bool {
+    list.iter().any(|asked| {
+        asked == name
+            || asked == "All"
+            || asked.strip_suffix(".*").is_some_and(|prefix| name.starts_with(prefix))
+    })
+}

@@ -1,0 +1,245 @@
+//! What there is at the beginning: the counter demo (demo-app calls kv, a redis beside it), generated services, their
+//! roles, and the manifests that describe them.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::SERVICE_TAG;
+use crate::aws::{
+    Cloud, CloudConfig, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target,
+    TaskOverrides,
+};
+use crate::planes::ControlPlanes;
+use ecs_mesh_model::{Tags, Timestamp};
+
+/// The queue that events go to.
+pub const QUEUE: &str = "ecs-mesh-events";
+/// Where messages end that nobody can handle.
+pub const DEAD_LETTERS: &str = "ecs-mesh-events-dead";
+/// The cluster.
+pub const CLUSTER: &str = "sandbox";
+/// The mesh.
+pub const MESH: &str = "default";
+/// In the environment of a task that somebody ran by hand, and so in its events; nothing may ever show it.
+pub const SECRET: &str = "planted-5f2c8e1d9b7a4036";
+/// The other team's Dataplane.
+pub const FOREIGN: &str = "legacy-gateway";
+
+/// A service of the world, named alike in ECS, IAM and the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// The sidecar's port.
+    pub port: u16,
+    /// The app's port.
+    pub app_port: u16,
+    /// How many tasks it begins with.
+    pub count: usize,
+}
+
+/// The services of a world of about so many tasks.
+pub fn services(tasks: usize) -> Vec<Service> {
+    let service =
+        |name: &str, port, app_port, count| Service { name: name.to_owned(), port, app_port, count };
+    let mut all = vec![
+        service("demo-app", 15_000, 5_000, 2),
+        service("kv", 15_050, 5_050, 2),
+        service("redis", 16_379, 6_379, 1),
+    ];
+    let mut left = tasks.saturating_sub(5);
+    let mut number = 1_u16;
+    while left > 0 {
+        let count = left.min(usize::from(2 + number % 4)).min(left);
+        all.push(service(&format!("svc-{number:02}"), 20_000 + number, 8_080, count));
+        left -= count;
+        number += 1;
+    }
+    all
+}
+
+/// Where roles are that may log in to Consul, and where they are otherwise.
+fn role_path(planes: ControlPlanes) -> &'static str {
+    if planes.has_consul() { "/consul-ecs/" } else { "/mesh/" }
+}
+
+/// The ARN of a service's role.
+pub(super) fn role_arn(cloud: &Cloud, service: &str, planes: ControlPlanes) -> String {
+    let config = cloud.config();
+    let path = role_path(planes);
+    format!("arn:{}:iam::{}:role{path}{}", config.partition, config.account, role_name(service))
+}
+
+/// The tag without which a role lets nobody in.
+pub(super) fn deciding_tag(planes: ControlPlanes) -> &'static str {
+    if planes.has_kuma() { "kuma.io/mesh" } else { SERVICE_TAG }
+}
+
+/// The name of a service's role.
+pub fn role_name(service: &str) -> String {
+    format!("{service}-task")
+}
+
+/// The tags that let a role into the meshes.
+pub fn role_tags(service: &str, planes: ControlPlanes) -> Tags {
+    let kuma = [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)];
+    let kuma = kuma.into_iter().filter(|_| planes.has_kuma());
+    let consul = [(SERVICE_TAG, service)].into_iter().filter(|_| planes.has_consul());
+    kuma.chain(consul).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// One empty cluster, the queue with its dead-letter queue, and the rules. Gives the cluster's ARN.
+///
+/// # Errors
+/// When the account holds something of these names already.
+pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
+    let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
+    // Kept longer than in the queue itself: a message's age counts on.
+    cloud.create_queue(
+        DEAD_LETTERS,
+        attributes([("MessageRetentionPeriod", "1209600")]),
+        Tags::new(),
+        now,
+    )?;
+    let dead = cloud.queue_arn(DEAD_LETTERS)?;
+    let redrive = json!({"deadLetterTargetArn": dead, "maxReceiveCount": "5"}).to_string();
+    let settings = attributes([("VisibilityTimeout", "30"), ("RedrivePolicy", &redrive)]);
+    cloud.create_queue(QUEUE, settings, Tags::new(), now)?;
+    let queue = cloud.queue_arn(QUEUE)?;
+    let patterns = [
+        ("ecs-mesh-tasks", json!({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]})),
+        (
+            "ecs-mesh-roles",
+            json!({
+                "source": ["aws.iam"],
+                "detail-type": ["AWS API Call via CloudTrail"],
+                "detail": {"eventName": ["TagRole", "UntagRole", "DeleteRole"]},
+            }),
+        ),
+    ];
+    let dead_letters = json!({"DeadLetterConfig": {"Arn": dead}});
+    let mut rules = Vec::new();
+    for (name, pattern) in &patterns {
+        rules.push(cloud.put_rule(name, &pattern.to_string(), true, None)?);
+        cloud.put_targets(name, vec![target("queue", &queue, &dead_letters)])?;
+    }
+    for (name, arn) in [(QUEUE, &queue), (DEAD_LETTERS, &dead)] {
+        let policy = letting_rules_send(arn, &rules);
+        cloud.set_queue_attributes(name, attributes([("Policy", &policy)]), now)?;
+    }
+    forward_from_iam_region(cloud, &patterns[1].1)?;
+    Ok(cluster.arn)
+}
+
+/// IAM tells of its calls in one Region alone; from there they come to this one by a rule of the same pattern. The
+/// sandbox has one set of rules for all Regions.
+fn forward_from_iam_region(cloud: &mut Cloud, pattern: &Value) -> Outcome<()> {
+    let name = "ecs-mesh-roles-forward";
+    cloud.put_rule(name, &pattern.to_string(), true, None)?;
+    let CloudConfig { partition, region, account, .. } = cloud.config();
+    let bus = format!("arn:{partition}:events:{region}:{account}:event-bus/default");
+    let role = json!({"RoleArn": format!("arn:{partition}:iam::{account}:role/ecs-mesh-roles-forward")});
+    cloud.put_targets(name, vec![target("bus", &bus, &role)])
+}
+
+fn attributes<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+fn target(id: &str, arn: &str, rest: &Value) -> Target {
+    let rest = rest.as_object().cloned().unwrap_or_default();
+    Target { id: id.to_owned(), arn: arn.to_owned(), input: None, rest }
+}
+
+/// A queue's policy that lets EventBridge send for these rules alone.
+fn letting_rules_send(queue: &str, rules: &[String]) -> String {
+    let statement = json!({
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue,
+        "Condition": {"ArnEquals": {"aws:SourceArn": rules}},
+    });
+    json!({"Version": "2012-10-17", "Statement": [statement]}).to_string()
+}
+
+/// A new revision of a service's definition.
+///
+/// # Errors
+/// As ECS answers.
+pub(super) fn define(
+    cloud: &mut Cloud,
+    service: &Service,
+    planes: ControlPlanes,
+    now: Timestamp,
+) -> Outcome<String> {
+    let role = role_arn(cloud, &service.name, planes);
+    let mut request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
+    if planes.has_consul() {
+        join_consul(&mut request, service, &cloud.config().region);
+    }
+    Ok(cloud.register_task_definition(request, now)?.arn.clone())
+}
+
+/// As consul-ecs makes definitions: a container that sets the task up, by a configuration in its environment.
+fn join_consul(request: &mut RegisterTaskDefinition, service: &Service, region: &str) {
+    let config = json!({
+        "bootstrapDir": "/consul",
+        "consulLogin": {"enabled": true},
+        "consulServers": {"hosts": "consul.internal"},
+        "service": {"name": service.name, "port": service.app_port},
+        "healthSyncContainers": ["app"],
+    });
+    let ca = format!("arn:aws:secretsmanager:{region}:123456789012:secret:consul-ca");
+    let set_up = json!({
+        "name": "consul-ecs-mesh-init",
+        "image": "public.ecr.aws/hashicorp/consul-ecs:0.10.0",
+        "environment": [{"name": "CONSUL_ECS_CONFIG_JSON", "value": config.to_string()}],
+        "secrets": [
+            {"name": "CONSUL_HTTPS_CACERT_PEM", "valueFrom": ca},
+            {"name": "CONSUL_GRPC_CACERT_PEM", "valueFrom": ca},
+        ],
+    });
+    for app in &mut request.container_definitions {
+        app["healthCheck"] = json!({"command": ["CMD", "true"]});
+    }
+    request.container_definitions.push(set_up);
+    request.tags.insert("consul.hashicorp.com/mesh".to_owned(), "true".to_owned());
+}
+
+/// Makes role, definition and service.
+///
+/// # Errors
+/// As ECS and IAM answer.
+pub fn deploy(cloud: &mut Cloud, service: &Service, planes: ControlPlanes, now: Timestamp) -> Outcome<()> {
+    let role = CreateRole {
+        path: role_path(planes).to_owned(),
+        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, planes))
+    };
+    cloud.create_role(role, now)?;
+    let definition = define(cloud, service, planes, now)?;
+    cloud.create_service(CreateService::awsvpc(CLUSTER, &service.name, &definition, service.count), now)?;
+    Ok(())
+}
+
+/// A task that only runs once, with a secret in its environment that nothing may ever show.
+///
+/// # Errors
+/// As ECS answers.
+pub fn run_batch(
+    cloud: &mut Cloud,
+    service: &Service,
+    secret: &str,
+    planes: ControlPlanes,
+    now: Timestamp,
+) -> Outcome<String> {
+    let definition = define(cloud, service, planes, now)?;
+    let rest =
+        json!({"containerOverrides": [{"name": "app", "environment": [{"name": "TOKEN", "value": secret}]}]});
+    let overrides =
+        TaskOverrides { task_role_arn: None, rest: rest.as_object().cloned().unwrap_or_default() };
+    let request = RunTask { overrides, ..RunTask::awsvpc(CLUSTER, &definition) };
+    let tasks = cloud.run_task(&request, now)?;
+    Ok(tasks.first().map(|task| task.arn.to_string()).unwrap_or_default())
+}
