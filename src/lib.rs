@@ -7,7 +7,6 @@
 pub mod audit;
 pub mod cli;
 pub mod doctor;
-pub mod observe;
 pub mod reconcile;
 pub mod sandbox;
 pub mod telemetry;

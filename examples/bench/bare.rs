@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use ecs_mesh_operator::observe::aws::Queue;
-use ecs_mesh_operator::observe::sdk::{AwsClients, AwsOptions};
+use ecs_mesh_aws::aws::Queue;
+use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use tokio::task::JoinSet;
 
 /// Receives and deletes until it is ended.

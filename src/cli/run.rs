@@ -7,13 +7,31 @@ use tracing::{info, warn};
 
 use super::duration;
 use super::setup::{Pace, Setup};
-use crate::observe::aws::Queue;
-use crate::observe::intake::PoisonPolicy;
-use crate::observe::sdk::{AwsClients, SdkQueue};
 use crate::reconcile::{Book, RunOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{Address, Server};
+use ecs_mesh_aws::aws::Queue;
+use ecs_mesh_aws::intake::PoisonPolicy;
+use ecs_mesh_aws::sdk::{AwsClients, SdkQueue};
 use ecs_mesh_controller::Signals;
+
+/// What becomes of messages that cannot be read.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Poison {
+    /// Deleted, after it was counted and logged.
+    Delete,
+    /// Left for the queue's redrive policy, which moves it to the dead-letter queue.
+    Redrive,
+}
+
+impl From<Poison> for PoisonPolicy {
+    fn from(poison: Poison) -> Self {
+        match poison {
+            Poison::Delete => Self::Delete,
+            Poison::Redrive => Self::Redrive,
+        }
+    }
+}
 
 /// What `run` takes.
 #[derive(clap::Args)]
@@ -47,7 +65,7 @@ pub(super) struct Args {
 
     /// What becomes of messages that cannot be read: deleted, or left to the queue's redrive policy.
     #[arg(long, value_enum, default_value = "delete")]
-    poison: PoisonPolicy,
+    poison: Poison,
 
     /// How long a stop waits for what is in flight; keep it below the ECS task's stopTimeout (default there: 30s).
     #[arg(long, default_value = "20s", value_parser = duration)]
@@ -77,7 +95,7 @@ impl Args {
         let options = RunOptions {
             concurrency: usize::from(self.concurrency),
             receivers: usize::from(self.receivers),
-            poison: self.poison,
+            poison: self.poison.into(),
             drain: self.drain_deadline,
         };
         let at_once = signals.at_once.clone();

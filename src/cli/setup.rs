@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::observe::sdk::{AwsClients, AwsOptions};
 use crate::reconcile::{Book, Connect, Connected, Operator, Parts, ReadRates};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::ControlPlaneType;
+use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::MeshCallObserver;

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::place::Place;
 use super::report::Id;
-use crate::observe::aws::AwsError;
-use crate::observe::sdk::{Caller, EventRule, EventTarget};
+use ecs_mesh_aws::aws::AwsError;
+use ecs_mesh_aws::sdk::{Caller, EventRule, EventTarget};
 use ecs_mesh_consul as consul;
 use ecs_mesh_kuma as kuma;
 use ecs_mesh_manifests::Status;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::observe::sdk::{queue_host, region_of_queue_host};
 use ecs_mesh_api::RoleTagMode;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
 use ecs_mesh_model::{ClusterArn, Glob};
 
 /// The queue, by its URL.

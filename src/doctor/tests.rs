@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
 use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
-use crate::observe::sdk::{Caller, EventRule, EventTarget};
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::sdk::{Caller, EventRule, EventTarget};
 use ecs_mesh_consul::{
     Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
 };

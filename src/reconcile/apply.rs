@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::plane::{Halt, Plane};
-use crate::observe::describer::Describer;
-use crate::observe::store::{Life, Store};
+use ecs_mesh_aws::describer::Describer;
+use ecs_mesh_aws::store::{Life, Store};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::{
     Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,

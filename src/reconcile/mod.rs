@@ -28,20 +28,19 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::observe::aws::{Ecs, Iam};
-use crate::observe::definitions::Definitions;
-use crate::observe::describer::{Describer, OnLeaving};
-use crate::observe::events::RoleEvent;
-use crate::observe::intake::Listener;
-use crate::observe::roles::{AFTER_CHANGE, Roles};
-use crate::observe::store::{Observed, Source, Store};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::aws::{Ecs, Iam};
+use ecs_mesh_aws::definitions::Definitions;
+use ecs_mesh_aws::describer::{Describer, OnLeaving};
+use ecs_mesh_aws::events::RoleEvent;
+use ecs_mesh_aws::intake::Listener;
+use ecs_mesh_aws::roles::{AFTER_CHANGE, Roles};
+use ecs_mesh_aws::store::{Observed, Source, Store};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
-use ecs_mesh_consul_acl::backend::ConsulAclBackend;
-use ecs_mesh_consul_acl::backend::Identities;
+use ecs_mesh_consul_acl::backend::{ConsulAclBackend, Identities};
 use ecs_mesh_control_plane::ControlPlane;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_controller::{Lease, Next, Priority, Reconciler, TokenBucket};
@@ -126,10 +125,10 @@ impl Parts {
         Self {
             id: OperatorId::parse("op").unwrap(),
             ecs,
-            iam: crate::observe::fakes::FakeIam::saying(Ok(ecs_mesh_model::Tags::default())),
+            iam: ecs_mesh_aws::fakes::FakeIam::saying(Ok(ecs_mesh_model::Tags::default())),
             connect: Arc::new(|_, _| Err("there is none".to_owned())),
             lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
-            clock: crate::observe::fakes::clock(),
+            clock: ecs_mesh_aws::fakes::clock(),
             metrics: Arc::new(Metrics::default()),
             rates: ReadRates::default(),
             seed: 1,

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::Operator;
-use crate::observe::aws::Queue;
-use crate::observe::intake::{Intake, PoisonPolicy};
+use ecs_mesh_aws::aws::Queue;
+use ecs_mesh_aws::intake::{Intake, PoisonPolicy};
 use ecs_mesh_controller::Drained;
 use ecs_mesh_manifests::Status;
 
@@ -66,7 +66,8 @@ impl Operator {
                 queue,
                 listener: Arc::clone(&self) as _,
                 poison: options.poison,
-                metrics: Arc::clone(&self.metrics),
+                observer: Arc::clone(&self.metrics) as _,
+                health: self.metrics.health().clone(),
                 clock: self.clock.clone(),
                 seed: self.seed,
             };
@@ -103,8 +104,8 @@ impl Operator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::fakes::FakeEcs;
     use crate::reconcile::Parts;
+    use ecs_mesh_aws::fakes::FakeEcs;
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_ends_by_itself_ends_the_operator_with_an_error() {

@@ -14,9 +14,9 @@ use tracing::{debug, info, warn};
 
 use super::plane::Halt;
 use super::{Operator, Plane};
-use crate::observe::aws::{AwsError, AwsErrorKind, Page};
-use crate::observe::store::Brief;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Page};
+use ecs_mesh_aws::store::Brief;
 use ecs_mesh_control_plane::{FailedPart, Owner, Sighting};
 use ecs_mesh_controller::health::Pulse;
 use ecs_mesh_controller::{Backoff, Priority};

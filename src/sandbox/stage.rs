@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::scribe::Scribe;
 use super::summary::{Latencies, Summary};
-use crate::observe::aws::Queue;
-use crate::observe::sdk::{AwsClients, AwsOptions, Credentials};
 use crate::reconcile::{Connect, Operator, Parts, ReadRates, RunOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{Address, Server};
+use ecs_mesh_aws::aws::Queue;
+use ecs_mesh_aws::sdk::{AwsClients, AwsOptions, Credentials};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::AlwaysHeld;
 use ecs_mesh_manifests::{Sources, WatchOptions, watch};

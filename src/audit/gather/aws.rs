@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::facts::{Definition, Facts, Origin, RoleSeen, Use};
-use crate::observe::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
-use crate::observe::inspect::Inspect as _;
-use crate::observe::sdk::AwsClients;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
+use ecs_mesh_aws::inspect::Inspect as _;
+use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::audit::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyText};
-use crate::observe::inspect::Hidden;
 use ecs_mesh_api::{ConsulConnection, HumanDuration};
+use ecs_mesh_aws::inspect::Hidden;
 use ecs_mesh_consul as consul;
 use ecs_mesh_consul::{ConsulControlPlane, SetUp};
 use ecs_mesh_control_plane::{MeshError, NoObserver};

@@ -1,7 +1,7 @@
 //! What a `consul-client` container of the older set-up tells its agent: configuration in its command or variables, and
 //! the flags of its `consul login`.
 
-use crate::observe::inspect::{Hidden, WholeContainer};
+use ecs_mesh_aws::inspect::{Hidden, WholeContainer};
 use ecs_mesh_consul_acl::hcl::Block;
 
 /// The variables from which the agent's image takes configuration.
@@ -108,7 +108,7 @@ pub(crate) fn values<'a>(flags: &'a [String], name: &str) -> Vec<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::inspect::Variable;
+    use ecs_mesh_aws::inspect::Variable;
 
     const SCRIPT: &str = "cp /bin/consul /bin/consul-inject/consul\nconsul_login() {\n  consul login \\\n    -type aws-iam \\\n    \
         -meta \"consul.hashicorp.com/task-id=$TASK_ID\" \\\n    -meta=\"consul.hashicorp.com/cluster=$C\"\n}\n\

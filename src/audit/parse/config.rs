@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::audit::facts::Definition;
 use crate::audit::report::Place;
-use crate::observe::inspect::Hidden;
+use ecs_mesh_aws::inspect::Hidden;
 use ecs_mesh_consul::DEFAULT_METHOD;
 
 /// The variable.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::lines::Lines;
 use crate::audit::facts::{Definition, Origin};
-use crate::observe::inspect::WholeDefinition;
+use ecs_mesh_aws::inspect::WholeDefinition;
 
 /// Why a text is no task definition, and the line that shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,7 +39,7 @@ fn aws(facts: &Facts) -> Vec<Finding> {
         Some(Err(why)) => vec![AWS_UNKNOWN.unknown(at(), why).fix("mend that, and run the audit again")],
         Some(Ok(())) => {
             let failed = facts.clusters.iter().filter_map(|(arn, said)| Some((arn, said.as_ref().err()?)));
-            let finding = |(arn, error): (&ecs_mesh_model::ClusterArn, &crate::observe::aws::AwsError)| {
+            let finding = |(arn, error): (&ecs_mesh_model::ClusterArn, &ecs_mesh_aws::aws::AwsError)| {
                 let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
                 AWS_UNKNOWN.unknown(Place::resource(arn.as_str()), found).fix(mend(error.hint))
             };

@@ -5,7 +5,7 @@ use crate::audit::facts::Definition;
 use crate::audit::parse::config::VARIABLE;
 use crate::audit::parse::secrets;
 use crate::audit::report::Finding;
-use crate::observe::inspect::Hidden;
+use ecs_mesh_aws::inspect::Hidden;
 
 pub(super) fn check(definition: &Definition) -> Vec<Finding> {
     let mut findings = Vec::new();

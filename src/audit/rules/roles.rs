@@ -11,8 +11,8 @@ use crate::audit::catalogue::{
 use crate::audit::facts::{AuthMethod, Definition, Facts, RoleSeen};
 use crate::audit::parse::config::Configured;
 use crate::audit::report::{Finding, Place, Severity};
-use crate::observe::aws::AwsErrorKind;
 use ecs_mesh_api::GatewayKind;
+use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_core::intent::BoundPrincipals;
 use ecs_mesh_core::intent::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};

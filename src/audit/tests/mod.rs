@@ -18,8 +18,8 @@ use super::facts::{
 };
 use super::parse::definition;
 use super::{Finding, Severity, examine};
-use crate::observe::aws::{AwsError, AwsErrorKind};
-use crate::observe::inspect::Simulated;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
+use ecs_mesh_aws::inspect::Simulated;
 use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_manifests::{Sources, Status};
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags};

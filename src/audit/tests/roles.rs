@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Severity::{Error, Unknown, Warning};
 use super::{Case, ROLE, World, check, failure, findings};
-use crate::observe::aws::AwsErrorKind;
+use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::RoleArn;
 
 const SERVICE: &str = "consul.hashicorp.com.service-name";

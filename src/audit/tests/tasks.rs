@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Severity::{Error, Note, Unknown, Warning};
 use super::{Case, Finding, SECRET, World, check, failure, findings};
 use crate::audit::report::Place;
-use crate::observe::aws::AwsErrorKind;
+use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::TaskDefinitionArn;
 
 fn upstreams(world: &mut World, all: Value) {

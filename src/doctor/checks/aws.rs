@@ -6,7 +6,7 @@ use crate::doctor::catalogue::{CERTIFICATES, CREDENTIALS, IDENTITY, REGION, SCOP
 use crate::doctor::facts::{Aws, Facts, NoAws};
 use crate::doctor::place::{Place, partition_of};
 use crate::doctor::report::Check;
-use crate::observe::aws::AwsErrorKind;
+use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::ClusterArn;
 
 pub(super) fn check(facts: &Facts) -> Vec<Check> {

@@ -7,7 +7,7 @@ use crate::doctor::facts::{Facts, RuleSeen, Seen};
 use crate::doctor::place::{Place, iam_region};
 use crate::doctor::report::Check;
 use crate::doctor::send_policy::{self, Sender, Verdict};
-use crate::observe::sdk::{EventRule, EventTarget};
+use ecs_mesh_aws::sdk::{EventRule, EventTarget};
 
 use super::queue;
 

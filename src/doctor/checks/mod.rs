@@ -11,7 +11,7 @@ mod queue;
 
 use super::facts::Facts;
 use super::report::Report;
-use crate::observe::aws::{AwsError, AwsErrorKind};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
 
 use super::report::{Check, Id};
 

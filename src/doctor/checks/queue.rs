@@ -180,7 +180,7 @@ fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueSeen) -> Check 
     };
     let dead = match &queue.dead_letters {
         Some(Ok(dead)) => dead,
-        Some(Err(error)) if error.kind == crate::observe::aws::AwsErrorKind::NotFound => {
+        Some(Err(error)) if error.kind == ecs_mesh_aws::aws::AwsErrorKind::NotFound => {
             return id.error(
                 arn,
                 "the dead-letter queue does not exist: SQS keeps such messages, and they come again",

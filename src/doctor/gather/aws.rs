@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::doctor::catalogue;
 use crate::doctor::facts::{Attributes, Aws, QueueSeen, Read, RuleSeen, Seen};
 use crate::doctor::place::{Place, iam_region};
-use crate::observe::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
-use crate::observe::sdk::AwsClients;
 use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
+use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, RoleArn, TaskArn, TaskDefinitionArn, TaskId};
 
 /// Most clusters that are tried; who has more has them by a pattern, and one permission for all.

@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::observe::fakes::{FakeEcs, clock};
 use crate::reconcile::{Connected, Parts};
 use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::ControlPlaneSpec;
+use ecs_mesh_aws::fakes::{FakeEcs, clock};
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};

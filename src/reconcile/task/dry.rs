@@ -2,7 +2,7 @@
 
 use super::super::plane::Halt;
 use super::Run;
-use crate::observe::store::{Life, Snapshot};
+use ecs_mesh_aws::store::{Life, Snapshot};
 use ecs_mesh_core::intent::Judgement;
 use ecs_mesh_core::plan::proposal::Change;
 use ecs_mesh_core::plan::{Known, foresee};

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Run;
-use crate::observe::roles::APART;
-use crate::observe::store::{Life, Snapshot};
+use ecs_mesh_aws::roles::APART;
+use ecs_mesh_aws::store::{Life, Snapshot};
 use ecs_mesh_core::intent::{Fact, Facts, HoldReason, Judgement, Need, Scope, Verdict};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{Evidence, Known, Situation, Standing};

@@ -4,7 +4,7 @@ use super::super::apply::{Apply, Outcome};
 use super::super::plane::Halt;
 use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
-use crate::observe::roles::APART;
+use ecs_mesh_aws::roles::APART;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Owner};
 use ecs_mesh_controller::Next;
 use ecs_mesh_core::intent::Marks;

@@ -11,15 +11,15 @@ use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::observe::aws::{AwsError, AwsErrorKind};
-use crate::observe::fakes::{FakeEcs, clock, task, task_arn};
-use crate::observe::store::Source;
 use crate::reconcile::report::Whose;
 use crate::reconcile::{Connected, Parts};
 use crate::telemetry::log::testing::Lines;
 use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
+use ecs_mesh_aws::fakes::{FakeEcs, clock, task, task_arn};
+use ecs_mesh_aws::store::Source;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::{
     ControlPlane, Fingerprint, Listed, MeshError, MeshErrorKind, Owner, Part, Registration, Rendered,

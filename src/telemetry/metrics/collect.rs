@@ -8,8 +8,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
-use super::{QueueState, Scrape, labels};
+use super::{Scrape, labels};
 use crate::telemetry::state::{ManifestState, OBJECT_STATES, OperatorState, PlaneState};
+use ecs_mesh_aws::intake::QueueState;
 use ecs_mesh_controller::CircuitState;
 use ecs_mesh_core::plan::proposal::ObjectKind;
 

@@ -26,6 +26,7 @@ pub use exposition::Format;
 pub use plane::PlaneMetrics;
 
 use super::state::{OperatorState, Tells};
+use ecs_mesh_aws::intake::{QueueObserver, QueueState};
 use ecs_mesh_controller::health::Health;
 use ecs_mesh_core::plan::proposal::ObjectKind;
 use labels::{
@@ -52,18 +53,6 @@ fn runs() -> Histogram {
 
 fn calls() -> Histogram {
     Histogram::new(CALLS)
-}
-
-/// What the queue of events was last found to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QueueState {
-    /// None is given, or it was not read yet.
-    #[default]
-    Unread,
-    /// The last receive went well.
-    Readable,
-    /// The last receive failed, by this kind of error.
-    Failing(&'static str),
 }
 
 /// Everything that is counted.
@@ -295,33 +284,9 @@ impl Metrics {
         Arc::new(PlaneMetrics::new(name.into(), self.planes.clone()))
     }
 
-    /// A message was taken in.
-    pub fn message(&self, kind: &'static str, result: &'static str) {
-        debug_assert!(
-            labels::MESSAGES.iter().any(|(known, results)| *known == kind && results.contains(&result)),
-            "{kind}/{result} is not in labels::MESSAGES, and so not at 0 from the start"
-        );
-        self.messages.get_or_create(&Message { kind, result }).inc();
-    }
-
     /// How many messages of this kind came to this.
     pub fn messages_of(&self, kind: &'static str, result: &'static str) -> u64 {
         self.messages.get_or_create(&Message { kind, result }).get()
-    }
-
-    /// A message came this long after it was sent, for the so manieth time.
-    pub fn received(&self, age: Option<Duration>, receives: u32) {
-        if let Some(age) = age {
-            self.message_age.observe(age.as_secs_f64());
-        }
-        if receives > 1 {
-            self.redelivered.inc();
-        }
-    }
-
-    /// The queue was read, or could not be.
-    pub fn queue_is(&self, state: QueueState) {
-        *self.scrape.queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// What the queue was last found to be.
@@ -419,7 +384,30 @@ impl Metrics {
     }
 }
 
-impl crate::observe::sdk::AwsCallObserver for Metrics {
+impl QueueObserver for Metrics {
+    fn message(&self, kind: &'static str, result: &'static str) {
+        debug_assert!(
+            labels::MESSAGES.iter().any(|(known, results)| *known == kind && results.contains(&result)),
+            "{kind}/{result} is not in labels::MESSAGES, and so not at 0 from the start"
+        );
+        self.messages.get_or_create(&Message { kind, result }).inc();
+    }
+
+    fn received(&self, age: Option<Duration>, receives: u32) {
+        if let Some(age) = age {
+            self.message_age.observe(age.as_secs_f64());
+        }
+        if receives > 1 {
+            self.redelivered.inc();
+        }
+    }
+
+    fn queue_is(&self, state: QueueState) {
+        *self.scrape.queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+impl ecs_mesh_aws::sdk::AwsCallObserver for Metrics {
     fn call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
         self.aws_calls.get_or_create(&Call { operation, outcome }).inc();
         self.aws_call_time.get_or_create(&Operation { operation }).observe(took.as_secs_f64());

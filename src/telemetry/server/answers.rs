@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use crate::telemetry::metrics::{Format, Metrics, QueueState};
+use crate::telemetry::metrics::{Format, Metrics};
+use ecs_mesh_aws::intake::QueueState;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
@@ -15,7 +16,6 @@ use ecs_mesh_manifests::{Sources, WatchOptions, watch};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
 };
-use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
 use ecs_mesh_operator::reconcile::{
     Book, Connect, Connected, Operator, Parts, PlanOptions, ReadRates, RunOptions,
 };

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Message, Page, Queue};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
-use ecs_mesh_operator::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Message, Page, Queue};
 use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
 use ecs_mesh_sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};

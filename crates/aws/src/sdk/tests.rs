@@ -15,8 +15,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::observe::aws::{AwsError, AwsErrorKind, Ecs, Iam, Queue};
-use crate::observe::inspect::Inspect;
+use crate::aws::{AwsError, AwsErrorKind, Ecs, Iam, Queue};
+use crate::inspect::Inspect;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";

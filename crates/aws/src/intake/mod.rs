@@ -12,10 +12,9 @@ use tracing::{debug, warn};
 
 use super::aws::{Message, Queue};
 use super::events::{Decoded, RoleEvent, decode};
-use crate::telemetry::metrics::{Metrics, QueueState};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::Backoff;
-use ecs_mesh_controller::health::Pulse;
+use ecs_mesh_controller::health::{Health, Pulse};
 use ecs_mesh_model::Task;
 
 /// Most receipts that one `DeleteMessageBatch` takes.
@@ -37,7 +36,7 @@ const PROGRESS: Duration = Duration::from_mins(2);
 const LAST_RECEIVE: Duration = Duration::from_secs(1);
 
 /// What becomes of a message that can never be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoisonPolicy {
     /// Deleted, after it was counted and logged.
     Delete,
@@ -54,6 +53,30 @@ pub trait Listener: Send + Sync {
     fn role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> &'static str;
 }
 
+/// What the queue of events was last found to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueState {
+    /// None is given, or it was not read yet.
+    #[default]
+    Unread,
+    /// The last receive went well.
+    Readable,
+    /// The last receive failed, by this kind of error.
+    Failing(&'static str),
+}
+
+/// Told of what becomes of messages, for metrics. All labels have bounded sets of values.
+pub trait QueueObserver: Send + Sync {
+    /// A message of this kind was taken in, or could not be received, and came to this.
+    fn message(&self, kind: &'static str, result: &'static str);
+
+    /// A message came this long after it was sent, for the so manieth time.
+    fn received(&self, age: Option<Duration>, receives: u32);
+
+    /// The queue was read, or could not be.
+    fn queue_is(&self, state: QueueState);
+}
+
 /// Reads one queue.
 #[derive(Clone)]
 pub struct Intake {
@@ -63,8 +86,10 @@ pub struct Intake {
     pub listener: Arc<dyn Listener>,
     /// What becomes of poison.
     pub poison: PoisonPolicy,
-    /// For counts.
-    pub metrics: Arc<Metrics>,
+    /// Who counts.
+    pub observer: Arc<dyn QueueObserver>,
+    /// The register of loops.
+    pub health: Health,
     /// For the age of messages.
     pub clock: Clock,
     /// Feeds the jitter of retries.
@@ -85,7 +110,7 @@ impl Intake {
         }
         drop(done);
         let mut deleter = tokio::task::JoinSet::new();
-        let pulse = self.metrics.health().pulse("deleter");
+        let pulse = self.health.pulse("deleter");
         deleter.spawn(delete(Arc::clone(&self.queue), deletions, pulse));
         while tasks.join_next().await.is_some() {}
         if timeout(LAST_DELETES, deleter.join_next()).await.is_err() {
@@ -103,7 +128,7 @@ impl Intake {
         stop: CancellationToken,
     ) {
         let mut trouble = None;
-        let pulse = self.metrics.health().pulse(format!("receiver {}", index + 1));
+        let pulse = self.health.pulse(format!("receiver {}", index + 1));
         while !stop.is_cancelled() {
             pulse.beat(PROGRESS);
             let receiving = self.queue.receive();
@@ -123,7 +148,7 @@ impl Intake {
                 Ok(messages) => {
                     trouble = None;
                     told.store(false, Ordering::Relaxed);
-                    self.metrics.queue_is(QueueState::Readable);
+                    self.observer.queue_is(QueueState::Readable);
                     for message in messages {
                         let Some(receipt) = self.take_in(message) else { continue };
                         // Where deletions hang, a stop need not wait: what is not deleted comes again.
@@ -136,8 +161,8 @@ impl Intake {
                     }
                 }
                 Err(error) => {
-                    self.metrics.message("receive", error.kind.label());
-                    self.metrics.queue_is(QueueState::Failing(error.kind.label()));
+                    self.observer.message("receive", error.kind.label());
+                    self.observer.queue_is(QueueState::Failing(error.kind.label()));
                     if told.swap(true, Ordering::Relaxed) {
                         debug!(%error, "the queue cannot be read");
                     } else {
@@ -172,19 +197,19 @@ impl Intake {
     fn take_in(&self, message: Message) -> Option<String> {
         let received = Instant::now();
         let age = message.sent_at.map(|sent| sent.age_at(self.clock.now()));
-        self.metrics.received(age, message.receives);
+        self.observer.received(age, message.receives);
         match decode(&message.body) {
             Decoded::Task(task) => {
                 let result = self.listener.task(*task, received);
-                self.metrics.message("task", result);
+                self.observer.message("task", result);
             }
             Decoded::RoleChange { role_name, account, event, .. } => {
                 let result = self.listener.role_change(&account, &role_name, event);
-                self.metrics.message("role_change", result);
+                self.observer.message("role_change", result);
             }
-            Decoded::Ignored { detail_type } => self.metrics.message("ignored", detail_type),
+            Decoded::Ignored { detail_type } => self.observer.message("ignored", detail_type),
             Decoded::Poison { reason, where_ } => {
-                self.metrics.message("poison", reason.label());
+                self.observer.message("poison", reason.label());
                 let fate = match self.poison {
                     PoisonPolicy::Delete => "deleted",
                     PoisonPolicy::Redrive => "left to the queue's redrive policy",

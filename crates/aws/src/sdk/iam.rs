@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_iam::Client;
 
 use super::call::Calls;
-use crate::observe::aws::{AwsError, AwsErrorKind, Iam};
+use crate::aws::{AwsError, AwsErrorKind, Iam};
 use ecs_mesh_model::{RoleArn, Tags};
 
 const GET_ROLE: &str = "iam:GetRole";

@@ -1,4 +1,4 @@
-//! The AWS calls of [`crate::observe::aws`] through the AWS SDK: one connection pool, one TLS stack, no retries here.
+//! The AWS calls of [`crate::aws`] through the AWS SDK: one connection pool, one TLS stack, no retries here.
 //!
 //! A call ends within 5 seconds (a long poll within 25) and is tried once: the runtime decides when to try again, since
 //! it knows what else waits. Credentials, Region and endpoint come from the SDK's default chain, so `AWS_PROFILE`,
@@ -200,7 +200,7 @@ fn has_roots() -> bool {
 }
 
 /// The host of `http(s)://HOST[:PORT]/…/NAME`.
-pub(crate) fn queue_host(url: &str) -> Option<&str> {
+pub fn queue_host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
     let (authority, path) = rest.split_once('/')?;
     if authority.contains('@') {
@@ -222,7 +222,7 @@ fn without_userinfo(url: &str) -> String {
 }
 
 /// `eu-west-1` of `sqs.eu-west-1.amazonaws.com` (also `.cn`), or of the older `eu-west-1.queue.amazonaws.com`.
-pub(crate) fn region_of_queue_host(host: &str) -> Option<&str> {
+pub fn region_of_queue_host(host: &str) -> Option<&str> {
     let name = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
     let region = name.strip_prefix("sqs.").or_else(|| name.strip_suffix(".queue"))?;
     (!region.is_empty() && !region.contains('.')).then_some(region)

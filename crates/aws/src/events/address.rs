@@ -7,24 +7,24 @@
 use std::net::IpAddr;
 
 /// One attachment of a task.
-pub(in crate::observe) struct Attachment<'a> {
+pub(crate) struct Attachment<'a> {
     /// `type`.
-    pub(in crate::observe) kind: &'a str,
+    pub(crate) kind: &'a str,
     /// `status`.
-    pub(in crate::observe) status: &'a str,
+    pub(crate) status: &'a str,
     /// `details`, as (name, value).
-    pub(in crate::observe) details: Vec<(&'a str, &'a str)>,
+    pub(crate) details: Vec<(&'a str, &'a str)>,
 }
 
 /// An address that cannot be read; its text is not kept.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::observe) struct BadAddress;
+pub(crate) struct BadAddress;
 
 const INTERFACE_KINDS: [&str; 2] = ["eni", "ElasticNetworkInterface"];
 const INTERFACE_ADDRESSES: [&str; 3] = ["privateIPv4Address", "ipv6Address", "privateIPv6Address"];
 
 /// The task's own address. `containers` are the containers' (IPv4, IPv6) pairs; empty texts are none.
-pub(in crate::observe) fn of_task<'a>(
+pub(crate) fn of_task<'a>(
     attachments: &[Attachment<'a>],
     containers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<Option<IpAddr>, BadAddress> {

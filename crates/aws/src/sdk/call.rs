@@ -9,12 +9,12 @@ use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 use tokio::time::Instant;
 
 use super::error;
-use crate::observe::aws::AwsError;
+use crate::aws::AwsError;
 
 /// Is told of each AWS call once, when it has ended. A call that is dropped half-way is not told of.
 pub trait AwsCallObserver: Send + Sync {
     /// `operation` is `ecs:DescribeTasks` and its like; `outcome` is `ok` or an
-    /// [`AwsErrorKind`](crate::observe::aws::AwsErrorKind)'s label: both are bounded.
+    /// [`AwsErrorKind`](crate::aws::AwsErrorKind)'s label: both are bounded.
     fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
 }
 

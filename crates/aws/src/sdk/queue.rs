@@ -13,7 +13,7 @@ use aws_sdk_sqs::types::{
 
 use super::call::Calls;
 use super::{CONNECT_TIMEOUT, error};
-use crate::observe::aws::{AwsError, AwsErrorKind, Message, Queue};
+use crate::aws::{AwsError, AwsErrorKind, Message, Queue};
 use ecs_mesh_model::Timestamp;
 
 /// SQS's largest batch.

@@ -1,5 +1,13 @@
 //! Small fakes of AWS for the tests of this room: what they say is set, what they were asked is kept.
 
+#![allow(
+    missing_docs,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    clippy::must_use_candidate,
+    reason = "tests alone"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,9 +23,9 @@ use ecs_mesh_model::{
 };
 
 /// How long each call of a fake takes.
-pub(crate) const CALL: Duration = Duration::from_secs(1);
+pub const CALL: Duration = Duration::from_secs(1);
 
-pub(crate) fn error(kind: AwsErrorKind) -> AwsError {
+pub fn error(kind: AwsErrorKind) -> AwsError {
     AwsError {
         kind,
         operation: "aws:Call",
@@ -28,29 +36,29 @@ pub(crate) fn error(kind: AwsErrorKind) -> AwsError {
     }
 }
 
-pub(crate) fn clock() -> Clock {
+pub fn clock() -> Clock {
     Clock::simulated(Timestamp(1_000_000_000))
 }
 
 /// Never empty.
-pub(crate) fn bucket() -> TokenBucket {
+pub fn bucket() -> TokenBucket {
     TokenBucket::new(1_000.0, 1_000)
 }
 
-pub(crate) fn cluster() -> ClusterArn {
+pub fn cluster() -> ClusterArn {
     ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/c").unwrap()
 }
 
-pub(crate) fn task_arn(n: usize) -> TaskArn {
+pub fn task_arn(n: usize) -> TaskArn {
     cluster().task(TaskId::parse(&n.to_string()).unwrap())
 }
 
-pub(crate) fn definition_arn(revision: usize) -> TaskDefinitionArn {
+pub fn definition_arn(revision: usize) -> TaskDefinitionArn {
     let arn = format!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:{revision}");
     TaskDefinitionArn::parse(&arn).unwrap()
 }
 
-pub(crate) fn task(n: usize, last_status: LastStatus) -> Task {
+pub fn task(n: usize, last_status: LastStatus) -> Task {
     let leaving = last_status > LastStatus::Running;
     Task {
         arn: task_arn(n),
@@ -68,24 +76,24 @@ pub(crate) fn task(n: usize, last_status: LastStatus) -> Task {
 }
 
 /// What is said of a role from now on.
-pub(crate) type RoleSays = Result<Tags, AwsErrorKind>;
+pub type RoleSays = Result<Tags, AwsErrorKind>;
 
 /// An IAM with one role.
-pub(crate) struct FakeIam {
+pub struct FakeIam {
     says: Mutex<RoleSays>,
     calls: Mutex<usize>,
 }
 
 impl FakeIam {
-    pub(crate) fn saying(says: RoleSays) -> Arc<Self> {
+    pub fn saying(says: RoleSays) -> Arc<Self> {
         Arc::new(Self { says: Mutex::new(says), calls: Mutex::default() })
     }
 
-    pub(crate) fn now_says(&self, says: RoleSays) {
+    pub fn now_says(&self, says: RoleSays) {
         *self.says.lock().unwrap() = says;
     }
 
-    pub(crate) fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         *self.calls.lock().unwrap()
     }
 }
@@ -102,19 +110,19 @@ impl Iam for FakeIam {
 
 /// An ECS that knows some tasks, cannot say of some why, fails as a whole if told to, and knows every definition.
 #[derive(Default)]
-pub(crate) struct FakeEcs {
-    pub(crate) tasks: Mutex<BTreeMap<TaskId, Task>>,
-    pub(crate) unsure: Mutex<Vec<TaskId>>,
+pub struct FakeEcs {
+    pub tasks: Mutex<BTreeMap<TaskId, Task>>,
+    pub unsure: Mutex<Vec<TaskId>>,
     /// Leaves these out of its answers.
-    pub(crate) silent: Mutex<Vec<TaskId>>,
-    pub(crate) fails: Mutex<Option<AwsErrorKind>>,
+    pub silent: Mutex<Vec<TaskId>>,
+    pub fails: Mutex<Option<AwsErrorKind>>,
     /// The ids of each DescribeTasks.
-    pub(crate) described: Mutex<Vec<Vec<String>>>,
-    pub(crate) definitions_read: Mutex<Vec<TaskDefinitionArn>>,
+    pub described: Mutex<Vec<Vec<String>>>,
+    pub definitions_read: Mutex<Vec<TaskDefinitionArn>>,
     /// A list fails after so many pages, each of which promises another.
-    pub(crate) list_ends_after: Mutex<Option<usize>>,
+    pub list_ends_after: Mutex<Option<usize>>,
     /// Panics when it is asked to list.
-    pub(crate) panics: bool,
+    pub panics: bool,
 }
 
 #[async_trait]

@@ -8,8 +8,8 @@ use aws_sdk_ecs::types;
 
 use super::call::Calls;
 use super::error;
-use crate::observe::aws::{AwsError, AwsErrorKind, Described, Ecs, Page};
-use crate::observe::events::address::{self, Attachment};
+use crate::aws::{AwsError, AwsErrorKind, Described, Ecs, Page};
+use crate::events::address::{self, Attachment};
 use ecs_mesh_model::{
     ArnError, ClusterArn, Container, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
     TaskDefinitionArn, TaskGroup, TaskId, Timestamp, shared_tags,

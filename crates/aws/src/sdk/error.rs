@@ -7,7 +7,7 @@ use std::error::Error;
 use aws_sdk_ecs::config::http::HttpResponse;
 use aws_sdk_ecs::error::{ProvideErrorMetadata, SdkError};
 
-use crate::observe::aws::{AwsError, AwsErrorKind};
+use crate::aws::{AwsError, AwsErrorKind};
 
 /// AWS's error codes. Sources: each API's list of errors, and
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>.

@@ -1,6 +1,6 @@
 //! The intake over a queue of our own, seen with a stopped clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -83,12 +83,36 @@ impl Listener for Heard {
     }
 }
 
+/// The messages by kind and by what they came to.
+#[derive(Default)]
+struct Counts(Mutex<BTreeMap<(&'static str, &'static str), usize>>);
+
+impl Counts {
+    fn of(&self, kind: &'static str, result: &'static str) -> usize {
+        self.0.lock().unwrap().get(&(kind, result)).copied().unwrap_or_default()
+    }
+
+    fn of_kind(&self, kind: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|((of, _), _)| *of == kind).map(|(_, count)| count).sum()
+    }
+}
+
+impl QueueObserver for Counts {
+    fn message(&self, kind: &'static str, result: &'static str) {
+        *self.0.lock().unwrap().entry((kind, result)).or_default() += 1;
+    }
+
+    fn received(&self, _age: Option<Duration>, _receives: u32) {}
+
+    fn queue_is(&self, _state: QueueState) {}
+}
+
 fn message(receipt: &str, body: &str) -> Message {
     Message { receipt: receipt.to_owned(), body: body.to_owned(), sent_at: None, receives: 1 }
 }
 
 fn fixture(name: &str) -> String {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/events");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/events");
     std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap()
 }
 
@@ -99,24 +123,25 @@ fn running(receipt: &str) -> Message {
 struct Scene {
     queue: Arc<FakeQueue>,
     heard: Arc<Heard>,
-    metrics: Arc<Metrics>,
+    counts: Arc<Counts>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 fn scene(queue: FakeQueue, poison: PoisonPolicy, receivers: usize) -> Scene {
-    let (queue, heard, metrics) = (Arc::new(queue), Arc::<Heard>::default(), Arc::<Metrics>::default());
+    let (queue, heard, counts) = (Arc::new(queue), Arc::<Heard>::default(), Arc::<Counts>::default());
     let intake = Intake {
         queue: queue.clone(),
         listener: heard.clone(),
         poison,
-        metrics: metrics.clone(),
+        observer: counts.clone(),
+        health: Health::default(),
         clock: clock(),
         seed: 1,
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(intake.run(receivers, stop.clone()));
-    Scene { queue, heard, metrics, stop, running }
+    Scene { queue, heard, counts, stop, running }
 }
 
 impl Scene {
@@ -140,8 +165,8 @@ async fn what_was_heard_is_deleted() {
     sleep(SECOND).await;
     assert_eq!(scene.heard().len(), 2, "{:?}", scene.heard());
     assert_eq!(scene.queue.deleted(), ["1", "2"]);
-    assert_eq!(scene.metrics.messages_of("task", "news"), 1);
-    assert_eq!(scene.metrics.messages_of("role_change", "news"), 1);
+    assert_eq!(scene.counts.of("task", "news"), 1);
+    assert_eq!(scene.counts.of("role_change", "news"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +179,7 @@ async fn poison_is_deleted_or_left_for_redrive_and_holds_up_nothing() {
         sleep(SECOND).await;
         assert_eq!(scene.heard(), ["task RUNNING"], "{policy:?}");
         assert_eq!(scene.queue.deleted(), deleted, "{policy:?}");
-        assert!(scene.metrics.render().contains("kind=\"poison\""));
+        assert_eq!(scene.counts.of_kind("poison"), 1);
         assert_eq!(
             scene.queue.given_back.lock().unwrap().len(),
             0,
@@ -194,7 +219,7 @@ async fn a_queue_that_cannot_be_read_is_tried_ever_more_slowly_and_then_goes_on(
     scene.queue.put(Ok(vec![running("2")]));
     sleep(10 * 60 * SECOND).await;
     assert_eq!(scene.heard().len(), 2);
-    assert_eq!(scene.metrics.messages_of("receive", "unavailable"), 13);
+    assert_eq!(scene.counts.of("receive", "unavailable"), 13);
     let receives = scene.queue.receives.lock().unwrap().clone();
     let pauses: Vec<Duration> = receives.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses[..12].iter().all(|pause| *pause >= SECOND / 2 && *pause <= 31 * SECOND), "{pauses:?}");

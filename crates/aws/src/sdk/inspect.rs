@@ -5,8 +5,8 @@ use aws_sdk_ecs::types;
 
 use super::call::Calls;
 use super::ecs::unreadable;
-use crate::observe::aws::AwsError;
-use crate::observe::inspect::{
+use crate::aws::AwsError;
+use crate::inspect::{
     Hidden, Inspect, PortMapping, SecretVariable, Simulated, Variable, WholeContainer, WholeDefinition,
 };
 use ecs_mesh_model::{RoleArn, TaskDefinitionArn};

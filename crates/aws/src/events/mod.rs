@@ -4,7 +4,7 @@
 //!
 //! Which events are known, and where each is read, is the table [`KINDS`].
 
-pub(in crate::observe) mod address;
+pub(crate) mod address;
 mod cloudtrail;
 mod envelope;
 mod json;

@@ -10,7 +10,7 @@ use aws_sdk_sts::config::ProvideCredentials as _;
 
 use super::call::Calls;
 use super::error;
-use crate::observe::aws::{AwsError, AwsErrorKind};
+use crate::aws::{AwsError, AwsErrorKind};
 
 /// Most pages of rules or targets that are read; an account has 300 rules a bus by default, 100 on a page.
 const MOST_PAGES: usize = 50;
