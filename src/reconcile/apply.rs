@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::plane::{Halt, Plane};
+use super::plane::Plane;
 use ecs_mesh_aws::describer::Describer;
 use ecs_mesh_aws::store::{Life, Store};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::{
-    Fingerprint, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
+    Fingerprint, Halt, MeshError, MeshErrorKind, Owner, Registration, Rendered, Sighting,
 };
 use ecs_mesh_controller::Lease;
 use ecs_mesh_core::intent::{Desired, Marks, Outbounds, RegistrationId};
@@ -160,7 +160,7 @@ impl Apply<'_> {
                 Ok(Outcome::NoLease)
             }
             Err(halt) => {
-                if !may_have_happened(&halt) {
+                if !halt.may_have_happened() {
                     self.plane.registry.forget(self.task, id);
                 }
                 Err(halt)
@@ -264,7 +264,7 @@ impl Apply<'_> {
             }
             Ok(false) => Ok(self.gone_after(id, unheard)),
             Err(halt) => {
-                if !unheard && !may_have_happened(&halt) {
+                if !unheard && !halt.may_have_happened() {
                     registry.heard(self.task, id);
                 }
                 Err(halt)
@@ -345,19 +345,5 @@ impl Apply<'_> {
     fn taken(&self, id: &RegistrationId, owner: Owner) -> Outcome {
         self.plane.registry.forget(self.task, id);
         Outcome::Taken(owner)
-    }
-}
-
-/// Whether a failed write may have taken effect all the same.
-pub(super) fn may_have_happened(halt: &Halt) -> bool {
-    match halt {
-        Halt::Until(_) => false,
-        Halt::Failed(error) => matches!(
-            error.kind,
-            MeshErrorKind::Unreachable
-                | MeshErrorKind::Unexpected
-                | MeshErrorKind::Failed
-                | MeshErrorKind::Conflict
-        ),
     }
 }

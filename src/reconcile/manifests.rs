@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::identity::look_after_methods;
 use super::run::RunOptions;
 use super::{AtPlane, Operator, Plane};
 use ecs_mesh_api::manifests::ManifestSet;
@@ -73,7 +72,7 @@ impl Operator {
         let old = self.planes();
         let mut keepers = Vec::new();
         for (name, plane) in &planes {
-            look_after_methods(&status.set, plane);
+            plane.acl.iter().for_each(|acl| acl.look_after_methods(&status.set));
             if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, plane)) {
                 if let Some(replaced) = controllers.running.remove(name) {
                     replaced.cancel();
@@ -82,10 +81,9 @@ impl Operator {
                 let token = CancellationToken::new();
                 let controller = self.controller(plane, options);
                 controllers.tasks.spawn(controller.run(token.clone()));
-                if plane.acl.is_some() {
-                    let keeper =
-                        Arc::clone(self).keep_identities(Arc::clone(plane), options.drain, token.clone());
-                    keepers.push(keeper);
+                if let Some(keeper) = self.acl_reconciler(plane) {
+                    let pulse = self.metrics.health().pulse(format!("identities of {name}"));
+                    keepers.push(keeper.run(pulse, options.drain, token.clone()));
                 }
                 controllers.running.insert(Arc::clone(name), token);
             }
@@ -117,7 +115,7 @@ impl Operator {
         if first || status.set.generation != before.generation || !same_planes {
             // Whatever is new is registered nowhere that we know of yet: only a sweep tells.
             self.sweep_soon.notify_one();
-            self.planes().values().for_each(|plane| plane.keeping.soon());
+            self.planes().values().filter_map(|plane| plane.acl.as_ref()).for_each(|acl| acl.soon());
             for task in self.store.all() {
                 self.enqueue(&task, Priority::Manifest);
             }

@@ -3,9 +3,9 @@
 //! Events, sweeps, role changes and manifest changes only put tasks into queues; one run a task and control plane
 //! decides, from the newest that is known.
 
+mod acl;
 mod apply;
 mod book;
-mod identity;
 mod manifests;
 mod plan;
 mod plane;
@@ -41,13 +41,13 @@ use ecs_mesh_aws::store::{Observed, Source, Store};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_consul_acl::backend::{ConsulAclBackend, Identities};
+use ecs_mesh_consul_acl::desired::named_clusters;
 use ecs_mesh_control_plane::ControlPlane;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_controller::{Lease, Next, Priority, Reconciler, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
 
 pub use book::Book;
-pub(crate) use identity::methods_at;
 pub use plan::PlanOptions;
 pub use plane::Plane;
 pub use run::{LoopEnded, RunOptions};
@@ -251,6 +251,18 @@ impl Operator {
 
     fn clusters(&self) -> MutexGuard<'_, Clusters> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The clusters that a control plane's bindings select: those named in full, and those that patterns have been found
+    /// to stand for.
+    fn clusters_at(&self, set: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
+        let mut clusters = named_clusters(set, control_plane);
+        let bindings = set.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
+        let bindings: Vec<_> = bindings.collect();
+        let known = self.clusters();
+        let selected = known.by_id.values().filter(|known| bindings.iter().any(|b| b.selects_cluster(known)));
+        clusters.extend(selected.cloned());
+        clusters
     }
 
     /// There is more to list than the last sweep, or one under way, has asked for: that was not all, and the next comes

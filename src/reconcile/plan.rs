@@ -98,7 +98,7 @@ impl Operator {
             let planes = self.planes();
             let idle = planes.values().all(|plane| {
                 let stats = plane.queue.stats();
-                stats.ready == 0 && stats.processing == 0 && plane.keeping.is_settled()
+                stats.ready == 0 && stats.processing == 0 && plane.has_settled_identities()
             });
             let patient = began.elapsed() < options.patience;
             if sweeps > 0 && idle && ((whole && !book.has_gaps()) || (!patient && book.has_gaps())) {

@@ -11,20 +11,16 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Connected;
-use super::identity::Keeping;
 use super::registry::Registry;
 use super::said::{Count, News, Said};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
-use ecs_mesh_consul_acl::backend::Identities;
-use ecs_mesh_control_plane::{ControlPlane, FailedPart, MeshError, MeshErrorKind};
-use ecs_mesh_controller::{Backoff, Circuit, CircuitConfig, CircuitState, Next, Queue, TokenBucket};
+use ecs_mesh_consul_acl::reconcile::AclTarget;
+use ecs_mesh_control_plane::{ControlPlane, FailedPart, Halt, MeshError, MeshErrorKind};
+use ecs_mesh_controller::{Backoff, Circuit, CircuitConfig, CircuitState, Queue, TokenBucket};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{Guard, GuardState};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
-
-/// How long to wait before the next try where nothing but a person's act will help.
-const SLOWLY: Duration = Duration::from_mins(1);
 
 /// A control plane under this operator's care.
 pub struct Plane {
@@ -39,10 +35,9 @@ pub struct Plane {
     /// What is registered there.
     pub registry: Registry,
     pub(super) mesh: Arc<dyn ControlPlane>,
-    pub(super) acl: Option<Arc<dyn Identities>>,
+    /// The objects by which tasks get their identity, where it has such.
+    pub(super) acl: Option<Arc<AclTarget>>,
     pub(super) writes: TokenBucket,
-    /// The objects by which tasks get their identity.
-    pub(super) keeping: Keeping,
     circuit: Circuit,
     guards: Mutex<BTreeMap<Arc<str>, Guard>>,
     /// Held by the one who lists what is registered.
@@ -95,54 +90,24 @@ struct UnknownTarget {
     told: bool,
 }
 
-/// Why a reconcile cannot go on now.
-#[derive(Clone, Debug)]
-pub(super) enum Halt {
-    /// The circuit is open until then.
-    Until(Instant),
-    /// A call failed.
-    Failed(MeshError),
-}
-
-impl Halt {
-    /// When to try again, by what may be done about the failure.
-    pub(super) fn next(&self) -> Next {
-        match self {
-            Self::Until(at) => Next::HoldUntil(*at),
-            Self::Failed(error) => match error.kind {
-                MeshErrorKind::Busy => match error.retry_after {
-                    Some(wait) => Next::HoldUntil(Instant::now() + wait.min(SLOWLY)),
-                    None => Next::Backoff,
-                },
-                MeshErrorKind::Unreachable
-                | MeshErrorKind::Failed
-                | MeshErrorKind::Conflict
-                | MeshErrorKind::NoLease => Next::Backoff,
-                // The same body never works: a change of the task or of the manifests brings the key back.
-                MeshErrorKind::Invalid => Next::Forget,
-                MeshErrorKind::Forbidden
-                | MeshErrorKind::NoSuchMesh
-                | MeshErrorKind::ReadOnly
-                | MeshErrorKind::Unexpected => Next::HoldUntil(Instant::now() + SLOWLY),
-            },
-        }
-    }
-}
-
 impl Plane {
     /// A plane around a client. `seed` feeds the jitter.
     pub fn new(name: Arc<str>, spec: Arc<ControlPlaneSpec>, connected: Connected, seed: u64) -> Self {
         let Connected { client: mesh, acl } = connected;
         let rate = spec.writes_per_second.max(1);
-        let keeping = Keeping::of(acl.is_some());
+        let writes = TokenBucket::new(f64::from(rate), rate);
+        let circuit = Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1));
+        let acl = acl.map(|backend| {
+            let (circuit, writes) = (circuit.clone(), writes.clone());
+            Arc::new(AclTarget::new(Arc::clone(&name), spec.consul.clone(), backend, circuit, writes))
+        });
         Self {
             queue: Queue::new(Backoff::default(), seed),
             registry: Registry::default(),
-            keeping,
             mesh,
             acl,
-            writes: TokenBucket::new(f64::from(rate), rate),
-            circuit: Circuit::new(name.as_ref(), CircuitConfig::default(), seed.wrapping_add(1)),
+            writes,
+            circuit,
             guards: Mutex::default(),
             listing: Arc::default(),
             last_list_took: Mutex::default(),
@@ -182,13 +147,7 @@ impl Plane {
 
     /// Calls the control plane, unless its circuit is open, and tells the circuit how it went.
     pub(super) async fn call<T>(&self, call: impl Future<Output = Result<T, MeshError>>) -> Result<T, Halt> {
-        let permit = self.circuit.admit().map_err(|open| Halt::Until(open.0))?;
-        let answer = call.await;
-        match &answer {
-            Err(error) if error.kind == MeshErrorKind::Unreachable => permit.failure(),
-            _ => permit.success(),
-        }
-        answer.map_err(Halt::Failed)
+        ecs_mesh_control_plane::call(&self.circuit, call).await
     }
 
     /// Whether a removal takes one of the writes that are allowed a second, where so many go out in a request: the
@@ -423,7 +382,7 @@ impl Plane {
 
     /// Whether nothing that should be looked at of the objects by which tasks get their identity waits for a look.
     pub fn has_settled_identities(&self) -> bool {
-        self.keeping.is_settled()
+        self.acl.as_ref().is_none_or(|acl| acl.is_settled())
     }
 
     /// Whether the circuit is closed.

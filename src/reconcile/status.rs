@@ -105,7 +105,7 @@ impl Operator {
             unknown_targets: plane.unknown_target_counts(),
             troubles: plane.troubles(),
             guards: plane.guard_states(set, now),
-            identity: plane.keeping.state(),
+            identity: plane.acl.as_ref().map(|acl| acl.state()),
         }
     }
 

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::plane::Halt;
 use super::{Operator, Plane};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Page};
 use ecs_mesh_aws::store::Brief;
+use ecs_mesh_control_plane::Halt;
 use ecs_mesh_control_plane::{FailedPart, Owner, Sighting};
 use ecs_mesh_controller::health::Pulse;
 use ecs_mesh_controller::{Backoff, Priority};
@@ -111,12 +111,12 @@ impl Operator {
 
     fn remember_clusters(&self, set: &ManifestSet, clusters: &BTreeSet<ClusterArn>) {
         let planes = self.planes();
-        let before: Vec<_> = planes.values().map(|plane| self.clusters_at(set, plane)).collect();
+        let before: Vec<_> = planes.values().map(|plane| self.clusters_at(set, &plane.name)).collect();
         clusters.iter().for_each(|cluster| self.remember_cluster(cluster));
         for (plane, before) in planes.values().zip(before) {
-            if self.clusters_at(set, plane) != before {
+            if self.clusters_at(set, &plane.name) != before {
                 // New clusters need their nodes.
-                plane.keeping.soon();
+                plane.acl.iter().for_each(|acl| acl.soon());
             }
         }
     }
@@ -242,7 +242,7 @@ impl Operator {
     /// The clusters whose tasks may have made something at a plane: those that its bindings select, and those of what is
     /// known to be there still.
     pub(super) fn clusters_to_list(&self, set: &ManifestSet, plane: &Plane) -> BTreeSet<ClusterArn> {
-        let mut clusters = self.clusters_at(set, plane);
+        let mut clusters = self.clusters_at(set, &plane.name);
         clusters.extend(plane.registry.tasks().iter().map(|task| task.cluster().clone()));
         clusters
     }

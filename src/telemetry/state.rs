@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use ecs_mesh_consul_acl::reconcile::IdentityState;
 use ecs_mesh_controller::health::Stuck;
 use ecs_mesh_controller::{CircuitState, QueueStats};
 use ecs_mesh_core::plan::GuardState;
@@ -89,19 +90,6 @@ pub struct PlaneState {
     /// The objects by which tasks get their identity; `None` where the control plane has no such.
     pub identity: Option<IdentityState>,
 }
-
-/// The objects of an identity set-up at the last look.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct IdentityState {
-    /// How many, by kind and by how they are: see [`OBJECT_STATES`].
-    pub objects: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
-    /// When all of it was last looked at and was, or was made, as declared as far as it is ours, in seconds since 1970.
-    pub checked_at: Option<f64>,
-}
-
-/// How objects can be: as declared; not (yet) as declared; waiting for something that must come first; in the way and
-/// not ours; not readable; reported and left.
-pub const OBJECT_STATES: [&str; 6] = ["ok", "drifted", "held", "conflict", "unknown", "left_alone"];
 
 /// Registrations by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

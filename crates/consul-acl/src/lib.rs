@@ -6,3 +6,4 @@ pub mod backend;
 pub mod desired;
 pub mod hcl;
 pub mod plan;
+pub mod reconcile;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod halt;
 pub mod http;
 pub mod left_out;
 mod listed;
@@ -23,6 +24,7 @@ use ecs_mesh_core::intent::{Desired, Marks, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
+pub use halt::{Halt, call};
 pub use listed::{FailedPart, Listed, Part, owned};
 pub use observer::{MeshCallObserver, NoObserver};
 pub use sighting::{Fingerprint, Sighting};

@@ -1,8 +1,8 @@
 //! Of a dry run: what a real one would only come to later, or passes over in silence, is in the plan as well.
 
-use super::super::plane::Halt;
 use super::Run;
 use ecs_mesh_aws::store::{Life, Snapshot};
+use ecs_mesh_control_plane::Halt;
 use ecs_mesh_core::intent::Judgement;
 use ecs_mesh_core::plan::proposal::Change;
 use ecs_mesh_core::plan::{Known, foresee};

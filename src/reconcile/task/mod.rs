@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use self::heard::Heard;
 use super::Operator;
-use super::plane::{Halt, Plane};
+use super::plane::Plane;
 use super::registry::Entry;
 use super::report::{Report, Subject};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::describer::Answer;
 use ecs_mesh_aws::store::{Life, Snapshot};
 use ecs_mesh_control_plane::FailedPart;
+use ecs_mesh_control_plane::Halt;
 use ecs_mesh_controller::Next;
 use ecs_mesh_core::intent::{Judgement, caretaker};
 use ecs_mesh_core::plan::proposal::Change;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::plane::Halt;
 use super::{ADDRESS_WAIT, Run, sooner};
 use ecs_mesh_aws::roles::APART;
 use ecs_mesh_aws::store::Snapshot;
+use ecs_mesh_control_plane::Halt;
 use ecs_mesh_controller::Next;
 use ecs_mesh_core::intent::{HoldReason, Judgement, Verdict};
 use ecs_mesh_core::plan::Decision;

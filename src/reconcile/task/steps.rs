@@ -1,10 +1,10 @@
 //! Carries out what was decided, step by step, as far as pause, guard and lease let it.
 
 use super::super::apply::{Apply, Outcome};
-use super::super::plane::Halt;
 use super::super::report::Whose;
 use super::{Done, Run, TAKEN_WAIT, sooner};
 use ecs_mesh_aws::roles::APART;
+use ecs_mesh_control_plane::Halt;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Owner};
 use ecs_mesh_controller::Next;
 use ecs_mesh_core::intent::Marks;

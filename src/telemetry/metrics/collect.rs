@@ -9,8 +9,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
 use super::{Scrape, labels};
-use crate::telemetry::state::{ManifestState, OBJECT_STATES, OperatorState, PlaneState};
+use crate::telemetry::state::{ManifestState, OperatorState, PlaneState};
 use ecs_mesh_aws::intake::QueueState;
+use ecs_mesh_consul_acl::reconcile::OBJECT_STATES;
 use ecs_mesh_controller::CircuitState;
 use ecs_mesh_core::plan::proposal::ObjectKind;
 

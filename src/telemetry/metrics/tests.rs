@@ -93,7 +93,7 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
         .chain(labels::CHANGES)
         .chain(labels::OBJECT_CHANGES)
         .chain(labels::OBJECT_RESULTS)
-        .chain(crate::telemetry::state::OBJECT_STATES)
+        .chain(ecs_mesh_consul_acl::reconcile::OBJECT_STATES)
         .chain(ObjectKind::ALL.map(ObjectKind::as_str))
         .chain(labels::EVIDENCE)
         .chain(labels::RULES)

@@ -64,7 +64,7 @@ async fn a_widened_role_loses_what_is_too_much_while_its_own_policy_cannot_be_wr
 async fn tokens_of_a_method_of_ours_are_looked_after_for_as_long_as_it_is_there() {
     async fn asked_for(bench: &Bench, server: &Server, method: &str) -> bool {
         server.calls.lock().unwrap().clear();
-        let listed = bench.plane.mesh.owned(&BTreeSet::new(), &mut |_| {}).await;
+        let listed = bench.consul.owned(&BTreeSet::new(), &mut |_| {}).await;
         assert!(listed.unwrap().is_empty());
         let call = format!("GET /v1/acl/tokens?authmethod={method}");
         server.calls.lock().unwrap().contains(&call)
@@ -80,7 +80,7 @@ async fn tokens_of_a_method_of_ours_are_looked_after_for_as_long_as_it_is_there(
     bench.pass().await;
     for set in [of("eu-v2"), None] {
         bench.declare(set);
-        look_after_methods(&bench.operator.manifests(), &bench.plane);
+        bench.target.look_after_methods(&bench.host.manifests());
         assert!(asked_for(&bench, &server, "eu-v1").await, "before anybody has looked");
         bench.pass().await;
         assert!(asked_for(&bench, &server, "eu-v1").await);
@@ -90,7 +90,7 @@ async fn tokens_of_a_method_of_ours_are_looked_after_for_as_long_as_it_is_there(
     anew.declare(None);
     assert!(!asked_for(&anew, &server, "eu-v1").await);
     anew.pass().await;
-    let mut soon = std::pin::pin!(anew.operator.sweep_soon.notified());
+    let mut soon = std::pin::pin!(anew.host.sweep_soon.notified());
     assert!(soon.as_mut().enable(), "a sweep was asked for");
     for method in ["eu-v1", "eu-v2"] {
         assert!(asked_for(&anew, &server, method).await);

@@ -62,8 +62,8 @@ async fn a_pass_that_is_cut_off_leaves_no_write_untold() {
     let bench = Bench::at(&server);
     let _logging = bench.log_from_here();
     let stop = CancellationToken::new();
-    let (operator, plane) = (Arc::clone(&bench.operator), Arc::clone(&bench.plane));
-    let keeper = tokio::spawn(operator.keep_identities(plane, Duration::from_secs(1), stop.clone()));
+    let keeper = bench.reconciler().run(Pulse::default(), Duration::from_secs(1), stop.clone());
+    let keeper = tokio::spawn(keeper);
     tokio::time::sleep(LONGEST + Duration::from_secs(1)).await;
     let cut_off = audited(&bench.log.text());
     tokio::time::sleep(RETRY.max).await;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::telemetry::state::IdentityState;
-use ecs_mesh_consul_acl::desired::ObjectId;
-use ecs_mesh_consul_acl::plan::ObjectStep;
+use super::state::IdentityState;
+use crate::desired::ObjectId;
+use crate::plan::ObjectStep;
 
 /// So long after it was sent a write counts as never known, where nobody looks for what it would have done.
 const NEVER_KNOWN_AFTER: Duration = Duration::from_hours(1);
@@ -20,10 +20,7 @@ const NEVER_KNOWN_AFTER: Duration = Duration::from_hours(1);
 pub(super) type Key = (ObjectId, Option<Arc<str>>);
 
 /// The memory of one plane.
-#[derive(Default)]
-pub(in crate::reconcile) struct Keeping {
-    /// The control plane has such objects.
-    has_any: bool,
+pub(super) struct Keeping {
     /// How often a look was asked for, and which of these the last look has answered.
     asked: AtomicU64,
     answered: AtomicU64,
@@ -54,27 +51,33 @@ struct Unanswered {
     earlier: Option<Box<Unanswered>>,
 }
 
-impl Keeping {
-    pub(in crate::reconcile) fn of(has_any: bool) -> Self {
-        Self { has_any, asked: AtomicU64::new(has_any.into()), ..Self::default() }
-    }
-
-    /// Something changed: look again.
-    pub(in crate::reconcile) fn soon(&self) {
-        if self.has_any {
-            self.asked.fetch_add(1, Ordering::AcqRel);
-            self.soon.notify_one();
+impl Default for Keeping {
+    /// A first look is asked for.
+    fn default() -> Self {
+        Self {
+            asked: AtomicU64::new(1),
+            answered: AtomicU64::default(),
+            soon: Notify::default(),
+            inner: Mutex::default(),
         }
+    }
+}
+
+impl Keeping {
+    /// Something changed: look again.
+    pub(super) fn soon(&self) {
+        self.asked.fetch_add(1, Ordering::AcqRel);
+        self.soon.notify_one();
     }
 
     /// Whether every look that was asked for has ended.
-    pub(in crate::reconcile) fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.answered.load(Ordering::Acquire) == self.asked.load(Ordering::Acquire)
     }
 
     /// For the scrape.
-    pub(in crate::reconcile) fn state(&self) -> Option<IdentityState> {
-        self.has_any.then(|| self.lock().state.clone())
+    pub(super) fn state(&self) -> IdentityState {
+        self.lock().state.clone()
     }
 
     /// What a look that begins now answers.
@@ -200,13 +203,13 @@ impl Keeping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ecs_mesh_consul_acl::desired::Scope;
-    use ecs_mesh_consul_acl::plan::ObjectAction;
+    use crate::desired::Scope;
+    use crate::plan::ObjectAction;
     use ecs_mesh_core::plan::proposal::ObjectKind;
 
     #[test]
     fn a_look_answers_only_what_was_asked_before_it_began() {
-        let keeping = Keeping { has_any: true, asked: AtomicU64::new(1), ..Keeping::default() };
+        let keeping = Keeping::default();
         assert!(!keeping.is_settled(), "nobody has looked yet");
         let asked = keeping.begins();
         keeping.soon();

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::super::book::Page;
-use super::super::{Operator, Plane};
+use super::AclReconciler;
 use super::keeping::Key;
 use super::round::key;
-use ecs_mesh_consul_acl::desired::{Owner, owner};
-use ecs_mesh_consul_acl::plan::{ActualObjects, ObjectAction, ObjectStep};
+use crate::desired::{Owner, owner};
+use crate::plan::{ActualObjects, ObjectAction, ObjectStep};
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_core::plan::proposal::ObjectKind;
 use ecs_mesh_core::plan::proposal::{Change, Item};
@@ -51,8 +50,7 @@ pub(super) enum Outcome {
 /// Says what a pass came to at one plane.
 #[derive(Clone, Copy)]
 pub(super) struct Report<'a> {
-    pub(super) operator: &'a Operator,
-    pub(super) plane: &'a Plane,
+    pub(super) acl: &'a AclReconciler,
     /// A `ConsulAuth` speaks of this plane.
     pub(super) is_declared: bool,
 }
@@ -60,42 +58,42 @@ pub(super) struct Report<'a> {
 impl Report<'_> {
     /// After a round.
     pub(super) fn tell(&self, outcomes: &[(ObjectStep, Outcome)]) {
-        if self.operator.is_dry() {
+        if self.acl.is_dry() {
             return self.note(outcomes);
         }
         let is_news_again = |(step, outcome): &&(ObjectStep, Outcome)| {
             matches!((outcome, &step.action), (Outcome::Seen, ObjectAction::Unchanged) | (Outcome::Done, _))
         };
         let still = outcomes.iter().filter(|told| !is_news_again(told)).map(|(step, _)| key(step)).collect();
-        self.plane.keeping.only_said_of(&still);
+        self.acl.target.keeping.only_said_of(&still);
     }
 
     /// Of the writes whose answer was lost, those that a look shows to be done. It shows the others within
     /// `long_enough`, or never.
     pub(super) fn tell_of_lost_answers(&self, long_enough: Duration, actual: &ActualObjects) {
-        for step in self.plane.keeping.took_effect(long_enough, |step| actual.shows(step)) {
-            self.operator.metrics.object_changed(step.id.kind, self.change(&step), true);
+        for step in self.acl.target.keeping.took_effect(long_enough, |step| actual.shows(step)) {
+            self.acl.metrics.object_changed(step.id.kind, self.change(&step), true);
             self.audit(&step, LOST);
         }
     }
 
     /// Of the writes that went out just before the pass was cut off.
     pub(super) fn tell_of_cut_off(&self) {
-        for step in self.plane.keeping.cut_off() {
-            self.operator.metrics.object_changed(step.id.kind, self.change(&step), false);
+        for step in self.acl.target.keeping.cut_off() {
+            self.acl.metrics.object_changed(step.id.kind, self.change(&step), false);
             self.audit(&step, CUT_OFF);
         }
     }
 
     pub(super) fn tell_failures(&self, errors: &[MeshError]) {
-        let control_plane = &self.plane.name;
+        let control_plane = &self.acl.target.name;
         let what = format!("identity set-up at control plane {control_plane}");
         let first = errors.first().filter(|_| self.is_declared);
-        self.operator.gap(&what, first.map(|error| error.message.clone()));
+        self.acl.gap(&what, first.map(|error| error.message.clone()));
         for error in errors {
-            self.operator.metrics.held(error.kind.label());
+            self.acl.metrics.held(error.kind.label());
         }
-        let news = self.plane.keeping.failed(errors.iter().map(|error| error.message.clone()).collect());
+        let news = self.acl.target.keeping.failed(errors.iter().map(|error| error.message.clone()).collect());
         for message in news {
             if self.is_declared {
                 warn!(
@@ -110,8 +108,8 @@ impl Report<'_> {
 
     /// Into the plan.
     fn note(&self, outcomes: &[(ObjectStep, Outcome)]) {
-        let Some(book) = &self.operator.book else { return };
-        let mut page = Page::default();
+        let Some(dry_run) = &self.acl.dry_run else { return };
+        let mut items = Vec::new();
         for (step, outcome) in outcomes {
             let item = step.clone().into_item();
             let instead = |change: Change, why: String| Item {
@@ -119,7 +117,7 @@ impl Report<'_> {
                 registration: None,
                 ..Item { change, reason: why.clone(), cause: why, ..item.clone() }
             };
-            page.note(match outcome {
+            items.push(match outcome {
                 Outcome::Waits(why) | Outcome::Later(why) | Outcome::Impossible(why) => {
                     instead(Change::Hold, why.clone())
                 }
@@ -130,16 +128,16 @@ impl Report<'_> {
                 }
             });
         }
-        book.turn(&self.plane.name, None, page);
+        dry_run.record(&self.acl.target.name, items);
     }
 
     /// Right after each step.
     pub(super) fn tell_of(&self, step: &ObjectStep, outcome: &Outcome) {
-        if self.operator.is_dry() {
+        if self.acl.is_dry() {
             return;
         }
         let key = &key(step);
-        let metrics = &self.operator.metrics;
+        let metrics = &self.acl.metrics;
         match outcome {
             Outcome::Done => {
                 metrics.object_changed(step.id.kind, self.change(step), true);
@@ -148,9 +146,9 @@ impl Report<'_> {
             Outcome::Failed(error) => {
                 metrics.object_changed(step.id.kind, self.change(step), false);
                 metrics.held(error.kind.label());
-                let open = if self.plane.keeping.is_open(key) { OPEN } else { "" };
+                let open = if self.acl.target.keeping.is_open(key) { OPEN } else { "" };
                 let result = format!("failed: {}{open}", error.message);
-                if self.plane.keeping.is_news(key, &result) {
+                if self.acl.target.keeping.is_news(key, &result) {
                     self.audit(step, &result);
                 } else {
                     debug!(object = %step.id, "{result}");
@@ -188,10 +186,10 @@ impl Report<'_> {
 
     /// Once, until it is something else.
     fn once(&self, key: &Key, step: &ObjectStep, loud: bool, why: &str) {
-        let (control_plane, object, name) = (&self.plane.name, step.id.kind.as_str(), &step.id.name);
+        let (control_plane, object, name) = (&self.acl.target.name, step.id.kind.as_str(), &step.id.name);
         let (fields, mind) = (paths(step), step.warnings.join("; "));
         let id = step.server_id.as_deref();
-        if !self.plane.keeping.is_news(key, &format!("{why} {fields} {mind}")) {
+        if !self.acl.target.keeping.is_news(key, &format!("{why} {fields} {mind}")) {
             debug!(%control_plane, object, %name, id, fields, mind, "{why}");
         } else if loud {
             warn!(%control_plane, object, %name, id, fields, mind, "nothing is done to it: {why}");
@@ -202,7 +200,7 @@ impl Report<'_> {
 
     /// Who changed what, where, why, and what came of it.
     fn audit(&self, step: &ObjectStep, result: &str) {
-        let (operator, control_plane) = (&self.operator.id, &self.plane.name);
+        let (operator, control_plane) = (&self.acl.operator, &self.acl.target.name);
         let (version, change) = (env!("CARGO_PKG_VERSION"), self.change(step));
         let (object, name, scope) = (step.id.kind.as_str(), &step.id.name, &step.id.scope);
         let (partition, namespace) = (scope.partition.as_deref(), scope.namespace.as_deref());
@@ -229,7 +227,7 @@ impl Report<'_> {
                 let was_nobodys = step
                     .before
                     .as_ref()
-                    .is_some_and(|body| owner(step.id.kind, body, &self.operator.id) == Owner::Nobody);
+                    .is_some_and(|body| owner(step.id.kind, body, &self.acl.operator) == Owner::Nobody);
                 if has_marks && was_nobodys { "adopt" } else { "update" }
             }
         }
@@ -246,7 +244,7 @@ fn paths(step: &ObjectStep) -> String {
     fields.iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// One of [`OBJECT_STATES`](crate::telemetry::state::OBJECT_STATES).
+/// One of [`OBJECT_STATES`](super::OBJECT_STATES).
 fn state(step: &ObjectStep, outcome: &Outcome) -> &'static str {
     match (outcome, &step.action) {
         (Outcome::Done, _) | (Outcome::Seen, ObjectAction::Unchanged) => "ok",
@@ -274,8 +272,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::telemetry::state::OBJECT_STATES;
-    use ecs_mesh_consul_acl::desired::{ObjectId, Scope};
+    use crate::desired::{ObjectId, Scope};
+    use crate::reconcile::OBJECT_STATES;
 
     #[test]
     fn what_stays_otherwise_than_declared_counts_as_drift_and_raises_the_alert() {

@@ -8,19 +8,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::plane::Halt;
-use super::super::status::seconds;
-use super::super::{Operator, Plane};
+use super::AclReconciler;
+use super::declared;
 use super::report::{Outcome, Report, counts};
 use super::round::Hand;
-use super::{declared, learn_methods};
+use crate::backend::{Identities, Looked};
+use crate::desired::{DesiredObjects, Edition, Surroundings, desired};
+use crate::plan::{ObjectAction, ObjectStep, plan_objects};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, Presence};
-use ecs_mesh_consul_acl::backend::{Identities, Looked};
-use ecs_mesh_consul_acl::desired::{DesiredObjects, Edition, Surroundings, desired};
-use ecs_mesh_consul_acl::plan::{ObjectAction, ObjectStep, plan_objects};
-use ecs_mesh_control_plane::MeshErrorKind;
+use ecs_mesh_control_plane::{Halt, MeshErrorKind, call};
 use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_model::Timestamp;
 
 /// So often it is looked again at what a look has written: adoption takes two, and a third shows that all is done.
 const ROUNDS: usize = 4;
@@ -45,17 +44,16 @@ pub(super) enum Ended {
 
 /// One pass.
 pub(super) struct Pass<'a> {
-    pub(super) operator: &'a Operator,
-    pub(super) plane: &'a Plane,
+    pub(super) acl: &'a AclReconciler,
     pub(super) stop: &'a CancellationToken,
 }
 
 impl Pass<'_> {
     pub(super) async fn run(&self) -> Ended {
-        let Some(identities) = self.plane.acl.as_deref() else { return Ended::Well };
-        let set = self.operator.manifests();
-        let spec = declared(&set, &self.plane.name);
-        let report = Report { operator: self.operator, plane: self.plane, is_declared: spec.is_some() };
+        let identities = &*self.acl.target.backend;
+        let set = self.acl.host.manifests();
+        let spec = declared(&set, &self.acl.target.name);
+        let report = Report { acl: self.acl, is_declared: spec.is_some() };
         let mut hand = Hand::new(self, identities, &set, report);
         let mut rounds = 0;
         let mut pauses = UNTIL_IT_SHOWS.iter();
@@ -65,8 +63,8 @@ impl Pass<'_> {
                 Err(at) => return self.not_reached(spec.is_some(), at),
             };
             report.tell_of_lost_answers(UNTIL_IT_SHOWS.iter().sum(), &looked.actual);
-            learn_methods(self.operator, self.plane, &looked.actual);
-            let mut steps = plan_objects(&desired, &looked.actual, &self.operator.id);
+            self.acl.learn_methods(&looked.actual);
+            let mut steps = plan_objects(&desired, &looked.actual, &self.acl.operator);
             if !set.complete {
                 hold_removals(&mut steps);
             }
@@ -94,8 +92,8 @@ impl Pass<'_> {
             let is_as_declared =
                 |(_, outcome): &(_, Outcome)| matches!(outcome, Outcome::Seen | Outcome::Done);
             let is_good = went_well && round.outcomes.iter().all(is_as_declared);
-            let checked_at = is_good.then(|| seconds(self.operator.clock.now()));
-            self.plane.keeping.found(counts(&round.outcomes), checked_at);
+            let checked_at = is_good.then(|| seconds(self.acl.clock.now()));
+            self.acl.target.keeping.found(counts(&round.outcomes), checked_at);
             // Where nothing is declared nobody waits for it.
             return if went_well || spec.is_none() { Ended::Well } else { Ended::Again(round.not_before) };
         }
@@ -116,12 +114,12 @@ impl Pass<'_> {
         set: &ManifestSet,
         spec: Option<&Arc<ConsulAuthSpec>>,
     ) -> Result<(DesiredObjects, Looked), Instant> {
-        let clusters = self.operator.clusters_at(set, self.plane);
+        let clusters = self.acl.host.clusters_at(set, &self.acl.target.name);
         let mut found = None;
         let look = async {
             let mut errors = Vec::new();
             let mut namespaces = BTreeSet::new();
-            let consul = self.plane.spec.consul.as_ref();
+            let consul = self.acl.target.connection.as_ref();
             let all_count = consul.is_some_and(|consul| consul.namespaces.iter().any(|name| name == "*"));
             if all_count && spec.is_some_and(|spec| speaks_of_namespaces(spec)) {
                 match identities.namespaces().await {
@@ -134,11 +132,11 @@ impl Pass<'_> {
             let edition = consul.map_or(Edition::Community, |consul| Edition::of(consul, &namespaces));
             let datacenter = identities.datacenter().await;
             let around =
-                Surroundings { operator: &self.operator.id, clusters: &clusters, edition, datacenter };
+                Surroundings { operator: &self.acl.operator, clusters: &clusters, edition, datacenter };
             let mut desired = spec.map_or_else(|| around.nothing_declared(), |spec| desired(spec, &around));
             desired.in_doubt = !set.complete;
             let mut auths = set.consul_auths.iter();
-            let by = auths.find(|(_, spec)| *spec.control_plane == *self.plane.name);
+            let by = auths.find(|(_, spec)| *spec.control_plane == *self.acl.target.name);
             desired.by = by.map(|(name, _)| Arc::clone(name));
             let mut looked = identities.look(&around, &desired).await;
             looked.errors.extend(errors);
@@ -146,7 +144,7 @@ impl Pass<'_> {
             found = Some((desired, looked));
             unreachable.map_or(Ok(()), Err)
         };
-        match (self.plane.call(look).await, found) {
+        match (call(&self.acl.target.circuit, look).await, found) {
             (Err(Halt::Until(at)), _) => Err(at),
             (_, Some(found)) => Ok(found),
             // The look always leaves what it found.
@@ -156,13 +154,19 @@ impl Pass<'_> {
 
     fn not_reached(&self, is_declared: bool, at: Instant) -> Ended {
         if is_declared {
-            self.operator.gap(
-                &format!("identity set-up at control plane {}", self.plane.name),
+            self.acl.gap(
+                &format!("identity set-up at control plane {}", self.acl.target.name),
                 Some("the control plane has not been reachable".to_owned()),
             );
         }
         Ended::Again(Some(at))
     }
+}
+
+/// As metrics have it.
+#[allow(clippy::cast_precision_loss)] // milliseconds until the year 280,000
+fn seconds(at: Timestamp) -> f64 {
+    at.0 as f64 / 1_000.0
 }
 
 /// Whether something may be wanted of namespaces: what once hung on them, the manifest need not say where all goes.
@@ -202,7 +206,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use ecs_mesh_consul_acl::desired::{ObjectId, Scope};
+    use crate::desired::{ObjectId, Scope};
     use ecs_mesh_core::plan::FieldChange;
 
     fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {

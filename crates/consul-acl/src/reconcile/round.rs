@@ -7,16 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::Instant;
 
-use super::super::apply::may_have_happened;
-use super::super::plane::Halt;
 use super::keeping::Key;
 use super::pass::Pass;
 use super::report::{Outcome, Report};
+use crate::backend::{Identities, MaySend, Written};
+use crate::desired::{DesiredObjects, ObjectId, Want};
+use crate::plan::{ObjectAction, ObjectStep};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_consul_acl::backend::{Identities, MaySend, Written};
-use ecs_mesh_consul_acl::desired::{DesiredObjects, ObjectId, Want};
-use ecs_mesh_consul_acl::plan::{ObjectAction, ObjectStep};
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_control_plane::{Halt, MeshError, MeshErrorKind, call};
 use ecs_mesh_core::plan::proposal::ObjectKind;
 
 const SUPERSEDED: &str = "other manifests are in force by now";
@@ -58,7 +56,7 @@ impl<'a> Hand<'a> {
 
     /// Whether other manifests are in force than those that the steps follow from.
     pub(super) fn is_superseded(&self) -> bool {
-        self.pass.operator.manifests().generation != self.set.generation
+        self.pass.acl.host.manifests().generation != self.set.generation
     }
 
     /// `busy`: the look was told by the servers that they have too much to do.
@@ -134,27 +132,27 @@ impl<'a> Hand<'a> {
     }
 
     async fn write(&self, step: &ObjectStep, round: &mut Round) -> Outcome {
-        let Pass { operator, plane, .. } = self.pass;
-        let dry = operator.is_dry();
+        let acl = self.pass.acl;
+        let dry = acl.is_dry();
         if !dry {
             // Before the read that comes before the write: between these nothing may wait.
-            plane.writes.acquire(1).await;
+            acl.target.writes.acquire(1).await;
         }
         let sent = AtomicBool::new(false);
-        let may_send = || match (dry, self.is_superseded(), operator.lease.holds()) {
+        let may_send = || match (dry, self.is_superseded(), acl.lease.holds()) {
             (true, ..) => MaySend::Dry,
             (_, true, _) => MaySend::Outdated(SUPERSEDED),
             (.., false) => MaySend::NoLease,
             (.., true) => {
                 // Whoever waits for the answer may be cut off.
-                plane.keeping.sends(key(step), step);
+                acl.target.keeping.sends(key(step), step);
                 sent.store(true, Ordering::Relaxed);
                 MaySend::Yes
             }
         };
-        let answer = plane.call(self.identities.carry_out(step, &may_send)).await;
-        if sent.load(Ordering::Relaxed) && !answer.as_ref().is_err_and(may_have_happened) {
-            plane.keeping.was_answered(&key(step), matches!(answer, Ok(Written::Done)));
+        let answer = call(&acl.target.circuit, self.identities.carry_out(step, &may_send)).await;
+        if sent.load(Ordering::Relaxed) && !answer.as_ref().is_err_and(Halt::may_have_happened) {
+            acl.target.keeping.was_answered(&key(step), matches!(answer, Ok(Written::Done)));
         }
         match answer {
             Ok(Written::Done) => Outcome::Done,
@@ -226,7 +224,7 @@ fn missing<'f>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ecs_mesh_consul_acl::desired::Scope;
+    use crate::desired::Scope;
 
     fn step(kind: ObjectKind, action: ObjectAction) -> ObjectStep {
         let id = ObjectId { kind, scope: Scope::default(), name: "x".into() };

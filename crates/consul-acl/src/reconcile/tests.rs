@@ -11,16 +11,21 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::{Connected, Parts};
-use crate::telemetry::log::{LogFormat, subscriber};
+use crate::backend::ConsulAclBackend;
 use ecs_mesh_api::ControlPlaneSpec;
-use ecs_mesh_aws::fakes::{FakeEcs, clock};
 use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::ControlPlane as _;
 use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_controller::{AlwaysHeld, CircuitConfig};
 use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::OperatorId;
+use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
+
+fn clock() -> Clock {
+    Clock::simulated(Timestamp(1_000_000_000))
+}
 
 const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
@@ -250,36 +255,98 @@ fn manifests(service_tokens: Option<Value>) -> ManifestSet {
     (*loaded.set).clone()
 }
 
-/// An operator at a server.
+/// The program around it: manifests that are set, and metrics that nobody reads.
+#[derive(Default)]
+struct Host {
+    set: Mutex<Arc<ManifestSet>>,
+    sweep_soon: tokio::sync::Notify,
+}
+
+impl AclHost for Host {
+    fn manifests(&self) -> Arc<ManifestSet> {
+        Arc::clone(&self.set.lock().unwrap())
+    }
+
+    fn clusters_at(&self, set: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
+        crate::desired::named_clusters(set, control_plane)
+    }
+
+    fn sweep_interval(&self) -> Duration {
+        Duration::from_mins(5)
+    }
+
+    fn sweep_anew(&self) {
+        self.sweep_soon.notify_one();
+    }
+}
+
+impl AclMetrics for Host {
+    fn object_changed(&self, _kind: ObjectKind, _change: &'static str, _ok: bool) {}
+
+    fn held(&self, _reason: &'static str) {}
+}
+
+fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Arc<Server>>>) -> AclTarget {
+    let rate = spec.writes_per_second.max(1);
+    AclTarget::new(
+        name.into(),
+        spec.consul.clone(),
+        Arc::new(ConsulAclBackend::new(consul)),
+        Circuit::new(name, CircuitConfig::default(), 2),
+        TokenBucket::new(f64::from(rate), rate),
+    )
+}
+
+/// Whoever looks after the objects of a server.
 struct Bench {
-    operator: Arc<Operator>,
-    plane: Arc<Plane>,
+    host: Arc<Host>,
+    consul: Arc<ConsulControlPlane<Arc<Server>>>,
+    target: Arc<AclTarget>,
     log: Log,
 }
 
 impl Bench {
     fn at(server: &Arc<Server>) -> Self {
         let id = OperatorId::parse("op").unwrap();
-        let operator = Operator::new(Parts::around(Arc::new(FakeEcs::default())));
         let set = manifests(Some(auth()));
         let spec: Arc<ControlPlaneSpec> = Arc::clone(&set.control_planes["consul"]);
-        operator.set.store(Arc::new(set));
+        let host = Arc::new(Host { set: Mutex::new(Arc::new(set)), ..Host::default() });
         let connection = spec.consul.as_ref().unwrap();
-        let mesh = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
-        let plane = Arc::new(Plane::new("consul".into(), Arc::clone(&spec), Connected::consul(mesh), 1));
-        Self { operator, plane, log: Log::default() }
+        let consul = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
+        let consul = Arc::new(consul);
+        let target = Arc::new(target("consul", &spec, Arc::clone(&consul)));
+        Self { host, consul, target, log: Log::default() }
+    }
+
+    fn reconciler(&self) -> AclReconciler {
+        AclReconciler {
+            operator: OperatorId::parse("op").unwrap(),
+            target: Arc::clone(&self.target),
+            host: self.host.clone(),
+            metrics: self.host.clone(),
+            dry_run: None,
+            lease: Arc::new(AlwaysHeld),
+            clock: clock(),
+            seed: 1,
+        }
     }
 
     /// Other manifests come into force.
     fn declare(&self, service_tokens: Option<Value>) {
-        let generation = self.operator.manifests().generation + 1;
-        self.operator.set.store(Arc::new(ManifestSet { generation, ..manifests(service_tokens) }));
+        let generation = self.host.manifests().generation + 1;
+        let set = ManifestSet { generation, ..manifests(service_tokens) };
+        *self.host.set.lock().unwrap() = Arc::new(set);
     }
 
     fn log_from_here(&self) -> tracing::subscriber::DefaultGuard {
         self.log.0.lock().unwrap().clear();
         let writer = self.log.clone();
-        let subscriber = subscriber(LogFormat::Json, "", false, move || writer.clone()).unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_writer(move || writer.clone())
+            .finish();
         tracing::subscriber::set_default(subscriber)
     }
 
@@ -287,9 +354,9 @@ impl Bench {
         let _logging = self.log_from_here();
         let began = Instant::now();
         let stop = CancellationToken::new();
-        let ended = Pass { operator: &self.operator, plane: &self.plane, stop: &stop }.run().await;
+        let ended = Pass { acl: &self.reconciler(), stop: &stop }.run().await;
         let mut states = BTreeMap::new();
-        for (state, count) in self.plane.keeping.state().unwrap().objects.into_values().flatten() {
+        for (state, count) in self.target.state().objects.into_values().flatten() {
             *states.entry(state).or_default() += count;
         }
         let not_before = match ended {
@@ -380,16 +447,13 @@ fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usua
     let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
     let all = ["iam-ecs-client-token", "iam-ecs-service-token", "of-clients", "of-tasks"];
-    let plane = |name: &str| {
+    let methods_at = |name: &str| {
         let server = Server::with(Trouble::None);
         let spec = &loaded.set.control_planes["consul"];
         let (connection, id) = (spec.consul.as_ref().unwrap(), OperatorId::parse("op").unwrap());
-        let mesh = ConsulControlPlane::new(server, connection, id, Arc::new(NoObserver));
-        Plane::new(name.into(), Arc::clone(spec), Connected::consul(mesh), 1)
+        let consul = ConsulControlPlane::new(server, connection, id, Arc::new(NoObserver));
+        target(name, spec, Arc::new(consul)).methods(&loaded.set)
     };
-    assert_eq!(methods_of(&loaded.set, &plane("consul")), all.map(Arc::from).into());
-    assert_eq!(
-        methods_of(&loaded.set, &plane("other")),
-        all[..2].iter().map(|name| Arc::from(*name)).collect()
-    );
+    assert_eq!(methods_at("consul"), all.map(Arc::from).into());
+    assert_eq!(methods_at("other"), all[..2].iter().map(|name| Arc::from(*name)).collect());
 }
