@@ -4,9 +4,7 @@
 //! The rooms, in the order in which data flows: [`observe`] → [`intent`] → [`plan`] → [`mesh`], driven by
 //! [`runtime`] and put together in [`reconcile`]. `docs/architecture.md` has the picture and the invariants.
 
-pub mod audit;
 pub mod cli;
-pub mod doctor;
 pub mod reconcile;
 pub mod sandbox;
 pub mod telemetry;

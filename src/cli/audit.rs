@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::doctor::load;
 use super::output::print;
-use crate::audit::{Asking, Question, Report, examine, gather, sarif, table};
+use ecs_mesh_audit::{Asking, Question, Report, examine, gather, sarif, table};
 use ecs_mesh_manifests::Sources;
 use ecs_mesh_model::ClusterArn;
 

@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::output::print;
 use super::setup::Setup;
-use crate::doctor::{
+use ecs_mesh_doctor::{
     EventPatterns, Place, Policy, Question, Reader, Report, Status, examine, gather, token_policy,
 };
 use ecs_mesh_manifests::{Sources, Status as Manifests};

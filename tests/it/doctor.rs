@@ -185,7 +185,7 @@ async fn run(environment: &BTreeMap<String, String>, directory: &std::path::Path
 
 /// The names of all checks.
 fn catalogue() -> impl Iterator<Item = String> {
-    ecs_mesh_operator::doctor::catalogue::ALL.iter().map(|id| id.name.to_owned())
+    ecs_mesh_doctor::catalogue::ALL.iter().map(|id| id.name.to_owned())
 }
 
 /// Asserts that the check is as bad as it should be and says these words, with the others still there.

@@ -1,0 +1,183 @@
+//! What Consul said, in the words of the rules. What one answer withholds hides no other, and what a server was not told
+//! apart from is not known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyText};
+use ecs_mesh_api::{ConsulConnection, HumanDuration};
+use ecs_mesh_aws::inspect::Hidden;
+use ecs_mesh_consul as consul;
+use ecs_mesh_consul::{ConsulControlPlane, SetUp};
+use ecs_mesh_control_plane::{MeshError, NoObserver};
+use ecs_mesh_controller::Secrets;
+use ecs_mesh_model::{ClusterArn, OperatorId};
+
+/// Waiting longer for one answer helps nobody who runs an audit.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Asks Consul. The error says in words why it does not answer at all.
+pub(super) async fn ask(
+    spec: &ConsulConnection,
+    clusters: &BTreeSet<ClusterArn>,
+    secrets: Arc<dyn Secrets>,
+) -> Known<ConsulFacts> {
+    let timeout = HumanDuration(spec.timeout.0.min(DEADLINE));
+    let spec = ConsulConnection { timeout, ..spec.clone() };
+    // Whose marks things bear is no matter here.
+    let nobody = OperatorId::parse("audit").map_err(|error| error.to_string())?;
+    let plane = ConsulControlPlane::connect(&spec, nobody, Arc::new(NoObserver), secrets)?;
+    let set_up = plane.set_up(clusters).await.map_err(|error| error.message)?;
+    Ok(facts(set_up, clusters))
+}
+
+fn facts(set_up: SetUp, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
+    let SetUp { version, acls, methods, rules, roles, anonymous, nodes } = set_up;
+    let version = known(version).and_then(|version| {
+        version.ok_or_else(|| "the token may not see it (agent_prefix \"\" { policy = \"read\" })".to_owned())
+    });
+    // Before, a server did not say that it left something out.
+    let hides = version.as_ref().is_ok_and(|version| !version.has_iam_logins());
+    let node = |cluster: &ClusterArn| match &nodes {
+        Ok(there) if there.contains(cluster) => Ok(true),
+        Ok(_) if hides => {
+            Err("the servers do not tell what the token may not see, so it may be there".to_owned())
+        }
+        Ok(_) => Ok(false),
+        Err(error) => Err(error.message.clone()),
+    };
+    ConsulFacts {
+        acls: known(acls),
+        auth_methods: each(methods, auth_method),
+        binding_rules: each(rules, binding_rule),
+        roles: known(roles).map(|roles| roles.into_iter().map(|role| role.name).collect()),
+        anonymous: each(anonymous, |policy| PolicyText { name: policy.name, rules: policy.rules }),
+        nodes: clusters.iter().map(|cluster| (cluster.clone(), node(cluster))).collect::<BTreeMap<_, _>>(),
+        version,
+    }
+}
+
+fn known<F>(said: Result<F, MeshError>) -> Known<F> {
+    said.map_err(|error| error.message)
+}
+
+fn each<F, R>(said: Result<Vec<F>, MeshError>, of: fn(F) -> R) -> Known<Vec<R>> {
+    known(said).map(|all| all.into_iter().map(of).collect())
+}
+
+fn auth_method(method: consul::AuthMethod) -> AuthMethod {
+    let setting = |name: &str| method.setting(name).unwrap_or(&Value::Null);
+    let filled = |name: &str| text(setting(name)).filter(|text| !text.is_empty());
+    let field = |rule: &Value, name: &str| rule[name].as_str().unwrap_or_default().to_owned();
+    let rules = method.other.get("NamespaceRules").and_then(Value::as_array).into_iter().flatten();
+    AuthMethod {
+        principals: texts(setting("BoundIAMPrincipalARNs")),
+        entity_details: is_true(setting("EnableIAMEntityDetails")),
+        entity_tags: texts(setting("IAMEntityTags")).into_iter().collect(),
+        sts_endpoint: filled("STSEndpoint"),
+        server_id: filled("ServerIDHeaderValue").map(Hidden::new),
+        server_id_is_known: true,
+        namespace_rules: rules.map(|rule| (field(rule, "Selector"), field(rule, "BindNamespace"))).collect(),
+        name: method.name,
+        kind: method.kind,
+    }
+}
+
+fn binding_rule(rule: consul::BindingRule) -> BindingRule {
+    BindingRule {
+        id: rule.id,
+        method: rule.auth_method,
+        bind_type: rule.bind_type,
+        bind_name: rule.bind_name,
+        selector: rule.selector,
+    }
+}
+
+/// Consul takes one text for a list of one, a list of one for its item, and words and numbers for flags.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().filter_map(text).collect(),
+        one => text(one).filter(|text| !text.is_empty()).into_iter().collect(),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    the_only(value).as_str().map(str::to_owned)
+}
+
+fn is_true(value: &Value) -> bool {
+    match the_only(value) {
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(word) => ["1", "t", "T", "true", "True", "TRUE"].contains(&word.as_str()),
+        _ => false,
+    }
+}
+
+fn the_only(value: &Value) -> &Value {
+    match value.as_array().map(Vec::as_slice) {
+        Some([one]) => one,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use ecs_mesh_consul::ConsulVersion;
+    use ecs_mesh_control_plane::MeshErrorKind;
+
+    fn method(config: &Value) -> AuthMethod {
+        let said = json!({"Name": "m", "Type": "aws-iam", "Config": config});
+        auth_method(serde_json::from_value(said).unwrap())
+    }
+
+    fn nodes(version: &str, there: bool) -> Known<bool> {
+        let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
+        let clusters = BTreeSet::from([cluster.clone()]);
+        let refused = MeshError { kind: MeshErrorKind::Forbidden, message: "no".into(), retry_after: None };
+        let set_up = SetUp {
+            version: Ok(ConsulVersion::parse(version)),
+            acls: Ok(true),
+            methods: Err(refused.clone()),
+            rules: Ok(Vec::new()),
+            roles: Err(refused.clone()),
+            anonymous: Err(refused),
+            nodes: Ok(if there { clusters.clone() } else { BTreeSet::new() }),
+        };
+        let facts = facts(set_up, &clusters);
+        assert_eq!((facts.auth_methods, facts.binding_rules), (Err("no".to_owned()), Ok(Vec::new())));
+        facts.nodes[&cluster].clone()
+    }
+
+    #[test]
+    fn a_node_is_missing_only_at_servers_that_tell_what_they_leave_out() {
+        assert_eq!((nodes("1.21.4", true), nodes("1.21.4", false)), (Ok(true), Ok(false)));
+        assert_eq!(nodes("1.8.7", true), Ok(true));
+        assert!(nodes("1.8.7", false).is_err());
+    }
+
+    #[test]
+    fn settings_count_as_consul_reads_them_whatever_their_case() {
+        for config in [
+            json!({"BoundIAMPrincipalARNs": ["a"], "EnableIAMEntityDetails": true, "IAMEntityTags": ["t"],
+                "STSEndpoint": "https://sts", "ServerIDHeaderValue": "planted"}),
+            json!({"boundiamprincipalarns": "a", "enableIamEntityDetails": "true", "iamentitytags": ["t"],
+                "stsendpoint": ["https://sts"], "SERVERIDHEADERVALUE": "planted"}),
+        ] {
+            let method = method(&config);
+            assert_eq!((method.principals.as_slice(), method.entity_details), (&["a".to_owned()][..], true));
+            assert_eq!(method.entity_tags, BTreeSet::from(["t".to_owned()]));
+            assert_eq!(method.sts_endpoint.as_deref(), Some("https://sts"));
+            assert_eq!(method.server_id.as_ref().map(Hidden::expose), Some("planted"));
+            assert!(!format!("{method:?}").contains("planted"));
+        }
+        let none = method(&json!({"EnableIAMEntityDetails": 0, "STSEndpoint": ""}));
+        assert_eq!((none.entity_details, none.sts_endpoint), (false, None));
+    }
+}

@@ -1,0 +1,137 @@
+//! A task definition from JSON, in any of the forms in which people have one: what `register-task-definition` takes, what
+//! `describe-task-definition` prints, and the part of that below `taskDefinition`.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::lines::Lines;
+use crate::facts::{Definition, Origin};
+use ecs_mesh_aws::inspect::WholeDefinition;
+
+/// Why a text is no task definition, and the line that shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    /// From 1.
+    pub(crate) line: Option<u32>,
+    /// The field, where one is meant.
+    pub(crate) field: Option<String>,
+    /// What was found and what is allowed.
+    pub(crate) message: String,
+}
+
+/// Reads the text of a file.
+pub(crate) fn read(file: &str, text: &str) -> Result<Definition, Flaw> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let value: Value = serde_json::from_str(text).map_err(|error| Flaw {
+        line: u32::try_from(error.line()).ok().filter(|line| *line > 0),
+        field: None,
+        message: format!("it is not JSON: {}", without_place(&error.to_string())),
+    })?;
+    let lines = Lines::of(text);
+    let (prefix, mut inner) = match value.get("taskDefinition") {
+        Some(inner) => ("taskDefinition.", inner.clone()),
+        None => ("", value.clone()),
+    };
+    // `describe-task-definition` prints the tags beside the definition.
+    if let (false, Some(tags), Some(fields)) = (prefix.is_empty(), value.get("tags"), inner.as_object_mut()) {
+        fields.insert("tags".to_owned(), tags.clone());
+    }
+    let flaw = |path: String, message: String| Flaw {
+        line: lines.get(&path),
+        field: Some(path).filter(|path| !path.is_empty()),
+        message,
+    };
+    if inner.get("containerDefinitions").is_none() {
+        let found = inner.as_object().map_or_else(
+            || "it is no JSON object".to_owned(),
+            |fields| {
+                let names: Vec<&str> = fields.keys().map(String::as_str).take(8).collect();
+                format!("it has no containerDefinitions, but: {}", names.join(", "))
+            },
+        );
+        return Err(flaw(prefix.trim_end_matches('.').to_owned(), found));
+    }
+    let whole: WholeDefinition = serde_path_to_error::deserialize(inner).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        let kind = without_values(&error.inner().to_string());
+        flaw(format!("{prefix}{path}").trim_end_matches('.').to_owned(), kind)
+    })?;
+    Ok(Definition {
+        origin: Origin::File { path: Arc::from(file), lines, prefix },
+        whole,
+        uses: Vec::new(),
+        planes: Vec::new(),
+    })
+}
+
+fn without_place(message: &str) -> &str {
+    message.split(" at line ").next().unwrap_or_default()
+}
+
+/// serde shows the value that does not fit, which may be a secret.
+fn without_values(message: &str) -> String {
+    let message = without_place(message);
+    match (message.split_once(": "), message.split_once(", expected ")) {
+        (Some((what, found)), Some((_, expected))) => {
+            let kind = found.split([' ', '`', '"']).next().unwrap_or_default();
+            format!("{what}: {kind}, expected {expected}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ecs_mesh_model::TaskDefinitionArn;
+
+    const CONTAINERS: &str = r#""containerDefinitions": [{"name": "app", "image": "kv:1"}]"#;
+
+    #[test]
+    fn each_form_is_read() {
+        let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:3";
+        let tags = r#""tags": [{"key": "a", "value": "b"}]"#;
+        for (text, arn, prefix) in [
+            (format!(r#"{{"family": "kv", {CONTAINERS}, {tags}}}"#), None, ""),
+            (
+                format!(r#"{{"taskDefinitionArn": "{arn}", "family": "kv", {CONTAINERS}, {tags}}}"#),
+                Some(arn),
+                "",
+            ),
+            (
+                format!(
+                    r#"{{"taskDefinition": {{"taskDefinitionArn": "{arn}", "family": "kv", {CONTAINERS}}}, {tags}}}"#
+                ),
+                Some(arn),
+                "taskDefinition.",
+            ),
+        ] {
+            let read = read("a.json", &text).unwrap();
+            assert_eq!(read.whole.arn.as_ref().map(TaskDefinitionArn::as_str), arn);
+            assert_eq!((read.whole.family.as_str(), read.whole.containers.len()), ("kv", 1));
+            assert_eq!(read.whole.tags.as_ref().unwrap()["a"], "b");
+            assert!(matches!(read.origin, Origin::File { prefix: found, .. } if found == prefix));
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_refused_with_line_and_field_and_without_its_values() {
+        for (text, line, field, words) in [
+            ("{\n  \"family\": ,\n}", Some(2), None, "not JSON"),
+            ("{\"Family\": \"kv\"}", Some(1), None, "no containerDefinitions, but: Family"),
+            ("[1]", Some(1), None, "no JSON object"),
+            (
+                "{\"taskDefinition\": {\"containerDefinitions\": [\n{\"name\": \"a\", \"environment\": \"planted\"}]}}",
+                Some(2),
+                Some("taskDefinition.containerDefinitions[0].environment"),
+                "expected a sequence",
+            ),
+        ] {
+            let flaw = read("a.json", text).unwrap_err();
+            assert_eq!((flaw.line, flaw.field.as_deref()), (line, field), "{flaw:?}");
+            assert!(flaw.message.contains(words) && !flaw.message.contains("planted"), "{flaw:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The Consul client in the task, which the older set-up has: its configuration and its login.
+
+use super::auth_methods::has_none;
+use super::login::{AWS_IAM, OWN_META};
+use super::planes;
+use crate::catalogue::{
+    AGENT_ACL, AGENT_AUDIT, AGENT_CA, AGENT_LOGIN, AGENT_PARTITION, AGENT_POLICY, AGENT_TOKEN, LOGIN_METHOD,
+};
+use crate::facts::{Definition, Facts};
+use crate::parse::agent::{Agent, values};
+use crate::parse::config::{CLIENT, Configured};
+use crate::report::{Finding, Place};
+use ecs_mesh_consul_acl::hcl::Block;
+
+pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
+    let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT)
+    else {
+        return Vec::new();
+    };
+    let agent = Agent::of(container);
+    let at = || definition.container_place(index, "command");
+    let mut findings = Vec::new();
+    for login in &agent.logins {
+        findings.extend(of_login(facts, definition, login, &at()));
+    }
+    let wanted = config.and_then(|config| config.of_subject("partition")).unwrap_or("default");
+    for partition in agent.logins.iter().flat_map(|login| values(login, "partition")) {
+        if partition != wanted && !partition.starts_with('$') {
+            let found =
+                format!("its login's -partition is {partition:?}, and the service's partition {wanted:?}");
+            findings.push(AGENT_PARTITION.broken(at(), found));
+        }
+    }
+    if !agent.is_seen {
+        let found =
+            "its configuration is not in the command or in CONSUL_LOCAL_CONFIG, and was not looked at";
+        findings.push(AGENT_ACL.unknown(at(), found));
+        return findings;
+    }
+    let acls_are_on = config.is_some_and(Configured::logs_in)
+        || !agent.logins.is_empty()
+        || planes(facts, definition).any(|(_, plane)| plane.acls() == Ok(true));
+    findings.extend(acl(&agent.config, acls_are_on, &at));
+    findings.extend(ca(&agent.config, &at));
+    let partition = agent.config.text("partition").unwrap_or("default");
+    if partition != wanted && !partition.starts_with('$') {
+        let found = format!("its partition is {partition:?}, and the service's {wanted:?}");
+        findings.push(AGENT_PARTITION.broken(at(), found));
+    }
+    findings.extend(audit(&agent.config, &at));
+    findings
+}
+
+fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: &Place) -> Vec<Finding> {
+    let is_there =
+        |name: &str| flags.iter().any(|flag| flag.trim_start_matches('-').split('=').next() == Some(name));
+    let mut lacks = Vec::new();
+    if !values(flags, "type").iter().any(|kind| [AWS_IAM, "aws"].contains(kind)) {
+        lacks.push("-type aws-iam".to_owned());
+    }
+    for flag in ["aws-auto-bearer-token", "aws-include-entity"] {
+        if !is_there(flag) {
+            lacks.push(format!("-{flag}"));
+        }
+    }
+    let metas = values(flags, "meta");
+    for key in OWN_META {
+        if !metas.iter().any(|meta| meta.split('=').next() == Some(key)) {
+            lacks.push(format!("-meta {key}=…"));
+        }
+    }
+    let mut findings = Vec::new();
+    if !lacks.is_empty() {
+        findings.push(AGENT_LOGIN.broken(at.clone(), format!("it lacks {}", lacks.join(", "))));
+    }
+    for method in values(flags, "method").into_iter().filter(|method| !method.starts_with('$')) {
+        for (name, plane) in planes(facts, definition) {
+            if plane.method(method) == Ok(None) && !has_none(plane) {
+                let found = format!("its login names {method:?}, which {name} does not have");
+                findings.push(LOGIN_METHOD.broken(at.clone(), found));
+            }
+        }
+    }
+    findings
+}
+
+fn acl(config: &Block, acls_are_on: bool, at: &dyn Fn() -> Place) -> Vec<Finding> {
+    let field = |name: &'static str| config.text_at(&["acl", name]);
+    let is_enabled = field("enabled") == Some("true");
+    let mut findings = Vec::new();
+    if !is_enabled && acls_are_on {
+        let found =
+            if field("enabled").is_some() { "acl.enabled is not true" } else { "acl.enabled is left out" };
+        findings.push(AGENT_ACL.broken(at(), found));
+    }
+    let token = config.text_at(&["acl", "tokens", "agent"]).or(config.text_at(&["acl", "tokens", "default"]));
+    if is_enabled && token.is_none_or(str::is_empty) {
+        findings.push(AGENT_TOKEN.broken(at(), "acl.tokens.agent is left out"));
+    }
+    if field("default_policy") == Some("allow") {
+        findings.push(AGENT_POLICY.broken(at(), "acl.default_policy is \"allow\""));
+    }
+    findings
+}
+
+fn ca(config: &Block, at: &dyn Fn() -> Place) -> Vec<Finding> {
+    let any = |name: &str| {
+        ["defaults", "internal_rpc"]
+            .iter()
+            .find_map(|part| config.text_at(&["tls", part, name]))
+            .or_else(|| config.text(name))
+    };
+    let mut lacks = Vec::new();
+    if any("ca_file").or_else(|| any("ca_path")).is_none_or(str::is_empty) {
+        lacks.push("tls.defaults.ca_file is left out");
+    }
+    if any("verify_outgoing") != Some("true") {
+        lacks.push("tls.defaults.verify_outgoing is not true");
+    }
+    let finding = (!lacks.is_empty()).then(|| AGENT_CA.broken(at(), lacks.join(", ")));
+    finding.into_iter().collect()
+}
+
+fn audit(config: &Block, at: &dyn Fn() -> Place) -> Option<Finding> {
+    let (_, stanza) = config.blocks("audit").into_iter().next()?;
+    let mut lacks = Vec::new();
+    if !stanza.is_true("enabled") {
+        lacks.push("enabled is not true".to_owned());
+    }
+    if !stanza.has_block("sink") {
+        lacks.push("there is no sink".to_owned());
+    }
+    for (label, sink) in stanza.blocks("sink") {
+        let name = label.unwrap_or("sink");
+        for (field, wanted) in [("type", "file"), ("format", "json")] {
+            if sink.text(field) != Some(wanted) {
+                lacks.push(format!("{name}: {field} is not {wanted:?}"));
+            }
+        }
+        for field in ["path", "delivery_guarantee"] {
+            if sink.text(field).is_none_or(str::is_empty) {
+                lacks.push(format!("{name}: {field} is left out"));
+            }
+        }
+    }
+    (!lacks.is_empty()).then(|| AGENT_AUDIT.broken(at(), lacks.join(", ")))
+}

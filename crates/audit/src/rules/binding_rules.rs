@@ -1,0 +1,167 @@
+//! Binding rules: whether each can match, binds what exists, and is there once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::held;
+use super::login::AWS_IAM;
+use crate::catalogue::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
+use crate::facts::{AuthMethod, BindingRule, ConsulFacts, Facts};
+use crate::report::{Finding, Place};
+use ecs_mesh_consul::DEFAULT_METHOD;
+
+pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Finding> {
+    let (Ok(methods), Ok(rules)) = (&said.auth_methods, &said.binding_rules) else {
+        // That they are not known is said with the control plane.
+        return Vec::new();
+    };
+    let logged_in_to = logged_in_to(facts, name);
+    let mut findings = Vec::new();
+    for method in methods.iter().filter(|method| method.kind == AWS_IAM) {
+        let mine: Vec<&BindingRule> =
+            rules.iter().filter(|rule| rule.method.eq_ignore_ascii_case(&method.name)).collect();
+        findings.extend(none(name, method, &mine, logged_in_to.contains(&method.name.to_ascii_lowercase())));
+        findings.extend(tags(name, method, &mine));
+        findings.extend(mine.iter().filter_map(|rule| no_role(name, said, rule)));
+        findings.extend(twice(name, &mine));
+    }
+    findings
+}
+
+/// The auth methods that services of this control plane log in to, in lower case: Consul takes names of auth methods
+/// that differ in case alone for one.
+fn logged_in_to(facts: &Facts, name: &str) -> BTreeSet<String> {
+    let mine =
+        facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
+    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_ascii_lowercase()));
+    named.chain([DEFAULT_METHOD.to_owned()]).collect()
+}
+
+fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services: bool) -> Option<Finding> {
+    let found = if rules.is_empty() {
+        "it has no binding rule"
+    } else if binds_services && !rules.iter().any(|rule| rule.bind_type == "service") {
+        "it has no binding rule of type service"
+    } else {
+        return None;
+    };
+    Some(RULE_NONE.broken(Place::resource(held(name, "auth-method", &method.name)), found))
+}
+
+/// Who uses a tag that the method does not list.
+#[derive(Default)]
+struct Users<'a> {
+    namespace: bool,
+    names: BTreeSet<&'a str>,
+    selectors: BTreeSet<&'a str>,
+}
+
+/// Each tag that is not listed once, whoever uses it.
+fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding> {
+    let mut missing: BTreeMap<&str, Users<'_>> = BTreeMap::new();
+    let lacks = |tag: &&str| !method.entity_tags.contains(*tag);
+    for (selector, bind) in &method.namespace_rules {
+        for tag in tags_of(bind).chain(tags_of(selector)).filter(lacks) {
+            missing.entry(tag).or_default().namespace = true;
+        }
+    }
+    for rule in rules {
+        for tag in tags_of(&rule.bind_name).filter(lacks) {
+            missing.entry(tag).or_default().names.insert(&rule.id);
+        }
+        for tag in tags_of(&rule.selector).filter(lacks) {
+            missing.entry(tag).or_default().selectors.insert(&rule.id);
+        }
+    }
+    missing.into_iter().map(|(tag, users)| not_listed(name, method, tag, &users)).collect()
+}
+
+fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> Finding {
+    let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
+    let of_method = || Place::resource(held(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
+    let mut who = Vec::new();
+    if users.namespace {
+        who.push(format!("a namespace rule uses entity_tags.{tag}"));
+    }
+    if !users.names.is_empty() {
+        who.push(format!("names of binding rules are made of it ({})", ids(&users.names)));
+    }
+    if !users.selectors.is_empty() {
+        who.push(format!("binding rules select by it ({})", ids(&users.selectors)));
+    }
+    let found = format!(
+        "entity_tags.{tag} is not listed, and {}; {} lists {}",
+        who.join(", "),
+        method.name,
+        listed(method)
+    );
+    if users.namespace || !users.names.is_empty() {
+        return METHOD_TAGS.broken(of_method(), found);
+    }
+    let mut selecting = users.selectors.iter();
+    let place = match (selecting.next(), selecting.next()) {
+        (Some(only), None) => Place::resource(held(name, "binding-rule", only)).field("Selector"),
+        _ => of_method(),
+    };
+    RULE_SELECTOR.broken(place, found)
+}
+
+fn listed(method: &AuthMethod) -> String {
+    let tags: Vec<&str> = method.entity_tags.iter().map(String::as_str).collect();
+    if tags.is_empty() { "none".to_owned() } else { tags.join(", ") }
+}
+
+/// The tags that an expression names: `entity_tags["TAG"]` in a selector, `${entity_tags.TAG}` in a name.
+fn tags_of(expression: &str) -> impl Iterator<Item = &str> {
+    expression.split("entity_tags").skip(1).filter_map(|rest| {
+        let (rest, ends): (&str, &[char]) = match rest.strip_prefix("[\"") {
+            Some(rest) => (rest, &['"']),
+            None => (rest.strip_prefix('.')?, &['}', ' ', '=', '!', ')']),
+        };
+        let end = rest.find(ends).unwrap_or(rest.len());
+        Some(&rest[..end]).filter(|tag| !tag.is_empty())
+    })
+}
+
+fn no_role(name: &str, said: &ConsulFacts, rule: &BindingRule) -> Option<Finding> {
+    let roles = said.roles.as_ref().ok()?;
+    let is_missing =
+        rule.bind_type == "role" && !rule.bind_name.contains("${") && !roles.contains(&rule.bind_name);
+    let place = Place::resource(held(name, "binding-rule", &rule.id)).field("BindName");
+    is_missing.then(|| RULE_ROLE.broken(place, format!("there is no role {:?}", rule.bind_name)))
+}
+
+fn twice(name: &str, rules: &[&BindingRule]) -> Vec<Finding> {
+    let mut first: BTreeMap<(&str, &str, &str), &str> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for rule in rules {
+        let key = (rule.bind_type.as_str(), rule.bind_name.as_str(), rule.selector.as_str());
+        match first.get(&key) {
+            Some(other) => {
+                let place = Place::resource(held(name, "binding-rule", &rule.id));
+                findings.push(RULE_DUPLICATE.broken(place, format!("it says the same as {other}")));
+            }
+            None => {
+                first.insert(key, &rule.id);
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tags_of;
+
+    #[test]
+    fn tags_are_seen_in_selectors_and_in_names() {
+        for (expression, tags) in [
+            ("entity_tags[\"a.b\"] == \"x\" and entity_tags[\"c\"] != \"\"", vec!["a.b", "c"]),
+            ("${entity_tags.consul.hashicorp.com.service-name}", vec!["consul.hashicorp.com.service-name"]),
+            ("prefix-${entity_tags.a}-${entity_tags.b}", vec!["a", "b"]),
+            ("entity_name == \"x\"", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(tags_of(expression).collect::<Vec<_>>(), tags, "{expression}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The manifests' outbounds against the upstreams that the task has: who may be called, and who can be.
+//!
+//! A file says nothing of clusters and services, so a workload describes it if it names the family or the service's name.
+
+use std::collections::BTreeMap;
+
+use crate::catalogue::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
+use crate::facts::{Definition, Facts, Use};
+use crate::parse::config::Configured;
+use crate::report::Finding;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_api::{ControlPlaneType, WorkloadSpec};
+use ecs_mesh_model::Glob;
+
+pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {
+    let Some(manifests) = &facts.manifests else { return Vec::new() };
+    let workloads = manifests.set.workloads.iter();
+    let mine = workloads.filter(|(_, workload)| {
+        is_of_consul(&manifests.set, workload) && describes(workload, definition, config)
+    });
+    mine.flat_map(|(name, workload)| compare(&manifests.set, name, workload, config)).collect()
+}
+
+/// A workload of other bindings alone says what the task is in another mesh.
+fn is_of_consul(set: &ManifestSet, workload: &WorkloadSpec) -> bool {
+    let of_consul = |name: &String| {
+        let binding = set.bindings.get(name.as_str());
+        binding.is_none_or(|binding| binding.control_plane_type == ControlPlaneType::Consul)
+    };
+    workload.bindings.is_empty() || workload.bindings.iter().any(of_consul)
+}
+
+fn describes(workload: &WorkloadSpec, definition: &Definition, config: &Configured) -> bool {
+    let selector = &workload.selector;
+    let any = |globs: &[Glob], text: Option<&str>| {
+        globs.is_empty() || text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)))
+    };
+    let family = Some(definition.family());
+    if definition.uses.is_empty() {
+        return if selector.families.is_empty() {
+            workload.service.as_str() == config.service(definition.family())
+        } else {
+            any(&selector.families, family)
+        };
+    }
+    let takes = |one: &Use| {
+        any(&selector.clusters, Some(one.cluster.as_str()))
+            && any(&selector.services, one.service.as_deref())
+            && any(&selector.families, family)
+            && selector.tags.iter().all(|(key, value)| one.tags.get(key) == Some(value))
+    };
+    definition.uses.iter().any(takes)
+}
+
+fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Configured) -> Vec<Finding> {
+    let outbounds = set.merged_outbounds(name, workload).undisputed;
+    let upstreams: BTreeMap<&str, Option<i64>> = config
+        .upstreams()
+        .into_iter()
+        .filter(|upstream| !upstream.is_query())
+        .map(|upstream| (upstream.name(), upstream.port()))
+        .collect();
+    let at = || config.at("proxy.upstreams");
+    let mut findings = Vec::new();
+    for outbound in &outbounds {
+        let (service, port) = (outbound.service.as_str(), i64::from(outbound.listen.port.get()));
+        match upstreams.get(service) {
+            None if config.finds_services_by_dns() => {}
+            None => {
+                let found =
+                    format!("Workload {name} may call {service} on port {port}; there is no such upstream");
+                findings.push(OUTBOUND_UNREACHED.broken(at(), found));
+            }
+            Some(found) if *found != Some(port) => {
+                let has = found.map_or_else(|| "none".to_owned(), |port| port.to_string());
+                let found =
+                    format!("Workload {name} calls {service} on port {port}; the upstream's port is {has}");
+                findings.push(OUTBOUND_UNREACHED.broken(at(), found));
+            }
+            Some(_) => {}
+        }
+    }
+    for upstream in upstreams.keys().filter(|name| !name.is_empty()) {
+        if !outbounds.iter().any(|outbound| outbound.service.as_str() == *upstream) {
+            let found = format!("it calls {upstream}, which no outbound of Workload {name} names");
+            findings.push(UPSTREAM_UNLISTED.broken(at(), found));
+        }
+    }
+    findings
+}

@@ -1,0 +1,208 @@
+//! How the task reaches the servers: address, ports, TLS and CA.
+
+use std::net::IpAddr;
+
+use crate::catalogue::{SERVERS_ADDRESS, SERVERS_CA, SERVERS_NAME, SERVERS_TLS};
+use crate::facts::Definition;
+use crate::parse::config::Configured;
+use crate::report::{Finding, Severity};
+
+const COMMAND: &str = "exec=";
+
+pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
+    if config.is_older {
+        return older(config);
+    }
+    let Some(hosts) = config.value.pointer("/consulServers/hosts").and_then(|hosts| hosts.as_str()) else {
+        // The schema's rule tells of it.
+        return Vec::new();
+    };
+    let mut findings: Vec<Finding> = address(hosts)
+        .map(|found| SERVERS_ADDRESS.broken(config.at("consulServers.hosts"), found))
+        .into_iter()
+        .collect();
+    let channels = channels(definition, config);
+    let of_tls = tls(config, &channels);
+    // Where TLS is half off, that is what is to be mended, and not the CA that is ready for it.
+    let is_meant_off = of_tls.is_empty();
+    findings.extend(of_tls);
+    findings.extend(ca(config, &channels, is_meant_off));
+    let by_address = hosts.starts_with(COMMAND) || hosts.parse::<IpAddr>().is_ok();
+    if by_address && channels.iter().any(|one| one.tls && !one.has_name) {
+        let found = "TLS is on, tlsServerName is left out, and hosts gives addresses";
+        findings.push(SERVERS_NAME.broken(config.at("consulServers.defaults.tlsServerName"), found));
+    }
+    findings
+}
+
+/// What is wrong with an address of servers.
+fn address(hosts: &str) -> Option<String> {
+    let text = hosts.trim();
+    if let Some(command) = text.strip_prefix(COMMAND) {
+        return command.trim().is_empty().then(|| "exec= without a command".to_owned());
+    }
+    if text.is_empty() {
+        return Some("it is empty".to_owned());
+    }
+    if text.contains('@') {
+        // What stands before it may be a password.
+        return Some("it holds a user".to_owned());
+    }
+    if text.contains("://") {
+        return Some(format!("{text:?} has a scheme"));
+    }
+    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        let wrong = ip.is_loopback() || ip.is_unspecified();
+        return wrong.then(|| format!("{text:?} is the task itself"));
+    }
+    if text == "localhost" || text.ends_with(".localhost") {
+        return Some(format!("{text:?} is the task itself"));
+    }
+    if text.contains([',', ' ', ';']) {
+        return Some(format!("{text:?} is a list"));
+    }
+    if text.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())) {
+        return Some(format!("{text:?} has a port"));
+    }
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    (!fits).then(|| format!("{text:?} is no DNS name"))
+}
+
+/// How one of HTTP and gRPC is spoken, defaults included.
+struct Channel {
+    /// `http` or `grpc`.
+    name: &'static str,
+    /// The variable with its CA.
+    variable: &'static str,
+    tls: bool,
+    port: i64,
+    /// The customary ports with TLS and without.
+    ports: (i64, i64),
+    has_ca: bool,
+    has_name: bool,
+}
+
+fn channels(definition: &Definition, config: &Configured) -> [Channel; 2] {
+    let flag = |pointer: &str| config.flag(&format!("/consulServers/{pointer}"));
+    let text = |pointer: &str| config.text(&format!("/consulServers/{pointer}")).is_some();
+    let container = definition.whole.containers.get(config.container);
+    let channel = |name: &'static str, variable: &'static str, tls: bool, ports: (i64, i64)| Channel {
+        name,
+        variable,
+        tls,
+        port: config.number(&format!("/consulServers/{name}/port")).unwrap_or(ports.0),
+        ports,
+        // A file of variables may hold it.
+        has_ca: container.is_some_and(|one| one.has_variable(variable) || !one.environment_files.is_empty())
+            || text(&format!("{name}/caCertFile"))
+            || text("defaults/caCertFile"),
+        has_name: text(&format!("{name}/tlsServerName")) || text("defaults/tlsServerName"),
+    };
+    let grpc_tls = flag("grpc/tls").or(flag("defaults/tls")).unwrap_or(true);
+    [
+        channel("http", "CONSUL_HTTPS_CACERT_PEM", flag("http/https").unwrap_or(true), (8501, 8500)),
+        channel("grpc", "CONSUL_GRPC_CACERT_PEM", grpc_tls, (8503, 8502)),
+    ]
+}
+
+fn tls(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut found = |field: &str, words: String| {
+        findings.push(SERVERS_TLS.broken(config.at(&format!("consulServers.{field}")), words));
+    };
+    match (channels[0].tls, channels[1].tls) {
+        (true, false) => found("grpc.tls", "TLS is off for gRPC and on for HTTP".to_owned()),
+        (false, true) => found("http.https", "TLS is off for HTTP and on for gRPC".to_owned()),
+        _ => {}
+    }
+    for Channel { name, tls, port, ports: (secure, plain), .. } in channels {
+        let field = format!("{name}.port");
+        if *tls && port == plain {
+            found(&field, format!("TLS is on, and {port} is the port without it"));
+        } else if !tls && port == secure {
+            found(&field, format!("TLS is off, and {port} (which it is when left out) is the port with it"));
+        }
+    }
+    findings
+}
+
+fn ca(config: &Configured, channels: &[Channel; 2], is_meant_off: bool) -> Vec<Finding> {
+    let at = |name: &str| config.at(&format!("consulServers.{name}.caCertFile"));
+    let mut findings = Vec::new();
+    let idle: Vec<&Channel> = channels.iter().filter(|one| is_meant_off && !one.tls && one.has_ca).collect();
+    if let Some(first) = idle.first() {
+        let variables: Vec<&str> = idle.iter().map(|one| one.variable).collect();
+        let found = format!("a CA is given ({} or caCertFile), and TLS is off", variables.join(", "));
+        findings.push(SERVERS_CA.broken(at(if idle.len() > 1 { "defaults" } else { first.name }), found));
+    }
+    let without: Vec<&Channel> = channels.iter().filter(|one| one.tls && !one.has_ca).collect();
+    match without.as_slice() {
+        [] => {}
+        [Channel { name, variable, .. }] => {
+            let found = format!(
+                "TLS is on for {name} without a CA ({variable} or caCertFile); the other has one or no TLS"
+            );
+            findings.push(SERVERS_CA.broken(at(name), found));
+        }
+        _ => {
+            let found = "TLS is on, and neither caCertFile nor a CA variable is there: right only for certificates of a \
+                         public CA";
+            findings.push(SERVERS_CA.broken(at("defaults"), found).but(Severity::Note));
+        }
+    }
+    findings
+}
+
+/// Before 0.6 the address was a URL, and the CA a file.
+fn older(config: &Configured) -> Vec<Finding> {
+    let at = || config.at("consulHTTPAddr");
+    let fix = "write the servers' URL, such as https://consul.internal:8501";
+    let Some(url) = config.text("/consulHTTPAddr") else {
+        let needed =
+            config.logs_in().then(|| SERVERS_ADDRESS.broken(at(), "it is missing, and the login needs it"));
+        return needed.into_iter().map(|finding| finding.fix(fix)).collect();
+    };
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return vec![SERVERS_ADDRESS.broken(at(), "it has no scheme").fix(fix)];
+    }
+    let has_ca = config.text("/consulCACertFile").is_some();
+    let ca_at = config.at("consulCACertFile");
+    match (url.starts_with("https://"), has_ca) {
+        (false, true) => vec![SERVERS_CA.broken(ca_at, "a CA is given, and consulHTTPAddr is http://")],
+        (true, false) => {
+            let found = "consulHTTPAddr is https:// without a CA: right only for certificates of a public CA";
+            vec![SERVERS_CA.broken(ca_at, found).but(Severity::Note)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn an_address_is_one_name_one_ip_or_a_command() {
+        for (hosts, is_good) in [
+            ("consul.internal", true),
+            ("10.0.0.7", true),
+            ("2001:db8::7", true),
+            ("exec=/bin/find-servers", true),
+            ("", false),
+            ("exec=", false),
+            ("https://consul.internal", false),
+            ("consul.internal:8501", false),
+            ("a.internal,b.internal", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("0.0.0.0", false),
+            ("localhost", false),
+            ("consul/internal", false),
+            ("https://me:planted@consul.internal", false),
+        ] {
+            let found = address(hosts);
+            assert_eq!(found.is_none(), is_good, "{hosts}");
+            assert!(!found.unwrap_or_default().contains("planted"));
+        }
+    }
+}

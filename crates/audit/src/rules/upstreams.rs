@@ -1,0 +1,64 @@
+//! The upstreams of a task: names that services can have, each once, on ports that are free.
+
+use std::collections::BTreeMap;
+
+use crate::catalogue::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
+use crate::facts::Definition;
+use crate::parse::config::Configured;
+use crate::report::Finding;
+use ecs_mesh_model::is_consul_service;
+
+pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
+    let taken = taken(definition, config);
+    let (mut destinations, mut listeners) = (BTreeMap::new(), BTreeMap::new());
+    let mut findings = Vec::new();
+    for (index, upstream) in config.upstreams().into_iter().enumerate() {
+        let at = |field: &str| config.at(&format!("proxy.upstreams[{index}].{field}"));
+        let name = upstream.name();
+        if !upstream.is_query() && !is_consul_service(name) {
+            findings.push(UPSTREAM_NAME.broken(at("destinationName"), format!("it is {name:?}")));
+        }
+        let destination = [
+            if upstream.is_query() { "prepared_query" } else { "service" },
+            name,
+            upstream.text("destinationNamespace"),
+            upstream.text("destinationPartition"),
+            upstream.text("destinationPeer"),
+            upstream.text("datacenter"),
+        ];
+        if let Some(first) = destinations.insert(destination, index) {
+            let found = format!("{name:?} is proxy.upstreams[{first}], too");
+            findings.push(UPSTREAM_DUPLICATE.broken(at("destinationName"), found));
+        }
+        let Some(port) = upstream.port() else { continue };
+        if !(1..=65_535).contains(&port) {
+            findings.push(UPSTREAM_PORT.broken(at("localBindPort"), format!("{port} is no port")));
+            continue;
+        }
+        if let Some(first) = listeners.insert((upstream.address(), port), index) {
+            let found = format!("{}:{port} is proxy.upstreams[{first}]'s, too", upstream.address());
+            findings.push(UPSTREAM_DUPLICATE.broken(at("localBindPort"), found));
+        } else if let Some(by) = taken.get(&port) {
+            findings.push(UPSTREAM_PORT.broken(at("localBindPort"), format!("{port} is {by}")));
+        }
+    }
+    findings
+}
+
+/// Who listens on which port of the task besides upstreams.
+fn taken(definition: &Definition, config: &Configured) -> BTreeMap<i64, String> {
+    let mut taken = BTreeMap::new();
+    for (_, container) in definition.containers() {
+        for port in container.port_mappings.iter().filter_map(|mapping| mapping.container_port) {
+            taken.insert(i64::from(port), format!("the port of container {}", container.name));
+        }
+    }
+    let own = [
+        (config.number("/service/port"), "the service's own port (service.port)"),
+        (config.number("/proxy/publicListenerPort").or(Some(20_000)), "the proxy's public listener"),
+        (config.number("/proxy/healthCheckPort").or(Some(22_000)), "the proxy's health check"),
+        (config.finds_services_by_dns().then_some(8_600), "the proxy's DNS"),
+    ];
+    taken.extend(own.into_iter().filter_map(|(port, by)| Some((port?, by.to_owned()))));
+    taken
+}

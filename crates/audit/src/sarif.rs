@@ -1,0 +1,226 @@
+//! The report as SARIF 2.1.0, in the form that code scanning takes: every result has a file or stand-in for one, a line,
+//! a rule and a fingerprint that stays the same while lines move.
+
+use std::fmt::Write as _;
+use std::path::{Component, Path};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::catalogue;
+use super::report::{Finding, Place, Report, Rule, Severity};
+
+const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
+/// What may stand in the path of a URI as it is.
+const PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b':');
+
+/// The report as a SARIF log. `root` is the directory that files are told from.
+pub fn sarif(report: &Report, root: &Path) -> Value {
+    let left = report.not_checked.iter();
+    let left: Vec<Value> = left
+        .map(|left| json!({"level": "note", "message": {"text": format!("Not checked: {left}.")}}))
+        .collect();
+    json!({
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "ecs-mesh-operator audit",
+                "semanticVersion": env!("CARGO_PKG_VERSION"),
+                "rules": catalogue::ALL.iter().map(rule).collect::<Vec<_>>(),
+            }},
+            "automationDetails": {"id": "ecs-mesh-operator/audit/"},
+            "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": left}],
+            "columnKind": "utf16CodeUnits",
+            "results": report.findings.iter().map(|finding| result(finding, root)).collect::<Vec<_>>(),
+        }],
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    let markdown =
+        format!("{}\n\n**Fix:** {}\n\n[Source]({})", sentence(rule.why), sentence(rule.fix), rule.source);
+    json!({
+        "id": rule.id,
+        "shortDescription": {"text": sentence(rule.title)},
+        "fullDescription": {"text": sentence(rule.why)},
+        "help": {
+            "text": format!("{} Fix: {}", sentence(rule.why), sentence(rule.fix)),
+            "markdown": markdown,
+        },
+        "helpUri": rule.source,
+        "defaultConfiguration": {"level": level(rule.severity)},
+        "properties": {"tags": ["consul", "ecs"]},
+    })
+}
+
+fn result(finding: &Finding, root: &Path) -> Value {
+    let index = catalogue::ALL.iter().position(|rule| rule.id == finding.rule);
+    let mut message =
+        format!("{} {} Fix: {}", sentence(&finding.found), sentence(finding.why), sentence(&finding.fix));
+    let at = &finding.at;
+    let place: Vec<&str> = [&at.container, &at.field].into_iter().flatten().map(String::as_str).collect();
+    if !place.is_empty() {
+        message = format!("{}: {message}", place.join(", "));
+    }
+    let fingerprint = fingerprint(finding);
+    let mut result = json!({
+        "ruleId": finding.rule,
+        "level": level(finding.severity),
+        "message": {"text": message},
+        "locations": [location(at, root)],
+        "partialFingerprints": {"primaryLocationLineHash": format!("{fingerprint}:1"), "ecsMeshAudit/v1": fingerprint},
+        "properties": {"severity": finding.severity.as_str()},
+    });
+    if let Some(index) = index {
+        result["ruleIndex"] = json!(index);
+    }
+    if finding.severity == Severity::Unknown {
+        // The evaluation could not be completed, which allows no level.
+        result["kind"] = json!("open");
+    }
+    result
+}
+
+fn level(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+        Severity::Unknown => "none",
+    }
+}
+
+fn location(at: &Place, root: &Path) -> Value {
+    let (uri, is_relative) = uri(at, root);
+    let mut artifact = json!({"uri": uri});
+    if is_relative {
+        artifact["uriBaseId"] = json!("%SRCROOT%");
+    }
+    let mut location = json!({
+        "physicalLocation": {"artifactLocation": artifact, "region": {"startLine": at.line.unwrap_or(1)}},
+    });
+    let mut logical = Vec::new();
+    if let Some(resource) = &at.resource {
+        logical.push(json!({"fullyQualifiedName": resource, "kind": "resource"}));
+    }
+    if let Some(container) = &at.container {
+        logical.push(json!({"name": container, "kind": "module"}));
+    }
+    if let Some(field) = &at.field {
+        logical.push(json!({"fullyQualifiedName": field, "kind": "member"}));
+    }
+    if !logical.is_empty() {
+        location["logicalLocations"] = json!(logical);
+    }
+    location
+}
+
+/// Code scanning shows nothing that has no path, so a resource has one that is made of its name.
+fn uri(at: &Place, root: &Path) -> (String, bool) {
+    let encoded = |text: &str| utf8_percent_encode(text, PATH).to_string();
+    let Some(file) = &at.file else {
+        let resource = at.resource.as_deref().unwrap_or("audit");
+        let base = if resource.starts_with("consul") { "" } else { "aws/" };
+        return (format!("{base}{}", encoded(resource)), true);
+    };
+    let path = Path::new(&**file);
+    let path = path.strip_prefix(root).unwrap_or(path);
+    let parts: Vec<String> = path
+        .components()
+        .filter(|part| !matches!(part, Component::CurDir | Component::RootDir))
+        .map(|part| encoded(&part.as_os_str().to_string_lossy()).replace(':', "%3A"))
+        .collect();
+    let joined = parts.join("/");
+    if path.is_absolute() { (format!("file:///{joined}"), false) } else { (joined, true) }
+}
+
+/// Of all that names the finding but the line.
+fn fingerprint(finding: &Finding) -> String {
+    let Place { file, line: _, resource, container, field } = &finding.at;
+    let parts = [
+        Some(finding.rule),
+        file.as_deref(),
+        resource.as_deref(),
+        container.as_deref(),
+        field.as_deref(),
+        Some(finding.found.as_str()),
+    ];
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.unwrap_or_default().as_bytes());
+        hasher.update([0]);
+    }
+    let mut hex = String::new();
+    for byte in &hasher.finalize()[..16] {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::{LOGIN_DISABLED, NODE_MISSING};
+
+    fn at(file: &str, line: u32) -> Place {
+        Place { file: Some(file.into()), line: Some(line), ..Place::default() }
+    }
+
+    fn only(finding: Finding) -> Value {
+        sarif(&Report::new(vec![finding], 1), Path::new("/work tree"))["runs"][0]["results"][0].clone()
+    }
+
+    #[test]
+    fn a_file_below_the_root_is_told_from_there_and_any_other_from_the_top() {
+        for (file, uri, base) in [
+            ("deploy/a b.json", "deploy/a%20b.json", Some("%SRCROOT%")),
+            ("./deploy/a.json", "deploy/a.json", Some("%SRCROOT%")),
+            ("/work tree/a.json", "a.json", Some("%SRCROOT%")),
+            ("/elsewhere/a.json", "file:///elsewhere/a.json", None),
+        ] {
+            let result = only(LOGIN_DISABLED.broken(at(file, 7), "x"));
+            let place = &result["locations"][0]["physicalLocation"];
+            assert_eq!(place["artifactLocation"]["uri"], uri);
+            assert_eq!(place["artifactLocation"]["uriBaseId"].as_str(), base);
+            assert_eq!(place["region"]["startLine"], 7);
+        }
+    }
+
+    #[test]
+    fn a_resource_has_its_arn_as_logical_location_and_a_path_all_the_same() {
+        let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7";
+        let result = only(LOGIN_DISABLED.broken(Place::resource(arn), "x"));
+        let location = &result["locations"][0];
+        assert_eq!(location["logicalLocations"][0]["fullyQualifiedName"], arn);
+        assert_eq!(location["physicalLocation"]["artifactLocation"]["uri"], format!("aws/{arn}"));
+        let node = only(NODE_MISSING.broken(Place::resource("consul/prod/node/a"), "x"));
+        assert_eq!(node["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "consul/prod/node/a");
+    }
+
+    #[test]
+    fn a_finding_that_only_moved_keeps_its_fingerprint_and_another_has_another() {
+        let print = |line, found: &str| {
+            only(LOGIN_DISABLED.broken(at("a.json", line), found))["partialFingerprints"].clone()
+        };
+        assert_eq!(print(1, "x"), print(9, "x"));
+        assert_ne!(print(1, "x"), print(1, "y"));
+    }
+
+    #[test]
+    fn what_is_unknown_is_open_and_has_no_level() {
+        let result = only(LOGIN_DISABLED.unknown(at("a.json", 1), "x"));
+        assert_eq!((result["kind"].as_str(), result["level"].as_str()), (Some("open"), Some("none")));
+    }
+}

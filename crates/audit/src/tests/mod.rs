@@ -1,0 +1,293 @@
+//! Each rule by at least one input that breaks it. The world that they begin with breaks none, so what is found comes from
+//! the one change.
+
+mod agents;
+mod configs;
+mod planes;
+mod roles;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::catalogue;
+use super::facts::{
+    AuthMethod, BindingRule, ConsulFacts, Definition, Facts, Origin, Plane, PolicyText, RoleSeen, Use,
+};
+use super::parse::definition;
+use super::{Finding, Severity, examine};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
+use ecs_mesh_aws::inspect::Simulated;
+use ecs_mesh_consul::ConsulVersion;
+use ecs_mesh_manifests::{Sources, Status};
+use ecs_mesh_model::{ClusterArn, RoleArn, Tags};
+
+pub(super) const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
+pub(super) const ROLE: &str = "arn:aws:iam::111122223333:role/consul-ecs/kv-task";
+pub(super) const SECRET: &str = "3f2a9c0d-5e6b-4a71-8293-a4b5c6d7e8f9";
+
+/// A task definition, its configuration, and all that is known besides.
+pub(super) struct World {
+    pub(super) config: Value,
+    /// Without the configuration, which [`World::facts`] puts into container 0.
+    pub(super) definition: Value,
+    /// Other values of the variable, by container.
+    pub(super) more_configs: Vec<(usize, String)>,
+    /// The tasks that run by it; then it comes from ECS and not from a file.
+    pub(super) uses: Vec<Use>,
+    pub(super) facts: Facts,
+    pub(super) manifests: String,
+}
+
+pub(super) fn cluster() -> ClusterArn {
+    ClusterArn::parse(CLUSTER).unwrap()
+}
+
+pub(super) fn tags(pairs: &[(&str, &str)]) -> Tags {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(super) fn failure(kind: AwsErrorKind, operation: &'static str) -> AwsError {
+    AwsError {
+        kind,
+        operation,
+        resource: "x".to_owned(),
+        code: format!("{kind:?}"),
+        message: "for a reason".to_owned(),
+        hint: "; ask for it",
+    }
+}
+
+impl World {
+    pub(super) fn good() -> Self {
+        let config = json!({
+            "bootstrapDir": "/consul",
+            // In another case than the auth method's: Consul takes them for one.
+            "consulLogin": {"enabled": true, "method": "IAM-ecs-service-token"},
+            "consulServers": {"hosts": "consul.internal"},
+            "service": {"name": "kv", "port": 8080},
+            "healthSyncContainers": ["app"],
+            "proxy": {"upstreams": [{"destinationName": "db", "localBindPort": 5432}]},
+        });
+        let definition = json!({
+            "family": "kv",
+            "taskRoleArn": ROLE,
+            "networkMode": "awsvpc",
+            "containerDefinitions": [
+                {
+                    "name": "consul-ecs-mesh-init",
+                    "image": "public.ecr.aws/hashicorp/consul-ecs:0.10.0",
+                    "environment": [],
+                    "secrets": [
+                        {"name": "CONSUL_HTTPS_CACERT_PEM", "valueFrom": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca"},
+                        {"name": "CONSUL_GRPC_CACERT_PEM", "valueFrom": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca"},
+                    ],
+                },
+                {
+                    "name": "app",
+                    "image": "kv:1",
+                    "portMappings": [{"containerPort": 8080}],
+                    "healthCheck": {"command": ["CMD", "true"]},
+                },
+            ],
+            "tags": [{"key": "consul.hashicorp.com/mesh", "value": "true"}],
+        });
+        let may = Simulated { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
+        let role = RoleSeen {
+            // In another case than the service's: Consul lowers it.
+            tags: Ok(tags(&[("consul.hashicorp.com.service-name", "KV")])),
+            get_role: Ok(may),
+        };
+        let plane = Plane { clusters: BTreeSet::from([cluster()]), declared: None, said: Some(Ok(consul())) };
+        let facts = Facts {
+            aws: Some(Ok(())),
+            clusters: BTreeMap::from([(cluster(), Ok(1))]),
+            roles: BTreeMap::from([(RoleArn::parse(ROLE).unwrap(), role)]),
+            planes: BTreeMap::from([(Arc::from("prod"), plane)]),
+            ..Facts::default()
+        };
+        Self {
+            config,
+            definition,
+            more_configs: Vec::new(),
+            uses: Vec::new(),
+            facts,
+            manifests: String::new(),
+        }
+    }
+
+    pub(super) fn consul(&mut self) -> &mut ConsulFacts {
+        self.plane().said.as_mut().unwrap().as_mut().unwrap()
+    }
+
+    pub(super) fn plane(&mut self) -> &mut Plane {
+        self.facts.planes.get_mut("prod").unwrap()
+    }
+
+    pub(super) fn method(&mut self) -> &mut AuthMethod {
+        &mut self.consul().auth_methods.as_mut().unwrap()[0]
+    }
+
+    pub(super) fn rules(&mut self) -> &mut Vec<BindingRule> {
+        self.consul().binding_rules.as_mut().unwrap()
+    }
+
+    pub(super) fn role(&mut self) -> &mut RoleSeen {
+        self.facts.roles.values_mut().next().unwrap()
+    }
+
+    pub(super) fn role_tag(&mut self, tag: &str, value: &str) {
+        self.role().tags.as_mut().unwrap().insert(tag.to_owned(), value.to_owned());
+    }
+
+    /// Its task runs, with these tags.
+    pub(super) fn runs(&mut self, pairs: &[(&str, &str)]) {
+        self.definition["taskDefinitionArn"] =
+            json!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7");
+        self.uses.push(Use { cluster: cluster(), service: Some("kv".into()), role: None, tags: tags(pairs) });
+    }
+
+    pub(super) fn facts(mut self) -> Facts {
+        let text = self.config.to_string();
+        let configs = std::iter::once((0, text)).filter(|_| !self.config.is_null()).chain(self.more_configs);
+        for (container, value) in configs {
+            let container = &mut self.definition["containerDefinitions"][container];
+            if container["environment"].is_null() {
+                container["environment"] = json!([]);
+            }
+            let variables = container["environment"].as_array_mut().unwrap();
+            variables.push(json!({"name": "CONSUL_ECS_CONFIG_JSON", "value": value}));
+        }
+        let read = definition::read("task.json", &self.definition.to_string()).unwrap();
+        let origin = if self.uses.is_empty() { read.origin.clone() } else { Origin::Ecs };
+        let planes = self.facts.planes.keys().cloned().collect();
+        self.facts.definitions.insert(0, Definition { origin, uses: self.uses, planes, ..read });
+        if !self.manifests.is_empty() {
+            self.facts.manifests = Some(manifests(&self.manifests));
+        }
+        self.facts
+    }
+}
+
+/// A Consul as the operator or the existing controller makes it.
+fn consul() -> ConsulFacts {
+    const SERVICE: &str = "consul.hashicorp.com.service-name";
+    const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
+    let method = "iam-ecs-service-token";
+    let rule = |id: &str, bind_type: &str, bind_name: String, selector: String| BindingRule {
+        id: id.to_owned(),
+        method: method.to_owned(),
+        bind_type: bind_type.to_owned(),
+        bind_name,
+        selector,
+    };
+    ConsulFacts {
+        version: Ok(version("1.21.4")),
+        acls: Ok(true),
+        auth_methods: Ok(vec![AuthMethod {
+            name: method.to_owned(),
+            kind: "aws-iam".to_owned(),
+            principals: vec!["arn:aws:iam::111122223333:role/consul-ecs/*".to_owned()],
+            entity_details: true,
+            server_id_is_known: true,
+            entity_tags: [SERVICE, GATEWAY].iter().map(|tag| (*tag).to_owned()).collect(),
+            ..AuthMethod::default()
+        }]),
+        binding_rules: Ok(vec![
+            rule("r1", "service", format!("${{entity_tags.{SERVICE}}}"), String::new()),
+            rule(
+                "r2",
+                "role",
+                "consul-ecs-mesh-gateway-role".to_owned(),
+                format!("entity_tags[\"{GATEWAY}\"] == \"mesh-gateway\""),
+            ),
+        ]),
+        roles: Ok(BTreeSet::from(["consul-ecs-mesh-gateway-role".to_owned()])),
+        anonymous: Ok(vec![PolicyText {
+            name: "anonymous-token-policy".to_owned(),
+            rules:
+                "node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}"
+                    .to_owned(),
+        }]),
+        nodes: BTreeMap::from([(cluster(), Ok(true))]),
+    }
+}
+
+pub(super) fn version(text: &str) -> ConsulVersion {
+    ConsulVersion::parse(text).unwrap()
+}
+
+fn manifests(text: &str) -> Status {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    Status::from(&loaded)
+}
+
+/// A rule, how bad its finding is, words of it, and what breaks it.
+pub(super) type Case = (&'static str, Severity, &'static str, fn(&mut World));
+
+pub(super) fn findings(break_it: impl FnOnce(&mut World)) -> Vec<Finding> {
+    let mut world = World::good();
+    break_it(&mut world);
+    examine(&world.facts()).findings
+}
+
+/// Asserts that each case is found, with its severity and words, and no secret shown.
+pub(super) fn check(cases: &[Case]) {
+    for (rule, severity, words, break_it) in cases {
+        let findings = findings(break_it);
+        let fits =
+            |one: &&Finding| one.rule == *rule && one.severity == *severity && one.found.contains(words);
+        assert!(findings.iter().any(|one| fits(&one)), "{rule} {severity:?} {words:?} in {findings:#?}");
+        assert!(!format!("{findings:?}").contains(SECRET), "{findings:#?}");
+    }
+}
+
+#[test]
+fn a_set_up_as_it_should_be_has_no_finding() {
+    assert_eq!(findings(|_| {}), []);
+    let runs = findings(|world| world.runs(&[("consul.hashicorp.com/mesh", "true")]));
+    assert_eq!(runs, []);
+}
+
+#[test]
+fn each_case_has_one_cause_and_one_row() {
+    let all = [agents::CASES, configs::CASES, planes::CASES, roles::CASES, tasks::CASES];
+    let mut several = Vec::new();
+    for (rule, severity, words, break_it) in all.iter().flat_map(|cases| cases.iter()) {
+        // Of a manifest each error is told; and what a list lacks is one thing, what it has too much another.
+        let has_several = ["MANIFEST-INVALID", "CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"];
+        let findings = findings(break_it);
+        if findings.len() != 1 && !has_several.contains(rule) {
+            let found: Vec<_> = findings
+                .iter()
+                .map(|one| format!("{} {}: {}", one.rule, one.at.subject(), one.found))
+                .collect();
+            several.push(format!("{rule} {severity:?} {words}:\n    {}", found.join("\n    ")));
+        }
+    }
+    assert!(several.is_empty(), "{}", several.join("\n"));
+}
+
+#[test]
+fn every_rule_is_broken_by_some_case() {
+    let all = [agents::CASES, configs::CASES, planes::CASES, roles::CASES, tasks::CASES];
+    let covered: BTreeSet<&str> = all.iter().flat_map(|cases| cases.iter()).map(|(rule, ..)| *rule).collect();
+    let known: BTreeSet<&str> = catalogue::ALL.iter().map(|rule| rule.id).collect();
+    assert_eq!(covered, known);
+}
+
+/// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
+#[test]
+fn the_schema_of_the_json_form_is_current() {
+    let path =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/audit.schema.json");
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(super::Report)).unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), schema, "renew it with UPDATE_GOLDEN=1");
+}

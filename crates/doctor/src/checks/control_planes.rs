@@ -1,0 +1,228 @@
+//! The control planes: whether each is one, takes writes, and knows the caller. Consul's are in `consul`.
+
+use super::consul;
+use crate::catalogue::{
+    CONSUL_REACHED, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
+};
+use crate::facts::{Facts, PlaneSeen};
+use crate::report::{Check, Id};
+use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_kuma::{Answers, Configuration, MeshCaller, Survey, Version};
+
+const ADMIN: &str = "mesh-system:admin";
+const NOBODY: &str = "mesh-system:unauthenticated";
+
+pub(super) fn check(facts: &Facts) -> Vec<Check> {
+    let set = &facts.manifests.set;
+    let mut checks = Vec::new();
+    for (name, seen) in &facts.planes {
+        let Some(spec) = set.control_planes.get(name) else { continue };
+        let reached = match spec.kind {
+            ControlPlaneType::Kuma => PLANE_REACHED,
+            ControlPlaneType::Consul => CONSUL_REACHED,
+        };
+        let about = format!("{name} ({})", address(spec));
+        match seen {
+            Ok(PlaneSeen::Kuma(survey)) => checks.extend(kuma(&about, spec.kuma.as_ref(), survey)),
+            Ok(PlaneSeen::Consul(survey)) => {
+                checks.extend(consul::check(set, name, &about, survey));
+            }
+            Err(error) => checks.push(reached.error(about, error, "correct the ControlPlane manifest")),
+        }
+    }
+    checks
+}
+
+fn address(spec: &ControlPlaneSpec) -> &str {
+    let kuma = spec.kuma.as_ref().map(|connection| connection.address.as_str());
+    kuma.or(spec.consul.as_ref().map(|connection| connection.address.as_str())).unwrap_or_default()
+}
+
+fn kuma(about: &str, connection: Option<&KumaConnection>, survey: &Survey) -> Vec<Check> {
+    let Some(answers) = &survey.answers else {
+        return vec![not_reached(PLANE_REACHED, about, survey.version.as_ref().err())];
+    };
+    let mut checks = vec![
+        PLANE_REACHED.ok(about, "it answers"),
+        version(about, survey.version.as_ref()),
+        mode(about, answers.configuration.as_ref()),
+        token(about, connection, answers.caller.as_ref(), survey.version.as_ref().ok()),
+        list(about, answers, survey.version.as_ref().ok()),
+    ];
+    checks.extend(meshes(about, answers));
+    checks
+}
+
+pub(super) fn not_reached(id: Id, about: &str, error: Option<&MeshError>) -> Check {
+    let said = error.map_or("it gave no answer", |error| error.message.as_str());
+    let (found, mend) = said.split_once("; ").unwrap_or((
+        said,
+        "see that the control plane runs, that this machine may connect to it, and that \
+         the address in the ControlPlane manifest is right",
+    ));
+    id.error(about, found, mend)
+}
+
+fn version(about: &str, version: Result<&Version, &MeshError>) -> Check {
+    let version = match version {
+        Ok(version) => version,
+        Err(error) => return failed(PLANE_VERSION, about, error),
+    };
+    if let Err(why) = version.dialect() {
+        return PLANE_VERSION.error(about, why, "use a 2.x control plane");
+    }
+    match (version.major, version.minor) {
+        (2, 7..=14) => PLANE_VERSION.ok(about, &version.text),
+        _ => PLANE_VERSION.warning(
+            about,
+            format!("{}, which this operator has not been tried with", version.text),
+            "use a version from 2.7 to 2.14, or look closely at the first registrations",
+        ),
+    }
+}
+
+fn mode(about: &str, configuration: Result<&Configuration, &MeshError>) -> Check {
+    let configuration = match configuration {
+        Ok(configuration) => configuration,
+        Err(error) if error.kind == MeshErrorKind::Forbidden => {
+            let found = "GET /config is not for this token: health discovery is taken to be on";
+            return PLANE_MODE.unknown(
+                about,
+                found,
+                "give an admin's token, or see that it is a zone's control plane",
+            );
+        }
+        Err(error) => return failed(PLANE_MODE, about, error),
+    };
+    if let Some(why) = configuration.refuses_writes {
+        let mend =
+            "set ControlPlane.spec.kuma.address to that of the zone's own control plane, with writes on";
+        return PLANE_MODE.error(about, why, mend);
+    }
+    let health = match configuration.health_discovery {
+        Some(false) => "health discovery is off: inbounds are registered as ready",
+        _ => "health discovery is on",
+    };
+    PLANE_MODE.ok(about, format!("mode {}; {health}", configuration.mode))
+}
+
+fn token(
+    about: &str,
+    connection: Option<&KumaConnection>,
+    caller: Result<&MeshCaller, &MeshError>,
+    version: Option<&Version>,
+) -> Check {
+    let given = connection.is_some_and(|c| c.token_file.is_some() || c.token_env.is_some());
+    let mend = "`kumactl generate user-token --name ecs-mesh-operator --group mesh-system:admin --valid-for 8760h` \
+                into the file that ControlPlane.spec.kuma.tokenFile names";
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(error) => return failed(PLANE_TOKEN, about, error),
+    };
+    let clear = connection.is_some_and(|connection| is_clear_and_far(&connection.address));
+    if given && clear {
+        let found = format!("taken for {}, and the token goes over the network in the clear", caller.name);
+        return PLANE_TOKEN.warning(about, found, "use https:// and port 5682, with caFile");
+    }
+    let is = |group: &str| caller.groups.iter().any(|one| one == group);
+    if is(ADMIN) {
+        return PLANE_TOKEN.ok(about, format!("taken for {}, an administrator", caller.name));
+    }
+    // Kuma keeps secrets and tokens to administrators and lets everybody write Dataplanes, so this does work.
+    if is(NOBODY) && !given && version.is_some_and(Version::is_open_source) {
+        let found = "no token is given, and Kuma lets anonymous callers write Dataplanes: so may anybody else who reaches \
+                     the address, which the network's rules must keep to those who should";
+        return PLANE_TOKEN.info(about, found);
+    }
+    if is(NOBODY) {
+        let found = if given {
+            "a token is given, and the caller is anonymous all the same"
+        } else {
+            "no token is given, and whoever reaches the address is anonymous: without access control of its own anybody \
+             there can write Dataplanes"
+        };
+        return PLANE_TOKEN.warning(about, found, mend);
+    }
+    let found =
+        format!("taken for {}, no administrator: whether it may write Dataplanes is not tried", caller.name);
+    PLANE_TOKEN.info(about, found)
+}
+
+/// A token that is sent there crosses a network in the clear.
+pub(super) fn is_clear_and_far(address: &str) -> bool {
+    let Some(rest) = address.strip_prefix("http://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    !["127.", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
+}
+
+fn list(about: &str, answers: &Answers, version: Option<&Version>) -> Check {
+    match &answers.owned {
+        Ok(count) => {
+            let whole = version.is_some_and(|version| (version.major, version.minor) < (2, 10));
+            let note =
+                if whole { "; before 2.10 every sweep reads all Dataplanes, not these alone" } else { "" };
+            PLANE_LIST.ok(about, format!("{count} carry this operator's id{note}"))
+        }
+        Err(error) => failed(PLANE_LIST, about, error),
+    }
+}
+
+fn meshes(about: &str, answers: &Answers) -> Vec<Check> {
+    let judge = |(mesh, found): (&ecs_mesh_model::MeshName, &Result<_, MeshError>)| {
+        let about = format!("{mesh} on {about}");
+        match found {
+            Ok(ecs_mesh_kuma::MeshSettings { mtls, mesh_services }) => {
+                let mtls =
+                    mtls.as_ref().map_or("mTLS is off".to_owned(), |backend| format!("mTLS by {backend}"));
+                let services = mesh_services.as_deref().unwrap_or("Disabled");
+                PLANE_MESH.ok(about, format!("it exists; {mtls}; meshServices.mode {services}"))
+            }
+            Err(error) => failed(PLANE_MESH, &about, error),
+        }
+    };
+    answers.meshes.iter().map(judge).collect()
+}
+
+/// The message of a mesh error ends with what to do.
+pub(super) fn failed(id: Id, about: &str, error: &MeshError) -> Check {
+    let (found, mend) = error.message.split_once("; ").unwrap_or((&error.message, ""));
+    match error.kind {
+        MeshErrorKind::Unreachable | MeshErrorKind::Busy | MeshErrorKind::Conflict => {
+            id.unknown(about, found, if mend.is_empty() { "run the doctor again" } else { mend })
+        }
+        _ => id.error(about, found, mend),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Status;
+
+    fn judged(product: &str, token: Option<&str>, group: &str) -> Check {
+        let version = serde_json::json!({"product": product, "version": "2.11.0"});
+        let connection = serde_json::json!({"address": "https://kuma:5682", "tokenFile": token});
+        let caller = MeshCaller { name: group.to_owned(), groups: vec![group.to_owned()] };
+        super::token(
+            "kuma",
+            serde_json::from_value(connection).ok().as_ref(),
+            Ok(&caller),
+            Version::read(&version).ok().as_ref(),
+        )
+    }
+
+    #[test]
+    fn an_anonymous_caller_is_as_it_comes_on_kuma_alone() {
+        for (product, token, status) in [
+            ("Kuma", None, Status::Info),
+            ("Kong Mesh", None, Status::Warning),
+            ("Kuma", Some("/token"), Status::Warning),
+        ] {
+            let check = judged(product, token, NOBODY);
+            assert_eq!(check.status, status, "{product} {token:?}: {check:?}");
+            assert!(check.found.contains("anonymous"), "{check:?}");
+        }
+        assert_eq!(judged("Kuma", None, ADMIN).status, Status::Ok);
+    }
+}

@@ -1,0 +1,40 @@
+//! The manifests: the same errors and warnings as at a start of the operator.
+
+use crate::catalogue::MANIFESTS;
+use crate::facts::Facts;
+use crate::report::Check;
+
+pub(super) fn check(facts: &Facts) -> Vec<Check> {
+    let status = &facts.manifests;
+    let mend = "correct the manifest; docs/reference/manifests.md has every field";
+    let place = |finding: &ecs_mesh_api::manifests::Finding| finding.file.display().to_string();
+    let errors =
+        status.errors.iter().map(|finding| MANIFESTS.error(place(finding), finding.to_string(), mend));
+    let warnings =
+        status.warnings.iter().map(|finding| MANIFESTS.warning(place(finding), finding.to_string(), mend));
+    let mut checks: Vec<Check> = errors.chain(warnings).collect();
+    let set = &status.set;
+    let kinds = [
+        (set.control_planes.len(), "ControlPlane"),
+        (set.consul_auths.len(), "ConsulAuth"),
+        (set.bindings.len(), "MeshBinding"),
+        (set.workloads.len(), "Workload"),
+        (set.outbound_lists.len(), "OutboundList"),
+    ];
+    let counted =
+        |(count, kind): (usize, &str)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
+    let found = format!("{}: {}", counted((status.files, "file")), kinds.map(counted).join(", "));
+    if status.errors.is_empty() {
+        let about = "all manifests";
+        checks.push(if set.control_planes.is_empty() || set.bindings.is_empty() {
+            MANIFESTS.warning(
+                about,
+                found,
+                "write a ControlPlane and a MeshBinding: without them the operator does nothing",
+            )
+        } else {
+            MANIFESTS.ok(about, found)
+        });
+    }
+    checks
+}

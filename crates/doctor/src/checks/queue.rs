@@ -1,0 +1,266 @@
+//! The queue: whether it can be read, keeps messages long enough, and loses none unseen.
+
+use std::time::Duration;
+
+use crate::catalogue::{
+    QUEUE, QUEUE_DEAD_LETTERS, QUEUE_DEPTH, QUEUE_ENCRYPTION, QUEUE_POLICY, QUEUE_RECEIVE, QUEUE_RETENTION,
+    QUEUE_VISIBILITY,
+};
+use crate::facts::{Attributes, Facts, QueueSeen, Seen};
+use crate::place::Place;
+use crate::report::Check;
+use crate::send_policy::{self, Sender, Verdict};
+
+/// SQS's own default.
+const DEFAULT_RETENTION: u64 = 4 * 24 * 3600;
+/// Below this a good message ends as a dead letter when the operator is restarted twice while it works on it.
+const FEWEST_RECEIVES: u64 = 3;
+/// From here on more comes than is taken.
+const MANY_MESSAGES: u64 = 1_000;
+
+pub(super) fn check(facts: &Facts) -> Vec<Check> {
+    let Some(url) = facts.queue_url.as_deref() else {
+        return vec![QUEUE.info("no queue", "none is given: changes are found by sweeps alone")];
+    };
+    let (Ok(aws), Ok(place)) = (&facts.aws, &facts.place) else {
+        return vec![QUEUE.unknown(url, "not looked at: see above", "mend what is above first")];
+    };
+    let Some(Seen { queue: Some(queue), .. }) = &aws.seen else {
+        return vec![QUEUE.unknown(
+            url,
+            "not looked at: AWS does not know the caller",
+            "mend aws.credentials first",
+        )];
+    };
+    let attributes = match &queue.attributes {
+        Ok(attributes) => attributes,
+        Err(error) => return vec![super::failed(QUEUE, url, error)],
+    };
+    let name = place.queue.as_ref().map_or("", |queue| queue.name.as_str());
+    let mut checks = vec![
+        kind(url, name),
+        QUEUE_RECEIVE.info(url, "not tried: a message that the doctor takes would be nobody's for a while"),
+    ];
+    checks.extend(policy(url, place, attributes, aws.seen.as_ref()));
+    checks.push(encryption(url, attributes));
+    checks.push(visibility(url, attributes));
+    checks.push(retention(url, attributes));
+    checks.push(dead_letters(url, attributes, queue));
+    checks.push(depth(url, name, attributes));
+    checks.extend(waiting_dead_letters(queue));
+    checks
+}
+
+fn kind(url: &str, name: &str) -> Check {
+    if name.to_lowercase().ends_with(".fifo") {
+        return QUEUE.error(
+            url,
+            "it is a FIFO queue: a rule sends to it only with a message group, and one poison message holds up the rest",
+            "make a standard queue: `aws sqs create-queue --queue-name ecs-mesh-events`",
+        );
+    }
+    QUEUE.ok(url, "a standard queue that can be read")
+}
+
+/// The policy, as each rule that sends to the queue meets it.
+fn policy(url: &str, place: &Place, attributes: &Attributes, seen: Option<&Seen>) -> Vec<Check> {
+    let policy = text(attributes, "Policy");
+    let Some(Ok(rules)) = seen.and_then(|seen| seen.rules.as_ref()) else {
+        let found = "the rules cannot be read, so whether it lets them send is not known";
+        return vec![QUEUE_POLICY.unknown(url, found, "see events.tasks")];
+    };
+    let arn = place.queue_arn().unwrap_or_default();
+    let known = rules.iter().filter_map(|rule| rule.rule.as_ref().ok());
+    let judged: Vec<Check> = known.map(|rule| judge(policy, &arn, url, &rule.arn)).collect();
+    if judged.is_empty() {
+        return vec![
+            QUEUE_POLICY.info(url, "no rule sends to the queue that the policy could be held against"),
+        ];
+    }
+    judged
+}
+
+fn judge(policy: &str, queue: &str, url: &str, rule: &str) -> Check {
+    let account = rule.split(':').nth(4).unwrap_or_default();
+    let mend = format!(
+        "let its policy allow sqs:SendMessage to events.amazonaws.com with ArnEquals aws:SourceArn {rule} \
+         (docs/reference/permissions.md, The queue): `aws sqs set-queue-attributes --queue-url {url} --attributes \
+         file://queue.json`"
+    );
+    match send_policy::judge(policy, Sender { rule, account, queue }) {
+        Verdict::Allowed { also: None } => QUEUE_POLICY.ok(rule, "it may send, and no stranger"),
+        Verdict::Allowed { also: Some(who) } => {
+            QUEUE_POLICY.warning(rule, format!("it may send, and so may {who}"), mend)
+        }
+        Verdict::NotAllowed => QUEUE_POLICY.error(
+            rule,
+            "no statement of the queue's policy lets the rule send: its events are lost",
+            mend,
+        ),
+        Verdict::Forbidden => {
+            QUEUE_POLICY.error(rule, "a Deny statement of the queue's policy forbids the rule", mend)
+        }
+        Verdict::Unclear(why) => {
+            QUEUE_POLICY.unknown(rule, format!("whether it may send is not clear: {why}"), mend)
+        }
+    }
+}
+
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html>.
+fn encryption(url: &str, attributes: &Attributes) -> Check {
+    let key = text(attributes, "KmsMasterKeyId");
+    if key.is_empty() {
+        let managed = text(attributes, "SqsManagedSseEnabled") == "true";
+        return QUEUE_ENCRYPTION.ok(url, if managed { "by SQS's own keys" } else { "none" });
+    }
+    if key == "alias/aws/sqs" || key.ends_with(":alias/aws/sqs") {
+        return QUEUE_ENCRYPTION.error(
+            url,
+            "by the key alias/aws/sqs, whose policy cannot let EventBridge use it: every event is lost",
+            format!(
+                "`aws sqs set-queue-attributes --queue-url {url} --attributes \
+                 KmsMasterKeyId=,SqsManagedSseEnabled=true`, or take a customer key"
+            ),
+        );
+    }
+    QUEUE_ENCRYPTION.info(
+        url,
+        format!(
+            "by the key {key}, whose policy is not looked at: it must let events.amazonaws.com use \
+             kms:GenerateDataKey and kms:Decrypt, and the operator kms:Decrypt"
+        ),
+    )
+}
+
+fn visibility(url: &str, attributes: &Attributes) -> Check {
+    let seconds = number(attributes, "VisibilityTimeout").unwrap_or(30);
+    let found = format!("{seconds} s");
+    let mend = format!("`aws sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout=30`");
+    match seconds {
+        0..10 => QUEUE_VISIBILITY.warning(
+            url,
+            format!("{found}: messages come again while they are worked on"),
+            mend,
+        ),
+        10..=900 => QUEUE_VISIBILITY.ok(url, found),
+        _ => QUEUE_VISIBILITY.warning(url, format!("{found}: what a crash interrupts waits that long"), mend),
+    }
+}
+
+fn retention(url: &str, attributes: &Attributes) -> Check {
+    let seconds = number(attributes, "MessageRetentionPeriod").unwrap_or(DEFAULT_RETENTION);
+    let found = in_words(seconds);
+    if seconds < 3600 {
+        let mend = format!(
+            "`aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600`"
+        );
+        return QUEUE_RETENTION.warning(url, format!("{found}: a longer outage loses events"), mend);
+    }
+    QUEUE_RETENTION.ok(url, found)
+}
+
+fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueSeen) -> Check {
+    let id = QUEUE_DEAD_LETTERS;
+    let set = format!(
+        "`aws sqs set-queue-attributes --queue-url {url} --attributes file://redrive.json`, with RedrivePolicy \
+         {{\"deadLetterTargetArn\": \"ARN\", \"maxReceiveCount\": \"5\"}}"
+    );
+    let policy: serde_json::Value =
+        serde_json::from_str(text(attributes, "RedrivePolicy")).unwrap_or_default();
+    let Some(arn) = policy["deadLetterTargetArn"].as_str() else {
+        return id.warning(
+            url,
+            "no redrive policy: messages that nobody can handle come again until they expire",
+            set,
+        );
+    };
+    let receives = match &policy["maxReceiveCount"] {
+        serde_json::Value::String(text) => text.parse().ok(),
+        other => other.as_u64(),
+    };
+    let dead = match &queue.dead_letters {
+        Some(Ok(dead)) => dead,
+        Some(Err(error)) if error.kind == ecs_mesh_aws::aws::AwsErrorKind::NotFound => {
+            return id.error(
+                arn,
+                "the dead-letter queue does not exist: SQS keeps such messages, and they come again",
+                set,
+            );
+        }
+        Some(Err(error)) => {
+            let found = format!("it cannot be read: {}: {}", error.code, error.message);
+            return id.unknown(arn, found, "give the caller sqs:GetQueueAttributes on the dead-letter queue");
+        }
+        None => return id.unknown(arn, "it was not looked at", "run the doctor again"),
+    };
+    if receives.is_some_and(|receives| receives < FEWEST_RECEIVES) {
+        let found = format!(
+            "maxReceiveCount is {}: a restart can make a dead letter of a good message",
+            receives.unwrap_or(0)
+        );
+        return id.warning(arn, found, set);
+    }
+    let of = |attributes| number(attributes, "MessageRetentionPeriod").unwrap_or(DEFAULT_RETENTION);
+    let (theirs, ours) = (of(dead), of(attributes));
+    // A message's age counts from when it came first, so equal times leave little.
+    if theirs < ours {
+        let found = format!(
+            "it keeps messages for {}, and the queue for {}: age counts on",
+            in_words(theirs),
+            in_words(ours)
+        );
+        let dead_url = url.rsplit_once('/').map_or("", |(base, _)| base);
+        let name = arn.rsplit(':').next().unwrap_or_default();
+        let mend = format!(
+            "`aws sqs set-queue-attributes --queue-url {dead_url}/{name} --attributes MessageRetentionPeriod=1209600`"
+        );
+        return id.warning(arn, found, mend);
+    }
+    let receives = receives.map_or_else(|| "some".to_owned(), |receives| receives.to_string());
+    id.ok(arn, format!("after {receives} receives, kept for {}", in_words(theirs)))
+}
+
+fn depth(url: &str, name: &str, attributes: &Attributes) -> Check {
+    let count = |name| number(attributes, name).unwrap_or(0);
+    let (visible, taken) =
+        (count("ApproximateNumberOfMessages"), count("ApproximateNumberOfMessagesNotVisible"));
+    let found = format!(
+        "about {visible} waiting and {taken} being worked on; the oldest one's age is in CloudWatch alone"
+    );
+    if visible < MANY_MESSAGES {
+        return QUEUE_DEPTH.ok(url, found);
+    }
+    let mend = format!(
+        "see that an operator runs with this queue; its age: `aws cloudwatch get-metric-statistics --namespace AWS/SQS \
+         --metric-name ApproximateAgeOfOldestMessage --dimensions Name=QueueName,Value={name} --period 60 \
+         --statistics Maximum --start-time START --end-time END`"
+    );
+    QUEUE_DEPTH.warning(url, found, mend)
+}
+
+/// Dead letters are events that were lost: a person should look.
+fn waiting_dead_letters(queue: &QueueSeen) -> Option<Check> {
+    let dead = queue.dead_letters.as_ref()?.as_ref().ok()?;
+    let waiting = number(dead, "ApproximateNumberOfMessages").filter(|count| *count > 0)?;
+    let arn = text(dead, "QueueArn");
+    let mend = "look at them, then `aws sqs start-message-move-task --source-arn ARN` or purge them; sweeps have \
+                repaired what they would have said";
+    Some(QUEUE_DEPTH.warning(arn, format!("about {waiting} dead letters"), mend))
+}
+
+pub(super) fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {
+    attributes.get(name).map_or("", String::as_str)
+}
+
+fn number(attributes: &Attributes, name: &str) -> Option<u64> {
+    attributes.get(name)?.parse().ok()
+}
+
+fn in_words(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3_600);
+    match seconds {
+        86_400.. if seconds.is_multiple_of(86_400) => format!("{days} d"),
+        3_600.. if seconds.is_multiple_of(3_600) => format!("{hours} h"),
+        _ => format!("{:?}", Duration::from_secs(seconds)),
+    }
+}

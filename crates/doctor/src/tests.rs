@@ -1,0 +1,434 @@
+//! What is printed agrees with the documents, and what no sandbox can show is judged right.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
+use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::sdk::{Caller, EventRule, EventTarget};
+use ecs_mesh_consul::{
+    Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
+};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
+use ecs_mesh_manifests::{Sources, Status as Manifests};
+
+const PAGE: &str = include_str!("../../../docs/reference/permissions.md");
+const QUEUE_URL: &str = "https://sqs.eu-west-1.amazonaws.com/111122223333/ecs-mesh-events";
+const QUEUE: &str = "arn:aws:sqs:eu-west-1:111122223333:ecs-mesh-events";
+const PROD: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
+const RULE: &str = "arn:aws:events:eu-west-1:111122223333:rule/ecs-mesh-tasks";
+
+fn manifests(clusters: &[&str], more: &str) -> Manifests {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {{name: kuma}}\n\
+         spec: {{type: kuma, kuma: {{address: 'http://127.0.0.1:5681'}}}}\n---\n\
+         apiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\nmetadata: {{name: prod}}\n\
+         spec: {{controlPlane: kuma, mesh: default, selector: {{clusters: {}}}{more}}}\n",
+        json!(clusters)
+    );
+    std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    assert_eq!(loaded.errors, []);
+    Manifests::from(&loaded)
+}
+
+/// Manifests of a Consul, with these further fields of its connection.
+fn consul(more: &str) -> Manifests {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {{name: consul}}\n\
+         spec: {{type: consul, consul: {{address: 'http://127.0.0.1:8500'{more}}}}}\n---\n\
+         apiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\nmetadata: {{name: prod}}\n\
+         spec: {{controlPlane: consul, selector: {{clusters: ['{PROD}']}}}}\n",
+    );
+    std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    assert_eq!(loaded.errors, []);
+    Manifests::from(&loaded)
+}
+
+/// What is found of servers that say this of themselves.
+fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> Vec<Check> {
+    let method = AuthMethod { kind: "aws-iam".to_owned(), ..AuthMethod::default() };
+    let name = "iam-ecs-service-token".to_owned();
+    let mut answers = Answers {
+        acls_are_off: false,
+        own_token: Ok(OwnToken::default()),
+        namespaces: BTreeMap::new(),
+        rights: Ok(Rights::new()),
+        tokens: Ok(LoginTokens::default()),
+        methods: BTreeMap::from([(name.clone(), Ok(Some(method)))]),
+        rules: BTreeMap::from([(name, Ok(1))]),
+        policies: Ok(1),
+        roles: Ok(1),
+        clusters: BTreeMap::new(),
+    };
+    change(&mut answers);
+    let numbers: Vec<u32> = version.split(['.', '+']).filter_map(|part| part.parse().ok()).collect();
+    let version = ConsulVersion { major: numbers[0], minor: numbers[1], text: version.to_owned() };
+    let survey = Survey { version: Ok(Some(version)), answers: Some(answers) };
+    let manifests = consul(more);
+    let planes = BTreeMap::from([("consul".into(), Ok(PlaneSeen::Consul(Box::new(survey))))]);
+    let facts = Facts { manifests, planes, ..facts(QUEUE_URL, "eu-west-1") };
+    examine(&facts).checks.into_iter().filter(|check| check.id.starts_with("consul.")).collect()
+}
+
+fn status_of(checks: &[Check], id: &str) -> Status {
+    checks.iter().find(|check| check.id == id).unwrap_or_else(|| panic!("no {id} in {checks:?}")).status
+}
+
+#[test]
+fn consuls_version_and_edition_are_held_against_what_is_needed_and_given() {
+    let enterprise = ", partition: ecs, namespaces: [team]";
+    for (version, given, of_version, of_edition) in [
+        ("1.21.4", "", Status::Ok, Status::Ok),
+        ("1.12.0", "", Status::Ok, Status::Ok),
+        ("1.11.9", "", Status::Error, Status::Ok),
+        ("1.8.7", "", Status::Error, Status::Ok),
+        ("1.21.4+ent", enterprise, Status::Ok, Status::Ok),
+        ("1.21.4+ent", "", Status::Ok, Status::Ok),
+        ("1.21.4", enterprise, Status::Ok, Status::Error),
+    ] {
+        let checks = of_servers(version, given, |_| {});
+        let found = (status_of(&checks, "consul.version"), status_of(&checks, "consul.edition"));
+        assert_eq!(found, (of_version, of_edition), "{version} {given}");
+    }
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_named_with_the_field_that_names_it() {
+    let forbidden = MeshError {
+        kind: MeshErrorKind::Forbidden,
+        message: "Permission denied".to_owned(),
+        retry_after: None,
+    };
+    let checks = of_servers("1.21.4+ent", ", namespaces: [here, lost, unseen]", |answers| {
+        let found = [("here", Ok(true)), ("lost", Ok(false)), ("unseen", Err(forbidden))];
+        answers.namespaces = found.map(|(name, found)| (name.to_owned(), found)).into();
+    });
+    let of: Vec<_> = checks.iter().filter(|check| check.id == "consul.namespaces").collect();
+    assert_eq!([of[0].status, of[1].status, of[2].status], [Status::Ok, Status::Error, Status::Unknown]);
+    let mend = of[1].mend.as_deref().unwrap();
+    assert!(of[1].about.contains("lost") && mend.contains("spec.consul.namespaces"), "{:?}", of[1]);
+    assert_eq!(status_of(&of_servers("1.21.4", "", |_| {}), "consul.namespaces"), Status::Ok);
+}
+
+#[test]
+fn an_auth_method_of_another_type_lets_no_task_in() {
+    let checks = of_servers("1.21.4", "", |answers| {
+        let jwt = AuthMethod { kind: "jwt".to_owned(), ..AuthMethod::default() };
+        answers.methods.insert("iam-ecs-service-token".to_owned(), Ok(Some(jwt)));
+    });
+    assert_eq!(status_of(&checks, "consul.auth-method"), Status::Error);
+    assert_eq!(status_of(&checks, "consul.token"), Status::Ok);
+}
+
+fn lacks(denied: &[Right], allowed: &[Right]) -> Rights {
+    let denied = denied.iter().map(|right| (right.clone(), false));
+    denied.chain(allowed.iter().map(|right| (right.clone(), true))).collect()
+}
+
+#[test]
+fn what_the_token_may_not_write_is_named_by_the_check_that_needs_it() {
+    let web = || Right::Service("web".into());
+    for (rights, id, status, words) in [
+        (lacks(&[Right::Acls], &[Right::Services]), "consul.tokens", Status::Error, "acl = \"write\""),
+        (
+            lacks(&[Right::Services], &[Right::Acls]),
+            "consul.services",
+            Status::Error,
+            "service_prefix \"\" { policy = \"write\" }",
+        ),
+        (
+            lacks(&[Right::Services], &[web()]),
+            "consul.services",
+            Status::Warning,
+            "service_prefix \"\" { policy = \"write\" }",
+        ),
+        (
+            lacks(&[web()], &[Right::Services]),
+            "consul.services",
+            Status::Error,
+            "service \"web\" { policy = \"write\" }",
+        ),
+        (
+            lacks(&[Right::Nodes("arn:aws".into())], &[]),
+            "consul.node",
+            Status::Warning,
+            "node_prefix \"arn:aws\"",
+        ),
+        (lacks(&[Right::Operator], &[]), "consul.namespaces", Status::Error, "operator = \"write\""),
+    ] {
+        let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(rights.clone()));
+        let bad: Vec<_> = checks.iter().filter(|check| check.status > Status::Info).collect();
+        assert_eq!(
+            bad.iter().map(|check| (check.id, check.status)).collect::<Vec<_>>(),
+            [(id, status)],
+            "{bad:?}"
+        );
+        let mend = bad[0].mend.as_deref().unwrap();
+        assert!(mend.contains(words) && mend.contains("--print-token-policy"), "{mend}");
+    }
+    let all = lacks(&[], &[Right::Acls, Right::Services, web()]);
+    let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(all));
+    assert!(checks.iter().all(|check| check.status <= Status::Info), "{checks:?}");
+}
+
+#[test]
+fn rights_that_nobody_knows_are_never_well_and_the_reason_is_told_once() {
+    let checks = of_servers("1.21.4", "", |answers| {
+        let message = "POST /x: Consul answered 404 (no such call); check the address".to_owned();
+        answers.rights = Err(MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None });
+        let found = OfCluster { has_node: Ok(true), services: Ok(1) };
+        answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
+    });
+    for id in ["consul.token", "consul.tokens"] {
+        assert_eq!(status_of(&checks, id), Status::Unknown, "{checks:?}");
+    }
+    let services = checks.iter().filter(|check| check.id == "consul.services");
+    assert!(services.into_iter().any(|check| check.status == Status::Unknown), "{checks:?}");
+    let with_reason = checks.iter().filter(|check| check.found.contains("no such call"));
+    assert_eq!(with_reason.map(|check| check.id).collect::<Vec<_>>(), ["consul.token"]);
+}
+
+#[test]
+fn tokens_that_name_no_task_are_counted_in_a_row_of_their_own() {
+    let tokens = |unplaced| {
+        let checks = of_servers("1.21.4", "", |answers| {
+            answers.tokens = Ok(LoginTokens { of_tasks: 3, unplaced });
+        });
+        checks.into_iter().filter(|check| check.id == "consul.tokens").collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(0).len(), 1);
+    let with = tokens(7);
+    assert_eq!((with.len(), with[1].status), (2, Status::Info));
+    assert!(with[1].found.contains("7 more") && with[1].found.contains("name no task"), "{with:?}");
+}
+
+#[test]
+fn manifests_are_counted_by_kind_with_the_right_ending() {
+    let manifests = consul("");
+    let facts = Facts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
+    let found = &of(&facts, "manifests")[0].found;
+    assert_eq!(found, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
+}
+
+fn place(set: &ManifestSet, queue: Option<&str>, region: Option<&str>) -> Place {
+    Place::new(set, queue, region).unwrap()
+}
+
+/// The blocks of JSON of a section, with the placeholders filled in.
+fn blocks(section: &str) -> Vec<Value> {
+    let section = PAGE.split(&format!("\n## {section}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let blocks = section.split("```json\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let filled = blocks.map(|block| {
+        let block = block.replace("PARTITION", "aws").replace("REGION", "eu-west-1");
+        block.replace("ACCOUNT", "111122223333").replace("CLUSTER", "prod")
+    });
+    filled.map(|block| serde_json::from_str(&block).unwrap()).collect()
+}
+
+#[test]
+fn secrets_of_consul_are_in_the_policy_exactly_as_they_are_named() {
+    let page = PAGE.split("### Secrets of Consul's control planes\n").nth(1).unwrap();
+    let block = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let block = block
+        .replace("PARTITION", "aws-cn")
+        .replace("REGION", "cn-north-1")
+        .replace("ACCOUNT", "111122223333");
+    let whole = "arn:aws-cn:secretsmanager:cn-north-1:111122223333:secret:consul";
+    for (token, printed) in [
+        ("token-d4E5f6", serde_json::from_str::<Value>(&block).unwrap()["Resource"].clone()),
+        ("token", json!([format!("{whole}-ca-a1B2c3"), format!("{whole}-token-??????")])),
+    ] {
+        let set = consul(&format!(", caSecret: '{whole}-ca-a1B2c3', tokenSecret: '{whole}-{token}'"));
+        let place = place(&set.set, None, Some("cn-north-1"));
+        for reader in [Reader::Operator, Reader::Doctor] {
+            let policy = json!(Policy::new(&place, reader, "/").unwrap());
+            let statements = policy["Statement"].as_array().unwrap();
+            let of_secrets: Vec<&Value> =
+                statements.iter().filter(|one| one["Sid"] == "SecretsOfTheControlPlanes").collect();
+            assert_eq!(of_secrets.len(), 1, "{policy}");
+            assert_eq!(of_secrets[0]["Action"], "secretsmanager:GetSecretValue");
+            assert_eq!(of_secrets[0]["Resource"], printed);
+        }
+    }
+}
+
+fn policy(clusters: &[&str], more: &str, reader: Reader) -> Value {
+    let set = manifests(clusters, more).set;
+    json!(Policy::new(&place(&set, Some(QUEUE_URL), None), reader, "/mesh/").unwrap())
+}
+
+#[test]
+fn the_policy_on_the_page_is_the_one_that_is_printed() {
+    assert_eq!(blocks("The operator's task role")[0], policy(&[PROD], "", Reader::Operator));
+}
+
+#[test]
+fn what_the_page_adds_for_the_doctor_is_what_is_printed() {
+    let printed = policy(&[PROD], "", Reader::Doctor);
+    let added = blocks("Whoever runs doctor").remove(0);
+    let statements = printed["Statement"].as_array().unwrap();
+    assert_eq!(statements[statements.len() - 3..], *added.as_array().unwrap());
+    let operators = policy(&[PROD], "", Reader::Operator);
+    let own = operators["Statement"].as_array().unwrap();
+    assert_eq!(statements[..statements.len() - 3], own[..own.len() - 1]);
+}
+
+#[test]
+fn the_patterns_on_the_page_are_those_that_are_printed() {
+    let set = manifests(&[PROD], "").set;
+    let printed = EventPatterns::new(&place(&set, None, None));
+    assert_eq!(blocks("The rules"), [printed.tasks, printed.roles.unwrap()]);
+}
+
+#[test]
+fn a_pattern_over_clusters_becomes_a_pattern_in_policy_and_rule() {
+    let clusters = ["arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*", "*:cluster/st?ge"];
+    let printed = policy(&clusters, "", Reader::Operator);
+    assert_eq!(printed["Statement"][0]["Action"], "ecs:ListClusters");
+    let arns = [
+        "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*",
+        "arn:aws:ecs:eu-west-1:111122223333:cluster/st?ge",
+    ];
+    assert_eq!(printed["Statement"][1]["Condition"], json!({"ArnLike": {"ecs:cluster": arns}}));
+    let set = manifests(&clusters, "").set;
+    let rules = EventPatterns::new(&place(&set, None, Some("eu-west-1")));
+    let allowed = json!([{"wildcard": "*:cluster/st*ge"}, {"wildcard": clusters[0]}]);
+    assert_eq!(rules.tasks["detail"]["clusterArn"], allowed);
+}
+
+#[test]
+fn all_clusters_need_no_filter_and_roles_that_are_not_looked_at_no_permission() {
+    let off = ", roleTags: {mode: 'off'}";
+    let printed = policy(&["*"], off, Reader::Operator).to_string();
+    assert!(!printed.contains("iam:"), "{printed}");
+    let set = manifests(&["*"], off).set;
+    let rules = json!(EventPatterns::new(&place(&set, None, None)));
+    assert_eq!(
+        rules,
+        json!({"ecs-mesh-tasks": {"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]}})
+    );
+}
+
+#[test]
+fn the_partition_is_that_of_the_clusters_or_else_of_the_region() {
+    for (cluster, region, partition) in [
+        ("arn:aws-us-gov:ecs:us-gov-west-1:111122223333:cluster/prod", None, "arn:aws-us-gov:"),
+        ("*:cluster/prod", Some("cn-north-1"), "arn:aws-cn:"),
+        ("arn:aws-cn:ecs:*:*:cluster/*", None, "arn:aws-cn:"),
+        ("*", Some("eu-west-1"), "arn:aws:"),
+    ] {
+        let set = manifests(&[cluster], "").set;
+        let printed =
+            json!(Policy::new(&place(&set, None, region), Reader::Operator, "/").unwrap()).to_string();
+        let all = printed.matches("arn:").count();
+        assert_eq!(printed.matches(partition).count(), all, "{printed}");
+    }
+}
+
+#[test]
+fn a_policy_without_a_queues_region_says_what_to_give() {
+    let set = manifests(&["*"], "").set;
+    let place = place(&set, Some("http://127.0.0.1:1/111122223333/q"), None);
+    let error = Policy::new(&place, Reader::Operator, "/").unwrap_err();
+    assert!(error.contains("--region"), "{error}");
+}
+
+/// A set-up as it should be, in the Region where IAM tells of its calls, so that nothing is forwarded.
+fn facts(queue_url: &str, region: &str) -> Facts {
+    let cluster = PROD.replace("eu-west-1", region);
+    let manifests = manifests(&[&cluster], "");
+    let place = Place::new(&manifests.set, Some(queue_url), Some(region));
+    let arn = place.as_ref().unwrap().queue_arn().unwrap();
+    let allow = json!({"Statement": {
+        "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage",
+        "Resource": arn, "Condition": {"StringEquals": {"aws:SourceAccount": "111122223333"}},
+    }});
+    let attributes = BTreeMap::from([("Policy".to_owned(), allow.to_string())]);
+    let pattern = json!({"source": ["aws.ecs", "aws.iam"]}).to_string();
+    let rule = EventRule { name: "all".into(), arn: RULE.into(), enabled: true, pattern: Some(pattern) };
+    let target = EventTarget { id: "q".into(), arn, ..EventTarget::default() };
+    let seen = Seen {
+        queue: Some(QueueSeen { attributes: Ok(attributes), dead_letters: None }),
+        rules: Some(Ok(vec![RuleSeen { name: "all".into(), rule: Ok(rule), targets: Ok(vec![target]) }])),
+        ..Seen::default()
+    };
+    let caller =
+        Caller { arn: "arn:aws:sts::111122223333:assumed-role/op/1".into(), account: "111122223333".into() };
+    let aws = Aws {
+        region: region.to_owned(),
+        source: "the ECS task's role",
+        credentials: Ok(None),
+        caller: Ok(caller),
+        seen: Some(seen),
+    };
+    Facts { manifests, queue_url: Some(queue_url.to_owned()), place, aws: Ok(aws), planes: BTreeMap::new() }
+}
+
+fn of(facts: &Facts, id: &str) -> Vec<Check> {
+    examine(facts).checks.into_iter().filter(|check| check.id == id).collect()
+}
+
+fn target_of(facts: &mut Facts) -> &mut EventTarget {
+    let rules = facts.aws.as_mut().unwrap().seen.as_mut().unwrap().rules.as_mut().unwrap();
+    &mut rules.as_mut().unwrap()[0].targets.as_mut().unwrap()[0]
+}
+
+#[test]
+fn a_fifo_queue_is_refused() {
+    let facts = facts(&format!("{QUEUE_URL}.fifo"), "eu-west-1");
+    assert_eq!(of(&facts, "queue.exists")[0].status, Status::Error);
+}
+
+#[test]
+fn what_changes_events_on_their_way_is_an_error_and_named() {
+    for setting in ["Input", "InputPath", "InputTransformer"] {
+        let mut facts = facts(QUEUE_URL, "eu-west-1");
+        assert_eq!(of(&facts, "events.target")[0].status, Status::Ok);
+        target_of(&mut facts).rewritten_by = vec![setting];
+        let check = of(&facts, "events.target").remove(0);
+        assert_eq!(check.status, Status::Error);
+        assert!(check.found.starts_with(setting), "{check:?}");
+    }
+}
+
+#[test]
+fn a_short_retry_and_a_role_at_the_target_are_told() {
+    let mut facts = facts(QUEUE_URL, "eu-west-1");
+    target_of(&mut facts).retried_for = Some(60);
+    assert_eq!(of(&facts, "events.target")[0].status, Status::Warning);
+    *target_of(&mut facts) =
+        EventTarget { role: Some("r".into()), arn: QUEUE.into(), ..EventTarget::default() };
+    assert_eq!(of(&facts, "events.target")[0].status, Status::Warning);
+}
+
+#[test]
+fn a_queue_in_another_region_gets_nothing_from_the_rules_here() {
+    let mut facts = facts(QUEUE_URL, "eu-west-1");
+    facts.aws.as_mut().unwrap().region = "eu-central-1".to_owned();
+    let found: Vec<Status> = of(&facts, "aws.scope").iter().map(|check| check.status).collect();
+    assert_eq!(found, [Status::Error, Status::Error], "cluster and queue");
+}
+
+#[test]
+fn where_iam_itself_tells_nothing_needs_to_be_forwarded() {
+    let url = QUEUE_URL.replace("eu-west-1", "us-east-1");
+    assert_eq!(of(&facts(&url, "us-east-1"), "events.roles").len(), 1);
+}
+
+#[test]
+fn a_customer_key_is_told_of_and_sqs_own_kms_key_refused() {
+    for (key, status) in
+        [("alias/aws/sqs", Status::Error), ("arn:aws:kms:eu-west-1:111122223333:key/1", Status::Info)]
+    {
+        let mut facts = facts(QUEUE_URL, "eu-west-1");
+        let queue = facts.aws.as_mut().unwrap().seen.as_mut().unwrap().queue.as_mut().unwrap();
+        queue.attributes.as_mut().unwrap().insert("KmsMasterKeyId".to_owned(), key.to_owned());
+        assert_eq!(of(&facts, "queue.encryption")[0].status, status, "{key}");
+    }
+}
