@@ -27,7 +27,7 @@ fmt: ## Format the code
 	cargo fmt
 
 lint: ## Lints, warnings as errors
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 deny: ## Licences, banned crates and sources of the dependencies
 	.ci/deny
@@ -42,6 +42,6 @@ deflake: ## All tests TIMES=10 times, until one fails
 	for n in $$(seq $(TIMES)); do echo "-- $$n of $(TIMES)"; ./test.sh --quiet || exit 1; done
 
 golden: ## Renew the golden files; look at the diff before committing
-	INSTA_UPDATE=always cargo test --locked --lib
-	UPDATE_GOLDEN=1 cargo test --locked --lib the_schema_of_the_json_form
+	INSTA_UPDATE=always cargo test --workspace --locked --lib
+	UPDATE_GOLDEN=1 cargo test --workspace --locked --lib the_schema_of_the_json_form
 	UPDATE_GOLDEN=1 cargo test --locked --test it -- golden audit::files

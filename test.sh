@@ -37,6 +37,6 @@ provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
 [[ -n "${CONSUL_BIN:-}" ]] ||
     skipped+=("a newer Consul, with logins by AWS IAM: skipped, since CONSUL_BIN names no program of 1.12 or later")
 
-cargo test --locked "$@"
+cargo test --workspace --locked "$@"
 
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"

@@ -6,5 +6,6 @@
 
 pub mod cli;
 pub mod reconcile;
+#[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod telemetry;

@@ -1,15 +1,18 @@
 //! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done, all well; 1: it failed, wrong usage
 //! included; 2: there is something to look at.
 
+#[cfg(feature = "sandbox")]
+mod audience;
 mod audit;
 mod crds;
 mod doctor;
 mod healthcheck;
 mod output;
 mod plan;
-#[cfg(test)]
+#[cfg(all(test, feature = "sandbox"))]
 mod reference;
 mod run;
+#[cfg(feature = "sandbox")]
 mod sandbox;
 mod setup;
 mod validate;
@@ -24,7 +27,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[derive(Parser)]
 #[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
 struct Cli {
-    /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh_operator=debug`
+    /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh=debug`
     /// [default: info; audit, doctor, plan: error; sandbox: warnings without the audit trail].
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
@@ -51,6 +54,7 @@ enum Command {
     /// control plane; before a deploy from files alone.
     Audit(audit::Args),
     /// Try it without AWS: an AWS, a Kuma control plane or a Consul, and a living world, in this one process on loopback.
+    #[cfg(feature = "sandbox")]
     Sandbox(sandbox::Args),
     /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
     Crds(crds::Args),
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
     // The SDK and reqwest share this one TLS provider. An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let logging = match (&cli.command, cli.log.as_deref()) {
+        #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_beside_a_show(),
         // What they find is in what they print; a log beside it would say it twice.
         (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
@@ -92,6 +97,7 @@ pub fn main() -> ExitCode {
             Command::Healthcheck(args) => args.run().await,
             Command::Doctor(args) => args.run().await,
             Command::Audit(args) => args.run().await,
+            #[cfg(feature = "sandbox")]
             Command::Sandbox(args) => Box::pin(args.run()).await,
             Command::Crds(args) => args.run(),
             Command::Validate(args) => args.run(),

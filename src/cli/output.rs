@@ -1,11 +1,6 @@
 //! Standard output. Who closes the pipe early has had enough, as `head` does: nothing is said of that.
 
-use std::io::{self, Write};
-
-use tokio_util::sync::CancellationToken;
-
-/// What a shell reports of a program that a closed pipe has ended: 128 and the number of SIGPIPE.
-pub(super) const PIPE_CLOSED: u8 = 141;
+use std::io::{self, Write as _};
 
 /// Prints what was found out. Where the pipe is closed the exit code still tells.
 pub(super) fn print(text: &str) -> Result<(), String> {
@@ -13,56 +8,5 @@ pub(super) fn print(text: &str) -> Result<(), String> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|error| format!("standard output cannot be written: {error}")),
-    }
-}
-
-/// Standard output of a show, which ends when nobody looks any more.
-pub(super) struct Audience<W> {
-    out: W,
-    /// Cancelled when the pipe is closed.
-    gone: CancellationToken,
-}
-
-impl<W: Write> Audience<W> {
-    /// `gone` is cancelled when what is written reaches nobody.
-    pub(super) fn new(out: W, gone: CancellationToken) -> Self {
-        Self { out, gone }
-    }
-
-    fn heed<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        result.inspect_err(|error| {
-            if error.kind() == io::ErrorKind::BrokenPipe {
-                self.gone.cancel();
-            }
-        })
-    }
-}
-
-impl<W: Write> Write for Audience<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes);
-        self.heed(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.out.flush();
-        self.heed(flushed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_show_ends_when_its_pipe_is_closed() {
-        let (reader, writer) = io::pipe().unwrap();
-        let gone = CancellationToken::new();
-        let mut out = Audience::new(writer, gone.clone());
-        out.write_all(b"a line\n").unwrap();
-        assert!(!gone.is_cancelled());
-        drop(reader);
-        out.write_all(b"another\n").unwrap_err();
-        assert!(gone.is_cancelled());
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::audience::{Audience, PIPE_CLOSED};
 use super::duration;
-use super::output::{Audience, PIPE_CLOSED, print};
+use super::output::print;
 use super::setup::connect;
 use crate::sandbox::Scribe;
 use crate::sandbox::stage::{Stage, care, keep_alive};

@@ -42,7 +42,7 @@ pub enum LogError {
     /// The filter cannot be read.
     #[error(
         "the log filter {filter:?} cannot be read ({why}); use a level (error, warn, info, debug, trace, off) or \
-         TARGET=LEVEL, separated by commas, as in info,ecs_mesh_control_plane=debug"
+         TARGET=LEVEL, separated by commas, as in info,ecs_mesh=debug"
     )]
     Filter {
         /// The filter as given.

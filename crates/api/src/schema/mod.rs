@@ -49,4 +49,4 @@ pub fn definitions() -> String {
 }
 
 const HEADER: &str =
-    "# Written by `ecs-mesh-operator crds` from the types in src/api: change those, not this.\n";
+    "# Written by `ecs-mesh-operator crds` from the types in crates/api: change those, not this.\n";
