@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The kinds of objects of a control plane's configuration, in the order in which they are made: what others rest on first.
+/// The kinds, in the order in which they are made: what others rest on first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ObjectKind {
