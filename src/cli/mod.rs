@@ -9,7 +9,8 @@ mod doctor;
 mod healthcheck;
 mod output;
 mod plan;
-#[cfg(all(test, feature = "sandbox"))]
+#[cfg(test)]
+#[cfg(feature = "sandbox")]
 mod reference;
 mod run;
 #[cfg(feature = "sandbox")]

@@ -97,7 +97,7 @@ fn absence_needs_two_sweeps_the_grace_age_and_a_describe() {
 #[test]
 fn absence_ages_from_the_first_missing_sweep_to_the_last() {
     let store = Store::default();
-    let (short, later) = (NOW.plus(GRACE - Duration::from_secs(1)), NOW.plus(GRACE * 2));
+    let (short, later) = (NOW.plus(GRACE.saturating_sub(Duration::from_secs(1))), NOW.plus(GRACE * 2));
     store.missed_by_sweep(&arn(), NOW.plus(Duration::ZERO), NOW);
     store.missed_by_sweep(&arn(), short, later);
     assert_eq!(life(&store, later), Life::Missing { due: false }, "time without a sweep is no evidence");
@@ -197,7 +197,7 @@ fn task_is_lost_if_a_describe_misses_it_long_after_it_was_seen() {
     let store = Store::default();
     let lost = || store.snapshot(&arn(), GRACE, NOW).is_lost();
     store.observe(task(1, LastStatus::Running), Source::Event, NOW);
-    store.described_missing(&arn(), GRACE, NOW.plus(FRESH - Duration::from_secs(1)));
+    store.described_missing(&arn(), GRACE, NOW.plus(FRESH.saturating_sub(Duration::from_secs(1))));
     assert!(!lost(), "it may not be known everywhere yet");
     store.described_missing(&arn(), GRACE, NOW.plus(FRESH));
     assert!(lost());
