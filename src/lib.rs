@@ -1,14 +1,13 @@
-//! `ecs-mesh-operator` keeps service meshes on Amazon ECS right: it hears task state changes, works out what each
-//! task should be in the mesh, and keeps the control plane so.
+//! The program `ecs-mesh-operator`: watches ECS tasks and registers them with Kuma, Kong Mesh or Consul.
 //!
-//! The crates, in the order in which data flows: [`ecs_mesh_aws`] → [`ecs_mesh_core::intent`] →
-//! [`ecs_mesh_core::plan`] → [`ecs_mesh_control_plane`], driven by [`ecs_mesh_controller`] and put together in
-//! [`reconcile`]. `docs/architecture.md` has the picture and the invariants.
+//! Data flows through the crates in this order: [`ecs_mesh_aws`] observes, [`ecs_mesh_core::intent`] evaluates what
+//! should be, [`ecs_mesh_core::plan`] decides what to do, and [`ecs_mesh_control_plane`] writes. [`ecs_mesh_controller`]
+//! drives them, and [`operator`] connects them. `docs/architecture.md` has the picture and the invariants.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
-pub mod reconcile;
+pub mod operator;
 #[cfg(feature = "sandbox")]
 pub mod sandbox;
 pub mod telemetry;

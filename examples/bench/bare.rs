@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ecs_mesh_aws::aws::Queue;
+use ecs_mesh_aws::aws::EventQueue;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use tokio::task::JoinSet;
 

@@ -36,20 +36,20 @@ const AT_ONCE: usize = 8;
 const LARGEST: usize = 256 * 1024 * 1024;
 
 /// The server, and the relay.
-pub(crate) struct Consul {
+pub(crate) struct BenchConsul {
     child: Child,
-    server: Arc<Server>,
+    server: Arc<RealConsulServer>,
     /// The relay's address, which the operator is given.
     pub url: String,
 }
 
-struct Server {
+struct RealConsulServer {
     url: String,
     http: reqwest::Client,
     watcher: Arc<Watcher>,
 }
 
-impl Drop for Consul {
+impl Drop for BenchConsul {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
@@ -57,7 +57,7 @@ impl Drop for Consul {
     }
 }
 
-impl Consul {
+impl BenchConsul {
     /// Starts both, if a program is named.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Consul {
         };
         let (child, url) = run(Path::new(&program), Path::new(&directory))?;
         let http = reqwest::Client::builder().no_proxy().build().map_err(|error| error.to_string())?;
-        let server = Arc::new(Server { url, http, watcher });
+        let server = Arc::new(RealConsulServer { url, http, watcher });
         let mut consul = Self { child, server, url: String::new() };
         consul.server.wait_for_leader().await?;
         consul.server.let_tasks_log_in().await?;
@@ -131,7 +131,7 @@ fn run(program: &Path, directory: &Path) -> Result<(Child, String), String> {
     Ok((child, format!("http://127.0.0.1:{}", ports[0])))
 }
 
-impl Server {
+impl RealConsulServer {
     async fn ask(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let mut request =
             self.http.request(method, format!("{}{path}", self.url)).header("X-Consul-Token", MANAGEMENT);
@@ -236,8 +236,8 @@ impl Server {
 }
 
 /// Serves the relay; gives its address.
-async fn relay(server: Arc<Server>) -> Result<String, String> {
-    let handle = |State(server): State<Arc<Server>>, request: Request| async move {
+async fn relay(server: Arc<RealConsulServer>) -> Result<String, String> {
+    let handle = |State(server): State<Arc<RealConsulServer>>, request: Request| async move {
         server.relay(request).await.unwrap_or_else(|error| {
             let mut response = Response::new(Body::from(error));
             *response.status_mut() = StatusCode::BAD_GATEWAY;

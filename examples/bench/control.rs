@@ -28,7 +28,7 @@ pub(crate) enum Order {
 
 /// Where the sandbox's servers are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct SandboxAddresses {
     /// The environment that leads an AWS SDK to them.
     pub environment: BTreeMap<String, String>,
     /// The queue.
@@ -43,7 +43,7 @@ pub(crate) struct Place {
 
 /// What the sandbox saw, seen from the servers' side; counts are since the last mark.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Picture {
+pub(crate) struct SandboxSnapshot {
     /// Since the mark.
     pub elapsed: Duration,
     /// Messages in the queue, waiting or in flight.
@@ -63,12 +63,12 @@ pub(crate) struct Picture {
     /// AWS calls by `service.Operation`.
     pub calls: BTreeMap<String, u64>,
     /// From an event handed out to the write that it led to, by write.
-    pub latency: BTreeMap<Change, Latency>,
+    pub latency: BTreeMap<WriteKind, LatencySummary>,
 }
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Change {
+pub(crate) enum WriteKind {
     /// The first write of a Dataplane; its event is the first that tells of a task with an address.
     Create,
     /// A later one; its event is the first that says that the task shall stop.
@@ -81,14 +81,14 @@ pub(crate) enum Change {
 
 /// A distribution of times, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Latency {
+pub(crate) struct LatencySummary {
     pub count: usize,
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
 }
 
-impl Picture {
+impl SandboxSnapshot {
     /// ECS and IAM reads since the mark.
     pub(crate) fn reads(&self) -> u64 {
         self.calls_of("ecs.") + self.calls_of("iam.")

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::control::{Change, Latency, Order};
-use crate::phases::{Plan, Rest};
+use crate::control::{WriteKind, LatencySummary, Order};
+use crate::phases::{Plan, IdleResult};
 use crate::process::Memory;
-use crate::setup::{Care, Setup};
+use crate::setup::{BenchManifestOptions, BenchSetup};
 
 /// A token, a service and its sidecar.
 const OF_A_TASK: usize = 3;
@@ -15,12 +15,12 @@ const PATIENCE: Duration = Duration::from_mins(8);
 
 /// Tasks that die one by one.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Deaths {
+pub(crate) struct GradualDeathsResult {
     pub tasks: usize,
     pub per_second: u32,
     pub seconds: f64,
     /// From the STOPPED event handed out to the removal of the token.
-    pub token_gone: Latency,
+    pub token_gone: LatencySummary,
     pub ecs_reads: u64,
     pub memory: Memory,
     pub operator_cpu_s: f64,
@@ -28,7 +28,7 @@ pub(crate) struct Deaths {
 
 /// Tasks that die all at once.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Mass {
+pub(crate) struct MassDeathResult {
     pub tasks: usize,
     pub die: usize,
     /// Until their last token or service was gone.
@@ -40,18 +40,18 @@ pub(crate) struct Mass {
 
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Identities {
-    pub deaths: Option<Deaths>,
-    pub mass: Option<Mass>,
-    pub rest: Vec<Rest>,
+pub(crate) struct IdentityResults {
+    pub deaths: Option<GradualDeathsResult>,
+    pub mass: Option<MassDeathResult>,
+    pub rest: Vec<IdleResult>,
 }
 
 impl Plan {
-    fn with_identities(&self, tasks: usize, interval: Duration) -> Result<Setup, String> {
-        let mut setup = Setup::beside(&self.directory, self.consul.as_deref())?;
+    fn with_identities(&self, tasks: usize, interval: Duration) -> Result<BenchSetup, String> {
+        let mut setup = BenchSetup::beside(&self.directory, self.consul.as_deref())?;
         setup.sandbox.order(&Order::Standing(tasks))?;
         setup.sandbox.order(&Order::LogIn)?;
-        let care = Care { consul: true, interval, ..Care::default() };
+        let care = BenchManifestOptions { consul: true, interval, ..BenchManifestOptions::default() };
         setup.start_operator(&self.operator, care)?;
         // The first sweep describes every task, at the pace that is allowed.
         let mut reads = 0;
@@ -67,8 +67,8 @@ impl Plan {
 
     /// # Errors
     /// In words.
-    pub(crate) fn deaths(&self, tasks: usize, per_second: u32) -> Result<Deaths, String> {
-        let mut setup = self.with_identities(tasks, Care::default().interval)?;
+    pub(crate) fn deaths(&self, tasks: usize, per_second: u32) -> Result<GradualDeathsResult, String> {
+        let mut setup = self.with_identities(tasks, BenchManifestOptions::default().interval)?;
         let cpu = setup.client()?.cpu();
         setup.sandbox.order(&Order::Mark)?;
         setup.sandbox.order(&Order::Deaths(per_second))?;
@@ -76,8 +76,8 @@ impl Plan {
         setup.sandbox.order(&Order::Deaths(0))?;
         setup.pass(Duration::from_secs(2))?;
         let picture = setup.sandbox.order(&Order::Look)?;
-        let token_gone = picture.latency.get(&Change::Token).copied();
-        Ok(Deaths {
+        let token_gone = picture.latency.get(&WriteKind::Token).copied();
+        Ok(GradualDeathsResult {
             tasks,
             per_second,
             seconds: self.steady.as_secs_f64(),
@@ -90,8 +90,8 @@ impl Plan {
 
     /// # Errors
     /// In words.
-    pub(crate) fn mass(&self, tasks: usize, die: usize) -> Result<Mass, String> {
-        let mut setup = self.with_identities(tasks, Care::default().interval)?;
+    pub(crate) fn mass(&self, tasks: usize, die: usize) -> Result<MassDeathResult, String> {
+        let mut setup = self.with_identities(tasks, BenchManifestOptions::default().interval)?;
         let cpu = setup.client()?.cpu();
         setup.sandbox.order(&Order::Kill(die))?;
         let left = (tasks - die) * OF_A_TASK;
@@ -102,7 +102,7 @@ impl Plan {
         if picture.identities != left {
             return Err(format!("{} tokens and services are left instead of {left}", picture.identities));
         }
-        Ok(Mass {
+        Ok(MassDeathResult {
             tasks,
             die,
             clean_after_s: picture.last_identity_gone.as_secs_f64(),
@@ -114,7 +114,7 @@ impl Plan {
 
     /// # Errors
     /// In words.
-    pub(crate) fn rest_with_identities(&self, tasks: usize) -> Result<Rest, String> {
+    pub(crate) fn rest_with_identities(&self, tasks: usize) -> Result<IdleResult, String> {
         let interval = self.rest_interval();
         let mut setup = self.with_identities(tasks, interval)?;
         self.look_at_rest(&mut setup, tasks, interval)

@@ -22,22 +22,22 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::identities::Identities;
+use crate::identities::IdentityResults;
 use crate::machine::Machine;
-use crate::phases::{Plan, Scratch};
-use crate::report::Report;
+use crate::phases::{Plan, BenchDirectory};
+use crate::report::BenchReport;
 
 /// Measures the operator against the sandbox. Exit code 2: an aim was missed (with --aims).
 #[derive(Parser)]
 #[command(name = "bench", max_term_width = 100)]
-struct Args {
+struct BenchArgs {
     /// Small and short: shows that everything works, and says nothing of speed.
     #[arg(long)]
     quick: bool,
 
     /// Only these.
     #[arg(long, value_enum, num_args = 1..)]
-    only: Vec<Phase>,
+    only: Vec<BenchPhase>,
 
     /// How long to look at an operator at rest. Below 10m sweeps and looks at roles come once in that time instead of
     /// every 10 minutes.
@@ -58,7 +58,7 @@ struct Args {
 
     /// `text` for people, `json` for one object.
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    output: BenchOutput,
 
     /// Exit with 2 when an aim is missed.
     #[arg(long, conflicts_with = "quick")]
@@ -69,12 +69,12 @@ struct Args {
     operator: Option<PathBuf>,
 
     #[command(subcommand)]
-    role: Option<Role>,
+    role: Option<ProcessRole>,
 }
 
 /// What this program is when it starts itself.
 #[derive(clap::Subcommand)]
-enum Role {
+enum ProcessRole {
     /// The sandbox.
     #[command(hide = true)]
     Sandbox,
@@ -89,7 +89,7 @@ enum Role {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Phase {
+enum BenchPhase {
     Burst,
     Steady,
     Rest,
@@ -97,7 +97,7 @@ enum Phase {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum BenchOutput {
     Text,
     Json,
 }
@@ -107,7 +107,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = BenchArgs::parse();
     match &args.role {
         Some(role) => play(role).map(|()| ExitCode::SUCCESS),
         None => args.measure(),
@@ -119,36 +119,36 @@ fn main() -> ExitCode {
     })
 }
 
-fn play(role: &Role) -> Result<(), String> {
+fn play(role: &ProcessRole) -> Result<(), String> {
     // An error means that one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let result = runtime.block_on(async {
         match role {
-            Role::Sandbox => world::serve().await,
-            Role::Bare { queue_url, receivers } => bare::run(queue_url, *receivers).await,
+            ProcessRole::Sandbox => world::serve().await,
+            ProcessRole::Bare { queue_url, receivers } => bare::run(queue_url, *receivers).await,
         }
     });
     runtime.shutdown_background();
     result
 }
 
-impl Args {
+impl BenchArgs {
     fn measure(&self) -> Result<ExitCode, String> {
         let machine = Machine::here();
         let operator = self.operator.clone().map_or_else(machine::build_operator, Ok)?;
-        let scratch = Scratch::new()?;
+        let scratch = BenchDirectory::new()?;
         let report = self.run(&self.plan(operator, &scratch), machine)?;
         let text = match self.output {
-            Output::Text => report.text(),
-            Output::Json => serde_json::to_string(&report).map_err(|error| error.to_string())? + "\n",
+            BenchOutput::Text => report.text(),
+            BenchOutput::Json => serde_json::to_string(&report).map_err(|error| error.to_string())? + "\n",
         };
         anstream::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())?;
         let missed = report.aims.iter().any(|aim| !aim.met);
         Ok(if self.aims && missed { ExitCode::from(2) } else { ExitCode::SUCCESS })
     }
 
-    fn plan(&self, operator: PathBuf, scratch: &Scratch) -> Plan {
+    fn plan(&self, operator: PathBuf, scratch: &BenchDirectory) -> Plan {
         let directory = scratch.path().to_owned();
         if self.quick {
             return Plan {
@@ -178,10 +178,10 @@ impl Args {
         }
     }
 
-    fn run(&self, plan: &Plan, machine: Machine) -> Result<Report, String> {
+    fn run(&self, plan: &Plan, machine: Machine) -> Result<BenchReport, String> {
         let wanted = |phase| self.only.is_empty() || self.only.contains(&phase);
         let (mut bursts, mut steady, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        if wanted(Phase::Burst) {
+        if wanted(BenchPhase::Burst) {
             for events in &plan.bursts {
                 say(&format!("{events} events at once …"));
                 bursts.push(plan.burst(*events, false)?);
@@ -189,29 +189,29 @@ impl Args {
             say(&format!("{} events at once, of tasks that must be described …", plan.tagged_burst));
             bursts.push(plan.burst(plan.tagged_burst, true)?);
         }
-        if wanted(Phase::Steady) {
+        if wanted(BenchPhase::Steady) {
             for by_tag in [false, true] {
                 say(&format!("{} events a second for {:?} …", plan.steady_per_second, plan.steady));
                 steady.push(plan.steady(by_tag)?);
             }
         }
-        if wanted(Phase::Rest) {
+        if wanted(BenchPhase::Rest) {
             for tasks in &plan.resting {
                 say(&format!("{tasks} tasks at rest for {:?} …", plan.rest));
                 rest.push(plan.rest(*tasks)?);
             }
         }
-        let identities = if wanted(Phase::Consul) { self.identities(plan)? } else { Identities::default() };
-        let report = Report { machine, bursts, steady, rest, identities, aims: Vec::new() };
+        let identities = if wanted(BenchPhase::Consul) { self.identities(plan)? } else { IdentityResults::default() };
+        let report = BenchReport { machine, bursts, steady, rest, identities, aims: Vec::new() };
         Ok(if self.quick { report } else { report.judged() })
     }
 }
 
-impl Args {
-    fn identities(&self, plan: &Plan) -> Result<Identities, String> {
+impl BenchArgs {
+    fn identities(&self, plan: &Plan) -> Result<IdentityResults, String> {
         if self.consul.is_none() {
             say("with Consul: skipped, since --consul names no program");
-            return Ok(Identities::default());
+            return Ok(IdentityResults::default());
         }
         let (many, half, rate) = if self.quick { (40, 20, 5) } else { (1_000, 1_000, 10) };
         say(&format!("{many} tasks with Consul, of which {rate} die a second for {:?} …", plan.steady));
@@ -223,7 +223,7 @@ impl Args {
             say(&format!("{tasks} tasks at rest with Consul for {:?} …", plan.rest));
             rest.push(plan.rest_with_identities(*tasks)?);
         }
-        Ok(Identities { deaths, mass, rest })
+        Ok(IdentityResults { deaths, mass, rest })
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::control::{Change, Latency, Order, Picture};
+use crate::control::{WriteKind, LatencySummary, Order, SandboxSnapshot};
 use crate::process::Memory;
-use crate::setup::{Care, INTERVAL, Setup};
+use crate::setup::{BenchManifestOptions, INTERVAL, BenchSetup};
 
 /// Events of a task's whole life in the sandbox, each a change of its version.
 const EVENTS_OF_A_LIFE: u32 = 10;
@@ -35,7 +35,7 @@ pub(crate) struct Plan {
 
 /// Events that are in the queue all at once, each of another task that must be registered.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Burst {
+pub(crate) struct BurstResult {
     pub events: usize,
     /// Whether the binding selects by a tag, so that each task must be described.
     pub by_tag: bool,
@@ -46,23 +46,23 @@ pub(crate) struct Burst {
     /// Until the last Dataplane was written.
     pub written_after_s: f64,
     #[serde(flatten)]
-    pub seen: Seen,
+    pub seen: PhaseMetrics,
     pub bare_cpu_s: f64,
 }
 
 /// Tasks that come and go.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Steady {
+pub(crate) struct SteadyResult {
     pub by_tag: bool,
     pub events_per_second: f64,
     pub seconds: f64,
     #[serde(flatten)]
-    pub seen: Seen,
+    pub seen: PhaseMetrics,
 }
 
 /// Nothing happens.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Rest {
+pub(crate) struct IdleResult {
     pub tasks: usize,
     pub seconds: f64,
     /// Between sweeps, and between readings of a role's tags.
@@ -75,8 +75,8 @@ pub(crate) struct Rest {
 
 /// What every busy phase shows.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Seen {
-    pub latency: BTreeMap<Change, Latency>,
+pub(crate) struct PhaseMetrics {
+    pub latency: BTreeMap<WriteKind, LatencySummary>,
     pub reads_per_1000_events: f64,
     pub calls: BTreeMap<String, u64>,
     pub memory: Memory,
@@ -89,9 +89,9 @@ fn per(count: u64, of: f64) -> f64 {
     if of > 0.0 { count as f64 / of } else { 0.0 }
 }
 
-impl Seen {
+impl PhaseMetrics {
     #[allow(clippy::cast_precision_loss)] // counts of a run
-    fn of(setup: &Setup, picture: Picture, cpu_before: (Duration, Duration)) -> Result<Self, String> {
+    fn of(setup: &BenchSetup, picture: SandboxSnapshot, cpu_before: (Duration, Duration)) -> Result<Self, String> {
         Ok(Self {
             reads_per_1000_events: per(picture.reads(), picture.handed_out as f64 / 1_000.0),
             latency: picture.latency,
@@ -109,34 +109,34 @@ impl Plan {
         self.rest.clamp(Duration::from_secs(30), INTERVAL)
     }
 
-    fn care(by_tag: bool) -> Care {
-        Care { by_tag, ..Care::default() }
+    fn care(by_tag: bool) -> BenchManifestOptions {
+        BenchManifestOptions { by_tag, ..BenchManifestOptions::default() }
     }
 
     /// # Errors
     /// In words.
-    pub(crate) fn burst(&self, events: usize, by_tag: bool) -> Result<Burst, String> {
+    pub(crate) fn burst(&self, events: usize, by_tag: bool) -> Result<BurstResult, String> {
         let (bare_per_second, bare_cpu_s) = self.bare(events)?;
-        let mut setup = Setup::new(&self.directory)?;
+        let mut setup = BenchSetup::new(&self.directory)?;
         setup.start_operator(&self.operator, Self::care(by_tag))?;
         let cpu = (setup.client()?.cpu(), setup.sandbox.process.cpu());
         setup.sandbox.order(&Order::Burst(events))?;
         let drained = setup.wait(PATIENCE, "the drain", |seen| seen.queued == 0)?;
         let done = setup.wait(PATIENCE, "the last write", |seen| seen.dataplanes >= events)?;
-        Ok(Burst {
+        Ok(BurstResult {
             events,
             by_tag,
             events_per_second: per(drained.deleted, drained.last_deleted.as_secs_f64()),
             bare_per_second,
             written_after_s: done.elapsed.as_secs_f64(),
-            seen: Seen::of(&setup, done, cpu)?,
+            seen: PhaseMetrics::of(&setup, done, cpu)?,
             bare_cpu_s,
         })
     }
 
     /// Events a second, and CPU seconds.
     fn bare(&self, events: usize) -> Result<(f64, f64), String> {
-        let mut setup = Setup::new(&self.directory)?;
+        let mut setup = BenchSetup::new(&self.directory)?;
         setup.start_bare()?;
         let before = setup.client()?.cpu();
         setup.sandbox.order(&Order::Burst(events))?;
@@ -147,8 +147,8 @@ impl Plan {
 
     /// # Errors
     /// In words.
-    pub(crate) fn steady(&self, by_tag: bool) -> Result<Steady, String> {
-        let mut setup = Setup::new(&self.directory)?;
+    pub(crate) fn steady(&self, by_tag: bool) -> Result<SteadyResult, String> {
+        let mut setup = BenchSetup::new(&self.directory)?;
         setup.start_operator(&self.operator, Self::care(by_tag))?;
         setup.sandbox.order(&Order::Lives((self.steady_per_second / EVENTS_OF_A_LIFE).max(1)))?;
         setup.pass(WARM_UP)?;
@@ -161,16 +161,16 @@ impl Plan {
         }
         let seconds = picture.elapsed.as_secs_f64();
         let events_per_second = per(picture.handed_out, seconds);
-        Ok(Steady { by_tag, events_per_second, seconds, seen: Seen::of(&setup, picture, cpu)? })
+        Ok(SteadyResult { by_tag, events_per_second, seconds, seen: PhaseMetrics::of(&setup, picture, cpu)? })
     }
 
     /// # Errors
     /// In words.
-    pub(crate) fn rest(&self, tasks: usize) -> Result<Rest, String> {
+    pub(crate) fn rest(&self, tasks: usize) -> Result<IdleResult, String> {
         let interval = self.rest_interval();
-        let mut setup = Setup::new(&self.directory)?;
+        let mut setup = BenchSetup::new(&self.directory)?;
         setup.sandbox.order(&Order::Standing(tasks))?;
-        setup.start_operator(&self.operator, Care { interval, ..Care::default() })?;
+        setup.start_operator(&self.operator, BenchManifestOptions { interval, ..BenchManifestOptions::default() })?;
         setup.wait(PATIENCE, "registering all", |seen| seen.dataplanes >= tasks)?;
         setup.pass(self.settle)?;
         self.look_at_rest(&mut setup, tasks, interval)
@@ -180,17 +180,17 @@ impl Plan {
     /// In words.
     pub(crate) fn look_at_rest(
         &self,
-        setup: &mut Setup,
+        setup: &mut BenchSetup,
         tasks: usize,
         interval: Duration,
-    ) -> Result<Rest, String> {
+    ) -> Result<IdleResult, String> {
         let before = setup.client()?.cpu();
         setup.sandbox.order(&Order::Mark)?;
         setup.pass(self.rest)?;
         let picture = setup.sandbox.order(&Order::Look)?;
         let cpu = setup.client()?.cpu().saturating_sub(before);
         let seconds = picture.elapsed.as_secs_f64();
-        Ok(Rest {
+        Ok(IdleResult {
             tasks,
             seconds,
             interval_s: interval.as_secs(),
@@ -203,9 +203,9 @@ impl Plan {
 }
 
 /// A directory of the bench's own, gone at the end.
-pub(crate) struct Scratch(tempfile::TempDir);
+pub(crate) struct BenchDirectory(tempfile::TempDir);
 
-impl Scratch {
+impl BenchDirectory {
     /// # Errors
     /// In words.
     pub(crate) fn new() -> Result<Self, String> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::control::{Order, Picture, Place};
+use crate::control::{Order, SandboxSnapshot, SandboxAddresses};
 
 /// Linux counts CPU time in hundredths of a second, on every architecture.
 const TICK: Duration = Duration::from_millis(10);
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process that ends with its owner.
-pub(crate) struct Process(Child);
+pub(crate) struct ChildProcess(Child);
 
 /// Memory of a process, in MB of 1,000,000 bytes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -32,7 +32,7 @@ pub(crate) struct Memory {
     pub anonymous: f64,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts it, with what it says in `log`.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ fn megabytes(text: &str, field: &str) -> Option<f64> {
     Some(kibibytes * 1_024.0 / 1_000_000.0)
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();
@@ -100,15 +100,15 @@ impl Drop for Process {
 }
 
 /// The sandbox's process, which takes orders.
-pub(crate) struct Sandbox {
-    pub process: Process,
-    pub place: Place,
+pub(crate) struct SandboxProcess {
+    pub process: ChildProcess,
+    pub place: SandboxAddresses,
     /// Closed, it ends the sandbox, and with it what the sandbox started.
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
-impl Sandbox {
+impl SandboxProcess {
     /// Starts this program once more, as the sandbox.
     ///
     /// # Errors
@@ -121,12 +121,12 @@ impl Sandbox {
             command.env(crate::consul::PROGRAM, program);
         }
         command.arg("sandbox").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process::start(&mut command, &directory.join("sandbox.log"))?;
+        let mut process = ChildProcess::start(&mut command, &directory.join("sandbox.log"))?;
         let (Some(orders), Some(answers)) = (process.0.stdin.take(), process.0.stdout.take()) else {
             return Err("the sandbox has no standard input and output".to_owned());
         };
         let mut answers = BufReader::new(answers);
-        let place = match hear(&mut answers) {
+        let place = match read_lines(&mut answers) {
             Ok(place) => place,
             Err(why) => {
                 let said = fs::read_to_string(directory.join("sandbox.log")).unwrap_or_default();
@@ -140,15 +140,15 @@ impl Sandbox {
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn order(&mut self, order: &Order) -> Result<Picture, String> {
+    pub(crate) fn order(&mut self, order: &Order) -> Result<SandboxSnapshot, String> {
         let line = serde_json::to_string(order).map_err(|error| error.to_string())?;
         let orders = self.orders.as_mut().ok_or("the sandbox was ended")?;
         writeln!(orders, "{line}").map_err(|error| format!("the sandbox is gone: {error}"))?;
-        hear(&mut self.answers)
+        read_lines(&mut self.answers)
     }
 }
 
-impl Drop for Sandbox {
+impl Drop for SandboxProcess {
     fn drop(&mut self) {
         self.orders = None;
         let until = Instant::now() + PATIENCE;

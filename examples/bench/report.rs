@@ -4,32 +4,32 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::control::{Change, Latency};
-use crate::identities::{Deaths, Identities, Mass};
+use crate::control::{WriteKind, LatencySummary};
+use crate::identities::{GradualDeathsResult, IdentityResults, MassDeathResult};
 use crate::machine::Machine;
-use crate::phases::{Burst, Rest, Steady};
+use crate::phases::{BurstResult, IdleResult, SteadyResult};
 
 /// All that was measured.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct BenchReport {
     pub machine: Machine,
-    pub bursts: Vec<Burst>,
-    pub steady: Vec<Steady>,
-    pub rest: Vec<Rest>,
-    pub identities: Identities,
-    pub aims: Vec<Aim>,
+    pub bursts: Vec<BurstResult>,
+    pub steady: Vec<SteadyResult>,
+    pub rest: Vec<IdleResult>,
+    pub identities: IdentityResults,
+    pub aims: Vec<BenchTarget>,
 }
 
 /// What was aimed at, and what came of it.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Aim {
+pub(crate) struct BenchTarget {
     pub what: String,
     pub limit: String,
     pub measured: String,
     pub met: bool,
 }
 
-impl Aim {
+impl BenchTarget {
     fn at_most(what: &str, limit: f64, unit: &str, measured: f64) -> Self {
         Self {
             what: what.to_owned(),
@@ -40,26 +40,26 @@ impl Aim {
     }
 }
 
-impl Report {
+impl BenchReport {
     /// Holds the figures against the aims, as far as they were measured at the size that an aim names.
     pub(crate) fn judged(self) -> Self {
         Self { aims: self.judge(), ..self }
     }
 
-    fn judge(&self) -> Vec<Aim> {
+    fn judge(&self) -> Vec<BenchTarget> {
         let mut aims = Vec::new();
         for steady in self.steady.iter().filter(|steady| !steady.by_tag && steady.events_per_second > 900.0) {
-            for (change, name) in [(Change::Create, "create"), (Change::Drain, "drain")] {
+            for (change, name) in [(WriteKind::Create, "create"), (WriteKind::Drain, "drain")] {
                 let p99 = latency(&steady.seen.latency, change).p99_ms;
                 let what = format!("p99 from event to {name}, at 1,000 events/s");
-                aims.push(Aim::at_most(&what, 25.0, "ms", p99));
+                aims.push(BenchTarget::at_most(&what, 25.0, "ms", p99));
             }
             let reads = steady.seen.reads_per_1000_events;
-            aims.push(Aim::at_most("AWS reads per 1,000 events, at 1,000 events/s", 25.0, "reads", reads));
+            aims.push(BenchTarget::at_most("AWS reads per 1,000 events, at 1,000 events/s", 25.0, "reads", reads));
         }
         for burst in self.bursts.iter().filter(|burst| burst.events == 15_000 && !burst.by_tag) {
             let share = burst.share() * 100.0;
-            aims.push(Aim {
+            aims.push(BenchTarget {
                 what: "15,000 events drained, of the bare loop's rate".to_owned(),
                 limit: "≥ 80 %".to_owned(),
                 measured: format!("{share:.0} %"),
@@ -68,12 +68,12 @@ impl Report {
         }
         for rest in &self.rest {
             match rest.tasks {
-                0 => aims.push(Aim::at_most("resident, idle", 20.0, "MB", rest.memory.resident)),
+                0 => aims.push(BenchTarget::at_most("resident, idle", 20.0, "MB", rest.memory.resident)),
                 10_000 => {
                     let (reads, cpu) = (rest.ecs_reads_per_minute, rest.cpu_percent_of_a_core);
-                    aims.push(Aim::at_most("resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
-                    aims.push(Aim::at_most("ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
-                    aims.push(Aim::at_most("CPU, 10,000 tasks at rest", 0.2, "% of a core", cpu));
+                    aims.push(BenchTarget::at_most("resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
+                    aims.push(BenchTarget::at_most("ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
+                    aims.push(BenchTarget::at_most("CPU, 10,000 tasks at rest", 0.2, "% of a core", cpu));
                 }
                 _ => {}
             }
@@ -97,20 +97,20 @@ impl Report {
         write_steady(out, &self.steady)?;
         write_rest(out, "At rest", &self.rest)?;
         self.identities.write(out)?;
-        for Aim { what, limit, measured, met } in &self.aims {
+        for BenchTarget { what, limit, measured, met } in &self.aims {
             writeln!(out, "{}  {what}: {measured} (aim {limit})", if *met { "met   " } else { "MISSED" })?;
         }
         Ok(())
     }
 }
 
-impl Burst {
+impl BurstResult {
     fn share(&self) -> f64 {
         if self.bare_per_second > 0.0 { self.events_per_second / self.bare_per_second } else { 0.0 }
     }
 }
 
-fn latency(all: &std::collections::BTreeMap<Change, Latency>, change: Change) -> Latency {
+fn latency(all: &std::collections::BTreeMap<WriteKind, LatencySummary>, change: WriteKind) -> LatencySummary {
     all.get(&change).copied().unwrap_or_default()
 }
 
@@ -118,7 +118,7 @@ fn selector(by_tag: bool) -> &'static str {
     if by_tag { "ECS tag" } else { "cluster" }
 }
 
-fn write_bursts(out: &mut String, bursts: &[Burst]) -> std::fmt::Result {
+fn write_bursts(out: &mut String, bursts: &[BurstResult]) -> std::fmt::Result {
     if bursts.is_empty() {
         return Ok(());
     }
@@ -141,7 +141,7 @@ fn write_bursts(out: &mut String, bursts: &[Burst]) -> std::fmt::Result {
         "bare"
     )?;
     for burst in bursts {
-        let create = latency(&burst.seen.latency, Change::Create);
+        let create = latency(&burst.seen.latency, WriteKind::Create);
         writeln!(
             out,
             "{:>7}  {:<8} {:>9.0} {:>9.0} {:>5.0}% {:>10.1} {:>9.1} {:>9.1} {:>11.1} {:>8.1} {:>7.2} {:>7.2} {:>7.2}",
@@ -163,19 +163,19 @@ fn write_bursts(out: &mut String, bursts: &[Burst]) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn write_steady(out: &mut String, steady: &[Steady]) -> std::fmt::Result {
-    for Steady { by_tag, events_per_second, seconds, seen } in steady {
+fn write_steady(out: &mut String, steady: &[SteadyResult]) -> std::fmt::Result {
+    for SteadyResult { by_tag, events_per_second, seconds, seen } in steady {
         writeln!(
             out,
             "Steady: {events_per_second:.0} events/s for {seconds:.0} s, whole lives of tasks, selected by {}",
             selector(*by_tag)
         )?;
         for (change, name) in [
-            (Change::Create, "created"),
-            (Change::Drain, "drained"),
-            (Change::Remove, "removed, after a describe"),
+            (WriteKind::Create, "created"),
+            (WriteKind::Drain, "drained"),
+            (WriteKind::Remove, "removed, after a describe"),
         ] {
-            let Latency { count, p50_ms, p99_ms, max_ms } = latency(&seen.latency, change);
+            let LatencySummary { count, p50_ms, p99_ms, max_ms } = latency(&seen.latency, change);
             writeln!(
                 out,
                 "  {name:<26} {count:>6}   p50 {p50_ms:>7.1} ms   p99 {p99_ms:>7.1} ms   most {max_ms:>7.1} ms"
@@ -193,14 +193,14 @@ fn write_steady(out: &mut String, steady: &[Steady]) -> std::fmt::Result {
     Ok(())
 }
 
-impl Identities {
-    fn judge(&self, aims: &mut Vec<Aim>) {
-        if let Some(Deaths { tasks: 1_000, token_gone, .. }) = &self.deaths {
+impl IdentityResults {
+    fn judge(&self, aims: &mut Vec<BenchTarget>) {
+        if let Some(GradualDeathsResult { tasks: 1_000, token_gone, .. }) = &self.deaths {
             let what = "Consul: p99 from STOPPED to token gone, 1,000 tasks";
-            aims.push(Aim::at_most(what, 250.0, "ms", token_gone.p99_ms));
+            aims.push(BenchTarget::at_most(what, 250.0, "ms", token_gone.p99_ms));
         }
-        if let Some(Mass { tasks: 2_000, die: 1_000, clean_after_s, .. }) = &self.mass {
-            aims.push(Aim::at_most(
+        if let Some(MassDeathResult { tasks: 2_000, die: 1_000, clean_after_s, .. }) = &self.mass {
+            aims.push(BenchTarget::at_most(
                 "Consul: 1,000 of 2,000 stopped at once, all clean",
                 5.0,
                 "s",
@@ -208,17 +208,17 @@ impl Identities {
             ));
         }
         for rest in self.rest.iter().filter(|rest| rest.tasks == 10_000) {
-            aims.push(Aim::at_most("Consul: resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
+            aims.push(BenchTarget::at_most("Consul: resident, 10,000 tasks", 40.0, "MB", rest.memory.resident));
             let reads = rest.ecs_reads_per_minute;
-            aims.push(Aim::at_most("Consul: ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
+            aims.push(BenchTarget::at_most("Consul: ECS reads a minute, 10,000 tasks at rest", 30.0, "reads", reads));
         }
     }
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        if let Some(Deaths { tasks, per_second, seconds, token_gone, ecs_reads, memory, operator_cpu_s }) =
+        if let Some(GradualDeathsResult { tasks, per_second, seconds, token_gone, ecs_reads, memory, operator_cpu_s }) =
             &self.deaths
         {
-            let Latency { count, p50_ms, p99_ms, max_ms } = token_gone;
+            let LatencySummary { count, p50_ms, p99_ms, max_ms } = token_gone;
             writeln!(out, "Consul: {tasks} tasks, of which {per_second} die a second for {seconds:.0} s")?;
             writeln!(
                 out,
@@ -231,7 +231,7 @@ impl Identities {
                 operator_cpu_s / seconds * 100.0
             )?;
         }
-        if let Some(Mass { tasks, die, clean_after_s, ecs_reads, memory, operator_cpu_s }) = &self.mass {
+        if let Some(MassDeathResult { tasks, die, clean_after_s, ecs_reads, memory, operator_cpu_s }) = &self.mass {
             writeln!(out, "Consul: {die} of {tasks} tasks die at once")?;
             writeln!(
                 out,
@@ -243,7 +243,7 @@ impl Identities {
     }
 }
 
-fn write_rest(out: &mut String, title: &str, rest: &[Rest]) -> std::fmt::Result {
+fn write_rest(out: &mut String, title: &str, rest: &[IdleResult]) -> std::fmt::Result {
     let Some(first) = rest.first() else { return Ok(()) };
     writeln!(
         out,
@@ -257,7 +257,7 @@ fn write_rest(out: &mut String, title: &str, rest: &[Rest]) -> std::fmt::Result 
     )?;
     for row in rest {
         let calls: Vec<String> = row.calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let Rest { tasks, memory, cpu_percent_of_a_core: cpu, ecs_reads_per_minute: reads, .. } = row;
+        let IdleResult { tasks, memory, cpu_percent_of_a_core: cpu, ecs_reads_per_minute: reads, .. } = row;
         writeln!(
             out,
             "{tasks:>7} {:>12.1} {:>9.1} {:>13.1} {:>8.1} {cpu:>8.3} {reads:>14.1}  {}",

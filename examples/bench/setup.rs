@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::consul::MANAGEMENT;
-use crate::control::{Order, Picture};
-use crate::process::{Process, Sandbox};
+use crate::control::{Order, SandboxSnapshot};
+use crate::process::{ChildProcess, SandboxProcess};
 use crate::world::services;
 
 /// Receivers of the queue: the operator's default, and the bare loop's number.
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// How the operator is told to treat the world; everything else is left at its default.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Care {
+pub(crate) struct BenchManifestOptions {
     /// The binding selects by an ECS tag, so that each new task must be described.
     pub by_tag: bool,
     /// The control plane is Consul.
@@ -30,20 +30,20 @@ pub(crate) struct Care {
 /// The defaults of `cleanup.sweepInterval` and `roleTags.recheck`.
 pub(crate) const INTERVAL: Duration = Duration::from_mins(10);
 
-impl Default for Care {
+impl Default for BenchManifestOptions {
     fn default() -> Self {
         Self { by_tag: false, consul: false, interval: INTERVAL }
     }
 }
 
 /// A sandbox, and a client at work on it.
-pub(crate) struct Setup {
-    pub sandbox: Sandbox,
+pub(crate) struct BenchSetup {
+    pub sandbox: SandboxProcess,
     directory: PathBuf,
-    client: Option<Process>,
+    client: Option<ChildProcess>,
 }
 
-impl Setup {
+impl BenchSetup {
     /// A sandbox with no client yet.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Setup {
     /// # Errors
     /// In words.
     pub(crate) fn beside(directory: &Path, consul: Option<&Path>) -> Result<Self, String> {
-        let sandbox = Sandbox::start(directory, consul)?;
+        let sandbox = SandboxProcess::start(directory, consul)?;
         Ok(Self { sandbox, directory: directory.to_owned(), client: None })
     }
 
@@ -65,7 +65,7 @@ impl Setup {
     ///
     /// # Errors
     /// In words.
-    pub(crate) fn start_operator(&mut self, operator: &Path, care: Care) -> Result<(), String> {
+    pub(crate) fn start_operator(&mut self, operator: &Path, care: BenchManifestOptions) -> Result<(), String> {
         let manifests = self.directory.join("manifests.yaml");
         let text = if care.consul { self.consul_manifests(care)? } else { self.manifests(care) };
         std::fs::write(&manifests, text).map_err(|error| error.to_string())?;
@@ -96,7 +96,7 @@ impl Setup {
 
     fn start(&mut self, command: &mut Command) -> Result<(), String> {
         command.envs(&self.sandbox.place.environment).env("BENCH_CONSUL_TOKEN", MANAGEMENT);
-        self.client = Some(Process::start(command, &self.log())?);
+        self.client = Some(ChildProcess::start(command, &self.log())?);
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Setup {
     ///
     /// # Errors
     /// Before it was started.
-    pub(crate) fn client(&self) -> Result<&Process, String> {
+    pub(crate) fn client(&self) -> Result<&ChildProcess, String> {
         self.client.as_ref().ok_or_else(|| "there is no client yet".to_owned())
     }
 
@@ -120,8 +120,8 @@ impl Setup {
         &mut self,
         patience: Duration,
         what: &str,
-        is_so: impl Fn(&Picture) -> bool,
-    ) -> Result<Picture, String> {
+        is_so: impl Fn(&SandboxSnapshot) -> bool,
+    ) -> Result<SandboxSnapshot, String> {
         let until = Instant::now() + patience;
         let log = self.log();
         loop {
@@ -149,7 +149,7 @@ impl Setup {
         self.client.as_mut().map_or(Ok(()), |client| client.must_run(&log))
     }
 
-    fn consul_manifests(&self, care: Care) -> Result<String, String> {
+    fn consul_manifests(&self, care: BenchManifestOptions) -> Result<String, String> {
         let place = &self.sandbox.place;
         let url = place.consul_url.as_ref().ok_or("there is no Consul to measure with")?;
         let interval = care.interval.as_secs();
@@ -172,7 +172,7 @@ spec:
         ))
     }
 
-    fn manifests(&self, care: Care) -> String {
+    fn manifests(&self, care: BenchManifestOptions) -> String {
         let place = &self.sandbox.place;
         let tags = if care.by_tag { ", tags: {mesh: \"yes\"}" } else { "" };
         let interval = care.interval.as_secs();

@@ -10,45 +10,45 @@ use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::control::{Change, Latency, Picture};
+use crate::control::{WriteKind, LatencySummary, SandboxSnapshot};
 
 /// Looks on.
 #[derive(Debug)]
-pub(crate) struct Watcher(Mutex<Seen>);
+pub(crate) struct Watcher(Mutex<WatchedState>);
 
 #[derive(Debug)]
-struct Seen {
+struct WatchedState {
     mark: Instant,
     handed_out: u64,
     deleted: u64,
     last_deleted: Option<Instant>,
-    tasks: HashMap<String, Life>,
+    tasks: HashMap<String, TaskTimeline>,
     dataplanes: usize,
     /// The task of each Consul token, by accessor.
     tokens: HashMap<String, String>,
     services: usize,
     last_identity_gone: Option<Instant>,
-    samples: BTreeMap<Change, Vec<Duration>>,
+    samples: BTreeMap<WriteKind, Vec<Duration>>,
 }
 
 /// When each kind of news of a task was first handed out, and what was written of it.
 #[derive(Debug, Default)]
-struct Life {
-    news: BTreeMap<Change, Instant>,
+struct TaskTimeline {
+    news: BTreeMap<WriteKind, Instant>,
     written: bool,
     drained: bool,
 }
 
 /// As much of an event as tells what it must lead to.
 #[derive(Deserialize)]
-struct Event<'a> {
+struct BenchEvent<'a> {
     #[serde(borrow)]
-    detail: Detail<'a>,
+    detail: BenchEventDetail<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Detail<'a> {
+struct BenchEventDetail<'a> {
     task_arn: &'a str,
     last_status: &'a str,
     desired_status: &'a str,
@@ -59,7 +59,7 @@ const ADDRESS: &str = "privateIPv4Address";
 
 impl Default for Watcher {
     fn default() -> Self {
-        Self(Mutex::new(Seen {
+        Self(Mutex::new(WatchedState {
             mark: Instant::now(),
             handed_out: 0,
             deleted: 0,
@@ -75,7 +75,7 @@ impl Default for Watcher {
 }
 
 impl Watcher {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+    fn lock(&self) -> MutexGuard<'_, WatchedState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,9 +91,9 @@ impl Watcher {
     }
 
     /// What was seen since the mark.
-    pub(crate) fn picture(&self) -> Picture {
+    pub(crate) fn picture(&self) -> SandboxSnapshot {
         let seen = self.lock();
-        Picture {
+        SandboxSnapshot {
             elapsed: seen.mark.elapsed(),
             handed_out: seen.handed_out,
             deleted: seen.deleted,
@@ -103,8 +103,8 @@ impl Watcher {
             last_identity_gone: seen
                 .last_identity_gone
                 .map_or(Duration::ZERO, |at| at.duration_since(seen.mark)),
-            latency: seen.samples.iter().map(|(change, all)| (*change, Latency::of(all.clone()))).collect(),
-            ..Picture::default()
+            latency: seen.samples.iter().map(|(change, all)| (*change, LatencySummary::of(all.clone()))).collect(),
+            ..SandboxSnapshot::default()
         }
     }
 }
@@ -123,9 +123,9 @@ impl Watcher {
         let mut seen = self.lock();
         let Some(task) = seen.tokens.remove(accessor) else { return };
         seen.last_identity_gone = Some(at);
-        let heard = seen.tasks.get(&task).and_then(|life| life.news.get(&Change::Remove)).copied();
+        let heard = seen.tasks.get(&task).and_then(|life| life.news.get(&WriteKind::Remove)).copied();
         if let Some(heard) = heard.filter(|heard| *heard >= seen.mark) {
-            seen.samples.entry(Change::Token).or_default().push(at.duration_since(heard));
+            seen.samples.entry(WriteKind::Token).or_default().push(at.duration_since(heard));
         }
     }
 
@@ -136,15 +136,15 @@ impl Watcher {
     }
 }
 
-impl Seen {
+impl WatchedState {
     fn handed_out(&mut self, body: &str, at: Instant) {
         self.handed_out += 1;
         // Events of other kinds lead to no write.
-        let Ok(Event { detail }) = serde_json::from_str(body) else { return };
+        let Ok(BenchEvent { detail }) = serde_json::from_str(body) else { return };
         let news = match (detail.last_status, detail.desired_status) {
-            ("STOPPED", _) => Change::Remove,
-            (_, "STOPPED") => Change::Drain,
-            _ if body.contains(ADDRESS) => Change::Create,
+            ("STOPPED", _) => WriteKind::Remove,
+            (_, "STOPPED") => WriteKind::Drain,
+            _ if body.contains(ADDRESS) => WriteKind::Create,
             _ => return,
         };
         let id = detail.task_arn.rsplit('/').next().unwrap_or_default();
@@ -154,16 +154,16 @@ impl Seen {
     fn wrote(&mut self, method: &str, name: &str, at: Instant) {
         let life = self.tasks.entry(name.to_owned()).or_default();
         let change = match method {
-            "DELETE" => Change::Remove,
-            _ if life.written => Change::Drain,
-            _ => Change::Create,
+            "DELETE" => WriteKind::Remove,
+            _ if life.written => WriteKind::Drain,
+            _ => WriteKind::Create,
         };
         match change {
-            Change::Create => self.dataplanes += 1,
-            Change::Remove => self.dataplanes = self.dataplanes.saturating_sub(1),
-            Change::Drain if life.drained => return,
-            Change::Drain => life.drained = true,
-            Change::Token => {}
+            WriteKind::Create => self.dataplanes += 1,
+            WriteKind::Remove => self.dataplanes = self.dataplanes.saturating_sub(1),
+            WriteKind::Drain if life.drained => return,
+            WriteKind::Drain => life.drained = true,
+            WriteKind::Token => {}
         }
         life.written = true;
         // A sweep writes without an event; a write for an event from before the mark does not count.
@@ -208,7 +208,7 @@ impl KumaFaults for Watcher {
     }
 }
 
-impl Latency {
+impl LatencySummary {
     fn of(mut samples: Vec<Duration>) -> Self {
         samples.sort_unstable();
         let at = |percent: usize| {

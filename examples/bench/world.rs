@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use ecs_mesh_model::{DesiredStatus, LastStatus, TaskArn, Timestamp};
 use ecs_mesh_sandbox::aws::{Cloud, CloudConfig, CloudTask, LifeTimes, RunTask, Throttling};
-use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_sandbox::planes::ControlPlanes;
-use ecs_mesh_sandbox::world::{CLUSTER, QUEUE, Service, deploy};
+use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{CLUSTER, QUEUE, ScenarioService, deploy};
 use tokio::sync::mpsc;
 
-use crate::consul::Consul;
-use crate::control::{Order, Picture, Place};
+use crate::consul::BenchConsul;
+use crate::control::{Order, SandboxSnapshot, SandboxAddresses};
 use crate::watch::Watcher;
 
 /// Services of the world; its tasks are spread evenly over them.
 const SERVICES: u16 = 20;
-/// How long a task of [`Order::Lives`] runs before it is stopped.
+/// How long a task of [`Order::ChurnRate`] runs before it is stopped.
 const RUNS: Duration = Duration::from_millis(1_700);
 /// How often tasks are started and stopped.
 const BEAT: Duration = Duration::from_millis(10);
@@ -26,9 +26,9 @@ const BEAT: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 10;
 
 /// The services, named alike everywhere.
-pub(crate) fn services() -> Vec<Service> {
+pub(crate) fn services() -> Vec<ScenarioService> {
     (0..SERVICES)
-        .map(|n| Service { name: format!("svc-{n:02}"), port: 20_000 + n, app_port: 8_080, count: 0 })
+        .map(|n| ScenarioService { name: format!("svc-{n:02}"), port: 20_000 + n, app_port: 8_080, count: 0 })
         .collect()
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn services() -> Vec<Service> {
 /// # Errors
 /// In words.
 pub(crate) async fn serve() -> Result<(), String> {
-    let mut world = World::begin().await?;
+    let mut world = BenchWorld::begin().await?;
     say(&world.place())?;
     let mut orders = orders();
     let mut beat = tokio::time::interval(BEAT);
@@ -76,37 +76,37 @@ fn orders() -> mpsc::UnboundedReceiver<Result<Order, String>> {
     take
 }
 
-struct World {
+struct BenchWorld {
     endpoints: Endpoints,
     watcher: Arc<Watcher>,
     calls_at_mark: std::collections::BTreeMap<String, u64>,
     definitions: Vec<String>,
     /// Tasks started so far.
     started: usize,
-    lives: Option<Lives>,
-    deaths: Option<Deaths>,
-    consul: Option<Consul>,
+    lives: Option<ChurnRate>,
+    deaths: Option<DeathRate>,
+    consul: Option<BenchConsul>,
 }
 
 /// Tasks that die.
-struct Deaths {
+struct DeathRate {
     per_second: u32,
     since: Instant,
     so_far: u64,
 }
 
 /// Tasks that come and go.
-struct Lives {
+struct ChurnRate {
     per_second: u32,
     since: Instant,
     born: u64,
     running: VecDeque<(Instant, String)>,
 }
 
-impl World {
+impl BenchWorld {
     async fn begin() -> Result<Self, String> {
         let watcher = Arc::new(Watcher::default());
-        let endpoints = Endpoints::start(Options {
+        let endpoints = Endpoints::start(EndpointOptions {
             cloud: CloudConfig {
                 subnet: "10.0.0.0/12".to_owned(),
                 throttling: Some(Throttling::published()),
@@ -116,7 +116,7 @@ impl World {
             },
             aws_faults: Arc::clone(&watcher) as _,
             kuma_faults: Arc::clone(&watcher) as _,
-            ..Options::default()
+            ..EndpointOptions::default()
         })
         .await?;
         let services = services();
@@ -131,7 +131,7 @@ impl World {
                     })
             })
             .map_err(|error| error.to_string())?;
-        let consul = Consul::start(Arc::clone(&watcher)).await?;
+        let consul = BenchConsul::start(Arc::clone(&watcher)).await?;
         let definitions = services.into_iter().map(|service| service.name).collect();
         let calls_at_mark = endpoints.front.calls();
         Ok(Self {
@@ -146,9 +146,9 @@ impl World {
         })
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> SandboxAddresses {
         let environment = self.endpoints.environment();
-        Place {
+        SandboxAddresses {
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             queue_url: self.endpoints.queue_url(),
             cluster: self.endpoints.cluster.clone(),
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    async fn obey(&mut self, order: &Order) -> Result<Picture, String> {
+    async fn obey(&mut self, order: &Order) -> Result<SandboxSnapshot, String> {
         match order {
             Order::Standing(tasks) => self.standing(*tasks, false)?,
             Order::Burst(tasks) => {
@@ -171,7 +171,7 @@ impl World {
                 self.kill(*tasks);
             }
             Order::Deaths(per_second) => {
-                let begin = Deaths { per_second: *per_second, since: Instant::now(), so_far: 0 };
+                let begin = DeathRate { per_second: *per_second, since: Instant::now(), so_far: 0 };
                 self.deaths = (*per_second > 0).then_some(begin);
             }
             Order::Mark => self.mark(),
@@ -185,11 +185,11 @@ impl World {
         self.watcher.mark();
     }
 
-    fn picture(&self) -> Picture {
+    fn picture(&self) -> SandboxSnapshot {
         let calls = self.endpoints.front.calls();
         let before = |name: &String| self.calls_at_mark.get(name).copied().unwrap_or_default();
         let queued = self.endpoints.with(|cloud, _, now| cloud.queue_counts(QUEUE, now));
-        Picture {
+        SandboxSnapshot {
             queued: queued.map_or(0, |counts| counts.visible + counts.in_flight + counts.delayed),
             calls: calls.into_iter().map(|(name, count)| (name.clone(), count - before(&name))).collect(),
             ..self.watcher.picture()
@@ -227,7 +227,7 @@ impl World {
 
     fn change_lives(&mut self, per_second: u32) {
         let running = self.lives.take().map(|lives| lives.running).unwrap_or_default();
-        self.lives = Some(Lives { per_second, since: Instant::now(), born: 0, running });
+        self.lives = Some(ChurnRate { per_second, since: Instant::now(), born: 0, running });
     }
 
     /// The tasks that run, up to so many.

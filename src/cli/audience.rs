@@ -8,19 +8,19 @@ use tokio_util::sync::CancellationToken;
 pub(super) const PIPE_CLOSED: u8 = 141;
 
 /// Standard output of a show, which ends when nobody looks any more.
-pub(super) struct Audience<W> {
+pub(super) struct CancelOnBrokenPipe<W> {
     out: W,
     /// Cancelled when the pipe is closed.
     gone: CancellationToken,
 }
 
-impl<W: Write> Audience<W> {
+impl<W: Write> CancelOnBrokenPipe<W> {
     /// `gone` is cancelled when what is written reaches nobody.
     pub(super) fn new(out: W, gone: CancellationToken) -> Self {
         Self { out, gone }
     }
 
-    fn heed<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    fn check_broken_pipe<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 self.gone.cancel();
@@ -29,15 +29,15 @@ impl<W: Write> Audience<W> {
     }
 }
 
-impl<W: Write> Write for Audience<W> {
+impl<W: Write> Write for CancelOnBrokenPipe<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes);
-        self.heed(written)
+        self.check_broken_pipe(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.out.flush();
-        self.heed(flushed)
+        self.check_broken_pipe(flushed)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     fn a_show_ends_when_its_pipe_is_closed() {
         let (reader, writer) = io::pipe().unwrap();
         let gone = CancellationToken::new();
-        let mut out = Audience::new(writer, gone.clone());
+        let mut out = CancelOnBrokenPipe::new(writer, gone.clone());
         out.write_all(b"a line\n").unwrap();
         assert!(!gone.is_cancelled());
         drop(reader);

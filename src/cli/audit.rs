@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use super::doctor::load;
 use super::output::print;
-use ecs_mesh_audit::{Asking, Question, Report, examine, gather, sarif, table};
-use ecs_mesh_manifests::Sources;
+use ecs_mesh_audit::{SourcesAllowed, AuditRequest, AuditReport, examine, gather, sarif, render_text};
+use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::ClusterArn;
 
 /// What `audit` takes.
 #[derive(clap::Args)]
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["task_definition", "manifests", "cluster"]))]
-pub(super) struct Args {
+pub(super) struct AuditArgs {
     /// JSON files with task definitions, as `register-task-definition` takes or `describe-task-definition` prints them;
     /// alone they are judged without AWS and without Consul.
     #[arg(long, value_name = "FILE", num_args = 1..)]
@@ -38,11 +38,11 @@ pub(super) struct Args {
 
     /// What to print: `table` for people, `json` for one object, `sarif` for code scanning (SARIF 2.1.0).
     #[arg(long, value_enum, default_value = "table")]
-    output: Output,
+    output: AuditOutput,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum AuditOutput {
     Table,
     Json,
     Sarif,
@@ -52,18 +52,18 @@ fn cluster(text: &str) -> Result<ClusterArn, String> {
     ClusterArn::parse(text).map_err(|error| error.to_string())
 }
 
-impl Args {
+impl AuditArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
         let manifests = match self.manifests.as_slice() {
             [] => None,
-            paths => Some(load(Sources::new(paths.to_vec())).await?),
+            paths => Some(load(ManifestSources::new(paths.to_vec())).await?),
         };
-        let question = Question {
+        let question = AuditRequest {
             files: self.task_definition,
             manifests,
             clusters: self.cluster.into_iter().collect::<BTreeSet<_>>(),
             region: self.region,
-            asking: if self.offline { Asking::Nobody } else { Asking::All },
+            asking: if self.offline { SourcesAllowed::Offline } else { SourcesAllowed::All },
         };
         let report = examine(&gather(question).await);
         print(&render(&report, self.output)?)?;
@@ -71,14 +71,14 @@ impl Args {
     }
 }
 
-fn render(report: &Report, output: Output) -> Result<String, String> {
+fn render(report: &AuditReport, output: AuditOutput) -> Result<String, String> {
     let pretty = |text: serde_json::Result<String>| {
         text.map(|text| text + "\n").map_err(|error| format!("it cannot be printed: {error}"))
     };
     match output {
-        Output::Table => Ok(table(report)),
-        Output::Json => pretty(serde_json::to_string_pretty(report)),
-        Output::Sarif => {
+        AuditOutput::Table => Ok(render_text(report)),
+        AuditOutput::Json => pretty(serde_json::to_string_pretty(report)),
+        AuditOutput::Sarif => {
             let root = std::env::current_dir().unwrap_or_default();
             pretty(serde_json::to_string_pretty(&sarif(report, &root)))
         }

@@ -10,7 +10,7 @@ use ecs_mesh_api::schema::{self, SchemaFile};
 
 /// What `crds` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct CrdsArgs {
     /// Where the files go; `-` prints the Kubernetes definitions to standard output, for `kubectl apply -f -`.
     #[arg(long, default_value = "crds", value_name = "DIR")]
     output_dir: PathBuf,
@@ -22,13 +22,13 @@ pub(super) struct Args {
 
 /// What had to be done for a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FileState {
     Current,
     Outdated,
     Missing,
 }
 
-impl Args {
+impl CrdsArgs {
     pub(super) fn run(&self) -> Result<ExitCode, String> {
         if self.output_dir == Path::new("-") {
             if self.check {
@@ -51,7 +51,7 @@ impl Args {
         for file in files {
             let path = directory.join(&file.name);
             // A file that is as it should be keeps its time, which build tools look at.
-            let done = if state(&path, &file.text)? == State::Current {
+            let done = if state(&path, &file.text)? == FileState::Current {
                 "unchanged"
             } else {
                 fs::write(&path, &file.text)
@@ -68,9 +68,9 @@ impl Args {
         for file in files {
             let path = self.output_dir.join(&file.name);
             match state(&path, &file.text)? {
-                State::Current => {}
-                State::Outdated => told.push(format!("{}: not what this version writes\n", path.display())),
-                State::Missing => told.push(format!("{}: missing\n", path.display())),
+                FileState::Current => {}
+                FileState::Outdated => told.push(format!("{}: not what this version writes\n", path.display())),
+                FileState::Missing => told.push(format!("{}: missing\n", path.display())),
             }
         }
         if told.is_empty() {
@@ -82,11 +82,11 @@ impl Args {
     }
 }
 
-fn state(path: &Path, wanted: &str) -> Result<State, String> {
+fn state(path: &Path, wanted: &str) -> Result<FileState, String> {
     match fs::read(path) {
-        Ok(found) if found == wanted.as_bytes() => Ok(State::Current),
-        Ok(_) => Ok(State::Outdated),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(State::Missing),
+        Ok(found) if found == wanted.as_bytes() => Ok(FileState::Current),
+        Ok(_) => Ok(FileState::Outdated),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(FileState::Missing),
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
 }

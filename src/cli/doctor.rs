@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use super::output::print;
-use super::setup::Setup;
+use super::common::CommonArgs;
 use ecs_mesh_doctor::{
-    EventPatterns, Place, Policy, Question, Reader, Report, Status, examine, gather, token_policy,
+    EventPatterns, DoctorScope, IamPolicy, DoctorRequest, PolicyPrincipal, DoctorReport, CheckStatus, examine, gather, token_policy,
 };
-use ecs_mesh_manifests::{Sources, Status as Manifests};
+use ecs_mesh_manifests::{ManifestSources, ManifestStatus as Manifests};
 
 /// What `doctor` takes.
 #[derive(clap::Args)]
@@ -24,9 +24,9 @@ use ecs_mesh_manifests::{Sources, Status as Manifests};
             ("print_token_policy", "true", "none"),
         ])
 }))]
-pub(super) struct Args {
+pub(super) struct DoctorArgs {
     #[command(flatten)]
-    setup: Setup,
+    setup: CommonArgs,
 
     /// SQS queue with the EventBridge events.
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
@@ -34,11 +34,11 @@ pub(super) struct Args {
 
     /// Print the least IAM policy for these manifests and this queue, and ask nobody.
     #[arg(long, conflicts_with_all = ["print_rules", "output"])]
-    print_policy: bool,
+    print_iam_policy: bool,
 
     /// For whom `--print-policy` prints: the operator's task role, or whoever runs the doctor.
     #[arg(long = "for", value_enum, default_value = "operator", requires = "print_policy")]
-    reader: Reader,
+    reader: PolicyPrincipal,
 
     /// IAM path below which the tasks' roles lie, for `--print-policy`.
     #[arg(long, default_value = "/", requires = "print_policy", value_parser = role_path)]
@@ -46,11 +46,11 @@ pub(super) struct Args {
 
     /// Print the event patterns that the rules need, and ask nobody.
     #[arg(long, conflicts_with = "output")]
-    print_rules: bool,
+    print_event_patterns: bool,
 
     /// Print the least ACL policy, in HCL, for the operator's own token at a Consul control plane, and ask nobody.
     #[arg(long, conflicts_with_all = ["print_policy", "print_rules", "output"])]
-    print_token_policy: bool,
+    print_acl_policy: bool,
 
     /// Which control plane `--print-token-policy` prints for; needed where several are of type consul.
     #[arg(long, requires = "print_token_policy", value_name = "NAME")]
@@ -58,11 +58,11 @@ pub(super) struct Args {
 
     /// What to print: `text` for people, `json` for one object.
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    output: DoctorOutput,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum DoctorOutput {
     Text,
     Json,
 }
@@ -76,13 +76,13 @@ fn role_path(text: &str) -> Result<String, String> {
     if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} is no IAM path: write / or /NAME/")) }
 }
 
-impl Args {
+impl DoctorArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let manifests = load(Sources::new(self.setup.manifests.clone())).await?;
-        if self.print_policy || self.print_rules || self.print_token_policy {
+        let manifests = load(ManifestSources::new(self.setup.manifests.clone())).await?;
+        if self.print_iam_policy || self.print_event_patterns || self.print_acl_policy {
             return self.print_for(&manifests);
         }
-        let question = Question {
+        let question = DoctorRequest {
             operator: self.setup.operator_id.clone(),
             manifests,
             queue_url: self.queue_url.clone(),
@@ -90,8 +90,8 @@ impl Args {
         };
         let report = examine(&gather(question).await);
         match self.output {
-            Output::Json => print(&json(&report)?)?,
-            Output::Text => print(&table(&report))?,
+            DoctorOutput::Json => print(&json(&report)?)?,
+            DoctorOutput::Text => print(&render_text(&report))?,
         }
         Ok(ExitCode::from(report.exit_code()))
     }
@@ -102,14 +102,14 @@ impl Args {
             let errors: Vec<String> = manifests.errors.iter().map(|error| format!("\n  {error}")).collect();
             return Err(format!("the manifests have errors:{}", errors.concat()));
         }
-        if self.print_token_policy {
+        if self.print_acl_policy {
             print(&token_policy(&manifests.set, self.control_plane.as_deref())?)?;
             return Ok(ExitCode::SUCCESS);
         }
         let region = self.setup.region.clone().or_else(region_of_environment);
-        let place = Place::new(&manifests.set, self.queue_url.as_deref(), region.as_deref())?;
-        print(&if self.print_policy {
-            json(&Policy::new(&place, self.reader, &self.role_path)?)?
+        let place = DoctorScope::new(&manifests.set, self.queue_url.as_deref(), region.as_deref())?;
+        print(&if self.print_iam_policy {
+            json(&IamPolicy::new(&place, self.reader, &self.role_path)?)?
         } else {
             json(&EventPatterns::new(&place))?
         })?;
@@ -124,7 +124,7 @@ fn region_of_environment() -> Option<String> {
         .find_map(|name| std::env::var(name).ok().filter(|region| !region.is_empty()))
 }
 
-pub(super) async fn load(sources: Sources) -> Result<Manifests, String> {
+pub(super) async fn load(sources: ManifestSources) -> Result<Manifests, String> {
     let loaded = tokio::task::spawn_blocking(move || sources.load(None).into_loaded()).await;
     let loaded = loaded.map_err(|error| format!("reading the manifests broke off: {error}"))?;
     // Without an earlier load there is always one.
@@ -137,7 +137,7 @@ fn json(value: &impl serde::Serialize) -> Result<String, String> {
     Ok(text + "\n")
 }
 
-fn table(report: &Report) -> String {
+fn render_text(report: &DoctorReport) -> String {
     let widest = report.checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
     let mut text = String::new();
     for check in &report.checks {
@@ -148,13 +148,13 @@ fn table(report: &Report) -> String {
             "{style}{:<7}{style:#}  {:<widest$}  {}: {}",
             check.status.as_str(),
             check.id,
-            check.about,
-            check.found
+            check.subject,
+            check.message
         );
-        if check.status > Status::Info {
-            let _ = writeln!(text, "         needed: {}", check.needed);
+        if check.status > CheckStatus::Info {
+            let _ = writeln!(text, "         needed: {}", check.expected);
         }
-        if let Some(mend) = &check.mend {
+        if let Some(mend) = &check.fix {
             let _ = writeln!(text, "         mend:   {mend}");
         }
     }
@@ -172,13 +172,13 @@ fn table(report: &Report) -> String {
     text
 }
 
-fn style(status: Status) -> Style {
+fn style(status: CheckStatus) -> Style {
     let colour = match status {
-        Status::Ok => AnsiColor::Green,
-        Status::Info => AnsiColor::Cyan,
-        Status::Unknown => AnsiColor::Magenta,
-        Status::Warning => AnsiColor::Yellow,
-        Status::Error => AnsiColor::Red,
+        CheckStatus::Ok => AnsiColor::Green,
+        CheckStatus::Info => AnsiColor::Cyan,
+        CheckStatus::Unknown => AnsiColor::Magenta,
+        CheckStatus::Warning => AnsiColor::Yellow,
+        CheckStatus::Error => AnsiColor::Red,
     };
     colour.on_default().bold()
 }

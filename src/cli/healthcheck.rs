@@ -5,37 +5,37 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::output::print;
-use crate::telemetry::server::Address;
+use crate::telemetry::server::ListenAddress;
 
 /// Shorter than the shortest time-out that ECS allows for a container's health check (2 s), so that the reason is told.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The longest answer that is repeated.
-const LONGEST: usize = 2_000;
+const MAX_BODY_SHOWN: usize = 2_000;
 
 /// What `healthcheck` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct HealthcheckArgs {
     /// Where the operator serves its metrics; an unspecified address (0.0.0.0, [::]) is asked on loopback.
     #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "127.0.0.1:9102")]
-    address: Address,
+    metrics_address: ListenAddress,
 
     /// Ask whether it is ready (first sweep done), and not only whether it makes progress.
     #[arg(long)]
     ready: bool,
 }
 
-impl Args {
+impl HealthcheckArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let Address::At(address) = self.address else {
+        let ListenAddress::At(address) = self.metrics_address else {
             return Err(
                 "there is nothing to ask: the operator serves no metrics (--metrics-address is none)"
                     .to_owned(),
             );
         };
-        let url = format!("http://{}/{}", asked(address), if self.ready { "readyz" } else { "healthz" });
+        let url = format!("http://{}/{}", connect_address(address), if self.ready { "readyz" } else { "healthz" });
         let (status, body) = get(&url).await?;
-        let words = if self.ready { waits_for(&body) } else { body.trim().replace('\n', "; ") };
+        let words = if self.ready { readiness_line(&body) } else { body.trim().replace('\n', "; ") };
         if status != 200 {
             return Err(format!("{url} answers {status}: {words}"));
         }
@@ -45,7 +45,7 @@ impl Args {
 }
 
 /// Nobody can be called at the address that stands for all addresses.
-fn asked(address: SocketAddr) -> SocketAddr {
+fn connect_address(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -57,7 +57,7 @@ fn asked(address: SocketAddr) -> SocketAddr {
 async fn get(url: &str) -> Result<(u16, String), String> {
     let failed = |error: reqwest::Error| {
         let why = if error.is_timeout() {
-            format!("no answer within {PATIENCE:?}")
+            format!("no answer within {TIMEOUT:?}")
         } else if error.is_connect() {
             "nobody listens there; does the operator run, and is --address its --metrics-address?".to_owned()
         } else {
@@ -66,7 +66,7 @@ async fn get(url: &str) -> Result<(u16, String), String> {
         format!("{url}: {why}")
     };
     // Without TLS no roots are needed, and no proxy stands before oneself.
-    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE);
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(TIMEOUT);
     let client = client.build().map_err(failed)?;
     let mut response = client.get(url).send().await.map_err(failed)?;
     let mut body = Vec::new();
@@ -80,7 +80,7 @@ async fn get(url: &str) -> Result<(u16, String), String> {
 }
 
 /// The one line of `/readyz` that matters here.
-fn waits_for(body: &str) -> String {
+fn readiness_line(body: &str) -> String {
     let json: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     match json["waits_for"].as_array() {
         Some(all) if all.is_empty() => "ready".to_owned(),
@@ -88,7 +88,7 @@ fn waits_for(body: &str) -> String {
             let all: Vec<&str> = all.iter().filter_map(serde_json::Value::as_str).collect();
             format!("not ready: {}", all.join("; "))
         }
-        None => body.trim().chars().take(LONGEST).collect::<String>().replace('\n', " "),
+        None => body.trim().chars().take(MAX_BODY_SHOWN).collect::<String>().replace('\n', " "),
     }
 }
 
@@ -103,14 +103,14 @@ mod tests {
             ("[::]:9102", "[::1]:9102"),
             ("10.0.0.7:9200", "10.0.0.7:9200"),
         ] {
-            assert_eq!(asked(given.parse().unwrap()).to_string(), to);
+            assert_eq!(connect_address(given.parse().unwrap()).to_string(), to);
         }
     }
 
     #[test]
     fn one_line_says_why_it_is_not_ready() {
-        assert_eq!(waits_for(r#"{"waits_for": ["a", "b"]}"#), "not ready: a; b");
-        assert_eq!(waits_for(r#"{"waits_for": []}"#), "ready");
-        assert_eq!(waits_for("<p>\nhello</p>"), "<p> hello</p>");
+        assert_eq!(readiness_line(r#"{"waits_for": ["a", "b"]}"#), "not ready: a; b");
+        assert_eq!(readiness_line(r#"{"waits_for": []}"#), "ready");
+        assert_eq!(readiness_line("<p>\nhello</p>"), "<p> hello</p>");
     }
 }

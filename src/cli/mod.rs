@@ -15,7 +15,7 @@ mod reference;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
-mod setup;
+mod common;
 mod validate;
 
 use std::process::ExitCode;
@@ -44,23 +44,23 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator: hear task changes, keep the control planes right, until SIGTERM or SIGINT.
-    Run(run::Args),
+    Run(run::RunArgs),
     /// Show what a run would change, and why; writes nothing.
-    Plan(plan::Args),
+    Plan(plan::PlanArgs),
     /// Ask a running operator whether it makes progress, for a container's health check: exit code 0 or 1.
-    Healthcheck(healthcheck::Args),
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Check a set-up and say what is missing; or print the policy and the rules that it needs.
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// List what would fail, be refused or never work for Consul on ECS: in task definitions, roles, manifests and the
     /// control plane; before a deploy from files alone.
-    Audit(audit::Args),
+    Audit(audit::AuditArgs),
     /// Try it without AWS: an AWS, a Kuma control plane or a Consul, and a living world, in this one process on loopback.
     #[cfg(feature = "sandbox")]
-    Sandbox(sandbox::Args),
+    Sandbox(sandbox::SandboxArgs),
     /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
-    Crds(crds::Args),
+    Crds(crds::CrdsArgs),
     /// Check manifests as `run` would read them, and say all that is wrong; for hooks and pipelines.
-    Validate(validate::Args),
+    Validate(validate::ValidateArgs),
 }
 
 /// Runs the program.
@@ -77,7 +77,7 @@ pub fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let logging = match (&cli.command, cli.log.as_deref()) {
         #[cfg(feature = "sandbox")]
-        (Command::Sandbox(_), None) => log::init_beside_a_show(),
+        (Command::Sandbox(_), None) => log::init_for_demo(),
         // What they find is in what they print; a log beside it would say it twice.
         (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
             log::init(cli.log_format, "error,ecs_mesh_manifests=off")
@@ -85,11 +85,11 @@ pub fn main() -> ExitCode {
         (_, filter) => log::init(cli.log_format, filter.unwrap_or("info")),
     };
     if let Err(error) = logging {
-        return failed(&error);
+        return print_error(&error);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("the async runtime cannot start: {error}")),
+        Err(error) => return print_error(&format!("the async runtime cannot start: {error}")),
     };
     let result = runtime.block_on(async {
         match cli.command {
@@ -105,10 +105,10 @@ pub fn main() -> ExitCode {
         }
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    result.unwrap_or_else(|error| failed(&error))
+    result.unwrap_or_else(|error| print_error(&error))
 }
 
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+fn print_error(error: &dyn std::fmt::Display) -> ExitCode {
     use std::io::Write as _;
     // Nothing can be done when even that fails.
     let _ = writeln!(std::io::stderr(), "error: {error}");

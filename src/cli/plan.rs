@@ -6,27 +6,27 @@ use std::time::Duration;
 
 use super::duration;
 use super::output::print;
-use super::setup::{Pace, Setup};
-use crate::reconcile::{Book, PlanOptions};
+use super::common::{RateArgs, CommonArgs};
+use crate::operator::{DryRunRecorder, PlanOptions};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_controller::Signals;
-use ecs_mesh_core::plan::proposal::{Detail, Proposal, render};
+use ecs_mesh_core::plan::report::{PlanDetail, PlanReport, render};
 
 /// Exit code of a plan that has something to do.
-const CHANGES: u8 = 2;
+const EXIT_CHANGES: u8 = 2;
 
 /// What `plan` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct PlanArgs {
     #[command(flatten)]
-    setup: Setup,
+    setup: CommonArgs,
 
     #[command(flatten)]
-    pace: Pace,
+    pace: RateArgs,
 
     /// What to print: `text` for people, `json` for one object.
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    output: PlanOutput,
 
     /// Show what is unchanged or ignored, too, and each task by itself.
     #[arg(long)]
@@ -34,7 +34,7 @@ pub(super) struct Args {
 
     /// How long a call that fails is tried again before its part counts as unknown.
     #[arg(long, default_value = "10s", value_parser = duration)]
-    patience: Duration,
+    retry_timeout: Duration,
 
     /// How long the plan takes at most; what is not known then is unknown.
     #[arg(long, default_value = "5m", value_parser = duration)]
@@ -46,21 +46,21 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum PlanOutput {
     Text,
     Json,
 }
 
-impl Args {
+impl PlanArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         let aws = self.setup.aws(&metrics).await?;
         let manifests = self.setup.manifests(&metrics).await?;
-        let book = Arc::new(Book::new(Arc::clone(&metrics)));
+        let book = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
         let operator = self.setup.operator(&aws, metrics, &self.pace, Some(Arc::clone(&book)));
         let options = PlanOptions {
-            patience: self.patience,
+            retry_timeout: self.retry_timeout,
             timeout: self.timeout,
             concurrency: usize::from(self.concurrency),
         };
@@ -73,14 +73,14 @@ impl Args {
         Ok(code)
     }
 
-    fn text(&self, proposal: Proposal) -> Result<String, String> {
-        let proposal = if self.all { proposal } else { proposal.without_the_quiet() };
+    fn text(&self, proposal: PlanReport) -> Result<String, String> {
+        let proposal = if self.all { proposal } else { proposal.without_unchanged() };
         match self.output {
-            Output::Text => {
-                let detail = if self.all { Detail::All } else { Detail::Changes };
+            PlanOutput::Text => {
+                let detail = if self.all { PlanDetail::All } else { PlanDetail::Changes };
                 Ok(render(&proposal, detail))
             }
-            Output::Json => serde_json::to_string_pretty(&proposal)
+            PlanOutput::Json => serde_json::to_string_pretty(&proposal)
                 .map(|text| text + "\n")
                 .map_err(|error| format!("it cannot be printed: {error}")),
         }
@@ -88,10 +88,10 @@ impl Args {
 }
 
 /// An incomplete plan is an error whatever it found: nobody should take it for the whole.
-fn exit_code(proposal: &Proposal) -> ExitCode {
+fn exit_code(proposal: &PlanReport) -> ExitCode {
     match (proposal.complete, proposal.will_write()) {
         (false, _) => ExitCode::FAILURE,
-        (true, true) => ExitCode::from(CHANGES),
+        (true, true) => ExitCode::from(EXIT_CHANGES),
         (true, false) => ExitCode::SUCCESS,
     }
 }

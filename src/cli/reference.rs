@@ -7,9 +7,9 @@ use clap::{Arg, Command, CommandFactory as _};
 use super::Cli;
 
 /// The section for flags of every command.
-const EVERYWHERE: &str = "Everywhere";
+const GLOBAL_SECTION: &str = "Everywhere";
 
-type Flags = BTreeMap<String, BTreeSet<String>>;
+type FlagsByCommand = BTreeMap<String, BTreeSet<String>>;
 
 /// As it is written: `--flag`, or the name of what stands without one.
 fn name(arg: &Arg) -> String {
@@ -23,16 +23,16 @@ fn flags_of(command: &Command) -> BTreeSet<String> {
     command.get_arguments().filter(|arg| !arg.is_hide_set()).map(name).collect()
 }
 
-fn known() -> Flags {
+fn known() -> FlagsByCommand {
     let cli = Cli::command();
     let of_commands = cli.get_subcommands().map(|one| (one.get_name().to_owned(), flags_of(one)));
-    of_commands.chain([(EVERYWHERE.to_owned(), flags_of(&cli))]).collect()
+    of_commands.chain([(GLOBAL_SECTION.to_owned(), flags_of(&cli))]).collect()
 }
 
 /// What the first columns of the tables name, by section. `…` says that several may follow.
-fn written() -> Flags {
+fn written() -> FlagsByCommand {
     let text = include_str!("../../docs/reference/cli.md");
-    let mut found = Flags::new();
+    let mut found = FlagsByCommand::new();
     for section in text.split("\n## ").skip(1) {
         let (title, body) = section.split_once('\n').unwrap();
         let cells = body.lines().filter_map(|line| line.strip_prefix("| ")?.split('|').next());
@@ -48,6 +48,6 @@ fn written() -> Flags {
 }
 
 #[test]
-fn every_flag_stands_in_the_reference_and_every_flag_there_is_one() {
+fn cli_reference_lists_exactly_all_flags() {
     assert_eq!(written(), known(), "docs/reference/cli.md (left) is not what the commands take (right)");
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::duration;
-use super::setup::{Pace, Setup};
-use crate::reconcile::{Book, RunOptions};
+use super::common::{RateArgs, CommonArgs};
+use crate::operator::{DryRunRecorder, RunOptions};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::server::{Address, Server};
-use ecs_mesh_aws::aws::Queue;
-use ecs_mesh_aws::intake::PoisonPolicy;
+use crate::telemetry::server::{ListenAddress, MetricsServer};
+use ecs_mesh_aws::aws::EventQueue;
+use ecs_mesh_aws::consumer::PoisonPolicy;
 use ecs_mesh_aws::sdk::{AwsClients, SdkQueue};
 use ecs_mesh_controller::Signals;
 
@@ -35,12 +35,12 @@ impl From<Poison> for PoisonPolicy {
 
 /// What `run` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct RunArgs {
     #[command(flatten)]
-    setup: Setup,
+    setup: CommonArgs,
 
     #[command(flatten)]
-    pace: Pace,
+    pace: RateArgs,
 
     /// SQS queue with the EventBridge events. Without it changes are found by sweeps only.
     #[arg(long, env = "ECS_MESH_QUEUE_URL")]
@@ -69,49 +69,49 @@ pub(super) struct Args {
 
     /// How long a stop waits for what is in flight; keep it below the ECS task's stopTimeout (default there: 30s).
     #[arg(long, default_value = "20s", value_parser = duration)]
-    drain_deadline: Duration,
+    graceful_shutdown_timeout: Duration,
 
     /// Where /metrics, /healthz and /readyz are served: IP:PORT, or none.
     #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "0.0.0.0:9102")]
-    metrics_address: Address,
+    metrics_address: ListenAddress,
 }
 
-impl Args {
+impl RunArgs {
     pub(super) async fn run(self) -> Result<(), String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         // Before all else: a start that hangs can be seen from outside.
-        let server = Server::start(self.metrics_address, Arc::clone(&metrics), fastrand::u64(..));
+        let server = MetricsServer::start(self.metrics_address, Arc::clone(&metrics), fastrand::u64(..));
         let aws = self.setup.aws(&metrics).await?;
-        let queue_url = self.queue_to_read()?;
+        let queue_url = self.event_queue_url()?;
         let queue = queue_url.map(|url| aws.queue(url).map_err(|error| error.to_string())).transpose()?;
         let manifests = self.setup.manifests(&metrics).await?;
         if let Some(queue) = &queue {
-            check(queue).await;
+            check_queue(queue).await;
         }
-        let book = self.dry_run.then(|| Arc::new(Book::new(Arc::clone(&metrics))));
+        let book = self.dry_run.then(|| Arc::new(DryRunRecorder::new(Arc::clone(&metrics))));
         let operator = self.setup.operator(&aws, metrics, &self.pace, book);
-        self.say_hello(&aws, queue_url);
+        self.log_start(&aws, queue_url);
         let options = RunOptions {
             concurrency: usize::from(self.concurrency),
             receivers: usize::from(self.receivers),
             poison: self.poison.into(),
-            drain: self.drain_deadline,
+            graceful_shutdown_timeout: self.graceful_shutdown_timeout,
         };
-        let at_once = signals.at_once.clone();
-        let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn Queue>);
+        let immediate = signals.immediate.clone();
+        let queue = queue.map(|queue| Arc::new(queue) as Arc<dyn EventQueue>);
         let ended = tokio::select! {
             ended = operator.run(queue, manifests, options, signals.stop) => {
                 ended.map(|_| ()).map_err(|error| error.to_string())
             }
-            () = at_once.cancelled() => Err("stopped at once by a second signal".to_owned()),
+            () = immediate.cancelled() => Err("stopped at once by a second signal".to_owned()),
         };
         server.stop().await;
         ended
     }
 
     /// A dry run that read the real one's queue would steal its events.
-    fn queue_to_read(&self) -> Result<Option<&str>, String> {
+    fn event_queue_url(&self) -> Result<Option<&str>, String> {
         if !self.dry_run {
             return Ok(self.queue_url.as_deref());
         }
@@ -124,7 +124,7 @@ impl Args {
         }
     }
 
-    fn say_hello(&self, aws: &AwsClients, queue_url: Option<&str>) {
+    fn log_start(&self, aws: &AwsClients, queue_url: Option<&str>) {
         if self.dry_run && self.queue_url.is_some() {
             info!("a dry run leaves the queue of --queue-url to the real operator");
         }
@@ -136,7 +136,7 @@ impl Args {
 }
 
 /// Says what is wrong with the queue; the operator goes on by sweeps.
-async fn check(queue: &SdkQueue) {
+async fn check_queue(queue: &SdkQueue) {
     match queue.attributes().await {
         Ok(attributes) if !attributes.has_redrive => {
             warn!("the queue has no redrive policy: messages that nobody can handle are delivered for ever");

@@ -9,24 +9,24 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::audience::{Audience, PIPE_CLOSED};
+use super::audience::{CancelOnBrokenPipe, PIPE_CLOSED};
 use super::duration;
 use super::output::print;
-use super::setup::connect;
-use crate::sandbox::Scribe;
-use crate::sandbox::stage::{Stage, care, keep_alive};
-use crate::telemetry::server::Address;
+use super::common::connect;
+use crate::sandbox::EventPrinter;
+use crate::sandbox::demo::{Demo, manifest_options, keep_alive};
+use crate::telemetry::server::ListenAddress;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
 use ecs_mesh_sandbox::aws::{CloudConfig, Throttling};
-use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_sandbox::mishaps::{Level, Mishaps};
-use ecs_mesh_sandbox::planes::ControlPlanes;
-use ecs_mesh_sandbox::world::{Naming, Planted, World, WorldConfig, consul_auth, manifests};
+use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::fault_injection::{FaultLevel, FaultInjector};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{Naming, ForeignFixture, World, WorldConfig, consul_auth, manifests};
 
 /// What `sandbox` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct SandboxArgs {
     /// How long to show it: things happen for 70 % of it, then everything must come to rest.
     #[arg(long, default_value = "30s", value_parser = duration)]
     duration: Duration,
@@ -50,7 +50,7 @@ pub(super) struct Args {
 
     /// How much goes wrong between the operator and the servers.
     #[arg(long, value_enum, default_value = "none")]
-    faults: Level,
+    faults: FaultLevel,
 
     /// The IPv4 range of the tasks' addresses.
     #[arg(long, default_value = "10.0.0.0/16", value_parser = subnet)]
@@ -58,7 +58,7 @@ pub(super) struct Args {
 
     /// What to print: `text` for people, `json` for one object as the last line.
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    output: SandboxOutput,
 
     /// Keep the endpoints and the world up with no operator inside, until Ctrl-C.
     #[arg(long, conflicts_with_all = ["duration", "output"])]
@@ -78,7 +78,7 @@ pub(super) struct Args {
 
     /// Where the operator inside serves /metrics, /healthz and /readyz: IP:PORT, or none.
     #[arg(long, default_value = "none", conflicts_with = "serve")]
-    metrics_address: Address,
+    metrics_address: ListenAddress,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -88,7 +88,7 @@ enum WorldKind {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
+enum SandboxOutput {
     Text,
     Json,
 }
@@ -106,12 +106,12 @@ fn subnet(text: &str) -> Result<String, String> {
     }
 }
 
-impl Args {
+impl SandboxArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
         let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
-        let mishaps = Arc::new(Mishaps::new(self.faults, self.seed));
+        let faults = Arc::new(FaultInjector::new(self.faults, self.seed));
         let endpoints = Arc::new(
-            Endpoints::start(Options {
+            Endpoints::start(EndpointOptions {
                 cloud: CloudConfig {
                     subnet: self.subnet.clone(),
                     seed: self.seed,
@@ -125,20 +125,20 @@ impl Args {
                 aws_port: self.aws_port,
                 kuma_port: self.kuma_port,
                 consul_port: self.consul_port,
-                aws_faults: Arc::clone(&mishaps) as _,
-                kuma_faults: Arc::clone(&mishaps) as _,
-                consul_faults: Arc::clone(&mishaps) as _,
+                aws_faults: Arc::clone(&faults) as _,
+                kuma_faults: Arc::clone(&faults) as _,
+                consul_faults: Arc::clone(&faults) as _,
             })
             .await?,
         );
         let world = (self.world == WorldKind::Demo).then(|| self.begin_world(&endpoints)).transpose()?;
-        let (world, planted) = world.unzip();
-        let directory = Scratch::new()?;
+        let (world, fixtures) = world.unzip();
+        let directory = TempDirectory::new()?;
         let code = if self.serve {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
-            let cast = (world, planted.unwrap_or_default());
-            Box::pin(self.show(&endpoints, cast, mishaps, &directory, &signals)).await?
+            let cast = (world, fixtures.unwrap_or_default());
+            Box::pin(self.run_demo(&endpoints, cast, faults, &directory, &signals)).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;
@@ -146,25 +146,25 @@ impl Args {
         Ok(code)
     }
 
-    fn begin_world(&self, endpoints: &Endpoints) -> Result<(World, Vec<Planted>), String> {
+    fn begin_world(&self, endpoints: &Endpoints) -> Result<(World, Vec<ForeignFixture>), String> {
         // In a show of half a minute something should happen every second.
         let beat =
             self.duration.mul_f64(0.7 / 25.0).clamp(Duration::from_millis(200), Duration::from_secs(5));
         let config = WorldConfig {
             tasks: self.tasks as usize,
             seed: self.seed,
-            gap: (beat / 2, beat * 2),
+            interval: (beat / 2, beat * 2),
             naming: Naming::TaskId,
-            planes: self.control_plane,
+            control_planes: self.control_plane,
             revoked_for: (Duration::from_secs(14), Duration::from_secs(25)),
         };
         endpoints.with_all(|cloud, kuma, consul, now| {
-            let mut world = World::begin(config, cloud, kuma, now)?;
-            let planted = match (&endpoints.consul, consul) {
-                (Some(place), Some(consul)) => world.join(&place.home, cloud, consul, now)?,
+            let mut world = World::start(config, cloud, kuma, now)?;
+            let fixtures = match (&endpoints.consul, consul) {
+                (Some(place), Some(consul)) => world.join_consul(&place.bootstrap, cloud, consul, now)?,
                 _ => Vec::new(),
             };
-            Ok((world, planted))
+            Ok((world, fixtures))
         })
     }
 
@@ -172,13 +172,13 @@ impl Args {
         &self,
         endpoints: &Arc<Endpoints>,
         world: Option<World>,
-        directory: &Scratch,
+        directory: &TempDirectory,
         signals: &Signals,
     ) -> Result<ExitCode, String> {
         let mut text = String::new();
         if let Some(world) = &world {
             let path = directory.0.join("manifests.yaml");
-            let mut all = manifests(&care(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
+            let mut all = manifests(&manifest_options(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
             if endpoints.consul.is_some() {
                 all += &consul_auth(&endpoints.cluster, &endpoints.aws_url);
             }
@@ -196,15 +196,15 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn show(
+    async fn run_demo(
         &self,
         endpoints: &Arc<Endpoints>,
-        (world, planted): (Option<World>, Vec<Planted>),
-        mishaps: Arc<Mishaps>,
-        directory: &Scratch,
+        (world, fixtures): (Option<World>, Vec<ForeignFixture>),
+        faults: Arc<FaultInjector>,
+        directory: &TempDirectory,
         signals: &Signals,
     ) -> Result<ExitCode, String> {
-        let text = self.output == Output::Text;
+        let text = self.output == SandboxOutput::Text;
         if text {
             let services = world.as_ref().map_or(0, |world| world.services().len());
             let mut places = vec![format!("AWS at {}", endpoints.aws_url)];
@@ -217,29 +217,29 @@ impl Args {
                 self.seed
             ))?;
         }
-        let (stop, gone) = (signals.stop.clone(), CancellationToken::new());
+        let (stop, cancelled) = (signals.stop.clone(), CancellationToken::new());
         let out =
-            text.then(|| Box::new(Audience::new(std::io::stdout(), gone.clone())) as Box<dyn Write + Send>);
-        let nobody_looks = gone.clone();
+            text.then(|| Box::new(CancelOnBrokenPipe::new(std::io::stdout(), cancelled.clone())) as Box<dyn Write + Send>);
+        let nobody_looks = cancelled.clone();
         tokio::spawn(async move {
             nobody_looks.cancelled().await;
             stop.cancel();
         });
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let began = endpoints.with(|_, _, now| now);
-        let stage = Stage {
+        let stage = Demo {
             endpoints: Arc::clone(endpoints),
             world,
-            planted,
-            mishaps,
-            scribe: Scribe::new(out, colour, &endpoints.cluster, began),
+            fixtures,
+            faults,
+            printer: EventPrinter::new(out, colour, &endpoints.cluster, began),
             duration: self.duration,
             seed: self.seed,
             connect: Box::new(|operator, metrics| connect(operator, metrics, Arc::new(NoSecrets))),
             metrics_address: self.metrics_address,
         };
-        let summary = stage.play(&directory.0, signals.stop.clone()).await?;
-        if gone.is_cancelled() {
+        let summary = stage.run(&directory.0, signals.stop.clone()).await?;
+        if cancelled.is_cancelled() {
             return Ok(ExitCode::from(PIPE_CLOSED));
         }
         if text {
@@ -253,9 +253,9 @@ impl Args {
 }
 
 /// A directory of our own, gone at the end.
-struct Scratch(std::path::PathBuf);
+struct TempDirectory(std::path::PathBuf);
 
-impl Scratch {
+impl TempDirectory {
     fn new() -> Result<Self, String> {
         // Nobody else may have made it, or look into it.
         let name = format!("ecs-mesh-sandbox-{}-{:08x}", std::process::id(), fastrand::u32(..));
@@ -268,7 +268,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempDirectory {
     fn drop(&mut self) {
         // What cannot be removed is small and in the system's own place for such things.
         let _ = std::fs::remove_dir_all(&self.0);

@@ -7,12 +7,12 @@ use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use super::output::print;
-use ecs_mesh_api::manifests::{Extent, Finding};
-use ecs_mesh_manifests::{Checked, Sources};
+use ecs_mesh_api::manifests::{ManifestScope, ManifestFinding};
+use ecs_mesh_manifests::{ValidationResult, ManifestSources};
 
 /// What `validate` takes.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ValidateArgs {
     /// Manifest files or directories (*.yaml, *.yml, *.json), read together as `run` reads them.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -27,24 +27,24 @@ pub(super) struct Args {
 
     /// How to print what was found.
     #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    output: ValidateOutput,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Output {
+enum ValidateOutput {
     /// A line for each finding, and one with the counts.
     Text,
     /// One object.
     Json,
 }
 
-impl Args {
+impl ValidateArgs {
     pub(super) fn run(self) -> Result<ExitCode, String> {
-        let extent = if self.partial { Extent::Part } else { Extent::Whole };
-        let checked = Sources::new(self.paths).check(extent);
+        let extent = if self.partial { ManifestScope::Partial } else { ManifestScope::Complete };
+        let checked = ManifestSources::new(self.paths).check(extent);
         print(&match self.output {
-            Output::Text => in_text(&checked),
-            Output::Json => format!("{}\n", in_json(&checked)),
+            ValidateOutput::Text => in_text(&checked),
+            ValidateOutput::Json => format!("{}\n", in_json(&checked)),
         })?;
         Ok(match (checked.errors.is_empty(), checked.warnings.is_empty() || !self.deny_warnings) {
             (false, _) => ExitCode::FAILURE,
@@ -54,8 +54,8 @@ impl Args {
     }
 }
 
-fn in_text(checked: &Checked) -> String {
-    let Checked { errors, warnings, files, manifests } = checked;
+fn in_text(checked: &ValidationResult) -> String {
+    let ValidationResult { errors, warnings, files, manifests } = checked;
     let (red, yellow) = (AnsiColor::Red.on_default().bold(), AnsiColor::Yellow.on_default().bold());
     let mut lines = findings("error", red, errors);
     lines += &findings("warning", yellow, warnings);
@@ -69,7 +69,7 @@ fn in_text(checked: &Checked) -> String {
     lines + &format!("{manifests} in {files}: {errors}, {warnings}\n")
 }
 
-fn findings(word: &str, style: Style, findings: &[Finding]) -> String {
+fn findings(word: &str, style: Style, findings: &[ManifestFinding]) -> String {
     findings
         .iter()
         .fold(String::new(), |lines, finding| lines + &format!("{style}{word}{style:#}: {finding}\n"))
@@ -79,8 +79,8 @@ fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-fn in_json(checked: &Checked) -> Value {
-    let findings = |findings: &[Finding]| findings.iter().map(finding_in_json).collect::<Vec<_>>();
+fn in_json(checked: &ValidationResult) -> Value {
+    let findings = |findings: &[ManifestFinding]| findings.iter().map(finding_in_json).collect::<Vec<_>>();
     json!({
         "files": checked.files,
         "manifests": checked.manifests,
@@ -89,7 +89,7 @@ fn in_json(checked: &Checked) -> Value {
     })
 }
 
-fn finding_in_json(finding: &Finding) -> Value {
+fn finding_in_json(finding: &ManifestFinding) -> Value {
     json!({
         "file": finding.file.display().to_string(),
         "line": finding.line,

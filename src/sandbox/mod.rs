@@ -1,8 +1,8 @@
 //! The demonstration: an operator in the embedded world, told as a story and judged.
 
-mod scribe;
-pub mod stage;
+mod event_printer;
+pub mod demo;
 mod summary;
 
-pub use scribe::Scribe;
-pub use summary::{Latencies, Summary};
+pub use event_printer::EventPrinter;
+pub use summary::{Latencies, DemoSummary};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use ecs_mesh_sandbox::judge::{ConsulTally, Invariant, Tally, Violation};
-use ecs_mesh_sandbox::world::{Census, Membership};
+use ecs_mesh_sandbox::oracle::{ConsulWriteCounts, Invariant, WriteCounts, InvariantViolation};
+use ecs_mesh_sandbox::world::{Census, TaskAgentCounts};
 
 /// A distribution of times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Latencies {
 
 /// What a run came to.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct DemoSummary {
     /// How long it took.
     pub took: Duration,
     /// Whether a person ended it.
@@ -39,13 +39,13 @@ pub struct Summary {
     /// Tasks.
     pub census: Census,
     /// Writes to Kuma, if there is one.
-    pub kuma: Option<Tally>,
+    pub kuma: Option<WriteCounts>,
     /// What tasks did at Consul, and what the operator did there, if there is one.
-    pub consul: Option<(Membership, ConsulTally)>,
+    pub consul: Option<(TaskAgentCounts, ConsulWriteCounts)>,
     /// Tasks whose role did not allow them in, each time that this began.
     pub rejected: u64,
     /// Broken promises.
-    pub violations: Vec<Violation>,
+    pub violations: Vec<InvariantViolation>,
     /// From receiving an event to the write that it led to.
     pub event_to_write: Latencies,
     /// From a task's STOPPED to the removal of its registration.
@@ -54,7 +54,7 @@ pub struct Summary {
     pub aws_calls: BTreeMap<String, u64>,
 }
 
-fn promise(invariant: Invariant) -> &'static str {
+fn invariant_name(invariant: Invariant) -> &'static str {
     match invariant {
         Invariant::I1 => "no leak",
         Invariant::I2 => "no wrongful removal",
@@ -73,20 +73,20 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_micros() as f64 / 100.0).round() / 10.0
 }
 
-impl Summary {
+impl DemoSummary {
     /// Whether every promise was kept.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty()
     }
 
-    fn broken(&self, invariant: Invariant) -> usize {
+    fn violation_count(&self, invariant: Invariant) -> usize {
         self.violations.iter().filter(|violation| violation.invariant == invariant).count()
     }
 
     /// One JSON object.
     pub fn json(&self) -> Value {
         let violations: BTreeMap<String, usize> =
-            Invariant::ALL.iter().map(|invariant| (invariant.to_string(), self.broken(*invariant))).collect();
+            Invariant::ALL.iter().map(|invariant| (invariant.to_string(), self.violation_count(*invariant))).collect();
         let times = |of: &Latencies| json!({"p50": milliseconds(of.p50), "p99": milliseconds(of.p99), "count": of.count});
         let writes =
             self.kuma.map_or(0, |tally| tally.writes()) + self.consul.map_or(0, |(_, tally)| tally.writes());
@@ -100,15 +100,15 @@ impl Summary {
             "aws_calls": self.aws_calls,
             "cp_writes": writes,
         });
-        if let Some(Tally { created, updated, drained, removed }) = self.kuma {
+        if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             all["dataplanes"] = json!({
                 "created": created, "updated": updated, "drained": drained, "removed": removed,
                 "rejected": self.rejected,
             });
         }
-        if let Some((Membership { logins, logouts, left_behind }, tally)) = self.consul {
+        if let Some((TaskAgentCounts { logins, logouts, died_registered }, tally)) = self.consul {
             all["consul"] = json!({
-                "logins": logins, "logouts": logouts, "left_behind": left_behind,
+                "logins": logins, "logouts": logouts, "left_behind": died_registered,
                 "tokens_removed": tally.tokens, "services_removed": tally.services,
             });
         }
@@ -118,37 +118,37 @@ impl Summary {
     /// A table for people.
     pub fn table(&self) -> String {
         let mut text = String::new();
-        let mut row = |name: &str, words: String| {
+        let mut row = |name: &str, message: String| {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "  {name:<26}{words}");
+            let _ = writeln!(text, "  {name:<26}{message}");
         };
         row("tasks", format!("{} started, {} stopped", self.census.started, self.census.stopped));
-        if let Some(Tally { created, updated, drained, removed }) = self.kuma {
+        if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             let written =
                 format!("{created} created, {updated} updated, {drained} drained, {removed} removed");
             row("dataplanes", format!("{written}; {} tasks rejected for their role's tags", self.rejected));
         }
-        if let Some((Membership { logins, logouts, left_behind }, tally)) = self.consul {
-            let words = format!(
-                "{logins} logged in, {logouts} logged out, {left_behind} died and left what they had"
+        if let Some((TaskAgentCounts { logins, logouts, died_registered }, tally)) = self.consul {
+            let message = format!(
+                "{logins} logged in, {logouts} logged out, {died_registered} died and left what they had"
             );
-            row("tasks at Consul", words);
-            let words = format!("{} tokens and {} services removed", tally.tokens, tally.services);
-            row("left behind at Consul", words);
+            row("tasks at Consul", message);
+            let message = format!("{} tokens and {} services removed", tally.tokens, tally.services);
+            row("left behind at Consul", message);
         }
         for (name, times) in
             [("event to write", &self.event_to_write), ("STOPPED to removed", &self.removed_after_stop)]
         {
             let Latencies { p50, p99, count } = times;
-            let words =
+            let message =
                 format!("p50 {} ms, p99 {} ms ({count} times)", milliseconds(*p50), milliseconds(*p99));
-            row(name, words);
+            row(name, message);
         }
         let calls: Vec<String> =
             self.aws_calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
         row("AWS calls", calls.join(", "));
         for invariant in Invariant::ALL {
-            let verdict = match self.broken(invariant) {
+            let verdict = match self.violation_count(invariant) {
                 0 if invariant == Invariant::I7 => {
                     "not judged here: there is one copy, and no lease to lose".to_owned()
                 }
@@ -160,10 +160,10 @@ impl Summary {
                 0 => "kept".to_owned(),
                 count => format!("BROKEN {count} times"),
             };
-            row(&format!("{invariant} {}", promise(invariant)), verdict);
+            row(&format!("{invariant} {}", invariant_name(invariant)), verdict);
         }
         for violation in &self.violations {
-            let _ = writeln!(text, "  {} {}", violation.invariant, violation.words);
+            let _ = writeln!(text, "  {} {}", violation.invariant, violation.message);
         }
         text
     }

@@ -62,7 +62,7 @@ const DEFAULTS: &str = "info,aws_config=error,aws_runtime=warn,aws_sdk_ecs=warn,
      hyper=warn,hyper_util=warn,rustls=warn,reqwest=warn";
 
 /// Crates whose debug lines quote requests with their signatures, or answers with their bodies.
-const SEES_SECRETS: [&str; 8] =
+const SECRET_BEARING_CRATES: [&str; 8] =
     ["aws_config", "aws_runtime", "aws_sdk_", "aws_sigv4", "aws_smithy_", "h2", "hyper", "reqwest"];
 
 /// Begins logging to standard error. `filter` is in the syntax of `RUST_LOG`; empty means `info`.
@@ -84,12 +84,12 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
 ///
 /// # Errors
 /// If logging has begun before.
-pub fn init_beside_a_show() -> Result<(), LogError> {
+pub fn init_for_demo() -> Result<(), LogError> {
     let filter = env_filter("warn")?
         .and(Targets::new().with_default(LevelFilter::WARN).with_target("audit", LevelFilter::OFF));
     let terminal = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
-    let lines = lines.without_time().with_target(false).with_filter(filter.and(cap()));
+    let lines = lines.without_time().with_target(false).with_filter(filter.and(max_level()));
     tracing_subscriber::registry().with(lines).try_init().map_err(|_| LogError::Twice)
 }
 
@@ -106,7 +106,7 @@ pub fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = env_filter(filter)?.and(cap());
+    let filter = env_filter(filter)?.and(max_level());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(colour).boxed(),
@@ -119,7 +119,7 @@ where
 
 fn env_filter(asked: &str) -> Result<EnvFilter, LogError> {
     let refuse = |why: String| LogError::Filter { filter: asked.chars().take(200).collect(), why };
-    if let Some(why) = says_nothing(asked) {
+    if let Some(why) = filter_error(asked) {
         return Err(refuse(why));
     }
     let all = [DEFAULTS, asked.trim(), "audit=info"];
@@ -129,7 +129,7 @@ fn env_filter(asked: &str) -> Result<EnvFilter, LogError> {
 
 /// The library takes a word that is no level for a target, and a target without a level for all of its lines: most likely
 /// a slip. What filters by spans is left to it.
-fn says_nothing(asked: &str) -> Option<String> {
+fn filter_error(asked: &str) -> Option<String> {
     let parts = || asked.split(',').map(str::trim).filter(|part| !part.is_empty());
     if asked.contains('[') {
         return None;
@@ -145,10 +145,10 @@ fn says_nothing(asked: &str) -> Option<String> {
 }
 
 /// The level below which some crates stay silent whatever was asked.
-fn cap() -> Targets {
+fn max_level() -> Targets {
     Targets::new()
         .with_default(LevelFilter::TRACE)
-        .with_targets(SEES_SECRETS.map(|target| (target, LevelFilter::INFO)))
+        .with_targets(SECRET_BEARING_CRATES.map(|target| (target, LevelFilter::INFO)))
 }
 
 /// What was logged, for tests here and elsewhere.
@@ -158,9 +158,9 @@ pub(crate) mod testing {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    pub(crate) struct Lines(pub(crate) Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct LogBuffer(pub(crate) Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Lines {
+    impl Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -178,11 +178,11 @@ mod tests {
 
     use super::*;
 
-    use super::testing::Lines;
+    use super::testing::LogBuffer;
 
     /// What is written while `speak` runs.
     fn logged(format: LogFormat, filter: &str, speak: impl FnOnce()) -> String {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, speak);

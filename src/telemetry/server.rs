@@ -3,7 +3,7 @@
 //! Nothing here holds up anything else: a port that is taken costs a loud word and is tried again, and a client that is
 //! slow or says nothing loses its connection ([`limits`]). It answers until the very end, so that a drain can be watched.
 
-mod answers;
+mod handlers;
 mod limits;
 
 use std::net::SocketAddr;
@@ -17,29 +17,29 @@ use tracing::{debug, error, info};
 
 use super::metrics::Metrics;
 use ecs_mesh_controller::Backoff;
-use limits::Limited;
+use limits::LimitedListener;
 
 /// Between two tries to get a port that is taken.
 const PORT_RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
 /// How long answers under way at the end may take.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where to serve: an address, or nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum ListenAddress {
     /// `IP:PORT`; port 0 takes a free one.
     At(SocketAddr),
     /// `none`.
-    Nowhere,
+    Disabled,
 }
 
-impl std::str::FromStr for Address {
+impl std::str::FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if matches!(text, "none" | "off") {
-            return Ok(Self::Nowhere);
+            return Ok(Self::Disabled);
         }
         let wrong = |_| {
             format!(
@@ -53,20 +53,20 @@ impl std::str::FromStr for Address {
 
 /// The running server; dropped, it ends at once.
 #[derive(Debug)]
-pub struct Server {
+pub struct MetricsServer {
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
-impl Server {
+impl MetricsServer {
     /// Serves from now on, or as soon as the address can be had. `seed` feeds the jitter of retries.
-    pub fn start(address: Address, metrics: Arc<Metrics>, seed: u64) -> Self {
+    pub fn start(address: ListenAddress, metrics: Arc<Metrics>, seed: u64) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         match address {
-            Address::At(address) => {
+            ListenAddress::At(address) => {
                 tasks.spawn(serve(address, metrics, seed, stop.clone()));
             }
-            Address::Nowhere => info!("metrics, health and readiness are not served"),
+            ListenAddress::Disabled => info!("metrics, health and readiness are not served"),
         }
         Self { tasks, stop }
     }
@@ -76,7 +76,7 @@ impl Server {
         self.stop.cancel();
         let end = async { while self.tasks.join_next().await.is_some() {} };
         // Clients that are slow to read must not hold up the end.
-        let _ = tokio::time::timeout(LAST_ANSWERS, end).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, end).await;
     }
 }
 
@@ -86,7 +86,7 @@ async fn serve(address: SocketAddr, metrics: Arc<Metrics>, seed: u64, stop: Canc
         () = stop.cancelled() => return,
         listener = bind(address, seed) => listener,
     };
-    let served = axum::serve(Limited::new(listener), answers::router(metrics));
+    let served = axum::serve(LimitedListener::new(listener), handlers::router(metrics));
     if let Err(error) = served.with_graceful_shutdown(stop.cancelled_owned()).await {
         error!(%address, %error, "metrics, health and readiness are no longer served; all else goes on");
     }

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use ecs_mesh_consul_acl::reconcile::IdentityState;
-use ecs_mesh_controller::health::Stuck;
+use ecs_mesh_consul_acl::reconcile::AclStatus;
+use ecs_mesh_controller::health::StuckLoop;
 use ecs_mesh_controller::{CircuitState, QueueStats};
 use ecs_mesh_core::plan::GuardState;
 
 /// A controller takes what is ready at once where it has a place; whoever leaves it lying for so long is stuck.
-const LEFT_LYING: Duration = Duration::from_mins(1);
+const READY_WORK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How much later than its time limit a run may be seen to end.
-const LATE: Duration = Duration::from_secs(30);
+const RECONCILE_TIMEOUT_SLACK: Duration = Duration::from_secs(30);
 
 /// Whoever can be asked for the state.
-pub trait Tells: Send + Sync {
+pub trait StateSource: Send + Sync {
     /// The state now. Cheap enough for every scrape.
     fn state(&self) -> OperatorState;
 }
@@ -31,13 +31,13 @@ pub struct OperatorState {
     /// Whether this process may write.
     pub leader: bool,
     /// Why the operator is not ready; empty once it has been, for as long as it runs.
-    pub waits_for: Vec<String>,
+    pub pending: Vec<String>,
     /// The manifests.
     pub manifests: ManifestState,
     /// The clusters that bindings select, by name: when a sweep saw each whole for the last time, in seconds since 1970.
     pub clusters: BTreeMap<String, Option<f64>>,
     /// The control planes under care.
-    pub control_planes: BTreeMap<Arc<str>, PlaneState>,
+    pub control_planes: BTreeMap<Arc<str>, ControlPlaneState>,
     /// Tasks that are known.
     pub known_tasks: usize,
 }
@@ -59,15 +59,15 @@ pub struct ManifestState {
 
 /// One control plane at one moment.
 #[derive(Clone, Debug, Serialize)]
-pub struct PlaneState {
+pub struct ControlPlaneState {
     /// Whether it is called.
     #[serde(serialize_with = "circuit")]
     pub circuit: CircuitState,
     /// Whether all that is registered there was listed since the start: before, work is done on those parts alone that
     /// were.
-    pub listed: bool,
+    pub synced: bool,
     /// The parts that the last list failed at.
-    pub unlisted: Vec<String>,
+    pub unlisted_segments: Vec<String>,
     /// The tasks to look at.
     #[serde(serialize_with = "queue")]
     pub queue: QueueStats,
@@ -76,24 +76,24 @@ pub struct PlaneState {
     pub workers: usize,
     /// After how long a run is cut off.
     #[serde(skip)]
-    pub longest_run: Duration,
+    pub reconcile_timeout: Duration,
     /// What this operator has registered there.
-    pub owned: Owned,
+    pub owned: OwnedCounts,
     /// Registrations with this operator's mark, and a cluster that no binding names.
-    pub unplaced: usize,
+    pub unattributed_registrations: usize,
     /// Services that outbounds go to and the mesh does not know, by mesh.
-    pub unknown_targets: BTreeMap<Arc<str>, usize>,
+    pub unknown_outbound_services: BTreeMap<Arc<str>, usize>,
     /// Tasks of which something was said that still holds, by reason.
-    pub troubles: BTreeMap<&'static str, usize>,
+    pub tasks_with_warnings: BTreeMap<&'static str, usize>,
     /// The guards, by binding.
     pub guards: BTreeMap<Arc<str>, GuardState>,
     /// The objects by which tasks get their identity; `None` where the control plane has no such.
-    pub identity: Option<IdentityState>,
+    pub identity: Option<AclStatus>,
 }
 
 /// Registrations by what they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Owned {
+pub struct OwnedCounts {
     /// In service.
     pub ready: usize,
     /// Out of service, and to be removed or put back.
@@ -105,28 +105,28 @@ pub struct Owned {
 impl OperatorState {
     /// Whether it is ready.
     pub fn is_ready(&self) -> bool {
-        self.waits_for.is_empty()
+        self.pending.is_empty()
     }
 
     /// The controllers that take no work or do not end their runs.
-    pub fn stuck(&self) -> Vec<Stuck> {
+    pub fn stuck(&self) -> Vec<StuckLoop> {
         self.control_planes.iter().filter_map(|(name, plane)| plane.stuck(name)).collect()
     }
 }
 
-impl PlaneState {
-    fn stuck(&self, name: &str) -> Option<Stuck> {
+impl ControlPlaneState {
+    fn stuck(&self, name: &str) -> Option<StuckLoop> {
         let name = || format!("controller of {name}");
         let QueueStats { ready, processing, oldest_waiting, longest_running, .. } = self.queue;
-        let run_limit = self.longest_run.saturating_add(LATE);
+        let run_limit = self.reconcile_timeout.saturating_add(RECONCILE_TIMEOUT_SLACK);
         if longest_running > run_limit {
-            return Some(Stuck { name: name(), silent: longest_running, within: Some(run_limit) });
+            return Some(StuckLoop { name: name(), last_progress: longest_running, within: Some(run_limit) });
         }
         let has_place = processing < self.workers;
-        (ready > 0 && has_place && oldest_waiting > LEFT_LYING).then(|| Stuck {
+        (ready > 0 && has_place && oldest_waiting > READY_WORK_TIMEOUT).then(|| StuckLoop {
             name: name(),
-            silent: oldest_waiting,
-            within: Some(LEFT_LYING),
+            last_progress: oldest_waiting,
+            within: Some(READY_WORK_TIMEOUT),
         })
     }
 }
@@ -138,13 +138,13 @@ fn circuit<S: Serializer>(state: &CircuitState, to: S) -> Result<S::Ok, S::Error
 
 fn queue<S: Serializer>(stats: &QueueStats, to: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
-    struct Queue {
+    struct WorkQueueJson {
         ready: usize,
         delayed: usize,
         processing: usize,
         oldest_waiting_seconds: u64,
     }
-    Queue {
+    WorkQueueJson {
         ready: stats.ready,
         delayed: stats.delayed,
         processing: stats.processing,
@@ -159,20 +159,20 @@ pub(super) mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    pub(in crate::telemetry) fn plane() -> PlaneState {
-        PlaneState {
+    pub(in crate::telemetry) fn plane() -> ControlPlaneState {
+        ControlPlaneState {
             circuit: CircuitState::Closed,
-            listed: true,
-            unlisted: vec!["tokens".to_owned()],
+            synced: true,
+            unlisted_segments: vec!["tokens".to_owned()],
             queue: QueueStats::default(),
             workers: 2,
-            longest_run: 120 * SECOND,
-            owned: Owned { ready: 3, drained: 2, unconfirmed: 1 },
-            unplaced: 4,
-            unknown_targets: [("default".into(), 5)].into(),
-            troubles: [("rejected", 6)].into(),
+            reconcile_timeout: 120 * SECOND,
+            owned: OwnedCounts { ready: 3, drained: 2, unconfirmed: 1 },
+            unattributed_registrations: 4,
+            unknown_outbound_services: [("default".into(), 5)].into(),
+            tasks_with_warnings: [("rejected", 6)].into(),
             guards: [("demo".into(), GuardState { held: 7, admitted: 3, owned: 10, limit: 3 })].into(),
-            identity: Some(IdentityState {
+            identity: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),
                 checked_at: Some(1_500.0),
             }),
@@ -190,7 +190,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_controller_that_leaves_ready_work_lying_is_stuck_and_a_busy_one_is_not() {
+    fn idle_controller_with_ready_work_is_stuck() {
         let mut plane = plane();
         plane.queue = QueueStats { ready: 9, processing: 2, oldest_waiting: 500 * SECOND, ..plane.queue };
         assert_eq!(plane.stuck("kuma"), None, "all places are taken");

@@ -13,13 +13,13 @@ use serde_json::Value;
 const PLANTED: &str = "3f2a9c0d-5e6b-4a71-8293-a4b5c6d7e8f9";
 
 /// What a process said.
-struct Said {
+struct AuditRun {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-impl Said {
+impl AuditRun {
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
     }
@@ -41,11 +41,11 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-async fn audit(environment: &BTreeMap<String, String>, directory: &Path, arguments: &[&str]) -> Said {
+async fn audit(environment: &BTreeMap<String, String>, directory: &Path, arguments: &[&str]) -> AuditRun {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
     command.arg("audit").args(arguments).current_dir(directory);
     command.env_clear().env("HOME", directory).env("AWS_EC2_METADATA_DISABLED", "true").envs(environment);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    AuditRun { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -20,7 +20,7 @@ fn tell(text: &str) {
 
 /// Which functions are skipped at which server, and why, is printed: `docs/reference/sandbox-conformance.md`.
 #[test]
-fn the_sandbox_moto_and_ministack_answer_alike_or_the_difference_is_known() {
+fn emulators_agree_except_known_deviations() {
     let Some(python) = python("the comparison of the sandbox with moto and ministack") else { return };
     let output = Command::new(python)
         .args([

@@ -16,12 +16,12 @@ macro_rules! at_real_consuls {
         }
     };
     (@at $release:ident: $($test:ident($acls:expr))+) => {
-        use crate::consul_real::server::{Acls, Release, Server};
+        use crate::consul_real::server::{Acls, ConsulRelease, RealConsul};
         $(
             #[tokio::test]
             async fn $test() {
                 let what = stringify!($test).replace('_', " ");
-                let Some(server) = Server::start(Release::$release, &what, $acls).await else { return };
+                let Some(server) = RealConsul::start(ConsulRelease::$release, &what, $acls).await else { return };
                 super::$test(&server).await;
             }
         )+
@@ -33,4 +33,4 @@ mod objects;
 mod permissions;
 pub(crate) mod server;
 mod tasks;
-mod waits;
+mod blocking_queries;

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use self::normal::{normal, sorted};
-use self::server::{MANAGEMENT, Names, Server};
+use self::server::{MANAGEMENT, NameMapping, ConsulReplayServer};
 
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/consul/scenario-1.21.jsonl");
 
@@ -67,8 +67,8 @@ fn read(path: &Path) -> Vec<Value> {
 
 /// All exchanges, in their order, on one server.
 async fn differences(exchanges: &[Value]) -> Vec<String> {
-    let server = Server::start().await;
-    let mut names = Names::of(exchanges);
+    let server = ConsulReplayServer::start().await;
+    let mut names = NameMapping::of(exchanges);
     let mut differences = Vec::new();
     for exchange in exchanges {
         let id = exchange["id"].as_str().unwrap();
@@ -80,7 +80,7 @@ async fn differences(exchanges: &[Value]) -> Vec<String> {
     differences
 }
 
-async fn difference(server: &Server, names: &mut Names, exchange: &Value) -> Option<String> {
+async fn difference(server: &ConsulReplayServer, names: &mut NameMapping, exchange: &Value) -> Option<String> {
     let text = |field: &str| exchange[field].as_str().unwrap_or_default();
     let (method, path, note) = (text("method"), text("path"), text("note"));
     let mut url = format!("{}{}", server.url, names.ours(path));
@@ -107,7 +107,7 @@ async fn difference(server: &Server, names: &mut Names, exchange: &Value) -> Opt
         }
     }
     // What another client does while this one waits.
-    let meanwhile = server.meanwhile(note);
+    let meanwhile = server.on_busy_step(note);
     let (response, ()) = tokio::join!(request.send(), meanwhile);
     let response = response.unwrap();
     let status = u64::from(response.status().as_u16());

@@ -25,17 +25,17 @@ fn cfn_lint_finds_nothing_in_the_templates_and_the_policy() {
 }
 
 #[test]
-fn hadolint_finds_nothing_and_the_image_has_neither_shell_nor_root() {
+fn image_has_no_shell_and_no_root() {
     check("images");
 }
 
 #[test]
-fn a_template_parameter_left_out_is_named_and_a_wrong_one_is_refused() {
+fn template_rejects_missing_and_wrong_parameters() {
     check("parameters");
 }
 
 #[test]
-fn the_stacks_task_role_may_do_what_the_reference_says_and_nothing_else() {
+fn stack_task_role_matches_the_reference() {
     check("role");
 }
 
@@ -45,11 +45,11 @@ fn only_the_stacks_own_rules_send_to_its_queues() {
 }
 
 #[test]
-fn the_service_runs_one_copy_with_time_to_drain_and_a_log_that_loses_nothing() {
+fn stack_service_runs_one_copy_with_stop_timeout() {
     check("service");
 }
 
 #[test]
-fn an_event_goes_through_the_stack_and_the_operator_takes_it_off_the_queue() {
+fn event_flows_through_the_stack() {
     check("stack");
 }

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, Target};
-use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
-use ecs_mesh_sandbox::kuma::http::{NoFaults, serve};
+use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, RuleTarget};
+use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use ecs_mesh_sandbox::kuma::http::{NoKumaFaults, serve};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_sandbox::planes::ControlPlanes;
-use ecs_mesh_sandbox::world::{Service, deploy};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{ScenarioService, deploy};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -30,9 +30,9 @@ const TOKEN: &str = "planted-in-the-token-file";
 
 /// Refuses one operation.
 #[derive(Default)]
-struct Refusing(Mutex<Option<&'static str>>);
+struct RefuseDoctorCall(Mutex<Option<&'static str>>);
 
-impl AwsFaults for Refusing {
+impl AwsFaults for RefuseDoctorCall {
     fn decide(&self, service: &str, operation: &str) -> AwsFault {
         let refused = *self.0.lock().unwrap();
         if refused == Some(&*format!("{service}:{operation}")) {
@@ -44,21 +44,21 @@ impl AwsFaults for Refusing {
 }
 
 /// An account with a service that runs, a control plane, and manifests that fit.
-struct Setup {
+struct DoctorSetup {
     endpoints: Endpoints,
-    refusing: Arc<Refusing>,
+    refusing: Arc<RefuseDoctorCall>,
     directory: TempDir,
     environment: BTreeMap<String, String>,
 }
 
 /// What a process said.
-struct Said {
+struct DoctorRun {
     code: Option<i32>,
     out: String,
     err: String,
 }
 
-impl Said {
+impl DoctorRun {
     fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
     }
@@ -92,14 +92,14 @@ fn document(kind: &str, name: &str, spec: &str) -> String {
     )
 }
 
-impl Setup {
+impl DoctorSetup {
     async fn new() -> Self {
-        let refusing = Arc::new(Refusing::default());
+        let refusing = Arc::new(RefuseDoctorCall::default());
         let endpoints =
-            Endpoints::start(Options { aws_faults: Arc::clone(&refusing) as _, ..Options::default() })
+            Endpoints::start(EndpointOptions { aws_faults: Arc::clone(&refusing) as _, ..EndpointOptions::default() })
                 .await
                 .unwrap();
-        let service = Service { name: "app".to_owned(), port: 15_000, app_port: 8_080, count: 2 };
+        let service = ScenarioService { name: "app".to_owned(), port: 15_000, app_port: 8_080, count: 2 };
         endpoints.with(|cloud, _, now| deploy(cloud, &service, ControlPlanes::Kuma, now)).unwrap();
         let directory = TempDir::new().unwrap();
         let mut environment: BTreeMap<String, String> =
@@ -147,7 +147,7 @@ impl Setup {
         self.cloud(|cloud, now| cloud.set_queue_attributes(queue, attributes, now).unwrap());
     }
 
-    fn target(&self, change: impl FnOnce(&mut Target)) {
+    fn target(&self, change: impl FnOnce(&mut RuleTarget)) {
         self.cloud(|cloud, _| {
             let mut target = cloud.describe_rule("ecs-mesh-tasks").unwrap().targets["queue"].clone();
             change(&mut target);
@@ -155,11 +155,11 @@ impl Setup {
         });
     }
 
-    async fn doctor(&self, more: &[&str]) -> Said {
+    async fn doctor(&self, more: &[&str]) -> DoctorRun {
         run(&self.environment, self.directory.path(), more).await
     }
 
-    async fn report(&self) -> Said {
+    async fn report(&self) -> DoctorRun {
         self.doctor(&["--operator-id", "x", "--output", "json"]).await
     }
 
@@ -171,12 +171,12 @@ impl Setup {
     }
 }
 
-async fn run(environment: &BTreeMap<String, String>, directory: &std::path::Path, more: &[&str]) -> Said {
+async fn run(environment: &BTreeMap<String, String>, directory: &std::path::Path, more: &[&str]) -> DoctorRun {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
     command.arg("doctor").arg("--manifests").arg(directory).args(more);
     command.env_clear().env("HOME", directory).env("AWS_EC2_METADATA_DISABLED", "true").envs(environment);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    Said {
+    DoctorRun {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
@@ -190,7 +190,7 @@ fn catalogue() -> impl Iterator<Item = String> {
 
 /// Asserts that the check is as bad as it should be and says these words, with the others still there.
 fn assert_found(
-    said: &Said,
+    said: &DoctorRun,
     healthy: &BTreeSet<String>,
     id: &str,
     status: &str,
@@ -213,7 +213,7 @@ async fn kuma(config: KumaConfig) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let cp = Arc::new(Mutex::new(KumaCp::new(config, now())));
-    tokio::spawn(serve(listener, cp, Arc::new(NoFaults), Arc::new(now), std::future::pending()));
+    tokio::spawn(serve(listener, cp, Arc::new(NoKumaFaults), Arc::new(now), std::future::pending()));
     url
 }
 

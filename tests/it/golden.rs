@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ecs_mesh_api::ControlPlaneType;
-use ecs_mesh_api::manifests::Finding;
-use ecs_mesh_control_plane::{ControlPlane, Owner, Registration};
-use ecs_mesh_core::intent::{Desired, Fact, Facts, Judgement, Need, RoleTags, Scope, Verdict};
-use ecs_mesh_kuma::{Answer, KumaControlPlane, Method, NoObserver, Transport, TransportError};
-use ecs_mesh_manifests::{Loaded, Sources};
-use ecs_mesh_model::Why;
+use ecs_mesh_api::manifests::ManifestFinding;
+use ecs_mesh_control_plane::{ControlPlane, RegistrationOwner, Registration};
+use ecs_mesh_core::intent::{DesiredRegistration, Fact, TaskFacts, Evaluation, MissingFact, RoleTags, Evaluator, Verdict};
+use ecs_mesh_kuma::{HttpResponse, KumaControlPlane, HttpMethod, NoObserver, Transport, TransportError};
+use ecs_mesh_manifests::{Loaded, ManifestSources};
+use ecs_mesh_model::Reason;
 use ecs_mesh_model::{
-    Container, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskContainer, DesiredStatus, LastStatus, OperatorId, RoleArn, Tags, Task, TaskArn, TaskDefinition,
     TaskDefinitionArn, TaskGroup,
 };
 use serde::Deserialize;
@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 /// What stands above the line.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
+struct IntentCase {
     task: TaskInput,
     /// `None`: it cannot be read.
     definition: Option<DefinitionInput>,
@@ -40,7 +40,7 @@ struct Case {
     #[serde(default)]
     registered: bool,
     #[serde(default)]
-    server: Server,
+    server: ServerSettings,
     /// `networking.outbound` of the registration that is there already.
     registered_outbounds: Option<Value>,
 }
@@ -88,27 +88,27 @@ struct RoleInput {
 /// What the control plane says of itself.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Server {
+struct ServerSettings {
     version: String,
     health_discovery: bool,
     mesh_services: String,
 }
 
-impl Default for Server {
+impl Default for ServerSettings {
     fn default() -> Self {
         Self { version: "2.14.0".to_owned(), health_discovery: true, mesh_services: "Disabled".to_owned() }
     }
 }
 
 #[async_trait]
-impl Transport for Server {
-    async fn send(&self, _: Method, path: &str, _: Option<Vec<u8>>) -> Result<Answer, TransportError> {
+impl Transport for ServerSettings {
+    async fn send(&self, _: HttpMethod, path: &str, _: Option<Vec<u8>>) -> Result<HttpResponse, TransportError> {
         let said = match path {
             "/" => json!({"product": "Kuma", "version": self.version}),
             "/config" => json!({"mode": "zone", "dpServer": {"hds": {"enabled": self.health_discovery}}}),
             _ => json!({"meshServices": {"mode": self.mesh_services}}),
         };
-        Ok(Answer { status: 200, retry_after: None, body: said.to_string().into_bytes() })
+        Ok(HttpResponse { status: 200, retry_after: None, body: said.to_string().into_bytes() })
     }
 }
 
@@ -132,7 +132,7 @@ impl TaskInput {
 
 impl DefinitionInput {
     fn definition(&self, arn: &TaskDefinitionArn) -> TaskDefinition {
-        let container = |c: &ContainerInput| Container {
+        let container = |c: &ContainerInput| TaskContainer {
             name: c.name.clone(),
             docker_labels: c.docker_labels.clone(),
             ports: c.ports.clone(),
@@ -162,36 +162,36 @@ fn load(manifests: &BTreeMap<String, Value>) -> Loaded {
         });
         fs::write(directory.path().join(format!("{kind}-{name}.json")), document.to_string()).unwrap();
     }
-    Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap()
+    ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap()
 }
 
 /// The verdict, and the facts that it was asked for on the way.
-fn judge(case: &Case, loaded: &Loaded) -> (Judgement, Vec<String>) {
+fn evaluate(case: &IntentCase, loaded: &Loaded) -> (Evaluation, Vec<String>) {
     let operator = operator();
     let is_of_consul = loaded.set.control_planes.contains_key("consul");
     let kind = if is_of_consul { ControlPlaneType::Consul } else { ControlPlaneType::Kuma };
-    let scope = Scope { manifests: &loaded.set, control_plane: kind.as_str(), kind, operator: &operator };
-    let refused = || Why::of_all("access denied");
-    let mut facts = Facts { registered: case.registered, ..Facts::default() };
+    let scope = Evaluator { manifests: &loaded.set, control_plane: kind.as_str(), kind, operator: &operator };
+    let refused = || Reason::constant("access denied");
+    let mut facts = TaskFacts { registered: case.registered, ..TaskFacts::default() };
     let (mut task, mut asked) = (case.task.task(), Vec::new());
     loop {
-        let judgement = scope.judge(&task, &facts);
+        let judgement = scope.evaluate(&task, &facts);
         match &judgement.verdict {
-            Verdict::Need(Need::Tags) => {
+            Verdict::NeedsFact(MissingFact::Tags) => {
                 asked.push("the task's tags".to_owned());
                 match &case.task.tags {
                     Some(tags) => task.tags = Some(tags.clone().into()),
                     None => facts.tags_unknown = Some(refused()),
                 }
             }
-            Verdict::Need(Need::Definition) => {
+            Verdict::NeedsFact(MissingFact::Definition) => {
                 asked.push("the task definition".to_owned());
                 facts.definition = match &case.definition {
                     Some(input) => Fact::Known(Arc::new(input.definition(&task.definition))),
                     None => Fact::Unknown(refused()),
                 };
             }
-            Verdict::Need(Need::Role(role)) => {
+            Verdict::NeedsFact(MissingFact::Role(role)) => {
                 asked.push(format!("the tags of {role}"));
                 facts.role = match case.roles.get(role.as_str()) {
                     Some(RoleInput { tags, reads }) => {
@@ -206,16 +206,16 @@ fn judge(case: &Case, loaded: &Loaded) -> (Judgement, Vec<String>) {
     }
 }
 
-async fn rendered(case: &Case, desired: &Desired) -> Value {
+async fn rendered(case: &IntentCase, desired: &DesiredRegistration) -> Value {
     let kuma = KumaControlPlane::new(case.server.clone(), operator(), Arc::new(NoObserver));
-    kuma.refresh(&[desired.id.mesh.clone()].into()).await.unwrap();
+    kuma.refresh_capabilities(&[desired.id.mesh.clone()].into()).await.unwrap();
     let create = kuma.render(desired, None);
     let Some(outbounds) = &case.registered_outbounds else { return create.body };
     let mut stored = create.body;
     stored["networking"]["outbound"] = outbounds.clone();
     let there = Registration {
         id: desired.id.clone(),
-        owner: Owner::Marked(desired.marks.clone()),
+        owner: RegistrationOwner::Owned(desired.marks.clone()),
         service: None,
         created_at: None,
         drained: None,
@@ -225,11 +225,11 @@ async fn rendered(case: &Case, desired: &Desired) -> Value {
     kuma.render(desired, Some(&there)).body
 }
 
-async fn outcome(case: &Case) -> Value {
+async fn outcome(case: &IntentCase) -> Value {
     let loaded = load(&case.manifests);
-    let (judgement, asked) = judge(case, &loaded);
+    let (judgement, asked) = evaluate(case, &loaded);
     let mut out = Map::new();
-    let findings = |findings: &[Finding]| findings.iter().map(|f| said(f).into()).collect::<Vec<Value>>();
+    let findings = |findings: &[ManifestFinding]| findings.iter().map(|f| said(f).into()).collect::<Vec<Value>>();
     let mut add = |name: &str, value: Value| {
         if value.as_array().is_none_or(|list| !list.is_empty()) {
             out.insert(name.to_owned(), value);
@@ -238,7 +238,7 @@ async fn outcome(case: &Case) -> Value {
     add("asked", asked.into());
     add("manifestErrors", findings(&loaded.errors).into());
     add("manifestWarnings", findings(&loaded.warnings).into());
-    add("warnings", judgement.warnings.iter().map(|why| why.words.clone()).collect::<Vec<_>>().into());
+    add("warnings", judgement.warnings.iter().map(|why| why.message.clone()).collect::<Vec<_>>().into());
     match &judgement.verdict {
         Verdict::Register(desired) => {
             add("binding", (*desired.binding).into());
@@ -246,19 +246,19 @@ async fn outcome(case: &Case) -> Value {
         }
         Verdict::Admit => add("admitted", true.into()),
         Verdict::Reject { violations, confirmed } => {
-            let words: Vec<String> = violations.iter().map(ToString::to_string).collect();
-            add("rejected", words.into());
+            let message: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            add("rejected", message.into());
             add("confirmed", (*confirmed).into());
         }
         Verdict::Hold(why) => add("held", format!("{}: {why}", why.label()).into()),
         Verdict::Ignore(why) => add("ignored", format!("{}: {why}", why.label()).into()),
-        Verdict::Need(need) => panic!("{need:?} was given"),
+        Verdict::NeedsFact(need) => panic!("{need:?} was given"),
     }
     out.into()
 }
 
 /// A finding without the place of the file, which is made for the test.
-fn said(finding: &Finding) -> String {
+fn said(finding: &ManifestFinding) -> String {
     let subject = finding.subject.as_deref().unwrap_or_default();
     format!("{subject}: {}: {}", finding.path, finding.message)
 }
@@ -271,7 +271,7 @@ fn halves(text: &str) -> (&str, Option<&str>) {
 fn check(path: &Path, update: bool) -> Result<(), String> {
     let text = fs::read_to_string(path).unwrap();
     let (above, expected) = halves(&text);
-    let case: Case = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
+    let case: IntentCase = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let found = serde_saphyr::to_string(&runtime.block_on(outcome(&case))).unwrap();
     if update {
@@ -308,7 +308,7 @@ fn each_task_becomes_what_its_golden_file_says() {
 }
 
 #[test]
-fn every_golden_file_is_a_case_with_a_remark_on_what_it_shows() {
+fn every_golden_file_has_a_case_and_a_comment() {
     let paths = cases();
     assert!(paths.len() >= 25, "{} cases are left", paths.len());
     for path in paths {

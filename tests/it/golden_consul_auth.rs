@@ -9,23 +9,23 @@ use std::path::{Path, PathBuf};
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul_acl::desired::{
-    Datacenter, DesiredObject, DesiredObjects, Edition, ObjectId, Surroundings, Undeclared, Want, desired,
+    DatacenterRole, DesiredObject, DesiredObjects, Edition, ObjectId, AclContext, UndeclaredPolicy, DesiredState, desired,
     named_clusters,
 };
-use ecs_mesh_manifests::Sources;
+use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Case {
+struct ConsulAuthCase {
     /// What the `ControlPlane` of the name `consul` says beside its address.
     #[serde(default)]
     consul: Map<String, Value>,
     manifests: BTreeMap<String, Value>,
     #[serde(default)]
-    datacenter: Place,
+    datacenter: DatacenterCase,
     /// What `*` stands for.
     #[serde(default)]
     namespaces: Vec<String>,
@@ -33,14 +33,14 @@ struct Case {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Place {
+enum DatacenterCase {
     #[default]
     Primary,
     Secondary,
     Unknown,
 }
 
-fn load(case: &Case) -> (ManifestSet, Vec<String>) {
+fn load(case: &ConsulAuthCase) -> (ManifestSet, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let mut consul = json!({ "address": "https://consul.internal:8501" });
     consul.as_object_mut().unwrap().extend(case.consul.clone());
@@ -54,12 +54,12 @@ fn load(case: &Case) -> (ManifestSet, Vec<String>) {
         });
         fs::write(directory.path().join(format!("{kind}-{name}.json")), document.to_string()).unwrap();
     }
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     let errors = loaded.errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
     (ManifestSet::clone(&loaded.set), errors)
 }
 
-fn outcome(case: &Case) -> Value {
+fn outcome(case: &ConsulAuthCase) -> Value {
     let (set, errors) = load(case);
     if !errors.is_empty() {
         return json!({ "manifestErrors": errors });
@@ -68,20 +68,20 @@ fn outcome(case: &Case) -> Value {
     let clusters = named_clusters(&set, "consul");
     let consul: &ConsulConnection = set.control_planes["consul"].consul.as_ref().unwrap();
     let namespaces = case.namespaces.iter().map(|name| name.as_str().into()).collect();
-    let around = Surroundings {
+    let around = AclContext {
         operator: &operator,
         clusters: &clusters,
         edition: Edition::of(consul, &namespaces),
         datacenter: match case.datacenter {
-            Place::Primary => Datacenter::Primary,
-            Place::Secondary => Datacenter::Secondary,
-            Place::Unknown => Datacenter::Unknown("permission denied".to_owned()),
+            DatacenterCase::Primary => DatacenterRole::Primary,
+            DatacenterCase::Secondary => DatacenterRole::Secondary,
+            DatacenterCase::Unknown => DatacenterRole::Unknown("permission denied".to_owned()),
         },
     };
     let spec = set.consul_auths.values().next().unwrap();
     let DesiredObjects { objects, undeclared, .. } = desired(spec, &around);
     let mut out = Map::new();
-    if undeclared == Undeclared::Remove {
+    if undeclared == UndeclaredPolicy::Remove {
         out.insert("undeclared".to_owned(), json!("removed"));
     }
     out.insert("objects".to_owned(), objects.iter().map(said).collect::<Vec<_>>().into());
@@ -89,20 +89,20 @@ fn outcome(case: &Case) -> Value {
 }
 
 fn said(object: &DesiredObject) -> Value {
-    let DesiredObject { id, want, .. } = object;
+    let DesiredObject { id, state: want, .. } = object;
     let mut out = json!({ "object": id.to_string() });
     if id.scope.partition.is_some() {
         out["in"] = json!(id.scope);
     }
     let names = |ids: &[ObjectId]| ids.iter().map(|id| id.name.as_ref().into()).collect::<Vec<Value>>();
     match want {
-        Want::Present { body, .. } => out["body"] = body.clone(),
-        Want::Absent => out["absent"] = json!(true),
-        Want::Links { attach, detach } => {
+        DesiredState::Present { body, .. } => out["body"] = body.clone(),
+        DesiredState::Absent => out["absent"] = json!(true),
+        DesiredState::PolicyLinks { attach, detach } => {
             out["attach"] = names(attach).into();
             out["detach"] = names(detach).into();
         }
-        Want::Held(why) => out["held"] = json!(why),
+        DesiredState::Blocked(why) => out["held"] = json!(why),
     }
     out
 }
@@ -111,7 +111,7 @@ fn check(path: &Path, update: bool) -> Result<(), String> {
     let text = fs::read_to_string(path).unwrap();
     let (above, expected) =
         text.split_once("\n---\n").map_or((text.as_str(), None), |(case, expected)| (case, Some(expected)));
-    let case: Case = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
+    let case: ConsulAuthCase = serde_saphyr::from_str(above).map_err(|error| format!("cannot be read: {error}"))?;
     let found = serde_saphyr::to_string(&outcome(&case)).unwrap();
     if update {
         fs::write(path, format!("{}\n---\n{found}", above.trim_end())).unwrap();
@@ -147,7 +147,7 @@ fn each_set_up_becomes_what_its_golden_file_says() {
 }
 
 #[test]
-fn every_golden_file_is_a_case_with_a_remark_on_what_it_shows() {
+fn every_golden_file_has_a_case_and_a_comment() {
     let paths = cases();
     assert!(paths.len() >= 10, "{} cases are left", paths.len());
     for path in paths {

@@ -13,14 +13,14 @@ macro_rules! at_both_consuls {
             )+
         }
         mod at_a_newer {
-            use crate::consul_real::server::{Acls, MANAGEMENT, Release, Server};
-            use crate::identity::desk::Desk;
+            use crate::consul_real::server::{Acls, MANAGEMENT, ConsulRelease, RealConsul};
+            use crate::identity::fixture::IdentityFixture;
             $(
                 #[tokio::test]
                 async fn $test() {
                     let what = stringify!($test).replace('_', " ");
-                    let Some(server) = Server::start(Release::Newer, &what, Acls::On).await else { return };
-                    super::$test(Desk::at(server.url(), MANAGEMENT)).await;
+                    let Some(server) = RealConsul::start(ConsulRelease::Newer, &what, Acls::On).await else { return };
+                    super::$test(IdentityFixture::at(server.url(), MANAGEMENT)).await;
                 }
             )+
         }
@@ -28,32 +28,32 @@ macro_rules! at_both_consuls {
 }
 
 mod adoption;
-pub(crate) mod desk;
+pub(crate) mod fixture;
 mod drifts;
 mod logins;
 pub(crate) mod removal;
-mod trouble;
-mod whole;
+mod faults;
+mod lifecycle;
 
 use std::sync::{Arc, Mutex};
 
 use ecs_mesh_clock::Clock;
-use ecs_mesh_sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::http::{ConsulFaults, ConsulFront, NoConsulFaults, serve};
 use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulServer, in_process};
 use ecs_mesh_sandbox::endpoints::Endpoints;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use desk::Desk;
+use fixture::IdentityFixture;
 
 pub(crate) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
 /// A sandbox's Consul with nothing in it.
-pub(crate) async fn fresh() -> Desk {
-    fresh_with(ConsulConfig::default(), Arc::new(NoFaults)).await
+pub(crate) async fn fresh() -> IdentityFixture {
+    fresh_with(ConsulConfig::default(), Arc::new(NoConsulFaults)).await
 }
 
-async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Desk {
+async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> IdentityFixture {
     let clock = Clock::system();
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
@@ -62,7 +62,7 @@ async fn fresh_with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Desk
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, front, std::future::pending()));
-    Desk::at(&url, MANAGEMENT)
+    IdentityFixture::at(&url, MANAGEMENT)
 }
 
 /// The address of a Consul of the sandbox's, where roles of this account log in.
@@ -71,7 +71,7 @@ async fn with_account(aws: &Endpoints) -> String {
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, clock.now())));
     let account = in_process::account(aws.front.clone(), aws.aws_url.clone());
-    let front = ConsulFront::new(server, account, Arc::new(NoFaults), Arc::new(move || clock.now()));
+    let front = ConsulFront::new(server, account, Arc::new(NoConsulFaults), Arc::new(move || clock.now()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, front, std::future::pending()));
@@ -94,6 +94,6 @@ pub(crate) fn everything() -> Value {
 }
 
 /// Makes all of it.
-async fn make_everything(desk: &Desk) {
+async fn make_everything(desk: &IdentityFixture) {
     desk.run(Some(&everything())).await;
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ecs_mesh_model::Timestamp;
-use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults, NoFaults, serve};
+use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults, NoKumaFaults, serve};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp, KumaMode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -46,9 +46,9 @@ async fn the_control_plane_answers_as_whole_recordings_say() {
     }
 }
 
-struct LoseAnswers;
+struct LoseKumaResponses;
 
-impl KumaFaults for LoseAnswers {
+impl KumaFaults for LoseKumaResponses {
     fn decide(&self, method: &str, path: &str) -> KumaFault {
         match (method, path) {
             ("PUT", "/meshes/lost") => KumaFault::DropAfterEffect,
@@ -62,7 +62,7 @@ impl KumaFaults for LoseAnswers {
 
 #[tokio::test]
 async fn a_fault_loses_the_answer_with_or_without_the_effect() {
-    let server = Server::start(KumaConfig::default(), Arc::new(LoseAnswers)).await;
+    let server = KumaReplayServer::start(KumaConfig::default(), Arc::new(LoseKumaResponses)).await;
     let client = client();
     let mut seen = Vec::new();
     for mesh in ["lost", "never", "late", "refused"] {
@@ -78,7 +78,7 @@ async fn a_fault_loses_the_answer_with_or_without_the_effect() {
 }
 
 /// What is wanted of an answer's body.
-enum Wanted {
+enum ExpectedBody {
     Body(Value),
     Part(Value),
     Fields(Value),
@@ -96,17 +96,17 @@ struct Exchange {
     sent_as: String,
     status: u64,
     content_type: String,
-    wanted: Wanted,
+    wanted: ExpectedBody,
 }
 
 impl Exchange {
     fn from_fixture(line: &Value) -> Self {
         let wanted = if let Some(body) = line.get("response") {
-            Wanted::Body(body.clone())
+            ExpectedBody::Body(body.clone())
         } else if let Some(part) = line.get("part") {
-            Wanted::Part(part.clone())
+            ExpectedBody::Part(part.clone())
         } else {
-            line.get("fields").map_or(Wanted::Nothing, |fields| Wanted::Fields(fields.clone()))
+            line.get("fields").map_or(ExpectedBody::Nothing, |fields| ExpectedBody::Fields(fields.clone()))
         };
         let mut exchange = Self::common(line, wanted);
         exchange.server = text(line, "server");
@@ -123,13 +123,13 @@ impl Exchange {
         let note = text(line, "note");
         let response = normal(&line["response"]);
         let wanted = if line["content_type"] != "application/json" {
-            Wanted::Nothing
+            ExpectedBody::Nothing
         } else if line["status"].as_u64() >= Some(400) {
-            Wanted::Fields(fields(&response))
+            ExpectedBody::Fields(fields(&response))
         } else if note.starts_with("cut") {
-            Wanted::Part(response)
+            ExpectedBody::Part(response)
         } else {
-            Wanted::Body(response)
+            ExpectedBody::Body(response)
         };
         let mut exchange = Self::common(line, wanted);
         let servers = [
@@ -151,7 +151,7 @@ impl Exchange {
         exchange
     }
 
-    fn common(line: &Value, wanted: Wanted) -> Self {
+    fn common(line: &Value, wanted: ExpectedBody) -> Self {
         let body = match &line["request"] {
             Value::Null => None,
             Value::String(raw) => Some(raw.clone()),
@@ -172,7 +172,7 @@ impl Exchange {
         }
     }
 
-    async fn difference(&self, client: &reqwest::Client, server: &Server) -> Option<String> {
+    async fn difference(&self, client: &reqwest::Client, server: &KumaReplayServer) -> Option<String> {
         server.now.fetch_add(self.wait * 1000 + 1, Ordering::Relaxed);
         if self.server == "race" {
             let name = self.path.rsplit('/').next().unwrap();
@@ -196,10 +196,10 @@ impl Exchange {
         }
         let body = || normal(&serde_json::from_str(&found).unwrap());
         let (wanted, found) = match &self.wanted {
-            Wanted::Nothing => return None,
-            Wanted::Body(wanted) => (wanted.clone(), body()),
-            Wanted::Fields(wanted) => (wanted.clone(), fields(&body())),
-            Wanted::Part(wanted) => (wanted.clone(), cut_to(wanted, &body())),
+            ExpectedBody::Nothing => return None,
+            ExpectedBody::Body(wanted) => (wanted.clone(), body()),
+            ExpectedBody::Fields(wanted) => (wanted.clone(), fields(&body())),
+            ExpectedBody::Part(wanted) => (wanted.clone(), cut_to(wanted, &body())),
         };
         (wanted != found).then(|| format!("{}:\nwanted {wanted}\nfound  {found}", self.id))
     }
@@ -211,21 +211,21 @@ fn client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
-struct Server {
+struct KumaReplayServer {
     base: String,
     cp: Arc<Mutex<KumaCp>>,
     now: Arc<AtomicI64>,
 }
 
-impl Server {
+impl KumaReplayServer {
     async fn start(config: KumaConfig, faults: Arc<dyn KumaFaults>) -> Self {
         let now = Arc::new(AtomicI64::new(1_800_000_000_000));
         let read = Timestamp(now.load(Ordering::Relaxed));
         let cp = Arc::new(Mutex::new(KumaCp::new(config, read)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let told = now.clone();
-        let clock = Arc::new(move || Timestamp(told.load(Ordering::Relaxed)));
+        let stops_delivered = now.clone();
+        let clock = Arc::new(move || Timestamp(stops_delivered.load(Ordering::Relaxed)));
         tokio::spawn(serve(listener, cp.clone(), faults, clock, std::future::pending()));
         Self { base, cp, now }
     }
@@ -239,7 +239,7 @@ impl Server {
             "global" => config.mode = KumaMode::Global,
             _ => {}
         }
-        Self::start(config, Arc::new(NoFaults)).await
+        Self::start(config, Arc::new(NoKumaFaults)).await
     }
 }
 
@@ -249,7 +249,7 @@ async fn differences(exchanges: &[Exchange]) -> Vec<String> {
     let mut differences = Vec::new();
     for exchange in exchanges {
         if !servers.contains_key(&exchange.server) {
-            servers.insert(exchange.server.clone(), Server::named(&exchange.server).await);
+            servers.insert(exchange.server.clone(), KumaReplayServer::named(&exchange.server).await);
         }
         differences.extend(exchange.difference(&client, &servers[&exchange.server]).await);
     }

@@ -15,4 +15,4 @@ mod kuma_replay;
 mod prometheus;
 mod sandbox_aws;
 mod simulation;
-mod thread;
+mod e2e;

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::thread::house::{Process, eventually};
+use crate::thread::harness::{OperatorProcess, eventually};
 
 /// Where the programs are, or `None`, said so.
 fn programs(what: &str) -> Option<PathBuf> {
@@ -165,7 +165,7 @@ async fn a_real_prometheus_scrapes_a_run_in_the_sandbox() {
         "--log-format",
         "json",
     ];
-    let sandbox = Process::start(directory.path(), "sandbox", &BTreeMap::new(), &arguments);
+    let sandbox = OperatorProcess::start(directory.path(), "sandbox", &BTreeMap::new(), &arguments);
     let line = sandbox.says(&["metrics, health and readiness are served"]).await;
     let target = line["address"].as_str().or(line["fields"]["address"].as_str()).unwrap().to_owned();
     let prometheus = Prometheus::start(&programs, &directory, &target);
@@ -188,9 +188,9 @@ async fn a_real_prometheus_scrapes_a_run_in_the_sandbox() {
         let list: Value = serde_json::from_str(&list).ok()?;
         let ours = list["items"].as_array()?.iter();
         let ours = ours.filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "sandbox").count();
-        let told = prometheus.value(query).await?;
+        let stops_delivered = prometheus.value(query).await?;
         #[allow(clippy::cast_precision_loss)] // some tens
-        (ours > 5 && (told - ours as f64).abs() < 0.5).then_some(())
+        (ours > 5 && (stops_delivered - ours as f64).abs() < 0.5).then_some(())
     })
     .await;
     for (query, least) in [

@@ -18,16 +18,16 @@ use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, MessageSystemAttributeN
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ecs_mesh_model::{Tags, Timestamp};
 use ecs_mesh_sandbox::aws::{
-    AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, Front, NoFaults, RegisterTaskDefinition, RunTask,
-    SendMessage, Target, Throttling, serve,
+    AwsFault, AwsFaults, Cloud, CloudConfig, CreateRole, AwsFront, NoAwsFaults, RegisterTaskDefinition, RunTask,
+    SendMessage, RuleTarget, Throttling, serve,
 };
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A running endpoint whose clock moves only when told.
-struct Sandbox {
-    front: Front,
+struct SandboxServer {
+    front: AwsFront,
     clock: Arc<AtomicI64>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -36,15 +36,15 @@ struct Sandbox {
 
 /// Faults by `service.Operation`, one a call, first come first served.
 #[derive(Default)]
-struct Script(Mutex<BTreeMap<String, VecDeque<AwsFault>>>);
+struct FaultScript(Mutex<BTreeMap<String, VecDeque<AwsFault>>>);
 
-impl Script {
+impl FaultScript {
     fn add(&self, call: &str, fault: AwsFault) {
         self.0.lock().unwrap().entry(call.to_owned()).or_default().push_back(fault);
     }
 }
 
-impl AwsFaults for Script {
+impl AwsFaults for FaultScript {
     fn decide(&self, service: &str, operation: &str) -> AwsFault {
         let mut faults = self.0.lock().unwrap();
         faults
@@ -54,9 +54,9 @@ impl AwsFaults for Script {
     }
 }
 
-impl Sandbox {
+impl SandboxServer {
     async fn start() -> Self {
-        Self::with(CloudConfig::default(), Arc::new(NoFaults)).await
+        Self::with(CloudConfig::default(), Arc::new(NoAwsFaults)).await
     }
 
     async fn with(config: CloudConfig, faults: Arc<dyn AwsFaults>) -> Self {
@@ -64,11 +64,11 @@ impl Sandbox {
         let read = clock.clone();
         let cloud = Cloud::new(config, Timestamp(clock.load(Ordering::SeqCst)));
         let front =
-            Front::new(Arc::new(Mutex::new(cloud)), faults, move || Timestamp(read.load(Ordering::SeqCst)));
+            AwsFront::new(Arc::new(Mutex::new(cloud)), faults, move || Timestamp(read.load(Ordering::SeqCst)));
         Self::serve(front, clock).await
     }
 
-    async fn serve(front: Front, clock: Arc<AtomicI64>) -> Self {
+    async fn serve(front: AwsFront, clock: Arc<AtomicI64>) -> Self {
         // Another test may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -114,7 +114,7 @@ impl Sandbox {
             cloud.create_queue("events", BTreeMap::new(), Tags::new(), now).unwrap();
             cloud.put_rule("all", r#"{"source": [{"prefix": "aws."}]}"#, true, None).unwrap();
             let arn = cloud.queue_arn("events").unwrap();
-            let target = Target { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
+            let target = RuleTarget { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
             cloud.put_targets("all", vec![target]).unwrap();
         });
     }
@@ -148,7 +148,7 @@ fn awsvpc() -> NetworkConfiguration {
 
 #[tokio::test]
 async fn the_sdk_starts_lists_describes_and_stops_tasks() {
-    let sandbox = Sandbox::start().await;
+    let sandbox = SandboxServer::start().await;
     let ecs = sandbox.ecs();
     ecs.create_cluster().cluster_name("prod").send().await.unwrap();
     let definition = ecs
@@ -212,7 +212,7 @@ async fn the_sdk_starts_lists_describes_and_stops_tasks() {
 
 #[tokio::test]
 async fn the_sdk_knows_the_errors_by_their_types() {
-    let sandbox = Sandbox::start().await;
+    let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
     let error = ecs.list_tasks().cluster("none").send().await.unwrap_err().into_service_error();
@@ -238,8 +238,8 @@ async fn the_sdk_knows_the_errors_by_their_types() {
 }
 
 #[tokio::test]
-async fn a_tasks_events_come_out_of_the_queue_and_are_deleted_in_batches() {
-    let sandbox = Sandbox::start().await;
+async fn task_events_are_received_and_batch_deleted() {
+    let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     sandbox.front.with(|cloud, now| cloud.run_task(&RunTask::awsvpc("prod", "kv"), now).unwrap());
     sandbox.advance(Duration::from_secs(5));
@@ -285,12 +285,12 @@ async fn a_tasks_events_come_out_of_the_queue_and_are_deleted_in_batches() {
 
 #[tokio::test]
 async fn a_waiting_receive_gets_a_message_that_comes_later() {
-    let sandbox = Sandbox::start().await;
+    let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     let sqs = sandbox.sqs();
     let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
     let waiting = tokio::spawn(sqs.receive_message().queue_url(&url).wait_time_seconds(20).send());
-    calls(&sandbox, "sqs.ReceiveMessage", 1).await;
+    count_call(&sandbox, "sqs.ReceiveMessage", 1).await;
     sandbox.front.with(|cloud, now| cloud.send_message("events", SendMessage::of("hello"), now).unwrap());
     let received = waiting.await.unwrap().unwrap();
     assert_eq!(received.messages()[0].body(), Some("hello"));
@@ -299,26 +299,26 @@ async fn a_waiting_receive_gets_a_message_that_comes_later() {
 
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_a_waiting_receive() {
-    let sandbox = Sandbox::start().await;
+    let sandbox = SandboxServer::start().await;
     sandbox.furnish();
     let sqs = sandbox.sqs();
     let url = sqs.get_queue_url().queue_name("events").send().await.unwrap().queue_url.unwrap();
     let waiting = tokio::spawn(sqs.receive_message().queue_url(&url).wait_time_seconds(20).send());
-    calls(&sandbox, "sqs.ReceiveMessage", 1).await;
+    count_call(&sandbox, "sqs.ReceiveMessage", 1).await;
     sandbox.stop().await;
     assert!(waiting.await.unwrap().unwrap().messages().is_empty());
 }
 
 /// Until an operation was called that often.
-async fn calls(sandbox: &Sandbox, call: &str, count: u64) {
+async fn count_call(sandbox: &SandboxServer, call: &str, count: u64) {
     while sandbox.front.calls().get(call).copied().unwrap_or(0) < count {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn role_tags_are_with_get_role_and_list_role_tags_but_not_with_list_roles() {
-    let sandbox = Sandbox::start().await;
+async fn list_roles_omits_tags() {
+    let sandbox = SandboxServer::start().await;
     let iam = sandbox.iam();
     for index in 0..3 {
         sandbox.front.with(|cloud, now| {
@@ -350,8 +350,8 @@ async fn role_tags_are_with_get_role_and_list_role_tags_but_not_with_list_roles(
 
 #[tokio::test]
 async fn the_sdk_retries_a_throttled_a_failed_and_a_dropped_call() {
-    let script = Arc::new(Script::default());
-    let sandbox = Sandbox::with(CloudConfig::default(), script.clone()).await;
+    let script = Arc::new(FaultScript::default());
+    let sandbox = SandboxServer::with(CloudConfig::default(), script.clone()).await;
     sandbox.furnish();
     let (ecs, sqs, iam) = (sandbox.ecs(), sandbox.sqs(), sandbox.iam());
     for fault in [AwsFault::Throttle, AwsFault::InternalError, AwsFault::Drop] {
@@ -370,8 +370,8 @@ async fn the_sdk_retries_a_throttled_a_failed_and_a_dropped_call() {
 
 #[tokio::test]
 async fn faults_after_the_effect_hide_an_effect_that_is_there() {
-    let script = Arc::new(Script::default());
-    let sandbox = Sandbox::with(CloudConfig::default(), script.clone()).await;
+    let script = Arc::new(FaultScript::default());
+    let sandbox = SandboxServer::with(CloudConfig::default(), script.clone()).await;
     let once = sandbox.sdk().into_builder().retry_config(RetryConfig::disabled()).build();
     let ecs = aws_sdk_ecs::Client::new(&once);
     for (name, fault) in [("a", AwsFault::ErrorAfterEffect), ("b", AwsFault::DropAfterEffect)] {
@@ -390,7 +390,7 @@ async fn faults_after_the_effect_hide_an_effect_that_is_there() {
 #[tokio::test]
 async fn quotas_refuse_what_comes_too_fast() {
     let config = CloudConfig { throttling: Some(Throttling::published()), ..CloudConfig::default() };
-    let sandbox = Sandbox::with(config, Arc::new(NoFaults)).await;
+    let sandbox = SandboxServer::with(config, Arc::new(NoAwsFaults)).await;
     sandbox.furnish();
     let once = sandbox.sdk().into_builder().retry_config(RetryConfig::disabled()).build();
     let ecs = aws_sdk_ecs::Client::new(&once);
@@ -408,8 +408,8 @@ const LIST: &str = "AmazonEC2ContainerServiceV20141113.ListClusters";
 const GET_ROLE: &str = "Action=GetRole&Version=2010-05-08&RoleName=r";
 
 #[tokio::test]
-async fn what_is_not_signed_or_not_served_is_refused_as_aws_would() {
-    let sandbox = Sandbox::start().await;
+async fn unsigned_and_unknown_requests_are_rejected() {
+    let sandbox = SandboxServer::start().await;
     let http = reqwest::Client::new();
     let signed = "AWS4-HMAC-SHA256 Credential=AKID/20270101/eu-west-1/ecs/aws4_request, Signature=0";
     let ask = |target: &'static str, authorization: Option<&'static str>, body: &'static str| {

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, limits, words};
+use super::{HumanDuration, limits, patterns};
 use ecs_mesh_model::Glob;
 
 /// The identity set-up of Consul on ECS: auth methods, binding rules, roles, policies, and the clusters' nodes in the
@@ -54,7 +54,7 @@ pub enum Presence {
 /// Logins of tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = words::needed_unless_absent("boundPrincipals")))]
+#[schemars(extend("anyOf" = patterns::needed_unless_absent("boundPrincipals")))]
 pub struct ServiceTokens {
     /// Whether this part is to be there. With its auth method go all tokens that it gave out.
     #[serde(default)]
@@ -62,11 +62,11 @@ pub struct ServiceTokens {
     /// ARNs of the IAM roles that may log in, in any partition of AWS and any account; `*` may stand at the end.
     /// Needed unless the part is `absent`: no role may log in because this was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1), schema_with = "words::bound_principals")]
+    #[schemars(length(min = 1), schema_with = "patterns::bound_principals")]
     pub bound_principals: Vec<String>,
     /// The auth method's name, which tasks log in with.
     #[serde(default = "service_method")]
-    #[schemars(schema_with = "words::consul_name")]
+    #[schemars(schema_with = "patterns::consul_name")]
     pub auth_method: String,
     /// The kinds of gateway that may log in, each with its rule, role and policy. Left out: none is made. A kind that is
     /// not on the list is left alone where it is there; `absentGateways` removes it.
@@ -78,12 +78,12 @@ pub struct ServiceTokens {
     /// Policies of yours that terminating gateways get: they need `service:write` for each service that they stand
     /// for. All others that are attached to their role are taken off it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "words::consul_policies")]
+    #[schemars(schema_with = "patterns::consul_policies")]
     pub terminating_gateway_policies: Vec<String>,
     /// How long a token lives; its task cannot get another without a restart. `0s` for as long as the task. Left out:
     /// what the method says now, and no limit for a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-allowed" = TTL_WORDS))]
+    #[schemars(extend("x-allowed" = TTL_RANGE))]
     pub token_ttl: Option<HumanDuration>,
     /// Where a token is known.
     #[serde(default)]
@@ -91,20 +91,20 @@ pub struct ServiceTokens {
     /// Where the servers ask AWS who logs in. Who answers there decides who is who. Left out: AWS's own address, and
     /// another one is taken out of the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::api_address")]
+    #[schemars(schema_with = "patterns::api_address")]
     pub sts_endpoint: Option<String>,
     /// Where the servers ask AWS for a role's tags. Left out: AWS's own address, and another one is taken out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::api_address")]
+    #[schemars(schema_with = "patterns::api_address")]
     pub iam_endpoint: Option<String>,
     /// What logins must have signed in the header `X-Consul-IAM-ServerID`, so that a login for another server is worth
     /// nothing here; `""` for nothing. Left out: what the method says now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::header_value")]
+    #[schemars(schema_with = "patterns::header_value")]
     pub server_id_header_value: Option<String>,
     /// Further headers that a login's signed request may have. Left out: none, and others are taken out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "words::header_names")]
+    #[schemars(schema_with = "patterns::header_names")]
     pub allowed_sts_headers: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ fn service_method() -> String {
 /// Logins of client agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = words::needed_unless_absent("boundPrincipals")))]
+#[schemars(extend("anyOf" = patterns::needed_unless_absent("boundPrincipals")))]
 pub struct ClientTokens {
     /// Whether this part is to be there. With its auth method go all tokens that it gave out.
     #[serde(default)]
@@ -123,37 +123,37 @@ pub struct ClientTokens {
     /// ARNs of the IAM roles that may log in as a client agent, written as those of `serviceTokens`. Each of them gets
     /// `node:write` for every node. Needed unless the part is `absent`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1), schema_with = "words::bound_principals")]
+    #[schemars(length(min = 1), schema_with = "patterns::bound_principals")]
     pub bound_principals: Vec<String>,
     /// The auth method's name.
     #[serde(default = "client_method")]
-    #[schemars(schema_with = "words::consul_name")]
+    #[schemars(schema_with = "patterns::consul_name")]
     pub auth_method: String,
     /// Whether the servers read the role itself from IAM. Needed for `*` and for roles with a path.
     #[serde(default = "yes")]
     pub entity_details: bool,
     /// As in `serviceTokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-allowed" = TTL_WORDS))]
+    #[schemars(extend("x-allowed" = TTL_RANGE))]
     pub token_ttl: Option<HumanDuration>,
     /// As in `serviceTokens`.
     #[serde(default)]
     pub token_locality: TokenLocality,
     /// As in `serviceTokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::api_address")]
+    #[schemars(schema_with = "patterns::api_address")]
     pub sts_endpoint: Option<String>,
     /// As in `serviceTokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::api_address")]
+    #[schemars(schema_with = "patterns::api_address")]
     pub iam_endpoint: Option<String>,
     /// As in `serviceTokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::header_value")]
+    #[schemars(schema_with = "patterns::header_value")]
     pub server_id_header_value: Option<String>,
     /// As in `serviceTokens`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "words::header_names")]
+    #[schemars(schema_with = "patterns::header_names")]
     pub allowed_sts_headers: Vec<String>,
 }
 
@@ -165,11 +165,11 @@ fn yes() -> bool {
     true
 }
 
-const TTL_WORDS: &str = limits::TOKEN_TTL_OR_NONE;
+const TTL_RANGE: &str = limits::TOKEN_TTL_OR_NONE;
 
 /// What both kinds of login say about their auth method, under one name.
 #[derive(Clone, Copy, Debug)]
-pub struct Login<'a> {
+pub struct LoginSettings<'a> {
     /// `authMethod`.
     pub auth_method: &'a str,
     /// `boundPrincipals`.
@@ -192,8 +192,8 @@ pub struct Login<'a> {
 
 impl ServiceTokens {
     /// What is said about the auth method.
-    pub fn login(&self) -> Login<'_> {
-        Login {
+    pub fn login(&self) -> LoginSettings<'_> {
+        LoginSettings {
             auth_method: &self.auth_method,
             bound_principals: &self.bound_principals,
             entity_details: true,
@@ -209,8 +209,8 @@ impl ServiceTokens {
 
 impl ClientTokens {
     /// What is said about the auth method.
-    pub fn login(&self) -> Login<'_> {
-        Login {
+    pub fn login(&self) -> LoginSettings<'_> {
+        LoginSettings {
             auth_method: &self.auth_method,
             bound_principals: &self.bound_principals,
             entity_details: self.entity_details,
@@ -250,7 +250,7 @@ impl GatewayKind {
     }
 
     /// The kind that was most likely meant by a word that names none.
-    pub fn meant_by(word: &str) -> Option<Self> {
+    pub fn suggest(word: &str) -> Option<Self> {
         let word = word.to_lowercase().replace('_', "-");
         // All end alike, which says nothing.
         let front = |kind: Self| kind.as_str().strip_suffix("-gateway").unwrap_or_default();

@@ -16,11 +16,11 @@ pub mod manifests;
 mod mesh_binding;
 mod outbound;
 pub mod schema;
-mod words;
+mod patterns;
 mod workload;
 
 pub use consul_auth::{
-    ClientTokens, ConsulAuthSpec, ConsulEnterprise, GatewayKind, Login, Presence, ServiceTokens,
+    ClientTokens, ConsulAuthSpec, ConsulEnterprise, GatewayKind, LoginSettings, Presence, ServiceTokens,
     TokenLocality,
 };
 pub use control_plane::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, KumaConnection};

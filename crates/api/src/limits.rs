@@ -14,22 +14,22 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// `ControlPlane`: `kuma.timeout`.
 pub const TIMEOUT: DurationRange =
-    DurationRange { least: Duration::from_millis(100), most: MINUTE.saturating_mul(2), words: "100ms to 2m" };
+    DurationRange { min: Duration::from_millis(100), max: MINUTE.saturating_mul(2), description: "100ms to 2m" };
 /// `MeshBinding`: `roleTags.recheck`.
 pub const RECHECK: DurationRange =
-    DurationRange { least: SECOND.saturating_mul(30), most: DAY, words: "30s to 24h" };
+    DurationRange { min: SECOND.saturating_mul(30), max: DAY, description: "30s to 24h" };
 /// `MeshBinding`: `cleanup.sweepInterval`.
 pub const SWEEP_INTERVAL: DurationRange =
-    DurationRange { least: SECOND.saturating_mul(10), most: DAY, words: "10s to 24h" };
+    DurationRange { min: SECOND.saturating_mul(10), max: DAY, description: "10s to 24h" };
 /// `MeshBinding`: `cleanup.graceAge`.
-pub const GRACE_AGE: DurationRange = DurationRange { least: Duration::ZERO, most: DAY, words: "0s to 24h" };
+pub const GRACE_AGE: DurationRange = DurationRange { min: Duration::ZERO, max: DAY, description: "0s to 24h" };
 /// `MeshBinding`: `cleanup.drain`.
 pub const DRAIN: DurationRange =
-    DurationRange { least: Duration::ZERO, most: MINUTE.saturating_mul(10), words: "0s to 10m" };
+    DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(10), description: "0s to 10m" };
 
 /// `ConsulAuth`: `tokenTtl`, where it is not zero; a server may allow less.
 pub const TOKEN_TTL: DurationRange =
-    DurationRange { least: MINUTE, most: DAY.saturating_mul(365), words: "1m to 365d" };
+    DurationRange { min: MINUTE, max: DAY.saturating_mul(365), description: "1m to 365d" };
 /// `ConsulAuth`: `tokenTtl` in words.
 pub const TOKEN_TTL_OR_NONE: &str = "`0s`, or 1m to 365d";
 
@@ -37,11 +37,11 @@ pub const TOKEN_TTL_OR_NONE: &str = "`0s`, or 1m to 365d";
 #[derive(Clone, Copy, Debug)]
 pub struct DurationRange {
     /// The shortest.
-    pub least: Duration,
+    pub min: Duration,
     /// The longest.
-    pub most: Duration,
+    pub max: Duration,
     /// As people write it: `30s to 24h`.
-    pub words: &'static str,
+    pub description: &'static str,
 }
 
 #[cfg(test)]
@@ -51,12 +51,12 @@ mod tests {
 
     #[test]
     fn the_words_of_a_range_say_its_limits() {
-        for DurationRange { least, most, words } in
+        for DurationRange { min, max, description: words } in
             [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, TOKEN_TTL]
         {
             let said: Vec<_> = words.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
-            assert_eq!(said, [least, most], "{words}");
+            assert_eq!(said, [min, max], "{words}");
         }
-        assert!(TOKEN_TTL_OR_NONE.ends_with(TOKEN_TTL.words));
+        assert!(TOKEN_TTL_OR_NONE.ends_with(TOKEN_TTL.description));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HumanDuration, limits, words};
+use super::{HumanDuration, limits, patterns};
 use ecs_mesh_model::{Glob, MeshName, Tags};
 
 /// Puts the tasks of some clusters into one mesh of one control plane.
@@ -32,7 +32,7 @@ pub struct MeshBindingSpec {
     #[serde(default)]
     pub cleanup: CleanupPolicy,
     /// The Dataplane's name (Kuma alone). Each task must have its own, so `{taskId}` or `{hostname}` is in it.
-    #[schemars(schema_with = "words::dataplane_name")]
+    #[schemars(schema_with = "patterns::dataplane_name")]
     #[serde(default = "default_dataplane_name")]
     pub dataplane_name: String,
     /// `true`: observe and plan, and write nothing.
@@ -59,7 +59,7 @@ impl MeshBindingSpec {
 pub struct BindingSelector {
     /// ARNs of clusters, or patterns over them; at least one. A bare name is refused, since names recur;
     /// `*:cluster/NAME` takes all of that name.
-    #[schemars(length(min = 1), schema_with = "words::clusters")]
+    #[schemars(length(min = 1), schema_with = "patterns::clusters")]
     pub clusters: Vec<Glob>,
     /// Only tasks of these ECS services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -69,7 +69,7 @@ pub struct BindingSelector {
     pub families: Vec<Glob>,
     /// Only tasks with these ECS tags (costs a describe per new task).
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
-    #[schemars(schema_with = "words::texts_by_key")]
+    #[schemars(schema_with = "patterns::texts_by_key")]
     pub tags: Tags,
 }
 
@@ -85,10 +85,10 @@ pub struct RoleTagPolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_revoked: Option<OnRevoked>,
     /// Accounts whose roles may be in the mesh; empty: the task's own account only.
-    #[schemars(schema_with = "words::accounts")]
+    #[schemars(schema_with = "patterns::accounts")]
     pub authorized_accounts: Vec<String>,
     /// How often each role's tags are read again.
-    #[schemars(extend("x-allowed" = limits::RECHECK.words))]
+    #[schemars(extend("x-allowed" = limits::RECHECK.description))]
     pub recheck: HumanDuration,
 }
 
@@ -155,13 +155,13 @@ pub enum LifecyclePolicy {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CleanupPolicy {
     /// How long a task must have been missing before its registration may go without a STOPPED of its own.
-    #[schemars(extend("x-allowed" = limits::GRACE_AGE.words))]
+    #[schemars(extend("x-allowed" = limits::GRACE_AGE.description))]
     pub grace_age: HumanDuration,
     /// Time between full sweeps.
-    #[schemars(extend("x-allowed" = limits::SWEEP_INTERVAL.words))]
+    #[schemars(extend("x-allowed" = limits::SWEEP_INTERVAL.description))]
     pub sweep_interval: HumanDuration,
     /// Time between drain and removal when a running task is withdrawn. Of Kuma alone: at Consul nothing is drained.
-    #[schemars(extend("x-allowed" = limits::DRAIN.words))]
+    #[schemars(extend("x-allowed" = limits::DRAIN.description))]
     pub drain: HumanDuration,
     /// The limit on removals that no STOPPED backs.
     pub guard: GuardPolicy,
@@ -189,7 +189,7 @@ pub struct GuardPolicy {
     pub min_owned: u32,
     /// Until then you let removals through.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::time")]
+    #[schemars(schema_with = "patterns::time")]
     pub release_until: Option<String>,
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::words;
+use super::patterns;
 use ecs_mesh_model::{Glob, ServiceName};
 
 /// Outbounds for all workloads that it names; edited without touching the tasks.
@@ -39,7 +39,7 @@ pub struct Outbound {
 pub struct Listen {
     /// Where the sidecar listens for the app.
     #[serde(default = "loopback")]
-    #[schemars(schema_with = "words::ip_address")]
+    #[schemars(schema_with = "patterns::ip_address")]
     pub address: IpAddr,
     /// The port that the app calls.
     pub port: NonZeroU16,

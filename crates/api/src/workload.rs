@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Outbound, words};
+use super::{Outbound, patterns};
 use ecs_mesh_model::{Glob, ServiceName, Tags};
 
 /// What the tasks that it selects are in the mesh.
@@ -24,7 +24,7 @@ pub struct WorkloadSpec {
     pub service: ServiceName,
     /// The value of the label `kuma.io/workload` where it is not the service's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::dns_label")]
+    #[schemars(schema_with = "patterns::dns_label")]
     pub workload: Option<String>,
     /// The ports that others may call; none for a task that only calls others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -51,11 +51,11 @@ pub struct WorkloadSelector {
     pub families: Vec<Glob>,
     /// ECS task tags that must be there, with these values (costs a describe per new task).
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
-    #[schemars(schema_with = "words::texts_by_key")]
+    #[schemars(schema_with = "patterns::texts_by_key")]
     pub tags: Tags,
     /// ARNs of clusters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "words::clusters")]
+    #[schemars(schema_with = "patterns::clusters")]
     pub clusters: Vec<Glob>,
 }
 
@@ -65,7 +65,7 @@ pub struct WorkloadSelector {
 pub struct Inbound {
     /// The port's name, by which a `MeshService` knows it; unique.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::dns_label")]
+    #[schemars(schema_with = "patterns::dns_label")]
     pub name: Option<String>,
     /// The container that listens, for error messages and for people; not sent to the control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct Inbound {
     pub port: NonZeroU16,
     /// The address that the app listens on, where it is not the task's own, such as `127.0.0.1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "words::ip_address")]
+    #[schemars(schema_with = "patterns::ip_address")]
     pub service_address: Option<IpAddr>,
     /// What is spoken on the port.
     #[serde(default)]
@@ -84,7 +84,7 @@ pub struct Inbound {
     /// Further inbound tags (Kuma 2.x), such as `version`; not `kuma.io/service`, `kuma.io/protocol` or
     /// `kuma.io/zone`, which follow from other fields.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
-    #[schemars(schema_with = "words::inbound_tags")]
+    #[schemars(schema_with = "patterns::inbound_tags")]
     pub tags: Tags,
 }
 

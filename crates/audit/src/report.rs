@@ -11,7 +11,7 @@ use serde::Serialize;
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know; nothing breaks.
-    Note,
+    Info,
     /// The rule could not be judged: a fact is missing.
     Unknown,
     /// It works for now, or less safely than it could.
@@ -22,12 +22,12 @@ pub enum Severity {
 
 impl Severity {
     /// All, from the best to the worst.
-    pub const ALL: [Self; 4] = [Self::Note, Self::Unknown, Self::Warning, Self::Error];
+    pub const ALL: [Self; 4] = [Self::Info, Self::Unknown, Self::Warning, Self::Error];
 
     /// The word in tables and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Note => "note",
+            Self::Info => "note",
             Self::Unknown => "unknown",
             Self::Warning => "warning",
             Self::Error => "error",
@@ -37,7 +37,7 @@ impl Severity {
 
 /// A rule: what it forbids, why, and what to do where it is broken.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct AuditRule {
     /// `CONSUL-LOGIN-DISABLED` and its like, stable between versions.
     pub id: &'static str,
     /// How bad it is to break it; a finding may be milder.
@@ -45,7 +45,7 @@ pub struct Rule {
     /// What is wrong where it is broken.
     pub title: &'static str,
     /// Why that matters.
-    pub why: &'static str,
+    pub rationale: &'static str,
     /// What to do.
     pub fix: &'static str,
     /// The public page that the rule follows from.
@@ -54,7 +54,7 @@ pub struct Rule {
 
 /// Where something was found. At least one of file and resource is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-pub struct Place {
+pub struct FindingLocation {
     /// The file, as it was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Arc<str>>,
@@ -72,7 +72,7 @@ pub struct Place {
     pub field: Option<String>,
 }
 
-impl Place {
+impl FindingLocation {
     /// Something that has a name of its own.
     pub fn resource(name: impl Into<String>) -> Self {
         Self { resource: Some(name.into()), ..Self::default() }
@@ -97,51 +97,51 @@ impl Place {
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Finding {
+pub struct AuditFinding {
     /// The rule's id; `docs/reference/audit.md` explains each.
     pub rule: &'static str,
     /// How bad it is here.
     pub severity: Severity,
     /// Where.
-    pub at: Place,
+    pub location: FindingLocation,
     /// What was found. Never holds a secret.
-    pub found: String,
+    pub message: String,
     /// Why it matters.
-    pub why: &'static str,
+    pub rationale: &'static str,
     /// What to do.
     pub fix: String,
 }
 
-impl Rule {
+impl AuditRule {
     /// The rule is broken here.
-    pub fn broken(&self, at: Place, found: impl Into<String>) -> Finding {
+    pub fn violation(&self, location: FindingLocation, message: impl Into<String>) -> AuditFinding {
         let fix = self.fix.to_owned();
-        Finding { rule: self.id, severity: self.severity, at, found: found.into(), why: self.why, fix }
+        AuditFinding { rule: self.id, severity: self.severity, location, message: message.into(), rationale: self.rationale, fix }
     }
 
     /// Whether it is broken could not be found out.
-    pub fn unknown(&self, at: Place, reason: impl Into<String>) -> Finding {
-        Finding { severity: Severity::Unknown, ..self.broken(at, reason) }
+    pub fn unknown(&self, location: FindingLocation, reason: impl Into<String>) -> AuditFinding {
+        AuditFinding { severity: Severity::Unknown, ..self.violation(location, reason) }
     }
 }
 
-impl Finding {
+impl AuditFinding {
     /// The same, as bad as this.
     #[must_use]
-    pub fn but(self, severity: Severity) -> Self {
+    pub fn with_severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
 
     /// The same, with a fix that fits better.
     #[must_use]
-    pub fn fix(self, fix: impl Into<String>) -> Self {
+    pub fn with_fix(self, fix: impl Into<String>) -> Self {
         Self { fix: fix.into(), ..self }
     }
 }
 
 /// How many findings have each severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Summary {
+pub struct AuditSummary {
     /// Fails or never works.
     pub error: usize,
     /// Works less safely.
@@ -157,49 +157,49 @@ pub struct Summary {
 /// All findings, the worst first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(title = "What ecs-mesh-operator audit found")]
-pub struct Report {
+pub struct AuditReport {
     /// The worst severity; absent where nothing was found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub worst: Option<Severity>,
+    pub highest_severity: Option<Severity>,
     /// How many there are.
-    pub summary: Summary,
+    pub summary: AuditSummary,
     /// The findings.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<AuditFinding>,
     /// What was not looked at since nobody asked for it, and what to give so that it is. Nothing is wrong with that.
     #[serde(rename = "notChecked")]
     pub not_checked: Vec<String>,
 }
 
-impl Report {
+impl AuditReport {
     /// The report of these findings: each once, the worst first, then by rule and place.
-    pub fn new(mut findings: Vec<Finding>, definitions: usize) -> Self {
+    pub fn new(mut findings: Vec<AuditFinding>, definitions: usize) -> Self {
         findings.sort_by(|a, b| {
-            let key = |one: &Finding| (Reverse(one.severity), one.rule);
-            key(a).cmp(&key(b)).then_with(|| a.at.cmp(&b.at)).then_with(|| a.found.cmp(&b.found))
+            let key = |one: &AuditFinding| (Reverse(one.severity), one.rule);
+            key(a).cmp(&key(b)).then_with(|| a.location.cmp(&b.location)).then_with(|| a.message.cmp(&b.message))
         });
         findings.dedup();
         let count = |severity| findings.iter().filter(|one| one.severity == severity).count();
-        let summary = Summary {
+        let summary = AuditSummary {
             error: count(Severity::Error),
             warning: count(Severity::Warning),
             unknown: count(Severity::Unknown),
-            note: count(Severity::Note),
+            note: count(Severity::Info),
             definitions,
         };
-        let worst = findings.iter().map(|one| one.severity).max();
-        Self { worst, summary, findings, not_checked: Vec::new() }
+        let highest_severity = findings.iter().map(|one| one.severity).max();
+        Self { highest_severity, summary, findings, not_checked: Vec::new() }
     }
 
     /// The same, which says that this was not looked at.
     #[must_use]
-    pub fn without(self, not_checked: Vec<String>) -> Self {
+    pub fn with_not_checked(self, not_checked: Vec<String>) -> Self {
         Self { not_checked, ..self }
     }
 
     /// 0: nothing to do; 1: an error; 2: only warnings and unknowns.
     pub fn exit_code(&self) -> u8 {
-        match self.worst {
-            None | Some(Severity::Note) => 0,
+        match self.highest_severity {
+            None | Some(Severity::Info) => 0,
             Some(Severity::Unknown | Severity::Warning) => 2,
             Some(Severity::Error) => 1,
         }
@@ -210,29 +210,29 @@ impl Report {
 mod tests {
     use super::*;
 
-    const RULE: Rule =
-        Rule { id: "A-B", severity: Severity::Error, title: "", why: "", fix: "mend it", source: "" };
+    const RULE: AuditRule =
+        AuditRule { id: "A-B", severity: Severity::Error, title: "", rationale: "", fix: "mend it", source: "" };
 
     #[test]
     fn the_worst_finding_decides_the_exit_code() {
-        let found = |severity| RULE.broken(Place::default(), "x").but(severity);
+        let found = |severity| RULE.violation(FindingLocation::default(), "x").with_severity(severity);
         for (severities, code) in [
             (vec![], 0),
-            (vec![Severity::Note], 0),
-            (vec![Severity::Note, Severity::Unknown], 2),
+            (vec![Severity::Info], 0),
+            (vec![Severity::Info, Severity::Unknown], 2),
             (vec![Severity::Warning], 2),
             (vec![Severity::Warning, Severity::Error], 1),
         ] {
-            let report = Report::new(severities.iter().copied().map(found).collect(), 1);
+            let report = AuditReport::new(severities.iter().copied().map(found).collect(), 1);
             assert_eq!(report.exit_code(), code, "{severities:?}");
         }
     }
 
     #[test]
-    fn what_is_found_twice_is_told_once_and_the_worst_first() {
-        let one = RULE.broken(Place::resource("a"), "x");
-        let milder = one.clone().but(Severity::Note);
-        let report = Report::new(vec![milder.clone(), one.clone(), one.clone()], 0);
+    fn report_dedups_findings_and_sorts_by_severity() {
+        let one = RULE.violation(FindingLocation::resource("a"), "x");
+        let milder = one.clone().with_severity(Severity::Info);
+        let report = AuditReport::new(vec![milder.clone(), one.clone(), one.clone()], 0);
         assert_eq!(report.findings, [one, milder]);
     }
 }

@@ -8,8 +8,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::catalogue;
-use super::report::{Finding, Place, Report, Rule, Severity};
+use super::rules_catalog;
+use super::report::{AuditFinding, FindingLocation, AuditReport, AuditRule, Severity};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 /// What may stand in the path of a URI as it is.
@@ -17,7 +17,7 @@ const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b':');
 
 /// The report as a SARIF log. `root` is the directory that files are told from.
-pub fn sarif(report: &Report, root: &Path) -> Value {
+pub fn sarif(report: &AuditReport, root: &Path) -> Value {
     let left = report.not_checked.iter();
     let left: Vec<Value> = left
         .map(|left| json!({"level": "note", "message": {"text": format!("Not checked: {left}.")}}))
@@ -29,7 +29,7 @@ pub fn sarif(report: &Report, root: &Path) -> Value {
             "tool": {"driver": {
                 "name": "ecs-mesh-operator audit",
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": catalogue::ALL.iter().map(rule).collect::<Vec<_>>(),
+                "rules": rules_catalog::ALL.iter().map(rule).collect::<Vec<_>>(),
             }},
             "automationDetails": {"id": "ecs-mesh-operator/audit/"},
             "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": left}],
@@ -39,15 +39,15 @@ pub fn sarif(report: &Report, root: &Path) -> Value {
     })
 }
 
-fn rule(rule: &Rule) -> Value {
+fn rule(rule: &AuditRule) -> Value {
     let markdown =
-        format!("{}\n\n**Fix:** {}\n\n[Source]({})", sentence(rule.why), sentence(rule.fix), rule.source);
+        format!("{}\n\n**Fix:** {}\n\n[Source]({})", sentence(rule.rationale), sentence(rule.fix), rule.source);
     json!({
         "id": rule.id,
         "shortDescription": {"text": sentence(rule.title)},
-        "fullDescription": {"text": sentence(rule.why)},
+        "fullDescription": {"text": sentence(rule.rationale)},
         "help": {
-            "text": format!("{} Fix: {}", sentence(rule.why), sentence(rule.fix)),
+            "text": format!("{} Fix: {}", sentence(rule.rationale), sentence(rule.fix)),
             "markdown": markdown,
         },
         "helpUri": rule.source,
@@ -56,11 +56,11 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-fn result(finding: &Finding, root: &Path) -> Value {
-    let index = catalogue::ALL.iter().position(|rule| rule.id == finding.rule);
+fn result(finding: &AuditFinding, root: &Path) -> Value {
+    let index = rules_catalog::ALL.iter().position(|rule| rule.id == finding.rule);
     let mut message =
-        format!("{} {} Fix: {}", sentence(&finding.found), sentence(finding.why), sentence(&finding.fix));
-    let at = &finding.at;
+        format!("{} {} Fix: {}", sentence(&finding.message), sentence(finding.rationale), sentence(&finding.fix));
+    let at = &finding.location;
     let place: Vec<&str> = [&at.container, &at.field].into_iter().flatten().map(String::as_str).collect();
     if !place.is_empty() {
         message = format!("{}: {message}", place.join(", "));
@@ -88,12 +88,12 @@ fn level(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
-        Severity::Note => "note",
+        Severity::Info => "note",
         Severity::Unknown => "none",
     }
 }
 
-fn location(at: &Place, root: &Path) -> Value {
+fn location(at: &FindingLocation, root: &Path) -> Value {
     let (uri, is_relative) = uri(at, root);
     let mut artifact = json!({"uri": uri});
     if is_relative {
@@ -119,10 +119,10 @@ fn location(at: &Place, root: &Path) -> Value {
 }
 
 /// Code scanning shows nothing that has no path, so a resource has one that is made of its name.
-fn uri(at: &Place, root: &Path) -> (String, bool) {
+fn uri(location: &FindingLocation, root: &Path) -> (String, bool) {
     let encoded = |text: &str| utf8_percent_encode(text, PATH).to_string();
-    let Some(file) = &at.file else {
-        let resource = at.resource.as_deref().unwrap_or("audit");
+    let Some(file) = &location.file else {
+        let resource = location.resource.as_deref().unwrap_or("audit");
         let base = if resource.starts_with("consul") { "" } else { "aws/" };
         return (format!("{base}{}", encoded(resource)), true);
     };
@@ -138,15 +138,15 @@ fn uri(at: &Place, root: &Path) -> (String, bool) {
 }
 
 /// Of all that names the finding but the line.
-fn fingerprint(finding: &Finding) -> String {
-    let Place { file, line: _, resource, container, field } = &finding.at;
+fn fingerprint(finding: &AuditFinding) -> String {
+    let FindingLocation { file, line: _, resource, container, field } = &finding.location;
     let parts = [
         Some(finding.rule),
         file.as_deref(),
         resource.as_deref(),
         container.as_deref(),
         field.as_deref(),
-        Some(finding.found.as_str()),
+        Some(finding.message.as_str()),
     ];
     let mut hasher = Sha256::new();
     for part in parts {
@@ -172,25 +172,25 @@ fn sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{LOGIN_DISABLED, NODE_MISSING};
+    use crate::rules_catalog::{LOGIN_DISABLED, NODE_MISSING};
 
-    fn at(file: &str, line: u32) -> Place {
-        Place { file: Some(file.into()), line: Some(line), ..Place::default() }
+    fn at(file: &str, line: u32) -> FindingLocation {
+        FindingLocation { file: Some(file.into()), line: Some(line), ..FindingLocation::default() }
     }
 
-    fn only(finding: Finding) -> Value {
-        sarif(&Report::new(vec![finding], 1), Path::new("/work tree"))["runs"][0]["results"][0].clone()
+    fn only(finding: AuditFinding) -> Value {
+        sarif(&AuditReport::new(vec![finding], 1), Path::new("/work tree"))["runs"][0]["results"][0].clone()
     }
 
     #[test]
-    fn a_file_below_the_root_is_told_from_there_and_any_other_from_the_top() {
+    fn sarif_paths_are_relative_only_below_the_root() {
         for (file, uri, base) in [
             ("deploy/a b.json", "deploy/a%20b.json", Some("%SRCROOT%")),
             ("./deploy/a.json", "deploy/a.json", Some("%SRCROOT%")),
             ("/work tree/a.json", "a.json", Some("%SRCROOT%")),
             ("/elsewhere/a.json", "file:///elsewhere/a.json", None),
         ] {
-            let result = only(LOGIN_DISABLED.broken(at(file, 7), "x"));
+            let result = only(LOGIN_DISABLED.violation(at(file, 7), "x"));
             let place = &result["locations"][0]["physicalLocation"];
             assert_eq!(place["artifactLocation"]["uri"], uri);
             assert_eq!(place["artifactLocation"]["uriBaseId"].as_str(), base);
@@ -199,20 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_has_its_arn_as_logical_location_and_a_path_all_the_same() {
+    fn sarif_resource_has_logical_location_and_path() {
         let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7";
-        let result = only(LOGIN_DISABLED.broken(Place::resource(arn), "x"));
+        let result = only(LOGIN_DISABLED.violation(FindingLocation::resource(arn), "x"));
         let location = &result["locations"][0];
         assert_eq!(location["logicalLocations"][0]["fullyQualifiedName"], arn);
         assert_eq!(location["physicalLocation"]["artifactLocation"]["uri"], format!("aws/{arn}"));
-        let node = only(NODE_MISSING.broken(Place::resource("consul/prod/node/a"), "x"));
+        let node = only(NODE_MISSING.violation(FindingLocation::resource("consul/prod/node/a"), "x"));
         assert_eq!(node["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "consul/prod/node/a");
     }
 
     #[test]
-    fn a_finding_that_only_moved_keeps_its_fingerprint_and_another_has_another() {
-        let print = |line, found: &str| {
-            only(LOGIN_DISABLED.broken(at("a.json", line), found))["partialFingerprints"].clone()
+    fn sarif_fingerprint_ignores_the_line() {
+        let print = |line, message: &str| {
+            only(LOGIN_DISABLED.violation(at("a.json", line), message))["partialFingerprints"].clone()
         };
         assert_eq!(print(1, "x"), print(9, "x"));
         assert_ne!(print(1, "x"), print(1, "y"));

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use ecs_mesh_controller::BatchError;
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
-    Timestamp, Why,
+    Timestamp, Reason,
 };
 
 /// What kind of failure a call ended in: what the caller may do about it.
@@ -57,7 +57,7 @@ pub struct AwsError {
     pub hint: &'static str,
 }
 
-impl From<AwsError> for Why {
+impl From<AwsError> for Reason {
     /// What AWS says names the resource and the caller: the cause is the call and the code.
     fn from(error: AwsError) -> Self {
         Self::new(format!("{} {}", error.operation, error.code), error.to_string())
@@ -65,16 +65,16 @@ impl From<AwsError> for Why {
 }
 
 /// Why a shared call gave nothing.
-pub(crate) fn why(error: BatchError<AwsError>) -> Why {
+pub(crate) fn why(error: BatchError<AwsError>) -> Reason {
     match error {
         BatchError::Call(error) => error.into(),
-        error => Why::of_all(error.to_string()),
+        error => Reason::constant(error.to_string()),
     }
 }
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
+pub struct ListPage<T> {
     /// What is on it; may be empty although more follows.
     pub items: Vec<T>,
     /// The token of the next page. Only its absence ends a list.
@@ -83,7 +83,7 @@ pub struct Page<T> {
 
 /// DescribeTasks' answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Described {
+pub struct DescribeTasksOutput {
     /// The tasks that were found.
     pub tasks: Vec<Task>,
     /// Tasks that ECS says are MISSING: long gone, or not visible yet.
@@ -96,7 +96,7 @@ pub struct Described {
 #[async_trait]
 pub trait Ecs: Send + Sync {
     /// Clusters of the account and Region, a page at a time.
-    async fn list_clusters(&self, page: Option<String>) -> Result<Page<ClusterArn>, AwsError>;
+    async fn list_clusters(&self, page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError>;
 
     /// Tasks of a cluster with this desired status, a page (100) at a time.
     async fn list_tasks(
@@ -104,10 +104,10 @@ pub trait Ecs: Send + Sync {
         cluster: &ClusterArn,
         desired: DesiredStatus,
         page: Option<String>,
-    ) -> Result<Page<TaskArn>, AwsError>;
+    ) -> Result<ListPage<TaskArn>, AwsError>;
 
     /// Up to 100 tasks of one cluster, with their ECS tags.
-    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<Described, AwsError>;
+    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError>;
 
     /// One revision of a task definition; it never changes.
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError>;
@@ -122,7 +122,7 @@ pub trait Iam: Send + Sync {
 
 /// A message as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct QueueMessage {
     /// For deletion; valid until the visibility time-out.
     pub receipt: String,
     /// The body: an EventBridge envelope, or anything.
@@ -135,13 +135,13 @@ pub struct Message {
 
 /// The one queue that the operator reads.
 #[async_trait]
-pub trait Queue: Send + Sync {
+pub trait EventQueue: Send + Sync {
     /// Up to 10 messages, waiting up to 20 s for the first.
-    async fn receive(&self) -> Result<Vec<Message>, AwsError>;
+    async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError>;
 
     /// Deletes up to 10 messages; gives back the receipts that failed.
     async fn delete(&self, receipts: &[String]) -> Result<Vec<String>, AwsError>;
 
     /// Makes up to 10 messages visible again at once, for whoever comes next.
-    async fn give_back(&self, receipts: &[String]) -> Result<(), AwsError>;
+    async fn release(&self, receipts: &[String]) -> Result<(), AwsError>;
 }

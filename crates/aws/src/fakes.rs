@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Page};
+use super::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, Iam, ListPage};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::TokenBucket;
 use ecs_mesh_model::{
@@ -76,21 +76,21 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
 }
 
 /// What is said of a role from now on.
-pub type RoleSays = Result<Tags, AwsErrorKind>;
+pub type RoleResponse = Result<Tags, AwsErrorKind>;
 
 /// An IAM with one role.
 pub struct FakeIam {
-    says: Mutex<RoleSays>,
+    response: Mutex<RoleResponse>,
     calls: Mutex<usize>,
 }
 
 impl FakeIam {
-    pub fn saying(says: RoleSays) -> Arc<Self> {
-        Arc::new(Self { says: Mutex::new(says), calls: Mutex::default() })
+    pub fn returning(response: RoleResponse) -> Arc<Self> {
+        Arc::new(Self { response: Mutex::new(response), calls: Mutex::default() })
     }
 
-    pub fn now_says(&self, says: RoleSays) {
-        *self.says.lock().unwrap() = says;
+    pub fn set_response(&self, response: RoleResponse) {
+        *self.response.lock().unwrap() = response;
     }
 
     pub fn calls(&self) -> usize {
@@ -102,9 +102,9 @@ impl FakeIam {
 impl Iam for FakeIam {
     async fn role_tags(&self, _: &RoleArn) -> Result<Tags, AwsError> {
         *self.calls.lock().unwrap() += 1;
-        let says = self.says.lock().unwrap().clone();
+        let response = self.response.lock().unwrap().clone();
         tokio::time::sleep(CALL).await;
-        says.map_err(error)
+        response.map_err(error)
     }
 }
 
@@ -112,9 +112,9 @@ impl Iam for FakeIam {
 #[derive(Default)]
 pub struct FakeEcs {
     pub tasks: Mutex<BTreeMap<TaskId, Task>>,
-    pub unsure: Mutex<Vec<TaskId>>,
+    pub failing: Mutex<Vec<TaskId>>,
     /// Leaves these out of its answers.
-    pub silent: Mutex<Vec<TaskId>>,
+    pub unanswered: Mutex<Vec<TaskId>>,
     pub fails: Mutex<Option<AwsErrorKind>>,
     /// The ids of each DescribeTasks.
     pub described: Mutex<Vec<Vec<String>>>,
@@ -127,11 +127,11 @@ pub struct FakeEcs {
 
 #[async_trait]
 impl Ecs for FakeEcs {
-    async fn list_clusters(&self, _: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
+    async fn list_clusters(&self, _: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         assert!(!self.panics, "as the test wants it");
         let clusters: BTreeSet<ClusterArn> =
             self.tasks.lock().unwrap().values().map(|task| task.arn.cluster().clone()).collect();
-        Ok(Page { items: clusters.into_iter().collect(), next: None })
+        Ok(ListPage { items: clusters.into_iter().collect(), next: None })
     }
 
     async fn list_tasks(
@@ -139,7 +139,7 @@ impl Ecs for FakeEcs {
         cluster: &ClusterArn,
         desired: DesiredStatus,
         page: Option<String>,
-    ) -> Result<Page<TaskArn>, AwsError> {
+    ) -> Result<ListPage<TaskArn>, AwsError> {
         let read = page.map_or(0, |page| page.len());
         let ends_after = *self.list_ends_after.lock().unwrap();
         if ends_after.is_some_and(|pages| read >= pages) {
@@ -149,22 +149,22 @@ impl Ecs for FakeEcs {
         let tasks = self.tasks.lock().unwrap();
         let listed =
             tasks.values().filter(|task| task.arn.cluster() == cluster && task.desired_status == desired);
-        Ok(Page { items: listed.map(|task| task.arn.clone()).collect(), next })
+        Ok(ListPage { items: listed.map(|task| task.arn.clone()).collect(), next })
     }
 
-    async fn describe_tasks(&self, _: &ClusterArn, ids: &[TaskId]) -> Result<Described, AwsError> {
+    async fn describe_tasks(&self, _: &ClusterArn, ids: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
         self.described.lock().unwrap().push(ids.iter().map(ToString::to_string).collect());
         tokio::time::sleep(CALL).await;
         if let Some(kind) = *self.fails.lock().unwrap() {
             return Err(error(kind));
         }
-        let mut said = Described::default();
+        let mut said = DescribeTasksOutput::default();
         for id in ids {
-            if self.silent.lock().unwrap().contains(id) {
+            if self.unanswered.lock().unwrap().contains(id) {
                 continue;
             }
             match self.tasks.lock().unwrap().get(id) {
-                _ if self.unsure.lock().unwrap().contains(id) => {
+                _ if self.failing.lock().unwrap().contains(id) => {
                     said.failed.push((id.clone(), "its agent is away".to_owned()));
                 }
                 Some(task) => said.tasks.push(task.clone()),

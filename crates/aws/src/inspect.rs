@@ -12,9 +12,9 @@ use ecs_mesh_model::{RoleArn, Tags, TaskDefinitionArn};
 /// A text that may be a secret: it can be judged, and no `Debug` shows it.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(transparent)]
-pub struct Hidden(String);
+pub struct Redacted(String);
 
-impl Hidden {
+impl Redacted {
     /// Hides a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -26,7 +26,7 @@ impl Hidden {
     }
 }
 
-impl fmt::Debug for Hidden {
+impl fmt::Debug for Redacted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }
@@ -35,7 +35,7 @@ impl fmt::Debug for Hidden {
 /// A task definition with all that decides how its containers start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WholeDefinition {
+pub struct FullTaskDefinition {
     /// Its ARN; `None` before it is registered.
     #[serde(default, rename = "taskDefinitionArn", deserialize_with = "arn_or_none")]
     pub arn: Option<TaskDefinitionArn>,
@@ -50,7 +50,7 @@ pub struct WholeDefinition {
     pub network_mode: Option<String>,
     /// `containerDefinitions`.
     #[serde(rename = "containerDefinitions")]
-    pub containers: Vec<WholeContainer>,
+    pub containers: Vec<FullContainer>,
     /// `tags`; `None` where none are given or known.
     #[serde(default, deserialize_with = "tags_or_none")]
     pub tags: Option<Tags>,
@@ -59,7 +59,7 @@ pub struct WholeDefinition {
 /// A container of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct WholeContainer {
+pub struct FullContainer {
     /// Its name.
     pub name: String,
     /// Its image.
@@ -75,10 +75,10 @@ pub struct WholeContainer {
     pub environment_files: Vec<serde_json::Value>,
     /// `entryPoint`.
     #[serde(deserialize_with = "null_is_empty")]
-    pub entry_point: Vec<Hidden>,
+    pub entry_point: Vec<Redacted>,
     /// `command`.
     #[serde(deserialize_with = "null_is_empty")]
-    pub command: Vec<Hidden>,
+    pub command: Vec<Redacted>,
     /// `healthCheck`, whatever it is.
     #[serde(deserialize_with = "is_given")]
     pub health_check: bool,
@@ -94,7 +94,7 @@ pub struct Variable {
     /// Its name.
     pub name: String,
     /// Its value.
-    pub value: Hidden,
+    pub value: Redacted,
 }
 
 /// A variable whose value ECS takes from a secret.
@@ -113,7 +113,7 @@ pub struct PortMapping {
     pub container_port: Option<u16>,
 }
 
-impl WholeContainer {
+impl FullContainer {
     /// Whether the container gets a variable of this name, from a secret or in plain text.
     pub fn has_variable(&self, name: &str) -> bool {
         self.environment.iter().any(|variable| variable.name == name && !variable.value.expose().is_empty())
@@ -146,7 +146,7 @@ fn tags_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Tags>, D::E
 
 /// What IAM's policy simulator says of one action on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Simulated {
+pub struct SimulationResult {
     /// Whether all policies together allow it.
     pub allowed: bool,
     /// `allowed`, `explicitDeny` or `implicitDeny`.
@@ -157,12 +157,12 @@ pub struct Simulated {
 
 /// The calls that only an audit makes.
 #[async_trait]
-pub trait Inspect: Send + Sync {
+pub trait AuditApi: Send + Sync {
     /// The revision of this ARN, with its tags.
-    async fn definition(&self, arn: &TaskDefinitionArn) -> Result<WholeDefinition, AwsError>;
+    async fn definition(&self, arn: &TaskDefinitionArn) -> Result<FullTaskDefinition, AwsError>;
 
     /// Whether the role's own policies let it call `iam:GetRole` on itself, by IAM's policy simulator.
-    async fn may_get_itself(&self, role: &RoleArn) -> Result<Simulated, AwsError>;
+    async fn may_get_own_role(&self, role: &RoleArn) -> Result<SimulationResult, AwsError>;
 }
 
 #[cfg(test)]
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn no_value_and_no_command_is_in_what_debug_shows() {
-        let definition: WholeDefinition = serde_json::from_value(serde_json::json!({
+        let definition: FullTaskDefinition = serde_json::from_value(serde_json::json!({
             "family": "kv",
             "containerDefinitions": [{
                 "name": "app",

@@ -3,13 +3,13 @@
 #![forbid(unsafe_code)]
 
 pub mod aws;
-pub mod definitions;
-pub mod describer;
+pub mod task_definition_cache;
+pub mod task_describer;
 pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fakes;
 pub mod inspect;
-pub mod intake;
-pub mod roles;
+pub mod consumer;
+pub mod role_tag_cache;
 pub mod sdk;
 pub mod store;

@@ -10,10 +10,10 @@ use ecs_mesh_model::Timestamp;
 
 /// Tells the wall-clock time. For how long something takes, use [`tokio::time::Instant`] instead.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Clone, Debug)]
-enum Source {
+enum ClockSource {
     System,
     Simulated { start: Timestamp, origin: Instant },
 }
@@ -21,23 +21,23 @@ enum Source {
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
     /// A clock that shows `start` now and goes on with tokio's clock, which a test may pause and advance.
     pub fn simulated(start: Timestamp) -> Self {
-        Self(Source::Simulated { start, origin: Instant::now() })
+        Self(ClockSource::Simulated { start, origin: Instant::now() })
     }
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
+            ClockSource::System => {
                 // A machine set to before 1970 has no usable clock; zero makes everything else look new.
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 Timestamp(0).plus(since_epoch)
             }
-            Source::Simulated { start, origin } => start.plus(origin.elapsed()),
+            ClockSource::Simulated { start, origin } => start.plus(origin.elapsed()),
         }
     }
 }

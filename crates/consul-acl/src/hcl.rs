@@ -5,30 +5,30 @@
 use serde_json::Value as Json;
 
 /// Whether two texts of ACL rules say the same.
-pub fn same(a: &str, b: &str) -> bool {
+pub fn same_rules(a: &str, b: &str) -> bool {
     a == b || tokens(a) == tokens(b)
 }
 
 /// A block: its fields in order, and blocks within it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Block(Vec<(String, Item)>);
+pub struct HclBlock(Vec<(String, HclItem)>);
 
 /// What a field holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Item {
+enum HclItem {
     Text(String),
     Word(String),
-    Block { label: Option<String>, block: Block },
+    HclBlock { label: Option<String>, block: HclBlock },
     Other,
 }
 
-impl Block {
+impl HclBlock {
     /// Reads HCL, or JSON where the text is that.
     pub fn read(text: &str) -> Self {
         if let Ok(Json::Object(fields)) = serde_json::from_str(text) {
             return Self::of_json(&fields);
         }
-        let tokens: Vec<Token> = tokens(text).into_iter().filter_map(Token::of).collect();
+        let tokens: Vec<HclToken> = tokens(text).into_iter().filter_map(HclToken::of).collect();
         let mut at = 0;
         let mut all = Self::default();
         while at < tokens.len() {
@@ -50,10 +50,10 @@ impl Block {
                 block.0.push((
                     key.clone(),
                     match item {
-                        Json::String(text) => Item::Text(text.clone()),
-                        Json::Bool(_) | Json::Number(_) => Item::Word(item.to_string()),
-                        Json::Object(fields) => Item::Block { label: None, block: Self::of_json(fields) },
-                        Json::Null | Json::Array(_) => Item::Other,
+                        Json::String(text) => HclItem::Text(text.clone()),
+                        Json::Bool(_) | Json::Number(_) => HclItem::Word(item.to_string()),
+                        Json::Object(fields) => HclItem::HclBlock { label: None, block: Self::of_json(fields) },
+                        Json::Null | Json::Array(_) => HclItem::Other,
                     },
                 ));
             }
@@ -64,7 +64,7 @@ impl Block {
     /// The last text or word of this name.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find_map(|(key, item)| match item {
-            Item::Text(text) | Item::Word(text) if key == name => Some(text.as_str()),
+            HclItem::Text(text) | HclItem::Word(text) if key == name => Some(text.as_str()),
             _ => None,
         })
     }
@@ -77,7 +77,7 @@ impl Block {
     /// The blocks of this name, with their labels.
     pub fn blocks(&self, name: &str) -> Vec<(Option<&str>, &Self)> {
         let mine = self.0.iter().filter_map(|(key, item)| match item {
-            Item::Block { label, block } if key == name => Some((label.as_deref(), block)),
+            HclItem::HclBlock { label, block } if key == name => Some((label.as_deref(), block)),
             _ => None,
         });
         mine.collect()
@@ -99,18 +99,18 @@ impl Block {
 
     /// Every text and block within, however deep: the names around it, its label, and its text.
     pub fn walk(&self, visit: &mut dyn FnMut(&[&str], &str)) {
-        fn within<'a>(block: &'a Block, path: &mut Vec<&'a str>, visit: &mut dyn FnMut(&[&str], &str)) {
+        fn within<'a>(block: &'a HclBlock, path: &mut Vec<&'a str>, visit: &mut dyn FnMut(&[&str], &str)) {
             for (key, item) in &block.0 {
                 path.push(key);
                 match item {
-                    Item::Text(text) | Item::Word(text) => visit(path, text),
-                    Item::Block { label, block } => {
+                    HclItem::Text(text) | HclItem::Word(text) => visit(path, text),
+                    HclItem::HclBlock { label, block } => {
                         let length = path.len();
                         path.extend(label.as_deref());
                         within(block, path, visit);
                         path.truncate(length);
                     }
-                    Item::Other => {}
+                    HclItem::Other => {}
                 }
                 path.pop();
             }
@@ -120,13 +120,13 @@ impl Block {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+enum HclToken {
     Word(String),
     Text(String),
     Mark(char),
 }
 
-impl Token {
+impl HclToken {
     /// `None`: it is of a shell, and not of HCL.
     fn of(text: &str) -> Option<Self> {
         let first = text.chars().next()?;
@@ -196,45 +196,45 @@ fn string(text: &str) -> usize {
 }
 
 /// Blocks within blocks that are read; what agents and policies are written in has a few.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// Reads up to the brace that ends the block, which it does not pass.
-fn read_fields(tokens: &[Token], at: &mut usize, depth: usize, into: &mut Block) {
+fn read_fields(tokens: &[HclToken], at: &mut usize, depth: usize, into: &mut HclBlock) {
     while let Some(token) = tokens.get(*at) {
         let key = match token {
-            Token::Mark('}') => return,
-            Token::Word(key) | Token::Text(key) => key.clone(),
-            Token::Mark(_) => {
+            HclToken::Mark('}') => return,
+            HclToken::Word(key) | HclToken::Text(key) => key.clone(),
+            HclToken::Mark(_) => {
                 *at += 1;
                 continue;
             }
         };
         *at += 1;
         let mut label = None;
-        if let (Some(Token::Text(text)), Some(Token::Mark('{'))) = (tokens.get(*at), tokens.get(*at + 1)) {
+        if let (Some(HclToken::Text(text)), Some(HclToken::Mark('{'))) = (tokens.get(*at), tokens.get(*at + 1)) {
             label = Some(text.clone());
             *at += 1;
         }
-        let assigned = tokens.get(*at) == Some(&Token::Mark('='));
+        let assigned = tokens.get(*at) == Some(&HclToken::Mark('='));
         *at += usize::from(assigned);
         let item = match tokens.get(*at) {
-            Some(Token::Mark('{')) if depth == DEEPEST => {
+            Some(HclToken::Mark('{')) if depth == MAX_DEPTH => {
                 pass_block(tokens, at);
-                Item::Other
+                HclItem::Other
             }
-            Some(Token::Mark('{')) => {
+            Some(HclToken::Mark('{')) => {
                 *at += 1;
-                let mut block = Block::default();
+                let mut block = HclBlock::default();
                 read_fields(tokens, at, depth + 1, &mut block);
-                Item::Block { label, block }
+                HclItem::HclBlock { label, block }
             }
-            Some(Token::Text(text)) if assigned => Item::Text(text.clone()),
-            Some(Token::Word(word)) if assigned => Item::Word(word.clone()),
-            Some(Token::Mark('[')) if assigned => {
-                while !matches!(tokens.get(*at), None | Some(Token::Mark(']'))) {
+            Some(HclToken::Text(text)) if assigned => HclItem::Text(text.clone()),
+            Some(HclToken::Word(word)) if assigned => HclItem::Word(word.clone()),
+            Some(HclToken::Mark('[')) if assigned => {
+                while !matches!(tokens.get(*at), None | Some(HclToken::Mark(']'))) {
                     *at += 1;
                 }
-                Item::Other
+                HclItem::Other
             }
             // A word of a shell script.
             _ => continue,
@@ -245,13 +245,13 @@ fn read_fields(tokens: &[Token], at: &mut usize, depth: usize, into: &mut Block)
 }
 
 /// From a brace to the one that closes it.
-fn pass_block(tokens: &[Token], at: &mut usize) {
+fn pass_block(tokens: &[HclToken], at: &mut usize) {
     let mut open = 0_usize;
     while let Some(token) = tokens.get(*at) {
         match token {
-            Token::Mark('{') => open += 1,
-            Token::Mark('}') if open == 1 => return,
-            Token::Mark('}') => open -= 1,
+            HclToken::Mark('{') => open += 1,
+            HclToken::Mark('}') if open == 1 => return,
+            HclToken::Mark('}') => open -= 1,
             _ => {}
         }
         *at += 1;
@@ -263,10 +263,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_without_end_within_each_other_are_passed_over_and_what_follows_is_read() {
+    fn hcl_parser_skips_blocks_nested_too_deep() {
         let text = format!("{}{} acl = \"write\"", "a {".repeat(100_000), "}".repeat(100_000));
-        assert_eq!(Block::read(&text).text("acl"), Some("write"));
-        assert!(Block::read(&"a {".repeat(100_000)).has_block("a"));
+        assert_eq!(HclBlock::read(&text).text("acl"), Some("write"));
+        assert!(HclBlock::read(&"a {".repeat(100_000)).has_block("a"));
     }
 
     #[test]
@@ -283,10 +283,10 @@ mod tests {
             ("", false),
             ("mesh = \"read", false),
         ] {
-            assert_eq!(same(rules, text), expected, "{text}");
+            assert_eq!(same_rules(rules, text), expected, "{text}");
         }
-        assert!(same("a \"\\\"#\" {}", "a\n\"\\\"#\"{}"), "a quote within a text does not end it");
-        assert!(same("é = \"ü\"", "é=\"ü\""));
+        assert!(same_rules("a \"\\\"#\" {}", "a\n\"\\\"#\"{}"), "a quote within a text does not end it");
+        assert!(same_rules("é = \"ü\"", "é=\"ü\""));
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
         let json = r#"{"acl": {"enabled": true, "tokens": {"agent": "$T"}}, "retry_join": ["a"],
             "tls": {"defaults": {"ca_file": "/ca.pem"}}, "partition": "p1"}"#;
         for text in [hcl, json] {
-            let block = Block::read(text);
+            let block = HclBlock::read(text);
             assert_eq!(block.text_at(&["acl", "enabled"]), Some("true"), "{text}");
             assert_eq!(block.text_at(&["acl", "tokens", "agent"]), Some("$T"));
             assert_eq!(block.text_at(&["tls", "defaults", "ca_file"]), Some("/ca.pem"));
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn labels_are_part_of_the_way_to_a_text() {
-        let block = Block::read("node_prefix \"\" { policy = \"write\" }\noperator = \"read\"");
+        let block = HclBlock::read("node_prefix \"\" { policy = \"write\" }\noperator = \"read\"");
         let mut seen = Vec::new();
         block.walk(&mut |path, text| seen.push((path.join("/"), text.to_owned())));
         assert_eq!(
@@ -320,19 +320,19 @@ mod tests {
 
     #[test]
     fn a_shell_script_around_it_does_no_harm() {
-        let block = Block::read(
+        let block = HclBlock::read(
             "set -e\nfoo() { echo \"$A\"; }\ncat << EOF > /c.hcl\nacl {\n enabled = true\n}\nEOF\n",
         );
         assert_eq!(block.text_at(&["acl", "enabled"]), Some("true"));
         for text in ["{", "}", "a {", "a = [", "\"", "a = {\n}}}{"] {
-            let _ = Block::read(text);
+            let _ = HclBlock::read(text);
         }
     }
 
     #[test]
-    fn a_comment_says_nothing_and_a_shells_marks_are_no_part_of_a_word() {
+    fn hcl_parser_ignores_comments_and_shell_characters() {
         let block =
-            Block::read("/* acl = \"write\" */ # a\nacl = \"read\" // b\nuse = true;\nurl = https://a:1/b");
+            HclBlock::read("/* acl = \"write\" */ # a\nacl = \"read\" // b\nuse = true;\nurl = https://a:1/b");
         assert_eq!((block.text("acl"), block.text("use")), (Some("read"), Some("true")));
         assert_eq!(block.text("url"), Some("https://a:1/b"));
     }

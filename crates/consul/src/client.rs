@@ -15,85 +15,85 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::api::Api;
+use super::api::ConsulApi;
 use super::connection::settings;
-use super::errors::{self, Call};
-use super::handle::Handle;
-use super::objects::Objects;
+use super::errors::{self, ConsulCall};
+use super::resource_key::ResourceKey;
+use super::objects::AclObjects;
 use super::own_token::OwnToken;
-use super::parts::{Found, Parts, Place};
-use super::removal::{self, RemoveServices, Seen, Victim};
-use super::scope::Scope;
-use super::services::{self, ServicesOfCluster, Wanted};
+use super::segments::{RegistrationsFound, SegmentResults, ConsulSegment};
+use super::removal::{self, RemoveServices, ReadCache, ServiceKey};
+use super::scope::ConsulScope;
+use super::services::{self, ServicesOfCluster, ServiceQuery};
 use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokensOfTasks, WantedToken};
-use super::version::{ConsulVersion, OPERATIONS_OF_ALL, OPERATIONS_OF_LATE};
+use super::version::{ConsulVersion, MIN_TXN_OPERATIONS, TXN_OPERATIONS_SINCE_1_14};
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{HttpTransport, Method, StreamTransport};
-use ecs_mesh_control_plane::left_out::{LeftOut, Pass, Reason};
+use ecs_mesh_control_plane::http::{HttpTransport, HttpMethod, StreamTransport};
+use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems, SkipReason};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedPart, Listed, MeshCallObserver, MeshError, MeshErrorKind, Nameless, Registration,
-    Rendered, Sighting,
+    ControlPlane, FailedSegment, PartialList, MeshCallObserver, MeshError, MeshErrorKind, UnattributedTokenCount, Registration,
+    RenderedRegistration, RegistrationSummary,
 };
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_controller::{BatchError, Batcher, Lease, TokenBucket};
-use ecs_mesh_core::intent::{Desired, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn};
 
 /// So many tasks share a pass over the tokens.
-const MOST_TASKS: usize = 100_000;
+const MAX_TASKS_PER_SCAN: usize = 100_000;
 /// Passes over the tokens a second: they are long, and the servers have other work. (A cluster's services come in one
 /// list for all who ask while another is under way.)
 const LISTS_PER_SECOND: f64 = 10.0;
-const LISTS_AT_ONCE: u32 = 4;
+const LIST_BURST: u32 = 4;
 /// Tokens go one by one; this leaves room for other calls.
-const TOKENS_AT_ONCE: usize = 3;
+const MAX_TOKEN_DELETES: usize = 3;
 
 /// Whose tasks' things are looked after, and who is told.
-pub(super) struct Taken {
+pub(super) struct ClientContext {
     pub(super) operator: OperatorId,
     /// The partition.
     pub(super) mesh: MeshName,
     /// Tokens of logins by these auth methods, and of no others.
     pub(super) methods: ArcSwap<BTreeSet<Arc<str>>>,
     pub(super) observer: Arc<dyn MeshCallObserver>,
-    pub(super) left_out: LeftOut,
+    pub(super) skipped_items: SkippedItemLog,
     /// Tokens that name no task, as the last whole list showed them.
-    pub(super) nameless: ArcSwap<Vec<Nameless>>,
+    pub(super) unattributed_tokens: ArcSwap<Vec<UnattributedTokenCount>>,
 }
 
 /// Why a token is left out of a list.
-pub(super) const UNREADABLE_TOKEN: Reason = Reason {
+pub(super) const UNREADABLE_TOKEN: SkipReason = SkipReason {
     what: "token",
     why: "it has no readable accessor",
-    next: "see whether what is at the control plane's address changes Consul's answers",
+    fix: "see whether what is at the control plane's address changes Consul's answers",
 };
 
 /// The same of one that is too large to be kept.
-pub(super) const TOO_LARGE_TOKEN: Reason = Reason {
+pub(super) const TOO_LARGE_TOKEN: SkipReason = SkipReason {
     what: "token",
     why: "it is larger than 1 MiB",
-    next: "nobody can tell whose it is; look for the one with that long a description, or that many policies",
+    fix: "nobody can tell whose it is; look for the one with that long a description, or that many policies",
 };
 
 /// Why a service is left out of a list.
-pub(super) fn left_service(why: &'static str) -> Reason {
-    Reason { what: "service", why, next: "nobody can tell whose it is; deregister it if it is a leftover" }
+pub(super) fn skipped_service(why: &'static str) -> SkipReason {
+    SkipReason { what: "service", why, fix: "nobody can tell whose it is; deregister it if it is a leftover" }
 }
 
 /// Consul, as far as its tasks' tokens and services go.
 pub struct ConsulControlPlane<T: StreamTransport + 'static> {
-    pub(super) api: Arc<Api<T>>,
-    pub(super) taken: Arc<Taken>,
+    pub(super) api: Arc<ConsulApi<T>>,
+    pub(super) context: Arc<ClientContext>,
     tokens: Batcher<TokensOfTasks<T>>,
     services: Batcher<ServicesOfCluster<T>>,
     removals: Batcher<RemoveServices<T>>,
     /// Services as they were when they were read, for their removal.
-    seen: Arc<Seen>,
-    tokens_at_once: Semaphore,
+    read_cache: Arc<ReadCache>,
+    token_semaphore: Semaphore,
     version: Arc<ArcSwapOption<ConsulVersion>>,
     /// It was told of that the version is not known, or too old.
-    told_of_version: AtomicBool,
+    warned_of_version: AtomicBool,
 }
 
 impl ConsulControlPlane<HttpTransport> {
@@ -118,52 +118,52 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         operator: OperatorId,
         observer: Arc<dyn MeshCallObserver>,
     ) -> Self {
-        let scope = Scope::of(spec);
+        let scope = ConsulScope::of(spec);
         let methods = [DEFAULT_METHOD, DEFAULT_CLIENT_METHOD].into_iter().map(Into::into).collect();
         let methods = ArcSwap::from_pointee(methods);
-        let taken = Arc::new(Taken {
+        let context = Arc::new(ClientContext {
             operator,
             mesh: scope.mesh(),
             methods,
             observer,
-            left_out: LeftOut::default(),
-            nameless: ArcSwap::default(),
+            skipped_items: SkippedItemLog::default(),
+            unattributed_tokens: ArcSwap::default(),
         });
-        let api = Arc::new(Api::new(transport, scope));
-        let pace = || Some(TokenBucket::new(LISTS_PER_SECOND, LISTS_AT_ONCE));
-        let tokens = TokensOfTasks { api: Arc::clone(&api), taken: Arc::clone(&taken) };
-        let services = ServicesOfCluster { api: Arc::clone(&api), taken: Arc::clone(&taken) };
-        let services = Batcher::new(services, MOST_TASKS, None);
-        let seen = Arc::new(Seen::default());
+        let api = Arc::new(ConsulApi::new(transport, scope));
+        let pace = || Some(TokenBucket::new(LISTS_PER_SECOND, LIST_BURST));
+        let tokens = TokensOfTasks { api: Arc::clone(&api), context: Arc::clone(&context) };
+        let services = ServicesOfCluster { api: Arc::clone(&api), context: Arc::clone(&context) };
+        let services = Batcher::new(services, MAX_TASKS_PER_SCAN, None);
+        let read_cache = Arc::new(ReadCache::default());
         let version = Arc::new(ArcSwapOption::empty());
         let removals = RemoveServices {
             api: Arc::clone(&api),
             services: services.clone(),
-            seen: Arc::clone(&seen),
+            read_cache: Arc::clone(&read_cache),
             version: Arc::clone(&version),
         };
         Self {
-            tokens: Batcher::new(tokens, MOST_TASKS, pace()),
-            removals: Batcher::new(removals, OPERATIONS_OF_LATE, None),
+            tokens: Batcher::new(tokens, MAX_TASKS_PER_SCAN, pace()),
+            removals: Batcher::new(removals, TXN_OPERATIONS_SINCE_1_14, None),
             api,
-            taken,
+            context,
             services,
-            seen,
-            tokens_at_once: Semaphore::new(TOKENS_AT_ONCE),
+            read_cache,
+            token_semaphore: Semaphore::new(MAX_TOKEN_DELETES),
             version,
-            told_of_version: AtomicBool::new(false),
+            warned_of_version: AtomicBool::new(false),
         }
     }
 
     /// From now on the tokens of logins by these auth methods are looked after, instead of [`DEFAULT_METHOD`]'s and
     /// [`DEFAULT_CLIENT_METHOD`]'s.
-    pub fn look_after(&self, methods: BTreeSet<Arc<str>>) {
+    pub fn watch_auth_methods(&self, methods: BTreeSet<Arc<str>>) {
         // Two names that differ in case alone are one method's.
         let mut once: BTreeMap<String, Arc<str>> = BTreeMap::new();
         for method in methods {
             once.entry(method.to_ascii_lowercase()).or_insert(method);
         }
-        self.taken.methods.store(Arc::new(once.into_values().collect()));
+        self.context.methods.store(Arc::new(once.into_values().collect()));
     }
 
     /// The servers' version, once a refresh has learned it.
@@ -172,13 +172,13 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     }
 
     /// The ACL objects, and the nodes, of this part of Consul.
-    pub fn objects(&self) -> Objects<T> {
-        Objects::new(Arc::clone(&self.api))
+    pub fn objects(&self) -> AclObjects<T> {
+        AclObjects::new(Arc::clone(&self.api))
     }
 
     /// Whose marks count as ours.
     pub fn operator(&self) -> &OperatorId {
-        &self.taken.operator
+        &self.context.operator
     }
 
     /// The datacenter that the manifest names.
@@ -204,12 +204,12 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     ) -> Result<R, MeshError> {
         let began = Instant::now();
         let result = work.await;
-        self.tell_outcome(operation, result.as_ref().err(), began);
+        self.observe_outcome(operation, result.as_ref().err(), began);
         result
     }
 
     /// A list of which a part failed has that part's outcome.
-    async fn observed_list<L: AsRef<[FailedPart]>>(
+    async fn observed_list<L: AsRef<[FailedSegment]>>(
         &self,
         operation: &'static str,
         work: impl Future<Output = Result<L, MeshError>> + Send,
@@ -220,69 +220,69 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             Ok(listed) => listed.as_ref().first().map(|failed| &failed.error),
             Err(error) => Some(error),
         };
-        self.tell_outcome(operation, error, began);
+        self.observe_outcome(operation, error, began);
         result
     }
 
-    fn tell_outcome(&self, operation: &'static str, error: Option<&MeshError>, began: Instant) {
+    fn observe_outcome(&self, operation: &'static str, error: Option<&MeshError>, began: Instant) {
         let outcome = error.map_or("ok", |error| error.kind.label());
-        self.taken.observer.call(operation, outcome, began.elapsed());
+        self.context.observer.call(operation, outcome, began.elapsed());
     }
 
     async fn list_owned(
         &self,
         clusters: &BTreeSet<ClusterArn>,
-        take: &mut (dyn FnMut(Sighting) + Send),
-    ) -> Result<Vec<FailedPart>, MeshError> {
-        let (mut left_out, mut parts) = (Pass::default(), Parts::default());
-        tokens::of_clusters(&self.api, &self.taken, clusters, &mut left_out, &mut parts, take).await;
+        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<Vec<FailedSegment>, MeshError> {
+        let (mut skipped_items, mut parts) = (SkippedItems::default(), SegmentResults::default());
+        tokens::of_clusters(&self.api, &self.context, clusters, &mut skipped_items, &mut parts, take).await;
         for cluster in clusters {
-            services::of_cluster(&self.api, &self.taken, cluster, &mut left_out, &mut parts, take).await;
+            services::of_cluster(&self.api, &self.context, cluster, &mut skipped_items, &mut parts, take).await;
         }
-        let failed = parts.end()?;
-        self.taken.left_out.tell(left_out, failed.is_empty());
+        let failed = parts.finish()?;
+        self.context.skipped_items.report(skipped_items, failed.is_empty());
         Ok(failed)
     }
 
-    async fn find_all(&self, task: &TaskArn) -> Result<Listed, MeshError> {
+    async fn find_all(&self, task: &TaskArn) -> Result<PartialList, MeshError> {
         let cluster = task.cluster();
-        let services = self.services.ask(cluster.clone(), Wanted::Task(task.id().clone()));
+        let services = self.services.ask(cluster.clone(), ServiceQuery::Task(task.id().clone()));
         let (tokens, services) =
             tokio::join!(self.tokens.ask((), WantedToken::OfTask(task.clone())), services);
         if let (Err(tokens), Err(services)) = (&tokens, &services) {
             let errors = [tokens, services].map(|failure| errors::of_batch(failure.clone()));
             // That nobody answers says more than that somebody refuses.
-            let silent = |error: &MeshError| error.kind != MeshErrorKind::Unreachable;
-            return errors.into_iter().min_by_key(silent).map_or_else(|| Ok(Listed::default()), Err);
+            let unanswered = |error: &MeshError| error.kind != MeshErrorKind::Unreachable;
+            return errors.into_iter().min_by_key(unanswered).map_or_else(|| Ok(PartialList::default()), Err);
         }
-        let mut all = Found::default();
-        let services_at = Place::Services { cluster: cluster.clone(), namespace: None };
-        for (place, answer) in [(Place::Tokens { namespace: None }, tokens), (services_at, services)] {
+        let mut all = RegistrationsFound::default();
+        let services_at = ConsulSegment::Services { cluster: cluster.clone(), namespace: None };
+        for (place, answer) in [(ConsulSegment::Tokens { namespace: None }, tokens), (services_at, services)] {
             match answer.map_err(errors::of_batch) {
                 Ok(found) => {
                     all.registrations.extend(found.registrations);
                     all.failed.extend(found.failed);
                 }
-                Err(error) => all.failed.push(FailedPart { part: Arc::new(place), error }),
+                Err(error) => all.failed.push(FailedSegment { segment: Arc::new(place), error }),
             }
         }
-        let mut seen: Vec<Sighting> = all.registrations.iter().map(Sighting::from).collect();
+        let mut seen: Vec<RegistrationSummary> = all.registrations.iter().map(RegistrationSummary::from).collect();
         seen.sort_by(|a, b| a.id.cmp(&b.id));
         seen.dedup_by(|a, b| a.id == b.id);
-        Ok(Listed { seen, failed: all.failed })
+        Ok(PartialList { seen, failed: all.failed })
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         match self.handle(id)? {
-            Handle::Token { accessor, namespace } => {
+            ResourceKey::Token { accessor, namespace } => {
                 let key = TokenKey { accessor, namespace };
-                tokens::look_up(&self.api, &self.taken, &self.tokens, &key).await
+                tokens::look_up(&self.api, &self.context, &self.tokens, &key).await
             }
-            Handle::Service { cluster, id, namespace } => {
-                let victim = Victim { cluster, id, namespace };
-                let found = removal::look_up(&self.api, &self.services, &victim).await?;
+            ResourceKey::Service { cluster, id, namespace } => {
+                let victim = ServiceKey { cluster, id, namespace };
+                let found = removal::get_service(&self.api, &self.services, &victim).await?;
                 if let Some(found) = &found {
-                    self.seen.keep(victim, found);
+                    self.read_cache.insert(victim, found);
                 }
                 Ok(found)
             }
@@ -291,14 +291,14 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         match self.handle(id)? {
-            Handle::Token { accessor, namespace } => {
+            ResourceKey::Token { accessor, namespace } => {
                 let key = TokenKey { accessor, namespace };
-                tokens::remove(&self.api, &self.tokens, &self.tokens_at_once, &key).await
+                tokens::remove(&self.api, &self.tokens, &self.token_semaphore, &key).await
             }
-            Handle::Service { cluster, id, namespace } => {
-                match self.removals.ask((), Victim { cluster, id, namespace }).await {
+            ResourceKey::Service { cluster, id, namespace } => {
+                match self.removals.ask((), ServiceKey { cluster, id, namespace }).await {
                     Ok(outcome) => outcome,
-                    Err(failure @ (BatchError::Unanswered | BatchError::Lost)) => {
+                    Err(failure @ (BatchError::Missing | BatchError::Lost)) => {
                         Err(errors::error(MeshErrorKind::Unreachable, failure.to_string()))
                     }
                 }
@@ -306,8 +306,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         }
     }
 
-    fn handle(&self, id: &RegistrationId) -> Result<Handle, MeshError> {
-        let handle = Handle::parse(&id.name).filter(|_| id.mesh == self.taken.mesh);
+    fn handle(&self, id: &RegistrationId) -> Result<ResourceKey, MeshError> {
+        let handle = ResourceKey::parse(&id.name).filter(|_| id.mesh == self.context.mesh);
         handle.ok_or_else(|| {
             errors::error(
                 MeshErrorKind::Invalid,
@@ -316,13 +316,13 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         })
     }
 
-    pub(super) async fn learn_version(&self) -> Result<Option<ConsulVersion>, MeshError> {
+    pub(super) async fn load_version(&self) -> Result<Option<ConsulVersion>, MeshError> {
         if let Some((version, _)) = self.agent().await? {
             return Ok(Some(version));
         }
         // Newer servers tell everybody, by a call of its own.
         let path = self.api.scope.path("/v1/agent/version", &[]);
-        let said: Option<Build> = self.api.get(&path, "nothing").await.ok();
+        let said: Option<BuildInfo> = self.api.get(&path, "nothing").await.ok();
         let version = said.and_then(|said| ConsulVersion::parse(&said.human_version));
         if let Some(version) = &version {
             self.version.store(Some(Arc::new(version.clone())));
@@ -335,11 +335,11 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     pub async fn agent(&self) -> Result<Option<(ConsulVersion, Vec<u8>)>, MeshError> {
         let path = self.api.scope.path("/v1/agent/self", &[]);
         let call =
-            Call { method: Method::Get, path: &path, needs: "agent_prefix \"\" { policy = \"read\" }" };
+            ConsulCall { method: HttpMethod::Get, path: &path, needs: "agent_prefix \"\" { policy = \"read\" }" };
         let reply = self.api.send(&call, None).await?;
         if reply.head.status == 403 {
             // A token that may look after tasks need not see the agent.
-            self.sees_a_leader().await?;
+            self.check_leader().await?;
             return Ok(None);
         }
         if !reply.is_ok() {
@@ -351,7 +351,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     }
 
     /// An error unless these are Consul's servers and have a leader. Needs no permission.
-    async fn sees_a_leader(&self) -> Result<(), MeshError> {
+    async fn check_leader(&self) -> Result<(), MeshError> {
         let path = self.api.scope.path("/v1/status/leader", &[]);
         let leader: String = self.api.get(&path, "nothing").await?;
         if leader.is_empty() {
@@ -363,16 +363,16 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         Ok(())
     }
 
-    async fn learn_all(&self) -> Result<(), MeshError> {
-        let version = self.learn_version().await?;
+    async fn load_capabilities(&self) -> Result<(), MeshError> {
+        let version = self.load_version().await?;
         // Says whether there are ACLs, and whether our token is one of them.
         self.api.own_token().await?;
         match &version {
-            None => self.tell_of_version(
+            None => self.warn_of_version(
                 "the servers' version cannot be read: the token has no `agent_prefix \"\" { policy = \"read\" }`; \
                  taken to be 1.12 or later",
             ),
-            Some(version) if !version.has_iam_logins() => self.tell_of_version(
+            Some(version) if !version.has_iam_logins() => self.warn_of_version(
                 "older than 1.12, the first Consul with logins by AWS IAM: an answer that the token was kept from \
                  seeing whole cannot be told from a whole one",
             ),
@@ -390,8 +390,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         Ok(())
     }
 
-    fn tell_of_version(&self, what: &str) {
-        if !self.told_of_version.swap(true, Ordering::Relaxed) {
+    fn warn_of_version(&self, what: &str) {
+        if !self.warned_of_version.swap(true, Ordering::Relaxed) {
             tracing::warn!(version = ?self.version().map(|version| version.text.clone()), "{what}");
         }
     }
@@ -410,13 +410,13 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Build {
+struct BuildInfo {
     human_version: String,
 }
 
 /// Nothing is ever written for a task: whoever asks for it has overlooked
 /// [`tasks_register_themselves`](ecs_mesh_api::ControlPlaneType::tasks_register_themselves).
-fn nothing_is_written() -> MeshError {
+fn unsupported_write() -> MeshError {
     errors::error(
         MeshErrorKind::Invalid,
         "tasks register themselves with Consul: nothing is created, changed or drained for them",
@@ -425,65 +425,65 @@ fn nothing_is_written() -> MeshError {
 
 #[async_trait]
 impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
-    async fn owned(
+    async fn list_owned(
         &self,
         clusters: &BTreeSet<ClusterArn>,
-        take: &mut (dyn FnMut(Sighting) + Send),
-    ) -> Result<Vec<FailedPart>, MeshError> {
+        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<Vec<FailedSegment>, MeshError> {
         self.observed_list("owned", self.list_owned(clusters, take)).await
     }
 
-    async fn find(&self, task: &TaskArn) -> Result<Listed, MeshError> {
+    async fn list_for_task(&self, task: &TaskArn) -> Result<PartialList, MeshError> {
         self.observed_list("find", self.find_all(task)).await
     }
 
-    async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+    async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         self.observed("read", self.read_one(id)).await
     }
 
     /// Always an error.
     async fn put(&self, _id: &RegistrationId, _body: &Value) -> Result<(), MeshError> {
-        self.observed("put", async { Err(nothing_is_written()) }).await
+        self.observed("put", async { Err(unsupported_write()) }).await
     }
 
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         self.observed("delete", self.remove(id)).await
     }
 
-    fn write_under(&self, lease: Arc<dyn Lease>) {
-        self.api.write_under(lease);
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
+        self.api.set_lease(lease);
     }
 
     /// Services go in transactions, one of which is under way at a time.
-    fn removed_together(&self, id: &RegistrationId) -> usize {
-        match Handle::parse(&id.name) {
-            Some(Handle::Service { .. }) => {
-                self.version().map_or(OPERATIONS_OF_ALL, |version| version.operations())
+    fn delete_batch_size(&self, id: &RegistrationId) -> usize {
+        match ResourceKey::parse(&id.name) {
+            Some(ResourceKey::Service { .. }) => {
+                self.version().map_or(MIN_TXN_OPERATIONS, |version| version.max_txn_operations())
             }
             _ => 1,
         }
     }
 
-    fn nameless_tokens(&self) -> Vec<Nameless> {
-        self.taken.nameless.load().as_ref().clone()
+    fn unattributed_tokens(&self) -> Vec<UnattributedTokenCount> {
+        self.context.unattributed_tokens.load().as_ref().clone()
     }
 
     /// The names in the catalog. (`mesh` is the partition, of which there is one.)
-    async fn services(&self, _mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+    async fn list_services(&self, _mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         self.observed("services", self.known_services()).await
     }
 
-    async fn refresh(&self, _meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
-        self.observed("refresh", self.learn_all()).await
+    async fn refresh_capabilities(&self, _meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
+        self.observed("refresh", self.load_capabilities()).await
     }
 
     /// Empty: it is never sent.
-    fn render(&self, _desired: &Desired, _current: Option<&Registration>) -> Rendered {
-        Rendered { body: Value::Null, normal: Value::Null }
+    fn render(&self, _desired: &DesiredRegistration, _current: Option<&Registration>) -> RenderedRegistration {
+        RenderedRegistration { body: Value::Null, normal: Value::Null }
     }
 
     /// Empty: it is never sent.
-    fn render_drained(&self, _current: &Registration, _reason: DrainReason) -> Rendered {
-        Rendered { body: Value::Null, normal: Value::Null }
+    fn render_drained(&self, _current: &Registration, _reason: DrainReason) -> RenderedRegistration {
+        RenderedRegistration { body: Value::Null, normal: Value::Null }
     }
 }

@@ -1,7 +1,7 @@
 //! What a connection to Consul has of its own: the names, the ports, and how it takes a token.
 
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{Credential, Product, Settings, Sources};
+use ecs_mesh_control_plane::http::{Credential, Product, ConnectionSettings, TextSources};
 
 /// Consul, open source and Enterprise.
 ///
@@ -18,14 +18,14 @@ pub const PRODUCT: Product = Product {
 };
 
 /// How the transport connects to the control plane of this manifest.
-pub fn settings(spec: &ConsulConnection) -> Settings {
+pub fn settings(spec: &ConsulConnection) -> ConnectionSettings {
     let ConsulConnection { ca_file, ca_env, ca_secret, token_file, token_env, token_secret, .. } =
         spec.clone();
-    Settings {
+    ConnectionSettings {
         product: PRODUCT,
         address: spec.address.clone(),
-        ca: Sources { file: ca_file, env: ca_env, secret: ca_secret },
-        token: Sources { file: token_file, env: token_env, secret: token_secret },
+        ca: TextSources { file: ca_file, env: ca_env, secret: ca_secret },
+        token: TextSources { file: token_file, env: token_env, secret: token_secret },
         timeout: spec.timeout.0,
     }
 }

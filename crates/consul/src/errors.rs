@@ -7,13 +7,13 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use super::api::Reply;
-use ecs_mesh_control_plane::http::{Method, TransportError, appearance, quotable};
+use super::api::ApiReply;
+use ecs_mesh_control_plane::http::{HttpMethod, TransportError, appearance, quotable};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_controller::BatchError;
 
 /// Longest part of a server's own words that is passed on.
-const LONGEST_QUOTE: usize = 500;
+const MAX_QUOTE_LEN: usize = 500;
 
 /// In a 401's text: there are no ACLs on these servers.
 const ACLS_OFF: &str = "ACL support disabled";
@@ -25,8 +25,8 @@ const NO_SUCH_ACL: &str = "ACL not found";
 const NO_SUCH_CALL: &str = "Invalid URL path";
 
 /// In a 5xx's text: the servers could not do it now.
-const OF_THE_SERVERS: [(&str, MeshErrorKind); 20] = [
-    ("rate limit", MeshErrorKind::Busy),
+const SERVER_UNAVAILABLE_TEXT: [(&str, MeshErrorKind); 20] = [
+    ("rate limit", MeshErrorKind::Throttled),
     ("No cluster leader", MeshErrorKind::Unreachable),
     ("leadership lost", MeshErrorKind::Unreachable),
     ("not the leader", MeshErrorKind::Unreachable),
@@ -51,30 +51,30 @@ const OF_THE_SERVERS: [(&str, MeshErrorKind); 20] = [
 
 /// In a 500's text to a removal: it will never be done. All else that a removal is answered may be over later, since
 /// there is no body that could be wrong.
-const NEVER_REMOVED: &str = "not permitted";
+const PERMANENT_REMOVAL_ERRORS: &str = "not permitted";
 
 /// One call, and what a token needs for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call<'a> {
-    pub(super) method: Method,
+pub(super) struct ConsulCall<'a> {
+    pub(super) method: HttpMethod,
     pub(super) path: &'a str,
     /// The rules, as they are written in a policy.
     pub(super) needs: &'static str,
 }
 
-impl fmt::Display for Call<'_> {
+impl fmt::Display for ConsulCall<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.method, self.path)
     }
 }
 
-impl Call<'_> {
+impl ConsulCall<'_> {
     pub(super) fn is_write(&self) -> bool {
         self.method.writes()
     }
 
     /// What a good answer says.
-    pub(super) fn read<R: DeserializeOwned>(&self, reply: &Reply) -> Result<R, MeshError> {
+    pub(super) fn read<R: DeserializeOwned>(&self, reply: &ApiReply) -> Result<R, MeshError> {
         if !reply.is_ok() {
             return Err(self.refused(reply));
         }
@@ -87,7 +87,7 @@ impl Call<'_> {
     /// Another copy of the operator writes.
     pub(super) fn without_lease(&self) -> MeshError {
         error(
-            MeshErrorKind::NoLease,
+            MeshErrorKind::NotLeader,
             format!(
                 "{} {} was not sent: another copy of this operator holds the lease",
                 self.method.as_str(),
@@ -97,11 +97,11 @@ impl Call<'_> {
     }
 
     /// The error that an answer other than 2xx is.
-    pub(super) fn refused(&self, reply: &Reply) -> MeshError {
+    pub(super) fn refused(&self, reply: &ApiReply) -> MeshError {
         let text = reply.text();
         let kind = self.kind(reply.head.status, &text);
-        let said = if is_words(&text) {
-            format!(" ({})", quotable(&text, LONGEST_QUOTE))
+        let said = if is_plain_text(&text) {
+            format!(" ({})", quotable(&text, MAX_QUOTE_LEN))
         } else {
             format!(" with {}", appearance(&reply.body))
         };
@@ -117,25 +117,25 @@ impl Call<'_> {
     fn kind(&self, status: u16, text: &str) -> MeshErrorKind {
         match status {
             // Whatever the status: servers pass it on from each other as a failure of their own.
-            400.. if misses_namespace(text) => MeshErrorKind::NoSuchMesh,
-            400 if is_words(text) => MeshErrorKind::Invalid,
+            400.. if misses_namespace(text) => MeshErrorKind::MeshNotFound,
+            400 if is_plain_text(text) => MeshErrorKind::Invalid,
             401 | 403 => MeshErrorKind::Forbidden,
             408 | 421 | 425 => MeshErrorKind::Unreachable,
             409 => MeshErrorKind::Conflict,
             413 => MeshErrorKind::Invalid,
-            429 => MeshErrorKind::Busy,
+            429 => MeshErrorKind::Throttled,
             500.. => {
-                let known = OF_THE_SERVERS.iter().find(|(words, _)| text.contains(words));
-                let in_words = status == 500 && is_words(text);
+                let known = SERVER_UNAVAILABLE_TEXT.iter().find(|(words, _)| text.contains(words));
+                let in_words = status == 500 && is_plain_text(text);
                 let unknown = match self.method {
-                    Method::Put if in_words => MeshErrorKind::Invalid,
-                    Method::Delete if in_words && text.contains(NEVER_REMOVED) => MeshErrorKind::Invalid,
-                    Method::Delete if in_words => MeshErrorKind::Failed,
+                    HttpMethod::Put if in_words => MeshErrorKind::Invalid,
+                    HttpMethod::Delete if in_words && text.contains(PERMANENT_REMOVAL_ERRORS) => MeshErrorKind::Invalid,
+                    HttpMethod::Delete if in_words => MeshErrorKind::ServerError,
                     _ => MeshErrorKind::Unreachable,
                 };
                 known.map_or(unknown, |(_, kind)| *kind)
             }
-            _ => MeshErrorKind::Unexpected,
+            _ => MeshErrorKind::UnexpectedResponse,
         }
     }
 
@@ -154,7 +154,7 @@ impl Call<'_> {
                  namespaces"
                     .into(),
             ),
-            (MeshErrorKind::NoSuchMesh, _) => Some(
+            (MeshErrorKind::MeshNotFound, _) => Some(
                 "create that namespace, or take it out of ControlPlane.spec.consul.namespaces; a ConsulAuth may name \
                  it, too"
                     .into(),
@@ -162,10 +162,10 @@ impl Call<'_> {
             (MeshErrorKind::Unreachable, _) if text.contains("No path to datacenter") => {
                 Some("check ControlPlane.spec.consul.datacenter".into())
             }
-            (MeshErrorKind::Unexpected, 300..=399) => {
+            (MeshErrorKind::UnexpectedResponse, 300..=399) => {
                 Some("redirects are not followed: set ControlPlane.spec.consul.address to where it leads".into())
             }
-            (MeshErrorKind::Unexpected, _) => Some(not_consul().into()),
+            (MeshErrorKind::UnexpectedResponse, _) => Some(not_consul_error().into()),
             _ => None,
         }
     }
@@ -186,8 +186,8 @@ impl Call<'_> {
     /// An answer of status 2xx that cannot be read.
     pub(super) fn unreadable(&self, body: &[u8], why: &str) -> MeshError {
         let message =
-            format!("{self}: the answer cannot be read ({why}), with {}; {}", appearance(body), not_consul());
-        MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None }
+            format!("{self}: the answer cannot be read ({why}), with {}; {}", appearance(body), not_consul_error());
+        MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None }
     }
 
     /// No answer.
@@ -199,7 +199,7 @@ impl Call<'_> {
 
 /// Whether it says, in Consul's words, that the thing is not there, or that our own token is not: only
 /// `/v1/acl/token/self` tells which.
-pub(super) fn says_missing(reply: &Reply) -> bool {
+pub(super) fn is_not_found(reply: &ApiReply) -> bool {
     let text = reply.text();
     match reply.head.status {
         404 => !text.contains(NO_SUCH_CALL) && !text.trim_start().starts_with(['<', '{']),
@@ -209,22 +209,22 @@ pub(super) fn says_missing(reply: &Reply) -> bool {
 }
 
 /// Whether it says that our own token is none: then every call fails alike.
-pub(super) fn says_own_token_is_unknown(error: &MeshError) -> bool {
+pub(super) fn is_own_token_unknown(error: &MeshError) -> bool {
     error.message.contains(not_accepted())
 }
 
 /// Whether it is the error of a call about ACLs to servers that have none.
-pub(super) fn says_acls_are_off(error: &MeshError) -> bool {
+pub(super) fn is_acls_disabled(error: &MeshError) -> bool {
     error.message.contains(ACLS_ARE_OFF)
 }
 
 /// Whether it says that there are no ACLs on these servers.
-pub(super) fn has_no_acls(reply: &Reply) -> bool {
+pub(super) fn acls_disabled(reply: &ApiReply) -> bool {
     reply.head.status == 401 && reply.text().contains(ACLS_OFF)
 }
 
 /// The error of a removal that was answered "not found", and whose object is there.
-pub(super) fn found_again(call: &Call<'_>) -> MeshError {
+pub(super) fn found_again(call: &ConsulCall<'_>) -> MeshError {
     error(MeshErrorKind::Conflict, format!("{call}: it was not found, and is there by now"))
 }
 
@@ -237,7 +237,7 @@ pub(super) fn error(kind: MeshErrorKind, message: impl Into<String>) -> MeshErro
 pub(super) fn of_batch(failure: BatchError<MeshError>) -> MeshError {
     match failure {
         BatchError::Call(error) => error,
-        BatchError::Unanswered | BatchError::Lost => error(MeshErrorKind::Unreachable, failure.to_string()),
+        BatchError::Missing | BatchError::Lost => error(MeshErrorKind::Unreachable, failure.to_string()),
     }
 }
 
@@ -246,18 +246,18 @@ pub(super) fn not_accepted() -> &'static str {
      tokenSecret says"
 }
 
-fn not_consul() -> &'static str {
+fn not_consul_error() -> &'static str {
     "this is not how Consul's API answers: check ControlPlane.spec.consul.address (http:// is port 8500, https:// is \
      8501) and any proxy before it"
 }
 
 /// Whether it says that a namespace is not there. (Enterprise; other things that are not there are named otherwise.)
 fn misses_namespace(text: &str) -> bool {
-    is_words(text) && text.contains("Namespace") && text.contains("does not exist")
+    is_plain_text(text) && text.contains("Namespace") && text.contains("does not exist")
 }
 
 /// Plain text, as Consul's own errors are.
-fn is_words(text: &str) -> bool {
+fn is_plain_text(text: &str) -> bool {
     let text = text.trim_start();
     !text.is_empty() && !text.starts_with('<')
 }

@@ -10,30 +10,30 @@ mod api;
 mod client;
 mod connection;
 mod errors;
-mod handle;
+mod resource_key;
 mod objects;
 mod own_token;
-mod parts;
+mod segments;
 mod removal;
-mod rights;
+mod permissions;
 mod scope;
 mod services;
-mod set_up;
-mod survey;
+mod auth_config;
+mod diagnostics;
 mod tokens;
 mod version;
 
 pub use client::ConsulControlPlane;
 pub use connection::{PRODUCT, settings};
-pub use handle::Handle;
+pub use resource_key::ResourceKey;
 pub use objects::{
-    ANONYMOUS_TOKEN, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Held, Holders,
-    Link, NODE_MARK, Namespace, NamespaceAcls, Objects, SYNTHETIC_NODE,
+    ANONYMOUS_TOKEN, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, TokenRefKind, TokenRefs,
+    ObjectLink, NODE_MARK, ConsulNamespace, NamespaceAcls, AclObjects, SYNTHETIC_NODE,
 };
 pub use own_token::OwnToken;
-pub use rights::{Right, Rights};
-pub use set_up::SetUp;
-pub use survey::{Answers, Asked, LoginTokens, OfCluster, Survey};
+pub use permissions::{AclPermission, AclPermissions};
+pub use auth_config::AuthConfig;
+pub use diagnostics::{ConsulProbes, DiagnosticsRequest, LoginTokenCounts, ClusterNodeInfo, ConsulDiagnostics};
 pub use tokens::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 pub use version::ConsulVersion;
 

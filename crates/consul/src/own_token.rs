@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
-use super::api::{Api, Reply};
-use super::errors::{self, Call};
-use super::objects::Link;
-use ecs_mesh_control_plane::http::{Method, StreamTransport};
+use super::api::{ConsulApi, ApiReply};
+use super::errors::{self, ConsulCall};
+use super::objects::ObjectLink;
+use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
 /// Empty lists, which a token that is not known seldom gets, ask once in so long.
-const KNOWN_GOOD_FOR: Duration = Duration::from_secs(10);
+const TOKEN_CHECK_TTL: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/v1/acl/token/self";
 const NEEDS: &str = "nothing but to be valid";
@@ -27,9 +27,9 @@ pub struct OwnToken {
     /// Its description.
     pub description: String,
     /// Its policies.
-    pub policies: Vec<Link>,
+    pub policies: Vec<ObjectLink>,
     /// Its roles.
-    pub roles: Vec<Link>,
+    pub roles: Vec<ObjectLink>,
 }
 
 impl OwnToken {
@@ -41,17 +41,17 @@ impl OwnToken {
 
 /// The checks of our token.
 #[derive(Default)]
-pub(super) struct SeenGood {
+pub(super) struct TokenCheck {
     begun: AtomicU64,
     /// The last that found it good, by its number, and when it began.
     last: tokio::sync::Mutex<Option<(u64, Instant)>>,
 }
 
-impl<T: StreamTransport> Api<T> {
+impl<T: StreamTransport> ConsulApi<T> {
     /// Our own token.
     pub(super) async fn own_token(&self) -> Result<OwnToken, MeshError> {
         let path = self.own_token_path();
-        let call = Call { method: Method::Get, path: &path, needs: NEEDS };
+        let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
         own_token_in(&call, &self.send(&call, None).await?)
     }
 
@@ -63,32 +63,32 @@ impl<T: StreamTransport> Api<T> {
 
     /// An error unless our own token is good, by a check that begins now or later: one that was good a moment ago proves
     /// nothing of an answer since. Those who come while one is under way share the next.
-    pub(super) async fn own_token_is_good(&self) -> Result<(), MeshError> {
-        let asked = self.seen_good.begun.load(Ordering::Relaxed);
-        self.own_token_seen_good(|check, _| check > asked).await
+    pub(super) async fn check_own_token(&self) -> Result<(), MeshError> {
+        let asked = self.token_check.begun.load(Ordering::Relaxed);
+        self.record_own_token_check(|check, _| check > asked).await
     }
 
     /// An error unless our own token is good, as of a short while ago at the most.
-    pub(super) async fn own_token_was_good(&self) -> Result<(), MeshError> {
-        self.own_token_seen_good(|_, began| began.elapsed() < KNOWN_GOOD_FOR).await
+    pub(super) async fn check_own_token_cached(&self) -> Result<(), MeshError> {
+        self.record_own_token_check(|_, began| began.elapsed() < TOKEN_CHECK_TTL).await
     }
 
     /// Where ACLs are off nothing is kept from anybody, and any is good.
-    async fn own_token_seen_good(
+    async fn record_own_token_check(
         &self,
         is_enough: impl FnOnce(u64, Instant) -> bool,
     ) -> Result<(), MeshError> {
         // Those who come meanwhile wait for the answer.
-        let mut last = self.seen_good.last.lock().await;
+        let mut last = self.token_check.last.lock().await;
         if last.is_some_and(|(check, began)| is_enough(check, began)) {
             return Ok(());
         }
         *last = None;
-        let (check, began) = (self.seen_good.begun.fetch_add(1, Ordering::Relaxed) + 1, Instant::now());
+        let (check, began) = (self.token_check.begun.fetch_add(1, Ordering::Relaxed) + 1, Instant::now());
         let path = self.own_token_path();
-        let call = Call { method: Method::Get, path: &path, needs: NEEDS };
+        let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
         let reply = self.send(&call, None).await?;
-        if !errors::has_no_acls(&reply) {
+        if !errors::acls_disabled(&reply) {
             own_token_in(&call, &reply)?;
         }
         *last = Some((check, began));
@@ -96,8 +96,8 @@ impl<T: StreamTransport> Api<T> {
     }
 }
 
-fn own_token_in(call: &Call<'_>, reply: &Reply) -> Result<OwnToken, MeshError> {
-    if errors::says_missing(reply) {
+fn own_token_in(call: &ConsulCall<'_>, reply: &ApiReply) -> Result<OwnToken, MeshError> {
+    if errors::is_not_found(reply) {
         let message = format!("{call}: {}", errors::not_accepted());
         return Err(errors::error(MeshErrorKind::Forbidden, message));
     }

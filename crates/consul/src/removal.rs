@@ -12,31 +12,31 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::{Api, Reply};
-use super::errors::{self, Call};
-use super::handle::Handle;
-use super::services::{ServicesOfCluster, Wanted};
-use super::version::{ConsulVersion, OPERATIONS_OF_ALL};
-use ecs_mesh_control_plane::http::{Method, StreamTransport};
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Owner, Registration};
+use super::api::{ConsulApi, ApiReply};
+use super::errors::{self, ConsulCall};
+use super::resource_key::ResourceKey;
+use super::services::{ServicesOfCluster, ServiceQuery};
+use super::version::{ConsulVersion, MIN_TXN_OPERATIONS};
+use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner, Registration};
 use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::ClusterArn;
 
 /// After this many transactions of which some were refused, the rest is removed one by one.
-const MOST_ROUNDS: usize = 3;
+const MAX_TXN_ATTEMPTS: usize = 3;
 
 /// What was read longer ago is read again before it is removed.
-const FRESH_FOR: Duration = Duration::from_mins(1);
+const READ_CACHE_TTL: Duration = Duration::from_mins(1);
 /// Whose it was is remembered for longer.
-const REMEMBERED_FOR: Duration = Duration::from_mins(10);
+const OWNER_CACHE_TTL: Duration = Duration::from_mins(10);
 /// So many that were read are remembered.
-const MOST_REMEMBERED: usize = 10_000;
+const MAX_CACHED_SERVICES: usize = 10_000;
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"write\" }";
 
 /// A service to remove.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Victim {
+pub(super) struct ServiceKey {
     pub(super) cluster: ClusterArn,
     pub(super) id: Arc<str>,
     pub(super) namespace: Option<Arc<str>>,
@@ -44,13 +44,13 @@ pub(super) struct Victim {
 
 /// As it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Version {
+struct ServiceVersion {
     service: Arc<str>,
     modify_index: u64,
-    owner: Owner,
+    owner: RegistrationOwner,
 }
 
-impl Version {
+impl ServiceVersion {
     fn of(registration: &Registration) -> Option<Self> {
         Some(Self {
             service: registration.service.clone()?,
@@ -62,68 +62,68 @@ impl Version {
 
 /// What was read of services a short while ago.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<SeenServices>);
+pub(super) struct ReadCache(Mutex<ReadCacheInner>);
 
 #[derive(Default)]
-struct SeenServices {
-    versions: BTreeMap<Victim, (Version, Instant)>,
+struct ReadCacheInner {
+    versions: BTreeMap<ServiceKey, (ServiceVersion, Instant)>,
     /// In the order in which they were read; what was read again is here twice.
-    order: VecDeque<(Victim, Instant)>,
+    order: VecDeque<(ServiceKey, Instant)>,
 }
 
-impl Seen {
-    fn lock(&self) -> MutexGuard<'_, SeenServices> {
+impl ReadCache {
+    fn lock(&self) -> MutexGuard<'_, ReadCacheInner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers what was read.
-    pub(super) fn keep(&self, victim: Victim, registration: &Registration) {
-        let Some(version) = Version::of(registration) else { return };
-        let (now, mut seen) = (Instant::now(), self.lock());
-        seen.versions.insert(victim.clone(), (version, now));
-        seen.order.push_back((victim, now));
-        while let Some((_, since)) = seen.order.front()
-            && (since.elapsed() >= REMEMBERED_FOR || seen.order.len() > MOST_REMEMBERED)
+    pub(super) fn insert(&self, victim: ServiceKey, registration: &Registration) {
+        let Some(version) = ServiceVersion::of(registration) else { return };
+        let (now, mut read_cache) = (Instant::now(), self.lock());
+        read_cache.versions.insert(victim.clone(), (version, now));
+        read_cache.order.push_back((victim, now));
+        while let Some((_, since)) = read_cache.order.front()
+            && (since.elapsed() >= OWNER_CACHE_TTL || read_cache.order.len() > MAX_CACHED_SERVICES)
         {
-            let Some((victim, since)) = seen.order.pop_front() else { break };
+            let Some((victim, since)) = read_cache.order.pop_front() else { break };
             // It may have been read again since.
-            if seen.versions.get(&victim).is_some_and(|(_, last)| *last == since) {
-                seen.versions.remove(&victim);
+            if read_cache.versions.get(&victim).is_some_and(|(_, last)| *last == since) {
+                read_cache.versions.remove(&victim);
             }
         }
     }
 
     /// As it was last read, and whether that was a short while ago.
-    fn take(&self, victim: &Victim) -> Option<(Version, bool)> {
+    fn take(&self, victim: &ServiceKey) -> Option<(ServiceVersion, bool)> {
         let (version, since) = self.lock().versions.remove(victim)?;
-        Some((version, since.elapsed() < FRESH_FOR))
+        Some((version, since.elapsed() < READ_CACHE_TTL))
     }
 }
 
 /// Removes many services at once.
 pub(super) struct RemoveServices<T: StreamTransport + 'static> {
-    pub(super) api: Arc<Api<T>>,
+    pub(super) api: Arc<ConsulApi<T>>,
     pub(super) services: Batcher<ServicesOfCluster<T>>,
-    pub(super) seen: Arc<Seen>,
+    pub(super) read_cache: Arc<ReadCache>,
     /// As far as it is known: it says how many a transaction may hold.
     pub(super) version: Arc<ArcSwapOption<ConsulVersion>>,
 }
 
 /// What became of one.
-type Outcome = Result<bool, MeshError>;
+type RemovalResult = Result<bool, MeshError>;
 
 #[async_trait]
 impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
     type Group = ();
-    type Request = Victim;
-    type Response = Outcome;
+    type Request = ServiceKey;
+    type Response = RemovalResult;
     /// What befalls a call befalls each service by itself.
     type Error = std::convert::Infallible;
 
-    async fn call(&self, _all: &(), victims: Vec<Victim>) -> Result<BTreeMap<Victim, Outcome>, Self::Error> {
+    async fn call(&self, _all: &(), victims: Vec<ServiceKey>) -> Result<BTreeMap<ServiceKey, RemovalResult>, Self::Error> {
         let (mut done, mut open, mut unread) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for victim in victims {
-            match self.seen.take(&victim) {
+            match self.read_cache.take(&victim) {
                 Some((version, true)) => open.push((victim, version)),
                 Some((version, false)) => drop(unread.insert(victim, Some(version.owner))),
                 None => drop(unread.insert(victim, None)),
@@ -140,7 +140,7 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
                 Err(error) => drop(done.insert(victim, Err(error))),
             }
         }
-        let most = self.version.load().as_ref().map_or(OPERATIONS_OF_ALL, |version| version.operations());
+        let most = self.version.load().as_ref().map_or(MIN_TXN_OPERATIONS, |version| version.max_txn_operations());
         while !open.is_empty() {
             let rest = open.split_off(most.min(open.len()));
             self.remove(open, &mut done).await;
@@ -152,53 +152,53 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
 
 impl<T: StreamTransport + 'static> RemoveServices<T> {
     /// As many as a transaction may hold.
-    async fn remove(&self, mut open: Vec<(Victim, Version)>, done: &mut BTreeMap<Victim, Outcome>) {
-        for _ in 0..MOST_ROUNDS {
+    async fn remove(&self, mut open: Vec<(ServiceKey, ServiceVersion)>, done: &mut BTreeMap<ServiceKey, RemovalResult>) {
+        for _ in 0..MAX_TXN_ATTEMPTS {
             if open.is_empty() {
                 return;
             }
-            open = self.round(open, done).await;
+            open = self.transaction(open, done).await;
         }
-        self.one_by_one(open, true, done).await;
+        self.remove_individually(open, true, done).await;
     }
 
     /// Each by itself, by transactions or without, for as long as the servers answer: a server that hangs would take its
     /// time for every one of them.
-    async fn one_by_one(
+    async fn remove_individually(
         &self,
-        open: Vec<(Victim, Version)>,
+        open: Vec<(ServiceKey, ServiceVersion)>,
         by_transaction: bool,
-        done: &mut BTreeMap<Victim, Outcome>,
+        done: &mut BTreeMap<ServiceKey, RemovalResult>,
     ) {
-        let mut given_up: Option<MeshError> = None;
+        let mut aborted: Option<MeshError> = None;
         for (victim, version) in open {
-            if let Some(error) = &given_up {
+            if let Some(error) = &aborted {
                 done.insert(victim, Err(error.clone()));
                 continue;
             }
             if by_transaction {
                 // Of one alone nothing is given back.
-                Box::pin(self.round(vec![(victim.clone(), version)], done)).await;
+                Box::pin(self.transaction(vec![(victim.clone(), version)], done)).await;
             } else {
                 let outcome = self.deregister(&victim, &version).await;
                 done.insert(victim.clone(), outcome);
             }
             if let Some(Err(error)) = done.get(&victim)
-                && error.kind.is_of_the_servers()
+                && error.kind.affects_all_calls()
             {
-                given_up = Some(error.clone());
+                aborted = Some(error.clone());
             }
         }
     }
 
     /// One transaction. What was refused for no fault of its own is given back, to be tried again.
-    async fn round(
+    async fn transaction(
         &self,
-        open: Vec<(Victim, Version)>,
-        done: &mut BTreeMap<Victim, Outcome>,
-    ) -> Vec<(Victim, Version)> {
+        open: Vec<(ServiceKey, ServiceVersion)>,
+        done: &mut BTreeMap<ServiceKey, RemovalResult>,
+    ) -> Vec<(ServiceKey, ServiceVersion)> {
         let path = self.api.scope.path("/v1/txn", &[]);
-        let call = Call { method: Method::Put, path: &path, needs: NEEDS };
+        let call = ConsulCall { method: HttpMethod::Put, path: &path, needs: NEEDS };
         let operations: Vec<Value> =
             open.iter().map(|(victim, version)| self.operation(victim, version)).collect();
         let body = Value::from(operations).to_string().into_bytes();
@@ -215,7 +215,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         };
         let reasons = reasons(&refusal, open.len());
         if reasons.is_empty() {
-            return self.without_reasons(&call, &refusal, open, done).await;
+            return self.fail_all(&call, &refusal, open, done).await;
         }
         let (mut again, mut stale) = (Vec::new(), Vec::new());
         for (at, (victim, version)) in open.into_iter().enumerate() {
@@ -248,26 +248,26 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     }
 
     /// The transaction was refused, and not for single operations.
-    async fn without_reasons(
+    async fn fail_all(
         &self,
-        call: &Call<'_>,
-        refusal: &Reply,
-        open: Vec<(Victim, Version)>,
-        done: &mut BTreeMap<Victim, Outcome>,
-    ) -> Vec<(Victim, Version)> {
+        call: &ConsulCall<'_>,
+        refusal: &ApiReply,
+        open: Vec<(ServiceKey, ServiceVersion)>,
+        done: &mut BTreeMap<ServiceKey, RemovalResult>,
+    ) -> Vec<(ServiceKey, ServiceVersion)> {
         let error = call.refused(refusal);
         match refusal.head.status {
             // A server, or something before it, that knows no transactions.
             404 | 405 | 501 => {
-                self.one_by_one(open, false, done).await;
+                self.remove_individually(open, false, done).await;
             }
             // One of them may be at fault: each by itself then, as long as that makes a difference.
             400 | 413 | 500 if open.len() > 1 && error.kind == MeshErrorKind::Invalid => {
-                self.one_by_one(open, true, done).await;
+                self.remove_individually(open, true, done).await;
             }
             // What is removed by itself has no body that could be wrong: it may be over later.
             500 if error.kind == MeshErrorKind::Invalid => {
-                let error = MeshError { kind: MeshErrorKind::Failed, ..error };
+                let error = MeshError { kind: MeshErrorKind::ServerError, ..error };
                 done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone()))));
             }
             _ => done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone())))),
@@ -276,7 +276,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     }
 
     /// Without a transaction. It cannot be made to depend on what was read; so it is read again right before.
-    async fn deregister(&self, victim: &Victim, version: &Version) -> Outcome {
+    async fn deregister(&self, victim: &ServiceKey, version: &ServiceVersion) -> RemovalResult {
         match self.versions(vec![victim.clone()]).await.remove(victim).transpose()?.flatten() {
             None => return Ok(false),
             Some(now) if now != *version => return Err(changed(victim)),
@@ -288,7 +288,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         self.api.put::<bool>(&path, NEEDS, body.to_string().into_bytes()).await
     }
 
-    fn operation(&self, victim: &Victim, version: &Version) -> Value {
+    fn operation(&self, victim: &ServiceKey, version: &ServiceVersion) -> Value {
         let mut service = json!({
             "ID": &*victim.id, "Service": &*version.service, "ModifyIndex": version.modify_index,
         });
@@ -297,7 +297,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     }
 
     /// Enterprise: which of several of the same name.
-    fn place(&self, body: &mut Value, victim: &Victim) {
+    fn place(&self, body: &mut Value, victim: &ServiceKey) {
         if let Some(namespace) = &victim.namespace {
             body["Namespace"] = (&**namespace).into();
         }
@@ -307,13 +307,13 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     }
 
     /// As the server has them now.
-    async fn versions(&self, victims: Vec<Victim>) -> BTreeMap<Victim, Result<Option<Version>, MeshError>> {
+    async fn versions(&self, victims: Vec<ServiceKey>) -> BTreeMap<ServiceKey, Result<Option<ServiceVersion>, MeshError>> {
         let mut asked = JoinSet::new();
         for victim in victims {
             let (api, services) = (Arc::clone(&self.api), self.services.clone());
             asked.spawn(async move {
-                let found = look_up(&api, &services, &victim).await;
-                (victim, found.map(|found| found.as_ref().and_then(Version::of)))
+                let found = get_service(&api, &services, &victim).await;
+                (victim, found.map(|found| found.as_ref().and_then(ServiceVersion::of)))
             });
         }
         asked.join_all().await.into_iter().collect()
@@ -321,26 +321,26 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
 }
 
 /// The server's current copy of one service.
-pub(super) async fn look_up<T: StreamTransport + 'static>(
-    api: &Api<T>,
+pub(super) async fn get_service<T: StreamTransport + 'static>(
+    api: &ConsulApi<T>,
     services: &Batcher<ServicesOfCluster<T>>,
-    victim: &Victim,
+    victim: &ServiceKey,
 ) -> Result<Option<Registration>, MeshError> {
-    let wanted = Wanted::One { id: Arc::clone(&victim.id), namespace: victim.namespace.clone() };
+    let wanted = ServiceQuery::One { id: Arc::clone(&victim.id), namespace: victim.namespace.clone() };
     let found = services.ask(victim.cluster.clone(), wanted).await.map_err(errors::of_batch)?;
     let registration = found.registrations.into_iter().next();
     if registration.is_none() {
-        let id = Handle::Service {
+        let id = ResourceKey::Service {
             cluster: victim.cluster.clone(),
             id: Arc::clone(&victim.id),
             namespace: victim.namespace.clone(),
         };
         let id = id.in_mesh(api.scope.mesh());
-        if let Some(failed) = found.failed.into_iter().find(|failed| failed.part.holds(&id)) {
+        if let Some(failed) = found.failed.into_iter().find(|failed| failed.segment.contains(&id)) {
             return Err(failed.error);
         }
         // A token that may see nothing sees nothing.
-        api.own_token_was_good().await?;
+        api.check_own_token_cached().await?;
     }
     Ok(registration)
 }
@@ -349,7 +349,7 @@ fn is_denied(reason: &str) -> bool {
     reason.contains("Permission denied") || reason.contains("ACL not found")
 }
 
-fn denied(call: &Call<'_>, victim: &Victim, reason: &str) -> MeshError {
+fn denied(call: &ConsulCall<'_>, victim: &ServiceKey, reason: &str) -> MeshError {
     let message = format!(
         "{call}: the service {} on {} was not removed ({reason}); the token that ControlPlane.spec.consul names needs \
          `{NEEDS}`: add that to one of its policies",
@@ -358,7 +358,7 @@ fn denied(call: &Call<'_>, victim: &Victim, reason: &str) -> MeshError {
     errors::error(MeshErrorKind::Forbidden, message)
 }
 
-fn changed(victim: &Victim) -> MeshError {
+fn changed(victim: &ServiceKey) -> MeshError {
     let message = format!(
         "the service {} on {} was registered again since it was read, and is left as it is",
         victim.id, victim.cluster
@@ -368,23 +368,23 @@ fn changed(victim: &Victim) -> MeshError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Refusal {
-    errors: Vec<Reason>,
+struct TxnErrors {
+    errors: Vec<TxnError>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Reason {
+struct TxnError {
     op_index: usize,
     what: String,
 }
 
 /// Why single operations were refused.
-fn reasons(reply: &Reply, operations: usize) -> BTreeMap<usize, String> {
+fn reasons(reply: &ApiReply, operations: usize) -> BTreeMap<usize, String> {
     if reply.head.status != 409 {
         return BTreeMap::new();
     }
-    let refusal: Option<Refusal> = serde_json::from_slice(&reply.body).ok();
+    let refusal: Option<TxnErrors> = serde_json::from_slice(&reply.body).ok();
     let reasons = refusal.into_iter().flat_map(|refusal| refusal.errors);
     reasons
         .filter(|reason| reason.op_index < operations)

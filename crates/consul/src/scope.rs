@@ -13,13 +13,13 @@ pub(super) const HOME_NAMESPACE: &str = "default";
 
 /// The part of Consul that a control plane looks after.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scope {
+pub(super) struct ConsulScope {
     datacenter: Option<Arc<str>>,
     partition: Option<Arc<str>>,
     namespaces: Vec<Arc<str>>,
 }
 
-impl Scope {
+impl ConsulScope {
     pub(super) fn of(spec: &ConsulConnection) -> Self {
         Self {
             datacenter: spec.datacenter.as_deref().map(Into::into),
@@ -102,10 +102,10 @@ impl Scope {
 mod tests {
     use super::*;
 
-    fn scope(more: &serde_json::Value) -> Scope {
+    fn scope(more: &serde_json::Value) -> ConsulScope {
         let mut spec = serde_json::json!({"address": "http://consul:8500"});
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Scope::of(&serde_json::from_value(spec).unwrap())
+        ConsulScope::of(&serde_json::from_value(spec).unwrap())
     }
 
     #[test]

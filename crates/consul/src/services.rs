@@ -9,29 +9,29 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Api, Listed};
-use super::client::{Taken, left_service};
-use super::errors::Call;
-use super::handle::Handle;
+use super::api::{ConsulApi, ListLocation};
+use super::client::{ClientContext, skipped_service};
+use super::errors::ConsulCall;
+use super::resource_key::ResourceKey;
 use super::objects::nullable;
-use super::parts::{Found, Parts, Place};
+use super::segments::{RegistrationsFound, SegmentResults, ConsulSegment};
 use super::tokens::owner;
-use ecs_mesh_control_plane::http::{Method, StreamTransport, TooLarge, segment};
-use ecs_mesh_control_plane::left_out::Pass;
-use ecs_mesh_control_plane::{MeshError, Registration, Sighting};
+use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, TooLarge, segment};
+use ecs_mesh_control_plane::skipped_items::SkippedItems;
+use ecs_mesh_control_plane::{MeshError, Registration, RegistrationSummary};
 use ecs_mesh_controller::BatchCall;
-use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, shared};
+use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, intern};
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
 
 /// So many tasks or services are asked for by a filter. Beyond that the whole list is cheaper for the servers, which
 /// try each service against each part of the filter.
-const MOST_IN_FILTER: usize = 16;
+const MAX_FILTER_TERMS: usize = 16;
 
 /// What is read of a service on a node.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Service {
+pub(super) struct NodeService {
     #[serde(rename = "ID")]
     id: Arc<str>,
     #[serde(rename = "Service")]
@@ -45,7 +45,7 @@ pub(super) struct Service {
 
 /// What is around the services. A node that is not there is `null`, and has none.
 #[derive(Deserialize)]
-struct Around {
+struct NodeServices {
     #[serde(rename = "Node")]
     _node: Value,
     #[serde(rename = "Services")]
@@ -54,35 +54,35 @@ struct Around {
 
 /// Whose a service is.
 #[derive(Debug, PartialEq, Eq)]
-enum Placed {
-    Of(TaskArn),
+enum ServiceOwner {
+    Task(TaskArn),
     /// Not consul-ecs's.
     Foreign,
     Malformed(&'static str),
 }
 
-impl Service {
-    fn placed(&self, cluster: &ClusterArn) -> Placed {
+impl NodeService {
+    fn owner(&self, cluster: &ClusterArn) -> ServiceOwner {
         if self.meta.get("source").map(String::as_str) != Some("consul-ecs") {
-            return Placed::Foreign;
+            return ServiceOwner::Foreign;
         }
         let Some(id) = self.meta.get("task-id").and_then(|id| TaskId::parse(id).ok()) else {
-            return Placed::Malformed("its meta has no task-id that is one");
+            return ServiceOwner::Malformed("its meta has no task-id that is one");
         };
         let task = cluster.task(id);
         match self.meta.get("task-arn").map(|arn| TaskArn::parse(arn)) {
-            None => Placed::Of(task),
-            Some(Ok(arn)) if arn == task => Placed::Of(task),
-            Some(_) => Placed::Malformed("its meta's task-arn is not that of its task-id on its node"),
+            None => ServiceOwner::Task(task),
+            Some(Ok(arn)) if arn == task => ServiceOwner::Task(task),
+            Some(_) => ServiceOwner::Malformed("its meta's task-arn is not that of its task-id on its node"),
         }
     }
 
-    fn registration(self, cluster: &ClusterArn, task: Option<&TaskArn>, taken: &Taken) -> Registration {
-        let handle = Handle::Service { cluster: cluster.clone(), id: self.id, namespace: self.namespace };
+    fn registration(self, cluster: &ClusterArn, task: Option<&TaskArn>, context: &ClientContext) -> Registration {
+        let handle = ResourceKey::Service { cluster: cluster.clone(), id: self.id, namespace: self.namespace };
         Registration {
-            id: handle.in_mesh(taken.mesh.clone()),
-            owner: owner(task, &taken.operator),
-            service: Some(shared(&self.name)),
+            id: handle.in_mesh(context.mesh.clone()),
+            owner: owner(task, &context.operator),
+            service: Some(intern(&self.name)),
             created_at: None,
             drained: None,
             normal: Value::Null,
@@ -93,14 +93,14 @@ impl Service {
 
 /// One thing asked of a cluster's node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Wanted {
+pub(super) enum ServiceQuery {
     /// A task's services.
     Task(TaskId),
     /// One service.
     One { id: Arc<str>, namespace: Option<Arc<str>> },
 }
 
-impl Wanted {
+impl ServiceQuery {
     /// A part of a filter; `None` where its text cannot be put into one.
     fn filter(&self) -> Option<String> {
         match self {
@@ -113,15 +113,15 @@ impl Wanted {
     }
 }
 
-impl<T: StreamTransport> Api<T> {
+impl<T: StreamTransport> ConsulApi<T> {
     /// The services on a cluster's node, by a filter where there is one; and for each that cannot be read, why. Each
     /// namespace is a part.
     async fn services_on(
         &self,
         cluster: &ClusterArn,
         filter: Option<&str>,
-        parts: &mut Parts,
-        each: &mut (dyn FnMut(Result<Service, &'static str>) + Send),
+        parts: &mut SegmentResults,
+        each: &mut (dyn FnMut(Result<NodeService, &'static str>) + Send),
     ) {
         let query: Vec<(&str, &str)> = filter.map(|filter| ("filter", filter)).into_iter().collect();
         for namespace in self.scope.namespaces() {
@@ -135,38 +135,38 @@ impl<T: StreamTransport> Api<T> {
             };
             let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
             let path = self.scope.path_in(namespace.as_deref(), &path, &query);
-            let call = Call { method: Method::Get, path: &path, needs: NEEDS };
+            let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
             let list = async {
-                let _: Around = self.list(&call, Listed::Fields, &mut take).await?;
+                let _: NodeServices = self.list(&call, ListLocation::Fields, &mut take).await?;
                 // Whoever has no token that is known sees nothing, and old servers do not say that it was kept from him.
-                if is_empty.load(Ordering::Relaxed) { self.own_token_was_good().await } else { Ok(()) }
+                if is_empty.load(Ordering::Relaxed) { self.check_own_token_cached().await } else { Ok(()) }
             };
-            parts.ask(Place::Services { cluster: cluster.clone(), namespace }, list).await;
+            parts.list(ConsulSegment::Services { cluster: cluster.clone(), namespace }, list).await;
         }
     }
 }
 
 /// Hands over all services of a cluster's tasks, of the parts that could be listed.
 pub(super) async fn of_cluster<T: StreamTransport>(
-    api: &Api<T>,
-    taken: &Taken,
+    api: &ConsulApi<T>,
+    context: &ClientContext,
     cluster: &ClusterArn,
-    left_out: &mut Pass,
-    parts: &mut Parts,
-    take: &mut (dyn FnMut(Sighting) + Send),
+    skipped_items: &mut SkippedItems,
+    parts: &mut SegmentResults,
+    take: &mut (dyn FnMut(RegistrationSummary) + Send),
 ) {
     let mut skip = |name: &str, why| {
-        taken.observer.skipped("owned");
-        left_out.note(name, left_service(why));
+        context.observer.skipped("owned");
+        skipped_items.add(name, skipped_service(why));
     };
-    let mut read = |service: Result<Service, &'static str>| match service {
+    let mut read = |service: Result<NodeService, &'static str>| match service {
         Err(why) => skip("?", why),
-        Ok(service) => match service.placed(cluster) {
-            Placed::Of(task) => {
-                take(Sighting::from(&service.registration(cluster, Some(&task), taken)));
+        Ok(service) => match service.owner(cluster) {
+            ServiceOwner::Task(task) => {
+                take(RegistrationSummary::from(&service.registration(cluster, Some(&task), context)));
             }
-            Placed::Foreign => {}
-            Placed::Malformed(why) => skip(&service.id, why),
+            ServiceOwner::Foreign => {}
+            ServiceOwner::Malformed(why) => skip(&service.id, why),
         },
     };
     api.services_on(cluster, None, parts, &mut read).await;
@@ -174,52 +174,52 @@ pub(super) async fn of_cluster<T: StreamTransport>(
 
 /// The services of many tasks of one cluster, and many services by their ids, by one list.
 pub(super) struct ServicesOfCluster<T> {
-    pub(super) api: Arc<Api<T>>,
-    pub(super) taken: Arc<Taken>,
+    pub(super) api: Arc<ConsulApi<T>>,
+    pub(super) context: Arc<ClientContext>,
 }
 
 #[async_trait]
 impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
     type Group = ClusterArn;
-    type Request = Wanted;
-    type Response = Found;
+    type Request = ServiceQuery;
+    type Response = RegistrationsFound;
     type Error = MeshError;
 
     async fn call(
         &self,
         cluster: &ClusterArn,
-        wanted: Vec<Wanted>,
-    ) -> Result<BTreeMap<Wanted, Found>, MeshError> {
-        let few = wanted.len() <= MOST_IN_FILTER;
-        let filter: Option<Vec<String>> = few.then(|| wanted.iter().map(Wanted::filter).collect()).flatten();
+        wanted: Vec<ServiceQuery>,
+    ) -> Result<BTreeMap<ServiceQuery, RegistrationsFound>, MeshError> {
+        let few = wanted.len() <= MAX_FILTER_TERMS;
+        let filter: Option<Vec<String>> = few.then(|| wanted.iter().map(ServiceQuery::filter).collect()).flatten();
         let filter = filter.map(|parts| parts.join(" or "));
-        let mut found: BTreeMap<Wanted, Found> =
-            wanted.into_iter().map(|wanted| (wanted, Found::default())).collect();
+        let mut found: BTreeMap<ServiceQuery, RegistrationsFound> =
+            wanted.into_iter().map(|wanted| (wanted, RegistrationsFound::default())).collect();
         // What is left out is told of when all is listed.
-        let skip = || self.taken.observer.skipped("find");
-        let mut take = |service: Result<Service, &'static str>| {
+        let skip = || self.context.observer.skipped("find");
+        let mut take = |service: Result<NodeService, &'static str>| {
             let Ok(service) = service else { return skip() };
-            let placed = service.placed(cluster);
+            let placed = service.owner(cluster);
             let task = match &placed {
-                Placed::Of(task) => Some(task),
-                Placed::Foreign => None,
-                Placed::Malformed(_) => {
+                ServiceOwner::Task(task) => Some(task),
+                ServiceOwner::Foreign => None,
+                ServiceOwner::Malformed(_) => {
                     skip();
                     None
                 }
             };
-            let one = Wanted::One { id: Arc::clone(&service.id), namespace: service.namespace.clone() };
-            let registration = service.registration(cluster, task, &self.taken);
-            if let Some(found) = task.and_then(|task| found.get_mut(&Wanted::Task(task.id().clone()))) {
+            let one = ServiceQuery::One { id: Arc::clone(&service.id), namespace: service.namespace.clone() };
+            let registration = service.registration(cluster, task, &self.context);
+            if let Some(found) = task.and_then(|task| found.get_mut(&ServiceQuery::Task(task.id().clone()))) {
                 found.registrations.push(registration.clone());
             }
             if let Some(found) = found.get_mut(&one) {
                 found.registrations.push(registration);
             }
         };
-        let mut parts = Parts::default();
+        let mut parts = SegmentResults::default();
         self.api.services_on(cluster, filter.as_deref(), &mut parts, &mut take).await;
-        let failed = parts.end()?;
+        let failed = parts.finish()?;
         found.values_mut().for_each(|found| found.failed.clone_from(&failed));
         Ok(found)
     }
@@ -231,22 +231,22 @@ mod tests {
 
     const ARN: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
 
-    fn placed(meta: &Value) -> Placed {
+    fn owner(meta: &Value) -> ServiceOwner {
         let service = json!({"ID": "web-1", "Service": "web", "Meta": meta, "ModifyIndex": 7});
-        serde_json::from_value::<Service>(service).unwrap().placed(&ClusterArn::parse(ARN).unwrap())
+        serde_json::from_value::<NodeService>(service).unwrap().owner(&ClusterArn::parse(ARN).unwrap())
     }
 
     #[test]
-    fn a_service_is_a_tasks_if_it_says_so_and_nothing_in_it_disagrees() {
-        let task = |id: &str| Placed::Of(ClusterArn::parse(ARN).unwrap().task(TaskId::parse(id).unwrap()));
+    fn service_owner_needs_consistent_metadata() {
+        let task = |id: &str| ServiceOwner::Task(ClusterArn::parse(ARN).unwrap().task(TaskId::parse(id).unwrap()));
         let arn = |cluster: &str, id: &str| format!("arn:aws:ecs:us-east-1:123456789012:task/{cluster}/{id}");
-        assert_eq!(placed(&json!({"source": "consul-ecs", "task-id": "a1"})), task("a1"));
+        assert_eq!(owner(&json!({"source": "consul-ecs", "task-id": "a1"})), task("a1"));
         let whole = json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a1")});
-        assert_eq!(placed(&whole), task("a1"));
+        assert_eq!(owner(&whole), task("a1"));
         for foreign in
             [json!(null), json!({}), json!({"task-id": "a1"}), json!({"source": "k8s", "task-id": "a1"})]
         {
-            assert_eq!(placed(&foreign), Placed::Foreign, "{foreign}");
+            assert_eq!(owner(&foreign), ServiceOwner::Foreign, "{foreign}");
         }
         for bad in [
             json!({"source": "consul-ecs"}),
@@ -255,13 +255,13 @@ mod tests {
             json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a2")}),
             json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("other", "a1")}),
         ] {
-            assert!(matches!(placed(&bad), Placed::Malformed(_)), "{bad}");
+            assert!(matches!(owner(&bad), ServiceOwner::Malformed(_)), "{bad}");
         }
     }
 
     #[test]
-    fn an_id_that_could_break_out_of_a_filter_is_not_put_into_one() {
-        let one = |id: &str| Wanted::One { id: id.into(), namespace: None }.filter();
+    fn unsafe_id_is_kept_out_of_filters() {
+        let one = |id: &str| ServiceQuery::One { id: id.into(), namespace: None }.filter();
         assert_eq!(one("web-1").as_deref(), Some("ID == \"web-1\""));
         assert_eq!(one("a\" or ID != \"b"), None);
         assert_eq!(one("a\\"), None);

@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::{ConsulControlPlane, DEFAULT_METHOD};
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
-use ecs_mesh_control_plane::{Listed, MeshCallObserver, MeshError, NoObserver, Sighting};
+use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_control_plane::{PartialList, MeshCallObserver, MeshError, NoObserver, RegistrationSummary};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 
@@ -98,72 +98,72 @@ pub fn spec(more: &Value) -> ConsulConnection {
 
 /// One answer.
 #[derive(Clone)]
-pub struct Said {
-    pub head: Head,
+pub struct ScriptedResponse {
+    pub head: ResponseHead,
     pub body: Vec<u8>,
 }
 
-pub type Saying = Result<Said, TransportError>;
+pub type ScriptedResponses = Result<ScriptedResponse, TransportError>;
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-pub fn says(status: u16, body: &Value) -> Saying {
+pub fn responds(status: u16, body: &Value) -> ScriptedResponses {
     text(status, &body.to_string())
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-pub fn text(status: u16, body: &str) -> Saying {
-    Ok(Said { head: Head { status, ..Head::default() }, body: body.as_bytes().to_vec() })
+pub fn text(status: u16, body: &str) -> ScriptedResponses {
+    Ok(ScriptedResponse { head: ResponseHead { status, ..ResponseHead::default() }, body: body.as_bytes().to_vec() })
 }
 
-pub fn filtered(body: &Value) -> Saying {
-    says(200, body).map(|said| Said { head: Head { filtered: true, ..said.head }, ..said })
+pub fn filtered(body: &Value) -> ScriptedResponses {
+    responds(200, body).map(|said| ScriptedResponse { head: ResponseHead { filtered: true, ..said.head }, ..said })
 }
 
-pub fn tokens(tokens: &[Value]) -> Saying {
-    says(200, &tokens.into())
+pub fn tokens(tokens: &[Value]) -> ScriptedResponses {
+    responds(200, &tokens.into())
 }
 
-pub fn services(services: &[Value]) -> Saying {
-    says(200, &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}))
+pub fn services(services: &[Value]) -> ScriptedResponses {
+    responds(200, &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}))
 }
 
 /// On the node there is what is no task's.
-pub fn strangers() -> Saying {
+pub fn strangers() -> ScriptedResponses {
     services(&[json!({"ID": "vm", "Service": "vm", "Meta": null, "ModifyIndex": 1})])
 }
 
 /// A node that is not there, or one that may not be seen.
-pub fn no_node() -> Saying {
-    says(200, &json!({"Node": null, "Services": null}))
+pub fn no_node() -> ScriptedResponses {
+    responds(200, &json!({"Node": null, "Services": null}))
 }
 
 /// Our own token is known.
-pub fn known() -> Saying {
-    says(
+pub fn known() -> ScriptedResponses {
+    responds(
         200,
         &json!({"AccessorID": accessor(0), "SecretID": "hunter2", "Policies": [{"ID": "1", "Name": "operator"}]}),
     )
 }
 
 /// It is not.
-pub fn unknown() -> Saying {
+pub fn unknown() -> ScriptedResponses {
     text(403, "ACL not found")
 }
 
-pub fn unreachable_server() -> Saying {
+pub fn unreachable_server() -> ScriptedResponses {
     Err(TransportError { kind: TransportErrorKind::Connect, message: "nobody listens".into() })
 }
 
 /// Answers in the order of a script, each in a second, and keeps what was asked.
 #[derive(Default)]
-pub struct Script {
-    answers: Mutex<VecDeque<Saying>>,
+pub struct ScriptedConsulTransport {
+    probes: Mutex<VecDeque<ScriptedResponses>>,
     asked: Mutex<Vec<(String, Option<Value>)>>,
 }
 
-impl Script {
-    pub fn of(answers: Vec<Saying>) -> Arc<Self> {
-        Arc::new(Self { answers: Mutex::new(answers.into()), asked: Mutex::default() })
+impl ScriptedConsulTransport {
+    pub fn of(probes: Vec<ScriptedResponses>) -> Arc<Self> {
+        Arc::new(Self { probes: Mutex::new(probes.into()), asked: Mutex::default() })
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -177,38 +177,38 @@ impl Script {
 }
 
 #[async_trait]
-impl StreamTransport for Script {
+impl StreamTransport for ScriptedConsulTransport {
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         let call = format!("{method} {path_and_query}");
         let body = body.map(|body| serde_json::from_slice(&body).unwrap());
         self.asked.lock().unwrap().push((call.clone(), body));
-        let next = self.answers.lock().unwrap().pop_front();
+        let fix = self.probes.lock().unwrap().pop_front();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let said = next.unwrap_or_else(|| panic!("nothing is scripted for {call}"))?;
+        let said = fix.unwrap_or_else(|| panic!("nothing is scripted for {call}"))?;
         // In parts, as answers come.
-        for part in said.body.chunks(100) {
-            assert!(sink.take(&said.head, part));
+        for segment in said.body.chunks(100) {
+            assert!(sink.take(&said.head, segment));
         }
         Ok(said.head)
     }
 }
 
 #[derive(Default)]
-pub struct Told(Mutex<Vec<String>>);
+pub struct RecordingConsulObserver(Mutex<Vec<String>>);
 
-impl Told {
-    pub fn all(&self) -> Vec<String> {
+impl RecordingConsulObserver {
+    pub fn require_all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }
 
-impl MeshCallObserver for Told {
+impl MeshCallObserver for RecordingConsulObserver {
     fn call(&self, operation: &'static str, outcome: &'static str, _took: Duration) {
         self.0.lock().unwrap().push(format!("{operation} {outcome}"));
     }
@@ -223,34 +223,34 @@ impl MeshCallObserver for Told {
 }
 
 /// Looks after one auth method, so that a pass over the tokens is one answer.
-pub fn consul(script: &Arc<Script>) -> ConsulControlPlane<Arc<Script>> {
+pub fn consul(script: &Arc<ScriptedConsulTransport>) -> ConsulControlPlane<Arc<ScriptedConsulTransport>> {
     consul_of(script, &json!({}), Arc::new(NoObserver))
 }
 
 pub fn consul_of(
-    script: &Arc<Script>,
+    script: &Arc<ScriptedConsulTransport>,
     more: &Value,
     observer: Arc<dyn MeshCallObserver>,
-) -> ConsulControlPlane<Arc<Script>> {
+) -> ConsulControlPlane<Arc<ScriptedConsulTransport>> {
     let consul = ConsulControlPlane::new(script.clone(), &spec(more), operator(), observer);
-    consul.look_after(BTreeSet::from([DEFAULT_METHOD.into()]));
+    consul.watch_auth_methods(BTreeSet::from([DEFAULT_METHOD.into()]));
     consul
 }
 
 /// What lists showed of which no part failed.
-pub fn whole(listed: Result<Listed, MeshError>) -> Vec<Sighting> {
+pub fn whole(listed: Result<PartialList, MeshError>) -> Vec<RegistrationSummary> {
     let listed = listed.unwrap();
     assert!(listed.failed.is_empty(), "{:?}", listed.failed);
     listed.seen
 }
 
 /// The parts that failed, as a person reads of them.
-pub fn failed_parts(listed: &Listed) -> Vec<String> {
-    listed.failed.iter().map(|failed| failed.part.to_string()).collect()
+pub fn failed_parts(listed: &PartialList) -> Vec<String> {
+    listed.failed.iter().map(|failed| failed.segment.to_string()).collect()
 }
 
-pub fn watched(script: &Arc<Script>) -> (ConsulControlPlane<Arc<Script>>, Arc<Told>) {
-    let told = Arc::new(Told::default());
-    let observer = told.clone();
-    (consul_of(script, &json!({}), observer), told)
+pub fn watched(script: &Arc<ScriptedConsulTransport>) -> (ConsulControlPlane<Arc<ScriptedConsulTransport>>, Arc<RecordingConsulObserver>) {
+    let reported = Arc::new(RecordingConsulObserver::default());
+    let observer = reported.clone();
+    (consul_of(script, &json!({}), observer), reported)
 }

@@ -19,20 +19,20 @@ pub struct ConsulVersion {
 pub(super) const FIRST_WITH_IAM: (u32, u32) = (1, 12);
 
 /// What every server takes in a transaction.
-pub(super) const OPERATIONS_OF_ALL: usize = 64;
+pub(super) const MIN_TXN_OPERATIONS: usize = 64;
 /// What those since 1.14 take.
-pub(super) const OPERATIONS_OF_LATE: usize = 128;
-const FIRST_OF_LATE: (u32, u32) = (1, 14);
+pub(super) const TXN_OPERATIONS_SINCE_1_14: usize = 128;
+const FIRST_WITH_LARGE_TXN: (u32, u32) = (1, 14);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct AgentSelf {
-    config: Config,
+    config: AgentVersionConfig,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Config {
+struct AgentVersionConfig {
     version: String,
 }
 
@@ -62,8 +62,8 @@ impl ConsulVersion {
     }
 
     /// How many operations it takes in a transaction.
-    pub(super) fn operations(&self) -> usize {
-        if (self.major, self.minor) >= FIRST_OF_LATE { OPERATIONS_OF_LATE } else { OPERATIONS_OF_ALL }
+    pub(super) fn max_txn_operations(&self) -> usize {
+        if (self.major, self.minor) >= FIRST_WITH_LARGE_TXN { TXN_OPERATIONS_SINCE_1_14 } else { MIN_TXN_OPERATIONS }
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
             let body = serde_json::json!({"Config": {"Version": text}}).to_string();
             let version = ConsulVersion::read(body.as_bytes()).unwrap();
             assert_eq!(
-                (version.is_enterprise(), version.has_iam_logins(), version.operations()),
+                (version.is_enterprise(), version.has_iam_logins(), version.max_txn_operations()),
                 (is_enterprise, has_iam_logins, operations),
                 "{text}"
             );

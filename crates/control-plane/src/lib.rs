@@ -7,10 +7,10 @@
 
 mod halt;
 pub mod http;
-pub mod left_out;
-mod listed;
+pub mod skipped_items;
+mod partial_list;
 mod observer;
-mod sighting;
+mod registration_summary;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use ecs_mesh_controller::Lease;
-use ecs_mesh_core::intent::{Desired, Marks, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
-pub use halt::{Halt, call};
-pub use listed::{FailedPart, Listed, Part, owned};
+pub use halt::{CallError, call};
+pub use partial_list::{FailedSegment, PartialList, ListSegment, list_owned};
 pub use observer::{MeshCallObserver, NoObserver};
-pub use sighting::{Fingerprint, Sighting};
+pub use registration_summary::{ContentHash, RegistrationSummary};
 
 /// Whose a registration is, as its own marks say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum RegistrationOwner {
     /// It carries all marks.
-    Marked(Marks),
+    Owned(OwnershipLabels),
     /// It carries none, or not all: somebody else's.
     Foreign,
 }
@@ -44,7 +44,7 @@ pub struct Registration {
     /// Where it is.
     pub id: RegistrationId,
     /// Whose it is.
-    pub owner: Owner,
+    pub owner: RegistrationOwner,
     /// The service that it says it is, for reports.
     pub service: Option<Arc<str>>,
     /// When the control plane says that it was created.
@@ -59,7 +59,7 @@ pub struct Registration {
 
 /// A body ready to be sent, with its normal form.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rendered {
+pub struct RenderedRegistration {
     /// What is sent.
     pub body: Value,
     /// Its normal form, for comparison with [`Registration::normal`].
@@ -68,7 +68,7 @@ pub struct Rendered {
 
 /// Login tokens that name no task, so that nobody removes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nameless {
+pub struct UnattributedTokenCount {
     /// Why they name none; a bounded label.
     pub reason: &'static str,
     /// How many.
@@ -83,9 +83,9 @@ pub enum MeshErrorKind {
     /// Not reached, timed out, 5xx: try again; the circuit counts these.
     Unreachable,
     /// 500 to a removal, in words that do not say why: it may be over later, and is about this one.
-    Failed,
+    ServerError,
     /// 429: try again, not before the time it named.
-    Busy,
+    Throttled,
     /// 409: somebody else wrote; read again, redo.
     Conflict,
     /// 400: the body breaks a rule; the same body never works.
@@ -93,13 +93,13 @@ pub enum MeshErrorKind {
     /// 401 or 403: our token does not reach.
     Forbidden,
     /// The mesh, or the namespace, does not exist.
-    NoSuchMesh,
+    MeshNotFound,
     /// 405: a global or read-only control plane takes no Dataplanes.
     ReadOnly,
     /// An answer that is not from such a control plane, or one that cannot be read.
-    Unexpected,
+    UnexpectedResponse,
     /// Another copy of this operator holds the lease: nothing was sent.
-    NoLease,
+    NotLeader,
 }
 
 impl MeshErrorKind {
@@ -107,26 +107,26 @@ impl MeshErrorKind {
     pub fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
-            Self::Failed => "failed",
-            Self::Busy => "busy",
+            Self::ServerError => "failed",
+            Self::Throttled => "busy",
             Self::Conflict => "conflict",
             Self::Invalid => "invalid",
             Self::Forbidden => "forbidden",
-            Self::NoSuchMesh => "no_such_mesh",
+            Self::MeshNotFound => "no_such_mesh",
             Self::ReadOnly => "read_only",
-            Self::Unexpected => "unexpected",
-            Self::NoLease => "lease",
+            Self::UnexpectedResponse => "unexpected",
+            Self::NotLeader => "lease",
         }
     }
 
     /// Whether the next call would meet the same, whatever it is about.
-    pub fn is_of_the_servers(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Busy | Self::NoLease)
+    pub fn affects_all_calls(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Throttled | Self::NotLeader)
     }
 
     /// Whether it says something of one registration, and nothing of the control plane.
-    pub fn is_of_one_body(self) -> bool {
-        matches!(self, Self::Invalid | Self::Conflict | Self::Failed)
+    pub fn affects_one_registration(self) -> bool {
+        matches!(self, Self::Invalid | Self::Conflict | Self::ServerError)
     }
 }
 
@@ -157,21 +157,21 @@ pub trait ControlPlane: Send + Sync {
     /// what was handed over before an error is there, too. What is listed by itself fails by itself, and those parts are
     /// returned; an error where nothing could be listed. A registration may be missing although it exists (pages shift
     /// under deletions): absence here proves nothing.
-    async fn owned(
+    async fn list_owned(
         &self,
         clusters: &BTreeSet<ClusterArn>,
-        take: &mut (dyn FnMut(Sighting) + Send),
-    ) -> Result<Vec<FailedPart>, MeshError>;
+        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<Vec<FailedSegment>, MeshError>;
 
     /// What this task has made itself; empty where tasks make nothing. Calls that come at the same time share what is
     /// asked of the server, and parts fail by themselves, as of [`Self::owned`].
-    async fn find(&self, task: &TaskArn) -> Result<Listed, MeshError> {
+    async fn list_for_task(&self, task: &TaskArn) -> Result<PartialList, MeshError> {
         let _ = task;
-        Ok(Listed::default())
+        Ok(PartialList::default())
     }
 
     /// The server's current copy.
-    async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError>;
+    async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError>;
 
     /// Creates or replaces.
     async fn put(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError>;
@@ -180,31 +180,31 @@ pub trait ControlPlane: Send + Sync {
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError>;
 
     /// From now on the lease is asked at each write, where writes wait for others after their caller has asked.
-    fn write_under(&self, lease: Arc<dyn Lease>) {
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
 
     /// How many removals like this one may go out in one request: so many count as one write.
-    fn removed_together(&self, id: &RegistrationId) -> usize {
+    fn delete_batch_size(&self, id: &RegistrationId) -> usize {
         let _ = id;
         1
     }
 
     /// Login tokens that name no task, as the last whole list showed them.
-    fn nameless_tokens(&self) -> Vec<Nameless> {
+    fn unattributed_tokens(&self) -> Vec<UnattributedTokenCount> {
         Vec::new()
     }
 
     /// The services that the mesh knows of.
-    async fn services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
+    async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
 
     /// Learns what decides the rendering (version, mesh modes, health discovery). Called before the first write and
     /// at each sweep; failures leave the last knowledge in place.
-    async fn refresh(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError>;
+    async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError>;
 
     /// The body that makes `desired` true, carrying forward from `current` what the control plane decides.
-    fn render(&self, desired: &Desired, current: Option<&Registration>) -> Rendered;
+    fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration;
 
     /// The body that takes `current` out of service without removing it.
-    fn render_drained(&self, current: &Registration, reason: DrainReason) -> Rendered;
+    fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration;
 }

@@ -1,7 +1,7 @@
 //! Whether every loop makes progress.
 //!
-//! A loop says, each time round, within what time it will be round again ([`Pulse::beat`]), or that it waits for work
-//! ([`Pulse::rest`]). One that stays silent for longer is stuck, and so is one that ended without being asked to: then
+//! A loop says, each time round, within what time it will be round again ([`Heartbeat::beat`]), or that it waits for work
+//! ([`Heartbeat::rest`]). One that stays silent for longer is stuck, and so is one that ended without being asked to: then
 //! only a restart helps. A control plane that is down or a queue that cannot be read stops no loop, so it does not show
 //! here; a restart would not mend it.
 
@@ -19,43 +19,43 @@ pub struct Health(Arc<Mutex<Loops>>);
 
 #[derive(Debug, Default)]
 struct Loops {
-    by_name: BTreeMap<String, Life>,
+    by_name: BTreeMap<String, LoopState>,
     stop: Option<CancellationToken>,
 }
 
 /// What is known of one loop.
 #[derive(Clone, Copy, Debug)]
-enum Life {
+enum LoopState {
     /// It came round at `at` and said that it would be back by `within`.
-    Beats { at: Instant, within: Duration },
+    Due { at: Instant, within: Duration },
     /// It waits for work.
-    Rests,
+    Idle,
     /// It ended at this time.
     Ended { at: Instant },
 }
 
 /// A loop that makes no progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stuck {
+pub struct StuckLoop {
     /// Which loop.
     pub name: String,
     /// How long ago it last made progress.
-    pub silent: Duration,
+    pub last_progress: Duration,
     /// Within what time it should have; `None` where it ended.
     pub within: Option<Duration>,
 }
 
-impl fmt::Display for Stuck {
+impl fmt::Display for StuckLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, silent, within } = self;
+        let Self { name, last_progress, within } = self;
         match within {
             Some(within) => write!(
                 f,
                 "{name} has made no progress for {} s, and should within {} s",
-                silent.as_secs(),
+                last_progress.as_secs(),
                 within.as_secs()
             ),
-            None => write!(f, "{name} ended by itself {} s ago", silent.as_secs()),
+            None => write!(f, "{name} ended by itself {} s ago", last_progress.as_secs()),
         }
     }
 }
@@ -66,14 +66,14 @@ impl Health {
     }
 
     /// A loop begins. A loop that begins again takes the place of the one of its name.
-    pub fn pulse(&self, name: impl Into<String>) -> Pulse {
-        let pulse = Pulse(Some((self.clone(), name.into())));
-        pulse.rest();
+    pub fn register(&self, name: impl Into<String>) -> Heartbeat {
+        let pulse = Heartbeat(Some((self.clone(), name.into())));
+        pulse.idle();
         pulse
     }
 
     /// From when this is cancelled on, loops end because they are told to.
-    pub fn ends_with(&self, stop: CancellationToken) {
+    pub fn set_stop_token(&self, stop: CancellationToken) {
         self.lock().stop = Some(stop);
     }
 
@@ -83,26 +83,26 @@ impl Health {
     }
 
     /// The loops that make no progress, by name. A process that is stopping has none: it ends by its own deadline.
-    pub fn stuck(&self) -> Vec<Stuck> {
+    pub fn stuck(&self) -> Vec<StuckLoop> {
         if self.is_stopping() {
             return Vec::new();
         }
         let now = Instant::now();
-        let stuck = |(name, life): (&String, &Life)| match *life {
-            Life::Rests => None,
-            Life::Beats { at, within } => {
-                let silent = now.saturating_duration_since(at);
-                (silent > within).then(|| Stuck { name: name.clone(), silent, within: Some(within) })
+        let stuck = |(name, life): (&String, &LoopState)| match *life {
+            LoopState::Idle => None,
+            LoopState::Due { at, within } => {
+                let last_progress = now.saturating_duration_since(at);
+                (last_progress > within).then(|| StuckLoop { name: name.clone(), last_progress, within: Some(within) })
             }
-            Life::Ended { at } => {
-                let silent = now.saturating_duration_since(at);
-                Some(Stuck { name: name.clone(), silent, within: None })
+            LoopState::Ended { at } => {
+                let last_progress = now.saturating_duration_since(at);
+                Some(StuckLoop { name: name.clone(), last_progress, within: None })
             }
         };
         self.lock().by_name.iter().filter_map(stuck).collect()
     }
 
-    fn set(&self, name: &str, life: Life) {
+    fn set(&self, name: &str, life: LoopState) {
         let mut loops = self.lock();
         match loops.by_name.get_mut(name) {
             Some(known) => *known = life,
@@ -115,35 +115,35 @@ impl Health {
 
 /// One loop's pulse. The loop keeps it: when it is dropped, the loop has ended. The default one is heard by nobody.
 #[derive(Debug, Default)]
-pub struct Pulse(Option<(Health, String)>);
+pub struct Heartbeat(Option<(Health, String)>);
 
-impl Pulse {
+impl Heartbeat {
     /// Progress was made, and will be again within this time.
-    pub fn beat(&self, within: Duration) {
+    pub fn expect_within(&self, within: Duration) {
         if let Some((health, name)) = &self.0 {
-            health.set(name, Life::Beats { at: Instant::now(), within });
+            health.set(name, LoopState::Due { at: Instant::now(), within });
         }
     }
 
     /// The loop ends because there is nothing left for it to do.
-    pub fn retire(mut self) {
+    pub fn unregister(mut self) {
         if let Some((health, name)) = self.0.take() {
             health.lock().by_name.remove(&name);
         }
     }
 
     /// There is nothing to do for now, for as long as that may last.
-    pub fn rest(&self) {
+    pub fn idle(&self) {
         if let Some((health, name)) = &self.0 {
-            health.set(name, Life::Rests);
+            health.set(name, LoopState::Idle);
         }
     }
 }
 
-impl Drop for Pulse {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         if let Some((health, name)) = &self.0 {
-            health.set(name, Life::Ended { at: Instant::now() });
+            health.set(name, LoopState::Ended { at: Instant::now() });
         }
     }
 }
@@ -161,52 +161,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_does_not_come_round_in_time_is_named_with_since_when() {
+    async fn late_loop_is_reported_with_its_delay() {
         let health = Health::default();
-        let (sweep, _roles) = (health.pulse("sweep"), health.pulse("roles"));
-        sweep.beat(60 * SECOND);
+        let (sweep, _roles) = (health.register("sweep"), health.register("roles"));
+        sweep.expect_within(60 * SECOND);
         advance(60 * SECOND).await;
         assert_eq!(words(&health), [""; 0]);
         advance(10 * SECOND).await;
         assert_eq!(words(&health), ["sweep has made no progress for 70 s, and should within 60 s"]);
-        sweep.beat(SECOND);
+        sweep.expect_within(SECOND);
         assert_eq!(words(&health), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_waits_for_work_may_wait_for_ever() {
+    async fn idle_loop_is_never_stuck() {
         let health = Health::default();
-        let deleter = health.pulse("deleter");
-        deleter.beat(SECOND);
-        deleter.rest();
+        let deleter = health.register("deleter");
+        deleter.expect_within(SECOND);
+        deleter.idle();
         advance(100_000 * SECOND).await;
         assert_eq!(words(&health), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_ends_by_itself_is_stuck_and_one_that_begins_again_is_not() {
+    async fn exited_loop_is_stuck_until_restarted() {
         let health = Health::default();
-        drop(health.pulse("sweep"));
+        drop(health.register("sweep"));
         advance(3 * SECOND).await;
         assert_eq!(words(&health), ["sweep ended by itself 3 s ago"]);
-        let _again = health.pulse("sweep");
+        let _again = health.register("sweep");
         assert_eq!(words(&health), [""; 0]);
     }
 
     #[test]
-    fn a_loop_that_is_not_needed_any_more_is_forgotten() {
+    fn unregistered_loop_is_not_reported() {
         let health = Health::default();
-        health.pulse("identities of consul").retire();
+        health.register("identities of consul").unregister();
         assert_eq!(words(&health), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_stuck_in_a_process_that_is_stopping() {
         let (health, stop) = (Health::default(), CancellationToken::new());
-        health.ends_with(stop.clone());
-        let pulse = health.pulse("sweep");
-        drop(health.pulse("roles"));
-        pulse.beat(SECOND);
+        health.set_stop_token(stop.clone());
+        let pulse = health.register("sweep");
+        drop(health.register("roles"));
+        pulse.expect_within(SECOND);
         advance(2 * SECOND).await;
         assert_eq!((health.stuck().len(), health.is_stopping()), (2, false));
         stop.cancel();

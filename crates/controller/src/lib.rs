@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 pub mod backoff;
 pub mod batch;
-pub mod bucket;
-pub mod circuit;
+pub mod token_bucket;
+pub mod circuit_breaker;
 pub mod controller;
 pub mod health;
 pub mod lease;
@@ -38,12 +38,12 @@ pub mod shutdown;
 
 pub use backoff::{Backoff, Delays};
 pub use batch::{BatchCall, BatchError, Batcher};
-pub use bucket::TokenBucket;
-pub use circuit::{Circuit, CircuitConfig, CircuitState, OpenUntil, Permit};
-pub use controller::{Controller, Drained, Observer, Reconciler};
-pub use health::{Health, Pulse, Stuck};
+pub use token_bucket::TokenBucket;
+pub use circuit_breaker::{Circuit, CircuitConfig, CircuitState, CircuitOpenUntil, Permit};
+pub use controller::{Controller, ShutdownSummary, ControllerObserver, Reconciler};
+pub use health::{Health, Heartbeat, StuckLoop};
 pub use lease::{AlwaysHeld, Lease};
-pub use queue::{Next, Priority, Queue, QueueStats, Taken};
+pub use queue::{Requeue, Priority, WorkQueue, QueueStats, WorkItem};
 pub use secrets::{NoSecrets, Secrets};
 pub use shutdown::{Deadline, Signals};
 
@@ -54,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// `now + by`, where "too far to count" becomes "further than any process lives".
-fn later(now: Instant, by: Duration) -> Instant {
+fn saturating_add(now: Instant, by: Duration) -> Instant {
     const THIRTY_YEARS: Duration = Duration::from_hours(30 * 365 * 24);
     now.checked_add(by).unwrap_or_else(|| now + THIRTY_YEARS)
 }

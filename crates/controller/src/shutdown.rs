@@ -13,10 +13,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::later;
+use super::saturating_add;
 
 /// Nobody loses patience sooner.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REPEAT_SIGNAL_WINDOW: Duration = Duration::from_secs(1);
 
 /// What the process was asked to do by signals.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub struct Signals {
     /// Cancelled by the first signal: take no more work, finish what is in flight, leave.
     pub stop: CancellationToken,
     /// Cancelled by a second signal, at least a second after the first: leave now. Acting on it is the caller's.
-    pub at_once: CancellationToken,
+    pub immediate: CancellationToken,
 }
 
 impl Signals {
@@ -36,33 +36,33 @@ impl Signals {
     pub fn listen() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
-        let signals = Self { stop: CancellationToken::new(), at_once: CancellationToken::new() };
+        let signals = Self { stop: CancellationToken::new(), immediate: CancellationToken::new() };
         tokio::spawn(signals.clone().follow(terminate, interrupt));
         Ok(signals)
     }
 
     async fn follow(self, mut terminate: Signal, mut interrupt: Signal) {
-        let mut asked = Asked::default();
-        while !self.at_once.is_cancelled() {
+        let mut asked = StopRequest::default();
+        while !self.immediate.is_cancelled() {
             let name = tokio::select! {
                 biased;
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            match asked.hear() {
-                Meaning::Stop => {
+            match asked.on_signal() {
+                SignalMeaning::Stop => {
                     tracing::info!(signal = name, "stopping");
                     self.stop.cancel();
                 }
-                Meaning::SameStop => {
+                SignalMeaning::SameStop => {
                     tracing::info!(
                         signal = name,
                         "already stopping; send it again after a second to stop at once"
                     );
                 }
-                Meaning::AtOnce => {
+                SignalMeaning::AtOnce => {
                     tracing::info!(signal = name, "stopping at once");
-                    self.at_once.cancel();
+                    self.immediate.cancel();
                 }
             }
         }
@@ -71,26 +71,26 @@ impl Signals {
 
 /// When the stop was first asked for.
 #[derive(Debug, Default)]
-struct Asked(Option<Instant>);
+struct StopRequest(Option<Instant>);
 
 /// What a signal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
+enum SignalMeaning {
     Stop,
     /// The one that was heard, once more.
     SameStop,
     AtOnce,
 }
 
-impl Asked {
-    fn hear(&mut self) -> Meaning {
+impl StopRequest {
+    fn on_signal(&mut self) -> SignalMeaning {
         match self.0 {
             None => {
                 self.0 = Some(Instant::now());
-                Meaning::Stop
+                SignalMeaning::Stop
             }
-            Some(first) if first.elapsed() < PATIENCE => Meaning::SameStop,
-            Some(_) => Meaning::AtOnce,
+            Some(first) if first.elapsed() < REPEAT_SIGNAL_WINDOW => SignalMeaning::SameStop,
+            Some(_) => SignalMeaning::AtOnce,
         }
     }
 }
@@ -102,7 +102,7 @@ pub struct Deadline(Instant);
 impl Deadline {
     /// The deadline `by` from now.
     pub fn after(by: Duration) -> Self {
-        Self(later(Instant::now(), by))
+        Self(saturating_add(Instant::now(), by))
     }
 
     /// The instant itself.
@@ -141,25 +141,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_that_is_passed_on_twice_is_one_stop_and_cuts_nothing_short() {
-        let mut asked = Asked::default();
-        assert_eq!(asked.hear(), Meaning::Stop);
-        assert_eq!(asked.hear(), Meaning::SameStop);
-        tokio::time::advance(PATIENCE.saturating_sub(Duration::from_millis(1))).await;
-        assert_eq!(asked.hear(), Meaning::SameStop);
+    async fn repeated_signal_within_window_is_one_stop() {
+        let mut asked = StopRequest::default();
+        assert_eq!(asked.on_signal(), SignalMeaning::Stop);
+        assert_eq!(asked.on_signal(), SignalMeaning::SameStop);
+        tokio::time::advance(REPEAT_SIGNAL_WINDOW.saturating_sub(Duration::from_millis(1))).await;
+        assert_eq!(asked.on_signal(), SignalMeaning::SameStop);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(asked.hear(), Meaning::AtOnce, "somebody has lost patience");
+        assert_eq!(asked.on_signal(), SignalMeaning::AtOnce, "somebody has lost patience");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_signal_stops_and_the_second_stops_at_once() {
+    async fn second_signal_stops_immediately() {
         let signals = Signals::listen().unwrap();
         send_to_ourselves("-TERM");
         signals.stop.cancelled().await;
-        assert!(!signals.at_once.is_cancelled());
-        tokio::time::advance(PATIENCE).await;
+        assert!(!signals.immediate.is_cancelled());
+        tokio::time::advance(REPEAT_SIGNAL_WINDOW).await;
         send_to_ourselves("-INT");
-        signals.at_once.cancelled().await;
+        signals.immediate.cancelled().await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,15 +1,15 @@
 //! Every kind of check, in the order of the report. `docs/reference/doctor.md` has a row for each, which a test keeps.
 
-use super::report::Id;
+use super::report::CheckKind;
 
 macro_rules! catalogue {
     ($($const:ident $name:literal $needs:literal;)*) => {
         $(
             #[doc = concat!("The check `", $name, "`.")]
-            pub const $const: Id = Id { name: $name, needs: $needs };
+            pub const $const: CheckKind = CheckKind { name: $name, expected: $needs };
         )*
         /// All of them.
-        pub const ALL: &[Id] = &[$($const),*];
+        pub const ALL: &[CheckKind] = &[$($const),*];
     };
 }
 
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_check_has_its_row_on_the_page_and_the_page_has_no_other() {
+    fn doctor_page_lists_exactly_all_checks() {
         let page = include_str!("../../../docs/reference/doctor.md");
         let checks = page.split("## Manifests and AWS").nth(1).and_then(|rest| rest.split("## JSON").next());
         let on_page: Vec<&str> =

@@ -10,7 +10,7 @@ use ecs_mesh_model::Glob;
 
 /// What is known of a field of the events that are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum FieldKnowledge {
     /// Just this text.
     Text(String),
     /// All texts that the pattern matches.
@@ -21,24 +21,24 @@ pub(super) enum Known {
 
 /// The events that are needed: fields by their dotted path, such as `detail.clusterArn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Need(pub(super) Vec<(&'static str, Known)>);
+pub(super) struct RequiredEvents(pub(super) Vec<(&'static str, FieldKnowledge)>);
 
-impl Need {
-    fn known(&self, path: &str) -> Option<&Known> {
+impl RequiredEvents {
+    fn known(&self, path: &str) -> Option<&FieldKnowledge> {
         self.0.iter().find(|(known, _)| *known == path).map(|(_, known)| known)
     }
 }
 
 /// Why a pattern does not let through all that is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Gap {
+pub(super) struct CoverageGap {
     /// The field's path.
     pub(super) field: String,
     /// What the pattern allows there.
     pub(super) allows: String,
 }
 
-impl Gap {
+impl CoverageGap {
     /// Whether the rule is about other events altogether.
     pub(super) fn is_about_others(&self) -> bool {
         matches!(self.field.as_str(), "source" | "detail-type" | "detail.eventName" | "detail.eventSource")
@@ -47,41 +47,41 @@ impl Gap {
 
 /// Nothing where the pattern lets through all that is needed, else the first gap; that of the fields that tell what
 /// kind of event it is before others.
-pub(super) fn gap(pattern: &str, need: &Need) -> Option<Gap> {
+pub(super) fn gap(pattern: &str, need: &RequiredEvents) -> Option<CoverageGap> {
     let Ok(pattern) = serde_json::from_str::<Value>(pattern) else {
-        return Some(Gap { field: "the pattern".to_owned(), allows: "no JSON".to_owned() });
+        return Some(CoverageGap { field: "the pattern".to_owned(), allows: "no JSON".to_owned() });
     };
     let mut gaps = Vec::new();
-    look(&pattern, "", need, &mut gaps);
-    let at = gaps.iter().position(Gap::is_about_others).unwrap_or(0);
+    find_gap(&pattern, "", need, &mut gaps);
+    let at = gaps.iter().position(CoverageGap::is_about_others).unwrap_or(0);
     (!gaps.is_empty()).then(|| gaps.swap_remove(at))
 }
 
-fn look(pattern: &Value, path: &str, need: &Need, gaps: &mut Vec<Gap>) {
+fn find_gap(pattern: &Value, path: &str, need: &RequiredEvents, gaps: &mut Vec<CoverageGap>) {
     for (field, wanted) in pattern.as_object().into_iter().flatten() {
         let path = if path.is_empty() { field.clone() } else { format!("{path}.{field}") };
         match wanted {
             Value::Array(ways) if field == "$or" => look_at_ways(ways, &path, need, gaps),
-            Value::Object(_) => look(wanted, &path, need, gaps),
+            Value::Object(_) => find_gap(wanted, &path, need, gaps),
             Value::Array(allowed) => {
                 let fits =
                     need.known(&path).is_some_and(|known| allowed.iter().any(|one| allows(one, known)));
                 if !fits {
-                    gaps.push(Gap { field: path, allows: shortened(wanted) });
+                    gaps.push(CoverageGap { field: path, allows: shortened(wanted) });
                 }
             }
-            other => gaps.push(Gap { field: path, allows: shortened(other) }),
+            other => gaps.push(CoverageGap { field: path, allows: shortened(other) }),
         }
     }
 }
 
 /// It is enough that one way lets through all.
-fn look_at_ways(ways: &[Value], path: &str, need: &Need, gaps: &mut Vec<Gap>) {
+fn look_at_ways(ways: &[Value], path: &str, need: &RequiredEvents, gaps: &mut Vec<CoverageGap>) {
     let parent = path.strip_suffix("$or").unwrap_or(path).trim_end_matches('.');
     let mut first = None;
     for way in ways {
         let mut here = Vec::new();
-        look(way, parent, need, &mut here);
+        find_gap(way, parent, need, &mut here);
         if here.is_empty() {
             return;
         }
@@ -90,9 +90,9 @@ fn look_at_ways(ways: &[Value], path: &str, need: &Need, gaps: &mut Vec<Gap>) {
     gaps.extend(first.into_iter().flatten());
 }
 
-fn allows(one: &Value, known: &Known) -> bool {
+fn allows(one: &Value, known: &FieldKnowledge) -> bool {
     let Value::Object(operator) = one else {
-        return matches!((one.as_str(), known), (Some(allowed), Known::Text(text)) if allowed == text);
+        return matches!((one.as_str(), known), (Some(allowed), FieldKnowledge::Text(text)) if allowed == text);
     };
     let Some((name, wanted)) = operator.iter().next() else { return false };
     if name == "exists" {
@@ -103,22 +103,22 @@ fn allows(one: &Value, known: &Known) -> bool {
     }
     let Some(wanted) = wanted.as_str() else { return is_folded(name, wanted, known) };
     match (name.as_str(), known) {
-        ("prefix", Known::Text(text)) => text.starts_with(wanted),
-        ("suffix", Known::Text(text)) => text.ends_with(wanted),
-        ("equals-ignore-case", Known::Text(text)) => text.to_lowercase() == wanted.to_lowercase(),
-        ("wildcard", Known::Text(text)) => wildcard(wanted, text),
-        ("prefix", Known::Matching(glob)) => fixed_start(glob).starts_with(wanted),
-        ("suffix", Known::Matching(glob)) => fixed_end(glob).ends_with(wanted),
+        ("prefix", FieldKnowledge::Text(text)) => text.starts_with(wanted),
+        ("suffix", FieldKnowledge::Text(text)) => text.ends_with(wanted),
+        ("equals-ignore-case", FieldKnowledge::Text(text)) => text.to_lowercase() == wanted.to_lowercase(),
+        ("wildcard", FieldKnowledge::Text(text)) => wildcard(wanted, text),
+        ("prefix", FieldKnowledge::Matching(glob)) => fixed_start(glob).starts_with(wanted),
+        ("suffix", FieldKnowledge::Matching(glob)) => fixed_end(glob).ends_with(wanted),
         // A `*` of the glob can only be taken in by a `*` of the rule, which then takes in whatever it stands for.
-        ("wildcard", Known::Matching(glob)) => wildcard(wanted, glob.as_str()),
+        ("wildcard", FieldKnowledge::Matching(glob)) => wildcard(wanted, glob.as_str()),
         _ => false,
     }
 }
 
 /// `{"prefix": {"equals-ignore-case": "x"}}` and the same with `suffix`.
-fn is_folded(operator: &str, wanted: &Value, known: &Known) -> bool {
+fn is_folded(operator: &str, wanted: &Value, known: &FieldKnowledge) -> bool {
     let folded = wanted.get("equals-ignore-case").and_then(Value::as_str).map(str::to_lowercase);
-    let (Some(folded), Known::Text(text)) = (folded, known) else { return false };
+    let (Some(folded), FieldKnowledge::Text(text)) = (folded, known) else { return false };
     match operator {
         "prefix" => text.to_lowercase().starts_with(&folded),
         "suffix" => text.to_lowercase().ends_with(&folded),
@@ -127,8 +127,8 @@ fn is_folded(operator: &str, wanted: &Value, known: &Known) -> bool {
 }
 
 /// Only a text that is known can be told to be another.
-fn anything_but(wanted: &Value, known: &Known) -> bool {
-    let Known::Text(text) = known else { return false };
+fn anything_but(wanted: &Value, known: &FieldKnowledge) -> bool {
+    let FieldKnowledge::Text(text) = known else { return false };
     match wanted {
         Value::String(other) => other != text,
         Value::Array(others) => others.iter().all(|other| other.as_str() != Some(text)),
@@ -173,21 +173,21 @@ mod tests {
 
     const PROD: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 
-    fn need(cluster: Known) -> Need {
-        Need(vec![
-            ("source", Known::Text("aws.ecs".to_owned())),
-            ("detail-type", Known::Text("ECS Task State Change".to_owned())),
+    fn need(cluster: FieldKnowledge) -> RequiredEvents {
+        RequiredEvents(vec![
+            ("source", FieldKnowledge::Text("aws.ecs".to_owned())),
+            ("detail-type", FieldKnowledge::Text("ECS Task State Change".to_owned())),
             ("detail.clusterArn", cluster),
-            ("detail.lastStatus", Known::Something),
+            ("detail.lastStatus", FieldKnowledge::Something),
         ])
     }
 
     #[test]
     fn what_a_rule_leaves_out_is_found() {
-        let all_prod = Known::Matching(Glob::new("arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*"));
+        let all_prod = FieldKnowledge::Matching(Glob::new("arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*"));
         for (pattern, cluster, gap_in) in [
-            (json!({"source": ["aws.ecs"]}), Known::Text(PROD.into()), None),
-            (json!({"source": ["aws.iam"]}), Known::Text(PROD.into()), Some("source")),
+            (json!({"source": ["aws.ecs"]}), FieldKnowledge::Text(PROD.into()), None),
+            (json!({"source": ["aws.iam"]}), FieldKnowledge::Text(PROD.into()), Some("source")),
             (
                 json!({"source": [{"prefix": "aws."}], "detail-type": ["x", "ECS Task State Change"]}),
                 all_prod.clone(),
@@ -195,16 +195,16 @@ mod tests {
             ),
             (
                 json!({"detail": {"lastStatus": ["RUNNING"]}}),
-                Known::Text(PROD.into()),
+                FieldKnowledge::Text(PROD.into()),
                 Some("detail.lastStatus"),
             ),
-            (json!({"detail": {"lastStatus": [{"exists": true}]}}), Known::Text(PROD.into()), None),
+            (json!({"detail": {"lastStatus": [{"exists": true}]}}), FieldKnowledge::Text(PROD.into()), None),
             (
                 json!({"detail": {"stoppedReason": [{"exists": true}]}}),
-                Known::Text(PROD.into()),
+                FieldKnowledge::Text(PROD.into()),
                 Some("detail.stoppedReason"),
             ),
-            (json!({"detail": {"clusterArn": [PROD]}}), Known::Text(PROD.into()), None),
+            (json!({"detail": {"clusterArn": [PROD]}}), FieldKnowledge::Text(PROD.into()), None),
             (json!({"detail": {"clusterArn": [PROD]}}), all_prod.clone(), Some("detail.clusterArn")),
             (
                 json!({"detail": {"clusterArn": [{"prefix": "arn:aws:ecs:eu-west-1:111122223333:cluster/p"}]}}),
@@ -229,12 +229,12 @@ mod tests {
             ),
             (
                 json!({"$or": [{"source": ["x"]}, {"detail": {"clusterArn": [PROD]}}]}),
-                Known::Text(PROD.into()),
+                FieldKnowledge::Text(PROD.into()),
                 None,
             ),
             (
                 json!({"detail": {"$or": [{"clusterArn": ["x"]}, {"lastStatus": ["y"]}]}}),
-                Known::Text(PROD.into()),
+                FieldKnowledge::Text(PROD.into()),
                 Some("detail.clusterArn"),
             ),
         ] {
@@ -244,11 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn where_all_is_known_it_agrees_with_what_rules_really_let_through() {
+    fn event_coverage_agrees_with_emulated_eventbridge() {
         let event = json!({"source": "aws.ecs", "detail": {"clusterArn": PROD}});
-        let known = Need(vec![
-            ("source", Known::Text("aws.ecs".to_owned())),
-            ("detail.clusterArn", Known::Text(PROD.to_owned())),
+        let known = RequiredEvents(vec![
+            ("source", FieldKnowledge::Text("aws.ecs".to_owned())),
+            ("detail.clusterArn", FieldKnowledge::Text(PROD.to_owned())),
         ]);
         let ways = [
             json!(PROD),

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::event_coverage::{Known, Need};
-use super::place::Place;
+use super::event_coverage::{FieldKnowledge, RequiredEvents};
+use super::scope::DoctorScope;
 use ecs_mesh_model::Glob;
 
 /// The name under which the documents have the rule of task state changes.
@@ -29,17 +29,17 @@ pub struct EventPatterns {
 
 impl EventPatterns {
     /// What the set-up needs.
-    pub fn new(place: &Place) -> Self {
+    pub fn new(scope: &DoctorScope) -> Self {
         let mut tasks = json!({"source": ["aws.ecs"], "detail-type": [TASK_STATE_CHANGE]});
-        let clusters: Vec<Value> = place.clusters.iter().map(|cluster| allowing(&cluster.glob)).collect();
-        let takes_all = place.clusters.iter().any(|cluster| cluster.glob.as_str() == "*");
+        let clusters: Vec<Value> = scope.clusters.iter().map(|cluster| allowing(&cluster.glob)).collect();
+        let takes_all = scope.clusters.iter().any(|cluster| cluster.glob.as_str() == "*");
         if !clusters.is_empty() && !takes_all {
             tasks["detail"] = Value::Object(Map::from_iter([("clusterArn".to_owned(), json!(clusters))]));
         }
         let roles = json!({
             "source": ["aws.iam"], "detail-type": [CLOUDTRAIL], "detail": {"eventName": ROLE_CALLS},
         });
-        Self { tasks, roles: place.reads_roles.then_some(roles) }
+        Self { tasks, roles: scope.reads_roles.then_some(roles) }
     }
 }
 
@@ -58,39 +58,39 @@ fn allowing(glob: &Glob) -> Value {
 }
 
 /// What a rule must let through for one of the clusters.
-pub(super) fn need_of_tasks(place: &Place, cluster: &Glob) -> Need {
+pub(super) fn need_of_tasks(scope: &DoctorScope, cluster: &Glob) -> RequiredEvents {
     let cluster = if cluster.is_literal() {
-        Known::Text(cluster.as_str().to_owned())
+        FieldKnowledge::Text(cluster.as_str().to_owned())
     } else {
-        Known::Matching(cluster.clone())
+        FieldKnowledge::Matching(cluster.clone())
     };
-    let mut need = envelope(place, "aws.ecs", TASK_STATE_CHANGE, place.region.as_deref());
+    let mut need = envelope(scope, "aws.ecs", TASK_STATE_CHANGE, scope.region.as_deref());
     need.push(("detail.clusterArn", cluster));
     // Each of these is in every such event.
     for field in
         ["detail.taskArn", "detail.lastStatus", "detail.desiredStatus", "detail.version", "detail.group"]
     {
-        need.push((field, Known::Something));
+        need.push((field, FieldKnowledge::Something));
     }
-    Need(need)
+    RequiredEvents(need)
 }
 
 /// What a rule must let through for each call that changes role tags.
-pub(super) fn needs_of_roles(place: &Place, iam_region: &str) -> Vec<Need> {
+pub(super) fn needs_of_roles(scope: &DoctorScope, iam_region: &str) -> Vec<RequiredEvents> {
     let of = |call: &str| {
-        let mut need = envelope(place, "aws.iam", CLOUDTRAIL, Some(iam_region));
-        need.push(("detail.eventName", Known::Text(call.to_owned())));
-        need.push(("detail.eventSource", Known::Text("iam.amazonaws.com".to_owned())));
-        need.push(("detail.awsRegion", Known::Text(iam_region.to_owned())));
-        Need(need)
+        let mut need = envelope(scope, "aws.iam", CLOUDTRAIL, Some(iam_region));
+        need.push(("detail.eventName", FieldKnowledge::Text(call.to_owned())));
+        need.push(("detail.eventSource", FieldKnowledge::Text("iam.amazonaws.com".to_owned())));
+        need.push(("detail.awsRegion", FieldKnowledge::Text(iam_region.to_owned())));
+        RequiredEvents(need)
     };
     ROLE_CALLS.into_iter().map(of).collect()
 }
 
-fn envelope(place: &Place, source: &str, kind: &str, region: Option<&str>) -> Vec<(&'static str, Known)> {
-    let text = |text: &str| Known::Text(text.to_owned());
+fn envelope(scope: &DoctorScope, source: &str, kind: &str, region: Option<&str>) -> Vec<(&'static str, FieldKnowledge)> {
+    let text = |text: &str| FieldKnowledge::Text(text.to_owned());
     let mut fields = vec![("source", text(source)), ("detail-type", text(kind))];
-    fields.extend(place.account.as_deref().map(|account| ("account", text(account))));
+    fields.extend(scope.account.as_deref().map(|account| ("account", text(account))));
     fields.extend(region.map(|region| ("region", text(region))));
     fields
 }

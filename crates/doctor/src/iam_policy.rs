@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::place::Place;
+use super::scope::DoctorScope;
 
 /// For whom the policy is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Reader {
+pub enum PolicyPrincipal {
     /// The operator's task role.
     #[default]
     Operator,
@@ -18,14 +18,14 @@ pub enum Reader {
 /// A policy document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Policy {
+pub struct IamPolicy {
     version: &'static str,
-    statement: Vec<Statement>,
+    statement: Vec<IamStatement>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Statement {
+struct IamStatement {
     sid: &'static str,
     effect: &'static str,
     action: OneOrMany,
@@ -55,49 +55,49 @@ fn statement<A: Into<String>, R: Into<String>>(
     sid: &'static str,
     actions: impl IntoIterator<Item = A>,
     resources: impl IntoIterator<Item = R>,
-) -> Statement {
+) -> IamStatement {
     let (action, resource) = (OneOrMany::of(actions), OneOrMany::of(resources));
-    Statement { sid, effect: "Allow", action, resource, condition: None }
+    IamStatement { sid, effect: "Allow", action, resource, condition: None }
 }
 
-impl Policy {
+impl IamPolicy {
     /// What the reader needs for this set-up. `role_path` is the IAM path below which the tasks' roles lie: `/`, or
     /// `/mesh/`.
     ///
     /// # Errors
     /// In words, when the set-up does not tell the queue's Region or binds no cluster.
-    pub fn new(place: &Place, reader: Reader, role_path: &str) -> Result<Self, String> {
-        if place.clusters.is_empty() {
+    pub fn new(scope: &DoctorScope, reader: PolicyPrincipal, role_path: &str) -> Result<Self, String> {
+        if scope.clusters.is_empty() {
             return Err("no MeshBinding in the manifests names a cluster, so there is nothing to scope the policy to: \
                         give the manifests that bind one"
                 .to_owned());
         }
-        let mut statements = clusters(place);
-        if place.reads_roles {
-            statements.push(roles(place, role_path));
+        let mut statements = clusters(scope);
+        if scope.reads_roles {
+            statements.push(roles(scope, role_path));
         }
-        if !place.secrets.is_empty() {
-            let secrets = place.secrets.iter().map(|arn| whole(arn));
+        if !scope.secrets.is_empty() {
+            let secrets = scope.secrets.iter().map(|arn| whole(arn));
             statements.push(statement(
                 "SecretsOfTheControlPlanes",
                 ["secretsmanager:GetSecretValue"],
                 secrets,
             ));
         }
-        if let Some(queue) = &place.queue {
-            let arn = place.queue_arn().ok_or("the queue's Region is not known: give --region")?;
+        if let Some(queue) = &scope.queue {
+            let arn = scope.queue_arn().ok_or("the queue's Region is not known: give --region")?;
             let read = ["sqs:GetQueueAttributes"];
             let work = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", read[0]];
             statements.push(match reader {
-                Reader::Operator => statement("TheQueue", work, [arn]),
+                PolicyPrincipal::Operator => statement("TheQueue", work, [arn]),
                 // Its dead-letter queue, too, which by custom has the queue's name and something behind it.
-                Reader::Doctor => {
-                    let family = place.arn("sqs", &format!("{}*", queue.name));
+                PolicyPrincipal::Doctor => {
+                    let family = scope.arn("sqs", &format!("{}*", queue.name));
                     statement("TheQueueAndItsDeadLetters", read, [family])
                 }
             });
-            if reader == Reader::Doctor {
-                statements.extend(rules(place));
+            if reader == PolicyPrincipal::Doctor {
+                statements.extend(rules(scope));
             }
         }
         Ok(Self { version: "2012-10-17", statement: statements })
@@ -112,10 +112,10 @@ fn whole(arn: &str) -> String {
     if is_whole { arn.to_owned() } else { format!("{arn}-??????") }
 }
 
-fn clusters(place: &Place) -> Vec<Statement> {
-    let partition = &place.partition;
-    let arns = OneOrMany::of(unique(place.clusters.iter().map(|cluster| cluster.arn(partition))));
-    let patterns = place.clusters.iter().any(|cluster| !cluster.glob.is_literal());
+fn clusters(scope: &DoctorScope) -> Vec<IamStatement> {
+    let partition = &scope.partition;
+    let arns = OneOrMany::of(unique(scope.clusters.iter().map(|cluster| cluster.arn(partition))));
+    let patterns = scope.clusters.iter().any(|cluster| !cluster.glob.is_literal());
     let operator = if patterns { "ArnLike" } else { "ArnEquals" };
     let mut statements = Vec::new();
     if patterns {
@@ -124,24 +124,24 @@ fn clusters(place: &Place) -> Vec<Statement> {
     let mut list = statement("ListTasksOfTheCluster", ["ecs:ListTasks"], ["*"]);
     list.condition = Some(serde_json::json!({ operator: {"ecs:cluster": arns} }));
     statements.push(list);
-    let tasks = unique(place.clusters.iter().map(|cluster| cluster.tasks(partition)));
+    let tasks = unique(scope.clusters.iter().map(|cluster| cluster.tasks(partition)));
     statements.push(statement("DescribeTasksOfTheCluster", ["ecs:DescribeTasks"], tasks));
     statements.push(statement("TaskDefinitionsTellTheTaskRole", ["ecs:DescribeTaskDefinition"], ["*"]));
     statements
 }
 
-fn roles(place: &Place, role_path: &str) -> Statement {
-    let account = place.account.as_deref().unwrap_or("*");
+fn roles(scope: &DoctorScope, role_path: &str) -> IamStatement {
+    let account = scope.account.as_deref().unwrap_or("*");
     let path = role_path.trim_matches('/');
     let path = if path.is_empty() { String::new() } else { format!("{path}/") };
-    let arn = format!("arn:{}:iam::{account}:role/{path}*", place.partition);
+    let arn = format!("arn:{}:iam::{account}:role/{path}*", scope.partition);
     statement("TagsOfTheTasksRoles", ["iam:GetRole"], [arn])
 }
 
 /// The rules of the queue's Region, and of the Region in which IAM tells of its calls.
-fn rules(place: &Place) -> [Statement; 2] {
-    let account = place.account.as_deref().unwrap_or("*");
-    let rules = format!("arn:{}:events:*:{account}:rule/*", place.partition);
+fn rules(scope: &DoctorScope) -> [IamStatement; 2] {
+    let account = scope.account.as_deref().unwrap_or("*");
+    let rules = format!("arn:{}:events:*:{account}:rule/*", scope.partition);
     [
         statement("RulesOfTheQueue", ["events:ListRuleNamesByTarget"], ["*"]),
         statement("TheRules", ["events:DescribeRule", "events:ListTargetsByRule"], [rules]),

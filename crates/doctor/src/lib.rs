@@ -1,7 +1,7 @@
 //! What a set-up needs, and what of it is missing.
 //!
 //! [`gather`] asks everything that can be asked without changing anything: no message is taken, nothing is written. What
-//! it brings together are plain [`Facts`], failures included; [`examine`] judges them without asking anything, so one
+//! it brings together are plain [`DoctorFacts`], failures included; [`examine`] judges them without asking anything, so one
 //! failed question never hides another's answer. `docs/reference/doctor.md` explains each check.
 
 #![forbid(unsafe_code)]
@@ -13,19 +13,19 @@ mod event_patterns;
 mod facts;
 mod gather;
 mod iam_policy;
-mod place;
+mod scope;
 mod report;
-mod send_policy;
-mod token_policy;
+mod queue_policy;
+mod acl_policy;
 
 pub use checks::examine;
 pub use event_patterns::EventPatterns;
-pub use facts::{Attributes, Aws, Facts, NoAws, PlaneSeen, QueueSeen, Read, RuleSeen, Seen};
-pub use gather::{Question, gather};
-pub use iam_policy::{Policy, Reader};
-pub use place::Place;
-pub use report::{Check, Id, Report, Status, Summary};
-pub use token_policy::token_policy;
+pub use facts::{Attributes, AwsFacts, DoctorFacts, AwsUnavailable, ControlPlaneFacts, QueueFacts, ReadAttempt, RuleFacts, AwsObservations};
+pub use gather::{DoctorRequest, gather};
+pub use iam_policy::{IamPolicy, PolicyPrincipal};
+pub use scope::DoctorScope;
+pub use report::{CheckResult, CheckKind, DoctorReport, CheckStatus, CheckSummary};
+pub use acl_policy::token_policy;
 
 #[cfg(test)]
 mod tests;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::facts::{Aws, Facts, PlaneSeen, QueueSeen, RuleSeen, Seen};
-use super::{Check, EventPatterns, Place, Policy, Reader, Status, examine};
+use super::facts::{AwsFacts, DoctorFacts, ControlPlaneFacts, QueueFacts, RuleFacts, AwsObservations};
+use super::{CheckResult, EventPatterns, DoctorScope, IamPolicy, PolicyPrincipal, Status, examine};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::sdk::{Caller, EventRule, EventTarget};
+use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
 use ecs_mesh_consul::{
-    Answers, AuthMethod, ConsulVersion, LoginTokens, OfCluster, OwnToken, Right, Rights, Survey,
+    ConsulProbes, AuthMethod, ConsulVersion, LoginTokenCounts, ClusterNodeInfo, OwnToken, AclPermission, AclPermissions, ConsulDiagnostics,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_manifests::{Sources, Status as Manifests};
+use ecs_mesh_manifests::{ManifestSources, Status as Manifests};
 
 const PAGE: &str = include_str!("../../../docs/reference/permissions.md");
 const QUEUE_URL: &str = "https://sqs.eu-west-1.amazonaws.com/111122223333/ecs-mesh-events";
@@ -30,7 +30,7 @@ fn manifests(clusters: &[&str], more: &str) -> Manifests {
         json!(clusters)
     );
     std::fs::write(directory.path().join("all.yaml"), text).unwrap();
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
     Manifests::from(&loaded)
 }
@@ -45,21 +45,21 @@ fn consul(more: &str) -> Manifests {
          spec: {{controlPlane: consul, selector: {{clusters: ['{PROD}']}}}}\n",
     );
     std::fs::write(directory.path().join("all.yaml"), text).unwrap();
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
     Manifests::from(&loaded)
 }
 
 /// What is found of servers that say this of themselves.
-fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> Vec<Check> {
+fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut ConsulProbes)) -> Vec<CheckResult> {
     let method = AuthMethod { kind: "aws-iam".to_owned(), ..AuthMethod::default() };
     let name = "iam-ecs-service-token".to_owned();
-    let mut answers = Answers {
+    let mut answers = ConsulProbes {
         acls_are_off: false,
         own_token: Ok(OwnToken::default()),
         namespaces: BTreeMap::new(),
-        rights: Ok(Rights::new()),
-        tokens: Ok(LoginTokens::default()),
+        rights: Ok(AclPermissions::new()),
+        tokens: Ok(LoginTokenCounts::default()),
         methods: BTreeMap::from([(name.clone(), Ok(Some(method)))]),
         rules: BTreeMap::from([(name, Ok(1))]),
         policies: Ok(1),
@@ -69,19 +69,19 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut Answers)) -> V
     change(&mut answers);
     let numbers: Vec<u32> = version.split(['.', '+']).filter_map(|part| part.parse().ok()).collect();
     let version = ConsulVersion { major: numbers[0], minor: numbers[1], text: version.to_owned() };
-    let survey = Survey { version: Ok(Some(version)), answers: Some(answers) };
+    let survey = ConsulDiagnostics { version: Ok(Some(version)), probes: Some(answers) };
     let manifests = consul(more);
-    let planes = BTreeMap::from([("consul".into(), Ok(PlaneSeen::Consul(Box::new(survey))))]);
-    let facts = Facts { manifests, planes, ..facts(QUEUE_URL, "eu-west-1") };
+    let planes = BTreeMap::from([("consul".into(), Ok(ControlPlaneFacts::Consul(Box::new(survey))))]);
+    let facts = DoctorFacts { manifests, control_planes: planes, ..facts(QUEUE_URL, "eu-west-1") };
     examine(&facts).checks.into_iter().filter(|check| check.id.starts_with("consul.")).collect()
 }
 
-fn status_of(checks: &[Check], id: &str) -> Status {
+fn status_of(checks: &[CheckResult], id: &str) -> Status {
     checks.iter().find(|check| check.id == id).unwrap_or_else(|| panic!("no {id} in {checks:?}")).status
 }
 
 #[test]
-fn consuls_version_and_edition_are_held_against_what_is_needed_and_given() {
+fn consul_version_and_edition_are_checked() {
     let enterprise = ", partition: ecs, namespaces: [team]";
     for (version, given, of_version, of_edition) in [
         ("1.21.4", "", Status::Ok, Status::Ok),
@@ -99,7 +99,7 @@ fn consuls_version_and_edition_are_held_against_what_is_needed_and_given() {
 }
 
 #[test]
-fn a_namespace_that_is_not_there_is_named_with_the_field_that_names_it() {
+fn missing_namespace_error_names_the_manifest_field() {
     let forbidden = MeshError {
         kind: MeshErrorKind::Forbidden,
         message: "Permission denied".to_owned(),
@@ -111,8 +111,8 @@ fn a_namespace_that_is_not_there_is_named_with_the_field_that_names_it() {
     });
     let of: Vec<_> = checks.iter().filter(|check| check.id == "consul.namespaces").collect();
     assert_eq!([of[0].status, of[1].status, of[2].status], [Status::Ok, Status::Error, Status::Unknown]);
-    let mend = of[1].mend.as_deref().unwrap();
-    assert!(of[1].about.contains("lost") && mend.contains("spec.consul.namespaces"), "{:?}", of[1]);
+    let fix = of[1].fix.as_deref().unwrap();
+    assert!(of[1].subject.contains("lost") && fix.contains("spec.consul.namespaces"), "{:?}", of[1]);
     assert_eq!(status_of(&of_servers("1.21.4", "", |_| {}), "consul.namespaces"), Status::Ok);
 }
 
@@ -126,41 +126,41 @@ fn an_auth_method_of_another_type_lets_no_task_in() {
     assert_eq!(status_of(&checks, "consul.token"), Status::Ok);
 }
 
-fn lacks(denied: &[Right], allowed: &[Right]) -> Rights {
+fn lacks(denied: &[AclPermission], allowed: &[AclPermission]) -> AclPermissions {
     let denied = denied.iter().map(|right| (right.clone(), false));
     denied.chain(allowed.iter().map(|right| (right.clone(), true))).collect()
 }
 
 #[test]
-fn what_the_token_may_not_write_is_named_by_the_check_that_needs_it() {
-    let web = || Right::Service("web".into());
+fn missing_write_permission_fails_the_matching_check() {
+    let web = || AclPermission::Service("web".into());
     for (rights, id, status, words) in [
-        (lacks(&[Right::Acls], &[Right::Services]), "consul.tokens", Status::Error, "acl = \"write\""),
+        (lacks(&[AclPermission::Acls], &[AclPermission::Services]), "consul.tokens", Status::Error, "acl = \"write\""),
         (
-            lacks(&[Right::Services], &[Right::Acls]),
+            lacks(&[AclPermission::Services], &[AclPermission::Acls]),
             "consul.services",
             Status::Error,
             "service_prefix \"\" { policy = \"write\" }",
         ),
         (
-            lacks(&[Right::Services], &[web()]),
+            lacks(&[AclPermission::Services], &[web()]),
             "consul.services",
             Status::Warning,
             "service_prefix \"\" { policy = \"write\" }",
         ),
         (
-            lacks(&[web()], &[Right::Services]),
+            lacks(&[web()], &[AclPermission::Services]),
             "consul.services",
             Status::Error,
             "service \"web\" { policy = \"write\" }",
         ),
         (
-            lacks(&[Right::Nodes("arn:aws".into())], &[]),
+            lacks(&[AclPermission::Nodes("arn:aws".into())], &[]),
             "consul.node",
             Status::Warning,
             "node_prefix \"arn:aws\"",
         ),
-        (lacks(&[Right::Operator], &[]), "consul.namespaces", Status::Error, "operator = \"write\""),
+        (lacks(&[AclPermission::Operator], &[]), "consul.namespaces", Status::Error, "operator = \"write\""),
     ] {
         let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(rights.clone()));
         let bad: Vec<_> = checks.iter().filter(|check| check.status > Status::Info).collect();
@@ -169,20 +169,20 @@ fn what_the_token_may_not_write_is_named_by_the_check_that_needs_it() {
             [(id, status)],
             "{bad:?}"
         );
-        let mend = bad[0].mend.as_deref().unwrap();
-        assert!(mend.contains(words) && mend.contains("--print-token-policy"), "{mend}");
+        let fix = bad[0].fix.as_deref().unwrap();
+        assert!(fix.contains(words) && fix.contains("--print-token-policy"), "{fix}");
     }
-    let all = lacks(&[], &[Right::Acls, Right::Services, web()]);
+    let all = lacks(&[], &[AclPermission::Acls, AclPermission::Services, web()]);
     let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(all));
     assert!(checks.iter().all(|check| check.status <= Status::Info), "{checks:?}");
 }
 
 #[test]
-fn rights_that_nobody_knows_are_never_well_and_the_reason_is_told_once() {
+fn unknown_permissions_are_not_ok_and_reported_once() {
     let checks = of_servers("1.21.4", "", |answers| {
         let message = "POST /x: Consul answered 404 (no such call); check the address".to_owned();
-        answers.rights = Err(MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None });
-        let found = OfCluster { has_node: Ok(true), services: Ok(1) };
+        answers.rights = Err(MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None });
+        let found = ClusterNodeInfo { has_node: Ok(true), services: Ok(1) };
         answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
     });
     for id in ["consul.token", "consul.tokens"] {
@@ -190,34 +190,34 @@ fn rights_that_nobody_knows_are_never_well_and_the_reason_is_told_once() {
     }
     let services = checks.iter().filter(|check| check.id == "consul.services");
     assert!(services.into_iter().any(|check| check.status == Status::Unknown), "{checks:?}");
-    let with_reason = checks.iter().filter(|check| check.found.contains("no such call"));
+    let with_reason = checks.iter().filter(|check| check.message.contains("no such call"));
     assert_eq!(with_reason.map(|check| check.id).collect::<Vec<_>>(), ["consul.token"]);
 }
 
 #[test]
-fn tokens_that_name_no_task_are_counted_in_a_row_of_their_own() {
-    let tokens = |unplaced| {
+fn unattributed_tokens_have_their_own_check() {
+    let tokens = |unattributed| {
         let checks = of_servers("1.21.4", "", |answers| {
-            answers.tokens = Ok(LoginTokens { of_tasks: 3, unplaced });
+            answers.tokens = Ok(LoginTokenCounts { of_tasks: 3, unattributed });
         });
         checks.into_iter().filter(|check| check.id == "consul.tokens").collect::<Vec<_>>()
     };
     assert_eq!(tokens(0).len(), 1);
     let with = tokens(7);
     assert_eq!((with.len(), with[1].status), (2, Status::Info));
-    assert!(with[1].found.contains("7 more") && with[1].found.contains("name no task"), "{with:?}");
+    assert!(with[1].message.contains("7 more") && with[1].message.contains("name no task"), "{with:?}");
 }
 
 #[test]
 fn manifests_are_counted_by_kind_with_the_right_ending() {
     let manifests = consul("");
-    let facts = Facts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
-    let found = &of(&facts, "manifests")[0].found;
-    assert_eq!(found, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
+    let facts = DoctorFacts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
+    let found = &of(&facts, "manifests")[0].message;
+    assert_eq!(message, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
 }
 
-fn place(set: &ManifestSet, queue: Option<&str>, region: Option<&str>) -> Place {
-    Place::new(set, queue, region).unwrap()
+fn place(set: &ManifestSet, queue: Option<&str>, region: Option<&str>) -> DoctorScope {
+    DoctorScope::new(set, queue, region).unwrap()
 }
 
 /// The blocks of JSON of a section, with the placeholders filled in.
@@ -232,7 +232,7 @@ fn blocks(section: &str) -> Vec<Value> {
 }
 
 #[test]
-fn secrets_of_consul_are_in_the_policy_exactly_as_they_are_named() {
+fn iam_policy_lists_consul_secrets_verbatim() {
     let page = PAGE.split("### Secrets of Consul's control planes\n").nth(1).unwrap();
     let block = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
     let block = block
@@ -246,8 +246,8 @@ fn secrets_of_consul_are_in_the_policy_exactly_as_they_are_named() {
     ] {
         let set = consul(&format!(", caSecret: '{whole}-ca-a1B2c3', tokenSecret: '{whole}-{token}'"));
         let place = place(&set.set, None, Some("cn-north-1"));
-        for reader in [Reader::Operator, Reader::Doctor] {
-            let policy = json!(Policy::new(&place, reader, "/").unwrap());
+        for reader in [PolicyPrincipal::Operator, PolicyPrincipal::Doctor] {
+            let policy = json!(IamPolicy::new(&place, reader, "/").unwrap());
             let statements = policy["Statement"].as_array().unwrap();
             let of_secrets: Vec<&Value> =
                 statements.iter().filter(|one| one["Sid"] == "SecretsOfTheControlPlanes").collect();
@@ -258,23 +258,23 @@ fn secrets_of_consul_are_in_the_policy_exactly_as_they_are_named() {
     }
 }
 
-fn policy(clusters: &[&str], more: &str, reader: Reader) -> Value {
+fn policy(clusters: &[&str], more: &str, reader: PolicyPrincipal) -> Value {
     let set = manifests(clusters, more).set;
-    json!(Policy::new(&place(&set, Some(QUEUE_URL), None), reader, "/mesh/").unwrap())
+    json!(IamPolicy::new(&place(&set, Some(QUEUE_URL), None), reader, "/mesh/").unwrap())
 }
 
 #[test]
 fn the_policy_on_the_page_is_the_one_that_is_printed() {
-    assert_eq!(blocks("The operator's task role")[0], policy(&[PROD], "", Reader::Operator));
+    assert_eq!(blocks("The operator's task role")[0], policy(&[PROD], "", PolicyPrincipal::Operator));
 }
 
 #[test]
 fn what_the_page_adds_for_the_doctor_is_what_is_printed() {
-    let printed = policy(&[PROD], "", Reader::Doctor);
+    let printed = policy(&[PROD], "", PolicyPrincipal::Doctor);
     let added = blocks("Whoever runs doctor").remove(0);
     let statements = printed["Statement"].as_array().unwrap();
     assert_eq!(statements[statements.len() - 3..], *added.as_array().unwrap());
-    let operators = policy(&[PROD], "", Reader::Operator);
+    let operators = policy(&[PROD], "", PolicyPrincipal::Operator);
     let own = operators["Statement"].as_array().unwrap();
     assert_eq!(statements[..statements.len() - 3], own[..own.len() - 1]);
 }
@@ -287,9 +287,9 @@ fn the_patterns_on_the_page_are_those_that_are_printed() {
 }
 
 #[test]
-fn a_pattern_over_clusters_becomes_a_pattern_in_policy_and_rule() {
+fn cluster_glob_becomes_policy_and_event_pattern() {
     let clusters = ["arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*", "*:cluster/st?ge"];
-    let printed = policy(&clusters, "", Reader::Operator);
+    let printed = policy(&clusters, "", PolicyPrincipal::Operator);
     assert_eq!(printed["Statement"][0]["Action"], "ecs:ListClusters");
     let arns = [
         "arn:aws:ecs:eu-west-1:111122223333:cluster/prod-*",
@@ -303,9 +303,9 @@ fn a_pattern_over_clusters_becomes_a_pattern_in_policy_and_rule() {
 }
 
 #[test]
-fn all_clusters_need_no_filter_and_roles_that_are_not_looked_at_no_permission() {
+fn wildcard_cluster_needs_no_filter() {
     let off = ", roleTags: {mode: 'off'}";
-    let printed = policy(&["*"], off, Reader::Operator).to_string();
+    let printed = policy(&["*"], off, PolicyPrincipal::Operator).to_string();
     assert!(!printed.contains("iam:"), "{printed}");
     let set = manifests(&["*"], off).set;
     let rules = json!(EventPatterns::new(&place(&set, None, None)));
@@ -316,7 +316,7 @@ fn all_clusters_need_no_filter_and_roles_that_are_not_looked_at_no_permission() 
 }
 
 #[test]
-fn the_partition_is_that_of_the_clusters_or_else_of_the_region() {
+fn partition_comes_from_clusters_or_region() {
     for (cluster, region, partition) in [
         ("arn:aws-us-gov:ecs:us-gov-west-1:111122223333:cluster/prod", None, "arn:aws-us-gov:"),
         ("*:cluster/prod", Some("cn-north-1"), "arn:aws-cn:"),
@@ -325,7 +325,7 @@ fn the_partition_is_that_of_the_clusters_or_else_of_the_region() {
     ] {
         let set = manifests(&[cluster], "").set;
         let printed =
-            json!(Policy::new(&place(&set, None, region), Reader::Operator, "/").unwrap()).to_string();
+            json!(IamPolicy::new(&place(&set, None, region), PolicyPrincipal::Operator, "/").unwrap()).to_string();
         let all = printed.matches("arn:").count();
         assert_eq!(printed.matches(partition).count(), all, "{printed}");
     }
@@ -335,15 +335,15 @@ fn the_partition_is_that_of_the_clusters_or_else_of_the_region() {
 fn a_policy_without_a_queues_region_says_what_to_give() {
     let set = manifests(&["*"], "").set;
     let place = place(&set, Some("http://127.0.0.1:1/111122223333/q"), None);
-    let error = Policy::new(&place, Reader::Operator, "/").unwrap_err();
+    let error = IamPolicy::new(&place, PolicyPrincipal::Operator, "/").unwrap_err();
     assert!(error.contains("--region"), "{error}");
 }
 
 /// A set-up as it should be, in the Region where IAM tells of its calls, so that nothing is forwarded.
-fn facts(queue_url: &str, region: &str) -> Facts {
+fn facts(queue_url: &str, region: &str) -> DoctorFacts {
     let cluster = PROD.replace("eu-west-1", region);
     let manifests = manifests(&[&cluster], "");
-    let place = Place::new(&manifests.set, Some(queue_url), Some(region));
+    let place = DoctorScope::new(&manifests.set, Some(queue_url), Some(region));
     let arn = place.as_ref().unwrap().queue_arn().unwrap();
     let allow = json!({"Statement": {
         "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage",
@@ -353,29 +353,29 @@ fn facts(queue_url: &str, region: &str) -> Facts {
     let pattern = json!({"source": ["aws.ecs", "aws.iam"]}).to_string();
     let rule = EventRule { name: "all".into(), arn: RULE.into(), enabled: true, pattern: Some(pattern) };
     let target = EventTarget { id: "q".into(), arn, ..EventTarget::default() };
-    let seen = Seen {
-        queue: Some(QueueSeen { attributes: Ok(attributes), dead_letters: None }),
-        rules: Some(Ok(vec![RuleSeen { name: "all".into(), rule: Ok(rule), targets: Ok(vec![target]) }])),
-        ..Seen::default()
+    let seen = AwsObservations {
+        queue: Some(QueueFacts { attributes: Ok(attributes), dead_letters: None }),
+        rules: Some(Ok(vec![RuleFacts { name: "all".into(), rule: Ok(rule), targets: Ok(vec![target]) }])),
+        ..AwsObservations::default()
     };
     let caller =
-        Caller { arn: "arn:aws:sts::111122223333:assumed-role/op/1".into(), account: "111122223333".into() };
-    let aws = Aws {
+        CallerIdentity { arn: "arn:aws:sts::111122223333:assumed-role/op/1".into(), account: "111122223333".into() };
+    let aws = AwsFacts {
         region: region.to_owned(),
         source: "the ECS task's role",
         credentials: Ok(None),
         caller: Ok(caller),
-        seen: Some(seen),
+        observations: Some(seen),
     };
-    Facts { manifests, queue_url: Some(queue_url.to_owned()), place, aws: Ok(aws), planes: BTreeMap::new() }
+    DoctorFacts { manifests, queue_url: Some(queue_url.to_owned()), scope: place, aws: Ok(aws), control_planes: BTreeMap::new() }
 }
 
-fn of(facts: &Facts, id: &str) -> Vec<Check> {
+fn of(facts: &DoctorFacts, id: &str) -> Vec<CheckResult> {
     examine(facts).checks.into_iter().filter(|check| check.id == id).collect()
 }
 
-fn target_of(facts: &mut Facts) -> &mut EventTarget {
-    let rules = facts.aws.as_mut().unwrap().seen.as_mut().unwrap().rules.as_mut().unwrap();
+fn target_of(facts: &mut DoctorFacts) -> &mut EventTarget {
+    let rules = facts.aws.as_mut().unwrap().observations.as_mut().unwrap().rules.as_mut().unwrap();
     &mut rules.as_mut().unwrap()[0].targets.as_mut().unwrap()[0]
 }
 
@@ -386,14 +386,14 @@ fn a_fifo_queue_is_refused() {
 }
 
 #[test]
-fn what_changes_events_on_their_way_is_an_error_and_named() {
+fn input_transformer_on_target_is_an_error() {
     for setting in ["Input", "InputPath", "InputTransformer"] {
         let mut facts = facts(QUEUE_URL, "eu-west-1");
         assert_eq!(of(&facts, "events.target")[0].status, Status::Ok);
         target_of(&mut facts).rewritten_by = vec![setting];
         let check = of(&facts, "events.target").remove(0);
         assert_eq!(check.status, Status::Error);
-        assert!(check.found.starts_with(setting), "{check:?}");
+        assert!(check.message.starts_with(setting), "{check:?}");
     }
 }
 
@@ -411,8 +411,8 @@ fn a_short_retry_and_a_role_at_the_target_are_told() {
 fn a_queue_in_another_region_gets_nothing_from_the_rules_here() {
     let mut facts = facts(QUEUE_URL, "eu-west-1");
     facts.aws.as_mut().unwrap().region = "eu-central-1".to_owned();
-    let found: Vec<Status> = of(&facts, "aws.scope").iter().map(|check| check.status).collect();
-    assert_eq!(found, [Status::Error, Status::Error], "cluster and queue");
+    let message: Vec<Status> = of(&facts, "aws.scope").iter().map(|check| check.status).collect();
+    assert_eq!(message, [Status::Error, Status::Error], "cluster and queue");
 }
 
 #[test]
@@ -422,12 +422,12 @@ fn where_iam_itself_tells_nothing_needs_to_be_forwarded() {
 }
 
 #[test]
-fn a_customer_key_is_told_of_and_sqs_own_kms_key_refused() {
+fn aws_managed_kms_key_fails_and_customer_key_warns() {
     for (key, status) in
         [("alias/aws/sqs", Status::Error), ("arn:aws:kms:eu-west-1:111122223333:key/1", Status::Info)]
     {
         let mut facts = facts(QUEUE_URL, "eu-west-1");
-        let queue = facts.aws.as_mut().unwrap().seen.as_mut().unwrap().queue.as_mut().unwrap();
+        let queue = facts.aws.as_mut().unwrap().observations.as_mut().unwrap().queue.as_mut().unwrap();
         queue.attributes.as_mut().unwrap().insert("KmsMasterKeyId".to_owned(), key.to_owned());
         assert_eq!(of(&facts, "queue.encryption")[0].status, status, "{key}");
     }

@@ -15,18 +15,18 @@ use tokio::time::Instant;
 
 use super::connection::settings;
 use super::dataplane;
-use super::dialect::{self, Dialect, HealthDiscovery, Knowledge, Rules, Version};
-use super::errors::{self, Asked};
-use super::list::{self, MOST_PAGES, PageFlaw, page_path};
-use super::marks::{self, OPERATOR_LABEL};
+use super::capabilities::{self, ApiDialect, HealthDiscovery, ServerCapabilities, DataplaneCapabilities, KumaVersion};
+use super::errors::{self, RequestKind};
+use super::list::{self, MAX_PAGES, PageFlaw, page_path};
+use super::labels::{self, OPERATOR_LABEL};
 use ecs_mesh_api::KumaConnection;
-use ecs_mesh_control_plane::http::{Answer, HttpTransport, Method, Transport, segment};
-use ecs_mesh_control_plane::left_out::{LeftOut, Pass, Reason};
+use ecs_mesh_control_plane::http::{HttpResponse, HttpTransport, HttpMethod, Transport, segment};
+use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems, SkipReason};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedPart, MeshCallObserver, MeshError, MeshErrorKind, Registration, Rendered, Sighting,
+    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration, RenderedRegistration, RegistrationSummary,
 };
 use ecs_mesh_controller::Lease;
-use ecs_mesh_core::intent::{Desired, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId};
 
@@ -35,10 +35,10 @@ pub struct KumaControlPlane<T> {
     transport: T,
     operator: OperatorId,
     observer: Arc<dyn MeshCallObserver>,
-    left_out: LeftOut,
-    known: ArcSwap<Knowledge>,
+    skipped_items: SkippedItemLog,
+    capabilities: ArcSwap<ServerCapabilities>,
     /// It was told of that health discovery is not known.
-    told_of_discovery: AtomicBool,
+    warned_of_discovery: AtomicBool,
 }
 
 impl KumaControlPlane<HttpTransport> {
@@ -60,20 +60,20 @@ impl<T: Transport> KumaControlPlane<T> {
             transport,
             operator,
             observer,
-            left_out: LeftOut::default(),
-            known: ArcSwap::default(),
-            told_of_discovery: AtomicBool::new(false),
+            skipped_items: SkippedItemLog::default(),
+            capabilities: ArcSwap::default(),
+            warned_of_discovery: AtomicBool::new(false),
         }
     }
 
     /// How registrations of this mesh are written, as far as is known.
-    pub fn rules(&self, mesh: &MeshName) -> Rules {
-        self.known.load().rules(mesh)
+    pub fn rules(&self, mesh: &MeshName) -> DataplaneCapabilities {
+        self.capabilities.load().rules(mesh)
     }
 
     /// The server's version, once a refresh or a write has learned it.
-    pub fn version(&self) -> Option<Version> {
-        self.known.load().version.clone()
+    pub fn version(&self) -> Option<KumaVersion> {
+        self.capabilities.load().version.clone()
     }
 
     async fn observed<R>(
@@ -88,14 +88,14 @@ impl<T: Transport> KumaControlPlane<T> {
         result
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Answer, MeshError> {
+    async fn send(&self, method: HttpMethod, path: &str, body: Option<Vec<u8>>) -> Result<HttpResponse, MeshError> {
         let answer = self.transport.send(method, path, body).await;
         answer.map_err(|error| errors::of_transport(&call(method, path), &error))
     }
 
-    pub(super) async fn get(&self, path: &str, asked: Asked) -> Result<Value, MeshError> {
-        let answer = self.send(Method::Get, path, None).await?;
-        json(Method::Get, path, asked, &answer)
+    pub(super) async fn get(&self, path: &str, asked: RequestKind) -> Result<Value, MeshError> {
+        let answer = self.send(HttpMethod::Get, path, None).await?;
+        json(HttpMethod::Get, path, asked, &answer)
     }
 
     /// Gives all items of a list to `take`, one by one: lists are long, and what nobody needs is not kept.
@@ -103,55 +103,55 @@ impl<T: Transport> KumaControlPlane<T> {
         &self,
         path: &str,
         filter: Option<(&str, &str)>,
-        asked: Asked,
+        asked: RequestKind,
         mut take: impl FnMut(Value) + Send,
     ) -> Result<(), MeshError> {
         let mut offsets = BTreeSet::new();
         let mut here = page_path(path, filter, None);
-        for _ in 0..MOST_PAGES {
-            let answer = self.send(Method::Get, &here, None).await?;
-            let Some(next) = read_items(&here, asked, &answer, &mut take)? else { return Ok(()) };
-            let there = page_path(path, filter, Some(&next));
-            if !offsets.insert(next) {
+        for _ in 0..MAX_PAGES {
+            let answer = self.send(HttpMethod::Get, &here, None).await?;
+            let Some(fix) = read_items(&here, asked, &answer, &mut take)? else { return Ok(()) };
+            let objects = page_path(path, filter, Some(&fix));
+            if !offsets.insert(fix) {
                 break;
             }
-            here = there;
+            here = objects;
         }
         Err(errors::unexpected(
-            &call(Method::Get, &here),
+            &call(HttpMethod::Get, &here),
             "the list does not end: its pages lead back or go on",
         ))
     }
 
-    pub(super) async fn list_owned(&self, take: &mut (dyn FnMut(Sighting) + Send)) -> Result<(), MeshError> {
+    pub(super) async fn list_owned(&self, take: &mut (dyn FnMut(RegistrationSummary) + Send)) -> Result<(), MeshError> {
         let operator = self.operator.as_str();
-        let mut left_out = Pass::default();
+        let mut skipped_items = SkippedItems::default();
         let read = |item: Value| {
             // Servers before 2.10 know no such filter and give all.
-            if item.is_object() && marks::label(&item, OPERATOR_LABEL) != Some(operator) {
+            if item.is_object() && labels::label(&item, OPERATOR_LABEL) != Some(operator) {
                 return;
             }
             match dataplane::registration(item) {
-                Ok(found) => take(Sighting::from(&found)),
+                Ok(found) => take(RegistrationSummary::from(&found)),
                 Err(malformed) => {
                     self.observer.skipped("owned");
-                    left_out.note(&malformed.id, unreadable(malformed.why));
+                    skipped_items.add(&malformed.id, unreadable(malformed.why));
                 }
             }
         };
-        self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), Asked::Server, read).await?;
-        self.left_out.tell(left_out, true);
+        self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), RequestKind::Server, read).await?;
+        self.skipped_items.report(skipped_items, true);
         Ok(())
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         let path = path_of(id)?;
-        let answer = self.send(Method::Get, &path, None).await?;
-        if errors::says_missing(&answer) {
+        let answer = self.send(HttpMethod::Get, &path, None).await?;
+        if errors::is_not_found(&answer) {
             return Ok(None);
         }
-        let stored = json(Method::Get, &path, Asked::Dataplane, &answer)?;
-        let unexpected = |what: &str| errors::unexpected(&call(Method::Get, &path), what);
+        let stored = json(HttpMethod::Get, &path, RequestKind::Dataplane, &answer)?;
+        let unexpected = |what: &str| errors::unexpected(&call(HttpMethod::Get, &path), what);
         let registration = dataplane::registration(stored).map_err(|malformed| {
             unexpected(&format!("the Dataplane {id} cannot be read: {}", malformed.why))
         })?;
@@ -163,9 +163,9 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
         let path = path_of(id)?;
-        self.check_dialect().await?;
-        let answer = self.send(Method::Put, &path, Some(body.to_string().into_bytes())).await?;
-        let said = accepted(Method::Put, &path, Asked::Write, &answer)?;
+        self.ensure_supported_version().await?;
+        let answer = self.send(HttpMethod::Put, &path, Some(body.to_string().into_bytes())).await?;
+        let said = accepted(HttpMethod::Put, &path, RequestKind::Write, &answer)?;
         for warning in said.get("warnings").and_then(Value::as_array).into_iter().flatten() {
             tracing::warn!(dataplane = %id, warning = warning.as_str().unwrap_or("?"), "accepted with a warning");
         }
@@ -174,11 +174,11 @@ impl<T: Transport> KumaControlPlane<T> {
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         let path = path_of(id)?;
-        let answer = self.send(Method::Delete, &path, None).await?;
-        if errors::says_missing(&answer) {
+        let answer = self.send(HttpMethod::Delete, &path, None).await?;
+        if errors::is_not_found(&answer) {
             return Ok(false);
         }
-        accepted(Method::Delete, &path, Asked::Dataplane, &answer).map(|_| true)
+        accepted(HttpMethod::Delete, &path, RequestKind::Dataplane, &answer).map(|_| true)
     }
 
     async fn known_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
@@ -188,10 +188,10 @@ impl<T: Transport> KumaControlPlane<T> {
         }
         match self.names(&within("service-insights")).await {
             // No such list on this server, or no such mesh: the Dataplanes tell which.
-            Err(error) if error.kind == MeshErrorKind::NoSuchMesh => {
+            Err(error) if error.kind == MeshErrorKind::MeshNotFound => {
                 let mut services = BTreeSet::new();
                 let take = |item: Value| services.extend(dataplane::services(&item).map(str::to_owned));
-                self.list(&within("dataplanes"), None, Asked::Mesh, take).await?;
+                self.list(&within("dataplanes"), None, RequestKind::Mesh, take).await?;
                 Ok(services)
             }
             known => known,
@@ -202,54 +202,54 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn names(&self, list: &str) -> Result<BTreeSet<String>, MeshError> {
         let mut names = BTreeSet::new();
         let take = |item: Value| names.extend(item.get("name").and_then(Value::as_str).map(str::to_owned));
-        self.list(list, None, Asked::Mesh, take).await?;
+        self.list(list, None, RequestKind::Mesh, take).await?;
         Ok(names)
     }
 
     /// Fails where the server's dialect is not spoken here; asks for its version where that is not known.
-    async fn check_dialect(&self) -> Result<Dialect, MeshError> {
+    async fn ensure_supported_version(&self) -> Result<ApiDialect, MeshError> {
         let version = match self.version() {
             Some(version) => version,
-            None => self.learn_version().await?,
+            None => self.load_version().await?,
         };
         version.dialect().map_err(|why| errors::unexpected("the control plane is not written to", &why))
     }
 
-    pub(super) async fn learn_version(&self) -> Result<Version, MeshError> {
-        let index = self.get("/", Asked::Server).await?;
-        let version = Version::read(&index).map_err(|why| {
+    pub(super) async fn load_version(&self) -> Result<KumaVersion, MeshError> {
+        let index = self.get("/", RequestKind::Server).await?;
+        let version = KumaVersion::read(&index).map_err(|why| {
             errors::unexpected("GET /", &format!("{why}: check ControlPlane.spec.kuma.address"))
         })?;
-        self.learn(|known| known.version = Some(version.clone()));
+        self.update_capabilities(|known| known.version = Some(version.clone()));
         Ok(version)
     }
 
-    async fn learn_all(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
+    async fn load_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
         // Read anew each time: the server may have been upgraded under us.
-        let version = self.learn_version().await?;
+        let version = self.load_version().await?;
         if (version.major, version.minor) < (2, 7) {
             tracing::warn!(version = %version.text, "older than 2.7, the first version that this operator is tried with");
         }
-        self.check_dialect().await?;
-        let mut first_error = self.learn_configuration().await.err();
+        self.ensure_supported_version().await?;
+        let mut first_error = self.load_configuration().await.err();
         for mesh in meshes {
             if first_error.as_ref().is_some_and(|error| error.kind == MeshErrorKind::Unreachable) {
                 break; // The others would only wait for the same time limit.
             }
-            if let Err(error) = self.learn_mesh(mesh).await {
+            if let Err(error) = self.load_mesh(mesh).await {
                 first_error = first_error.or(Some(error));
             }
         }
         first_error.map_or(Ok(()), Err)
     }
 
-    async fn learn_configuration(&self) -> Result<(), MeshError> {
-        let config = match self.get("/config", Asked::Server).await {
+    async fn load_configuration(&self) -> Result<(), MeshError> {
+        let config = match self.get("/config", RequestKind::Server).await {
             Ok(config) => config,
-            Err(error) if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::Unexpected) => {
+            Err(error) if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::UnexpectedResponse) => {
                 // A token that may write Dataplanes need not reach the configuration.
-                if self.known.load().health_discovery.is_none()
-                    && !self.told_of_discovery.swap(true, Ordering::Relaxed)
+                if self.capabilities.load().health_discovery.is_none()
+                    && !self.warned_of_discovery.swap(true, Ordering::Relaxed)
                 {
                     tracing::warn!(
                         error = %error,
@@ -262,9 +262,9 @@ impl<T: Transport> KumaControlPlane<T> {
             Err(error) => return Err(error),
         };
         // The field has always been printed; a configuration without it is one with the default.
-        let found = dialect::health_discovery(&config).unwrap_or(HealthDiscovery::On);
-        self.learn(|known| known.health_discovery = Some(found));
-        match dialect::refuses_writes(&config) {
+        let found = capabilities::health_discovery(&config).unwrap_or(HealthDiscovery::On);
+        self.update_capabilities(|known| known.health_discovery = Some(found));
+        match capabilities::refuses_writes(&config) {
             None => Ok(()),
             Some(why) => Err(MeshError {
                 kind: MeshErrorKind::ReadOnly,
@@ -274,17 +274,17 @@ impl<T: Transport> KumaControlPlane<T> {
         }
     }
 
-    async fn learn_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
-        let found = self.get(&format!("/meshes/{}", segment(mesh.as_str())), Asked::Mesh).await?;
-        self.learn(|known| {
-            known.exclusive.insert(mesh.clone(), dialect::is_exclusive(&found));
+    async fn load_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
+        let found = self.get(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
+        self.update_capabilities(|known| {
+            known.exclusive.insert(mesh.clone(), capabilities::is_exclusive(&found));
         });
         Ok(())
     }
 
-    fn learn(&self, change: impl Fn(&mut Knowledge)) {
-        self.known.rcu(|known| {
-            let mut known = Knowledge::clone(known);
+    fn update_capabilities(&self, change: impl Fn(&mut ServerCapabilities)) {
+        self.capabilities.rcu(|known| {
+            let mut known = ServerCapabilities::clone(known);
             change(&mut known);
             known
         });
@@ -293,19 +293,19 @@ impl<T: Transport> KumaControlPlane<T> {
 
 #[async_trait]
 impl<T: Transport> ControlPlane for KumaControlPlane<T> {
-    async fn owned(
+    async fn list_owned(
         &self,
         _clusters: &BTreeSet<ClusterArn>,
-        take: &mut (dyn FnMut(Sighting) + Send),
-    ) -> Result<Vec<FailedPart>, MeshError> {
+        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<Vec<FailedSegment>, MeshError> {
         self.observed("owned", self.list_owned(take)).await.map(|()| Vec::new())
     }
 
-    fn write_under(&self, lease: Arc<dyn Lease>) {
-        self.transport.write_under(lease);
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
+        self.transport.set_lease(lease);
     }
 
-    async fn read(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+    async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         self.observed("read", self.read_one(id)).await
     }
 
@@ -317,27 +317,27 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         self.observed("delete", self.remove(id)).await
     }
 
-    async fn services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+    async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         self.observed("services", self.known_services(mesh)).await
     }
 
-    async fn refresh(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
-        self.observed("refresh", self.learn_all(meshes)).await
+    async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
+        self.observed("refresh", self.load_capabilities(meshes)).await
     }
 
-    fn render(&self, desired: &Desired, current: Option<&Registration>) -> Rendered {
+    fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {
         let rules = self.rules(&desired.id.mesh);
         match rules.dialect {
-            Dialect::V2 => dataplane::render(desired, current, rules),
+            ApiDialect::V2 => dataplane::render(desired, current, rules),
         }
     }
 
-    fn render_drained(&self, current: &Registration, reason: DrainReason) -> Rendered {
+    fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration {
         dataplane::render_drained(current, reason)
     }
 }
 
-fn call(method: Method, path: &str) -> String {
+fn call(method: HttpMethod, path: &str) -> String {
     format!("{method} {path}")
 }
 
@@ -357,7 +357,7 @@ fn path_of(id: &RegistrationId) -> Result<String, MeshError> {
 }
 
 /// The JSON of an answer that must be 200.
-fn json(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result<Value, MeshError> {
+fn json(method: HttpMethod, path: &str, asked: RequestKind, answer: &HttpResponse) -> Result<Value, MeshError> {
     if answer.status != 200 {
         return Err(errors::of_answer(&call(method, path), asked, answer));
     }
@@ -366,12 +366,12 @@ fn json(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result<Val
 }
 
 /// What was said to a write that worked: an object, or (up to 2.7) nothing.
-fn unreadable(why: &'static str) -> Reason {
-    let next = "look at it with kumactl, and remove it if it is a leftover";
-    Reason { what: "Dataplane", why, next }
+fn unreadable(why: &'static str) -> SkipReason {
+    let fix = "look at it with kumactl, and remove it if it is a leftover";
+    SkipReason { what: "Dataplane", why, fix }
 }
 
-fn accepted(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result<Value, MeshError> {
+fn accepted(method: HttpMethod, path: &str, asked: RequestKind, answer: &HttpResponse) -> Result<Value, MeshError> {
     match answer.status {
         200..=299 if answer.body.trim_ascii().is_empty() => Ok(Value::Null),
         200..=299 => serde_json::from_slice(&answer.body)
@@ -383,11 +383,11 @@ fn accepted(method: Method, path: &str, asked: Asked, answer: &Answer) -> Result
 /// Gives the items of a page to `take`, and returns the offset of the next page.
 fn read_items(
     path: &str,
-    asked: Asked,
-    answer: &Answer,
+    asked: RequestKind,
+    answer: &HttpResponse,
     take: &mut impl FnMut(Value),
 ) -> Result<Option<String>, MeshError> {
-    let call = call(Method::Get, path);
+    let call = call(HttpMethod::Get, path);
     if answer.status != 200 {
         return Err(errors::of_answer(&call, asked, answer));
     }
@@ -399,5 +399,5 @@ fn read_items(
     for item in page.items {
         take(serde_json::from_str(item.get()).map_err(|error| unreadable(&error))?);
     }
-    Ok(page.next)
+    Ok(page.fix)
 }

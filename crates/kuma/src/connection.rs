@@ -1,7 +1,7 @@
 //! What a connection to Kuma has of its own: the names, the ports, and how it takes a token.
 
 use ecs_mesh_api::KumaConnection;
-use ecs_mesh_control_plane::http::{Credential, Product, Settings, Sources};
+use ecs_mesh_control_plane::http::{Credential, Product, ConnectionSettings, TextSources};
 
 /// Kuma and Kong Mesh.
 pub const PRODUCT: Product = Product {
@@ -15,12 +15,12 @@ pub const PRODUCT: Product = Product {
 };
 
 /// How the transport connects to the control plane of this manifest.
-pub fn settings(spec: &KumaConnection) -> Settings {
-    Settings {
+pub fn settings(spec: &KumaConnection) -> ConnectionSettings {
+    ConnectionSettings {
         product: PRODUCT,
         address: spec.address.clone(),
-        ca: Sources { file: spec.ca_file.clone(), env: spec.ca_env.clone(), secret: None },
-        token: Sources { file: spec.token_file.clone(), env: spec.token_env.clone(), secret: None },
+        ca: TextSources { file: spec.ca_file.clone(), env: spec.ca_env.clone(), secret: None },
+        token: TextSources { file: spec.token_file.clone(), env: spec.token_env.clone(), secret: None },
         timeout: spec.timeout.0,
     }
 }

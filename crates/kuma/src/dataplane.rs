@@ -5,14 +5,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::dialect::{HealthDiscovery, Rules};
-use super::marks::{self, DRAIN_LABEL};
-use super::normal::{ZONE_TAG, inbounds_mut, normalise, without_additions};
+use super::capabilities::{HealthDiscovery, DataplaneCapabilities};
+use super::labels::{self, DRAIN_LABEL};
+use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use ecs_mesh_api::{Inbound, Outbound, Probe};
-use ecs_mesh_control_plane::{Owner, Registration, Rendered};
-use ecs_mesh_core::intent::{Desired, Outbounds, RegistrationId};
+use ecs_mesh_control_plane::{RegistrationOwner, Registration, RenderedRegistration};
+use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_model::{MeshName, Timestamp, shared};
+use ecs_mesh_model::{MeshName, Timestamp, intern};
 
 const SERVICE_TAG: &str = "kuma.io/service";
 const PROTOCOL_TAG: &str = "kuma.io/protocol";
@@ -20,8 +20,8 @@ const WORKLOAD_LABEL: &str = "kuma.io/workload";
 
 /// The body that makes `desired` true. Readiness and kept outbounds come from `current`, where that stands for the
 /// same task: a name that has passed on to another task brings nothing along.
-pub(super) fn render(desired: &Desired, current: Option<&Registration>, rules: Rules) -> Rendered {
-    let current = current.filter(|current| matches!(&current.owner, Owner::Marked(m) if *m == desired.marks));
+pub(super) fn render(desired: &DesiredRegistration, current: Option<&Registration>, rules: DataplaneCapabilities) -> RenderedRegistration {
+    let current = current.filter(|current| matches!(&current.owner, RegistrationOwner::Owned(m) if *m == desired.marks));
     let mut networking = Map::new();
     networking.insert("address".to_owned(), desired.address.to_string().into());
     let inbounds: Vec<Value> =
@@ -39,7 +39,7 @@ pub(super) fn render(desired: &Desired, current: Option<&Registration>, rules: R
 
 /// The stored body out of service: health denied without a state, which health discovery leaves alone, where it would
 /// turn `NotReady` ready again within seconds.
-pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Rendered {
+pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> RenderedRegistration {
     let mut body = without_additions(&current.stored);
     for inbound in inbounds_mut(&mut body) {
         inbound.remove("state");
@@ -56,7 +56,7 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
 
 /// A stored Dataplane that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Malformed {
+pub(super) struct MalformedDataplane {
     /// As much of `mesh/name` as is there.
     pub(super) id: String,
     /// What is wrong with it.
@@ -64,9 +64,9 @@ pub(super) struct Malformed {
 }
 
 /// Reads a stored Dataplane.
-pub(super) fn registration(stored: Value) -> Result<Registration, Malformed> {
+pub(super) fn registration(stored: Value) -> Result<Registration, MalformedDataplane> {
     let text = |name: &str| stored.get(name).and_then(Value::as_str);
-    let malformed = |why| Malformed {
+    let malformed = |why| MalformedDataplane {
         id: format!("{}/{}", text("mesh").unwrap_or("?"), text("name").unwrap_or("?")),
         why,
     };
@@ -85,14 +85,14 @@ pub(super) fn registration(stored: Value) -> Result<Registration, Malformed> {
             return Err(malformed(why));
         }
     }
-    let service = services(&stored).next().map(shared);
-    let service = service.or_else(|| marks::label(&stored, WORKLOAD_LABEL).map(shared));
+    let service = services(&stored).next().map(intern);
+    let service = service.or_else(|| labels::label(&stored, WORKLOAD_LABEL).map(intern));
     Ok(Registration {
         id: RegistrationId { mesh, name: name.into() },
-        owner: marks::owner(&stored),
+        owner: labels::read_owner(&stored),
         service,
         created_at: text("creationTime").and_then(Timestamp::parse),
-        drained: marks::drained(&stored),
+        drained: labels::read_drain_reason(&stored),
         normal: normalise(&stored),
         stored,
     })
@@ -107,9 +107,9 @@ pub(super) fn services(stored: &Value) -> impl Iterator<Item = &str> {
         .filter_map(|holder| holder.get("tags")?.get(SERVICE_TAG)?.as_str())
 }
 
-fn rendered(body: Value) -> Rendered {
+fn rendered(body: Value) -> RenderedRegistration {
     let normal = normalise(&body);
-    Rendered { body, normal }
+    RenderedRegistration { body, normal }
 }
 
 fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Value>) {
@@ -118,9 +118,9 @@ fn insert_unless_empty(into: &mut Map<String, Value>, name: &str, items: Vec<Val
     }
 }
 
-fn render_labels(desired: &Desired) -> Map<String, Value> {
+fn render_labels(desired: &DesiredRegistration) -> Map<String, Value> {
     let mut labels = Map::new();
-    marks::write(&mut labels, &desired.marks);
+    labels::write_labels(&mut labels, &desired.marks);
     if let Some(workload) = &desired.workload {
         labels.insert(WORKLOAD_LABEL.to_owned(), (**workload).into());
     }
@@ -129,9 +129,9 @@ fn render_labels(desired: &Desired) -> Map<String, Value> {
 
 fn render_inbound(
     inbound: &Inbound,
-    desired: &Desired,
+    desired: &DesiredRegistration,
     current: Option<&Registration>,
-    rules: Rules,
+    rules: DataplaneCapabilities,
 ) -> Value {
     let mut body = Map::new();
     body.insert("port".to_owned(), inbound.port.get().into());
@@ -152,7 +152,7 @@ fn render_inbound(
     body.into()
 }
 
-fn render_tags(inbound: &Inbound, desired: &Desired) -> Map<String, Value> {
+fn render_tags(inbound: &Inbound, desired: &DesiredRegistration) -> Map<String, Value> {
     let mut tags: Map<String, Value> = inbound
         .tags
         .iter()
@@ -167,7 +167,7 @@ fn render_tags(inbound: &Inbound, desired: &Desired) -> Map<String, Value> {
 /// `state` and `health` of the inbound on this port.
 fn readiness(port: u16, current: Option<&Registration>, discovery: HealthDiscovery) -> Map<String, Value> {
     let stored = current.and_then(|current| stored_inbound(&current.stored, port));
-    let drained = current.is_some_and(|current| marks::label(&current.stored, DRAIN_LABEL).is_some());
+    let drained = current.is_some_and(|current| labels::label(&current.stored, DRAIN_LABEL).is_some());
     match (stored, discovery) {
         (Some(_), HealthDiscovery::On) if drained => object(json!({"state": "NotReady"})),
         (Some(_), HealthDiscovery::Off) if drained => ready(),
@@ -202,13 +202,13 @@ fn stored_inbound(stored: &Value, port: u16) -> Option<&Value> {
     inbounds.iter().find(|inbound| inbound.get("port").and_then(Value::as_u64) == Some(port.into()))
 }
 
-fn render_outbounds(outbounds: &Outbounds, current: Option<&Registration>, rules: Rules) -> Vec<Value> {
+fn render_outbounds(outbounds: &Outbounds, current: Option<&Registration>, rules: DataplaneCapabilities) -> Vec<Value> {
     let wanted = match (outbounds, current) {
-        (Outbounds::KeepRegistered { .. }, Some(current)) => {
+        (Outbounds::KeepCurrent { .. }, Some(current)) => {
             let kept = current.stored.pointer("/networking/outbound").and_then(Value::as_array);
             return kept.cloned().unwrap_or_default();
         }
-        (Outbounds::KeepRegistered { fallback }, None) => fallback,
+        (Outbounds::KeepCurrent { fallback }, None) => fallback,
         (Outbounds::Exactly(wanted), _) => wanted,
     };
     let mut sorted: Vec<&Outbound> = wanted.iter().collect();
@@ -217,7 +217,7 @@ fn render_outbounds(outbounds: &Outbounds, current: Option<&Registration>, rules
     sorted.into_iter().map(|outbound| render_outbound(outbound, rules)).collect()
 }
 
-fn render_outbound(outbound: &Outbound, rules: Rules) -> Value {
+fn render_outbound(outbound: &Outbound, rules: DataplaneCapabilities) -> Value {
     let mut body = object(json!({
         "address": outbound.listen.address.to_string(),
         "port": outbound.listen.port.get(),

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use ecs_mesh_control_plane::http::{Answer, TransportError, appearance, quotable};
+use ecs_mesh_control_plane::http::{HttpResponse, TransportError, appearance, quotable};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
 /// Longest part of a server's own words that is passed on.
@@ -15,7 +15,7 @@ const LONGEST_QUOTE: usize = 500;
 
 /// What was asked, which decides what a 404 or a 405 means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum RequestKind {
     /// A list over all meshes, or the server's own description.
     Server,
     /// A mesh, or a list within one.
@@ -27,28 +27,28 @@ pub(super) enum Asked {
 }
 
 /// Status to kind; `None` in the last column: whether or not the body is one of Kuma's errors.
-const KINDS: [(u16, MeshErrorKind, Option<Genuine>); 12] = [
-    (400, MeshErrorKind::Invalid, Some(Genuine)),
+const KINDS: [(u16, MeshErrorKind, Option<KumaErrorBody>); 12] = [
+    (400, MeshErrorKind::Invalid, Some(KumaErrorBody)),
     (401, MeshErrorKind::Forbidden, None),
     (403, MeshErrorKind::Forbidden, None),
-    (404, MeshErrorKind::NoSuchMesh, Some(Genuine)),
+    (404, MeshErrorKind::MeshNotFound, Some(KumaErrorBody)),
     (405, MeshErrorKind::ReadOnly, None),
     (408, MeshErrorKind::Unreachable, None),
     (409, MeshErrorKind::Conflict, None),
     (413, MeshErrorKind::Invalid, None),
     (421, MeshErrorKind::Unreachable, None),
-    (422, MeshErrorKind::Invalid, Some(Genuine)),
+    (422, MeshErrorKind::Invalid, Some(KumaErrorBody)),
     (425, MeshErrorKind::Unreachable, None),
-    (429, MeshErrorKind::Busy, None),
+    (429, MeshErrorKind::Throttled, None),
 ];
 
 /// Counts only with a body that is one of Kuma's errors.
 #[derive(Clone, Copy)]
-struct Genuine;
+struct KumaErrorBody;
 
 /// The error that an answer other than 2xx is.
-pub(super) fn of_answer(call: &str, asked: Asked, answer: &Answer) -> MeshError {
-    let said = StdError::read(&answer.body);
+pub(super) fn of_answer(call: &str, asked: RequestKind, answer: &HttpResponse) -> MeshError {
+    let said = KumaError::read(&answer.body);
     let kind = kind(answer.status, asked, said.is_some());
     let mut message = format!("{call}: the control plane answered {}", answer.status);
     match &said {
@@ -62,8 +62,8 @@ pub(super) fn of_answer(call: &str, asked: Asked, answer: &Answer) -> MeshError 
 }
 
 /// Whether the answer says, in Kuma's own words, that the thing is not there.
-pub(super) fn says_missing(answer: &Answer) -> bool {
-    answer.status == 404 && StdError::read(&answer.body).is_some()
+pub(super) fn is_not_found(answer: &HttpResponse) -> bool {
+    answer.status == 404 && KumaError::read(&answer.body).is_some()
 }
 
 /// The error of a call that got no answer.
@@ -77,7 +77,7 @@ pub(super) fn of_transport(call: &str, error: &TransportError) -> MeshError {
 
 /// An answer of status 2xx that is not what such a control plane gives.
 pub(super) fn unexpected(call: &str, what: &str) -> MeshError {
-    MeshError { kind: MeshErrorKind::Unexpected, message: format!("{call}: {what}"), retry_after: None }
+    MeshError { kind: MeshErrorKind::UnexpectedResponse, message: format!("{call}: {what}"), retry_after: None }
 }
 
 /// Says what an unreadable body looks like, without repeating much of it.
@@ -86,26 +86,26 @@ pub(super) fn unreadable(call: &str, body: &[u8], why: &str) -> MeshError {
     describe_other(&mut message, body);
     message
         .push_str("; check that the address is that of a Kuma control plane's API, and any proxy before it");
-    MeshError { kind: MeshErrorKind::Unexpected, message, retry_after: None }
+    MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None }
 }
 
-fn kind(status: u16, asked: Asked, genuine: bool) -> MeshErrorKind {
+fn kind(status: u16, asked: RequestKind, genuine: bool) -> MeshErrorKind {
     if status >= 500 {
         return MeshErrorKind::Unreachable;
     }
     let found = KINDS.iter().find(|(code, _, needs)| *code == status && (needs.is_none() || genuine));
-    let kind = found.map_or(MeshErrorKind::Unexpected, |(_, kind, _)| *kind);
+    let kind = found.map_or(MeshErrorKind::UnexpectedResponse, |(_, kind, _)| *kind);
     match (kind, asked) {
         // A list over all meshes has no mesh to miss; one Dataplane's 404 is an answer, judged by the caller.
-        (MeshErrorKind::NoSuchMesh, Asked::Server | Asked::Dataplane)
-        | (MeshErrorKind::ReadOnly, Asked::Server | Asked::Mesh) => MeshErrorKind::Unexpected,
+        (MeshErrorKind::MeshNotFound, RequestKind::Server | RequestKind::Dataplane)
+        | (MeshErrorKind::ReadOnly, RequestKind::Server | RequestKind::Mesh) => MeshErrorKind::UnexpectedResponse,
         (kind, _) => kind,
     }
 }
 
 fn hint(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
     match (kind, status) {
-        (MeshErrorKind::NoSuchMesh, _) => {
+        (MeshErrorKind::MeshNotFound, _) => {
             Some("the mesh does not exist: create it, or correct MeshBinding.spec.mesh")
         }
         (MeshErrorKind::ReadOnly, _) => Some(
@@ -120,10 +120,10 @@ fn hint(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
             "the token does not reach that far: give one that may write Dataplanes (an admin's user token) through \
              ControlPlane.spec.kuma.tokenFile or tokenEnv",
         ),
-        (MeshErrorKind::Unexpected, 300..=399) => {
+        (MeshErrorKind::UnexpectedResponse, 300..=399) => {
             Some("redirects are not followed: set ControlPlane.spec.kuma.address to where it leads")
         }
-        (MeshErrorKind::Unexpected, _) => Some(
+        (MeshErrorKind::UnexpectedResponse, _) => Some(
             "this is not how a Kuma control plane's API answers: check ControlPlane.spec.kuma.address \
              (http:// is port 5681, https:// is 5682) and any proxy before it",
         ),
@@ -132,20 +132,20 @@ fn hint(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
 }
 
 /// Kuma's error body.
-struct StdError {
+struct KumaError {
     title: String,
     detail: Option<String>,
     fields: Vec<(String, String)>,
 }
 
-impl StdError {
+impl KumaError {
     fn read(body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let fields = body.get("invalid_parameters").and_then(Value::as_array);
         let fields = fields.into_iter().flatten().filter_map(|parameter| {
-            let part = |name: &str| parameter.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
-            parameter.is_object().then(|| (part("field"), part("reason")))
+            let segment = |name: &str| parameter.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+            parameter.is_object().then(|| (segment("field"), segment("reason")))
         });
         Some(Self {
             title: text("title")?,

@@ -9,22 +9,22 @@
 mod client;
 mod connection;
 mod dataplane;
-mod dialect;
+mod capabilities;
 mod errors;
 mod list;
-mod marks;
-mod normal;
-mod survey;
+mod labels;
+mod normalise;
+mod diagnostics;
 
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
-pub use dialect::{Dialect, HealthDiscovery, Rules, Version};
-pub use marks::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
-pub use normal::normalise;
-pub use survey::{Answers, Configuration, MeshCaller, MeshSettings, Survey};
+pub use capabilities::{ApiDialect, HealthDiscovery, DataplaneCapabilities, KumaVersion};
+pub use labels::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
+pub use normalise::normalise;
+pub use diagnostics::{KumaProbes, ServerConfig, CallerInfo, MeshSettings, KumaDiagnostics};
 
 pub use ecs_mesh_control_plane::http::{
-    Answer, HttpTransport, Method, Transport, TransportError, TransportErrorKind,
+    HttpResponse, HttpTransport, HttpMethod, Transport, TransportError, TransportErrorKind,
 };
 pub use ecs_mesh_control_plane::{MeshCallObserver, NoObserver};
 

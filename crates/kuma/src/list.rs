@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 const PAGE_SIZE: &str = "1000";
 
 /// Most pages that a list may have: a million items.
-pub(super) const MOST_PAGES: usize = 1000;
+pub(super) const MAX_PAGES: usize = 1000;
 
 /// The path and query of one page.
 pub(super) fn page_path(path: &str, filter: Option<(&str, &str)>, offset: Option<&str>) -> String {
@@ -24,48 +24,48 @@ pub(super) fn page_path(path: &str, filter: Option<(&str, &str)>, offset: Option
 }
 
 /// A page: its items as they are written, since all of them read at once would take many times the page's size.
-pub(super) struct Page<'a> {
+pub(super) struct DataplanePage<'a> {
     pub(super) items: Vec<&'a RawValue>,
     /// The offset of the next page.
-    pub(super) next: Option<String>,
+    pub(super) fix: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Written<'a> {
+struct RawPage<'a> {
     #[serde(borrow, default)]
-    items: Items<'a>,
+    items: PageItems<'a>,
     #[serde(default)]
-    next: Value,
+    fix: Value,
 }
 
 /// A list that is null is empty; one that is not there is none.
 #[derive(Default)]
-enum Items<'a> {
+enum PageItems<'a> {
     #[default]
     Absent,
     Given(Vec<&'a RawValue>),
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for PageItems<'a> {
     fn deserialize<D: Deserializer<'de>>(field: D) -> Result<Self, D::Error> {
         Option::<Vec<&'a RawValue>>::deserialize(field).map(|items| Self::Given(items.unwrap_or_default()))
     }
 }
 
 /// Reads a page. The error says what is wrong with it, where it is JSON at all.
-pub(super) fn read_page(body: &[u8]) -> Result<Page<'_>, PageFlaw> {
-    let written: Written<'_> = serde_json::from_slice(body).map_err(|error| {
+pub(super) fn read_page(body: &[u8]) -> Result<DataplanePage<'_>, PageFlaw> {
+    let written: RawPage<'_> = serde_json::from_slice(body).map_err(|error| {
         if error.is_data() { PageFlaw::Shape("it has no items") } else { PageFlaw::NotJson(error) }
     })?;
-    let Items::Given(items) = written.items else { return Err(PageFlaw::Shape("it has no items")) };
-    let next = match written.next {
+    let PageItems::Given(items) = written.items else { return Err(PageFlaw::Shape("it has no items")) };
+    let fix = match written.fix {
         Value::Null => None,
         Value::String(url) if url.is_empty() => None,
         // An absolute URL made from the Host header, which need not lead back to the server: only the offset counts.
         Value::String(url) => Some(offset(&url).ok_or(PageFlaw::Shape("its field next has no offset"))?),
         _ => return Err(PageFlaw::Shape("its field next is not a URL")),
     };
-    Ok(Page { items, next })
+    Ok(DataplanePage { items, fix })
 }
 
 /// What is wrong with a page.

@@ -8,5 +8,5 @@ mod sources;
 mod tests;
 mod watch;
 
-pub use sources::{Checked, LoadOutcome, Loaded, Sources};
-pub use watch::{Status, WatchOptions, watch, watch_by_pulse};
+pub use sources::{ValidationResult, LoadOutcome, Loaded, ManifestSources};
+pub use watch::{ManifestStatus, WatchOptions, watch, watch_with_heartbeat};

@@ -25,18 +25,18 @@ pub(super) struct FileText {
 }
 
 /// All sources at one moment.
-pub(super) struct Snapshot {
+pub(super) struct SourceSnapshot {
     /// The files, each once.
     pub(super) files: Vec<FileText>,
     /// Sources that could not be looked into or hold nothing, and why.
-    pub(super) failures: Vec<(Arc<Path>, Failure)>,
+    pub(super) failures: Vec<(Arc<Path>, SourceFailure)>,
     /// Equal when everything above is.
     pub(super) digest: [u8; 32],
 }
 
 /// Why a source gave no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum SourceFailure {
     /// Nothing is at the path.
     Missing,
     /// A directory without a manifest file.
@@ -45,7 +45,7 @@ pub(super) enum Failure {
     Unreadable(String),
 }
 
-impl Snapshot {
+impl SourceSnapshot {
     /// Reads all sources. Blocks on the file system.
     pub(super) fn take(sources: &[PathBuf]) -> Self {
         let (mut files, mut failures) = (Vec::new(), Vec::new());
@@ -68,7 +68,7 @@ impl Snapshot {
     }
 }
 
-fn paths_of(source: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn paths_of(source: &Path) -> Result<Vec<PathBuf>, SourceFailure> {
     let kind = fs::metadata(source).map_err(|error| failure(&error))?;
     if !kind.is_dir() {
         return Ok(vec![source.to_owned()]);
@@ -81,7 +81,7 @@ fn paths_of(source: &Path) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     paths.sort();
-    if paths.is_empty() { Err(Failure::Empty) } else { Ok(paths) }
+    if paths.is_empty() { Err(SourceFailure::Empty) } else { Ok(paths) }
 }
 
 fn is_manifest(path: &Path) -> bool {
@@ -90,10 +90,10 @@ fn is_manifest(path: &Path) -> bool {
     !hidden && EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-fn failure(error: &io::Error) -> Failure {
+fn failure(error: &io::Error) -> SourceFailure {
     match error.kind() {
-        io::ErrorKind::NotFound => Failure::Missing,
-        _ => Failure::Unreadable(in_words(error)),
+        io::ErrorKind::NotFound => SourceFailure::Missing,
+        _ => SourceFailure::Unreadable(in_words(error)),
     }
 }
 
@@ -125,7 +125,7 @@ fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-fn digest(files: &[FileText], failures: &[(Arc<Path>, Failure)]) -> [u8; 32] {
+fn digest(files: &[FileText], failures: &[(Arc<Path>, SourceFailure)]) -> [u8; 32] {
     let mut hash = Sha256::new();
     // Lengths go in too, so that no text can pass for the border between two.
     let mut add = |bytes: &[u8]| {

@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::snapshot::{Failure, FileText, Snapshot};
-use ecs_mesh_api::manifests::{Assembled, Extent, Finding, Manifest, ManifestSet, assemble, read_file};
+use super::snapshot::{SourceFailure, FileText, SourceSnapshot};
+use ecs_mesh_api::manifests::{Assembled, ManifestScope, ManifestFinding, Manifest, ManifestSet, assemble, read_file};
 
 /// The files and directories that hold the manifests.
 #[derive(Clone, Debug)]
-pub struct Sources {
+pub struct ManifestSources {
     paths: Vec<PathBuf>,
 }
 
@@ -26,9 +26,9 @@ pub struct Loaded {
     pub set: Arc<ManifestSet>,
     /// What is wrong with the sources as they are now, in the order of files and lines. While this is not empty, the
     /// set in force is not what the sources say.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<ManifestFinding>,
     /// What is valid and most likely not meant. Not given while there are errors.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<ManifestFinding>,
     /// How many files the sources hold now.
     pub files: usize,
     digest: [u8; 32],
@@ -38,11 +38,11 @@ pub struct Loaded {
 
 /// What is to be said about the sources by themselves, whatever is in force.
 #[derive(Clone, Debug)]
-pub struct Checked {
+pub struct ValidationResult {
     /// What a load would refuse, in the order of files and lines.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<ManifestFinding>,
     /// What is valid and most likely not meant. Not given while there are errors.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<ManifestFinding>,
     /// How many files there are.
     pub files: usize,
     /// How many manifests are in them, of those whose kind and name can be read.
@@ -70,7 +70,7 @@ impl LoadOutcome {
     }
 }
 
-impl Sources {
+impl ManifestSources {
     /// Files, and directories of which the files are read.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self { paths: paths.into_iter().collect() }
@@ -87,10 +87,10 @@ impl Sources {
     }
 
     /// Reads the sources and says what a first load would say. Blocks on the file system.
-    pub fn check(&self, extent: Extent) -> Checked {
-        let Snapshot { files, failures, .. } = self.read();
+    pub fn check(&self, extent: ManifestScope) -> ValidationResult {
+        let SourceSnapshot { files, failures, .. } = self.read();
         let nothing = BTreeMap::new();
-        let mut errors: Vec<Finding> =
+        let mut errors: Vec<ManifestFinding> =
             failures.iter().map(|(path, failure)| explain(path, failure, &nothing)).collect();
         let count = files.len();
         let (manifests, _) = read_all(files, &nothing, &mut errors);
@@ -100,21 +100,21 @@ impl Sources {
         errors.sort();
         errors.dedup();
         let warnings = if errors.is_empty() { warnings } else { Vec::new() };
-        Checked { errors, warnings, files: count, manifests: found }
+        ValidationResult { errors, warnings, files: count, manifests: found }
     }
 
-    pub(super) fn read(&self) -> Snapshot {
-        Snapshot::take(&self.paths)
+    pub(super) fn read(&self) -> SourceSnapshot {
+        SourceSnapshot::take(&self.paths)
     }
 }
 
 impl Loaded {
     /// What is in force where reading itself broke off: nothing, and nothing may be concluded from it.
-    pub(super) fn unread(sources: &Sources) -> Self {
+    pub(super) fn unread(sources: &ManifestSources) -> Self {
         let because = "reading it broke off; trying again";
         Self {
             set: Arc::default(),
-            errors: sources.paths.iter().map(|path| Finding::about_file(path, because)).collect(),
+            errors: sources.paths.iter().map(|path| ManifestFinding::about_file(path, because)).collect(),
             warnings: Vec::new(),
             files: 0,
             digest: [0; 32],
@@ -123,24 +123,24 @@ impl Loaded {
     }
 
     /// Whether the snapshot is of the same bytes.
-    pub(super) fn is_of(&self, snapshot: &Snapshot) -> bool {
+    pub(super) fn is_of(&self, snapshot: &SourceSnapshot) -> bool {
         self.digest == snapshot.digest
     }
 }
 
 /// Decides what is in force once the sources hold what the snapshot shows.
-pub(super) fn judge(snapshot: Snapshot, previous: Option<&Loaded>) -> LoadOutcome {
+pub(super) fn judge(snapshot: SourceSnapshot, previous: Option<&Loaded>) -> LoadOutcome {
     if previous.is_some_and(|loaded| loaded.is_of(&snapshot)) {
         return LoadOutcome::Unchanged;
     }
-    let Snapshot { files, failures, digest } = snapshot;
+    let SourceSnapshot { files, failures, digest } = snapshot;
     let nothing = BTreeMap::new();
     let held_before = previous.map_or(&nothing, |loaded| &loaded.held);
-    let mut errors: Vec<Finding> =
+    let mut errors: Vec<ManifestFinding> =
         failures.iter().map(|(path, failure)| explain(path, failure, held_before)).collect();
     let count = files.len();
     let (manifests, held) = read_all(files, held_before, &mut errors);
-    let Assembled { set, errors: broken_rules, warnings } = assemble(manifests, Extent::Whole);
+    let Assembled { set, errors: broken_rules, warnings } = assemble(manifests, ManifestScope::Complete);
     errors.extend(broken_rules);
     errors.sort();
     errors.dedup();
@@ -167,21 +167,21 @@ pub(super) fn judge(snapshot: Snapshot, previous: Option<&Loaded>) -> LoadOutcom
 /// Before any set was whole, one with errors may take the place of another as long as it lacks nothing of it: so a
 /// person who mends a broken start file by file sees each step.
 fn replaces(new: &ManifestSet, before: &Loaded) -> bool {
-    let allowed = new.complete || (!before.set.complete && new.has_all_of(&before.set));
-    allowed && !new.says_the_same(&before.set)
+    let allowed = new.complete || (!before.set.complete && new.contains_all(&before.set));
+    allowed && !new.is_equivalent(&before.set)
 }
 
 fn read_all(
     files: Vec<FileText>,
     held_before: &BTreeMap<Arc<Path>, usize>,
-    errors: &mut Vec<Finding>,
+    errors: &mut Vec<ManifestFinding>,
 ) -> (Vec<Manifest>, BTreeMap<Arc<Path>, usize>) {
     let (mut manifests, mut held) = (Vec::new(), BTreeMap::new());
     for FileText { path, text } in files {
         let text = match text {
             Ok(text) => text,
             Err(why) => {
-                errors.push(Finding::about_file(&path, why));
+                errors.push(ManifestFinding::about_file(&path, why));
                 continue;
             }
         };
@@ -192,7 +192,7 @@ fn read_all(
                  the file",
                 manifests_in_words(before)
             );
-            errors.push(Finding::about_file(&path, message));
+            errors.push(ManifestFinding::about_file(&path, message));
             continue;
         }
         let (found, findings) = read_file(&path, &text);
@@ -203,26 +203,26 @@ fn read_all(
     (manifests, held)
 }
 
-fn explain(path: &Path, failure: &Failure, held_before: &BTreeMap<Arc<Path>, usize>) -> Finding {
+fn explain(path: &Path, failure: &SourceFailure, held_before: &BTreeMap<Arc<Path>, usize>) -> ManifestFinding {
     let before: usize =
         held_before.iter().filter(|(file, _)| file.starts_with(path)).map(|(_, count)| count).sum();
     let on_purpose = "to withdraw all on purpose, leave a file with only a comment in it";
     let message = match failure {
-        Failure::Missing if before > 0 => {
+        SourceFailure::Missing if before > 0 => {
             format!("vanished, and held {}: put it back; {on_purpose}", manifests_in_words(before))
         }
-        Failure::Empty if before > 0 => {
+        SourceFailure::Empty if before > 0 => {
             format!("no manifest file is left in it, and it held {}: put them back; {on_purpose}", manifests_in_words(before))
         }
-        Failure::Missing => "does not exist: check the path, or wait for what mounts it".to_owned(),
-        Failure::Empty => {
+        SourceFailure::Missing => "does not exist: check the path, or wait for what mounts it".to_owned(),
+        SourceFailure::Empty => {
             "no manifest file in it (*.yaml, *.yml, *.json): an empty directory looks like a mount that failed; if \
              there are to be no manifests, put a file with only a comment in it"
                 .to_owned()
         }
-        Failure::Unreadable(why) => why.clone(),
+        SourceFailure::Unreadable(why) => why.clone(),
     };
-    Finding::about_file(path, message)
+    ManifestFinding::about_file(path, message)
 }
 
 fn manifests_in_words(count: usize) -> String {

@@ -14,10 +14,10 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
-use super::snapshot::Snapshot;
-use super::sources::{LoadOutcome, Loaded, Sources, judge};
-use ecs_mesh_api::manifests::{Finding, ManifestSet};
-use ecs_mesh_controller::health::Pulse;
+use super::snapshot::SourceSnapshot;
+use super::sources::{LoadOutcome, Loaded, ManifestSources, judge};
+use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
+use ecs_mesh_controller::health::Heartbeat;
 
 /// After so many reads that all differ, the change is left to the next poll.
 const MAX_READS: u32 = 25;
@@ -26,7 +26,7 @@ const MAX_READS: u32 = 25;
 const MAX_LOGGED: usize = 50;
 
 /// Reading and judging everything takes less than this, unless the file system hangs.
-const PROGRESS: Duration = Duration::from_mins(2);
+const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How the sources are watched.
 #[derive(Clone, Copy, Debug)]
@@ -51,18 +51,18 @@ impl Default for WatchOptions {
 
 /// What is in force, and what is wrong with the sources.
 #[derive(Clone, Debug)]
-pub struct Status {
+pub struct ManifestStatus {
     /// The set in force; `set.generation` grows with each.
     pub set: Arc<ManifestSet>,
     /// What keeps the sources, as they are now, from being in force.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<ManifestFinding>,
     /// What is valid and most likely not meant.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<ManifestFinding>,
     /// How many files the sources hold.
     pub files: usize,
 }
 
-impl From<&Loaded> for Status {
+impl From<&Loaded> for ManifestStatus {
     fn from(loaded: &Loaded) -> Self {
         Self {
             set: Arc::clone(&loaded.set),
@@ -77,41 +77,41 @@ impl From<&Loaded> for Status {
 ///
 /// Returns once the first load is done, with or without errors. The receiver changes when the set in force, the
 /// errors or the warnings do.
-pub async fn watch(sources: Sources, options: WatchOptions) -> watch::Receiver<Arc<Status>> {
-    watch_by_pulse(sources, options, Pulse::default()).await
+pub async fn watch(sources: ManifestSources, options: WatchOptions) -> watch::Receiver<Arc<ManifestStatus>> {
+    watch_with_heartbeat(sources, options, Heartbeat::default()).await
 }
 
 /// As [`watch()`], telling by `pulse` that it makes progress.
-pub async fn watch_by_pulse(
-    sources: Sources,
+pub async fn watch_with_heartbeat(
+    sources: ManifestSources,
     options: WatchOptions,
-    pulse: Pulse,
-) -> watch::Receiver<Arc<Status>> {
-    pulse.beat(PROGRESS);
+    pulse: Heartbeat,
+) -> watch::Receiver<Arc<ManifestStatus>> {
+    pulse.expect_within(READ_TIMEOUT);
     let changed = Arc::new(Notify::new());
-    let reader = Reader { sources, bell: Bell::new(options, &changed) };
+    let reader = SourceReader { sources, bell: ChangeNotifier::new(options, &changed) };
     let (reader, snapshot) = read(reader).await;
     let loaded = match snapshot {
-        Some(snapshot) => judge_apart(snapshot, None).await,
+        Some(snapshot) => evaluate_blocking(snapshot, None).await,
         None => None,
     };
     let loaded = loaded.unwrap_or_else(|| Loaded::unread(&reader.sources));
     log_change(None, &loaded);
-    let (sender, receiver) = watch::channel(Arc::new(Status::from(&loaded)));
+    let (sender, receiver) = watch::channel(Arc::new(ManifestStatus::from(&loaded)));
     tokio::spawn(follow(reader, options, changed, loaded, sender, pulse));
     receiver
 }
 
 async fn follow(
-    mut reader: Reader,
+    mut reader: SourceReader,
     options: WatchOptions,
     changed: Arc<Notify>,
     mut loaded: Loaded,
-    sender: watch::Sender<Arc<Status>>,
-    pulse: Pulse,
+    sender: watch::Sender<Arc<ManifestStatus>>,
+    pulse: Heartbeat,
 ) {
     loop {
-        pulse.beat(options.poll_interval + PROGRESS);
+        pulse.expect_within(options.poll_interval + READ_TIMEOUT);
         tokio::select! {
             biased;
             () = sender.closed() => return,
@@ -122,7 +122,7 @@ async fn follow(
         let settled;
         (reader, settled) = settle(reader, &loaded, options.debounce).await;
         let Some(snapshot) = settled else { continue };
-        let Some(next) = judge_apart(snapshot, Some(&loaded)).await else { continue };
+        let Some(next) = evaluate_blocking(snapshot, Some(&loaded)).await else { continue };
         log_change(Some(&loaded), &next);
         let is_news = !Arc::ptr_eq(&loaded.set, &next.set)
             || loaded.errors != next.errors
@@ -130,13 +130,13 @@ async fn follow(
             || loaded.files != next.files;
         loaded = next;
         if is_news {
-            sender.send_replace(Arc::new(Status::from(&loaded)));
+            sender.send_replace(Arc::new(ManifestStatus::from(&loaded)));
         }
     }
 }
 
 /// Reads until two reads in a row find the same; `None` where that is what is loaded already.
-async fn settle(mut reader: Reader, loaded: &Loaded, debounce: Duration) -> (Reader, Option<Snapshot>) {
+async fn settle(mut reader: SourceReader, loaded: &Loaded, debounce: Duration) -> (SourceReader, Option<SourceSnapshot>) {
     let mut last: Option<[u8; 32]> = None;
     for _ in 0..MAX_READS {
         let snapshot;
@@ -156,11 +156,11 @@ async fn settle(mut reader: Reader, loaded: &Loaded, debounce: Duration) -> (Rea
 }
 
 /// File systems can hang, so they are read where nothing else waits.
-async fn read(mut reader: Reader) -> (Reader, Option<Snapshot>) {
-    let spare = Reader { sources: reader.sources.clone(), bell: None };
+async fn read(mut reader: SourceReader) -> (SourceReader, Option<SourceSnapshot>) {
+    let spare = SourceReader { sources: reader.sources.clone(), bell: None };
     let work = tokio::task::spawn_blocking(move || {
         if let Some(bell) = &mut reader.bell {
-            bell.arm(&reader.sources);
+            bell.watch(&reader.sources);
         }
         let snapshot = reader.sources.read();
         (reader, snapshot)
@@ -172,24 +172,24 @@ async fn read(mut reader: Reader) -> (Reader, Option<Snapshot>) {
     }
 }
 
-async fn judge_apart(snapshot: Snapshot, before: Option<&Loaded>) -> Option<Loaded> {
+async fn evaluate_blocking(snapshot: SourceSnapshot, before: Option<&Loaded>) -> Option<Loaded> {
     let before = before.cloned();
     let work = tokio::task::spawn_blocking(move || judge(snapshot, before.as_ref()));
     work.await.ok().and_then(LoadOutcome::into_loaded)
 }
 
-struct Reader {
-    sources: Sources,
-    bell: Option<Bell>,
+struct SourceReader {
+    sources: ManifestSources,
+    bell: Option<ChangeNotifier>,
 }
 
 /// Rings when something happens in the sources.
-struct Bell {
+struct ChangeNotifier {
     watcher: RecommendedWatcher,
     has_warned: bool,
 }
 
-impl Bell {
+impl ChangeNotifier {
     fn new(options: WatchOptions, changed: &Arc<Notify>) -> Option<Self> {
         if !options.notifications {
             return None;
@@ -210,7 +210,7 @@ impl Bell {
     }
 
     /// Asks for notifications anew: a directory that was replaced by another of its name is a new one.
-    fn arm(&mut self, sources: &Sources) {
+    fn watch(&mut self, sources: &ManifestSources) {
         for directory in directories(sources.paths()) {
             if let Err(error) = self.watcher.watch(&directory, RecursiveMode::NonRecursive)
                 && !self.has_warned
@@ -246,10 +246,10 @@ fn directories(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
 }
 
 fn log_change(before: Option<&Loaded>, now: &Loaded) {
-    let is_known = |known: fn(&Loaded) -> &Vec<Finding>, finding: &Finding| {
+    let is_known = |known: fn(&Loaded) -> &Vec<ManifestFinding>, finding: &ManifestFinding| {
         before.is_some_and(|before| known(before).contains(finding))
     };
-    let new: Vec<&Finding> =
+    let new: Vec<&ManifestFinding> =
         now.errors.iter().filter(|finding| !is_known(|loaded| &loaded.errors, finding)).collect();
     for finding in new.iter().take(MAX_LOGGED) {
         error!(manifest_error = %finding, "manifest refused");

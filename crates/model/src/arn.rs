@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NameError, TaskId, shared};
+use super::{NameError, TaskId, intern};
 
 /// A text that is not the ARN it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum ArnError {
 }
 
 /// The five parts after `arn:`.
-struct Parts<'a> {
+struct ArnParts<'a> {
     partition: &'a str,
     service: &'a str,
     region: &'a str,
@@ -36,12 +36,12 @@ struct Parts<'a> {
     resource: &'a str,
 }
 
-fn split(text: &str) -> Option<Parts<'_>> {
+fn split(text: &str) -> Option<ArnParts<'_>> {
     let mut parts = text.splitn(6, ':');
     if parts.next()? != "arn" {
         return None;
     }
-    let found = Parts {
+    let found = ArnParts {
         partition: parts.next()?,
         service: parts.next()?,
         region: parts.next()?,
@@ -120,7 +120,7 @@ impl ClusterArn {
         if parts.service != "ecs" || parts.region.is_empty() || name.is_empty() || name.contains('/') {
             return Err(error());
         }
-        Ok(Self(shared(text)))
+        Ok(Self(intern(text)))
     }
 
     /// The cluster's name, the last part.
@@ -223,7 +223,7 @@ impl TaskDefinitionArn {
         if parts.service != "ecs" || family.is_empty() || revision.parse::<u64>().is_err() {
             return Err(error());
         }
-        Ok(Self(shared(text)))
+        Ok(Self(intern(text)))
     }
 
     /// The family, without the revision.
@@ -248,7 +248,7 @@ impl RoleArn {
         if parts.service != "iam" || named.rsplit('/').next().is_none_or(str::is_empty) {
             return Err(error());
         }
-        Ok(Self(shared(text)))
+        Ok(Self(intern(text)))
     }
 
     /// The role's name without its path: what IAM's API takes. Unique within an account whatever the path.

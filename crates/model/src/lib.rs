@@ -9,10 +9,10 @@ mod glob;
 mod name;
 #[cfg(feature = "schema")]
 mod schema;
-mod shared;
+mod intern;
 mod task;
 mod time;
-mod why;
+mod reason;
 
 pub use self::time::Timestamp;
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
@@ -20,6 +20,6 @@ pub use glob::Glob;
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
 };
-pub use shared::{shared, shared_tags};
-pub use task::{Container, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
-pub use why::Why;
+pub use intern::{intern, intern_tags};
+pub use task::{TaskContainer, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
+pub use reason::Reason;

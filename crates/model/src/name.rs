@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{ClusterArn, shared};
+use super::{ClusterArn, intern};
 
 /// A name that breaks the rule of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +97,7 @@ name_type!(
     /// The name of a mesh (Kuma: a DNS-1123 subdomain of at most 63 characters).
     MeshName, "mesh name",
     "lower-case letters, digits, '-' and '.', starting and ending with a letter or digit, at most 63 characters",
-    shared,
+    intern,
     |t| is_dns_subdomain(t, 63)
 );
 
@@ -113,7 +113,7 @@ name_type!(
     /// (Kuma: `[a-zA-Z0-9.\-_:]`, not empty).
     ServiceName, "service name",
     "letters, digits, '.', '-', '_' and ':', not empty, at most 253 characters",
-    shared,
+    intern,
     |t| (1..=253).contains(&t.len())
         && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
 );
@@ -121,21 +121,21 @@ name_type!(
     /// The stable identity of this operator, written on each registration as a label; so a label value.
     OperatorId, "operator id",
     "letters, digits, '-', '_' and '.', starting and ending with a letter or digit, at most 63 characters",
-    shared,
+    intern,
     is_label_value
 );
 name_type!(
     /// The last part of a task's ARN: 32 hex digits today, a UUID in old accounts; always a label value.
     TaskId, "task id",
     "letters, digits and '-', at most 63 characters (the last part of a task ARN)",
-    shared,
+    intern,
     |t| is_label_value(t) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 );
 name_type!(
     /// The first 16 hex digits of SHA-256 of a cluster's ARN: short enough for a label, where the ARN is not.
     ClusterId, "cluster id",
     "16 lower-case hex digits",
-    shared,
+    intern,
     |t| t.len() == 16 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 
@@ -165,7 +165,7 @@ impl ClusterId {
             // Writing to a String cannot fail.
             let _ = write!(hex, "{byte:02x}");
         }
-        Self(shared(&hex))
+        Self(intern(&hex))
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_identity_of_consul_is_in_lower_case_and_has_no_dots() {
+    fn consul_service_name_is_lowercase_without_dots() {
         let longest = "a".repeat(256);
         for (name, is_one) in [
             ("web", true),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_id_is_the_first_16_hex_digits_of_the_arns_sha256() {
+    fn cluster_id_is_truncated_sha256_of_the_arn() {
         let arn = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
         let id = ClusterId::of(&arn);
         assert_eq!(id.as_str().len(), 16);

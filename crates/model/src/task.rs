@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp, shared};
+use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp, intern};
 
 /// Tags or labels by key, in key order.
 pub type Tags = BTreeMap<String, String>;
@@ -111,8 +111,8 @@ impl TaskGroup {
     /// Reads the field `group`.
     pub fn parse(text: &str) -> Self {
         match text.strip_prefix("service:") {
-            Some(name) => Self::Service(shared(name)),
-            None => Self::Other(shared(text)),
+            Some(name) => Self::Service(intern(name)),
+            None => Self::Other(intern(text)),
         }
     }
 
@@ -169,12 +169,12 @@ pub struct TaskDefinition {
     /// `networkMode`; only `awsvpc` gives a task its own address.
     pub network_mode: Option<String>,
     /// Its containers.
-    pub containers: Vec<Container>,
+    pub containers: Vec<TaskContainer>,
 }
 
 /// A container of a task definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Container {
+pub struct TaskContainer {
     /// Its name, unique within the definition.
     pub name: String,
     /// `dockerLabels`.

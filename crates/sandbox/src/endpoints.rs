@@ -7,13 +7,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::aws::{self, AwsFaults, Cloud, CloudConfig, Front};
+use super::aws::{self, AwsFaults, Cloud, CloudConfig, AwsFront};
 use super::consul::http::{self as consul_http, ConsulFaults, ConsulFront};
 use super::consul::{ConsulServer, in_process};
 use super::kuma::http::{self as kuma_http, KumaFaults};
 use super::kuma::{KumaConfig, KumaCp};
-use super::planes::ControlPlanes;
-use super::world::{ConsulHome, MANAGEMENT_TOKEN, QUEUE, lay_pipes};
+use super::control_planes::ControlPlanes;
+use super::world::{ConsulBootstrap, MANAGEMENT_TOKEN, QUEUE, create_queue_and_rules};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
 
@@ -21,7 +21,7 @@ use ecs_mesh_model::Timestamp;
 pub const ACCESS_KEY: &str = "sandbox";
 
 /// Where to listen, and what goes wrong. The default is Kuma on any free port, and nothing.
-pub struct Options {
+pub struct EndpointOptions {
     /// The account.
     pub cloud: CloudConfig,
     /// Which control planes there are.
@@ -40,7 +40,7 @@ pub struct Options {
     pub consul_faults: Arc<dyn ConsulFaults>,
 }
 
-impl Default for Options {
+impl Default for EndpointOptions {
     fn default() -> Self {
         Self {
             cloud: CloudConfig::default(),
@@ -48,27 +48,27 @@ impl Default for Options {
             aws_port: 0,
             kuma_port: 0,
             consul_port: 0,
-            aws_faults: Arc::new(aws::NoFaults),
-            kuma_faults: Arc::new(kuma_http::NoFaults),
-            consul_faults: Arc::new(consul_http::NoFaults),
+            aws_faults: Arc::new(aws::NoAwsFaults),
+            kuma_faults: Arc::new(kuma_http::NoKumaFaults),
+            consul_faults: Arc::new(consul_http::NoConsulFaults),
         }
     }
 }
 
 /// A Consul that is served.
-pub struct ConsulPlace {
+pub struct ConsulEndpoint {
     /// The server. Lock order: this last.
     pub front: ConsulFront,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     /// What tasks need to know of it.
-    pub home: ConsulHome,
+    pub bootstrap: ConsulBootstrap,
 }
 
 /// The running servers, and the worlds behind them.
 pub struct Endpoints {
     /// The account. Lock order: this before [`Self::kuma`], and that before [`Self::consul`].
-    pub front: Front,
+    pub front: AwsFront,
     /// The Kuma; idle and not served where there is none.
     pub kuma: Arc<Mutex<KumaCp>>,
     /// The empty cluster that is there at first.
@@ -78,7 +78,7 @@ pub struct Endpoints {
     /// `http://127.0.0.1:PORT` of Kuma, if there is one.
     pub kuma_url: Option<String>,
     /// The Consul, if there is one.
-    pub consul: Option<ConsulPlace>,
+    pub consul: Option<ConsulEndpoint>,
     queue_path: String,
     region: String,
     servers: JoinSet<std::io::Result<()>>,
@@ -91,15 +91,15 @@ impl Endpoints {
     ///
     /// # Errors
     /// In words, when a port cannot be had.
-    pub async fn start(options: Options) -> Result<Self, String> {
+    pub async fn start(options: EndpointOptions) -> Result<Self, String> {
         let clock = Clock::system();
         let tell = clock.clone();
         let now = clock.now();
         let (region, seed) = (options.cloud.region.clone(), options.cloud.seed);
         let mut cloud = Cloud::new(options.cloud, now);
-        let cluster = lay_pipes(&mut cloud, now).map_err(|error| error.to_string())?;
+        let cluster = create_queue_and_rules(&mut cloud, now).map_err(|error| error.to_string())?;
         let queue_path = cloud.queue_path(QUEUE).map_err(|error| error.to_string())?;
-        let front = Front::new(Arc::new(Mutex::new(cloud)), options.aws_faults, move || tell.now());
+        let front = AwsFront::new(Arc::new(Mutex::new(cloud)), options.aws_faults, move || tell.now());
         let (aws_listener, aws_url) = listen("AWS", options.aws_port).await?;
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
@@ -115,15 +115,15 @@ impl Endpoints {
         }
         let mut consul = None;
         if options.control_planes.has_consul() {
-            let home = ConsulHome { cluster: cluster.clone(), aws: aws_url.clone(), region: region.clone() };
-            let mut server = ConsulHome::server(seed, now);
-            home.furnish(&mut server, now)?;
+            let home = ConsulBootstrap { cluster: cluster.clone(), aws: aws_url.clone(), region: region.clone() };
+            let mut server = ConsulBootstrap::server(seed, now);
+            home.configure(&mut server, now)?;
             let (listener, url) = listen("Consul", options.consul_port).await?;
             let account = in_process::account(front.clone(), aws_url.clone());
             let server = Arc::new(Mutex::new(server));
             let front = ConsulFront::new(server, account, options.consul_faults, tell);
             servers.spawn(consul_http::serve(listener, front.clone(), stop.clone().cancelled_owned()));
-            consul = Some(ConsulPlace { front, url, home });
+            consul = Some(ConsulEndpoint { front, url, bootstrap: home });
         }
         Ok(Self { front, kuma, cluster, aws_url, kuma_url, consul, queue_path, region, servers, stop })
     }

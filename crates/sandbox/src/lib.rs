@@ -9,8 +9,8 @@
 pub mod aws;
 pub mod consul;
 pub mod endpoints;
-pub mod judge;
+pub mod oracle;
 pub mod kuma;
-pub mod mishaps;
-pub mod planes;
+pub mod fault_injection;
+pub mod control_planes;
 pub mod world;

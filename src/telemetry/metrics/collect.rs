@@ -8,41 +8,41 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeG
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
-use super::{Scrape, labels};
-use crate::telemetry::state::{ManifestState, OperatorState, PlaneState};
-use ecs_mesh_aws::intake::QueueState;
+use super::{ScrapeSource, labels};
+use crate::telemetry::state::{ManifestState, OperatorState, ControlPlaneState};
+use ecs_mesh_aws::consumer::QueueState;
 use ecs_mesh_consul_acl::reconcile::OBJECT_STATES;
 use ecs_mesh_controller::CircuitState;
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 
 /// Asks the operator.
 #[derive(Debug)]
-pub(super) struct State(pub(super) Arc<Scrape>);
+pub(super) struct StateCollector(pub(super) Arc<ScrapeSource>);
 
 /// Labels with their values.
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 /// Writes families of metrics.
-pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
+pub(super) struct MetricWriter<'a>(pub(super) DescriptorEncoder<'a>);
 
-impl Collector for State {
+impl Collector for StateCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Scrape { health, .. } = &*self.0;
+        let ScrapeSource { health, .. } = &*self.0;
         let state = self.0.state();
-        let mut to = Families(encoder);
+        let mut to = MetricWriter(encoder);
         to.build_info()?;
         let stuck = health.stuck().len() + state.as_ref().map_or(0, |state| state.stuck().len());
-        to.one("ecs_mesh_stuck_loops", "Loops that make no progress", count(stuck))?;
+        to.gauge("ecs_mesh_stuck_loops", "Loops that make no progress", count(stuck))?;
         let ready = !health.is_stopping() && state.as_ref().is_some_and(OperatorState::is_ready);
-        to.one("ecs_mesh_ready", "Whether /readyz answers 200", i64::from(ready))?;
-        to.event_queue(self.0.queue())?;
+        to.gauge("ecs_mesh_ready", "Whether /readyz answers 200", i64::from(ready))?;
+        to.event_queue(self.0.queue_state())?;
         let Some(state) = state else { return Ok(()) };
         to.operator(&state)?;
         to.manifests(&state.manifests)?;
         to.clusters(&state)?;
         to.work_queues(&state)?;
         to.registrations(&state)?;
-        to.meshes(&state)?;
+        to.unknown_outbounds(&state)?;
         to.guards(&state)?;
         to.identities(&state)?;
         to.circuits(&state)
@@ -54,9 +54,9 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-impl Families<'_> {
+impl MetricWriter<'_> {
     /// A gauge without labels.
-    pub(super) fn one<V: EncodeGaugeValue + Copy>(
+    pub(super) fn gauge<V: EncodeGaugeValue + Copy>(
         &mut self,
         name: &str,
         help: &str,
@@ -66,7 +66,7 @@ impl Families<'_> {
     }
 
     /// A gauge with labels.
-    fn many<'a, V: EncodeGaugeValue, const N: usize>(
+    fn gauges<'a, V: EncodeGaugeValue, const N: usize>(
         &mut self,
         name: &str,
         help: &str,
@@ -106,16 +106,16 @@ impl Families<'_> {
 
     fn build_info(&mut self) -> Result<(), Error> {
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
-        self.many("ecs_mesh_build_info", "Always 1; the labels tell what runs", [(labels, 1_i64)])
+        self.gauges("ecs_mesh_build_info", "Always 1; the labels tell what runs", [(labels, 1_i64)])
     }
 
     fn event_queue(&mut self, queue: QueueState) -> Result<(), Error> {
         let readable = match queue {
-            QueueState::Unread => return Ok(()),
-            QueueState::Readable => 1_i64,
+            QueueState::Unknown => return Ok(()),
+            QueueState::Ok => 1_i64,
             QueueState::Failing(_) => 0,
         };
-        self.one(
+        self.gauge(
             "ecs_mesh_queue_readable",
             "Whether the last receive went well; absent without a queue",
             readable,
@@ -125,8 +125,8 @@ impl Families<'_> {
     fn operator(&mut self, state: &OperatorState) -> Result<(), Error> {
         let labels = [("name", &*state.operator)];
         let help = "Whether this process may write";
-        self.many("leader_election_master_status", help, [(labels, i64::from(state.leader))])?;
-        self.one("ecs_mesh_known_tasks", "ECS tasks that are known", count(state.known_tasks))
+        self.gauges("leader_election_master_status", help, [(labels, i64::from(state.leader))])?;
+        self.gauge("ecs_mesh_known_tasks", "ECS tasks that are known", count(state.known_tasks))
     }
 
     fn manifests(&mut self, manifests: &ManifestState) -> Result<(), Error> {
@@ -134,49 +134,49 @@ impl Families<'_> {
             let all: Vec<_> = all.iter().map(|(kind, n)| ([("kind", *kind)], count(*n))).collect();
             all
         };
-        self.many("ecs_mesh_manifests", "Documents in force by kind", by_kind(&manifests.loaded))?;
+        self.gauges("ecs_mesh_manifests", "Documents in force by kind", by_kind(&manifests.loaded))?;
         let help = "Errors in the manifests as they are now by kind";
-        self.many("ecs_mesh_manifest_errors", help, by_kind(&manifests.errors))?;
+        self.gauges("ecs_mesh_manifest_errors", help, by_kind(&manifests.errors))?;
         let help = "Warnings of the manifests as they are now";
-        self.one("ecs_mesh_manifest_warnings", help, count(manifests.warnings))?;
+        self.gauge("ecs_mesh_manifest_warnings", help, count(manifests.warnings))?;
         let help = "Grows with each set of manifests that comes into force";
-        self.one("ecs_mesh_manifests_generation", help, manifests.generation)
+        self.gauge("ecs_mesh_manifests_generation", help, manifests.generation)
     }
 
     fn clusters(&mut self, state: &OperatorState) -> Result<(), Error> {
         let all = state.clusters.iter().map(|(name, at)| ([("cluster", name.as_str())], at.unwrap_or(0.0)));
         let help = "When a sweep last saw the cluster whole; 0: not yet";
-        self.many("ecs_mesh_last_sweep_timestamp_seconds", help, all)
+        self.gauges("ecs_mesh_last_sweep_timestamp_seconds", help, all)
     }
 
     fn work_queues(&mut self, state: &OperatorState) -> Result<(), Error> {
-        let all = |value: fn(&PlaneState) -> i64| {
+        let all = |value: fn(&ControlPlaneState) -> i64| {
             state.control_planes.iter().map(move |(name, plane)| ([("name", &**name)], value(plane)))
         };
-        let seconds = |value: fn(&PlaneState) -> f64| {
+        let seconds = |value: fn(&ControlPlaneState) -> f64| {
             state.control_planes.iter().map(move |(name, plane)| ([("name", &**name)], value(plane)))
         };
-        let total = |value: fn(&PlaneState) -> u64| {
+        let total = |value: fn(&ControlPlaneState) -> u64| {
             state.control_planes.iter().map(move |(name, plane)| ([("name", &**name)], value(plane)))
         };
-        let workers = |value: fn(&PlaneState) -> i64| {
+        let workers = |value: fn(&ControlPlaneState) -> i64| {
             state.control_planes.iter().map(move |(name, plane)| ([("controller", &**name)], value(plane)))
         };
-        self.many("workqueue_depth", "Tasks that could be worked on now", all(|p| count(p.queue.ready)))?;
+        self.gauges("workqueue_depth", "Tasks that could be worked on now", all(|p| count(p.queue.ready)))?;
         let help = "Tasks whose time has not come: requeued, backing off or held";
-        self.many("ecs_mesh_workqueue_delayed", help, all(|p| count(p.queue.delayed)))?;
+        self.gauges("ecs_mesh_workqueue_delayed", help, all(|p| count(p.queue.delayed)))?;
         self.counters("workqueue_adds", "Runs asked for", total(|p| p.queue.adds))?;
         self.counters("workqueue_retries", "Runs that ended in a backoff", total(|p| p.queue.retries))?;
         let help = "How long the task has waited that is ready longest";
         let oldest = seconds(|p| p.queue.oldest_waiting.as_secs_f64());
-        self.many("ecs_mesh_workqueue_oldest_waiting_seconds", help, oldest)?;
+        self.gauges("ecs_mesh_workqueue_oldest_waiting_seconds", help, oldest)?;
         let help = "How long the longest run under way has taken";
         let longest = seconds(|p| p.queue.longest_running.as_secs_f64());
-        self.many("workqueue_longest_running_processor_seconds", help, longest)?;
+        self.gauges("workqueue_longest_running_processor_seconds", help, longest)?;
         let active = workers(|p| count(p.queue.processing));
-        self.many("controller_runtime_active_workers", "Runs under way", active)?;
+        self.gauges("controller_runtime_active_workers", "Runs under way", active)?;
         let most = workers(|p| count(p.workers));
-        self.many("controller_runtime_max_concurrent_reconciles", "Most runs under way", most)
+        self.gauges("controller_runtime_max_concurrent_reconciles", "Most runs under way", most)
     }
 
     fn registrations(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -185,30 +185,30 @@ impl Families<'_> {
             [("ready", owned.ready), ("drained", owned.drained), ("unconfirmed", owned.unconfirmed)]
                 .map(|(state, n)| ([("control_plane", &**name), ("state", state)], count(n)))
         });
-        self.many("ecs_mesh_owned_registrations", "This operator's registrations by state", owned)?;
-        let unplaced = state
+        self.gauges("ecs_mesh_owned_registrations", "This operator's registrations by state", owned)?;
+        let unattributed_registrations = state
             .control_planes
             .iter()
-            .map(|(name, plane)| ([("control_plane", &**name)], count(plane.unplaced)));
+            .map(|(name, plane)| ([("control_plane", &**name)], count(plane.unattributed_registrations)));
         let help = "Registrations of ours whose cluster no binding names";
-        self.many("ecs_mesh_unplaced_registrations", help, unplaced)?;
+        self.gauges("ecs_mesh_unplaced_registrations", help, unattributed_registrations)?;
         let troubled = state.control_planes.iter().flat_map(|(name, plane)| {
-            labels::OF_TASKS.into_iter().map(move |reason| {
-                let n = plane.troubles.get(reason).copied().unwrap_or(0);
+            labels::TASK_WARNING_REASONS.into_iter().map(move |reason| {
+                let n = plane.tasks_with_warnings.get(reason).copied().unwrap_or(0);
                 ([("control_plane", &**name), ("reason", reason)], count(n))
             })
         });
-        self.many("ecs_mesh_troubled_tasks", "Tasks that are not as they should be by reason", troubled)
+        self.gauges("ecs_mesh_troubled_tasks", "Tasks that are not as they should be by reason", troubled)
     }
 
-    fn meshes(&mut self, state: &OperatorState) -> Result<(), Error> {
+    fn unknown_outbounds(&mut self, state: &OperatorState) -> Result<(), Error> {
         let all = state.control_planes.iter().flat_map(|(name, plane)| {
             plane
-                .unknown_targets
+                .unknown_outbound_services
                 .iter()
                 .map(move |(mesh, n)| ([("control_plane", &**name), ("mesh", &**mesh)], count(*n)))
         });
-        self.many("ecs_mesh_unknown_targets", "Services called that the mesh does not know", all)
+        self.gauges("ecs_mesh_unknown_targets", "Services called that the mesh does not know", all)
     }
 
     fn guards(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -219,15 +219,15 @@ impl Families<'_> {
                 })
             })
         };
-        self.many(
+        self.gauges(
             "ecs_mesh_guard_tripped",
             "Whether the guard holds anything",
             all(|g| (g.held > 0).into()),
         )?;
-        self.many("ecs_mesh_guard_held", "Removals that the guard holds back", all(|g| g.held))?;
+        self.gauges("ecs_mesh_guard_held", "Removals that the guard holds back", all(|g| g.held))?;
         let help = "Removals without a STOPPED of their own, of the last hour";
-        self.many("ecs_mesh_guard_admitted", help, all(|g| g.admitted))?;
-        self.many("ecs_mesh_guard_limit", "How many of them the guard lets through", all(|g| g.limit))
+        self.gauges("ecs_mesh_guard_admitted", help, all(|g| g.admitted))?;
+        self.gauges("ecs_mesh_guard_limit", "How many of them the guard lets through", all(|g| g.limit))
     }
 
     fn identities(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -244,11 +244,11 @@ impl Families<'_> {
             })
         });
         let help = "Objects of the identity set-up by how they are";
-        self.many("ecs_mesh_identity_objects", help, objects)?;
+        self.gauges("ecs_mesh_identity_objects", help, objects)?;
         let checked =
             planes().map(|(name, identity)| ([("control_plane", name)], identity.checked_at.unwrap_or(0.0)));
         let help = "When the identity set-up was last found or made as declared; 0: not yet";
-        self.many("ecs_mesh_identity_checked_timestamp_seconds", help, checked)
+        self.gauges("ecs_mesh_identity_checked_timestamp_seconds", help, checked)
     }
 
     fn circuits(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -258,18 +258,18 @@ impl Families<'_> {
                 (labels, i64::from(plane.circuit == circuit))
             })
         });
-        self.many("ecs_mesh_circuit_state", "1 for the state that the circuit is in", circuits)?;
-        let listed = state
+        self.gauges("ecs_mesh_circuit_state", "1 for the state that the circuit is in", circuits)?;
+        let synced = state
             .control_planes
             .iter()
-            .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.listed)));
+            .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.synced)));
         let help = "Whether all that is registered there was listed since the start";
-        self.many("ecs_mesh_control_plane_listed", help, listed)?;
+        self.gauges("ecs_mesh_control_plane_listed", help, synced)?;
         let parts = state.control_planes.iter().map(|(name, plane)| {
-            let parts = i64::try_from(plane.unlisted.len()).unwrap_or(i64::MAX);
+            let parts = i64::try_from(plane.unlisted_segments.len()).unwrap_or(i64::MAX);
             ([("control_plane", &**name)], parts)
         });
         let help = "Parts of what is registered there that the last list failed at";
-        self.many("ecs_mesh_control_plane_unlisted_parts", help, parts)
+        self.gauges("ecs_mesh_control_plane_unlisted_parts", help, parts)
     }
 }

@@ -7,14 +7,14 @@ use std::fmt::Write as _;
 
 /// A format, by what the scraper accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// Prometheus' text format 0.0.4.
     Prometheus,
     /// OpenMetrics 1.0.
     OpenMetrics,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// The header `Content-Type` of an answer in this format.
     pub fn content_type(self) -> &'static str {
         match self {
@@ -26,18 +26,18 @@ impl Format {
     /// What a header `Accept` asks for: OpenMetrics only where it is named, in a version that is spoken here, and not
     /// liked less than plain text.
     pub fn accepted(accept: &str) -> Self {
-        let liking = |kind: &str, version: &[&str]| {
-            let ranges = accept.split(',').filter_map(|range| liking(range, kind, version));
+        let quality_of = |kind: &str, version: &[&str]| {
+            let ranges = accept.split(',').filter_map(|range| quality(range, kind, version));
             ranges.fold(0.0, f64::max)
         };
-        let open = liking("application/openmetrics-text", &["1.0.0"]);
-        let plain = liking("text/plain", &["0.0.4"]);
+        let open = quality_of("application/openmetrics-text", &["1.0.0"]);
+        let plain = quality_of("text/plain", &["0.0.4"]);
         if open > 0.0 && open >= plain { Self::OpenMetrics } else { Self::Prometheus }
     }
 }
 
 /// How much a range such as `text/plain;version=0.0.4;q=0.5` likes this kind in one of these versions.
-fn liking(range: &str, kind: &str, versions: &[&str]) -> Option<f64> {
+fn quality(range: &str, kind: &str, versions: &[&str]) -> Option<f64> {
     let mut parts = range.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(kind) {
         return None;
@@ -59,13 +59,13 @@ fn liking(range: &str, kind: &str, versions: &[&str]) -> Option<f64> {
 /// the end mark have no place, and neither have exemplars.
 pub(super) fn prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + open_metrics.len() / 16);
-    let mut family = Family::default();
+    let mut family = MetricFamily::default();
     for line in open_metrics.lines() {
         // Writing to a String cannot fail, here and below.
         if let Some(rest) = line.strip_prefix("# HELP ") {
             // Its type, which decides the name, comes in the next line.
             let (name, words) = rest.split_once(' ').unwrap_or((rest, ""));
-            family = Family { name, words };
+            family = MetricFamily { name, words };
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap_or((rest, "unknown"));
             let (suffix, kind) = match kind {
@@ -76,7 +76,7 @@ pub(super) fn prometheus(open_metrics: &str) -> String {
                 other => ("", other),
             };
             let words = if family.name == name { family.words } else { "" };
-            family = Family { name, words };
+            family = MetricFamily { name, words };
             let _ = writeln!(text, "# HELP {name}{suffix} {words}\n# TYPE {name}{suffix} {kind}");
         } else if line.starts_with('#') || line.is_empty() {
             // `# UNIT` and `# EOF`.
@@ -89,12 +89,12 @@ pub(super) fn prometheus(open_metrics: &str) -> String {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Family<'a> {
+struct MetricFamily<'a> {
     name: &'a str,
     words: &'a str,
 }
 
-impl Family<'_> {
+impl MetricFamily<'_> {
     /// Whether this is `NAME_created`, which belongs to no metric of the older format.
     fn is_creation_time(self, line: &str) -> bool {
         let rest = line.strip_prefix(self.name).and_then(|rest| rest.strip_prefix("_created"));
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_and_infos_are_described_by_the_names_of_their_samples() {
+    fn counters_are_described_by_sample_names() {
         let open = "# HELP a Things.\n# TYPE a counter\n# UNIT a things\na_total{x=\"1\"} 2\na_created{x=\"1\"} 1.5\n\
                     # HELP b What.\n# TYPE b info\nb_info{v=\"1\"} 1\n# HELP c Now.\n# TYPE c gauge\nc 3\n# EOF\n";
         let plain = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\"} 2\n# HELP b_info What.\n\
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn exemplars_go_and_what_looks_like_one_in_a_label_stays() {
+    fn prometheus_format_drops_exemplars_only() {
         let open = "# HELP h Time.\n# TYPE h histogram\nh_bucket{le=\"1.0\"} 2 # {trace=\"x\"} 0.5\n\
                     h_bucket{le=\"+Inf\",why=\"a \\\" # {\"} 3\nh_sum 1.0\nh_count 3\n# EOF\n";
         let plain = "# HELP h Time.\n# TYPE h histogram\nh_bucket{le=\"1.0\"} 2\n\
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn open_metrics_is_spoken_only_to_who_asks_for_it() {
-        use Format::{OpenMetrics, Prometheus};
+        use ExpositionFormat::{OpenMetrics, Prometheus};
         let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         for (accept, format) in [
@@ -158,7 +158,7 @@ mod tests {
             ("application/openmetrics-text;q=0", Prometheus),
             ("application/openmetrics-text;q=nonsense", Prometheus),
         ] {
-            assert_eq!(Format::accepted(accept), format, "{accept:?}");
+            assert_eq!(ExpositionFormat::accepted(accept), format, "{accept:?}");
         }
     }
 }

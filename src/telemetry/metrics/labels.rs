@@ -17,72 +17,72 @@ macro_rules! labels {
 }
 labels!(
     /// One label.
-    Reason { reason: &'static str }
+    ReasonLabels { reason: &'static str }
 );
 labels!(
     /// A queue's messages.
-    Message { kind: &'static str, result: &'static str }
+    MessageLabels { kind: &'static str, result: &'static str }
 );
 labels!(
     /// An AWS call.
-    Call { operation: &'static str, outcome: &'static str }
+    AwsCallLabels { operation: &'static str, outcome: &'static str }
 );
 labels!(
     /// An operation, whatever came of it.
-    Operation { operation: &'static str }
+    AwsOperationLabels { operation: &'static str }
 );
 labels!(
     /// A call to a control plane.
-    PlaneCall { control_plane: Arc<str>, operation: &'static str, outcome: &'static str }
+    ControlPlaneCallLabels { control_plane: Arc<str>, operation: &'static str, outcome: &'static str }
 );
 labels!(
     /// A control plane's operation, whatever came of it.
-    PlaneOperation { control_plane: Arc<str>, operation: &'static str }
+    ControlPlaneOperationLabels { control_plane: Arc<str>, operation: &'static str }
 );
 labels!(
     /// Tokens of a control plane that name no task, and why.
-    Unplaced { control_plane: Arc<str>, reason: &'static str }
+    UnattributedTokenLabels { control_plane: Arc<str>, reason: &'static str }
 );
 labels!(
     /// What a thing came to.
-    Result { result: &'static str }
+    ResultLabels { result: &'static str }
 );
 labels!(
     /// What a controller's run came to.
-    Reconcile { controller: Arc<str>, result: &'static str }
+    ReconcileLabels { controller: Arc<str>, result: &'static str }
 );
 labels!(
     /// A controller.
-    Controller { controller: Arc<str> }
+    ControllerLabels { controller: Arc<str> }
 );
 labels!(
     /// A work queue.
-    Workqueue { name: Arc<str> }
+    WorkqueueLabels { name: Arc<str> }
 );
 labels!(
     /// A written change.
-    Change { change: &'static str }
+    ChangeLabels { change: &'static str }
 );
 labels!(
     /// A change that would be written.
-    Planned { control_plane: Arc<str>, change: &'static str }
+    PlannedChangeLabels { control_plane: Arc<str>, change: &'static str }
 );
 labels!(
     /// A broken rule.
-    Broken { rule: &'static str }
+    RuleLabels { rule: &'static str }
 );
 
 labels!(
     /// A change of an object of the identity set-up, and what came of it.
-    ObjectChange { kind: &'static str, change: &'static str, result: &'static str }
+    AclChangeLabels { kind: &'static str, change: &'static str, result: &'static str }
 );
 
 /// What is done to objects of the identity set-up.
-pub(super) const OBJECT_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
-pub(super) const OBJECT_RESULTS: [&str; 2] = ["ok", "failed"];
+pub(super) const ACL_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
+pub(super) const ACL_RESULTS: [&str; 2] = ["ok", "failed"];
 
 /// What became of messages, by their kind.
-pub(super) const MESSAGES: [(&str, &[&str]); 5] = [
+pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
     ("task", &["news", "stale", "foreign_cluster"]),
     ("role_change", &["news", "foreign_role"]),
     (
@@ -111,7 +111,7 @@ pub(super) const MESSAGES: [(&str, &[&str]); 5] = [
             "cluster_mismatch",
         ],
     ),
-    ("receive", AWS_FAILURES),
+    ("receive", AWS_ERRORS),
 ];
 
 pub(super) const AWS_OPERATIONS: [&str; 10] = [
@@ -126,12 +126,12 @@ pub(super) const AWS_OPERATIONS: [&str; 10] = [
     "sqs:GetQueueAttributes",
     "secretsmanager:GetSecretValue",
 ];
-pub(super) const AWS_FAILURES: &[&str] =
+pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "denied", "credentials", "not_found", "invalid"];
 
-pub(super) const PLANE_OPERATIONS: [&str; 9] =
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 9] =
     ["owned", "find", "read", "put", "delete", "services", "refresh", "objects", "object"];
-pub(super) const PLANE_FAILURES: [&str; 9] = [
+pub(super) const CONTROL_PLANE_ERRORS: [&str; 9] = [
     "unreachable",
     "busy",
     "failed",
@@ -144,11 +144,11 @@ pub(super) const PLANE_FAILURES: [&str; 9] = [
 ];
 
 /// Why a login's token names no task.
-pub(super) const UNPLACED: [&str; 2] = ["no_metadata", "malformed"];
+pub(super) const UNATTRIBUTED_REASONS: [&str; 2] = ["no_metadata", "malformed"];
 
-pub(super) const CHANGES: [&str; 4] = ["create", "update", "drain", "remove"];
-pub(super) const EVIDENCE: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
-pub(super) const RULES: [&str; 16] = [
+pub(super) const CHANGE_VALUES: [&str; 4] = ["create", "update", "drain", "remove"];
+pub(super) const EVIDENCE_VALUES: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
+pub(super) const ROLE_RULES: [&str; 16] = [
     "no_task_role",
     "no_such_role",
     "account",
@@ -166,12 +166,12 @@ pub(super) const RULES: [&str; 16] = [
     "consul.hashicorp.com/partition",
     "consul.hashicorp.com/namespace",
 ];
-pub(super) const IGNORED: [&str; 5] =
+pub(super) const IGNORE_REASONS: [&str; 5] =
     ["no_binding", "other_control_plane", "no_workload", "nothing_there", "network_mode"];
-pub(super) const SWEEPS: [&str; 3] = ["complete", "undescribed", "incomplete"];
+pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "undescribed", "incomplete"];
 
 /// What keeps a task from being as it should be, or is worth a warning.
-pub(super) const OF_TASKS: [&str; 19] = [
+pub(super) const TASK_WARNING_REASONS: [&str; 19] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
@@ -193,12 +193,12 @@ pub(super) const OF_TASKS: [&str; 19] = [
     "failed",
 ];
 
-/// What is held for reasons that are no single task's, beside [`PLANE_FAILURES`].
-pub(super) const OF_OTHERS: [&str; 4] =
+/// What is held for reasons that are no single task's, beside [`CONTROL_PLANE_ERRORS`].
+pub(super) const OTHER_WARNING_REASONS: [&str; 4] =
     ["unknown_target", "role_unknown", "sweep_incomplete", "registrations_unlisted"];
 
-/// The reasons of [`OF_TASKS`], [`OF_OTHERS`] and [`PLANE_FAILURES`], each once.
-pub(super) fn held() -> impl Iterator<Item = &'static str> {
-    let planes = PLANE_FAILURES.into_iter().filter(|reason| !OF_TASKS.contains(reason));
-    OF_TASKS.into_iter().chain(OF_OTHERS).chain(planes)
+/// The reasons of [`TASK_WARNING_REASONS`], [`OTHER_WARNING_REASONS`] and [`CONTROL_PLANE_ERRORS`], each once.
+pub(super) fn warning_reasons() -> impl Iterator<Item = &'static str> {
+    let planes = CONTROL_PLANE_ERRORS.into_iter().filter(|reason| !TASK_WARNING_REASONS.contains(reason));
+    TASK_WARNING_REASONS.into_iter().chain(OTHER_WARNING_REASONS).chain(planes)
 }

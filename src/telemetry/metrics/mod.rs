@@ -7,7 +7,7 @@ mod collect;
 mod exposition;
 mod labels;
 mod order;
-mod plane;
+mod control_plane;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -22,78 +22,78 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
-pub use exposition::Format;
-pub use plane::PlaneMetrics;
+pub use exposition::ExpositionFormat;
+pub use control_plane::ControlPlaneMetrics;
 
-use super::state::{OperatorState, Tells};
-use ecs_mesh_aws::intake::{QueueObserver, QueueState};
+use super::state::{OperatorState, StateSource};
+use ecs_mesh_aws::consumer::{QueueObserver, QueueState};
 use ecs_mesh_controller::health::Health;
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 use labels::{
-    Broken, Call, Change, Controller, Message, ObjectChange, Operation, PlaneCall, PlaneOperation, Planned,
-    Reason, Reconcile, Result, Unplaced, Workqueue,
+    RuleLabels, AwsCallLabels, ChangeLabels, ControllerLabels, MessageLabels, AclChangeLabels, AwsOperationLabels, ControlPlaneCallLabels, ControlPlaneOperationLabels, PlannedChangeLabels,
+    ReasonLabels, ReconcileLabels, ResultLabels, UnattributedTokenLabels, WorkqueueLabels,
 };
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// From sent to received, seconds: SQS is quick, and keeps messages for days.
-const AGES: [f64; 13] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0];
+const MESSAGE_AGE_BUCKETS: [f64; 13] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0];
 /// From received to written, seconds.
-const ANSWERS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
+const EVENT_TO_WRITE_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
 /// A sweep, seconds.
-const SWEEPS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const SWEEP_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 /// A wait or a run, seconds; a run is cut off after 120.
-const RUNS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
+const RECONCILE_BUCKETS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
 /// A call, seconds; each ends within 25.
-const CALLS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0];
+const CALL_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0];
 
 fn runs() -> Histogram {
-    Histogram::new(RUNS)
+    Histogram::new(RECONCILE_BUCKETS)
 }
 
 fn calls() -> Histogram {
-    Histogram::new(CALLS)
+    Histogram::new(CALL_BUCKETS)
 }
 
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    scrape: Arc<Scrape>,
-    messages: Family<Message, Counter>,
+    scrape: Arc<ScrapeSource>,
+    messages: Family<MessageLabels, Counter>,
     redelivered: Counter,
     message_age: Histogram,
     event_to_write: Histogram,
     latency_tap: OnceLock<mpsc::UnboundedSender<Duration>>,
     rejected: Counter,
-    changes: Family<Change, Counter>,
-    object_changes: Family<ObjectChange, Counter>,
-    removals: Family<Reason, Counter>,
-    violations: Family<Broken, Counter>,
-    held: Family<Reason, Counter>,
-    ignored: Family<Reason, Counter>,
-    aws_calls: Family<Call, Counter>,
-    aws_call_time: Histograms<Operation>,
-    sweeps: Family<Result, Counter>,
+    changes: Family<ChangeLabels, Counter>,
+    acl_changes: Family<AclChangeLabels, Counter>,
+    removals: Family<ReasonLabels, Counter>,
+    violations: Family<RuleLabels, Counter>,
+    warnings: Family<ReasonLabels, Counter>,
+    ignored: Family<ReasonLabels, Counter>,
+    aws_calls: Family<AwsCallLabels, Counter>,
+    aws_call_time: Histograms<AwsOperationLabels>,
+    sweeps: Family<ResultLabels, Counter>,
     sweep_time: Histogram,
-    planned: Family<Planned, Gauge>,
-    planes: PlaneFamilies,
+    planned: Family<PlannedChangeLabels, Gauge>,
+    planes: ControlPlaneFamilies,
 }
 
 /// What is counted by control plane.
 #[derive(Clone, Debug)]
-struct PlaneFamilies {
-    reconciles: Family<Reconcile, Counter>,
-    reconcile_time: Histograms<Controller>,
-    queue_time: Histograms<Workqueue>,
-    work_time: Histograms<Workqueue>,
-    calls: Family<PlaneCall, Counter>,
-    call_time: Histograms<PlaneOperation>,
-    skipped: Family<PlaneOperation, Counter>,
-    unplaced: Family<Unplaced, Gauge>,
+struct ControlPlaneFamilies {
+    reconciles: Family<ReconcileLabels, Counter>,
+    reconcile_time: Histograms<ControllerLabels>,
+    queue_time: Histograms<WorkqueueLabels>,
+    work_time: Histograms<WorkqueueLabels>,
+    calls: Family<ControlPlaneCallLabels, Counter>,
+    call_time: Histograms<ControlPlaneOperationLabels>,
+    skipped: Family<ControlPlaneOperationLabels, Counter>,
+    unplaced: Family<UnattributedTokenLabels, Gauge>,
 }
 
-impl Default for PlaneFamilies {
+impl Default for ControlPlaneFamilies {
     fn default() -> Self {
         Self {
             reconciles: Family::default(),
@@ -110,25 +110,25 @@ impl Default for PlaneFamilies {
 
 /// What a scrape asks for. The operator comes after its metrics, and goes before them.
 #[derive(Default)]
-struct Scrape {
-    teller: Mutex<Option<Weak<dyn Tells>>>,
+struct ScrapeSource {
+    state_source: Mutex<Option<Weak<dyn StateSource>>>,
     health: Health,
     queue: Mutex<QueueState>,
 }
 
-impl std::fmt::Debug for Scrape {
+impl std::fmt::Debug for ScrapeSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scrape").field("health", &self.health).finish_non_exhaustive()
     }
 }
 
-impl Scrape {
+impl ScrapeSource {
     fn state(&self) -> Option<OperatorState> {
-        let teller = self.teller.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Some(teller?.upgrade()?.state())
+        let state_source = self.state_source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(state_source?.upgrade()?.state())
     }
 
-    fn queue(&self) -> QueueState {
+    fn queue_state(&self) -> QueueState {
         *self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -140,31 +140,31 @@ impl Default for Metrics {
             scrape: Arc::default(),
             messages: Family::default(),
             redelivered: Counter::default(),
-            message_age: Histogram::new(AGES),
-            event_to_write: Histogram::new(ANSWERS),
+            message_age: Histogram::new(MESSAGE_AGE_BUCKETS),
+            event_to_write: Histogram::new(EVENT_TO_WRITE_BUCKETS),
             latency_tap: OnceLock::new(),
             rejected: Counter::default(),
             changes: Family::default(),
-            object_changes: Family::default(),
+            acl_changes: Family::default(),
             removals: Family::default(),
             violations: Family::default(),
-            held: Family::default(),
+            warnings: Family::default(),
             ignored: Family::default(),
             aws_calls: Family::default(),
             aws_call_time: Family::new_with_constructor(calls),
             sweeps: Family::default(),
-            sweep_time: Histogram::new(SWEEPS),
+            sweep_time: Histogram::new(SWEEP_BUCKETS),
             planned: Family::default(),
-            planes: PlaneFamilies::default(),
+            planes: ControlPlaneFamilies::default(),
         };
         metrics.register();
-        metrics.begin_at_zero();
+        metrics.init_to_zero();
         metrics
     }
 }
 
 /// Makes a series, at 0.
-fn begin<L, M, C>(family: &Family<L, M, C>, labels: &L)
+fn init_series<L, M, C>(family: &Family<L, M, C>, labels: &L)
 where
     L: Clone + std::hash::Hash + Eq,
     C: MetricConstructor<M>,
@@ -186,12 +186,12 @@ impl Metrics {
         r.register("ecs_mesh_rejected_tasks", help, self.rejected.clone());
         r.register("ecs_mesh_changes", "Changes written to control planes", self.changes.clone());
         let help = "Changes of objects of Consul's identity set-up";
-        r.register("ecs_mesh_identity_changes", help, self.object_changes.clone());
+        r.register("ecs_mesh_identity_changes", help, self.acl_changes.clone());
         r.register("ecs_mesh_removals", "Removed registrations by the evidence", self.removals.clone());
         let help = "Broken rules of role tags, at each look at a task";
         r.register("ecs_mesh_role_violations", help, self.violations.clone());
         let help = "Times that something was held, warned of or left undone";
-        r.register("ecs_mesh_held", help, self.held.clone());
+        r.register("ecs_mesh_held", help, self.warnings.clone());
         r.register("ecs_mesh_ignored", "Tasks looked at and not ours", self.ignored.clone());
         r.register("ecs_mesh_aws_calls", "AWS calls by operation and outcome", self.aws_calls.clone());
         r.register("ecs_mesh_aws_call_duration_seconds", "Time of AWS calls", self.aws_call_time.clone());
@@ -204,63 +204,63 @@ impl Metrics {
         let help = "What a dry run would do, by control plane and change";
         r.register("ecs_mesh_planned_changes", help, self.planned.clone());
         self.planes.register(r);
-        r.register_collector(Box::new(collect::State(Arc::clone(&self.scrape))));
-        r.register_collector(Box::new(process::Process));
+        r.register_collector(Box::new(collect::StateCollector(Arc::clone(&self.scrape))));
+        r.register_collector(Box::new(process::ProcessCollector));
     }
 
-    fn begin_at_zero(&self) {
-        for (kind, results) in labels::MESSAGES {
+    fn init_to_zero(&self) {
+        for (kind, results) in labels::MESSAGE_RESULTS {
             for result in results {
-                begin(&self.messages, &Message { kind, result });
+                init_series(&self.messages, &MessageLabels { kind, result });
             }
         }
-        for change in labels::CHANGES {
-            begin(&self.changes, &Change { change });
+        for change in labels::CHANGE_VALUES {
+            init_series(&self.changes, &ChangeLabels { change });
         }
         for kind in ObjectKind::ALL.map(ObjectKind::as_str) {
-            for change in labels::OBJECT_CHANGES {
-                for result in labels::OBJECT_RESULTS {
-                    begin(&self.object_changes, &ObjectChange { kind, change, result });
+            for change in labels::ACL_CHANGES {
+                for result in labels::ACL_RESULTS {
+                    init_series(&self.acl_changes, &AclChangeLabels { kind, change, result });
                 }
             }
         }
-        for reason in labels::EVIDENCE {
-            begin(&self.removals, &Reason { reason });
+        for reason in labels::EVIDENCE_VALUES {
+            init_series(&self.removals, &ReasonLabels { reason });
         }
-        for rule in labels::RULES {
-            begin(&self.violations, &Broken { rule });
+        for rule in labels::ROLE_RULES {
+            init_series(&self.violations, &RuleLabels { rule });
         }
-        for reason in labels::held() {
-            begin(&self.held, &Reason { reason });
+        for reason in labels::warning_reasons() {
+            init_series(&self.warnings, &ReasonLabels { reason });
         }
-        for reason in labels::IGNORED {
-            begin(&self.ignored, &Reason { reason });
+        for reason in labels::IGNORE_REASONS {
+            init_series(&self.ignored, &ReasonLabels { reason });
         }
-        for result in labels::SWEEPS {
-            begin(&self.sweeps, &Result { result });
+        for result in labels::SWEEP_RESULTS {
+            init_series(&self.sweeps, &ResultLabels { result });
         }
         for operation in labels::AWS_OPERATIONS {
-            begin(&self.aws_call_time, &Operation { operation });
-            for outcome in labels::AWS_FAILURES.iter().chain(&["ok"]) {
-                begin(&self.aws_calls, &Call { operation, outcome });
+            init_series(&self.aws_call_time, &AwsOperationLabels { operation });
+            for outcome in labels::AWS_ERRORS.iter().chain(&["ok"]) {
+                init_series(&self.aws_calls, &AwsCallLabels { operation, outcome });
             }
         }
     }
 
     /// All values as Prometheus reads them.
     pub fn render(&self) -> String {
-        self.render_as(Format::Prometheus)
+        self.render_as(ExpositionFormat::Prometheus)
     }
 
     /// All values in this format.
-    pub fn render_as(&self, format: Format) -> String {
+    pub fn render_as(&self, format: ExpositionFormat) -> String {
         let mut text = String::with_capacity(64 * 1024);
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         let text = order::sorted(&text);
         match format {
-            Format::OpenMetrics => text,
-            Format::Prometheus => exposition::prometheus(&text),
+            ExpositionFormat::OpenMetrics => text,
+            ExpositionFormat::Prometheus => exposition::prometheus(&text),
         }
     }
 
@@ -270,8 +270,8 @@ impl Metrics {
     }
 
     /// From now on, this is who is asked for the state.
-    pub fn told_by(&self, teller: Weak<dyn Tells>) {
-        *self.scrape.teller.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
+    pub fn set_state_source(&self, state_source: Weak<dyn StateSource>) {
+        *self.scrape.state_source.lock().unwrap_or_else(PoisonError::into_inner) = Some(state_source);
     }
 
     /// The operator's state; `None` before there is an operator, and after.
@@ -280,22 +280,22 @@ impl Metrics {
     }
 
     /// What is counted of one control plane, at 0 where it is new.
-    pub fn plane(&self, name: &str) -> Arc<PlaneMetrics> {
-        Arc::new(PlaneMetrics::new(name.into(), self.planes.clone()))
+    pub fn plane(&self, name: &str) -> Arc<ControlPlaneMetrics> {
+        Arc::new(ControlPlaneMetrics::new(name.into(), self.planes.clone()))
     }
 
     /// How many messages of this kind came to this.
-    pub fn messages_of(&self, kind: &'static str, result: &'static str) -> u64 {
-        self.messages.get_or_create(&Message { kind, result }).get()
+    pub fn message_count(&self, kind: &'static str, result: &'static str) -> u64 {
+        self.messages.get_or_create(&MessageLabels { kind, result }).get()
     }
 
     /// What the queue was last found to be.
-    pub fn queue(&self) -> QueueState {
-        self.scrape.queue()
+    pub fn queue_state(&self) -> QueueState {
+        self.scrape.queue_state()
     }
 
     /// An event led to a write, so long after it was received.
-    pub fn answered(&self, after: Duration) {
+    pub fn record_event_to_write(&self, after: Duration) {
         self.event_to_write.observe(after.as_secs_f64());
         if let Some(tap) = self.latency_tap.get() {
             // Whoever listened may have gone.
@@ -310,7 +310,7 @@ impl Metrics {
     }
 
     /// A task's role begins to keep it out.
-    pub fn rejected(&self) {
+    pub fn record_rejected(&self) {
         self.rejected.inc();
     }
 
@@ -320,80 +320,80 @@ impl Metrics {
     }
 
     /// A change was written.
-    pub fn wrote(&self, change: &'static str) {
-        debug_assert!(labels::CHANGES.contains(&change), "{change} is not in labels::CHANGES");
-        self.changes.get_or_create(&Change { change }).inc();
+    pub fn record_change(&self, change: &'static str) {
+        debug_assert!(labels::CHANGE_VALUES.contains(&change), "{change} is not in labels::CHANGES");
+        self.changes.get_or_create(&ChangeLabels { change }).inc();
     }
 
     /// A change of an object of the identity set-up was written, or failed.
-    pub fn object_changed(&self, kind: ObjectKind, change: &'static str, ok: bool) {
-        debug_assert!(labels::OBJECT_CHANGES.contains(&change), "{change} is not in labels::OBJECT_CHANGES");
+    pub fn record_acl_change(&self, kind: ObjectKind, change: &'static str, ok: bool) {
+        debug_assert!(labels::ACL_CHANGES.contains(&change), "{change} is not in labels::OBJECT_CHANGES");
         let result = if ok { "ok" } else { "failed" };
-        self.object_changes.get_or_create(&ObjectChange { kind: kind.as_str(), change, result }).inc();
+        self.acl_changes.get_or_create(&AclChangeLabels { kind: kind.as_str(), change, result }).inc();
     }
 
     /// How many changes of this kind were written.
-    pub fn written(&self, change: &'static str) -> u64 {
-        self.changes.get_or_create(&Change { change }).get()
+    pub fn change_count(&self, change: &'static str) -> u64 {
+        self.changes.get_or_create(&ChangeLabels { change }).get()
     }
 
     /// A dry run would do so many changes of this kind at a control plane.
-    pub fn planned(&self, control_plane: &str, change: &'static str, count: i64) {
-        let labels = Planned { control_plane: control_plane.into(), change };
+    pub fn set_planned(&self, control_plane: &str, change: &'static str, count: i64) {
+        let labels = PlannedChangeLabels { control_plane: control_plane.into(), change };
         self.planned.get_or_create(&labels).set(count);
     }
 
     /// A registration was removed.
-    pub fn removed(&self, reason: &'static str) {
-        debug_assert!(labels::EVIDENCE.contains(&reason), "{reason} is not in labels::EVIDENCE");
-        self.removals.get_or_create(&Reason { reason }).inc();
+    pub fn record_removal(&self, reason: &'static str) {
+        debug_assert!(labels::EVIDENCE_VALUES.contains(&reason), "{reason} is not in labels::EVIDENCE");
+        self.removals.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A role broke a rule.
-    pub fn violation(&self, rule: &'static str) {
-        debug_assert!(labels::RULES.contains(&rule), "{rule} is not in labels::RULES");
-        self.violations.get_or_create(&Broken { rule }).inc();
+    pub fn record_violation(&self, rule: &'static str) {
+        debug_assert!(labels::ROLE_RULES.contains(&rule), "{rule} is not in labels::RULES");
+        self.violations.get_or_create(&RuleLabels { rule }).inc();
     }
 
     /// Something was held, warned of or left undone.
-    pub fn held(&self, reason: &'static str) {
-        debug_assert!(labels::held().any(|known| known == reason), "{reason} is not in labels::held");
-        self.held.get_or_create(&Reason { reason }).inc();
+    pub fn record_warning(&self, reason: &'static str) {
+        debug_assert!(labels::warning_reasons().any(|known| known == reason), "{reason} is not in labels::held");
+        self.warnings.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// How often something was held for this reason.
-    pub fn held_for(&self, reason: &'static str) -> u64 {
-        self.held.get_or_create(&Reason { reason }).get()
+    pub fn warning_count(&self, reason: &'static str) -> u64 {
+        self.warnings.get_or_create(&ReasonLabels { reason }).get()
     }
 
     /// A task that is not ours was looked at.
-    pub fn ignored(&self, reason: &'static str) {
-        debug_assert!(labels::IGNORED.contains(&reason), "{reason} is not in labels::IGNORED");
-        self.ignored.get_or_create(&Reason { reason }).inc();
+    pub fn record_ignored(&self, reason: &'static str) {
+        debug_assert!(labels::IGNORE_REASONS.contains(&reason), "{reason} is not in labels::IGNORED");
+        self.ignored.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A cluster was swept, or not.
-    pub fn swept(&self, result: &'static str) {
-        debug_assert!(labels::SWEEPS.contains(&result), "{result} is not in labels::SWEEPS");
-        self.sweeps.get_or_create(&Result { result }).inc();
+    pub fn record_sweep(&self, result: &'static str) {
+        debug_assert!(labels::SWEEP_RESULTS.contains(&result), "{result} is not in labels::SWEEP_RESULTS");
+        self.sweeps.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// A sweep of everything ended.
-    pub fn sweep_took(&self, took: Duration) {
+    pub fn record_sweep_duration(&self, took: Duration) {
         self.sweep_time.observe(took.as_secs_f64());
     }
 }
 
 impl QueueObserver for Metrics {
-    fn message(&self, kind: &'static str, result: &'static str) {
+    fn record_message(&self, kind: &'static str, result: &'static str) {
         debug_assert!(
-            labels::MESSAGES.iter().any(|(known, results)| *known == kind && results.contains(&result)),
+            labels::MESSAGE_RESULTS.iter().any(|(known, results)| *known == kind && results.contains(&result)),
             "{kind}/{result} is not in labels::MESSAGES, and so not at 0 from the start"
         );
-        self.messages.get_or_create(&Message { kind, result }).inc();
+        self.messages.get_or_create(&MessageLabels { kind, result }).inc();
     }
 
-    fn received(&self, age: Option<Duration>, receives: u32) {
+    fn record_received(&self, age: Option<Duration>, receives: u32) {
         if let Some(age) = age {
             self.message_age.observe(age.as_secs_f64());
         }
@@ -402,14 +402,14 @@ impl QueueObserver for Metrics {
         }
     }
 
-    fn queue_is(&self, state: QueueState) {
+    fn set_queue_state(&self, state: QueueState) {
         *self.scrape.queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }
 
 impl ecs_mesh_aws::sdk::AwsCallObserver for Metrics {
     fn call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
-        self.aws_calls.get_or_create(&Call { operation, outcome }).inc();
-        self.aws_call_time.get_or_create(&Operation { operation }).observe(took.as_secs_f64());
+        self.aws_calls.get_or_create(&AwsCallLabels { operation, outcome }).inc();
+        self.aws_call_time.get_or_create(&AwsOperationLabels { operation }).observe(took.as_secs_f64());
     }
 }

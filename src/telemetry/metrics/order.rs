@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_stand_in_the_order_of_their_labels_and_histograms_stay_whole() {
+    fn samples_are_sorted_and_histograms_kept_together() {
         let before = "# HELP c Things.\n# TYPE c counter\nc_total{x=\"b\"} 1\nc_total{x=\"a\"} 2\n# TYPE h histogram\n\
                       h_sum{x=\"b\"} 1\nh_count{x=\"b\"} 1\nh_bucket{x=\"b\",le=\"10.0\"} 1\nh_bucket{x=\"b\",le=\"2.0\"} 1\n\
                       h_sum{x=\"a,}\\\"\"} 0\nh_bucket{le=\"10.0\",x=\"a,}\\\"\"} 0\n# TYPE g gauge\ng 1\n# EOF\n";

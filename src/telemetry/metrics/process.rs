@@ -7,18 +7,18 @@ use std::fs;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::collect::Families;
+use super::collect::MetricWriter;
 
 /// `USER_HZ`: part of Linux's interface, and 100 on every platform that this runs on.
-const TICKS: f64 = 100.0;
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Reads `/proc`.
 #[derive(Debug)]
-pub(super) struct Process;
+pub(super) struct ProcessCollector;
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-        let mut to = Families(encoder);
+        let mut to = MetricWriter(encoder);
         let stat = fs::read_to_string("/proc/self/stat").ok();
         let times = stat.as_deref().and_then(times);
         if let Some(times) = times {
@@ -26,7 +26,7 @@ impl Collector for Process {
             to.counter("process_cpu_seconds", help, times.cpu)?;
         }
         if let (Some(times), Some(boot)) = (times, boot_time()) {
-            to.one("process_start_time_seconds", "When the process began, since 1970", boot + times.start)?;
+            to.gauge("process_start_time_seconds", "When the process began, since 1970", boot + times.start)?;
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (field, name, help) in [
@@ -34,34 +34,34 @@ impl Collector for Process {
             ("VmSize:", "process_virtual_memory_bytes", "Virtual memory"),
         ] {
             if let Some(bytes) = bytes(&status, field) {
-                to.one(name, help, bytes)?;
+                to.gauge(name, help, bytes)?;
             }
         }
         if let Ok(fds) = fs::read_dir("/proc/self/fd") {
             // The one that lists them is among them.
             let open = fds.count().saturating_sub(1);
-            to.one("process_open_fds", "Open file descriptors", i64::try_from(open).unwrap_or(i64::MAX))?;
+            to.gauge("process_open_fds", "Open file descriptors", i64::try_from(open).unwrap_or(i64::MAX))?;
         }
-        if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_fds) {
-            to.one("process_max_fds", "Most open file descriptors", most)?;
+        if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(max_fds) {
+            to.gauge("process_max_fds", "Most open file descriptors", most)?;
         }
         Ok(())
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Times {
+struct CpuTimes {
     cpu: f64,
     /// Since the system's start.
     start: f64,
 }
 
-fn times(stat: &str) -> Option<Times> {
+fn times(stat: &str) -> Option<CpuTimes> {
     // The second field is the program's name in parentheses, which may hold anything, spaces and parentheses too.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // The first of these is field 3 of proc(5): utime is 14, stime 15, starttime 22.
-    let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / TICKS);
-    Some(Times { cpu: seconds(14)? + seconds(15)?, start: seconds(22)? })
+    let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
+    Some(CpuTimes { cpu: seconds(14)? + seconds(15)?, start: seconds(22)? })
 }
 
 fn boot_time() -> Option<f64> {
@@ -74,7 +74,7 @@ fn bytes(status: &str, field: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-fn most_fds(limits: &str) -> Option<u64> {
+fn max_fds(limits: &str) -> Option<u64> {
     limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))?
@@ -89,16 +89,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_name_with_spaces_and_parentheses_shifts_nothing() {
+    fn proc_stat_parser_handles_any_program_name() {
         let tail = "S 1 2 3 4 5 6 7 8 9 10 250 150 13 14 15 16 17 18 4200 20";
         let read = times(&format!("42 (a) b) {tail}"));
-        assert_eq!(read, Some(Times { cpu: 4.0, start: 42.0 }));
+        assert_eq!(read, Some(CpuTimes { cpu: 4.0, start: 42.0 }));
     }
 
     #[test]
     fn kilobytes_are_told_in_bytes() {
         assert_eq!(bytes("VmSize:\t 9 kB\nVmRSS:\t   12 kB\n", "VmRSS:"), Some(12 * 1024));
         assert_eq!(bytes("VmRSS:\t12\n", "VmRSS:"), None);
-        assert_eq!(most_fds("Max open files            1024                 4096   files\n"), Some(1024));
+        assert_eq!(max_fds("Max open files            1024                 4096   files\n"), Some(1024));
     }
 }

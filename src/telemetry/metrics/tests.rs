@@ -4,45 +4,45 @@ use super::*;
 use crate::telemetry::state::ManifestState;
 use crate::telemetry::state::tests::state;
 
-struct Fixed(OperatorState);
+struct FixedState(OperatorState);
 
-impl Tells for Fixed {
+impl StateSource for FixedState {
     fn state(&self) -> OperatorState {
         self.0.clone()
     }
 }
 
 /// Metrics that have something of everything.
-fn furnished() -> (Metrics, Arc<dyn Tells>) {
+fn populated() -> (Metrics, Arc<dyn StateSource>) {
     let metrics = Metrics::default();
     let manifests = ManifestState {
         loaded: [("Workload", 1)].into(),
         errors: [("unknown", 0)].into(),
         ..ManifestState::default()
     };
-    let teller: Arc<dyn Tells> = Arc::new(Fixed(OperatorState { manifests, ..state() }));
-    metrics.told_by(Arc::downgrade(&teller));
-    metrics.queue_is(QueueState::Readable);
+    let state_source: Arc<dyn StateSource> = Arc::new(FixedState(OperatorState { manifests, ..state() }));
+    metrics.set_state_source(Arc::downgrade(&state_source));
+    metrics.set_queue_state(QueueState::Ok);
     metrics.plane("kuma");
-    metrics.planned("kuma", "create", 2);
-    (metrics, teller)
+    metrics.set_planned("kuma", "create", 2);
+    (metrics, state_source)
 }
 
 #[derive(Debug, Default, PartialEq)]
-struct Shape {
+struct MetricShape {
     kind: String,
     labels: BTreeSet<String>,
 }
 
 /// The families of a text in Prometheus' format, with their types and the labels of their samples.
-fn shapes(text: &str) -> BTreeMap<String, Shape> {
-    let mut shapes: BTreeMap<String, Shape> = BTreeMap::new();
+fn shapes(text: &str) -> BTreeMap<String, MetricShape> {
+    let mut shapes: BTreeMap<String, MetricShape> = BTreeMap::new();
     let mut family = String::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
             family = name.to_owned();
-            let shape = Shape { kind: kind.to_owned(), ..Shape::default() };
+            let shape = MetricShape { kind: kind.to_owned(), ..MetricShape::default() };
             assert!(shapes.insert(family.clone(), shape).is_none(), "{name} comes twice");
         } else if let Some((_, rest)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
             let labels = rest.rsplit_once('}').unwrap().0;
@@ -55,7 +55,7 @@ fn shapes(text: &str) -> BTreeMap<String, Shape> {
 }
 
 /// The rows `| name | type | labels | meaning |` of the reference.
-fn documented() -> BTreeMap<String, Shape> {
+fn documented() -> BTreeMap<String, MetricShape> {
     let page = include_str!("../../../docs/reference/metrics.md");
     let rows = page.lines().filter_map(|line| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
@@ -63,15 +63,15 @@ fn documented() -> BTreeMap<String, Shape> {
         ["counter", "gauge", "histogram"].contains(&kind).then(|| {
             let labels = cells[2].split(',').map(|label| label.trim().trim_matches('`').to_owned());
             let labels = labels.filter(|label| !label.is_empty()).collect();
-            (cells[0].trim_matches('`').to_owned(), Shape { kind: kind.to_owned(), labels })
+            (cells[0].trim_matches('`').to_owned(), MetricShape { kind: kind.to_owned(), labels })
         })
     });
     rows.collect()
 }
 
 #[test]
-fn the_reference_lists_just_what_is_served_with_types_and_labels() {
-    let (metrics, _teller) = furnished();
+fn metrics_reference_matches_served_metrics() {
+    let (metrics, _teller) = populated();
     let (served, documented) = (shapes(&metrics.render()), documented());
     for (name, shape) in &served {
         assert_eq!(documented.get(name), Some(shape), "{name} in docs/reference/metrics.md");
@@ -84,22 +84,22 @@ fn the_reference_lists_just_what_is_served_with_types_and_labels() {
 #[test]
 fn every_value_of_a_bounded_label_is_in_the_reference() {
     let page = include_str!("../../../docs/reference/metrics.md");
-    let messages = labels::MESSAGES.into_iter().flat_map(|(kind, all)| all.iter().copied().chain([kind]));
+    let messages = labels::MESSAGE_RESULTS.into_iter().flat_map(|(kind, all)| all.iter().copied().chain([kind]));
     let all = messages
-        .chain(labels::held())
+        .chain(labels::warning_reasons())
         .chain(labels::AWS_OPERATIONS)
-        .chain(labels::PLANE_OPERATIONS)
-        .chain(labels::UNPLACED)
-        .chain(labels::CHANGES)
-        .chain(labels::OBJECT_CHANGES)
-        .chain(labels::OBJECT_RESULTS)
+        .chain(labels::CONTROL_PLANE_OPERATIONS)
+        .chain(labels::UNATTRIBUTED_REASONS)
+        .chain(labels::CHANGE_VALUES)
+        .chain(labels::ACL_CHANGES)
+        .chain(labels::ACL_RESULTS)
         .chain(ecs_mesh_consul_acl::reconcile::OBJECT_STATES)
         .chain(ObjectKind::ALL.map(ObjectKind::as_str))
-        .chain(labels::EVIDENCE)
-        .chain(labels::RULES)
-        .chain(labels::IGNORED)
-        .chain(labels::SWEEPS)
-        .chain(ecs_mesh_controller::controller::OUTCOMES);
+        .chain(labels::EVIDENCE_VALUES)
+        .chain(labels::ROLE_RULES)
+        .chain(labels::IGNORE_REASONS)
+        .chain(labels::SWEEP_RESULTS)
+        .chain(ecs_mesh_controller::controller::RUN_RESULTS);
     for value in all {
         assert!(page.contains(&format!("`{value}`")), "docs/reference/metrics.md does not explain {value:?}");
     }
@@ -122,8 +122,8 @@ fn counters_are_there_at_zero_before_anything_happens() {
 }
 
 #[test]
-fn what_is_comes_from_the_operator_at_each_scrape_and_goes_with_it() {
-    let (metrics, teller) = furnished();
+fn gauges_are_read_at_each_scrape() {
+    let (metrics, state_source) = populated();
     let text = metrics.render();
     for line in [
         "ecs_mesh_owned_registrations{control_plane=\"kuma\",state=\"drained\"} 2",
@@ -139,16 +139,16 @@ fn what_is_comes_from_the_operator_at_each_scrape_and_goes_with_it() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
-    drop(teller);
+    drop(state_source);
     let text = metrics.render();
     assert!(!text.contains("ecs_mesh_owned_registrations{") && text.contains("ecs_mesh_ready 0"), "{text}");
 }
 
 #[test]
-fn what_is_planned_is_as_it_was_last_said() {
-    let (metrics, _teller) = furnished();
+fn planned_gauge_shows_the_last_value() {
+    let (metrics, _teller) = populated();
     let line = "ecs_mesh_planned_changes{control_plane=\"kuma\",change=\"create\"}";
     assert!(metrics.render().contains(&format!("{line} 2")));
-    metrics.planned("kuma", "create", 0);
+    metrics.set_planned("kuma", "create", 0);
     assert!(metrics.render().contains(&format!("{line} 0")));
 }

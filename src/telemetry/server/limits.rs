@@ -1,4 +1,4 @@
-//! Guarantees that no client holds anything for long: there are at most [`CONNECTIONS`], and each ends after [`LIFE`]
+//! Guarantees that no client holds anything for long: there are at most [`MAX_CONNECTIONS`], and each ends after [`MAX_CONNECTION_AGE`]
 //! however little was said. That bounds the time for headers, for an answer that nobody reads, and for keeping alive.
 
 use std::io;
@@ -15,33 +15,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// Connections at once. Further ones wait in the system's queue until one ends.
-pub(super) const CONNECTIONS: usize = 32;
+pub(super) const MAX_CONNECTIONS: usize = 32;
 
 /// How long a connection may last. A scrape takes milliseconds, and every answer closes its connection.
-pub(super) const LIFE: Duration = Duration::from_secs(10);
+pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10);
 
 /// A listener that keeps to the limits.
-pub(super) struct Limited {
+pub(super) struct LimitedListener {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
 
-impl Limited {
+impl LimitedListener {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
-impl Listener for Limited {
-    type Io = Connection;
+impl Listener for LimitedListener {
+    type Io = LimitedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
         // An error says that the semaphore is closed, which nobody does.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        let end = Box::pin(tokio::time::sleep(LIFE));
-        (Connection { stream, end, _place: place }, address)
+        let end = Box::pin(tokio::time::sleep(MAX_CONNECTION_AGE));
+        (LimitedConnection { stream, end, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -50,13 +50,13 @@ impl Listener for Limited {
 }
 
 /// A connection with an end.
-pub(super) struct Connection {
+pub(super) struct LimitedConnection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl LimitedConnection {
     fn is_over(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.end.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
@@ -65,7 +65,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for LimitedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for LimitedConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.is_over(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)

@@ -3,14 +3,14 @@ use std::net::TcpListener as StdListener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::limits::{CONNECTIONS, LIFE};
+use super::limits::{MAX_CONNECTIONS, MAX_CONNECTION_AGE};
 use super::*;
 use crate::telemetry::state::tests::state;
-use crate::telemetry::state::{OperatorState, Tells};
+use crate::telemetry::state::{OperatorState, StateSource};
 
-struct Fixed(OperatorState);
+struct StaticState(OperatorState);
 
-impl Tells for Fixed {
+impl StateSource for StaticState {
     fn state(&self) -> OperatorState {
         self.0.clone()
     }
@@ -20,7 +20,7 @@ impl Tells for Fixed {
 async fn served(metrics: &Arc<Metrics>) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let served = axum::serve(Limited::new(listener), answers::router(Arc::clone(metrics)));
+    let served = axum::serve(LimitedListener::new(listener), probes::router(Arc::clone(metrics)));
     let until = stop.clone().cancelled_owned();
     tokio::spawn(async move { served.with_graceful_shutdown(until).await });
     (address, stop)
@@ -63,15 +63,15 @@ async fn only_reads_of_what_is_there_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_loop_is_unhealthy_and_a_control_plane_that_is_down_is_not() {
+async fn only_stuck_loops_make_healthz_fail() {
     let metrics = Arc::<Metrics>::default();
     let (address, _stop) = served(&metrics).await;
     let mut down = state();
     down.control_planes.get_mut("kuma").unwrap().circuit = ecs_mesh_controller::CircuitState::Open;
-    let teller: Arc<dyn Tells> = Arc::new(Fixed(down));
-    metrics.told_by(Arc::downgrade(&teller));
-    let sweep = metrics.health().pulse("sweep");
-    sweep.beat(Duration::from_mins(1));
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(down));
+    metrics.set_state_source(Arc::downgrade(&state_source));
+    let sweep = metrics.health().register("sweep");
+    sweep.expect_within(Duration::from_mins(1));
     assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
     tokio::time::advance(Duration::from_secs(61)).await;
     let answer = get(address, "/healthz").await;
@@ -82,18 +82,18 @@ async fn a_stuck_loop_is_unhealthy_and_a_control_plane_that_is_down_is_not() {
 }
 
 #[tokio::test]
-async fn readiness_says_what_it_waits_for() {
+async fn readyz_lists_pending_conditions() {
     let metrics = Arc::<Metrics>::default();
     let (address, _stop) = served(&metrics).await;
     let early = get(address, "/readyz").await;
     assert!(early.starts_with("http/1.1 503") && early.contains("has not begun"), "{early}");
-    let waiting = OperatorState { waits_for: vec!["the first sweep".to_owned()], ..state() };
-    let teller: Arc<dyn Tells> = Arc::new(Fixed(waiting));
-    metrics.told_by(Arc::downgrade(&teller));
+    let waiting = OperatorState { pending: vec!["the first sweep".to_owned()], ..state() };
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(waiting));
+    metrics.set_state_source(Arc::downgrade(&state_source));
     let waiting = get(address, "/readyz").await;
     assert!(waiting.starts_with("http/1.1 503") && waiting.contains("the first sweep"), "{waiting}");
-    let teller: Arc<dyn Tells> = Arc::new(Fixed(state()));
-    metrics.told_by(Arc::downgrade(&teller));
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(state()));
+    metrics.set_state_source(Arc::downgrade(&state_source));
     let ready = get(address, "/readyz").await;
     assert!(ready.starts_with("http/1.1 200"), "{ready}");
     for detail in [
@@ -107,13 +107,13 @@ async fn readiness_says_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn a_scrape_while_stopping_is_answered_and_readiness_ends_first() {
+async fn readiness_ends_before_metrics_at_shutdown() {
     let metrics = Arc::<Metrics>::default();
     let (address, _stop) = served(&metrics).await;
-    let teller: Arc<dyn Tells> = Arc::new(Fixed(state()));
-    metrics.told_by(Arc::downgrade(&teller));
+    let state_source: Arc<dyn StateSource> = Arc::new(StaticState(state()));
+    metrics.set_state_source(Arc::downgrade(&state_source));
     let stop = CancellationToken::new();
-    metrics.health().ends_with(stop.clone());
+    metrics.health().set_stop_token(stop.clone());
     stop.cancel();
     let ready = get(address, "/readyz").await;
     assert!(ready.starts_with("http/1.1 503") && ready.contains("the operator is stopping"), "{ready}");
@@ -122,18 +122,18 @@ async fn a_scrape_while_stopping_is_answered_and_readiness_ends_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_that_say_nothing_lose_their_connections_and_hold_up_nobody() {
+async fn silent_clients_are_disconnected() {
     let (address, _stop) = served(&Arc::default()).await;
-    let mut silent = Vec::new();
-    for _ in 0..CONNECTIONS {
+    let mut last_progress = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /met").await.unwrap();
-        silent.push(stream);
+        last_progress.push(stream);
     }
     let began = tokio::time::Instant::now();
     assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
-    assert!(began.elapsed() >= LIFE, "all places were taken");
-    for mut stream in silent {
+    assert!(began.elapsed() >= MAX_CONNECTION_AGE, "all places were taken");
+    for mut stream in last_progress {
         // However the connection ends, it ends.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
@@ -143,7 +143,7 @@ async fn clients_that_say_nothing_lose_their_connections_and_hold_up_nobody() {
 async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
     let taken = StdListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let server = Server::start(Address::At(address), Arc::default(), 1);
+    let server = MetricsServer::start(ListenAddress::At(address), Arc::default(), 1);
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop(taken);
     let answered = async {
@@ -160,10 +160,10 @@ async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
 
 #[test]
 fn an_address_is_read_or_refused_with_what_is_allowed() {
-    assert_eq!("none".parse(), Ok(Address::Nowhere));
-    assert_eq!("[::]:9102".parse(), Ok(Address::At("[::]:9102".parse().unwrap())));
+    assert_eq!("none".parse(), Ok(ListenAddress::Disabled));
+    assert_eq!("[::]:9102".parse(), Ok(ListenAddress::At("[::]:9102".parse().unwrap())));
     for bad in ["9102", "localhost:9102", "0.0.0.0", "0.0.0.0:99999", ""] {
-        let error = bad.parse::<Address>().unwrap_err();
+        let error = bad.parse::<ListenAddress>().unwrap_err();
         assert!(error.contains("0.0.0.0:9102") && error.contains("none"), "{error}");
     }
 }

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{PLANTED, Said, audit, root};
+use super::{PLANTED, AuditRun, audit, root};
 
 const FILES: [&str; 4] = ["--task-definition", "good.json", "described.json", "broken.json"];
 
-async fn of_files(more: &[&str]) -> Said {
+async fn of_files(more: &[&str]) -> AuditRun {
     let arguments: Vec<&str> = FILES.iter().chain(more).copied().collect();
     audit(&BTreeMap::new(), &root().join("tests/fixtures/audit"), &arguments).await
 }
@@ -57,7 +57,7 @@ async fn each_form_of_output_is_as_it_was() {
 }
 
 #[tokio::test]
-async fn declared_auth_methods_count_where_consul_is_not_asked() {
+async fn offline_audit_uses_declared_auth_methods() {
     let directory = tempfile::tempdir().unwrap();
     let fixture =
         |name: &str| std::fs::read_to_string(root().join("tests/fixtures/audit").join(name)).unwrap();
@@ -76,7 +76,7 @@ async fn declared_auth_methods_count_where_consul_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_good_file_is_good_and_what_was_not_asked_for_is_said_once() {
+async fn valid_file_has_no_finding_and_lists_unchecked() {
     let directory = root().join("tests/fixtures/audit");
     let arguments = ["--task-definition", "good.json", "--output", "json"];
     let said = audit(&BTreeMap::new(), &directory, &arguments).await;

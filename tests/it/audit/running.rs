@@ -9,12 +9,12 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use ecs_mesh_model::{Tags, Timestamp};
 use ecs_mesh_sandbox::aws::{AwsFault, AwsFaults, Cloud, CreateRole, CreateService, RegisterTaskDefinition};
-use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::{Said, audit, root};
+use super::{AuditRun, audit, root};
 
 const TOKEN: &str = "planted-in-consuls-token";
 const ANONYMOUS_POLICY: &str = "/v1/acl/policy/name/anonymous-token-policy";
@@ -25,9 +25,9 @@ fn policy(rules: &str) -> Value {
 
 /// Refuses one operation.
 #[derive(Default)]
-struct Refusing(Mutex<Option<&'static str>>);
+struct RefuseAuditCall(Mutex<Option<&'static str>>);
 
-impl AwsFaults for Refusing {
+impl AwsFaults for RefuseAuditCall {
     fn decide(&self, service: &str, operation: &str) -> AwsFault {
         let refused = *self.0.lock().unwrap();
         let is_it = refused == Some(&*format!("{service}:{operation}"));
@@ -36,23 +36,23 @@ impl AwsFaults for Refusing {
 }
 
 /// A Consul's answers by path.
-type Consul = Arc<Mutex<BTreeMap<String, Value>>>;
+type FakeConsulResponses = Arc<Mutex<BTreeMap<String, Value>>>;
 
-struct Setup {
+struct AuditSetup {
     endpoints: Endpoints,
-    refusing: Arc<Refusing>,
-    consul: Consul,
+    refusing: Arc<RefuseAuditCall>,
+    consul: FakeConsulResponses,
     role: String,
     directory: TempDir,
     environment: BTreeMap<String, String>,
 }
 
-impl Setup {
+impl AuditSetup {
     /// A service that runs as it should, and a Consul that fits it.
     async fn new() -> Self {
-        let refusing = Arc::new(Refusing::default());
+        let refusing = Arc::new(RefuseAuditCall::default());
         let endpoints =
-            Endpoints::start(Options { aws_faults: Arc::clone(&refusing) as _, ..Options::default() })
+            Endpoints::start(EndpointOptions { aws_faults: Arc::clone(&refusing) as _, ..EndpointOptions::default() })
                 .await
                 .unwrap();
         let cluster = endpoints.cluster.clone();
@@ -84,13 +84,13 @@ impl Setup {
         }
     }
 
-    async fn audit(&self, arguments: &[&str]) -> Said {
+    async fn audit(&self, arguments: &[&str]) -> AuditRun {
         let said = audit(&self.environment, self.directory.path(), arguments).await;
         assert!(!said.out.contains(TOKEN) && !said.err.contains(TOKEN), "{}\n{}", said.out, said.err);
         said
     }
 
-    async fn report(&self) -> Said {
+    async fn report(&self) -> AuditRun {
         self.audit(&["--manifests", "mesh.yaml", "--output", "json"]).await
     }
 
@@ -158,7 +158,7 @@ fn answers(account: &str, cluster: &str) -> BTreeMap<String, Value> {
     .collect()
 }
 
-async fn serve(consul: Consul) -> String {
+async fn serve(consul: FakeConsulResponses) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let app = axum::Router::new().fallback(answer).with_state(consul);
@@ -166,7 +166,7 @@ async fn serve(consul: Consul) -> String {
     address
 }
 
-async fn answer(State(consul): State<Consul>, headers: axum::http::HeaderMap, uri: Uri) -> Response {
+async fn answer(State(consul): State<FakeConsulResponses>, headers: axum::http::HeaderMap, uri: Uri) -> Response {
     if headers.get("x-consul-token").is_none_or(|token| token != TOKEN) {
         return (StatusCode::FORBIDDEN, "ACL not found").into_response();
     }
@@ -178,15 +178,15 @@ async fn answer(State(consul): State<Consul>, headers: axum::http::HeaderMap, ur
 
 #[tokio::test]
 async fn a_set_up_as_it_should_be_has_no_finding() {
-    let setup = Setup::new().await;
+    let setup = AuditSetup::new().await;
     let said = setup.report().await;
     assert_eq!((said.code, said.found()), (Some(0), vec![]), "{}\n{}", said.out, said.err);
     assert_eq!(said.json()["summary"]["definitions"], 1);
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_roles_tasks_and_consul_is_found_in_what_runs() {
-    let setup = Setup::new().await;
+async fn audit_finds_misconfigured_running_tasks() {
+    let setup = AuditSetup::new().await;
     setup.endpoints.with(|cloud, _, now| {
         let tag = ["consul.hashicorp.com.service-name".to_owned()];
         cloud.untag_role(setup.role_name(), &tag, now).unwrap();
@@ -209,7 +209,7 @@ async fn what_is_wrong_with_roles_tasks_and_consul_is_found_in_what_runs() {
 
 #[tokio::test]
 async fn what_aws_does_not_tell_is_unknown_and_hides_nothing_else() {
-    let setup = Setup::new().await;
+    let setup = AuditSetup::new().await;
     for (refused, rule) in [
         ("iam:SimulatePrincipalPolicy", "CONSUL-ROLE-GET-ROLE"),
         ("iam:GetRole", "CONSUL-ROLE-UNREADABLE"),
@@ -223,8 +223,8 @@ async fn what_aws_does_not_tell_is_unknown_and_hides_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_file_is_judged_against_the_roles_and_the_consul_that_are_there() {
-    let setup = Setup::new().await;
+async fn file_is_audited_against_live_roles_and_consul() {
+    let setup = AuditSetup::new().await;
     let text = std::fs::read_to_string(root().join("tests/fixtures/audit/good.json")).unwrap();
     let mut definition: Value = serde_json::from_str(&text).unwrap();
     definition["taskRoleArn"] = json!(setup.role.replace("kv-task", "none"));
@@ -236,8 +236,8 @@ async fn a_file_is_judged_against_the_roles_and_the_consul_that_are_there() {
 }
 
 #[tokio::test]
-async fn a_consul_that_takes_no_token_is_unknown_and_the_rest_is_judged() {
-    let mut setup = Setup::new().await;
+async fn consul_rejecting_the_token_is_unknown() {
+    let mut setup = AuditSetup::new().await;
     setup.environment.insert("CONSUL_TOKEN".to_owned(), "another".to_owned());
     let said = setup.report().await;
     assert_eq!(said.code, Some(2), "{}", said.out);
@@ -245,8 +245,8 @@ async fn a_consul_that_takes_no_token_is_unknown_and_the_rest_is_judged() {
 }
 
 #[tokio::test]
-async fn what_a_running_task_may_call_is_held_against_what_its_sidecar_listens_for() {
-    let setup = Setup::new().await;
+async fn outbounds_are_compared_with_running_upstreams() {
+    let setup = AuditSetup::new().await;
     let with = |service: &str, port: u16| {
         let path = setup.directory.path().join("more.yaml");
         let text = format!(

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::server::{Acls, MANAGEMENT, Release, Server};
-use crate::identity::desk::{DEMO, Desk, lines};
+use super::server::{Acls, MANAGEMENT, ConsulRelease, RealConsul};
+use crate::identity::fixture::{DEMO, IdentityFixture, lines};
 use crate::identity::everything;
 use crate::identity::removal::{
     ROLE, a_persons_tokens_keep_their_role_and_policy, reason, without_mesh_gateways,
@@ -17,10 +17,10 @@ at_real_consuls! {
 
 /// Of 1.8 alone: newer ones have all of it, as `tests/it/identity` shows.
 #[tokio::test]
-async fn all_of_the_identity_set_up_is_kept_but_what_the_oldest_cannot_have() {
+async fn acl_objects_converge_on_real_consul() {
     let what = "an identity set-up at the oldest Consul";
-    let Some(server) = Server::start(Release::Oldest, what, Acls::On).await else { return };
-    let (desk, auth) = (Desk::at(server.url(), MANAGEMENT), everything());
+    let Some(server) = RealConsul::start(ConsulRelease::Oldest, what, Acls::On).await else { return };
+    let (desk, auth) = (IdentityFixture::at(server.url(), MANAGEMENT), everything());
     let plan = desk.plan(Some(&auth)).await;
     assert!(plan.complete, "{plan:#?}");
     assert_eq!(
@@ -30,7 +30,7 @@ async fn all_of_the_identity_set_up_is_kept_but_what_the_oldest_cannot_have() {
         lines(&plan)
     );
     let of_old_servers =
-        plan.items.iter().filter(|planned| planned.item.reason.contains("auth method's type"));
+        plan.changes.iter().filter(|planned| planned.item.reason.contains("auth method's type"));
     assert_eq!(of_old_servers.count(), 2, "{plan:#?}");
 
     let first = desk.run(Some(&auth)).await;
@@ -80,27 +80,27 @@ async fn all_of_the_identity_set_up_is_kept_but_what_the_oldest_cannot_have() {
     assert!(!desk.everything().await.to_string().contains("ecs-mesh"));
 }
 
-async fn a_token_that_lacks_something_makes_what_it_may(server: &Server) {
-    let mut desk = Desk::at(server.url(), MANAGEMENT);
+async fn a_token_that_lacks_something_makes_what_it_may(server: &RealConsul) {
+    let mut desk = IdentityFixture::at(server.url(), MANAGEMENT);
     let rules = "acl = \"read\" node_prefix \"\" { policy = \"write\" }";
     desk.token = Some(desk.token_with("reader", rules).await);
     let ran = desk.run(Some(&everything())).await;
     assert_eq!((ran.writes(), ran.objects("ok")), (1, 1), "the node: {}", ran.text);
-    assert!(ran.metrics.held_for("forbidden") > 0);
+    assert!(ran.metrics.warning_count("forbidden") > 0);
 }
 
-async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &Server) {
-    let mut desk = Desk::at(server.url(), MANAGEMENT);
+async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &RealConsul) {
+    let mut desk = IdentityFixture::at(server.url(), MANAGEMENT);
     desk.token = None;
     let plan = desk.plan(Some(&everything())).await;
-    let reasons = plan.items.iter().filter(|planned| planned.item.reason.contains("ACLs are off"));
+    let reasons = plan.changes.iter().filter(|planned| planned.item.reason.contains("ACLs are off"));
     assert_eq!((reasons.count(), plan.summary.create), (16, 1), "{:#?}", lines(&plan));
     assert_eq!(desk.run(Some(&everything())).await.writes(), 1);
     assert_eq!(desk.run(Some(&everything())).await.writes(), 0);
 }
 
-async fn a_role_and_a_policy_go_only_when_nobody_else_has_them(server: &Server) {
-    let desk = Desk::at(server.url(), MANAGEMENT);
+async fn a_role_and_a_policy_go_only_when_nobody_else_has_them(server: &RealConsul) {
+    let desk = IdentityFixture::at(server.url(), MANAGEMENT);
     desk.run(Some(&everything())).await;
     let (auth, sso) = (without_mesh_gateways(), "sso");
     // Somebody's own way to log in, which gives the gateways' role.

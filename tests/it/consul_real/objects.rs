@@ -1,8 +1,8 @@
-use ecs_mesh_consul::{AclPolicy, AclRole, Asked, AuthMethod, BindingRule, ClusterNode, Link};
+use ecs_mesh_consul::{AclPolicy, AclRole, DiagnosticsRequest, AuthMethod, BindingRule, ClusterNode, ObjectLink};
 use ecs_mesh_control_plane::MeshErrorKind;
 use serde_json::{Map, Value, json};
 
-use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, task};
+use super::server::{MANAGEMENT, METHOD, RealConsul, UNKNOWN, cluster, task};
 
 at_real_consuls! {
     acl_objects_are_made_read_changed_and_removed(Acls::On)
@@ -13,7 +13,7 @@ fn map(value: Value) -> Map<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
-async fn acl_objects_are_made_read_changed_and_removed(server: &Server) {
+async fn acl_objects_are_made_read_changed_and_removed(server: &RealConsul) {
     let objects = server.client(Some(MANAGEMENT)).objects();
 
     // Policies and roles: found by name, changed by id, a name taken once.
@@ -32,10 +32,10 @@ async fn acl_objects_are_made_read_changed_and_removed(server: &Server) {
     assert!(objects.policies().await.unwrap().iter().any(|policy| policy.name == "ecs"));
 
     assert_eq!(objects.role("ecs").await.unwrap(), None);
-    let role = AclRole { name: "ecs".into(), policies: vec![Link::named("ecs")], ..AclRole::default() };
+    let role = AclRole { name: "ecs".into(), policies: vec![ObjectLink::named("ecs")], ..AclRole::default() };
     let role = objects.put_role(&role).await.unwrap();
-    assert_eq!(role.policies, [Link { id: made.id.clone(), name: "ecs".into() }]);
-    let missing = AclRole { name: "other".into(), policies: vec![Link::named("none")], ..AclRole::default() };
+    assert_eq!(role.policies, [ObjectLink { id: made.id.clone(), name: "ecs".into() }]);
+    let missing = AclRole { name: "other".into(), policies: vec![ObjectLink::named("none")], ..AclRole::default() };
     assert_eq!(objects.put_role(&missing).await.unwrap_err().kind, MeshErrorKind::Invalid);
     assert!(objects.delete_policy(&made.id).await.unwrap());
     assert_eq!(
@@ -90,13 +90,13 @@ async fn acl_objects_are_made_read_changed_and_removed(server: &Server) {
     assert_eq!(objects.binding_rules(METHOD).await.unwrap(), []);
 }
 
-async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &Server) {
+async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &RealConsul) {
     let objects = server.client(Some(MANAGEMENT)).objects();
     let policy = AclPolicy { name: "anonymous".into(), ..AclPolicy::default() };
     objects.put_policy(&policy).await.unwrap();
     let mut token = objects.anonymous_token().await.unwrap().unwrap();
     assert!(!format!("{token:?}").contains("SecretID"), "{token:?}");
-    token.policies.push(Link::named("anonymous"));
+    token.policies.push(ObjectLink::named("anonymous"));
     objects.put_anonymous_token(&token).await.unwrap();
     let found = objects.anonymous_token().await.unwrap().unwrap();
     assert_eq!((found.policies[0].name.as_str(), &found.description), ("anonymous", &token.description));
@@ -116,8 +116,8 @@ async fn the_anonymous_token_and_clusters_nodes_are_kept(server: &Server) {
     assert_eq!((&found.node, &found.address, &found.meta), (&node.node, &node.address, &node.meta));
     objects.register_node(&ClusterNode { meta: [].into(), ..found }).await.unwrap();
     assert!(objects.node(&anchor).await.unwrap().unwrap().meta.is_empty());
-    let asked = Asked { clusters: [anchor.clone()].into(), ..Asked::default() };
-    let kept = server.client(Some(MANAGEMENT)).survey(&asked).await.answers.unwrap();
+    let asked = DiagnosticsRequest { clusters: [anchor.clone()].into(), ..DiagnosticsRequest::default() };
+    let kept = server.client(Some(MANAGEMENT)).diagnose(&asked).await.probes.unwrap();
     assert_eq!(kept.clusters[&anchor].services, Ok(1), "its services stay");
     objects.deregister_node_with_its_services(&anchor).await.unwrap();
     assert_eq!(objects.node(&anchor).await.unwrap(), None);

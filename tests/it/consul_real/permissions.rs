@@ -1,13 +1,13 @@
 use std::collections::BTreeSet;
 
-use ecs_mesh_consul::{Asked, OfCluster, Right};
-use ecs_mesh_control_plane::{ControlPlane as _, Listed, MeshError, MeshErrorKind, owned};
+use ecs_mesh_consul::{DiagnosticsRequest, ClusterNodeInfo, AclPermission};
+use ecs_mesh_control_plane::{ControlPlane as _, PartialList, MeshError, MeshErrorKind, list_owned};
 use ecs_mesh_model::ClusterArn;
 
-use super::server::{MANAGEMENT, METHOD, Server, UNKNOWN, cluster, id, task};
+use super::server::{MANAGEMENT, METHOD, RealConsul, UNKNOWN, cluster, id, task};
 
 at_real_consuls! {
-    a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(Acls::On)
+    insufficient_token_proves_nothing(Acls::On)
     where_acls_are_off_it_is_said_so(Acls::Off)
 }
 
@@ -20,7 +20,7 @@ fn assert_forbidden(error: &MeshError, words: &str) {
 }
 
 /// Why tokens are not listed. Not every server says that it leaves out services, too, so there may be a list without.
-fn refusal(listed: Result<Listed, MeshError>) -> MeshError {
+fn refusal(listed: Result<PartialList, MeshError>) -> MeshError {
     match listed {
         Ok(mut listed) => {
             assert_eq!(listed.seen, []);
@@ -30,7 +30,7 @@ fn refusal(listed: Result<Listed, MeshError>) -> MeshError {
     }
 }
 
-async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(server: &Server) {
+async fn insufficient_token_proves_nothing(server: &RealConsul) {
     server.let_tasks_log_in(METHOD).await;
     let anchor = cluster("anchor");
     let clusters = BTreeSet::from([anchor.clone()]);
@@ -41,9 +41,9 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(s
 
     for unknown in [server.client(Some(UNKNOWN)), server.client(None)] {
         for error in [
-            unknown.refresh(&BTreeSet::new()).await.unwrap_err(),
-            refusal(owned(&unknown, &clusters).await),
-            refusal(unknown.find(&task).await),
+            unknown.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
+            refusal(list_owned(&unknown, &clusters).await),
+            refusal(unknown.list_for_task(&task).await),
             unknown.read(&token).await.unwrap_err(),
             unknown.read(&never).await.unwrap_err(),
             unknown.read(&service).await.unwrap_err(),
@@ -58,21 +58,21 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(s
     let blind =
         server.client(Some(&server.token_with("blind", "node_prefix \"\" { policy = \"read\" }").await));
     // It need not see the agent.
-    blind.refresh(&BTreeSet::new()).await.unwrap();
+    blind.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let management = server.client(Some(MANAGEMENT));
-    management.refresh(&BTreeSet::new()).await.unwrap();
-    let told = management.version().unwrap();
+    management.refresh_capabilities(&BTreeSet::new()).await.unwrap();
+    let stops_delivered = management.version().unwrap();
     // Newer servers tell everybody their version, and the oldest only whom they let see the agent.
-    if !told.has_iam_logins() {
+    if !stops_delivered.has_iam_logins() {
         assert_eq!(blind.version(), None);
-    } else if (told.major, told.minor) >= (1, 16) {
-        assert_eq!(blind.version(), Some(told));
+    } else if (stops_delivered.major, stops_delivered.minor) >= (1, 16) {
+        assert_eq!(blind.version(), Some(stops_delivered));
     }
-    assert_forbidden(&refusal(owned(&blind, &clusters).await), "acl = \"read\"");
+    assert_forbidden(&refusal(list_owned(&blind, &clusters).await), "acl = \"read\"");
     assert_forbidden(&blind.read(&token).await.unwrap_err(), "acl = \"read\"");
 
     let reader = server.client(Some(&server.token_with("reader", READS).await));
-    assert_eq!(owned(&reader, &clusters).await.unwrap().seen.len(), 2);
+    assert_eq!(list_owned(&reader, &clusters).await.unwrap().seen.len(), 2);
     assert!(reader.read(&service).await.unwrap().is_some());
     assert_eq!(reader.read(&never).await.unwrap(), None);
     assert_forbidden(&reader.delete(&token).await.unwrap_err(), "acl = \"write\"");
@@ -80,48 +80,48 @@ async fn a_token_that_does_not_reach_proves_nothing_and_what_it_lacks_is_named(s
         &reader.delete(&service).await.unwrap_err(),
         "service_prefix \"\" { policy = \"write\" }",
     );
-    let asked = |clusters: &BTreeSet<ClusterArn>| Asked {
+    let asked = |clusters: &BTreeSet<ClusterArn>| DiagnosticsRequest {
         clusters: clusters.clone(),
         methods: [METHOD.into()].into(),
-        rights: [Right::Acls, Right::Services, Right::Node("anchor".into()), Right::Nodes("arn:".into())]
+        rights: [AclPermission::Acls, AclPermission::Services, AclPermission::Node("anchor".into()), AclPermission::Nodes("arn:".into())]
             .into(),
     };
-    let web = Right::Service("web".into());
-    let survey = reader.survey(&asked(&clusters)).await.answers.unwrap();
+    let web = AclPermission::Service("web".into());
+    let survey = reader.diagnose(&asked(&clusters)).await.probes.unwrap();
     assert_eq!(survey.own_token.unwrap().policies[0].name, "reader");
     assert_eq!((survey.tokens.unwrap().of_tasks, &survey.rules[METHOD]), (1, &Ok(1)));
     let rights = survey.rights.unwrap();
     assert!(rights.contains_key(&web) && rights.values().all(|may| !may), "{rights:?}");
-    assert_eq!(survey.clusters[&anchor], OfCluster { has_node: Ok(true), services: Ok(1) });
+    assert_eq!(survey.clusters[&anchor], ClusterNodeInfo { has_node: Ok(true), services: Ok(1) });
 
     let all = server.client(Some(MANAGEMENT));
     assert!(all.read(&token).await.unwrap().is_some() && all.read(&service).await.unwrap().is_some());
-    let survey = all.survey(&asked(&clusters)).await.answers.unwrap();
+    let survey = all.diagnose(&asked(&clusters)).await.probes.unwrap();
     assert!(survey.own_token.unwrap().is_management());
     assert!(survey.rights.unwrap().values().all(|may| *may));
     let rules = "acl = \"write\" service_prefix \"\" { policy = \"write\" } service \"web\" { policy = \"deny\" } \
                  node_prefix \"arn:\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" } ";
     let some = server.client(Some(&server.token_with("some", rules).await));
-    let rights = some.survey(&asked(&clusters)).await.answers.unwrap().rights.unwrap();
+    let rights = some.diagnose(&asked(&clusters)).await.probes.unwrap().rights.unwrap();
     let lacking = rights.iter().filter(|(_, may)| !**may).map(|(right, _)| right.clone());
     // What is denied is not shown, so that nobody asks for it by name.
-    assert_eq!(lacking.collect::<Vec<_>>(), [Right::Node("anchor".into())]);
+    assert_eq!(lacking.collect::<Vec<_>>(), [AclPermission::Node("anchor".into())]);
     // More than one call's.
-    let many = (0..150).map(|number| Right::Node(format!("arn:{number}").as_str().into()));
-    let many = Asked { rights: many.chain([Right::Node("x".into())]).collect(), ..Asked::default() };
-    let rights = some.survey(&many).await.answers.unwrap().rights.unwrap();
+    let many = (0..150).map(|number| AclPermission::Node(format!("arn:{number}").as_str().into()));
+    let many = DiagnosticsRequest { rights: many.chain([AclPermission::Node("x".into())]).collect(), ..DiagnosticsRequest::default() };
+    let rights = some.diagnose(&many).await.probes.unwrap().rights.unwrap();
     assert_eq!((rights.len(), rights.values().filter(|may| !**may).count()), (151, 1));
 }
 
-async fn where_acls_are_off_it_is_said_so(server: &Server) {
+async fn where_acls_are_off_it_is_said_so(server: &RealConsul) {
     let consul = server.client(None);
     let clusters = BTreeSet::from([cluster("anchor")]);
-    let asked = Asked { clusters: clusters.clone(), ..Asked::default() };
-    let answers = consul.survey(&asked).await.answers.unwrap();
+    let asked = DiagnosticsRequest { clusters: clusters.clone(), ..DiagnosticsRequest::default() };
+    let answers = consul.diagnose(&asked).await.probes.unwrap();
     assert!(answers.acls_are_off);
     for error in [
-        consul.refresh(&BTreeSet::new()).await.unwrap_err(),
-        owned(&consul, &clusters).await.unwrap().failed.swap_remove(0).error,
+        consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
+        list_owned(&consul, &clusters).await.unwrap().failed.swap_remove(0).error,
         answers.own_token.unwrap_err(),
     ] {
         assert_forbidden(&error, "ACLs are off");

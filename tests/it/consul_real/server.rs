@@ -18,7 +18,7 @@ use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::thread::house::eventually;
+use crate::thread::harness::eventually;
 
 /// The token that may do everything.
 pub(crate) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";
@@ -31,14 +31,14 @@ const JWT_KEY: &str = include_str!("../../fixtures/consul/jwt.pub.pem");
 
 /// How new it is.
 #[derive(Clone, Copy)]
-pub(crate) enum Release {
+pub(crate) enum ConsulRelease {
     /// 1.8, the oldest that is looked after: without logins by AWS IAM.
     Oldest,
     /// 1.12 or later.
     Newer,
 }
 
-impl Release {
+impl ConsulRelease {
     /// The environment variable that names it.
     fn variable(self) -> &'static str {
         match self {
@@ -55,16 +55,16 @@ pub(crate) enum Acls {
     Off,
 }
 
-pub(super) type Consul = ConsulControlPlane<HttpTransport>;
+pub(super) type RealControlPlane = ConsulControlPlane<HttpTransport>;
 
-pub(crate) struct Server {
+pub(crate) struct RealConsul {
     child: Child,
     url: String,
     http: reqwest::Client,
     directory: TempDir,
 }
 
-impl Drop for Server {
+impl Drop for RealConsul {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
@@ -76,9 +76,9 @@ impl Drop for Server {
     }
 }
 
-impl Server {
+impl RealConsul {
     /// `None`, said so, where no program is named.
-    pub(crate) async fn start(release: Release, what: &str, acls: Acls) -> Option<Self> {
+    pub(crate) async fn start(release: ConsulRelease, what: &str, acls: Acls) -> Option<Self> {
         let Some(path) = std::env::var_os(release.variable()) else {
             println!("skipped: {what}: {} names no Consul", release.variable());
             return None;
@@ -155,7 +155,7 @@ impl Server {
     }
 
     /// The client under test, with this token, or with none.
-    pub(super) fn client(&self, token: Option<&str>) -> Consul {
+    pub(super) fn client(&self, token: Option<&str>) -> RealControlPlane {
         let mut spec = json!({"address": self.url, "timeout": "5s"});
         if let Some(token) = token {
             let file = self.directory.path().join(format!("token-{token}"));
@@ -164,7 +164,7 @@ impl Server {
         }
         let spec = serde_json::from_value(spec).unwrap();
         let operator = OperatorId::parse("op").unwrap();
-        Consul::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
+        RealControlPlane::connect(&spec, operator, Arc::new(NoObserver), Arc::new(NoSecrets)).unwrap()
     }
 
     /// The secret of a new token with these rules.
@@ -227,7 +227,7 @@ fn version(program: &OsStr) -> (u32, u32) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-impl Server {
+impl RealConsul {
     /// The ids of the checks on a cluster's node.
     pub(super) async fn checks_on(&self, cluster: &ClusterArn) -> BTreeSet<String> {
         let node: String = form_urlencoded::byte_serialize(cluster.as_str().as_bytes()).collect();

@@ -1,27 +1,27 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ecs_mesh_control_plane::{ControlPlane as _, MeshErrorKind, Owner, Sighting, owned};
-use ecs_mesh_core::intent::{Marks, RegistrationId};
+use ecs_mesh_control_plane::{ControlPlane as _, MeshErrorKind, RegistrationOwner, RegistrationSummary, list_owned};
+use ecs_mesh_core::intent::{OwnershipLabels, RegistrationId};
 use ecs_mesh_model::OperatorId;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::server::{MANAGEMENT, METHOD, Server, cluster, id, task};
+use super::server::{MANAGEMENT, METHOD, RealConsul, cluster, id, task};
 
 at_real_consuls! {
     what_a_task_left_is_found_and_removed_and_nothing_else(Acls::On)
-    many_services_go_at_once_but_not_one_that_was_registered_again(Acls::On)
+    batch_removal_skips_reregistered_service(Acls::On)
     a_transaction_takes_so_many_operations_and_no_more(Acls::On)
 }
 
-fn ids(found: &[Sighting]) -> BTreeSet<RegistrationId> {
+fn ids(found: &[RegistrationSummary]) -> BTreeSet<RegistrationId> {
     found.iter().map(|registration| registration.id.clone()).collect()
 }
 
-async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server) {
+async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealConsul) {
     let consul = server.client(Some(MANAGEMENT));
-    consul.refresh(&BTreeSet::new()).await.unwrap();
+    consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul.version().is_some());
     server.let_tasks_log_in(METHOD).await;
     server.let_tasks_log_in("other").await;
@@ -50,43 +50,43 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &Server)
     server.register_as(&anchor, "stray", "stray", &json!({"source": "consul-ecs"})).await;
     server.register_as(&anchor, "vm", "vm", &json!({"task-id": gone.id().as_str()})).await;
 
-    let owned = owned(&consul, &BTreeSet::from([anchor.clone()])).await.unwrap().seen;
+    let owned = list_owned(&consul, &BTreeSet::from([anchor.clone()])).await.unwrap().seen;
     assert_eq!(ids(&owned), of_gone.union(&of_others).cloned().collect());
-    let found = consul.find(&gone).await.unwrap().seen;
+    let found = consul.list_for_task(&gone).await.unwrap().seen;
     assert_eq!(ids(&found), of_gone);
-    let ours = Owner::Marked(Marks::of(&OperatorId::parse("op").unwrap(), &gone));
+    let ours = RegistrationOwner::Owned(OwnershipLabels::of(&OperatorId::parse("op").unwrap(), &gone));
     for registration in &found {
         assert_eq!(registration.owner, ours);
         let read = consul.read(&registration.id).await.unwrap().unwrap();
-        assert_eq!(&Sighting::from(&read), registration);
+        assert_eq!(&RegistrationSummary::from(&read), registration);
         assert!(consul.delete(&registration.id).await.unwrap(), "{}", registration.id);
         assert_eq!(consul.read(&registration.id).await.unwrap(), None, "{}", registration.id);
     }
-    assert_eq!(consul.find(&gone).await.unwrap().seen, []);
+    assert_eq!(consul.list_for_task(&gone).await.unwrap().seen, []);
     let checks = ["stray", "vm", &format!("web-{}", alive.id())].map(|service| format!("{service}-check"));
     assert_eq!(server.checks_on(&anchor).await, checks.into(), "a service's checks go with it");
-    assert_eq!(ids(&consul.find(&alive).await.unwrap().seen), of_others);
+    assert_eq!(ids(&consul.list_for_task(&alive).await.unwrap().seen), of_others);
     for id in &not_here {
         assert!(consul.read(id).await.unwrap().is_some(), "{id}");
     }
     for accessor in nobodys {
         let read = consul.read(&id(&format!("token/{accessor}"))).await.unwrap().unwrap();
-        assert_eq!(read.owner, Owner::Foreign, "{accessor}");
+        assert_eq!(read.owner, RegistrationOwner::Foreign, "{accessor}");
     }
     for service in ["stray", "vm"] {
         let read = consul.read(&id(&format!("service/{service}@{anchor}"))).await.unwrap().unwrap();
-        assert_eq!(read.owner, Owner::Foreign, "{service}");
+        assert_eq!(read.owner, RegistrationOwner::Foreign, "{service}");
     }
     // What is gone is not there to be removed.
     assert!(!consul.delete(&id(&format!("service/web-{}@{anchor}", gone.id()))).await.unwrap());
     assert!(!consul.delete(&id(&format!("service/web@{}", cluster("never")))).await.unwrap());
-    let names = consul.services(&ecs_mesh_model::MeshName::default()).await.unwrap();
+    let names = consul.list_services(&ecs_mesh_model::MeshName::default()).await.unwrap();
     assert!(names.contains("web") && names.contains("vm"), "{names:?}");
 }
 
-async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: &Server) {
+async fn batch_removal_skips_reregistered_service(server: &RealConsul) {
     let consul = Arc::new(server.client(Some(MANAGEMENT)));
-    consul.refresh(&BTreeSet::new()).await.unwrap();
+    consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let anchor = cluster("anchor");
     let mut services = Vec::new();
     for number in 0..150 {
@@ -95,7 +95,7 @@ async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: 
     let mut finds = JoinSet::new();
     for number in 0..150 {
         let (consul, task) = (Arc::clone(&consul), task(&anchor, number));
-        finds.spawn(async move { consul.find(&task).await.unwrap().seen.len() });
+        finds.spawn(async move { consul.list_for_task(&task).await.unwrap().seen.len() });
     }
     assert_eq!(finds.join_all().await, vec![1; 150]);
     for id in &services {
@@ -116,16 +116,16 @@ async fn many_services_go_at_once_but_not_one_that_was_registered_again(server: 
             assert_eq!(outcome, Ok(true), "{id}");
         }
     }
-    let left = owned(&*consul, &BTreeSet::from([anchor])).await.unwrap().seen;
+    let left = list_owned(&*consul, &BTreeSet::from([anchor])).await.unwrap().seen;
     assert_eq!(ids(&left), BTreeSet::from([services[7].clone()]));
     // Read again, it may go.
     consul.read(&services[7]).await.unwrap();
     assert!(consul.delete(&services[7]).await.unwrap());
 }
 
-async fn a_transaction_takes_so_many_operations_and_no_more(server: &Server) {
+async fn a_transaction_takes_so_many_operations_and_no_more(server: &RealConsul) {
     let consul = server.client(Some(MANAGEMENT));
-    consul.refresh(&BTreeSet::new()).await.unwrap();
+    consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let version = consul.version().unwrap();
     let most = if (version.major, version.minor) >= (1, 14) { 128 } else { 64 };
     let service = json!({"ID": "none", "Service": "web"});

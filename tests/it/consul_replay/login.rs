@@ -2,18 +2,18 @@
 
 use ecs_mesh_model::Tags;
 use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, Cloud, CreateRole};
-use ecs_mesh_sandbox::consul::{Entity, Login};
+use ecs_mesh_sandbox::consul::{EntityDetails, SignedLogin};
 use serde_json::{Value, json};
 
-use super::server::{ACCOUNT, REGION, Server};
+use super::server::{ACCOUNT, REGION, ConsulReplayServer};
 
 const SERVICE: &str = "consul.hashicorp.com.service-name";
 const KIND: &str = "consul.hashicorp.com.gateway-kind";
 
-type Tagged = &'static [(&'static str, &'static str)];
+type RoleTagPairs = &'static [(&'static str, &'static str)];
 
 /// What the note says; the role's path and name, and its tags. Else it is the service `web`.
-const ROLES: &[(&str, &str, &str, Tagged)] = &[
+const ROLES: &[(&str, &str, &str, RoleTagPairs)] = &[
     ("outside the bound path", "/other/", "outside", &[(SERVICE, "web")]),
     ("without the service-name tag", "/consul-ecs/", "untagged", &[]),
     ("invalid service name", "/consul-ecs/", "misnamed", &[(SERVICE, "web app")]),
@@ -21,7 +21,7 @@ const ROLES: &[(&str, &str, &str, Tagged)] = &[
     ("", "/consul-ecs/", "web", &[(SERVICE, "web")]),
 ];
 
-impl Server {
+impl ConsulReplayServer {
     /// The body of a login with a bearer token.
     pub(super) fn login(&self, note: &str, body: &str) -> String {
         let mut body: Value = serde_json::from_str(body).unwrap();
@@ -35,13 +35,13 @@ impl Server {
             role(cloud, path, name, tags, now)
         });
         let entity = if note.contains("without entity") {
-            Entity::Left
+            EntityDetails::Left
         } else if note.contains("of another role") {
-            Entity::Of("another")
+            EntityDetails::Of("another")
         } else {
-            Entity::Own
+            EntityDetails::Own
         };
-        let login = Login {
+        let login = SignedLogin {
             auth_method: "",
             credentials: &credentials,
             region: REGION,

@@ -19,15 +19,15 @@ pub(super) const REGION: &str = "us-east-1";
 const OTHER: &str = "on ANOTHER node";
 const NODE: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
 
-pub(super) struct Server {
+pub(super) struct ConsulReplayServer {
     pub(super) url: String,
     pub(super) aws_url: String,
     pub(super) client: reqwest::Client,
-    pub(super) cloud: aws::Front,
+    pub(super) cloud: aws::AwsFront,
     pub(super) consul: ConsulFront,
 }
 
-impl Server {
+impl ConsulReplayServer {
     pub(super) async fn start() -> Self {
         Self::with(ConsulConfig::default(), Arc::new(NoFaults)).await
     }
@@ -41,7 +41,7 @@ impl Server {
             CloudConfig { region: REGION.into(), account: ACCOUNT.into(), ..CloudConfig::default() };
         let cloud = Arc::new(Mutex::new(Cloud::new(account, now)));
         let tell = clock.clone();
-        let cloud = aws::Front::new(cloud, Arc::new(aws::NoFaults), move || tell.now());
+        let cloud = aws::AwsFront::new(cloud, Arc::new(aws::NoFaults), move || tell.now());
         let aws_url = "http://127.0.0.1:28700".to_owned();
         let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
         let server = Arc::new(Mutex::new(ConsulServer::new(config, now)));
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// What the note says that somebody else does meanwhile.
-    pub(super) async fn meanwhile(&self, note: &str) {
+    pub(super) async fn on_busy_step(&self, note: &str) {
         let service = |node: &str, name: &str| {
             let task = "0123456789abcdef0123456789abcdef";
             json!({
@@ -102,7 +102,7 @@ impl Server {
 
 /// What has another name here than in the recording.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct NameMapping {
     /// Ids there, and here.
     ids: BTreeMap<String, String>,
     /// Secrets here, by accessor there.
@@ -111,7 +111,7 @@ pub(super) struct Names {
     accessors: BTreeMap<String, String>,
 }
 
-impl Names {
+impl NameMapping {
     /// Secrets are masked in the recording, but for those that requests carry. Which token such a one belongs to shows
     /// where somebody reads it, or is told its accessor; the rest belong to logins that nobody else claims.
     pub(super) fn of(exchanges: &[Value]) -> Self {
@@ -119,11 +119,11 @@ impl Names {
         let text = |exchange: &Value, field: &str| exchange[field].as_str().unwrap_or_default().to_owned();
         for exchange in exchanges {
             let secret = text(exchange, "token");
-            let told = text(exchange, "response");
-            let told = told.split_once("AccessorID '").map(|(_, rest)| rest[..36].to_owned());
+            let stops_delivered = text(exchange, "response");
+            let stops_delivered = stops_delivered.split_once("AccessorID '").map(|(_, rest)| rest[..36].to_owned());
             let own = text(exchange, "path").ends_with("/token/self");
             let read = exchange["response"]["AccessorID"].as_str().filter(|_| own).map(str::to_owned);
-            if let Some(accessor) = told.or(read)
+            if let Some(accessor) = stops_delivered.or(read)
                 && secret.len() == 36
             {
                 names.accessors.insert(secret, accessor);

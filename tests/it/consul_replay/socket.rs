@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use ecs_mesh_sandbox::aws;
-use ecs_mesh_sandbox::consul::http::{ConsulFault, ConsulFaults, NoFaults};
+use ecs_mesh_sandbox::consul::http::{ConsulFault, ConsulFaults, NoConsulFaults};
 use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, in_process};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::server::{ACCOUNT, MANAGEMENT, Server};
+use super::server::{ACCOUNT, MANAGEMENT, ConsulReplayServer};
 
-struct LoseAnswers;
+struct LoseConsulResponses;
 
-impl ConsulFaults for LoseAnswers {
+impl ConsulFaults for LoseConsulResponses {
     fn decide(&self, method: &str, path: &str) -> ConsulFault {
         match (method, path) {
             ("PUT", "/v1/kv/lost") => ConsulFault::DropAfterEffect,
@@ -28,7 +28,7 @@ impl ConsulFaults for LoseAnswers {
 
 #[tokio::test]
 async fn a_fault_loses_the_answer_with_or_without_the_effect() {
-    let server = Server::with(ConsulConfig::default(), Arc::new(LoseAnswers)).await;
+    let server = ConsulReplayServer::with(ConsulConfig::default(), Arc::new(LoseConsulResponses)).await;
     let mut seen = Vec::new();
     for key in ["lost", "never", "late", "refused"] {
         let url = format!("{}/v1/kv/{key}", server.url);
@@ -44,9 +44,9 @@ async fn a_fault_loses_the_answer_with_or_without_the_effect() {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_from_one_address_is_turned_away_until_another_ends() {
+async fn excess_connection_is_refused() {
     let config = ConsulConfig { connections_per_client: 2, ..ConsulConfig::default() };
-    let server = Server::with(config, Arc::new(NoFaults)).await;
+    let server = ConsulReplayServer::with(config, Arc::new(NoConsulFaults)).await;
     let address = server.url.trim_start_matches("http://").to_owned();
     let mut held = Vec::new();
     for _ in 0..2 {
@@ -64,7 +64,7 @@ async fn a_connection_too_many_from_one_address_is_turned_away_until_another_end
 
 #[tokio::test]
 async fn the_account_answers_signed_requests_over_http_as_in_process() {
-    let server = Server::start().await;
+    let server = ConsulReplayServer::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let aws_url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(aws::serve(listener, server.cloud.clone(), std::future::pending()));
@@ -110,7 +110,7 @@ async fn leader(address: &str) -> (u16, TcpStream) {
 
 #[tokio::test]
 async fn a_token_may_come_in_either_header() {
-    let server = Server::start().await;
+    let server = ConsulReplayServer::start().await;
     let url = format!("{}/v1/acl/token/self", server.url);
     let own = server.client.get(&url).header("x-consul-token", MANAGEMENT).send().await.unwrap();
     let bearer = server.client.get(&url).bearer_auth(MANAGEMENT).send().await.unwrap();

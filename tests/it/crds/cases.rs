@@ -7,18 +7,18 @@ use std::fs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::judges::{self, Faults, Manifests};
+use super::validators::{self, ReportedErrors, NamedManifests};
 use super::root;
 
 #[derive(Deserialize)]
-struct Table {
+struct CaseTable {
     bases: BTreeMap<String, Value>,
-    cases: Vec<Case>,
+    cases: Vec<ManifestCase>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Case {
+struct ManifestCase {
     base: String,
     at: String,
     set: Value,
@@ -28,13 +28,13 @@ struct Case {
     refused_by: BTreeSet<String>,
 }
 
-impl Table {
+impl CaseTable {
     fn read() -> Self {
         let text = fs::read_to_string(root().join("tests/fixtures/manifests/cases.yaml")).unwrap();
         serde_saphyr::from_str(&text).unwrap()
     }
 
-    fn manifests(&self) -> Manifests {
+    fn manifests(&self) -> NamedManifests {
         let bases = self.bases.iter().map(|(kind, manifest)| (kind.clone(), manifest.to_string()));
         let cases = self.cases.iter().map(|case| {
             let mut manifest = self.bases[&case.base].clone();
@@ -45,7 +45,7 @@ impl Table {
     }
 
     /// Holds each case against what the judge said.
-    fn check(&self, judge: &str, said: &Faults) {
+    fn check(&self, judge: &str, said: &ReportedErrors) {
         let mut wrong = Vec::new();
         for kind in self.bases.keys().filter(|kind| !said[*kind].is_empty()) {
             wrong.push(format!("base {kind}: {:?}", said[kind]));
@@ -62,7 +62,7 @@ impl Table {
     }
 }
 
-impl Case {
+impl ManifestCase {
     fn name(&self) -> String {
         format!("{} with {} {}", self.base, self.at, self.set)
     }
@@ -100,28 +100,28 @@ fn put(manifest: &mut Value, path: &str, value: &Value) {
 
 #[test]
 fn loading_refuses_what_the_table_says() {
-    let table = Table::read();
-    table.check("loader", &judges::loading(&table.manifests()));
+    let table = CaseTable::read();
+    table.check("loader", &validators::loading(&table.manifests()));
 }
 
 #[test]
 fn the_schema_for_editors_refuses_what_the_table_says() {
-    let table = Table::read();
-    let Some(said) = judges::editor(&table.manifests()) else { return };
+    let table = CaseTable::read();
+    let Some(said) = validators::editor(&table.manifests()) else { return };
     table.check("editor", &said);
 }
 
 #[test]
 fn the_api_server_refuses_what_the_table_says() {
-    let table = Table::read();
-    let Some(said) = judges::server(&judges::definitions(), &table.manifests()) else { return };
+    let table = CaseTable::read();
+    let Some(said) = validators::server(&validators::definitions(), &table.manifests()) else { return };
     table.check("server", &said.manifests);
 }
 
 #[test]
-fn the_api_server_takes_the_definitions_and_would_refuse_worse_ones() {
-    let definitions = judges::definitions();
-    let Some(said) = judges::server(&definitions, &Manifests::new()) else { return };
+fn api_server_accepts_the_crds() {
+    let definitions = validators::definitions();
+    let Some(said) = validators::server(&definitions, &NamedManifests::new()) else { return };
     assert_eq!((definitions.len(), said.definitions), (5, vec![]));
     for (found, worse) in [
         ("x-kubernetes-list-type: map", "x-kubernetes-list-type: heap"),
@@ -136,32 +136,32 @@ fn the_api_server_takes_the_definitions_and_would_refuse_worse_ones() {
     ] {
         let workload = definitions.iter().find(|text| text.contains("kind: Workload\n")).unwrap();
         assert!(workload.contains(found), "{found} is not in it");
-        let said = judges::server(&[workload.replace(found, worse)], &Manifests::new()).unwrap();
+        let said = validators::server(&[workload.replace(found, worse)], &NamedManifests::new()).unwrap();
         assert!(!said.definitions.is_empty(), "{worse} was taken");
     }
 }
 
 #[test]
-fn whatever_loading_accepts_of_what_is_committed_the_schemas_accept() {
+fn schemas_accept_all_committed_manifests() {
     let manifests = committed();
-    let loading = judges::loading(&manifests);
-    let accepted: Manifests = manifests.into_iter().filter(|(name, _)| loading[name].is_empty()).collect();
+    let loading = validators::loading(&manifests);
+    let accepted: NamedManifests = manifests.into_iter().filter(|(name, _)| loading[name].is_empty()).collect();
     assert!(accepted.len() > 100, "only {} manifests were found", accepted.len());
-    let refused = |faults: Faults| -> Vec<String> {
+    let refused = |faults: ReportedErrors| -> Vec<String> {
         let refused = faults.into_iter().filter(|(_, faults)| !faults.is_empty());
         refused.map(|(name, faults)| format!("{name}: {faults:?}")).collect()
     };
-    if let Some(said) = judges::editor(&accepted) {
+    if let Some(said) = validators::editor(&accepted) {
         assert_eq!(refused(said), Vec::<String>::new());
     }
-    if let Some(said) = judges::server(&judges::definitions(), &accepted) {
+    if let Some(said) = validators::server(&validators::definitions(), &accepted) {
         assert_eq!(refused(said.manifests), Vec::<String>::new());
     }
 }
 
 /// Of the examples, the reference and the golden files, one document each.
-fn committed() -> Manifests {
-    let mut manifests = Manifests::new();
+fn committed() -> NamedManifests {
+    let mut manifests = NamedManifests::new();
     let mut add = |file: &str, text: &str| {
         for (number, document) in text.split("---\n").enumerate() {
             manifests.insert(format!("{file} {number}"), document.to_owned());

@@ -75,7 +75,7 @@ fn a_directory_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn files_that_hold_together_are_fine_and_references_across_files_count() {
+fn validate_resolves_references_across_files() {
     let (code, out, _) = call(&["validate", "examples/manifests"]);
     assert_eq!((code, out.as_str()), (0, "6 manifests in 3 files: 0 errors, 0 warnings\n"));
     let (code, out, _) =
@@ -84,7 +84,7 @@ fn files_that_hold_together_are_fine_and_references_across_files_count() {
 }
 
 #[test]
-fn a_file_by_itself_lacks_what_it_refers_to_unless_it_is_said_to_be_a_part() {
+fn validate_partial_accepts_missing_references() {
     let file = "examples/manifests/counter-demo.yaml";
     let (code, out, _) = call(&["validate", file]);
     let expected = "error: examples/manifests/counter-demo.yaml:7 (document 1, Workload/demo-app): spec.bindings[0]: \
@@ -94,7 +94,7 @@ fn a_file_by_itself_lacks_what_it_refers_to_unless_it_is_said_to_be_a_part() {
 }
 
 #[test]
-fn in_a_part_what_rests_on_the_absent_is_fine_and_what_is_wrong_is_not() {
+fn validate_partial_still_reports_errors() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("a.yaml");
     let workload = fs::read_to_string(root().join("examples/manifests/counter-demo.yaml")).unwrap();

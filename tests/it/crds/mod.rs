@@ -3,7 +3,7 @@
 mod cases;
 mod commands;
 mod golden;
-mod judges;
+mod validators;
 
 use std::path::{Path, PathBuf};
 

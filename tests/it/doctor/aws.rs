@@ -4,14 +4,14 @@ use ecs_mesh_sandbox::world::{DEAD_LETTERS, QUEUE};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{Setup, assert_found, silent};
+use super::{DoctorSetup, assert_found, silent};
 
 /// What is broken, how, the check that finds it, how bad it is, and words of the finding.
-type Case = (&'static str, fn(&Setup), &'static str, &'static str, &'static [&'static str]);
+type DoctorCase = (&'static str, fn(&DoctorSetup), &'static str, &'static str, &'static [&'static str]);
 
-async fn each_is_found(cases: &[Case]) {
+async fn each_is_found(cases: &[DoctorCase]) {
     for (what, break_it, id, status, words) in cases {
-        let setup = Setup::new().await;
+        let setup = DoctorSetup::new().await;
         let healthy = setup.healthy().await;
         break_it(&setup);
         let said = setup.report().await;
@@ -21,7 +21,7 @@ async fn each_is_found(cases: &[Case]) {
     }
 }
 
-fn pattern(setup: &Setup, pattern: &Value) {
+fn pattern(setup: &DoctorSetup, pattern: &Value) {
     setup.cloud(|cloud, _| {
         cloud.put_rule("ecs-mesh-tasks", &pattern.to_string(), true, None).unwrap();
     });
@@ -180,7 +180,7 @@ async fn each_thing_that_is_wrong_with_the_queue_is_found() {
 
 #[tokio::test]
 async fn a_queue_that_is_not_there_hides_nothing_else() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     setup.cloud(|cloud, _| cloud.delete_queue(QUEUE).unwrap());
     let said = setup.report().await;
@@ -202,7 +202,7 @@ async fn a_call_that_is_denied_is_named_with_what_to_allow() {
         ("events:DescribeRule", "events.tasks", "unknown", &[]),
         ("events:ListTargetsByRule", "events.target", "unknown", &["events.dead-letters"]),
     ];
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     for (operation, id, status, without) in cases {
         *setup.refusing.0.lock().unwrap() = Some(operation);
@@ -214,7 +214,7 @@ async fn a_call_that_is_denied_is_named_with_what_to_allow() {
 
 #[tokio::test]
 async fn clusters_of_another_account_or_region_are_told() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     for (cluster, words) in [
         ("arn:aws:ecs:eu-west-1:444455556666:cluster/sandbox", ["account 444455556666", "111122223333"]),
@@ -231,7 +231,7 @@ async fn clusters_of_another_account_or_region_are_told() {
 
 #[tokio::test]
 async fn without_credentials_the_rest_is_looked_at() {
-    let mut setup = Setup::new().await;
+    let mut setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     setup.environment.retain(|name, _| !name.contains("KEY"));
     let said = setup.report().await;
@@ -248,8 +248,8 @@ async fn without_credentials_the_rest_is_looked_at() {
 }
 
 #[tokio::test]
-async fn without_a_region_or_an_answer_of_aws_the_control_plane_is_looked_at() {
-    let mut setup = Setup::new().await;
+async fn doctor_checks_control_plane_without_aws() {
+    let mut setup = DoctorSetup::new().await;
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), format!("http://{nobody}"));
     let said = setup.report().await;
@@ -262,8 +262,8 @@ async fn without_a_region_or_an_answer_of_aws_the_control_plane_is_looked_at() {
 }
 
 #[tokio::test]
-async fn without_any_ca_certificate_the_control_plane_is_looked_at() {
-    let mut setup = Setup::new().await;
+async fn doctor_checks_control_plane_without_ca() {
+    let mut setup = DoctorSetup::new().await;
     let nothing = setup.directory.path().join("nothing");
     std::fs::create_dir(&nothing).unwrap();
     let nothing = nothing.to_str().unwrap().to_owned();
@@ -280,8 +280,8 @@ async fn without_any_ca_certificate_the_control_plane_is_looked_at() {
 }
 
 #[tokio::test]
-async fn an_aws_that_hangs_is_given_up_and_the_control_plane_is_looked_at() {
-    let mut setup = Setup::new().await;
+async fn doctor_checks_control_plane_when_aws_hangs() {
+    let mut setup = DoctorSetup::new().await;
     setup.environment.insert("AWS_ENDPOINT_URL".to_owned(), silent().await);
     let said = setup.report().await;
     for id in ["aws.identity", "queue.exists", "events.tasks", "permissions.list-tasks"] {

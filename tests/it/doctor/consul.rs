@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 use ecs_mesh_api::ConsulConnection;
 use ecs_mesh_consul::{AuthMethod, ClusterNode, ConsulControlPlane};
 use ecs_mesh_control_plane::http::HttpTransport;
-use ecs_mesh_control_plane::{ControlPlane as _, NoObserver, owned};
+use ecs_mesh_control_plane::{ControlPlane as _, NoObserver, list_owned};
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
-use ecs_mesh_sandbox::consul::http::{ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::http::{ConsulFront, NoConsulFaults, serve};
 use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{AWS_SECRET, Said, Setup, assert_found, catalogue, document, now, run, silent, website};
+use super::{AWS_SECRET, DoctorRun, DoctorSetup, assert_found, catalogue, document, now, run, silent, website};
 
 const MANAGEMENT: &str = "6f7b0c5e-2d11-4c7a-9a55-4f0c8e5a1d20";
 const METHOD: &str = "iam-ecs-service-token";
@@ -24,8 +24,8 @@ const AUTH: &str = "{controlPlane: consul, serviceTokens: {boundPrincipals: ['ar
 const UNKNOWN: &str = "00000000-dead-beef-0000-000000000000";
 
 /// A set-up with a Consul in which tasks can log in, and a token that may do just what is needed.
-struct House {
-    setup: Setup,
+struct ConsulSetup {
+    setup: DoctorSetup,
     front: ConsulFront,
     url: String,
     rule: String,
@@ -35,7 +35,7 @@ async fn server(config: ConsulConfig) -> (ConsulFront, String) {
     let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
     let server = Arc::new(Mutex::new(ConsulServer::new(config, now())));
     let nobody = Arc::new(|_: &_| Err("nobody logs in here".to_owned()));
-    let front = ConsulFront::new(server, nobody, Arc::new(NoFaults), Arc::new(now));
+    let front = ConsulFront::new(server, nobody, Arc::new(NoConsulFaults), Arc::new(now));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(serve(listener, front.clone(), std::future::pending()));
@@ -60,9 +60,9 @@ fn token(front: &ConsulFront, name: &str, rules: &str) -> String {
     put(front, "/v1/acl/token", &token)["SecretID"].as_str().unwrap().to_owned()
 }
 
-impl House {
+impl ConsulSetup {
     async fn new() -> Self {
-        let setup = Setup::new().await;
+        let setup = DoctorSetup::new().await;
         let (front, url) = server(ConsulConfig::default()).await;
         let method = json!({"Name": METHOD, "Type": "aws-iam", "Config": {
             "BoundIAMPrincipalARNs": ["arn:aws:iam::111122223333:role/consul-ecs/*"],
@@ -121,7 +121,7 @@ impl House {
         said.out
     }
 
-    async fn report(&self) -> Said {
+    async fn report(&self) -> DoctorRun {
         let said = self.setup.report().await;
         let token = std::fs::read_to_string(self.setup.directory.path().join("token")).unwrap();
         for secret in [AWS_SECRET, MANAGEMENT, token.as_str()] {
@@ -147,8 +147,8 @@ impl House {
 }
 
 #[tokio::test]
-async fn the_printed_policy_is_enough_for_every_check_and_every_check_was_made() {
-    let house = House::new().await;
+async fn printed_acl_policy_passes_every_check() {
+    let house = ConsulSetup::new().await;
     let said = house.report().await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     assert_eq!(said.json()["summary"]["warning"], json!(0), "{}", said.out);
@@ -157,22 +157,22 @@ async fn the_printed_policy_is_enough_for_every_check_and_every_check_was_made()
 }
 
 #[tokio::test]
-async fn the_printed_policy_is_enough_for_the_operators_work_and_no_rule_of_it_is_too_much() {
-    let house = House::new().await;
+async fn printed_acl_policy_is_minimal() {
+    let house = ConsulSetup::new().await;
     let cluster = ClusterArn::parse(&house.setup.endpoints.cluster).unwrap();
     let clusters = BTreeSet::from([cluster.clone()]);
     let id = "0123456789abcdef0123456789abcdef";
     let consul = house.client();
-    consul.refresh(&BTreeSet::new()).await.unwrap();
+    consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul.version().is_some(), "the token may see the version");
     let service = json!({"Node": cluster.as_str(), "SkipNodeUpdate": true, "Service": {
         "ID": format!("web-{id}"), "Service": "web", "Meta": {"source": "consul-ecs", "task-id": id}}});
     put(&house.front, "/v1/catalog/register", &service);
-    let found = owned(&consul, &clusters).await.unwrap().seen;
+    let found = list_owned(&consul, &clusters).await.unwrap().seen;
     assert_eq!(found.len(), 1);
     let read = consul.read(&found[0].id).await.unwrap();
     assert!(read.is_some() && consul.delete(&read.unwrap().id).await.unwrap());
-    assert!(owned(&consul, &clusters).await.unwrap().seen.is_empty());
+    assert!(list_owned(&consul, &clusters).await.unwrap().seen.is_empty());
     let objects = consul.objects();
     let node =
         ClusterNode { node: cluster.to_string(), address: "127.0.0.2".to_owned(), ..ClusterNode::default() };
@@ -184,8 +184,8 @@ async fn the_printed_policy_is_enough_for_the_operators_work_and_no_rule_of_it_i
 }
 
 #[tokio::test]
-async fn each_rule_that_the_token_lacks_is_named_by_the_check_that_needs_it() {
-    let house = House::new().await;
+async fn missing_acl_rule_fails_the_matching_check() {
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     let whole = house.printed().await;
     for (rule, id, status, words) in [
@@ -210,8 +210,8 @@ async fn each_rule_that_the_token_lacks_is_named_by_the_check_that_needs_it() {
 }
 
 #[tokio::test]
-async fn a_token_that_may_only_read_is_not_good_enough_and_what_it_lacks_is_named() {
-    let house = House::new().await;
+async fn read_only_token_fails_with_missing_rules() {
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     house.manifests(&house.url, "", &document("ConsulAuth", "ecs", AUTH));
     let reads = house.printed().await.replace("write", "read");
@@ -230,8 +230,8 @@ async fn a_token_that_may_only_read_is_not_good_enough_and_what_it_lacks_is_name
 }
 
 #[tokio::test]
-async fn servers_that_are_none_are_told_and_all_of_aws_is_looked_at() {
-    let house = House::new().await;
+async fn unreachable_consul_does_not_hide_aws_checks() {
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, words) in [
@@ -248,8 +248,8 @@ async fn servers_that_are_none_are_told_and_all_of_aws_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_unknown_or_not_given_or_may_do_everything_is_told() {
-    let house = House::new().await;
+async fn unknown_missing_and_management_tokens_are_reported() {
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     let needs_it = [
         "consul.tokens",
@@ -288,7 +288,7 @@ async fn a_token_that_is_unknown_or_not_given_or_may_do_everything_is_told() {
 
 #[tokio::test]
 async fn servers_without_acls_are_told() {
-    let house = House::new().await;
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     let (_, open) = server(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() }).await;
     house.manifests(&open, "", "");
@@ -299,7 +299,7 @@ async fn servers_without_acls_are_told() {
 
 #[tokio::test]
 async fn enterprises_fields_with_the_open_source_edition_are_told() {
-    let house = House::new().await;
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     house.manifests(&house.url, ", namespaces: [team]", "");
     let said = house.report().await;
@@ -310,8 +310,8 @@ async fn enterprises_fields_with_the_open_source_edition_are_told() {
 }
 
 #[tokio::test]
-async fn what_tasks_need_to_log_in_and_register_is_looked_for_and_what_a_run_will_make_is_no_error() {
-    let house = House::new().await;
+async fn doctor_accepts_objects_a_run_will_create() {
+    let house = ConsulSetup::new().await;
     let healthy = house.healthy().await;
     call(&house.front, "DELETE", &format!("/v1/acl/binding-rule/{}", house.rule), &Value::Null);
     let said = house.report().await;

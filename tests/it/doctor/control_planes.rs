@@ -3,11 +3,11 @@
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 use tokio::net::TcpListener;
 
-use super::{Setup, TOKEN, assert_found, kuma, silent, website};
+use super::{DoctorSetup, TOKEN, assert_found, kuma, silent, website};
 
 #[tokio::test]
-async fn a_control_plane_that_is_none_is_told_and_all_of_aws_is_looked_at() {
-    let setup = Setup::new().await;
+async fn unreachable_kuma_does_not_hide_aws_checks() {
+    let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, words) in [
@@ -27,7 +27,7 @@ async fn a_control_plane_that_is_none_is_told_and_all_of_aws_is_looked_at() {
 
 #[tokio::test]
 async fn a_control_plane_that_does_not_suit_is_told() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     let guarded = KumaConfig {
         localhost_is_admin: false,

@@ -7,11 +7,11 @@ use ecs_mesh_sandbox::world::QUEUE;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{AWS_SECRET, Setup, TOKEN, assert_found, catalogue, document, kuma, run};
+use super::{AWS_SECRET, DoctorSetup, TOKEN, assert_found, catalogue, document, kuma, run};
 
 #[tokio::test]
-async fn a_healthy_set_up_has_nothing_to_mend_and_every_check_was_made() {
-    let setup = Setup::new().await;
+async fn healthy_setup_passes_every_check() {
+    let setup = DoctorSetup::new().await;
     let said = setup.report().await;
     assert_eq!(said.code, Some(0), "{}", said.out);
     let report = said.json();
@@ -26,7 +26,7 @@ async fn a_healthy_set_up_has_nothing_to_mend_and_every_check_was_made() {
 
 #[tokio::test]
 async fn the_doctor_only_reads_and_takes_no_message() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let before = setup.endpoints.front.calls();
     setup.report().await;
     let calls = setup.endpoints.front.calls();
@@ -43,8 +43,8 @@ async fn the_doctor_only_reads_and_takes_no_message() {
 }
 
 #[tokio::test]
-async fn manifests_in_error_are_told_with_their_place_and_the_rest_is_looked_at() {
-    let setup = Setup::new().await;
+async fn invalid_manifests_do_not_hide_other_checks() {
+    let setup = DoctorSetup::new().await;
     let healthy = setup.healthy().await;
     let wrong = document("Workload", "app", "{selector: {families: [app]}, servce: app}");
     std::fs::write(setup.directory.path().join("wrong.yaml"), wrong).unwrap();
@@ -55,7 +55,7 @@ async fn manifests_in_error_are_told_with_their_place_and_the_rest_is_looked_at(
 
 #[tokio::test]
 async fn secrets_are_in_no_output_whatever_the_log() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let guarded = KumaConfig {
         localhost_is_admin: false,
         admin_token: Some(TOKEN.to_owned()),
@@ -75,8 +75,8 @@ async fn secrets_are_in_no_output_whatever_the_log() {
 }
 
 #[tokio::test]
-async fn the_table_is_plain_where_nobody_sees_colours_and_ends_with_the_counts() {
-    let setup = Setup::new().await;
+async fn text_report_is_plain_without_a_terminal() {
+    let setup = DoctorSetup::new().await;
     setup.attribute(QUEUE, "RedrivePolicy", "");
     let said = setup.doctor(&["--operator-id", "x"]).await;
     assert_eq!(said.code, Some(2));
@@ -90,7 +90,7 @@ async fn the_table_is_plain_where_nobody_sees_colours_and_ends_with_the_counts()
 
 #[tokio::test]
 async fn the_objects_fields_are_those_of_the_page() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     setup.attribute(QUEUE, "RedrivePolicy", "");
     let report = setup.report().await.json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
@@ -140,7 +140,7 @@ async fn policy_and_rules_are_printed_without_aws() {
 
 #[tokio::test]
 async fn without_an_operator_id_nothing_is_looked_at() {
-    let setup = Setup::new().await;
+    let setup = DoctorSetup::new().await;
     let said = setup.doctor(&[]).await;
     assert!(said.err.contains("--operator-id") && said.out.is_empty(), "{}", said.err);
     assert_ne!(said.code, Some(0));

@@ -2,18 +2,18 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::desk::{DEMO, Desk, lines};
+use super::fixture::{DEMO, IdentityFixture, lines};
 use super::{everything, make_everything};
 
 at_both_consuls! {
-    what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_then_changed_in_place
+    legacy_objects_conflict_until_adopted
     what_another_operator_has_marked_is_never_touched
-    a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent_does
-    while_a_manifest_is_broken_from_the_start_nothing_is_taken_away
+    only_state_absent_removes_objects
+    invalid_manifest_at_start_removes_nothing
 }
 
 /// Objects as the older controller left them.
-async fn furnish(desk: &Desk) {
+async fn furnish(desk: &IdentityFixture) {
     let objects: Value =
         serde_json::from_str(include_str!("../../fixtures/consul/older-controller.json")).unwrap();
     let list = |kind: &str| objects[kind].as_array().unwrap().clone();
@@ -55,8 +55,8 @@ fn older() -> Value {
     })
 }
 
-async fn what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_then_changed_in_place(
-    desk: Desk,
+async fn legacy_objects_conflict_until_adopted(
+    desk: IdentityFixture,
 ) {
     let auth = older();
     furnish(&desk).await;
@@ -87,7 +87,7 @@ async fn what_an_older_controller_made_is_in_the_way_until_it_is_adopted_and_the
     assert_eq!(desk.run(Some(&auth)).await.writes(), 0);
 }
 
-async fn what_another_operator_has_marked_is_never_touched(desk: Desk) {
+async fn what_another_operator_has_marked_is_never_touched(desk: IdentityFixture) {
     let mut auth = everything();
     auth["adopt"] = json!(["*"]);
     for name in ["consul-ecs-mesh-gateway-policy", "anonymous-token-policy"] {
@@ -113,14 +113,14 @@ async fn what_another_operator_has_marked_is_never_touched(desk: Desk) {
     assert_eq!(theirs(desk.everything().await), before, "byte for byte, indexes included");
 }
 
-async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent_does(desk: Desk) {
+async fn only_state_absent_removes_objects(desk: IdentityFixture) {
     make_everything(&desk).await;
     let auth = everything();
     let made = desk.everything().await;
     let plan = desk.plan(None).await;
     assert!(!plan.will_write());
     // Of the anonymous token nothing is said: it is nobody's.
-    assert_eq!(plan.summary.left_alone, 16, "{:#?}", lines(&plan));
+    assert_eq!(plan.summary.unmanaged, 16, "{:#?}", lines(&plan));
     assert_eq!(desk.run(None).await.writes(), 0);
     assert_eq!(desk.everything().await, made);
 
@@ -151,7 +151,7 @@ async fn a_declaration_that_is_gone_takes_nothing_along_and_one_that_says_absent
     assert!(nodes.as_array().unwrap().iter().all(|node| node["Node"] != DEMO), "{nodes}");
 }
 
-async fn while_a_manifest_is_broken_from_the_start_nothing_is_taken_away(mut desk: Desk) {
+async fn invalid_manifest_at_start_removes_nothing(mut desk: IdentityFixture) {
     make_everything(&desk).await;
     let auth = everything();
     let made = desk.everything().await;

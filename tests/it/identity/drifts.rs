@@ -4,14 +4,14 @@ use std::pin::Pin;
 
 use serde_json::json;
 
-use super::desk::{DEMO, Desk, PROD, lines};
+use super::fixture::{DEMO, IdentityFixture, PROD, lines};
 use super::{everything, make_everything};
 
 at_both_consuls! {
-    on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one_nothing
+    first_run_applies_the_plan_and_second_is_a_no_op
     a_cluster_that_only_a_pattern_selects_gets_its_node_too
     every_drift_is_shown_by_a_plan_and_mended_by_a_run
-    a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along
+    deleted_auth_method_is_recreated_with_warning
     what_nobody_declared_stays_as_somebody_set_it
 }
 
@@ -22,7 +22,7 @@ fn set(expected: &[&str]) -> BTreeSet<String> {
     expected.iter().map(|line| (*line).to_owned()).collect()
 }
 
-async fn on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one_nothing(desk: Desk) {
+async fn first_run_applies_the_plan_and_second_is_a_no_op(desk: IdentityFixture) {
     let auth = everything();
     let plan = desk.plan(Some(&auth)).await;
     assert!(plan.complete && plan.will_write(), "{plan:?}");
@@ -47,7 +47,7 @@ async fn on_a_fresh_server_a_run_makes_just_what_the_plan_shows_and_the_next_one
     assert_eq!(desk.everything().await, made, "not even an index has moved");
 }
 
-async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too(mut desk: Desk) {
+async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too(mut desk: IdentityFixture) {
     desk.pattern = Some("arn:aws:ecs:us-east-1:000000000000:cluster/prod-*");
     let auth = json!({"controlPlane": "consul"});
     let expected = set(&[&format!("create node {DEMO}"), &format!("create node {PROD}")]);
@@ -56,19 +56,19 @@ async fn a_cluster_that_only_a_pattern_selects_gets_its_node_too(mut desk: Desk)
     assert_eq!(lines(&desk.plan(Some(&auth)).await), BTreeSet::new());
 }
 
-type Meddle = for<'a> fn(&'a Desk) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+type ConsulMutation = for<'a> fn(&'a IdentityFixture) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
 /// What somebody does, and what the plan then says.
-struct Drift(&'static str, Meddle, &'static [&'static str]);
+struct DriftScenario(&'static str, ConsulMutation, &'static [&'static str]);
 
 macro_rules! drift {
     ($what:literal, |$desk:ident| $meddle:block, $($line:expr),+) => {
-        Drift($what, |$desk| Box::pin(async move $meddle), &[$($line),+])
+        DriftScenario($what, |$desk| Box::pin(async move $meddle), &[$($line),+])
     };
 }
 
 /// A method, changed.
-async fn change_method(desk: &Desk, path: &[&str], value: serde_json::Value) {
+async fn change_method(desk: &IdentityFixture, path: &[&str], value: serde_json::Value) {
     let mut method = desk.get(METHOD).await;
     let mut at = &mut method;
     for field in path {
@@ -78,13 +78,13 @@ async fn change_method(desk: &Desk, path: &[&str], value: serde_json::Value) {
     desk.put(METHOD, &method).await;
 }
 
-async fn change_named(desk: &Desk, kind: &str, name: &str, field: &str, value: serde_json::Value) {
+async fn change_named(desk: &IdentityFixture, kind: &str, name: &str, field: &str, value: serde_json::Value) {
     let mut object = desk.get(&format!("/v1/acl/{kind}/name/{name}")).await;
     object[field] = value;
     desk.put(&format!("/v1/acl/{kind}/{}", object["ID"].as_str().unwrap()), &object).await;
 }
 
-const DRIFTS: &[Drift] = &[
+const DRIFTS: &[DriftScenario] = &[
     drift!(
         "a rule is deleted",
         |desk| {
@@ -197,11 +197,11 @@ const DRIFTS: &[Drift] = &[
     ),
 ];
 
-async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run(desk: Desk) {
+async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run(desk: IdentityFixture) {
     make_everything(&desk).await;
     let auth = everything();
     let good = desk.content().await;
-    for Drift(what, meddle, expected) in DRIFTS {
+    for DriftScenario(what, meddle, expected) in DRIFTS {
         meddle(&desk).await;
         assert_ne!(desk.content().await, good, "{what}: nothing was done");
         let plan = desk.plan(Some(&auth)).await;
@@ -213,13 +213,13 @@ async fn every_drift_is_shown_by_a_plan_and_mended_by_a_run(desk: Desk) {
     }
 }
 
-async fn a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along(desk: Desk) {
+async fn deleted_auth_method_is_recreated_with_warning(desk: IdentityFixture) {
     make_everything(&desk).await;
     let auth = everything();
     desk.delete(METHOD).await;
     let plan = desk.plan(Some(&auth)).await;
     let method =
-        plan.items.iter().find(|planned| planned.item.name.as_deref() == Some("iam-ecs-service-token"));
+        plan.changes.iter().find(|planned| planned.item.name.as_deref() == Some("iam-ecs-service-token"));
     let warnings = &method.unwrap().item.warnings;
     assert!(
         warnings.iter().any(|warning| warning.contains("all tokens that it gave out went with it")),
@@ -227,7 +227,7 @@ async fn a_deleted_method_comes_back_with_the_word_that_its_tokens_went_along(de
     );
 }
 
-async fn what_nobody_declared_stays_as_somebody_set_it(desk: Desk) {
+async fn what_nobody_declared_stays_as_somebody_set_it(desk: IdentityFixture) {
     make_everything(&desk).await;
     let auth = everything();
     change_method(&desk, &["DisplayName"], json!("Tasks")).await;

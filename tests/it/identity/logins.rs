@@ -2,13 +2,13 @@
 
 use ecs_mesh_model::Tags;
 use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
-use ecs_mesh_sandbox::consul::{Entity, Login};
-use ecs_mesh_sandbox::endpoints::{Endpoints, Options};
+use ecs_mesh_sandbox::consul::{EntityDetails, SignedLogin};
+use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
 use serde_json::{Value, json};
 
-use super::desk::Desk;
+use super::fixture::IdentityFixture;
 use super::{MANAGEMENT, with_account};
-use crate::consul_real::server::{self, Acls, Release, Server};
+use crate::consul_real::server::{self, Acls, ConsulRelease, RealConsul};
 
 const METHOD: &str = "iam-ecs-service-token";
 /// Wants to see its own name signed.
@@ -21,10 +21,10 @@ const KIND: &str = "consul.hashicorp.com.gateway-kind";
 #[tokio::test]
 async fn a_newer_consul_lets_in_whom_the_sandboxs_does() {
     let what = "logins by IAM at a real Consul of 1.12 or later";
-    let Some(consul) = Server::start(Release::Newer, what, Acls::On).await else { return };
-    let aws = Endpoints::start(Options::default()).await.unwrap();
-    let real = outcomes(&aws, &Desk::at(consul.url(), server::MANAGEMENT)).await;
-    let own = outcomes(&aws, &Desk::at(&with_account(&aws).await, MANAGEMENT)).await;
+    let Some(consul) = RealConsul::start(ConsulRelease::Newer, what, Acls::On).await else { return };
+    let aws = Endpoints::start(EndpointOptions::default()).await.unwrap();
+    let real = outcomes(&aws, &IdentityFixture::at(consul.url(), server::MANAGEMENT)).await;
+    let own = outcomes(&aws, &IdentityFixture::at(&with_account(&aws).await, MANAGEMENT)).await;
     assert_eq!(own, real, "the sandbox's, and the real one's");
     assert_eq!(
         real,
@@ -47,7 +47,7 @@ async fn a_newer_consul_lets_in_whom_the_sandboxs_does() {
     );
 }
 
-async fn outcomes(aws: &Endpoints, desk: &Desk) -> Vec<String> {
+async fn outcomes(aws: &Endpoints, desk: &IdentityFixture) -> Vec<String> {
     furnish(aws, desk).await;
     let web = role(aws, "/consul-ecs/", "web", &[(SERVICE, "web")]);
     let capitals = role(aws, "/consul-ecs/", "capitals", &[(SERVICE, "Web-API")]);
@@ -56,17 +56,17 @@ async fn outcomes(aws: &Endpoints, desk: &Desk) -> Vec<String> {
     let untagged = role(aws, "/consul-ecs/", "untagged", &[]);
     let spaced = role(aws, "/consul-ecs/", "spaced", &[(SERVICE, "web app")]);
     let outside = role(aws, "/other/", "outside", &[(SERVICE, "web")]);
-    let login = |credentials| Login {
+    let login = |credentials| SignedLogin {
         auth_method: METHOD,
         credentials,
         region: aws.region(),
         sts_endpoint: Some(&aws.aws_url),
         iam_endpoint: Some(&aws.aws_url),
         server_id: None,
-        entity: Entity::Own,
+        entity: EntityDetails::Own,
         meta: &[],
     };
-    let signed = |server_id| Login { auth_method: SIGNED, server_id, ..login(&web) };
+    let signed = |server_id| SignedLogin { auth_method: SIGNED, server_id, ..login(&web) };
     let mut outcomes = Vec::new();
     for (what, login) in [
         ("its own service", login(&web)),
@@ -76,20 +76,20 @@ async fn outcomes(aws: &Endpoints, desk: &Desk) -> Vec<String> {
         ("without tags", login(&untagged)),
         ("a name that is none", login(&spaced)),
         ("of another path", login(&outside)),
-        ("without its details", Login { entity: Entity::Left, ..login(&web) }),
-        ("with another's details", Login { entity: Entity::Of("gateway"), ..login(&web) }),
-        ("by no method", Login { auth_method: "none", ..login(&web) }),
+        ("without its details", SignedLogin { entity: EntityDetails::Left, ..login(&web) }),
+        ("with another's details", SignedLogin { entity: EntityDetails::Of("gateway"), ..login(&web) }),
+        ("by no method", SignedLogin { auth_method: "none", ..login(&web) }),
         ("with the name signed", signed(Some("here"))),
         ("with another name signed", signed(Some("there"))),
         ("with no name signed", signed(None)),
-        ("where nobody is asked", Login { auth_method: ASTRAY, ..login(&web) }),
+        ("where nobody is asked", SignedLogin { auth_method: ASTRAY, ..login(&web) }),
     ] {
         outcomes.push(format!("{what}: {}", outcome(aws, &desk.url, &login).await));
     }
     outcomes
 }
 
-async fn furnish(aws: &Endpoints, desk: &Desk) {
+async fn furnish(aws: &Endpoints, desk: &IdentityFixture) {
     let account = CloudConfig::default().account;
     desk.put("/v1/acl/role", &json!({"Name": "consul-ecs-mesh-gateway-role"})).await;
     for (name, more) in [
@@ -130,7 +130,7 @@ fn role(aws: &Endpoints, path: &str, name: &str, tags: &[(&str, &str)]) -> Assum
 }
 
 /// The status, and of what was let in its services and roles.
-async fn outcome(aws: &Endpoints, url: &str, login: &Login<'_>) -> String {
+async fn outcome(aws: &Endpoints, url: &str, login: &SignedLogin<'_>) -> String {
     let now = aws.with(|_, _, now| now);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = http.post(format!("{url}/v1/acl/login")).body(login.request(now).unwrap().body);

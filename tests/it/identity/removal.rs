@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
 
-use ecs_mesh_core::plan::proposal::Proposal;
+use ecs_mesh_core::plan::report::PlanReport;
 use serde_json::{Value, json};
 
-use super::desk::{Desk, lines};
+use super::fixture::{IdentityFixture, lines};
 use super::{everything, make_everything};
 
 at_both_consuls! {
     what_a_person_has_given_a_token_stays
-    a_set_of_manifests_that_loses_a_line_takes_no_gateway_away_and_makes_none
+    omitted_gateways_are_unchanged
 }
 
 pub(crate) const ROLE: &str = "consul-ecs-mesh-gateway-role";
@@ -22,13 +22,13 @@ pub(crate) fn without_mesh_gateways() -> Value {
     auth
 }
 
-pub(crate) fn reason(plan: &Proposal, name: &str) -> String {
-    let mut items = plan.items.iter().map(|planned| &planned.item);
-    items.find(|item| item.name.as_deref() == Some(name)).map(|item| item.reason.clone()).unwrap_or_default()
+pub(crate) fn reason(plan: &PlanReport, name: &str) -> String {
+    let mut changes = plan.changes.iter().map(|planned| &planned.item);
+    changes.find(|item| item.name.as_deref() == Some(name)).map(|item| item.reason.clone()).unwrap_or_default()
 }
 
 /// Tokens that a person made keep what they have, at any server.
-pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &Desk) {
+pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &IdentityFixture) {
     let auth = without_mesh_gateways();
     let token = |body: Value| async move {
         let token = desk.put("/v1/acl/token", &body).await;
@@ -57,19 +57,19 @@ pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &Desk) {
     assert!(desk.ask("GET", &format!("/v1/acl/role/name/{ROLE}"), None).await.is_none());
 }
 
-async fn what_a_person_has_given_a_token_stays(desk: Desk) {
+async fn what_a_person_has_given_a_token_stays(desk: IdentityFixture) {
     make_everything(&desk).await;
     a_persons_tokens_keep_their_role_and_policy(&desk).await;
 }
 
-async fn a_set_of_manifests_that_loses_a_line_takes_no_gateway_away_and_makes_none(desk: Desk) {
+async fn omitted_gateways_are_unchanged(desk: IdentityFixture) {
     make_everything(&desk).await;
     let mut auth = everything();
     let before = desk.everything().await;
     auth["serviceTokens"].as_object_mut().unwrap().remove("gateways");
     let plan = desk.plan(Some(&auth)).await;
     assert!(!plan.will_write(), "{:#?}", lines(&plan));
-    assert_eq!(plan.summary.left_alone, 8, "each is told of: {:#?}", lines(&plan));
+    assert_eq!(plan.summary.unmanaged, 8, "each is told of: {:#?}", lines(&plan));
     assert_eq!(desk.run(Some(&auth)).await.writes(), 0);
     assert_eq!(desk.everything().await, before);
 }

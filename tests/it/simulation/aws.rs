@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Described, Ecs, Iam, Message, Page, Queue};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, Iam, QueueMessage, ListPage, EventQueue};
 use ecs_mesh_model::{
     ClusterArn, DesiredStatus, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId, Timestamp,
 };
@@ -12,13 +12,13 @@ use ecs_mesh_sandbox::aws::{CloudTask, ListTasks, ReceiveMessages};
 use ecs_mesh_sandbox::world::QUEUE;
 use tokio::time::{Instant, sleep};
 
-use super::faults::Fault;
-use super::ground::Ground;
+use super::faults::SimFault;
+use super::env::SimEnv;
 
 /// So long after it began, a task may not be known everywhere.
 const NEWBORN: Duration = Duration::from_secs(10);
 
-pub(super) struct SimAws(pub(super) Arc<Ground>);
+pub(super) struct SimAws(pub(super) Arc<SimEnv>);
 
 fn error(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     AwsError {
@@ -35,48 +35,48 @@ impl SimAws {
     /// The way there, and what may befall a call on it.
     async fn call(&self, operation: &'static str, what: &str) -> Result<Timestamp, AwsError> {
         sleep(self.0.faults.latency()).await;
-        self.0.calls(operation);
-        let failed = self.befalls().await;
+        self.0.count_call(operation);
+        let failed = self.inject().await;
         if failed.is_some() && operation == "ecs:DescribeTasks" {
-            self.0.faults.count(Fault::FailedDescribe);
+            self.0.faults.count(SimFault::FailedDescribe);
         }
         let outcome = failed.map_or("ok", AwsErrorKind::label);
-        self.0.note(|| format!("{operation} {what} {outcome}"));
+        self.0.record(|| format!("{operation} {what} {outcome}"));
         match failed {
             Some(kind) => Err(error(kind, operation)),
             None => Ok(self.0.now()),
         }
     }
 
-    async fn befalls(&self) -> Option<AwsErrorKind> {
+    async fn inject(&self) -> Option<AwsErrorKind> {
         let faults = &self.0.faults;
         if faults.aws_is_down(self.0.now()) {
             return Some(AwsErrorKind::Unavailable);
         }
-        if faults.strikes(Fault::Throttled, 0.03) {
+        if faults.fires(SimFault::Throttled, 0.03) {
             return Some(AwsErrorKind::Throttled);
         }
-        if faults.strikes(Fault::AwsError, 0.03) {
+        if faults.fires(SimFault::AwsError, 0.03) {
             return Some(AwsErrorKind::Unavailable);
         }
-        if faults.strikes(Fault::AwsHangs, 0.01) {
+        if faults.fires(SimFault::AwsHangs, 0.01) {
             sleep(Duration::from_secs(5)).await;
             return Some(AwsErrorKind::Unavailable);
         }
-        faults.strikes(Fault::Denied, 0.005).then_some(AwsErrorKind::Denied)
+        faults.fires(SimFault::Denied, 0.005).then_some(AwsErrorKind::Denied)
     }
 
     /// Whether DescribeTasks does not know a task that lives. It knows all that a list has hidden, until a list shows
     /// them again: they could not be told from tasks that are gone.
     fn misses(&self, task: &CloudTask, now: Timestamp) -> bool {
         let faults = &self.0.faults;
-        if !self.0.has_traps || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
+        if !self.0.consul_checks || faults.hides(task.id(), now) || faults.is_unlisted(task.id()) {
             return false;
         }
         if task.created_at.age_at(now) < NEWBORN {
-            return faults.strikes(Fault::MissingNewborn, 0.4);
+            return faults.fires(SimFault::MissingNewborn, 0.4);
         }
-        faults.strikes(Fault::FalselyMissing, 0.1)
+        faults.fires(SimFault::FalselyMissing, 0.1)
     }
 
     /// Tasks on a page: few, so that lists have several, where the harshest world is meant.
@@ -87,9 +87,9 @@ impl SimAws {
 
 #[async_trait]
 impl Ecs for SimAws {
-    async fn list_clusters(&self, _page: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
+    async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         self.call("ecs:ListClusters", "").await?;
-        Ok(Page { items: vec![self.0.cluster.clone()], next: None })
+        Ok(ListPage { items: vec![self.0.cluster.clone()], next: None })
     }
 
     async fn list_tasks(
@@ -97,24 +97,24 @@ impl Ecs for SimAws {
         cluster: &ClusterArn,
         desired: DesiredStatus,
         page: Option<String>,
-    ) -> Result<Page<TaskArn>, AwsError> {
+    ) -> Result<ListPage<TaskArn>, AwsError> {
         let now = self.call("ecs:ListTasks", desired.as_str()).await?;
         let faults = &self.0.faults;
-        if page.is_none() && faults.lacks_tasks(Fault::EmptyList, 0.02) {
-            return Ok(Page { items: Vec::new(), next: None });
+        if page.is_none() && faults.lacks_tasks(SimFault::EmptyList, 0.02) {
+            return Ok(ListPage { items: Vec::new(), next: None });
         }
         if let Some(token) =
-            page.clone().or(Some(String::new())).filter(|_| faults.strikes(Fault::EmptyPage, 0.03))
+            page.clone().or(Some(String::new())).filter(|_| faults.fires(SimFault::EmptyPage, 0.03))
         {
             // An empty page with a token: more follows.
-            return Ok(Page { items: Vec::new(), next: Some(token) });
+            return Ok(ListPage { items: Vec::new(), next: Some(token) });
         }
         let request = ListTasks {
             max_results: Some(self.page()),
             next_token: page.filter(|token| !token.is_empty()),
             ..ListTasks::of(cluster.as_str(), desired)
         };
-        let stale = faults.staleness(Fault::StaleList, 0.3, Duration::from_secs(4));
+        let stale = faults.staleness(SimFault::StaleList, 0.3, Duration::from_secs(4));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let listed = {
             let cloud = self.0.cloud.lock().unwrap();
@@ -129,27 +129,27 @@ impl Ecs for SimAws {
             !hidden
         });
         if items.len() < all {
-            faults.count(Fault::HiddenTasks);
+            faults.count(SimFault::HiddenTasks);
         }
-        if faults.lacks_tasks(Fault::ShortList, 0.03) {
+        if faults.lacks_tasks(SimFault::ShortList, 0.03) {
             items.truncate(faults.pick(self.page()));
         }
         self.0.between_lists();
-        Ok(Page { items, next: listed.next_token })
+        Ok(ListPage { items, next: listed.next_token })
     }
 
-    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<Described, AwsError> {
+    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
         let now = self.call("ecs:DescribeTasks", &tasks.len().to_string()).await?;
         let faults = &self.0.faults;
-        let stale = faults.staleness(Fault::StaleDescribe, 0.3, Duration::from_secs(3));
+        let stale = faults.staleness(SimFault::StaleDescribe, 0.3, Duration::from_secs(3));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
-        let mut described = Described::default();
+        let mut described = DescribeTasksOutput::default();
         let cloud = self.0.cloud.lock().unwrap();
         for id in tasks {
             let arn = cluster.task(id.clone()).to_string();
             let found = if stale.is_zero() { cloud.task(&arn) } else { cloud.task_as_of(&arn, as_of) };
             match found {
-                _ if faults.strikes(Fault::FailureInDescribe, 0.02) => {
+                _ if faults.fires(SimFault::FailureInDescribe, 0.02) => {
                     described.failed.push((id.clone(), "simulated".to_owned()));
                 }
                 Some(task) if !task.last_status.is_stopped() && self.misses(&task, now) => {
@@ -174,7 +174,7 @@ impl Ecs for SimAws {
 impl Iam for SimAws {
     async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError> {
         let now = self.call("iam:GetRole", role.name()).await?;
-        let stale = self.0.faults.staleness(Fault::StaleTags, 0.4, Duration::from_secs(6));
+        let stale = self.0.faults.staleness(SimFault::StaleTags, 0.4, Duration::from_secs(6));
         let as_of = Timestamp(now.0 - i64::try_from(stale.as_millis()).unwrap());
         let tags = self.0.cloud.lock().unwrap().role_tags_as_of(role.name(), as_of);
         tags.ok_or_else(|| error(AwsErrorKind::NotFound, "iam:GetRole"))
@@ -182,8 +182,8 @@ impl Iam for SimAws {
 }
 
 #[async_trait]
-impl Queue for SimAws {
-    async fn receive(&self) -> Result<Vec<Message>, AwsError> {
+impl EventQueue for SimAws {
+    async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError> {
         self.call("sqs:ReceiveMessage", "").await?;
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -193,10 +193,10 @@ impl Queue for SimAws {
                 cloud.receive_message(QUEUE, request, self.0.now()).unwrap()
             };
             for message in &received {
-                self.0.hears(&message.body);
+                self.0.record_delivery(&message.body);
             }
             if !received.is_empty() || Instant::now() >= until {
-                let messages = received.into_iter().map(|message| Message {
+                let messages = received.into_iter().map(|message| QueueMessage {
                     receipt: message.receipt_handle,
                     body: message.body.to_string(),
                     sent_at: message
@@ -216,7 +216,7 @@ impl Queue for SimAws {
         self.call("sqs:DeleteMessage", "").await?;
         let mut failed = Vec::new();
         for receipt in receipts {
-            if self.0.faults.strikes(Fault::UndeletedMessage, 0.05) {
+            if self.0.faults.fires(SimFault::UndeletedMessage, 0.05) {
                 failed.push(receipt.clone());
             } else {
                 let _ = self.0.cloud.lock().unwrap().delete_message(QUEUE, receipt);
@@ -225,7 +225,7 @@ impl Queue for SimAws {
         Ok(failed)
     }
 
-    async fn give_back(&self, receipts: &[String]) -> Result<(), AwsError> {
+    async fn release(&self, receipts: &[String]) -> Result<(), AwsError> {
         self.call("sqs:ChangeMessageVisibility", "").await?;
         let mut cloud = self.0.cloud.lock().unwrap();
         for receipt in receipts {

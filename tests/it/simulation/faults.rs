@@ -8,7 +8,7 @@ use ecs_mesh_model::Timestamp;
 
 /// A kind of thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
+pub(super) enum SimFault {
     /// Every call to AWS fails for a while.
     AwsOutage,
     Throttled,
@@ -74,7 +74,7 @@ pub(super) enum Fault {
     Drift,
 }
 
-impl Fault {
+impl SimFault {
     /// What may strike in each life.
     const EVERYWHERE: &[Self] = &[
         Self::AwsOutage,
@@ -127,15 +127,15 @@ impl Fault {
 }
 
 /// The chances, and the dice.
-pub(super) struct Faults {
-    dice: Mutex<Dice>,
+pub(super) struct SimFaults {
+    dice: Mutex<FaultDice>,
 }
 
-struct Dice {
+struct FaultDice {
     rng: fastrand::Rng,
     /// Multiplies every chance: 0 is a world without faults.
     level: f64,
-    struck: BTreeMap<Fault, u64>,
+    struck: BTreeMap<SimFault, u64>,
     aws_down_until: Timestamp,
     mesh_down_until: Timestamp,
     /// Until when ListTasks hides those tasks whose ids end in one of some digits, and in which.
@@ -149,11 +149,11 @@ struct Dice {
 /// Of so many tasks ListTasks hides one.
 const HIDES_ONE_IN: u8 = 4;
 
-impl Faults {
+impl SimFaults {
     pub(super) fn new(seed: u64, level: f64) -> Self {
         let none = Timestamp(0);
         let rng = fastrand::Rng::with_seed(seed);
-        let dice = Dice {
+        let dice = FaultDice {
             rng,
             level,
             struck: BTreeMap::new(),
@@ -175,17 +175,17 @@ impl Faults {
     }
 
     /// Whether anything can go wrong.
-    pub(super) fn are_there(&self) -> bool {
+    pub(super) fn are_enabled(&self) -> bool {
         self.dice.lock().unwrap().level > 0.0
     }
 
     /// How often each kind has struck.
-    pub(super) fn struck(&self) -> BTreeMap<Fault, u64> {
+    pub(super) fn struck(&self) -> BTreeMap<SimFault, u64> {
         self.dice.lock().unwrap().struck.clone()
     }
 
     /// One has struck.
-    pub(super) fn count(&self, fault: Fault) {
+    pub(super) fn count(&self, fault: SimFault) {
         *self.dice.lock().unwrap().struck.entry(fault).or_default() += 1;
     }
 
@@ -196,7 +196,7 @@ impl Faults {
     }
 
     /// Whether a fault of this chance strikes now.
-    pub(super) fn strikes(&self, fault: Fault, chance: f64) -> bool {
+    pub(super) fn fires(&self, fault: SimFault, chance: f64) -> bool {
         let hit = self.happens(chance);
         if hit {
             self.count(fault);
@@ -212,7 +212,7 @@ impl Faults {
     }
 
     /// How far behind a read is, up to `most`.
-    pub(super) fn staleness(&self, fault: Fault, chance: f64, most: Duration) -> Duration {
+    pub(super) fn staleness(&self, fault: SimFault, chance: f64, most: Duration) -> Duration {
         let stale = {
             let mut dice = self.dice.lock().unwrap();
             if dice.rng.f64() < chance * dice.level { most.mul_f64(dice.rng.f64()) } else { Duration::ZERO }
@@ -229,8 +229,8 @@ impl Faults {
 
     /// Takes a whole service down for a while.
     pub(super) fn outage(&self, mesh: bool, until: Timestamp) {
-        if self.are_there() {
-            self.count(if mesh { Fault::MeshOutage } else { Fault::AwsOutage });
+        if self.are_enabled() {
+            self.count(if mesh { SimFault::MeshOutage } else { SimFault::AwsOutage });
             let mut dice = self.dice.lock().unwrap();
             if mesh { dice.mesh_down_until = until } else { dice.aws_down_until = until }
         }
@@ -242,14 +242,14 @@ impl Faults {
     }
 
     /// Whether a list lacks tasks, by a fault of this chance.
-    pub(super) fn lacks_tasks(&self, fault: Fault, chance: f64) -> bool {
+    pub(super) fn lacks_tasks(&self, fault: SimFault, chance: f64) -> bool {
         let honest = self.dice.lock().unwrap().lists_are_honest;
-        !honest && self.strikes(fault, chance)
+        !honest && self.fires(fault, chance)
     }
 
     /// ListTasks hides some tasks until then.
     pub(super) fn hide_tasks(&self, until: Timestamp) {
-        if self.are_there() {
+        if self.are_enabled() {
             let mut dice = self.dice.lock().unwrap();
             dice.hidden = (until, dice.rng.u8(..HIDES_ONE_IN));
         }

@@ -7,34 +7,34 @@ use std::time::Duration;
 
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_kuma::{KumaControlPlane, NoObserver};
-use ecs_mesh_manifests::Status;
+use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{DesiredStatus, OperatorId, TaskId};
-use ecs_mesh_operator::reconcile::{Connect, Connected};
-use ecs_mesh_sandbox::judge::{Judge, Rules};
+use ecs_mesh_operator::operator::{ConnectFn, Connected};
+use ecs_mesh_sandbox::oracle::{KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_sandbox::planes::ControlPlanes;
-use ecs_mesh_sandbox::world::{Care, Naming, World, WorldConfig, manifests};
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
+use ecs_mesh_sandbox::world::{ManifestOptions, Naming, World, WorldConfig, manifests};
 
-use super::course::{Course, OPERATOR, SLIP, Setting};
-use super::ground::{Ending, Ground, START, load_whatever, under_paused_clock, violation};
-use super::mesh::SimTransport;
+use super::driver::{Driver, OPERATOR, INVALID_DOCUMENT, Scenario};
+use super::env::{SimReport, SimEnv, START, load_whatever, under_paused_clock, violation};
+use super::kuma_transport::SimKumaTransport;
 
 /// What both sides of the simulation see.
-pub(super) struct Shared {
-    pub(super) ground: Arc<Ground>,
+pub(super) struct KumaShared {
+    pub(super) ground: Arc<SimEnv>,
     pub(super) kuma: Mutex<KumaCp>,
-    judge: Mutex<Judge>,
+    judge: Mutex<KumaOracle>,
 }
 
-impl Deref for Shared {
-    type Target = Ground;
+impl Deref for KumaShared {
+    type Target = SimEnv;
 
-    fn deref(&self) -> &Ground {
+    fn deref(&self) -> &SimEnv {
         &self.ground
     }
 }
 
-impl Shared {
+impl KumaShared {
     /// Judges what was just written, against the world as it is at this moment.
     pub(super) fn judge_writes(&self) {
         let mut kuma = self.kuma.lock().unwrap();
@@ -48,41 +48,41 @@ impl Shared {
 }
 
 /// Lives the life of a seed.
-pub(super) fn live(seed: u64) -> Ending {
+pub(super) fn run(seed: u64) -> SimReport {
     under_paused_clock(|| {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let setting = AtKuma::begin(seed, &mut rng);
-        Course::new(seed, rng, setting).live()
+        let scenario = KumaScenario::start(seed, &mut rng);
+        Driver::new(seed, rng, scenario).run()
     })
 }
 
-struct AtKuma {
-    shared: Arc<Shared>,
+struct KumaScenario {
+    shared: Arc<KumaShared>,
     world: World,
     /// What the manifests are written for.
-    care: Care,
+    care: ManifestOptions,
     /// Edits so far.
     generation: u64,
     /// Whether the list that lets svc-* call kv is in force.
     more_outbounds: bool,
 }
 
-impl AtKuma {
-    fn begin(seed: u64, rng: &mut fastrand::Rng) -> Self {
-        let ground = Ground::new(seed, rng, false);
+impl KumaScenario {
+    fn start(seed: u64, rng: &mut fastrand::Rng) -> Self {
+        let ground = SimEnv::new(seed, rng, false);
         let naming = if rng.bool() { Naming::TaskId } else { Naming::Hostname };
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
         let cluster = ground.cluster.to_string();
         let world = WorldConfig {
             tasks: rng.usize(8..40),
             seed,
-            gap: (Duration::from_millis(500), Duration::from_secs(8)),
+            interval: (Duration::from_millis(500), Duration::from_secs(8)),
             naming,
-            planes: ControlPlanes::Kuma,
+            control_planes: ControlPlanes::Kuma,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
         };
-        let world = World::begin(world, &mut ground.cloud.lock().unwrap(), &mut kuma, START).unwrap();
-        let care = Care {
+        let world = World::start(world, &mut ground.cloud.lock().unwrap(), &mut kuma, START).unwrap();
+        let care = ManifestOptions {
             kuma: Some("http://kuma:5681".to_owned()),
             consul: None,
             cluster: cluster.clone(),
@@ -92,19 +92,19 @@ impl AtKuma {
             recheck: "1m",
             dataplane_name: if naming == Naming::TaskId { "{taskId}" } else { "{hostname}" },
         };
-        let judge = Judge::new(Rules {
+        let judge = KumaOracle::new(OracleConfig {
             operator: OPERATOR.to_owned(),
             cluster: cluster.clone(),
             tags_lag: Duration::from_secs(100),
             max_fraction: 0.3,
             min_owned: 10,
         });
-        let shared = Shared { ground: Arc::new(ground), kuma: Mutex::new(kuma), judge: Mutex::new(judge) };
+        let shared = KumaShared { ground: Arc::new(ground), kuma: Mutex::new(kuma), judge: Mutex::new(judge) };
         Self { shared: Arc::new(shared), world, care, generation: 1, more_outbounds: false }
     }
 
     /// The manifests, without the workloads of some services, and perhaps with a slip.
-    fn written_down(&self, without: &[&str], broken: bool) -> Status {
+    fn written_down(&self, without: &[&str], broken: bool) -> ManifestStatus {
         let services: Vec<_> =
             self.world.services().iter().filter(|s| !without.contains(&s.name.as_str())).cloned().collect();
         let mut text = manifests(&self.care, &services);
@@ -112,18 +112,18 @@ impl AtKuma {
             text.push_str(MORE_OUTBOUNDS);
         }
         if broken {
-            text.push_str(SLIP);
+            text.push_str(INVALID_DOCUMENT);
         }
         let (set, errors) = load_whatever(&text);
         assert_eq!(set.complete, !broken);
         let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
-        Status { set, errors, warnings: Vec::new(), files: 1 }
+        ManifestStatus { set, errors, warnings: Vec::new(), files: 1 }
     }
 
-    fn rewritten(&mut self, without: &[&str], broken: bool) -> Status {
+    fn rewritten(&mut self, without: &[&str], broken: bool) -> ManifestStatus {
         self.generation += 1;
         self.shared
-            .note(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
+            .record(|| format!("edit without {without:?}, broken {broken}, more {}", self.more_outbounds));
         self.written_down(without, broken)
     }
 
@@ -157,21 +157,21 @@ impl AtKuma {
     }
 }
 
-impl Setting for AtKuma {
-    fn ground(&self) -> &Arc<Ground> {
+impl Scenario for KumaScenario {
+    fn env(&self) -> &Arc<SimEnv> {
         &self.shared.ground
     }
 
-    fn connect(&self) -> Connect {
+    fn connect(&self) -> ConnectFn {
         let shared = Arc::clone(&self.shared);
         Arc::new(move |_, _| {
             let id = OperatorId::parse(OPERATOR).unwrap();
-            let plane = KumaControlPlane::new(SimTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
+            let plane = KumaControlPlane::new(SimKumaTransport(Arc::clone(&shared)), id, Arc::new(NoObserver));
             Ok(Connected::new(Arc::new(plane)))
         })
     }
 
-    fn manifests(&self) -> Status {
+    fn manifests(&self) -> ManifestStatus {
         self.written_down(&[], false)
     }
 
@@ -181,13 +181,13 @@ impl Setting for AtKuma {
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
         }
-        for happening in self.world.take_happenings() {
-            self.shared.note(|| format!("world {}", happening.words));
+        for happening in self.world.take_events() {
+            self.shared.record(|| format!("world {}", happening.words));
         }
     }
 
     /// Lists come and go, workloads are deleted and written again, and sometimes a file has a slip in it.
-    fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<Status> {
+    fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         Some(match rng.u8(..10) {
             0..5 => {
                 self.more_outbounds = !self.more_outbounds;
@@ -198,7 +198,7 @@ impl Setting for AtKuma {
                 let now = self.shared.now();
                 // Until the next edit at least, and what that leads to.
                 let until = now.plus(Duration::from_mins(3));
-                self.shared.judge.lock().unwrap().is_unwanted(&service, now, until);
+                self.shared.judge.lock().unwrap().is_undeclared(&service, now, until);
                 self.rewritten(&[&service], false)
             }
             7..9 => {
@@ -210,11 +210,11 @@ impl Setting for AtKuma {
         })
     }
 
-    fn mend(&mut self) -> Option<Status> {
+    fn fix(&mut self) -> Option<ManifestStatus> {
         Some(self.rewritten(&[], false))
     }
 
-    fn restarted(&mut self) {
+    fn on_restart(&mut self) {
         self.shared.judge.lock().unwrap().restarted();
     }
 
@@ -222,26 +222,26 @@ impl Setting for AtKuma {
         self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
     }
 
-    fn after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
+    fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
         let mut wrong = self.wrong_outbounds(held);
         let (cloud, kuma) = (self.shared.cloud.lock().unwrap(), self.shared.kuma.lock().unwrap());
         let mut judge = self.shared.judge.lock().unwrap();
         let (services, now) = (self.world.services(), self.shared.now());
-        let left = judge.quiet(&cloud, &kuma, services, &|id| held.contains(id), now);
+        let left = judge.check_after_quiet(&cloud, &kuma, services, &|id| held.contains(id), now);
         wrong.extend(left.into_iter().map(|words| format!("after quiet: {words}")));
         wrong
     }
 
-    fn written(&self) -> String {
+    fn write_summary(&self) -> String {
         format!("{:?}", self.shared.judge.lock().unwrap().tally())
     }
 
-    fn end(self, ending: &mut Ending) {
+    fn finish(self, report: &mut SimReport) {
         let judge = self.shared.judge.lock().unwrap();
-        ending.wrong.extend(judge.violations().iter().map(violation));
-        ending.created = judge.tally().created;
-        ending.removed = judge.tally().removed;
-        ending.tasks = self.world.census().started;
+        report.violations.extend(judge.violations().iter().map(violation));
+        report.created = judge.tally().created;
+        report.removed = judge.tally().removed;
+        report.tasks = self.world.census().started;
     }
 }
 

@@ -8,18 +8,18 @@
 
 mod aws;
 mod consul;
-mod course;
+mod driver;
 mod faults;
-mod ground;
+mod env;
 mod life;
-mod mesh;
+mod kuma_transport;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use faults::Fault;
-use ground::Ending;
-use life::live;
+use faults::SimFault;
+use env::SimReport;
+use life::run;
 
 /// Seeds that once found a fault; they run every time.
 const REGRESSIONS: &[u64] = &[
@@ -36,11 +36,11 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs seeds on both cores; each on a thread of its own.
-fn run(seeds: &[u64], live: fn(u64) -> Ending) -> Vec<(u64, Ending)> {
+fn run(seeds: &[u64], live: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let chunks: Vec<Vec<u64>> =
         (0..threads).map(|n| seeds.iter().skip(n).step_by(threads).copied().collect()).collect();
-    let mut endings: Vec<(u64, Ending)> = std::thread::scope(|scope| {
+    let mut endings: Vec<(u64, SimReport)> = std::thread::scope(|scope| {
         let handles: Vec<_> = chunks
             .into_iter()
             .map(|chunk| {
@@ -67,12 +67,12 @@ fn seeds(default: u64, regressions: &[u64]) -> Vec<u64> {
 const MANY: usize = 30;
 
 /// How often each kind of fault struck, and how often the operator looked while what others have left was there.
-fn struck(endings: &[(u64, Ending)], kinds: &[Fault]) -> BTreeMap<String, u64> {
+fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, u64> {
     let mut all: BTreeMap<String, u64> = kinds.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
-    for (_, ending) in endings {
-        let faults = ending.faults.iter().map(|(kind, count)| (format!("{kind:?}"), count));
-        let looked_at = ending.looked_at.iter().map(|(what, count)| ((*what).to_owned(), count));
-        for (what, count) in faults.chain(looked_at) {
+    for (_, report) in endings {
+        let faults = report.faults.iter().map(|(kind, count)| (format!("{kind:?}"), count));
+        let fixture_observations = report.fixture_observations.iter().map(|(what, count)| ((*what).to_owned(), count));
+        for (what, count) in faults.chain(fixture_observations) {
             *all.entry(what).or_default() += count;
         }
     }
@@ -80,19 +80,19 @@ fn struck(endings: &[(u64, Ending)], kinds: &[Fault]) -> BTreeMap<String, u64> {
 }
 
 /// Nothing went wrong in any of these lives, and much happened.
-fn judge(kind: &str, endings: &[(u64, Ending)], kinds: &[Fault]) {
+fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
     let mut report = String::new();
-    for (seed, ending) in endings.iter().filter(|(_, ending)| !ending.wrong.is_empty()) {
+    for (seed, report) in endings.iter().filter(|(_, report)| !report.violations.is_empty()) {
         writeln!(
             report,
             "{kind} seed {seed}: SIM_FIRST={seed} SIM_SEEDS=1 cargo test --test it simulation::{kind}::the_promises -- --nocapture"
         )
         .unwrap();
-        for words in ending.wrong.iter().take(6) {
+        for words in report.violations.iter().take(6) {
             writeln!(report, "    {words}").unwrap();
         }
     }
-    let total = |what: fn(&Ending) -> u64| endings.iter().map(|(_, ending)| what(ending)).sum::<u64>();
+    let total = |what: fn(&SimReport) -> u64| endings.iter().map(|(_, report)| what(report)).sum::<u64>();
     println!(
         "{} lives at {kind}: {} tasks, {} joined, {} removed, {} restarts, {} faults",
         endings.len(),
@@ -102,7 +102,7 @@ fn judge(kind: &str, endings: &[(u64, Ending)], kinds: &[Fault]) {
         total(|e| e.restarts),
         total(|e| e.faults.values().sum()),
     );
-    let most = |calls: fn(&Ending) -> u64| endings.iter().map(|(_, ending)| calls(ending)).max();
+    let most = |calls: fn(&SimReport) -> u64| endings.iter().map(|(_, report)| calls(report)).max();
     let (ecs, mesh) = (most(|e| e.silent_calls.0), most(|e| e.silent_calls.1));
     println!("in the silence at most {ecs:?} calls to ECS and {mesh:?} to the control plane");
     let struck = struck(endings, kinds);
@@ -118,7 +118,7 @@ fn judge(kind: &str, endings: &[(u64, Ending)], kinds: &[Fault]) {
 }
 
 /// A seed lives the same life twice.
-fn replays(seed: u64, live: fn(u64) -> Ending) {
+fn replays(seed: u64, live: fn(u64) -> SimReport) {
     let (once, again) = (live(seed), live(seed));
     let differs = once.history.iter().zip(&again.history).position(|(a, b)| a != b);
     let where_to = differs.map(|n| (&once.history[n], &again.history[n]));
@@ -129,13 +129,13 @@ fn replays(seed: u64, live: fn(u64) -> Ending) {
 
 mod kuma {
     #[test]
-    fn the_promises_hold_in_every_simulated_life() {
-        let endings = super::run(&super::seeds(200, super::REGRESSIONS), super::live);
-        super::judge("kuma", &endings, &super::Fault::at_kuma());
+    fn invariants_hold_for_every_seed() {
+        let endings = super::run(&super::seeds(200, super::REGRESSIONS), super::run);
+        super::judge("kuma", &endings, &super::SimFault::at_kuma());
     }
 
     #[test]
     fn a_seed_replays_exactly() {
-        [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::live));
+        [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::run));
     }
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::finding::{Finding, quoted, suggestion};
-use super::typed::{self, Problem};
-use super::yaml::{self, Node, Step, Value, child, path_text};
+use super::finding::{ManifestFinding, quoted, suggestion};
+use super::deserialize::{self, TypeProblem};
+use super::yaml::{self, YamlNode, PathStep, YamlValue, child, path_text};
 use crate::{API_VERSION, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
 
 /// The kinds of manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(super) enum ManifestKind {
     ControlPlane,
     MeshBinding,
     Workload,
@@ -23,28 +23,28 @@ pub(super) enum Kind {
     ConsulAuth,
 }
 
-const KINDS: [(&str, Kind); 5] = [
-    ("ControlPlane", Kind::ControlPlane),
-    ("MeshBinding", Kind::MeshBinding),
-    ("Workload", Kind::Workload),
-    ("OutboundList", Kind::OutboundList),
-    ("ConsulAuth", Kind::ConsulAuth),
+const KINDS: [(&str, ManifestKind); 5] = [
+    ("ControlPlane", ManifestKind::ControlPlane),
+    ("MeshBinding", ManifestKind::MeshBinding),
+    ("Workload", ManifestKind::Workload),
+    ("OutboundList", ManifestKind::OutboundList),
+    ("ConsulAuth", ManifestKind::ConsulAuth),
 ];
 
-impl Kind {
+impl ManifestKind {
     fn parse(text: &str) -> Option<Self> {
         KINDS.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind)
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ManifestKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(KINDS.iter().find(|(_, kind)| kind == self).map_or("", |(name, _)| name))
     }
 }
 
 /// What a manifest says.
-pub(super) enum Spec {
+pub(super) enum ManifestSpec {
     ControlPlane(ControlPlaneSpec),
     MeshBinding(MeshBindingSpec),
     Workload(WorkloadSpec),
@@ -54,16 +54,16 @@ pub(super) enum Spec {
 
 /// A document whose kind and name are known.
 pub struct Manifest {
-    pub(super) kind: Kind,
+    pub(super) kind: ManifestKind,
     pub(super) name: Arc<str>,
-    pub(super) origin: Origin,
+    pub(super) origin: DocumentOrigin,
     /// `None` where something is wrong with it, which has been reported.
-    pub(super) spec: Option<Spec>,
+    pub(super) spec: Option<ManifestSpec>,
 }
 
 /// Where a document and its fields are.
 #[derive(Clone)]
-pub(super) struct Origin {
+pub(super) struct DocumentOrigin {
     file: Arc<Path>,
     document: u32,
     subject: Option<Arc<str>>,
@@ -71,11 +71,11 @@ pub(super) struct Origin {
     lines: BTreeMap<String, u32>,
 }
 
-impl Origin {
+impl DocumentOrigin {
     /// A finding about a field of this document, by its path.
-    pub(super) fn finding(&self, path: impl Into<String>, message: impl Into<String>) -> Finding {
+    pub(super) fn finding(&self, path: impl Into<String>, message: impl Into<String>) -> ManifestFinding {
         let path = path.into();
-        Finding { line: Some(self.line(&path)), ..self.bare(path, message.into()) }
+        ManifestFinding { line: Some(self.line(&path)), ..self.bare(path, message.into()) }
     }
 
     /// `FILE:LINE`, for naming this document in a finding about another.
@@ -97,8 +97,8 @@ impl Origin {
         }
     }
 
-    fn bare(&self, path: String, message: String) -> Finding {
-        Finding {
+    fn bare(&self, path: String, message: String) -> ManifestFinding {
+        ManifestFinding {
             file: Arc::clone(&self.file),
             line: None,
             document: Some(self.document),
@@ -108,10 +108,10 @@ impl Origin {
         }
     }
 
-    fn problem(&self, prefix: &[Step], problem: Problem) -> Finding {
-        let path: Vec<Step> = prefix.iter().cloned().chain(problem.path).collect();
+    fn problem(&self, prefix: &[PathStep], problem: TypeProblem) -> ManifestFinding {
+        let path: Vec<PathStep> = prefix.iter().cloned().chain(problem.path).collect();
         let line = problem.line.or(Some(self.first_line));
-        Finding { line, ..self.bare(path_text(&path), problem.message) }
+        ManifestFinding { line, ..self.bare(path_text(&path), problem.message) }
     }
 }
 
@@ -119,7 +119,7 @@ impl Origin {
 /// wrong shape does not keep the others from being checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Envelope {
+struct DocumentEnvelope {
     #[serde(rename = "apiVersion")]
     _api_version: String,
     #[serde(rename = "kind")]
@@ -142,7 +142,7 @@ struct Metadata {
 }
 
 /// Reads all manifests of a file's text.
-pub fn read_file(file: &Arc<Path>, text: &str) -> (Vec<Manifest>, Vec<Finding>) {
+pub fn read_file(file: &Arc<Path>, text: &str) -> (Vec<Manifest>, Vec<ManifestFinding>) {
     let (mut manifests, mut findings) = (Vec::new(), Vec::new());
     for document in yaml::documents(text) {
         manifests.extend(read(file, document, &mut findings));
@@ -150,8 +150,8 @@ pub fn read_file(file: &Arc<Path>, text: &str) -> (Vec<Manifest>, Vec<Finding>) 
     (manifests, findings)
 }
 
-fn read(file: &Arc<Path>, document: yaml::Document, findings: &mut Vec<Finding>) -> Option<Manifest> {
-    let mut origin = Origin {
+fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<ManifestFinding>) -> Option<Manifest> {
+    let mut origin = DocumentOrigin {
         file: Arc::clone(file),
         document: document.number,
         subject: None,
@@ -162,23 +162,23 @@ fn read(file: &Arc<Path>, document: yaml::Document, findings: &mut Vec<Finding>)
         Ok(root) => root,
         Err(flaw) => {
             findings
-                .push(Finding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) });
+                .push(ManifestFinding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) });
             return None;
         }
     };
     origin.first_line = root.line;
     index_lines(&root, "", &mut origin.lines);
-    let kind_text = root.get("kind").and_then(Node::as_text);
-    let name = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::as_text);
+    let kind_text = root.get("kind").and_then(YamlNode::as_text);
+    let name = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(YamlNode::as_text);
     origin.subject = subject(kind_text, name);
 
-    let mut own: Vec<Finding> = document
+    let mut own: Vec<ManifestFinding> = document
         .duplicates
         .into_iter()
-        .map(|flaw| Finding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) })
+        .map(|flaw| ManifestFinding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) })
         .collect();
     check_envelope(&root, &origin, &mut own);
-    let kind = kind_text.and_then(Kind::parse);
+    let kind = kind_text.and_then(ManifestKind::parse);
     let spec = match (kind, root.get("spec")) {
         (Some(kind), Some(spec)) => read_spec(kind, spec, &origin, &mut own),
         _ => None,
@@ -200,16 +200,16 @@ fn subject(kind: Option<&str>, name: Option<&str>) -> Option<Arc<str>> {
     }
 }
 
-fn index_lines(node: &Node, path: &str, lines: &mut BTreeMap<String, u32>) {
+fn index_lines(node: &YamlNode, path: &str, lines: &mut BTreeMap<String, u32>) {
     match &node.value {
-        Value::Map(entries) => {
+        YamlValue::Map(entries) => {
             for entry in entries {
                 let path = child(path, &entry.key);
                 index_lines(&entry.node, &path, lines);
                 lines.insert(path, entry.line);
             }
         }
-        Value::List(items) => {
+        YamlValue::List(items) => {
             for (index, item) in items {
                 let path = format!("{path}[{index}]");
                 index_lines(item, &path, lines);
@@ -220,29 +220,29 @@ fn index_lines(node: &Node, path: &str, lines: &mut BTreeMap<String, u32>) {
     }
 }
 
-fn check_envelope(root: &Node, origin: &Origin, findings: &mut Vec<Finding>) {
-    if !matches!(root.value, Value::Map(_)) {
+fn check_envelope(root: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<ManifestFinding>) {
+    if !matches!(root.value, YamlValue::Map(_)) {
         let message = "expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)";
         findings.push(origin.finding("", message));
         return;
     }
-    if let Err(problems) = typed::read::<Envelope>(root) {
+    if let Err(problems) = deserialize::read::<DocumentEnvelope>(root) {
         findings.extend(problems.into_iter().map(|problem| origin.problem(&[], problem)));
     }
-    if let Some(version) = root.get("apiVersion").and_then(Node::as_text)
+    if let Some(version) = root.get("apiVersion").and_then(YamlNode::as_text)
         && version != API_VERSION
     {
         findings.push(
             origin.finding("apiVersion", format!("{} is not known: write {API_VERSION}", quoted(version))),
         );
     }
-    if let Some(name) = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::as_text)
+    if let Some(name) = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(YamlNode::as_text)
         && let Some(rule) = name_flaw(name)
     {
         findings.push(origin.finding("metadata.name", format!("{} is not allowed: {rule}", quoted(name))));
     }
-    if let Some(kind) = root.get("kind").and_then(Node::as_text)
-        && Kind::parse(kind).is_none()
+    if let Some(kind) = root.get("kind").and_then(YamlNode::as_text)
+        && ManifestKind::parse(kind).is_none()
     {
         let known: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
         let message =
@@ -262,18 +262,18 @@ fn name_flaw(name: &str) -> Option<&'static str> {
     )
 }
 
-fn read_spec(kind: Kind, node: &Node, origin: &Origin, findings: &mut Vec<Finding>) -> Option<Spec> {
+fn read_spec(kind: ManifestKind, node: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<ManifestFinding>) -> Option<ManifestSpec> {
     let read = match kind {
-        Kind::ControlPlane => typed::read(node).map(Spec::ControlPlane),
-        Kind::MeshBinding => typed::read(node).map(Spec::MeshBinding),
-        Kind::Workload => typed::read(node).map(Spec::Workload),
-        Kind::OutboundList => typed::read(node).map(Spec::OutboundList),
-        Kind::ConsulAuth => typed::read(node).map(Spec::ConsulAuth),
+        ManifestKind::ControlPlane => deserialize::read(node).map(ManifestSpec::ControlPlane),
+        ManifestKind::MeshBinding => deserialize::read(node).map(ManifestSpec::MeshBinding),
+        ManifestKind::Workload => deserialize::read(node).map(ManifestSpec::Workload),
+        ManifestKind::OutboundList => deserialize::read(node).map(ManifestSpec::OutboundList),
+        ManifestKind::ConsulAuth => deserialize::read(node).map(ManifestSpec::ConsulAuth),
     };
     match read {
         Ok(spec) => Some(spec),
         Err(problems) => {
-            let prefix = [Step::Key("spec".to_owned())];
+            let prefix = [PathStep::Key("spec".to_owned())];
             let line = origin.line("spec");
             findings.extend(problems.into_iter().map(|mut problem| {
                 // What is missing from the spec itself is looked for at its key, not at its first field.
@@ -288,7 +288,7 @@ fn read_spec(kind: Kind, node: &Node, origin: &Origin, findings: &mut Vec<Findin
 }
 
 /// For a reference to a manifest that is not there: the nearest name, and those that are.
-pub(super) fn no_such(kind: Kind, found: &str, known: &[&str]) -> String {
+pub(super) fn no_such(kind: ManifestKind, found: &str, known: &[&str]) -> String {
     let hint = match known {
         [] => format!(", nor is there any {kind} that could be read"),
         _ => suggestion(found, "There are", known),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Prints as `FILE:LINE (document N, KIND/NAME): FIELD: MESSAGE`, without the parts that are not known. Values are
 /// shown cut short and only where they cannot hold a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Finding {
+pub struct ManifestFinding {
     /// The file or directory.
     pub file: Arc<Path>,
     /// The line in the file, from 1.
@@ -24,7 +24,7 @@ pub struct Finding {
     pub message: String,
 }
 
-impl Finding {
+impl ManifestFinding {
     /// A finding about a whole file or directory.
     pub fn about_file(file: &Path, message: impl Into<String>) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for ManifestFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         if let Some(line) = self.line {
@@ -56,13 +56,13 @@ impl fmt::Display for Finding {
     }
 }
 
-impl std::error::Error for Finding {}
+impl std::error::Error for ManifestFinding {}
 
 /// The known name that the unknown one was most likely meant to be.
 pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
     // What all end with makes none of them likelier.
-    let alike = alike_at_the_end(&known);
+    let alike = common_suffix(&known);
     let found = found.to_lowercase();
     let (found, alike) = match found.strip_suffix(alike) {
         Some(front) => (front, alike),
@@ -78,7 +78,7 @@ pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>)
 }
 
 /// From a `-` on what all names end with; nothing of one alone.
-fn alike_at_the_end<'a>(names: &[&'a str]) -> &'a str {
+fn common_suffix<'a>(names: &[&'a str]) -> &'a str {
     let [first, others @ ..] = names else { return "" };
     let ends = first.match_indices('-').map(|(at, _)| &first[at..]);
     let alike = ends.into_iter().find(|end| others.iter().all(|name| name.ends_with(end)));

@@ -4,13 +4,13 @@ mod document;
 mod finding;
 mod outbounds;
 mod set;
-mod typed;
+mod deserialize;
 mod validate;
 mod yaml;
 
 pub use document::{Manifest, read_file};
-pub use finding::Finding;
-pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, Taken, reserved};
+pub use finding::ManifestFinding;
+pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, UsedPort, reserved};
 pub use set::{Binding, ManifestSet};
 pub(crate) use validate::CONSUL_NAME_RULE;
-pub use validate::{Assembled, DNS_LABEL, Extent, assemble, is_dns_label};
+pub use validate::{Assembled, DNS_LABEL, ManifestScope, assemble, is_dns_label};

@@ -57,17 +57,17 @@ pub enum OutboundConflict {
     },
     /// Something in the task listens there already.
     #[error("{claim} cannot be, since {by}: give the outbound another port")]
-    Taken {
+    PortInUse {
         /// What is wanted.
         claim: OutboundClaim,
         /// Who is there.
-        by: Taken,
+        by: UsedPort,
     },
 }
 
 /// What listens on a port of the task besides outbounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct UsedPort {
     /// The workload's own field that says so, such as `spec.inbounds[0].containerPort`; `None`: it is the sidecar's
     /// choice.
     pub field: Option<String>,
@@ -75,7 +75,7 @@ pub struct Taken {
     pub what: String,
 }
 
-impl fmt::Display for Taken {
+impl fmt::Display for UsedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
         self.field.as_ref().map_or(Ok(()), |field| write!(f, " ({field})"))
@@ -86,7 +86,7 @@ impl fmt::Display for Taken {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MergedOutbounds {
     /// What nobody disputes: sorted, each listener once.
-    pub undisputed: Vec<Outbound>,
+    pub resolved: Vec<Outbound>,
     /// What cannot be. Each outbound that is in dispute is named at least once.
     pub conflicts: Vec<OutboundConflict>,
 }
@@ -107,18 +107,18 @@ pub(super) fn addresses_clash(a: IpAddr, b: IpAddr) -> bool {
 ///
 /// An app without a `serviceAddress` is taken to listen on every address, as most do. The sidecar's own listeners for
 /// inbounds are on the task's address, where loopback listeners don't meet them.
-pub(super) fn own_port(workload: &WorkloadSpec, listen: Listen) -> Option<Taken> {
+pub(super) fn own_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPort> {
     let port = listen.port;
     workload.inbounds.iter().enumerate().find_map(|(index, inbound)| {
-        let taken = |field: &str, what: String| {
-            Some(Taken { field: Some(format!("spec.inbounds[{index}].{field}")), what })
+        let used = |field: &str, what: String| {
+            Some(UsedPort { field: Some(format!("spec.inbounds[{index}].{field}")), what })
         };
         let on_app = inbound.service_address.is_none_or(|address| addresses_clash(address, listen.address));
         if inbound.container_port == port && on_app {
-            return taken("containerPort", format!("the app listens on port {port}"));
+            return used("containerPort", format!("the app listens on port {port}"));
         }
         if inbound.port == port && !listen.address.is_loopback() {
-            return taken("port", format!("the sidecar listens on port {port} for this inbound"));
+            return used("port", format!("the sidecar listens on port {port} for this inbound"));
         }
         None
     })
@@ -130,16 +130,16 @@ pub(super) fn merge(
     workload: &WorkloadSpec,
     claims: impl IntoIterator<Item = OutboundClaim>,
 ) -> MergedOutbounds {
-    let mut by_port: BTreeMap<NonZeroU16, Vec<(OutboundClaim, Disputed)>> = BTreeMap::new();
+    let mut by_port: BTreeMap<NonZeroU16, Vec<(OutboundClaim, ConflictingClaims)>> = BTreeMap::new();
     let mut merged = MergedOutbounds::default();
     for claim in claims {
         let others = by_port.entry(claim.outbound.listen.port).or_default();
         if others.iter().any(|(other, _)| other.outbound == claim.outbound) {
             continue;
         }
-        let taken = taken(workload, claim.outbound.listen);
+        let taken = used_port(workload, claim.outbound.listen);
         let mut disputed = taken.is_some();
-        merged.conflicts.extend(taken.map(|by| OutboundConflict::Taken { claim: claim.clone(), by }));
+        merged.conflicts.extend(taken.map(|by| OutboundConflict::PortInUse { claim: claim.clone(), by }));
         let rivals = others.iter_mut().filter(|(other, _)| contradict(&other.outbound, &claim.outbound));
         for (index, (rival, rival_disputed)) in rivals.enumerate() {
             *rival_disputed = true;
@@ -152,22 +152,22 @@ pub(super) fn merge(
         }
         others.push((claim, disputed));
     }
-    let undisputed = |claims: Vec<(OutboundClaim, Disputed)>| {
+    let resolved = |claims: Vec<(OutboundClaim, ConflictingClaims)>| {
         claims.into_iter().filter(|(_, disputed)| !disputed).map(|(claim, _)| claim.outbound)
     };
     for claims in by_port.into_values() {
-        merged.undisputed.extend(without_covered(&undisputed(claims).collect::<Vec<_>>()));
+        merged.resolved.extend(without_covered(&resolved(claims).collect::<Vec<_>>()));
     }
-    merged.undisputed.sort();
+    merged.resolved.sort();
     merged
 }
 
-type Disputed = bool;
+type ConflictingClaims = bool;
 
-fn taken(workload: &WorkloadSpec, listen: Listen) -> Option<Taken> {
+fn used_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPort> {
     let by_sidecar = || {
         let what = reserved(listen.port)?;
-        Some(Taken { field: None, what: format!("{} is {what}", listen.port) })
+        Some(UsedPort { field: None, what: format!("{} is {what}", listen.port) })
     };
     by_sidecar().or_else(|| own_port(workload, listen))
 }
@@ -217,8 +217,8 @@ mod tests {
     fn merge(
         claims: impl IntoIterator<Item = OutboundClaim>,
     ) -> Result<Vec<Outbound>, Vec<OutboundConflict>> {
-        let MergedOutbounds { undisputed, conflicts } = super::merge(&workload(), claims);
-        if conflicts.is_empty() { Ok(undisputed) } else { Err(conflicts) }
+        let MergedOutbounds { resolved, conflicts } = super::merge(&workload(), claims);
+        if conflicts.is_empty() { Ok(resolved) } else { Err(conflicts) }
     }
 
     fn listeners(merged: &[Outbound]) -> Vec<String> {
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_outbound_twice_is_one_and_the_order_of_the_sources_does_not_show() {
+    fn outbound_merge_dedups_independent_of_order() {
         let claims = [
             claim("b", "redis", 6379, "127.0.0.1:6379"),
             claim("a", "kv", 15050, "127.0.0.1:15050"),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_every_address_takes_the_place_of_narrower_ones_for_the_same_service() {
+    fn wildcard_listener_replaces_narrower_ones() {
         let narrow = claim("a", "redis", 6379, "127.0.0.1:6379");
         let wide = claim("b", "redis", 6379, "0.0.0.0:6379");
         for claims in [[narrow.clone(), wide.clone()], [wide, narrow]] {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn one_listener_for_two_services_or_two_target_ports_is_a_conflict() {
+    fn listener_for_two_targets_is_a_conflict() {
         for (a, b) in [
             (claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "cache", 6379, "127.0.0.1:6379")),
             (claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "redis", 6380, "127.0.0.1:6379")),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_of_two_address_families_or_two_ports_do_not_meet() {
+    fn listeners_on_other_family_or_port_do_not_conflict() {
         let merged = merge([
             claim("a", "redis", 6379, "127.0.0.1:6379"),
             claim("a", "cache", 6379, "::1:6379"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_disputes_is_told_apart_from_what_is_in_dispute() {
+    fn merge_separates_resolved_and_conflicting_outbounds() {
         let merged = super::merge(
             &workload(),
             [
@@ -291,7 +291,7 @@ mod tests {
                 claim("", "kv", 15050, "127.0.0.1:15050"),
             ],
         );
-        assert_eq!(listeners(&merged.undisputed), ["kv:15050 127.0.0.1:15050", "queue:5672 127.0.0.1:5672"]);
+        assert_eq!(listeners(&merged.resolved), ["kv:15050 127.0.0.1:15050", "queue:5672 127.0.0.1:5672"]);
         let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         redis:6379 on 127.0.0.1:6379 (OutboundList a) and cache:6379 on 127.0.0.1:6379 (OutboundList b) cannot both be: give one of them another port
@@ -310,7 +310,7 @@ mod tests {
             claim("", "redis", 6379, "127.0.0.1:15053"),
         ];
         let merged = super::merge(&workload(), taken);
-        assert_eq!(merged.undisputed, []);
+        assert_eq!(merged.resolved, []);
         let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         redis:6379 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sidecars_inbound_listener_leaves_the_port_free_on_loopback() {
+    fn sidecar_inbound_leaves_loopback_port_free() {
         assert!(merge([claim("a", "redis", 6379, "127.0.0.1:15000")]).is_ok());
     }
 

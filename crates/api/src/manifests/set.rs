@@ -66,7 +66,7 @@ impl ManifestSet {
     }
 
     /// Whether both say the same, whatever their generations.
-    pub fn says_the_same(&self, other: &Self) -> bool {
+    pub fn is_equivalent(&self, other: &Self) -> bool {
         let Self {
             generation: _,
             complete,
@@ -85,7 +85,7 @@ impl ManifestSet {
     }
 
     /// Whether every document of the other is here too, perhaps changed.
-    pub fn has_all_of(&self, other: &Self) -> bool {
+    pub fn contains_all(&self, other: &Self) -> bool {
         fn within<T>(all: &BTreeMap<Arc<str>, T>, some: &BTreeMap<Arc<str>, T>) -> bool {
             some.keys().all(|name| all.contains_key(name))
         }

@@ -18,28 +18,28 @@ const MAX_FROM_ALIASES: usize = 10_000;
 const MAX_DEPTH: usize = 64;
 
 /// A document with content.
-pub(super) struct Document {
+pub(super) struct YamlDocument {
     /// From 1; documents without content don't count.
     pub(super) number: u32,
     /// The tree, or why there is none.
-    pub(super) root: Result<Node, Flaw>,
+    pub(super) root: Result<YamlNode, YamlError>,
     /// Keys that one mapping has twice. Their first values are in the tree.
-    pub(super) duplicates: Vec<Flaw>,
+    pub(super) duplicates: Vec<YamlError>,
 }
 
 /// What makes the text not the YAML that we read.
-pub(super) struct Flaw {
+pub(super) struct YamlError {
     /// From 1, in the file.
     pub(super) line: u32,
     /// The field's path, where known.
-    pub(super) path: Vec<Step>,
+    pub(super) path: Vec<PathStep>,
     /// What was found and what is allowed.
     pub(super) message: String,
 }
 
 /// One step from a value to a value in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
+pub(super) enum PathStep {
     /// Into a mapping.
     Key(String),
     /// Into a list.
@@ -47,10 +47,10 @@ pub(super) enum Step {
 }
 
 /// A path as people write it: `spec.inbounds[0].tags["kuma.io/team"]`.
-pub(super) fn path_text(path: &[Step]) -> String {
+pub(super) fn path_text(path: &[PathStep]) -> String {
     path.iter().fold(String::new(), |text, step| match step {
-        Step::Key(key) => child(&text, key),
-        Step::Index(index) => format!("{text}[{index}]"),
+        PathStep::Key(key) => child(&text, key),
+        PathStep::Index(index) => format!("{text}[{index}]"),
     })
 }
 
@@ -66,18 +66,18 @@ pub(super) fn child(path: &str, key: &str) -> String {
 
 /// A value and where it is.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(super) struct YamlNode {
     /// From 1, in the file.
     pub(super) line: u32,
     /// Of a scalar: the text as written, so that `1.10` is not `1.1` where a text is wanted.
     pub(super) text: String,
     /// What YAML takes it for.
-    pub(super) value: Value,
+    pub(super) value: YamlValue,
 }
 
 /// What YAML takes a value for.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum YamlValue {
     /// Nothing, or `null`.
     Null,
     /// `true` or `false`; `yes` and `off` are texts.
@@ -89,29 +89,29 @@ pub(super) enum Value {
     /// Anything else in a word or more.
     Text,
     /// A list; the items keep their places when others are taken out.
-    List(Vec<(usize, Node)>),
+    List(Vec<(usize, YamlNode)>),
     /// A mapping, in the order of the file.
-    Map(Vec<Entry>),
+    Map(Vec<YamlEntry>),
     /// Never in a file: stands in for a value that is missing or does not fit, so that the others can be read.
     Anything,
 }
 
 /// A key and its value.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct YamlEntry {
     /// The key.
     pub(super) key: String,
     /// The key's line.
     pub(super) line: u32,
     /// The value.
-    pub(super) node: Node,
+    pub(super) node: YamlNode,
 }
 
-impl Node {
+impl YamlNode {
     /// The value of a field of this mapping.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         match &self.value {
-            Value::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            YamlValue::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
             _ => None,
         }
     }
@@ -119,32 +119,32 @@ impl Node {
     /// The text of a scalar that is not null.
     pub(super) fn as_text(&self) -> Option<&str> {
         match self.value {
-            Value::Null | Value::List(_) | Value::Map(_) => None,
+            YamlValue::Null | YamlValue::List(_) | YamlValue::Map(_) => None,
             _ => Some(&self.text),
         }
     }
 
-    /// Puts [`Value::Anything`] at the end of the path.
-    pub(super) fn put_anything(&mut self, path: &[Step]) {
+    /// Puts [`YamlValue::Anything`] at the end of the path.
+    pub(super) fn put_anything(&mut self, path: &[PathStep]) {
         let Some((step, rest)) = path.split_first() else {
-            self.value = Value::Anything;
+            self.value = YamlValue::Anything;
             "x".clone_into(&mut self.text);
             return;
         };
-        if matches!(self.value, Value::Anything) {
-            self.value = Value::Map(Vec::new());
+        if matches!(self.value, YamlValue::Anything) {
+            self.value = YamlValue::Map(Vec::new());
         }
         match (&mut self.value, step) {
-            (Value::Map(entries), Step::Key(key)) => {
+            (YamlValue::Map(entries), PathStep::Key(key)) => {
                 let line = self.line;
                 let place = entries.iter().position(|entry| entry.key == *key).unwrap_or_else(|| {
-                    let node = Self { line, text: String::new(), value: Value::Anything };
-                    entries.push(Entry { key: key.clone(), line, node });
+                    let node = Self { line, text: String::new(), value: YamlValue::Anything };
+                    entries.push(YamlEntry { key: key.clone(), line, node });
                     entries.len() - 1
                 });
                 entries[place].node.put_anything(rest);
             }
-            (Value::List(items), Step::Index(index)) => {
+            (YamlValue::List(items), PathStep::Index(index)) => {
                 if let Some((_, item)) = items.iter_mut().find(|(place, _)| place == index) {
                     item.put_anything(rest);
                 }
@@ -154,21 +154,21 @@ impl Node {
     }
 
     /// Takes the value at the end of the path out of the tree.
-    pub(super) fn remove(&mut self, path: &[Step]) {
+    pub(super) fn remove(&mut self, path: &[PathStep]) {
         let Some((step, rest)) = path.split_first() else { return };
         match (&mut self.value, step) {
-            (Value::Map(entries), Step::Key(key)) if rest.is_empty() => {
+            (YamlValue::Map(entries), PathStep::Key(key)) if rest.is_empty() => {
                 entries.retain(|entry| entry.key != *key);
             }
-            (Value::List(items), Step::Index(index)) if rest.is_empty() => {
+            (YamlValue::List(items), PathStep::Index(index)) if rest.is_empty() => {
                 items.retain(|(place, _)| place != index);
             }
-            (Value::Map(entries), Step::Key(key)) => {
+            (YamlValue::Map(entries), PathStep::Key(key)) => {
                 if let Some(entry) = entries.iter_mut().find(|entry| entry.key == *key) {
                     entry.node.remove(rest);
                 }
             }
-            (Value::List(items), Step::Index(index)) => {
+            (YamlValue::List(items), PathStep::Index(index)) => {
                 if let Some((_, item)) = items.iter_mut().find(|(place, _)| place == index) {
                     item.remove(rest);
                 }
@@ -179,17 +179,17 @@ impl Node {
 }
 
 /// The documents of a file that have content.
-pub(super) fn documents(text: &str) -> Vec<Document> {
+pub(super) fn documents(text: &str) -> Vec<YamlDocument> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = Vec::new();
     for (lines_before, chunk) in chunks(text) {
         let mut duplicates = Vec::new();
         let root = parse(chunk, lines_before, &mut duplicates);
-        if matches!(root, Ok(Node { value: Value::Null, .. })) {
+        if matches!(root, Ok(YamlNode { value: YamlValue::Null, .. })) {
             continue;
         }
         let number = u32::try_from(found.len() + 1).unwrap_or(u32::MAX);
-        found.push(Document { number, root, duplicates });
+        found.push(YamlDocument { number, root, duplicates });
     }
     found
 }
@@ -224,7 +224,7 @@ fn is_blank(chunk: &str) -> bool {
     })
 }
 
-fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<Flaw>) -> Result<Node, Flaw> {
+fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<YamlError>) -> Result<YamlNode, YamlError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_nodes: MAX_NODES,
@@ -240,9 +240,9 @@ fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<Flaw>) -> Result<N
         // A snippet could show a secret that stands beside the flaw.
         with_snippet: false,
     };
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(chunk, options) {
-        Ok(raw) => Ok(Reader { chunk, lines_before, duplicates }.node(raw, &mut Vec::new())),
-        Err(error) => Err(Flaw {
+    match serde_saphyr::from_str_with_options::<Spanned<RawValue>>(chunk, options) {
+        Ok(raw) => Ok(YamlReader { chunk, lines_before, duplicates }.node(raw, &mut Vec::new())),
+        Err(error) => Err(YamlError {
             line: lines_before + error.location().map_or(1, |at| line_of(at.line())),
             path: Vec::new(),
             message: in_words(&error),
@@ -281,61 +281,61 @@ fn line_of(line: u64) -> u32 {
     u32::try_from(line).unwrap_or(u32::MAX).max(1)
 }
 
-/// Turns what the parser gives into [`Node`]s, with lines counted from the start of the file.
-struct Reader<'a> {
+/// Turns what the parser gives into [`YamlNode`]s, with lines counted from the start of the file.
+struct YamlReader<'a> {
     chunk: &'a str,
     lines_before: u32,
-    duplicates: &'a mut Vec<Flaw>,
+    duplicates: &'a mut Vec<YamlError>,
 }
 
-impl Reader<'_> {
-    fn node(&mut self, raw: Spanned<Raw>, path: &mut Vec<Step>) -> Node {
+impl YamlReader<'_> {
+    fn node(&mut self, raw: Spanned<RawValue>, path: &mut Vec<PathStep>) -> YamlNode {
         let line = self.lines_before + line_of(raw.referenced.line());
         let mut text = String::new();
         let value = match raw.value {
-            Raw::Null => Value::Null,
-            Raw::Text(written) => {
+            RawValue::Null => YamlValue::Null,
+            RawValue::Text(written) => {
                 text = written;
-                Value::Text
+                YamlValue::Text
             }
-            Raw::Bool(value) => {
+            RawValue::Bool(value) => {
                 text = value.to_string();
-                Value::Bool(value)
+                YamlValue::Bool(value)
             }
-            Raw::Unsigned(value) => {
+            RawValue::Unsigned(value) => {
                 text = self.written(raw.defined).unwrap_or_else(|| value.to_string());
-                Value::Unsigned(value)
+                YamlValue::Unsigned(value)
             }
-            Raw::Float(value) => {
+            RawValue::Float(value) => {
                 text = self.written(raw.defined).unwrap_or_else(|| value.to_string());
-                Value::Float(value)
+                YamlValue::Float(value)
             }
-            Raw::List(items) => {
+            RawValue::List(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (index, item) in items.into_iter().enumerate() {
-                    path.push(Step::Index(index));
+                    path.push(PathStep::Index(index));
                     list.push((index, self.node(item, path)));
                     path.pop();
                 }
-                Value::List(list)
+                YamlValue::List(list)
             }
-            Raw::Map(entries) => Value::Map(self.entries(entries, path)),
+            RawValue::Map(entries) => YamlValue::Map(self.entries(entries, path)),
         };
-        Node { line, text, value }
+        YamlNode { line, text, value }
     }
 
-    fn entries(&mut self, raw: Vec<(Spanned<String>, Spanned<Raw>)>, path: &mut Vec<Step>) -> Vec<Entry> {
+    fn entries(&mut self, raw: Vec<(Spanned<String>, Spanned<RawValue>)>, path: &mut Vec<PathStep>) -> Vec<YamlEntry> {
         let mut lines = std::collections::BTreeMap::new();
         let mut entries = Vec::with_capacity(raw.len());
         for (key, value) in raw {
             let line = self.lines_before + line_of(key.referenced.line());
-            path.push(Step::Key(key.value.clone()));
+            path.push(PathStep::Key(key.value.clone()));
             if let Some(first) = lines.get(&key.value) {
                 let message = format!("given twice, first on line {first}: keep one of them");
-                self.duplicates.push(Flaw { line, path: path.clone(), message });
+                self.duplicates.push(YamlError { line, path: path.clone(), message });
             } else {
                 lines.insert(key.value.clone(), line);
-                entries.push(Entry { key: key.value, line, node: self.node(value, path) });
+                entries.push(YamlEntry { key: key.value, line, node: self.node(value, path) });
             }
             path.pop();
         }
@@ -352,17 +352,17 @@ impl Reader<'_> {
 }
 
 /// What the parser tells of a value.
-enum Raw {
+enum RawValue {
     Null,
     Bool(bool),
     Unsigned(u64),
     Float(f64),
     Text(String),
-    List(Vec<Spanned<Raw>>),
-    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+    List(Vec<Spanned<RawValue>>),
+    Map(Vec<(Spanned<String>, Spanned<RawValue>)>),
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for RawValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RawVisitor)
     }
@@ -371,55 +371,55 @@ impl<'de> Deserialize<'de> for Raw {
 struct RawVisitor;
 
 impl<'de> Visitor<'de> for RawVisitor {
-    type Value = Raw;
+    type Value = RawValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
+    fn visit_unit<E: de::Error>(self) -> Result<RawValue, E> {
+        Ok(RawValue::Null)
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Raw, E> {
-        Ok(Raw::Null)
+    fn visit_none<E: de::Error>(self) -> Result<RawValue, E> {
+        Ok(RawValue::Null)
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Raw, E> {
-        Ok(Raw::Bool(value))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<RawValue, E> {
+        Ok(RawValue::Bool(value))
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Raw, E> {
-        Ok(Raw::Unsigned(value))
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<RawValue, E> {
+        Ok(RawValue::Unsigned(value))
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Raw, E> {
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<RawValue, E> {
         // No field takes a negative number, so its exact value is of no use; its text is kept.
         #[allow(clippy::cast_precision_loss)]
-        Ok(u64::try_from(value).map_or(Raw::Float(value as f64), Raw::Unsigned))
+        Ok(u64::try_from(value).map_or(RawValue::Float(value as f64), RawValue::Unsigned))
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Raw, E> {
-        Ok(Raw::Float(value))
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<RawValue, E> {
+        Ok(RawValue::Float(value))
     }
 
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Raw, E> {
-        Ok(Raw::Text(value.to_owned()))
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<RawValue, E> {
+        Ok(RawValue::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<RawValue, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
             list.push(item);
         }
-        Ok(Raw::List(list))
+        Ok(RawValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<RawValue, A::Error> {
         let mut map = Vec::new();
         while let Some(entry) = entries.next_entry()? {
             map.push(entry);
         }
-        Ok(Raw::Map(map))
+        Ok(RawValue::Map(map))
     }
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::kinds::{Column, Kind};
+use super::kinds::{Column, SchemaKind};
 use super::source;
 use crate::{API_VERSION, NAME_PATTERN};
 
 /// The definition.
-pub(super) fn definition(kind: &Kind) -> Value {
+pub(super) fn definition(kind: &SchemaKind) -> Value {
     let (group, version) = API_VERSION.split_once('/').unwrap_or((API_VERSION, ""));
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -44,7 +44,7 @@ fn column(column: &Column) -> Value {
     value
 }
 
-fn schema(kind: &Kind) -> Value {
+fn schema(kind: &SchemaKind) -> Value {
     let mut spec = source::spec(kind);
     let description = spec.get("description").cloned().unwrap_or_default();
     source::every_object(&mut spec, &structural);

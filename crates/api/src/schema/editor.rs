@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::kinds::Kind;
+use super::kinds::SchemaKind;
 use super::source;
 use crate::{API_VERSION, NAME_PATTERN};
 
 /// The schema.
-pub(super) fn schema(kinds: &[Kind]) -> Value {
+pub(super) fn schema(kinds: &[SchemaKind]) -> Value {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     let mut schema = json!({
         "title": "ecs-mesh-operator manifest",
@@ -36,18 +36,18 @@ pub(super) fn schema(kinds: &[Kind]) -> Value {
     schema
 }
 
-fn description(kind: &Kind) -> Value {
+fn description(kind: &SchemaKind) -> Value {
     source::spec(kind).get("description").cloned().unwrap_or_default()
 }
 
-fn by_kind(kind: &Kind) -> Value {
+fn by_kind(kind: &SchemaKind) -> Value {
     json!({
         "if": { "required": ["kind"], "properties": { "kind": { "const": kind.name } } },
         "then": { "properties": { "spec": { "$ref": format!("#/definitions/{}", kind.name) } } },
     })
 }
 
-fn definition(kind: &Kind) -> (String, Value) {
+fn definition(kind: &SchemaKind) -> (String, Value) {
     let mut spec = source::spec(kind);
     source::every_object(&mut spec, &for_editors);
     (kind.name.to_owned(), spec)

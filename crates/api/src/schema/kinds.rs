@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema};
 use crate::{ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
 
 /// A kind of manifest.
-pub(super) struct Kind {
+pub(super) struct SchemaKind {
     pub(super) name: &'static str,
     pub(super) plural: &'static str,
     pub(super) short_name: &'static str,
@@ -34,8 +34,8 @@ const fn wide(name: &'static str, path: &'static str) -> Column {
 const AGE: Column = Column { name: "Age", kind: "date", path: ".metadata.creationTimestamp", wide: false };
 
 /// In the order of the reference. Others have kinds of these names too, so each short name starts with `em`.
-pub(super) const KINDS: [Kind; 5] = [
-    Kind {
+pub(super) const KINDS: [SchemaKind; 5] = [
+    SchemaKind {
         name: "ControlPlane",
         plural: "controlplanes",
         short_name: "emcp",
@@ -49,7 +49,7 @@ pub(super) const KINDS: [Kind; 5] = [
         ],
         spec: ControlPlaneSpec::json_schema,
     },
-    Kind {
+    SchemaKind {
         name: "MeshBinding",
         plural: "meshbindings",
         short_name: "emb",
@@ -64,7 +64,7 @@ pub(super) const KINDS: [Kind; 5] = [
         ],
         spec: MeshBindingSpec::json_schema,
     },
-    Kind {
+    SchemaKind {
         name: "Workload",
         plural: "workloads",
         short_name: "emw",
@@ -76,14 +76,14 @@ pub(super) const KINDS: [Kind; 5] = [
         ],
         spec: WorkloadSpec::json_schema,
     },
-    Kind {
+    SchemaKind {
         name: "OutboundList",
         plural: "outboundlists",
         short_name: "emol",
         columns: &[shown("Workloads", ".spec.workloads"), AGE],
         spec: OutboundListSpec::json_schema,
     },
-    Kind {
+    SchemaKind {
         name: "ConsulAuth",
         plural: "consulauths",
         short_name: "emca",

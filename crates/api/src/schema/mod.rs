@@ -11,7 +11,7 @@ mod reference;
 mod source;
 mod yaml;
 
-pub use reference::{Table, tables};
+pub use reference::{ReferenceTable, tables};
 
 use kinds::KINDS;
 

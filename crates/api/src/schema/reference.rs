@@ -9,7 +9,7 @@ use super::source;
 
 /// The table of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct ReferenceTable {
     /// The kind.
     pub kind: &'static str,
     /// The table, which ends with a line break.
@@ -17,8 +17,8 @@ pub struct Table {
 }
 
 /// A table for each kind, in the order of the reference.
-pub fn tables() -> Vec<Table> {
-    KINDS.iter().map(|kind| Table { kind: kind.name, markdown: table(&source::spec(kind)) }).collect()
+pub fn tables() -> Vec<ReferenceTable> {
+    KINDS.iter().map(|kind| ReferenceTable { kind: kind.name, markdown: table(&source::spec(kind)) }).collect()
 }
 
 fn table(spec: &Value) -> String {

@@ -6,10 +6,10 @@ use std::fmt::Write as _;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::kinds::Kind;
+use super::kinds::SchemaKind;
 
 /// The schema of a kind's `spec`.
-pub(super) fn spec(kind: &Kind) -> Value {
+pub(super) fn spec(kind: &SchemaKind) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;

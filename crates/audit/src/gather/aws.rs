@@ -5,11 +5,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::facts::{Definition, Facts, Origin, RoleSeen, Use};
+use crate::facts::{AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedRole, DefinitionUse};
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
-use ecs_mesh_aws::inspect::Inspect as _;
+use ecs_mesh_aws::inspect::AuditApi as _;
 use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
@@ -23,7 +23,7 @@ const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What is to be looked at.
-pub(super) struct Wanted<'a> {
+pub(super) struct AuditScope<'a> {
     pub(super) set: &'a ManifestSet,
     /// Clusters that were named: all their tasks.
     pub(super) named: &'a BTreeSet<ClusterArn>,
@@ -32,9 +32,9 @@ pub(super) struct Wanted<'a> {
 }
 
 /// How each definition is used, and by the tasks of which control planes.
-type Uses = BTreeMap<TaskDefinitionArn, (BTreeSet<Use>, BTreeSet<Arc<str>>)>;
+type Uses = BTreeMap<TaskDefinitionArn, (BTreeSet<DefinitionUse>, BTreeSet<Arc<str>>)>;
 
-pub(super) async fn ask(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut Facts) {
+pub(super) async fn ask(clients: &AwsClients, wanted: &AuditScope<'_>, facts: &mut AuditFacts) {
     let mut uses = Uses::new();
     for cluster in clusters(clients, wanted, facts).await {
         let said = running(clients, &cluster).await.map(|tasks| {
@@ -46,15 +46,15 @@ pub(super) async fn ask(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut F
         facts.clusters.insert(cluster, said);
     }
     for (arn, (uses, planes)) in uses {
-        match patiently(|| clients.inspect.definition(&arn)).await {
-            Ok(whole) => facts.definitions.push(Definition {
-                origin: Origin::Ecs,
-                whole,
+        match retry_throttled(|| clients.inspect.definition(&arn)).await {
+            Ok(whole) => facts.definitions.push(AuditedDefinition {
+                origin: DefinitionOrigin::Ecs,
+                definition: whole,
                 uses: uses.into_iter().collect(),
-                planes: planes.into_iter().collect(),
+                control_planes: planes.into_iter().collect(),
             }),
             Err(error) => {
-                facts.hidden.insert(arn, error);
+                facts.unreadable_clusters.insert(arn, error);
             }
         }
     }
@@ -62,7 +62,7 @@ pub(super) async fn ask(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut F
 }
 
 /// The clusters whose tasks are looked at. Those that patterns select become known to their control planes, too.
-async fn clusters(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut Facts) -> BTreeSet<ClusterArn> {
+async fn clusters(clients: &AwsClients, wanted: &AuditScope<'_>, facts: &mut AuditFacts) -> BTreeSet<ClusterArn> {
     let set = wanted.set;
     let of_consul = || set.bindings.values().filter(|one| one.control_plane_type == ControlPlaneType::Consul);
     let has_patterns = of_consul().flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal());
@@ -70,7 +70,7 @@ async fn clusters(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut Facts) 
         match listed(clients).await {
             Ok(all) => {
                 for binding in of_consul() {
-                    if let Some(plane) = facts.planes.get_mut(binding.spec.control_plane.as_str()) {
+                    if let Some(plane) = facts.control_planes.get_mut(binding.spec.control_plane.as_str()) {
                         plane.clusters.extend(all.iter().filter(|one| binding.selects_cluster(one)).cloned());
                     }
                 }
@@ -80,7 +80,7 @@ async fn clusters(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut Facts) 
     }
     let mut found = wanted.named.clone();
     if wanted.runs {
-        let bound = facts.planes.values().flat_map(|plane| plane.clusters.iter().cloned());
+        let bound = facts.control_planes.values().flat_map(|plane| plane.clusters.iter().cloned());
         found.extend(bound.filter(|cluster| cluster.region() == clients.region()));
     }
     found
@@ -89,7 +89,7 @@ async fn clusters(clients: &AwsClients, wanted: &Wanted<'_>, facts: &mut Facts) 
 async fn listed(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
     let (mut all, mut next) = (Vec::new(), None);
     for _ in 0..MOST_PAGES {
-        let page = patiently(|| clients.ecs.list_clusters(next.clone())).await?;
+        let page = retry_throttled(|| clients.ecs.list_clusters(next.clone())).await?;
         all.extend(page.items);
         next = page.next;
         if next.is_none() {
@@ -105,7 +105,7 @@ async fn running(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>
     let (mut ids, mut next): (Vec<TaskId>, _) = (Vec::new(), None);
     for _ in 0..MOST_PAGES {
         let page =
-            patiently(|| clients.ecs.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
+            retry_throttled(|| clients.ecs.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
         ids.extend(page.items.iter().map(TaskArn::id).cloned());
         next = page.next;
         if next.is_none() {
@@ -114,7 +114,7 @@ async fn running(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>
     }
     let mut tasks = Vec::new();
     for some in ids.chunks(TASKS_A_CALL) {
-        let described = patiently(|| clients.ecs.describe_tasks(cluster, some)).await?;
+        let described = retry_throttled(|| clients.ecs.describe_tasks(cluster, some)).await?;
         if let Some((id, why)) = described.failed.first() {
             return Err(AwsError {
                 kind: AwsErrorKind::Unavailable,
@@ -132,9 +132,9 @@ async fn running(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>
 }
 
 /// Notes the task's definition, if the task is one of Consul's by the manifests, or its cluster was named.
-fn note(wanted: &Wanted<'_>, facts: &Facts, uses: &mut Uses, task: &Task) {
+fn note(wanted: &AuditScope<'_>, facts: &AuditFacts, uses: &mut Uses, task: &Task) {
     let bound: BTreeSet<Arc<str>> = intent::bindings(wanted.set, ControlPlaneType::Consul, task)
-        .filter_map(|binding| facts.planes.get_key_value(binding.spec.control_plane.as_str()))
+        .filter_map(|binding| facts.control_planes.get_key_value(binding.spec.control_plane.as_str()))
         .map(|(name, _)| Arc::clone(name))
         .collect();
     let is_named = wanted.named.contains(task.arn.cluster());
@@ -142,8 +142,8 @@ fn note(wanted: &Wanted<'_>, facts: &Facts, uses: &mut Uses, task: &Task) {
         return;
     }
     let (uses, planes) = uses.entry(task.definition.clone()).or_default();
-    planes.extend(if bound.is_empty() { facts.planes.keys().cloned().collect() } else { bound });
-    uses.insert(Use {
+    planes.extend(if bound.is_empty() { facts.control_planes.keys().cloned().collect() } else { bound });
+    uses.insert(DefinitionUse {
         cluster: task.arn.cluster().clone(),
         service: task.group.service().map(Arc::from),
         role: task.role_override.clone(),
@@ -151,17 +151,17 @@ fn note(wanted: &Wanted<'_>, facts: &Facts, uses: &mut Uses, task: &Task) {
     });
 }
 
-async fn roles(clients: &AwsClients, facts: &mut Facts) {
-    let roles: BTreeSet<_> = facts.definitions.iter().flat_map(Definition::roles).collect();
+async fn roles(clients: &AwsClients, facts: &mut AuditFacts) {
+    let roles: BTreeSet<_> = facts.definitions.iter().flat_map(AuditedDefinition::roles).collect();
     for role in roles {
-        let tags = patiently(|| clients.iam.role_tags(&role)).await;
-        let get_role = patiently(|| clients.inspect.may_get_itself(&role)).await;
-        facts.roles.insert(role, RoleSeen { tags, get_role });
+        let tags = retry_throttled(|| clients.iam.role_tags(&role)).await;
+        let get_role = retry_throttled(|| clients.inspect.may_get_own_role(&role)).await;
+        facts.roles.insert(role, AuditedRole { tags, get_role });
     }
 }
 
 /// Quotas are shared with everybody in the account, so "too many calls" is no answer yet.
-async fn patiently<T, F: Future<Output = Result<T, AwsError>>>(call: impl Fn() -> F) -> Result<T, AwsError> {
+async fn retry_throttled<T, F: Future<Output = Result<T, AwsError>>>(call: impl Fn() -> F) -> Result<T, AwsError> {
     let mut pause = PAUSE;
     for _ in 1..TRIES {
         match call().await {

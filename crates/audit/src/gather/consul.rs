@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::facts::{AuthMethod, BindingRule, ConsulFacts, Known, PolicyText};
+use crate::facts::{AuditedAuthMethod, AuditedBindingRule, ConsulFacts, Fetched, PolicyText};
 use ecs_mesh_api::{ConsulConnection, HumanDuration};
-use ecs_mesh_aws::inspect::Hidden;
+use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_consul as consul;
-use ecs_mesh_consul::{ConsulControlPlane, SetUp};
+use ecs_mesh_consul::{ConsulControlPlane, AuthConfig};
 use ecs_mesh_control_plane::{MeshError, NoObserver};
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
@@ -24,18 +24,18 @@ pub(super) async fn ask(
     spec: &ConsulConnection,
     clusters: &BTreeSet<ClusterArn>,
     secrets: Arc<dyn Secrets>,
-) -> Known<ConsulFacts> {
+) -> Fetched<ConsulFacts> {
     let timeout = HumanDuration(spec.timeout.0.min(DEADLINE));
     let spec = ConsulConnection { timeout, ..spec.clone() };
     // Whose marks things bear is no matter here.
     let nobody = OperatorId::parse("audit").map_err(|error| error.to_string())?;
     let plane = ConsulControlPlane::connect(&spec, nobody, Arc::new(NoObserver), secrets)?;
-    let set_up = plane.set_up(clusters).await.map_err(|error| error.message)?;
+    let set_up = plane.read_auth_config(clusters).await.map_err(|error| error.message)?;
     Ok(facts(set_up, clusters))
 }
 
-fn facts(set_up: SetUp, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
-    let SetUp { version, acls, methods, rules, roles, anonymous, nodes } = set_up;
+fn facts(set_up: AuthConfig, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
+    let AuthConfig { version, acls, methods, rules, roles, anonymous, nodes } = set_up;
     let version = known(version).and_then(|version| {
         version.ok_or_else(|| "the token may not see it (agent_prefix \"\" { policy = \"read\" })".to_owned())
     });
@@ -60,25 +60,25 @@ fn facts(set_up: SetUp, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
     }
 }
 
-fn known<F>(said: Result<F, MeshError>) -> Known<F> {
-    said.map_err(|error| error.message)
+fn known<F>(response: Result<F, MeshError>) -> Fetched<F> {
+    response.map_err(|error| error.message)
 }
 
-fn each<F, R>(said: Result<Vec<F>, MeshError>, of: fn(F) -> R) -> Known<Vec<R>> {
-    known(said).map(|all| all.into_iter().map(of).collect())
+fn each<F, R>(response: Result<Vec<F>, MeshError>, of: fn(F) -> R) -> Fetched<Vec<R>> {
+    known(response).map(|all| all.into_iter().map(of).collect())
 }
 
-fn auth_method(method: consul::AuthMethod) -> AuthMethod {
+fn auth_method(method: consul::AuthMethod) -> AuditedAuthMethod {
     let setting = |name: &str| method.setting(name).unwrap_or(&Value::Null);
     let filled = |name: &str| text(setting(name)).filter(|text| !text.is_empty());
     let field = |rule: &Value, name: &str| rule[name].as_str().unwrap_or_default().to_owned();
     let rules = method.other.get("NamespaceRules").and_then(Value::as_array).into_iter().flatten();
-    AuthMethod {
+    AuditedAuthMethod {
         principals: texts(setting("BoundIAMPrincipalARNs")),
         entity_details: is_true(setting("EnableIAMEntityDetails")),
         entity_tags: texts(setting("IAMEntityTags")).into_iter().collect(),
         sts_endpoint: filled("STSEndpoint"),
-        server_id: filled("ServerIDHeaderValue").map(Hidden::new),
+        server_id: filled("ServerIDHeaderValue").map(Redacted::new),
         server_id_is_known: true,
         namespace_rules: rules.map(|rule| (field(rule, "Selector"), field(rule, "BindNamespace"))).collect(),
         name: method.name,
@@ -86,8 +86,8 @@ fn auth_method(method: consul::AuthMethod) -> AuthMethod {
     }
 }
 
-fn binding_rule(rule: consul::BindingRule) -> BindingRule {
-    BindingRule {
+fn binding_rule(rule: consul::BindingRule) -> AuditedBindingRule {
+    AuditedBindingRule {
         id: rule.id,
         method: rule.auth_method,
         bind_type: rule.bind_type,
@@ -132,16 +132,16 @@ mod tests {
     use ecs_mesh_consul::ConsulVersion;
     use ecs_mesh_control_plane::MeshErrorKind;
 
-    fn method(config: &Value) -> AuthMethod {
+    fn method(config: &Value) -> AuditedAuthMethod {
         let said = json!({"Name": "m", "Type": "aws-iam", "Config": config});
         auth_method(serde_json::from_value(said).unwrap())
     }
 
-    fn nodes(version: &str, there: bool) -> Known<bool> {
+    fn nodes(version: &str, there: bool) -> Fetched<bool> {
         let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
         let clusters = BTreeSet::from([cluster.clone()]);
         let refused = MeshError { kind: MeshErrorKind::Forbidden, message: "no".into(), retry_after: None };
-        let set_up = SetUp {
+        let set_up = AuthConfig {
             version: Ok(ConsulVersion::parse(version)),
             acls: Ok(true),
             methods: Err(refused.clone()),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_missing_only_at_servers_that_tell_what_they_leave_out() {
+    fn missing_node_needs_server_that_reports_filtering() {
         assert_eq!((nodes("1.21.4", true), nodes("1.21.4", false)), (Ok(true), Ok(false)));
         assert_eq!(nodes("1.8.7", true), Ok(true));
         assert!(nodes("1.8.7", false).is_err());
@@ -174,7 +174,7 @@ mod tests {
             assert_eq!((method.principals.as_slice(), method.entity_details), (&["a".to_owned()][..], true));
             assert_eq!(method.entity_tags, BTreeSet::from(["t".to_owned()]));
             assert_eq!(method.sts_endpoint.as_deref(), Some("https://sts"));
-            assert_eq!(method.server_id.as_ref().map(Hidden::expose), Some("planted"));
+            assert_eq!(method.server_id.as_ref().map(Redacted::expose), Some("planted"));
             assert!(!format!("{method:?}").contains("planted"));
         }
         let none = method(&json!({"EnableIAMEntityDetails": 0, "STSEndpoint": ""}));

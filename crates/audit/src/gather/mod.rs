@@ -8,65 +8,65 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::facts::{AuthMethod, Facts, Known, Plane};
+use super::facts::{AuditedAuthMethod, AuditFacts, Fetched, AuditedControlPlane};
 use super::parse::definition;
-use super::report::Place;
+use super::report::FindingLocation;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, Login, Presence};
-use ecs_mesh_aws::inspect::Hidden;
+use ecs_mesh_api::{ConsulAuthSpec, ControlPlaneSpec, ControlPlaneType, LoginSettings, Presence};
+use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
 use ecs_mesh_consul_acl::desired::ROLE_TAGS;
 use ecs_mesh_controller::{NoSecrets, Secrets};
-use ecs_mesh_manifests::Status;
+use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::ClusterArn;
 
 /// The SDK may ask the EC2 instance for the Region, in several steps.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A file that is larger is no task definition: ECS takes 64 KiB.
-const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Who may be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asking {
+pub enum SourcesAllowed {
     /// Nobody: files and manifests are all there is.
-    Nobody,
+    Offline,
     /// AWS and the control planes of the manifests.
     All,
 }
 
 /// What to look at.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct AuditRequest {
     /// Files with task definitions.
     pub files: Vec<PathBuf>,
     /// The manifests, where any are given.
-    pub manifests: Option<Status>,
+    pub manifests: Option<ManifestStatus>,
     /// Clusters whose running tasks are looked at, besides those that the manifests bind if no file is given.
     pub clusters: BTreeSet<ClusterArn>,
     /// The Region, where it is given.
     pub region: Option<String>,
     /// Who may be asked.
-    pub asking: Asking,
+    pub asking: SourcesAllowed,
 }
 
 /// Finds out everything. Ends, whatever does not answer; no failure stops another question.
-pub async fn gather(question: Question) -> Facts {
-    let Question { files, manifests, clusters, region, asking } = question;
+pub async fn gather(question: AuditRequest) -> AuditFacts {
+    let AuditRequest { files, manifests, clusters, region, asking } = question;
     let set = manifests.as_ref().map(|status| Arc::clone(&status.set)).unwrap_or_default();
-    let mut facts = Facts { planes: planes(&set), manifests, ..Facts::default() };
+    let mut facts = AuditFacts { control_planes: planes(&set), manifests, ..AuditFacts::default() };
     let is_of_files = !files.is_empty();
     let reading =
         tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect::<Vec<_>>()).await;
-    let names: Vec<Arc<str>> = facts.planes.keys().cloned().collect();
+    let names: Vec<Arc<str>> = facts.control_planes.keys().cloned().collect();
     for one in reading.unwrap_or_default() {
         match one {
             Ok(definition) => {
-                facts.definitions.push(super::facts::Definition { planes: names.clone(), ..definition });
+                facts.definitions.push(super::facts::AuditedDefinition { control_planes: names.clone(), ..definition });
             }
             Err(unreadable) => facts.unreadable.push(unreadable),
         }
     }
-    if asking == Asking::Nobody {
+    if asking == SourcesAllowed::Offline {
         return facts;
     }
     let mut secrets: Arc<dyn Secrets> = Arc::new(NoSecrets);
@@ -75,7 +75,7 @@ pub async fn gather(question: Question) -> Facts {
         match tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await {
             Ok(Ok(clients)) => {
                 facts.aws = Some(Ok(()));
-                let wanted = aws::Wanted { set: &set, named: &clusters, runs: !is_of_files };
+                let wanted = aws::AuditScope { set: &set, named: &clusters, runs: !is_of_files };
                 aws::ask(&clients, &wanted, &mut facts).await;
                 secrets = Arc::new(clients.secrets.clone());
             }
@@ -83,25 +83,25 @@ pub async fn gather(question: Question) -> Facts {
             Err(_) => facts.aws = Some(Err(format!("no Region was found within {CONNECT_DEADLINE:?}"))),
         }
     }
-    ask_planes(&set, &mut facts.planes, &secrets).await;
+    ask_planes(&set, &mut facts.control_planes, &secrets).await;
     facts
 }
 
-fn read(path: &Path) -> Result<super::facts::Definition, (Place, String)> {
+fn read(path: &Path) -> Result<super::facts::AuditedDefinition, (FindingLocation, String)> {
     let file = path.display().to_string();
-    let at = || Place { file: Some(Arc::from(file.as_str())), ..Place::default() };
+    let at = || FindingLocation { file: Some(Arc::from(file.as_str())), ..FindingLocation::default() };
     let failed = |error: std::io::Error| (at(), format!("it cannot be read: {error}"));
     let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > LARGEST_FILE {
+    if size > MAX_FILE_BYTES {
         return Err((at(), format!("it has {size} bytes, which no task definition has")));
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
     definition::read(&file, &text)
-        .map_err(|flaw| (Place { line: flaw.line, field: flaw.field, ..at() }, flaw.message))
+        .map_err(|flaw| (FindingLocation { line: flaw.line, field: flaw.field, ..at() }, flaw.message))
 }
 
 /// The control planes of type Consul, with the clusters that are bound by name.
-fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, Plane> {
+fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, AuditedControlPlane> {
     let of_consul = set.control_planes.iter().filter(|(_, spec)| spec.kind == ControlPlaneType::Consul);
     of_consul
         .map(|(name, _)| {
@@ -109,13 +109,13 @@ fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, Plane> {
             let globs = bindings.flat_map(|binding| &binding.spec.selector.clusters);
             let literal = globs.filter(|glob| glob.is_literal());
             let clusters = literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok()).collect();
-            (Arc::clone(name), Plane { clusters, declared: declared(set, name), said: None })
+            (Arc::clone(name), AuditedControlPlane { clusters, declared: declared(set, name), response: None })
         })
         .collect()
 }
 
 /// The auth methods that the manifests declare for this control plane.
-fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuthMethod>> {
+fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuditedAuthMethod>> {
     let spec = set.consul_auths.values().find(|spec| spec.control_plane == name)?;
     if spec.state == Presence::Absent {
         return None;
@@ -127,33 +127,33 @@ fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuthMethod>> {
     Some(services.chain(clients.map(|tokens| method(&tokens.login(), &[]))).collect())
 }
 
-fn method(login: &Login<'_>, tags: &[&str]) -> AuthMethod {
+fn method(login: &LoginSettings<'_>, tags: &[&str]) -> AuditedAuthMethod {
     let server_id = login.server_id_header_value;
-    AuthMethod {
+    AuditedAuthMethod {
         name: login.auth_method.to_owned(),
         kind: "aws-iam".to_owned(),
         principals: login.bound_principals.to_vec(),
         entity_details: login.entity_details,
         entity_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         sts_endpoint: login.sts_endpoint.map(str::to_owned),
-        server_id: server_id.filter(|value| !value.is_empty()).map(Hidden::new),
+        server_id: server_id.filter(|value| !value.is_empty()).map(Redacted::new),
         // Left out, it stays what it is.
         server_id_is_known: server_id.is_some(),
         namespace_rules: Vec::new(),
     }
 }
 
-async fn ask_planes(set: &ManifestSet, planes: &mut BTreeMap<Arc<str>, Plane>, secrets: &Arc<dyn Secrets>) {
+async fn ask_planes(set: &ManifestSet, control_planes: &mut BTreeMap<Arc<str>, AuditedControlPlane>, secrets: &Arc<dyn Secrets>) {
     let mut looks = tokio::task::JoinSet::new();
-    for (name, plane) in planes.iter() {
+    for (name, plane) in control_planes.iter() {
         let Some(spec) = set.control_planes.get(name) else { continue };
         let (name, spec, clusters) = (Arc::clone(name), Arc::clone(spec), plane.clusters.clone());
         let secrets = Arc::clone(secrets);
         looks.spawn(async move { (name, ask_plane(&spec, &clusters, secrets).await) });
     }
     for (name, said) in looks.join_all().await {
-        if let Some(plane) = planes.get_mut(&name) {
-            plane.said = Some(said);
+        if let Some(plane) = control_planes.get_mut(&name) {
+            plane.response = Some(said);
         }
     }
 }
@@ -162,7 +162,7 @@ async fn ask_plane(
     spec: &ControlPlaneSpec,
     clusters: &BTreeSet<ClusterArn>,
     secrets: Arc<dyn Secrets>,
-) -> Known<super::facts::ConsulFacts> {
+) -> Fetched<super::facts::ConsulFacts> {
     let connection = spec.consul.as_ref().ok_or("spec.consul is missing")?;
     consul::ask(connection, clusters, secrets).await
 }

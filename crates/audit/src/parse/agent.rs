@@ -1,28 +1,28 @@
 //! What a `consul-client` container of the older set-up tells its agent: configuration in its command or variables, and
 //! the flags of its `consul login`.
 
-use ecs_mesh_aws::inspect::{Hidden, WholeContainer};
-use ecs_mesh_consul_acl::hcl::Block;
+use ecs_mesh_aws::inspect::{Redacted, FullContainer};
+use ecs_mesh_consul_acl::hcl::HclBlock;
 
 /// The variables from which the agent's image takes configuration.
 const VARIABLES: [&str; 2] = ["CONSUL_LOCAL_CONFIG", "CONSUL_CLIENT_CONFIG"];
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Agent {
+pub(crate) struct AgentConfig {
     /// All of its configuration that can be seen.
-    pub(crate) config: Block,
+    pub(crate) config: HclBlock,
     /// Whether any configuration could be seen at all; it may be in a file of the image.
     pub(crate) is_seen: bool,
     /// The flags of each `consul login`.
     pub(crate) logins: Vec<Vec<String>>,
 }
 
-impl Agent {
+impl AgentConfig {
     /// Of the container.
-    pub(crate) fn of(container: &WholeContainer) -> Self {
+    pub(crate) fn of(container: &FullContainer) -> Self {
         let command: Vec<&str> =
-            container.entry_point.iter().chain(&container.command).map(Hidden::expose).collect();
+            container.entry_point.iter().chain(&container.command).map(Redacted::expose).collect();
         let command = command.join("\n");
         let mut text = heredocs(&command);
         text.push_str(&hcl_flags(&command));
@@ -31,10 +31,10 @@ impl Agent {
         let json: Vec<&str> = of_variables.map(|variable| variable.value.expose()).collect();
         let is_json = |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok();
         let config = match json.first() {
-            Some(json) if text.trim().is_empty() && is_json(json) => Block::read(json),
-            _ => Block::read(&[text.as_str(), &json.join("\n")].join("\n")),
+            Some(json) if text.trim().is_empty() && is_json(json) => HclBlock::read(json),
+            _ => HclBlock::read(&[text.as_str(), &json.join("\n")].join("\n")),
         };
-        let is_seen = config != Block::default();
+        let is_seen = config != HclBlock::default();
         Self { config, is_seen, logins: logins(&command) }
     }
 }
@@ -114,13 +114,13 @@ mod tests {
         -meta \"consul.hashicorp.com/task-id=$TASK_ID\" \\\n    -meta=\"consul.hashicorp.com/cluster=$C\"\n}\n\
         cat << EOF > /consul/agent-defaults.hcl\nacl {\n  enabled = true\n}\nEOF\nexec consul agent -data-dir /consul/data";
 
-    fn container(command: &str) -> WholeContainer {
-        WholeContainer { command: vec![Hidden::new(command)], ..WholeContainer::default() }
+    fn container(command: &str) -> FullContainer {
+        FullContainer { command: vec![Redacted::new(command)], ..FullContainer::default() }
     }
 
     #[test]
     fn a_start_up_script_shows_configuration_and_login() {
-        let agent = Agent::of(&container(SCRIPT));
+        let agent = AgentConfig::of(&container(SCRIPT));
         assert!(agent.is_seen);
         assert_eq!(agent.config.text_at(&["acl", "enabled"]), Some("true"));
         let [login] = agent.logins.as_slice() else { panic!("{:?}", agent.logins) };
@@ -133,12 +133,12 @@ mod tests {
         let mut with_variable = container("agent");
         with_variable.environment = vec![Variable {
             name: "CONSUL_LOCAL_CONFIG".to_owned(),
-            value: Hidden::new(r#"{"acl": {"enabled": true}}"#),
+            value: Redacted::new(r#"{"acl": {"enabled": true}}"#),
         }];
         let with_flag = container("exec consul agent -hcl='acl { enabled = true }' -data-dir /d");
         for container in [with_variable, with_flag] {
-            assert_eq!(Agent::of(&container).config.text_at(&["acl", "enabled"]), Some("true"));
+            assert_eq!(AgentConfig::of(&container).config.text_at(&["acl", "enabled"]), Some("true"));
         }
-        assert!(!Agent::of(&container("agent -config-dir /etc/consul")).is_seen);
+        assert!(!AgentConfig::of(&container("agent -config-dir /etc/consul")).is_seen);
     }
 }

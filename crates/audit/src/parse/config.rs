@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::facts::Definition;
-use crate::report::Place;
-use ecs_mesh_aws::inspect::Hidden;
+use crate::facts::AuditedDefinition;
+use crate::report::FindingLocation;
+use ecs_mesh_aws::inspect::Redacted;
 use ecs_mesh_consul::DEFAULT_METHOD;
 
 /// The variable.
@@ -17,11 +17,11 @@ pub(crate) const CLIENT: &str = "consul-client";
 
 /// The value that a container has, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct Configured {
+pub(crate) struct TaskConfig {
     /// Which container.
     pub(crate) container: usize,
     /// The place of the whole value.
-    place: Place,
+    place: FindingLocation,
     /// The object.
     pub(crate) value: Value,
     /// Whether it is of consul-ecs before 0.6, whose tasks have a Consul client of their own.
@@ -29,10 +29,10 @@ pub(crate) struct Configured {
 }
 
 /// A value that is no object: where, and why.
-pub(crate) type NoObject = (Place, String);
+pub(crate) type NotAnObject = (FindingLocation, String);
 
 /// Every value of the variable in plain text, container by container.
-pub(crate) fn all(definition: &Definition) -> Vec<Result<Configured, NoObject>> {
+pub(crate) fn all(definition: &AuditedDefinition) -> Vec<Result<TaskConfig, NotAnObject>> {
     let mut found = Vec::new();
     for (container, whole) in definition.containers() {
         for (index, variable) in whole.environment.iter().enumerate() {
@@ -46,14 +46,14 @@ pub(crate) fn all(definition: &Definition) -> Vec<Result<Configured, NoObject>> 
     found
 }
 
-fn one(definition: &Definition, container: usize, place: Place, text: &str) -> Result<Configured, NoObject> {
+fn one(definition: &AuditedDefinition, container: usize, place: FindingLocation, text: &str) -> Result<TaskConfig, NotAnObject> {
     match serde_json::from_str::<Value>(text) {
         Ok(value) if value.is_object() => {
             let older = ["/consulHTTPAddr", "/consulCACertFile", "/consulLogin/extraLoginFlags"];
             let has_client = definition.containers().any(|(_, container)| container.name == CLIENT);
             let is_older = value.get("consulServers").is_none()
                 && (has_client || older.iter().any(|field| value.pointer(field).is_some()));
-            Ok(Configured { container, place, value, is_older })
+            Ok(TaskConfig { container, place, value, is_older })
         }
         Ok(_) => Err((place, "it is JSON and no object".to_owned())),
         Err(error) => {
@@ -64,9 +64,9 @@ fn one(definition: &Definition, container: usize, place: Place, text: &str) -> R
     }
 }
 
-impl Configured {
+impl TaskConfig {
     /// The place of a field of the object, `consulLogin.enabled`.
-    pub(crate) fn at(&self, field: &str) -> Place {
+    pub(crate) fn location(&self, field: &str) -> FindingLocation {
         let dot = if field.is_empty() { "" } else { "." };
         self.place.clone().field(format!("{VARIABLE}{dot}{field}"))
     }
@@ -142,8 +142,8 @@ impl Configured {
     }
 
     /// `serverIdHeaderValue`.
-    pub(crate) fn server_id(&self) -> Option<Hidden> {
-        self.text("/consulLogin/serverIdHeaderValue").map(Hidden::new)
+    pub(crate) fn server_id(&self) -> Option<Redacted> {
+        self.text("/consulLogin/serverIdHeaderValue").map(Redacted::new)
     }
 
     /// `proxy.upstreams`.

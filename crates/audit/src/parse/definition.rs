@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::lines::Lines;
-use crate::facts::{Definition, Origin};
-use ecs_mesh_aws::inspect::WholeDefinition;
+use super::lines::LineIndex;
+use crate::facts::{AuditedDefinition, DefinitionOrigin};
+use ecs_mesh_aws::inspect::FullTaskDefinition;
 
 /// Why a text is no task definition, and the line that shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Flaw {
+pub(crate) struct DefinitionError {
     /// From 1.
     pub(crate) line: Option<u32>,
     /// The field, where one is meant.
@@ -21,14 +21,14 @@ pub(crate) struct Flaw {
 }
 
 /// Reads the text of a file.
-pub(crate) fn read(file: &str, text: &str) -> Result<Definition, Flaw> {
+pub(crate) fn read(file: &str, text: &str) -> Result<AuditedDefinition, DefinitionError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value: Value = serde_json::from_str(text).map_err(|error| Flaw {
+    let value: Value = serde_json::from_str(text).map_err(|error| DefinitionError {
         line: u32::try_from(error.line()).ok().filter(|line| *line > 0),
         field: None,
         message: format!("it is not JSON: {}", without_place(&error.to_string())),
     })?;
-    let lines = Lines::of(text);
+    let lines = LineIndex::of(text);
     let (prefix, mut inner) = match value.get("taskDefinition") {
         Some(inner) => ("taskDefinition.", inner.clone()),
         None => ("", value.clone()),
@@ -37,7 +37,7 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Definition, Flaw> {
     if let (false, Some(tags), Some(fields)) = (prefix.is_empty(), value.get("tags"), inner.as_object_mut()) {
         fields.insert("tags".to_owned(), tags.clone());
     }
-    let flaw = |path: String, message: String| Flaw {
+    let flaw = |path: String, message: String| DefinitionError {
         line: lines.get(&path),
         field: Some(path).filter(|path| !path.is_empty()),
         message,
@@ -52,17 +52,17 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Definition, Flaw> {
         );
         return Err(flaw(prefix.trim_end_matches('.').to_owned(), found));
     }
-    let whole: WholeDefinition = serde_path_to_error::deserialize(inner).map_err(|error| {
+    let definition: FullTaskDefinition = serde_path_to_error::deserialize(inner).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };
         let kind = without_values(&error.inner().to_string());
         flaw(format!("{prefix}{path}").trim_end_matches('.').to_owned(), kind)
     })?;
-    Ok(Definition {
-        origin: Origin::File { path: Arc::from(file), lines, prefix },
-        whole,
+    Ok(AuditedDefinition {
+        origin: DefinitionOrigin::File { path: Arc::from(file), lines, prefix },
+        definition: definition,
         uses: Vec::new(),
-        planes: Vec::new(),
+        control_planes: Vec::new(),
     })
 }
 
@@ -109,15 +109,15 @@ mod tests {
             ),
         ] {
             let read = read("a.json", &text).unwrap();
-            assert_eq!(read.whole.arn.as_ref().map(TaskDefinitionArn::as_str), arn);
-            assert_eq!((read.whole.family.as_str(), read.whole.containers.len()), ("kv", 1));
-            assert_eq!(read.whole.tags.as_ref().unwrap()["a"], "b");
-            assert!(matches!(read.origin, Origin::File { prefix: found, .. } if found == prefix));
+            assert_eq!(read.definition.arn.as_ref().map(TaskDefinitionArn::as_str), arn);
+            assert_eq!((read.definition.family.as_str(), read.definition.containers.len()), ("kv", 1));
+            assert_eq!(read.definition.tags.as_ref().unwrap()["a"], "b");
+            assert!(matches!(read.origin, DefinitionOrigin::File { prefix: found, .. } if found == prefix));
         }
     }
 
     #[test]
-    fn what_is_none_is_refused_with_line_and_field_and_without_its_values() {
+    fn invalid_definition_error_has_line_and_field_but_no_values() {
         for (text, line, field, words) in [
             ("{\n  \"family\": ,\n}", Some(2), None, "not JSON"),
             ("{\"Family\": \"kv\"}", Some(1), None, "no containerDefinitions, but: Family"),

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 /// Lines, from 1, by path (`containerDefinitions[0].name`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lines(BTreeMap<String, u32>);
+pub struct LineIndex(BTreeMap<String, u32>);
 
-impl Lines {
+impl LineIndex {
     /// Of a text that is JSON.
     pub(crate) fn of(text: &str) -> Self {
-        let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, line: 1, lines: BTreeMap::new() };
+        let mut scanner = Scanner { bytes: text.as_bytes(), location: 0, line: 1, lines: BTreeMap::new() };
         scanner.value(&mut String::new());
         Self(scanner.lines)
     }
@@ -37,7 +37,7 @@ impl Lines {
 
 struct Scanner<'a> {
     bytes: &'a [u8],
-    at: usize,
+    location: usize,
     line: u32,
     lines: BTreeMap<String, u32>,
 }
@@ -46,31 +46,31 @@ impl Scanner<'_> {
     fn value(&mut self, path: &mut String) {
         self.blank();
         self.lines.insert(path.clone(), self.line);
-        match self.bytes.get(self.at) {
+        match self.bytes.get(self.location) {
             Some(b'{') => self.members(path, b'}', true),
             Some(b'[') => self.members(path, b']', false),
             Some(b'"') => {
                 self.text();
             }
             _ => {
-                while self.bytes.get(self.at).is_some_and(|b| !b",]} \t\r\n".contains(b)) {
-                    self.at += 1;
+                while self.bytes.get(self.location).is_some_and(|b| !b",]} \t\r\n".contains(b)) {
+                    self.location += 1;
                 }
             }
         }
     }
 
     fn members(&mut self, path: &mut String, end: u8, named: bool) {
-        self.at += 1;
+        self.location += 1;
         for index in 0.. {
             self.blank();
-            match self.bytes.get(self.at) {
+            match self.bytes.get(self.location) {
                 Some(b',') => {
-                    self.at += 1;
+                    self.location += 1;
                     self.blank();
                 }
                 Some(byte) if *byte == end => {
-                    self.at += 1;
+                    self.location += 1;
                     return;
                 }
                 Some(_) => {}
@@ -80,7 +80,7 @@ impl Scanner<'_> {
             if named {
                 let key = self.text();
                 self.blank();
-                self.at += 1;
+                self.location += 1;
                 if !path.is_empty() {
                     path.push('.');
                 }
@@ -96,25 +96,25 @@ impl Scanner<'_> {
 
     /// Passes a text; gives it as written, which for the names of fields is the text itself.
     fn text(&mut self) -> String {
-        let start = self.at + 1;
-        self.at = start;
-        while let Some(byte) = self.bytes.get(self.at) {
+        let start = self.location + 1;
+        self.location = start;
+        while let Some(byte) = self.bytes.get(self.location) {
             match byte {
-                b'\\' => self.at += 1,
+                b'\\' => self.location += 1,
                 b'"' => break,
                 _ => {}
             }
-            self.at += 1;
+            self.location += 1;
         }
-        let end = self.at.min(self.bytes.len());
-        self.at += 1;
+        let end = self.location.min(self.bytes.len());
+        self.location += 1;
         String::from_utf8_lossy(self.bytes.get(start..end).unwrap_or_default()).into_owned()
     }
 
     fn blank(&mut self) {
-        while let Some(byte) = self.bytes.get(self.at).filter(|byte| b" \t\r\n".contains(byte)) {
+        while let Some(byte) = self.bytes.get(self.location).filter(|byte| b" \t\r\n".contains(byte)) {
             self.line += u32::from(*byte == b'\n');
-            self.at += 1;
+            self.location += 1;
         }
     }
 }
@@ -124,10 +124,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_knows_its_line_and_a_missing_one_that_of_what_is_around_it() {
+    fn line_index_falls_back_to_enclosing_value() {
         let text =
             "{\n \"a\": [\n  1,\n  {\"b\": \"x\\\"}\\\\\",\n   \"c\": null}],\n \"d\": {}, \"e\": []\n}";
-        let lines = Lines::of(text);
+        let lines = LineIndex::of(text);
         for (path, line) in
             [("", 1), ("a", 2), ("a[0]", 3), ("a[1].b", 4), ("a[1].c", 5), ("d", 6), ("e", 6), ("a[1].z", 4)]
         {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use ecs_mesh_model::is_consul_service;
 
 /// What a field holds.
-enum Kind {
+enum FieldKind {
     Any,
     Text,
     FilledText,
@@ -19,39 +19,39 @@ enum Kind {
     Wholes,
     TextsByKey,
     /// An object with these fields. Others are refused if it is closed, and mean nothing if not.
-    Object(&'static [Field], bool),
+    Object(&'static [FieldSchema], bool),
     /// A list of such objects.
-    Objects(&'static [Field], bool),
+    Objects(&'static [FieldSchema], bool),
 }
 
-struct Field {
+struct FieldSchema {
     name: &'static str,
-    kind: Kind,
+    kind: FieldKind,
     required: bool,
     /// Whether `null` counts as left out.
     nullable: bool,
 }
 
-const fn may(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, required: false, nullable: true }
+const fn may(name: &'static str, kind: FieldKind) -> FieldSchema {
+    FieldSchema { name, kind, required: false, nullable: true }
 }
 
-const fn not_null(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, required: false, nullable: false }
+const fn not_null(name: &'static str, kind: FieldKind) -> FieldSchema {
+    FieldSchema { name, kind, required: false, nullable: false }
 }
 
-const fn must(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, required: true, nullable: false }
+const fn must(name: &'static str, kind: FieldKind) -> FieldSchema {
+    FieldSchema { name, kind, required: true, nullable: false }
 }
 
-use Kind::{
+use FieldKind::{
     Any, FilledText, Flag, Object, Objects, OneOf, ServiceName, Text, Texts, TextsByKey, Whole, Wholes,
 };
 
 const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
 const GATEWAYS: &[&str] = &["mesh-gateway", "terminating-gateway", "api-gateway"];
 
-const CURRENT: &[Field] = &[
+const CURRENT: &[FieldSchema] = &[
     may("logLevel", OneOf(LEVELS)),
     must("bootstrapDir", FilledText),
     may("consulLogin", Object(LOGIN, true)),
@@ -64,7 +64,7 @@ const CURRENT: &[Field] = &[
     may("transparentProxy", Object(TRANSPARENT_PROXY, true)),
 ];
 
-const LOGIN: &[Field] = &[
+const LOGIN: &[FieldSchema] = &[
     may("enabled", Flag),
     may("method", Text),
     may("datacenter", Text),
@@ -75,10 +75,10 @@ const LOGIN: &[Field] = &[
     may("serverIdHeaderValue", Text),
 ];
 
-const CONTROLLER: &[Field] =
+const CONTROLLER: &[FieldSchema] =
     &[may("iamRolePath", Text), may("partitionsEnabled", Flag), may("partition", Text)];
 
-const SERVERS: &[Field] = &[
+const SERVERS: &[FieldSchema] = &[
     must("hosts", Text),
     may("defaults", Object(SERVER_DEFAULTS, false)),
     may("http", Object(SERVER_HTTP, false)),
@@ -86,9 +86,9 @@ const SERVERS: &[Field] = &[
     may("skipServerWatch", Flag),
 ];
 
-const SERVER_DEFAULTS: &[Field] = &[may("caCertFile", Text), may("tls", Flag), may("tlsServerName", Text)];
+const SERVER_DEFAULTS: &[FieldSchema] = &[may("caCertFile", Text), may("tls", Flag), may("tlsServerName", Text)];
 
-const SERVER_HTTP: &[Field] = &[
+const SERVER_HTTP: &[FieldSchema] = &[
     may("caCertFile", Text),
     may("https", Flag),
     may("port", Whole),
@@ -96,10 +96,10 @@ const SERVER_HTTP: &[Field] = &[
     may("tlsServerName", Text),
 ];
 
-const SERVER_GRPC: &[Field] =
+const SERVER_GRPC: &[FieldSchema] =
     &[may("caCertFile", Text), may("port", Whole), may("tls", Flag), may("tlsServerName", Text)];
 
-const SERVICE: &[Field] = &[
+const SERVICE: &[FieldSchema] = &[
     may("name", ServiceName),
     may("tags", Texts),
     must("port", Whole),
@@ -111,9 +111,9 @@ const SERVICE: &[Field] = &[
     may("networkResilienceConfig", Any),
 ];
 
-const WEIGHTS: &[Field] = &[must("passing", Whole), must("warning", Whole)];
+const WEIGHTS: &[FieldSchema] = &[must("passing", Whole), must("warning", Whole)];
 
-const PROXY: &[Field] = &[
+const PROXY: &[FieldSchema] = &[
     may("config", Any),
     may("localServiceAddress", Text),
     may("publicListenerPort", Whole),
@@ -123,7 +123,7 @@ const PROXY: &[Field] = &[
     may("expose", Any),
 ];
 
-const UPSTREAM: &[Field] = &[
+const UPSTREAM: &[FieldSchema] = &[
     may("destinationType", OneOf(&["service", "prepared_query"])),
     may("destinationNamespace", Text),
     may("destinationPartition", Text),
@@ -136,9 +136,9 @@ const UPSTREAM: &[Field] = &[
     may("meshGateway", Object(MESH_GATEWAY, false)),
 ];
 
-const MESH_GATEWAY: &[Field] = &[must("mode", OneOf(&["none", "local", "remote"]))];
+const MESH_GATEWAY: &[FieldSchema] = &[must("mode", OneOf(&["none", "local", "remote"]))];
 
-const GATEWAY: &[Field] = &[
+const GATEWAY: &[FieldSchema] = &[
     must("kind", OneOf(GATEWAYS)),
     may("lanAddress", Object(ADDRESS, true)),
     may("wanAddress", Object(ADDRESS, true)),
@@ -151,9 +151,9 @@ const GATEWAY: &[Field] = &[
     may("proxy", Any),
 ];
 
-const ADDRESS: &[Field] = &[may("address", Text), may("port", Whole)];
+const ADDRESS: &[FieldSchema] = &[may("address", Text), may("port", Whole)];
 
-const TRANSPARENT_PROXY: &[Field] = &[
+const TRANSPARENT_PROXY: &[FieldSchema] = &[
     may("enabled", Flag),
     may("excludeInboundPorts", Wholes),
     may("excludeOutboundPorts", Wholes),
@@ -162,7 +162,7 @@ const TRANSPARENT_PROXY: &[Field] = &[
     not_null("consulDNS", Object(&[may("enabled", Flag)], true)),
 ];
 
-const OLDER: &[Field] = &[
+const OLDER: &[FieldSchema] = &[
     may("logLevel", OneOf(LEVELS)),
     must("bootstrapDir", FilledText),
     may("consulHTTPAddr", Text),
@@ -174,10 +174,10 @@ const OLDER: &[Field] = &[
     not_null("gateway", Object(GATEWAY, true)),
 ];
 
-const OLDER_LOGIN: &[Field] =
+const OLDER_LOGIN: &[FieldSchema] =
     &[may("enabled", Flag), may("method", Text), may("includeEntity", Flag), may("extraLoginFlags", Texts)];
 
-const OLDER_SERVICE: &[Field] = &[
+const OLDER_SERVICE: &[FieldSchema] = &[
     may("name", ServiceName),
     may("tags", Texts),
     must("port", Whole),
@@ -191,7 +191,7 @@ const OLDER_SERVICE: &[Field] = &[
 
 /// Something that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Misfit {
+pub(crate) struct SchemaViolation {
     /// The field, `consulLogin.enabled`.
     pub(crate) field: String,
     /// What was found and what is allowed. Shows no value.
@@ -201,29 +201,29 @@ pub(crate) struct Misfit {
 }
 
 /// All that does not fit.
-pub(crate) fn misfits(value: &Value, is_older: bool) -> Vec<Misfit> {
+pub(crate) fn schema_violations(value: &Value, is_older: bool) -> Vec<SchemaViolation> {
     let mut found = Vec::new();
     object(value, if is_older { OLDER } else { CURRENT }, true, "", &mut found);
     found
 }
 
-fn object(value: &Value, fields: &[Field], closed: bool, path: &str, found: &mut Vec<Misfit>) {
+fn object(value: &Value, fields: &[FieldSchema], closed: bool, path: &str, message: &mut Vec<SchemaViolation>) {
     let Some(given) = value.as_object() else {
-        return found.push(misfit(path, format!("it is {}; an object is needed", kind_of(value))));
+        return message.push(violation(path, format!("it is {}; an object is needed", kind_of(value))));
     };
     for (name, value) in given {
         match fields.iter().find(|field| field.name == name) {
             Some(field) if value.is_null() && field.nullable => {}
-            Some(field) => check(value, &field.kind, &join(path, name), found),
-            None => found.push(Misfit { is_refused: closed, ..unknown(name, fields, path) }),
+            Some(field) => check(value, &field.kind, &join(path, name), message),
+            None => message.push(SchemaViolation { is_refused: closed, ..unknown(name, fields, path) }),
         }
     }
     for field in fields.iter().filter(|field| field.required && !given.contains_key(field.name)) {
-        found.push(misfit(&join(path, field.name), "it is missing".to_owned()));
+        message.push(violation(&join(path, field.name), "it is missing".to_owned()));
     }
 }
 
-fn unknown(name: &str, fields: &[Field], path: &str) -> Misfit {
+fn unknown(name: &str, fields: &[FieldSchema], path: &str) -> SchemaViolation {
     let likely = fields
         .iter()
         .map(|field| {
@@ -235,19 +235,19 @@ fn unknown(name: &str, fields: &[Field], path: &str) -> Misfit {
         || format!("; known are: {}", fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ")),
         |(_, field)| format!("; did you mean {}?", field.name),
     );
-    misfit(&join(path, name), format!("no such field{meant}"))
+    violation(&join(path, name), format!("no such field{meant}"))
 }
 
-fn check(value: &Value, kind: &Kind, path: &str, found: &mut Vec<Misfit>) {
+fn check(value: &Value, kind: &FieldKind, path: &str, message: &mut Vec<SchemaViolation>) {
     let whole = |value: &Value| value.is_i64() || value.is_u64();
     let list_of = |fits: fn(&Value) -> bool| value.as_array().is_some_and(|list| list.iter().all(fits));
     let needed = match kind {
         Any => return,
-        Object(fields, closed) => return object(value, fields, *closed, path, found),
+        Object(fields, closed) => return object(value, fields, *closed, path, message),
         Objects(fields, closed) => match value.as_array() {
             Some(list) => {
                 for (index, item) in list.iter().enumerate() {
-                    object(item, fields, *closed, &format!("{path}[{index}]"), found);
+                    object(item, fields, *closed, &format!("{path}[{index}]"), message);
                 }
                 return;
             }
@@ -268,7 +268,7 @@ fn check(value: &Value, kind: &Kind, path: &str, found: &mut Vec<Misfit>) {
         OneOf(words) if value.as_str().is_some_and(|text| words.contains(&text)) => return,
         OneOf(words) => {
             let words = words.join(", ");
-            return found.push(misfit(path, format!("it is {}; one of {words} is needed", kind_of(value))));
+            return message.push(violation(path, format!("it is {}; one of {words} is needed", kind_of(value))));
         }
         Texts if list_of(Value::is_string) => return,
         Texts => "a list of texts",
@@ -277,11 +277,11 @@ fn check(value: &Value, kind: &Kind, path: &str, found: &mut Vec<Misfit>) {
         TextsByKey if value.as_object().is_some_and(|map| map.values().all(Value::is_string)) => return,
         TextsByKey => "an object whose values are texts",
     };
-    found.push(misfit(path, format!("it is {}; {needed} is needed", kind_of(value))));
+    message.push(violation(path, format!("it is {}; {needed} is needed", kind_of(value))));
 }
 
-fn misfit(path: &str, message: String) -> Misfit {
-    Misfit { field: path.to_owned(), message, is_refused: true }
+fn violation(path: &str, message: String) -> SchemaViolation {
+    SchemaViolation { field: path.to_owned(), message, is_refused: true }
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -320,10 +320,10 @@ mod tests {
 
     #[test]
     fn a_good_configuration_has_no_misfit() {
-        assert_eq!(misfits(&good(), false), []);
+        assert_eq!(schema_violations(&good(), false), []);
         let older = json!({"bootstrapDir": "/c", "consulHTTPAddr": "https://a:8501",
             "consulLogin": {"extraLoginFlags": ["-x"]}, "service": {"port": 1, "checks": []}});
-        assert_eq!(misfits(&older, true), []);
+        assert_eq!(schema_violations(&older, true), []);
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
         ] {
             let mut config = good();
             *config.pointer_mut(pointer).unwrap() = value;
-            let found = misfits(&config, false);
+            let found = schema_violations(&config, false);
             assert!(
                 found.len() == 1 && found[0].field == field && found[0].message.contains(words),
                 "{pointer}: {found:?}"
@@ -361,7 +361,7 @@ mod tests {
     fn what_is_only_passed_over_is_told_apart() {
         let mut config = good();
         config["consulServers"]["http"] = json!({"ports": 8501});
-        let found = misfits(&config, false);
+        let found = schema_violations(&config, false);
         assert_eq!((found.len(), found[0].is_refused), (1, false));
     }
 }

@@ -12,9 +12,9 @@ pub(crate) fn in_variable(name: &str, value: &str) -> Option<&'static str> {
     let is_named = SECRET_NAMES.iter().any(|part| name.contains(part))
         && !NOT_SECRET.iter().any(|end| name.ends_with(end));
     match shape(value) {
-        Some(Shape::Key(kind)) => Some(kind),
-        Some(Shape::Uuid) if is_named => Some("a token in UUID form"),
-        Some(Shape::Base64) if is_named => Some("a key in base64"),
+        Some(SecretShape::Key(kind)) => Some(kind),
+        Some(SecretShape::Uuid) if is_named => Some("a token in UUID form"),
+        Some(SecretShape::Base64) if is_named => Some("a key in base64"),
         _ if name == "CONSUL_HTTP_TOKEN" && !is_reference(value) => Some("a token"),
         _ => None,
     }
@@ -47,9 +47,9 @@ pub(crate) fn in_text(text: &str) -> Option<&'static str> {
             .any(|part| name.contains(part))
         };
         match shape(word) {
-            Some(Shape::Key(kind)) => return Some(kind),
-            Some(Shape::Uuid) if is_named(before) => return Some("a token in UUID form"),
-            Some(Shape::Base64) if is_named(before) => return Some("a key in base64"),
+            Some(SecretShape::Key(kind)) => return Some(kind),
+            Some(SecretShape::Uuid) if is_named(before) => return Some("a token in UUID form"),
+            Some(SecretShape::Base64) if is_named(before) => return Some("a key in base64"),
             _ => {}
         }
         before = word;
@@ -61,44 +61,44 @@ pub(crate) fn in_text(text: &str) -> Option<&'static str> {
     (speaks_of_keys && padded).then_some("a key in base64")
 }
 
-enum Shape {
+enum SecretShape {
     Uuid,
     Base64,
     /// It can be nothing else.
     Key(&'static str),
 }
 
-fn shape(text: &str) -> Option<Shape> {
+fn shape(text: &str) -> Option<SecretShape> {
     let text = text.trim();
     let bytes = text.as_bytes();
     let dashes = [8, 13, 18, 23];
     if bytes.len() == 36
         && bytes.iter().enumerate().all(
-            |(at, b)| {
-                if dashes.contains(&at) { *b == b'-' } else { b.is_ascii_hexdigit() }
+            |(location, b)| {
+                if dashes.contains(&location) { *b == b'-' } else { b.is_ascii_hexdigit() }
             },
         )
     {
         // The anonymous token's id is known to everybody.
-        return (!text.starts_with("00000000-0000-0000-0000-")).then_some(Shape::Uuid);
+        return (!text.starts_with("00000000-0000-0000-0000-")).then_some(SecretShape::Uuid);
     }
     if text.contains("PRIVATE KEY-----") {
-        return Some(Shape::Key("a private key"));
+        return Some(SecretShape::Key("a private key"));
     }
     if bytes.len() == 20
         && ["AKIA", "ASIA"].iter().any(|start| text.starts_with(start))
         && bytes.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
     {
-        return Some(Shape::Key("an AWS access key"));
+        return Some(SecretShape::Key("an AWS access key"));
     }
     if text.starts_with("eyJ") && text.split('.').count() == 3 && bytes.len() > 60 {
-        return Some(Shape::Key("a JSON web token"));
+        return Some(SecretShape::Key("a JSON web token"));
     }
     // Gossip keys have 16, 24 or 32 bytes.
     let is_base64 = [24, 32, 44].contains(&bytes.len())
         && text.ends_with('=')
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(b));
-    is_base64.then_some(Shape::Base64)
+    is_base64.then_some(SecretShape::Base64)
 }
 
 fn is_reference(value: &str) -> bool {

@@ -3,21 +3,21 @@
 use super::auth_methods::has_none;
 use super::login::{AWS_IAM, OWN_META};
 use super::planes;
-use crate::catalogue::{
+use crate::rules_catalog::{
     AGENT_ACL, AGENT_AUDIT, AGENT_CA, AGENT_LOGIN, AGENT_PARTITION, AGENT_POLICY, AGENT_TOKEN, LOGIN_METHOD,
 };
-use crate::facts::{Definition, Facts};
-use crate::parse::agent::{Agent, values};
-use crate::parse::config::{CLIENT, Configured};
-use crate::report::{Finding, Place};
-use ecs_mesh_consul_acl::hcl::Block;
+use crate::facts::{AuditedDefinition, AuditFacts};
+use crate::parse::agent::{AgentConfig, values};
+use crate::parse::config::{CLIENT, TaskConfig};
+use crate::report::{AuditFinding, FindingLocation};
+use ecs_mesh_consul_acl::hcl::HclBlock;
 
-pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
+pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
     let Some((index, container)) = definition.containers().find(|(_, container)| container.name == CLIENT)
     else {
         return Vec::new();
     };
-    let agent = Agent::of(container);
+    let agent = AgentConfig::of(container);
     let at = || definition.container_place(index, "command");
     let mut findings = Vec::new();
     for login in &agent.logins {
@@ -28,7 +28,7 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
         if partition != wanted && !partition.starts_with('$') {
             let found =
                 format!("its login's -partition is {partition:?}, and the service's partition {wanted:?}");
-            findings.push(AGENT_PARTITION.broken(at(), found));
+            findings.push(AGENT_PARTITION.violation(at(), found));
         }
     }
     if !agent.is_seen {
@@ -37,7 +37,7 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
         findings.push(AGENT_ACL.unknown(at(), found));
         return findings;
     }
-    let acls_are_on = config.is_some_and(Configured::logs_in)
+    let acls_are_on = config.is_some_and(TaskConfig::logs_in)
         || !agent.logins.is_empty()
         || planes(facts, definition).any(|(_, plane)| plane.acls() == Ok(true));
     findings.extend(acl(&agent.config, acls_are_on, &at));
@@ -45,13 +45,13 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     let partition = agent.config.text("partition").unwrap_or("default");
     if partition != wanted && !partition.starts_with('$') {
         let found = format!("its partition is {partition:?}, and the service's {wanted:?}");
-        findings.push(AGENT_PARTITION.broken(at(), found));
+        findings.push(AGENT_PARTITION.violation(at(), found));
     }
     findings.extend(audit(&agent.config, &at));
     findings
 }
 
-fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: &Place) -> Vec<Finding> {
+fn of_login(facts: &AuditFacts, definition: &AuditedDefinition, flags: &[String], location: &FindingLocation) -> Vec<AuditFinding> {
     let is_there =
         |name: &str| flags.iter().any(|flag| flag.trim_start_matches('-').split('=').next() == Some(name));
     let mut lacks = Vec::new();
@@ -71,39 +71,39 @@ fn of_login(facts: &Facts, definition: &Definition, flags: &[String], at: &Place
     }
     let mut findings = Vec::new();
     if !lacks.is_empty() {
-        findings.push(AGENT_LOGIN.broken(at.clone(), format!("it lacks {}", lacks.join(", "))));
+        findings.push(AGENT_LOGIN.violation(location.clone(), format!("it lacks {}", lacks.join(", "))));
     }
     for method in values(flags, "method").into_iter().filter(|method| !method.starts_with('$')) {
         for (name, plane) in planes(facts, definition) {
             if plane.method(method) == Ok(None) && !has_none(plane) {
                 let found = format!("its login names {method:?}, which {name} does not have");
-                findings.push(LOGIN_METHOD.broken(at.clone(), found));
+                findings.push(LOGIN_METHOD.violation(location.clone(), found));
             }
         }
     }
     findings
 }
 
-fn acl(config: &Block, acls_are_on: bool, at: &dyn Fn() -> Place) -> Vec<Finding> {
+fn acl(config: &HclBlock, acls_are_on: bool, location: &dyn Fn() -> FindingLocation) -> Vec<AuditFinding> {
     let field = |name: &'static str| config.text_at(&["acl", name]);
     let is_enabled = field("enabled") == Some("true");
     let mut findings = Vec::new();
     if !is_enabled && acls_are_on {
         let found =
             if field("enabled").is_some() { "acl.enabled is not true" } else { "acl.enabled is left out" };
-        findings.push(AGENT_ACL.broken(at(), found));
+        findings.push(AGENT_ACL.violation(location(), found));
     }
     let token = config.text_at(&["acl", "tokens", "agent"]).or(config.text_at(&["acl", "tokens", "default"]));
     if is_enabled && token.is_none_or(str::is_empty) {
-        findings.push(AGENT_TOKEN.broken(at(), "acl.tokens.agent is left out"));
+        findings.push(AGENT_TOKEN.violation(location(), "acl.tokens.agent is left out"));
     }
     if field("default_policy") == Some("allow") {
-        findings.push(AGENT_POLICY.broken(at(), "acl.default_policy is \"allow\""));
+        findings.push(AGENT_POLICY.violation(location(), "acl.default_policy is \"allow\""));
     }
     findings
 }
 
-fn ca(config: &Block, at: &dyn Fn() -> Place) -> Vec<Finding> {
+fn ca(config: &HclBlock, location: &dyn Fn() -> FindingLocation) -> Vec<AuditFinding> {
     let any = |name: &str| {
         ["defaults", "internal_rpc"]
             .iter()
@@ -117,11 +117,11 @@ fn ca(config: &Block, at: &dyn Fn() -> Place) -> Vec<Finding> {
     if any("verify_outgoing") != Some("true") {
         lacks.push("tls.defaults.verify_outgoing is not true");
     }
-    let finding = (!lacks.is_empty()).then(|| AGENT_CA.broken(at(), lacks.join(", ")));
+    let finding = (!lacks.is_empty()).then(|| AGENT_CA.violation(location(), lacks.join(", ")));
     finding.into_iter().collect()
 }
 
-fn audit(config: &Block, at: &dyn Fn() -> Place) -> Option<Finding> {
+fn audit(config: &HclBlock, location: &dyn Fn() -> FindingLocation) -> Option<AuditFinding> {
     let (_, stanza) = config.blocks("audit").into_iter().next()?;
     let mut lacks = Vec::new();
     if !stanza.is_true("enabled") {
@@ -143,5 +143,5 @@ fn audit(config: &Block, at: &dyn Fn() -> Place) -> Option<Finding> {
             }
         }
     }
-    (!lacks.is_empty()).then(|| AGENT_AUDIT.broken(at(), lacks.join(", ")))
+    (!lacks.is_empty()).then(|| AGENT_AUDIT.violation(location(), lacks.join(", ")))
 }

@@ -1,17 +1,17 @@
 //! The anonymous token, which is anybody: it may read nodes and services, and nothing more that matters.
 
-use super::held;
-use crate::catalogue::ANONYMOUS;
+use super::consul_path;
+use crate::rules_catalog::ANONYMOUS;
 use crate::facts::{ConsulFacts, PolicyText};
-use crate::report::{Finding, Place};
-use ecs_mesh_consul_acl::hcl::Block;
+use crate::report::{AuditFinding, FindingLocation};
+use ecs_mesh_consul_acl::hcl::HclBlock;
 
-pub(super) fn check(name: &str, said: &ConsulFacts) -> Vec<Finding> {
-    let policies = said.anonymous.as_deref().unwrap_or_default();
+pub(super) fn check(name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
+    let policies = response.anonymous.as_deref().unwrap_or_default();
     let finding = |policy: &PolicyText| {
         let powers = powers(policy);
-        let place = Place::resource(held(name, "policy", &policy.name)).field("Rules");
-        (!powers.is_empty()).then(|| ANONYMOUS.broken(place, format!("it gives {}", powers.join(", "))))
+        let place = FindingLocation::resource(consul_path(name, "policy", &policy.name)).field("Rules");
+        (!powers.is_empty()).then(|| ANONYMOUS.violation(place, format!("it gives {}", powers.join(", "))))
     };
     policies.iter().filter_map(finding).collect()
 }
@@ -21,7 +21,7 @@ fn powers(policy: &PolicyText) -> Vec<String> {
         return vec!["everything".to_owned()];
     }
     let mut found = Vec::new();
-    Block::read(&policy.rules).walk(&mut |path, text| {
+    HclBlock::read(&policy.rules).walk(&mut |path, text| {
         let resource: Vec<&str> =
             path.iter().copied().filter(|part| *part != "policy" && !part.is_empty()).collect();
         let resource = resource.join(" ");
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_and_service_read_is_no_power_and_write_anywhere_is() {
+    fn anonymous_read_is_allowed_and_any_write_is_reported() {
         for (rules, found) in [
             ("node_prefix \"\" { policy = \"read\" }\nservice_prefix \"\" { policy = \"read\" }", vec![]),
             ("service_prefix \"\" { policy = \"write\" }", vec!["service_prefix = write"]),

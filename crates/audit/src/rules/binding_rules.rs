@@ -2,41 +2,41 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::held;
+use super::consul_path;
 use super::login::AWS_IAM;
-use crate::catalogue::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
-use crate::facts::{AuthMethod, BindingRule, ConsulFacts, Facts};
-use crate::report::{Finding, Place};
+use crate::rules_catalog::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
+use crate::facts::{AuditedAuthMethod, AuditedBindingRule, ConsulFacts, AuditFacts};
+use crate::report::{AuditFinding, FindingLocation};
 use ecs_mesh_consul::DEFAULT_METHOD;
 
-pub(super) fn check(facts: &Facts, name: &str, said: &ConsulFacts) -> Vec<Finding> {
-    let (Ok(methods), Ok(rules)) = (&said.auth_methods, &said.binding_rules) else {
+pub(super) fn check(facts: &AuditFacts, name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
+    let (Ok(methods), Ok(rules)) = (&response.auth_methods, &response.binding_rules) else {
         // That they are not known is said with the control plane.
         return Vec::new();
     };
-    let logged_in_to = logged_in_to(facts, name);
+    let methods_logged_in_to = methods_logged_in_to(facts, name);
     let mut findings = Vec::new();
     for method in methods.iter().filter(|method| method.kind == AWS_IAM) {
-        let mine: Vec<&BindingRule> =
+        let mine: Vec<&AuditedBindingRule> =
             rules.iter().filter(|rule| rule.method.eq_ignore_ascii_case(&method.name)).collect();
-        findings.extend(none(name, method, &mine, logged_in_to.contains(&method.name.to_ascii_lowercase())));
+        findings.extend(none(name, method, &mine, methods_logged_in_to.contains(&method.name.to_ascii_lowercase())));
         findings.extend(tags(name, method, &mine));
-        findings.extend(mine.iter().filter_map(|rule| no_role(name, said, rule)));
-        findings.extend(twice(name, &mine));
+        findings.extend(mine.iter().filter_map(|rule| no_role(name, response, rule)));
+        findings.extend(duplicate(name, &mine));
     }
     findings
 }
 
 /// The auth methods that services of this control plane log in to, in lower case: Consul takes names of auth methods
 /// that differ in case alone for one.
-fn logged_in_to(facts: &Facts, name: &str) -> BTreeSet<String> {
+fn methods_logged_in_to(facts: &AuditFacts, name: &str) -> BTreeSet<String> {
     let mine =
-        facts.definitions.iter().filter(|definition| definition.planes.iter().any(|plane| **plane == *name));
+        facts.definitions.iter().filter(|definition| definition.control_planes.iter().any(|plane| **plane == *name));
     let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_ascii_lowercase()));
     named.chain([DEFAULT_METHOD.to_owned()]).collect()
 }
 
-fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services: bool) -> Option<Finding> {
+fn none(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule], binds_services: bool) -> Option<AuditFinding> {
     let found = if rules.is_empty() {
         "it has no binding rule"
     } else if binds_services && !rules.iter().any(|rule| rule.bind_type == "service") {
@@ -44,20 +44,20 @@ fn none(name: &str, method: &AuthMethod, rules: &[&BindingRule], binds_services:
     } else {
         return None;
     };
-    Some(RULE_NONE.broken(Place::resource(held(name, "auth-method", &method.name)), found))
+    Some(RULE_NONE.violation(FindingLocation::resource(consul_path(name, "auth-method", &method.name)), found))
 }
 
 /// Who uses a tag that the method does not list.
 #[derive(Default)]
-struct Users<'a> {
+struct TagUsers<'a> {
     namespace: bool,
     names: BTreeSet<&'a str>,
     selectors: BTreeSet<&'a str>,
 }
 
 /// Each tag that is not listed once, whoever uses it.
-fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding> {
-    let mut missing: BTreeMap<&str, Users<'_>> = BTreeMap::new();
+fn tags(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule]) -> Vec<AuditFinding> {
+    let mut missing: BTreeMap<&str, TagUsers<'_>> = BTreeMap::new();
     let lacks = |tag: &&str| !method.entity_tags.contains(*tag);
     for (selector, bind) in &method.namespace_rules {
         for tag in tags_of(bind).chain(tags_of(selector)).filter(lacks) {
@@ -75,9 +75,9 @@ fn tags(name: &str, method: &AuthMethod, rules: &[&BindingRule]) -> Vec<Finding>
     missing.into_iter().map(|(tag, users)| not_listed(name, method, tag, &users)).collect()
 }
 
-fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> Finding {
+fn not_listed(name: &str, method: &AuditedAuthMethod, tag: &str, users: &TagUsers<'_>) -> AuditFinding {
     let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
-    let of_method = || Place::resource(held(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
+    let of_method = || FindingLocation::resource(consul_path(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
     let mut who = Vec::new();
     if users.namespace {
         who.push(format!("a namespace rule uses entity_tags.{tag}"));
@@ -95,17 +95,17 @@ fn not_listed(name: &str, method: &AuthMethod, tag: &str, users: &Users<'_>) -> 
         listed(method)
     );
     if users.namespace || !users.names.is_empty() {
-        return METHOD_TAGS.broken(of_method(), found);
+        return METHOD_TAGS.violation(of_method(), found);
     }
     let mut selecting = users.selectors.iter();
     let place = match (selecting.next(), selecting.next()) {
-        (Some(only), None) => Place::resource(held(name, "binding-rule", only)).field("Selector"),
+        (Some(only), None) => FindingLocation::resource(consul_path(name, "binding-rule", only)).field("Selector"),
         _ => of_method(),
     };
-    RULE_SELECTOR.broken(place, found)
+    RULE_SELECTOR.violation(place, found)
 }
 
-fn listed(method: &AuthMethod) -> String {
+fn listed(method: &AuditedAuthMethod) -> String {
     let tags: Vec<&str> = method.entity_tags.iter().map(String::as_str).collect();
     if tags.is_empty() { "none".to_owned() } else { tags.join(", ") }
 }
@@ -122,23 +122,23 @@ fn tags_of(expression: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn no_role(name: &str, said: &ConsulFacts, rule: &BindingRule) -> Option<Finding> {
-    let roles = said.roles.as_ref().ok()?;
+fn no_role(name: &str, response: &ConsulFacts, rule: &AuditedBindingRule) -> Option<AuditFinding> {
+    let roles = response.roles.as_ref().ok()?;
     let is_missing =
         rule.bind_type == "role" && !rule.bind_name.contains("${") && !roles.contains(&rule.bind_name);
-    let place = Place::resource(held(name, "binding-rule", &rule.id)).field("BindName");
-    is_missing.then(|| RULE_ROLE.broken(place, format!("there is no role {:?}", rule.bind_name)))
+    let place = FindingLocation::resource(consul_path(name, "binding-rule", &rule.id)).field("BindName");
+    is_missing.then(|| RULE_ROLE.violation(place, format!("there is no role {:?}", rule.bind_name)))
 }
 
-fn twice(name: &str, rules: &[&BindingRule]) -> Vec<Finding> {
+fn duplicate(name: &str, rules: &[&AuditedBindingRule]) -> Vec<AuditFinding> {
     let mut first: BTreeMap<(&str, &str, &str), &str> = BTreeMap::new();
     let mut findings = Vec::new();
     for rule in rules {
         let key = (rule.bind_type.as_str(), rule.bind_name.as_str(), rule.selector.as_str());
         match first.get(&key) {
             Some(other) => {
-                let place = Place::resource(held(name, "binding-rule", &rule.id));
-                findings.push(RULE_DUPLICATE.broken(place, format!("it says the same as {other}")));
+                let place = FindingLocation::resource(consul_path(name, "binding-rule", &rule.id));
+                findings.push(RULE_DUPLICATE.violation(place, format!("it says the same as {other}")));
             }
             None => {
                 first.insert(key, &rule.id);

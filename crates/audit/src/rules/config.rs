@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalogue::{
+use crate::rules_catalog::{
     CONFIG_DIFFERS, CONFIG_FIELD, CONFIG_MISSING, CONFIG_NOT_JSON, SERVICE_META, SERVICE_NAME,
 };
-use crate::facts::Definition;
-use crate::parse::config::{self, Configured, VARIABLE};
+use crate::facts::AuditedDefinition;
+use crate::parse::config::{self, TaskConfig, VARIABLE};
 use crate::parse::schema;
-use crate::report::{Finding, Severity};
+use crate::report::{AuditFinding, Severity};
 use ecs_mesh_model::is_consul_service;
 
 /// What clean-up goes by.
 const OWN_META: [&str; 3] = ["task-id", "task-arn", "source"];
 const MOST_META: usize = 64;
 
-pub(super) fn check(definition: &Definition) -> Vec<Finding> {
+pub(super) fn check(definition: &AuditedDefinition) -> Vec<AuditFinding> {
     let all = config::all(definition);
     if all.is_empty() {
         return missing(definition);
@@ -24,25 +24,25 @@ pub(super) fn check(definition: &Definition) -> Vec<Finding> {
     // Most task definitions have the same text in several containers.
     let mut seen = BTreeSet::new();
     for (place, why) in all.iter().filter_map(|one| one.as_ref().err()).filter(|(_, why)| seen.insert(why)) {
-        findings.push(CONFIG_NOT_JSON.broken(place.clone(), why));
+        findings.push(CONFIG_NOT_JSON.violation(place.clone(), why));
     }
-    let objects: Vec<&Configured> = all.iter().filter_map(|one| one.as_ref().ok()).collect();
+    let objects: Vec<&TaskConfig> = all.iter().filter_map(|one| one.as_ref().ok()).collect();
     findings.extend(differing(definition, &objects));
     // All should be like the first.
     let Some(first) = objects.first() else { return findings };
-    let mut misfits = fields(first);
+    let mut schema_violations = fields(first);
     if !first.is_controller() {
         let name = service_name(definition, first);
-        misfits.retain(|misfit| name.as_ref().is_none_or(|name| name.at != misfit.at));
+        schema_violations.retain(|misfit| name.as_ref().is_none_or(|name| name.location != misfit.location));
         findings.extend(name);
         findings.extend(service_meta(first));
     }
-    findings.extend(misfits);
+    findings.extend(schema_violations);
     findings
 }
 
 /// In none of the containers, in plain text; whether a secret or a file holds it cannot be seen.
-fn missing(definition: &Definition) -> Vec<Finding> {
+fn missing(definition: &AuditedDefinition) -> Vec<AuditFinding> {
     for (index, container) in definition.containers() {
         let at = |field: &str| definition.container_place(index, field);
         if container.secrets.iter().any(|secret| secret.name == VARIABLE) {
@@ -57,47 +57,47 @@ fn missing(definition: &Definition) -> Vec<Finding> {
         }
     }
     let found = "no container has CONSUL_ECS_CONFIG_JSON, or it is empty";
-    vec![CONFIG_MISSING.broken(definition.place("containerDefinitions"), found)]
+    vec![CONFIG_MISSING.violation(definition.place("containerDefinitions"), found)]
 }
 
-fn fields(config: &Configured) -> Vec<Finding> {
-    let misfits = schema::misfits(&config.value, config.is_older);
-    let finding = |misfit: schema::Misfit| {
-        let at = config.at(&misfit.field);
+fn fields(config: &TaskConfig) -> Vec<AuditFinding> {
+    let schema_violations = schema::schema_violations(&config.value, config.is_older);
+    let finding = |misfit: schema::SchemaViolation| {
+        let at = config.location(&misfit.field);
         if misfit.is_refused {
-            CONFIG_FIELD.broken(at, misfit.message)
+            CONFIG_FIELD.violation(at, misfit.message)
         } else {
             CONFIG_FIELD
-                .broken(at, format!("{}; consul-ecs passes it over", misfit.message))
-                .but(Severity::Warning)
+                .violation(at, format!("{}; consul-ecs passes it over", misfit.message))
+                .with_severity(Severity::Warning)
         }
     };
-    let mut findings: Vec<Finding> = misfits.into_iter().map(finding).collect();
+    let mut findings: Vec<AuditFinding> = schema_violations.into_iter().map(finding).collect();
     if !config.is_controller() && config.value.get("service").is_none() && config.gateway().is_none() {
-        findings.push(CONFIG_FIELD.broken(config.at("service"), "there is neither service nor gateway"));
+        findings.push(CONFIG_FIELD.violation(config.location("service"), "there is neither service nor gateway"));
     }
     findings
 }
 
-fn differing(definition: &Definition, objects: &[&Configured]) -> Vec<Finding> {
+fn differing(definition: &AuditedDefinition, objects: &[&TaskConfig]) -> Vec<AuditFinding> {
     let Some((first, others)) = objects.split_first() else { return Vec::new() };
     let mut findings = Vec::new();
     let mut seen = BTreeSet::from([first.container]);
     for other in others {
-        let name = |index: usize| definition.whole.containers.get(index).map_or("", |one| one.name.as_str());
+        let name = |index: usize| definition.definition.containers.get(index).map_or("", |one| one.name.as_str());
         if other.value != first.value {
             let found = format!("it differs from that of container {}", name(first.container));
-            findings.push(CONFIG_DIFFERS.broken(other.at(""), found));
+            findings.push(CONFIG_DIFFERS.violation(other.location(""), found));
         } else if !seen.insert(other.container) {
             let found = "the container has it twice";
-            findings.push(CONFIG_DIFFERS.broken(other.at(""), found).but(Severity::Warning));
+            findings.push(CONFIG_DIFFERS.violation(other.location(""), found).with_severity(Severity::Warning));
         }
     }
     findings
 }
 
 /// Written or taken from the family; of one that is written the schema would say the same.
-fn service_name(definition: &Definition, config: &Configured) -> Option<Finding> {
+fn service_name(definition: &AuditedDefinition, config: &TaskConfig) -> Option<AuditFinding> {
     let name = config.service(definition.family());
     if is_consul_service(&name) {
         return None;
@@ -108,10 +108,10 @@ fn service_name(definition: &Definition, config: &Configured) -> Option<Finding>
         None if name.is_empty() => format!("{subject}.name is left out, and the family is not known"),
         None => format!("{subject}.name is left out, and the family gives {name:?}"),
     };
-    Some(SERVICE_NAME.broken(config.at(&format!("{subject}.name")), found))
+    Some(SERVICE_NAME.violation(config.location(&format!("{subject}.name")), found))
 }
 
-fn service_meta(config: &Configured) -> Vec<Finding> {
+fn service_meta(config: &TaskConfig) -> Vec<AuditFinding> {
     let subject = config.subject();
     let meta = config.map(&format!("/{subject}/meta"));
     let mut findings = Vec::new();
@@ -128,12 +128,12 @@ fn service_meta(config: &Configured) -> Vec<Finding> {
         } else {
             continue;
         };
-        findings.push(SERVICE_META.broken(config.at(&format!("{subject}.meta.{key}")), found));
+        findings.push(SERVICE_META.violation(config.location(&format!("{subject}.meta.{key}")), found));
     }
     // consul-ecs adds three of its own.
     if meta.len() + OWN_META.len() > MOST_META {
         let found = format!("{} keys, and three of consul-ecs: Consul takes {MOST_META}", meta.len());
-        findings.push(SERVICE_META.broken(config.at(&format!("{subject}.meta")), found));
+        findings.push(SERVICE_META.violation(config.location(&format!("{subject}.meta")), found));
     }
     findings
 }

@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 
 use super::auth_methods::{has_dead_wildcards, has_none};
-use super::{held, planes};
-use crate::catalogue::{
+use super::{consul_path, planes};
+use crate::rules_catalog::{
     LOGIN_DISABLED, LOGIN_ENTITY, LOGIN_FLAGS, LOGIN_META, LOGIN_METHOD, LOGIN_STATIC, LOGIN_STS, METHOD_TYPE,
 };
-use crate::facts::{AuthMethod, Definition, Facts, Plane};
+use crate::facts::{AuditedAuthMethod, AuditedDefinition, AuditFacts, AuditedControlPlane};
 use crate::parse::agent::values;
-use crate::parse::config::{CLIENT, Configured};
-use crate::report::{Finding, Place, Severity};
+use crate::parse::config::{CLIENT, TaskConfig};
+use crate::report::{AuditFinding, FindingLocation, Severity};
 
 /// What consul-ecs writes on the token, and clean-up goes by.
 pub(super) const OWN_META: [&str; 2] = ["consul.hashicorp.com/task-id", "consul.hashicorp.com/cluster"];
 pub(super) const AWS_IAM: &str = "aws-iam";
 const TOKEN: &str = "CONSUL_HTTP_TOKEN";
 
-pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {
+pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
     let mut findings = meta(config);
     findings.extend(flags(definition, config));
     findings.extend(sts_region(config));
@@ -42,8 +42,8 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured)
     findings
 }
 
-fn disabled(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {
-    let at = || config.at("consulLogin.enabled");
+fn disabled(facts: &AuditFacts, definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
+    let at = || config.location("consulLogin.enabled");
     let found = match config.flag("/consulLogin/enabled") {
         Some(_) => "it is false",
         None => "it is left out, which is false",
@@ -52,7 +52,7 @@ fn disabled(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<
     for (name, plane) in planes(facts, definition) {
         match plane.acls() {
             Ok(true) => {
-                findings.push(LOGIN_DISABLED.broken(at(), format!("{found}, and ACLs are on at {name}")));
+                findings.push(LOGIN_DISABLED.violation(at(), format!("{found}, and ACLs are on at {name}")));
             }
             Ok(false) => {}
             // Why it is not is said with the control plane, or was not asked for.
@@ -60,19 +60,19 @@ fn disabled(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<
                 .push(not_judged(at(), &format!("{found}; whether ACLs are on at {name} is not known"))),
         }
     }
-    if definition.planes.is_empty() {
+    if definition.control_planes.is_empty() {
         findings.push(not_judged(at(), &format!("{found}; no Consul was asked whether ACLs are on")));
     }
     findings
 }
 
 /// It is good to know; whether it is wrong nobody knows.
-fn not_judged(at: Place, found: &str) -> Finding {
-    LOGIN_DISABLED.broken(at, found).but(Severity::Note)
+fn not_judged(location: FindingLocation, message: &str) -> AuditFinding {
+    LOGIN_DISABLED.violation(location, message).with_severity(Severity::Info)
 }
 
 /// Of the containers that consul-ecs runs in; an app's own token is its own matter.
-fn static_token(definition: &Definition, config: &Configured) -> Option<Finding> {
+fn static_token(definition: &AuditedDefinition, config: &TaskConfig) -> Option<AuditFinding> {
     let (index, container) = definition
         .containers()
         .find(|(index, container)| *index == config.container && container.has_variable(TOKEN))?;
@@ -83,37 +83,37 @@ fn static_token(definition: &Definition, config: &Configured) -> Option<Finding>
         (None, at) => format!("environment[{}]", at.unwrap_or_default()),
     };
     let found = format!("{TOKEN} is set, so the login is skipped");
-    Some(LOGIN_STATIC.broken(definition.container_place(index, &field), found))
+    Some(LOGIN_STATIC.violation(definition.container_place(index, &field), found))
 }
 
-fn no_method(name: &str, plane: &Plane, config: &Configured) -> Finding {
+fn no_method(name: &str, plane: &AuditedControlPlane, config: &TaskConfig) -> AuditFinding {
     let fitting: BTreeSet<&str> =
         plane.methods().filter(|method| method.kind == AWS_IAM).map(|method| method.name.as_str()).collect();
     let fitting: Vec<&str> = fitting.into_iter().collect();
     let there = if fitting.is_empty() { "none of type aws-iam".to_owned() } else { fitting.join(", ") };
     let found = format!("it is {:?}; {name} has {there}", config.method());
-    LOGIN_METHOD.broken(config.at("consulLogin.method"), found)
+    LOGIN_METHOD.violation(config.location("consulLogin.method"), found)
 }
 
 /// The login as that auth method will take it.
-fn against(plane: &str, method: &AuthMethod, config: &Configured) -> Vec<Finding> {
+fn against(plane: &str, method: &AuditedAuthMethod, config: &TaskConfig) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     if method.kind != AWS_IAM {
-        let at = Place::resource(held(plane, "auth-method", &method.name));
-        findings.push(METHOD_TYPE.broken(at, format!("it is of type {:?}", method.kind)));
+        let at = FindingLocation::resource(consul_path(plane, "auth-method", &method.name));
+        findings.push(METHOD_TYPE.violation(at, format!("it is of type {:?}", method.kind)));
         return findings;
     }
-    let entity = config.at("consulLogin.includeEntity");
+    let entity = config.location("consulLogin.includeEntity");
     match (config.includes_entity(), method.entity_details) {
         (false, true) => {
             let found = format!("it is false, and {} at {plane} has EnableIAMEntityDetails", method.name);
-            findings.push(LOGIN_ENTITY.broken(entity, found));
+            findings.push(LOGIN_ENTITY.violation(entity, found));
         }
         // It is told of with the auth method.
         (true, false) if has_dead_wildcards(method) => {}
         (true, false) => {
             let found = format!("it is true, and {} at {plane} has no EnableIAMEntityDetails", method.name);
-            findings.push(LOGIN_ENTITY.broken(entity, found).but(Severity::Warning));
+            findings.push(LOGIN_ENTITY.violation(entity, found).with_severity(Severity::Warning));
         }
         _ => {}
     }
@@ -122,38 +122,38 @@ fn against(plane: &str, method: &AuthMethod, config: &Configured) -> Vec<Finding
     if ours != theirs {
         let say = |url: Option<&str>| url.map_or_else(|| "none".to_owned(), |url| format!("{url:?}"));
         let found = format!("it is {}; {} at {plane} has {}", say(ours), method.name, say(theirs));
-        findings.push(LOGIN_STS.broken(config.at("consulLogin.stsEndpoint"), found));
+        findings.push(LOGIN_STS.violation(config.location("consulLogin.stsEndpoint"), found));
     }
     if method.server_id_is_known && config.server_id() != method.server_id {
         let found = format!("it is not the ServerIDHeaderValue of {} at {plane}", method.name);
-        findings.push(LOGIN_STS.broken(config.at("consulLogin.serverIdHeaderValue"), found));
+        findings.push(LOGIN_STS.violation(config.location("consulLogin.serverIdHeaderValue"), found));
     }
     findings
 }
 
-fn sts_region(config: &Configured) -> Option<Finding> {
+fn sts_region(config: &TaskConfig) -> Option<AuditFinding> {
     let (endpoint, region) = (config.text("/consulLogin/stsEndpoint")?, config.text("/consulLogin/region")?);
     let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let of_host = host.strip_prefix("sts.")?.split_once(".amazonaws.com")?.0;
     let found = format!("it is {region:?}, and stsEndpoint is in {of_host:?}");
-    (of_host != region).then(|| LOGIN_STS.broken(config.at("consulLogin.region"), found))
+    (of_host != region).then(|| LOGIN_STS.violation(config.location("consulLogin.region"), found))
 }
 
-fn meta(config: &Configured) -> Vec<Finding> {
+fn meta(config: &TaskConfig) -> Vec<AuditFinding> {
     let meta = config.map("/consulLogin/meta");
     let own = OWN_META.iter().filter(|key| meta.contains_key(**key));
     own.map(|key| {
-        LOGIN_META.broken(config.at(&format!("consulLogin.meta[{key:?}]")), "consul-ecs sets this key itself")
+        LOGIN_META.violation(config.location(&format!("consulLogin.meta[{key:?}]")), "consul-ecs sets this key itself")
     })
     .collect()
 }
 
-fn flags(definition: &Definition, config: &Configured) -> Vec<Finding> {
+fn flags(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
     let flags: Vec<String> =
         config.texts("/consulLogin/extraLoginFlags").iter().map(|flag| (*flag).to_owned()).collect();
-    let at = || config.at("consulLogin.extraLoginFlags");
+    let at = || config.location("consulLogin.extraLoginFlags");
     let mut findings = Vec::new();
-    let mut broken = |found: String| findings.push(LOGIN_FLAGS.broken(at(), found));
+    let mut broken = |message: String| findings.push(LOGIN_FLAGS.violation(at(), message));
     for meta in values(&flags, "meta") {
         let key = meta.split('=').next().unwrap_or_default();
         if OWN_META.contains(&key) {

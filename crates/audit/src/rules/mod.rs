@@ -5,7 +5,7 @@ mod anonymous;
 mod auth_methods;
 mod binding_rules;
 mod config;
-mod gathered;
+mod coverage;
 mod login;
 mod nodes;
 mod outbounds;
@@ -15,21 +15,21 @@ mod servers;
 mod task;
 mod upstreams;
 
-use super::catalogue::{METHOD_TYPE, NOT_CONSUL};
-use super::facts::{Definition, Facts, Origin, Plane};
-use super::parse::config::{CLIENT, Configured, VARIABLE};
-use super::report::{Finding, Place, Report};
+use super::rules_catalog::{METHOD_TYPE, NOT_CONSUL};
+use super::facts::{AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedControlPlane};
+use super::parse::config::{CLIENT, TaskConfig, VARIABLE};
+use super::report::{AuditFinding, FindingLocation, AuditReport};
 use ecs_mesh_core::intent::TASK_MESH_TAG;
 
 /// Whether a task of this control plane logs in.
-fn logs_in(facts: &Facts, name: &str) -> bool {
-    let mut here = facts.definitions.iter().filter(|one| one.planes.iter().any(|plane| **plane == *name));
+fn logs_in(facts: &AuditFacts, name: &str) -> bool {
+    let mut here = facts.definitions.iter().filter(|one| one.control_planes.iter().any(|plane| **plane == *name));
     here.any(|one| one.configured().is_some_and(|config| config.logs_in()))
 }
 
 /// Judges what was found.
-pub fn examine(facts: &Facts) -> Report {
-    let mut findings = gathered::check(facts);
+pub fn examine(facts: &AuditFacts) -> AuditReport {
+    let mut findings = coverage::check(facts);
     let (inside, outside): (Vec<_>, Vec<_>) =
         facts.definitions.iter().partition(|definition| is_of_consul(definition));
     findings.extend(not_of_consul(&outside));
@@ -38,30 +38,30 @@ pub fn examine(facts: &Facts) -> Report {
     }
     roles::shared(facts, &mut findings);
     findings.extend(roles::not_simulated(facts));
-    for (name, plane) in &facts.planes {
-        let said = plane.said.as_ref().and_then(|said| said.as_ref().ok());
+    for (name, plane) in &facts.control_planes {
+        let said = plane.response.as_ref().and_then(|said| said.as_ref().ok());
         let is_told = findings.iter().any(|finding| is_of_type_elsewhere(finding, name));
         findings.extend(auth_methods::check(name, plane, is_told, logs_in(facts, name)));
         findings.extend(said.into_iter().flat_map(|said| binding_rules::check(facts, name, said)));
         findings.extend(said.into_iter().flat_map(|said| anonymous::check(name, said)));
         findings.extend(said.into_iter().flat_map(|said| nodes::check(name, said)));
     }
-    Report::new(findings, facts.definitions.len()).without(gathered::not_checked(facts))
+    AuditReport::new(findings, facts.definitions.len()).with_not_checked(coverage::not_checked(facts))
 }
 
 /// Whether it says that an auth method of this plane, which tasks log in to, is of another type.
-fn is_of_type_elsewhere(finding: &Finding, plane: &str) -> bool {
+fn is_of_type_elsewhere(finding: &AuditFinding, plane: &str) -> bool {
     let of_plane = format!("consul/{plane}/");
     finding.rule == METHOD_TYPE.id
-        && finding.at.resource.as_deref().is_some_and(|resource| resource.starts_with(&of_plane))
+        && finding.location.resource.as_deref().is_some_and(|resource| resource.starts_with(&of_plane))
 }
 
-fn of_definition(facts: &Facts, definition: &Definition) -> Vec<Finding> {
+fn of_definition(facts: &AuditFacts, definition: &AuditedDefinition) -> Vec<AuditFinding> {
     let mut findings = config::check(definition);
     findings.extend(plain_text::check(definition));
     let configured = definition.configured();
     findings.extend(agent::check(facts, definition, configured.as_ref()));
-    if configured.as_ref().is_some_and(Configured::is_controller) {
+    if configured.as_ref().is_some_and(TaskConfig::is_controller) {
         findings.extend(configured.iter().flat_map(|config| servers::check(definition, config)));
         return findings;
     }
@@ -77,12 +77,12 @@ fn of_definition(facts: &Facts, definition: &Definition) -> Vec<Finding> {
 }
 
 /// The control planes of the definition's tasks.
-fn planes<'a>(facts: &'a Facts, definition: &'a Definition) -> impl Iterator<Item = (&'a str, &'a Plane)> {
-    definition.planes.iter().filter_map(|name| Some((&**name, facts.planes.get(name)?)))
+fn planes<'a>(facts: &'a AuditFacts, definition: &'a AuditedDefinition) -> impl Iterator<Item = (&'a str, &'a AuditedControlPlane)> {
+    definition.control_planes.iter().filter_map(|name| Some((&**name, facts.control_planes.get(name)?)))
 }
 
 /// Whether the task is meant to be in a mesh of Consul's.
-fn is_of_consul(definition: &Definition) -> bool {
+fn is_of_consul(definition: &AuditedDefinition) -> bool {
     let tagged = |tags: &ecs_mesh_model::Tags| tags.contains_key(TASK_MESH_TAG);
     let contained = definition.containers().any(|(_, container)| {
         container.name == CLIENT
@@ -91,28 +91,28 @@ fn is_of_consul(definition: &Definition) -> bool {
             || ["consul-ecs", "consul-dataplane"].iter().any(|image| container.image.contains(image))
     });
     contained
-        || definition.whole.tags.as_ref().is_some_and(tagged)
+        || definition.definition.tags.as_ref().is_some_and(tagged)
         || definition.uses.iter().any(|one| tagged(&one.tags))
 }
 
 /// A file is given on purpose, so each is told of; in a cluster most tasks may have nothing to do with Consul.
-fn not_of_consul(definitions: &[&Definition]) -> Vec<Finding> {
-    let (files, running): (Vec<&Definition>, Vec<&Definition>) =
-        definitions.iter().copied().partition(|definition| matches!(definition.origin, Origin::File { .. }));
+fn not_of_consul(definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
+    let (files, running): (Vec<&AuditedDefinition>, Vec<&AuditedDefinition>) =
+        definitions.iter().copied().partition(|definition| matches!(definition.origin, DefinitionOrigin::File { .. }));
     let words = "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
     let mut findings: Vec<_> =
-        files.iter().map(|definition| NOT_CONSUL.broken(definition.place(""), words)).collect();
+        files.iter().map(|definition| NOT_CONSUL.violation(definition.place(""), words)).collect();
     if let Some(first) = running.first() {
         let names: Vec<&str> = running.iter().take(5).map(|definition| definition.family()).collect();
         let more = if running.len() > names.len() { ", …" } else { "" };
         let found = format!("{} running task definitions: {}{more}", running.len(), names.join(", "));
         let cluster = first.uses.first().map_or("ECS", |one| one.cluster.as_str());
-        findings.push(NOT_CONSUL.broken(Place::resource(cluster), found));
+        findings.push(NOT_CONSUL.violation(FindingLocation::resource(cluster), found));
     }
     findings
 }
 
-/// The name of something that Consul holds, for [`Place::resource`].
-fn held(plane: &str, kind: &str, name: &str) -> String {
+/// The name of something that Consul holds, for [`FindingLocation::resource`].
+fn consul_path(plane: &str, kind: &str, name: &str) -> String {
     format!("consul/{plane}/{kind}/{name}")
 }

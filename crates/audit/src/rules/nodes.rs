@@ -1,16 +1,16 @@
 //! The nodes of bound clusters, on which tasks register.
 
-use super::held;
-use crate::catalogue::NODE_MISSING;
+use super::consul_path;
+use crate::rules_catalog::NODE_MISSING;
 use crate::facts::ConsulFacts;
-use crate::report::{Finding, Place};
+use crate::report::{AuditFinding, FindingLocation};
 
-pub(super) fn check(name: &str, said: &ConsulFacts) -> Vec<Finding> {
-    let missing = said.nodes.iter().filter(|(_, known)| **known == Ok(false));
+pub(super) fn check(name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
+    let missing = response.nodes.iter().filter(|(_, known)| **known == Ok(false));
     missing
         .map(|(cluster, _)| {
-            let place = Place::resource(held(name, "node", cluster.as_str()));
-            NODE_MISSING.broken(place, "the catalog has no such node")
+            let place = FindingLocation::resource(consul_path(name, "node", cluster.as_str()));
+            NODE_MISSING.violation(place, "the catalog has no such node")
         })
         .collect()
 }

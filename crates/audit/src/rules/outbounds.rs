@@ -4,15 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalogue::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
-use crate::facts::{Definition, Facts, Use};
-use crate::parse::config::Configured;
-use crate::report::Finding;
+use crate::rules_catalog::{OUTBOUND_UNREACHED, UPSTREAM_UNLISTED};
+use crate::facts::{AuditedDefinition, AuditFacts, DefinitionUse};
+use crate::parse::config::TaskConfig;
+use crate::report::AuditFinding;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ControlPlaneType, WorkloadSpec};
 use ecs_mesh_model::Glob;
 
-pub(super) fn check(facts: &Facts, definition: &Definition, config: &Configured) -> Vec<Finding> {
+pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
     let Some(manifests) = &facts.manifests else { return Vec::new() };
     let workloads = manifests.set.workloads.iter();
     let mine = workloads.filter(|(_, workload)| {
@@ -30,7 +30,7 @@ fn is_of_consul(set: &ManifestSet, workload: &WorkloadSpec) -> bool {
     workload.bindings.is_empty() || workload.bindings.iter().any(of_consul)
 }
 
-fn describes(workload: &WorkloadSpec, definition: &Definition, config: &Configured) -> bool {
+fn describes(workload: &WorkloadSpec, definition: &AuditedDefinition, config: &TaskConfig) -> bool {
     let selector = &workload.selector;
     let any = |globs: &[Glob], text: Option<&str>| {
         globs.is_empty() || text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)))
@@ -43,7 +43,7 @@ fn describes(workload: &WorkloadSpec, definition: &Definition, config: &Configur
             any(&selector.families, family)
         };
     }
-    let takes = |one: &Use| {
+    let takes = |one: &DefinitionUse| {
         any(&selector.clusters, Some(one.cluster.as_str()))
             && any(&selector.services, one.service.as_deref())
             && any(&selector.families, family)
@@ -52,15 +52,15 @@ fn describes(workload: &WorkloadSpec, definition: &Definition, config: &Configur
     definition.uses.iter().any(takes)
 }
 
-fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Configured) -> Vec<Finding> {
-    let outbounds = set.merged_outbounds(name, workload).undisputed;
+fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &TaskConfig) -> Vec<AuditFinding> {
+    let outbounds = set.merged_outbounds(name, workload).resolved;
     let upstreams: BTreeMap<&str, Option<i64>> = config
         .upstreams()
         .into_iter()
         .filter(|upstream| !upstream.is_query())
         .map(|upstream| (upstream.name(), upstream.port()))
         .collect();
-    let at = || config.at("proxy.upstreams");
+    let at = || config.location("proxy.upstreams");
     let mut findings = Vec::new();
     for outbound in &outbounds {
         let (service, port) = (outbound.service.as_str(), i64::from(outbound.listen.port.get()));
@@ -69,13 +69,13 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Conf
             None => {
                 let found =
                     format!("Workload {name} may call {service} on port {port}; there is no such upstream");
-                findings.push(OUTBOUND_UNREACHED.broken(at(), found));
+                findings.push(OUTBOUND_UNREACHED.violation(at(), found));
             }
             Some(found) if *found != Some(port) => {
                 let has = found.map_or_else(|| "none".to_owned(), |port| port.to_string());
                 let found =
                     format!("Workload {name} calls {service} on port {port}; the upstream's port is {has}");
-                findings.push(OUTBOUND_UNREACHED.broken(at(), found));
+                findings.push(OUTBOUND_UNREACHED.violation(at(), found));
             }
             Some(_) => {}
         }
@@ -83,7 +83,7 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Conf
     for upstream in upstreams.keys().filter(|name| !name.is_empty()) {
         if !outbounds.iter().any(|outbound| outbound.service.as_str() == *upstream) {
             let found = format!("it calls {upstream}, which no outbound of Workload {name} names");
-            findings.push(UPSTREAM_UNLISTED.broken(at(), found));
+            findings.push(UPSTREAM_UNLISTED.violation(at(), found));
         }
     }
     findings

@@ -1,29 +1,29 @@
 //! Tokens and keys in plain text. The finding says where and of what kind, and never what.
 
-use crate::catalogue::SECRET_IN_PLAIN;
-use crate::facts::Definition;
+use crate::rules_catalog::SECRET_IN_PLAIN;
+use crate::facts::AuditedDefinition;
 use crate::parse::config::VARIABLE;
 use crate::parse::secrets;
-use crate::report::Finding;
-use ecs_mesh_aws::inspect::Hidden;
+use crate::report::AuditFinding;
+use ecs_mesh_aws::inspect::Redacted;
 
-pub(super) fn check(definition: &Definition) -> Vec<Finding> {
+pub(super) fn check(definition: &AuditedDefinition) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     for (index, container) in definition.containers() {
         let found = |field: &str, what: String| {
             let at = definition.container_place(index, field);
-            SECRET_IN_PLAIN.broken(at, what)
+            SECRET_IN_PLAIN.violation(at, what)
         };
-        for (at, variable) in container.environment.iter().enumerate() {
+        for (location, variable) in container.environment.iter().enumerate() {
             let (name, value) = (variable.name.as_str(), variable.value.expose());
             let is_text = name == VARIABLE || value.len() > 200 || value.contains(['{', '\n']);
             let kind =
                 secrets::in_variable(name, value).or_else(|| secrets::in_text(value).filter(|_| is_text));
             let what = kind.map(|kind| format!("{name} holds {kind}"));
-            findings.extend(what.map(|what| found(&format!("environment[{at}].value"), what)));
+            findings.extend(what.map(|what| found(&format!("environment[{location}].value"), what)));
         }
         for (field, texts) in [("entryPoint", &container.entry_point), ("command", &container.command)] {
-            let joined: Vec<&str> = texts.iter().map(Hidden::expose).collect();
+            let joined: Vec<&str> = texts.iter().map(Redacted::expose).collect();
             let kind = secrets::in_text(&joined.join(" "));
             findings.extend(kind.map(|kind| found(field, format!("it holds {kind}"))));
         }

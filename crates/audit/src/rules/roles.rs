@@ -4,32 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::auth_methods::has_dead_wildcards;
 use super::{is_of_consul, planes};
-use crate::catalogue::{
+use crate::rules_catalog::{
     ROLE_ACCOUNT, ROLE_GATEWAY, ROLE_GET_ROLE, ROLE_MISSING, ROLE_NAMESPACE, ROLE_PATH, ROLE_SERVICE,
     ROLE_SHARED, ROLE_UNREADABLE,
 };
-use crate::facts::{AuthMethod, Definition, Facts, RoleSeen};
-use crate::parse::config::Configured;
-use crate::report::{Finding, Place, Severity};
+use crate::facts::{AuditedAuthMethod, AuditedDefinition, AuditFacts, AuditedRole};
+use crate::parse::config::TaskConfig;
+use crate::report::{AuditFinding, FindingLocation, Severity};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_core::intent::BoundPrincipals;
 use ecs_mesh_core::intent::{GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, Tags, is_consul_service};
 
-pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
+pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
-    let bare = definition.whole.task_role.as_deref().filter(|role| !role.is_empty());
+    let bare = definition.definition.task_role.as_deref().filter(|role| !role.is_empty());
     if let Some(role) = bare.filter(|role| RoleArn::parse(role).is_err()) {
         let found =
             format!("taskRoleArn is {role:?} and no ARN: its account, path and tags cannot be judged");
         let finding = ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found);
-        let is_asked_for = facts.aws.is_some() || !definition.planes.is_empty();
-        let finding = if is_asked_for { finding } else { finding.but(Severity::Note) };
-        findings.push(finding.fix("write the role's whole ARN"));
+        let is_asked_for = facts.aws.is_some() || !definition.control_planes.is_empty();
+        let finding = if is_asked_for { finding } else { finding.with_severity(Severity::Info) };
+        findings.push(finding.with_fix("write the role's whole ARN"));
     }
     for role in definition.roles() {
-        let at = Place { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
+        let at = FindingLocation { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
         let of_another_account = account(facts, definition, &role, &at);
         // Such a role is outside the bound principals as well, and ECS does not even take it.
         let is_of_this_account = of_another_account.is_none();
@@ -48,7 +48,7 @@ pub(super) fn check(facts: &Facts, definition: &Definition, config: Option<&Conf
     findings
 }
 
-fn account(facts: &Facts, definition: &Definition, role: &RoleArn, at: &Place) -> Option<Finding> {
+fn account(facts: &AuditFacts, definition: &AuditedDefinition, role: &RoleArn, location: &FindingLocation) -> Option<AuditFinding> {
     let mut accounts = definition.accounts();
     if accounts.is_empty() {
         let clusters = planes(facts, definition).flat_map(|(_, plane)| &plane.clusters);
@@ -60,40 +60,40 @@ fn account(facts: &Facts, definition: &Definition, role: &RoleArn, at: &Place) -
     }
     let accounts: Vec<String> = accounts.into_iter().collect();
     let found = format!("it is of account {}, and the tasks are of {}", role.account(), accounts.join(", "));
-    Some(ROLE_ACCOUNT.broken(at.clone(), found))
+    Some(ROLE_ACCOUNT.violation(location.clone(), found))
 }
 
-fn path(plane: &str, method: &AuthMethod, role: &RoleArn, at: &Place) -> Option<Finding> {
+fn path(plane: &str, method: &AuditedAuthMethod, role: &RoleArn, location: &FindingLocation) -> Option<AuditFinding> {
     let bound = |entity_details| BoundPrincipals { arns: &method.principals, entity_details };
     // That wildcards do not count for want of details is told of with the auth method.
-    let is_for_want_of_details = || has_dead_wildcards(method) && bound(true).admit(role);
-    if bound(method.entity_details).admit(role) || is_for_want_of_details() {
+    let is_for_want_of_details = || has_dead_wildcards(method) && bound(true).allows(role);
+    if bound(method.entity_details).allows(role) || is_for_want_of_details() {
         return None;
     }
     let found = format!("{} at {plane} trusts {}", method.name, method.principals.join(", "));
-    Some(ROLE_PATH.broken(at.clone(), found))
+    Some(ROLE_PATH.violation(location.clone(), found))
 }
 
 fn of_iam(
-    definition: &Definition,
-    config: Option<&Configured>,
+    definition: &AuditedDefinition,
+    config: Option<&TaskConfig>,
     role: &RoleArn,
-    seen: &RoleSeen,
-    at: &Place,
-) -> Vec<Finding> {
+    seen: &AuditedRole,
+    location: &FindingLocation,
+) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     match &seen.tags {
         Ok(tags) => {
             findings
-                .extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, at)));
+                .extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, location)));
         }
         Err(error) if error.kind == AwsErrorKind::NotFound => {
-            findings.push(ROLE_MISSING.broken(at.clone(), format!("{}: {}", error.code, error.message)));
+            findings.push(ROLE_MISSING.violation(location.clone(), format!("{}: {}", error.code, error.message)));
             return findings;
         }
         Err(error) => {
             let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
-            findings.push(ROLE_UNREADABLE.unknown(at.clone(), found));
+            findings.push(ROLE_UNREADABLE.unknown(location.clone(), found));
         }
     }
     if let Ok(simulated) = &seen.get_role
@@ -103,9 +103,9 @@ fn of_iam(
         let found = format!("IAM's policy simulator says {} for iam:GetRole on itself", simulated.decision);
         findings.push(if needs_context {
             let keys = simulated.missing_context.join(", ");
-            ROLE_GET_ROLE.unknown(at.clone(), format!("{found}, without knowing {keys}"))
+            ROLE_GET_ROLE.unknown(location.clone(), format!("{found}, without knowing {keys}"))
         } else {
-            ROLE_GET_ROLE.broken(at.clone(), found).fix(format!(
+            ROLE_GET_ROLE.violation(location.clone(), found).with_fix(format!(
                 "aws iam put-role-policy --role-name {} --policy-name consul-login --policy-document \
                  '{{\"Version\":\"2012-10-17\",\"Statement\":{{\"Effect\":\"Allow\",\"Action\":\"iam:GetRole\",\
                  \"Resource\":\"{role}\"}}}}'",
@@ -117,16 +117,16 @@ fn of_iam(
 }
 
 fn of_tags(
-    definition: &Definition,
-    config: &Configured,
+    definition: &AuditedDefinition,
+    config: &TaskConfig,
     role: &RoleArn,
     tags: &Tags,
-    at: &Place,
-) -> Vec<Finding> {
+    location: &FindingLocation,
+) -> Vec<AuditFinding> {
     let set = |tag: &str, value: &str| {
         format!("aws iam tag-role --role-name {} --tags Key={tag},Value={value}", role.name())
     };
-    let at = |tag: &str| at.clone().field(format!("tags[{tag:?}]"));
+    let at = |tag: &str| location.clone().field(format!("tags[{tag:?}]"));
     let mut findings = Vec::new();
     let service = config.service(definition.family());
     match tags.get(SERVICE_TAG) {
@@ -142,7 +142,7 @@ fn of_tags(
             } else {
                 format!("first give the task a name that Consul takes: {CONSUL_SERVICE_RULE}")
             };
-            findings.push(ROLE_SERVICE.broken(at(SERVICE_TAG), found).fix(fix));
+            findings.push(ROLE_SERVICE.violation(at(SERVICE_TAG), found).with_fix(fix));
         }
     }
     let namespace = config.of_subject("namespace");
@@ -150,21 +150,21 @@ fn of_tags(
     if found.unwrap_or("default") != namespace.unwrap_or("default") {
         let say = |text: Option<&str>| text.map_or_else(|| "missing".to_owned(), |text| format!("{text:?}"));
         let words = format!("it is {}, and {}.namespace {}", say(found), config.subject(), say(namespace));
-        let finding = ROLE_NAMESPACE.broken(at(NAMESPACE_TAG), words);
-        findings.push(finding.fix(set(NAMESPACE_TAG, namespace.unwrap_or("default"))));
+        let finding = ROLE_NAMESPACE.violation(at(NAMESPACE_TAG), words);
+        findings.push(finding.with_fix(set(NAMESPACE_TAG, namespace.unwrap_or("default"))));
     }
     findings.extend(gateway(config, tags).map(|(found, severity)| {
-        let finding = ROLE_GATEWAY.broken(at(GATEWAY_TAG), found).but(severity);
+        let finding = ROLE_GATEWAY.violation(at(GATEWAY_TAG), found).with_severity(severity);
         let untag = format!("aws iam untag-role --role-name {} --tag-keys {GATEWAY_TAG}", role.name());
-        finding.fix(gateway_fix(config, tags, &|kind| set(GATEWAY_TAG, kind), untag))
+        finding.with_fix(gateway_fix(config, tags, &|kind| set(GATEWAY_TAG, kind), untag))
     }));
     findings
 }
 
 /// Never a value that is no kind of gateway.
-fn gateway_fix(config: &Configured, tags: &Tags, set: &dyn Fn(&str) -> String, untag: String) -> String {
+fn gateway_fix(config: &TaskConfig, tags: &Tags, set: &dyn Fn(&str) -> String, untag: String) -> String {
     let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
-    let meant = |word: &str| GatewayKind::meant_by(word).map(GatewayKind::as_str);
+    let meant = |word: &str| GatewayKind::suggest(word).map(GatewayKind::as_str);
     let tag = tags.get(GATEWAY_TAG).map(String::as_str).filter(|tag| !kinds.contains(tag));
     match (config.gateway(), tag.and_then(meant)) {
         (Some(kind), _) if kinds.contains(&kind) => set(kind),
@@ -177,7 +177,7 @@ fn gateway_fix(config: &Configured, tags: &Tags, set: &dyn Fn(&str) -> String, u
     }
 }
 
-fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
+fn gateway(config: &TaskConfig, tags: &Tags) -> Option<(String, Severity)> {
     let tag = tags.get(GATEWAY_TAG).map(String::as_str).filter(|tag| !tag.is_empty());
     let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
     match (tag, config.gateway()) {
@@ -201,12 +201,12 @@ fn gateway(config: &Configured, tags: &Tags) -> Option<(String, Severity)> {
 
 /// Roles that tasks of more than one service run as. Where their tag has been found to name none or another already, that
 /// is one thing with it, and its mending is this one's.
-pub(super) fn shared(facts: &Facts, findings: &mut Vec<Finding>) {
-    let mut services: BTreeMap<RoleArn, (BTreeSet<String>, Place)> = BTreeMap::new();
+pub(super) fn shared(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
+    let mut services: BTreeMap<RoleArn, (BTreeSet<String>, FindingLocation)> = BTreeMap::new();
     for definition in facts.definitions.iter().filter(|definition| is_of_consul(definition)) {
         let Some(config) = definition.configured().filter(|config| !config.is_controller()) else { continue };
         for role in definition.roles() {
-            let place = Place { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
+            let place = FindingLocation { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
             let (names, _) = services.entry(role).or_insert_with(|| (BTreeSet::new(), place));
             names.insert(config.service(definition.family()));
         }
@@ -215,19 +215,19 @@ pub(super) fn shared(facts: &Facts, findings: &mut Vec<Finding>) {
         let words = format!("tasks of {} run as it", names.into_iter().collect::<Vec<_>>().join(", "));
         let mut is_told = false;
         for finding in findings.iter_mut().filter(|finding| {
-            finding.rule == ROLE_SERVICE.id && finding.at.resource.as_deref() == Some(role.as_str())
+            finding.rule == ROLE_SERVICE.id && finding.location.resource.as_deref() == Some(role.as_str())
         }) {
             finding.fix = format!("{}: {words}, and its tag names one service", ROLE_SHARED.fix);
             is_told = true;
         }
         if !is_told {
-            findings.push(ROLE_SHARED.broken(place, words));
+            findings.push(ROLE_SHARED.violation(place, words));
         }
     }
 }
 
 /// The simulator most often fails for one reason for all roles: each reason is told once.
-pub(super) fn not_simulated(facts: &Facts) -> Vec<Finding> {
+pub(super) fn not_simulated(facts: &AuditFacts) -> Vec<AuditFinding> {
     let mut reasons: BTreeMap<(&str, &str), (Vec<&str>, &str)> = BTreeMap::new();
     for (role, seen) in &facts.roles {
         if let (Ok(_), Err(error)) = (&seen.tags, &seen.get_role) {
@@ -241,8 +241,8 @@ pub(super) fn not_simulated(facts: &Facts) -> Vec<Finding> {
         let names: Vec<&str> = roles.iter().take(5).copied().collect();
         let found = format!("not judged for {}{more}: {code}: {message}", names.join(", "));
         let hint = hint.trim_start_matches("; ");
-        let finding = ROLE_GET_ROLE.unknown(Place::resource("iam:SimulatePrincipalPolicy"), found);
-        if hint.is_empty() { finding } else { finding.fix(hint) }
+        let finding = ROLE_GET_ROLE.unknown(FindingLocation::resource("iam:SimulatePrincipalPolicy"), found);
+        if hint.is_empty() { finding } else { finding.with_fix(hint) }
     };
     reasons.into_iter().map(finding).collect()
 }

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use crate::catalogue::{SERVERS_ADDRESS, SERVERS_CA, SERVERS_NAME, SERVERS_TLS};
-use crate::facts::Definition;
-use crate::parse::config::Configured;
-use crate::report::{Finding, Severity};
+use crate::rules_catalog::{SERVERS_ADDRESS, SERVERS_CA, SERVERS_NAME, SERVERS_TLS};
+use crate::facts::AuditedDefinition;
+use crate::parse::config::TaskConfig;
+use crate::report::{AuditFinding, Severity};
 
 const COMMAND: &str = "exec=";
 
-pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
+pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
     if config.is_older {
         return older(config);
     }
@@ -17,8 +17,8 @@ pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding
         // The schema's rule tells of it.
         return Vec::new();
     };
-    let mut findings: Vec<Finding> = address(hosts)
-        .map(|found| SERVERS_ADDRESS.broken(config.at("consulServers.hosts"), found))
+    let mut findings: Vec<AuditFinding> = address(hosts)
+        .map(|found| SERVERS_ADDRESS.violation(config.location("consulServers.hosts"), found))
         .into_iter()
         .collect();
     let channels = channels(definition, config);
@@ -30,7 +30,7 @@ pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding
     let by_address = hosts.starts_with(COMMAND) || hosts.parse::<IpAddr>().is_ok();
     if by_address && channels.iter().any(|one| one.tls && !one.has_name) {
         let found = "TLS is on, tlsServerName is left out, and hosts gives addresses";
-        findings.push(SERVERS_NAME.broken(config.at("consulServers.defaults.tlsServerName"), found));
+        findings.push(SERVERS_NAME.violation(config.location("consulServers.defaults.tlsServerName"), found));
     }
     findings
 }
@@ -69,7 +69,7 @@ fn address(hosts: &str) -> Option<String> {
 }
 
 /// How one of HTTP and gRPC is spoken, defaults included.
-struct Channel {
+struct ServerChannel {
     /// `http` or `grpc`.
     name: &'static str,
     /// The variable with its CA.
@@ -82,11 +82,11 @@ struct Channel {
     has_name: bool,
 }
 
-fn channels(definition: &Definition, config: &Configured) -> [Channel; 2] {
+fn channels(definition: &AuditedDefinition, config: &TaskConfig) -> [ServerChannel; 2] {
     let flag = |pointer: &str| config.flag(&format!("/consulServers/{pointer}"));
     let text = |pointer: &str| config.text(&format!("/consulServers/{pointer}")).is_some();
-    let container = definition.whole.containers.get(config.container);
-    let channel = |name: &'static str, variable: &'static str, tls: bool, ports: (i64, i64)| Channel {
+    let container = definition.definition.containers.get(config.container);
+    let channel = |name: &'static str, variable: &'static str, tls: bool, ports: (i64, i64)| ServerChannel {
         name,
         variable,
         tls,
@@ -105,17 +105,17 @@ fn channels(definition: &Definition, config: &Configured) -> [Channel; 2] {
     ]
 }
 
-fn tls(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
+fn tls(config: &TaskConfig, channels: &[ServerChannel; 2]) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     let mut found = |field: &str, words: String| {
-        findings.push(SERVERS_TLS.broken(config.at(&format!("consulServers.{field}")), words));
+        findings.push(SERVERS_TLS.violation(config.location(&format!("consulServers.{field}")), words));
     };
     match (channels[0].tls, channels[1].tls) {
         (true, false) => found("grpc.tls", "TLS is off for gRPC and on for HTTP".to_owned()),
         (false, true) => found("http.https", "TLS is off for HTTP and on for gRPC".to_owned()),
         _ => {}
     }
-    for Channel { name, tls, port, ports: (secure, plain), .. } in channels {
+    for ServerChannel { name, tls, port, ports: (secure, plain), .. } in channels {
         let field = format!("{name}.port");
         if *tls && port == plain {
             found(&field, format!("TLS is on, and {port} is the port without it"));
@@ -126,52 +126,52 @@ fn tls(config: &Configured, channels: &[Channel; 2]) -> Vec<Finding> {
     findings
 }
 
-fn ca(config: &Configured, channels: &[Channel; 2], is_meant_off: bool) -> Vec<Finding> {
-    let at = |name: &str| config.at(&format!("consulServers.{name}.caCertFile"));
+fn ca(config: &TaskConfig, channels: &[ServerChannel; 2], is_meant_off: bool) -> Vec<AuditFinding> {
+    let at = |name: &str| config.location(&format!("consulServers.{name}.caCertFile"));
     let mut findings = Vec::new();
-    let idle: Vec<&Channel> = channels.iter().filter(|one| is_meant_off && !one.tls && one.has_ca).collect();
+    let idle: Vec<&ServerChannel> = channels.iter().filter(|one| is_meant_off && !one.tls && one.has_ca).collect();
     if let Some(first) = idle.first() {
         let variables: Vec<&str> = idle.iter().map(|one| one.variable).collect();
         let found = format!("a CA is given ({} or caCertFile), and TLS is off", variables.join(", "));
-        findings.push(SERVERS_CA.broken(at(if idle.len() > 1 { "defaults" } else { first.name }), found));
+        findings.push(SERVERS_CA.violation(at(if idle.len() > 1 { "defaults" } else { first.name }), found));
     }
-    let without: Vec<&Channel> = channels.iter().filter(|one| one.tls && !one.has_ca).collect();
+    let without: Vec<&ServerChannel> = channels.iter().filter(|one| one.tls && !one.has_ca).collect();
     match without.as_slice() {
         [] => {}
-        [Channel { name, variable, .. }] => {
+        [ServerChannel { name, variable, .. }] => {
             let found = format!(
                 "TLS is on for {name} without a CA ({variable} or caCertFile); the other has one or no TLS"
             );
-            findings.push(SERVERS_CA.broken(at(name), found));
+            findings.push(SERVERS_CA.violation(at(name), found));
         }
         _ => {
             let found = "TLS is on, and neither caCertFile nor a CA variable is there: right only for certificates of a \
                          public CA";
-            findings.push(SERVERS_CA.broken(at("defaults"), found).but(Severity::Note));
+            findings.push(SERVERS_CA.violation(at("defaults"), found).with_severity(Severity::Info));
         }
     }
     findings
 }
 
 /// Before 0.6 the address was a URL, and the CA a file.
-fn older(config: &Configured) -> Vec<Finding> {
-    let at = || config.at("consulHTTPAddr");
+fn older(config: &TaskConfig) -> Vec<AuditFinding> {
+    let at = || config.location("consulHTTPAddr");
     let fix = "write the servers' URL, such as https://consul.internal:8501";
     let Some(url) = config.text("/consulHTTPAddr") else {
         let needed =
-            config.logs_in().then(|| SERVERS_ADDRESS.broken(at(), "it is missing, and the login needs it"));
-        return needed.into_iter().map(|finding| finding.fix(fix)).collect();
+            config.logs_in().then(|| SERVERS_ADDRESS.violation(at(), "it is missing, and the login needs it"));
+        return needed.into_iter().map(|finding| finding.with_fix(fix)).collect();
     };
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        return vec![SERVERS_ADDRESS.broken(at(), "it has no scheme").fix(fix)];
+        return vec![SERVERS_ADDRESS.violation(at(), "it has no scheme").with_fix(fix)];
     }
     let has_ca = config.text("/consulCACertFile").is_some();
-    let ca_at = config.at("consulCACertFile");
+    let ca_at = config.location("consulCACertFile");
     match (url.starts_with("https://"), has_ca) {
-        (false, true) => vec![SERVERS_CA.broken(ca_at, "a CA is given, and consulHTTPAddr is http://")],
+        (false, true) => vec![SERVERS_CA.violation(ca_at, "a CA is given, and consulHTTPAddr is http://")],
         (true, false) => {
             let found = "consulHTTPAddr is https:// without a CA: right only for certificates of a public CA";
-            vec![SERVERS_CA.broken(ca_at, found).but(Severity::Note)]
+            vec![SERVERS_CA.violation(ca_at, found).with_severity(Severity::Info)]
         }
         _ => Vec::new(),
     }

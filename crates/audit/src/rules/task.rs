@@ -1,55 +1,55 @@
 //! The task itself: its role, network, tags, and the containers whose health counts.
 
-use crate::catalogue::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION, TASK_ROLE_MISSING};
-use crate::facts::{Definition, Origin};
-use crate::parse::config::Configured;
-use crate::report::{Finding, Place, Severity};
+use crate::rules_catalog::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION, TASK_ROLE_MISSING};
+use crate::facts::{AuditedDefinition, DefinitionOrigin};
+use crate::parse::config::TaskConfig;
+use crate::report::{AuditFinding, FindingLocation, Severity};
 use ecs_mesh_core::intent::{
     TASK_MESH_TAG as MESH_TAG, TASK_NAMESPACE_TAG as NAMESPACE_TAG, TASK_PARTITION_TAG as PARTITION_TAG,
 };
 use ecs_mesh_model::Tags;
 
-pub(super) fn check(definition: &Definition, config: Option<&Configured>) -> Vec<Finding> {
+pub(super) fn check(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     findings.extend(role(definition, config));
     findings.extend(network(definition));
     findings.extend(config.into_iter().flat_map(|config| health(definition, config)));
-    for (tags, at, is_running) in tagged(definition) {
-        findings.extend(mesh_tag(&tags, &at, is_running));
-        findings.extend(partition_tags(&tags, &at, config));
+    for (tags, location, is_running) in tagged(definition) {
+        findings.extend(mesh_tag(&tags, &location, is_running));
+        findings.extend(partition_tags(&tags, &location, config));
     }
     findings
 }
 
-fn role(definition: &Definition, config: Option<&Configured>) -> Option<Finding> {
-    let is_missing = definition.whole.task_role.as_deref().is_none_or(str::is_empty);
+fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<AuditFinding> {
+    let is_missing = definition.definition.task_role.as_deref().is_none_or(str::is_empty);
     let all_override = !definition.uses.is_empty() && definition.uses.iter().all(|one| one.role.is_some());
-    let finding = TASK_ROLE_MISSING.broken(definition.place("taskRoleArn"), "taskRoleArn is left out");
-    let needed = config.is_none_or(Configured::logs_in);
-    (is_missing && !all_override).then(|| if needed { finding } else { finding.but(Severity::Warning) })
+    let finding = TASK_ROLE_MISSING.violation(definition.place("taskRoleArn"), "taskRoleArn is left out");
+    let needed = config.is_none_or(TaskConfig::logs_in);
+    (is_missing && !all_override).then(|| if needed { finding } else { finding.with_severity(Severity::Warning) })
 }
 
-fn network(definition: &Definition) -> Option<Finding> {
-    let found = match definition.whole.network_mode.as_deref() {
+fn network(definition: &AuditedDefinition) -> Option<AuditFinding> {
+    let found = match definition.definition.network_mode.as_deref() {
         Some("awsvpc") => return None,
         Some(mode) => format!("it is {mode:?}"),
         None => "it is left out, which is bridge on EC2 and refused on Fargate".to_owned(),
     };
-    Some(NETWORK_MODE.broken(definition.place("networkMode"), found))
+    Some(NETWORK_MODE.violation(definition.place("networkMode"), found))
 }
 
-fn health(definition: &Definition, config: &Configured) -> Vec<Finding> {
+fn health(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     for (index, name) in config.texts("/healthSyncContainers").iter().enumerate() {
-        let at = config.at(&format!("healthSyncContainers[{index}]"));
+        let at = config.location(&format!("healthSyncContainers[{index}]"));
         match definition.containers().find(|(_, container)| container.name == *name) {
             None => {
                 let names: Vec<&str> = definition.containers().map(|(_, one)| one.name.as_str()).collect();
                 let found = format!("there is no container {name:?}; there are {}", names.join(", "));
-                findings.push(HEALTH_SYNC.broken(at, found));
+                findings.push(HEALTH_SYNC.violation(at, found));
             }
             Some((_, container)) if !container.health_check => {
-                findings.push(HEALTH_SYNC.broken(at, format!("container {name:?} has no healthCheck")));
+                findings.push(HEALTH_SYNC.violation(at, format!("container {name:?} has no healthCheck")));
             }
             Some(_) => {}
         }
@@ -58,12 +58,12 @@ fn health(definition: &Definition, config: &Configured) -> Vec<Finding> {
 }
 
 /// The tags of what runs; of a file, what it says of itself.
-fn tagged(definition: &Definition) -> Vec<(Tags, Place, bool)> {
+fn tagged(definition: &AuditedDefinition) -> Vec<(Tags, FindingLocation, bool)> {
     match definition.origin {
-        Origin::File { .. } => {
-            vec![(definition.whole.tags.clone().unwrap_or_default(), definition.place("tags"), false)]
+        DefinitionOrigin::File { .. } => {
+            vec![(definition.definition.tags.clone().unwrap_or_default(), definition.place("tags"), false)]
         }
-        Origin::Ecs => definition
+        DefinitionOrigin::Ecs => definition
             .uses
             .iter()
             .map(|one| {
@@ -76,21 +76,21 @@ fn tagged(definition: &Definition) -> Vec<(Tags, Place, bool)> {
     }
 }
 
-fn mesh_tag(tags: &Tags, at: &Place, is_running: bool) -> Option<Finding> {
+fn mesh_tag(tags: &Tags, location: &FindingLocation, is_running: bool) -> Option<AuditFinding> {
     match tags.get(MESH_TAG).map(String::as_str) {
         Some("true") => None,
-        Some(other) => Some(TAG_MESH.broken(at.clone(), format!("it is {other:?}"))),
-        None if is_running => Some(TAG_MESH.broken(at.clone(), "the tasks do not have it")),
+        Some(other) => Some(TAG_MESH.violation(location.clone(), format!("it is {other:?}"))),
+        None if is_running => Some(TAG_MESH.violation(location.clone(), "the tasks do not have it")),
         None => {
             let found = "the file does not have it; the service may give it to the tasks";
-            Some(TAG_MESH.broken(at.clone(), found).but(Severity::Note))
+            Some(TAG_MESH.violation(location.clone(), found).with_severity(Severity::Info))
         }
     }
 }
 
-fn partition_tags(tags: &Tags, at: &Place, config: Option<&Configured>) -> Vec<Finding> {
+fn partition_tags(tags: &Tags, location: &FindingLocation, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
     let (partition, namespace) = (tags.get(PARTITION_TAG), tags.get(NAMESPACE_TAG));
-    let broken = |found: String| TAG_PARTITION.broken(at.clone(), found);
+    let broken = |message: String| TAG_PARTITION.violation(location.clone(), message);
     let mut findings = Vec::new();
     match (partition, namespace) {
         (Some(_), None) => findings.push(broken(format!("{PARTITION_TAG} is there without {NAMESPACE_TAG}"))),

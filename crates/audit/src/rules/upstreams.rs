@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::catalogue::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
-use crate::facts::Definition;
-use crate::parse::config::Configured;
-use crate::report::Finding;
+use crate::rules_catalog::{UPSTREAM_DUPLICATE, UPSTREAM_NAME, UPSTREAM_PORT};
+use crate::facts::AuditedDefinition;
+use crate::parse::config::TaskConfig;
+use crate::report::AuditFinding;
 use ecs_mesh_model::is_consul_service;
 
-pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding> {
-    let taken = taken(definition, config);
+pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
+    let taken = used_ports(definition, config);
     let (mut destinations, mut listeners) = (BTreeMap::new(), BTreeMap::new());
     let mut findings = Vec::new();
     for (index, upstream) in config.upstreams().into_iter().enumerate() {
-        let at = |field: &str| config.at(&format!("proxy.upstreams[{index}].{field}"));
+        let at = |field: &str| config.location(&format!("proxy.upstreams[{index}].{field}"));
         let name = upstream.name();
         if !upstream.is_query() && !is_consul_service(name) {
-            findings.push(UPSTREAM_NAME.broken(at("destinationName"), format!("it is {name:?}")));
+            findings.push(UPSTREAM_NAME.violation(at("destinationName"), format!("it is {name:?}")));
         }
         let destination = [
             if upstream.is_query() { "prepared_query" } else { "service" },
@@ -28,25 +28,25 @@ pub(super) fn check(definition: &Definition, config: &Configured) -> Vec<Finding
         ];
         if let Some(first) = destinations.insert(destination, index) {
             let found = format!("{name:?} is proxy.upstreams[{first}], too");
-            findings.push(UPSTREAM_DUPLICATE.broken(at("destinationName"), found));
+            findings.push(UPSTREAM_DUPLICATE.violation(at("destinationName"), found));
         }
         let Some(port) = upstream.port() else { continue };
         if !(1..=65_535).contains(&port) {
-            findings.push(UPSTREAM_PORT.broken(at("localBindPort"), format!("{port} is no port")));
+            findings.push(UPSTREAM_PORT.violation(at("localBindPort"), format!("{port} is no port")));
             continue;
         }
         if let Some(first) = listeners.insert((upstream.address(), port), index) {
             let found = format!("{}:{port} is proxy.upstreams[{first}]'s, too", upstream.address());
-            findings.push(UPSTREAM_DUPLICATE.broken(at("localBindPort"), found));
+            findings.push(UPSTREAM_DUPLICATE.violation(at("localBindPort"), found));
         } else if let Some(by) = taken.get(&port) {
-            findings.push(UPSTREAM_PORT.broken(at("localBindPort"), format!("{port} is {by}")));
+            findings.push(UPSTREAM_PORT.violation(at("localBindPort"), format!("{port} is {by}")));
         }
     }
     findings
 }
 
 /// Who listens on which port of the task besides upstreams.
-fn taken(definition: &Definition, config: &Configured) -> BTreeMap<i64, String> {
+fn used_ports(definition: &AuditedDefinition, config: &TaskConfig) -> BTreeMap<i64, String> {
     let mut taken = BTreeMap::new();
     for (_, container) in definition.containers() {
         for port in container.port_mappings.iter().filter_map(|mapping| mapping.container_port) {

@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use super::Severity::{Error, Unknown, Warning};
-use super::{Case, World, check, findings};
+use super::{AuditCase, AuditFixture, check, findings};
 
 const LOGIN: &str = "consul login -type aws-iam -method iam-ecs-service-token -aws-auto-bearer-token -aws-include-entity \
      -meta \"consul.hashicorp.com/task-id=$TASK_ID\" -meta \"consul.hashicorp.com/cluster=$CLUSTER\"";
 const AGENT: &str = "tls {\n defaults {\n  ca_file = \"/consul/ca.pem\"\n  verify_outgoing = true\n }\n}\nacl {\n enabled = true\n \
      default_policy = \"deny\"\n tokens {\n  agent = \"$AGENT_TOKEN\"\n }\n}\n";
 
-fn client(world: &mut World, login: &str, agent: &str) {
+fn client(world: &mut AuditFixture, login: &str, agent: &str) {
     let config = world.config.as_object_mut().unwrap();
     config.remove("consulServers");
     config.insert("consulHTTPAddr".to_owned(), json!("https://consul.internal:8501"));
@@ -27,7 +27,7 @@ fn client(world: &mut World, login: &str, agent: &str) {
     world.definition["containerDefinitions"].as_array_mut().unwrap().push(container);
 }
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-AGENT-LOGIN", Error, "it lacks -meta consul.hashicorp.com/cluster=…", |world| {
         client(world, LOGIN.split(" -meta \"consul.hashicorp.com/cluster").next().unwrap(), AGENT);
     }),

@@ -2,29 +2,29 @@
 
 use serde_json::{Value, json};
 
-use super::Severity::{Error, Note, Unknown, Warning};
-use super::{Case, SECRET, World, check, findings};
-use crate::facts::AuthMethod;
+use super::Severity::{Error, Info, Unknown, Warning};
+use super::{AuditCase, SECRET, AuditFixture, check, findings};
+use crate::facts::AuditedAuthMethod;
 
-fn login(world: &mut World, field: &str, value: Value) {
+fn login(world: &mut AuditFixture, field: &str, value: Value) {
     world.config["consulLogin"][field] = value;
 }
 
-fn servers(world: &mut World, value: Value) {
+fn servers(world: &mut AuditFixture, value: Value) {
     world.config["consulServers"] = value;
 }
 
-fn without_cas(world: &mut World) {
+fn without_cas(world: &mut AuditFixture) {
     world.definition["containerDefinitions"][0]["secrets"] = json!([]);
 }
 
-fn older(world: &mut World) {
+fn older(world: &mut AuditFixture) {
     world.config.as_object_mut().unwrap().remove("consulServers");
     world.config["consulHTTPAddr"] = json!("https://consul.internal:8501");
     world.config["consulCACertFile"] = json!("/consul/ca.pem");
 }
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-CONFIG-MISSING", Error, "no container has", |world| world.config = Value::Null),
     ("CONSUL-CONFIG-MISSING", Unknown, "is a secret", |world| {
         world.config = Value::Null;
@@ -64,9 +64,9 @@ pub(super) const CASES: &[Case] = &[
         login(world, "enabled", json!(false));
     }),
     ("CONSUL-LOGIN-DISABLED", Error, "left out", |world| world.config["consulLogin"] = Value::Null),
-    ("CONSUL-LOGIN-DISABLED", Note, "no Consul was asked", |world| {
+    ("CONSUL-LOGIN-DISABLED", Info, "no Consul was asked", |world| {
         login(world, "enabled", json!(false));
-        world.facts.planes.clear();
+        world.facts.control_planes.clear();
     }),
     ("CONSUL-LOGIN-STATIC-TOKEN", Warning, "login is skipped", |world| {
         let token = json!({"name": "CONSUL_HTTP_TOKEN", "valueFrom": "arn"});
@@ -78,7 +78,7 @@ pub(super) const CASES: &[Case] = &[
     }),
     ("CONSUL-LOGIN-METHOD", Error, "none of type aws-iam", |world| {
         world.plane().declared = Some(Vec::new());
-        world.plane().said = None;
+        world.plane().response = None;
     }),
     ("CONSUL-LOGIN-META", Error, "sets this key itself", |world| {
         login(world, "meta", json!({"consul.hashicorp.com/task-id": "x"}));
@@ -134,12 +134,12 @@ pub(super) const CASES: &[Case] = &[
     ("CONSUL-SERVERS-CA", Warning, "TLS is on for http without a CA", |world| {
         world.definition["containerDefinitions"][0]["secrets"].as_array_mut().unwrap().remove(0);
     }),
-    ("CONSUL-SERVERS-CA", Note, "a public CA", without_cas),
+    ("CONSUL-SERVERS-CA", Info, "a public CA", without_cas),
     ("CONSUL-SERVERS-CA", Warning, "TLS is off", |world| {
         let (grpc, http) = (json!({"tls": false, "port": 8502}), json!({"https": false, "port": 8500}));
         servers(world, json!({"hosts": "consul.internal", "grpc": grpc, "http": http}));
     }),
-    ("CONSUL-SERVERS-NAME", Note, "gives addresses", |world| servers(world, json!({"hosts": "10.0.0.7"}))),
+    ("CONSUL-SERVERS-NAME", Info, "gives addresses", |world| servers(world, json!({"hosts": "10.0.0.7"}))),
 ];
 
 #[test]
@@ -154,7 +154,7 @@ fn one_value_in_several_containers_is_how_it_should_be() {
 
 #[test]
 fn a_login_without_acls_is_nobodys_need() {
-    let without = |world: &mut World| {
+    let without = |world: &mut AuditFixture| {
         login(world, "enabled", json!(false));
         world.consul().acls = Ok(false);
     };
@@ -164,7 +164,7 @@ fn a_login_without_acls_is_nobodys_need() {
     // Whoever declares logins needs them.
     let found = findings(|world| {
         without(world);
-        world.plane().declared = Some(vec![AuthMethod::default()]);
+        world.plane().declared = Some(vec![AuditedAuthMethod::default()]);
     });
     assert!(found.iter().any(|one| one.rule == "CONSUL-ACLS-OFF"), "{found:#?}");
 }

@@ -3,7 +3,7 @@
 
 mod agents;
 mod configs;
-mod planes;
+mod control_planes;
 mod roles;
 mod tasks;
 
@@ -12,16 +12,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::catalogue;
+use super::rules_catalog;
 use super::facts::{
-    AuthMethod, BindingRule, ConsulFacts, Definition, Facts, Origin, Plane, PolicyText, RoleSeen, Use,
+    AuditedAuthMethod, AuditedBindingRule, ConsulFacts, AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedControlPlane, PolicyText, AuditedRole, DefinitionUse,
 };
 use super::parse::definition;
-use super::{Finding, Severity, examine};
+use super::{AuditFinding, Severity, examine};
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
-use ecs_mesh_aws::inspect::Simulated;
+use ecs_mesh_aws::inspect::SimulationResult;
 use ecs_mesh_consul::ConsulVersion;
-use ecs_mesh_manifests::{Sources, Status};
+use ecs_mesh_manifests::{ManifestSources, ManifestStatus};
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags};
 
 pub(super) const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
@@ -29,15 +29,15 @@ pub(super) const ROLE: &str = "arn:aws:iam::111122223333:role/consul-ecs/kv-task
 pub(super) const SECRET: &str = "3f2a9c0d-5e6b-4a71-8293-a4b5c6d7e8f9";
 
 /// A task definition, its configuration, and all that is known besides.
-pub(super) struct World {
+pub(super) struct AuditFixture {
     pub(super) config: Value,
-    /// Without the configuration, which [`World::facts`] puts into container 0.
+    /// Without the configuration, which [`AuditFixture::facts`] puts into container 0.
     pub(super) definition: Value,
     /// Other values of the variable, by container.
     pub(super) more_configs: Vec<(usize, String)>,
     /// The tasks that run by it; then it comes from ECS and not from a file.
-    pub(super) uses: Vec<Use>,
-    pub(super) facts: Facts,
+    pub(super) uses: Vec<DefinitionUse>,
+    pub(super) facts: AuditFacts,
     pub(super) manifests: String,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn failure(kind: AwsErrorKind, operation: &'static str) -> AwsError {
     }
 }
 
-impl World {
+impl AuditFixture {
     pub(super) fn good() -> Self {
         let config = json!({
             "bootstrapDir": "/consul",
@@ -94,19 +94,19 @@ impl World {
             ],
             "tags": [{"key": "consul.hashicorp.com/mesh", "value": "true"}],
         });
-        let may = Simulated { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
-        let role = RoleSeen {
+        let may = SimulationResult { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
+        let role = AuditedRole {
             // In another case than the service's: Consul lowers it.
             tags: Ok(tags(&[("consul.hashicorp.com.service-name", "KV")])),
             get_role: Ok(may),
         };
-        let plane = Plane { clusters: BTreeSet::from([cluster()]), declared: None, said: Some(Ok(consul())) };
-        let facts = Facts {
+        let plane = AuditedControlPlane { clusters: BTreeSet::from([cluster()]), declared: None, response: Some(Ok(consul())) };
+        let facts = AuditFacts {
             aws: Some(Ok(())),
             clusters: BTreeMap::from([(cluster(), Ok(1))]),
             roles: BTreeMap::from([(RoleArn::parse(ROLE).unwrap(), role)]),
-            planes: BTreeMap::from([(Arc::from("prod"), plane)]),
-            ..Facts::default()
+            control_planes: BTreeMap::from([(Arc::from("prod"), plane)]),
+            ..AuditFacts::default()
         };
         Self {
             config,
@@ -119,22 +119,22 @@ impl World {
     }
 
     pub(super) fn consul(&mut self) -> &mut ConsulFacts {
-        self.plane().said.as_mut().unwrap().as_mut().unwrap()
+        self.plane().response.as_mut().unwrap().as_mut().unwrap()
     }
 
-    pub(super) fn plane(&mut self) -> &mut Plane {
-        self.facts.planes.get_mut("prod").unwrap()
+    pub(super) fn plane(&mut self) -> &mut AuditedControlPlane {
+        self.facts.control_planes.get_mut("prod").unwrap()
     }
 
-    pub(super) fn method(&mut self) -> &mut AuthMethod {
+    pub(super) fn method(&mut self) -> &mut AuditedAuthMethod {
         &mut self.consul().auth_methods.as_mut().unwrap()[0]
     }
 
-    pub(super) fn rules(&mut self) -> &mut Vec<BindingRule> {
+    pub(super) fn rules(&mut self) -> &mut Vec<AuditedBindingRule> {
         self.consul().binding_rules.as_mut().unwrap()
     }
 
-    pub(super) fn role(&mut self) -> &mut RoleSeen {
+    pub(super) fn role(&mut self) -> &mut AuditedRole {
         self.facts.roles.values_mut().next().unwrap()
     }
 
@@ -146,10 +146,10 @@ impl World {
     pub(super) fn runs(&mut self, pairs: &[(&str, &str)]) {
         self.definition["taskDefinitionArn"] =
             json!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7");
-        self.uses.push(Use { cluster: cluster(), service: Some("kv".into()), role: None, tags: tags(pairs) });
+        self.uses.push(DefinitionUse { cluster: cluster(), service: Some("kv".into()), role: None, tags: tags(pairs) });
     }
 
-    pub(super) fn facts(mut self) -> Facts {
+    pub(super) fn facts(mut self) -> AuditFacts {
         let text = self.config.to_string();
         let configs = std::iter::once((0, text)).filter(|_| !self.config.is_null()).chain(self.more_configs);
         for (container, value) in configs {
@@ -161,9 +161,9 @@ impl World {
             variables.push(json!({"name": "CONSUL_ECS_CONFIG_JSON", "value": value}));
         }
         let read = definition::read("task.json", &self.definition.to_string()).unwrap();
-        let origin = if self.uses.is_empty() { read.origin.clone() } else { Origin::Ecs };
-        let planes = self.facts.planes.keys().cloned().collect();
-        self.facts.definitions.insert(0, Definition { origin, uses: self.uses, planes, ..read });
+        let origin = if self.uses.is_empty() { read.origin.clone() } else { DefinitionOrigin::Ecs };
+        let planes = self.facts.control_planes.keys().cloned().collect();
+        self.facts.definitions.insert(0, AuditedDefinition { origin, uses: self.uses, control_planes: planes, ..read });
         if !self.manifests.is_empty() {
             self.facts.manifests = Some(manifests(&self.manifests));
         }
@@ -176,7 +176,7 @@ fn consul() -> ConsulFacts {
     const SERVICE: &str = "consul.hashicorp.com.service-name";
     const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
     let method = "iam-ecs-service-token";
-    let rule = |id: &str, bind_type: &str, bind_name: String, selector: String| BindingRule {
+    let rule = |id: &str, bind_type: &str, bind_name: String, selector: String| AuditedBindingRule {
         id: id.to_owned(),
         method: method.to_owned(),
         bind_type: bind_type.to_owned(),
@@ -186,14 +186,14 @@ fn consul() -> ConsulFacts {
     ConsulFacts {
         version: Ok(version("1.21.4")),
         acls: Ok(true),
-        auth_methods: Ok(vec![AuthMethod {
+        auth_methods: Ok(vec![AuditedAuthMethod {
             name: method.to_owned(),
             kind: "aws-iam".to_owned(),
             principals: vec!["arn:aws:iam::111122223333:role/consul-ecs/*".to_owned()],
             entity_details: true,
             server_id_is_known: true,
             entity_tags: [SERVICE, GATEWAY].iter().map(|tag| (*tag).to_owned()).collect(),
-            ..AuthMethod::default()
+            ..AuditedAuthMethod::default()
         }]),
         binding_rules: Ok(vec![
             rule("r1", "service", format!("${{entity_tags.{SERVICE}}}"), String::new()),
@@ -219,28 +219,28 @@ pub(super) fn version(text: &str) -> ConsulVersion {
     ConsulVersion::parse(text).unwrap()
 }
 
-fn manifests(text: &str) -> Status {
+fn manifests(text: &str) -> ManifestStatus {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("all.yaml"), text).unwrap();
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
-    Status::from(&loaded)
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    ManifestStatus::from(&loaded)
 }
 
 /// A rule, how bad its finding is, words of it, and what breaks it.
-pub(super) type Case = (&'static str, Severity, &'static str, fn(&mut World));
+pub(super) type AuditCase = (&'static str, Severity, &'static str, fn(&mut AuditFixture));
 
-pub(super) fn findings(break_it: impl FnOnce(&mut World)) -> Vec<Finding> {
-    let mut world = World::good();
+pub(super) fn findings(break_it: impl FnOnce(&mut AuditFixture)) -> Vec<AuditFinding> {
+    let mut world = AuditFixture::good();
     break_it(&mut world);
     examine(&world.facts()).findings
 }
 
 /// Asserts that each case is found, with its severity and words, and no secret shown.
-pub(super) fn check(cases: &[Case]) {
+pub(super) fn check(cases: &[AuditCase]) {
     for (rule, severity, words, break_it) in cases {
         let findings = findings(break_it);
         let fits =
-            |one: &&Finding| one.rule == *rule && one.severity == *severity && one.found.contains(words);
+            |one: &&AuditFinding| one.rule == *rule && one.severity == *severity && one.message.contains(words);
         assert!(findings.iter().any(|one| fits(&one)), "{rule} {severity:?} {words:?} in {findings:#?}");
         assert!(!format!("{findings:?}").contains(SECRET), "{findings:#?}");
     }
@@ -255,18 +255,18 @@ fn a_set_up_as_it_should_be_has_no_finding() {
 
 #[test]
 fn each_case_has_one_cause_and_one_row() {
-    let all = [agents::CASES, configs::CASES, planes::CASES, roles::CASES, tasks::CASES];
+    let all = [agents::CASES, configs::CASES, control_planes::CASES, roles::CASES, tasks::CASES];
     let mut several = Vec::new();
     for (rule, severity, words, break_it) in all.iter().flat_map(|cases| cases.iter()) {
         // Of a manifest each error is told; and what a list lacks is one thing, what it has too much another.
         let has_several = ["MANIFEST-INVALID", "CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"];
         let findings = findings(break_it);
         if findings.len() != 1 && !has_several.contains(rule) {
-            let found: Vec<_> = findings
+            let message: Vec<_> = findings
                 .iter()
-                .map(|one| format!("{} {}: {}", one.rule, one.at.subject(), one.found))
+                .map(|one| format!("{} {}: {}", one.rule, one.location.subject(), one.message))
                 .collect();
-            several.push(format!("{rule} {severity:?} {words}:\n    {}", found.join("\n    ")));
+            several.push(format!("{rule} {severity:?} {words}:\n    {}", message.join("\n    ")));
         }
     }
     assert!(several.is_empty(), "{}", several.join("\n"));
@@ -274,9 +274,9 @@ fn each_case_has_one_cause_and_one_row() {
 
 #[test]
 fn every_rule_is_broken_by_some_case() {
-    let all = [agents::CASES, configs::CASES, planes::CASES, roles::CASES, tasks::CASES];
+    let all = [agents::CASES, configs::CASES, control_planes::CASES, roles::CASES, tasks::CASES];
     let covered: BTreeSet<&str> = all.iter().flat_map(|cases| cases.iter()).map(|(rule, ..)| *rule).collect();
-    let known: BTreeSet<&str> = catalogue::ALL.iter().map(|rule| rule.id).collect();
+    let known: BTreeSet<&str> = rules_catalog::ALL.iter().map(|rule| rule.id).collect();
     assert_eq!(covered, known);
 }
 
@@ -285,7 +285,7 @@ fn every_rule_is_broken_by_some_case() {
 fn the_schema_of_the_json_form_is_current() {
     let path =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/audit.schema.json");
-    let schema = serde_json::to_string_pretty(&schemars::schema_for!(super::Report)).unwrap() + "\n";
+    let schema = serde_json::to_string_pretty(&schemars::schema_for!(super::AuditReport)).unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &schema).unwrap();
     }

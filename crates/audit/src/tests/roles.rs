@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Severity::{Error, Unknown, Warning};
-use super::{Case, ROLE, World, check, failure, findings};
+use super::{AuditCase, ROLE, AuditFixture, check, failure, findings};
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::RoleArn;
 
@@ -11,7 +11,7 @@ const SERVICE: &str = "consul.hashicorp.com.service-name";
 const NAMESPACE: &str = "consul.hashicorp.com.namespace";
 const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
 
-fn gateway(world: &mut World, kind: &str) {
+fn gateway(world: &mut AuditFixture, kind: &str) {
     let config = world.config.as_object_mut().unwrap();
     config.remove("service");
     config.remove("proxy");
@@ -20,13 +20,13 @@ fn gateway(world: &mut World, kind: &str) {
 }
 
 /// The same task under another role, of which nothing else is known.
-fn role(world: &mut World, arn: &str) {
+fn role(world: &mut AuditFixture, arn: &str) {
     world.definition["taskRoleArn"] = json!(arn);
     let seen = world.facts.roles.remove(&RoleArn::parse(ROLE).unwrap()).unwrap();
     world.facts.roles.insert(RoleArn::parse(arn).unwrap(), seen);
 }
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-ROLE-MISSING", Error, "NotFound", |world| {
         world.role().tags = Err(failure(AwsErrorKind::NotFound, "iam:GetRole"));
     }),
@@ -79,7 +79,7 @@ pub(super) const CASES: &[Case] = &[
         world.role().get_role = Err(failure(AwsErrorKind::Denied, "iam:SimulatePrincipalPolicy"));
     }),
     ("CONSUL-ROLE-SHARED", Warning, "tasks of kv, web run as it", |world| {
-        let mut other = World::good();
+        let mut other = AuditFixture::good();
         other.config["service"]["name"] = json!("web");
         world.facts.definitions.push(other.facts().definitions.remove(0));
         world.facts.roles.clear();
@@ -87,9 +87,9 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 #[test]
-fn a_shared_role_is_one_cause_with_the_tag_that_can_name_one_service_alone() {
+fn shared_role_is_one_finding_naming_the_service_tag() {
     let found = findings(|world| {
-        let mut other = World::good();
+        let mut other = AuditFixture::good();
         other.config["service"]["name"] = json!("web");
         world.facts.definitions.push(other.facts().definitions.remove(0));
     });
@@ -142,7 +142,7 @@ fn a_gateway_with_its_tag_is_good() {
 }
 
 #[test]
-fn a_role_that_every_task_overrides_need_not_be_in_the_definition() {
+fn definition_role_is_optional_when_tasks_override_it() {
     let found = findings(|world| {
         world.runs(&[("consul.hashicorp.com/mesh", "true")]);
         world.definition["taskRoleArn"] = Value::Null;
@@ -156,5 +156,5 @@ fn what_is_to_be_done_names_the_role_and_the_service() {
     let found = findings(|world| world.role_tag(SERVICE, "web"));
     let fix = "aws iam tag-role --role-name kv-task --tags Key=consul.hashicorp.com.service-name,Value=kv";
     assert_eq!(found[0].fix, fix);
-    assert_eq!(found[0].at.resource.as_deref(), Some(ROLE));
+    assert_eq!(found[0].location.resource.as_deref(), Some(ROLE));
 }

@@ -2,22 +2,22 @@
 
 use serde_json::{Value, json};
 
-use super::Severity::{Error, Note, Unknown, Warning};
-use super::{Case, Finding, SECRET, World, check, failure, findings};
-use crate::report::Place;
+use super::Severity::{Error, Info, Unknown, Warning};
+use super::{AuditCase, AuditFinding, SECRET, AuditFixture, check, failure, findings};
+use crate::report::FindingLocation;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::TaskDefinitionArn;
 
-fn upstreams(world: &mut World, all: Value) {
+fn upstreams(world: &mut AuditFixture, all: Value) {
     world.config["proxy"]["upstreams"] = all;
 }
 
-fn variable(world: &mut World, name: &str, value: &str) {
+fn variable(world: &mut AuditFixture, name: &str, value: &str) {
     world.definition["containerDefinitions"][1]["environment"] = json!([{"name": name, "value": value}]);
 }
 
 /// A Workload of this service, with an outbound to `db` on this port.
-fn outbound(world: &mut World, service: &str, port: u16) {
+fn outbound(world: &mut AuditFixture, service: &str, port: u16) {
     let workload = json!({
         "apiVersion": "ecs-mesh.dev/v1alpha1",
         "kind": "Workload",
@@ -33,17 +33,17 @@ fn outbound(world: &mut World, service: &str, port: u16) {
     world.manifests = format!("{workload}\n---\n{list}\n");
 }
 
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[AuditCase] = &[
     ("TASK-DEFINITION-UNREADABLE", Error, "not JSON", |world| {
-        let at = Place { file: Some("bad.json".into()), ..Place::default() };
+        let at = FindingLocation { file: Some("bad.json".into()), ..FindingLocation::default() };
         world.facts.unreadable.push((at, "it is not JSON".to_owned()));
     }),
     ("TASK-DEFINITION-UNREADABLE", Unknown, "Denied", |world| {
         let arn = TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/x:1").unwrap();
-        world.facts.hidden.insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
+        world.facts.unreadable_clusters.insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
     }),
     ("MANIFEST-INVALID", Error, "", |world| world.manifests = "kind: Nothing\n".to_owned()),
-    ("CONSUL-NOT-IN-MESH", Note, "no container of consul-ecs", |world| {
+    ("CONSUL-NOT-IN-MESH", Info, "no container of consul-ecs", |world| {
         world.config = Value::Null;
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
         world.definition["tags"] = json!([]);
@@ -83,7 +83,7 @@ pub(super) const CASES: &[Case] = &[
     ("CONSUL-TASK-TAG-MESH", Warning, "\"True\"", |world| {
         world.definition["tags"] = json!([{"key": "consul.hashicorp.com/mesh", "value": "True"}]);
     }),
-    ("CONSUL-TASK-TAG-MESH", Note, "the service may give it", |world| world.definition["tags"] = json!([])),
+    ("CONSUL-TASK-TAG-MESH", Info, "the service may give it", |world| world.definition["tags"] = json!([])),
     ("CONSUL-TASK-TAG-PARTITION", Error, "without consul.hashicorp.com/namespace", |world| {
         world.runs(&[("consul.hashicorp.com/mesh", "true"), ("consul.hashicorp.com/partition", "default")]);
     }),
@@ -131,9 +131,9 @@ fn an_outbound_that_the_task_has_is_good() {
 }
 
 #[test]
-fn outbounds_and_upstreams_are_compared_for_what_runs_as_for_files() {
-    let differ = |world: &mut World| outbound(world, "cache", 6379);
-    let rules = |found: Vec<Finding>| found.iter().map(|one| one.rule).collect::<Vec<_>>();
+fn outbounds_are_compared_for_tasks_and_files_alike() {
+    let differ = |world: &mut AuditFixture| outbound(world, "cache", 6379);
+    let rules = |message: Vec<AuditFinding>| message.iter().map(|one| one.rule).collect::<Vec<_>>();
     let of_a_file = rules(findings(differ));
     let of_what_runs = rules(findings(|world| {
         world.runs(&[("consul.hashicorp.com/mesh", "true")]);
@@ -144,7 +144,7 @@ fn outbounds_and_upstreams_are_compared_for_what_runs_as_for_files() {
 }
 
 #[test]
-fn a_workload_of_another_mesh_says_nothing_of_the_tasks_upstreams() {
+fn workload_of_other_mesh_does_not_affect_upstreams() {
     let kuma = json!({
         "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": "ControlPlane", "metadata": {"name": "kuma"},
         "spec": {"type": "kuma", "kuma": {"address": "https://kuma.internal:5682"}},
@@ -182,7 +182,7 @@ fn a_prepared_query_may_have_any_name() {
 #[test]
 fn a_finding_knows_file_line_container_and_field() {
     let found = findings(|world| world.config["consulLogin"]["enabled"] = json!(false));
-    let at = &found[0].at;
+    let at = &found[0].location;
     assert_eq!((at.file.as_deref(), at.line), (Some("task.json"), Some(1)));
     assert_eq!(at.container.as_deref(), Some("consul-ecs-mesh-init"));
     assert_eq!(at.field.as_deref(), Some("CONSUL_ECS_CONFIG_JSON.consulLogin.enabled"));
@@ -190,7 +190,7 @@ fn a_finding_knows_file_line_container_and_field() {
         world.runs(&[("consul.hashicorp.com/mesh", "true")]);
         world.definition["networkMode"] = json!("host");
     });
-    let at = &running[0].at;
+    let at = &running[0].location;
     assert_eq!(at.resource.as_deref(), Some("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7"));
     assert_eq!((at.file.as_deref(), at.field.as_deref()), (None, Some("networkMode")));
 }
@@ -204,5 +204,5 @@ fn what_runs_and_is_none_of_consuls_is_told_in_one_row() {
         world.definition["containerDefinitions"] = json!([{"name": "app", "image": "kv:1"}]);
     });
     assert_eq!(found.len(), 1, "{found:#?}");
-    assert!(found[0].found.contains("1 running task definitions: kv"), "{found:#?}");
+    assert!(found[0].message.contains("1 running task definitions: kv"), "{found:#?}");
 }

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interface_counts_before_the_containers_and_ipv4_before_ipv6() {
+    fn address_prefers_interface_and_ipv4() {
         let v4 = ("privateIPv4Address", "10.0.0.9");
         let v6 = ("ipv6Address", "2001:db8::9");
         for (attachments, containers, expected) in [

@@ -5,20 +5,20 @@
 
 use serde::Deserialize;
 
-use super::envelope::Envelope;
-use super::json::{self, Text, given, need};
-use super::poison::{Poison, PoisonReason};
+use super::envelope::EventEnvelope;
+use super::json::{self, BorrowedText, given, need};
+use super::poison::{PoisonMessage, PoisonReason};
 use super::{Decoded, RoleEvent};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Detail<'a> {
+struct CloudTrailDetail<'a> {
     #[serde(borrow)]
-    event_name: Option<Text<'a>>,
+    event_name: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    event_time: Option<Text<'a>>,
+    event_time: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    error_code: Option<Text<'a>>,
+    error_code: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     request_parameters: Option<RequestParameters<'a>>,
 }
@@ -26,12 +26,12 @@ struct Detail<'a> {
 #[derive(Deserialize)]
 struct RequestParameters<'a> {
     #[serde(rename = "roleName", borrow)]
-    role_name: Option<Text<'a>>,
+    role_name: Option<BorrowedText<'a>>,
 }
 
 /// Reads which role's tags are stale. Calls that failed, and calls about other things, are ignored.
-pub(super) fn read(body: &str, envelope: &Envelope<'_>) -> Result<Decoded, Poison> {
-    let detail: Detail<'_> = json::detail(body)?;
+pub(super) fn read(body: &str, envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
+    let detail: CloudTrailDetail<'_> = json::detail(body)?;
     let Some(event) = RoleEvent::parse(need(detail.event_name.as_ref(), "detail.eventName")?) else {
         return Ok(Decoded::Ignored { detail_type: "iam_call" });
     };
@@ -50,13 +50,13 @@ pub(super) fn read(body: &str, envelope: &Envelope<'_>) -> Result<Decoded, Poiso
 }
 
 /// IAM's rule: letters, digits and `+=,.@-_`, at most 64.
-fn role_name(detail: &Detail<'_>) -> Result<String, Poison> {
+fn role_name(detail: &CloudTrailDetail<'_>) -> Result<String, PoisonMessage> {
     let path = "detail.requestParameters.roleName";
     let field = detail.request_parameters.as_ref().and_then(|parameters| parameters.role_name.as_ref());
     let name = need(field, path)?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@-_".contains(&b);
     if name.len() > 64 || !name.bytes().all(allowed) {
-        return Err(Poison::new(PoisonReason::BadName, path));
+        return Err(PoisonMessage::new(PoisonReason::InvalidName, path));
     }
     Ok(name.to_owned())
 }

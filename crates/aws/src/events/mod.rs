@@ -15,12 +15,12 @@ mod tests;
 
 use std::fmt;
 
-use envelope::Envelope;
+use envelope::EventEnvelope;
 
 pub use poison::PoisonReason;
 
 use ecs_mesh_model::{Task, Timestamp};
-use poison::Poison;
+use poison::PoisonMessage;
 
 /// The longest body that is read: SQS's own limit.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -88,17 +88,17 @@ impl fmt::Display for RoleEvent {
 }
 
 /// A kind of event that is known by its `detail-type`.
-struct Kind {
+struct EventKind {
     detail_type: &'static str,
     /// The only `source` that is believed: EventBridge lets nobody but AWS write `aws.…`.
     source: &'static str,
-    reading: Reading,
+    reading: EventParser,
 }
 
 /// What is done with a kind of event.
-enum Reading {
+enum EventParser {
     /// It is read by this function, from the whole body.
-    By(fn(&str, &Envelope<'_>) -> Result<Decoded, Poison>),
+    By(fn(&str, &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage>),
     /// It means nothing to the operator; counted under this label.
     Ignored(&'static str),
 }
@@ -106,45 +106,45 @@ enum Reading {
 /// Every kind of event that is known.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_cwe_events.html>.
-const KINDS: &[Kind] = &[
-    Kind {
+const KINDS: &[EventKind] = &[
+    EventKind {
         detail_type: "ECS Task State Change",
         source: "aws.ecs",
-        reading: Reading::By(task_state_change::read),
+        reading: EventParser::By(task_state_change::read),
     },
-    Kind {
+    EventKind {
         detail_type: "AWS API Call via CloudTrail",
         source: "aws.iam",
-        reading: Reading::By(cloudtrail::read),
+        reading: EventParser::By(cloudtrail::read),
     },
     // An agent disconnects several times an hour in normal life: this proves nothing of the instance's tasks.
-    Kind {
+    EventKind {
         detail_type: "ECS Container Instance State Change",
         source: "aws.ecs",
-        reading: Reading::Ignored("container_instance_state_change"),
+        reading: EventParser::Ignored("container_instance_state_change"),
     },
-    Kind {
+    EventKind {
         detail_type: "ECS Service Action",
         source: "aws.ecs",
-        reading: Reading::Ignored("service_action"),
+        reading: EventParser::Ignored("service_action"),
     },
-    Kind {
+    EventKind {
         detail_type: "ECS Deployment State Change",
         source: "aws.ecs",
-        reading: Reading::Ignored("deployment_state_change"),
+        reading: EventParser::Ignored("deployment_state_change"),
     },
 ];
 
 /// Decodes a message's body: an EventBridge envelope, also one that came through an SNS topic.
 pub fn decode(body: &str) -> Decoded {
     if body.len() > MAX_BODY_BYTES {
-        return Poison::new(PoisonReason::TooLarge, "the body").into();
+        return PoisonMessage::new(PoisonReason::TooLarge, "the body").into();
     }
     decode_delivered(body, true).unwrap_or_else(Decoded::from)
 }
 
-fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, Poison> {
-    let envelope: Envelope<'_> = json::read(body)?;
+fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, PoisonMessage> {
+    let envelope: EventEnvelope<'_> = json::read(body)?;
     if may_be_wrapped && let Some(wrapped) = envelope.sns_message() {
         return decode_delivered(wrapped, false);
     }
@@ -156,7 +156,7 @@ fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, Poison>
         return Ok(Decoded::Ignored { detail_type: "foreign_source" });
     }
     match kind.reading {
-        Reading::By(read) => read(body, &envelope),
-        Reading::Ignored(label) => Ok(Decoded::Ignored { detail_type: label }),
+        EventParser::By(read) => read(body, &envelope),
+        EventParser::Ignored(label) => Ok(Decoded::Ignored { detail_type: label }),
     }
 }

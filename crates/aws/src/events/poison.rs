@@ -14,15 +14,15 @@ pub enum PoisonReason {
     /// A field has another JSON type than it should, or is there twice.
     WrongType,
     /// An ARN of another shape or kind.
-    BadArn,
+    InvalidArn,
     /// A time that is not ISO 8601.
-    BadTime,
+    InvalidTimestamp,
     /// An address that is neither IPv4 nor IPv6.
-    BadAddress,
+    InvalidAddress,
     /// A name or an account number that AWS would not allow.
-    BadName,
+    InvalidName,
     /// A version that is negative or no whole number.
-    BadVersion,
+    InvalidVersion,
     /// A task status that ECS did not have when this was built.
     UnknownStatus,
     /// The task's ARN names another cluster than `clusterArn` does.
@@ -37,11 +37,11 @@ impl PoisonReason {
             Self::NotJson => "not_json",
             Self::MissingField => "missing_field",
             Self::WrongType => "wrong_type",
-            Self::BadArn => "bad_arn",
-            Self::BadTime => "bad_time",
-            Self::BadAddress => "bad_address",
-            Self::BadName => "bad_name",
-            Self::BadVersion => "bad_version",
+            Self::InvalidArn => "bad_arn",
+            Self::InvalidTimestamp => "bad_time",
+            Self::InvalidAddress => "bad_address",
+            Self::InvalidName => "bad_name",
+            Self::InvalidVersion => "bad_version",
             Self::UnknownStatus => "unknown_status",
             Self::ClusterMismatch => "cluster_mismatch",
         }
@@ -50,19 +50,19 @@ impl PoisonReason {
 
 /// A reason with its place.
 #[derive(Debug)]
-pub(super) struct Poison {
+pub(super) struct PoisonMessage {
     reason: PoisonReason,
     path: String,
 }
 
-impl Poison {
+impl PoisonMessage {
     pub(super) fn new(reason: PoisonReason, path: impl Into<String>) -> Self {
         Self { reason, path: path.into() }
     }
 }
 
-impl From<Poison> for Decoded {
-    fn from(poison: Poison) -> Self {
+impl From<PoisonMessage> for Decoded {
+    fn from(poison: PoisonMessage) -> Self {
         Self::Poison { reason: poison.reason, where_: poison.path }
     }
 }

@@ -7,67 +7,67 @@ use serde::Deserialize;
 
 use super::Decoded;
 use super::address::{self, Attachment};
-use super::envelope::Envelope;
-use super::json::{self, Text, given, need};
-use super::poison::{Poison, PoisonReason};
+use super::envelope::EventEnvelope;
+use super::json::{self, BorrowedText, given, need};
+use super::poison::{PoisonMessage, PoisonReason};
 use ecs_mesh_model::{
     ArnError, ClusterArn, DesiredStatus, LastStatus, RoleArn, Task, TaskArn, TaskDefinitionArn, TaskGroup,
 };
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Detail<'a> {
+struct TaskDetail<'a> {
     #[serde(borrow)]
-    task_arn: Option<Text<'a>>,
+    task_arn: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    cluster_arn: Option<Text<'a>>,
+    cluster_arn: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    task_definition_arn: Option<Text<'a>>,
+    task_definition_arn: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    last_status: Option<Text<'a>>,
+    last_status: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    desired_status: Option<Text<'a>>,
+    desired_status: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    group: Option<Text<'a>>,
+    group: Option<BorrowedText<'a>>,
     version: Option<serde_json::Number>,
     #[serde(borrow)]
-    created_at: Option<Text<'a>>,
+    created_at: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    updated_at: Option<Text<'a>>,
+    updated_at: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     overrides: Option<Overrides<'a>>,
     #[serde(borrow)]
     attachments: Option<Vec<EventAttachment<'a>>>,
     #[serde(borrow)]
-    containers: Option<Vec<Container<'a>>>,
+    containers: Option<Vec<EventContainer<'a>>>,
 }
 
 #[derive(Deserialize)]
 struct Overrides<'a> {
     #[serde(rename = "taskRoleArn", borrow)]
-    task_role_arn: Option<Text<'a>>,
+    task_role_arn: Option<BorrowedText<'a>>,
 }
 
 #[derive(Deserialize)]
 struct EventAttachment<'a> {
     #[serde(rename = "type", borrow)]
-    kind: Option<Text<'a>>,
+    kind: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    status: Option<Text<'a>>,
+    status: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    details: Option<Vec<Pair<'a>>>,
+    details: Option<Vec<NameValue<'a>>>,
 }
 
 #[derive(Deserialize)]
-struct Pair<'a> {
+struct NameValue<'a> {
     #[serde(borrow)]
-    name: Option<Text<'a>>,
+    name: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    value: Option<Text<'a>>,
+    value: Option<BorrowedText<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Container<'a> {
+struct EventContainer<'a> {
     #[serde(rename = "networkInterfaces", borrow)]
     interfaces: Option<Vec<ContainerInterface<'a>>>,
 }
@@ -75,18 +75,18 @@ struct Container<'a> {
 #[derive(Deserialize)]
 struct ContainerInterface<'a> {
     #[serde(rename = "privateIpv4Address", borrow)]
-    v4: Option<Text<'a>>,
+    v4: Option<BorrowedText<'a>>,
     #[serde(rename = "ipv6Address", borrow)]
-    v6: Option<Text<'a>>,
+    v6: Option<BorrowedText<'a>>,
 }
 
 /// Reads the task. An error names the field and why.
-pub(super) fn read(body: &str, _: &Envelope<'_>) -> Result<Decoded, Poison> {
-    let detail: Detail<'_> = json::detail(body)?;
+pub(super) fn read(body: &str, _: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
+    let detail: TaskDetail<'_> = json::detail(body)?;
     Ok(Decoded::Task(Box::new(task(&detail)?)))
 }
 
-fn task(detail: &Detail<'_>) -> Result<Task, Poison> {
+fn task(detail: &TaskDetail<'_>) -> Result<Task, PoisonMessage> {
     Ok(Task {
         arn: task_arn(detail)?,
         version: version(detail)?,
@@ -106,29 +106,29 @@ fn task(detail: &Detail<'_>) -> Result<Task, Poison> {
     })
 }
 
-fn task_arn(detail: &Detail<'_>) -> Result<TaskArn, Poison> {
+fn task_arn(detail: &TaskDetail<'_>) -> Result<TaskArn, PoisonMessage> {
     let task = arn(need(detail.task_arn.as_ref(), "detail.taskArn")?, "detail.taskArn", TaskArn::parse)?;
     let cluster = need(detail.cluster_arn.as_ref(), "detail.clusterArn")?;
     let cluster = arn(cluster, "detail.clusterArn", ClusterArn::parse)?;
     if *task.cluster() != cluster {
-        return Err(Poison::new(PoisonReason::ClusterMismatch, "detail.clusterArn"));
+        return Err(PoisonMessage::new(PoisonReason::ClusterMismatch, "detail.clusterArn"));
     }
     Ok(task)
 }
 
-fn version(detail: &Detail<'_>) -> Result<u64, Poison> {
+fn version(detail: &TaskDetail<'_>) -> Result<u64, PoisonMessage> {
     let path = "detail.version";
-    let number = detail.version.as_ref().ok_or_else(|| Poison::new(PoisonReason::MissingField, path))?;
-    number.as_u64().ok_or_else(|| Poison::new(PoisonReason::BadVersion, path))
+    let number = detail.version.as_ref().ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, path))?;
+    number.as_u64().ok_or_else(|| PoisonMessage::new(PoisonReason::InvalidVersion, path))
 }
 
 /// An override that cannot be read must not fall back to the definition's role: that role may be allowed more.
-fn role_override(detail: &Detail<'_>) -> Result<Option<RoleArn>, Poison> {
+fn role_override(detail: &TaskDetail<'_>) -> Result<Option<RoleArn>, PoisonMessage> {
     let text = detail.overrides.as_ref().and_then(|overrides| given(overrides.task_role_arn.as_ref()));
     text.map(|text| arn(text, "detail.overrides.taskRoleArn", RoleArn::parse)).transpose()
 }
 
-fn own_address(detail: &Detail<'_>) -> Result<Option<std::net::IpAddr>, Poison> {
+fn own_address(detail: &TaskDetail<'_>) -> Result<Option<std::net::IpAddr>, PoisonMessage> {
     let attachments: Vec<_> = detail
         .attachments
         .iter()
@@ -151,21 +151,21 @@ fn own_address(detail: &Detail<'_>) -> Result<Option<std::net::IpAddr>, Poison> 
         .flat_map(|container| container.interfaces.iter().flatten())
         .map(|interface| (text(interface.v4.as_ref()), text(interface.v6.as_ref())));
     address::of_task(&attachments, containers)
-        .map_err(|_| Poison::new(PoisonReason::BadAddress, "detail.attachments or detail.containers"))
+        .map_err(|_| PoisonMessage::new(PoisonReason::InvalidAddress, "detail.attachments or detail.containers"))
 }
 
-fn text<'t>(field: Option<&'t Text<'_>>) -> &'t str {
+fn text<'t>(field: Option<&'t BorrowedText<'_>>) -> &'t str {
     given(field).unwrap_or_default()
 }
 
-fn arn<T>(text: &str, path: &'static str, parse: fn(&str) -> Result<T, ArnError>) -> Result<T, Poison> {
-    parse(text).map_err(|_| Poison::new(PoisonReason::BadArn, path))
+fn arn<T>(text: &str, path: &'static str, parse: fn(&str) -> Result<T, ArnError>) -> Result<T, PoisonMessage> {
+    parse(text).map_err(|_| PoisonMessage::new(PoisonReason::InvalidArn, path))
 }
 
 fn status<T>(
-    field: Option<&Text<'_>>,
+    field: Option<&BorrowedText<'_>>,
     path: &'static str,
     parse: fn(&str) -> Option<T>,
-) -> Result<T, Poison> {
-    parse(need(field, path)?).ok_or_else(|| Poison::new(PoisonReason::UnknownStatus, path))
+) -> Result<T, PoisonMessage> {
+    parse(need(field, path)?).ok_or_else(|| PoisonMessage::new(PoisonReason::UnknownStatus, path))
 }

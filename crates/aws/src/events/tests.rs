@@ -223,7 +223,7 @@ fn what_is_no_event_is_poison() {
 }
 
 #[test]
-fn an_sns_envelope_within_an_sns_envelope_is_not_unwrapped_again() {
+fn nested_sns_envelope_is_unwrapped_once() {
     let inner = json!({"Type": "Notification", "Message": fixture("task_fargate_running")}).to_string();
     let outer = json!({"Type": "Notification", "Message": inner}).to_string();
     assert_eq!(poison(decode(&outer)), ("missing_field", "detail-type".to_owned()));

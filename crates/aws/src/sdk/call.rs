@@ -25,12 +25,12 @@ impl AwsCallObserver for () {
 
 /// What all clients share beside the connection pool.
 #[derive(Clone)]
-pub(super) struct Calls {
+pub(super) struct CallRunner {
     observer: Arc<dyn AwsCallObserver>,
     account: Arc<OnceLock<String>>,
 }
 
-impl Calls {
+impl CallRunner {
     pub(super) fn new(observer: Arc<dyn AwsCallObserver>) -> Self {
         Self { observer, account: Arc::default() }
     }

@@ -6,31 +6,31 @@ use async_trait::async_trait;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types;
 
-use super::call::Calls;
+use super::call::CallRunner;
 use super::error;
-use crate::aws::{AwsError, AwsErrorKind, Described, Ecs, Page};
+use crate::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, ListPage};
 use crate::events::address::{self, Attachment};
 use ecs_mesh_model::{
-    ArnError, ClusterArn, Container, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
-    TaskDefinitionArn, TaskGroup, TaskId, Timestamp, shared_tags,
+    ArnError, ClusterArn, TaskContainer, DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinition,
+    TaskDefinitionArn, TaskGroup, TaskId, Timestamp, intern_tags,
 };
 
 /// ECS of one account and Region.
 #[derive(Clone)]
 pub struct SdkEcs {
     client: Client,
-    calls: Calls,
+    calls: CallRunner,
 }
 
 impl SdkEcs {
-    pub(super) fn new(client: Client, calls: Calls) -> Self {
+    pub(super) fn new(client: Client, calls: CallRunner) -> Self {
         Self { client, calls }
     }
 }
 
 #[async_trait]
 impl Ecs for SdkEcs {
-    async fn list_clusters(&self, page: Option<String>) -> Result<Page<ClusterArn>, AwsError> {
+    async fn list_clusters(&self, page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
         let (operation, resource) = ("ecs:ListClusters", "the account's clusters");
         let call = self.client.list_clusters().set_next_token(page).send();
         let answer = self.calls.run(operation, resource, call).await?;
@@ -38,7 +38,7 @@ impl Ecs for SdkEcs {
         if let Some(cluster) = items.first() {
             self.calls.learn_account(cluster.account());
         }
-        Ok(Page { items, next: token(answer.next_token) })
+        Ok(ListPage { items, next: token(answer.next_token) })
     }
 
     async fn list_tasks(
@@ -46,7 +46,7 @@ impl Ecs for SdkEcs {
         cluster: &ClusterArn,
         desired: DesiredStatus,
         page: Option<String>,
-    ) -> Result<Page<TaskArn>, AwsError> {
+    ) -> Result<ListPage<TaskArn>, AwsError> {
         let (operation, resource) = ("ecs:ListTasks", cluster.as_str());
         // No launchType: one that is given leaves out the tasks of all others.
         let call = self
@@ -60,12 +60,12 @@ impl Ecs for SdkEcs {
         // ECS has no access across accounts, so an answer proves whose the cluster is.
         self.calls.learn_account(cluster.account());
         let items = arns(answer.task_arns(), TaskArn::parse, operation, resource)?;
-        Ok(Page { items, next: token(answer.next_token) })
+        Ok(ListPage { items, next: token(answer.next_token) })
     }
 
-    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<Described, AwsError> {
+    async fn describe_tasks(&self, cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
         if tasks.is_empty() {
-            return Ok(Described::default());
+            return Ok(DescribeTasksOutput::default());
         }
         let resource = format!("{} tasks of {cluster}", tasks.len());
         let call = self
@@ -108,8 +108,8 @@ fn sort_out(
     asked: &[TaskId],
     tasks: &[types::Task],
     failures: &[types::Failure],
-) -> Described {
-    let mut described = Described::default();
+) -> DescribeTasksOutput {
+    let mut described = DescribeTasksOutput::default();
     let mut open: BTreeMap<&str, &TaskId> = asked.iter().map(|id| (id.as_str(), id)).collect();
     for found in tasks {
         let Some(id) = open.remove(last_part(found.task_arn())) else { continue };
@@ -125,9 +125,9 @@ fn sort_out(
             reason => described.failed.push((id.clone(), failure_text(reason, failure.detail()))),
         }
     }
-    let silent =
+    let unanswered =
         open.into_values().map(|id| (id.clone(), "ECS's answer does not mention the task".to_owned()));
-    described.failed.extend(silent);
+    described.failed.extend(unanswered);
     described
 }
 
@@ -158,7 +158,7 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
         address: own_address(found)?,
         created_at: found.created_at().map(nearest_millisecond),
         updated_at: None,
-        tags: Some(shared_tags(tags(found.tags()))),
+        tags: Some(intern_tags(tags(found.tags()))),
     })
 }
 
@@ -201,8 +201,8 @@ pub(super) fn tags(found: &[types::Tag]) -> Tags {
         .collect()
 }
 
-fn container(found: &types::ContainerDefinition) -> Container {
-    Container {
+fn container(found: &types::ContainerDefinition) -> TaskContainer {
+    TaskContainer {
         name: found.name().unwrap_or_default().to_owned(),
         docker_labels: found.docker_labels().into_iter().flatten().map(owned).collect(),
         ports: found

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use aws_sdk_iam::Client;
 
-use super::call::Calls;
+use super::call::CallRunner;
 use crate::aws::{AwsError, AwsErrorKind, Iam};
 use ecs_mesh_model::{RoleArn, Tags};
 
@@ -16,11 +16,11 @@ const GET_ROLE: &str = "iam:GetRole";
 #[derive(Clone)]
 pub struct SdkIam {
     client: Client,
-    calls: Calls,
+    calls: CallRunner,
 }
 
 impl SdkIam {
-    pub(super) fn new(client: Client, calls: Calls) -> Self {
+    pub(super) fn new(client: Client, calls: CallRunner) -> Self {
         Self { client, calls }
     }
 }

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use aws_sdk_ecs::types;
 
-use super::call::Calls;
+use super::call::CallRunner;
 use super::ecs::unreadable;
 use crate::aws::AwsError;
 use crate::inspect::{
-    Hidden, Inspect, PortMapping, SecretVariable, Simulated, Variable, WholeContainer, WholeDefinition,
+    Redacted, AuditApi, PortMapping, SecretVariable, SimulationResult, Variable, FullContainer, FullTaskDefinition,
 };
 use ecs_mesh_model::{RoleArn, TaskDefinitionArn};
 
@@ -20,18 +20,18 @@ const SIMULATE: &str = "iam:SimulatePrincipalPolicy";
 pub struct SdkInspect {
     ecs: aws_sdk_ecs::Client,
     iam: aws_sdk_iam::Client,
-    calls: Calls,
+    calls: CallRunner,
 }
 
 impl SdkInspect {
-    pub(super) fn new(ecs: aws_sdk_ecs::Client, iam: aws_sdk_iam::Client, calls: Calls) -> Self {
+    pub(super) fn new(ecs: aws_sdk_ecs::Client, iam: aws_sdk_iam::Client, calls: CallRunner) -> Self {
         Self { ecs, iam, calls }
     }
 }
 
 #[async_trait]
-impl Inspect for SdkInspect {
-    async fn definition(&self, arn: &TaskDefinitionArn) -> Result<WholeDefinition, AwsError> {
+impl AuditApi for SdkInspect {
+    async fn definition(&self, arn: &TaskDefinitionArn) -> Result<FullTaskDefinition, AwsError> {
         let call = self
             .ecs
             .describe_task_definition()
@@ -44,7 +44,7 @@ impl Inspect for SdkInspect {
         if found.task_definition_arn() != Some(arn.as_str()) {
             return Err(unreadable(DESCRIBE, arn.as_str(), "the answer is about another task definition"));
         }
-        Ok(WholeDefinition {
+        Ok(FullTaskDefinition {
             arn: Some(arn.clone()),
             family: found.family().unwrap_or_else(|| arn.family()).to_owned(),
             task_role: found.task_role_arn().filter(|role| !role.is_empty()).map(str::to_owned),
@@ -54,7 +54,7 @@ impl Inspect for SdkInspect {
         })
     }
 
-    async fn may_get_itself(&self, role: &RoleArn) -> Result<Simulated, AwsError> {
+    async fn may_get_own_role(&self, role: &RoleArn) -> Result<SimulationResult, AwsError> {
         let call = self
             .iam
             .simulate_principal_policy()
@@ -68,7 +68,7 @@ impl Inspect for SdkInspect {
             unreadable(SIMULATE, role.as_str(), "the simulator's answer does not mention iam:GetRole")
         })?;
         let decision = result.eval_decision().as_str();
-        Ok(Simulated {
+        Ok(SimulationResult {
             allowed: decision == "allowed",
             decision: decision.to_owned(),
             missing_context: result.missing_context_values().to_vec(),
@@ -76,9 +76,9 @@ impl Inspect for SdkInspect {
     }
 }
 
-fn container(found: &types::ContainerDefinition) -> WholeContainer {
-    let texts = |texts: &[String]| texts.iter().map(Hidden::new).collect();
-    WholeContainer {
+fn container(found: &types::ContainerDefinition) -> FullContainer {
+    let texts = |texts: &[String]| texts.iter().map(Redacted::new).collect();
+    FullContainer {
         name: found.name().unwrap_or_default().to_owned(),
         image: found.image().unwrap_or_default().to_owned(),
         environment: found
@@ -86,7 +86,7 @@ fn container(found: &types::ContainerDefinition) -> WholeContainer {
             .iter()
             .map(|pair| Variable {
                 name: pair.name().unwrap_or_default().to_owned(),
-                value: Hidden::new(pair.value().unwrap_or_default()),
+                value: Redacted::new(pair.value().unwrap_or_default()),
             })
             .collect(),
         secrets: found

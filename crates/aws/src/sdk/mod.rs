@@ -34,9 +34,9 @@ pub use iam::SdkIam;
 pub use inspect::SdkInspect;
 pub use queue::{QueueAttributes, SdkQueue};
 pub use secrets::SdkSecrets;
-pub use setup::{Caller, EventRule, EventTarget, SdkSetup};
+pub use setup::{CallerIdentity, EventRule, EventTarget, SdkSetup};
 
-use call::Calls;
+use call::CallRunner;
 
 /// AWS is near; a connection that takes longer than one lost SYN (3 s) does not come.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
@@ -104,7 +104,7 @@ pub struct AwsClients {
     pub setup: SdkSetup,
     /// SQS; [`Self::queue`] makes the queue from it.
     sqs: aws_sdk_sqs::Config,
-    calls: Calls,
+    calls: CallRunner,
     region: String,
 }
 
@@ -112,7 +112,7 @@ impl AwsClients {
     /// Makes the clients. Reads the environment and profile files; calls AWS only where the Region has to be asked of
     /// the EC2 instance. Credentials are fetched by the first call that needs them.
     pub async fn connect(options: AwsOptions) -> Result<Self, ConnectError> {
-        let calls = Calls::new(Arc::clone(&options.observer));
+        let calls = CallRunner::new(Arc::clone(&options.observer));
         let roots = has_roots();
         let config = config(options, roots).await;
         let clear = config.endpoint_url().is_some_and(|url| url.starts_with("http://"));

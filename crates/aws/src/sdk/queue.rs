@@ -11,9 +11,9 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeName as Attribute, QueueAttributeName,
 };
 
-use super::call::Calls;
+use super::call::CallRunner;
 use super::{CONNECT_TIMEOUT, error};
-use crate::aws::{AwsError, AwsErrorKind, Message, Queue};
+use crate::aws::{AwsError, AwsErrorKind, QueueMessage, EventQueue};
 use ecs_mesh_model::Timestamp;
 
 /// SQS's largest batch.
@@ -27,7 +27,7 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(25);
 #[derive(Clone)]
 pub struct SdkQueue {
     client: Client,
-    calls: Calls,
+    calls: CallRunner,
     url: String,
 }
 
@@ -43,7 +43,7 @@ pub struct QueueAttributes {
 }
 
 impl SdkQueue {
-    pub(super) fn new(client: Client, calls: Calls, url: &str) -> Self {
+    pub(super) fn new(client: Client, calls: CallRunner, url: &str) -> Self {
         Self { client, calls, url: url.to_owned() }
     }
 
@@ -86,8 +86,8 @@ impl SdkQueue {
 }
 
 #[async_trait]
-impl Queue for SdkQueue {
-    async fn receive(&self) -> Result<Vec<Message>, AwsError> {
+impl EventQueue for SdkQueue {
+    async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError> {
         let patient = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(RECEIVE_TIMEOUT)
@@ -130,7 +130,7 @@ impl Queue for SdkQueue {
             .collect())
     }
 
-    async fn give_back(&self, receipts: &[String]) -> Result<(), AwsError> {
+    async fn release(&self, receipts: &[String]) -> Result<(), AwsError> {
         if receipts.is_empty() {
             return Ok(());
         }
@@ -190,10 +190,10 @@ impl SdkQueue {
 }
 
 /// A message without a receipt could neither be deleted nor given back; SQS sends none.
-fn message(found: aws_sdk_sqs::types::Message) -> Option<Message> {
+fn message(found: aws_sdk_sqs::types::Message) -> Option<QueueMessage> {
     let attribute = |name| found.attributes.as_ref().and_then(|all| all.get(&name));
     let sent_at = attribute(Attribute::SentTimestamp).and_then(|text| text.parse().ok()).map(Timestamp);
     let receives =
         attribute(Attribute::ApproximateReceiveCount).and_then(|text| text.parse().ok()).unwrap_or(1);
-    Some(Message { receipt: found.receipt_handle?, body: found.body.unwrap_or_default(), sent_at, receives })
+    Some(QueueMessage { receipt: found.receipt_handle?, body: found.body.unwrap_or_default(), sent_at, receives })
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use aws_config::{Region, SdkConfig};
 
-use super::call::Calls;
+use super::call::CallRunner;
 use ecs_mesh_controller::Secrets;
 
 const GET_SECRET_VALUE: &str = "secretsmanager:GetSecretValue";
@@ -12,11 +12,11 @@ const GET_SECRET_VALUE: &str = "secretsmanager:GetSecretValue";
 #[derive(Clone)]
 pub struct SdkSecrets {
     config: SdkConfig,
-    calls: Calls,
+    calls: CallRunner,
 }
 
 impl SdkSecrets {
-    pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
+    pub(super) fn new(config: SdkConfig, calls: CallRunner) -> Self {
         Self { config, calls }
     }
 }

@@ -8,7 +8,7 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_eventbridge::types::Target;
 use aws_sdk_sts::config::ProvideCredentials as _;
 
-use super::call::Calls;
+use super::call::CallRunner;
 use super::error;
 use crate::aws::{AwsError, AwsErrorKind};
 
@@ -19,12 +19,12 @@ const MOST_PAGES: usize = 50;
 #[derive(Clone)]
 pub struct SdkSetup {
     config: SdkConfig,
-    calls: Calls,
+    calls: CallRunner,
 }
 
 /// Who AWS says the caller is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct CallerIdentity {
     /// The user's or the session's ARN.
     pub arn: String,
     /// 12 digits.
@@ -62,7 +62,7 @@ pub struct EventTarget {
 }
 
 impl SdkSetup {
-    pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
+    pub(super) fn new(config: SdkConfig, calls: CallRunner) -> Self {
         Self { config, calls }
     }
 
@@ -82,12 +82,12 @@ impl SdkSetup {
     }
 
     /// Who calls. Needs no permission.
-    pub async fn caller(&self) -> Result<Caller, AwsError> {
+    pub async fn caller(&self) -> Result<CallerIdentity, AwsError> {
         let client = aws_sdk_sts::Client::new(&self.config);
         let call = client.get_caller_identity().send();
         let answer = Box::pin(self.calls.run("sts:GetCallerIdentity", "the caller", call)).await?;
         let text = |found: Option<String>| found.unwrap_or_default();
-        let caller = Caller { arn: text(answer.arn), account: text(answer.account) };
+        let caller = CallerIdentity { arn: text(answer.arn), account: text(answer.account) };
         self.calls.learn_account(&caller.account);
         Ok(caller)
     }

@@ -15,50 +15,50 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::aws::{AwsError, AwsErrorKind, Ecs, Iam, Queue};
-use crate::inspect::Inspect;
+use crate::aws::{AwsError, AwsErrorKind, Ecs, Iam, EventQueue};
+use crate::inspect::AuditApi;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinitionArn, TaskId, Timestamp};
 
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";
 
 /// What the server saw of one request.
-struct Seen {
+struct RecordedRequest {
     target: String,
     body: String,
 }
 
-impl Seen {
+impl RecordedRequest {
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
 
 #[derive(Default)]
-struct Script {
+struct ResponseScript {
     answers: Mutex<VecDeque<(u16, String)>>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Vec<RecordedRequest>>,
     /// How long each answer takes.
     delay: Duration,
 }
 
 #[derive(Default)]
-struct Told(Mutex<Vec<(&'static str, &'static str)>>);
+struct RecordedCalls(Mutex<Vec<(&'static str, &'static str)>>);
 
-impl AwsCallObserver for Told {
+impl AwsCallObserver for RecordedCalls {
     fn call(&self, operation: &'static str, outcome: &'static str, _: Duration) {
         self.0.lock().unwrap().push((operation, outcome));
     }
 }
 
-struct World {
-    script: Arc<Script>,
-    told: Arc<Told>,
+struct SdkFixture {
+    script: Arc<ResponseScript>,
+    told: Arc<RecordedCalls>,
     aws: AwsClients,
     url: String,
 }
 
-impl World {
+impl SdkFixture {
     /// A server that gives these answers in turn.
     async fn answering(answers: impl IntoIterator<Item = (u16, String)>) -> Self {
         Self::slow(Duration::ZERO, answers).await
@@ -66,12 +66,12 @@ impl World {
 
     async fn slow(delay: Duration, answers: impl IntoIterator<Item = (u16, String)>) -> Self {
         let answers = Mutex::new(answers.into_iter().collect());
-        let script = Arc::new(Script { answers, delay, ..Script::default() });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let script = Arc::new(ResponseScript { answers, delay, ..ResponseScript::default() });
+        let handler = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", handler.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&script));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        let told = Arc::new(Told::default());
+        tokio::spawn(async move { axum::serve(handler, app).await });
+        let told = Arc::new(RecordedCalls::default());
         let options = AwsOptions {
             region: Some("eu-west-1".to_owned()),
             endpoint_url: Some(url.clone()),
@@ -94,9 +94,9 @@ impl World {
     }
 }
 
-async fn answer(State(script): State<Arc<Script>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(State(script): State<Arc<ResponseScript>>, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap()).to_owned();
-    script.seen.lock().unwrap().push(Seen { target, body: String::from_utf8(body.to_vec()).unwrap() });
+    script.seen.lock().unwrap().push(RecordedRequest { target, body: String::from_utf8(body.to_vec()).unwrap() });
     tokio::time::sleep(script.delay).await;
     let (status, body) = script.answers.lock().unwrap().pop_front().expect("more calls than answers");
     (StatusCode::from_u16(status).unwrap(), body).into_response()
@@ -140,8 +140,8 @@ fn task(id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn tasks_are_listed_by_desired_status_whatever_their_launch_type() {
-    let world = World::answering([
+async fn list_tasks_filters_by_desired_status_only() {
+    let world = SdkFixture::answering([
         ok(&json!({"taskArns": ["arn:aws:ecs:eu-west-1:111122223333:task/prod/a1"], "nextToken": "more"})),
         ok(&json!({"taskArns": [], "nextToken": ""})),
     ])
@@ -158,14 +158,14 @@ async fn tasks_are_listed_by_desired_status_whatever_their_launch_type() {
 
 #[tokio::test]
 async fn clusters_are_listed() {
-    let world = World::answering([ok(&json!({"clusterArns": [CLUSTER]}))]).await;
+    let world = SdkFixture::answering([ok(&json!({"clusterArns": [CLUSTER]}))]).await;
     let page = world.aws.ecs.list_clusters(None).await.unwrap();
     assert_eq!((page.items, page.next), (vec![cluster()], None));
 }
 
 #[tokio::test]
 async fn a_described_task_has_its_address_role_tags_and_times() {
-    let world = World::answering([ok(&json!({"tasks": [task("a1")], "failures": []}))]).await;
+    let world = SdkFixture::answering([ok(&json!({"tasks": [task("a1")], "failures": []}))]).await;
     let described = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap();
     let task = &described.tasks[0];
     assert_eq!((task.version, task.last_status), (4, LastStatus::Running));
@@ -183,7 +183,7 @@ async fn each_task_that_was_asked_for_is_found_missing_or_failed() {
     let mut elsewhere = task("c3");
     elsewhere["taskArn"] = json!("arn:aws:ecs:eu-west-1:111122223333:task/other/c3");
     let failure = |id: &str, reason: &str| json!({"arn": format!("arn:aws:ecs:eu-west-1:111122223333:task/prod/{id}"), "reason": reason});
-    let world = World::answering([ok(&json!({
+    let world = SdkFixture::answering([ok(&json!({
         "tasks": [task("a1"), strange, elsewhere, task("unasked")],
         "failures": [failure("d4", "MISSING"), failure("e5", "INTERNAL"), failure("unasked2", "MISSING")],
     }))])
@@ -206,17 +206,17 @@ async fn each_task_that_was_asked_for_is_found_missing_or_failed() {
 
 #[tokio::test]
 async fn no_tasks_need_no_call() {
-    let world = World::answering([]).await;
+    let world = SdkFixture::answering([]).await;
     assert_eq!(world.aws.ecs.describe_tasks(&cluster(), &[]).await.unwrap().tasks, []);
     assert_eq!(world.queue().delete(&[]).await.unwrap(), Vec::<String>::new());
-    world.queue().give_back(&[]).await.unwrap();
+    world.queue().release(&[]).await.unwrap();
     assert_eq!(world.told(), []);
 }
 
 #[tokio::test]
 async fn a_task_definition_has_its_task_role_labels_and_ports() {
     let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7";
-    let world = World::answering([ok(&json!({"taskDefinition": {
+    let world = SdkFixture::answering([ok(&json!({"taskDefinition": {
         "taskDefinitionArn": arn, "taskRoleArn": ROLE, "networkMode": "awsvpc",
         "executionRoleArn": "arn:aws:iam::111122223333:role/ecsTaskExecutionRole",
         "containerDefinitions": [
@@ -255,7 +255,7 @@ fn iam_refused(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn a_roles_tags_come_in_one_call() {
-    let world = World::answering([get_role(ROLE)]).await;
+    let world = SdkFixture::answering([get_role(ROLE)]).await;
     let tags = world.aws.iam.role_tags(&RoleArn::parse(ROLE).unwrap()).await.unwrap();
     assert_eq!((tags["consul.hashicorp.com/service"].as_str(), tags["empty"].as_str()), ("kv", ""));
     assert!(
@@ -268,15 +268,15 @@ async fn a_roles_tags_come_in_one_call() {
 
 #[tokio::test]
 async fn a_role_of_the_same_name_under_another_path_is_not_the_role() {
-    let world = World::answering([get_role("arn:aws:iam::111122223333:role/kv-task")]).await;
+    let world = SdkFixture::answering([get_role("arn:aws:iam::111122223333:role/kv-task")]).await;
     let error = world.aws.iam.role_tags(&RoleArn::parse(ROLE).unwrap()).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::NotFound, "AnotherRole"));
 }
 
 #[tokio::test]
-async fn a_role_of_another_account_is_denied_and_never_a_same_named_one() {
+async fn role_of_other_account_is_denied() {
     let foreign = RoleArn::parse("arn:aws:iam::444455556666:role/team/kv-task").unwrap();
-    let world = World::answering([get_role(ROLE)]).await;
+    let world = SdkFixture::answering([get_role(ROLE)]).await;
     for _ in 0..2 {
         let error = world.aws.iam.role_tags(&foreign).await.unwrap_err();
         assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Denied, "OtherAccount"));
@@ -285,8 +285,8 @@ async fn a_role_of_another_account_is_denied_and_never_a_same_named_one() {
 }
 
 #[tokio::test]
-async fn a_missing_role_of_another_account_is_not_taken_for_a_deleted_one() {
-    let world = World::answering([ok(&json!({"taskArns": []})), iam_refused(404, "NoSuchEntity")]).await;
+async fn missing_role_of_other_account_is_not_deleted() {
+    let world = SdkFixture::answering([ok(&json!({"taskArns": []})), iam_refused(404, "NoSuchEntity")]).await;
     world.aws.ecs.list_tasks(&cluster(), DesiredStatus::Running, None).await.unwrap();
     let foreign = RoleArn::parse("arn:aws:iam::444455556666:role/kv-task").unwrap();
     assert_eq!(world.aws.iam.role_tags(&foreign).await.unwrap_err().kind, AwsErrorKind::Denied);
@@ -295,7 +295,7 @@ async fn a_missing_role_of_another_account_is_not_taken_for_a_deleted_one() {
 }
 
 #[tokio::test]
-async fn a_whole_definition_has_variables_commands_and_tags_and_shows_no_value() {
+async fn full_definition_debug_redacts_values() {
     let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7";
     let container = json!({
         "name": "app",
@@ -307,7 +307,7 @@ async fn a_whole_definition_has_variables_commands_and_tags_and_shows_no_value()
     });
     let definition = json!({"taskDefinitionArn": arn, "family": "kv", "networkMode": "awsvpc", "containerDefinitions": [container]});
     let answer = json!({"taskDefinition": definition, "tags": [{"key": "a", "value": "b"}]});
-    let world = World::answering([ok(&answer)]).await;
+    let world = SdkFixture::answering([ok(&answer)]).await;
     let found = world.aws.inspect.definition(&TaskDefinitionArn::parse(arn).unwrap()).await.unwrap();
     assert_eq!(world.seen(0), json!({"taskDefinition": arn, "include": ["TAGS"]}));
     let app = &found.containers[0];
@@ -326,10 +326,10 @@ async fn a_role_may_read_itself_if_the_simulator_says_so() {
         );
         (200, xml)
     };
-    let world = World::answering([result("allowed"), result("implicitDeny")]).await;
+    let world = SdkFixture::answering([result("allowed"), result("implicitDeny")]).await;
     let role = RoleArn::parse(ROLE).unwrap();
-    assert!(world.aws.inspect.may_get_itself(&role).await.unwrap().allowed);
-    let denied = world.aws.inspect.may_get_itself(&role).await.unwrap();
+    assert!(world.aws.inspect.may_get_own_role(&role).await.unwrap().allowed);
+    let denied = world.aws.inspect.may_get_own_role(&role).await.unwrap();
     assert_eq!((denied.allowed, denied.decision.as_str()), (false, "implicitDeny"));
     let body = &world.script.seen.lock().unwrap()[0].body;
     assert!(body.contains("ActionNames.member.1=iam%3AGetRole"), "{body}");

@@ -7,22 +7,22 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::record::{Absence, Record, SWEEPS, Stopped};
+use self::record::{Absence, TaskRecord, MIN_ABSENT_SWEEPS, StopState};
 use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
-pub use self::record::{Brief, Life};
+pub use self::record::{TaskSummary, TaskLiveness};
 
 /// How long after a sighting a task may be created in the mesh without being described first: a queue may hold
 /// messages for days, and the address may have gone to another task.
-pub const FRESH: Duration = Duration::from_mins(1);
+pub const FRESH_WINDOW: Duration = Duration::from_mins(1);
 
 /// How long a stopped task is remembered, so that late events of its earlier life find it stopped. Longer than
-/// [`FRESH`], after which such an event creates nothing unasked.
-const TOMBSTONE: Duration = Duration::from_mins(15);
+/// [`FRESH_WINDOW`], after which such an event creates nothing unasked.
+const STOPPED_TASK_TTL: Duration = Duration::from_mins(15);
 
 /// Who told of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ObservationSource {
     /// A task state change event: may be late, repeated, or out of order.
     Event,
     /// DescribeTasks: may lag behind for a moment.
@@ -31,7 +31,7 @@ pub enum Source {
 
 /// What an observation changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
+pub struct Observation {
     /// It is newer than what was known, or adds to it.
     pub changed: bool,
     /// It is the first observation, by an event or a describe, that ECS is taking the task down.
@@ -42,11 +42,11 @@ pub struct Observed {
 
 /// A copy of what is known of a task.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct TaskSnapshot {
     /// The newest observation; `None` where only a registration tells of the task.
     pub task: Option<Task>,
     /// What is known of its life.
-    pub life: Life,
+    pub liveness: TaskLiveness,
     /// When it was last seen wanted and alive.
     pub alive_at: Option<Timestamp>,
     /// When a describe last found it so.
@@ -55,48 +55,48 @@ pub struct Snapshot {
     pub missing_at: Option<Timestamp>,
 }
 
-impl Snapshot {
-    /// Whether it was seen alive within [`FRESH`]: by a describe, or by whomsoever after `since`, when this process
+impl TaskSnapshot {
+    /// Whether it was seen alive within [`FRESH_WINDOW`]: by a describe, or by whomsoever after `since`, when this process
     /// began to know its cluster whole. What an event tells of an earlier time may be all that is left of a task whose
     /// STOPPED an earlier process has taken in.
     pub fn is_fresh(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
-        let young = |at: &Timestamp| at.age_at(now) < FRESH;
+        let young = |at: &Timestamp| at.age_at(now) < FRESH_WINDOW;
         self.described_at.as_ref().is_some_and(young)
             || self.alive_at.is_some_and(|at| young(&at) && since.is_some_and(|since| at >= since))
     }
 
-    /// Whether a describe did not find the task over [`FRESH`] after it was last seen alive: a new task is known
+    /// Whether a describe did not find the task over [`FRESH_WINDOW`] after it was last seen alive: a new task is known
     /// everywhere by then, so asking again tells no more. An event or a list shows the task if it is there.
     pub fn is_lost(&self) -> bool {
         let (Some(alive), Some(missing)) = (self.alive_at, self.missing_at) else { return false };
-        alive.age_at(missing) >= FRESH
+        alive.age_at(missing) >= FRESH_WINDOW
     }
 }
 
 /// Every known task, by ARN.
 #[derive(Debug, Default)]
-pub struct Store {
+pub struct TaskStore {
     // In boxes: the nodes of a map are a third empty.
-    records: Mutex<BTreeMap<TaskArn, Box<Record>>>,
+    records: Mutex<BTreeMap<TaskArn, Box<TaskRecord>>>,
 }
 
-impl Store {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Box<Record>>> {
+impl TaskStore {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Box<TaskRecord>>> {
         // Every change below leaves the map whole, so a panic elsewhere has broken nothing in it.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in an observation.
-    pub fn observe(&self, task: Task, source: Source, now: Timestamp) -> Observed {
+    pub fn observe(&self, task: Task, source: ObservationSource, now: Timestamp) -> Observation {
         let mut records = self.lock();
         let record = records.entry(task.arn.clone()).or_default();
         let before = record.stopped;
         let was_leaving = record.task.as_ref().is_some_and(Task::is_leaving);
         if task.last_status.is_stopped() {
             match source {
-                Source::Describe => record.stopped = Stopped::Confirmed,
-                Source::Event if record.stopped == Stopped::No => record.stopped = Stopped::Said,
-                Source::Event => {}
+                ObservationSource::Describe => record.stopped = StopState::Confirmed,
+                ObservationSource::Event if record.stopped == StopState::No => record.stopped = StopState::Unconfirmed,
+                ObservationSource::Event => {}
             }
         }
         let known = record.task.as_ref();
@@ -106,16 +106,16 @@ impl Store {
         });
         let seen_at = match source {
             // The sender's clock may be ahead; nothing is fresher than now.
-            Source::Event => task.updated_at.map(|at| at.min(now)),
-            Source::Describe => Some(now),
+            ObservationSource::Event => task.updated_at.map(|at| at.min(now)),
+            ObservationSource::Describe => Some(now),
         };
-        if newer || source == Source::Describe {
+        if newer || source == ObservationSource::Describe {
             // Even a late sighting is a reason for doubt, and doubt keeps registrations.
             record.absence = None;
             record.missing_at = None;
             if !task.is_leaving() {
                 record.alive_at = record.alive_at.max(seen_at);
-                if source == Source::Describe {
+                if source == ObservationSource::Describe {
                     record.described_at = Some(now);
                 }
             }
@@ -128,21 +128,21 @@ impl Store {
             known.tags = task.tags;
         }
         let is_leaving = record.task.as_ref().is_some_and(Task::is_leaving);
-        Observed {
+        Observation {
             changed: newer || adds_tags || before != record.stopped,
             first_leaving: is_leaving && !was_leaving,
-            first_stop: before == Stopped::No && record.stopped != Stopped::No,
+            first_stop: before == StopState::No && record.stopped != StopState::No,
         }
     }
 
     /// DescribeTasks said MISSING: long gone, or not visible yet. Proof only after a STOPPED event, or after
     /// enough complete sweeps.
-    pub fn described_missing(&self, task: &TaskArn, grace: Duration, now: Timestamp) {
+    pub fn record_missing(&self, task: &TaskArn, grace: Duration, now: Timestamp) {
         let mut records = self.lock();
         let Some(record) = records.get_mut(task) else { return };
         record.missing_at = Some(now);
-        if record.stopped == Stopped::Said {
-            record.stopped = Stopped::Confirmed;
+        if record.stopped == StopState::Unconfirmed {
+            record.stopped = StopState::Confirmed;
             record.touched_at = now;
         }
         if let Some(absence) = &mut record.absence
@@ -153,18 +153,18 @@ impl Store {
     }
 
     /// A list showed the task with desired status RUNNING.
-    pub fn listed_alive(&self, task: &TaskArn, now: Timestamp) {
+    pub fn record_listed_running(&self, task: &TaskArn, now: Timestamp) {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
             record.missing_at = None;
-            if record.stopped == Stopped::No && record.task.as_ref().is_some_and(|task| !task.is_leaving()) {
+            if record.stopped == StopState::No && record.task.as_ref().is_some_and(|task| !task.is_leaving()) {
                 record.alive_at = record.alive_at.max(Some(now));
             }
         }
     }
 
     /// A list showed the task with desired status STOPPED: it exists, so it is not absent.
-    pub fn listed_leaving(&self, task: &TaskArn) {
+    pub fn record_listed_stopped(&self, task: &TaskArn) {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
             record.missing_at = None;
@@ -173,11 +173,11 @@ impl Store {
 
     /// A complete sweep of its cluster, begun at `began` after the task was known or registered and ended at `ended`,
     /// did not show the task.
-    pub fn missed_by_sweep(&self, task: &TaskArn, began: Timestamp, ended: Timestamp) {
+    pub fn record_absence(&self, task: &TaskArn, began: Timestamp, ended: Timestamp) {
         let mut records = self.lock();
         let record = records
             .entry(task.clone())
-            .or_insert_with(|| Box::new(Record { touched_at: ended, ..Record::default() }));
+            .or_insert_with(|| Box::new(TaskRecord { touched_at: ended, ..TaskRecord::default() }));
         let first = Absence { since: ended, last_missed: ended, sweeps: 0, described_at: None };
         let absence = record.absence.get_or_insert(first);
         absence.sweeps += 1;
@@ -185,7 +185,7 @@ impl Store {
     }
 
     /// Remembers which role the task runs as, so that a changed role finds its tasks.
-    pub fn runs_as(&self, task: &TaskArn, role: &RoleArn) {
+    pub fn set_role(&self, task: &TaskArn, role: &RoleArn) {
         if let Some(record) = self.lock().get_mut(task)
             && record.role.as_ref() != Some(role)
         {
@@ -211,24 +211,24 @@ impl Store {
 
     /// All roles that living tasks run as.
     pub fn roles(&self) -> std::collections::BTreeSet<RoleArn> {
-        self.lock().values().filter(|r| r.stopped == Stopped::No).filter_map(|r| r.role.clone()).collect()
+        self.lock().values().filter(|r| r.stopped == StopState::No).filter_map(|r| r.role.clone()).collect()
     }
 
     /// What is known of one task.
-    pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> Snapshot {
+    pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> TaskSnapshot {
         let records = self.lock();
         let Some(record) = records.get(task) else {
-            return Snapshot {
+            return TaskSnapshot {
                 task: None,
-                life: Life::Unknown,
+                liveness: TaskLiveness::Unknown,
                 alive_at: None,
                 described_at: None,
                 missing_at: None,
             };
         };
-        Snapshot {
+        TaskSnapshot {
             task: record.task.clone(),
-            life: record.life(grace, now),
+            liveness: record.liveness(grace, now),
             alive_at: record.alive_at,
             described_at: record.described_at,
             missing_at: record.missing_at,
@@ -236,12 +236,12 @@ impl Store {
     }
 
     /// The tasks of a cluster, with what a sweep compares: what ECS wants of each, and whether it is known whole.
-    pub fn of_cluster(&self, cluster: &ClusterArn) -> BTreeMap<TaskArn, Brief> {
+    pub fn of_cluster(&self, cluster: &ClusterArn) -> BTreeMap<TaskArn, TaskSummary> {
         let records = self.lock();
         records
             .iter()
             .filter(|(arn, record)| arn.cluster() == cluster && record.task.is_some())
-            .map(|(arn, record)| (arn.clone(), record.brief()))
+            .map(|(arn, record)| (arn.clone(), record.summary()))
             .collect()
     }
 
@@ -261,11 +261,11 @@ impl Store {
     }
 
     /// Forgets what stopped long ago, and what sweeps miss and nobody has registered.
-    pub fn forget_old(&self, registered: impl Fn(&TaskArn) -> bool, now: Timestamp) {
+    pub fn expire(&self, registered: impl Fn(&TaskArn) -> bool, now: Timestamp) {
         self.lock().retain(|arn, record| {
             let over =
-                record.stopped == Stopped::Confirmed || record.absence.is_some_and(|a| a.sweeps >= SWEEPS);
-            !over || record.touched_at.age_at(now) < TOMBSTONE || registered(arn)
+                record.stopped == StopState::Confirmed || record.absence.is_some_and(|a| a.sweeps >= MIN_ABSENT_SWEEPS);
+            !over || record.touched_at.age_at(now) < STOPPED_TASK_TTL || registered(arn)
         });
     }
 }

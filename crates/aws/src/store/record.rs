@@ -6,28 +6,28 @@ use std::time::Duration;
 use ecs_mesh_model::{DesiredStatus, RoleArn, Task, Timestamp};
 
 /// Complete sweeps that must miss a task before its absence counts.
-pub(super) const SWEEPS: u32 = 2;
+pub(super) const MIN_ABSENT_SWEEPS: u32 = 2;
 
 /// How long a describe's MISSING confirms an absence. A removal rests on a describe made right before it: an open
 /// circuit or a full write queue may delay the removal for minutes, in which ECS may show the task again.
 const ABSENCE_CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Stopped {
+pub(super) enum StopState {
     #[default]
     No,
     /// An event said STOPPED.
-    Said,
+    Unconfirmed,
     /// DescribeTasks said STOPPED, or MISSING after an event's STOPPED.
     Confirmed,
 }
 
 /// All that is known of one task.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Record {
+pub(super) struct TaskRecord {
     pub(super) task: Option<Task>,
     pub(super) role: Option<RoleArn>,
-    pub(super) stopped: Stopped,
+    pub(super) stopped: StopState,
     /// When it was last seen wanted and alive: the event's own time, or the time of a list or describe.
     pub(super) alive_at: Option<Timestamp>,
     /// When a describe last found it wanted and alive.
@@ -53,7 +53,7 @@ pub(super) struct Absence {
 
 /// What is known of a task's life, for a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum TaskLiveness {
     /// Nothing.
     Unknown,
     /// ECS wants it to run.
@@ -61,7 +61,7 @@ pub enum Life {
     /// ECS is taking it down.
     Leaving,
     /// An event said STOPPED.
-    SaidStopped,
+    StoppedUnconfirmed,
     /// It has stopped.
     Stopped,
     /// Sweeps miss it, and nothing else is known of it or it has been missed long enough. `due`: a describe decides.
@@ -80,7 +80,7 @@ pub enum Life {
 
 /// What a sweep compares with the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Brief {
+pub struct TaskSummary {
     /// What ECS wants of the task, as far as known.
     pub desired: DesiredStatus,
     /// It has stopped for sure.
@@ -89,33 +89,33 @@ pub struct Brief {
     pub has_address: bool,
 }
 
-impl Record {
-    pub(super) fn brief(&self) -> Brief {
+impl TaskRecord {
+    pub(super) fn summary(&self) -> TaskSummary {
         let task = self.task.as_ref();
-        Brief {
+        TaskSummary {
             desired: task.map_or(DesiredStatus::Running, |task| {
                 if task.is_leaving() { DesiredStatus::Stopped } else { DesiredStatus::Running }
             }),
-            stopped: self.stopped == Stopped::Confirmed,
+            stopped: self.stopped == StopState::Confirmed,
             has_address: task.is_some_and(|task| task.address.is_some()),
         }
     }
 
-    pub(super) fn life(&self, grace: Duration, now: Timestamp) -> Life {
+    pub(super) fn liveness(&self, grace: Duration, now: Timestamp) -> TaskLiveness {
         match (self.stopped, self.absence, &self.task) {
-            (Stopped::Confirmed, _, _) => Life::Stopped,
-            (Stopped::Said, _, _) => Life::SaidStopped,
+            (StopState::Confirmed, _, _) => TaskLiveness::Stopped,
+            (StopState::Unconfirmed, _, _) => TaskLiveness::StoppedUnconfirmed,
             (_, Some(absence), _) if absence.is_due(grace) => {
                 if absence.is_confirmed(now) {
-                    Life::Absent { sweeps: absence.sweeps, since: absence.since }
+                    TaskLiveness::Absent { sweeps: absence.sweeps, since: absence.since }
                 } else {
-                    Life::Missing { due: true }
+                    TaskLiveness::Missing { due: true }
                 }
             }
-            (_, Some(_), None) => Life::Missing { due: false },
-            (_, None, None) => Life::Unknown,
-            (_, _, Some(task)) if task.is_leaving() => Life::Leaving,
-            (_, _, Some(_)) => Life::Live,
+            (_, Some(_), None) => TaskLiveness::Missing { due: false },
+            (_, None, None) => TaskLiveness::Unknown,
+            (_, _, Some(task)) if task.is_leaving() => TaskLiveness::Leaving,
+            (_, _, Some(_)) => TaskLiveness::Live,
         }
     }
 }
@@ -123,7 +123,7 @@ impl Record {
 impl Absence {
     /// Whether enough complete sweeps, over at least `grace`, missed the task.
     pub(super) fn is_due(&self, grace: Duration) -> bool {
-        self.sweeps >= SWEEPS && self.since.age_at(self.last_missed) >= grace
+        self.sweeps >= MIN_ABSENT_SWEEPS && self.since.age_at(self.last_missed) >= grace
     }
 
     /// Whether a describe has just confirmed it.

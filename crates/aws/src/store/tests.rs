@@ -32,24 +32,24 @@ fn task(version: u64, last_status: LastStatus) -> Task {
     }
 }
 
-fn life(store: &Store, now: Timestamp) -> Life {
-    store.snapshot(&arn(), GRACE, now).life
+fn liveness(store: &TaskStore, now: Timestamp) -> TaskLiveness {
+    store.snapshot(&arn(), GRACE, now).liveness
 }
 
 #[test]
 fn an_older_event_changes_nothing() {
-    let store = Store::default();
-    store.observe(task(5, LastStatus::Deactivating), Source::Event, NOW);
-    assert_eq!(store.observe(task(4, LastStatus::Running), Source::Event, NOW), Observed::default());
-    assert_eq!(life(&store, NOW), Life::Leaving);
+    let store = TaskStore::default();
+    store.observe(task(5, LastStatus::Deactivating), ObservationSource::Event, NOW);
+    assert_eq!(store.observe(task(4, LastStatus::Running), ObservationSource::Event, NOW), Observation::default());
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Leaving);
 }
 
 #[test]
 fn first_stop_is_reported_once_whichever_source_shows_it() {
-    for (first, second) in [(Source::Event, Source::Describe), (Source::Describe, Source::Event)] {
-        let store = Store::default();
-        store.observe(task(5, LastStatus::Running), Source::Describe, NOW);
-        let leaving = store.observe(task(6, LastStatus::Deactivating), Source::Event, NOW);
+    for (first, second) in [(ObservationSource::Event, ObservationSource::Describe), (ObservationSource::Describe, ObservationSource::Event)] {
+        let store = TaskStore::default();
+        store.observe(task(5, LastStatus::Running), ObservationSource::Describe, NOW);
+        let leaving = store.observe(task(6, LastStatus::Deactivating), ObservationSource::Event, NOW);
         assert!(leaving.first_leaving && !leaving.first_stop, "{leaving:?}");
         let stopped = store.observe(task(7, LastStatus::Stopped), first, NOW);
         assert!(stopped.first_stop && !stopped.first_leaving, "{stopped:?}");
@@ -59,158 +59,158 @@ fn first_stop_is_reported_once_whichever_source_shows_it() {
 
 #[test]
 fn an_event_that_says_stopped_needs_a_describe() {
-    let store = Store::default();
-    store.observe(task(9, LastStatus::Stopped), Source::Event, NOW);
-    assert_eq!(life(&store, NOW), Life::SaidStopped);
-    store.observe(task(9, LastStatus::Stopped), Source::Describe, NOW);
-    assert_eq!(life(&store, NOW), Life::Stopped);
+    let store = TaskStore::default();
+    store.observe(task(9, LastStatus::Stopped), ObservationSource::Event, NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::StoppedUnconfirmed);
+    store.observe(task(9, LastStatus::Stopped), ObservationSource::Describe, NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Stopped);
 }
 
 #[test]
 fn missing_after_an_event_that_said_stopped_is_proof() {
-    let store = Store::default();
-    store.observe(task(9, LastStatus::Stopped), Source::Event, NOW);
-    store.described_missing(&arn(), GRACE, NOW);
-    assert_eq!(life(&store, NOW), Life::Stopped);
+    let store = TaskStore::default();
+    store.observe(task(9, LastStatus::Stopped), ObservationSource::Event, NOW);
+    store.record_missing(&arn(), GRACE, NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Stopped);
 }
 
 #[test]
 fn missing_alone_proves_nothing() {
-    let store = Store::default();
-    store.observe(task(3, LastStatus::Running), Source::Event, NOW);
-    store.described_missing(&arn(), GRACE, NOW);
-    assert_eq!(life(&store, NOW), Life::Live);
+    let store = TaskStore::default();
+    store.observe(task(3, LastStatus::Running), ObservationSource::Event, NOW);
+    store.record_missing(&arn(), GRACE, NOW);
+    assert_eq!(liveness(&store, NOW), TaskLiveness::Live);
 }
 
 #[test]
 fn absence_needs_two_sweeps_the_grace_age_and_a_describe() {
-    let store = Store::default();
-    store.missed_by_sweep(&arn(), NOW, NOW);
-    assert_eq!(life(&store, NOW.plus(GRACE)), Life::Missing { due: false });
+    let store = TaskStore::default();
+    store.record_absence(&arn(), NOW, NOW);
+    assert_eq!(liveness(&store, NOW.plus(GRACE)), TaskLiveness::Missing { due: false });
     let later = NOW.plus(GRACE);
-    store.missed_by_sweep(&arn(), later, later);
-    assert_eq!(life(&store, later), Life::Missing { due: true });
-    store.described_missing(&arn(), GRACE, later);
-    assert_eq!(life(&store, later), Life::Absent { sweeps: 2, since: NOW });
+    store.record_absence(&arn(), later, later);
+    assert_eq!(liveness(&store, later), TaskLiveness::Missing { due: true });
+    store.record_missing(&arn(), GRACE, later);
+    assert_eq!(liveness(&store, later), TaskLiveness::Absent { sweeps: 2, since: NOW });
 }
 
 #[test]
 fn absence_ages_from_the_first_missing_sweep_to_the_last() {
-    let store = Store::default();
+    let store = TaskStore::default();
     let (short, later) = (NOW.plus(GRACE.saturating_sub(Duration::from_secs(1))), NOW.plus(GRACE * 2));
-    store.missed_by_sweep(&arn(), NOW.plus(Duration::ZERO), NOW);
-    store.missed_by_sweep(&arn(), short, later);
-    assert_eq!(life(&store, later), Life::Missing { due: false }, "time without a sweep is no evidence");
-    store.missed_by_sweep(&arn(), later, later);
-    assert_eq!(life(&store, later), Life::Missing { due: true });
+    store.record_absence(&arn(), NOW.plus(Duration::ZERO), NOW);
+    store.record_absence(&arn(), short, later);
+    assert_eq!(liveness(&store, later), TaskLiveness::Missing { due: false }, "time without a sweep is no evidence");
+    store.record_absence(&arn(), later, later);
+    assert_eq!(liveness(&store, later), TaskLiveness::Missing { due: true });
 }
 
 #[test]
 fn absence_needs_a_describe_right_before_the_decision() {
-    let store = Store::default();
+    let store = TaskStore::default();
     let later = NOW.plus(GRACE);
-    store.missed_by_sweep(&arn(), NOW, NOW);
-    store.missed_by_sweep(&arn(), later, later);
-    store.described_missing(&arn(), GRACE, later);
-    assert!(matches!(life(&store, later.plus(Duration::from_secs(2))), Life::Absent { .. }));
+    store.record_absence(&arn(), NOW, NOW);
+    store.record_absence(&arn(), later, later);
+    store.record_missing(&arn(), GRACE, later);
+    assert!(matches!(liveness(&store, later.plus(Duration::from_secs(2))), TaskLiveness::Absent { .. }));
     let delayed = later.plus(Duration::from_secs(5));
-    assert_eq!(life(&store, delayed), Life::Missing { due: true }, "an open circuit held the removal");
-    store.described_missing(&arn(), GRACE, delayed);
-    assert!(matches!(life(&store, delayed), Life::Absent { .. }));
+    assert_eq!(liveness(&store, delayed), TaskLiveness::Missing { due: true }, "an open circuit held the removal");
+    store.record_missing(&arn(), GRACE, delayed);
+    assert!(matches!(liveness(&store, delayed), TaskLiveness::Absent { .. }));
 }
 
 #[test]
 fn a_describe_from_before_the_second_sweep_does_not_count() {
-    let store = Store::default();
-    store.missed_by_sweep(&arn(), NOW, NOW);
-    store.described_missing(&arn(), GRACE, NOW.plus(GRACE));
-    store.missed_by_sweep(&arn(), NOW.plus(GRACE), NOW.plus(GRACE));
-    assert_eq!(life(&store, NOW.plus(GRACE)), Life::Missing { due: true });
+    let store = TaskStore::default();
+    store.record_absence(&arn(), NOW, NOW);
+    store.record_missing(&arn(), GRACE, NOW.plus(GRACE));
+    store.record_absence(&arn(), NOW.plus(GRACE), NOW.plus(GRACE));
+    assert_eq!(liveness(&store, NOW.plus(GRACE)), TaskLiveness::Missing { due: true });
 }
 
 #[test]
 fn one_sighting_ends_an_absence() {
-    let store = Store::default();
-    store.missed_by_sweep(&arn(), NOW, NOW);
-    store.missed_by_sweep(&arn(), NOW, NOW);
-    store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(GRACE));
-    assert_eq!(life(&store, NOW.plus(GRACE)), Life::Live);
+    let store = TaskStore::default();
+    store.record_absence(&arn(), NOW, NOW);
+    store.record_absence(&arn(), NOW, NOW);
+    store.observe(task(1, LastStatus::Running), ObservationSource::Describe, NOW.plus(GRACE));
+    assert_eq!(liveness(&store, NOW.plus(GRACE)), TaskLiveness::Live);
 }
 
 #[test]
 fn an_event_is_fresh_by_its_own_time_not_by_its_arrival() {
-    let store = Store::default();
+    let store = TaskStore::default();
     let day = Duration::from_hours(24);
-    store.observe(task(1, LastStatus::Running), Source::Event, NOW.plus(day));
+    store.observe(task(1, LastStatus::Running), ObservationSource::Event, NOW.plus(day));
     assert!(!store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
-    store.observe(task(1, LastStatus::Running), Source::Describe, NOW.plus(day));
+    store.observe(task(1, LastStatus::Running), ObservationSource::Describe, NOW.plus(day));
     assert!(store.snapshot(&arn(), GRACE, NOW.plus(day)).is_fresh(Some(NOW), NOW.plus(day)));
 }
 
 #[test]
-fn before_its_cluster_was_seen_whole_a_task_is_fresh_by_a_describe_alone() {
-    let store = Store::default();
+fn before_full_sweep_only_a_describe_makes_a_task_fresh() {
+    let store = TaskStore::default();
     let young = Task { updated_at: Some(NOW), ..task(1, LastStatus::Running) };
-    store.observe(young.clone(), Source::Event, NOW);
-    store.listed_alive(&arn(), NOW);
+    store.observe(young.clone(), ObservationSource::Event, NOW);
+    store.record_listed_running(&arn(), NOW);
     assert!(!store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
-    store.observe(young, Source::Describe, NOW);
+    store.observe(young, ObservationSource::Describe, NOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(None, NOW));
-    let later = NOW.plus(FRESH);
+    let later = NOW.plus(FRESH_WINDOW);
     assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(None, later));
 }
 
 #[test]
-fn an_event_from_a_clock_that_is_ahead_is_no_fresher_than_its_arrival() {
-    let store = Store::default();
+fn event_from_future_clock_is_clamped_to_now() {
+    let store = TaskStore::default();
     let ahead = Task { updated_at: Some(NOW.plus(Duration::from_hours(1))), ..task(1, LastStatus::Running) };
-    store.observe(ahead, Source::Event, NOW);
-    let later = NOW.plus(FRESH);
+    store.observe(ahead, ObservationSource::Event, NOW);
+    let later = NOW.plus(FRESH_WINDOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).is_fresh(Some(NOW), NOW));
     assert!(!store.snapshot(&arn(), GRACE, later).is_fresh(Some(NOW), later));
 }
 
 #[test]
-fn a_stopped_task_is_remembered_long_enough_for_its_late_events() {
-    let store = Store::default();
-    store.observe(task(9, LastStatus::Stopped), Source::Describe, NOW);
-    store.forget_old(|_| false, NOW.plus(FRESH));
+fn stopped_task_outlives_its_late_events() {
+    let store = TaskStore::default();
+    store.observe(task(9, LastStatus::Stopped), ObservationSource::Describe, NOW);
+    store.expire(|_| false, NOW.plus(FRESH_WINDOW));
     assert_eq!(
-        store.observe(task(5, LastStatus::Running), Source::Event, NOW.plus(FRESH)),
-        Observed::default()
+        store.observe(task(5, LastStatus::Running), ObservationSource::Event, NOW.plus(FRESH_WINDOW)),
+        Observation::default()
     );
-    store.forget_old(|_| false, NOW.plus(TOMBSTONE));
+    store.expire(|_| false, NOW.plus(STOPPED_TASK_TTL));
     assert!(store.is_empty());
 }
 
 #[test]
 fn tags_are_kept_over_events_that_carry_none() {
-    let store = Store::default();
-    let tags = ecs_mesh_model::shared_tags([("team".to_owned(), "a".to_owned())].into());
-    store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, Source::Describe, NOW);
-    store.observe(task(2, LastStatus::Running), Source::Event, NOW);
+    let store = TaskStore::default();
+    let tags = ecs_mesh_model::intern_tags([("team".to_owned(), "a".to_owned())].into());
+    store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, ObservationSource::Describe, NOW);
+    store.observe(task(2, LastStatus::Running), ObservationSource::Event, NOW);
     assert!(store.snapshot(&arn(), GRACE, NOW).task.unwrap().tags.is_some());
 }
 
 #[test]
 fn task_is_lost_if_a_describe_misses_it_long_after_it_was_seen() {
-    let store = Store::default();
+    let store = TaskStore::default();
     let lost = || store.snapshot(&arn(), GRACE, NOW).is_lost();
-    store.observe(task(1, LastStatus::Running), Source::Event, NOW);
-    store.described_missing(&arn(), GRACE, NOW.plus(FRESH.saturating_sub(Duration::from_secs(1))));
+    store.observe(task(1, LastStatus::Running), ObservationSource::Event, NOW);
+    store.record_missing(&arn(), GRACE, NOW.plus(FRESH_WINDOW.saturating_sub(Duration::from_secs(1))));
     assert!(!lost(), "it may not be known everywhere yet");
-    store.described_missing(&arn(), GRACE, NOW.plus(FRESH));
+    store.record_missing(&arn(), GRACE, NOW.plus(FRESH_WINDOW));
     assert!(lost());
     let shows: [&dyn Fn(); 4] = [
-        &|| store.listed_alive(&arn(), NOW),
-        &|| store.listed_leaving(&arn()),
-        &|| _ = store.observe(task(2, LastStatus::Running), Source::Event, NOW),
-        &|| _ = store.observe(task(2, LastStatus::Running), Source::Describe, NOW),
+        &|| store.record_listed_running(&arn(), NOW),
+        &|| store.record_listed_stopped(&arn()),
+        &|| _ = store.observe(task(2, LastStatus::Running), ObservationSource::Event, NOW),
+        &|| _ = store.observe(task(2, LastStatus::Running), ObservationSource::Describe, NOW),
     ];
     for show in shows {
         show();
         assert!(!lost());
-        store.described_missing(&arn(), GRACE, NOW.plus(FRESH));
+        store.record_missing(&arn(), GRACE, NOW.plus(FRESH_WINDOW));
         assert!(lost());
     }
 }

@@ -4,11 +4,11 @@
 //! it rests on, and never to what is not ours.
 
 mod datacenter;
-mod identities;
-mod look;
+mod acl_backend;
+mod snapshot;
 #[cfg(test)]
 mod tests;
-mod write;
+mod apply;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::desired::{Datacenter, DesiredObjects, Scope, Surroundings};
-use crate::plan::ObjectStep;
+use crate::desired::{DatacenterRole, DesiredObjects, ObjectScope, AclContext};
+use crate::plan::AclStep;
 use ecs_mesh_consul::ConsulControlPlane;
-use ecs_mesh_consul::Objects;
+use ecs_mesh_consul::AclObjects;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-pub use identities::{Identities, Looked, MaySend, Written};
+pub use acl_backend::{AclBackend, AclSnapshot, WriteGate, WriteResult};
 
 /// Consul's objects for logins of tasks, over the wire.
 pub struct ConsulAclBackend<T: StreamTransport + 'static> {
@@ -31,9 +31,9 @@ pub struct ConsulAclBackend<T: StreamTransport + 'static> {
 }
 
 #[async_trait]
-impl<T: StreamTransport + 'static> Identities for ConsulAclBackend<T> {
-    fn look_after(&self, methods: BTreeSet<Arc<str>>) {
-        self.consul.look_after(methods);
+impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
+    fn watch_auth_methods(&self, methods: BTreeSet<Arc<str>>) {
+        self.consul.watch_auth_methods(methods);
     }
 
     async fn namespaces(&self) -> Result<BTreeSet<Arc<str>>, MeshError> {
@@ -41,14 +41,14 @@ impl<T: StreamTransport + 'static> Identities for ConsulAclBackend<T> {
         Ok(found.into_iter().map(|namespace| namespace.name.into()).collect())
     }
 
-    async fn datacenter(&self) -> Datacenter {
+    async fn datacenter(&self) -> DatacenterRole {
         self.find_datacenter().await
     }
 
-    async fn look(&self, around: &Surroundings<'_>, desired: &DesiredObjects) -> Looked {
-        let mut looked = Looked::default();
+    async fn snapshot(&self, around: &AclContext<'_>, desired: &DesiredObjects) -> AclSnapshot {
+        let mut looked = AclSnapshot::default();
         let look = async {
-            looked = self.look_at_objects(around, desired).await;
+            looked = self.read_snapshot(around, desired).await;
             looked.errors.first().map_or(Ok(()), |error| Err(error.clone()))
         };
         // The errors are in there.
@@ -56,13 +56,13 @@ impl<T: StreamTransport + 'static> Identities for ConsulAclBackend<T> {
         looked
     }
 
-    async fn carry_out(
+    async fn apply(
         &self,
-        step: &ObjectStep,
-        may_send: &(dyn Fn() -> MaySend + Sync),
-    ) -> Result<Written, MeshError> {
-        match self.consul.observed("object", self.carry_out_step(step, may_send)).await {
-            Err(error) if error.kind == MeshErrorKind::NoLease => Ok(Written::NoLease),
+        step: &AclStep,
+        may_send: &(dyn Fn() -> WriteGate + Sync),
+    ) -> Result<WriteResult, MeshError> {
+        match self.consul.observed("object", self.apply_step(step, may_send)).await {
+            Err(error) if error.kind == MeshErrorKind::NotLeader => Ok(WriteResult::NoLease),
             ended => ended,
         }
     }
@@ -75,7 +75,7 @@ impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
     }
 
     /// The objects of a place.
-    fn objects_in(&self, scope: &Scope) -> Objects<T> {
+    fn objects_in(&self, scope: &ObjectScope) -> AclObjects<T> {
         let mut objects = self.consul.objects();
         if let Some(partition) = &scope.partition {
             objects = objects.in_partition(partition);

@@ -1,13 +1,13 @@
 //! Logins of client agents, as set-ups without `consul-dataplane` had them.
 
-use super::{Objects, RuleKey, Want, texts};
+use super::{DesiredObjectsBuilder, RuleKey, DesiredState, templates};
 use ecs_mesh_api::{ClientTokens, Presence};
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 
 pub(super) const ROLE: &str = "consul-ecs-client-role";
 pub(super) const POLICY: &str = "consul-ecs-client-policy";
 
-impl Objects<'_> {
+impl DesiredObjectsBuilder<'_> {
     pub(super) fn client_tokens(&mut self, tokens: &ClientTokens) {
         let policy = self.id(ObjectKind::Policy, POLICY);
         let role = self.id(ObjectKind::Role, ROLE);
@@ -17,11 +17,11 @@ impl Objects<'_> {
         if tokens.state == Presence::Absent {
             self.no_rule(&rule, key);
             for id in [method, role, policy] {
-                self.add(id, Want::Absent);
+                self.add(id, DesiredState::Absent);
             }
             return;
         }
-        let rules = texts::client_rules(&self.around.edition);
+        let rules = templates::client_rules(&self.context.edition);
         self.policy(&policy, "Consul Client Token Policy for ECS", &rules);
         self.role(&role, "Consul Client Token Role for ECS", &[policy]);
         self.method(&method, "AWS IAM auth method for ECS client tokens", tokens.login(), &[]);

@@ -3,33 +3,33 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Edition, ObjectId, Objects, Want, texts};
+use super::{Edition, ObjectId, DesiredObjectsBuilder, DesiredState, templates};
 use ecs_mesh_api::Presence;
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 
 pub(super) const CROSS_NAMESPACE: &str = "cross-namespace-read";
 pub(super) const CROSS_PARTITION: &str = "cross-partition-read";
 
-impl Objects<'_> {
+impl DesiredObjectsBuilder<'_> {
     pub(super) fn enterprise(
         &mut self,
         cross_namespace: Option<Presence>,
         cross_partition: Option<Presence>,
     ) {
-        let Edition::Enterprise { partition, namespaces } = self.around.edition.clone() else { return };
+        let Edition::Enterprise { partition, namespaces } = self.context.edition.clone() else { return };
         let (mut attach, mut detach) = (Vec::new(), Vec::new());
         let parts = [
             (
                 CROSS_NAMESPACE,
                 cross_namespace,
                 "Allow service and node reads across namespaces within the partition",
-                texts::cross_namespace_rules(&partition),
+                templates::cross_namespace_rules(&partition),
             ),
             (
                 CROSS_PARTITION,
                 cross_partition,
                 "Allow service and node reads across partitions",
-                texts::cross_partition_rules(),
+                templates::cross_partition_rules(),
             ),
         ];
         for (name, presence, description, rules) in parts {
@@ -41,7 +41,7 @@ impl Objects<'_> {
                     attach.push(policy);
                 }
                 Some(Presence::Absent) => {
-                    self.add(policy.clone(), Want::Absent);
+                    self.add(policy.clone(), DesiredState::Absent);
                     detach.push(policy);
                 }
             }
@@ -55,9 +55,9 @@ impl Objects<'_> {
     fn defaults_of(&mut self, mut namespaces: BTreeSet<Arc<str>>, attach: &[ObjectId], detach: &[ObjectId]) {
         namespaces.insert("default".into());
         for namespace in namespaces {
-            let scope = self.around.edition.partition_scope();
+            let scope = self.context.edition.partition_scope();
             let id = ObjectId { kind: ObjectKind::Namespace, scope, name: namespace };
-            self.add(id, Want::Links { attach: attach.to_vec(), detach: detach.to_vec() });
+            self.add(id, DesiredState::PolicyLinks { attach: attach.to_vec(), detach: detach.to_vec() });
         }
     }
 }

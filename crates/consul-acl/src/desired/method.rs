@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Edition, ObjectId, Objects, Want, texts};
-use ecs_mesh_api::{Login, TokenLocality};
+use super::{Edition, ObjectId, DesiredObjectsBuilder, DesiredState, templates};
+use ecs_mesh_api::{LoginSettings, TokenLocality};
 
-impl Objects<'_> {
+impl DesiredObjectsBuilder<'_> {
     /// `tags` are those of the role that rules may speak of.
-    pub(super) fn method(&mut self, id: &ObjectId, description: &str, login: Login<'_>, tags: &[&str]) {
+    pub(super) fn method(&mut self, id: &ObjectId, description: &str, login: LoginSettings<'_>, tags: &[&str]) {
         let mut body = Map::new();
         body.insert("Name".to_owned(), json!(&*id.name));
         body.insert("Type".to_owned(), json!("aws-iam"));
-        body.insert("Description".to_owned(), json!(self.marked(description)));
+        body.insert("Description".to_owned(), json!(self.with_mark(description)));
         let locality = match login.token_locality {
             // What Consul takes for granted, and does not say.
             TokenLocality::Local => "",
@@ -23,18 +23,18 @@ impl Objects<'_> {
         if let Some(ttl) = login.token_ttl {
             body.insert("MaxTokenTTL".to_owned(), json!(ttl_text(ttl.0)));
         }
-        let namespaces = match self.around.edition {
-            Edition::Enterprise { .. } if !tags.is_empty() => json!([texts::namespace_rule()]),
+        let namespaces = match self.context.edition {
+            Edition::Enterprise { .. } if !tags.is_empty() => json!([templates::namespace_rule()]),
             // Others that somebody added are taken out. What is empty is not sent: other editions refuse the field.
             _ => json!([]),
         };
         body.insert("NamespaceRules".to_owned(), namespaces);
         body.insert("Config".to_owned(), config(login, tags));
-        self.add(id.clone(), Want::Present { body: Value::Object(body), needs: Vec::new() });
+        self.add(id.clone(), DesiredState::Present { body: Value::Object(body), needs: Vec::new() });
     }
 }
 
-fn config(login: Login<'_>, tags: &[&str]) -> Value {
+fn config(login: LoginSettings<'_>, tags: &[&str]) -> Value {
     let mut config = json!({
         "BoundIAMPrincipalARNs": login.bound_principals,
         "EnableIAMEntityDetails": login.entity_details,

@@ -3,12 +3,12 @@
 
 mod client_tokens;
 mod enterprise;
-mod made;
-mod mark;
+mod well_known;
+mod ownership;
 mod method;
 mod object;
 mod service_tokens;
-mod texts;
+mod templates;
 
 #[cfg(test)]
 mod tests;
@@ -21,17 +21,17 @@ use serde_json::json;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{ConsulAuthSpec, ConsulConnection, ControlPlaneType, Presence};
 use ecs_mesh_consul::{ANONYMOUS_TOKEN, NODE_MARK, SYNTHETIC_NODE};
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
-pub use made::{MadeRule, absent_by, gets_policies_of_others, rule_name};
-pub use mark::{Owner, is_ours, marked, owner, without_marks};
-pub use object::{DesiredObject, DesiredObjects, ObjectId, RuleKey, Scope, Undeclared, Want};
-pub use texts::ROLE_TAGS;
+pub use well_known::{WellKnownRule, absent_by, allows_extra_policies, rule_name};
+pub use ownership::{ObjectOwner, is_ours, with_mark, owner, strip_marks};
+pub use object::{DesiredObject, DesiredObjects, ObjectId, RuleKey, ObjectScope, UndeclaredPolicy, DesiredState};
+pub use templates::ROLE_TAGS;
 
 /// What the set-up's objects depend on beside the manifest.
 #[derive(Clone, Debug)]
-pub struct Surroundings<'a> {
+pub struct AclContext<'a> {
     /// Whose mark the objects bear.
     pub operator: &'a OperatorId,
     /// Whose nodes are kept in the catalog: [`named_clusters`].
@@ -39,7 +39,7 @@ pub struct Surroundings<'a> {
     /// Which Consul it is.
     pub edition: Edition,
     /// Which datacenter the servers are of.
-    pub datacenter: Datacenter,
+    pub datacenter: DatacenterRole,
 }
 
 /// Which Consul it is.
@@ -75,35 +75,35 @@ impl Edition {
     }
 
     /// Where the set-up's policies, roles, methods and rules are.
-    fn scope(&self) -> Scope {
+    fn scope(&self) -> ObjectScope {
         match self {
-            Self::Community => Scope::default(),
-            Self::Enterprise { partition, .. } => Scope::new(partition, Some("default")),
+            Self::Community => ObjectScope::default(),
+            Self::Enterprise { partition, .. } => ObjectScope::new(partition, Some("default")),
         }
     }
 
     /// Where the anonymous token and its policy are, whatever the control plane's partition is.
-    fn anonymous_scope(&self) -> Scope {
+    fn anonymous_scope(&self) -> ObjectScope {
         match self {
-            Self::Community => Scope::default(),
-            Self::Enterprise { .. } => Scope::new("default", Some("default")),
+            Self::Community => ObjectScope::default(),
+            Self::Enterprise { .. } => ObjectScope::new("default", Some("default")),
         }
     }
 
     /// Where things are that have no namespace.
-    fn partition_scope(&self) -> Scope {
-        Scope { namespace: None, ..self.scope() }
+    fn partition_scope(&self) -> ObjectScope {
+        ObjectScope { namespace: None, ..self.scope() }
     }
 }
 
-impl Surroundings<'_> {
+impl AclContext<'_> {
     /// Where objects must be listed for a plan of `desired`: of each kind, in which place. What is nobody's, and another
     /// set-up's place, only where something is wanted there: nothing else would be said of it, and our token need not
     /// reach so far.
-    pub fn places(&self, desired: &DesiredObjects) -> BTreeSet<(ObjectKind, Scope)> {
+    pub fn scopes_to_list(&self, desired: &DesiredObjects) -> BTreeSet<(ObjectKind, ObjectScope)> {
         let (scope, partition) = (self.edition.scope(), self.edition.partition_scope());
         let anonymous = self.edition.anonymous_scope();
-        let mut places: BTreeSet<(ObjectKind, Scope)> =
+        let mut places: BTreeSet<(ObjectKind, ObjectScope)> =
             [ObjectKind::Policy, ObjectKind::Role, ObjectKind::AuthMethod, ObjectKind::BindingRule]
                 .map(|kind| (kind, scope.clone()))
                 .into();
@@ -121,17 +121,17 @@ impl Surroundings<'_> {
 
     /// What is wanted where no manifest speaks of the set-up any more: nothing, and nothing is removed.
     pub fn nothing_declared(&self) -> DesiredObjects {
-        DesiredObjects { own: self.own(), ..DesiredObjects::default() }
+        DesiredObjects { own: self.own_scopes(), ..DesiredObjects::default() }
     }
 
-    fn own(&self) -> BTreeSet<Scope> {
+    fn own_scopes(&self) -> BTreeSet<ObjectScope> {
         [self.edition.scope(), self.edition.partition_scope()].into()
     }
 }
 
 /// Which datacenter the servers are of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Datacenter {
+pub enum DatacenterRole {
     /// The one that hands out policies, roles and global tokens to the others.
     Primary,
     /// Another one.
@@ -153,21 +153,21 @@ pub fn named_clusters(set: &ManifestSet, control_plane: &str) -> BTreeSet<Cluste
 }
 
 /// All that the manifest declares. What it does not speak of is not in here, and is left alone.
-pub fn desired(spec: &ConsulAuthSpec, around: &Surroundings<'_>) -> DesiredObjects {
-    let mut objects = Objects { around, list: Vec::new() };
+pub fn desired(spec: &ConsulAuthSpec, context: &AclContext<'_>) -> DesiredObjects {
+    let mut objects = DesiredObjectsBuilder { context, list: Vec::new() };
     let undeclared = match spec.state {
         Presence::Present => {
             objects.declare(spec);
-            Undeclared::LeaveAlone
+            UndeclaredPolicy::Keep
         }
         Presence::Absent => {
             // Everything of ours goes; only what hangs on objects of others must be said.
-            if around.edition.scope() == around.edition.anonymous_scope() || spec.anonymous_policy.is_some() {
+            if context.edition.scope() == context.edition.anonymous_scope() || spec.anonymous_policy.is_some() {
                 // Of another partition's set-up it is only part where that says so.
                 objects.anonymous(Presence::Absent);
             }
             objects.enterprise(Some(Presence::Absent), Some(Presence::Absent));
-            Undeclared::Remove
+            UndeclaredPolicy::Remove
         }
     };
     let mut list = objects.list;
@@ -176,19 +176,19 @@ pub fn desired(spec: &ConsulAuthSpec, around: &Surroundings<'_>) -> DesiredObjec
         objects: list,
         undeclared,
         adopt: spec.adopt.clone(),
-        own: around.own(),
-        by: None,
-        in_doubt: false,
+        own: context.own_scopes(),
+        declared_by: None,
+        manifests_incomplete: false,
     }
 }
 
 /// The list in the making; its other methods are with the part that they are about.
-struct Objects<'a> {
-    around: &'a Surroundings<'a>,
+struct DesiredObjectsBuilder<'a> {
+    context: &'a AclContext<'a>,
     list: Vec<DesiredObject>,
 }
 
-impl Objects<'_> {
+impl DesiredObjectsBuilder<'_> {
     fn declare(&mut self, spec: &ConsulAuthSpec) {
         if let Some(tokens) = &spec.service_tokens {
             self.service_tokens(tokens);
@@ -202,33 +202,33 @@ impl Objects<'_> {
         if let Some(enterprise) = &spec.enterprise {
             self.enterprise(enterprise.cross_namespace, enterprise.cross_partition);
         }
-        for cluster in self.around.clusters {
+        for cluster in self.context.clusters {
             self.node(cluster);
         }
     }
 
     fn id(&self, kind: ObjectKind, name: &str) -> ObjectId {
-        ObjectId { kind, scope: self.around.edition.scope(), name: name.into() }
+        ObjectId { kind, scope: self.context.edition.scope(), name: name.into() }
     }
 
     /// A description with our mark.
-    fn marked(&self, text: &str) -> String {
-        marked(text, self.around.operator)
+    fn with_mark(&self, text: &str) -> String {
+        with_mark(text, self.context.operator)
     }
 
-    fn add(&mut self, id: ObjectId, want: Want) {
-        self.list.push(DesiredObject { id, rule: None, want });
+    fn add(&mut self, id: ObjectId, state: DesiredState) {
+        self.list.push(DesiredObject { id, rule: None, state });
     }
 
     /// A policy; what it lets do is all that it lets do, in every datacenter.
     fn policy(&mut self, id: &ObjectId, description: &str, rules: &str) {
         let body = json!({
             "Name": &*id.name,
-            "Description": self.marked(description),
+            "Description": self.with_mark(description),
             "Rules": rules,
             "Datacenters": [],
         });
-        self.add(id.clone(), Want::Present { body, needs: Vec::new() });
+        self.add(id.clone(), DesiredState::Present { body, needs: Vec::new() });
     }
 
     /// A role with exactly these policies and nothing beside them.
@@ -236,13 +236,13 @@ impl Objects<'_> {
         let links: Vec<_> = policies.iter().map(|policy| json!({ "Name": &*policy.name })).collect();
         let body = json!({
             "Name": &*id.name,
-            "Description": self.marked(description),
+            "Description": self.with_mark(description),
             "Policies": links,
             "ServiceIdentities": [],
             "NodeIdentities": [],
             "TemplatedPolicies": [],
         });
-        self.add(id.clone(), Want::Present { body, needs: policies.to_vec() });
+        self.add(id.clone(), DesiredState::Present { body, needs: policies.to_vec() });
     }
 
     /// A rule of a method, chosen by what it says of the logins.
@@ -254,64 +254,64 @@ impl Objects<'_> {
         }
         let body = json!({
             "AuthMethod": &*key.auth_method,
-            "Description": self.marked(key.text),
+            "Description": self.with_mark(key.text),
             "Selector": selector,
             "BindType": bind_type,
             "BindName": &**bind_name,
             "BindVars": {},
         });
-        let want = Want::Present { body, needs };
-        self.list.push(DesiredObject { id: id.clone(), rule: Some(key), want });
+        let want = DesiredState::Present { body, needs };
+        self.list.push(DesiredObject { id: id.clone(), rule: Some(key), state: want });
     }
 
     fn no_rule(&mut self, id: &ObjectId, key: RuleKey) {
-        self.list.push(DesiredObject { id: id.clone(), rule: Some(key), want: Want::Absent });
+        self.list.push(DesiredObject { id: id.clone(), rule: Some(key), state: DesiredState::Absent });
     }
 
     /// Tasks register their services on their cluster's node, and may not make it themselves.
     fn node(&mut self, cluster: &ClusterArn) {
         let id = ObjectId {
             kind: ObjectKind::Node,
-            scope: self.around.edition.partition_scope(),
+            scope: self.context.edition.partition_scope(),
             name: cluster.as_str().into(),
         };
         let body = json!({
             "Node": cluster.as_str(),
             // A node must have an address. Nobody calls this one, and one that is there stays.
             "Address": "127.0.0.1",
-            "NodeMeta": { SYNTHETIC_NODE: "true", NODE_MARK: self.around.operator.as_str() },
+            "NodeMeta": { SYNTHETIC_NODE: "true", NODE_MARK: self.context.operator.as_str() },
         });
-        self.add(id, Want::Present { body, needs: Vec::new() });
+        self.add(id, DesiredState::Present { body, needs: Vec::new() });
     }
 
     /// The anonymous token and its policy are in the default partition, whatever the control plane's is.
     fn anonymous(&mut self, presence: Presence) {
-        let scope = self.around.edition.anonymous_scope();
+        let scope = self.context.edition.anonymous_scope();
         let policy =
-            ObjectId { kind: ObjectKind::Policy, scope: scope.clone(), name: texts::ANONYMOUS_POLICY.into() };
+            ObjectId { kind: ObjectKind::Policy, scope: scope.clone(), name: templates::ANONYMOUS_POLICY.into() };
         let token = ObjectId { kind: ObjectKind::AnonymousToken, scope, name: ANONYMOUS_TOKEN.into() };
-        let held = match &self.around.datacenter {
-            Datacenter::Primary => None,
-            Datacenter::Secondary => Some(
+        let held = match &self.context.datacenter {
+            DatacenterRole::Primary => None,
+            DatacenterRole::Secondary => Some(
                 "it is kept in the primary datacenter alone, and these servers are of another one".to_owned(),
             ),
-            Datacenter::Unknown(why) => Some(format!(
+            DatacenterRole::Unknown(why) => Some(format!(
                 "it is kept in the primary datacenter alone, and it is not known whether this is the one: {why}"
             )),
         };
         if let Some(why) = held {
-            self.add(policy, Want::Held(why.clone()));
-            return self.add(token, Want::Held(why));
+            self.add(policy, DesiredState::Blocked(why.clone()));
+            return self.add(token, DesiredState::Blocked(why));
         }
         match presence {
             Presence::Present => {
-                let rules = texts::anonymous_rules(&self.around.edition);
+                let rules = templates::anonymous_rules(&self.context.edition);
                 self.policy(&policy, "Anonymous token Policy", &rules);
-                self.add(token, Want::Links { attach: vec![policy], detach: Vec::new() });
+                self.add(token, DesiredState::PolicyLinks { attach: vec![policy], detach: Vec::new() });
             }
             Presence::Absent => {
-                self.add(policy.clone(), Want::Absent);
-                self.add(token, Want::Links { attach: Vec::new(), detach: vec![policy] });
+                self.add(policy.clone(), DesiredState::Absent);
+                self.add(token, DesiredState::PolicyLinks { attach: Vec::new(), detach: vec![policy] });
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Logins of tasks: one method, a rule for services, and for each kind of gateway a rule, a role and a policy.
 
-use super::{Edition, ObjectId, Objects, RuleKey, Want, texts};
+use super::{Edition, ObjectId, DesiredObjectsBuilder, RuleKey, DesiredState, templates};
 use ecs_mesh_api::{GatewayKind, Presence, ServiceTokens};
 use ecs_mesh_core::intent::{GATEWAY_TAG, SERVICE_TAG};
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 
 /// The names and words of a kind of gateway; those that set-ups have had since before the operator.
-pub(super) struct Gateway {
+pub(super) struct GatewayObjects {
     pub(super) role: &'static str,
     role_text: &'static str,
     rule_text: &'static str,
@@ -14,21 +14,21 @@ pub(super) struct Gateway {
     pub(super) policy: Option<(&'static str, &'static str)>,
 }
 
-pub(super) fn gateway(kind: GatewayKind) -> Gateway {
+pub(super) fn gateway(kind: GatewayKind) -> GatewayObjects {
     match kind {
-        GatewayKind::MeshGateway => Gateway {
+        GatewayKind::MeshGateway => GatewayObjects {
             role: "consul-ecs-mesh-gateway-role",
             role_text: "Mesh Gateway Role for ECS",
             rule_text: "Bind a Consul role from IAM role tag for ECS based mesh gateways",
             policy: Some(("consul-ecs-mesh-gateway-policy", "Mesh Gateway token Policy")),
         },
-        GatewayKind::TerminatingGateway => Gateway {
+        GatewayKind::TerminatingGateway => GatewayObjects {
             role: "consul-ecs-terminating-gateway-role",
             role_text: "Terminating Gateway Role for ECS",
             rule_text: "Bind a Consul role from IAM role tag for ECS based Terminating gateways",
             policy: None,
         },
-        GatewayKind::ApiGateway => Gateway {
+        GatewayKind::ApiGateway => GatewayObjects {
             role: "consul-ecs-api-gateway-role",
             role_text: "API Gateway Role for ECS",
             rule_text: "Bind a Consul role from IAM role tag for ECS based API gateways",
@@ -37,21 +37,21 @@ pub(super) fn gateway(kind: GatewayKind) -> Gateway {
     }
 }
 
-impl Objects<'_> {
+impl DesiredObjectsBuilder<'_> {
     pub(super) fn service_tokens(&mut self, tokens: &ServiceTokens) {
         let method = self.id(ObjectKind::AuthMethod, &tokens.auth_method);
         let rule = self.rule_id(tokens, "service");
         let key = service_key(&tokens.auth_method);
         if tokens.state == Presence::Absent {
             self.no_rule(&rule, key);
-            self.add(method, Want::Absent);
+            self.add(method, DesiredState::Absent);
             for kind in GatewayKind::ALL {
                 self.no_gateway(tokens, kind);
             }
             return;
         }
         let description = "AWS IAM auth method for ECS service tokens";
-        self.method(&method, description, tokens.login(), &texts::ROLE_TAGS);
+        self.method(&method, description, tokens.login(), &templates::ROLE_TAGS);
         self.rule(&rule, key, "");
         for kind in &tokens.gateways {
             self.gateway(tokens, *kind);
@@ -70,7 +70,7 @@ impl Objects<'_> {
         let mut policies = Vec::new();
         if let Some((name, text)) = gateway.policy {
             let policy = self.id(ObjectKind::Policy, name);
-            let rules = gateway_rules(kind, &self.around.edition);
+            let rules = gateway_rules(kind, &self.context.edition);
             self.policy(&policy, text, &rules);
             policies.push(policy);
         } else {
@@ -79,16 +79,16 @@ impl Objects<'_> {
         }
         let role = self.id(ObjectKind::Role, gateway.role);
         self.role(&role, gateway.role_text, &policies);
-        let selector = texts::tag_is(GATEWAY_TAG, kind.as_str());
+        let selector = templates::tag_is(GATEWAY_TAG, kind.as_str());
         self.rule(&self.rule_id(tokens, kind.as_str()), gateway.key(&tokens.auth_method), &selector);
     }
 
     fn no_gateway(&mut self, tokens: &ServiceTokens, kind: GatewayKind) {
         let gateway = gateway(kind);
         self.no_rule(&self.rule_id(tokens, kind.as_str()), gateway.key(&tokens.auth_method));
-        self.add(self.id(ObjectKind::Role, gateway.role), Want::Absent);
+        self.add(self.id(ObjectKind::Role, gateway.role), DesiredState::Absent);
         if let Some((name, _)) = gateway.policy {
-            self.add(self.id(ObjectKind::Policy, name), Want::Absent);
+            self.add(self.id(ObjectKind::Policy, name), DesiredState::Absent);
         }
     }
 }
@@ -97,11 +97,11 @@ pub(super) fn service_key(auth_method: &str) -> RuleKey {
     RuleKey {
         auth_method: auth_method.into(),
         text: "Bind a service identity from IAM role tag for ECS",
-        bind: ("service", texts::from_tag(SERVICE_TAG).into()),
+        bind: ("service", templates::from_tag(SERVICE_TAG).into()),
     }
 }
 
-impl Gateway {
+impl GatewayObjects {
     pub(super) fn key(&self, auth_method: &str) -> RuleKey {
         RuleKey { auth_method: auth_method.into(), text: self.rule_text, bind: ("role", self.role.into()) }
     }
@@ -109,8 +109,8 @@ impl Gateway {
 
 fn gateway_rules(kind: GatewayKind, edition: &Edition) -> String {
     match kind {
-        GatewayKind::MeshGateway => texts::mesh_gateway_rules(edition),
-        GatewayKind::ApiGateway => texts::api_gateway_rules(edition),
+        GatewayKind::MeshGateway => templates::mesh_gateway_rules(edition),
+        GatewayKind::ApiGateway => templates::api_gateway_rules(edition),
         GatewayKind::TerminatingGateway => String::new(),
     }
 }

@@ -15,8 +15,8 @@ fn around<'a>(
     operator: &'a OperatorId,
     clusters: &'a BTreeSet<ClusterArn>,
     edition: Edition,
-) -> Surroundings<'a> {
-    Surroundings { operator, clusters, edition, datacenter: Datacenter::Primary }
+) -> AclContext<'a> {
+    AclContext { operator, clusters, edition, datacenter: DatacenterRole::Primary }
 }
 
 #[test]
@@ -37,9 +37,9 @@ fn an_object_comes_after_all_that_it_needs() {
     let desired = desired(&spec, &around(&operator, &clusters, edition)).objects;
     let mut before = BTreeSet::new();
     for object in &desired {
-        let needs = match &object.want {
-            Want::Present { needs, .. } => needs.clone(),
-            Want::Links { attach, .. } => attach.clone(),
+        let needs = match &object.state {
+            DesiredState::Present { needs, .. } => needs.clone(),
+            DesiredState::PolicyLinks { attach, .. } => attach.clone(),
             _ => Vec::new(),
         };
         assert!(needs.iter().all(|need| before.contains(need)), "{}", object.id);
@@ -109,18 +109,18 @@ fn a_star_stands_for_the_namespaces_that_there_are() {
 #[test]
 fn a_rule_that_is_there_is_called_as_it_would_be_declared() {
     let operator = OperatorId::parse("op").unwrap();
-    let marked = |text: &str| marked(text, &operator);
+    let marked = |text: &str| with_mark(text, &operator);
     for kind in GatewayKind::ALL {
-        let made = RuleKey::ever_made("m").into_iter().find(|made| made.what == kind.as_str()).unwrap();
+        let made = RuleKey::all_well_known("m").into_iter().find(|made| made.what == kind.as_str()).unwrap();
         let (bind_type, bind_name) = &made.key.bind;
         let rule = json!({
-            "AuthMethod": "m", "Description": marked(made.key.text), "BindType": bind_type,
+            "AuthMethod": "m", "Description": with_mark(made.key.text), "BindType": bind_type,
             "BindName": &**bind_name, "ID": "4fa6e11c-21d1-3462-a316-99515e5544f7",
         });
         assert_eq!(rule_name(&rule), format!("m/{}", kind.as_str()));
         let id = ObjectId {
             kind: ObjectKind::BindingRule,
-            scope: Scope::default(),
+            scope: ObjectScope::default(),
             name: rule_name(&rule).into(),
         };
         let field = format!("serviceTokens.absentGateways: [{}]", kind.as_str());

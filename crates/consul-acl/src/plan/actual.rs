@@ -6,29 +6,29 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::matching::name;
-use crate::desired::{ObjectId, Scope, is_ours};
-use ecs_mesh_consul::Holders;
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use crate::desired::{ObjectId, ObjectScope, is_ours};
+use ecs_mesh_consul::TokenRefs;
+use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 /// Objects as the server says them, in Consul's own names of fields.
 #[derive(Clone, Debug, Default)]
 pub struct ActualObjects {
-    parts: BTreeMap<(ObjectKind, Scope), Part>,
+    parts: BTreeMap<(ObjectKind, ObjectScope), KindSnapshot>,
     unread: BTreeMap<ObjectId, String>,
     tokens: BTreeMap<ObjectId, u64>,
     services: BTreeMap<ObjectId, u64>,
-    holders: BTreeMap<ObjectId, Holders>,
+    holders: BTreeMap<ObjectId, TokenRefs>,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+enum KindSnapshot {
     Listed(Vec<Value>),
     Unknown(String),
 }
 
 /// What is known of a kind in a place.
-pub(super) enum Read<'a> {
+pub(super) enum ListedKind<'a> {
     Listed(&'a [Value]),
     Unknown(String),
 }
@@ -36,22 +36,22 @@ pub(super) enum Read<'a> {
 impl ActualObjects {
     /// All objects of this kind in this place. Of policies and auth methods a list has only a part: what a desired
     /// object is compared with must be read by itself, and take the list's entry's place here.
-    pub fn listed(&mut self, kind: ObjectKind, scope: Scope, mut bodies: Vec<Value>) {
+    pub fn set_listed(&mut self, kind: ObjectKind, scope: ObjectScope, mut bodies: Vec<Value>) {
         for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
             // Never needed, and never to be seen.
             body.remove("SecretID");
         }
-        self.parts.insert((kind, scope), Part::Listed(bodies));
+        self.parts.insert((kind, scope), KindSnapshot::Listed(bodies));
     }
 
     /// They could not be listed, for this reason: a failed call, or an answer that a server has filtered.
-    pub fn unlisted(&mut self, kind: ObjectKind, scope: Scope, why: impl Into<String>) {
-        self.parts.insert((kind, scope), Part::Unknown(why.into()));
+    pub fn mark_unlisted(&mut self, kind: ObjectKind, scope: ObjectScope, error: impl Into<String>) {
+        self.parts.insert((kind, scope), KindSnapshot::Unknown(error.into()));
     }
 
     /// This one is there or may be, and could not be read.
-    pub fn could_not_read(&mut self, id: ObjectId, why: impl Into<String>) {
-        self.unread.insert(id, why.into());
+    pub fn mark_unreadable(&mut self, id: ObjectId, error: impl Into<String>) {
+        self.unread.insert(id, error.into());
     }
 
     /// How many tokens the auth method has given out, where that is known.
@@ -65,15 +65,15 @@ impl ActualObjects {
     }
 
     /// The tokens that have the role or policy. Without this it is not removed.
-    pub fn held_by(&mut self, id: ObjectId, holders: Holders) {
+    pub fn held_by(&mut self, id: ObjectId, holders: TokenRefs) {
         self.holders.insert(id, holders);
     }
 
     /// The names of those of this kind that are ours; `None` where not all could be listed.
-    pub fn ours(&self, kind: ObjectKind, operator: &OperatorId) -> Option<BTreeSet<Arc<str>>> {
+    pub fn owned_names(&self, kind: ObjectKind, operator: &OperatorId) -> Option<BTreeSet<Arc<str>>> {
         let mut ours = BTreeSet::new();
         for (_, part) in self.parts.iter().filter(|((listed, _), _)| *listed == kind) {
-            let Part::Listed(bodies) = part else { return None };
+            let KindSnapshot::Listed(bodies) = part else { return None };
             let marked = bodies.iter().filter(|body| is_ours(kind, body, operator));
             ours.extend(marked.map(|body| Arc::from(name(kind, body))));
         }
@@ -84,16 +84,16 @@ impl ActualObjects {
     pub(super) fn has_none_of_ours(&self, id: &ObjectId, operator: &OperatorId) -> bool {
         let is_it = |body: &&Value| id.name.eq_ignore_ascii_case(name(id.kind, body));
         match self.of(id.kind, &id.scope) {
-            Read::Listed(bodies) => !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator)),
-            Read::Unknown(_) => false,
+            ListedKind::Listed(bodies) => !bodies.iter().filter(is_it).any(|body| is_ours(id.kind, body, operator)),
+            ListedKind::Unknown(_) => false,
         }
     }
 
-    pub(super) fn of(&self, kind: ObjectKind, scope: &Scope) -> Read<'_> {
+    pub(super) fn of(&self, kind: ObjectKind, scope: &ObjectScope) -> ListedKind<'_> {
         match self.parts.get(&(kind, scope.clone())) {
-            Some(Part::Listed(bodies)) => Read::Listed(bodies),
-            Some(Part::Unknown(why)) => Read::Unknown(why.clone()),
-            None => Read::Unknown("it was not asked for".to_owned()),
+            Some(KindSnapshot::Listed(bodies)) => ListedKind::Listed(bodies),
+            Some(KindSnapshot::Unknown(error)) => ListedKind::Unknown(error.clone()),
+            None => ListedKind::Unknown("it was not asked for".to_owned()),
         }
     }
 
@@ -109,25 +109,25 @@ impl ActualObjects {
         self.services.get(node).copied()
     }
 
-    pub(super) fn holders(&self, id: &ObjectId) -> Option<&Holders> {
+    pub(super) fn holders(&self, id: &ObjectId) -> Option<&TokenRefs> {
         self.holders.get(id)
     }
 
     /// Every object that was listed, with its kind and place.
-    pub(super) fn all(&self) -> impl Iterator<Item = (ObjectKind, &Scope, &Value)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (ObjectKind, &ObjectScope, &Value)> {
         self.parts.iter().flat_map(|((kind, scope), part)| {
             let bodies = match part {
-                Part::Listed(bodies) => bodies.as_slice(),
-                Part::Unknown(_) => &[],
+                KindSnapshot::Listed(bodies) => bodies.as_slice(),
+                KindSnapshot::Unknown(_) => &[],
             };
             bodies.iter().map(move |body| (*kind, scope, body))
         })
     }
 
-    pub(super) fn unknown_parts(&self) -> impl Iterator<Item = (ObjectKind, &Scope, &str)> {
+    pub(super) fn unlisted_kinds(&self) -> impl Iterator<Item = (ObjectKind, &ObjectScope, &str)> {
         self.parts.iter().filter_map(|((kind, scope), part)| match part {
-            Part::Unknown(why) => Some((*kind, scope, why.as_str())),
-            Part::Listed(_) => None,
+            KindSnapshot::Unknown(error) => Some((*kind, scope, error.as_str())),
+            KindSnapshot::Listed(_) => None,
         })
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 #[derive(Clone, Copy)]
-enum Reads {
+enum ConfigValueKind {
     Texts,
     Text,
     Truth,
@@ -13,22 +13,22 @@ enum Reads {
 }
 
 /// The keys of type `aws-iam`.
-const KEYS: [(&str, Reads); 9] = [
-    ("BoundIAMPrincipalARNs", Reads::Texts),
-    ("EnableIAMEntityDetails", Reads::Truth),
-    ("IAMEntityTags", Reads::Texts),
-    ("ServerIDHeaderValue", Reads::Text),
-    ("MaxRetries", Reads::AsItIs),
-    ("IAMEndpoint", Reads::Text),
-    ("STSEndpoint", Reads::Text),
-    ("STSRegion", Reads::Text),
-    ("AllowedSTSHeaderValues", Reads::Texts),
+const KEYS: [(&str, ConfigValueKind); 9] = [
+    ("BoundIAMPrincipalARNs", ConfigValueKind::Texts),
+    ("EnableIAMEntityDetails", ConfigValueKind::Truth),
+    ("IAMEntityTags", ConfigValueKind::Texts),
+    ("ServerIDHeaderValue", ConfigValueKind::Text),
+    ("MaxRetries", ConfigValueKind::AsItIs),
+    ("IAMEndpoint", ConfigValueKind::Text),
+    ("STSEndpoint", ConfigValueKind::Text),
+    ("STSRegion", ConfigValueKind::Text),
+    ("AllowedSTSHeaderValues", ConfigValueKind::Texts),
 ];
 
 /// An object with its `Config`, where it has one, as Consul reads it; and what is there a second time under another
 /// spelling, which no server that reads it strictly would have taken.
-pub(super) fn as_read(object: &Value) -> (Value, Map<String, Value>) {
-    let mut object = object.clone();
+pub(super) fn normalise_config(kind: &Value) -> (Value, Map<String, Value>) {
+    let mut object = kind.clone();
     let mut twice = Map::new();
     if let Some(Value::Object(config)) = object.get_mut("Config") {
         let mut read = Map::new();
@@ -36,7 +36,7 @@ pub(super) fn as_read(object: &Value) -> (Value, Map<String, Value>) {
         let (exact, others): (Vec<_>, Vec<_>) =
             std::mem::take(config).into_iter().partition(|(name, _)| KEYS.iter().any(|(key, _)| key == name));
         for (name, value) in exact.into_iter().chain(others) {
-            match KEYS.iter().find(|(key, _)| are_one(key, &name)) {
+            match KEYS.iter().find(|(key, _)| eq_ignore_case_unicode(key, &name)) {
                 None => drop(read.insert(name, value)),
                 Some((key, _)) if read.contains_key(*key) => drop(twice.insert(name, value)),
                 Some((key, reads)) => drop(read.insert((*key).to_owned(), reads.of(value))),
@@ -48,7 +48,7 @@ pub(super) fn as_read(object: &Value) -> (Value, Map<String, Value>) {
 }
 
 /// Whether both are one name where the case of letters means nothing, in all of Unicode.
-fn are_one(a: &str, b: &str) -> bool {
+fn eq_ignore_case_unicode(a: &str, b: &str) -> bool {
     let folded = |text: &str| -> Vec<char> {
         let fold = |letter| match letter {
             'ſ' => 's',
@@ -60,13 +60,13 @@ fn are_one(a: &str, b: &str) -> bool {
     folded(a) == folded(b)
 }
 
-impl Reads {
+impl ConfigValueKind {
     /// What Consul cannot read stays as it is, and is no declared value.
     fn of(self, value: Value) -> Value {
         match (self, value) {
             (Self::AsItIs, value) => value,
             (Self::Texts, Value::Null) => json!([]),
-            (Self::Texts, Value::Array(items)) => items.into_iter().map(text).collect(),
+            (Self::Texts, Value::Array(changes)) => changes.into_iter().map(text).collect(),
             (Self::Texts, Value::Object(fields)) => Value::Object(fields),
             (Self::Texts, one) => json!([text(one)]),
             (Self::Text, value) => text(value),
@@ -80,7 +80,7 @@ fn text(value: Value) -> Value {
         Value::Null => json!(""),
         Value::Bool(value) => json!(if value { "1" } else { "0" }),
         Value::Number(number) => json!(number.to_string()),
-        Value::Array(items) => one_of(items, text),
+        Value::Array(changes) => one_of(changes, text),
         value => value,
     }
 }
@@ -94,17 +94,17 @@ fn truth(value: Value) -> Value {
             "1" | "t" | "T" | "true" | "True" | "TRUE" => json!(true),
             _ => json!(text),
         },
-        Value::Array(items) => one_of(items, truth),
+        Value::Array(changes) => one_of(changes, truth),
         value => value,
     }
 }
 
 /// A list of one passes for the one, and an empty one for nothing.
-fn one_of(mut items: Vec<Value>, read: fn(Value) -> Value) -> Value {
-    match items.len() {
+fn one_of(mut changes: Vec<Value>, read: fn(Value) -> Value) -> Value {
+    match changes.len() {
         0 => read(Value::Null),
-        1 => read(items.remove(0)),
-        _ => Value::Array(items),
+        1 => read(changes.remove(0)),
+        _ => Value::Array(changes),
     }
 }
 
@@ -115,15 +115,15 @@ mod tests {
     #[test]
     fn a_key_is_known_in_any_case_of_its_letters() {
         for name in ["STSEndpoint", "stsendpoint", "stsEndpoint", "ſtſendpoint"] {
-            let (read, twice) = as_read(&json!({ "Config": { name: "https://sts" } }));
+            let (read, twice) = normalise_config(&json!({ "Config": { name: "https://sts" } }));
             assert_eq!(read, json!({ "Config": { "STSEndpoint": "https://sts" } }), "{name}");
             assert!(twice.is_empty());
         }
-        let (read, twice) = as_read(&json!({ "Config": { "maxretries": "3", "JWKSURL": "x", "a": 1 } }));
+        let (read, twice) = normalise_config(&json!({ "Config": { "maxretries": "3", "JWKSURL": "x", "a": 1 } }));
         assert_eq!(read["Config"], json!({ "MaxRetries": "3", "JWKSURL": "x", "a": 1 }));
         assert!(twice.is_empty());
         let (_, twice) =
-            as_read(&json!({ "Config": { "IAMEndpoint": "", "iamendpoint": "https://iam.evil" } }));
+            normalise_config(&json!({ "Config": { "IAMEndpoint": "", "iamendpoint": "https://iam.evil" } }));
         assert_eq!(twice.keys().collect::<Vec<_>>(), ["iamendpoint"]);
     }
 
@@ -145,7 +145,7 @@ mod tests {
             ("ServerIDHeaderValue", json!(7), json!("7")),
             ("ServerIDHeaderValue", json!(true), json!("1")),
         ] {
-            let (read, _) = as_read(&json!({ "Config": { name: value } }));
+            let (read, _) = normalise_config(&json!({ "Config": { name: value } }));
             assert_eq!(read["Config"][name], expected, "{name} {value}");
         }
     }

@@ -8,40 +8,40 @@ use serde_json::Value;
 
 use super::actual::ActualObjects;
 use super::normal;
-use crate::desired::{DesiredObject, DesiredObjects, ObjectId, RuleKey, Scope, Want, is_ours, rule_name};
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use crate::desired::{DesiredObject, DesiredObjects, ObjectId, RuleKey, ObjectScope, DesiredState, is_ours, rule_name};
+use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
-pub(super) struct Matches<'a> {
+pub(super) struct ObjectMatches<'a> {
     by_desired: BTreeMap<ObjectId, Vec<&'a Value>>,
-    rest: Vec<(ObjectId, &'a Value)>,
+    unmatched: Vec<(ObjectId, &'a Value)>,
 }
 
-impl<'a> Matches<'a> {
+impl<'a> ObjectMatches<'a> {
     pub(super) fn of(desired: &DesiredObjects, actual: &'a ActualObjects, operator: &OperatorId) -> Self {
-        let mut matches = Self { by_desired: BTreeMap::new(), rest: Vec::new() };
+        let mut matches = Self { by_desired: BTreeMap::new(), unmatched: Vec::new() };
         for (kind, scope, body) in actual.all() {
             match find(desired, kind, scope, body) {
                 Some(object) => matches.by_desired.entry(object.id.clone()).or_default().push(body),
-                None => matches.rest.push((found_id(kind, scope, body), body)),
+                None => matches.unmatched.push((found_id(kind, scope, body), body)),
             }
         }
-        matches.place_changed_rules(desired, operator);
+        matches.match_changed_rules(desired, operator);
         matches
     }
 
     /// Each to the missing rule of its method that it is nearest to, the oldest first.
-    fn place_changed_rules(&mut self, desired: &DesiredObjects, operator: &OperatorId) {
+    fn match_changed_rules(&mut self, desired: &DesiredObjects, operator: &OperatorId) {
         let (mut changed, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.rest).into_iter().partition(|(id, body)| {
+            std::mem::take(&mut self.unmatched).into_iter().partition(|(id, body)| {
                 id.kind == ObjectKind::BindingRule && is_ours(id.kind, body, operator) && !is_once_ours(body)
             });
-        self.rest = rest;
+        self.unmatched = rest;
         changed
             .sort_by_cached_key(|(id, body)| (body.get("CreateIndex").and_then(Value::as_u64), id.clone()));
         for (id, body) in changed {
-            let missing = desired.objects.iter().filter_map(|object| match (&object.want, &object.rule) {
-                (Want::Present { body: declared, .. }, Some(rule)) => Some((object, declared, rule)),
+            let missing = desired.objects.iter().filter_map(|object| match (&object.state, &object.rule) {
+                (DesiredState::Present { body: declared, .. }, Some(rule)) => Some((object, declared, rule)),
                 _ => None,
             });
             let nearest = missing
@@ -54,7 +54,7 @@ impl<'a> Matches<'a> {
                 });
             match nearest {
                 Some((object, ..)) => self.by_desired.entry(object.id.clone()).or_default().push(body),
-                None => self.rest.push((id, body)),
+                None => self.unmatched.push((id, body)),
             }
         }
     }
@@ -64,15 +64,15 @@ impl<'a> Matches<'a> {
     }
 
     /// What is there and not desired.
-    pub(super) fn rest(&self) -> Vec<(ObjectId, &'a Value)> {
-        self.rest.clone()
+    pub(super) fn unmatched(&self) -> Vec<(ObjectId, &'a Value)> {
+        self.unmatched.clone()
     }
 }
 
 fn find<'d>(
     desired: &'d DesiredObjects,
     kind: ObjectKind,
-    scope: &Scope,
+    scope: &ObjectScope,
     body: &Value,
 ) -> Option<&'d DesiredObject> {
     let here = || desired.objects.iter().filter(|object| object.id.kind == kind && object.id.scope == *scope);
@@ -86,11 +86,11 @@ fn find<'d>(
             is_of(body, &rule.auth_method)
         })
     };
-    let by_deed = of_method().find(|(object, _)| match &object.want {
-        Want::Present { body: declared, .. } => normal::does_the_same(kind, body, declared),
+    let by_deed = of_method().find(|(object, _)| match &object.state {
+        DesiredState::Present { body: declared, .. } => normal::does_the_same(kind, body, declared),
         _ => false,
     });
-    let by_words = || of_method().find(|(_, rule)| rule.has_words(body));
+    let by_words = || of_method().find(|(_, rule)| rule.matches_text(body));
     let by_bind = || of_method().find(|(_, rule)| rule.binds(body));
     by_deed.or_else(by_words).or_else(by_bind).map(|(object, _)| object)
 }
@@ -102,9 +102,9 @@ pub(super) fn is_of(rule: &Value, method: &str) -> bool {
 
 /// Whether it is one that this operator makes for its method, declared now or not.
 fn is_once_ours(rule: &Value) -> bool {
-    RuleKey::ever_made(text(rule, "AuthMethod"))
+    RuleKey::all_well_known(text(rule, "AuthMethod"))
         .iter()
-        .any(|made| made.key.has_words(rule) || made.key.binds(rule))
+        .any(|made| made.key.matches_text(rule) || made.key.binds(rule))
 }
 
 pub(super) fn text<'v>(body: &'v Value, field: &str) -> &'v str {
@@ -122,7 +122,7 @@ pub(super) fn name(kind: ObjectKind, body: &Value) -> &str {
     text(body, field)
 }
 
-fn found_id(kind: ObjectKind, scope: &Scope, body: &Value) -> ObjectId {
+fn found_id(kind: ObjectKind, scope: &ObjectScope, body: &Value) -> ObjectId {
     let name = match kind {
         // As it would be declared; the server's id tells rules apart that have one name.
         ObjectKind::BindingRule => rule_name(body).into(),

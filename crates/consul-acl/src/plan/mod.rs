@@ -6,14 +6,14 @@
 
 mod actual;
 mod config;
-mod effect;
+mod verify;
 mod matching;
-mod narrowed;
+mod partial_update;
 mod normal;
-mod present;
+mod ensure;
 mod removal;
 mod step;
-mod strays;
+mod undeclared;
 
 #[cfg(test)]
 mod tests;
@@ -25,28 +25,28 @@ use serde_json::Value;
 
 pub use actual::ActualObjects;
 pub use normal::does_the_same;
-pub use step::{ObjectAction, ObjectStep};
+pub use step::{AclAction, AclStep};
 
-use crate::desired::{DesiredObject, DesiredObjects, ObjectId, Owner, Scope, Undeclared, Want, owner};
-use actual::Read;
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use crate::desired::{DesiredObject, DesiredObjects, ObjectId, ObjectOwner, ObjectScope, UndeclaredPolicy, DesiredState, owner};
+use actual::ListedKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
-use matching::Matches;
+use matching::ObjectMatches;
 
 /// What is to be done with each object, in an order that works: what others rest on is made first and removed last.
 pub fn plan_objects(
     desired: &DesiredObjects,
     actual: &ActualObjects,
     operator: &OperatorId,
-) -> Vec<ObjectStep> {
-    let matches = Matches::of(desired, actual, operator);
-    let going = removal::going(desired, &matches, operator);
+) -> Vec<AclStep> {
+    let matches = ObjectMatches::of(desired, actual, operator);
+    let pending_removals = removal::pending_removals(desired, &matches, operator);
     let mut planner =
-        Planner { desired, actual, operator, matches, going, standing: BTreeMap::new(), steps: Vec::new() };
+        AclPlanner { desired, actual, operator, matches, pending_removals, standing: BTreeMap::new(), steps: Vec::new() };
     for object in &desired.objects {
-        planner.judge(object);
+        planner.plan_object(object);
     }
-    planner.judge_the_rest();
+    planner.plan_undeclared();
     let mut steps = planner.steps;
     steps.sort_by(|a, b| a.rank().cmp(&b.rank()));
     steps
@@ -54,44 +54,44 @@ pub fn plan_objects(
 
 /// Whether nothing is to be hung on it, and nothing of ours is there that is to be taken off it: then it is as wanted,
 /// whatever it looks like.
-pub fn needs_no_look(want: &Want, actual: &ActualObjects, operator: &OperatorId) -> bool {
-    let Want::Links { attach, detach } = want else { return false };
+pub fn can_skip_read(state: &DesiredState, actual: &ActualObjects, operator: &OperatorId) -> bool {
+    let DesiredState::PolicyLinks { attach, detach } = state else { return false };
     attach.is_empty() && detach.iter().all(|policy| actual.has_none_of_ours(policy, operator))
 }
 
-struct Planner<'a> {
+struct AclPlanner<'a> {
     desired: &'a DesiredObjects,
     actual: &'a ActualObjects,
     operator: &'a OperatorId,
-    matches: Matches<'a>,
+    matches: ObjectMatches<'a>,
     /// What of ours will be removed, if nothing stands against it.
-    going: BTreeSet<ObjectId>,
+    pending_removals: BTreeSet<ObjectId>,
     /// Why objects must not rest on the declared one of this id; `None` where they may.
     standing: BTreeMap<ObjectId, Option<String>>,
-    steps: Vec<ObjectStep>,
+    steps: Vec<AclStep>,
 }
 
-impl<'a> Planner<'a> {
-    fn judge(&mut self, object: &'a DesiredObject) {
-        let id = &object.id;
-        match &object.want {
-            Want::Held(why) => {
-                self.push(id, ObjectAction::Hold, why.clone());
+impl<'a> AclPlanner<'a> {
+    fn plan_object(&mut self, kind: &'a DesiredObject) {
+        let id = &kind.id;
+        match &kind.state {
+            DesiredState::Blocked(error) => {
+                self.push(id, AclAction::Hold, error.clone());
             }
-            Want::Present { body, needs } => match self.candidates(id) {
-                Ok(found) => self.present(id, body, needs, &found),
-                Err(why) => self.unknown(id, &why),
+            DesiredState::Present { body, needs } => match self.candidates(id) {
+                Ok(found) => self.ensure(id, body, needs, &found),
+                Err(error) => self.unknown(id, &error),
             },
-            Want::Absent => match self.candidates(id) {
+            DesiredState::Absent => match self.candidates(id) {
                 Ok(found) => self.absent(id, &found),
-                Err(why) => self.unknown(id, &why),
+                Err(error) => self.unknown(id, &error),
             },
-            Want::Links { attach, detach } => match self.candidates(id) {
+            DesiredState::PolicyLinks { attach, detach } => match self.candidates(id) {
                 Ok(found) => self.links(id, attach, detach, &found),
-                Err(_) if needs_no_look(&object.want, self.actual, self.operator) => {
-                    self.push(id, ObjectAction::Unchanged, "nothing of ours is there that might hang on it");
+                Err(_) if can_skip_read(&kind.state, self.actual, self.operator) => {
+                    self.push(id, AclAction::Unchanged, "nothing of ours is there that might hang on it");
                 }
-                Err(why) => self.unknown(id, &why),
+                Err(error) => self.unknown(id, &error),
             },
         }
     }
@@ -99,20 +99,20 @@ impl<'a> Planner<'a> {
     /// The objects that the declared one may be, or why that is not known.
     fn candidates(&self, id: &ObjectId) -> Result<Vec<&'a Value>, String> {
         match self.actual.of(id.kind, &id.scope) {
-            Read::Unknown(why) => Err(why),
-            Read::Listed(_) => match self.actual.unread(id) {
-                Some(why) => Err(why.to_owned()),
+            ListedKind::Unknown(error) => Err(error),
+            ListedKind::Listed(_) => match self.actual.unread(id) {
+                Some(error) => Err(error.to_owned()),
                 None => Ok(self.matches.of_desired(id)),
             },
         }
     }
 
-    fn owner(&self, kind: ObjectKind, body: &Value) -> Owner {
+    fn owner(&self, kind: ObjectKind, body: &Value) -> ObjectOwner {
         owner(kind, body, self.operator)
     }
 
-    fn push(&mut self, id: &ObjectId, action: ObjectAction, reason: impl Into<String>) -> &mut ObjectStep {
-        let step = ObjectStep {
+    fn push(&mut self, id: &ObjectId, action: AclAction, reason: impl Into<String>) -> &mut AclStep {
+        let step = AclStep {
             id: id.clone(),
             server_id: None,
             action,
@@ -130,53 +130,53 @@ impl<'a> Planner<'a> {
         &mut self,
         id: &ObjectId,
         found: &Value,
-        action: ObjectAction,
+        action: AclAction,
         reason: impl Into<String>,
-    ) -> &mut ObjectStep {
+    ) -> &mut AclStep {
         let step = self.push(id, action, reason);
         step.server_id = found.get("ID").and_then(Value::as_str).filter(|id| !id.is_empty()).map(Arc::from);
         step.before = Some(found.clone());
         step
     }
 
-    fn unknown(&mut self, id: &ObjectId, why: &str) {
+    fn unknown(&mut self, id: &ObjectId, error: &str) {
         self.standing.insert(id.clone(), Some(format!("{id} could not be read")));
-        self.push(id, ObjectAction::Unknown, format!("it could not be read: {why}"));
+        self.push(id, AclAction::Unknown, format!("it could not be read: {error}"));
     }
 
     /// What is there and no desired object spoke of.
-    fn judge_the_rest(&mut self) {
-        for (id, body) in self.matches.rest() {
+    fn plan_undeclared(&mut self) {
+        for (id, body) in self.matches.unmatched() {
             if !self.desired.own.contains(&id.scope) {
                 continue;
             }
             match self.owner(id.kind, body) {
-                Owner::Ours if self.going.contains(&id) => {
+                ObjectOwner::Ours if self.pending_removals.contains(&id) => {
                     let reason = match self.desired.undeclared {
-                        Undeclared::Remove => "the whole set-up is declared absent",
-                        Undeclared::LeaveAlone => "its auth method goes",
+                        UndeclaredPolicy::Remove => "the whole set-up is declared absent",
+                        UndeclaredPolicy::Keep => "its auth method goes",
                     };
                     self.remove(&id, body, reason);
                 }
-                Owner::Ours => self.undeclared(&id, body),
-                Owner::Nobody | Owner::Other(_) => self.stranger(&id, body),
+                ObjectOwner::Ours => self.undeclared(&id, body),
+                ObjectOwner::Unmarked | ObjectOwner::Other(_) => self.foreign_rule(&id, body),
             }
         }
-        if self.desired.undeclared == Undeclared::Remove {
-            self.say_what_was_not_listed();
+        if self.desired.undeclared == UndeclaredPolicy::Remove {
+            self.report_unlisted();
         }
     }
 
-    fn say_what_was_not_listed(&mut self) {
-        let unknown: Vec<(ObjectKind, Scope, String)> = self
+    fn report_unlisted(&mut self) {
+        let unknown: Vec<(ObjectKind, ObjectScope, String)> = self
             .actual
-            .unknown_parts()
+            .unlisted_kinds()
             .filter(|(_, scope, _)| self.desired.own.contains(scope))
-            .map(|(kind, scope, why)| (kind, scope.clone(), why.to_owned()))
+            .map(|(kind, scope, error)| (kind, scope.clone(), error.to_owned()))
             .collect();
-        for (kind, scope, why) in unknown {
+        for (kind, scope, error) in unknown {
             let id = ObjectId { kind, scope, name: "*".into() };
-            self.push(&id, ObjectAction::Unknown, format!("they could not be listed: {why}"));
+            self.push(&id, AclAction::Unknown, format!("they could not be listed: {error}"));
         }
     }
 }

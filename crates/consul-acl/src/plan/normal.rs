@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::config;
 use crate::hcl;
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_core::plan::{FieldChange, diff};
 
 /// What the server decides, or what says where the object is.
@@ -37,7 +37,7 @@ const AT_CREATION: &str = "Address";
 
 /// The declared fields in which the object differs.
 pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> Vec<FieldChange> {
-    let (found, twice) = config::as_read(found);
+    let (found, twice) = config::normalise_config(found);
     let (found, declared) = (tidy(&found), tidy(declared));
     let mut before = within(&found, &declared);
     if let Some(Value::Object(config)) = before.get_mut("Config") {
@@ -54,7 +54,7 @@ pub(super) fn difference(kind: ObjectKind, found: &Value, declared: &Value) -> V
         before["AuthMethod"] = after["AuthMethod"].clone();
     }
     if let (Some(Value::String(old)), Some(Value::String(new))) = (before.get("Rules"), after.get("Rules"))
-        && hcl::same(old, new)
+        && hcl::same_rules(old, new)
     {
         before["Rules"] = after["Rules"].clone();
     }
@@ -73,7 +73,7 @@ pub(super) fn created(declared: &Value) -> Value {
 
 /// What is sent to put it right: all that is there, with the declared fields in their place.
 pub(super) fn updated(kind: ObjectKind, found: &Value, declared: &Value) -> Value {
-    let (found, _) = config::as_read(found);
+    let (found, _) = config::normalise_config(found);
     let mut body = sendable(kind, &found);
     let mut declared = declared.clone();
     let same_method = is_one_method(&found, &declared);
@@ -177,7 +177,7 @@ fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
+        Value::Array(changes) => changes.is_empty(),
         Value::Object(fields) => fields.is_empty(),
         _ => false,
     }
@@ -199,7 +199,7 @@ fn tidy(value: &Value) -> Value {
             ("TokenLocality", Value::String(text)) if text == "local" => ("TokenLocality", json!("")),
             ("MaxTokenTTL", Value::String(text)) => ("MaxTokenTTL", json!(ttl(text))),
             ("Selector", Value::String(text)) => ("Selector", json!(text.trim())),
-            (name, Value::Array(items)) if SETS.contains(&name) => (name, set(items)),
+            (name, Value::Array(changes)) if SETS.contains(&name) => (name, set(changes)),
             (name, Value::Object(_)) => (name, tidy(value)),
             (name, value) => (name, value.clone()),
         };
@@ -209,18 +209,18 @@ fn tidy(value: &Value) -> Value {
 }
 
 /// Links to policies are known by name; a list in one order.
-fn set(items: &[Value]) -> Value {
-    let items = items.iter().map(|item| match item.get("Name") {
+fn set(changes: &[Value]) -> Value {
+    let changes = changes.iter().map(|item| match item.get("Name") {
         Some(name) => json!({ "Name": name }),
         None => item.clone(),
     });
-    in_one_order(items.collect()).into()
+    in_one_order(changes.collect()).into()
 }
 
-fn in_one_order(mut items: Vec<Value>) -> Vec<Value> {
-    items.sort_by_cached_key(Value::to_string);
-    items.dedup();
-    items
+fn in_one_order(mut changes: Vec<Value>) -> Vec<Value> {
+    changes.sort_by_cached_key(Value::to_string);
+    changes.dedup();
+    changes
 }
 
 /// `1h`, `60m` and `1h0m0s` are one time, and no time is no text. What is none of these stays as it is.
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_has_the_declared_fields_and_all_that_nobody_spoke_of() {
+    fn update_body_keeps_undeclared_fields() {
         let found = json!({
             "ID": "1", "Name": "M", "Hash": "h", "CreateIndex": 1, "DisplayName": "Tasks", "TokenLocality": "global",
             "Config": { "A": ["x"], "MaxRetries": 3, "STSEndpoint": "https://evil" },

@@ -5,93 +5,93 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::actual::Read;
-use super::matching::{Matches, is_of, name};
-use super::present::{linked, names};
-use super::{ObjectAction, Planner};
-use crate::desired::{DesiredObjects, ObjectId, Owner, Undeclared, Want, owner};
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use super::actual::ListedKind;
+use super::matching::{ObjectMatches, is_of, name};
+use super::ensure::{linked, names};
+use super::{AclAction, AclPlanner};
+use crate::desired::{DesiredObjects, ObjectId, ObjectOwner, UndeclaredPolicy, DesiredState, owner};
+use ecs_mesh_core::plan::report::ObjectKind;
 use ecs_mesh_model::OperatorId;
 
 /// What of ours will be removed, if nothing stands against it.
-pub(super) fn going(
+pub(super) fn pending_removals(
     desired: &DesiredObjects,
-    matches: &Matches<'_>,
+    matches: &ObjectMatches<'_>,
     operator: &OperatorId,
 ) -> BTreeSet<ObjectId> {
-    let is_ours = |kind, body: &Value| owner(kind, body, operator) == Owner::Ours;
-    let mut going: BTreeSet<ObjectId> = desired
+    let is_ours = |kind, body: &Value| owner(kind, body, operator) == ObjectOwner::Ours;
+    let mut pending_removals: BTreeSet<ObjectId> = desired
         .objects
         .iter()
-        .filter(|object| object.want == Want::Absent)
+        .filter(|object| object.state == DesiredState::Absent)
         .filter(|object| matches.of_desired(&object.id).iter().any(|body| is_ours(object.id.kind, body)))
         .map(|object| object.id.clone())
         .collect();
     let methods: Vec<ObjectId> =
-        going.iter().filter(|id| id.kind == ObjectKind::AuthMethod).cloned().collect();
-    for (id, body) in matches.rest() {
+        pending_removals.iter().filter(|id| id.kind == ObjectKind::AuthMethod).cloned().collect();
+    for (id, body) in matches.unmatched() {
         let goes_with_its_method = id.kind == ObjectKind::BindingRule
             && methods.iter().any(|method| method.scope == id.scope && is_of(body, &method.name));
-        let all_goes = desired.undeclared == Undeclared::Remove && desired.own.contains(&id.scope);
+        let all_goes = desired.undeclared == UndeclaredPolicy::Remove && desired.own.contains(&id.scope);
         if is_ours(id.kind, body) && (all_goes || goes_with_its_method) {
-            going.insert(id);
+            pending_removals.insert(id);
         }
     }
-    going
+    pending_removals
 }
 
-impl<'a> Planner<'a> {
+impl<'a> AclPlanner<'a> {
     pub(super) fn absent(&mut self, id: &ObjectId, found: &[&'a Value]) {
         self.standing.insert(id.clone(), Some(format!("{id} is declared absent")));
         if found.is_empty() {
-            self.push(id, ObjectAction::Unchanged, "it is not there, as declared");
+            self.push(id, AclAction::Unchanged, "it is not there, as declared");
         }
         for body in found {
             match self.owner(id.kind, body) {
-                Owner::Ours => self.remove(id, body, "it is declared absent"),
-                Owner::Nobody => {
+                ObjectOwner::Ours => self.remove(id, body, "it is declared absent"),
+                ObjectOwner::Unmarked => {
                     let reason =
                         "it is declared absent, and has no mark of ours, so it stays: delete it by hand";
-                    self.push_found(id, body, ObjectAction::LeftAlone, reason);
+                    self.push_found(id, body, AclAction::Unmanaged, reason);
                 }
-                Owner::Other(operator) => {
+                ObjectOwner::Other(operator) => {
                     let reason =
                         format!("it is declared absent here, and operator {operator:?} has marked it");
-                    self.push_found(id, body, ObjectAction::LeftAlone, reason);
+                    self.push_found(id, body, AclAction::Unmanaged, reason);
                 }
             }
         }
     }
 
     pub(super) fn remove(&mut self, id: &ObjectId, body: &'a Value, reason: &str) {
-        if let Some(why) = self.in_the_way(id) {
-            self.push_found(id, body, ObjectAction::Hold, format!("{reason}, and stays for now: {why}"));
+        if let Some(error) = self.removal_blockers(id) {
+            self.push_found(id, body, AclAction::Hold, format!("{reason}, and stays for now: {error}"));
             return;
         }
-        let warning = self.goes_along(id);
-        self.push_found(id, body, ObjectAction::Remove, reason).warnings.extend(warning);
+        let warning = self.cascades_to(id);
+        self.push_found(id, body, AclAction::Remove, reason).warnings.extend(warning);
     }
 
     /// What of others would go along with it.
-    fn in_the_way(&self, id: &ObjectId) -> Option<String> {
+    fn removal_blockers(&self, id: &ObjectId) -> Option<String> {
         match id.kind {
             ObjectKind::AuthMethod => {
-                let rules = self.listed(ObjectKind::BindingRule, id, "its rules");
+                let rules = self.set_listed(ObjectKind::BindingRule, id, "its rules");
                 let of_others = |rule: &&Value| {
-                    is_of(rule, &id.name) && self.owner(ObjectKind::BindingRule, rule) != Owner::Ours
+                    is_of(rule, &id.name) && self.owner(ObjectKind::BindingRule, rule) != ObjectOwner::Ours
                 };
                 in_use(rules, of_others, "rules that are not ours hang on it and would go with it")
             }
-            ObjectKind::Role => self.rules_that_bind(id, "role").or_else(|| self.tokens_that_lose(id)),
+            ObjectKind::Role => self.foreign_rules_binding(id, "role").or_else(|| self.foreign_tokens_referencing(id)),
             ObjectKind::Policy => {
-                let roles = self.listed(ObjectKind::Role, id, "the roles that have it");
+                let roles = self.set_listed(ObjectKind::Role, id, "the roles that have it");
                 let of_others = |role: &&Value| {
                     names(&linked(ObjectKind::Role, role), id)
-                        && self.owner(ObjectKind::Role, role) != Owner::Ours
+                        && self.owner(ObjectKind::Role, role) != ObjectOwner::Ours
                 };
                 in_use(roles, of_others, "roles that are not ours have it and would lose it")
-                    .or_else(|| self.rules_that_bind(id, "policy"))
-                    .or_else(|| self.tokens_that_lose(id))
+                    .or_else(|| self.foreign_rules_binding(id, "policy"))
+                    .or_else(|| self.foreign_tokens_referencing(id))
             }
             ObjectKind::Node => match self.actual.services(id) {
                 Some(0) => None,
@@ -103,16 +103,16 @@ impl<'a> Planner<'a> {
     }
 
     /// Rules of others whose logins would get nothing any more, and nobody would tell them.
-    fn rules_that_bind(&self, id: &ObjectId, bind_type: &str) -> Option<String> {
-        let rules = self.listed(ObjectKind::BindingRule, id, "the rules that may bind it");
+    fn foreign_rules_binding(&self, id: &ObjectId, bind_type: &str) -> Option<String> {
+        let rules = self.set_listed(ObjectKind::BindingRule, id, "the rules that may bind it");
         let of_others = |rule: &&Value| {
-            binds(rule, bind_type, &id.name) && self.owner(ObjectKind::BindingRule, rule) != Owner::Ours
+            binds(rule, bind_type, &id.name) && self.owner(ObjectKind::BindingRule, rule) != ObjectOwner::Ours
         };
         in_use(rules, of_others, "rules that are not ours bind it, and their logins would get it no more")
     }
 
     /// Tokens that are none of our logins'.
-    fn tokens_that_lose(&self, id: &ObjectId) -> Option<String> {
+    fn foreign_tokens_referencing(&self, id: &ObjectId) -> Option<String> {
         let Some(holders) = self.actual.holders(id) else {
             return Some("it is not known which tokens have it and would lose it".to_owned());
         };
@@ -123,40 +123,40 @@ impl<'a> Planner<'a> {
         }
         match self.our_methods(id) {
             Ok(ours) => holders.of_others(|method| ours.contains(method)),
-            Err(why) => Some(why),
+            Err(error) => Some(error),
         }
     }
 
     /// Whether the policy is taken off the anonymous token first.
     fn loses_the_anonymous_token(&self, policy: &ObjectId) -> bool {
         self.desired.objects.iter().any(|object| {
-            let detaches = matches!(&object.want, Want::Links { detach, .. } if detach.contains(policy));
+            let detaches = matches!(&object.state, DesiredState::PolicyLinks { detach, .. } if detach.contains(policy));
             object.id.kind == ObjectKind::AnonymousToken && detaches
         })
     }
 
     fn our_methods(&self, id: &ObjectId) -> Result<BTreeSet<&'a str>, String> {
-        let methods = self.listed(ObjectKind::AuthMethod, id, "the auth methods whose tokens have it")?;
-        let ours = methods.iter().filter(|method| self.owner(ObjectKind::AuthMethod, method) == Owner::Ours);
+        let methods = self.set_listed(ObjectKind::AuthMethod, id, "the auth methods whose tokens have it")?;
+        let ours = methods.iter().filter(|method| self.owner(ObjectKind::AuthMethod, method) == ObjectOwner::Ours);
         Ok(ours.map(|method| name(ObjectKind::AuthMethod, method)).collect())
     }
 
-    fn listed(&self, kind: ObjectKind, id: &ObjectId, what: &str) -> Result<&'a [Value], String> {
+    fn set_listed(&self, kind: ObjectKind, id: &ObjectId, subject: &str) -> Result<&'a [Value], String> {
         match self.actual.of(kind, &id.scope) {
-            Read::Listed(bodies) => Ok(bodies),
-            Read::Unknown(why) => Err(format!("{what} could not be listed: {why}")),
+            ListedKind::Listed(bodies) => Ok(bodies),
+            ListedKind::Unknown(error) => Err(format!("{subject} could not be listed: {error}")),
         }
     }
 
-    fn goes_along(&self, id: &ObjectId) -> Option<String> {
+    fn cascades_to(&self, id: &ObjectId) -> Option<String> {
         match id.kind {
-            ObjectKind::AuthMethod => self.tokens_that_go(id),
-            ObjectKind::Role | ObjectKind::Policy => self.logins_that_lose(id),
+            ObjectKind::AuthMethod => self.cascaded_tokens(id),
+            ObjectKind::Role | ObjectKind::Policy => self.own_logins_referencing(id),
             _ => None,
         }
     }
 
-    fn tokens_that_go(&self, method: &ObjectId) -> Option<String> {
+    fn cascaded_tokens(&self, method: &ObjectId) -> Option<String> {
         let tokens = match self.actual.tokens(method) {
             Some(0) => return None,
             Some(1) => "the one token that it gave out".to_owned(),
@@ -167,13 +167,13 @@ impl<'a> Planner<'a> {
     }
 
     /// Tokens of our own logins that stay, and have it no more.
-    fn logins_that_lose(&self, id: &ObjectId) -> Option<String> {
+    fn own_logins_referencing(&self, id: &ObjectId) -> Option<String> {
         let holders = self.actual.holders(id)?;
         let goes = |method: &str| {
             let is_it = |gone: &ObjectId| {
                 gone.kind == ObjectKind::AuthMethod && gone.scope == id.scope && *gone.name == *method
             };
-            self.going.iter().any(is_it)
+            self.pending_removals.iter().any(is_it)
         };
         let tokens = match holders.of_logins(|method| !goes(method)) {
             0 => return None,
@@ -200,7 +200,7 @@ fn label(body: &Value) -> Option<String> {
 
 fn in_use(all: Result<&[Value], String>, of_others: impl Fn(&&Value) -> bool, words: &str) -> Option<String> {
     let found: Vec<String> = match all {
-        Err(why) => return Some(why),
+        Err(error) => return Some(error),
         Ok(bodies) => bodies.iter().filter(of_others).filter_map(label).collect(),
     };
     (!found.is_empty()).then(|| format!("{words} ({})", found.join(", ")))

@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use crate::desired::ObjectId;
 use ecs_mesh_core::plan::FieldChange;
-use ecs_mesh_core::plan::proposal::ObjectKind;
-use ecs_mesh_core::plan::proposal::{Change, Item};
+use ecs_mesh_core::plan::report::ObjectKind;
+use ecs_mesh_core::plan::report::{Change, PlannedChange};
 
 /// One object's part of a plan.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ObjectStep {
+pub struct AclStep {
     /// Which object. Of two binding rules that do the same both have this, and differ in `server_id`.
     pub id: ObjectId,
     /// The id by which Consul knows policies, roles and rules; `None` for what is not there or has none.
     pub server_id: Option<Arc<str>>,
     /// What is to be done.
-    pub action: ObjectAction,
+    pub action: AclAction,
     /// Why, for a person.
     pub reason: String,
     /// What comes with it, or is not mended by it, for a person.
@@ -28,7 +28,7 @@ pub struct ObjectStep {
 
 /// What is to be done with an object.
 #[derive(Clone, Debug, PartialEq)]
-pub enum ObjectAction {
+pub enum AclAction {
     /// It is made.
     Create {
         /// As it is sent.
@@ -54,9 +54,9 @@ pub enum ObjectAction {
         difference: Vec<FieldChange>,
     },
     /// It is ours and not declared, and gives more than anybody declared: it is reported, and nothing is done.
-    Stray,
+    Undeclared,
     /// It is reported, and nothing is done.
-    LeftAlone,
+    Unmanaged,
     /// Something must come first.
     Hold,
     /// It is as it should be.
@@ -65,43 +65,43 @@ pub enum ObjectAction {
     Unknown,
 }
 
-impl ObjectStep {
+impl AclStep {
     /// Whether a run would write it.
     pub fn writes(&self) -> bool {
         matches!(
             self.action,
-            ObjectAction::Create { .. } | ObjectAction::Update { .. } | ObjectAction::Remove
+            AclAction::Create { .. } | AclAction::Update { .. } | AclAction::Remove
         )
     }
 
     /// As a line of a plan.
-    pub fn into_item(self) -> Item {
+    pub fn into_plan_entry(self) -> PlannedChange {
         let (change, fields, registration) = match self.action {
-            ObjectAction::Create { body } => (Change::Create, Vec::new(), Some(body)),
-            ObjectAction::Update { fields, .. } => (Change::Update, fields, None),
-            ObjectAction::Remove => (Change::Remove, Vec::new(), None),
-            ObjectAction::Conflict { difference } => (Change::NameTaken, difference, None),
-            ObjectAction::Drifted { difference } => (Change::Hold, difference, None),
-            ObjectAction::Stray | ObjectAction::LeftAlone => (Change::LeftAlone, Vec::new(), None),
-            ObjectAction::Hold => (Change::Hold, Vec::new(), None),
-            ObjectAction::Unchanged => (Change::Unchanged, Vec::new(), None),
-            ObjectAction::Unknown => (Change::Unknown, Vec::new(), None),
+            AclAction::Create { body } => (Change::Create, Vec::new(), Some(body)),
+            AclAction::Update { fields, .. } => (Change::Update, fields, None),
+            AclAction::Remove => (Change::Remove, Vec::new(), None),
+            AclAction::Conflict { difference } => (Change::NameConflict, difference, None),
+            AclAction::Drifted { difference } => (Change::Hold, difference, None),
+            AclAction::Undeclared | AclAction::Unmanaged => (Change::Unmanaged, Vec::new(), None),
+            AclAction::Hold => (Change::Hold, Vec::new(), None),
+            AclAction::Unchanged => (Change::Unchanged, Vec::new(), None),
+            AclAction::Unknown => (Change::Unknown, Vec::new(), None),
         };
-        Item {
-            object: Some(self.id.kind),
+        PlannedChange {
+            kind: Some(self.id.kind),
             partition: self.id.scope.partition.as_deref().map(str::to_owned),
             id: self.server_id.filter(|_| self.id.kind == ObjectKind::BindingRule).map(|id| id.to_string()),
             name: Some(self.id.name.as_ref().to_owned()),
             fields,
             registration,
             warnings: self.warnings,
-            ..Item::new(change, self.reason)
+            ..PlannedChange::new(change, self.reason)
         }
     }
 
     /// In the order in which steps work: what others rest on is made first, and removed after all that rests on it.
     pub(super) fn rank(&self) -> (u8, u8, &ObjectId, Option<&str>) {
-        let is_last = self.action == ObjectAction::Remove;
+        let is_last = self.action == AclAction::Remove;
         let kind = match (is_last, self.id.kind) {
             (false, kind) => kind as u8,
             (true, ObjectKind::BindingRule) => 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_core::plan::proposal::{Item, ObjectKind};
+use ecs_mesh_core::plan::report::{ObjectKind, PlannedChange};
 use ecs_mesh_model::ClusterArn;
 
 /// What is in force, and what follows from what a look found.
@@ -21,23 +21,23 @@ pub trait AclHost: Send + Sync {
     fn sweep_interval(&self) -> Duration;
 
     /// There is more to list than the last sweep, or one under way, has asked for.
-    fn sweep_anew(&self);
+    fn invalidate_sweep(&self);
 }
 
 /// Told of writes, for metrics. All labels have bounded sets of values.
 pub trait AclMetrics: Send + Sync {
     /// An object was changed (`create`, `update`, `adopt`, `remove`), or could not be.
-    fn object_changed(&self, kind: ObjectKind, change: &'static str, ok: bool);
+    fn record_acl_change(&self, kind: ObjectKind, change: &'static str, ok: bool);
 
     /// Something waits, for this reason.
-    fn held(&self, reason: &'static str);
+    fn record_warning(&self, reason: &'static str);
 }
 
 /// Takes in what a dry run would do.
 pub trait AclDryRun: Send + Sync {
     /// What would be done with the objects of a control plane, in place of what was said before.
-    fn record(&self, control_plane: &Arc<str>, items: Vec<Item>);
+    fn record(&self, control_plane: &Arc<str>, changes: Vec<PlannedChange>);
 
     /// Something could not be found out, for this reason; or was, now.
-    fn gap(&self, what: &str, why: Option<String>);
+    fn record_unresolved(&self, subject: &str, error: Option<String>);
 }

@@ -8,92 +8,92 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::AclReconciler;
-use super::keeping::Key;
-use super::round::key;
-use crate::desired::{Owner, owner};
-use crate::plan::{ActualObjects, ObjectAction, ObjectStep};
+use super::acl_state::ObjectKey;
+use super::apply::key;
+use crate::desired::{ObjectOwner, owner};
+use crate::plan::{ActualObjects, AclAction, AclStep};
 use ecs_mesh_control_plane::MeshError;
-use ecs_mesh_core::plan::proposal::ObjectKind;
-use ecs_mesh_core::plan::proposal::{Change, Item};
+use ecs_mesh_core::plan::report::ObjectKind;
+use ecs_mesh_core::plan::report::{Change, PlannedChange};
 
-const DONE: &str = "done";
+const RESULT_SUCCESS: &str = "done";
 /// It was sent, its answer never came, and a later look finds it done.
-const LOST: &str = "done, the answer was lost";
-const OPEN: &str = "; whether it took effect all the same, the next look finds";
-const CUT_OFF: &str =
+const RESULT_RESPONSE_LOST: &str = "done, the answer was lost";
+const OUTCOME_UNKNOWN: &str = "; whether it took effect all the same, the next look finds";
+const RESULT_CANCELLED: &str =
     "failed: cut off before its answer came; whether it took effect all the same, the next look finds";
 
 /// What a step came to.
-pub(super) enum Outcome {
+pub(super) enum AclOutcome {
     /// There was nothing to write.
-    Seen,
+    Unchanged,
     /// It was written.
     Done,
     /// It would have been.
-    Planned,
+    DryRun,
     /// This process does not hold the lease.
     NoLease,
     /// What it rests on was not written.
-    Waits(String),
+    Blocked(String),
     /// This is not the time for it.
-    Later(String),
+    Deferred(String),
     /// What is there changed meanwhile.
-    Moved(String),
+    Stale(String),
     /// The servers cannot have it.
-    Impossible(String),
+    Unsupported(String),
     /// It was written just now, and is not as it was written.
-    Stubborn,
+    NotConverging,
     /// The write, or the read before it, failed.
     Failed(MeshError),
 }
 
 /// Says what a pass came to at one plane.
 #[derive(Clone, Copy)]
-pub(super) struct Report<'a> {
+pub(super) struct AclReporter<'a> {
     pub(super) acl: &'a AclReconciler,
     /// A `ConsulAuth` speaks of this plane.
     pub(super) is_declared: bool,
 }
 
-impl Report<'_> {
+impl AclReporter<'_> {
     /// After a round.
-    pub(super) fn tell(&self, outcomes: &[(ObjectStep, Outcome)]) {
-        if self.acl.is_dry() {
+    pub(super) fn finish_pass(&self, outcomes: &[(AclStep, AclOutcome)]) {
+        if self.acl.is_dry_run() {
             return self.note(outcomes);
         }
-        let is_news_again = |(step, outcome): &&(ObjectStep, Outcome)| {
-            matches!((outcome, &step.action), (Outcome::Seen, ObjectAction::Unchanged) | (Outcome::Done, _))
+        let is_news_again = |(step, outcome): &&(AclStep, AclOutcome)| {
+            matches!((outcome, &step.action), (AclOutcome::Unchanged, AclAction::Unchanged) | (AclOutcome::Done, _))
         };
         let still = outcomes.iter().filter(|told| !is_news_again(told)).map(|(step, _)| key(step)).collect();
-        self.acl.target.keeping.only_said_of(&still);
+        self.acl.target.keeping.retain_warnings(&still);
     }
 
     /// Of the writes whose answer was lost, those that a look shows to be done. It shows the others within
     /// `long_enough`, or never.
-    pub(super) fn tell_of_lost_answers(&self, long_enough: Duration, actual: &ActualObjects) {
-        for step in self.acl.target.keeping.took_effect(long_enough, |step| actual.shows(step)) {
-            self.acl.metrics.object_changed(step.id.kind, self.change(&step), true);
-            self.audit(&step, LOST);
+    pub(super) fn report_lost_responses(&self, long_enough: Duration, actual: &ActualObjects) {
+        for step in self.acl.target.keeping.take_confirmed(long_enough, |step| actual.has_taken_effect(step)) {
+            self.acl.metrics.record_acl_change(step.id.kind, self.change(&step), true);
+            self.audit(&step, RESULT_RESPONSE_LOST);
         }
     }
 
     /// Of the writes that went out just before the pass was cut off.
-    pub(super) fn tell_of_cut_off(&self) {
-        for step in self.acl.target.keeping.cut_off() {
-            self.acl.metrics.object_changed(step.id.kind, self.change(&step), false);
-            self.audit(&step, CUT_OFF);
+    pub(super) fn report_cancelled(&self) {
+        for step in self.acl.target.keeping.take_unreported() {
+            self.acl.metrics.record_acl_change(step.id.kind, self.change(&step), false);
+            self.audit(&step, RESULT_CANCELLED);
         }
     }
 
-    pub(super) fn tell_failures(&self, errors: &[MeshError]) {
+    pub(super) fn report_errors(&self, errors: &[MeshError]) {
         let control_plane = &self.acl.target.name;
         let what = format!("identity set-up at control plane {control_plane}");
         let first = errors.first().filter(|_| self.is_declared);
         self.acl.gap(&what, first.map(|error| error.message.clone()));
         for error in errors {
-            self.acl.metrics.held(error.kind.label());
+            self.acl.metrics.record_warning(error.kind.label());
         }
-        let news = self.acl.target.keeping.failed(errors.iter().map(|error| error.message.clone()).collect());
+        let news = self.acl.target.keeping.record_errors(errors.iter().map(|error| error.message.clone()).collect());
         for message in news {
             if self.is_declared {
                 warn!(
@@ -107,23 +107,23 @@ impl Report<'_> {
     }
 
     /// Into the plan.
-    fn note(&self, outcomes: &[(ObjectStep, Outcome)]) {
+    fn note(&self, outcomes: &[(AclStep, AclOutcome)]) {
         let Some(dry_run) = &self.acl.dry_run else { return };
         let mut items = Vec::new();
         for (step, outcome) in outcomes {
-            let item = step.clone().into_item();
-            let instead = |change: Change, why: String| Item {
+            let item = step.clone().into_plan_entry();
+            let instead = |change: Change, why: String| PlannedChange {
                 fields: Vec::new(),
                 registration: None,
-                ..Item { change, reason: why.clone(), cause: why, ..item.clone() }
+                ..PlannedChange { change, reason: why.clone(), key: why, ..item.clone() }
             };
             items.push(match outcome {
-                Outcome::Waits(why) | Outcome::Later(why) | Outcome::Impossible(why) => {
+                AclOutcome::Blocked(why) | AclOutcome::Deferred(why) | AclOutcome::Unsupported(why) => {
                     instead(Change::Hold, why.clone())
                 }
-                Outcome::Moved(why) => instead(Change::Unknown, why.clone()),
-                Outcome::Failed(error) => instead(Change::Unknown, error.message.clone()),
-                Outcome::Seen | Outcome::Done | Outcome::Planned | Outcome::NoLease | Outcome::Stubborn => {
+                AclOutcome::Stale(why) => instead(Change::Unknown, why.clone()),
+                AclOutcome::Failed(error) => instead(Change::Unknown, error.message.clone()),
+                AclOutcome::Unchanged | AclOutcome::Done | AclOutcome::DryRun | AclOutcome::NoLease | AclOutcome::NotConverging => {
                     item
                 }
             });
@@ -132,64 +132,64 @@ impl Report<'_> {
     }
 
     /// Right after each step.
-    pub(super) fn tell_of(&self, step: &ObjectStep, outcome: &Outcome) {
-        if self.acl.is_dry() {
+    pub(super) fn report_outcome(&self, step: &AclStep, outcome: &AclOutcome) {
+        if self.acl.is_dry_run() {
             return;
         }
         let key = &key(step);
         let metrics = &self.acl.metrics;
         match outcome {
-            Outcome::Done => {
-                metrics.object_changed(step.id.kind, self.change(step), true);
-                self.audit(step, DONE);
+            AclOutcome::Done => {
+                metrics.record_acl_change(step.id.kind, self.change(step), true);
+                self.audit(step, RESULT_SUCCESS);
             }
-            Outcome::Failed(error) => {
-                metrics.object_changed(step.id.kind, self.change(step), false);
-                metrics.held(error.kind.label());
-                let open = if self.acl.target.keeping.is_open(key) { OPEN } else { "" };
+            AclOutcome::Failed(error) => {
+                metrics.record_acl_change(step.id.kind, self.change(step), false);
+                metrics.record_warning(error.kind.label());
+                let open = if self.acl.target.keeping.is_unacknowledged(key) { OUTCOME_UNKNOWN } else { "" };
                 let result = format!("failed: {}{open}", error.message);
-                if self.acl.target.keeping.is_news(key, &result) {
+                if self.acl.target.keeping.warn_once(key, &result) {
                     self.audit(step, &result);
                 } else {
                     debug!(object = %step.id, "{result}");
                 }
             }
-            Outcome::Impossible(why) => self.once(key, step, true, why),
-            Outcome::Stubborn => self.once(
+            AclOutcome::Unsupported(why) => self.warn_once(key, step, true, why),
+            AclOutcome::NotConverging => self.warn_once(
                 key,
                 step,
                 true,
                 "the control plane keeps it otherwise than it was sent; it is left so until the next look",
             ),
-            Outcome::NoLease => {
-                metrics.held("lease");
+            AclOutcome::NoLease => {
+                metrics.record_warning("lease");
                 debug!(object = %step.id, "another copy holds the lease");
             }
-            Outcome::Waits(why) | Outcome::Later(why) | Outcome::Moved(why) => {
+            AclOutcome::Blocked(why) | AclOutcome::Deferred(why) | AclOutcome::Stale(why) => {
                 debug!(object = %step.id, "{why}");
             }
-            Outcome::Seen | Outcome::Planned => self.tell_of_seen(key, step),
+            AclOutcome::Unchanged | AclOutcome::DryRun => self.report_unchanged(key, step),
         }
     }
 
-    fn tell_of_seen(&self, key: &Key, step: &ObjectStep) {
+    fn report_unchanged(&self, key: &ObjectKey, step: &AclStep) {
         match &step.action {
-            ObjectAction::Conflict { .. } | ObjectAction::Drifted { .. } | ObjectAction::Stray => {
-                self.once(key, step, true, &step.reason);
+            AclAction::Conflict { .. } | AclAction::Drifted { .. } | AclAction::Undeclared => {
+                self.warn_once(key, step, true, &step.reason);
             }
-            ObjectAction::LeftAlone => self.once(key, step, !step.warnings.is_empty(), &step.reason),
-            ObjectAction::Hold => self.once(key, step, false, &step.reason),
+            AclAction::Unmanaged => self.warn_once(key, step, !step.warnings.is_empty(), &step.reason),
+            AclAction::Hold => self.warn_once(key, step, false, &step.reason),
             // The failed call is told of by itself.
             _ => debug!(object = %step.id, reason = step.reason, "nothing is done"),
         }
     }
 
     /// Once, until it is something else.
-    fn once(&self, key: &Key, step: &ObjectStep, loud: bool, why: &str) {
+    fn warn_once(&self, key: &ObjectKey, step: &AclStep, loud: bool, why: &str) {
         let (control_plane, object, name) = (&self.acl.target.name, step.id.kind.as_str(), &step.id.name);
         let (fields, mind) = (paths(step), step.warnings.join("; "));
         let id = step.server_id.as_deref();
-        if !self.acl.target.keeping.is_news(key, &format!("{why} {fields} {mind}")) {
+        if !self.acl.target.keeping.warn_once(key, &format!("{why} {fields} {mind}")) {
             debug!(%control_plane, object, %name, id, fields, mind, "{why}");
         } else if loud {
             warn!(%control_plane, object, %name, id, fields, mind, "nothing is done to it: {why}");
@@ -199,7 +199,7 @@ impl Report<'_> {
     }
 
     /// Who changed what, where, why, and what came of it.
-    fn audit(&self, step: &ObjectStep, result: &str) {
+    fn audit(&self, step: &AclStep, result: &str) {
         let (operator, control_plane) = (&self.acl.operator, &self.acl.target.name);
         let (version, change) = (env!("CARGO_PKG_VERSION"), self.change(step));
         let (object, name, scope) = (step.id.kind.as_str(), &step.id.name, &step.id.scope);
@@ -214,20 +214,20 @@ impl Report<'_> {
                 )
             };
         }
-        if [DONE, LOST].contains(&result) { say!(info) } else { say!(warn) }
+        if [RESULT_SUCCESS, RESULT_RESPONSE_LOST].contains(&result) { say!(info) } else { say!(warn) }
     }
 
     /// A label of a metric, and a word.
-    fn change(&self, step: &ObjectStep) -> &'static str {
+    fn change(&self, step: &AclStep) -> &'static str {
         match &step.action {
-            ObjectAction::Create { .. } => "create",
-            ObjectAction::Remove => "remove",
+            AclAction::Create { .. } => "create",
+            AclAction::Remove => "remove",
             _ => {
                 let has_marks = !matches!(step.id.kind, ObjectKind::AnonymousToken | ObjectKind::Namespace);
                 let was_nobodys = step
                     .before
                     .as_ref()
-                    .is_some_and(|body| owner(step.id.kind, body, &self.acl.operator) == Owner::Nobody);
+                    .is_some_and(|body| owner(step.id.kind, body, &self.acl.operator) == ObjectOwner::Unmarked);
                 if has_marks && was_nobodys { "adopt" } else { "update" }
             }
         }
@@ -235,30 +235,30 @@ impl Report<'_> {
 }
 
 /// The fields in question, without their values.
-fn paths(step: &ObjectStep) -> String {
+fn paths(step: &AclStep) -> String {
     let fields = match &step.action {
-        ObjectAction::Update { fields, .. } => fields.as_slice(),
-        ObjectAction::Conflict { difference } | ObjectAction::Drifted { difference } => difference.as_slice(),
+        AclAction::Update { fields, .. } => fields.as_slice(),
+        AclAction::Conflict { difference } | AclAction::Drifted { difference } => difference.as_slice(),
         _ => &[],
     };
     fields.iter().map(|change| change.path.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// One of [`OBJECT_STATES`](super::OBJECT_STATES).
-fn state(step: &ObjectStep, outcome: &Outcome) -> &'static str {
+fn state(step: &AclStep, outcome: &AclOutcome) -> &'static str {
     match (outcome, &step.action) {
-        (Outcome::Done, _) | (Outcome::Seen, ObjectAction::Unchanged) => "ok",
-        (Outcome::Seen, ObjectAction::Conflict { .. }) => "conflict",
-        (Outcome::Seen, ObjectAction::LeftAlone) => "left_alone",
-        (Outcome::Seen, ObjectAction::Unknown) => "unknown",
-        (Outcome::Seen, ObjectAction::Hold) => "held",
+        (AclOutcome::Done, _) | (AclOutcome::Unchanged, AclAction::Unchanged) => "ok",
+        (AclOutcome::Unchanged, AclAction::Conflict { .. }) => "conflict",
+        (AclOutcome::Unchanged, AclAction::Unmanaged) => "left_alone",
+        (AclOutcome::Unchanged, AclAction::Unknown) => "unknown",
+        (AclOutcome::Unchanged, AclAction::Hold) => "held",
         _ => "drifted",
     }
 }
 
 /// How many objects of each kind are how.
 pub(super) fn counts(
-    outcomes: &[(ObjectStep, Outcome)],
+    outcomes: &[(AclStep, AclOutcome)],
 ) -> BTreeMap<&'static str, BTreeMap<&'static str, usize>> {
     let mut counts: BTreeMap<&'static str, BTreeMap<&'static str, usize>> = BTreeMap::new();
     for (step, outcome) in outcomes {
@@ -272,14 +272,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::desired::{ObjectId, Scope};
+    use crate::desired::{ObjectId, ObjectScope};
     use crate::reconcile::OBJECT_STATES;
 
     #[test]
-    fn what_stays_otherwise_than_declared_counts_as_drift_and_raises_the_alert() {
+    fn non_converging_object_counts_as_drifted() {
         let seen = |action| {
-            let id = ObjectId { kind: ObjectKind::Role, scope: Scope::default(), name: "r".into() };
-            let step = ObjectStep {
+            let id = ObjectId { kind: ObjectKind::Role, scope: ObjectScope::default(), name: "r".into() };
+            let step = AclStep {
                 id,
                 server_id: None,
                 action,
@@ -287,16 +287,16 @@ mod tests {
                 warnings: Vec::new(),
                 before: Some(json!({})),
             };
-            state(&step, &Outcome::Seen)
+            state(&step, &AclOutcome::Unchanged)
         };
         for (action, expected) in [
-            (ObjectAction::Drifted { difference: Vec::new() }, "drifted"),
-            (ObjectAction::Stray, "drifted"),
-            (ObjectAction::Conflict { difference: Vec::new() }, "conflict"),
-            (ObjectAction::Hold, "held"),
-            (ObjectAction::LeftAlone, "left_alone"),
-            (ObjectAction::Unknown, "unknown"),
-            (ObjectAction::Unchanged, "ok"),
+            (AclAction::Drifted { difference: Vec::new() }, "drifted"),
+            (AclAction::Undeclared, "drifted"),
+            (AclAction::Conflict { difference: Vec::new() }, "conflict"),
+            (AclAction::Hold, "held"),
+            (AclAction::Unmanaged, "left_alone"),
+            (AclAction::Unknown, "unknown"),
+            (AclAction::Unchanged, "ok"),
         ] {
             assert_eq!(seen(action), expected);
             assert!(OBJECT_STATES.contains(&expected));

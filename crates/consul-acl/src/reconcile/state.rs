@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// The objects of an identity set-up at the last look.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct IdentityState {
+pub struct AclStatus {
     /// How many, by kind and by how they are: see [`OBJECT_STATES`].
     pub objects: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
     /// When all of it was last looked at and was, or was made, as declared as far as it is ours, in seconds since 1970.

@@ -16,9 +16,9 @@ use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::ControlPlane as _;
 use ecs_mesh_control_plane::NoObserver;
-use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError, TransportErrorKind};
 use ecs_mesh_controller::{AlwaysHeld, CircuitConfig};
-use ecs_mesh_manifests::Sources;
+use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer};
@@ -31,11 +31,11 @@ const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 
 /// What is wrong with the server.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Trouble {
+enum ServerFault {
     /// Policies and roles are read as they were before they were written, for so long.
     Late(Duration),
     /// A policy that is sent is not kept, and the answer is good all the same.
-    Forgetful,
+    DropsFields,
     /// A rule with this in its selector is refused.
     Refuses(&'static str),
     /// It is of this version.
@@ -50,23 +50,23 @@ enum Trouble {
     None,
 }
 
-type Deed = (&'static str, Box<dyn FnOnce() + Send>);
+type ServerMutation = (&'static str, Box<dyn FnOnce() + Send>);
 
-struct Server {
-    trouble: Mutex<Trouble>,
+struct FakeServer {
+    trouble: Mutex<ServerFault>,
     /// What happens at the first call that begins with this.
-    meanwhile: Mutex<Option<Deed>>,
+    meanwhile: Mutex<Option<ServerMutation>>,
     consul: Mutex<ConsulServer>,
     /// What was read of policies and roles, and when one was last written.
-    before: Mutex<BTreeMap<String, (Head, Vec<u8>)>>,
+    before: Mutex<BTreeMap<String, (ResponseHead, Vec<u8>)>>,
     wrote: Mutex<Option<Instant>>,
     /// Method and path of each call, and of each write.
     calls: Mutex<Vec<String>>,
     writes: Mutex<Vec<String>>,
 }
 
-impl Server {
-    fn with(trouble: Trouble) -> Arc<Self> {
+impl FakeServer {
+    fn with(trouble: ServerFault) -> Arc<Self> {
         let config =
             ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..ConsulConfig::default() };
         let consul = Mutex::new(ConsulServer::new(config, clock().now()));
@@ -81,35 +81,35 @@ impl Server {
         })
     }
 
-    fn answer(&self, method: Method, path: &str, body: Vec<u8>) -> (Head, Vec<u8>) {
+    fn acknowledge(&self, method: HttpMethod, path: &str, body: Vec<u8>) -> (ResponseHead, Vec<u8>) {
         let is_shared = path.starts_with("/v1/acl/polic") || path.starts_with("/v1/acl/role");
-        let is_write = method != Method::Get;
+        let is_write = method != HttpMethod::Get;
         if is_write {
             self.writes.lock().unwrap().push(format!("{method} {path}"));
         }
         self.calls.lock().unwrap().push(format!("{method} {path}"));
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
-            Trouble::Busy(words, retry_after) if format!("{method} {path}").starts_with(words) => {
-                return (Head { status: 429, retry_after, ..Head::default() }, b"too much to do".to_vec());
+            ServerFault::Busy(words, retry_after) if format!("{method} {path}").starts_with(words) => {
+                return (ResponseHead { status: 429, retry_after, ..ResponseHead::default() }, b"too much to do".to_vec());
             }
-            Trouble::Late(lag) if is_shared && !is_write => {
+            ServerFault::Late(lag) if is_shared && !is_write => {
                 let is_late = self.wrote.lock().unwrap().is_some_and(|at| at.elapsed() < lag);
                 let before = self.before.lock().unwrap().get(path).cloned();
                 if let Some(before) = before.filter(|_| is_late) {
                     return before;
                 }
             }
-            Trouble::Forgetful if is_write && path == "/v1/acl/policy" => {
-                return (Head { status: 200, ..Head::default() }, body);
+            ServerFault::DropsFields if is_write && path == "/v1/acl/policy" => {
+                return (ResponseHead { status: 200, ..ResponseHead::default() }, body);
             }
-            Trouble::Refuses(words) if is_write && String::from_utf8_lossy(&body).contains(words) => {
-                let said = b"the selector says nothing".to_vec();
-                return (Head { status: 500, ..Head::default() }, said);
+            ServerFault::Refuses(words) if is_write && String::from_utf8_lossy(&body).contains(words) => {
+                let last_warnings = b"the selector says nothing".to_vec();
+                return (ResponseHead { status: 500, ..ResponseHead::default() }, last_warnings);
             }
-            Trouble::Old(version) if path == "/v1/agent/self" => {
+            ServerFault::Old(version) if path == "/v1/agent/self" => {
                 let agent = json!({"Config": {"Datacenter": "dc1", "Version": version}});
-                return (Head { status: 200, ..Head::default() }, agent.to_string().into_bytes());
+                return (ResponseHead { status: 200, ..ResponseHead::default() }, agent.to_string().into_bytes());
             }
             _ => {}
         }
@@ -121,7 +121,7 @@ impl Server {
             body,
         };
         let answer = self.consul.lock().unwrap().handle(clock().now(), &request);
-        let head = Head { status: answer.status, ..Head::default() };
+        let head = ResponseHead { status: answer.status, ..ResponseHead::default() };
         if is_shared && is_write {
             *self.wrote.lock().unwrap() = Some(Instant::now());
         } else if is_shared {
@@ -130,14 +130,14 @@ impl Server {
         (head, answer.body)
     }
 
-    fn has(&self, trouble: Trouble) {
+    fn contains(&self, trouble: ServerFault) {
         *self.trouble.lock().unwrap() = trouble;
     }
 
     /// A person asks for it, or changes it.
-    fn by_hand(&self, method: Method, path: &str, body: &Value) -> Value {
-        self.has(Trouble::None);
-        let (head, body) = self.answer(method, path, body.to_string().into_bytes());
+    fn by_hand(&self, method: HttpMethod, path: &str, body: &Value) -> Value {
+        self.contains(ServerFault::None);
+        let (head, body) = self.acknowledge(method, path, body.to_string().into_bytes());
         assert_eq!(head.status, 200, "{}", String::from_utf8_lossy(&body));
         self.calls.lock().unwrap().clear();
         self.writes.lock().unwrap().clear();
@@ -150,29 +150,29 @@ impl Server {
 }
 
 #[async_trait]
-impl StreamTransport for Server {
+impl StreamTransport for FakeServer {
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         let call = format!("{method} {path}");
-        let (head, body) = self.answer(method, path, body.unwrap_or_default());
+        let (head, body) = self.acknowledge(method, path, body.unwrap_or_default());
         let deed = self.meanwhile.lock().unwrap().take_if(|(words, _)| call.starts_with(*words));
         if let Some((_, deed)) = deed {
             deed();
         }
         let trouble = *self.trouble.lock().unwrap();
         match trouble {
-            Trouble::Loses(words) if call.starts_with(words) => {
-                self.has(Trouble::None);
+            ServerFault::Loses(words) if call.starts_with(words) => {
+                self.contains(ServerFault::None);
                 let message = "no whole answer within 10 s".to_owned();
                 return Err(TransportError { kind: TransportErrorKind::Timeout, message });
             }
-            Trouble::Hangs(words) if call.starts_with(words) => {
-                self.has(Trouble::None);
+            ServerFault::Hangs(words) if call.starts_with(words) => {
+                self.contains(ServerFault::None);
                 std::future::pending::<()>().await;
             }
             _ => {}
@@ -183,7 +183,7 @@ impl StreamTransport for Server {
 }
 
 /// What a pass left behind.
-struct Kept {
+struct PassSummary {
     ended_well: bool,
     /// So long nobody is to look again.
     not_before: Option<Duration>,
@@ -194,9 +194,9 @@ struct Kept {
 }
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl Log {
+impl CapturedLog {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
@@ -210,7 +210,7 @@ fn audited(log: &str) -> Vec<(String, String, String)> {
     audit.map(|line| (text(&line["name"]), text(&line["change"]), text(&line["result"]))).collect()
 }
 
-impl io::Write for Log {
+impl io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -250,7 +250,7 @@ fn manifests(service_tokens: Option<Value>) -> ManifestSet {
         });
         std::fs::write(directory.path().join(format!("{kind}.json")), document.to_string()).unwrap();
     }
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
     (*loaded.set).clone()
 }
@@ -275,18 +275,18 @@ impl AclHost for Host {
         Duration::from_mins(5)
     }
 
-    fn sweep_anew(&self) {
+    fn invalidate_sweep(&self) {
         self.sweep_soon.notify_one();
     }
 }
 
 impl AclMetrics for Host {
-    fn object_changed(&self, _kind: ObjectKind, _change: &'static str, _ok: bool) {}
+    fn record_acl_change(&self, _kind: ObjectKind, _change: &'static str, _ok: bool) {}
 
     fn held(&self, _reason: &'static str) {}
 }
 
-fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Arc<Server>>>) -> AclTarget {
+fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Arc<FakeServer>>>) -> AclTarget {
     let rate = spec.writes_per_second.max(1);
     AclTarget::new(
         name.into(),
@@ -298,15 +298,15 @@ fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Ar
 }
 
 /// Whoever looks after the objects of a server.
-struct Bench {
+struct AclReconcileFixture {
     host: Arc<Host>,
-    consul: Arc<ConsulControlPlane<Arc<Server>>>,
+    consul: Arc<ConsulControlPlane<Arc<FakeServer>>>,
     target: Arc<AclTarget>,
-    log: Log,
+    log: CapturedLog,
 }
 
-impl Bench {
-    fn at(server: &Arc<Server>) -> Self {
+impl AclReconcileFixture {
+    fn at(server: &Arc<FakeServer>) -> Self {
         let id = OperatorId::parse("op").unwrap();
         let set = manifests(Some(auth()));
         let spec: Arc<ControlPlaneSpec> = Arc::clone(&set.control_planes["consul"]);
@@ -315,7 +315,7 @@ impl Bench {
         let consul = ConsulControlPlane::new(Arc::clone(server), connection, id, Arc::new(NoObserver));
         let consul = Arc::new(consul);
         let target = Arc::new(target("consul", &spec, Arc::clone(&consul)));
-        Self { host, consul, target, log: Log::default() }
+        Self { host, consul, target, log: CapturedLog::default() }
     }
 
     fn reconciler(&self) -> AclReconciler {
@@ -350,35 +350,35 @@ impl Bench {
         tracing::subscriber::set_default(subscriber)
     }
 
-    async fn pass(&self) -> Kept {
+    async fn pass(&self) -> PassSummary {
         let _logging = self.log_from_here();
         let began = Instant::now();
         let stop = CancellationToken::new();
-        let ended = Pass { acl: &self.reconciler(), stop: &stop }.run().await;
+        let ended = AclReconcile { acl: &self.reconciler(), stop: &stop }.run().await;
         let mut states = BTreeMap::new();
         for (state, count) in self.target.state().objects.into_values().flatten() {
             *states.entry(state).or_default() += count;
         }
         let not_before = match ended {
-            Ended::Well => None,
-            Ended::Again(at) => at.map(|at| at.saturating_duration_since(Instant::now())),
+            ReconcileEnd::Settled => None,
+            ReconcileEnd::Retry(at) => at.map(|at| at.saturating_duration_since(Instant::now())),
         };
-        let ended_well = matches!(ended, Ended::Well);
-        Kept { ended_well, not_before, states, took: began.elapsed(), log: self.log.text() }
+        let ended_well = matches!(ended, ReconcileEnd::Settled);
+        PassSummary { ended_well, not_before, states, took: began.elapsed(), log: self.log.text() }
     }
 }
 
-async fn pass(server: &Arc<Server>) -> Kept {
-    Bench::at(server).pass().await
+async fn pass(server: &Arc<FakeServer>) -> PassSummary {
+    AclReconcileFixture::at(server).pass().await
 }
 
 const CREATES_POLICY: &str = "PUT /v1/acl/policy";
 const CREATES_ROLE: &str = "PUT /v1/acl/role";
 
 #[tokio::test(start_paused = true)]
-async fn a_datacenter_that_hears_of_its_writes_late_is_waited_for() {
+async fn apply_waits_for_replication_to_secondary() {
     for lag in [0, 3, 12] {
-        let server = Server::with(Trouble::Late(Duration::from_secs(lag)));
+        let server = FakeServer::with(ServerFault::Late(Duration::from_secs(lag)));
         let kept = pass(&server).await;
         assert!(kept.ended_well, "{}", kept.log);
         assert_eq!(kept.states, [("ok", 9)].into(), "after {lag} s: {}", kept.log);
@@ -389,8 +389,8 @@ async fn a_datacenter_that_hears_of_its_writes_late_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_comes_to_be_as_it_was_sent_is_told_of_and_not_sent_again() {
-    let server = Server::with(Trouble::Forgetful);
+async fn non_converging_write_is_reported_and_not_repeated() {
+    let server = FakeServer::with(ServerFault::DropsFields);
     let kept = pass(&server).await;
     assert!(kept.log.contains("otherwise than it was sent"), "{}", kept.log);
     assert_eq!(server.writes_of(CREATES_POLICY), 2, "once each");
@@ -398,8 +398,8 @@ async fn what_never_comes_to_be_as_it_was_sent_is_told_of_and_not_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_selector_is_told_of_with_its_object_and_all_else_goes_on() {
-    let server = Server::with(Trouble::Refuses("\\\"mesh-gateway\\\""));
+async fn rejected_selector_is_reported_and_others_are_applied() {
+    let server = FakeServer::with(ServerFault::Refuses("\\\"mesh-gateway\\\""));
     let kept = pass(&server).await;
     assert!(!kept.ended_well);
     assert_eq!(kept.states, [("ok", 8), ("drifted", 1)].into(), "{}", kept.log);
@@ -422,8 +422,8 @@ async fn a_refused_selector_is_told_of_with_its_object_and_all_else_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_that_are_too_old_for_the_method_get_all_the_rest() {
-    let server = Server::with(Trouble::Old("1.11.4"));
+async fn unsupported_auth_method_does_not_block_others() {
+    let server = FakeServer::with(ServerFault::Old("1.11.4"));
     let kept = pass(&server).await;
     // Two policies, two roles and the node; the method and its three rules wait.
     assert_eq!(kept.states, [("ok", 5), ("drifted", 4)].into(), "{}", kept.log);
@@ -435,7 +435,7 @@ async fn servers_that_are_too_old_for_the_method_get_all_the_rest() {
 }
 
 #[test]
-fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usual_names() {
+fn declared_and_default_auth_methods_are_watched() {
     let directory = tempfile::tempdir().unwrap();
     let text = "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {name: consul}\n\
                 spec: {type: consul, consul: {address: 'http://127.0.0.1:8500'}}\n---\n\
@@ -444,16 +444,16 @@ fn the_tokens_of_tasks_and_clients_are_looked_after_by_the_declared_and_the_usua
                 clientTokens: {authMethod: of-clients, boundPrincipals: [ROLES]}}\n";
     let text = text.replace("ROLES", "'arn:aws:iam::111122223333:role/consul-ecs/*'");
     std::fs::write(directory.path().join("all.yaml"), text).unwrap();
-    let loaded = Sources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
     let all = ["iam-ecs-client-token", "iam-ecs-service-token", "of-clients", "of-tasks"];
-    let methods_at = |name: &str| {
-        let server = Server::with(Trouble::None);
+    let watched_auth_methods = |name: &str| {
+        let server = FakeServer::with(ServerFault::None);
         let spec = &loaded.set.control_planes["consul"];
         let (connection, id) = (spec.consul.as_ref().unwrap(), OperatorId::parse("op").unwrap());
         let consul = ConsulControlPlane::new(server, connection, id, Arc::new(NoObserver));
         target(name, spec, Arc::new(consul)).methods(&loaded.set)
     };
-    assert_eq!(methods_at("consul"), all.map(Arc::from).into());
-    assert_eq!(methods_at("other"), all[..2].iter().map(|name| Arc::from(*name)).collect());
+    assert_eq!(watched_auth_methods("consul"), all.map(Arc::from).into());
+    assert_eq!(watched_auth_methods("other"), all[..2].iter().map(|name| Arc::from(*name)).collect());
 }

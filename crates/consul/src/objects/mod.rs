@@ -2,28 +2,28 @@
 //! it says. What is missing is `None`, and what was not there to be removed `false`, only while our own token is known
 //! good.
 
-mod forms;
-mod holders;
+mod types;
+mod token_refs;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub(super) use forms::nullable;
-pub use forms::{
-    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, Link, Namespace, NamespaceAcls,
+pub(super) use types::nullable;
+pub use types::{
+    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, ObjectLink, ConsulNamespace, NamespaceAcls,
 };
 
-pub use holders::Holders;
+pub use token_refs::TokenRefs;
 
-use forms::Form;
+use types::WireForm;
 
-use super::api::{Api, Listed};
-use super::errors::Call;
-use super::scope::{ALL_NAMESPACES, Scope};
+use super::api::{ConsulApi, ListLocation};
+use super::errors::ConsulCall;
+use super::scope::{ALL_NAMESPACES, ConsulScope};
 use ecs_mesh_control_plane::MeshError;
-use ecs_mesh_control_plane::http::{Method, StreamTransport, TooLarge, segment};
+use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, TooLarge, segment};
 use ecs_mesh_model::ClusterArn;
 
 const READS_ACLS: &str = "acl = \"read\"";
@@ -43,25 +43,25 @@ pub const SYNTHETIC_NODE: &str = "synthetic-node";
 pub const NODE_MARK: &str = "ecs-mesh-operator";
 
 /// So many nodes are asked for by name.
-const MOST_NAMES: usize = 64;
+const MAX_NAMES_IN_FILTER: usize = 64;
 
 /// The objects of one namespace, or of an edition that has none.
-pub struct Objects<T> {
-    api: Arc<Api<T>>,
-    scope: Scope,
+pub struct AclObjects<T> {
+    api: Arc<ConsulApi<T>>,
+    scope: ConsulScope,
     namespace: Option<Arc<str>>,
 }
 
 /// What tokens may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum TokenRefKind {
     /// A role.
     Role,
     /// A policy, by itself and not through a role.
     Policy,
 }
 
-impl Held {
+impl TokenRefKind {
     /// As calls and binding rules say it.
     pub fn word(self) -> &'static str {
         match self {
@@ -74,21 +74,21 @@ impl Held {
 /// What counts of a token.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Holder {
+struct TokenRef {
     #[serde(rename = "AccessorID", deserialize_with = "nullable")]
     accessor_id: String,
     #[serde(rename = "AuthMethod", deserialize_with = "nullable")]
     auth_method: String,
 }
 
-impl<T> Clone for Objects<T> {
+impl<T> Clone for AclObjects<T> {
     fn clone(&self) -> Self {
         Self { api: Arc::clone(&self.api), scope: self.scope.clone(), namespace: self.namespace.clone() }
     }
 }
 
-impl<T: StreamTransport> Objects<T> {
-    pub(super) fn new(api: Arc<Api<T>>) -> Self {
+impl<T: StreamTransport> AclObjects<T> {
+    pub(super) fn new(api: Arc<ConsulApi<T>>) -> Self {
         let scope = api.scope.clone();
         Self { api, scope, namespace: None }
     }
@@ -109,22 +109,22 @@ impl<T: StreamTransport> Objects<T> {
         self.scope.path_in(self.namespace.as_deref(), path, query)
     }
 
-    async fn one<F: Form>(&self, path: &str, needs: &'static str) -> Result<Option<F>, MeshError> {
-        let found: Option<F> = self.api.get_if_there(&self.path(path, &[]), needs).await?;
-        Ok(found.map(Form::clean))
+    async fn one<F: WireForm>(&self, path: &str, needs: &'static str) -> Result<Option<F>, MeshError> {
+        let found: Option<F> = self.api.get_optional(&self.path(path, &[]), needs).await?;
+        Ok(found.map(WireForm::clean))
     }
 
-    async fn all<F: Form>(
+    async fn all<F: WireForm>(
         &self,
         path: &str,
         query: &[(&str, &str)],
         needs: &'static str,
     ) -> Result<Vec<F>, MeshError> {
         let found: Vec<F> = self.api.get(&self.path(path, query), needs).await?;
-        Ok(found.into_iter().map(Form::clean).collect())
+        Ok(found.into_iter().map(WireForm::clean).collect())
     }
 
-    async fn write<F: Form + Clone>(
+    async fn write<F: WireForm + Clone>(
         &self,
         path: &str,
         form: &F,
@@ -171,36 +171,36 @@ impl<T: StreamTransport> Objects<T> {
     /// How many tokens the auth method has given out. None of them is kept.
     pub async fn tokens_of(&self, method: &str) -> Result<u64, MeshError> {
         let namespace = self.namespace.as_ref().map(|_| ALL_NAMESPACES);
-        self.count(&self.scope.tokens_path(namespace, method), READS_ACLS, Listed::Whole).await
+        self.count(&self.scope.tokens_path(namespace, method), READS_ACLS, ListLocation::Whole).await
     }
 
     /// How many services are on a cluster's node. None of them is kept.
     pub async fn services_on(&self, cluster: &ClusterArn) -> Result<u64, MeshError> {
         let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
         let namespace = self.scope.is_of_enterprise().then_some(ALL_NAMESPACES);
-        self.count(&self.scope.path_in(namespace, &path, &[]), READS_SERVICES, Listed::Fields).await
+        self.count(&self.scope.path_in(namespace, &path, &[]), READS_SERVICES, ListLocation::Fields).await
     }
 
     /// The tokens that have the role or policy of this id, in all namespaces. None of them is kept.
-    pub async fn holders(&self, of: Held, id: &str) -> Result<Holders, MeshError> {
+    pub async fn holders(&self, of: TokenRefKind, id: &str) -> Result<TokenRefs, MeshError> {
         let query = [(of.word(), id)];
         let namespace = self.namespace.as_ref().map(|_| ALL_NAMESPACES);
         let path = self.scope.path_in(namespace, "/v1/acl/tokens", &query);
-        let call = Call { method: Method::Get, path: &path, needs: READS_ACLS };
-        let mut holders = Holders::default();
+        let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: READS_ACLS };
+        let mut holders = TokenRefs::default();
         let mut each = |item: Result<&[u8], TooLarge>| {
             // One that cannot be read is somebody's all the same.
             let token =
-                item.ok().and_then(|item| serde_json::from_slice::<Holder>(item).ok()).unwrap_or_default();
-            holders.take(&token.accessor_id, &token.auth_method);
+                item.ok().and_then(|item| serde_json::from_slice::<TokenRef>(item).ok()).unwrap_or_default();
+            holders.add(&token.accessor_id, &token.auth_method);
         };
-        let _: serde::de::IgnoredAny = self.api.list(&call, Listed::Whole, &mut each).await?;
+        let _: serde::de::IgnoredAny = self.api.list(&call, ListLocation::Whole, &mut each).await?;
         Ok(holders)
     }
 
-    async fn count(&self, path: &str, needs: &'static str, listed: Listed) -> Result<u64, MeshError> {
+    async fn count(&self, path: &str, needs: &'static str, listed: ListLocation) -> Result<u64, MeshError> {
         let mut count = 0;
-        let call = Call { method: Method::Get, path, needs };
+        let call = ConsulCall { method: HttpMethod::Get, path, needs };
         let _: serde::de::IgnoredAny = self.api.list(&call, listed, &mut |_| count += 1).await?;
         Ok(count)
     }
@@ -280,15 +280,15 @@ impl<T: StreamTransport> Objects<T> {
         let filter = marks.into_iter().chain(named).collect::<Vec<_>>().join(" or ");
         let query = [("filter", filter.as_str())];
         // A URL has an end, and so many clusters are a part of the nodes that is worth it.
-        let query = if names.len() <= MOST_NAMES { &query[..] } else { &[] };
+        let query = if names.len() <= MAX_NAMES_IN_FILTER { &query[..] } else { &[] };
         // Nodes are in no namespace.
         let path = self.scope.path("/v1/catalog/nodes", query);
         let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
         if found.is_empty() {
             // A token that may see nothing sees nothing.
-            self.api.own_token_was_good().await?;
+            self.api.check_own_token_cached().await?;
         }
-        Ok(found.into_iter().map(Form::clean).collect())
+        Ok(found.into_iter().map(WireForm::clean).collect())
     }
 
     /// The node of a cluster. Its services are not asked for, which may be many.
@@ -297,10 +297,10 @@ impl<T: StreamTransport> Objects<T> {
         // Nodes are in no namespace.
         let path = self.scope.path("/v1/catalog/nodes", &[("filter", &filter)]);
         let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
-        let found = found.into_iter().find(|node| node.node == cluster.as_str()).map(Form::clean);
+        let found = found.into_iter().find(|node| node.node == cluster.as_str()).map(WireForm::clean);
         if found.is_none() {
             // A token that may see nothing sees nothing.
-            self.api.own_token_was_good().await?;
+            self.api.check_own_token_cached().await?;
         }
         Ok(found)
     }
@@ -333,22 +333,22 @@ impl<T: StreamTransport> Objects<T> {
     }
 
     /// Enterprise: all namespaces that the token may see.
-    pub async fn namespaces(&self) -> Result<Vec<Namespace>, MeshError> {
+    pub async fn namespaces(&self) -> Result<Vec<ConsulNamespace>, MeshError> {
         self.all("/v1/namespaces", &[], READS_NAMESPACES).await
     }
 
     /// Enterprise: the namespace of this name.
-    pub async fn namespace(&self, name: &str) -> Result<Option<Namespace>, MeshError> {
+    pub async fn namespace(&self, name: &str) -> Result<Option<ConsulNamespace>, MeshError> {
         self.one(&format!("/v1/namespace/{}", segment(name)), READS_NAMESPACES).await
     }
 
     /// Enterprise: creates a namespace. One that has the name already is an error.
-    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<Namespace, MeshError> {
+    pub async fn create_namespace(&self, namespace: &ConsulNamespace) -> Result<ConsulNamespace, MeshError> {
         self.write("/v1/namespace", namespace, WRITES_NAMESPACES).await
     }
 
     /// Enterprise: replaces a namespace's description, metadata and defaults.
-    pub async fn update_namespace(&self, namespace: &Namespace) -> Result<Namespace, MeshError> {
+    pub async fn update_namespace(&self, namespace: &ConsulNamespace) -> Result<ConsulNamespace, MeshError> {
         self.write(&format!("/v1/namespace/{}", segment(&namespace.name)), namespace, WRITES_NAMESPACES).await
     }
 }

@@ -1,28 +1,28 @@
 use super::*;
-use ecs_mesh_control_plane::owned;
-use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, Owner};
+use ecs_mesh_control_plane::list_owned;
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 
 #[tokio::test(start_paused = true)]
 async fn what_tasks_of_the_clusters_have_made_is_owned() {
     let mut elsewhere = token(3);
     let said = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
     elsewhere["Description"] = said.into();
-    let script = Script::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
-    let owned = whole(owned(&consul(&script), &clusters()).await);
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
+    let owned = whole(list_owned(&consul(&script), &clusters()).await);
     let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
     assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
     assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
-    let marks = ecs_mesh_core::intent::Marks::of(&operator(), &task(1));
-    assert_eq!([&owned[0].owner, &owned[1].owner], [&Owner::Marked(marks.clone()), &Owner::Marked(marks)]);
+    let marks = ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1));
+    assert_eq!([&owned[0].owner, &owned[1].owner], [&RegistrationOwner::Owned(marks.clone()), &RegistrationOwner::Owned(marks)]);
     assert_eq!(owned[1].service.as_deref(), Some("web"));
     assert!(!format!("{owned:?}").contains("hunter2"), "{owned:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
+async fn unattributed_items_are_counted_and_list_succeeds() {
     let bad = json!({"ID": "stray", "Service": "s", "Meta": {"source": "consul-ecs"}, "ModifyIndex": 1});
     let foreign = json!({"ID": "vm", "Service": "vm", "Meta": null, "ModifyIndex": 1});
-    let script = Script::of(vec![
+    let script = ScriptedConsulTransport::of(vec![
         tokens(&[
             json!(7),
             json!({"AccessorID": "../x"}),
@@ -33,24 +33,24 @@ async fn what_cannot_be_placed_is_counted_and_never_fails_the_list() {
         ]),
         services(&[json!("?"), bad, foreign, json!({"ID": 7}), service(1, 7)]),
     ]);
-    let (consul, told) = watched(&script);
-    let owned = whole(owned(&consul, &clusters()).await);
+    let (consul, reported) = watched(&script);
+    let owned = whole(list_owned(&consul, &clusters()).await);
     assert_eq!(owned.len(), 2, "{owned:?}");
-    let mut told = told.all();
-    told.sort();
+    let mut reported = reported.all();
+    reported.sort();
     let skipped = ["owned skipped"; 5];
-    assert_eq!(told, [&["malformed: 2", "no_metadata: 1", "owned ok"], &skipped[..]].concat());
-    let nameless = consul.nameless_tokens();
-    let counted: Vec<_> = nameless.iter().map(|n| (n.reason, n.count, n.examples.len())).collect();
-    assert_eq!(counted, [("no_metadata", 1, 1), ("malformed", 2, 2)], "{nameless:?}");
+    assert_eq!(reported, [&["malformed: 2", "no_metadata: 1", "owned ok"], &skipped[..]].concat());
+    let unattributed_tokens = consul.unattributed_tokens();
+    let counted: Vec<_> = unattributed_tokens.iter().map(|n| (n.reason, n.count, n.examples.len())).collect();
+    assert_eq!(counted, [("no_metadata", 1, 1), ("malformed", 2, 2)], "{unattributed_tokens:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_follows_from_an_answer_that_the_token_was_kept_from_seeing_whole() {
+async fn filtered_response_proves_nothing() {
     let nothing = json!({"Node": {"Node": CLUSTER}, "Services": []});
     let (some, one) = (tokens(&[token(1)]), services(&[service(1, 7)]));
     let of_cluster = format!("the services of {CLUSTER}");
-    for (answers, part, permission, call) in [
+    for (answers, segment, permission, call) in [
         (
             vec![text(403, "Permission denied: token lacks acl:read"), one.clone()],
             "the tokens of logins",
@@ -77,8 +77,8 @@ async fn nothing_follows_from_an_answer_that_the_token_was_kept_from_seeing_whol
             SERVICES,
         ),
     ] {
-        let listed = owned(&consul(&Script::of(answers)), &clusters()).await.unwrap();
-        assert_eq!(failed_parts(&listed), [part]);
+        let listed = list_owned(&consul(&ScriptedConsulTransport::of(answers)), &clusters()).await.unwrap();
+        assert_eq!(failed_parts(&listed), [segment]);
         let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
         assert!(error.message.contains(permission) && error.message.contains(call), "{error}");
@@ -87,14 +87,14 @@ async fn nothing_follows_from_an_answer_that_the_token_was_kept_from_seeing_whol
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_clusters_list_that_fails_keeps_no_other_from_being_known() {
+async fn failed_cluster_list_does_not_affect_others() {
     let mut clusters = clusters();
     for name in ["b", "c"] {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
     }
     for trouble in [text(403, "Permission denied"), text(500, "something else"), text(200, "<html>")] {
-        let script = Script::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, strangers()]);
-        let listed = owned(&consul(&script), &clusters).await.unwrap();
+        let script = ScriptedConsulTransport::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, strangers()]);
+        let listed = list_owned(&consul(&script), &clusters).await.unwrap();
         assert_eq!(failed_parts(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
         assert_eq!(script.calls().len(), 4);
@@ -102,46 +102,46 @@ async fn one_clusters_list_that_fails_keeps_no_other_from_being_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_that_give_no_answer_are_not_asked_for_part_after_part() {
+async fn unresponsive_server_is_not_asked_for_each_segment() {
     let mut clusters = clusters();
     for name in ["b", "c", "d"] {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
     }
-    let script = Script::of(vec![unreachable_server()]);
-    let error = owned(&consul(&script), &clusters).await.unwrap_err();
+    let script = ScriptedConsulTransport::of(vec![unreachable_server()]);
+    let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 1));
-    let script = Script::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
-    let listed = owned(&consul(&script), &clusters).await.unwrap();
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
+    let listed = list_owned(&consul(&script), &clusters).await.unwrap();
     assert_eq!((listed.failed.len(), listed.seen.len(), script.calls().len()), (4, 1, 3));
     // A refusal is an answer, and yet nothing was listed.
-    let script = Script::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
-    let error = owned(&consul(&script), &clusters).await.unwrap_err();
+    let script = ScriptedConsulTransport::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
+    let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 3));
-    let script = Script::of(vec![unknown()]);
-    let error = owned(&consul(&script), &clusters).await.unwrap_err();
+    let script = ScriptedConsulTransport::of(vec![unknown()]);
+    let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
     assert!(error.message.contains("tokenFile"), "a bad token of our own is the same everywhere: {error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn servers_without_acls_have_services() {
     let off = || text(401, "ACL support disabled");
-    let script = Script::of(vec![off(), services(&[service(1, 7)]), off(), services(&[service(1, 7)])]);
-    let (consul, told) = watched(&script);
-    for listed in [owned(&consul, &clusters()).await.unwrap(), consul.find(&task(1)).await.unwrap()] {
+    let script = ScriptedConsulTransport::of(vec![off(), services(&[service(1, 7)]), off(), services(&[service(1, 7)])]);
+    let (consul, reported) = watched(&script);
+    for listed in [list_owned(&consul, &clusters()).await.unwrap(), consul.list_for_task(&task(1)).await.unwrap()] {
         assert_eq!(failed_parts(&listed), ["the tokens of logins"]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
     }
-    assert_eq!(told.all(), ["owned forbidden", "find forbidden"], "and no tokens are counted");
+    assert_eq!(reported.all(), ["owned forbidden", "find forbidden"], "and no tokens are counted");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_is_not_there_keeps_no_other_from_being_known() {
+async fn missing_namespace_does_not_affect_others() {
     let lost = || text(500, "rpc error making call: Namespace \"lost\" does not exist");
     let (mut token, mut service) = (token(1), service(1, 7));
     (token["Namespace"], service["Namespace"]) = ("team-1".into(), "team-1".into());
-    let script = Script::of(vec![lost(), tokens(&[token]), lost(), services(&[service])]);
+    let script = ScriptedConsulTransport::of(vec![lost(), tokens(&[token]), lost(), services(&[service])]);
     let consul = consul_of(&script, &json!({"namespaces": ["lost", "team-1"]}), Arc::new(NoObserver));
-    let listed = owned(&consul, &clusters()).await.unwrap();
+    let listed = list_owned(&consul, &clusters()).await.unwrap();
     assert_eq!(
         failed_parts(&listed),
         [
@@ -151,23 +151,23 @@ async fn a_namespace_that_is_not_there_keeps_no_other_from_being_known() {
     );
     assert_eq!(listed.seen.len(), 2);
     for failed in &listed.failed {
-        assert_eq!(failed.error.kind, MeshErrorKind::NoSuchMesh, "{}", failed.error);
+        assert_eq!(failed.error.kind, MeshErrorKind::MeshNotFound, "{}", failed.error);
         assert!(failed.error.message.contains("spec.consul.namespaces"), "{}", failed.error);
-        let holds = |seen: &Sighting| failed.part.holds(&seen.id);
+        let holds = |seen: &RegistrationSummary| failed.segment.contains(&seen.id);
         assert!(!listed.seen.iter().any(holds), "{:?}", listed.seen);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_item_that_is_too_large_is_left_out_and_the_others_count() {
+async fn oversized_item_is_skipped_and_others_are_listed() {
     let long = "x".repeat(1024 * 1024 + 1);
     let mut heavy = service(2, 8);
     heavy["Meta"]["note"] = long.clone().into();
     let script =
-        Script::of(vec![tokens(&[token_saying(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
-    let (consul, told) = watched(&script);
-    assert_eq!(whole(owned(&consul, &clusters()).await).len(), 2);
-    assert_eq!(told.all().iter().filter(|told| *told == "owned skipped").count(), 2);
+        ScriptedConsulTransport::of(vec![tokens(&[token_saying(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
+    let (consul, reported) = watched(&script);
+    assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 2);
+    assert_eq!(reported.all().iter().filter(|reported| *reported == "owned skipped").count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,23 +175,23 @@ async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
     let cut = text(200, "[{\"AccessorID\": \"");
     let node = strangers;
     for (answers, what) in [
-        (vec![says(200, &json!({})), node()], "tokens"),
-        (vec![says(200, &json!(null)), node()], "tokens"),
+        (vec![responds(200, &json!({})), node()], "tokens"),
+        (vec![responds(200, &json!(null)), node()], "tokens"),
         (vec![text(200, "<html>hello</html>"), node()], "tokens"),
         (vec![text(200, ""), node()], "tokens"),
         (vec![cut, node()], "tokens"),
         (vec![tokens(&[]), tokens(&[])], "services"),
-        (vec![tokens(&[]), says(200, &json!({"items": []}))], "services"),
+        (vec![tokens(&[]), responds(200, &json!({"items": []}))], "services"),
     ] {
-        let listed = owned(&consul(&Script::of(answers)), &clusters()).await.unwrap();
+        let listed = list_owned(&consul(&ScriptedConsulTransport::of(answers)), &clusters()).await.unwrap();
         assert!(failed_parts(&listed)[0].contains(what), "{listed:?}");
         let error = &listed.failed[0].error;
-        assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
+        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{error}");
         assert!(error.message.contains("spec.consul.address"), "{error}");
     }
     let page = || text(200, "<html>");
-    let error = owned(&consul(&Script::of(vec![page(), page()])), &clusters()).await.unwrap_err();
-    assert_eq!(error.kind, MeshErrorKind::Unexpected, "{error}");
+    let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![page(), page()])), &clusters()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,8 +199,8 @@ async fn failures_are_told_apart_by_what_may_be_done() {
     for (answer, kind, words) in [
         (text(401, "ACL support disabled"), MeshErrorKind::Forbidden, "ACLs are off"),
         (text(403, "ACL not found"), MeshErrorKind::Forbidden, "tokenFile"),
-        (text(429, "too many"), MeshErrorKind::Busy, "429"),
-        (text(503, "rate limit exceeded"), MeshErrorKind::Busy, "rate limit"),
+        (text(429, "too many"), MeshErrorKind::Throttled, "429"),
+        (text(503, "rate limit exceeded"), MeshErrorKind::Throttled, "rate limit"),
         (text(500, "No cluster leader"), MeshErrorKind::Unreachable, "leader"),
         (text(500, "No path to datacenter"), MeshErrorKind::Unreachable, "spec.consul.datacenter"),
         (text(500, "something else"), MeshErrorKind::Unreachable, "something else"),
@@ -210,27 +210,27 @@ async fn failures_are_told_apart_by_what_may_be_done() {
             MeshErrorKind::Invalid,
             "open-source edition",
         ),
-        (text(404, "<html>"), MeshErrorKind::Unexpected, "spec.consul.address"),
-        (text(302, ""), MeshErrorKind::Unexpected, "redirects"),
+        (text(404, "<html>"), MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
+        (text(302, ""), MeshErrorKind::UnexpectedResponse, "redirects"),
         (unreachable_server(), MeshErrorKind::Unreachable, "nobody listens"),
     ] {
-        let error = owned(&consul(&Script::of(vec![answer])), &BTreeSet::new()).await.unwrap_err();
+        let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![answer])), &BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_read_by_its_accessor_and_is_foreign_unless_a_task_logged_in_for_it() {
+async fn token_is_foreign_unless_a_task_logged_in() {
     let mut by_hand = token(2);
     by_hand["AuthMethod"] = "".into();
     let script =
-        Script::of(vec![says(200, &token(1)), says(200, &by_hand), says(200, &token_saying(3, "edited"))]);
+        ScriptedConsulTransport::of(vec![responds(200, &token(1)), responds(200, &by_hand), responds(200, &token_saying(3, "edited"))]);
     let consul = consul(&script);
     let read = consul.read(&token_id(1)).await.unwrap().unwrap();
-    assert_eq!(read.owner, Owner::Marked(ecs_mesh_core::intent::Marks::of(&operator(), &task(1))));
-    assert_eq!(consul.read(&token_id(2)).await.unwrap().unwrap().owner, Owner::Foreign);
-    assert_eq!(consul.read(&token_id(3)).await.unwrap().unwrap().owner, Owner::Foreign);
+    assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
+    assert_eq!(consul.read(&token_id(2)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
+    assert_eq!(consul.read(&token_id(3)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
     assert_eq!(script.calls()[0], format!("GET /v1/acl/token/{}", accessor(1)));
     assert!(!format!("{read:?}").contains("hunter2"));
 }
@@ -238,35 +238,35 @@ async fn a_token_is_read_by_its_accessor_and_is_foreign_unless_a_task_logged_in_
 #[tokio::test(start_paused = true)]
 async fn a_token_is_missing_only_if_a_list_lacks_it() {
     let missing = || text(403, "token does not exist: ACL not found");
-    let script = Script::of(vec![missing(), tokens(&[token(2)]), missing(), unknown()]);
+    let script = ScriptedConsulTransport::of(vec![missing(), tokens(&[token(2)]), missing(), unknown()]);
     let consul_1 = consul(&script);
     assert_eq!(consul_1.read(&token_id(1)).await.unwrap(), None);
     let error = consul_1.read(&token_id(2)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "that it was good before proves nothing: {error}");
     let read = |number| format!("GET /v1/acl/token/{}", accessor(number));
     assert_eq!(script.calls(), [read(1), TOKENS.into(), read(2), TOKENS.into()]);
-    let consul = consul(&Script::of(vec![unknown(), filtered(&json!([]))]));
+    let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), filtered(&json!([]))]));
     let error = consul.read(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_not_missing_because_our_own_was_not_known_for_a_moment() {
-    let consul = consul(&Script::of(vec![unknown(), tokens(&[token(2), token(1)])]));
+async fn token_is_not_missing_when_own_token_was_unknown() {
+    let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), tokens(&[token(2), token(1)])]));
     let read = consul.read(&token_id(1)).await.unwrap().unwrap();
-    assert_eq!(read.owner, Owner::Marked(ecs_mesh_core::intent::Marks::of(&operator(), &task(1))));
+    assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_names_no_task_any_more_is_not_missing() {
-    let consul = consul(&Script::of(vec![unknown(), tokens(&[token_saying(1, "edited")])]));
-    assert_eq!(consul.read(&token_id(1)).await.unwrap().unwrap().owner, Owner::Foreign);
+    let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), tokens(&[token_saying(1, "edited")])]));
+    assert_eq!(consul.read(&token_id(1)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_is_not_missing_where_its_namespace_could_not_be_listed() {
     let missing = || text(403, "ACL not found");
-    let script = Script::of(vec![
+    let script = ScriptedConsulTransport::of(vec![
         missing(),
         tokens(&[]),
         text(500, "lost"),
@@ -282,17 +282,17 @@ async fn a_token_is_not_missing_where_its_namespace_could_not_be_listed() {
 
 /// A server that has no token but ours; how often its tokens were listed.
 #[derive(Default)]
-struct Bare(Mutex<usize>);
+struct CountingTransport(Mutex<usize>);
 
 #[async_trait]
-impl StreamTransport for Bare {
+impl StreamTransport for CountingTransport {
     async fn stream(
         &self,
-        _: Method,
+        _: HttpMethod,
         path: &str,
         _: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let said = if TOKENS.ends_with(path) {
             *self.0.lock().unwrap() += 1;
@@ -307,9 +307,9 @@ impl StreamTransport for Bare {
 
 #[tokio::test(start_paused = true)]
 async fn many_missing_tokens_share_the_lists() {
-    let server = Arc::new(Bare::default());
+    let server = Arc::new(CountingTransport::default());
     let consul = ConsulControlPlane::new(server.clone(), &spec(&json!({})), operator(), Arc::new(NoObserver));
-    consul.look_after(BTreeSet::from([DEFAULT_METHOD.into()]));
+    consul.watch_auth_methods(BTreeSet::from([DEFAULT_METHOD.into()]));
     let consul = Arc::new(consul);
     for remove in [false, true] {
         let looks = (1..=50).map(|number| {
@@ -331,18 +331,18 @@ async fn many_missing_tokens_share_the_lists() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_without_services_is_believed_only_while_our_own_token_is_known() {
+async fn empty_node_is_trusted_only_with_valid_own_token() {
     // So an old server answers whoever has no token; a newer one has a header for whoever has.
     for nothing in [no_node(), services(&[])] {
-        let script = Script::of(vec![tokens(&[token(1)]), nothing.clone(), unknown()]);
-        let listed = owned(&consul(&script), &clusters()).await.unwrap();
+        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), unknown()]);
+        let listed = list_owned(&consul(&script), &clusters()).await.unwrap();
         assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
         let error = &listed.failed[0].error;
         assert!(error.message.contains("tokenFile"), "{error}");
-        let script = Script::of(vec![tokens(&[token(1)]), nothing.clone(), known(), tokens(&[]), nothing]);
+        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), known(), tokens(&[]), nothing]);
         let consul = consul(&script);
-        assert_eq!(whole(owned(&consul, &clusters()).await).len(), 1);
-        assert_eq!(whole(owned(&consul, &clusters()).await).len(), 0);
+        assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 1);
+        assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 0);
         assert_eq!(script.calls(), [TOKENS, SERVICES, SELF, TOKENS, SERVICES], "once in a while is enough");
     }
 }
@@ -351,27 +351,27 @@ async fn a_node_without_services_is_believed_only_while_our_own_token_is_known()
 async fn declared_auth_methods_count_instead_of_the_usual_one() {
     let mut other = token(1);
     other["AuthMethod"] = "ecs-prod".into();
-    let script = Script::of(vec![tokens(&[other, token(2)]), strangers()]);
+    let script = ScriptedConsulTransport::of(vec![tokens(&[other, token(2)]), strangers()]);
     let consul = consul(&script);
-    consul.look_after(BTreeSet::from(["ecs-prod".into(), "ECS-Prod".into()]));
-    let owned = whole(owned(&consul, &clusters()).await);
+    consul.watch_auth_methods(BTreeSet::from(["ecs-prod".into(), "ECS-Prod".into()]));
+    let owned = whole(list_owned(&consul, &clusters()).await);
     assert_eq!(owned.len(), 1, "{owned:?}");
     assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ECS-Prod", "one method, asked once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_tokens_are_counted_and_those_that_name_a_task_are_owned() {
+async fn client_tokens_naming_a_task_are_owned() {
     let by = |mut token: Value| {
         token["AuthMethod"] = "iam-ecs-client-token".into();
         token
     };
     let of_client = by(token_saying(2, "token created via login"));
-    let script = Script::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), strangers()]);
-    let told = Arc::new(Told::default());
-    let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), told.clone());
-    let ids: Vec<_> = whole(owned(&consul, &clusters()).await).into_iter().map(|seen| seen.id).collect();
+    let script = ScriptedConsulTransport::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), strangers()]);
+    let reported = Arc::new(RecordingConsulObserver::default());
+    let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), reported.clone());
+    let ids: Vec<_> = whole(list_owned(&consul, &clusters()).await).into_iter().map(|read_cache| read_cache.id).collect();
     assert_eq!(ids, [token_id(1), token_id(3)]);
-    assert!(told.all().contains(&"no_metadata: 1".to_owned()), "{:?}", told.all());
+    assert!(reported.all().contains(&"no_metadata: 1".to_owned()), "{:?}", reported.all());
     assert_eq!(script.calls()[..2], [&TOKENS.replace("service", "client"), TOKENS]);
 }
 
@@ -381,14 +381,14 @@ async fn enterprises_places_are_asked_and_found_again() {
     let (mut token, mut service) = (token(1), service(1, 7));
     token["Namespace"] = "team-1".into();
     service["Namespace"] = "team-1".into();
-    let script = Script::of(vec![
+    let script = ScriptedConsulTransport::of(vec![
         tokens(&[token]),
         services(&[service.clone()]),
         services(&[service]),
-        says(200, &json!({"Results": [], "Errors": null})),
+        responds(200, &json!({"Results": [], "Errors": null})),
     ]);
     let consul = consul_of(&script, &spec, Arc::new(NoObserver));
-    let owned = whole(owned(&consul, &clusters()).await);
+    let owned = whole(list_owned(&consul, &clusters()).await);
     let names: Vec<&str> = owned.iter().map(|registration| &*registration.id.name).collect();
     assert_eq!(names, [format!("service/web-1@{CLUSTER}@team-1"), format!("token/{}@team-1", accessor(1))]);
     assert_eq!(owned[0].id.mesh.as_str(), "ecs");
@@ -407,7 +407,7 @@ async fn enterprises_places_are_asked_and_found_again() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_ever_written_for_a_task() {
-    let script = Script::of(vec![]);
+    let script = ScriptedConsulTransport::of(vec![]);
     let error = consul(&script).put(&token_id(1), &json!({})).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid);
     assert!(script.calls().is_empty());
@@ -415,7 +415,7 @@ async fn nothing_is_ever_written_for_a_task() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_registration_here_is_refused_without_asking() {
-    let script = Script::of(vec![]);
+    let script = ScriptedConsulTransport::of(vec![]);
     let consul = consul(&script);
     let elsewhere = RegistrationId { mesh: MeshName::parse("other").unwrap(), name: token_id(1).name };
     for id in [id("token/self"), id("web"), elsewhere] {
@@ -427,68 +427,68 @@ async fn what_is_no_registration_here_is_refused_without_asking() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_learns_the_version_and_that_our_token_is_known() {
-    let agent = |version: &str| says(200, &json!({"Config": {"Version": version}, "Member": {}}));
-    let consul_1 = consul(&Script::of(vec![agent("1.21.4+ent"), known()]));
-    consul_1.refresh(&BTreeSet::new()).await.unwrap();
+    let agent = |version: &str| responds(200, &json!({"Config": {"Version": version}, "Member": {}}));
+    let consul_1 = consul(&ScriptedConsulTransport::of(vec![agent("1.21.4+ent"), known()]));
+    consul_1.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul_1.version().unwrap().is_enterprise());
     // A token that may not see the agent is enough; newer servers tell everybody their version.
     for (version, expected) in [
         (text(404, "Invalid URL path: not a recognized HTTP API endpoint"), None),
-        (says(200, &json!({"HumanVersion": "1.16.6", "SHA": "e0ab4d29"})), Some("1.16.6")),
+        (responds(200, &json!({"HumanVersion": "1.16.6", "SHA": "e0ab4d29"})), Some("1.16.6")),
     ] {
-        let leader = says(200, &json!("10.0.0.1:8300"));
-        let script = Script::of(vec![text(403, "Permission denied"), leader, version, known()]);
+        let leader = responds(200, &json!("10.0.0.1:8300"));
+        let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), leader, version, known()]);
         let consul = consul(&script);
-        consul.refresh(&BTreeSet::new()).await.unwrap();
+        consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
         assert_eq!(consul.version().map(|version| version.text.clone()).as_deref(), expected);
     }
     for (answers, kind, words) in [
         (
-            vec![text(403, "Permission denied"), says(200, &json!(""))],
+            vec![text(403, "Permission denied"), responds(200, &json!(""))],
             MeshErrorKind::Unreachable,
             "no leader",
         ),
         (vec![agent("1.21.4"), unknown()], MeshErrorKind::Forbidden, "tokenFile"),
         (vec![agent("1.21.4"), text(401, "ACL support disabled")], MeshErrorKind::Forbidden, "ACLs are off"),
-        (vec![text(200, "<html>")], MeshErrorKind::Unexpected, "spec.consul.address"),
-        (vec![says(200, &json!({"product": "Kuma"}))], MeshErrorKind::Unexpected, "spec.consul.address"),
-        (vec![text(404, "not here")], MeshErrorKind::Unexpected, "spec.consul.address"),
+        (vec![text(200, "<html>")], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
+        (vec![responds(200, &json!({"product": "Kuma"}))], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
+        (vec![text(404, "not here")], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
     ] {
-        let error = consul(&Script::of(answers)).refresh(&BTreeSet::new()).await.unwrap_err();
+        let error = consul(&ScriptedConsulTransport::of(answers)).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
-    let script = Script::of(vec![agent("1.21.4"), known()]);
+    let script = ScriptedConsulTransport::of(vec![agent("1.21.4"), known()]);
     let spec = spec(&json!({"partition": "ecs"}));
     let consul = ConsulControlPlane::new(script, &spec, operator(), Arc::new(NoObserver));
-    let error = consul.refresh(&BTreeSet::new()).await.unwrap_err();
+    let error = consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
     assert!(error.message.contains("open-source edition"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_catalogs_names_are_its_services() {
-    let script = Script::of(vec![says(200, &json!({"consul": [], "web": ["v1"]})), filtered(&json!({}))]);
+    let script = ScriptedConsulTransport::of(vec![responds(200, &json!({"consul": [], "web": ["v1"]})), filtered(&json!({}))]);
     let consul = consul(&script);
-    let names = consul.services(&MeshName::default()).await.unwrap();
+    let names = consul.list_services(&MeshName::default()).await.unwrap();
     assert_eq!(names, BTreeSet::from(["consul".to_owned(), "web".to_owned()]));
-    assert_eq!(consul.services(&MeshName::default()).await.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(consul.list_services(&MeshName::default()).await.unwrap_err().kind, MeshErrorKind::Forbidden);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_up_is_read_whole_and_one_refusal_hides_no_other() {
+async fn auth_config_reports_each_refused_call() {
     let link = |name: &str| json!({"ID": name, "Name": name});
-    let script = Script::of(vec![
-        says(200, &json!({"Config": {"Version": "1.21.4"}})),
-        says(200, &json!([{"Name": "m", "Type": "aws-iam"}, {"Name": "j", "Type": "jwt"}])),
-        says(200, &json!([{"Node": CLUSTER, "Address": "127.0.0.1"}])),
-        says(200, &json!({"Name": "m", "Type": "aws-iam", "Config": {"iamentitytags": ["t"]}})),
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &json!({"Config": {"Version": "1.21.4"}})),
+        responds(200, &json!([{"Name": "m", "Type": "aws-iam"}, {"Name": "j", "Type": "jwt"}])),
+        responds(200, &json!([{"Node": CLUSTER, "Address": "127.0.0.1"}])),
+        responds(200, &json!({"Name": "m", "Type": "aws-iam", "Config": {"iamentitytags": ["t"]}})),
         filtered(&json!([])),
-        says(200, &json!([{"ID": "r", "Name": "anyone", "Policies": [link("more")]}])),
-        says(200, &json!({"Policies": [link("anonymous")], "Roles": [link("r")], "SecretID": "hunter2"})),
-        says(200, &json!({"ID": "1", "Name": "anonymous", "Rules": "acl = \"read\""})),
-        says(200, &json!({"ID": "2", "Name": "more", "Rules": "acl = \"write\""})),
+        responds(200, &json!([{"ID": "r", "Name": "anyone", "Policies": [link("more")]}])),
+        responds(200, &json!({"Policies": [link("anonymous")], "Roles": [link("r")], "SecretID": "hunter2"})),
+        responds(200, &json!({"ID": "1", "Name": "anonymous", "Rules": "acl = \"read\""})),
+        responds(200, &json!({"ID": "2", "Name": "more", "Rules": "acl = \"write\""})),
     ]);
-    let set_up = consul(&script).set_up(&clusters()).await.unwrap();
+    let set_up = consul(&script).read_auth_config(&clusters()).await.unwrap();
     assert_eq!((set_up.acls, set_up.nodes), (Ok(true), Ok(clusters())));
     let methods = set_up.methods.unwrap();
     assert_eq!(methods[0].setting("IAMEntityTags"), Some(&json!(["t"])));
@@ -499,18 +499,18 @@ async fn a_set_up_is_read_whole_and_one_refusal_hides_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn acls_that_are_off_are_told_apart_from_acls_that_may_not_be_read() {
-    let agent = || says(200, &json!({"Config": {"Version": "1.21.4"}}));
-    let node = || says(200, &json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]));
-    let off = Script::of(vec![agent(), text(401, "ACL support disabled"), node()]);
-    let off = consul(&off).set_up(&clusters()).await.unwrap();
+async fn disabled_acls_differ_from_unreadable_acls() {
+    let agent = || responds(200, &json!({"Config": {"Version": "1.21.4"}}));
+    let node = || responds(200, &json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]));
+    let off = ScriptedConsulTransport::of(vec![agent(), text(401, "ACL support disabled"), node()]);
+    let off = consul(&off).read_auth_config(&clusters()).await.unwrap();
     assert_eq!((off.acls, off.methods, off.nodes), (Ok(false), Ok(vec![]), Ok(clusters())));
     let refused = || text(403, "Permission denied");
-    let script = Script::of(vec![agent(), refused(), node(), refused(), says(200, &json!([])), refused()]);
-    let denied = consul(&script).set_up(&clusters()).await.unwrap();
+    let script = ScriptedConsulTransport::of(vec![agent(), refused(), node(), refused(), responds(200, &json!([])), refused()]);
+    let denied = consul(&script).read_auth_config(&clusters()).await.unwrap();
     assert_eq!((denied.acls, denied.roles), (Ok(true), Ok(vec![])));
     assert!(denied.methods.is_err() && denied.rules.is_err() && denied.anonymous.is_err());
-    let nobody = consul(&Script::of(vec![unreachable_server()])).set_up(&clusters()).await;
+    let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).read_auth_config(&clusters()).await;
     assert_eq!(nobody.unwrap_err().kind, MeshErrorKind::Unreachable);
 }
 
@@ -518,49 +518,49 @@ async fn acls_that_are_off_are_told_apart_from_acls_that_may_not_be_read() {
 async fn a_survey_asks_each_question_by_itself() {
     let node = json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]);
     let tokens = json!([token(1), token_saying(2, "by hand"), token_saying(3, "token created via login")]);
-    let script = Script::of(vec![
+    let script = ScriptedConsulTransport::of(vec![
         text(403, "Permission denied"),
-        says(200, &json!("10.0.0.1:8300")),
-        says(200, &json!({"HumanVersion": "1.21.4"})),
+        responds(200, &json!("10.0.0.1:8300")),
+        responds(200, &json!({"HumanVersion": "1.21.4"})),
         known(),
-        says(200, &tokens),
-        says(200, &json!({"Name": "iam-ecs-service-token", "Type": "aws-iam"})),
-        says(200, &json!([{"ID": "a", "AuthMethod": "iam-ecs-service-token"}])),
+        responds(200, &tokens),
+        responds(200, &json!({"Name": "iam-ecs-service-token", "Type": "aws-iam"})),
+        responds(200, &json!([{"ID": "a", "AuthMethod": "iam-ecs-service-token"}])),
         text(403, "Permission denied"),
-        says(200, &json!([{"ID": "a", "Name": "r"}, {"ID": "b", "Name": "s"}])),
-        says(200, &node),
+        responds(200, &json!([{"ID": "a", "Name": "r"}, {"ID": "b", "Name": "s"}])),
+        responds(200, &node),
         services(&[service(1, 7)]),
-        says(
+        responds(
             200,
             &json!([{"Resource": "acl", "Access": "write", "Allow": false},
             {"Resource": "service", "Access": "write", "Allow": true},
             {"Resource": "service", "Segment": "web", "Access": "write", "Allow": false}]),
         ),
     ]);
-    let asked = Asked {
+    let asked = DiagnosticsRequest {
         clusters: clusters(),
         methods: ["iam-ecs-service-token".into()].into(),
-        rights: [Right::Acls, Right::Services].into(),
+        rights: [AclPermission::Acls, AclPermission::Services].into(),
     };
-    let survey = consul(&script).survey(&asked).await;
+    let survey = consul(&script).diagnose(&asked).await;
     assert_eq!(survey.version.unwrap().unwrap().text, "1.21.4");
-    let answers = survey.answers.unwrap();
+    let answers = survey.probes.unwrap();
     let own = answers.own_token.unwrap();
     assert_eq!((own.policies[0].name.as_str(), own.is_management()), ("operator", false));
-    assert_eq!(answers.tokens, Ok(LoginTokens { of_tasks: 1, unplaced: 2 }));
-    let rights = [(Right::Acls, false), (Right::Services, true), (Right::Service("web".into()), false)];
+    assert_eq!(answers.tokens, Ok(LoginTokenCounts { of_tasks: 1, unattributed: 2 }));
+    let rights = [(AclPermission::Acls, false), (AclPermission::Services, true), (AclPermission::Service("web".into()), false)];
     assert_eq!(answers.rights, Ok(rights.into()));
     assert_eq!(answers.rules["iam-ecs-service-token"], Ok(1));
     let method = answers.methods["iam-ecs-service-token"].as_ref().unwrap().as_ref().unwrap();
     assert_eq!(method.kind, "aws-iam");
     assert_eq!(answers.policies.unwrap_err().kind, MeshErrorKind::Forbidden);
     assert_eq!(answers.roles, Ok(2));
-    assert_eq!(answers.clusters[&cluster()], OfCluster { has_node: Ok(true), services: Ok(1) });
+    assert_eq!(answers.clusters[&cluster()], ClusterNodeInfo { has_node: Ok(true), services: Ok(1) });
     assert!(!answers.acls_are_off);
-    let script = Script::of(vec![
-        says(200, &json!({"Config": {"Version": "1.21.4+ent"}})),
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &json!({"Config": {"Version": "1.21.4+ent"}})),
         known(),
-        says(200, &json!({"Name": "team"})),
+        responds(200, &json!({"Name": "team"})),
         text(404, "Namespace not found"),
         known(),
         text(403, "Permission denied"),
@@ -572,18 +572,18 @@ async fn a_survey_asks_each_question_by_itself() {
         text(403, "Permission denied"),
     ]);
     let consul_2 = consul_of(&script, &json!({"namespaces": ["team", "lost"]}), Arc::new(NoObserver));
-    let asked = Asked { rights: [Right::Acls, Right::Operator].into(), ..Asked::default() };
-    let answers = consul_2.survey(&asked).await.answers.unwrap();
+    let asked = DiagnosticsRequest { rights: [AclPermission::Acls, AclPermission::Operator].into(), ..DiagnosticsRequest::default() };
+    let answers = consul_2.diagnose(&asked).await.probes.unwrap();
     assert_eq!(answers.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
     assert_eq!(script.calls()[2..4], ["GET /v1/namespace/team", "GET /v1/namespace/lost"]);
     assert_eq!(answers.rights.unwrap_err().kind, MeshErrorKind::Forbidden);
-    let nobody = consul(&Script::of(vec![unreachable_server()])).survey(&Asked::default()).await;
-    assert!(nobody.version.is_err() && nobody.answers.is_none());
+    let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).diagnose(&DiagnosticsRequest::default()).await;
+    assert!(nobody.version.is_err() && nobody.probes.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_token_is_looked_for_where_it_was_missing() {
-    let script = Script::of(vec![text(404, "ACL not found"), text(403, "ACL not found")]);
+    let script = ScriptedConsulTransport::of(vec![text(404, "ACL not found"), text(403, "ACL not found")]);
     let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs"}));
     let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));
     let id = RegistrationId { mesh: MeshName::parse("ecs").unwrap(), ..token_id(1) };

@@ -1,11 +1,11 @@
 //! What a user of the client would notice, by scripted answers and over real HTTP.
 
 mod calls;
-mod finding;
+mod lookup;
 mod objects;
 mod over_http;
 mod recorded;
-mod removing;
+mod removal;
 mod tls;
 
 use std::collections::BTreeSet;
@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::*;
-use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError};
-use ecs_mesh_control_plane::{NoObserver, Sighting};
+use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError};
+use ecs_mesh_control_plane::{NoObserver, RegistrationSummary};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskId};
 

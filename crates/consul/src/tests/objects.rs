@@ -13,7 +13,7 @@ async fn an_object_without_an_id_is_made_and_one_with_an_id_replaced() {
         "ID": accessor(1), "AuthMethod": "m", "Selector": "", "BindType": "service", "BindName": "${x}",
         "BindVars": {"name": "x"}, "CreateIndex": 3, "ModifyIndex": 4,
     });
-    let script = Script::of(vec![says(200, &stored), says(200, &stored)]);
+    let script = ScriptedConsulTransport::of(vec![responds(200, &stored), responds(200, &stored)]);
     let objects = consul(&script).objects();
     let made = objects.put_binding_rule(&rule).await.unwrap();
     assert_eq!((made.id.clone(), made.modify_index), (accessor(1), 4));
@@ -28,8 +28,8 @@ async fn an_object_without_an_id_is_made_and_one_with_an_id_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_taken_is_a_refusal_and_no_fault_of_the_servers() {
-    let script = Script::of(vec![
+async fn name_conflict_is_not_a_server_error() {
+    let script = ScriptedConsulTransport::of(vec![
         text(500, "Invalid Policy: it already exists"),
         text(500, "rpc error making call: Invalid Role: it already exists"),
         text(500, "No cluster leader"),
@@ -45,32 +45,32 @@ async fn a_name_that_is_taken_is_a_refusal_and_no_fault_of_the_servers() {
 #[tokio::test(start_paused = true)]
 async fn an_object_is_missing_only_if_our_own_token_is_good() {
     let missing = text(404, "Requested role does not exist: ACL not found");
-    let script = Script::of(vec![missing.clone(), known(), text(404, ""), text(403, "ACL not found")]);
+    let script = ScriptedConsulTransport::of(vec![missing.clone(), known(), text(404, ""), text(403, "ACL not found")]);
     let objects = consul(&script).objects();
     assert_eq!(objects.role("r").await.unwrap(), None);
     assert_eq!(objects.auth_method("m").await.unwrap(), None);
     // As old servers say of a policy.
     assert_eq!(objects.policy("p").await.unwrap(), None);
-    let objects = consul(&Script::of(vec![missing, unknown()])).objects();
+    let objects = consul(&ScriptedConsulTransport::of(vec![missing, unknown()])).objects();
     assert_eq!(objects.role("r").await.unwrap_err().kind, MeshErrorKind::Forbidden);
     let gone = || text(404, "Cannot find binding rule to delete");
     // A check before an answer proves nothing about that answer.
     for checks in [vec![gone(), unknown()], vec![gone(), known(), unknown(), unknown()]] {
-        let objects = consul(&Script::of(checks)).objects();
+        let objects = consul(&ScriptedConsulTransport::of(checks)).objects();
         let error = objects.delete_binding_rule(&accessor(1)).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
     }
-    let objects = consul(&Script::of(vec![gone(), known(), text(404, ""), known()])).objects();
+    let objects = consul(&ScriptedConsulTransport::of(vec![gone(), known(), text(404, ""), known()])).objects();
     assert!(!objects.delete_binding_rule(&accessor(1)).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_clusters_node_is_registered_as_what_it_is() {
-    let script = Script::of(vec![
-        says(200, &json!([])),
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &json!([])),
         known(),
-        says(200, &json!(true)),
-        says(
+        responds(200, &json!(true)),
+        responds(
             200,
             &json!([{"Node": CLUSTER, "ID": "", "Address": "127.0.0.1", "Meta": {"synthetic-node": "true"},
             "TaggedAddresses": null, "ModifyIndex": 9}]),
@@ -93,7 +93,7 @@ async fn a_clusters_node_is_registered_as_what_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn objects_of_a_namespace_are_asked_for_there() {
-    let script = Script::of(vec![says(200, &json!([])), says(200, &json!({"Name": "team-1", "ACLs": null}))]);
+    let script = ScriptedConsulTransport::of(vec![responds(200, &json!([])), responds(200, &json!({"Name": "team-1", "ACLs": null}))]);
     let objects = consul(&script).objects();
     objects.in_namespace("team-1").policies().await.unwrap();
     let found = objects.namespace("team-1").await.unwrap().unwrap();

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
-use ecs_mesh_control_plane::owned;
+use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 use ecs_mesh_controller::{NoSecrets, Secrets};
 
@@ -44,18 +44,18 @@ fn connect_with(
 async fn a_hung_server_is_given_up_on() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let consul = connect(listener.local_addr().unwrap(), json!({"timeout": "100ms"}));
-    let error = owned(&consul, &clusters()).await.unwrap_err();
+    let error = list_owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("100ms"), "{error}");
-    assert_eq!(consul.find(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(consul.list_for_task(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
 }
 
 #[tokio::test]
-async fn a_write_that_waited_for_its_turn_asks_for_the_lease_again() {
+async fn queued_write_checks_the_lease_again() {
     let (arrived, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
-    let (seen, gate) = (Arc::clone(&arrived), Arc::clone(&go));
+    let (read_cache, gate) = (Arc::clone(&arrived), Arc::clone(&go));
     let router = Router::new().fallback(move || {
-        seen.fetch_add(1, Ordering::SeqCst);
+        read_cache.fetch_add(1, Ordering::SeqCst);
         let gate = Arc::clone(&gate);
         async move {
             gate.acquire().await.unwrap().forget();
@@ -66,13 +66,13 @@ async fn a_write_that_waited_for_its_turn_asks_for_the_lease_again() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let consul = Arc::new(connect(address, json!({})));
-    let lease = Arc::new(super::removing::Taken(AtomicBool::new(false)));
-    consul.write_under(lease.clone());
+    let lease = Arc::new(super::removal::LeaseUntilTaken(AtomicBool::new(false)));
+    consul.set_lease(lease.clone());
     let most = PRODUCT.most_calls.unwrap();
     let reads: Vec<_> = (0..most)
         .map(|_| {
             let consul = Arc::clone(&consul);
-            tokio::spawn(async move { consul.learn_version().await })
+            tokio::spawn(async move { consul.load_version().await })
         })
         .collect();
     while arrived.load(Ordering::SeqCst) < most {
@@ -88,7 +88,7 @@ async fn a_write_that_waited_for_its_turn_asks_for_the_lease_again() {
     }
     lease.0.store(true, Ordering::Relaxed);
     go.add_permits(100);
-    assert_eq!(removal.await.unwrap().unwrap_err().kind, MeshErrorKind::NoLease);
+    assert_eq!(removal.await.unwrap().unwrap_err().kind, MeshErrorKind::NotLeader);
     for read in reads {
         let _ = read.await;
     }
@@ -103,7 +103,7 @@ async fn the_filtered_header_is_seen() {
         let header = if path == "/v1/acl/tokens" { "x-other" } else { "X-Consul-Results-Filtered-By-ACLs" };
         ([(header, "true")], body.to_string()).into_response()
     };
-    let listed = owned(&connect(server(answer).await, json!({})), &clusters()).await.unwrap();
+    let listed = list_owned(&connect(server(answer).await, json!({})), &clusters()).await.unwrap();
     assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
     let error = &listed.failed[0].error;
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
@@ -115,34 +115,34 @@ async fn a_page_of_html_is_named_as_one() {
     let address = server(|_, _| "<html>It works!</html>".into_response()).await;
     let consul = connect(address, json!({}));
     for error in [
-        consul.refresh(&BTreeSet::new()).await.unwrap_err(),
-        owned(&consul, &clusters()).await.unwrap_err(),
+        consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
+        list_owned(&consul, &clusters()).await.unwrap_err(),
         consul.read(&service_id("web-1")).await.unwrap_err(),
     ] {
-        assert_eq!(error.kind, MeshErrorKind::Unexpected);
+        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains("HTML") && error.message.contains("8500"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_token_is_sent_as_consul_wants_it_and_a_bad_one_is_in_no_error() {
+async fn token_is_sent_in_header_and_never_in_errors() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2\n").unwrap();
     let answer = |_: &str, token: &str| {
         (StatusCode::FORBIDDEN, format!("ACL not found, you sent {token}")).into_response()
     };
     let consul = connect(server(answer).await, json!({"tokenFile": file.path()}));
-    let error = owned(&consul, &clusters()).await.unwrap_err();
+    let error = list_owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("(token)"), "{error}");
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
 
 /// Has one token after the other.
-struct Rotating(AtomicUsize);
+struct RotatingSecrets(AtomicUsize);
 
 #[async_trait]
-impl Secrets for Rotating {
+impl Secrets for RotatingSecrets {
     async fn read(&self, _arn: &str) -> Result<String, String> {
         Ok(format!("token-{}", self.0.fetch_add(1, Ordering::Relaxed)))
     }
@@ -155,12 +155,12 @@ async fn a_token_from_a_secret_is_fetched_at_use() {
         Value::from(tokens).to_string().into_response()
     };
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul";
-    let secrets = Arc::new(Rotating(AtomicUsize::new(0)));
+    let secrets = Arc::new(RotatingSecrets(AtomicUsize::new(0)));
     let consul = connect_with(server(answer).await, json!({"tokenSecret": arn}), secrets.clone());
     assert_eq!(secrets.0.load(Ordering::Relaxed), 0, "nothing is read before it is needed");
-    assert_eq!(whole(owned(&consul, &BTreeSet::new()).await), []);
-    let listed = owned(&consul, &clusters()).await.unwrap();
-    assert_eq!(listed.failed[0].error.kind, MeshErrorKind::Unexpected);
+    assert_eq!(whole(list_owned(&consul, &BTreeSet::new()).await), []);
+    let listed = list_owned(&consul, &clusters()).await.unwrap();
+    assert_eq!(listed.failed[0].error.kind, MeshErrorKind::UnexpectedResponse);
     assert_eq!(secrets.0.load(Ordering::Relaxed), 1);
 }
 
@@ -169,9 +169,9 @@ async fn a_ca_from_a_secret_that_is_none_is_named() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
     let spec = spec(&json!({"address": "https://127.0.0.1:1", "caSecret": arn}));
-    let secrets = Arc::new(Rotating(AtomicUsize::new(0)));
+    let secrets = Arc::new(RotatingSecrets(AtomicUsize::new(0)));
     let consul = ConsulControlPlane::connect(&spec, operator(), Arc::new(NoObserver), secrets).unwrap();
-    let error = owned(&consul, &clusters()).await.unwrap_err();
+    let error = list_owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains(arn) && error.message.contains("BEGIN CERTIFICATE"), "{error}");
     assert!(error.message.contains("spec.consul.caSecret"), "{error}");
@@ -224,6 +224,6 @@ async fn a_long_list_is_taken_as_it_comes() {
         "/v1/acl/tokens" => list().into_response(),
         _ => json!({"Node": null, "Services": null}).to_string().into_response(),
     };
-    let owned = whole(owned(&connect(server(answer).await, json!({})), &clusters()).await);
+    let owned = whole(list_owned(&connect(server(answer).await, json!({})), &clusters()).await);
     assert_eq!(owned.len(), 4_000);
 }

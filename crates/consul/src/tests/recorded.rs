@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::*;
-use ecs_mesh_control_plane::Owner;
-use ecs_mesh_control_plane::owned;
+use ecs_mesh_control_plane::RegistrationOwner;
+use ecs_mesh_control_plane::list_owned;
 
 /// Names the directory that holds `consul-1.21.jsonl` and `consul-ecs-objects.json`.
 const DIRECTORY: &str = "ECS_MESH_RECORDINGS";
@@ -22,7 +22,7 @@ fn recorded(name: &str) -> Option<String> {
 
 /// What would be sent back of what is stored, as the forms have it.
 async fn sent_back(stored: &Value) -> Value {
-    let script = Script::of(vec![says(200, stored), says(200, stored)]);
+    let script = ScriptedConsulTransport::of(vec![responds(200, stored), responds(200, stored)]);
     let objects = consul(&script).objects();
     match stored {
         stored if stored.get("BindType").is_some() => {
@@ -50,7 +50,7 @@ async fn sent_back(stored: &Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_earlier_controller_left_would_be_sent_back_as_it_is() {
+async fn recorded_objects_round_trip_unchanged() {
     let Some(text) = recorded("consul-ecs-objects.json") else { return };
     let all: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
     let mut compared = 0;
@@ -81,14 +81,14 @@ async fn what_real_tasks_made_is_theirs() {
         .collect();
     let services = &all["catalog-node-services.one-service"];
     let anchor = ClusterArn::parse(services["Node"]["Node"].as_str().unwrap()).unwrap();
-    let script = Script::of(vec![tokens(&logins), says(200, services)]);
-    let owned = whole(owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
+    let script = ScriptedConsulTransport::of(vec![tokens(&logins), responds(200, services)]);
+    let owned = whole(list_owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
     assert_eq!(owned.len(), logins.len() + 1);
-    let one = ecs_mesh_core::intent::Marks::of(
+    let one = ecs_mesh_core::intent::OwnershipLabels::of(
         &operator(),
         &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()),
     );
-    let of_one = owned.iter().filter(|registration| registration.owner == Owner::Marked(one.clone())).count();
+    let of_one = owned.iter().filter(|registration| registration.owner == RegistrationOwner::Owned(one.clone())).count();
     assert_eq!(of_one, 2, "its token and its service: {owned:?}");
 }
 
@@ -103,15 +103,15 @@ async fn a_real_servers_lists_are_read_whole() {
         if !is_list || exchange["status"] != 200 {
             continue;
         }
-        let answer = says(200, &exchange["response"]);
+        let answer = responds(200, &exchange["response"]);
         let answers =
             if path.starts_with("/v1/acl") { vec![answer, no_node()] } else { vec![tokens(&[]), answer] };
         // After a node that shows nothing our own token is asked for.
         let answers = [answers, vec![known()]].concat();
-        let (consul, told) = watched(&Script::of(answers));
-        owned(&consul, &clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let (consul, reported) = watched(&ScriptedConsulTransport::of(answers));
+        list_owned(&consul, &clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         // The recorded stray has no meta at all, so it is somebody else's.
-        assert!(!told.all().contains(&"owned skipped".to_owned()), "{path}: {:?}", told.all());
+        assert!(!reported.all().contains(&"owned skipped".to_owned()), "{path}: {:?}", reported.all());
         read += 1;
     }
     assert!(read > 15, "only {read} lists were found");

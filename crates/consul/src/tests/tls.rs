@@ -17,10 +17,10 @@ fn pem(name: &str) -> String {
 }
 
 /// Keeps a CA.
-struct Keeps(&'static str);
+struct FixedSecrets(&'static str);
 
 #[async_trait]
-impl Secrets for Keeps {
+impl Secrets for FixedSecrets {
     async fn read(&self, arn: &str) -> Result<String, String> {
         assert_eq!(arn, ARN);
         Ok(pem(self.0))
@@ -31,10 +31,10 @@ impl Secrets for Keeps {
 async fn call(ca: &Value, secret: &'static str) -> Result<BTreeSet<String>, MeshErrorKind> {
     let mut settings = json!({"address": format!("https://localhost:{}", tls_server().port())});
     settings.as_object_mut().unwrap().extend(ca.as_object().unwrap().clone());
-    let secrets = Arc::new(Keeps(secret));
+    let secrets = Arc::new(FixedSecrets(secret));
     let consul: ConsulControlPlane<HttpTransport> =
         ConsulControlPlane::connect(&spec(&settings), operator(), Arc::new(NoObserver), secrets).unwrap();
-    let called = consul.services(&MeshName::default()).await;
+    let called = consul.list_services(&MeshName::default()).await;
     called.map_err(|error| {
         assert!(error.message.contains("give the CA that signed it"), "{error}");
         error.kind

@@ -13,11 +13,11 @@ use reqwest::{Certificate, Client, RequestBuilder};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use super::failure::{Place, causes};
-use super::settings::{Product, Settings, Source, certificates};
-use super::token::{Secret, Token};
+use super::failure::{CallTarget, causes};
+use super::settings::{Product, ConnectionSettings, TextSource, certificates};
+use super::token::{Secret, TokenReader};
 use super::transport::{
-    Answer, Head, Method, Sink, StreamTransport, Transport, TransportError, TransportErrorKind,
+    HttpResponse, ResponseHead, HttpMethod, BodySink, StreamTransport, Transport, TransportError, TransportErrorKind,
 };
 use ecs_mesh_controller::Lease;
 use ecs_mesh_controller::secrets::{NoSecrets, Secrets};
@@ -28,12 +28,12 @@ const IDLE_CONNECTIONS: usize = 4;
 /// Control planes move behind their names: a connection that rests this long is made anew, and the name looked up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A page of 1,000 Dataplanes is about 1 MB.
-const LARGEST_LIST: usize = 64 * 1024 * 1024;
-const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
+const MAX_LIST_BYTES: usize = 64 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 /// A server cannot ask for more patience than this.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 /// A CA from a secret that no longer fits is read again, not more often than this.
-const CA_READ_AGAIN_AFTER: Duration = Duration::from_mins(1);
+const CA_REFRESH_INTERVAL: Duration = Duration::from_mins(1);
 /// Consul's sign that the token may not see all there is.
 const FILTERED: &str = "x-consul-results-filtered-by-acls";
 
@@ -42,9 +42,9 @@ pub struct HttpTransport {
     product: Product,
     /// Without a slash at the end.
     base: String,
-    token: Token,
+    token: TokenReader,
     timeout: Duration,
-    client: Making,
+    client: ClientState,
     calls: Option<Semaphore>,
     /// Without it nothing is written, once it is known.
     lease: OnceLock<Arc<dyn Lease>>,
@@ -52,19 +52,19 @@ pub struct HttpTransport {
 
 /// A client, with the certificates that it trusts in words.
 #[derive(Clone)]
-struct Made {
+struct PreparedClient {
     client: Client,
     trust: Arc<str>,
     since: Instant,
 }
 
-enum Making {
-    Done(Made),
+enum ClientState {
+    Done(PreparedClient),
     /// At the first call: the CA is a secret, which has to be fetched.
     Later {
         arn: String,
         secrets: Arc<dyn Secrets>,
-        made: Mutex<Option<Made>>,
+        made: Mutex<Option<PreparedClient>>,
     },
 }
 
@@ -77,54 +77,54 @@ impl fmt::Debug for HttpTransport {
 impl HttpTransport {
     /// Reads the connection's settings and the CA; connects to nothing, and does not need the token yet.
     /// The process must have a default rustls provider. The error names the field and what is allowed.
-    pub fn new(settings: Settings) -> Result<Self, String> {
+    pub fn new(settings: ConnectionSettings) -> Result<Self, String> {
         Self::with_secrets(settings, Arc::new(NoSecrets))
     }
 
     /// As [`Self::new`], for settings that may name secrets. None is read yet.
-    pub fn with_secrets(settings: Settings, secrets: Arc<dyn Secrets>) -> Result<Self, String> {
+    pub fn with_secrets(settings: ConnectionSettings, secrets: Arc<dyn Secrets>) -> Result<Self, String> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(
                 "no TLS provider is installed in this process: install rustls' ring provider first".into()
             );
         }
-        let Settings { product, address, ca, token, timeout } = settings;
+        let ConnectionSettings { product, address, ca, token, timeout } = settings;
         let base = product.base_url(&address)?;
-        let token = Token::new(product, token.one(product.block, "token")?, Arc::clone(&secrets));
+        let token = TokenReader::new(product, token.one(product.block, "token")?, Arc::clone(&secrets));
         let secure = base.starts_with("https://");
         let block = product.block;
         let made = |certificates, trust: String| {
             let client = client(timeout, certificates).map_err(|why| {
                 format!("the client for {base} cannot be made: {why}; is a caFile missing?")
             })?;
-            Ok::<_, String>(Making::Done(Made { client, trust: trust.into(), since: Instant::now() }))
+            Ok::<_, String>(ClientState::Done(PreparedClient { client, trust: trust.into(), since: Instant::now() }))
         };
         let client = match ca.one(block, "ca")? {
-            Source::File(file) => {
+            TextSource::File(file) => {
                 let source = format!("the CA in {}", file.display());
                 let pem = std::fs::read(&file)
                     .map_err(|error| format!("{block}.caFile {} cannot be read: {error}", file.display()))?;
                 made(Some(certificates(&pem, &source)?), source)?
             }
-            Source::Env(name) => {
+            TextSource::Env(name) => {
                 let pem = std::env::var(&name)
                     .map_err(|error| format!("{block}.caEnv {name} cannot be read: {error}"))?;
                 let source = format!("the CA in the environment variable {name}");
                 made(Some(certificates(pem.as_bytes(), &source)?), source)?
             }
-            Source::Secret(arn) => Making::Later { arn, secrets, made: Mutex::default() },
+            TextSource::Secret(arn) => ClientState::Later { arn, secrets, made: Mutex::default() },
             // Without TLS no roots are needed, and an image without any must not keep the client from being made.
-            Source::None if !secure => made(Some(Vec::new()), String::new())?,
-            Source::None => made(None, "the system's roots (no caFile is given)".to_owned())?,
+            TextSource::None if !secure => made(Some(Vec::new()), String::new())?,
+            TextSource::None => made(None, "the system's roots (no caFile is given)".to_owned())?,
         };
         let calls = product.most_calls.map(Semaphore::new);
         Ok(Self { product, base, token, timeout, client, calls, lease: OnceLock::new() })
     }
 
-    async fn client(&self) -> Result<Made, TransportError> {
+    async fn client(&self) -> Result<PreparedClient, TransportError> {
         let (arn, secrets, made) = match &self.client {
-            Making::Done(made) => return Ok(made.clone()),
-            Making::Later { arn, secrets, made } => (arn, secrets, made),
+            ClientState::Done(made) => return Ok(made.clone()),
+            ClientState::Later { arn, secrets, made } => (arn, secrets, made),
         };
         let mut made = made.lock().await;
         if let Some(made) = made.as_ref() {
@@ -142,17 +142,17 @@ impl HttpTransport {
                 self.base, self.product.block
             ),
         })?;
-        let new = Made { client, trust: trust.into(), since: Instant::now() };
+        let new = PreparedClient { client, trust: trust.into(), since: Instant::now() };
         *made = Some(new.clone());
         Ok(new)
     }
 
     /// A CA that no longer fits may have been replaced in its secret.
-    async fn hear(&self, error: &TransportError) {
-        if let Making::Later { made, .. } = &self.client
+    async fn on_failure(&self, error: &TransportError) {
+        if let ClientState::Later { made, .. } = &self.client
             && error.kind == TransportErrorKind::Tls
         {
-            made.lock().await.take_if(|made| made.since.elapsed() >= CA_READ_AGAIN_AFTER);
+            made.lock().await.take_if(|made| made.since.elapsed() >= CA_REFRESH_INTERVAL);
         }
     }
 
@@ -166,17 +166,17 @@ impl HttpTransport {
     fn request(
         &self,
         client: &Client,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
         token: Option<&Secret>,
     ) -> RequestBuilder {
         let url = format!("{}{path_and_query}", self.base);
         let method = match method {
-            Method::Get => reqwest::Method::GET,
-            Method::Post => reqwest::Method::POST,
-            Method::Put => reqwest::Method::PUT,
-            Method::Delete => reqwest::Method::DELETE,
+            HttpMethod::Get => reqwest::Method::GET,
+            HttpMethod::Post => reqwest::Method::POST,
+            HttpMethod::Put => reqwest::Method::PUT,
+            HttpMethod::Delete => reqwest::Method::DELETE,
         };
         let mut request = client.request(method, url).header(ACCEPT, "application/json");
         if let Some(body) = body {
@@ -191,34 +191,34 @@ impl HttpTransport {
     async fn exchange(
         &self,
         request: RequestBuilder,
-        place: &Place<'_>,
+        place: &CallTarget<'_>,
         token: Option<&Secret>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
-        let patience = sink.patience();
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
+        let patience = sink.timeout_factor();
         let request = if patience > 1 { request.timeout(self.timeout * patience) } else { request };
-        let in_time = |_| place.late();
+        let in_time = |_| place.timed_out();
         let response = tokio::time::timeout(self.timeout, request.send()).await.map_err(in_time)?;
         let mut response = response.map_err(|error| place.failure(error))?;
-        let head = Head {
+        let head = ResponseHead {
             status: response.status().as_u16(),
             retry_after: retry_after(response.headers()),
             filtered: response.headers().get(FILTERED).is_some_and(|value| value != "false"),
         };
-        let mut failure = (head.status >= 300).then(Whole::default);
+        let mut failure = (head.status >= 300).then(BufferSink::default);
         loop {
-            let part = tokio::time::timeout(self.timeout, response.chunk()).await.map_err(in_time)?;
-            let Some(part) = part.map_err(|error| place.failure(error))? else { break };
+            let segment = tokio::time::timeout(self.timeout, response.chunk()).await.map_err(in_time)?;
+            let Some(segment) = segment.map_err(|error| place.failure(error))? else { break };
             let wanted = match &mut failure {
-                Some(whole) => whole.take(&head, &part),
-                None => sink.take(&head, &part),
+                Some(whole) => whole.take(&head, &segment),
+                None => sink.take(&head, &segment),
             };
             if !wanted {
                 return Err(place.too_large());
             }
         }
-        if let Some(Whole { mut body, .. }) = failure {
-            self.token.hear(head.status, &body);
+        if let Some(BufferSink { mut body, .. }) = failure {
+            self.token.on_failure(head.status, &body);
             if let Some(token) = token {
                 token.erase_from(&mut body);
             }
@@ -234,32 +234,32 @@ impl HttpTransport {
 impl StreamTransport for HttpTransport {
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         let _turn = match &self.calls {
             // It is never closed.
             Some(calls) => calls.acquire().await.ok(),
             None => None,
         };
         let token = self.token().await?;
-        let Made { client, trust, .. } = self.client().await?;
+        let PreparedClient { client, trust, .. } = self.client().await?;
         // A turn may have taken long to come.
         if method.writes() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(without_lease());
         }
-        let place = Place { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
+        let place = CallTarget { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
         let request = self.request(&client, method, path_and_query, body, token.as_ref());
         let answer = self.exchange(request, &place, token.as_ref(), sink).await;
         if let Err(error) = &answer {
-            self.hear(error).await;
+            self.on_failure(error).await;
         }
         answer
     }
 
-    fn write_under(&self, lease: Arc<dyn Lease>) {
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = self.lease.set(lease);
     }
 }
@@ -268,44 +268,44 @@ impl StreamTransport for HttpTransport {
 impl Transport for HttpTransport {
     async fn send(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         // Only lists have a query.
-        let most = if path_and_query.contains('?') { LARGEST_LIST } else { LARGEST_ANSWER };
-        let mut whole = Whole { body: Vec::new(), most };
+        let most = if path_and_query.contains('?') { MAX_LIST_BYTES } else { MAX_RESPONSE_BYTES };
+        let mut whole = BufferSink { body: Vec::new(), most };
         let head = self.stream(method, path_and_query, body, &mut whole).await?;
-        Ok(Answer { status: head.status, retry_after: head.retry_after, body: whole.body })
+        Ok(HttpResponse { status: head.status, retry_after: head.retry_after, body: whole.body })
     }
 
-    fn write_under(&self, lease: Arc<dyn Lease>) {
-        StreamTransport::write_under(self, lease);
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
+        <Self as StreamTransport>::set_lease(self, lease);
     }
 }
 
 fn without_lease() -> TransportError {
     let message = "it was not sent: another copy of this operator holds the lease".to_owned();
-    TransportError { kind: TransportErrorKind::NoLease, message }
+    TransportError { kind: TransportErrorKind::NotLeader, message }
 }
 
 /// A whole body.
-struct Whole {
+struct BufferSink {
     body: Vec<u8>,
     most: usize,
 }
 
-impl Default for Whole {
+impl Default for BufferSink {
     fn default() -> Self {
-        Self { body: Vec::new(), most: LARGEST_ANSWER }
+        Self { body: Vec::new(), most: MAX_RESPONSE_BYTES }
     }
 }
 
-impl Sink for Whole {
-    fn take(&mut self, _head: &Head, part: &[u8]) -> bool {
-        let fits = self.body.len() + part.len() <= self.most;
+impl BodySink for BufferSink {
+    fn take(&mut self, _head: &ResponseHead, segment: &[u8]) -> bool {
+        let fits = self.body.len() + segment.len() <= self.most;
         if fits {
-            self.body.extend_from_slice(part);
+            self.body.extend_from_slice(segment);
         }
         fits
     }
@@ -339,7 +339,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         let now = http_date(headers.get(DATE)?.to_str().ok()?.trim())?;
         Duration::try_from(until - now).unwrap_or(Duration::ZERO)
     };
-    Some(wait.min(LONGEST_RETRY_AFTER))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 fn http_date(text: &str) -> Option<time::OffsetDateTime> {
@@ -362,10 +362,10 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_as_a_date_and_is_bounded() {
+    fn retry_after_parses_seconds_and_dates_within_bounds() {
         for (given, wait) in [
             (headers(&[("retry-after", "7")]), Some(Duration::from_secs(7))),
-            (headers(&[("retry-after", "999999999")]), Some(LONGEST_RETRY_AFTER)),
+            (headers(&[("retry-after", "999999999")]), Some(MAX_RETRY_AFTER)),
             (
                 headers(&[
                     ("date", "Wed, 21 Oct 2026 07:28:00 GMT"),

@@ -10,7 +10,7 @@ use super::settings::Product;
 use super::transport::{TransportError, TransportErrorKind};
 
 /// Where a call went.
-pub(super) struct Place<'a> {
+pub(super) struct CallTarget<'a> {
     pub(super) product: &'a Product,
     pub(super) base: &'a str,
     pub(super) timeout: Duration,
@@ -18,7 +18,7 @@ pub(super) struct Place<'a> {
     pub(super) trust: &'a str,
 }
 
-impl Place<'_> {
+impl CallTarget<'_> {
     pub(super) fn failure(&self, error: reqwest::Error) -> TransportError {
         let error = error.without_url();
         let (base, block) = (self.base, self.product.block);
@@ -28,7 +28,7 @@ impl Place<'_> {
         }
         let why = causes(&error);
         let (kind, message) = if error.is_timeout() {
-            return self.late();
+            return self.timed_out();
         } else if error.is_connect() {
             (
                 TransportErrorKind::Connect,
@@ -45,7 +45,7 @@ impl Place<'_> {
     }
 
     /// No whole answer in time.
-    pub(super) fn late(&self) -> TransportError {
+    pub(super) fn timed_out(&self) -> TransportError {
         let message = format!("{} gave no whole answer within {:?}", self.base, self.timeout);
         TransportError { kind: TransportErrorKind::Timeout, message }
     }
@@ -95,13 +95,13 @@ impl Place<'_> {
 
 /// The TLS failure within an error, if there is one.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a TlsError> {
-    let mut next: Option<&'a (dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
+    let mut fix: Option<&'a (dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = fix {
         if let Some(tls) = error.downcast_ref::<TlsError>() {
             return Some(tls);
         }
         // An io::Error does not name what it wraps as its source, but that thing's source.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        fix = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
         };
@@ -112,10 +112,10 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Tls
 /// The innermost cause: the outer ones say "error sending request".
 pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut last = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
+    let mut fix = error.source();
+    while let Some(error) = fix {
         last = error.to_string();
-        next = error.source();
+        fix = error.source();
     }
     last
 }

@@ -3,7 +3,7 @@
 
 mod client;
 mod failure;
-mod items;
+mod item_stream;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 pub mod tls_server;
@@ -15,10 +15,10 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use client::HttpTransport;
-pub use items::{Each, Items, TooLarge};
-pub use settings::{Credential, Product, Settings, Sources};
+pub use item_stream::{ItemHandler, ItemStream, TooLarge};
+pub use settings::{Credential, Product, ConnectionSettings, TextSources};
 pub use transport::{
-    Answer, Head, Method, Sink, StreamTransport, Transport, TransportError, TransportErrorKind,
+    HttpResponse, ResponseHead, HttpMethod, BodySink, StreamTransport, Transport, TransportError, TransportErrorKind,
 };
 
 /// What a path's segment may hold as it is (RFC 3986, unreserved).

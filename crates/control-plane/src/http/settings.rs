@@ -38,7 +38,7 @@ pub enum Credential {
 
 /// Where a text comes from; at most one is given.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct TextSources {
     /// A file.
     pub file: Option<PathBuf>,
     /// An environment variable.
@@ -49,37 +49,37 @@ pub struct Sources {
 
 /// How one control plane is reached.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ConnectionSettings {
     /// Which product it is.
     pub product: Product,
     /// The API's address.
     pub address: String,
     /// PEM text of the CA that signed the server's certificate; without it the system's roots count.
-    pub ca: Sources,
+    pub ca: TextSources,
     /// The token.
-    pub token: Sources,
+    pub token: TextSources,
     /// Longest wait for one answer.
     pub timeout: Duration,
 }
 
 /// One source, or none.
-pub(super) enum Source {
+pub(super) enum TextSource {
     None,
     File(PathBuf),
     Env(String),
     Secret(String),
 }
 
-impl Sources {
+impl TextSources {
     /// The one that is given. `name` is the field's beginning: `ca`, `token`.
-    pub(super) fn one(&self, block: &str, name: &str) -> Result<Source, String> {
+    pub(super) fn one(&self, block: &str, name: &str) -> Result<TextSource, String> {
         let given = [
-            ("File", self.file.clone().map(Source::File)),
-            ("Env", self.env.clone().map(Source::Env)),
-            ("Secret", self.secret.clone().map(Source::Secret)),
+            ("File", self.file.clone().map(TextSource::File)),
+            ("Env", self.env.clone().map(TextSource::Env)),
+            ("Secret", self.secret.clone().map(TextSource::Secret)),
         ];
         let mut given = given.into_iter().filter_map(|(kind, source)| Some((kind, source?)));
-        let Some((first, source)) = given.next() else { return Ok(Source::None) };
+        let Some((first, source)) = given.next() else { return Ok(TextSource::None) };
         match given.next() {
             None => Ok(source),
             Some((second, _)) => {

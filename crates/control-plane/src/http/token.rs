@@ -9,43 +9,43 @@ use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::settings::{Credential, Product, Source};
+use super::settings::{Credential, Product, TextSource};
 use ecs_mesh_controller::secrets::Secrets;
 
-const LARGEST_TOKEN: usize = 64 * 1024;
+const MAX_TOKEN_BYTES: usize = 64 * 1024;
 /// A secret that was read counts this long: each read costs money, and has a quota.
-const CACHED_FOR: Duration = Duration::from_mins(5);
+const SECRET_TTL: Duration = Duration::from_mins(5);
 /// A refused token is read again, not more often than this: it may be refused for long.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(10);
+const TOKEN_REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where the token comes from, for one product.
-pub(super) struct Token {
+pub(super) struct TokenReader {
     product: Product,
-    source: From,
+    source: TokenSource,
 }
 
-enum From {
+enum TokenSource {
     Nowhere,
     File(PathBuf),
     Env(String),
-    Secret { arn: String, secrets: Arc<dyn Secrets>, cached: Mutex<Option<Cached>>, refused: AtomicBool },
+    Secret { arn: String, secrets: Arc<dyn Secrets>, cached: Mutex<Option<CachedSecret>>, refused: AtomicBool },
 }
 
-struct Cached {
+struct CachedSecret {
     secret: Secret,
     since: Instant,
     /// When it was tried to read it again, which has not gone well so far.
     failed: Option<Instant>,
 }
 
-impl Token {
-    pub(super) fn new(product: Product, source: Source, secrets: Arc<dyn Secrets>) -> Self {
+impl TokenReader {
+    pub(super) fn new(product: Product, source: TextSource, secrets: Arc<dyn Secrets>) -> Self {
         let source = match source {
-            Source::None => From::Nowhere,
-            Source::File(file) => From::File(file),
-            Source::Env(name) => From::Env(name),
-            Source::Secret(arn) => {
-                From::Secret { arn, secrets, cached: Mutex::default(), refused: AtomicBool::new(false) }
+            TextSource::None => TokenSource::Nowhere,
+            TextSource::File(file) => TokenSource::File(file),
+            TextSource::Env(name) => TokenSource::Env(name),
+            TextSource::Secret(arn) => {
+                TokenSource::Secret { arn, secrets, cached: Mutex::default(), refused: AtomicBool::new(false) }
             }
         };
         Self { product, source }
@@ -55,8 +55,8 @@ impl Token {
     pub(super) async fn read(&self) -> Result<Option<Secret>, String> {
         let block = self.product.block;
         match &self.source {
-            From::Nowhere => Ok(None),
-            From::File(file) => {
+            TokenSource::Nowhere => Ok(None),
+            TokenSource::File(file) => {
                 let source = format!("the token file {}", file.display());
                 let bytes = tokio::fs::read(file).await.map_err(|error| {
                     format!(
@@ -66,14 +66,14 @@ impl Token {
                 let text = String::from_utf8(bytes).map_err(|_| format!("{source} holds no text"))?;
                 self.secret(&text, &source).map(Some)
             }
-            From::Env(name) => {
+            TokenSource::Env(name) => {
                 let source = format!("the environment variable {name}");
                 let text = std::env::var(name).map_err(|_| {
                     format!("{source} holds no text; set it, or correct ControlPlane.{block}.tokenEnv")
                 })?;
                 self.secret(&text, &source).map(Some)
             }
-            From::Secret { arn, secrets, cached, refused } => {
+            TokenSource::Secret { arn, secrets, cached, refused } => {
                 self.cached(arn, secrets.as_ref(), cached, refused).await.map(Some)
             }
         }
@@ -83,16 +83,16 @@ impl Token {
         &self,
         arn: &str,
         secrets: &dyn Secrets,
-        cached: &Mutex<Option<Cached>>,
+        cached: &Mutex<Option<CachedSecret>>,
         refused: &AtomicBool,
     ) -> Result<Secret, String> {
         // Whoever comes while it is read waits for that.
         let mut cached = cached.lock().await;
         if let Some(known) = cached.as_ref() {
             let age = known.since.elapsed();
-            let good_for = if refused.load(Ordering::Relaxed) { READ_AGAIN_AFTER } else { CACHED_FOR };
+            let good_for = if refused.load(Ordering::Relaxed) { TOKEN_REFRESH_INTERVAL } else { SECRET_TTL };
             // Where AWS is away, not every call waits until that shows.
-            let gave_up = known.failed.is_some_and(|at| at.elapsed() < READ_AGAIN_AFTER);
+            let gave_up = known.failed.is_some_and(|at| at.elapsed() < TOKEN_REFRESH_INTERVAL);
             if age < good_for || gave_up {
                 return Ok(known.secret.clone());
             }
@@ -104,7 +104,7 @@ impl Token {
         match (read, cached.as_ref()) {
             (Ok(secret), _) => {
                 refused.store(false, Ordering::Relaxed);
-                *cached = Some(Cached { secret: secret.clone(), since: Instant::now(), failed: None });
+                *cached = Some(CachedSecret { secret: secret.clone(), since: Instant::now(), failed: None });
                 Ok(secret)
             }
             // The last one may well be good still: AWS away is no reason to lose the control plane too.
@@ -121,8 +121,8 @@ impl Token {
     }
 
     /// Looks at a failure for a sign that the token is not known there any more.
-    pub(super) fn hear(&self, status: u16, body: &[u8]) {
-        if let From::Secret { refused, .. } = &self.source
+    pub(super) fn on_failure(&self, status: u16, body: &[u8]) {
+        if let TokenSource::Secret { refused, .. } = &self.source
             && self.product.credential == Credential::ConsulToken
             && (status == 401 || (status == 403 && contains(body, b"ACL not found")))
         {
@@ -133,7 +133,7 @@ impl Token {
     fn secret(&self, text: &str, source: &str) -> Result<Secret, String> {
         let kind = self.product.token;
         let token = text.trim();
-        if token.is_empty() || token.len() > LARGEST_TOKEN {
+        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             return Err(format!("{source} should hold {kind}, and holds {} bytes", text.len()));
         }
         let (name, value) = match self.product.credential {
@@ -191,13 +191,13 @@ mod tests {
     const ARN: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul";
 
     /// Gives a token numbered by how often it was asked; fails where that is a number of `away`.
-    struct Numbered {
+    struct NumberedSecrets {
         asked: AtomicUsize,
         away: &'static [usize],
     }
 
     #[async_trait]
-    impl Secrets for Numbered {
+    impl Secrets for NumberedSecrets {
         async fn read(&self, arn: &str) -> Result<String, String> {
             assert_eq!(arn, ARN);
             let asked = self.asked.fetch_add(1, Ordering::Relaxed);
@@ -209,8 +209,8 @@ mod tests {
         }
     }
 
-    fn token(away: &'static [usize]) -> Token {
-        let secrets = Arc::new(Numbered { asked: AtomicUsize::new(0), away });
+    fn token(away: &'static [usize]) -> TokenReader {
+        let secrets = Arc::new(NumberedSecrets { asked: AtomicUsize::new(0), away });
         let product = Product {
             name: "Consul",
             block: "spec.consul",
@@ -220,10 +220,10 @@ mod tests {
             instead_of_certificate: "switch that off",
             most_calls: Some(4),
         };
-        Token::new(product, Source::Secret(ARN.to_owned()), secrets)
+        TokenReader::new(product, TextSource::Secret(ARN.to_owned()), secrets)
     }
 
-    async fn sent(token: &Token) -> String {
+    async fn sent(token: &TokenReader) -> String {
         let secret = token.read().await.ok().flatten().unwrap();
         format!("{}: {}", secret.name, secret.value.to_str().unwrap())
     }
@@ -242,13 +242,13 @@ mod tests {
     async fn a_refused_token_is_read_again_soon_but_not_at_every_call() {
         let token = token(&[]);
         assert_eq!(sent(&token).await, "x-consul-token: token-0");
-        token.hear(403, b"Permission denied");
-        token.hear(500, b"ACL not found");
+        token.on_failure(403, b"Permission denied");
+        token.on_failure(500, b"ACL not found");
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(sent(&token).await, "x-consul-token: token-0");
-        token.hear(403, b"ACL not found");
+        token.on_failure(403, b"ACL not found");
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
-        token.hear(403, b"ACL not found");
+        token.on_failure(403, b"ACL not found");
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
         tokio::time::advance(Duration::from_secs(11)).await;
         assert_eq!(sent(&token).await, "x-consul-token: token-2");
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
         // Not each call asks, and waits.
         assert_eq!(sent(&token).await, "x-consul-token: token-1");
-        tokio::time::advance(READ_AGAIN_AFTER).await;
+        tokio::time::advance(TOKEN_REFRESH_INTERVAL).await;
         assert_eq!(sent(&token).await, "x-consul-token: token-3");
     }
 

@@ -11,7 +11,7 @@ use ecs_mesh_controller::Lease;
 
 /// The methods that this client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Method {
+pub enum HttpMethod {
     /// Reads.
     Get,
     /// Asks what does not fit into an address; changes nothing.
@@ -22,7 +22,7 @@ pub enum Method {
     Delete,
 }
 
-impl Method {
+impl HttpMethod {
     /// Whether it changes something.
     pub fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Delete)
@@ -39,7 +39,7 @@ impl Method {
     }
 }
 
-impl fmt::Display for Method {
+impl fmt::Display for HttpMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Method {
 
 /// A whole answer, of any status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
     /// The header `Retry-After`, as a span from now.
@@ -70,7 +70,7 @@ pub enum TransportErrorKind {
     /// The token cannot be read, so nothing was sent.
     Token,
     /// Another copy of the operator holds the lease, so nothing was sent.
-    NoLease,
+    NotLeader,
     /// The answer is larger than any that a control plane gives.
     TooLarge,
     /// The request cannot be expressed.
@@ -83,8 +83,8 @@ impl TransportErrorKind {
         match self {
             Self::Connect | Self::Timeout | Self::Tls | Self::Broken => MeshErrorKind::Unreachable,
             Self::Token => MeshErrorKind::Forbidden,
-            Self::NoLease => MeshErrorKind::NoLease,
-            Self::TooLarge => MeshErrorKind::Unexpected,
+            Self::NotLeader => MeshErrorKind::NotLeader,
+            Self::TooLarge => MeshErrorKind::UnexpectedResponse,
             Self::Request => MeshErrorKind::Invalid,
         }
     }
@@ -107,21 +107,21 @@ pub trait Transport: Send + Sync {
     /// `body`, where given, is JSON. Any status is an `Ok`.
     async fn send(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Answer, TransportError>;
+    ) -> Result<HttpResponse, TransportError>;
 
     /// From now on the lease is asked right before a write goes out, where writes wait for others after their caller
     /// has asked; only the first caller gives it.
-    fn write_under(&self, lease: Arc<dyn Lease>) {
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
 }
 
 /// What is known of an answer before its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct ResponseHead {
     /// The HTTP status.
     pub status: u16,
     /// The header `Retry-After`, as a span from now.
@@ -131,12 +131,12 @@ pub struct Head {
 }
 
 /// Takes a body as it arrives, so that a long list need not be held.
-pub trait Sink: Send {
+pub trait BodySink: Send {
     /// Takes the next part. `false`: it grows too large, and the rest is not wanted.
-    fn take(&mut self, head: &Head, part: &[u8]) -> bool;
+    fn take(&mut self, head: &ResponseHead, segment: &[u8]) -> bool;
 
     /// How many times the time limit of one answer the whole may take, as long as parts keep coming within it.
-    fn patience(&self) -> u32 {
+    fn timeout_factor(&self) -> u32 {
         1
     }
 }
@@ -148,15 +148,15 @@ pub trait StreamTransport: Send + Sync {
     /// whole.
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError>;
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError>;
 
     /// From now on the lease is asked right before a write goes out, where writes wait for others: see
     /// [`Transport::write_under`].
-    fn write_under(&self, lease: Arc<dyn Lease>) {
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
 }
@@ -165,16 +165,16 @@ pub trait StreamTransport: Send + Sync {
 impl<T: StreamTransport + ?Sized> StreamTransport for Arc<T> {
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         (**self).stream(method, path_and_query, body, sink).await
     }
 
-    fn write_under(&self, lease: Arc<dyn Lease>) {
-        (**self).write_under(lease);
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
+        (**self).set_lease(lease);
     }
 }
 
@@ -182,14 +182,14 @@ impl<T: StreamTransport + ?Sized> StreamTransport for Arc<T> {
 impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
     async fn send(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         (**self).send(method, path_and_query, body).await
     }
 
-    fn write_under(&self, lease: Arc<dyn Lease>) {
-        (**self).write_under(lease);
+    fn set_lease(&self, lease: Arc<dyn Lease>) {
+        (**self).set_lease(lease);
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::bucket::TokenBucket;
+use super::token_bucket::TokenBucket;
 use super::lock;
 
 /// A call that answers many requests at once.
@@ -49,7 +49,7 @@ pub enum BatchError<E> {
     Call(E),
     /// The call went well and its answer said nothing about this request.
     #[error("the answer did not mention what was asked for")]
-    Unanswered,
+    Missing,
     /// The call panicked, or the process is going down.
     #[error("the call was cut off before it had an answer")]
     Lost,
@@ -74,8 +74,8 @@ struct Inner<C: BatchCall> {
     groups: Mutex<BTreeMap<C::Group, Pending<C>>>,
 }
 
-type Answer<C> = Result<<C as BatchCall>::Response, BatchError<<C as BatchCall>::Error>>;
-type Waiters<C> = Vec<oneshot::Sender<Answer<C>>>;
+type BatchResult<C> = Result<<C as BatchCall>::Response, BatchError<<C as BatchCall>::Error>>;
+type Waiters<C> = Vec<oneshot::Sender<BatchResult<C>>>;
 
 /// Requests for the next calls of a group, in the order in which they were first made.
 struct Pending<C: BatchCall> {
@@ -99,8 +99,8 @@ impl<C: BatchCall> Batcher<C> {
         request: C::Request,
     ) -> Result<C::Response, BatchError<C::Error>> {
         let (answer, answered) = oneshot::channel();
-        if self.inner.enlist(&group, request, answer) {
-            tokio::spawn(Arc::clone(&self.inner).drive(group));
+        if self.inner.enqueue(&group, request, answer) {
+            tokio::spawn(Arc::clone(&self.inner).run_calls(group));
         }
         answered.await.unwrap_or(Err(BatchError::Lost))
     }
@@ -108,7 +108,7 @@ impl<C: BatchCall> Batcher<C> {
 
 impl<C: BatchCall> Inner<C> {
     /// Whether the group needs a driver.
-    fn enlist(&self, group: &C::Group, request: C::Request, answer: oneshot::Sender<Answer<C>>) -> bool {
+    fn enqueue(&self, group: &C::Group, request: C::Request, answer: oneshot::Sender<BatchResult<C>>) -> bool {
         let mut groups = lock(&self.groups);
         let needs_driver = !groups.contains_key(group);
         groups.entry(group.clone()).or_default().push(request, answer);
@@ -116,7 +116,7 @@ impl<C: BatchCall> Inner<C> {
     }
 
     /// Makes calls, one after the other, until nobody in the group waits for anything.
-    async fn drive(self: Arc<Self>, group: C::Group) {
+    async fn run_calls(self: Arc<Self>, group: C::Group) {
         while self.is_wanted(&group) {
             if let Some(bucket) = &self.bucket {
                 bucket.acquire(1).await;
@@ -152,7 +152,7 @@ impl<C: BatchCall> Inner<C> {
         };
         for (request, waiters) in batch {
             let answer = match &mut answers {
-                Ok(answers) => answers.remove(&request).ok_or(BatchError::Unanswered),
+                Ok(answers) => answers.remove(&request).ok_or(BatchError::Missing),
                 Err(error) => Err(error.clone()),
             };
             for waiter in waiters {
@@ -170,7 +170,7 @@ impl<C: BatchCall> Default for Pending<C> {
 }
 
 impl<C: BatchCall> Pending<C> {
-    fn push(&mut self, request: C::Request, answer: oneshot::Sender<Answer<C>>) {
+    fn push(&mut self, request: C::Request, answer: oneshot::Sender<BatchResult<C>>) {
         let waiters = self.waiters.entry(request.clone()).or_insert_with(|| {
             self.order.push_back(request);
             Vec::new()

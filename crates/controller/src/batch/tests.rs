@@ -10,18 +10,18 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// In which second a call started, of which group, and what it asked for.
-type Call = (u64, &'static str, Vec<u32>);
+type RecordedCall = (u64, &'static str, Vec<u32>);
 
 /// A remote that takes a second (an hour for the group `hung`) and answers with the start of the call. It knows
 /// nothing of 404, fails a call that asks for 500, and panics at 666.
 #[derive(Clone)]
-struct Remote {
+struct FakeRemote {
     begun: Instant,
-    calls: Arc<Mutex<Vec<Call>>>,
+    calls: Arc<Mutex<Vec<RecordedCall>>>,
 }
 
 #[async_trait]
-impl BatchCall for Remote {
+impl BatchCall for FakeRemote {
     type Group = &'static str;
     type Request = u32;
     type Response = Duration;
@@ -43,33 +43,33 @@ impl BatchCall for Remote {
     }
 }
 
-struct Scene {
-    remote: Remote,
-    batcher: Batcher<Remote>,
+struct BatchFixture {
+    remote: FakeRemote,
+    batcher: Batcher<FakeRemote>,
 }
 
-fn scene(most: usize, bucket: Option<TokenBucket>) -> Scene {
-    let remote = Remote { begun: Instant::now(), calls: Arc::default() };
-    Scene { batcher: Batcher::new(remote.clone(), most, bucket), remote }
+fn scene(most: usize, bucket: Option<TokenBucket>) -> BatchFixture {
+    let remote = FakeRemote { begun: Instant::now(), calls: Arc::default() };
+    BatchFixture { batcher: Batcher::new(remote.clone(), most, bucket), remote }
 }
 
-impl Scene {
-    fn ask(&self, group: &'static str, request: u32) -> JoinHandle<Answer<Remote>> {
+impl BatchFixture {
+    fn request(&self, group: &'static str, request: u32) -> JoinHandle<BatchResult<FakeRemote>> {
         let batcher = self.batcher.clone();
         tokio::spawn(async move { batcher.ask(group, request).await })
     }
 
-    fn calls(&self) -> Vec<Call> {
+    fn calls(&self) -> Vec<RecordedCall> {
         lock(&self.remote.calls).clone()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_request_goes_at_once_and_those_during_its_call_share_the_next() {
+async fn requests_during_a_call_share_the_next_call() {
     let scene = scene(100, None);
-    let first = scene.ask("a", 1);
+    let first = scene.request("a", 1);
     sleep(SECOND / 2).await;
-    let others: Vec<_> = [4, 2, 3].map(|request| scene.ask("a", request)).into();
+    let others: Vec<_> = [4, 2, 3].map(|request| scene.request("a", request)).into();
     first.await.unwrap().unwrap();
     for other in others {
         other.await.unwrap().unwrap();
@@ -78,11 +78,11 @@ async fn the_first_request_goes_at_once_and_those_during_its_call_share_the_next
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_comes_from_a_call_that_started_after_the_question() {
+async fn response_comes_from_a_call_started_after_the_request() {
     let scene = scene(100, None);
-    let first = scene.ask("a", 1);
+    let first = scene.request("a", 1);
     sleep(SECOND / 2).await;
-    let same_again = scene.ask("a", 1);
+    let same_again = scene.request("a", 1);
     assert_eq!(first.await.unwrap(), Ok(Duration::ZERO));
     assert_eq!(same_again.await.unwrap(), Ok(SECOND));
 }
@@ -90,7 +90,7 @@ async fn an_answer_comes_from_a_call_that_started_after_the_question() {
 #[tokio::test(start_paused = true)]
 async fn a_request_made_by_several_is_sent_once_and_answered_to_each() {
     let scene = scene(100, None);
-    let asked: Vec<_> = [1, 2, 1, 1].map(|request| scene.ask("a", request)).into();
+    let asked: Vec<_> = [1, 2, 1, 1].map(|request| scene.request("a", request)).into();
     for answer in asked {
         assert!(answer.await.unwrap().is_ok());
     }
@@ -98,9 +98,9 @@ async fn a_request_made_by_several_is_sent_once_and_answered_to_each() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_takes_no_more_than_its_limit_and_the_rest_follow_in_order() {
+async fn batch_call_is_limited_and_ordered() {
     let scene = scene(3, None);
-    let asked: Vec<_> = (0..8).map(|request| scene.ask("a", request)).collect();
+    let asked: Vec<_> = (0..8).map(|request| scene.request("a", request)).collect();
     for answer in asked {
         answer.await.unwrap().unwrap();
     }
@@ -112,9 +112,9 @@ async fn requests_gather_while_the_bucket_is_empty() {
     let bucket = TokenBucket::new(0.1, 1);
     bucket.acquire(1).await;
     let scene = scene(100, Some(bucket));
-    let first = scene.ask("a", 1);
+    let first = scene.request("a", 1);
     sleep(9 * SECOND).await;
-    let second = scene.ask("a", 2);
+    let second = scene.request("a", 2);
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
     assert_eq!(scene.calls(), [(10, "a", vec![1, 2])]);
@@ -123,19 +123,19 @@ async fn requests_gather_while_the_bucket_is_empty() {
 #[tokio::test(start_paused = true)]
 async fn a_group_that_hangs_holds_up_no_other() {
     let scene = scene(100, None);
-    let hung = scene.ask("hung", 1);
+    let hung = scene.request("hung", 1);
     sleep(SECOND).await;
-    scene.ask("a", 1).await.unwrap().unwrap();
+    scene.request("a", 1).await.unwrap().unwrap();
     assert_eq!(scene.calls(), [(0, "hung", vec![1]), (1, "a", vec![1])]);
     assert!(!hung.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_goes_to_everyone_in_its_call_and_to_nobody_else() {
+async fn error_reaches_only_requests_of_its_call() {
     let scene = scene(100, None);
-    let failing = [scene.ask("a", 1), scene.ask("a", 500)];
+    let failing = [scene.request("a", 1), scene.request("a", 500)];
     sleep(SECOND / 2).await;
-    let next = scene.ask("a", 2);
+    let next = scene.request("a", 2);
     for answer in failing {
         assert_eq!(answer.await.unwrap(), Err(BatchError::Call("broken")));
     }
@@ -145,17 +145,17 @@ async fn an_error_goes_to_everyone_in_its_call_and_to_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_the_answer_leaves_out_is_told_so() {
     let scene = scene(100, None);
-    let (left_out, answered) = (scene.ask("a", 404), scene.ask("a", 1));
-    assert_eq!(left_out.await.unwrap(), Err(BatchError::Unanswered));
+    let (left_out, answered) = (scene.request("a", 404), scene.request("a", 1));
+    assert_eq!(left_out.await.unwrap(), Err(BatchError::Missing));
     assert!(answered.await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_panics_loses_its_own_requests_only() {
     let scene = scene(100, None);
-    let lost = scene.ask("a", 666);
+    let lost = scene.request("a", 666);
     sleep(SECOND / 2).await;
-    let next = scene.ask("a", 1);
+    let next = scene.request("a", 1);
     assert_eq!(lost.await.unwrap(), Err(BatchError::Lost));
     assert!(next.await.unwrap().is_ok());
 }
@@ -163,7 +163,7 @@ async fn a_call_that_panics_loses_its_own_requests_only() {
 #[tokio::test(start_paused = true)]
 async fn whoever_stops_waiting_harms_nobody() {
     let scene = scene(100, None);
-    let (impatient, patient) = (scene.ask("a", 1), scene.ask("a", 2));
+    let (impatient, patient) = (scene.request("a", 1), scene.request("a", 2));
     sleep(SECOND / 2).await;
     impatient.abort();
     assert_eq!(patient.await.unwrap(), Ok(Duration::ZERO));
@@ -172,9 +172,9 @@ async fn whoever_stops_waiting_harms_nobody() {
 #[tokio::test(start_paused = true)]
 async fn what_nobody_waits_for_any_more_is_not_sent() {
     let scene = scene(100, None);
-    let first = scene.ask("a", 1);
+    let first = scene.request("a", 1);
     sleep(SECOND / 4).await;
-    let (impatient, patient) = (scene.ask("a", 2), scene.ask("a", 3));
+    let (impatient, patient) = (scene.request("a", 2), scene.request("a", 3));
     sleep(SECOND / 4).await;
     impatient.abort();
     first.await.unwrap().unwrap();

@@ -18,7 +18,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{Next, Priority, Queue, Taken};
+use super::queue::{Requeue, Priority, WorkQueue, WorkItem};
 use super::shutdown::Deadline;
 
 /// Brings what one key stands for to what it should be.
@@ -26,41 +26,41 @@ use super::shutdown::Deadline;
 pub trait Reconciler<K>: Send + Sync {
     /// One run for `key`. Never called for a key that another run has not finished with. It may be cut off at any
     /// await, as by a crash: what it did up to there must be safe to leave and to repeat.
-    async fn reconcile(&self, key: &K, cause: Priority) -> Next;
+    async fn reconcile(&self, key: &K, cause: Priority) -> Requeue;
 }
 
 /// Hears what the controller does, for metrics. Called on the controller's own task: be quick.
-pub trait Observer: Send + Sync {
+pub trait ControllerObserver: Send + Sync {
     /// A run begins, for a key that has `waited` since it was due.
     fn on_start(&self, cause: Priority, waited: Duration) {
         let _ = (cause, waited);
     }
 
-    /// A run took `duration` and had `outcome`, one of [`OUTCOMES`].
+    /// A run took `duration` and had `outcome`, one of [`RUN_RESULTS`].
     fn on_result(&self, duration: Duration, outcome: &'static str);
 }
 
-/// Every outcome an [`Observer`] hears of: `success`, `requeue_after`, `error` (backs off), `held`, `panic` (backs
+/// Every outcome an [`ControllerObserver`] hears of: `success`, `requeue_after`, `error` (backs off), `held`, `panic` (backs
 /// off), `timeout` (backs off), `cut_off` (by the deadline of a stop).
-pub const OUTCOMES: [&str; 7] = ["success", "requeue_after", "error", "held", "panic", "timeout", "cut_off"];
+pub const RUN_RESULTS: [&str; 7] = ["success", "requeue_after", "error", "held", "panic", "timeout", "cut_off"];
 
 /// How a stop went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drained {
+pub struct ShutdownSummary {
     /// Runs that were in flight when the stop was asked for and ended by themselves.
-    pub finished: usize,
+    pub completed: usize,
     /// Runs that were in flight at the deadline and were cut off.
-    pub cut_off: usize,
+    pub cancelled: usize,
 }
 
-/// Runs a [`Reconciler`] on the keys of a [`Queue`].
+/// Runs a [`Reconciler`] on the keys of a [`WorkQueue`].
 pub struct Controller<K, R: ?Sized> {
-    queue: Queue<K>,
+    queue: WorkQueue<K>,
     reconciler: Arc<R>,
     concurrency: usize,
     drain: Duration,
     timeout: Option<Duration>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn ControllerObserver>,
 }
 
 impl<K, R> Controller<K, R>
@@ -70,20 +70,20 @@ where
 {
     /// At most `concurrency` runs at once (at least one). A stop waits 10 s for what is in flight, and a run may
     /// take as long as it likes, unless said otherwise below.
-    pub fn new(queue: Queue<K>, reconciler: Arc<R>, concurrency: usize) -> Self {
+    pub fn new(queue: WorkQueue<K>, reconciler: Arc<R>, concurrency: usize) -> Self {
         Self {
             queue,
             reconciler,
             concurrency: concurrency.max(1),
             drain: Duration::from_secs(10),
             timeout: None,
-            observer: Arc::new(NobodyListens),
+            observer: Arc::new(NoopObserver),
         }
     }
 
     /// How long a stop waits for what is in flight.
     #[must_use]
-    pub fn drain(mut self, drain: Duration) -> Self {
+    pub fn graceful_shutdown_timeout(mut self, drain: Duration) -> Self {
         self.drain = drain;
         self
     }
@@ -98,14 +98,14 @@ where
 
     /// Who hears of each run.
     #[must_use]
-    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+    pub fn observer(mut self, observer: Arc<dyn ControllerObserver>) -> Self {
         self.observer = observer;
         self
     }
 
     /// Runs until `stop` is cancelled and what is in flight has finished or was cut off. End it by the token only:
     /// dropping the future leaves the keys in flight marked as processing.
-    pub async fn run(self, stop: CancellationToken) -> Drained {
+    pub async fn run(self, stop: CancellationToken) -> ShutdownSummary {
         let mut in_flight = InFlight { controller: &self, runs: JoinSet::new(), keys: HashMap::new() };
         loop {
             tokio::select! {
@@ -115,14 +115,14 @@ where
                 taken = self.queue.next(), if in_flight.runs.len() < self.concurrency => in_flight.start(taken),
             }
         }
-        in_flight.drain(Deadline::after(self.drain)).await
+        in_flight.graceful_shutdown_timeout(Deadline::after(self.drain)).await
     }
 }
 
-type Ended = Option<Result<(Id, RunEnd), JoinError>>;
+type JoinedRun = Option<Result<(Id, RunEnd), JoinError>>;
 
 enum RunEnd {
-    Returned(Next),
+    Returned(Requeue),
     TimedOut,
 }
 
@@ -138,7 +138,7 @@ where
     K: Clone + Ord + Debug + Send + Sync + 'static,
     R: Reconciler<K> + ?Sized + 'static,
 {
-    fn start(&mut self, Taken { key, cause, waited }: Taken<K>) {
+    fn start(&mut self, WorkItem { key, cause, waited }: WorkItem<K>) {
         self.controller.observer.on_start(cause, waited);
         let started = (key.clone(), Instant::now());
         let reconciler = Arc::clone(&self.controller.reconciler);
@@ -155,19 +155,19 @@ where
         self.keys.insert(task.id(), started);
     }
 
-    async fn next_end(&mut self) -> Ended {
+    async fn next_end(&mut self) -> JoinedRun {
         self.runs.join_next_with_id().await
     }
 
     /// Gives the key back by how its run ended.
-    fn settle(&mut self, ended: Ended) {
+    fn settle(&mut self, ended: JoinedRun) {
         let (id, outcome, next) = match ended {
             None => return,
             Some(Ok((id, RunEnd::Returned(next)))) => (id, outcome_of(next), next),
-            Some(Ok((id, RunEnd::TimedOut))) => (id, "timeout", Next::Backoff),
-            Some(Err(error)) if error.is_panic() => (error.id(), "panic", Next::Backoff),
+            Some(Ok((id, RunEnd::TimedOut))) => (id, "timeout", Requeue::Backoff),
+            Some(Err(error)) if error.is_panic() => (error.id(), "panic", Requeue::Backoff),
             // Nothing but a stop aborts runs; what it cut off is still to be done.
-            Some(Err(error)) => (error.id(), "cut_off", Next::After(Duration::ZERO)),
+            Some(Err(error)) => (error.id(), "cut_off", Requeue::After(Duration::ZERO)),
         };
         let Some((key, since)) = self.keys.remove(&id) else { return };
         match outcome {
@@ -179,13 +179,13 @@ where
         self.controller.queue.done(&key, next);
     }
 
-    async fn drain(mut self, deadline: Deadline) -> Drained {
-        let mut drained = Drained::default();
+    async fn graceful_shutdown_timeout(mut self, deadline: Deadline) -> ShutdownSummary {
+        let mut drained = ShutdownSummary::default();
         while let Some(ended) = deadline.limit(self.next_end()).await {
             if ended.is_none() {
                 return drained;
             }
-            drained.finished += 1;
+            drained.completed += 1;
             self.settle(ended);
         }
 
@@ -193,27 +193,27 @@ where
         while let Some(ended) = self.next_end().await {
             // A run may still end by itself between the deadline and its next await.
             match &ended {
-                Err(error) if error.is_cancelled() => drained.cut_off += 1,
-                _ => drained.finished += 1,
+                Err(error) if error.is_cancelled() => drained.cancelled += 1,
+                _ => drained.completed += 1,
             }
             self.settle(Some(ended));
         }
-        tracing::warn!(cut_off = drained.cut_off, "reconciles were cut off by the deadline of the stop");
+        tracing::warn!(cancelled = drained.cancelled, "reconciles were cut off by the deadline of the stop");
         drained
     }
 }
 
-fn outcome_of(next: Next) -> &'static str {
+fn outcome_of(next: Requeue) -> &'static str {
     match next {
-        Next::Forget => "success",
-        Next::After(_) => "requeue_after",
-        Next::Backoff => "error",
-        Next::HoldUntil(_) => "held",
+        Requeue::Forget => "success",
+        Requeue::After(_) => "requeue_after",
+        Requeue::Backoff => "error",
+        Requeue::DeferUntil(_) => "held",
     }
 }
 
-struct NobodyListens;
+struct NoopObserver;
 
-impl Observer for NobodyListens {
+impl ControllerObserver for NoopObserver {
     fn on_result(&self, _: Duration, _: &'static str) {}
 }

@@ -12,12 +12,12 @@ use crate::{Backoff, lock};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One run as a spectator sees it: when it began, its key, and what it ends with after how long.
-type Script = Box<dyn Fn(u32, usize) -> (Duration, Next) + Send + Sync>;
+type RunScript = Box<dyn Fn(u32, usize) -> (Duration, Requeue) + Send + Sync>;
 
 /// Runs by a script and writes down what happens.
-struct Stage {
+struct RecordingReconciler {
     begun: Instant,
-    script: Script,
+    script: RunScript,
     runs: Mutex<Vec<(Duration, u32)>>,
     present: Mutex<BTreeMap<u32, usize>>,
     most_of_one_key: Mutex<usize>,
@@ -25,8 +25,8 @@ struct Stage {
     results: Mutex<Vec<&'static str>>,
 }
 
-impl Stage {
-    fn new(script: impl Fn(u32, usize) -> (Duration, Next) + Send + Sync + 'static) -> Arc<Self> {
+impl RecordingReconciler {
+    fn new(script: impl Fn(u32, usize) -> (Duration, Requeue) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             begun: Instant::now(),
             script: Box::new(script),
@@ -46,16 +46,16 @@ impl Stage {
         lock(&self.runs).push((self.begun.elapsed(), key));
         let mut present = lock(&self.present);
         *present.entry(key).or_default() += 1;
-        let (of_key, at_once): (usize, usize) = (present[&key], present.values().sum());
+        let (of_key, immediate): (usize, usize) = (present[&key], present.values().sum());
         let (mut most_of_one_key, mut most_at_once) = (lock(&self.most_of_one_key), lock(&self.most_at_once));
         *most_of_one_key = of_key.max(*most_of_one_key);
-        *most_at_once = at_once.max(*most_at_once);
+        *most_at_once = immediate.max(*most_at_once);
     }
 }
 
 #[async_trait]
-impl Reconciler<u32> for Stage {
-    async fn reconcile(&self, key: &u32, _: Priority) -> Next {
+impl Reconciler<u32> for RecordingReconciler {
+    async fn reconcile(&self, key: &u32, _: Priority) -> Requeue {
         self.enter(*key);
         let nth = self.runs_of(*key).len();
         let (takes, next) = (self.script)(*key, nth);
@@ -65,40 +65,40 @@ impl Reconciler<u32> for Stage {
     }
 }
 
-impl Observer for Stage {
+impl ControllerObserver for RecordingReconciler {
     fn on_result(&self, _: Duration, outcome: &'static str) {
-        assert!(OUTCOMES.contains(&outcome));
+        assert!(RUN_RESULTS.contains(&outcome));
         lock(&self.results).push(outcome);
     }
 }
 
-struct Running {
-    queue: Queue<u32>,
-    stage: Arc<Stage>,
+struct RunningController {
+    queue: WorkQueue<u32>,
+    stage: Arc<RecordingReconciler>,
     stop: CancellationToken,
-    controller: JoinHandle<Drained>,
+    controller: JoinHandle<ShutdownSummary>,
 }
 
-fn run(stage: Arc<Stage>, concurrency: usize) -> Running {
+fn run(stage: Arc<RecordingReconciler>, concurrency: usize) -> RunningController {
     run_with(stage, concurrency, |controller| controller)
 }
 
 fn run_with(
-    stage: Arc<Stage>,
+    stage: Arc<RecordingReconciler>,
     concurrency: usize,
-    options: impl FnOnce(Controller<u32, Stage>) -> Controller<u32, Stage>,
-) -> Running {
-    let queue = Queue::new(Backoff { min: SECOND, max: 8 * SECOND }, 1);
+    options: impl FnOnce(Controller<u32, RecordingReconciler>) -> Controller<u32, RecordingReconciler>,
+) -> RunningController {
+    let queue = WorkQueue::new(Backoff { min: SECOND, max: 8 * SECOND }, 1);
     let stop = CancellationToken::new();
     let controller = Controller::new(queue.clone(), Arc::clone(&stage), concurrency)
-        .observer(Arc::clone(&stage) as Arc<dyn Observer>);
+        .observer(Arc::clone(&stage) as Arc<dyn ControllerObserver>);
     let controller = tokio::spawn(options(controller).run(stop.clone()));
-    Running { queue, stage, stop, controller }
+    RunningController { queue, stage, stop, controller }
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_reconciles_of_a_key_never_run_at_once() {
-    let running = run(Stage::new(|_, _| (SECOND, Next::Forget)), 8);
+    let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 8);
     for _ in 0..100 {
         running.queue.add(1, Priority::Event);
         sleep(SECOND / 10).await;
@@ -109,8 +109,8 @@ async fn two_reconciles_of_a_key_never_run_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_added_while_it_is_reconciled_is_reconciled_once_more() {
-    let running = run(Stage::new(|_, _| (SECOND, Next::Forget)), 8);
+async fn key_added_during_reconcile_runs_again() {
+    let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 8);
     running.queue.add(1, Priority::Event);
     sleep(SECOND / 2).await;
     running.queue.add(1, Priority::Event);
@@ -121,7 +121,7 @@ async fn a_key_added_while_it_is_reconciled_is_reconciled_once_more() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_limit_run_at_once_and_all_run() {
-    let running = run(Stage::new(|_, _| (SECOND, Next::Forget)), 3);
+    let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 3);
     for key in 0..30 {
         running.queue.add(key, Priority::Event);
     }
@@ -133,8 +133,8 @@ async fn no_more_than_the_limit_run_at_once_and_all_run() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_hangs_does_not_hold_others() {
-    let hang = |key, _| (if key == 0 { 3_600 * SECOND } else { SECOND }, Next::Forget);
-    let running = run(Stage::new(hang), 2);
+    let hang = |key, _| (if key == 0 { 3_600 * SECOND } else { SECOND }, Requeue::Forget);
+    let running = run(RecordingReconciler::new(hang), 2);
     for key in 0..10 {
         running.queue.add(key, Priority::Event);
     }
@@ -144,8 +144,8 @@ async fn a_key_that_hangs_does_not_hold_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_past_its_time_limit_is_cut_off_and_backs_off() {
-    let hang_once = |_, nth| (if nth == 1 { 3_600 * SECOND } else { SECOND }, Next::Forget);
-    let running = run_with(Stage::new(hang_once), 1, |controller| controller.timeout(5 * SECOND));
+    let hang_once = |_, nth| (if nth == 1 { 3_600 * SECOND } else { SECOND }, Requeue::Forget);
+    let running = run_with(RecordingReconciler::new(hang_once), 1, |controller| controller.timeout(5 * SECOND));
     running.queue.add(1, Priority::Event);
     sleep(60 * SECOND).await;
     assert_eq!(lock(&running.stage.results).as_slice(), ["timeout", "success"]);
@@ -155,9 +155,9 @@ async fn a_run_past_its_time_limit_is_cut_off_and_backs_off() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_only_backs_off_its_own_key() {
     let running = run(
-        Stage::new(|key, nth| {
+        RecordingReconciler::new(|key, nth| {
             assert!(key != 1 || nth > 1, "a bug, on purpose");
-            (Duration::ZERO, Next::After(SECOND / 2))
+            (Duration::ZERO, Requeue::After(SECOND / 2))
         }),
         2,
     );
@@ -180,8 +180,8 @@ async fn a_panic_only_backs_off_its_own_key() {
 #[tokio::test(start_paused = true)]
 async fn each_way_a_run_may_end_has_its_outcome() {
     let until = Instant::now() + 3_600 * SECOND;
-    let ends = [Next::Forget, Next::After(3_600 * SECOND), Next::Backoff, Next::HoldUntil(until)];
-    let running = run(Stage::new(move |key, _| (Duration::ZERO, ends[key as usize])), 1);
+    let ends = [Requeue::Forget, Requeue::After(3_600 * SECOND), Requeue::Backoff, Requeue::DeferUntil(until)];
+    let running = run(RecordingReconciler::new(move |key, _| (Duration::ZERO, ends[key as usize])), 1);
     for key in 0..4 {
         running.queue.add(key, Priority::Event);
     }
@@ -191,13 +191,13 @@ async fn each_way_a_run_may_end_has_its_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_takes_nothing_more_and_finishes_what_is_in_flight() {
-    let running = run(Stage::new(|_, _| (5 * SECOND, Next::Forget)), 2);
+    let running = run(RecordingReconciler::new(|_, _| (5 * SECOND, Requeue::Forget)), 2);
     for key in 0..4 {
         running.queue.add(key, Priority::Event);
     }
     sleep(SECOND).await;
     running.stop.cancel();
-    assert_eq!(running.controller.await.unwrap(), Drained { finished: 2, cut_off: 0 });
+    assert_eq!(running.controller.await.unwrap(), ShutdownSummary { completed: 2, cancelled: 0 });
     assert_eq!(running.stage.begun.elapsed(), 5 * SECOND);
     assert_eq!(lock(&running.stage.runs).len(), 2);
     assert_eq!(running.queue.stats().ready, 2);
@@ -206,16 +206,16 @@ async fn a_stop_takes_nothing_more_and_finishes_what_is_in_flight() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_cuts_at_its_deadline_and_puts_the_keys_back() {
     let running = run_with(
-        Stage::new(|key, _| (if key == 0 { SECOND } else { 3_600 * SECOND }, Next::Forget)),
+        RecordingReconciler::new(|key, _| (if key == 0 { SECOND } else { 3_600 * SECOND }, Requeue::Forget)),
         3,
-        |controller| controller.drain(10 * SECOND),
+        |controller| controller.graceful_shutdown_timeout(10 * SECOND),
     );
     for key in 0..3 {
         running.queue.add(key, Priority::Event);
     }
     tokio::task::yield_now().await;
     running.stop.cancel();
-    assert_eq!(running.controller.await.unwrap(), Drained { finished: 1, cut_off: 2 });
+    assert_eq!(running.controller.await.unwrap(), ShutdownSummary { completed: 1, cancelled: 2 });
     assert_eq!(running.stage.begun.elapsed(), 10 * SECOND);
     assert_eq!(lock(&running.stage.results).as_slice(), ["success", "cut_off", "cut_off"]);
     let stats = running.queue.stats();
@@ -224,10 +224,10 @@ async fn a_stop_cuts_at_its_deadline_and_puts_the_keys_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_controller_stops_at_once() {
-    let running = run(Stage::new(|_, _| (SECOND, Next::Forget)), 3);
+    let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 3);
     sleep(SECOND).await;
     running.stop.cancel();
-    assert_eq!(running.controller.await.unwrap(), Drained::default());
+    assert_eq!(running.controller.await.unwrap(), ShutdownSummary::default());
     assert_eq!(running.stage.begun.elapsed(), SECOND);
 }
 
@@ -237,9 +237,9 @@ async fn a_seed_replays_the_whole_history() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let dice = Mutex::new(rng.fork());
         let running = run(
-            Stage::new(move |_, _| {
+            RecordingReconciler::new(move |_, _| {
                 let mut dice = lock(&dice);
-                let next = [Next::Forget, Next::After(SECOND), Next::Backoff][dice.usize(..3)];
+                let next = [Requeue::Forget, Requeue::After(SECOND), Requeue::Backoff][dice.usize(..3)];
                 (Duration::from_millis(dice.u64(..2_000)), next)
             }),
             5,

@@ -4,7 +4,7 @@
 //!   meanwhile runs once afterwards, however often it was added.
 //! - **The earliest run wins, and so does the most urgent priority.** Adds of a waiting key fold into its one run.
 //! - **Backoff holds.** A key that failed, or is held, waits out its time; an add meanwhile is remembered by that
-//!   run and does not bring it forward. A plain requeue ([`Next::After`]) is brought forward.
+//!   run and does not bring it forward. A plain requeue ([`Requeue::After`]) is brought forward.
 //! - **Nothing starves.** Every 8th take goes to the key that has waited longest, whatever its priority.
 //! - **An idle key costs nothing.** Success without a requeue forgets the key wholly, its backoff included.
 //!
@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::schedule::{Run, Schedule};
+use self::schedule::{ScheduledRun, Schedule};
 use super::backoff::Backoff;
 use super::lock;
 
@@ -58,7 +58,7 @@ impl Priority {
 
 /// What becomes of a key after a run. An add that came during the run is honoured in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Requeue {
     /// Success: nothing more to do until the key is added again. Forgets the backoff.
     Forget,
     /// Success: run again after this long, or earlier when added. Keeps the priority. Forgets the backoff.
@@ -67,12 +67,12 @@ pub enum Next {
     Backoff,
     /// Not the key's fault (its remote is down, say): run again at this instant, and not earlier. The backoff
     /// neither grows nor is forgotten.
-    HoldUntil(Instant),
+    DeferUntil(Instant),
 }
 
-/// A key handed out to be worked on; give it back with [`Queue::done`].
+/// A key handed out to be worked on; give it back with [`WorkQueue::done`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken<K> {
+pub struct WorkItem<K> {
     /// What to work on.
     pub key: K,
     /// The most urgent reason for this run.
@@ -97,13 +97,13 @@ pub struct QueueStats {
     /// Runs asked for since the start, requeues included. An add that folds into a run still to come counts as
     /// none, as in the workqueues of Kubernetes controllers.
     pub adds: u64,
-    /// Runs that ended in [`Next::Backoff`] since the start.
+    /// Runs that ended in [`Requeue::Backoff`] since the start.
     pub retries: u64,
 }
 
 /// A queue of keys to work on, shared by its clones. Tasks may add, take and give back at the same time.
 #[derive(Debug)]
-pub struct Queue<K> {
+pub struct WorkQueue<K> {
     inner: Arc<Inner<K>>,
 }
 
@@ -113,13 +113,13 @@ struct Inner<K> {
     changed: Notify,
 }
 
-impl<K> Clone for Queue<K> {
+impl<K> Clone for WorkQueue<K> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<K: Clone + Ord + Debug + Send> Queue<K> {
+impl<K: Clone + Ord + Debug + Send> WorkQueue<K> {
     /// An empty queue whose failing keys wait by `backoff`, with jitter from `seed`.
     pub fn new(backoff: Backoff, seed: u64) -> Self {
         let schedule = Mutex::new(Schedule::new(backoff, seed));
@@ -133,24 +133,24 @@ impl<K: Clone + Ord + Debug + Send> Queue<K> {
 
     /// Asks for a run of `key` after `delay`.
     pub fn add_after(&self, key: K, priority: Priority, delay: Duration) {
-        self.add_at(key, priority, super::later(Instant::now(), delay));
+        self.add_at(key, priority, super::saturating_add(Instant::now(), delay));
     }
 
     /// Asks for a run of `key` at the instant `at`. If it has a run ahead of it already, the earlier time and the
     /// more urgent priority win: an early run stands for the later one too, and whoever still needs the later one
-    /// asks for it again from that run ([`Next::After`]).
+    /// asks for it again from that run ([`Requeue::After`]).
     pub fn add_at(&self, key: K, priority: Priority, at: Instant) {
-        lock(&self.inner.schedule).add(Instant::now(), key, Run { at, priority });
+        lock(&self.inner.schedule).add(Instant::now(), key, ScheduledRun { at, priority });
         self.inner.changed.notify_waiters();
     }
 
     /// The next key to work on, if one is ready.
-    pub fn take(&self) -> Option<Taken<K>> {
+    pub fn take(&self) -> Option<WorkItem<K>> {
         lock(&self.inner.schedule).take(Instant::now())
     }
 
     /// Waits for the next key to work on. Dropping the future loses nothing.
-    pub async fn next(&self) -> Taken<K> {
+    pub async fn next(&self) -> WorkItem<K> {
         loop {
             // Made before looking, so that an add in between is heard.
             let changed = self.inner.changed.notified();
@@ -170,7 +170,7 @@ impl<K: Clone + Ord + Debug + Send> Queue<K> {
     }
 
     /// Gives back a key that was taken and says what becomes of it. Without effect on a key that isn't out.
-    pub fn done(&self, key: &K, next: Next) {
+    pub fn done(&self, key: &K, next: Requeue) {
         lock(&self.inner.schedule).done(Instant::now(), key, next);
         self.inner.changed.notify_waiters();
     }

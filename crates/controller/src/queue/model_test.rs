@@ -7,16 +7,16 @@ use crate::backoff::Delays;
 
 /// A key of the model: a line in a list that is searched from end to end each time.
 #[derive(Default)]
-struct Line {
+struct ModelKey {
     running_since: Option<Instant>,
     /// Of the run under way.
     cause: Option<Priority>,
-    ahead: Option<Ahead>,
+    ahead: Option<PendingRun>,
     delays: Option<Delays>,
 }
 
 #[derive(Clone, Copy)]
-struct Ahead {
+struct PendingRun {
     at: Instant,
     priority: Priority,
     firm: bool,
@@ -24,7 +24,7 @@ struct Ahead {
 }
 
 struct Model {
-    lines: BTreeMap<u8, Line>,
+    lines: BTreeMap<u8, ModelKey>,
     backoff: Backoff,
     rng: fastrand::Rng,
     order: u64,
@@ -37,7 +37,7 @@ impl Model {
     fn add(&mut self, now: Instant, key: u8, priority: Priority, at: Instant) {
         self.order += 1;
         let at = at.max(now);
-        let new = Ahead { at, priority, firm: false, order: self.order };
+        let new = PendingRun { at, priority, firm: false, order: self.order };
         let line = self.lines.entry(key).or_default();
         let Some(ahead) = &mut line.ahead else {
             self.adds += 1;
@@ -51,14 +51,14 @@ impl Model {
         }
     }
 
-    fn ready(&self, now: Instant) -> Vec<(u8, Ahead)> {
+    fn ready(&self, now: Instant) -> Vec<(u8, PendingRun)> {
         let idle = self.lines.iter().filter(|(_, line)| line.running_since.is_none());
         idle.filter_map(|(key, line)| Some((*key, line.ahead?)))
             .filter(|(_, ahead)| ahead.at <= now)
             .collect()
     }
 
-    fn take(&mut self, now: Instant) -> Option<Taken<u8>> {
+    fn take(&mut self, now: Instant) -> Option<WorkItem<u8>> {
         let ready = self.ready(now);
         let fair = (self.takes + 1).is_multiple_of(8);
         let (key, ahead) = ready.into_iter().min_by_key(|(_, ahead)| {
@@ -69,41 +69,41 @@ impl Model {
         line.ahead = None;
         line.running_since = Some(now);
         line.cause = Some(ahead.priority);
-        Some(Taken { key, cause: ahead.priority, waited: now - ahead.at })
+        Some(WorkItem { key, cause: ahead.priority, waited: now - ahead.at })
     }
 
-    fn done(&mut self, now: Instant, key: u8, next: Next) {
+    fn done(&mut self, now: Instant, key: u8, next: Requeue) {
         self.order += 1;
         let Some(line) = self.lines.get_mut(&key).filter(|line| line.running_since.is_some()) else { return };
         line.running_since = None;
         let cause = line.cause.take().unwrap();
         let again = line.ahead.take();
         let (at, firm) = match next {
-            Next::Forget => {
+            Requeue::Forget => {
                 line.delays = None;
                 (again.map(|again| again.at), false)
             }
-            Next::After(delay) => {
+            Requeue::After(delay) => {
                 line.delays = None;
                 (Some(again.map_or(now + delay, |again| again.at.min(now + delay))), false)
             }
-            Next::Backoff => {
+            Requeue::Backoff => {
                 self.retries += 1;
                 if line.delays.is_none() {
                     line.delays = Some(self.backoff.start(self.rng.u64(..)));
                 }
                 (Some(now + line.delays.as_mut().unwrap().after_failure()), true)
             }
-            Next::HoldUntil(at) => (Some(at), true),
+            Requeue::DeferUntil(at) => (Some(at), true),
         };
         let Some(at) = at else {
             self.lines.remove(&key);
             return;
         };
         self.adds += u64::from(again.is_none());
-        let own = if next == Next::Forget { Priority::Sweep } else { cause };
+        let own = if next == Requeue::Forget { Priority::Sweep } else { cause };
         let priority = again.map_or(own, |again| again.priority.min(own));
-        line.ahead = Some(Ahead { at: at.max(now), priority, firm, order: self.order });
+        line.ahead = Some(PendingRun { at: at.max(now), priority, firm, order: self.order });
     }
 
     fn stats(&self, now: Instant) -> QueueStats {
@@ -131,7 +131,7 @@ async fn any_history_of_the_queue_is_a_history_of_the_naive_model() {
 async fn compare(seed: u64, steps: usize) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(5) };
-    let queue = Queue::new(backoff, seed);
+    let queue = WorkQueue::new(backoff, seed);
     let mut model = Model {
         lines: BTreeMap::new(),
         backoff,
@@ -161,10 +161,10 @@ async fn compare(seed: u64, steps: usize) {
             6..9 if !out.is_empty() => {
                 let key = out.swap_remove(rng.usize(..out.len()));
                 let next = match rng.u8(..5) {
-                    0 => Next::Forget,
-                    1 => Next::After(soon - now),
-                    2 => Next::HoldUntil(soon),
-                    _ => Next::Backoff,
+                    0 => Requeue::Forget,
+                    1 => Requeue::After(soon - now),
+                    2 => Requeue::DeferUntil(soon),
+                    _ => Requeue::Backoff,
                 };
                 queue.done(&key, next);
                 model.done(now, key, next);

@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{Next, Priority, QueueStats, Taken};
+use super::{Requeue, Priority, QueueStats, WorkItem};
 use crate::backoff::{Backoff, Delays};
-use crate::later;
+use crate::saturating_add;
 
 /// Every so many takes, the key that has waited longest is taken, whatever its priority.
 const FAIR_TAKE: u64 = 8;
 
 /// A run still to come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+pub(super) struct ScheduledRun {
     pub(super) at: Instant,
     pub(super) priority: Priority,
 }
 
-impl Run {
+impl ScheduledRun {
     /// One run that does for both: the earlier time, the more urgent priority.
     fn fold(self, other: Option<Self>) -> Self {
         let Some(other) = other else { return self };
@@ -28,24 +28,24 @@ impl Run {
 
 /// A place in a line: by time, and for equal times by who came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Slot {
+struct QueueSlot {
     at: Instant,
     ticket: u64,
 }
 
 #[derive(Debug)]
-enum Place {
+enum KeyState {
     /// In `delayed`. A firm time (backoff, hold) is not brought forward.
-    Delayed { slot: Slot, firm: bool },
+    Delayed { slot: QueueSlot, firm: bool },
     /// In `waiting` and `urgent`.
-    Waiting { slot: Slot },
+    Waiting { slot: QueueSlot },
     /// In `running`, with the run asked for meanwhile.
-    Running { slot: Slot, again: Option<Run> },
+    Running { slot: QueueSlot, again: Option<ScheduledRun> },
 }
 
 #[derive(Debug)]
-struct Entry {
-    place: Place,
+struct KeyEntry {
+    place: KeyState,
     /// Of the run ahead or, while running, of the run under way.
     priority: Priority,
     /// Present from the first failure to the next success.
@@ -55,11 +55,11 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Schedule<K> {
     /// Canonical: every key that waits or runs. The four lines below are indexes into it.
-    keys: BTreeMap<K, Entry>,
-    delayed: BTreeMap<Slot, K>,
-    waiting: BTreeMap<Slot, K>,
-    urgent: BTreeSet<(Priority, Slot)>,
-    running: BTreeSet<Slot>,
+    keys: BTreeMap<K, KeyEntry>,
+    delayed: BTreeMap<QueueSlot, K>,
+    waiting: BTreeMap<QueueSlot, K>,
+    urgent: BTreeSet<(Priority, QueueSlot)>,
+    running: BTreeSet<QueueSlot>,
     backoff: Backoff,
     rng: fastrand::Rng,
     tickets: u64,
@@ -85,33 +85,33 @@ impl<K: Clone + Ord> Schedule<K> {
         }
     }
 
-    pub(super) fn add(&mut self, now: Instant, key: K, run: Run) {
+    pub(super) fn add(&mut self, now: Instant, key: K, run: ScheduledRun) {
         self.promote(now);
         // Nobody jumps the line by asking for a time that has passed.
-        let run = Run { at: run.at.max(now), ..run };
+        let run = ScheduledRun { at: run.at.max(now), ..run };
         let slot = self.slot(run.at);
         let Some(entry) = self.keys.get_mut(&key) else {
             self.adds += 1;
             self.delayed.insert(slot, key.clone());
-            let place = Place::Delayed { slot, firm: false };
-            self.keys.insert(key, Entry { place, priority: run.priority, delays: None });
+            let place = KeyState::Delayed { slot, firm: false };
+            self.keys.insert(key, KeyEntry { place, priority: run.priority, delays: None });
             return self.promote(now);
         };
         match &mut entry.place {
             // Never twice at once: remembered for when the run under way is done.
-            Place::Running { again, .. } => {
+            KeyState::Running { again, .. } => {
                 self.adds += u64::from(again.is_none());
                 *again = Some(run.fold(*again));
             }
             // The more urgent priority wins; the place by age stays.
-            Place::Waiting { slot } => {
+            KeyState::Waiting { slot } => {
                 if run.priority < entry.priority {
                     self.urgent.remove(&(entry.priority, *slot));
                     self.urgent.insert((run.priority, *slot));
                     entry.priority = run.priority;
                 }
             }
-            Place::Delayed { slot: old, firm } => {
+            KeyState::Delayed { slot: old, firm } => {
                 entry.priority = entry.priority.min(run.priority);
                 // The earlier run wins, unless the time is firm.
                 if !*firm && slot.at < old.at {
@@ -124,7 +124,7 @@ impl<K: Clone + Ord> Schedule<K> {
         }
     }
 
-    pub(super) fn take(&mut self, now: Instant) -> Option<Taken<K>> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<WorkItem<K>> {
         self.promote(now);
         let most_urgent = self.urgent.first()?.1;
         let longest_waiting = *self.waiting.first_key_value()?.0;
@@ -136,34 +136,34 @@ impl<K: Clone + Ord> Schedule<K> {
         let entry = self.keys.get_mut(&key)?;
         self.urgent.remove(&(entry.priority, slot));
         self.running.insert(running);
-        entry.place = Place::Running { slot: running, again: None };
-        Some(Taken { key, cause: entry.priority, waited: now.saturating_duration_since(slot.at) })
+        entry.place = KeyState::Running { slot: running, again: None };
+        Some(WorkItem { key, cause: entry.priority, waited: now.saturating_duration_since(slot.at) })
     }
 
-    pub(super) fn done(&mut self, now: Instant, key: &K, next: Next) {
+    pub(super) fn done(&mut self, now: Instant, key: &K, next: Requeue) {
         self.promote(now);
         let Some(entry) = self.keys.get_mut(key) else { return };
-        let Place::Running { slot, again } = entry.place else { return };
+        let KeyState::Running { slot, again } = entry.place else { return };
         self.running.remove(&slot);
-        if matches!(next, Next::Forget | Next::After(_)) {
+        if matches!(next, Requeue::Forget | Requeue::After(_)) {
             entry.delays = None;
         }
 
         let (own, firm) = match next {
-            Next::Forget => (None, false),
-            Next::After(delay) => (Some(later(now, delay)), false),
-            Next::Backoff => {
+            Requeue::Forget => (None, false),
+            Requeue::After(delay) => (Some(saturating_add(now, delay)), false),
+            Requeue::Backoff => {
                 self.retries += 1;
                 let rng = &mut self.rng;
                 let delays = entry.delays.get_or_insert_with(|| self.backoff.start(rng.u64(..)));
-                (Some(later(now, delays.after_failure())), true)
+                (Some(saturating_add(now, delays.after_failure())), true)
             }
-            Next::HoldUntil(at) => (Some(at), true),
+            Requeue::DeferUntil(at) => (Some(at), true),
         };
-        let run = match own.map(|at| Run { at, priority: entry.priority }) {
+        let run = match own.map(|at| ScheduledRun { at, priority: entry.priority }) {
             None => again,
             // What was added meanwhile is done by the run at the firm time.
-            Some(own) if firm => Some(Run { at: own.at, ..own.fold(again) }),
+            Some(own) if firm => Some(ScheduledRun { at: own.at, ..own.fold(again) }),
             Some(own) => Some(own.fold(again)),
         };
         let Some(run) = run else {
@@ -173,8 +173,8 @@ impl<K: Clone + Ord> Schedule<K> {
         self.adds += u64::from(again.is_none());
         entry.priority = run.priority;
         self.tickets += 1;
-        let slot = Slot { at: run.at.max(now), ticket: self.tickets };
-        entry.place = Place::Delayed { slot, firm };
+        let slot = QueueSlot { at: run.at.max(now), ticket: self.tickets };
+        entry.place = KeyState::Delayed { slot, firm };
         self.delayed.insert(slot, key.clone());
         self.promote(now);
     }
@@ -186,7 +186,7 @@ impl<K: Clone + Ord> Schedule<K> {
 
     pub(super) fn stats(&mut self, now: Instant) -> QueueStats {
         self.promote(now);
-        let age = |slot: Option<&Slot>| slot.map(|slot| now.saturating_duration_since(slot.at));
+        let age = |slot: Option<&QueueSlot>| slot.map(|slot| now.saturating_duration_since(slot.at));
         QueueStats {
             ready: self.waiting.len(),
             delayed: self.delayed.len(),
@@ -213,15 +213,15 @@ impl<K: Clone + Ord> Schedule<K> {
             }
             let (slot, key) = first.remove_entry();
             if let Some(entry) = self.keys.get_mut(&key) {
-                entry.place = Place::Waiting { slot };
+                entry.place = KeyState::Waiting { slot };
                 self.urgent.insert((entry.priority, slot));
                 self.waiting.insert(slot, key);
             }
         }
     }
 
-    fn slot(&mut self, at: Instant) -> Slot {
+    fn slot(&mut self, at: Instant) -> QueueSlot {
         self.tickets += 1;
-        Slot { at, ticket: self.tickets }
+        QueueSlot { at, ticket: self.tickets }
     }
 }

@@ -7,17 +7,17 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn queue() -> Queue<&'static str> {
-    Queue::new(Backoff { min: SECOND, max: 8 * SECOND }, 1)
+fn queue() -> WorkQueue<&'static str> {
+    WorkQueue::new(Backoff { min: SECOND, max: 8 * SECOND }, 1)
 }
 
-fn fail(queue: &Queue<&'static str>, key: &'static str) {
+fn fail(queue: &WorkQueue<&'static str>, key: &'static str) {
     assert_eq!(queue.take().unwrap().key, key);
-    queue.done(&key, Next::Backoff);
+    queue.done(&key, Requeue::Backoff);
 }
 
 /// How long from now until a key comes, which one, and why.
-async fn wait(queue: &Queue<&'static str>) -> (Duration, &'static str, Priority) {
+async fn wait(queue: &WorkQueue<&'static str>) -> (Duration, &'static str, Priority) {
     let before = Instant::now();
     let taken = queue.next().await;
     (before.elapsed(), taken.key, taken.cause)
@@ -29,7 +29,7 @@ async fn a_key_added_twice_runs_once() {
     queue.add("a", Event);
     queue.add("a", Event);
     assert_eq!(queue.take().unwrap().key, "a");
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(queue.take(), None);
 }
 
@@ -50,9 +50,9 @@ async fn a_key_added_while_it_runs_runs_once_more() {
     queue.take().unwrap();
     queue.add("a", Event);
     queue.add("a", Manifest);
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(wait(&queue).await, (Duration::ZERO, "a", Event));
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(queue.take(), None);
 }
 
@@ -62,7 +62,7 @@ async fn a_key_added_for_later_while_it_runs_runs_later() {
     queue.add("a", Event);
     queue.take().unwrap();
     queue.add_after("a", Event, 5 * SECOND);
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(wait(&queue).await, (5 * SECOND, "a", Event));
 }
 
@@ -75,8 +75,8 @@ async fn the_earliest_run_wins_whichever_was_asked_for_first() {
     queue.add_after("b", Event, 9 * SECOND);
     assert_eq!(wait(&queue).await, (2 * SECOND, "a", Event));
     assert_eq!(wait(&queue).await, (SECOND, "b", Event));
-    queue.done(&"a", Next::Forget);
-    queue.done(&"b", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
+    queue.done(&"b", Requeue::Forget);
     assert_eq!(timeout(60 * SECOND, queue.next()).await.ok(), None);
 }
 
@@ -116,8 +116,8 @@ async fn asking_for_a_time_that_has_passed_does_not_jump_the_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_low_priority_is_not_starved_by_a_stream_of_urgent_work() {
-    let queue = Queue::new(Backoff::default(), 1);
+async fn low_priority_is_not_starved() {
+    let queue = WorkQueue::new(Backoff::default(), 1);
     queue.add(0, Sweep);
     for removal in 1..=1_000 {
         queue.add(removal, Removal);
@@ -132,7 +132,7 @@ async fn a_plain_requeue_is_brought_forward_by_an_add() {
     let queue = queue();
     queue.add("a", Sweep);
     queue.take().unwrap();
-    queue.done(&"a", Next::After(60 * SECOND));
+    queue.done(&"a", Requeue::After(60 * SECOND));
     advance(SECOND).await;
     queue.add("a", Event);
     assert_eq!(wait(&queue).await, (Duration::ZERO, "a", Event));
@@ -143,7 +143,7 @@ async fn a_requeue_keeps_the_priority_of_its_run() {
     let queue = queue();
     queue.add("a", Removal);
     queue.take().unwrap();
-    queue.done(&"a", Next::After(5 * SECOND));
+    queue.done(&"a", Requeue::After(5 * SECOND));
     assert_eq!(wait(&queue).await, (5 * SECOND, "a", Removal));
 }
 
@@ -156,17 +156,17 @@ async fn an_event_does_not_shorten_a_backoff_and_is_not_forgotten() {
     let (waited, _, cause) = wait(&queue).await;
     assert!(waited >= SECOND, "ran after {waited:?}");
     assert_eq!(cause, Event);
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(queue.take(), None, "the event was done by the run after the backoff");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_during_the_failing_run_does_not_shorten_the_backoff() {
+async fn event_during_failing_run_keeps_the_backoff() {
     let queue = queue();
     queue.add("a", Sweep);
     queue.take().unwrap();
     queue.add("a", Removal);
-    queue.done(&"a", Next::Backoff);
+    queue.done(&"a", Requeue::Backoff);
     let (waited, _, cause) = wait(&queue).await;
     assert!(waited >= SECOND, "ran after {waited:?}");
     assert_eq!(cause, Removal);
@@ -181,19 +181,19 @@ async fn backoff_grows_with_each_failure_up_to_its_bound() {
         let (waited, ..) = wait(&queue).await;
         // The timer of the runtime counts whole milliseconds.
         assert!((base..=2 * base + Duration::from_millis(1)).contains(&waited), "{waited:?} for {base:?}");
-        queue.done(&"a", Next::Backoff);
+        queue.done(&"a", Requeue::Backoff);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn backoff_is_forgotten_on_success() {
-    for success in [Next::Forget, Next::After(Duration::ZERO)] {
+    for success in [Requeue::Forget, Requeue::After(Duration::ZERO)] {
         let queue = queue();
         queue.add("a", Event);
         fail(&queue, "a");
         for _ in 0..5 {
             queue.next().await;
-            queue.done(&"a", Next::Backoff);
+            queue.done(&"a", Requeue::Backoff);
         }
         queue.next().await;
         queue.done(&"a", success);
@@ -211,10 +211,10 @@ async fn a_hold_neither_grows_nor_forgets_the_backoff() {
     fail(&queue, "a");
     for _ in 0..5 {
         queue.next().await;
-        queue.done(&"a", Next::HoldUntil(Instant::now() + SECOND));
+        queue.done(&"a", Requeue::DeferUntil(Instant::now() + SECOND));
     }
     queue.next().await;
-    queue.done(&"a", Next::Backoff);
+    queue.done(&"a", Requeue::Backoff);
     let (waited, ..) = wait(&queue).await;
     assert!((2 * SECOND..=4 * SECOND).contains(&waited), "the second backoff was {waited:?}");
 }
@@ -224,7 +224,7 @@ async fn a_held_key_does_not_hold_others_and_no_event_frees_it() {
     let queue = queue();
     queue.add("held", Removal);
     queue.take().unwrap();
-    queue.done(&"held", Next::HoldUntil(Instant::now() + 10 * SECOND));
+    queue.done(&"held", Requeue::DeferUntil(Instant::now() + 10 * SECOND));
     queue.add("held", Removal);
     queue.add("other", Sweep);
     assert_eq!(wait(&queue).await, (Duration::ZERO, "other", Sweep));
@@ -255,12 +255,12 @@ async fn a_waiting_taker_hears_of_a_key_given_back() {
         async move { wait(&queue).await }
     });
     tokio::time::sleep(SECOND).await;
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(timeout(SECOND, taker).await.unwrap().unwrap(), (SECOND, "a", Event));
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_takers_all_wake_in_time_even_if_one_of_them_leaves() {
+async fn all_idle_workers_wake_when_one_leaves() {
     let queue = queue();
     queue.add_after("last", Event, 60 * SECOND);
     let takers: Vec<_> = (0..3)
@@ -285,9 +285,9 @@ async fn idle_takers_all_wake_in_time_even_if_one_of_them_leaves() {
 #[tokio::test(start_paused = true)]
 async fn giving_back_what_is_not_out_changes_nothing() {
     let queue = queue();
-    queue.done(&"a", Next::Backoff);
+    queue.done(&"a", Requeue::Backoff);
     queue.add("a", Event);
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert_eq!(queue.stats().ready, 1);
     assert_eq!(queue.stats().retries, 0);
 }
@@ -322,6 +322,6 @@ async fn an_idle_key_costs_nothing() {
     queue.add("a", Event);
     fail(&queue, "a");
     queue.next().await;
-    queue.done(&"a", Next::Forget);
+    queue.done(&"a", Requeue::Forget);
     assert!(lock(&queue.inner.schedule).is_empty());
 }

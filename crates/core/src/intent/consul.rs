@@ -6,7 +6,7 @@
 //! means nothing.
 
 use super::BoundPrincipals;
-use super::violation::{ITS_SERVICE, Rule, Violation};
+use super::violation::{SERVICE_PLACEHOLDER, RoleRule, RoleViolation};
 use ecs_mesh_api::{ConsulConnection, GatewayKind};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, ServiceName, Tags, is_consul_service};
 
@@ -36,17 +36,17 @@ pub(super) struct ConsulClaim<'a> {
     /// Who may log in, where the manifests declare it.
     pub bound: Option<BoundPrincipals<'a>>,
     /// Where, in Enterprise.
-    pub place: Option<Place<'a>>,
+    pub place: Option<ConsulLocation<'a>>,
 }
 
 /// The part of Consul Enterprise that a control plane's manifest names.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct ConsulLocation<'a> {
     partition: &'a str,
     namespaces: &'a [String],
 }
 
-impl<'a> Place<'a> {
+impl<'a> ConsulLocation<'a> {
     /// `None`: the manifest names none, as the open-source edition needs it.
     pub(super) fn of(consul: &'a ConsulConnection) -> Option<Self> {
         let is_named = consul.partition.is_some() || !consul.namespaces.is_empty();
@@ -67,9 +67,9 @@ pub(super) fn violations(
     role: &RoleArn,
     tags: &Tags,
     of_task: Option<&Tags>,
-) -> Vec<Violation> {
-    let login = Login { role, tags };
-    let mut found: Vec<Violation> = login.outside(claim.bound).into_iter().collect();
+) -> Vec<RoleViolation> {
+    let login = RoleLogin { role, tags };
+    let mut found: Vec<RoleViolation> = login.outside(claim.bound).into_iter().collect();
     found.extend(login.gateway());
     found.extend(login.service(claim.service));
     if let Some(place) = claim.place {
@@ -80,19 +80,19 @@ pub(super) fn violations(
 }
 
 /// Who logs in.
-struct Login<'a> {
+struct RoleLogin<'a> {
     role: &'a RoleArn,
     tags: &'a Tags,
 }
 
-impl Login<'_> {
+impl RoleLogin<'_> {
     /// What a tag says. One that is empty is as good as none to Consul.
     fn tag(&self, name: &str) -> Option<&str> {
         self.tags.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn broken(&self, rule: Rule, found: Option<&str>, needed: impl Into<String>) -> Violation {
-        Violation {
+    fn violation(&self, rule: RoleRule, found: Option<&str>, needed: impl Into<String>) -> RoleViolation {
+        RoleViolation {
             rule,
             role: Some(self.role.clone()),
             found: found.map(str::to_owned),
@@ -100,71 +100,71 @@ impl Login<'_> {
         }
     }
 
-    fn outside(&self, bound: Option<BoundPrincipals<'_>>) -> Option<Violation> {
-        let bound = bound.filter(|bound| !bound.admit(self.role))?;
-        let known_as = bound.known_as(self.role);
-        Some(self.broken(Rule::BoundPrincipals, Some(&known_as), bound.arns.join(" or ")))
+    fn outside(&self, bound: Option<BoundPrincipals<'_>>) -> Option<RoleViolation> {
+        let bound = bound.filter(|bound| !bound.allows(self.role))?;
+        let known_as = bound.login_arn(self.role);
+        Some(self.violation(RoleRule::BoundPrincipals, Some(&known_as), bound.arns.join(" or ")))
     }
 
-    fn gateway(&self) -> Option<Violation> {
+    fn gateway(&self) -> Option<RoleViolation> {
         let found = self.tag(GATEWAY_TAG)?;
         let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
         (!kinds.contains(&found))
-            .then(|| self.broken(Rule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", "))))
+            .then(|| self.violation(RoleRule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", "))))
     }
 
     /// Consul makes tags lower case before it binds them to a name. Gateways need one as well: a login that some rule
     /// binds to no name is refused whole.
-    fn service(&self, service: Option<&ServiceName>) -> Vec<Violation> {
+    fn service(&self, service: Option<&ServiceName>) -> Vec<RoleViolation> {
         let is_refused = |name: &str| !is_consul_service(&name.to_ascii_lowercase());
         let written = self.tags.get(SERVICE_TAG).map(String::as_str);
         let named = self.tag(SERVICE_TAG);
         let refused_tag = || {
             let refused = named.filter(|name| is_refused(name));
-            refused.map(|name| self.broken(Rule::RefusedServiceTag, Some(name), CONSUL_SERVICE_RULE))
+            refused.map(|name| self.violation(RoleRule::InvalidServiceTag, Some(name), CONSUL_SERVICE_RULE))
         };
         let Some(service) = service.map(ServiceName::as_str) else {
-            let missing = || self.broken(Rule::ConsulService, written, ITS_SERVICE);
+            let missing = || self.violation(RoleRule::ConsulService, written, SERVICE_PLACEHOLDER);
             return named.map_or_else(|| vec![missing()], |_| refused_tag().into_iter().collect());
         };
         if is_refused(service) {
             // No tag could be right.
-            let refused = self.broken(Rule::RefusedService, Some(service), CONSUL_SERVICE_RULE);
+            let refused = self.violation(RoleRule::InvalidService, Some(service), CONSUL_SERVICE_RULE);
             return std::iter::once(refused).chain(refused_tag()).collect();
         }
         if named.is_some_and(|named| named.eq_ignore_ascii_case(service)) {
             return Vec::new();
         }
-        vec![self.broken(Rule::ConsulService, written, service.to_ascii_lowercase())]
+        vec![self.violation(RoleRule::ConsulService, written, service.to_ascii_lowercase())]
     }
 
     /// The login's token is made in the namespace of this tag, or in the default one.
-    fn namespace(&self, place: &Place<'_>) -> Option<Violation> {
+    fn namespace(&self, place: &ConsulLocation<'_>) -> Option<RoleViolation> {
         let (found, names) = (self.tag(NAMESPACE_TAG), place.names());
         let own = found.unwrap_or(DEFAULT);
         if names.iter().any(|name| *name == EVERY || name.eq_ignore_ascii_case(own)) {
             return None;
         }
-        Some(self.broken(Rule::ConsulNamespace, found, names.join(" or ")))
+        Some(self.violation(RoleRule::ConsulNamespace, found, names.join(" or ")))
     }
 
     /// By these tags controllers of Consul on ECS know the task's place, which is where its token is.
-    fn task(&self, place: &Place<'_>, tags: &Tags) -> Vec<Violation> {
+    fn task(&self, place: &ConsulLocation<'_>, tags: &Tags) -> Vec<RoleViolation> {
         let get = |tag: &str| tags.get(tag).map(String::as_str);
         let (mesh, partition, namespace) =
             (get(TASK_MESH_TAG), get(TASK_PARTITION_TAG), get(TASK_NAMESPACE_TAG));
         let own_namespace = self.tag(NAMESPACE_TAG).unwrap_or(DEFAULT);
         let mut found = Vec::new();
         if mesh != Some("true") {
-            found.push(self.broken(Rule::TaskMesh, mesh, "true"));
+            found.push(self.violation(RoleRule::TaskMesh, mesh, "true"));
         }
         for (rule, tag, other, needed) in [
-            (Rule::TaskPartition, partition, namespace, place.partition),
-            (Rule::TaskNamespace, namespace, partition, own_namespace),
+            (RoleRule::TaskPartition, partition, namespace, place.partition),
+            (RoleRule::TaskNamespace, namespace, partition, own_namespace),
         ] {
             let is_half = tag.is_none() && other.is_some();
             if is_half || !tag.unwrap_or(DEFAULT).eq_ignore_ascii_case(needed) {
-                found.push(self.broken(rule, tag, needed));
+                found.push(self.violation(rule, tag, needed));
             }
         }
         found
@@ -184,7 +184,7 @@ mod tests {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn broken(claim: &ConsulClaim<'_>, role_tags: Pairs<'_>, of_task: Option<Pairs<'_>>) -> Vec<Rule> {
+    fn violation(claim: &ConsulClaim<'_>, role_tags: Pairs<'_>, of_task: Option<Pairs<'_>>) -> Vec<RoleRule> {
         let role = RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv-task").unwrap();
         let of_task = of_task.map(tags);
         violations(claim, &role, &tags(role_tags), of_task.as_ref()).into_iter().map(|v| v.rule).collect()
@@ -195,57 +195,57 @@ mod tests {
     }
 
     #[test]
-    fn a_role_names_its_service_and_a_gateway_its_kind_as_well() {
-        type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [Rule]);
+    fn role_tags_name_service_and_gateway_kind() {
+        type Row = (&'static [(&'static str, &'static str)], Option<&'static str>, &'static [RoleRule]);
         let table: [Row; 19] = [
-            (&[], None, &[Rule::ConsulService]),
+            (&[], None, &[RoleRule::ConsulService]),
             (&[(SERVICE, "web")], None, &[]),
             (&[(SERVICE, "Web")], Some("web"), &[]),
             (&[(SERVICE, "web")], Some("Web"), &[]),
-            (&[(SERVICE, "web")], Some("kv"), &[Rule::ConsulService]),
-            (&[(SERVICE, "")], None, &[Rule::ConsulService]),
-            (&[(GATEWAY, "mesh-gateway")], None, &[Rule::ConsulService]),
+            (&[(SERVICE, "web")], Some("kv"), &[RoleRule::ConsulService]),
+            (&[(SERVICE, "")], None, &[RoleRule::ConsulService]),
+            (&[(GATEWAY, "mesh-gateway")], None, &[RoleRule::ConsulService]),
             (&[(SERVICE, "edge"), (GATEWAY, "mesh-gateway")], None, &[]),
             (&[(SERVICE, "edge"), (GATEWAY, "api-gateway")], Some("edge"), &[]),
             (&[(SERVICE, "edge"), (GATEWAY, "terminating-gateway")], Some("edge"), &[]),
-            (&[(SERVICE, "edge"), (GATEWAY, "ingress")], None, &[Rule::ConsulGateway]),
+            (&[(SERVICE, "edge"), (GATEWAY, "ingress")], None, &[RoleRule::ConsulGateway]),
             // An empty tag selects nothing, so the rule for services counts.
             (&[(SERVICE, "web"), (GATEWAY, "")], Some("web"), &[]),
-            (&[(GATEWAY, "")], None, &[Rule::ConsulService]),
-            (&[("kuma.io/type", "dataplane")], Some("web"), &[Rule::ConsulService]),
+            (&[(GATEWAY, "")], None, &[RoleRule::ConsulService]),
+            (&[("kuma.io/type", "dataplane")], Some("web"), &[RoleRule::ConsulService]),
             // Names that Consul refuses.
-            (&[(SERVICE, "web.app")], None, &[Rule::RefusedServiceTag]),
-            (&[(SERVICE, "web-")], None, &[Rule::RefusedServiceTag]),
-            (&[(SERVICE, "web.app")], Some("web"), &[Rule::ConsulService]),
-            (&[(SERVICE, "web")], Some("web.app"), &[Rule::RefusedService]),
-            (&[(SERVICE, "web.app")], Some("web.app"), &[Rule::RefusedService, Rule::RefusedServiceTag]),
+            (&[(SERVICE, "web.app")], None, &[RoleRule::InvalidServiceTag]),
+            (&[(SERVICE, "web-")], None, &[RoleRule::InvalidServiceTag]),
+            (&[(SERVICE, "web.app")], Some("web"), &[RoleRule::ConsulService]),
+            (&[(SERVICE, "web")], Some("web.app"), &[RoleRule::InvalidService]),
+            (&[(SERVICE, "web.app")], Some("web.app"), &[RoleRule::InvalidService, RoleRule::InvalidServiceTag]),
         ];
         for (tags, service, expected) in table {
             let service = service.map(|name| ServiceName::parse(name).unwrap());
-            assert_eq!(broken(&claim(service.as_ref()), tags, None), expected, "{tags:?} {service:?}");
+            assert_eq!(violation(&claim(service.as_ref()), tags, None), expected, "{tags:?} {service:?}");
         }
     }
 
     #[test]
-    fn a_role_is_within_the_bound_principals_where_any_are_declared() {
+    fn role_must_match_declared_bound_principals() {
         // The role is arn:aws:iam::111122223333:role/mesh/kv-task.
         for (principals, details, expected) in [
             (&["arn:aws:iam::111122223333:role/mesh/*"][..], true, &[][..]),
             (&["arn:aws:iam::111122223333:role/mesh/kv-task"], true, &[]),
             (&["arn:aws:iam::111122223333:role/a/*", "arn:aws:iam::111122223333:role/mesh/kv-*"], true, &[]),
-            (&["arn:aws:iam::111122223333:role/consul-ecs/*"], true, &[Rule::BoundPrincipals]),
-            (&["arn:aws:iam::999988887777:role/mesh/*"], true, &[Rule::BoundPrincipals]),
-            (&["arn:aws-cn:iam::111122223333:role/mesh/*"], true, &[Rule::BoundPrincipals]),
-            (&["arn:aws:iam::*:role/mesh/*"], true, &[Rule::BoundPrincipals]),
-            (&["arn:aws:iam::111122223333:role/kv-task"], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/consul-ecs/*"], true, &[RoleRule::BoundPrincipals]),
+            (&["arn:aws:iam::999988887777:role/mesh/*"], true, &[RoleRule::BoundPrincipals]),
+            (&["arn:aws-cn:iam::111122223333:role/mesh/*"], true, &[RoleRule::BoundPrincipals]),
+            (&["arn:aws:iam::*:role/mesh/*"], true, &[RoleRule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/kv-task"], true, &[RoleRule::BoundPrincipals]),
             (&["arn:aws:iam::111122223333:role/kv-task"], false, &[]),
-            (&["arn:aws:iam::111122223333:role/mesh/*"], false, &[Rule::BoundPrincipals]),
-            (&[], true, &[Rule::BoundPrincipals]),
+            (&["arn:aws:iam::111122223333:role/mesh/*"], false, &[RoleRule::BoundPrincipals]),
+            (&[], true, &[RoleRule::BoundPrincipals]),
         ] {
             let arns: Vec<String> = principals.iter().map(|arn| (*arn).to_owned()).collect();
             let bound = Some(BoundPrincipals { arns: &arns, entity_details: details });
             let claim = ConsulClaim { bound, ..claim(None) };
-            assert_eq!(broken(&claim, &[(SERVICE, "kv")], None), expected, "{principals:?} {details}");
+            assert_eq!(violation(&claim, &[(SERVICE, "kv")], None), expected, "{principals:?} {details}");
         }
     }
 
@@ -260,15 +260,15 @@ mod tests {
         consul: &ConsulConnection,
         namespace: Option<&str>,
         of_task: Option<Pairs<'_>>,
-    ) -> Vec<Rule> {
-        let claim = ConsulClaim { place: Place::of(consul), ..claim(None) };
+    ) -> Vec<RoleRule> {
+        let claim = ConsulClaim { place: ConsulLocation::of(consul), ..claim(None) };
         let named = namespace.map(|name| (NAMESPACE, name));
         let role_tags: Vec<(&str, &str)> = [(SERVICE, "kv")].into_iter().chain(named).collect();
-        broken(&claim, &role_tags, of_task)
+        violation(&claim, &role_tags, of_task)
     }
 
     #[test]
-    fn enterprises_roles_belong_to_a_namespace_that_is_looked_after() {
+    fn enterprise_role_namespace_must_be_managed() {
         for (partition, namespaces, tag, is_in) in [
             (None, &[][..], Some("anything"), true),
             (None, &[], None, true),
@@ -283,15 +283,15 @@ mod tests {
             (None, &["*"], None, true),
             (None, &["*"], Some("team"), true),
         ] {
-            let expected = if is_in { vec![] } else { vec![Rule::ConsulNamespace] };
+            let expected = if is_in { vec![] } else { vec![RoleRule::ConsulNamespace] };
             let found = misplaced(&connection(partition, namespaces), tag, None);
             assert_eq!(found, expected, "{partition:?} {namespaces:?} {tag:?}");
         }
     }
 
     #[test]
-    fn enterprises_tasks_have_both_tags_of_their_place_or_neither() {
-        use Rule::{TaskMesh, TaskNamespace, TaskPartition};
+    fn enterprise_task_needs_both_location_tags_or_neither() {
+        use RoleRule::{TaskMesh, TaskNamespace, TaskPartition};
         const MESH: (&str, &str) = (TASK_MESH_TAG, "true");
         let at = |partition| (TASK_PARTITION_TAG, partition);
         let within = |namespace| (TASK_NAMESPACE_TAG, namespace);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{Inbound, Outbound, Probe, WorkloadSpec};
-use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Why};
+use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Reason};
 
 /// Whose a registration is: written on each, and checked on the server's copy before each write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Marks {
+pub struct OwnershipLabels {
     /// Which operator keeps it.
     pub operator: OperatorId,
     /// Which cluster its task runs in.
@@ -19,7 +19,7 @@ pub struct Marks {
     pub task: TaskId,
 }
 
-impl Marks {
+impl OwnershipLabels {
     /// The marks of this task's registrations.
     pub fn of(operator: &OperatorId, task: &TaskArn) -> Self {
         Self { operator: operator.clone(), cluster: ClusterId::of(task.cluster()), task: task.id().clone() }
@@ -43,11 +43,11 @@ impl fmt::Display for RegistrationId {
 
 /// What a task should be registered as.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Desired {
+pub struct DesiredRegistration {
     /// Where.
     pub id: RegistrationId,
     /// Whose.
-    pub marks: Marks,
+    pub marks: OwnershipLabels,
     /// The binding that wants it.
     pub binding: Arc<str>,
     /// The task's own address.
@@ -71,7 +71,7 @@ pub enum Outbounds {
     Exactly(Vec<Outbound>),
     /// The manifests contradict each other: what is registered stays; a new registration gets `fallback`,
     /// the part that nobody disputes.
-    KeepRegistered {
+    KeepCurrent {
         /// For a task that is not registered yet.
         fallback: Vec<Outbound>,
     },
@@ -83,16 +83,16 @@ impl Outbounds {
         set: &ManifestSet,
         name: &str,
         workload: &WorkloadSpec,
-        warnings: &mut Vec<Why>,
+        warnings: &mut Vec<Reason>,
     ) -> Self {
         let merged = set.merged_outbounds(name, workload);
         // What an invalid document would have asked for is not known: its silence takes nothing away.
         if set.complete && merged.conflicts.is_empty() {
-            return Self::Exactly(merged.undisputed);
+            return Self::Exactly(merged.resolved);
         }
         let until = "until then the task keeps the outbounds that it has";
-        let words = |conflict| Why::of_all(format!("Workload {name}: {conflict}; {until}"));
+        let words = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
         warnings.extend(merged.conflicts.iter().map(words));
-        Self::KeepRegistered { fallback: merged.undisputed }
+        Self::KeepCurrent { fallback: merged.resolved }
     }
 }

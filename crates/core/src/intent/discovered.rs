@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use ecs_mesh_api::manifests::{DNS_LABEL, is_dns_label, reserved};
 use ecs_mesh_api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
-use ecs_mesh_model::{ServiceName, Tags, TaskDefinition, Why};
+use ecs_mesh_model::{ServiceName, Tags, TaskDefinition, Reason};
 
 /// The service's name; without it the task describes nothing. The same key as in the mesh.
 pub const SERVICE: &str = "kuma.io/service";
@@ -20,29 +20,29 @@ pub const CONTAINER_PORT: &str = "ecs-mesh.dev/container-port";
 
 /// What a task says of itself.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Described {
+pub(super) enum DiscoveredWorkload {
     /// Nothing: it has no `kuma.io/service`.
     Nothing,
     /// A workload.
     Workload(Box<WorkloadSpec>),
     /// Something that cannot be used.
-    Unusable(Why),
+    Unusable(Reason),
 }
 
 /// Reads docker labels (which win) and ECS tags. With an inbound port the task is callable, without one it only calls.
 /// What it says must pass the rules that a `Workload` must pass.
-pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> Described {
+pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> DiscoveredWorkload {
     let labels = |key: &str| definition.containers.iter().find_map(|c| c.docker_labels.get(key));
     let value = |key: &str| labels(key).or_else(|| tags.get(key)).map(String::as_str);
-    let Some(service) = value(SERVICE) else { return Described::Nothing };
-    match one_voice(definition).and_then(|()| workload(definition, service, &value)) {
-        Ok(workload) => Described::Workload(Box::new(workload)),
-        Err(words) => Described::Unusable(Why::of_all(words)),
+    let Some(service) = value(SERVICE) else { return DiscoveredWorkload::Nothing };
+    match consistent_value(definition).and_then(|()| workload(definition, service, &value)) {
+        Ok(workload) => DiscoveredWorkload::Workload(Box::new(workload)),
+        Err(words) => DiscoveredWorkload::Unusable(Reason::constant(words)),
     }
 }
 
 /// Containers that label the same thing differently leave no way to tell which is meant.
-fn one_voice(definition: &TaskDefinition) -> Result<(), String> {
+fn consistent_value(definition: &TaskDefinition) -> Result<(), String> {
     for key in [SERVICE, PROTOCOL, WORKLOAD, INBOUND_PORT, CONTAINER_PORT] {
         let mut labels =
             definition.containers.iter().filter_map(|c| Some((&c.name, c.docker_labels.get(key)?)));

@@ -7,22 +7,22 @@ mod discovered;
 mod principals;
 mod roles;
 mod select;
-mod verdict;
+mod evaluator;
 mod violation;
 
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
-pub use desired::{Desired, Marks, Outbounds, RegistrationId};
+pub use desired::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
 pub use principals::BoundPrincipals;
-pub use select::{bindings, caretaker};
-pub use verdict::{Fact, Facts, HoldReason, IgnoreReason, Judgement, Need, RoleTags, Scope, Verdict};
-pub use violation::{Basis, Rule, Violation};
+pub use select::{bindings, owning_binding};
+pub use evaluator::{Fact, TaskFacts, HoldReason, IgnoreReason, Evaluation, MissingFact, RoleTags, Evaluator, Verdict};
+pub use violation::{ViolationBasis, RoleRule, RoleViolation};
 
 use std::fmt;
 
-use ecs_mesh_model::Why;
+use ecs_mesh_model::Reason;
 
 fn list(names: &[std::sync::Arc<str>]) -> String {
     names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ")
@@ -50,11 +50,11 @@ impl fmt::Display for HoldReason {
 
 impl HoldReason {
     /// With its cause, which is the same for all that are held for it.
-    pub fn why(&self) -> Why {
+    pub fn reason(&self) -> Reason {
         let words = self.to_string();
         match self {
-            Self::Unknown(why) | Self::Unusable(why) => Why::new(why.cause.clone(), words),
-            Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Why::of_all(words),
+            Self::Unknown(why) | Self::Unusable(why) => Reason::new(why.key.clone(), words),
+            Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Reason::constant(words),
         }
     }
 
@@ -76,7 +76,7 @@ impl fmt::Display for IgnoreReason {
             Self::NoBinding => f.write_str("no MeshBinding selects the task"),
             Self::OtherControlPlane => f.write_str("the task's MeshBinding is of another control plane"),
             Self::NoWorkload => f.write_str("no Workload selects the task"),
-            Self::NothingThere => {
+            Self::NotRegistered => {
                 f.write_str("it has registered nothing, and no Workload says that it is to be in the mesh")
             }
             Self::NetworkMode(mode) => {
@@ -93,7 +93,7 @@ impl IgnoreReason {
             Self::NoBinding => "no_binding",
             Self::OtherControlPlane => "other_control_plane",
             Self::NoWorkload => "no_workload",
-            Self::NothingThere => "nothing_there",
+            Self::NotRegistered => "nothing_there",
             Self::NetworkMode(_) => "network_mode",
         }
     }

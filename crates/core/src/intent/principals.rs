@@ -17,8 +17,8 @@ pub struct BoundPrincipals<'a> {
 impl BoundPrincipals<'_> {
     /// Whether one of them is the role; or, with the role's details, the role's beginning and then `*`. Without details
     /// Consul knows the role by its name alone, without its path, and takes `*` for a letter.
-    pub fn admit(&self, role: &RoleArn) -> bool {
-        let known_as = self.known_as(role);
+    pub fn allows(&self, role: &RoleArn) -> bool {
+        let known_as = self.login_arn(role);
         self.arns.iter().any(|arn| {
             let begins = || arn.strip_suffix('*').is_some_and(|start| known_as.starts_with(start));
             *arn == known_as || (self.entity_details && arn.len() > 1 && begins())
@@ -26,7 +26,7 @@ impl BoundPrincipals<'_> {
     }
 
     /// The ARN by which the auth method knows the role.
-    pub fn known_as(&self, role: &RoleArn) -> String {
+    pub fn login_arn(&self, role: &RoleArn) -> String {
         if self.entity_details {
             return role.to_string();
         }
@@ -56,7 +56,7 @@ mod tests {
             let arns = [principal.to_owned()];
             let bound = BoundPrincipals { arns: &arns, entity_details: details };
             let role = RoleArn::parse(&format!("arn:aws:iam::111122223333:role/{role}")).unwrap();
-            assert_eq!(bound.admit(&role), is_in, "{principal} {details} {role}");
+            assert_eq!(bound.allows(&role), is_in, "{principal} {details} {role}");
         }
     }
 }

@@ -7,13 +7,13 @@
 //! ECS names them `consul.hashicorp.com.…`).
 
 use super::consul::{self, ConsulClaim};
-use super::violation::{ITS_SERVICE, Rule, Violation};
+use super::violation::{SERVICE_PLACEHOLDER, RoleRule, RoleViolation};
 use ecs_mesh_api::RoleTagPolicy;
 use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
 /// What a task wants to be in a mesh.
 #[derive(Clone, Copy)]
-pub(super) enum Claim<'a> {
+pub(super) enum RoleClaim<'a> {
     /// A Dataplane of a service in a mesh.
     Kuma { mesh: &'a MeshName, service: &'a ServiceName, workload: Option<&'a str> },
     /// A task of Consul.
@@ -22,7 +22,7 @@ pub(super) enum Claim<'a> {
 
 /// What a role must allow.
 pub(super) struct RoleRules<'a> {
-    pub claim: Claim<'a>,
+    pub claim: RoleClaim<'a>,
     pub policy: &'a RoleTagPolicy,
     /// The account that the task runs in: the one that counts where none is named.
     pub task_account: &'a str,
@@ -32,41 +32,41 @@ impl RoleRules<'_> {
     /// The tags that satisfy the claim, as `KEY=VALUE` text for a person.
     pub(super) fn needed_tags(&self) -> String {
         match self.claim {
-            Claim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
-            Claim::Consul(claim) => {
-                let service = claim.service.map_or(ITS_SERVICE, ServiceName::as_str);
-                format!("{}={service}", Rule::ConsulService.label())
+            RoleClaim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
+            RoleClaim::Consul(claim) => {
+                let service = claim.service.map_or(SERVICE_PLACEHOLDER, ServiceName::as_str);
+                format!("{}={service}", RoleRule::ConsulService.label())
             }
         }
     }
 
     /// All rules that the role breaks, and those that the task's own tags break where they are known; none means that
     /// the task may be in the mesh.
-    pub(super) fn violations(&self, role: &RoleArn, tags: &Tags, of_task: Option<&Tags>) -> Vec<Violation> {
-        let mut found: Vec<Violation> = self.account_violation(role).into_iter().collect();
+    pub(super) fn violations(&self, role: &RoleArn, tags: &Tags, of_task: Option<&Tags>) -> Vec<RoleViolation> {
+        let mut found: Vec<RoleViolation> = self.account_violation(role).into_iter().collect();
         match self.claim {
-            Claim::Kuma { mesh, service, workload } => {
+            RoleClaim::Kuma { mesh, service, workload } => {
                 // (rule, needed value, whether the tag must be there at all)
                 let tag_rules = [
-                    (Rule::Type, Some("dataplane"), true),
-                    (Rule::Mesh, Some(mesh.as_str()), true),
-                    (Rule::Service, Some(service.as_str()), false),
-                    (Rule::Workload, workload, false),
+                    (RoleRule::Type, Some("dataplane"), true),
+                    (RoleRule::Mesh, Some(mesh.as_str()), true),
+                    (RoleRule::Service, Some(service.as_str()), false),
+                    (RoleRule::Workload, workload, false),
                 ];
                 for (rule, needed, must_exist) in tag_rules {
                     let value = tags.get(rule.label());
                     if value.map_or(must_exist, |value| Some(value.as_str()) != needed) {
                         let (found_value, needed) = (value.cloned(), needed.unwrap_or_default().to_owned());
-                        found.push(Violation { rule, role: Some(role.clone()), found: found_value, needed });
+                        found.push(RoleViolation { rule, role: Some(role.clone()), found: found_value, needed });
                     }
                 }
             }
-            Claim::Consul(claim) => found.extend(consul::violations(&claim, role, tags, of_task)),
+            RoleClaim::Consul(claim) => found.extend(consul::violations(&claim, role, tags, of_task)),
         }
         found
     }
 
-    fn account_violation(&self, role: &RoleArn) -> Option<Violation> {
+    fn account_violation(&self, role: &RoleArn) -> Option<RoleViolation> {
         let accounts = &self.policy.authorized_accounts;
         let needed = if accounts.is_empty() { self.task_account.to_owned() } else { accounts.join(", ") };
         let authorised = if accounts.is_empty() {
@@ -75,7 +75,7 @@ impl RoleRules<'_> {
             accounts.iter().any(|account| account == role.account())
         };
         let found = Some(role.account().to_owned());
-        (!authorised).then(|| Violation { rule: Rule::Account, role: Some(role.clone()), found, needed })
+        (!authorised).then(|| RoleViolation { rule: RoleRule::Account, role: Some(role.clone()), found, needed })
     }
 }
 
@@ -83,13 +83,13 @@ impl RoleRules<'_> {
 mod tests {
     use super::*;
 
-    fn check(tags: &[(&str, &str)], accounts: &[&str]) -> Vec<Rule> {
+    fn check(tags: &[(&str, &str)], accounts: &[&str]) -> Vec<RoleRule> {
         let policy = RoleTagPolicy {
             authorized_accounts: accounts.iter().map(|a| (*a).to_owned()).collect(),
             ..RoleTagPolicy::default()
         };
         let (mesh, service) = (MeshName::default(), ServiceName::parse("kv").unwrap());
-        let claim = Claim::Kuma { mesh: &mesh, service: &service, workload: Some("kv") };
+        let claim = RoleClaim::Kuma { mesh: &mesh, service: &service, workload: Some("kv") };
         let rules = RoleRules { claim, policy: &policy, task_account: "111122223333" };
         let role = RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv-task").unwrap();
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -106,16 +106,16 @@ mod tests {
 
     #[test]
     fn each_rule_is_found_broken() {
-        type Row = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [Rule]);
+        type Row = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [RoleRule]);
         let table: [Row; 8] = [
-            (&[], &[], &[Rule::Type, Rule::Mesh]),
-            (&[MESH], &[], &[Rule::Type]),
-            (&[("kuma.io/type", "ingress"), MESH], &[], &[Rule::Type]),
-            (&[TYPE, ("kuma.io/mesh", "other")], &[], &[Rule::Mesh]),
+            (&[], &[], &[RoleRule::Type, RoleRule::Mesh]),
+            (&[MESH], &[], &[RoleRule::Type]),
+            (&[("kuma.io/type", "ingress"), MESH], &[], &[RoleRule::Type]),
+            (&[TYPE, ("kuma.io/mesh", "other")], &[], &[RoleRule::Mesh]),
             (&[TYPE, MESH, ("kuma.io/service", "kv")], &[], &[]),
-            (&[TYPE, MESH, ("kuma.io/service", "web")], &[], &[Rule::Service]),
-            (&[TYPE, MESH, ("kuma.io/workload", "web")], &[], &[Rule::Workload]),
-            (&[TYPE, MESH], &["999988887777"], &[Rule::Account]),
+            (&[TYPE, MESH, ("kuma.io/service", "web")], &[], &[RoleRule::Service]),
+            (&[TYPE, MESH, ("kuma.io/workload", "web")], &[], &[RoleRule::Workload]),
+            (&[TYPE, MESH], &["999988887777"], &[RoleRule::Account]),
         ];
         for (tags, accounts, expected) in table {
             assert_eq!(check(tags, accounts), expected, "{tags:?} {accounts:?}");

@@ -16,14 +16,14 @@ pub(super) enum Match {
 }
 
 /// Everything that a selector may look at.
-struct Conditions<'a> {
+struct TaskAttributes<'a> {
     clusters: &'a [Glob],
     services: &'a [Glob],
     families: &'a [Glob],
     tags: &'a Tags,
 }
 
-impl Conditions<'_> {
+impl TaskAttributes<'_> {
     fn on(&self, task: &Task) -> Match {
         let any = |globs: &[Glob], text: Option<&str>| {
             globs.is_empty() || text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)))
@@ -43,19 +43,19 @@ impl Conditions<'_> {
     }
 }
 
-pub(super) fn binding_takes(binding: &Binding, task: &Task) -> Match {
+pub(super) fn binding_matches(binding: &Binding, task: &Task) -> Match {
     let BindingSelector { clusters, services, families, tags } = &binding.spec.selector;
-    Conditions { clusters, services, families, tags }.on(task)
+    TaskAttributes { clusters, services, families, tags }.on(task)
 }
 
-pub(super) fn workload_takes(workload: &WorkloadSpec, task: &Task) -> Match {
+pub(super) fn workload_matches(workload: &WorkloadSpec, task: &Task) -> Match {
     let WorkloadSelector { clusters, services, families, tags } = &workload.selector;
-    Conditions { clusters, services, families, tags }.on(task)
+    TaskAttributes { clusters, services, families, tags }.on(task)
 }
 
 /// What was chosen among several candidates.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Choice<T> {
+pub(super) enum Selection<T> {
     None,
     One(Arc<str>, Arc<T>),
     Several(Vec<Arc<str>>),
@@ -65,25 +65,25 @@ pub(super) enum Choice<T> {
 fn choose<'a, T: 'a>(
     candidates: impl Iterator<Item = (&'a Arc<str>, &'a Arc<T>)>,
     takes: impl Fn(&T) -> Match,
-) -> Choice<T> {
+) -> Selection<T> {
     let mut chosen: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
     for (name, candidate) in candidates {
         match takes(candidate) {
             Match::Yes => chosen.push((name, candidate)),
             Match::No => {}
-            Match::NeedsTags => return Choice::NeedsTags,
+            Match::NeedsTags => return Selection::NeedsTags,
         }
     }
     match chosen.as_slice() {
-        [] => Choice::None,
-        [(name, one)] => Choice::One(Arc::clone(name), Arc::clone(one)),
-        several => Choice::Several(several.iter().map(|(name, _)| Arc::clone(name)).collect()),
+        [] => Selection::None,
+        [(name, one)] => Selection::One(Arc::clone(name), Arc::clone(one)),
+        several => Selection::Several(several.iter().map(|(name, _)| Arc::clone(name)).collect()),
     }
 }
 
 /// The binding of this control-plane type that takes the task. Several are a conflict, wherever they point.
-pub(super) fn binding(set: &ManifestSet, kind: ControlPlaneType, task: &Task) -> Choice<Binding> {
-    choose(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| binding_takes(b, task))
+pub(super) fn binding(set: &ManifestSet, kind: ControlPlaneType, task: &Task) -> Selection<Binding> {
+    choose(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| binding_matches(b, task))
 }
 
 /// All bindings of this control-plane type that are known to take the task; one that looks at tags which are not known
@@ -95,22 +95,22 @@ pub fn bindings<'a>(
 ) -> impl Iterator<Item = &'a Arc<Binding>> {
     set.bindings
         .values()
-        .filter(move |one| one.control_plane_type == kind && binding_takes(one, task) == Match::Yes)
+        .filter(move |one| one.control_plane_type == kind && binding_matches(one, task) == Match::Yes)
 }
 
 /// The workload that describes the task in that binding.
-pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Choice<WorkloadSpec> {
+pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Selection<WorkloadSpec> {
     let workloads: &BTreeMap<_, _> = &set.workloads;
     choose(
         workloads.iter().filter(|(_, w)| w.bindings.is_empty() || w.bindings.iter().any(|b| b == binding)),
-        |w| workload_takes(w, task),
+        |w| workload_matches(w, task),
     )
 }
 
 /// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, whatever the task's
 /// verdict is: one that takes the task, or else one that looks at its cluster. Of several the most careful counts: one
 /// that is paused, then by policy. `None`: nobody has given us a mandate for this registration any more.
-pub fn caretaker(
+pub fn owning_binding(
     set: &ManifestSet,
     control_plane: &str,
     mesh: &MeshName,
@@ -127,7 +127,7 @@ pub fn caretaker(
         set.bindings.values().filter(|b| b.spec.control_plane == control_plane && b.selects_cluster(cluster))
     };
     let here = || there().filter(|b| b.spec.mesh == *mesh);
-    let takes = |b: &&Arc<Binding>| task.is_some_and(|task| binding_takes(b, task) != Match::No);
+    let takes = |b: &&Arc<Binding>| task.is_some_and(|task| binding_matches(b, task) != Match::No);
     here()
         .filter(takes)
         .min_by_key(boldness)
@@ -185,12 +185,12 @@ mod tests {
     /// Who takes care of the registration of a task of service `kv` in the mesh `default` of `kuma`.
     fn caretaker_of(bindings: &[(&str, Value)]) -> Option<String> {
         let (task, mesh) = (task("kv"), MeshName::parse("default").unwrap());
-        let found = caretaker(&set(bindings), "kuma", &mesh, task.arn.cluster(), Some(&task));
+        let found = owning_binding(&set(bindings), "kuma", &mesh, task.arn.cluster(), Some(&task));
         found.map(|binding| binding.name.to_string())
     }
 
     #[test]
-    fn the_binding_that_takes_the_task_takes_care_even_if_another_is_more_careful() {
+    fn matching_binding_owns_despite_stricter_other() {
         let bindings = [
             ("a", json!({"policy": "create-only", "selector": selecting("web")})),
             ("b", json!({"selector": selecting("kv")})),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_the_most_careful_takes_care() {
+    fn strictest_binding_owns_when_several_match() {
         let [sync, upsert, create] =
             ["sync", "upsert-only", "create-only"].map(|policy| json!({"policy": policy}));
         let paused = json!({"paused": true});
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_that_only_looks_at_the_cluster_takes_care_where_none_takes_the_task() {
+    fn cluster_binding_owns_when_none_matches_task() {
         let bindings = [
             ("a", json!({"selector": selecting("web")})),
             ("b", json!({"policy": "upsert-only", "selector": selecting("queue")})),
@@ -223,19 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_that_may_take_the_task_counts_as_one_that_does() {
+    fn possibly_matching_binding_counts_as_match() {
         let tagged = json!({"clusters": ["*:cluster/c"], "tags": {"team": "a"}});
         let bindings = [("a", json!({})), ("b", json!({"policy": "create-only", "selector": tagged}))];
         assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
     }
 
     #[test]
-    fn a_binding_that_moved_to_another_mesh_answers_for_what_it_left() {
+    fn binding_owns_registrations_in_its_previous_mesh() {
         assert!(caretaker_of(&[("a", json!({"mesh": "other"}))]).is_some());
     }
 
     #[test]
-    fn of_several_that_moved_to_another_mesh_the_one_that_takes_the_task_answers() {
+    fn matching_moved_binding_owns_old_registration() {
         let bindings = [
             ("a", json!({"mesh": "other", "policy": "create-only", "selector": selecting("web")})),
             ("b", json!({"mesh": "other", "selector": selecting("kv")})),
@@ -253,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_gone_task_of_which_nothing_is_known_is_in_the_care_of_its_cluster() {
+    fn unknown_gone_task_is_owned_by_cluster_binding() {
         let bindings = set(&[("a", json!({"selector": selecting("web")}))]);
         let (cluster, mesh) = (task("kv").arn.cluster().clone(), MeshName::parse("default").unwrap());
-        assert!(caretaker(&bindings, "kuma", &mesh, &cluster, None).is_some());
+        assert!(owning_binding(&bindings, "kuma", &mesh, &cluster, None).is_some());
     }
 }

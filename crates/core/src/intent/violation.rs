@@ -6,18 +6,18 @@ use super::consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
 use ecs_mesh_api::GatewayKind;
-use ecs_mesh_model::{RoleArn, Why};
+use ecs_mesh_model::{RoleArn, Reason};
 
 /// Stands for a name that only the task's author knows; no shell takes it for one.
-pub(super) const ITS_SERVICE: &str = "<its service>";
+pub(super) const SERVICE_PLACEHOLDER: &str = "<its service>";
 
 /// Which rule was broken; the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Rule {
+pub enum RoleRule {
     /// The task has no task role at all.
     NoTaskRole,
     /// The role does not exist.
-    NoSuchRole,
+    RoleNotFound,
     /// The role is of an account that is not authorised.
     Account,
     /// `kuma.io/type` is not `dataplane`.
@@ -33,9 +33,9 @@ pub enum Rule {
     /// `consul.hashicorp.com.service-name` is missing, or names another service.
     ConsulService,
     /// `consul.hashicorp.com.service-name` is no name that Consul gives a service.
-    RefusedServiceTag,
+    InvalidServiceTag,
     /// The `Workload`'s service is no name that Consul gives a service.
-    RefusedService,
+    InvalidService,
     /// `consul.hashicorp.com.gateway-kind` is no kind of gateway.
     ConsulGateway,
     /// Enterprise: `consul.hashicorp.com.namespace` is none of the namespaces that are looked after.
@@ -48,12 +48,12 @@ pub enum Rule {
     TaskNamespace,
 }
 
-impl Rule {
+impl RoleRule {
     /// A bounded label for metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::NoTaskRole => "no_task_role",
-            Self::NoSuchRole => "no_such_role",
+            Self::RoleNotFound => "no_such_role",
             Self::Account => "account",
             Self::Type => "kuma.io/type",
             Self::Mesh => "kuma.io/mesh",
@@ -61,8 +61,8 @@ impl Rule {
             Self::Workload => "kuma.io/workload",
             Self::BoundPrincipals => "bound_principals",
             Self::ConsulService => SERVICE_TAG,
-            Self::RefusedServiceTag => "refused_service_tag",
-            Self::RefusedService => "refused_service",
+            Self::InvalidServiceTag => "refused_service_tag",
+            Self::InvalidService => "refused_service",
             Self::ConsulGateway => GATEWAY_TAG,
             Self::ConsulNamespace => NAMESPACE_TAG,
             Self::TaskMesh => TASK_MESH_TAG,
@@ -74,7 +74,7 @@ impl Rule {
 
 /// What a violation is read from, and so what must have changed where the task was let in before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
+pub enum ViolationBasis {
     /// The role's tags alone: no manifest makes them good.
     Tags,
     /// The role's tags beside what the manifests want: either may have changed.
@@ -85,9 +85,9 @@ pub enum Basis {
 
 /// A rule that a role breaks: what was found, what is needed, what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct RoleViolation {
     /// Which rule.
-    pub rule: Rule,
+    pub rule: RoleRule,
     /// The role; `None` where the task has none.
     pub role: Option<RoleArn>,
     /// What was found; `None` where the tag is missing.
@@ -96,65 +96,65 @@ pub struct Violation {
     pub needed: String,
 }
 
-impl Violation {
+impl RoleViolation {
     /// What it is read from; `None` where it is no fault of the role. For what a `Workload` or a task's own tags say,
     /// nothing that is there is ever taken away: they do not decide what the login earns.
-    pub fn basis(&self) -> Option<Basis> {
+    pub fn basis(&self) -> Option<ViolationBasis> {
         let is_tagged = self.found.as_ref().is_some_and(|value| !value.is_empty());
         match self.rule {
-            Rule::RefusedService | Rule::TaskMesh | Rule::TaskPartition | Rule::TaskNamespace => None,
-            Rule::NoTaskRole | Rule::Account | Rule::BoundPrincipals => Some(Basis::Manifests),
+            RoleRule::InvalidService | RoleRule::TaskMesh | RoleRule::TaskPartition | RoleRule::TaskNamespace => None,
+            RoleRule::NoTaskRole | RoleRule::Account | RoleRule::BoundPrincipals => Some(ViolationBasis::Manifests),
             // The role itself is gone, and its tags with it.
-            Rule::NoSuchRole | Rule::Type | Rule::ConsulGateway | Rule::RefusedServiceTag => {
-                Some(Basis::Tags)
+            RoleRule::RoleNotFound | RoleRule::Type | RoleRule::ConsulGateway | RoleRule::InvalidServiceTag => {
+                Some(ViolationBasis::Tags)
             }
             // Without the tag it is the namespace `default`, which is one of those that are named or not.
-            Rule::ConsulNamespace => Some(Basis::TagsAndManifests),
-            Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService if is_tagged => {
-                Some(Basis::TagsAndManifests)
+            RoleRule::ConsulNamespace => Some(ViolationBasis::TagsAndManifests),
+            RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService if is_tagged => {
+                Some(ViolationBasis::TagsAndManifests)
             }
-            Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService => Some(Basis::Tags),
+            RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService => Some(ViolationBasis::Tags),
         }
     }
 }
 
-impl Violation {
+impl RoleViolation {
     /// With its cause: which rule, and whether something is missing or wrong. Whose role or service it is, is another
     /// thing for each.
-    pub fn why(&self) -> Why {
+    pub fn reason(&self) -> Reason {
         let how = if self.found.is_none() { "missing" } else { "wrong" };
-        Why::new(format!("{} {how}", self.rule.label()), self.to_string())
+        Reason::new(format!("{} {how}", self.rule.label()), self.to_string())
     }
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for RoleViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let role = self.role.as_ref().map_or("", RoleArn::as_str);
         let name = self.role.as_ref().map_or("", RoleArn::name);
         let needed = &self.needed;
         match self.rule {
-            Rule::NoTaskRole => write!(
+            RoleRule::NoTaskRole => write!(
                 f,
                 "the task has no task role, so it can prove no identity; set taskRoleArn in the task definition \
                  to a role tagged {needed}"
             ),
-            Rule::NoSuchRole => {
+            RoleRule::RoleNotFound => {
                 write!(f, "role {role} does not exist; create it with tags {needed}, or correct taskRoleArn")
             }
-            Rule::Account => write!(
+            RoleRule::Account => write!(
                 f,
                 "role {role} is of account {}, needed is one of {needed}; add the account to \
                  spec.roleTags.authorizedAccounts of the MeshBinding, or use a role of an authorised account",
                 self.found.as_deref().unwrap_or("")
             ),
-            Rule::BoundPrincipals => write!(
+            RoleRule::BoundPrincipals => write!(
                 f,
                 "role {role} is outside what may log in to Consul, {needed}; make the role below such a path, or add it \
                  to spec.serviceTokens.boundPrincipals of the ConsulAuth"
             ),
-            Rule::ConsulGateway => {
+            RoleRule::ConsulGateway => {
                 let (tag, found) = (self.rule.label(), self.found.as_deref().unwrap_or(""));
-                let kind = GatewayKind::meant_by(found).map_or("KIND", GatewayKind::as_str);
+                let kind = GatewayKind::suggest(found).map_or("KIND", GatewayKind::as_str);
                 write!(
                     f,
                     "role {role}: tag {tag} is {found:?}, needed is {needed}, or none where the task is no gateway; aws \
@@ -162,16 +162,16 @@ impl fmt::Display for Violation {
                      {name} --tag-keys {tag}"
                 )
             }
-            Rule::RefusedServiceTag => {
+            RoleRule::InvalidServiceTag => {
                 let found = self.found.as_deref().unwrap_or("");
                 write!(
                     f,
                     "role {role}: tag {SERVICE_TAG} is {found:?}, and Consul gives no service such a name, so the login \
                      is refused; allowed are {needed}; name the service so, and then aws iam tag-role --role-name {name} \
-                     --tags Key={SERVICE_TAG},Value={ITS_SERVICE}"
+                     --tags Key={SERVICE_TAG},Value={SERVICE_PLACEHOLDER}"
                 )
             }
-            Rule::RefusedService => {
+            RoleRule::InvalidService => {
                 let found = self.found.as_deref().unwrap_or("");
                 write!(
                     f,
@@ -179,7 +179,7 @@ impl fmt::Display for Violation {
                      {needed}; change spec.service of the Workload to the name that the task registers"
                 )
             }
-            Rule::ConsulNamespace => {
+            RoleRule::ConsulNamespace => {
                 let found = self.found.as_ref().map_or_else(
                     || "is missing, which is the namespace \"default\"".to_owned(),
                     |found| format!("is {found:?}"),
@@ -191,21 +191,21 @@ impl fmt::Display for Violation {
                      ControlPlane"
                 )
             }
-            Rule::TaskMesh | Rule::TaskPartition | Rule::TaskNamespace => {
+            RoleRule::TaskMesh | RoleRule::TaskPartition | RoleRule::TaskNamespace => {
                 let tag = self.rule.label();
                 match &self.found {
                     Some(found) => write!(f, "the task's tag {tag} is {found:?}, needed is {needed:?}")?,
                     None => write!(f, "the task's tag {tag} is missing, needed is {needed:?}")?,
                 }
                 let both = "partition and namespace go together";
-                let both = if self.rule == Rule::TaskMesh { String::new() } else { format!(" ({both})") };
+                let both = if self.rule == RoleRule::TaskMesh { String::new() } else { format!(" ({both})") };
                 write!(
                     f,
                     "{both}; set it on the task definition or the service that the tasks get their tags from \
                      (propagateTags), and deploy it"
                 )
             }
-            Rule::Type | Rule::Mesh | Rule::Service | Rule::Workload | Rule::ConsulService => {
+            RoleRule::Type | RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService => {
                 let tag = self.rule.label();
                 if self.needed.is_empty() {
                     let found = self.found.as_deref().unwrap_or("");
@@ -230,27 +230,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_many_roles_alike_has_one_cause() {
-        let violation = |name: &str, found: Option<&str>| Violation {
-            rule: Rule::ConsulService,
+    fn same_violation_of_many_roles_has_one_key() {
+        let violation = |name: &str, found: Option<&str>| RoleViolation {
+            rule: RoleRule::ConsulService,
             role: Some(RoleArn::parse(&format!("arn:aws:iam::111122223333:role/{name}-task")).unwrap()),
             found: found.map(str::to_owned),
             needed: name.to_owned(),
         };
-        let [kv, web] = ["kv", "web"].map(|name| violation(name, None).why());
-        assert_eq!(kv.cause, web.cause);
-        assert_ne!(kv.words, web.words);
+        let [kv, web] = ["kv", "web"].map(|name| violation(name, None).reason());
+        assert_eq!(kv.key, web.key);
+        assert_ne!(kv.message, web.message);
         assert_ne!(
-            kv.cause,
-            violation("kv", Some("web")).why().cause,
+            kv.key,
+            violation("kv", Some("web")).reason().key,
             "missing and wrong are mended differently"
         );
     }
 
     #[test]
-    fn a_violation_names_role_tag_found_needed_and_what_to_do() {
-        let violation = Violation {
-            rule: Rule::Mesh,
+    fn violation_names_role_tag_values_and_fix() {
+        let violation = RoleViolation {
+            rule: RoleRule::Mesh,
             role: Some(RoleArn::parse("arn:aws:iam::111122223333:role/kv-task").unwrap()),
             found: Some("other".to_owned()),
             needed: "default".to_owned(),

@@ -10,16 +10,16 @@ use std::time::Duration;
 use ecs_mesh_api::GuardPolicy;
 use ecs_mesh_model::{TaskArn, Timestamp};
 
-const WINDOW: Duration = Duration::from_hours(1);
+const GUARD_WINDOW: Duration = Duration::from_hours(1);
 
 /// The removals of one binding within the last hour, let through and stopped.
 #[derive(Clone, Debug, Default)]
-pub struct Guard {
+pub struct RemovalGuard {
     /// Let through and not carried out yet: asked for again at each step, counted once.
-    under_way: BTreeMap<TaskArn, UnderWay>,
+    in_progress: BTreeMap<TaskArn, AdmittedRemoval>,
     /// Carried out. A task that came back and is removed again counts again.
-    carried_out: VecDeque<Timestamp>,
-    stopped: BTreeMap<TaskArn, Timestamp>,
+    completed: VecDeque<Timestamp>,
+    held: BTreeMap<TaskArn, Timestamp>,
     /// The most that were confirmed to be there within the hour: a removal is a part of these.
     confirmed: HourlyMax,
     /// The most that may have been there within the hour, unconfirmed creates included: the floor is compared with
@@ -55,19 +55,19 @@ impl HourlyMax {
         self.0.push_back((now, number));
     }
 
-    fn forget_old(&mut self, now: Timestamp) {
-        self.0.retain(|(at, _)| at.age_at(now) < WINDOW);
+    fn expire(&mut self, now: Timestamp) {
+        self.0.retain(|(at, _)| at.age_at(now) < GUARD_WINDOW);
     }
 
     /// The last number counts however old it is: nothing has changed since.
     fn at(&self, now: Timestamp) -> usize {
-        let recent = self.0.iter().filter(|(at, _)| at.age_at(now) < WINDOW).map(|(_, number)| *number).max();
+        let recent = self.0.iter().filter(|(at, _)| at.age_at(now) < GUARD_WINDOW).map(|(_, number)| *number).max();
         recent.or(self.0.back().map(|(_, number)| *number)).unwrap_or(0)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct UnderWay {
+struct AdmittedRemoval {
     since: Timestamp,
     /// Its removal was sent: should the answer get lost, it may have happened all the same.
     sent: bool,
@@ -75,11 +75,11 @@ struct UnderWay {
 
 /// What the guard says to one removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum GuardDecision {
     /// It may go on.
     Admitted,
     /// It is one too many.
-    Stopped {
+    Held {
         /// Let through within the hour.
         admitted: usize,
         /// The most that were owned within the hour.
@@ -100,7 +100,7 @@ pub struct GuardState {
     pub limit: usize,
 }
 
-impl Guard {
+impl RemovalGuard {
     /// Asks for the removal of a task's registration. `owned` are the registrations that the binding has now;
     /// `released` tells that a person let removals through. Asking again for the same task counts once.
     pub fn admit(
@@ -110,88 +110,88 @@ impl Guard {
         policy: &GuardPolicy,
         released: bool,
         now: Timestamp,
-    ) -> Admission {
-        self.forget_old(now);
-        self.note_owned(owned, now);
-        if self.under_way.contains_key(task) {
-            return Admission::Admitted;
+    ) -> GuardDecision {
+        self.expire(now);
+        self.record_owned(owned, now);
+        if self.in_progress.contains_key(task) {
+            return GuardDecision::Admitted;
         }
         let (owned, possible) = (self.confirmed.at(now), self.possible.at(now));
-        let admitted = self.under_way.len() + self.carried_out.len();
+        let admitted = self.in_progress.len() + self.completed.len();
         #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 registrations
         let too_many = (admitted + 1) as f64 > policy.max_fraction * owned as f64;
         if too_many && possible >= policy.min_owned as usize && !released {
-            self.stopped.insert(task.clone(), now);
-            return Admission::Stopped { admitted, owned };
+            self.held.insert(task.clone(), now);
+            return GuardDecision::Held { admitted, owned };
         }
-        self.stopped.remove(task);
-        self.under_way.insert(task.clone(), UnderWay { since: now, sent: false });
-        Admission::Admitted
+        self.held.remove(task);
+        self.in_progress.insert(task.clone(), AdmittedRemoval { since: now, sent: false });
+        GuardDecision::Admitted
     }
 
     /// The admitted removal is about to be sent.
-    pub fn sent(&mut self, task: &TaskArn) {
-        if let Some(entry) = self.under_way.get_mut(task) {
+    pub fn record_sent(&mut self, task: &TaskArn) {
+        if let Some(entry) = self.in_progress.get_mut(task) {
             entry.sent = true;
         }
     }
 
     /// The admitted removal has happened.
-    pub fn carried_out(&mut self, task: &TaskArn, now: Timestamp) {
-        self.stopped.remove(task);
-        if self.under_way.remove(task).is_some() {
-            self.carried_out.push_back(now);
+    pub fn record_completed(&mut self, task: &TaskArn, now: Timestamp) {
+        self.held.remove(task);
+        if self.in_progress.remove(task).is_some() {
+            self.completed.push_back(now);
         }
     }
 
     /// The removal is no longer wanted, or its own STOPPED backs it now: it does not count any more, unless it was sent.
-    pub fn no_longer_needed(&mut self, task: &TaskArn) {
-        self.stopped.remove(task);
-        if self.under_way.get(task).is_some_and(|entry| !entry.sent) {
-            self.under_way.remove(task);
+    pub fn release(&mut self, task: &TaskArn) {
+        self.held.remove(task);
+        if self.in_progress.get(task).is_some_and(|entry| !entry.sent) {
+            self.in_progress.remove(task);
         }
     }
 
-    fn forget_old(&mut self, now: Timestamp) {
-        let old = |at: &Timestamp| at.age_at(now) >= WINDOW;
-        self.under_way.retain(|_, entry| !old(&entry.since));
-        self.stopped.retain(|_, at| !old(at));
-        self.carried_out.retain(|at| !old(at));
-        self.confirmed.forget_old(now);
-        self.possible.forget_old(now);
+    fn expire(&mut self, now: Timestamp) {
+        let old = |created_at: &Timestamp| created_at.age_at(now) >= GUARD_WINDOW;
+        self.in_progress.retain(|_, entry| !old(&entry.since));
+        self.held.retain(|_, at| !old(at));
+        self.completed.retain(|at| !old(at));
+        self.confirmed.expire(now);
+        self.possible.expire(now);
     }
 
     /// Notes how many are owned now.
-    pub fn note_owned(&mut self, owned: OwnedCount, now: Timestamp) {
+    pub fn record_owned(&mut self, owned: OwnedCount, now: Timestamp) {
         self.confirmed.note(owned.confirmed, now);
         self.possible.note(owned.possible, now);
     }
 
     /// What it has done within the last hour, and what it may do still.
     pub fn state(&self, policy: &GuardPolicy, released: bool, now: Timestamp) -> GuardState {
-        let recent = |at: &&Timestamp| at.age_at(now) < WINDOW;
+        let recent = |created_at: &&Timestamp| created_at.age_at(now) < GUARD_WINDOW;
         let owned = self.confirmed.at(now);
-        let under_way = self.under_way.values().filter(|entry| recent(&&entry.since)).count();
+        let in_progress = self.in_progress.values().filter(|entry| recent(&&entry.since)).count();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         // far below 2^52
         let part = (policy.max_fraction * owned as f64).max(0.0) as usize;
         let all = released || self.possible.at(now) < policy.min_owned as usize;
         GuardState {
-            held: self.stopped.values().filter(recent).count(),
-            admitted: under_way + self.carried_out.iter().filter(recent).count(),
+            held: self.held.values().filter(recent).count(),
+            admitted: in_progress + self.completed.iter().filter(recent).count(),
             owned,
             limit: if all { owned } else { part },
         }
     }
 
     /// How many removals it is holding back.
-    pub fn holding(&self) -> usize {
-        self.stopped.len()
+    pub fn held_count(&self) -> usize {
+        self.held.len()
     }
 
     /// The tasks whose removals it is holding back.
     pub fn held(&self) -> impl Iterator<Item = &TaskArn> {
-        self.stopped.keys()
+        self.held.keys()
     }
 }
 
@@ -205,12 +205,12 @@ mod tests {
         cluster.task(TaskId::parse(&format!("{n:032x}")).unwrap())
     }
 
-    fn remove(guard: &mut Guard, numbers: std::ops::Range<usize>, total: usize, now: Timestamp) -> usize {
+    fn remove(guard: &mut RemovalGuard, numbers: std::ops::Range<usize>, total: usize, now: Timestamp) -> usize {
         let mut owned = total;
         for n in numbers {
             let count = OwnedCount::confirmed(owned);
-            if guard.admit(&task(n), count, &GuardPolicy::default(), false, now) == Admission::Admitted {
-                guard.carried_out(&task(n), now);
+            if guard.admit(&task(n), count, &GuardPolicy::default(), false, now) == GuardDecision::Admitted {
+                guard.record_completed(&task(n), now);
                 owned -= 1;
             }
         }
@@ -218,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn thirty_percent_go_and_not_one_more() {
-        assert_eq!(remove(&mut Guard::default(), 0..20, 20, Timestamp(0)), 6);
+    fn guard_admits_thirty_percent() {
+        assert_eq!(remove(&mut RemovalGuard::default(), 0..20, 20, Timestamp(0)), 6);
     }
 
     #[test]
-    fn its_numbers_tell_what_it_did_within_the_hour_and_what_it_may_do() {
-        let (mut guard, policy) = (Guard::default(), GuardPolicy::default());
+    fn guard_state_reports_the_last_hour() {
+        let (mut guard, policy) = (RemovalGuard::default(), GuardPolicy::default());
         remove(&mut guard, 0..20, 20, Timestamp(0));
         let state = guard.state(&policy, false, Timestamp(1));
         assert_eq!(state, GuardState { held: 14, admitted: 6, owned: 20, limit: 6 });
@@ -235,35 +235,35 @@ mod tests {
 
     #[test]
     fn below_ten_owned_everything_goes() {
-        assert_eq!(remove(&mut Guard::default(), 0..9, 9, Timestamp(0)), 9);
+        assert_eq!(remove(&mut RemovalGuard::default(), 0..9, 9, Timestamp(0)), 9);
     }
 
     #[test]
-    fn unconfirmed_creates_count_for_the_floor_and_not_for_the_limit() {
-        let mut guard = Guard::default();
+    fn unconfirmed_creates_count_for_the_guard_floor_only() {
+        let mut guard = RemovalGuard::default();
         let owned = OwnedCount { confirmed: 9, possible: 10 };
         let admitted = (0..9).filter(|n| {
-            guard.admit(&task(*n), owned, &GuardPolicy::default(), false, Timestamp(0)) == Admission::Admitted
+            guard.admit(&task(*n), owned, &GuardPolicy::default(), false, Timestamp(0)) == GuardDecision::Admitted
         });
         assert_eq!(admitted.count(), 2);
         assert_eq!(guard.state(&GuardPolicy::default(), false, Timestamp(0)).limit, 2);
     }
 
     #[test]
-    fn a_guard_that_began_at_ten_still_counts_when_fewer_are_left() {
-        assert_eq!(remove(&mut Guard::default(), 0..10, 10, Timestamp(0)), 3);
+    fn guard_counts_the_hourly_maximum_owned() {
+        assert_eq!(remove(&mut RemovalGuard::default(), 0..10, 10, Timestamp(0)), 3);
     }
 
     #[test]
     fn after_an_hour_more_may_go() {
-        let mut guard = Guard::default();
+        let mut guard = RemovalGuard::default();
         assert_eq!(remove(&mut guard, 0..20, 20, Timestamp(0)), 6);
         assert_eq!(remove(&mut guard, 6..20, 14, Timestamp(3_600_000)), 4);
     }
 
     #[test]
     fn asking_twice_for_one_task_counts_once() {
-        let mut guard = Guard::default();
+        let mut guard = RemovalGuard::default();
         for _ in 0..10 {
             let answer = guard.admit(
                 &task(1),
@@ -272,14 +272,14 @@ mod tests {
                 false,
                 Timestamp(0),
             );
-            assert_eq!(answer, Admission::Admitted);
+            assert_eq!(answer, GuardDecision::Admitted);
         }
-        assert_eq!(guard.holding(), 0);
+        assert_eq!(guard.held_count(), 0);
     }
 
     #[test]
     fn a_task_that_came_back_and_goes_again_counts_again() {
-        let mut guard = Guard::default();
+        let mut guard = RemovalGuard::default();
         let gone: usize = (0..10)
             .map(|_| {
                 let answer = guard.admit(
@@ -289,33 +289,33 @@ mod tests {
                     false,
                     Timestamp(0),
                 );
-                guard.carried_out(&task(1), Timestamp(0));
-                usize::from(answer == Admission::Admitted)
+                guard.record_completed(&task(1), Timestamp(0));
+                usize::from(answer == GuardDecision::Admitted)
             })
             .sum();
         assert_eq!(gone, 3);
     }
 
     #[test]
-    fn a_removal_whose_answer_was_lost_counts_although_it_is_no_longer_wanted() {
-        let mut guard = Guard::default();
+    fn sent_removal_counts_after_it_is_cancelled() {
+        let mut guard = RemovalGuard::default();
         let policy = GuardPolicy::default();
         for n in 0..3 {
             guard.admit(&task(n), OwnedCount::confirmed(10), &policy, false, Timestamp(0));
-            guard.sent(&task(n));
-            guard.no_longer_needed(&task(n));
+            guard.record_sent(&task(n));
+            guard.release(&task(n));
         }
         let answer = guard.admit(&task(3), OwnedCount::confirmed(10), &policy, false, Timestamp(0));
-        assert_eq!(answer, Admission::Stopped { admitted: 3, owned: 10 });
+        assert_eq!(answer, GuardDecision::Held { admitted: 3, owned: 10 });
     }
 
     #[test]
     fn a_release_lets_the_held_ones_through() {
-        let mut guard = Guard::default();
+        let mut guard = RemovalGuard::default();
         remove(&mut guard, 0..20, 20, Timestamp(0));
-        assert_eq!(guard.holding(), 14);
+        assert_eq!(guard.held_count(), 14);
         let answer =
             guard.admit(&task(19), OwnedCount::confirmed(14), &GuardPolicy::default(), true, Timestamp(1));
-        assert_eq!((answer, guard.holding()), (Admission::Admitted, 13));
+        assert_eq!((answer, guard.held_count()), (GuardDecision::Admitted, 13));
     }
 }

@@ -5,9 +5,9 @@ mod decide;
 mod diff;
 mod drain;
 mod guard;
-pub mod proposal;
+pub mod report;
 
-pub use decide::{Action, Awaited, Decision, Evidence, Known, Situation, Standing, Step, decide, foresee};
+pub use decide::{Action, PendingConfirmation, Decision, Evidence, KnownRegistration, DecisionInput, LivenessInput, PlanStep, decide, decide_if_confirmed};
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
-pub use guard::{Admission, Guard, GuardState, OwnedCount};
+pub use guard::{GuardDecision, RemovalGuard, GuardState, OwnedCount};

@@ -3,21 +3,21 @@
 use std::time::SystemTime;
 
 use crate::catalogue::{CERTIFICATES, CREDENTIALS, IDENTITY, REGION, SCOPE};
-use crate::facts::{Aws, Facts, NoAws};
-use crate::place::{Place, partition_of};
-use crate::report::Check;
+use crate::facts::{AwsFacts, DoctorFacts, AwsUnavailable};
+use crate::scope::{DoctorScope, partition_of};
+use crate::report::CheckResult;
 use ecs_mesh_aws::aws::AwsErrorKind;
 use ecs_mesh_model::ClusterArn;
 
-pub(super) fn check(facts: &Facts) -> Vec<Check> {
+pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let aws = match &facts.aws {
         Ok(aws) => aws,
-        Err(NoAws::NoRegion(error)) => {
+        Err(AwsUnavailable::NoRegion(error)) => {
             return vec![REGION.error("AWS", error, "set AWS_REGION, or give --region")];
         }
-        Err(NoAws::NoRoots(error)) => {
-            let (found, mend) = error.split_once("; ").unwrap_or((error, ""));
-            return vec![CERTIFICATES.error("AWS", found, mend)];
+        Err(AwsUnavailable::NoRoots(error)) => {
+            let (message, fix) = error.split_once("; ").unwrap_or((error, ""));
+            return vec![CERTIFICATES.error("AWS", message, fix)];
         }
     };
     let trust = CERTIFICATES.ok("AWS", "there are some, or the endpoint that is set needs none");
@@ -26,7 +26,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn credentials(aws: &Aws) -> Check {
+fn credentials(aws: &AwsFacts) -> CheckResult {
     match &aws.credentials {
         Ok(end) => {
             let life = match end {
@@ -46,36 +46,36 @@ fn remaining(end: SystemTime) -> String {
     }
 }
 
-fn identity(aws: &Aws) -> Check {
+fn identity(aws: &AwsFacts) -> CheckResult {
     match &aws.caller {
         Ok(caller) => IDENTITY.ok(&caller.account, &caller.arn),
         Err(error) => {
             let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
-            let mend = error.hint.trim_start_matches("; ");
+            let fix = error.hint.trim_start_matches("; ");
             match error.kind {
-                AwsErrorKind::Credentials => IDENTITY.error("AWS", found, mend),
+                AwsErrorKind::Credentials => IDENTITY.error("AWS", found, fix),
                 _ => IDENTITY.unknown(
                     "AWS",
                     found,
-                    format!("{mend}; STS has an endpoint of its own to be reached"),
+                    format!("{fix}; STS has an endpoint of its own to be reached"),
                 ),
             }
         }
     }
 }
 
-fn scope(facts: &Facts, aws: &Aws) -> Vec<Check> {
-    let place = match &facts.place {
+fn scope(facts: &DoctorFacts, aws: &AwsFacts) -> Vec<CheckResult> {
+    let place = match &facts.scope {
         Ok(place) => place,
         Err(error) => {
-            let mend = "`aws sqs get-queue-url --queue-name NAME` prints it";
-            return vec![SCOPE.error(facts.queue_url.clone().unwrap_or_default(), error, mend)];
+            let fix = "`aws sqs get-queue-url --queue-name NAME` prints it";
+            return vec![SCOPE.error(facts.queue_url.clone().unwrap_or_default(), error, fix)];
         }
     };
     let account = aws.caller.as_ref().ok().map(|caller| caller.account.as_str());
     let partition = aws.caller.as_ref().ok().and_then(|caller| caller.arn.split(':').nth(1));
     let partition = partition.unwrap_or_else(|| partition_of(&aws.region));
-    let mut checks = strays(place, aws, account, partition);
+    let mut checks = unreadable_clusters(place, aws, account, partition);
     if let Some(check) = queue(place, aws, account) {
         checks.push(check);
     }
@@ -87,8 +87,8 @@ fn scope(facts: &Facts, aws: &Aws) -> Vec<Check> {
 }
 
 /// Clusters that nobody here can read.
-fn strays(place: &Place, aws: &Aws, account: Option<&str>, partition: &str) -> Vec<Check> {
-    let literal = place.clusters.iter().filter(|cluster| cluster.glob.is_literal());
+fn unreadable_clusters(scope: &DoctorScope, aws: &AwsFacts, account: Option<&str>, partition: &str) -> Vec<CheckResult> {
+    let literal = scope.clusters.iter().filter(|cluster| cluster.glob.is_literal());
     let named = literal.filter_map(|cluster| ClusterArn::parse(cluster.glob.as_str()).ok());
     let wrong = named.filter_map(|cluster| {
         let (what, theirs, ours) = if cluster.partition() != partition {
@@ -101,15 +101,15 @@ fn strays(place: &Place, aws: &Aws, account: Option<&str>, partition: &str) -> V
             return None;
         };
         let found = format!("the cluster is in {what} {theirs}, and the caller in {ours}");
-        let mend = "run an operator there, with credentials of that account and --region; or correct \
+        let fix = "run an operator there, with credentials of that account and --region; or correct \
                     MeshBinding.spec.selector.clusters";
-        Some(SCOPE.error(cluster.as_str(), found, mend))
+        Some(SCOPE.error(cluster.as_str(), found, fix))
     });
     wrong.collect()
 }
 
-fn queue(place: &Place, aws: &Aws, account: Option<&str>) -> Option<Check> {
-    let queue = place.queue.as_ref()?;
+fn queue(scope: &DoctorScope, aws: &AwsFacts, account: Option<&str>) -> Option<CheckResult> {
+    let queue = scope.queue.as_ref()?;
     let region = queue.region.as_deref().unwrap_or(&aws.region);
     if region != aws.region {
         let found = format!("the queue is in Region {region}, and the clusters' events in {}", aws.region);
@@ -125,8 +125,8 @@ fn queue(place: &Place, aws: &Aws, account: Option<&str>) -> Option<Check> {
             queue.account,
             account.unwrap_or_default()
         );
-        let mend = "use a queue of the caller's account, or let its policy allow both accounts";
-        return Some(SCOPE.warning(&queue.name, found, mend));
+        let fix = "use a queue of the caller's account, or let its policy allow both accounts";
+        return Some(SCOPE.warning(&queue.name, found, fix));
     }
     None
 }

@@ -4,19 +4,19 @@ use super::consul;
 use crate::catalogue::{
     CONSUL_REACHED, PLANE_LIST, PLANE_MESH, PLANE_MODE, PLANE_REACHED, PLANE_TOKEN, PLANE_VERSION,
 };
-use crate::facts::{Facts, PlaneSeen};
-use crate::report::{Check, Id};
+use crate::facts::{DoctorFacts, ControlPlaneFacts};
+use crate::report::{CheckResult, CheckKind};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType, KumaConnection};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_kuma::{Answers, Configuration, MeshCaller, Survey, Version};
+use ecs_mesh_kuma::{KumaProbes, ServerConfig, CallerInfo, KumaDiagnostics, KumaVersion};
 
 const ADMIN: &str = "mesh-system:admin";
-const NOBODY: &str = "mesh-system:unauthenticated";
+const ANONYMOUS: &str = "mesh-system:unauthenticated";
 
-pub(super) fn check(facts: &Facts) -> Vec<Check> {
+pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let set = &facts.manifests.set;
     let mut checks = Vec::new();
-    for (name, seen) in &facts.planes {
+    for (name, seen) in &facts.control_planes {
         let Some(spec) = set.control_planes.get(name) else { continue };
         let reached = match spec.kind {
             ControlPlaneType::Kuma => PLANE_REACHED,
@@ -24,8 +24,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
         };
         let about = format!("{name} ({})", address(spec));
         match seen {
-            Ok(PlaneSeen::Kuma(survey)) => checks.extend(kuma(&about, spec.kuma.as_ref(), survey)),
-            Ok(PlaneSeen::Consul(survey)) => {
+            Ok(ControlPlaneFacts::Kuma(survey)) => checks.extend(kuma(&about, spec.kuma.as_ref(), survey)),
+            Ok(ControlPlaneFacts::Consul(survey)) => {
                 checks.extend(consul::check(set, name, &about, survey));
             }
             Err(error) => checks.push(reached.error(about, error, "correct the ControlPlane manifest")),
@@ -39,190 +39,190 @@ fn address(spec: &ControlPlaneSpec) -> &str {
     kuma.or(spec.consul.as_ref().map(|connection| connection.address.as_str())).unwrap_or_default()
 }
 
-fn kuma(about: &str, connection: Option<&KumaConnection>, survey: &Survey) -> Vec<Check> {
-    let Some(answers) = &survey.answers else {
-        return vec![not_reached(PLANE_REACHED, about, survey.version.as_ref().err())];
+fn kuma(subject: &str, connection: Option<&KumaConnection>, survey: &KumaDiagnostics) -> Vec<CheckResult> {
+    let Some(answers) = &survey.probes else {
+        return vec![not_reached(PLANE_REACHED, subject, survey.version.as_ref().err())];
     };
     let mut checks = vec![
-        PLANE_REACHED.ok(about, "it answers"),
-        version(about, survey.version.as_ref()),
-        mode(about, answers.configuration.as_ref()),
-        token(about, connection, answers.caller.as_ref(), survey.version.as_ref().ok()),
-        list(about, answers, survey.version.as_ref().ok()),
+        PLANE_REACHED.ok(subject, "it answers"),
+        version(subject, survey.version.as_ref()),
+        mode(subject, answers.configuration.as_ref()),
+        token(subject, connection, answers.caller.as_ref(), survey.version.as_ref().ok()),
+        list(subject, answers, survey.version.as_ref().ok()),
     ];
-    checks.extend(meshes(about, answers));
+    checks.extend(meshes(subject, answers));
     checks
 }
 
-pub(super) fn not_reached(id: Id, about: &str, error: Option<&MeshError>) -> Check {
+pub(super) fn not_reached(id: CheckKind, subject: &str, error: Option<&MeshError>) -> CheckResult {
     let said = error.map_or("it gave no answer", |error| error.message.as_str());
-    let (found, mend) = said.split_once("; ").unwrap_or((
+    let (message, fix) = said.split_once("; ").unwrap_or((
         said,
         "see that the control plane runs, that this machine may connect to it, and that \
          the address in the ControlPlane manifest is right",
     ));
-    id.error(about, found, mend)
+    id.error(subject, message, fix)
 }
 
-fn version(about: &str, version: Result<&Version, &MeshError>) -> Check {
+fn version(subject: &str, version: Result<&KumaVersion, &MeshError>) -> CheckResult {
     let version = match version {
         Ok(version) => version,
-        Err(error) => return failed(PLANE_VERSION, about, error),
+        Err(error) => return failed(PLANE_VERSION, subject, error),
     };
     if let Err(why) = version.dialect() {
-        return PLANE_VERSION.error(about, why, "use a 2.x control plane");
+        return PLANE_VERSION.error(subject, why, "use a 2.x control plane");
     }
     match (version.major, version.minor) {
-        (2, 7..=14) => PLANE_VERSION.ok(about, &version.text),
+        (2, 7..=14) => PLANE_VERSION.ok(subject, &version.text),
         _ => PLANE_VERSION.warning(
-            about,
+            subject,
             format!("{}, which this operator has not been tried with", version.text),
             "use a version from 2.7 to 2.14, or look closely at the first registrations",
         ),
     }
 }
 
-fn mode(about: &str, configuration: Result<&Configuration, &MeshError>) -> Check {
+fn mode(subject: &str, configuration: Result<&ServerConfig, &MeshError>) -> CheckResult {
     let configuration = match configuration {
         Ok(configuration) => configuration,
         Err(error) if error.kind == MeshErrorKind::Forbidden => {
             let found = "GET /config is not for this token: health discovery is taken to be on";
             return PLANE_MODE.unknown(
-                about,
+                subject,
                 found,
                 "give an admin's token, or see that it is a zone's control plane",
             );
         }
-        Err(error) => return failed(PLANE_MODE, about, error),
+        Err(error) => return failed(PLANE_MODE, subject, error),
     };
     if let Some(why) = configuration.refuses_writes {
-        let mend =
+        let fix =
             "set ControlPlane.spec.kuma.address to that of the zone's own control plane, with writes on";
-        return PLANE_MODE.error(about, why, mend);
+        return PLANE_MODE.error(subject, why, fix);
     }
     let health = match configuration.health_discovery {
         Some(false) => "health discovery is off: inbounds are registered as ready",
         _ => "health discovery is on",
     };
-    PLANE_MODE.ok(about, format!("mode {}; {health}", configuration.mode))
+    PLANE_MODE.ok(subject, format!("mode {}; {health}", configuration.mode))
 }
 
 fn token(
-    about: &str,
+    subject: &str,
     connection: Option<&KumaConnection>,
-    caller: Result<&MeshCaller, &MeshError>,
-    version: Option<&Version>,
-) -> Check {
+    caller: Result<&CallerInfo, &MeshError>,
+    version: Option<&KumaVersion>,
+) -> CheckResult {
     let given = connection.is_some_and(|c| c.token_file.is_some() || c.token_env.is_some());
-    let mend = "`kumactl generate user-token --name ecs-mesh-operator --group mesh-system:admin --valid-for 8760h` \
+    let fix = "`kumactl generate user-token --name ecs-mesh-operator --group mesh-system:admin --valid-for 8760h` \
                 into the file that ControlPlane.spec.kuma.tokenFile names";
     let caller = match caller {
         Ok(caller) => caller,
-        Err(error) => return failed(PLANE_TOKEN, about, error),
+        Err(error) => return failed(PLANE_TOKEN, subject, error),
     };
-    let clear = connection.is_some_and(|connection| is_clear_and_far(&connection.address));
+    let clear = connection.is_some_and(|connection| is_unencrypted_remote(&connection.address));
     if given && clear {
         let found = format!("taken for {}, and the token goes over the network in the clear", caller.name);
-        return PLANE_TOKEN.warning(about, found, "use https:// and port 5682, with caFile");
+        return PLANE_TOKEN.warning(subject, found, "use https:// and port 5682, with caFile");
     }
     let is = |group: &str| caller.groups.iter().any(|one| one == group);
     if is(ADMIN) {
-        return PLANE_TOKEN.ok(about, format!("taken for {}, an administrator", caller.name));
+        return PLANE_TOKEN.ok(subject, format!("taken for {}, an administrator", caller.name));
     }
     // Kuma keeps secrets and tokens to administrators and lets everybody write Dataplanes, so this does work.
-    if is(NOBODY) && !given && version.is_some_and(Version::is_open_source) {
+    if is(ANONYMOUS) && !given && version.is_some_and(KumaVersion::is_open_source) {
         let found = "no token is given, and Kuma lets anonymous callers write Dataplanes: so may anybody else who reaches \
                      the address, which the network's rules must keep to those who should";
-        return PLANE_TOKEN.info(about, found);
+        return PLANE_TOKEN.info(subject, found);
     }
-    if is(NOBODY) {
+    if is(ANONYMOUS) {
         let found = if given {
             "a token is given, and the caller is anonymous all the same"
         } else {
             "no token is given, and whoever reaches the address is anonymous: without access control of its own anybody \
              there can write Dataplanes"
         };
-        return PLANE_TOKEN.warning(about, found, mend);
+        return PLANE_TOKEN.warning(subject, found, fix);
     }
     let found =
         format!("taken for {}, no administrator: whether it may write Dataplanes is not tried", caller.name);
-    PLANE_TOKEN.info(about, found)
+    PLANE_TOKEN.info(subject, found)
 }
 
 /// A token that is sent there crosses a network in the clear.
-pub(super) fn is_clear_and_far(address: &str) -> bool {
+pub(super) fn is_unencrypted_remote(address: &str) -> bool {
     let Some(rest) = address.strip_prefix("http://") else { return false };
     let authority = rest.split('/').next().unwrap_or_default();
     !["127.", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
 }
 
-fn list(about: &str, answers: &Answers, version: Option<&Version>) -> Check {
-    match &answers.owned {
+fn list(subject: &str, probes: &KumaProbes, version: Option<&KumaVersion>) -> CheckResult {
+    match &probes.owned {
         Ok(count) => {
             let whole = version.is_some_and(|version| (version.major, version.minor) < (2, 10));
             let note =
                 if whole { "; before 2.10 every sweep reads all Dataplanes, not these alone" } else { "" };
-            PLANE_LIST.ok(about, format!("{count} carry this operator's id{note}"))
+            PLANE_LIST.ok(subject, format!("{count} carry this operator's id{note}"))
         }
-        Err(error) => failed(PLANE_LIST, about, error),
+        Err(error) => failed(PLANE_LIST, subject, error),
     }
 }
 
-fn meshes(about: &str, answers: &Answers) -> Vec<Check> {
+fn meshes(subject: &str, probes: &KumaProbes) -> Vec<CheckResult> {
     let judge = |(mesh, found): (&ecs_mesh_model::MeshName, &Result<_, MeshError>)| {
-        let about = format!("{mesh} on {about}");
+        let about = format!("{mesh} on {subject}");
         match found {
             Ok(ecs_mesh_kuma::MeshSettings { mtls, mesh_services }) => {
                 let mtls =
                     mtls.as_ref().map_or("mTLS is off".to_owned(), |backend| format!("mTLS by {backend}"));
                 let services = mesh_services.as_deref().unwrap_or("Disabled");
-                PLANE_MESH.ok(about, format!("it exists; {mtls}; meshServices.mode {services}"))
+                PLANE_MESH.ok(subject, format!("it exists; {mtls}; meshServices.mode {services}"))
             }
-            Err(error) => failed(PLANE_MESH, &about, error),
+            Err(error) => failed(PLANE_MESH, &subject, error),
         }
     };
-    answers.meshes.iter().map(judge).collect()
+    probes.meshes.iter().map(judge).collect()
 }
 
 /// The message of a mesh error ends with what to do.
-pub(super) fn failed(id: Id, about: &str, error: &MeshError) -> Check {
-    let (found, mend) = error.message.split_once("; ").unwrap_or((&error.message, ""));
+pub(super) fn failed(id: CheckKind, subject: &str, error: &MeshError) -> CheckResult {
+    let (message, fix) = error.message.split_once("; ").unwrap_or((&error.message, ""));
     match error.kind {
-        MeshErrorKind::Unreachable | MeshErrorKind::Busy | MeshErrorKind::Conflict => {
-            id.unknown(about, found, if mend.is_empty() { "run the doctor again" } else { mend })
+        MeshErrorKind::Unreachable | MeshErrorKind::Throttled | MeshErrorKind::Conflict => {
+            id.unknown(subject, message, if fix.is_empty() { "run the doctor again" } else { fix })
         }
-        _ => id.error(about, found, mend),
+        _ => id.error(subject, message, fix),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Status;
+    use crate::report::CheckStatus;
 
-    fn judged(product: &str, token: Option<&str>, group: &str) -> Check {
+    fn judged(product: &str, token: Option<&str>, group: &str) -> CheckResult {
         let version = serde_json::json!({"product": product, "version": "2.11.0"});
         let connection = serde_json::json!({"address": "https://kuma:5682", "tokenFile": token});
-        let caller = MeshCaller { name: group.to_owned(), groups: vec![group.to_owned()] };
+        let caller = CallerInfo { name: group.to_owned(), groups: vec![group.to_owned()] };
         super::token(
             "kuma",
             serde_json::from_value(connection).ok().as_ref(),
             Ok(&caller),
-            Version::read(&version).ok().as_ref(),
+            KumaVersion::read(&version).ok().as_ref(),
         )
     }
 
     #[test]
     fn an_anonymous_caller_is_as_it_comes_on_kuma_alone() {
         for (product, token, status) in [
-            ("Kuma", None, Status::Info),
-            ("Kong Mesh", None, Status::Warning),
-            ("Kuma", Some("/token"), Status::Warning),
+            ("Kuma", None, CheckStatus::Info),
+            ("Kong Mesh", None, CheckStatus::Warning),
+            ("Kuma", Some("/token"), CheckStatus::Warning),
         ] {
-            let check = judged(product, token, NOBODY);
+            let check = judged(product, token, ANONYMOUS);
             assert_eq!(check.status, status, "{product} {token:?}: {check:?}");
-            assert!(check.found.contains("anonymous"), "{check:?}");
+            assert!(check.message.contains("anonymous"), "{check:?}");
         }
-        assert_eq!(judged("Kuma", None, ADMIN).status, Status::Ok);
+        assert_eq!(judged("Kuma", None, ADMIN).status, CheckStatus::Ok);
     }
 }

@@ -1,18 +1,18 @@
 //! The manifests: the same errors and warnings as at a start of the operator.
 
 use crate::catalogue::MANIFESTS;
-use crate::facts::Facts;
-use crate::report::Check;
+use crate::facts::DoctorFacts;
+use crate::report::CheckResult;
 
-pub(super) fn check(facts: &Facts) -> Vec<Check> {
+pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let status = &facts.manifests;
-    let mend = "correct the manifest; docs/reference/manifests.md has every field";
-    let place = |finding: &ecs_mesh_api::manifests::Finding| finding.file.display().to_string();
+    let fix = "correct the manifest; docs/reference/manifests.md has every field";
+    let place = |finding: &ecs_mesh_api::manifests::ManifestFinding| finding.file.display().to_string();
     let errors =
-        status.errors.iter().map(|finding| MANIFESTS.error(place(finding), finding.to_string(), mend));
+        status.errors.iter().map(|finding| MANIFESTS.error(place(finding), finding.to_string(), fix));
     let warnings =
-        status.warnings.iter().map(|finding| MANIFESTS.warning(place(finding), finding.to_string(), mend));
-    let mut checks: Vec<Check> = errors.chain(warnings).collect();
+        status.warnings.iter().map(|finding| MANIFESTS.warning(place(finding), finding.to_string(), fix));
+    let mut checks: Vec<CheckResult> = errors.chain(warnings).collect();
     let set = &status.set;
     let kinds = [
         (set.control_planes.len(), "ControlPlane"),

@@ -6,10 +6,10 @@ use crate::catalogue::{
     QUEUE, QUEUE_DEAD_LETTERS, QUEUE_DEPTH, QUEUE_ENCRYPTION, QUEUE_POLICY, QUEUE_RECEIVE, QUEUE_RETENTION,
     QUEUE_VISIBILITY,
 };
-use crate::facts::{Attributes, Facts, QueueSeen, Seen};
-use crate::place::Place;
-use crate::report::Check;
-use crate::send_policy::{self, Sender, Verdict};
+use crate::facts::{Attributes, DoctorFacts, QueueFacts, AwsObservations};
+use crate::scope::DoctorScope;
+use crate::report::CheckResult;
+use crate::queue_policy::{self, RuleSender, PolicyVerdict};
 
 /// SQS's own default.
 const DEFAULT_RETENTION: u64 = 4 * 24 * 3600;
@@ -18,14 +18,14 @@ const FEWEST_RECEIVES: u64 = 3;
 /// From here on more comes than is taken.
 const MANY_MESSAGES: u64 = 1_000;
 
-pub(super) fn check(facts: &Facts) -> Vec<Check> {
+pub(super) fn check(facts: &DoctorFacts) -> Vec<CheckResult> {
     let Some(url) = facts.queue_url.as_deref() else {
         return vec![QUEUE.info("no queue", "none is given: changes are found by sweeps alone")];
     };
-    let (Ok(aws), Ok(place)) = (&facts.aws, &facts.place) else {
+    let (Ok(aws), Ok(place)) = (&facts.aws, &facts.scope) else {
         return vec![QUEUE.unknown(url, "not looked at: see above", "mend what is above first")];
     };
-    let Some(Seen { queue: Some(queue), .. }) = &aws.seen else {
+    let Some(AwsObservations { queue: Some(queue), .. }) = &aws.observations else {
         return vec![QUEUE.unknown(
             url,
             "not looked at: AWS does not know the caller",
@@ -41,7 +41,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
         kind(url, name),
         QUEUE_RECEIVE.info(url, "not tried: a message that the doctor takes would be nobody's for a while"),
     ];
-    checks.extend(policy(url, place, attributes, aws.seen.as_ref()));
+    checks.extend(policy(url, place, attributes, aws.observations.as_ref()));
     checks.push(encryption(url, attributes));
     checks.push(visibility(url, attributes));
     checks.push(retention(url, attributes));
@@ -51,7 +51,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-fn kind(url: &str, name: &str) -> Check {
+fn kind(url: &str, name: &str) -> CheckResult {
     if name.to_lowercase().ends_with(".fifo") {
         return QUEUE.error(
             url,
@@ -63,15 +63,15 @@ fn kind(url: &str, name: &str) -> Check {
 }
 
 /// The policy, as each rule that sends to the queue meets it.
-fn policy(url: &str, place: &Place, attributes: &Attributes, seen: Option<&Seen>) -> Vec<Check> {
+fn policy(url: &str, scope: &DoctorScope, attributes: &Attributes, observations: Option<&AwsObservations>) -> Vec<CheckResult> {
     let policy = text(attributes, "Policy");
-    let Some(Ok(rules)) = seen.and_then(|seen| seen.rules.as_ref()) else {
+    let Some(Ok(rules)) = observations.and_then(|seen| seen.rules.as_ref()) else {
         let found = "the rules cannot be read, so whether it lets them send is not known";
         return vec![QUEUE_POLICY.unknown(url, found, "see events.tasks")];
     };
-    let arn = place.queue_arn().unwrap_or_default();
+    let arn = scope.queue_arn().unwrap_or_default();
     let known = rules.iter().filter_map(|rule| rule.rule.as_ref().ok());
-    let judged: Vec<Check> = known.map(|rule| judge(policy, &arn, url, &rule.arn)).collect();
+    let judged: Vec<CheckResult> = known.map(|rule| evaluate(policy, &arn, url, &rule.arn)).collect();
     if judged.is_empty() {
         return vec![
             QUEUE_POLICY.info(url, "no rule sends to the queue that the policy could be held against"),
@@ -80,34 +80,34 @@ fn policy(url: &str, place: &Place, attributes: &Attributes, seen: Option<&Seen>
     judged
 }
 
-fn judge(policy: &str, queue: &str, url: &str, rule: &str) -> Check {
+fn evaluate(policy: &str, queue: &str, url: &str, rule: &str) -> CheckResult {
     let account = rule.split(':').nth(4).unwrap_or_default();
-    let mend = format!(
+    let fix = format!(
         "let its policy allow sqs:SendMessage to events.amazonaws.com with ArnEquals aws:SourceArn {rule} \
          (docs/reference/permissions.md, The queue): `aws sqs set-queue-attributes --queue-url {url} --attributes \
          file://queue.json`"
     );
-    match send_policy::judge(policy, Sender { rule, account, queue }) {
-        Verdict::Allowed { also: None } => QUEUE_POLICY.ok(rule, "it may send, and no stranger"),
-        Verdict::Allowed { also: Some(who) } => {
-            QUEUE_POLICY.warning(rule, format!("it may send, and so may {who}"), mend)
+    match queue_policy::evaluate(policy, RuleSender { rule, account, queue }) {
+        PolicyVerdict::Allowed { also: None } => QUEUE_POLICY.ok(rule, "it may send, and no stranger"),
+        PolicyVerdict::Allowed { also: Some(who) } => {
+            QUEUE_POLICY.warning(rule, format!("it may send, and so may {who}"), fix)
         }
-        Verdict::NotAllowed => QUEUE_POLICY.error(
+        PolicyVerdict::NotAllowed => QUEUE_POLICY.error(
             rule,
             "no statement of the queue's policy lets the rule send: its events are lost",
-            mend,
+            fix,
         ),
-        Verdict::Forbidden => {
-            QUEUE_POLICY.error(rule, "a Deny statement of the queue's policy forbids the rule", mend)
+        PolicyVerdict::Forbidden => {
+            QUEUE_POLICY.error(rule, "a Deny statement of the queue's policy forbids the rule", fix)
         }
-        Verdict::Unclear(why) => {
-            QUEUE_POLICY.unknown(rule, format!("whether it may send is not clear: {why}"), mend)
+        PolicyVerdict::Unclear(why) => {
+            QUEUE_POLICY.unknown(rule, format!("whether it may send is not clear: {why}"), fix)
         }
     }
 }
 
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html>.
-fn encryption(url: &str, attributes: &Attributes) -> Check {
+fn encryption(url: &str, attributes: &Attributes) -> CheckResult {
     let key = text(attributes, "KmsMasterKeyId");
     if key.is_empty() {
         let managed = text(attributes, "SqsManagedSseEnabled") == "true";
@@ -132,34 +132,34 @@ fn encryption(url: &str, attributes: &Attributes) -> Check {
     )
 }
 
-fn visibility(url: &str, attributes: &Attributes) -> Check {
+fn visibility(url: &str, attributes: &Attributes) -> CheckResult {
     let seconds = number(attributes, "VisibilityTimeout").unwrap_or(30);
     let found = format!("{seconds} s");
-    let mend = format!("`aws sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout=30`");
+    let fix = format!("`aws sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout=30`");
     match seconds {
         0..10 => QUEUE_VISIBILITY.warning(
             url,
             format!("{found}: messages come again while they are worked on"),
-            mend,
+            fix,
         ),
         10..=900 => QUEUE_VISIBILITY.ok(url, found),
-        _ => QUEUE_VISIBILITY.warning(url, format!("{found}: what a crash interrupts waits that long"), mend),
+        _ => QUEUE_VISIBILITY.warning(url, format!("{found}: what a crash interrupts waits that long"), fix),
     }
 }
 
-fn retention(url: &str, attributes: &Attributes) -> Check {
+fn retention(url: &str, attributes: &Attributes) -> CheckResult {
     let seconds = number(attributes, "MessageRetentionPeriod").unwrap_or(DEFAULT_RETENTION);
     let found = in_words(seconds);
     if seconds < 3600 {
-        let mend = format!(
+        let fix = format!(
             "`aws sqs set-queue-attributes --queue-url {url} --attributes MessageRetentionPeriod=345600`"
         );
-        return QUEUE_RETENTION.warning(url, format!("{found}: a longer outage loses events"), mend);
+        return QUEUE_RETENTION.warning(url, format!("{found}: a longer outage loses events"), fix);
     }
     QUEUE_RETENTION.ok(url, found)
 }
 
-fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueSeen) -> Check {
+fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueFacts) -> CheckResult {
     let id = QUEUE_DEAD_LETTERS;
     let set = format!(
         "`aws sqs set-queue-attributes --queue-url {url} --attributes file://redrive.json`, with RedrivePolicy \
@@ -211,16 +211,16 @@ fn dead_letters(url: &str, attributes: &Attributes, queue: &QueueSeen) -> Check 
         );
         let dead_url = url.rsplit_once('/').map_or("", |(base, _)| base);
         let name = arn.rsplit(':').next().unwrap_or_default();
-        let mend = format!(
+        let fix = format!(
             "`aws sqs set-queue-attributes --queue-url {dead_url}/{name} --attributes MessageRetentionPeriod=1209600`"
         );
-        return id.warning(arn, found, mend);
+        return id.warning(arn, found, fix);
     }
     let receives = receives.map_or_else(|| "some".to_owned(), |receives| receives.to_string());
     id.ok(arn, format!("after {receives} receives, kept for {}", in_words(theirs)))
 }
 
-fn depth(url: &str, name: &str, attributes: &Attributes) -> Check {
+fn depth(url: &str, name: &str, attributes: &Attributes) -> CheckResult {
     let count = |name| number(attributes, name).unwrap_or(0);
     let (visible, taken) =
         (count("ApproximateNumberOfMessages"), count("ApproximateNumberOfMessagesNotVisible"));
@@ -230,22 +230,22 @@ fn depth(url: &str, name: &str, attributes: &Attributes) -> Check {
     if visible < MANY_MESSAGES {
         return QUEUE_DEPTH.ok(url, found);
     }
-    let mend = format!(
+    let fix = format!(
         "see that an operator runs with this queue; its age: `aws cloudwatch get-metric-statistics --namespace AWS/SQS \
          --metric-name ApproximateAgeOfOldestMessage --dimensions Name=QueueName,Value={name} --period 60 \
          --statistics Maximum --start-time START --end-time END`"
     );
-    QUEUE_DEPTH.warning(url, found, mend)
+    QUEUE_DEPTH.warning(url, found, fix)
 }
 
 /// Dead letters are events that were lost: a person should look.
-fn waiting_dead_letters(queue: &QueueSeen) -> Option<Check> {
+fn waiting_dead_letters(queue: &QueueFacts) -> Option<CheckResult> {
     let dead = queue.dead_letters.as_ref()?.as_ref().ok()?;
     let waiting = number(dead, "ApproximateNumberOfMessages").filter(|count| *count > 0)?;
     let arn = text(dead, "QueueArn");
-    let mend = "look at them, then `aws sqs start-message-move-task --source-arn ARN` or purge them; sweeps have \
+    let fix = "look at them, then `aws sqs start-message-move-task --source-arn ARN` or purge them; sweeps have \
                 repaired what they would have said";
-    Some(QUEUE_DEPTH.warning(arn, format!("about {waiting} dead letters"), mend))
+    Some(QUEUE_DEPTH.warning(arn, format!("about {waiting} dead letters"), fix))
 }
 
 pub(super) fn text<'a>(attributes: &'a Attributes, name: &str) -> &'a str {

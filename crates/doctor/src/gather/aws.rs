@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalogue;
-use crate::facts::{Attributes, Aws, QueueSeen, Read, RuleSeen, Seen};
-use crate::place::{Place, iam_region};
+use crate::facts::{Attributes, AwsFacts, QueueFacts, ReadAttempt, RuleFacts, AwsObservations};
+use crate::scope::{DoctorScope, iam_region};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs as _, Iam as _};
 use ecs_mesh_aws::sdk::AwsClients;
@@ -25,13 +25,13 @@ pub(super) async fn ask(
     clients: &AwsClients,
     set: &ManifestSet,
     queue_url: Option<&str>,
-    place: Option<&Place>,
-) -> Aws {
+    scope: Option<&DoctorScope>,
+) -> AwsFacts {
     let (credentials, caller) = tokio::join!(clients.setup.credentials_end(), clients.setup.caller());
     // Whom AWS does not know it tells nothing, each time after the same wait.
     let is_known = !matches!(&caller, Err(error) if error.kind == AwsErrorKind::Credentials);
-    let seen = if is_known { Some(see(clients, set, queue_url, place).await) } else { None };
-    Aws { region: clients.region().to_owned(), source: source(), credentials, caller, seen }
+    let seen = if is_known { Some(see(clients, set, queue_url, scope).await) } else { None };
+    AwsFacts { region: clients.region().to_owned(), source: source(), credentials, caller, observations: seen }
 }
 
 /// Where the default chain looks first, of what is there.
@@ -48,30 +48,30 @@ fn source() -> &'static str {
     found.map_or("the default profile, or the EC2 instance", |(_, words)| words)
 }
 
-async fn see(clients: &AwsClients, set: &ManifestSet, url: Option<&str>, place: Option<&Place>) -> Seen {
+async fn see(clients: &AwsClients, set: &ManifestSet, url: Option<&str>, scope: Option<&DoctorScope>) -> AwsObservations {
     let of_queue = async {
-        match (url, place) {
-            (Some(url), Some(place)) => pipes(clients, url, place).await,
-            _ => Seen::default(),
+        match (url, scope) {
+            (Some(url), Some(place)) => queue_and_rules(clients, url, place).await,
+            _ => AwsObservations::default(),
         }
     };
     let (seen, reads) = tokio::join!(of_queue, reads(clients, set));
-    Seen { reads, ..seen }
+    AwsObservations { reads, ..seen }
 }
 
 /// The queue, the rules that fill it, and where each puts what it cannot deliver.
-async fn pipes(clients: &AwsClients, url: &str, place: &Place) -> Seen {
-    let arn = place.queue_arn().unwrap_or_default();
-    let home = iam_region(&place.partition).filter(|home| place.region.as_deref() != Some(home));
+async fn queue_and_rules(clients: &AwsClients, url: &str, scope: &DoctorScope) -> AwsObservations {
+    let arn = scope.queue_arn().unwrap_or_default();
+    let home = iam_region(&scope.partition).filter(|home| scope.region.as_deref() != Some(home));
     let forwarding = async {
-        let bus = place.arn("events", "event-bus/default");
+        let bus = scope.arn("events", "event-bus/default");
         match home {
-            Some(home) if place.reads_roles => Some(rules(clients, Some(home), &bus).await),
+            Some(home) if scope.reads_roles => Some(rules(clients, Some(home), &bus).await),
             _ => None,
         }
     };
     let (attributes, rules, forwarding) =
-        tokio::join!(attributes(clients, url), rules(clients, place.region.as_deref(), &arn), forwarding);
+        tokio::join!(attributes(clients, url), rules(clients, scope.region.as_deref(), &arn), forwarding);
     let dead = attributes.as_ref().ok().and_then(dead_letters_of);
     let dead_letters = match &dead {
         Some(dead) => Some(attributes_by_arn(clients, url, dead).await),
@@ -83,8 +83,8 @@ async fn pipes(clients: &AwsClients, url: &str, place: &Place) -> Seen {
     for dead in named {
         undelivered.insert(dead.to_owned(), attributes_by_arn(clients, url, dead).await);
     }
-    let queue = Some(QueueSeen { attributes, dead_letters });
-    Seen { queue, rules: Some(rules), forwarding, undelivered, reads: Vec::new() }
+    let queue = Some(QueueFacts { attributes, dead_letters });
+    AwsObservations { queue, rules: Some(rules), forwarding, undelivered, reads: Vec::new() }
 }
 
 async fn attributes(clients: &AwsClients, url: &str) -> Result<Attributes, AwsError> {
@@ -111,25 +111,25 @@ fn dead_letters_of(attributes: &Attributes) -> Option<String> {
     policy["deadLetterTargetArn"].as_str().map(str::to_owned)
 }
 
-async fn rules(clients: &AwsClients, region: Option<&str>, target: &str) -> Result<Vec<RuleSeen>, AwsError> {
+async fn rules(clients: &AwsClients, region: Option<&str>, target: &str) -> Result<Vec<RuleFacts>, AwsError> {
     let mut seen = Vec::new();
     for name in clients.setup.rules_that_send_to(region, target).await? {
         let (rule, targets) =
             tokio::join!(clients.setup.rule(region, &name), clients.setup.targets(region, &name));
         let targets = targets.map(|all| all.into_iter().filter(|one| one.arn == target).collect());
-        seen.push(RuleSeen { name, rule, targets });
+        seen.push(RuleFacts { name, rule, targets });
     }
     Ok(seen)
 }
 
 /// Every read call of the operator, on what it would read.
-async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<Read> {
+async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<ReadAttempt> {
     let mut reads = Vec::new();
     let mut definitions = BTreeSet::new();
     let mut roles = BTreeSet::new();
     for cluster in clusters(clients, set, &mut reads).await.iter().take(MOST_CLUSTERS) {
         try_cluster(clients, cluster, &mut reads, &mut definitions, &mut roles).await;
-        if reads.last().is_some_and(is_out_of_reach) {
+        if reads.last().is_some_and(is_unavailable) {
             return reads;
         }
     }
@@ -140,8 +140,8 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<Read> {
     for role in roles.iter().take(MOST_ROLES) {
         let outcome = clients.iam.role_tags(role).await;
         let outcome = outcome.map(|tags| format!("its {} tags can be read", tags.len()));
-        reads.push(Read { id: catalogue::GET_ROLE, about: role.to_string(), outcome });
-        if reads.last().is_some_and(is_out_of_reach) {
+        reads.push(ReadAttempt { id: catalogue::GET_ROLE, subject: role.to_string(), outcome });
+        if reads.last().is_some_and(is_unavailable) {
             break;
         }
     }
@@ -149,14 +149,14 @@ async fn reads(clients: &AwsClients, set: &ManifestSet) -> Vec<Read> {
 }
 
 /// Who does not answer once is not waited for again.
-fn is_out_of_reach(read: &Read) -> bool {
+fn is_unavailable(read: &ReadAttempt) -> bool {
     matches!(&read.outcome, Err(error) if error.kind == AwsErrorKind::Unavailable)
 }
 
 /// The bound clusters of this Region, those that patterns select included.
-async fn clusters(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<Read>) -> BTreeSet<ClusterArn> {
+async fn clusters(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<ReadAttempt>) -> BTreeSet<ClusterArn> {
     let globs: BTreeSet<_> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
-    let mut found: BTreeSet<ClusterArn> = globs
+    let mut message: BTreeSet<ClusterArn> = globs
         .iter()
         .filter(|glob| glob.is_literal())
         .filter_map(|glob| ClusterArn::parse(glob.as_str()).ok())
@@ -167,14 +167,14 @@ async fn clusters(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<Read>
             let selected: Vec<_> =
                 all.into_iter().filter(|c| globs.iter().any(|glob| glob.matches(c.as_str()))).collect();
             let words = format!("{} of {count} clusters are selected", selected.len());
-            found.extend(selected);
+            message.extend(selected);
             words
         });
-        reads.push(Read { id: catalogue::LIST_CLUSTERS, about: clients.region().to_owned(), outcome });
+        reads.push(ReadAttempt { id: catalogue::LIST_CLUSTERS, subject: clients.region().to_owned(), outcome });
     }
     // In another Region there is nobody to ask; `aws.scope` says so.
-    found.retain(|cluster| cluster.region() == clients.region());
-    found
+    message.retain(|cluster| cluster.region() == clients.region());
+    message
 }
 
 async fn listed_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
@@ -193,7 +193,7 @@ async fn listed_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsErr
 async fn try_cluster(
     clients: &AwsClients,
     cluster: &ClusterArn,
-    reads: &mut Vec<Read>,
+    reads: &mut Vec<ReadAttempt>,
     definitions: &mut BTreeSet<TaskDefinitionArn>,
     roles: &mut BTreeSet<RoleArn>,
 ) {
@@ -216,8 +216,8 @@ async fn try_cluster(
         }
     }
     let outcome = outcome.map(|counts| counts.join(", "));
-    reads.push(Read { id: catalogue::LIST_TASKS, about: cluster.to_string(), outcome });
-    if reads.last().is_some_and(is_out_of_reach) {
+    reads.push(ReadAttempt { id: catalogue::LIST_TASKS, subject: cluster.to_string(), outcome });
+    if reads.last().is_some_and(is_unavailable) {
         return;
     }
     some.truncate(MOST_TASKS);
@@ -230,11 +230,11 @@ async fn try_cluster(
         roles.extend(described.tasks.iter().filter_map(|task| task.role_override.clone()));
         format!("{} tasks described", described.tasks.len())
     });
-    reads.push(Read { id: catalogue::DESCRIBE_TASKS, about: cluster.to_string(), outcome });
+    reads.push(ReadAttempt { id: catalogue::DESCRIBE_TASKS, subject: cluster.to_string(), outcome });
 }
 
 /// Where no task runs, the answer about a definition that does not exist tells whether it may be asked.
-async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<Read>) {
+async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut Vec<ReadAttempt>) {
     let mut globs = set.bindings.values().flat_map(|b| &b.spec.selector.clusters);
     let Some(cluster) = globs.find_map(|glob| ClusterArn::parse(glob.as_str()).ok()) else { return };
     let (partition, region, account) = (cluster.partition(), clients.region(), cluster.account());
@@ -246,13 +246,13 @@ async fn try_no_definition(clients: &AwsClients, set: &ManifestSet, reads: &mut 
         }
         other => other.map(|_| "it may be asked".to_owned()),
     };
-    reads.push(Read { id: catalogue::DESCRIBE_DEFINITIONS, about: clients.region().to_owned(), outcome });
+    reads.push(ReadAttempt { id: catalogue::DESCRIBE_DEFINITIONS, subject: clients.region().to_owned(), outcome });
 }
 
 async fn try_definitions(
     clients: &AwsClients,
     definitions: &BTreeSet<TaskDefinitionArn>,
-    reads: &mut Vec<Read>,
+    reads: &mut Vec<ReadAttempt>,
     roles: &mut BTreeSet<RoleArn>,
 ) {
     for arn in definitions.iter().take(MOST_ROLES) {
@@ -262,6 +262,6 @@ async fn try_definitions(
             roles.extend(definition.task_role);
             words.to_owned()
         });
-        reads.push(Read { id: catalogue::DESCRIBE_DEFINITIONS, about: arn.to_string(), outcome });
+        reads.push(ReadAttempt { id: catalogue::DESCRIBE_DEFINITIONS, subject: arn.to_string(), outcome });
     }
 }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Outcomes, Script, TASK, demo, demo_rendered, id, kuma, mesh, operator, page, says, std_error,
+    RecordingKumaObserver, ScriptedKumaTransport, TASK, demo, demo_rendered, id, kuma, mesh, operator, page, says, std_error,
     stored_by_2x, unreachable_server,
 };
-use crate::{Answer, HealthDiscovery, KumaControlPlane, MeshCallObserver, Rules};
-use ecs_mesh_control_plane::owned;
-use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, Owner};
+use crate::{HttpResponse, HealthDiscovery, KumaControlPlane, MeshCallObserver, DataplaneCapabilities};
+use ecs_mesh_control_plane::list_owned;
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 
-fn version(text: &str) -> Result<Answer, crate::TransportError> {
+fn version(text: &str) -> Result<HttpResponse, crate::TransportError> {
     says(200, &json!({"product": "Kuma", "version": text}))
 }
 
-fn config(hds: bool) -> Result<Answer, crate::TransportError> {
+fn config(hds: bool) -> Result<HttpResponse, crate::TransportError> {
     says(
         200,
         &json!({"mode": "zone", "dpServer": {"hds": {"enabled": hds}}, "apiServer": {"readOnly": false}}),
@@ -23,61 +23,61 @@ fn config(hds: bool) -> Result<Answer, crate::TransportError> {
 }
 
 fn dataplane(name: &str) -> Value {
-    let mut stored = stored_by_2x(&demo_rendered(Rules::default()), true);
+    let mut stored = stored_by_2x(&demo_rendered(DataplaneCapabilities::default()), true);
     stored["name"] = name.into();
     stored
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-fn text(status: u16, body: &str) -> Result<Answer, crate::TransportError> {
-    Ok(Answer { status, retry_after: None, body: body.as_bytes().to_vec() })
+fn text(status: u16, body: &str) -> Result<HttpResponse, crate::TransportError> {
+    Ok(HttpResponse { status, retry_after: None, body: body.as_bytes().to_vec() })
 }
 
 #[tokio::test]
 async fn owned_registrations_are_gathered_over_all_pages_once_each() {
-    let script = Script::of(vec![
+    let script = ScriptedKumaTransport::of(vec![
         page(&[dataplane("a"), dataplane("b")], Some("http://elsewhere:1/dataplanes?x=1&offset=2&size=2")),
         page(&[dataplane("b"), dataplane("c")], None),
     ]);
-    let owned = owned(&kuma(&script), &BTreeSet::new()).await.unwrap().seen;
+    let owned = list_owned(&kuma(&script), &BTreeSet::new()).await.unwrap().seen;
     let names: Vec<&str> = owned.iter().map(|r| &*r.id.name).collect();
     assert_eq!(names, ["a", "b", "c"]);
-    assert!(owned.iter().all(|r| matches!(r.owner, Owner::Marked(_))));
+    assert!(owned.iter().all(|r| matches!(r.owner, RegistrationOwner::Owned(_))));
     let first = "GET /dataplanes?filter%5Blabels.ecs-mesh.dev%2Foperator%5D=op-1&size=1000";
     assert_eq!(script.paths(), [first.to_owned(), format!("{first}&offset=2")]);
 }
 
 #[tokio::test]
 async fn a_failing_page_fails_the_list() {
-    let script = Script::of(vec![page(&[dataplane("a")], Some("/dataplanes?offset=1")), std_error(500)]);
-    let error = owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
+    let script = ScriptedKumaTransport::of(vec![page(&[dataplane("a")], Some("/dataplanes?offset=1")), std_error(500)]);
+    let error = list_owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("offset=1"), "{error}");
 }
 
 #[tokio::test]
 async fn a_list_that_leads_back_is_an_error_and_ends() {
-    let script = Script::of(vec![
+    let script = ScriptedKumaTransport::of(vec![
         page(&[], Some("/dataplanes?offset=1")),
         page(&[], Some("/dataplanes?offset=2")),
         page(&[], Some("/dataplanes?offset=1")),
     ]);
-    let error = owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
-    assert_eq!(error.kind, MeshErrorKind::Unexpected);
+    let error = list_owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
     assert!(error.message.contains("does not end"), "{error}");
 }
 
 #[tokio::test]
 async fn a_list_that_goes_on_for_ever_is_an_error_and_ends() {
     let pages = (0..2_000).map(|n| page(&[], Some(&format!("/dataplanes?offset={n}")))).collect();
-    let error = owned(&kuma(&Script::of(pages)), &BTreeSet::new()).await.unwrap_err();
+    let error = list_owned(&kuma(&ScriptedKumaTransport::of(pages)), &BTreeSet::new()).await.unwrap_err();
     assert!(error.message.contains("does not end"), "{error}");
 }
 
 #[tokio::test]
 async fn a_malformed_item_never_fails_the_list_and_is_counted() {
     let marked = json!({"ecs-mesh.dev/operator": "op-1"});
-    let script = Script::of(vec![page(
+    let script = ScriptedKumaTransport::of(vec![page(
         &[
             json!("what"),
             json!({"name": "x", "labels": marked}),
@@ -87,9 +87,9 @@ async fn a_malformed_item_never_fails_the_list_and_is_counted() {
         ],
         None,
     )]);
-    let outcomes = Arc::new(Outcomes::default());
+    let outcomes = Arc::new(RecordingKumaObserver::default());
     let kuma = KumaControlPlane::new(script, operator(), outcomes.clone());
-    assert_eq!(owned(&kuma, &BTreeSet::new()).await.unwrap().seen.len(), 1);
+    assert_eq!(list_owned(&kuma, &BTreeSet::new()).await.unwrap().seen.len(), 1);
     let skipped = ["owned skipped"; 4];
     assert_eq!(outcomes.0.lock().unwrap()[..], [&skipped[..], &["owned ok"]].concat());
 }
@@ -99,8 +99,8 @@ async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
     let mut foreign = dataplane("foreign");
     foreign["labels"]["ecs-mesh.dev/operator"] = "op-2".into();
     let unlabelled = json!({"mesh": "default", "name": "x", "networking": {}});
-    let script = Script::of(vec![page(&[foreign, unlabelled, dataplane("ours")], None)]);
-    let owned = owned(&kuma(&script), &BTreeSet::new()).await.unwrap().seen;
+    let script = ScriptedKumaTransport::of(vec![page(&[foreign, unlabelled, dataplane("ours")], None)]);
+    let owned = list_owned(&kuma(&script), &BTreeSet::new()).await.unwrap().seen;
     assert_eq!(owned.len(), 1);
     assert_eq!(&*owned[0].id.name, "ours");
 }
@@ -108,16 +108,16 @@ async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
 #[tokio::test]
 async fn a_list_without_items_is_no_empty_list() {
     for answer in [json!({}), json!({"items": 7}), json!([]), json!({"items": [], "next": "http://x/"})] {
-        let error = owned(&kuma(&Script::of(vec![says(200, &answer)])), &BTreeSet::new()).await.unwrap_err();
-        assert_eq!(error.kind, MeshErrorKind::Unexpected, "{answer}");
+        let error = list_owned(&kuma(&ScriptedKumaTransport::of(vec![says(200, &answer)])), &BTreeSet::new()).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{answer}");
     }
     let nothing = says(200, &json!({"total": 0, "items": null, "next": null}));
-    assert_eq!(owned(&kuma(&Script::of(vec![nothing])), &BTreeSet::new()).await.unwrap().seen, []);
+    assert_eq!(list_owned(&kuma(&ScriptedKumaTransport::of(vec![nothing])), &BTreeSet::new()).await.unwrap().seen, []);
 }
 
 #[tokio::test]
 async fn a_missing_dataplane_is_none_and_its_removal_false() {
-    let script = Script::of(vec![std_error(404), std_error(404)]);
+    let script = ScriptedKumaTransport::of(vec![std_error(404), std_error(404)]);
     let kuma = kuma(&script);
     assert_eq!(kuma.read(&id("default", "a b/c")).await.unwrap(), None);
     assert!(!kuma.delete(&id("default", TASK)).await.unwrap());
@@ -127,11 +127,11 @@ async fn a_missing_dataplane_is_none_and_its_removal_false() {
 #[tokio::test]
 async fn a_404_that_is_not_kumas_proves_nothing() {
     for body in ["<html>Not Found</html>", "404: Page Not Found", r#"{"message":"Not Found"}"#, ""] {
-        let script = Script::of(vec![text(404, body), text(404, body)]);
+        let script = ScriptedKumaTransport::of(vec![text(404, body), text(404, body)]);
         let kuma = kuma(&script);
         let read = kuma.read(&id("default", TASK)).await.unwrap_err();
         let deleted = kuma.delete(&id("default", TASK)).await.unwrap_err();
-        assert_eq!([read.kind, deleted.kind], [MeshErrorKind::Unexpected; 2], "{body}");
+        assert_eq!([read.kind, deleted.kind], [MeshErrorKind::UnexpectedResponse; 2], "{body}");
     }
 }
 
@@ -142,29 +142,29 @@ async fn a_dataplane_that_cannot_be_read_is_named() {
         (json!({"mesh": "default", "name": "other"}), "default/other"),
         (json!([]), "not an object"),
     ] {
-        let error = kuma(&Script::of(vec![says(200, &answer)])).read(&id("default", TASK)).await.unwrap_err();
-        assert_eq!(error.kind, MeshErrorKind::Unexpected);
+        let error = kuma(&ScriptedKumaTransport::of(vec![says(200, &answer)])).read(&id("default", TASK)).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains(TASK) && error.message.contains(what), "{error}");
     }
 }
 
 #[tokio::test]
 async fn each_status_says_what_may_be_done() {
-    use MeshErrorKind::{Busy, Conflict, Forbidden, Invalid, NoSuchMesh, ReadOnly, Unexpected, Unreachable};
+    use MeshErrorKind::{Throttled, Conflict, Forbidden, Invalid, MeshNotFound, ReadOnly, UnexpectedResponse, Unreachable};
     for (status, kind, hint) in [
-        (302, Unexpected, "redirects are not followed"),
+        (302, UnexpectedResponse, "redirects are not followed"),
         (400, Invalid, "It failed: for a reason"),
         (401, Forbidden, "tokenFile"),
         (403, Forbidden, "tokenFile"),
-        (404, NoSuchMesh, "MeshBinding.spec.mesh"),
+        (404, MeshNotFound, "MeshBinding.spec.mesh"),
         (405, ReadOnly, "zone"),
         (409, Conflict, "409"),
-        (415, Unexpected, "415"),
-        (429, Busy, "429"),
+        (415, UnexpectedResponse, "415"),
+        (429, Throttled, "429"),
         (500, Unreachable, "500"),
         (503, Unreachable, "503"),
     ] {
-        let script = Script::of(vec![version("2.14.3"), std_error(status)]);
+        let script = ScriptedKumaTransport::of(vec![version("2.14.3"), std_error(status)]);
         let error = kuma(&script).put(&id("default", TASK), &json!({})).await.unwrap_err();
         assert_eq!(error.kind, kind, "{status}");
         assert!(error.message.contains(hint), "{error}");
@@ -181,7 +181,7 @@ async fn a_refused_body_names_the_fields_and_reasons() {
             {"field": "networking.address", "reason": "missing"},
         ],
     });
-    let script = Script::of(vec![version("2.14.3"), says(400, &refusal)]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), says(400, &refusal)]);
     let error = kuma(&script).put(&id("default", TASK), &json!({})).await.unwrap_err();
     let fields = "networking.inbound[0].port: out of range, networking.address: missing";
     assert!(error.message.contains(fields), "{error}");
@@ -189,15 +189,15 @@ async fn a_refused_body_names_the_fields_and_reasons() {
 
 #[tokio::test]
 async fn a_write_that_a_page_of_html_accepts_has_not_worked() {
-    let script = Script::of(vec![version("2.14.3"), text(200, "<html>Please log in</html>")]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), text(200, "<html>Please log in</html>")]);
     let error = kuma(&script).put(&id("default", TASK), &json!({})).await.unwrap_err();
-    assert_eq!(error.kind, MeshErrorKind::Unexpected);
+    assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
     assert!(error.message.contains("HTML"), "{error}");
 }
 
 #[tokio::test]
-async fn an_empty_answer_to_a_write_is_how_old_versions_say_yes() {
-    let script = Script::of(vec![version("2.7.0"), text(201, ""), text(200, "")]);
+async fn empty_write_response_means_success_on_old_versions() {
+    let script = ScriptedKumaTransport::of(vec![version("2.7.0"), text(201, ""), text(200, "")]);
     let kuma = kuma(&script);
     kuma.put(&id("default", TASK), &json!({"type": "Dataplane"})).await.unwrap();
     assert!(kuma.delete(&id("default", TASK)).await.unwrap());
@@ -205,7 +205,7 @@ async fn an_empty_answer_to_a_write_is_how_old_versions_say_yes() {
 
 #[tokio::test]
 async fn names_that_would_be_steps_in_the_path_are_never_sent() {
-    let script = Script::of(vec![]);
+    let script = ScriptedKumaTransport::of(vec![]);
     for name in ["", ".", ".."] {
         let error = kuma(&script).delete(&id("default", name)).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Invalid);
@@ -214,10 +214,10 @@ async fn names_that_would_be_steps_in_the_path_are_never_sent() {
 
 #[tokio::test]
 async fn nothing_is_written_to_a_3x_server() {
-    let script = Script::of(vec![version("3.0.0-dev"), version("3.0.0-dev")]);
+    let script = ScriptedKumaTransport::of(vec![version("3.0.0-dev"), version("3.0.0-dev")]);
     let kuma = kuma(&script);
-    let refreshed = kuma.refresh(&BTreeSet::new()).await.unwrap_err();
-    assert_eq!(refreshed.kind, MeshErrorKind::Unexpected);
+    let refreshed = kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+    assert_eq!(refreshed.kind, MeshErrorKind::UnexpectedResponse);
     assert!(refreshed.message.contains("Kuma 3.0.0-dev"), "{refreshed}");
     kuma.put(&id("default", TASK), &json!({})).await.unwrap_err();
     assert_eq!(script.paths(), ["GET /"], "the write was sent");
@@ -225,7 +225,7 @@ async fn nothing_is_written_to_a_3x_server() {
 
 #[tokio::test]
 async fn a_first_write_without_a_refresh_asks_for_the_version_once() {
-    let script = Script::of(vec![version("2.14.3"), says(201, &json!({})), says(200, &json!({}))]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), says(201, &json!({})), says(200, &json!({}))]);
     let kuma = kuma(&script);
     for _ in 0..2 {
         kuma.put(&id("default", TASK), &json!({})).await.unwrap();
@@ -235,14 +235,14 @@ async fn a_first_write_without_a_refresh_asks_for_the_version_once() {
 
 #[tokio::test]
 async fn a_refresh_learns_health_discovery_and_each_meshs_mode() {
-    let script = Script::of(vec![
+    let script = ScriptedKumaTransport::of(vec![
         version("2.7.4"),
         config(false),
         says(200, &json!({"type": "Mesh", "name": "a", "meshServices": {"mode": "Exclusive"}})),
         says(200, &json!({"type": "Mesh", "name": "b", "meshServices": {"mode": "Everywhere"}})),
     ]);
     let kuma = kuma(&script);
-    kuma.refresh(&[mesh("a"), mesh("b")].into()).await.unwrap();
+    kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap();
     let (a, b) = (kuma.rules(&mesh("a")), kuma.rules(&mesh("b")));
     assert!(a.mesh_services_only && !b.mesh_services_only);
     assert_eq!(a.health_discovery, HealthDiscovery::Off);
@@ -253,10 +253,10 @@ async fn a_refresh_learns_health_discovery_and_each_meshs_mode() {
 #[tokio::test]
 async fn a_missing_mesh_fails_the_refresh_and_the_others_are_learned() {
     let exclusive = json!({"meshServices": {"mode": "Exclusive"}});
-    let script = Script::of(vec![version("2.14.3"), config(true), std_error(404), says(200, &exclusive)]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), config(true), std_error(404), says(200, &exclusive)]);
     let kuma = kuma(&script);
-    let error = kuma.refresh(&[mesh("a"), mesh("b")].into()).await.unwrap_err();
-    assert_eq!(error.kind, MeshErrorKind::NoSuchMesh);
+    let error = kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::MeshNotFound);
     assert!(error.message.contains("/meshes/a"), "{error}");
     assert!(kuma.rules(&mesh("b")).mesh_services_only);
 }
@@ -264,7 +264,7 @@ async fn a_missing_mesh_fails_the_refresh_and_the_others_are_learned() {
 #[tokio::test]
 async fn a_failed_refresh_leaves_the_last_knowledge_in_place() {
     let exclusive = json!({"meshServices": {"mode": "Exclusive"}});
-    let script = Script::of(vec![
+    let script = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         config(false),
         says(200, &exclusive),
@@ -274,27 +274,27 @@ async fn a_failed_refresh_leaves_the_last_knowledge_in_place() {
     ]);
     let kuma = kuma(&script);
     let meshes: BTreeSet<_> = [mesh("default")].into();
-    kuma.refresh(&meshes).await.unwrap();
+    kuma.refresh_capabilities(&meshes).await.unwrap();
     let before = kuma.rules(&mesh("default"));
     for _ in 0..2 {
-        assert_eq!(kuma.refresh(&meshes).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+        assert_eq!(kuma.refresh_capabilities(&meshes).await.unwrap_err().kind, MeshErrorKind::Unreachable);
     }
     assert_eq!(kuma.rules(&mesh("default")), before);
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_reach_the_configuration_leaves_the_default() {
-    let script = Script::of(vec![version("2.14.3"), std_error(403)]);
+async fn unreadable_configuration_keeps_the_default() {
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), std_error(403)]);
     let kuma = kuma(&script);
-    kuma.refresh(&BTreeSet::new()).await.unwrap();
+    kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert_eq!(kuma.rules(&mesh("default")).health_discovery, HealthDiscovery::On);
 }
 
 #[tokio::test]
 async fn a_global_or_read_only_control_plane_is_told_at_the_refresh() {
     for config in [json!({"mode": "global"}), json!({"mode": "zone", "apiServer": {"readOnly": true}})] {
-        let script = Script::of(vec![version("2.14.3"), says(200, &config)]);
-        let error = kuma(&script).refresh(&BTreeSet::new()).await.unwrap_err();
+        let script = ScriptedKumaTransport::of(vec![version("2.14.3"), says(200, &config)]);
+        let error = kuma(&script).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::ReadOnly, "{config}");
     }
 }
@@ -302,8 +302,8 @@ async fn a_global_or_read_only_control_plane_is_told_at_the_refresh() {
 #[tokio::test]
 async fn what_is_not_a_kuma_control_plane_is_said_so() {
     for answer in [says(200, &json!({"hello": "world"})), text(200, "<html>"), text(404, "nginx")] {
-        let error = kuma(&Script::of(vec![answer])).refresh(&BTreeSet::new()).await.unwrap_err();
-        assert_eq!(error.kind, MeshErrorKind::Unexpected);
+        let error = kuma(&ScriptedKumaTransport::of(vec![answer])).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains("address"), "{error}");
     }
 }
@@ -311,42 +311,42 @@ async fn what_is_not_a_kuma_control_plane_is_said_so() {
 #[tokio::test]
 async fn services_come_from_the_insights_or_from_the_mesh_services() {
     let named = |name: &str| json!({"name": name});
-    let insights = Script::of(vec![
+    let insights = ScriptedKumaTransport::of(vec![
         page(&[named("kv")], Some("/meshes/default/service-insights?offset=1&size=1000")),
         page(&[named("demo")], None),
     ]);
-    let found = kuma(&insights).services(&mesh("default")).await.unwrap();
+    let found = kuma(&insights).list_services(&mesh("default")).await.unwrap();
     assert_eq!(found, BTreeSet::from(["demo".to_owned(), "kv".to_owned()]));
 
-    let exclusive = Script::of(vec![
+    let exclusive = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         config(true),
         says(200, &json!({"meshServices": {"mode": "Exclusive"}})),
         page(&[named("redis")], None),
     ]);
     let kuma = kuma(&exclusive);
-    kuma.refresh(&[mesh("m")].into()).await.unwrap();
-    assert_eq!(kuma.services(&mesh("m")).await.unwrap(), BTreeSet::from(["redis".to_owned()]));
+    kuma.refresh_capabilities(&[mesh("m")].into()).await.unwrap();
+    assert_eq!(kuma.list_services(&mesh("m")).await.unwrap(), BTreeSet::from(["redis".to_owned()]));
     assert_eq!(exclusive.paths()[3], "GET /meshes/m/meshservices?size=1000");
 }
 
 #[tokio::test]
 async fn without_insights_services_come_from_the_dataplanes_tags() {
-    let script = Script::of(vec![std_error(404), page(&[dataplane("a")], None)]);
-    let found = kuma(&script).services(&mesh("default")).await.unwrap();
+    let script = ScriptedKumaTransport::of(vec![std_error(404), page(&[dataplane("a")], None)]);
+    let found = kuma(&script).list_services(&mesh("default")).await.unwrap();
     assert_eq!(found, BTreeSet::from(["demo-app".to_owned()]));
 }
 
 #[tokio::test]
 async fn the_services_of_a_mesh_that_does_not_exist_are_an_error() {
-    let script = Script::of(vec![std_error(404), std_error(404)]);
-    let error = kuma(&script).services(&mesh("nope")).await.unwrap_err();
-    assert_eq!(error.kind, MeshErrorKind::NoSuchMesh);
+    let script = ScriptedKumaTransport::of(vec![std_error(404), std_error(404)]);
+    let error = kuma(&script).list_services(&mesh("nope")).await.unwrap_err();
+    assert_eq!(error.kind, MeshErrorKind::MeshNotFound);
 }
 
 #[tokio::test]
 async fn every_operation_is_observed_with_its_outcome() {
-    let script = Script::of(vec![
+    let script = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         std_error(409),
         unreachable_server(),
@@ -354,16 +354,16 @@ async fn every_operation_is_observed_with_its_outcome() {
         says(200, &json!({})),
         page(&[], None),
     ]);
-    let outcomes = Arc::new(Outcomes::default());
+    let outcomes = Arc::new(RecordingKumaObserver::default());
     let observer: Arc<dyn MeshCallObserver> = outcomes.clone();
     let kuma = KumaControlPlane::new(script, operator(), observer);
     let body = kuma.render(&demo(), None).body;
     let id = id("default", TASK);
     kuma.put(&id, &body).await.unwrap_err();
-    kuma.refresh(&BTreeSet::new()).await.unwrap_err();
+    kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
     kuma.read(&id).await.unwrap();
     kuma.delete(&id).await.unwrap();
-    kuma.services(&mesh("default")).await.unwrap();
-    let seen = outcomes.0.lock().unwrap().clone();
-    assert_eq!(seen, ["put conflict", "refresh unreachable", "read ok", "delete ok", "services ok"]);
+    kuma.list_services(&mesh("default")).await.unwrap();
+    let read_cache = outcomes.0.lock().unwrap().clone();
+    assert_eq!(read_cache, ["put conflict", "refresh unreachable", "read ok", "delete ok", "services ok"]);
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::*;
 use ecs_mesh_api::{Inbound, Outbound, Probe};
 use ecs_mesh_control_plane::Registration;
-use ecs_mesh_core::intent::{Desired, Marks, Outbounds, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskId};
 
 const TASK: &str = "3f2a9c0d5e6b4a718293a4b5c6d7e8f9";
@@ -34,8 +34,8 @@ fn id(mesh_name: &str, name: &str) -> RegistrationId {
     RegistrationId { mesh: mesh(mesh_name), name: name.into() }
 }
 
-fn marks(task: &str) -> Marks {
-    Marks {
+fn marks(task: &str) -> OwnershipLabels {
+    OwnershipLabels {
         operator: operator(),
         cluster: ClusterId::parse(CLUSTER).unwrap(),
         task: TaskId::parse(task).unwrap(),
@@ -52,8 +52,8 @@ fn outbound(service: &str, target: u16, port: u16) -> Outbound {
 }
 
 /// The demo app: one HTTP inbound, one outbound to kv.
-fn demo() -> Desired {
-    Desired {
+fn demo() -> DesiredRegistration {
+    DesiredRegistration {
         id: id("default", TASK),
         marks: marks(TASK),
         binding: "prod".into(),
@@ -69,7 +69,7 @@ fn demo() -> Desired {
     }
 }
 
-fn demo_rendered(rules: Rules) -> Value {
+fn demo_rendered(rules: DataplaneCapabilities) -> Value {
     super::dataplane::render(&demo(), None, rules).body
 }
 
@@ -91,7 +91,7 @@ fn stored_by_2x(sent: &Value, created: bool) -> Value {
     ] {
         stored["labels"][label] = value.into();
     }
-    for inbound in super::normal::inbounds_mut(&mut stored) {
+    for inbound in super::normalise::inbounds_mut(&mut stored) {
         inbound.entry("tags").or_insert_with(|| json!({}))["kuma.io/zone"] = "default".into();
         if created && inbound.contains_key("serviceProbe") {
             inbound.insert("state".to_owned(), "NotReady".into());
@@ -113,21 +113,21 @@ fn registration(stored: Value) -> Registration {
 
 /// A registration of the demo app, changed as the control plane would over time.
 fn registered(change: impl FnOnce(&mut Value)) -> Registration {
-    let mut stored = stored_by_2x(&demo_rendered(Rules::default()), true);
+    let mut stored = stored_by_2x(&demo_rendered(DataplaneCapabilities::default()), true);
     change(&mut stored);
     registration(stored)
 }
 
 /// Answers in the order of a script, and keeps what was asked.
 #[derive(Default)]
-struct Script {
-    answers: Mutex<VecDeque<Result<Answer, TransportError>>>,
-    asked: Mutex<Vec<(Method, String, Option<Value>)>>,
+struct ScriptedKumaTransport {
+    probes: Mutex<VecDeque<Result<HttpResponse, TransportError>>>,
+    asked: Mutex<Vec<(HttpMethod, String, Option<Value>)>>,
 }
 
-impl Script {
-    fn of(answers: Vec<Result<Answer, TransportError>>) -> Arc<Self> {
-        Arc::new(Self { answers: Mutex::new(answers.into()), asked: Mutex::default() })
+impl ScriptedKumaTransport {
+    fn of(probes: Vec<Result<HttpResponse, TransportError>>) -> Arc<Self> {
+        Arc::new(Self { probes: Mutex::new(probes.into()), asked: Mutex::default() })
     }
 
     fn paths(&self) -> Vec<String> {
@@ -136,45 +136,45 @@ impl Script {
 }
 
 #[async_trait]
-impl Transport for Script {
+impl Transport for ScriptedKumaTransport {
     async fn send(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<HttpResponse, TransportError> {
         let body = body.map(|body| serde_json::from_slice(&body).unwrap());
         self.asked.lock().unwrap().push((method, path_and_query.to_owned(), body));
-        let next = self.answers.lock().unwrap().pop_front();
-        next.unwrap_or_else(|| panic!("nothing is scripted for {method} {path_and_query}"))
+        let fix = self.probes.lock().unwrap().pop_front();
+        fix.unwrap_or_else(|| panic!("nothing is scripted for {method} {path_and_query}"))
     }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-fn says(status: u16, body: &Value) -> Result<Answer, TransportError> {
-    Ok(Answer { status, retry_after: None, body: body.to_string().into_bytes() })
+fn says(status: u16, body: &Value) -> Result<HttpResponse, TransportError> {
+    Ok(HttpResponse { status, retry_after: None, body: body.to_string().into_bytes() })
 }
 
-fn page(items: &[Value], next: Option<&str>) -> Result<Answer, TransportError> {
-    says(200, &json!({"total": items.len(), "items": items, "next": next}))
+fn page(items: &[Value], fix: Option<&str>) -> Result<HttpResponse, TransportError> {
+    says(200, &json!({"total": items.len(), "items": items, "next": fix}))
 }
 
 /// One of Kuma's errors, with words of our own.
-fn std_error(status: u16) -> Result<Answer, TransportError> {
+fn std_error(status: u16) -> Result<HttpResponse, TransportError> {
     says(
         status,
         &json!({"type": "/std-errors", "status": status, "title": "It failed", "detail": "for a reason"}),
     )
 }
 
-fn unreachable_server() -> Result<Answer, TransportError> {
+fn unreachable_server() -> Result<HttpResponse, TransportError> {
     Err(TransportError { kind: TransportErrorKind::Connect, message: "nobody listens".into() })
 }
 
 #[derive(Default)]
-struct Outcomes(Mutex<Vec<String>>);
+struct RecordingKumaObserver(Mutex<Vec<String>>);
 
-impl MeshCallObserver for Outcomes {
+impl MeshCallObserver for RecordingKumaObserver {
     fn call(&self, operation: &'static str, outcome: &'static str, _took: Duration) {
         self.0.lock().unwrap().push(format!("{operation} {outcome}"));
     }
@@ -184,6 +184,6 @@ impl MeshCallObserver for Outcomes {
     }
 }
 
-fn kuma(script: &Arc<Script>) -> KumaControlPlane<Arc<Script>> {
+fn kuma(script: &Arc<ScriptedKumaTransport>) -> KumaControlPlane<Arc<ScriptedKumaTransport>> {
     KumaControlPlane::new(script.clone(), operator(), Arc::new(NoObserver))
 }

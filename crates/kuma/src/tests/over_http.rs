@@ -13,10 +13,10 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use super::{TASK, id, operator};
-use crate::{HttpTransport, KumaControlPlane, Method, NoObserver, Transport, TransportErrorKind, settings};
+use crate::{HttpTransport, KumaControlPlane, HttpMethod, NoObserver, Transport, TransportErrorKind, settings};
 use ecs_mesh_api::{HumanDuration, KumaConnection};
 use ecs_mesh_control_plane::http::tls_server::{fixture, tls_server};
-use ecs_mesh_control_plane::owned;
+use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 
 /// Serves one answer to every request, and keeps each request's path and headers.
@@ -58,40 +58,40 @@ fn transport(spec: &KumaConnection) -> HttpTransport {
 }
 
 #[tokio::test]
-async fn the_token_is_sent_and_a_rotated_one_counts_from_the_next_call() {
-    let (address, seen) = server(|| r#"{"items": [], "next": null}"#).await;
+async fn rotated_token_is_used_from_the_next_call() {
+    let (address, read_cache) = server(|| r#"{"items": [], "next": null}"#).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "first\n").unwrap();
     let mut spec = at(format!("{address}/behind/a/proxy/"));
     spec.token_file = Some(file.path().to_owned());
     let kuma = connect(&spec).unwrap();
-    owned(&kuma, &BTreeSet::new()).await.unwrap();
+    list_owned(&kuma, &BTreeSet::new()).await.unwrap();
     std::fs::write(file.path(), "other").unwrap();
-    owned(&kuma, &BTreeSet::new()).await.unwrap();
-    let seen = seen.lock().unwrap();
-    let tokens: Vec<_> = seen.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
+    list_owned(&kuma, &BTreeSet::new()).await.unwrap();
+    let read_cache = read_cache.lock().unwrap();
+    let tokens: Vec<_> = read_cache.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
     assert_eq!(tokens, ["Bearer first", "Bearer other"]);
-    assert_eq!(seen[0].0.path(), "/behind/a/proxy/dataplanes");
+    assert_eq!(read_cache[0].0.path(), "/behind/a/proxy/dataplanes");
 }
 
 #[tokio::test]
-async fn a_missing_token_file_does_not_stop_the_start_and_is_named_at_use() {
+async fn missing_token_file_fails_at_use_not_at_start() {
     let mut spec = at("127.0.0.1:1");
     spec.token_file = Some("/nowhere/token".into());
-    let error = owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    let error = list_owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("/nowhere/token") && error.message.contains("tokenFile"), "{error}");
 }
 
 #[tokio::test]
-async fn a_token_file_that_holds_no_token_is_refused_without_quoting_it() {
+async fn empty_token_file_error_does_not_quote_it() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut spec = at("127.0.0.1:1");
     spec.token_file = Some(file.path().to_owned());
     let kuma = connect(&spec).unwrap();
     for content in ["", " \n", "hunter2\nhunter3"] {
         std::fs::write(file.path(), content).unwrap();
-        let error = owned(&kuma, &BTreeSet::new()).await.unwrap_err();
+        let error = list_owned(&kuma, &BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{content:?}");
         assert!(!error.message.contains("hunter"), "{error}");
     }
@@ -103,7 +103,7 @@ async fn statuses_are_classified_and_no_error_repeats_the_token() {
         (401, MeshErrorKind::Forbidden),
         (405, MeshErrorKind::ReadOnly),
         (409, MeshErrorKind::Conflict),
-        (429, MeshErrorKind::Busy),
+        (429, MeshErrorKind::Throttled),
         (500, MeshErrorKind::Unreachable),
     ] {
         let echo = "you sent: Bearer hunter2";
@@ -116,7 +116,7 @@ async fn statuses_are_classified_and_no_error_repeats_the_token() {
         std::fs::write(file.path(), "hunter2").unwrap();
         let mut spec = at(address);
         spec.token_file = Some(file.path().to_owned());
-        let error = transport(&spec).send(Method::Put, "/x", Some(b"{}".to_vec())).await.unwrap();
+        let error = transport(&spec).send(HttpMethod::Put, "/x", Some(b"{}".to_vec())).await.unwrap();
         assert!(!String::from_utf8(error.body).unwrap().contains("hunter2"));
         let kuma = connect(&spec).unwrap();
         let error = kuma.delete(&id("default", TASK)).await.unwrap_err();
@@ -128,14 +128,14 @@ async fn statuses_are_classified_and_no_error_repeats_the_token() {
 
 #[tokio::test]
 async fn bodies_are_sent_as_json_and_without_a_proxy_or_a_redirect() {
-    let (address, seen) = server(|| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")])).await;
-    let answer = transport(&at(address)).send(Method::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
+    let (address, read_cache) = server(|| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")])).await;
+    let answer = transport(&at(address)).send(HttpMethod::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
     assert_eq!(answer.status, 302);
-    let seen = seen.lock().unwrap();
-    assert_eq!(seen.len(), 1, "the redirect was followed");
-    assert_eq!(seen[0].0.to_string(), "/x?a=b%2Fc");
-    assert_eq!(seen[0].1[header::CONTENT_TYPE], "application/json");
-    assert!(!seen[0].1.contains_key(header::AUTHORIZATION));
+    let read_cache = read_cache.lock().unwrap();
+    assert_eq!(read_cache.len(), 1, "the redirect was followed");
+    assert_eq!(read_cache[0].0.to_string(), "/x?a=b%2Fc");
+    assert_eq!(read_cache[0].1[header::CONTENT_TYPE], "application/json");
+    assert!(!read_cache[0].1.contains_key(header::AUTHORIZATION));
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_server_that_never_answers_is_given_up_on() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut spec = at(listener.local_addr().unwrap());
     spec.timeout = HumanDuration(Duration::from_millis(50));
-    let error = owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    let error = list_owned(&connect(&spec).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("50ms"), "{error}");
 }
@@ -157,7 +157,7 @@ async fn a_server_that_stops_in_the_middle_is_given_up_on() {
     });
     let mut spec = at(address);
     spec.timeout = HumanDuration(Duration::from_millis(50));
-    let error = transport(&spec).send(Method::Get, "/", None).await.unwrap_err();
+    let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
     assert_eq!(error.kind, TransportErrorKind::Timeout);
 }
 
@@ -166,7 +166,7 @@ async fn where_nobody_listens_the_address_is_named() {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    let error = list_owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains(&address.to_string()), "{error}");
 }
@@ -176,19 +176,19 @@ async fn truncated_and_foreign_answers_are_unexpected() {
     for body in [r#"{"items": [{"#, "<html>hello</html>", "", "\u{0}\u{1}"] {
         let (address, _) = server(move || body).await;
         let kuma = connect(&at(address)).unwrap();
-        let list = owned(&kuma, &BTreeSet::new()).await.unwrap_err();
+        let list = list_owned(&kuma, &BTreeSet::new()).await.unwrap_err();
         let one = kuma.read(&id("default", TASK)).await.unwrap_err();
-        assert_eq!([list.kind, one.kind], [MeshErrorKind::Unexpected; 2], "{body:?}");
+        assert_eq!([list.kind, one.kind], [MeshErrorKind::UnexpectedResponse; 2], "{body:?}");
         assert!(list.message.contains("cannot be read"), "{list}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_cut_off_by_the_connection_is_broken_and_not_unexpected() {
+async fn truncated_response_is_a_transport_error() {
     let address = raw_server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":");
     });
-    let error = owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
+    let error = list_owned(&connect(&at(address)).unwrap(), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
 }
 
@@ -196,9 +196,9 @@ async fn an_answer_cut_off_by_the_connection_is_broken_and_not_unexpected() {
 async fn a_huge_answer_is_refused_before_it_fills_the_memory() {
     let (address, _) = server(|| Body::from(vec![b' '; 5 * 1024 * 1024])).await;
     let transport = transport(&at(address));
-    let error = transport.send(Method::Get, "/config", None).await.unwrap_err();
+    let error = transport.send(HttpMethod::Get, "/config", None).await.unwrap_err();
     assert_eq!(error.kind, TransportErrorKind::TooLarge);
-    let list = transport.send(Method::Get, "/dataplanes?size=1000", None).await.unwrap();
+    let list = transport.send(HttpMethod::Get, "/dataplanes?size=1000", None).await.unwrap();
     assert_eq!(list.body.len(), 5 * 1024 * 1024, "a list may be larger");
 }
 
@@ -207,7 +207,7 @@ async fn a_server_trusted_by_the_given_ca_is_spoken_to() {
     let mut spec = at(tls_server());
     spec.address = spec.address.replace("http://127.0.0.1", "https://localhost");
     spec.ca_file = Some(fixture("ca.pem"));
-    let answer = transport(&spec).send(Method::Get, "/", None).await.unwrap();
+    let answer = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&answer.body).unwrap(), json!({}));
 }
 
@@ -220,7 +220,7 @@ async fn a_certificate_that_is_not_trusted_says_what_to_do() {
         let mut spec = at(tls_server());
         spec.address = spec.address.replace("http://127.0.0.1", host);
         spec.ca_file = Some(fixture(ca));
-        let error = transport(&spec).send(Method::Get, "/", None).await.unwrap_err();
+        let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Tls, "{error}");
         assert!(error.message.contains(advice), "{error}");
     }
@@ -232,7 +232,7 @@ async fn tls_to_a_plain_port_is_guessed() {
     let mut spec = at(address);
     spec.address = spec.address.replace("http://", "https://");
     spec.ca_file = Some(fixture("ca.pem"));
-    let error = transport(&spec).send(Method::Get, "/", None).await.unwrap_err();
+    let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
     assert!(error.message.contains("5681"), "{error}");
 }
 

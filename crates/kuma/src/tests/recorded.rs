@@ -14,7 +14,7 @@ const DIRECTORY: &str = "ECS_MESH_RECORDINGS";
 const WITH_UNKNOWN_FIELDS: [&str; 2] = ["bad-unknown-field", "bad-unknown-top-field"];
 
 #[test]
-fn what_a_real_server_stored_has_the_normal_form_of_what_was_sent() {
+fn recorded_bodies_share_the_sent_normal_form() {
     let Some(directory) = std::env::var_os(DIRECTORY) else {
         println!("skipped: {DIRECTORY} names no directory with recorded exchanges");
         return;

@@ -2,19 +2,19 @@ use serde_json::{Value, json};
 
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
-use crate::{DRAIN_LABEL, HealthDiscovery, Rules, normalise};
+use crate::{DRAIN_LABEL, HealthDiscovery, DataplaneCapabilities, normalise};
 use ecs_mesh_api::Probe;
-use ecs_mesh_control_plane::Owner;
+use ecs_mesh_control_plane::RegistrationOwner;
 use ecs_mesh_core::intent::Outbounds;
 use ecs_mesh_core::plan::DrainReason;
 
-const HDS_OFF: Rules = Rules {
-    dialect: crate::Dialect::V2,
+const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
+    dialect: crate::ApiDialect::V2,
     health_discovery: HealthDiscovery::Off,
     mesh_services_only: false,
     inbound_names: true,
 };
-const EXCLUSIVE: Rules = Rules { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
+const EXCLUSIVE: DataplaneCapabilities = DataplaneCapabilities { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
 
 /// Compares with the golden file of that name; `INSTA_UPDATE=always` renews it.
 fn golden(name: &str, body: &Value) {
@@ -32,11 +32,11 @@ fn inbound_of(body: &Value, at: usize) -> &Value {
 
 #[test]
 fn a_new_task_is_created_not_ready_with_a_probe() {
-    golden("create", &demo_rendered(Rules::default()));
+    golden("create", &demo_rendered(DataplaneCapabilities::default()));
 }
 
 #[test]
-fn without_health_discovery_a_new_task_is_created_ready_and_without_a_probe() {
+fn without_hds_new_task_is_created_ready() {
     golden("create-hds-off", &demo_rendered(HDS_OFF));
 }
 
@@ -46,10 +46,10 @@ fn where_only_mesh_services_are_known_outbounds_refer_to_them() {
 }
 
 #[test]
-fn a_task_without_a_probe_is_created_not_ready_all_the_same() {
+fn task_without_probe_is_created_not_ready() {
     let mut desired = demo();
     desired.probe = Probe::None;
-    let body = render(&desired, None, Rules::default()).body;
+    let body = render(&desired, None, DataplaneCapabilities::default()).body;
     assert_eq!(inbound_of(&body, 0).get("serviceProbe"), None);
     assert_eq!(inbound_of(&body, 0)["state"], "NotReady");
 }
@@ -58,7 +58,7 @@ fn a_task_without_a_probe_is_created_not_ready_all_the_same() {
 fn a_task_that_only_calls_others_has_no_inbounds() {
     let mut desired = demo();
     desired.inbounds.clear();
-    golden("client-only", &render(&desired, None, Rules::default()).body);
+    golden("client-only", &render(&desired, None, DataplaneCapabilities::default()).body);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_task_with_everything_is_written_whole() {
         outbound("kv", 15050, 15050),
         outbound("audit", 80, 6380),
     ]);
-    golden("everything", &render(&desired, None, Rules::default()).body);
+    golden("everything", &render(&desired, None, DataplaneCapabilities::default()).body);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_drained_task_keeps_all_but_its_health() {
     golden("drained", &drained.body);
     let drained = registration(stored_by_2x(&drained.body, false));
     assert_eq!(drained.drained, Some(DrainReason::Stopping));
-    assert_eq!(drained.owner, Owner::Marked(marks(TASK)));
+    assert_eq!(drained.owner, RegistrationOwner::Owned(marks(TASK)));
     assert_ne!(drained.normal, current.normal);
 }
 
@@ -98,10 +98,10 @@ fn draining_twice_for_the_same_reason_changes_nothing() {
 }
 
 #[test]
-fn a_task_taken_back_into_service_starts_not_ready_and_unmarked() {
+fn undrained_task_starts_not_ready_without_drain_label() {
     let drained =
         registration(stored_by_2x(&render_drained(&registered(|_| ()), DrainReason::Revoked).body, false));
-    let back = render(&demo(), Some(&drained), Rules::default());
+    let back = render(&demo(), Some(&drained), DataplaneCapabilities::default());
     assert_ne!(back.normal, drained.normal);
     assert_eq!(inbound_of(&back.body, 0)["state"], "NotReady");
     assert_eq!(inbound_of(&back.body, 0).get("health"), None);
@@ -109,7 +109,7 @@ fn a_task_taken_back_into_service_starts_not_ready_and_unmarked() {
 }
 
 #[test]
-fn without_health_discovery_a_task_taken_back_into_service_is_ready_at_once() {
+fn without_hds_undrained_task_is_ready() {
     let current = registration(stored_by_2x(&demo_rendered(HDS_OFF), true));
     let drained = registration(stored_by_2x(&render_drained(&current, DrainReason::Revoked).body, false));
     let back = render(&demo(), Some(&drained), HDS_OFF);
@@ -125,7 +125,7 @@ fn a_drain_for_a_reason_unknown_to_this_version_is_undone_too() {
         stored["networking"]["inbound"][0].as_object_mut().unwrap().remove("state");
     });
     assert_eq!(current.drained, Some(DrainReason::Unwanted));
-    let back = render(&demo(), Some(&current), Rules::default());
+    let back = render(&demo(), Some(&current), DataplaneCapabilities::default());
     assert_eq!(inbound_of(&back.body, 0)["state"], "NotReady");
 }
 
@@ -147,7 +147,7 @@ fn an_update_carries_readiness_forward_inbound_by_inbound() {
         });
         let mut desired = demo();
         desired.inbounds.insert(0, inbound(json!({"containerPort": 5051, "port": 15001})));
-        let body = render(&desired, Some(&current), Rules::default()).body;
+        let body = render(&desired, Some(&current), DataplaneCapabilities::default()).body;
         assert_eq!(inbound_of(&body, 0)["state"], "NotReady", "a new inbound starts not ready");
         for field in ["state", "health"] {
             assert_eq!(inbound_of(&body, 1).get(field), readiness.get(field), "{field} of {readiness}");
@@ -156,21 +156,21 @@ fn an_update_carries_readiness_forward_inbound_by_inbound() {
 }
 
 #[test]
-fn where_health_discovery_was_switched_off_an_inbound_that_waits_for_its_probe_is_made_ready() {
+fn disabling_hds_makes_waiting_inbound_ready() {
     let body = render(&demo(), Some(&registered(|_| ())), HDS_OFF).body;
     assert_eq!(inbound_of(&body, 0).get("serviceProbe"), None);
     assert_eq!(inbound_of(&body, 0)["health"], json!({"ready": true}));
 }
 
 #[test]
-fn a_name_that_passed_on_to_another_task_brings_no_readiness_along() {
+fn reused_name_does_not_inherit_readiness() {
     let current = registered(|stored| {
         stored["networking"]["inbound"][0]["health"] = json!({"ready": true});
         stored["networking"]["inbound"][0].as_object_mut().unwrap().remove("state");
     });
     let mut desired = demo();
     desired.marks = marks("ffffffffffffffffffffffffffffffff");
-    let body = render(&desired, Some(&current), Rules::default()).body;
+    let body = render(&desired, Some(&current), DataplaneCapabilities::default()).body;
     assert_eq!(inbound_of(&body, 0)["state"], "NotReady");
     assert_eq!(inbound_of(&body, 0).get("health"), None);
 }
@@ -180,10 +180,10 @@ fn disputed_outbounds_stay_as_registered() {
     let kept = json!([{"address": "127.0.0.1", "port": 6379, "tags": {"kuma.io/service": "redis"}}]);
     let current = registered(|stored| stored["networking"]["outbound"] = kept.clone());
     let mut desired = demo();
-    desired.outbounds = Outbounds::KeepRegistered { fallback: vec![outbound("kv", 15050, 15050)] };
-    let update = render(&desired, Some(&current), Rules::default());
+    desired.outbounds = Outbounds::KeepCurrent { fallback: vec![outbound("kv", 15050, 15050)] };
+    let update = render(&desired, Some(&current), DataplaneCapabilities::default());
     assert_eq!(update.body["networking"]["outbound"], kept);
-    let create = render(&desired, None, Rules::default());
+    let create = render(&desired, None, DataplaneCapabilities::default());
     assert_eq!(create.body["networking"]["outbound"][0]["tags"]["kuma.io/service"], "kv");
 }
 
@@ -196,7 +196,7 @@ fn what_the_server_stores_equals_what_was_sent() {
         desired.outbounds = Outbounds::Exactly(vec![outbound("b", 1, 9), outbound("a", 1, 10)]);
         desired
     };
-    for rules in [Rules::default(), HDS_OFF, EXCLUSIVE, Rules { inbound_names: false, ..EXCLUSIVE }] {
+    for rules in [DataplaneCapabilities::default(), HDS_OFF, EXCLUSIVE, DataplaneCapabilities { inbound_names: false, ..EXCLUSIVE }] {
         for desired in [demo(), everything()] {
             let sent = render(&desired, None, rules);
             let stored = registration(stored_by_2x(&sent.body, true));
@@ -209,10 +209,10 @@ fn what_the_server_stores_equals_what_was_sent() {
 
 #[test]
 fn a_probe_that_goes_away_is_a_difference() {
-    let with = render(&demo(), None, Rules::default());
+    let with = render(&demo(), None, DataplaneCapabilities::default());
     let mut desired = demo();
     desired.probe = Probe::None;
-    assert_ne!(render(&desired, None, Rules::default()).normal, with.normal);
+    assert_ne!(render(&desired, None, DataplaneCapabilities::default()).normal, with.normal);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn marks_that_are_not_all_there_make_a_registration_foreign() {
     for label in ["ecs-mesh.dev/operator", "ecs-mesh.dev/cluster-id", "ecs-mesh.dev/task-id"] {
         for broken in [Value::Null, json!(7), json!(""), json!("a/b")] {
             let current = registered(|stored| stored["labels"][label] = broken.clone());
-            assert_eq!(current.owner, Owner::Foreign, "{label}: {broken}");
+            assert_eq!(current.owner, RegistrationOwner::Foreign, "{label}: {broken}");
         }
     }
 }

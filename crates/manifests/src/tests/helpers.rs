@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::{LoadOutcome, Loaded, Sources};
-use ecs_mesh_api::manifests::Finding;
+use crate::{LoadOutcome, Loaded, ManifestSources};
+use ecs_mesh_api::manifests::ManifestFinding;
 
 pub(super) const CONTROL_PLANE: &str = "\
 apiVersion: ecs-mesh.dev/v1alpha1
@@ -39,11 +39,11 @@ spec:
 ";
 
 /// A directory that goes when the test ends.
-pub(super) struct Directory {
+pub(super) struct TestDirectory {
     root: TempDir,
 }
 
-impl Directory {
+impl TestDirectory {
     pub(super) fn new() -> Self {
         Self { root: tempfile::tempdir().unwrap() }
     }
@@ -73,8 +73,8 @@ impl Directory {
         fs::remove_file(self.root.path().join(name)).unwrap();
     }
 
-    pub(super) fn sources(&self) -> Sources {
-        Sources::new([self.path()])
+    pub(super) fn sources(&self) -> ManifestSources {
+        ManifestSources::new([self.path()])
     }
 
     pub(super) fn load(&self) -> Loaded {
@@ -86,15 +86,15 @@ impl Directory {
     }
 
     /// The findings, one a line, with the directory's own path left out.
-    pub(super) fn text(&self, findings: &[Finding]) -> String {
+    pub(super) fn text(&self, findings: &[ManifestFinding]) -> String {
         let root = self.root.path().display().to_string();
-        let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+        let lines: Vec<String> = findings.iter().map(ManifestFinding::to_string).collect();
         lines.join("\n").replace(&format!("{root}/"), "").replace(&root, "manifests")
     }
 }
 
 /// The errors of one file.
 pub(super) fn errors_of(text: &str) -> String {
-    let directory = Directory::with(&[("a.yaml", text)]);
+    let directory = TestDirectory::with(&[("a.yaml", text)]);
     directory.text(&directory.load().errors)
 }

@@ -1,12 +1,12 @@
 //! How files are read: every error with its place, and all of them.
 
-use super::helpers::{BINDING, CONTROL_PLANE, Directory, WORKLOAD, errors_of};
-use crate::Sources;
+use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD, errors_of};
+use crate::ManifestSources;
 
 #[test]
 fn the_examples_load_without_a_warning() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/manifests");
-    let loaded = Sources::new([examples]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([examples]).load(None).into_loaded().unwrap();
     assert_eq!((loaded.errors.as_slice(), loaded.warnings.as_slice()), (&[][..], &[][..]));
     assert!(loaded.set.complete);
     assert_eq!(
@@ -18,7 +18,7 @@ fn the_examples_load_without_a_warning() {
 #[test]
 fn the_example_of_consul_loads_without_a_warning() {
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/consul");
-    let loaded = Sources::new([example]).load(None).into_loaded().unwrap();
+    let loaded = ManifestSources::new([example]).load(None).into_loaded().unwrap();
     assert_eq!((loaded.errors.as_slice(), loaded.warnings.as_slice()), (&[][..], &[][..]));
     assert_eq!(loaded.set.consul_auths.keys().map(AsRef::as_ref).collect::<Vec<_>>(), ["ecs"]);
 }
@@ -36,7 +36,7 @@ fn the_manifests_in_the_reference_load() {
 }
 
 #[test]
-fn an_unknown_field_is_named_with_its_place_and_what_was_most_likely_meant() {
+fn unknown_field_error_has_location_and_suggestion() {
     let text =
         format!("{CONTROL_PLANE}---\n{BINDING}---\n{}", WORKLOAD.replace("containerPort", "contianerPort"));
     insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].contianerPort: unknown field; did you mean containerPort? Allowed: name, container, containerPort, port, serviceAddress, protocol, tags"#);
@@ -105,7 +105,7 @@ fn all_that_is_missing_is_told_at_once() {
 }
 
 #[test]
-fn a_document_that_is_no_yaml_does_not_hide_the_errors_of_the_others() {
+fn invalid_yaml_does_not_hide_errors_of_other_documents() {
     let text = "kind: [Workload\n---\nkind: Wrkload\nspec: {}\n---\nonly a text\n---\n- a\n- list\n";
     insta::assert_snapshot!(errors_of(text), @r#"
     a.yaml:1 (document 1): not valid YAML: unclosed bracket '['
@@ -124,18 +124,18 @@ fn a_key_that_is_given_twice_is_an_error() {
 }
 
 #[test]
-fn a_name_that_is_given_twice_is_an_error_that_names_both_places() {
-    let directory = Directory::with(&[("a.yaml", CONTROL_PLANE), ("b.yaml", CONTROL_PLANE)]);
+fn duplicate_name_error_names_both_locations() {
+    let directory = TestDirectory::with(&[("a.yaml", CONTROL_PLANE), ("b.yaml", CONTROL_PLANE)]);
     let loaded = directory.load();
     insta::assert_snapshot!(directory.text(&loaded.errors), @r#"b.yaml:3 (document 1, ControlPlane/kuma): metadata.name: ControlPlane kuma is also at a.yaml:1: names are unique within a kind: rename or delete one"#);
     assert!(loaded.set.control_planes.is_empty());
 }
 
 #[test]
-fn texts_may_be_written_without_quotes_and_keep_their_spelling() {
+fn unquoted_strings_keep_their_spelling() {
     let workload = WORKLOAD.replace("protocol: http", "tags: {version: 1.10, canary: true}");
     let binding = format!("{BINDING}  roleTags: {{mode: off, authorizedAccounts: [012345678901]}}\n");
-    let directory = Directory::with(&[("a.yaml", &format!("{CONTROL_PLANE}---\n{binding}---\n{workload}"))]);
+    let directory = TestDirectory::with(&[("a.yaml", &format!("{CONTROL_PLANE}---\n{binding}---\n{workload}"))]);
     let loaded = directory.load();
     assert_eq!(directory.text(&loaded.errors), "");
     let tags = &loaded.set.workloads["kv"].inbounds[0].tags;
@@ -151,7 +151,7 @@ fn a_json_file_holds_one_manifest() {
 	"metadata": {"name": "kuma", "annotations": {"note": "\ud83d\ude00 tabs\/slashes"}},
 	"spec": {"type": "kuma", "kuma": {"adress": "https://cp.internal:5682"}}
 }"#;
-    let directory = Directory::with(&[("a.json", json)]);
+    let directory = TestDirectory::with(&[("a.json", json)]);
     insta::assert_snapshot!(directory.text(&directory.load().errors), @r#"a.json:5 (document 1, ControlPlane/kuma): spec.kuma.adress: unknown field; did you mean address? Allowed: address, caFile, caEnv, tokenFile, tokenEnv, timeout"#);
     directory.write("a.json", json.replace("adress", "address"));
     assert!(directory.load().set.control_planes.contains_key("kuma"));
@@ -168,7 +168,7 @@ fn documents_without_content_do_not_count() {
 }
 
 #[test]
-fn anchors_and_aliases_work_within_a_document_and_cannot_blow_it_up() {
+fn yaml_aliases_expand_within_limits() {
     let workload = WORKLOAD.replace("services: [kv]", "services: &names [kv], families: *names");
     assert_eq!(errors_of(&format!("{CONTROL_PLANE}---\n{BINDING}---\n{workload}")), "");
 
@@ -193,7 +193,7 @@ fn a_file_that_is_cut_off_anywhere_is_read_without_a_panic() {
 
 #[test]
 fn a_file_that_cannot_be_read_says_why() {
-    let directory = Directory::with(&[("b-big.yaml", &"# no end\n".repeat(120_000))]);
+    let directory = TestDirectory::with(&[("b-big.yaml", &"# no end\n".repeat(120_000))]);
     directory.write("a-latin1.yaml", b"# fine\n# caf\xe9\n");
     #[cfg(unix)]
     std::os::unix::fs::symlink("nowhere.yaml", directory.path().join("c-link.yaml")).unwrap();
@@ -205,8 +205,8 @@ fn a_file_that_cannot_be_read_says_why() {
 }
 
 #[test]
-fn hidden_files_other_files_and_directories_within_are_left_alone() {
-    let directory = Directory::demo();
+fn hidden_files_and_subdirectories_are_ignored() {
+    let directory = TestDirectory::demo();
     for name in [".a-cp.yaml", "notes.txt", "a-cp.yaml~"] {
         directory.write(name, "not: [yaml");
     }
@@ -217,8 +217,8 @@ fn hidden_files_other_files_and_directories_within_are_left_alone() {
 
 #[test]
 fn a_file_that_two_paths_lead_to_is_read_once() {
-    let directory = Directory::demo();
-    let sources = Sources::new([directory.path(), directory.path().join("a-cp.yaml")]);
+    let directory = TestDirectory::demo();
+    let sources = ManifestSources::new([directory.path(), directory.path().join("a-cp.yaml")]);
     let loaded = sources.load(None).into_loaded().unwrap();
     assert_eq!(directory.text(&loaded.errors), "");
 }

@@ -2,7 +2,7 @@
 
 use ecs_mesh_api::WorkloadSpec;
 
-use super::helpers::{BINDING, CONTROL_PLANE, Directory, WORKLOAD, errors_of};
+use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD, errors_of};
 
 /// The errors of the demo's documents with more in them.
 fn errors_with(documents: &str) -> String {
@@ -11,7 +11,7 @@ fn errors_with(documents: &str) -> String {
 
 fn warnings_with(documents: &str) -> String {
     let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}---\n{documents}");
-    let directory = Directory::with(&[("a.yaml", &text)]);
+    let directory = TestDirectory::with(&[("a.yaml", &text)]);
     let loaded = directory.load();
     assert_eq!(directory.text(&loaded.errors), "");
     directory.text(&loaded.warnings)
@@ -56,7 +56,7 @@ fn a_control_plane_needs_its_block_and_sane_settings() {
 }
 
 #[test]
-fn an_address_with_a_secret_in_it_is_refused_and_never_shown() {
+fn address_with_credentials_is_rejected_and_redacted() {
     for address in
         ["https://admin:hunter2@cp.internal:5682", "https://cp.internal/?token=hunter2", "hunter2@cp"]
     {
@@ -76,7 +76,7 @@ fn an_address_with_a_secret_in_it_is_refused_and_never_shown() {
 }
 
 #[test]
-fn what_all_allowed_values_end_with_makes_none_of_them_likelier() {
+fn common_suffix_does_not_affect_suggestions() {
     for (gateway, meant) in [("ingress-gateway", None), ("mesh-gatway", Some("mesh-gateway"))] {
         let consul = "  type: consul\n  consul: {address: 'https://consul.internal:8501'}";
         let auth = format!(
@@ -175,7 +175,7 @@ fn a_workload_is_checked_field_by_field() {
 }
 
 #[test]
-fn an_app_on_loopback_may_share_its_port_number_with_the_sidecar() {
+fn loopback_app_may_share_port_with_sidecar() {
     let text = "port: 5050, serviceAddress: 127.0.0.1,";
     let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{}", WORKLOAD.replace("port: 15050,", text));
     assert_eq!(errors_of(&text), "");
@@ -209,8 +209,8 @@ fn two_listeners_of_one_manifest_cannot_meet() {
 }
 
 #[test]
-fn a_manifest_that_rests_on_a_broken_one_is_left_out_with_it() {
-    let directory = Directory::demo();
+fn manifest_referencing_an_invalid_one_is_skipped() {
+    let directory = TestDirectory::demo();
     directory.write("a-cp.yaml", CONTROL_PLANE.replace("https:", "ftp:"));
     let loaded = directory.load();
     insta::assert_snapshot!(directory.text(&loaded.errors), @r#"
@@ -222,7 +222,7 @@ fn a_manifest_that_rests_on_a_broken_one_is_left_out_with_it() {
 }
 
 #[test]
-fn a_pattern_for_no_workload_is_worth_a_warning_unless_tags_may_name_it() {
+fn pattern_matching_no_workload_warns_without_tag_discovery() {
     let list = document("OutboundList", "redis-users", "  workloads: [kw, 'batch-*', 'k*']\n  outbounds: []");
     insta::assert_snapshot!(warnings_with(&list), @r#"
     a.yaml:29 (document 4, OutboundList/redis-users): spec.workloads[0]: no Workload is named "kw"; did you mean kv? There are: kv
@@ -233,7 +233,7 @@ fn a_pattern_for_no_workload_is_worth_a_warning_unless_tags_may_name_it() {
 }
 
 #[test]
-fn lists_that_contradict_each_other_or_the_app_are_worth_a_warning() {
+fn conflicting_outbound_lists_warn() {
     let outbounds = |service: &str| {
         format!(
             "  workloads: ['*']\n  outbounds: [{{service: {service}, targetPort: 1, listen: {{port: 5050}}}}]"
@@ -258,11 +258,11 @@ fn lists_add_up_in_name_order_with_what_is_inline() {
     let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}---\n")
         + &document("OutboundList", "b", &list("redis", 6379))
         + &document("OutboundList", "a", &list("queue", 5672));
-    let set = Directory::with(&[("a.yaml", &text)]).load().set;
+    let set = TestDirectory::with(&[("a.yaml", &text)]).load().set;
     let services = |name: &str, workload: &WorkloadSpec| {
         let merged = set.merged_outbounds(name, workload);
         assert_eq!(merged.conflicts, []);
-        merged.undisputed.iter().map(|o| o.service.to_string()).collect::<Vec<_>>()
+        merged.resolved.iter().map(|o| o.service.to_string()).collect::<Vec<_>>()
     };
     let mut workload = WorkloadSpec::clone(&set.workloads["kv"]);
     assert_eq!(services("kv", &workload), ["queue", "redis"]);
@@ -293,7 +293,7 @@ fn nobody_may_log_in_because_a_field_was_left_out() {
 }
 
 #[test]
-fn an_identity_set_up_is_for_one_consul_and_the_only_one_there() {
+fn consul_auth_is_unique_per_consul_control_plane() {
     let documents = [
         document("ControlPlane", "consul", CONSUL),
         document("ControlPlane", "again", &CONSUL.replace("internal:", "INTERNAL:")),
@@ -344,7 +344,7 @@ fn a_binding_that_names_no_mesh_is_of_its_partition() {
         binding("a", "consul"),
         binding("b", "enterprise"),
     ];
-    let set = Directory::with(&[("a.yaml", &documents.concat())]).load().set;
+    let set = TestDirectory::with(&[("a.yaml", &documents.concat())]).load().set;
     let mesh = |binding: &str| set.bindings[binding].spec.mesh.to_string();
     assert_eq!((mesh("a"), mesh("b")), ("default".to_owned(), "ecs".to_owned()));
 }
@@ -363,7 +363,7 @@ fn what_lets_in_more_than_most_mean_is_worth_a_warning() {
 }
 
 #[test]
-fn a_binding_of_consul_has_no_mesh_of_its_own_and_no_dataplane() {
+fn consul_binding_rejects_mesh_and_dataplane_name() {
     let partition = CONSUL.replace("8501'}", "8501', partition: ecs}").replace("internal", "other");
     let binding = |name: &str, of: &str, more: &str| {
         let spec = format!("  controlPlane: {of}\n  selector: {{clusters: ['*']}}\n{more}");
@@ -386,7 +386,7 @@ fn a_binding_of_consul_has_no_mesh_of_its_own_and_no_dataplane() {
 }
 
 #[test]
-fn a_service_that_consul_refuses_is_an_error_where_only_consul_would_have_it() {
+fn service_name_invalid_in_consul_fails_consul_only_workload() {
     let binding = "  controlPlane: consul\n  selector: {clusters: ['*']}";
     let workload = |name: &str, bindings: &str, service: &str| {
         let spec =

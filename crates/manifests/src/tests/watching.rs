@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::helpers::{Directory, WORKLOAD};
+use super::helpers::{TestDirectory, WORKLOAD};
 use crate::{WatchOptions, watch};
 
 fn polling() -> WatchOptions {
@@ -11,7 +11,7 @@ fn polling() -> WatchOptions {
 
 #[tokio::test(start_paused = true)]
 async fn polling_finds_a_change_where_nothing_notifies() {
-    let directory = Directory::demo();
+    let directory = TestDirectory::demo();
     let mut status = watch(directory.sources(), polling()).await;
     assert_eq!(status.borrow_and_update().set.generation, 1);
 
@@ -22,7 +22,7 @@ async fn polling_finds_a_change_where_nothing_notifies() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_is_news_and_so_is_its_end() {
-    let directory = Directory::demo();
+    let directory = TestDirectory::demo();
     let mut status = watch(directory.sources(), polling()).await;
     directory.write("c-kv.yaml", "kind: [");
     status.changed().await.unwrap();
@@ -37,7 +37,7 @@ async fn an_error_is_news_and_so_is_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_told_while_nothing_changes() {
-    let directory = Directory::demo();
+    let directory = TestDirectory::demo();
     let mut status = watch(directory.sources(), polling()).await;
     status.borrow_and_update();
     tokio::time::sleep(Duration::from_mins(10)).await;
@@ -46,7 +46,7 @@ async fn nothing_is_told_while_nothing_changes() {
 
 #[tokio::test]
 async fn a_notification_makes_polling_unnecessary() {
-    let directory = Directory::demo();
+    let directory = TestDirectory::demo();
     let options = WatchOptions {
         debounce: Duration::from_millis(1),
         poll_interval: Duration::from_hours(1),
@@ -61,11 +61,11 @@ async fn a_notification_makes_polling_unnecessary() {
 
 #[tokio::test(start_paused = true)]
 async fn a_directory_that_cannot_be_watched_is_polled() {
-    let directory = Directory::demo();
+    let directory = TestDirectory::demo();
     std::fs::create_dir(directory.path().join("later")).unwrap();
     let later = directory.path().join("later");
     std::fs::remove_dir(&later).unwrap();
-    let sources = crate::Sources::new([directory.path(), later.clone()]);
+    let sources = crate::ManifestSources::new([directory.path(), later.clone()]);
     let mut status = watch(sources, WatchOptions::default()).await;
     assert!(!status.borrow_and_update().set.complete);
 

@@ -1,12 +1,12 @@
 //! Errors as the services name them. The wire puts them into the shape of each protocol.
 
 /// A result of an operation of the sandbox.
-pub type Outcome<T> = Result<T, AwsError>;
+pub type AwsApiResult<T> = Result<T, AwsApiError>;
 
 /// An error that a service answers with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
-pub struct AwsError {
+pub struct AwsApiError {
     /// The name of the error's shape, such as `ClusterNotFoundException`.
     pub code: &'static str,
     /// The HTTP status.
@@ -15,7 +15,7 @@ pub struct AwsError {
     pub message: String,
 }
 
-impl AwsError {
+impl AwsApiError {
     /// An error with the status that its code has at AWS.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         let status = STATUS.iter().find(|(name, _)| *name == code).map_or(400, |(_, status)| *status);
@@ -68,10 +68,10 @@ const STATUS: &[(&str, u16)] = &[
     ("InternalFailure", 500),
 ];
 
-pub(super) fn client(message: impl Into<String>) -> AwsError {
-    AwsError::new("ClientException", message)
+pub(super) fn client(message: impl Into<String>) -> AwsApiError {
+    AwsApiError::new("ClientException", message)
 }
 
-pub(super) fn invalid(message: impl Into<String>) -> AwsError {
-    AwsError::new("InvalidParameterException", message)
+pub(super) fn invalid(message: impl Into<String>) -> AwsApiError {
+    AwsApiError::new("InvalidParameterException", message)
 }

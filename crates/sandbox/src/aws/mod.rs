@@ -11,11 +11,11 @@ mod wire;
 
 pub use cloud::{
     AssumeRole, AssumedRole, CloudTask, Cluster, CreateRole, CreateService, DefinitionRecord, DescribedTasks,
-    ListTasks, Listed, MessageAttribute, Network, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages,
-    ReceivedMessage, RegisterTaskDefinition, Role, Rule, RunTask, SendMessage, SentMessage, Service,
-    StopCode, Target, TaskOverrides, UpdateService, pattern_matches,
+    ListTasks, ArnPage, MessageAttribute, Network, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages,
+    ReceivedMessage, RegisterTaskDefinition, IamRole, EventBridgeRule, RunTask, SendMessage, SentMessage, EcsService,
+    StopCode, RuleTarget, TaskOverrides, UpdateService, pattern_matches,
 };
-pub use cloud::{BatchFailure, Cloud, Failure};
+pub use cloud::{BatchFailure, Cloud, DescribeFailure};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};
-pub use error::{AwsError, Outcome};
-pub use wire::{AwsFault, AwsFaults, Front, NoFaults, QueryAnswer, query, serve};
+pub use error::{AwsApiError, AwsApiResult};
+pub use wire::{AwsFault, AwsFaults, AwsFront, NoAwsFaults, QueryAnswer, query, serve};

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::bexpr::{Fields, Shape};
+use super::bexpr::{SelectableFields, FieldShape};
 
 /// What selectors of its binding rules may name.
-pub(super) const SELECTABLE: Fields = Fields(&[
-    ("entity_name", Shape::Text),
-    ("entity_id", Shape::Text),
-    ("account_id", Shape::Text),
-    ("entity_path", Shape::Text),
-    ("entity_tags", Shape::TextMap),
+pub(super) const SELECTABLE: SelectableFields = SelectableFields(&[
+    ("entity_name", FieldShape::Text),
+    ("entity_id", FieldShape::Text),
+    ("account_id", FieldShape::Text),
+    ("entity_path", FieldShape::Text),
+    ("entity_tags", FieldShape::TextMap),
 ]);
 
 /// The configuration, read.

@@ -51,7 +51,7 @@ pub struct AwsAnswer {
 
 type Headers = BTreeMap<String, Vec<String>>;
 
-struct Request {
+struct SignedRequestParts {
     method: String,
     url: String,
     headers: Headers,
@@ -59,12 +59,12 @@ struct Request {
 }
 
 /// A bearer token that keeps the rules.
-pub(super) struct Bearer {
-    identity: Request,
-    entity: Option<Request>,
+pub(super) struct BearerToken {
+    identity: SignedRequestParts,
+    entity: Option<SignedRequestParts>,
 }
 
-impl Bearer {
+impl BearerToken {
     pub(super) fn read(text: &str, method: &AwsIam) -> Result<Self, String> {
         let identity = identity(text)?;
         if identity.method != "POST" {
@@ -102,7 +102,7 @@ impl Bearer {
     }
 }
 
-impl Request {
+impl SignedRequestParts {
     /// Host and path are signed, so they stay; only where it is sent differs.
     fn call(&self, endpoint: &str) -> SignedCall {
         let (origin, path) = split(&self.url);
@@ -121,7 +121,7 @@ impl Request {
     }
 }
 
-fn identity(text: &str) -> Result<Request, String> {
+fn identity(text: &str) -> Result<SignedRequestParts, String> {
     let token: Value =
         serde_json::from_str(text).map_err(|error| format!("the bearer token is not JSON: {error}"))?;
     let part = |name: &str| {
@@ -129,7 +129,7 @@ fn identity(text: &str) -> Result<Request, String> {
         let bytes = from_base64(encoded).and_then(|bytes| String::from_utf8(bytes).ok());
         bytes.ok_or_else(|| format!("{name} of the bearer token is not base64"))
     };
-    Ok(Request {
+    Ok(SignedRequestParts {
         method: token["iam_http_request_method"].as_str().unwrap_or_default().to_owned(),
         url: part("iam_request_url")?,
         headers: headers(&part("iam_request_headers")?)?,
@@ -137,13 +137,13 @@ fn identity(text: &str) -> Result<Request, String> {
     })
 }
 
-fn entity(outer: &Headers) -> Result<Request, String> {
+fn entity(outer: &Headers) -> Result<SignedRequestParts, String> {
     let header = |name: &str| match outer.get(name).map(Vec::as_slice) {
         Some([value]) => Ok(value.clone()),
         Some(_) => Err(format!("the header {name} has not exactly one value")),
         None => Err(format!("the header {name} is missing; log in with the entity included")),
     };
-    Ok(Request {
+    Ok(SignedRequestParts {
         method: header(METHOD)?,
         url: header(URL)?,
         headers: headers(&header(HEADERS)?)?,
@@ -199,7 +199,7 @@ fn check_form(body: &str, actions: &[&str], fields: &[&str]) -> Result<BTreeMap<
 }
 
 /// The header has to be there, and signed.
-fn check_server_id(request: &Request, wanted: &str) -> Result<(), String> {
+fn check_server_id(request: &SignedRequestParts, wanted: &str) -> Result<(), String> {
     let given = request.headers.get(SERVER_ID).map(Vec::as_slice);
     let signed = request.headers.get("Authorization").and_then(|values| values.first());
     let signed = signed.and_then(|value| value.split("SignedHeaders=").nth(1)).unwrap_or_default();

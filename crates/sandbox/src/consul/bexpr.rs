@@ -6,16 +6,16 @@
 use serde_json::Value;
 
 /// The fields that an expression may name, and what they hold.
-pub(super) struct Fields(pub(super) &'static [(&'static str, Shape)]);
+pub(super) struct SelectableFields(pub(super) &'static [(&'static str, FieldShape)]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum FieldShape {
     Text,
     Number,
     Bool,
     Texts,
     TextMap,
-    Object(&'static [(&'static str, Shape)]),
+    Object(&'static [(&'static str, FieldShape)]),
 }
 
 /// An expression that names only fields that there are.
@@ -34,17 +34,17 @@ pub(super) enum Expression {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Selector {
     path: Vec<String>,
-    shape: Shape,
+    shape: FieldShape,
 }
 
 impl Expression {
     /// Reads an expression.
-    pub(super) fn parse(text: &str, fields: &Fields) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, fields: &SelectableFields) -> Result<Self, String> {
         if text.trim().is_empty() {
             return Ok(Self::All);
         }
         let tokens = tokens(text)?;
-        let mut parser = Parser { tokens: &tokens, at: 0, fields };
+        let mut parser = ExprParser { tokens: &tokens, at: 0, fields };
         let expression = parser.or()?;
         match parser.peek() {
             None => Ok(expression),
@@ -86,23 +86,23 @@ impl Selector {
     fn text(&self, object: &Value) -> Option<String> {
         match (self.find(object), self.shape) {
             (Some(Value::String(text)), _) => Some(text.clone()),
-            (Some(other), Shape::Number | Shape::Bool) => Some(other.to_string()),
-            (None, Shape::Number) => Some("0".to_owned()),
-            (None, Shape::Bool) => Some("false".to_owned()),
-            (None, Shape::Text) if self.path.len() == 1 => Some(String::new()),
+            (Some(other), FieldShape::Number | FieldShape::Bool) => Some(other.to_string()),
+            (None, FieldShape::Number) => Some("0".to_owned()),
+            (None, FieldShape::Bool) => Some("false".to_owned()),
+            (None, FieldShape::Text) if self.path.len() == 1 => Some(String::new()),
             _ => None,
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Token {
+enum ExprToken {
     Word(String),
     Text(String),
     Sign(&'static str),
 }
 
-impl std::fmt::Display for Token {
+impl std::fmt::Display for ExprToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Word(word) => write!(f, "{word:?}"),
@@ -114,17 +114,17 @@ impl std::fmt::Display for Token {
 
 const SIGNS: [&str; 8] = ["==", "!=", "(", ")", "[", "]", ".", ","];
 
-fn tokens(text: &str) -> Result<Vec<Token>, String> {
+fn tokens(text: &str) -> Result<Vec<ExprToken>, String> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
         let length = if let Some(sign) = SIGNS.into_iter().find(|sign| rest.starts_with(sign)) {
-            tokens.push(Token::Sign(sign));
+            tokens.push(ExprToken::Sign(sign));
             sign.len()
         } else if first == '`' || first == '"' {
             let end = closing(rest, first).ok_or("a text has no end")?;
             let quoted = &rest[..=end];
-            tokens.push(Token::Text(if first == '`' {
+            tokens.push(ExprToken::Text(if first == '`' {
                 quoted[1..end].to_owned()
             } else {
                 serde_json::from_str(quoted).map_err(|_| format!("{quoted} is no text"))?
@@ -138,7 +138,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
             if end == sign {
                 return Err(format!("{first:?} is not expected"));
             }
-            tokens.push(Token::Word(rest[..end].to_owned()));
+            tokens.push(ExprToken::Word(rest[..end].to_owned()));
             end
         };
         rest = rest[length..].trim_start();
@@ -157,30 +157,30 @@ fn closing(quoted: &str, quote: char) -> Option<usize> {
     end.map(|end| end + 1)
 }
 
-struct Parser<'a> {
-    tokens: &'a [Token],
+struct ExprParser<'a> {
+    tokens: &'a [ExprToken],
     at: usize,
-    fields: &'a Fields,
+    fields: &'a SelectableFields,
 }
 
-impl Parser<'_> {
-    fn peek(&self) -> Option<&Token> {
+impl ExprParser<'_> {
+    fn peek(&self) -> Option<&ExprToken> {
         self.tokens.get(self.at)
     }
 
-    fn next(&mut self) -> Option<Token> {
+    fn next(&mut self) -> Option<ExprToken> {
         self.at += 1;
         self.tokens.get(self.at - 1).cloned()
     }
 
     fn takes_word(&mut self, word: &str) -> bool {
-        let found = matches!(self.peek(), Some(Token::Word(found)) if found == word);
+        let found = matches!(self.peek(), Some(ExprToken::Word(found)) if found == word);
         self.at += usize::from(found);
         found
     }
 
     fn takes_sign(&mut self, sign: &str) -> bool {
-        let found = matches!(self.peek(), Some(Token::Sign(found)) if *found == sign);
+        let found = matches!(self.peek(), Some(ExprToken::Sign(found)) if *found == sign);
         self.at += usize::from(found);
         found
     }
@@ -226,14 +226,14 @@ impl Parser<'_> {
 
     fn comparison(&mut self) -> Result<Expression, String> {
         // `VALUE in SELECTOR` begins with a value, everything else with a selector.
-        if let Some(Token::Text(value)) = self.peek().cloned() {
+        if let Some(ExprToken::Text(value)) = self.peek().cloned() {
             self.at += 1;
             return self.membership(value);
         }
         let start = self.at;
-        if let Some(Token::Word(value)) = self.next()
-            && matches!(self.peek(), Some(Token::Word(word)) if word == "in" || word == "not")
-            && !matches!(self.tokens.get(self.at + 1), Some(Token::Word(word)) if word == "contains")
+        if let Some(ExprToken::Word(value)) = self.next()
+            && matches!(self.peek(), Some(ExprToken::Word(word)) if word == "in" || word == "not")
+            && !matches!(self.tokens.get(self.at + 1), Some(ExprToken::Word(word)) if word == "contains")
         {
             return self.membership(value);
         }
@@ -275,7 +275,7 @@ impl Parser<'_> {
 
     fn value(&mut self) -> Result<String, String> {
         match self.next() {
-            Some(Token::Text(value) | Token::Word(value)) => Ok(value),
+            Some(ExprToken::Text(value) | ExprToken::Word(value)) => Ok(value),
             _ => {
                 self.at -= 1;
                 Err(self.unexpected("a value"))
@@ -284,7 +284,7 @@ impl Parser<'_> {
     }
 
     fn selector(&mut self) -> Result<Selector, String> {
-        let Some(Token::Word(first)) = self.next() else {
+        let Some(ExprToken::Word(first)) = self.next() else {
             self.at -= 1;
             return Err(self.unexpected("a field"));
         };
@@ -292,12 +292,12 @@ impl Parser<'_> {
         loop {
             if self.takes_sign(".") {
                 match self.next() {
-                    Some(Token::Word(name)) => path.push(name),
+                    Some(ExprToken::Word(name)) => path.push(name),
                     _ => return Err("a name must follow '.'".to_owned()),
                 }
             } else if self.takes_sign("[") {
                 match self.next() {
-                    Some(Token::Text(name)) => path.push(name),
+                    Some(ExprToken::Text(name)) => path.push(name),
                     _ => return Err("a text must follow '['".to_owned()),
                 }
                 self.wants_sign("]")?;
@@ -311,29 +311,29 @@ impl Parser<'_> {
     }
 }
 
-fn shape(fields: &[(&'static str, Shape)], path: &[String]) -> Option<Shape> {
+fn shape(fields: &[(&'static str, FieldShape)], path: &[String]) -> Option<FieldShape> {
     let (first, rest) = path.split_first()?;
     let (_, shape) = fields.iter().find(|(name, _)| name == first)?;
     match (shape, rest) {
         (_, []) => Some(*shape),
-        (Shape::TextMap, [_]) => Some(Shape::Text),
-        (Shape::Object(fields), rest) => self::shape(fields, rest),
+        (FieldShape::TextMap, [_]) => Some(FieldShape::Text),
+        (FieldShape::Object(fields), rest) => self::shape(fields, rest),
         _ => None,
     }
 }
 
 fn equal(selector: Selector, value: String, negated: bool) -> Result<Expression, String> {
     match selector.shape {
-        Shape::Number if value.parse::<i64>().is_err() => Err(format!("{value:?} is no number")),
-        Shape::Bool if value.parse::<bool>().is_err() => Err(format!("{value:?} is neither true nor false")),
-        Shape::Text | Shape::Number | Shape::Bool => Ok(unless(negated, Expression::Equal(selector, value))),
+        FieldShape::Number if value.parse::<i64>().is_err() => Err(format!("{value:?} is no number")),
+        FieldShape::Bool if value.parse::<bool>().is_err() => Err(format!("{value:?} is neither true nor false")),
+        FieldShape::Text | FieldShape::Number | FieldShape::Bool => Ok(unless(negated, Expression::Equal(selector, value))),
         _ => Err(format!("{} can't be compared with a text", selector.path.join("."))),
     }
 }
 
 fn contains(selector: Selector, value: String, negated: bool) -> Result<Expression, String> {
     match selector.shape {
-        Shape::Text | Shape::Texts | Shape::TextMap => {
+        FieldShape::Text | FieldShape::Texts | FieldShape::TextMap => {
             Ok(unless(negated, Expression::Contains(selector, value)))
         }
         _ => Err(format!("{} contains nothing", selector.path.join("."))),
@@ -350,12 +350,12 @@ mod tests {
 
     use super::*;
 
-    const FIELDS: Fields = Fields(&[
-        ("ID", Shape::Text),
-        ("Port", Shape::Number),
-        ("Tags", Shape::Texts),
-        ("Meta", Shape::TextMap),
-        ("Proxy", Shape::Object(&[("DestinationServiceName", Shape::Text)])),
+    const FIELDS: SelectableFields = SelectableFields(&[
+        ("ID", FieldShape::Text),
+        ("Port", FieldShape::Number),
+        ("Tags", FieldShape::Texts),
+        ("Meta", FieldShape::TextMap),
+        ("Proxy", FieldShape::Object(&[("DestinationServiceName", FieldShape::Text)])),
     ]);
 
     fn selects(text: &str) -> Result<bool, String> {

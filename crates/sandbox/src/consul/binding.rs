@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Outcome, Refusal};
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::aws_iam::SELECTABLE;
 use super::bexpr::Expression;
-use super::decode::{self, Kind, Message, Unknown, text};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text};
 use super::grants::{Template, is_identity_name, is_plain_name};
 use super::policies::{same_id, uuid};
-use super::server::{Call, ConsulServer};
+use super::server::{RequestContext, ConsulServer};
 
-const VARS: Message = Message(&[("Name", Kind::Text)]);
-const BODY: Message = Message(&[
-    ("ID", Kind::Text),
-    ("Description", Kind::Text),
-    ("AuthMethod", Kind::Text),
-    ("Selector", Kind::Text),
-    ("BindType", Kind::Text),
-    ("BindName", Kind::Text),
-    ("BindVars", Kind::Message(&VARS)),
-    ("CreateIndex", Kind::Number),
-    ("ModifyIndex", Kind::Number),
+const VARS: JsonMessage = JsonMessage(&[("Name", JsonFieldKind::Text)]);
+const BODY: JsonMessage = JsonMessage(&[
+    ("ID", JsonFieldKind::Text),
+    ("Description", JsonFieldKind::Text),
+    ("AuthMethod", JsonFieldKind::Text),
+    ("Selector", JsonFieldKind::Text),
+    ("BindType", JsonFieldKind::Text),
+    ("BindName", JsonFieldKind::Text),
+    ("BindVars", JsonFieldKind::Message(&VARS)),
+    ("CreateIndex", JsonFieldKind::Number),
+    ("ModifyIndex", JsonFieldKind::Number),
 ]);
 
 /// What a rule gives.
@@ -45,7 +45,7 @@ const BIND_TYPES: [(&str, BindType); 5] = [
 
 /// A stored binding rule.
 #[derive(Clone)]
-pub(super) struct BindingRule {
+pub(super) struct StoredBindingRule {
     pub(super) id: String,
     description: String,
     pub(super) auth_method: String,
@@ -58,7 +58,7 @@ pub(super) struct BindingRule {
     modified: u64,
 }
 
-impl BindingRule {
+impl StoredBindingRule {
     /// Whether it is a rule of the auth method of this name.
     pub(super) fn is_of(&self, method: &str) -> bool {
         self.auth_method.eq_ignore_ascii_case(method)
@@ -84,83 +84,83 @@ impl BindingRule {
 }
 
 impl ConsulServer {
-    pub(super) fn list_rules(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn list_rules(&self, call: &RequestContext<'_>) -> HandlerResult {
         self.acl_reader(call.secret)?;
         let method = call.target.parameter("authmethod");
         let rules = self.acl.rules.values().filter(|rule| method.is_empty() || rule.is_of(method));
-        Ok(Answer::read(rules.map(BindingRule::shown).collect(), self.acl.changed.rules))
+        Ok(HandlerResponse::read(rules.map(StoredBindingRule::shown).collect(), self.acl.changed.rules))
     }
 
-    pub(super) fn read_rule(&self, call: &Call<'_>, id: &str) -> Outcome {
+    pub(super) fn read_rule(&self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
         uuid(id)?;
-        let rule = self.acl.rules.get(id).ok_or_else(|| Refusal::gone("binding rule"))?;
-        Ok(Answer::read(rule.shown(), self.acl.changed.rules))
+        let rule = self.acl.rules.get(id).ok_or_else(|| ConsulErrorResponse::gone("binding rule"))?;
+        Ok(HandlerResponse::read(rule.shown(), self.acl.changed.rules))
     }
 
     /// Makes a binding rule, even one that is there already, or with an id writes all of one anew.
-    pub(super) fn write_rule(&mut self, call: &Call<'_>, id: Option<&str>) -> Outcome {
-        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
+    pub(super) fn write_rule(&mut self, call: &RequestContext<'_>, id: Option<&str>) -> HandlerResult {
+        let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
         let body =
-            body.map_err(|what| Refusal::malformed(format!("the binding rule can't be read: {what}")))?;
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("the binding rule can't be read: {what}")))?;
         same_id(id, text(&body, "ID"), "a binding rule")?;
         let caller = self.acl_writer(call.secret)?;
         let (before, rule) = self.checked_rule(id, &body)?;
         let index = self.commit();
         let created = before.as_ref().map_or(index, |before| before.created);
-        let rule = BindingRule { created, modified: index, ..rule };
+        let rule = StoredBindingRule { created, modified: index, ..rule };
         let shown = rule.shown();
         let before = before.map(|before| before.shown());
         self.record(call, &caller, "binding-rule", &rule.id, before, Some(&shown));
         self.acl.rules.insert(rule.id.clone(), rule);
         self.acl.changed.rules = index;
-        Ok(Answer::Plain(shown))
+        Ok(HandlerResponse::Plain(shown))
     }
 
     fn checked_rule(
         &mut self,
         id: Option<&str>,
         body: &Map<String, Value>,
-    ) -> Result<(Option<BindingRule>, BindingRule), Refusal> {
+    ) -> Result<(Option<StoredBindingRule>, StoredBindingRule), ConsulErrorResponse> {
         let before = match id {
             Some(id) => {
                 uuid(id)?;
                 let found = self.acl.rules.get(id).cloned();
-                Some(found.ok_or_else(|| Refusal::invalid(format!("there is no binding rule {id}")))?)
+                Some(found.ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no binding rule {id}")))?)
             }
             None => None,
         };
         let method = text(body, "AuthMethod");
         if before.as_ref().is_some_and(|before| before.auth_method != method) {
-            return Err(Refusal::invalid("the AuthMethod of a binding rule can't change"));
+            return Err(ConsulErrorResponse::invalid("the AuthMethod of a binding rule can't change"));
         }
         let aws = match self.acl.method(method) {
             Some(method) => &method.aws,
             None => {
-                return Err(Refusal::invalid(format!("there is no auth method with the name {method:?}")));
+                return Err(ConsulErrorResponse::invalid(format!("there is no auth method with the name {method:?}")));
             }
         };
         let selector = text(body, "Selector");
         let selects = Expression::parse(selector, &SELECTABLE)
-            .map_err(|what| Refusal::invalid(format!("the Selector {selector:?} is not valid: {what}")))?;
+            .map_err(|what| ConsulErrorResponse::invalid(format!("the Selector {selector:?} is not valid: {what}")))?;
         let bind_name = text(body, "BindName");
         if bind_name.is_empty() {
-            return Err(Refusal::invalid("the binding rule has no BindName"));
+            return Err(ConsulErrorResponse::invalid("the binding rule has no BindName"));
         }
         let word = text(body, "BindType");
         let (_, bind_type) = BIND_TYPES.into_iter().find(|(known, _)| *known == word).ok_or_else(|| {
             let known = BIND_TYPES.map(|(word, _)| word).join(", ");
-            Refusal::invalid(format!("the BindType is {word:?}; {known} are allowed"))
+            ConsulErrorResponse::invalid(format!("the BindType is {word:?}; {known} are allowed"))
         })?;
         let bind_vars =
             body.get("BindVars").and_then(Value::as_object).map(|vars| text(vars, "Name").to_owned());
         if bind_vars.is_some() && bind_type != BindType::Templated {
-            return Err(Refusal::invalid("only rules of the BindType templated-policy have BindVars"));
+            return Err(ConsulErrorResponse::invalid("only rules of the BindType templated-policy have BindVars"));
         }
         // Some name for each variable: is what comes out a name?
         let sample = aws.variables().into_iter().map(|name| (name, "some".to_owned())).collect();
-        bound_name(bind_type, bind_name, bind_vars.as_deref(), &sample).map_err(Refusal::invalid)?;
-        let rule = BindingRule {
+        bound_name(bind_type, bind_name, bind_vars.as_deref(), &sample).map_err(ConsulErrorResponse::invalid)?;
+        let rule = StoredBindingRule {
             id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
             description: text(body, "Description").to_owned(),
             auth_method: method.to_owned(),
@@ -175,13 +175,13 @@ impl ConsulServer {
         Ok((before, rule))
     }
 
-    pub(super) fn delete_rule(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+    pub(super) fn delete_rule(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         uuid(id)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("binding rule"))?;
-        let rule = self.acl.rules.remove(id).ok_or_else(|| Refusal::gone("binding rule"))?;
+        let rule = self.acl.rules.remove(id).ok_or_else(|| ConsulErrorResponse::gone("binding rule"))?;
         self.acl.changed.rules = self.commit();
         self.record(call, &caller, "binding-rule", id, Some(rule.shown()), None);
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 }
 

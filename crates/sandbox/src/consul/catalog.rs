@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::service::{Check, Service};
+use super::service::{HealthCheck, ServiceInstance};
 
 /// The catalog.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Catalog {
-    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) nodes: BTreeMap<String, CatalogNode>,
     pub(super) nodes_changed: u64,
     pub(super) services_changed: u64,
     pub(super) checks_changed: u64,
@@ -26,14 +26,14 @@ pub(super) struct Catalog {
 
 /// A node.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Node {
+pub(super) struct CatalogNode {
     pub(super) spec: NodeSpec,
     pub(super) created: u64,
     pub(super) modified: u64,
     /// When it or one of its services changed.
     pub(super) changed: u64,
-    pub(super) services: BTreeMap<String, Arc<Service>>,
-    pub(super) checks: BTreeMap<String, Arc<Check>>,
+    pub(super) services: BTreeMap<String, Arc<ServiceInstance>>,
+    pub(super) checks: BTreeMap<String, Arc<HealthCheck>>,
 }
 
 /// What a registration says of a node.
@@ -45,7 +45,7 @@ pub(super) struct NodeSpec {
     pub(super) meta: Value,
 }
 
-impl Node {
+impl CatalogNode {
     pub(super) fn shown(&self, name: &str, datacenter: &str) -> Value {
         json!({
             "ID": self.spec.id,
@@ -61,7 +61,7 @@ impl Node {
 }
 
 /// Before and after; the same where nothing changed.
-pub(super) type Change<T> = (Option<Arc<T>>, Arc<T>);
+pub(super) type BeforeAfter<T> = (Option<Arc<T>>, Arc<T>);
 
 impl Catalog {
     /// The index of a node and its services. While there is no such node it is when one last went.
@@ -78,7 +78,7 @@ impl Catalog {
     pub(super) fn instances<'a>(
         &'a self,
         name: &'a str,
-    ) -> impl Iterator<Item = (&'a str, &'a Node, &'a Arc<Service>)> {
+    ) -> impl Iterator<Item = (&'a str, &'a CatalogNode, &'a Arc<ServiceInstance>)> {
         self.nodes.iter().flat_map(move |(node_name, node)| {
             let services = node.services.values().filter(move |service| service.name == name);
             services.map(move |service| (node_name.as_str(), node, service))
@@ -108,8 +108,8 @@ impl Catalog {
         &mut self,
         index: u64,
         node: &str,
-        mut service: Service,
-    ) -> Option<Change<Service>> {
+        mut service: ServiceInstance,
+    ) -> Option<BeforeAfter<ServiceInstance>> {
         if let Some(virtual_for) = service.virtual_for() {
             let address = self.virtual_address(virtual_for);
             service.set_virtual_address(&address);
@@ -135,7 +135,7 @@ impl Catalog {
     }
 
     /// Puts a check on a node that is there, and its service too where it names one.
-    pub(super) fn put_check(&mut self, index: u64, node: &str, mut check: Check) -> Option<Change<Check>> {
+    pub(super) fn put_check(&mut self, index: u64, node: &str, mut check: HealthCheck) -> Option<BeforeAfter<HealthCheck>> {
         let node = self.nodes.get_mut(node)?;
         let mut touched = Vec::new();
         if check.service_id.is_empty() {
@@ -161,7 +161,7 @@ impl Catalog {
     }
 
     /// Removes an instance with its checks.
-    pub(super) fn remove_service(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<Service>> {
+    pub(super) fn remove_service(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<ServiceInstance>> {
         let node = self.nodes.get_mut(node)?;
         let service = node.services.remove(id)?;
         node.checks.retain(|_, check| check.service_id != id);
@@ -172,7 +172,7 @@ impl Catalog {
         Some(service)
     }
 
-    pub(super) fn remove_check(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<Check>> {
+    pub(super) fn remove_check(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<HealthCheck>> {
         let node = self.nodes.get_mut(node)?;
         let check = node.checks.remove(id)?;
         self.checks_changed = index;
@@ -184,7 +184,7 @@ impl Catalog {
     }
 
     /// Removes a node with all that is on it.
-    pub(super) fn remove_node(&mut self, index: u64, name: &str) -> Option<Node> {
+    pub(super) fn remove_node(&mut self, index: u64, name: &str) -> Option<CatalogNode> {
         let node = self.nodes.remove(name)?;
         for service in node.services.values() {
             self.lost(index, &service.name);
@@ -222,7 +222,7 @@ impl Catalog {
         std::net::Ipv4Addr::from((240 << 24) + number).to_string()
     }
 
-    fn free_virtual_address(&mut self, gone: &Service) {
+    fn free_virtual_address(&mut self, gone: &ServiceInstance) {
         let Some(service) = gone.virtual_for() else { return };
         let mut others = self.nodes.values().flat_map(|node| node.services.values());
         if others.all(|other| other.virtual_for() != Some(service)) {

@@ -22,9 +22,9 @@ const TURNED_AWAY: &[u8] =
 
 /// Closes a connection before anything of the answer is written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cut(Arc<AtomicBool>);
+pub(super) struct ConnectionCut(Arc<AtomicBool>);
 
-impl Cut {
+impl ConnectionCut {
     pub(super) fn now(&self) -> Response<Body> {
         self.0.store(true, Ordering::Relaxed);
         Response::new(Body::empty())
@@ -38,8 +38,8 @@ impl Cut {
     }
 }
 
-impl Connected<IncomingStream<'_, Limited>> for Cut {
-    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+impl Connected<IncomingStream<'_, PerClientListener>> for ConnectionCut {
+    fn connect_info(stream: IncomingStream<'_, PerClientListener>) -> Self {
         stream.io().cut.clone()
     }
 }
@@ -47,37 +47,37 @@ impl Connected<IncomingStream<'_, Limited>> for Cut {
 type Open = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
 
 /// A listener that takes only so many connections from one address.
-pub(super) struct Limited {
+pub(super) struct PerClientListener {
     listener: TcpListener,
     most: usize,
     open: Open,
 }
 
-impl Limited {
+impl PerClientListener {
     pub(super) fn new(listener: TcpListener, most: usize) -> Self {
         Self { listener, most, open: Open::default() }
     }
 
-    fn slot(&self, address: IpAddr) -> Option<Slot> {
+    fn slot(&self, address: IpAddr) -> Option<ConnectionSlot> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_default();
         if *count >= self.most {
             return None;
         }
         *count += 1;
-        Some(Slot { address, open: Arc::clone(&self.open) })
+        Some(ConnectionSlot { address, open: Arc::clone(&self.open) })
     }
 }
 
-impl Listener for Limited {
-    type Io = Connection;
+impl Listener for PerClientListener {
+    type Io = ClientConnection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = Listener::accept(&mut self.listener).await;
             match self.slot(address.ip()) {
-                Some(slot) => return (Connection { stream, cut: Cut::default(), _slot: slot }, address),
+                Some(slot) => return (ClientConnection { stream, cut: ConnectionCut::default(), _slot: slot }, address),
                 None => turn_away(stream),
             }
         }
@@ -98,12 +98,12 @@ fn turn_away(mut stream: TcpStream) {
 }
 
 /// One of the connections that an address may have.
-struct Slot {
+struct ConnectionSlot {
     address: IpAddr,
     open: Open,
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = open.get_mut(&self.address) {
@@ -115,13 +115,13 @@ impl Drop for Slot {
     }
 }
 
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     stream: TcpStream,
-    cut: Cut,
-    _slot: Slot,
+    cut: ConnectionCut,
+    _slot: ConnectionSlot,
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ClientConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -131,7 +131,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.cut.check()?;
         Pin::new(&mut self.stream).poll_write(cx, buf)

@@ -6,7 +6,7 @@ use super::duration;
 
 /// The type of a field.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum JsonFieldKind {
     Text,
     Bool,
     Number,
@@ -19,22 +19,22 @@ pub(super) enum Kind {
     Object,
     /// Anything, kept as it is.
     Any,
-    Message(&'static Message),
-    Messages(&'static Message),
+    Message(&'static JsonMessage),
+    Messages(&'static JsonMessage),
 }
 
 /// An object's fields by their names.
-pub(super) struct Message(pub(super) &'static [(&'static str, Kind)]);
+pub(super) struct JsonMessage(pub(super) &'static [(&'static str, JsonFieldKind)]);
 
 /// What to do about fields that nobody knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(super) enum UnknownFields {
     Refused,
     Dropped,
 }
 
 /// Reads a body: the known fields under their own names.
-pub(super) fn body(message: &Message, body: &[u8], unknown: Unknown) -> Result<Map<String, Value>, String> {
+pub(super) fn body(message: &JsonMessage, body: &[u8], unknown: UnknownFields) -> Result<Map<String, Value>, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         if body.is_empty() { "the body is empty".to_owned() } else { format!("not JSON: {error}") }
     })?;
@@ -42,9 +42,9 @@ pub(super) fn body(message: &Message, body: &[u8], unknown: Unknown) -> Result<M
 }
 
 pub(super) fn object(
-    message: &Message,
+    message: &JsonMessage,
     value: &Value,
-    unknown: Unknown,
+    unknown: UnknownFields,
 ) -> Result<Map<String, Value>, String> {
     let mut known = Map::new();
     let fields = match value {
@@ -54,7 +54,7 @@ pub(super) fn object(
     };
     for (name, value) in fields {
         let Some((name, kind)) = message.0.iter().find(|(field, _)| field.eq_ignore_ascii_case(name)) else {
-            if unknown == Unknown::Refused {
+            if unknown == UnknownFields::Refused {
                 return Err(format!("the field {name:?} is not known"));
             }
             continue;
@@ -67,29 +67,29 @@ pub(super) fn object(
     Ok(known)
 }
 
-fn field(kind: Kind, value: &Value, unknown: Unknown) -> Result<Value, String> {
+fn field(kind: JsonFieldKind, value: &Value, unknown: UnknownFields) -> Result<Value, String> {
     match (kind, value) {
-        (Kind::Any, _)
-        | (Kind::Text, Value::String(_))
-        | (Kind::Bool, Value::Bool(_))
-        | (Kind::Object, Value::Object(_)) => Ok(value.clone()),
-        (Kind::Number, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
-        (Kind::Duration, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
-        (Kind::Duration, Value::String(text)) => match duration::parse(text) {
+        (JsonFieldKind::Any, _)
+        | (JsonFieldKind::Text, Value::String(_))
+        | (JsonFieldKind::Bool, Value::Bool(_))
+        | (JsonFieldKind::Object, Value::Object(_)) => Ok(value.clone()),
+        (JsonFieldKind::Number, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
+        (JsonFieldKind::Duration, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
+        (JsonFieldKind::Duration, Value::String(text)) => match duration::parse(text) {
             Some(nanos) => Ok(Value::from(nanos)),
             None => Err(format!("{text:?} is no duration such as 1h or 90s")),
         },
-        (Kind::Texts, Value::Array(items)) => {
-            items.iter().map(|item| field(Kind::Text, &null_is_empty(item), unknown)).collect()
+        (JsonFieldKind::Texts, Value::Array(items)) => {
+            items.iter().map(|item| field(JsonFieldKind::Text, &null_is_empty(item), unknown)).collect()
         }
-        (Kind::TextMap, Value::Object(entries)) => {
+        (JsonFieldKind::TextMap, Value::Object(entries)) => {
             let entry = |(key, value): (&String, &Value)| {
-                Ok((key.clone(), field(Kind::Text, &null_is_empty(value), unknown)?))
+                Ok((key.clone(), field(JsonFieldKind::Text, &null_is_empty(value), unknown)?))
             };
             Ok(Value::Object(entries.iter().map(entry).collect::<Result<_, String>>()?))
         }
-        (Kind::Message(message), _) => Ok(Value::Object(object(message, value, unknown)?)),
-        (Kind::Messages(message), Value::Array(items)) => {
+        (JsonFieldKind::Message(message), _) => Ok(Value::Object(object(message, value, unknown)?)),
+        (JsonFieldKind::Messages(message), Value::Array(items)) => {
             items.iter().map(|item| Ok(Value::Object(object(message, item, unknown)?))).collect()
         }
         _ => Err(mismatch(value, wanted(kind))),
@@ -100,15 +100,15 @@ fn null_is_empty(value: &Value) -> Value {
     if value.is_null() { Value::from("") } else { value.clone() }
 }
 
-fn wanted(kind: Kind) -> &'static str {
+fn wanted(kind: JsonFieldKind) -> &'static str {
     match kind {
-        Kind::Text => "a text",
-        Kind::Bool => "true or false",
-        Kind::Number => "a whole number",
-        Kind::Duration => "a duration",
-        Kind::Texts => "a list of texts",
-        Kind::TextMap => "an object of texts",
-        Kind::Messages(_) => "a list of objects",
+        JsonFieldKind::Text => "a text",
+        JsonFieldKind::Bool => "true or false",
+        JsonFieldKind::Number => "a whole number",
+        JsonFieldKind::Duration => "a duration",
+        JsonFieldKind::Texts => "a list of texts",
+        JsonFieldKind::TextMap => "an object of texts",
+        JsonFieldKind::Messages(_) => "a list of objects",
         _ => "an object",
     }
 }
@@ -158,12 +158,12 @@ mod tests {
 
     use super::*;
 
-    const LINK: Message = Message(&[("ID", Kind::Text), ("Name", Kind::Text)]);
-    const ROLE: Message =
-        Message(&[("Name", Kind::Text), ("Policies", Kind::Messages(&LINK)), ("TTL", Kind::Duration)]);
+    const LINK: JsonMessage = JsonMessage(&[("ID", JsonFieldKind::Text), ("Name", JsonFieldKind::Text)]);
+    const ROLE: JsonMessage =
+        JsonMessage(&[("Name", JsonFieldKind::Text), ("Policies", JsonFieldKind::Messages(&LINK)), ("TTL", JsonFieldKind::Duration)]);
 
     fn read(value: &Value) -> Result<Value, String> {
-        object(&ROLE, value, Unknown::Refused).map(Value::Object)
+        object(&ROLE, value, UnknownFields::Refused).map(Value::Object)
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
     fn a_null_is_as_good_as_absent_and_a_stranger_is_not() {
         assert_eq!(read(&json!({"Name": null})), Ok(json!({})));
         assert!(read(&json!({"Namespace": "x"})).is_err());
-        assert!(object(&ROLE, &json!({"Namespace": "x"}), Unknown::Dropped).is_ok());
+        assert!(object(&ROLE, &json!({"Namespace": "x"}), UnknownFields::Dropped).is_ok());
     }
 
     #[test]

@@ -3,25 +3,25 @@
 use serde_json::{Map, Value, json};
 
 use super::acl::AclStore;
-use super::answer::Refusal;
-use super::decode::{Kind, Message, objects, text, texts};
+use super::response::ConsulErrorResponse;
+use super::decode::{JsonFieldKind, JsonMessage, objects, text, texts};
 use super::ids;
 
-pub(super) const LINK: Message = Message(&[("ID", Kind::Text), ("Name", Kind::Text)]);
-pub(super) const SERVICE_IDENTITY: Message =
-    Message(&[("ServiceName", Kind::Text), ("Datacenters", Kind::Texts)]);
-pub(super) const NODE_IDENTITY: Message = Message(&[("NodeName", Kind::Text), ("Datacenter", Kind::Text)]);
-const VARIABLES: Message = Message(&[("Name", Kind::Text)]);
-pub(super) const TEMPLATED_POLICY: Message = Message(&[
-    ("TemplateID", Kind::Text),
-    ("TemplateName", Kind::Text),
-    ("TemplateVariables", Kind::Message(&VARIABLES)),
-    ("Datacenters", Kind::Texts),
+pub(super) const LINK: JsonMessage = JsonMessage(&[("ID", JsonFieldKind::Text), ("Name", JsonFieldKind::Text)]);
+pub(super) const SERVICE_IDENTITY: JsonMessage =
+    JsonMessage(&[("ServiceName", JsonFieldKind::Text), ("Datacenters", JsonFieldKind::Texts)]);
+pub(super) const NODE_IDENTITY: JsonMessage = JsonMessage(&[("NodeName", JsonFieldKind::Text), ("Datacenter", JsonFieldKind::Text)]);
+const VARIABLES: JsonMessage = JsonMessage(&[("Name", JsonFieldKind::Text)]);
+pub(super) const TEMPLATED_POLICY: JsonMessage = JsonMessage(&[
+    ("TemplateID", JsonFieldKind::Text),
+    ("TemplateName", JsonFieldKind::Text),
+    ("TemplateVariables", JsonFieldKind::Message(&VARIABLES)),
+    ("Datacenters", JsonFieldKind::Texts),
 ]);
 
 /// The identity of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServiceIdentity {
+pub(super) struct TokenServiceIdentity {
     pub(super) name: String,
     pub(super) datacenters: Vec<String>,
 }
@@ -105,14 +105,14 @@ pub(super) struct Synthetic {
 pub(super) struct Grants {
     /// Ids of policies; those that are gone are not shown.
     pub(super) policies: Vec<String>,
-    pub(super) services: Vec<ServiceIdentity>,
+    pub(super) services: Vec<TokenServiceIdentity>,
     pub(super) nodes: Vec<NodeIdentity>,
     pub(super) templated: Vec<TemplatedPolicy>,
 }
 
 impl Grants {
     /// Reads and checks them from a body.
-    pub(super) fn read(acl: &AclStore, body: &Map<String, Value>) -> Result<Self, Refusal> {
+    pub(super) fn read(acl: &AclStore, body: &Map<String, Value>) -> Result<Self, ConsulErrorResponse> {
         let mut grants = Self::default();
         for link in objects(body, "Policies") {
             let id = acl.policy_of(text(link, "ID"), text(link, "Name"))?;
@@ -123,7 +123,7 @@ impl Grants {
         for identity in objects(body, "ServiceIdentities") {
             let name = text(identity, "ServiceName").to_owned();
             let datacenters = texts(identity, "Datacenters");
-            grants.add_service(ServiceIdentity { name, datacenters })?;
+            grants.add_service(TokenServiceIdentity { name, datacenters })?;
         }
         for identity in objects(body, "NodeIdentities") {
             let (name, datacenter) = (text(identity, "NodeName"), text(identity, "Datacenter"));
@@ -132,7 +132,7 @@ impl Grants {
         for policy in objects(body, "TemplatedPolicies") {
             let (id, name) = (text(policy, "TemplateID"), text(policy, "TemplateName"));
             let template = Template::find(id, name).ok_or_else(|| {
-                Refusal::invalid(format!("no template of policies has the id {id:?} or the name {name:?}"))
+                ConsulErrorResponse::invalid(format!("no template of policies has the id {id:?} or the name {name:?}"))
             })?;
             let variables = policy.get("TemplateVariables").and_then(Value::as_object);
             let name = variables.map_or("", |variables| text(variables, "Name")).to_owned();
@@ -142,9 +142,9 @@ impl Grants {
         Ok(grants)
     }
 
-    pub(super) fn add_service(&mut self, identity: ServiceIdentity) -> Result<(), Refusal> {
+    pub(super) fn add_service(&mut self, identity: TokenServiceIdentity) -> Result<(), ConsulErrorResponse> {
         if !is_identity_name(&identity.name) {
-            return Err(Refusal::invalid(not_a_name("service identity", &identity.name)));
+            return Err(ConsulErrorResponse::invalid(not_a_name("service identity", &identity.name)));
         }
         if !self.services.contains(&identity) {
             self.services.push(identity);
@@ -152,12 +152,12 @@ impl Grants {
         Ok(())
     }
 
-    pub(super) fn add_node(&mut self, identity: NodeIdentity) -> Result<(), Refusal> {
+    pub(super) fn add_node(&mut self, identity: NodeIdentity) -> Result<(), ConsulErrorResponse> {
         if !is_identity_name(&identity.name) {
-            return Err(Refusal::invalid(not_a_name("node identity", &identity.name)));
+            return Err(ConsulErrorResponse::invalid(not_a_name("node identity", &identity.name)));
         }
         if identity.datacenter.is_empty() {
-            return Err(Refusal::invalid(format!(
+            return Err(ConsulErrorResponse::invalid(format!(
                 "the node identity {:?} names no datacenter",
                 identity.name
             )));
@@ -168,13 +168,13 @@ impl Grants {
         Ok(())
     }
 
-    pub(super) fn add_templated(&mut self, policy: TemplatedPolicy) -> Result<(), Refusal> {
+    pub(super) fn add_templated(&mut self, policy: TemplatedPolicy) -> Result<(), ConsulErrorResponse> {
         let template = policy.template.name;
         if policy.template.takes_name && !is_identity_name(&policy.name) {
-            return Err(Refusal::invalid(not_a_name(template, &policy.name)));
+            return Err(ConsulErrorResponse::invalid(not_a_name(template, &policy.name)));
         }
         if !policy.template.takes_name && !policy.name.is_empty() {
-            return Err(Refusal::invalid(format!("{template} takes no name; {:?} is given", policy.name)));
+            return Err(ConsulErrorResponse::invalid(format!("{template} takes no name; {:?} is given", policy.name)));
         }
         if !self.templated.contains(&policy) {
             self.templated.push(policy);

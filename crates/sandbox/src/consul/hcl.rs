@@ -4,25 +4,25 @@ use serde_json::Value;
 
 /// `key = "value"`, or `key "label" { … }`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Item {
+pub(super) struct PolicyItem {
     pub(super) key: String,
     pub(super) labels: Vec<String>,
-    pub(super) body: Body,
+    pub(super) body: PolicyBody,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Body {
+pub(super) enum PolicyBody {
     Value(Value),
-    Block(Vec<Item>),
+    Block(Vec<PolicyItem>),
 }
 
 /// Reads rules.
-pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<PolicyItem>, String> {
     if text.trim_start().starts_with('{') {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
         return Ok(items_of(&value));
     }
-    let mut parser = Parser { rest: text, line: 1 };
+    let mut parser = PolicyParser { rest: text, line: 1 };
     let items = parser.items()?;
     match parser.peek()? {
         None => Ok(items),
@@ -31,31 +31,31 @@ pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {
 }
 
 /// In JSON a block with a label is an object in an object.
-fn items_of(value: &Value) -> Vec<Item> {
+fn items_of(value: &Value) -> Vec<PolicyItem> {
     let mut items = Vec::new();
     for (key, value) in value.as_object().into_iter().flatten() {
         match value {
             Value::Object(labels) if labels.values().all(Value::is_object) => {
-                items.extend(labels.iter().map(|(label, body)| Item {
+                items.extend(labels.iter().map(|(label, body)| PolicyItem {
                     key: key.clone(),
                     labels: vec![label.clone()],
-                    body: Body::Block(items_of(body)),
+                    body: PolicyBody::Block(items_of(body)),
                 }));
             }
             other => {
-                items.push(Item { key: key.clone(), labels: Vec::new(), body: Body::Value(other.clone()) });
+                items.push(PolicyItem { key: key.clone(), labels: Vec::new(), body: PolicyBody::Value(other.clone()) });
             }
         }
     }
     items
 }
 
-struct Parser<'a> {
+struct PolicyParser<'a> {
     rest: &'a str,
     line: usize,
 }
 
-impl Parser<'_> {
+impl PolicyParser<'_> {
     fn wrong(&self, what: &str) -> String {
         format!("line {}: {what}", self.line)
     }
@@ -81,7 +81,7 @@ impl Parser<'_> {
         }
     }
 
-    fn items(&mut self) -> Result<Vec<Item>, String> {
+    fn items(&mut self) -> Result<Vec<PolicyItem>, String> {
         let mut items = Vec::new();
         while let Some(next) = self.peek()? {
             match next {
@@ -93,7 +93,7 @@ impl Parser<'_> {
         Ok(items)
     }
 
-    fn item(&mut self) -> Result<Item, String> {
+    fn item(&mut self) -> Result<PolicyItem, String> {
         let key = if self.rest.starts_with('"') { self.text()? } else { self.word()? };
         let mut labels = Vec::new();
         loop {
@@ -103,24 +103,24 @@ impl Parser<'_> {
                     self.skip(1);
                     let body = match self.peek()? {
                         Some('{') => self.block()?,
-                        _ => Body::Value(self.value()?),
+                        _ => PolicyBody::Value(self.value()?),
                     };
-                    return Ok(Item { key, labels, body });
+                    return Ok(PolicyItem { key, labels, body });
                 }
-                Some('{') => return Ok(Item { key, labels, body: self.block()? }),
+                Some('{') => return Ok(PolicyItem { key, labels, body: self.block()? }),
                 _ => return Err(self.wrong(&format!("after {key:?} there must be '=', a label or '{{'"))),
             }
         }
     }
 
-    fn block(&mut self) -> Result<Body, String> {
+    fn block(&mut self) -> Result<PolicyBody, String> {
         self.skip(1);
         let items = self.items()?;
         match self.peek()? {
             Some('}') => self.skip(1),
             _ => return Err(self.wrong("a '{' has no '}'")),
         }
-        Ok(Body::Block(items))
+        Ok(PolicyBody::Block(items))
     }
 
     fn value(&mut self) -> Result<Value, String> {

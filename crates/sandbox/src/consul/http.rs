@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
-use super::connections::{Cut, Limited};
-use super::message::{ConsulRequest, ConsulResponse, TEXT, Target};
+use super::connections::{ConnectionCut, PerClientListener};
+use super::message::{ConsulRequest, ConsulResponse, TEXT, ConsulRequestTarget};
 use super::server::ConsulServer;
 
 /// What happens to a request.
@@ -49,19 +49,19 @@ pub trait ConsulFaults: Send + Sync {
 
 /// All requests are answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoFaults;
+pub struct NoConsulFaults;
 
-impl ConsulFaults for NoFaults {
+impl ConsulFaults for NoConsulFaults {
     fn decide(&self, _method: &str, _path: &str) -> ConsulFault {
         ConsulFault::None
     }
 }
 
 /// Tells the time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type ConsulClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Sends the signed requests of logins to AWS.
-pub type Aws = Arc<dyn Fn(&SignedCall) -> Result<AwsAnswer, String> + Send + Sync>;
+pub type SignedRequestSender = Arc<dyn Fn(&SignedCall) -> Result<AwsAnswer, String> + Send + Sync>;
 
 /// Largest body that is read.
 const MAX_BODY: usize = 16 << 20;
@@ -70,9 +70,9 @@ const MAX_BODY: usize = 16 << 20;
 #[derive(Clone)]
 pub struct ConsulFront {
     server: Arc<Mutex<ConsulServer>>,
-    aws: Aws,
+    aws: SignedRequestSender,
     faults: Arc<dyn ConsulFaults>,
-    clock: Clock,
+    clock: ConsulClock,
     /// Something changed.
     changed: Arc<Notify>,
 }
@@ -81,9 +81,9 @@ impl ConsulFront {
     /// Puts a clock, AWS and faults to a server.
     pub fn new(
         server: Arc<Mutex<ConsulServer>>,
-        aws: Aws,
+        aws: SignedRequestSender,
         faults: Arc<dyn ConsulFaults>,
-        clock: Clock,
+        clock: ConsulClock,
     ) -> Self {
         Self { server, aws, faults, clock, changed: Arc::new(Notify::new()) }
     }
@@ -120,7 +120,7 @@ impl ConsulFront {
 
     /// Waits until what the request reads has changed since the index that it names, or its time is over.
     async fn wait(&self, request: &ConsulRequest, stopping: &CancellationToken) {
-        let target = Target::parse(&request.path_and_query);
+        let target = ConsulRequestTarget::parse(&request.path_and_query);
         let Some((index, wait)) = target.and_then(|target| target.wait().ok().flatten()) else { return };
         let until = Instant::now() + wait;
         loop {
@@ -157,7 +157,7 @@ pub async fn serve(
     let stopping = CancellationToken::new();
     let most = front.with(|server, _| server.connections_per_client());
     let app = Router::new().fallback(answer).with_state((front, stopping.clone()));
-    axum::serve(Limited::new(listener, most), app.into_make_service_with_connect_info::<Cut>())
+    axum::serve(PerClientListener::new(listener, most), app.into_make_service_with_connect_info::<ConnectionCut>())
         .with_graceful_shutdown(async move {
             shutdown.await;
             stopping.cancel();
@@ -167,7 +167,7 @@ pub async fn serve(
 
 async fn answer(
     State((front, stopping)): State<(ConsulFront, CancellationToken)>,
-    ConnectInfo(cut): ConnectInfo<Cut>,
+    ConnectInfo(cut): ConnectInfo<ConnectionCut>,
     request: Request,
 ) -> Response<Body> {
     let fault = front.faults.decide(request.method().as_str(), request.uri().path());

@@ -12,7 +12,7 @@ use super::bearer::AwsAnswer;
 
 /// Who somebody turned out to be.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct CallerRole {
     name: String,
     id: String,
     account: String,
@@ -20,7 +20,7 @@ pub(super) struct Identity {
     tags: BTreeMap<String, String>,
 }
 
-impl Identity {
+impl CallerRole {
     /// Puts the answers together, and refuses whom the method does not trust.
     pub(super) fn of(method: &AwsIam, answers: &[Result<AwsAnswer, String>]) -> Result<Self, String> {
         let mut answers = answers.iter();
@@ -153,7 +153,7 @@ mod tests {
         AwsAnswer { status: 200, content_type: "text/xml".into(), body: body.into() }
     }
 
-    fn identity(role: &str) -> Result<Identity, String> {
+    fn identity(role: &str) -> Result<CallerRole, String> {
         let config = json!({
             "BoundIAMPrincipalARNs": ["arn:aws:iam::1:role/a/*"], "EnableIAMEntityDetails": true,
             "IAMEntityTags": ["team", "absent"],
@@ -161,7 +161,7 @@ mod tests {
         let method = AwsIam::read(config.as_object().unwrap()).unwrap();
         let caller =
             "<R><Arn>arn:aws:sts::1:assumed-role/x/s</Arn><UserId>AROA1:s</UserId><Account>1</Account></R>";
-        Identity::of(&method, &[Ok(xml(caller)), Ok(xml(role))])
+        CallerRole::of(&method, &[Ok(xml(caller)), Ok(xml(role))])
     }
 
     #[test]

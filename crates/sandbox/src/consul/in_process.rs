@@ -1,10 +1,10 @@
 //! The sandbox's own AWS as the one that a login's signed requests reach, without a socket in between.
 
-use crate::aws::{self, Cloud, Front};
+use crate::aws::{self, Cloud, AwsFront};
 use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
-use super::http::Aws;
+use super::http::SignedRequestSender;
 
 /// Answers a signed request from the account. It has to be sent to `endpoint`, the account's own address, or to AWS
 /// itself: an auth method that names another address reaches nobody.
@@ -27,7 +27,7 @@ pub fn ask(
 }
 
 /// The account behind `front`, for [`super::http::ConsulFront`].
-pub fn account(front: Front, endpoint: String) -> Aws {
+pub fn account(front: AwsFront, endpoint: String) -> SignedRequestSender {
     std::sync::Arc::new(move |call| front.with(|cloud, now| ask(cloud, now, &endpoint, call)))
 }
 

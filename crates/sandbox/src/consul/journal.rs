@@ -4,12 +4,12 @@ use serde_json::Value;
 
 use ecs_mesh_model::Timestamp;
 
-use super::acl::Caller;
-use super::server::{Call, ConsulServer};
+use super::acl::AclCaller;
+use super::server::{RequestContext, ConsulServer};
 
 /// One accepted write. Secrets are not in it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct JournalEntry {
+pub struct ConsulJournalEntry {
     /// When it took effect.
     pub at: Timestamp,
     /// `token`, `policy`, `role`, `auth-method`, `binding-rule`, `node`, `service`, `check`, `session` or `kv`.
@@ -26,14 +26,14 @@ pub struct JournalEntry {
 
 impl ConsulServer {
     /// The accepted writes since the last call.
-    pub fn take_journal(&mut self) -> Vec<JournalEntry> {
+    pub fn take_journal(&mut self) -> Vec<ConsulJournalEntry> {
         std::mem::take(&mut self.journal)
     }
 
     pub(super) fn record(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         kind: &'static str,
         id: &str,
         before: Option<Value>,
@@ -44,14 +44,14 @@ impl ConsulServer {
 
     pub(super) fn record_by(
         &mut self,
-        call: &Call<'_>,
+        call: &RequestContext<'_>,
         by: Option<&str>,
         kind: &'static str,
         id: &str,
         before: Option<Value>,
         after: Option<&Value>,
     ) {
-        self.journal.push(JournalEntry {
+        self.journal.push(ConsulJournalEntry {
             at: call.now,
             kind,
             id: id.to_owned(),

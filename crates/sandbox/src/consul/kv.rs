@@ -4,16 +4,16 @@ use serde_json::{Value, json};
 
 use ecs_mesh_model::Timestamp;
 
-use super::acl::Caller;
-use super::answer::{Answer, Outcome, Read, Refusal};
+use super::acl::AclCaller;
+use super::response::{HandlerResponse, HandlerResult, ReadResult, ConsulErrorResponse};
 use super::ids;
-use super::powers::{Level, Resource};
-use super::server::{Call, ConsulServer};
+use super::permissions::{AccessLevel, Resource};
+use super::server::{RequestContext, ConsulServer};
 use super::sessions::Locks;
 
 /// A stored value. It has no `Debug`: it may be a secret.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct KvEntry {
     pub(super) value: Vec<u8>,
     pub(super) flags: u64,
     pub(super) session: Option<String>,
@@ -22,7 +22,7 @@ pub(super) struct Entry {
     pub(super) modified: u64,
 }
 
-impl Entry {
+impl KvEntry {
     pub(super) fn shown(&self, key: &str, with_value: bool) -> Value {
         let value =
             if with_value && !self.value.is_empty() { json!(ids::base64(&self.value)) } else { Value::Null };
@@ -116,30 +116,30 @@ impl Locks {
 }
 
 impl ConsulServer {
-    pub(super) fn read_key(&self, call: &Call<'_>, key: &str) -> Outcome {
+    pub(super) fn read_key(&self, call: &RequestContext<'_>, key: &str) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         if call.target.has("recurse") || call.target.has("keys") {
             return self.list_keys(call, &caller, key);
         }
-        caller.require(Resource::Key, key, Level::Read)?;
-        let missing = || Refusal::no_key(self.locks.entries_changed);
+        caller.require(Resource::Key, key, AccessLevel::Read)?;
+        let missing = || ConsulErrorResponse::no_key(self.locks.entries_changed);
         let entry = self.locks.entries.get(key).ok_or_else(missing)?;
         if call.target.has("raw") {
-            return Ok(Answer::Raw { body: entry.value.clone(), index: entry.modified });
+            return Ok(HandlerResponse::Raw { body: entry.value.clone(), index: entry.modified });
         }
-        Ok(Answer::read(json!([entry.shown(key, true)]), entry.modified))
+        Ok(HandlerResponse::read(json!([entry.shown(key, true)]), entry.modified))
     }
 
-    fn list_keys(&self, call: &Call<'_>, caller: &Caller, prefix: &str) -> Outcome {
+    fn list_keys(&self, call: &RequestContext<'_>, caller: &AclCaller, prefix: &str) -> HandlerResult {
         let index = self.locks.entries_changed;
         let below = self.locks.entries.iter().filter(|(key, _)| key.starts_with(prefix));
         let (seen, hidden): (Vec<_>, Vec<_>) =
-            below.partition(|(key, _)| caller.may(Resource::Key, key, Level::Read));
+            below.partition(|(key, _)| caller.may(Resource::Key, key, AccessLevel::Read));
         let filtered = !hidden.is_empty() && caller.is_told();
         if seen.is_empty() {
-            return Err(Refusal::no_key_shown(index, filtered));
+            return Err(ConsulErrorResponse::no_key_shown(index, filtered));
         }
-        let read = |body: Value| Ok(Answer::Read(Read { body, index, filtered, catalog: false }));
+        let read = |body: Value| Ok(HandlerResponse::Read(ReadResult { body, index, filtered, catalog: false }));
         if call.target.has("recurse") {
             return read(seen.iter().map(|(key, entry)| entry.shown(key, true)).collect());
         }
@@ -155,9 +155,9 @@ impl ConsulServer {
         read(json!(keys))
     }
 
-    pub(super) fn write_key(&mut self, call: &Call<'_>, key: &str) -> Outcome {
+    pub(super) fn write_key(&mut self, call: &RequestContext<'_>, key: &str) -> HandlerResult {
         if key.is_empty() {
-            return Err(Refusal::malformed("the key is missing"));
+            return Err(ConsulErrorResponse::malformed("the key is missing"));
         }
         let parameter = |name: &str| call.target.parameter(name).to_owned();
         let given = ["cas", "acquire", "release"].into_iter().filter(|name| call.target.has(name));
@@ -166,23 +166,23 @@ impl ConsulServer {
             ["cas"] => Condition::Index(number("cas", &parameter("cas"))?),
             ["acquire"] => Condition::Acquire(parameter("acquire")),
             ["release"] => Condition::Release(parameter("release")),
-            _ => return Err(Refusal::malformed("cas, acquire and release exclude one another")),
+            _ => return Err(ConsulErrorResponse::malformed("cas, acquire and release exclude one another")),
         };
         let flags = if call.target.has("flags") { number("flags", &parameter("flags"))? } else { 0 };
         let caller = self.caller(call.secret)?;
-        caller.require(Resource::Key, key, Level::Write)?;
+        caller.require(Resource::Key, key, AccessLevel::Write)?;
         let index = self.commit();
         let before = self.locks.entries.get(key).map(|entry| entry.shown(key, false));
         let value = (call.request.body.clone(), flags);
-        let done = self.locks.put(call.now, index, key, value, &condition).map_err(Refusal::invalid)?;
+        let done = self.locks.put(call.now, index, key, value, &condition).map_err(ConsulErrorResponse::invalid)?;
         if done {
             let after = self.locks.entries.get(key).map(|entry| entry.shown(key, false));
             self.record(call, &caller, "kv", key, before, after.as_ref());
         }
-        Ok(Answer::Plain(json!(done)))
+        Ok(HandlerResponse::Plain(json!(done)))
     }
 
-    pub(super) fn delete_key(&mut self, call: &Call<'_>, key: &str) -> Outcome {
+    pub(super) fn delete_key(&mut self, call: &RequestContext<'_>, key: &str) -> HandlerResult {
         let cas = Some(call.target.parameter("cas")).filter(|_| call.target.has("cas"));
         let wanted = cas.map(|cas| number("cas", cas)).transpose()?;
         let caller = self.caller(call.secret)?;
@@ -192,7 +192,7 @@ impl ConsulServer {
             vec![key.to_owned()]
         };
         for key in &keys {
-            caller.require(Resource::Key, key, Level::Write)?;
+            caller.require(Resource::Key, key, AccessLevel::Write)?;
         }
         let index = self.commit();
         let mut done = true;
@@ -203,10 +203,10 @@ impl ConsulServer {
                 self.record(call, &caller, "kv", &key, before, None);
             }
         }
-        Ok(Answer::Plain(json!(done)))
+        Ok(HandlerResponse::Plain(json!(done)))
     }
 }
 
-fn number(name: &str, text: &str) -> Result<u64, Refusal> {
-    text.parse().map_err(|_| Refusal::invalid(format!("{name} is {text:?}; a whole number is needed")))
+fn number(name: &str, text: &str) -> Result<u64, ConsulErrorResponse> {
+    text.parse().map_err(|_| ConsulErrorResponse::invalid(format!("{name} is {text:?}; a whole number is needed")))
 }

@@ -4,86 +4,86 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::acl::Caller;
-use super::answer::{Answer, Outcome, Refusal};
-use super::bexpr::{Expression, Fields, Shape};
-use super::powers::{Level, Resource};
-use super::server::{Call, ConsulServer};
+use super::acl::AclCaller;
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
+use super::bexpr::{Expression, SelectableFields, FieldShape};
+use super::permissions::{AccessLevel, Resource};
+use super::server::{RequestContext, ConsulServer};
 
-const PROXY: &[(&str, Shape)] = &[
-    ("DestinationServiceName", Shape::Text),
-    ("DestinationServiceID", Shape::Text),
-    ("LocalServiceAddress", Shape::Text),
-    ("LocalServicePort", Shape::Number),
-    ("Mode", Shape::Text),
+const PROXY: &[(&str, FieldShape)] = &[
+    ("DestinationServiceName", FieldShape::Text),
+    ("DestinationServiceID", FieldShape::Text),
+    ("LocalServiceAddress", FieldShape::Text),
+    ("LocalServicePort", FieldShape::Number),
+    ("Mode", FieldShape::Text),
 ];
-const WEIGHTS: &[(&str, Shape)] = &[("Passing", Shape::Number), ("Warning", Shape::Number)];
-const CONNECT: &[(&str, Shape)] = &[("Native", Shape::Bool)];
-const SERVICE: &[(&str, Shape)] = &[
-    ("ID", Shape::Text),
-    ("Kind", Shape::Text),
-    ("Service", Shape::Text),
-    ("Tags", Shape::Texts),
-    ("Address", Shape::Text),
-    ("Port", Shape::Number),
-    ("SocketPath", Shape::Text),
-    ("Meta", Shape::TextMap),
-    ("EnableTagOverride", Shape::Bool),
-    ("PeerName", Shape::Text),
-    ("Weights", Shape::Object(WEIGHTS)),
-    ("Proxy", Shape::Object(PROXY)),
-    ("Connect", Shape::Object(CONNECT)),
+const WEIGHTS: &[(&str, FieldShape)] = &[("Passing", FieldShape::Number), ("Warning", FieldShape::Number)];
+const CONNECT: &[(&str, FieldShape)] = &[("Native", FieldShape::Bool)];
+const SERVICE: &[(&str, FieldShape)] = &[
+    ("ID", FieldShape::Text),
+    ("Kind", FieldShape::Text),
+    ("Service", FieldShape::Text),
+    ("Tags", FieldShape::Texts),
+    ("Address", FieldShape::Text),
+    ("Port", FieldShape::Number),
+    ("SocketPath", FieldShape::Text),
+    ("Meta", FieldShape::TextMap),
+    ("EnableTagOverride", FieldShape::Bool),
+    ("PeerName", FieldShape::Text),
+    ("Weights", FieldShape::Object(WEIGHTS)),
+    ("Proxy", FieldShape::Object(PROXY)),
+    ("Connect", FieldShape::Object(CONNECT)),
 ];
-const NODE: &[(&str, Shape)] = &[
-    ("ID", Shape::Text),
-    ("Node", Shape::Text),
-    ("Address", Shape::Text),
-    ("Datacenter", Shape::Text),
-    ("TaggedAddresses", Shape::TextMap),
-    ("Meta", Shape::TextMap),
+const NODE: &[(&str, FieldShape)] = &[
+    ("ID", FieldShape::Text),
+    ("Node", FieldShape::Text),
+    ("Address", FieldShape::Text),
+    ("Datacenter", FieldShape::Text),
+    ("TaggedAddresses", FieldShape::TextMap),
+    ("Meta", FieldShape::TextMap),
 ];
-const INSTANCE: &[(&str, Shape)] = &[
-    ("ID", Shape::Text),
-    ("Node", Shape::Text),
-    ("Address", Shape::Text),
-    ("Datacenter", Shape::Text),
-    ("TaggedAddresses", Shape::TextMap),
-    ("NodeMeta", Shape::TextMap),
-    ("ServiceKind", Shape::Text),
-    ("ServiceID", Shape::Text),
-    ("ServiceName", Shape::Text),
-    ("ServiceTags", Shape::Texts),
-    ("ServiceAddress", Shape::Text),
-    ("ServicePort", Shape::Number),
-    ("ServiceMeta", Shape::TextMap),
-    ("ServiceEnableTagOverride", Shape::Bool),
-    ("ServiceWeights", Shape::Object(WEIGHTS)),
-    ("ServiceProxy", Shape::Object(PROXY)),
-    ("ServiceConnect", Shape::Object(CONNECT)),
+const INSTANCE: &[(&str, FieldShape)] = &[
+    ("ID", FieldShape::Text),
+    ("Node", FieldShape::Text),
+    ("Address", FieldShape::Text),
+    ("Datacenter", FieldShape::Text),
+    ("TaggedAddresses", FieldShape::TextMap),
+    ("NodeMeta", FieldShape::TextMap),
+    ("ServiceKind", FieldShape::Text),
+    ("ServiceID", FieldShape::Text),
+    ("ServiceName", FieldShape::Text),
+    ("ServiceTags", FieldShape::Texts),
+    ("ServiceAddress", FieldShape::Text),
+    ("ServicePort", FieldShape::Number),
+    ("ServiceMeta", FieldShape::TextMap),
+    ("ServiceEnableTagOverride", FieldShape::Bool),
+    ("ServiceWeights", FieldShape::Object(WEIGHTS)),
+    ("ServiceProxy", FieldShape::Object(PROXY)),
+    ("ServiceConnect", FieldShape::Object(CONNECT)),
 ];
-const HEALTH: &[(&str, Shape)] = &[("Node", Shape::Object(NODE)), ("Service", Shape::Object(SERVICE))];
+const HEALTH: &[(&str, FieldShape)] = &[("Node", FieldShape::Object(NODE)), ("Service", FieldShape::Object(SERVICE))];
 
-const SERVICES: Fields = Fields(SERVICE);
-const NODES: Fields = Fields(NODE);
-const INSTANCES: Fields = Fields(INSTANCE);
-const HEALTHS: Fields = Fields(HEALTH);
+const SERVICES: SelectableFields = SelectableFields(SERVICE);
+const NODES: SelectableFields = SelectableFields(NODE);
+const INSTANCES: SelectableFields = SelectableFields(INSTANCE);
+const HEALTHS: SelectableFields = SelectableFields(HEALTH);
 
-fn sees_node(caller: &Caller, name: &str) -> bool {
-    caller.may(Resource::Node, name, Level::Read)
+fn sees_node(caller: &AclCaller, name: &str) -> bool {
+    caller.may(Resource::Node, name, AccessLevel::Read)
 }
 
-fn sees_service(caller: &Caller, name: &str) -> bool {
-    caller.may(Resource::Service, name, Level::Read)
+fn sees_service(caller: &AclCaller, name: &str) -> bool {
+    caller.may(Resource::Service, name, AccessLevel::Read)
 }
 
-fn filter(call: &Call<'_>, fields: &Fields) -> Result<Expression, Refusal> {
+fn filter(call: &RequestContext<'_>, fields: &SelectableFields) -> Result<Expression, ConsulErrorResponse> {
     let text = call.target.parameter("filter");
     Expression::parse(text, fields)
-        .map_err(|what| Refusal::invalid(format!("the filter {text:?} is not valid: {what}")))
+        .map_err(|what| ConsulErrorResponse::invalid(format!("the filter {text:?} is not valid: {what}")))
 }
 
 impl ConsulServer {
-    pub(super) fn list_nodes(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn list_nodes(&self, call: &RequestContext<'_>) -> HandlerResult {
         let (caller, filter) = (self.caller(call.secret)?, filter(call, &NODES)?);
         let mut hidden = false;
         let mut shown = Vec::new();
@@ -96,10 +96,10 @@ impl ConsulServer {
         }
         shown.retain(|node| filter.selects(node));
         let index = self.catalog.nodes_changed;
-        Ok(Answer::catalog(Value::Array(shown), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.is_told()))
     }
 
-    pub(super) fn list_services(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn list_services(&self, call: &RequestContext<'_>) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let mut hidden = false;
@@ -115,10 +115,10 @@ impl ConsulServer {
                 }
             }
         }
-        Ok(Answer::catalog(json!(names), self.catalog.services_changed, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(json!(names), self.catalog.services_changed, hidden && caller.is_told()))
     }
 
-    pub(super) fn list_instances(&self, call: &Call<'_>, name: &str) -> Outcome {
+    pub(super) fn list_instances(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         let (caller, filter) = (self.caller(call.secret)?, filter(call, &INSTANCES)?);
         let mut hidden = false;
         let mut shown = Vec::new();
@@ -131,19 +131,19 @@ impl ConsulServer {
         }
         shown.retain(|instance| filter.selects(instance));
         let index = self.catalog.service_index(name);
-        Ok(Answer::catalog(Value::Array(shown), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.is_told()))
     }
 
     /// A node with its services, as a list or by their ids. A node that is not there looks like one that is not shown.
-    pub(super) fn node_services(&self, call: &Call<'_>, name: &str, as_list: bool) -> Outcome {
+    pub(super) fn node_services(&self, call: &RequestContext<'_>, name: &str, as_list: bool) -> HandlerResult {
         let (caller, filter) = (self.caller(call.secret)?, filter(call, &SERVICES)?);
         let index = self.catalog.node_index(name);
         let nothing = || if as_list { json!({"Node": null, "Services": null}) } else { Value::Null };
         let Some(node) = self.catalog.nodes.get(name) else {
-            return Ok(Answer::catalog(nothing(), index, false));
+            return Ok(HandlerResponse::catalog(nothing(), index, false));
         };
         if !sees_node(&caller, name) {
-            return Ok(Answer::catalog(nothing(), index, caller.is_told()));
+            return Ok(HandlerResponse::catalog(nothing(), index, caller.is_told()));
         }
         let seen = node.services.values().filter(|service| sees_service(&caller, &service.name));
         let mut seen: Vec<Value> = seen.map(|service| service.shown()).collect();
@@ -159,10 +159,10 @@ impl ConsulServer {
         };
         let node = node.shown(name, &self.config.datacenter);
         let body = json!({"Node": node, "Services": services});
-        Ok(Answer::catalog(body, index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(body, index, hidden && caller.is_told()))
     }
 
-    pub(super) fn health_of_service(&self, call: &Call<'_>, name: &str) -> Outcome {
+    pub(super) fn health_of_service(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         let (caller, filter) = (self.caller(call.secret)?, filter(call, &HEALTHS)?);
         let (mut hidden, passing) = (false, call.target.has("passing"));
         let mut shown = Vec::new();
@@ -186,16 +186,16 @@ impl ConsulServer {
         }
         shown.retain(|instance| filter.selects(instance));
         let index = self.catalog.service_index(name);
-        Ok(Answer::catalog(Value::Array(shown), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.is_told()))
     }
 
-    pub(super) fn health_of_node(&self, call: &Call<'_>, name: &str) -> Outcome {
+    pub(super) fn health_of_node(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         let checks = self.catalog.nodes.get(name).into_iter().flat_map(|node| node.checks.values());
         let seen: Vec<Value> =
             if sees_node(&caller, name) { checks.map(|check| check.shown()).collect() } else { Vec::new() };
         let hidden = self.catalog.nodes.contains_key(name) && !sees_node(&caller, name);
         let index = self.catalog.node_index(name).max(self.catalog.checks_changed);
-        Ok(Answer::catalog(Value::Array(seen), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(seen), index, hidden && caller.is_told()))
     }
 }

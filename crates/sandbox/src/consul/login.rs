@@ -2,24 +2,24 @@
 
 use serde_json::{Map, Value};
 
-use super::answer::{Answer, Outcome, Refusal};
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::aws_iam::AwsIam;
-use super::bearer::{AwsAnswer, Bearer, SignedCall};
+use super::bearer::{AwsAnswer, BearerToken, SignedCall};
 use super::binding::{BindType, bound_name};
-use super::decode::{self, Kind, Message, Unknown, text};
-use super::grants::{Grants, NodeIdentity, ServiceIdentity, Template, TemplatedPolicy};
-use super::identity::Identity;
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text};
+use super::grants::{Grants, NodeIdentity, TokenServiceIdentity, Template, TemplatedPolicy};
+use super::identity::CallerRole;
 use super::message::ConsulRequest;
-use super::methods::AuthMethod;
-use super::server::{Call, ConsulServer};
-use super::tokens::Token;
+use super::methods::StoredAuthMethod;
+use super::server::{RequestContext, ConsulServer};
+use super::tokens::StoredToken;
 
-const BODY: Message =
-    Message(&[("AuthMethod", Kind::Text), ("BearerToken", Kind::Text), ("Meta", Kind::TextMap)]);
+const BODY: JsonMessage =
+    JsonMessage(&[("AuthMethod", JsonFieldKind::Text), ("BearerToken", JsonFieldKind::Text), ("Meta", JsonFieldKind::TextMap)]);
 pub(super) const LOGIN: &str = "/v1/acl/login";
 
 /// What a login gives.
-struct Bindings {
+struct LoginGrants {
     grants: Grants,
     roles: Vec<String>,
 }
@@ -40,25 +40,25 @@ impl ConsulServer {
         &self,
         request: &ConsulRequest,
         secret: Option<&str>,
-    ) -> Result<(Map<String, Value>, &AuthMethod, Bearer), Refusal> {
-        let body = decode::body(&BODY, &request.body, Unknown::Dropped);
-        let body = body.map_err(|what| Refusal::malformed(format!("the login can't be read: {what}")))?;
+    ) -> Result<(Map<String, Value>, &StoredAuthMethod, BearerToken), ConsulErrorResponse> {
+        let body = decode::body(&BODY, &request.body, UnknownFields::Dropped);
+        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the login can't be read: {what}")))?;
         if secret.is_some_and(|secret| !secret.is_empty()) {
-            return Err(Refusal::invalid("a login comes without a token"));
+            return Err(ConsulErrorResponse::invalid("a login comes without a token"));
         }
         let name = text(&body, "AuthMethod");
         let method = self.acl.method(name);
-        let missing = || Refusal::denied(format!("ACL not found: there is no auth method {name:?}"));
+        let missing = || ConsulErrorResponse::denied(format!("ACL not found: there is no auth method {name:?}"));
         let method = method.ok_or_else(missing)?;
-        let bearer = Bearer::read(text(&body, "BearerToken"), &method.aws).map_err(Refusal::invalid)?;
+        let bearer = BearerToken::read(text(&body, "BearerToken"), &method.aws).map_err(ConsulErrorResponse::invalid)?;
         Ok((body, method, bearer))
     }
 
-    pub(super) fn login(&mut self, call: &Call<'_>, answers: &[Result<AwsAnswer, String>]) -> Outcome {
+    pub(super) fn login(&mut self, call: &RequestContext<'_>, answers: &[Result<AwsAnswer, String>]) -> HandlerResult {
         let (body, method, _) = self.prepared(call.request, call.secret)?;
-        let identity = Identity::of(&method.aws, answers).map_err(Refusal::invalid)?;
+        let identity = CallerRole::of(&method.aws, answers).map_err(ConsulErrorResponse::invalid)?;
         let bindings = self.bindings(&method.name, &method.aws, &identity)?;
-        let token = Token {
+        let token = StoredToken {
             accessor: String::new(),
             secret: String::new(),
             description: description(&body),
@@ -71,20 +71,20 @@ impl ConsulServer {
             created: 0,
             modified: 0,
         };
-        let token = Token { accessor: self.ids.uuid(), secret: self.ids.uuid(), ..token };
-        Ok(Answer::Plain(self.store_token(None, token, call, None)))
+        let token = StoredToken { accessor: self.ids.uuid(), secret: self.ids.uuid(), ..token };
+        Ok(HandlerResponse::Plain(self.store_token(None, token, call, None)))
     }
 
-    fn bindings(&self, method: &str, aws: &AwsIam, identity: &Identity) -> Result<Bindings, Refusal> {
+    fn bindings(&self, method: &str, aws: &AwsIam, identity: &CallerRole) -> Result<LoginGrants, ConsulErrorResponse> {
         let (selectable, variables) = (identity.selectable(), identity.variables(aws));
-        let mut bindings = Bindings { grants: Grants::default(), roles: Vec::new() };
+        let mut bindings = LoginGrants { grants: Grants::default(), roles: Vec::new() };
         let rules = self.acl.rules.values().filter(|rule| rule.is_of(method));
         for rule in rules.filter(|rule| rule.selects.selects(&selectable)) {
             let name = bound_name(rule.bind_type, &rule.bind_name, rule.bind_vars.as_deref(), &variables)
-                .map_err(Refusal::invalid)?;
+                .map_err(ConsulErrorResponse::invalid)?;
             match rule.bind_type {
                 BindType::Service => {
-                    bindings.grants.add_service(ServiceIdentity { name, datacenters: Vec::new() })?;
+                    bindings.grants.add_service(TokenServiceIdentity { name, datacenters: Vec::new() })?;
                 }
                 BindType::Node => {
                     let datacenter = self.config.datacenter.clone();
@@ -104,24 +104,24 @@ impl ConsulServer {
             }
         }
         if bindings.grants.is_empty() && bindings.roles.is_empty() {
-            return Err(Refusal::denied("no binding rule gives this identity anything"));
+            return Err(ConsulErrorResponse::denied("no binding rule gives this identity anything"));
         }
         Ok(bindings)
     }
 
-    pub(super) fn logout(&mut self, call: &Call<'_>) -> Outcome {
-        let secret = call.secret.ok_or_else(Refusal::no_token)?;
-        let token = self.acl.tokens.get(secret).ok_or_else(Refusal::unknown_token)?;
+    pub(super) fn logout(&mut self, call: &RequestContext<'_>) -> HandlerResult {
+        let secret = call.secret.ok_or_else(ConsulErrorResponse::no_token)?;
+        let token = self.acl.tokens.get(secret).ok_or_else(ConsulErrorResponse::unknown_token)?;
         if token.auth_method.is_empty() {
-            return Err(Refusal::denied("this token was not made by a login"));
+            return Err(ConsulErrorResponse::denied("this token was not made by a login"));
         }
         let accessor = token.accessor.clone();
         self.drop_token(call, Some(&accessor), secret);
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 }
 
-fn add(links: &mut Vec<String>, found: Result<String, Refusal>) {
+fn add(links: &mut Vec<String>, found: Result<String, ConsulErrorResponse>) {
     if let Ok(id) = found
         && !links.contains(&id)
     {

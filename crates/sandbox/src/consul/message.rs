@@ -135,12 +135,12 @@ impl ConsulResponse {
 
 /// The path, decoded once, and the query of a request.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
+pub(super) struct ConsulRequestTarget {
     pub(super) path: String,
     query: BTreeMap<String, String>,
 }
 
-impl Target {
+impl ConsulRequestTarget {
     /// Nothing where the path is not decodable.
     pub(super) fn parse(path_and_query: &str) -> Option<Self> {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));

@@ -5,23 +5,23 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::acl::key_of;
-use super::answer::{Answer, Outcome, Refusal};
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::aws_iam::AwsIam;
-use super::decode::{self, Kind, Message, Unknown, number, text};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, number, text};
 use super::duration;
 use super::grants::is_plain_name;
-use super::server::{Call, ConsulServer};
+use super::server::{RequestContext, ConsulServer};
 
-const BODY: Message = Message(&[
-    ("Name", Kind::Text),
-    ("Type", Kind::Text),
-    ("DisplayName", Kind::Text),
-    ("Description", Kind::Text),
-    ("MaxTokenTTL", Kind::Duration),
-    ("TokenLocality", Kind::Text),
-    ("Config", Kind::Object),
-    ("CreateIndex", Kind::Number),
-    ("ModifyIndex", Kind::Number),
+const BODY: JsonMessage = JsonMessage(&[
+    ("Name", JsonFieldKind::Text),
+    ("Type", JsonFieldKind::Text),
+    ("DisplayName", JsonFieldKind::Text),
+    ("Description", JsonFieldKind::Text),
+    ("MaxTokenTTL", JsonFieldKind::Duration),
+    ("TokenLocality", JsonFieldKind::Text),
+    ("Config", JsonFieldKind::Object),
+    ("CreateIndex", JsonFieldKind::Number),
+    ("ModifyIndex", JsonFieldKind::Number),
 ]);
 
 const TYPE: &str = "aws-iam";
@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 
 /// A stored auth method.
 #[derive(Clone)]
-pub(super) struct AuthMethod {
+pub(super) struct StoredAuthMethod {
     pub(super) name: String,
     display_name: String,
     description: String,
@@ -44,7 +44,7 @@ pub(super) struct AuthMethod {
     modified: u64,
 }
 
-impl AuthMethod {
+impl StoredAuthMethod {
     /// How long its tokens live.
     pub(super) fn max_ttl(&self) -> Option<Duration> {
         u64::try_from(self.max_ttl).ok().filter(|ttl| *ttl > 0).map(Duration::from_nanos)
@@ -85,49 +85,49 @@ impl AuthMethod {
 }
 
 impl ConsulServer {
-    pub(super) fn list_methods(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn list_methods(&self, call: &RequestContext<'_>) -> HandlerResult {
         self.acl_reader(call.secret)?;
-        let shown = self.acl.methods.values().map(AuthMethod::listed).collect();
-        Ok(Answer::read(shown, self.acl.changed.methods))
+        let shown = self.acl.methods.values().map(StoredAuthMethod::listed).collect();
+        Ok(HandlerResponse::read(shown, self.acl.changed.methods))
     }
 
-    pub(super) fn read_method(&self, call: &Call<'_>, name: &str) -> Outcome {
+    pub(super) fn read_method(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
-        let method = self.acl.method(name).ok_or_else(|| Refusal::gone("auth method"))?;
-        Ok(Answer::read(method.shown(), self.acl.changed.methods))
+        let method = self.acl.method(name).ok_or_else(|| ConsulErrorResponse::gone("auth method"))?;
+        Ok(HandlerResponse::read(method.shown(), self.acl.changed.methods))
     }
 
     /// Makes an auth method or writes all of one anew, whichever way it is addressed.
-    pub(super) fn write_method(&mut self, call: &Call<'_>, name: Option<&str>) -> Outcome {
-        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
+    pub(super) fn write_method(&mut self, call: &RequestContext<'_>, name: Option<&str>) -> HandlerResult {
+        let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
         let body =
-            body.map_err(|what| Refusal::malformed(format!("the auth method can't be read: {what}")))?;
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("the auth method can't be read: {what}")))?;
         let given = text(&body, "Name");
         let name = match name {
             Some(name) if !given.is_empty() && given != name => {
                 let text = format!("the URL names the auth method {name:?}, the body {given:?}");
-                return Err(Refusal::malformed(text));
+                return Err(ConsulErrorResponse::malformed(text));
             }
             Some(name) => name,
             None => given,
         };
         let caller = self.acl_writer(call.secret)?;
         let before = self.acl.method(name).cloned();
-        let method = checked(name, before.as_ref(), &body).map_err(Refusal::invalid)?;
+        let method = checked(name, before.as_ref(), &body).map_err(ConsulErrorResponse::invalid)?;
         let index = self.commit();
         let created = before.as_ref().map_or(index, |before| before.created);
-        let method = AuthMethod { created, modified: index, ..method };
+        let method = StoredAuthMethod { created, modified: index, ..method };
         let shown = method.shown();
         self.record(call, &caller, "auth-method", name, before.map(|before| before.shown()), Some(&shown));
         self.acl.methods.insert(key_of(name), method);
         self.acl.changed.methods = index;
-        Ok(Answer::Plain(shown))
+        Ok(HandlerResponse::Plain(shown))
     }
 
     /// Removes an auth method, with its tokens and its binding rules.
-    pub(super) fn delete_method(&mut self, call: &Call<'_>, name: &str) -> Outcome {
+    pub(super) fn delete_method(&mut self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("auth method"))?;
-        let method = self.acl.methods.remove(&key_of(name)).ok_or_else(|| Refusal::gone("auth method"))?;
+        let method = self.acl.methods.remove(&key_of(name)).ok_or_else(|| ConsulErrorResponse::gone("auth method"))?;
         let index = self.commit();
         self.acl.changed.methods = index;
         self.record(call, &caller, "auth-method", name, Some(method.shown()), None);
@@ -147,11 +147,11 @@ impl ConsulServer {
                 self.record(call, &caller, "binding-rule", &id, Some(rule.shown()), None);
             }
         }
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 }
 
-fn checked(name: &str, before: Option<&AuthMethod>, body: &Map<String, Value>) -> Result<AuthMethod, String> {
+fn checked(name: &str, before: Option<&StoredAuthMethod>, body: &Map<String, Value>) -> Result<StoredAuthMethod, String> {
     if name.is_empty() {
         return Err("the auth method has no Name".to_owned());
     }
@@ -179,7 +179,7 @@ fn checked(name: &str, before: Option<&AuthMethod>, body: &Map<String, Value>) -
     let config = body.get("Config").cloned();
     let empty = Map::new();
     let aws = AwsIam::read(config.as_ref().and_then(Value::as_object).unwrap_or(&empty))?;
-    Ok(AuthMethod {
+    Ok(StoredAuthMethod {
         name: name.to_owned(),
         display_name: text(body, "DisplayName").to_owned(),
         description: text(body, "Description").to_owned(),

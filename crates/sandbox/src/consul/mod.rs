@@ -2,7 +2,7 @@
 //!
 //! [`ConsulServer`] is the server as a value, without I/O and without a clock: [`ConsulServer::handle`] answers a
 //! request, [`ConsulServer::login_with`] one that needs AWS, [`ConsulServer::tick`] lets time pass. [`http::serve`] puts
-//! it behind a socket, where reads can wait for changes. [`Login`] is the other side: it makes the bearer token of a
+//! it behind a socket, where reads can wait for changes. [`SignedLogin`] is the other side: it makes the bearer token of a
 //! login with a role's credentials, which a real server takes as well.
 //!
 //! It implements the server's rules, not its recorded answers: who may do what (`acl`, `powers`, `hcl`), the ACL
@@ -11,7 +11,7 @@
 //! our own; statuses, headers and stored bodies are the server's.
 
 mod acl;
-mod answer;
+mod response;
 mod aws_iam;
 mod bearer;
 mod bexpr;
@@ -33,7 +33,7 @@ mod login;
 mod message;
 mod methods;
 mod policies;
-mod powers;
+mod permissions;
 mod register;
 mod roles;
 mod route;
@@ -47,7 +47,7 @@ mod tokens;
 mod txn;
 
 pub use bearer::{AwsAnswer, SignedCall};
-pub use journal::JournalEntry;
+pub use journal::ConsulJournalEntry;
 pub use message::{ConsulConfig, ConsulRequest, ConsulResponse};
 pub use server::ConsulServer;
-pub use sign::{Entity, Login};
+pub use sign::{EntityDetails, SignedLogin};

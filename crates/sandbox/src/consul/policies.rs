@@ -2,41 +2,41 @@
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Outcome, Refusal};
-use super::decode::{self, Kind, Message, Unknown, text, texts};
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text, texts};
 use super::ids;
-use super::powers::{self, Rule};
-use super::server::{Call, ConsulServer};
+use super::permissions::{self, PolicyRule};
+use super::server::{RequestContext, ConsulServer};
 
 /// The policy that allows everything.
 pub(super) const GLOBAL_MANAGEMENT: &str = "00000000-0000-0000-0000-000000000001";
 const READ_ONLY: &str = "00000000-0000-0000-0000-000000000002";
 
-const BODY: Message = Message(&[
-    ("ID", Kind::Text),
-    ("Name", Kind::Text),
-    ("Description", Kind::Text),
-    ("Rules", Kind::Text),
-    ("Datacenters", Kind::Texts),
-    ("Hash", Kind::Any),
-    ("CreateIndex", Kind::Number),
-    ("ModifyIndex", Kind::Number),
+const BODY: JsonMessage = JsonMessage(&[
+    ("ID", JsonFieldKind::Text),
+    ("Name", JsonFieldKind::Text),
+    ("Description", JsonFieldKind::Text),
+    ("Rules", JsonFieldKind::Text),
+    ("Datacenters", JsonFieldKind::Texts),
+    ("Hash", JsonFieldKind::Any),
+    ("CreateIndex", JsonFieldKind::Number),
+    ("ModifyIndex", JsonFieldKind::Number),
 ]);
 
 /// A stored policy.
 #[derive(Clone)]
-pub(super) struct Policy {
+pub(super) struct StoredPolicy {
     pub(super) id: String,
     pub(super) name: String,
     description: String,
     rules: String,
-    pub(super) parsed: Vec<Rule>,
+    pub(super) parsed: Vec<PolicyRule>,
     datacenters: Vec<String>,
     created: u64,
     modified: u64,
 }
 
-impl Policy {
+impl StoredPolicy {
     pub(super) fn holds_in(&self, datacenter: &str) -> bool {
         self.datacenters.is_empty() || self.datacenters.iter().any(|known| known == datacenter)
     }
@@ -82,11 +82,11 @@ impl ConsulServer {
         ];
         for (id, name, what, level) in builtin {
             let (rules, index) = (everything(level), self.commit());
-            let policy = Policy {
+            let policy = StoredPolicy {
                 id: id.to_owned(),
                 name: name.to_owned(),
                 description: format!("A policy of the server's own that grants {what}"),
-                parsed: powers::parse(&rules).unwrap_or_default(),
+                parsed: permissions::parse(&rules).unwrap_or_default(),
                 rules,
                 datacenters: Vec::new(),
                 created: index,
@@ -97,39 +97,39 @@ impl ConsulServer {
         }
     }
 
-    pub(super) fn list_policies(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn list_policies(&self, call: &RequestContext<'_>) -> HandlerResult {
         self.acl_reader(call.secret)?;
-        let mut policies: Vec<&Policy> = self.acl.policies.values().collect();
+        let mut policies: Vec<&StoredPolicy> = self.acl.policies.values().collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));
-        let shown = policies.into_iter().map(Policy::listed).collect();
-        Ok(Answer::read(shown, self.acl.changed.policies))
+        let shown = policies.into_iter().map(StoredPolicy::listed).collect();
+        Ok(HandlerResponse::read(shown, self.acl.changed.policies))
     }
 
-    pub(super) fn read_policy(&self, call: &Call<'_>, id: &str) -> Outcome {
+    pub(super) fn read_policy(&self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
         uuid(id)?;
         self.policy_read(self.acl.policies.get(id))
     }
 
-    pub(super) fn read_policy_by_name(&self, call: &Call<'_>, name: &str) -> Outcome {
+    pub(super) fn read_policy_by_name(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
         self.policy_read(self.acl.policies.values().find(|policy| policy.name == name))
     }
 
-    fn policy_read(&self, found: Option<&Policy>) -> Outcome {
-        let policy = found.ok_or_else(|| Refusal::gone("policy"))?;
-        Ok(Answer::read(policy.shown(), self.acl.changed.policies))
+    fn policy_read(&self, found: Option<&StoredPolicy>) -> HandlerResult {
+        let policy = found.ok_or_else(|| ConsulErrorResponse::gone("policy"))?;
+        Ok(HandlerResponse::read(policy.shown(), self.acl.changed.policies))
     }
 
     /// Makes a policy, or with an id writes all of one anew.
-    pub(super) fn write_policy(&mut self, call: &Call<'_>, id: Option<&str>) -> Outcome {
-        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
-        let body = body.map_err(|what| Refusal::malformed(format!("the policy can't be read: {what}")))?;
+    pub(super) fn write_policy(&mut self, call: &RequestContext<'_>, id: Option<&str>) -> HandlerResult {
+        let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
+        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the policy can't be read: {what}")))?;
         same_id(id, text(&body, "ID"), "a policy")?;
         let caller = self.acl_writer(call.secret)?;
         let (before, policy) = self.checked_policy(id, &body)?;
         let index = self.commit();
-        let policy = Policy {
+        let policy = StoredPolicy {
             created: before.as_ref().map_or(index, |before| before.created),
             modified: index,
             ..policy
@@ -138,20 +138,20 @@ impl ConsulServer {
         self.record(call, &caller, "policy", &policy.id, before.map(|before| before.shown()), Some(&shown));
         self.acl.policies.insert(policy.id.clone(), policy);
         self.acl.changed.policies = index;
-        Ok(Answer::Plain(shown))
+        Ok(HandlerResponse::Plain(shown))
     }
 
     fn checked_policy(
         &mut self,
         id: Option<&str>,
         body: &Map<String, Value>,
-    ) -> Result<(Option<Policy>, Policy), Refusal> {
+    ) -> Result<(Option<StoredPolicy>, StoredPolicy), ConsulErrorResponse> {
         let name = text(body, "Name");
         if name.is_empty() {
-            return Err(Refusal::invalid("the policy has no Name"));
+            return Err(ConsulErrorResponse::invalid("the policy has no Name"));
         }
         if !is_policy_name(name) {
-            return Err(Refusal::invalid(format!(
+            return Err(ConsulErrorResponse::invalid(format!(
                 "{name:?} is no name of a policy: letters, digits, '-', '_' and one '/' are allowed"
             )));
         }
@@ -159,23 +159,23 @@ impl ConsulServer {
             Some(id) => {
                 uuid(id)?;
                 let found = self.acl.policies.get(id).cloned();
-                Some(found.ok_or_else(|| Refusal::invalid(format!("there is no policy {id}")))?)
+                Some(found.ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no policy {id}")))?)
             }
             None => None,
         };
         let other = self.acl.policies.values().find(|policy| policy.name == name);
         if other.is_some_and(|other| Some(other.id.as_str()) != id) {
-            return Err(Refusal::invalid(format!("there is a policy with the name {name:?} already")));
+            return Err(ConsulErrorResponse::invalid(format!("there is a policy with the name {name:?} already")));
         }
         let rules = text(body, "Rules").to_owned();
         if before.as_ref().is_some_and(|before| is_builtin(&before.id) && before.rules != rules) {
-            return Err(Refusal::invalid("the rules of the server's own policies can't be changed"));
+            return Err(ConsulErrorResponse::invalid("the rules of the server's own policies can't be changed"));
         }
-        let policy = Policy {
+        let policy = StoredPolicy {
             id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
             name: name.to_owned(),
             description: text(body, "Description").to_owned(),
-            parsed: powers::parse(&rules).map_err(Refusal::invalid)?,
+            parsed: permissions::parse(&rules).map_err(ConsulErrorResponse::invalid)?,
             rules,
             datacenters: texts(body, "Datacenters"),
             created: 0,
@@ -185,16 +185,16 @@ impl ConsulServer {
     }
 
     /// Removes a policy; roles and tokens simply lose it.
-    pub(super) fn delete_policy(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+    pub(super) fn delete_policy(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         uuid(id)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("policy"))?;
         if is_builtin(id) {
-            return Err(Refusal::invalid("the server's own policies can't be deleted"));
+            return Err(ConsulErrorResponse::invalid("the server's own policies can't be deleted"));
         }
-        let policy = self.acl.policies.remove(id).ok_or_else(|| Refusal::gone("policy"))?;
+        let policy = self.acl.policies.remove(id).ok_or_else(|| ConsulErrorResponse::gone("policy"))?;
         self.acl.changed.policies = self.commit();
         self.record(call, &caller, "policy", id, Some(policy.shown()), None);
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 }
 
@@ -210,20 +210,20 @@ fn is_policy_name(name: &str) -> bool {
 }
 
 /// What is looked up by id must be one.
-pub(super) fn uuid(id: &str) -> Result<(), Refusal> {
+pub(super) fn uuid(id: &str) -> Result<(), ConsulErrorResponse> {
     if ids::is_uuid(id) {
         Ok(())
     } else {
-        Err(Refusal::invalid(format!("{id:?} is no UUID of 36 characters")))
+        Err(ConsulErrorResponse::invalid(format!("{id:?} is no UUID of 36 characters")))
     }
 }
 
 /// The id of the URL and that of the body, where there is one, must agree; a new object gets its own.
-pub(super) fn same_id(id: Option<&str>, given: &str, what: &str) -> Result<(), Refusal> {
+pub(super) fn same_id(id: Option<&str>, given: &str, what: &str) -> Result<(), ConsulErrorResponse> {
     match id {
         _ if given.is_empty() => Ok(()),
         Some(id) if id == given => Ok(()),
-        Some(id) => Err(Refusal::malformed(format!("the URL names {id:?}, the body {given:?}"))),
-        None => Err(Refusal::malformed(format!("{what} that is new can't have an ID yet"))),
+        Some(id) => Err(ConsulErrorResponse::malformed(format!("the URL names {id:?}, the body {given:?}"))),
+        None => Err(ConsulErrorResponse::malformed(format!("{what} that is new can't have an ID yet"))),
     }
 }

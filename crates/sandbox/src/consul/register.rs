@@ -2,56 +2,56 @@
 
 use serde_json::{Map, Value};
 
-use super::acl::Caller;
-use super::answer::{Answer, Outcome, Refusal};
+use super::acl::AclCaller;
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::catalog::NodeSpec;
-use super::decode::{self, Kind, Message, Unknown, flag, objects, text};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, flag, objects, text};
 use super::ids;
-use super::powers::{Level, Resource};
-use super::server::{Call, ConsulServer};
-use super::service::{CHECK, Check, SERVICE, Service};
+use super::permissions::{AccessLevel, Resource};
+use super::server::{RequestContext, ConsulServer};
+use super::service::{CHECK, HealthCheck, SERVICE, ServiceInstance};
 
-const REGISTER: Message = Message(&[
-    ("ID", Kind::Text),
-    ("Node", Kind::Text),
-    ("Address", Kind::Text),
-    ("Datacenter", Kind::Text),
-    ("TaggedAddresses", Kind::TextMap),
-    ("NodeMeta", Kind::TextMap),
-    ("Service", Kind::Message(&SERVICE)),
-    ("Check", Kind::Message(&CHECK)),
-    ("Checks", Kind::Messages(&CHECK)),
-    ("SkipNodeUpdate", Kind::Bool),
+const REGISTER: JsonMessage = JsonMessage(&[
+    ("ID", JsonFieldKind::Text),
+    ("Node", JsonFieldKind::Text),
+    ("Address", JsonFieldKind::Text),
+    ("Datacenter", JsonFieldKind::Text),
+    ("TaggedAddresses", JsonFieldKind::TextMap),
+    ("NodeMeta", JsonFieldKind::TextMap),
+    ("Service", JsonFieldKind::Message(&SERVICE)),
+    ("Check", JsonFieldKind::Message(&CHECK)),
+    ("Checks", JsonFieldKind::Messages(&CHECK)),
+    ("SkipNodeUpdate", JsonFieldKind::Bool),
 ]);
-const DEREGISTER: Message = Message(&[
-    ("Node", Kind::Text),
-    ("Datacenter", Kind::Text),
-    ("ServiceID", Kind::Text),
-    ("CheckID", Kind::Text),
+const DEREGISTER: JsonMessage = JsonMessage(&[
+    ("Node", JsonFieldKind::Text),
+    ("Datacenter", JsonFieldKind::Text),
+    ("ServiceID", JsonFieldKind::Text),
+    ("CheckID", JsonFieldKind::Text),
 ]);
 
 /// A registration that keeps the rules.
-struct Registration<'a> {
+struct CatalogRegistration<'a> {
     node: &'a str,
     spec: NodeSpec,
     skips_node: bool,
-    service: Option<Service>,
-    checks: Vec<Check>,
+    service: Option<ServiceInstance>,
+    checks: Vec<HealthCheck>,
 }
 
 impl ConsulServer {
-    pub(super) fn register(&mut self, call: &Call<'_>) -> Outcome {
-        let body = decode::body(&REGISTER, &call.request.body, Unknown::Dropped);
+    pub(super) fn register(&mut self, call: &RequestContext<'_>) -> HandlerResult {
+        let body = decode::body(&REGISTER, &call.request.body, UnknownFields::Dropped);
         let body =
-            body.map_err(|what| Refusal::malformed(format!("the registration can't be read: {what}")))?;
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("the registration can't be read: {what}")))?;
         self.here(text(&body, "Datacenter"))?;
         let caller = self.caller(call.secret)?;
-        let registration = registration(&body, self.config.strict_service_names).map_err(Refusal::invalid)?;
+        let registration = registration(&body, self.config.strict_service_names).map_err(ConsulErrorResponse::invalid)?;
         self.may_register(&caller, &registration)?;
         self.apply(call, &caller, registration)
     }
 
-    fn apply(&mut self, call: &Call<'_>, caller: &Caller, registration: Registration<'_>) -> Outcome {
+    fn apply(&mut self, call: &RequestContext<'_>, caller: &AclCaller, registration: CatalogRegistration<'_>) -> HandlerResult {
         let node = registration.node;
         let known = registration.service.as_ref().map(|service| service.id.as_str());
         let has = |id: &str| {
@@ -62,7 +62,7 @@ impl ConsulServer {
             registration.checks.iter().find(|c| !c.service_id.is_empty() && !has(&c.service_id))
         {
             let text = format!("the check {:?} is of a service that is not registered", check.id);
-            return Err(Refusal::invalid(text));
+            return Err(ConsulErrorResponse::invalid(text));
         }
         let index = self.commit();
         if !registration.skips_node || !self.catalog.nodes.contains_key(node) {
@@ -78,13 +78,13 @@ impl ConsulServer {
                 self.record(call, caller, "check", &id, before, Some(&after.shown()));
             }
         }
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 
     pub(super) fn write_node(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         index: u64,
         node: &str,
         spec: NodeSpec,
@@ -97,11 +97,11 @@ impl ConsulServer {
 
     pub(super) fn write_service(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         index: u64,
         node: &str,
-        service: Service,
+        service: ServiceInstance,
     ) {
         let id = format!("{node} {}", service.id);
         if let Some((before, after)) = self.catalog.put_service(index, node, service) {
@@ -115,8 +115,8 @@ impl ConsulServer {
     }
 
     /// Services may say again what their node is without power over it.
-    fn may_register(&self, caller: &Caller, registration: &Registration<'_>) -> Result<(), Refusal> {
-        let write_service = |name: &str| caller.require(Resource::Service, name, Level::Write);
+    fn may_register(&self, caller: &AclCaller, registration: &CatalogRegistration<'_>) -> Result<(), ConsulErrorResponse> {
+        let write_service = |name: &str| caller.require(Resource::Service, name, AccessLevel::Write);
         if let Some(service) = &registration.service {
             write_service(&service.name)?;
             if service.kind == "connect-proxy" {
@@ -126,7 +126,7 @@ impl ConsulServer {
         let node = self.catalog.nodes.get(registration.node);
         let changes = |spec: &NodeSpec| !registration.skips_node && *spec != registration.spec;
         if node.is_none_or(|node| changes(&node.spec)) {
-            caller.require(Resource::Node, registration.node, Level::Write)?;
+            caller.require(Resource::Node, registration.node, AccessLevel::Write)?;
         }
         let stored = |id: &str| node.and_then(|node| node.services.get(id));
         if let Some(other) = registration.service.as_ref().and_then(|service| stored(&service.id)) {
@@ -137,19 +137,19 @@ impl ConsulServer {
             match own.map(|service| &service.name).or(stored(&check.service_id).map(|service| &service.name))
             {
                 Some(name) => write_service(name)?,
-                None => caller.require(Resource::Node, registration.node, Level::Write)?,
+                None => caller.require(Resource::Node, registration.node, AccessLevel::Write)?,
             }
         }
         Ok(())
     }
 
-    pub(super) fn deregister(&mut self, call: &Call<'_>) -> Outcome {
-        let body = decode::body(&DEREGISTER, &call.request.body, Unknown::Dropped);
-        let body = body.map_err(|what| Refusal::malformed(format!("the request can't be read: {what}")))?;
+    pub(super) fn deregister(&mut self, call: &RequestContext<'_>) -> HandlerResult {
+        let body = decode::body(&DEREGISTER, &call.request.body, UnknownFields::Dropped);
+        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the request can't be read: {what}")))?;
         self.here(text(&body, "Datacenter"))?;
         let (node, service, check) = (text(&body, "Node"), text(&body, "ServiceID"), text(&body, "CheckID"));
         if node.is_empty() {
-            return Err(Refusal::invalid("a node must be named in Node"));
+            return Err(ConsulErrorResponse::invalid("a node must be named in Node"));
         }
         let caller = self.caller(call.secret)?;
         self.may_deregister(&caller, node, service, check)?;
@@ -164,12 +164,12 @@ impl ConsulServer {
         } else {
             self.drop_node(call, &caller, index, node);
         }
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 
     /// Whoever may write the node may remove all that is on it; others what belongs to their services.
-    fn may_deregister(&self, caller: &Caller, node: &str, service: &str, check: &str) -> Result<(), Refusal> {
-        let whole = caller.require(Resource::Node, node, Level::Write);
+    fn may_deregister(&self, caller: &AclCaller, node: &str, service: &str, check: &str) -> Result<(), ConsulErrorResponse> {
+        let whole = caller.require(Resource::Node, node, AccessLevel::Write);
         if whole.is_ok() || (service.is_empty() && check.is_empty()) {
             return whole;
         }
@@ -177,16 +177,16 @@ impl ConsulServer {
         let of_check = || Some(stored?.checks.get(check)?.service_id.as_str());
         let id = if service.is_empty() { of_check() } else { Some(service) };
         match id.and_then(|id| stored?.services.get(id)) {
-            Some(service) => caller.require(Resource::Service, &service.name, Level::Write),
+            Some(service) => caller.require(Resource::Service, &service.name, AccessLevel::Write),
             None if service.is_empty() => whole,
-            None => Err(Refusal::invalid(format!("there is no service {service:?} on the node"))),
+            None => Err(ConsulErrorResponse::invalid(format!("there is no service {service:?} on the node"))),
         }
     }
 
     pub(super) fn drop_service(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         index: u64,
         node: &str,
         id: &str,
@@ -196,7 +196,7 @@ impl ConsulServer {
         }
     }
 
-    pub(super) fn drop_node(&mut self, call: &Call<'_>, caller: &Caller, index: u64, name: &str) {
+    pub(super) fn drop_node(&mut self, call: &RequestContext<'_>, caller: &AclCaller, index: u64, name: &str) {
         let before = self.shown_node(name);
         let Some(node) = self.catalog.remove_node(index, name) else { return };
         for service in node.services.values() {
@@ -224,16 +224,16 @@ impl ConsulServer {
         let check =
             serde_json::json!({"CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"});
         let empty = Map::new();
-        if let Ok(service) = Service::read(fields.as_object().unwrap_or(&empty), false) {
+        if let Ok(service) = ServiceInstance::read(fields.as_object().unwrap_or(&empty), false) {
             self.catalog.put_service(index, &name, service);
         }
-        if let Ok(check) = Check::read(&name, check.as_object().unwrap_or(&empty)) {
+        if let Ok(check) = HealthCheck::read(&name, check.as_object().unwrap_or(&empty)) {
             self.catalog.put_check(index, &name, check);
         }
     }
 }
 
-fn registration(body: &Map<String, Value>, strict_names: bool) -> Result<Registration<'_>, String> {
+fn registration(body: &Map<String, Value>, strict_names: bool) -> Result<CatalogRegistration<'_>, String> {
     let node = text(body, "Node");
     if node.is_empty() {
         return Err("a node must be named in Node".to_owned());
@@ -247,13 +247,13 @@ fn registration(body: &Map<String, Value>, strict_names: bool) -> Result<Registr
         return Err("the node needs an Address, unless SkipNodeUpdate is set".to_owned());
     }
     let service = match body.get("Service").and_then(Value::as_object) {
-        Some(fields) => Some(Service::read(fields, strict_names)?),
+        Some(fields) => Some(ServiceInstance::read(fields, strict_names)?),
         None => None,
     };
     let single = body.get("Check").and_then(Value::as_object);
     let checks = single.into_iter().chain(objects(body, "Checks"));
-    let checks = checks.map(|fields| Check::read(node, fields)).collect::<Result<_, _>>()?;
-    Ok(Registration { node, spec: node_spec(body, "NodeMeta"), skips_node, service, checks })
+    let checks = checks.map(|fields| HealthCheck::read(node, fields)).collect::<Result<_, _>>()?;
+    Ok(CatalogRegistration { node, spec: node_spec(body, "NodeMeta"), skips_node, service, checks })
 }
 
 pub(super) fn node_spec(body: &Map<String, Value>, meta: &str) -> NodeSpec {

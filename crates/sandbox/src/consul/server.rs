@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::acl::AclStore;
-use super::answer::{self, Answer, Outcome, Refusal};
+use super::response::{self, HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::bearer::{AwsAnswer, SignedCall};
 use super::catalog::Catalog;
 use super::ids::Ids;
-use super::journal::JournalEntry;
-use super::message::{ConsulConfig, ConsulRequest, ConsulResponse, TEXT, Target};
-use super::powers::{Level, Resource};
-use super::route::{self, Acl, Route};
+use super::journal::ConsulJournalEntry;
+use super::message::{ConsulConfig, ConsulRequest, ConsulResponse, TEXT, ConsulRequestTarget};
+use super::permissions::{AccessLevel, Resource};
+use super::route::{self, Acl, ConsulRoute};
 use super::sessions::Locks;
 
 pub(super) const VERSION: &str = "1.21.4";
@@ -30,7 +30,7 @@ pub struct ConsulServer {
     pub(super) locks: Locks,
     pub(super) ids: Ids,
     pub(super) node_id: String,
-    pub(super) journal: Vec<JournalEntry>,
+    pub(super) journal: Vec<ConsulJournalEntry>,
     index: u64,
 }
 
@@ -45,10 +45,10 @@ impl fmt::Debug for ConsulServer {
 }
 
 /// A request on its way through the handlers.
-pub(super) struct Call<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) now: Timestamp,
     pub(super) request: &'a ConsulRequest,
-    pub(super) target: &'a Target,
+    pub(super) target: &'a ConsulRequestTarget,
     pub(super) secret: Option<&'a str>,
 }
 
@@ -98,7 +98,7 @@ impl ConsulServer {
         answers: &[Result<AwsAnswer, String>],
     ) -> ConsulResponse {
         self.tick(now);
-        let Some(target) = Target::parse(&request.path_and_query) else {
+        let Some(target) = ConsulRequestTarget::parse(&request.path_and_query) else {
             return ConsulResponse::new(400, TEXT, b"the path is not decodable".to_vec());
         };
         let Some((route, methods)) = route::of(&target.path) else {
@@ -106,16 +106,16 @@ impl ConsulServer {
         };
         let given = Some(target.parameter("token")).filter(|token| !token.is_empty());
         let secret = request.token.as_deref().or(given);
-        let call = Call { now, request, target: &target, secret };
+        let call = RequestContext { now, request, target: &target, secret };
         let mut outcome = if methods.contains(&request.method.as_str()) {
             self.admitted(&call, &route).and_then(|()| self.answer(&call, &route, answers))
         } else {
-            Err(Refusal::method(&request.method, methods))
+            Err(ConsulErrorResponse::method(&request.method, methods))
         };
-        if request.method == "GET" && route.has_index() && !matches!(route, Route::Key(_)) {
-            outcome = outcome.map_err(Refusal::queried);
+        if request.method == "GET" && route.has_index() && !matches!(route, ConsulRoute::Key(_)) {
+            outcome = outcome.map_err(ConsulErrorResponse::queried);
         }
-        answer::response(&self.config, outcome)
+        response::response(&self.config, outcome)
     }
 
     /// Does what is due by `now`: tokens and sessions end.
@@ -169,28 +169,28 @@ impl ConsulServer {
     }
 
     /// Whether this is the datacenter that is meant; none is this one.
-    pub(super) fn here(&self, datacenter: &str) -> Result<(), Refusal> {
+    pub(super) fn here(&self, datacenter: &str) -> Result<(), ConsulErrorResponse> {
         if datacenter.is_empty() || datacenter == self.config.datacenter {
             return Ok(());
         }
-        Err(Refusal::invalid(format!("there is no way to the datacenter {datacenter:?}")))
+        Err(ConsulErrorResponse::invalid(format!("there is no way to the datacenter {datacenter:?}")))
     }
 
-    fn admitted(&self, call: &Call<'_>, route: &Route) -> Result<(), Refusal> {
+    fn admitted(&self, call: &RequestContext<'_>, route: &ConsulRoute) -> Result<(), ConsulErrorResponse> {
         if route.is_acl() && !self.config.acls_enabled {
-            return Err(Refusal::acls_disabled());
+            return Err(ConsulErrorResponse::acls_disabled());
         }
         let parameter = ["ns", "partition"].into_iter().find(|name| !call.target.parameter(name).is_empty());
         if let Some(name) = parameter.or(call.request.enterprise_header) {
-            return Err(Refusal::malformed(format!("{name} is a matter of Consul Enterprise")));
+            return Err(ConsulErrorResponse::malformed(format!("{name} is a matter of Consul Enterprise")));
         }
         if call.request.method == "GET" && route.has_index() {
-            call.target.wait().map_err(Refusal::malformed)?;
+            call.target.wait().map_err(ConsulErrorResponse::malformed)?;
         }
         self.here(call.target.parameter("dc"))
     }
 
-    fn answer(&mut self, call: &Call<'_>, route: &Route, answers: &[Result<AwsAnswer, String>]) -> Outcome {
+    fn answer(&mut self, call: &RequestContext<'_>, route: &ConsulRoute, answers: &[Result<AwsAnswer, String>]) -> HandlerResult {
         match call.request.method.as_str() {
             "GET" => self.read(call, route),
             "DELETE" => self.delete(call, route),
@@ -198,60 +198,60 @@ impl ConsulServer {
         }
     }
 
-    fn read(&self, call: &Call<'_>, route: &Route) -> Outcome {
+    fn read(&self, call: &RequestContext<'_>, route: &ConsulRoute) -> HandlerResult {
         match route {
-            Route::Leader => Ok(Answer::Plain(json!("127.0.0.1:8300"))),
-            Route::Peers => Ok(Answer::Plain(json!(["127.0.0.1:8300"]))),
-            Route::Datacenters => Ok(Answer::Plain(json!([self.config.datacenter]))),
-            Route::AgentSelf => self.agent(call),
+            ConsulRoute::Leader => Ok(HandlerResponse::Plain(json!("127.0.0.1:8300"))),
+            ConsulRoute::Peers => Ok(HandlerResponse::Plain(json!(["127.0.0.1:8300"]))),
+            ConsulRoute::Datacenters => Ok(HandlerResponse::Plain(json!([self.config.datacenter]))),
+            ConsulRoute::AgentSelf => self.agent(call),
             // Everybody may see it.
-            Route::AgentVersion => Ok(Answer::Plain(json!({"SHA": "", "HumanVersion": VERSION}))),
-            Route::OwnToken => self.read_own_token(call),
-            Route::List(Acl::Token) => self.list_tokens(call),
-            Route::List(Acl::Policy) => self.list_policies(call),
-            Route::List(Acl::Role) => self.list_roles(call),
-            Route::List(Acl::Method) => self.list_methods(call),
-            Route::List(Acl::Rule) => self.list_rules(call),
-            Route::Item(_, id) if id.is_empty() => Err(Refusal::malformed("the URL names no object")),
-            Route::Item(Acl::Token, id) => self.read_token(call, id),
-            Route::Item(Acl::Policy, id) => self.read_policy(call, id),
-            Route::Item(Acl::Role, id) => self.read_role(call, id),
-            Route::Item(Acl::Method, name) => self.read_method(call, name),
-            Route::Item(Acl::Rule, id) => self.read_rule(call, id),
-            Route::Named(Acl::Policy, name) => self.read_policy_by_name(call, name),
-            Route::Named(_, name) => self.read_role_by_name(call, name),
-            Route::Nodes => self.list_nodes(call),
-            Route::Services => self.list_services(call),
-            Route::Instances(name) => self.list_instances(call, name),
-            Route::Node(name) => self.node_services(call, name, false),
-            Route::NodeServices(name) => self.node_services(call, name, true),
-            Route::HealthOfService(name) => self.health_of_service(call, name),
-            Route::HealthOfNode(name) => self.health_of_node(call, name),
-            Route::Session(id) => self.list_sessions(call, Some(id), None),
-            Route::SessionsOf(node) => self.list_sessions(call, None, Some(node)),
-            Route::Sessions => self.list_sessions(call, None, None),
-            Route::Key(key) => self.read_key(call, key),
-            _ => Err(Refusal::gone("thing to read")),
+            ConsulRoute::AgentVersion => Ok(HandlerResponse::Plain(json!({"SHA": "", "HumanVersion": VERSION}))),
+            ConsulRoute::OwnToken => self.read_own_token(call),
+            ConsulRoute::List(Acl::Token) => self.list_tokens(call),
+            ConsulRoute::List(Acl::Policy) => self.list_policies(call),
+            ConsulRoute::List(Acl::Role) => self.list_roles(call),
+            ConsulRoute::List(Acl::Method) => self.list_methods(call),
+            ConsulRoute::List(Acl::Rule) => self.list_rules(call),
+            ConsulRoute::Item(_, id) if id.is_empty() => Err(ConsulErrorResponse::malformed("the URL names no object")),
+            ConsulRoute::Item(Acl::Token, id) => self.read_token(call, id),
+            ConsulRoute::Item(Acl::Policy, id) => self.read_policy(call, id),
+            ConsulRoute::Item(Acl::Role, id) => self.read_role(call, id),
+            ConsulRoute::Item(Acl::Method, name) => self.read_method(call, name),
+            ConsulRoute::Item(Acl::Rule, id) => self.read_rule(call, id),
+            ConsulRoute::Named(Acl::Policy, name) => self.read_policy_by_name(call, name),
+            ConsulRoute::Named(_, name) => self.read_role_by_name(call, name),
+            ConsulRoute::Nodes => self.list_nodes(call),
+            ConsulRoute::Services => self.list_services(call),
+            ConsulRoute::Instances(name) => self.list_instances(call, name),
+            ConsulRoute::Node(name) => self.node_services(call, name, false),
+            ConsulRoute::NodeServices(name) => self.node_services(call, name, true),
+            ConsulRoute::HealthOfService(name) => self.health_of_service(call, name),
+            ConsulRoute::HealthOfNode(name) => self.health_of_node(call, name),
+            ConsulRoute::Session(id) => self.list_sessions(call, Some(id), None),
+            ConsulRoute::SessionsOf(node) => self.list_sessions(call, None, Some(node)),
+            ConsulRoute::Sessions => self.list_sessions(call, None, None),
+            ConsulRoute::Key(key) => self.read_key(call, key),
+            _ => Err(ConsulErrorResponse::gone("thing to read")),
         }
     }
 
-    fn write(&mut self, call: &Call<'_>, route: &Route, answers: &[Result<AwsAnswer, String>]) -> Outcome {
+    fn write(&mut self, call: &RequestContext<'_>, route: &ConsulRoute, answers: &[Result<AwsAnswer, String>]) -> HandlerResult {
         let (kind, id) = match route {
-            Route::Login => return self.login(call, answers),
-            Route::Logout => return self.logout(call),
-            Route::Authorize => return self.authorize(call),
-            Route::Bootstrap => return self.bootstrap(call),
-            Route::CloneToken(id) => return self.clone_token(call, id),
-            Route::Register => return self.register(call),
-            Route::Deregister => return self.deregister(call),
-            Route::Transaction => return self.transact(call),
-            Route::CreateSession => return self.create_session(call),
-            Route::DestroySession(id) => return self.destroy_session(call, id),
-            Route::RenewSession(id) => return self.renew_session(call, id),
-            Route::Key(key) => return self.write_key(call, key),
-            Route::Create(kind) => (kind, None),
-            Route::Item(kind, id) => (kind, Some(id.as_str()).filter(|id| !id.is_empty())),
-            _ => return Err(Refusal::gone("thing to write")),
+            ConsulRoute::Login => return self.login(call, answers),
+            ConsulRoute::Logout => return self.logout(call),
+            ConsulRoute::Authorize => return self.authorize(call),
+            ConsulRoute::Bootstrap => return self.bootstrap(call),
+            ConsulRoute::CloneToken(id) => return self.clone_token(call, id),
+            ConsulRoute::Register => return self.register(call),
+            ConsulRoute::Deregister => return self.deregister(call),
+            ConsulRoute::Transaction => return self.transact(call),
+            ConsulRoute::CreateSession => return self.create_session(call),
+            ConsulRoute::DestroySession(id) => return self.destroy_session(call, id),
+            ConsulRoute::RenewSession(id) => return self.renew_session(call, id),
+            ConsulRoute::Key(key) => return self.write_key(call, key),
+            ConsulRoute::Create(kind) => (kind, None),
+            ConsulRoute::Item(kind, id) => (kind, Some(id.as_str()).filter(|id| !id.is_empty())),
+            _ => return Err(ConsulErrorResponse::gone("thing to write")),
         };
         match kind {
             Acl::Token => self.write_token(call, id),
@@ -262,23 +262,23 @@ impl ConsulServer {
         }
     }
 
-    fn delete(&mut self, call: &Call<'_>, route: &Route) -> Outcome {
+    fn delete(&mut self, call: &RequestContext<'_>, route: &ConsulRoute) -> HandlerResult {
         match route {
-            Route::Item(_, id) if id.is_empty() => Err(Refusal::malformed("the URL names no object")),
-            Route::Item(Acl::Token, id) => self.delete_token(call, id),
-            Route::Item(Acl::Policy, id) => self.delete_policy(call, id),
-            Route::Item(Acl::Role, id) => self.delete_role(call, id),
-            Route::Item(Acl::Method, name) => self.delete_method(call, name),
-            Route::Item(Acl::Rule, id) => self.delete_rule(call, id),
-            Route::Key(key) => self.delete_key(call, key),
-            _ => Err(Refusal::gone("thing to delete")),
+            ConsulRoute::Item(_, id) if id.is_empty() => Err(ConsulErrorResponse::malformed("the URL names no object")),
+            ConsulRoute::Item(Acl::Token, id) => self.delete_token(call, id),
+            ConsulRoute::Item(Acl::Policy, id) => self.delete_policy(call, id),
+            ConsulRoute::Item(Acl::Role, id) => self.delete_role(call, id),
+            ConsulRoute::Item(Acl::Method, name) => self.delete_method(call, name),
+            ConsulRoute::Item(Acl::Rule, id) => self.delete_rule(call, id),
+            ConsulRoute::Key(key) => self.delete_key(call, key),
+            _ => Err(ConsulErrorResponse::gone("thing to delete")),
         }
     }
 
-    fn agent(&self, call: &Call<'_>) -> Outcome {
+    fn agent(&self, call: &RequestContext<'_>) -> HandlerResult {
         let name = &self.config.node_name;
-        self.caller(call.secret)?.require(Resource::Agent, name, Level::Read)?;
-        Ok(Answer::Plain(json!({
+        self.caller(call.secret)?.require(Resource::Agent, name, AccessLevel::Read)?;
+        Ok(HandlerResponse::Plain(json!({
             "Config": {
                 "Datacenter": self.config.datacenter,
                 "PrimaryDatacenter": self.config.datacenter,
@@ -295,33 +295,33 @@ impl ConsulServer {
 
     /// What a read that waits would wait for: the index that it shows. Nothing where it does not wait.
     pub(super) fn waits_on(&self, request: &ConsulRequest) -> Option<u64> {
-        let target = Target::parse(&request.path_and_query)?;
+        let target = ConsulRequestTarget::parse(&request.path_and_query)?;
         let (route, _) = route::of(&target.path)?;
         // Who is refused is refused at once.
         let caller = self.caller(request.token.as_deref()).ok()?;
-        let is_object = matches!(route, Route::List(_) | Route::Item(..) | Route::Named(..));
-        if request.method != "GET" || (is_object && !caller.may(Resource::Acl, "", Level::Read)) {
+        let is_object = matches!(route, ConsulRoute::List(_) | ConsulRoute::Item(..) | ConsulRoute::Named(..));
+        if request.method != "GET" || (is_object && !caller.may(Resource::Acl, "", AccessLevel::Read)) {
             return None;
         }
         let changed = &self.acl.changed;
         let index = match &route {
-            Route::OwnToken | Route::List(Acl::Token) | Route::Item(Acl::Token, _) => changed.tokens,
-            Route::List(Acl::Policy) | Route::Item(Acl::Policy, _) | Route::Named(Acl::Policy, _) => {
+            ConsulRoute::OwnToken | ConsulRoute::List(Acl::Token) | ConsulRoute::Item(Acl::Token, _) => changed.tokens,
+            ConsulRoute::List(Acl::Policy) | ConsulRoute::Item(Acl::Policy, _) | ConsulRoute::Named(Acl::Policy, _) => {
                 changed.policies
             }
-            Route::List(Acl::Role) | Route::Item(Acl::Role, _) | Route::Named(..) => changed.roles,
-            Route::List(Acl::Method) | Route::Item(Acl::Method, _) => changed.methods,
-            Route::List(Acl::Rule) | Route::Item(Acl::Rule, _) => changed.rules,
-            Route::Nodes => self.catalog.nodes_changed,
-            Route::Services => self.catalog.services_changed,
-            Route::Instances(name) | Route::HealthOfService(name) => self.catalog.service_index(name),
-            Route::Node(name) | Route::NodeServices(name) => self.catalog.node_index(name),
-            Route::HealthOfNode(name) => self.catalog.node_index(name).max(self.catalog.checks_changed),
-            Route::Session(_) | Route::SessionsOf(_) | Route::Sessions => self.locks.sessions_changed,
-            Route::Key(key) if !target.has("recurse") && !target.has("keys") => {
+            ConsulRoute::List(Acl::Role) | ConsulRoute::Item(Acl::Role, _) | ConsulRoute::Named(..) => changed.roles,
+            ConsulRoute::List(Acl::Method) | ConsulRoute::Item(Acl::Method, _) => changed.methods,
+            ConsulRoute::List(Acl::Rule) | ConsulRoute::Item(Acl::Rule, _) => changed.rules,
+            ConsulRoute::Nodes => self.catalog.nodes_changed,
+            ConsulRoute::Services => self.catalog.services_changed,
+            ConsulRoute::Instances(name) | ConsulRoute::HealthOfService(name) => self.catalog.service_index(name),
+            ConsulRoute::Node(name) | ConsulRoute::NodeServices(name) => self.catalog.node_index(name),
+            ConsulRoute::HealthOfNode(name) => self.catalog.node_index(name).max(self.catalog.checks_changed),
+            ConsulRoute::Session(_) | ConsulRoute::SessionsOf(_) | ConsulRoute::Sessions => self.locks.sessions_changed,
+            ConsulRoute::Key(key) if !target.has("recurse") && !target.has("keys") => {
                 self.locks.entries.get(key).map_or(self.locks.entries_changed, |entry| entry.modified)
             }
-            Route::Key(_) => self.locks.entries_changed,
+            ConsulRoute::Key(_) => self.locks.entries_changed,
             _ => return None,
         };
         Some(index.max(1))

@@ -2,55 +2,55 @@
 
 use serde_json::{Map, Value, json};
 
-use super::decode::{Kind, Message, flag, number, text, texts};
+use super::decode::{JsonFieldKind, JsonMessage, flag, number, text, texts};
 
-const WEIGHTS: Message = Message(&[("Passing", Kind::Number), ("Warning", Kind::Number)]);
-const CONNECT: Message = Message(&[("Native", Kind::Bool)]);
-const PROXY: Message = Message(&[
-    ("DestinationServiceName", Kind::Text),
-    ("DestinationServiceID", Kind::Text),
-    ("LocalServiceAddress", Kind::Text),
-    ("LocalServicePort", Kind::Number),
-    ("LocalServiceSocketPath", Kind::Text),
-    ("Mode", Kind::Text),
-    ("Config", Kind::Object),
-    ("Upstreams", Kind::Any),
-    ("MeshGateway", Kind::Object),
-    ("Expose", Kind::Object),
-    ("TransparentProxy", Kind::Object),
-    ("AccessLogs", Kind::Object),
-    ("EnvoyExtensions", Kind::Any),
+const WEIGHTS: JsonMessage = JsonMessage(&[("Passing", JsonFieldKind::Number), ("Warning", JsonFieldKind::Number)]);
+const CONNECT: JsonMessage = JsonMessage(&[("Native", JsonFieldKind::Bool)]);
+const PROXY: JsonMessage = JsonMessage(&[
+    ("DestinationServiceName", JsonFieldKind::Text),
+    ("DestinationServiceID", JsonFieldKind::Text),
+    ("LocalServiceAddress", JsonFieldKind::Text),
+    ("LocalServicePort", JsonFieldKind::Number),
+    ("LocalServiceSocketPath", JsonFieldKind::Text),
+    ("Mode", JsonFieldKind::Text),
+    ("Config", JsonFieldKind::Object),
+    ("Upstreams", JsonFieldKind::Any),
+    ("MeshGateway", JsonFieldKind::Object),
+    ("Expose", JsonFieldKind::Object),
+    ("TransparentProxy", JsonFieldKind::Object),
+    ("AccessLogs", JsonFieldKind::Object),
+    ("EnvoyExtensions", JsonFieldKind::Any),
 ]);
-pub(super) const SERVICE: Message = Message(&[
-    ("Kind", Kind::Text),
-    ("ID", Kind::Text),
-    ("Service", Kind::Text),
-    ("Tags", Kind::Texts),
-    ("Meta", Kind::TextMap),
-    ("Port", Kind::Number),
-    ("Address", Kind::Text),
-    ("SocketPath", Kind::Text),
-    ("TaggedAddresses", Kind::Object),
-    ("Weights", Kind::Message(&WEIGHTS)),
-    ("EnableTagOverride", Kind::Bool),
-    ("Proxy", Kind::Message(&PROXY)),
-    ("Connect", Kind::Message(&CONNECT)),
-    ("ModifyIndex", Kind::Number),
+pub(super) const SERVICE: JsonMessage = JsonMessage(&[
+    ("Kind", JsonFieldKind::Text),
+    ("ID", JsonFieldKind::Text),
+    ("Service", JsonFieldKind::Text),
+    ("Tags", JsonFieldKind::Texts),
+    ("Meta", JsonFieldKind::TextMap),
+    ("Port", JsonFieldKind::Number),
+    ("Address", JsonFieldKind::Text),
+    ("SocketPath", JsonFieldKind::Text),
+    ("TaggedAddresses", JsonFieldKind::Object),
+    ("Weights", JsonFieldKind::Message(&WEIGHTS)),
+    ("EnableTagOverride", JsonFieldKind::Bool),
+    ("Proxy", JsonFieldKind::Message(&PROXY)),
+    ("Connect", JsonFieldKind::Message(&CONNECT)),
+    ("ModifyIndex", JsonFieldKind::Number),
 ]);
-pub(super) const CHECK: Message = Message(&[
-    ("Node", Kind::Text),
-    ("CheckID", Kind::Text),
-    ("Name", Kind::Text),
-    ("Status", Kind::Text),
-    ("Notes", Kind::Text),
-    ("Output", Kind::Text),
-    ("ServiceID", Kind::Text),
-    ("ServiceName", Kind::Text),
-    ("Type", Kind::Text),
-    ("Interval", Kind::Text),
-    ("Timeout", Kind::Text),
-    ("ExposedPort", Kind::Number),
-    ("Definition", Kind::Object),
+pub(super) const CHECK: JsonMessage = JsonMessage(&[
+    ("Node", JsonFieldKind::Text),
+    ("CheckID", JsonFieldKind::Text),
+    ("Name", JsonFieldKind::Text),
+    ("Status", JsonFieldKind::Text),
+    ("Notes", JsonFieldKind::Text),
+    ("Output", JsonFieldKind::Text),
+    ("ServiceID", JsonFieldKind::Text),
+    ("ServiceName", JsonFieldKind::Text),
+    ("Type", JsonFieldKind::Text),
+    ("Interval", JsonFieldKind::Text),
+    ("Timeout", JsonFieldKind::Text),
+    ("ExposedPort", JsonFieldKind::Number),
+    ("Definition", JsonFieldKind::Object),
 ]);
 
 const KINDS: [&str; 6] =
@@ -60,7 +60,7 @@ const VIRTUAL: &str = "consul-virtual";
 
 /// An instance of a service.
 #[derive(Clone, Debug)]
-pub(super) struct Service {
+pub(super) struct ServiceInstance {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) kind: String,
@@ -73,7 +73,7 @@ pub(super) struct Service {
     pub(super) modified: u64,
 }
 
-impl Service {
+impl ServiceInstance {
     /// Reads an instance, and checks it.
     pub(super) fn read(fields: &Map<String, Value>, strict_names: bool) -> Result<Self, String> {
         let (id, name) = (text(fields, "ID"), text(fields, "Service"));
@@ -238,7 +238,7 @@ fn is_zero(value: &Value) -> bool {
 
 /// A check.
 #[derive(Clone, Debug)]
-pub(super) struct Check {
+pub(super) struct HealthCheck {
     pub(super) id: String,
     /// Empty for a check of the node as a whole.
     pub(super) service_id: String,
@@ -248,7 +248,7 @@ pub(super) struct Check {
     pub(super) modified: u64,
 }
 
-impl Check {
+impl HealthCheck {
     pub(super) fn read(node: &str, fields: &Map<String, Value>) -> Result<Self, String> {
         let (id, name) = (text(fields, "CheckID"), text(fields, "Name"));
         let id = if id.is_empty() { name } else { id };
@@ -290,7 +290,7 @@ impl Check {
         })
     }
 
-    pub(super) fn of_service(mut self, service: &Service) -> Self {
+    pub(super) fn of_service(mut self, service: &ServiceInstance) -> Self {
         self.body["ServiceName"] = json!(service.name);
         self.body["ServiceTags"] = service.field("Tags").clone();
         self

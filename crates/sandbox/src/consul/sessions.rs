@@ -7,21 +7,21 @@ use serde_json::{Map, Value, json};
 
 use ecs_mesh_model::Timestamp;
 
-use super::answer::{Answer, Outcome, Refusal};
-use super::decode::{self, Kind, Message, Unknown, text, texts};
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text, texts};
 use super::duration;
-use super::kv::Entry;
-use super::powers::{Level, Resource};
-use super::server::{Call, ConsulServer};
+use super::kv::KvEntry;
+use super::permissions::{AccessLevel, Resource};
+use super::server::{RequestContext, ConsulServer};
 
-const BODY: Message = Message(&[
-    ("Name", Kind::Text),
-    ("Node", Kind::Text),
-    ("NodeChecks", Kind::Texts),
-    ("Checks", Kind::Texts),
-    ("Behavior", Kind::Text),
-    ("TTL", Kind::Text),
-    ("LockDelay", Kind::Any),
+const BODY: JsonMessage = JsonMessage(&[
+    ("Name", JsonFieldKind::Text),
+    ("Node", JsonFieldKind::Text),
+    ("NodeChecks", JsonFieldKind::Texts),
+    ("Checks", JsonFieldKind::Texts),
+    ("Behavior", JsonFieldKind::Text),
+    ("TTL", JsonFieldKind::Text),
+    ("LockDelay", JsonFieldKind::Any),
 ]);
 const SECOND: i64 = 1_000_000_000;
 const SHORTEST: i64 = 10 * SECOND;
@@ -32,8 +32,8 @@ const PATIENCE: u32 = 2;
 /// Keys with their values, and the sessions that lock them.
 #[derive(Clone, Default)]
 pub(super) struct Locks {
-    pub(super) entries: BTreeMap<String, Entry>,
-    pub(super) sessions: BTreeMap<String, Session>,
+    pub(super) entries: BTreeMap<String, KvEntry>,
+    pub(super) sessions: BTreeMap<String, ConsulSession>,
     pub(super) entries_changed: u64,
     pub(super) sessions_changed: u64,
     /// Until when a key that lost its session can't be locked again.
@@ -42,7 +42,7 @@ pub(super) struct Locks {
 
 /// A session.
 #[derive(Clone)]
-pub(super) struct Session {
+pub(super) struct ConsulSession {
     id: String,
     name: String,
     node: String,
@@ -55,7 +55,7 @@ pub(super) struct Session {
     created: u64,
 }
 
-impl Session {
+impl ConsulSession {
     fn shown(&self) -> Value {
         json!({
             "ID": self.id,
@@ -78,29 +78,29 @@ impl Session {
 }
 
 impl ConsulServer {
-    pub(super) fn create_session(&mut self, call: &Call<'_>) -> Outcome {
+    pub(super) fn create_session(&mut self, call: &RequestContext<'_>) -> HandlerResult {
         let body = match call.request.body.as_slice() {
             [] => Ok(Map::new()),
-            body => decode::body(&BODY, body, Unknown::Dropped),
+            body => decode::body(&BODY, body, UnknownFields::Dropped),
         };
-        let body = body.map_err(|what| Refusal::malformed(format!("the session can't be read: {what}")))?;
+        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the session can't be read: {what}")))?;
         let caller = self.caller(call.secret)?;
         let node = match text(&body, "Node") {
             "" => self.config.node_name.clone(),
             node => node.to_owned(),
         };
-        caller.require(Resource::Session, &node, Level::Write)?;
-        let mut session = self.session(&body, node).map_err(Refusal::invalid)?;
+        caller.require(Resource::Session, &node, AccessLevel::Write)?;
+        let mut session = self.session(&body, node).map_err(ConsulErrorResponse::invalid)?;
         session.created = self.commit();
         session.renewed(call.now);
         self.locks.sessions_changed = session.created;
         self.record(call, &caller, "session", &session.id, None, Some(&session.shown()));
         let id = session.id.clone();
         self.locks.sessions.insert(id.clone(), session);
-        Ok(Answer::Plain(json!({"ID": id})))
+        Ok(HandlerResponse::Plain(json!({"ID": id})))
     }
 
-    fn session(&mut self, body: &Map<String, Value>, node: String) -> Result<Session, String> {
+    fn session(&mut self, body: &Map<String, Value>, node: String) -> Result<ConsulSession, String> {
         let checks = match (body.contains_key("NodeChecks"), body.contains_key("Checks")) {
             (true, _) => texts(body, "NodeChecks"),
             (false, true) => texts(body, "Checks"),
@@ -124,7 +124,7 @@ impl ConsulServer {
         if !length.is_some_and(|length| length == 0 || (SHORTEST..=LONGEST).contains(&length)) {
             return Err(format!("TTL is {ttl:?}; durations of 10s to 24h are allowed"));
         }
-        Ok(Session {
+        Ok(ConsulSession {
             id: self.ids.uuid(),
             name: text(body, "Name").to_owned(),
             node,
@@ -138,36 +138,36 @@ impl ConsulServer {
     }
 
     /// Ends a session; that it is there is not needed.
-    pub(super) fn destroy_session(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+    pub(super) fn destroy_session(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         if let Some(session) = self.locks.sessions.get(id) {
-            caller.require(Resource::Session, &session.node, Level::Write)?;
+            caller.require(Resource::Session, &session.node, AccessLevel::Write)?;
             let index = self.commit();
             let before = self.end_session(call.now, index, id);
             self.record(call, &caller, "session", id, before, None);
         }
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 
-    pub(super) fn renew_session(&mut self, call: &Call<'_>, id: &str) -> Outcome {
+    pub(super) fn renew_session(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         let caller = self.caller(call.secret)?;
-        let session = self.locks.sessions.get_mut(id).ok_or_else(|| Refusal::gone("session"))?;
-        caller.require(Resource::Session, &session.node, Level::Write)?;
+        let session = self.locks.sessions.get_mut(id).ok_or_else(|| ConsulErrorResponse::gone("session"))?;
+        caller.require(Resource::Session, &session.node, AccessLevel::Write)?;
         session.renewed(call.now);
-        Ok(Answer::Plain(json!([session.shown()])))
+        Ok(HandlerResponse::Plain(json!([session.shown()])))
     }
 
-    pub(super) fn list_sessions(&self, call: &Call<'_>, id: Option<&str>, node: Option<&str>) -> Outcome {
+    pub(super) fn list_sessions(&self, call: &RequestContext<'_>, id: Option<&str>, node: Option<&str>) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         let wanted = self.locks.sessions.values().filter(|session| {
             id.is_none_or(|id| session.id == id) && node.is_none_or(|node| session.node == node)
         });
-        let all: Vec<&Session> = wanted.collect();
-        let sees = |session: &&&Session| caller.may(Resource::Session, &session.node, Level::Read);
+        let all: Vec<&ConsulSession> = wanted.collect();
+        let sees = |session: &&&ConsulSession| caller.may(Resource::Session, &session.node, AccessLevel::Read);
         let shown: Vec<Value> = all.iter().filter(sees).map(|session| session.shown()).collect();
         let filtered = shown.len() < all.len() && caller.is_told();
         let index = self.locks.sessions_changed;
-        Ok(Answer::Read(super::answer::Read { body: Value::Array(shown), index, filtered, catalog: false }))
+        Ok(HandlerResponse::Read(super::response::ReadResult { body: Value::Array(shown), index, filtered, catalog: false }))
     }
 
     /// Lets go of what the session held, or deletes it.
@@ -202,11 +202,11 @@ impl ConsulServer {
 
     /// Ends the sessions that were not renewed.
     pub(super) fn expire_sessions(&mut self, now: Timestamp) {
-        let over =
+        let ended =
             self.locks.sessions.values().filter_map(|session| Some((session.ends?, session.id.clone())));
-        let mut over: Vec<(Timestamp, String)> = over.filter(|(ends, _)| *ends <= now).collect();
-        over.sort();
-        for (ends, id) in over {
+        let mut finished: Vec<(Timestamp, String)> = ended.filter(|(ends, _)| *ends <= now).collect();
+        finished.sort();
+        for (ends, id) in finished {
             let index = self.commit();
             self.end_session(ends, index, &id);
         }

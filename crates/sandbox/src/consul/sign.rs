@@ -21,7 +21,7 @@ const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 /// Whose details are sent along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entity<'a> {
+pub enum EntityDetails<'a> {
     /// Nobody's: the server learns the role's name only.
     Left,
     /// Those of the role that logs in.
@@ -32,7 +32,7 @@ pub enum Entity<'a> {
 
 /// A login with a role's temporary credentials.
 #[derive(Clone, Debug)]
-pub struct Login<'a> {
+pub struct SignedLogin<'a> {
     /// The auth method's name.
     pub auth_method: &'a str,
     /// The credentials, as a task has them.
@@ -46,7 +46,7 @@ pub struct Login<'a> {
     /// The value that the auth method wants to see signed, if it does.
     pub server_id: Option<&'a str>,
     /// Whose details are sent along.
-    pub entity: Entity<'a>,
+    pub entity: EntityDetails<'a>,
     /// What the token's description shall tell.
     pub meta: &'a [(&'a str, &'a str)],
 }
@@ -58,7 +58,7 @@ struct Signed {
     body: String,
 }
 
-impl Login<'_> {
+impl SignedLogin<'_> {
     /// The request to send to Consul.
     ///
     /// # Errors
@@ -81,9 +81,9 @@ impl Login<'_> {
             headers.push((bearer::SERVER_ID, id.to_owned()));
         }
         let role = match self.entity {
-            Entity::Left => None,
-            Entity::Own => self.credentials.arn.split('/').nth(1),
-            Entity::Of(role) => Some(role),
+            EntityDetails::Left => None,
+            EntityDetails::Own => self.credentials.arn.split('/').nth(1),
+            EntityDetails::Of(role) => Some(role),
         };
         if let Some(role) = role {
             let form = [("Action", "GetRole"), ("Version", "2010-05-08"), ("RoleName", role)];

@@ -15,12 +15,12 @@ pub(super) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 pub(super) const START: Timestamp = Timestamp(1_800_000_000_000);
 
 /// A server, and the time there.
-pub(super) struct World {
+pub(super) struct ConsulServerFixture {
     pub(super) server: ConsulServer,
     pub(super) now: Timestamp,
 }
 
-impl World {
+impl ConsulServerFixture {
     pub(super) fn new() -> Self {
         Self::with(ConsulConfig::default())
     }

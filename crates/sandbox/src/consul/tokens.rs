@@ -7,13 +7,13 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::acl::AclStore;
-use super::answer::{Answer, Outcome, Refusal};
-use super::decode::{self, Kind, Message, Unknown, flag, number, objects, text};
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, flag, number, objects, text};
 use super::grants::{Grants, LINK, NODE_IDENTITY, SERVICE_IDENTITY, TEMPLATED_POLICY};
 use super::ids;
 use super::policies::{GLOBAL_MANAGEMENT, uuid};
-use super::powers::{Level, Resource};
-use super::server::{Call, ConsulServer};
+use super::permissions::{AccessLevel, Resource};
+use super::server::{RequestContext, ConsulServer};
 
 /// The secret of the anonymous token.
 pub(super) const ANONYMOUS: &str = "anonymous";
@@ -25,28 +25,28 @@ const HIDDEN: &str = "<hidden>";
 const SHORTEST: Duration = Duration::from_mins(1);
 const LONGEST: Duration = Duration::from_hours(24);
 
-const BODY: Message = Message(&[
-    ("AccessorID", Kind::Text),
-    ("SecretID", Kind::Text),
-    ("Description", Kind::Text),
-    ("Policies", Kind::Messages(&LINK)),
-    ("Roles", Kind::Messages(&LINK)),
-    ("ServiceIdentities", Kind::Messages(&SERVICE_IDENTITY)),
-    ("NodeIdentities", Kind::Messages(&NODE_IDENTITY)),
-    ("TemplatedPolicies", Kind::Messages(&TEMPLATED_POLICY)),
-    ("Local", Kind::Bool),
-    ("AuthMethod", Kind::Text),
-    ("ExpirationTime", Kind::Text),
-    ("ExpirationTTL", Kind::Duration),
-    ("CreateTime", Kind::Text),
-    ("Hash", Kind::Any),
-    ("CreateIndex", Kind::Number),
-    ("ModifyIndex", Kind::Number),
+const BODY: JsonMessage = JsonMessage(&[
+    ("AccessorID", JsonFieldKind::Text),
+    ("SecretID", JsonFieldKind::Text),
+    ("Description", JsonFieldKind::Text),
+    ("Policies", JsonFieldKind::Messages(&LINK)),
+    ("Roles", JsonFieldKind::Messages(&LINK)),
+    ("ServiceIdentities", JsonFieldKind::Messages(&SERVICE_IDENTITY)),
+    ("NodeIdentities", JsonFieldKind::Messages(&NODE_IDENTITY)),
+    ("TemplatedPolicies", JsonFieldKind::Messages(&TEMPLATED_POLICY)),
+    ("Local", JsonFieldKind::Bool),
+    ("AuthMethod", JsonFieldKind::Text),
+    ("ExpirationTime", JsonFieldKind::Text),
+    ("ExpirationTTL", JsonFieldKind::Duration),
+    ("CreateTime", JsonFieldKind::Text),
+    ("Hash", JsonFieldKind::Any),
+    ("CreateIndex", JsonFieldKind::Number),
+    ("ModifyIndex", JsonFieldKind::Number),
 ]);
 
 /// A stored token. It has no `Debug`: a secret is in it.
 #[derive(Clone)]
-pub(super) struct Token {
+pub(super) struct StoredToken {
     pub(super) accessor: String,
     pub(super) secret: String,
     pub(super) description: String,
@@ -62,7 +62,7 @@ pub(super) struct Token {
     pub(super) modified: u64,
 }
 
-impl Token {
+impl StoredToken {
     fn blank(now: Timestamp) -> Self {
         Self {
             accessor: String::new(),
@@ -118,27 +118,27 @@ impl ConsulServer {
             self.make_management_token(now, secret, "Initial Management Token");
         }
         let index = self.commit();
-        let anonymous = Token {
+        let anonymous = StoredToken {
             accessor: ANONYMOUS_ACCESSOR.to_owned(),
             secret: ANONYMOUS.to_owned(),
             description: "Anonymous Token".to_owned(),
             created: index,
             modified: index,
-            ..Token::blank(now)
+            ..StoredToken::blank(now)
         };
         self.acl.put_token(anonymous, index);
     }
 
-    fn make_management_token(&mut self, now: Timestamp, secret: String, description: &str) -> Token {
+    fn make_management_token(&mut self, now: Timestamp, secret: String, description: &str) -> StoredToken {
         let index = self.commit();
-        let token = Token {
+        let token = StoredToken {
             accessor: self.ids.uuid(),
             secret,
             description: description.to_owned(),
             grants: Grants { policies: vec![GLOBAL_MANAGEMENT.to_owned()], ..Grants::default() },
             created: index,
             modified: index,
-            ..Token::blank(now)
+            ..StoredToken::blank(now)
         };
         self.acl.bootstrapped_at = index;
         self.acl.put_token(token.clone(), index);
@@ -146,21 +146,21 @@ impl ConsulServer {
     }
 
     /// The first token with every power, once.
-    pub(super) fn bootstrap(&mut self, call: &Call<'_>) -> Outcome {
+    pub(super) fn bootstrap(&mut self, call: &RequestContext<'_>) -> HandlerResult {
         if self.acl.bootstrapped_at > 0 {
             let at = self.acl.bootstrapped_at;
-            return Err(Refusal::denied(format!("the ACLs were bootstrapped before (reset index: {at})")));
+            return Err(ConsulErrorResponse::denied(format!("the ACLs were bootstrapped before (reset index: {at})")));
         }
         let secret = self.ids.uuid();
         let token = self.make_management_token(call.now, secret, "Bootstrap Token (Global Management)");
         let mut shown = token.shown(&self.acl, true);
         shown["ID"] = shown["SecretID"].clone();
-        Ok(Answer::Plain(shown))
+        Ok(HandlerResponse::Plain(shown))
     }
 
-    pub(super) fn list_tokens(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn list_tokens(&self, call: &RequestContext<'_>) -> HandlerResult {
         let caller = self.acl_reader(call.secret)?;
-        let with_secret = caller.may(Resource::Acl, "", Level::Write);
+        let with_secret = caller.may(Resource::Acl, "", AccessLevel::Write);
         let wanted = |name: &str, found: &[&str]| {
             let wanted = call.target.parameter(name);
             wanted.is_empty() || found.contains(&wanted)
@@ -174,38 +174,38 @@ impl ConsulServer {
                 && wanted("servicename", &services.collect::<Vec<_>>())
         });
         let shown = tokens.map(|token| token.shown(&self.acl, with_secret)).collect();
-        Ok(Answer::read(shown, self.acl.changed.tokens))
+        Ok(HandlerResponse::read(shown, self.acl.changed.tokens))
     }
 
-    pub(super) fn read_token(&self, call: &Call<'_>, accessor: &str) -> Outcome {
+    pub(super) fn read_token(&self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {
         let caller = self.acl_reader(call.secret)?;
         uuid(accessor)?;
-        let with_secret = caller.may(Resource::Acl, "", Level::Write);
+        let with_secret = caller.may(Resource::Acl, "", AccessLevel::Write);
         self.token_read(call, self.acl.token(accessor), with_secret)
     }
 
     /// Whoever has the secret may read the token.
-    pub(super) fn read_own_token(&self, call: &Call<'_>) -> Outcome {
+    pub(super) fn read_own_token(&self, call: &RequestContext<'_>) -> HandlerResult {
         self.token_read(call, self.acl.tokens.get(call.secret.unwrap_or_default()), true)
     }
 
-    fn token_read(&self, call: &Call<'_>, found: Option<&Token>, with_secret: bool) -> Outcome {
-        let missing = || Refusal::denied("ACL not found: there is no such token");
+    fn token_read(&self, call: &RequestContext<'_>, found: Option<&StoredToken>, with_secret: bool) -> HandlerResult {
+        let missing = || ConsulErrorResponse::denied("ACL not found: there is no such token");
         let token = found.ok_or_else(missing)?;
         let mut shown = token.shown(&self.acl, with_secret);
         if call.target.parameter("expanded") == "true" {
             self.expand(token, &mut shown);
         }
-        Ok(Answer::read(shown, self.acl.changed.tokens))
+        Ok(HandlerResponse::read(shown, self.acl.changed.tokens))
     }
 
     /// Makes a token, or with an accessor writes all of one anew.
-    pub(super) fn write_token(&mut self, call: &Call<'_>, accessor: Option<&str>) -> Outcome {
-        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
-        let body = body.map_err(|what| Refusal::malformed(format!("the token can't be read: {what}")))?;
+    pub(super) fn write_token(&mut self, call: &RequestContext<'_>, accessor: Option<&str>) -> HandlerResult {
+        let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
+        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the token can't be read: {what}")))?;
         let given = text(&body, "AccessorID");
         if accessor.is_some_and(|accessor| !given.is_empty() && given != accessor) {
-            return Err(Refusal::malformed(format!("the URL and the body, with {given:?}, name two tokens")));
+            return Err(ConsulErrorResponse::malformed(format!("the URL and the body, with {given:?}, name two tokens")));
         }
         let caller = self.acl_writer(call.secret)?;
         let (before, token) = match accessor {
@@ -216,20 +216,20 @@ impl ConsulServer {
             None => (None, self.new_token(call.now, &body)?),
         };
         let shown = self.store_token(before.as_ref(), token, call, caller.accessor.as_deref());
-        Ok(Answer::Plain(shown))
+        Ok(HandlerResponse::Plain(shown))
     }
 
     /// Stores it, records it and shows it.
     pub(super) fn store_token(
         &mut self,
-        before: Option<&Token>,
-        token: Token,
-        call: &Call<'_>,
+        before: Option<&StoredToken>,
+        token: StoredToken,
+        call: &RequestContext<'_>,
         by: Option<&str>,
     ) -> Value {
         let index = self.commit();
         let created = before.map_or(index, |before| before.created);
-        let token = Token { created, modified: index, ..token };
+        let token = StoredToken { created, modified: index, ..token };
         let shown = token.shown(&self.acl, true);
         let before = before.map(|before| before.shown(&self.acl, false));
         let after = token.shown(&self.acl, false);
@@ -238,41 +238,41 @@ impl ConsulServer {
         shown
     }
 
-    fn new_token(&mut self, now: Timestamp, body: &Map<String, Value>) -> Result<Token, Refusal> {
+    fn new_token(&mut self, now: Timestamp, body: &Map<String, Value>) -> Result<StoredToken, ConsulErrorResponse> {
         if !text(body, "AuthMethod").is_empty() {
-            return Err(Refusal::invalid("only a login makes tokens with an AuthMethod"));
+            return Err(ConsulErrorResponse::invalid("only a login makes tokens with an AuthMethod"));
         }
-        Ok(Token {
+        Ok(StoredToken {
             accessor: self.chosen_id("AccessorID", text(body, "AccessorID"))?,
             secret: self.chosen_id("SecretID", text(body, "SecretID"))?,
             expires: expiry(now, body)?,
             local: flag(body, "Local"),
-            ..self.given(body, Token::blank(now))?
+            ..self.given(body, StoredToken::blank(now))?
         })
     }
 
     /// The id that the caller chose, or a new one.
-    fn chosen_id(&mut self, what: &str, given: &str) -> Result<String, Refusal> {
+    fn chosen_id(&mut self, what: &str, given: &str) -> Result<String, ConsulErrorResponse> {
         if given.is_empty() {
             return Ok(self.ids.uuid());
         }
         if !ids::is_uuid(given) {
-            return Err(Refusal::invalid(format!("the {what} is no UUID")));
+            return Err(ConsulErrorResponse::invalid(format!("the {what} is no UUID")));
         }
         if self.acl.secrets.contains_key(given) || self.acl.tokens.contains_key(given) {
-            return Err(Refusal::invalid(format!("the {what} is in use already")));
+            return Err(ConsulErrorResponse::invalid(format!("the {what} is in use already")));
         }
         if given.starts_with(RESERVED) {
-            return Err(Refusal::invalid(format!("ids that begin with {RESERVED} are reserved")));
+            return Err(ConsulErrorResponse::invalid(format!("ids that begin with {RESERVED} are reserved")));
         }
         Ok(given.to_owned())
     }
 
-    fn changed_token(&self, accessor: &str, body: &Map<String, Value>) -> Result<(Token, Token), Refusal> {
+    fn changed_token(&self, accessor: &str, body: &Map<String, Value>) -> Result<(StoredToken, StoredToken), ConsulErrorResponse> {
         uuid(accessor)?;
         let before = self.acl.token(accessor).cloned();
-        let before = before.ok_or_else(|| Refusal::invalid(format!("there is no token {accessor}")))?;
-        let immutable = |what: &str| Refusal::invalid(format!("{what} of the token {accessor} can't change"));
+        let before = before.ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no token {accessor}")))?;
+        let immutable = |what: &str| ConsulErrorResponse::invalid(format!("{what} of the token {accessor} can't change"));
         let differs = |field: &str, stored: &str| {
             let given = text(body, field);
             !given.is_empty() && given != stored
@@ -296,7 +296,7 @@ impl ConsulServer {
     }
 
     /// The token with what the body gives it.
-    fn given(&self, body: &Map<String, Value>, token: Token) -> Result<Token, Refusal> {
+    fn given(&self, body: &Map<String, Value>, token: StoredToken) -> Result<StoredToken, ConsulErrorResponse> {
         let mut roles: Vec<String> = Vec::new();
         for link in objects(body, "Roles") {
             let id = self.acl.role_of(text(link, "ID"), text(link, "Name"))?;
@@ -305,19 +305,19 @@ impl ConsulServer {
             }
         }
         let grants = Grants::read(&self.acl, body)?;
-        Ok(Token { description: text(body, "Description").to_owned(), grants, roles, ..token })
+        Ok(StoredToken { description: text(body, "Description").to_owned(), grants, roles, ..token })
     }
 
     /// A new token with the powers of another.
-    pub(super) fn clone_token(&mut self, call: &Call<'_>, accessor: &str) -> Outcome {
-        let body = decode::body(&BODY, &call.request.body, Unknown::Refused);
-        let body = body.map_err(|what| Refusal::malformed(format!("the token can't be read: {what}")))?;
+    pub(super) fn clone_token(&mut self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {
+        let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
+        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the token can't be read: {what}")))?;
         let caller = self.acl_writer(call.secret)?;
         uuid(accessor)?;
-        let missing = || Refusal::denied("ACL not found: there is no such token");
+        let missing = || ConsulErrorResponse::denied("ACL not found: there is no such token");
         let mut token = self.acl.token(accessor).cloned().ok_or_else(missing)?;
         if !token.auth_method.is_empty() {
-            return Err(Refusal::invalid("a token that a login made can't be cloned"));
+            return Err(ConsulErrorResponse::invalid("a token that a login made can't be cloned"));
         }
         token.accessor = self.ids.uuid();
         token.secret = self.ids.uuid();
@@ -325,25 +325,25 @@ impl ConsulServer {
         if !text(&body, "Description").is_empty() {
             text(&body, "Description").clone_into(&mut token.description);
         }
-        Ok(Answer::Plain(self.store_token(None, token, call, caller.accessor.as_deref())))
+        Ok(HandlerResponse::Plain(self.store_token(None, token, call, caller.accessor.as_deref())))
     }
 
-    pub(super) fn delete_token(&mut self, call: &Call<'_>, accessor: &str) -> Outcome {
+    pub(super) fn delete_token(&mut self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {
         uuid(accessor)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("token"))?;
         if accessor == ANONYMOUS_ACCESSOR {
-            return Err(Refusal::invalid("the anonymous token can't be deleted"));
+            return Err(ConsulErrorResponse::invalid("the anonymous token can't be deleted"));
         }
-        let token = self.acl.token(accessor).ok_or_else(|| Refusal::gone("token"))?;
+        let token = self.acl.token(accessor).ok_or_else(|| ConsulErrorResponse::gone("token"))?;
         if Some(token.secret.as_str()) == call.secret {
-            return Err(Refusal::invalid("a token can't delete itself"));
+            return Err(ConsulErrorResponse::invalid("a token can't delete itself"));
         }
         let secret = token.secret.clone();
         self.drop_token(call, caller.accessor.as_deref(), &secret);
-        Ok(Answer::done())
+        Ok(HandlerResponse::done())
     }
 
-    pub(super) fn drop_token(&mut self, call: &Call<'_>, by: Option<&str>, secret: &str) {
+    pub(super) fn drop_token(&mut self, call: &RequestContext<'_>, by: Option<&str>, secret: &str) {
         let index = self.commit();
         if let Some(token) = self.acl.remove_token(secret, index) {
             let before = token.shown(&self.acl, false);
@@ -356,18 +356,18 @@ fn strs(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
 }
 
-fn expiry(now: Timestamp, body: &Map<String, Value>) -> Result<Option<Timestamp>, Refusal> {
+fn expiry(now: Timestamp, body: &Map<String, Value>) -> Result<Option<Timestamp>, ConsulErrorResponse> {
     let (ttl, time) = (number(body, "ExpirationTTL"), text(body, "ExpirationTime"));
     let until = match (ttl, time) {
         (0, "") => return Ok(None),
         (0, time) => Timestamp::parse(time)
-            .ok_or_else(|| Refusal::malformed(format!("ExpirationTime is {time:?}, which is no time")))?,
+            .ok_or_else(|| ConsulErrorResponse::malformed(format!("ExpirationTime is {time:?}, which is no time")))?,
         (ttl, "") => now.plus(Duration::from_nanos(u64::try_from(ttl).unwrap_or(0))),
-        _ => return Err(Refusal::invalid("give ExpirationTTL or ExpirationTime, not both")),
+        _ => return Err(ConsulErrorResponse::invalid("give ExpirationTTL or ExpirationTime, not both")),
     };
     let life = now.age_at(until);
     if life < SHORTEST || life > LONGEST {
-        return Err(Refusal::invalid(format!("a token lives from 1m to 24h, not {} s", life.as_secs())));
+        return Err(ConsulErrorResponse::invalid(format!("a token lives from 1m to 24h, not {} s", life.as_secs())));
     }
     Ok(Some(until))
 }

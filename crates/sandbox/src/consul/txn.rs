@@ -2,42 +2,42 @@
 
 use serde_json::{Map, Value, json};
 
-use super::acl::Caller;
-use super::answer::{Answer, Outcome, Refusal};
-use super::decode::{self, Kind, Message, Unknown, number, text};
+use super::acl::AclCaller;
+use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
+use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, number, text};
 use super::ids;
 use super::kv::Condition;
-use super::powers::{Level, Resource};
+use super::permissions::{AccessLevel, Resource};
 use super::register::node_spec;
-use super::server::{Call, ConsulServer};
-use super::service::{SERVICE, Service};
+use super::server::{RequestContext, ConsulServer};
+use super::service::{SERVICE, ServiceInstance};
 
 const MOST: usize = 128;
 
-const SERVICE_OP: Message =
-    Message(&[("Verb", Kind::Text), ("Node", Kind::Text), ("Service", Kind::Message(&SERVICE))]);
-const NODE: Message = Message(&[
-    ("ID", Kind::Text),
-    ("Node", Kind::Text),
-    ("Address", Kind::Text),
-    ("Datacenter", Kind::Text),
-    ("TaggedAddresses", Kind::TextMap),
-    ("Meta", Kind::TextMap),
-    ("ModifyIndex", Kind::Number),
+const SERVICE_OP: JsonMessage =
+    JsonMessage(&[("Verb", JsonFieldKind::Text), ("Node", JsonFieldKind::Text), ("Service", JsonFieldKind::Message(&SERVICE))]);
+const NODE: JsonMessage = JsonMessage(&[
+    ("ID", JsonFieldKind::Text),
+    ("Node", JsonFieldKind::Text),
+    ("Address", JsonFieldKind::Text),
+    ("Datacenter", JsonFieldKind::Text),
+    ("TaggedAddresses", JsonFieldKind::TextMap),
+    ("Meta", JsonFieldKind::TextMap),
+    ("ModifyIndex", JsonFieldKind::Number),
 ]);
-const NODE_OP: Message = Message(&[("Verb", Kind::Text), ("Node", Kind::Message(&NODE))]);
-const KV_OP: Message = Message(&[
-    ("Verb", Kind::Text),
-    ("Key", Kind::Text),
-    ("Value", Kind::Text),
-    ("Flags", Kind::Number),
-    ("Index", Kind::Number),
-    ("Session", Kind::Text),
+const NODE_OP: JsonMessage = JsonMessage(&[("Verb", JsonFieldKind::Text), ("Node", JsonFieldKind::Message(&NODE))]);
+const KV_OP: JsonMessage = JsonMessage(&[
+    ("Verb", JsonFieldKind::Text),
+    ("Key", JsonFieldKind::Text),
+    ("Value", JsonFieldKind::Text),
+    ("Flags", JsonFieldKind::Number),
+    ("Index", JsonFieldKind::Number),
+    ("Session", JsonFieldKind::Text),
 ]);
-const OP: Message = Message(&[
-    ("KV", Kind::Message(&KV_OP)),
-    ("Node", Kind::Message(&NODE_OP)),
-    ("Service", Kind::Message(&SERVICE_OP)),
+const OP: JsonMessage = JsonMessage(&[
+    ("KV", JsonFieldKind::Message(&KV_OP)),
+    ("Node", JsonFieldKind::Message(&NODE_OP)),
+    ("Service", JsonFieldKind::Message(&SERVICE_OP)),
 ]);
 
 /// What an operation does.
@@ -63,29 +63,29 @@ const VERBS: [(&str, Verb); 7] = [
 ];
 
 enum Op {
-    Service { verb: Verb, node: String, service: Box<Service>, index: u64 },
+    ServiceInstance { verb: Verb, node: String, service: Box<ServiceInstance>, index: u64 },
     Node { verb: Verb, name: String, fields: Map<String, Value>, index: u64 },
     Kv { verb: Verb, key: String, value: Vec<u8>, fields: Map<String, Value> },
 }
 
-type Done = Result<Option<Value>, String>;
+type OpResult = Result<Option<Value>, String>;
 
 impl ConsulServer {
-    pub(super) fn transact(&mut self, call: &Call<'_>) -> Outcome {
-        let malformed = |what: String| Refusal::malformed(format!("the transaction can't be read: {what}"));
+    pub(super) fn transact(&mut self, call: &RequestContext<'_>) -> HandlerResult {
+        let malformed = |what: String| ConsulErrorResponse::malformed(format!("the transaction can't be read: {what}"));
         let body: Value =
             serde_json::from_slice(&call.request.body).map_err(|error| malformed(error.to_string()))?;
         let Value::Array(given) = body else { return Err(malformed("it is no list".to_owned())) };
         if given.len() > MOST {
-            return Err(Refusal::too_large(format!(
+            return Err(ConsulErrorResponse::too_large(format!(
                 "{} operations; at most {MOST} are allowed",
                 given.len()
             )));
         }
-        let ops = given.iter().map(|op| decode::object(&OP, op, Unknown::Dropped));
+        let ops = given.iter().map(|op| decode::object(&OP, op, UnknownFields::Dropped));
         let ops = ops.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
         let caller = self.caller(call.secret)?;
-        let mut errors = Errors::default();
+        let mut errors = TxnErrorList::default();
         let mut checked = Vec::new();
         for (at, op) in ops.iter().enumerate() {
             match self.checked_op(&caller, op) {
@@ -106,7 +106,7 @@ impl ConsulServer {
             }
         }
         if errors.0.is_empty() {
-            return Ok(Answer::Plain(json!({"Results": results, "Errors": null})));
+            return Ok(HandlerResponse::Plain(json!({"Results": results, "Errors": null})));
         }
         self.catalog = before.0;
         self.locks = before.1;
@@ -114,9 +114,9 @@ impl ConsulServer {
         Ok(errors.answer())
     }
 
-    fn checked_op(&self, caller: &Caller, op: &Map<String, Value>) -> Result<Op, String> {
+    fn checked_op(&self, caller: &AclCaller, op: &Map<String, Value>) -> Result<Op, String> {
         let part = |name: &str| op.get(name).and_then(Value::as_object);
-        let level = |verb| if verb == Verb::Get { Level::Read } else { Level::Write };
+        let level = |verb| if verb == Verb::Get { AccessLevel::Read } else { AccessLevel::Write };
         let empty = Map::new();
         let op = match (part("Service"), part("Node"), part("KV")) {
             (Some(op), None, None) => {
@@ -126,10 +126,10 @@ impl ConsulServer {
                 if node.is_empty() {
                     return Err("the operation on a service names no Node".to_owned());
                 }
-                let service = Box::new(Service::read(fields, self.config.strict_service_names)?);
+                let service = Box::new(ServiceInstance::read(fields, self.config.strict_service_names)?);
                 let required = caller.require(Resource::Service, &service.name, level(verb));
                 required.map_err(|refusal| refusal.text)?;
-                Op::Service { verb, node, service, index: index_of(fields, "ModifyIndex") }
+                Op::ServiceInstance { verb, node, service, index: index_of(fields, "ModifyIndex") }
             }
             (None, Some(op), None) => {
                 let verb = verb(op, false)?;
@@ -153,9 +153,9 @@ impl ConsulServer {
         Ok(op)
     }
 
-    fn perform(&mut self, call: &Call<'_>, caller: &Caller, index: u64, op: Op) -> Done {
+    fn perform(&mut self, call: &RequestContext<'_>, caller: &AclCaller, index: u64, op: Op) -> OpResult {
         match op {
-            Op::Service { verb, node, service, index: wanted } => {
+            Op::ServiceInstance { verb, node, service, index: wanted } => {
                 self.on_service(call, caller, index, (verb, wanted), &node, *service)
             }
             Op::Node { verb, name, fields, index: wanted } => {
@@ -169,13 +169,13 @@ impl ConsulServer {
 
     fn on_service(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         index: u64,
         (verb, wanted): (Verb, u64),
         node: &str,
-        service: Service,
-    ) -> Done {
+        service: ServiceInstance,
+    ) -> OpResult {
         let id = service.id.clone();
         let stored = |server: &Self| server.catalog.nodes.get(node)?.services.get(&id).cloned();
         let found = stored(self).map(|service| service.modified);
@@ -204,13 +204,13 @@ impl ConsulServer {
 
     fn on_node(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         index: u64,
         (verb, wanted): (Verb, u64),
         name: &str,
         fields: &Map<String, Value>,
-    ) -> Done {
+    ) -> OpResult {
         let found = self.catalog.nodes.get(name).map(|node| node.modified);
         let stale = match verb {
             Verb::Cas => found.unwrap_or(0) != wanted,
@@ -237,14 +237,14 @@ impl ConsulServer {
     #[allow(clippy::too_many_arguments)]
     fn on_key(
         &mut self,
-        call: &Call<'_>,
-        caller: &Caller,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
         index: u64,
         verb: Verb,
         key: &str,
         value: Vec<u8>,
         fields: &Map<String, Value>,
-    ) -> Done {
+    ) -> OpResult {
         let (wanted, session) = (index_of(fields, "Index"), text(fields, "Session").to_owned());
         let condition = match verb {
             Verb::Cas => Condition::Index(wanted),
@@ -292,14 +292,14 @@ fn index_of(fields: &Map<String, Value>, name: &str) -> u64 {
 }
 
 #[derive(Default)]
-struct Errors(Vec<Value>);
+struct TxnErrorList(Vec<Value>);
 
-impl Errors {
+impl TxnErrorList {
     fn add(&mut self, at: usize, what: &str) {
         self.0.push(json!({"OpIndex": at, "What": what}));
     }
 
-    fn answer(self) -> Answer {
-        Answer::Status(409, json!({"Results": null, "Errors": self.0}))
+    fn answer(self) -> HandlerResponse {
+        HandlerResponse::Status(409, json!({"Results": null, "Errors": self.0}))
     }
 }

@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use super::body::{list, number, object, section, tag, text};
-use super::problem::Violations;
+use super::problem::FieldViolations;
 use super::rules::{self, PROTOCOL_TAG, SERVICE_TAG, covers_loopback, is_ip, is_protocol, keyed};
 
 const BACKEND_KINDS: [&str; 3] = ["MeshExternalService", "MeshMultiZoneService", "MeshService"];
 
 /// The broken rules of a Dataplane that was read by its schema.
-pub(super) fn check(spec: &Value) -> Violations {
-    let mut violations = Violations::default();
+pub(super) fn check(spec: &Value) -> FieldViolations {
+    let mut violations = FieldViolations::default();
     let Some(networking) = spec.get("networking") else {
         violations.add("networking", "must be given");
         return violations;
@@ -33,7 +33,7 @@ pub(super) fn check(spec: &Value) -> Violations {
     violations
 }
 
-fn admin(violations: &mut Violations, networking: &Value) {
+fn admin(violations: &mut FieldViolations, networking: &Value) {
     let Some(admin) = networking.get("admin") else { return };
     let admin = number(admin, "port");
     let own = text(networking, "address");
@@ -57,7 +57,7 @@ fn admin(violations: &mut Violations, networking: &Value) {
     }
 }
 
-fn not_beside_a_gateway(violations: &mut Violations, spec: &Value, builtin: bool) {
+fn not_beside_a_gateway(violations: &mut FieldViolations, spec: &Value, builtin: bool) {
     let networking = &spec["networking"];
     let mut refuse = |field: &str| {
         violations.add(format!("networking.{field}"), "must not be given beside a gateway");
@@ -76,7 +76,7 @@ fn not_beside_a_gateway(violations: &mut Violations, spec: &Value, builtin: bool
     }
 }
 
-fn gateway(violations: &mut Violations, gateway: &Value) {
+fn gateway(violations: &mut FieldViolations, gateway: &Value) {
     let tags = object(gateway, "tags");
     if let Some(protocol) = tags.get(PROTOCOL_TAG).and_then(Value::as_str)
         && !protocol.eq_ignore_ascii_case("tcp")
@@ -89,7 +89,7 @@ fn gateway(violations: &mut Violations, gateway: &Value) {
     }
 }
 
-fn networking(violations: &mut Violations, networking: &Value) {
+fn networking(violations: &mut FieldViolations, networking: &Value) {
     let address = text(networking, "address");
     rules::address(violations, "networking", address);
     for (at, inbound) in list(networking, "inbound").iter().enumerate() {
@@ -103,7 +103,7 @@ fn networking(violations: &mut Violations, networking: &Value) {
     }
 }
 
-fn inbound(violations: &mut Violations, path: &str, inbound: &Value, dataplane: &str) {
+fn inbound(violations: &mut FieldViolations, path: &str, inbound: &Value, dataplane: &str) {
     rules::port(violations, &format!("{path}.port"), number(inbound, "port"));
     if number(inbound, "servicePort") != 0 {
         rules::port(violations, &format!("{path}.servicePort"), number(inbound, "servicePort"));
@@ -142,7 +142,7 @@ fn inbound(violations: &mut Violations, path: &str, inbound: &Value, dataplane: 
     }
 }
 
-fn inbound_tags(violations: &mut Violations, path: &str, inbound: &Value) {
+fn inbound_tags(violations: &mut FieldViolations, path: &str, inbound: &Value) {
     let tags_path = format!("{path}.tags");
     let tags = object(inbound, "tags");
     let protocol = tag(inbound, PROTOCOL_TAG);
@@ -152,7 +152,7 @@ fn inbound_tags(violations: &mut Violations, path: &str, inbound: &Value) {
     rules::tags(violations, &tags_path, tags);
 }
 
-fn service_probe(violations: &mut Violations, path: &str, probe: &Value) {
+fn service_probe(violations: &mut FieldViolations, path: &str, probe: &Value) {
     for field in ["interval", "timeout"] {
         if probe.get(field).and_then(Value::as_str) == Some("0s") {
             violations.add(format!("{path}.{field}"), "must not be zero");
@@ -165,7 +165,7 @@ fn service_probe(violations: &mut Violations, path: &str, probe: &Value) {
     }
 }
 
-fn outbound(violations: &mut Violations, path: &str, outbound: &Value) {
+fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value) {
     rules::port(violations, &format!("{path}.port"), number(outbound, "port"));
     let address = text(outbound, "address");
     if !address.is_empty() && !is_ip(address) {
@@ -199,7 +199,7 @@ fn kind_reason(found: &str) -> String {
     format!("{found:?} can't be referred to: use one of {}", BACKEND_KINDS.join(", "))
 }
 
-fn reachable_backends(violations: &mut Violations, proxying: &Value) {
+fn reachable_backends(violations: &mut FieldViolations, proxying: &Value) {
     let Some(backends) = proxying.get("reachableBackends") else { return };
     for (at, backend) in list(backends, "refs").iter().enumerate() {
         // The server itself spells this path so.
@@ -226,7 +226,7 @@ fn reachable_backends(violations: &mut Violations, proxying: &Value) {
     }
 }
 
-fn probes(violations: &mut Violations, spec: &Value) {
+fn probes(violations: &mut FieldViolations, spec: &Value) {
     let Some(probes) = spec.get("probes") else { return };
     rules::port(violations, "probes.port", number(probes, "port"));
     for (at, endpoint) in list(probes, "endpoints").iter().enumerate() {
@@ -250,14 +250,14 @@ fn is_request_uri(text: &str) -> bool {
     rooted && !text.chars().any(|c| c.is_ascii_control())
 }
 
-fn metrics(violations: &mut Violations, spec: &Value) {
+fn metrics(violations: &mut FieldViolations, spec: &Value) {
     let Some(metrics) = spec.get("metrics") else { return };
     if text(metrics, "type") != "prometheus" {
         violations.add("metrics.type", "must be prometheus");
     }
 }
 
-fn listeners(violations: &mut Violations, networking: &Value) {
+fn listeners(violations: &mut FieldViolations, networking: &Value) {
     let mut names: Vec<String> = list(networking, "inbound").iter().map(section).collect();
     let bound = |address: &str, port: u64| format!("{address}:{port}");
     let inbounds: Vec<String> = list(networking, "inbound")

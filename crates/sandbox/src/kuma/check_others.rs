@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::body::{list, number, object, text};
-use super::problem::Violations;
+use super::problem::FieldViolations;
 use super::proto::mismatch;
 use super::rules::{self, SERVICE_TAG, covers_loopback};
 
 /// The broken rules of a `ZoneIngress`.
-pub(super) fn zone_ingress(spec: &Value) -> Violations {
-    let mut violations = Violations::default();
+pub(super) fn zone_ingress(spec: &Value) -> FieldViolations {
+    let mut violations = FieldViolations::default();
     let networking = spec.get("networking").unwrap_or(&Value::Null);
     let (address, port) = (text(networking, "address"), number(networking, "port"));
     let (advertised, advertised_port) =
@@ -48,8 +48,8 @@ pub(super) fn zone_ingress(spec: &Value) -> Violations {
 }
 
 /// The broken rules of a `ZoneEgress`.
-pub(super) fn zone_egress(spec: &Value) -> Violations {
-    let mut violations = Violations::default();
+pub(super) fn zone_egress(spec: &Value) -> FieldViolations {
+    let mut violations = FieldViolations::default();
     let networking = spec.get("networking").unwrap_or(&Value::Null);
     let (address, port) = (text(networking, "address"), number(networking, "port"));
     if networking.get("admin").is_some_and(|admin| number(admin, "port") == port) && covers_loopback(address)
@@ -64,8 +64,8 @@ pub(super) fn zone_egress(spec: &Value) -> Violations {
 }
 
 /// The broken rules of a `Mesh`.
-pub(super) fn mesh(spec: &Value) -> Violations {
-    let mut violations = Violations::default();
+pub(super) fn mesh(spec: &Value) -> FieldViolations {
+    let mut violations = FieldViolations::default();
     let section = |name: &str| spec.get(name).unwrap_or(&Value::Null);
     let mtls = section("mtls");
     if list(mtls, "backends").len() > 1 {
@@ -113,8 +113,8 @@ pub(super) fn mesh(spec: &Value) -> Violations {
 }
 
 /// What is checked only when the mesh is stored: which certificate authorities there are.
-pub(super) fn certificate_authorities(spec: &Value) -> Violations {
-    let mut violations = Violations::default();
+pub(super) fn certificate_authorities(spec: &Value) -> FieldViolations {
+    let mut violations = FieldViolations::default();
     for (at, backend) in list(spec.get("mtls").unwrap_or(&Value::Null), "backends").iter().enumerate() {
         if !["builtin", "provided"].contains(&text(backend, "type")) {
             violations.add(format!("mtls.backends[{at}].type"), "must be builtin or provided");
@@ -124,7 +124,7 @@ pub(super) fn certificate_authorities(spec: &Value) -> Violations {
     violations
 }
 
-fn unique_names<'a>(violations: &mut Violations, part: &str, holder: &'a Value) -> Vec<&'a str> {
+fn unique_names<'a>(violations: &mut FieldViolations, part: &str, holder: &'a Value) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for (at, backend) in list(holder, "backends").iter().enumerate() {
         let name = text(backend, "name");
@@ -136,13 +136,13 @@ fn unique_names<'a>(violations: &mut Violations, part: &str, holder: &'a Value) 
     names
 }
 
-fn chosen(violations: &mut Violations, field: &str, chosen: &str, names: &[&str]) {
+fn chosen(violations: &mut FieldViolations, field: &str, chosen: &str, names: &[&str]) {
     if !chosen.is_empty() && !names.contains(&chosen) {
         violations.add(field, "must be the name of one of the backends");
     }
 }
 
-fn selector(violations: &mut Violations, path: &str, rule: &Value) {
+fn selector(violations: &mut FieldViolations, path: &str, rule: &Value) {
     let allowed = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:/".contains(c));
     let tags = object(rule, "tags");
     if tags.is_empty() {
@@ -166,8 +166,8 @@ fn selector(violations: &mut Violations, path: &str, rule: &Value) {
 }
 
 /// Reads a `MeshService`'s `spec`: what is stored, or the broken rules of its schema.
-pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, Violations> {
-    let mut violations = Violations::default();
+pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, FieldViolations> {
+    let mut violations = FieldViolations::default();
     for needed in ["type", "name", "spec"] {
         if !body.contains_key(needed) {
             violations.add("", format!("{needed} is needed"));
@@ -205,7 +205,7 @@ pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, Violation
     Ok(spec)
 }
 
-fn mesh_service_selector(violations: &mut Violations, raw: Option<&Value>) -> Map<String, Value> {
+fn mesh_service_selector(violations: &mut FieldViolations, raw: Option<&Value>) -> Map<String, Value> {
     let mut selector = Map::new();
     let Some(raw) = raw.filter(|raw| !raw.is_null()) else { return selector };
     let strings = |map: &Value| map.as_object().is_some_and(|map| map.values().all(Value::is_string));
@@ -227,7 +227,7 @@ fn mesh_service_selector(violations: &mut Violations, raw: Option<&Value>) -> Ma
     selector
 }
 
-fn mesh_service_ports(violations: &mut Violations, raw: Option<&Value>) -> Vec<Value> {
+fn mesh_service_ports(violations: &mut FieldViolations, raw: Option<&Value>) -> Vec<Value> {
     let Some(raw) = raw.filter(|raw| !raw.is_null()) else { return Vec::new() };
     let Some(raw) = raw.as_array() else {
         violations.add("spec.ports", mismatch(raw, "a list"));
@@ -262,7 +262,7 @@ fn mesh_service_ports(violations: &mut Violations, raw: Option<&Value>) -> Vec<V
 mod tests {
     use super::*;
 
-    fn fields(violations: Violations) -> Vec<String> {
+    fn fields(violations: FieldViolations) -> Vec<String> {
         violations.0.into_iter().map(|v| v.field).collect()
     }
 

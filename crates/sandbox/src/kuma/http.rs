@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use ecs_mesh_model::Timestamp;
 
 use super::message::{KumaRequest, KumaResponse};
-use super::problem::Problem;
+use super::problem::KumaProblem;
 use super::server::KumaCp;
 
 /// What happens to a request.
@@ -51,16 +51,16 @@ pub trait KumaFaults: Send + Sync {
 
 /// All requests are answered.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoFaults;
+pub struct NoKumaFaults;
 
-impl KumaFaults for NoFaults {
+impl KumaFaults for NoKumaFaults {
     fn decide(&self, _method: &str, _path: &str) -> KumaFault {
         KumaFault::None
     }
 }
 
 /// Tells the time.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type KumaClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Largest body that is read.
 const MAX_BODY: usize = 16 << 20;
@@ -73,25 +73,25 @@ pub async fn serve(
     listener: TcpListener,
     cp: Arc<Mutex<KumaCp>>,
     faults: Arc<dyn KumaFaults>,
-    clock: Clock,
+    clock: KumaClock,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let app = Router::new().fallback(answer).with_state(Front { cp, faults, clock });
-    axum::serve(Severable(listener), app.into_make_service_with_connect_info::<Cut>())
+    let app = Router::new().fallback(answer).with_state(KumaFront { cp, faults, clock });
+    axum::serve(Severable(listener), app.into_make_service_with_connect_info::<KumaConnectionCut>())
         .with_graceful_shutdown(shutdown)
         .await
 }
 
 #[derive(Clone)]
-struct Front {
+struct KumaFront {
     cp: Arc<Mutex<KumaCp>>,
     faults: Arc<dyn KumaFaults>,
-    clock: Clock,
+    clock: KumaClock,
 }
 
 async fn answer(
-    State(front): State<Front>,
-    ConnectInfo(cut): ConnectInfo<Cut>,
+    State(front): State<KumaFront>,
+    ConnectInfo(cut): ConnectInfo<KumaConnectionCut>,
     request: Request,
 ) -> Response<Body> {
     let fault = front.faults.decide(request.method().as_str(), request.uri().path());
@@ -129,7 +129,7 @@ async fn taken_in(request: Request) -> Option<KumaRequest> {
 }
 
 fn injected(status: u16) -> Response<Body> {
-    sent(Problem::new(status, "Injected fault", "The sandbox was told to answer so").response())
+    sent(KumaProblem::new(status, "Injected fault", "The sandbox was told to answer so").response())
 }
 
 fn sent(response: KumaResponse) -> Response<Body> {
@@ -143,9 +143,9 @@ fn sent(response: KumaResponse) -> Response<Body> {
 
 /// Closes a connection before anything of the answer is written.
 #[derive(Clone, Debug, Default)]
-struct Cut(Arc<AtomicBool>);
+struct KumaConnectionCut(Arc<AtomicBool>);
 
-impl Cut {
+impl KumaConnectionCut {
     fn now(&self) -> Response<Body> {
         self.0.store(true, Ordering::Relaxed);
         Response::new(Body::empty())
@@ -159,7 +159,7 @@ impl Cut {
     }
 }
 
-impl Connected<IncomingStream<'_, Severable>> for Cut {
+impl Connected<IncomingStream<'_, Severable>> for KumaConnectionCut {
     fn connect_info(stream: IncomingStream<'_, Severable>) -> Self {
         stream.io().cut.clone()
     }
@@ -174,7 +174,7 @@ impl Listener for Severable {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (stream, address) = Listener::accept(&mut self.0).await;
-        (SeverableStream { stream, cut: Cut::default() }, address)
+        (SeverableStream { stream, cut: KumaConnectionCut::default() }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -184,7 +184,7 @@ impl Listener for Severable {
 
 struct SeverableStream {
     stream: TcpStream,
-    cut: Cut,
+    cut: KumaConnectionCut,
 }
 
 impl AsyncRead for SeverableStream {

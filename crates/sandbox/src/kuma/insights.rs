@@ -7,16 +7,16 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, list, number, object, state, tag, text};
-use super::kinds::{self, Kind};
-use super::object::{FRAME, Key, Object};
-use super::problem::Problem;
+use super::kinds::{self, ResourceType};
+use super::object::{FRAME, MeshAndName, StoredObject};
+use super::problem::KumaProblem;
 use super::rules::SERVICE_TAG;
 use super::server::{KumaCp, zone_labels};
 
 const SERVICE_TYPES: [&str; 4] = ["internal", "external", "gateway_delegated", "gateway_builtin"];
 
 /// The connections of a proxy; nothing where it never connected.
-pub(super) fn of(cp: &KumaCp, kind: &Kind, key: &Key) -> Option<Value> {
+pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<Value> {
     let sidecar =
         cp.sidecars.get(key).filter(|sidecar| kind.name == "Dataplane" && !sidecar.connections.is_empty())?;
     let subscriptions: Vec<Value> = sidecar
@@ -40,7 +40,7 @@ pub(super) fn of(cp: &KumaCp, kind: &Kind, key: &Key) -> Option<Value> {
 }
 
 /// An object joined with its insight.
-pub(super) fn overview(kind: &Kind, object: &Object, insight: Option<Value>) -> Value {
+pub(super) fn overview(kind: &ResourceType, object: &StoredObject, insight: Option<Value>) -> Value {
     let mut frame = Map::new();
     let mut own = Map::new();
     for (field, value) in object.body.as_object().into_iter().flatten() {
@@ -58,7 +58,7 @@ pub(super) fn overview(kind: &Kind, object: &Object, insight: Option<Value>) -> 
 }
 
 /// The `DataplaneInsight` of a key.
-pub(super) fn dataplane_resource(cp: &KumaCp, key: &Key) -> Option<Value> {
+pub(super) fn dataplane_resource(cp: &KumaCp, key: &MeshAndName) -> Option<Value> {
     let insight = of(cp, kinds::named("Dataplane")?, key)?;
     let connections = &cp.sidecars.get(key)?.connections;
     let (first, last) = (connections.first()?, connections.last()?);
@@ -83,17 +83,17 @@ pub(super) fn dataplane_resources(cp: &KumaCp, mesh: Option<&str>, name: &str) -
 }
 
 /// The service types in a query such as `internal,external`.
-pub(super) fn service_types(given: &str) -> Result<Vec<String>, Problem> {
+pub(super) fn service_types(given: &str) -> Result<Vec<String>, KumaProblem> {
     let types: Vec<String> =
         given.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
     match types.iter().find(|name| !SERVICE_TYPES.contains(&name.as_str())) {
-        Some(unknown) => Err(Problem::malformed(format!("{unknown:?} is not a type of service"))),
+        Some(unknown) => Err(KumaProblem::malformed(format!("{unknown:?} is not a type of service"))),
         None => Ok(types),
     }
 }
 
 #[derive(Default)]
-struct Service {
+struct ServiceInsight {
     kind: &'static str,
     online: u64,
     offline: u64,
@@ -103,7 +103,7 @@ struct Service {
 
 /// The insights of services, by mesh and name. `wanted` is asked with the name and the type.
 pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &str) -> bool) -> Vec<Value> {
-    let mut services: BTreeMap<(String, String), Service> = BTreeMap::new();
+    let mut services: BTreeMap<(String, String), ServiceInsight> = BTreeMap::new();
     for (key, dataplane) in cp.store.list("Dataplane", mesh) {
         let exclusive = cp.is_exclusive(&key.0);
         let online = is_online(cp, key, &dataplane.body);
@@ -111,11 +111,11 @@ pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &s
             if name.is_empty() || (exclusive && kind != "gateway_delegated") {
                 continue;
             }
-            let service = services.entry((key.0.clone(), name.to_owned())).or_insert_with(|| Service {
+            let service = services.entry((key.0.clone(), name.to_owned())).or_insert_with(|| ServiceInsight {
                 kind,
                 since: dataplane.created,
                 until: dataplane.modified,
-                ..Service::default()
+                ..ServiceInsight::default()
             });
             service.since = service.since.min(dataplane.created);
             service.until = service.until.max(dataplane.modified);
@@ -139,7 +139,7 @@ pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
     found.pop().or_else(|| {
         let (_, first) = cp.store.list("Dataplane", Some(mesh)).next()?;
         let empty =
-            Service { kind: "internal", since: first.created, until: first.modified, ..Service::default() };
+            ServiceInsight { kind: "internal", since: first.created, until: first.modified, ..ServiceInsight::default() };
         let mut body = empty.body(mesh, name, &cp.config.zone);
         let body_fields = body.as_object_mut()?;
         body_fields.remove("status");
@@ -148,7 +148,7 @@ pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
     })
 }
 
-impl Service {
+impl ServiceInsight {
     fn body(&self, mesh: &str, name: &str, zone: &str) -> Value {
         let total = self.online + self.offline;
         let mut counts = Map::new();
@@ -196,7 +196,7 @@ fn offered(dataplane: &Value) -> Vec<(&str, &'static str)> {
 }
 
 /// Connected, and every inbound and listener ready.
-fn is_online(cp: &KumaCp, key: &Key, dataplane: &Value) -> bool {
+fn is_online(cp: &KumaCp, key: &MeshAndName, dataplane: &Value) -> bool {
     let networking = &dataplane["networking"];
     if cp.sidecars.get(key).is_none_or(|sidecar| sidecar.connected().is_none()) {
         return false;
@@ -262,15 +262,15 @@ pub(super) fn rules(dataplane: &Value) -> Value {
 }
 
 /// A policy that every new mesh is given.
-struct Policy {
+struct DefaultPolicy {
     kind: &'static str,
     name: &'static str,
     from: Option<fn() -> Value>,
     to: fn() -> Value,
 }
 
-const DEFAULT_POLICIES: [Policy; 3] = [
-    Policy {
+const DEFAULT_POLICIES: [DefaultPolicy; 3] = [
+    DefaultPolicy {
         kind: "MeshTimeout",
         name: "mesh-timeout",
         from: Some(|| {
@@ -288,7 +288,7 @@ const DEFAULT_POLICIES: [Policy; 3] = [
             })
         },
     },
-    Policy {
+    DefaultPolicy {
         kind: "MeshCircuitBreaker",
         name: "mesh-circuit-breaker",
         from: None,
@@ -301,7 +301,7 @@ const DEFAULT_POLICIES: [Policy; 3] = [
             }})
         },
     },
-    Policy {
+    DefaultPolicy {
         kind: "MeshRetry",
         name: "mesh-retry",
         from: None,

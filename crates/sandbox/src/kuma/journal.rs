@@ -6,7 +6,7 @@ use ecs_mesh_model::Timestamp;
 
 /// One accepted write.
 #[derive(Clone, Debug, PartialEq)]
-pub struct JournalEntry {
+pub struct KumaJournalEntry {
     /// When it took effect.
     pub at: Timestamp,
     /// `PUT` or `DELETE`.
@@ -26,7 +26,7 @@ pub struct JournalEntry {
     pub changed: bool,
 }
 
-impl JournalEntry {
+impl KumaJournalEntry {
     pub(super) fn differ(before: Option<&Value>, after: Option<&Value>) -> bool {
         let (Some(Value::Object(before)), Some(Value::Object(after))) = (before, after) else { return true };
         let own = |field: &&String| field.as_str() != "modificationTime";

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::proto::Message;
+use super::proto::ProtoMessage;
 use super::schema;
 
 /// How the body of a type is read and checked.
 #[derive(Clone, Copy)]
-pub(super) enum Shape {
+pub(super) enum BodyShape {
     /// A message of its own, flat beside the name.
-    Proto(&'static Message),
+    Proto(&'static ProtoMessage),
     /// `MeshService`: under `spec`, with a `status` that the server fills.
     MeshService,
     /// Kept as it came: types whose inside nothing here depends on.
@@ -20,7 +20,7 @@ pub(super) enum Shape {
 
 /// One resource type.
 #[derive(Clone, Copy)]
-pub(super) struct Kind {
+pub(super) struct ResourceType {
     pub(super) name: &'static str,
     pub(super) path: &'static str,
     plural: &'static str,
@@ -32,19 +32,19 @@ pub(super) struct Kind {
     federated: bool,
     /// `hasFromTargetRef`, `hasRulesTargetRef`, `hasToTargetRef`, `isFromAsRules`, `isTargetRef`, as a digit each.
     policy: Option<&'static str>,
-    pub(super) shape: Shape,
+    pub(super) shape: BodyShape,
 }
 
-impl Kind {
+impl ResourceType {
     /// Whether a zone control plane may own such objects, which decides their origin, zone and env labels.
     pub(super) fn comes_from_zones(&self) -> bool {
         match self.shape {
-            Shape::Proto(_) => self.name != "Mesh",
-            Shape::MeshService => true,
-            Shape::Opaque => {
+            BodyShape::Proto(_) => self.name != "Mesh",
+            BodyShape::MeshService => true,
+            BodyShape::Opaque => {
                 self.policy.is_some_and(|flags| flags.ends_with('1')) || FROM_ZONES.contains(&self.name)
             }
-            Shape::Computed => false,
+            BodyShape::Computed => false,
         }
     }
 
@@ -90,12 +90,12 @@ const OVERVIEW_PATHS: [(&str, &str); 3] = [
 ];
 
 /// The type of that name.
-pub(super) fn named(name: &str) -> Option<&'static Kind> {
+pub(super) fn named(name: &str) -> Option<&'static ResourceType> {
     KINDS.iter().find(|kind| kind.name == name)
 }
 
 /// The type at a path segment, and whether the segment asks for overviews.
-pub(super) fn at(segment: &str) -> Option<(&'static Kind, bool)> {
+pub(super) fn at(segment: &str) -> Option<(&'static ResourceType, bool)> {
     if let Some(kind) = KINDS.iter().find(|kind| kind.path == segment) {
         return Some((kind, false));
     }
@@ -106,7 +106,7 @@ pub(super) fn at(segment: &str) -> Option<(&'static Kind, bool)> {
 }
 
 /// The answer of `GET /_resources`; `read_only` tells which types this server refuses to write.
-pub(super) fn described(read_only: impl Fn(&Kind) -> bool) -> Value {
+pub(super) fn described(read_only: impl Fn(&ResourceType) -> bool) -> Value {
     let resources: Vec<Value> = KINDS
         .iter()
         .map(|kind| {
@@ -142,8 +142,8 @@ const fn kind(
     plural: &'static str,
     singular: &'static str,
     short: &'static str,
-) -> Kind {
-    Kind {
+) -> ResourceType {
+    ResourceType {
         name,
         path,
         plural,
@@ -153,34 +153,34 @@ const fn kind(
         read_only: false,
         federated: true,
         policy: None,
-        shape: Shape::Opaque,
+        shape: BodyShape::Opaque,
     }
 }
 
-const fn policy(flags: &'static str, kind: Kind) -> Kind {
-    Kind { policy: Some(flags), ..kind }
+const fn policy(flags: &'static str, kind: ResourceType) -> ResourceType {
+    ResourceType { policy: Some(flags), ..kind }
 }
 
-const fn global(kind: Kind) -> Kind {
-    Kind { in_mesh: false, ..kind }
+const fn global(kind: ResourceType) -> ResourceType {
+    ResourceType { in_mesh: false, ..kind }
 }
 
-const fn local(kind: Kind) -> Kind {
-    Kind { federated: false, ..kind }
+const fn local(kind: ResourceType) -> ResourceType {
+    ResourceType { federated: false, ..kind }
 }
 
-const fn insight(kind: Kind) -> Kind {
-    Kind { federated: false, read_only: true, shape: Shape::Computed, ..kind }
+const fn insight(kind: ResourceType) -> ResourceType {
+    ResourceType { federated: false, read_only: true, shape: BodyShape::Computed, ..kind }
 }
 
-const fn shaped(shape: Shape, kind: Kind) -> Kind {
-    Kind { shape, ..kind }
+const fn shaped(shape: BodyShape, kind: ResourceType) -> ResourceType {
+    ResourceType { shape, ..kind }
 }
 
-static KINDS: &[Kind] = &[
+static KINDS: &[ResourceType] = &[
     policy("00000", kind("CircuitBreaker", "circuit-breakers", "Circuit Breakers", "Circuit Breaker", "")),
     shaped(
-        Shape::Proto(&schema::DATAPLANE),
+        BodyShape::Proto(&schema::DATAPLANE),
         local(kind("Dataplane", "dataplanes", "Dataplanes", "Dataplane", "dp")),
     ),
     insight(kind("DataplaneInsight", "dataplane-insights", "Dataplane Insights", "Dataplane Insight", "")),
@@ -195,7 +195,7 @@ static KINDS: &[Kind] = &[
         "Hostname Generator",
         "hg",
     )),
-    shaped(Shape::Proto(&schema::MESH), global(kind("Mesh", "meshes", "Meshes", "Mesh", "m"))),
+    shaped(BodyShape::Proto(&schema::MESH), global(kind("Mesh", "meshes", "Meshes", "Mesh", "m"))),
     policy("11111", kind("MeshAccessLog", "meshaccesslogs", "Mesh Access Logs", "Mesh Access Log", "mal")),
     policy(
         "11111",
@@ -272,7 +272,7 @@ static KINDS: &[Kind] = &[
     policy("11111", kind("MeshRateLimit", "meshratelimits", "Mesh Rate Limits", "Mesh Rate Limit", "mrl")),
     policy("00101", kind("MeshRetry", "meshretries", "Mesh Retries", "Mesh Retry", "mr")),
     shaped(
-        Shape::MeshService,
+        BodyShape::MeshService,
         local(kind("MeshService", "meshservices", "Mesh Services", "Mesh Service", "msvc")),
     ),
     policy("00101", kind("MeshTCPRoute", "meshtcproutes", "Mesh TCP Routes", "Mesh TCP Route", "mtcpr")),
@@ -311,7 +311,7 @@ static KINDS: &[Kind] = &[
     local(kind("Workload", "workloads", "Workloads", "Workload", "wl")),
     global(local(kind("Zone", "zones", "Zones", "Zone", "z"))),
     shaped(
-        Shape::Proto(&schema::ZONE_EGRESS),
+        BodyShape::Proto(&schema::ZONE_EGRESS),
         global(local(kind("ZoneEgress", "zoneegresses", "Zone Egresses", "Zone Egress", "ze"))),
     ),
     global(insight(kind(
@@ -322,7 +322,7 @@ static KINDS: &[Kind] = &[
         "",
     ))),
     shaped(
-        Shape::Proto(&schema::ZONE_INGRESS),
+        BodyShape::Proto(&schema::ZONE_INGRESS),
         global(local(kind("ZoneIngress", "zoneingresses", "Zone Ingresses", "Zone Ingress", "zi"))),
     ),
     global(insight(kind(

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::body::{label, list, object, text};
 use super::insights;
-use super::kinds::Kind;
-use super::message::Target;
-use super::object::{Key, Object};
-use super::problem::{Problem, Violations};
+use super::kinds::ResourceType;
+use super::message::KumaRequestTarget;
+use super::object::{MeshAndName, StoredObject};
+use super::problem::{KumaProblem, FieldViolations};
 use super::server::KumaCp;
 
 const DEFAULT_SIZE: usize = 100;
@@ -15,7 +15,7 @@ const MAX_SIZE: usize = 1000;
 const NOT_LISTED: &str = "The list could not be made";
 
 /// What the query of a list asks for.
-pub(super) struct Page {
+pub(super) struct ListQuery {
     size: usize,
     offset: String,
     name: String,
@@ -25,21 +25,21 @@ pub(super) struct Page {
     types: String,
 }
 
-impl Page {
+impl ListQuery {
     /// Checks the query as far as the server does before it looks at the mesh.
     pub(super) fn parse(
-        target: &Target,
-        kind: &Kind,
+        target: &KumaRequestTarget,
+        kind: &ResourceType,
         in_one_mesh: bool,
         overview: bool,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, KumaProblem> {
         let path = route_pattern(target, kind, in_one_mesh, overview);
         let size = size(target.parameter("size"))?;
         let labels = label_filters(target, &path)?;
         let gateway =
             if kind.name == "Dataplane" { target.parameter("gateway").to_lowercase() } else { String::new() };
         if !["", "true", "false", "builtin", "delegated"].contains(&gateway.as_str()) {
-            let mut violations = Violations::default();
+            let mut violations = FieldViolations::default();
             violations.add(format!("{path}.gateway"), "must be true, false, builtin or delegated");
             violations.or_invalid(NOT_LISTED)?;
         }
@@ -88,12 +88,12 @@ impl Page {
         })
     }
 
-    fn offset(&self) -> Result<usize, Problem> {
+    fn offset(&self) -> Result<usize, KumaProblem> {
         if self.offset.is_empty() {
             return Ok(0);
         }
         let wrong =
-            || Problem::new(400, NOT_LISTED, format!("the offset {:?} is not a number from 0", self.offset));
+            || KumaProblem::new(400, NOT_LISTED, format!("the offset {:?} is not a number from 0", self.offset));
         let offset: i64 = self.offset.parse().map_err(|_| wrong())?;
         let offset = usize::try_from(offset).map_err(|_| wrong())?;
         if offset > usize::try_from(i64::MAX).unwrap_or(usize::MAX) - self.size {
@@ -107,13 +107,13 @@ impl KumaCp {
     /// The body of a list.
     pub(super) fn listed(
         &self,
-        kind: &'static Kind,
+        kind: &'static ResourceType,
         mesh: Option<&str>,
         overview: bool,
-        page: &Page,
-        target: &Target,
+        page: &ListQuery,
+        target: &KumaRequestTarget,
         host: &str,
-    ) -> Result<Value, Problem> {
+    ) -> Result<Value, KumaProblem> {
         let offset = page.offset()?;
         let (total, items) = match kind.name {
             "ServiceInsight" => {
@@ -129,7 +129,7 @@ impl KumaCp {
                 (all.len(), all.into_iter().skip(offset).take(page.size).collect())
             }
             _ => {
-                let taken: Vec<(&Key, &Object)> = self
+                let taken: Vec<(&MeshAndName, &StoredObject)> = self
                     .store
                     .list(kind.name, mesh)
                     .filter(|((_, name), object)| page.takes(name, &object.body))
@@ -151,7 +151,7 @@ impl KumaCp {
     }
 }
 
-fn size(given: &str) -> Result<usize, Problem> {
+fn size(given: &str) -> Result<usize, KumaProblem> {
     if given.is_empty() {
         return Ok(DEFAULT_SIZE);
     }
@@ -163,15 +163,15 @@ fn size(given: &str) -> Result<usize, Problem> {
             _ => format!("is {size}; at most {MAX_SIZE} are shown at once"),
         },
     };
-    let mut violations = Violations::default();
+    let mut violations = FieldViolations::default();
     violations.add("size", reason);
     violations.or_invalid(NOT_LISTED)?;
     Ok(DEFAULT_SIZE)
 }
 
-fn label_filters(target: &Target, path: &str) -> Result<Vec<(String, String)>, Problem> {
+fn label_filters(target: &KumaRequestTarget, path: &str) -> Result<Vec<(String, String)>, KumaProblem> {
     let mut filters = Vec::new();
-    let mut violations = Violations::default();
+    let mut violations = FieldViolations::default();
     for (parameter, values) in &target.query {
         let Some(rest) = parameter.strip_prefix("filter[") else { continue };
         let Some(label) = rest.strip_prefix("labels.") else {
@@ -183,7 +183,7 @@ fn label_filters(target: &Target, path: &str) -> Result<Vec<(String, String)>, P
                 filters.push((label.to_owned(), values.last().cloned().unwrap_or_default()));
             }
             Some(_) => violations.add(format!("{path}.{parameter}"), "only equality can be filtered by"),
-            None => return Err(Problem::new(500, NOT_LISTED, "a filter has no closing bracket")),
+            None => return Err(KumaProblem::new(500, NOT_LISTED, "a filter has no closing bracket")),
         }
     }
     violations.or_invalid(NOT_LISTED)?;
@@ -191,7 +191,7 @@ fn label_filters(target: &Target, path: &str) -> Result<Vec<(String, String)>, P
 }
 
 /// Tags given as `name:value`; others are ignored, and of two with one name the last counts.
-fn tag_filters(target: &Target) -> Vec<(String, String)> {
+fn tag_filters(target: &KumaRequestTarget) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
     for (name, value) in target.query.get("tag").into_iter().flatten().filter_map(|tag| tag.split_once(':')) {
         tags.retain(|(known, _)| known != name);
@@ -201,7 +201,7 @@ fn tag_filters(target: &Target) -> Vec<(String, String)> {
 }
 
 /// The path with its variables, as errors about filters name it.
-fn route_pattern(target: &Target, kind: &Kind, in_one_mesh: bool, overview: bool) -> String {
+fn route_pattern(target: &KumaRequestTarget, kind: &ResourceType, in_one_mesh: bool, overview: bool) -> String {
     let last = target.segments.last().map_or("", String::as_str);
     let tail = match (overview, last) {
         (true, "_overview") => format!("{}/_overview", kind.path),
@@ -211,7 +211,7 @@ fn route_pattern(target: &Target, kind: &Kind, in_one_mesh: bool, overview: bool
     if in_one_mesh { format!("/meshes/{{mesh}}/{tail}") } else { format!("/{tail}") }
 }
 
-fn next_link(target: &Target, host: &str, offset: usize) -> String {
+fn next_link(target: &KumaRequestTarget, host: &str, offset: usize) -> String {
     let mut query = target.query.clone();
     query.insert("offset".to_owned(), vec![offset.to_string()]);
     let pairs: Vec<String> = query

@@ -97,7 +97,7 @@ impl KumaResponse {
 }
 
 /// A request taken apart: decoded path segments and query parameters.
-pub(super) struct Target {
+pub(super) struct KumaRequestTarget {
     /// The decoded path.
     pub(super) path: String,
     pub(super) segments: Vec<String>,
@@ -105,7 +105,7 @@ pub(super) struct Target {
     pub(super) query: BTreeMap<String, Vec<String>>,
 }
 
-impl Target {
+impl KumaRequestTarget {
     /// Nothing where the percent-encoding of the path is broken.
     pub(super) fn parse(path_and_query: &str) -> Option<Self> {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));

@@ -32,6 +32,6 @@ mod tokens;
 mod world;
 mod write;
 
-pub use journal::JournalEntry;
+pub use journal::KumaJournalEntry;
 pub use message::{KumaConfig, KumaMode, KumaRequest, KumaResponse};
 pub use server::KumaCp;

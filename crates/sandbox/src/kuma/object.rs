@@ -8,16 +8,16 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::body::{label, list, number, section, text};
-use super::kinds::{Kind, Shape};
+use super::kinds::{ResourceType, BodyShape};
 use super::message::{KumaConfig, KumaMode};
 use super::rules::{DISPLAY_NAME, ENV, MESH, ORIGIN, PROXY_TYPE, ZONE};
 
 /// Mesh (empty for what is in none) and name.
-pub(super) type Key = (String, String);
+pub(super) type MeshAndName = (String, String);
 
 /// A stored object, as it is printed.
 #[derive(Clone, Debug)]
-pub(super) struct Object {
+pub(super) struct StoredObject {
     pub(super) body: Value,
     pub(super) created: Timestamp,
     pub(super) modified: Timestamp,
@@ -27,11 +27,11 @@ pub(super) struct Object {
 pub(super) const FRAME: [&str; 8] =
     ["type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri", "snis"];
 
-impl Object {
+impl StoredObject {
     /// Puts together what is printed. `spec` holds the type's own top-level fields.
     pub(super) fn new(
-        kind: &Kind,
-        key: &Key,
+        kind: &ResourceType,
+        key: &MeshAndName,
         created: Timestamp,
         modified: Timestamp,
         labels: Map<String, Value>,
@@ -61,7 +61,7 @@ impl Object {
         if !kind.short.is_empty() {
             body["kri"] = json!(format!("kri_{}_{}_{zone}_{namespace}_{display}_", kind.short, key.0));
         }
-        if matches!(kind.shape, Shape::MeshService) {
+        if matches!(kind.shape, BodyShape::MeshService) {
             let place: Vec<&str> = [key.0.as_str(), &zone, &namespace, &display]
                 .into_iter()
                 .filter(|part| !part.is_empty())
@@ -72,7 +72,7 @@ impl Object {
     }
 
     /// The same object with other contents of its own, changed at `now`.
-    pub(super) fn rewritten(&self, kind: &Kind, key: &Key, now: Timestamp, spec: Map<String, Value>) -> Self {
+    pub(super) fn rewritten(&self, kind: &ResourceType, key: &MeshAndName, now: Timestamp, spec: Map<String, Value>) -> Self {
         Self::new(kind, key, self.created, now, self.labels(), spec)
     }
 
@@ -104,7 +104,7 @@ fn add_snis(body: &mut Value, place: &str) {
 /// The labels that an object gets, from those given with it.
 pub(super) fn computed_labels(
     config: &KumaConfig,
-    kind: &Kind,
+    kind: &ResourceType,
     mesh: &str,
     spec: &Map<String, Value>,
     given: &BTreeMap<String, String>,
@@ -137,7 +137,7 @@ pub(super) fn computed_labels(
     labels
 }
 
-fn proxy_type(kind: &Kind, networking: &Value) -> &'static str {
+fn proxy_type(kind: &ResourceType, networking: &Value) -> &'static str {
     match kind.name {
         "ZoneIngress" => "zoneingress",
         "ZoneEgress" => "zoneegress",
@@ -148,23 +148,23 @@ fn proxy_type(kind: &Kind, networking: &Value) -> &'static str {
 
 /// All objects, by type, mesh and name.
 #[derive(Debug, Default)]
-pub(super) struct Store(BTreeMap<&'static str, BTreeMap<Key, Object>>);
+pub(super) struct ObjectStore(BTreeMap<&'static str, BTreeMap<MeshAndName, StoredObject>>);
 
-impl Store {
-    pub(super) fn get(&self, kind: &str, key: &Key) -> Option<&Object> {
+impl ObjectStore {
+    pub(super) fn get(&self, kind: &str, key: &MeshAndName) -> Option<&StoredObject> {
         self.0.get(kind)?.get(key)
     }
 
-    pub(super) fn put(&mut self, kind: &'static str, key: Key, object: Object) -> Option<Object> {
+    pub(super) fn put(&mut self, kind: &'static str, key: MeshAndName, object: StoredObject) -> Option<StoredObject> {
         self.0.entry(kind).or_default().insert(key, object)
     }
 
-    pub(super) fn remove(&mut self, kind: &str, key: &Key) -> Option<Object> {
+    pub(super) fn remove(&mut self, kind: &str, key: &MeshAndName) -> Option<StoredObject> {
         self.0.get_mut(kind)?.remove(key)
     }
 
     /// The objects of a type in the order of mesh and name; of one mesh where it is given.
-    pub(super) fn list(&self, kind: &str, mesh: Option<&str>) -> impl Iterator<Item = (&Key, &Object)> {
+    pub(super) fn list(&self, kind: &str, mesh: Option<&str>) -> impl Iterator<Item = (&MeshAndName, &StoredObject)> {
         let from = match mesh {
             Some(mesh) => Bound::Included((mesh.to_owned(), String::new())),
             None => Bound::Unbounded,

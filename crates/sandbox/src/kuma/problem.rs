@@ -6,39 +6,39 @@ use super::message::KumaResponse;
 
 /// A rule that a body breaks, at a field path such as `networking.inbound[0].port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Violation {
+pub(super) struct FieldViolation {
     pub(super) field: String,
     pub(super) reason: String,
 }
 
 /// The rules that a body breaks, in the order in which the server checks them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Violations(pub(super) Vec<Violation>);
+pub(super) struct FieldViolations(pub(super) Vec<FieldViolation>);
 
-impl Violations {
+impl FieldViolations {
     pub(super) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), reason: reason.into() });
+        self.0.push(FieldViolation { field: field.into(), reason: reason.into() });
     }
 
     /// An error of these, or nothing when there are none.
-    pub(super) fn or_invalid(self, title: &str) -> Result<(), Problem> {
+    pub(super) fn or_invalid(self, title: &str) -> Result<(), KumaProblem> {
         if self.0.is_empty() {
             return Ok(());
         }
-        Err(Problem { violations: self.0, ..Problem::new(400, title, "The resource breaks the rules below") })
+        Err(KumaProblem { violations: self.0, ..KumaProblem::new(400, title, "The resource breaks the rules below") })
     }
 }
 
 /// A refused request.
 #[derive(Clone, Debug)]
-pub(super) struct Problem {
+pub(super) struct KumaProblem {
     status: u16,
     title: String,
     detail: String,
-    violations: Vec<Violation>,
+    violations: Vec<FieldViolation>,
 }
 
-impl Problem {
+impl KumaProblem {
     pub(super) fn new(status: u16, title: &str, detail: impl Into<String>) -> Self {
         Self { status, title: title.to_owned(), detail: detail.into(), violations: Vec::new() }
     }

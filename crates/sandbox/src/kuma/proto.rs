@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::duration;
 
 /// The type of one field of a message.
-pub(super) enum Kind {
+pub(super) enum ProtoKind {
     Text,
     /// `uint32`
     Number,
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Enum(&'static [&'static str]),
     /// `map<string, string>`
     Texts,
-    Message(&'static Message),
+    Message(&'static ProtoMessage),
     Duration,
     /// `google.protobuf.UInt32Value`: printed even when zero.
     NumberValue,
@@ -32,33 +32,33 @@ pub(super) enum Kind {
 }
 
 /// One field of a message.
-pub(super) struct Field {
+pub(super) struct ProtoField {
     json: &'static str,
     proto: &'static str,
-    kind: Kind,
+    kind: ProtoKind,
     repeated: bool,
 }
 
 /// A message: its fields.
-pub(super) struct Message(pub(super) &'static [Field]);
+pub(super) struct ProtoMessage(pub(super) &'static [ProtoField]);
 
 /// A field whose proto name is its JSON name.
-pub(super) const fn field(name: &'static str, kind: Kind) -> Field {
-    Field { json: name, proto: name, kind, repeated: false }
+pub(super) const fn field(name: &'static str, kind: ProtoKind) -> ProtoField {
+    ProtoField { json: name, proto: name, kind, repeated: false }
 }
 
 /// A field whose proto name has underscores.
-pub(super) const fn snake(json: &'static str, proto: &'static str, kind: Kind) -> Field {
-    Field { json, proto, kind, repeated: false }
+pub(super) const fn snake(json: &'static str, proto: &'static str, kind: ProtoKind) -> ProtoField {
+    ProtoField { json, proto, kind, repeated: false }
 }
 
 /// The same field as a list.
-pub(super) const fn repeated(field: Field) -> Field {
-    Field { json: field.json, proto: field.proto, kind: field.kind, repeated: true }
+pub(super) const fn repeated(field: ProtoField) -> ProtoField {
+    ProtoField { json: field.json, proto: field.proto, kind: field.kind, repeated: true }
 }
 
 /// Reads `body` as `message`: the object that the server would print back, or what is malformed.
-pub(super) fn decode(message: &Message, body: &Value) -> Result<Map<String, Value>, String> {
+pub(super) fn decode(message: &ProtoMessage, body: &Value) -> Result<Map<String, Value>, String> {
     let mut known = Map::new();
     let object = match body {
         Value::Null => return Ok(known),
@@ -78,7 +78,7 @@ pub(super) fn decode(message: &Message, body: &Value) -> Result<Map<String, Valu
     Ok(known)
 }
 
-fn decode_list(field: &Field, raw: &Value) -> Result<Option<Value>, String> {
+fn decode_list(field: &ProtoField, raw: &Value) -> Result<Option<Value>, String> {
     let Value::Array(items) = raw else { return Err(mismatch(raw, "a list")) };
     let items: Vec<Value> = items
         .iter()
@@ -88,23 +88,23 @@ fn decode_list(field: &Field, raw: &Value) -> Result<Option<Value>, String> {
 }
 
 /// The value to store, or nothing where it is the zero that is never printed.
-fn decode_one(kind: &Kind, raw: &Value) -> Result<Option<Value>, String> {
+fn decode_one(kind: &ProtoKind, raw: &Value) -> Result<Option<Value>, String> {
     match kind {
-        Kind::Text => Ok(text(raw)?.filter(|text| !text.is_empty()).map(Value::from)),
-        Kind::Number => Ok(Some(number(raw)?).filter(|number| *number != 0).map(Value::from)),
-        Kind::Bool => Ok(boolean(raw)?.then_some(Value::Bool(true))),
-        Kind::Enum(names) => enumerated(names, raw),
-        Kind::Texts => texts(raw),
-        Kind::Message(message) => Ok(Some(Value::Object(decode(message, raw)?))),
-        Kind::Duration => match raw {
+        ProtoKind::Text => Ok(text(raw)?.filter(|text| !text.is_empty()).map(Value::from)),
+        ProtoKind::Number => Ok(Some(number(raw)?).filter(|number| *number != 0).map(Value::from)),
+        ProtoKind::Bool => Ok(boolean(raw)?.then_some(Value::Bool(true))),
+        ProtoKind::Enum(names) => enumerated(names, raw),
+        ProtoKind::Texts => texts(raw),
+        ProtoKind::Message(message) => Ok(Some(Value::Object(decode(message, raw)?))),
+        ProtoKind::Duration => match raw {
             Value::String(text) => duration::parse(text)
                 .map(|nanos| Some(Value::from(duration::print_proto(nanos))))
                 .ok_or_else(|| format!("{text:?} is not a duration such as 10s or 1m30s")),
             other => Err(mismatch(other, "a duration in a string")),
         },
-        Kind::NumberValue => Ok(Some(Value::from(number(raw)?))),
-        Kind::BoolValue => Ok(Some(Value::from(boolean(raw)?))),
-        Kind::DoubleValue => match raw {
+        ProtoKind::NumberValue => Ok(Some(Value::from(number(raw)?))),
+        ProtoKind::BoolValue => Ok(Some(Value::from(boolean(raw)?))),
+        ProtoKind::DoubleValue => match raw {
             Value::Number(_) => Ok(Some(raw.clone())),
             Value::String(text) => text
                 .parse::<f64>()
@@ -112,19 +112,19 @@ fn decode_one(kind: &Kind, raw: &Value) -> Result<Option<Value>, String> {
                 .map_err(|_| mismatch(raw, "a number")),
             other => Err(mismatch(other, "a number")),
         },
-        Kind::Struct => match raw {
+        ProtoKind::Struct => match raw {
             Value::Object(_) => Ok(Some(raw.clone())),
             other => Err(mismatch(other, "an object")),
         },
     }
 }
 
-fn zero(kind: &Kind) -> Value {
+fn zero(kind: &ProtoKind) -> Value {
     match kind {
-        Kind::Text => Value::from(""),
-        Kind::Bool => Value::Bool(false),
-        Kind::Enum(names) => Value::from(names[0]),
-        Kind::Number => Value::from(0),
+        ProtoKind::Text => Value::from(""),
+        ProtoKind::Bool => Value::Bool(false),
+        ProtoKind::Enum(names) => Value::from(names[0]),
+        ProtoKind::Number => Value::from(0),
         _ => Value::Object(Map::new()),
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Map, Value};
 
-use super::problem::Violations;
+use super::problem::FieldViolations;
 
 /// The tag that names a service.
 pub(super) const SERVICE_TAG: &str = "kuma.io/service";
@@ -48,7 +48,7 @@ pub(super) fn keyed(path: &str, key: &str) -> String {
     format!("{path}[{key:?}]")
 }
 
-pub(super) fn port(violations: &mut Violations, field: &str, port: u64) {
+pub(super) fn port(violations: &mut FieldViolations, field: &str, port: u64) {
     if port == 0 || port > 65_535 {
         violations.add(field, "must be a port from 1 to 65535");
     }
@@ -60,7 +60,7 @@ pub(super) fn is_ip(text: &str) -> bool {
 }
 
 /// `parent.address`: needed, an IP address or a DNS name, not the wildcard.
-pub(super) fn address(violations: &mut Violations, parent: &str, address: &str) {
+pub(super) fn address(violations: &mut FieldViolations, parent: &str, address: &str) {
     let field = format!("{parent}.address");
     if address.is_empty() {
         violations.add(field, "must be given");
@@ -100,7 +100,7 @@ pub(super) fn covers_loopback(address: &str) -> bool {
 }
 
 /// The characters and presence of tags under `path`.
-pub(super) fn tags(violations: &mut Violations, path: &str, tags: &Map<String, Value>) {
+pub(super) fn tags(violations: &mut FieldViolations, path: &str, tags: &Map<String, Value>) {
     let allowed =
         |text: &str, more: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
     let mut keys: Vec<&String> = tags.keys().collect();
@@ -123,7 +123,7 @@ pub(super) fn tags(violations: &mut Violations, path: &str, tags: &Map<String, V
 }
 
 /// A name in RFC 1123's sense with dots, at most 253 long.
-pub(super) fn name(violations: &mut Violations, field: &str, name: &str) {
+pub(super) fn name(violations: &mut FieldViolations, field: &str, name: &str) {
     if name.is_empty() {
         violations.add(field, "must not be empty");
     } else if name.len() > 253 {
@@ -137,7 +137,7 @@ pub(super) fn name(violations: &mut Violations, field: &str, name: &str) {
 }
 
 /// A mesh's name on its objects, where the older rule still holds.
-pub(super) fn mesh_name(violations: &mut Violations, mesh: &str) {
+pub(super) fn mesh_name(violations: &mut FieldViolations, mesh: &str) {
     if mesh.is_empty() {
         violations.add("mesh", "must not be empty");
     } else if mesh.len() > 253 {
@@ -161,7 +161,7 @@ pub(super) fn is_dns_1035_label(label: &str) -> bool {
 }
 
 /// The rules of Kubernetes for labels; each broken one is a violation of its own.
-pub(super) fn labels<'a>(violations: &mut Violations, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+pub(super) fn labels<'a>(violations: &mut FieldViolations, labels: impl Iterator<Item = (&'a str, &'a str)>) {
     for (key, value) in labels {
         for reason in qualified_name(key) {
             violations.add(keyed("labels", key), reason);
@@ -228,8 +228,8 @@ fn word(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn broken(check: impl FnOnce(&mut Violations)) -> Vec<String> {
-        let mut violations = Violations::default();
+    fn violation_count(check: impl FnOnce(&mut FieldViolations)) -> Vec<String> {
+        let mut violations = FieldViolations::default();
         check(&mut violations);
         violations.0.into_iter().map(|v| v.field).collect()
     }
@@ -237,16 +237,16 @@ mod tests {
     #[test]
     fn a_dataplane_address_is_an_ip_or_a_dns_name() {
         for good in ["10.0.0.1", "fd00::1", "a.b_c", "localhost", "ip-1.ec2.internal.", "256.1.1.1"] {
-            assert!(broken(|v| address(v, "n", good)).is_empty(), "{good}");
+            assert!(violation_count(|v| address(v, "n", good)).is_empty(), "{good}");
         }
         for bad in ["", "0.0.0.0", "::", "a..b", "-a", "a b", "10.0.0.1:80", "*"] {
-            assert_eq!(broken(|v| address(v, "n", bad)), ["n.address"], "{bad}");
+            assert_eq!(violation_count(|v| address(v, "n", bad)), ["n.address"], "{bad}");
         }
     }
 
     #[test]
     fn every_broken_label_rule_counts() {
-        let one = |key, value| broken(|v| labels(v, [(key, value)].into_iter()));
+        let one = |key, value| violation_count(|v| labels(v, [(key, value)].into_iter()));
         assert!(one("a.b/c", "").is_empty());
         assert_eq!(one("a/b/c", "x").len(), 1);
         assert_eq!(one("/b", "x").len(), 1);
@@ -258,8 +258,8 @@ mod tests {
     #[test]
     fn names_are_lower_case_dns_names() {
         for bad in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a b"] {
-            assert_eq!(broken(|v| name(v, "name", bad)), ["name"], "{bad}");
+            assert_eq!(violation_count(|v| name(v, "name", bad)), ["name"], "{bad}");
         }
-        assert!(broken(|v| name(v, "name", "1.a-b.c")).is_empty());
+        assert!(violation_count(|v| name(v, "name", "1.a-b.c")).is_empty());
     }
 }

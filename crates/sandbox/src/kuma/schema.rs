@@ -1,103 +1,103 @@
 //! The message types of Kuma 2.14 that travel as plain protobuf JSON, as tables.
 
-use super::proto::{Field, Kind, Message, field, repeated, snake};
+use super::proto::{ProtoField, ProtoKind, ProtoMessage, field, repeated, snake};
 
-const ADMIN: Message = Message(&[field("port", Kind::Number)]);
-const TAGS: Field = field("tags", Kind::Texts);
-const ADDRESS: Field = field("address", Kind::Text);
-const PORT: Field = field("port", Kind::Number);
-const NAME: Field = field("name", Kind::Text);
+const ADMIN: ProtoMessage = ProtoMessage(&[field("port", ProtoKind::Number)]);
+const TAGS: ProtoField = field("tags", ProtoKind::Texts);
+const ADDRESS: ProtoField = field("address", ProtoKind::Text);
+const PORT: ProtoField = field("port", ProtoKind::Number);
+const NAME: ProtoField = field("name", ProtoKind::Text);
 
-const SERVICE_PROBE: Message = Message(&[
-    field("interval", Kind::Duration),
-    field("timeout", Kind::Duration),
-    snake("unhealthyThreshold", "unhealthy_threshold", Kind::NumberValue),
-    snake("healthyThreshold", "healthy_threshold", Kind::NumberValue),
-    field("tcp", Kind::Message(&Message(&[]))),
+const SERVICE_PROBE: ProtoMessage = ProtoMessage(&[
+    field("interval", ProtoKind::Duration),
+    field("timeout", ProtoKind::Duration),
+    snake("unhealthyThreshold", "unhealthy_threshold", ProtoKind::NumberValue),
+    snake("healthyThreshold", "healthy_threshold", ProtoKind::NumberValue),
+    field("tcp", ProtoKind::Message(&ProtoMessage(&[]))),
 ]);
 
-const INBOUND: Message = Message(&[
+const INBOUND: ProtoMessage = ProtoMessage(&[
     PORT,
-    field("servicePort", Kind::Number),
-    field("serviceAddress", Kind::Text),
+    field("servicePort", ProtoKind::Number),
+    field("serviceAddress", ProtoKind::Text),
     ADDRESS,
     TAGS,
-    field("health", Kind::Message(&Message(&[field("ready", Kind::Bool)]))),
-    field("serviceProbe", Kind::Message(&SERVICE_PROBE)),
-    field("state", Kind::Enum(&["Ready", "NotReady", "Ignored"])),
+    field("health", ProtoKind::Message(&ProtoMessage(&[field("ready", ProtoKind::Bool)]))),
+    field("serviceProbe", ProtoKind::Message(&SERVICE_PROBE)),
+    field("state", ProtoKind::Enum(&["Ready", "NotReady", "Ignored"])),
     NAME,
-    field("protocol", Kind::Text),
+    field("protocol", ProtoKind::Text),
 ]);
 
-const OUTBOUND: Message = Message(&[
+const OUTBOUND: ProtoMessage = ProtoMessage(&[
     ADDRESS,
     PORT,
     TAGS,
     field(
         "backendRef",
-        Kind::Message(&Message(&[field("kind", Kind::Text), NAME, PORT, field("labels", Kind::Texts)])),
+        ProtoKind::Message(&ProtoMessage(&[field("kind", ProtoKind::Text), NAME, PORT, field("labels", ProtoKind::Texts)])),
     ),
 ]);
 
-const REACHABLE_BACKENDS: Message = Message(&[repeated(field(
+const REACHABLE_BACKENDS: ProtoMessage = ProtoMessage(&[repeated(field(
     "refs",
-    Kind::Message(&Message(&[
-        field("kind", Kind::Text),
+    ProtoKind::Message(&ProtoMessage(&[
+        field("kind", ProtoKind::Text),
         NAME,
-        field("namespace", Kind::Text),
-        field("port", Kind::NumberValue),
-        field("labels", Kind::Texts),
+        field("namespace", ProtoKind::Text),
+        field("port", ProtoKind::NumberValue),
+        field("labels", ProtoKind::Texts),
     ])),
 ))]);
 
-const TRANSPARENT_PROXYING: Message = Message(&[
-    snake("redirectPortInbound", "redirect_port_inbound", Kind::Number),
-    snake("redirectPortOutbound", "redirect_port_outbound", Kind::Number),
-    repeated(snake("directAccessServices", "direct_access_services", Kind::Text)),
-    repeated(snake("reachableServices", "reachable_services", Kind::Text)),
-    snake("ipFamilyMode", "ip_family_mode", Kind::Enum(&["UnSpecified", "DualStack", "IPv4", "IPv6"])),
-    snake("reachableBackends", "reachable_backends", Kind::Message(&REACHABLE_BACKENDS)),
+const TRANSPARENT_PROXYING: ProtoMessage = ProtoMessage(&[
+    snake("redirectPortInbound", "redirect_port_inbound", ProtoKind::Number),
+    snake("redirectPortOutbound", "redirect_port_outbound", ProtoKind::Number),
+    repeated(snake("directAccessServices", "direct_access_services", ProtoKind::Text)),
+    repeated(snake("reachableServices", "reachable_services", ProtoKind::Text)),
+    snake("ipFamilyMode", "ip_family_mode", ProtoKind::Enum(&["UnSpecified", "DualStack", "IPv4", "IPv6"])),
+    snake("reachableBackends", "reachable_backends", ProtoKind::Message(&REACHABLE_BACKENDS)),
 ]);
 
-const LISTENER: Message = Message(&[
-    field("type", Kind::Enum(&["Unspecified", "ZoneIngress", "ZoneEgress"])),
+const LISTENER: ProtoMessage = ProtoMessage(&[
+    field("type", ProtoKind::Enum(&["Unspecified", "ZoneIngress", "ZoneEgress"])),
     ADDRESS,
     PORT,
     NAME,
-    field("state", Kind::Enum(&["Ready", "NotReady"])),
+    field("state", ProtoKind::Enum(&["Ready", "NotReady"])),
 ]);
 
-const METRICS_BACKEND: Message = Message(&[NAME, field("type", Kind::Text), field("conf", Kind::Struct)]);
+const METRICS_BACKEND: ProtoMessage = ProtoMessage(&[NAME, field("type", ProtoKind::Text), field("conf", ProtoKind::Struct)]);
 
 /// `Dataplane`
-pub(super) const DATAPLANE: Message = Message(&[
+pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
     field(
         "networking",
-        Kind::Message(&Message(&[
+        ProtoKind::Message(&ProtoMessage(&[
             ADDRESS,
-            field("advertisedAddress", Kind::Text),
+            field("advertisedAddress", ProtoKind::Text),
             field(
                 "gateway",
-                Kind::Message(&Message(&[TAGS, field("type", Kind::Enum(&["DELEGATED", "BUILTIN"]))])),
+                ProtoKind::Message(&ProtoMessage(&[TAGS, field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"]))])),
             ),
-            repeated(field("inbound", Kind::Message(&INBOUND))),
-            repeated(field("outbound", Kind::Message(&OUTBOUND))),
-            snake("transparentProxying", "transparent_proxying", Kind::Message(&TRANSPARENT_PROXYING)),
-            field("admin", Kind::Message(&ADMIN)),
-            repeated(field("listeners", Kind::Message(&LISTENER))),
+            repeated(field("inbound", ProtoKind::Message(&INBOUND))),
+            repeated(field("outbound", ProtoKind::Message(&OUTBOUND))),
+            snake("transparentProxying", "transparent_proxying", ProtoKind::Message(&TRANSPARENT_PROXYING)),
+            field("admin", ProtoKind::Message(&ADMIN)),
+            repeated(field("listeners", ProtoKind::Message(&LISTENER))),
         ])),
     ),
-    field("metrics", Kind::Message(&METRICS_BACKEND)),
+    field("metrics", ProtoKind::Message(&METRICS_BACKEND)),
     field(
         "probes",
-        Kind::Message(&Message(&[
+        ProtoKind::Message(&ProtoMessage(&[
             PORT,
             repeated(field(
                 "endpoints",
-                Kind::Message(&Message(&[
-                    snake("inboundPort", "inbound_port", Kind::Number),
-                    snake("inboundPath", "inbound_path", Kind::Text),
-                    field("path", Kind::Text),
+                ProtoKind::Message(&ProtoMessage(&[
+                    snake("inboundPort", "inbound_port", ProtoKind::Number),
+                    snake("inboundPath", "inbound_path", ProtoKind::Text),
+                    field("path", ProtoKind::Text),
                 ])),
             )),
         ])),
@@ -105,126 +105,126 @@ pub(super) const DATAPLANE: Message = Message(&[
 ]);
 
 /// `ZoneIngress`
-pub(super) const ZONE_INGRESS: Message = Message(&[
-    field("zone", Kind::Text),
+pub(super) const ZONE_INGRESS: ProtoMessage = ProtoMessage(&[
+    field("zone", ProtoKind::Text),
     field(
         "networking",
-        Kind::Message(&Message(&[
+        ProtoKind::Message(&ProtoMessage(&[
             ADDRESS,
-            field("advertisedAddress", Kind::Text),
+            field("advertisedAddress", ProtoKind::Text),
             PORT,
-            field("advertisedPort", Kind::Number),
-            field("admin", Kind::Message(&ADMIN)),
+            field("advertisedPort", ProtoKind::Number),
+            field("admin", ProtoKind::Message(&ADMIN)),
         ])),
     ),
     repeated(field(
         "availableServices",
-        Kind::Message(&Message(&[
+        ProtoKind::Message(&ProtoMessage(&[
             TAGS,
-            field("instances", Kind::Number),
-            field("mesh", Kind::Text),
-            field("externalService", Kind::Bool),
+            field("instances", ProtoKind::Number),
+            field("mesh", ProtoKind::Text),
+            field("externalService", ProtoKind::Bool),
         ])),
     )),
 ]);
 
 /// `ZoneEgress`
-pub(super) const ZONE_EGRESS: Message = Message(&[
-    field("zone", Kind::Text),
-    field("networking", Kind::Message(&Message(&[ADDRESS, PORT, field("admin", Kind::Message(&ADMIN))]))),
+pub(super) const ZONE_EGRESS: ProtoMessage = ProtoMessage(&[
+    field("zone", ProtoKind::Text),
+    field("networking", ProtoKind::Message(&ProtoMessage(&[ADDRESS, PORT, field("admin", ProtoKind::Message(&ADMIN))]))),
 ]);
 
-const REQUEST_TIMEOUT: Message = Message(&[field("requestTimeout", Kind::Duration)]);
+const REQUEST_TIMEOUT: ProtoMessage = ProtoMessage(&[field("requestTimeout", ProtoKind::Duration)]);
 
-const CA_BACKEND: Message = Message(&[
+const CA_BACKEND: ProtoMessage = ProtoMessage(&[
     NAME,
-    field("type", Kind::Text),
+    field("type", ProtoKind::Text),
     field(
         "dpCert",
-        Kind::Message(&Message(&[
-            field("rotation", Kind::Message(&Message(&[field("expiration", Kind::Text)]))),
-            field("requestTimeout", Kind::Duration),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("rotation", ProtoKind::Message(&ProtoMessage(&[field("expiration", ProtoKind::Text)]))),
+            field("requestTimeout", ProtoKind::Duration),
         ])),
     ),
-    field("conf", Kind::Struct),
-    field("mode", Kind::Enum(&["STRICT", "PERMISSIVE"])),
-    field("rootChain", Kind::Message(&REQUEST_TIMEOUT)),
+    field("conf", ProtoKind::Struct),
+    field("mode", ProtoKind::Enum(&["STRICT", "PERMISSIVE"])),
+    field("rootChain", ProtoKind::Message(&REQUEST_TIMEOUT)),
 ]);
 
-const TRACING_BACKEND: Message = Message(&[
+const TRACING_BACKEND: ProtoMessage = ProtoMessage(&[
     NAME,
-    field("sampling", Kind::DoubleValue),
-    field("type", Kind::Text),
-    field("conf", Kind::Struct),
+    field("sampling", ProtoKind::DoubleValue),
+    field("type", ProtoKind::Text),
+    field("conf", ProtoKind::Struct),
 ]);
 
-const LOGGING_BACKEND: Message =
-    Message(&[NAME, field("format", Kind::Text), field("type", Kind::Text), field("conf", Kind::Struct)]);
+const LOGGING_BACKEND: ProtoMessage =
+    ProtoMessage(&[NAME, field("format", ProtoKind::Text), field("type", ProtoKind::Text), field("conf", ProtoKind::Struct)]);
 
-const TAG_RULES: Kind = Kind::Message(&Message(&[TAGS]));
+const TAG_RULES: ProtoKind = ProtoKind::Message(&ProtoMessage(&[TAGS]));
 
 /// `Mesh`
-pub(super) const MESH: Message = Message(&[
+pub(super) const MESH: ProtoMessage = ProtoMessage(&[
     field(
         "mtls",
-        Kind::Message(&Message(&[
-            field("enabledBackend", Kind::Text),
-            repeated(field("backends", Kind::Message(&CA_BACKEND))),
-            field("skipValidation", Kind::Bool),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("enabledBackend", ProtoKind::Text),
+            repeated(field("backends", ProtoKind::Message(&CA_BACKEND))),
+            field("skipValidation", ProtoKind::Bool),
         ])),
     ),
     field(
         "tracing",
-        Kind::Message(&Message(&[
-            field("defaultBackend", Kind::Text),
-            repeated(field("backends", Kind::Message(&TRACING_BACKEND))),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("defaultBackend", ProtoKind::Text),
+            repeated(field("backends", ProtoKind::Message(&TRACING_BACKEND))),
         ])),
     ),
     field(
         "logging",
-        Kind::Message(&Message(&[
-            field("defaultBackend", Kind::Text),
-            repeated(field("backends", Kind::Message(&LOGGING_BACKEND))),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("defaultBackend", ProtoKind::Text),
+            repeated(field("backends", ProtoKind::Message(&LOGGING_BACKEND))),
         ])),
     ),
     field(
         "metrics",
-        Kind::Message(&Message(&[
-            field("enabledBackend", Kind::Text),
-            repeated(field("backends", Kind::Message(&METRICS_BACKEND))),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("enabledBackend", ProtoKind::Text),
+            repeated(field("backends", ProtoKind::Message(&METRICS_BACKEND))),
         ])),
     ),
     field(
         "networking",
-        Kind::Message(&Message(&[field(
+        ProtoKind::Message(&ProtoMessage(&[field(
             "outbound",
-            Kind::Message(&Message(&[field("passthrough", Kind::BoolValue)])),
+            ProtoKind::Message(&ProtoMessage(&[field("passthrough", ProtoKind::BoolValue)])),
         )])),
     ),
     field(
         "routing",
-        Kind::Message(&Message(&[
-            field("localityAwareLoadBalancing", Kind::Bool),
-            field("zoneEgress", Kind::Bool),
-            field("defaultForbidMeshExternalServiceAccess", Kind::Bool),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("localityAwareLoadBalancing", ProtoKind::Bool),
+            field("zoneEgress", ProtoKind::Bool),
+            field("defaultForbidMeshExternalServiceAccess", ProtoKind::Bool),
         ])),
     ),
     field(
         "constraints",
-        Kind::Message(&Message(&[field(
+        ProtoKind::Message(&ProtoMessage(&[field(
             "dataplaneProxy",
-            Kind::Message(&Message(&[
+            ProtoKind::Message(&ProtoMessage(&[
                 repeated(field("requirements", TAG_RULES)),
                 repeated(field("restrictions", TAG_RULES)),
             ])),
         )])),
     ),
-    repeated(field("skipCreatingInitialPolicies", Kind::Text)),
+    repeated(field("skipCreatingInitialPolicies", ProtoKind::Text)),
     field(
         "meshServices",
-        Kind::Message(&Message(&[field(
+        ProtoKind::Message(&ProtoMessage(&[field(
             "mode",
-            Kind::Enum(&["Disabled", "Everywhere", "ReachableBackends", "Exclusive"]),
+            ProtoKind::Enum(&["Disabled", "Everywhere", "ReachableBackends", "Exclusive"]),
         )])),
     ),
 ]);

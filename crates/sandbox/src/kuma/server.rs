@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::insights;
-use super::journal::JournalEntry;
-use super::kinds::{self, Kind, Shape};
-use super::message::{KumaConfig, KumaMode, KumaRequest, KumaResponse, Target};
-use super::object::{Key, Object, Store};
-use super::problem::Problem;
+use super::journal::KumaJournalEntry;
+use super::kinds::{self, ResourceType, BodyShape};
+use super::message::{KumaConfig, KumaMode, KumaRequest, KumaResponse, KumaRequestTarget};
+use super::object::{MeshAndName, StoredObject, ObjectStore};
+use super::problem::KumaProblem;
 use super::rules::{ENV, MESH, ORIGIN, ZONE};
 use super::tokens;
-use super::world::Sidecar;
+use super::world::ConnectedSidecar;
 
 /// A Kuma 2.14 control plane in memory.
 ///
@@ -22,39 +22,39 @@ use super::world::Sidecar;
 #[derive(Debug)]
 pub struct KumaCp {
     pub(super) config: KumaConfig,
-    pub(super) store: Store,
-    pub(super) journal: Vec<JournalEntry>,
-    pub(super) sidecars: BTreeMap<Key, Sidecar>,
+    pub(super) store: ObjectStore,
+    pub(super) journal: Vec<KumaJournalEntry>,
+    pub(super) sidecars: BTreeMap<MeshAndName, ConnectedSidecar>,
     /// When something is due for a Dataplane: the queue, and each one's place in it.
-    pub(super) due: BTreeSet<(Timestamp, Key)>,
-    pub(super) due_of: BTreeMap<Key, Timestamp>,
+    pub(super) due: BTreeSet<(Timestamp, MeshAndName)>,
+    pub(super) due_of: BTreeMap<MeshAndName, Timestamp>,
     /// Meshes whose `MeshService`s are behind, and when they catch up.
     pub(super) stale_services: BTreeMap<String, Timestamp>,
     pub(super) next_vip: u32,
-    conflicts: BTreeMap<Key, u32>,
+    conflicts: BTreeMap<MeshAndName, u32>,
     pub(super) tokens_issued: u64,
 }
 
 /// Where a request goes.
-enum Route<'a> {
+enum KumaRoute<'a> {
     Index,
     WhoAmI,
     Config,
     Resources,
     Token { zone: bool },
-    List { kind: &'static Kind, mesh: Option<&'a str>, overview: bool },
-    Item { kind: &'static Kind, key: Key, overview: bool },
-    Rules { key: Key },
+    List { kind: &'static ResourceType, mesh: Option<&'a str>, overview: bool },
+    Item { kind: &'static ResourceType, key: MeshAndName, overview: bool },
+    Rules { key: MeshAndName },
 }
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum User {
+enum KumaUser {
     Admin,
     Anonymous,
 }
 
-impl User {
+impl KumaUser {
     fn name(self) -> &'static str {
         match self {
             Self::Admin => "mesh-system:admin",
@@ -75,7 +75,7 @@ impl KumaCp {
     pub fn new(config: KumaConfig, now: Timestamp) -> Self {
         let mut cp = Self {
             config,
-            store: Store::default(),
+            store: ObjectStore::default(),
             journal: Vec::new(),
             sidecars: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -87,7 +87,7 @@ impl KumaCp {
         };
         if let Some(kind) = kinds::named("Mesh") {
             let key = (String::new(), "default".to_owned());
-            let mesh = Object::new(kind, &key, now, now, Map::new(), Map::new());
+            let mesh = StoredObject::new(kind, &key, now, now, Map::new(), Map::new());
             cp.store.put(kind.name, key, mesh);
         }
         cp
@@ -96,7 +96,7 @@ impl KumaCp {
     /// Answers a request, after doing what was due by `now`.
     pub fn handle(&mut self, now: Timestamp, request: &KumaRequest) -> KumaResponse {
         self.tick(now);
-        let Some(target) = Target::parse(&request.path_and_query) else {
+        let Some(target) = KumaRequestTarget::parse(&request.path_and_query) else {
             return KumaResponse::plain(400, "Bad Request");
         };
         let user = match self.user(request) {
@@ -121,7 +121,7 @@ impl KumaCp {
     }
 
     /// The accepted HTTP writes since the last call.
-    pub fn take_journal(&mut self) -> Vec<JournalEntry> {
+    pub fn take_journal(&mut self) -> Vec<KumaJournalEntry> {
         std::mem::take(&mut self.journal)
     }
 
@@ -131,7 +131,7 @@ impl KumaCp {
         all.map(|((mesh, name), object)| (mesh.as_str(), name.as_str(), &object.body))
     }
 
-    pub(super) fn take_conflict(&mut self, key: &Key) -> bool {
+    pub(super) fn take_conflict(&mut self, key: &MeshAndName) -> bool {
         let Some(left) = self.conflicts.get_mut(key) else { return false };
         *left -= 1;
         if *left == 0 {
@@ -140,9 +140,9 @@ impl KumaCp {
         true
     }
 
-    pub(super) fn require_mesh(&self, mesh: &str) -> Result<(), Problem> {
+    pub(super) fn require_mesh(&self, mesh: &str) -> Result<(), KumaProblem> {
         let known = mesh.is_empty() || self.store.get("Mesh", &(String::new(), mesh.to_owned())).is_some();
-        if known { Ok(()) } else { Err(Problem::no_mesh()) }
+        if known { Ok(()) } else { Err(KumaProblem::no_mesh()) }
     }
 
     /// The mesh's `meshServices.mode`; `Disabled` is the one that is not printed.
@@ -155,23 +155,23 @@ impl KumaCp {
         self.mesh_services_mode(mesh) == "Exclusive"
     }
 
-    fn is_read_only(&self, kind: &Kind) -> bool {
+    fn is_read_only(&self, kind: &ResourceType) -> bool {
         kind.read_only
             || self.config.read_only
             || (self.config.mode == KumaMode::Global && kind.only_in_zones())
     }
 
-    fn user(&self, request: &KumaRequest) -> Result<User, Problem> {
+    fn user(&self, request: &KumaRequest) -> Result<KumaUser, KumaProblem> {
         if self.config.localhost_is_admin {
-            return Ok(User::Admin);
+            return Ok(KumaUser::Admin);
         }
         let index = request.path_and_query.split('?').next() == Some("/");
         match &request.bearer {
-            Some(token) if Some(token) == self.config.admin_token.as_ref() => Ok(User::Admin),
+            Some(token) if Some(token) == self.config.admin_token.as_ref() => Ok(KumaUser::Admin),
             Some(_) if !index => {
-                Err(Problem::new(401, "Not authenticated", "The bearer token is not one of this server's"))
+                Err(KumaProblem::new(401, "Not authenticated", "The bearer token is not one of this server's"))
             }
-            _ => Ok(User::Anonymous),
+            _ => Ok(KumaUser::Anonymous),
         }
     }
 
@@ -179,29 +179,29 @@ impl KumaCp {
         &mut self,
         now: Timestamp,
         request: &KumaRequest,
-        target: &Target,
-        route: &Route<'_>,
-        user: User,
-    ) -> Result<KumaResponse, Problem> {
+        target: &KumaRequestTarget,
+        route: &KumaRoute<'_>,
+        user: KumaUser,
+    ) -> Result<KumaResponse, KumaProblem> {
         let body = match route {
-            Route::Index => self.index(),
-            Route::WhoAmI => json!({"name": user.name(), "groups": user.groups()}),
-            Route::Config => self.shown_config(),
-            Route::Resources => kinds::described(|kind| self.is_read_only(kind)),
-            Route::Token { zone } => return tokens::issue(self, request, *zone, user == User::Admin),
-            Route::List { kind, mesh, overview } => {
-                let page = super::list::Page::parse(target, kind, mesh.is_some(), *overview)?;
+            KumaRoute::Index => self.index(),
+            KumaRoute::WhoAmI => json!({"name": user.name(), "groups": user.groups()}),
+            KumaRoute::Config => self.shown_config(),
+            KumaRoute::Resources => kinds::described(|kind| self.is_read_only(kind)),
+            KumaRoute::Token { zone } => return tokens::issue(self, request, *zone, user == KumaUser::Admin),
+            KumaRoute::List { kind, mesh, overview } => {
+                let page = super::list::ListQuery::parse(target, kind, mesh.is_some(), *overview)?;
                 self.require_mesh(mesh.unwrap_or_default())?;
                 readable(kind, user)?;
                 self.catch_up_for(kind, now);
                 self.listed(kind, *mesh, *overview, &page, target, &request.host)?
             }
-            Route::Rules { key } => {
+            KumaRoute::Rules { key } => {
                 self.require_mesh(&key.0)?;
                 let dataplane = self.store.get("Dataplane", key);
-                insights::rules(&dataplane.ok_or_else(|| Problem::not_found("Nothing to show"))?.body)
+                insights::rules(&dataplane.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?.body)
             }
-            Route::Item { kind, key, overview } => {
+            KumaRoute::Item { kind, key, overview } => {
                 return self.item(now, request, target, (kind, key, *overview), user);
             }
         };
@@ -212,21 +212,21 @@ impl KumaCp {
         &mut self,
         now: Timestamp,
         request: &KumaRequest,
-        target: &Target,
-        (kind, key, overview): (&'static Kind, &Key, bool),
-        user: User,
-    ) -> Result<KumaResponse, Problem> {
+        target: &KumaRequestTarget,
+        (kind, key, overview): (&'static ResourceType, &MeshAndName, bool),
+        user: KumaUser,
+    ) -> Result<KumaResponse, KumaProblem> {
         self.catch_up_for(kind, now);
         match request.method.as_str() {
             "GET" => {
                 self.require_mesh(&key.0)?;
                 readable(kind, user)?;
-                let found = self.found(kind, key, overview);
-                let found = found.ok_or_else(|| Problem::not_found("Nothing to show"))?;
+                let found = self.report(kind, key, overview);
+                let found = found.ok_or_else(|| KumaProblem::not_found("Nothing to show"))?;
                 match target.parameter("format") {
                     "" | "universal" => Ok(KumaResponse::json(200, &found)),
                     other => {
-                        let mut violations = super::problem::Violations::default();
+                        let mut violations = super::problem::FieldViolations::default();
                         violations.add("", format!("the format {other:?} is not offered: use universal"));
                         violations.or_invalid("Nothing to show")?;
                         Ok(KumaResponse::json(200, &found))
@@ -236,7 +236,7 @@ impl KumaCp {
             _ if self.is_read_only(kind) => {
                 let place = if self.config.mode == KumaMode::Global { "a zone's" } else { "another" };
                 let detail = format!("A {} can't be written here: use {place} control plane", kind.name);
-                Err(Problem::new(405, "Not allowed here", detail))
+                Err(KumaProblem::new(405, "Not allowed here", detail))
             }
             "DELETE" => {
                 readable(kind, user)?;
@@ -254,8 +254,8 @@ impl KumaCp {
     }
 
     /// Generated objects are made when someone looks: making them at each write would cost a pass over the mesh.
-    fn catch_up_for(&mut self, kind: &Kind, now: Timestamp) {
-        if matches!(kind.shape, Shape::MeshService) {
+    fn catch_up_for(&mut self, kind: &ResourceType, now: Timestamp) {
+        if matches!(kind.shape, BodyShape::MeshService) {
             self.catch_up(now);
         }
     }
@@ -306,7 +306,7 @@ impl KumaCp {
         })
     }
 
-    fn found(&self, kind: &Kind, key: &Key, overview: bool) -> Option<Value> {
+    fn report(&self, kind: &ResourceType, key: &MeshAndName, overview: bool) -> Option<Value> {
         match kind.name {
             "ServiceInsight" => insights::service(self, &key.0, &key.1),
             "DataplaneInsight" => insights::dataplane_resource(self, key),
@@ -327,50 +327,50 @@ pub(super) fn zone_labels(mesh: &str, zone: &str) -> Value {
     json!({ENV: "universal", MESH: mesh, ORIGIN: "zone", ZONE: zone})
 }
 
-fn readable(kind: &Kind, user: User) -> Result<(), Problem> {
-    if kind.is_secret() && user != User::Admin {
-        return Err(Problem::denied(user.name(), &format!("use a {}", kind.name)));
+fn readable(kind: &ResourceType, user: KumaUser) -> Result<(), KumaProblem> {
+    if kind.is_secret() && user != KumaUser::Admin {
+        return Err(KumaProblem::denied(user.name(), &format!("use a {}", kind.name)));
     }
     Ok(())
 }
 
-fn route<'a>(target: &'a Target, method: &str) -> Option<Route<'a>> {
+fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a>> {
     let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
     // A static part of a path wins over a name, but only for the methods that it has.
     let reads = !matches!(method, "PUT" | "DELETE");
     let key = |mesh: &str, name: &str| (mesh.to_owned(), name.to_owned());
     match segments[..] {
-        [] => Some(Route::Index),
-        ["who-am-i"] => Some(Route::WhoAmI),
-        ["config"] => Some(Route::Config),
-        ["_resources"] => Some(Route::Resources),
-        ["tokens", "dataplane"] => Some(Route::Token { zone: false }),
-        ["tokens", "zone"] => Some(Route::Token { zone: true }),
+        [] => Some(KumaRoute::Index),
+        ["who-am-i"] => Some(KumaRoute::WhoAmI),
+        ["config"] => Some(KumaRoute::Config),
+        ["_resources"] => Some(KumaRoute::Resources),
+        ["tokens", "dataplane"] => Some(KumaRoute::Token { zone: false }),
+        ["tokens", "zone"] => Some(KumaRoute::Token { zone: true }),
         ["meshes", mesh, path, ref rest @ ..] => {
             let (kind, overview) = kinds::at(path).filter(|(kind, _)| kind.in_mesh)?;
             match *rest {
-                [] => Some(Route::List { kind, mesh: Some(mesh), overview }),
+                [] => Some(KumaRoute::List { kind, mesh: Some(mesh), overview }),
                 ["_overview"] if kind.is_proxy() && reads && !overview => {
-                    Some(Route::List { kind, mesh: Some(mesh), overview: true })
+                    Some(KumaRoute::List { kind, mesh: Some(mesh), overview: true })
                 }
-                [name] => Some(Route::Item { kind, key: key(mesh, name), overview }),
+                [name] => Some(KumaRoute::Item { kind, key: key(mesh, name), overview }),
                 [name, "_overview"] if kind.is_proxy() && !overview => {
-                    Some(Route::Item { kind, key: key(mesh, name), overview: true })
+                    Some(KumaRoute::Item { kind, key: key(mesh, name), overview: true })
                 }
-                [name, "_rules"] if kind.name == "Dataplane" => Some(Route::Rules { key: key(mesh, name) }),
+                [name, "_rules"] if kind.name == "Dataplane" => Some(KumaRoute::Rules { key: key(mesh, name) }),
                 _ => None,
             }
         }
         [path, ref rest @ ..] => {
             let (kind, overview) = kinds::at(path)?;
             match *rest {
-                [] => Some(Route::List { kind, mesh: None, overview }),
+                [] => Some(KumaRoute::List { kind, mesh: None, overview }),
                 ["_overview"] if kind.is_proxy() && reads && !overview => {
-                    Some(Route::List { kind, mesh: None, overview: true })
+                    Some(KumaRoute::List { kind, mesh: None, overview: true })
                 }
-                [name] if !kind.in_mesh => Some(Route::Item { kind, key: key("", name), overview }),
+                [name] if !kind.in_mesh => Some(KumaRoute::Item { kind, key: key("", name), overview }),
                 [name, "_overview"] if !kind.in_mesh && kind.is_proxy() && !overview => {
-                    Some(Route::Item { kind, key: key("", name), overview: true })
+                    Some(KumaRoute::Item { kind, key: key("", name), overview: true })
                 }
                 _ => None,
             }
@@ -378,10 +378,10 @@ fn route<'a>(target: &'a Target, method: &str) -> Option<Route<'a>> {
     }
 }
 
-fn methods(route: &Route<'_>) -> &'static [&'static str] {
+fn methods(route: &KumaRoute<'_>) -> &'static [&'static str] {
     match route {
-        Route::Token { .. } => &["POST"],
-        Route::Item { overview: false, .. } => &["GET", "PUT", "DELETE"],
+        KumaRoute::Token { .. } => &["POST"],
+        KumaRoute::Item { overview: false, .. } => &["GET", "PUT", "DELETE"],
         _ => &["GET"],
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, label, list, number, object, protocol, section, state, tag, text};
-use super::kinds::{self, Kind};
-use super::object::{Key, Object};
+use super::kinds::{self, ResourceType};
+use super::object::{MeshAndName, StoredObject};
 use super::rules::{self, DISPLAY_NAME, MANAGED_BY, SERVICE_TAG, is_dns_1035_label};
 use super::server::{KumaCp, zone_labels};
 
@@ -39,9 +39,9 @@ impl KumaCp {
         self.fill_statuses(kind, mesh, at);
     }
 
-    fn generate(&mut self, kind: &'static Kind, mesh: &str, at: Timestamp) {
+    fn generate(&mut self, kind: &'static ResourceType, mesh: &str, at: Timestamp) {
         let (mut wanted, born) = self.wanted(mesh);
-        let managed: Vec<(Key, Object)> = self
+        let managed: Vec<(MeshAndName, StoredObject)> = self
             .store
             .list(kind.name, Some(mesh))
             .filter(|(_, object)| label(&object.body, MANAGED_BY) == GENERATOR)
@@ -70,13 +70,13 @@ impl KumaCp {
             });
             let status = json!({"vips": [{"ip": self.take_vip()}]});
             let own = Map::from_iter([("spec".to_owned(), spec), ("status".to_owned(), status)]);
-            self.store.put(kind.name, key.clone(), Object::new(kind, &key, at, at, labels, own));
+            self.store.put(kind.name, key.clone(), StoredObject::new(kind, &key, at, at, labels, own));
         }
     }
 
     /// By service, the ports that each of its Dataplanes offers, the oldest first; and the services in that order.
     fn wanted(&self, mesh: &str) -> (BTreeMap<String, Vec<Value>>, Vec<String>) {
-        let mut dataplanes: Vec<(&Key, &Object)> = self.store.list("Dataplane", Some(mesh)).collect();
+        let mut dataplanes: Vec<(&MeshAndName, &StoredObject)> = self.store.list("Dataplane", Some(mesh)).collect();
         dataplanes.sort_by_key(|(key, object)| (object.created, *key));
         let mut wanted: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         let mut born = Vec::new();
@@ -101,9 +101,9 @@ impl KumaCp {
 
     fn regenerate(
         &mut self,
-        kind: &'static Kind,
-        key: &Key,
-        current: &Object,
+        kind: &'static ResourceType,
+        key: &MeshAndName,
+        current: &StoredObject,
         offers: &[Value],
         at: Timestamp,
     ) {
@@ -137,12 +137,12 @@ impl KumaCp {
                 }
             },
         }
-        let object = Object::new(kind, key, current.created, at, labels, own);
+        let object = StoredObject::new(kind, key, current.created, at, labels, own);
         self.store.put(kind.name, key.clone(), object);
     }
 
-    fn fill_statuses(&mut self, kind: &'static Kind, mesh: &str, at: Timestamp) {
-        let mut by_age: Vec<(Key, Object)> = self
+    fn fill_statuses(&mut self, kind: &'static ResourceType, mesh: &str, at: Timestamp) {
+        let mut by_age: Vec<(MeshAndName, StoredObject)> = self
             .store
             .list(kind.name, Some(mesh))
             .map(|(key, object)| (key.clone(), object.clone()))
@@ -181,8 +181,8 @@ impl KumaCp {
         }
     }
 
-    fn members(&self, mesh: &str, services: &[(Key, Object)]) -> Vec<Members> {
-        let mut members: Vec<Members> = services.iter().map(|_| Members::default()).collect();
+    fn members(&self, mesh: &str, services: &[(MeshAndName, StoredObject)]) -> Vec<SelectedDataplanes> {
+        let mut members: Vec<SelectedDataplanes> = services.iter().map(|_| SelectedDataplanes::default()).collect();
         if services.is_empty() {
             return members;
         }
@@ -206,14 +206,14 @@ impl KumaCp {
 
 /// The Dataplanes that a `MeshService` selects, counted.
 #[derive(Default)]
-struct Members {
+struct SelectedDataplanes {
     total: u64,
     connected: u64,
     healthy: u64,
     services: BTreeSet<String>,
 }
 
-impl Members {
+impl SelectedDataplanes {
     fn add(&mut self, service: &Value, dataplane: &Value, connected: bool) {
         self.total += 1;
         self.connected += u64::from(connected);
@@ -257,7 +257,7 @@ fn selects(selector: &Value, dataplane: &Value) -> bool {
     !tags.is_empty() && inbounds(dataplane).iter().any(|inbound| within(tags, object(inbound, "tags")))
 }
 
-fn status(display: &str, vip: &str, members: &Members) -> Value {
+fn status(display: &str, vip: &str, members: &SelectedDataplanes) -> Value {
     let made_by = json!({"coreName": "local-universal-mesh-service"});
     let counts: Map<String, Value> =
         [("connected", members.connected), ("healthy", members.healthy), ("total", members.total)]

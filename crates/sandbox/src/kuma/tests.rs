@@ -68,7 +68,7 @@ fn a_sidecar_waits_for_its_dataplane() {
 }
 
 #[test]
-fn an_inbound_without_probe_is_ready_once_its_sidecar_is_connected() {
+fn inbound_without_probe_is_ready_when_sidecar_connects() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({"state": "NotReady"})));
     cp.tick(at(60));

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::body::text;
 use super::duration;
 use super::message::{KumaRequest, KumaResponse};
-use super::problem::{Problem, Violations};
+use super::problem::{KumaProblem, FieldViolations};
 use super::server::KumaCp;
 
 const INVALID: &str = "The token request was refused";
@@ -17,15 +17,15 @@ pub(super) fn issue(
     request: &KumaRequest,
     zone: bool,
     admin: bool,
-) -> Result<KumaResponse, Problem> {
+) -> Result<KumaResponse, KumaProblem> {
     let Some(wanted) = parse(&request.body) else {
         return Ok(KumaResponse { status: 400, content_type: "text/plain; charset=utf-8", body: Vec::new() });
     };
     let who = "mesh-system:anonymous";
-    let mut violations = Violations::default();
+    let mut violations = FieldViolations::default();
     if zone {
         if !admin {
-            return Err(Problem::denied(who, "issue tokens for zones"));
+            return Err(KumaProblem::denied(who, "issue tokens for zones"));
         }
         if wanted.get("scope").is_none_or(Value::is_null) {
             violations.add("scope", "must be given");
@@ -42,10 +42,10 @@ pub(super) fn issue(
         }
         violations.or_invalid(INVALID)?;
         if !admin {
-            return Err(Problem::denied(who, "issue tokens for Dataplanes"));
+            return Err(KumaProblem::denied(who, "issue tokens for Dataplanes"));
         }
         cp.require_mesh(text(&wanted, "mesh"))
-            .map_err(|_| Problem::new(404, "No signing key", "The mesh has no key to sign tokens with"))?;
+            .map_err(|_| KumaProblem::new(404, "No signing key", "The mesh has no key to sign tokens with"))?;
     }
     cp.tokens_issued += 1;
     let token = jwt(&wanted, cp.tokens_issued);
@@ -62,7 +62,7 @@ fn parse(body: &[u8]) -> Option<Value> {
     well_typed.then_some(wanted)
 }
 
-fn valid_for(violations: &mut Violations, wanted: &Value) {
+fn valid_for(violations: &mut FieldViolations, wanted: &Value) {
     let given = text(wanted, "validFor");
     if !given.is_empty() && duration::parse(given).is_none() {
         violations.add("validFor", "must be a duration such as 24h or 30m");

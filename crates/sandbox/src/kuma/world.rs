@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::body::{inbounds, number, state, tag, takes_traffic, text, workload_port};
-use super::kinds::{self, Kind};
-use super::object::{Key, Object};
+use super::kinds::{self, ResourceType};
+use super::object::{MeshAndName, StoredObject};
 use super::rules::SERVICE_TAG;
 use super::server::KumaCp;
 
@@ -28,21 +28,21 @@ const REMEMBERED: usize = 10;
 
 /// One connection of a sidecar.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Connection {
+pub(super) struct SidecarConnection {
     pub(super) since: Timestamp,
     pub(super) until: Option<Timestamp>,
 }
 
 /// What the control plane knows of the process behind a Dataplane.
 #[derive(Debug, Default)]
-pub(super) struct Sidecar {
+pub(super) struct ConnectedSidecar {
     address: String,
-    pub(super) connections: Vec<Connection>,
+    pub(super) connections: Vec<SidecarConnection>,
     /// Whether the application answers on a port, and since when that is so.
     apps: BTreeMap<u16, (bool, Timestamp)>,
 }
 
-impl Sidecar {
+impl ConnectedSidecar {
     /// Since when it is connected.
     pub(super) fn connected(&self) -> Option<Timestamp> {
         self.connections.last().filter(|last| last.until.is_none()).map(|last| last.since)
@@ -61,7 +61,7 @@ impl KumaCp {
         let sidecar = self.sidecars.entry(key.clone()).or_default();
         address.clone_into(&mut sidecar.address);
         if sidecar.connected().is_none() {
-            sidecar.connections.push(Connection { since: now, until: None });
+            sidecar.connections.push(SidecarConnection { since: now, until: None });
             if sidecar.connections.len() > REMEMBERED {
                 sidecar.connections.remove(0);
             }
@@ -179,7 +179,7 @@ impl KumaCp {
     }
 
     /// Keeps the clocks and the generated objects in step with what was written.
-    pub(super) fn after_write(&mut self, now: Timestamp, kind: &Kind, key: &Key) {
+    pub(super) fn after_write(&mut self, now: Timestamp, kind: &ResourceType, key: &MeshAndName) {
         match kind.name {
             "Dataplane" => {
                 // The insight of a proxy that is not connected goes with its Dataplane; its application stays.
@@ -209,7 +209,7 @@ impl KumaCp {
         }
     }
 
-    fn reschedule(&mut self, key: &Key) {
+    fn reschedule(&mut self, key: &MeshAndName) {
         let next = self.next_for(key);
         let before = match next {
             Some(next) => self.due_of.insert(key.clone(), next),
@@ -223,7 +223,7 @@ impl KumaCp {
         }
     }
 
-    fn next_for(&self, key: &Key) -> Option<Timestamp> {
+    fn next_for(&self, key: &MeshAndName) -> Option<Timestamp> {
         let object = self.store.get("Dataplane", key)?;
         let sidecar = self.sidecars.get(key)?;
         match sidecar.connected() {
@@ -240,7 +240,7 @@ impl KumaCp {
         }
     }
 
-    fn act(&mut self, at: Timestamp, key: &Key) {
+    fn act(&mut self, at: Timestamp, key: &MeshAndName) {
         let Some(kind) = kinds::named("Dataplane") else { return };
         let (Some(object), Some(sidecar)) = (self.store.get("Dataplane", key), self.sidecars.get(key)) else {
             return;
@@ -277,8 +277,8 @@ impl KumaCp {
 /// When health discovery changes an inbound, and whether to ready. It looks at the `state` alone: a drained inbound
 /// (`health: {}` and no state) is as ready to it as any other, and so is left alone while its application answers.
 fn report(
-    object: &Object,
-    sidecar: &Sidecar,
+    object: &StoredObject,
+    sidecar: &ConnectedSidecar,
     since: Timestamp,
     inbound: &Value,
 ) -> Option<(Timestamp, bool)> {

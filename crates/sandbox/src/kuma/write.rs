@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::body::{label, list, object, tag, text};
-use super::journal::JournalEntry;
-use super::kinds::{Kind, Shape};
+use super::journal::KumaJournalEntry;
+use super::kinds::{ResourceType, BodyShape};
 use super::message::KumaMode;
-use super::object::{FRAME, Key, Object, computed_labels};
-use super::problem::{Problem, Violations};
+use super::object::{FRAME, MeshAndName, StoredObject, computed_labels};
+use super::problem::{KumaProblem, FieldViolations};
 use super::proto::{self, mismatch};
 use super::rules::{self, DISPLAY_NAME, MESH, ORIGIN, WORKLOAD, ZONE, keyed};
 use super::server::KumaCp;
@@ -34,10 +34,10 @@ impl KumaCp {
     pub(super) fn put(
         &mut self,
         now: Timestamp,
-        kind: &'static Kind,
-        key: &Key,
+        kind: &'static ResourceType,
+        key: &MeshAndName,
         bytes: &[u8],
-    ) -> Result<(bool, Vec<String>), Problem> {
+    ) -> Result<(bool, Vec<String>), KumaProblem> {
         self.require_mesh(&key.0)?;
         let body = parse_object(bytes)?;
         let (meta, spec) = read(kind, &body)?;
@@ -48,7 +48,7 @@ impl KumaCp {
             Some(current) => (self.updated(now, kind, key, &meta, spec, &current)?, false),
         };
         if self.take_conflict(key) {
-            return Err(Problem::new(409, "Conflict", "Someone else wrote the resource at the same time"));
+            return Err(KumaProblem::new(409, "Conflict", "Someone else wrote the resource at the same time"));
         }
         let warnings = warnings(kind, &object.body);
         self.put_object(now, kind, key, object);
@@ -56,14 +56,14 @@ impl KumaCp {
     }
 
     /// Deletes an object.
-    pub(super) fn delete(&mut self, now: Timestamp, kind: &'static Kind, key: &Key) -> Result<(), Problem> {
+    pub(super) fn delete(&mut self, now: Timestamp, kind: &'static ResourceType, key: &MeshAndName) -> Result<(), KumaProblem> {
         self.require_mesh(&key.0)?;
         if self.store.get(kind.name, key).is_none() {
-            return Err(Problem::not_found("Nothing to delete"));
+            return Err(KumaProblem::not_found("Nothing to delete"));
         }
         if kind.name == "Mesh" {
             if self.store.list("Dataplane", Some(&key.1)).next().is_some() {
-                let mut violations = Violations::default();
+                let mut violations = FieldViolations::default();
                 violations.add("mesh", "still has Dataplanes: remove them first");
                 violations.or_invalid("The mesh could not be deleted")?;
             }
@@ -74,13 +74,13 @@ impl KumaCp {
     }
 
     /// Stores and tells whoever depends on it.
-    pub(super) fn put_object(&mut self, now: Timestamp, kind: &'static Kind, key: &Key, object: Object) {
+    pub(super) fn put_object(&mut self, now: Timestamp, kind: &'static ResourceType, key: &MeshAndName, object: StoredObject) {
         self.store.put(kind.name, key.clone(), object);
         self.after_write(now, kind, key);
     }
 
     /// Removes and tells whoever depends on it.
-    pub(super) fn remove_object(&mut self, now: Timestamp, kind: &'static Kind, key: &Key) -> Option<Object> {
+    pub(super) fn remove_object(&mut self, now: Timestamp, kind: &'static ResourceType, key: &MeshAndName) -> Option<StoredObject> {
         let removed = self.store.remove(kind.name, key);
         self.after_write(now, kind, key);
         removed
@@ -91,17 +91,17 @@ impl KumaCp {
         &mut self,
         now: Timestamp,
         method: &'static str,
-        kind: &'static Kind,
-        key: &Key,
-        write: impl FnOnce(&mut Self) -> Result<T, Problem>,
-    ) -> Result<T, Problem> {
+        kind: &'static ResourceType,
+        key: &MeshAndName,
+        write: impl FnOnce(&mut Self) -> Result<T, KumaProblem>,
+    ) -> Result<T, KumaProblem> {
         let body = |cp: &Self| cp.store.get(kind.name, key).map(|object| object.body.clone());
         let before = body(self);
         let done = write(self)?;
         let after = body(self);
-        let changed = JournalEntry::differ(before.as_ref(), after.as_ref());
+        let changed = KumaJournalEntry::differ(before.as_ref(), after.as_ref());
         let (mesh, name) = key.clone();
-        self.journal.push(JournalEntry {
+        self.journal.push(KumaJournalEntry {
             at: now,
             method,
             kind: kind.name,
@@ -114,8 +114,8 @@ impl KumaCp {
         Ok(done)
     }
 
-    fn check_request(&self, kind: &Kind, key: &Key, meta: &Meta) -> Violations {
-        let mut violations = Violations::default();
+    fn check_request(&self, kind: &ResourceType, key: &MeshAndName, meta: &Meta) -> FieldViolations {
+        let mut violations = FieldViolations::default();
         if meta.name != key.1 {
             violations.add("name", "must be the name in the URL");
         }
@@ -133,7 +133,7 @@ impl KumaCp {
         violations
     }
 
-    fn check_labels(&self, violations: &mut Violations, meta: &Meta) {
+    fn check_labels(&self, violations: &mut FieldViolations, meta: &Meta) {
         let origin = meta.labels.get(ORIGIN).map_or("", String::as_str);
         if !["", "zone", "global"].contains(&origin) {
             violations.add(keyed("labels", ORIGIN), "must be zone or global");
@@ -156,11 +156,11 @@ impl KumaCp {
     fn created(
         &self,
         now: Timestamp,
-        kind: &Kind,
-        key: &Key,
+        kind: &ResourceType,
+        key: &MeshAndName,
         meta: &Meta,
         mut spec: Map<String, Value>,
-    ) -> Result<Object, Problem> {
+    ) -> Result<StoredObject, KumaProblem> {
         if kind.name == "Dataplane" {
             check_workload(meta)?;
             self.add_zone_tags(&key.0, &mut spec);
@@ -171,22 +171,22 @@ impl KumaCp {
         if kind.name == "Mesh" {
             check_others::certificate_authorities(&json!(spec)).or_invalid(NOT_STORED)?;
         }
-        if matches!(kind.shape, Shape::MeshService) {
+        if matches!(kind.shape, BodyShape::MeshService) {
             spec.insert("status".to_owned(), json!({"tls": {}, "dataplaneProxies": {}}));
         }
         let labels = computed_labels(&self.config, kind, &key.0, &spec, &meta.labels);
-        Ok(Object::new(kind, key, now, now, as_values(labels), spec))
+        Ok(StoredObject::new(kind, key, now, now, as_values(labels), spec))
     }
 
     fn updated(
         &self,
         now: Timestamp,
-        kind: &Kind,
-        key: &Key,
+        kind: &ResourceType,
+        key: &MeshAndName,
         meta: &Meta,
         mut spec: Map<String, Value>,
-        current: &Object,
-    ) -> Result<Object, Problem> {
+        current: &StoredObject,
+    ) -> Result<StoredObject, KumaProblem> {
         let labels = computed_labels(&self.config, kind, &key.0, &spec, &meta.labels);
         check_immutable(&current.body, &labels).or_invalid("The resource could not be updated")?;
         if kind.name == "Dataplane" {
@@ -194,7 +194,7 @@ impl KumaCp {
             self.check_membership(&key.0, &spec)?;
         }
         if kind.name == "Mesh" {
-            let mut violations = Violations::default();
+            let mut violations = FieldViolations::default();
             let enabled =
                 |mesh: Option<&Value>| text(mesh.unwrap_or(&Value::Null), "enabledBackend").to_owned();
             let (before, after) = (enabled(current.body.get("mtls")), enabled(spec.get("mtls")));
@@ -204,10 +204,10 @@ impl KumaCp {
             violations.0.extend(check_others::certificate_authorities(&json!(spec)).0);
             violations.or_invalid(NOT_STORED)?;
         }
-        if let (Shape::MeshService, Some(status)) = (kind.shape, current.body.get("status")) {
+        if let (BodyShape::MeshService, Some(status)) = (kind.shape, current.body.get("status")) {
             spec.insert("status".to_owned(), status.clone());
         }
-        Ok(Object::new(kind, key, current.created, now, as_values(labels), spec))
+        Ok(StoredObject::new(kind, key, current.created, now, as_values(labels), spec))
     }
 
     /// Every inbound and gateway carries the zone as a tag, except inbounds without any in an Exclusive mesh.
@@ -229,7 +229,7 @@ impl KumaCp {
     }
 
     /// A mesh may say which tags its Dataplanes have or lack. Breaking that is an internal error in 2.14.
-    fn check_membership(&self, mesh: &str, spec: &Map<String, Value>) -> Result<(), Problem> {
+    fn check_membership(&self, mesh: &str, spec: &Map<String, Value>) -> Result<(), KumaProblem> {
         let Some(mesh) = self.store.get("Mesh", &(String::new(), mesh.to_owned())) else { return Ok(()) };
         let rules = &mesh.body["constraints"]["dataplaneProxy"];
         let matches = |rule: &Value, holder: &Value| {
@@ -245,28 +245,28 @@ impl KumaCp {
                 || list(rules, "restrictions").iter().any(|rule| matches(rule, holder))
         });
         if refused {
-            return Err(Problem::new(500, NOT_STORED, "The mesh does not admit a Dataplane of these tags"));
+            return Err(KumaProblem::new(500, NOT_STORED, "The mesh does not admit a Dataplane of these tags"));
         }
         Ok(())
     }
 }
 
 /// The body as JSON; an absent one is refused like any other broken JSON, `null` is an empty object.
-pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, KumaProblem> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(body)) => Ok(body),
         Ok(Value::Null) => Ok(Map::new()),
-        Ok(other) => Err(Problem::malformed(mismatch(&other, "an object"))),
-        Err(error) => Err(Problem::malformed(format!("the body is not JSON: {error}"))),
+        Ok(other) => Err(KumaProblem::malformed(mismatch(&other, "an object"))),
+        Err(error) => Err(KumaProblem::malformed(format!("the body is not JSON: {error}"))),
     }
 }
 
-fn read(kind: &Kind, body: &Map<String, Value>) -> Result<(Meta, Map<String, Value>), Problem> {
+fn read(kind: &ResourceType, body: &Map<String, Value>) -> Result<(Meta, Map<String, Value>), KumaProblem> {
     let whole = || Value::Object(body.clone());
     match kind.shape {
-        Shape::Proto(message) => {
+        BodyShape::Proto(message) => {
             let meta = read_meta(body)?;
-            let spec = proto::decode(message, &whole()).map_err(Problem::malformed)?;
+            let spec = proto::decode(message, &whole()).map_err(KumaProblem::malformed)?;
             let found = Value::Object(spec.clone());
             let violations = match kind.name {
                 "Dataplane" => check_dataplane::check(&found),
@@ -277,7 +277,7 @@ fn read(kind: &Kind, body: &Map<String, Value>) -> Result<(Meta, Map<String, Val
             violations.or_invalid(NOT_PROCESSED)?;
             Ok((meta, spec))
         }
-        Shape::MeshService => {
+        BodyShape::MeshService => {
             let spec = match check_others::mesh_service(body) {
                 Ok(spec) => spec,
                 Err(violations) => {
@@ -291,7 +291,7 @@ fn read(kind: &Kind, body: &Map<String, Value>) -> Result<(Meta, Map<String, Val
             }
             Ok((meta, Map::from_iter([("spec".to_owned(), spec)])))
         }
-        Shape::Opaque | Shape::Computed => {
+        BodyShape::Opaque | BodyShape::Computed => {
             let meta = read_meta(body)?;
             let own = |(field, value): (&String, &Value)| {
                 (!FRAME.contains(&field.as_str()) && !value.is_null()).then(|| (field.clone(), value.clone()))
@@ -302,7 +302,7 @@ fn read(kind: &Kind, body: &Map<String, Value>) -> Result<(Meta, Map<String, Val
 }
 
 /// Go reads the frame's field names in any case.
-fn read_meta(body: &Map<String, Value>) -> Result<Meta, Problem> {
+fn read_meta(body: &Map<String, Value>) -> Result<Meta, KumaProblem> {
     let field = |name: &str| {
         body.get(name)
             .or_else(|| {
@@ -313,12 +313,12 @@ fn read_meta(body: &Map<String, Value>) -> Result<Meta, Problem> {
     let string = |name: &str| match field(name) {
         None => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(Problem::malformed(format!("{name}: {}", mismatch(other, "a string")))),
+        Some(other) => Err(KumaProblem::malformed(format!("{name}: {}", mismatch(other, "a string")))),
     };
     for time in ["creationTime", "modificationTime"] {
         let text = string(time)?;
         if field(time).is_some() && Timestamp::parse(&text).is_none() {
-            return Err(Problem::malformed(format!("{time}: {text:?} is not an RFC 3339 time")));
+            return Err(KumaProblem::malformed(format!("{time}: {text:?} is not an RFC 3339 time")));
         }
     }
     let mut labels = BTreeMap::new();
@@ -330,21 +330,21 @@ fn read_meta(body: &Map<String, Value>) -> Result<Meta, Problem> {
                     Value::String(value) => value.clone(),
                     Value::Null => String::new(),
                     other => {
-                        return Err(Problem::malformed(format!("labels: {}", mismatch(other, "a string"))));
+                        return Err(KumaProblem::malformed(format!("labels: {}", mismatch(other, "a string"))));
                     }
                 };
                 labels.insert(name.clone(), value);
             }
         }
-        Some(other) => return Err(Problem::malformed(format!("labels: {}", mismatch(other, "an object")))),
+        Some(other) => return Err(KumaProblem::malformed(format!("labels: {}", mismatch(other, "an object")))),
     }
     Ok(Meta { kind: string("type")?, mesh: string("mesh")?, name: string("name")?, labels })
 }
 
-fn check_workload(meta: &Meta) -> Result<(), Problem> {
+fn check_workload(meta: &Meta) -> Result<(), KumaProblem> {
     match meta.labels.get(WORKLOAD) {
         Some(workload) if !workload.is_empty() && !rules::is_dns_1035_label(workload) => {
-            Err(Problem::malformed(format!(
+            Err(KumaProblem::malformed(format!(
                 "the label {WORKLOAD} is {workload:?}; it has at most 63 lower-case letters, digits and '-', starts \
                  with a letter and does not end with '-'"
             )))
@@ -353,16 +353,16 @@ fn check_workload(meta: &Meta) -> Result<(), Problem> {
     }
 }
 
-fn check_name_length(kind: &Kind, name: &str) -> Result<(), Problem> {
-    let mut violations = Violations::default();
+fn check_name_length(kind: &ResourceType, name: &str) -> Result<(), KumaProblem> {
+    let mut violations = FieldViolations::default();
     if matches!(kind.name, "Mesh" | "MeshService") && name.len() > 63 {
         violations.add("name", "must have at most 63 characters");
     }
     violations.or_invalid(NOT_STORED)
 }
 
-fn check_immutable(current: &Value, labels: &BTreeMap<String, String>) -> Violations {
-    let mut violations = Violations::default();
+fn check_immutable(current: &Value, labels: &BTreeMap<String, String>) -> FieldViolations {
+    let mut violations = FieldViolations::default();
     for name in [ORIGIN, ZONE, DISPLAY_NAME] {
         let before = object(current, "labels").get(name).is_some();
         if before && labels.get(name).map(String::as_str) != Some(label(current, name)) {
@@ -386,7 +386,7 @@ fn start_unready(spec: &mut Map<String, Value>) {
     }
 }
 
-fn warnings(kind: &Kind, body: &Value) -> Vec<String> {
+fn warnings(kind: &ResourceType, body: &Value) -> Vec<String> {
     if !matches!(kind.name, "Mesh" | "MeshService") {
         return Vec::new();
     }

@@ -1,7 +1,7 @@
 //! The living world: services that are deployed, scaled and killed, addresses that are used again, roles that lose their
 //! tags, and the sidecars that wait for their Dataplanes. Knows nothing of the operator.
 
-mod care;
+mod manifests;
 mod consul;
 mod scenario;
 mod sidecars;
@@ -12,21 +12,21 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use self::consul::Members;
-use self::sidecars::Sidecars;
+use self::consul::TaskAgents;
+use self::sidecars::SimulatedSidecars;
 use super::aws::{Cloud, CloudTask, UpdateService};
 use super::consul::ConsulServer;
 use super::kuma::KumaCp;
-use super::planes::ControlPlanes;
+use super::control_planes::ControlPlanes;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
-pub use care::{Care, ConsulCare, consul_auth, manifests};
+pub use manifests::{ManifestOptions, ConsulManifestOptions, consul_auth, manifests};
 pub use consul::{
-    CLIENT_METHOD, ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, Membership, Planted, SERVICE_TAG,
-    a_persons_token,
+    CLIENT_METHOD, ConsulBootstrap, LOGIN_METHOD, MANAGEMENT_TOKEN, TaskAgentCounts, ForeignFixture, SERVICE_TAG,
+    human_token,
 };
 pub use scenario::{
-    CLUSTER, DEAD_LETTERS, FOREIGN, MESH, QUEUE, SECRET, Service, deploy, lay_pipes, role_name, role_tags,
+    CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, SECRET, ScenarioService, deploy, create_queue_and_rules, role_name, role_tags,
     run_batch, services,
 };
 pub use sidecars::host_name;
@@ -49,24 +49,24 @@ pub struct WorldConfig {
     /// Decides everything that happens.
     pub seed: u64,
     /// The shortest and the longest time between two happenings.
-    pub gap: (Duration, Duration),
+    pub interval: (Duration, Duration),
     /// What sidecars are started as.
     pub naming: Naming,
     /// Where tasks are to be.
-    pub planes: ControlPlanes,
+    pub control_planes: ControlPlanes,
     /// How long a role is without its tag.
     pub revoked_for: (Duration, Duration),
 }
 
 /// Something that happened, for whoever watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
+pub struct WorldEvent {
     /// `world` or `task`.
     pub who: &'static str,
     /// `deploy`, `scale`, `kill`, …
     pub what: &'static str,
     /// In words.
-    pub words: String,
+    pub message: String,
 }
 
 /// What the world has seen of its tasks.
@@ -85,15 +85,15 @@ pub struct Census {
 pub struct World {
     config: WorldConfig,
     rng: fastrand::Rng,
-    services: Vec<Service>,
-    sidecars: Sidecars,
-    members: Option<Members>,
+    services: Vec<ScenarioService>,
+    sidecars: SimulatedSidecars,
+    members: Option<TaskAgents>,
     next: Timestamp,
     /// Roles without their tags, and when they get them back.
     revoked: BTreeMap<String, Timestamp>,
     has_begun: bool,
     quiet: bool,
-    happened: Vec<Happening>,
+    events: Vec<WorldEvent>,
 }
 
 impl World {
@@ -101,7 +101,7 @@ impl World {
     ///
     /// # Errors
     /// In words, when the account or the control plane is not new.
-    pub fn begin(
+    pub fn start(
         config: WorldConfig,
         cloud: &mut Cloud,
         kuma: &mut KumaCp,
@@ -109,29 +109,29 @@ impl World {
     ) -> Result<Self, String> {
         let services = services(config.tasks);
         for service in &services {
-            deploy(cloud, service, config.planes, now).map_err(|error| error.to_string())?;
+            deploy(cloud, service, config.control_planes, now).map_err(|error| error.to_string())?;
         }
-        run_batch(cloud, &services[0], SECRET, config.planes, now).map_err(|error| error.to_string())?;
-        if config.planes.has_kuma() {
+        run_batch(cloud, &services[0], SECRET, config.control_planes, now).map_err(|error| error.to_string())?;
+        if config.control_planes.has_kuma() {
             let foreign = json!({
-                "type": "Dataplane", "mesh": MESH, "name": FOREIGN, "labels": {"team": "payments"},
+                "type": "Dataplane", "mesh": MESH, "name": FOREIGN_OPERATOR, "labels": {"team": "payments"},
                 "networking": {
                     "address": "10.255.0.1",
                     "inbound": [{"port": 8443, "tags": {"kuma.io/service": "legacy-gateway"}}],
                 },
             });
-            kuma.insert_foreign(MESH, FOREIGN, &foreign, now)?;
+            kuma.insert_foreign(MESH, FOREIGN_OPERATOR, &foreign, now)?;
         }
         Ok(Self {
             rng: fastrand::Rng::with_seed(config.seed),
-            sidecars: Sidecars::new(&services, config.naming, config.planes),
+            sidecars: SimulatedSidecars::new(&services, config.naming, config.control_planes),
             members: None,
             services,
-            next: now.plus(config.gap.1),
+            next: now.plus(config.interval.1),
             revoked: BTreeMap::new(),
             has_begun: false,
             quiet: false,
-            happened: Vec::new(),
+            events: Vec::new(),
             config,
         })
     }
@@ -140,28 +140,28 @@ impl World {
     ///
     /// # Errors
     /// In words, when Consul or AWS refuse something.
-    pub fn join(
+    pub fn join_consul(
         &mut self,
-        home: &ConsulHome,
+        bootstrap: &ConsulBootstrap,
         cloud: &mut Cloud,
         consul: &mut ConsulServer,
         now: Timestamp,
-    ) -> Result<Vec<Planted>, String> {
+    ) -> Result<Vec<ForeignFixture>, String> {
         let name = self.services[0].name.clone();
-        let role = scenario::role_arn(cloud, &name, self.config.planes);
-        let planted = consul::plant(home, cloud, consul, &role, &name, now)?;
+        let role = scenario::role_arn(cloud, &name, self.config.control_planes);
+        let fixtures = consul::plant(bootstrap, cloud, consul, &role, &name, now)?;
         consul.take_journal();
-        self.members = Some(Members::new(home.clone(), &self.services));
-        Ok(planted)
+        self.members = Some(TaskAgents::new(bootstrap.clone(), &self.services));
+        Ok(fixtures)
     }
 
     /// What tasks did at Consul.
-    pub fn membership(&self) -> Membership {
-        self.members.as_ref().map(Members::tally).unwrap_or_default()
+    pub fn membership(&self) -> TaskAgentCounts {
+        self.members.as_ref().map(TaskAgents::tally).unwrap_or_default()
     }
 
     /// The services that there are.
-    pub fn services(&self) -> &[Service] {
+    pub fn services(&self) -> &[ScenarioService] {
         &self.services
     }
 
@@ -171,14 +171,14 @@ impl World {
     }
 
     /// What happened since the last call.
-    pub fn take_happenings(&mut self) -> Vec<Happening> {
-        std::mem::take(&mut self.happened)
+    pub fn take_events(&mut self) -> Vec<WorldEvent> {
+        std::mem::take(&mut self.events)
     }
 
     /// Nothing happens any more but what is under way; roles get their tags back.
-    pub fn calm_down(&mut self, cloud: &mut Cloud, now: Timestamp) {
+    pub fn stop_events(&mut self, cloud: &mut Cloud, now: Timestamp) {
         self.quiet = true;
-        self.give_tags_back(cloud, now.plus(Duration::from_hours(24)), now);
+        self.restore_tags(cloud, now.plus(Duration::from_hours(24)), now);
     }
 
     /// Lets happen what is due: life in ECS, sidecars, health discovery, and now and then something worse.
@@ -194,30 +194,30 @@ impl World {
         kuma.tick(now);
         if let (Some(members), Some(consul)) = (&mut self.members, consul) {
             members.step(cloud, consul, now);
-            self.happened.append(&mut members.take_happenings());
+            self.events.append(&mut members.take_events());
         }
-        self.give_tags_back(cloud, now, now);
+        self.restore_tags(cloud, now, now);
         if !self.quiet && now >= self.next {
-            self.happen(cloud, now);
-            let (min, max) = self.config.gap;
+            self.next_event(cloud, now);
+            let (min, max) = self.config.interval;
             self.next = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
         }
     }
 
-    fn give_tags_back(&mut self, cloud: &mut Cloud, until: Timestamp, now: Timestamp) {
+    fn restore_tags(&mut self, cloud: &mut Cloud, until: Timestamp, now: Timestamp) {
         let due: Vec<String> =
             self.revoked.iter().filter(|(_, at)| **at <= until).map(|(service, _)| service.clone()).collect();
         for service in due {
             self.revoked.remove(&service);
-            let tags = role_tags(&service, self.config.planes);
+            let tags = role_tags(&service, self.config.control_planes);
             if cloud.tag_role(&role_name(&service), &tags, now).is_ok() {
-                let tag = scenario::deciding_tag(self.config.planes);
-                self.tell("role", format!("role {} gets its tag {tag} back", role_name(&service)));
+                let tag = scenario::deciding_tag(self.config.control_planes);
+                self.record_event("role", format!("role {} gets its tag {tag} back", role_name(&service)));
             }
         }
     }
 
-    fn happen(&mut self, cloud: &mut Cloud, now: Timestamp) {
+    fn next_event(&mut self, cloud: &mut Cloud, now: Timestamp) {
         // First of all what takes longest to play out.
         if !std::mem::replace(&mut self.has_begun, true) {
             let service = self.services[1].clone();
@@ -250,7 +250,7 @@ impl World {
     }
 
     /// Without a drain; with `reuse` its address goes to the next task that starts.
-    fn kill(&mut self, cloud: &mut Cloud, service: &Service, reuse: bool, now: Timestamp) {
+    fn kill(&mut self, cloud: &mut Cloud, service: &ScenarioService, reuse: bool, now: Timestamp) {
         let Some(task) = self.one_of(&Self::running(cloud, &service.name)) else { return };
         let address = task.address();
         cloud.kill_hard(&task.arn, now);
@@ -261,11 +261,11 @@ impl World {
             }
             None => String::new(),
         };
-        self.tell("kill", format!("{} task {} dies without a drain{again}", service.name, short(task.id())));
+        self.record_event("kill", format!("{} task {} dies without a drain{again}", service.name, short(task.id())));
     }
 
-    fn redeploy(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
-        let Ok(definition) = scenario::define(cloud, service, self.config.planes, now) else { return };
+    fn redeploy(&mut self, cloud: &mut Cloud, service: &ScenarioService, now: Timestamp) {
+        let Ok(definition) = scenario::define(cloud, service, self.config.control_planes, now) else { return };
         let request = UpdateService {
             cluster: CLUSTER.to_owned(),
             service: service.name.clone(),
@@ -274,7 +274,7 @@ impl World {
         };
         if cloud.update_service(&request, now).is_ok() {
             let revision = definition.rsplit(':').next().unwrap_or_default();
-            self.tell("deploy", format!("{} revision {revision} replaces all its tasks", service.name));
+            self.record_event("deploy", format!("{} revision {revision} replaces all its tasks", service.name));
         }
     }
 
@@ -289,14 +289,14 @@ impl World {
             ..UpdateService::default()
         };
         if cloud.update_service(&request, now).is_ok() {
-            self.tell("scale", format!("{name} shall have {count} tasks"));
+            self.record_event("scale", format!("{name} shall have {count} tasks"));
         }
     }
 
-    fn stop_one(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
+    fn stop_one(&mut self, cloud: &mut Cloud, service: &ScenarioService, now: Timestamp) {
         let Some(task) = self.one_of(&Self::running(cloud, &service.name)) else { return };
         if cloud.stop_task(CLUSTER, &task.arn, "stopped by a person", now).is_ok() {
-            self.tell("stop", format!("somebody stops {} task {}", service.name, short(task.id())));
+            self.record_event("stop", format!("somebody stops {} task {}", service.name, short(task.id())));
         }
     }
 
@@ -305,21 +305,21 @@ impl World {
             cloud.all_tasks().filter(|task| task.last_status < LastStatus::Running).cloned().collect();
         let Some(task) = self.one_of(&starting) else { return };
         if cloud.fail_to_start(&task.arn, "CannotPullContainerError", now) {
-            self.tell("fail", format!("task {} of {} fails to start", short(task.id()), task.family));
+            self.record_event("fail", format!("task {} of {} fails to start", short(task.id()), task.family));
         }
     }
 
-    fn revoke(&mut self, cloud: &mut Cloud, service: &Service, now: Timestamp) {
+    fn revoke(&mut self, cloud: &mut Cloud, service: &ScenarioService, now: Timestamp) {
         if self.revoked.contains_key(&service.name) {
             return;
         }
         let role = role_name(&service.name);
-        let tag = scenario::deciding_tag(self.config.planes);
+        let tag = scenario::deciding_tag(self.config.control_planes);
         if cloud.untag_role(&role, &[tag.to_owned()], now).is_ok() {
             let (min, max) = self.config.revoked_for;
             let back = now.plus(min + max.saturating_sub(min).mul_f64(self.rng.f64()));
             self.revoked.insert(service.name.clone(), back);
-            self.tell("role", format!("role {role} loses its tag {tag}"));
+            self.record_event("role", format!("role {role} loses its tag {tag}"));
         }
     }
 
@@ -332,8 +332,8 @@ impl World {
         self.revoked.values_mut().for_each(|at| *at = back.max(*at));
     }
 
-    fn tell(&mut self, what: &'static str, words: String) {
-        self.happened.push(Happening { who: "world", what, words });
+    fn record_event(&mut self, what: &'static str, message: String) {
+        self.events.push(WorldEvent { who: "world", what, message });
     }
 }
 

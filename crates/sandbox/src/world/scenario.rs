@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::SERVICE_TAG;
 use crate::aws::{
-    Cloud, CloudConfig, CreateRole, CreateService, Outcome, RegisterTaskDefinition, RunTask, Target,
+    Cloud, CloudConfig, CreateRole, CreateService, AwsApiResult, RegisterTaskDefinition, RunTask, RuleTarget,
     TaskOverrides,
 };
-use crate::planes::ControlPlanes;
+use crate::control_planes::ControlPlanes;
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// The queue that events go to.
@@ -24,11 +24,11 @@ pub const MESH: &str = "default";
 /// In the environment of a task that somebody ran by hand, and so in its events; nothing may ever show it.
 pub const SECRET: &str = "planted-5f2c8e1d9b7a4036";
 /// The other team's Dataplane.
-pub const FOREIGN: &str = "legacy-gateway";
+pub const FOREIGN_OPERATOR: &str = "legacy-gateway";
 
 /// A service of the world, named alike in ECS, IAM and the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct ScenarioService {
     /// Its name.
     pub name: String,
     /// The sidecar's port.
@@ -40,9 +40,9 @@ pub struct Service {
 }
 
 /// The services of a world of about so many tasks.
-pub fn services(tasks: usize) -> Vec<Service> {
+pub fn services(tasks: usize) -> Vec<ScenarioService> {
     let service =
-        |name: &str, port, app_port, count| Service { name: name.to_owned(), port, app_port, count };
+        |name: &str, port, app_port, count| ScenarioService { name: name.to_owned(), port, app_port, count };
     let mut all = vec![
         service("demo-app", 15_000, 5_000, 2),
         service("kv", 15_050, 5_050, 2),
@@ -60,20 +60,20 @@ pub fn services(tasks: usize) -> Vec<Service> {
 }
 
 /// Where roles are that may log in to Consul, and where they are otherwise.
-fn role_path(planes: ControlPlanes) -> &'static str {
-    if planes.has_consul() { "/consul-ecs/" } else { "/mesh/" }
+fn role_path(control_planes: ControlPlanes) -> &'static str {
+    if control_planes.has_consul() { "/consul-ecs/" } else { "/mesh/" }
 }
 
 /// The ARN of a service's role.
-pub(super) fn role_arn(cloud: &Cloud, service: &str, planes: ControlPlanes) -> String {
+pub(super) fn role_arn(cloud: &Cloud, service: &str, control_planes: ControlPlanes) -> String {
     let config = cloud.config();
-    let path = role_path(planes);
+    let path = role_path(control_planes);
     format!("arn:{}:iam::{}:role{path}{}", config.partition, config.account, role_name(service))
 }
 
 /// The tag without which a role lets nobody in.
-pub(super) fn deciding_tag(planes: ControlPlanes) -> &'static str {
-    if planes.has_kuma() { "kuma.io/mesh" } else { SERVICE_TAG }
+pub(super) fn deciding_tag(control_planes: ControlPlanes) -> &'static str {
+    if control_planes.has_kuma() { "kuma.io/mesh" } else { SERVICE_TAG }
 }
 
 /// The name of a service's role.
@@ -82,10 +82,10 @@ pub fn role_name(service: &str) -> String {
 }
 
 /// The tags that let a role into the meshes.
-pub fn role_tags(service: &str, planes: ControlPlanes) -> Tags {
+pub fn role_tags(service: &str, control_planes: ControlPlanes) -> Tags {
     let kuma = [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)];
-    let kuma = kuma.into_iter().filter(|_| planes.has_kuma());
-    let consul = [(SERVICE_TAG, service)].into_iter().filter(|_| planes.has_consul());
+    let kuma = kuma.into_iter().filter(|_| control_planes.has_kuma());
+    let consul = [(SERVICE_TAG, service)].into_iter().filter(|_| control_planes.has_consul());
     kuma.chain(consul).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
@@ -93,7 +93,7 @@ pub fn role_tags(service: &str, planes: ControlPlanes) -> Tags {
 ///
 /// # Errors
 /// When the account holds something of these names already.
-pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
+pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult<String> {
     let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
     // Kept longer than in the queue itself: a message's age counts on.
     cloud.create_queue(
@@ -125,7 +125,7 @@ pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
         cloud.put_targets(name, vec![target("queue", &queue, &dead_letters)])?;
     }
     for (name, arn) in [(QUEUE, &queue), (DEAD_LETTERS, &dead)] {
-        let policy = letting_rules_send(arn, &rules);
+        let policy = queue_policy(arn, &rules);
         cloud.set_queue_attributes(name, attributes([("Policy", &policy)]), now)?;
     }
     forward_from_iam_region(cloud, &patterns[1].1)?;
@@ -134,7 +134,7 @@ pub fn lay_pipes(cloud: &mut Cloud, now: Timestamp) -> Outcome<String> {
 
 /// IAM tells of its calls in one Region alone; from there they come to this one by a rule of the same pattern. The
 /// sandbox has one set of rules for all Regions.
-fn forward_from_iam_region(cloud: &mut Cloud, pattern: &Value) -> Outcome<()> {
+fn forward_from_iam_region(cloud: &mut Cloud, pattern: &Value) -> AwsApiResult<()> {
     let name = "ecs-mesh-roles-forward";
     cloud.put_rule(name, &pattern.to_string(), true, None)?;
     let CloudConfig { partition, region, account, .. } = cloud.config();
@@ -147,13 +147,13 @@ fn attributes<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, Stri
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-fn target(id: &str, arn: &str, rest: &Value) -> Target {
+fn target(id: &str, arn: &str, rest: &Value) -> RuleTarget {
     let rest = rest.as_object().cloned().unwrap_or_default();
-    Target { id: id.to_owned(), arn: arn.to_owned(), input: None, rest }
+    RuleTarget { id: id.to_owned(), arn: arn.to_owned(), input: None, rest }
 }
 
 /// A queue's policy that lets EventBridge send for these rules alone.
-fn letting_rules_send(queue: &str, rules: &[String]) -> String {
+fn queue_policy(queue: &str, rules: &[String]) -> String {
     let statement = json!({
         "Effect": "Allow",
         "Principal": {"Service": "events.amazonaws.com"},
@@ -170,20 +170,20 @@ fn letting_rules_send(queue: &str, rules: &[String]) -> String {
 /// As ECS answers.
 pub(super) fn define(
     cloud: &mut Cloud,
-    service: &Service,
-    planes: ControlPlanes,
+    service: &ScenarioService,
+    control_planes: ControlPlanes,
     now: Timestamp,
-) -> Outcome<String> {
-    let role = role_arn(cloud, &service.name, planes);
+) -> AwsApiResult<String> {
+    let role = role_arn(cloud, &service.name, control_planes);
     let mut request = RegisterTaskDefinition::fargate(&service.name, Some(&role), service.app_port);
-    if planes.has_consul() {
+    if control_planes.has_consul() {
         join_consul(&mut request, service, &cloud.config().region);
     }
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
 }
 
 /// As consul-ecs makes definitions: a container that sets the task up, by a configuration in its environment.
-fn join_consul(request: &mut RegisterTaskDefinition, service: &Service, region: &str) {
+fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, region: &str) {
     let config = json!({
         "bootstrapDir": "/consul",
         "consulLogin": {"enabled": true},
@@ -212,13 +212,13 @@ fn join_consul(request: &mut RegisterTaskDefinition, service: &Service, region: 
 ///
 /// # Errors
 /// As ECS and IAM answer.
-pub fn deploy(cloud: &mut Cloud, service: &Service, planes: ControlPlanes, now: Timestamp) -> Outcome<()> {
+pub fn deploy(cloud: &mut Cloud, service: &ScenarioService, control_planes: ControlPlanes, now: Timestamp) -> AwsApiResult<()> {
     let role = CreateRole {
-        path: role_path(planes).to_owned(),
-        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, planes))
+        path: role_path(control_planes).to_owned(),
+        ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, control_planes))
     };
     cloud.create_role(role, now)?;
-    let definition = define(cloud, service, planes, now)?;
+    let definition = define(cloud, service, control_planes, now)?;
     cloud.create_service(CreateService::awsvpc(CLUSTER, &service.name, &definition, service.count), now)?;
     Ok(())
 }
@@ -229,12 +229,12 @@ pub fn deploy(cloud: &mut Cloud, service: &Service, planes: ControlPlanes, now: 
 /// As ECS answers.
 pub fn run_batch(
     cloud: &mut Cloud,
-    service: &Service,
+    service: &ScenarioService,
     secret: &str,
-    planes: ControlPlanes,
+    control_planes: ControlPlanes,
     now: Timestamp,
-) -> Outcome<String> {
-    let definition = define(cloud, service, planes, now)?;
+) -> AwsApiResult<String> {
+    let definition = define(cloud, service, control_planes, now)?;
     let rest =
         json!({"containerOverrides": [{"name": "app", "environment": [{"name": "TOKEN", "value": secret}]}]});
     let overrides =

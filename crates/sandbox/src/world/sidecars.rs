@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::scenario::{MESH, Service};
+use super::scenario::{MESH, ScenarioService};
 use super::{Census, Naming};
 use crate::aws::{Cloud, CloudTask};
 use crate::kuma::KumaCp;
-use crate::planes::ControlPlanes;
+use crate::control_planes::ControlPlanes;
 use ecs_mesh_model::{LastStatus, Timestamp};
 
 /// When it is time to drop what ECS has forgotten, too.
-const OVER: usize = 100_000;
+const SHUTDOWN_TIME: usize = 100_000;
 /// Between two attempts of a sidecar.
 const RETRY: Duration = Duration::from_secs(3);
 /// When a sidecar gives up.
@@ -22,19 +22,19 @@ const GIVES_UP: Duration = Duration::from_mins(5);
 const APP_START: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
-pub(super) struct Sidecars {
+pub(super) struct SimulatedSidecars {
     app_ports: BTreeMap<String, u16>,
     naming: Naming,
     /// Whether there is a Kuma to connect to.
     connects: bool,
-    alive: BTreeMap<Arc<str>, Sidecar>,
+    alive: BTreeMap<Arc<str>, SimulatedSidecar>,
     /// Stopped and counted. Never iterated in an order that shows.
-    over: HashSet<Arc<str>>,
+    finished: HashSet<Arc<str>>,
     census: Census,
 }
 
 #[derive(Debug, Default)]
-struct Sidecar {
+struct SimulatedSidecar {
     started: Option<Timestamp>,
     next_try: Option<Timestamp>,
     connected: bool,
@@ -44,11 +44,11 @@ struct Sidecar {
     name: String,
 }
 
-impl Sidecars {
-    pub(super) fn new(services: &[Service], naming: Naming, planes: ControlPlanes) -> Self {
+impl SimulatedSidecars {
+    pub(super) fn new(services: &[ScenarioService], naming: Naming, control_planes: ControlPlanes) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
         let (alive, over, census) = (BTreeMap::new(), HashSet::new(), Census::default());
-        Self { app_ports, naming, connects: planes.has_kuma(), alive, over, census }
+        Self { app_ports, naming, connects: control_planes.has_kuma(), alive, finished: over, census }
     }
 
     pub(super) fn census(&self) -> Census {
@@ -57,7 +57,7 @@ impl Sidecars {
 
     pub(super) fn step(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
         for task in cloud.all_tasks() {
-            if task.last_status.is_stopped() && self.over.contains(&task.arn) {
+            if task.last_status.is_stopped() && self.finished.contains(&task.arn) {
                 continue;
             }
             if !self.alive.contains_key(&task.arn) {
@@ -72,7 +72,7 @@ impl Sidecars {
             }
             if task.last_status.is_stopped() {
                 self.alive.remove(&task.arn);
-                self.over.insert(Arc::clone(&task.arn));
+                self.finished.insert(Arc::clone(&task.arn));
                 self.census.stopped += 1;
             }
         }
@@ -85,13 +85,13 @@ impl Sidecars {
                 self.census.stopped += 1;
             }
         }
-        if self.over.len() > OVER {
-            self.over.retain(|arn| cloud.task(arn).is_some());
+        if self.finished.len() > SHUTDOWN_TIME {
+            self.finished.retain(|arn| cloud.task(arn).is_some());
         }
     }
 }
 
-impl Sidecar {
+impl SimulatedSidecar {
     /// Whether the sidecar gave up just now.
     fn live(
         &mut self,

@@ -8,7 +8,7 @@ use ecs_mesh_sandbox::consul::{ConsulRequest, ConsulServer};
 use ecs_mesh_sandbox::world::{LOGIN_METHOD, MANAGEMENT_TOKEN};
 use serde_json::{Value, json};
 
-use super::super::course::OPERATOR;
+use super::super::driver::OPERATOR;
 
 const GOLDEN: &str = include_str!("../../../golden/consul-auth/service-tokens.yaml");
 /// Who may log in, as in the golden file.
@@ -38,13 +38,13 @@ spec:
 }
 
 /// Whoever may do everything at Consul.
-pub(super) struct Hands<'a> {
+pub(super) struct Administrator<'a> {
     pub(super) consul: &'a mut ConsulServer,
     pub(super) secret: &'a str,
     pub(super) now: Timestamp,
 }
 
-impl Hands<'_> {
+impl Administrator<'_> {
     fn ask(&mut self, method: &str, path: &str, body: &Value) -> Value {
         let request = ConsulRequest::new(method, path, Some(self.secret), body);
         let answer = self.consul.handle(self.now, &request);
@@ -81,7 +81,7 @@ impl Hands<'_> {
     }
 
     /// Does something to what is declared. In words, if there was something to do it to.
-    pub(super) fn meddle(&mut self, rng: &mut fastrand::Rng) -> Option<&'static str> {
+    pub(super) fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<&'static str> {
         match rng.u8(..5) {
             0 => {
                 let rules = self.rules();
@@ -204,6 +204,6 @@ fn declared(aws: &str) -> BTreeMap<String, Value> {
 }
 
 /// As the administrator.
-pub(super) fn administrator(consul: &mut ConsulServer, now: Timestamp) -> Hands<'_> {
-    Hands { consul, secret: MANAGEMENT_TOKEN, now }
+pub(super) fn administrator(consul: &mut ConsulServer, now: Timestamp) -> Administrator<'_> {
+    Administrator { consul, secret: MANAGEMENT_TOKEN, now }
 }

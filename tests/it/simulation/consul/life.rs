@@ -9,31 +9,31 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul::ConsulControlPlane;
 use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_controller::Lease as _;
-use ecs_mesh_manifests::Status;
+use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{OperatorId, Timestamp};
-use ecs_mesh_operator::reconcile::{Connect, Connected, Operator};
+use ecs_mesh_operator::operator::{ConnectFn, Connected, Operator};
 use ecs_mesh_sandbox::aws::{Cloud, LifeTimes};
-use ecs_mesh_sandbox::judge::{ConsulJudge, Rules};
+use ecs_mesh_sandbox::oracle::{ConsulOracle, OracleConfig};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
-use ecs_mesh_sandbox::planes::ControlPlanes;
+use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::world::{
-    Care, ConsulCare, ConsulHome, Naming, World, WorldConfig, a_persons_token, manifests,
+    ManifestOptions, ConsulManifestOptions, ConsulBootstrap, Naming, World, WorldConfig, human_token, manifests,
 };
 use tokio::time::Instant;
 
-use super::super::course::{Course, OPERATOR, SLIP, Setting, in_a_while};
-use super::super::faults::Fault;
-use super::super::ground::{Ending, Ground, SILENCE, START, load_whatever, under_paused_clock, violation};
-use super::declared::{self, Hands};
-use super::shared::{Shared, Token};
-use super::transport::SimTransport;
+use super::super::driver::{Driver, OPERATOR, INVALID_DOCUMENT, Scenario, in_a_while};
+use super::super::faults::SimFault;
+use super::super::env::{SimReport, SimEnv, QUIET_PERIOD, START, load_whatever, under_paused_clock, violation};
+use super::declared::{self, Administrator};
+use super::shared::{ConsulShared, OperatorToken};
+use super::transport::SimConsulTransport;
 
 /// Where the account is, for logins.
 const AWS: &str = "http://aws.simulated";
 /// From the delivery of the news that a task has stopped until what it left is gone, where nothing goes wrong.
 const WITHIN: Duration = Duration::from_secs(1);
 /// Sweeps in the silence, at the most.
-const SWEEPS: u64 = SILENCE.as_secs() / 30 + 1;
+const SWEEPS: u64 = QUIET_PERIOD.as_secs() / 30 + 1;
 /// Calls to ECS for a sweep, however many tasks there are: two lists, and a second page where a life has left more
 /// than a hundred stopped ones.
 const ECS_CALLS: u64 = 3;
@@ -43,17 +43,17 @@ const CONSUL_CALLS: (u64, u64) = (12, 3);
 const BEGINS: Duration = Duration::from_secs(10);
 
 /// Lives the life of a seed.
-pub(super) fn live(seed: u64) -> Ending {
+pub(super) fn run(seed: u64) -> SimReport {
     under_paused_clock(|| {
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1));
-        let setting = AtConsul::begin(seed, &mut rng);
-        Course::new(seed, rng, setting).live()
+        let scenario = ConsulScenario::start(seed, &mut rng);
+        Driver::new(seed, rng, scenario).run()
     })
 }
 
 #[allow(clippy::struct_excessive_bools)] // each is a die of its own
-struct AtConsul {
-    shared: Arc<Shared>,
+struct ConsulScenario {
+    shared: Arc<ConsulShared>,
     world: World,
     /// There is none in this life; the world moves both.
     kuma: KumaCp,
@@ -68,13 +68,13 @@ struct AtConsul {
     next_drift: Instant,
     /// Nothing goes wrong in this life.
     is_fair: bool,
-    care: Care,
+    care: ManifestOptions,
     generation: u64,
     bound: bool,
     /// Since when nothing has kept the operator from acting at once.
     undisturbed_since: Timestamp,
     /// Tasks of whose end the operator was told.
-    told: BTreeSet<String>,
+    stops_delivered: BTreeSet<String>,
     timed: u64,
     next_token: Instant,
     /// From then on ListTasks hides some tasks for a while.
@@ -109,40 +109,40 @@ fn slow(cloud: &mut Cloud, rng: &mut fastrand::Rng, stopped_kept: Option<Duratio
     });
 }
 
-impl AtConsul {
-    fn begin(seed: u64, rng: &mut fastrand::Rng) -> Self {
-        let ground = Ground::new(seed, rng, true);
+impl ConsulScenario {
+    fn start(seed: u64, rng: &mut fastrand::Rng) -> Self {
+        let ground = SimEnv::new(seed, rng, true);
         let (withdraws, without_sweeps) = (rng.bool(), rng.u8(..3) == 0);
         let cluster = ground.cluster.to_string();
         let mut kuma = KumaCp::new(KumaConfig::default(), START);
         let home =
-            ConsulHome { cluster: cluster.clone(), aws: AWS.to_owned(), region: "eu-west-1".to_owned() };
-        let mut consul = ConsulHome::server(seed, START);
-        home.furnish(&mut consul, START).unwrap();
+            ConsulBootstrap { cluster: cluster.clone(), aws: AWS.to_owned(), region: "eu-west-1".to_owned() };
+        let mut consul = ConsulBootstrap::server(seed, START);
+        home.configure(&mut consul, START).unwrap();
         // Without sweeps nobody would look for drifts.
         let meddler = (!without_sweeps && rng.bool()).then(|| {
             declared::administrator(&mut consul, START).hand_over();
-            a_persons_token(&mut consul, START).unwrap()
+            human_token(&mut consul, START).unwrap()
         });
         let world = WorldConfig {
             tasks: rng.usize(8..40),
             seed,
-            gap: (Duration::from_millis(500), Duration::from_secs(8)),
+            interval: (Duration::from_millis(500), Duration::from_secs(8)),
             naming: Naming::TaskId,
-            planes: ControlPlanes::Consul,
+            control_planes: ControlPlanes::Consul,
             revoked_for: (Duration::from_secs(10), Duration::from_secs(90)),
         };
-        let (world, planted) = {
+        let (world, fixtures) = {
             let mut cloud = ground.cloud.lock().unwrap();
             // What ECS has forgotten, only sweeps find.
             slow(&mut cloud, rng, without_sweeps.then_some(Duration::from_hours(1)));
-            let mut world = World::begin(world, &mut cloud, &mut kuma, START).unwrap();
-            let planted = world.join(&home, &mut cloud, &mut consul, START).unwrap();
-            (world, planted)
+            let mut world = World::start(world, &mut cloud, &mut kuma, START).unwrap();
+            let fixtures = world.join_consul(&home, &mut cloud, &mut consul, START).unwrap();
+            (world, fixtures)
         };
-        let care = Care {
+        let care = ManifestOptions {
             kuma: None,
-            consul: Some(ConsulCare {
+            consul: Some(ConsulManifestOptions {
                 address: "http://consul:8500".to_owned(),
                 // The transport sends the token.
                 token: "timeout: 5s".to_owned(),
@@ -156,23 +156,23 @@ impl AtConsul {
             dataplane_name: "{taskId}",
         };
         let judge = |consul: &mut _| {
-            let rules = Rules {
-                operator: ConsulHome::operator(consul, START),
+            let rules = OracleConfig {
+                operator: ConsulBootstrap::operator(consul, START),
                 cluster,
                 tags_lag: Duration::from_secs(100),
                 max_fraction: 0.3,
                 min_owned: 10,
             };
-            let judge = ConsulJudge::new(rules, withdraws, planted);
-            if meddler.is_some() { judge.keeping(declared::mark()) } else { judge }
+            let judge = ConsulOracle::new(rules, withdraws, fixtures);
+            if meddler.is_some() { judge.with_fixtures(declared::mark()) } else { judge }
         };
-        let is_fair = !ground.faults.are_there();
+        let is_fair = !ground.faults.are_enabled();
         if without_sweeps {
             // What the only sweep does not find nobody else would tell of.
             ground.faults.lists_are_honest();
         }
         Self {
-            shared: Shared::new(ground, consul, home, judge),
+            shared: ConsulShared::new(ground, consul, home, judge),
             world,
             kuma,
             withdraws,
@@ -184,7 +184,7 @@ impl AtConsul {
             generation: 1,
             bound: true,
             undisturbed_since: START,
-            told: BTreeSet::new(),
+            stops_delivered: BTreeSet::new(),
             timed: 0,
             next_token: in_a_while(rng, 40..160),
             next_hiding: in_a_while(rng, 20..120),
@@ -194,7 +194,7 @@ impl AtConsul {
     }
 
     /// The manifests, with the binding or without, and perhaps with a slip.
-    fn written_down(&self, broken: bool) -> Status {
+    fn written_down(&self, broken: bool) -> ManifestStatus {
         let mut text = manifests(&self.care, &[]);
         if !self.bound {
             text.truncate(text.find("---").unwrap());
@@ -207,24 +207,24 @@ impl AtConsul {
             text.push_str(&declared::manifest(AWS));
         }
         if broken {
-            text.push_str(SLIP);
+            text.push_str(INVALID_DOCUMENT);
         }
         let (set, errors) = load_whatever(&text);
         assert_eq!(set.complete, !broken);
         let intervals = set.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
         assert!(intervals.collect::<BTreeSet<_>>().len() <= 1, "a life has one sweep interval");
         let set = Arc::new(ManifestSet { generation: self.generation, ..(*set).clone() });
-        Status { set, errors, warnings: Vec::new(), files: 1 }
+        ManifestStatus { set, errors, warnings: Vec::new(), files: 1 }
     }
 
-    fn rewritten(&mut self, bound: bool, broken: bool) -> Option<Status> {
+    fn rewritten(&mut self, bound: bool, broken: bool) -> Option<ManifestStatus> {
         if self.without_sweeps {
             // What changes in the manifests is swept for.
             return None;
         }
         self.generation += 1;
         self.bound = bound;
-        self.shared.note(|| format!("edit: bound {bound}, broken {broken}"));
+        self.shared.record(|| format!("edit: bound {bound}, broken {broken}"));
         Some(self.written_down(broken))
     }
 
@@ -234,52 +234,52 @@ impl AtConsul {
         let now = self.shared.now();
         let done = {
             let mut consul = self.shared.consul.lock().unwrap();
-            Hands { consul: &mut consul, secret, now }.meddle(rng)
+            Administrator { consul: &mut consul, secret, now }.edit(rng)
         };
         if let Some(words) = done {
-            self.shared.faults.count(Fault::Drift);
-            self.shared.note(|| words.to_owned());
+            self.shared.faults.count(SimFault::Drift);
+            self.shared.record(|| words.to_owned());
         }
     }
 
     /// What the operator was told has to follow at once, unless something keeps it from that.
-    fn look_at_the_clock(&mut self) {
+    fn check_timers(&mut self) {
         let now = self.shared.now();
-        let told = self.shared.take_told();
+        let stops_delivered = self.shared.take_stops_delivered();
         let consul = self.shared.consul.lock().unwrap();
         let mut judge = self.shared.judge.lock().unwrap();
         if !(self.is_fair && self.bound && self.shared.lease.holds()) {
             self.undisturbed_since = now;
             judge.is_disturbed();
         }
-        for (task, at) in told {
+        for (task, at) in stops_delivered {
             if self.undisturbed_since.plus(BEGINS) < at {
-                judge.was_told(&task, at);
+                judge.record_stop_delivered(&task, at);
                 self.timed += 1;
             }
-            self.told.insert(task);
+            self.stops_delivered.insert(task);
         }
-        judge.look_for_the_late(&consul, WITHIN, now);
+        judge.check_deadlines(&consul, WITHIN, now);
     }
 }
 
-impl Setting for AtConsul {
-    fn ground(&self) -> &Arc<Ground> {
+impl Scenario for ConsulScenario {
+    fn env(&self) -> &Arc<SimEnv> {
         &self.shared.ground
     }
 
-    fn connect(&self) -> Connect {
+    fn connect(&self) -> ConnectFn {
         let shared = Arc::clone(&self.shared);
         Arc::new(move |_, spec| {
             let id = OperatorId::parse(OPERATOR).unwrap();
             let connection: &ConsulConnection = spec.consul.as_ref().ok_or("no Consul")?;
-            let transport = SimTransport(Arc::clone(&shared));
+            let transport = SimConsulTransport(Arc::clone(&shared));
             let plane = ConsulControlPlane::new(transport, connection, id, Arc::new(NoObserver));
             Ok(Connected::consul(plane))
         })
     }
 
-    fn manifests(&self) -> Status {
+    fn manifests(&self) -> ManifestStatus {
         self.written_down(false)
     }
 
@@ -290,14 +290,14 @@ impl Setting for AtConsul {
             self.world.step(&mut cloud, &mut self.kuma, Some(&mut consul), self.shared.now());
         }
         self.shared.judge_writes();
-        self.look_at_the_clock();
-        for happening in self.world.take_happenings() {
-            self.shared.note(|| format!("{} {} {}", happening.who, happening.what, happening.words));
+        self.check_timers();
+        for happening in self.world.take_events() {
+            self.shared.record(|| format!("{} {} {}", happening.who, happening.what, happening.words));
         }
     }
 
     /// What it has forgotten has to be gone, whatever its own token was told.
-    fn looks_at(&mut self, operator: &Operator) {
+    fn observe(&mut self, operator: &Operator) {
         let planes = operator.planes();
         let known = planes.values().flat_map(|plane| {
             let tasks = plane.registry.tasks();
@@ -309,9 +309,9 @@ impl Setting for AtConsul {
 
     /// For a while the operator's own token is not known, or may not see all there is; lists hide tasks that live; and
     /// once all roles lose their tags.
-    fn meanwhile(&mut self, rng: &mut fastrand::Rng) {
+    fn on_busy_step(&mut self, rng: &mut fastrand::Rng) {
         if Instant::now() >= self.next_token {
-            let tokens = [Token::Unknown, Token::Blind, Token::Shortsighted];
+            let tokens = [OperatorToken::Unknown, OperatorToken::CannotRead, OperatorToken::CannotReadAll];
             let (token, time) = (tokens[rng.usize(..3)], Duration::from_secs(rng.u64(5..40)));
             if !self.is_fair {
                 self.shared.spoil_token(token, time);
@@ -321,13 +321,13 @@ impl Setting for AtConsul {
         let now = self.shared.now();
         if !self.without_sweeps && Instant::now() >= self.next_hiding {
             let seconds = Duration::from_secs(rng.u64(HIDDEN));
-            self.shared.note(|| format!("ListTasks hides some tasks for {seconds:?}"));
+            self.shared.record(|| format!("ListTasks hides some tasks for {seconds:?}"));
             self.shared.faults.hide_tasks(now.plus(seconds));
             self.next_hiding = Instant::now() + seconds + Duration::from_secs(rng.u64(20..120));
         }
         if self.revocation.is_some_and(|at| Instant::now() >= at) {
             self.revocation = None;
-            self.shared.faults.count(Fault::MassRevocation);
+            self.shared.faults.count(SimFault::MassRevocation);
             self.world.revoke_all(&mut self.shared.cloud.lock().unwrap(), now);
         }
         if Instant::now() >= self.next_drift {
@@ -337,16 +337,16 @@ impl Setting for AtConsul {
     }
 
     /// The binding comes and goes, and sometimes a file has a slip in it: nothing may go for either.
-    fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<Status> {
+    fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus> {
         let (unbound, broken) = (rng.u8(..4) == 0, rng.u8(..4) == 0);
         self.rewritten(!unbound, broken)
     }
 
-    fn mend(&mut self) -> Option<Status> {
+    fn fix(&mut self) -> Option<ManifestStatus> {
         self.rewritten(true, false)
     }
 
-    fn restarted(&mut self) {
+    fn on_restart(&mut self) {
         self.undisturbed_since = self.shared.now();
         self.shared.judge.lock().unwrap().restarted();
     }
@@ -356,39 +356,39 @@ impl Setting for AtConsul {
         self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
     }
 
-    fn after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
+    fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
         let (cloud, mut consul) = (self.shared.cloud.lock().unwrap(), self.shared.consul.lock().unwrap());
         let (judge, now) = (self.shared.judge.lock().unwrap(), self.shared.now());
-        let unheard_of = |id: &str| self.without_sweeps && !self.told.contains(id);
-        let leaks = judge.leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
+        let unheard_of = |id: &str| self.without_sweeps && !self.stops_delivered.contains(id);
+        let leaks = judge.check_secret_leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
         let leaks = leaks.into_iter().map(|words| format!("I1 after quiet: {words}"));
-        let touched = judge.touched(&consul).into_iter().map(|words| format!("I3 after quiet: {words}"));
-        let missing = judge.missing(&cloud, &consul, &|_| self.withdraws, now);
+        let touched = judge.modified_fixtures(&consul).into_iter().map(|words| format!("I3 after quiet: {words}"));
+        let missing = judge.check_missing(&cloud, &consul, &|_| self.withdraws, now);
         let missing = missing.into_iter().map(|words| format!("after quiet: {words}"));
-        let mut wrong: Vec<String> = leaks.chain(touched).chain(missing).collect();
+        let mut violations: Vec<String> = leaks.chain(touched).chain(missing).collect();
         if self.meddler.is_some() {
-            wrong.extend(declared::administrator(&mut consul, now).differences(AWS));
+            violations.extend(declared::administrator(&mut consul, now).differences(AWS));
         }
-        wrong
+        violations
     }
 
-    fn written(&self) -> String {
+    fn write_summary(&self) -> String {
         format!("{:?}", self.shared.judge.lock().unwrap().tally())
     }
 
-    fn end(self, ending: &mut Ending) {
+    fn finish(self, report: &mut SimReport) {
         let judge = self.shared.judge.lock().unwrap();
-        ending.wrong.extend(judge.violations().iter().map(violation));
-        let (ecs, mesh) = ending.silent_calls;
+        report.violations.extend(judge.violations().iter().map(violation));
+        let (ecs, mesh) = report.silent_calls;
         let more = if self.meddler.is_some() { CONSUL_CALLS.1 } else { 0 };
         if ecs > SWEEPS * ECS_CALLS || mesh > SWEEPS * (CONSUL_CALLS.0 + more) {
             let words = format!("{ecs} calls to ECS and {mesh} to Consul in the silence");
-            ending.wrong.push(format!("more than {SWEEPS} sweeps need: {words}"));
+            report.violations.push(format!("more than {SWEEPS} sweeps need: {words}"));
         }
-        ending.created = self.world.membership().logins;
-        ending.removed = judge.tally().tokens + judge.tally().services;
-        ending.tasks = self.world.census().started;
-        ending.timed = self.timed;
-        ending.looked_at = self.shared.looked_at.lock().unwrap().clone();
+        report.created = self.world.membership().logins;
+        report.removed = judge.tally().tokens + judge.tally().services;
+        report.tasks = self.world.census().started;
+        report.timed = self.timed;
+        report.fixture_observations = self.shared.fixture_observations.lock().unwrap().clone();
     }
 }

@@ -13,7 +13,7 @@ mod life;
 mod shared;
 mod transport;
 
-use super::faults::Fault;
+use super::faults::SimFault;
 use super::{MANY, judge, replays, run, seeds};
 
 /// Seeds that once found a fault; they run every time.
@@ -33,15 +33,15 @@ const REGRESSIONS: &[u64] = &[
 ];
 
 #[test]
-fn the_promises_hold_in_every_simulated_life() {
-    let endings = run(&seeds(60, REGRESSIONS), life::live);
-    judge("consul", &endings, &Fault::at_consul());
-    let timed: u64 = endings.iter().map(|(_, ending)| ending.timed).sum();
+fn invariants_hold_for_every_seed() {
+    let endings = run(&seeds(60, REGRESSIONS), life::run);
+    judge("consul", &endings, &SimFault::at_consul());
+    let timed: u64 = endings.iter().map(|(_, report)| report.timed).sum();
     println!("{timed} tasks' ends were held against the clock");
     assert!(endings.len() < MANY || timed > 0, "hardly any end was held against the clock");
 }
 
 #[test]
 fn a_seed_replays_exactly() {
-    [2, 5].into_iter().for_each(|seed| replays(seed, life::live));
+    [2, 5].into_iter().for_each(|seed| replays(seed, life::run));
 }

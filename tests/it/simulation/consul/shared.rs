@@ -8,46 +8,46 @@ use std::time::Duration;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 use ecs_mesh_sandbox::aws::{CloudTask, RunTask};
 use ecs_mesh_sandbox::consul::{ConsulRequest, ConsulServer};
-use ecs_mesh_sandbox::judge::ConsulJudge;
-use ecs_mesh_sandbox::world::{CLUSTER, ConsulHome, MANAGEMENT_TOKEN};
+use ecs_mesh_sandbox::oracle::ConsulOracle;
+use ecs_mesh_sandbox::world::{CLUSTER, ConsulBootstrap, MANAGEMENT_TOKEN};
 use serde_json::{Value, json};
 
-use super::super::faults::Fault;
-use super::super::ground::{Ground, START};
+use super::super::faults::SimFault;
+use super::super::env::{SimEnv, START};
 
 /// How many tasks that began between two lists live at a time.
 const RUSHED: usize = 3;
 
 /// The operator's own token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(super) enum OperatorToken {
     Good,
     /// The servers do not know it.
     Unknown,
     /// It may remove, and see no services: lists are cut short.
-    Blind,
+    CannotRead,
     /// It may remove, and see some services.
-    Shortsighted,
+    CannotReadAll,
 }
 
-pub(super) struct Shared {
-    pub(super) ground: Arc<Ground>,
+pub(super) struct ConsulShared {
+    pub(super) ground: Arc<SimEnv>,
     pub(super) consul: Mutex<ConsulServer>,
-    pub(super) judge: Mutex<ConsulJudge>,
-    pub(super) home: ConsulHome,
+    pub(super) judge: Mutex<ConsulOracle>,
+    pub(super) home: ConsulBootstrap,
     /// How often the operator looked while these were there.
-    pub(super) looked_at: Mutex<BTreeMap<&'static str, u64>>,
+    pub(super) fixture_observations: Mutex<BTreeMap<&'static str, u64>>,
     /// What the operator's token is until then.
-    token: Mutex<(Token, Timestamp)>,
+    token: Mutex<(OperatorToken, Timestamp)>,
     blind: String,
     shortsighted: String,
     rushed: Mutex<Vec<Arc<str>>>,
 }
 
-impl Deref for Shared {
-    type Target = Ground;
+impl Deref for ConsulShared {
+    type Target = SimEnv;
 
-    fn deref(&self) -> &Ground {
+    fn deref(&self) -> &SimEnv {
         &self.ground
     }
 }
@@ -67,12 +67,12 @@ fn token_with(consul: &mut ConsulServer, name: &str, services: &str) -> String {
     token["SecretID"].as_str().unwrap().to_owned()
 }
 
-impl Shared {
+impl ConsulShared {
     pub(super) fn new(
-        ground: Ground,
+        ground: SimEnv,
         mut consul: ConsulServer,
-        home: ConsulHome,
-        judge: impl FnOnce(&mut ConsulServer) -> ConsulJudge,
+        home: ConsulBootstrap,
+        judge: impl FnOnce(&mut ConsulServer) -> ConsulOracle,
     ) -> Arc<Self> {
         let blind = token_with(&mut consul, "blind", "");
         let some = "service_prefix \"svc-\" { policy = \"write\" }";
@@ -81,14 +81,14 @@ impl Shared {
         let judge = judge(&mut consul);
         // What is on another node is seen by nobody who looks at this one's.
         let listed = |node: Option<&str>| node.is_none_or(|node| node == home.cluster);
-        let planted = judge.planted().iter().filter(|planted| listed(planted.node()));
+        let fixtures = judge.fixtures().iter().filter(|fixtures| listed(fixtures.node()));
         let shared = Arc::new(Self {
-            looked_at: Mutex::new(planted.map(|planted| (planted.what, 0)).collect()),
+            fixture_observations: Mutex::new(fixtures.map(|fixtures| (fixtures.what, 0)).collect()),
             ground: Arc::new(ground),
             consul: Mutex::new(consul),
             judge: Mutex::new(judge),
             home,
-            token: Mutex::new((Token::Good, START)),
+            token: Mutex::new((OperatorToken::Good, START)),
             blind,
             shortsighted,
             rushed: Mutex::default(),
@@ -102,28 +102,28 @@ impl Shared {
         shared
     }
 
-    pub(super) fn token_now(&self) -> Token {
+    pub(super) fn token_now(&self) -> OperatorToken {
         let (token, until) = *self.token.lock().unwrap();
-        if self.now() < until { token } else { Token::Good }
+        if self.now() < until { token } else { OperatorToken::Good }
     }
 
     /// For a while the operator's own token is another.
-    pub(super) fn spoil_token(&self, token: Token, time: Duration) {
+    pub(super) fn spoil_token(&self, token: OperatorToken, time: Duration) {
         let until = self.now().plus(time);
-        self.note(|| format!("token {token:?} until {}", until.0 - START.0));
+        self.record(|| format!("token {token:?} until {}", until.0 - START.0));
         *self.token.lock().unwrap() = (token, until);
     }
 
     pub(super) fn token_is_good(&self) {
-        *self.token.lock().unwrap() = (Token::Good, START);
+        *self.token.lock().unwrap() = (OperatorToken::Good, START);
     }
 
-    pub(super) fn secret_of(&self, token: Token) -> &str {
+    pub(super) fn secret_of(&self, token: OperatorToken) -> &str {
         match token {
-            Token::Good => MANAGEMENT_TOKEN,
-            Token::Unknown => "deadbeef-dead-4ead-8ead-deadbeefdead",
-            Token::Blind => &self.blind,
-            Token::Shortsighted => &self.shortsighted,
+            OperatorToken::Good => MANAGEMENT_TOKEN,
+            OperatorToken::Unknown => "deadbeef-dead-4ead-8ead-deadbeefdead",
+            OperatorToken::CannotRead => &self.blind,
+            OperatorToken::CannotReadAll => &self.shortsighted,
         }
     }
 
@@ -141,10 +141,10 @@ impl Shared {
     /// The operator has listed the tokens, or the services of the cluster's node.
     pub(super) fn was_listed(&self, tokens: bool, body: &[u8]) {
         let judge = self.judge.lock().unwrap();
-        let mut looked_at = self.looked_at.lock().unwrap();
+        let mut fixture_observations = self.fixture_observations.lock().unwrap();
         // That they are still there shows at the end.
-        for planted in judge.planted().iter().filter(|planted| planted.node().is_none() == tokens) {
-            looked_at.entry(planted.what).and_modify(|count| *count += 1);
+        for fixtures in judge.fixtures().iter().filter(|fixtures| fixtures.node().is_none() == tokens) {
+            fixture_observations.entry(fixtures.what).and_modify(|count| *count += 1);
         }
         let body = String::from_utf8_lossy(body);
         let stopping = |task: &&Arc<CloudTask>| {
@@ -153,7 +153,7 @@ impl Shared {
         if tokens
             && self.cloud.lock().unwrap().all_tasks().filter(stopping).any(|task| body.contains(task.id()))
         {
-            self.faults.count(Fault::DrainingTask);
+            self.faults.count(SimFault::DrainingTask);
         }
     }
 
@@ -172,12 +172,12 @@ impl Shared {
         let Some(like) = running.get(self.faults.pick(running.len())) else { return };
         let Ok(begun) = cloud.run_task(&RunTask::awsvpc(CLUSTER, &like.definition.arn), now) else { return };
         let (task, role) = (&begun[0], like.task_role_arn().unwrap_or_default());
-        let meta = ConsulHome::meta(&self.home.cluster, task.id());
+        let meta = ConsulBootstrap::meta(&self.home.cluster, task.id());
         let mut consul = self.consul.lock().unwrap();
         // Its role may have lost its tag.
         if self.home.log_in(&mut cloud, &mut consul, role, &meta, now).is_ok() {
-            self.faults.count(Fault::LoginBetweenLists);
-            self.note(|| format!("task {} logs in between two lists", task.id()));
+            self.faults.count(SimFault::LoginBetweenLists);
+            self.record(|| format!("task {} logs in between two lists", task.id()));
         }
         let mut rushed = self.rushed.lock().unwrap();
         rushed.push(Arc::clone(&task.arn));

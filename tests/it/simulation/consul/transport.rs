@@ -5,27 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError, TransportErrorKind};
+use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError, TransportErrorKind};
 use ecs_mesh_sandbox::consul::ConsulRequest;
 use tokio::time::sleep;
 
-use super::super::faults::Fault;
-use super::shared::{Shared, Token};
+use super::super::faults::SimFault;
+use super::shared::{ConsulShared, OperatorToken};
 
 /// How long a call waits for its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers come in parts of so many bytes.
 const PART: usize = 500;
 
-pub(super) struct SimTransport(pub(super) Arc<Shared>);
+pub(super) struct SimConsulTransport(pub(super) Arc<ConsulShared>);
 
 fn broken(kind: TransportErrorKind) -> TransportError {
     TransportError { kind, message: "simulated".to_owned() }
 }
 
 /// An answer in words.
-fn said(status: u16, retry_after: Option<Duration>, text: &str, sink: &mut dyn Sink) -> Head {
-    let head = Head { status, retry_after, filtered: false };
+fn said(status: u16, retry_after: Option<Duration>, text: &str, sink: &mut dyn BodySink) -> ResponseHead {
+    let head = ResponseHead { status, retry_after, filtered: false };
     sink.take(&head, text.as_bytes());
     head
 }
@@ -37,41 +37,41 @@ fn is_empty(body: &[u8]) -> bool {
     list.is_null() || list.as_array().is_some_and(Vec::is_empty)
 }
 
-impl SimTransport {
+impl SimConsulTransport {
     /// What befalls a call before it gets there.
-    async fn befalls(&self, sink: &mut dyn Sink) -> Option<Result<Head, TransportError>> {
+    async fn inject(&self, sink: &mut dyn BodySink) -> Option<Result<ResponseHead, TransportError>> {
         let faults = &self.0.faults;
-        if faults.mesh_is_down(self.0.now()) || faults.strikes(Fault::Unreachable, 0.02) {
+        if faults.mesh_is_down(self.0.now()) || faults.fires(SimFault::Unreachable, 0.02) {
             return Some(Err(broken(TransportErrorKind::Connect)));
         }
-        if faults.strikes(Fault::ServerHangs, 0.01) {
+        if faults.fires(SimFault::ServerHangs, 0.01) {
             sleep(TIMEOUT).await;
             return Some(Err(broken(TransportErrorKind::Timeout)));
         }
-        if faults.strikes(Fault::ServerError, 0.01) {
+        if faults.fires(SimFault::ServerError, 0.01) {
             return Some(Ok(said(500, None, "No cluster leader", sink)));
         }
-        if faults.strikes(Fault::RateLimited, 0.01) {
+        if faults.fires(SimFault::RateLimited, 0.01) {
             return Some(Ok(said(429, Some(Duration::from_secs(2)), "rate limit", sink)));
         }
-        if faults.strikes(Fault::SlowServer, 0.01) {
+        if faults.fires(SimFault::SlowServer, 0.01) {
             sleep(TIMEOUT.mul_f64(0.8)).await;
         }
         None
     }
 
     /// What there is to count in an answer.
-    fn counts(&self, method: Method, path: &str, token: Token, head: &Head, body: &[u8]) {
+    fn counts(&self, method: HttpMethod, path: &str, token: OperatorToken, head: &ResponseHead, body: &[u8]) {
         let faults = &self.0.faults;
-        if token == Token::Unknown {
-            faults.count(Fault::UnknownToken);
-            if method == Method::Delete && head.status == 404 {
-                faults.count(Fault::NotFoundForBadToken);
+        if token == OperatorToken::Unknown {
+            faults.count(SimFault::UnknownToken);
+            if method == HttpMethod::Delete && head.status == 404 {
+                faults.count(SimFault::NotFoundForBadToken);
             }
         }
         if head.filtered {
             let all = is_empty(body);
-            faults.count(if all { Fault::FilteredEmptyList } else { Fault::FilteredList });
+            faults.count(if all { SimFault::FilteredEmptyList } else { SimFault::FilteredList });
         }
         let tokens = path.starts_with("/v1/acl/tokens");
         if (tokens || path.starts_with("/v1/catalog/node-services/")) && head.status == 200 {
@@ -81,27 +81,27 @@ impl SimTransport {
 }
 
 #[async_trait]
-impl StreamTransport for SimTransport {
+impl StreamTransport for SimConsulTransport {
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
-        if method != Method::Get {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
+        if method != HttpMethod::Get {
             self.0.must_hold_the_lease(&format_args!("{method} {path}"));
         }
         let faults = &self.0.faults;
         sleep(faults.latency()).await;
-        self.0.calls("mesh");
-        if method == Method::Delete && faults.happens(0.1) {
+        self.0.count_call("mesh");
+        if method == HttpMethod::Delete && faults.happens(0.1) {
             // It was good a moment ago.
-            self.0.spoil_token(Token::Unknown, Duration::from_secs(15));
+            self.0.spoil_token(OperatorToken::Unknown, Duration::from_secs(15));
         }
         let token = self.0.token_now();
-        self.0.note(|| format!("{method} {path} as {token:?}"));
-        if let Some(failed) = self.befalls(sink).await {
+        self.0.record(|| format!("{method} {path} as {token:?}"));
+        if let Some(failed) = self.inject(sink).await {
             return failed;
         }
         let request = ConsulRequest {
@@ -114,22 +114,22 @@ impl StreamTransport for SimTransport {
         let answer = self.0.consul.lock().unwrap().handle(self.0.now(), &request);
         self.0.judge_writes();
         let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs") == Some("true");
-        let head = Head { status: answer.status, retry_after: None, filtered };
+        let head = ResponseHead { status: answer.status, retry_after: None, filtered };
         self.counts(method, path, token, &head, &answer.body);
-        if method == Method::Get {
+        if method == HttpMethod::Get {
             self.0.between_lists();
         }
         sleep(faults.latency()).await;
-        if faults.strikes(Fault::LostAnswer, 0.02) {
+        if faults.fires(SimFault::LostAnswer, 0.02) {
             // It took effect, and nobody hears of it.
             sleep(TIMEOUT).await;
             return Err(broken(TransportErrorKind::Timeout));
         }
-        if faults.strikes(Fault::ErrorAfterEffect, 0.01) {
+        if faults.fires(SimFault::ErrorAfterEffect, 0.01) {
             return Ok(said(500, None, "rpc error getting client", sink));
         }
         let breaks =
-            faults.strikes(Fault::BrokenAnswer, 0.01).then(|| faults.pick(answer.body.len().div_ceil(PART)));
+            faults.fires(SimFault::BrokenAnswer, 0.01).then(|| faults.pick(answer.body.len().div_ceil(PART)));
         for (number, part) in answer.body.chunks(PART).enumerate() {
             if breaks == Some(number) {
                 return Err(broken(TransportErrorKind::Broken));

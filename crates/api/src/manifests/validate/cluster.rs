@@ -1,6 +1,6 @@
 //! Whether a text can be meant for the ARN of an ECS cluster.
 
-use super::Report;
+use super::FindingCollector;
 use crate::manifests::finding::quoted;
 use ecs_mesh_model::{ClusterArn, Glob};
 
@@ -8,7 +8,7 @@ use ecs_mesh_model::{ClusterArn, Glob};
 const SHAPE: &str = "arn:aws~:ecs:#~:############:cluster/#~";
 
 /// Reports each entry that can match no cluster.
-pub(super) fn check(path: &str, clusters: &[Glob], report: &mut Report<'_>) {
+pub(super) fn check(path: &str, clusters: &[Glob], report: &mut FindingCollector<'_>) {
     for (index, glob) in clusters.iter().enumerate() {
         let (path, text) = (format!("{path}[{index}]"), glob.as_str());
         let sane = if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { can_match(text, SHAPE) };

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Report;
+use super::FindingCollector;
 use crate::manifests::finding::quoted;
 use crate::{
-    ConsulAuthSpec, ConsulConnection, GatewayKind, HumanDuration, Login, Presence, ServiceTokens, limits,
+    ConsulAuthSpec, ConsulConnection, GatewayKind, HumanDuration, LoginSettings, Presence, ServiceTokens, limits,
 };
 
 pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most 128 characters";
@@ -13,14 +13,14 @@ pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most
 /// Policies that Consul brings along, one of which may do anything.
 const BUILT_IN: &str = "global-management";
 
-pub(super) fn check(spec: &ConsulAuthSpec, report: &mut Report<'_>, warn: &mut Report<'_>) {
+pub(super) fn check(spec: &ConsulAuthSpec, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
     report.globs_have_content("spec.adopt", &spec.adopt);
     if let Some(tokens) = &spec.service_tokens {
-        Part { path: "spec.serviceTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
+        AuthSection { path: "spec.serviceTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
         check_gateways(tokens, report);
     }
     if let Some(tokens) = &spec.client_tokens {
-        Part { path: "spec.clientTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
+        AuthSection { path: "spec.clientTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
     }
     if let (Some(service), Some(client)) = (&spec.service_tokens, &spec.client_tokens)
         && service.auth_method == client.auth_method
@@ -34,7 +34,7 @@ pub(super) fn check(spec: &ConsulAuthSpec, report: &mut Report<'_>, warn: &mut R
 }
 
 /// What rests on the control plane that the set-up is for.
-pub(super) fn check_beside(
+pub(super) fn check_against_control_plane(
     spec: &ConsulAuthSpec,
     consul: &ConsulConnection,
     mut add: impl FnMut(&str, String),
@@ -59,7 +59,7 @@ pub(super) fn check_beside(
     }
 }
 
-fn check_gateways(tokens: &ServiceTokens, report: &mut Report<'_>) {
+fn check_gateways(tokens: &ServiceTokens, report: &mut FindingCollector<'_>) {
     const PATH: &str = "spec.serviceTokens.terminatingGatewayPolicies";
     let mut seen = BTreeSet::new();
     for (field, kinds) in [("gateways", &tokens.gateways), ("absentGateways", &tokens.absent_gateways)] {
@@ -97,18 +97,18 @@ fn check_gateways(tokens: &ServiceTokens, report: &mut Report<'_>) {
 }
 
 /// One of the parts with an auth method.
-struct Part<'a> {
+struct AuthSection<'a> {
     path: &'static str,
     state: Presence,
-    login: Login<'a>,
+    login: LoginSettings<'a>,
 }
 
-impl Part<'_> {
+impl AuthSection<'_> {
     fn field(&self, name: &str) -> String {
         format!("{}.{name}", self.path)
     }
 
-    fn check(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    fn check(&self, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
         self.check_principals(report, warn);
         if !is_name(self.login.auth_method) {
             let message =
@@ -117,7 +117,7 @@ impl Part<'_> {
         }
         if let Some(ttl) = self.login.token_ttl
             && ttl != HumanDuration(std::time::Duration::ZERO)
-            && !(limits::TOKEN_TTL.least..=limits::TOKEN_TTL.most).contains(&ttl.0)
+            && !(limits::TOKEN_TTL.min..=limits::TOKEN_TTL.max).contains(&ttl.0)
         {
             let message = format!("{ttl} is out of range: write {}", limits::TOKEN_TTL_OR_NONE);
             report.add(self.field("tokenTtl"), message);
@@ -141,7 +141,7 @@ impl Part<'_> {
         }
     }
 
-    fn check_principals(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    fn check_principals(&self, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
         let path = self.field("boundPrincipals");
         if self.login.bound_principals.is_empty() && self.state == Presence::Present {
             let message = "is empty or missing: write the ARNs of the roles that may log in, such as \
@@ -192,7 +192,7 @@ fn bound_role(arn: &str) -> Option<&str> {
     sane.then_some(role)
 }
 
-fn check_endpoint(path: &str, address: &str, report: &mut Report<'_>, warn: &mut Report<'_>) {
+fn check_endpoint(path: &str, address: &str, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
     let expected = "write https://HOST, without credentials and without a part after ? or #";
     let Ok(url) = url::Url::parse(address) else {
         return report.add(path, format!("is not a URL: {expected}"));
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_principal_is_a_role_in_any_partition_with_one_wildcard_at_its_end() {
+    fn principal_is_role_arn_with_optional_trailing_wildcard() {
         for (arn, role) in [
             ("arn:aws:iam::111122223333:role/consul-ecs/*", Some("consul-ecs/*")),
             ("arn:aws-us-gov:iam::111122223333:role/kv", Some("kv")),

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::{DNS_LABEL, Report, is_dns_label};
+use super::{DNS_LABEL, FindingCollector, is_dns_label};
 use crate::manifests::finding::quoted;
 use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
 
-pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut Report<'_>) {
+pub(super) fn check(spec: &ControlPlaneSpec, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
     report.number("spec.writesPerSecond", &spec.writes_per_second, &limits::WRITES_PER_SECOND);
     let block = match spec.kind {
-        ControlPlaneType::Kuma => spec.kuma.as_ref().map(Block::kuma),
-        ControlPlaneType::Consul => spec.consul.as_ref().map(Block::consul),
+        ControlPlaneType::Kuma => spec.kuma.as_ref().map(ConnectionFields::kuma),
+        ControlPlaneType::Consul => spec.consul.as_ref().map(ConnectionFields::consul),
     };
     match block {
         Some(block) => block.check(report, warn),
@@ -35,7 +35,7 @@ pub(super) fn check(spec: &ControlPlaneSpec, report: &mut Report<'_>, warn: &mut
 }
 
 /// Which of Consul's datacenters, partitions and namespaces.
-fn check_place(consul: &ConsulConnection, report: &mut Report<'_>) {
+fn check_place(consul: &ConsulConnection, report: &mut FindingCollector<'_>) {
     let is_datacenter = |text: &str| {
         (1..=63).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
@@ -69,7 +69,7 @@ fn is_namespace(text: &str) -> bool {
 }
 
 /// What the connections of all types have in common.
-struct Block<'a> {
+struct ConnectionFields<'a> {
     name: &'static str,
     /// Ports of its API: plain, and with TLS.
     ports: (u16, u16),
@@ -80,7 +80,7 @@ struct Block<'a> {
     timeout: HumanDuration,
 }
 
-impl<'a> Block<'a> {
+impl<'a> ConnectionFields<'a> {
     fn kuma(kuma: &'a KumaConnection) -> Self {
         Self {
             name: "kuma",
@@ -112,7 +112,7 @@ impl<'a> Block<'a> {
         format!("spec.{}.{field}", self.name)
     }
 
-    fn check(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    fn check(&self, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
         self.check_address(report, warn);
         self.check_sources(report);
         for (field, file) in self.files {
@@ -142,7 +142,7 @@ impl<'a> Block<'a> {
     }
 
     /// Of CA and token each has one source at the most.
-    fn check_sources(&self, report: &mut Report<'_>) {
+    fn check_sources(&self, report: &mut FindingCollector<'_>) {
         for index in 0..2 {
             let sources = [
                 (self.files[index].0, self.files[index].1.is_some()),
@@ -158,7 +158,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn check_address(&self, report: &mut Report<'_>, warn: &mut Report<'_>) {
+    fn check_address(&self, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
         let path = self.path("address");
         let (plain, tls) = self.ports;
         let expected = format!("write https://HOST:{tls} or http://HOST:{plain}");

@@ -1,6 +1,6 @@
 //! Rules of a `MeshBinding`.
 
-use super::{Report, cluster};
+use super::{FindingCollector, cluster};
 use crate::manifests::finding::{quoted, suggestion};
 use crate::{ControlPlaneSpec, MeshBindingSpec, limits};
 use ecs_mesh_model::{MeshName, Timestamp};
@@ -8,7 +8,7 @@ use ecs_mesh_model::{MeshName, Timestamp};
 /// What a Dataplane's name may be made of.
 const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
 
-pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
+pub(super) fn check(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
     let selector = &spec.selector;
     if selector.clusters.is_empty() {
         report.add(
@@ -32,7 +32,7 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut Report<'_>) {
 }
 
 /// What rests on the type of its control plane: Consul's meshes are its partitions, and a task names itself there.
-pub(super) fn check_beside(
+pub(super) fn check_against_control_plane(
     spec: &MeshBindingSpec,
     control_plane: &ControlPlaneSpec,
     mut add: impl FnMut(&str, String),
@@ -64,7 +64,7 @@ pub(super) fn check_beside(
     }
 }
 
-fn check_ranges(spec: &MeshBindingSpec, report: &mut Report<'_>) {
+fn check_ranges(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
     let cleanup = &spec.cleanup;
     for (path, value, allowed) in [
         ("spec.roleTags.recheck", spec.role_tags.recheck, limits::RECHECK),
@@ -77,7 +77,7 @@ fn check_ranges(spec: &MeshBindingSpec, report: &mut Report<'_>) {
     report.number("spec.cleanup.guard.maxFraction", &cleanup.guard.max_fraction, &limits::MAX_FRACTION);
 }
 
-fn check_accounts(accounts: &[String], report: &mut Report<'_>) {
+fn check_accounts(accounts: &[String], report: &mut FindingCollector<'_>) {
     for (index, account) in accounts.iter().enumerate() {
         if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
             let message = format!("{} is not an AWS account id: write its 12 digits", quoted(account));
@@ -86,7 +86,7 @@ fn check_accounts(accounts: &[String], report: &mut Report<'_>) {
     }
 }
 
-fn check_name_template(template: &str, report: &mut Report<'_>) {
+fn check_name_template(template: &str, report: &mut FindingCollector<'_>) {
     const PATH: &str = "spec.dataplaneName";
     let (mut literal, mut rest) = (String::new(), template);
     let mut is_unique = false;

@@ -10,7 +10,7 @@ mod outbound;
 mod workload;
 
 pub(crate) use consul_auth::CONSUL_NAME_RULE;
-use workload::Impossible;
+use workload::BindingMismatch;
 pub use workload::{DNS_LABEL, is_dns_label};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +18,9 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::document::{Kind, Manifest, Origin, Spec, no_such};
-use super::finding::Finding;
-use super::outbounds::{OutboundConflict, Taken};
+use super::document::{ManifestKind, Manifest, DocumentOrigin, ManifestSpec, no_such};
+use super::finding::ManifestFinding;
+use super::outbounds::{OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
 use crate::limits::DurationRange;
 use crate::{ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
@@ -31,18 +31,18 @@ pub struct Assembled {
     /// The valid ones; `generation` and `complete` are not decided here.
     pub set: ManifestSet,
     /// What is invalid.
-    pub errors: Vec<Finding>,
+    pub errors: Vec<ManifestFinding>,
     /// What is valid and most likely not meant.
-    pub warnings: Vec<Finding>,
+    pub warnings: Vec<ManifestFinding>,
 }
 
 /// Where the rules of one manifest put what they find.
-struct Report<'a> {
-    origin: &'a Origin,
-    findings: &'a mut Vec<Finding>,
+struct FindingCollector<'a> {
+    origin: &'a DocumentOrigin,
+    findings: &'a mut Vec<ManifestFinding>,
 }
 
-impl Report<'_> {
+impl FindingCollector<'_> {
     fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.findings.push(self.origin.finding(path, message));
     }
@@ -55,8 +55,8 @@ impl Report<'_> {
     }
 
     fn duration(&mut self, path: &str, value: HumanDuration, allowed: DurationRange) {
-        if !(allowed.least..=allowed.most).contains(&value.0) {
-            self.add(path, format!("{value} is out of range: write {}", allowed.words));
+        if !(allowed.min..=allowed.max).contains(&value.0) {
+            self.add(path, format!("{value} is out of range: write {}", allowed.description));
         }
     }
 
@@ -71,30 +71,30 @@ impl Report<'_> {
 
 /// Whether the manifests are all that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum ManifestScope {
     /// They are: what they refer to must be among them.
-    Whole,
+    Complete,
     /// There may be others: a name that is not among them is taken to be right.
-    Part,
+    Partial,
 }
 
 /// Puts the manifests together.
-pub fn assemble(mut manifests: Vec<Manifest>, extent: Extent) -> Assembled {
+pub fn assemble(mut manifests: Vec<Manifest>, extent: ManifestScope) -> Assembled {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     refuse_duplicates(&mut manifests, &mut errors);
     for manifest in &mut manifests {
         let before = errors.len();
-        let mut report = Report { origin: &manifest.origin, findings: &mut errors };
+        let mut report = FindingCollector { origin: &manifest.origin, findings: &mut errors };
         match &manifest.spec {
-            Some(Spec::ControlPlane(spec)) => {
-                let mut warn = Report { origin: &manifest.origin, findings: &mut warnings };
+            Some(ManifestSpec::ControlPlane(spec)) => {
+                let mut warn = FindingCollector { origin: &manifest.origin, findings: &mut warnings };
                 control_plane::check(spec, &mut report, &mut warn);
             }
-            Some(Spec::MeshBinding(spec)) => mesh_binding::check(spec, &mut report),
-            Some(Spec::Workload(spec)) => workload::check(spec, &mut report),
-            Some(Spec::OutboundList(spec)) => outbound::check_list(spec, &mut report),
-            Some(Spec::ConsulAuth(spec)) => {
-                let mut warn = Report { origin: &manifest.origin, findings: &mut warnings };
+            Some(ManifestSpec::MeshBinding(spec)) => mesh_binding::check(spec, &mut report),
+            Some(ManifestSpec::Workload(spec)) => workload::check(spec, &mut report),
+            Some(ManifestSpec::OutboundList(spec)) => outbound::check_list(spec, &mut report),
+            Some(ManifestSpec::ConsulAuth(spec)) => {
+                let mut warn = FindingCollector { origin: &manifest.origin, findings: &mut warnings };
                 consul_auth::check(spec, &mut report, &mut warn);
             }
             None => {}
@@ -105,16 +105,16 @@ pub fn assemble(mut manifests: Vec<Manifest>, extent: Extent) -> Assembled {
     }
     let mut assembly = Assembly::over(&manifests, extent, errors, warnings);
     assembly.take(manifests);
-    if extent == Extent::Whole {
+    if extent == ManifestScope::Complete {
         assembly.warn_of_idle_patterns();
     }
-    assembly.warn_of_outbounds_that_cannot_be();
+    assembly.warn_of_conflicting_outbounds();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
 }
 
-fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<Finding>) {
-    let mut first: BTreeMap<(Kind, Arc<str>), usize> = BTreeMap::new();
+fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFinding>) {
+    let mut first: BTreeMap<(ManifestKind, Arc<str>), usize> = BTreeMap::new();
     for index in 0..manifests.len() {
         let Manifest { kind, name, origin, .. } = &manifests[index];
         let Some(&earlier) = first.get(&(*kind, Arc::clone(name))) else {
@@ -136,13 +136,13 @@ const DEFAULT_PARTITION: &str = "default";
 
 /// Servers and partition, as far as a control plane's manifest tells them. Without a partition it is `default`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct ConsulPlace {
+struct ConsulLocationKey {
     address: Option<String>,
     datacenter: Option<String>,
     partition: Option<String>,
 }
 
-impl ConsulPlace {
+impl ConsulLocationKey {
     fn of(control_plane: &ControlPlaneSpec) -> Self {
         let consul = control_plane.consul.as_ref();
         Self {
@@ -155,22 +155,22 @@ impl ConsulPlace {
 }
 
 struct Assembly {
-    extent: Extent,
+    extent: ManifestScope,
     set: ManifestSet,
     /// Bindings that are valid as far as can be seen, and rest on a control plane that is not given.
     open_bindings: BTreeSet<Arc<str>>,
     /// Every name that some document has, whether or not the document is valid.
-    named: BTreeSet<(Kind, Arc<str>)>,
-    workload_origins: BTreeMap<Arc<str>, Origin>,
-    list_origins: BTreeMap<Arc<str>, Origin>,
+    named: BTreeSet<(ManifestKind, Arc<str>)>,
+    workload_origins: BTreeMap<Arc<str>, DocumentOrigin>,
+    list_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     /// Which `ConsulAuth` is for which servers, and where it is.
-    auths_by_place: BTreeMap<ConsulPlace, (Arc<str>, Origin)>,
-    errors: Vec<Finding>,
-    warnings: Vec<Finding>,
+    auths_by_place: BTreeMap<ConsulLocationKey, (Arc<str>, DocumentOrigin)>,
+    errors: Vec<ManifestFinding>,
+    warnings: Vec<ManifestFinding>,
 }
 
 impl Assembly {
-    fn over(manifests: &[Manifest], extent: Extent, errors: Vec<Finding>, warnings: Vec<Finding>) -> Self {
+    fn over(manifests: &[Manifest], extent: ManifestScope, errors: Vec<ManifestFinding>, warnings: Vec<ManifestFinding>) -> Self {
         Self {
             extent,
             set: ManifestSet::default(),
@@ -189,33 +189,33 @@ impl Assembly {
         manifests.sort_by_key(|manifest| manifest.kind);
         for Manifest { name, origin, spec, .. } in manifests {
             match spec {
-                Some(Spec::ControlPlane(spec)) => {
+                Some(ManifestSpec::ControlPlane(spec)) => {
                     self.set.control_planes.insert(name, Arc::new(spec));
                 }
-                Some(Spec::MeshBinding(spec)) => self.take_binding(name, &origin, spec),
-                Some(Spec::Workload(spec)) => self.take_workload(name, origin, spec),
-                Some(Spec::OutboundList(spec)) => {
+                Some(ManifestSpec::MeshBinding(spec)) => self.take_binding(name, &origin, spec),
+                Some(ManifestSpec::Workload(spec)) => self.take_workload(name, origin, spec),
+                Some(ManifestSpec::OutboundList(spec)) => {
                     self.set.outbound_lists.insert(Arc::clone(&name), Arc::new(spec));
                     self.list_origins.insert(name, origin);
                 }
-                Some(Spec::ConsulAuth(spec)) => self.take_consul_auth(name, &origin, spec),
+                Some(ManifestSpec::ConsulAuth(spec)) => self.take_consul_auth(name, &origin, spec),
                 None => {}
             }
         }
     }
 
-    fn take_binding(&mut self, name: Arc<str>, origin: &Origin, mut spec: MeshBindingSpec) {
+    fn take_binding(&mut self, name: Arc<str>, origin: &DocumentOrigin, mut spec: MeshBindingSpec) {
         let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
-            if self.may_be_elsewhere(Kind::ControlPlane, &spec.control_plane) {
+            if self.may_be_outside(ManifestKind::ControlPlane, &spec.control_plane) {
                 self.open_bindings.insert(name);
                 return;
             }
-            let message = self.broken_reference(Kind::ControlPlane, &spec.control_plane);
+            let message = self.broken_reference(ManifestKind::ControlPlane, &spec.control_plane);
             self.errors.push(origin.finding("spec.controlPlane", message));
             return;
         };
         let before = self.errors.len();
-        mesh_binding::check_beside(&spec, control_plane, |path, message| {
+        mesh_binding::check_against_control_plane(&spec, control_plane, |path, message| {
             self.errors.push(origin.finding(path, message));
         });
         if self.errors.len() > before {
@@ -233,10 +233,10 @@ impl Assembly {
         self.set.bindings.insert(name, Arc::new(binding));
     }
 
-    fn take_consul_auth(&mut self, name: Arc<str>, origin: &Origin, spec: ConsulAuthSpec) {
+    fn take_consul_auth(&mut self, name: Arc<str>, origin: &DocumentOrigin, spec: ConsulAuthSpec) {
         let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
-            if !self.may_be_elsewhere(Kind::ControlPlane, &spec.control_plane) {
-                let message = self.broken_reference(Kind::ControlPlane, &spec.control_plane);
+            if !self.may_be_outside(ManifestKind::ControlPlane, &spec.control_plane) {
+                let message = self.broken_reference(ManifestKind::ControlPlane, &spec.control_plane);
                 self.errors.push(origin.finding("spec.controlPlane", message));
             }
             return;
@@ -248,10 +248,10 @@ impl Assembly {
             return;
         };
         let before = self.errors.len();
-        consul_auth::check_beside(&spec, consul, |path, message| {
+        consul_auth::check_against_control_plane(&spec, consul, |path, message| {
             self.errors.push(origin.finding(path, message));
         });
-        let place = ConsulPlace::of(control_plane);
+        let place = ConsulLocationKey::of(control_plane);
         if let Some((other, at)) = self.auths_by_place.get(&place) {
             // Which of the two is meant is not ours to guess.
             self.set.consul_auths.remove(other);
@@ -269,14 +269,14 @@ impl Assembly {
         }
     }
 
-    fn take_workload(&mut self, name: Arc<str>, origin: Origin, spec: WorkloadSpec) {
+    fn take_workload(&mut self, name: Arc<str>, origin: DocumentOrigin, spec: WorkloadSpec) {
         let before = self.errors.len();
         for (index, binding) in spec.bindings.iter().enumerate() {
             let is_there = self.set.bindings.contains_key(binding.as_str())
                 || self.open_bindings.contains(binding.as_str())
-                || self.may_be_elsewhere(Kind::MeshBinding, binding);
+                || self.may_be_outside(ManifestKind::MeshBinding, binding);
             if !is_there {
-                let message = self.broken_reference(Kind::MeshBinding, binding);
+                let message = self.broken_reference(ManifestKind::MeshBinding, binding);
                 self.errors.push(origin.finding(format!("spec.bindings[{index}]"), message));
             }
         }
@@ -288,32 +288,32 @@ impl Assembly {
     }
 
     /// Where no binding is named, any may take the workload's tasks.
-    fn check_service(&mut self, origin: &Origin, spec: &WorkloadSpec) {
+    fn check_service(&mut self, origin: &DocumentOrigin, spec: &WorkloadSpec) {
         let is_for = |name: &str| spec.bindings.is_empty() || spec.bindings.iter().any(|one| one == name);
         let bindings = self.set.bindings.values().map(Arc::as_ref).filter(|binding| is_for(&binding.name));
         let has = |name: &str| self.set.bindings.contains_key(name);
-        let named = self.named.iter().filter(|(kind, _)| *kind == Kind::MeshBinding);
+        let named = self.named.iter().filter(|(kind, _)| *kind == ManifestKind::MeshBinding);
         let all_known = if spec.bindings.is_empty() {
-            self.extent == Extent::Whole && named.map(|(_, name)| name).all(|name| has(name))
+            self.extent == ManifestScope::Complete && named.map(|(_, name)| name).all(|name| has(name))
         } else {
             spec.bindings.iter().all(|name| has(name))
         };
         match workload::refused_by_consul(spec, bindings, all_known) {
             None => {}
-            Some(Impossible::Everywhere(message)) => {
+            Some(BindingMismatch::Everywhere(message)) => {
                 self.errors.push(origin.finding("spec.service", message));
             }
-            Some(Impossible::Somewhere(message)) => {
+            Some(BindingMismatch::Somewhere(message)) => {
                 self.warnings.push(origin.finding("spec.service", message));
             }
         }
     }
 
-    fn may_be_elsewhere(&self, kind: Kind, name: &str) -> bool {
-        self.extent == Extent::Part && !self.named.contains(&(kind, name.into()))
+    fn may_be_outside(&self, kind: ManifestKind, name: &str) -> bool {
+        self.extent == ManifestScope::Partial && !self.named.contains(&(kind, name.into()))
     }
 
-    fn broken_reference(&self, kind: Kind, name: &str) -> String {
+    fn broken_reference(&self, kind: ManifestKind, name: &str) -> String {
         if self.named.contains(&(kind, name.into())) {
             return format!("rests on {kind} {name}, which has an error of its own");
         }
@@ -331,7 +331,7 @@ impl Assembly {
         let known: Vec<&str> = self
             .named
             .iter()
-            .filter(|(kind, _)| *kind == Kind::Workload)
+            .filter(|(kind, _)| *kind == ManifestKind::Workload)
             .map(|(_, name)| name.as_ref())
             .collect();
         for (name, list) in &self.set.outbound_lists {
@@ -340,7 +340,7 @@ impl Assembly {
                     continue;
                 }
                 let message = if glob.is_literal() {
-                    no_such(Kind::Workload, glob.as_str(), &known)
+                    no_such(ManifestKind::Workload, glob.as_str(), &known)
                 } else {
                     format!("the pattern {:?} matches no Workload", glob.as_str())
                 };
@@ -350,13 +350,13 @@ impl Assembly {
         }
     }
 
-    fn warn_of_outbounds_that_cannot_be(&mut self) {
+    fn warn_of_conflicting_outbounds(&mut self) {
         for (name, workload) in &self.set.workloads {
             let origin = &self.workload_origins[name];
             for conflict in self.set.merged_outbounds(name, workload).conflicts {
                 let message = format!("{conflict}. Until then its tasks keep the outbounds that they have");
                 let field = match conflict {
-                    OutboundConflict::Taken { by: Taken { field: Some(field), .. }, .. } => field,
+                    OutboundConflict::PortInUse { by: UsedPort { field: Some(field), .. }, .. } => field,
                     _ => "spec.outbounds".to_owned(),
                 };
                 self.warnings.push(origin.finding(field, message));

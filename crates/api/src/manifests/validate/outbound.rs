@@ -1,10 +1,10 @@
 //! Rules of outbounds: the ports on which a sidecar can listen.
 
-use super::Report;
+use super::FindingCollector;
 use crate::manifests::outbounds::{addresses_clash, reserved, socket};
 use crate::{Outbound, OutboundListSpec};
 
-pub(super) fn check_list(spec: &OutboundListSpec, report: &mut Report<'_>) {
+pub(super) fn check_list(spec: &OutboundListSpec, report: &mut FindingCollector<'_>) {
     if spec.workloads.is_empty() {
         report.add("spec.workloads", "is empty: name at least one Workload, or a pattern over their names");
     }
@@ -13,7 +13,7 @@ pub(super) fn check_list(spec: &OutboundListSpec, report: &mut Report<'_>) {
 }
 
 /// Reports listeners on reserved ports, and those that meet within one manifest.
-pub(super) fn check_listeners(path: &str, outbounds: &[Outbound], report: &mut Report<'_>) {
+pub(super) fn check_listeners(path: &str, outbounds: &[Outbound], report: &mut FindingCollector<'_>) {
     for (index, outbound) in outbounds.iter().enumerate() {
         let listen = outbound.listen;
         if let Some(what) = reserved(listen.port) {

@@ -1,7 +1,7 @@
 //! Rules of a `Workload`.
 
 use super::outbound::check_listeners;
-use super::{Report, cluster};
+use super::{FindingCollector, cluster};
 use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::{own_port, reserved, socket};
 use crate::manifests::set::Binding;
@@ -16,7 +16,7 @@ const OWN_TAGS: [(&str, &str); 3] = [
     ("kuma.io/zone", "the control plane sets it"),
 ];
 
-pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
+pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     let selector = &spec.selector;
     if selector.services.is_empty()
         && selector.families.is_empty()
@@ -50,7 +50,7 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut Report<'_>) {
 }
 
 /// What a `Workload`'s bindings make impossible.
-pub(super) enum Impossible {
+pub(super) enum BindingMismatch {
     /// In each of its bindings: nothing could come of it.
     Everywhere(String),
     /// In this binding, and there may be others where it is right.
@@ -63,7 +63,7 @@ pub(super) fn refused_by_consul<'a>(
     spec: &WorkloadSpec,
     bindings: impl Iterator<Item = &'a Binding>,
     all_known: bool,
-) -> Option<Impossible> {
+) -> Option<BindingMismatch> {
     // Consul makes names lower case before it looks at them.
     if is_consul_service(&spec.service.as_str().to_ascii_lowercase()) {
         return None;
@@ -77,13 +77,13 @@ pub(super) fn refused_by_consul<'a>(
          could not log in; write the name that they register: {CONSUL_SERVICE_RULE}"
     );
     Some(if all_known && others.is_empty() {
-        Impossible::Everywhere(message)
+        BindingMismatch::Everywhere(message)
     } else {
-        Impossible::Somewhere(format!("{message}; or name in spec.bindings those that it is for"))
+        BindingMismatch::Somewhere(format!("{message}; or name in spec.bindings those that it is for"))
     })
 }
 
-fn check_inbound(path: &str, inbound: &Inbound, report: &mut Report<'_>) {
+fn check_inbound(path: &str, inbound: &Inbound, report: &mut FindingCollector<'_>) {
     let Inbound { name, container_port, port, service_address, tags, .. } = inbound;
     if let Some(name) = name
         && !is_dns_label(name)
@@ -110,7 +110,7 @@ fn check_inbound(path: &str, inbound: &Inbound, report: &mut Report<'_>) {
     check_tags(&format!("{path}.tags"), tags, report);
 }
 
-fn check_against_earlier(index: usize, inbounds: &[Inbound], report: &mut Report<'_>) {
+fn check_against_earlier(index: usize, inbounds: &[Inbound], report: &mut FindingCollector<'_>) {
     let (inbound, path) = (&inbounds[index], format!("spec.inbounds[{index}]"));
     for (earlier, other) in inbounds[..index].iter().enumerate() {
         let other_path = format!("spec.inbounds[{earlier}]");
@@ -134,7 +134,7 @@ fn check_against_earlier(index: usize, inbounds: &[Inbound], report: &mut Report
 }
 
 /// Kuma's own rules for tags (`pkg/core/resources/apis/mesh/dataplane_validator.go`).
-fn check_tags(path: &str, tags: &Tags, report: &mut Report<'_>) {
+fn check_tags(path: &str, tags: &Tags, report: &mut FindingCollector<'_>) {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
     for (key, value) in tags {
         let path = child(path, key);

@@ -18,7 +18,7 @@ async fn each_refusal_is_of_the_kind_that_says_what_to_do() {
         (400, "ClusterNotFoundException", NotFound, "no such cluster"),
         (400, "InvalidParameterException", Invalid, ""),
     ] {
-        let world = World::answering([refused(status, code, "Said AWS.")]).await;
+        let world = SdkFixture::answering([refused(status, code, "Said AWS.")]).await;
         let error = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap_err();
         assert_eq!((error.kind, error.code.as_str()), (kind, code), "{error}");
         assert!(error.hint.contains(hint), "{error}");
@@ -31,7 +31,7 @@ async fn each_refusal_is_of_the_kind_that_says_what_to_do() {
 #[tokio::test]
 async fn a_queue_that_does_not_exist_is_said_so() {
     for code in ["QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"] {
-        let world = World::answering([refused(400, code, "None.")]).await;
+        let world = SdkFixture::answering([refused(400, code, "None.")]).await;
         let error = world.queue().receive().await.unwrap_err();
         assert_eq!(error.kind, AwsErrorKind::NotFound);
         assert!(error.hint.contains("does not exist in this account and Region"), "{error}");
@@ -46,7 +46,7 @@ async fn an_answer_that_is_not_awss_is_classified_by_its_status() {
         (502, AwsErrorKind::Unavailable),
         (403, AwsErrorKind::Denied),
     ] {
-        let world = World::answering([(status, "<html>a proxy</html>".to_owned())]).await;
+        let world = SdkFixture::answering([(status, "<html>a proxy</html>".to_owned())]).await;
         let error = world.aws.ecs.list_clusters(None).await.unwrap_err();
         assert_eq!((error.kind, error.code), (kind, format!("HTTP {status}")));
     }
@@ -56,7 +56,7 @@ async fn an_answer_that_is_not_awss_is_classified_by_its_status() {
 async fn an_answer_that_cannot_be_read_says_why() {
     let mut odd = task("a1");
     odd["cpu"] = json!(256);
-    let world = World::answering([ok(&json!({"tasks": [odd]}))]).await;
+    let world = SdkFixture::answering([ok(&json!({"tasks": [odd]}))]).await;
     let error = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap_err();
     assert!(error.message.starts_with("the answer cannot be read: "), "{error}");
     assert!(error.message.contains("expected string"), "{error}");
@@ -65,14 +65,14 @@ async fn an_answer_that_cannot_be_read_says_why() {
 #[tokio::test]
 async fn a_call_is_tried_once() {
     let world =
-        World::answering([refused(500, "ServerException", "x"), ok(&json!({"clusterArns": []}))]).await;
+        SdkFixture::answering([refused(500, "ServerException", "x"), ok(&json!({"clusterArns": []}))]).await;
     assert!(world.aws.ecs.list_clusters(None).await.is_err());
     assert_eq!(world.script.seen.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_a_connection_failure() {
-    let world = World::answering([]).await;
+    let world = SdkFixture::answering([]).await;
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/111122223333/q", nobody.local_addr().unwrap());
     drop(nobody);
@@ -89,7 +89,7 @@ async fn a_server_that_is_not_there_is_a_connection_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_ends_after_five_seconds() {
-    let world = World::slow(Duration::from_hours(1), []).await;
+    let world = SdkFixture::slow(Duration::from_hours(1), []).await;
     let started = tokio::time::Instant::now();
     let error = world.aws.ecs.list_clusters(None).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Unavailable, "timeout"), "{error}");
@@ -98,13 +98,13 @@ async fn a_call_without_an_answer_ends_after_five_seconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_poll_is_not_cut_before_sqs_answers() {
-    let world = World::slow(Duration::from_secs(20), [ok(&json!({}))]).await;
+    let world = SdkFixture::slow(Duration::from_secs(20), [ok(&json!({}))]).await;
     assert_eq!(world.queue().receive().await.unwrap(), []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_long_poll_without_an_answer_ends_after_25_seconds() {
-    let world = World::slow(Duration::from_hours(1), []).await;
+    let world = SdkFixture::slow(Duration::from_hours(1), []).await;
     let started = tokio::time::Instant::now();
     assert_eq!(world.queue().receive().await.unwrap_err().code, "timeout");
     assert_eq!(started.elapsed().as_secs(), 25);
@@ -112,7 +112,7 @@ async fn a_long_poll_without_an_answer_ends_after_25_seconds() {
 
 #[tokio::test]
 async fn missing_credentials_say_where_they_could_come_from() {
-    let world = World::answering([]).await;
+    let world = SdkFixture::answering([]).await;
     let none = aws_config::profile::ProfileFileCredentialsProvider::builder()
         .profile_name("a-profile-that-nobody-has")
         .configure(
@@ -127,7 +127,7 @@ async fn missing_credentials_say_where_they_could_come_from() {
         .credentials_provider(none)
         .http_client(http_client(true))
         .build();
-    let calls = Calls::new(Arc::clone(&world.told) as Arc<dyn AwsCallObserver>);
+    let calls = CallRunner::new(Arc::clone(&world.told) as Arc<dyn AwsCallObserver>);
     let ecs = SdkEcs::new(aws_sdk_ecs::Client::from_conf(config), calls);
     let error: AwsError = ecs.list_clusters(None).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Credentials, "credentials"), "{error}");

@@ -3,8 +3,8 @@
 use super::*;
 
 #[tokio::test]
-async fn messages_are_received_with_when_they_were_sent_and_how_often_received() {
-    let world = World::answering([
+async fn received_message_has_sent_time_and_count() {
+    let world = SdkFixture::answering([
         ok(&json!({"Messages": [
             {"MessageId": "m", "ReceiptHandle": "r1", "Body": "{}",
              "Attributes": {"SentTimestamp": "1795317818145", "ApproximateReceiveCount": "3"}},
@@ -28,7 +28,7 @@ async fn messages_are_received_with_when_they_were_sent_and_how_often_received()
 
 #[tokio::test]
 async fn a_batch_delete_gives_back_the_receipts_that_failed() {
-    let world = World::answering([ok(&json!({
+    let world = SdkFixture::answering([ok(&json!({
         "Successful": [{"Id": "0"}],
         "Failed": [{"Id": "1", "SenderFault": true, "Code": "ReceiptHandleIsInvalid", "Message": "old"}],
     }))])
@@ -44,17 +44,17 @@ async fn messages_are_given_back_by_making_them_visible_at_once() {
     let failed = json!({"Successful": [], "Failed": [
         {"Id": "0", "SenderFault": true, "Code": "ReceiptHandleIsInvalid", "Message": "old"}]});
     let world =
-        World::answering([ok(&json!({"Successful": [{"Id": "0"}], "Failed": []})), ok(&failed)]).await;
+        SdkFixture::answering([ok(&json!({"Successful": [{"Id": "0"}], "Failed": []})), ok(&failed)]).await;
     let receipts = ["r1".to_owned()];
-    world.queue().give_back(&receipts).await.unwrap();
+    world.queue().release(&receipts).await.unwrap();
     assert_eq!(world.seen(0)["Entries"], json!([{"Id": "0", "ReceiptHandle": "r1", "VisibilityTimeout": 0}]));
-    let error = world.queue().give_back(&receipts).await.unwrap_err();
+    let error = world.queue().release(&receipts).await.unwrap_err();
     assert!(error.to_string().contains("ReceiptHandleIsInvalid: 1 of 1 messages: old"), "{error}");
 }
 
 #[tokio::test]
-async fn a_queues_settings_tell_visibility_retention_and_redrive() {
-    let world = World::answering([
+async fn queue_attributes_include_visibility_and_redrive() {
+    let world = SdkFixture::answering([
         ok(&json!({"Attributes": {"VisibilityTimeout": "60", "MessageRetentionPeriod": "1209600",
                    "RedrivePolicy": "{\"maxReceiveCount\":5}"}})),
         ok(&json!({"Attributes": {"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600"}})),
@@ -70,7 +70,7 @@ async fn a_queues_settings_tell_visibility_retention_and_redrive() {
 
 #[tokio::test]
 async fn what_is_no_queue_url_is_refused() {
-    let world = World::answering([]).await;
+    let world = SdkFixture::answering([]).await;
     for bad in
         ["", "ecs-events", "arn:aws:sqs:eu-west-1:111122223333:q", "https://sqs.eu-west-1.amazonaws.com/"]
     {

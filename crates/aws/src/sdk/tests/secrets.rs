@@ -6,7 +6,7 @@ const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consu
 #[tokio::test]
 async fn a_secrets_text_is_read_by_its_arn() {
     let world =
-        World::answering([ok(&json!({"ARN": SECRET, "Name": "consul-token", "SecretString": "s3cret"}))])
+        SdkFixture::answering([ok(&json!({"ARN": SECRET, "Name": "consul-token", "SecretString": "s3cret"}))])
             .await;
     assert_eq!(world.aws.secrets.read(SECRET).await, Ok("s3cret".to_owned()));
     assert_eq!(world.script.seen.lock().unwrap()[0].target, "secretsmanager.GetSecretValue");
@@ -16,7 +16,7 @@ async fn a_secrets_text_is_read_by_its_arn() {
 
 #[tokio::test]
 async fn a_secret_that_cannot_be_read_says_why() {
-    let world = World::answering([
+    let world = SdkFixture::answering([
         refused(400, "AccessDeniedException", "not authorised"),
         ok(&json!({"ARN": SECRET, "SecretBinary": "c2VjcmV0"})),
     ])

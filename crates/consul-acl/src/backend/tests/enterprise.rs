@@ -4,25 +4,25 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::backend::{MaySend, Written};
-use crate::desired::{Datacenter, Edition, Surroundings, desired};
-use crate::plan::{ObjectAction, ObjectStep, plan_objects};
+use crate::backend::{WriteGate, WriteResult};
+use crate::desired::{DatacenterRole, Edition, AclContext, desired};
+use crate::plan::{AclAction, AclStep, plan_objects};
 use ecs_mesh_api::ConsulAuthSpec;
 
 /// A server with two namespaces in the partition and nothing else in it but what was put there, which keeps nothing of
 /// what it is sent.
 #[derive(Default)]
-struct Enterprise {
+struct FakeEnterprise {
     sent: Mutex<Vec<(String, Value)>>,
     asked: Mutex<BTreeSet<String>>,
     /// The answer to a read, by method and path with its query.
-    there: BTreeMap<String, Value>,
+    objects: BTreeMap<String, Value>,
     /// Our token reaches no further than the policy that is printed where neither the anonymous policy nor namespaces
     /// are declared.
     is_narrow: bool,
 }
 
-impl Enterprise {
+impl FakeEnterprise {
     fn sent(&self) -> Vec<String> {
         self.sent.lock().unwrap().iter().map(|(call, _)| call.clone()).collect()
     }
@@ -41,53 +41,53 @@ impl Enterprise {
         })
     }
 
-    fn read(&self, path_and_query: &str) -> Saying {
+    fn read(&self, path_and_query: &str) -> ScriptedResponses {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let is_reached = path == "/v1/acl/token/self"
             || (query.starts_with("partition=ecs") && !path.starts_with("/v1/namespace"));
         if self.is_narrow && !is_reached {
             return text(403, "Permission denied");
         }
-        if let Some(there) = self.there.get(path_and_query) {
-            return says(200, there);
+        if let Some(objects) = self.objects.get(path_and_query) {
+            return responds(200, objects);
         }
         match path {
-            "/v1/namespaces" => says(200, &json!([Self::namespace("default"), Self::namespace("team-a")])),
-            "/v1/namespace/default" => says(200, &Self::namespace("default")),
-            "/v1/namespace/team-a" => says(200, &Self::namespace("team-a")),
+            "/v1/namespaces" => responds(200, &json!([Self::namespace("default"), Self::namespace("team-a")])),
+            "/v1/namespace/default" => responds(200, &Self::namespace("default")),
+            "/v1/namespace/team-a" => responds(200, &Self::namespace("team-a")),
             "/v1/acl/token/self" => known(),
             "/v1/acl/token/00000000-0000-0000-0000-000000000002" => {
-                says(200, &json!({"Description": "Anonymous Token", "Policies": null}))
+                responds(200, &json!({"Description": "Anonymous Token", "Policies": null}))
             }
             "/v1/catalog/nodes"
             | "/v1/acl/policies"
             | "/v1/acl/roles"
             | "/v1/acl/auth-methods"
             | "/v1/acl/tokens"
-            | "/v1/acl/binding-rules" => says(200, &json!([])),
+            | "/v1/acl/binding-rules" => responds(200, &json!([])),
             _ => text(404, "there is none"),
         }
     }
 }
 
 #[async_trait]
-impl StreamTransport for Enterprise {
+impl StreamTransport for FakeEnterprise {
     async fn stream(
         &self,
-        method: Method,
+        method: HttpMethod,
         path_and_query: &str,
         body: Option<Vec<u8>>,
-        sink: &mut dyn Sink,
-    ) -> Result<Head, TransportError> {
+        sink: &mut dyn BodySink,
+    ) -> Result<ResponseHead, TransportError> {
         let path = path_and_query.split('?').next().unwrap();
-        let said = if method == Method::Get {
+        let said = if method == HttpMethod::Get {
             self.asked.lock().unwrap().insert(path_and_query.to_owned());
             self.read(path_and_query)
         } else {
             let body: Value = body.map_or(json!(true), |body| serde_json::from_slice(&body).unwrap());
             let answer = if path.starts_with("/v1/catalog") { json!(true) } else { body.clone() };
             self.sent.lock().unwrap().push((format!("{method} {path_and_query}"), body));
-            says(200, &answer)
+            responds(200, &answer)
         }?;
         assert!(sink.take(&said.head, &said.body));
         Ok(said.head)
@@ -112,33 +112,33 @@ fn everything() -> Value {
 }
 
 /// Looks for what is declared in the partition `ecs`, and does what follows.
-async fn run(server: &Arc<Enterprise>, auth: &Value) -> Vec<ObjectStep> {
+async fn run(server: &Arc<FakeEnterprise>, auth: &Value) -> Vec<AclStep> {
     let spec = spec(&json!({"partition": "ecs", "namespaces": ["team-a"]}));
     let consul = ConsulControlPlane::new(Arc::clone(server), &spec, operator(), Arc::new(NoObserver));
     let acl = ConsulAclBackend::new(Arc::new(consul));
     let auth: ConsulAuthSpec = serde_json::from_value(auth.clone()).unwrap();
     let (operator, clusters) = (operator(), clusters());
-    let around = Surroundings {
+    let around = AclContext {
         operator: &operator,
         clusters: &clusters,
         edition: Edition::of(&spec, &BTreeSet::new()),
-        datacenter: Datacenter::Primary,
+        datacenter: DatacenterRole::Primary,
     };
     let desired = desired(&auth, &around);
     let looked = acl.look(&around, &desired).await;
     assert_eq!(looked.errors, []);
     let steps = plan_objects(&desired, &looked.actual, &operator);
     for step in steps.iter().filter(|step| step.writes()) {
-        assert_eq!(acl.carry_out(step, &|| MaySend::Yes).await.unwrap(), Written::Done, "{step:#?}");
+        assert_eq!(acl.carry_out(step, &|| WriteGate::Allowed).await.unwrap(), WriteResult::Done, "{step:#?}");
     }
     steps
 }
 
 /// All that can be declared, made in the partition `ecs`.
-async fn made() -> Arc<Enterprise> {
-    let server = Arc::new(Enterprise::default());
+async fn made() -> Arc<FakeEnterprise> {
+    let server = Arc::new(FakeEnterprise::default());
     let steps = run(&server, &everything()).await;
-    assert!(steps.iter().all(ObjectStep::writes), "{steps:#?}");
+    assert!(steps.iter().all(AclStep::writes), "{steps:#?}");
     server
 }
 
@@ -206,11 +206,11 @@ async fn each_place_is_asked_by_its_partition_and_namespace() {
 }
 
 #[tokio::test]
-async fn whose_policy_a_token_has_is_asked_in_all_namespaces_before_it_goes() {
+async fn policy_references_are_counted_in_all_namespaces() {
     let mut absent = everything();
     absent["state"] = json!("absent");
-    let there = of_ours("partition=ecs&ns=default", "consul-ecs-client-policy");
-    let server = Arc::new(Enterprise { there, ..Enterprise::default() });
+    let objects = of_ours("partition=ecs&ns=default", "consul-ecs-client-policy");
+    let server = Arc::new(FakeEnterprise { objects, ..FakeEnterprise::default() });
     run(&server, &absent).await;
     let asked = server.asked.lock().unwrap().clone();
     assert!(asked.contains("/v1/acl/tokens?partition=ecs&ns=*&policy=7"), "{asked:#?}");
@@ -218,27 +218,27 @@ async fn whose_policy_a_token_has_is_asked_in_all_namespaces_before_it_goes() {
 }
 
 #[tokio::test]
-async fn a_token_that_reaches_no_further_than_the_partition_is_enough_for_what_is_declared_there() {
-    let narrow = || Arc::new(Enterprise { is_narrow: true, ..Enterprise::default() });
+async fn partition_token_suffices_for_partition_objects() {
+    let narrow = || Arc::new(FakeEnterprise { is_narrow: true, ..FakeEnterprise::default() });
     let steps = run(&narrow(), &tokens()).await;
-    assert!(!steps.is_empty() && steps.iter().all(ObjectStep::writes), "{steps:#?}");
+    assert!(!steps.is_empty() && steps.iter().all(AclStep::writes), "{steps:#?}");
 
     let mut absent = tokens();
     absent["state"] = json!("absent");
     let steps = run(&narrow(), &absent).await;
-    assert!(steps.iter().all(|step| step.action == ObjectAction::Unchanged), "{steps:#?}");
+    assert!(steps.iter().all(|step| step.action == AclAction::Unchanged), "{steps:#?}");
 }
 
 #[tokio::test]
-async fn a_policy_of_ours_that_namespaces_have_is_taken_off_them_before_it_goes() {
+async fn policy_is_detached_from_namespaces_before_removal() {
     let mut absent = tokens();
     absent["state"] = json!("absent");
-    let mut there = of_ours("partition=ecs&ns=default", "cross-namespace-read");
-    let mut namespace = Enterprise::namespace("team-a");
+    let mut objects = of_ours("partition=ecs&ns=default", "cross-namespace-read");
+    let mut namespace = FakeEnterprise::namespace("team-a");
     namespace["ACLs"]["PolicyDefaults"] = json!([{"ID": "7", "Name": "cross-namespace-read"}]);
-    there.insert("/v1/namespaces?partition=ecs".to_owned(), json!([namespace]));
-    there.insert("/v1/namespace/team-a?partition=ecs".to_owned(), namespace);
-    let server = Arc::new(Enterprise { there, ..Enterprise::default() });
+    objects.insert("/v1/namespaces?partition=ecs".to_owned(), json!([namespace]));
+    objects.insert("/v1/namespace/team-a?partition=ecs".to_owned(), namespace);
+    let server = Arc::new(FakeEnterprise { objects, ..FakeEnterprise::default() });
     run(&server, &absent).await;
     assert_eq!(
         server.sent(),
@@ -247,7 +247,7 @@ async fn a_policy_of_ours_that_namespaces_have_is_taken_off_them_before_it_goes(
 }
 
 #[tokio::test]
-async fn a_method_puts_tokens_into_the_namespace_of_the_roles_tag() {
+async fn auth_method_maps_role_tag_to_namespace() {
     let body = made()
         .await
         .sent

@@ -1,26 +1,26 @@
 //! One step of the identity set-up: what is read before it, what is sent, and what a refusal says.
 
 use super::*;
-use crate::backend::{MaySend, Written};
-use crate::desired::{ObjectId, Scope};
-use crate::plan::{ObjectAction, ObjectStep};
+use crate::backend::{WriteGate, WriteResult};
+use crate::desired::{ObjectId, ObjectScope};
+use crate::plan::{AclAction, AclStep};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
-use ecs_mesh_core::plan::proposal::ObjectKind;
+use ecs_mesh_core::plan::report::ObjectKind;
 
 const METHOD: &str = "iam-ecs-service-token";
 const ROLE: &str = "consul-ecs-mesh-gateway-role";
 
-fn step(kind: ObjectKind, name: &str, action: ObjectAction) -> ObjectStep {
-    let id = ObjectId { kind, scope: Scope::default(), name: name.into() };
-    ObjectStep { id, server_id: None, action, reason: String::new(), warnings: Vec::new(), before: None }
+fn step(kind: ObjectKind, name: &str, action: AclAction) -> AclStep {
+    let id = ObjectId { kind, scope: ObjectScope::default(), name: name.into() };
+    AclStep { id, server_id: None, action, reason: String::new(), warnings: Vec::new(), before: None }
 }
 
-fn create(kind: ObjectKind, name: &str, body: Value) -> ObjectStep {
-    step(kind, name, ObjectAction::Create { body })
+fn create(kind: ObjectKind, name: &str, body: Value) -> AclStep {
+    step(kind, name, AclAction::Create { body })
 }
 
-fn yes() -> MaySend {
-    MaySend::Yes
+fn yes() -> WriteGate {
+    WriteGate::Allowed
 }
 
 fn ours(mut body: Value) -> Value {
@@ -36,10 +36,10 @@ fn policy() -> Value {
     ours(json!({"ID": accessor(71), "Name": "p", "Rules": "mesh = \"write\""}))
 }
 
-fn removal(kind: ObjectKind, before: Value) -> ObjectStep {
+fn removal(kind: ObjectKind, before: Value) -> AclStep {
     let server_id = before["ID"].as_str().map(Arc::from);
     let before = Some(before);
-    ObjectStep { server_id, before, ..step(kind, "x", ObjectAction::Remove) }
+    AclStep { server_id, before, ..step(kind, "x", AclAction::Remove) }
 }
 
 fn rule_of(method: &str, bind_type: &str, bind_name: &str, description: &str) -> Value {
@@ -50,8 +50,8 @@ fn rule_of(method: &str, bind_type: &str, bind_name: &str, description: &str) ->
 }
 
 /// The methods that gave out tokens: ours, and another one.
-fn methods() -> Saying {
-    says(200, &json!([ours(json!({"Name": METHOD, "Type": "aws-iam"})), {"Name": "sso", "Type": "jwt"}]))
+fn methods() -> ScriptedResponses {
+    responds(200, &json!([ours(json!({"Name": METHOD, "Type": "aws-iam"})), {"Name": "sso", "Type": "jwt"}]))
 }
 
 fn by(method: &str, number: u32) -> Value {
@@ -59,9 +59,9 @@ fn by(method: &str, number: u32) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_selector_that_does_not_parse_is_refused_with_the_call_and_the_servers_words() {
+async fn invalid_selector_error_quotes_call_and_server() {
     let body = json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x", "Selector": "1 =="});
-    let script = Script::of(vec![says(200, &json!([])), text(500, "no good selector: 1 ==")]);
+    let script = ScriptedConsulTransport::of(vec![responds(200, &json!([])), text(500, "no good selector: 1 ==")]);
     let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body);
     let error = acl(&script).carry_out(&step, &yes).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid, "trying again soon would change nothing");
@@ -71,35 +71,35 @@ async fn a_selector_that_does_not_parse_is_refused_with_the_call_and_the_servers
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_that_somebody_has_made_meanwhile_is_not_made_a_second_time() {
+async fn binding_rule_created_meanwhile_is_not_duplicated() {
     // It selects every login, which the server says with an empty selector.
     let body = ours(json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x"}));
     let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body.clone());
     let made = |selector: &str| {
         let mut rule = rule_of(METHOD, "service", "x", "by hand");
         rule[0]["Selector"] = selector.into();
-        says(200, &rule)
+        responds(200, &rule)
     };
-    let script = Script::of(vec![made("")]);
+    let script = ScriptedConsulTransport::of(vec![made("")]);
     let written = acl(&script).carry_out(&step, &yes).await.unwrap();
     assert!(
-        matches!(&written, Written::Moved(why) if why.contains("somebody else has made it")),
+        matches!(&written, WriteResult::Stale(why) if why.contains("somebody else has made it")),
         "{written:?}"
     );
     assert_eq!(script.calls(), [format!("GET /v1/acl/binding-rules?authmethod={METHOD}")]);
-    let script = Script::of(vec![made("entity_name == \"y\""), says(200, &body)]);
-    assert_eq!(acl(&script).carry_out(&step, &yes).await.unwrap(), Written::Done);
+    let script = ScriptedConsulTransport::of(vec![made("entity_name == \"y\""), responds(200, &body)]);
+    assert_eq!(acl(&script).carry_out(&step, &yes).await.unwrap(), WriteResult::Done);
     assert_eq!(script.calls()[1], "PUT /v1/acl/binding-rule", "another selector makes it another rule");
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_without_the_methods_type_are_asked_for_nothing_and_the_reason_is_said() {
-    let script = Script::of(vec![says(200, &json!({"Config": {"Version": "1.8.7"}})), known()]);
+async fn auth_method_is_skipped_when_type_is_unsupported() {
+    let script = ScriptedConsulTransport::of(vec![responds(200, &json!({"Config": {"Version": "1.8.7"}})), known()]);
     let consul = Arc::new(consul(&script));
-    consul.refresh(&BTreeSet::new()).await.unwrap();
+    consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let asked = script.calls().len();
     let step = create(ObjectKind::AuthMethod, METHOD, json!({"Name": METHOD, "Type": "aws-iam"}));
-    let Written::Impossible(why) = ConsulAclBackend::new(consul).carry_out(&step, &yes).await.unwrap() else {
+    let WriteResult::Unsupported(why) = ConsulAclBackend::new(consul).carry_out(&step, &yes).await.unwrap() else {
         panic!("sent")
     };
     assert!(why.contains("Consul 1.8.7") && why.contains("aws-iam") && why.contains("1.12"), "{why}");
@@ -110,7 +110,7 @@ async fn servers_without_the_methods_type_are_asked_for_nothing_and_the_reason_i
 async fn all_who_have_a_role_are_counted_and_none_is_kept() {
     let all =
         [by(METHOD, 1), by(METHOD, 2), by("", 3), json!({"AccessorID": accessor(4), "AuthMethod": null})];
-    let script = Script::of(vec![tokens(&all), tokens(&[]), text(403, "Permission denied")]);
+    let script = ScriptedConsulTransport::of(vec![tokens(&all), tokens(&[]), text(403, "Permission denied")]);
     let objects = consul(&script).objects();
     let holders = objects.holders(Held::Role, &accessor(70)).await.unwrap();
     let words = holders.of_others(|method| method == METHOD).unwrap();
@@ -128,32 +128,32 @@ async fn all_who_have_a_role_are_counted_and_none_is_kept() {
 }
 
 /// Whether it went out, given what the server says in between.
-async fn goes(step: &ObjectStep, answers: Vec<Saying>) -> bool {
-    let script = Script::of(answers);
+async fn goes(step: &AclStep, probes: Vec<ScriptedResponses>) -> bool {
+    let script = ScriptedConsulTransport::of(probes);
     let written = acl(&script).carry_out(step, &yes).await.unwrap();
     let sent = script.calls().iter().any(|call| call.starts_with("DELETE"));
-    assert_eq!(written == Written::Done, sent, "{written:?}");
+    assert_eq!(written == WriteResult::Done, sent, "{written:?}");
     sent
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_goes_only_while_nobody_elses_token_or_rule_rests_on_it() {
-    let now = || says(200, &role());
-    let none = || says(200, &json!([]));
-    let gone = || says(200, &json!(true));
+async fn role_with_foreign_references_is_not_removed() {
+    let now = || responds(200, &role());
+    let none = || responds(200, &json!([]));
+    let gone = || responds(200, &json!(true));
     for (what, rules, holders, goes_out) in [
         ("nobody has it", none(), vec![tokens(&[])], true),
         ("our logins have it", none(), vec![tokens(&[by(METHOD, 1)]), methods()], true),
         ("a person's token", none(), vec![tokens(&[by(METHOD, 1), by("", 2)]), methods()], false),
         ("a login by another method", none(), vec![tokens(&[by("sso", 1)]), methods()], false),
-        ("a rule of others", says(200, &rule_of("sso", "role", ROLE, "SSO")), vec![], false),
+        ("a rule of others", responds(200, &rule_of("sso", "role", ROLE, "SSO")), vec![], false),
         (
             "a rule of ours",
-            says(200, &rule_of(METHOD, "role", ROLE, "made [ecs-mesh:op-1]")),
+            responds(200, &rule_of(METHOD, "role", ROLE, "made [ecs-mesh:op-1]")),
             vec![tokens(&[])],
             true,
         ),
-        ("a rule for another role", says(200, &rule_of("sso", "role", "a", "SSO")), vec![tokens(&[])], true),
+        ("a rule for another role", responds(200, &rule_of("sso", "role", "a", "SSO")), vec![tokens(&[])], true),
     ] {
         let mut answers = vec![now(), rules];
         answers.extend(holders);
@@ -163,15 +163,15 @@ async fn a_role_goes_only_while_nobody_elses_token_or_rule_rests_on_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_goes_only_while_nobody_elses_token_rests_on_it() {
+async fn policy_with_foreign_references_is_not_removed() {
     for (what, holder, goes_out) in [("our login", METHOD, true), ("a person", "", false)] {
         let answers = vec![
-            says(200, &policy()),
-            says(200, &json!([])),
-            says(200, &json!([])),
+            responds(200, &policy()),
+            responds(200, &json!([])),
+            responds(200, &json!([])),
             tokens(&[by(holder, 1)]),
             methods(),
-            says(200, &json!(true)),
+            responds(200, &json!(true)),
         ];
         assert_eq!(goes(&removal(ObjectKind::Policy, policy()), answers).await, goes_out, "{what}");
     }

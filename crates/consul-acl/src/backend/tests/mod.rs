@@ -13,8 +13,8 @@ use super::*;
 use ecs_mesh_consul::testing::*;
 use ecs_mesh_consul::{ConsulControlPlane, Held};
 use ecs_mesh_control_plane::NoObserver;
-use ecs_mesh_control_plane::http::{Head, Method, Sink, StreamTransport, TransportError};
+use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError};
 
-fn acl(script: &Arc<Script>) -> ConsulAclBackend<Arc<Script>> {
+fn acl(script: &Arc<ScriptedConsulTransport>) -> ConsulAclBackend<Arc<ScriptedConsulTransport>> {
     ConsulAclBackend::new(Arc::new(consul(script)))
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::world::{World, everything};
-use crate::desired::Scope;
-use crate::plan::{ObjectAction, ObjectStep};
-use ecs_mesh_core::plan::proposal::ObjectKind::{
+use super::fixture::{AclPlanFixture, everything};
+use crate::desired::ObjectScope;
+use crate::plan::{AclAction, AclStep};
+use ecs_mesh_core::plan::report::ObjectKind::{
     AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
 };
 
@@ -23,11 +23,11 @@ fn as_before(adopt: &[&str]) -> Value {
 }
 
 /// What the older controller leaves, read from a real server.
-fn older(adopt: &[&str]) -> World {
+fn older(adopt: &[&str]) -> AclPlanFixture {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/fixtures/consul/older-controller.json");
     let left: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let mut world = World::empty(as_before(adopt));
+    let mut world = AclPlanFixture::empty(as_before(adopt));
     world.objects.clear();
     world.add(AnonymousToken, left["anonymousToken"].clone());
     for (kind, list) in [
@@ -45,7 +45,7 @@ fn older(adopt: &[&str]) -> World {
 }
 
 #[test]
-fn what_the_older_controller_made_is_taken_over_by_marking_it_and_nothing_else() {
+fn adoption_changes_only_the_mark() {
     let mut world = older(&["*"]);
     assert_eq!(
         world.lines(),
@@ -71,11 +71,11 @@ fn what_the_older_controller_made_is_taken_over_by_marking_it_and_nothing_else()
 }
 
 #[test]
-fn without_being_told_to_nothing_is_taken_over_and_each_difference_is_told() {
+fn unadopted_objects_are_conflicts_with_diffs() {
     let world = older(&[]);
     let steps = world.plan();
     assert!(steps.iter().all(|step| !step.writes()), "{:#?}", world.lines());
-    let conflicts = steps.iter().filter(|step| matches!(step.action, ObjectAction::Conflict { .. })).count();
+    let conflicts = steps.iter().filter(|step| matches!(step.action, AclAction::Conflict { .. })).count();
     assert_eq!(conflicts, 12);
     let method = world.step("conflict auth method");
     assert!(
@@ -85,7 +85,7 @@ fn without_being_told_to_nothing_is_taken_over_and_each_difference_is_told() {
     );
 
     let mut widened = older(&[]);
-    widened.meddle(AuthMethod, "iam-ecs-service-token", |method| {
+    widened.edit(AuthMethod, "iam-ecs-service-token", |method| {
         method["Config"]["BoundIAMPrincipalARNs"] = json!(["arn:aws:iam::000000000000:role/*"]);
     });
     let lines = widened.lines();
@@ -96,7 +96,7 @@ fn without_being_told_to_nothing_is_taken_over_and_each_difference_is_told() {
 #[test]
 fn what_is_named_is_taken_over_and_the_rest_is_not() {
     let mut world = older(&["iam-ecs-service-token", "iam-ecs-service-token/*"]);
-    let written = |world: &World| world.plan().iter().filter(|step| step.writes()).count();
+    let written = |world: &AclPlanFixture| world.plan().iter().filter(|step| step.writes()).count();
     assert_eq!(written(&world), 5, "{:#?}", world.lines());
     world.run();
     assert_eq!(written(&world), 0, "{:#?}", world.lines());
@@ -105,7 +105,7 @@ fn what_is_named_is_taken_over_and_the_rest_is_not() {
 #[test]
 fn taking_over_mends_what_was_widened_and_says_so() {
     let mut world = older(&["*"]);
-    world.meddle(Role, "consul-ecs-api-gateway-role", |role| {
+    world.edit(Role, "consul-ecs-api-gateway-role", |role| {
         role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }]);
     });
     let lines = world.lines();
@@ -116,12 +116,12 @@ fn taking_over_mends_what_was_widened_and_says_so() {
 }
 
 #[test]
-fn a_policy_keeps_the_letters_of_its_name_and_the_role_that_has_it_comes_to_rest() {
+fn adopted_policy_keeps_its_case_and_converges() {
     let mut spec = as_before(&["*"]);
     spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["Write-DB", "write-queue"]);
     let mut world = older(&["*"]);
     world.spec = Some(spec);
-    world.meddle(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
+    world.edit(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
         policy["Name"] = json!("Consul-ECS-Mesh-Gateway-Policy");
     });
     for name in ["write-db", "Write-Queue"] {
@@ -151,7 +151,7 @@ fn of_two_unmarked_rules_that_do_the_same_one_is_left() {
 fn what_another_operator_has_marked_is_never_touched() {
     let mut spec = everything();
     spec["adopt"] = json!(["*"]);
-    let mut world = World::made(spec.clone());
+    let mut world = AclPlanFixture::made(spec.clone());
     for (_, _, body) in &mut world.objects {
         if let Some(text) = body["Description"].as_str() {
             body["Description"] = json!(text.replace("[ecs-mesh:op]", "[ecs-mesh:other]"));
@@ -170,7 +170,7 @@ fn what_another_operator_has_marked_is_never_touched() {
     for state in ["present", "absent"] {
         spec["state"] = json!(state);
         world.spec = Some(spec.clone());
-        let writing: Vec<_> = world.plan().into_iter().filter(ObjectStep::writes).collect();
+        let writing: Vec<_> = world.plan().into_iter().filter(AclStep::writes).collect();
         assert_eq!(writing, [], "{state}");
     }
     world.spec = None;
@@ -180,7 +180,7 @@ fn what_another_operator_has_marked_is_never_touched() {
 #[test]
 fn nothing_of_ours_rests_on_what_others_may_change() {
     // A policy with our name for it, that lets do anything.
-    let mut world = World::empty(everything());
+    let mut world = AclPlanFixture::empty(everything());
     world.add(
         Policy,
         json!({ "ID": "7", "Name": "consul-ecs-mesh-gateway-policy", "Description": "", "Rules": "acl = \"write\"" }),
@@ -191,7 +191,7 @@ fn nothing_of_ours_rests_on_what_others_may_change() {
     assert!(rule.reason.contains("role consul-ecs-mesh-gateway-role waits"), "{}", rule.reason);
 
     // A method of others gets no rules of ours.
-    let mut world = World::empty(everything());
+    let mut world = AclPlanFixture::empty(everything());
     world.add(
         AuthMethod,
         json!({ "Name": "iam-ecs-service-token", "Type": "jwt", "Description": "SSO", "Config": { "JWKSURL": "x" } }),
@@ -208,16 +208,16 @@ fn nothing_of_ours_rests_on_what_others_may_change() {
 }
 
 #[test]
-fn a_method_of_another_type_is_no_method_of_ours_even_where_it_has_our_mark() {
-    let mut world = World::made(everything());
-    world.meddle(AuthMethod, "iam-ecs-service-token", |method| method["Type"] = json!("jwt"));
+fn auth_method_of_other_type_is_not_owned() {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(AuthMethod, "iam-ecs-service-token", |method| method["Type"] = json!("jwt"));
     let step = world.step("conflict auth method");
     assert!(step.reason.contains("never changes"), "{}", step.reason);
 }
 
 #[test]
 fn a_rule_that_others_made_on_our_method_is_told_of() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.add(
         BindingRule,
         json!({ "ID": "x", "AuthMethod": "iam-ecs-service-token", "BindType": "role", "BindName": "admin", "Description": "" }),
@@ -229,11 +229,11 @@ fn a_rule_that_others_made_on_our_method_is_told_of() {
 
 #[test]
 fn other_policies_of_the_anonymous_token_stay_on_it() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     let links = json!([{ "ID": "1", "Name": "dns" }, { "ID": "2", "Name": "anonymous-token-policy" }]);
-    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| token["Policies"] = links);
+    world.edit(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| token["Policies"] = links);
     assert_eq!(world.lines(), Vec::<String>::new());
-    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
+    world.edit(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
         token["Policies"] = json!([{ "ID": "1", "Name": "dns" }]);
     });
     world.run();
@@ -247,10 +247,10 @@ fn other_policies_of_the_anonymous_token_stay_on_it() {
 #[test]
 fn a_step_shows_no_secret() {
     let mut world = older(&["*"]);
-    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
+    world.edit(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
         token["SecretID"] = json!("hunter2");
         token["Policies"] = json!([]);
     });
     assert!(!format!("{:?}", world.plan()).contains("hunter2"));
-    assert_eq!(world.objects[0].1, Scope::default());
+    assert_eq!(world.objects[0].1, ObjectScope::default());
 }

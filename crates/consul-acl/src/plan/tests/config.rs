@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::world::{World, everything};
+use super::fixture::{AclPlanFixture, everything};
 use crate::desired::Edition;
-use ecs_mesh_core::plan::proposal::ObjectKind::AuthMethod;
+use ecs_mesh_core::plan::report::ObjectKind::AuthMethod;
 
 const METHOD: &str = "iam-ecs-service-token";
 
 #[test]
-fn what_a_repair_sends_has_each_key_once_and_in_consuls_letters() {
-    let mut world = World::made(everything());
-    world.meddle(AuthMethod, METHOD, |method| {
+fn repair_body_has_each_key_once_in_consul_spelling() {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(AuthMethod, METHOD, |method| {
         let config = method["Config"].as_object_mut().unwrap();
         config.insert("iamendpoint".to_owned(), json!("https://iam.evil"));
         config.insert("stsENDPOINT".to_owned(), json!("https://sts.evil"));
@@ -40,11 +40,11 @@ fn what_a_repair_sends_has_each_key_once_and_in_consuls_letters() {
 }
 
 #[test]
-fn a_method_made_by_hand_in_other_letters_is_taken_over_by_marking_it_and_nothing_else() {
+fn adoption_ignores_case_of_method_settings() {
     let mut spec = everything();
     spec["adopt"] = json!([METHOD]);
-    let mut world = World::made(spec);
-    world.meddle(AuthMethod, METHOD, |method| {
+    let mut world = AclPlanFixture::made(spec);
+    world.edit(AuthMethod, METHOD, |method| {
         method["Description"] = json!("made by hand");
         let config = std::mem::take(&mut method["Config"]);
         method["Config"] = config
@@ -63,18 +63,18 @@ fn a_method_made_by_hand_in_other_letters_is_taken_over_by_marking_it_and_nothin
 }
 
 #[test]
-fn in_enterprise_tokens_get_into_the_namespaces_that_are_declared_and_no_others() {
+fn enterprise_tokens_map_to_declared_namespaces_only() {
     let mut spec = everything();
     spec.as_object_mut().unwrap().remove("anonymousPolicy");
-    let mut world = World::empty(spec);
+    let mut world = AclPlanFixture::empty(spec);
     world.edition = Edition::Enterprise { partition: "ecs".into(), namespaces: BTreeSet::new() };
     world.run();
     assert_eq!(world.lines(), Vec::<String>::new());
-    let rules = |world: &mut World, method: &str| world.object(AuthMethod, method)["NamespaceRules"].clone();
+    let rules = |world: &mut AclPlanFixture, method: &str| world.object(AuthMethod, method)["NamespaceRules"].clone();
     assert_eq!(rules(&mut world, "iam-ecs-client-token"), Value::Null, "what is empty is not sent");
     assert_eq!(rules(&mut world, METHOD).as_array().unwrap().len(), 1);
     for method in [METHOD, "iam-ecs-client-token"] {
-        world.meddle(AuthMethod, method, |method| {
+        world.edit(AuthMethod, method, |method| {
             if method["NamespaceRules"].is_null() {
                 method["NamespaceRules"] = json!([]);
             }

@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::world::{DEMO, World, everything};
-use crate::desired::Scope;
-use crate::plan::ObjectAction;
-use ecs_mesh_core::plan::proposal::ObjectKind::{AuthMethod, BindingRule, Node, Policy, Role};
+use super::fixture::{DEMO, AclPlanFixture, everything};
+use crate::desired::ObjectScope;
+use crate::plan::AclAction;
+use ecs_mesh_core::plan::report::ObjectKind::{AuthMethod, BindingRule, Node, Policy, Role};
 
 const METHOD: &str = "iam-ecs-service-token";
 const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
 
 #[test]
 fn what_a_run_has_made_needs_nothing_more() {
-    let mut world = World::empty(everything());
+    let mut world = AclPlanFixture::empty(everything());
     let made = world.lines();
     assert!(
         made.iter().all(|line| line.starts_with("create") || line.starts_with("update the anonymous")),
@@ -23,8 +23,8 @@ fn what_a_run_has_made_needs_nothing_more() {
 }
 
 #[test]
-fn a_deleted_method_comes_back_with_its_rules_and_a_word_on_its_tokens() {
-    let mut world = World::made(everything());
+fn deleted_auth_method_is_recreated_with_a_warning() {
+    let mut world = AclPlanFixture::made(everything());
     world.objects.retain(|(_, _, body)| body["Name"] != METHOD && body["AuthMethod"] != METHOD);
     assert_eq!(
         world.lines(),
@@ -38,7 +38,7 @@ fn a_deleted_method_comes_back_with_its_rules_and_a_word_on_its_tokens() {
     );
     let warnings = world.step("create auth method").warnings.join("\n");
     assert!(warnings.contains("all tokens that it gave out went with it"), "{warnings}");
-    let first = World::empty(everything()).step("create auth method iam-ecs-service-token");
+    let first = AclPlanFixture::empty(everything()).step("create auth method iam-ecs-service-token");
     assert_eq!(first.warnings, Vec::<String>::new(), "a method that never was has lost no tokens");
     world.run();
     assert_eq!(world.lines(), Vec::<String>::new());
@@ -46,27 +46,27 @@ fn a_deleted_method_comes_back_with_its_rules_and_a_word_on_its_tokens() {
 
 #[test]
 fn what_was_given_out_meanwhile_is_not_forgotten() {
-    let mut world = World::made(everything());
-    world.meddle(BindingRule, MESH_ROLE, |rule| rule["Selector"] = json!(""));
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(BindingRule, MESH_ROLE, |rule| rule["Selector"] = json!(""));
     let warnings = world.step("update binding rule").warnings.join("\n");
     assert!(warnings.contains("tokens keep what this rule gave them"), "{warnings}");
 }
 
 #[test]
 fn other_ways_to_say_the_same_are_no_drift() {
-    let mut world = World::made(everything());
-    world.meddle(AuthMethod, METHOD, |method| {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(AuthMethod, METHOD, |method| {
         method["MaxTokenTTL"] = json!("1440m");
         method["TokenLocality"] = json!("local");
         method["NamespaceRules"] = Value::Null;
         let tags = method["Config"]["IAMEntityTags"].as_array_mut().unwrap();
         tags.reverse();
     });
-    world.meddle(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
+    world.edit(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
         policy["Rules"] = json!("# gateways\nmesh=\"write\"\n\tpeering = \"read\"");
         policy["Datacenters"] = Value::Null;
     });
-    world.meddle(Role, MESH_ROLE, |role| {
+    world.edit(Role, MESH_ROLE, |role| {
         role["Policies"] = json!([{ "ID": "7", "Name": "consul-ecs-mesh-gateway-policy" }]);
         role["Hash"] = json!("another");
     });
@@ -75,14 +75,14 @@ fn other_ways_to_say_the_same_are_no_drift() {
 
 #[test]
 fn what_nobody_declared_is_carried_forward() {
-    let mut world = World::made(everything());
-    world.meddle(AuthMethod, METHOD, |method| {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(AuthMethod, METHOD, |method| {
         method["DisplayName"] = json!("Tasks");
         method["Config"]["MaxRetries"] = json!(3);
         method["Config"]["ServerIDHeaderValue"] = json!("consul.internal");
         method["MaxTokenTTL"] = json!("1h0m0s");
     });
-    world.meddle(Node, DEMO, |node| {
+    world.edit(Node, DEMO, |node| {
         node["Address"] = json!("10.0.0.7");
         node["Meta"] = json!({ "ecs-mesh-operator": "op", "team": "a" });
     });
@@ -102,7 +102,7 @@ fn what_nobody_declared_is_carried_forward() {
 fn a_ttl_that_is_left_out_keeps_the_one_that_is_there() {
     let mut spec = everything();
     spec["serviceTokens"].as_object_mut().unwrap().remove("tokenTtl");
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.spec = Some(spec.clone());
     assert_eq!(world.lines(), Vec::<String>::new(), "tokens would live for ever");
     spec["serviceTokens"]["tokenTtl"] = json!("0s");
@@ -111,12 +111,12 @@ fn a_ttl_that_is_left_out_keeps_the_one_that_is_there() {
 }
 
 #[test]
-fn a_rule_of_ours_that_is_there_twice_is_taken_down_to_the_right_one() {
-    let mut world = World::made(everything());
+fn duplicate_owned_rule_is_removed() {
+    let mut world = AclPlanFixture::made(everything());
     let mut twin = world.object(BindingRule, MESH_ROLE).clone();
     twin["ID"] = json!("twin");
     twin["Selector"] = json!("");
-    world.objects.insert(0, (BindingRule, Scope::default(), twin));
+    world.objects.insert(0, (BindingRule, ObjectScope::default(), twin));
     assert_eq!(world.lines(), ["remove binding rule iam-ecs-service-token/mesh-gateway"]);
     assert_eq!(
         world.step("remove").server_id.as_deref(),
@@ -129,7 +129,7 @@ fn a_rule_of_ours_that_is_there_twice_is_taken_down_to_the_right_one() {
 
 #[test]
 fn what_could_not_be_read_is_neither_absent_nor_changed() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.objects.retain(|object| object.0 != BindingRule);
     world.unlisted.insert(BindingRule);
     world.unlisted.insert(Role);
@@ -141,10 +141,10 @@ fn what_could_not_be_read_is_neither_absent_nor_changed() {
     assert_eq!(lines.len(), 4 + 5);
 
     // What rests on the unknown waits; the rest is made.
-    let mut world = World::empty(everything());
+    let mut world = AclPlanFixture::empty(everything());
     world.unlisted.insert(Policy);
     let steps = world.plan();
-    let hold = |step: &&crate::plan::ObjectStep| step.action == ObjectAction::Hold;
+    let hold = |step: &&crate::plan::AclStep| step.action == AclAction::Hold;
     let held: Vec<String> = steps.iter().filter(hold).map(|step| step.id.to_string()).collect();
     assert!(held.contains(&format!("role {MESH_ROLE}")), "{held:?}");
     assert!(held.contains(&"binding rule iam-ecs-service-token/mesh-gateway".to_owned()), "{held:?}");
@@ -154,9 +154,9 @@ fn what_could_not_be_read_is_neither_absent_nor_changed() {
 
 #[test]
 fn an_entry_of_a_list_is_not_taken_for_the_whole_object() {
-    let mut world = World::made(everything());
-    world.meddle(AuthMethod, METHOD, |method| drop(method.as_object_mut().unwrap().remove("Config")));
-    world.meddle(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(AuthMethod, METHOD, |method| drop(method.as_object_mut().unwrap().remove("Config")));
+    world.edit(Policy, "consul-ecs-mesh-gateway-policy", |policy| {
         drop(policy.as_object_mut().unwrap().remove("Rules"));
     });
     assert_eq!(
@@ -169,7 +169,7 @@ fn an_entry_of_a_list_is_not_taken_for_the_whole_object() {
 fn a_terminating_gateway_gets_just_the_policies_that_are_named() {
     let mut spec = everything();
     spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["write-db"]);
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.spec = Some(spec);
     let lacks = world.step("drifted role consul-ecs-terminating-gateway-role (Policies)");
     assert!(lacks.reason.contains("policy write-db is not there"), "{}", lacks.reason);

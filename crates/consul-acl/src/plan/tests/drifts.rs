@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::world::{DEMO, World, everything};
-use ecs_mesh_core::plan::proposal::ObjectKind::{
+use super::fixture::{DEMO, AclPlanFixture, everything};
+use ecs_mesh_core::plan::report::ObjectKind::{
     self, AnonymousToken, AuthMethod, BindingRule, Node, Policy, Role,
 };
 
@@ -13,10 +13,10 @@ const CLIENT_ROLE: &str = "consul-ecs-client-role";
 const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
 const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
 
-type Meddling = (&'static str, ObjectKind, &'static str, fn(&mut Value), &'static [&'static str]);
+type CommunityDriftCase = (&'static str, ObjectKind, &'static str, fn(&mut Value), &'static [&'static str]);
 
 /// What somebody did, to which object, and the lines of the plan that mends it.
-const DRIFTS: &[Meddling] = &[
+const DRIFTS: &[CommunityDriftCase] = &[
     (
         "a rule was deleted",
         BindingRule,
@@ -324,11 +324,11 @@ const DRIFTS: &[Meddling] = &[
 
 #[test]
 fn every_drift_is_shown_first_and_mended_by_one_run() {
-    for (what, kind, name, change, expected) in DRIFTS {
-        let mut world = World::made(everything());
-        world.meddle(*kind, name, *change);
-        assert_eq!(world.lines(), *expected, "{what}");
+    for (subject, kind, name, change, expected) in DRIFTS {
+        let mut world = AclPlanFixture::made(everything());
+        world.edit(*kind, name, *change);
+        assert_eq!(world.lines(), *expected, "{subject}");
         world.run();
-        assert_eq!(world.lines(), Vec::<String>::new(), "{what}: after a run");
+        assert_eq!(world.lines(), Vec::<String>::new(), "{subject}: after a run");
     }
 }

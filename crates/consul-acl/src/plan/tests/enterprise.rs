@@ -2,43 +2,43 @@
 
 use serde_json::{Value, json};
 
-use super::world::{World, everything};
-use crate::desired::{Edition, Scope};
-use crate::plan::ObjectAction;
+use super::fixture::{AclPlanFixture, everything};
+use crate::desired::{Edition, ObjectScope};
+use crate::plan::AclAction;
 use ecs_mesh_consul::ANONYMOUS_TOKEN;
-use ecs_mesh_core::plan::proposal::ObjectKind::{self, AnonymousToken, AuthMethod, Namespace, Policy};
+use ecs_mesh_core::plan::report::ObjectKind::{self, AnonymousToken, AuthMethod, Namespace, Policy};
 
 const METHOD: &str = "iam-ecs-service-token";
 const CROSS: &str = "cross-namespace-read";
 
 /// The partition `ecs` with these namespaces looked after, and those that are there; nothing of ours in it yet.
-fn empty(after: &[&str], there: &[&str]) -> World {
+fn empty(after: &[&str], there: &[&str]) -> AclPlanFixture {
     let mut spec = everything();
     spec["enterprise"] = json!({ "crossNamespace": "present" });
-    let mut world = World::empty(spec);
+    let mut world = AclPlanFixture::empty(spec);
     world.edition = Edition::Enterprise {
         partition: "ecs".into(),
         namespaces: after.iter().map(|name| (*name).into()).collect(),
     };
     let anonymous = json!({ "AccessorID": ANONYMOUS_TOKEN });
-    world.objects = vec![(AnonymousToken, Scope::new("default", Some("default")), anonymous)];
+    world.objects = vec![(AnonymousToken, ObjectScope::new("default", Some("default")), anonymous)];
     for name in there {
         let acls = json!({ "PolicyDefaults": [{ "ID": "1", "Name": "audit" }] });
         let body = json!({ "Name": name, "Description": "theirs", "ACLs": acls });
-        world.objects.push((Namespace, Scope::new("ecs", None), body));
+        world.objects.push((Namespace, ObjectScope::new("ecs", None), body));
     }
     world
 }
 
-fn made() -> World {
+fn made() -> AclPlanFixture {
     let mut world = empty(&["default", "team-a"], &["default", "team-a"]);
     world.run();
     world
 }
 
-type Meddling = (&'static str, ObjectKind, &'static str, fn(&mut Value), &'static [&'static str]);
+type EnterpriseDriftCase = (&'static str, ObjectKind, &'static str, fn(&mut Value), &'static [&'static str]);
 
-const DRIFTS: &[Meddling] = &[
+const DRIFTS: &[EnterpriseDriftCase] = &[
     (
         "the namespace rules were emptied",
         AuthMethod,
@@ -117,12 +117,12 @@ const DRIFTS: &[Meddling] = &[
 #[test]
 fn every_drift_is_shown_first_and_mended_by_one_run() {
     assert_eq!(made().lines(), Vec::<String>::new());
-    for (what, kind, name, change, expected) in DRIFTS {
+    for (subject, kind, name, change, expected) in DRIFTS {
         let mut world = made();
-        world.meddle(*kind, name, *change);
-        assert_eq!(world.lines(), *expected, "{what}");
+        world.edit(*kind, name, *change);
+        assert_eq!(world.lines(), *expected, "{subject}");
         world.run();
-        assert_eq!(world.lines(), Vec::<String>::new(), "{what}: after a run");
+        assert_eq!(world.lines(), Vec::<String>::new(), "{subject}: after a run");
     }
 }
 
@@ -142,11 +142,11 @@ fn a_namespace_that_does_not_exist_holds_itself_alone() {
     let mut world = empty(&["default", "gone"], &["default"]);
     let held = world.step("hold namespace gone");
     assert!(held.reason.contains("there is no namespace gone: make it"), "{}", held.reason);
-    let others = world.plan().into_iter().filter(|step| step.action == ObjectAction::Hold).count();
+    let others = world.plan().into_iter().filter(|step| step.action == AclAction::Hold).count();
     assert_eq!(others, 1, "all else goes on: {:#?}", world.lines());
     world.run();
     assert_eq!(world.lines(), ["hold namespace gone"]);
     let body = json!({ "Name": "gone", "Description": "" });
-    world.objects.push((Namespace, Scope::new("ecs", None), body));
+    world.objects.push((Namespace, ObjectScope::new("ecs", None), body));
     assert_eq!(world.lines(), ["update namespace gone (ACLs.PolicyDefaults)"], "once it is there");
 }

@@ -8,34 +8,34 @@ mod enterprise;
 mod removal;
 mod strays;
 mod waiting;
-mod world;
+mod fixture;
 
 use serde_json::json;
 
-use ecs_mesh_core::plan::proposal::ObjectKind;
-use ecs_mesh_core::plan::proposal::{Detail, Manifests, Planned, Proposal, render};
+use ecs_mesh_core::plan::report::ObjectKind;
+use ecs_mesh_core::plan::report::{PlanDetail, ManifestsSummary, PlanEntry, PlanReport, render};
 use ecs_mesh_model::Timestamp;
-use world::{World, everything};
+use fixture::{AclPlanFixture, everything};
 
 #[test]
 fn a_plan_shows_objects_as_it_shows_registrations() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world
-        .meddle(ObjectKind::BindingRule, "consul-ecs-mesh-gateway-role", |rule| rule["Selector"] = json!(""));
-    world.meddle(ObjectKind::Role, "consul-ecs-api-gateway-role", |role| {
+        .edit(ObjectKind::BindingRule, "consul-ecs-mesh-gateway-role", |rule| rule["Selector"] = json!(""));
+    world.edit(ObjectKind::Role, "consul-ecs-api-gateway-role", |role| {
         role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }]);
     });
-    world.meddle(ObjectKind::Policy, "consul-ecs-client-policy", |policy| {
+    world.edit(ObjectKind::Policy, "consul-ecs-client-policy", |policy| {
         policy["Description"] = json!("mine");
     });
-    world.meddle(ObjectKind::BindingRule, "consul-ecs-terminating-gateway-role", |rule| *rule = json!(null));
-    let items = world
+    world.edit(ObjectKind::BindingRule, "consul-ecs-terminating-gateway-role", |rule| *rule = json!(null));
+    let changes = world
         .plan()
         .into_iter()
-        .map(|step| Planned { control_plane: "consul".into(), task: None, item: step.into_item() })
+        .map(|step| PlanEntry { control_plane: "consul".into(), task: None, change: step.into_plan_entry() })
         .collect();
-    let proposal = Proposal::new("op", Timestamp(0), Manifests::default(), Vec::new(), Vec::new(), items);
-    let text = anstream::adapter::strip_str(&render(&proposal, Detail::Changes)).to_string();
+    let proposal = PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
+    let text = anstream::adapter::strip_str(&render(&proposal, PlanDetail::Changes)).to_string();
     insta::assert_snapshot!(text, @r#"
     control plane consul
       = name taken  policy  consul-ecs-client-policy

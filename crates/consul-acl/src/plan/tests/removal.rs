@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use super::world::{DEMO, World, everything};
-use crate::desired::{Datacenter, Edition, Scope};
-use crate::plan::{ObjectAction, ObjectStep};
-use ecs_mesh_core::plan::proposal::ObjectKind::{
+use super::fixture::{DEMO, AclPlanFixture, everything};
+use crate::desired::{DatacenterRole, Edition, ObjectScope};
+use crate::plan::{AclAction, AclStep};
+use ecs_mesh_core::plan::report::ObjectKind::{
     AnonymousToken, AuthMethod, BindingRule, Namespace, Node, Policy, Role,
 };
 
 #[test]
 fn a_part_that_is_dropped_is_left_alone_and_told_of() {
     let mut spec = everything();
-    let mut world = World::made(spec.clone());
+    let mut world = AclPlanFixture::made(spec.clone());
     spec.as_object_mut().unwrap().remove("clientTokens");
     world.spec = Some(spec);
     assert_eq!(
@@ -25,26 +25,26 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
             "leave binding rule iam-ecs-client-token/client",
         ]
     );
-    let says = |line: &str, what: &str| {
+    let says = |line: &str, subject: &str| {
         let reason = world.step(line).reason;
-        assert!(reason.starts_with("owned and no longer declared") && reason.contains(what), "{reason}");
+        assert!(reason.starts_with("owned and no longer declared") && reason.contains(subject), "{reason}");
     };
     says("leave policy", "`clientTokens.state: absent` in ConsulAuth house");
     says("leave auth method", "consul acl auth-method delete");
 
     world.spec = None;
     let steps = world.plan();
-    assert!(steps.iter().all(|step| step.action == ObjectAction::LeftAlone), "{:#?}", world.lines());
+    assert!(steps.iter().all(|step| step.action == AclAction::Unmanaged), "{:#?}", world.lines());
     assert_eq!(steps.len(), 4 + 4 + 2 + 5 + 1, "all but the anonymous token, which is nobody's");
 
     // A slip in the manifest is no reason to delete what it declares.
-    world.in_doubt = true;
+    world.manifests_incomplete = true;
     for step in world.plan() {
-        assert_eq!(step.action, ObjectAction::LeftAlone);
+        assert_eq!(step.action, AclAction::Unmanaged);
         let reason = &step.reason;
         assert!(reason.contains("in error") && !reason.contains("delete"), "{reason}");
     }
-    world.meddle(Role, MESH_ROLE, |role| role["Policies"] = json!([{ "Name": "global-management" }]));
+    world.edit(Role, MESH_ROLE, |role| role["Policies"] = json!([{ "Name": "global-management" }]));
     let stray = world.step("stray role");
     assert!(stray.reason.contains("in error") && !stray.reason.contains("delete"), "{}", stray.reason);
 }
@@ -52,7 +52,7 @@ fn a_part_that_is_dropped_is_left_alone_and_told_of() {
 #[test]
 fn a_part_goes_rules_first_and_policies_last() {
     let mut spec = everything();
-    let mut world = World::made(spec.clone());
+    let mut world = AclPlanFixture::made(spec.clone());
     world.tokens = Some(12);
     spec["clientTokens"] = json!({ "state": "absent" });
     world.spec = Some(spec);
@@ -77,7 +77,7 @@ fn a_part_goes_rules_first_and_policies_last() {
 #[test]
 fn a_kind_of_gateway_goes_by_itself() {
     let mut spec = everything();
-    let mut world = World::made(spec.clone());
+    let mut world = AclPlanFixture::made(spec.clone());
     spec["serviceTokens"]["gateways"] = json!(["mesh-gateway", "terminating-gateway"]);
     world.spec = Some(spec.clone());
     assert!(world.lines().iter().all(|line| line.starts_with("leave")), "{:#?}", world.lines());
@@ -95,10 +95,10 @@ fn a_kind_of_gateway_goes_by_itself() {
 
 #[test]
 fn the_whole_set_goes_when_it_is_declared_absent() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     let others = json!({ "ID": "1", "Name": "dns", "Rules": "" });
     world.add(Policy, others.clone());
-    world.meddle(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
+    world.edit(AnonymousToken, "00000000-0000-0000-0000-000000000002", |token| {
         token["Policies"].as_array_mut().unwrap().push(json!({ "ID": "1", "Name": "dns" }));
     });
     world.services = Some(0);
@@ -116,7 +116,7 @@ fn the_whole_set_goes_when_it_is_declared_absent() {
 
 #[test]
 fn what_is_not_ours_stays_when_all_is_declared_absent() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     for (_, _, body) in &mut world.objects {
         if let Some(text) = body["Description"].as_str() {
             body["Description"] = json!(text.replace(" [ecs-mesh:op]", ""));
@@ -125,14 +125,14 @@ fn what_is_not_ours_stays_when_all_is_declared_absent() {
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent", "adopt": ["*"] }));
     world.services = Some(0);
     let written: Vec<_> =
-        world.plan().into_iter().filter(ObjectStep::writes).map(|step| step.id.kind).collect();
+        world.plan().into_iter().filter(AclStep::writes).map(|step| step.id.kind).collect();
     assert_eq!(written, [Node]);
 }
 
 #[test]
 fn nothing_of_others_goes_along() {
     let mut spec = everything();
-    let mut world = World::made(spec.clone());
+    let mut world = AclPlanFixture::made(spec.clone());
     world.add(
         BindingRule,
         json!({ "ID": "x", "AuthMethod": "iam-ecs-client-token", "BindType": "role", "BindName": "dns" }),
@@ -151,7 +151,7 @@ fn nothing_of_others_goes_along() {
 
 #[test]
 fn a_node_goes_only_when_it_is_known_to_be_empty() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
     assert!(world.step("hold node").reason.contains("not known"));
     world.services = Some(3);
@@ -162,7 +162,7 @@ fn a_node_goes_only_when_it_is_known_to_be_empty() {
 
 #[test]
 fn what_could_not_be_listed_is_not_taken_for_gone() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
     world.unlisted.insert(BindingRule);
     world.step("unknown binding rule *");
@@ -172,15 +172,15 @@ fn what_could_not_be_listed_is_not_taken_for_gone() {
 
 #[test]
 fn a_cluster_that_no_binding_names_any_more_keeps_its_node() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.clusters.clear();
     assert_eq!(world.lines(), [format!("leave node {DEMO}")]);
 }
 
 #[test]
 fn the_anonymous_token_is_the_primary_datacenters_business() {
-    for datacenter in [Datacenter::Secondary, Datacenter::Unknown("403".to_owned())] {
-        let mut world = World::empty(everything());
+    for datacenter in [DatacenterRole::Secondary, DatacenterRole::Unknown("403".to_owned())] {
+        let mut world = AclPlanFixture::empty(everything());
         world.datacenter = datacenter.clone();
         world.run();
         assert_eq!(
@@ -198,14 +198,14 @@ fn partitions_do_not_take_each_others_objects_away() {
         |name: &str| Edition::Enterprise { partition: name.into(), namespaces: ["default".into()].into() };
     let mut spec = everything();
     spec["enterprise"] = json!({ "crossNamespace": "present" });
-    let mut world = World::empty(spec.clone());
+    let mut world = AclPlanFixture::empty(spec.clone());
     world.objects.clear();
     let anonymous = json!({ "AccessorID": "00000000-0000-0000-0000-000000000002" });
-    world.objects.push((AnonymousToken, Scope::new("default", Some("default")), anonymous));
+    world.objects.push((AnonymousToken, ObjectScope::new("default", Some("default")), anonymous));
     for name in ["default", "ecs"] {
         world.objects.push((
             Namespace,
-            Scope::new(name, None),
+            ObjectScope::new(name, None),
             json!({ "Name": "default", "Description": "" }),
         ));
     }
@@ -214,8 +214,8 @@ fn partitions_do_not_take_each_others_objects_away() {
         world.run();
         assert_eq!(world.lines(), Vec::<String>::new(), "{name}");
     }
-    let of_default = |world: &World| {
-        let is_default = |scope: &Scope| scope.partition.as_deref() == Some("default");
+    let of_default = |world: &AclPlanFixture| {
+        let is_default = |scope: &ObjectScope| scope.partition.as_deref() == Some("default");
         world.objects.iter().filter(|object| is_default(&object.1) && object.0 != AnonymousToken).count()
     };
     let before = of_default(&world);
@@ -232,9 +232,9 @@ fn partitions_do_not_take_each_others_objects_away() {
 }
 
 /// The mesh gateways are to go; these tokens have their role or policy.
-fn without_mesh_gateways(holders: &[(&'static str, &'static str, &'static str)]) -> World {
+fn without_mesh_gateways(holders: &[(&'static str, &'static str, &'static str)]) -> AclPlanFixture {
     let mut spec = everything();
-    let mut world = World::made(spec.clone());
+    let mut world = AclPlanFixture::made(spec.clone());
     spec["serviceTokens"]["gateways"] = json!(["terminating-gateway", "api-gateway"]);
     spec["serviceTokens"]["absentGateways"] = json!(["mesh-gateway"]);
     world.spec = Some(spec);
@@ -247,14 +247,14 @@ const MESH_POLICY: &str = "consul-ecs-mesh-gateway-policy";
 const METHOD: &str = "iam-ecs-service-token";
 
 #[test]
-fn gateways_that_run_lose_their_role_only_with_a_warning_that_counts_them() {
+fn removing_gateway_role_warns_with_token_count() {
     let world = without_mesh_gateways(&[(MESH_ROLE, "a", METHOD), (MESH_ROLE, "b", METHOD)]);
     let step = world.step("remove role");
     assert!(step.warnings[0].contains("2 tokens of logins have it and lose it"), "{:?}", step.warnings);
     assert!(world.step("remove policy").warnings.is_empty(), "they have it through the role");
 
     // Where the method goes, its tokens go with it, and that is said there.
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.holders = Some(vec![(MESH_ROLE, "a", METHOD)]);
     world.spec = Some(json!({ "controlPlane": "consul", "state": "absent" }));
     assert!(world.step("remove role consul-ecs-mesh").warnings.is_empty());
@@ -272,7 +272,7 @@ fn a_token_that_a_person_made_keeps_its_role_and_its_policy() {
 }
 
 #[test]
-fn tokens_of_others_logins_and_the_anonymous_one_hold_as_well() {
+fn foreign_and_anonymous_tokens_block_removal() {
     let world = without_mesh_gateways(&[
         (MESH_ROLE, "a", "sso"),
         (MESH_ROLE, "b", "sso"),
@@ -285,8 +285,8 @@ fn tokens_of_others_logins_and_the_anonymous_one_hold_as_well() {
 }
 
 #[test]
-fn the_anonymous_policy_goes_once_it_is_off_the_anonymous_token() {
-    let mut world = World::made(everything());
+fn anonymous_policy_is_removed_after_detaching() {
+    let mut world = AclPlanFixture::made(everything());
     let anonymous = "00000000-0000-0000-0000-000000000002";
     let policy = "anonymous-token-policy";
     let mut spec = everything();
@@ -323,12 +323,12 @@ fn what_is_not_known_to_be_unused_stays() {
 }
 
 #[test]
-fn a_line_that_is_left_out_takes_no_gateway_away_and_makes_none() {
+fn omitted_gateway_list_changes_no_gateway() {
     let mut spec = everything();
     spec["serviceTokens"].as_object_mut().unwrap().remove("gateways");
-    let world = World::empty(spec.clone());
+    let world = AclPlanFixture::empty(spec.clone());
     assert!(!world.lines().iter().any(|line| line.contains("gateway")), "{:#?}", world.lines());
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     world.spec = Some(spec);
     let lines = world.lines();
     assert_eq!(lines.len(), 3 + 3 + 2, "{lines:#?}");

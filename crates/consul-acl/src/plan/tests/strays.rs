@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::world::{World, everything};
-use ecs_mesh_core::plan::proposal::ObjectKind::{BindingRule, Role};
+use super::fixture::{AclPlanFixture, everything};
+use ecs_mesh_core::plan::report::ObjectKind::{BindingRule, Role};
 
 const MESH_ROLE: &str = "consul-ecs-mesh-gateway-role";
 const API_ROLE: &str = "consul-ecs-api-gateway-role";
@@ -17,8 +17,8 @@ fn rule(id: &str, text: &str, bind_name: &str) -> Value {
 }
 
 #[test]
-fn a_rule_with_our_mark_that_is_one_too_many_is_told_of_aloud() {
-    let mut world = World::made(everything());
+fn undeclared_owned_rule_is_a_warning() {
+    let mut world = AclPlanFixture::made(everything());
     world.add(BindingRule, rule("x", "mine [ecs-mesh:op]", "admin"));
     assert_eq!(world.lines(), ["stray binding rule iam-ecs-service-token/admin"]);
     let step = world.step("stray");
@@ -26,10 +26,10 @@ fn a_rule_with_our_mark_that_is_one_too_many_is_told_of_aloud() {
 }
 
 #[test]
-fn changed_rules_take_the_place_of_missing_ones_in_an_order_that_is_always_the_same() {
-    let mut world = World::made(everything());
+fn changed_rules_are_matched_deterministically() {
+    let mut world = AclPlanFixture::made(everything());
     for name in [SERVICE, MESH_ROLE] {
-        world.meddle(BindingRule, name, |rule| {
+        world.edit(BindingRule, name, |rule| {
             rule["Description"] = json!("[ecs-mesh:op]");
             rule["BindName"] = json!("admin");
             rule["BindType"] = json!("role");
@@ -54,7 +54,7 @@ fn changed_rules_take_the_place_of_missing_ones_in_an_order_that_is_always_the_s
 
 #[test]
 fn a_rule_that_is_not_declared_any_more_takes_no_place() {
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     let mut spec = everything();
     spec["serviceTokens"]["gateways"] = json!(["mesh-gateway", "terminating-gateway"]);
     world.spec = Some(spec);
@@ -65,27 +65,27 @@ fn a_rule_that_is_not_declared_any_more_takes_no_place() {
     ];
     let is_left = |line: &String| left.iter().any(|left| line.starts_with(left));
     assert!(world.lines().len() == 3 && world.lines().iter().all(is_left), "{:#?}", world.lines());
-    world.meddle(BindingRule, MESH_ROLE, |rule| *rule = Value::Null);
+    world.edit(BindingRule, MESH_ROLE, |rule| *rule = Value::Null);
     let lines: Vec<String> = world.lines().into_iter().filter(|line| !is_left(line)).collect();
     assert_eq!(lines, ["create binding rule iam-ecs-service-token/mesh-gateway"]);
 
     // It is left as it was made, and no otherwise.
-    world.meddle(BindingRule, API_ROLE, |rule| rule["Selector"] = json!(""));
+    world.edit(BindingRule, API_ROLE, |rule| rule["Selector"] = json!(""));
     let step = world.step("stray binding rule iam-ecs-service-token/api-gateway");
     assert!(step.warnings[0].contains("also get role consul-ecs-api-gateway-role"), "{:?}", step.warnings);
 }
 
 #[test]
-fn a_role_of_ours_under_another_name_is_told_of_where_it_gives_what_nobody_declared() {
-    let mut world = World::made(everything());
-    world.meddle(Role, MESH_ROLE, |role| role["Name"] = json!("renamed"));
+fn undeclared_owned_role_with_grants_is_a_warning() {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(Role, MESH_ROLE, |role| role["Name"] = json!("renamed"));
     assert_eq!(world.lines(), ["create role consul-ecs-mesh-gateway-role", "leave role renamed"]);
     for (field, value) in [
         ("Policies", json!([{ "ID": "1", "Name": "global-management" }])),
         ("ServiceIdentities", json!([{ "ServiceName": "web" }])),
     ] {
-        let mut world = World::made(everything());
-        world.meddle(Role, MESH_ROLE, |role| {
+        let mut world = AclPlanFixture::made(everything());
+        world.edit(Role, MESH_ROLE, |role| {
             role["Name"] = json!("renamed");
             role[field] = value;
         });
@@ -96,21 +96,21 @@ fn a_role_of_ours_under_another_name_is_told_of_where_it_gives_what_nobody_decla
 }
 
 #[test]
-fn a_terminating_gateways_role_that_is_not_declared_any_more_keeps_what_people_attached() {
-    let mut world = World::made(everything());
+fn undeclared_gateway_role_keeps_attached_policies() {
+    let mut world = AclPlanFixture::made(everything());
     let mut spec = everything();
     spec["serviceTokens"]["gateways"] = json!([]);
     world.spec = Some(spec);
     let role = "consul-ecs-terminating-gateway-role";
-    world.meddle(Role, role, |role| role["Policies"] = json!([{ "Name": "write-db" }]));
+    world.edit(Role, role, |role| role["Policies"] = json!([{ "Name": "write-db" }]));
     world.step("leave role consul-ecs-terminating-gateway-role");
-    world.meddle(Role, role, |role| role["Policies"] = json!([{ "Name": "global-management" }]));
+    world.edit(Role, role, |role| role["Policies"] = json!([{ "Name": "global-management" }]));
     world.step("stray role consul-ecs-terminating-gateway-role");
 }
 
 #[test]
-fn a_rule_that_others_made_counts_in_whatever_letters_it_names_our_method() {
-    let mut world = World::made(everything());
+fn foreign_rule_matches_method_ignoring_case() {
+    let mut world = AclPlanFixture::made(everything());
     let mut foreign = rule("x", "", "admin");
     foreign["AuthMethod"] = json!("IAM-ECS-SERVICE-TOKEN");
     world.add(BindingRule, foreign);
@@ -118,23 +118,23 @@ fn a_rule_that_others_made_counts_in_whatever_letters_it_names_our_method() {
     assert!(step.warnings[0].contains("also get role admin"), "{:?}", step.warnings);
 
     // One of ours keeps them, for in a rule they never change.
-    let mut world = World::made(everything());
-    world.meddle(BindingRule, MESH_ROLE, |rule| {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(BindingRule, MESH_ROLE, |rule| {
         rule["AuthMethod"] = json!("IAM-ECS-SERVICE-TOKEN");
         rule["Selector"] = json!("");
     });
     let step = world.step("update binding rule iam-ecs-service-token/mesh-gateway (Selector)");
-    let crate::plan::ObjectAction::Update { body, .. } = step.action else { panic!() };
+    let crate::plan::AclAction::Update { body, .. } = step.action else { panic!() };
     assert_eq!(body["AuthMethod"], "IAM-ECS-SERVICE-TOKEN");
     assert_eq!(world.lines().len(), 1);
 }
 
 #[test]
-fn a_rule_of_others_with_the_words_of_one_and_the_role_of_another_is_a_conflict_with_one() {
-    let mut world = World::made(everything());
+fn ambiguous_foreign_rule_is_one_conflict() {
+    let mut world = AclPlanFixture::made(everything());
     let words = "Bind a Consul role from IAM role tag for ECS based mesh gateways";
-    world.meddle(BindingRule, MESH_ROLE, |rule| *rule = Value::Null);
-    world.meddle(BindingRule, API_ROLE, |rule| *rule = Value::Null);
+    world.edit(BindingRule, MESH_ROLE, |rule| *rule = Value::Null);
+    world.edit(BindingRule, API_ROLE, |rule| *rule = Value::Null);
     world.add(BindingRule, rule("x", words, API_ROLE));
     assert_eq!(
         world.lines(),
@@ -148,15 +148,15 @@ fn a_rule_of_others_with_the_words_of_one_and_the_role_of_another_is_a_conflict_
 }
 
 #[test]
-fn a_rule_of_others_that_only_looks_like_one_of_ours_is_told_of_aloud() {
-    let mut world = World::made(everything());
+fn similar_foreign_rule_is_a_warning() {
+    let mut world = AclPlanFixture::made(everything());
     let words = "Bind a Consul role from IAM role tag for ECS based mesh gateways";
     world.add(BindingRule, rule("x", words, "admin"));
     let step = world.step("leave binding rule iam-ecs-service-token/mesh-gateway");
     assert!(step.reason.starts_with("it resembles one of ours"), "{}", step.reason);
     assert!(step.warnings[0].contains("also get role admin"), "{:?}", step.warnings);
 
-    let mut world = World::made(everything());
+    let mut world = AclPlanFixture::made(everything());
     let mut same = world.object(BindingRule, MESH_ROLE).clone();
     (same["ID"], same["Description"]) = (json!("x"), json!(""));
     world.add(BindingRule, same);

@@ -3,17 +3,17 @@
 
 use serde_json::json;
 
-use super::world::{World, everything};
-use crate::plan::ObjectAction;
-use ecs_mesh_core::plan::proposal::ObjectKind::{BindingRule, Policy, Role};
+use super::fixture::{AclPlanFixture, everything};
+use crate::plan::AclAction;
+use ecs_mesh_core::plan::report::ObjectKind::{BindingRule, Policy, Role};
 
 const ROLE: &str = "consul-ecs-terminating-gateway-role";
 
 /// A terminating gateway with two policies of the user's.
-fn with_policies() -> World {
+fn with_policies() -> AclPlanFixture {
     let mut spec = everything();
     spec["serviceTokens"]["terminatingGatewayPolicies"] = json!(["write-db", "write-queue"]);
-    let mut world = World::empty(spec);
+    let mut world = AclPlanFixture::empty(spec);
     for name in ["write-db", "write-queue"] {
         world.add(Policy, json!({ "ID": name, "Name": name, "Rules": "" }));
     }
@@ -23,20 +23,20 @@ fn with_policies() -> World {
 }
 
 /// Somebody deletes a policy, with which its links go, and has the role do everything.
-fn widen(world: &mut World) {
-    world.meddle(Policy, "write-db", |policy| *policy = json!(null));
-    world.meddle(Role, ROLE, |role| {
+fn widen(world: &mut AclPlanFixture) {
+    world.edit(Policy, "write-db", |policy| *policy = json!(null));
+    world.edit(Role, ROLE, |role| {
         role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }, { "Name": "write-queue" }]);
     });
 }
 
 #[test]
-fn a_widened_role_is_put_right_while_a_policy_that_it_is_to_have_is_missing() {
+fn widened_role_is_narrowed_despite_missing_policy() {
     let mut world = with_policies();
     widen(&mut world);
     let step = world.step("update role consul-ecs-terminating-gateway-role (Policies)");
     assert!(step.warnings.join("").contains("policy write-db is not there"), "{:?}", step.warnings);
-    let ObjectAction::Update { fields, .. } = &step.action else { panic!("{step:?}") };
+    let AclAction::Update { fields, .. } = &step.action else { panic!("{step:?}") };
     assert_eq!(fields[0].after, Some(json!([{ "Name": "write-queue" }])));
     assert_eq!(world.lines().len(), 1, "{:#?}", world.lines());
 
@@ -60,7 +60,7 @@ fn a_widened_role_is_put_right_while_a_policy_that_it_is_to_have_is_missing() {
 fn a_role_that_waits_for_a_policy_holds_up_no_rule() {
     let mut world = with_policies();
     widen(&mut world);
-    world.meddle(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
+    world.edit(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
     assert_eq!(
         world.lines(),
         [
@@ -73,11 +73,11 @@ fn a_role_that_waits_for_a_policy_holds_up_no_rule() {
 }
 
 #[test]
-fn a_rule_for_a_role_that_cannot_be_made_yet_gives_nothing_else_meanwhile() {
+fn rule_of_blocked_role_grants_nothing_else() {
     let mut world = with_policies();
-    world.meddle(Policy, "write-db", |policy| *policy = json!(null));
-    world.meddle(Role, ROLE, |role| *role = json!(null));
-    world.meddle(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
+    world.edit(Policy, "write-db", |policy| *policy = json!(null));
+    world.edit(Role, ROLE, |role| *role = json!(null));
+    world.edit(BindingRule, ROLE, |rule| rule["BindName"] = json!("admin"));
     assert_eq!(
         world.lines(),
         [
@@ -88,13 +88,13 @@ fn a_rule_for_a_role_that_cannot_be_made_yet_gives_nothing_else_meanwhile() {
 }
 
 #[test]
-fn a_rule_is_not_bound_to_a_role_of_others_and_the_rest_of_it_is_put_right() {
-    let mut world = World::made(everything());
-    world.meddle(Role, ROLE, |role| {
+fn rule_is_repaired_without_binding_a_foreign_role() {
+    let mut world = AclPlanFixture::made(everything());
+    world.edit(Role, ROLE, |role| {
         role["Description"] = json!("mine");
         role["Policies"] = json!([{ "ID": "1", "Name": "global-management" }]);
     });
-    world.meddle(BindingRule, ROLE, |rule| {
+    world.edit(BindingRule, ROLE, |rule| {
         rule["BindName"] = json!("admin");
         rule["Selector"] = json!("");
     });

@@ -11,9 +11,9 @@ fn of<'a>(audited: &'a [(String, String, String)], name: &str) -> Vec<(&'a str, 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_whose_answer_was_lost_is_told_of_when_the_next_look_finds_it_done() {
-    let server = Server::with(Trouble::Loses(CREATES_ROLE));
-    let bench = Bench::at(&server);
+async fn lost_write_response_is_audited_when_confirmed() {
+    let server = FakeServer::with(ServerFault::Loses(CREATES_ROLE));
+    let bench = AclReconcileFixture::at(&server);
     let kept = bench.pass().await;
     assert!(kept.ended_well, "{}", kept.log);
     let lines = audited(&kept.log);
@@ -26,14 +26,14 @@ async fn a_write_whose_answer_was_lost_is_told_of_when_the_next_look_finds_it_do
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removal_whose_answer_was_lost_is_told_of_when_the_next_look_finds_it_gone() {
-    let server = Server::with(Trouble::None);
-    let bench = Bench::at(&server);
+async fn lost_acl_removal_response_is_audited_when_confirmed() {
+    let server = FakeServer::with(ServerFault::None);
+    let bench = AclReconcileFixture::at(&server);
     assert!(bench.pass().await.ended_well);
     let mut absent = auth();
     absent["state"] = json!("absent");
     bench.declare(Some(absent));
-    server.has(Trouble::Loses("DELETE /v1/acl/auth-method/"));
+    server.contains(ServerFault::Loses("DELETE /v1/acl/auth-method/"));
     let kept = bench.pass().await;
     assert!(kept.ended_well, "{}", kept.log);
     let lines = audited(&kept.log);
@@ -45,26 +45,26 @@ async fn a_removal_whose_answer_was_lost_is_told_of_when_the_next_look_finds_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_is_never_said_to_be_done() {
-    let server = Server::with(Trouble::Refuses("\"consul-ecs-api-gateway-role\""));
-    let bench = Bench::at(&server);
+async fn rejected_write_is_never_audited_as_success() {
+    let server = FakeServer::with(ServerFault::Refuses("\"consul-ecs-api-gateway-role\""));
+    let bench = AclReconcileFixture::at(&server);
     bench.pass().await;
     // Somebody makes what we could not.
-    server.has(Trouble::None);
+    server.contains(ServerFault::None);
     let kept = bench.pass().await;
     assert!(kept.ended_well, "{}", kept.log);
     assert!(audited(&kept.log).iter().all(|(_, _, result)| result == "done"), "{}", kept.log);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pass_that_is_cut_off_leaves_no_write_untold() {
-    let server = Server::with(Trouble::Hangs(CREATES_ROLE));
-    let bench = Bench::at(&server);
+async fn cancelled_pass_audits_every_write() {
+    let server = FakeServer::with(ServerFault::Hangs(CREATES_ROLE));
+    let bench = AclReconcileFixture::at(&server);
     let _logging = bench.log_from_here();
     let stop = CancellationToken::new();
-    let keeper = bench.reconciler().run(Pulse::default(), Duration::from_secs(1), stop.clone());
+    let keeper = bench.reconciler().run(Heartbeat::default(), Duration::from_secs(1), stop.clone());
     let keeper = tokio::spawn(keeper);
-    tokio::time::sleep(LONGEST + Duration::from_secs(1)).await;
+    tokio::time::sleep(RECONCILE_TIMEOUT + Duration::from_secs(1)).await;
     let cut_off = audited(&bench.log.text());
     tokio::time::sleep(RETRY.max).await;
     stop.cancel();
@@ -78,10 +78,10 @@ async fn a_pass_that_is_cut_off_leaves_no_write_untold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_has_too_much_to_do_is_asked_nothing_more_in_a_look_and_for_as_long_as_it_says() {
+async fn throttled_server_is_left_alone_for_retry_after() {
     let wait = Duration::from_secs(90);
-    let server = Server::with(Trouble::Busy("GET /v1/acl/roles", Some(wait)));
-    let kept = Bench::at(&server).pass().await;
+    let server = FakeServer::with(ServerFault::Busy("GET /v1/acl/roles", Some(wait)));
+    let kept = AclReconcileFixture::at(&server).pass().await;
     let calls = server.calls.lock().unwrap().clone();
     assert_eq!(calls.last().unwrap(), "GET /v1/acl/roles", "{calls:#?}");
     assert!(!kept.ended_well);
@@ -89,10 +89,10 @@ async fn a_server_that_has_too_much_to_do_is_asked_nothing_more_in_a_look_and_fo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_that_the_server_has_no_time_for_holds_up_the_rest() {
+async fn throttled_write_defers_the_rest() {
     for wait in [None, Some(Duration::from_secs(90))] {
-        let server = Server::with(Trouble::Busy(CREATES_POLICY, wait));
-        let kept = Bench::at(&server).pass().await;
+        let server = FakeServer::with(ServerFault::Busy(CREATES_POLICY, wait));
+        let kept = AclReconcileFixture::at(&server).pass().await;
         let calls = server.calls.lock().unwrap().clone();
         assert_eq!(calls.last().unwrap(), CREATES_POLICY, "{calls:#?}");
         assert_eq!(server.writes.lock().unwrap().len(), 1);

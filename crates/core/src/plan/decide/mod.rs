@@ -2,19 +2,19 @@
 //!
 //! This is where invariant I2 lives: a removal of what may be alive has just the reasons of [`Evidence`].
 
-mod foresee;
+mod preview;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::intent::{Basis, Desired, IgnoreReason, Judgement, RegistrationId, Rule, Verdict, Violation};
+use crate::intent::{ViolationBasis, DesiredRegistration, IgnoreReason, Evaluation, RegistrationId, RoleRule, Verdict, RoleViolation};
 use crate::plan::DrainReason;
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
 use ecs_mesh_model::Timestamp;
 
-pub use foresee::{Awaited, foresee};
+pub use preview::{PendingConfirmation, decide_if_confirmed};
 
 /// Why a registration may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +38,17 @@ pub enum Evidence {
     /// The manifests, all valid, no longer ask for it.
     Manifests,
     /// The manifests, all valid, do not let its role in, by these rules.
-    Disallowed(Vec<Rule>),
+    RoleNotAllowed(Vec<RoleRule>),
 }
 
 impl Evidence {
     /// Whether the task's own STOPPED backs it; what it does not back counts towards the guard.
-    pub fn is_own_stop(&self) -> bool {
+    pub fn is_confirmed_stop(&self) -> bool {
         matches!(self, Self::Stopping | Self::Stopped | Self::Absent { after_stop: true, .. })
     }
 
     /// The evidence as it holds for one registration of the task.
-    fn of(&self, registration: &Known) -> Self {
+    fn of(&self, registration: &KnownRegistration) -> Self {
         match self {
             Self::Absent { sweeps, since, .. } => {
                 let after_stop = matches!(registration.drained, Some((DrainReason::Stopping, _)));
@@ -59,13 +59,13 @@ impl Evidence {
     }
 
     /// A bounded label for metrics.
-    pub fn label(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Absent { .. } => "absent",
             Self::RoleTags => "role_tags",
-            Self::Manifests | Self::Disallowed(_) => "manifests",
+            Self::Manifests | Self::RoleNotAllowed(_) => "manifests",
         }
     }
 }
@@ -83,7 +83,7 @@ impl fmt::Display for Evidence {
             }
             Self::RoleTags => f.write_str("the role's tags, read twice, do not allow it"),
             Self::Manifests => f.write_str("the manifests no longer ask for it"),
-            Self::Disallowed(rules) => {
+            Self::RoleNotAllowed(rules) => {
                 let rules: Vec<&str> = rules.iter().map(|rule| rule.label()).collect();
                 write!(f, "the manifests do not let its role in: {}", rules.join(", "))
             }
@@ -93,13 +93,13 @@ impl fmt::Display for Evidence {
 
 /// What is known of the task's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LivenessInput {
     /// ECS wants it to run.
     Live,
     /// ECS is taking it down.
     Leaving,
     /// An event said STOPPED; a describe has yet to confirm it.
-    SaidStopped,
+    StoppedUnconfirmed,
     /// It is gone for good.
     Gone(Evidence),
     /// Sweeps do not find it. With `due` it has been missing long enough to be asked for by name.
@@ -113,26 +113,26 @@ pub enum Standing {
 
 /// A registration of the task, as last seen.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Known {
+pub struct KnownRegistration {
     /// Where.
     pub id: RegistrationId,
     /// Why this operator drained it, if so, and since when as far as this process knows.
     pub drained: Option<(DrainReason, Timestamp)>,
     /// The binding whose policy applies; `None`: nobody gave us a mandate any more.
-    pub caretaker: Option<Arc<Binding>>,
+    pub binding: Option<Arc<Binding>>,
 }
 
 /// All that a decision rests on.
 #[derive(Clone, Debug)]
-pub struct Situation<'a> {
+pub struct DecisionInput<'a> {
     /// What is known of the task's life.
-    pub standing: Standing,
+    pub liveness: LivenessInput,
     /// What it should be; only asked for when it is live.
-    pub judgement: Option<&'a Judgement>,
+    pub evaluation: Option<&'a Evaluation>,
     /// Its registrations at this control plane.
-    pub known: &'a [Known],
+    pub known: &'a [KnownRegistration],
     /// Whether it was seen alive within the last minute: an address may have gone to another task since.
-    pub fresh: bool,
+    pub seen_recently: bool,
     /// Whether all manifests are valid, so that their silence means something.
     pub manifests_complete: bool,
     /// Tasks register themselves there: nothing is created or drained for them, and they keep what they have as long as
@@ -148,7 +148,7 @@ pub enum Action {
     /// Make it so: create it, or update it where it differs and `may_update`.
     Ensure {
         /// What it should be.
-        desired: Box<Desired>,
+        desired: Box<DesiredRegistration>,
         /// The policy allows updates.
         may_update: bool,
     },
@@ -159,7 +159,7 @@ pub enum Action {
     /// Would be done, were it not for the policy.
     Skip {
         /// `drain` or `remove`.
-        would: &'static str,
+        action: &'static str,
         /// Why it would be done.
         evidence: Evidence,
     },
@@ -167,7 +167,7 @@ pub enum Action {
 
 /// An action on a registration, in the name of a binding.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Step {
+pub struct PlanStep {
     /// Which registration.
     pub id: RegistrationId,
     /// Whose policy, guard and pause apply.
@@ -176,12 +176,12 @@ pub struct Step {
     pub action: Action,
 }
 
-impl Step {
+impl PlanStep {
     /// Whether the guard has to be asked.
     pub fn needs_guard(&self) -> bool {
         match &self.action {
-            Action::Drain(reason, evidence) => *reason != DrainReason::Stopping && !evidence.is_own_stop(),
-            Action::Remove(evidence) => !evidence.is_own_stop(),
+            Action::Drain(reason, evidence) => *reason != DrainReason::Stopping && !evidence.is_confirmed_stop(),
+            Action::Remove(evidence) => !evidence.is_confirmed_stop(),
             Action::Ensure { .. } | Action::Skip { .. } => false,
         }
     }
@@ -191,76 +191,76 @@ impl Step {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
     /// In this order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
     /// The task must be described before more can be done.
     pub describe: bool,
     /// The role's tags must be read again before more can be done.
-    pub reread_role: bool,
+    pub recheck_role: bool,
     /// Come back after this time, even if nothing happens.
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 impl Decision {
     /// Whether a live task's registration is on its way out, or is kept from it by policy or by the drain's delay: what
     /// a guard let through for it still counts.
-    pub fn withdraws(&self) -> bool {
-        let unbacked = |step: &Step| match &step.action {
-            Action::Skip { evidence, .. } => !evidence.is_own_stop(),
+    pub fn is_withdrawing(&self) -> bool {
+        let unbacked = |step: &PlanStep| match &step.action {
+            Action::Skip { evidence, .. } => !evidence.is_confirmed_stop(),
             _ => step.needs_guard(),
         };
-        self.again.is_some() || self.steps.iter().any(unbacked)
+        self.requeue_after.is_some() || self.steps.iter().any(unbacked)
     }
 }
 
 /// Decides what is to be done with a task's registrations.
-pub fn decide(situation: &Situation<'_>) -> Decision {
+pub fn decide(situation: &DecisionInput<'_>) -> Decision {
     let mut decision = Decision::default();
-    match &situation.standing {
-        Standing::Gone(evidence) => decision.remove_all(situation, evidence),
+    match &situation.liveness {
+        LivenessInput::Gone(evidence) => decision.remove_all(situation, evidence),
         // What it has registered itself may not have been seen yet.
-        Standing::SaidStopped if situation.self_registered => decision.describe = true,
-        Standing::SaidStopped => {
+        LivenessInput::StoppedUnconfirmed if situation.self_registered => decision.describe = true,
+        LivenessInput::StoppedUnconfirmed => {
             decision.drain_all(situation.known);
             decision.describe = !situation.known.is_empty();
         }
         // It still has to log out, and takes itself out of service.
-        Standing::Leaving if situation.self_registered => {}
-        Standing::Leaving => decision.drain_all(situation.known),
-        Standing::Missing { due } => decision.describe = *due,
-        Standing::Unknown => {}
-        Standing::Live => decision.live(situation),
+        LivenessInput::Leaving if situation.self_registered => {}
+        LivenessInput::Leaving => decision.drain_all(situation.known),
+        LivenessInput::Missing { due } => decision.describe = *due,
+        LivenessInput::Unknown => {}
+        LivenessInput::Live => decision.live(situation),
     }
     decision
 }
 
 impl Decision {
-    fn remove_all(&mut self, situation: &Situation<'_>, evidence: &Evidence) {
+    fn remove_all(&mut self, situation: &DecisionInput<'_>, evidence: &Evidence) {
         for registration in situation.known {
-            let Some(binding) = &registration.caretaker else { continue };
+            let Some(binding) = &registration.binding else { continue };
             let evidence = &evidence.of(registration);
             let may_drain = registration.drained.is_none() && !situation.self_registered;
             let action = match binding.spec.policy {
                 LifecyclePolicy::Sync => Action::Remove(evidence.clone()),
-                LifecyclePolicy::UpsertOnly if may_drain && evidence.is_own_stop() => {
+                LifecyclePolicy::UpsertOnly if may_drain && evidence.is_confirmed_stop() => {
                     Action::Drain(DrainReason::Stopping, evidence.clone())
                 }
                 LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
-                    Action::Skip { would: "remove", evidence: evidence.clone() }
+                    Action::Skip { action: "remove", evidence: evidence.clone() }
                 }
             };
             self.step(registration, binding, action);
         }
     }
 
-    fn drain_all(&mut self, known: &[Known]) {
+    fn drain_all(&mut self, known: &[KnownRegistration]) {
         for registration in known {
-            let Some(binding) = &registration.caretaker else { continue };
+            let Some(binding) = &registration.binding else { continue };
             let stopping = matches!(registration.drained, Some((DrainReason::Stopping, _)));
             if stopping {
                 continue;
             }
             let action = if binding.spec.policy == LifecyclePolicy::CreateOnly {
-                Action::Skip { would: "drain", evidence: Evidence::Stopping }
+                Action::Skip { action: "drain", evidence: Evidence::Stopping }
             } else {
                 Action::Drain(DrainReason::Stopping, Evidence::Stopping)
             };
@@ -268,24 +268,24 @@ impl Decision {
         }
     }
 
-    fn live(&mut self, situation: &Situation<'_>) {
-        let Some(judgement) = situation.judgement else { return };
-        match (&judgement.verdict, &judgement.binding) {
+    fn live(&mut self, situation: &DecisionInput<'_>) {
+        let Some(evaluation) = situation.evaluation else { return };
+        match (&evaluation.verdict, &evaluation.binding) {
             (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, situation),
             (Verdict::Reject { violations, confirmed: true }, _) => {
-                let Some(evidence) = against(violations, situation.manifests_complete) else { return };
+                let Some(evidence) = violations_against(violations, situation.manifests_complete) else { return };
                 for registration in situation.known {
                     self.revoke(registration, &evidence, situation);
                 }
             }
             (Verdict::Ignore(_), _) if situation.self_registered => {}
-            (Verdict::Reject { confirmed: false, .. }, _) => self.reread_role = true,
+            (Verdict::Reject { confirmed: false, .. }, _) => self.recheck_role = true,
             (Verdict::Ignore(reason), _) => {
                 let withdrawn = match reason {
                     IgnoreReason::NoBinding
                     | IgnoreReason::OtherControlPlane
                     | IgnoreReason::NoWorkload
-                    | IgnoreReason::NothingThere => situation.manifests_complete,
+                    | IgnoreReason::NotRegistered => situation.manifests_complete,
                     // Nothing in the manifests changed; a task's network mode never does.
                     IgnoreReason::NetworkMode(_) => false,
                 };
@@ -300,25 +300,25 @@ impl Decision {
                     }
                 }
             }
-            (Verdict::Hold(_) | Verdict::Need(_) | Verdict::Register(_) | Verdict::Admit, _) => {}
+            (Verdict::Hold(_) | Verdict::NeedsFact(_) | Verdict::Register(_) | Verdict::Admit, _) => {}
         }
     }
 
-    fn register(&mut self, desired: &Desired, binding: &Arc<Binding>, situation: &Situation<'_>) {
-        let (here, elsewhere): (Vec<&Known>, Vec<&Known>) =
+    fn register(&mut self, desired: &DesiredRegistration, binding: &Arc<Binding>, situation: &DecisionInput<'_>) {
+        let (here, elsewhere): (Vec<&KnownRegistration>, Vec<&KnownRegistration>) =
             situation.known.iter().partition(|known| known.id.mesh == desired.id.mesh);
         // The sidecar was started with a name and keeps it: another `dataplaneName` counts for tasks to come.
         let current = here.iter().find(|known| known.id == desired.id).or(here.first());
         match current {
             Some(known) => {
                 let may_update = binding.spec.policy != LifecyclePolicy::CreateOnly;
-                let desired = Box::new(Desired { id: known.id.clone(), ..desired.clone() });
+                let desired = Box::new(DesiredRegistration { id: known.id.clone(), ..desired.clone() });
                 let action = Action::Ensure { desired, may_update };
-                self.steps.push(Step { id: known.id.clone(), binding: Arc::clone(binding), action });
+                self.steps.push(PlanStep { id: known.id.clone(), binding: Arc::clone(binding), action });
             }
-            None if situation.fresh => {
+            None if situation.seen_recently => {
                 let action = Action::Ensure { desired: Box::new(desired.clone()), may_update: true };
-                self.steps.push(Step { id: desired.id.clone(), binding: Arc::clone(binding), action });
+                self.steps.push(PlanStep { id: desired.id.clone(), binding: Arc::clone(binding), action });
             }
             None => self.describe = true,
         }
@@ -331,8 +331,8 @@ impl Decision {
     }
 
     /// It is no longer allowed: what follows is the binding's choice.
-    fn revoke(&mut self, registration: &Known, evidence: &Evidence, situation: &Situation<'_>) {
-        let Some(binding) = &registration.caretaker else { return };
+    fn revoke(&mut self, registration: &KnownRegistration, evidence: &Evidence, situation: &DecisionInput<'_>) {
+        let Some(binding) = &registration.binding else { return };
         let by_type = if situation.self_registered { OnRevoked::Keep } else { OnRevoked::Withdraw };
         match binding.spec.role_tags.on_revoked.unwrap_or(by_type) {
             OnRevoked::Keep => {}
@@ -341,7 +341,7 @@ impl Decision {
                 let action = match binding.spec.policy {
                     LifecyclePolicy::Sync => Action::Remove(evidence),
                     LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
-                        Action::Skip { would: "remove", evidence }
+                        Action::Skip { action: "remove", evidence }
                     }
                 };
                 self.step(registration, binding, action);
@@ -357,22 +357,22 @@ impl Decision {
     }
 
     /// Drains, and removes after `cleanup.drain`.
-    fn withdraw(&mut self, registration: &Known, reason: DrainReason, evidence: &Evidence, now: Timestamp) {
-        let Some(binding) = &registration.caretaker else { return };
+    fn withdraw(&mut self, registration: &KnownRegistration, reason: DrainReason, evidence: &Evidence, now: Timestamp) {
+        let Some(binding) = &registration.binding else { return };
         let wait = binding.spec.cleanup.drain.0;
         let evidence = evidence.clone();
         let action = match (binding.spec.policy, registration.drained) {
             (LifecyclePolicy::CreateOnly, _) | (LifecyclePolicy::UpsertOnly, Some(_)) => {
-                Action::Skip { would: "remove", evidence }
+                Action::Skip { action: "remove", evidence }
             }
             (_, None) => {
-                self.come_back(wait);
+                self.requeue_within(wait);
                 Action::Drain(reason, evidence)
             }
             (LifecyclePolicy::Sync, Some((_, since))) => {
                 let left = wait.saturating_sub(since.age_at(now));
                 if !left.is_zero() {
-                    return self.come_back(left);
+                    return self.requeue_within(left);
                 }
                 Action::Remove(evidence)
             }
@@ -380,24 +380,24 @@ impl Decision {
         self.step(registration, binding, action);
     }
 
-    fn step(&mut self, registration: &Known, binding: &Arc<Binding>, action: Action) {
-        self.steps.push(Step { id: registration.id.clone(), binding: Arc::clone(binding), action });
+    fn step(&mut self, registration: &KnownRegistration, binding: &Arc<Binding>, action: Action) {
+        self.steps.push(PlanStep { id: registration.id.clone(), binding: Arc::clone(binding), action });
     }
 
-    fn come_back(&mut self, after: Duration) {
-        self.again = Some(self.again.map_or(after, |earlier| earlier.min(after)));
+    fn requeue_within(&mut self, after: Duration) {
+        self.requeue_after = Some(self.requeue_after.map_or(after, |earlier| earlier.min(after)));
     }
 }
 
 /// What speaks against a live task by the rules that its role breaks; `None` where manifests that did not all load may
 /// be why, or where it is no fault of the role.
-fn against(violations: &[Violation], manifests_complete: bool) -> Option<Evidence> {
+fn violations_against(violations: &[RoleViolation], manifests_complete: bool) -> Option<Evidence> {
     let of_role = || violations.iter().filter_map(|broken| Some((broken.basis()?, broken.rule)));
-    if of_role().any(|(basis, _)| basis == Basis::Tags) {
+    if of_role().any(|(basis, _)| basis == ViolationBasis::Tags) {
         return Some(Evidence::RoleTags);
     }
-    let rules: Vec<Rule> = of_role().map(|(_, rule)| rule).collect();
-    (manifests_complete && !rules.is_empty()).then_some(Evidence::Disallowed(rules))
+    let rules: Vec<RoleRule> = of_role().map(|(_, rule)| rule).collect();
+    (manifests_complete && !rules.is_empty()).then_some(Evidence::RoleNotAllowed(rules))
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::*;
-use crate::intent::{HoldReason, Marks, Need, Outbounds, Rule, Violation};
+use crate::intent::{HoldReason, OwnershipLabels, MissingFact, Outbounds, RoleRule, RoleViolation};
 use crate::plan::DrainReason::{Revoked, Stopping, Unwanted};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
-use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Why};
+use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Reason};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0), after_stop: false };
@@ -32,27 +32,27 @@ pub(super) fn id(text: &str) -> RegistrationId {
 }
 
 /// A registration in the care of a binding of this policy.
-pub(super) fn known(name: &str, policy: &str) -> Known {
-    Known { id: id(name), drained: None, caretaker: Some(binding(policy)) }
+pub(super) fn known(name: &str, policy: &str) -> KnownRegistration {
+    KnownRegistration { id: id(name), drained: None, binding: Some(binding(policy)) }
 }
 
-impl Known {
+impl KnownRegistration {
     fn drained(self, reason: DrainReason, ago_ms: i64) -> Self {
         Self { drained: Some((reason, Timestamp(NOW.0 - ago_ms))), ..self }
     }
 
     pub(super) fn with(self, change: impl FnOnce(&mut MeshBindingSpec)) -> Self {
-        let mut caretaker = Binding::clone(self.caretaker.as_deref().unwrap());
+        let mut caretaker = Binding::clone(self.binding.as_deref().unwrap());
         change(&mut caretaker.spec);
-        Self { caretaker: Some(Arc::new(caretaker)), ..self }
+        Self { binding: Some(Arc::new(caretaker)), ..self }
     }
 }
 
-fn desired(name: &str) -> Desired {
+fn desired(name: &str) -> DesiredRegistration {
     let task = TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/c/1").unwrap();
-    Desired {
+    DesiredRegistration {
         id: id(name),
-        marks: Marks::of(&OperatorId::parse("op").unwrap(), &task),
+        marks: OwnershipLabels::of(&OperatorId::parse("op").unwrap(), &task),
         binding: "b".into(),
         address: "10.0.0.1".parse().unwrap(),
         service: ServiceName::parse("kv").unwrap(),
@@ -63,39 +63,39 @@ fn desired(name: &str) -> Desired {
     }
 }
 
-pub(super) fn judgement(verdict: Verdict, policy: &str) -> Judgement {
-    Judgement { binding: Some(binding(policy)), verdict, warnings: Vec::new() }
+pub(super) fn evaluation(verdict: Verdict, policy: &str) -> Evaluation {
+    Evaluation { binding: Some(binding(policy)), verdict, warnings: Vec::new() }
 }
 
-fn register(policy: &str) -> Judgement {
-    judgement(Verdict::Register(Box::new(desired("default/task"))), policy)
+fn register(policy: &str) -> Evaluation {
+    evaluation(Verdict::Register(Box::new(desired("default/task"))), policy)
 }
 
 /// A rule that is broken by this value of a tag, or by its absence.
-pub(super) fn broken(rule: Rule, found: Option<&str>) -> Violation {
-    Violation { rule, role: None, found: found.map(str::to_owned), needed: String::new() }
+pub(super) fn broken(rule: RoleRule, found: Option<&str>) -> RoleViolation {
+    RoleViolation { rule, role: None, found: found.map(str::to_owned), needed: String::new() }
 }
 
 /// A tag is missing.
-pub(super) fn reject(confirmed: bool) -> Judgement {
-    judgement(Verdict::Reject { violations: vec![broken(Rule::Mesh, None)], confirmed }, "sync")
+pub(super) fn reject(confirmed: bool) -> Evaluation {
+    evaluation(Verdict::Reject { violations: vec![broken(RoleRule::Mesh, None)], confirmed }, "sync")
 }
 
-pub(super) fn ignore(reason: IgnoreReason) -> Judgement {
-    Judgement { binding: None, verdict: Verdict::Ignore(reason), warnings: Vec::new() }
+pub(super) fn ignore(reason: IgnoreReason) -> Evaluation {
+    Evaluation { binding: None, verdict: Verdict::Ignore(reason), warnings: Vec::new() }
 }
 
 /// Seen alive just now, with manifests that are all valid.
 pub(super) fn situation<'a>(
-    standing: Standing,
-    judgement: Option<&'a Judgement>,
-    known: &'a [Known],
-) -> Situation<'a> {
-    Situation {
-        standing,
-        judgement,
+    liveness: LivenessInput,
+    evaluation: Option<&'a Evaluation>,
+    known: &'a [KnownRegistration],
+) -> DecisionInput<'a> {
+    DecisionInput {
+        liveness,
+        evaluation,
         known,
-        fresh: true,
+        seen_recently: true,
         manifests_complete: true,
         self_registered: false,
         now: NOW,
@@ -111,45 +111,45 @@ pub(super) fn words(decision: &Decision) -> String {
                 assert_eq!(desired.id, step.id, "what is ensured is what the step is about");
                 if *may_update { "ensure".to_owned() } else { "ensure, no update".to_owned() }
             }
-            Action::Drain(reason, evidence) => format!("drain {} ({})", reason.as_str(), evidence.label()),
-            Action::Remove(evidence) => format!("remove ({})", evidence.label()),
-            Action::Skip { would, evidence } => format!("skip {would} ({})", evidence.label()),
+            Action::Drain(reason, evidence) => format!("drain {} ({})", reason.as_str(), evidence.as_str()),
+            Action::Remove(evidence) => format!("remove ({})", evidence.as_str()),
+            Action::Skip { action: would, evidence } => format!("skip {would} ({})", evidence.as_str()),
         };
         let guarded = if step.needs_guard() { ", guarded" } else { "" };
         write!(text, " {}{guarded}", step.id).unwrap();
         said.push(text);
     }
-    let Decision { describe, reread_role, again, .. } = decision;
+    let Decision { describe, recheck_role, requeue_after: again, .. } = decision;
     said.extend(describe.then(|| "describe".to_owned()));
-    said.extend(reread_role.then(|| "reread role".to_owned()));
+    said.extend(recheck_role.then(|| "reread role".to_owned()));
     said.extend(again.map(|after| format!("again in {after:?}")));
     if said.is_empty() { "nothing".to_owned() } else { said.join("; ") }
 }
 
-pub(super) fn decided(standing: Standing, judgement: Option<&Judgement>, known: &[Known]) -> String {
-    words(&decide(&situation(standing, judgement, known)))
+pub(super) fn decided(liveness: LivenessInput, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+    words(&decide(&situation(liveness, evaluation, known)))
 }
 
 /// What is done with one registration of the task under each policy.
 pub(super) fn by_policy(
-    standing: &Standing,
-    judgement: Option<&Judgement>,
-    of: impl Fn(Known) -> Known,
+    liveness: &LivenessInput,
+    evaluation: Option<&Evaluation>,
+    of: impl Fn(KnownRegistration) -> KnownRegistration,
 ) -> [String; 3] {
-    POLICIES.map(|policy| decided(standing.clone(), judgement, &[of(known("default/task", policy))]))
+    POLICIES.map(|policy| decided(liveness.clone(), evaluation, &[of(known("default/task", policy))]))
 }
 
-type Of = fn(Known) -> Known;
+type TaskState = fn(KnownRegistration) -> KnownRegistration;
 
 #[test]
-fn what_ecs_says_of_a_registered_task_decides_by_policy() {
-    let serving = |known: Known| known;
-    let drained = |known: Known| known.drained(Stopping, 60_000);
-    let revoked = |known: Known| known.drained(Revoked, 60_000);
-    let table: [(&str, Standing, Of, [&str; 3]); 12] = [
+fn liveness_and_policy_decide_the_action() {
+    let serving = |known: KnownRegistration| known;
+    let drained = |known: KnownRegistration| known.drained(Stopping, 60_000);
+    let revoked = |known: KnownRegistration| known.drained(Revoked, 60_000);
+    let table: [(&str, LivenessInput, TaskState, [&str; 3]); 12] = [
         (
             "stopped",
-            Standing::Gone(Evidence::Stopped),
+            LivenessInput::Gone(Evidence::Stopped),
             serving,
             [
                 "remove (stopped) default/task",
@@ -159,7 +159,7 @@ fn what_ecs_says_of_a_registered_task_decides_by_policy() {
         ),
         (
             "stopped, and drained before",
-            Standing::Gone(Evidence::Stopped),
+            LivenessInput::Gone(Evidence::Stopped),
             drained,
             [
                 "remove (stopped) default/task",
@@ -169,7 +169,7 @@ fn what_ecs_says_of_a_registered_task_decides_by_policy() {
         ),
         (
             "absent",
-            Standing::Gone(ABSENT),
+            LivenessInput::Gone(ABSENT),
             serving,
             [
                 "remove (absent) default/task, guarded",
@@ -179,7 +179,7 @@ fn what_ecs_says_of_a_registered_task_decides_by_policy() {
         ),
         (
             "said to have stopped",
-            Standing::SaidStopped,
+            LivenessInput::StoppedUnconfirmed,
             serving,
             [
                 "drain stopping (stopping) default/task; describe",
@@ -187,10 +187,10 @@ fn what_ecs_says_of_a_registered_task_decides_by_policy() {
                 "skip drain (stopping) default/task; describe",
             ],
         ),
-        ("said to have stopped, drained", Standing::SaidStopped, drained, ["describe"; 3]),
+        ("said to have stopped, drained", LivenessInput::StoppedUnconfirmed, drained, ["describe"; 3]),
         (
             "leaving",
-            Standing::Leaving,
+            LivenessInput::Leaving,
             serving,
             [
                 "drain stopping (stopping) default/task",
@@ -198,10 +198,10 @@ fn what_ecs_says_of_a_registered_task_decides_by_policy() {
                 "skip drain (stopping) default/task",
             ],
         ),
-        ("leaving, drained", Standing::Leaving, drained, ["nothing"; 3]),
+        ("leaving, drained", LivenessInput::Leaving, drained, ["nothing"; 3]),
         (
             "leaving, drained for its role",
-            Standing::Leaving,
+            LivenessInput::Leaving,
             revoked,
             [
                 "drain stopping (stopping) default/task",
@@ -209,20 +209,20 @@ fn what_ecs_says_of_a_registered_task_decides_by_policy() {
                 "skip drain (stopping) default/task",
             ],
         ),
-        ("missing for a while", Standing::Missing { due: false }, serving, ["nothing"; 3]),
-        ("missing for long", Standing::Missing { due: true }, serving, ["describe"; 3]),
-        ("unknown", Standing::Unknown, serving, ["nothing"; 3]),
-        ("live, and not judged", Standing::Live, serving, ["nothing"; 3]),
+        ("missing for a while", LivenessInput::Missing { due: false }, serving, ["nothing"; 3]),
+        ("missing for long", LivenessInput::Missing { due: true }, serving, ["describe"; 3]),
+        ("unknown", LivenessInput::Unknown, serving, ["nothing"; 3]),
+        ("live, and not judged", LivenessInput::Live, serving, ["nothing"; 3]),
     ];
-    for (what, standing, of, expected) in table {
-        assert_eq!(by_policy(&standing, None, of), expected, "{what}");
+    for (subject, liveness, of, expected) in table {
+        assert_eq!(by_policy(&liveness, None, of), expected, "{subject}");
     }
 }
 
 #[test]
-fn the_verdict_on_a_live_registered_task_decides_by_policy() {
-    let hold = |reason| judgement(Verdict::Hold(reason), "sync");
-    let table: [(&str, Judgement, [&str; 3]); 9] = [
+fn verdict_and_policy_decide_the_action() {
+    let hold = |reason| evaluation(Verdict::Hold(reason), "sync");
+    let table: [(&str, Evaluation, [&str; 3]); 9] = [
         (
             "rejected, read twice",
             reject(true),
@@ -262,18 +262,18 @@ fn the_verdict_on_a_live_registered_task_decides_by_policy() {
         ),
         ("in bridge mode", ignore(IgnoreReason::NetworkMode("bridge".to_owned())), ["nothing"; 3]),
         ("held for its bindings", hold(HoldReason::Bindings(Vec::new())), ["nothing"; 3]),
-        ("held for the unknown", hold(HoldReason::Unknown(Why::default())), ["nothing"; 3]),
-        ("in need of a fact", judgement(Verdict::Need(Need::Tags), "sync"), ["nothing"; 3]),
+        ("held for the unknown", hold(HoldReason::Unknown(Reason::default())), ["nothing"; 3]),
+        ("in need of a fact", evaluation(Verdict::NeedsFact(MissingFact::Tags), "sync"), ["nothing"; 3]),
     ];
-    for (what, judgement, expected) in table {
-        assert_eq!(by_policy(&Standing::Live, Some(&judgement), |known| known), expected, "{what}");
+    for (subject, evaluation, expected) in table {
+        assert_eq!(by_policy(&LivenessInput::Live, Some(&evaluation), |known| known), expected, "{subject}");
     }
 }
 
 #[test]
 fn a_withdrawn_task_is_removed_once_its_drain_is_over() {
     let removed = "remove (role_tags) default/task, guarded";
-    for (what, ago_ms, expected) in [
+    for (subject, ago_ms, expected) in [
         ("just drained", 0, "again in 5s"),
         ("half drained", 2_000, "again in 3s"),
         ("almost drained", 4_999, "again in 1ms"),
@@ -282,44 +282,44 @@ fn a_withdrawn_task_is_removed_once_its_drain_is_over() {
         ("drained by a clock that was ahead", -60_000, "again in 5s"),
     ] {
         let known = [known("default/task", "sync").drained(Revoked, ago_ms)];
-        assert_eq!(decided(Standing::Live, Some(&reject(true)), &known), expected, "{what}");
+        assert_eq!(decided(LivenessInput::Live, Some(&reject(true)), &known), expected, "{subject}");
     }
 }
 
 #[test]
-fn a_drained_task_stays_drained_where_the_policy_removes_nothing() {
+fn drained_task_stays_drained_under_upsert_only() {
     for reason in [Revoked, Unwanted] {
         let known = [known("default/task", "upsert-only").drained(reason, 60_000)];
-        let decided = decided(Standing::Live, Some(&reject(true)), &known);
+        let decided = decided(LivenessInput::Live, Some(&reject(true)), &known);
         assert_eq!(decided, "skip remove (role_tags) default/task");
     }
 }
 
 #[test]
 fn without_a_drain_time_the_removal_follows_at_once() {
-    let at_once = |known: Known| known.with(|spec| spec.cleanup.drain.0 = Duration::ZERO);
+    let at_once = |known: KnownRegistration| known.with(|spec| spec.cleanup.drain.0 = Duration::ZERO);
     let first = [at_once(known("default/task", "sync"))];
     let expected = "drain revoked (role_tags) default/task, guarded; again in 0ns";
-    assert_eq!(decided(Standing::Live, Some(&reject(true)), &first), expected);
+    assert_eq!(decided(LivenessInput::Live, Some(&reject(true)), &first), expected);
     let then = [at_once(known("default/task", "sync")).drained(Revoked, 0)];
     let expected = "remove (role_tags) default/task, guarded";
-    assert_eq!(decided(Standing::Live, Some(&reject(true)), &then), expected);
+    assert_eq!(decided(LivenessInput::Live, Some(&reject(true)), &then), expected);
 }
 
 #[test]
 fn several_drains_in_progress_come_back_for_the_first_that_ends() {
     let known =
         [known("a/task", "sync").drained(Unwanted, 1_000), known("b/task", "sync").drained(Unwanted, 3_000)];
-    let decided = decided(Standing::Live, Some(&ignore(IgnoreReason::NoWorkload)), &known);
+    let decided = decided(LivenessInput::Live, Some(&ignore(IgnoreReason::NoWorkload)), &known);
     assert_eq!(decided, "again in 2s");
 }
 
 #[test]
 fn manifests_that_did_not_all_load_withdraw_nothing() {
     let known = [known("default/task", "sync"), known("other/task", "sync"), known("default/twice", "sync")];
-    let silent = |judgement: &Judgement, known: &[Known]| {
-        let situation = situation(Standing::Live, Some(judgement), known);
-        words(&decide(&Situation { manifests_complete: false, ..situation }))
+    let silent = |evaluation: &Evaluation, known: &[KnownRegistration]| {
+        let situation = situation(LivenessInput::Live, Some(evaluation), known);
+        words(&decide(&DecisionInput { manifests_complete: false, ..situation }))
     };
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
         assert_eq!(silent(&ignore(reason), &known), "nothing");
@@ -328,45 +328,45 @@ fn manifests_that_did_not_all_load_withdraw_nothing() {
 }
 
 #[test]
-fn a_new_task_is_registered_under_every_policy_if_it_was_seen_alive_just_now() {
+fn recent_task_is_registered_under_every_policy() {
     for policy in POLICIES {
-        assert_eq!(decided(Standing::Live, Some(&register(policy)), &[]), "ensure default/task", "{policy}");
+        assert_eq!(decided(LivenessInput::Live, Some(&register(policy)), &[]), "ensure default/task", "{policy}");
     }
-    let judgement = register("sync");
-    let stale = Situation { fresh: false, ..situation(Standing::Live, Some(&judgement), &[]) };
+    let evaluation = register("sync");
+    let stale = DecisionInput { seen_recently: false, ..situation(LivenessInput::Live, Some(&evaluation), &[]) };
     assert_eq!(words(&decide(&stale)), "describe", "its address may be another task's by now");
 }
 
 #[test]
-fn a_registered_task_is_updated_without_a_describe_unless_the_policy_only_creates() {
+fn update_needs_no_describe_unless_create_only() {
     for (policy, expected) in [
         ("sync", "ensure default/task"),
         ("upsert-only", "ensure default/task"),
         ("create-only", "ensure, no update default/task"),
     ] {
-        let (judgement, known) = (register(policy), [known("default/task", policy)]);
-        let situation = situation(Standing::Live, Some(&judgement), &known);
-        assert_eq!(words(&decide(&Situation { fresh: false, ..situation })), expected);
+        let (evaluation, known) = (register(policy), [known("default/task", policy)]);
+        let situation = situation(LivenessInput::Live, Some(&evaluation), &known);
+        assert_eq!(words(&decide(&DecisionInput { seen_recently: false, ..situation })), expected);
     }
 }
 
 #[test]
 fn a_task_that_its_role_allows_again_goes_back_into_service() {
     let known = [known("default/task", "sync").drained(Revoked, 1_000)];
-    assert_eq!(decided(Standing::Live, Some(&register("sync")), &known), "ensure default/task");
+    assert_eq!(decided(LivenessInput::Live, Some(&register("sync")), &known), "ensure default/task");
 }
 
 #[test]
 fn another_name_template_counts_for_tasks_to_come() {
     let known = [known("default/old-name", "sync")];
-    assert_eq!(decided(Standing::Live, Some(&register("sync")), &known), "ensure default/old-name");
+    assert_eq!(decided(LivenessInput::Live, Some(&register("sync")), &known), "ensure default/old-name");
 }
 
 #[test]
-fn of_two_registrations_in_one_mesh_the_one_with_the_right_name_stays() {
+fn duplicate_registration_keeps_the_current_name() {
     let known = [known("default/a", "sync"), known("default/task", "sync")];
     assert_eq!(
-        decided(Standing::Live, Some(&register("sync")), &known),
+        decided(LivenessInput::Live, Some(&register("sync")), &known),
         "ensure default/task; drain unwanted (manifests) default/a, guarded; again in 5s"
     );
 }
@@ -375,19 +375,19 @@ fn of_two_registrations_in_one_mesh_the_one_with_the_right_name_stays() {
 fn of_two_registrations_with_old_names_the_first_stays() {
     let known = [known("default/a", "sync"), known("default/b", "sync").drained(Unwanted, 9_000)];
     assert_eq!(
-        decided(Standing::Live, Some(&register("sync")), &known),
+        decided(LivenessInput::Live, Some(&register("sync")), &known),
         "ensure default/a; remove (manifests) default/b, guarded"
     );
 }
 
 #[test]
-fn a_task_that_moved_to_another_mesh_is_withdrawn_from_the_old_one() {
+fn task_moved_to_other_mesh_is_withdrawn_from_old_one() {
     let old = [known("old/task", "sync")];
     let withdrawn = "drain unwanted (manifests) old/task, guarded; again in 5s";
-    let moved = decided(Standing::Live, Some(&register("sync")), &old);
+    let moved = decided(LivenessInput::Live, Some(&register("sync")), &old);
     assert_eq!(moved, format!("ensure default/task; {withdrawn}"));
-    let judgement = register("sync");
-    let stale = Situation { fresh: false, ..situation(Standing::Live, Some(&judgement), &old) };
+    let evaluation = register("sync");
+    let stale = DecisionInput { seen_recently: false, ..situation(LivenessInput::Live, Some(&evaluation), &old) };
     let decision = decide(&stale);
     assert!(words(&decision).contains("describe"), "{}", words(&decision));
 }
@@ -395,51 +395,51 @@ fn a_task_that_moved_to_another_mesh_is_withdrawn_from_the_old_one() {
 #[test]
 fn the_old_meshs_policy_counts_for_what_is_left_there() {
     let old = [known("old/task", "create-only")];
-    let decided = decided(Standing::Live, Some(&register("sync")), &old);
+    let decided = decided(LivenessInput::Live, Some(&register("sync")), &old);
     assert_eq!(decided, "ensure default/task; skip remove (manifests) old/task");
 }
 
 #[test]
-fn what_nobody_takes_care_of_is_left_alone_whatever_happens() {
-    let orphan = [Known { caretaker: None, ..known("default/task", "sync") }];
-    for standing in [Standing::Gone(Evidence::Stopped), Standing::Gone(ABSENT), Standing::Leaving] {
-        assert_eq!(decided(standing.clone(), None, &orphan), "nothing", "{standing:?}");
+fn registration_without_binding_is_never_changed() {
+    let orphan = [KnownRegistration { binding: None, ..known("default/task", "sync") }];
+    for liveness in [LivenessInput::Gone(Evidence::Stopped), LivenessInput::Gone(ABSENT), LivenessInput::Leaving] {
+        assert_eq!(decided(liveness.clone(), None, &orphan), "nothing", "{liveness:?}");
     }
-    for judgement in [reject(true), ignore(IgnoreReason::NoBinding)] {
-        assert_eq!(decided(Standing::Live, Some(&judgement), &orphan), "nothing");
-    }
-}
-
-#[test]
-fn a_pause_changes_no_decision_since_it_is_only_not_carried_out() {
-    let paused = |known: Known| known.with(|spec| spec.paused = true);
-    for standing in [Standing::Gone(Evidence::Stopped), Standing::Gone(ABSENT), Standing::Leaving] {
-        assert_eq!(by_policy(&standing, None, paused), by_policy(&standing, None, |known| known));
+    for evaluation in [reject(true), ignore(IgnoreReason::NoBinding)] {
+        assert_eq!(decided(LivenessInput::Live, Some(&evaluation), &orphan), "nothing");
     }
 }
 
 #[test]
-fn nothing_is_asked_of_a_task_that_is_not_registered_and_not_live() {
+fn pause_does_not_change_the_decision() {
+    let paused = |known: KnownRegistration| known.with(|spec| spec.paused = true);
+    for liveness in [LivenessInput::Gone(Evidence::Stopped), LivenessInput::Gone(ABSENT), LivenessInput::Leaving] {
+        assert_eq!(by_policy(&liveness, None, paused), by_policy(&liveness, None, |known| known));
+    }
+}
+
+#[test]
+fn unregistered_dead_task_needs_no_describe() {
     let over =
-        [Standing::Gone(Evidence::Stopped), Standing::SaidStopped, Standing::Leaving, Standing::Unknown];
-    for standing in over {
-        assert_eq!(decided(standing.clone(), None, &[]), "nothing", "{standing:?}");
+        [LivenessInput::Gone(Evidence::Stopped), LivenessInput::StoppedUnconfirmed, LivenessInput::Leaving, LivenessInput::Unknown];
+    for liveness in over {
+        assert_eq!(decided(liveness.clone(), None, &[]), "nothing", "{liveness:?}");
     }
 }
 
 #[test]
-fn only_a_stop_of_the_tasks_own_spares_the_guard() {
+fn only_confirmed_stop_bypasses_the_guard() {
     for (evidence, own) in [
         (Evidence::Stopping, true),
         (Evidence::Stopped, true),
         (ABSENT, false),
         (Evidence::RoleTags, false),
         (Evidence::Manifests, false),
-        (Evidence::Disallowed(vec![Rule::Account]), false),
+        (Evidence::RoleNotAllowed(vec![RoleRule::Account]), false),
     ] {
-        assert_eq!(evidence.is_own_stop(), own, "{evidence}");
+        assert_eq!(evidence.is_confirmed_stop(), own, "{evidence}");
         let action = Action::Remove(evidence.clone());
-        let step = Step { id: id("default/task"), binding: binding("sync"), action };
+        let step = PlanStep { id: id("default/task"), binding: binding("sync"), action };
         assert_eq!(step.needs_guard(), !own, "{evidence}");
     }
 }
@@ -449,46 +449,46 @@ fn absence_after_a_drain_for_stopping_needs_no_guard() {
     for (reason, guarded) in [(Stopping, ""), (Revoked, ", guarded"), (Unwanted, ", guarded")] {
         let drained = [known("default/a", "sync").drained(reason, 1_000)];
         let expected = format!("remove (absent) default/a{guarded}");
-        assert_eq!(decided(Standing::Gone(ABSENT), None, &drained), expected, "{reason:?}");
+        assert_eq!(decided(LivenessInput::Gone(ABSENT), None, &drained), expected, "{reason:?}");
     }
 }
 
 #[test]
-fn an_absence_not_proved_yet_is_foreseen_as_a_removal() {
+fn unconfirmed_absence_is_previewed_as_removal() {
     let known = [known("default/a", "sync")];
-    let situation = Situation {
-        standing: Standing::Missing { due: false },
-        judgement: None,
+    let situation = DecisionInput {
+        liveness: LivenessInput::Missing { due: false },
+        evaluation: None,
         known: &known,
-        fresh: false,
+        seen_recently: false,
         manifests_complete: true,
         self_registered: false,
         now: NOW,
     };
     assert_eq!(decide(&situation), Decision::default());
-    let (awaited, decision) = foresee(&situation, Duration::from_mins(5)).unwrap();
-    assert_eq!(awaited, Awaited::Absence(Duration::from_mins(5)));
+    let (awaited, decision) = decide_if_confirmed(&situation, Duration::from_mins(5)).unwrap();
+    assert_eq!(awaited, PendingConfirmation::Absence(Duration::from_mins(5)));
     assert!(matches!(decision.steps[0].action, Action::Remove(Evidence::Absent { .. })), "{decision:?}");
 }
 
 #[test]
-fn a_revocation_read_once_is_foreseen_as_a_withdrawal() {
+fn unconfirmed_revocation_is_previewed_as_withdrawal() {
     let known = [known("default/a", "sync")];
     for (confirmed, foreseen) in [(false, true), (true, false)] {
-        let judgement = Judgement { binding: None, ..reject(confirmed) };
-        let situation = Situation {
-            standing: Standing::Live,
-            judgement: Some(&judgement),
+        let evaluation = Evaluation { binding: None, ..reject(confirmed) };
+        let situation = DecisionInput {
+            liveness: LivenessInput::Live,
+            evaluation: Some(&evaluation),
             known: &known,
-            fresh: true,
+            seen_recently: true,
             manifests_complete: true,
             self_registered: false,
             now: NOW,
         };
-        let found = foresee(&situation, Duration::ZERO);
+        let found = decide_if_confirmed(&situation, Duration::ZERO);
         assert_eq!(found.is_some(), foreseen);
         if let Some((awaited, decision)) = found {
-            assert_eq!(awaited, Awaited::SecondRead);
+            assert_eq!(awaited, PendingConfirmation::SecondRoleRead);
             assert!(
                 matches!(decision.steps[0].action, Action::Drain(Revoked, Evidence::RoleTags)),
                 "{decision:?}"

@@ -1,48 +1,48 @@
 //! Where tasks register themselves: what they have made is theirs as long as they live.
 
 use super::tests::{
-    ABSENT, binding, by_policy, decided, id, ignore, judgement, known, reject, situation, words,
+    ABSENT, binding, by_policy, decided, id, ignore, evaluation, known, reject, situation, words,
 };
 use super::*;
-use crate::intent::{Rule, Violation};
+use crate::intent::{RoleRule, RoleViolation};
 use ecs_mesh_api::MeshBindingSpec;
 
-fn itself<'a>(standing: Standing, judgement: Option<&'a Judgement>, known: &'a [Known]) -> Situation<'a> {
-    Situation { self_registered: true, ..situation(standing, judgement, known) }
+fn itself<'a>(liveness: LivenessInput, evaluation: Option<&'a Evaluation>, known: &'a [KnownRegistration]) -> DecisionInput<'a> {
+    DecisionInput { self_registered: true, ..situation(liveness, evaluation, known) }
 }
 
-fn what_follows(standing: Standing, judgement: Option<&Judgement>, known: &[Known]) -> String {
-    words(&decide(&itself(standing, judgement, known)))
+fn what_follows(liveness: LivenessInput, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+    words(&decide(&itself(liveness, evaluation, known)))
 }
 
 #[test]
 fn a_draining_task_keeps_what_it_has_registered() {
     let known = [known("default/token/1", "sync")];
-    assert_eq!(what_follows(Standing::Leaving, None, &known), "nothing");
-    assert_ne!(decided(Standing::Leaving, None, &known), "nothing", "elsewhere it is drained");
+    assert_eq!(what_follows(LivenessInput::Leaving, None, &known), "nothing");
+    assert_ne!(decided(LivenessInput::Leaving, None, &known), "nothing", "elsewhere it is drained");
 }
 
 #[test]
-fn an_event_of_its_end_is_confirmed_even_if_nothing_of_it_was_seen_yet() {
-    assert_eq!(what_follows(Standing::SaidStopped, None, &[]), "describe");
-    assert_eq!(what_follows(Standing::SaidStopped, None, &[known("default/token/1", "sync")]), "describe");
+fn stop_event_is_confirmed_without_known_registrations() {
+    assert_eq!(what_follows(LivenessInput::StoppedUnconfirmed, None, &[]), "describe");
+    assert_eq!(what_follows(LivenessInput::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]), "describe");
 }
 
 #[test]
 fn only_proof_of_its_end_removes_it_and_only_under_sync() {
     for (evidence, guarded) in [(Evidence::Stopped, ""), (ABSENT, ", guarded")] {
-        let label = evidence.label();
+        let label = evidence.as_str();
         for (policy, said) in
             [("sync", "remove"), ("upsert-only", "skip remove"), ("create-only", "skip remove")]
         {
             let guarded = if policy == "sync" { guarded } else { "" };
             let expected = format!("{said} ({label}) default/token/1{guarded}");
             let known = [known("default/token/1", policy)];
-            assert_eq!(what_follows(Standing::Gone(evidence.clone()), None, &known), expected);
+            assert_eq!(what_follows(LivenessInput::Gone(evidence.clone()), None, &known), expected);
         }
     }
-    for standing in [Standing::Unknown, Standing::Missing { due: false }] {
-        assert_eq!(what_follows(standing, None, &[known("default/token/1", "sync")]), "nothing");
+    for liveness in [LivenessInput::Unknown, LivenessInput::Missing { due: false }] {
+        assert_eq!(what_follows(liveness, None, &[known("default/token/1", "sync")]), "nothing");
     }
 }
 
@@ -50,47 +50,47 @@ fn only_proof_of_its_end_removes_it_and_only_under_sync() {
 fn manifests_that_do_not_want_it_remove_nothing() {
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
         let known = [known("default/token/1", "sync")];
-        assert_eq!(what_follows(Standing::Live, Some(&ignore(reason)), &known), "nothing");
+        assert_eq!(what_follows(LivenessInput::Live, Some(&ignore(reason)), &known), "nothing");
     }
 }
 
 #[test]
-fn a_live_task_whose_role_no_longer_allows_it_keeps_its_identity_unless_the_binding_says_otherwise() {
+fn revoked_live_task_keeps_identity_unless_withdraw() {
     let of = |on_revoked: Option<OnRevoked>| {
         let mut binding = Binding::clone(&binding("sync"));
         binding.spec.role_tags.on_revoked = on_revoked;
-        [Known { id: id("default/token/1"), drained: None, caretaker: Some(Arc::new(binding)) }]
+        [KnownRegistration { id: id("default/token/1"), drained: None, binding: Some(Arc::new(binding)) }]
     };
     let twice = reject(true);
     for keeps in [None, Some(OnRevoked::Keep)] {
-        assert_eq!(what_follows(Standing::Live, Some(&twice), &of(keeps)), "nothing");
+        assert_eq!(what_follows(LivenessInput::Live, Some(&twice), &of(keeps)), "nothing");
     }
     let withdrawn = of(Some(OnRevoked::Withdraw));
     let gone = "remove (role_tags) default/token/1, guarded";
-    assert_eq!(what_follows(Standing::Live, Some(&twice), &withdrawn), gone);
-    assert_eq!(what_follows(Standing::Live, Some(&reject(false)), &withdrawn), "reread role");
+    assert_eq!(what_follows(LivenessInput::Live, Some(&twice), &withdrawn), gone);
+    assert_eq!(what_follows(LivenessInput::Live, Some(&reject(false)), &withdrawn), "reread role");
 }
 
 #[test]
 fn what_is_not_the_roles_own_fault_takes_no_identity_away() {
     let withdraw = |spec: &mut MeshBindingSpec| spec.role_tags.on_revoked = Some(OnRevoked::Withdraw);
     let known = [known("default/token/1", "sync").with(withdraw)];
-    for rule in [Rule::RefusedService, Rule::TaskMesh, Rule::TaskPartition, Rule::TaskNamespace] {
-        let violation = Violation { rule, role: None, found: None, needed: String::new() };
-        let rejected = judgement(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
-        assert_eq!(what_follows(Standing::Live, Some(&rejected), &known), "nothing", "{rule:?}");
+    for rule in [RoleRule::InvalidService, RoleRule::TaskMesh, RoleRule::TaskPartition, RoleRule::TaskNamespace] {
+        let violation = RoleViolation { rule, role: None, found: None, needed: String::new() };
+        let rejected = evaluation(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
+        assert_eq!(what_follows(LivenessInput::Live, Some(&rejected), &known), "nothing", "{rule:?}");
     }
 }
 
 #[test]
 fn a_task_that_may_be_in_the_mesh_is_left_alone() {
-    let admitted = judgement(Verdict::Admit, "sync");
-    assert_eq!(what_follows(Standing::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
+    let admitted = evaluation(Verdict::Admit, "sync");
+    assert_eq!(what_follows(LivenessInput::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
 }
 
 #[test]
 fn keeping_what_is_revoked_can_be_chosen_elsewhere_too() {
-    let kept = by_policy(&Standing::Live, Some(&reject(true)), |known| {
+    let kept = by_policy(&LivenessInput::Live, Some(&reject(true)), |known| {
         known.with(|spec| spec.role_tags.on_revoked = Some(OnRevoked::Keep))
     });
     assert_eq!(kept, ["nothing"; 3]);

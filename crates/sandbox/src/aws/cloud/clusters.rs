@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{TaskKey, page};
 use crate::aws::error::invalid;
-use crate::aws::{AwsError, Cloud, CloudTask, Outcome};
+use crate::aws::{AwsApiError, Cloud, CloudTask, AwsApiResult};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags};
 
 /// A cluster.
@@ -96,7 +96,7 @@ fn remove(sets: &mut BTreeMap<String, BTreeSet<TaskKey>>, name: &str, key: &Task
 
 impl Cloud {
     /// Makes a cluster; one that is there is answered as it is.
-    pub fn create_cluster(&mut self, name: &str, tags: Tags) -> Outcome<Cluster> {
+    pub fn create_cluster(&mut self, name: &str, tags: Tags) -> AwsApiResult<Cluster> {
         let allowed = !name.is_empty()
             && name.len() <= 255
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -114,17 +114,17 @@ impl Cloud {
     }
 
     /// Removes a cluster that has neither tasks nor active services.
-    pub fn delete_cluster(&mut self, cluster: &str) -> Outcome<Cluster> {
+    pub fn delete_cluster(&mut self, cluster: &str) -> AwsApiResult<Cluster> {
         let name = self.cluster_name(cluster)?;
         let state = self.cluster_state(&name)?;
         if state.index.running + state.index.pending > 0 {
-            return Err(AwsError::new(
+            return Err(AwsApiError::new(
                 "ClusterContainsTasksException",
                 format!("cluster {name} still has tasks"),
             ));
         }
         if self.services_of(&name).any(|service| service.status != "INACTIVE") {
-            return Err(AwsError::new(
+            return Err(AwsApiError::new(
                 "ClusterContainsServicesException",
                 format!("cluster {name} still has services"),
             ));
@@ -146,7 +146,7 @@ impl Cloud {
     }
 
     /// The cluster as `DescribeClusters` shows it.
-    pub fn describe_cluster(&self, cluster: &str, with_tags: bool) -> Outcome<Value> {
+    pub fn describe_cluster(&self, cluster: &str, with_tags: bool) -> AwsApiResult<Value> {
         let name = self.cluster_name(cluster)?;
         let ClusterState { cluster, index } = self.cluster_state(&name)?;
         let services = self.services_of(&name).filter(|service| service.status == "ACTIVE").count();
@@ -171,7 +171,7 @@ impl Cloud {
     }
 
     /// The name of the cluster that is meant by a name, an ARN or nothing (`default`).
-    pub(super) fn cluster_name(&self, cluster: &str) -> Outcome<String> {
+    pub(super) fn cluster_name(&self, cluster: &str) -> AwsApiResult<String> {
         let name = match cluster {
             "" => "default",
             arn if arn.starts_with("arn:") => arn
@@ -182,13 +182,13 @@ impl Cloud {
         if self.clusters.contains_key(name) {
             return Ok(name.to_owned());
         }
-        Err(AwsError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
+        Err(AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
     }
 
-    pub(super) fn cluster_state(&self, name: &str) -> Outcome<&ClusterState> {
+    pub(super) fn cluster_state(&self, name: &str) -> AwsApiResult<&ClusterState> {
         self.clusters
             .get(name)
-            .ok_or_else(|| AwsError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
+            .ok_or_else(|| AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
     }
 
     /// Brings the cluster's index along; a deleted cluster has none.

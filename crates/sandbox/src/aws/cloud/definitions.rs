@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::page;
 use crate::aws::error::{client, invalid};
-use crate::aws::{Cloud, Outcome};
-use ecs_mesh_model::{Container, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
+use crate::aws::{Cloud, AwsApiResult};
+use ecs_mesh_model::{TaskContainer, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
 
 /// What `RegisterTaskDefinition` takes. Fields that decide nothing here are kept in `rest` and shown again.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -103,7 +103,7 @@ impl DefinitionRecord {
 
     /// The revision in the operator's words; `None` for one whose ARN the operator would refuse.
     pub fn to_model(&self) -> Option<TaskDefinition> {
-        let containers = self.containers.iter().map(|container| Container {
+        let containers = self.containers.iter().map(|container| TaskContainer {
             name: text(container, "name").to_owned(),
             docker_labels: serde_json::from_value(container["dockerLabels"].clone()).unwrap_or_default(),
             ports: container["portMappings"]
@@ -151,7 +151,7 @@ impl Cloud {
         &mut self,
         request: RegisterTaskDefinition,
         now: Timestamp,
-    ) -> Outcome<Arc<DefinitionRecord>> {
+    ) -> AwsApiResult<Arc<DefinitionRecord>> {
         let RegisterTaskDefinition { family, task_role_arn, network_mode, container_definitions, tags, rest } =
             request;
         if family.is_empty() || !family.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
@@ -195,7 +195,7 @@ impl Cloud {
     }
 
     /// The revision meant by a family (its newest active one), `family:revision` or an ARN.
-    pub fn describe_task_definition(&self, definition: &str) -> Outcome<Arc<DefinitionRecord>> {
+    pub fn describe_task_definition(&self, definition: &str) -> AwsApiResult<Arc<DefinitionRecord>> {
         let missing = || client(format!("there is no task definition {definition}"));
         let named =
             definition.strip_prefix(self.arn("ecs", "task-definition/").as_str()).unwrap_or(definition);
@@ -212,7 +212,7 @@ impl Cloud {
     }
 
     /// Marks a revision as not to be used for new tasks.
-    pub fn deregister_task_definition(&mut self, definition: &str) -> Outcome<Arc<DefinitionRecord>> {
+    pub fn deregister_task_definition(&mut self, definition: &str) -> AwsApiResult<Arc<DefinitionRecord>> {
         if !definition.contains(':') {
             return Err(invalid("a revision is needed to deregister a task definition"));
         }
@@ -259,7 +259,7 @@ impl Cloud {
 }
 
 /// Fills in what the API always shows of a container.
-fn normal_container(mut container: Value) -> Outcome<Value> {
+fn normal_container(mut container: Value) -> AwsApiResult<Value> {
     let Some(fields) = container.as_object_mut() else { return Err(client("a container must be an object")) };
     if fields.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(client("a container needs a name"));

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{ServiceKey, Timer};
+use super::{EcsServiceKey, Timer};
 use crate::aws::{Cloud, CloudTask};
 use ecs_mesh_model::Timestamp;
 
 /// An event before it has its envelope.
-pub(super) struct Event {
+pub(super) struct PendingEventBridgeEvent {
     pub(super) source: String,
     pub(super) detail_type: String,
     pub(super) region: String,
@@ -23,7 +23,7 @@ impl Cloud {
         if !self.is_anyone_listening() {
             return;
         }
-        let event = Event {
+        let event = PendingEventBridgeEvent {
             source: "aws.ecs".into(),
             detail_type: "ECS Task State Change".into(),
             region: self.config.region.clone(),
@@ -48,7 +48,7 @@ impl Cloud {
     /// What ECS says of a service as a whole.
     pub(super) fn emit_service_action(
         &mut self,
-        key: &ServiceKey,
+        key: &EcsServiceKey,
         service: &str,
         name: &str,
         now: Timestamp,
@@ -66,7 +66,7 @@ impl Cloud {
         if !self.is_anyone_listening() {
             return;
         }
-        let event = Event {
+        let event = PendingEventBridgeEvent {
             source: "aws.ecs".into(),
             detail_type: detail_type.into(),
             region: self.config.region.clone(),
@@ -107,7 +107,7 @@ impl Cloud {
             "recipientAccountId": account,
             "eventCategory": "Management",
         });
-        let event = Event {
+        let event = PendingEventBridgeEvent {
             source: "aws.iam".into(),
             detail_type: "AWS API Call via CloudTrail".into(),
             region: self.iam_region().to_owned(),
@@ -130,9 +130,9 @@ impl Cloud {
     }
 
     /// Sends the event through the rules and returns its id.
-    pub(super) fn emit(&mut self, event: Event, now: Timestamp) -> String {
+    pub(super) fn emit(&mut self, event: PendingEventBridgeEvent, now: Timestamp) -> String {
         let id = self.uuid();
-        let Event { source, detail_type, region, resources, detail } = event;
+        let PendingEventBridgeEvent { source, detail_type, region, resources, detail } = event;
         let mut event = json!({
             "version": "0",
             "id": id,
@@ -149,7 +149,7 @@ impl Cloud {
             .rules
             .values()
             .filter(|rule| rule.lets_through(&event))
-            .flat_map(super::Rule::destinations)
+            .flat_map(super::EventBridgeRule::destinations)
             .collect();
         if targets.is_empty() {
             return id;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::aws::error::{client, invalid};
-use crate::aws::{Cloud, Outcome};
+use crate::aws::{Cloud, AwsApiResult};
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// Reads `[{"key": …, "value": …}]`.
@@ -29,9 +29,9 @@ pub(super) fn tags_json(tags: &Tags) -> Value {
 }
 
 /// What a tag call names.
-enum Tagged {
+enum TaggedResource {
     Task(super::TaskKey),
-    Service(super::ServiceKey),
+    Service(super::EcsServiceKey),
     Cluster(String),
     /// A revision's tags can be read only; nothing here depends on changing them.
     Definition(Tags),
@@ -39,44 +39,44 @@ enum Tagged {
 
 impl Cloud {
     /// Sets tags of a task, a service or a cluster.
-    pub fn tag_resource(&mut self, arn: &str, tags: &Tags, now: Timestamp) -> Outcome<()> {
+    pub fn tag_resource(&mut self, arn: &str, tags: &Tags, now: Timestamp) -> AwsApiResult<()> {
         self.change_tags(arn, now, |all| all.extend(tags.clone()))
     }
 
     /// Removes tags of a task, a service or a cluster.
-    pub fn untag_resource(&mut self, arn: &str, keys: &[String], now: Timestamp) -> Outcome<()> {
+    pub fn untag_resource(&mut self, arn: &str, keys: &[String], now: Timestamp) -> AwsApiResult<()> {
         self.change_tags(arn, now, |all| all.retain(|key, _| !keys.contains(key)))
     }
 
     /// The tags of a task, a service, a cluster or a task definition.
-    pub fn list_tags_for_resource(&self, arn: &str) -> Outcome<Tags> {
+    pub fn list_tags_for_resource(&self, arn: &str) -> AwsApiResult<Tags> {
         Ok(match self.tagged(arn)? {
-            Tagged::Task(key) => self.tasks[&key].current.tags.clone(),
-            Tagged::Service(key) => self.services[&key].tags.clone(),
-            Tagged::Cluster(name) => self.clusters[&name].cluster.tags.clone(),
-            Tagged::Definition(tags) => tags,
+            TaggedResource::Task(key) => self.tasks[&key].current.tags.clone(),
+            TaggedResource::Service(key) => self.services[&key].tags.clone(),
+            TaggedResource::Cluster(name) => self.clusters[&name].cluster.tags.clone(),
+            TaggedResource::Definition(tags) => tags,
         })
     }
 
-    fn change_tags(&mut self, arn: &str, now: Timestamp, change: impl FnOnce(&mut Tags)) -> Outcome<()> {
+    fn change_tags(&mut self, arn: &str, now: Timestamp, change: impl FnOnce(&mut Tags)) -> AwsApiResult<()> {
         let mut tags = self.list_tags_for_resource(arn)?;
         change(&mut tags);
         if tags.len() > 50 {
             return Err(invalid("a resource has at most 50 tags"));
         }
         match self.tagged(arn)? {
-            Tagged::Task(key) => self.set_task_tags(&key, tags, now),
-            Tagged::Service(key) => {
+            TaggedResource::Task(key) => self.set_task_tags(&key, tags, now),
+            TaggedResource::Service(key) => {
                 if let Some(service) = self.services.get_mut(&key) {
                     service.tags = tags;
                 }
             }
-            Tagged::Cluster(name) => {
+            TaggedResource::Cluster(name) => {
                 if let Some(state) = self.clusters.get_mut(&name) {
                     state.cluster.tags = tags;
                 }
             }
-            Tagged::Definition(_) => {
+            TaggedResource::Definition(_) => {
                 return Err(client("the sandbox does not change the tags of task definitions"));
             }
         }
@@ -84,7 +84,7 @@ impl Cloud {
     }
 
     /// The resource of that ARN, which exists.
-    fn tagged(&self, arn: &str) -> Outcome<Tagged> {
+    fn tagged(&self, arn: &str) -> AwsApiResult<TaggedResource> {
         let missing = || invalid(format!("there is no resource {arn}"));
         let resource = arn.strip_prefix(self.arn("ecs", "").as_str()).ok_or_else(missing)?;
         let (kind, name) = resource.split_once('/').ok_or_else(missing)?;
@@ -93,17 +93,17 @@ impl Cloud {
                 .tasks
                 .get_key_value(arn)
                 .filter(|(_, record)| record.gone_at.is_none())
-                .map(|(key, _)| Tagged::Task(key.clone())),
+                .map(|(key, _)| TaggedResource::Task(key.clone())),
             "service" => name
                 .split_once('/')
                 .map(|(cluster, service)| (cluster.to_owned(), service.to_owned()))
                 .filter(|key| self.services.contains_key(key))
-                .map(Tagged::Service),
+                .map(TaggedResource::Service),
             "cluster" => {
-                Some(name.to_owned()).filter(|name| self.clusters.contains_key(name)).map(Tagged::Cluster)
+                Some(name.to_owned()).filter(|name| self.clusters.contains_key(name)).map(TaggedResource::Cluster)
             }
             "task-definition" => {
-                self.describe_task_definition(arn).ok().map(|record| Tagged::Definition(record.tags.clone()))
+                self.describe_task_definition(arn).ok().map(|record| TaggedResource::Definition(record.tags.clone()))
             }
             _ => None,
         }

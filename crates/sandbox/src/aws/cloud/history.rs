@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listing::{ListTasks, Listed};
+use super::listing::{ListTasks, ArnPage};
 use super::{TaskKey, Timer};
-use crate::aws::{Cloud, CloudTask, Outcome};
+use crate::aws::{Cloud, CloudTask, AwsApiResult};
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// A task as it is and as it was.
 #[derive(Debug)]
-pub(super) struct TaskRecord {
+pub(super) struct TaskHistory {
     pub(super) current: Arc<CloudTask>,
     since: Timestamp,
     /// Earlier states with the time each began, oldest first.
@@ -22,7 +22,7 @@ pub(super) struct TaskRecord {
     pub(super) gone_at: Option<Timestamp>,
 }
 
-impl TaskRecord {
+impl TaskHistory {
     pub(super) fn new(task: CloudTask, now: Timestamp) -> Self {
         Self { current: Arc::new(task), since: now, past: VecDeque::new(), gone_at: None }
     }
@@ -74,7 +74,7 @@ impl Cloud {
     }
 
     /// A page of tasks as ListTasks would have answered at `at`, with the filters of `request`.
-    pub fn list_tasks_as_of(&self, request: &ListTasks, at: Timestamp) -> Outcome<Listed> {
+    pub fn list_tasks_as_of(&self, request: &ListTasks, at: Timestamp) -> AwsApiResult<ArnPage> {
         self.list_with(request, |arn| self.task_as_of(arn, at), true)
     }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::TaskKey;
 use crate::aws::error::invalid;
-use crate::aws::{AwsError, Cloud, CloudTask, Outcome};
+use crate::aws::{AwsApiError, Cloud, CloudTask, AwsApiResult};
 use ecs_mesh_model::DesiredStatus;
 
 /// What ListTasks takes.
@@ -47,7 +47,7 @@ impl ListTasks {
 
 /// A page of ARNs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ArnPage {
     /// The ARNs.
     pub arns: Vec<TaskKey>,
     /// What asks for the next page; `None` on the last.
@@ -56,7 +56,7 @@ pub struct Listed {
 
 /// Something asked for that there is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct DescribeFailure {
     /// As an ARN, even where an id was asked for.
     pub arn: String,
     /// `MISSING`.
@@ -69,12 +69,12 @@ pub struct DescribedTasks {
     /// Those known, in the order asked for.
     pub tasks: Vec<Arc<CloudTask>>,
     /// Those not known.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<DescribeFailure>,
 }
 
 impl Cloud {
     /// One page of the tasks of a cluster, in the order of their ARNs.
-    pub fn list_tasks(&self, request: &ListTasks) -> Outcome<Listed> {
+    pub fn list_tasks(&self, request: &ListTasks) -> AwsApiResult<ArnPage> {
         self.list_with(request, |arn| self.known_task(arn).cloned(), false)
     }
 
@@ -84,7 +84,7 @@ impl Cloud {
         request: &ListTasks,
         look_up: impl Fn(&str) -> Option<Arc<CloudTask>>,
         past: bool,
-    ) -> Outcome<Listed> {
+    ) -> AwsApiResult<ArnPage> {
         let cluster = self.cluster_name(&request.cluster)?;
         let limit = match request.max_results {
             None => 100,
@@ -94,7 +94,7 @@ impl Cloud {
         let desired = match request.desired_status.as_deref() {
             None | Some("RUNNING") => DesiredStatus::Running,
             Some("STOPPED") => DesiredStatus::Stopped,
-            Some("PENDING") => return Ok(Listed::default()),
+            Some("PENDING") => return Ok(ArnPage::default()),
             Some(other) => {
                 return Err(invalid(format!(
                     "desiredStatus is {other:?}; RUNNING, PENDING and STOPPED are allowed"
@@ -105,7 +105,7 @@ impl Cloud {
         if let Some(service) = service
             && !self.services.contains_key(&(cluster.clone(), service.to_owned()))
         {
-            return Err(AwsError::new("ServiceNotFoundException", format!("there is no service {service}")));
+            return Err(AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}")));
         }
         let after =
             request.next_token.as_deref().map(|token| self.arn_of_token(&cluster, token)).transpose()?;
@@ -129,7 +129,7 @@ impl Cloud {
                 })
                 && request.launch_type.as_deref().is_none_or(|launch_type| task.launch_type == launch_type)
         };
-        let mut listed = Listed::default();
+        let mut listed = ArnPage::default();
         for arn in from(candidates, after) {
             if look_up(arn).is_none_or(|task| !matches(&task)) {
                 continue;
@@ -145,7 +145,7 @@ impl Cloud {
     }
 
     /// The tasks named by ARN or id, at most 100.
-    pub fn describe_tasks<S: AsRef<str>>(&self, cluster: &str, tasks: &[S]) -> Outcome<DescribedTasks> {
+    pub fn describe_tasks<S: AsRef<str>>(&self, cluster: &str, tasks: &[S]) -> AwsApiResult<DescribedTasks> {
         if tasks.len() > 100 {
             return Err(invalid(format!("{} tasks were named; at most 100 are allowed", tasks.len())));
         }
@@ -157,7 +157,7 @@ impl Cloud {
         for task in tasks {
             match self.find_task(&cluster, task.as_ref()) {
                 Some(key) => described.tasks.push(self.tasks[&key].current.clone()),
-                None => described.failures.push(Failure::missing(self.task_arn(&cluster, task.as_ref()))),
+                None => described.failures.push(DescribeFailure::check_missing(self.task_arn(&cluster, task.as_ref()))),
             }
         }
         Ok(described)
@@ -191,7 +191,7 @@ impl Cloud {
     }
 
     /// A token is the id of the last task of the page before.
-    fn arn_of_token(&self, cluster: &str, token: &str) -> Outcome<TaskKey> {
+    fn arn_of_token(&self, cluster: &str, token: &str) -> AwsApiResult<TaskKey> {
         if token.len() != 32 || !token.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(invalid(format!("{token:?} is no token of a page of ListTasks")));
         }

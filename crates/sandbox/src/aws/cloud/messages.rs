@@ -7,9 +7,9 @@ use std::time::Duration;
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::queue::{HandleError, Message};
+use super::queue::{HandleError, StoredMessage};
 use super::queues::bad_value;
-use crate::aws::{AwsError, Cloud, Outcome};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::Timestamp;
 
 /// The most messages that a queue has in flight.
@@ -92,16 +92,16 @@ impl Cloud {
         queue: &str,
         request: SendMessage,
         now: Timestamp,
-    ) -> Outcome<SentMessage> {
+    ) -> AwsApiResult<SentMessage> {
         let SendMessage { message_body, delay_seconds, message_attributes } = request;
         if message_body.is_empty() {
-            return Err(AwsError::new("MissingParameter", "a message needs a body"));
+            return Err(AwsApiError::new("MissingParameter", "a message needs a body"));
         }
         if message_body.len() > SIZE_MAX {
             return Err(bad_value(format!("a message has at most {SIZE_MAX} bytes")));
         }
         if message_attributes.values().any(|attribute| attribute.data_type.starts_with("Binary")) {
-            return Err(AwsError::new("UnsupportedOperation", "binary attributes are not served"));
+            return Err(AwsApiError::new("UnsupportedOperation", "binary attributes are not served"));
         }
         let delay = match delay_seconds {
             Some(seconds @ 0..=900) => Duration::from_secs(seconds),
@@ -113,7 +113,7 @@ impl Cloud {
             body_md5: md5_hex(message_body.as_bytes()),
             attributes_md5: attributes_md5(&message_attributes),
         };
-        let message = Message {
+        let message = StoredMessage {
             id: sent.message_id.clone(),
             body: message_body.into(),
             attributes: Arc::new(message_attributes),
@@ -133,7 +133,7 @@ impl Cloud {
         let jitter = if self.config.delivery.shuffle { self.rng.u64(..64) } else { 0 };
         let id = self.uuid();
         let Some(queue) = self.queues.get_mut(queue) else { return };
-        let message = Message {
+        let message = StoredMessage {
             id,
             body: body.clone(),
             attributes: Arc::default(),
@@ -153,7 +153,7 @@ impl Cloud {
         queue: &str,
         request: ReceiveMessages,
         now: Timestamp,
-    ) -> Outcome<Vec<ReceivedMessage>> {
+    ) -> AwsApiResult<Vec<ReceivedMessage>> {
         if !(1..=10).contains(&request.max) {
             return Err(bad_value(format!("MaxNumberOfMessages is {}; 1 to 10 are allowed", request.max)));
         }
@@ -165,7 +165,7 @@ impl Cloud {
         }
         queue.release_due(now);
         if queue.counts().in_flight >= IN_FLIGHT_MAX {
-            return Err(AwsError::new(
+            return Err(AwsApiError::new(
                 "OverLimit",
                 format!("{IN_FLIGHT_MAX} messages are in flight already"),
             ));
@@ -196,7 +196,7 @@ impl Cloud {
         Ok(received)
     }
 
-    fn bury(&mut self, target: &str, source: &str, dead: Vec<Message>, now: Timestamp) {
+    fn bury(&mut self, target: &str, source: &str, dead: Vec<StoredMessage>, now: Timestamp) {
         let Ok(target) = self.queue_mut(target) else { return };
         let mut came = false;
         for mut message in dead {
@@ -207,7 +207,7 @@ impl Cloud {
     }
 
     /// Deletes a message by the handle of its last receive.
-    pub fn delete_message(&mut self, queue: &str, receipt_handle: &str) -> Outcome<()> {
+    pub fn delete_message(&mut self, queue: &str, receipt_handle: &str) -> AwsApiResult<()> {
         self.queue_mut(queue)?.delete(receipt_handle).map_err(handle_error)
     }
 
@@ -218,7 +218,7 @@ impl Cloud {
         receipt_handle: &str,
         timeout_seconds: u64,
         now: Timestamp,
-    ) -> Outcome<()> {
+    ) -> AwsApiResult<()> {
         if timeout_seconds > 43_200 {
             return Err(bad_value("VisibilityTimeout is at most 43200 seconds"));
         }
@@ -231,7 +231,7 @@ impl Cloud {
     }
 }
 
-fn shown(message: Message, receipt_handle: String) -> ReceivedMessage {
+fn shown(message: StoredMessage, receipt_handle: String) -> ReceivedMessage {
     let mut system = BTreeMap::from([
         ("SenderId", message.sender),
         ("SentTimestamp", message.sent_at.0.to_string()),
@@ -252,15 +252,15 @@ fn shown(message: Message, receipt_handle: String) -> ReceivedMessage {
     }
 }
 
-fn handle_error(error: HandleError) -> AwsError {
+fn handle_error(error: HandleError) -> AwsApiError {
     match error {
         HandleError::Invalid => {
-            AwsError::new("ReceiptHandleIsInvalid", "the receipt handle is none of this queue's")
+            AwsApiError::new("ReceiptHandleIsInvalid", "the receipt handle is none of this queue's")
         }
         HandleError::Stale => {
             bad_value("the receipt handle has expired: the message is gone or was received again")
         }
-        HandleError::NotInFlight => AwsError::new("MessageNotInflight", "the message is not in flight"),
+        HandleError::NotInFlight => AwsApiError::new("MessageNotInflight", "the message is not in flight"),
     }
 }
 

@@ -37,22 +37,22 @@ use std::sync::Arc;
 
 use self::addresses::Addresses;
 use self::clusters::ClusterState;
-use self::history::TaskRecord;
-use self::queue::Queue;
+use self::history::TaskHistory;
+use self::queue::SqsQueue;
 use self::quota::Quota;
-use self::sts::Session;
+use self::sts::StsSession;
 use super::CloudConfig;
 use ecs_mesh_model::Timestamp;
 
 pub use self::clusters::Cluster;
 pub use self::definitions::{DefinitionRecord, RegisterTaskDefinition};
-pub use self::listing::{DescribedTasks, Failure, ListTasks, Listed};
+pub use self::listing::{DescribedTasks, DescribeFailure, ListTasks, ArnPage};
 pub use self::messages::{MessageAttribute, ReceiveMessages, ReceivedMessage, SendMessage, SentMessage};
 pub use self::pattern::matches as pattern_matches;
 pub use self::queues::{BatchFailure, QueueCounts};
-pub use self::roles::{CreateRole, Role};
-pub use self::rules::{PutEvent, PutEventOutcome, Rule, Target};
-pub use self::services::{CreateService, Service, UpdateService};
+pub use self::roles::{CreateRole, IamRole};
+pub use self::rules::{PutEvent, PutEventOutcome, EventBridgeRule, RuleTarget};
+pub use self::services::{CreateService, EcsService, UpdateService};
 pub use self::sts::{AssumeRole, AssumedRole};
 pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
 pub use self::tasks::RunTask;
@@ -63,7 +63,7 @@ pub(super) use self::rules::validation;
 
 type TaskKey = Arc<str>;
 /// Cluster and name.
-type ServiceKey = (String, String);
+type EcsServiceKey = (String, String);
 
 /// What is to happen at a time.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ enum Timer {
     /// Its history goes too.
     Purge(TaskKey),
     /// The scheduler looks at the service.
-    Service(ServiceKey),
+    Service(EcsServiceKey),
     /// An event reaches the queue.
     Deliver { queue: String, body: Arc<str> },
 }
@@ -89,15 +89,15 @@ pub struct Cloud {
     last_timer: u64,
     clusters: BTreeMap<String, ClusterState>,
     definitions: BTreeMap<String, Vec<Arc<DefinitionRecord>>>,
-    tasks: BTreeMap<TaskKey, TaskRecord>,
-    services: BTreeMap<ServiceKey, Service>,
+    tasks: BTreeMap<TaskKey, TaskHistory>,
+    services: BTreeMap<EcsServiceKey, EcsService>,
     addresses: Addresses,
-    roles: BTreeMap<String, Role>,
+    roles: BTreeMap<String, IamRole>,
     /// The tags of roles as they were, and when each state ended; by role name, since a role may be made anew.
     role_history: BTreeMap<String, history::RoleHistory>,
-    queues: BTreeMap<String, Queue>,
-    rules: BTreeMap<String, Rule>,
-    sessions: BTreeMap<String, Session>,
+    queues: BTreeMap<String, SqsQueue>,
+    rules: BTreeMap<String, EventBridgeRule>,
+    sessions: BTreeMap<String, StsSession>,
     quota: Quota,
     events_lost_until: Option<Timestamp>,
     message_came: bool,
@@ -155,7 +155,7 @@ impl Cloud {
     /// When the next thing will happen by itself, if anything will.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
-        let message = self.queues.values().filter_map(Queue::next_release).min();
+        let message = self.queues.values().filter_map(SqsQueue::next_release).min();
         timer.into_iter().chain(message).min()
     }
 

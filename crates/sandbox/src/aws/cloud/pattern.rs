@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::aws::{AwsError, Outcome};
+use crate::aws::{AwsApiError, AwsApiResult};
 use ecs_mesh_model::Glob;
 
 /// Whether the event matches the pattern. A pattern that [`check`] refuses matches nothing.
@@ -101,8 +101,8 @@ const OPERATORS: &[&str] =
     &["prefix", "suffix", "exists", "anything-but", "numeric", "equals-ignore-case", "wildcard"];
 
 /// Reads a pattern and refuses one that EventBridge would refuse.
-pub(super) fn check(text: &str) -> Outcome<Value> {
-    let refuse = |message: String| AwsError::new("InvalidEventPatternException", message);
+pub(super) fn check(text: &str) -> AwsApiResult<Value> {
+    let refuse = |message: String| AwsApiError::new("InvalidEventPatternException", message);
     let pattern: Value = serde_json::from_str(text)
         .map_err(|error| refuse(format!("the event pattern is not JSON: {error}")))?;
     if pattern.as_object().is_none_or(serde_json::Map::is_empty) {

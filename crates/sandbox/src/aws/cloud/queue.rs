@@ -12,7 +12,7 @@ use ecs_mesh_model::{Tags, Timestamp};
 
 /// Where a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum MessageState {
     Ready,
     Delayed(Timestamp),
     InFlight(Timestamp),
@@ -20,7 +20,7 @@ enum State {
 
 /// A message in a queue.
 #[derive(Clone, Debug)]
-pub(super) struct Message {
+pub(super) struct StoredMessage {
     pub(super) id: String,
     pub(super) body: Arc<str>,
     pub(super) attributes: Arc<BTreeMap<String, MessageAttribute>>,
@@ -33,15 +33,15 @@ pub(super) struct Message {
 }
 
 #[derive(Debug)]
-struct Slot {
-    message: Message,
+struct MessageSlot {
+    message: StoredMessage,
     order: u64,
-    state: State,
+    state: MessageState,
 }
 
 /// A queue.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct SqsQueue {
     pub(super) arn: String,
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) tags: Tags,
@@ -49,7 +49,7 @@ pub(super) struct Queue {
     pub(super) modified_at: Timestamp,
     /// Marks this queue's receipt handles, also against an earlier queue of the same name.
     uid: u64,
-    slots: BTreeMap<u64, Slot>,
+    slots: BTreeMap<u64, MessageSlot>,
     ready: BTreeSet<(u64, u64)>,
     hidden: BTreeSet<(Timestamp, u64)>,
     last_id: u64,
@@ -67,7 +67,7 @@ pub(super) enum HandleError {
     NotInFlight,
 }
 
-impl Queue {
+impl SqsQueue {
     pub(super) fn new(arn: String, uid: u64, now: Timestamp) -> Self {
         Self {
             arn,
@@ -85,17 +85,17 @@ impl Queue {
     }
 
     /// Puts a message in, `jitter` places behind the end. Whether it can be received at once.
-    pub(super) fn put(&mut self, message: Message, delay: Duration, jitter: u64, now: Timestamp) -> bool {
+    pub(super) fn put(&mut self, message: StoredMessage, delay: Duration, jitter: u64, now: Timestamp) -> bool {
         self.last_id += 1;
         let id = self.last_id;
         let order = id + jitter;
-        let state = if delay.is_zero() { State::Ready } else { State::Delayed(now.plus(delay)) };
+        let state = if delay.is_zero() { MessageState::Ready } else { MessageState::Delayed(now.plus(delay)) };
         match state {
-            State::Ready => self.ready.insert((order, id)),
-            State::Delayed(until) | State::InFlight(until) => self.hidden.insert((until, id)),
+            MessageState::Ready => self.ready.insert((order, id)),
+            MessageState::Delayed(until) | MessageState::InFlight(until) => self.hidden.insert((until, id)),
         };
-        self.slots.insert(id, Slot { message, order, state });
-        state == State::Ready
+        self.slots.insert(id, MessageSlot { message, order, state });
+        state == MessageState::Ready
     }
 
     /// Makes visible what is due and drops what is too old. Whether anything became visible.
@@ -107,10 +107,10 @@ impl Queue {
             }
             self.hidden.pop_first();
             if let Some(slot) = self.slots.get_mut(&id) {
-                if matches!(slot.state, State::InFlight(_)) {
+                if matches!(slot.state, MessageState::InFlight(_)) {
                     self.in_flight -= 1;
                 }
-                slot.state = State::Ready;
+                slot.state = MessageState::Ready;
                 self.ready.insert((slot.order, id));
                 released = true;
             }
@@ -134,7 +134,7 @@ impl Queue {
         self.ready.pop_first().map(|(_, id)| id)
     }
 
-    pub(super) fn message(&self, id: u64) -> Option<&Message> {
+    pub(super) fn message(&self, id: u64) -> Option<&StoredMessage> {
         self.slots.get(&id).map(|slot| &slot.message)
     }
 
@@ -144,16 +144,16 @@ impl Queue {
         id: u64,
         until: Timestamp,
         now: Timestamp,
-    ) -> Option<(Message, String)> {
+    ) -> Option<(StoredMessage, String)> {
         let slot = self.slots.get_mut(&id)?;
         slot.message.receives += 1;
         slot.message.first_received_at.get_or_insert(now);
         if until > now {
-            slot.state = State::InFlight(until);
+            slot.state = MessageState::InFlight(until);
             self.hidden.insert((until, id));
             self.in_flight += 1;
         } else {
-            slot.state = State::Ready;
+            slot.state = MessageState::Ready;
             self.ready.insert((slot.order, id));
         }
         let handle = format!("AQEB-{id:016x}-{:08x}-{:016x}", slot.message.receives, self.uid);
@@ -181,15 +181,15 @@ impl Queue {
     ) -> Result<bool, HandleError> {
         let id = self.resolve(handle)?;
         let slot = self.slots.get_mut(&id).ok_or(HandleError::Stale)?;
-        let State::InFlight(until) = slot.state else { return Err(HandleError::NotInFlight) };
+        let MessageState::InFlight(until) = slot.state else { return Err(HandleError::NotInFlight) };
         self.hidden.remove(&(until, id));
         if timeout.is_zero() {
             self.in_flight -= 1;
-            slot.state = State::Ready;
+            slot.state = MessageState::Ready;
             self.ready.insert((slot.order, id));
             return Ok(true);
         }
-        slot.state = State::InFlight(now.plus(timeout));
+        slot.state = MessageState::InFlight(now.plus(timeout));
         self.hidden.insert((now.plus(timeout), id));
         Ok(false)
     }
@@ -209,12 +209,12 @@ impl Queue {
         }
     }
 
-    pub(super) fn remove(&mut self, id: u64) -> Option<Message> {
+    pub(super) fn remove(&mut self, id: u64) -> Option<StoredMessage> {
         let slot = self.slots.remove(&id)?;
         match slot.state {
-            State::Ready => self.ready.remove(&(slot.order, id)),
-            State::Delayed(until) => self.hidden.remove(&(until, id)),
-            State::InFlight(until) => {
+            MessageState::Ready => self.ready.remove(&(slot.order, id)),
+            MessageState::Delayed(until) => self.hidden.remove(&(until, id)),
+            MessageState::InFlight(until) => {
                 self.in_flight -= 1;
                 self.hidden.remove(&(until, id))
             }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::page;
-use super::queue::Queue;
-use crate::aws::{AwsError, Cloud, Outcome};
+use super::queue::SqsQueue;
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// How many messages of a queue are where. Exact, where AWS says approximate.
@@ -70,7 +70,7 @@ impl Cloud {
         attributes: BTreeMap<String, String>,
         tags: Tags,
         now: Timestamp,
-    ) -> Outcome<String> {
+    ) -> AwsApiResult<String> {
         let allowed = (1..=80).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !allowed {
@@ -87,10 +87,10 @@ impl Cloud {
                 Ok(name.to_owned())
             } else {
                 let message = format!("there is a queue {name} already, with other attributes");
-                Err(AwsError::new("QueueNameExists", message))
+                Err(AwsApiError::new("QueueNameExists", message))
             };
         }
-        let mut queue = Queue::new(self.arn("sqs", name), self.rng.u64(..), now);
+        let mut queue = SqsQueue::new(self.arn("sqs", name), self.rng.u64(..), now);
         queue.attributes = attributes;
         queue.tags = tags;
         self.queues.insert(name.to_owned(), queue);
@@ -98,13 +98,13 @@ impl Cloud {
     }
 
     /// The path of the queue's URL, `/ACCOUNT/NAME`.
-    pub fn queue_path(&self, queue: &str) -> Outcome<String> {
+    pub fn queue_path(&self, queue: &str) -> AwsApiResult<String> {
         let name = self.queue_name(queue)?;
         Ok(format!("/{}/{name}", self.config.account))
     }
 
     /// The ARN of a queue.
-    pub fn queue_arn(&self, queue: &str) -> Outcome<String> {
+    pub fn queue_arn(&self, queue: &str) -> AwsApiResult<String> {
         Ok(self.queue_of(queue)?.arn.clone())
     }
 
@@ -120,14 +120,14 @@ impl Cloud {
     }
 
     /// Removes a queue and its messages. A name can be used again at once, where AWS asks for a minute.
-    pub fn delete_queue(&mut self, queue: &str) -> Outcome<()> {
+    pub fn delete_queue(&mut self, queue: &str) -> AwsApiResult<()> {
         let name = self.queue_name(queue)?;
         self.queues.remove(&name);
         Ok(())
     }
 
     /// Removes all messages of a queue, at once.
-    pub fn purge_queue(&mut self, queue: &str) -> Outcome<()> {
+    pub fn purge_queue(&mut self, queue: &str) -> AwsApiResult<()> {
         self.queue_mut(queue)?.purge();
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Cloud {
         queue: &str,
         attributes: BTreeMap<String, String>,
         now: Timestamp,
-    ) -> Outcome<()> {
+    ) -> AwsApiResult<()> {
         check(&attributes)?;
         let queue = self.queue_mut(queue)?;
         for (name, value) in attributes {
@@ -158,11 +158,11 @@ impl Cloud {
         queue: &str,
         names: &[S],
         now: Timestamp,
-    ) -> Outcome<BTreeMap<String, String>> {
+    ) -> AwsApiResult<BTreeMap<String, String>> {
         for name in names {
             let name = name.as_ref();
             if name != "All" && !READ_ONLY.contains(&name) && !settable(name) {
-                return Err(AwsError::new("InvalidAttributeName", format!("there is no attribute {name}")));
+                return Err(AwsApiError::new("InvalidAttributeName", format!("there is no attribute {name}")));
             }
         }
         let counts = self.queue_counts(queue, now)?;
@@ -190,7 +190,7 @@ impl Cloud {
     }
 
     /// How many messages are where.
-    pub fn queue_counts(&mut self, queue: &str, now: Timestamp) -> Outcome<QueueCounts> {
+    pub fn queue_counts(&mut self, queue: &str, now: Timestamp) -> AwsApiResult<QueueCounts> {
         let queue = self.queue_mut(queue)?;
         let released = queue.release_due(now);
         let counts = queue.counts();
@@ -199,45 +199,45 @@ impl Cloud {
     }
 
     /// Sets tags of a queue.
-    pub fn tag_queue(&mut self, queue: &str, tags: Tags) -> Outcome<()> {
+    pub fn tag_queue(&mut self, queue: &str, tags: Tags) -> AwsApiResult<()> {
         self.queue_mut(queue)?.tags.extend(tags);
         Ok(())
     }
 
     /// Removes tags of a queue.
-    pub fn untag_queue(&mut self, queue: &str, keys: &[String]) -> Outcome<()> {
+    pub fn untag_queue(&mut self, queue: &str, keys: &[String]) -> AwsApiResult<()> {
         self.queue_mut(queue)?.tags.retain(|key, _| !keys.contains(key));
         Ok(())
     }
 
     /// The tags of a queue.
-    pub fn list_queue_tags(&self, queue: &str) -> Outcome<Tags> {
+    pub fn list_queue_tags(&self, queue: &str) -> AwsApiResult<Tags> {
         Ok(self.queue_of(queue)?.tags.clone())
     }
 
     /// How long `ReceiveMessage` waits in this queue when it does not say.
-    pub fn receive_wait(&self, queue: &str) -> Outcome<std::time::Duration> {
+    pub fn receive_wait(&self, queue: &str) -> AwsApiResult<std::time::Duration> {
         Ok(self.queue_of(queue)?.seconds("ReceiveMessageWaitTimeSeconds"))
     }
 
     /// The name meant by a name, a URL or an ARN.
-    pub(super) fn queue_name(&self, queue: &str) -> Outcome<String> {
+    pub(super) fn queue_name(&self, queue: &str) -> AwsApiResult<String> {
         let name = queue.rsplit(['/', ':']).next().unwrap_or(queue);
         if self.queues.contains_key(name) {
             return Ok(name.to_owned());
         }
-        Err(AwsError::new("QueueDoesNotExist", format!("there is no queue {name}")))
+        Err(AwsApiError::new("QueueDoesNotExist", format!("there is no queue {name}")))
     }
 
-    pub(super) fn queue_of(&self, queue: &str) -> Outcome<&Queue> {
+    pub(super) fn queue_of(&self, queue: &str) -> AwsApiResult<&SqsQueue> {
         Ok(&self.queues[&self.queue_name(queue)?])
     }
 
-    pub(super) fn queue_mut(&mut self, queue: &str) -> Outcome<&mut Queue> {
+    pub(super) fn queue_mut(&mut self, queue: &str) -> AwsApiResult<&mut SqsQueue> {
         let name = self.queue_name(queue)?;
         self.queues
             .get_mut(&name)
-            .ok_or_else(|| AwsError::new("QueueDoesNotExist", format!("there is no queue {name}")))
+            .ok_or_else(|| AwsApiError::new("QueueDoesNotExist", format!("there is no queue {name}")))
     }
 }
 
@@ -245,29 +245,29 @@ fn settable(name: &str) -> bool {
     TEXTS.contains(&name) || default_of(name).is_some()
 }
 
-fn check(attributes: &BTreeMap<String, String>) -> Outcome<()> {
+fn check(attributes: &BTreeMap<String, String>) -> AwsApiResult<()> {
     for (name, value) in attributes {
         if let Some((_, _, least, most)) = NUMBERS.iter().find(|(known, ..)| known == name) {
             if value.parse::<u64>().is_ok_and(|number| (*least..=*most).contains(&number)) {
                 continue;
             }
             let message = format!("{name} is {value:?}; {least} to {most} are allowed");
-            return Err(AwsError::new("InvalidAttributeValue", message));
+            return Err(AwsApiError::new("InvalidAttributeValue", message));
         }
         if !settable(name) {
-            return Err(AwsError::new(
+            return Err(AwsApiError::new(
                 "InvalidAttributeName",
                 format!("there is no attribute {name} to set"),
             ));
         }
         let json = matches!(name.as_str(), "Policy" | "RedrivePolicy" | "RedriveAllowPolicy");
         if json && !value.is_empty() && serde_json::from_str::<serde_json::Value>(value).is_err() {
-            return Err(AwsError::new("InvalidAttributeValue", format!("{name} is not JSON")));
+            return Err(AwsApiError::new("InvalidAttributeValue", format!("{name} is not JSON")));
         }
     }
     Ok(())
 }
 
-pub(super) fn bad_value(message: impl Into<String>) -> AwsError {
-    AwsError::new("InvalidParameterValue", message)
+pub(super) fn bad_value(message: impl Into<String>) -> AwsApiError {
+    AwsApiError::new("InvalidParameterValue", message)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::aws::{AwsError, Cloud, Outcome, Throttling};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult, Throttling};
 use ecs_mesh_model::Timestamp;
 
 /// The buckets' levels and the calls made.
@@ -45,11 +45,11 @@ impl Quota {
 impl Cloud {
     /// Counts a call and takes its token. Whoever calls operations directly and wants quotas asks this first;
     /// the wire always does.
-    pub fn admit(&mut self, service: &str, operation: &str, now: Timestamp) -> Outcome<()> {
+    pub fn admit(&mut self, service: &str, operation: &str, now: Timestamp) -> AwsApiResult<()> {
         let call = format!("{service}.{operation}");
         let admitted = self.quota.take(&call, now);
         *self.quota.calls.entry(call).or_default() += 1;
-        if admitted { Ok(()) } else { Err(AwsError::throttled(service)) }
+        if admitted { Ok(()) } else { Err(AwsApiError::throttled(service)) }
     }
 
     /// How often each `service.Operation` was called, refused calls included.
@@ -64,7 +64,7 @@ mod tests {
     use ecs_mesh_model::Timestamp;
 
     #[test]
-    fn list_and_describe_share_one_bucket_that_refills_at_20_a_second() {
+    fn list_and_describe_share_one_20_per_second_bucket() {
         let config = CloudConfig { throttling: Some(Throttling::published()), ..CloudConfig::default() };
         let mut cloud = Cloud::new(config, Timestamp(0));
         for _ in 0..50 {

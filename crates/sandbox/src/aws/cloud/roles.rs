@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::page;
-use crate::aws::{AwsError, Cloud, Outcome};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// What `CreateRole` takes.
@@ -27,7 +27,7 @@ pub struct CreateRole {
 
 /// A role.
 #[derive(Clone, Debug)]
-pub struct Role {
+pub struct IamRole {
     /// Its name.
     pub name: String,
     /// Its ARN, with the path.
@@ -70,7 +70,7 @@ impl CreateRole {
 
 impl Cloud {
     /// Makes a role.
-    pub fn create_role(&mut self, request: CreateRole, now: Timestamp) -> Outcome<Role> {
+    pub fn create_role(&mut self, request: CreateRole, now: Timestamp) -> AwsApiResult<IamRole> {
         let CreateRole { name, path, assume_role_policy, description, max_session_duration, tags } = request;
         let allowed = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b));
@@ -84,13 +84,13 @@ impl Cloud {
             return Err(invalid(format!("the path {path:?} must start and end with '/'")));
         }
         if serde_json::from_str::<Value>(&assume_role_policy).is_err() {
-            return Err(AwsError::new("MalformedPolicyDocument", "the trust policy is not JSON"));
+            return Err(AwsApiError::new("MalformedPolicyDocument", "the trust policy is not JSON"));
         }
         check_tags(&tags)?;
         if self.roles.contains_key(&name) {
-            return Err(AwsError::new("EntityAlreadyExists", format!("there is a role {name} already")));
+            return Err(AwsApiError::new("EntityAlreadyExists", format!("there is a role {name} already")));
         }
-        let role = Role {
+        let role = IamRole {
             arn: self.global_arn("iam", &format!("role{path}{name}")),
             id: self.iam_id("AROA"),
             path,
@@ -108,7 +108,7 @@ impl Cloud {
     }
 
     /// The role, with its tags.
-    pub fn get_role(&self, name: &str) -> Outcome<&Role> {
+    pub fn get_role(&self, name: &str) -> AwsApiResult<&IamRole> {
         self.roles.get(name).ok_or_else(|| no_role(name))
     }
 
@@ -118,13 +118,13 @@ impl Cloud {
         path_prefix: &str,
         marker: Option<&str>,
         max_items: usize,
-    ) -> (Vec<&Role>, Option<String>) {
+    ) -> (Vec<&IamRole>, Option<String>) {
         let found = self.roles.values().filter(|role| role.path.starts_with(path_prefix));
         page(found.map(|role| (role.name.as_str(), role)), marker, max_items)
     }
 
     /// Sets tags of a role; CloudTrail tells it.
-    pub fn tag_role(&mut self, name: &str, tags: &Tags, now: Timestamp) -> Outcome<()> {
+    pub fn tag_role(&mut self, name: &str, tags: &Tags, now: Timestamp) -> AwsApiResult<()> {
         let mut all = self.get_role(name)?.tags.clone();
         all.extend(tags.clone());
         check_tags(&all)?;
@@ -135,7 +135,7 @@ impl Cloud {
     }
 
     /// Removes tags of a role; CloudTrail tells it.
-    pub fn untag_role(&mut self, name: &str, keys: &[String], now: Timestamp) -> Outcome<()> {
+    pub fn untag_role(&mut self, name: &str, keys: &[String], now: Timestamp) -> AwsApiResult<()> {
         let mut all = self.get_role(name)?.tags.clone();
         all.retain(|key, _| !keys.contains(key));
         self.set_role_tags(name, all, now);
@@ -149,7 +149,7 @@ impl Cloud {
         name: &str,
         marker: Option<&str>,
         max_items: usize,
-    ) -> Outcome<(Vec<TagPair>, Option<String>)> {
+    ) -> AwsApiResult<(Vec<TagPair>, Option<String>)> {
         let tags = &self.get_role(name)?.tags;
         Ok(page(
             tags.iter().map(|(key, value)| (key.as_str(), (key.clone(), value.clone()))),
@@ -159,9 +159,9 @@ impl Cloud {
     }
 
     /// Removes a role that has no inline policies; CloudTrail tells it.
-    pub fn delete_role(&mut self, name: &str, now: Timestamp) -> Outcome<()> {
+    pub fn delete_role(&mut self, name: &str, now: Timestamp) -> AwsApiResult<()> {
         if !self.get_role(name)?.policies.is_empty() {
-            return Err(AwsError::new("DeleteConflict", format!("role {name} still has inline policies")));
+            return Err(AwsApiError::new("DeleteConflict", format!("role {name} still has inline policies")));
         }
         self.roles.remove(name);
         self.remember_role(name, None, now);
@@ -170,9 +170,9 @@ impl Cloud {
     }
 
     /// Sets an inline policy, which is kept and not enforced.
-    pub fn put_role_policy(&mut self, name: &str, policy: &str, document: &str) -> Outcome<()> {
+    pub fn put_role_policy(&mut self, name: &str, policy: &str, document: &str) -> AwsApiResult<()> {
         if serde_json::from_str::<Value>(document).is_err() {
-            return Err(AwsError::new("MalformedPolicyDocument", "the policy is not JSON"));
+            return Err(AwsApiError::new("MalformedPolicyDocument", "the policy is not JSON"));
         }
         let role = self.roles.get_mut(name).ok_or_else(|| no_role(name))?;
         role.policies.insert(policy.to_owned(), document.to_owned());
@@ -180,11 +180,11 @@ impl Cloud {
     }
 
     /// Removes an inline policy.
-    pub fn delete_role_policy(&mut self, name: &str, policy: &str) -> Outcome<()> {
+    pub fn delete_role_policy(&mut self, name: &str, policy: &str) -> AwsApiResult<()> {
         let role = self.roles.get_mut(name).ok_or_else(|| no_role(name))?;
         match role.policies.remove(policy) {
             Some(_) => Ok(()),
-            None => Err(AwsError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}"))),
+            None => Err(AwsApiError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}"))),
         }
     }
 
@@ -196,16 +196,16 @@ impl Cloud {
     }
 }
 
-fn check_tags(tags: &Tags) -> Outcome<()> {
+fn check_tags(tags: &Tags) -> AwsApiResult<()> {
     if tags.len() > 50 {
-        return Err(AwsError::new("LimitExceeded", format!("{} tags; a role has at most 50", tags.len())));
+        return Err(AwsApiError::new("LimitExceeded", format!("{} tags; a role has at most 50", tags.len())));
     }
     for (key, value) in tags {
         if key.is_empty() || key.chars().count() > 128 || value.chars().count() > 256 {
             return Err(invalid(format!("tag {key:?}: a key has 1 to 128 characters, a value at most 256")));
         }
         if key.to_lowercase().starts_with("aws:") {
-            return Err(AwsError::new(
+            return Err(AwsApiError::new(
                 "InvalidInput",
                 format!("tag {key:?}: keys that start with aws: are AWS's own"),
             ));
@@ -214,10 +214,10 @@ fn check_tags(tags: &Tags) -> Outcome<()> {
     Ok(())
 }
 
-fn no_role(name: &str) -> AwsError {
-    AwsError::new("NoSuchEntity", format!("there is no role with the name {name}"))
+fn no_role(name: &str) -> AwsApiError {
+    AwsApiError::new("NoSuchEntity", format!("there is no role with the name {name}"))
 }
 
-pub(crate) fn invalid(message: impl Into<String>) -> AwsError {
-    AwsError::new("ValidationError", message)
+pub(crate) fn invalid(message: impl Into<String>) -> AwsApiError {
+    AwsApiError::new("ValidationError", message)
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::delivery::Event;
+use super::delivery::PendingEventBridgeEvent;
 use super::{page, pattern};
-use crate::aws::{AwsError, Cloud, Outcome};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::Timestamp;
 
 /// A rule.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub struct EventBridgeRule {
     /// Its name.
     pub name: String,
     /// Its ARN.
@@ -24,18 +24,18 @@ pub struct Rule {
     /// A sentence for people.
     pub description: Option<String>,
     /// Its targets by id.
-    pub targets: BTreeMap<String, Target>,
+    pub targets: BTreeMap<String, RuleTarget>,
     parsed: Value,
 }
 
-impl Rule {
+impl EventBridgeRule {
     pub(super) fn lets_through(&self, event: &Value) -> bool {
         self.enabled && pattern::matches(&self.parsed, event)
     }
 
     /// The queues' names, with the fixed text that each gets instead of the event.
     pub(super) fn destinations(&self) -> Vec<(String, Option<String>)> {
-        let name = |target: &Target| target.arn.rsplit(':').next().unwrap_or_default().to_owned();
+        let name = |target: &RuleTarget| target.arn.rsplit(':').next().unwrap_or_default().to_owned();
         let queues = self.targets.values().filter(|target| target.arn.split(':').nth(2) == Some("sqs"));
         queues.map(|target| (name(target), target.input.clone())).collect()
     }
@@ -44,7 +44,7 @@ impl Rule {
 /// Where a rule sends what it lets through.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Target {
+pub struct RuleTarget {
     /// Unique within the rule.
     pub id: String,
     /// A queue's ARN; other targets are taken and get nothing.
@@ -101,7 +101,7 @@ impl Cloud {
         event_pattern: &str,
         enabled: bool,
         description: Option<String>,
-    ) -> Outcome<String> {
+    ) -> AwsApiResult<String> {
         let allowed = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if !allowed {
@@ -112,7 +112,7 @@ impl Cloud {
         let parsed = pattern::check(event_pattern)?;
         let arn = self.arn("events", &format!("rule/{name}"));
         let targets = self.rules.remove(name).map(|rule| rule.targets).unwrap_or_default();
-        let rule = Rule {
+        let rule = EventBridgeRule {
             name: name.to_owned(),
             arn: arn.clone(),
             pattern: event_pattern.to_owned(),
@@ -126,13 +126,13 @@ impl Cloud {
     }
 
     /// Lets a rule let through what it allows, or nothing.
-    pub fn enable_rule(&mut self, name: &str, enabled: bool) -> Outcome<()> {
+    pub fn enable_rule(&mut self, name: &str, enabled: bool) -> AwsApiResult<()> {
         self.rule_mut(name)?.enabled = enabled;
         Ok(())
     }
 
     /// The rule.
-    pub fn describe_rule(&self, name: &str) -> Outcome<&Rule> {
+    pub fn describe_rule(&self, name: &str) -> AwsApiResult<&EventBridgeRule> {
         self.rules.get(name).ok_or_else(|| no_rule(name))
     }
 
@@ -142,7 +142,7 @@ impl Cloud {
         prefix: &str,
         next_token: Option<&str>,
         limit: usize,
-    ) -> (Vec<&Rule>, Option<String>) {
+    ) -> (Vec<&EventBridgeRule>, Option<String>) {
         let found = self.rules.values().filter(|rule| rule.name.starts_with(prefix));
         page(found.map(|rule| (rule.name.as_str(), rule)), next_token, limit)
     }
@@ -159,7 +159,7 @@ impl Cloud {
     }
 
     /// Adds targets to a rule or replaces those with the same id; a rule has at most 5.
-    pub fn put_targets(&mut self, name: &str, targets: Vec<Target>) -> Outcome<()> {
+    pub fn put_targets(&mut self, name: &str, targets: Vec<RuleTarget>) -> AwsApiResult<()> {
         for target in &targets {
             if target.rest.contains_key("InputPath") || target.rest.contains_key("InputTransformer") {
                 return Err(validation(
@@ -171,20 +171,20 @@ impl Cloud {
         let mut all = rule.targets.clone();
         all.extend(targets.into_iter().map(|target| (target.id.clone(), target)));
         if all.len() > 5 {
-            return Err(AwsError::new("LimitExceededException", "a rule has at most 5 targets"));
+            return Err(AwsApiError::new("LimitExceededException", "a rule has at most 5 targets"));
         }
         rule.targets = all;
         Ok(())
     }
 
     /// Takes targets from a rule and returns the ids that were none.
-    pub fn remove_targets(&mut self, name: &str, ids: &[String]) -> Outcome<Vec<String>> {
+    pub fn remove_targets(&mut self, name: &str, ids: &[String]) -> AwsApiResult<Vec<String>> {
         let rule = self.rule_mut(name)?;
         Ok(ids.iter().filter(|id| rule.targets.remove(*id).is_none()).cloned().collect())
     }
 
     /// Removes a rule that has no targets. One that is not there is no error.
-    pub fn delete_rule(&mut self, name: &str) -> Outcome<()> {
+    pub fn delete_rule(&mut self, name: &str) -> AwsApiResult<()> {
         if self.rules.get(name).is_some_and(|rule| !rule.targets.is_empty()) {
             return Err(validation(format!("rule {name} still has targets; remove them first")));
         }
@@ -193,7 +193,7 @@ impl Cloud {
     }
 
     /// Sends up to 10 events; each is taken or refused by itself.
-    pub fn put_events(&mut self, events: Vec<PutEvent>, now: Timestamp) -> Outcome<Vec<PutEventOutcome>> {
+    pub fn put_events(&mut self, events: Vec<PutEvent>, now: Timestamp) -> AwsApiResult<Vec<PutEventOutcome>> {
         if !(1..=10).contains(&events.len()) {
             return Err(validation(format!("{} entries were given; 1 to 10 are allowed", events.len())));
         }
@@ -219,30 +219,30 @@ impl Cloud {
         };
         let PutEvent { source, detail_type, resources, .. } = event;
         let region = self.config.region.clone();
-        let event_id = self.emit(Event { source, detail_type, region, resources, detail }, now);
+        let event_id = self.emit(PendingEventBridgeEvent { source, detail_type, region, resources, detail }, now);
         PutEventOutcome::Taken { event_id }
     }
 
     /// Only the default bus is there.
-    pub(crate) fn check_bus(&self, bus: Option<&str>) -> Outcome<()> {
+    pub(crate) fn check_bus(&self, bus: Option<&str>) -> AwsApiResult<()> {
         match bus {
             None | Some("" | "default") => Ok(()),
             Some(arn) if arn == self.arn("events", "event-bus/default") => Ok(()),
             Some(other) => {
-                Err(AwsError::new("ResourceNotFoundException", format!("there is no event bus {other}")))
+                Err(AwsApiError::new("ResourceNotFoundException", format!("there is no event bus {other}")))
             }
         }
     }
 
-    fn rule_mut(&mut self, name: &str) -> Outcome<&mut Rule> {
+    fn rule_mut(&mut self, name: &str) -> AwsApiResult<&mut EventBridgeRule> {
         self.rules.get_mut(name).ok_or_else(|| no_rule(name))
     }
 }
 
-fn no_rule(name: &str) -> AwsError {
-    AwsError::new("ResourceNotFoundException", format!("there is no rule {name} on the default bus"))
+fn no_rule(name: &str) -> AwsApiError {
+    AwsApiError::new("ResourceNotFoundException", format!("there is no rule {name} on the default bus"))
 }
 
-pub(crate) fn validation(message: impl Into<String>) -> AwsError {
-    AwsError::new("ValidationException", message)
+pub(crate) fn validation(message: impl Into<String>) -> AwsApiError {
+    AwsApiError::new("ValidationException", message)
 }

@@ -1,9 +1,9 @@
 //! The service scheduler: keeps the desired count, rolls a new definition out within the deployment's limits, and
 //! replaces what dies. What it does for one change costs what changed, not what the service has.
 
-use super::services::{Deployment, Service};
-use super::tasks::Birth;
-use super::{ServiceKey, StopCode, TaskKey, TaskOverrides, Timer};
+use super::services::{Deployment, EcsService};
+use super::tasks::NewTask;
+use super::{EcsServiceKey, StopCode, TaskKey, TaskOverrides, Timer};
 use crate::aws::{Cloud, CloudTask};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -16,7 +16,7 @@ struct Moves {
 
 impl Cloud {
     /// Has the scheduler look at the service soon.
-    pub(super) fn plan_look(&mut self, key: &ServiceKey, now: Timestamp) {
+    pub(super) fn plan_look(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         if !std::mem::replace(&mut service.look_planned, true) {
             self.at(now.plus(self.config.life.scheduling), Timer::Service(key.clone()));
@@ -54,7 +54,7 @@ impl Cloud {
         self.plan_look(&key, now);
     }
 
-    pub(super) fn schedule_service(&mut self, key: &ServiceKey, now: Timestamp) {
+    pub(super) fn schedule_service(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         service.look_planned = false;
         if service.status == "INACTIVE" {
@@ -71,10 +71,10 @@ impl Cloud {
         self.settle(key, now);
     }
 
-    fn start_service_task(&mut self, key: &ServiceKey, now: Timestamp) {
+    fn start_service_task(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get(key) else { return };
         let deployment = &service.deployments[0];
-        let birth = Birth {
+        let birth = NewTask {
             cluster: service.cluster.clone(),
             definition: deployment.definition.clone(),
             group: format!("service:{}", service.name),
@@ -88,7 +88,7 @@ impl Cloud {
     }
 
     /// Ends deployments that are through and services that are gone.
-    fn settle(&mut self, key: &ServiceKey, now: Timestamp) {
+    fn settle(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         let desired = service.desired_count;
         service.deployments = std::mem::take(&mut service.deployments)
@@ -97,7 +97,7 @@ impl Cloud {
             .filter(|(index, deployment)| *index == 0 || deployment.live() > 0)
             .map(|(_, deployment)| deployment)
             .collect();
-        let mut told = None;
+        let mut stops_delivered = None;
         let alone = service.deployments.len() == 1;
         let primary = &mut service.deployments[0];
         if alone && !primary.completed && primary.running.len() == desired && primary.pending.is_empty() {
@@ -105,7 +105,7 @@ impl Cloud {
             primary.updated_at = now;
             let id = primary.id.clone();
             service.say(now, format!("steady: all tasks of deployment {id} run"));
-            told = Some((service.arn.clone(), id));
+            stops_delivered = Some((service.arn.clone(), id));
         }
         let gone = service.status == "DRAINING"
             && service.leaving.is_empty()
@@ -113,14 +113,14 @@ impl Cloud {
         if gone {
             service.status = "INACTIVE";
         }
-        if let Some((service, deployment)) = told {
+        if let Some((service, deployment)) = stops_delivered {
             self.emit_deployment(&service, &deployment, "SERVICE_DEPLOYMENT_COMPLETED", now);
             self.emit_service_action(key, &service, "SERVICE_STEADY_STATE", now);
         }
     }
 }
 
-fn service_key(task: &CloudTask) -> Option<ServiceKey> {
+fn service_key(task: &CloudTask) -> Option<EcsServiceKey> {
     Some((task.cluster.clone(), task.service()?.to_owned()))
 }
 
@@ -134,7 +134,7 @@ fn set(set: &mut std::collections::BTreeSet<TaskKey>, key: &TaskKey, present: bo
 
 /// Starts as many as the maximum leaves room for; of the old, stops what does not run yet, then what runs as long
 /// as the minimum is kept.
-fn moves(service: &Service) -> Moves {
+fn moves(service: &EcsService) -> Moves {
     let desired = service.desired_count;
     let most = (desired * service.percent("maximumPercent")) / 100;
     let least = (desired * service.percent("minimumHealthyPercent")).div_ceil(100).min(desired);
@@ -161,7 +161,7 @@ fn moves(service: &Service) -> Moves {
     moves
 }
 
-fn task_tags(service: &Service, deployment: &Deployment) -> Tags {
+fn task_tags(service: &EcsService, deployment: &Deployment) -> Tags {
     let mut tags = match service.propagate_tags.as_deref() {
         Some("SERVICE") => service.tags.clone(),
         Some("TASK_DEFINITION") => deployment.definition.tags.clone(),
@@ -176,11 +176,11 @@ fn task_tags(service: &Service, deployment: &Deployment) -> Tags {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{World, cloud};
+    use super::super::testing::{CloudFixture, cloud};
     use super::*;
     use crate::aws::UpdateService;
 
-    fn update(world: &mut World, change: UpdateService) {
+    fn update(world: &mut CloudFixture, change: UpdateService) {
         let request = UpdateService { cluster: "prod".into(), service: "kv".into(), ..change };
         world.cloud.update_service(&request, world.now).unwrap();
     }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rolling_deployment_never_has_fewer_running_tasks_than_desired() {
+    fn rolling_deployment_keeps_desired_count_running() {
         let mut world = cloud();
         world.service("kv", 4);
         world.run_for_secs(5);

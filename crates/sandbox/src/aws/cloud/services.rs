@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::definitions::seconds;
-use super::{DefinitionRecord, Failure, ServiceKey, TaskKey, page, tasks};
+use super::{DefinitionRecord, DescribeFailure, EcsServiceKey, TaskKey, page, tasks};
 use crate::aws::error::invalid;
-use crate::aws::{AwsError, Cloud, Outcome};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::{Tags, Timestamp};
 
 /// What `CreateService` takes.
@@ -74,7 +74,7 @@ pub struct UpdateService {
 
 /// A service and its tasks.
 #[derive(Clone, Debug)]
-pub struct Service {
+pub struct EcsService {
     /// Its ARN.
     pub arn: String,
     /// Its cluster's name.
@@ -123,7 +123,7 @@ impl Deployment {
     }
 }
 
-impl Service {
+impl EcsService {
     /// How many tasks run that are to run.
     pub fn running_count(&self) -> usize {
         self.deployments.iter().map(|deployment| deployment.running.len()).sum()
@@ -229,7 +229,7 @@ pub(super) fn service_name_of(service: &str) -> &str {
 
 impl Cloud {
     /// Makes a service; the scheduler starts its tasks.
-    pub fn create_service(&mut self, request: CreateService, now: Timestamp) -> Outcome<Service> {
+    pub fn create_service(&mut self, request: CreateService, now: Timestamp) -> AwsApiResult<EcsService> {
         let cluster = self.cluster_name(&request.cluster)?;
         let definition = self.describe_task_definition(&request.task_definition)?;
         tasks::needs_network(&definition, request.network_configuration.as_ref())?;
@@ -241,7 +241,7 @@ impl Cloud {
         if self.services.get(&key).is_some_and(|service| service.status != "INACTIVE") {
             return Err(invalid(format!("there is a service {name} in cluster {cluster} already")));
         }
-        let service = Service {
+        let service = EcsService {
             arn: self.arn("ecs", &format!("service/{cluster}/{name}")),
             cluster,
             name,
@@ -266,10 +266,10 @@ impl Cloud {
     }
 
     /// Changes a service; the scheduler brings its tasks along.
-    pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> Outcome<Service> {
+    pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> AwsApiResult<EcsService> {
         let key = self.service_key(&request.cluster, &request.service)?;
         if self.services[&key].status != "ACTIVE" {
-            return Err(AwsError::new(
+            return Err(AwsApiError::new(
                 "ServiceNotActiveException",
                 format!("service {} is not active", key.1),
             ));
@@ -308,7 +308,7 @@ impl Cloud {
         service: &str,
         force: bool,
         now: Timestamp,
-    ) -> Outcome<Service> {
+    ) -> AwsApiResult<EcsService> {
         let key = self.service_key(cluster, service)?;
         if let Some(service) = self.services.get_mut(&key) {
             if service.desired_count > 0 && !force {
@@ -327,7 +327,7 @@ impl Cloud {
         cluster: &str,
         next_token: Option<&str>,
         max_results: usize,
-    ) -> Outcome<(Vec<String>, Option<String>)> {
+    ) -> AwsApiResult<(Vec<String>, Option<String>)> {
         let cluster = self.cluster_name(cluster)?;
         let items = self
             .services_of(&cluster)
@@ -341,7 +341,7 @@ impl Cloud {
         &self,
         cluster: &str,
         services: &[S],
-    ) -> Outcome<(Vec<&Service>, Vec<Failure>)> {
+    ) -> AwsApiResult<(Vec<&EcsService>, Vec<DescribeFailure>)> {
         if services.len() > 10 {
             return Err(invalid(format!("{} services were named; at most 10 are allowed", services.len())));
         }
@@ -355,28 +355,28 @@ impl Cloud {
             match self.services.get(&(cluster.clone(), name.to_owned())) {
                 Some(service) => found.push(service),
                 None => {
-                    failures.push(Failure::missing(self.arn("ecs", &format!("service/{cluster}/{name}"))));
+                    failures.push(DescribeFailure::check_missing(self.arn("ecs", &format!("service/{cluster}/{name}"))));
                 }
             }
         }
         Ok((found, failures))
     }
 
-    pub(super) fn services_of(&self, cluster: &str) -> impl Iterator<Item = &Service> {
+    pub(super) fn services_of(&self, cluster: &str) -> impl Iterator<Item = &EcsService> {
         let from = (cluster.to_owned(), String::new());
         let cluster = cluster.to_owned();
         self.services.range(from..).take_while(move |((of, _), _)| *of == cluster).map(|(_, service)| service)
     }
 
-    fn service_key(&self, cluster: &str, service: &str) -> Outcome<ServiceKey> {
+    fn service_key(&self, cluster: &str, service: &str) -> AwsApiResult<EcsServiceKey> {
         let key = (self.cluster_name(cluster)?, service_name_of(service).to_owned());
         match self.services.get(&key) {
             Some(found) if found.status != "INACTIVE" => Ok(key),
-            _ => Err(AwsError::new("ServiceNotFoundException", format!("there is no service {service}"))),
+            _ => Err(AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}"))),
         }
     }
 
-    fn tell_new_deployment(&mut self, key: &ServiceKey, now: Timestamp) {
+    fn tell_new_deployment(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get(key) else { return };
         let (arn, id) = (service.arn.clone(), service.deployments[0].id.clone());
         self.emit_deployment(&arn, &id, "SERVICE_DEPLOYMENT_IN_PROGRESS", now);

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::aws::{AwsError, Cloud, Outcome};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::Glob;
 
 /// What the simulator knows of a statement.
@@ -15,11 +15,11 @@ impl Cloud {
     ///
     /// # Errors
     /// `NoSuchEntity` where there is no such role, `PolicyEvaluation` where a policy uses more than is known here.
-    pub fn simulate(&self, role_arn: &str, action: &str, resource: &str) -> Outcome<&'static str> {
+    pub fn simulate(&self, role_arn: &str, action: &str, resource: &str) -> AwsApiResult<&'static str> {
         let name = role_arn.rsplit('/').next().unwrap_or_default();
         let role = self.get_role(name)?;
         if role.arn != role_arn {
-            return Err(AwsError::new("NoSuchEntity", format!("there is no role {role_arn}")));
+            return Err(AwsApiError::new("NoSuchEntity", format!("there is no role {role_arn}")));
         }
         let mut decision = "implicitDeny";
         for (policy, document) in &role.policies {
@@ -44,14 +44,14 @@ impl Cloud {
     }
 }
 
-fn check(policy: &str, statement: &Value) -> Outcome<()> {
+fn check(policy: &str, statement: &Value) -> AwsApiResult<()> {
     let unknown =
         statement.as_object().and_then(|fields| fields.keys().find(|key| !KNOWN.contains(&key.as_str())));
     match unknown {
         None => Ok(()),
         Some(field) => {
             let message = format!("policy {policy}: the sandbox cannot evaluate {field}");
-            Err(AwsError::new("PolicyEvaluation", message))
+            Err(AwsApiError::new("PolicyEvaluation", message))
         }
     }
 }

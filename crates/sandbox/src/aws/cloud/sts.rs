@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::roles::invalid;
-use crate::aws::{AwsError, Cloud, Outcome};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::{RoleArn, Timestamp};
 
 /// What `AssumeRole` takes.
@@ -36,7 +36,7 @@ pub struct AssumedRole {
 
 /// Who an access key stands for.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
+pub(super) struct StsSession {
     arn: String,
     id: String,
     until: Timestamp,
@@ -44,9 +44,9 @@ pub(super) struct Session {
 
 impl Cloud {
     /// Credentials of a role. Its trust policy is not enforced.
-    pub fn assume_role(&mut self, request: &AssumeRole, now: Timestamp) -> Outcome<AssumedRole> {
+    pub fn assume_role(&mut self, request: &AssumeRole, now: Timestamp) -> AwsApiResult<AssumedRole> {
         let denied =
-            || AwsError::new("AccessDenied", format!("the caller may not assume {}", request.role_arn));
+            || AwsApiError::new("AccessDenied", format!("the caller may not assume {}", request.role_arn));
         let named = RoleArn::parse(&request.role_arn).map_err(|error| invalid(error.to_string()))?;
         let role =
             self.roles.get(named.name()).filter(|role| role.arn == request.role_arn).ok_or_else(denied)?;
@@ -70,20 +70,20 @@ impl Cloud {
             id: id.clone(),
         };
         self.sessions.retain(|_, session| session.until > now);
-        self.sessions.insert(assumed.access_key_id.clone(), Session { arn, id, until: expiration });
+        self.sessions.insert(assumed.access_key_id.clone(), StsSession { arn, id, until: expiration });
         Ok(assumed)
     }
 
     /// ARN and id of the caller with this access key: a role's session, or the account's one user. The
     /// credentials of a session that has ended, or never was, are refused.
-    pub fn caller_identity(&self, access_key_id: &str, now: Timestamp) -> Outcome<(String, String)> {
+    pub fn caller_identity(&self, access_key_id: &str, now: Timestamp) -> AwsApiResult<(String, String)> {
         match self.sessions.get(access_key_id) {
             Some(session) if session.until > now => Ok((session.arn.clone(), session.id.clone())),
             None if !access_key_id.starts_with("ASIA") => {
                 Ok((self.global_arn("iam", "user/sandbox"), "AIDASANDBOX0000000000".into()))
             }
-            Some(_) => Err(AwsError::new("ExpiredToken", "the session of these credentials has ended")),
-            None => Err(AwsError::new("InvalidClientTokenId", "no session has this access key")),
+            Some(_) => Err(AwsApiError::new("ExpiredToken", "the session of these credentials has ended")),
+            None => Err(AwsApiError::new("InvalidClientTokenId", "no session has this access key")),
         }
     }
 }

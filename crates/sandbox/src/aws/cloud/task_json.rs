@@ -11,7 +11,7 @@ use crate::aws::CloudTask;
 use ecs_mesh_model::{LastStatus, Timestamp};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shape {
+enum TaskJsonFormat {
     Event,
     Api,
 }
@@ -19,7 +19,7 @@ enum Shape {
 impl CloudTask {
     /// The task as DescribeTasks and `RunTask` show it.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
-        let mut shown = self.shown(Shape::Api);
+        let mut shown = self.shown(TaskJsonFormat::Api);
         shown.insert("healthStatus".into(), json!("UNKNOWN"));
         shown.insert("enableExecuteCommand".into(), json!(false));
         shown.insert("platformFamily".into(), json!("Linux"));
@@ -32,12 +32,12 @@ impl CloudTask {
 
     /// The `detail` of an `ECS Task State Change` event.
     pub fn to_event_detail(&self) -> Value {
-        let mut shown = self.shown(Shape::Event);
+        let mut shown = self.shown(TaskJsonFormat::Event);
         shown.insert("updatedAt".into(), json!(self.updated_at.to_string()));
         Value::Object(shown)
     }
 
-    fn shown(&self, shape: Shape) -> Map<String, Value> {
+    fn shown(&self, shape: TaskJsonFormat) -> Map<String, Value> {
         let mut shown = Map::new();
         let mut put = |name: &str, value: Value| {
             if !value.is_null() {
@@ -90,7 +90,7 @@ impl CloudTask {
         shown
     }
 
-    fn attachments(&self, shape: Shape) -> Value {
+    fn attachments(&self, shape: TaskJsonFormat) -> Value {
         let Some(network) = &self.network else { return json!([]) };
         let status = match self.last_status {
             LastStatus::Provisioning if network.address.is_none() => "PRECREATED",
@@ -110,11 +110,11 @@ impl CloudTask {
                 json!({"name": "privateIPv4Address", "value": address}),
             ]);
         }
-        let kind = if shape == Shape::Event { "eni" } else { "ElasticNetworkInterface" };
+        let kind = if shape == TaskJsonFormat::Event { "eni" } else { "ElasticNetworkInterface" };
         json!([{"id": network.attachment, "type": kind, "status": status, "details": details}])
     }
 
-    fn container(&self, index: usize, container: &Value, shape: Shape) -> Value {
+    fn container(&self, index: usize, container: &Value, shape: TaskJsonFormat) -> Value {
         let status = match self.last_status {
             _ if self.execution_stopped_at.is_some() => "STOPPED",
             status if status < LastStatus::Running => "PENDING",
@@ -131,7 +131,7 @@ impl CloudTask {
             "networkInterfaces": [],
             "cpu": container["cpu"].as_u64().unwrap_or(0).to_string(),
         });
-        if shape == Shape::Api {
+        if shape == TaskJsonFormat::Api {
             shown["healthStatus"] = json!("UNKNOWN");
         }
         for memory in ["memory", "memoryReservation"] {
@@ -181,9 +181,9 @@ impl CloudTask {
     }
 }
 
-fn time(at: Timestamp, shape: Shape) -> Value {
+fn time(at: Timestamp, shape: TaskJsonFormat) -> Value {
     match shape {
-        Shape::Event => json!(at.to_string()),
-        Shape::Api => json!(seconds(at)),
+        TaskJsonFormat::Event => json!(at.to_string()),
+        TaskJsonFormat::Api => json!(seconds(at)),
     }
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::history::TaskRecord;
-use super::{DefinitionRecord, Failure, Network, StopCode, TaskKey, TaskOverrides, Timer};
+use super::history::TaskHistory;
+use super::{DefinitionRecord, DescribeFailure, Network, StopCode, TaskKey, TaskOverrides, Timer};
 use crate::aws::error::invalid;
-use crate::aws::{Cloud, CloudTask, Outcome};
+use crate::aws::{Cloud, CloudTask, AwsApiResult};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
 /// What `RunTask` takes.
@@ -72,7 +72,7 @@ pub(super) fn any_network() -> Value {
 }
 
 /// What a new task is made of.
-pub(super) struct Birth {
+pub(super) struct NewTask {
     pub(super) cluster: String,
     pub(super) definition: Arc<DefinitionRecord>,
     pub(super) group: String,
@@ -85,7 +85,7 @@ pub(super) struct Birth {
 
 impl Cloud {
     /// Starts tasks. They begin in PROVISIONING and move on by [`Cloud::step`].
-    pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Outcome<Vec<Arc<CloudTask>>> {
+    pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> AwsApiResult<Vec<Arc<CloudTask>>> {
         if !(1..=10).contains(&request.count) {
             return Err(invalid(format!("count is {}; 1 to 10 are allowed", request.count)));
         }
@@ -95,7 +95,7 @@ impl Cloud {
         let mut started = Vec::new();
         for _ in 0..request.count {
             started.push(self.birth(
-                Birth {
+                NewTask {
                     cluster: cluster.clone(),
                     definition: definition.clone(),
                     group: request.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
@@ -118,7 +118,7 @@ impl Cloud {
         task: &str,
         reason: &str,
         now: Timestamp,
-    ) -> Outcome<Arc<CloudTask>> {
+    ) -> AwsApiResult<Arc<CloudTask>> {
         let cluster = self.cluster_name(cluster)?;
         let key = self
             .find_task(&cluster, task)
@@ -128,8 +128,8 @@ impl Cloud {
         Ok(self.tasks[&key].current.clone())
     }
 
-    pub(super) fn birth(&mut self, birth: Birth, now: Timestamp) -> Arc<CloudTask> {
-        let Birth {
+    pub(super) fn birth(&mut self, birth: NewTask, now: Timestamp) -> Arc<CloudTask> {
+        let NewTask {
             cluster,
             definition,
             group,
@@ -182,7 +182,7 @@ impl Cloud {
             execution_stopped_at: None,
             stopped_at: None,
         };
-        let record = TaskRecord::new(task, now);
+        let record = TaskHistory::new(task, now);
         let task = record.current.clone();
         self.tasks.insert(arn, record);
         self.task_changed(None, &task, now);
@@ -347,15 +347,15 @@ pub(super) fn launch_type(asked: Option<&str>, definition: &DefinitionRecord) ->
     asked.unwrap_or(if definition.requires("FARGATE") { "FARGATE" } else { "EC2" }).to_owned()
 }
 
-pub(super) fn needs_network(definition: &DefinitionRecord, network: Option<&Value>) -> Outcome<()> {
+pub(super) fn needs_network(definition: &DefinitionRecord, network: Option<&Value>) -> AwsApiResult<()> {
     if definition.network_mode == "awsvpc" && network.is_none() {
         return Err(invalid("the network mode awsvpc needs a networkConfiguration with subnets"));
     }
     Ok(())
 }
 
-impl Failure {
-    pub(super) fn missing(arn: String) -> Self {
+impl DescribeFailure {
+    pub(super) fn check_missing(arn: String) -> Self {
         Self { arn, reason: "MISSING" }
     }
 }

@@ -5,34 +5,34 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RunTask, Target};
+use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RunTask, RuleTarget};
 use crate::aws::CloudConfig;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
-pub(super) struct World {
+pub(super) struct CloudFixture {
     pub(super) cloud: Cloud,
     pub(super) now: Timestamp,
 }
 
 /// An account with the cluster `prod`, the definition `kv:1` and the queue `events` that gets all events.
-pub(super) fn cloud() -> World {
+pub(super) fn cloud() -> CloudFixture {
     cloud_with(CloudConfig::default())
 }
 
-pub(super) fn cloud_with(config: CloudConfig) -> World {
+pub(super) fn cloud_with(config: CloudConfig) -> CloudFixture {
     let now = Timestamp(1_800_000_000_000);
-    let mut world = World { cloud: Cloud::new(config, now), now };
+    let mut world = CloudFixture { cloud: Cloud::new(config, now), now };
     world.cloud.create_cluster("prod", Tags::new()).unwrap();
     world.definition("kv");
     world.cloud.create_queue("events", std::collections::BTreeMap::new(), Tags::new(), now).unwrap();
     world.cloud.put_rule("all", r#"{"source": [{"prefix": "aws."}]}"#, true, None).unwrap();
     let arn = world.cloud.queue_arn("events").unwrap();
-    let target = Target { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
+    let target = RuleTarget { id: "q".into(), arn, input: None, rest: serde_json::Map::new() };
     world.cloud.put_targets("all", vec![target]).unwrap();
     world
 }
 
-impl World {
+impl CloudFixture {
     pub(super) fn definition(&mut self, family: &str) {
         let request = RegisterTaskDefinition::fargate(family, Some("kv-task"), 8080);
         self.cloud.register_task_definition(request, self.now).unwrap();

@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use super::testing::{World, cloud, cloud_with};
+use super::testing::{CloudFixture, cloud, cloud_with};
 use super::{ListTasks, RegisterTaskDefinition, RunTask, StopCode, TaskOverrides};
 use crate::aws::{AddressReuse, CloudConfig};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
-fn states(world: &mut World) -> Vec<String> {
+fn states(world: &mut CloudFixture) -> Vec<String> {
     let mut events = world.events();
     events.sort_by_key(|event| event["detail"]["version"].as_u64());
     events
@@ -49,7 +49,7 @@ fn a_task_tells_each_state_of_its_life_with_a_growing_version() {
 }
 
 #[test]
-fn the_first_event_has_no_address_and_the_second_has_it_where_aws_puts_it() {
+fn address_appears_in_the_second_event() {
     let mut world = cloud();
     let task = world.task();
     let first = world.events().remove(0);
@@ -81,7 +81,7 @@ fn the_first_event_has_no_address_and_the_second_has_it_where_aws_puts_it() {
 }
 
 #[test]
-fn an_overridden_task_role_is_in_the_event_and_the_definitions_is_not() {
+fn event_has_role_override_only() {
     let mut world = cloud();
     world.task();
     let role = "arn:aws:iam::111122223333:role/other".to_owned();
@@ -121,7 +121,7 @@ fn a_task_that_fails_to_start_never_runs() {
 }
 
 #[test]
-fn a_stopped_tasks_address_can_be_another_tasks_before_the_first_is_stopped() {
+fn address_is_reused_before_task_is_stopped() {
     let mut world =
         cloud_with(CloudConfig { reuse_addresses: AddressReuse::Immediate, ..CloudConfig::default() });
     let old = world.task();
@@ -156,7 +156,7 @@ fn a_draining_task_is_listed_as_stopped_only() {
 }
 
 #[test]
-fn a_stopped_task_is_described_for_an_hour_and_then_is_missing() {
+fn stopped_task_is_missing_after_an_hour() {
     let mut world = cloud();
     let task = world.task();
     world.run_for_secs(1);
@@ -171,7 +171,7 @@ fn a_stopped_task_is_described_for_an_hour_and_then_is_missing() {
 }
 
 #[test]
-fn a_deleted_record_is_missing_at_once_and_still_in_the_history() {
+fn deleted_record_is_missing_but_kept_in_history() {
     let mut world = cloud();
     let task = world.task();
     world.run_for_secs(5);
@@ -305,7 +305,7 @@ fn a_service_tells_of_its_deployments_among_its_tasks() {
 }
 
 #[test]
-fn a_task_without_its_own_network_has_neither_attachment_nor_address() {
+fn task_without_awsvpc_has_no_address() {
     let mut world = cloud();
     let mut bridge = RegisterTaskDefinition::fargate("old", None, 80);
     bridge.network_mode = None;
@@ -322,7 +322,7 @@ fn a_task_without_its_own_network_has_neither_attachment_nor_address() {
 }
 
 #[test]
-fn a_full_subnet_fails_tasks_rather_than_giving_an_address_twice() {
+fn full_subnet_fails_new_tasks() {
     let mut world = cloud_with(CloudConfig { subnet: "10.1.0.0/28".into(), ..CloudConfig::default() });
     let started: Vec<_> = (0..12).map(|_| world.task()).collect();
     world.run_for_secs(5);

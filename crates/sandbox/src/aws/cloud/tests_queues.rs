@@ -5,25 +5,25 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::testing::{World, cloud, cloud_with};
+use super::testing::{CloudFixture, cloud, cloud_with};
 use super::{AssumeRole, CreateRole, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages, SendMessage};
-use crate::aws::{CloudConfig, Delivery, Target};
+use crate::aws::{CloudConfig, Delivery, RuleTarget};
 use ecs_mesh_model::Tags;
 
 const ONE: ReceiveMessages = ReceiveMessages { max: 1, visibility: None };
 
-fn with_queue(attributes: &[(&str, &str)]) -> World {
+fn with_queue(attributes: &[(&str, &str)]) -> CloudFixture {
     let mut world = cloud();
     let attributes = attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     world.cloud.create_queue("work", attributes, Tags::new(), world.now).unwrap();
     world
 }
 
-fn send(world: &mut World, body: &str) {
+fn send(world: &mut CloudFixture, body: &str) {
     world.cloud.send_message("work", SendMessage::of(body), world.now).unwrap();
 }
 
-fn receive(world: &mut World) -> Option<super::ReceivedMessage> {
+fn receive(world: &mut CloudFixture) -> Option<super::ReceivedMessage> {
     world.cloud.receive_message("work", ONE, world.now).unwrap().pop()
 }
 
@@ -107,7 +107,7 @@ fn queue_attributes_are_checked_and_shown_with_their_defaults() {
     let all = world.cloud.get_queue_attributes("work", &["All"], world.now).unwrap();
     assert_eq!(all["VisibilityTimeout"], "30");
     assert_eq!(all["QueueArn"], "arn:aws:sqs:eu-west-1:111122223333:work");
-    let set = |world: &mut World, name: &str, value: &str| {
+    let set = |world: &mut CloudFixture, name: &str, value: &str| {
         let attributes = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         world.cloud.set_queue_attributes("work", attributes, world.now).map_err(|error| error.code)
     };
@@ -166,12 +166,12 @@ fn a_shuffled_queue_hands_out_of_order_but_loses_nothing() {
     let delivery = Delivery { shuffle: true, ..Delivery::default() };
     let mut world = cloud_with(CloudConfig { delivery, ..CloudConfig::default() });
     let started: Vec<_> = (0..100).map(|_| json!(&*world.task())).collect();
-    let mut told: Vec<_> = world.events().iter().map(|event| event["detail"]["taskArn"].clone()).collect();
-    assert_ne!(told, started);
-    told.sort_by_key(ToString::to_string);
+    let mut stops_delivered: Vec<_> = world.events().iter().map(|event| event["detail"]["taskArn"].clone()).collect();
+    assert_ne!(stops_delivered, started);
+    stops_delivered.sort_by_key(ToString::to_string);
     let mut sorted = started;
     sorted.sort_by_key(ToString::to_string);
-    assert_eq!(told, sorted);
+    assert_eq!(stops_delivered, sorted);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn only_aws_sends_events_of_aws_unless_a_test_asks_for_it() {
 }
 
 #[test]
-fn changes_of_role_tags_are_told_by_cloudtrail_and_kept_in_the_history() {
+fn role_tag_changes_emit_cloudtrail_events() {
     let mut world = cloud();
     let tags = Tags::from([("mesh".into(), "a".into())]);
     world.cloud.create_role(CreateRole::for_tasks("kv-task", tags.clone()), world.now).unwrap();
@@ -206,7 +206,7 @@ fn changes_of_role_tags_are_told_by_cloudtrail_and_kept_in_the_history() {
     world.cloud.untag_role("kv-task", &["mesh".into()], world.now).unwrap();
     world.run_for_secs(1);
     world.cloud.delete_role("kv-task", world.now).unwrap();
-    let told: Vec<_> = world
+    let stops_delivered: Vec<_> = world
         .events()
         .iter()
         .map(|event| {
@@ -216,7 +216,7 @@ fn changes_of_role_tags_are_told_by_cloudtrail_and_kept_in_the_history() {
             event["detail"]["eventName"].as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(told, ["TagRole", "UntagRole", "DeleteRole"]);
+    assert_eq!(stops_delivered, ["TagRole", "UntagRole", "DeleteRole"]);
     assert_eq!(world.cloud.role_tags_as_of("kv-task", created), Some(tags));
     assert_eq!(world.cloud.role_tags_as_of("kv-task", tagged).unwrap().len(), 2);
     assert_eq!(world.cloud.role_tags_as_of("kv-task", world.now), None);
@@ -224,7 +224,7 @@ fn changes_of_role_tags_are_told_by_cloudtrail_and_kept_in_the_history() {
 }
 
 #[test]
-fn an_assumed_roles_credentials_stand_for_its_session_until_they_end() {
+fn assumed_role_credentials_expire() {
     let mut world = cloud();
     let role = world.cloud.create_role(CreateRole::for_tasks("kv-task", Tags::new()), world.now).unwrap();
     let request =
@@ -241,13 +241,13 @@ fn an_assumed_roles_credentials_stand_for_its_session_until_they_end() {
 }
 
 #[test]
-fn the_rules_of_a_target_are_listed_by_page_and_a_bus_as_target_gets_nothing() {
+fn rules_by_target_are_paged() {
     let mut world = with_queue(&[]);
     let queue = world.cloud.queue_arn("work").unwrap();
     let bus = "arn:aws:events:eu-west-1:111122223333:event-bus/work";
     for (rule, arn) in [("a", queue.as_str()), ("b", bus), ("c", queue.as_str())] {
         world.cloud.put_rule(rule, r#"{"source": ["shop"]}"#, true, None).unwrap();
-        let target = Target { id: "t".into(), arn: arn.into(), input: None, rest: serde_json::Map::new() };
+        let target = RuleTarget { id: "t".into(), arn: arn.into(), input: None, rest: serde_json::Map::new() };
         world.cloud.put_targets(rule, vec![target]).unwrap();
     }
     let (first, next) = world.cloud.list_rule_names_by_target(&queue, None, 1);

@@ -16,9 +16,9 @@ pub(super) struct CuttableListener(pub(super) TcpListener);
 
 /// Cuts one connection: whatever is written to it from then on goes nowhere.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scissors(Arc<AtomicBool>);
+pub(super) struct ConnectionCutter(Arc<AtomicBool>);
 
-impl Scissors {
+impl ConnectionCutter {
     pub(super) fn cut(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -30,25 +30,25 @@ impl Scissors {
 
 pub(super) struct CuttableStream {
     stream: TcpStream,
-    scissors: Scissors,
+    scissors: ConnectionCutter,
 }
 
 impl Listener for CuttableListener {
     type Io = CuttableStream;
-    type Addr = Scissors;
+    type Addr = ConnectionCutter;
 
-    async fn accept(&mut self) -> (CuttableStream, Scissors) {
+    async fn accept(&mut self) -> (CuttableStream, ConnectionCutter) {
         let (stream, _) = Listener::accept(&mut self.0).await;
-        let scissors = Scissors::default();
+        let scissors = ConnectionCutter::default();
         (CuttableStream { stream, scissors: scissors.clone() }, scissors)
     }
 
-    fn local_addr(&self) -> io::Result<Scissors> {
-        Ok(Scissors::default())
+    fn local_addr(&self) -> io::Result<ConnectionCutter> {
+        Ok(ConnectionCutter::default())
     }
 }
 
-impl Connected<IncomingStream<'_, CuttableListener>> for Scissors {
+impl Connected<IncomingStream<'_, CuttableListener>> for ConnectionCutter {
     fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
         stream.remote_addr().clone()
     }

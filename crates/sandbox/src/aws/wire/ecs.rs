@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::request::Request;
+use super::request::AwsRequest;
 use super::response::page;
 use crate::aws::cloud::tags_from;
-use crate::aws::{AwsError, Cloud, Failure, ListTasks, Outcome};
+use crate::aws::{AwsApiError, Cloud, DescribeFailure, ListTasks, AwsApiResult};
 use ecs_mesh_model::{Tags, Timestamp};
 
-pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     match request.operation.as_str() {
         "RunTask" | "StopTask" | "ListTasks" | "DescribeTasks" => tasks(cloud, request, now),
         "CreateService" | "UpdateService" | "DeleteService" | "ListServices" | "DescribeServices" => {
@@ -34,7 +34,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
     }
 }
 
-fn tasks(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn tasks(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     Ok(match request.operation.as_str() {
         "RunTask" => {
             let started = cloud.run_task(&request.read_as()?, now)?;
@@ -58,7 +58,7 @@ fn tasks(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value>
     })
 }
 
-fn services(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn services(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let cluster = request.text("cluster");
     Ok(match request.operation.as_str() {
         "CreateService" => {
@@ -88,7 +88,7 @@ fn services(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Val
     })
 }
 
-fn clusters(cloud: &mut Cloud, request: &Request) -> Outcome<Value> {
+fn clusters(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
     Ok(match request.operation.as_str() {
         "CreateCluster" => {
             let name = request.optional("clusterName").unwrap_or("default");
@@ -124,7 +124,7 @@ fn clusters(cloud: &mut Cloud, request: &Request) -> Outcome<Value> {
     })
 }
 
-fn definitions(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn definitions(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let named = request.text("taskDefinition");
     Ok(match request.operation.as_str() {
         "RegisterTaskDefinition" => {
@@ -153,7 +153,7 @@ fn definitions(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<
     })
 }
 
-fn tags(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn tags(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let arn = request.text("resourceArn");
     match request.operation.as_str() {
         "TagResource" => cloud.tag_resource(arn, &given_tags(request)?, now)?,
@@ -163,19 +163,19 @@ fn tags(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> 
     Ok(json!({}))
 }
 
-fn given_tags(request: &Request) -> Outcome<Tags> {
+fn given_tags(request: &AwsRequest) -> AwsApiResult<Tags> {
     tags_from(&request.body["tags"])
-        .map_err(|error| AwsError::new("SerializationException", format!("tags: {error}")))
+        .map_err(|error| AwsApiError::new("SerializationException", format!("tags: {error}")))
 }
 
 fn tag_list(tags: &Tags) -> Value {
     tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
 }
 
-fn includes_tags(request: &Request) -> bool {
+fn includes_tags(request: &AwsRequest) -> bool {
     request.texts("include").iter().any(|included| included == "TAGS")
 }
 
-fn failures(failures: &[Failure]) -> Value {
+fn failures(failures: &[DescribeFailure]) -> Value {
     failures.iter().map(|failure| json!({"arn": failure.arn, "reason": failure.reason})).collect()
 }

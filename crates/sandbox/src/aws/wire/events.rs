@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::request::Request;
+use super::request::AwsRequest;
 use super::response::page;
 use crate::aws::cloud::validation;
-use crate::aws::{AwsError, Cloud, Outcome, PutEvent, PutEventOutcome, Rule, Target};
+use crate::aws::{AwsApiError, Cloud, AwsApiResult, PutEvent, PutEventOutcome, EventBridgeRule, RuleTarget};
 use ecs_mesh_model::Timestamp;
 
-pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     cloud.check_bus(request.optional("EventBusName"))?;
     let (name, rule) = (request.text("Name"), request.text("Rule"));
     match request.operation.as_str() {
@@ -39,9 +39,9 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
             );
             return Ok(page("RuleNames", names, "NextToken", next));
         }
-        "PutTargets" => cloud.put_targets(rule, read::<Vec<Target>>(&request.body["Targets"])?)?,
+        "PutTargets" => cloud.put_targets(rule, read::<Vec<RuleTarget>>(&request.body["Targets"])?)?,
         "ListTargetsByRule" => {
-            let targets: Vec<&Target> = cloud.describe_rule(rule)?.targets.values().collect();
+            let targets: Vec<&RuleTarget> = cloud.describe_rule(rule)?.targets.values().collect();
             return Ok(page("Targets", targets, "NextToken", None));
         }
         "RemoveTargets" => {
@@ -68,7 +68,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
     })
 }
 
-fn put_rule(cloud: &mut Cloud, request: &Request) -> Outcome<Value> {
+fn put_rule(cloud: &mut Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
     let Some(pattern) = request.optional("EventPattern") else {
         return Err(validation("a rule needs an EventPattern; schedules are not served"));
     };
@@ -78,11 +78,11 @@ fn put_rule(cloud: &mut Cloud, request: &Request) -> Outcome<Value> {
     Ok(json!({"RuleArn": arn}))
 }
 
-fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> Outcome<T> {
-    T::deserialize(value).map_err(|error| AwsError::new("SerializationException", error.to_string()))
+fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> AwsApiResult<T> {
+    T::deserialize(value).map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
 }
 
-fn show(rule: &Rule) -> Value {
+fn show(rule: &EventBridgeRule) -> Value {
     let mut shown = json!({
         "Name": rule.name,
         "Arn": rule.arn,

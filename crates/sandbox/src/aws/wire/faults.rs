@@ -40,9 +40,9 @@ pub trait AwsFaults: Send + Sync {
 
 /// Nothing goes wrong.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoFaults;
+pub struct NoAwsFaults;
 
-impl AwsFaults for NoFaults {
+impl AwsFaults for NoAwsFaults {
     fn decide(&self, _: &str, _: &str) -> AwsFault {
         AwsFault::None
     }

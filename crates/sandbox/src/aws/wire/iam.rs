@@ -3,12 +3,12 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::request::Request;
+use super::request::AwsRequest;
 use super::response::page;
-use crate::aws::{AwsError, Cloud, CreateRole, Outcome, Role};
+use crate::aws::{AwsApiError, Cloud, CreateRole, AwsApiResult, IamRole};
 use ecs_mesh_model::{Tags, Timestamp};
 
-pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     cloud.caller_identity(&request.access_key_id, now)?;
     if request.operation == "ListRoles" {
         let prefix = request.form.get("PathPrefix").map_or("/", String::as_str);
@@ -45,7 +45,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
         "GetRolePolicy" => {
             let policy = request.required("PolicyName")?;
             let document = cloud.get_role(name)?.policies.get(policy).ok_or_else(|| {
-                AwsError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}"))
+                AwsApiError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}"))
             })?;
             return Ok(json!({"RoleName": name, "PolicyName": policy, "PolicyDocument": encoded(document)}));
         }
@@ -62,7 +62,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
     Ok(json!({}))
 }
 
-fn create(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn create(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let role = CreateRole {
         name: request.required("RoleName")?.to_owned(),
         path: request.form.get("Path").cloned().unwrap_or_default(),
@@ -74,7 +74,7 @@ fn create(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value
     Ok(json!({"Role": show_with_tags(&cloud.create_role(role, now)?)}))
 }
 
-fn simulate(cloud: &Cloud, request: &Request) -> Outcome<Value> {
+fn simulate(cloud: &Cloud, request: &AwsRequest) -> AwsApiResult<Value> {
     let role = request.required("PolicySourceArn")?;
     let actions = request.members("ActionNames", "");
     let mut resources = request.members("ResourceArns", "");
@@ -95,7 +95,7 @@ fn simulate(cloud: &Cloud, request: &Request) -> Outcome<Value> {
     Ok(paged("EvaluationResults", results, None))
 }
 
-fn show(role: &Role) -> Value {
+fn show(role: &IamRole) -> Value {
     json!({
         "Path": role.path,
         "RoleName": role.name,
@@ -108,7 +108,7 @@ fn show(role: &Role) -> Value {
     })
 }
 
-fn show_with_tags(role: &Role) -> Value {
+fn show_with_tags(role: &IamRole) -> Value {
     let mut shown = show(role);
     if !role.tags.is_empty() {
         shown["Tags"] = pairs(role.tags.iter());
@@ -125,18 +125,18 @@ fn pairs<'a>(tags: impl Iterator<Item = (&'a String, &'a String)>) -> Value {
     tags.map(|(key, value)| json!({"Key": key, "Value": value})).collect()
 }
 
-fn given_tags(request: &Request) -> Tags {
+fn given_tags(request: &AwsRequest) -> Tags {
     request.members("Tags", ".Key").into_iter().zip(request.members("Tags", ".Value")).collect()
 }
 
-fn marker(request: &Request) -> Option<&str> {
+fn marker(request: &AwsRequest) -> Option<&str> {
     request.form.get("Marker").map(String::as_str)
 }
 
-fn max_items(request: &Request) -> Outcome<usize> {
+fn max_items(request: &AwsRequest) -> AwsApiResult<usize> {
     let Some(text) = request.form.get("MaxItems") else { return Ok(100) };
     text.parse().ok().filter(|items| (1..=1000).contains(items)).ok_or_else(|| {
-        AwsError::new("ValidationError", format!("MaxItems is {text:?}; 1 to 1000 are allowed"))
+        AwsApiError::new("ValidationError", format!("MaxItems is {text:?}; 1 to 1000 are allowed"))
     })
 }
 

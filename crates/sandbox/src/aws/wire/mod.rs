@@ -29,17 +29,17 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::connection::{CuttableListener, Scissors};
-use self::request::Request;
-use super::{AwsError, Cloud, Outcome};
+use self::connection::{CuttableListener, ConnectionCutter};
+use self::request::AwsRequest;
+use super::{AwsApiError, Cloud, AwsApiResult};
 use ecs_mesh_model::Timestamp;
 
-pub use self::faults::{AwsFault, AwsFaults, NoFaults};
+pub use self::faults::{AwsFault, AwsFaults, NoAwsFaults};
 pub use self::signed::{QueryAnswer, query};
 
 /// A [`Cloud`] with a clock, shared between the endpoint and those who play with its world.
 #[derive(Clone)]
-pub struct Front {
+pub struct AwsFront {
     cloud: Arc<Mutex<Cloud>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     faults: Arc<dyn AwsFaults>,
@@ -49,7 +49,7 @@ pub struct Front {
     rescheduled: Arc<Notify>,
 }
 
-impl Front {
+impl AwsFront {
     /// Puts a clock and faults to an account.
     pub fn new(
         cloud: Arc<Mutex<Cloud>>,
@@ -109,13 +109,13 @@ impl Front {
 /// Serves all services on one port until `shutdown`. Calls in flight end first; waiting ones are answered at once.
 pub async fn serve(
     listener: TcpListener,
-    front: Front,
+    front: AwsFront,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let stopping = CancellationToken::new();
     let state = Endpoint { front: front.clone(), stopping: stopping.clone() };
     let service =
-        Router::new().fallback(answer).with_state(state).into_make_service_with_connect_info::<Scissors>();
+        Router::new().fallback(answer).with_state(state).into_make_service_with_connect_info::<ConnectionCutter>();
     let served = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(async move {
         shutdown.await;
         stopping.cancel();
@@ -129,18 +129,18 @@ pub async fn serve(
 
 #[derive(Clone)]
 struct Endpoint {
-    front: Front,
+    front: AwsFront,
     stopping: CancellationToken,
 }
 
 async fn answer(
     State(endpoint): State<Endpoint>,
-    ConnectInfo(connection): ConnectInfo<Scissors>,
+    ConnectInfo(connection): ConnectInfo<ConnectionCutter>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = match Request::read(&uri, &headers, &body) {
+    let request = match AwsRequest::read(&uri, &headers, &body) {
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
@@ -149,9 +149,9 @@ async fn answer(
     let fault = endpoint.front.faults.decide(service, operation);
     let outcome = match fault {
         AwsFault::Drop => return cut(&connection),
-        AwsFault::Throttle => Err(AwsError::throttled(service)),
-        AwsFault::InternalError => Err(AwsError::internal(service)),
-        AwsFault::AccessDenied => Err(AwsError::denied(service, operation)),
+        AwsFault::Throttle => Err(AwsApiError::throttled(service)),
+        AwsFault::InternalError => Err(AwsApiError::internal(service)),
+        AwsFault::AccessDenied => Err(AwsApiError::denied(service, operation)),
         _ => match admitted {
             Ok(()) => {
                 if let AwsFault::Delay(by) = fault {
@@ -164,7 +164,7 @@ async fn answer(
     };
     let outcome = match fault {
         AwsFault::DropAfterEffect => return cut(&connection),
-        AwsFault::ErrorAfterEffect => outcome.and(Err(AwsError::internal(service))),
+        AwsFault::ErrorAfterEffect => outcome.and(Err(AwsApiError::internal(service))),
         AwsFault::EmptyList => outcome.map(without_items),
         _ => outcome,
     };
@@ -175,7 +175,7 @@ async fn answer(
 }
 
 impl Endpoint {
-    async fn perform(&self, request: &Request) -> Outcome<Value> {
+    async fn perform(&self, request: &AwsRequest) -> AwsApiResult<Value> {
         if request.service == "sqs" && request.operation == "ReceiveMessage" {
             return self.receive(request).await;
         }
@@ -189,7 +189,7 @@ impl Endpoint {
     }
 
     /// Waits for a message as long as the call, or else its queue, asks for.
-    async fn receive(&self, request: &Request) -> Outcome<Value> {
+    async fn receive(&self, request: &AwsRequest) -> AwsApiResult<Value> {
         let call = sqs::Receive::read(request)?;
         let wait = match call.wait()? {
             Some(wait) => wait,
@@ -216,7 +216,7 @@ impl Endpoint {
 }
 
 /// The response is never sent: the connection ends at its first byte.
-fn cut(connection: &Scissors) -> Response {
+fn cut(connection: &ConnectionCutter) -> Response {
     connection.cut();
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }

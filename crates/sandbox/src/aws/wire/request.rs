@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::response;
-use crate::aws::{AwsError, Outcome};
+use crate::aws::{AwsApiError, AwsApiResult};
 
 /// One call.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct AwsRequest {
     pub(super) service: &'static str,
     pub(super) operation: String,
-    pub(super) protocol: Protocol,
+    pub(super) protocol: AwsProtocol,
     /// Who signed it.
     pub(super) access_key_id: String,
     /// How the caller reached us, for URLs that lead back.
@@ -28,7 +28,7 @@ pub(super) struct Request {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(super) enum AwsProtocol {
     /// JSON 1.0 or 1.1, by its content type.
     Json(&'static str),
     Query,
@@ -47,7 +47,7 @@ const TARGETS: &[(&str, &str, &str)] = &[
 /// Version of the query protocol, service.
 const VERSIONS: &[(&str, &str)] = &[("2010-05-08", "iam"), ("2011-06-15", "sts"), ("2012-11-05", "sqs")];
 
-impl Request {
+impl AwsRequest {
     /// Reads a request; one that can't be for any operation is answered right away.
     pub(super) fn read(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Box<Response>> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -71,17 +71,17 @@ impl Request {
 
     fn json(prefix: &str, operation: &str, body: &[u8]) -> Result<Self, Box<Response>> {
         let Some((_, service, content_type)) = TARGETS.iter().find(|(known, ..)| *known == prefix) else {
-            let refused = Self::blank("unknown", Protocol::Json(JSON_1_1));
-            let error = AwsError::new("UnknownOperationException", format!("no service {prefix} is served"));
+            let refused = Self::blank("unknown", AwsProtocol::Json(JSON_1_1));
+            let error = AwsApiError::new("UnknownOperationException", format!("no service {prefix} is served"));
             return Err(Box::new(response::of(&refused, Err(error))));
         };
-        let mut request = Self::blank(service, Protocol::Json(content_type));
+        let mut request = Self::blank(service, AwsProtocol::Json(content_type));
         operation.clone_into(&mut request.operation);
         request.body = serde_json::from_slice(if body.is_empty() { b"{}" } else { body }).unwrap_or_default();
         if request.body.is_object() {
             return Ok(request);
         }
-        let error = AwsError::new("SerializationException", "the body is not a JSON object");
+        let error = AwsApiError::new("SerializationException", "the body is not a JSON object");
         Err(Box::new(response::of(&request, Err(error))))
     }
 
@@ -91,7 +91,7 @@ impl Request {
             [query, body].into_iter().flat_map(|part| form_urlencoded::parse(part).into_owned()).collect();
         let version = form.get("Version").map_or("", String::as_str);
         let service = VERSIONS.iter().find(|(known, _)| *known == version).map(|(_, service)| *service);
-        let mut request = Self::blank(service.unwrap_or("unknown"), Protocol::Query);
+        let mut request = Self::blank(service.unwrap_or("unknown"), AwsProtocol::Query);
         request.operation = form.get("Action").cloned().unwrap_or_default();
         request.form = form;
         let refusal = match service {
@@ -99,10 +99,10 @@ impl Request {
             Some(_) if !request.operation.is_empty() => return Ok(request),
             _ => "there is neither an X-Amz-Target of ECS, SQS or EventBridge nor an Action of IAM or STS",
         };
-        Err(Box::new(response::of(&request, Err(AwsError::new("InvalidAction", refusal)))))
+        Err(Box::new(response::of(&request, Err(AwsApiError::new("InvalidAction", refusal)))))
     }
 
-    fn blank(service: &'static str, protocol: Protocol) -> Self {
+    fn blank(service: &'static str, protocol: AwsProtocol) -> Self {
         Self {
             service,
             operation: String::new(),
@@ -114,17 +114,17 @@ impl Request {
         }
     }
 
-    fn unsigned(&self) -> AwsError {
+    fn unsigned(&self) -> AwsApiError {
         let code = match self.protocol {
-            Protocol::Json(_) => "MissingAuthenticationTokenException",
-            Protocol::Query => "MissingAuthenticationToken",
+            AwsProtocol::Json(_) => "MissingAuthenticationTokenException",
+            AwsProtocol::Query => "MissingAuthenticationToken",
         };
-        AwsError::new(code, "the request is not signed: it has no Authorization header")
+        AwsApiError::new(code, "the request is not signed: it has no Authorization header")
     }
 
     /// The body as what the operation takes.
-    pub(super) fn read_as<T: DeserializeOwned>(&self) -> Outcome<T> {
-        T::deserialize(&self.body).map_err(|error| AwsError::new("SerializationException", error.to_string()))
+    pub(super) fn read_as<T: DeserializeOwned>(&self) -> AwsApiResult<T> {
+        T::deserialize(&self.body).map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
     }
 
     /// A text of the JSON body, empty where it is absent.
@@ -150,8 +150,8 @@ impl Request {
     }
 
     /// A parameter of the form that has to be there.
-    pub(super) fn required(&self, name: &str) -> Outcome<&str> {
-        let missing = || AwsError::new("ValidationError", format!("the parameter {name} is missing"));
+    pub(super) fn required(&self, name: &str) -> AwsApiResult<&str> {
+        let missing = || AwsApiError::new("ValidationError", format!("the parameter {name} is missing"));
         self.form.get(name).map(String::as_str).ok_or_else(missing)
     }
 
@@ -160,11 +160,11 @@ impl Request {
         (1..).map_while(|index| self.form.get(&format!("{name}.member.{index}{suffix}")).cloned()).collect()
     }
 
-    pub(super) fn unknown_operation(&self) -> AwsError {
+    pub(super) fn unknown_operation(&self) -> AwsApiError {
         let code = match self.protocol {
-            Protocol::Json(_) => "UnknownOperationException",
-            Protocol::Query => "InvalidAction",
+            AwsProtocol::Json(_) => "UnknownOperationException",
+            AwsProtocol::Query => "InvalidAction",
         };
-        AwsError::new(code, format!("{}:{} is not served", self.service, self.operation))
+        AwsApiError::new(code, format!("{}:{} is not served", self.service, self.operation))
     }
 }

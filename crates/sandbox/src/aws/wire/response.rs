@@ -4,8 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::request::{Protocol, Request};
-use crate::aws::{AwsError, Outcome};
+use super::request::{AwsProtocol, AwsRequest};
+use crate::aws::{AwsApiError, AwsApiResult};
 
 /// Ids of requests mean nothing here; SDKs want one.
 const REQUEST_ID: &str = "00000000-0000-4000-a000-000000000000";
@@ -29,11 +29,11 @@ const OLD_SQS_CODES: &[(&str, &str)] = &[
 ];
 
 /// The answer to a request.
-pub(super) fn of(request: &Request, outcome: Outcome<Value>) -> Response {
+pub(super) fn of(request: &AwsRequest, outcome: AwsApiResult<Value>) -> Response {
     match (request.protocol, outcome) {
-        (Protocol::Json(kind), Ok(value)) => json_response(StatusCode::OK, kind, &value),
-        (Protocol::Json(kind), Err(error)) => json_error(request.service, kind, &error),
-        (Protocol::Query, outcome) => {
+        (AwsProtocol::Json(kind), Ok(value)) => json_response(StatusCode::OK, kind, &value),
+        (AwsProtocol::Json(kind), Err(error)) => json_error(request.service, kind, &error),
+        (AwsProtocol::Query, outcome) => {
             let (status, body) = xml(request, outcome);
             xml_response(status, &body)
         }
@@ -41,7 +41,7 @@ pub(super) fn of(request: &Request, outcome: Outcome<Value>) -> Response {
 }
 
 /// The answer of the query protocol.
-pub(super) fn xml(request: &Request, outcome: Outcome<Value>) -> (StatusCode, String) {
+pub(super) fn xml(request: &AwsRequest, outcome: AwsApiResult<Value>) -> (StatusCode, String) {
     match outcome {
         Ok(value) => (StatusCode::OK, xml_answer(request, &value)),
         Err(error) => (status(&error), xml_error(request.service, &error)),
@@ -53,7 +53,7 @@ fn json_response(status: StatusCode, kind: &'static str, value: &Value) -> Respo
     (status, headers, value.to_string()).into_response()
 }
 
-fn json_error(service: &str, kind: &'static str, error: &AwsError) -> Response {
+fn json_error(service: &str, kind: &'static str, error: &AwsApiError) -> Response {
     let shape =
         if service == "sqs" { format!("com.amazonaws.sqs#{}", error.code) } else { error.code.to_owned() };
     // EventBridge and ECS write the field in lower case; so does SQS.
@@ -71,7 +71,7 @@ fn json_error(service: &str, kind: &'static str, error: &AwsError) -> Response {
     response
 }
 
-fn status(error: &AwsError) -> StatusCode {
+fn status(error: &AwsApiError) -> StatusCode {
     StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
@@ -88,7 +88,7 @@ fn namespace(service: &str) -> &'static str {
     }
 }
 
-fn xml_answer(request: &Request, value: &Value) -> String {
+fn xml_answer(request: &AwsRequest, value: &Value) -> String {
     let (name, namespace) = (&request.operation, namespace(request.service));
     let mut result = String::new();
     if value.as_object().is_some_and(|fields| !fields.is_empty()) {
@@ -100,7 +100,7 @@ fn xml_answer(request: &Request, value: &Value) -> String {
     )
 }
 
-fn xml_error(service: &str, error: &AwsError) -> String {
+fn xml_error(service: &str, error: &AwsApiError) -> String {
     let fault = if error.status >= 500 { "Receiver" } else { "Sender" };
     let mut inner = String::new();
     write_element(&mut inner, "Error", &json!({"Code": error.code, "Message": error.message, "Type": fault}));

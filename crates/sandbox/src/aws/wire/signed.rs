@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::request::{Protocol, Request};
+use super::request::{AwsProtocol, AwsRequest};
 use super::{iam, response, sts};
 use crate::aws::Cloud;
 use ecs_mesh_model::Timestamp;
@@ -30,8 +30,8 @@ pub fn query<'a>(
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
     });
     let headers: HeaderMap = named.collect();
-    let request = match Request::read(&Uri::from_static("/"), &headers, body.as_bytes()) {
-        Ok(request) if request.protocol == Protocol::Query => request,
+    let request = match AwsRequest::read(&Uri::from_static("/"), &headers, body.as_bytes()) {
+        Ok(request) if request.protocol == AwsProtocol::Query => request,
         Ok(_) => return refused(400),
         Err(refusal) => return refused(refusal.status().as_u16()),
     };

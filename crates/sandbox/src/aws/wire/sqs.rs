@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::request::Request;
+use super::request::AwsRequest;
 use crate::aws::cloud::{attributes_md5, md5_hex};
-use crate::aws::{AwsError, BatchFailure, Cloud, Outcome, ReceiveMessages, ReceivedMessage, SendMessage};
+use crate::aws::{AwsApiError, BatchFailure, Cloud, AwsApiResult, ReceiveMessages, ReceivedMessage, SendMessage};
 use ecs_mesh_model::{Tags, Timestamp};
 
-pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let queue = request.text("QueueUrl");
     match request.operation.as_str() {
         "SendMessage" => {
@@ -37,7 +37,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> O
     Ok(json!({}))
 }
 
-fn answers(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn answers(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let url = |cloud: &Cloud, name: &str| Ok(format!("{}{}", request.base_url, cloud.queue_path(name)?));
     let queue = request.text("QueueUrl");
     Ok(match request.operation.as_str() {
@@ -59,7 +59,7 @@ fn answers(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Valu
                 request.optional("NextToken"),
                 request.limit("MaxResults", 1000),
             );
-            let urls: Outcome<Vec<String>> = names.iter().map(|name| url(cloud, name)).collect();
+            let urls: AwsApiResult<Vec<String>> = names.iter().map(|name| url(cloud, name)).collect();
             let mut answer = json!({"QueueUrls": urls?});
             // Without MaxResults SQS gives out no token.
             if !request.body["MaxResults"].is_null()
@@ -73,12 +73,12 @@ fn answers(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Valu
     })
 }
 
-fn map(request: &Request, field: &str) -> BTreeMap<String, String> {
+fn map(request: &AwsRequest, field: &str) -> BTreeMap<String, String> {
     let fields = request.body[field].as_object().into_iter().flatten();
     fields.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
-fn perform_batch(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+fn perform_batch(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     let queue = request.text("QueueUrl");
     cloud.queue_path(queue)?;
     let entries = entries(request)?;
@@ -114,14 +114,14 @@ fn perform_batch(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcom
 }
 
 /// The entries by id, checked as a whole: a batch that breaks a rule has no effect at all.
-fn entries(request: &Request) -> Outcome<Vec<(String, &Value)>> {
+fn entries(request: &AwsRequest) -> AwsApiResult<Vec<(String, &Value)>> {
     let entries = request.body["Entries"].as_array().map_or(&[][..], Vec::as_slice);
     if entries.is_empty() {
-        return Err(AwsError::new("EmptyBatchRequest", "the batch has no entries"));
+        return Err(AwsApiError::new("EmptyBatchRequest", "the batch has no entries"));
     }
     if entries.len() > 10 {
         let message = format!("the batch has {} entries; at most 10 are allowed", entries.len());
-        return Err(AwsError::new("TooManyEntriesInBatchRequest", message));
+        return Err(AwsApiError::new("TooManyEntriesInBatchRequest", message));
     }
     let mut seen = BTreeSet::new();
     let mut read = Vec::new();
@@ -132,23 +132,23 @@ fn entries(request: &Request) -> Outcome<Vec<(String, &Value)>> {
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !allowed {
             let message = format!("the id {id:?}: letters, digits, '-' and '_', at most 80 characters");
-            return Err(AwsError::new("InvalidBatchEntryId", message));
+            return Err(AwsApiError::new("InvalidBatchEntryId", message));
         }
         if !seen.insert(id) {
-            return Err(AwsError::new("BatchEntryIdsNotDistinct", format!("the id {id} is there twice")));
+            return Err(AwsApiError::new("BatchEntryIdsNotDistinct", format!("the id {id} is there twice")));
         }
         size += entry["MessageBody"].as_str().map_or(0, str::len);
         read.push((id.to_owned(), entry));
     }
     if size > 1_048_576 {
         let message = format!("the batch has {size} bytes; at most 1048576 are allowed");
-        return Err(AwsError::new("BatchRequestTooLong", message));
+        return Err(AwsApiError::new("BatchRequestTooLong", message));
     }
     Ok(read)
 }
 
-fn read_entry<T: DeserializeOwned>(entry: &Value) -> Outcome<T> {
-    T::deserialize(entry).map_err(|error| AwsError::new("SerializationException", error.to_string()))
+fn read_entry<T: DeserializeOwned>(entry: &Value) -> AwsApiResult<T> {
+    T::deserialize(entry).map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
 }
 
 /// A `ReceiveMessage`, which may be tried more than once while it waits.
@@ -165,7 +165,7 @@ pub(super) struct Receive {
 }
 
 impl Receive {
-    pub(super) fn read(request: &Request) -> Outcome<Self> {
+    pub(super) fn read(request: &AwsRequest) -> AwsApiResult<Self> {
         request.read_as()
     }
 
@@ -174,19 +174,19 @@ impl Receive {
     }
 
     /// How long to wait; `None` where the queue decides.
-    pub(super) fn wait(&self) -> Outcome<Option<Duration>> {
+    pub(super) fn wait(&self) -> AwsApiResult<Option<Duration>> {
         match self.wait_time_seconds {
             Some(seconds @ 0..=20) => Ok(Some(Duration::from_secs(seconds))),
             Some(other) => {
                 let message = format!("WaitTimeSeconds is {other}; 0 to 20 are allowed");
-                Err(AwsError::new("InvalidParameterValue", message))
+                Err(AwsApiError::new("InvalidParameterValue", message))
             }
             None => Ok(None),
         }
     }
 
     /// The answer, if there are messages.
-    pub(super) fn perform(&self, cloud: &mut Cloud, now: Timestamp) -> Outcome<Option<Value>> {
+    pub(super) fn perform(&self, cloud: &mut Cloud, now: Timestamp) -> AwsApiResult<Option<Value>> {
         let request = ReceiveMessages {
             max: self.max_number_of_messages.unwrap_or(1),
             visibility: self.visibility_timeout.map(Duration::from_secs),

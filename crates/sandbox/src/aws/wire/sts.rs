@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::request::Request;
-use crate::aws::{AssumeRole, Cloud, Outcome};
+use super::request::AwsRequest;
+use crate::aws::{AssumeRole, Cloud, AwsApiResult};
 use ecs_mesh_model::Timestamp;
 
-pub(super) fn perform(cloud: &mut Cloud, request: &Request, now: Timestamp) -> Outcome<Value> {
+pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
     match request.operation.as_str() {
         "GetCallerIdentity" => {
             let (arn, id) = cloud.caller_identity(&request.access_key_id, now)?;

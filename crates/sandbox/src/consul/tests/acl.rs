@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::{ConsulConfig, ConsulServer};
-use super::{MANAGEMENT, START, World};
+use super::{MANAGEMENT, START, ConsulServerFixture};
 
 const RULE: &str = "/v1/acl/binding-rule";
 
@@ -19,8 +19,8 @@ fn method(name: &str) -> Value {
 }
 
 #[test]
-fn a_deletion_with_a_bad_token_of_its_own_looks_like_one_of_nothing() {
-    let mut world = World::new();
+fn delete_with_unknown_token_looks_like_missing() {
+    let mut world = ConsulServerFixture::new();
     world.done("PUT", "/v1/acl/auth-method", &method("m"));
     let bad = Some("00000000-dead-beef-0000-000000000000");
     for (call, path, status) in [
@@ -35,7 +35,7 @@ fn a_deletion_with_a_bad_token_of_its_own_looks_like_one_of_nothing() {
 
 #[test]
 fn a_policy_that_is_deleted_is_gone_from_its_roles() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let policy = world.done("PUT", "/v1/acl/policy", &json!({"Name": "p", "Rules": "acl = \"read\""}));
     world.done("PUT", "/v1/acl/role", &json!({"Name": "r", "Policies": [{"Name": "p"}]}));
     let token = world.done("PUT", "/v1/acl/token", &json!({"Roles": [{"Name": "r"}]}));
@@ -47,8 +47,8 @@ fn a_policy_that_is_deleted_is_gone_from_its_roles() {
 }
 
 #[test]
-fn an_auth_method_that_is_deleted_takes_its_rules_along_and_no_others() {
-    let mut world = World::new();
+fn deleting_auth_method_deletes_its_rules() {
+    let mut world = ConsulServerFixture::new();
     for name in ["m", "other"] {
         world.done("PUT", "/v1/acl/auth-method", &method(name));
         let rule = json!({"AuthMethod": name, "BindType": "service", "BindName": "web"});
@@ -62,8 +62,8 @@ fn an_auth_method_that_is_deleted_takes_its_rules_along_and_no_others() {
 }
 
 #[test]
-fn names_of_auth_methods_that_differ_in_case_alone_are_one_methods() {
-    let mut world = World::new();
+fn auth_method_names_ignore_case() {
+    let mut world = ConsulServerFixture::new();
     let created = world.done("PUT", "/v1/acl/auth-method", &method("Tasks"))["CreateIndex"].clone();
     assert_eq!(world.get("/v1/acl/auth-method/TASKS")["Name"], "Tasks");
     let again = world.done("PUT", "/v1/acl/auth-method", &method("tasks"));
@@ -82,8 +82,8 @@ fn names_of_auth_methods_that_differ_in_case_alone_are_one_methods() {
 }
 
 #[test]
-fn selectors_that_do_not_parse_are_refused_and_those_on_other_tags_are_not() {
-    let mut world = World::new();
+fn invalid_selector_is_rejected() {
+    let mut world = ConsulServerFixture::new();
     world.done("PUT", "/v1/acl/auth-method", &method("m"));
     let mut put = |selector: &str| {
         let rule = json!({"AuthMethod": "m", "BindType": "role", "BindName": "r", "Selector": selector});
@@ -103,7 +103,7 @@ fn selectors_that_do_not_parse_are_refused_and_those_on_other_tags_are_not() {
 
 #[test]
 fn who_may_only_read_sees_no_secrets() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let reader = world.token("acl = \"read\"");
     let listed = world.call(Some(&reader), "GET", "/v1/acl/tokens", &Value::Null).json();
     let hidden = |token: &Value| token["SecretID"] == "<hidden>";
@@ -113,7 +113,7 @@ fn who_may_only_read_sees_no_secrets() {
 
 #[test]
 fn a_token_with_an_end_is_unknown_after_it() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let token = world.done("PUT", "/v1/acl/token", &json!({"ExpirationTTL": "90s"}));
     let secret = token["SecretID"].as_str();
     assert_eq!(world.server.next_deadline(), Some(START.plus(std::time::Duration::from_secs(90))));
@@ -126,7 +126,7 @@ fn a_token_with_an_end_is_unknown_after_it() {
 
 #[test]
 fn without_acls_everybody_may_do_everything_but_acls() {
-    let mut world = World::with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() });
+    let mut world = ConsulServerFixture::with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() });
     assert_eq!(world.call(None, "GET", "/v1/acl/tokens", &Value::Null).status, 401);
     let node = json!({"Node": "n", "Address": "10.0.0.1"});
     let registered = world.call(None, "PUT", "/v1/catalog/register", &node);
@@ -147,7 +147,7 @@ fn a_server_is_bootstrapped_once() {
 
 #[test]
 fn enterprise_and_other_datacenters_are_refused() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let mut status = |path: &str| world.call(Some(MANAGEMENT), "GET", path, &Value::Null).status;
     assert_eq!(status("/v1/acl/tokens?ns=default"), 400);
     assert_eq!(status("/v1/acl/tokens?partition=default"), 400);
@@ -157,7 +157,7 @@ fn enterprise_and_other_datacenters_are_refused() {
 
 #[test]
 fn writes_are_journaled_without_secrets() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let token = world.done("PUT", "/v1/acl/token", &json!({"Description": "a"}));
     let accessor = token["AccessorID"].as_str().unwrap();
     world.done("DELETE", &format!("/v1/acl/token/{accessor}"), &Value::Null);
@@ -170,13 +170,13 @@ fn writes_are_journaled_without_secrets() {
 }
 
 #[test]
-fn rights_that_are_asked_for_are_those_that_calls_are_admitted_by() {
-    let mut world = World::new();
+fn authorize_agrees_with_enforcement() {
+    let mut world = ConsulServerFixture::new();
     let rules = "acl = \"read\" service_prefix \"web\" { policy = \"write\" }";
     world.done("PUT", "/v1/acl/policy", &json!({"Name": "p", "Rules": rules}));
     let token = world.done("PUT", "/v1/acl/token", &json!({"Policies": [{"Name": "p"}]}));
     let secret = token["SecretID"].as_str();
-    let ask = |world: &mut World, secret: Option<&str>, question: Value| {
+    let ask = |world: &mut ConsulServerFixture, secret: Option<&str>, question: Value| {
         world.call(secret, "POST", "/v1/internal/acl/authorize", &json!([question]))
     };
     for (resource, segment, access, allowed) in [

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{MANAGEMENT, World};
+use super::{MANAGEMENT, ConsulServerFixture};
 
 const NODE: &str = "arn:aws:ecs:us-east-1:1:cluster/a";
 const REGISTER: &str = "/v1/catalog/register";
@@ -13,8 +13,8 @@ fn service(name: &str, id: &str) -> Value {
     json!({"Node": NODE, "SkipNodeUpdate": true, "Service": service})
 }
 
-fn world() -> World {
-    let mut world = World::new();
+fn world() -> ConsulServerFixture {
+    let mut world = ConsulServerFixture::new();
     world.done("PUT", REGISTER, &json!({"Node": NODE, "Address": "127.0.0.1"}));
     for (name, id) in [("web", "1"), ("web", "2"), ("db", "3")] {
         world.done("PUT", REGISTER, &service(name, id));
@@ -22,7 +22,7 @@ fn world() -> World {
     world
 }
 
-fn ids(world: &World) -> Vec<String> {
+fn ids(world: &ConsulServerFixture) -> Vec<String> {
     world.server.services(NODE).into_keys().collect()
 }
 
@@ -45,21 +45,21 @@ fn a_node_is_found_by_its_name_raw_or_encoded_once() {
 }
 
 #[test]
-fn what_may_not_be_seen_is_left_out_and_only_who_has_a_token_is_told() {
+fn filtering_is_reported_only_with_a_token() {
     let mut world = world();
     let path = format!("/v1/catalog/node-services/{NODE}");
     let half = world.token("node_prefix \"\" { policy = \"read\" } service \"db\" { policy = \"read\" }");
     let half = world.call(Some(&half), "GET", &path, &Value::Null);
-    let told = "X-Consul-Results-Filtered-By-ACLs";
+    let stops_delivered = "X-Consul-Results-Filtered-By-ACLs";
     assert_eq!(half.json()["Services"].as_array().map(Vec::len), Some(1));
-    assert_eq!(half.header(told), Some("true"));
+    assert_eq!(half.header(stops_delivered), Some("true"));
     let nodes = world.token("node_prefix \"\" { policy = \"read\" }");
     let nodes = world.call(Some(&nodes), "GET", &path, &Value::Null);
-    assert_eq!((&nodes.json()["Services"], nodes.header(told)), (&json!([]), Some("true")));
+    assert_eq!((&nodes.json()["Services"], nodes.header(stops_delivered)), (&json!([]), Some("true")));
     let nobody = world.call(None, "GET", &path, &Value::Null);
-    assert_eq!((nobody.json(), nobody.header(told)), (json!({"Node": null, "Services": null}), None));
+    assert_eq!((nobody.json(), nobody.header(stops_delivered)), (json!({"Node": null, "Services": null}), None));
     let all = world.call(Some(MANAGEMENT), "GET", &path, &Value::Null);
-    assert_eq!((all.json()["Services"].as_array().map(Vec::len), all.header(told)), (Some(3), None));
+    assert_eq!((all.json()["Services"].as_array().map(Vec::len), all.header(stops_delivered)), (Some(3), None));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_transaction_takes_128_operations() {
 }
 
 #[test]
-fn a_proxy_gives_its_service_a_virtual_address_until_the_last_one_goes() {
+fn virtual_address_lasts_until_last_proxy() {
     let mut world = world();
     let mut proxy = |service_name: &str, id: &str| {
         let mut body = service(&format!("{service_name}-sidecar-proxy"), id);

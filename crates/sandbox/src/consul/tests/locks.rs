@@ -2,28 +2,28 @@
 
 use serde_json::{Value, json};
 
-use super::{MANAGEMENT, World};
+use super::{MANAGEMENT, ConsulServerFixture};
 
 const KEY: &str = "/v1/kv/operator/leader";
 
-fn session(world: &mut World) -> String {
+fn session(world: &mut ConsulServerFixture) -> String {
     let body = json!({"Name": "lock", "TTL": "15s", "LockDelay": "5s"});
     let session = world.done("PUT", "/v1/session/create", &body);
     session["ID"].as_str().unwrap().to_owned()
 }
 
-fn acquire(world: &mut World, session: &str) -> bool {
+fn acquire(world: &mut ConsulServerFixture, session: &str) -> bool {
     let path = format!("{KEY}?acquire={session}");
     world.done("PUT", &path, &json!({"holder": session})) == true
 }
 
-fn holder(world: &mut World) -> Value {
+fn holder(world: &mut ConsulServerFixture) -> Value {
     world.get(KEY)[0].get("Session").cloned().unwrap_or_default()
 }
 
 #[test]
 fn a_lock_is_held_by_one_session_until_it_lets_go() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let (first, second) = (session(&mut world), session(&mut world));
     assert!(acquire(&mut world, &first));
     assert!(acquire(&mut world, &first), "whoever holds it may write it");
@@ -38,8 +38,8 @@ fn a_lock_is_held_by_one_session_until_it_lets_go() {
 }
 
 #[test]
-fn a_session_that_is_not_renewed_ends_and_its_lock_rests_for_a_while() {
-    let mut world = World::new();
+fn expired_session_releases_lock_after_delay() {
+    let mut world = ConsulServerFixture::new();
     let (first, second) = (session(&mut world), session(&mut world));
     assert!(acquire(&mut world, &first));
     for _ in 0..3 {
@@ -62,7 +62,7 @@ fn a_session_that_is_not_renewed_ends_and_its_lock_rests_for_a_while() {
 
 #[test]
 fn a_compare_and_set_writes_only_what_it_has_seen() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let mut put = |cas: &Value| world.done("PUT", &format!("/v1/kv/a?cas={cas}"), &json!(1)) == true;
     assert!(put(&json!(0)));
     assert!(!put(&json!(0)));
@@ -74,7 +74,7 @@ fn a_compare_and_set_writes_only_what_it_has_seen() {
 
 #[test]
 fn keys_are_listed_below_a_prefix() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     for key in ["a/b/1", "a/b/2", "a/c", "d"] {
         world.done("PUT", &format!("/v1/kv/{key}"), &json!(1));
     }
@@ -94,7 +94,7 @@ fn keys_are_listed_below_a_prefix() {
 
 #[test]
 fn a_lock_needs_power_over_its_key_and_its_session() {
-    let mut world = World::new();
+    let mut world = ConsulServerFixture::new();
     let body = json!({"TTL": "15s"});
     let keys = world.token("key_prefix \"operator/\" { policy = \"write\" }");
     assert_eq!(world.call(Some(&keys), "PUT", "/v1/session/create", &body).status, 403);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::super::http::{ConsulFront, NoFaults};
-use super::super::{ConsulRequest, ConsulResponse, Entity, Login, in_process};
-use super::{MANAGEMENT, START, World};
+use super::super::http::{ConsulFront, NoConsulFaults};
+use super::super::{ConsulRequest, ConsulResponse, EntityDetails, SignedLogin, in_process};
+use super::{MANAGEMENT, START, ConsulServerFixture};
 use crate::aws::{AssumeRole, AssumedRole, Cloud, CloudConfig, CreateRole};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Tags;
@@ -17,14 +17,14 @@ const AWS: &str = "http://127.0.0.1:4566";
 const METHOD: &str = "iam-ecs-service-token";
 const TAG: &str = "consul.hashicorp.com.service-name";
 
-struct Place {
-    world: World,
+struct LoginFixture {
+    world: ConsulServerFixture,
     cloud: Cloud,
 }
 
-impl Place {
+impl LoginFixture {
     fn new(more: &Value) -> Self {
-        let mut world = World::new();
+        let mut world = ConsulServerFixture::new();
         let mut method = json!({
             "Name": METHOD, "Type": "aws-iam",
             "Config": {
@@ -55,29 +55,29 @@ impl Place {
         self.cloud.assume_role(&request, START).unwrap()
     }
 
-    fn login(&mut self, login: &Login<'_>) -> ConsulResponse {
+    fn login(&mut self, login: &SignedLogin<'_>) -> ConsulResponse {
         let (cloud, now) = (&mut self.cloud, self.world.now);
         let request = login.request(now).unwrap();
         self.world.server.login_with(now, &request, &mut |call| in_process::ask(cloud, now, AWS, call))
     }
 }
 
-fn login(credentials: &AssumedRole) -> Login<'_> {
-    Login {
+fn login(credentials: &AssumedRole) -> SignedLogin<'_> {
+    SignedLogin {
         auth_method: METHOD,
         credentials,
         region: "eu-west-1",
         sts_endpoint: None,
         iam_endpoint: None,
         server_id: None,
-        entity: Entity::Own,
+        entity: EntityDetails::Own,
         meta: &[("consul.hashicorp.com/task-id", "t1"), ("consul.hashicorp.com/cluster", "c1")],
     }
 }
 
 #[test]
 fn a_tasks_role_becomes_a_token_of_its_service() {
-    let mut place = Place::new(&json!({"MaxTokenTTL": "1h"}));
+    let mut place = LoginFixture::new(&json!({"MaxTokenTTL": "1h"}));
     let credentials = place.role("/consul-ecs/", "Web");
     let response = place.login(&login(&credentials));
     let token = response.json();
@@ -95,7 +95,7 @@ fn a_tasks_role_becomes_a_token_of_its_service() {
 
 #[test]
 fn a_logout_ends_only_what_a_login_began() {
-    let mut place = Place::new(&json!({"TokenLocality": "global"}));
+    let mut place = LoginFixture::new(&json!({"TokenLocality": "global"}));
     let credentials = place.role("/consul-ecs/", "web");
     let token = place.login(&login(&credentials)).json();
     assert_eq!(token["Local"], false);
@@ -106,11 +106,11 @@ fn a_logout_ends_only_what_a_login_began() {
 }
 
 #[test]
-fn a_login_names_the_method_in_any_case_and_its_token_is_the_methods() {
-    let mut place = Place::new(&json!({}));
+fn login_matches_auth_method_ignoring_case() {
+    let mut place = LoginFixture::new(&json!({}));
     let credentials = place.role("/consul-ecs/", "web");
     let other = METHOD.to_ascii_uppercase();
-    let token = place.login(&Login { auth_method: &other, ..login(&credentials) }).json();
+    let token = place.login(&SignedLogin { auth_method: &other, ..login(&credentials) }).json();
     assert_eq!(token["AuthMethod"], METHOD);
     let listed = place.world.get(&format!("/v1/acl/tokens?authmethod={other}"));
     assert_eq!(listed[0]["AccessorID"], token["AccessorID"]);
@@ -118,21 +118,21 @@ fn a_login_names_the_method_in_any_case_and_its_token_is_the_methods() {
 
 #[test]
 fn whom_the_method_does_not_trust_gets_nothing() {
-    let mut place = Place::new(&json!({}));
+    let mut place = LoginFixture::new(&json!({}));
     let outside = place.role("/other/", "web");
     assert_eq!(place.login(&login(&outside)).status, 500);
     let unknown = AssumedRole { access_key_id: "ASIAUNKNOWN".into(), ..outside.clone() };
     assert_eq!(place.login(&login(&unknown)).status, 500);
-    assert_eq!(place.login(&Login { auth_method: "nosuch", ..login(&outside) }).status, 403);
-    assert_eq!(place.login(&Login { entity: Entity::Left, ..login(&outside) }).status, 500);
-    assert_eq!(place.login(&Login { entity: Entity::Of("none"), ..login(&outside) }).status, 500);
+    assert_eq!(place.login(&SignedLogin { auth_method: "nosuch", ..login(&outside) }).status, 403);
+    assert_eq!(place.login(&SignedLogin { entity: EntityDetails::Left, ..login(&outside) }).status, 500);
+    assert_eq!(place.login(&SignedLogin { entity: EntityDetails::Of("none"), ..login(&outside) }).status, 500);
     assert_eq!(place.world.get(&format!("/v1/acl/tokens?authmethod={METHOD}")), json!([]));
 }
 
 #[test]
 fn a_service_name_that_is_none_is_refused() {
     for name in ["", "web app", "web_"] {
-        let mut place = Place::new(&json!({}));
+        let mut place = LoginFixture::new(&json!({}));
         let credentials = place.role("/consul-ecs/", name);
         assert_eq!(place.login(&login(&credentials)).status, 500, "{name:?}");
     }
@@ -140,28 +140,28 @@ fn a_service_name_that_is_none_is_refused() {
 
 #[test]
 fn the_methods_endpoints_decide_who_is_asked() {
-    let mut here = Place::new(&json!({"STSEndpoint": AWS, "IAMEndpoint": "http://localhost:4566"}));
+    let mut here = LoginFixture::new(&json!({"STSEndpoint": AWS, "IAMEndpoint": "http://localhost:4566"}));
     let credentials = here.role("/consul-ecs/", "web");
     assert_eq!(here.login(&login(&credentials)).status, 200);
-    let mut elsewhere = Place::new(&json!({"STSEndpoint": "http://127.0.0.1:1"}));
+    let mut elsewhere = LoginFixture::new(&json!({"STSEndpoint": "http://127.0.0.1:1"}));
     let credentials = elsewhere.role("/consul-ecs/", "web");
     assert_eq!(elsewhere.login(&login(&credentials)).status, 500);
-    let mut nowhere = Place::new(&json!({}));
+    let mut nowhere = LoginFixture::new(&json!({}));
     let credentials = nowhere.role("/consul-ecs/", "web");
-    assert_eq!(nowhere.login(&Login { sts_endpoint: Some(AWS), ..login(&credentials) }).status, 500);
+    assert_eq!(nowhere.login(&SignedLogin { sts_endpoint: Some(AWS), ..login(&credentials) }).status, 500);
 }
 
 #[test]
 fn a_server_id_has_to_be_signed() {
-    let mut place = Place::new(&json!({"ServerIDHeaderValue": "here"}));
+    let mut place = LoginFixture::new(&json!({"ServerIDHeaderValue": "here"}));
     let credentials = place.role("/consul-ecs/", "web");
-    let mut with = |server_id| place.login(&Login { server_id, ..login(&credentials) }).status;
+    let mut with = |server_id| place.login(&SignedLogin { server_id, ..login(&credentials) }).status;
     assert_eq!([with(Some("here")), with(Some("there")), with(None)], [200, 500, 500]);
 }
 
 #[test]
 fn a_rule_gives_only_to_those_whom_it_selects() {
-    let mut place = Place::new(&json!({}));
+    let mut place = LoginFixture::new(&json!({}));
     place.world.done("PUT", "/v1/acl/role", &json!({"Name": "gateway"}));
     for (selector, role) in [
         (format!("entity_tags[\"{TAG}\"] == \"web\""), "gateway"),
@@ -179,10 +179,10 @@ fn a_rule_gives_only_to_those_whom_it_selects() {
 
 /// A front whose clock is tokio's, which the test holds.
 fn front() -> ConsulFront {
-    let (world, clock) = (World::new(), Clock::simulated(START));
+    let (world, clock) = (ConsulServerFixture::new(), Clock::simulated(START));
     let nobody = Arc::new(|_: &super::super::SignedCall| Err("nobody is there".to_owned()));
     let clock = Arc::new(move || clock.now());
-    ConsulFront::new(Arc::new(Mutex::new(world.server)), nobody, Arc::new(NoFaults), clock)
+    ConsulFront::new(Arc::new(Mutex::new(world.server)), nobody, Arc::new(NoConsulFaults), clock)
 }
 
 fn waiting(front: &ConsulFront, wait: &str) -> tokio::task::JoinHandle<ConsulResponse> {

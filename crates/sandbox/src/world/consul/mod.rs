@@ -1,13 +1,13 @@
 //! Consul's side of the world: what a platform team sets up there, what others have left there, and what tasks do there
 //! by themselves.
 
-mod home;
-mod members;
-mod planted;
+mod bootstrap;
+mod task_agents;
+mod fixtures;
 
-pub use home::{CLIENT_METHOD, ConsulHome, LOGIN_METHOD, MANAGEMENT_TOKEN, SERVICE_TAG, a_persons_token};
-pub use members::Membership;
-pub use planted::Planted;
+pub use bootstrap::{CLIENT_METHOD, ConsulBootstrap, LOGIN_METHOD, MANAGEMENT_TOKEN, SERVICE_TAG, human_token};
+pub use task_agents::TaskAgentCounts;
+pub use fixtures::ForeignFixture;
 
-pub(super) use members::Members;
-pub(super) use planted::plant;
+pub(super) use task_agents::TaskAgents;
+pub(super) use fixtures::plant;

@@ -1,0 +1,288 @@
+//! Targeted DescribeTasks, shared by whoever asks at the same time: up to 100 tasks of a cluster a call, below the
+//! account's quota. Every answer goes into the [`TaskStore`] before anyone hears it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::aws::{AwsError, AwsErrorKind, Ecs};
+use super::store::{Observation, ObservationSource, TaskStore};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket};
+use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, Reason};
+
+/// Most tasks that one DescribeTasks call takes.
+const BATCH: usize = 100;
+
+/// How long nobody calls after AWS throttled us: the bucket is shared with everyone in the account.
+const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What ECS said of one task. What it said in full is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DescribeOutcome {
+    /// Found.
+    Found,
+    /// MISSING.
+    Missing,
+    /// ECS could not say, with its reason.
+    Failed(String),
+}
+
+/// Describes tasks.
+#[derive(Clone)]
+pub struct TaskDescriber {
+    batcher: Batcher<DescribeTasksCall>,
+}
+
+/// Called when a describe is the first observation that ECS takes a task down, or that it has stopped: no event may ever
+/// follow that brings the task back into the queues.
+pub type OnLeaving = Arc<dyn Fn(&TaskArn, Observation) + Send + Sync>;
+
+struct DescribeTasksCall {
+    ecs: Arc<dyn Ecs>,
+    store: Arc<TaskStore>,
+    clock: Clock,
+    bucket: TokenBucket,
+    on_leaving: OnLeaving,
+}
+
+impl TaskDescriber {
+    /// Calls take tokens from `bucket`, which all ECS reads share.
+    pub fn new(
+        ecs: Arc<dyn Ecs>,
+        store: Arc<TaskStore>,
+        clock: Clock,
+        bucket: TokenBucket,
+        on_leaving: OnLeaving,
+    ) -> Self {
+        let call = DescribeTasksCall { ecs, store, clock, bucket: bucket.clone(), on_leaving };
+        Self { batcher: Batcher::new(call, BATCH, Some(bucket)) }
+    }
+
+    /// Describes a task by a call that starts now or later. `grace`: how long absence must have lasted for MISSING
+    /// to count.
+    ///
+    /// # Errors
+    /// When the call failed or ECS could not say. Nothing is known then.
+    pub async fn describe(&self, task: &TaskArn, grace: Duration) -> Result<DescribeOutcome, Reason> {
+        let request = DescribeRequest { id: task.id().clone(), grace };
+        match self.batcher.ask(task.cluster().clone(), request).await {
+            Ok(DescribeOutcome::Failed(reason)) => {
+                let words = format!("ecs:DescribeTasks on {task} failed: {reason}");
+                Err(Reason::new(format!("ecs:DescribeTasks {reason}"), words))
+            }
+            Ok(answer) => Ok(answer),
+            Err(BatchError::Call(error)) => Err(error.into()),
+            Err(error) => {
+                let words = format!("ecs:DescribeTasks on {task}: {error}");
+                Err(Reason::new(error.to_string(), words))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct DescribeRequest {
+    id: TaskId,
+    grace: Duration,
+}
+
+#[async_trait]
+impl BatchCall for DescribeTasksCall {
+    type Group = ClusterArn;
+    type Request = DescribeRequest;
+    type Response = DescribeOutcome;
+    type Error = AwsError;
+
+    async fn call(
+        &self,
+        cluster: &ClusterArn,
+        requests: Vec<DescribeRequest>,
+    ) -> Result<BTreeMap<DescribeRequest, DescribeOutcome>, AwsError> {
+        let ids: BTreeSet<TaskId> = requests.iter().map(|request| request.id.clone()).collect();
+        let ids: Vec<TaskId> = ids.into_iter().collect();
+        let described = self.ecs.describe_tasks(cluster, &ids).await.inspect_err(|error| {
+            if error.kind == AwsErrorKind::Throttled {
+                self.bucket.penalize(THROTTLE_PAUSE);
+            }
+        })?;
+        let now = self.clock.now();
+        let mut answers: BTreeMap<TaskId, DescribeOutcome> = BTreeMap::new();
+        for task in described.tasks {
+            answers.insert(task.arn.id().clone(), DescribeOutcome::Found);
+            let arn = task.arn.clone();
+            let observed = self.store.observe(task, ObservationSource::Describe, now);
+            if observed.first_leaving || observed.first_stop {
+                (self.on_leaving)(&arn, observed);
+            }
+        }
+        answers.extend(described.failed.into_iter().map(|(id, reason)| (id, DescribeOutcome::Failed(reason))));
+        answers.extend(described.missing.into_iter().map(|id| (id, DescribeOutcome::Missing)));
+        Ok(requests
+            .into_iter()
+            .filter_map(|request| {
+                let answer = answers.get(&request.id)?.clone();
+                if answer == DescribeOutcome::Missing {
+                    self.store.record_missing(&cluster.task(request.id.clone()), request.grace, now);
+                }
+                Some((request, answer))
+            })
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::super::fakes::{CALL, FakeEcs, clock, task, task_arn};
+    use super::super::store::TaskLiveness;
+    use super::*;
+    use ecs_mesh_model::LastStatus;
+
+    const GRACE: Duration = Duration::from_mins(5);
+
+    struct DescriberFixture {
+        describer: TaskDescriber,
+        ecs: Arc<FakeEcs>,
+        store: Arc<TaskStore>,
+        clock: Clock,
+    }
+
+    /// An ECS that knows the tasks below 1000.
+    fn scene() -> DescriberFixture {
+        let tasks = (0..1_000).map(|n| (task_arn(n).id().clone(), task(n, LastStatus::Running))).collect();
+        let ecs = Arc::new(FakeEcs { tasks: Mutex::new(tasks), ..FakeEcs::default() });
+        let (store, clock) = (Arc::new(TaskStore::default()), clock());
+        let bucket = TokenBucket::new(10.0, 50);
+        let nothing: OnLeaving = Arc::new(|_, _| {});
+        let describer = TaskDescriber::new(ecs.clone(), store.clone(), clock.clone(), bucket, nothing);
+        DescriberFixture { describer, ecs, store, clock }
+    }
+
+    impl DescriberFixture {
+        async fn describe(&self, n: usize) -> Result<DescribeOutcome, Reason> {
+            self.describer.describe(&task_arn(n), GRACE).await
+        }
+
+        /// Asks at once, and gives the number of tasks in each call.
+        async fn describe_all(&self, tasks: impl IntoIterator<Item = usize>) -> Vec<usize> {
+            let asks: Vec<_> = tasks
+                .into_iter()
+                .map(|n| {
+                    let describer = self.describer.clone();
+                    tokio::spawn(async move { describer.describe(&task_arn(n), GRACE).await })
+                })
+                .collect();
+            for ask in asks {
+                ask.await.unwrap().unwrap();
+            }
+            self.ecs.described.lock().unwrap().iter().map(Vec::len).collect()
+        }
+
+        fn liveness(&self, n: usize) -> TaskLiveness {
+            self.store.snapshot(&task_arn(n), GRACE, self.clock.now()).liveness
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_that_arrive_together_share_calls_of_a_hundred() {
+        let scene = scene();
+        let began = Instant::now();
+        let calls = scene.describe_all(0..250).await;
+        assert_eq!(calls.iter().sum::<usize>(), 250);
+        assert!(calls.iter().all(|size| *size <= BATCH) && calls.len() <= 4, "{calls:?}");
+        assert!(began.elapsed() <= 4 * CALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn describe_call_names_each_task_once() {
+        let scene = scene();
+        // Keeps the line busy, so that the others share the next call.
+        let (busy, one) = (scene.describe(9), task_arn(1));
+        let (a, b, c) = tokio::join!(
+            busy,
+            scene.describer.describe(&one, GRACE),
+            scene.describer.describe(&one, Duration::MAX),
+        );
+        assert_eq!((a, b, c), (Ok(DescribeOutcome::Found), Ok(DescribeOutcome::Found), Ok(DescribeOutcome::Found)));
+        let named = scene.ecs.described.lock().unwrap().concat();
+        assert_eq!(named.iter().filter(|id| *id == "1").count(), 1, "{named:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_found_is_in_the_store_before_anyone_hears_of_it() {
+        let scene = scene();
+        assert_eq!(scene.describe(1).await, Ok(DescribeOutcome::Found));
+        assert_eq!(scene.liveness(1), TaskLiveness::Live);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_confirms_a_stopped_event_and_nothing_else() {
+        let scene = scene();
+        let now = scene.clock.now();
+        scene.store.observe(task(5_000, LastStatus::Stopped), ObservationSource::Event, now);
+        scene.store.observe(task(5_001, LastStatus::Running), ObservationSource::Event, now);
+        assert_eq!(scene.describe(5_000).await, Ok(DescribeOutcome::Missing));
+        assert_eq!(scene.describe(5_001).await, Ok(DescribeOutcome::Missing));
+        assert_eq!(scene.describe(5_002).await, Ok(DescribeOutcome::Missing));
+        assert_eq!(scene.liveness(5_000), TaskLiveness::Stopped);
+        assert_eq!(scene.liveness(5_001), TaskLiveness::Live, "it may not be visible yet");
+        assert_eq!(scene.liveness(5_002), TaskLiveness::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_confirms_absence_only_after_grace() {
+        let scene = scene();
+        let arn = task_arn(5_000);
+        let since = scene.clock.now();
+        scene.store.record_absence(&arn, since, since);
+        sleep(GRACE).await;
+        scene.store.record_absence(&arn, scene.clock.now(), scene.clock.now());
+        assert_eq!(scene.describer.describe(&arn, Duration::MAX).await, Ok(DescribeOutcome::Missing));
+        assert_eq!(scene.liveness(5_000), TaskLiveness::Missing { due: true });
+        assert_eq!(scene.describe(5_000).await, Ok(DescribeOutcome::Missing));
+        assert_eq!(scene.liveness(5_000), TaskLiveness::Absent { sweeps: 2, since });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ecs_cannot_say_or_leaves_out_is_unknown_not_missing() {
+        let scene = scene();
+        scene.store.observe(task(1, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
+        scene.store.observe(task(2, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
+        scene.ecs.failing.lock().unwrap().push(task_arn(1).id().clone());
+        scene.ecs.unanswered.lock().unwrap().push(task_arn(2).id().clone());
+        let why = scene.describe(1).await.unwrap_err();
+        assert!(
+            why.message.contains("its agent is away") && why.message.contains(&task_arn(1).to_string()),
+            "{why}"
+        );
+        let why = scene.describe(2).await.unwrap_err();
+        assert!(why.message.contains(&task_arn(2).to_string()), "{why}");
+        assert_eq!((scene.liveness(1), scene.liveness(2)), (TaskLiveness::StoppedUnconfirmed, TaskLiveness::StoppedUnconfirmed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_fails_changes_nothing() {
+        let scene = scene();
+        scene.store.observe(task(5_000, LastStatus::Stopped), ObservationSource::Event, scene.clock.now());
+        *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::NotFound);
+        assert!(scene.describe(5_000).await.unwrap_err().message.contains("for a reason"));
+        assert_eq!(scene.liveness(5_000), TaskLiveness::StoppedUnconfirmed, "not even an unknown cluster proves a stop");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_keeps_everyone_from_calling_for_a_while() {
+        let scene = scene();
+        *scene.ecs.fails.lock().unwrap() = Some(AwsErrorKind::Throttled);
+        scene.describe(1).await.unwrap_err();
+        *scene.ecs.fails.lock().unwrap() = None;
+        let began = Instant::now();
+        scene.describe(1).await.unwrap();
+        assert!(began.elapsed() >= THROTTLE_PAUSE + CALL, "{:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,94 @@
+//! What a set-up may have of ours that its manifest speaks of no more: what is left of a part that was taken off it is
+//! told from what somebody else made of an object of ours, and a person is told what would remove it.
+
+use serde_json::Value;
+
+use super::client_tokens::{self, client_key};
+use super::service_tokens::{gateway, service_key};
+use super::{ObjectId, RuleKey, enterprise, templates, strip_marks};
+use ecs_mesh_api::GatewayKind;
+use ecs_mesh_core::intent::GATEWAY_TAG;
+use ecs_mesh_core::plan::report::ObjectKind;
+
+/// A rule that an operator makes for an auth method.
+pub struct WellKnownRule {
+    /// What it is for: `service`, `client` or a kind of gateway.
+    pub what: &'static str,
+    /// By what it is known again.
+    pub key: RuleKey,
+    /// Its selector.
+    pub selector: String,
+}
+
+impl RuleKey {
+    /// Every rule that an operator makes for an auth method.
+    pub fn all_well_known(auth_method: &str) -> Vec<WellKnownRule> {
+        let gateways = GatewayKind::ALL.into_iter().map(|kind| WellKnownRule {
+            what: kind.as_str(),
+            key: gateway(kind).key(auth_method),
+            selector: templates::tag_is(GATEWAY_TAG, kind.as_str()),
+        });
+        let others = [("service", service_key(auth_method)), ("client", client_key(auth_method))];
+        let others = others.map(|(what, key)| WellKnownRule { what, key, selector: String::new() });
+        others.into_iter().chain(gateways).collect()
+    }
+
+    /// Whether the rule has this one's words.
+    pub fn matches_text(&self, rule: &Value) -> bool {
+        strip_marks(text(rule, "Description")) == self.text
+    }
+
+    /// Whether the rule binds what this one does.
+    pub fn binds(&self, rule: &Value) -> bool {
+        (text(rule, "BindType"), text(rule, "BindName")) == (self.bind.0, &*self.bind.1)
+    }
+}
+
+fn text<'v>(rule: &'v Value, field: &str) -> &'v str {
+    rule.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The name of a binding rule that is there, which Consul gives none: the one that it would be declared by, or else what
+/// it binds.
+pub fn rule_name(rule: &Value) -> String {
+    let method = text(rule, "AuthMethod");
+    let made = RuleKey::all_well_known(method);
+    let is = |how: fn(&RuleKey, &Value) -> bool| made.iter().find(move |made| how(&made.key, rule));
+    let what = is(RuleKey::matches_text).or_else(|| is(RuleKey::binds)).map(|made| made.what);
+    format!("{method}/{}", what.unwrap_or_else(|| text(rule, "BindName")))
+}
+
+/// The field of a `ConsulAuth` that declares an object absent, with what is to be written there; `None` where no field
+/// does so for it alone.
+pub fn absent_by(id: &ObjectId) -> Option<String> {
+    let absent_gateway = |kind: GatewayKind| format!("serviceTokens.absentGateways: [{}]", kind.as_str());
+    let of_gateway = || {
+        GatewayKind::ALL.into_iter().find(|kind| {
+            let made = gateway(*kind);
+            match id.kind {
+                ObjectKind::Role => *id.name == *made.role,
+                ObjectKind::Policy => made.policy.is_some_and(|(name, _)| *id.name == *name),
+                ObjectKind::BindingRule => id.name.ends_with(&format!("/{}", kind.as_str())),
+                _ => false,
+            }
+        })
+    };
+    match (id.kind, &*id.name) {
+        (ObjectKind::Role, client_tokens::ROLE) | (ObjectKind::Policy, client_tokens::POLICY) => {
+            Some("clientTokens.state: absent".to_owned())
+        }
+        (ObjectKind::Policy, templates::ANONYMOUS_POLICY) => Some("anonymousPolicy: absent".to_owned()),
+        (ObjectKind::Policy, enterprise::CROSS_NAMESPACE) => {
+            Some("enterprise.crossNamespace: absent".to_owned())
+        }
+        (ObjectKind::Policy, enterprise::CROSS_PARTITION) => {
+            Some("enterprise.crossPartition: absent".to_owned())
+        }
+        _ => of_gateway().map(absent_gateway),
+    }
+}
+
+/// Whether people attach policies of their own to the role of this name.
+pub fn allows_extra_policies(role: &str) -> bool {
+    GatewayKind::ALL.into_iter().map(gateway).any(|kind| kind.policy.is_none() && kind.role == role)
+}

@@ -1,0 +1,124 @@
+use super::*;
+use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationSummary};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ids(found: &[RegistrationSummary]) -> Vec<RegistrationId> {
+    found.iter().map(|read_cache| read_cache.id.clone()).collect()
+}
+
+fn filter_of(numbers: &[u32]) -> String {
+    let parts: Vec<String> =
+        numbers.iter().map(|number| format!("Meta[\"task-id\"] == \"{number:032x}\"")).collect();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("filter", &parts.join(" or "));
+    format!("{SERVICES}?{}", query.finish().replace('+', "%20"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tasks_tokens_and_services_are_found() {
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(1), token(2)]), services(&[service(1, 7)])]);
+    let found = whole(consul(&script).list_for_task(&task(1)).await);
+    assert_eq!(ids(&found), [service_id("web-1"), token_id(1)]);
+    assert_eq!(script.calls(), [TOKENS.to_owned(), filter_of(&[1])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_lookups_share_one_token_scan() {
+    let all: Vec<Value> = (1..=100).map(token).collect();
+    let every: Vec<Value> = (1..=100).map(|number| service(number, 7)).collect();
+    let script = ScriptedConsulTransport::of(vec![tokens(&all), services(&[service(1, 7)]), tokens(&all), services(&every)]);
+    let consul = Arc::new(consul(&script));
+    let ask = |number| {
+        let consul = consul.clone();
+        tokio::spawn(async move { consul.list_for_task(&task(number)).await })
+    };
+    let first = ask(1);
+    tokio::time::sleep(SECOND / 2).await;
+    let others: Vec<_> = (2..=100).map(ask).collect();
+    assert_eq!(ids(&whole(first.await.unwrap())), [service_id("web-1"), token_id(1)]);
+    for (number, other) in (2..=100).zip(others) {
+        let found = whole(other.await.unwrap());
+        assert_eq!(ids(&found), [service_id(&format!("web-{number}")), token_id(number)]);
+    }
+    // So many are cheaper to find in the whole list.
+    assert_eq!(script.calls(), [TOKENS, filter_of(&[1]).as_str(), TOKENS, SERVICES]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_found_of_a_task_that_made_nothing() {
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(2)]), no_node(), known()]);
+    assert_eq!(whole(consul(&script).list_for_task(&task(1)).await), []);
+    // Unless it may only be that our own token is not known.
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(2)]), no_node(), unknown()]);
+    let found = consul(&script).list_for_task(&task(1)).await.unwrap();
+    assert_eq!(failed_parts(&found), [format!("the services of {CLUSTER}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_list_shows_is_found_though_the_other_fails() {
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), text(403, "Permission denied")]);
+    let found = consul(&script).list_for_task(&task(1)).await.unwrap();
+    assert_eq!(ids(&found.seen), [token_id(1)]);
+    assert_eq!(failed_parts(&found), [format!("the services of {CLUSTER}")]);
+    assert_eq!(found.failed[0].error.kind, MeshErrorKind::Forbidden);
+    let script = ScriptedConsulTransport::of(vec![unreachable_server(), services(&[service(1, 7)])]);
+    let (consul, reported) = watched(&script);
+    let found = consul.list_for_task(&task(1)).await.unwrap();
+    assert_eq!(ids(&found.seen), [service_id("web-1")]);
+    assert_eq!(found.failed[0].error.kind, MeshErrorKind::Unreachable);
+    assert_eq!(reported.all(), ["find unreachable"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_that_all_fail_are_no_answer() {
+    let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), unreachable_server()]);
+    let (consul, reported) = watched(&script);
+    assert_eq!(consul.list_for_task(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(reported.all(), ["find unreachable"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_is_not_missing_when_namespace_list_failed() {
+    let lost = || text(500, "something else");
+    let script = ScriptedConsulTransport::of(vec![strangers(), lost(), strangers(), lost(), known()]);
+    let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
+    let read = |namespace: &str| id(format!("service/web-1@{CLUSTER}@{namespace}"));
+    assert_eq!(consul.read(&read("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(consul.read(&read("a")).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn passes_over_the_tokens_keep_to_a_rate() {
+    let script = ScriptedConsulTransport::of((0..20).flat_map(|_| [tokens(&[]), strangers()]).collect());
+    let consul = consul(&script);
+    let began = tokio::time::Instant::now();
+    for _ in 0..20 {
+        consul.list_for_task(&task(1)).await.unwrap();
+    }
+    assert!(began.elapsed() >= 7 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_are_read_at_the_same_time_share_a_list() {
+    let script =
+        ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(2, 8), service(3, 9)]), known()]);
+    let consul = Arc::new(consul(&script));
+    let read = |name: &'static str| {
+        let consul = consul.clone();
+        tokio::spawn(async move { consul.read(&service_id(name)).await.unwrap() })
+    };
+    let first = read("web-1");
+    tokio::time::sleep(SECOND / 2).await;
+    let others = [read("web-2"), read("web-3"), read("web-4")];
+    assert!(first.await.unwrap().is_some());
+    let mut found = Vec::new();
+    for other in others {
+        found.push(other.await.unwrap().is_some());
+    }
+    assert_eq!(found, [true, true, false]);
+    let calls = script.calls();
+    assert_eq!(calls.len(), 3, "{calls:?}");
+    assert!(calls[1].contains("%22web-2%22%20or%20ID%20%3D%3D%20%22web-3%22"), "{calls:?}");
+    assert_eq!(calls[2], SELF, "a token that may see nothing sees nothing");
+}

@@ -1,0 +1,279 @@
+//! Guarantees that takers get no more than a burst and then a rate, in the order in which they came.
+//!
+//! After a throttling answer ([`TokenBucket::penalize`]) nobody gets anything for a while, and then tokens come at
+//! the rate: what had been saved up is gone, since the remote has just said that it counts differently.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{self, Notify};
+use tokio::time::{Instant, sleep_until};
+
+use super::{saturating_add, lock};
+
+/// A token bucket shared by its clones. One token is one call.
+#[derive(Clone, Debug)]
+pub struct TokenBucket {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Whoever is at the front of the line holds this; tokio's mutex hands it on in the order of arrival.
+    front: sync::Mutex<()>,
+    level: Mutex<BucketLevel>,
+    changed: Notify,
+}
+
+impl TokenBucket {
+    /// A full bucket of `burst` tokens (at least one) that gains `per_second` (at least 0.001) tokens a second.
+    pub fn new(per_second: f64, burst: u32) -> Self {
+        let burst = i128::from(burst.max(1)) * TOKEN;
+        let level =
+            BucketLevel { tokens: burst, burst, milli_rate: milli_rate(per_second), counted_to: Instant::now() };
+        Self {
+            inner: Arc::new(Inner {
+                front: sync::Mutex::new(()),
+                level: level.into(),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    /// Waits for `count` tokens, after everyone who asked before. More than the burst are given when the bucket is
+    /// full, and those after wait until the debt is paid. Dropping the future leaves the line and takes nothing.
+    pub async fn acquire(&self, count: u32) {
+        let _front = self.inner.front.lock().await;
+        loop {
+            let changed = self.inner.changed.notified();
+            let Err(at) = lock(&self.inner.level).take(Instant::now(), count) else { return };
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = sleep_until(at) => {}
+            }
+        }
+    }
+
+    /// Takes `count` tokens if they are there now and nobody waits for any.
+    pub fn try_acquire(&self, count: u32) -> bool {
+        let Ok(_front) = self.inner.front.try_lock() else { return false };
+        lock(&self.inner.level).take(Instant::now(), count).is_ok()
+    }
+
+    /// Changes the rate from now on, for those who wait too.
+    pub fn set_rate(&self, per_second: f64) {
+        lock(&self.inner.level).set_rate(Instant::now(), milli_rate(per_second));
+        self.inner.changed.notify_waiters();
+    }
+
+    /// Nobody gets a token for this long, and at most one is there then. Of several penalties the one that ends
+    /// last counts.
+    pub fn penalize(&self, pause: Duration) {
+        lock(&self.inner.level).penalize(Instant::now(), pause);
+        self.inner.changed.notify_waiters();
+    }
+
+    /// How many whole tokens could be taken now.
+    pub fn available(&self) -> u32 {
+        lock(&self.inner.level).available(Instant::now())
+    }
+}
+
+/// One token, so that tokens per nanosecond are a whole number for any rate in thousandths a second: what is
+/// counted in whole numbers is there at the very instant it was promised for.
+const TOKEN: i128 = 1_000_000_000_000;
+
+fn milli_rate(per_second: f64) -> i128 {
+    const MOST: f64 = 1e9;
+    let milli = (per_second * 1_000.0).round().clamp(1.0, MOST);
+    // Clamped to what fits; not a number becomes zero, which the `max` lifts.
+    #[allow(clippy::cast_possible_truncation)]
+    i128::from(milli as i64).max(1)
+}
+
+#[derive(Debug)]
+struct BucketLevel {
+    tokens: i128,
+    burst: i128,
+    milli_rate: i128,
+    /// Until when gains are in `tokens`. In the future during a penalty.
+    counted_to: Instant,
+}
+
+impl BucketLevel {
+    /// Takes, or says when to ask again.
+    fn take(&mut self, now: Instant, count: u32) -> Result<(), Instant> {
+        self.count_to(now);
+        let wanted = i128::from(count) * TOKEN;
+        let missing = wanted.min(self.burst) - self.tokens;
+        if missing > 0 {
+            let nanos = (missing + self.milli_rate - 1) / self.milli_rate;
+            return Err(saturating_add(
+                self.counted_to,
+                Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
+            ));
+        }
+        if self.counted_to > now {
+            return Err(self.counted_to);
+        }
+        self.tokens -= wanted;
+        Ok(())
+    }
+
+    fn set_rate(&mut self, now: Instant, milli_rate: i128) {
+        self.count_to(now);
+        self.milli_rate = milli_rate;
+    }
+
+    fn penalize(&mut self, now: Instant, pause: Duration) {
+        self.count_to(now);
+        self.tokens = self.tokens.min(TOKEN);
+        self.counted_to = self.counted_to.max(saturating_add(now, pause));
+    }
+
+    fn available(&mut self, now: Instant) -> u32 {
+        self.count_to(now);
+        if self.counted_to > now { 0 } else { u32::try_from(self.tokens / TOKEN).unwrap_or(0) }
+    }
+
+    fn count_to(&mut self, now: Instant) {
+        if let Some(elapsed) = now.checked_duration_since(self.counted_to) {
+            let gained =
+                i128::try_from(elapsed.as_nanos()).unwrap_or(i128::MAX).saturating_mul(self.milli_rate);
+            self.tokens = self.tokens.saturating_add(gained).min(self.burst);
+            self.counted_to = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Somebody who waits for a token, and will say how long.
+    async fn somebody_waits(bucket: &TokenBucket) -> tokio::task::JoinHandle<Duration> {
+        let (bucket, begun) = (bucket.clone(), Instant::now());
+        let waiting = tokio::spawn(async move {
+            bucket.acquire(1).await;
+            begun.elapsed()
+        });
+        tokio::task::yield_now().await;
+        waiting
+    }
+
+    async fn times_of(bucket: &TokenBucket, takes: usize) -> Vec<u128> {
+        let begun = Instant::now();
+        let mut times = Vec::new();
+        for _ in 0..takes {
+            bucket.acquire(1).await;
+            times.push(begun.elapsed().as_millis());
+        }
+        times
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
+        let bucket = TokenBucket::new(20.0, 3);
+        assert_eq!(times_of(&bucket, 6).await, [0, 0, 0, 50, 100, 150]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_bucket_saves_no_more_than_its_burst() {
+        let bucket = TokenBucket::new(10.0, 2);
+        advance(3_600 * SECOND).await;
+        assert_eq!(bucket.available(), 2);
+        assert_eq!(times_of(&bucket, 4).await, [0, 0, 100, 200]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn token_bucket_serves_waiters_in_order() {
+        let bucket = TokenBucket::new(1.0, 5);
+        bucket.acquire(5).await;
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let takers = [("five", 5), ("one", 1), ("two", 2)].map(|(name, count)| {
+            let (bucket, served, begun) = (bucket.clone(), Arc::clone(&served), Instant::now());
+            tokio::spawn(async move {
+                bucket.acquire(count).await;
+                lock(&served).push((name, begun.elapsed().as_secs()));
+            })
+        });
+        for taker in takers {
+            taker.await.unwrap();
+        }
+        assert_eq!(*lock(&served), [("five", 5), ("one", 6), ("two", 8)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_overtakes_those_who_wait() {
+        let bucket = TokenBucket::new(1.0, 5);
+        bucket.acquire(4).await;
+        let waiting = tokio::spawn({
+            let bucket = bucket.clone();
+            async move { bucket.acquire(3).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!bucket.try_acquire(1), "one is there, but someone waits for three");
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_taker_that_leaves_the_line_takes_nothing() {
+        let bucket = TokenBucket::new(1.0, 1);
+        bucket.acquire(1).await;
+        assert!(timeout(SECOND / 2, bucket.acquire(1)).await.is_err());
+        advance(SECOND / 2).await;
+        assert!(bucket.try_acquire(1));
+        assert!(!bucket.try_acquire(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_want_beyond_the_burst_is_served_and_paid_for_afterwards() {
+        let bucket = TokenBucket::new(1.0, 2);
+        let begun = Instant::now();
+        bucket.acquire(6).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        bucket.acquire(1).await;
+        assert_eq!(begun.elapsed(), 5 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_penalty_stops_everyone_and_leaves_no_burst_behind() {
+        let bucket = TokenBucket::new(1.0, 100);
+        bucket.penalize(10 * SECOND);
+        bucket.penalize(2 * SECOND);
+        assert!(!bucket.try_acquire(1));
+        assert_eq!(bucket.available(), 0);
+        assert_eq!(times_of(&bucket, 3).await, [10_000, 11_000, 12_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_penalty_also_stops_who_already_waits() {
+        let bucket = TokenBucket::new(1.0, 1);
+        bucket.acquire(1).await;
+        let waiting = somebody_waits(&bucket).await;
+        bucket.penalize(5 * SECOND);
+        assert_eq!(waiting.await.unwrap(), 6 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_rate_counts_for_those_who_already_wait() {
+        let bucket = TokenBucket::new(0.001, 1);
+        bucket.acquire(1).await;
+        let waiting = somebody_waits(&bucket).await;
+        bucket.set_rate(4.0);
+        assert_eq!(waiting.await.unwrap(), SECOND / 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_senseless_rate_is_slow_and_not_a_crash() {
+        for rate in [0.0, -1.0, f64::NAN] {
+            let bucket = TokenBucket::new(rate, 0);
+            assert_eq!(times_of(&bucket, 2).await, [0, 1_000_000]);
+        }
+    }
+}

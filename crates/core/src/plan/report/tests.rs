@@ -1,0 +1,193 @@
+//! A plan as its readers see it.
+
+use serde_json::json;
+
+use super::*;
+use crate::plan::FieldChange;
+
+fn planned(id: &str, change: PlannedChange) -> PlanEntry {
+    let task = format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{id}");
+    PlanEntry { control_plane: "kuma".into(), task: Some(TaskArn::parse(&task).unwrap()), change: item }
+}
+
+fn item(change: Change, reason: &str) -> PlannedChange {
+    PlannedChange {
+        mesh: Some("default".into()),
+        name: Some("dp-1".into()),
+        service: Some("app".into()),
+        binding: Some("demo".into()),
+        ..PlannedChange::new(change, reason)
+    }
+}
+
+/// One of everything.
+fn proposal() -> PlanReport {
+    let field = FieldChange {
+        path: "networking.outbound[0].port".into(),
+        before: Some(json!(15050)),
+        after: Some(json!(15051)),
+    };
+    let registration = json!({
+        "type": "Dataplane", "mesh": "default", "name": "dp-1",
+        "labels": {"ecs-mesh.dev/operator": "op", "kuma.io/workload": "app"},
+        "networking": {"address": "10.0.0.1", "inbound": [{"port": 15000}]},
+    });
+    let changes = vec![
+        planned("1", PlannedChange { registration: Some(registration), ..update_entry(Change::Create, "the task runs") }),
+        planned("2", PlannedChange { fields: vec![field], ..update_entry(Change::Update, "it differs in these fields") }),
+        planned(
+            "3",
+            PlannedChange { follow_up: Some("removed later".into()), ..update_entry(Change::Drain, "ECS is stopping the task") },
+        ),
+        planned("4", PlannedChange { precondition: Some("once it is missing".into()), ..update_entry(Change::Remove, "not listed") }),
+        planned("5", PlannedChange { blocked_by: Some(BlockedBy::Guard), ..update_entry(Change::Remove, "too many") }),
+        planned("6", PlannedChange { blocked_by: Some(BlockedBy::Policy), ..update_entry(Change::Drain, "upsert-only") }),
+        planned("7", PlannedChange { blocked_by: Some(BlockedBy::Paused), ..update_entry(Change::Create, "the task runs") }),
+        planned("8", PlannedChange::new(Change::Reject, "tag kuma.io/mesh is missing")),
+        planned("9", PlannedChange::new(Change::Unknown, "GetRole was denied")),
+        planned("10", PlannedChange::new(Change::Unknown, "GetRole was denied")),
+        planned("11", PlannedChange::new(Change::Ignore, "no Workload selects the task")),
+        planned("12", item(Change::Unchanged, "it is as it should be")),
+    ];
+    let unresolved = vec![Unresolved { subject: "control plane away".into(), error: "connection refused".into() }];
+    let warning = |task: &str| PlanWarning {
+        control_plane: "kuma".into(),
+        task: task.into(),
+        message: "role tags".into(),
+        key: "role tags".into(),
+    };
+    PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), unresolved, vec![warning("1"), warning("2")], changes)
+}
+
+#[test]
+fn plan_renders_its_sections() {
+    let text = anstream::adapter::strip_str(&render(&proposal(), PlanDetail::Changes)).to_string();
+    insta::assert_snapshot!(text);
+}
+
+fn text(changes: Vec<PlanEntry>, detail: PlanDetail) -> String {
+    let proposal = PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
+    anstream::adapter::strip_str(&render(&proposal, detail)).to_string()
+}
+
+/// What a dead task left at Consul.
+fn left(n: usize) -> Vec<PlanEntry> {
+    let (id, service) = (format!("{n:032x}"), if n.is_multiple_of(2) { "kv" } else { "web" });
+    let cluster = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
+    let names = [
+        format!("token/4fa6e11c-21d1-3462-a316-{n:012x}"),
+        format!("service/{service}-{id}@{cluster}"),
+        format!("service/{service}-{id}-sidecar-proxy@{cluster}"),
+    ];
+    let item = |name: String| PlanEntry {
+        control_plane: "consul".into(),
+        ..planned(
+            &id,
+            PlannedChange {
+                name: Some(name),
+                service: Some(service.into()),
+                binding: Some("demo".into()),
+                ..PlannedChange::with_reason(
+                    Change::Remove,
+                    &Reason::new("absent", format!("not listed by two sweeps since {n} minutes ago")),
+                )
+            },
+        )
+    };
+    names.map(item).into()
+}
+
+fn rejected(n: usize, role: usize) -> PlanEntry {
+    let words = format!("role r{role}-task: tag x is missing; aws iam tag-role --role-name r{role}-task");
+    planned(&format!("{n:032x}"), PlannedChange::with_reason(Change::Reject, &Reason::new("x missing", words)))
+}
+
+#[test]
+fn plan_groups_registrations_of_a_dead_task() {
+    insta::assert_snapshot!(text(left(7), PlanDetail::Changes));
+}
+
+#[test]
+fn plan_groups_many_tasks_by_reason() {
+    let mut changes: Vec<PlanEntry> = (0..1_000).flat_map(left).collect();
+    changes.extend((0..500).map(|n| rejected(n, n % 5)));
+    insta::assert_snapshot!(text(changes.clone(), PlanDetail::Changes));
+    let all = text(changes, PlanDetail::All);
+    assert_eq!(all.matches("\n  - remove").count(), 1_000);
+    assert_eq!(all.matches("\n  x reject").count(), 500);
+}
+
+#[test]
+fn plan_counts_unattributed_tokens() {
+    let mut proposal = proposal();
+    let examples = vec!["4fa6e11c-21d1-3462-a316-99515e5544f7".to_owned()];
+    let reason = "no_metadata";
+    proposal.unattributed_tokens.push(UnattributedTokens { control_plane: "consul".into(), reason, count: 12, examples });
+    let text = anstream::adapter::strip_str(&render(&proposal, PlanDetail::Changes)).to_string();
+    let line = text.lines().find(|line| line.starts_with("not looked after: ")).unwrap();
+    assert!(line.contains("12 login tokens") && line.contains("4fa6e11c-21d1"), "{line}");
+    let json = serde_json::to_value(&proposal).unwrap();
+    assert_eq!(json["unplaced"][0]["count"], 12);
+}
+
+#[test]
+fn consul_has_no_mesh_and_an_enterprise_a_partition() {
+    let at = |partition: Option<&str>| {
+        let mut changes = left(1);
+        changes.iter_mut().for_each(|planned| planned.change.partition = partition.map(str::to_owned));
+        text(changes, PlanDetail::Changes).lines().next().unwrap().to_owned()
+    };
+    assert_eq!(at(None), "control plane consul");
+    assert_eq!(at(Some("team")), "control plane consul, partition team");
+}
+
+#[test]
+fn what_is_blocked_is_not_counted_as_to_be_done() {
+    let proposal = proposal();
+    let s = &proposal.summary;
+    assert_eq!((s.create, s.update, s.drain, s.remove), (1, 1, 1, 1));
+    assert_eq!((s.held_by_guard, s.skipped_by_policy, s.paused, s.unknown), (1, 1, 1, 2));
+    assert!(proposal.will_write() && !proposal.complete);
+}
+
+#[test]
+fn every_label_of_the_metric_is_listed() {
+    let listed: Vec<&str> = labels().collect();
+    for planned in proposal().changes {
+        assert!(listed.contains(&label(&planned.change)), "{planned:?}");
+    }
+}
+
+/// Of what is written: a field that is left out where it is empty need not be there.
+fn schema() -> schemars::Schema {
+    schemars::generate::SchemaSettings::default()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<PlanReport>()
+}
+
+/// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
+#[test]
+fn the_schema_of_the_json_form_is_current() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/plan.schema.json");
+    let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &schema).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), schema, "renew it with UPDATE_GOLDEN=1");
+}
+
+#[test]
+fn required_schema_fields_are_always_present() {
+    let schema = schema().to_value();
+    let required = |of: &serde_json::Value| -> Vec<String> {
+        serde_json::from_value(of["required"].clone()).unwrap_or_default()
+    };
+    let of_item = required(&schema["$defs"]["Planned"]);
+    assert!(of_item.iter().any(|name| name == "change"), "{schema}");
+    let json = serde_json::to_value(proposal()).unwrap();
+    assert!(required(&schema).iter().all(|name| json.get(name).is_some()), "{json}");
+    for item in json["items"].as_array().unwrap() {
+        assert!(of_item.iter().all(|name| item.get(name).is_some()), "{item}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Whether a queue's policy lets EventBridge send for a rule, and whom else it lets.
+//!
+//! Understands what such policies hold in practice; what it does not understand it calls unclear, never allowed.
+//! Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html>.
+
+use serde_json::Value;
+
+use ecs_mesh_model::Glob;
+
+/// What a policy says to a rule's messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PolicyVerdict {
+    /// They may come; `also` says who else may, where that is too many.
+    Allowed {
+        /// Who else may send.
+        also: Option<&'static str>,
+    },
+    /// No statement lets them.
+    NotAllowed,
+    /// A statement forbids them.
+    Forbidden,
+    /// It depends on something that is not looked at.
+    Unclear(String),
+}
+
+/// Who sends what where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RuleSender<'a> {
+    /// The rule's ARN.
+    pub(super) rule: &'a str,
+    /// The rule's account.
+    pub(super) account: &'a str,
+    /// The queue's ARN.
+    pub(super) queue: &'a str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Tristate {
+    No,
+    Maybe,
+    Yes,
+}
+
+/// Judges the policy's text; an empty one allows nobody.
+pub(super) fn evaluate(policy: &str, sender: RuleSender<'_>) -> PolicyVerdict {
+    if policy.trim().is_empty() {
+        return PolicyVerdict::NotAllowed;
+    }
+    let Ok(policy) = serde_json::from_str::<Value>(policy) else {
+        return PolicyVerdict::Unclear("the policy is not JSON".to_owned());
+    };
+    let statements: Vec<&Value> = list(&policy["Statement"]).filter(|s| is_about(s, sender)).collect();
+    let of = |effect: &'static str| statements.iter().filter(move |s| s["Effect"] == effect);
+    let denied = of("Deny").map(|s| holds(s, sender)).max().unwrap_or(Tristate::No);
+    let allowed = of("Allow").map(|s| holds(s, sender)).max().unwrap_or(Tristate::No);
+    match (denied, allowed) {
+        (Tristate::Yes, _) => PolicyVerdict::Forbidden,
+        (_, Tristate::No) => PolicyVerdict::NotAllowed,
+        (Tristate::Maybe, _) => PolicyVerdict::Unclear("a Deny statement has conditions of its own".to_owned()),
+        (Tristate::No, Tristate::Maybe) => {
+            PolicyVerdict::Unclear("the statement that allows it has conditions of its own".to_owned())
+        }
+        (Tristate::No, Tristate::Yes) => PolicyVerdict::Allowed { also: of("Allow").find_map(|s| too_many(s)) },
+    }
+}
+
+/// Whether the statement speaks of EventBridge, of sending, and of this queue.
+fn is_about(statement: &Value, sender: RuleSender<'_>) -> bool {
+    let principal = &statement["Principal"];
+    let by_service = list(&principal["Service"]).any(|name| name == "events.amazonaws.com");
+    let others = statement.get("NotPrincipal").is_some();
+    let action = |name: &Value| {
+        let name = name.as_str().unwrap_or_default().to_lowercase();
+        Glob::new(name).matches("sqs:sendmessage")
+    };
+    let resource = |name: &Value| Glob::new(name.as_str().unwrap_or_default()).matches(sender.queue);
+    (by_service || is_anyone(principal) || others)
+        && (list(&statement["Action"]).any(action) || statement.get("NotAction").is_some())
+        && (list(&statement["Resource"]).any(resource) || statement.get("NotResource").is_some())
+}
+
+fn is_anyone(principal: &Value) -> bool {
+    principal == "*" || list(&principal["AWS"]).any(|name| name == "*")
+}
+
+fn holds(statement: &Value, sender: RuleSender<'_>) -> Tristate {
+    if ["NotPrincipal", "NotAction", "NotResource"].iter().any(|name| statement.get(*name).is_some()) {
+        return Tristate::Maybe;
+    }
+    conditions(statement)
+        .map(|(operator, key, values)| condition(operator, key, values, sender))
+        .min()
+        .unwrap_or(Tristate::Yes)
+}
+
+/// Operator, key and values of each condition.
+fn conditions(statement: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+    let operators = statement["Condition"].as_object().into_iter().flatten();
+    operators.flat_map(|(operator, keys)| {
+        let keys = keys.as_object().into_iter().flatten();
+        keys.map(move |(key, values)| (operator.as_str(), key.as_str(), values))
+    })
+}
+
+fn condition(operator: &str, key: &str, values: &Value, sender: RuleSender<'_>) -> Tristate {
+    let operator = operator.strip_suffix("IfExists").unwrap_or(operator);
+    let key = key.to_lowercase();
+    let actual = match key.as_str() {
+        "aws:sourcearn" => sender.rule,
+        "aws:sourceaccount" => sender.account,
+        // EventBridge sends over TLS.
+        "aws:securetransport" => "true",
+        _ => return Tristate::Maybe,
+    };
+    let (equal, wild) = match operator {
+        "ArnEquals" | "ArnLike" | "StringLike" => (true, true),
+        "ArnNotEquals" | "ArnNotLike" | "StringNotLike" => (false, true),
+        "StringEquals" | "Bool" => (true, false),
+        "StringNotEquals" => (false, false),
+        _ => return Tristate::Maybe,
+    };
+    let matches = list(values).any(|value| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if wild { Glob::new(value).matches(actual) } else { value == actual }
+    });
+    if matches == equal { Tristate::Yes } else { Tristate::No }
+}
+
+/// Who else may send by a statement that lets EventBridge.
+fn too_many(statement: &Value) -> Option<&'static str> {
+    let bounds = |wanted: &str, is_bound: &dyn Fn(&str) -> bool| {
+        conditions(statement).any(|(operator, key, values)| {
+            !operator.contains("Not")
+                && key.eq_ignore_ascii_case(wanted)
+                && list(values).all(|value| value.as_str().is_some_and(is_bound))
+        })
+    };
+    let is_wild = |text: &str| text.contains(['*', '?']);
+    let has_account = |arn: &str| {
+        !is_wild(arn) || arn.split(':').nth(4).is_some_and(|account| account.len() == 12 && !is_wild(account))
+    };
+    if bounds("aws:SourceArn", &has_account) || bounds("aws:SourceAccount", &|account| !is_wild(account)) {
+        return None;
+    }
+    Some(if is_anyone(&statement["Principal"]) { "anybody at all" } else { "the rules of any AWS account" })
+}
+
+/// The items of a list, or the one thing that stands for a list of one.
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    let items = match value {
+        Value::Array(items) => items.as_slice(),
+        Value::Null => &[],
+        one => std::slice::from_ref(one),
+    };
+    items.iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const RULE: &str = "arn:aws:events:eu-west-1:111122223333:rule/tasks";
+    const QUEUE: &str = "arn:aws:sqs:eu-west-1:111122223333:q";
+
+    fn allow(condition: &Value) -> Value {
+        json!({
+            "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage", "Resource": QUEUE, "Condition": condition,
+        })
+    }
+
+    fn says(statements: &Value) -> PolicyVerdict {
+        let sender = RuleSender { rule: RULE, account: "111122223333", queue: QUEUE };
+        evaluate(&json!({"Statement": statements}).to_string(), sender)
+    }
+
+    #[test]
+    fn queue_policy_allows_rule_by_source_arn_or_account() {
+        let fine = PolicyVerdict::Allowed { also: None };
+        for condition in [
+            json!({"ArnEquals": {"aws:SourceArn": RULE}}),
+            json!({"ArnLike": {"AWS:SourceArn": ["x", "arn:aws:events:*:111122223333:rule/*"]}}),
+            json!({"StringEquals": {"aws:SourceAccount": "111122223333"}}),
+        ] {
+            assert_eq!(says(&allow(&condition)), fine, "{condition}");
+        }
+    }
+
+    #[test]
+    fn what_lets_others_in_is_told() {
+        let strangers = PolicyVerdict::Allowed { also: Some("the rules of any AWS account") };
+        assert_eq!(says(&json!([allow(&json!({}))])), strangers);
+        let loose = json!({"ArnLike": {"aws:SourceArn": "arn:aws:events:*:*:rule/tasks"}});
+        assert_eq!(says(&json!([allow(&loose)])), strangers);
+        let mut open = allow(&json!({}));
+        open["Principal"] = json!("*");
+        open["Action"] = json!(["SQS:*"]);
+        assert_eq!(says(&json!([open])), PolicyVerdict::Allowed { also: Some("anybody at all") });
+    }
+
+    #[test]
+    fn what_keeps_them_out_is_told() {
+        let mine = allow(&json!({"ArnEquals": {"aws:SourceArn": RULE}}));
+        let other =
+            allow(&json!({"ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-west-1:111122223333:rule/x"}}));
+        assert_eq!(says(&json!([other])), PolicyVerdict::NotAllowed);
+        assert_eq!(says(&json!([])), PolicyVerdict::NotAllowed);
+        let mut elsewhere = mine.clone();
+        elsewhere["Resource"] = json!("arn:aws:sqs:eu-west-1:111122223333:other");
+        assert_eq!(says(&json!([elsewhere])), PolicyVerdict::NotAllowed);
+        let deny = json!({"Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": "*"});
+        assert_eq!(says(&json!([mine, deny])), PolicyVerdict::Forbidden);
+        let mut plain_http = deny.clone();
+        plain_http["Condition"] = json!({"Bool": {"aws:SecureTransport": "false"}});
+        assert_eq!(says(&json!([mine, plain_http])), PolicyVerdict::Allowed { also: None });
+        let mut by_network = deny;
+        by_network["Condition"] = json!({"StringNotEquals": {"aws:SourceVpc": "vpc-1"}});
+        assert!(matches!(says(&json!([mine, by_network])), PolicyVerdict::Unclear(_)));
+    }
+}

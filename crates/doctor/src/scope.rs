@@ -1,0 +1,225 @@
+//! Where the set-up is, as far as manifests, queue URL and Region tell it without asking AWS.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ecs_mesh_api::RoleTagMode;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::sdk::{queue_host, region_of_queue_host};
+use ecs_mesh_model::{ClusterArn, Glob};
+
+/// The queue, by its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueLocation {
+    /// Its Region, where the URL is one of AWS's.
+    pub region: Option<String>,
+    /// 12 digits.
+    pub account: String,
+    /// Its name; that of a FIFO queue ends in `.fifo`.
+    pub name: String,
+}
+
+impl QueueLocation {
+    /// Reads `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME`, or that path behind another host.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{:?} is not the URL of an SQS queue: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+                url.chars().take(200).collect::<String>()
+            )
+        };
+        let host = queue_host(url).ok_or_else(wrong)?;
+        let mut path = url.rsplit('/');
+        let (name, account) = (path.next().unwrap_or_default(), path.next().unwrap_or_default());
+        if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let region = region_of_queue_host(host).map(str::to_owned);
+        Ok(Self { region, account: account.to_owned(), name: name.to_owned() })
+    }
+}
+
+/// A cluster's ARN or a pattern over it, taken apart. A part that the pattern does not fix is `*`, or what the
+/// set-up tells otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterLocation {
+    /// As written.
+    pub glob: Glob,
+    region: String,
+    account: String,
+    name: String,
+}
+
+/// What is known of where things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoctorScope {
+    /// `aws`, `aws-cn`, `aws-us-gov`, …
+    pub partition: String,
+    /// The Region, if anything tells it.
+    pub region: Option<String>,
+    /// The account, if anything tells it.
+    pub account: Option<String>,
+    /// The queue.
+    pub queue: Option<QueueLocation>,
+    /// What the bindings select.
+    pub clusters: Vec<ClusterLocation>,
+    /// Whether any binding looks at role tags.
+    pub reads_roles: bool,
+    /// ARNs of the secrets that the control planes' connections name.
+    pub secrets: Vec<String>,
+}
+
+impl DoctorScope {
+    /// Puts together what the set-up tells; `region` is the one that is given or that the environment has.
+    pub fn new(set: &ManifestSet, queue_url: Option<&str>, region: Option<&str>) -> Result<Self, String> {
+        let queue = queue_url.map(QueueLocation::parse).transpose()?;
+        let mut globs: Vec<&Glob> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
+        globs.sort_unstable();
+        globs.dedup();
+        let literal =
+            globs.iter().find_map(|glob| ClusterArn::parse(glob.as_str()).ok().filter(|_| glob.is_literal()));
+        let region = queue
+            .as_ref()
+            .and_then(|queue| queue.region.clone())
+            .or_else(|| region.map(str::to_owned))
+            .or_else(|| literal.as_ref().map(|cluster| cluster.region().to_owned()));
+        let account = queue
+            .as_ref()
+            .map(|queue| queue.account.clone())
+            .or_else(|| literal.as_ref().map(|cluster| cluster.account().to_owned()));
+        let partition = literal
+            .map(|cluster| cluster.partition().to_owned())
+            .or_else(|| globs.iter().find_map(|glob| fixed_partition(glob)))
+            .unwrap_or_else(|| partition_of(region.as_deref().unwrap_or_default()).to_owned());
+        let clusters = globs.into_iter().map(|glob| parse_pattern(glob, region.as_deref(), account.as_deref()));
+        let clusters = clusters.collect();
+        let reads_roles = set.bindings.values().any(|b| b.spec.role_tags.mode != RoleTagMode::Off);
+        let secrets = secrets(set);
+        Ok(Self { partition, region, account, queue, clusters, reads_roles, secrets })
+    }
+
+    /// The queue's ARN, once a Region is known.
+    pub fn queue_arn(&self) -> Option<String> {
+        let (queue, region) = (self.queue.as_ref()?, self.region.as_ref()?);
+        Some(format!("arn:{}:sqs:{region}:{}:{}", self.partition, queue.account, queue.name))
+    }
+
+    /// An ARN of this account and Region, with `*` where these are not known.
+    pub fn arn(&self, service: &str, resource: &str) -> String {
+        let part = |known: &Option<String>| known.as_deref().unwrap_or("*").to_owned();
+        format!("arn:{}:{service}:{}:{}:{resource}", self.partition, part(&self.region), part(&self.account))
+    }
+}
+
+impl ClusterLocation {
+    /// The ARN (pattern) of the cluster.
+    pub fn arn(&self, partition: &str) -> String {
+        format!("arn:{partition}:ecs:{}:{}:cluster/{}", self.region, self.account, self.name)
+    }
+
+    /// The ARN pattern of all its tasks.
+    pub fn tasks(&self, partition: &str) -> String {
+        format!("arn:{partition}:ecs:{}:{}:task/{}/*", self.region, self.account, self.name)
+    }
+}
+
+impl fmt::Display for ClusterLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.glob, f)
+    }
+}
+
+fn secrets(set: &ManifestSet) -> Vec<String> {
+    let connections = set.control_planes.values().filter_map(|spec| spec.consul.as_ref());
+    let named = connections.flat_map(|consul| [consul.ca_secret.clone(), consul.token_secret.clone()]);
+    let named: BTreeSet<String> = named.flatten().collect();
+    named.into_iter().collect()
+}
+
+/// Those clusters of a selector that are named in full.
+pub(super) fn named_clusters(selector: &[Glob]) -> impl Iterator<Item = ClusterArn> {
+    let literal = selector.iter().filter(|glob| glob.is_literal());
+    literal.filter_map(|glob| ClusterArn::parse(glob.as_str()).ok())
+}
+
+/// An ARN has five colons and a cluster's has one `/`: a pattern with just as many is taken apart where they are;
+/// in one with fewer, a `*` spans them.
+fn parse_pattern(glob: &Glob, region: Option<&str>, account: Option<&str>) -> ClusterLocation {
+    let text = glob.as_str();
+    let name = text.rsplit_once('/').map_or("*", |(_, name)| name);
+    let parts: Vec<&str> = text.split(':').collect();
+    let part = |index: usize, known: Option<&str>| match parts.get(index) {
+        Some(part) if parts.len() == 6 && *part != "*" => (*part).to_owned(),
+        _ => known.unwrap_or("*").to_owned(),
+    };
+    // Only the operator's own account and Region are ever asked.
+    ClusterLocation {
+        glob: glob.clone(),
+        region: part(3, region),
+        account: part(4, account),
+        name: name.to_owned(),
+    }
+}
+
+fn fixed_partition(glob: &Glob) -> Option<String> {
+    let mut parts = glob.as_str().split(':');
+    let (arn, partition) = (parts.next()?, parts.next()?);
+    let fixed = arn == "arn" && partition.starts_with("aws") && !partition.contains(['*', '?']);
+    fixed.then(|| partition.to_owned())
+}
+
+/// The partition of a Region. Source: <https://docs.aws.amazon.com/general/latest/gr/rande.html>.
+pub(super) fn partition_of(region: &str) -> &'static str {
+    const PREFIXES: [(&str, &str); 6] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("us-isof-", "aws-iso-f"),
+        ("eusc-", "aws-eusc"),
+    ];
+    PREFIXES.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, partition)| partition)
+}
+
+/// The Region in which a partition's IAM tells of its calls; `None` for those of which it is not known here.
+pub(super) fn iam_region(partition: &str) -> Option<&'static str> {
+    match partition {
+        "aws" => Some("us-east-1"),
+        "aws-cn" => Some("cn-north-1"),
+        "aws-us-gov" => Some("us-gov-west-1"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_scoped_as_far_as_it_is_fixed() {
+        for (glob, expected) in [
+            (
+                "arn:aws:ecs:eu-west-1:111122223333:cluster/prod",
+                "arn:aws:ecs:eu-west-1:111122223333:cluster/prod",
+            ),
+            ("arn:aws:ecs:eu-*:*:cluster/prod-*", "arn:aws:ecs:eu-*:444455556666:cluster/prod-*"),
+            ("*:cluster/prod-?", "arn:aws:ecs:us-east-2:444455556666:cluster/prod-?"),
+            ("arn:aws:ecs:eu-west-1:*/prod", "arn:aws:ecs:us-east-2:444455556666:cluster/prod"),
+            ("*", "arn:aws:ecs:us-east-2:444455556666:cluster/*"),
+        ] {
+            let place = parse_pattern(&Glob::new(glob), Some("us-east-2"), Some("444455556666"));
+            assert_eq!(place.arn("aws"), expected, "{glob}");
+        }
+    }
+
+    #[test]
+    fn a_queue_url_tells_account_and_region() {
+        let queue = QueueLocation::parse("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q").unwrap();
+        assert_eq!((queue.region.as_deref(), queue.name.as_str()), (Some("cn-north-1"), "q"));
+        let queue = QueueLocation::parse("http://127.0.0.1:4566/111122223333/q").unwrap();
+        assert_eq!((queue.region, queue.account.as_str()), (None, "111122223333"));
+        for bad in ["https://sqs.eu-west-1.amazonaws.com/q", "q", "https://sqs.eu-west-1.amazonaws.com/1/q"] {
+            assert!(QueueLocation::parse(bad).unwrap_err().contains("ACCOUNT/NAME"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A bad manifest never takes anything away.
+
+use super::helpers::{BINDING, TestDirectory, WORKLOAD};
+use crate::{LoadOutcome, Loaded, ManifestSources};
+
+fn kept(outcome: LoadOutcome) -> Loaded {
+    match outcome {
+        LoadOutcome::Kept(loaded) => loaded,
+        other => panic!("the set in force was not kept: {other:?}"),
+    }
+}
+
+fn replaced(outcome: LoadOutcome) -> Loaded {
+    match outcome {
+        LoadOutcome::Replaced(loaded) => loaded,
+        other => panic!("no new set came into force: {other:?}"),
+    }
+}
+
+#[test]
+fn a_bad_edit_keeps_the_last_good_set() {
+    let directory = TestDirectory::demo();
+    let good = directory.load();
+    assert_eq!((good.set.generation, good.set.complete), (1, true));
+
+    directory.write("c-kv.yaml", WORKLOAD.replace("port: 15050", "port: none"));
+    let after = kept(directory.reload(&good));
+    assert_eq!(after.set, good.set);
+    insta::assert_snapshot!(directory.text(&after.errors), @r#"c-kv.yaml:8 (document 1, Workload/kv): spec.inbounds[0].port: expected a whole number from 1 to 65535, found the text "none""#);
+    assert!(matches!(directory.reload(&after), LoadOutcome::Unchanged));
+}
+
+#[test]
+fn mending_a_bad_edit_brings_the_new_set_into_force() {
+    let directory = TestDirectory::demo();
+    let good = directory.load();
+    directory.write("c-kv.yaml", "kind: [");
+    let bad = kept(directory.reload(&good));
+
+    directory.write("c-kv.yaml", WORKLOAD.replace("15050", "15051"));
+    let mended = replaced(directory.reload(&bad));
+    assert_eq!((mended.set.generation, mended.set.complete, mended.errors.len()), (2, true, 0));
+    assert_eq!(mended.set.workloads["kv"].inbounds[0].port.get(), 15051);
+}
+
+#[test]
+fn undoing_a_bad_edit_is_no_new_set() {
+    let directory = TestDirectory::demo();
+    let good = directory.load();
+    directory.write("c-kv.yaml", "kind: [");
+    let bad = kept(directory.reload(&good));
+    directory.write("c-kv.yaml", WORKLOAD);
+    let undone = kept(directory.reload(&bad));
+    assert_eq!((undone.set.generation, undone.errors.len()), (1, 0));
+}
+
+#[test]
+fn the_same_in_other_words_is_no_new_set() {
+    let directory = TestDirectory::demo();
+    let good = directory.load();
+    directory.write("c-kv.yaml", format!("# who wrote this\n{WORKLOAD}"));
+    assert_eq!(kept(directory.reload(&good)).set.generation, 1);
+}
+
+#[test]
+fn error_at_start_blocks_removals_until_fixed() {
+    let directory = TestDirectory::demo();
+    directory.write("c-kv.yaml", WORKLOAD.replace("service: kv", "service: ''"));
+    let start = directory.load();
+    assert!(!start.set.complete);
+    assert_eq!((start.set.bindings.len(), start.set.workloads.len()), (1, 0));
+
+    directory.write("c-kv.yaml", WORKLOAD);
+    let mended = replaced(directory.reload(&start));
+    assert_eq!((mended.set.generation, mended.set.complete), (2, true));
+    assert!(mended.set.workloads.contains_key("kv"));
+}
+
+#[test]
+fn invalid_start_set_is_only_replaced_by_a_better_one() {
+    let directory = TestDirectory::demo();
+    directory.write("b-binding.yaml", "kind: [");
+    directory.write("d-list.yaml", "kind: [");
+    let start = directory.load();
+
+    directory.write("b-binding.yaml", BINDING);
+    let better = replaced(directory.reload(&start));
+    assert!(!better.set.complete && better.set.workloads.contains_key("kv"));
+
+    directory.write("c-kv.yaml", "kind: [");
+    let worse = kept(directory.reload(&better));
+    assert!(worse.set.workloads.contains_key("kv"));
+}
+
+#[test]
+fn a_workload_that_is_deleted_from_a_whole_set_is_gone() {
+    let directory = TestDirectory::demo();
+    let good = directory.load();
+    directory.remove("c-kv.yaml");
+    let after = replaced(directory.reload(&good));
+    assert!(after.set.complete && after.set.workloads.is_empty());
+}
+
+#[test]
+fn missing_or_empty_directory_keeps_last_good_set() {
+    let directory = TestDirectory::demo();
+    let good = directory.load();
+    for name in ["a-cp.yaml", "b-binding.yaml", "c-kv.yaml"] {
+        directory.remove(name);
+    }
+    let empty = kept(directory.reload(&good));
+    assert_eq!(empty.set, good.set);
+    insta::assert_snapshot!(directory.text(&empty.errors), @r#"manifests: no manifest file is left in it, and it held 3 manifests: put them back; to withdraw all on purpose, leave a file with only a comment in it"#);
+
+    std::fs::remove_dir(directory.path()).unwrap();
+    let gone = kept(directory.reload(&empty));
+    assert_eq!(gone.set, good.set);
+    insta::assert_snapshot!(directory.text(&gone.errors), @r#"manifests: vanished, and held 3 manifests: put it back; to withdraw all on purpose, leave a file with only a comment in it"#);
+
+    std::fs::create_dir(directory.path()).unwrap();
+    directory.write("none.yaml", "# all withdrawn on purpose\n");
+    assert!(replaced(directory.reload(&gone)).set.complete);
+}
+
+#[test]
+fn missing_or_empty_file_keeps_last_good_set() {
+    let directory = TestDirectory::demo();
+    let sources =
+        ManifestSources::new(["a-cp.yaml", "b-binding.yaml", "c-kv.yaml"].map(|name| directory.path().join(name)));
+    let good = sources.load(None).into_loaded().unwrap();
+    directory.write("c-kv.yaml", "\n");
+    let emptied = kept(sources.load(Some(&good)));
+    insta::assert_snapshot!(directory.text(&emptied.errors), @r#"c-kv.yaml: was emptied, and held 1 manifest: if that is on purpose, leave a comment in it (a line with #), or delete the file"#);
+    directory.remove("c-kv.yaml");
+    let gone = kept(sources.load(Some(&emptied)));
+    insta::assert_snapshot!(directory.text(&gone.errors), @r#"c-kv.yaml: vanished, and held 1 manifest: put it back; to withdraw all on purpose, leave a file with only a comment in it"#);
+    directory.write("c-kv.yaml", "# on purpose\n");
+    assert!(replaced(sources.load(Some(&gone))).set.workloads.is_empty());
+}
+
+#[test]
+fn a_path_that_is_not_there_at_the_start_is_an_error() {
+    let directory = TestDirectory::new();
+    let sources = ManifestSources::new([directory.path(), directory.path().join("typo")]);
+    let start = sources.load(None).into_loaded().unwrap();
+    assert!(!start.set.complete);
+    insta::assert_snapshot!(directory.text(&start.errors), @r#"
+    manifests: no manifest file in it (*.yaml, *.yml, *.json): an empty directory looks like a mount that failed; if there are to be no manifests, put a file with only a comment in it
+    typo: does not exist: check the path, or wait for what mounts it
+    "#);
+}

@@ -1,0 +1,214 @@
+//! What a token may do: the rules of its policies, and which of them decides about a name.
+//!
+//! An exact rule beats a prefix, a longer prefix a shorter one; among policies that speak of the same name `deny` wins,
+//! then the greater power.
+
+use std::collections::BTreeMap;
+
+use super::hcl::{self, PolicyBody, PolicyItem};
+
+/// What rules are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Resource {
+    Acl,
+    Agent,
+    Event,
+    Key,
+    Keyring,
+    Mesh,
+    Node,
+    Operator,
+    Peering,
+    Query,
+    Service,
+    Session,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum AccessLevel {
+    Read,
+    List,
+    Write,
+    /// The strongest of all: it wins over any power.
+    Deny,
+}
+
+/// The word in rules; whether it speaks of a name.
+const WORDS: &[(&str, Resource, bool)] = &[
+    ("acl", Resource::Acl, false),
+    ("keyring", Resource::Keyring, false),
+    ("mesh", Resource::Mesh, false),
+    ("operator", Resource::Operator, false),
+    ("peering", Resource::Peering, false),
+    ("agent", Resource::Agent, true),
+    ("event", Resource::Event, true),
+    ("key", Resource::Key, true),
+    ("node", Resource::Node, true),
+    ("query", Resource::Query, true),
+    ("service", Resource::Service, true),
+    ("session", Resource::Session, true),
+];
+
+impl Resource {
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        WORDS.iter().find(|(known, ..)| *known == word).map(|(_, resource, _)| *resource)
+    }
+
+    pub(super) fn word(self) -> &'static str {
+        WORDS.iter().find(|(_, resource, _)| *resource == self).map_or("", |(word, ..)| word)
+    }
+}
+
+impl AccessLevel {
+    /// As rules and questions say it.
+    pub(super) fn of_word(word: &str) -> Option<Self> {
+        match word {
+            "read" => Some(Self::Read),
+            "list" => Some(Self::List),
+            "write" => Some(Self::Write),
+            _ => None,
+        }
+    }
+}
+
+/// One rule of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PolicyRule {
+    resource: Resource,
+    name: String,
+    prefix: bool,
+    level: AccessLevel,
+}
+
+/// Reads a policy's rules. What speaks of Enterprise's partitions and namespaces is read past.
+pub(super) fn parse(text: &str) -> Result<Vec<PolicyRule>, String> {
+    let items = hcl::parse(text).map_err(|what| format!("the rules can't be read: {what}"))?;
+    let mut rules = Vec::new();
+    for item in &items {
+        let (word, prefix) = match item.key.strip_suffix("_prefix") {
+            Some(word) => (word, true),
+            None => (item.key.as_str(), false),
+        };
+        let Some((_, resource, named)) = WORDS.iter().find(|(known, ..)| *known == word) else { continue };
+        if *named {
+            rules.push(named_rule(*resource, prefix, item)?);
+        } else if !prefix {
+            let level = level(*resource, text_of(&item.body))?;
+            rules.push(PolicyRule { resource: *resource, name: String::new(), prefix: true, level });
+        }
+    }
+    Ok(rules)
+}
+
+fn named_rule(resource: Resource, prefix: bool, item: &PolicyItem) -> Result<PolicyRule, String> {
+    let (PolicyBody::Block(inner), [name]) = (&item.body, item.labels.as_slice()) else {
+        return Err(format!("{} needs one name and a block with its policy", item.key));
+    };
+    let policy = inner.iter().find(|inner| inner.key == "policy").and_then(|inner| text_of(&inner.body));
+    Ok(PolicyRule { resource, name: name.clone(), prefix, level: level(resource, policy)? })
+}
+
+fn text_of(body: &PolicyBody) -> Option<&str> {
+    match body {
+        PolicyBody::Value(value) => value.as_str(),
+        PolicyBody::Block(_) => None,
+    }
+}
+
+fn level(resource: Resource, text: Option<&str>) -> Result<AccessLevel, String> {
+    match text {
+        Some("read") => Ok(AccessLevel::Read),
+        Some("write") => Ok(AccessLevel::Write),
+        Some("deny") => Ok(AccessLevel::Deny),
+        Some("list") if resource == Resource::Key => Ok(AccessLevel::List),
+        other => {
+            let (word, found) = (resource.word(), other.unwrap_or_default());
+            Err(format!("the policy of {word} is {found:?}; read, write and deny are allowed"))
+        }
+    }
+}
+
+/// The sum of a token's policies.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Permissions {
+    exact: BTreeMap<(Resource, String), AccessLevel>,
+    prefixes: BTreeMap<(Resource, String), AccessLevel>,
+    /// Where no rule speaks.
+    allowed_by_default: bool,
+}
+
+impl Permissions {
+    pub(super) fn new(allowed_by_default: bool) -> Self {
+        Self { allowed_by_default, ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, rules: &[PolicyRule]) {
+        for rule in rules {
+            let known = if rule.prefix { &mut self.prefixes } else { &mut self.exact };
+            let level = known.entry((rule.resource, rule.name.clone())).or_insert(rule.level);
+            *level = rule.level.max(*level);
+        }
+    }
+
+    pub(super) fn allow(&self, resource: Resource, name: &str, wanted: AccessLevel) -> bool {
+        match self.level(resource, name) {
+            Some(AccessLevel::Deny) => false,
+            Some(found) => found >= wanted,
+            None => match resource {
+                // These are parts of `operator` where nobody speaks of them.
+                Resource::Mesh | Resource::Peering => self.allow(Resource::Operator, "", wanted),
+                _ => self.allowed_by_default,
+            },
+        }
+    }
+
+    fn level(&self, resource: Resource, name: &str) -> Option<AccessLevel> {
+        if let Some(level) = self.exact.get(&(resource, name.to_owned())) {
+            return Some(*level);
+        }
+        let longest = (0..=name.len()).rev().filter_map(|end| name.get(..end));
+        longest.into_iter().find_map(|prefix| self.prefixes.get(&(resource, prefix.to_owned()))).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn powers(texts: &[&str]) -> Permissions {
+        let mut powers = Permissions::new(false);
+        for text in texts {
+            powers.add(&parse(text).unwrap());
+        }
+        powers
+    }
+
+    #[test]
+    fn most_specific_acl_rule_wins() {
+        let powers = powers(&[
+            "service_prefix \"\" { policy = \"read\" } service_prefix \"web\" { policy = \"write\" }
+             service \"web-admin\" { policy = \"deny\" }",
+        ]);
+        assert!(powers.allow(Resource::Service, "db", AccessLevel::Read));
+        assert!(!powers.allow(Resource::Service, "db", AccessLevel::Write));
+        assert!(powers.allow(Resource::Service, "web-2", AccessLevel::Write));
+        assert!(!powers.allow(Resource::Service, "web-admin", AccessLevel::Read));
+        assert!(!powers.allow(Resource::Node, "web", AccessLevel::Read));
+    }
+
+    #[test]
+    fn a_denial_in_any_policy_wins() {
+        let powers = powers(&["acl = \"write\"", "acl = \"deny\"", "operator = \"read\""]);
+        assert!(!powers.allow(Resource::Acl, "", AccessLevel::Read));
+        assert!(powers.allow(Resource::Mesh, "", AccessLevel::Read));
+        assert!(!powers.allow(Resource::Mesh, "", AccessLevel::Write));
+    }
+
+    #[test]
+    fn unknown_levels_are_refused_and_enterprise_rules_read_past() {
+        assert!(parse("mesh = \"maybe\"").is_err());
+        assert!(parse("node \"a\" { policy = \"list\" }").is_err());
+        assert!(parse("node \"a\" { }").is_err());
+        assert_eq!(parse("partition_prefix \"\" { peering = \"read\" }"), Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,185 @@
+//! The manifests that fit the world: how the operator is told to treat it.
+
+use std::fmt::Write as _;
+
+use super::{MESH, ScenarioService};
+
+/// How the operator is told to treat the world.
+#[derive(Clone, Debug)]
+pub struct ManifestOptions {
+    /// The address of Kuma, if there is one.
+    pub kuma: Option<String>,
+    /// Consul, if there is one.
+    pub consul: Option<ConsulManifestOptions>,
+    /// The cluster's ARN.
+    pub cluster: String,
+    /// Time between sweeps.
+    pub sweep_interval: &'static str,
+    /// Age at which absence counts.
+    pub grace_age: &'static str,
+    /// Time between drain and removal.
+    pub drain: &'static str,
+    /// How often roles are read again.
+    pub recheck: &'static str,
+    /// `{taskId}` or `{hostname}`.
+    pub dataplane_name: &'static str,
+}
+
+/// What is particular to Consul.
+#[derive(Clone, Debug)]
+pub struct ConsulManifestOptions {
+    /// Its address.
+    pub address: String,
+    /// Where the token is: a field of `spec.consul`.
+    pub token: String,
+    /// What follows for tasks whose roles lose their tags; the default, if not given.
+    pub on_revoked: Option<&'static str>,
+}
+
+/// The manifests of these services, as YAML.
+pub fn manifests(care: &ManifestOptions, services: &[ScenarioService]) -> String {
+    let mut documents = Vec::new();
+    if let Some(address) = &care.kuma {
+        documents.extend(of_kuma(care, address, services));
+    }
+    if let Some(consul) = &care.consul {
+        documents.extend(of_consul(care, consul));
+    }
+    documents.join("---\n")
+}
+
+/// Consul's identity set-up as the world has it, declared: what is there is taken over. Its logins are checked by the
+/// AWS at this address.
+pub fn consul_auth(cluster: &str, aws: &str) -> String {
+    let mut parts = cluster.split(':');
+    let (partition, account) = (parts.nth(1).unwrap_or("aws"), parts.nth(2).unwrap_or_default());
+    format!(
+        "---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: ConsulAuth
+metadata: {{name: sandbox}}
+spec:
+  controlPlane: consul
+  adopt: [\"*\"]
+  serviceTokens:
+    boundPrincipals: [\"arn:{partition}:iam::{account}:role/consul-ecs/*\"]
+    gateways: [mesh-gateway]
+    stsEndpoint: \"{aws}\"
+    iamEndpoint: \"{aws}\"
+"
+    )
+}
+
+fn of_consul(care: &ManifestOptions, consul: &ConsulManifestOptions) -> Vec<String> {
+    let ManifestOptions { cluster, sweep_interval, grace_age, recheck, .. } = care;
+    let ConsulManifestOptions { address, token, on_revoked } = consul;
+    let on_revoked = on_revoked.map(|what| format!(", onRevoked: {what}")).unwrap_or_default();
+    let connection = format!("{{address: \"{address}\", {token}}}");
+    let plane = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: consul}}
+spec:
+  type: consul
+  consul: {connection}
+"
+    );
+    let binding = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: sandbox-consul}}
+spec:
+  controlPlane: consul
+  selector: {{clusters: [\"{cluster}\"]}}
+  roleTags: {{mode: enforce, recheck: {recheck}{on_revoked}}}
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}}}
+"
+    );
+    vec![plane, binding]
+}
+
+fn of_kuma(care: &ManifestOptions, address: &str, services: &[ScenarioService]) -> Vec<String> {
+    let ManifestOptions { cluster, sweep_interval, grace_age, drain, recheck, dataplane_name, .. } = care;
+    let place = format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1
+kind: ControlPlane
+metadata: {{name: kuma}}
+spec:
+  type: kuma
+  kuma: {{address: \"{address}\"}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: MeshBinding
+metadata: {{name: sandbox}}
+spec:
+  controlPlane: kuma
+  mesh: {MESH}
+  selector: {{clusters: [\"{cluster}\"]}}
+  roleTags: {{mode: enforce, recheck: {recheck}}}
+  dataplaneName: \"{dataplane_name}\"
+  cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}, drain: {drain}}}
+---
+apiVersion: ecs-mesh.dev/v1alpha1
+kind: OutboundList
+metadata: {{name: redis-users}}
+spec:
+  workloads: [demo-app, \"svc-*\"]
+  outbounds:
+    - {{service: redis, targetPort: 16379, listen: {{port: 6379}}}}
+"
+    );
+    let mut documents = vec![place];
+    for ScenarioService { name, port, app_port, .. } in services {
+        let mut text = format!(
+            "apiVersion: ecs-mesh.dev/v1alpha1
+kind: Workload
+metadata: {{name: {name}}}
+spec:
+  selector: {{families: [{name}]}}
+  service: {name}
+  inbounds:
+    - {{name: main, containerPort: {app_port}, port: {port}, protocol: http}}
+"
+        );
+        if name == "demo-app" {
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "  outbounds:\n    - {{service: kv, targetPort: 15050, listen: {{port: 15051}}}}"
+            );
+        }
+        documents.push(text);
+    }
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ecs_mesh_manifests::ManifestSources;
+
+    #[test]
+    fn the_manifests_with_the_identity_set_up_can_be_used() {
+        const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/sandbox";
+        let aws = "http://127.0.0.1:1";
+        let token = "tokenEnv: T".to_owned();
+        let care = ManifestOptions {
+            kuma: None,
+            consul: Some(ConsulManifestOptions { address: aws.to_owned(), token, on_revoked: None }),
+            cluster: CLUSTER.to_owned(),
+            sweep_interval: "10s",
+            grace_age: "20s",
+            drain: "1s",
+            recheck: "30s",
+            dataplane_name: "{taskId}",
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let text = manifests(&care, &[]) + &consul_auth(CLUSTER, aws);
+        std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+        let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+        assert_eq!(loaded.errors, []);
+        let auth = &loaded.set.consul_auths["sandbox"];
+        let bound = &auth.service_tokens.as_ref().unwrap().bound_principals;
+        assert_eq!(bound.as_slice(), ["arn:aws:iam::111122223333:role/consul-ecs/*"]);
+    }
+}

@@ -1,0 +1,351 @@
+//! Carries out one step on one registration: read the server's copy, check whose it is, compare, write. Nothing is
+//! written without the lease (I7), to what is not ours (I3), or where nothing differs (I6).
+//!
+//! A dry run goes the same way up to the write itself, and says what that would have come to.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::control_plane_worker::ControlPlaneWorker;
+use ecs_mesh_aws::task_describer::TaskDescriber;
+use ecs_mesh_aws::store::{TaskLiveness, TaskStore};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_control_plane::CallError;
+use ecs_mesh_control_plane::{
+    ContentHash, MeshError, MeshErrorKind, RegistrationOwner, Registration, RenderedRegistration, RegistrationSummary,
+};
+use ecs_mesh_controller::Lease;
+use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, diff};
+use ecs_mesh_model::TaskArn;
+
+/// How often a write that raced another writer is redone at once.
+const MAX_CONFLICT_RETRIES: usize = 5;
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum ApplyOutcome {
+    /// With its normal form.
+    Created(Value),
+    Updated(Vec<FieldChange>),
+    Drained,
+    Removed,
+    /// A removal had been sent before, its answer was lost, and now it is gone.
+    RemovalConfirmedLate,
+    /// A removal was sent, and failed as far as is known.
+    RemovalFailed(MeshError),
+    /// Nothing differs.
+    Equal,
+    /// It was believed to be registered and is not there.
+    Vanished,
+    /// The policy allows no update.
+    UpdateNotAllowed(Vec<FieldChange>),
+    /// The name is taken by something that is not this task's.
+    NameConflict(RegistrationOwner),
+    /// This process does not hold the lease.
+    NoLease,
+    /// ECS no longer confirms, or can't confirm, that the task is absent. Nothing was sent.
+    Unconfirmed,
+}
+
+impl ApplyOutcome {
+    /// Whether nothing is there any more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Removed | Self::RemovalConfirmedLate | Self::Vanished)
+    }
+}
+
+/// Begins again, with a fresh read, when somebody else wrote in between. (A macro: closures that borrow across an await
+/// are not `Send` yet.)
+macro_rules! retry_on_conflict {
+    ($attempt:expr) => {{
+        let mut left = MAX_CONFLICT_RETRIES;
+        loop {
+            match $attempt.await {
+                Err(CallError::Failed(error)) if error.kind == MeshErrorKind::Conflict && left > 0 => left -= 1,
+                other => return other,
+            }
+        }
+    }};
+}
+
+/// One task's registrations at one plane, for one run.
+pub(super) struct RegistrationWriter<'a> {
+    pub worker: &'a ControlPlaneWorker,
+    pub lease: &'a dyn Lease,
+    /// Nothing is written, nor remembered as written.
+    pub dry: bool,
+    pub owner: OwnershipLabels,
+    pub task: &'a TaskArn,
+    pub clock: &'a Clock,
+    pub store: &'a TaskStore,
+    pub describer: &'a TaskDescriber,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriteDecision {
+    Send,
+    /// It would have been.
+    DryRun,
+    /// Without the lease nothing was sent.
+    NoLease,
+}
+
+/// What is on the server under a name.
+enum Lookup {
+    Missing,
+    Owned(Box<Registration>),
+    Foreign(RegistrationOwner),
+}
+
+impl RegistrationWriter<'_> {
+    /// Creates or updates. `known`: it is believed to be there already.
+    pub(super) async fn ensure(
+        &self,
+        desired: &DesiredRegistration,
+        known: bool,
+        may_update: bool,
+    ) -> Result<ApplyOutcome, CallError> {
+        self.worker.ensure_capabilities(&desired.id.mesh).await?;
+        if self.matches_cached_hash(desired) {
+            return Ok(ApplyOutcome::Equal);
+        }
+        let _turn = self.worker.lock_registration(&desired.id).await;
+        retry_on_conflict!(self.try_ensure(desired, known, may_update))
+    }
+
+    async fn try_ensure(&self, desired: &DesiredRegistration, known: bool, may_update: bool) -> Result<ApplyOutcome, CallError> {
+        self.acquire_write_token().await;
+        let current = match self.look(&desired.id).await? {
+            Lookup::Foreign(owner) => return Ok(self.name_conflict(&desired.id, owner)),
+            Lookup::Missing if known => return Ok(self.forget_missing(&desired.id)),
+            Lookup::Missing => return self.create(desired).await,
+            Lookup::Owned(current) => current,
+        };
+        let rendered = self.worker.client.render(desired, Some(&current));
+        let changes = diff(&current.normal, &rendered.normal);
+        self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.clock.now());
+        if changes.is_empty() {
+            return Ok(ApplyOutcome::Equal);
+        }
+        if !may_update {
+            return Ok(ApplyOutcome::UpdateNotAllowed(changes));
+        }
+        match self.write(&desired.id, &rendered).await? {
+            WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
+            WriteDecision::DryRun => {}
+            WriteDecision::Send => {
+                self.worker.registry.record_written(self.task, &desired.id, None, &rendered.normal, self.clock.now());
+            }
+        }
+        Ok(ApplyOutcome::Updated(changes))
+    }
+
+    async fn create(&self, desired: &DesiredRegistration) -> Result<ApplyOutcome, CallError> {
+        let (id, rendered) = (&desired.id, self.worker.client.render(desired, None));
+        if self.write_decision() == WriteDecision::Send {
+            // Should the answer get lost, this is what finds the registration again.
+            let (service, binding) = (desired.service.as_str(), &desired.binding);
+            self.worker.registry.record_pending(self.task, id, service, binding, self.clock.now());
+        }
+        match self.write(id, &rendered).await {
+            Ok(WriteDecision::DryRun) => Ok(ApplyOutcome::Created(rendered.normal)),
+            Ok(WriteDecision::Send) => {
+                self.worker.registry.record_written(self.task, id, None, &rendered.normal, self.clock.now());
+                Ok(ApplyOutcome::Created(rendered.normal))
+            }
+            Ok(WriteDecision::NoLease) => {
+                self.worker.registry.forget(self.task, id);
+                Ok(ApplyOutcome::NoLease)
+            }
+            Err(halt) => {
+                if !halt.may_have_taken_effect() {
+                    self.worker.registry.forget(self.task, id);
+                }
+                Err(halt)
+            }
+        }
+    }
+
+    /// Takes out of service.
+    pub(super) async fn drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
+        let _turn = self.worker.lock_registration(id).await;
+        retry_on_conflict!(self.try_drain(id, reason))
+    }
+
+    async fn try_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
+        // What the client has yet to learn it would ask between the check of the lease and the write.
+        self.worker.ensure_capabilities(&id.mesh).await?;
+        self.acquire_write_token().await;
+        let current = match self.look(id).await? {
+            Lookup::Missing => return Ok(self.forget_missing(id)),
+            Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
+            Lookup::Owned(current) => current,
+        };
+        if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
+            self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.clock.now());
+            return Ok(ApplyOutcome::Equal);
+        }
+        let rendered = self.worker.client.render_drained(&current, reason);
+        match self.write(id, &rendered).await? {
+            WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
+            WriteDecision::DryRun => {}
+            WriteDecision::Send => {
+                self.worker.registry.record_written(self.task, id, Some(reason), &rendered.normal, self.clock.now());
+            }
+        }
+        Ok(ApplyOutcome::Drained)
+    }
+
+    /// Removes what the step is about. `grace`: how long an absence must have lasted.
+    pub(super) async fn remove(&self, step: &PlanStep, grace: Duration) -> Result<ApplyOutcome, CallError> {
+        let _turn = self.worker.lock_registration(&step.id).await;
+        let mut sent = false;
+        match self.remove_with_retry(step, grace, &mut sent).await {
+            Err(CallError::Failed(error)) if error.kind == MeshErrorKind::NotLeader => Ok(ApplyOutcome::NoLease),
+            Err(CallError::Failed(error)) if sent => Ok(ApplyOutcome::RemovalFailed(error)),
+            ended => ended,
+        }
+    }
+
+    async fn remove_with_retry(&self, step: &PlanStep, grace: Duration, sent: &mut bool) -> Result<ApplyOutcome, CallError> {
+        retry_on_conflict!(self.try_remove(step, grace, sent))
+    }
+
+    /// Whether the evidence for a removal still holds. An absence rests on a describe made right before the removal.
+    fn is_confirmed(&self, step: &PlanStep, grace: Duration) -> bool {
+        if !matches!(step.action, Action::Remove(Evidence::Absent { .. })) {
+            return true;
+        }
+        matches!(self.store.snapshot(self.task, grace, self.clock.now()).liveness, TaskLiveness::Absent { .. })
+    }
+
+    /// As [`Self::is_confirmed`], after another describe where the last one is too old: the removal may have waited for
+    /// the write rate, for its turn, or for the role that the audit log names.
+    async fn confirm(&self, step: &PlanStep, grace: Duration) -> bool {
+        self.is_confirmed(step, grace)
+            || self.describer.describe(self.task, grace).await.is_ok() && self.is_confirmed(step, grace)
+    }
+
+    /// Says in `sent` whether a removal went out.
+    async fn try_remove(&self, step: &PlanStep, grace: Duration, sent: &mut bool) -> Result<ApplyOutcome, CallError> {
+        if self.worker.charge_write(self.worker.client.delete_batch_size(&step.id)) {
+            self.acquire_write_token().await;
+        }
+        if !self.confirm(step, grace).await {
+            return Ok(ApplyOutcome::Unconfirmed);
+        }
+        let (id, registry) = (&step.id, &self.worker.registry);
+        let unacknowledged = registry.is_unacknowledged(self.task, id);
+        match self.look(id).await? {
+            Lookup::Missing => return Ok(self.missing_outcome(id, unacknowledged)),
+            Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
+            Lookup::Owned(_) => {}
+        }
+        if !self.is_confirmed(step, grace) {
+            return Ok(ApplyOutcome::Unconfirmed);
+        }
+        match self.write_decision() {
+            WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
+            WriteDecision::DryRun => return Ok(ApplyOutcome::Removed),
+            WriteDecision::Send => {}
+        }
+        *sent = true;
+        if step.needs_guard() {
+            self.worker.with_guard(&step.binding.name, |guard| guard.record_sent(self.task));
+        }
+        // Should the answer get lost, this is what knows that there was a removal.
+        registry.begin_removal(self.task, step);
+        match self.worker.call(self.worker.client.delete(id)).await {
+            Ok(true) => {
+                registry.forget(self.task, id);
+                Ok(ApplyOutcome::Removed)
+            }
+            Ok(false) => Ok(self.missing_outcome(id, unacknowledged)),
+            Err(halt) => {
+                if !unacknowledged && !halt.may_have_taken_effect() {
+                    registry.acknowledge(self.task, id);
+                }
+                Err(halt)
+            }
+        }
+    }
+
+    /// Looks whether a removal took effect that was sent and is not due any more.
+    pub(super) async fn verify_removal(&self, id: &RegistrationId) -> Result<ApplyOutcome, CallError> {
+        let _turn = self.worker.lock_registration(id).await;
+        let unacknowledged = self.worker.registry.is_unacknowledged(self.task, id);
+        match self.look(id).await? {
+            Lookup::Missing => Ok(self.missing_outcome(id, unacknowledged)),
+            Lookup::Foreign(owner) => Ok(self.name_conflict(id, owner)),
+            Lookup::Owned(_) => {
+                self.worker.registry.acknowledge(self.task, id);
+                Ok(ApplyOutcome::Equal)
+            }
+        }
+    }
+
+    /// It is not there. With `unheard` a removal of ours had been sent.
+    fn missing_outcome(&self, id: &RegistrationId, unacknowledged: bool) -> ApplyOutcome {
+        match self.forget_missing(id) {
+            _ if unacknowledged => ApplyOutcome::RemovalConfirmedLate,
+            vanished => vanished,
+        }
+    }
+
+    /// Whether what was last seen is what is desired, so that nobody needs to be asked.
+    fn matches_cached_hash(&self, desired: &DesiredRegistration) -> bool {
+        let entries = self.worker.registry.entries(self.task);
+        let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
+        let settled = entry.drained.is_none() && matches!(desired.outbounds, Outbounds::Exactly(_));
+        settled && entry.content_hash == Some(ContentHash::of(&self.worker.client.render(desired, None).normal))
+    }
+
+    async fn look(&self, id: &RegistrationId) -> Result<Lookup, CallError> {
+        Ok(match self.worker.call(self.worker.client.get(id)).await? {
+            None => Lookup::Missing,
+            Some(found) if found.owner == RegistrationOwner::Owned(self.owner.clone()) => Lookup::Owned(Box::new(found)),
+            Some(found) => Lookup::Foreign(found.owner),
+        })
+    }
+
+    /// Waits for the write rate, before the look: between that and the write nothing may wait.
+    async fn acquire_write_token(&self) {
+        if !self.dry {
+            self.worker.write_limiter.acquire(1).await;
+        }
+    }
+
+    /// Asked last before each write and removal: the one place that tells a dry run from a real one.
+    fn write_decision(&self) -> WriteDecision {
+        if self.dry {
+            WriteDecision::DryRun
+        } else if self.lease.holds() {
+            WriteDecision::Send
+        } else {
+            WriteDecision::NoLease
+        }
+    }
+
+    async fn write(&self, id: &RegistrationId, rendered: &RenderedRegistration) -> Result<WriteDecision, CallError> {
+        let sent = self.write_decision();
+        if sent == WriteDecision::Send {
+            self.worker.call(self.worker.client.put(id, &rendered.body)).await?;
+            self.worker.clear_errors(|kind| kind != MeshErrorKind::MeshNotFound);
+        }
+        Ok(sent)
+    }
+
+    fn forget_missing(&self, id: &RegistrationId) -> ApplyOutcome {
+        self.worker.registry.forget(self.task, id);
+        ApplyOutcome::Vanished
+    }
+
+    fn name_conflict(&self, id: &RegistrationId, owner: RegistrationOwner) -> ApplyOutcome {
+        self.worker.registry.forget(self.task, id);
+        ApplyOutcome::NameConflict(owner)
+    }
+}

@@ -1,0 +1,169 @@
+//! What a dry run would have done: kept here instead of being written to the control planes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::info;
+
+use crate::telemetry::metrics::Metrics;
+use ecs_mesh_core::plan::PendingConfirmation;
+use ecs_mesh_core::plan::report::{BlockedBy, Unresolved, PlannedChange, PlanEntry, PlanWarning, label};
+use ecs_mesh_model::{TaskArn, Reason};
+
+/// The plan as far as it is known, by control plane and task, or of a control plane's own objects. A task's page is replaced by its next run.
+pub struct DryRunRecorder {
+    metrics: Arc<Metrics>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    plans: BTreeMap<(Arc<str>, Option<TaskArn>), TaskPlan>,
+    /// By what could not be found out.
+    unresolved: BTreeMap<String, String>,
+    counts: BTreeMap<(Arc<str>, &'static str), i64>,
+}
+
+/// What one run noted about one task, or about a control plane's objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct TaskPlan {
+    items: Vec<PlannedChange>,
+    warnings: Vec<Reason>,
+}
+
+impl TaskPlan {
+    pub(super) fn push(&mut self, item: PlannedChange) {
+        self.items.push(item);
+    }
+
+    pub(super) fn extend_warnings(&mut self, warnings: &[Reason]) {
+        self.warnings.extend_from_slice(warnings);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Adds to everything noted from the `first` item on what must come before it.
+    pub(super) fn set_precondition_from(&mut self, first: usize, awaited: &PendingConfirmation) {
+        for item in &mut self.items[first..] {
+            awaited.observation().clone_into(&mut item.reason);
+            awaited.observation().clone_into(&mut item.key);
+            item.precondition = Some(awaited.to_string());
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}
+
+impl DryRunRecorder {
+    /// An empty one, that counts into these metrics.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change below leaves it whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a run found out about a task, or about the control plane's objects; an empty page takes it out.
+    /// Says what is new.
+    pub(super) fn replace(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, page: TaskPlan) {
+        let key = (Arc::clone(control_plane), task.cloned());
+        let mut inner = self.lock();
+        let before = inner.plans.remove(&key).unwrap_or_default();
+        for item in &before.items {
+            inner.count(&self.metrics, control_plane, label(item), -1);
+        }
+        for item in &page.items {
+            inner.count(&self.metrics, control_plane, label(item), 1);
+        }
+        let news: Vec<PlannedChange> = page
+            .items
+            .iter()
+            .filter(|item| {
+                (item.change.writes() || item.blocked_by.is_some()) && !before.items.contains(item)
+            })
+            .cloned()
+            .collect();
+        if page != TaskPlan::default() {
+            inner.plans.insert(key, page);
+        }
+        drop(inner);
+        for item in news {
+            let (mesh, partition, name) =
+                (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
+            let object = item.kind.map(ecs_mesh_core::plan::report::ObjectKind::as_str);
+            info!(
+                %control_plane, mesh, partition, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
+                service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),
+                reason = item.reason, blocked_by = item.blocked_by.map(BlockedBy::as_str), after = item.precondition, "planned"
+            );
+        }
+    }
+
+    /// Something could not be found out.
+    pub(super) fn record_unresolved(&self, subject: impl Into<String>, error: impl Into<String>) {
+        self.lock().unresolved.insert(subject.into(), error.into());
+    }
+
+    /// It was found out now.
+    pub(super) fn clear_unresolved(&self, subject: &str) {
+        self.lock().unresolved.remove(subject);
+    }
+
+    /// Whether something is missing, of the whole or of a task.
+    pub(super) fn has_unresolved(&self) -> bool {
+        let inner = self.lock();
+        !inner.unresolved.is_empty()
+            || inner.counts.iter().any(|((_, label), count)| *label == "unknown" && *count > 0)
+    }
+
+    /// Keeps the pages of these control planes alone.
+    pub(super) fn retain_control_planes(&self, control_planes: &BTreeSet<Arc<str>>) {
+        let mut inner = self.lock();
+        let Inner { plans, counts, .. } = &mut *inner;
+        plans.retain(|(control_plane, _), _| control_planes.contains(control_plane));
+        counts.retain(|(control_plane, label), _| {
+            let stays = control_planes.contains(control_plane);
+            if !stays {
+                self.metrics.set_planned(control_plane, label, 0);
+            }
+            stays
+        });
+    }
+
+    /// All of it.
+    pub fn snapshot(&self) -> (Vec<Unresolved>, Vec<PlanWarning>, Vec<PlanEntry>) {
+        let inner = self.lock();
+        let unresolved =
+            inner.unresolved.iter().map(|(subject, error)| Unresolved { subject: subject.clone(), error: error.clone() }).collect();
+        let mut warnings = Vec::new();
+        let mut items = Vec::new();
+        for ((control_plane, task), page) in &inner.plans {
+            warnings.extend(page.warnings.iter().map(|error| PlanWarning {
+                control_plane: Arc::clone(control_plane),
+                task: task.as_ref().map(ToString::to_string).unwrap_or_default(),
+                message: error.message.clone(),
+                key: error.key.clone(),
+            }));
+            items.extend(page.items.iter().map(|item| PlanEntry {
+                control_plane: Arc::clone(control_plane),
+                task: task.clone(),
+                change: item.clone(),
+            }));
+        }
+        (unresolved, warnings, items)
+    }
+}
+
+impl Inner {
+    fn count(&mut self, metrics: &Metrics, control_plane: &Arc<str>, label: &'static str, by: i64) {
+        let count = self.counts.entry((Arc::clone(control_plane), label)).or_default();
+        *count += by;
+        metrics.set_planned(control_plane, label, *count);
+    }
+}

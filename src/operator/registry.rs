@@ -1,0 +1,311 @@
+//! What this operator has registered at one control plane, as last seen. A cache for deciding what to look at: every
+//! write reads the server's copy first.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::telemetry::state::OwnedCounts;
+use ecs_mesh_control_plane::{FailedSegment, ContentHash, RegistrationSummary};
+use ecs_mesh_core::intent::RegistrationId;
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::{OwnedCount, PlanStep};
+use ecs_mesh_model::{TaskArn, Timestamp};
+
+/// One registration of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistryEntry {
+    /// Where.
+    pub id: RegistrationId,
+    /// Why it is drained, and since when as far as this process knows.
+    pub drained: Option<(DrainReason, Timestamp)>,
+    /// Of its normal form; `None`: it may or may not exist, a write was cut off before its answer.
+    pub content_hash: Option<ContentHash>,
+    /// The service that it says it is, for reports.
+    pub service: Option<Arc<str>>,
+    /// The removal that was sent for it, as long as nobody has heard what became of it.
+    pub unacknowledged: Option<Arc<PlanStep>>,
+    /// When it was last written or read.
+    seen_at: Timestamp,
+    /// The binding that takes care of it, once that is known.
+    binding: Option<Arc<str>>,
+}
+
+impl RegistryEntry {
+    /// Whether a list, asked for then, that lacks it proves that there is nothing to say of it. Where a removal was sent
+    /// whose answer was lost, the next look at it says so.
+    fn may_be_forgotten(&self, requested: Timestamp) -> bool {
+        self.seen_at < requested && self.unacknowledged.is_none()
+    }
+
+    /// Takes in what was written or read. What it does not say of the service is kept.
+    fn update(
+        &mut self,
+        service: Option<Arc<str>>,
+        drained: Option<DrainReason>,
+        content_hash: Option<ContentHash>,
+        now: Timestamp,
+    ) {
+        if service.is_some() && self.service != service {
+            self.service = service;
+        }
+        self.drained = drained.map(|reason| match self.drained {
+            Some((earlier, at)) if earlier == reason => (reason, at),
+            _ => (reason, now),
+        });
+        (self.content_hash, self.seen_at) = (content_hash, now);
+    }
+}
+
+/// The registrations of one control plane, by task.
+#[derive(Debug, Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_task: BTreeMap<TaskArn, Vec<RegistryEntry>>,
+    /// How many of them there are, by the binding that takes care of them.
+    owned: BTreeMap<Arc<str>, OwnedCount>,
+}
+
+impl Inner {
+    fn insert(&mut self, task: &TaskArn, entry: RegistryEntry) {
+        if let Some(binding) = &entry.binding {
+            let owned = self.owned.entry(Arc::clone(binding)).or_default();
+            owned.possible += 1;
+            owned.confirmed += usize::from(entry.content_hash.is_some());
+        }
+        match self.by_task.get_mut(task) {
+            // Few tasks get another, so there is room for no more than these.
+            Some(entries) => {
+                entries.reserve_exact(1);
+                entries.push(entry);
+                entries.sort_by(|a, b| a.id.cmp(&b.id));
+            }
+            None => drop(self.by_task.insert(task.clone(), vec![entry])),
+        }
+    }
+
+    fn find(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<&mut RegistryEntry> {
+        self.by_task.get_mut(task)?.iter_mut().find(|entry| entry.id == *id)
+    }
+
+    fn remove(&mut self, task: &TaskArn, id: &RegistrationId) -> Option<RegistryEntry> {
+        let entries = self.by_task.get_mut(task)?;
+        let index = entries.iter().position(|entry| entry.id == *id)?;
+        let entry = entries.remove(index);
+        if entries.is_empty() {
+            self.by_task.remove(task);
+        }
+        if let Some(binding) = &entry.binding
+            && let Some(owned) = self.owned.get_mut(binding)
+        {
+            owned.possible -= 1;
+            owned.confirmed -= usize::from(entry.content_hash.is_some());
+        }
+        Some(entry)
+    }
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The registrations of a task.
+    pub fn entries(&self, task: &TaskArn) -> Vec<RegistryEntry> {
+        self.lock().by_task.get(task).cloned().unwrap_or_default()
+    }
+
+    /// Whether the task has any.
+    pub fn contains(&self, task: &TaskArn) -> bool {
+        self.lock().by_task.contains_key(task)
+    }
+
+    /// Takes in what the server holds.
+    pub fn record_seen(&self, task: &TaskArn, seen: &RegistrationSummary, now: Timestamp) {
+        self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.content_hash), now);
+    }
+
+    /// A write is about to be sent whose answer may get lost; found again, it counts as this binding's.
+    pub fn record_pending(
+        &self,
+        task: &TaskArn,
+        id: &RegistrationId,
+        service: &str,
+        binding: &Arc<str>,
+        now: Timestamp,
+    ) {
+        self.put(task, id, Some(service.into()), None, None, now);
+        self.assign_binding(task, id, Some(binding));
+    }
+
+    /// Takes in what was written.
+    pub fn record_written(
+        &self,
+        task: &TaskArn,
+        id: &RegistrationId,
+        drained: Option<DrainReason>,
+        normal: &Value,
+        now: Timestamp,
+    ) {
+        self.put(task, id, None, drained, Some(ContentHash::of(normal)), now);
+    }
+
+    fn put(
+        &self,
+        task: &TaskArn,
+        id: &RegistrationId,
+        service: Option<Arc<str>>,
+        drained: Option<DrainReason>,
+        content_hash: Option<ContentHash>,
+        now: Timestamp,
+    ) {
+        let mut inner = self.lock();
+        // What is known is kept where it is: a list of thousands would scatter what stays among what goes.
+        if let Some(known) = inner.find(task, id)
+            && known.content_hash.is_some() == content_hash.is_some()
+        {
+            known.update(service, drained, content_hash, now);
+            return;
+        }
+        let mut entry = inner.remove(task, id).unwrap_or_else(|| RegistryEntry {
+            id: id.clone(),
+            drained: None,
+            content_hash: None,
+            service: None,
+            unacknowledged: None,
+            seen_at: now,
+            binding: None,
+        });
+        entry.update(service, drained, content_hash, now);
+        inner.insert(task, entry);
+    }
+
+    /// A removal is about to be sent whose answer may get lost.
+    pub fn begin_removal(&self, task: &TaskArn, step: &PlanStep) {
+        self.update_entry(task, &step.id, |entry| entry.unacknowledged = Some(Arc::new(step.clone())));
+    }
+
+    /// Whether a removal was sent, and nobody has heard what became of it.
+    pub fn is_unacknowledged(&self, task: &TaskArn, id: &RegistrationId) -> bool {
+        self.update_entry(task, id, |entry| entry.unacknowledged.is_some()).unwrap_or(false)
+    }
+
+    /// What was sent to remove it has not.
+    pub fn acknowledge(&self, task: &TaskArn, id: &RegistrationId) {
+        self.update_entry(task, id, |entry| entry.unacknowledged = None);
+    }
+
+    /// Changes what neither the counts nor the order hang on.
+    fn update_entry<T>(
+        &self,
+        task: &TaskArn,
+        id: &RegistrationId,
+        change: impl FnOnce(&mut RegistryEntry) -> T,
+    ) -> Option<T> {
+        self.lock().find(task, id).map(change)
+    }
+
+    /// It is not there, or not ours.
+    pub fn forget(&self, task: &TaskArn, id: &RegistrationId) {
+        self.lock().remove(task, id);
+    }
+
+    /// Takes in one of a list that was asked for at `asked`, unless it was written since. (Clocks are set back, and what
+    /// was listed is no older than the list.)
+    pub fn record_listed(&self, task: &TaskArn, seen: &RegistrationSummary, requested: Timestamp, now: Timestamp) {
+        if !self.update_entry(task, &seen.id, |known| known.seen_at >= requested).unwrap_or(false) {
+            self.record_seen(task, seen, now.max(requested));
+        }
+    }
+
+    /// Takes in the end of a list that was asked for at `asked`. What it lacked is forgotten, unless it is of a part
+    /// that failed, of which nothing is known, or was written since: it will be read again before anything is done about
+    /// it.
+    pub fn finish_list(&self, failed: &[FailedSegment], requested: Timestamp) {
+        let mut inner = self.lock();
+        let lost: Vec<(TaskArn, RegistrationId)> = inner
+            .by_task
+            .iter()
+            .flat_map(|(task, entries)| entries.iter().map(move |entry| (task, entry)))
+            .filter(|(_, entry)| entry.may_be_forgotten(requested) && is_covered(failed, &entry.id))
+            .map(|(task, entry)| (task.clone(), entry.id.clone()))
+            .collect();
+        for (task, id) in lost {
+            inner.remove(&task, &id);
+        }
+    }
+
+    /// Takes in what there is of one task, asked for at `asked`. What is not among it is forgotten, unless it is of a
+    /// part that failed.
+    pub fn replace_task(
+        &self,
+        task: &TaskArn,
+        found: &[RegistrationSummary],
+        failed: &[FailedSegment],
+        requested: Timestamp,
+        now: Timestamp,
+    ) {
+        for entry in self.entries(task).into_iter().filter(|entry| is_covered(failed, &entry.id)) {
+            if entry.may_be_forgotten(requested) && !found.iter().any(|seen| seen.id == entry.id) {
+                self.forget(task, &entry.id);
+            }
+        }
+        found.iter().for_each(|seen| self.record_seen(task, seen, now));
+    }
+
+    /// All tasks that have a registration.
+    pub fn tasks(&self) -> Vec<TaskArn> {
+        self.lock().by_task.keys().cloned().collect()
+    }
+
+    /// This binding takes care of the registration.
+    pub fn assign_binding(&self, task: &TaskArn, id: &RegistrationId, binding: Option<&Arc<str>>) {
+        let mut inner = self.lock();
+        let known = inner.by_task.get(task).and_then(|entries| entries.iter().find(|entry| entry.id == *id));
+        if known.is_none_or(|entry| entry.binding.as_ref() == binding) {
+            return;
+        }
+        if let Some(entry) = inner.remove(task, id) {
+            inner.insert(task, RegistryEntry { binding: binding.cloned(), ..entry });
+        }
+    }
+
+    /// How many registrations this binding takes care of.
+    pub fn owned_by(&self, binding: &str) -> OwnedCount {
+        self.lock().owned.get(binding).copied().unwrap_or_default()
+    }
+
+    /// The registrations by what they are.
+    pub fn owned(&self) -> OwnedCounts {
+        let mut owned = OwnedCounts::default();
+        for entry in self.lock().by_task.values().flatten() {
+            match (entry.content_hash, entry.drained) {
+                (None, _) => owned.unconfirmed += 1,
+                (Some(_), Some(_)) => owned.drained += 1,
+                (Some(_), None) => owned.ready += 1,
+            }
+        }
+        owned
+    }
+
+    /// How many registrations are live and how many drained.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        let all = inner.by_task.values().flatten().count();
+        let drained = inner.by_task.values().flatten().filter(|entry| entry.drained.is_some()).count();
+        (all - drained, drained)
+    }
+}
+
+/// Whether a list that does not show it says that it is not there.
+fn is_covered(failed: &[FailedSegment], id: &RegistrationId) -> bool {
+    !failed.iter().any(|failed| failed.segment.contains(id))
+}
+
+#[cfg(test)]
+mod tests;

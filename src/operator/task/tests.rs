@@ -1,0 +1,676 @@
+//! What a removal leaves in the audit trail, whatever becomes of its answer or of its run, and what becomes of an event
+//! that a run did not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
+use tracing::subscriber::DefaultGuard;
+
+use super::*;
+use crate::operator::report::OwnerInfo;
+use crate::operator::{Connected, OperatorDeps};
+use crate::telemetry::log::testing::Lines;
+use crate::telemetry::log::{LogFormat, subscriber};
+use ecs_mesh_api::manifests::Binding;
+use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind};
+use ecs_mesh_aws::fakes::{FakeEcs, clock, task, task_arn};
+use ecs_mesh_aws::store::ObservationSource;
+use ecs_mesh_clock::Clock;
+use ecs_mesh_control_plane::{
+    ControlPlane, ContentHash, PartialList, MeshError, MeshErrorKind, RegistrationOwner, ListSegment, Registration, RenderedRegistration,
+    RegistrationSummary,
+};
+use ecs_mesh_core::intent::{DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation};
+use ecs_mesh_core::plan::DrainReason;
+use ecs_mesh_core::plan::{Action, Evidence, PlanStep};
+use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
+
+/// How a removal ends.
+#[derive(Clone, Copy)]
+enum RemovalBehavior {
+    Done,
+    /// It takes effect, and the answer does not come.
+    Lost,
+    /// It does not even arrive.
+    Failed(MeshErrorKind),
+    /// It takes effect, and the answer takes for ever.
+    Hangs,
+    /// It takes effect, and whoever sent it fails.
+    Panics,
+}
+
+/// A control plane with tokens that tasks have made.
+struct FakeTokens {
+    registered: Mutex<BTreeSet<RegistrationId>>,
+    /// How the next removals end; after these, all are done.
+    removal_behaviors: Mutex<Vec<RemovalBehavior>>,
+    lookups: Mutex<usize>,
+    /// How long a list takes.
+    list_delay: Mutex<Duration>,
+    /// In so many of the next looks for a task's the services cannot be looked at.
+    partial_lookups: Mutex<usize>,
+}
+
+/// What a task's services are in.
+#[derive(Debug)]
+struct ServiceSegment;
+
+impl std::fmt::Display for ServiceSegment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the services")
+    }
+}
+
+impl ListSegment for ServiceSegment {
+    fn contains(&self, id: &RegistrationId) -> bool {
+        id.name.starts_with("service/")
+    }
+}
+
+fn lost() -> MeshError {
+    failed(MeshErrorKind::Unreachable)
+}
+
+fn record_errors(kind: MeshErrorKind) -> MeshError {
+    MeshError { kind, message: format!("DELETE token: {}", kind.label()), retry_after: None }
+}
+
+fn marks() -> OwnershipLabels {
+    OwnershipLabels::of(&OperatorId::parse("op").unwrap(), &task_arn(1))
+}
+
+impl FakeTokens {
+    fn sighting(id: &RegistrationId) -> RegistrationSummary {
+        let content_hash = ContentHash::of(&json!({}));
+        let (id, owner) = (id.clone(), RegistrationOwner::Owned(marks()));
+        RegistrationSummary { id, owner, service: Some("web".into()), drained: None, content_hash }
+    }
+}
+
+#[async_trait]
+impl ControlPlane for FakeTokens {
+    async fn list_owned(
+        &self,
+        _: &BTreeSet<ClusterArn>,
+        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<Vec<FailedSegment>, MeshError> {
+        let list_delay = *self.list_delay.lock().unwrap();
+        tokio::time::sleep(list_delay).await;
+        self.registered.lock().unwrap().iter().map(Self::sighting).for_each(take);
+        Ok(Vec::new())
+    }
+
+    async fn find(&self, _: &TaskArn) -> Result<PartialList, MeshError> {
+        *self.lookups.lock().unwrap() += 1;
+        let registered = self.registered.lock().unwrap();
+        let mut left = self.partial_lookups.lock().unwrap();
+        if *left == 0 {
+            let seen = registered.iter().map(Self::sighting).collect();
+            return Ok(PartialList { seen, failed: Vec::new() });
+        }
+        *left -= 1;
+        let seen = registered.iter().filter(|id| !ServiceSegment.contains(id)).map(Self::sighting).collect();
+        let error = failed(MeshErrorKind::Unreachable);
+        Ok(PartialList { seen, failed: vec![FailedSegment { segment: Arc::new(ServiceSegment), error }] })
+    }
+
+    async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
+        let registered = self.registered.lock().unwrap().contains(id);
+        Ok(registered.then(|| Registration {
+            id: id.clone(),
+            owner: RegistrationOwner::Owned(marks()),
+            service: Some("web".into()),
+            created_at: None,
+            drained: None,
+            normal: json!({}),
+            stored: json!({}),
+        }))
+    }
+
+    async fn put(&self, _: &RegistrationId, _: &Value) -> Result<(), MeshError> {
+        panic!("tasks register themselves")
+    }
+
+    async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError> {
+        let end = self.removal_behaviors.lock().unwrap().pop().unwrap_or(RemovalBehavior::Done);
+        if let RemovalBehavior::Failed(kind) = end {
+            return Err(failed(kind));
+        }
+        let was_there = self.registered.lock().unwrap().remove(id);
+        match end {
+            RemovalBehavior::Lost => Err(lost()),
+            RemovalBehavior::Hangs => std::future::pending().await,
+            RemovalBehavior::Panics => panic!("a defect"),
+            RemovalBehavior::Done | RemovalBehavior::Failed(_) => Ok(was_there),
+        }
+    }
+
+    async fn services(&self, _: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+        Ok(BTreeSet::new())
+    }
+
+    async fn refresh_capabilities(&self, _: &BTreeSet<MeshName>) -> Result<(), MeshError> {
+        Ok(())
+    }
+
+    fn render(&self, _: &DesiredRegistration, _: Option<&Registration>) -> RenderedRegistration {
+        panic!("tasks register themselves")
+    }
+
+    fn render_drained(&self, _: &Registration, _: DrainReason) -> RenderedRegistration {
+        panic!("tasks register themselves")
+    }
+}
+
+/// An operator and a plane with one task, which has made a token.
+struct TaskRunFixture {
+    operator: Arc<Operator>,
+    plane: ControlPlaneWorker,
+    tokens: Arc<FakeTokens>,
+    ecs: Arc<FakeEcs>,
+    clock: Clock,
+    lines: Lines,
+    _logging: DefaultGuard,
+}
+
+fn token() -> RegistrationId {
+    RegistrationId { mesh: MeshName::default(), name: "token/1".into() }
+}
+
+fn binding() -> Arc<Binding> {
+    let spec = json!({
+        "controlPlane": "consul", "selector": {"clusters": ["*"]}, "roleTags": {"mode": "off"},
+    });
+    Arc::new(Binding {
+        name: "house".into(),
+        spec: serde_json::from_value::<MeshBindingSpec>(spec).unwrap(),
+        control_plane_type: ecs_mesh_api::ControlPlaneType::Consul,
+        guard_released_until: None,
+    })
+}
+
+impl TaskRunFixture {
+    /// The ends of the removals that are sent, in this order.
+    fn with_removal_behaviors(removal_behaviors: &[RemovalBehavior]) -> Self {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let logging = subscriber(LogFormat::Json, "debug", false, move || writer.clone()).unwrap();
+        let logging = tracing::subscriber::set_default(logging);
+        let spec = json!({"type": "consul", "consul": {"address": "http://127.0.0.1:1", "tokenEnv": "T"}});
+        let spec: Arc<ControlPlaneSpec> = Arc::new(serde_json::from_value(spec).unwrap());
+        let tokens = Arc::new(FakeTokens {
+            registered: Mutex::new([token()].into()),
+            removal_behaviors: Mutex::new(removal_behaviors.iter().rev().copied().collect()),
+            lookups: Mutex::default(),
+            list_delay: Mutex::default(),
+            partial_lookups: Mutex::default(),
+        });
+        let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
+        let operator = Operator::new(OperatorDeps { clock: clock.clone(), ..OperatorDeps::for_tests(Arc::clone(&ecs) as _) });
+        let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
+        operator.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+        let plane = ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
+        plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
+        plane.record_list_result(&[]);
+        let desk = Self { operator, plane, tokens, ecs, clock, lines, _logging: logging };
+        desk.is(LastStatus::Stopped);
+        desk
+    }
+
+    /// What ECS says of the task.
+    fn is(&self, last_status: LastStatus) {
+        let last_warnings = task(1, last_status);
+        self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), last_warnings.clone());
+        self.operator.store.observe(last_warnings, ObservationSource::Describe, self.clock.now());
+    }
+
+    /// What another operator over the same ECS, with the same clock, is made of.
+    fn operator_deps(&self) -> OperatorDeps {
+        OperatorDeps { clock: self.clock.clone(), ..OperatorDeps::for_tests(Arc::clone(&self.ecs) as _) }
+    }
+
+    async fn run(&self) -> Requeue {
+        TaskRun::new(&self.operator, &self.plane, &task_arn(1)).reconcile().await
+    }
+
+    /// The same, a while later: the circuit lets calls through again.
+    async fn run_later(&self) -> Requeue {
+        tokio::time::advance(Duration::from_mins(5)).await;
+        self.run().await
+    }
+
+    /// Change and result of each line of the audit trail. Each says who, what, whose and why.
+    fn audited(&self) -> Vec<(String, String)> {
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = lines.filter(|line| line["target"] == "audit");
+        let last_warnings = |line: Value| {
+            let task = task_arn(1).to_string();
+            for (field, expected) in [
+                ("operator", "op"),
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("control_plane", "consul"),
+                ("binding", "house"),
+                ("name", "token/1"),
+                ("task", &task),
+                ("service", "web"),
+            ] {
+                assert_eq!(line[field], expected, "{line}");
+            }
+            assert!(line["reason"].as_str().is_some_and(|why| !why.is_empty()), "{line}");
+            (line["change"].as_str().unwrap().to_owned(), line["result"].as_str().unwrap().to_owned())
+        };
+        lines.map(last_warnings).collect()
+    }
+
+    /// The warnings that are so.
+    fn warnings(&self, are: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["level"] == "WARN" && are(line)).collect()
+    }
+
+    /// Since when an event of the task is.
+    fn unanswered(&self) -> Option<tokio::time::Instant> {
+        let since = self.plane.take_pending_event(&task_arn(1))?;
+        self.plane.record_event(&task_arn(1), since);
+        Some(since)
+    }
+
+    fn removals(&self) -> u64 {
+        self.operator.metrics.written("remove")
+    }
+}
+
+fn line(change: &str, result: &str) -> (String, String) {
+    (change.to_owned(), result.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn removal_is_audited_with_its_result() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Done]);
+    assert_eq!(desk.run().await, Requeue::Forget);
+    let text = String::from_utf8(desk.lines.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains(r#""mesh""#), "Consul has none: {text}");
+    assert_eq!((desk.audited(), desk.removals()), (vec![line("removed", "done")], 1));
+}
+
+/// A first attempt, whose answer was lost.
+async fn with_lost_response() -> TaskRunFixture {
+    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Lost]);
+    assert_eq!(desk.run().await, Requeue::Backoff);
+    assert_eq!(desk.audited(), [line("remove", "failed: DELETE token: unreachable")]);
+    assert_eq!(desk.removals(), 0, "nobody knows yet");
+    desk
+}
+
+fn assert_warned_once(desk: &TaskRunFixture) {
+    let told = line("removed", "removed, the answer was lost");
+    let audited = desk.audited();
+    assert_eq!(audited.iter().filter(|line| **line == told).count(), 1, "{audited:?}");
+    assert_eq!(desk.removals(), 1);
+    let metrics = desk.operator.metrics.render();
+    assert!(metrics.contains("ecs_mesh_removals_total{reason=\"stopped\"} 1"), "{metrics}");
+    assert!(!desk.plane.registry.contains(&task_arn(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_removal_response_is_audited_on_retry() {
+    let desk = with_lost_response().await;
+    assert_eq!(desk.run_later().await, Requeue::Forget);
+    assert_warned_once(&desk);
+    desk.run_later().await;
+    assert_warned_once(&desk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_without_registration_keeps_unacknowledged_removal() {
+    let desk = with_lost_response().await;
+    let later = desk.clock.now().plus(Duration::from_mins(1));
+    desk.plane.registry.finish_list(&[], later);
+    desk.plane.registry.replace_task(&task_arn(1), &[], &[], later, later);
+    desk.run_later().await;
+    assert_warned_once(&desk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_run_leaves_removal_to_the_next_run() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Hangs]);
+    let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
+    assert!(cut_off.is_err());
+    desk.run().await;
+    assert_warned_once(&desk);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_removal_is_still_verified() {
+    for took_effect in [true, false] {
+        let desk = TaskRunFixture::with_removal_behaviors(&[]);
+        let action = Action::Remove(Evidence::Stopped);
+        desk.plane.registry.begin_removal(&task_arn(1), &PlanStep { id: token(), binding: binding(), action });
+        if took_effect {
+            desk.tokens.registered.lock().unwrap().clear();
+        }
+        // ECS is eventually consistent; whatever has brought it about, there is nothing to remove.
+        desk.operator.manifests.store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
+        desk.run().await;
+        if took_effect {
+            assert_warned_once(&desk);
+        } else {
+            assert_eq!((desk.audited(), desk.removals()), (Vec::new(), 0));
+            assert!(desk.plane.registry.contains(&task_arn(1)), "it is there");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_removal_is_not_audited() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(MeshErrorKind::Forbidden)]);
+    desk.run().await;
+    desk.tokens.registered.lock().unwrap().clear();
+    desk.run_later().await;
+    let refused = line("remove", "failed: DELETE token: forbidden");
+    assert_eq!((desk.audited(), desk.removals()), (vec![refused], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn warnings_of_many_tasks_are_grouped() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let role = |n: usize| RoleArn::parse(&format!("arn:aws:iam::111122223333:role/s{n}-task")).unwrap();
+    let denied = |n: usize| AwsError {
+        kind: AwsErrorKind::Denied,
+        operation: "iam:GetRole",
+        resource: role(n).to_string(),
+        code: "AccessDenied".to_owned(),
+        message: format!("not authorized on resource: role s{n}-task"),
+        hint: "",
+    };
+    let step = |n: usize| PlanStep {
+        id: RegistrationId { name: format!("token/{n}").into(), ..token() },
+        binding: binding(),
+        action: Action::Remove(Evidence::Stopped),
+    };
+    for n in 1..=100 {
+        let arn = task_arn(n);
+        let _at_work = desk.plane.begin_run();
+        let report = TaskReporter::new(ReportSubject { operator: &desk.operator, worker: &desk.plane, task: &arn });
+        let (found, needed) = (None, format!("s{n}"));
+        report.rejected(&[RoleViolation { rule: RoleRule::ConsulService, role: Some(role(n)), found, needed }]);
+        report.held(&HoldReason::Unknown(Reason::from(denied(n)).with_prefix("the role's tags")));
+        let message = format!("DELETE /v1/acl/token/{n}: Permission denied");
+        let error = MeshError { kind: MeshErrorKind::Forbidden, message, retry_after: None };
+        report.removal_failed(&step(n), &OwnerInfo { service: None, role: None }, &error);
+    }
+    for reason in ["rejected", "unknown", "not_removed"] {
+        let told = desk.warnings(|line| line["reason"] == reason && !line["tasks"].is_null());
+        // Of 2, 4, 8, and so on.
+        assert_eq!(told.len(), 6, "{reason}: {told:?}");
+    }
+    let firsts = desk.warnings(|line| line["tasks"].is_null() && !line["task"].is_null());
+    assert_eq!(firsts.len(), 3, "each cause once: {firsts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn removal_failure_is_logged_once_per_error_kind() {
+    let (forbidden, invalid) = (MeshErrorKind::Forbidden, MeshErrorKind::Invalid);
+    let removal_behaviors = [forbidden, forbidden, invalid, invalid].map(RemovalBehavior::Failed);
+    let desk = TaskRunFixture::with_removal_behaviors(&removal_behaviors);
+    for _ in 0..4 {
+        desk.run_later().await;
+        // A sweep sees it between the attempts.
+        desk.plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), desk.clock.now());
+    }
+    desk.run_later().await;
+    let expected = [
+        line("remove", "failed: DELETE token: forbidden"),
+        line("remove", "failed: DELETE token: invalid"),
+        line("removed", "done"),
+    ];
+    assert_eq!(desk.audited(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_run_audits_every_removal() {
+    for steps in 0..10 {
+        let desk = TaskRunFixture::with_removal_behaviors(&[]);
+        // The role has yet to be asked for, which takes a while.
+        let run = tokio::time::timeout(Duration::from_millis(300) * steps, desk.run());
+        let ended = run.await.is_ok();
+        let is_gone = desk.tokens.registered.lock().unwrap().is_empty();
+        assert_eq!(desk.audited().len(), usize::from(is_gone), "cut off after {steps}");
+        assert_eq!(is_gone, ended, "cut off after {steps}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_before_first_list_stays_pending() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let (unlisted_segments, task) = (
+        ControlPlaneWorker::new(
+            "consul".into(),
+            Arc::clone(&desk.plane.spec),
+            Connected::new(Arc::clone(&desk.tokens) as _),
+            1,
+        ),
+        task_arn(1),
+    );
+    unlisted_segments.record_event(&task, tokio::time::Instant::now());
+    unlisted_segments.record_stop(&task);
+    TaskRun::new(&desk.operator, &unlisted_segments, &task).reconcile().await;
+    assert_eq!(*desk.tokens.lookups.lock().unwrap(), 0);
+    unlisted_segments.record_list_result(&[]);
+    // The token was made after the list: only a look for this task's finds it.
+    TaskRun::new(&desk.operator, &unlisted_segments, &task).reconcile().await;
+    assert_eq!(*desk.tokens.lookups.lock().unwrap(), 1);
+    assert!(desk.tokens.registered.lock().unwrap().is_empty());
+    assert_eq!(unlisted_segments.completed(&task), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_run_keeps_the_event_pending() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Hangs]);
+    let since = tokio::time::Instant::now();
+    desk.plane.record_event(&task_arn(1), since);
+    let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
+    assert!(cut_off.is_err());
+    assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweep_waits_for_slow_list_but_not_for_hung_one() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    desk.is(LastStatus::Running);
+    let plane = ControlPlaneWorker::new(
+        "consul".into(),
+        Arc::clone(&desk.plane.spec),
+        Connected::new(Arc::clone(&desk.tokens) as _),
+        1,
+    );
+    let planes = [(Arc::clone(&plane.name), Arc::new(plane))].into();
+    desk.operator.workers.store(Arc::new(planes));
+    let (mut lists, pulse) = (JoinSet::new(), desk.operator.metrics.health().register("sweep"));
+    let list_delay = |seconds| *desk.tokens.list_delay.lock().unwrap() = Duration::from_secs(seconds);
+    list_delay(8);
+    let mut sweep = async || {
+        let began = tokio::time::Instant::now();
+        let whole = Arc::clone(&desk.operator).sweep(&mut lists, &pulse).await;
+        (whole, began.elapsed().as_secs())
+    };
+    assert_eq!(sweep().await, (false, 2), "nobody knows yet how long it takes");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(sweep().await, (true, 8));
+    list_delay(3_600);
+    assert_eq!(sweep().await, (false, 16));
+}
+
+#[tokio::test(start_paused = true)]
+async fn panicked_run_keeps_the_event_pending() {
+    let desk = Rc::new(TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Panics]));
+    let since = tokio::time::Instant::now();
+    desk.plane.record_event(&task_arn(1), since);
+    let run = Rc::clone(&desk);
+    let ended =
+        LocalSet::new().run_until(async move { spawn_local(async move { run.run().await }).await }).await;
+    assert!(ended.unwrap_err().is_panic());
+    assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+}
+
+#[tokio::test(start_paused = true)]
+async fn partial_lookup_is_applied_and_repeated() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let service = RegistrationId { name: "service/web".into(), ..token() };
+    desk.tokens.registered.lock().unwrap().insert(service.clone());
+    *desk.tokens.partial_lookups.lock().unwrap() = 2;
+    let since = tokio::time::Instant::now();
+    desk.plane.record_event(&task_arn(1), since);
+    desk.plane.record_stop(&task_arn(1));
+    for lookups in 1..=2 {
+        assert_eq!(desk.run_later().await, Requeue::Backoff, "it is not all that the task has made");
+        assert_eq!(*desk.tokens.lookups.lock().unwrap(), lookups);
+        assert_eq!(*desk.tokens.registered.lock().unwrap(), [service.clone()].into());
+        assert_eq!(desk.unanswered(), Some(since));
+    }
+    assert_eq!(desk.run_later().await, Requeue::Forget);
+    assert!(desk.tokens.registered.lock().unwrap().is_empty());
+    assert_eq!(desk.unanswered(), None);
+    desk.run_later().await;
+    assert_eq!(*desk.tokens.lookups.lock().unwrap(), 3, "nobody has told of it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let (operator, arn) = (Operator::new(desk.operator_deps()), task_arn(1));
+    operator.manifests.store(desk.operator.manifests());
+    let running = Task { version: 1, ..task(1, LastStatus::Running) };
+    operator.store.observe(running, ObservationSource::Describe, desk.clock.now());
+    let plane = ControlPlaneWorker::new("consul".into(), Arc::clone(&desk.plane.spec), Connected::new(Arc::clone(&desk.tokens) as _), 1);
+    // The token was made after the list that this process knows.
+    plane.record_list_result(&[]);
+    let plane = Arc::new(plane);
+    operator.workers.store(Arc::new([(Arc::clone(&plane.name), Arc::clone(&plane))].into()));
+    let run = TaskRun::new(&operator, &plane, &arn);
+    let describe = async {
+        // The run waits for the task definition meanwhile.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        operator.describer.describe(&arn, Duration::MAX).await.unwrap();
+        assert!(plane.is_unsearched(&arn));
+    };
+    let (next, ()) = tokio::join!(run.reconcile(), describe);
+    let again = TaskRun::new(&operator, &plane, &arn).reconcile().await;
+    assert_eq!((next, again), (Requeue::Forget, Requeue::Forget));
+    assert!(desk.tokens.registered.lock().unwrap().is_empty());
+    assert!(!plane.is_unsearched(&arn));
+    assert!(plane.queue.take().is_some_and(|taken| taken.key == arn), "the describe queued it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_is_described_again_right_before_the_removal() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let (operator, arn) = (Operator::new(desk.operator_deps()), task_arn(1));
+    operator.manifests.store(desk.operator.manifests());
+    operator.clusters().swept.insert(arn.cluster().clone(), desk.clock.now());
+    let began = desk.clock.now();
+    operator.store.record_absence(&arn, began, began);
+    tokio::time::advance(Duration::from_mins(10)).await;
+    operator.store.record_absence(&arn, desk.clock.now(), desk.clock.now());
+    desk.ecs.tasks.lock().unwrap().clear();
+    operator.describer.describe(&arn, Duration::from_mins(5)).await.unwrap();
+    // An open circuit, say, keeps the removal for a while, in which ECS shows the task again.
+    tokio::time::advance(Duration::from_secs(5)).await;
+    desk.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
+    let _ = TaskRun::new(&operator, &desk.plane, &arn).reconcile().await;
+    assert_eq!(*desk.tokens.registered.lock().unwrap(), [token()].into(), "the task lives");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_was_read_counts_although_a_later_one_fails() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let operator = Operator::new(desk.operator_deps());
+    let cluster = task_arn(1).cluster().clone();
+    let began = desk.clock.now();
+    operator.store.record_absence(&task_arn(1), began, began);
+    desk.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
+    *desk.ecs.list_ends_after.lock().unwrap() = Some(1);
+    let pulse = operator.metrics.health().register("sweep");
+    let (known, registered) = (BTreeSet::new(), BTreeSet::new());
+    assert!(!operator.sweep_cluster(&cluster, &known, &registered, &pulse).await, "it is not whole");
+    let life = operator.store.snapshot(&task_arn(1), Duration::ZERO, desk.clock.now()).liveness;
+    assert_eq!(life, TaskLiveness::Unknown, "the page shows the task alive, so the absence is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_of_known_registrations_are_listed() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let unbound = ManifestSet { complete: true, ..ManifestSet::default() };
+    let cluster = task_arn(1).cluster().clone();
+    assert_eq!(desk.operator.clusters_to_list(&unbound, &desk.plane), [cluster].into());
+    desk.plane.registry.forget(&task_arn(1), &token());
+    assert!(desk.operator.clusters_to_list(&unbound, &desk.plane).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn forbidden_removal_does_not_block_others() {
+    for kind in [MeshErrorKind::Forbidden, MeshErrorKind::ServerError] {
+        blocks_nothing_else(kind).await;
+    }
+}
+
+async fn blocks_nothing_else(kind: MeshErrorKind) {
+    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(kind)]);
+    let other = RegistrationId { name: "token/2".into(), ..token() };
+    desk.tokens.registered.lock().unwrap().insert(other.clone());
+    desk.plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), desk.clock.now());
+    let next = desk.run().await;
+    let is_tried_again = match kind {
+        MeshErrorKind::ServerError => next == Requeue::Backoff,
+        _ => matches!(next, Requeue::DeferUntil(_)),
+    };
+    assert!(is_tried_again, "{next:?}");
+    assert_eq!(*desk.tokens.registered.lock().unwrap(), [token()].into());
+    assert_eq!(desk.removals(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn transient_error_decides_the_requeue() {
+    let desk =
+        TaskRunFixture::with_removal_behaviors(&[MeshErrorKind::Invalid, MeshErrorKind::ServerError].map(RemovalBehavior::Failed));
+    let other = RegistrationId { name: "token/2".into(), ..token() };
+    desk.tokens.registered.lock().unwrap().insert(other.clone());
+    desk.plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), desk.clock.now());
+    assert_eq!(desk.run().await, Requeue::Backoff);
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_event_of_a_task_that_ecs_lacks_is_followed_up_once() {
+    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let mut by_tags = binding();
+    Arc::make_mut(&mut by_tags).spec.selector.tags = [("team".into(), "a".into())].into();
+    let bindings = [("house".into(), by_tags)].into();
+    desk.operator.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+    let now = desk.clock.now();
+    let described = || desk.ecs.described.lock().unwrap().len();
+    let event = |number, updated_at| {
+        let last_warnings = ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
+        desk.operator.store.observe(last_warnings, ObservationSource::Event, desk.clock.now());
+    };
+    let run = async |number| TaskRun::new(&desk.operator, &desk.plane, &task_arn(number)).reconcile().await;
+    event(2, now);
+    for _ in 0..2 {
+        assert!(matches!(run(2).await, Requeue::Backoff), "a new task may not be known everywhere yet");
+    }
+    assert_eq!(described(), 2);
+    event(3, Timestamp(now.0 - 3_600_000));
+    run(3).await;
+    assert!(matches!(run(3).await, Requeue::Forget));
+    assert_eq!(described(), 3);
+    // A list shows it after all.
+    desk.operator.store.record_listed_running(&task_arn(3), desk.clock.now());
+    assert!(matches!(run(3).await, Requeue::Backoff));
+    assert_eq!(described(), 4);
+}

@@ -1,0 +1,280 @@
+//! What was said of tasks: each thing once and not again at each retry; and what is true of many tasks is said of the
+//! first of them, and of their number when that has doubled, never once a task.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ecs_mesh_model::TaskArn;
+
+/// What was said and still holds.
+#[derive(Debug, Default)]
+pub(super) struct WarningDeduper {
+    by_task: BTreeMap<TaskArn, BTreeMap<&'static str, Arc<str>>>,
+    groups: BTreeMap<WarningGroupKey, WarningGroup>,
+    /// There may be a group that has grown enough to be told of.
+    may_be_due: bool,
+}
+
+/// Those of whom the same is true for the same cause.
+type WarningGroupKey = (&'static str, Arc<str>);
+
+#[derive(Debug)]
+struct WarningGroup {
+    tasks: usize,
+    /// How many there were when it was last said.
+    told: usize,
+    /// The last one's, ready to be said.
+    example: (TaskArn, String),
+}
+
+/// How new something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Novelty {
+    /// Nobody had it said of.
+    New,
+    /// It is said of others already.
+    Grouped,
+    /// It was said of this task.
+    Known,
+}
+
+/// Of how many tasks something is true by now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct GroupCount {
+    pub(super) reason: &'static str,
+    pub(super) tasks: usize,
+    /// One of them.
+    pub(super) example: TaskArn,
+    /// What is said of it.
+    pub(super) message: String,
+}
+
+impl WarningDeduper {
+    /// Takes in that something is to be said of a task. The cause is the same for all tasks that it is true of, whatever
+    /// their roles and services are called.
+    pub(super) fn record(&mut self, task: &TaskArn, reason: &'static str, cause: &str, message: &str) -> Novelty {
+        // Names are made of task ids.
+        let same = cause.replace(task.id().as_str(), "TASK");
+        let before = self.by_task.get(task).and_then(|last_warnings| last_warnings.get(reason)).cloned();
+        if before.as_deref() == Some(same.as_str()) {
+            return Novelty::Known;
+        }
+        if let Some(before) = before {
+            self.leave_group(&(reason, before));
+        }
+        let group = (reason, Arc::from(same));
+        self.by_task.entry(task.clone()).or_default().insert(reason, Arc::clone(&group.1));
+        let example = (task.clone(), message.to_owned());
+        match self.groups.get_mut(&group) {
+            None => {
+                self.groups.insert(group, WarningGroup { tasks: 1, told: 1, example });
+                Novelty::New
+            }
+            Some(extent) => {
+                extent.tasks += 1;
+                extent.example = example;
+                self.may_be_due |= extent.is_due();
+                Novelty::Grouped
+            }
+        }
+    }
+
+    /// This is not so any more of the task.
+    pub(super) fn resolve(&mut self, task: &TaskArn, reason: &'static str) {
+        let Some(last_warnings) = self.by_task.get_mut(task) else { return };
+        let Some(cause) = last_warnings.remove(reason) else { return };
+        if last_warnings.is_empty() {
+            self.by_task.remove(task);
+        }
+        self.leave_group(&(reason, cause));
+    }
+
+    /// Nothing is wrong with the task any more.
+    pub(super) fn resolve_all(&mut self, task: &TaskArn) {
+        for group in self.by_task.remove(task).unwrap_or_default() {
+            self.leave_group(&group);
+        }
+    }
+
+    fn leave_group(&mut self, group: &WarningGroupKey) {
+        let Some(extent) = self.groups.get_mut(group) else { return };
+        extent.tasks -= 1;
+        extent.told = extent.told.min(extent.tasks);
+        // Should it come back, it is news.
+        if extent.tasks == 0 {
+            self.groups.remove(group);
+        }
+    }
+
+    /// Whether [`Self::due`] may have something.
+    pub(super) fn has_due(&self) -> bool {
+        self.may_be_due
+    }
+
+    /// What has become true of twice as many tasks as it was said of, or more. Takes them as said.
+    pub(super) fn take_due(&mut self) -> Vec<GroupCount> {
+        self.may_be_due = false;
+        let grown = self.groups.iter_mut().filter(|(_, extent)| extent.is_due());
+        let count = |((reason, _), extent): (&WarningGroupKey, &mut WarningGroup)| {
+            extent.told = extent.tasks;
+            let (example, message) = extent.example.clone();
+            GroupCount { reason, tasks: extent.tasks, example, message }
+        };
+        grown.map(count).collect()
+    }
+
+    /// Of how many tasks something was said that still holds, by reason.
+    pub(super) fn counts_by_reason(&self) -> BTreeMap<&'static str, usize> {
+        let mut troubles = BTreeMap::new();
+        for ((reason, _), extent) in &self.groups {
+            *troubles.entry(*reason).or_default() += extent.tasks;
+        }
+        troubles
+    }
+}
+
+impl WarningGroup {
+    fn is_due(&self) -> bool {
+        self.tasks >= self.told * 2
+    }
+}
+
+/// The cause that a control plane's words tell of: what is left of them without names, paths and ids.
+pub(super) fn group_key(words: &str) -> String {
+    let is_name = |word: &str| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        let is_status = digits == 3 && word.len() == 3;
+        // A field's path tells what is wrong, as `networking.inbound[0].port` does.
+        word.contains(['/', '@']) || (digits > 0 && !is_status && !word.contains('['))
+    };
+    // Between double quotes are names.
+    let words: String = words.split('"').step_by(2).collect();
+    let words = words.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '(' | ')' | ',' | ';'));
+    let words = words.map(|word| word.trim_matches([':', '.']));
+    words.filter(|word| !word.is_empty() && !is_name(word)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &str = "role a: tag x is missing";
+
+    fn task(n: usize) -> TaskArn {
+        TaskArn::parse(&format!("arn:aws:ecs:eu-west-1:111122223333:task/c/{n:032x}")).unwrap()
+    }
+
+    fn note(deduper: &mut WarningDeduper, n: usize) -> Novelty {
+        last_warnings.record(&task(n), "rejected", MESSAGE, MESSAGE)
+    }
+
+    #[test]
+    fn warnings_of_one_role_log_one_line_and_a_count() {
+        let mut last_warnings = WarningDeduper::default();
+        let firsts = (0..500).filter(|n| note(&mut last_warnings, *n) == Novelty::New).count();
+        assert_eq!(firsts, 1);
+        assert!(last_warnings.has_due());
+        let due = last_warnings.take_due();
+        assert_eq!(due.len(), 1);
+        assert_eq!((due[0].tasks, due[0].message.as_str()), (500, MESSAGE));
+        assert!(last_warnings.take_due().is_empty());
+        assert_eq!(last_warnings.counts_by_reason(), [("rejected", 500)].into());
+    }
+
+    #[test]
+    fn resolved_warning_is_new_again() {
+        let mut last_warnings = WarningDeduper::default();
+        assert_eq!(last_warnings.record(&task(1), "not_removed", MESSAGE, MESSAGE), Novelty::New);
+        assert_eq!(note(&mut last_warnings, 1), Novelty::New);
+        last_warnings.resolve(&task(1), "not_removed");
+        assert_eq!(last_warnings.counts_by_reason(), [("rejected", 1)].into());
+        assert_eq!(last_warnings.record(&task(2), "not_removed", MESSAGE, MESSAGE), Novelty::New);
+        last_warnings.resolve(&task(3), "not_removed");
+    }
+
+    #[test]
+    fn group_key_drops_quoted_names() {
+        let words = |name: &str| format!("Permission denied: lacks permission 'service:write' on \"{name}\"");
+        assert_eq!(group_key(&words("kv")), group_key(&words("web")));
+        assert_ne!(group_key(&words("kv")), group_key("Permission denied: lacks permission 'acl:write'"));
+    }
+
+    #[test]
+    fn group_count_is_logged_on_doubling() {
+        let mut last_warnings = WarningDeduper::default();
+        let mut lines = 0;
+        for n in 0..500 {
+            lines += usize::from(note(&mut last_warnings, n) == Novelty::New);
+            lines += last_warnings.take_due().len();
+        }
+        assert_eq!(lines, 9);
+    }
+
+    #[test]
+    fn warning_is_logged_again_when_it_changes() {
+        let mut last_warnings = WarningDeduper::default();
+        assert_eq!(note(&mut last_warnings, 1), Novelty::New);
+        assert_eq!(note(&mut last_warnings, 1), Novelty::Known);
+        assert_eq!(last_warnings.record(&task(1), "rejected", "another", "another"), Novelty::New);
+        assert_eq!(last_warnings.record(&task(2), "rejected", "another", "another"), Novelty::Grouped);
+        assert_eq!(last_warnings.counts_by_reason(), [("rejected", 2)].into());
+    }
+
+    #[test]
+    fn group_resolved_for_all_tasks_is_new_again() {
+        let mut last_warnings = WarningDeduper::default();
+        note(&mut last_warnings, 1);
+        note(&mut last_warnings, 2);
+        last_warnings.resolve_all(&task(1));
+        assert_eq!(note(&mut last_warnings, 1), Novelty::Grouped);
+        last_warnings.resolve_all(&task(1));
+        last_warnings.resolve_all(&task(2));
+        assert!(last_warnings.counts_by_reason().is_empty());
+        assert_eq!(note(&mut last_warnings, 1), Novelty::New);
+    }
+
+    #[test]
+    fn warnings_of_many_roles_group_by_cause() {
+        let mut last_warnings = WarningDeduper::default();
+        let words = |n: usize| format!("role service-{n}-task: tag x is missing");
+        let firsts = (0..1_000)
+            .filter(|n| last_warnings.record(&task(*n), "rejected", "tag x missing", &words(*n)) == Novelty::New)
+            .count();
+        let due = last_warnings.take_due();
+        assert_eq!((firsts, due.len(), due[0].tasks), (1, 1, 1_000));
+        assert_eq!(due[0].message, words(999), "the words are those of one of them");
+    }
+
+    #[test]
+    fn group_key_ignores_names_in_server_errors() {
+        let of = |service: &str, id: usize| {
+            group_key(&format!(
+                "PUT /v1/txn: the service {service}-{id:032x} on arn:aws:ecs:eu-west-1:111122223333:cluster/c was not \
+                 removed (Permission denied: token with AccessorID 'a1b2c3d4-0000-{id:04x}' lacks permission \
+                 'service:write' on \"{service}-{id:032x}\"); it needs `service_prefix \"\" {{ policy = \"write\" }}`"
+            ))
+        };
+        assert_eq!(of("kv", 1), of("demo-app", 999));
+        let kuma = |id: usize, field: &str| {
+            group_key(&format!(
+                "PUT /meshes/default/dataplanes/{id:032x}: Kuma answered 400 ({field}: is not a port)"
+            ))
+        };
+        let field = "networking.inbound[0].port";
+        assert_eq!(kuma(1, field), kuma(2, field));
+        assert_ne!(kuma(1, field), kuma(1, "networking.outbound[0].port"));
+        assert_ne!(
+            group_key("DELETE /v1/x: Consul answered 403"),
+            group_key("DELETE /v1/x: Consul answered 500")
+        );
+    }
+
+    #[test]
+    fn group_key_ignores_the_task_id() {
+        let mut last_warnings = WarningDeduper::default();
+        let words = |n: usize| format!("remove of default/{} skipped", task(n).id());
+        assert_eq!(last_warnings.record(&task(1), "skipped", &words(1), &words(1)), Novelty::New);
+        assert_eq!(last_warnings.record(&task(2), "skipped", &words(2), &words(2)), Novelty::Grouped);
+        assert_eq!(last_warnings.take_due()[0].message, words(2));
+    }
+}

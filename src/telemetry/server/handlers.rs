@@ -1,0 +1,95 @@
+//! What is answered to whom.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use crate::telemetry::metrics::{ExpositionFormat, Metrics};
+use ecs_mesh_aws::consumer::QueueState;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) fn router(metrics: Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .with_state(metrics)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let headers = [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        // A connection has a short life: see `limits`.
+        (CONNECTION, "close"),
+    ];
+    (status, headers, body).into_response()
+}
+
+async fn scrape(State(metrics): State<Arc<Metrics>>, headers: HeaderMap) -> Response {
+    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = ExpositionFormat::accepted(&accept.join(","));
+    response(StatusCode::OK, format.content_type(), metrics.render_as(format))
+}
+
+async fn healthz(State(metrics): State<Arc<Metrics>>) -> Response {
+    let health = metrics.health();
+    if health.is_stopping() {
+        return response(StatusCode::OK, TEXT, "stopping\n".to_owned());
+    }
+    let of_queues = metrics.state().map(|state| state.stuck()).unwrap_or_default();
+    let stuck = health.stuck().into_iter().chain(of_queues);
+    let words: Vec<String> = stuck.map(|stuck| stuck.to_string()).collect();
+    if words.is_empty() {
+        response(StatusCode::OK, TEXT, "every loop makes progress\n".to_owned())
+    } else {
+        response(StatusCode::SERVICE_UNAVAILABLE, TEXT, words.join("\n") + "\n")
+    }
+}
+
+async fn readyz(State(metrics): State<Arc<Metrics>>) -> Response {
+    let state = metrics.state();
+    let mut pending = match &state {
+        None => vec!["the operator has not begun yet".to_owned()],
+        Some(state) => state.pending.clone(),
+    };
+    if metrics.health().is_stopping() {
+        pending = vec!["the operator is stopping".to_owned()];
+    }
+    let ready = pending.is_empty();
+    let queue = match metrics.queue_state() {
+        QueueState::Unknown => json!({"state": "unread"}),
+        QueueState::Ok => json!({"state": "readable"}),
+        QueueState::Failing(why) => json!({"state": "failing", "why": why}),
+    };
+    let mut body = serde_json::to_value(&state).unwrap_or_default();
+    if !body.is_object() {
+        body = json!({});
+    }
+    body["ready"] = ready.into();
+    body["waits_for"] = pending.into();
+    body["queue"] = queue;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response(status, "application/json", format!("{body}\n"))
+}
+
+async fn method_not_allowed() -> Response {
+    let mut answer =
+        response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered here\n".to_owned());
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer
+}
+
+async fn not_found() -> Response {
+    let words = "nothing is here; there are /metrics, /healthz and /readyz\n";
+    response(StatusCode::NOT_FOUND, TEXT, words.to_owned())
+}

@@ -1,0 +1,130 @@
+//! Three judges of a manifest: loading, the JSON Schema for editors in a published validator, and the API server's own
+//! code with the definitions for Kubernetes. Each says which fields are at fault.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use ecs_mesh_api::manifests::ManifestScope;
+use ecs_mesh_manifests::ManifestSources;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{root, schemas};
+
+/// YAML of one document by a name for it.
+pub(super) type NamedManifests = BTreeMap<String, String>;
+
+/// What is at fault in each, by its name; empty where it is accepted.
+pub(super) type ReportedErrors = BTreeMap<String, Vec<ReportedError>>;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ReportedError {
+    pub(super) at: String,
+    pub(super) why: String,
+}
+
+impl ReportedError {
+    /// Whether it is about this field or one within. Of rules between fields the API server tells the field in words.
+    pub(super) fn names(&self, field: &str) -> bool {
+        let within = self
+            .at
+            .strip_prefix(field)
+            .is_some_and(|rest| matches!(rest.chars().next(), None | Some('.' | '[')));
+        within || self.why.contains(&format!("\"{field}\""))
+    }
+}
+
+/// Each manifest by itself, so nothing is said of what it refers to.
+pub(super) fn loading(manifests: &NamedManifests) -> ReportedErrors {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.yaml");
+    let judge = |(name, text): (&String, &String)| {
+        fs::write(&file, text).unwrap();
+        let errors = ManifestSources::new([file.clone()]).check(ManifestScope::Partial).errors;
+        let faults = errors.into_iter().map(|error| ReportedError { at: error.path, why: error.message });
+        (name.clone(), faults.collect())
+    };
+    manifests.iter().map(judge).collect()
+}
+
+/// `None` where there is no validator, which has been said.
+pub(super) fn editor(manifests: &NamedManifests) -> Option<ReportedErrors> {
+    let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
+        skipped("JSON Schema", "SCHEMA_TEST_PYTHON does not name a Python with jsonschema");
+        return None;
+    };
+    let mut judge = Command::new(python);
+    judge.arg(root().join("tests/python/editor_schema.py"));
+    let schema = schemas().join(ecs_mesh_api::schema::EDITOR_SCHEMA);
+    Some(serde_json::from_value(ask(judge, &json!({ "schema": schema, "manifests": manifests }))).unwrap())
+}
+
+/// What the API server says.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiServerReply {
+    /// Of the definitions.
+    pub(super) definitions: Vec<String>,
+    pub(super) manifests: ReportedErrors,
+}
+
+/// `None` where its code cannot be had, which has been said.
+pub(super) fn server(definitions: &[String], manifests: &NamedManifests) -> Option<ApiServerReply> {
+    static JUDGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match JUDGE.get_or_init(build) {
+        Ok(judge) => {
+            let question = json!({ "definitions": definitions, "manifests": manifests });
+            Some(serde_json::from_value(ask(Command::new(judge), &question)).unwrap())
+        }
+        Err(why) => {
+            skipped("API server", why);
+            None
+        }
+    }
+}
+
+/// The committed definitions.
+pub(super) fn definitions() -> Vec<String> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(schemas()).unwrap().map(|file| file.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+/// Builds the judge; an error says why it cannot be had. Code that does not build is a failure.
+fn build() -> Result<PathBuf, String> {
+    let source = root().join("tests/crds");
+    let go = |arguments: &[&str]| Command::new("go").current_dir(&source).args(arguments).output();
+    let modules = go(&["list", "-mod=readonly", "-deps", "-f", "{{.ImportPath}}", "."]).map_err(|error| {
+        format!("go cannot be run ({error}); it builds the API server's code, see tests/crds")
+    })?;
+    if !modules.status.success() {
+        return Err(format!("Go modules cannot be had: {}", last_line(&modules.stderr)));
+    }
+    let judge = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crds-judge");
+    let built = go(&["build", "-mod=readonly", "-o", judge.to_str().unwrap(), "."]).unwrap();
+    assert!(built.status.success(), "tests/crds: {}", String::from_utf8_lossy(&built.stderr));
+    Ok(judge)
+}
+
+fn last_line(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).trim().lines().last().unwrap_or_default().to_owned()
+}
+
+/// Asks in JSON on standard input, which both judges read to its end before they answer.
+fn ask(mut judge: Command, question: &Value) -> Value {
+    let mut running =
+        judge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    running.stdin.take().unwrap().write_all(question.to_string().as_bytes()).unwrap();
+    let answer = running.wait_with_output().unwrap();
+    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    serde_json::from_slice(&answer.stdout).unwrap()
+}
+
+/// Written past the test harness, which shows nothing of tests that pass.
+fn skipped(judge: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "judging by {judge} skipped: {why}");
+}

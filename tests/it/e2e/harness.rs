@@ -1,0 +1,444 @@
+//! A sandbox and an operator as processes of their own, each with its own ports, directory and environment.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::future::Future;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aws_config::SdkConfig;
+use aws_sdk_ecs::types::{
+    AwsVpcConfiguration, ContainerDefinition, LaunchType, NetworkConfiguration, NetworkMode,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long something that must happen may take on a machine that is busy with other things.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(90);
+/// How often it is looked whether it has happened.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
+
+/// What `look` finds, as soon as it finds something.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    let end = Instant::now() + TIMEOUT;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "this has not come: {what}");
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// A running program, killed when dropped.
+pub(crate) struct OperatorProcess {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl OperatorProcess {
+    /// Starts the program with just this environment; what it writes goes to files in `directory`.
+    pub(crate) fn start(
+        directory: &Path,
+        name: &str,
+        environment: &BTreeMap<String, String>,
+        arguments: &[&str],
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ecs-mesh-operator"));
+        command.args(arguments);
+        Self::launch(&mut command, directory, name, environment)
+    }
+
+    /// Starts any program so. Its standard input ends when this process does.
+    pub(super) fn launch(
+        command: &mut Command,
+        directory: &Path,
+        name: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Self {
+        let (out, err) = (directory.join(format!("{name}.out")), directory.join(format!("{name}.err")));
+        let child = command
+            .env_clear()
+            .env("TMPDIR", directory)
+            .env("HOME", directory)
+            // Many run side by side, and there is one default port.
+            .env("ECS_MESH_METRICS_ADDRESS", "none")
+            .envs(environment)
+            .stdin(Stdio::piped())
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&err).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, out, err }
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        std::fs::read_to_string(&self.err).unwrap()
+    }
+
+    /// The log so far, an object a line.
+    pub(super) fn log(&self) -> Vec<Value> {
+        self.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The log's lines in which all of these words are.
+    pub(crate) fn said(&self, words: &[&str]) -> Vec<Value> {
+        let all = self.log().into_iter();
+        all.filter(|line| words.iter().all(|word| line.to_string().contains(word))).collect()
+    }
+
+    /// The first line of the log that has all of these words, once it is there.
+    pub(crate) async fn says(&self, words: &[&str]) -> Value {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            if let Some(line) = self.said(words).into_iter().next() {
+                return line;
+            }
+            assert!(Instant::now() < end, "nobody has said {words:?}; the log:\n{}", self.stderr());
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status =
+            Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// The exit code, once it has ended.
+    pub(crate) async fn code(&mut self) -> Option<i32> {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < end, "it does not end; the log:\n{}", self.stderr());
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+}
+
+impl Drop for OperatorProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("{} said:\n{}\n{}", self.err.display(), self.stdout(), self.stderr());
+        }
+    }
+}
+
+/// A sandbox without a world, and a directory for what a test needs.
+pub(super) struct Harness {
+    // Before the directory, which it writes into: dropped in this order. None where the endpoints are this process's.
+    _sandbox: Option<OperatorProcess>,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) directory: TempDir,
+    pub(super) http: reqwest::Client,
+}
+
+impl Harness {
+    /// Starts the sandbox and waits for its endpoints.
+    pub(super) async fn open() -> Self {
+        Self::open_with(&[]).await
+    }
+
+    /// Starts the sandbox with more arguments.
+    pub(super) async fn open_with(more: &[&str]) -> Self {
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let directory = TempDir::new().unwrap();
+        let arguments = [&["sandbox", "--serve", "--world", "none"], more].concat();
+        let sandbox = OperatorProcess::start(directory.path(), "sandbox", &BTreeMap::new(), &arguments);
+        let text = eventually("the sandbox's line `ready`", || async {
+            let text = sandbox.stdout();
+            text.lines().any(|line| line == "ready").then_some(text)
+        })
+        .await;
+        let environment = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Self::furnished(Some(sandbox), environment, directory)
+    }
+
+    /// Around endpoints of this process.
+    pub(super) fn around(environment: BTreeMap<&'static str, String>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self::furnished(None, environment, TempDir::new().unwrap())
+    }
+
+    fn with_defaults(
+        sandbox: Option<OperatorProcess>,
+        environment: BTreeMap<String, String>,
+        directory: TempDir,
+    ) -> Self {
+        std::fs::create_dir(directory.path().join("manifests")).unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { _sandbox: sandbox, environment, directory, http }
+    }
+
+    /// A variable that the sandbox told to export.
+    pub(super) fn variable(&self, name: &str) -> &str {
+        &self.environment[name]
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a manifest file at one stroke.
+    pub(super) fn manifest(&self, name: &str, text: &str) {
+        let draft = self.path("draft");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(draft, self.path("manifests").join(name)).unwrap();
+    }
+
+    /// Starts an operator on the house's manifests and queue.
+    pub(super) fn operator(&self, more: &[&str]) -> OperatorProcess {
+        self.operator_with("operator", &self.environment, more)
+    }
+
+    /// Starts an operator with another environment. `name` names its log.
+    pub(super) fn operator_with(
+        &self,
+        name: &str,
+        environment: &BTreeMap<String, String>,
+        more: &[&str],
+    ) -> OperatorProcess {
+        let manifests = self.path("manifests");
+        let mut arguments = vec![
+            "run",
+            "--operator-id",
+            "house",
+            "--manifests",
+            manifests.to_str().unwrap(),
+            "--log-format",
+            "json",
+        ];
+        arguments.extend(more);
+        OperatorProcess::start(self.directory.path(), name, environment, &arguments)
+    }
+
+    /// Runs a subcommand that ends by itself on the house's manifests: its exit code, standard output and standard error.
+    pub(super) async fn ask(&self, arguments: &[&str]) -> (i32, String, String) {
+        let manifests = self.path("manifests");
+        let mut all = arguments.to_vec();
+        all.extend(["--operator-id", "house", "--manifests", manifests.to_str().unwrap()]);
+        let mut process = OperatorProcess::start(self.directory.path(), arguments[0], &self.environment, &all);
+        let code = process.code().await.expect("it ended by itself");
+        (code, process.stdout(), process.stderr())
+    }
+
+    /// A plan in its JSON form, with its exit code.
+    pub(super) async fn plan(&self) -> (i32, Value) {
+        let (code, out, err) = self.ask(&["plan", "--output", "json"]).await;
+        let plan = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}\n{err}"));
+        fits_its_schema(&out);
+        (code, plan)
+    }
+
+    /// What the control plane answers to a GET, as text.
+    pub(super) async fn get(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.variable("KUMA_API_URL"));
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// Writes to the control plane as another client.
+    pub(super) async fn put(&self, path: &str, body: &Value) {
+        let url = format!("{}{path}", self.variable("KUMA_API_URL"));
+        let request = self.http.put(url).header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{:?}", answer.text().await);
+    }
+
+    /// The Dataplanes of the house's operator, by name.
+    pub(super) async fn dataplanes(&self) -> BTreeMap<String, Value> {
+        let list: Value = serde_json::from_str(&self.get("/meshes/default/dataplanes").await).unwrap();
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .filter(|item| item["labels"]["ecs-mesh.dev/operator"] == "house")
+            .map(|item| (item["name"].as_str().unwrap().to_owned(), item.clone()))
+            .collect()
+    }
+
+    /// The Dataplanes, once they are as they should be.
+    pub(super) async fn dataplanes_once(
+        &self,
+        what: &str,
+        fits: impl Fn(&BTreeMap<String, Value>) -> bool,
+    ) -> BTreeMap<String, Value> {
+        eventually(what, || async {
+            let found = self.dataplanes().await;
+            fits(&found).then_some(found)
+        })
+        .await
+    }
+
+    pub(super) fn sdk(&self) -> SdkConfig {
+        crate::sandbox_aws::sdk(self.variable("AWS_ENDPOINT_URL"))
+    }
+
+    pub(super) fn ecs(&self) -> aws_sdk_ecs::Client {
+        aws_sdk_ecs::Client::new(&self.sdk())
+    }
+
+    pub(super) fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.sdk())
+    }
+
+    pub(super) fn iam(&self) -> aws_sdk_iam::Client {
+        aws_sdk_iam::Client::new(&self.sdk())
+    }
+
+    /// Makes the role that a service's tasks run as, with the tags that let it in.
+    pub(super) async fn role(&self, service: &str) {
+        let trust = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole",
+            "Principal": {"Service": "ecs-tasks.amazonaws.com"}}]}"#;
+        let role = self.iam().create_role().role_name(format!("{service}-task"));
+        role.assume_role_policy_document(trust)
+            .tags(tag("kuma.io/type", "dataplane"))
+            .tags(tag("kuma.io/mesh", "default"))
+            .tags(tag("kuma.io/service", service))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Registers a definition of the service's family.
+    pub(super) async fn define(&self, service: &str) {
+        let app = ContainerDefinition::builder().name("app").image("app:1").memory(128).build();
+        let definition = self.ecs().register_task_definition().family(service);
+        definition
+            .network_mode(NetworkMode::Awsvpc)
+            .task_role_arn(format!("arn:aws:iam::111122223333:role/{service}-task"))
+            .container_definitions(app)
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Makes the service.
+    pub(super) async fn serve(&self, cluster: &str, service: &str, count: i32) {
+        let request = self.ecs().create_service().cluster(cluster).service_name(service);
+        request
+            .task_definition(service)
+            .desired_count(count)
+            .launch_type(LaunchType::Fargate)
+            .network_configuration(awsvpc())
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Role, definition and service at once, in the sandbox's own cluster.
+    pub(super) async fn deploy(&self, service: &str, count: i32) {
+        self.role(service).await;
+        self.define(service).await;
+        self.serve("sandbox", service, count).await;
+    }
+
+    pub(super) async fn scale(&self, service: &str, count: i32) {
+        let request = self.ecs().update_service().cluster("sandbox").service(service);
+        request.desired_count(count).send().await.unwrap();
+    }
+
+    /// The ids of the cluster's tasks that are to run.
+    pub(super) async fn task_ids(&self) -> Vec<String> {
+        let listed = self.ecs().list_tasks().cluster("sandbox").send().await.unwrap();
+        let mut ids: Vec<String> =
+            listed.task_arns().iter().map(|arn| arn.rsplit('/').next().unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    }
+
+    /// The ids of the cluster's tasks, once so many run.
+    pub(super) async fn running(&self, count: usize) -> Vec<String> {
+        eventually("the tasks run", || async {
+            let ids = self.task_ids().await;
+            if ids.len() != count {
+                return None;
+            }
+            let described =
+                self.ecs().describe_tasks().cluster("sandbox").set_tasks(Some(ids.clone())).send().await;
+            let running = described.unwrap().tasks().iter().all(|task| task.last_status() == Some("RUNNING"));
+            running.then_some(ids)
+        })
+        .await
+    }
+
+    /// Manifests for the sandbox's cluster and control plane: one service `app` of tasks of family `app`.
+    pub(super) fn usual(&self) -> String {
+        [
+            control_plane("kuma", self.variable("KUMA_API_URL"), ""),
+            binding("house", "kuma", self.variable("ECS_MESH_CLUSTER_ARN"), ""),
+            workload("app", "app"),
+        ]
+        .concat()
+    }
+}
+
+pub(super) fn tag(key: &str, value: &str) -> aws_sdk_iam::types::Tag {
+    aws_sdk_iam::types::Tag::builder().key(key).value(value).build().unwrap()
+}
+
+pub(crate) fn awsvpc() -> NetworkConfiguration {
+    let inner = AwsVpcConfiguration::builder().subnets("subnet-1").build().unwrap();
+    NetworkConfiguration::builder().awsvpc_configuration(inner).build()
+}
+
+/// A control plane; `more` are further fields of `spec.kuma`.
+pub(super) fn control_plane(name: &str, address: &str, more: &str) -> String {
+    document("ControlPlane", name, &format!("{{type: kuma, kuma: {{address: \"{address}\"{more}}}}}"))
+}
+
+/// A binding with short waits; `more` are further fields of `spec`.
+pub(super) fn binding(name: &str, control_plane: &str, cluster: &str, more: &str) -> String {
+    let cleanup = "{sweepInterval: 10s, graceAge: 20s, drain: 0s}";
+    let spec = format!(
+        "{{controlPlane: {control_plane}, mesh: default, selector: {{clusters: [\"{cluster}\"]}}, cleanup: {cleanup}{more}}}"
+    );
+    document("MeshBinding", name, &spec)
+}
+
+/// A workload of one port.
+pub(super) fn workload(name: &str, family: &str) -> String {
+    let inbound = "{name: http, containerPort: 8080, port: 15000, protocol: http}";
+    let spec = format!("{{selector: {{families: [{family}]}}, service: {family}, inbounds: [{inbound}]}}");
+    document("Workload", name, &spec)
+}
+
+pub(super) fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: ecs-mesh.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+    )
+}
+
+/// A published validator's word, where there is one.
+fn fits_its_schema(plan: &str) {
+    let Some(python) = std::env::var_os("SCHEMA_TEST_PYTHON") else {
+        let why = "SCHEMA_TEST_PYTHON does not name a Python with jsonschema";
+        let _ = writeln!(std::io::stderr(), "judging a plan by its schema skipped: {why}");
+        return;
+    };
+    let program = "import json, sys, jsonschema\n\
+                   jsonschema.validate(json.loads(sys.argv[1]), json.load(open(sys.argv[2])))";
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/plan.schema.json");
+    let judged = Command::new(python).args(["-c", program, plan, schema]).output().unwrap();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+}

@@ -1,0 +1,102 @@
+//! What may lie in the queue, and a queue that is not there.
+
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde_json::json;
+
+use super::harness::{Harness, eventually};
+
+/// Bodies that the operator cannot use, or that mean nothing to it.
+fn bodies() -> Vec<(&'static str, String)> {
+    let event = |detail_type: &str, source: &str, detail: serde_json::Value| {
+        json!({
+            "version": "0", "id": "1", "detail-type": detail_type, "source": source, "account": "111122223333",
+            "time": "2026-01-01T00:00:00Z", "region": "eu-west-1", "resources": [], "detail": detail,
+        })
+        .to_string()
+    };
+    let foreign = json!({
+        "taskArn": "arn:aws:ecs:eu-west-1:999999999999:task/theirs/0123456789abcdef0123456789abcdef",
+        "clusterArn": "arn:aws:ecs:eu-west-1:999999999999:cluster/theirs",
+        "taskDefinitionArn": "arn:aws:ecs:eu-west-1:999999999999:task-definition/app:1",
+        "group": "family:app", "version": 3, "lastStatus": "RUNNING", "desiredStatus": "RUNNING",
+        "attachments": [], "containers": [], "overrides": {"containerOverrides": []},
+        "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z",
+    });
+    vec![
+        ("malformed", "{\"version\": \"0\", \"detail-type\": ".to_owned()),
+        ("no JSON", "planted-in-a-message".to_owned()),
+        ("missing fields", event("ECS Task State Change", "aws.ecs", json!({"lastStatus": "RUNNING"}))),
+        ("large", "{\"x\": \"".to_owned() + &"a".repeat(256 * 1024 - 7)),
+        ("unknown type", event("Aliens Landed", "space", json!({}))),
+        ("foreign cluster", event("ECS Task State Change", "aws.ecs", foreign)),
+    ]
+}
+
+/// How many of [`bodies`] can never be read.
+const POISON: usize = 4;
+
+async fn send_all(house: &Harness) {
+    for (what, body) in bodies() {
+        let sent =
+            house.sqs().send_message().queue_url(house.variable("ECS_MESH_QUEUE_URL")).message_body(body);
+        sent.send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    }
+}
+
+/// How many messages a queue holds, seen or hidden.
+async fn held(house: &Harness, url: &str) -> usize {
+    let asked = house.sqs().get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::All);
+    let answer = asked.send().await.unwrap();
+    let count = |name| answer.attributes().and_then(|all| all.get(&name)).unwrap().parse::<usize>().unwrap();
+    count(QueueAttributeName::ApproximateNumberOfMessages)
+        + count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible)
+}
+
+#[tokio::test]
+async fn unusable_messages_are_counted_and_deleted() {
+    let house = Harness::open().await;
+    house.manifest("all.yaml", &house.usual());
+    send_all(&house).await;
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let operator = house.operator(&["--queue-url", &queue, "--log", "debug"]);
+    eventually("an empty queue", || async { (held(&house, &queue).await == 0).then_some(()) }).await;
+    house.deploy("app", 1).await;
+    house.dataplanes_once("a Dataplane after all that", |found| found.len() == 1).await;
+    let stops_delivered = operator.said(&["a message cannot be read"]);
+    assert_eq!(stops_delivered.len(), POISON, "{told:?}");
+    for words in [["not_json", "deleted"], ["missing_field", "deleted"]] {
+        operator.says(&words).await;
+    }
+    assert!(!operator.stderr().contains("planted-in-a-message"));
+}
+
+#[tokio::test]
+async fn redrive_moves_poison_to_the_dead_letter_queue() {
+    let house = Harness::open().await;
+    house.manifest("all.yaml", &house.usual());
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let quick = house.sqs().set_queue_attributes().queue_url(&queue);
+    quick.attributes(QueueAttributeName::VisibilityTimeout, "1").send().await.unwrap();
+    send_all(&house).await;
+    let _operator = house.operator(&["--queue-url", &queue, "--poison", "redrive"]);
+    house.deploy("app", 1).await;
+    house.dataplanes_once("a Dataplane meanwhile", |found| found.len() == 1).await;
+    let dead = format!("{queue}-dead");
+    eventually("the dead letters", || async { (held(&house, &dead).await == POISON).then_some(()) }).await;
+    eventually("an empty queue", || async { (held(&house, &queue).await == 0).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn without_its_queue_the_operator_says_so_once_and_sweeps() {
+    let house = Harness::open().await;
+    house.manifest("all.yaml", &house.usual());
+    let nowhere = format!("{}-of-nobody", house.variable("ECS_MESH_QUEUE_URL"));
+    house.deploy("app", 1).await;
+    let mut operator = house.operator(&["--queue-url", &nowhere]);
+    house.dataplanes_once("a Dataplane by the first sweep", |found| found.len() == 1).await;
+    house.scale("app", 2).await;
+    house.dataplanes_once("a Dataplane by a later sweep", |found| found.len() == 2).await;
+    let stops_delivered = operator.said(&["the queue cannot be read", "-of-nobody"]);
+    assert!((1..=2).contains(&stops_delivered.len()), "{told:?}");
+    assert!(operator.is_running());
+}

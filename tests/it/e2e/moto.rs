@@ -1,0 +1,218 @@
+//! The operator against an AWS that is not the project's own: moto, whose EventBridge delivers events of `aws.ecs`.
+//!
+//! moto sends no events by itself, so the test tells what ECS and CloudTrail would. At moto `StopTask` skips all states
+//! but STOPPED, so the event of a task that is to stop, and still runs, comes before the call.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use aws_sdk_ecs::types::{AwsVpcConfiguration, LaunchType, NetworkConfiguration, Task};
+use aws_sdk_eventbridge::types::{PutEventsRequestEntry, Target};
+use aws_sdk_sqs::types::QueueAttributeName;
+use ecs_mesh_model::Timestamp;
+use serde_json::{Value, json};
+
+use super::harness::{Harness, OperatorProcess, document, eventually, tag};
+use crate::conformance::python;
+
+const ACCOUNT: &str = "111122223333";
+const PATTERN: &str = r#"{"source": ["aws.ecs", "aws.iam"]}"#;
+
+/// A house whose AWS is moto; its Kuma stays the sandbox's.
+struct MotoHarness {
+    // Before the house, in whose directory it writes: dropped in this order.
+    _moto: OperatorProcess,
+    house: Harness,
+    subnet: String,
+}
+
+impl MotoHarness {
+    async fn open(python: &OsStr) -> Self {
+        let mut house = Harness::open().await;
+        let moto = start(python, house.directory.path());
+        let url =
+            eventually("moto's endpoint", || async { moto.stdout().lines().next().map(str::to_owned) }).await;
+        house.environment.insert("AWS_ENDPOINT_URL".to_owned(), url.clone());
+        let cluster = house.ecs().create_cluster().cluster_name("moto").send().await.unwrap();
+        let arn = cluster.cluster.unwrap().cluster_arn.unwrap();
+        house.environment.insert("ECS_MESH_CLUSTER_ARN".to_owned(), arn);
+        let queue = create_queue_and_rules(&house).await;
+        house.environment.insert("ECS_MESH_QUEUE_URL".to_owned(), queue);
+        Self { _moto: moto, subnet: subnet(&url).await, house }
+    }
+
+    fn events(&self) -> aws_sdk_eventbridge::Client {
+        aws_sdk_eventbridge::Client::new(&self.house.sdk())
+    }
+
+    async fn put(&self, source: &str, detail_type: &str, detail: &Value) {
+        let entry = PutEventsRequestEntry::builder().source(source).detail_type(detail_type);
+        let entry = entry.detail(detail.to_string()).build();
+        let put = self.events().put_events().entries(entry).send().await.unwrap();
+        assert_eq!(put.failed_entry_count(), 0, "{put:?}");
+    }
+
+    async fn run(&self) -> Task {
+        let network = AwsVpcConfiguration::builder().subnets(&self.subnet).set_security_groups(Some(vec![]));
+        let request = self.house.ecs().run_task().cluster("moto").task_definition("app");
+        let network = NetworkConfiguration::builder().awsvpc_configuration(network.build().unwrap()).build();
+        let started = request.launch_type(LaunchType::Fargate).network_configuration(network).send().await;
+        started.unwrap().tasks.unwrap().remove(0)
+    }
+
+    async fn stop(&self, task: &Task) {
+        let request = self.house.ecs().stop_task().cluster("moto").task(task.task_arn().unwrap());
+        request.send().await.unwrap();
+    }
+
+    /// Tells of a task as ECS does, by what DescribeTasks says of it.
+    async fn tell(&self, task: &Task, version: u64, desired: &str, last: &str) {
+        let described =
+            self.house.ecs().describe_tasks().cluster("moto").tasks(task.task_arn().unwrap()).send().await;
+        let task = described.unwrap().tasks.unwrap().remove(0);
+        let detail = state_change(&task, version, desired, last);
+        self.put("aws.ecs", "ECS Task State Change", &detail).await;
+    }
+
+    /// Tells of a call that changed a role, as CloudTrail does.
+    async fn tell_of_role(&self, call: &str, role: &str) {
+        let detail = json!({
+            "eventTime": now(), "eventSource": "iam.amazonaws.com", "eventName": call, "awsRegion": "us-east-1",
+            "requestParameters": {"roleName": role}, "responseElements": null, "eventType": "AwsApiCall",
+        });
+        self.put("aws.iam", "AWS API Call via CloudTrail", &detail).await;
+    }
+}
+
+fn start(python: &OsStr, directory: &Path) -> OperatorProcess {
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/moto_server.py")).arg("--mended");
+    let environment = [("MOTO_ACCOUNT_ID".to_owned(), ACCOUNT.to_owned())].into();
+    OperatorProcess::launch(&mut command, directory, "moto", &environment)
+}
+
+/// Makes a queue that gets the events; its URL.
+async fn create_queue_and_rules(house: &Harness) -> String {
+    let (sqs, events) = (house.sqs(), aws_sdk_eventbridge::Client::new(&house.sdk()));
+    let url = sqs.create_queue().queue_name("events").send().await.unwrap().queue_url.unwrap();
+    let request = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::QueueArn);
+    let arn =
+        request.send().await.unwrap().attributes.unwrap().remove(&QueueAttributeName::QueueArn).unwrap();
+    events.put_rule().name("events").event_pattern(PATTERN).send().await.unwrap();
+    let target = Target::builder().id("queue").arn(arn).build().unwrap();
+    events.put_targets().rule("events").targets(target).send().await.unwrap();
+    url
+}
+
+/// One of moto's own subnets: it takes no other. There is no client of EC2 here, and moto checks no signature.
+async fn subnet(url: &str) -> String {
+    let signed = "AWS4-HMAC-SHA256 Credential=AKID/20270101/eu-west-1/ec2/aws4_request, SignedHeaders=host, Signature=0";
+    let request = reqwest::Client::builder().no_proxy().build().unwrap().post(url);
+    let form = "Action=DescribeSubnets&Version=2016-11-15";
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+    let answer = request.header("authorization", signed).send().await.unwrap().text().await.unwrap();
+    let (_, rest) = answer.split_once("<subnetId>").unwrap_or_else(|| panic!("no subnet: {answer}"));
+    rest.split('<').next().unwrap().to_owned()
+}
+
+/// The `detail` of ECS's event in its documented form.
+fn state_change(task: &Task, version: u64, desired: &str, last: &str) -> Value {
+    let attachment = &task.attachments()[0];
+    let details = attachment.details().iter().map(|pair| json!({"name": pair.name(), "value": pair.value()}));
+    let details: Vec<Value> = details.collect();
+    let interface = json!({"attachmentId": attachment.id(), "privateIpv4Address": address(task)});
+    json!({
+        "attachments": [{"id": attachment.id(), "type": "eni", "status": "ATTACHED", "details": details}],
+        "availabilityZone": "eu-west-1a",
+        "clusterArn": task.cluster_arn(),
+        "containers": [{
+            "containerArn": task.containers()[0].container_arn(), "taskArn": task.task_arn(), "name": "app",
+            "lastStatus": last, "networkInterfaces": [interface], "cpu": "0", "memory": "128",
+        }],
+        "createdAt": now(),
+        "desiredStatus": desired,
+        "group": task.group(),
+        "lastStatus": last,
+        "launchType": "FARGATE",
+        "overrides": {"containerOverrides": [{"name": "app"}]},
+        "taskArn": task.task_arn(),
+        "taskDefinitionArn": task.task_definition_arn(),
+        "updatedAt": now(),
+        "version": version,
+    })
+}
+
+fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_millis()).unwrap()).to_string()
+}
+
+fn address(task: &Task) -> &str {
+    let mut details = task.attachments()[0].details().iter();
+    details.find(|pair| pair.name() == Some("privateIPv4Address")).and_then(|pair| pair.value()).unwrap()
+}
+
+fn id(task: &Task) -> &str {
+    task.task_arn().unwrap().rsplit('/').next().unwrap()
+}
+
+fn outbounds(port: u16) -> String {
+    let outbound = format!("{{service: kv, targetPort: {port}, listen: {{port: {port}}}}}");
+    document("OutboundList", "kv-users", &format!("{{workloads: [app], outbounds: [{outbound}]}}"))
+}
+
+#[tokio::test]
+async fn task_lifecycle_on_moto() {
+    let Some(python) = python("the run against moto") else { return };
+    let moto = MotoHarness::open(&python).await;
+    let house = &moto.house;
+    house.role("app").await;
+    house.define("app").await;
+    house.manifest("all.yaml", &house.usual());
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = house.operator(&["--queue-url", &queue]);
+    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+
+    // One task that an event tells of, and one that nobody tells of: the sweep finds it.
+    let stops_delivered = moto.run().await;
+    moto.tell(&stops_delivered, 1, "RUNNING", "RUNNING").await;
+    house.dataplanes_once("the task of the event", |found| found.contains_key(id(&stops_delivered))).await;
+    let untold = moto.run().await;
+    let both = house.dataplanes_once("the task of the sweep", |found| found.len() == 2).await;
+    for task in [&stops_delivered, &untold] {
+        assert_eq!(both[id(task)]["networking"]["address"].as_str(), Some(address(task)), "{both:?}");
+    }
+
+    // An edited list reaches both.
+    house.manifest("outbounds.yaml", &outbounds(6379));
+    let edited = |dataplane: &Value| dataplane["networking"]["outbound"][0]["port"].as_u64() == Some(6379);
+    house.dataplanes_once("the outbound at both", |found| found.values().all(edited)).await;
+
+    // A role that loses its tag loses its registrations, and gets them back with it.
+    house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
+    moto.tell_of_role("UntagRole", "app-task").await;
+    house.dataplanes_once("withdrawal of both", BTreeMap::is_empty).await;
+    operator.says(&["not allowed in the mesh", "app-task", "kuma.io/mesh"]).await;
+    house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
+    moto.tell_of_role("TagRole", "app-task").await;
+    house.dataplanes_once("registration of both", |found| found.len() == 2).await;
+
+    // A task that is to stop is drained; removed only when ECS says that it has stopped.
+    moto.tell(&stops_delivered, 2, "STOPPED", "RUNNING").await;
+    let drained =
+        |found: &BTreeMap<String, Value>| found[id(&stops_delivered)]["labels"]["ecs-mesh.dev/drain"] == "stopping";
+    let draining = house.dataplanes_once("the drain", drained).await;
+    assert_eq!(draining[id(&stops_delivered)]["networking"]["inbound"][0]["health"], json!({}), "{draining:?}");
+    moto.stop(&stops_delivered).await;
+    moto.tell(&stops_delivered, 3, "STOPPED", "STOPPED").await;
+    house.dataplanes_once("removal of the stopped task", |found| !found.contains_key(id(&stops_delivered))).await;
+
+    // A stop that nobody tells of is found by the sweep.
+    moto.stop(&untold).await;
+    house.dataplanes_once("removal by the sweep", BTreeMap::is_empty).await;
+    operator.signal("TERM");
+    assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
+    assert!(operator.said(&["cannot be read"]).is_empty(), "{}", operator.stderr());
+}

@@ -1,0 +1,147 @@
+//! Control planes of all kinds, in this process, that count what they are asked.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::response::Html;
+use ecs_mesh_model::Timestamp;
+use ecs_mesh_sandbox::kuma::http::{KumaFault, KumaFaults, serve};
+use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+
+/// Where a server is, and how often it was called (or connected to, where it gives no answers).
+pub(super) struct TestServer {
+    pub(super) url: String,
+    calls: Arc<AtomicUsize>,
+}
+
+impl TestServer {
+    pub(super) fn count_call(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+/// Holds up writes for so long, and counts.
+struct DelayedWrites {
+    calls: Arc<AtomicUsize>,
+    writes: Arc<AtomicUsize>,
+    delay: Duration,
+}
+
+impl KumaFaults for DelayedWrites {
+    fn decide(&self, method: &str, _path: &str) -> KumaFault {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if method != "PUT" {
+            return KumaFault::None;
+        }
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        if self.delay.is_zero() { KumaFault::None } else { KumaFault::Delay(self.delay) }
+    }
+}
+
+/// A Kuma control plane of this process.
+pub(super) struct TestKuma {
+    pub(super) server: TestServer,
+    pub(super) cp: Arc<Mutex<KumaCp>>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl TestKuma {
+    pub(super) async fn start(config: KumaConfig, delay: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (calls, writes) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let cp = Arc::new(Mutex::new(KumaCp::new(config, now())));
+        let watch = Arc::new(DelayedWrites { calls: Arc::clone(&calls), writes: Arc::clone(&writes), delay });
+        tokio::spawn(serve(listener, Arc::clone(&cp), watch, Arc::new(now), std::future::pending()));
+        Self { server: TestServer { url, calls }, cp, writes }
+    }
+
+    /// How many PUTs came.
+    pub(super) fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// How many Dataplanes there are.
+    pub(super) fn dataplanes(&self) -> usize {
+        self.cp.lock().unwrap().dataplanes().count()
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(since.as_millis()).unwrap())
+}
+
+/// Takes connections and never says a word.
+pub(super) async fn silent() -> TestServer {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            kept.push(stream);
+        }
+    });
+    TestServer { url, calls }
+}
+
+/// Nobody listens there.
+pub(super) fn absent() -> TestServer {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    TestServer { url, calls: Arc::default() }
+}
+
+/// A name that no resolver knows.
+pub(super) fn unknown() -> TestServer {
+    TestServer { url: "http://kuma.invalid:5681".to_owned(), calls: Arc::default() }
+}
+
+/// A web server that is no control plane: a page for everything.
+pub(super) async fn website() -> TestServer {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let page = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Html("<html><title>Welcome</title></html>") }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(page)).await });
+    TestServer { url, calls }
+}
+
+/// Speaks TLS with a certificate that no system trusts.
+pub(super) fn self_signed() -> TestServer {
+    let fixture = |name| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls")).join(name);
+    let certificate = CertificateDer::from_pem_file(fixture("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![certificate], key).unwrap());
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+            let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+            // The client breaks off: what comes of it is of no interest.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.flush();
+        }
+    });
+    TestServer { url, calls }
+}

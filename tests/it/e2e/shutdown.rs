@@ -1,0 +1,50 @@
+//! The stop: what is in flight is finished, what hangs is not waited for beyond the deadline.
+
+use std::time::Duration;
+
+use ecs_mesh_sandbox::kuma::KumaConfig;
+
+use super::harness::{Harness, binding, control_plane, eventually, workload};
+use super::servers::TestKuma;
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_in_flight() {
+    let house = Harness::open().await;
+    let kuma = TestKuma::start(KumaConfig::default(), Duration::from_secs(3)).await;
+    let manifests = [
+        control_plane("slow", &kuma.server.url, ""),
+        binding("house", "slow", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        workload("app", "app"),
+    ];
+    house.manifest("all.yaml", &manifests.concat());
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = house.operator(&["--queue-url", &queue]);
+    house.deploy("app", 1).await;
+    eventually("a write that has begun", || async { (kuma.writes() == 1).then_some(()) }).await;
+    assert_eq!(kuma.dataplanes(), 0);
+    operator.signal("TERM");
+    assert_eq!(operator.code().await, Some(0));
+    assert_eq!(kuma.dataplanes(), 1);
+    let stopped = operator.says(&["\"stopped\""]).await;
+    assert_eq!((&stopped["finished"], &stopped["cut_off"]), (&1.into(), &0.into()), "{stopped}");
+}
+
+#[tokio::test]
+async fn shutdown_ends_at_the_deadline() {
+    let house = Harness::open().await;
+    let kuma = TestKuma::start(KumaConfig::default(), Duration::from_hours(1)).await;
+    let manifests = [
+        control_plane("slow", &kuma.server.url, ", timeout: 2m"),
+        binding("house", "slow", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        workload("app", "app"),
+    ];
+    house.manifest("all.yaml", &manifests.concat());
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = house.operator(&["--queue-url", &queue, "--drain-deadline", "1s"]);
+    house.deploy("app", 1).await;
+    eventually("a write that has begun", || async { (kuma.writes() == 1).then_some(()) }).await;
+    operator.signal("INT");
+    assert_eq!(operator.code().await, Some(0));
+    let stopped = operator.says(&["\"stopped\""]).await;
+    assert_eq!((&stopped["finished"], &stopped["cut_off"]), (&0.into(), &1.into()), "{stopped}");
+}

@@ -1,0 +1,201 @@
+//! One thread through everything: from an ECS event to the control plane and back to nothing.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecs::types::{ContainerOverride, KeyValuePair, LaunchType, TaskOverride};
+use serde_json::{Value, json};
+
+use super::harness::{Harness, OperatorProcess, awsvpc, binding, control_plane, document, tag, workload};
+
+/// Must never be seen.
+const SECRETS: [&str; 4] = [
+    "planted-in-an-override",
+    "planted-in-a-role-tag",
+    "planted-in-the-token-file",
+    "planted-in-the-aws-key",
+];
+
+fn outbounds(ports: &[u16]) -> String {
+    let entries: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{{service: redis, targetPort: {port}, listen: {{port: {port}}}}}"))
+        .collect();
+    document(
+        "OutboundList",
+        "redis-users",
+        &format!("{{workloads: [app], outbounds: [{}]}}", entries.join(", ")),
+    )
+}
+
+fn outbound_ports(dataplane: &Value) -> Vec<u64> {
+    let listed = dataplane["networking"]["outbound"].as_array();
+    listed.into_iter().flatten().filter_map(|outbound| outbound["port"].as_u64()).collect()
+}
+
+/// Two Dataplanes that are none of the operator's business.
+async fn furnish_with_others(house: &Harness) {
+    let inbound = json!({"port": 8080, "tags": {"kuma.io/service": "legacy", "kuma.io/protocol": "http"}});
+    let by_hand = json!({
+        "type": "Dataplane", "mesh": "default", "name": "legacy-gateway",
+        "networking": {"address": "10.9.9.9", "inbound": [inbound]},
+    });
+    house.put("/meshes/default/dataplanes/legacy-gateway", &by_hand).await;
+    let others = json!({
+        "type": "Dataplane", "mesh": "default", "name": "0123456789abcdef0123456789abcdef",
+        "labels": {
+            "ecs-mesh.dev/operator": "neighbour",
+            "ecs-mesh.dev/cluster-id": "0123456789abcdef",
+            "ecs-mesh.dev/task-id": "0123456789abcdef0123456789abcdef",
+        },
+        "networking": {"address": "10.9.9.10", "inbound": [inbound]},
+    });
+    house.put("/meshes/default/dataplanes/0123456789abcdef0123456789abcdef", &others).await;
+}
+
+async fn others(house: &Harness) -> [String; 2] {
+    [
+        house.get("/meshes/default/dataplanes/legacy-gateway").await,
+        house.get("/meshes/default/dataplanes/0123456789abcdef0123456789abcdef").await,
+    ]
+}
+
+fn write_manifests(house: &Harness) {
+    std::fs::write(house.path("token"), "planted-in-the-token-file\n").unwrap();
+    let token_file = format!(", tokenFile: \"{}\"", house.path("token").display());
+    let base = [
+        control_plane("kuma", house.variable("KUMA_API_URL"), &token_file),
+        binding("house", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
+        workload("app", "app"),
+    ];
+    house.manifest("base.yaml", &base.concat());
+    house.manifest("outbounds.yaml", &outbounds(&[6379]));
+}
+
+/// A task outside the service, whose overrides hold a secret.
+async fn run_with_secret(house: &Harness) {
+    let variable = KeyValuePair::builder().name("PASSWORD").value("planted-in-an-override").build();
+    let container = ContainerOverride::builder().name("app").environment(variable).build();
+    let request = house.ecs().run_task().cluster("sandbox").task_definition("app");
+    request
+        .overrides(TaskOverride::builder().container_overrides(container).build())
+        .launch_type(LaunchType::Fargate)
+        .network_configuration(awsvpc())
+        .send()
+        .await
+        .unwrap();
+}
+
+/// Ends the operator as ECS does, and checks that it ended well.
+async fn stop(operator: &mut OperatorProcess) {
+    operator.signal("TERM");
+    assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
+    let stopped = operator.said(&["\"stopped\""]);
+    assert_eq!(stopped[0]["cut_off"], 0, "{stopped:?}");
+}
+
+/// The line comes after the write that the control plane shows, so it is waited for.
+async fn assert_audited(operator: &OperatorProcess, task: &str, change: &str) {
+    let change = format!("\"change\":\"{change}\"");
+    let line = operator.says(&["\"target\":\"audit\"", &change, task]).await;
+    assert_eq!(line["service"], "app", "{line}");
+    assert!(
+        line["task"].as_str().is_some_and(|arn| arn.starts_with("arn:") && arn.ends_with(task)),
+        "{line}"
+    );
+    assert!(line["reason"].as_str().is_some_and(|reason| reason.len() > 5), "{line}");
+}
+
+fn assert_discreet(operator: &OperatorProcess) {
+    let log = operator.stderr();
+    for secret in SECRETS {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+}
+
+#[tokio::test]
+async fn task_lifecycle_end_to_end() {
+    let house = Harness::open().await;
+    furnish_with_others(&house).await;
+    let others_before = others(&house).await;
+    write_manifests(&house);
+    let mut environment = house.environment.clone();
+    environment.insert("AWS_SECRET_ACCESS_KEY".to_owned(), "planted-in-the-aws-key".to_owned());
+    let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
+    let mut operator = house.operator_with("first", &environment, &["--queue-url", &queue, "--log", "debug"]);
+
+    // Tasks appear.
+    house.deploy("app", 2).await;
+    let secret = tag("note", "planted-in-a-role-tag");
+    house.iam().tag_role().role_name("app-task").tags(secret).send().await.unwrap();
+    run_with_secret(&house).await;
+    let registered = house.dataplanes_once("three Dataplanes", |found| found.len() == 3).await;
+    assert_eq!(registered.keys().cloned().collect::<Vec<_>>(), house.task_ids().await);
+    for (name, dataplane) in &registered {
+        assert_eq!(dataplane["labels"]["ecs-mesh.dev/task-id"], name.as_str());
+        assert!(dataplane["labels"]["ecs-mesh.dev/cluster-id"].is_string(), "{dataplane}");
+        let inbound = &dataplane["networking"]["inbound"][0];
+        assert_eq!((&inbound["state"], &inbound["port"]), (&json!("NotReady"), &json!(15000)), "{dataplane}");
+        assert!(inbound["serviceProbe"]["tcp"].is_object(), "{dataplane}");
+        assert_eq!(outbound_ports(dataplane), [6379]);
+        assert_audited(&operator, name, "created").await;
+    }
+
+    // An edited list reaches them where they are.
+    house.manifest("outbounds.yaml", &outbounds(&[6379, 6380]));
+    let two_each =
+        |found: &BTreeMap<String, Value>| found.values().all(|d| outbound_ports(d) == [6379, 6380]);
+    let edited = house.dataplanes_once("the edited outbounds at each task", two_each).await;
+    assert!(edited.keys().eq(registered.keys()));
+
+    // An edit that is wrong changes nothing and is reported with its place.
+    let wrong = outbounds(&[6381]).replace("targetPort", "tragetPort");
+    house.manifest("outbounds.yaml", &wrong);
+    let reported =
+        operator.says(&["outbounds.yaml:4", "spec.outbounds[0].tragetPort", "did you mean targetPort"]).await;
+    assert_eq!(reported["level"], "ERROR", "{reported}");
+    assert_eq!(house.dataplanes().await, edited);
+    house.manifest("outbounds.yaml", &outbounds(&[6379]));
+    house
+        .dataplanes_once("the mended outbounds", |found| found.values().all(|d| outbound_ports(d) == [6379]))
+        .await;
+
+    // A role that loses its tag loses its registrations, and gets them back with it.
+    house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
+    house.dataplanes_once("withdrawal of the role's tasks", BTreeMap::is_empty).await;
+    let rejected = operator.says(&["not allowed in the mesh", "app-task", "kuma.io/mesh"]).await;
+    assert_eq!(rejected["level"], "WARN", "{rejected}");
+    for task in registered.keys() {
+        assert_audited(&operator, task, "removed").await;
+    }
+    house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
+    let again = house.dataplanes_once("registration of the role's tasks", |found| found.len() == 3).await;
+    assert!(again.keys().eq(registered.keys()));
+
+    // Tasks that stop are drained first, and removed when they have stopped.
+    house.scale("app", 0).await;
+    let drained = |found: &BTreeMap<String, Value>| {
+        found.values().filter(|d| d["labels"]["ecs-mesh.dev/drain"] == "stopping").count() == 2
+    };
+    let draining = house.dataplanes_once("two drained Dataplanes", drained).await;
+    for dataplane in draining.values().filter(|d| d["labels"]["ecs-mesh.dev/drain"].is_string()) {
+        assert_eq!(dataplane["networking"]["inbound"][0]["health"], json!({}), "{dataplane}");
+    }
+    house.dataplanes_once("removal of the service's tasks", |found| found.len() == 1).await;
+
+    // A new start with everything in place writes nothing.
+    stop(&mut operator).await;
+    let times = |found: &BTreeMap<String, Value>| -> Vec<(String, Value)> {
+        found.iter().map(|(name, d)| (name.clone(), d["modificationTime"].clone())).collect()
+    };
+    let before = times(&house.dataplanes().await);
+    let mut second = house.operator_with("second", &environment, &["--queue-url", &queue, "--log", "trace"]);
+    second.says(&["nothing to do", &before[0].0]).await;
+    second.says(&["\"swept\"", "\"whole\":true"]).await;
+    assert_eq!(times(&house.dataplanes().await), before);
+    assert_eq!(others(&house).await, others_before);
+    stop(&mut second).await;
+    assert_eq!(second.said(&["\"change\":"]), Vec::<Value>::new());
+    assert_discreet(&operator);
+    assert_discreet(&second);
+}

@@ -1,0 +1,330 @@
+//! An operator in this process, at work on a Consul's identity set-up; and an administrator's desk beside it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, DescribeTasksOutput, Ecs, Iam, ListPage};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_control_plane::NoObserver;
+use ecs_mesh_controller::NoSecrets;
+use ecs_mesh_controller::{AlwaysHeld, Lease};
+use ecs_mesh_core::plan::report::{Change, PlanReport};
+use ecs_mesh_manifests::{ManifestSources, WatchOptions, watch};
+use ecs_mesh_model::{
+    ClusterArn, DesiredStatus, OperatorId, RoleArn, Tags, TaskArn, TaskDefinition, TaskDefinitionArn, TaskId,
+};
+use ecs_mesh_operator::operator::{
+    DryRunRecorder, ConnectFn, Connected, Operator, OperatorDeps, PlanOptions, ReadRates, RunOptions,
+};
+use ecs_mesh_operator::telemetry::metrics::Metrics;
+use ecs_mesh_operator::telemetry::state::StateSource as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::thread::harness::eventually;
+
+pub(crate) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";
+/// Selected by a pattern alone.
+pub(crate) const PROD: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/prod-1";
+
+/// An account with two clusters and no task.
+struct EmptyAccount;
+
+fn not_found(operation: &'static str) -> AwsError {
+    AwsError {
+        kind: AwsErrorKind::NotFound,
+        operation,
+        resource: String::new(),
+        code: String::new(),
+        message: String::new(),
+        hint: "",
+    }
+}
+
+#[async_trait]
+impl Ecs for EmptyAccount {
+    async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
+        let changes = [DEMO, PROD].map(|arn| ClusterArn::parse(arn).unwrap()).into();
+        Ok(ListPage { changes, next: None })
+    }
+
+    async fn list_tasks(
+        &self,
+        _cluster: &ClusterArn,
+        _desired: DesiredStatus,
+        _page: Option<String>,
+    ) -> Result<ListPage<TaskArn>, AwsError> {
+        Ok(ListPage { items: Vec::new(), next: None })
+    }
+
+    async fn describe_tasks(&self, _cluster: &ClusterArn, tasks: &[TaskId]) -> Result<DescribeTasksOutput, AwsError> {
+        Ok(DescribeTasksOutput { missing: tasks.to_vec(), ..DescribeTasksOutput::default() })
+    }
+
+    async fn describe_task_definition(&self, _arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
+        Err(not_found("ecs:DescribeTaskDefinition"))
+    }
+}
+
+#[async_trait]
+impl Iam for EmptyAccount {
+    async fn role_tags(&self, _role: &RoleArn) -> Result<Tags, AwsError> {
+        Err(not_found("iam:GetRole"))
+    }
+}
+
+pub(crate) struct NeverHeld;
+
+impl Lease for NeverHeld {
+    fn holds(&self) -> bool {
+        false
+    }
+}
+
+/// What a run left behind.
+pub(crate) struct RunResult {
+    pub(crate) metrics: Arc<Metrics>,
+    /// The text of `/metrics` at its end.
+    pub(crate) text: String,
+}
+
+impl RunResult {
+    /// How many changes of identity objects were written.
+    pub(crate) fn writes(&self) -> u64 {
+        let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_changes_total{"));
+        lines.filter(|line| line.contains("result=\"ok\"")).map(value).sum()
+    }
+
+    /// How many objects are in this state.
+    pub(crate) fn objects(&self, state: &str) -> u64 {
+        let lines = self.text.lines().filter(|line| line.starts_with("ecs_mesh_identity_objects{"));
+        lines.filter(|line| line.contains(&format!("state=\"{state}\""))).map(value).sum()
+    }
+}
+
+fn value(line: &str) -> u64 {
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+pub(crate) struct IdentityFixture {
+    pub(crate) url: String,
+    management: String,
+    http: reqwest::Client,
+    directory: TempDir,
+    /// The secret of the operator's token; the administrator's unless said otherwise.
+    pub(crate) token: Option<String>,
+    pub(crate) lease: Arc<dyn Lease>,
+    /// The cluster's pattern that a binding selects beside the one that it names.
+    pub(crate) pattern: Option<&'static str>,
+    /// Makes the manifests unloadable beside this.
+    pub(crate) broken: bool,
+}
+
+impl IdentityFixture {
+    pub(crate) fn at(url: &str, management: &str) -> Self {
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            url: url.to_owned(),
+            management: management.to_owned(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            directory: TempDir::new().unwrap(),
+            token: Some(management.to_owned()),
+            lease: Arc::new(AlwaysHeld),
+            pattern: None,
+            broken: false,
+        }
+    }
+
+    /// As an administrator; `None` without a good answer.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
+        let url = format!("{}{path}", self.url);
+        let mut request = self.http.request(method.parse().unwrap(), url);
+        request = request.header("X-Consul-Token", &self.management);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let answer = request.send().await.ok()?.error_for_status().ok()?;
+        serde_json::from_str(&answer.text().await.ok()?).ok()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        self.ask("GET", path, None).await.unwrap_or_else(|| panic!("GET {path} failed"))
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Value {
+        self.ask("PUT", path, Some(body)).await.unwrap_or_else(|| panic!("PUT {path} {body} failed"))
+    }
+
+    pub(crate) async fn delete(&self, path: &str) {
+        self.ask("DELETE", path, None).await.unwrap_or_else(|| panic!("DELETE {path} failed"));
+    }
+
+    /// The secret of a new token with these rules.
+    pub(crate) async fn token_with(&self, name: &str, rules: &str) -> String {
+        self.put("/v1/acl/policy", &json!({"Name": name, "Rules": rules})).await;
+        let token = self.put("/v1/acl/token", &json!({"Policies": [{"Name": name}]})).await;
+        token["SecretID"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn rule_for(&self, bind_name: &str) -> Value {
+        let rules = self.get("/v1/acl/binding-rules").await;
+        let mut rules = rules.as_array().unwrap().iter();
+        rules
+            .find(|rule| rule["BindName"] == bind_name)
+            .unwrap_or_else(|| panic!("no rule {bind_name}"))
+            .clone()
+    }
+
+    /// All of the set-up as the server has it, indexes and ids included.
+    pub(crate) async fn everything(&self) -> Value {
+        let names = |list: &Value| -> Vec<String> {
+            list.as_array().unwrap().iter().map(|one| one["Name"].as_str().unwrap().to_owned()).collect()
+        };
+        let mut policies = Vec::new();
+        for name in names(&self.get("/v1/acl/policies").await) {
+            policies.push(self.get(&format!("/v1/acl/policy/name/{name}")).await);
+        }
+        let mut methods = Vec::new();
+        for name in names(&self.get("/v1/acl/auth-methods").await) {
+            methods.push(self.get(&format!("/v1/acl/auth-method/{name}")).await);
+        }
+        json!({
+            "policies": policies,
+            "roles": self.get("/v1/acl/roles").await,
+            "methods": methods,
+            "rules": self.get("/v1/acl/binding-rules").await,
+            "nodes": self.get("/v1/catalog/nodes").await,
+            "anonymous": self.get("/v1/acl/token/00000000-0000-0000-0000-000000000002").await,
+        })
+    }
+
+    /// The same without what differs from one making to the next, in one order.
+    pub(crate) async fn content(&self) -> Value {
+        content(self.everything().await)
+    }
+
+    fn manifests(&self, auth: Option<&Value>) {
+        let token_file = self.directory.path().join("token");
+        let mut consul = json!({"address": self.url, "timeout": "5s"});
+        if let Some(token) = &self.token {
+            std::fs::write(&token_file, token).unwrap();
+            consul["tokenFile"] = token_file.to_str().unwrap().into();
+        }
+        let clusters: Vec<&str> = [DEMO].into_iter().chain(self.pattern).collect();
+        let mut all = vec![
+            json!({"kind": "ControlPlane", "spec": {"type": "consul", "consul": consul}}),
+            json!({"kind": "MeshBinding", "spec": {
+                "controlPlane": "consul", "mesh": "default", "selector": {"clusters": clusters},
+            }}),
+        ];
+        all.extend(auth.map(|spec| json!({"kind": "ConsulAuth", "spec": spec})));
+        if self.broken {
+            all.push(json!({"kind": "Workload", "spec": {"no": "such field"}}));
+        }
+        let directory = self.directory.path().join("manifests");
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut text = String::new();
+        for mut document in all {
+            document["apiVersion"] = "ecs-mesh.dev/v1alpha1".into();
+            document["metadata"] = json!({"name": "consul"});
+            let _ = writeln!(text, "---\n{document}");
+        }
+        std::fs::write(directory.join("all.yaml"), text).unwrap();
+    }
+
+    fn operator(&self, recorder: Option<Arc<DryRunRecorder>>, metrics: Arc<Metrics>) -> Arc<Operator> {
+        let id = OperatorId::parse("op").unwrap();
+        let operator = id.clone();
+        let connect: ConnectFn = Arc::new(move |_, spec| {
+            let consul = spec.consul.as_ref().ok_or("spec.consul is missing")?;
+            let observer = Arc::new(NoObserver);
+            let plane = ConsulControlPlane::connect(consul, operator.clone(), observer, Arc::new(NoSecrets))?;
+            Ok(Connected::consul(plane))
+        });
+        Operator::new(OperatorDeps {
+            id,
+            ecs: Arc::new(EmptyAccount),
+            iam: Arc::new(EmptyAccount),
+            connect,
+            lease: Arc::clone(&self.lease),
+            clock: Clock::system(),
+            metrics,
+            rates: ReadRates::default(),
+            seed: 1,
+            recorder,
+        })
+    }
+
+    /// What a run would do.
+    pub(crate) async fn plan(&self, auth: Option<&Value>) -> PlanReport {
+        self.manifests(auth);
+        let metrics = Arc::new(Metrics::default());
+        let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
+        let operator = self.operator(Some(Arc::clone(&recorder)), metrics);
+        let sources = ManifestSources::new([self.directory.path().join("manifests")]);
+        let manifests = watch(sources, WatchOptions::default()).await;
+        let options =
+            PlanOptions { retry_timeout: std::time::Duration::from_millis(500), ..PlanOptions::default() };
+        operator.plan(&recorder, manifests, options).await.unwrap()
+    }
+
+    /// Runs until everything has been looked at, and is as it will be for now.
+    pub(crate) async fn run(&self, auth: Option<&Value>) -> RunResult {
+        self.manifests(auth);
+        let metrics = Arc::new(Metrics::default());
+        let operator = self.operator(None, Arc::clone(&metrics));
+        let sources = ManifestSources::new([self.directory.path().join("manifests")]);
+        let manifests = watch(sources, WatchOptions::default()).await;
+        let stop = CancellationToken::new();
+        let running =
+            tokio::spawn(Arc::clone(&operator).run(None, manifests, RunOptions::default(), stop.clone()));
+        eventually("a sweep and a look at the identity set-up", || async {
+            let planes = operator.workers();
+            let is_known = !operator.fully_swept_clusters().is_empty() && !planes.is_empty();
+            (is_known && planes.values().all(|plane| plane.is_acl_settled())).then_some(())
+        })
+        .await;
+        let text = metrics.render();
+        assert!(operator.state().stuck().is_empty());
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        RunResult { metrics, text }
+    }
+}
+
+/// The plan's lines that are worth a look: what, of which object, and in which fields.
+pub(crate) fn lines(plan: &PlanReport) -> BTreeSet<String> {
+    let changes = plan.changes.iter().map(|planned| &planned.item);
+    let changes = changes.filter(|item| !matches!(item.change, Change::Unchanged | Change::Ignore));
+    changes
+        .map(|item| {
+            let object = item.object.map_or("task", |kind| kind.as_str());
+            let fields: Vec<&str> = item.fields.iter().map(|change| change.path.as_str()).collect();
+            let fields = if fields.is_empty() { String::new() } else { format!(": {}", fields.join(", ")) };
+            format!("{} {object} {}{fields}", item.change.as_str(), item.name.as_deref().unwrap_or_default())
+        })
+        .collect()
+}
+
+fn content(value: Value) -> Value {
+    const OF_ITS_MAKING: [&str; 7] =
+        ["ID", "CreateIndex", "ModifyIndex", "Hash", "CreateTime", "SecretID", "AccessorID"];
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(name, value)| !OF_ITS_MAKING.contains(&name.as_str()) && !value.is_null())
+            .map(|(name, value)| (name, content(value)))
+            .collect(),
+        Value::Array(changes) => {
+            let mut changes: Vec<Value> = changes.into_iter().map(content).collect();
+            changes.sort_by_key(Value::to_string);
+            changes.into()
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,262 @@
+//! The whole way with AWS beside it: a plan and a run of the program, a task's login by its role, and the clean-up once
+//! it has stopped. Against the sandbox's Consul, and against the one that `CONSUL_BIN` names (1.12 or later).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use ecs_mesh_model::Tags;
+use ecs_mesh_sandbox::aws::{AssumeRole, AssumedRole, CloudConfig, CreateRole};
+use ecs_mesh_sandbox::consul::{EntityDetails, SignedLogin};
+use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::fixture::IdentityFixture;
+use super::{MANAGEMENT, with_account};
+use crate::consul_real::server::{self, Acls, ConsulRelease, RealConsul};
+use crate::thread::harness::{OperatorProcess, eventually};
+
+const METHOD: &str = "iam-ecs-service-token";
+
+async fn aws() -> Endpoints {
+    // Another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Endpoints::start(EndpointOptions::default()).await.unwrap()
+}
+
+#[tokio::test]
+async fn emulated_consul_task_lifecycle() {
+    let aws = aws().await;
+    let url = with_account(&aws).await;
+    the_whole_way(&aws, &url, MANAGEMENT).await;
+}
+
+#[tokio::test]
+async fn real_consul_task_lifecycle() {
+    let what = "the whole way with a login by IAM at a real Consul of 1.12 or later";
+    let Some(consul) = RealConsul::start(ConsulRelease::Newer, what, Acls::On).await else { return };
+    the_whole_way(&aws().await, consul.url(), server::MANAGEMENT).await;
+}
+
+struct ConsulEcsProgram<'a> {
+    directory: &'a TempDir,
+    environment: BTreeMap<String, String>,
+}
+
+impl ConsulEcsProgram<'_> {
+    fn start(&self, name: &str, arguments: &[&str]) -> OperatorProcess {
+        let manifests = self.directory.path().join("manifests");
+        let mut all = vec![arguments[0], "--operator-id", "op", "--manifests", manifests.to_str().unwrap()];
+        all.extend(&arguments[1..]);
+        OperatorProcess::start(self.directory.path(), name, &self.environment, &all)
+    }
+
+    /// Exit code, and what would be done to which object.
+    async fn plan(&self, name: &str) -> (Option<i32>, BTreeSet<String>) {
+        let mut process = self.start(name, &["plan", "--output", "json"]);
+        let code = process.code().await;
+        let plan: Value = serde_json::from_str(&process.stdout()).unwrap();
+        let items = plan["items"].as_array().unwrap().iter().filter(|item| !item["object"].is_null());
+        (code, items.map(|item| format!("{} {}", text(&item["change"]), text(&item["name"]))).collect())
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
+    let (desk, directory) = (IdentityFixture::at(url, management), TempDir::new().unwrap());
+    let account = CloudConfig::default().account;
+    std::fs::write(directory.path().join("token"), management).unwrap();
+    furnish(aws, url, &directory, &account, &json!({}));
+    let environment = aws.environment().into_iter().map(|(name, value)| (name.to_owned(), value));
+    let program = ConsulEcsProgram { directory: &directory, environment: environment.collect() };
+
+    let (code, planned) = program.plan("plan").await;
+    assert_eq!((code, planned.len()), (Some(2), 11), "{planned:#?}");
+    let queue = aws.queue_url();
+    let operator = program.start("run", &["run", "--queue-url", &queue, "--log-format", "json"]);
+    let audited = eventually("all that was planned, done", || async {
+        let lines = operator.said(&["\"audit\"", "\"auth method\""]);
+        let _ = lines.first()?;
+        let lines = operator.said(&["\"audit\""]).into_iter();
+        let fields = |line: Value| if line["fields"].is_object() { line["fields"].clone() } else { line };
+        let lines: Vec<Value> = lines.map(fields).filter(|line| !line["object"].is_null()).collect();
+        (lines.len() >= 11).then_some(lines)
+    })
+    .await;
+    let done = audited.iter().map(|line| format!("{} {}", text(&line["change"]), text(&line["name"])));
+    assert_eq!(done.collect::<BTreeSet<_>>(), planned);
+    for line in &audited {
+        assert_eq!((text(&line["operator"]), text(&line["result"])), ("op", "done"), "{line}");
+        assert!(
+            ["version", "control_plane", "reason"].iter().all(|field| !text(&line[*field]).is_empty()),
+            "{line}"
+        );
+    }
+    let (code, planned) = program.plan("plan-again").await;
+    assert_eq!((code, planned), (Some(0), BTreeSet::new()));
+    repaired(&desk, &operator, &account).await;
+    furnish(aws, url, &directory, &account, &json!({"tokenTtl": "2h"}));
+    eventually("a changed manifest, in force", || async {
+        let method = desk.get(&format!("/v1/acl/auth-method/{METHOD}")).await;
+        (method["MaxTokenTTL"] == "2h0m0s").then_some(())
+    })
+    .await;
+    operator.says(&["\"audit\"", "update of auth method", "MaxTokenTTL"]).await;
+
+    let task = deploy(aws, &account).await;
+    let accessor = log_in(aws, url, &account, &task).await;
+    let token = format!("/v1/acl/token/{accessor}");
+    let services = format!("/v1/catalog/node-services/{}", aws.cluster.replace('/', "%2F"));
+    assert_eq!(desk.get(&token).await["ServiceIdentities"][0]["ServiceName"], "web");
+    assert_eq!(desk.get(&services).await["Services"].as_array().unwrap().len(), 1);
+
+    let ecs = aws_sdk_ecs::Client::new(&crate::sandbox_aws::sdk(&aws.aws_url));
+    ecs.update_service().cluster("sandbox").service("web").desired_count(0).send().await.unwrap();
+    eventually("the task's token and service, gone", || async {
+        let is_gone = desk.ask("GET", &token, None).await.is_none();
+        let services = desk.get(&services).await;
+        (is_gone && services["Services"].as_array().is_none_or(Vec::is_empty)).then_some(())
+    })
+    .await;
+    // The node and all else stay.
+    assert_eq!(program.plan("plan-at-last").await, (Some(0), BTreeSet::new()));
+    assert!(!operator.stderr().contains(management), "no secret in the log");
+}
+
+/// What somebody does behind the back of an operator that goes on running is put right by it, each time.
+async fn repaired(desk: &IdentityFixture, operator: &OperatorProcess, account: &str) {
+    const SERVICE: &str = "${entity_tags.consul.hashicorp.com.service-name}";
+    let path = format!("/v1/acl/auth-method/{METHOD}");
+    for time in 1..=2 {
+        let rule = desk.rule_for(SERVICE).await;
+        desk.delete(&format!("/v1/acl/binding-rule/{}", text(&rule["ID"]))).await;
+        let mut method = desk.get(&path).await;
+        let foreign = json!("arn:aws:iam::999999999999:role/*");
+        method["Config"]["BoundIAMPrincipalARNs"].as_array_mut().unwrap().push(foreign);
+        desk.put("/v1/acl/auth-method", &method).await;
+        eventually("the rule and the principals, as declared", || async {
+            let rules = desk.get("/v1/acl/binding-rules").await;
+            let is_there = rules.as_array()?.iter().any(|rule| rule["BindName"] == SERVICE);
+            let bound = desk.get(&path).await["Config"]["BoundIAMPrincipalARNs"].clone();
+            (is_there && bound == json!([principals(account)])).then_some(())
+        })
+        .await;
+        eventually("a line in the audit trail for each", || async {
+            let made = operator.said(&["\"audit\"", &format!("create of binding rule {METHOD}/service")]);
+            let changed = operator.said(&["\"audit\"", "update of auth method", "BoundIAMPrincipalARNs"]);
+            // The rule was made once before.
+            (made.len() == time + 1 && changed.len() == time).then_some(())
+        })
+        .await;
+    }
+}
+
+fn principals(account: &str) -> String {
+    format!("arn:aws:iam::{account}:role/consul-ecs/*")
+}
+
+/// The manifests; `more` is said of the tasks' logins.
+fn furnish(aws: &Endpoints, url: &str, directory: &TempDir, account: &str, more: &Value) {
+    let token = directory.path().join("token");
+    let mut logins = json!({
+        "boundPrincipals": [principals(account)],
+        "gateways": ["mesh-gateway", "terminating-gateway", "api-gateway"],
+        "stsEndpoint": aws.aws_url, "iamEndpoint": aws.aws_url,
+    });
+    logins.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let documents = [
+        ("ControlPlane", json!({"type": "consul", "consul": {"address": url, "tokenFile": token}})),
+        (
+            "MeshBinding",
+            json!({
+                "controlPlane": "consul", "mesh": "default", "selector": {"clusters": [aws.cluster]},
+                "cleanup": {"sweepInterval": "10s"},
+            }),
+        ),
+        ("ConsulAuth", json!({"controlPlane": "consul", "serviceTokens": logins})),
+    ];
+    let mut text = String::new();
+    for (kind, spec) in documents {
+        let document = json!({
+            "apiVersion": "ecs-mesh.dev/v1alpha1", "kind": kind, "metadata": {"name": "consul"}, "spec": spec,
+        });
+        let _ = writeln!(text, "---\n{document}");
+    }
+    std::fs::create_dir_all(directory.path().join("manifests")).unwrap();
+    std::fs::write(directory.path().join("manifests/all.yaml"), text).unwrap();
+}
+
+/// One task that runs as a role that may log in. Gives its id.
+async fn deploy(aws: &Endpoints, account: &str) -> String {
+    let tags: Tags =
+        [("consul.hashicorp.com.service-name".to_owned(), "web".to_owned())].into_iter().collect();
+    aws.with(|cloud, _, now| {
+        let role = CreateRole { path: "/consul-ecs/".to_owned(), ..CreateRole::for_tasks("web", tags) };
+        cloud.create_role(role, now).map(drop).unwrap();
+    });
+    let ecs = aws_sdk_ecs::Client::new(&crate::sandbox_aws::sdk(&aws.aws_url));
+    let app =
+        aws_sdk_ecs::types::ContainerDefinition::builder().name("app").image("app:1").memory(128).build();
+    ecs.register_task_definition()
+        .family("web")
+        .network_mode(aws_sdk_ecs::types::NetworkMode::Awsvpc)
+        .task_role_arn(format!("arn:aws:iam::{account}:role/consul-ecs/web"))
+        .container_definitions(app)
+        .send()
+        .await
+        .unwrap();
+    let request = ecs.create_service().cluster("sandbox").service_name("web").task_definition("web");
+    request
+        .desired_count(1)
+        .launch_type(aws_sdk_ecs::types::LaunchType::Fargate)
+        .network_configuration(crate::thread::harness::awsvpc())
+        .send()
+        .await
+        .unwrap();
+    eventually("a task that runs", || async {
+        let listed = ecs.list_tasks().cluster("sandbox").send().await.ok()?;
+        let arn = listed.task_arns().first()?.clone();
+        let described = ecs.describe_tasks().cluster("sandbox").tasks(&arn).send().await.ok()?;
+        let runs = described.tasks().first()?.last_status() == Some("RUNNING");
+        runs.then(|| arn.rsplit('/').next().unwrap_or_default().to_owned())
+    })
+    .await
+}
+
+/// As the task logs in and registers itself. Gives its token's accessor.
+async fn log_in(aws: &Endpoints, url: &str, account: &str, task: &str) -> String {
+    let (credentials, now): (AssumedRole, _) = aws.with(|cloud, _, now| {
+        let role_arn = format!("arn:aws:iam::{account}:role/consul-ecs/web");
+        let request = AssumeRole { role_arn, session_name: "task".into(), duration_seconds: None };
+        (cloud.assume_role(&request, now).unwrap(), now)
+    });
+    let login = SignedLogin {
+        auth_method: METHOD,
+        credentials: &credentials,
+        region: aws.region(),
+        sts_endpoint: Some(&aws.aws_url),
+        iam_endpoint: Some(&aws.aws_url),
+        server_id: None,
+        entity: EntityDetails::Own,
+        meta: &[("consul.hashicorp.com/cluster", &aws.cluster), ("consul.hashicorp.com/task-id", task)],
+    };
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http.post(format!("{url}/v1/acl/login")).body(login.request(now).unwrap().body);
+    let answer = answer.send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    let token: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let service = json!({
+        "Node": aws.cluster, "Address": "127.0.0.1", "SkipNodeUpdate": true,
+        "Service": {
+            "ID": format!("web-{task}"), "Service": "web", "Port": 9090,
+            "Meta": {"source": "consul-ecs", "task-id": task},
+        },
+    });
+    let answer = http.put(format!("{url}/v1/catalog/register")).body(service.to_string());
+    let answer = answer.header("X-Consul-Token", text(&token["SecretID"])).send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+    text(&token["AccessorID"]).to_owned()
+}

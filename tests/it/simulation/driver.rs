@@ -1,0 +1,224 @@
+//! The course of a life, wherever it is lived: an eventful time, in which the operator is now and then killed and
+//! started again; the end of all faults; a time to settle; and a silence in which nothing may be written.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ecs_mesh_manifests::ManifestStatus;
+use ecs_mesh_model::OperatorId;
+use ecs_mesh_operator::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
+use ecs_mesh_operator::telemetry::metrics::Metrics;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::aws::SimAws;
+use super::env::{SimReport, SimEnv, SETTLE_TIME, QUIET_PERIOD, SLOW_STEP, STEP};
+
+/// The operator's id.
+pub(super) const OPERATOR: &str = "simulated";
+/// A document in which somebody made a slip.
+pub(super) const INVALID_DOCUMENT: &str =
+    "---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: Workload\nmetadata: {name: slip}\nspec: {}\n";
+
+/// What is particular to the place where a life is lived.
+pub(super) trait Scenario {
+    fn env(&self) -> &Arc<SimEnv>;
+
+    /// Makes control plane clients.
+    fn connect(&self) -> ConnectFn;
+
+    /// The manifests to begin with.
+    fn manifests(&self) -> ManifestStatus;
+
+    /// The world moves on, and the judge looks.
+    fn step(&mut self);
+
+    /// What the operator knows now.
+    fn observe(&mut self, _operator: &Operator) {}
+
+    /// What else happens in an eventful time.
+    fn on_busy_step(&mut self, _rng: &mut fastrand::Rng) {}
+
+    /// Somebody edits the manifests; nobody does so everywhere.
+    fn edit(&mut self, rng: &mut fastrand::Rng) -> Option<ManifestStatus>;
+
+    /// Somebody puts them right.
+    fn fix(&mut self) -> Option<ManifestStatus>;
+
+    /// The operator is another process now.
+    fn on_restart(&mut self);
+
+    /// Nothing goes wrong any more.
+    fn stop_faults(&mut self);
+
+    /// What is not as it should be after quiet. `held` are the tasks that a guard holds.
+    fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String>;
+
+    /// What the operator has written, in numbers.
+    fn write_summary(&self) -> String;
+
+    /// The sum of it all.
+    fn finish(self, report: &mut SimReport);
+}
+
+/// A life under way.
+pub(super) struct Driver<S> {
+    seed: u64,
+    rng: fastrand::Rng,
+    scenario: S,
+    manifests: watch::Sender<Arc<ManifestStatus>>,
+    operator: Option<(Arc<Operator>, JoinHandle<()>)>,
+    report: SimReport,
+}
+
+impl<S: Scenario> Driver<S> {
+    pub(super) fn new(seed: u64, rng: fastrand::Rng, scenario: S) -> Self {
+        let manifests = watch::channel(Arc::new(scenario.manifests())).0;
+        Self { seed, rng, scenario, manifests, operator: None, report: SimReport::default() }
+    }
+
+    pub(super) async fn run(mut self) -> SimReport {
+        self.start_operator();
+        self.run_events().await;
+        let mended = self.scenario.next();
+        self.publish(mended);
+        self.scenario.env().lease.acquire();
+        self.scenario.env().faults.end();
+        self.scenario.stop_faults();
+        self.advance(SETTLE_TIME).await;
+        let held = self.held();
+        let left = self.scenario.check_after_quiet(&held);
+        self.report.violations.extend(left);
+        let calls = |ground: &SimEnv| (ground.calls_to("ecs:"), ground.calls_to("mesh"));
+        let (before, called) = (self.scenario.write_summary(), calls(self.scenario.env()));
+        self.advance(QUIET_PERIOD).await;
+        let (after, calls) = (self.scenario.write_summary(), calls(self.scenario.env()));
+        self.report.silent_calls = (calls.0 - called.0, calls.1 - called.1);
+        if before != after {
+            let words = format!("I6: written although nothing happened: {before} then {after}");
+            self.report.violations.push(words);
+        }
+        self.finish()
+    }
+
+    async fn run_events(&mut self) {
+        let end = Instant::now() + Duration::from_secs(self.rng.u64(120..330));
+        let mut next_restart = self.random_instant(40..200);
+        let mut next_outage = self.random_instant(60..200);
+        let mut next_ghost = self.random_instant(20..90);
+        let mut next_edit = self.random_instant(15..60);
+        let mut lease_turns = self.random_instant(30..200);
+        while Instant::now() < end {
+            self.advance(STEP).await;
+            let now = Instant::now();
+            if now >= next_restart {
+                self.restart_operator();
+                next_restart = self.random_instant(40..200);
+            }
+            if now >= next_outage {
+                let ground = self.scenario.env();
+                let until = ground.now().plus(Duration::from_secs(self.rng.u64(5..60)));
+                ground.faults.outage(self.rng.bool(), until);
+                next_outage = self.random_instant(60..200);
+            }
+            if now >= lease_turns {
+                let ground = self.scenario.env();
+                let held = ground.lease.toggle();
+                ground.record(|| format!("lease held: {held}"));
+                lease_turns = self.random_instant(if held { 60..200 } else { 3..25 });
+            }
+            if now >= next_edit {
+                let edited = self.scenario.edit(&mut self.rng);
+                self.publish(edited);
+                next_edit = self.random_instant(15..60);
+            }
+            if now >= next_ghost {
+                self.scenario.env().send_ghost(&mut self.rng);
+                next_ghost = self.random_instant(20..90);
+            }
+            self.scenario.on_busy_step(&mut self.rng);
+        }
+    }
+
+    fn random_instant(&mut self, seconds: std::ops::Range<u64>) -> Instant {
+        in_a_while(&mut self.rng, seconds)
+    }
+
+    async fn advance(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            sleep(if time > STEP { SLOW_STEP } else { STEP }).await;
+            self.scenario.step();
+            if let Some((operator, _)) = &self.operator {
+                self.scenario.observe(operator);
+            }
+        }
+    }
+
+    fn publish(&self, status: Option<ManifestStatus>) {
+        if let Some(status) = status {
+            self.manifests.send_replace(Arc::new(status));
+        }
+    }
+
+    fn start_operator(&mut self) {
+        let ground = Arc::clone(self.scenario.env());
+        let aws = Arc::new(SimAws(Arc::clone(&ground)));
+        let operator = Operator::new(OperatorDeps {
+            recorder: None,
+            id: OperatorId::parse(OPERATOR).unwrap(),
+            ecs: Arc::clone(&aws) as _,
+            iam: Arc::clone(&aws) as _,
+            connect: self.scenario.connect(),
+            lease: Arc::clone(&ground.lease) as _,
+            clock: ground.clock.clone(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: self.seed.wrapping_add(self.report.restarts),
+        });
+        let (running, manifests) = (Arc::clone(&operator), self.manifests.subscribe());
+        let task = tokio::spawn(async move {
+            let options = RunOptions { receivers: 2, ..RunOptions::default() };
+            running.run(Some(aws), manifests, options, CancellationToken::new()).await.unwrap();
+        });
+        self.operator = Some((operator, task));
+    }
+
+    /// Killed wherever it just is, and started again.
+    fn restart_operator(&mut self) {
+        if let Some((_, task)) = self.operator.take() {
+            task.abort();
+        }
+        self.report.restarts += 1;
+        self.scenario.on_restart();
+        self.scenario.env().record(|| "restart".to_owned());
+        self.start_operator();
+    }
+
+    /// The tasks that a guard holds.
+    fn held(&self) -> BTreeSet<String> {
+        let Some((operator, _)) = &self.operator else { return BTreeSet::new() };
+        let planes = operator.workers();
+        planes.values().flat_map(|plane| plane.tasks_held_by_guard()).map(|task| task.id().to_string()).collect()
+    }
+
+    fn finish(mut self) -> SimReport {
+        if let Some((_, task)) = self.operator.take() {
+            task.abort();
+        }
+        let ground = Arc::clone(self.scenario.env());
+        self.report.violations.append(&mut ground.writes_without_lease.lock().unwrap());
+        self.scenario.finish(&mut self.report);
+        self.report.faults = ground.faults.struck();
+        self.report.history = ground.take_history();
+        self.report
+    }
+}
+
+/// Some time from now.
+pub(super) fn in_a_while(rng: &mut fastrand::Rng, seconds: std::ops::Range<u64>) -> Instant {
+    Instant::now() + Duration::from_millis(rng.u64(seconds.start * 1_000..seconds.end * 1_000))
+}

@@ -1,0 +1,240 @@
+//! What every life has: an account, faults, a clock, a lease, and a history of all that happened.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_controller::Lease;
+use ecs_mesh_manifests::ManifestSources;
+use ecs_mesh_model::{ClusterArn, Timestamp};
+use ecs_mesh_sandbox::aws::{AddressReuse, Cloud, CloudConfig, Delivery, LifeTimes, SendMessage};
+use ecs_mesh_sandbox::oracle::InvariantViolation;
+use ecs_mesh_sandbox::world::{QUEUE, create_queue_and_rules};
+
+use super::faults::{SimFault, SimFaults};
+
+/// 2026-11-22T00:00:00Z.
+pub(super) const START: Timestamp = Timestamp(1_795_305_600_000);
+/// How often the world moves when nothing new happens.
+pub(super) const SLOW_STEP: Duration = Duration::from_millis(400);
+/// How often the world moves.
+pub(super) const STEP: Duration = Duration::from_millis(100);
+/// How long it must be quiet before nothing may be left over: sweeps, grace, backoff and circuits lie within.
+pub(super) const SETTLE_TIME: Duration = Duration::from_mins(5);
+/// How long nothing may be written after that.
+pub(super) const QUIET_PERIOD: Duration = Duration::from_mins(2);
+
+/// A lease that is lost now and then.
+pub(super) struct SimLease(AtomicBool);
+
+impl SimLease {
+    /// It is held from now on.
+    pub(super) fn acquire(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Lost, or held again. Whether it is held now.
+    pub(super) fn toggle(&self) -> bool {
+        !self.0.fetch_xor(true, Ordering::Relaxed)
+    }
+}
+
+impl Lease for SimLease {
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the operator and the world both stand on.
+pub(super) struct SimEnv {
+    pub(super) cloud: Mutex<Cloud>,
+    pub(super) faults: SimFaults,
+    pub(super) cluster: ClusterArn,
+    pub(super) lease: Arc<SimLease>,
+    pub(super) writes_without_lease: Mutex<Vec<String>>,
+    pub(super) clock: Clock,
+    /// Whether there are traps beyond what a life at Kuma has.
+    pub(super) consul_checks: bool,
+    history: Mutex<Vec<String>>,
+    calls: Mutex<BTreeMap<&'static str, u64>>,
+    stops_delivered: Mutex<Vec<(String, Timestamp)>>,
+    list_hook: Mutex<Option<Box<dyn Fn() + Send>>>,
+}
+
+impl SimEnv {
+    /// An account with a cluster and a queue, as harsh as the seed says.
+    pub(super) fn new(seed: u64, rng: &mut fastrand::Rng, consul_checks: bool) -> Self {
+        // One life in four has no faults: there the promises must hold to the letter, too.
+        let level = [0.0, 0.5, 1.0, 2.0][rng.usize(..4)];
+        let clock = Clock::simulated(START);
+        let delivery = if level > 0.0 { harsh_delivery() } else { Delivery::default() };
+        let reuse = [AddressReuse::Immediate, AddressReuse::Lifo, AddressReuse::Fifo][rng.usize(..3)];
+        // ECS promises an hour; after that a stopped task is MISSING.
+        let stopped_kept = Duration::from_secs(if rng.bool() { 3_600 } else { 100 });
+        let life = LifeTimes { stopped_kept, ..LifeTimes::default() };
+        let config = CloudConfig { seed, life, delivery, reuse_addresses: reuse, ..CloudConfig::default() };
+        let mut cloud = Cloud::new(config, START);
+        let cluster = create_queue_and_rules(&mut cloud, START).unwrap();
+        Self {
+            cloud: Mutex::new(cloud),
+            faults: SimFaults::new(seed, level),
+            cluster: ClusterArn::parse(&cluster).unwrap(),
+            lease: Arc::new(SimLease(AtomicBool::new(true))),
+            writes_without_lease: Mutex::default(),
+            clock,
+            consul_checks,
+            history: Mutex::default(),
+            calls: Mutex::default(),
+            stops_delivered: Mutex::default(),
+            list_hook: Mutex::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn record(&self, message: impl FnOnce() -> String) {
+        let line = format!("{} {}", self.now().0 - START.0, message());
+        self.history.lock().unwrap().push(line);
+    }
+
+    /// Counts a call.
+    pub(super) fn count_call(&self, to: &'static str) {
+        *self.calls.lock().unwrap().entry(to).or_default() += 1;
+    }
+
+    /// How many calls there were whose names begin so.
+    pub(super) fn calls_to(&self, prefix: &str) -> u64 {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|(to, _)| to.starts_with(prefix)).map(|(_, count)| count).sum()
+    }
+
+    /// Whether it is a time in which calls are counted: nothing makes them more.
+    pub(super) fn counts_calls(&self) -> bool {
+        self.consul_checks && !self.faults.are_enabled()
+    }
+
+    /// The operator gets this message. What says that a task has stopped is remembered.
+    pub(super) fn record_delivery(&self, message: &str) {
+        if !self.consul_checks {
+            return;
+        }
+        let event: serde_json::Value = serde_json::from_str(message).unwrap_or_default();
+        let detail = &event["detail"];
+        if detail["lastStatus"] == "STOPPED"
+            && let Some(id) = detail["taskArn"].as_str().and_then(|arn| arn.rsplit('/').next())
+        {
+            self.stops_delivered.lock().unwrap().push((id.to_owned(), self.now()));
+        }
+    }
+
+    /// Of which tasks' end the operator was told since the last call, and when.
+    pub(super) fn take_stops_delivered(&self) -> Vec<(String, Timestamp)> {
+        std::mem::take(&mut *self.stops_delivered.lock().unwrap())
+    }
+
+    /// What happens after each list that the operator asked for, and before its next call.
+    pub(super) fn after_each_list(&self, what: impl Fn() + Send + 'static) {
+        *self.list_hook.lock().unwrap() = Some(Box::new(what));
+    }
+
+    /// The operator has its list.
+    pub(super) fn between_lists(&self) {
+        if let Some(what) = &*self.list_hook.lock().unwrap() {
+            what();
+        }
+    }
+
+    /// Notes a write without the lease.
+    pub(super) fn must_hold_the_lease(&self, message: &dyn std::fmt::Display) {
+        if !self.lease.holds() {
+            self.writes_without_lease.lock().unwrap().push(format!("I7: {message} without the lease"));
+        }
+    }
+
+    /// The history, which a variable may send to a file.
+    pub(super) fn take_history(&self) -> Vec<String> {
+        let history = std::mem::take(&mut *self.history.lock().unwrap());
+        if let Some(file) = std::env::var_os("SIM_HISTORY") {
+            std::fs::write(file, history.join("\n")).unwrap();
+        }
+        history
+    }
+
+    /// An event that is days old, of a task that nobody remembers, with an address that somebody else has by now.
+    pub(super) fn send_ghost(&self, rng: &mut fastrand::Rng) {
+        let mut cloud = self.cloud.lock().unwrap();
+        let Some(task) = cloud.all_tasks().find(|task| task.address().is_some()).cloned() else { return };
+        let id = format!("{:032x}", rng.u128(..));
+        let mut detail = task.to_event_detail();
+        let text = |at: Timestamp| serde_json::Value::String(at.to_string());
+        let days_ago = Timestamp(self.now().0 - 3 * 86_400_000);
+        detail["taskArn"] = task.arn.replace(task.id(), &id).into();
+        detail["lastStatus"] = "RUNNING".into();
+        detail["desiredStatus"] = "RUNNING".into();
+        detail["createdAt"] = text(days_ago);
+        detail["updatedAt"] = text(days_ago);
+        let body = serde_json::json!({
+            "version": "0", "id": id, "detail-type": "ECS Task State Change", "source": "aws.ecs",
+            "account": "111122223333", "time": text(days_ago), "region": "eu-west-1", "resources": [],
+            "detail": detail,
+        });
+        cloud.send_message(QUEUE, SendMessage::of(body.to_string()), self.now()).unwrap();
+    }
+}
+
+fn harsh_delivery() -> Delivery {
+    Delivery {
+        duplicate: 0.1,
+        lose: 0.04,
+        delay_min: Duration::ZERO,
+        delay_max: Duration::from_secs(3),
+        shuffle: true,
+        replay: 0.02,
+        replay_after: Duration::from_mins(3),
+    }
+}
+
+/// How a life ended.
+#[derive(Debug, Default)]
+pub(super) struct SimReport {
+    pub(super) violations: Vec<String>,
+    pub(super) history: Vec<String>,
+    pub(super) tasks: u64,
+    /// Registrations that the operator made; at Consul, logins.
+    pub(super) created: u64,
+    pub(super) removed: u64,
+    pub(super) restarts: u64,
+    /// How often each kind of fault has struck.
+    pub(super) faults: BTreeMap<SimFault, u64>,
+    /// How often the operator looked while what others have left was there.
+    pub(super) fixture_observations: BTreeMap<&'static str, u64>,
+    /// How many tasks' ends were held against the clock.
+    pub(super) timed: u64,
+    /// Calls to ECS and to the control plane in the silence.
+    pub(super) silent_calls: (u64, u64),
+}
+
+/// Runs a life on one thread, under a paused clock.
+pub(super) fn under_paused_clock<F: Future<Output = SimReport>>(life: impl FnOnce() -> F) -> SimReport {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    // All of it within the runtime: outside, even the first look at the clock would be at the real one.
+    runtime.block_on(async move { life().await })
+}
+
+/// A finding of the judge's, for people.
+pub(super) fn violation(found: &InvariantViolation) -> String {
+    format!("{} at {}s: {}", found.invariant, (found.at.0 - START.0) / 1_000, found.message)
+}
+
+pub(super) fn load_whatever(yaml: &str) -> (Arc<ManifestSet>, Vec<ManifestFinding>) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), yaml).unwrap();
+    let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
+    (loaded.set, loaded.errors)
+}

@@ -1,0 +1,70 @@
+//! The way to the control plane: slow, broken before the effect, and broken after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ecs_mesh_kuma::{HttpResponse, HttpMethod, Transport, TransportError, TransportErrorKind};
+use ecs_mesh_sandbox::kuma::KumaRequest;
+use tokio::time::sleep;
+
+use super::faults::SimFault;
+use super::life::KumaShared;
+
+pub(super) struct SimKumaTransport(pub(super) Arc<KumaShared>);
+
+fn broken(kind: TransportErrorKind) -> TransportError {
+    TransportError { kind, message: "simulated".to_owned() }
+}
+
+#[async_trait]
+impl Transport for SimKumaTransport {
+    async fn send(
+        &self,
+        method: HttpMethod,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, TransportError> {
+        if method != HttpMethod::Get {
+            self.0.must_hold_the_lease(&format_args!("{method} {path}"));
+        }
+        let faults = &self.0.faults;
+        sleep(faults.latency()).await;
+        self.0.record(|| format!("{} {path}", method.as_str()));
+        if faults.mesh_is_down(self.0.now()) || faults.fires(SimFault::Unreachable, 0.02) {
+            return Err(broken(TransportErrorKind::Connect));
+        }
+        if faults.fires(SimFault::ServerError, 0.01) {
+            return Ok(HttpResponse { status: 503, retry_after: None, body: Vec::new() });
+        }
+        if faults.fires(SimFault::RateLimited, 0.01) {
+            let retry_after = Some(Duration::from_secs(2));
+            return Ok(HttpResponse { status: 429, retry_after, body: Vec::new() });
+        }
+        let request = KumaRequest {
+            method: method.as_str().to_owned(),
+            path_and_query: path.to_owned(),
+            content_type: Some("application/json".to_owned()),
+            host: "kuma".to_owned(),
+            bearer: None,
+            body: body.unwrap_or_default(),
+        };
+        if method == HttpMethod::Put && faults.fires(SimFault::WriteConflict, 0.02) {
+            let mut parts = path.split('/').skip(2);
+            let (mesh, name) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
+            self.0.kuma.lock().unwrap().inject_conflict(mesh, name);
+        }
+        let answer = self.0.kuma.lock().unwrap().handle(self.0.now(), &request);
+        self.0.judge_writes();
+        sleep(faults.latency()).await;
+        if faults.fires(SimFault::LostAnswer, 0.02) {
+            // It took effect, and nobody hears of it.
+            sleep(Duration::from_secs(5)).await;
+            return Err(broken(TransportErrorKind::Timeout));
+        }
+        if faults.fires(SimFault::ErrorAfterEffect, 0.01) {
+            return Ok(HttpResponse { status: 500, retry_after: None, body: Vec::new() });
+        }
+        Ok(HttpResponse { status: answer.status, retry_after: None, body: answer.body })
+    }
+}
