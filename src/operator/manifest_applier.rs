@@ -82,7 +82,7 @@ impl Operator {
                 let controller = self.controller(plane, options);
                 controllers.tasks.spawn(controller.run(token.clone()));
                 if let Some(keeper) = self.acl_reconciler(plane) {
-                    let pulse = self.metrics.health().register(format!("identities of {name}"));
+                    let pulse = self.metrics.health().register(format!("identity {name}"));
                     keepers.push(keeper.run(pulse, options.graceful_shutdown_timeout, token.clone()));
                 }
                 controllers.running.insert(Arc::clone(name), token);

@@ -32,7 +32,7 @@ impl Operator {
     fn report_unknown_outbounds(&self, worker: &ControlPlaneWorker, mesh: &MeshName, unknown: BTreeSet<String>) {
         let (late, found) = worker.record_unknown_outbounds(mesh, unknown, self.clock.now());
         for service in late {
-            self.metrics.record_warning("unknown_target");
+            self.metrics.record_warning("unknown_outbound_service");
             warn!(
                 control_plane = %worker.name, %mesh, service,
                 "outbounds go to a service that the mesh does not know; they are kept, and calls will fail until a \

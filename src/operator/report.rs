@@ -234,8 +234,8 @@ impl<'a> TaskReporter<'a> {
         let (name, binding) = (&step.id.name, &step.binding.name);
         let message = format!("{} was not removed: {}", plane.display_name(&step.id), error.message);
         let cause = format!("{} {}", error.kind.label(), group_key(&error.message));
-        if plane.record_warning(task, "not_removed", &cause, &message) != Novelty::New {
-            debug!(control_plane = %plane.name, %task, reason = "not_removed", "{message}");
+        if plane.record_warning(task, "removal_failed", &cause, &message) != Novelty::New {
+            debug!(control_plane = %plane.name, %task, reason = "removal_failed", "{message}");
             return;
         }
         warn!(
@@ -276,7 +276,7 @@ impl<'a> TaskReporter<'a> {
         if let Some(mut page) = self.page() {
             return page.extend_warnings(all);
         }
-        self.warn_once("warning", &Reason::join(all));
+        self.warn_once("degraded", &Reason::join(all));
     }
 
     pub(super) fn held(&self, reason: &HoldReason) {
@@ -341,7 +341,7 @@ impl<'a> TaskReporter<'a> {
             self.subject.worker.display_name(&step.id),
             step.binding.name
         );
-        self.warn_once("name_taken", &Reason::new(format!("{whom} {}", step.binding.name), message));
+        self.warn_once("name_conflict", &Reason::new(format!("{whom} {}", step.binding.name), message));
     }
 
     pub(super) fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {
@@ -353,10 +353,10 @@ impl<'a> TaskReporter<'a> {
             step.binding.name
         );
         if self.note(|| self.blocked_change(step, BlockedBy::Guard, message.clone())) {
-            return self.subject.operator.metrics.record_warning("guard");
+            return self.subject.operator.metrics.record_warning("held_by_guard");
         }
         // The counts in the words grow; what happens is the same.
-        self.warn_once("guard", &Reason::new(format!("{change} {}", step.binding.name), message));
+        self.warn_once("held_by_guard", &Reason::new(format!("{change} {}", step.binding.name), message));
     }
 
     pub(super) fn skipped_by_policy(&self, step: &PlanStep) {

@@ -45,7 +45,7 @@ impl Operator {
         let mut due: BTreeSet<(Instant, RoleArn)> = BTreeSet::new();
         let mut next_look = Instant::now() + CHECK_INTERVAL;
         let mut reads = JoinSet::new();
-        let pulse = self.metrics.health().register("role watch");
+        let pulse = self.metrics.health().register("role watcher");
         loop {
             pulse.expect_within(CHECK_INTERVAL + HEARTBEAT_SLACK);
             let earliest = due.first().map_or(next_look, |(at, _)| (*at).min(next_look));
@@ -101,7 +101,7 @@ impl Operator {
                 self.requeue_tasks_of_role(&role);
             }
             (Fact::Unknown(why), _) => {
-                self.metrics.record_warning("role_unknown");
+                self.metrics.record_warning("role_read_failed");
                 debug!(%role, %why, "the role's tags cannot be read; what is registered stays");
             }
             _ => {}

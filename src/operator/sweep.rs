@@ -224,7 +224,7 @@ impl Operator {
                 failed.is_empty()
             }
             Err(halt) => {
-                self.metrics.record_warning("registrations_unlisted");
+                self.metrics.record_warning("registration_list_incomplete");
                 match halt {
                     CallError::Failed(error) => {
                         self.record_unresolved(&format!("control plane {}", plane.name), Some(error.message.clone()));
@@ -256,7 +256,7 @@ impl Operator {
             self.record_unresolved(&what(&segment.to_string()), Some(error.message.clone()));
         }
         if !failed.is_empty() {
-            self.metrics.record_warning("registrations_unlisted");
+            self.metrics.record_warning("registration_list_incomplete");
         }
         first
     }
@@ -322,7 +322,7 @@ impl Operator {
         let stopped_whole =
             self.list_all_pages(what, pulse, |page| list(DesiredStatus::Stopped, page), take_stopped).await;
         if !(running_whole && stopped_whole) {
-            self.metrics.record_sweep("incomplete");
+            self.metrics.record_sweep("list_failed");
             return false;
         }
         let now = self.clock.now();
@@ -350,7 +350,7 @@ impl Operator {
         if whole {
             self.status.record_full_sweep(cluster, self.clock.now());
         }
-        self.metrics.record_sweep(if whole { "complete" } else { "undescribed" });
+        self.metrics.record_sweep(if whole { "complete" } else { "describe_failed" });
         whole
     }
 

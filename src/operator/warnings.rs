@@ -184,12 +184,12 @@ mod tests {
     #[test]
     fn resolved_warning_is_new_again() {
         let mut last_warnings = WarningDeduper::default();
-        assert_eq!(last_warnings.record(&task(1), "not_removed", MESSAGE, MESSAGE), Novelty::New);
+        assert_eq!(last_warnings.record(&task(1), "removal_failed", MESSAGE, MESSAGE), Novelty::New);
         assert_eq!(note(&mut last_warnings, 1), Novelty::New);
-        last_warnings.resolve(&task(1), "not_removed");
+        last_warnings.resolve(&task(1), "removal_failed");
         assert_eq!(last_warnings.counts_by_reason(), [("rejected", 1)].into());
-        assert_eq!(last_warnings.record(&task(2), "not_removed", MESSAGE, MESSAGE), Novelty::New);
-        last_warnings.resolve(&task(3), "not_removed");
+        assert_eq!(last_warnings.record(&task(2), "removal_failed", MESSAGE, MESSAGE), Novelty::New);
+        last_warnings.resolve(&task(3), "removal_failed");
     }
 
     #[test]

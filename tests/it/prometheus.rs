@@ -196,9 +196,9 @@ async fn a_real_prometheus_scrapes_a_run_in_the_sandbox() {
     for (query, least) in [
         ("sum(ecs_mesh_event_to_write_seconds_count)", 1.0),
         ("sum(ecs_mesh_message_age_seconds_count)", 1.0),
-        ("sum(ecs_mesh_aws_calls_total{operation=\"sqs:ReceiveMessage\",outcome=\"ok\"})", 1.0),
+        ("sum(ecs_mesh_aws_calls_total{operation=\"sqs:ReceiveMessage\",result=\"success\"})", 1.0),
         (
-            "sum(ecs_mesh_control_plane_calls_total{control_plane!=\"\",operation=\"put\",outcome=\"ok\"})",
+            "sum(ecs_mesh_control_plane_calls_total{control_plane!=\"\",operation=\"put\",result=\"success\"})",
             5.0,
         ),
         ("sum(controller_runtime_reconcile_total{result=\"success\"})", 1.0),

@@ -31,7 +31,7 @@ impl AwsErrorKind {
         match self {
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
-            Self::Denied => "denied",
+            Self::Denied => "access_denied",
             Self::Credentials => "credentials",
             Self::NotFound => "not_found",
             Self::Invalid => "invalid",

@@ -225,7 +225,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     }
 
     fn observe_outcome(&self, operation: &'static str, error: Option<&MeshError>, began: Instant) {
-        let outcome = error.map_or("ok", |error| error.kind.label());
+        let outcome = error.map_or("success", |error| error.kind.label());
         self.context.observer.call(operation, outcome, began.elapsed());
     }
 
@@ -430,15 +430,15 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
         clusters: &BTreeSet<ClusterArn>,
         take: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError> {
-        self.observed_list("owned", self.list_owned(clusters, take)).await
+        self.observed_list("list_owned", self.list_owned(clusters, take)).await
     }
 
     async fn list_for_task(&self, task: &TaskArn) -> Result<PartialList, MeshError> {
-        self.observed_list("find", self.find_all(task)).await
+        self.observed_list("list_for_task", self.find_all(task)).await
     }
 
     async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
-        self.observed("read", self.read_one(id)).await
+        self.observed("get", self.read_one(id)).await
     }
 
     /// Always an error.
@@ -470,11 +470,11 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
 
     /// The names in the catalog. (`mesh` is the partition, of which there is one.)
     async fn list_services(&self, _mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
-        self.observed("services", self.known_services()).await
+        self.observed("list_services", self.known_services()).await
     }
 
     async fn refresh_capabilities(&self, _meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
-        self.observed("refresh", self.load_capabilities()).await
+        self.observed("refresh_capabilities", self.load_capabilities()).await
     }
 
     /// Empty: it is never sent.

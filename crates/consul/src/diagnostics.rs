@@ -149,7 +149,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let mut take = |task: Option<&TaskArn>, _: LoginToken| {
             of_tasks += usize::from(task.is_some_and(|task| clusters.contains(task.cluster())));
         };
-        let unattributed = self.api.tokens(&self.context, "owned", skipped_items, &mut parts, &mut take).await;
+        let unattributed = self.api.tokens(&self.context, "list_owned", skipped_items, &mut parts, &mut take).await;
         parts.require_all().map(|()| LoginTokenCounts { of_tasks, unattributed })
     }
 

@@ -156,7 +156,7 @@ pub(super) async fn of_cluster<T: StreamTransport>(
     take: &mut (dyn FnMut(RegistrationSummary) + Send),
 ) {
     let mut skip = |name: &str, why| {
-        context.observer.skipped("owned");
+        context.observer.skipped("list_owned");
         skipped_items.add(name, skipped_service(why));
     };
     let mut read = |service: Result<NodeService, &'static str>| match service {
@@ -196,7 +196,7 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
         let mut found: BTreeMap<ServiceQuery, RegistrationsFound> =
             wanted.into_iter().map(|wanted| (wanted, RegistrationsFound::default())).collect();
         // What is left out is told of when all is listed.
-        let skip = || self.context.observer.skipped("find");
+        let skip = || self.context.observer.skipped("list_for_task");
         let mut take = |service: Result<NodeService, &'static str>| {
             let Ok(service) = service else { return skip() };
             let placed = service.owner(cluster);

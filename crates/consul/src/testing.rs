@@ -217,7 +217,7 @@ impl MeshCallObserver for RecordingConsulObserver {
         self.0.lock().unwrap().push(format!("{operation} skipped"));
     }
 
-    fn unplaced(&self, reason: &'static str, count: usize) {
+    fn unattributed_tokens(&self, reason: &'static str, count: usize) {
         self.0.lock().unwrap().push(format!("{reason}: {count}"));
     }
 }

@@ -188,7 +188,7 @@ impl<T: StreamTransport> ConsulApi<T> {
         if parts.failures() == failures {
             let mut unattributed_tokens = Vec::new();
             for (why, (count, examples)) in unattributed {
-                context.observer.unplaced(why.label(), count);
+                context.observer.unattributed_tokens(why.label(), count);
                 of_no_task += count;
                 if count > 0 {
                     unattributed_tokens.push(UnattributedTokenCount { reason: why.label(), count, examples });
@@ -315,7 +315,7 @@ impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
         };
         // What is left out is told of when all is listed.
         let (mut skipped_items, mut parts) = (SkippedItems::default(), SegmentResults::default());
-        self.api.tokens(&self.context, "find", &mut skipped_items, &mut parts, &mut take).await;
+        self.api.tokens(&self.context, "list_for_task", &mut skipped_items, &mut parts, &mut take).await;
         let failed = parts.finish()?;
         found.values_mut().for_each(|found| found.failed.clone_from(&failed));
         Ok(found)
@@ -336,7 +336,7 @@ pub(super) async fn of_clusters<T: StreamTransport>(
             take(RegistrationSummary::from(&token.registration(task, context)));
         }
     };
-    api.tokens(context, "owned", skipped_items, parts, &mut read).await;
+    api.tokens(context, "list_owned", skipped_items, parts, &mut read).await;
 }
 
 #[cfg(test)]

@@ -107,15 +107,15 @@ impl MeshErrorKind {
     pub fn label(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
-            Self::ServerError => "failed",
-            Self::Throttled => "busy",
+            Self::ServerError => "server_error",
+            Self::Throttled => "throttled",
             Self::Conflict => "conflict",
             Self::Invalid => "invalid",
             Self::Forbidden => "forbidden",
-            Self::MeshNotFound => "no_such_mesh",
+            Self::MeshNotFound => "mesh_not_found",
             Self::ReadOnly => "read_only",
-            Self::UnexpectedResponse => "unexpected",
-            Self::NotLeader => "lease",
+            Self::UnexpectedResponse => "unexpected_response",
+            Self::NotLeader => "not_leader",
         }
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Told of every operation.
 pub trait MeshCallObserver: Send + Sync {
-    /// An operation (`owned`, `find`, `read`, `put`, `delete`, `services`, `refresh`) ended with `ok` or the label of
-    /// a [`MeshErrorKind`](super::MeshErrorKind).
+    /// An operation (`list_owned`, `list_for_task`, `get`, `put`, `delete`, `list_services`,
+    /// `refresh_capabilities`) ended with `success` or the label of a [`MeshErrorKind`](super::MeshErrorKind).
     fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
 
     /// A list of this operation held an item that cannot be read, and went on without it.
@@ -15,7 +15,7 @@ pub trait MeshCallObserver: Send + Sync {
 
     /// How many login tokens name no task, as of the last whole list: `no_metadata`, or `malformed`. Nobody removes
     /// them.
-    fn unplaced(&self, reason: &'static str, count: usize) {
+    fn unattributed_tokens(&self, reason: &'static str, count: usize) {
         let _ = (reason, count);
     }
 }

@@ -51,11 +51,11 @@ impl fmt::Display for StuckLoop {
         match within {
             Some(within) => write!(
                 f,
-                "{name} has made no progress for {} s, and should within {} s",
+                "{name}: no progress for {} s (limit {} s)",
                 last_progress.as_secs(),
                 within.as_secs()
             ),
-            None => write!(f, "{name} ended by itself {} s ago", last_progress.as_secs()),
+            None => write!(f, "{name}: exited unexpectedly {} s ago", last_progress.as_secs()),
         }
     }
 }
@@ -168,7 +168,7 @@ mod tests {
         advance(60 * SECOND).await;
         assert_eq!(words(&health), [""; 0]);
         advance(10 * SECOND).await;
-        assert_eq!(words(&health), ["sweep has made no progress for 70 s, and should within 60 s"]);
+        assert_eq!(words(&health), ["sweep: no progress for 70 s (limit 60 s)"]);
         sweep.expect_within(SECOND);
         assert_eq!(words(&health), [""; 0]);
     }
@@ -188,7 +188,7 @@ mod tests {
         let health = Health::default();
         drop(health.register("sweep"));
         advance(3 * SECOND).await;
-        assert_eq!(words(&health), ["sweep ended by itself 3 s ago"]);
+        assert_eq!(words(&health), ["sweep: exited unexpectedly 3 s ago"]);
         let _again = health.register("sweep");
         assert_eq!(words(&health), [""; 0]);
     }
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn unregistered_loop_is_not_reported() {
         let health = Health::default();
-        health.register("identities of consul").unregister();
+        health.register("identity consul").unregister();
         assert_eq!(words(&health), [""; 0]);
     }
 

@@ -83,7 +83,7 @@ impl<T: Transport> KumaControlPlane<T> {
     ) -> Result<R, MeshError> {
         let began = Instant::now();
         let result = work.await;
-        let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
+        let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "success");
         self.observer.call(operation, outcome, began.elapsed());
         result
     }
@@ -134,7 +134,7 @@ impl<T: Transport> KumaControlPlane<T> {
             match dataplane::registration(item) {
                 Ok(found) => take(RegistrationSummary::from(&found)),
                 Err(malformed) => {
-                    self.observer.skipped("owned");
+                    self.observer.skipped("list_owned");
                     skipped_items.add(&malformed.id, unreadable(malformed.why));
                 }
             }
@@ -298,7 +298,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
         _clusters: &BTreeSet<ClusterArn>,
         take: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError> {
-        self.observed("owned", self.list_owned(take)).await.map(|()| Vec::new())
+        self.observed("list_owned", self.list_owned(take)).await.map(|()| Vec::new())
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
@@ -306,7 +306,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
-        self.observed("read", self.read_one(id)).await
+        self.observed("get", self.read_one(id)).await
     }
 
     async fn put(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
@@ -318,11 +318,11 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
-        self.observed("services", self.known_services(mesh)).await
+        self.observed("list_services", self.known_services(mesh)).await
     }
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
-        self.observed("refresh", self.load_capabilities(meshes)).await
+        self.observed("refresh_capabilities", self.load_capabilities(meshes)).await
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {

@@ -47,7 +47,7 @@ impl TaskRun<'_> {
                 }
                 ApplyOutcome::NoLease => {
                     let why = Reason::constant("another copy of this operator holds the lease");
-                    self.reporter.warn("lease", &why);
+                    self.reporter.warn("not_leader", &why);
                     next = earlier(next, ROLE_CONFIRM_INTERVAL);
                 }
                 ApplyOutcome::RemovalFailed(error) => {
@@ -55,7 +55,7 @@ impl TaskRun<'_> {
                     if refused.is_none() {
                         self.reporter.removal_failed(step, &whose, &error);
                     }
-                    self.operator.metrics.record_warning("not_removed");
+                    self.operator.metrics.record_warning("removal_failed");
                     // What our token may not remove, or the servers do not, keeps nothing else.
                     let is_of_this_one = matches!(
                         error.kind,
@@ -71,7 +71,7 @@ impl TaskRun<'_> {
                 }
                 outcome => {
                     if outcome.is_gone() && refused.is_none() {
-                        self.worker.clear_warning(self.task, "not_removed");
+                        self.worker.clear_warning(self.task, "removal_failed");
                     }
                     self.note(step, &outcome);
                     self.reporter.outcome(step, &whose, &outcome);
@@ -104,7 +104,7 @@ impl TaskRun<'_> {
             let whose = self.owner_info(&step).await;
             let outcome = self.writer().verify_removal(&step.id).await?;
             if outcome == ApplyOutcome::RemovalConfirmedLate {
-                self.worker.clear_warning(self.task, "not_removed");
+                self.worker.clear_warning(self.task, "removal_failed");
                 self.note(&step, &outcome);
                 self.reporter.outcome(&step, &whose, &outcome);
                 found_gone = true;
@@ -147,7 +147,7 @@ impl TaskRun<'_> {
             // How many are owned is not known before; the sweep brings the task back.
             let words = "no withdrawal before a sweep has seen the task's cluster whole: without it the guard does not \
                          know how many there are";
-            self.reporter.warn("not_swept", &Reason::constant(words));
+            self.reporter.warn("awaiting_first_sweep", &Reason::constant(words));
             return false;
         }
         let now = self.operator.clock.now();

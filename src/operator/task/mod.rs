@@ -116,11 +116,11 @@ impl TaskRun<'_> {
                 match self.operator.describer.describe(self.task, Self::grace(&known)).await {
                     Ok(DescribeOutcome::Found | DescribeOutcome::Missing) => continue,
                     Ok(DescribeOutcome::Failed(why)) => {
-                        self.reporter.warn("describe", &Reason::constant(why));
+                        self.reporter.warn("describe_failed", &Reason::constant(why));
                         return Requeue::Backoff;
                     }
                     Err(why) => {
-                        self.reporter.warn("describe", &why);
+                        self.reporter.warn("describe_failed", &why);
                         return Requeue::Backoff;
                     }
                 }

@@ -82,7 +82,7 @@ impl TaskRun<'_> {
         let last_warnings = snapshot.task.as_ref().and_then(|task| task.updated_at.or(task.created_at));
         if last_warnings.is_none_or(|at| at.age_at(now) >= ADDRESS_TIMEOUT) {
             if let Err(why) = self.operator.describer.describe(self.task, Duration::MAX).await {
-                self.reporter.warn("describe", &why);
+                self.reporter.warn("describe_failed", &why);
                 return Requeue::Backoff;
             }
             let found = self.operator.store.snapshot(self.task, Duration::MAX, now).task;

@@ -406,7 +406,7 @@ async fn warnings_of_many_tasks_are_grouped() {
         let error = MeshError { kind: MeshErrorKind::Forbidden, message, retry_after: None };
         report.removal_failed(&step(n), &OwnerInfo { service: None, role: None }, &error);
     }
-    for reason in ["rejected", "unknown", "not_removed"] {
+    for reason in ["rejected", "unknown", "removal_failed"] {
         let told = desk.warnings(|line| line["reason"] == reason && !line["tasks"].is_null());
         // Of 2, 4, 8, and so on.
         assert_eq!(told.len(), 6, "{reason}: {told:?}");

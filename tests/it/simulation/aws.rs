@@ -40,7 +40,7 @@ impl SimAws {
         if failed.is_some() && operation == "ecs:DescribeTasks" {
             self.0.faults.count(SimFault::FailedDescribe);
         }
-        let outcome = failed.map_or("ok", AwsErrorKind::label);
+        let outcome = failed.map_or("success", AwsErrorKind::label);
         self.0.record(|| format!("{operation} {what} {outcome}"));
         match failed {
             Some(kind) => Err(error(kind, operation)),

@@ -47,7 +47,7 @@ impl CallRunner {
     {
         let started = Instant::now();
         let result = call.await.map_err(|failure| error::translate(operation, resource, &failure));
-        let outcome = result.as_ref().map_or_else(|failure| failure.kind.label(), |_| "ok");
+        let outcome = result.as_ref().map_or_else(|failure| failure.kind.label(), |_| "success");
         self.observer.call(operation, outcome, started.elapsed());
         result
     }

@@ -153,7 +153,7 @@ async fn list_tasks_filters_by_desired_status_only() {
     assert_eq!(world.seen(0), json!({"cluster": CLUSTER, "desiredStatus": "STOPPED"}));
     assert_eq!(world.seen(1)["nextToken"], "more");
     assert_eq!(world.aws.account(), Some("111122223333"));
-    assert_eq!(world.told(), [("ecs:ListTasks", "ok"), ("ecs:ListTasks", "ok")]);
+    assert_eq!(world.told(), [("ecs:ListTasks", "success"), ("ecs:ListTasks", "success")]);
 }
 
 #[tokio::test]
@@ -263,7 +263,7 @@ async fn a_roles_tags_come_in_one_call() {
             .body
             .contains("Action=GetRole&Version=2010-05-08&RoleName=kv-task")
     );
-    assert_eq!(world.told(), [("iam:GetRole", "ok")]);
+    assert_eq!(world.told(), [("iam:GetRole", "success")]);
 }
 
 #[tokio::test]

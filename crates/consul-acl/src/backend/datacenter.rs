@@ -32,7 +32,7 @@ struct AgentDebugConfig {
 
 impl<T: StreamTransport + 'static> ConsulAclBackend<T> {
     pub(super) async fn find_datacenter(&self) -> DatacenterRole {
-        match self.consul.observed("objects", self.ask_for_datacenter()).await {
+        match self.consul.observed("acl_snapshot", self.ask_for_datacenter()).await {
             Ok(datacenter) => datacenter,
             Err(error) => DatacenterRole::Unknown(error.message),
         }

@@ -37,7 +37,7 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
     }
 
     async fn namespaces(&self) -> Result<BTreeSet<Arc<str>>, MeshError> {
-        let found = self.consul.observed("objects", self.consul.objects().namespaces()).await?;
+        let found = self.consul.observed("acl_snapshot", self.consul.objects().namespaces()).await?;
         Ok(found.into_iter().map(|namespace| namespace.name.into()).collect())
     }
 
@@ -52,7 +52,7 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
             looked.errors.first().map_or(Ok(()), |error| Err(error.clone()))
         };
         // The errors are in there.
-        let _ = self.consul.observed("objects", look).await;
+        let _ = self.consul.observed("acl_snapshot", look).await;
         looked
     }
 
@@ -61,7 +61,7 @@ impl<T: StreamTransport + 'static> AclBackend for ConsulAclBackend<T> {
         step: &AclStep,
         may_send: &(dyn Fn() -> WriteGate + Sync),
     ) -> Result<WriteResult, MeshError> {
-        match self.consul.observed("object", self.apply_step(step, may_send)).await {
+        match self.consul.observed("acl_apply", self.apply_step(step, may_send)).await {
             Err(error) if error.kind == MeshErrorKind::NotLeader => Ok(WriteResult::NoLease),
             ended => ended,
         }

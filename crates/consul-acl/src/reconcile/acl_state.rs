@@ -94,7 +94,7 @@ impl AclState {
         self.notify.notified().await;
     }
 
-    /// What the last look found; `checked_at` where all of it went well.
+    /// What the last look found; `last_sync` where all of it went well.
     pub(super) fn record_result(
         &self,
         objects: BTreeMap<&'static str, BTreeMap<&'static str, usize>>,
@@ -102,7 +102,7 @@ impl AclState {
     ) {
         let state = &mut self.lock().state;
         state.objects = objects;
-        state.checked_at = last_sync.or(state.checked_at);
+        state.last_sync = last_sync.or(state.last_sync);
     }
 
     /// Whether this is not what was last said of the object.

@@ -92,8 +92,8 @@ impl AclReconcile<'_> {
             let is_as_declared =
                 |(_, outcome): &(_, AclOutcome)| matches!(outcome, AclOutcome::Unchanged | AclOutcome::Done);
             let is_good = went_well && round.outcomes.iter().all(is_as_declared);
-            let checked_at = is_good.then(|| seconds(self.acl.clock.now()));
-            self.acl.target.keeping.record_result(counts(&round.outcomes), checked_at);
+            let last_sync = is_good.then(|| seconds(self.acl.clock.now()));
+            self.acl.target.keeping.record_result(counts(&round.outcomes), last_sync);
             // Where nothing is declared nobody waits for it.
             return if went_well || spec.is_none() { ReconcileEnd::Settled } else { ReconcileEnd::Retry(round.not_before) };
         }

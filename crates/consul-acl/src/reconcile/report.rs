@@ -162,7 +162,7 @@ impl AclReporter<'_> {
                 "the control plane keeps it otherwise than it was sent; it is left so until the next look",
             ),
             AclOutcome::NoLease => {
-                metrics.record_warning("lease");
+                metrics.record_warning("not_leader");
                 debug!(object = %step.id, "another copy holds the lease");
             }
             AclOutcome::Blocked(why) | AclOutcome::Deferred(why) | AclOutcome::Stale(why) => {
@@ -186,7 +186,7 @@ impl AclReporter<'_> {
 
     /// Once, until it is something else.
     fn warn_once(&self, key: &ObjectKey, step: &AclStep, loud: bool, why: &str) {
-        let (control_plane, object, name) = (&self.acl.target.name, step.id.kind.as_str(), &step.id.name);
+        let (control_plane, object, name) = (&self.acl.target.name, step.id.kind.label(), &step.id.name);
         let (fields, mind) = (paths(step), step.warnings.join("; "));
         let id = step.server_id.as_deref();
         if !self.acl.target.keeping.warn_once(key, &format!("{why} {fields} {mind}")) {
@@ -202,7 +202,7 @@ impl AclReporter<'_> {
     fn audit(&self, step: &AclStep, result: &str) {
         let (operator, control_plane) = (&self.acl.operator, &self.acl.target.name);
         let (version, change) = (env!("CARGO_PKG_VERSION"), self.change(step));
-        let (object, name, scope) = (step.id.kind.as_str(), &step.id.name, &step.id.scope);
+        let (object, name, scope) = (step.id.kind.label(), &step.id.name, &step.id.scope);
         let (partition, namespace) = (scope.partition.as_deref(), scope.namespace.as_deref());
         let (id, fields, reason) = (step.server_id.as_deref(), paths(step), step.reason.as_str());
         let mind = step.warnings.join("; ");
@@ -249,7 +249,7 @@ fn state(step: &AclStep, outcome: &AclOutcome) -> &'static str {
     match (outcome, &step.action) {
         (AclOutcome::Done, _) | (AclOutcome::Unchanged, AclAction::Unchanged) => "ok",
         (AclOutcome::Unchanged, AclAction::Conflict { .. }) => "conflict",
-        (AclOutcome::Unchanged, AclAction::Unmanaged) => "left_alone",
+        (AclOutcome::Unchanged, AclAction::Unmanaged) => "unmanaged",
         (AclOutcome::Unchanged, AclAction::Unknown) => "unknown",
         (AclOutcome::Unchanged, AclAction::Hold) => "held",
         _ => "drifted",
@@ -262,7 +262,7 @@ pub(super) fn counts(
 ) -> BTreeMap<&'static str, BTreeMap<&'static str, usize>> {
     let mut counts: BTreeMap<&'static str, BTreeMap<&'static str, usize>> = BTreeMap::new();
     for (step, outcome) in outcomes {
-        *counts.entry(step.id.kind.as_str()).or_default().entry(state(step, outcome)).or_default() += 1;
+        *counts.entry(step.id.kind.label()).or_default().entry(state(step, outcome)).or_default() += 1;
     }
     counts
 }
@@ -294,7 +294,7 @@ mod tests {
             (AclAction::Undeclared, "drifted"),
             (AclAction::Conflict { difference: Vec::new() }, "conflict"),
             (AclAction::Hold, "held"),
-            (AclAction::Unmanaged, "left_alone"),
+            (AclAction::Unmanaged, "unmanaged"),
             (AclAction::Unknown, "unknown"),
             (AclAction::Unchanged, "ok"),
         ] {

@@ -412,7 +412,7 @@ async fn rejected_selector_is_reported_and_others_are_applied() {
     assert_eq!((&failed["target"], &failed["level"]), (&json!("audit"), &json!("WARN")));
     assert_eq!(
         (&failed["object"], &failed["name"], &failed["change"]),
-        (&json!("binding rule"), &json!("iam-ecs-service-token/mesh-gateway"), &json!("create"))
+        (&json!("binding_rule"), &json!("iam-ecs-service-token/mesh-gateway"), &json!("create"))
     );
     let result = failed["result"].as_str().unwrap();
     assert!(

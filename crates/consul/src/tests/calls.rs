@@ -38,8 +38,8 @@ async fn unattributed_items_are_counted_and_list_succeeds() {
     assert_eq!(owned.len(), 2, "{owned:?}");
     let mut reported = reported.all();
     reported.sort();
-    let skipped = ["owned skipped"; 5];
-    assert_eq!(reported, [&["malformed: 2", "no_metadata: 1", "owned ok"], &skipped[..]].concat());
+    let skipped = ["list_owned skipped"; 5];
+    assert_eq!(reported, [&["malformed: 2", "no_metadata: 1", "list_owned success"], &skipped[..]].concat());
     let unattributed_tokens = consul.unattributed_tokens();
     let counted: Vec<_> = unattributed_tokens.iter().map(|n| (n.reason, n.count, n.examples.len())).collect();
     assert_eq!(counted, [("no_metadata", 1, 1), ("malformed", 2, 2)], "{unattributed_tokens:?}");
@@ -131,7 +131,7 @@ async fn servers_without_acls_have_services() {
         assert_eq!(failed_parts(&listed), ["the tokens of logins"]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
     }
-    assert_eq!(reported.all(), ["owned forbidden", "find forbidden"], "and no tokens are counted");
+    assert_eq!(reported.all(), ["list_owned forbidden", "list_for_task forbidden"], "and no tokens are counted");
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +167,7 @@ async fn oversized_item_is_skipped_and_others_are_listed() {
         ScriptedConsulTransport::of(vec![tokens(&[token_saying(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
     let (consul, reported) = watched(&script);
     assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 2);
-    assert_eq!(reported.all().iter().filter(|reported| *reported == "owned skipped").count(), 2);
+    assert_eq!(reported.all().iter().filter(|reported| *reported == "list_owned skipped").count(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,7 +67,7 @@ async fn what_one_list_shows_is_found_though_the_other_fails() {
     let found = consul.list_for_task(&task(1)).await.unwrap();
     assert_eq!(ids(&found.seen), [service_id("web-1")]);
     assert_eq!(found.failed[0].error.kind, MeshErrorKind::Unreachable);
-    assert_eq!(reported.all(), ["find unreachable"]);
+    assert_eq!(reported.all(), ["list_for_task unreachable"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +75,7 @@ async fn lists_that_all_fail_are_no_answer() {
     let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), unreachable_server()]);
     let (consul, reported) = watched(&script);
     assert_eq!(consul.list_for_task(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
-    assert_eq!(reported.all(), ["find unreachable"]);
+    assert_eq!(reported.all(), ["list_for_task unreachable"]);
 }
 
 #[tokio::test(start_paused = true)]

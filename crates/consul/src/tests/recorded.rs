@@ -111,7 +111,7 @@ async fn a_real_servers_lists_are_read_whole() {
         let (consul, reported) = watched(&ScriptedConsulTransport::of(answers));
         list_owned(&consul, &clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
         // The recorded stray has no meta at all, so it is somebody else's.
-        assert!(!reported.all().contains(&"owned skipped".to_owned()), "{path}: {:?}", reported.all());
+        assert!(!reported.all().contains(&"list_owned skipped".to_owned()), "{path}: {:?}", reported.all());
         read += 1;
     }
     assert!(read > 15, "only {read} lists were found");

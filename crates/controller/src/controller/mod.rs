@@ -40,9 +40,9 @@ pub trait ControllerObserver: Send + Sync {
     fn on_result(&self, duration: Duration, outcome: &'static str);
 }
 
-/// Every outcome an [`ControllerObserver`] hears of: `success`, `requeue_after`, `error` (backs off), `held`, `panic` (backs
-/// off), `timeout` (backs off), `cut_off` (by the deadline of a stop).
-pub const RUN_RESULTS: [&str; 7] = ["success", "requeue_after", "error", "held", "panic", "timeout", "cut_off"];
+/// Every outcome an [`ControllerObserver`] hears of: `success`, `requeue_after`, `error` (backs off), `deferred`, `panic` (backs
+/// off), `timeout` (backs off), `cancelled` (by the deadline of a stop).
+pub const RUN_RESULTS: [&str; 7] = ["success", "requeue_after", "error", "deferred", "panic", "timeout", "cancelled"];
 
 /// How a stop went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,7 +167,7 @@ where
             Some(Ok((id, RunEnd::TimedOut))) => (id, "timeout", Requeue::Backoff),
             Some(Err(error)) if error.is_panic() => (error.id(), "panic", Requeue::Backoff),
             // Nothing but a stop aborts runs; what it cut off is still to be done.
-            Some(Err(error)) => (error.id(), "cut_off", Requeue::After(Duration::ZERO)),
+            Some(Err(error)) => (error.id(), "cancelled", Requeue::After(Duration::ZERO)),
         };
         let Some((key, since)) = self.keys.remove(&id) else { return };
         match outcome {
@@ -208,7 +208,7 @@ fn outcome_of(next: Requeue) -> &'static str {
         Requeue::Forget => "success",
         Requeue::After(_) => "requeue_after",
         Requeue::Backoff => "error",
-        Requeue::DeferUntil(_) => "held",
+        Requeue::DeferUntil(_) => "deferred",
     }
 }
 

@@ -186,7 +186,7 @@ async fn each_way_a_run_may_end_has_its_outcome() {
         running.queue.add(key, Priority::Event);
     }
     sleep(SECOND / 2).await;
-    assert_eq!(lock(&running.stage.results).as_slice(), ["success", "requeue_after", "error", "held"]);
+    assert_eq!(lock(&running.stage.results).as_slice(), ["success", "requeue_after", "error", "deferred"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +217,7 @@ async fn a_stop_cuts_at_its_deadline_and_puts_the_keys_back() {
     running.stop.cancel();
     assert_eq!(running.controller.await.unwrap(), ShutdownSummary { completed: 1, cancelled: 2 });
     assert_eq!(running.stage.begun.elapsed(), 10 * SECOND);
-    assert_eq!(lock(&running.stage.results).as_slice(), ["success", "cut_off", "cut_off"]);
+    assert_eq!(lock(&running.stage.results).as_slice(), ["success", "cancelled", "cancelled"]);
     let stats = running.queue.stats();
     assert_eq!((stats.ready, stats.processing), (2, 0));
 }

@@ -65,7 +65,7 @@ impl HoldReason {
             Self::Workloads(_) => "workloads_overlap",
             Self::Unknown(_) => "unknown",
             Self::AddressPending => "address_pending",
-            Self::Unusable(_) => "unusable",
+            Self::Unusable(_) => "invalid_metadata",
         }
     }
 }
@@ -93,8 +93,8 @@ impl IgnoreReason {
             Self::NoBinding => "no_binding",
             Self::OtherControlPlane => "other_control_plane",
             Self::NoWorkload => "no_workload",
-            Self::NotRegistered => "nothing_there",
-            Self::NetworkMode(_) => "network_mode",
+            Self::NotRegistered => "not_registered",
+            Self::NetworkMode(_) => "unsupported_network_mode",
         }
     }
 }

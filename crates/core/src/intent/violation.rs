@@ -53,7 +53,7 @@ impl RoleRule {
     pub fn label(self) -> &'static str {
         match self {
             Self::NoTaskRole => "no_task_role",
-            Self::RoleNotFound => "no_such_role",
+            Self::RoleNotFound => "role_not_found",
             Self::Account => "account",
             Self::Type => "kuma.io/type",
             Self::Mesh => "kuma.io/mesh",
@@ -61,8 +61,8 @@ impl RoleRule {
             Self::Workload => "kuma.io/workload",
             Self::BoundPrincipals => "bound_principals",
             Self::ConsulService => SERVICE_TAG,
-            Self::InvalidServiceTag => "refused_service_tag",
-            Self::InvalidService => "refused_service",
+            Self::InvalidServiceTag => "invalid_service_tag",
+            Self::InvalidService => "invalid_service",
             Self::ConsulGateway => GATEWAY_TAG,
             Self::ConsulNamespace => NAMESPACE_TAG,
             Self::TaskMesh => TASK_MESH_TAG,

@@ -90,8 +90,8 @@ async fn a_malformed_item_never_fails_the_list_and_is_counted() {
     let outcomes = Arc::new(RecordingKumaObserver::default());
     let kuma = KumaControlPlane::new(script, operator(), outcomes.clone());
     assert_eq!(list_owned(&kuma, &BTreeSet::new()).await.unwrap().seen.len(), 1);
-    let skipped = ["owned skipped"; 4];
-    assert_eq!(outcomes.0.lock().unwrap()[..], [&skipped[..], &["owned ok"]].concat());
+    let skipped = ["list_owned skipped"; 4];
+    assert_eq!(outcomes.0.lock().unwrap()[..], [&skipped[..], &["list_owned success"]].concat());
 }
 
 #[tokio::test]
@@ -365,5 +365,5 @@ async fn every_operation_is_observed_with_its_outcome() {
     kuma.delete(&id).await.unwrap();
     kuma.list_services(&mesh("default")).await.unwrap();
     let read_cache = outcomes.0.lock().unwrap().clone();
-    assert_eq!(read_cache, ["put conflict", "refresh unreachable", "read ok", "delete ok", "services ok"]);
+    assert_eq!(read_cache, ["put conflict", "refresh_capabilities unreachable", "get success", "delete success", "list_services success"]);
 }

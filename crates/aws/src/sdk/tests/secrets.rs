@@ -11,7 +11,7 @@ async fn a_secrets_text_is_read_by_its_arn() {
     assert_eq!(world.aws.secrets.read(SECRET).await, Ok("s3cret".to_owned()));
     assert_eq!(world.script.seen.lock().unwrap()[0].target, "secretsmanager.GetSecretValue");
     assert_eq!(world.seen(0), json!({"SecretId": SECRET}));
-    assert_eq!(world.told(), [("secretsmanager:GetSecretValue", "ok")]);
+    assert_eq!(world.told(), [("secretsmanager:GetSecretValue", "success")]);
 }
 
 #[tokio::test]
@@ -25,5 +25,5 @@ async fn a_secret_that_cannot_be_read_says_why() {
     assert!(denied.contains(SECRET) && denied.contains("secretsmanager:GetSecretValue"), "{denied}");
     let binary = world.aws.secrets.read(SECRET).await.unwrap_err();
     assert!(binary.contains("SecretString") && !binary.contains("c2VjcmV0"), "{binary}");
-    assert_eq!(world.told()[0], ("secretsmanager:GetSecretValue", "denied"));
+    assert_eq!(world.told()[0], ("secretsmanager:GetSecretValue", "access_denied"));
 }

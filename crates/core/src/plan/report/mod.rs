@@ -406,10 +406,10 @@ impl PlanSummary {
 pub fn label(change: &PlannedChange) -> &'static str {
     match change.blocked_by {
         Some(BlockedBy::Policy) => "skipped_by_policy",
-        Some(BlockedBy::Guard) => "held_back_by_guard",
+        Some(BlockedBy::Guard) => "held_by_guard",
         Some(BlockedBy::Paused) => "paused",
-        None if change.change == Change::NameConflict => "name_taken",
-        None if change.change == Change::Unmanaged => "left_alone",
+        None if change.change == Change::NameConflict => "name_conflict",
+        None if change.change == Change::Unmanaged => "unmanaged",
         None => change.change.as_str(),
     }
 }

@@ -35,7 +35,7 @@ impl ObjectKind {
         Self::Namespace,
     ];
 
-    /// In words; also a bounded label for metrics.
+    /// The kind in words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Policy => "policy",
@@ -45,6 +45,16 @@ impl ObjectKind {
             Self::Node => "node",
             Self::AnonymousToken => "anonymous token",
             Self::Namespace => "namespace",
+        }
+    }
+
+    /// The kind as a value of metric labels and log fields.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::AuthMethod => "auth_method",
+            Self::BindingRule => "binding_rule",
+            Self::AnonymousToken => "anonymous_token",
+            Self::Policy | Self::Role | Self::Node | Self::Namespace => self.as_str(),
         }
     }
 }
