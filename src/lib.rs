@@ -6,6 +6,15 @@
 
 #![forbid(unsafe_code)]
 
+/// The version of the program with the commit that it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ECS_MESH_BUILD_COMMIT"), ")");
+
+/// The commit that the program was built from: 12 digits, or `unknown`.
+pub const COMMIT: &str = env!("ECS_MESH_BUILD_COMMIT");
+
+/// The address of the source repository.
+pub const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
+
 pub mod cli;
 pub mod operator;
 #[cfg(feature = "sandbox")]

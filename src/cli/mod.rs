@@ -26,7 +26,7 @@ use crate::telemetry::log::{self, LogFormat};
 
 /// Keeps service meshes on Amazon ECS right: Dataplanes, outbounds and identities follow the tasks.
 #[derive(Parser)]
-#[command(name = "ecs-mesh-operator", version, about, max_term_width = 100)]
+#[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
     /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh=debug`
     /// [default: info; audit, doctor, plan: error; sandbox: warnings without the audit trail].
