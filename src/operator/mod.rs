@@ -35,7 +35,7 @@ use ecs_mesh_aws::aws::{Ecs, Iam};
 use ecs_mesh_aws::task_definition_cache::TaskDefinitionCache;
 use ecs_mesh_aws::task_describer::{TaskDescriber, OnLeaving};
 use ecs_mesh_aws::events::RoleEvent;
-use ecs_mesh_aws::consumer::EventHandler;
+use ecs_mesh_aws::consumer::{EventHandler, EventResult};
 use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
 use ecs_mesh_aws::store::{Observation, ObservationSource, TaskStore};
 use ecs_mesh_clock::Clock;
@@ -317,15 +317,15 @@ impl Operator {
 }
 
 impl EventHandler for Operator {
-    fn on_task_change(&self, task: Task, received: Instant) -> &'static str {
+    fn on_task_change(&self, task: Task, received: Instant) -> EventResult {
         if !self.has_binding_for(task.arn.cluster()) {
-            return "foreign_cluster";
+            return EventResult::UnboundCluster;
         }
         let arn = task.arn.clone();
         let priority = if task.is_leaving() { Priority::Removal } else { Priority::Event };
         let observed = self.store.observe(task, ObservationSource::Event, self.clock.now());
         if !observed.changed {
-            return "stale";
+            return EventResult::Stale;
         }
         let set = self.manifests.load();
         for plane in self.workers.load().values() {
@@ -337,13 +337,13 @@ impl EventHandler for Operator {
                 plane.queue.add(arn.clone(), priority);
             }
         }
-        "news"
+        EventResult::Accepted
     }
 
-    fn on_role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> &'static str {
+    fn on_role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> EventResult {
         let roles = self.roles.roles_by_name(account, role_name);
         roles.iter().for_each(|role| self.schedule_role_recheck(role));
-        if roles.is_empty() { "foreign_role" } else { "news" }
+        if roles.is_empty() { EventResult::UnknownRole } else { EventResult::Accepted }
     }
 }
 

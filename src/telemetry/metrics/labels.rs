@@ -83,15 +83,15 @@ pub(super) const ACL_RESULTS: [&str; 2] = ["ok", "failed"];
 
 /// What became of messages, by their kind.
 pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
-    ("task", &["news", "stale", "foreign_cluster"]),
-    ("role_change", &["news", "foreign_role"]),
+    ("task", &["accepted", "stale", "unbound_cluster"]),
+    ("role_change", &["accepted", "unknown_role"]),
     (
         "ignored",
         &[
             "container_instance_state_change",
             "service_action",
             "deployment_state_change",
-            "foreign_source",
+            "unexpected_source",
             "unknown",
         ],
     ),
@@ -102,16 +102,16 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
             "not_json",
             "missing_field",
             "wrong_type",
-            "bad_arn",
-            "bad_time",
-            "bad_address",
-            "bad_name",
-            "bad_version",
+            "invalid_arn",
+            "invalid_timestamp",
+            "invalid_address",
+            "invalid_name",
+            "invalid_version",
             "unknown_status",
             "cluster_mismatch",
         ],
     ),
-    ("receive", AWS_ERRORS),
+    ("receive_error", AWS_ERRORS),
 ];
 
 pub(super) const AWS_OPERATIONS: [&str; 10] = [
@@ -127,7 +127,7 @@ pub(super) const AWS_OPERATIONS: [&str; 10] = [
     "secretsmanager:GetSecretValue",
 ];
 pub(super) const AWS_ERRORS: &[&str] =
-    &["throttled", "unavailable", "denied", "credentials", "not_found", "invalid"];
+    &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
 pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 9] =
     ["owned", "find", "read", "put", "delete", "services", "refresh", "objects", "object"];

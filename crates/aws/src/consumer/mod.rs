@@ -44,13 +44,39 @@ pub enum PoisonPolicy {
     Redrive,
 }
 
-/// Who hears of what the messages say. Called synchronously: the effect is in memory when these return.
-pub trait EventHandler: Send + Sync {
-    /// A task changed. Tells what became of that, as a metric's label.
-    fn on_task_change(&self, on_task_change: Task, received: Instant) -> &'static str;
+/// Effect of one decoded event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventResult {
+    /// New information: the affected tasks are queued.
+    Accepted,
+    /// A repeated or older version of a known task.
+    Stale,
+    /// No binding selects the task's cluster.
+    UnboundCluster,
+    /// No known task runs as the role.
+    UnknownRole,
+}
 
-    /// A role's tags changed, or the role is gone.
-    fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> &'static str;
+impl EventResult {
+    /// The value of the metric label `result`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Stale => "stale",
+            Self::UnboundCluster => "unbound_cluster",
+            Self::UnknownRole => "unknown_role",
+        }
+    }
+}
+
+/// Handles decoded events. Calls are synchronous: the effect is in memory when they return, so that the message can
+/// be deleted.
+pub trait EventHandler: Send + Sync {
+    /// A task changed.
+    fn on_task_change(&self, task: Task, received: Instant) -> EventResult;
+
+    /// A role's tags changed, or the role was deleted.
+    fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> EventResult;
 }
 
 /// What the queue of events was last found to be.
@@ -161,7 +187,7 @@ impl QueueConsumer {
                     }
                 }
                 Err(error) => {
-                    self.observer.record_message("receive", error.kind.label());
+                    self.observer.record_message("receive_error", error.kind.label());
                     self.observer.set_queue_state(QueueState::Failing(error.kind.label()));
                     if told.swap(true, Ordering::Relaxed) {
                         debug!(%error, "the queue cannot be read");
@@ -201,11 +227,11 @@ impl QueueConsumer {
         match decode(&message.body) {
             Decoded::Task(task) => {
                 let result = self.handler.on_task_change(*task, received);
-                self.observer.record_message("task", result);
+                self.observer.record_message("task", result.as_str());
             }
             Decoded::RoleChange { role_name, account, event, .. } => {
                 let result = self.handler.on_role_change(&account, &role_name, event);
-                self.observer.record_message("role_change", result);
+                self.observer.record_message("role_change", result.as_str());
             }
             Decoded::Ignored { detail_type } => self.observer.record_message("ignored", detail_type),
             Decoded::Poison { reason, where_ } => {

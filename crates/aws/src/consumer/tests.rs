@@ -72,14 +72,14 @@ impl EventQueue for FakeQueue {
 struct RecordingHandler(Mutex<Vec<String>>);
 
 impl EventHandler for RecordingHandler {
-    fn on_task_change(&self, on_task_change: Task, _received: Instant) -> &'static str {
-        self.0.lock().unwrap().push(format!("task {}", on_task_change.last_status));
-        "news"
+    fn on_task_change(&self, task: Task, _received: Instant) -> EventResult {
+        self.0.lock().unwrap().push(format!("task {}", task.last_status));
+        EventResult::Accepted
     }
 
-    fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> &'static str {
+    fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> EventResult {
         self.0.lock().unwrap().push(format!("role {account} {role_name} {event:?}"));
-        "news"
+        EventResult::Accepted
     }
 }
 
@@ -98,11 +98,11 @@ impl Counts {
 }
 
 impl QueueObserver for Counts {
-    fn message(&self, kind: &'static str, result: &'static str) {
+    fn record_message(&self, kind: &'static str, result: &'static str) {
         *self.0.lock().unwrap().entry((kind, result)).or_default() += 1;
     }
 
-    fn received(&self, _age: Option<Duration>, _receives: u32) {}
+    fn record_received(&self, _age: Option<Duration>, _receives: u32) {}
 
     fn set_queue_state(&self, _state: QueueState) {}
 }
@@ -165,8 +165,8 @@ async fn what_was_heard_is_deleted() {
     sleep(SECOND).await;
     assert_eq!(scene.heard().len(), 2, "{:?}", scene.heard());
     assert_eq!(scene.queue.deleted(), ["1", "2"]);
-    assert_eq!(scene.counts.of("task", "news"), 1);
-    assert_eq!(scene.counts.of("role_change", "news"), 1);
+    assert_eq!(scene.counts.of("task", "accepted"), 1);
+    assert_eq!(scene.counts.of("role_change", "accepted"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +219,7 @@ async fn unreadable_queue_backs_off_and_recovers() {
     scene.queue.put(Ok(vec![running("2")]));
     sleep(10 * 60 * SECOND).await;
     assert_eq!(scene.heard().len(), 2);
-    assert_eq!(scene.counts.of("receive", "unavailable"), 13);
+    assert_eq!(scene.counts.of("receive_error", "unavailable"), 13);
     let receives = scene.queue.receives.lock().unwrap().clone();
     let pauses: Vec<Duration> = receives.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses[..12].iter().all(|pause| *pause >= SECOND / 2 && *pause <= 31 * SECOND), "{pauses:?}");

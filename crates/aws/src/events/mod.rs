@@ -153,7 +153,7 @@ fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, PoisonM
         return Ok(Decoded::Ignored { detail_type: "unknown" });
     };
     if kind.source != source {
-        return Ok(Decoded::Ignored { detail_type: "foreign_source" });
+        return Ok(Decoded::Ignored { detail_type: "unexpected_source" });
     }
     match kind.reading {
         EventParser::By(read) => read(body, &envelope),

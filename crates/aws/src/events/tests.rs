@@ -114,7 +114,7 @@ fn other_events_are_ignored_under_a_bounded_label() {
     ] {
         assert_eq!(ignored(decode(&fixture(name))), label);
     }
-    assert_eq!(ignored(changed("/source", json!("my.app"))), "foreign_source");
+    assert_eq!(ignored(changed("/source", json!("my.app"))), "unexpected_source");
     assert_eq!(ignored(changed("/detail-type", json!("Something New"))), "unknown");
 }
 
@@ -149,7 +149,7 @@ fn what_cannot_be_read_names_the_field() {
         (
             "/detail/taskArn",
             json!("arn:aws:ecs:eu-west-1:111122223333:task/3f2a"),
-            "bad_arn",
+            "invalid_arn",
             "detail.taskArn",
         ),
         ("/detail/clusterArn", json!(""), "missing_field", "detail.clusterArn"),
@@ -159,21 +159,21 @@ fn what_cannot_be_read_names_the_field() {
             "cluster_mismatch",
             "detail.clusterArn",
         ),
-        ("/detail/taskDefinitionArn", json!("kv:7"), "bad_arn", "detail.taskDefinitionArn"),
+        ("/detail/taskDefinitionArn", json!("kv:7"), "invalid_arn", "detail.taskDefinitionArn"),
         ("/detail/lastStatus", json!("DANCING"), "unknown_status", "detail.lastStatus"),
         ("/detail/desiredStatus", json!("running"), "unknown_status", "detail.desiredStatus"),
         ("/detail/desiredStatus", json!(null), "missing_field", "detail.desiredStatus"),
         ("/detail/version", json!(null), "missing_field", "detail.version"),
-        ("/detail/version", json!(-1), "bad_version", "detail.version"),
-        ("/detail/version", json!(1.5), "bad_version", "detail.version"),
+        ("/detail/version", json!(-1), "invalid_version", "detail.version"),
+        ("/detail/version", json!(1.5), "invalid_version", "detail.version"),
         ("/detail/version", json!("4"), "wrong_type", "detail.version"),
-        ("/detail/updatedAt", json!("yesterday"), "bad_time", "detail.updatedAt"),
+        ("/detail/updatedAt", json!("yesterday"), "invalid_timestamp", "detail.updatedAt"),
         ("/detail/createdAt", json!(1_795_317_818), "wrong_type", "detail.createdAt"),
-        ("/detail/overrides", json!({"taskRoleArn": "kv-canary"}), "bad_arn", "detail.overrides.taskRoleArn"),
+        ("/detail/overrides", json!({"taskRoleArn": "kv-canary"}), "invalid_arn", "detail.overrides.taskRoleArn"),
         (
             "/detail/attachments/0/details/4/value",
             json!("10.0.1"),
-            "bad_address",
+            "invalid_address",
             "detail.attachments or detail.containers",
         ),
         (
@@ -192,9 +192,9 @@ fn what_cannot_be_read_names_the_field() {
 #[test]
 fn a_role_change_without_a_sane_role_is_poison() {
     for (pointer, value, reason, path) in [
-        ("/account", json!("1"), "bad_name", "account"),
+        ("/account", json!("1"), "invalid_name", "account"),
         ("/detail/requestParameters", json!(null), "missing_field", "detail.requestParameters.roleName"),
-        ("/detail/requestParameters/roleName", json!("a/b"), "bad_name", "detail.requestParameters.roleName"),
+        ("/detail/requestParameters/roleName", json!("a/b"), "invalid_name", "detail.requestParameters.roleName"),
         ("/detail/eventName", json!(null), "missing_field", "detail.eventName"),
     ] {
         let mut event: Value = serde_json::from_str(&fixture("cloudtrail_tag_role")).unwrap();
