@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_aws::task_describer::TaskDescriber;
-use ecs_mesh_aws::store::{TaskLiveness, TaskStore};
+use ecs_mesh_aws::store::TaskStore;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{
@@ -18,7 +18,7 @@ use ecs_mesh_control_plane::{
 use ecs_mesh_controller::Lease;
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, diff};
+use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, TaskLiveness, diff};
 use ecs_mesh_model::TaskArn;
 
 /// How often a write that raced another writer is redone at once.

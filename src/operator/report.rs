@@ -15,7 +15,7 @@ use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
-use ecs_mesh_core::plan::{Action, PlanStep};
+use ecs_mesh_core::plan::{Action, PlanStep, SkippedAction};
 use ecs_mesh_model::{RoleArn, TaskArn, Reason};
 
 /// What came of a removal that took effect without a word.
@@ -50,7 +50,7 @@ fn describe_step(step: &PlanStep) -> (&'static str, String) {
             _ => ("drain", evidence.to_string()),
         },
         Action::Remove(evidence) => ("remove", evidence.to_string()),
-        Action::Skip { action, evidence } => (action, evidence.to_string()),
+        Action::Skip { action, evidence } => (action.as_str(), evidence.to_string()),
     }
 }
 
@@ -381,7 +381,7 @@ impl<'a> TaskReporter<'a> {
 
     /// A withdrawal that would be done, were it not for this.
     fn blocked_change(&self, step: &PlanStep, by: BlockedBy, reason: String) -> PlannedChange {
-        let drains = matches!(step.action, Action::Drain(..) | Action::Skip { action: "drain", .. });
+        let drains = matches!(step.action, Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. });
         let change = if drains { Change::Drain } else { Change::Remove };
         PlannedChange { blocked_by: Some(by), ..self.plan_entry(step, change, reason) }
     }

@@ -140,8 +140,8 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::super::fakes::{CALL, FakeEcs, clock, task, task_arn};
-    use super::super::store::TaskLiveness;
     use super::*;
+    use ecs_mesh_core::plan::TaskLiveness;
     use ecs_mesh_model::LastStatus;
 
     const GRACE: Duration = Duration::from_mins(5);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::TaskRun;
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
-use ecs_mesh_aws::store::{TaskLiveness, TaskSnapshot};
+use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_core::intent::{Fact, TaskFacts, HoldReason, Evaluation, MissingFact, Evaluator, Verdict};
 use ecs_mesh_core::plan::DrainReason;
-use ecs_mesh_core::plan::{Evidence, KnownRegistration, DecisionInput, LivenessInput};
+use ecs_mesh_core::plan::{DecisionInput, KnownRegistration, TaskLiveness};
 use ecs_mesh_model::{RoleArn, Task, Reason};
 
 impl TaskRun<'_> {
@@ -20,17 +20,9 @@ impl TaskRun<'_> {
     ) -> DecisionInput<'a> {
         // A stop cannot be taken back, so what was drained for it never comes back to life by a stale answer.
         let stopping = known.iter().any(|known| matches!(known.drained, Some((DrainReason::Stopping, _))));
-        let liveness = match &snapshot.liveness {
-            TaskLiveness::Unknown => LivenessInput::Unknown,
-            TaskLiveness::Live if stopping => LivenessInput::Leaving,
-            TaskLiveness::Live => LivenessInput::Live,
-            TaskLiveness::Leaving => LivenessInput::Leaving,
-            TaskLiveness::StoppedUnconfirmed => LivenessInput::StoppedUnconfirmed,
-            TaskLiveness::Stopped => LivenessInput::Gone(Evidence::Stopped),
-            TaskLiveness::Missing { due } => LivenessInput::Missing { due: *due },
-            TaskLiveness::Absent { sweeps, since } => {
-                LivenessInput::Gone(Evidence::Absent { sweeps: *sweeps, since: *since, after_stop: false })
-            }
+        let liveness = match snapshot.liveness {
+            TaskLiveness::Live if stopping => TaskLiveness::Leaving,
+            liveness => liveness,
         };
         let now = self.operator.clock.now();
         DecisionInput {

@@ -18,13 +18,13 @@ use super::registry::RegistryEntry;
 use super::report::{TaskReporter, ReportSubject};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::task_describer::DescribeOutcome;
-use ecs_mesh_aws::store::{TaskLiveness, TaskSnapshot};
+use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_control_plane::FailedSegment;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_controller::Requeue;
 use ecs_mesh_core::intent::{Evaluation, owning_binding};
 use ecs_mesh_core::plan::report::Change;
-use ecs_mesh_core::plan::{Decision, KnownRegistration, decide};
+use ecs_mesh_core::plan::{Decision, KnownRegistration, TaskLiveness, decide};
 use ecs_mesh_model::{TaskArn, Reason};
 
 /// How long to wait for the event that brings a new task's address before asking for it.

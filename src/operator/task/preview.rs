@@ -1,11 +1,11 @@
 //! Of a dry run: what a real one would only come to later, or passes over in silence, is in the plan as well.
 
 use super::TaskRun;
-use ecs_mesh_aws::store::{TaskLiveness, TaskSnapshot};
+use ecs_mesh_aws::store::TaskSnapshot;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_core::intent::Evaluation;
 use ecs_mesh_core::plan::report::Change;
-use ecs_mesh_core::plan::{KnownRegistration, decide_if_confirmed};
+use ecs_mesh_core::plan::{KnownRegistration, TaskLiveness, decide_if_confirmed};
 
 impl TaskRun<'_> {
     /// Of a dry run: what would follow once that is confirmed which was seen only once.

@@ -8,9 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::record::{Absence, TaskRecord, MIN_ABSENT_SWEEPS, StopState};
+use ecs_mesh_core::plan::TaskLiveness;
 use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
-pub use self::record::{TaskSummary, TaskLiveness};
+pub use self::record::TaskSummary;
 
 /// How long after a sighting a task may be created in the mesh without being described first: a queue may hold
 /// messages for days, and the address may have gone to another task.

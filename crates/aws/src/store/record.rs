@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ecs_mesh_core::plan::TaskLiveness;
 use ecs_mesh_model::{DesiredStatus, RoleArn, Task, Timestamp};
 
 /// Complete sweeps that must miss a task before its absence counts.
@@ -49,33 +50,6 @@ pub(super) struct Absence {
     pub(super) sweeps: u32,
     /// When a targeted describe last answered MISSING after enough sweeps had missed the task.
     pub(super) described_at: Option<Timestamp>,
-}
-
-/// What is known of a task's life, for a decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TaskLiveness {
-    /// Nothing.
-    Unknown,
-    /// ECS wants it to run.
-    Live,
-    /// ECS is taking it down.
-    Leaving,
-    /// An event said STOPPED.
-    StoppedUnconfirmed,
-    /// It has stopped.
-    Stopped,
-    /// Sweeps miss it, and nothing else is known of it or it has been missed long enough. `due`: a describe decides.
-    Missing {
-        /// Missed often and long enough.
-        due: bool,
-    },
-    /// Sweeps miss it, long enough, and a describe did not find it either.
-    Absent {
-        /// Complete sweeps without it.
-        sweeps: u32,
-        /// Since when.
-        since: Timestamp,
-    },
 }
 
 /// What a sweep compares with the lists.

@@ -5,9 +5,11 @@ mod decide;
 mod diff;
 mod drain;
 mod guard;
+mod liveness;
 pub mod report;
 
-pub use decide::{Action, PendingConfirmation, Decision, Evidence, KnownRegistration, DecisionInput, LivenessInput, PlanStep, decide, decide_if_confirmed};
+pub use decide::{Action, PendingConfirmation, Decision, Evidence, KnownRegistration, DecisionInput, PlanStep, SkippedAction, decide, decide_if_confirmed};
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
 pub use guard::{GuardDecision, RemovalGuard, GuardState, OwnedCount};
+pub use liveness::TaskLiveness;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::intent::{ViolationBasis, DesiredRegistration, IgnoreReason, Evaluation, RegistrationId, RoleRule, Verdict, RoleViolation};
-use crate::plan::DrainReason;
+use crate::plan::{DrainReason, TaskLiveness};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
 use ecs_mesh_model::Timestamp;
@@ -91,26 +91,6 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// What is known of the task's life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LivenessInput {
-    /// ECS wants it to run.
-    Live,
-    /// ECS is taking it down.
-    Leaving,
-    /// An event said STOPPED; a describe has yet to confirm it.
-    StoppedUnconfirmed,
-    /// It is gone for good.
-    Gone(Evidence),
-    /// Sweeps do not find it. With `due` it has been missing long enough to be asked for by name.
-    Missing {
-        /// Whether a describe would now decide.
-        due: bool,
-    },
-    /// Nothing is known of it (yet).
-    Unknown,
-}
-
 /// A registration of the task, as last seen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownRegistration {
@@ -126,7 +106,7 @@ pub struct KnownRegistration {
 #[derive(Clone, Debug)]
 pub struct DecisionInput<'a> {
     /// What is known of the task's life.
-    pub liveness: LivenessInput,
+    pub liveness: TaskLiveness,
     /// What it should be; only asked for when it is live.
     pub evaluation: Option<&'a Evaluation>,
     /// Its registrations at this control plane.
@@ -158,11 +138,30 @@ pub enum Action {
     Remove(Evidence),
     /// Would be done, were it not for the policy.
     Skip {
-        /// `drain` or `remove`.
-        action: &'static str,
+        /// The action that the policy does not permit.
+        action: SkippedAction,
         /// Why it would be done.
         evidence: Evidence,
     },
+}
+
+/// The action that a policy does not permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkippedAction {
+    /// A drain.
+    Drain,
+    /// A removal.
+    Remove,
+}
+
+impl SkippedAction {
+    /// The value of the log field `change`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Remove => "remove",
+        }
+    }
 }
 
 /// An action on a registration, in the name of a binding.
@@ -215,20 +214,23 @@ impl Decision {
 /// Decides what is to be done with a task's registrations.
 pub fn decide(situation: &DecisionInput<'_>) -> Decision {
     let mut decision = Decision::default();
-    match &situation.liveness {
-        LivenessInput::Gone(evidence) => decision.remove_all(situation, evidence),
+    match situation.liveness {
+        TaskLiveness::Stopped => decision.remove_all(situation, &Evidence::Stopped),
+        TaskLiveness::Absent { sweeps, since } => {
+            decision.remove_all(situation, &Evidence::Absent { sweeps, since, after_stop: false });
+        }
         // What it has registered itself may not have been seen yet.
-        LivenessInput::StoppedUnconfirmed if situation.self_registered => decision.describe = true,
-        LivenessInput::StoppedUnconfirmed => {
+        TaskLiveness::StoppedUnconfirmed if situation.self_registered => decision.describe = true,
+        TaskLiveness::StoppedUnconfirmed => {
             decision.drain_all(situation.known);
             decision.describe = !situation.known.is_empty();
         }
         // It still has to log out, and takes itself out of service.
-        LivenessInput::Leaving if situation.self_registered => {}
-        LivenessInput::Leaving => decision.drain_all(situation.known),
-        LivenessInput::Missing { due } => decision.describe = *due,
-        LivenessInput::Unknown => {}
-        LivenessInput::Live => decision.live(situation),
+        TaskLiveness::Leaving if situation.self_registered => {}
+        TaskLiveness::Leaving => decision.drain_all(situation.known),
+        TaskLiveness::Missing { due } => decision.describe = due,
+        TaskLiveness::Unknown => {}
+        TaskLiveness::Live => decision.live(situation),
     }
     decision
 }
@@ -245,7 +247,7 @@ impl Decision {
                     Action::Drain(DrainReason::Stopping, evidence.clone())
                 }
                 LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
-                    Action::Skip { action: "remove", evidence: evidence.clone() }
+                    Action::Skip { action: SkippedAction::Remove, evidence: evidence.clone() }
                 }
             };
             self.step(registration, binding, action);
@@ -260,7 +262,7 @@ impl Decision {
                 continue;
             }
             let action = if binding.spec.policy == LifecyclePolicy::CreateOnly {
-                Action::Skip { action: "drain", evidence: Evidence::Stopping }
+                Action::Skip { action: SkippedAction::Drain, evidence: Evidence::Stopping }
             } else {
                 Action::Drain(DrainReason::Stopping, Evidence::Stopping)
             };
@@ -341,7 +343,7 @@ impl Decision {
                 let action = match binding.spec.policy {
                     LifecyclePolicy::Sync => Action::Remove(evidence),
                     LifecyclePolicy::UpsertOnly | LifecyclePolicy::CreateOnly => {
-                        Action::Skip { action: "remove", evidence }
+                        Action::Skip { action: SkippedAction::Remove, evidence }
                     }
                 };
                 self.step(registration, binding, action);
@@ -363,7 +365,7 @@ impl Decision {
         let evidence = evidence.clone();
         let action = match (binding.spec.policy, registration.drained) {
             (LifecyclePolicy::CreateOnly, _) | (LifecyclePolicy::UpsertOnly, Some(_)) => {
-                Action::Skip { action: "remove", evidence }
+                Action::Skip { action: SkippedAction::Remove, evidence }
             }
             (_, None) => {
                 self.requeue_within(wait);

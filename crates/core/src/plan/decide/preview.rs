@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Decision, Evidence, DecisionInput, LivenessInput, decide};
+use super::{Decision, DecisionInput, decide};
 use crate::intent::{Evaluation, Verdict};
+use crate::plan::TaskLiveness;
 
 /// What a run waits for before it does what is foreseen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +43,11 @@ impl fmt::Display for PendingConfirmation {
 /// task must be missing.
 pub fn decide_if_confirmed(situation: &DecisionInput<'_>, grace: Duration) -> Option<(PendingConfirmation, Decision)> {
     match (&situation.liveness, situation.evaluation) {
-        (LivenessInput::Missing { due: false }, _) if !situation.known.is_empty() => {
-            let absent = Evidence::Absent { sweeps: 2, since: situation.now, after_stop: false };
-            let liveness = LivenessInput::Gone(absent);
+        (TaskLiveness::Missing { due: false }, _) if !situation.known.is_empty() => {
+            let liveness = TaskLiveness::Absent { sweeps: 2, since: situation.now };
             Some((PendingConfirmation::Absence(grace), decide(&DecisionInput { liveness, ..situation.clone() })))
         }
-        (LivenessInput::Live, Some(evaluation)) if !situation.known.is_empty() => {
+        (TaskLiveness::Live, Some(evaluation)) if !situation.known.is_empty() => {
             let Verdict::Reject { violations, confirmed: false } = &evaluation.verdict else { return None };
             let confirmed = Evaluation {
                 verdict: Verdict::Reject { violations: violations.clone(), confirmed: true },

@@ -11,7 +11,7 @@ use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
 use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Reason};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
-pub(super) const ABSENT: Evidence = Evidence::Absent { sweeps: 2, since: Timestamp(0), after_stop: false };
+pub(super) const ABSENT: TaskLiveness = TaskLiveness::Absent { sweeps: 2, since: Timestamp(0) };
 const POLICIES: [&str; 3] = ["sync", "upsert-only", "create-only"];
 
 /// Of the policy, into the mesh `default`; drains for 5 s.
@@ -87,7 +87,7 @@ pub(super) fn ignore(reason: IgnoreReason) -> Evaluation {
 
 /// Seen alive just now, with manifests that are all valid.
 pub(super) fn situation<'a>(
-    liveness: LivenessInput,
+    liveness: TaskLiveness,
     evaluation: Option<&'a Evaluation>,
     known: &'a [KnownRegistration],
 ) -> DecisionInput<'a> {
@@ -113,7 +113,7 @@ pub(super) fn words(decision: &Decision) -> String {
             }
             Action::Drain(reason, evidence) => format!("drain {} ({})", reason.as_str(), evidence.as_str()),
             Action::Remove(evidence) => format!("remove ({})", evidence.as_str()),
-            Action::Skip { action: would, evidence } => format!("skip {would} ({})", evidence.as_str()),
+            Action::Skip { action, evidence } => format!("skip {} ({})", action.as_str(), evidence.as_str()),
         };
         let guarded = if step.needs_guard() { ", guarded" } else { "" };
         write!(text, " {}{guarded}", step.id).unwrap();
@@ -126,17 +126,17 @@ pub(super) fn words(decision: &Decision) -> String {
     if said.is_empty() { "nothing".to_owned() } else { said.join("; ") }
 }
 
-pub(super) fn decided(liveness: LivenessInput, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+pub(super) fn decided(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
     words(&decide(&situation(liveness, evaluation, known)))
 }
 
 /// What is done with one registration of the task under each policy.
 pub(super) fn by_policy(
-    liveness: &LivenessInput,
+    liveness: TaskLiveness,
     evaluation: Option<&Evaluation>,
     of: impl Fn(KnownRegistration) -> KnownRegistration,
 ) -> [String; 3] {
-    POLICIES.map(|policy| decided(liveness.clone(), evaluation, &[of(known("default/task", policy))]))
+    POLICIES.map(|policy| decided(liveness, evaluation, &[of(known("default/task", policy))]))
 }
 
 type TaskState = fn(KnownRegistration) -> KnownRegistration;
@@ -146,10 +146,10 @@ fn liveness_and_policy_decide_the_action() {
     let serving = |known: KnownRegistration| known;
     let drained = |known: KnownRegistration| known.drained(Stopping, 60_000);
     let revoked = |known: KnownRegistration| known.drained(Revoked, 60_000);
-    let table: [(&str, LivenessInput, TaskState, [&str; 3]); 12] = [
+    let table: [(&str, TaskLiveness, TaskState, [&str; 3]); 12] = [
         (
             "stopped",
-            LivenessInput::Gone(Evidence::Stopped),
+            TaskLiveness::Stopped,
             serving,
             [
                 "remove (stopped) default/task",
@@ -159,7 +159,7 @@ fn liveness_and_policy_decide_the_action() {
         ),
         (
             "stopped, and drained before",
-            LivenessInput::Gone(Evidence::Stopped),
+            TaskLiveness::Stopped,
             drained,
             [
                 "remove (stopped) default/task",
@@ -169,7 +169,7 @@ fn liveness_and_policy_decide_the_action() {
         ),
         (
             "absent",
-            LivenessInput::Gone(ABSENT),
+            ABSENT,
             serving,
             [
                 "remove (absent) default/task, guarded",
@@ -179,7 +179,7 @@ fn liveness_and_policy_decide_the_action() {
         ),
         (
             "said to have stopped",
-            LivenessInput::StoppedUnconfirmed,
+            TaskLiveness::StoppedUnconfirmed,
             serving,
             [
                 "drain stopping (stopping) default/task; describe",
@@ -187,10 +187,10 @@ fn liveness_and_policy_decide_the_action() {
                 "skip drain (stopping) default/task; describe",
             ],
         ),
-        ("said to have stopped, drained", LivenessInput::StoppedUnconfirmed, drained, ["describe"; 3]),
+        ("said to have stopped, drained", TaskLiveness::StoppedUnconfirmed, drained, ["describe"; 3]),
         (
             "leaving",
-            LivenessInput::Leaving,
+            TaskLiveness::Leaving,
             serving,
             [
                 "drain stopping (stopping) default/task",
@@ -198,10 +198,10 @@ fn liveness_and_policy_decide_the_action() {
                 "skip drain (stopping) default/task",
             ],
         ),
-        ("leaving, drained", LivenessInput::Leaving, drained, ["nothing"; 3]),
+        ("leaving, drained", TaskLiveness::Leaving, drained, ["nothing"; 3]),
         (
             "leaving, drained for its role",
-            LivenessInput::Leaving,
+            TaskLiveness::Leaving,
             revoked,
             [
                 "drain stopping (stopping) default/task",
@@ -209,13 +209,13 @@ fn liveness_and_policy_decide_the_action() {
                 "skip drain (stopping) default/task",
             ],
         ),
-        ("missing for a while", LivenessInput::Missing { due: false }, serving, ["nothing"; 3]),
-        ("missing for long", LivenessInput::Missing { due: true }, serving, ["describe"; 3]),
-        ("unknown", LivenessInput::Unknown, serving, ["nothing"; 3]),
-        ("live, and not judged", LivenessInput::Live, serving, ["nothing"; 3]),
+        ("missing for a while", TaskLiveness::Missing { due: false }, serving, ["nothing"; 3]),
+        ("missing for long", TaskLiveness::Missing { due: true }, serving, ["describe"; 3]),
+        ("unknown", TaskLiveness::Unknown, serving, ["nothing"; 3]),
+        ("live, and not judged", TaskLiveness::Live, serving, ["nothing"; 3]),
     ];
     for (subject, liveness, of, expected) in table {
-        assert_eq!(by_policy(&liveness, None, of), expected, "{subject}");
+        assert_eq!(by_policy(liveness, None, of), expected, "{subject}");
     }
 }
 
@@ -266,7 +266,7 @@ fn verdict_and_policy_decide_the_action() {
         ("in need of a fact", evaluation(Verdict::NeedsFact(MissingFact::Tags), "sync"), ["nothing"; 3]),
     ];
     for (subject, evaluation, expected) in table {
-        assert_eq!(by_policy(&LivenessInput::Live, Some(&evaluation), |known| known), expected, "{subject}");
+        assert_eq!(by_policy(TaskLiveness::Live, Some(&evaluation), |known| known), expected, "{subject}");
     }
 }
 
@@ -282,7 +282,7 @@ fn a_withdrawn_task_is_removed_once_its_drain_is_over() {
         ("drained by a clock that was ahead", -60_000, "again in 5s"),
     ] {
         let known = [known("default/task", "sync").drained(Revoked, ago_ms)];
-        assert_eq!(decided(LivenessInput::Live, Some(&reject(true)), &known), expected, "{subject}");
+        assert_eq!(decided(TaskLiveness::Live, Some(&reject(true)), &known), expected, "{subject}");
     }
 }
 
@@ -290,7 +290,7 @@ fn a_withdrawn_task_is_removed_once_its_drain_is_over() {
 fn drained_task_stays_drained_under_upsert_only() {
     for reason in [Revoked, Unwanted] {
         let known = [known("default/task", "upsert-only").drained(reason, 60_000)];
-        let decided = decided(LivenessInput::Live, Some(&reject(true)), &known);
+        let decided = decided(TaskLiveness::Live, Some(&reject(true)), &known);
         assert_eq!(decided, "skip remove (role_tags) default/task");
     }
 }
@@ -300,17 +300,17 @@ fn without_a_drain_time_the_removal_follows_at_once() {
     let at_once = |known: KnownRegistration| known.with(|spec| spec.cleanup.drain.0 = Duration::ZERO);
     let first = [at_once(known("default/task", "sync"))];
     let expected = "drain revoked (role_tags) default/task, guarded; again in 0ns";
-    assert_eq!(decided(LivenessInput::Live, Some(&reject(true)), &first), expected);
+    assert_eq!(decided(TaskLiveness::Live, Some(&reject(true)), &first), expected);
     let then = [at_once(known("default/task", "sync")).drained(Revoked, 0)];
     let expected = "remove (role_tags) default/task, guarded";
-    assert_eq!(decided(LivenessInput::Live, Some(&reject(true)), &then), expected);
+    assert_eq!(decided(TaskLiveness::Live, Some(&reject(true)), &then), expected);
 }
 
 #[test]
 fn several_drains_in_progress_come_back_for_the_first_that_ends() {
     let known =
         [known("a/task", "sync").drained(Unwanted, 1_000), known("b/task", "sync").drained(Unwanted, 3_000)];
-    let decided = decided(LivenessInput::Live, Some(&ignore(IgnoreReason::NoWorkload)), &known);
+    let decided = decided(TaskLiveness::Live, Some(&ignore(IgnoreReason::NoWorkload)), &known);
     assert_eq!(decided, "again in 2s");
 }
 
@@ -318,7 +318,7 @@ fn several_drains_in_progress_come_back_for_the_first_that_ends() {
 fn manifests_that_did_not_all_load_withdraw_nothing() {
     let known = [known("default/task", "sync"), known("other/task", "sync"), known("default/twice", "sync")];
     let silent = |evaluation: &Evaluation, known: &[KnownRegistration]| {
-        let situation = situation(LivenessInput::Live, Some(evaluation), known);
+        let situation = situation(TaskLiveness::Live, Some(evaluation), known);
         words(&decide(&DecisionInput { manifests_complete: false, ..situation }))
     };
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
@@ -330,10 +330,10 @@ fn manifests_that_did_not_all_load_withdraw_nothing() {
 #[test]
 fn recent_task_is_registered_under_every_policy() {
     for policy in POLICIES {
-        assert_eq!(decided(LivenessInput::Live, Some(&register(policy)), &[]), "ensure default/task", "{policy}");
+        assert_eq!(decided(TaskLiveness::Live, Some(&register(policy)), &[]), "ensure default/task", "{policy}");
     }
     let evaluation = register("sync");
-    let stale = DecisionInput { seen_recently: false, ..situation(LivenessInput::Live, Some(&evaluation), &[]) };
+    let stale = DecisionInput { seen_recently: false, ..situation(TaskLiveness::Live, Some(&evaluation), &[]) };
     assert_eq!(words(&decide(&stale)), "describe", "its address may be another task's by now");
 }
 
@@ -345,7 +345,7 @@ fn update_needs_no_describe_unless_create_only() {
         ("create-only", "ensure, no update default/task"),
     ] {
         let (evaluation, known) = (register(policy), [known("default/task", policy)]);
-        let situation = situation(LivenessInput::Live, Some(&evaluation), &known);
+        let situation = situation(TaskLiveness::Live, Some(&evaluation), &known);
         assert_eq!(words(&decide(&DecisionInput { seen_recently: false, ..situation })), expected);
     }
 }
@@ -353,20 +353,20 @@ fn update_needs_no_describe_unless_create_only() {
 #[test]
 fn a_task_that_its_role_allows_again_goes_back_into_service() {
     let known = [known("default/task", "sync").drained(Revoked, 1_000)];
-    assert_eq!(decided(LivenessInput::Live, Some(&register("sync")), &known), "ensure default/task");
+    assert_eq!(decided(TaskLiveness::Live, Some(&register("sync")), &known), "ensure default/task");
 }
 
 #[test]
 fn another_name_template_counts_for_tasks_to_come() {
     let known = [known("default/old-name", "sync")];
-    assert_eq!(decided(LivenessInput::Live, Some(&register("sync")), &known), "ensure default/old-name");
+    assert_eq!(decided(TaskLiveness::Live, Some(&register("sync")), &known), "ensure default/old-name");
 }
 
 #[test]
 fn duplicate_registration_keeps_the_current_name() {
     let known = [known("default/a", "sync"), known("default/task", "sync")];
     assert_eq!(
-        decided(LivenessInput::Live, Some(&register("sync")), &known),
+        decided(TaskLiveness::Live, Some(&register("sync")), &known),
         "ensure default/task; drain unwanted (manifests) default/a, guarded; again in 5s"
     );
 }
@@ -375,7 +375,7 @@ fn duplicate_registration_keeps_the_current_name() {
 fn of_two_registrations_with_old_names_the_first_stays() {
     let known = [known("default/a", "sync"), known("default/b", "sync").drained(Unwanted, 9_000)];
     assert_eq!(
-        decided(LivenessInput::Live, Some(&register("sync")), &known),
+        decided(TaskLiveness::Live, Some(&register("sync")), &known),
         "ensure default/a; remove (manifests) default/b, guarded"
     );
 }
@@ -384,10 +384,10 @@ fn of_two_registrations_with_old_names_the_first_stays() {
 fn task_moved_to_other_mesh_is_withdrawn_from_old_one() {
     let old = [known("old/task", "sync")];
     let withdrawn = "drain unwanted (manifests) old/task, guarded; again in 5s";
-    let moved = decided(LivenessInput::Live, Some(&register("sync")), &old);
+    let moved = decided(TaskLiveness::Live, Some(&register("sync")), &old);
     assert_eq!(moved, format!("ensure default/task; {withdrawn}"));
     let evaluation = register("sync");
-    let stale = DecisionInput { seen_recently: false, ..situation(LivenessInput::Live, Some(&evaluation), &old) };
+    let stale = DecisionInput { seen_recently: false, ..situation(TaskLiveness::Live, Some(&evaluation), &old) };
     let decision = decide(&stale);
     assert!(words(&decision).contains("describe"), "{}", words(&decision));
 }
@@ -395,35 +395,35 @@ fn task_moved_to_other_mesh_is_withdrawn_from_old_one() {
 #[test]
 fn the_old_meshs_policy_counts_for_what_is_left_there() {
     let old = [known("old/task", "create-only")];
-    let decided = decided(LivenessInput::Live, Some(&register("sync")), &old);
+    let decided = decided(TaskLiveness::Live, Some(&register("sync")), &old);
     assert_eq!(decided, "ensure default/task; skip remove (manifests) old/task");
 }
 
 #[test]
 fn registration_without_binding_is_never_changed() {
     let orphan = [KnownRegistration { binding: None, ..known("default/task", "sync") }];
-    for liveness in [LivenessInput::Gone(Evidence::Stopped), LivenessInput::Gone(ABSENT), LivenessInput::Leaving] {
-        assert_eq!(decided(liveness.clone(), None, &orphan), "nothing", "{liveness:?}");
+    for liveness in [TaskLiveness::Stopped, ABSENT, TaskLiveness::Leaving] {
+        assert_eq!(decided(liveness, None, &orphan), "nothing", "{liveness:?}");
     }
     for evaluation in [reject(true), ignore(IgnoreReason::NoBinding)] {
-        assert_eq!(decided(LivenessInput::Live, Some(&evaluation), &orphan), "nothing");
+        assert_eq!(decided(TaskLiveness::Live, Some(&evaluation), &orphan), "nothing");
     }
 }
 
 #[test]
 fn pause_does_not_change_the_decision() {
     let paused = |known: KnownRegistration| known.with(|spec| spec.paused = true);
-    for liveness in [LivenessInput::Gone(Evidence::Stopped), LivenessInput::Gone(ABSENT), LivenessInput::Leaving] {
-        assert_eq!(by_policy(&liveness, None, paused), by_policy(&liveness, None, |known| known));
+    for liveness in [TaskLiveness::Stopped, ABSENT, TaskLiveness::Leaving] {
+        assert_eq!(by_policy(liveness, None, paused), by_policy(liveness, None, |known| known));
     }
 }
 
 #[test]
 fn unregistered_dead_task_needs_no_describe() {
     let over =
-        [LivenessInput::Gone(Evidence::Stopped), LivenessInput::StoppedUnconfirmed, LivenessInput::Leaving, LivenessInput::Unknown];
+        [TaskLiveness::Stopped, TaskLiveness::StoppedUnconfirmed, TaskLiveness::Leaving, TaskLiveness::Unknown];
     for liveness in over {
-        assert_eq!(decided(liveness.clone(), None, &[]), "nothing", "{liveness:?}");
+        assert_eq!(decided(liveness, None, &[]), "nothing", "{liveness:?}");
     }
 }
 
@@ -432,7 +432,7 @@ fn only_confirmed_stop_bypasses_the_guard() {
     for (evidence, own) in [
         (Evidence::Stopping, true),
         (Evidence::Stopped, true),
-        (ABSENT, false),
+        (Evidence::Absent { sweeps: 2, since: NOW, after_stop: false }, false),
         (Evidence::RoleTags, false),
         (Evidence::Manifests, false),
         (Evidence::RoleNotAllowed(vec![RoleRule::Account]), false),
@@ -449,7 +449,7 @@ fn absence_after_a_drain_for_stopping_needs_no_guard() {
     for (reason, guarded) in [(Stopping, ""), (Revoked, ", guarded"), (Unwanted, ", guarded")] {
         let drained = [known("default/a", "sync").drained(reason, 1_000)];
         let expected = format!("remove (absent) default/a{guarded}");
-        assert_eq!(decided(LivenessInput::Gone(ABSENT), None, &drained), expected, "{reason:?}");
+        assert_eq!(decided(ABSENT, None, &drained), expected, "{reason:?}");
     }
 }
 
@@ -457,7 +457,7 @@ fn absence_after_a_drain_for_stopping_needs_no_guard() {
 fn unconfirmed_absence_is_previewed_as_removal() {
     let known = [known("default/a", "sync")];
     let situation = DecisionInput {
-        liveness: LivenessInput::Missing { due: false },
+        liveness: TaskLiveness::Missing { due: false },
         evaluation: None,
         known: &known,
         seen_recently: false,
@@ -477,7 +477,7 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
     for (confirmed, foreseen) in [(false, true), (true, false)] {
         let evaluation = Evaluation { binding: None, ..reject(confirmed) };
         let situation = DecisionInput {
-            liveness: LivenessInput::Live,
+            liveness: TaskLiveness::Live,
             evaluation: Some(&evaluation),
             known: &known,
             seen_recently: true,

@@ -20,7 +20,7 @@ fn token() -> [KnownRegistration; 1] {
 fn follows(violations: Vec<RoleViolation>, manifests_complete: bool) -> [String; 2] {
     let (evaluation, token, dataplane) = (for_good(violations), token(), [known("default/a", "sync")]);
     let decided = |known: &[KnownRegistration], self_registered: bool| {
-        let situation = situation(LivenessInput::Live, Some(&evaluation), known);
+        let situation = situation(TaskLiveness::Live, Some(&evaluation), known);
         words(&decide(&DecisionInput { manifests_complete, self_registered, ..situation }))
     };
     [decided(&token, true), decided(&dataplane, false)]
@@ -83,7 +83,7 @@ fn what_the_manifests_brought_about_is_not_said_of_the_tags() {
     let bound = broken(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web"));
     let (evaluation, token) = (for_good(vec![bound]), token());
     let situation =
-        DecisionInput { self_registered: true, ..situation(LivenessInput::Live, Some(&evaluation), &token) };
+        DecisionInput { self_registered: true, ..situation(TaskLiveness::Live, Some(&evaluation), &token) };
     let Action::Remove(evidence) = &decide(&situation).steps[0].action else { panic!("no removal") };
     assert_eq!(evidence.to_string(), "the manifests do not let its role in: bound_principals");
 }

@@ -7,41 +7,40 @@ use super::*;
 use crate::intent::{RoleRule, RoleViolation};
 use ecs_mesh_api::MeshBindingSpec;
 
-fn itself<'a>(liveness: LivenessInput, evaluation: Option<&'a Evaluation>, known: &'a [KnownRegistration]) -> DecisionInput<'a> {
+fn itself<'a>(liveness: TaskLiveness, evaluation: Option<&'a Evaluation>, known: &'a [KnownRegistration]) -> DecisionInput<'a> {
     DecisionInput { self_registered: true, ..situation(liveness, evaluation, known) }
 }
 
-fn what_follows(liveness: LivenessInput, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+fn what_follows(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
     words(&decide(&itself(liveness, evaluation, known)))
 }
 
 #[test]
 fn a_draining_task_keeps_what_it_has_registered() {
     let known = [known("default/token/1", "sync")];
-    assert_eq!(what_follows(LivenessInput::Leaving, None, &known), "nothing");
-    assert_ne!(decided(LivenessInput::Leaving, None, &known), "nothing", "elsewhere it is drained");
+    assert_eq!(what_follows(TaskLiveness::Leaving, None, &known), "nothing");
+    assert_ne!(decided(TaskLiveness::Leaving, None, &known), "nothing", "elsewhere it is drained");
 }
 
 #[test]
 fn stop_event_is_confirmed_without_known_registrations() {
-    assert_eq!(what_follows(LivenessInput::StoppedUnconfirmed, None, &[]), "describe");
-    assert_eq!(what_follows(LivenessInput::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]), "describe");
+    assert_eq!(what_follows(TaskLiveness::StoppedUnconfirmed, None, &[]), "describe");
+    assert_eq!(what_follows(TaskLiveness::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]), "describe");
 }
 
 #[test]
 fn only_proof_of_its_end_removes_it_and_only_under_sync() {
-    for (evidence, guarded) in [(Evidence::Stopped, ""), (ABSENT, ", guarded")] {
-        let label = evidence.as_str();
+    for (liveness, label, guarded) in [(TaskLiveness::Stopped, "stopped", ""), (ABSENT, "absent", ", guarded")] {
         for (policy, said) in
             [("sync", "remove"), ("upsert-only", "skip remove"), ("create-only", "skip remove")]
         {
             let guarded = if policy == "sync" { guarded } else { "" };
             let expected = format!("{said} ({label}) default/token/1{guarded}");
             let known = [known("default/token/1", policy)];
-            assert_eq!(what_follows(LivenessInput::Gone(evidence.clone()), None, &known), expected);
+            assert_eq!(what_follows(liveness, None, &known), expected);
         }
     }
-    for liveness in [LivenessInput::Unknown, LivenessInput::Missing { due: false }] {
+    for liveness in [TaskLiveness::Unknown, TaskLiveness::Missing { due: false }] {
         assert_eq!(what_follows(liveness, None, &[known("default/token/1", "sync")]), "nothing");
     }
 }
@@ -50,7 +49,7 @@ fn only_proof_of_its_end_removes_it_and_only_under_sync() {
 fn manifests_that_do_not_want_it_remove_nothing() {
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
         let known = [known("default/token/1", "sync")];
-        assert_eq!(what_follows(LivenessInput::Live, Some(&ignore(reason)), &known), "nothing");
+        assert_eq!(what_follows(TaskLiveness::Live, Some(&ignore(reason)), &known), "nothing");
     }
 }
 
@@ -63,12 +62,12 @@ fn revoked_live_task_keeps_identity_unless_withdraw() {
     };
     let twice = reject(true);
     for keeps in [None, Some(OnRevoked::Keep)] {
-        assert_eq!(what_follows(LivenessInput::Live, Some(&twice), &of(keeps)), "nothing");
+        assert_eq!(what_follows(TaskLiveness::Live, Some(&twice), &of(keeps)), "nothing");
     }
     let withdrawn = of(Some(OnRevoked::Withdraw));
     let gone = "remove (role_tags) default/token/1, guarded";
-    assert_eq!(what_follows(LivenessInput::Live, Some(&twice), &withdrawn), gone);
-    assert_eq!(what_follows(LivenessInput::Live, Some(&reject(false)), &withdrawn), "reread role");
+    assert_eq!(what_follows(TaskLiveness::Live, Some(&twice), &withdrawn), gone);
+    assert_eq!(what_follows(TaskLiveness::Live, Some(&reject(false)), &withdrawn), "reread role");
 }
 
 #[test]
@@ -78,19 +77,19 @@ fn what_is_not_the_roles_own_fault_takes_no_identity_away() {
     for rule in [RoleRule::InvalidService, RoleRule::TaskMesh, RoleRule::TaskPartition, RoleRule::TaskNamespace] {
         let violation = RoleViolation { rule, role: None, found: None, needed: String::new() };
         let rejected = evaluation(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
-        assert_eq!(what_follows(LivenessInput::Live, Some(&rejected), &known), "nothing", "{rule:?}");
+        assert_eq!(what_follows(TaskLiveness::Live, Some(&rejected), &known), "nothing", "{rule:?}");
     }
 }
 
 #[test]
 fn a_task_that_may_be_in_the_mesh_is_left_alone() {
     let admitted = evaluation(Verdict::Admit, "sync");
-    assert_eq!(what_follows(LivenessInput::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
+    assert_eq!(what_follows(TaskLiveness::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
 }
 
 #[test]
 fn keeping_what_is_revoked_can_be_chosen_elsewhere_too() {
-    let kept = by_policy(&LivenessInput::Live, Some(&reject(true)), |known| {
+    let kept = by_policy(TaskLiveness::Live, Some(&reject(true)), |known| {
         known.with(|spec| spec.role_tags.on_revoked = Some(OnRevoked::Keep))
     });
     assert_eq!(kept, ["nothing"; 3]);

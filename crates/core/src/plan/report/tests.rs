@@ -7,10 +7,10 @@ use crate::plan::FieldChange;
 
 fn planned(id: &str, change: PlannedChange) -> PlanEntry {
     let task = format!("arn:aws:ecs:eu-west-1:111122223333:task/demo/{id}");
-    PlanEntry { control_plane: "kuma".into(), task: Some(TaskArn::parse(&task).unwrap()), change: item }
+    PlanEntry { control_plane: "kuma".into(), task: Some(TaskArn::parse(&task).unwrap()), change }
 }
 
-fn item(change: Change, reason: &str) -> PlannedChange {
+fn change(change: Change, reason: &str) -> PlannedChange {
     PlannedChange {
         mesh: Some("default".into()),
         name: Some("dp-1".into()),
@@ -33,21 +33,21 @@ fn proposal() -> PlanReport {
         "networking": {"address": "10.0.0.1", "inbound": [{"port": 15000}]},
     });
     let changes = vec![
-        planned("1", PlannedChange { registration: Some(registration), ..update_entry(Change::Create, "the task runs") }),
-        planned("2", PlannedChange { fields: vec![field], ..update_entry(Change::Update, "it differs in these fields") }),
+        planned("1", PlannedChange { registration: Some(registration), ..change(Change::Create, "the task runs") }),
+        planned("2", PlannedChange { fields: vec![field], ..change(Change::Update, "it differs in these fields") }),
         planned(
             "3",
-            PlannedChange { follow_up: Some("removed later".into()), ..update_entry(Change::Drain, "ECS is stopping the task") },
+            PlannedChange { follow_up: Some("removed later".into()), ..change(Change::Drain, "ECS is stopping the task") },
         ),
-        planned("4", PlannedChange { precondition: Some("once it is missing".into()), ..update_entry(Change::Remove, "not listed") }),
-        planned("5", PlannedChange { blocked_by: Some(BlockedBy::Guard), ..update_entry(Change::Remove, "too many") }),
-        planned("6", PlannedChange { blocked_by: Some(BlockedBy::Policy), ..update_entry(Change::Drain, "upsert-only") }),
-        planned("7", PlannedChange { blocked_by: Some(BlockedBy::Paused), ..update_entry(Change::Create, "the task runs") }),
+        planned("4", PlannedChange { precondition: Some("once it is missing".into()), ..change(Change::Remove, "not listed") }),
+        planned("5", PlannedChange { blocked_by: Some(BlockedBy::Guard), ..change(Change::Remove, "too many") }),
+        planned("6", PlannedChange { blocked_by: Some(BlockedBy::Policy), ..change(Change::Drain, "upsert-only") }),
+        planned("7", PlannedChange { blocked_by: Some(BlockedBy::Paused), ..change(Change::Create, "the task runs") }),
         planned("8", PlannedChange::new(Change::Reject, "tag kuma.io/mesh is missing")),
         planned("9", PlannedChange::new(Change::Unknown, "GetRole was denied")),
         planned("10", PlannedChange::new(Change::Unknown, "GetRole was denied")),
         planned("11", PlannedChange::new(Change::Ignore, "no Workload selects the task")),
-        planned("12", item(Change::Unchanged, "it is as it should be")),
+        planned("12", change(Change::Unchanged, "it is as it should be")),
     ];
     let unresolved = vec![Unresolved { subject: "control plane away".into(), error: "connection refused".into() }];
     let warning = |task: &str| PlanWarning {
@@ -79,7 +79,7 @@ fn left(n: usize) -> Vec<PlanEntry> {
         format!("service/{service}-{id}@{cluster}"),
         format!("service/{service}-{id}-sidecar-proxy@{cluster}"),
     ];
-    let item = |name: String| PlanEntry {
+    let entry = |name: String| PlanEntry {
         control_plane: "consul".into(),
         ..planned(
             &id,
@@ -94,7 +94,7 @@ fn left(n: usize) -> Vec<PlanEntry> {
             },
         )
     };
-    names.map(item).into()
+    names.map(entry).into()
 }
 
 fn rejected(n: usize, role: usize) -> PlanEntry {
@@ -124,10 +124,10 @@ fn plan_counts_unattributed_tokens() {
     let reason = "no_metadata";
     proposal.unattributed_tokens.push(UnattributedTokens { control_plane: "consul".into(), reason, count: 12, examples });
     let text = anstream::adapter::strip_str(&render(&proposal, PlanDetail::Changes)).to_string();
-    let line = text.lines().find(|line| line.starts_with("not looked after: ")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("unattributed tokens: ")).unwrap();
     assert!(line.contains("12 login tokens") && line.contains("4fa6e11c-21d1"), "{line}");
     let json = serde_json::to_value(&proposal).unwrap();
-    assert_eq!(json["unplaced"][0]["count"], 12);
+    assert_eq!(json["unattributedTokens"][0]["count"], 12);
 }
 
 #[test]
@@ -183,11 +183,11 @@ fn required_schema_fields_are_always_present() {
     let required = |of: &serde_json::Value| -> Vec<String> {
         serde_json::from_value(of["required"].clone()).unwrap_or_default()
     };
-    let of_item = required(&schema["$defs"]["Planned"]);
-    assert!(of_item.iter().any(|name| name == "change"), "{schema}");
+    let of_change = required(&schema["$defs"]["PlanEntry"]);
+    assert!(of_change.iter().any(|name| name == "change"), "{schema}");
     let json = serde_json::to_value(proposal()).unwrap();
     assert!(required(&schema).iter().all(|name| json.get(name).is_some()), "{json}");
-    for item in json["items"].as_array().unwrap() {
-        assert!(of_item.iter().all(|name| item.get(name).is_some()), "{item}");
+    for change in json["changes"].as_array().unwrap() {
+        assert!(of_change.iter().all(|name| change.get(name).is_some()), "{change}");
     }
 }

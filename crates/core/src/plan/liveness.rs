@@ -1,0 +1,30 @@
+//! The liveness of a task: one type for the store that derives it and for the decision that rests on it.
+
+use ecs_mesh_model::Timestamp;
+
+/// The liveness of a task, as far as ECS has shown it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskLiveness {
+    /// No source has shown the task yet.
+    Unknown,
+    /// ECS wants the task to run.
+    Live,
+    /// ECS is stopping the task.
+    Leaving,
+    /// An event reported STOPPED; no describe has confirmed it.
+    StoppedUnconfirmed,
+    /// DescribeTasks reported STOPPED, or MISSING after a STOPPED event.
+    Stopped,
+    /// Complete sweeps do not list the task.
+    Missing {
+        /// Missing in enough sweeps and for long enough that a targeted describe decides.
+        due: bool,
+    },
+    /// Complete sweeps over the grace age do not list the task, and a targeted describe answers MISSING.
+    Absent {
+        /// Complete sweeps that missed the task.
+        sweeps: u32,
+        /// End of the first of these sweeps.
+        since: Timestamp,
+    },
+}
