@@ -203,7 +203,7 @@ impl StreamTransport for ScriptedConsulTransport {
 pub struct RecordingConsulObserver(Mutex<Vec<String>>);
 
 impl RecordingConsulObserver {
-    pub fn require_all(&self) -> Vec<String> {
+    pub fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::facts::{AwsFacts, DoctorFacts, ControlPlaneFacts, QueueFacts, RuleFacts, AwsObservations};
-use super::{CheckResult, EventPatterns, DoctorScope, IamPolicy, PolicyPrincipal, Status, examine};
+use super::{CheckResult, EventPatterns, DoctorScope, IamPolicy, PolicyPrincipal, CheckStatus, examine};
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_aws::sdk::{CallerIdentity, EventRule, EventTarget};
 use ecs_mesh_consul::{
     ConsulProbes, AuthMethod, ConsulVersion, LoginTokenCounts, ClusterNodeInfo, OwnToken, AclPermission, AclPermissions, ConsulDiagnostics,
 };
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
-use ecs_mesh_manifests::{ManifestSources, Status as Manifests};
+use ecs_mesh_manifests::{ManifestSources, ManifestStatus as Manifests};
 
 const PAGE: &str = include_str!("../../../docs/reference/permissions.md");
 const QUEUE_URL: &str = "https://sqs.eu-west-1.amazonaws.com/111122223333/ecs-mesh-events";
@@ -76,7 +76,7 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut ConsulProbes))
     examine(&facts).checks.into_iter().filter(|check| check.id.starts_with("consul.")).collect()
 }
 
-fn status_of(checks: &[CheckResult], id: &str) -> Status {
+fn status_of(checks: &[CheckResult], id: &str) -> CheckStatus {
     checks.iter().find(|check| check.id == id).unwrap_or_else(|| panic!("no {id} in {checks:?}")).status
 }
 
@@ -84,13 +84,13 @@ fn status_of(checks: &[CheckResult], id: &str) -> Status {
 fn consul_version_and_edition_are_checked() {
     let enterprise = ", partition: ecs, namespaces: [team]";
     for (version, given, of_version, of_edition) in [
-        ("1.21.4", "", Status::Ok, Status::Ok),
-        ("1.12.0", "", Status::Ok, Status::Ok),
-        ("1.11.9", "", Status::Error, Status::Ok),
-        ("1.8.7", "", Status::Error, Status::Ok),
-        ("1.21.4+ent", enterprise, Status::Ok, Status::Ok),
-        ("1.21.4+ent", "", Status::Ok, Status::Ok),
-        ("1.21.4", enterprise, Status::Ok, Status::Error),
+        ("1.21.4", "", CheckStatus::Ok, CheckStatus::Ok),
+        ("1.12.0", "", CheckStatus::Ok, CheckStatus::Ok),
+        ("1.11.9", "", CheckStatus::Error, CheckStatus::Ok),
+        ("1.8.7", "", CheckStatus::Error, CheckStatus::Ok),
+        ("1.21.4+ent", enterprise, CheckStatus::Ok, CheckStatus::Ok),
+        ("1.21.4+ent", "", CheckStatus::Ok, CheckStatus::Ok),
+        ("1.21.4", enterprise, CheckStatus::Ok, CheckStatus::Error),
     ] {
         let checks = of_servers(version, given, |_| {});
         let found = (status_of(&checks, "consul.version"), status_of(&checks, "consul.edition"));
@@ -110,10 +110,10 @@ fn missing_namespace_error_names_the_manifest_field() {
         answers.namespaces = found.map(|(name, found)| (name.to_owned(), found)).into();
     });
     let of: Vec<_> = checks.iter().filter(|check| check.id == "consul.namespaces").collect();
-    assert_eq!([of[0].status, of[1].status, of[2].status], [Status::Ok, Status::Error, Status::Unknown]);
+    assert_eq!([of[0].status, of[1].status, of[2].status], [CheckStatus::Ok, CheckStatus::Error, CheckStatus::Unknown]);
     let fix = of[1].fix.as_deref().unwrap();
     assert!(of[1].subject.contains("lost") && fix.contains("spec.consul.namespaces"), "{:?}", of[1]);
-    assert_eq!(status_of(&of_servers("1.21.4", "", |_| {}), "consul.namespaces"), Status::Ok);
+    assert_eq!(status_of(&of_servers("1.21.4", "", |_| {}), "consul.namespaces"), CheckStatus::Ok);
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn an_auth_method_of_another_type_lets_no_task_in() {
         let jwt = AuthMethod { kind: "jwt".to_owned(), ..AuthMethod::default() };
         answers.methods.insert("iam-ecs-service-token".to_owned(), Ok(Some(jwt)));
     });
-    assert_eq!(status_of(&checks, "consul.auth-method"), Status::Error);
-    assert_eq!(status_of(&checks, "consul.token"), Status::Ok);
+    assert_eq!(status_of(&checks, "consul.auth-method"), CheckStatus::Error);
+    assert_eq!(status_of(&checks, "consul.token"), CheckStatus::Ok);
 }
 
 fn lacks(denied: &[AclPermission], allowed: &[AclPermission]) -> AclPermissions {
@@ -135,35 +135,35 @@ fn lacks(denied: &[AclPermission], allowed: &[AclPermission]) -> AclPermissions 
 fn missing_write_permission_fails_the_matching_check() {
     let web = || AclPermission::Service("web".into());
     for (rights, id, status, words) in [
-        (lacks(&[AclPermission::Acls], &[AclPermission::Services]), "consul.tokens", Status::Error, "acl = \"write\""),
+        (lacks(&[AclPermission::Acls], &[AclPermission::Services]), "consul.tokens", CheckStatus::Error, "acl = \"write\""),
         (
             lacks(&[AclPermission::Services], &[AclPermission::Acls]),
             "consul.services",
-            Status::Error,
+            CheckStatus::Error,
             "service_prefix \"\" { policy = \"write\" }",
         ),
         (
             lacks(&[AclPermission::Services], &[web()]),
             "consul.services",
-            Status::Warning,
+            CheckStatus::Warning,
             "service_prefix \"\" { policy = \"write\" }",
         ),
         (
             lacks(&[web()], &[AclPermission::Services]),
             "consul.services",
-            Status::Error,
+            CheckStatus::Error,
             "service \"web\" { policy = \"write\" }",
         ),
         (
             lacks(&[AclPermission::Nodes("arn:aws".into())], &[]),
             "consul.node",
-            Status::Warning,
+            CheckStatus::Warning,
             "node_prefix \"arn:aws\"",
         ),
-        (lacks(&[AclPermission::Operator], &[]), "consul.namespaces", Status::Error, "operator = \"write\""),
+        (lacks(&[AclPermission::Operator], &[]), "consul.namespaces", CheckStatus::Error, "operator = \"write\""),
     ] {
         let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(rights.clone()));
-        let bad: Vec<_> = checks.iter().filter(|check| check.status > Status::Info).collect();
+        let bad: Vec<_> = checks.iter().filter(|check| check.status > CheckStatus::Info).collect();
         assert_eq!(
             bad.iter().map(|check| (check.id, check.status)).collect::<Vec<_>>(),
             [(id, status)],
@@ -174,7 +174,7 @@ fn missing_write_permission_fails_the_matching_check() {
     }
     let all = lacks(&[], &[AclPermission::Acls, AclPermission::Services, web()]);
     let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(all));
-    assert!(checks.iter().all(|check| check.status <= Status::Info), "{checks:?}");
+    assert!(checks.iter().all(|check| check.status <= CheckStatus::Info), "{checks:?}");
 }
 
 #[test]
@@ -186,10 +186,10 @@ fn unknown_permissions_are_not_ok_and_reported_once() {
         answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
     });
     for id in ["consul.token", "consul.tokens"] {
-        assert_eq!(status_of(&checks, id), Status::Unknown, "{checks:?}");
+        assert_eq!(status_of(&checks, id), CheckStatus::Unknown, "{checks:?}");
     }
     let services = checks.iter().filter(|check| check.id == "consul.services");
-    assert!(services.into_iter().any(|check| check.status == Status::Unknown), "{checks:?}");
+    assert!(services.into_iter().any(|check| check.status == CheckStatus::Unknown), "{checks:?}");
     let with_reason = checks.iter().filter(|check| check.message.contains("no such call"));
     assert_eq!(with_reason.map(|check| check.id).collect::<Vec<_>>(), ["consul.token"]);
 }
@@ -204,7 +204,7 @@ fn unattributed_tokens_have_their_own_check() {
     };
     assert_eq!(tokens(0).len(), 1);
     let with = tokens(7);
-    assert_eq!((with.len(), with[1].status), (2, Status::Info));
+    assert_eq!((with.len(), with[1].status), (2, CheckStatus::Info));
     assert!(with[1].message.contains("7 more") && with[1].message.contains("name no task"), "{with:?}");
 }
 
@@ -213,7 +213,7 @@ fn manifests_are_counted_by_kind_with_the_right_ending() {
     let manifests = consul("");
     let facts = DoctorFacts { manifests, ..facts(QUEUE_URL, "eu-west-1") };
     let found = &of(&facts, "manifests")[0].message;
-    assert_eq!(message, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
+    assert_eq!(found, "1 file: 1 ControlPlane, 0 ConsulAuths, 1 MeshBinding, 0 Workloads, 0 OutboundLists");
 }
 
 fn place(set: &ManifestSet, queue: Option<&str>, region: Option<&str>) -> DoctorScope {
@@ -382,17 +382,17 @@ fn target_of(facts: &mut DoctorFacts) -> &mut EventTarget {
 #[test]
 fn a_fifo_queue_is_refused() {
     let facts = facts(&format!("{QUEUE_URL}.fifo"), "eu-west-1");
-    assert_eq!(of(&facts, "queue.exists")[0].status, Status::Error);
+    assert_eq!(of(&facts, "queue.exists")[0].status, CheckStatus::Error);
 }
 
 #[test]
 fn input_transformer_on_target_is_an_error() {
     for setting in ["Input", "InputPath", "InputTransformer"] {
         let mut facts = facts(QUEUE_URL, "eu-west-1");
-        assert_eq!(of(&facts, "events.target")[0].status, Status::Ok);
+        assert_eq!(of(&facts, "events.target")[0].status, CheckStatus::Ok);
         target_of(&mut facts).rewritten_by = vec![setting];
         let check = of(&facts, "events.target").remove(0);
-        assert_eq!(check.status, Status::Error);
+        assert_eq!(check.status, CheckStatus::Error);
         assert!(check.message.starts_with(setting), "{check:?}");
     }
 }
@@ -401,18 +401,18 @@ fn input_transformer_on_target_is_an_error() {
 fn a_short_retry_and_a_role_at_the_target_are_told() {
     let mut facts = facts(QUEUE_URL, "eu-west-1");
     target_of(&mut facts).retried_for = Some(60);
-    assert_eq!(of(&facts, "events.target")[0].status, Status::Warning);
+    assert_eq!(of(&facts, "events.target")[0].status, CheckStatus::Warning);
     *target_of(&mut facts) =
         EventTarget { role: Some("r".into()), arn: QUEUE.into(), ..EventTarget::default() };
-    assert_eq!(of(&facts, "events.target")[0].status, Status::Warning);
+    assert_eq!(of(&facts, "events.target")[0].status, CheckStatus::Warning);
 }
 
 #[test]
 fn a_queue_in_another_region_gets_nothing_from_the_rules_here() {
     let mut facts = facts(QUEUE_URL, "eu-west-1");
     facts.aws.as_mut().unwrap().region = "eu-central-1".to_owned();
-    let message: Vec<Status> = of(&facts, "aws.scope").iter().map(|check| check.status).collect();
-    assert_eq!(message, [Status::Error, Status::Error], "cluster and queue");
+    let message: Vec<CheckStatus> = of(&facts, "aws.scope").iter().map(|check| check.status).collect();
+    assert_eq!(message, [CheckStatus::Error, CheckStatus::Error], "cluster and queue");
 }
 
 #[test]
@@ -424,7 +424,7 @@ fn where_iam_itself_tells_nothing_needs_to_be_forwarded() {
 #[test]
 fn aws_managed_kms_key_fails_and_customer_key_warns() {
     for (key, status) in
-        [("alias/aws/sqs", Status::Error), ("arn:aws:kms:eu-west-1:111122223333:key/1", Status::Info)]
+        [("alias/aws/sqs", CheckStatus::Error), ("arn:aws:kms:eu-west-1:111122223333:key/1", CheckStatus::Info)]
     {
         let mut facts = facts(QUEUE_URL, "eu-west-1");
         let queue = facts.aws.as_mut().unwrap().observations.as_mut().unwrap().queue.as_mut().unwrap();

@@ -93,7 +93,7 @@ impl<T: Transport> KumaControlPlane<T> {
         answer.map_err(|error| errors::of_transport(&call(method, path), &error))
     }
 
-    pub(super) async fn get(&self, path: &str, asked: RequestKind) -> Result<Value, MeshError> {
+    pub(super) async fn get_json(&self, path: &str, asked: RequestKind) -> Result<Value, MeshError> {
         let answer = self.send(HttpMethod::Get, path, None).await?;
         json(HttpMethod::Get, path, asked, &answer)
     }
@@ -216,7 +216,7 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     pub(super) async fn load_version(&self) -> Result<KumaVersion, MeshError> {
-        let index = self.get("/", RequestKind::Server).await?;
+        let index = self.get_json("/", RequestKind::Server).await?;
         let version = KumaVersion::read(&index).map_err(|why| {
             errors::unexpected("GET /", &format!("{why}: check ControlPlane.spec.kuma.address"))
         })?;
@@ -244,7 +244,7 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn load_configuration(&self) -> Result<(), MeshError> {
-        let config = match self.get("/config", RequestKind::Server).await {
+        let config = match self.get_json("/config", RequestKind::Server).await {
             Ok(config) => config,
             Err(error) if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::UnexpectedResponse) => {
                 // A token that may write Dataplanes need not reach the configuration.
@@ -275,7 +275,7 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn load_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
-        let found = self.get(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
+        let found = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
         self.update_capabilities(|known| {
             known.exclusive.insert(mesh.clone(), capabilities::is_exclusive(&found));
         });

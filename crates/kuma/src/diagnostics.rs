@@ -72,11 +72,11 @@ impl<T: Transport> KumaControlPlane<T> {
         {
             return KumaDiagnostics { version, probes: None };
         }
-        let caller = self.get("/who-am-i", RequestKind::Server).await.and_then(|answer| caller(&answer));
-        let configuration = self.get("/config", RequestKind::Server).await.map(|config| configuration(&config));
+        let caller = self.get_json("/who-am-i", RequestKind::Server).await.and_then(|answer| caller(&answer));
+        let configuration = self.get_json("/config", RequestKind::Server).await.map(|config| configuration(&config));
         let mut found = BTreeMap::new();
         for mesh in meshes {
-            let answer = self.get(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await;
+            let answer = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await;
             found.insert(mesh.clone(), answer.map(|mesh| settings(&mesh)));
         }
         let mut owned = BTreeSet::new();

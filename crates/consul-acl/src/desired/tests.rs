@@ -114,7 +114,7 @@ fn a_rule_that_is_there_is_called_as_it_would_be_declared() {
         let made = RuleKey::all_well_known("m").into_iter().find(|made| made.what == kind.as_str()).unwrap();
         let (bind_type, bind_name) = &made.key.bind;
         let rule = json!({
-            "AuthMethod": "m", "Description": with_mark(made.key.text), "BindType": bind_type,
+            "AuthMethod": "m", "Description": marked(made.key.text), "BindType": bind_type,
             "BindName": &**bind_name, "ID": "4fa6e11c-21d1-3462-a316-99515e5544f7",
         });
         assert_eq!(rule_name(&rule), format!("m/{}", kind.as_str()));

@@ -283,7 +283,7 @@ impl AclHost for Host {
 impl AclMetrics for Host {
     fn record_acl_change(&self, _kind: ObjectKind, _change: &'static str, _ok: bool) {}
 
-    fn held(&self, _reason: &'static str) {}
+    fn record_warning(&self, _reason: &'static str) {}
 }
 
 fn target(name: &str, spec: &ControlPlaneSpec, consul: Arc<ConsulControlPlane<Arc<FakeServer>>>) -> AclTarget {

@@ -227,10 +227,10 @@ async fn token_is_foreign_unless_a_task_logged_in() {
     let script =
         ScriptedConsulTransport::of(vec![responds(200, &token(1)), responds(200, &by_hand), responds(200, &token_saying(3, "edited"))]);
     let consul = consul(&script);
-    let read = consul.read(&token_id(1)).await.unwrap().unwrap();
+    let read = consul.get(&token_id(1)).await.unwrap().unwrap();
     assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
-    assert_eq!(consul.read(&token_id(2)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
-    assert_eq!(consul.read(&token_id(3)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
+    assert_eq!(consul.get(&token_id(2)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
+    assert_eq!(consul.get(&token_id(3)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
     assert_eq!(script.calls()[0], format!("GET /v1/acl/token/{}", accessor(1)));
     assert!(!format!("{read:?}").contains("hunter2"));
 }
@@ -240,27 +240,27 @@ async fn a_token_is_missing_only_if_a_list_lacks_it() {
     let missing = || text(403, "token does not exist: ACL not found");
     let script = ScriptedConsulTransport::of(vec![missing(), tokens(&[token(2)]), missing(), unknown()]);
     let consul_1 = consul(&script);
-    assert_eq!(consul_1.read(&token_id(1)).await.unwrap(), None);
-    let error = consul_1.read(&token_id(2)).await.unwrap_err();
+    assert_eq!(consul_1.get(&token_id(1)).await.unwrap(), None);
+    let error = consul_1.get(&token_id(2)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "that it was good before proves nothing: {error}");
     let read = |number| format!("GET /v1/acl/token/{}", accessor(number));
     assert_eq!(script.calls(), [read(1), TOKENS.into(), read(2), TOKENS.into()]);
     let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), filtered(&json!([]))]));
-    let error = consul.read(&token_id(1)).await.unwrap_err();
+    let error = consul.get(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn token_is_not_missing_when_own_token_was_unknown() {
     let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), tokens(&[token(2), token(1)])]));
-    let read = consul.read(&token_id(1)).await.unwrap().unwrap();
+    let read = consul.get(&token_id(1)).await.unwrap().unwrap();
     assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_names_no_task_any_more_is_not_missing() {
     let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), tokens(&[token_saying(1, "edited")])]));
-    assert_eq!(consul.read(&token_id(1)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
+    assert_eq!(consul.get(&token_id(1)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,8 +276,8 @@ async fn a_token_is_not_missing_where_its_namespace_could_not_be_listed() {
     ]);
     let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
     let in_namespace = |name: &str| id(format!("{}@{name}", token_id(1).name));
-    assert_eq!(consul.read(&in_namespace("a")).await.unwrap(), None);
-    assert_eq!(consul.read(&in_namespace("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(consul.get(&in_namespace("a")).await.unwrap(), None);
+    assert_eq!(consul.get(&in_namespace("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
 }
 
 /// A server that has no token but ours; how often its tokens were listed.
@@ -319,7 +319,7 @@ async fn many_missing_tokens_share_the_lists() {
                 if remove {
                     consul.delete(&id).await
                 } else {
-                    consul.read(&id).await.map(|read| read.is_some())
+                    consul.get(&id).await.map(|read| read.is_some())
                 }
             })
         });
@@ -392,7 +392,7 @@ async fn enterprises_places_are_asked_and_found_again() {
     let names: Vec<&str> = owned.iter().map(|registration| &*registration.id.name).collect();
     assert_eq!(names, [format!("service/web-1@{CLUSTER}@team-1"), format!("token/{}@team-1", accessor(1))]);
     assert_eq!(owned[0].id.mesh.as_str(), "ecs");
-    assert!(consul.read(&owned[0].id).await.unwrap().is_some());
+    assert!(consul.get(&owned[0].id).await.unwrap().is_some());
     assert!(consul.delete(&owned[0].id).await.unwrap());
     let calls = script.calls();
     assert_eq!(
@@ -419,7 +419,7 @@ async fn what_is_no_registration_here_is_refused_without_asking() {
     let consul = consul(&script);
     let elsewhere = RegistrationId { mesh: MeshName::parse("other").unwrap(), name: token_id(1).name };
     for id in [id("token/self"), id("web"), elsewhere] {
-        assert_eq!(consul.read(&id).await.unwrap_err().kind, MeshErrorKind::Invalid, "{id}");
+        assert_eq!(consul.get(&id).await.unwrap_err().kind, MeshErrorKind::Invalid, "{id}");
         assert_eq!(consul.delete(&id).await.unwrap_err().kind, MeshErrorKind::Invalid, "{id}");
     }
     assert!(script.calls().is_empty());
@@ -587,6 +587,6 @@ async fn a_missing_token_is_looked_for_where_it_was_missing() {
     let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs"}));
     let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));
     let id = RegistrationId { mesh: MeshName::parse("ecs").unwrap(), ..token_id(1) };
-    assert_eq!(consul.read(&id).await.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(consul.get(&id).await.unwrap_err().kind, MeshErrorKind::Forbidden);
     assert!(script.calls()[1].starts_with("GET /v1/acl/tokens?dc=dc2&partition=ecs"), "{:?}", script.calls());
 }

@@ -84,8 +84,8 @@ async fn service_is_not_missing_when_namespace_list_failed() {
     let script = ScriptedConsulTransport::of(vec![strangers(), lost(), strangers(), lost(), known()]);
     let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
     let read = |namespace: &str| id(format!("service/web-1@{CLUSTER}@{namespace}"));
-    assert_eq!(consul.read(&read("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
-    assert_eq!(consul.read(&read("a")).await.unwrap(), None);
+    assert_eq!(consul.get(&read("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
+    assert_eq!(consul.get(&read("a")).await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +106,7 @@ async fn services_that_are_read_at_the_same_time_share_a_list() {
     let consul = Arc::new(consul(&script));
     let read = |name: &'static str| {
         let consul = consul.clone();
-        tokio::spawn(async move { consul.read(&service_id(name)).await.unwrap() })
+        tokio::spawn(async move { consul.get(&service_id(name)).await.unwrap() })
     };
     let first = read("web-1");
     tokio::time::sleep(SECOND / 2).await;

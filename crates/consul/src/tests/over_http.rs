@@ -117,7 +117,7 @@ async fn a_page_of_html_is_named_as_one() {
     for error in [
         consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
         list_owned(&consul, &clusters()).await.unwrap_err(),
-        consul.read(&service_id("web-1")).await.unwrap_err(),
+        consul.get(&service_id("web-1")).await.unwrap_err(),
     ] {
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains("HTML") && error.message.contains("8500"), "{error}");
@@ -204,7 +204,7 @@ async fn a_burst_of_calls_makes_a_handful_of_connections() {
         let consul = consul.clone();
         removals.spawn(async move {
             // Reads, whose answers make no sense, beside removals.
-            let _ = consul.read(&token_id(number)).await;
+            let _ = consul.get(&token_id(number)).await;
             consul.delete(&token_id(number)).await
         });
     }

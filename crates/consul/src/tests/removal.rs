@@ -21,7 +21,7 @@ async fn remove(consul: &Consul, names: &[&str]) -> Vec<Result<bool, MeshErrorKi
     let each = |name: &str, remove: bool| {
         let (consul, id) = (consul.clone(), service_id(name));
         tokio::spawn(async move {
-            if remove { consul.delete(&id).await } else { consul.read(&id).await.map(|read| read.is_some()) }
+            if remove { consul.delete(&id).await } else { consul.get(&id).await.map(|read| read.is_some()) }
         })
     };
     for read in names.iter().map(|name| each(name, false)).collect::<Vec<_>>() {
@@ -93,7 +93,7 @@ async fn removal_reports_missing_and_forbidden_services() {
 async fn what_was_not_read_lately_is_read_first() {
     let script = ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(1, 8)]), done()]);
     let consul = consul(&script);
-    consul.read(&service_id("web-1")).await.unwrap();
+    consul.get(&service_id("web-1")).await.unwrap();
     tokio::time::advance(Duration::from_secs(61)).await;
     assert!(consul.delete(&service_id("web-1")).await.unwrap());
     assert_eq!(operations(&script, 2), [operation(1, 8)]);
@@ -113,7 +113,7 @@ async fn service_with_new_owner_is_not_removed() {
     for now in [by_hand, of_another] {
         let script = ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[now])]);
         let consul = consul(&script);
-        consul.read(&service_id("web-1")).await.unwrap();
+        consul.get(&service_id("web-1")).await.unwrap();
         tokio::time::advance(Duration::from_secs(61)).await;
         let error = consul.delete(&service_id("web-1")).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Conflict, "{error}");
@@ -280,7 +280,7 @@ async fn removal_is_not_sent_without_the_lease() {
     let consul = Arc::new(consul(&script));
     let lease = Arc::new(LeaseUntilTaken(AtomicBool::new(false)));
     consul.set_lease(lease.clone());
-    assert!(consul.read(&service_id("web-1")).await.unwrap().is_some());
+    assert!(consul.get(&service_id("web-1")).await.unwrap().is_some());
     lease.0.store(true, Ordering::Relaxed);
     for id in [service_id("web-1"), token_id(1)] {
         assert_eq!(consul.delete(&id).await.unwrap_err().kind, MeshErrorKind::NotLeader, "{id}");

@@ -119,7 +119,7 @@ async fn a_list_without_items_is_no_empty_list() {
 async fn a_missing_dataplane_is_none_and_its_removal_false() {
     let script = ScriptedKumaTransport::of(vec![std_error(404), std_error(404)]);
     let kuma = kuma(&script);
-    assert_eq!(kuma.read(&id("default", "a b/c")).await.unwrap(), None);
+    assert_eq!(kuma.get(&id("default", "a b/c")).await.unwrap(), None);
     assert!(!kuma.delete(&id("default", TASK)).await.unwrap());
     assert_eq!(script.paths()[0], "GET /meshes/default/dataplanes/a%20b%2Fc");
 }
@@ -129,7 +129,7 @@ async fn a_404_that_is_not_kumas_proves_nothing() {
     for body in ["<html>Not Found</html>", "404: Page Not Found", r#"{"message":"Not Found"}"#, ""] {
         let script = ScriptedKumaTransport::of(vec![text(404, body), text(404, body)]);
         let kuma = kuma(&script);
-        let read = kuma.read(&id("default", TASK)).await.unwrap_err();
+        let read = kuma.get(&id("default", TASK)).await.unwrap_err();
         let deleted = kuma.delete(&id("default", TASK)).await.unwrap_err();
         assert_eq!([read.kind, deleted.kind], [MeshErrorKind::UnexpectedResponse; 2], "{body}");
     }
@@ -142,7 +142,7 @@ async fn a_dataplane_that_cannot_be_read_is_named() {
         (json!({"mesh": "default", "name": "other"}), "default/other"),
         (json!([]), "not an object"),
     ] {
-        let error = kuma(&ScriptedKumaTransport::of(vec![says(200, &answer)])).read(&id("default", TASK)).await.unwrap_err();
+        let error = kuma(&ScriptedKumaTransport::of(vec![says(200, &answer)])).get(&id("default", TASK)).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains(TASK) && error.message.contains(what), "{error}");
     }
@@ -361,7 +361,7 @@ async fn every_operation_is_observed_with_its_outcome() {
     let id = id("default", TASK);
     kuma.put(&id, &body).await.unwrap_err();
     kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
-    kuma.read(&id).await.unwrap();
+    kuma.get(&id).await.unwrap();
     kuma.delete(&id).await.unwrap();
     kuma.list_services(&mesh("default")).await.unwrap();
     let read_cache = outcomes.0.lock().unwrap().clone();

@@ -177,7 +177,7 @@ async fn truncated_and_foreign_answers_are_unexpected() {
         let (address, _) = server(move || body).await;
         let kuma = connect(&at(address)).unwrap();
         let list = list_owned(&kuma, &BTreeSet::new()).await.unwrap_err();
-        let one = kuma.read(&id("default", TASK)).await.unwrap_err();
+        let one = kuma.get(&id("default", TASK)).await.unwrap_err();
         assert_eq!([list.kind, one.kind], [MeshErrorKind::UnexpectedResponse; 2], "{body:?}");
         assert!(list.message.contains("cannot be read"), "{list}");
     }

@@ -125,11 +125,11 @@ async fn run(server: &Arc<FakeEnterprise>, auth: &Value) -> Vec<AclStep> {
         datacenter: DatacenterRole::Primary,
     };
     let desired = desired(&auth, &around);
-    let looked = acl.look(&around, &desired).await;
+    let looked = acl.snapshot(&around, &desired).await;
     assert_eq!(looked.errors, []);
     let steps = plan_objects(&desired, &looked.actual, &operator);
     for step in steps.iter().filter(|step| step.writes()) {
-        assert_eq!(acl.carry_out(step, &|| WriteGate::Allowed).await.unwrap(), WriteResult::Done, "{step:#?}");
+        assert_eq!(acl.apply(step, &|| WriteGate::Allowed).await.unwrap(), WriteResult::Done, "{step:#?}");
     }
     steps
 }

@@ -63,7 +63,7 @@ async fn invalid_selector_error_quotes_call_and_server() {
     let body = json!({"AuthMethod": METHOD, "BindType": "service", "BindName": "x", "Selector": "1 =="});
     let script = ScriptedConsulTransport::of(vec![responds(200, &json!([])), text(500, "no good selector: 1 ==")]);
     let step = create(ObjectKind::BindingRule, "iam-ecs-service-token/service", body);
-    let error = acl(&script).carry_out(&step, &yes).await.unwrap_err();
+    let error = acl(&script).apply(&step, &yes).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid, "trying again soon would change nothing");
     for words in ["PUT /v1/acl/binding-rule", "500", "no good selector: 1 =="] {
         assert!(error.message.contains(words), "{error}");
@@ -81,14 +81,14 @@ async fn binding_rule_created_meanwhile_is_not_duplicated() {
         responds(200, &rule)
     };
     let script = ScriptedConsulTransport::of(vec![made("")]);
-    let written = acl(&script).carry_out(&step, &yes).await.unwrap();
+    let written = acl(&script).apply(&step, &yes).await.unwrap();
     assert!(
         matches!(&written, WriteResult::Stale(why) if why.contains("somebody else has made it")),
         "{written:?}"
     );
     assert_eq!(script.calls(), [format!("GET /v1/acl/binding-rules?authmethod={METHOD}")]);
     let script = ScriptedConsulTransport::of(vec![made("entity_name == \"y\""), responds(200, &body)]);
-    assert_eq!(acl(&script).carry_out(&step, &yes).await.unwrap(), WriteResult::Done);
+    assert_eq!(acl(&script).apply(&step, &yes).await.unwrap(), WriteResult::Done);
     assert_eq!(script.calls()[1], "PUT /v1/acl/binding-rule", "another selector makes it another rule");
 }
 
@@ -99,7 +99,7 @@ async fn auth_method_is_skipped_when_type_is_unsupported() {
     consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     let asked = script.calls().len();
     let step = create(ObjectKind::AuthMethod, METHOD, json!({"Name": METHOD, "Type": "aws-iam"}));
-    let WriteResult::Unsupported(why) = ConsulAclBackend::new(consul).carry_out(&step, &yes).await.unwrap() else {
+    let WriteResult::Unsupported(why) = ConsulAclBackend::new(consul).apply(&step, &yes).await.unwrap() else {
         panic!("sent")
     };
     assert!(why.contains("Consul 1.8.7") && why.contains("aws-iam") && why.contains("1.12"), "{why}");
@@ -112,11 +112,11 @@ async fn all_who_have_a_role_are_counted_and_none_is_kept() {
         [by(METHOD, 1), by(METHOD, 2), by("", 3), json!({"AccessorID": accessor(4), "AuthMethod": null})];
     let script = ScriptedConsulTransport::of(vec![tokens(&all), tokens(&[]), text(403, "Permission denied")]);
     let objects = consul(&script).objects();
-    let holders = objects.holders(Held::Role, &accessor(70)).await.unwrap();
+    let holders = objects.holders(TokenRefKind::Role, &accessor(70)).await.unwrap();
     let words = holders.of_others(|method| method == METHOD).unwrap();
     assert!(words.contains("2 that somebody made") && !words.contains("hunter2"), "{words}");
-    assert!(objects.holders(Held::Policy, &accessor(71)).await.unwrap().is_empty());
-    let error = objects.holders(Held::Policy, &accessor(71)).await.unwrap_err();
+    assert!(objects.holders(TokenRefKind::Policy, &accessor(71)).await.unwrap().is_empty());
+    let error = objects.holders(TokenRefKind::Policy, &accessor(71)).await.unwrap_err();
     assert!(error.message.contains("acl = \"read\""), "{error}");
     assert_eq!(
         script.calls()[..2],
@@ -130,7 +130,7 @@ async fn all_who_have_a_role_are_counted_and_none_is_kept() {
 /// Whether it went out, given what the server says in between.
 async fn goes(step: &AclStep, probes: Vec<ScriptedResponses>) -> bool {
     let script = ScriptedConsulTransport::of(probes);
-    let written = acl(&script).carry_out(step, &yes).await.unwrap();
+    let written = acl(&script).apply(step, &yes).await.unwrap();
     let sent = script.calls().iter().any(|call| call.starts_with("DELETE"));
     assert_eq!(written == WriteResult::Done, sent, "{written:?}");
     sent

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use ecs_mesh_consul::testing::*;
-use ecs_mesh_consul::{ConsulControlPlane, Held};
+use ecs_mesh_consul::{ConsulControlPlane, TokenRefKind};
 use ecs_mesh_control_plane::NoObserver;
 use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError};
 
