@@ -1,7 +1,7 @@
-//! Logging: text for a person on a terminal, JSON lines for a machine elsewhere, both on standard error.
+//! Logging to standard error: text on a terminal, JSON lines elsewhere.
 //!
-//! Two guarantees hold whatever filter is asked for: the target `audit` is on at `info`, and the crates that see
-//! requests, signatures and message bodies never log below `info`, so that no secret comes into a log.
+//! Two guarantees hold for every filter: the target `audit` is on at `info`, and the crates that see requests, signatures
+//! and message bodies never log below `info`, so that no secret is logged.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -12,15 +12,15 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text where standard error is a terminal, else JSON.
+    /// Text if standard error is a terminal, else JSON.
     #[default]
     Auto,
-    /// One line of text an event.
+    /// One line of text for each event.
     Text,
-    /// One JSON object an event: `timestamp`, `level`, `target`, `message`, the event's own fields, and `span`.
+    /// One JSON object for each event: `timestamp`, `level`, `target`, `message`, the event's own fields, and `span`.
     Json,
 }
 
@@ -36,39 +36,39 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Why logging cannot begin.
+/// An error at the start of logging.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The filter cannot be read.
+    /// The filter is invalid.
     #[error(
-        "the log filter {filter:?} cannot be read ({why}); use a level (error, warn, info, debug, trace, off) or \
-         TARGET=LEVEL, separated by commas, as in info,ecs_mesh=debug"
+        "parsing the log filter {filter:?}: {cause}; help: use a level (error, warn, info, debug, trace, off) or \
+         TARGET=LEVEL, separated by commas, as in info,ecs_mesh_operator=debug"
     )]
     Filter {
-        /// The filter as given.
+        /// The filter.
         filter: String,
-        /// What is wrong with it.
-        why: String,
+        /// The part that is invalid, and why.
+        cause: String,
     },
-    /// Logging has begun before in this process.
-    #[error("logging was already set up")]
+    /// Logging was started before in this process.
+    #[error("logging is already set up")]
     Twice,
 }
 
-/// What applies before the filter that was asked for: an entry of that for the same target replaces it.
-/// `aws_config` warns of failed credentials by quoting whole answers; a failed call says the same in fewer words.
+/// Filters that apply before those of the user. A user's filter for the same target replaces one of them.
+/// `aws_config` quotes complete responses when it warns of failed credentials; the failed call is logged in any case.
 const DEFAULTS: &str = "info,aws_config=error,aws_runtime=warn,aws_sdk_ecs=warn,aws_sdk_iam=warn,aws_sdk_sqs=warn,\
      aws_sdk_sts=warn,aws_sigv4=warn,aws_smithy_http_client=warn,aws_smithy_runtime=warn,aws_smithy_runtime_api=warn,\
      hyper=warn,hyper_util=warn,rustls=warn,reqwest=warn";
 
-/// Crates whose debug lines quote requests with their signatures, or answers with their bodies.
+/// Crates whose debug lines quote requests with their signatures, or responses with their bodies.
 const SECRET_BEARING_CRATES: [&str; 8] =
     ["aws_config", "aws_runtime", "aws_sdk_", "aws_sigv4", "aws_smithy_", "h2", "hyper", "reqwest"];
 
-/// Begins logging to standard error. `filter` is in the syntax of `RUST_LOG`; empty means `info`.
+/// Starts logging to standard error. `filter` is in the syntax of `RUST_LOG`; empty means `info`.
 ///
 /// # Errors
-/// If the filter cannot be read, or logging has begun before.
+/// If the filter is invalid, or logging was started before.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let terminal = std::io::stderr().is_terminal();
     let format = match format {
@@ -79,11 +79,11 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     subscriber(format, filter, terminal, std::io::stderr)?.try_init().map_err(|_| LogError::Twice)
 }
 
-/// Begins logging beside a show that tells of each write itself: warnings only, as short lines of text, and no audit
-/// trail. Not for an operator that works.
+/// Starts logging for the sandbox, whose own output shows each write: warnings only, as short lines of text, without the
+/// audit trail. Not for production.
 ///
 /// # Errors
-/// If logging has begun before.
+/// If logging was started before.
 pub fn init_for_demo() -> Result<(), LogError> {
     let filter = env_filter("warn")?
         .and(Targets::new().with_default(LevelFilter::WARN).with_target("audit", LevelFilter::OFF));
@@ -93,10 +93,10 @@ pub fn init_for_demo() -> Result<(), LogError> {
     tracing_subscriber::registry().with(lines).try_init().map_err(|_| LogError::Twice)
 }
 
-/// The subscriber that [`init`] installs, with another writer. `Auto` means JSON here; `colour` matters for text.
+/// The subscriber that [`init`] installs, with another writer. `Auto` means JSON here; `colour` applies to text.
 ///
 /// # Errors
-/// If the filter cannot be read.
+/// If the filter is invalid.
 pub fn subscriber<W>(
     format: LogFormat,
     filter: &str,
@@ -117,41 +117,41 @@ where
     Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
 }
 
-fn env_filter(asked: &str) -> Result<EnvFilter, LogError> {
-    let refuse = |why: String| LogError::Filter { filter: asked.chars().take(200).collect(), why };
-    if let Some(why) = filter_error(asked) {
-        return Err(refuse(why));
+fn env_filter(filter: &str) -> Result<EnvFilter, LogError> {
+    let invalid = |cause: String| LogError::Filter { filter: filter.chars().take(200).collect(), cause };
+    if let Some(cause) = filter_error(filter) {
+        return Err(invalid(cause));
     }
-    let all = [DEFAULTS, asked.trim(), "audit=info"];
+    let all = [DEFAULTS, filter.trim(), "audit=info"];
     let all: Vec<_> = all.into_iter().filter(|part| !part.is_empty()).collect();
-    EnvFilter::builder().parse(all.join(",")).map_err(|error| refuse(error.to_string()))
+    EnvFilter::builder().parse(all.join(",")).map_err(|error| invalid(error.to_string()))
 }
 
-/// The library takes a word that is no level for a target, and a target without a level for all of its lines: most likely
-/// a slip. What filters by spans is left to it.
-fn filter_error(asked: &str) -> Option<String> {
-    let parts = || asked.split(',').map(str::trim).filter(|part| !part.is_empty());
-    if asked.contains('[') {
+/// Finds likely typos. The library takes a word that is not a level for a target, and a target without a level for all of
+/// its lines. Filters by span are checked by the library alone.
+fn filter_error(filter: &str) -> Option<String> {
+    if filter.contains('[') {
         return None;
     }
-    parts().find_map(|part| match part.split_once('=') {
+    let mut parts = filter.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.find_map(|part| match part.split_once('=') {
         Some(("", _)) => Some(format!("{part:?} has no target before the =")),
         Some((_, "")) => Some(format!("{part:?} has no level after the =")),
         None if part.parse::<LevelFilter>().is_err() => {
-            Some(format!("{part:?} is no level; for a target write {part}=LEVEL"))
+            Some(format!("{part:?} is not a level; for a target use {part}=LEVEL"))
         }
         _ => None,
     })
 }
 
-/// The level below which some crates stay silent whatever was asked.
+/// The lowest level of the crates that see secrets.
 fn max_level() -> Targets {
     Targets::new()
         .with_default(LevelFilter::TRACE)
         .with_targets(SECRET_BEARING_CRATES.map(|target| (target, LevelFilter::INFO)))
 }
 
-/// What was logged, for tests here and elsewhere.
+/// A writer that keeps the log, for tests.
 #[cfg(test)]
 pub(crate) mod testing {
     use std::io::Write;
@@ -173,24 +173,22 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-
     use serde_json::Value;
 
+    use super::testing::LogBuffer;
     use super::*;
 
-    use super::testing::LogBuffer;
-
-    /// What is written while `speak` runs.
-    fn logged(format: LogFormat, filter: &str, speak: impl FnOnce()) -> String {
+    /// The log of `run`.
+    fn logged(format: LogFormat, filter: &str, run: impl FnOnce()) -> String {
         let lines = LogBuffer::default();
         let writer = lines.clone();
         let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, speak);
+        tracing::subscriber::with_default(subscriber, run);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
-    fn a_json_line_has_its_fields_at_the_top() {
+    fn json_line_has_its_fields_at_the_top_level() {
         let text = logged(LogFormat::Json, "", || {
             tracing::info_span!("reconcile", task = "3f2a").in_scope(|| {
                 tracing::info!(target: "ecs_mesh_control_plane", service = "kv", change = "create", "registered");
@@ -213,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_is_for_a_person() {
-        let text = logged(LogFormat::Text, "", || tracing::warn!(service = "kv", "look here"));
-        assert!(text.contains("WARN") && text.contains("look here service=\"kv\""), "{text}");
+    fn text_line_has_message_and_fields() {
+        let text = logged(LogFormat::Text, "", || tracing::warn!(service = "kv", "cannot list"));
+        assert!(text.contains("WARN") && text.contains("cannot list service=\"kv\""), "{text}");
     }
 
     #[test]
@@ -232,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_audit_trail_is_on_whatever_the_filter() {
+    fn audit_trail_is_on_for_every_filter() {
         for filter in ["off", "error", "audit=off", "ecs_mesh_operator=debug"] {
             let text = logged(LogFormat::Json, filter, || tracing::info!(target: "audit", "identity"));
             assert!(text.contains("identity"), "{filter}");
@@ -240,32 +238,32 @@ mod tests {
     }
 
     #[test]
-    fn crates_that_see_secrets_stay_silent_below_info() {
+    fn secret_bearing_crates_are_silent_below_info() {
         let text = logged(LogFormat::Json, "trace,aws_smithy_runtime=trace,aws_sigv4=trace", || {
             tracing::debug!(target: "aws_smithy_runtime::client::orchestrator", "secret");
             tracing::trace!(target: "aws_sigv4::http_request::sign", "secret");
             tracing::debug!(target: "aws_sdk_sqs::operation", "secret");
-            tracing::trace!(target: "ecs_mesh_operator", "heard");
+            tracing::trace!(target: "ecs_mesh_operator", "visible");
         });
-        assert!(text.contains("heard") && !text.contains("secret"), "{text}");
+        assert!(text.contains("visible") && !text.contains("secret"), "{text}");
     }
 
     #[test]
-    fn a_filter_that_cannot_be_read_says_what_is_allowed() {
-        for (filter, words) in [
+    fn filter_error_names_the_allowed_forms() {
+        for (filter, expected) in [
             ("a=b=c", "a=b=c"),
             ("info,blah=", "no level after the ="),
             ("=debug", "no target before the ="),
-            ("debg", "\"debg\" is no level"),
-            ("info,ecs_mesh_operator", "write ecs_mesh_operator=LEVEL"),
+            ("debg", "\"debg\" is not a level"),
+            ("info,ecs_mesh_operator", "use ecs_mesh_operator=LEVEL"),
         ] {
             let error = subscriber(LogFormat::Json, filter, false, std::io::sink).err().unwrap().to_string();
-            assert!(error.contains(words) && error.contains("TARGET=LEVEL"), "{filter}: {error}");
+            assert!(error.contains(expected) && error.contains("TARGET=LEVEL"), "{filter}: {error}");
         }
     }
 
     #[test]
-    fn a_filter_may_be_levels_targets_and_spans() {
+    fn filter_accepts_levels_targets_and_spans() {
         for filter in
             ["", "off", "INFO", "warn,ecs_mesh_control_plane=debug,", "info,[reconcile{task=\"1\"}]=debug"]
         {
@@ -274,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_is_read_by_its_name() {
+    fn log_format_is_parsed_by_name() {
         assert_eq!("json".parse(), Ok(LogFormat::Json));
         assert!("xml".parse::<LogFormat>().unwrap_err().contains("auto, text or json"));
     }

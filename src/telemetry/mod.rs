@@ -1,11 +1,11 @@
-//! What the operator tells of itself.
+//! State, metrics, probes and logs of the operator.
 //!
-//! | file | decides |
+//! | module | contents |
 //! |---|---|
-//! | [`state`] | what there is to tell at one moment, and whether the operator is ready |
-//! | [`metrics`] | what is counted, and how it is named |
-//! | [`server`] | how all of that is asked for over HTTP |
-//! | [`log`] | what is logged, and how |
+//! | [`state`] | the state of the operator at one moment, with its readiness |
+//! | [`metrics`] | counters, histograms, and gauges read from the state |
+//! | [`server`] | `/metrics`, `/healthz` and `/readyz` |
+//! | [`log`] | format and filters of the log |
 
 pub mod log;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP.
 //!
-//! Nothing here holds up anything else: a port that is taken costs a loud word and is tried again, and a client that is
-//! slow or says nothing loses its connection ([`limits`]). It answers until the very end, so that a drain can be watched.
+//! The server never blocks the operator: a taken port is logged as an error and retried, and a slow or silent client loses
+//! its connection ([`limits`]). It answers until shutdown is complete, so that the shutdown can be observed.
 
 mod handlers;
 mod limits;
@@ -19,13 +19,13 @@ use super::metrics::Metrics;
 use ecs_mesh_controller::Backoff;
 use limits::LimitedListener;
 
-/// Between two tries to get a port that is taken.
+/// Delays between attempts to bind a port.
 const PORT_RETRY: Backoff = Backoff { min: Duration::from_secs(1), max: Duration::from_secs(30) };
 
-/// How long answers under way at the end may take.
+/// Time for responses in flight at shutdown.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where to serve: an address, or nowhere.
+/// The address to serve at, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
     /// `IP:PORT`; port 0 takes a free one.
@@ -41,17 +41,17 @@ impl std::str::FromStr for ListenAddress {
         if matches!(text, "none" | "off") {
             return Ok(Self::Disabled);
         }
-        let wrong = |_| {
+        let invalid = |_| {
             format!(
-                "{text:?} is no address to serve at: write IP:PORT such as 0.0.0.0:9102, [::]:9102 or \
+                "{text:?} is not a listen address: use IP:PORT, such as 0.0.0.0:9102, [::]:9102 or \
                  127.0.0.1:9102, or none"
             )
         };
-        text.parse().map(Self::At).map_err(wrong)
+        text.parse().map(Self::At).map_err(invalid)
     }
 }
 
-/// The running server; dropped, it ends at once.
+/// The running server. Dropping it stops it at once.
 #[derive(Debug)]
 pub struct MetricsServer {
     tasks: JoinSet<()>,
@@ -59,23 +59,23 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Serves from now on, or as soon as the address can be had. `seed` feeds the jitter of retries.
+    /// Starts serving, or retries until the address is free. `seed` feeds the jitter of retries.
     pub fn start(address: ListenAddress, metrics: Arc<Metrics>, seed: u64) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
         match address {
             ListenAddress::At(address) => {
                 tasks.spawn(serve(address, metrics, seed, stop.clone()));
             }
-            ListenAddress::Disabled => info!("metrics, health and readiness are not served"),
+            ListenAddress::Disabled => info!("metrics server disabled"),
         }
         Self { tasks, stop }
     }
 
-    /// Finishes the answers under way and ends.
+    /// Finishes the responses in flight and stops.
     pub async fn stop(mut self) {
         self.stop.cancel();
         let end = async { while self.tasks.join_next().await.is_some() {} };
-        // Clients that are slow to read must not hold up the end.
+        // A slow client must not delay shutdown.
         let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, end).await;
     }
 }
@@ -88,32 +88,29 @@ async fn serve(address: SocketAddr, metrics: Arc<Metrics>, seed: u64, stop: Canc
     };
     let served = axum::serve(LimitedListener::new(listener), handlers::router(metrics));
     if let Err(error) = served.with_graceful_shutdown(stop.cancelled_owned()).await {
-        error!(%address, %error, "metrics, health and readiness are no longer served; all else goes on");
+        error!(%address, %error, "metrics server stopped unexpectedly; the operator continues");
     }
 }
 
-/// The listener, once it can be had.
+/// Binds the address, retrying until it is free.
 async fn bind(address: SocketAddr, seed: u64) -> TcpListener {
-    let mut trouble = None;
+    let mut retries = None;
     loop {
-        let why = match TcpListener::bind(address).await {
+        let error = match TcpListener::bind(address).await {
             Ok(listener) => {
                 let address = listener.local_addr().unwrap_or(address);
-                info!(%address, "metrics, health and readiness are served");
+                info!(%address, "metrics server listening");
                 return listener;
             }
-            Err(why) => why,
+            Err(error) => error,
         };
-        if trouble.is_none() {
-            error!(
-                %address, %why,
-                "metrics, health and readiness are not served: the address cannot be had; all else goes on, and it is \
-                 tried again. Free the port, or give another one by --metrics-address"
-            );
+        if retries.is_none() {
+            let help = "free the port, or set another --metrics-address";
+            error!(%address, %error, help, "cannot bind the metrics address; retrying");
         } else {
-            debug!(%address, %why, "the address for metrics still cannot be had");
+            debug!(%address, %error, "cannot bind the metrics address; retrying");
         }
-        let delays = trouble.get_or_insert_with(|| PORT_RETRY.start(seed));
+        let delays = retries.get_or_insert_with(|| PORT_RETRY.start(seed));
         tokio::time::sleep(delays.after_failure()).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What there is to tell at one moment: taken anew for each scrape and each probe, never kept up by hand.
+//! The state of the operator at one moment, read for each scrape and each probe.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,119 +11,118 @@ use ecs_mesh_controller::health::StuckLoop;
 use ecs_mesh_controller::{CircuitState, QueueStats};
 use ecs_mesh_core::plan::GuardState;
 
-/// A controller takes what is ready at once where it has a place; whoever leaves it lying for so long is stuck.
+/// A controller with a free worker starts ready work at once. One that leaves it for this long is stuck.
 const READY_WORK_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How much later than its time limit a run may be seen to end.
+/// How long after its time limit a reconcile may end.
 const RECONCILE_TIMEOUT_SLACK: Duration = Duration::from_secs(30);
 
-/// Whoever can be asked for the state.
+/// A source of the state: the operator, or a fixed state in tests.
 pub trait StateSource: Send + Sync {
-    /// The state now. Cheap enough for every scrape.
+    /// The current state. Called at each scrape and probe.
     fn state(&self) -> OperatorState;
 }
 
-/// An operator at one moment. Names are those of manifests and clusters; nothing in it is a secret.
+/// The state of an operator. Names are those of manifests and clusters; nothing in it is a secret.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct OperatorState {
     /// The operator's identity.
     pub operator: Arc<str>,
     /// Whether this process may write.
     pub leader: bool,
-    /// Why the operator is not ready; empty once it has been, for as long as it runs.
+    /// Unmet readiness conditions; permanently empty once the operator has been ready.
     pub pending: Vec<String>,
     /// The manifests.
     pub manifests: ManifestState,
-    /// The clusters that bindings select, by name: when a sweep saw each whole for the last time, in seconds since 1970.
+    /// The clusters that bindings select, by name, with the time of the last complete sweep in seconds since 1970.
     pub clusters: BTreeMap<String, Option<f64>>,
-    /// The control planes under care.
+    /// The control planes, by name.
     pub control_planes: BTreeMap<Arc<str>, ControlPlaneState>,
-    /// Tasks that are known.
+    /// Number of known tasks.
     pub known_tasks: usize,
 }
 
-/// The manifests at one moment.
+/// The state of the manifests.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ManifestState {
-    /// Grows with each set that comes into force; 0: none is yet.
+    /// Increases with each set that comes into force; 0: none yet.
     pub generation: u64,
-    /// Whether the sources were once loaded without an error: before, nothing is taken away for want of a manifest.
+    /// Whether the sources were loaded without an error once. Before that, a missing manifest removes nothing.
     pub complete: bool,
     /// Documents in force, by kind.
     pub loaded: BTreeMap<&'static str, usize>,
-    /// Errors in the sources as they are now, by kind; `unknown` where that could not be read.
+    /// Errors in the current sources, by kind; `unknown` where the kind could not be read.
     pub errors: BTreeMap<&'static str, usize>,
-    /// What is valid and most likely not meant.
+    /// Warnings in the current sources.
     pub warnings: usize,
 }
 
-/// One control plane at one moment.
+/// The state of one control plane.
 #[derive(Clone, Debug, Serialize)]
 pub struct ControlPlaneState {
-    /// Whether it is called.
+    /// The circuit.
     #[serde(serialize_with = "circuit")]
     pub circuit: CircuitState,
-    /// Whether all that is registered there was listed since the start: before, work is done on those parts alone that
-    /// were.
+    /// Whether all registrations were listed since the start. Before that, only the listed segments are reconciled.
     pub synced: bool,
-    /// The parts that the last list failed at.
+    /// The segments at which the last list failed.
     pub unlisted_segments: Vec<String>,
-    /// The tasks to look at.
+    /// The work queue.
     #[serde(serialize_with = "queue")]
     pub queue: QueueStats,
-    /// How many runs may be under way at once.
+    /// Limit of reconciles in flight.
     #[serde(skip)]
     pub workers: usize,
-    /// After how long a run is cut off.
+    /// Time limit of a reconcile.
     #[serde(skip)]
     pub reconcile_timeout: Duration,
-    /// What this operator has registered there.
+    /// Registrations of this operator.
     pub owned: OwnedCounts,
-    /// Registrations with this operator's mark, and a cluster that no binding names.
+    /// Owned registrations in clusters that no binding names.
     pub unattributed_registrations: usize,
-    /// Services that outbounds go to and the mesh does not know, by mesh.
+    /// Number of services that outbounds name and the mesh does not know, by mesh.
     pub unknown_outbound_services: BTreeMap<Arc<str>, usize>,
-    /// Tasks of which something was said that still holds, by reason.
+    /// Tasks with active warnings, by reason.
     pub tasks_with_warnings: BTreeMap<&'static str, usize>,
     /// The guards, by binding.
     pub guards: BTreeMap<Arc<str>, GuardState>,
-    /// The objects by which tasks get their identity; `None` where the control plane has no such.
+    /// The identity objects; `None` where the control plane has none.
     pub identity: Option<AclStatus>,
 }
 
-/// Registrations by what they are.
+/// Registrations by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OwnedCounts {
     /// In service.
     pub ready: usize,
-    /// Out of service, and to be removed or put back.
+    /// Out of service; to be removed or put back into service.
     pub drained: usize,
-    /// Sent, and the answer is lost: it may be there or not.
+    /// Sent without a response: the registration may exist or not.
     pub unconfirmed: usize,
 }
 
 impl OperatorState {
-    /// Whether it is ready.
+    /// Whether the operator is ready.
     pub fn is_ready(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// The controllers that take no work or do not end their runs.
+    /// The controllers that start no ready work or have an overdue reconcile.
     pub fn stuck(&self) -> Vec<StuckLoop> {
-        self.control_planes.iter().filter_map(|(name, plane)| plane.stuck(name)).collect()
+        self.control_planes.iter().filter_map(|(name, worker)| worker.stuck(name)).collect()
     }
 }
 
 impl ControlPlaneState {
     fn stuck(&self, name: &str) -> Option<StuckLoop> {
-        let name = || format!("controller of {name}");
+        let name = || format!("controller {name}");
         let QueueStats { ready, processing, oldest_waiting, longest_running, .. } = self.queue;
         let run_limit = self.reconcile_timeout.saturating_add(RECONCILE_TIMEOUT_SLACK);
         if longest_running > run_limit {
             return Some(StuckLoop { name: name(), last_progress: longest_running, within: Some(run_limit) });
         }
-        let has_place = processing < self.workers;
-        (ready > 0 && has_place && oldest_waiting > READY_WORK_TIMEOUT).then(|| StuckLoop {
+        let has_free_worker = processing < self.workers;
+        (ready > 0 && has_free_worker && oldest_waiting > READY_WORK_TIMEOUT).then(|| StuckLoop {
             name: name(),
             last_progress: oldest_waiting,
             within: Some(READY_WORK_TIMEOUT),
@@ -159,7 +158,7 @@ pub(super) mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    pub(in crate::telemetry) fn plane() -> ControlPlaneState {
+    pub(in crate::telemetry) fn control_plane() -> ControlPlaneState {
         ControlPlaneState {
             circuit: CircuitState::Closed,
             synced: true,
@@ -174,7 +173,7 @@ pub(super) mod tests {
             guards: [("demo".into(), GuardState { held: 7, admitted: 3, owned: 10, limit: 3 })].into(),
             identity: Some(AclStatus {
                 objects: [("policy", [("drifted", 2)].into())].into(),
-                checked_at: Some(1_500.0),
+                last_sync: Some(1_500.0),
             }),
         }
     }
@@ -184,28 +183,28 @@ pub(super) mod tests {
             operator: "op".into(),
             leader: true,
             clusters: [("one".to_owned(), Some(1_000.0)), ("two".to_owned(), None)].into(),
-            control_planes: [("kuma".into(), plane())].into(),
+            control_planes: [("kuma".into(), control_plane())].into(),
             ..OperatorState::default()
         }
     }
 
     #[test]
     fn idle_controller_with_ready_work_is_stuck() {
-        let mut plane = plane();
-        plane.queue = QueueStats { ready: 9, processing: 2, oldest_waiting: 500 * SECOND, ..plane.queue };
-        assert_eq!(plane.stuck("kuma"), None, "all places are taken");
-        plane.queue.processing = 1;
-        let stuck = plane.stuck("kuma").unwrap().to_string();
-        assert_eq!(stuck, "controller of kuma has made no progress for 500 s, and should within 60 s");
-        plane.queue.oldest_waiting = 60 * SECOND;
-        assert_eq!(plane.stuck("kuma"), None);
+        let mut state = control_plane();
+        state.queue = QueueStats { ready: 9, processing: 2, oldest_waiting: 500 * SECOND, ..state.queue };
+        assert_eq!(state.stuck("kuma"), None, "no worker is free");
+        state.queue.processing = 1;
+        let stuck = state.stuck("kuma").unwrap().to_string();
+        assert_eq!(stuck, "controller kuma: no progress for 500 s (limit 60 s)");
+        state.queue.oldest_waiting = 60 * SECOND;
+        assert_eq!(state.stuck("kuma"), None);
     }
 
     #[test]
-    fn a_run_that_outlives_its_time_limit_is_stuck() {
+    fn controller_with_overdue_reconcile_is_stuck() {
         let mut state = state();
-        let plane = state.control_planes.get_mut("kuma").unwrap();
-        plane.queue = QueueStats { processing: 1, longest_running: 150 * SECOND, ..plane.queue };
+        let queue = &mut state.control_planes.get_mut("kuma").unwrap().queue;
+        *queue = QueueStats { processing: 1, longest_running: 150 * SECOND, ..*queue };
         assert_eq!(state.stuck(), []);
         state.control_planes.get_mut("kuma").unwrap().queue.longest_running = 151 * SECOND;
         assert_eq!(state.stuck().len(), 1);

@@ -1,4 +1,5 @@
-//! What *is*, asked for at each scrape: a gauge that is set by hand is wrong as soon as somebody forgets to.
+//! Gauges that are read from the state at each scrape. A gauge that is set by hand is wrong after the first forgotten
+//! update.
 
 use std::fmt::Error;
 use std::sync::Arc;
@@ -9,17 +10,17 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 
 use super::{ScrapeSource, labels};
-use crate::telemetry::state::{ManifestState, OperatorState, ControlPlaneState};
+use crate::telemetry::state::{ControlPlaneState, ManifestState, OperatorState};
 use ecs_mesh_aws::consumer::QueueState;
 use ecs_mesh_consul_acl::reconcile::OBJECT_STATES;
 use ecs_mesh_controller::CircuitState;
 use ecs_mesh_core::plan::report::ObjectKind;
 
-/// Asks the operator.
+/// Reads the state of the operator, its loops and its event queue.
 #[derive(Debug)]
 pub(super) struct StateCollector(pub(super) Arc<ScrapeSource>);
 
-/// Labels with their values.
+/// Label names with their values.
 type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 /// Writes families of metrics.
@@ -32,9 +33,9 @@ impl Collector for StateCollector {
         let mut to = MetricWriter(encoder);
         to.build_info()?;
         let stuck = health.stuck().len() + state.as_ref().map_or(0, |state| state.stuck().len());
-        to.gauge("ecs_mesh_stuck_loops", "Loops that make no progress", count(stuck))?;
+        to.gauge("ecs_mesh_stuck_loops", "Loops without progress", count(stuck))?;
         let ready = !health.is_stopping() && state.as_ref().is_some_and(OperatorState::is_ready);
-        to.gauge("ecs_mesh_ready", "Whether /readyz answers 200", i64::from(ready))?;
+        to.gauge("ecs_mesh_ready", "1 while /readyz answers 200", i64::from(ready))?;
         to.event_queue(self.0.queue_state())?;
         let Some(state) = state else { return Ok(()) };
         to.operator(&state)?;
@@ -49,9 +50,13 @@ impl Collector for StateCollector {
     }
 }
 
-/// Far fewer than 2^63 of anything.
+/// A number as a gauge's value. No number comes near the limit.
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn counted<L>((labels, n): (L, usize)) -> (L, i64) {
+    (labels, count(n))
 }
 
 impl MetricWriter<'_> {
@@ -105,28 +110,26 @@ impl MetricWriter<'_> {
     }
 
     fn build_info(&mut self) -> Result<(), Error> {
-        let labels = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
-        self.gauges("ecs_mesh_build_info", "Always 1; the labels tell what runs", [(labels, 1_i64)])
+        let version = env!("CARGO_PKG_VERSION");
+        let labels = [("version", version), ("commit", crate::COMMIT), ("arch", std::env::consts::ARCH)];
+        self.gauges("ecs_mesh_build_info", "Always 1; the labels name the build", [(labels, 1_i64)])
     }
 
     fn event_queue(&mut self, queue: QueueState) -> Result<(), Error> {
-        let readable = match queue {
+        let up = match queue {
             QueueState::Unknown => return Ok(()),
             QueueState::Ok => 1_i64,
             QueueState::Failing(_) => 0,
         };
-        self.gauge(
-            "ecs_mesh_queue_readable",
-            "Whether the last receive went well; absent without a queue",
-            readable,
-        )
+        let help = "1: the last receive succeeded; 0: it failed; absent without a queue";
+        self.gauge("ecs_mesh_event_queue_up", help, up)
     }
 
     fn operator(&mut self, state: &OperatorState) -> Result<(), Error> {
         let labels = [("name", &*state.operator)];
-        let help = "Whether this process may write";
+        let help = "1 while this process may write";
         self.gauges("leader_election_master_status", help, [(labels, i64::from(state.leader))])?;
-        self.gauge("ecs_mesh_known_tasks", "ECS tasks that are known", count(state.known_tasks))
+        self.gauge("ecs_mesh_known_tasks", "Known ECS tasks", count(state.known_tasks))
     }
 
     fn manifests(&mut self, manifests: &ManifestState) -> Result<(), Error> {
@@ -134,49 +137,51 @@ impl MetricWriter<'_> {
             let all: Vec<_> = all.iter().map(|(kind, n)| ([("kind", *kind)], count(*n))).collect();
             all
         };
-        self.gauges("ecs_mesh_manifests", "Documents in force by kind", by_kind(&manifests.loaded))?;
-        let help = "Errors in the manifests as they are now by kind";
+        self.gauges("ecs_mesh_manifests", "Manifest documents in force by kind", by_kind(&manifests.loaded))?;
+        let help = "Errors in the manifest files by kind";
         self.gauges("ecs_mesh_manifest_errors", help, by_kind(&manifests.errors))?;
-        let help = "Warnings of the manifests as they are now";
+        let help = "Warnings in the manifest files";
         self.gauge("ecs_mesh_manifest_warnings", help, count(manifests.warnings))?;
-        let help = "Grows with each set of manifests that comes into force";
+        let help = "Increases with each set of manifests that comes into force";
         self.gauge("ecs_mesh_manifests_generation", help, manifests.generation)
     }
 
     fn clusters(&mut self, state: &OperatorState) -> Result<(), Error> {
         let all = state.clusters.iter().map(|(name, at)| ([("cluster", name.as_str())], at.unwrap_or(0.0)));
-        let help = "When a sweep last saw the cluster whole; 0: not yet";
+        let help = "Last complete sweep of the cluster; 0: none yet";
         self.gauges("ecs_mesh_last_sweep_timestamp_seconds", help, all)
     }
 
     fn work_queues(&mut self, state: &OperatorState) -> Result<(), Error> {
-        let all = |value: fn(&ControlPlaneState) -> i64| {
-            state.control_planes.iter().map(move |(name, plane)| ([("name", &**name)], value(plane)))
-        };
-        let seconds = |value: fn(&ControlPlaneState) -> f64| {
-            state.control_planes.iter().map(move |(name, plane)| ([("name", &**name)], value(plane)))
-        };
-        let total = |value: fn(&ControlPlaneState) -> u64| {
-            state.control_planes.iter().map(move |(name, plane)| ([("name", &**name)], value(plane)))
-        };
-        let workers = |value: fn(&ControlPlaneState) -> i64| {
-            state.control_planes.iter().map(move |(name, plane)| ([("controller", &**name)], value(plane)))
-        };
-        self.gauges("workqueue_depth", "Tasks that could be worked on now", all(|p| count(p.queue.ready)))?;
-        let help = "Tasks whose time has not come: requeued, backing off or held";
-        self.gauges("ecs_mesh_workqueue_delayed", help, all(|p| count(p.queue.delayed)))?;
-        self.counters("workqueue_adds", "Runs asked for", total(|p| p.queue.adds))?;
-        self.counters("workqueue_retries", "Runs that ended in a backoff", total(|p| p.queue.retries))?;
-        let help = "How long the task has waited that is ready longest";
+        fn by<V>(
+            label: &'static str,
+            state: &OperatorState,
+            value: fn(&ControlPlaneState) -> V,
+        ) -> impl Iterator<Item = (Labels<'_, 1>, V)> {
+            state.control_planes.iter().map(move |(name, worker)| ([(label, &**name)], value(worker)))
+        }
+        let tasks = |value: fn(&ControlPlaneState) -> usize| by("name", state, value).map(counted);
+        let total = |value: fn(&ControlPlaneState) -> u64| by("name", state, value);
+        let seconds = |value: fn(&ControlPlaneState) -> f64| by("name", state, value);
+        let runs = |value: fn(&ControlPlaneState) -> usize| by("controller", state, value).map(counted);
+        self.gauges("workqueue_depth", "Tasks that are ready to run", tasks(|p| p.queue.ready))?;
+        let help = "Tasks that are not yet due: requeued, backing off or deferred";
+        self.gauges("ecs_mesh_workqueue_delayed", help, tasks(|p| p.queue.delayed))?;
+        self.counters("workqueue_adds", "Requested reconciles", total(|p| p.queue.adds))?;
+        self.counters("workqueue_retries", "Reconciles that ended in a backoff", total(|p| p.queue.retries))?;
+        let help = "Wait of the task that has been ready longest";
         let oldest = seconds(|p| p.queue.oldest_waiting.as_secs_f64());
         self.gauges("ecs_mesh_workqueue_oldest_waiting_seconds", help, oldest)?;
-        let help = "How long the longest run under way has taken";
+        let help = "Age of the longest reconcile in flight";
         let longest = seconds(|p| p.queue.longest_running.as_secs_f64());
         self.gauges("workqueue_longest_running_processor_seconds", help, longest)?;
-        let active = workers(|p| count(p.queue.processing));
-        self.gauges("controller_runtime_active_workers", "Runs under way", active)?;
-        let most = workers(|p| count(p.workers));
-        self.gauges("controller_runtime_max_concurrent_reconciles", "Most runs under way", most)
+        self.gauges(
+            "controller_runtime_active_workers",
+            "Reconciles in flight",
+            runs(|p| p.queue.processing),
+        )?;
+        let help = "Limit of reconciles in flight";
+        self.gauges("controller_runtime_max_concurrent_reconciles", help, runs(|p| p.workers))
     }
 
     fn registrations(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -185,20 +190,20 @@ impl MetricWriter<'_> {
             [("ready", owned.ready), ("drained", owned.drained), ("unconfirmed", owned.unconfirmed)]
                 .map(|(state, n)| ([("control_plane", &**name), ("state", state)], count(n)))
         });
-        self.gauges("ecs_mesh_owned_registrations", "This operator's registrations by state", owned)?;
-        let unattributed_registrations = state
+        self.gauges("ecs_mesh_owned_registrations", "Registrations of this operator by state", owned)?;
+        let unattributed = state
             .control_planes
             .iter()
             .map(|(name, plane)| ([("control_plane", &**name)], count(plane.unattributed_registrations)));
-        let help = "Registrations of ours whose cluster no binding names";
-        self.gauges("ecs_mesh_unplaced_registrations", help, unattributed_registrations)?;
-        let troubled = state.control_planes.iter().flat_map(|(name, plane)| {
+        let help = "Owned registrations in clusters that no binding names";
+        self.gauges("ecs_mesh_unattributed_registrations", help, unattributed)?;
+        let with_warnings = state.control_planes.iter().flat_map(|(name, plane)| {
             labels::TASK_WARNING_REASONS.into_iter().map(move |reason| {
                 let n = plane.tasks_with_warnings.get(reason).copied().unwrap_or(0);
                 ([("control_plane", &**name), ("reason", reason)], count(n))
             })
         });
-        self.gauges("ecs_mesh_troubled_tasks", "Tasks that are not as they should be by reason", troubled)
+        self.gauges("ecs_mesh_tasks_with_warnings", "Tasks with active warnings by reason", with_warnings)
     }
 
     fn unknown_outbounds(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -208,7 +213,8 @@ impl MetricWriter<'_> {
                 .iter()
                 .map(move |(mesh, n)| ([("control_plane", &**name), ("mesh", &**mesh)], count(*n)))
         });
-        self.gauges("ecs_mesh_unknown_targets", "Services called that the mesh does not know", all)
+        let help = "Services that outbounds name and the mesh does not know";
+        self.gauges("ecs_mesh_unknown_outbound_services", help, all)
     }
 
     fn guards(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -219,15 +225,12 @@ impl MetricWriter<'_> {
                 })
             })
         };
-        self.gauges(
-            "ecs_mesh_guard_tripped",
-            "Whether the guard holds anything",
-            all(|g| (g.held > 0).into()),
-        )?;
-        self.gauges("ecs_mesh_guard_held", "Removals that the guard holds back", all(|g| g.held))?;
-        let help = "Removals without a STOPPED of their own, of the last hour";
+        let help = "1 while the guard holds removals";
+        self.gauges("ecs_mesh_guard_tripped", help, all(|g| (g.held > 0).into()))?;
+        self.gauges("ecs_mesh_guard_held", "Removals that the guard holds", all(|g| g.held))?;
+        let help = "Removals within the last hour without the task's own STOPPED";
         self.gauges("ecs_mesh_guard_admitted", help, all(|g| g.admitted))?;
-        self.gauges("ecs_mesh_guard_limit", "How many of them the guard lets through", all(|g| g.limit))
+        self.gauges("ecs_mesh_guard_limit", "Most such removals within an hour", all(|g| g.limit))
     }
 
     fn identities(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -236,19 +239,19 @@ impl MetricWriter<'_> {
             all.filter_map(|(name, plane)| Some((&**name, plane.identity.as_ref()?)))
         };
         let objects = planes().flat_map(|(name, identity)| {
-            ObjectKind::ALL.map(ObjectKind::as_str).into_iter().flat_map(move |kind| {
+            ObjectKind::ALL.map(ObjectKind::label).into_iter().flat_map(move |kind| {
                 OBJECT_STATES.map(|state| {
                     let n = identity.objects.get(kind).and_then(|of_kind| of_kind.get(state)).copied();
                     ([("control_plane", name), ("kind", kind), ("state", state)], count(n.unwrap_or(0)))
                 })
             })
         });
-        let help = "Objects of the identity set-up by how they are";
+        let help = "Identity objects by state";
         self.gauges("ecs_mesh_identity_objects", help, objects)?;
-        let checked =
-            planes().map(|(name, identity)| ([("control_plane", name)], identity.checked_at.unwrap_or(0.0)));
-        let help = "When the identity set-up was last found or made as declared; 0: not yet";
-        self.gauges("ecs_mesh_identity_checked_timestamp_seconds", help, checked)
+        let synced =
+            planes().map(|(name, identity)| ([("control_plane", name)], identity.last_sync.unwrap_or(0.0)));
+        let help = "Last time that all identity objects were as declared; 0: not yet";
+        self.gauges("ecs_mesh_identity_last_sync_timestamp_seconds", help, synced)
     }
 
     fn circuits(&mut self, state: &OperatorState) -> Result<(), Error> {
@@ -258,18 +261,18 @@ impl MetricWriter<'_> {
                 (labels, i64::from(plane.circuit == circuit))
             })
         });
-        self.gauges("ecs_mesh_circuit_state", "1 for the state that the circuit is in", circuits)?;
+        self.gauges("ecs_mesh_circuit_state", "1 for the current state of the circuit", circuits)?;
         let synced = state
             .control_planes
             .iter()
             .map(|(name, plane)| ([("control_plane", &**name)], i64::from(plane.synced)));
-        let help = "Whether all that is registered there was listed since the start";
-        self.gauges("ecs_mesh_control_plane_listed", help, synced)?;
-        let parts = state.control_planes.iter().map(|(name, plane)| {
-            let parts = i64::try_from(plane.unlisted_segments.len()).unwrap_or(i64::MAX);
-            ([("control_plane", &**name)], parts)
-        });
-        let help = "Parts of what is registered there that the last list failed at";
-        self.gauges("ecs_mesh_control_plane_unlisted_parts", help, parts)
+        let help = "1 once all registrations were listed since the start";
+        self.gauges("ecs_mesh_control_plane_synced", help, synced)?;
+        let unlisted = state
+            .control_planes
+            .iter()
+            .map(|(name, plane)| ([("control_plane", &**name)], count(plane.unlisted_segments.len())));
+        let help = "Segments of the registrations at which the last list failed";
+        self.gauges("ecs_mesh_control_plane_unlisted_segments", help, unlisted)
     }
 }

@@ -1,11 +1,11 @@
-//! The two text formats in which Prometheus reads metrics. The library writes OpenMetrics; the older format, which every
-//! scraper reads, says the same in slightly other words.
+//! The two text formats that Prometheus reads. The library writes OpenMetrics; the older format, which every scraper reads,
+//! is derived from that.
 //!
 //! Sources: <https://prometheus.io/docs/instrumenting/exposition_formats/> and the OpenMetrics specification 1.0.
 
 use std::fmt::Write as _;
 
-/// A format, by what the scraper accepts.
+/// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpositionFormat {
     /// Prometheus' text format 0.0.4.
@@ -23,8 +23,8 @@ impl ExpositionFormat {
         }
     }
 
-    /// What a header `Accept` asks for: OpenMetrics only where it is named, in a version that is spoken here, and not
-    /// liked less than plain text.
+    /// The format for a header `Accept`: OpenMetrics only if the header names it in a supported version, with a quality
+    /// not below that of plain text.
     pub fn accepted(accept: &str) -> Self {
         let quality_of = |kind: &str, version: &[&str]| {
             let ranges = accept.split(',').filter_map(|range| quality(range, kind, version));
@@ -36,7 +36,7 @@ impl ExpositionFormat {
     }
 }
 
-/// How much a range such as `text/plain;version=0.0.4;q=0.5` likes this kind in one of these versions.
+/// The quality that a media range such as `text/plain;version=0.0.4;q=0.5` gives to this type in one of these versions.
 fn quality(range: &str, kind: &str, versions: &[&str]) -> Option<f64> {
     let mut parts = range.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(kind) {
@@ -55,15 +55,15 @@ fn quality(range: &str, kind: &str, versions: &[&str]) -> Option<f64> {
     Some(quality)
 }
 
-/// OpenMetrics text as Prometheus text: counters and infos are described under the names of their samples, units and
-/// the end mark have no place, and neither have exemplars.
+/// OpenMetrics text as Prometheus text: counters and infos are described under the names of their samples; units, the end
+/// mark and exemplars are dropped.
 pub(super) fn prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + open_metrics.len() / 16);
     let mut family = MetricFamily::default();
     for line in open_metrics.lines() {
         // Writing to a String cannot fail, here and below.
         if let Some(rest) = line.strip_prefix("# HELP ") {
-            // Its type, which decides the name, comes in the next line.
+            // The type, which decides the name, is in the next line.
             let (name, words) = rest.split_once(' ').unwrap_or((rest, ""));
             family = MetricFamily { name, words };
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -95,14 +95,14 @@ struct MetricFamily<'a> {
 }
 
 impl MetricFamily<'_> {
-    /// Whether this is `NAME_created`, which belongs to no metric of the older format.
+    /// Whether this is `NAME_created`, which the older format does not have.
     fn is_creation_time(self, line: &str) -> bool {
         let rest = line.strip_prefix(self.name).and_then(|rest| rest.strip_prefix("_created"));
         !self.name.is_empty() && rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
     }
 }
 
-/// The sample alone. An exemplar comes after ` # `, which within a quoted label value is no exemplar.
+/// The sample without its exemplar, which follows ` # ` outside of quoted label values.
 fn without_exemplar(line: &str) -> &str {
     let (mut quoted, mut escaped) = (false, false);
     for (at, c) in line.char_indices() {
@@ -124,8 +124,8 @@ mod tests {
     #[test]
     fn counters_are_described_by_sample_names() {
         let open = "# HELP a Things.\n# TYPE a counter\n# UNIT a things\na_total{x=\"1\"} 2\na_created{x=\"1\"} 1.5\n\
-                    # HELP b What.\n# TYPE b info\nb_info{v=\"1\"} 1\n# HELP c Now.\n# TYPE c gauge\nc 3\n# EOF\n";
-        let plain = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\"} 2\n# HELP b_info What.\n\
+                    # HELP b Info.\n# TYPE b info\nb_info{v=\"1\"} 1\n# HELP c Now.\n# TYPE c gauge\nc 3\n# EOF\n";
+        let plain = "# HELP a_total Things.\n# TYPE a_total counter\na_total{x=\"1\"} 2\n# HELP b_info Info.\n\
                      # TYPE b_info gauge\nb_info{v=\"1\"} 1\n# HELP c Now.\n# TYPE c gauge\nc 3\n";
         assert_eq!(prometheus(open), plain);
     }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_spoken_only_to_who_asks_for_it() {
+    fn open_metrics_is_served_on_request_only() {
         use ExpositionFormat::{OpenMetrics, Prometheus};
         let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";

@@ -1,8 +1,8 @@
-//! The labels, and every value that a bounded one may have: counters are there at 0 from the start, since a rate over a
-//! series that begins at 1 misses the 1.
+//! The labels, and every value of those with a fixed set of values. Their counters start at 0, since a rate over a series
+//! that begins at 1 misses the 1.
 //!
-//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names of what the manifests select, so they
-//! are bounded too.
+//! `control_plane`, `controller`, `name`, `binding`, `mesh` and `cluster` are names from the manifests, so they are bounded
+//! as well.
 
 use std::sync::Arc;
 
@@ -16,39 +16,43 @@ macro_rules! labels {
     };
 }
 labels!(
-    /// One label.
+    /// Warnings and ignored tasks.
     ReasonLabels { reason: &'static str }
 );
 labels!(
-    /// A queue's messages.
+    /// Removals.
+    EvidenceLabels { evidence: &'static str }
+);
+labels!(
+    /// Messages of the event queue.
     MessageLabels { kind: &'static str, result: &'static str }
 );
 labels!(
     /// An AWS call.
-    AwsCallLabels { operation: &'static str, outcome: &'static str }
+    AwsCallLabels { operation: &'static str, result: &'static str }
 );
 labels!(
-    /// An operation, whatever came of it.
+    /// An AWS operation with any result.
     AwsOperationLabels { operation: &'static str }
 );
 labels!(
     /// A call to a control plane.
-    ControlPlaneCallLabels { control_plane: Arc<str>, operation: &'static str, outcome: &'static str }
+    ControlPlaneCallLabels { control_plane: Arc<str>, operation: &'static str, result: &'static str }
 );
 labels!(
-    /// A control plane's operation, whatever came of it.
+    /// An operation of a control plane with any result.
     ControlPlaneOperationLabels { control_plane: Arc<str>, operation: &'static str }
 );
 labels!(
-    /// Tokens of a control plane that name no task, and why.
+    /// Login tokens of a control plane that name no task.
     UnattributedTokenLabels { control_plane: Arc<str>, reason: &'static str }
 );
 labels!(
-    /// What a thing came to.
+    /// Sweeps.
     ResultLabels { result: &'static str }
 );
 labels!(
-    /// What a controller's run came to.
+    /// Runs of a controller.
     ReconcileLabels { controller: Arc<str>, result: &'static str }
 );
 labels!(
@@ -64,24 +68,28 @@ labels!(
     ChangeLabels { change: &'static str }
 );
 labels!(
-    /// A change that would be written.
+    /// A change that a dry run would write.
     PlannedChangeLabels { control_plane: Arc<str>, change: &'static str }
 );
 labels!(
-    /// A broken rule.
+    /// A violation of a rule for role tags.
     RuleLabels { rule: &'static str }
 );
 
 labels!(
-    /// A change of an object of the identity set-up, and what came of it.
+    /// A change of an identity object.
     AclChangeLabels { kind: &'static str, change: &'static str, result: &'static str }
 );
 
-/// What is done to objects of the identity set-up.
+/// Changes of identity objects.
 pub(super) const ACL_CHANGES: [&str; 4] = ["create", "update", "adopt", "remove"];
-pub(super) const ACL_RESULTS: [&str; 2] = ["ok", "failed"];
+/// Results of changes of identity objects.
+pub(super) const ACL_RESULTS: [&str; 2] = [SUCCESS, "error"];
 
-/// What became of messages, by their kind.
+/// The result of a call or a change that worked.
+pub(super) const SUCCESS: &str = "success";
+
+/// Results of messages, by their kind.
 pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
     ("task", &["accepted", "stale", "unbound_cluster"]),
     ("role_change", &["accepted", "unknown_role"]),
@@ -114,6 +122,7 @@ pub(super) const MESSAGE_RESULTS: [(&str, &[&str]); 5] = [
     ("receive_error", AWS_ERRORS),
 ];
 
+/// Operations of AWS.
 pub(super) const AWS_OPERATIONS: [&str; 10] = [
     "ecs:ListClusters",
     "ecs:ListTasks",
@@ -126,31 +135,46 @@ pub(super) const AWS_OPERATIONS: [&str; 10] = [
     "sqs:GetQueueAttributes",
     "secretsmanager:GetSecretValue",
 ];
+/// Results of AWS calls beside [`SUCCESS`].
 pub(super) const AWS_ERRORS: &[&str] =
     &["throttled", "unavailable", "access_denied", "credentials", "not_found", "invalid"];
 
-pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 9] =
-    ["owned", "find", "read", "put", "delete", "services", "refresh", "objects", "object"];
+/// Operations of control planes.
+pub(super) const CONTROL_PLANE_OPERATIONS: [&str; 9] = [
+    "list_owned",
+    "list_for_task",
+    "get",
+    "put",
+    "delete",
+    "list_services",
+    "refresh_capabilities",
+    "acl_snapshot",
+    "acl_apply",
+];
+/// Results of calls to control planes beside [`SUCCESS`].
 pub(super) const CONTROL_PLANE_ERRORS: [&str; 9] = [
     "unreachable",
-    "busy",
-    "failed",
+    "throttled",
+    "server_error",
     "conflict",
     "invalid",
     "forbidden",
-    "no_such_mesh",
+    "mesh_not_found",
     "read_only",
-    "unexpected",
+    "unexpected_response",
 ];
 
-/// Why a login's token names no task.
+/// Why a login token names no task.
 pub(super) const UNATTRIBUTED_REASONS: [&str; 2] = ["no_metadata", "malformed"];
 
+/// Written changes of registrations.
 pub(super) const CHANGE_VALUES: [&str; 4] = ["create", "update", "drain", "remove"];
+/// Evidence for removals.
 pub(super) const EVIDENCE_VALUES: [&str; 4] = ["stopped", "absent", "role_tags", "manifests"];
+/// Rules for role tags.
 pub(super) const ROLE_RULES: [&str; 16] = [
     "no_task_role",
-    "no_such_role",
+    "role_not_found",
     "account",
     "kuma.io/type",
     "kuma.io/mesh",
@@ -160,45 +184,47 @@ pub(super) const ROLE_RULES: [&str; 16] = [
     "consul.hashicorp.com.service-name",
     "consul.hashicorp.com.gateway-kind",
     "consul.hashicorp.com.namespace",
-    "refused_service_tag",
-    "refused_service",
+    "invalid_service_tag",
+    "invalid_service",
     "consul.hashicorp.com/mesh",
     "consul.hashicorp.com/partition",
     "consul.hashicorp.com/namespace",
 ];
+/// Why a task is ignored.
 pub(super) const IGNORE_REASONS: [&str; 5] =
-    ["no_binding", "other_control_plane", "no_workload", "nothing_there", "network_mode"];
-pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "undescribed", "incomplete"];
+    ["no_binding", "other_control_plane", "no_workload", "not_registered", "unsupported_network_mode"];
+/// Results of sweeps of a cluster.
+pub(super) const SWEEP_RESULTS: [&str; 3] = ["complete", "describe_failed", "list_failed"];
 
-/// What keeps a task from being as it should be, or is worth a warning.
+/// Warnings of one task.
 pub(super) const TASK_WARNING_REASONS: [&str; 19] = [
     "bindings_overlap",
     "workloads_overlap",
     "unknown",
     "address_pending",
-    "unusable",
+    "invalid_metadata",
     "rejected",
-    "warning",
-    "network_mode",
-    "name_taken",
-    "guard",
+    "degraded",
+    "unsupported_network_mode",
+    "name_conflict",
+    "held_by_guard",
     "skipped_by_policy",
     "paused",
-    "lease",
-    "describe",
-    "not_swept",
-    "not_removed",
+    "not_leader",
+    "describe_failed",
+    "awaiting_first_sweep",
+    "removal_failed",
     "invalid",
     "conflict",
-    "failed",
+    "server_error",
 ];
 
-/// What is held for reasons that are no single task's, beside [`CONTROL_PLANE_ERRORS`].
+/// Warnings that concern no single task, beside [`CONTROL_PLANE_ERRORS`].
 pub(super) const OTHER_WARNING_REASONS: [&str; 4] =
-    ["unknown_target", "role_unknown", "sweep_incomplete", "registrations_unlisted"];
+    ["unknown_outbound_service", "role_read_failed", "sweep_incomplete", "registration_list_incomplete"];
 
 /// The reasons of [`TASK_WARNING_REASONS`], [`OTHER_WARNING_REASONS`] and [`CONTROL_PLANE_ERRORS`], each once.
 pub(super) fn warning_reasons() -> impl Iterator<Item = &'static str> {
-    let planes = CONTROL_PLANE_ERRORS.into_iter().filter(|reason| !TASK_WARNING_REASONS.contains(reason));
-    TASK_WARNING_REASONS.into_iter().chain(OTHER_WARNING_REASONS).chain(planes)
+    let calls = CONTROL_PLANE_ERRORS.into_iter().filter(|reason| !TASK_WARNING_REASONS.contains(reason));
+    TASK_WARNING_REASONS.into_iter().chain(OTHER_WARNING_REASONS).chain(calls)
 }

@@ -1,13 +1,13 @@
-//! The operator's counters and histograms. Every label has a bounded set of values; none is a task, role or address.
+//! The operator's metrics. Every label has a bounded set of values; none is a task, role or address.
 //!
-//! What counts is counted here, and is there at 0 from the start. What *is* (queues, registrations, guards) is taken from
-//! the operator at each scrape ([`collect`]).
+//! Counters and histograms are kept here and start at 0. Gauges (queues, registrations, guards) are read from the operator
+//! at each scrape ([`collect`]).
 
 mod collect;
+mod control_plane;
 mod exposition;
 mod labels;
 mod order;
-mod control_plane;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -22,29 +22,33 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
-pub use exposition::ExpositionFormat;
 pub use control_plane::ControlPlaneMetrics;
+pub use exposition::ExpositionFormat;
 
 use super::state::{OperatorState, StateSource};
 use ecs_mesh_aws::consumer::{QueueObserver, QueueState};
 use ecs_mesh_controller::health::Health;
 use ecs_mesh_core::plan::report::ObjectKind;
 use labels::{
-    RuleLabels, AwsCallLabels, ChangeLabels, ControllerLabels, MessageLabels, AclChangeLabels, AwsOperationLabels, ControlPlaneCallLabels, ControlPlaneOperationLabels, PlannedChangeLabels,
-    ReasonLabels, ReconcileLabels, ResultLabels, UnattributedTokenLabels, WorkqueueLabels,
+    AclChangeLabels, AwsCallLabels, AwsOperationLabels, ChangeLabels, ControlPlaneCallLabels,
+    ControlPlaneOperationLabels, ControllerLabels, EvidenceLabels, MessageLabels, PlannedChangeLabels,
+    ReasonLabels, ReconcileLabels, ResultLabels, RuleLabels, SUCCESS, UnattributedTokenLabels,
+    WorkqueueLabels,
 };
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// From sent to received, seconds: SQS is quick, and keeps messages for days.
-const MESSAGE_AGE_BUCKETS: [f64; 13] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0];
-/// From received to written, seconds.
-const EVENT_TO_WRITE_BUCKETS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
-/// A sweep, seconds.
+/// Seconds from sent to received. SQS usually delivers within a second, and keeps messages for days.
+const MESSAGE_AGE_BUCKETS: [f64; 13] =
+    [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0];
+/// Seconds from received to written.
+const EVENT_TO_WRITE_BUCKETS: [f64; 12] =
+    [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
+/// Seconds of a sweep.
 const SWEEP_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// A wait or a run, seconds; a run is cut off after 120.
+/// Seconds of a wait or a reconcile, which is cancelled after 120.
 const RECONCILE_BUCKETS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 120.0];
-/// A call, seconds; each ends within 25.
+/// Seconds of a call, which ends within 25.
 const CALL_BUCKETS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 25.0];
 
 fn runs() -> Histogram {
@@ -55,7 +59,7 @@ fn calls() -> Histogram {
     Histogram::new(CALL_BUCKETS)
 }
 
-/// Everything that is counted.
+/// All metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -68,7 +72,7 @@ pub struct Metrics {
     rejected: Counter,
     changes: Family<ChangeLabels, Counter>,
     acl_changes: Family<AclChangeLabels, Counter>,
-    removals: Family<ReasonLabels, Counter>,
+    removals: Family<EvidenceLabels, Counter>,
     violations: Family<RuleLabels, Counter>,
     warnings: Family<ReasonLabels, Counter>,
     ignored: Family<ReasonLabels, Counter>,
@@ -77,10 +81,10 @@ pub struct Metrics {
     sweeps: Family<ResultLabels, Counter>,
     sweep_time: Histogram,
     planned: Family<PlannedChangeLabels, Gauge>,
-    planes: ControlPlaneFamilies,
+    control_planes: ControlPlaneFamilies,
 }
 
-/// What is counted by control plane.
+/// The families with one series or more for each control plane.
 #[derive(Clone, Debug)]
 struct ControlPlaneFamilies {
     reconciles: Family<ReconcileLabels, Counter>,
@@ -90,7 +94,7 @@ struct ControlPlaneFamilies {
     calls: Family<ControlPlaneCallLabels, Counter>,
     call_time: Histograms<ControlPlaneOperationLabels>,
     skipped: Family<ControlPlaneOperationLabels, Counter>,
-    unplaced: Family<UnattributedTokenLabels, Gauge>,
+    unattributed_tokens: Family<UnattributedTokenLabels, Gauge>,
 }
 
 impl Default for ControlPlaneFamilies {
@@ -103,22 +107,22 @@ impl Default for ControlPlaneFamilies {
             calls: Family::default(),
             call_time: Family::new_with_constructor(calls),
             skipped: Family::default(),
-            unplaced: Family::default(),
+            unattributed_tokens: Family::default(),
         }
     }
 }
 
-/// What a scrape asks for. The operator comes after its metrics, and goes before them.
+/// The sources of a scrape. The operator is created after its metrics and dropped before them, so the reference is weak.
 #[derive(Default)]
 struct ScrapeSource {
     state_source: Mutex<Option<Weak<dyn StateSource>>>,
     health: Health,
-    queue: Mutex<QueueState>,
+    event_queue: Mutex<QueueState>,
 }
 
 impl std::fmt::Debug for ScrapeSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Scrape").field("health", &self.health).finish_non_exhaustive()
+        f.debug_struct("ScrapeSource").field("health", &self.health).finish_non_exhaustive()
     }
 }
 
@@ -129,7 +133,7 @@ impl ScrapeSource {
     }
 
     fn queue_state(&self) -> QueueState {
-        *self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.event_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,7 +159,7 @@ impl Default for Metrics {
             sweeps: Family::default(),
             sweep_time: Histogram::new(SWEEP_BUCKETS),
             planned: Family::default(),
-            planes: ControlPlaneFamilies::default(),
+            control_planes: ControlPlaneFamilies::default(),
         };
         metrics.register();
         metrics.init_to_zero();
@@ -163,7 +167,7 @@ impl Default for Metrics {
     }
 }
 
-/// Makes a series, at 0.
+/// Creates a series with the value 0.
 fn init_series<L, M, C>(family: &Family<L, M, C>, labels: &L)
 where
     L: Clone + std::hash::Hash + Eq,
@@ -176,34 +180,35 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("ecs_mesh_messages", "Queue messages by kind and result", self.messages.clone());
-        let help = "Messages that came for the second time or more";
+        let help = "Messages received a second time or more";
         r.register("ecs_mesh_redelivered_messages", help, self.redelivered.clone());
-        let help = "From SQS's SentTimestamp to received";
+        let help = "Time from SQS's SentTimestamp to receipt";
         r.register("ecs_mesh_message_age_seconds", help, self.message_age.clone());
-        let help = "From receiving an event to the write that it led to";
+        let help = "Time from receipt of an event to the write that it caused";
         r.register("ecs_mesh_event_to_write_seconds", help, self.event_to_write.clone());
-        let help = "Times that a task's role began to keep it out of the mesh";
+        let help = "Times that a task became rejected because of its role";
         r.register("ecs_mesh_rejected_tasks", help, self.rejected.clone());
         r.register("ecs_mesh_changes", "Changes written to control planes", self.changes.clone());
-        let help = "Changes of objects of Consul's identity set-up";
+        let help = "Changes of identity objects";
         r.register("ecs_mesh_identity_changes", help, self.acl_changes.clone());
-        r.register("ecs_mesh_removals", "Removed registrations by the evidence", self.removals.clone());
-        let help = "Broken rules of role tags, at each look at a task";
+        r.register("ecs_mesh_removals", "Removed registrations by evidence", self.removals.clone());
+        let help = "Violations of rules for role tags, at each evaluation";
         r.register("ecs_mesh_role_violations", help, self.violations.clone());
-        let help = "Times that something was held, warned of or left undone";
-        r.register("ecs_mesh_held", help, self.warnings.clone());
-        r.register("ecs_mesh_ignored", "Tasks looked at and not ours", self.ignored.clone());
-        r.register("ecs_mesh_aws_calls", "AWS calls by operation and outcome", self.aws_calls.clone());
-        r.register("ecs_mesh_aws_call_duration_seconds", "Time of AWS calls", self.aws_call_time.clone());
-        r.register("ecs_mesh_sweeps", "Sweeps of a cluster by result", self.sweeps.clone());
+        let help = "Warnings by reason";
+        r.register("ecs_mesh_warnings", help, self.warnings.clone());
         r.register(
-            "ecs_mesh_sweep_duration_seconds",
-            "Time of a sweep of everything",
-            self.sweep_time.clone(),
+            "ecs_mesh_ignored_tasks",
+            "Evaluated tasks that are not in this mesh",
+            self.ignored.clone(),
         );
-        let help = "What a dry run would do, by control plane and change";
+        r.register("ecs_mesh_aws_calls", "AWS calls by operation and result", self.aws_calls.clone());
+        r.register("ecs_mesh_aws_call_duration_seconds", "Duration of AWS calls", self.aws_call_time.clone());
+        r.register("ecs_mesh_sweeps", "Sweeps of a cluster by result", self.sweeps.clone());
+        let help = "Duration of a sweep of all clusters";
+        r.register("ecs_mesh_sweep_duration_seconds", help, self.sweep_time.clone());
+        let help = "Changes that a dry run would write";
         r.register("ecs_mesh_planned_changes", help, self.planned.clone());
-        self.planes.register(r);
+        self.control_planes.register(r);
         r.register_collector(Box::new(collect::StateCollector(Arc::clone(&self.scrape))));
         r.register_collector(Box::new(process::ProcessCollector));
     }
@@ -217,15 +222,15 @@ impl Metrics {
         for change in labels::CHANGE_VALUES {
             init_series(&self.changes, &ChangeLabels { change });
         }
-        for kind in ObjectKind::ALL.map(ObjectKind::as_str) {
+        for kind in ObjectKind::ALL.map(ObjectKind::label) {
             for change in labels::ACL_CHANGES {
                 for result in labels::ACL_RESULTS {
                     init_series(&self.acl_changes, &AclChangeLabels { kind, change, result });
                 }
             }
         }
-        for reason in labels::EVIDENCE_VALUES {
-            init_series(&self.removals, &ReasonLabels { reason });
+        for evidence in labels::EVIDENCE_VALUES {
+            init_series(&self.removals, &EvidenceLabels { evidence });
         }
         for rule in labels::ROLE_RULES {
             init_series(&self.violations, &RuleLabels { rule });
@@ -241,18 +246,18 @@ impl Metrics {
         }
         for operation in labels::AWS_OPERATIONS {
             init_series(&self.aws_call_time, &AwsOperationLabels { operation });
-            for outcome in labels::AWS_ERRORS.iter().chain(&["ok"]) {
-                init_series(&self.aws_calls, &AwsCallLabels { operation, outcome });
+            for result in labels::AWS_ERRORS.iter().chain(&[SUCCESS]) {
+                init_series(&self.aws_calls, &AwsCallLabels { operation, result });
             }
         }
     }
 
-    /// All values as Prometheus reads them.
+    /// All metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         self.render_as(ExpositionFormat::Prometheus)
     }
 
-    /// All values in this format.
+    /// All metrics in this format.
     pub fn render_as(&self, format: ExpositionFormat) -> String {
         let mut text = String::with_capacity(64 * 1024);
         // Writing to a String cannot fail.
@@ -269,126 +274,134 @@ impl Metrics {
         &self.scrape.health
     }
 
-    /// From now on, this is who is asked for the state.
+    /// Sets the operator whose state each scrape and probe reads.
     pub fn set_state_source(&self, state_source: Weak<dyn StateSource>) {
         *self.scrape.state_source.lock().unwrap_or_else(PoisonError::into_inner) = Some(state_source);
     }
 
-    /// The operator's state; `None` before there is an operator, and after.
+    /// The operator's state; `None` before the operator is created and after it is dropped.
     pub fn state(&self) -> Option<OperatorState> {
         self.scrape.state()
     }
 
-    /// What is counted of one control plane, at 0 where it is new.
+    /// The metrics of one control plane, at 0 where it is new.
     pub fn plane(&self, name: &str) -> Arc<ControlPlaneMetrics> {
-        Arc::new(ControlPlaneMetrics::new(name.into(), self.planes.clone()))
+        Arc::new(ControlPlaneMetrics::new(name.into(), self.control_planes.clone()))
     }
 
-    /// How many messages of this kind came to this.
+    /// Messages of this kind with this result.
     pub fn message_count(&self, kind: &'static str, result: &'static str) -> u64 {
         self.messages.get_or_create(&MessageLabels { kind, result }).get()
     }
 
-    /// What the queue was last found to be.
+    /// The state of the event queue at the last receive.
     pub fn queue_state(&self) -> QueueState {
         self.scrape.queue_state()
     }
 
-    /// An event led to a write, so long after it was received.
+    /// Records the time from receipt of an event to the write that it caused.
     pub fn record_event_to_write(&self, after: Duration) {
         self.event_to_write.observe(after.as_secs_f64());
         if let Some(tap) = self.latency_tap.get() {
-            // Whoever listened may have gone.
+            // The receiver may be dropped.
             let _ = tap.send(after);
         }
     }
 
-    /// Sends every time from event to write to `tap`, too, for those who want exact percentiles. Once.
+    /// Also sends each time from event to write to `tap`, for exact percentiles. Only the first tap is used.
     pub fn tap_latency(&self, tap: mpsc::UnboundedSender<Duration>) {
-        // A second tap is not wanted by anybody.
+        // An error means that a tap is set already.
         let _ = self.latency_tap.set(tap);
     }
 
-    /// A task's role begins to keep it out.
+    /// Records that a task became rejected because of its role.
     pub fn record_rejected(&self) {
         self.rejected.inc();
     }
 
-    /// How often a task's role began to keep it out.
+    /// Times that a task became rejected because of its role.
     pub fn rejected_tasks(&self) -> u64 {
         self.rejected.get()
     }
 
-    /// A change was written.
+    /// Records a written change.
     pub fn record_change(&self, change: &'static str) {
-        debug_assert!(labels::CHANGE_VALUES.contains(&change), "{change} is not in labels::CHANGES");
+        debug_assert!(labels::CHANGE_VALUES.contains(&change), "{change} is not in labels::CHANGE_VALUES");
         self.changes.get_or_create(&ChangeLabels { change }).inc();
     }
 
-    /// A change of an object of the identity set-up was written, or failed.
+    /// Records a change of an identity object that was written, or failed.
     pub fn record_acl_change(&self, kind: ObjectKind, change: &'static str, ok: bool) {
-        debug_assert!(labels::ACL_CHANGES.contains(&change), "{change} is not in labels::OBJECT_CHANGES");
-        let result = if ok { "ok" } else { "failed" };
-        self.acl_changes.get_or_create(&AclChangeLabels { kind: kind.as_str(), change, result }).inc();
+        debug_assert!(labels::ACL_CHANGES.contains(&change), "{change} is not in labels::ACL_CHANGES");
+        let result = if ok { SUCCESS } else { "error" };
+        self.acl_changes.get_or_create(&AclChangeLabels { kind: kind.label(), change, result }).inc();
     }
 
-    /// How many changes of this kind were written.
+    /// Written changes of this kind.
     pub fn change_count(&self, change: &'static str) -> u64 {
         self.changes.get_or_create(&ChangeLabels { change }).get()
     }
 
-    /// A dry run would do so many changes of this kind at a control plane.
+    /// Sets the number of changes of this kind that a dry run would write to a control plane.
     pub fn set_planned(&self, control_plane: &str, change: &'static str, count: i64) {
         let labels = PlannedChangeLabels { control_plane: control_plane.into(), change };
         self.planned.get_or_create(&labels).set(count);
     }
 
-    /// A registration was removed.
-    pub fn record_removal(&self, reason: &'static str) {
-        debug_assert!(labels::EVIDENCE_VALUES.contains(&reason), "{reason} is not in labels::EVIDENCE");
-        self.removals.get_or_create(&ReasonLabels { reason }).inc();
+    /// Records the removal of a registration.
+    pub fn record_removal(&self, evidence: &'static str) {
+        debug_assert!(
+            labels::EVIDENCE_VALUES.contains(&evidence),
+            "{evidence} is not in labels::EVIDENCE_VALUES"
+        );
+        self.removals.get_or_create(&EvidenceLabels { evidence }).inc();
     }
 
-    /// A role broke a rule.
+    /// Records a violation of a rule for role tags.
     pub fn record_violation(&self, rule: &'static str) {
-        debug_assert!(labels::ROLE_RULES.contains(&rule), "{rule} is not in labels::RULES");
+        debug_assert!(labels::ROLE_RULES.contains(&rule), "{rule} is not in labels::ROLE_RULES");
         self.violations.get_or_create(&RuleLabels { rule }).inc();
     }
 
-    /// Something was held, warned of or left undone.
+    /// Records a warning.
     pub fn record_warning(&self, reason: &'static str) {
-        debug_assert!(labels::warning_reasons().any(|known| known == reason), "{reason} is not in labels::held");
+        debug_assert!(
+            labels::warning_reasons().any(|known| known == reason),
+            "{reason} is not in labels::warning_reasons"
+        );
         self.warnings.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// How often something was held for this reason.
+    /// Warnings with this reason.
     pub fn warning_count(&self, reason: &'static str) -> u64 {
         self.warnings.get_or_create(&ReasonLabels { reason }).get()
     }
 
-    /// A task that is not ours was looked at.
+    /// Records the evaluation of a task that is not in this mesh.
     pub fn record_ignored(&self, reason: &'static str) {
-        debug_assert!(labels::IGNORE_REASONS.contains(&reason), "{reason} is not in labels::IGNORED");
+        debug_assert!(labels::IGNORE_REASONS.contains(&reason), "{reason} is not in labels::IGNORE_REASONS");
         self.ignored.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    /// A cluster was swept, or not.
+    /// Records the sweep of a cluster.
     pub fn record_sweep(&self, result: &'static str) {
         debug_assert!(labels::SWEEP_RESULTS.contains(&result), "{result} is not in labels::SWEEP_RESULTS");
         self.sweeps.get_or_create(&ResultLabels { result }).inc();
     }
 
-    /// A sweep of everything ended.
-    pub fn record_sweep_duration(&self, took: Duration) {
-        self.sweep_time.observe(took.as_secs_f64());
+    /// Records the duration of a sweep of all clusters.
+    pub fn record_sweep_duration(&self, duration: Duration) {
+        self.sweep_time.observe(duration.as_secs_f64());
     }
 }
 
 impl QueueObserver for Metrics {
     fn record_message(&self, kind: &'static str, result: &'static str) {
         debug_assert!(
-            labels::MESSAGE_RESULTS.iter().any(|(known, results)| *known == kind && results.contains(&result)),
-            "{kind}/{result} is not in labels::MESSAGES, and so not at 0 from the start"
+            labels::MESSAGE_RESULTS
+                .iter()
+                .any(|(known, results)| *known == kind && results.contains(&result)),
+            "{kind}/{result} is not in labels::MESSAGE_RESULTS"
         );
         self.messages.get_or_create(&MessageLabels { kind, result }).inc();
     }
@@ -403,13 +416,13 @@ impl QueueObserver for Metrics {
     }
 
     fn set_queue_state(&self, state: QueueState) {
-        *self.scrape.queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.scrape.event_queue.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 }
 
 impl ecs_mesh_aws::sdk::AwsCallObserver for Metrics {
-    fn call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
-        self.aws_calls.get_or_create(&AwsCallLabels { operation, outcome }).inc();
-        self.aws_call_time.get_or_create(&AwsOperationLabels { operation }).observe(took.as_secs_f64());
+    fn call(&self, operation: &'static str, result: &'static str, duration: Duration) {
+        self.aws_calls.get_or_create(&AwsCallLabels { operation, result }).inc();
+        self.aws_call_time.get_or_create(&AwsOperationLabels { operation }).observe(duration.as_secs_f64());
     }
 }

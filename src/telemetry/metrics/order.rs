@@ -1,8 +1,8 @@
-//! The samples of each family in the order of their labels. The library keeps them in an order that differs from one
-//! process to the next, so that nobody could compare two scrapes by eye.
+//! Sorts the samples of each family by their labels, so that two scrapes can be compared. The library's own order differs
+//! from one process to the next.
 
-/// The same OpenMetrics text with its samples in order. What belongs to one set of labels stays together, and in the order
-/// in which it was: the buckets of a histogram, its sum and its count.
+/// The same OpenMetrics text with its samples in order. Samples of one set of labels keep their order: the buckets of a
+/// histogram, its sum and its count.
 pub(super) fn sorted(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut samples: Vec<(String, &str)> = Vec::new();
@@ -28,7 +28,7 @@ fn push(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// The labels by which a sample is known, which a bucket's bound is not one of.
+/// The labels that identify a sample, without the bound of a bucket.
 fn labels(line: &str) -> String {
     let Some((_, rest)) = line.split_once('{') else { return String::new() };
     let (mut found, mut quoted, mut escaped) = (vec![String::new()], false, false);

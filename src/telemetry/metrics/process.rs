@@ -1,5 +1,5 @@
-//! The process as the system sees it, under the names that all of Prometheus' clients use. What the system does not tell
-//! (elsewhere than on Linux) is left out.
+//! Metrics of the process, under the names that all Prometheus clients use. They are read from `/proc` and exist on Linux
+//! only.
 
 use std::fmt::Error;
 use std::fs;
@@ -9,7 +9,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::collect::MetricWriter;
 
-/// `USER_HZ`: part of Linux's interface, and 100 on every platform that this runs on.
+/// `USER_HZ`, which is part of the interface of Linux: 100 on every supported platform.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Reads `/proc`.
@@ -26,7 +26,11 @@ impl Collector for ProcessCollector {
             to.counter("process_cpu_seconds", help, times.cpu)?;
         }
         if let (Some(times), Some(boot)) = (times, boot_time()) {
-            to.gauge("process_start_time_seconds", "When the process began, since 1970", boot + times.start)?;
+            to.gauge(
+                "process_start_time_seconds",
+                "Start of the process, in seconds since 1970",
+                boot + times.start,
+            )?;
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (field, name, help) in [
@@ -38,12 +42,12 @@ impl Collector for ProcessCollector {
             }
         }
         if let Ok(fds) = fs::read_dir("/proc/self/fd") {
-            // The one that lists them is among them.
+            // The descriptor that lists them is one of them.
             let open = fds.count().saturating_sub(1);
             to.gauge("process_open_fds", "Open file descriptors", i64::try_from(open).unwrap_or(i64::MAX))?;
         }
         if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(max_fds) {
-            to.gauge("process_max_fds", "Most open file descriptors", most)?;
+            to.gauge("process_max_fds", "Limit of open file descriptors", most)?;
         }
         Ok(())
     }
@@ -52,12 +56,12 @@ impl Collector for ProcessCollector {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct CpuTimes {
     cpu: f64,
-    /// Since the system's start.
+    /// Seconds since the start of the system.
     start: f64,
 }
 
 fn times(stat: &str) -> Option<CpuTimes> {
-    // The second field is the program's name in parentheses, which may hold anything, spaces and parentheses too.
+    // The second field is the program's name in parentheses. The name may contain spaces and parentheses.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // The first of these is field 3 of proc(5): utime is 14, stime 15, starttime 22.
     let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / TICKS_PER_SECOND);
@@ -96,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn kilobytes_are_told_in_bytes() {
+    fn kilobytes_are_converted_to_bytes() {
         assert_eq!(bytes("VmSize:\t 9 kB\nVmRSS:\t   12 kB\n", "VmRSS:"), Some(12 * 1024));
         assert_eq!(bytes("VmRSS:\t12\n", "VmRSS:"), None);
         assert_eq!(max_fds("Max open files            1024                 4096   files\n"), Some(1024));

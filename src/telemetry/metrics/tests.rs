@@ -12,7 +12,7 @@ impl StateSource for FixedState {
     }
 }
 
-/// Metrics that have something of everything.
+/// Metrics with at least one series of each family.
 fn populated() -> (Metrics, Arc<dyn StateSource>) {
     let metrics = Metrics::default();
     let manifests = ManifestState {
@@ -34,7 +34,7 @@ struct MetricShape {
     labels: BTreeSet<String>,
 }
 
-/// The families of a text in Prometheus' format, with their types and the labels of their samples.
+/// The families of a text in the Prometheus format, with their types and the labels of their samples.
 fn shapes(text: &str) -> BTreeMap<String, MetricShape> {
     let mut shapes: BTreeMap<String, MetricShape> = BTreeMap::new();
     let mut family = String::new();
@@ -43,10 +43,10 @@ fn shapes(text: &str) -> BTreeMap<String, MetricShape> {
             let (name, kind) = rest.split_once(' ').unwrap();
             family = name.to_owned();
             let shape = MetricShape { kind: kind.to_owned(), ..MetricShape::default() };
-            assert!(shapes.insert(family.clone(), shape).is_none(), "{name} comes twice");
+            assert!(shapes.insert(family.clone(), shape).is_none(), "{name} is described twice");
         } else if let Some((_, rest)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
             let labels = rest.rsplit_once('}').unwrap().0;
-            // No value here holds a comma.
+            // No label value of these tests contains a comma.
             let names = labels.split(',').map(|label| label.split_once('=').unwrap().0.to_owned());
             shapes.get_mut(&family).unwrap().labels.extend(names.filter(|name| name != "le"));
         }
@@ -71,7 +71,7 @@ fn documented() -> BTreeMap<String, MetricShape> {
 
 #[test]
 fn metrics_reference_matches_served_metrics() {
-    let (metrics, _teller) = populated();
+    let (metrics, _state_source) = populated();
     let (served, documented) = (shapes(&metrics.render()), documented());
     for (name, shape) in &served {
         assert_eq!(documented.get(name), Some(shape), "{name} in docs/reference/metrics.md");
@@ -82,9 +82,10 @@ fn metrics_reference_matches_served_metrics() {
 }
 
 #[test]
-fn every_value_of_a_bounded_label_is_in_the_reference() {
+fn metrics_reference_lists_every_label_value() {
     let page = include_str!("../../../docs/reference/metrics.md");
-    let messages = labels::MESSAGE_RESULTS.into_iter().flat_map(|(kind, all)| all.iter().copied().chain([kind]));
+    let messages =
+        labels::MESSAGE_RESULTS.into_iter().flat_map(|(kind, all)| all.iter().copied().chain([kind]));
     let all = messages
         .chain(labels::warning_reasons())
         .chain(labels::AWS_OPERATIONS)
@@ -94,7 +95,7 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
         .chain(labels::ACL_CHANGES)
         .chain(labels::ACL_RESULTS)
         .chain(ecs_mesh_consul_acl::reconcile::OBJECT_STATES)
-        .chain(ObjectKind::ALL.map(ObjectKind::as_str))
+        .chain(ObjectKind::ALL.map(ObjectKind::label))
         .chain(labels::EVIDENCE_VALUES)
         .chain(labels::ROLE_RULES)
         .chain(labels::IGNORE_REASONS)
@@ -106,16 +107,16 @@ fn every_value_of_a_bounded_label_is_in_the_reference() {
 }
 
 #[test]
-fn counters_are_there_at_zero_before_anything_happens() {
+fn counters_start_at_zero() {
     let metrics = Metrics::default();
     metrics.plane("kuma");
     let text = metrics.render();
     for line in [
         "ecs_mesh_messages_total{kind=\"poison\",result=\"not_json\"} 0",
-        "ecs_mesh_aws_calls_total{operation=\"ecs:ListTasks\",outcome=\"denied\"} 0",
-        "ecs_mesh_control_plane_calls_total{control_plane=\"kuma\",operation=\"put\",outcome=\"forbidden\"} 0",
+        "ecs_mesh_aws_calls_total{operation=\"ecs:ListTasks\",result=\"access_denied\"} 0",
+        "ecs_mesh_control_plane_calls_total{control_plane=\"kuma\",operation=\"put\",result=\"forbidden\"} 0",
         "controller_runtime_reconcile_total{controller=\"kuma\",result=\"error\"} 0",
-        "ecs_mesh_removals_total{reason=\"absent\"} 0",
+        "ecs_mesh_removals_total{evidence=\"absent\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
@@ -129,10 +130,10 @@ fn gauges_are_read_at_each_scrape() {
         "ecs_mesh_owned_registrations{control_plane=\"kuma\",state=\"drained\"} 2",
         "ecs_mesh_guard_tripped{binding=\"demo\",control_plane=\"kuma\"} 1",
         "ecs_mesh_guard_limit{binding=\"demo\",control_plane=\"kuma\"} 3",
-        "ecs_mesh_troubled_tasks{control_plane=\"kuma\",reason=\"rejected\"} 6",
-        "ecs_mesh_unknown_targets{control_plane=\"kuma\",mesh=\"default\"} 5",
+        "ecs_mesh_tasks_with_warnings{control_plane=\"kuma\",reason=\"rejected\"} 6",
+        "ecs_mesh_unknown_outbound_services{control_plane=\"kuma\",mesh=\"default\"} 5",
         "ecs_mesh_identity_objects{control_plane=\"kuma\",kind=\"policy\",state=\"drifted\"} 2",
-        "ecs_mesh_identity_checked_timestamp_seconds{control_plane=\"kuma\"} 1500.0",
+        "ecs_mesh_identity_last_sync_timestamp_seconds{control_plane=\"kuma\"} 1500.0",
         "ecs_mesh_last_sweep_timestamp_seconds{cluster=\"two\"} 0.0",
         "leader_election_master_status{name=\"op\"} 1",
         "ecs_mesh_ready 1",
@@ -146,7 +147,7 @@ fn gauges_are_read_at_each_scrape() {
 
 #[test]
 fn planned_gauge_shows_the_last_value() {
-    let (metrics, _teller) = populated();
+    let (metrics, _state_source) = populated();
     let line = "ecs_mesh_planned_changes{control_plane=\"kuma\",change=\"create\"}";
     assert!(metrics.render().contains(&format!("{line} 2")));
     metrics.set_planned("kuma", "create", 0);

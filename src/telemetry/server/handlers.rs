@@ -1,4 +1,4 @@
-//! What is answered to whom.
+//! The responses of `/metrics`, `/healthz` and `/readyz`.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
     let headers = [
         (CONTENT_TYPE, content_type),
         (CACHE_CONTROL, "no-store"),
-        // A connection has a short life: see `limits`.
+        // A connection has a limited age: see `limits`.
         (CONNECTION, "close"),
     ];
     (status, headers, body).into_response()
@@ -46,50 +46,49 @@ async fn healthz(State(metrics): State<Arc<Metrics>>) -> Response {
     if health.is_stopping() {
         return response(StatusCode::OK, TEXT, "stopping\n".to_owned());
     }
-    let of_queues = metrics.state().map(|state| state.stuck()).unwrap_or_default();
-    let stuck = health.stuck().into_iter().chain(of_queues);
-    let words: Vec<String> = stuck.map(|stuck| stuck.to_string()).collect();
-    if words.is_empty() {
-        response(StatusCode::OK, TEXT, "every loop makes progress\n".to_owned())
+    let controllers = metrics.state().map(|state| state.stuck()).unwrap_or_default();
+    let stuck = health.stuck().into_iter().chain(controllers);
+    let lines: Vec<String> = stuck.map(|stuck| stuck.to_string()).collect();
+    if lines.is_empty() {
+        response(StatusCode::OK, TEXT, "ok\n".to_owned())
     } else {
-        response(StatusCode::SERVICE_UNAVAILABLE, TEXT, words.join("\n") + "\n")
+        response(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.join("\n") + "\n")
     }
 }
 
 async fn readyz(State(metrics): State<Arc<Metrics>>) -> Response {
     let state = metrics.state();
     let mut pending = match &state {
-        None => vec!["the operator has not begun yet".to_owned()],
+        None => vec!["the operator is starting".to_owned()],
         Some(state) => state.pending.clone(),
     };
     if metrics.health().is_stopping() {
         pending = vec!["the operator is stopping".to_owned()];
     }
     let ready = pending.is_empty();
-    let queue = match metrics.queue_state() {
-        QueueState::Unknown => json!({"state": "unread"}),
-        QueueState::Ok => json!({"state": "readable"}),
-        QueueState::Failing(why) => json!({"state": "failing", "why": why}),
+    let event_queue = match metrics.queue_state() {
+        QueueState::Unknown => json!({"state": "unknown"}),
+        QueueState::Ok => json!({"state": "ok"}),
+        QueueState::Failing(error) => json!({"state": "failing", "error": error}),
     };
     let mut body = serde_json::to_value(&state).unwrap_or_default();
     if !body.is_object() {
         body = json!({});
     }
     body["ready"] = ready.into();
-    body["waits_for"] = pending.into();
-    body["queue"] = queue;
+    body["pending"] = pending.into();
+    body["event_queue"] = event_queue;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     response(status, "application/json", format!("{body}\n"))
 }
 
 async fn method_not_allowed() -> Response {
-    let mut answer =
-        response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are answered here\n".to_owned());
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    answer
+    let text = "only GET and HEAD are allowed\n";
+    let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, text.to_owned());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
 }
 
 async fn not_found() -> Response {
-    let words = "nothing is here; there are /metrics, /healthz and /readyz\n";
-    response(StatusCode::NOT_FOUND, TEXT, words.to_owned())
+    response(StatusCode::NOT_FOUND, TEXT, "not found; try /metrics, /healthz or /readyz\n".to_owned())
 }

@@ -1,5 +1,5 @@
-//! Guarantees that no client holds anything for long: there are at most [`MAX_CONNECTIONS`], and each ends after [`MAX_CONNECTION_AGE`]
-//! however little was said. That bounds the time for headers, for an answer that nobody reads, and for keeping alive.
+//! Limits of the number and the age of connections. [`MAX_CONNECTION_AGE`] bounds the time for request headers, for reading
+//! the response, and for keep-alive.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,21 +14,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
-/// Connections at once. Further ones wait in the system's queue until one ends.
+/// Limit of open connections. Further ones wait in the backlog of the socket.
 pub(super) const MAX_CONNECTIONS: usize = 32;
 
-/// How long a connection may last. A scrape takes milliseconds, and every answer closes its connection.
+/// Maximum age of a connection. A scrape takes milliseconds, and every response closes its connection.
 pub(super) const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10);
 
-/// A listener that keeps to the limits.
+/// A listener that enforces the limits.
 pub(super) struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl LimitedListener {
     pub(super) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+        Self { listener, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
@@ -37,11 +37,11 @@ impl Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
-        // An error says that the semaphore is closed, which nobody does.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        // The semaphore is never closed, so this is always a permit.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        let end = Box::pin(tokio::time::sleep(MAX_CONNECTION_AGE));
-        (LimitedConnection { stream, end, _place: place }, address)
+        let deadline = Box::pin(tokio::time::sleep(MAX_CONNECTION_AGE));
+        (LimitedConnection { stream, deadline, _permit: permit }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -49,16 +49,16 @@ impl Listener for LimitedListener {
     }
 }
 
-/// A connection with an end.
+/// A connection that fails once its maximum age is reached.
 pub(super) struct LimitedConnection {
     stream: TcpStream,
-    end: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    deadline: Pin<Box<Sleep>>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl LimitedConnection {
-    fn is_over(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(cx) {
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
             Poll::Pending => Ok(()),
         }
@@ -71,19 +71,19 @@ impl AsyncRead for LimitedConnection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.is_over(cx)?;
+        self.check_deadline(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for LimitedConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.is_over(cx)?;
+        self.check_deadline(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_over(cx)?;
+        self.check_deadline(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -3,7 +3,7 @@ use std::net::TcpListener as StdListener;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::limits::{MAX_CONNECTIONS, MAX_CONNECTION_AGE};
+use super::limits::{MAX_CONNECTION_AGE, MAX_CONNECTIONS};
 use super::*;
 use crate::telemetry::state::tests::state;
 use crate::telemetry::state::{OperatorState, StateSource};
@@ -16,56 +16,55 @@ impl StateSource for StaticState {
     }
 }
 
-/// A server whose address is known.
-async fn served(metrics: &Arc<Metrics>) -> (SocketAddr, CancellationToken) {
+/// Starts a server at a free port.
+async fn serve_at_free_port(metrics: &Arc<Metrics>) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let served = axum::serve(LimitedListener::new(listener), probes::router(Arc::clone(metrics)));
+    let served = axum::serve(LimitedListener::new(listener), handlers::router(Arc::clone(metrics)));
     let until = stop.clone().cancelled_owned();
     tokio::spawn(async move { served.with_graceful_shutdown(until).await });
     (address, stop)
 }
 
-/// The whole answer, head and body.
-async fn ask(address: SocketAddr, request: &str) -> String {
+/// The response in lower case, head and body.
+async fn send(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let more = "host: x\r\n\r\n";
-    stream.write_all(format!("{request}\r\n{more}").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer.to_lowercase()
+    stream.write_all(format!("{request}\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    response.to_lowercase()
 }
 
 async fn get(address: SocketAddr, path: &str) -> String {
-    ask(address, &format!("GET {path} HTTP/1.1")).await
+    send(address, &format!("GET {path} HTTP/1.1")).await
 }
 
 #[tokio::test]
-async fn metrics_come_in_the_format_that_is_asked_for() {
-    let (address, _stop) = served(&Arc::default()).await;
+async fn metrics_are_served_in_the_requested_format() {
+    let (address, _stop) = serve_at_free_port(&Arc::default()).await;
     let plain = get(address, "/metrics").await;
     assert!(plain.contains("content-type: text/plain; version=0.0.4") && !plain.contains("# eof"), "{plain}");
     let accept = "GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text;version=1.0.0";
-    let open = ask(address, accept).await;
+    let open = send(address, accept).await;
     assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0"), "{open}");
     assert!(open.ends_with("# eof\n"), "{open}");
 }
 
 #[tokio::test]
-async fn only_reads_of_what_is_there_are_answered() {
-    let (address, _stop) = served(&Arc::default()).await;
-    assert!(get(address, "/").await.contains("there are /metrics, /healthz and /readyz"));
+async fn other_paths_and_methods_are_refused() {
+    let (address, _stop) = serve_at_free_port(&Arc::default()).await;
+    assert!(get(address, "/").await.contains("try /metrics, /healthz or /readyz"));
     assert!(get(address, "/metricsx").await.starts_with("http/1.1 404"));
-    let post = ask(address, "POST /metrics HTTP/1.1\r\ncontent-length: 0").await;
+    let post = send(address, "POST /metrics HTTP/1.1\r\ncontent-length: 0").await;
     assert!(post.starts_with("http/1.1 405") && post.contains("allow: get, head"), "{post}");
-    let head = ask(address, "HEAD /healthz HTTP/1.1").await;
+    let head = send(address, "HEAD /healthz HTTP/1.1").await;
     assert!(head.starts_with("http/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_stuck_loops_make_healthz_fail() {
     let metrics = Arc::<Metrics>::default();
-    let (address, _stop) = served(&metrics).await;
+    let (address, _stop) = serve_at_free_port(&metrics).await;
     let mut down = state();
     down.control_planes.get_mut("kuma").unwrap().circuit = ecs_mesh_controller::CircuitState::Open;
     let state_source: Arc<dyn StateSource> = Arc::new(StaticState(down));
@@ -74,19 +73,19 @@ async fn only_stuck_loops_make_healthz_fail() {
     sweep.expect_within(Duration::from_mins(1));
     assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
     tokio::time::advance(Duration::from_secs(61)).await;
-    let answer = get(address, "/healthz").await;
+    let response = get(address, "/healthz").await;
     assert!(
-        answer.starts_with("http/1.1 503") && answer.contains("sweep has made no progress for 61 s"),
-        "{answer}"
+        response.starts_with("http/1.1 503") && response.contains("sweep: no progress for 61 s"),
+        "{response}"
     );
 }
 
 #[tokio::test]
 async fn readyz_lists_pending_conditions() {
     let metrics = Arc::<Metrics>::default();
-    let (address, _stop) = served(&metrics).await;
+    let (address, _stop) = serve_at_free_port(&metrics).await;
     let early = get(address, "/readyz").await;
-    assert!(early.starts_with("http/1.1 503") && early.contains("has not begun"), "{early}");
+    assert!(early.starts_with("http/1.1 503") && early.contains("is starting"), "{early}");
     let waiting = OperatorState { pending: vec!["the first sweep".to_owned()], ..state() };
     let state_source: Arc<dyn StateSource> = Arc::new(StaticState(waiting));
     metrics.set_state_source(Arc::downgrade(&state_source));
@@ -99,7 +98,7 @@ async fn readyz_lists_pending_conditions() {
     for detail in [
         "\"ready\":true",
         "\"guards\":{\"demo\":{",
-        "\"queue\":{\"state\":\"unread\"}",
+        "\"event_queue\":{\"state\":\"unknown\"}",
         "\"circuit\":\"closed\"",
     ] {
         assert!(ready.contains(detail), "{detail}: {ready}");
@@ -109,7 +108,7 @@ async fn readyz_lists_pending_conditions() {
 #[tokio::test]
 async fn readiness_ends_before_metrics_at_shutdown() {
     let metrics = Arc::<Metrics>::default();
-    let (address, _stop) = served(&metrics).await;
+    let (address, _stop) = serve_at_free_port(&metrics).await;
     let state_source: Arc<dyn StateSource> = Arc::new(StaticState(state()));
     metrics.set_state_source(Arc::downgrade(&state_source));
     let stop = CancellationToken::new();
@@ -123,30 +122,30 @@ async fn readiness_ends_before_metrics_at_shutdown() {
 
 #[tokio::test(start_paused = true)]
 async fn silent_clients_are_disconnected() {
-    let (address, _stop) = served(&Arc::default()).await;
-    let mut last_progress = Vec::new();
+    let (address, _stop) = serve_at_free_port(&Arc::default()).await;
+    let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /met").await.unwrap();
-        last_progress.push(stream);
+        silent.push(stream);
     }
     let began = tokio::time::Instant::now();
     assert!(get(address, "/healthz").await.starts_with("http/1.1 200"));
-    assert!(began.elapsed() >= MAX_CONNECTION_AGE, "all places were taken");
-    for mut stream in last_progress {
-        // However the connection ends, it ends.
+    assert!(began.elapsed() >= MAX_CONNECTION_AGE, "all connections were in use");
+    for mut stream in silent {
+        // The read returns once the connection is closed, with or without an error.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
+async fn server_binds_a_taken_port_once_it_is_free() {
     let taken = StdListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let server = MetricsServer::start(ListenAddress::At(address), Arc::default(), 1);
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop(taken);
-    let answered = async {
+    let response = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if TcpStream::connect(address).await.is_ok() {
@@ -154,12 +153,12 @@ async fn a_port_that_is_taken_is_had_as_soon_as_it_is_free() {
             }
         }
     };
-    assert!(answered.await.starts_with("http/1.1 200"));
+    assert!(response.await.starts_with("http/1.1 200"));
     server.stop().await;
 }
 
 #[test]
-fn an_address_is_read_or_refused_with_what_is_allowed() {
+fn listen_address_parser_names_the_allowed_forms() {
     assert_eq!("none".parse(), Ok(ListenAddress::Disabled));
     assert_eq!("[::]:9102".parse(), Ok(ListenAddress::At("[::]:9102".parse().unwrap())));
     for bad in ["9102", "localhost:9102", "0.0.0.0", "0.0.0.0:99999", ""] {
