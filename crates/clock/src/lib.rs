@@ -1,4 +1,15 @@
-//! The one place wall-clock time comes from, so that a simulation can stop it.
+//! The single source of wall-clock time, so that a simulation can pause it.
+//!
+//! ```
+//! use ecs_mesh_clock::Clock;
+//! use ecs_mesh_model::Timestamp;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+//! let clock = Clock::simulated(Timestamp(1_000));
+//! tokio::time::advance(std::time::Duration::from_millis(234)).await;
+//! assert_eq!(clock.now(), Timestamp(1_234));
+//! # });
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -8,7 +19,7 @@ use tokio::time::Instant;
 
 use ecs_mesh_model::Timestamp;
 
-/// Tells the wall-clock time. For how long something takes, use [`tokio::time::Instant`] instead.
+/// Reads the wall-clock time. To measure durations, use [`tokio::time::Instant`] instead.
 #[derive(Clone, Debug)]
 pub struct Clock(ClockSource);
 
@@ -24,7 +35,7 @@ impl Clock {
         Self(ClockSource::System)
     }
 
-    /// A clock that shows `start` now and goes on with tokio's clock, which a test may pause and advance.
+    /// A clock that shows `start` now and then follows tokio's clock, which a test may pause and advance.
     pub fn simulated(start: Timestamp) -> Self {
         Self(ClockSource::Simulated { start, origin: Instant::now() })
     }
@@ -33,7 +44,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             ClockSource::System => {
-                // A machine set to before 1970 has no usable clock; zero makes everything else look new.
+                // A machine set to before 1970 has no usable clock; with zero every other time is in its future.
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
                 Timestamp(0).plus(since_epoch)
             }
@@ -47,7 +58,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_simulated_clock_goes_on_with_the_paused_one() {
+    async fn simulated_clock_follows_the_paused_clock() {
         let clock = Clock::simulated(Timestamp(1_000));
         let copy = clock.clone();
         tokio::time::advance(Duration::from_millis(234)).await;
@@ -55,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_clock_shows_this_century() {
+    fn system_clock_shows_this_century() {
         assert!(Clock::system().now() > Timestamp::parse("2024-01-01T00:00:00Z").unwrap());
     }
 }

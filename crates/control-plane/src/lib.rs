@@ -1,11 +1,20 @@
-//! Control planes: one trait, and a home for each kind. Knows nothing of ECS.
+//! The trait of all control planes, with the HTTP transport that their clients share. Knows nothing of ECS.
 //!
-//! A registration's body is a JSON value in a *normal form*: what the control plane adds or changes of its own accord
-//! is taken away, so that equal bodies mean that there is nothing to write.
+//! A registration's body is compared in a *normal form*, without the fields that the control plane adds or changes on its
+//! own: equal normal forms mean that no write is needed.
+//!
+//! ```
+//! use ecs_mesh_control_plane::ContentHash;
+//! use serde_json::json;
+//!
+//! // Summaries of long lists keep a hash of the normal form instead of the body.
+//! let hash = ContentHash::of(&json!({"address": "10.0.0.1", "port": 8080}));
+//! assert_eq!(hash, ContentHash::of(&json!({"port": 8080, "address": "10.0.0.1"})));
+//! ```
 
 #![forbid(unsafe_code)]
 
-mod halt;
+mod call_error;
 pub mod http;
 pub mod skipped_items;
 mod partial_list;
@@ -24,81 +33,81 @@ use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, RegistrationId
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
-pub use halt::{CallError, call};
+pub use call_error::{CallError, call};
 pub use partial_list::{FailedSegment, PartialList, ListSegment, list_owned};
 pub use observer::{MeshCallObserver, NoObserver};
 pub use registration_summary::{ContentHash, RegistrationSummary};
 
-/// Whose a registration is, as its own marks say.
+/// The owner of a registration, as its ownership labels show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistrationOwner {
-    /// It carries all marks.
+    /// The registration has all ownership labels.
     Owned(OwnershipLabels),
-    /// It carries none, or not all: somebody else's.
+    /// The registration lacks at least one ownership label and belongs to another writer.
     Foreign,
 }
 
 /// A registration as the control plane holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Registration {
-    /// Where it is.
+    /// Mesh and name.
     pub id: RegistrationId,
-    /// Whose it is.
+    /// The owner.
     pub owner: RegistrationOwner,
-    /// The service that it says it is, for reports.
+    /// The service that it registers, for reports.
     pub service: Option<Arc<str>>,
-    /// When the control plane says that it was created.
+    /// The creation time, as the control plane reports it.
     pub created_at: Option<Timestamp>,
-    /// Why this operator drained it, if it did.
+    /// The reason if this operator drained the registration.
     pub drained: Option<DrainReason>,
     /// The normal form, for comparison.
     pub normal: Value,
-    /// What the control plane holds, as it gave it: for what must be carried forward.
+    /// The body as the control plane returned it, for fields that a write must carry forward.
     pub stored: Value,
 }
 
 /// A body ready to be sent, with its normal form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RenderedRegistration {
-    /// What is sent.
+    /// The request body.
     pub body: Value,
-    /// Its normal form, for comparison with [`Registration::normal`].
+    /// The normal form of `body`, for comparison with [`Registration::normal`].
     pub normal: Value,
 }
 
-/// Login tokens that name no task, so that nobody removes them.
+/// Login tokens that name no task, which no control plane client removes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnattributedTokenCount {
-    /// Why they name none; a bounded label.
+    /// The reason why their task is unknown; a bounded label.
     pub reason: &'static str,
-    /// How many.
+    /// The number of tokens.
     pub count: usize,
-    /// The accessors of some of them, which open nothing.
+    /// The accessors of some of them. An accessor grants nothing.
     pub examples: Vec<Arc<str>>,
 }
 
-/// What may be done about a failed call to a control plane.
+/// The kind of a failed call to a control plane, which decides about retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MeshErrorKind {
-    /// Not reached, timed out, 5xx: try again; the circuit counts these.
+    /// Not connected, timed out, or 5xx: retry. The circuit counts these.
     Unreachable,
-    /// 500 to a removal, in words that do not say why: it may be over later, and is about this one.
+    /// 500 for a removal without a cause: retry later. The error concerns only this registration.
     ServerError,
-    /// 429: try again, not before the time it named.
+    /// 429: retry after the time in the response.
     Throttled,
-    /// 409: somebody else wrote; read again, redo.
+    /// 409: another writer was faster; read again and retry.
     Conflict,
-    /// 400: the body breaks a rule; the same body never works.
+    /// 400: the body breaks a rule; the same body never succeeds.
     Invalid,
-    /// 401 or 403: our token does not reach.
+    /// 401 or 403: the operator's token lacks permissions.
     Forbidden,
-    /// The mesh, or the namespace, does not exist.
+    /// The mesh or the namespace does not exist.
     MeshNotFound,
-    /// 405: a global or read-only control plane takes no Dataplanes.
+    /// 405: a global or read-only control plane accepts no Dataplanes.
     ReadOnly,
-    /// An answer that is not from such a control plane, or one that cannot be read.
+    /// A response that is unreadable or not from such a control plane.
     UnexpectedResponse,
-    /// Another copy of this operator holds the lease: nothing was sent.
+    /// Another copy of this operator holds the lease; the call was not sent.
     NotLeader,
 }
 
@@ -119,31 +128,31 @@ impl MeshErrorKind {
         }
     }
 
-    /// Whether the next call would meet the same, whatever it is about.
+    /// Whether any other call would fail the same way.
     pub fn affects_all_calls(self) -> bool {
         matches!(self, Self::Unreachable | Self::Throttled | Self::NotLeader)
     }
 
-    /// Whether it says something of one registration, and nothing of the control plane.
+    /// Whether the error concerns one registration and not the control plane.
     pub fn affects_one_registration(self) -> bool {
         matches!(self, Self::Invalid | Self::Conflict | Self::ServerError)
     }
 }
 
-/// A failed call, in words for a person: what was called, what came back, what to do next.
+/// A failed call. The message contains the call, the response and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct MeshError {
-    /// What may be done about it.
+    /// The kind, which decides about retries.
     pub kind: MeshErrorKind,
-    /// Call, resource, answer (field paths included, no secrets) and what to do next.
+    /// Call, resource, response (with field paths, without secrets) and the next step.
     pub message: String,
-    /// `Retry-After`, where the server gave one.
+    /// `Retry-After`, if the server sent it.
     pub retry_after: Option<Duration>,
 }
 
 impl MeshError {
-    /// An error without a time before which it makes no sense to try again.
+    /// Creates an error without `Retry-After`.
     pub fn new(kind: MeshErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), retry_after: None }
     }
@@ -152,59 +161,63 @@ impl MeshError {
 /// A mesh control plane.
 #[async_trait]
 pub trait ControlPlane: Send + Sync {
-    /// All registrations, in all meshes, that carry this operator's mark, or, where tasks register themselves, that a
-    /// task of one of these clusters has made. Each is handed over as it is read, perhaps twice, since lists are long;
-    /// what was handed over before an error is there, too. What is listed by itself fails by itself, and those parts are
-    /// returned; an error where nothing could be listed. A registration may be missing although it exists (pages shift
-    /// under deletions): absence here proves nothing.
+    /// Lists all registrations, in all meshes, that have this operator's ownership labels or, where tasks register
+    /// themselves, that a task of one of these clusters has created.
+    ///
+    /// Lists are long, so `sink` receives each registration as it is read, possibly twice. Registrations received before
+    /// an error are valid. Segments fail independently; the failed ones are returned. An existing registration may be
+    /// missing from the list (pages shift under deletions), so absence here is no evidence.
+    ///
+    /// # Errors
+    /// If no segment could be listed.
     async fn list_owned(
         &self,
         clusters: &BTreeSet<ClusterArn>,
-        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError>;
 
-    /// What this task has made itself; empty where tasks make nothing. Calls that come at the same time share what is
-    /// asked of the server, and parts fail by themselves, as of [`Self::owned`].
+    /// Lists the registrations that this task has created itself; empty where tasks do not register themselves.
+    /// Concurrent calls share requests, and segments fail independently, as in [`Self::list_owned`].
     async fn list_for_task(&self, task: &TaskArn) -> Result<PartialList, MeshError> {
         let _ = task;
         Ok(PartialList::default())
     }
 
-    /// The server's current copy.
+    /// Reads the server's current copy.
     async fn get(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError>;
 
-    /// Creates or replaces.
+    /// Creates or replaces a registration.
     async fn put(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError>;
 
-    /// Removes; `false` when it was not there.
+    /// Removes a registration; `false` if it did not exist.
     async fn delete(&self, id: &RegistrationId) -> Result<bool, MeshError>;
 
-    /// From now on the lease is asked at each write, where writes wait for others after their caller has asked.
+    /// Sets the lease that is checked right before each write, where writes may wait after their caller's check.
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
 
-    /// How many removals like this one may go out in one request: so many count as one write.
+    /// The maximum number of such removals in one request, which counts as one write.
     fn delete_batch_size(&self, id: &RegistrationId) -> usize {
         let _ = id;
         1
     }
 
-    /// Login tokens that name no task, as the last whole list showed them.
+    /// Login tokens that name no task, as of the last complete list.
     fn unattributed_tokens(&self) -> Vec<UnattributedTokenCount> {
         Vec::new()
     }
 
-    /// The services that the mesh knows of.
+    /// Lists the services of the mesh.
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError>;
 
-    /// Learns what decides the rendering (version, mesh modes, health discovery). Called before the first write and
-    /// at each sweep; failures leave the last knowledge in place.
+    /// Reads the capabilities that rendering depends on (version, mesh modes, health discovery). Called before the first
+    /// write and at each sweep. A failure keeps the previous capabilities.
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError>;
 
-    /// The body that makes `desired` true, carrying forward from `current` what the control plane decides.
+    /// Renders the body of `desired`, with the fields of `current` that the control plane decides.
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration;
 
-    /// The body that takes `current` out of service without removing it.
+    /// Renders the body that drains `current`.
     fn render_drained(&self, current: &Registration, reason: DrainReason) -> RenderedRegistration;
 }

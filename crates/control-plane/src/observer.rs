@@ -1,20 +1,20 @@
-//! Who is told of the calls to control planes, for metrics. All labels have bounded sets of values.
+//! Observes calls to control planes, for metrics. All labels have bounded sets of values.
 
 use std::time::Duration;
 
-/// Told of every operation.
+/// Receives every operation.
 pub trait MeshCallObserver: Send + Sync {
     /// An operation (`list_owned`, `list_for_task`, `get`, `put`, `delete`, `list_services`,
     /// `refresh_capabilities`) ended with `success` or the label of a [`MeshErrorKind`](super::MeshErrorKind).
     fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
 
-    /// A list of this operation held an item that cannot be read, and went on without it.
+    /// A list of this operation skipped an unreadable item.
     fn skipped(&self, operation: &'static str) {
         let _ = operation;
     }
 
-    /// How many login tokens name no task, as of the last whole list: `no_metadata`, or `malformed`. Nobody removes
-    /// them.
+    /// The number of login tokens that name no task, as of the last complete list. `reason` is `no_metadata` or
+    /// `malformed`.
     fn unattributed_tokens(&self, reason: &'static str, count: usize) {
         let _ = (reason, count);
     }

@@ -1,4 +1,4 @@
-//! What lists showed, and which parts of them failed: of a part that failed nothing is known, and the rest counts.
+//! Results of lists of which parts may fail: nothing is known of a failed segment, and the other segments are valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,27 +8,27 @@ use super::{ControlPlane, MeshError, RegistrationSummary};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
-/// A part of what is registered that is listed by itself. It is displayed as a person would name it.
+/// A part of the registrations that has a list of its own. Its `Display` is for messages.
 pub trait ListSegment: fmt::Display + fmt::Debug + Send + Sync {
-    /// Whether a registration of this name would be in it.
+    /// Whether a registration with this id belongs to the segment.
     fn contains(&self, id: &RegistrationId) -> bool;
 }
 
-/// A part that could not be listed.
+/// A segment that could not be listed.
 #[derive(Clone, Debug)]
 pub struct FailedSegment {
-    /// Which.
+    /// The segment.
     pub segment: Arc<dyn ListSegment>,
-    /// Why not.
+    /// The error of its list.
     pub error: MeshError,
 }
 
-/// What lists showed.
+/// The registrations that lists returned, with the segments that failed.
 #[derive(Clone, Debug, Default)]
 pub struct PartialList {
-    /// What was seen, each once.
+    /// The listed registrations, each once.
     pub seen: Vec<RegistrationSummary>,
-    /// The parts that failed: what is not seen of them may be there.
+    /// The segments that failed: a registration in one of them may exist without being listed.
     pub failed: Vec<FailedSegment>,
 }
 
@@ -38,10 +38,10 @@ impl AsRef<[FailedSegment]> for PartialList {
     }
 }
 
-/// All that a control plane hands over of what is registered, each once. It holds the whole list: for where that is
-/// short.
+/// Collects the owned registrations of a control plane, each once. Holds the complete list in memory, so use this for
+/// short lists only.
 pub async fn list_owned(mesh: &dyn ControlPlane, clusters: &BTreeSet<ClusterArn>) -> Result<PartialList, MeshError> {
-    let mut read_cache = BTreeMap::new();
-    let failed = mesh.list_owned(clusters, &mut |one| drop(read_cache.insert(one.id.clone(), one))).await?;
-    Ok(PartialList { seen: read_cache.into_values().collect(), failed })
+    let mut seen = BTreeMap::new();
+    let failed = mesh.list_owned(clusters, &mut |summary| drop(seen.insert(summary.id.clone(), summary))).await?;
+    Ok(PartialList { seen: seen.into_values().collect(), failed })
 }

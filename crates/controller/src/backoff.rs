@@ -1,18 +1,18 @@
-//! Guarantees that retries of one thing come apart exponentially, with jitter, and never further than a bound.
+//! Guarantees that retry delays grow exponentially, with jitter, between two bounds.
 //!
-//! The n-th delay lies between d and 2d, where d doubles from `min` and ends at half of `max`, so no delay is
-//! shorter than `min` or longer than `max`. The jitter comes from a seed.
+//! The n-th delay is between d and 2d, where d doubles from `min` to half of `max`, so no delay is shorter than `min` or
+//! longer than `max`. The jitter comes from a seed.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-/// How far retries come apart.
+/// The bounds of retry delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// No delay is shorter.
+    /// The shortest delay.
     pub min: Duration,
-    /// No delay is longer, jitter included.
+    /// The longest delay, jitter included.
     pub max: Duration,
 }
 
@@ -24,11 +24,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The delays of one failing thing, from the first failure on. The same seed gives the same delays.
+    /// The delays of one failing operation, from its first failure on. The same seed gives the same delays.
     pub fn start(&self, seed: u64) -> Delays {
         let delays = ExponentialBuilder::new()
             .with_min_delay(self.min)
-            // backon adds up to a whole delay as jitter.
+            // backon adds up to one delay as jitter.
             .with_max_delay((self.max / 2).max(self.min))
             .without_max_times()
             .with_jitter()
@@ -38,7 +38,7 @@ impl Backoff {
     }
 }
 
-/// The delays before each further retry of one thing; they never end.
+/// The endless sequence of delays before each further retry of one operation.
 #[derive(Debug)]
 pub struct Delays {
     delays: <ExponentialBuilder as BackoffBuilder>::Backoff,
@@ -46,7 +46,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// How long to wait after one more failure.
+    /// The delay after one more failure.
     pub fn after_failure(&mut self) -> Duration {
         self.delays.next().unwrap_or(self.max).min(self.max)
     }
@@ -73,13 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_repeats_its_delays_and_another_seed_does_not() {
+    fn delays_depend_on_the_seed_only() {
         assert_eq!(first_delays(Backoff::default(), 7, 10), first_delays(Backoff::default(), 7, 10));
         assert_ne!(first_delays(Backoff::default(), 7, 10), first_delays(Backoff::default(), 8, 10));
     }
 
     #[test]
-    fn a_thousand_failures_still_give_a_delay() {
+    fn delay_stays_bounded_after_a_thousand_failures() {
         assert!(first_delays(Backoff::default(), 1, 1_000).iter().all(|d| *d <= Duration::from_mins(1)));
     }
 }

@@ -1,8 +1,8 @@
-//! Guarantees that a remote that is down is asked by one probe at a time, further and further apart.
+//! Guarantees that an unreachable remote receives one probe at a time, at growing intervals.
 //!
-//! Closed, until so many calls in a row failed to get through; then open: nobody calls before an instant, at which
-//! one probe may. If it gets through the circuit is closed, else the next probe is further away. Only failures of
-//! the transport count: a remote that answers "no" is up.
+//! A closed circuit opens after a number of consecutive failures. An open circuit admits no call until an instant at
+//! which it admits one probe (half open). A successful probe closes the circuit; a failed one delays the next probe.
+//! Only transport failures count: a remote that responds with an error is reachable.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, Delays};
 use super::{saturating_add, lock};
 
-/// When a circuit opens and how often it probes.
+/// Thresholds of a circuit: when it opens and how often it probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitConfig {
-    /// So many failures in a row, with no success in between, open it.
+    /// The number of consecutive failures that opens the circuit.
     pub failures: u32,
-    /// How far probes are apart. A probe without a result for as long as `max` frees its place for another.
+    /// The intervals between probes. A probe without a result for `max` is replaced by another.
     pub probes: Backoff,
 }
 
@@ -28,14 +28,14 @@ impl Default for CircuitConfig {
     }
 }
 
-/// Where a circuit stands, for metrics.
+/// The state of a circuit, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitState {
-    /// Calls go through.
+    /// Calls are admitted.
     Closed,
-    /// No call goes through.
+    /// No call is admitted.
     Open,
-    /// One probe is under way.
+    /// One probe is in flight.
     HalfOpen,
 }
 
@@ -50,9 +50,9 @@ impl CircuitState {
     }
 }
 
-/// The refusal of a call: ask again at this instant, at the earliest.
+/// The circuit rejected a call. The next call may be admitted at this instant at the earliest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the remote has not been reachable; it is not called before the next probe")]
+#[error("circuit open: the remote is unreachable; waiting for the next probe")]
 pub struct CircuitOpenUntil(pub Instant);
 
 /// The circuit of one remote, shared by its clones.
@@ -67,7 +67,7 @@ struct Inner {
     config: CircuitConfig,
     rng: fastrand::Rng,
     phase: CircuitPhase,
-    /// Counts the phases, so that the result of a call let through in an earlier one can be told and dropped.
+    /// Counts the phases, so that results of calls admitted in an earlier phase are ignored.
     epoch: u64,
 }
 
@@ -91,16 +91,16 @@ impl Circuit {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Lets a call through, or says when to ask again. Say how the call went by the permit.
+    /// Admits a call, or returns the instant of the next attempt. Report the call's result with the permit.
     ///
     /// # Errors
-    /// When the circuit is open, or its probe is under way.
+    /// If the circuit is open or its probe is in flight.
     pub fn admit(&self) -> Result<Permit, CircuitOpenUntil> {
         let epoch = lock(&self.inner).admit(Instant::now())?;
         Ok(Permit { circuit: self.clone(), epoch })
     }
 
-    /// Where the circuit stands.
+    /// The current state.
     pub fn state(&self) -> CircuitState {
         match lock(&self.inner).phase {
             CircuitPhase::Closed { .. } => CircuitState::Closed,
@@ -110,21 +110,21 @@ impl Circuit {
     }
 }
 
-/// One call let through. Dropping it says nothing about the remote; a dropped probe lets another one go at once.
+/// One admitted call. Dropping the permit reports no result; after a dropped probe another one is admitted immediately.
 #[derive(Debug)]
-#[must_use = "a permit that is dropped tells the circuit nothing"]
+#[must_use = "a dropped permit reports no result to the circuit"]
 pub struct Permit {
     circuit: Circuit,
     epoch: u64,
 }
 
 impl Permit {
-    /// The remote answered, whatever the answer was.
+    /// Reports that the remote responded, with success or with an error.
     pub fn success(self) {
         lock(&self.circuit.inner).succeeded(self.epoch);
     }
 
-    /// The remote could not be reached or did not answer.
+    /// Reports that the remote was unreachable or did not respond.
     pub fn failure(self) {
         lock(&self.circuit.inner).failed(self.epoch, Instant::now());
     }
@@ -132,7 +132,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // After a result this is of an earlier epoch, or not of a probe.
+        // After a reported result the epoch is an earlier one, or the permit is not a probe's.
         lock(&self.circuit.inner).dropped(self.epoch, Instant::now());
     }
 }
@@ -143,7 +143,7 @@ impl Inner {
         match &self.phase {
             CircuitPhase::Closed { .. } => return Ok(self.epoch),
             CircuitPhase::Open { until, .. } if now < *until => return Err(CircuitOpenUntil(*until)),
-            // When the probe will end is not known, but most do within the shortest distance.
+            // The end of the probe is unknown, but most probes end within the shortest interval.
             CircuitPhase::HalfOpen { since, .. } if now < saturating_add(*since, max) => {
                 return Err(CircuitOpenUntil(saturating_add(now, min).min(saturating_add(*since, max))));
             }
@@ -167,7 +167,7 @@ impl Inner {
             CircuitPhase::Open { .. } => {}
             CircuitPhase::HalfOpen { .. } => {
                 self.change(|_| CircuitPhase::Closed { failures: 0 });
-                tracing::info!(remote = self.remote, "the remote is reachable again");
+                tracing::info!(remote = self.remote, "remote reachable again; circuit closed");
             }
         }
     }
@@ -185,7 +185,7 @@ impl Inner {
                     self.change(|_| CircuitPhase::Open { until, delays });
                     tracing::warn!(
                         remote = self.remote,
-                        "the remote is not reachable; calls wait for a probe"
+                        "remote unreachable; circuit opened"
                     );
                 }
             }
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_open_circuit_lets_one_probe_through_at_a_time() {
+    async fn open_circuit_admits_one_probe_at_a_time() {
         let circuit = circuit();
         fail(&circuit, 3);
         let probe = next_probe(&circuit).await;
@@ -264,13 +264,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_probes_come_apart_from_one_second_to_thirty() {
+    async fn failed_probes_back_off_from_one_to_thirty_seconds() {
         let circuit = circuit();
         fail(&circuit, 3);
         for base in [1, 2, 4, 8, 15, 15, 15] {
             let CircuitOpenUntil(at) = circuit.admit().unwrap_err();
-            let distance = at - Instant::now();
-            assert!((base * SECOND..=2 * base * SECOND).contains(&distance), "{distance:?} for {base} s");
+            let delay = at - Instant::now();
+            assert!((base * SECOND..=2 * base * SECOND).contains(&delay), "{delay:?} for {base} s");
             next_probe(&circuit).await.failure();
         }
     }
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_probe_lets_another_one_go_at_once() {
+    async fn circuit_admits_another_probe_when_one_is_dropped() {
         let circuit = circuit();
         fail(&circuit, 3);
         drop(next_probe(&circuit).await);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_call_counts_neither_way() {
+    async fn dropped_permit_reports_no_result() {
         let circuit = circuit();
         fail(&circuit, 2);
         drop(circuit.admit().unwrap());

@@ -1,9 +1,9 @@
-//! Whether every loop makes progress.
+//! Detects loops that no longer make progress.
 //!
-//! A loop says, each time round, within what time it will be round again ([`Heartbeat::beat`]), or that it waits for work
-//! ([`Heartbeat::rest`]). One that stays silent for longer is stuck, and so is one that ended without being asked to: then
-//! only a restart helps. A control plane that is down or a queue that cannot be read stops no loop, so it does not show
-//! here; a restart would not mend it.
+//! In each iteration a loop announces when its next heartbeat is due ([`Heartbeat::expect_within`]), or that it waits for
+//! work ([`Heartbeat::idle`]). A loop is stuck if its heartbeat is overdue or if it exited unexpectedly; only a restart
+//! helps then. A control plane that is down or a queue that cannot be read stops no loop and is not reported here: a
+//! restart would not help.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,25 +23,25 @@ struct Loops {
     stop: Option<CancellationToken>,
 }
 
-/// What is known of one loop.
+/// The last state that a loop reported.
 #[derive(Clone, Copy, Debug)]
 enum LoopState {
-    /// It came round at `at` and said that it would be back by `within`.
+    /// The loop made progress at `at`; its next heartbeat is due `within` that time.
     Due { at: Instant, within: Duration },
-    /// It waits for work.
+    /// The loop waits for work.
     Idle,
-    /// It ended at this time.
+    /// The loop exited.
     Ended { at: Instant },
 }
 
 /// A loop that makes no progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StuckLoop {
-    /// Which loop.
+    /// The loop's name.
     pub name: String,
-    /// How long ago it last made progress.
+    /// The time since the last progress.
     pub last_progress: Duration,
-    /// Within what time it should have; `None` where it ended.
+    /// The time within which progress was due; `None` if the loop exited.
     pub within: Option<Duration>,
 }
 
@@ -65,30 +65,30 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A loop begins. A loop that begins again takes the place of the one of its name.
+    /// Registers a loop. A restarted loop replaces the previous loop of that name.
     pub fn register(&self, name: impl Into<String>) -> Heartbeat {
-        let pulse = Heartbeat(Some((self.clone(), name.into())));
-        pulse.idle();
-        pulse
+        let heartbeat = Heartbeat(Some((self.clone(), name.into())));
+        heartbeat.idle();
+        heartbeat
     }
 
-    /// From when this is cancelled on, loops end because they are told to.
+    /// After `stop` is cancelled, exiting loops are not reported as stuck.
     pub fn set_stop_token(&self, stop: CancellationToken) {
         self.lock().stop = Some(stop);
     }
 
-    /// Whether the process was asked to stop.
+    /// Whether the process is shutting down.
     pub fn is_stopping(&self) -> bool {
         self.lock().stop.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// The loops that make no progress, by name. A process that is stopping has none: it ends by its own deadline.
+    /// The loops that make no progress, by name. Empty during shutdown, which has its own deadline.
     pub fn stuck(&self) -> Vec<StuckLoop> {
         if self.is_stopping() {
             return Vec::new();
         }
         let now = Instant::now();
-        let stuck = |(name, life): (&String, &LoopState)| match *life {
+        let stuck = |(name, state): (&String, &LoopState)| match *state {
             LoopState::Idle => None,
             LoopState::Due { at, within } => {
                 let last_progress = now.saturating_duration_since(at);
@@ -102,37 +102,38 @@ impl Health {
         self.lock().by_name.iter().filter_map(stuck).collect()
     }
 
-    fn set(&self, name: &str, life: LoopState) {
+    fn set(&self, name: &str, state: LoopState) {
         let mut loops = self.lock();
         match loops.by_name.get_mut(name) {
-            Some(known) => *known = life,
+            Some(known) => *known = state,
             None => {
-                loops.by_name.insert(name.to_owned(), life);
+                loops.by_name.insert(name.to_owned(), state);
             }
         }
     }
 }
 
-/// One loop's pulse. The loop keeps it: when it is dropped, the loop has ended. The default one is heard by nobody.
+/// The heartbeat of one loop. The loop owns it: dropping it reports that the loop exited. The default heartbeat reports
+/// nothing.
 #[derive(Debug, Default)]
 pub struct Heartbeat(Option<(Health, String)>);
 
 impl Heartbeat {
-    /// Progress was made, and will be again within this time.
+    /// Reports progress and that the next heartbeat is due within this time.
     pub fn expect_within(&self, within: Duration) {
         if let Some((health, name)) = &self.0 {
             health.set(name, LoopState::Due { at: Instant::now(), within });
         }
     }
 
-    /// The loop ends because there is nothing left for it to do.
+    /// Ends the loop without reporting it as stuck: its work is complete.
     pub fn unregister(mut self) {
         if let Some((health, name)) = self.0.take() {
             health.lock().by_name.remove(&name);
         }
     }
 
-    /// There is nothing to do for now, for as long as that may last.
+    /// Reports that the loop waits for work, without a time limit.
     pub fn idle(&self) {
         if let Some((health, name)) = &self.0 {
             health.set(name, LoopState::Idle);
@@ -156,7 +157,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn words(health: &Health) -> Vec<String> {
+    fn messages(health: &Health) -> Vec<String> {
         health.stuck().iter().map(ToString::to_string).collect()
     }
 
@@ -166,11 +167,11 @@ mod tests {
         let (sweep, _roles) = (health.register("sweep"), health.register("roles"));
         sweep.expect_within(60 * SECOND);
         advance(60 * SECOND).await;
-        assert_eq!(words(&health), [""; 0]);
+        assert_eq!(messages(&health), [""; 0]);
         advance(10 * SECOND).await;
-        assert_eq!(words(&health), ["sweep: no progress for 70 s (limit 60 s)"]);
+        assert_eq!(messages(&health), ["sweep: no progress for 70 s (limit 60 s)"]);
         sweep.expect_within(SECOND);
-        assert_eq!(words(&health), [""; 0]);
+        assert_eq!(messages(&health), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -180,7 +181,7 @@ mod tests {
         deleter.expect_within(SECOND);
         deleter.idle();
         advance(100_000 * SECOND).await;
-        assert_eq!(words(&health), [""; 0]);
+        assert_eq!(messages(&health), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -188,25 +189,25 @@ mod tests {
         let health = Health::default();
         drop(health.register("sweep"));
         advance(3 * SECOND).await;
-        assert_eq!(words(&health), ["sweep: exited unexpectedly 3 s ago"]);
-        let _again = health.register("sweep");
-        assert_eq!(words(&health), [""; 0]);
+        assert_eq!(messages(&health), ["sweep: exited unexpectedly 3 s ago"]);
+        let _restarted = health.register("sweep");
+        assert_eq!(messages(&health), [""; 0]);
     }
 
     #[test]
     fn unregistered_loop_is_not_reported() {
         let health = Health::default();
         health.register("identity consul").unregister();
-        assert_eq!(words(&health), [""; 0]);
+        assert_eq!(messages(&health), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_stuck_in_a_process_that_is_stopping() {
+    async fn no_loop_is_stuck_during_shutdown() {
         let (health, stop) = (Health::default(), CancellationToken::new());
         health.set_stop_token(stop.clone());
-        let pulse = health.register("sweep");
+        let heartbeat = health.register("sweep");
         drop(health.register("roles"));
-        pulse.expect_within(SECOND);
+        heartbeat.expect_within(SECOND);
         advance(2 * SECOND).await;
         assert_eq!((health.stuck().len(), health.is_stopping()), (2, false));
         stop.cancel();

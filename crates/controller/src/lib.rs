@@ -1,22 +1,34 @@
-//! A small controller runtime: when a key is worked on, by whom, and how often. Knows neither ECS nor meshes.
+//! A small controller runtime: work queue, reconcile loop, retries, rate limits and lease. Knows neither ECS nor meshes.
 //!
-//! One guarantee, one file:
-//!
-//! | file | guarantees |
+//! | module | guarantee |
 //! |---|---|
-//! | [`queue`] | a key waits once, runs at its earliest time, never twice at once, and never starves |
-//! | [`backoff`] | retries come apart exponentially, with jitter, between two bounds |
-//! | [`controller`] | at most so many reconciles run, a panic costs one key one retry, a stop ends by its deadline |
-//! | [`batch`] | single reads share calls, and no answer is older than its question |
-//! | [`bucket`] | calls keep to a rate, first come, first served |
-//! | [`circuit`] | a remote that is down is asked by one probe at a time |
+//! | [`queue`] | a key waits once, runs at its earliest time, never runs concurrently and never starves |
+//! | [`backoff`] | retry delays grow exponentially, with jitter, between two bounds |
+//! | [`controller`] | bounded concurrency; a panic costs one key one retry; a shutdown ends by its deadline |
+//! | [`batch`] | single reads share calls, and no response is older than its request |
+//! | [`token_bucket`] | calls keep to a rate, first come, first served |
+//! | [`circuit_breaker`] | an unreachable remote receives one probe at a time |
 //! | [`lease`] | whether this process may write |
 //! | [`health`] | whether every loop makes progress |
-//! | [`secrets`] | how secrets that are kept elsewhere are read |
-//! | [`shutdown`] | a signal asks for an orderly stop, a second one for an end at once |
+//! | [`secrets`] | how secrets in an external store are read |
+//! | [`shutdown`] | a signal starts a graceful shutdown, a second one ends it immediately |
 //!
-//! Everything runs by [`tokio::time`] and by seeds handed in: under one thread and a paused clock, two runs of one
-//! seed are the same run.
+//! Time comes from [`tokio::time`] and randomness from the caller's seeds: on one thread with a paused clock, two runs
+//! of one seed are identical.
+//!
+//! ```
+//! use ecs_mesh_controller::{Backoff, Priority, Requeue, WorkQueue};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let queue = WorkQueue::new(Backoff::default(), 1);
+//! queue.add("task", Priority::Sweep);
+//! queue.add("task", Priority::Removal); // Folds into the pending run.
+//! let item = queue.next().await;
+//! assert_eq!((item.key, item.cause), ("task", Priority::Removal));
+//! queue.done(&item.key, Requeue::Forget);
+//! assert_eq!(queue.take(), None);
+//! # });
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -47,13 +59,13 @@ pub use queue::{Requeue, Priority, WorkQueue, QueueStats, WorkItem};
 pub use secrets::{NoSecrets, Secrets};
 pub use shutdown::{Deadline, Signals};
 
-/// Locks, whether or not a thread once panicked while holding the lock: no critical section in this room calls
-/// code that may leave its data half changed.
+/// Locks a mutex and ignores poisoning: no critical section in this crate calls code that may panic halfway through a
+/// change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `now + by`, where "too far to count" becomes "further than any process lives".
+/// `now + by`, or 30 years from now on overflow.
 fn saturating_add(now: Instant, by: Duration) -> Instant {
     const THIRTY_YEARS: Duration = Duration::from_hours(30 * 365 * 24);
     now.checked_add(by).unwrap_or_else(|| now + THIRTY_YEARS)

@@ -1,22 +1,22 @@
-//! Secrets that are kept elsewhere, and read when they are needed.
+//! Reads secrets from an external store at the time of use.
 
 use async_trait::async_trait;
 
 /// Reads secrets by ARN.
 #[async_trait]
 pub trait Secrets: Send + Sync {
-    /// The secret's text as it is now. The call has a time limit of its own. The error is for a person, and never
-    /// quotes the secret.
+    /// Reads the current text of the secret. The implementation limits the call's time. The error is a message for a
+    /// person and never contains the secret.
     async fn read(&self, arn: &str) -> Result<String, String>;
 }
 
-/// Has no secrets: where AWS is not asked.
+/// Rejects every read, for commands that run without AWS.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoSecrets;
 
 #[async_trait]
 impl Secrets for NoSecrets {
     async fn read(&self, arn: &str) -> Result<String, String> {
-        Err(format!("the secret {arn} is not read here: no AWS client is set up"))
+        Err(format!("reading the secret {arn}: no AWS client is configured"))
     }
 }

@@ -1,9 +1,8 @@
-//! Guarantees that the first SIGTERM or SIGINT asks for an orderly stop and that a second one, which a person sends, can
-//! be told apart.
+//! Guarantees that the first SIGTERM or SIGINT starts a graceful shutdown and that a second request ends it immediately.
 //!
-//! ECS sends SIGTERM and, after the task's stop timeout, SIGKILL; a person at a terminal sends SIGINT, and again
-//! when it takes too long. Supervisors may pass on one stop twice (an init that signals the group as well as its child):
-//! what comes right behind the first is the same stop, and cuts no drain short.
+//! ECS sends SIGTERM and, after the task's stop timeout, SIGKILL. A person at a terminal sends SIGINT, and repeats it if
+//! the shutdown takes too long. A supervisor may deliver one stop twice (an init that signals the process group as well
+//! as its child): a signal within a second of the first is the same request and does not shorten the shutdown.
 
 use std::future::Future;
 use std::io;
@@ -15,24 +14,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::saturating_add;
 
-/// Nobody loses patience sooner.
+/// A second signal within this window is treated as the same request.
 const REPEAT_SIGNAL_WINDOW: Duration = Duration::from_secs(1);
 
-/// What the process was asked to do by signals.
+/// The stop requests that signals have made.
 #[derive(Clone, Debug)]
 pub struct Signals {
-    /// Cancelled by the first signal: take no more work, finish what is in flight, leave.
+    /// Cancelled by the first signal: start no more work, finish the runs in flight, exit.
     pub stop: CancellationToken,
-    /// Cancelled by a second signal, at least a second after the first: leave now. Acting on it is the caller's.
+    /// Cancelled by a second signal, at least a second after the first: exit now. The caller acts on it.
     pub immediate: CancellationToken,
 }
 
 impl Signals {
-    /// Listens from now on, for the life of the runtime. The signals' default action, ending the process, no
-    /// longer happens.
+    /// Installs the signal handlers for the life of the runtime. They replace the default action, which ends the
+    /// process.
     ///
     /// # Errors
-    /// When the system refuses to install a handler.
+    /// If the system rejects a handler.
     pub fn listen() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
@@ -42,14 +41,14 @@ impl Signals {
     }
 
     async fn follow(self, mut terminate: Signal, mut interrupt: Signal) {
-        let mut asked = StopRequest::default();
+        let mut request = StopRequest::default();
         while !self.immediate.is_cancelled() {
             let name = tokio::select! {
                 biased;
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            match asked.on_signal() {
+            match request.on_signal() {
                 SignalMeaning::Stop => {
                     tracing::info!(signal = name, "stopping");
                     self.stop.cancel();
@@ -57,11 +56,11 @@ impl Signals {
                 SignalMeaning::SameStop => {
                     tracing::info!(
                         signal = name,
-                        "already stopping; send it again after a second to stop at once"
+                        "already stopping; repeat the signal to stop immediately"
                     );
                 }
-                SignalMeaning::AtOnce => {
-                    tracing::info!(signal = name, "stopping at once");
+                SignalMeaning::Immediate => {
+                    tracing::info!(signal = name, "stopping immediately");
                     self.immediate.cancel();
                 }
             }
@@ -69,17 +68,17 @@ impl Signals {
     }
 }
 
-/// When the stop was first asked for.
+/// The time of the first stop request.
 #[derive(Debug, Default)]
 struct StopRequest(Option<Instant>);
 
-/// What a signal means.
+/// The meaning of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SignalMeaning {
     Stop,
-    /// The one that was heard, once more.
+    /// A repetition of the first request.
     SameStop,
-    AtOnce,
+    Immediate,
 }
 
 impl StopRequest {
@@ -90,12 +89,12 @@ impl StopRequest {
                 SignalMeaning::Stop
             }
             Some(first) if first.elapsed() < REPEAT_SIGNAL_WINDOW => SignalMeaning::SameStop,
-            Some(_) => SignalMeaning::AtOnce,
+            Some(_) => SignalMeaning::Immediate,
         }
     }
 }
 
-/// A point in time by which something must be over.
+/// The instant by which an operation must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
@@ -110,22 +109,22 @@ impl Deadline {
         self.0
     }
 
-    /// What is left; zero once it has passed.
+    /// The time left; zero once the deadline has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// Whether nothing is left.
+    /// Whether the deadline has passed.
     pub fn has_passed(self) -> bool {
         self.remaining().is_zero()
     }
 
-    /// Waits until it has passed.
+    /// Waits until the deadline has passed.
     pub async fn passed(self) {
         tokio::time::sleep_until(self.0).await;
     }
 
-    /// What `work` gives, or `None` when the deadline comes first; `work` is dropped then.
+    /// Returns the output of `work`, or drops `work` and returns `None` at the deadline.
     pub async fn limit<F: Future>(self, work: F) -> Option<F::Output> {
         tokio::time::timeout_at(self.0, work).await.ok()
     }
@@ -142,13 +141,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn repeated_signal_within_window_is_one_stop() {
-        let mut asked = StopRequest::default();
-        assert_eq!(asked.on_signal(), SignalMeaning::Stop);
-        assert_eq!(asked.on_signal(), SignalMeaning::SameStop);
+        let mut request = StopRequest::default();
+        assert_eq!(request.on_signal(), SignalMeaning::Stop);
+        assert_eq!(request.on_signal(), SignalMeaning::SameStop);
         tokio::time::advance(REPEAT_SIGNAL_WINDOW.saturating_sub(Duration::from_millis(1))).await;
-        assert_eq!(asked.on_signal(), SignalMeaning::SameStop);
+        assert_eq!(request.on_signal(), SignalMeaning::SameStop);
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(asked.on_signal(), SignalMeaning::AtOnce, "somebody has lost patience");
+        assert_eq!(request.on_signal(), SignalMeaning::Immediate);
     }
 
     #[tokio::test(start_paused = true)]
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_counts_down_and_cuts() {
+    async fn deadline_limits_work_to_the_time_left() {
         let deadline = Deadline::after(Duration::from_secs(5));
         assert_eq!(deadline.limit(async { 1 }).await, Some(1));
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_without_end_does_not_overflow() {
+    async fn deadline_saturates_at_the_longest_duration() {
         assert!(!Deadline::after(Duration::MAX).has_passed());
     }
 }

@@ -1,7 +1,7 @@
-//! Guarantees that takers get no more than a burst and then a rate, in the order in which they came.
+//! Guarantees that callers get no more than a burst and then a rate, in order of arrival.
 //!
-//! After a throttling answer ([`TokenBucket::penalize`]) nobody gets anything for a while, and then tokens come at
-//! the rate: what had been saved up is gone, since the remote has just said that it counts differently.
+//! After a throttling response ([`TokenBucket::penalize`]) the bucket pauses and then refills at the rate. Saved tokens
+//! are dropped, since the remote evidently counts differently.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct TokenBucket {
 
 #[derive(Debug)]
 struct Inner {
-    /// Whoever is at the front of the line holds this; tokio's mutex hands it on in the order of arrival.
+    /// The first waiter holds this lock; tokio's mutex is fair, so waiters get it in order of arrival.
     front: sync::Mutex<()>,
     level: Mutex<BucketLevel>,
     changed: Notify,
@@ -40,8 +40,8 @@ impl TokenBucket {
         }
     }
 
-    /// Waits for `count` tokens, after everyone who asked before. More than the burst are given when the bucket is
-    /// full, and those after wait until the debt is paid. Dropping the future leaves the line and takes nothing.
+    /// Waits for `count` tokens, after all earlier waiters. A request above the burst is served when the bucket is
+    /// full, and later waiters wait until the debt is repaid. Dropping the future cancels the request and takes nothing.
     pub async fn acquire(&self, count: u32) {
         let _front = self.inner.front.lock().await;
         loop {
@@ -55,39 +55,39 @@ impl TokenBucket {
         }
     }
 
-    /// Takes `count` tokens if they are there now and nobody waits for any.
+    /// Takes `count` tokens if they are available now and no caller waits.
     pub fn try_acquire(&self, count: u32) -> bool {
         let Ok(_front) = self.inner.front.try_lock() else { return false };
         lock(&self.inner.level).take(Instant::now(), count).is_ok()
     }
 
-    /// Changes the rate from now on, for those who wait too.
+    /// Changes the rate from now on, also for callers that already wait.
     pub fn set_rate(&self, per_second: f64) {
         lock(&self.inner.level).set_rate(Instant::now(), milli_rate(per_second));
         self.inner.changed.notify_waiters();
     }
 
-    /// Nobody gets a token for this long, and at most one is there then. Of several penalties the one that ends
-    /// last counts.
+    /// Stops handing out tokens for this long and leaves at most one token then. Of several penalties the one that
+    /// ends last applies.
     pub fn penalize(&self, pause: Duration) {
         lock(&self.inner.level).penalize(Instant::now(), pause);
         self.inner.changed.notify_waiters();
     }
 
-    /// How many whole tokens could be taken now.
+    /// The number of whole tokens that are available now.
     pub fn available(&self) -> u32 {
         lock(&self.inner.level).available(Instant::now())
     }
 }
 
-/// One token, so that tokens per nanosecond are a whole number for any rate in thousandths a second: what is
-/// counted in whole numbers is there at the very instant it was promised for.
+/// Units per token, so that the gain per nanosecond is an integer for every rate in thousandths per second: with integer
+/// arithmetic a token is available at exactly the instant that was computed for it.
 const TOKEN: i128 = 1_000_000_000_000;
 
 fn milli_rate(per_second: f64) -> i128 {
-    const MOST: f64 = 1e9;
-    let milli = (per_second * 1_000.0).round().clamp(1.0, MOST);
-    // Clamped to what fits; not a number becomes zero, which the `max` lifts.
+    const MAX_MILLI_RATE: f64 = 1e9;
+    let milli = (per_second * 1_000.0).round().clamp(1.0, MAX_MILLI_RATE);
+    // Clamped to the range of the type; NaN becomes zero, which `max` raises.
     #[allow(clippy::cast_possible_truncation)]
     i128::from(milli as i64).max(1)
 }
@@ -97,16 +97,16 @@ struct BucketLevel {
     tokens: i128,
     burst: i128,
     milli_rate: i128,
-    /// Until when gains are in `tokens`. In the future during a penalty.
+    /// The instant up to which `tokens` includes gains. In the future during a penalty.
     counted_to: Instant,
 }
 
 impl BucketLevel {
-    /// Takes, or says when to ask again.
+    /// Takes tokens, or returns the instant at which to try again.
     fn take(&mut self, now: Instant, count: u32) -> Result<(), Instant> {
         self.count_to(now);
-        let wanted = i128::from(count) * TOKEN;
-        let missing = wanted.min(self.burst) - self.tokens;
+        let requested = i128::from(count) * TOKEN;
+        let missing = requested.min(self.burst) - self.tokens;
         if missing > 0 {
             let nanos = (missing + self.milli_rate - 1) / self.milli_rate;
             return Err(saturating_add(
@@ -117,7 +117,7 @@ impl BucketLevel {
         if self.counted_to > now {
             return Err(self.counted_to);
         }
-        self.tokens -= wanted;
+        self.tokens -= requested;
         Ok(())
     }
 
@@ -155,8 +155,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Somebody who waits for a token, and will say how long.
-    async fn somebody_waits(bucket: &TokenBucket) -> tokio::task::JoinHandle<Duration> {
+    /// Starts a waiter for one token that returns how long it waited.
+    async fn spawn_waiter(bucket: &TokenBucket) -> tokio::task::JoinHandle<Duration> {
         let (bucket, begun) = (bucket.clone(), Instant::now());
         let waiting = tokio::spawn(async move {
             bucket.acquire(1).await;
@@ -177,13 +177,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_goes_at_once_and_the_rest_at_the_rate() {
+    async fn bucket_serves_the_burst_then_the_rate() {
         let bucket = TokenBucket::new(20.0, 3);
         assert_eq!(times_of(&bucket, 6).await, [0, 0, 0, 50, 100, 150]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_bucket_saves_no_more_than_its_burst() {
+    async fn idle_bucket_saves_at_most_its_burst() {
         let bucket = TokenBucket::new(10.0, 2);
         advance(3_600 * SECOND).await;
         assert_eq!(bucket.available(), 2);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn token_bucket_serves_waiters_in_order() {
+    async fn bucket_serves_waiters_in_order_of_arrival() {
         let bucket = TokenBucket::new(1.0, 5);
         bucket.acquire(5).await;
         let served = Arc::new(Mutex::new(Vec::new()));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_overtakes_those_who_wait() {
+    async fn try_acquire_fails_when_another_caller_waits() {
         let bucket = TokenBucket::new(1.0, 5);
         bucket.acquire(4).await;
         let waiting = tokio::spawn({
@@ -217,12 +217,12 @@ mod tests {
             async move { bucket.acquire(3).await }
         });
         tokio::task::yield_now().await;
-        assert!(!bucket.try_acquire(1), "one is there, but someone waits for three");
+        assert!(!bucket.try_acquire(1), "a token is available, but a caller waits for three");
         waiting.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_taker_that_leaves_the_line_takes_nothing() {
+    async fn cancelled_waiter_takes_no_tokens() {
         let bucket = TokenBucket::new(1.0, 1);
         bucket.acquire(1).await;
         assert!(timeout(SECOND / 2, bucket.acquire(1)).await.is_err());
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_want_beyond_the_burst_is_served_and_paid_for_afterwards() {
+    async fn request_above_burst_delays_later_requests() {
         let bucket = TokenBucket::new(1.0, 2);
         let begun = Instant::now();
         bucket.acquire(6).await;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_penalty_stops_everyone_and_leaves_no_burst_behind() {
+    async fn penalty_pauses_the_bucket_and_drops_the_burst() {
         let bucket = TokenBucket::new(1.0, 100);
         bucket.penalize(10 * SECOND);
         bucket.penalize(2 * SECOND);
@@ -252,25 +252,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_penalty_also_stops_who_already_waits() {
+    async fn penalty_applies_to_callers_that_already_wait() {
         let bucket = TokenBucket::new(1.0, 1);
         bucket.acquire(1).await;
-        let waiting = somebody_waits(&bucket).await;
+        let waiting = spawn_waiter(&bucket).await;
         bucket.penalize(5 * SECOND);
         assert_eq!(waiting.await.unwrap(), 6 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_rate_counts_for_those_who_already_wait() {
+    async fn new_rate_applies_to_callers_that_already_wait() {
         let bucket = TokenBucket::new(0.001, 1);
         bucket.acquire(1).await;
-        let waiting = somebody_waits(&bucket).await;
+        let waiting = spawn_waiter(&bucket).await;
         bucket.set_rate(4.0);
         assert_eq!(waiting.await.unwrap(), SECOND / 4);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_senseless_rate_is_slow_and_not_a_crash() {
+    async fn invalid_rate_becomes_the_slowest_rate() {
         for rate in [0.0, -1.0, f64::NAN] {
             let bucket = TokenBucket::new(rate, 0);
             assert_eq!(times_of(&bucket, 2).await, [0, 1_000_000]);

@@ -1,4 +1,4 @@
-//! ARNs of the resources we look at, in any AWS partition (aws, aws-cn, aws-us-gov, …).
+//! ARNs of ECS and IAM resources, in any AWS partition (aws, aws-cn, aws-us-gov, …).
 //!
 //! Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html>.
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NameError, TaskId, intern};
 
-/// A text that is not the ARN it should be.
+/// A text is not an ARN of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArnError {
     /// The text has another shape.
@@ -22,7 +22,7 @@ pub enum ArnError {
         /// The shape that is allowed.
         expected: &'static str,
     },
-    /// The id within it has characters that are not allowed.
+    /// The task id in the ARN has characters that are not allowed.
     #[error(transparent)]
     Id(#[from] NameError),
 }
@@ -139,7 +139,7 @@ impl ClusterArn {
     }
 }
 
-/// `arn:PARTITION:ecs:REGION:ACCOUNT:task/CLUSTER/ID`: which task, in which cluster.
+/// `arn:PARTITION:ecs:REGION:ACCOUNT:task/CLUSTER/ID`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TaskArn {
@@ -148,7 +148,7 @@ pub struct TaskArn {
 }
 
 impl TaskArn {
-    /// Reads a task's ARN. The form without a cluster name, which ECS no longer gives out, is refused.
+    /// Reads a task's ARN. The old form without a cluster name, which ECS no longer issues, is rejected.
     pub fn parse(text: &str) -> Result<Self, ArnError> {
         let error = || shape("an ECS task", text, "arn:PARTITION:ecs:REGION:ACCOUNT:task/CLUSTER/ID");
         let parts = split(text).ok_or_else(error)?;
@@ -251,7 +251,7 @@ impl RoleArn {
         Ok(Self(intern(text)))
     }
 
-    /// The role's name without its path: what IAM's API takes. Unique within an account whatever the path.
+    /// The role's name without its path, as IAM's API expects it. Names are unique within an account across all paths.
     pub fn name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
     }
@@ -265,7 +265,7 @@ mod tests {
         "arn:aws-us-gov:ecs:us-gov-west-1:111122223333:task/prod/3f2a9c0d5e6b4a718293a4b5c6d7e8f9";
 
     #[test]
-    fn a_task_arn_of_any_partition_prints_as_it_was_read() {
+    fn task_arn_round_trips_in_any_partition() {
         let task = TaskArn::parse(TASK).unwrap();
         assert_eq!(task.to_string(), TASK);
         assert_eq!(task.cluster().as_str(), "arn:aws-us-gov:ecs:us-gov-west-1:111122223333:cluster/prod");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_task_arn_is_refused_with_the_expected_shape() {
+    fn invalid_task_arn_is_rejected_with_expected_shape() {
         for bad in [
             "",
             "arn:aws:ecs:eu-west-1:111122223333:task/3f2a",
@@ -289,13 +289,13 @@ mod tests {
     }
 
     #[test]
-    fn a_roles_name_has_no_path() {
+    fn role_name_excludes_the_path() {
         let role = RoleArn::parse("arn:aws:iam::111122223333:role/consul-ecs/team/kv-task").unwrap();
         assert_eq!((role.name(), role.account()), ("kv-task", "111122223333"));
     }
 
     #[test]
-    fn a_task_definition_needs_its_revision() {
+    fn task_definition_arn_requires_a_revision() {
         let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:3";
         assert_eq!(TaskDefinitionArn::parse(arn).unwrap().family(), "kv");
         assert!(TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv").is_err());

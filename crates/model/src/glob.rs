@@ -1,16 +1,16 @@
-//! `*` and `?` in selectors; nothing more, so that a pattern means what it looks like.
+//! Wildcards of selectors: `*` and `?` only, so that no other character of a pattern is special.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A pattern over a whole text: `*` stands for any run of characters (also `/` and `:`), `?` for one.
+/// A pattern that matches a complete text: `*` stands for any run of characters (including `/` and `:`), `?` for one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Glob(String);
 
 impl Glob {
-    /// A pattern. Every text is one; one without `*` and `?` matches only itself.
+    /// Creates a pattern. Every text is valid; a text without `*` and `?` matches only itself.
     pub fn new(pattern: impl Into<String>) -> Self {
         Self(pattern.into())
     }
@@ -20,27 +20,27 @@ impl Glob {
         &self.0
     }
 
-    /// Whether the pattern has no wildcard, and so names exactly one thing.
+    /// Whether the pattern has no wildcard and therefore matches exactly one text.
     pub fn is_literal(&self) -> bool {
         !self.0.contains(['*', '?'])
     }
 
-    /// Whether the whole text matches. Linear in practice: one point of return, the last `*`.
+    /// Whether the complete text matches. Linear in practice: matching backtracks only to the last `*`.
     pub fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         let (mut p, mut t) = (0, 0);
-        let mut back: Option<(usize, usize)> = None;
+        let mut backtrack: Option<(usize, usize)> = None;
         while t < text.len() {
             if p < pattern.len() && (pattern[p] == b'?' || pattern[p] == text[t]) && pattern[p] != b'*' {
                 p += 1;
                 t += 1;
             } else if p < pattern.len() && pattern[p] == b'*' {
-                back = Some((p, t));
+                backtrack = Some((p, t));
                 p += 1;
-            } else if let Some((star, from)) = back {
+            } else if let Some((star, from)) = backtrack {
                 p = star + 1;
                 t = from + 1;
-                back = Some((star, from + 1));
+                backtrack = Some((star, from + 1));
             } else {
                 return false;
             }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_and_question_marks_match_whole_texts() {
+    fn glob_matches_the_complete_text() {
         for (pattern, text, expected) in [
             ("batch-*", "batch-7", true),
             ("batch-*", "a-batch-7", false),

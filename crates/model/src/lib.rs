@@ -1,6 +1,19 @@
-//! The words every room shares: identifiers and observed facts, parsed once into types that cannot be wrong.
+//! The vocabulary of all crates: identifiers and observed facts, valid by construction.
 //!
-//! Nothing here does I/O, reads a clock or decides anything.
+//! Constructors validate, so code that holds a value does not check it again. Nothing here does I/O, reads a clock or
+//! decides anything.
+//!
+//! ```
+//! use ecs_mesh_model::{RoleArn, TaskArn};
+//!
+//! let task = TaskArn::parse("arn:aws:ecs:eu-west-1:111122223333:task/prod/3f2a9c0d")?;
+//! assert_eq!(task.cluster().name(), "prod");
+//! assert_eq!(task.id().as_str(), "3f2a9c0d");
+//!
+//! let error = RoleArn::parse("arn:aws:iam::111122223333:user/web").unwrap_err();
+//! assert!(error.to_string().contains("role/PATH/NAME"));
+//! # Ok::<(), ecs_mesh_model::ArnError>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Names with rules: a value of these types has passed the rule of the system that will store it.
+//! Validated names: a value of these types satisfies the rule of the system that stores it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use super::{ClusterArn, intern};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {found:?} is not allowed: {rule}")]
 pub struct NameError {
-    /// What the name was to be (`mesh name`, `service name`, …).
+    /// The kind of name that was expected (`mesh name`, `service name`, …).
     pub kind: &'static str,
     /// The text that was found, cut to 80 characters.
     pub found: String,
-    /// The rule in words.
+    /// The rule, for error messages.
     pub rule: &'static str,
 }
 
-fn refuse(kind: &'static str, found: &str, rule: &'static str) -> NameError {
+fn name_error(kind: &'static str, found: &str, rule: &'static str) -> NameError {
     NameError { kind, found: found.chars().take(80).collect(), rule }
 }
 
@@ -51,13 +51,13 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// What is allowed, in words.
+            /// The rule of this kind of name, for error messages.
             pub const RULE: &'static str = $rule;
 
             /// Checks the text against the rule of this kind of name.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let check: fn(&str) -> bool = $check;
-                if check(text) { Ok(Self($keep(text))) } else { Err(refuse($kind, text, Self::RULE)) }
+                if check(text) { Ok(Self($keep(text))) } else { Err(name_error($kind, text, Self::RULE)) }
             }
 
             /// The name as text.
@@ -102,7 +102,7 @@ name_type!(
 );
 
 impl Default for MeshName {
-    /// `default`, which every Kuma begins with; also the name of Consul's default partition.
+    /// `default`: the mesh that every new Kuma has, and the name of Consul's default partition.
     fn default() -> Self {
         Self("default".into())
     }
@@ -118,32 +118,32 @@ name_type!(
         && t.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':'))
 );
 name_type!(
-    /// The stable identity of this operator, written on each registration as a label; so a label value.
+    /// The stable identity of this operator. Each registration carries it as a label, so it is a label value.
     OperatorId, "operator id",
     "letters, digits, '-', '_' and '.', starting and ending with a letter or digit, at most 63 characters",
     intern,
     is_label_value
 );
 name_type!(
-    /// The last part of a task's ARN: 32 hex digits today, a UUID in old accounts; always a label value.
+    /// The last part of a task's ARN: 32 hex digits, or a UUID in old accounts. Always a valid label value.
     TaskId, "task id",
     "letters, digits and '-', at most 63 characters (the last part of a task ARN)",
     intern,
     |t| is_label_value(t) && t.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 );
 name_type!(
-    /// The first 16 hex digits of SHA-256 of a cluster's ARN: short enough for a label, where the ARN is not.
+    /// The first 16 hex digits of the SHA-256 of a cluster's ARN: the ARN itself is too long for a label.
     ClusterId, "cluster id",
     "16 lower-case hex digits",
     intern,
     |t| t.len() == 16 && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 );
 
-/// What Consul allows as the name of a service identity, in words; the rule of [`is_consul_service`].
+/// The rule of [`is_consul_service`], for error messages.
 pub const CONSUL_SERVICE_RULE: &str =
     "at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit";
 
-/// Whether a token can have a service identity of this name, which is what a login earns. Stricter than [`ServiceName`].
+/// Whether Consul allows this name in a service identity, which a login needs. Stricter than [`ServiceName`].
 ///
 /// Source: <https://developer.hashicorp.com/consul/api-docs/acl/tokens> (`ServiceIdentities`, `ServiceName`).
 pub fn is_consul_service(text: &str) -> bool {
@@ -156,7 +156,7 @@ pub fn is_consul_service(text: &str) -> bool {
 }
 
 impl ClusterId {
-    /// The id that stands for this cluster in labels.
+    /// The id of this cluster in labels.
     pub fn of(cluster: &ClusterArn) -> Self {
         use fmt::Write as _;
         let digest = Sha256::digest(cluster.as_str().as_bytes());
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mesh_name_is_a_dns_subdomain() {
+    fn mesh_name_is_a_dns_subdomain() {
         assert!(MeshName::parse("default").is_ok());
         for bad in ["", "Default", "a_b", "-a", "a-", "a..b"] {
             assert!(MeshName::parse(bad).is_err(), "{bad:?} was accepted");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_name_says_what_is_allowed() {
+    fn name_error_contains_the_rule() {
         let error = OperatorId::parse("a/b").unwrap_err().to_string();
         assert!(error.contains("operator id \"a/b\" is not allowed: letters"), "{error}");
     }
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn cluster_id_is_truncated_sha256_of_the_arn() {
+    fn cluster_id_is_stable_and_valid() {
         let arn = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
         let id = ClusterId::of(&arn);
         assert_eq!(id.as_str().len(), 16);

@@ -1,39 +1,39 @@
-//! Why something is so, in words for a person, beside the cause by which the same is known again for others.
+//! A message for a person, with a key that groups equal causes.
 
 use std::fmt;
 
-/// A reason. The words name the one that it is about; the cause names nobody, so that what befalls a thousand for one
-/// cause can be told once.
+/// The reason of a decision. The message may name its task; the key does not, so that a condition that a thousand tasks
+/// share is logged once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reason {
-    /// The same for all that it is true of.
+    /// Equal for all tasks with the same cause.
     pub key: String,
-    /// For a person.
+    /// The message for a person.
     pub message: String,
 }
 
 impl Reason {
-    /// Of words that need a cause beside them.
+    /// A reason whose message names its task; `key` groups it.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
         Self { key: key.into(), message: message.into() }
     }
 
-    /// Of words that name nobody.
+    /// A reason whose message is equal for all tasks and serves as the key.
     pub fn constant(message: impl Into<String>) -> Self {
         let message = message.into();
         Self { key: message.clone(), message }
     }
 
-    /// The same, with what it is about before it.
+    /// Puts the subject before key and message.
     #[must_use]
-    pub fn with_prefix(self, what: &str) -> Self {
-        Self { key: format!("{what}: {}", self.key), message: format!("{what}: {}", self.message) }
+    pub fn with_prefix(self, subject: &str) -> Self {
+        Self { key: format!("{subject}: {}", self.key), message: format!("{subject}: {}", self.message) }
     }
 
-    /// Several as one.
-    pub fn join(several: &[Self]) -> Self {
-        let join = |part: fn(&Self) -> &str| several.iter().map(part).collect::<Vec<_>>().join("; ");
-        Self { key: join(|why| &why.key), message: join(|why| &why.message) }
+    /// Joins several reasons into one.
+    pub fn join(reasons: &[Self]) -> Self {
+        let join = |part: fn(&Self) -> &str| reasons.iter().map(part).collect::<Vec<_>>().join("; ");
+        Self { key: join(|reason| &reason.key), message: join(|reason| &reason.message) }
     }
 }
 

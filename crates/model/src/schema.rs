@@ -1,7 +1,8 @@
-//! What names and patterns look like in the manifests' schemas.
+//! JSON schemas of names and patterns in manifests.
 //!
-//! A pattern never refuses what parsing accepts. `x-allowed` says in words what is allowed, and `x-unquoted` marks texts
-//! that loading also takes from what YAML calls a number: whoever makes a schema of them takes both keywords away.
+//! A schema accepts every text that parsing accepts. `x-allowed` holds the rule for error messages, and
+//! `x-format` its short name for the reference. `x-unquoted` marks texts that loading also accepts as YAML numbers. The
+//! schema generator of the manifests removes these keywords.
 
 use std::borrow::Cow;
 
@@ -13,11 +14,11 @@ const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a
 const NOT_BLANK: &str = r"\S";
 
 impl ServiceName {
-    /// What a service's name looks like, as a regular expression.
+    /// The rule of service names as a regular expression.
     pub const PATTERN: &str = r"^[a-zA-Z0-9._:-]+$";
 }
 
-macro_rules! written_as {
+macro_rules! impl_schema {
     ($type:ty, $name:literal, $schema:expr) => {
         impl JsonSchema for $type {
             fn inline_schema() -> bool {
@@ -35,22 +36,26 @@ macro_rules! written_as {
     };
 }
 
-written_as!(
+impl_schema!(
     MeshName,
     "MeshName",
     json_schema!({
-        "type": "string", "pattern": SUBDOMAIN, "maxLength": 63, "x-allowed": Self::RULE, "x-unquoted": true
+        "type": "string", "pattern": SUBDOMAIN, "maxLength": 63, "x-allowed": Self::RULE, "x-format": "DNS name",
+        "x-unquoted": true
     })
 );
-written_as!(
+impl_schema!(
     ServiceName,
     "ServiceName",
     json_schema!({
-        "type": "string", "pattern": Self::PATTERN, "maxLength": 253, "x-allowed": Self::RULE, "x-unquoted": true
+        "type": "string", "pattern": Self::PATTERN, "maxLength": 253, "x-allowed": Self::RULE, "x-format": "service name",
+        "x-unquoted": true
     })
 );
-written_as!(
+impl_schema!(
     Glob,
     "Pattern",
-    json_schema!({ "type": "string", "pattern": NOT_BLANK, "x-allowed": "*pattern*", "x-unquoted": true })
+    json_schema!({
+        "type": "string", "pattern": NOT_BLANK, "x-allowed": "*pattern*", "x-format": "*pattern*", "x-unquoted": true
+    })
 );

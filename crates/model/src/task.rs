@@ -1,4 +1,4 @@
-//! A task as ECS told us of it, by an event or by DescribeTasks.
+//! A task as observed in an event or by DescribeTasks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use super::{RoleArn, TaskArn, TaskDefinitionArn, Timestamp, intern};
 /// Tags or labels by key, in key order.
 pub type Tags = BTreeMap<String, String>;
 
-/// Where a task is in its life, in the order in which a task passes through.
+/// The `lastStatus` of a task, in the order of the task lifecycle.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LastStatus {
-    /// Resources such as the network interface are being made.
+    /// Resources such as the network interface are being created.
     Provisioning,
     /// Waiting for the container agent.
     Pending,
@@ -23,15 +23,15 @@ pub enum LastStatus {
     Activating,
     /// The containers run.
     Running,
-    /// Deregistrations after a stop was asked for.
+    /// Deregistrations after a stop was requested.
     Deactivating,
     /// The containers are being stopped.
     Stopping,
     /// The network interface is being removed.
     Deprovisioning,
-    /// Nothing of the task runs any more.
+    /// No container of the task runs.
     Stopped,
-    /// Forgotten by ECS.
+    /// A transitional state after STOPPED; DescribeTasks does not show it.
     Deleted,
 }
 
@@ -48,17 +48,17 @@ impl LastStatus {
         ("DELETED", Self::Deleted),
     ];
 
-    /// Reads the API's spelling.
+    /// Parses the API's value.
     pub fn parse(text: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, status)| *status)
     }
 
-    /// The API's spelling.
+    /// The API's value.
     pub fn as_str(self) -> &'static str {
         Self::NAMES.iter().find(|(_, status)| *status == self).map_or("", |(name, _)| name)
     }
 
-    /// Whether nothing of the task runs any more.
+    /// Whether no container of the task runs.
     pub fn is_stopped(self) -> bool {
         self >= Self::Stopped
     }
@@ -70,17 +70,17 @@ impl fmt::Display for LastStatus {
     }
 }
 
-/// What ECS wants the task to become.
+/// The `desiredStatus` of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DesiredStatus {
-    /// Keep it (the API says RUNNING, or PENDING for tasks yet to be placed).
+    /// Keep the task running (RUNNING, or PENDING for a task that is not placed yet).
     Running,
-    /// Stop it: the task drains.
+    /// Stop the task: it drains.
     Stopped,
 }
 
 impl DesiredStatus {
-    /// Reads the API's spelling.
+    /// Parses the API's value.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "RUNNING" | "PENDING" => Some(Self::Running),
@@ -89,7 +89,7 @@ impl DesiredStatus {
         }
     }
 
-    /// The API's spelling.
+    /// The API's value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "RUNNING",
@@ -98,17 +98,17 @@ impl DesiredStatus {
     }
 }
 
-/// What started the task: `service:NAME`, `family:NAME`, or a name that the caller of `RunTask` chose.
+/// The group of a task: `service:NAME`, `family:NAME`, or a name that the caller of `RunTask` chose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TaskGroup {
     /// An ECS service.
     Service(Arc<str>),
-    /// Anything else, as written.
+    /// Any other group, as written.
     Other(Arc<str>),
 }
 
 impl TaskGroup {
-    /// Reads the field `group`.
+    /// Parses the field `group`.
     pub fn parse(text: &str) -> Self {
         match text.strip_prefix("service:") {
             Some(name) => Self::Service(intern(name)),
@@ -116,7 +116,7 @@ impl TaskGroup {
         }
     }
 
-    /// The ECS service's name, where a service started the task.
+    /// The ECS service's name, if a service started the task.
     pub fn service(&self) -> Option<&str> {
         match self {
             Self::Service(name) => Some(name),
@@ -128,54 +128,54 @@ impl TaskGroup {
 /// One observation of a task. Of two observations the one with the higher `version` is newer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Which task.
+    /// The task.
     pub arn: TaskArn,
     /// Grows with every change of the task; the same number in events and in DescribeTasks.
     pub version: u64,
-    /// Where it is in its life.
+    /// `lastStatus`.
     pub last_status: LastStatus,
-    /// What ECS wants it to become.
+    /// `desiredStatus`.
     pub desired_status: DesiredStatus,
-    /// What started it.
+    /// `group`: the service or caller that started the task.
     pub group: TaskGroup,
-    /// Its immutable definition.
+    /// The task definition, which is immutable.
     pub definition: TaskDefinitionArn,
-    /// `overrides.taskRoleArn`; without it the definition's task role counts.
+    /// `overrides.taskRoleArn`; `None` where the definition's task role applies.
     pub role_override: Option<RoleArn>,
-    /// The address of its own network interface (awsvpc), once made; IPv4 before IPv6.
+    /// The address of the task's own network interface (awsvpc), once created; IPv4 before IPv6.
     pub address: Option<IpAddr>,
-    /// When the task was created.
+    /// `createdAt`.
     pub created_at: Option<Timestamp>,
-    /// When the event's state was true; only events say it.
+    /// The time of the observed state; only events carry it.
     pub updated_at: Option<Timestamp>,
-    /// ECS tags; `None` where they are not known (events never carry them).
+    /// ECS tags; `None` where they are unknown (events never carry them).
     pub tags: Option<Arc<Tags>>,
 }
 
 impl Task {
-    /// Whether ECS is taking the task down, or has.
+    /// Whether ECS is stopping the task or has stopped it.
     pub fn is_leaving(&self) -> bool {
         self.desired_status == DesiredStatus::Stopped || self.last_status.is_stopped()
     }
 }
 
-/// The parts of a task definition that decide something.
+/// The parts of a task definition that decisions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskDefinition {
-    /// Which one.
+    /// The task definition, with its revision.
     pub arn: TaskDefinitionArn,
-    /// `taskRoleArn`: the role of the application. The execution role never counts.
+    /// `taskRoleArn`: the role of the application. The execution role is never used.
     pub task_role: Option<RoleArn>,
     /// `networkMode`; only `awsvpc` gives a task its own address.
     pub network_mode: Option<String>,
-    /// Its containers.
+    /// `containerDefinitions`.
     pub containers: Vec<TaskContainer>,
 }
 
 /// A container of a task definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskContainer {
-    /// Its name, unique within the definition.
+    /// `name`, unique within the definition.
     pub name: String,
     /// `dockerLabels`.
     pub docker_labels: Tags,

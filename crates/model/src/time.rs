@@ -1,4 +1,4 @@
-//! Wall-clock instants as plain numbers, so that the pure rooms can compare them without reading a clock.
+//! Wall-clock instants as plain numbers, so that pure crates compare them without reading a clock.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Parses an ISO 8601 / RFC 3339 time, as ECS events carry them (`2026-11-22T03:24:21.091Z`).
+    /// Parses an RFC 3339 time, the format of ECS events (`2026-11-22T03:24:21.091Z`).
     pub fn parse(text: &str) -> Option<Self> {
         let at = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
         i64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok().map(Self)
     }
 
-    /// How long ago `self` was at `now`; zero when it lies in the future (clocks differ).
+    /// The age of `self` at `now`; zero if `self` is in the future (clocks differ).
     pub fn age_at(self, now: Self) -> Duration {
         Duration::from_millis(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
     }
@@ -47,13 +47,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_iso_time_is_read_and_printed_back() {
+    fn timestamp_round_trips_rfc3339() {
         let at = Timestamp::parse("2026-11-22T03:24:21.091Z").unwrap();
         assert_eq!(at.to_string(), "2026-11-22T03:24:21.091Z");
     }
 
     #[test]
-    fn a_time_in_the_future_has_no_age() {
+    fn future_timestamp_has_zero_age() {
         assert_eq!(Timestamp(2_000).age_at(Timestamp(1_000)), Duration::ZERO);
     }
 }

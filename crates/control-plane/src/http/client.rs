@@ -1,7 +1,7 @@
-//! Calls over HTTP: few connections and not for ever, every wait bounded, every answer bounded in size, the token
-//! read anew for each call, no proxy from the environment, no redirect followed.
+//! HTTP calls with few, short-lived connections, bounded waits and bounded response sizes. The token is read for each
+//! call; proxies from the environment are ignored and redirects are not followed.
 //!
-//! With a CA given, that CA alone is trusted; without one, the system's roots are.
+//! If a CA is configured, only that CA is trusted; otherwise the system's roots are.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use reqwest::{Certificate, Client, RequestBuilder};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
-use super::failure::{CallTarget, causes};
+use super::failure::{CallTarget, innermost_cause};
 use super::settings::{Product, ConnectionSettings, TextSource, certificates};
 use super::token::{Secret, TokenReader};
 use super::transport::{
@@ -23,34 +23,34 @@ use ecs_mesh_controller::Lease;
 use ecs_mesh_controller::secrets::{NoSecrets, Secrets};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Idle connections kept; more may be open while calls are under way.
+/// Idle connections that are kept; more may be open during calls.
 const IDLE_CONNECTIONS: usize = 4;
-/// Control planes move behind their names: a connection that rests this long is made anew, and the name looked up.
+/// Control planes move behind their names: after this idle time a new connection resolves the name again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A page of 1,000 Dataplanes is about 1 MB.
 const MAX_LIST_BYTES: usize = 64 * 1024 * 1024;
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
-/// A server cannot ask for more patience than this.
+/// Longer `Retry-After` values are cut to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
-/// A CA from a secret that no longer fits is read again, not more often than this.
+/// The shortest interval between reads of a CA secret after TLS failures.
 const CA_REFRESH_INTERVAL: Duration = Duration::from_mins(1);
-/// Consul's sign that the token may not see all there is.
+/// Consul's header for results that the token's permissions have filtered.
 const FILTERED: &str = "x-consul-results-filtered-by-acls";
 
-/// HTTP/1.1 to one control plane.
+/// Sends HTTP/1.1 calls to one control plane.
 pub struct HttpTransport {
     product: Product,
-    /// Without a slash at the end.
+    /// The address without a trailing slash.
     base: String,
     token: TokenReader,
     timeout: Duration,
     client: ClientState,
-    calls: Option<Semaphore>,
-    /// Without it nothing is written, once it is known.
+    call_limit: Option<Semaphore>,
+    /// Checked before each write, once it is set.
     lease: OnceLock<Arc<dyn Lease>>,
 }
 
-/// A client, with the certificates that it trusts in words.
+/// A client with a description of the certificates that it trusts.
 #[derive(Clone)]
 struct PreparedClient {
     client: Client,
@@ -59,12 +59,12 @@ struct PreparedClient {
 }
 
 enum ClientState {
-    Done(PreparedClient),
-    /// At the first call: the CA is a secret, which has to be fetched.
-    Later {
+    Prepared(PreparedClient),
+    /// Built at the first call: the CA is a secret, which has to be read.
+    Lazy {
         arn: String,
         secrets: Arc<dyn Secrets>,
-        made: Mutex<Option<PreparedClient>>,
+        cached: Mutex<Option<PreparedClient>>,
     },
 }
 
@@ -75,17 +75,23 @@ impl fmt::Debug for HttpTransport {
 }
 
 impl HttpTransport {
-    /// Reads the connection's settings and the CA; connects to nothing, and does not need the token yet.
-    /// The process must have a default rustls provider. The error names the field and what is allowed.
+    /// Reads the connection's settings and the CA. Does not connect and does not read the token. The process must have a
+    /// default rustls provider.
+    ///
+    /// # Errors
+    /// Names the invalid field and the allowed values.
     pub fn new(settings: ConnectionSettings) -> Result<Self, String> {
         Self::with_secrets(settings, Arc::new(NoSecrets))
     }
 
-    /// As [`Self::new`], for settings that may name secrets. None is read yet.
+    /// As [`Self::new`], for settings that may refer to secrets, which are read at the first call.
+    ///
+    /// # Errors
+    /// Names the invalid field and the allowed values.
     pub fn with_secrets(settings: ConnectionSettings, secrets: Arc<dyn Secrets>) -> Result<Self, String> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(
-                "no TLS provider is installed in this process: install rustls' ring provider first".into()
+                "no TLS provider is installed in this process; help: install rustls' ring provider first".into()
             );
         }
         let ConnectionSettings { product, address, ca, token, timeout } = settings;
@@ -93,73 +99,73 @@ impl HttpTransport {
         let token = TokenReader::new(product, token.one(product.block, "token")?, Arc::clone(&secrets));
         let secure = base.starts_with("https://");
         let block = product.block;
-        let made = |certificates, trust: String| {
-            let client = client(timeout, certificates).map_err(|why| {
-                format!("the client for {base} cannot be made: {why}; is a caFile missing?")
+        let prepare = |certificates, trust: String| {
+            let client = build_client(timeout, certificates).map_err(|cause| {
+                format!("building the client for {base}: {cause}; help: set {block}.caFile")
             })?;
-            Ok::<_, String>(ClientState::Done(PreparedClient { client, trust: trust.into(), since: Instant::now() }))
+            Ok::<_, String>(ClientState::Prepared(PreparedClient { client, trust: trust.into(), since: Instant::now() }))
         };
         let client = match ca.one(block, "ca")? {
             TextSource::File(file) => {
                 let source = format!("the CA in {}", file.display());
                 let pem = std::fs::read(&file)
-                    .map_err(|error| format!("{block}.caFile {} cannot be read: {error}", file.display()))?;
-                made(Some(certificates(&pem, &source)?), source)?
+                    .map_err(|error| format!("{block}.caFile: reading {}: {error}", file.display()))?;
+                prepare(Some(certificates(&pem, &source)?), source)?
             }
             TextSource::Env(name) => {
                 let pem = std::env::var(&name)
-                    .map_err(|error| format!("{block}.caEnv {name} cannot be read: {error}"))?;
+                    .map_err(|error| format!("{block}.caEnv: reading {name}: {error}"))?;
                 let source = format!("the CA in the environment variable {name}");
-                made(Some(certificates(pem.as_bytes(), &source)?), source)?
+                prepare(Some(certificates(pem.as_bytes(), &source)?), source)?
             }
-            TextSource::Secret(arn) => ClientState::Later { arn, secrets, made: Mutex::default() },
-            // Without TLS no roots are needed, and an image without any must not keep the client from being made.
-            TextSource::None if !secure => made(Some(Vec::new()), String::new())?,
-            TextSource::None => made(None, "the system's roots (no caFile is given)".to_owned())?,
+            TextSource::Secret(arn) => ClientState::Lazy { arn, secrets, cached: Mutex::default() },
+            // Without TLS no roots are needed, and an image may have none.
+            TextSource::None if !secure => prepare(Some(Vec::new()), String::new())?,
+            TextSource::None => prepare(None, "the system's roots (no caFile is set)".to_owned())?,
         };
-        let calls = product.most_calls.map(Semaphore::new);
-        Ok(Self { product, base, token, timeout, client, calls, lease: OnceLock::new() })
+        let call_limit = product.max_concurrent_calls.map(Semaphore::new);
+        Ok(Self { product, base, token, timeout, client, call_limit, lease: OnceLock::new() })
     }
 
     async fn client(&self) -> Result<PreparedClient, TransportError> {
-        let (arn, secrets, made) = match &self.client {
-            ClientState::Done(made) => return Ok(made.clone()),
-            ClientState::Later { arn, secrets, made } => (arn, secrets, made),
+        let (arn, secrets, cached) = match &self.client {
+            ClientState::Prepared(prepared) => return Ok(prepared.clone()),
+            ClientState::Lazy { arn, secrets, cached } => (arn, secrets, cached),
         };
-        let mut made = made.lock().await;
-        if let Some(made) = made.as_ref() {
-            return Ok(made.clone());
+        let mut cached = cached.lock().await;
+        if let Some(prepared) = cached.as_ref() {
+            return Ok(prepared.clone());
         }
         let trust = format!("the CA in the secret {arn}");
         let read = async {
             let pem = secrets.read(arn).await?;
-            client(self.timeout, Some(certificates(pem.as_bytes(), &trust)?))
+            build_client(self.timeout, Some(certificates(pem.as_bytes(), &trust)?))
         };
-        let client = read.await.map_err(|why| TransportError {
+        let client = read.await.map_err(|cause| TransportError {
             kind: TransportErrorKind::Tls,
             message: format!(
-                "{} is not called: {why} (ControlPlane.{}.caSecret)",
+                "calling {}: {cause} (ControlPlane.{}.caSecret)",
                 self.base, self.product.block
             ),
         })?;
         let new = PreparedClient { client, trust: trust.into(), since: Instant::now() };
-        *made = Some(new.clone());
+        *cached = Some(new.clone());
         Ok(new)
     }
 
-    /// A CA that no longer fits may have been replaced in its secret.
+    /// Drops the cached client after a TLS failure: the CA may have been replaced in its secret.
     async fn on_failure(&self, error: &TransportError) {
-        if let ClientState::Later { made, .. } = &self.client
+        if let ClientState::Lazy { cached, .. } = &self.client
             && error.kind == TransportErrorKind::Tls
         {
-            made.lock().await.take_if(|made| made.since.elapsed() >= CA_REFRESH_INTERVAL);
+            cached.lock().await.take_if(|prepared| prepared.since.elapsed() >= CA_REFRESH_INTERVAL);
         }
     }
 
     async fn token(&self) -> Result<Option<Secret>, TransportError> {
-        // A file on a remote file system can hang as a server can.
+        // A read from a remote file system can hang.
         let token = tokio::time::timeout(self.timeout, self.token.read()).await;
-        let token = token.unwrap_or_else(|_| Err("reading the token took too long".to_owned()));
+        let token = token.unwrap_or_else(|_| Err("reading the token: timed out".to_owned()));
         token.map_err(|message| TransportError { kind: TransportErrorKind::Token, message })
     }
 
@@ -191,15 +197,15 @@ impl HttpTransport {
     async fn exchange(
         &self,
         request: RequestBuilder,
-        place: &CallTarget<'_>,
+        target: &CallTarget<'_>,
         token: Option<&Secret>,
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError> {
-        let patience = sink.timeout_factor();
-        let request = if patience > 1 { request.timeout(self.timeout * patience) } else { request };
-        let in_time = |_| place.timed_out();
-        let response = tokio::time::timeout(self.timeout, request.send()).await.map_err(in_time)?;
-        let mut response = response.map_err(|error| place.failure(error))?;
+        let factor = sink.timeout_factor();
+        let request = if factor > 1 { request.timeout(self.timeout * factor) } else { request };
+        let timed_out = |_| target.timed_out();
+        let response = tokio::time::timeout(self.timeout, request.send()).await.map_err(timed_out)?;
+        let mut response = response.map_err(|error| target.failure(error))?;
         let head = ResponseHead {
             status: response.status().as_u16(),
             retry_after: retry_after(response.headers()),
@@ -207,14 +213,14 @@ impl HttpTransport {
         };
         let mut failure = (head.status >= 300).then(BufferSink::default);
         loop {
-            let segment = tokio::time::timeout(self.timeout, response.chunk()).await.map_err(in_time)?;
-            let Some(segment) = segment.map_err(|error| place.failure(error))? else { break };
-            let wanted = match &mut failure {
-                Some(whole) => whole.take(&head, &segment),
-                None => sink.take(&head, &segment),
+            let chunk = tokio::time::timeout(self.timeout, response.chunk()).await.map_err(timed_out)?;
+            let Some(chunk) = chunk.map_err(|error| target.failure(error))? else { break };
+            let accepted = match &mut failure {
+                Some(buffer) => buffer.write(&head, &chunk),
+                None => sink.write(&head, &chunk),
             };
-            if !wanted {
-                return Err(place.too_large());
+            if !accepted {
+                return Err(target.too_large());
             }
         }
         if let Some(BufferSink { mut body, .. }) = failure {
@@ -222,8 +228,8 @@ impl HttpTransport {
             if let Some(token) = token {
                 token.erase_from(&mut body);
             }
-            if !sink.take(&head, &body) {
-                return Err(place.too_large());
+            if !sink.write(&head, &body) {
+                return Err(target.too_large());
             }
         }
         Ok(head)
@@ -239,24 +245,24 @@ impl StreamTransport for HttpTransport {
         body: Option<Vec<u8>>,
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError> {
-        let _turn = match &self.calls {
-            // It is never closed.
-            Some(calls) => calls.acquire().await.ok(),
+        let _permit = match &self.call_limit {
+            // The semaphore is never closed, so `ok` drops no error.
+            Some(limit) => limit.acquire().await.ok(),
             None => None,
         };
         let token = self.token().await?;
         let PreparedClient { client, trust, .. } = self.client().await?;
-        // A turn may have taken long to come.
+        // The lease may have been lost while the call waited for its permit.
         if method.writes() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(without_lease());
         }
-        let place = CallTarget { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
+        let target = CallTarget { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
         let request = self.request(&client, method, path_and_query, body, token.as_ref());
-        let answer = self.exchange(request, &place, token.as_ref(), sink).await;
-        if let Err(error) = &answer {
+        let response = self.exchange(request, &target, token.as_ref(), sink).await;
+        if let Err(error) = &response {
             self.on_failure(error).await;
         }
-        answer
+        response
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
@@ -273,10 +279,10 @@ impl Transport for HttpTransport {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
         // Only lists have a query.
-        let most = if path_and_query.contains('?') { MAX_LIST_BYTES } else { MAX_RESPONSE_BYTES };
-        let mut whole = BufferSink { body: Vec::new(), most };
-        let head = self.stream(method, path_and_query, body, &mut whole).await?;
-        Ok(HttpResponse { status: head.status, retry_after: head.retry_after, body: whole.body })
+        let max_bytes = if path_and_query.contains('?') { MAX_LIST_BYTES } else { MAX_RESPONSE_BYTES };
+        let mut buffer = BufferSink { body: Vec::new(), max_bytes };
+        let head = self.stream(method, path_and_query, body, &mut buffer).await?;
+        Ok(HttpResponse { status: head.status, retry_after: head.retry_after, body: buffer.body })
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
@@ -285,34 +291,34 @@ impl Transport for HttpTransport {
 }
 
 fn without_lease() -> TransportError {
-    let message = "it was not sent: another copy of this operator holds the lease".to_owned();
+    let message = "not sent: another copy of this operator holds the lease".to_owned();
     TransportError { kind: TransportErrorKind::NotLeader, message }
 }
 
-/// A whole body.
+/// Buffers a body of limited size.
 struct BufferSink {
     body: Vec<u8>,
-    most: usize,
+    max_bytes: usize,
 }
 
 impl Default for BufferSink {
     fn default() -> Self {
-        Self { body: Vec::new(), most: MAX_RESPONSE_BYTES }
+        Self { body: Vec::new(), max_bytes: MAX_RESPONSE_BYTES }
     }
 }
 
 impl BodySink for BufferSink {
-    fn take(&mut self, _head: &ResponseHead, segment: &[u8]) -> bool {
-        let fits = self.body.len() + segment.len() <= self.most;
+    fn write(&mut self, _head: &ResponseHead, chunk: &[u8]) -> bool {
+        let fits = self.body.len() + chunk.len() <= self.max_bytes;
         if fits {
-            self.body.extend_from_slice(segment);
+            self.body.extend_from_slice(chunk);
         }
         fits
     }
 }
 
-/// Trusts these certificates alone, or the system's roots. The error says why it cannot be made.
-fn client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Result<Client, String> {
+/// Builds a client that trusts only these certificates, or the system's roots.
+fn build_client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Result<Client, String> {
     let builder = Client::builder()
         .user_agent(concat!("ecs-mesh-operator/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
@@ -326,10 +332,10 @@ fn client(timeout: Duration, certificates: Option<Vec<Certificate>>) -> Result<C
         Some(certificates) => builder.tls_certs_only(certificates),
         None => builder,
     };
-    builder.build().map_err(|error| causes(&error))
+    builder.build().map_err(|error| innermost_cause(&error))
 }
 
-/// `Retry-After` in seconds, or as a date, which is measured against the server's own clock.
+/// Parses `Retry-After`, in seconds or as a date, which is compared with the server's own clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if let Ok(seconds) = text.parse::<u64>() {

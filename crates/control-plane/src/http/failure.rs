@@ -1,4 +1,4 @@
-//! Calls without an answer, in words for a person: what happened, where, and what to do about it.
+//! Error messages for calls without a complete response: the cause, the address and the next step.
 
 use std::error::Error as _;
 use std::io;
@@ -9,12 +9,12 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use super::settings::Product;
 use super::transport::{TransportError, TransportErrorKind};
 
-/// Where a call went.
+/// The target of a call, for its error messages.
 pub(super) struct CallTarget<'a> {
     pub(super) product: &'a Product,
     pub(super) base: &'a str,
     pub(super) timeout: Duration,
-    /// Which certificates are trusted, in words.
+    /// The trusted certificates, for error messages.
     pub(super) trust: &'a str,
 }
 
@@ -23,37 +23,35 @@ impl CallTarget<'_> {
         let error = error.without_url();
         let (base, block) = (self.base, self.product.block);
         if let Some(tls) = tls_error(&error) {
-            let message = format!("TLS with {base} failed: {tls}; {}", self.tls_advice(tls));
+            let message = format!("TLS handshake with {base}: {tls}; help: {}", self.tls_advice(tls));
             return TransportError { kind: TransportErrorKind::Tls, message };
         }
-        let why = causes(&error);
+        let cause = innermost_cause(&error);
         let (kind, message) = if error.is_timeout() {
             return self.timed_out();
         } else if error.is_connect() {
             (
                 TransportErrorKind::Connect,
-                format!(
-                    "{base} is not reached: {why}; check ControlPlane.{block}.address and the network's rules"
-                ),
+                format!("connecting to {base}: {cause}; help: check ControlPlane.{block}.address and the network rules"),
             )
         } else if error.is_builder() {
-            (TransportErrorKind::Request, format!("the request to {base} cannot be made: {why}"))
+            (TransportErrorKind::Request, format!("building the request to {base}: {cause}"))
         } else {
-            (TransportErrorKind::Broken, format!("the connection to {base} broke: {why}"))
+            (TransportErrorKind::Broken, format!("connection to {base} broken: {cause}"))
         };
         TransportError { kind, message }
     }
 
-    /// No whole answer in time.
+    /// The error of a call without a complete response in time.
     pub(super) fn timed_out(&self) -> TransportError {
-        let message = format!("{} gave no whole answer within {:?}", self.base, self.timeout);
+        let message = format!("calling {}: no complete response within {:?}", self.base, self.timeout);
         TransportError { kind: TransportErrorKind::Timeout, message }
     }
 
-    /// More than any such control plane answers with.
+    /// The error of a response larger than the control plane's API returns.
     pub(super) fn too_large(&self) -> TransportError {
         let message = format!(
-            "{} answers with more than {} control planes do: check the address",
+            "calling {}: the response is larger than a {} control plane returns; help: check the address",
             self.base, self.product.name
         );
         TransportError { kind: TransportErrorKind::TooLarge, message }
@@ -66,42 +64,42 @@ impl CallTarget<'_> {
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
             ) => {
                 format!(
-                    "the certificate is not signed by {}: give the CA that signed it as ControlPlane.{block}.caFile",
+                    "the certificate is not signed by {}; set ControlPlane.{block}.caFile to the CA that signed it",
                     self.trust
                 )
             }
             TlsError::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => format!(
-                "the certificate is for other names: use one of them in ControlPlane.{block}.address, \
-                 or have the address added to the certificate"
+                "the certificate is for other names; use one of them in ControlPlane.{block}.address, \
+                 or add the address to the certificate"
             ),
             TlsError::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => "renew the control plane's certificate, and check this machine's clock".to_owned(),
+            ) => "renew the control plane's certificate and check this machine's clock".to_owned(),
             TlsError::InvalidMessage(_) => {
-                format!("perhaps this port speaks plain HTTP: https:// is port {tls}, http:// is {plain}")
+                format!("the port may serve plain HTTP: https:// is port {tls}, http:// is port {plain}")
             }
             TlsError::AlertReceived(
                 AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
             ) => format!(
-                "the server wants a client certificate, which is not supported: {}",
-                self.product.instead_of_certificate
+                "the server requires a client certificate, which is not supported; {}",
+                self.product.client_certificate_help
             ),
             _ => format!("certificates are checked against {}", self.trust),
         }
     }
 }
 
-/// The TLS failure within an error, if there is one.
+/// The TLS error in the chain of causes, if there is one.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a TlsError> {
-    let mut fix: Option<&'a (dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = fix {
+    let mut next: Option<&'a (dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<TlsError>() {
             return Some(tls);
         }
-        // An io::Error does not name what it wraps as its source, but that thing's source.
-        fix = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        // The source of an io::Error is the source of the error that it wraps, not the wrapped error itself.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
         };
@@ -109,13 +107,13 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Tls
     None
 }
 
-/// The innermost cause: the outer ones say "error sending request".
-pub(super) fn causes(error: &reqwest::Error) -> String {
+/// The innermost cause, since the outer messages are generic ("error sending request").
+pub(super) fn innermost_cause(error: &reqwest::Error) -> String {
     let mut last = error.to_string();
-    let mut fix = error.source();
-    while let Some(error) = fix {
+    let mut next = error.source();
+    while let Some(error) = next {
         last = error.to_string();
-        fix = error.source();
+        next = error.source();
     }
     last
 }

@@ -1,37 +1,37 @@
-//! Takes a list apart as it arrives: each item is handed on by itself and forgotten, so a list of any length needs the
-//! memory of its largest item. Of one that is too large to be kept only that is handed on; the rest of the list counts.
+//! Splits a JSON list into items while it arrives, so that a list of any length needs the memory of its largest item. An
+//! oversized item is reported as [`TooLarge`] without its content; the other items are unaffected.
 //!
-//! What is not an item stays and can be read as a whole: `[…]` leaves `[]`, and `{"Node": {…}, "Services": […]}` leaves
-//! `{"Node": {…}, "Services": []}`. A list that was cut off leaves something that is no JSON.
+//! The text around the items is kept and can be parsed: `[…]` leaves `[]`, and `{"Node": {…}, "Services": […]}` leaves
+//! `{"Node": {…}, "Services": []}`. A truncated list leaves invalid JSON.
 
 use super::transport::{ResponseHead, BodySink};
 
-/// Lists and objects within each other; those of Consul are a few deep.
+/// The maximum nesting of lists and objects; Consul's have a few levels.
 const MAX_DEPTH: usize = 1_024;
-/// The largest item, and the most that may be around them.
+/// The maximum size of an item, and of the text around the items.
 const MAX_ITEM_BYTES: usize = 1024 * 1024;
 
-/// A long list takes longer than one answer does; a server that stops in the middle is still given up on in time.
+/// A long list takes longer than one response. A server that stops in the middle still times out after one limit.
 const LIST_TIMEOUT_FACTOR: u32 = 12;
 
-/// An item beyond what is kept.
+/// An item exceeds the maximum size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
-/// What is done with an item.
+/// Receives each item.
 pub type ItemHandler<'a> = &'a mut (dyn FnMut(Result<&[u8], TooLarge>) + Send);
 
-/// A sink that hands on the items of one list within a JSON text.
+/// A sink that passes on the items of one list in a JSON text.
 pub struct ItemStream<'a> {
-    /// How many arrays and objects are open within the list, itself counted: 1 for `[…]`.
+    /// The nesting level of the list: 1 for `[…]`.
     level: usize,
-    each: ItemHandler<'a>,
-    /// What is open, outermost first: an array, or an object.
+    on_item: ItemHandler<'a>,
+    /// The open arrays and objects, outermost first.
     open: Vec<JsonContainer>,
-    /// Within a text, and whether the next character is escaped.
+    /// `Some` within a string: whether the next character is escaped.
     text: Option<bool>,
     item: Vec<u8>,
-    /// The item is too large, and is not kept.
+    /// The item is too large and is not kept.
     too_large: bool,
     rest: Vec<u8>,
 }
@@ -43,22 +43,22 @@ enum JsonContainer {
 }
 
 impl<'a> ItemStream<'a> {
-    /// Hands on the items of the list that is the whole text.
-    pub fn of_list(each: ItemHandler<'a>) -> Self {
-        Self::at(1, each)
+    /// Passes on the items of a top-level list.
+    pub fn of_list(on_item: ItemHandler<'a>) -> Self {
+        Self::at(1, on_item)
     }
 
-    /// Hands on the items of the lists that are the values of an object.
-    pub fn of_fields(each: ItemHandler<'a>) -> Self {
-        Self::at(2, each)
+    /// Passes on the items of the lists that are fields of a top-level object.
+    pub fn of_fields(on_item: ItemHandler<'a>) -> Self {
+        Self::at(2, on_item)
     }
 
-    fn at(level: usize, each: ItemHandler<'a>) -> Self {
+    fn at(level: usize, on_item: ItemHandler<'a>) -> Self {
         let (open, item, rest) = (Vec::new(), Vec::new(), Vec::new());
-        Self { level, each, open, text: None, item, too_large: false, rest }
+        Self { level, on_item, open, text: None, item, too_large: false, rest }
     }
 
-    /// What is around the items; of a failed call all of the answer.
+    /// The text around the items; of a failed call the complete body.
     pub fn rest(self) -> Vec<u8> {
         self.rest
     }
@@ -113,9 +113,9 @@ impl<'a> ItemStream<'a> {
 
     fn end_item(&mut self) {
         if self.too_large {
-            (self.each)(Err(TooLarge));
+            (self.on_item)(Err(TooLarge));
         } else if !self.item.is_empty() {
-            (self.each)(Ok(&self.item));
+            (self.on_item)(Ok(&self.item));
         }
         self.item.clear();
         self.too_large = false;
@@ -123,11 +123,11 @@ impl<'a> ItemStream<'a> {
 }
 
 impl BodySink for ItemStream<'_> {
-    fn take(&mut self, head: &ResponseHead, segment: &[u8]) -> bool {
+    fn write(&mut self, head: &ResponseHead, chunk: &[u8]) -> bool {
         if head.status >= 300 {
-            self.rest.extend_from_slice(segment);
+            self.rest.extend_from_slice(chunk);
         } else {
-            segment.iter().for_each(|byte| self.byte(*byte));
+            chunk.iter().for_each(|byte| self.byte(*byte));
         }
         self.rest.len() <= MAX_ITEM_BYTES && self.open.len() <= MAX_DEPTH
     }
@@ -143,8 +143,8 @@ mod tests {
 
     const OK: ResponseHead = ResponseHead { status: 200, retry_after: None, filtered: false };
 
-    /// The items and the rest of a text that arrives in parts of `size` bytes.
-    fn context(text: &str, size: usize, level: usize) -> (Vec<String>, String) {
+    /// The items and the rest of a text that arrives in chunks of `size` bytes.
+    fn split(text: &str, size: usize, level: usize) -> (Vec<String>, String) {
         let mut items = Vec::new();
         let mut each = |item: Result<&[u8], TooLarge>| {
             items.push(
@@ -152,23 +152,23 @@ mod tests {
             );
         };
         let mut sink = ItemStream::at(level, &mut each);
-        assert!(text.as_bytes().chunks(size).all(|segment| sink.take(&OK, segment)));
+        assert!(text.as_bytes().chunks(size).all(|chunk| sink.write(&OK, chunk)));
         let rest = String::from_utf8(sink.rest()).unwrap();
         (items, rest)
     }
 
     #[test]
-    fn a_list_that_only_ever_opens_is_given_up() {
+    fn item_stream_bounds_the_nesting() {
         let mut each = |_: Result<&[u8], TooLarge>| {};
         let mut sink = ItemStream::of_list(&mut each);
-        assert!((0..1_000).any(|_| !sink.take(&OK, &[b'['; 100])));
+        assert!((0..1_000).any(|_| !sink.write(&OK, &[b'['; 100])));
     }
 
     #[test]
     fn item_stream_yields_items_across_chunk_boundaries() {
         let text = "[ {\"a\": \"x],{\\\"\", \"b\": [1, {}]} ,\n7, null,[ ], \"ü,\" ]";
         for size in 1..text.len() {
-            let (items, rest) = context(text, size, 1);
+            let (items, rest) = split(text, size, 1);
             assert_eq!(
                 items,
                 ["{\"a\": \"x],{\\\"\", \"b\": [1, {}]}", "7", "null", "[ ]", "\"ü,\""],
@@ -179,19 +179,19 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_a_field_leaves_its_object() {
+    fn item_stream_of_fields_keeps_the_object() {
         let text = r#"{"Node": {"Node": "n", "Meta": {"a": [1]}}, "Services": [{"ID": "a", "Tags": []}, {"ID": "b"}]}"#;
-        let (items, rest) = context(text, 7, 2);
+        let (items, rest) = split(text, 7, 2);
         assert_eq!(items, [r#"{"ID": "a", "Tags": []}"#, r#"{"ID": "b"}"#]);
         assert_eq!(rest, r#"{"Node": {"Node": "n", "Meta": {"a": [1]}}, "Services": []}"#);
-        let (items, rest) = context(r#"{"Node": null, "Services": null}"#, 5, 2);
+        let (items, rest) = split(r#"{"Node": null, "Services": null}"#, 5, 2);
         assert_eq!((items.len(), rest.as_str()), (0, r#"{"Node": null, "Services": null}"#));
     }
 
     #[test]
-    fn what_is_cut_off_or_no_list_leaves_no_json() {
+    fn item_stream_leaves_invalid_json_when_truncated() {
         for text in ["[{\"a\": 1}, {\"b\"", "[{}", "<html>[1]</html>", "[1]]", "", "]"] {
-            let (_, rest) = context(text, 3, 1);
+            let (_, rest) = split(text, 3, 1);
             assert!(serde_json::from_str::<Vec<()>>(&rest).is_err(), "{text}");
         }
     }
@@ -199,13 +199,13 @@ mod tests {
     #[test]
     fn item_stream_drops_oversized_items() {
         let text = format!("[{{\"a\": 1}}, {{\"b\": \"{}\"}}, 3]", "],{".repeat(MAX_ITEM_BYTES));
-        let (items, rest) = context(&text, 4_096, 1);
+        let (items, rest) = split(&text, 4_096, 1);
         assert_eq!(items, ["{\"a\": 1}", "(too large)", "3"]);
         assert_eq!(rest, "[]");
         let mut each = |_: Result<&[u8], TooLarge>| {};
         let mut sink = ItemStream::of_list(&mut each);
         assert!(
-            text.as_bytes().chunks(4_096).all(|segment| sink.take(&OK, segment) && sink.item.len() <= MAX_ITEM_BYTES + 1)
+            text.as_bytes().chunks(4_096).all(|chunk| sink.write(&OK, chunk) && sink.item.len() <= MAX_ITEM_BYTES + 1)
         );
     }
 
@@ -213,10 +213,10 @@ mod tests {
     fn item_stream_keeps_errors_and_bounds_the_rest() {
         let mut each = |_: Result<&[u8], TooLarge>| panic!("an item");
         let mut sink = ItemStream::of_list(&mut each);
-        assert!(sink.take(&ResponseHead { status: 403, ..OK }, b"[{}] denied"));
+        assert!(sink.write(&ResponseHead { status: 403, ..OK }, b"[{}] denied"));
         assert_eq!(sink.rest(), b"[{}] denied");
         let mut sink = ItemStream::of_list(&mut each);
-        assert!(sink.take(&OK, b"\""));
-        assert!(!sink.take(&OK, &vec![b'x'; MAX_ITEM_BYTES + 1]));
+        assert!(sink.write(&OK, b"\""));
+        assert!(!sink.write(&OK, &vec![b'x'; MAX_ITEM_BYTES + 1]));
     }
 }

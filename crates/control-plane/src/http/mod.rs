@@ -1,5 +1,5 @@
-//! Calls to a control plane's HTTP API, whichever it is: few connections and not for ever, every wait bounded, every
-//! answer bounded in what of it is held, tokens read anew, and none of them in a message.
+//! HTTP transport for all control planes: few, short-lived connections, bounded waits, bounded memory per response. A
+//! token is read for each call and never appears in a message.
 
 mod client;
 mod failure;
@@ -21,15 +21,15 @@ pub use transport::{
     HttpResponse, ResponseHead, HttpMethod, BodySink, StreamTransport, Transport, TransportError, TransportErrorKind,
 };
 
-/// What a path's segment may hold as it is (RFC 3986, unreserved).
+/// Characters that a path segment may contain unencoded (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A name as one segment of a path.
+/// Encodes a name as one segment of a path.
 pub fn segment(name: &str) -> Cow<'_, str> {
     utf8_percent_encode(name, SEGMENT).into()
 }
 
-/// On one line and not too long: a server's own words in a message of ours.
+/// Shortens a server's text to one line of at most `longest` characters, for use in an error message.
 pub fn quotable(text: &str, longest: usize) -> String {
     let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if let Some((cut, _)) = line.char_indices().nth(longest) {
@@ -39,12 +39,12 @@ pub fn quotable(text: &str, longest: usize) -> String {
     line
 }
 
-/// What a body that cannot be read looks like, without repeating much of it.
-pub fn appearance(body: &[u8]) -> String {
+/// Describes an unreadable body without quoting much of it.
+pub fn describe_body(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(400)]);
     match text.trim() {
         "" => "an empty body".to_owned(),
-        text if text.starts_with('<') => format!("a page of HTML, {} bytes", body.len()),
-        text => format!("{} bytes that begin {:?}", body.len(), quotable(text, 60)),
+        text if text.starts_with('<') => format!("an HTML page of {} bytes", body.len()),
+        text => format!("{} bytes that start with {:?}", body.len(), quotable(text, 60)),
     }
 }

@@ -1,30 +1,30 @@
-//! How a control plane is reached. A connection that is made from these settings has an address that is one, and at
-//! most one source for each of CA and token.
+//! Connection settings of a control plane. A connection built from them has a valid address and at most one source for
+//! the CA and one for the token.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::{Certificate, Url};
 
-use super::failure::causes;
+use super::failure::innermost_cause;
 
-/// What tells one product's connection from another's: names for messages, ports, and how it takes a token.
+/// The properties of a product's connections: names for messages, ports and how a token is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     /// `Kuma`.
     pub name: &'static str,
     /// The manifest's block: `spec.kuma`.
     pub block: &'static str,
-    /// Its ports for http and https.
+    /// The default ports for http and https.
     pub ports: (u16, u16),
-    /// What it calls a token: `user token`.
+    /// The product's name for a token: `a user token`.
     pub token: &'static str,
     /// How the token is sent.
     pub credential: Credential,
-    /// What to do where a server wants a client certificate, which is not supported.
-    pub instead_of_certificate: &'static str,
-    /// Most calls under way at a time, which bounds the connections.
-    pub most_calls: Option<usize>,
+    /// The next step if a server requires a client certificate, which is not supported.
+    pub client_certificate_help: &'static str,
+    /// The maximum number of concurrent calls, which bounds the connections.
+    pub max_concurrent_calls: Option<usize>,
 }
 
 /// How a token is sent.
@@ -36,7 +36,7 @@ pub enum Credential {
     ConsulToken,
 }
 
-/// Where a text comes from; at most one is given.
+/// The source of a text; at most one field is set.
 #[derive(Clone, Debug, Default)]
 pub struct TextSources {
     /// A file.
@@ -47,18 +47,18 @@ pub struct TextSources {
     pub secret: Option<String>,
 }
 
-/// How one control plane is reached.
+/// The connection to one control plane.
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
-    /// Which product it is.
+    /// The product.
     pub product: Product,
     /// The API's address.
     pub address: String,
-    /// PEM text of the CA that signed the server's certificate; without it the system's roots count.
+    /// PEM text of the CA that signed the server's certificate; without a source the system's roots are trusted.
     pub ca: TextSources,
     /// The token.
     pub token: TextSources,
-    /// Longest wait for one answer.
+    /// The time limit of one response.
     pub timeout: Duration,
 }
 
@@ -71,7 +71,7 @@ pub(super) enum TextSource {
 }
 
 impl TextSources {
-    /// The one that is given. `name` is the field's beginning: `ca`, `token`.
+    /// The source that is set. `name` is the prefix of the field: `ca`, `token`.
     pub(super) fn one(&self, block: &str, name: &str) -> Result<TextSource, String> {
         let given = [
             ("File", self.file.clone().map(TextSource::File)),
@@ -83,42 +83,42 @@ impl TextSources {
         match given.next() {
             None => Ok(source),
             Some((second, _)) => {
-                Err(format!("{block} has both {name}{first} and {name}{second}: give one of them"))
+                Err(format!("{block} has both {name}{first} and {name}{second}; help: set one of them"))
             }
         }
     }
 }
 
 impl Product {
-    /// The address without a slash at the end.
+    /// Validates the address and removes a trailing slash.
     pub(super) fn base_url(&self, address: &str) -> Result<String, String> {
         let Self { block, ports: (plain, tls), .. } = self;
         let rule = format!(
             "write http://HOST:{plain} or https://HOST:{tls}, with a path only where a proxy adds one"
         );
         let url = Url::parse(address)
-            .map_err(|error| format!("{block}.address {address:?} is not a URL ({error}): {rule}"))?;
+            .map_err(|error| format!("{block}.address {address:?} is not a URL: {error}; help: {rule}"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(format!(
-                "{block}.address holds a user or password: leave it out, and give a token as tokenFile; {rule}"
+                "{block}.address contains a user or password; help: remove it and set tokenFile; {rule}"
             ));
         }
         let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
         if !fits || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("{block}.address {address:?} is not a control plane's address: {rule}"));
+            return Err(format!("{block}.address {address:?} is not a control plane's address; help: {rule}"));
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
 }
 
-/// The certificates of a CA's PEM text, which came from `source`.
+/// Parses the certificates of a CA's PEM text, which was read from `source`.
 pub(super) fn certificates(pem: &[u8], source: &str) -> Result<Vec<Certificate>, String> {
-    let refused = |why: &str| {
-        format!("{source} is not usable ({why}): it must be PEM text with -----BEGIN CERTIFICATE----- blocks")
+    let invalid = |cause: &str| {
+        format!("parsing {source}: {cause}; help: use PEM text with -----BEGIN CERTIFICATE----- blocks")
     };
-    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| refused(&causes(&error)))?;
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| invalid(&innermost_cause(&error)))?;
     if certificates.is_empty() {
-        return Err(refused("it holds no certificate"));
+        return Err(invalid("no certificate found"));
     }
     Ok(certificates)
 }
@@ -133,12 +133,12 @@ mod tests {
         ports: (5681, 5682),
         token: "a user token",
         credential: Credential::Bearer,
-        instead_of_certificate: "let it accept user tokens",
-        most_calls: Some(16),
+        client_certificate_help: "let it accept user tokens",
+        max_concurrent_calls: Some(16),
     };
 
     #[test]
-    fn an_address_is_refused_with_what_is_allowed() {
+    fn invalid_address_is_rejected_with_allowed_forms() {
         for bad in ["", "kuma:5681", "ftp://kuma", "http://kuma?x=1", "http://kuma#x", "//kuma"] {
             let error = KUMA.base_url(bad).unwrap_err();
             assert!(error.contains("http://HOST:5681"), "{error}");
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_may_carry_a_proxys_path() {
+    fn address_may_contain_a_proxy_path() {
         assert_eq!(KUMA.base_url("https://proxy.example/kuma/").unwrap(), "https://proxy.example/kuma");
         assert_eq!(KUMA.base_url("http://cp:5681").unwrap(), "http://cp:5681");
     }

@@ -1,4 +1,4 @@
-//! A server of its own CA, for tests.
+//! A TLS server with a certificate of the test CA, for tests.
 
 #![allow(clippy::unwrap_used, reason = "tests alone")]
 
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A file of the CA, or of another one.
+/// The path of a TLS fixture.
 pub fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tls")).join(name)
 }
 
-/// Speaks TLS with the certificate for `localhost`, and answers `{}`.
+/// Starts a TLS server with a certificate for `localhost` that responds with `{}`.
 pub fn tls_server() -> SocketAddr {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let certificate = CertificateDer::from_pem_file(fixture("server.pem")).unwrap();

@@ -1,4 +1,4 @@
-//! One call to a control plane's API and its answer, whatever carries it: HTTP, or a simulation that answers directly.
+//! Requests to a control plane's API and their responses, independent of the transport: HTTP or a simulation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use crate::MeshErrorKind;
 use ecs_mesh_controller::Lease;
 
-/// The methods that this client uses.
+/// The HTTP methods that the clients use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HttpMethod {
     /// Reads.
     Get,
-    /// Asks what does not fit into an address; changes nothing.
+    /// Reads with a request body; changes nothing.
     Post,
     /// Creates or replaces.
     Put,
@@ -23,7 +23,7 @@ pub enum HttpMethod {
 }
 
 impl HttpMethod {
-    /// Whether it changes something.
+    /// Whether the method changes state.
     pub fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Delete)
     }
@@ -45,25 +45,25 @@ impl fmt::Display for HttpMethod {
     }
 }
 
-/// A whole answer, of any status.
+/// A complete response, of any status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
-    /// The header `Retry-After`, as a span from now.
+    /// The header `Retry-After`, as a duration from now.
     pub retry_after: Option<Duration>,
-    /// The whole body.
+    /// The complete body.
     pub body: Vec<u8>,
 }
 
-/// Why there is no whole answer.
+/// The reason why a call has no complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TransportErrorKind {
-    /// No connection: the name does not resolve, nobody listens.
+    /// No connection: the name does not resolve or the port is closed.
     Connect,
-    /// No whole answer within the time limit. A write may have taken effect.
+    /// No complete response within the time limit. A write may have taken effect.
     Timeout,
-    /// The two ends do not agree on TLS, or the server's certificate is not trusted.
+    /// The TLS handshake failed or the server's certificate is not trusted.
     Tls,
     /// The connection broke in the middle. A write may have taken effect.
     Broken,
@@ -71,14 +71,14 @@ pub enum TransportErrorKind {
     Token,
     /// Another copy of the operator holds the lease, so nothing was sent.
     NotLeader,
-    /// The answer is larger than any that a control plane gives.
+    /// The response is larger than a control plane returns.
     TooLarge,
-    /// The request cannot be expressed.
+    /// The request cannot be built.
     Request,
 }
 
 impl TransportErrorKind {
-    /// What it means to a caller who only knows control planes.
+    /// The kind of the corresponding [`MeshError`](crate::MeshError).
     pub fn mesh_kind(self) -> MeshErrorKind {
         match self {
             Self::Connect | Self::Timeout | Self::Tls | Self::Broken => MeshErrorKind::Unreachable,
@@ -90,21 +90,21 @@ impl TransportErrorKind {
     }
 }
 
-/// No answer. The message never holds a token.
+/// A call without a complete response. The message never contains a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TransportError {
-    /// Which failure.
+    /// The kind of failure.
     pub kind: TransportErrorKind,
-    /// What happened, where, and what to do about it.
+    /// The address, the cause and the next step.
     pub message: String,
 }
 
-/// Carries calls to one control plane.
+/// Sends calls to one control plane.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Sends one request and waits for the whole answer. `path_and_query` starts with `/` and is already encoded;
-    /// `body`, where given, is JSON. Any status is an `Ok`.
+    /// Sends one request and waits for the complete response. `path_and_query` starts with `/` and is already encoded;
+    /// `body` is JSON. Any status is an `Ok`.
     async fn send(
         &self,
         method: HttpMethod,
@@ -112,40 +112,39 @@ pub trait Transport: Send + Sync {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError>;
 
-    /// From now on the lease is asked right before a write goes out, where writes wait for others after their caller
-    /// has asked; only the first caller gives it.
+    /// Sets the lease that is checked right before a write is sent, where writes may wait after their caller's check.
+    /// Only the first call has an effect.
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
 }
 
-/// What is known of an answer before its body.
+/// The status and headers of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     /// The HTTP status.
     pub status: u16,
-    /// The header `Retry-After`, as a span from now.
+    /// The header `Retry-After`, as a duration from now.
     pub retry_after: Option<Duration>,
-    /// Consul's header that says that the token may not see all there is.
+    /// Consul's header for results that the token's permissions have filtered.
     pub filtered: bool,
 }
 
-/// Takes a body as it arrives, so that a long list need not be held.
+/// Consumes a body as it arrives, so that a long list is never held in memory.
 pub trait BodySink: Send {
-    /// Takes the next part. `false`: it grows too large, and the rest is not wanted.
-    fn take(&mut self, head: &ResponseHead, segment: &[u8]) -> bool;
+    /// Consumes the next chunk. Returns `false` to abort: the body is too large.
+    fn write(&mut self, head: &ResponseHead, chunk: &[u8]) -> bool;
 
-    /// How many times the time limit of one answer the whole may take, as long as parts keep coming within it.
+    /// The time limit of the complete body, as a multiple of the limit between two chunks.
     fn timeout_factor(&self) -> u32 {
         1
     }
 }
 
-/// Carries calls whose answers are taken as they arrive.
+/// Sends calls whose responses are consumed as they arrive.
 #[async_trait]
 pub trait StreamTransport: Send + Sync {
-    /// As [`Transport::send`], but the body goes to `sink`. That of a failure (status 300 and above) goes there too,
-    /// whole.
+    /// As [`Transport::send`], but `sink` consumes the body. The body of a failure (status 300 and above) is one chunk.
     async fn stream(
         &self,
         method: HttpMethod,
@@ -154,8 +153,7 @@ pub trait StreamTransport: Send + Sync {
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError>;
 
-    /// From now on the lease is asked right before a write goes out, where writes wait for others: see
-    /// [`Transport::write_under`].
+    /// Sets the lease that is checked right before a write is sent: see [`Transport::set_lease`].
     fn set_lease(&self, lease: Arc<dyn Lease>) {
         let _ = lease;
     }
@@ -179,7 +177,7 @@ impl<T: StreamTransport + ?Sized> StreamTransport for Arc<T> {
 }
 
 #[async_trait]
-impl<T: Transport + ?Sized> Transport for std::sync::Arc<T> {
+impl<T: Transport + ?Sized> Transport for Arc<T> {
     async fn send(
         &self,
         method: HttpMethod,

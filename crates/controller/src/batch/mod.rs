@@ -1,12 +1,12 @@
-//! Guarantees that single questions share calls, and that no answer is older than its question.
+//! Guarantees that single requests share calls and that no response is older than its request.
 //!
-//! As in a group commit: the first request goes at once; those that arrive while its call is in flight, or while
-//! the token bucket is empty, share the next one. So an answer always comes from a call that *started after* the
-//! request was made, never from one that was already on its way.
+//! As in a group commit, the first request is sent immediately; requests that arrive while its call is in flight, or
+//! while the token bucket is empty, share the next call. A response therefore always comes from a call that *started
+//! after* the request was made.
 //!
-//! - Groups are independent: a group whose call hangs holds up no other. Within a group one call is in flight.
-//! - A request made by several is sent once and answered to each. An error goes to everyone in its call.
-//! - Whoever stops waiting harms nobody: the call goes on for the others. What nobody waits for any more is not sent.
+//! - Groups are independent: a hung call blocks only its own group. Within a group one call is in flight.
+//! - Equal requests are sent once, and each caller gets the response. An error goes to every caller in its call.
+//! - A cancelled caller affects no other: the call continues for the rest. A request without callers is not sent.
 
 #[cfg(test)]
 mod tests;
@@ -20,20 +20,20 @@ use tokio::sync::oneshot;
 use super::token_bucket::TokenBucket;
 use super::lock;
 
-/// A call that answers many requests at once.
+/// A call that answers many requests.
 #[async_trait]
 pub trait BatchCall: Send + Sync + 'static {
-    /// What may share a call: a cluster, say.
+    /// Requests of one group may share a call; a cluster, for example.
     type Group: Clone + Ord + Send + Sync + 'static;
-    /// One question.
+    /// One request.
     type Request: Clone + Ord + Send + Sync + 'static;
-    /// Its answer.
+    /// The response to one request.
     type Response: Clone + Send + 'static;
-    /// What befalls a whole call.
+    /// The error of a call.
     type Error: Clone + Send + 'static;
 
-    /// Asks for all of `requests`, which are distinct and in the order in which they were made, in one call. The
-    /// call needs a time limit of its own: until it returns its group waits.
+    /// Sends all `requests`, which are distinct and in the order in which they were made, in one call. The
+    /// implementation limits the call's time: its group waits until it returns.
     async fn call(
         &self,
         group: &Self::Group,
@@ -41,21 +41,21 @@ pub trait BatchCall: Send + Sync + 'static {
     ) -> Result<BTreeMap<Self::Request, Self::Response>, Self::Error>;
 }
 
-/// Why a request has no answer.
+/// The reason why a request has no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError<E> {
-    /// The call failed, for everyone in it.
+    /// The call failed for all its requests.
     #[error("{0}")]
     Call(E),
-    /// The call went well and its answer said nothing about this request.
-    #[error("the answer did not mention what was asked for")]
+    /// The call succeeded without a response to this request.
+    #[error("the response contains no entry for the request")]
     Missing,
-    /// The call panicked, or the process is going down.
-    #[error("the call was cut off before it had an answer")]
+    /// The call panicked, or the process is shutting down.
+    #[error("the call was cancelled before its response")]
     Lost,
 }
 
-/// Gathers single requests into calls of a [`BatchCall`]. Shared by its clones.
+/// Batches single requests into calls of a [`BatchCall`]. Shared by its clones.
 pub struct Batcher<C: BatchCall> {
     inner: Arc<Inner<C>>,
 }
@@ -68,54 +68,56 @@ impl<C: BatchCall> Clone for Batcher<C> {
 
 struct Inner<C: BatchCall> {
     call: C,
-    most: usize,
+    max_requests: usize,
     bucket: Option<TokenBucket>,
-    /// A group is present as long as its driver runs.
+    /// A group is present while its driver runs.
     groups: Mutex<BTreeMap<C::Group, Pending<C>>>,
 }
 
 type BatchResult<C> = Result<<C as BatchCall>::Response, BatchError<<C as BatchCall>::Error>>;
 type Waiters<C> = Vec<oneshot::Sender<BatchResult<C>>>;
 
-/// Requests for the next calls of a group, in the order in which they were first made.
+/// Requests for the next calls of a group, in the order of their first callers.
 struct Pending<C: BatchCall> {
     order: VecDeque<C::Request>,
     waiters: BTreeMap<C::Request, Waiters<C>>,
 }
 
 impl<C: BatchCall> Batcher<C> {
-    /// At most `most` requests (at least one) go into a call, and each call takes a token from `bucket`.
-    pub fn new(call: C, most: usize, bucket: Option<TokenBucket>) -> Self {
-        Self { inner: Arc::new(Inner { call, most: most.max(1), bucket, groups: Mutex::default() }) }
+    /// Creates a batcher: a call carries at most `max_requests` (at least one) and takes a token from `bucket`.
+    pub fn new(call: C, max_requests: usize, bucket: Option<TokenBucket>) -> Self {
+        Self {
+            inner: Arc::new(Inner { call, max_requests: max_requests.max(1), bucket, groups: Mutex::default() }),
+        }
     }
 
-    /// The answer to `request`, from a call that starts after this.
+    /// Returns the response to `request`, from a call that starts after this.
     ///
     /// # Errors
-    /// When the call failed, or its answer left this request out.
+    /// If the call failed or its response has no entry for this request.
     pub async fn ask(
         &self,
         group: C::Group,
         request: C::Request,
     ) -> Result<C::Response, BatchError<C::Error>> {
-        let (answer, answered) = oneshot::channel();
-        if self.inner.enqueue(&group, request, answer) {
+        let (waiter, response) = oneshot::channel();
+        if self.inner.enqueue(&group, request, waiter) {
             tokio::spawn(Arc::clone(&self.inner).run_calls(group));
         }
-        answered.await.unwrap_or(Err(BatchError::Lost))
+        response.await.unwrap_or(Err(BatchError::Lost))
     }
 }
 
 impl<C: BatchCall> Inner<C> {
-    /// Whether the group needs a driver.
-    fn enqueue(&self, group: &C::Group, request: C::Request, answer: oneshot::Sender<BatchResult<C>>) -> bool {
+    /// Adds a request. Returns whether the group needs a driver.
+    fn enqueue(&self, group: &C::Group, request: C::Request, waiter: oneshot::Sender<BatchResult<C>>) -> bool {
         let mut groups = lock(&self.groups);
         let needs_driver = !groups.contains_key(group);
-        groups.entry(group.clone()).or_default().push(request, answer);
+        groups.entry(group.clone()).or_default().push(request, waiter);
         needs_driver
     }
 
-    /// Makes calls, one after the other, until nobody in the group waits for anything.
+    /// Makes calls, one after the other, until no caller of the group waits.
     async fn run_calls(self: Arc<Self>, group: C::Group) {
         while self.is_wanted(&group) {
             if let Some(bucket) = &self.bucket {
@@ -128,7 +130,7 @@ impl<C: BatchCall> Inner<C> {
         }
     }
 
-    /// Whether anyone waits; if not the group ends here, and its next request starts another driver.
+    /// Whether a caller waits. If not, the group is removed and its next request starts another driver.
     fn is_wanted(&self, group: &C::Group) -> bool {
         let mut groups = lock(&self.groups);
         let wanted = groups.get_mut(group).is_some_and(|pending| pending.is_wanted());
@@ -139,25 +141,25 @@ impl<C: BatchCall> Inner<C> {
     }
 
     fn next_batch(&self, group: &C::Group) -> Vec<(C::Request, Waiters<C>)> {
-        lock(&self.groups).get_mut(group).map(|pending| pending.pop(self.most)).unwrap_or_default()
+        lock(&self.groups).get_mut(group).map(|pending| pending.pop(self.max_requests)).unwrap_or_default()
     }
 
     async fn call(self: Arc<Self>, group: C::Group, batch: Vec<(C::Request, Waiters<C>)>) {
         let requests = batch.iter().map(|(request, _)| request.clone()).collect();
-        // On a task of its own, so that a panic ends the call and not the group.
+        // A separate task, so that a panic ends the call and not the group.
         let call = tokio::spawn(async move { self.call.call(&group, requests).await });
-        let mut answers = match call.await {
-            Ok(answers) => answers.map_err(BatchError::Call),
+        let mut responses = match call.await {
+            Ok(responses) => responses.map_err(BatchError::Call),
             Err(_) => Err(BatchError::Lost),
         };
         for (request, waiters) in batch {
-            let answer = match &mut answers {
-                Ok(answers) => answers.remove(&request).ok_or(BatchError::Missing),
+            let response = match &mut responses {
+                Ok(responses) => responses.remove(&request).ok_or(BatchError::Missing),
                 Err(error) => Err(error.clone()),
             };
             for waiter in waiters {
-                // Whoever left in the meantime is not told.
-                let _ = waiter.send(answer.clone());
+                // A caller that was cancelled meanwhile has no receiver.
+                let _ = waiter.send(response.clone());
             }
         }
     }
@@ -170,23 +172,23 @@ impl<C: BatchCall> Default for Pending<C> {
 }
 
 impl<C: BatchCall> Pending<C> {
-    fn push(&mut self, request: C::Request, answer: oneshot::Sender<BatchResult<C>>) {
+    fn push(&mut self, request: C::Request, waiter: oneshot::Sender<BatchResult<C>>) {
         let waiters = self.waiters.entry(request.clone()).or_insert_with(|| {
             self.order.push_back(request);
             Vec::new()
         });
-        // Those who come and go while a call is in flight must not pile up.
+        // Cancelled callers must not accumulate while a call is in flight.
         waiters.retain(|waiter| !waiter.is_closed());
-        waiters.push(answer);
+        waiters.push(waiter);
     }
 
     fn is_wanted(&self) -> bool {
         self.waiters.values().flatten().any(|waiter| !waiter.is_closed())
     }
 
-    fn pop(&mut self, most: usize) -> Vec<(C::Request, Waiters<C>)> {
+    fn pop(&mut self, max_requests: usize) -> Vec<(C::Request, Waiters<C>)> {
         let mut batch = Vec::new();
-        while batch.len() < most {
+        while batch.len() < max_requests {
             let Some(request) = self.order.pop_front() else { break };
             let waiters = self.waiters.remove(&request).unwrap_or_default();
             if waiters.iter().any(|waiter| !waiter.is_closed()) {

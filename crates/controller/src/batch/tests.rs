@@ -1,4 +1,4 @@
-//! The batcher's guarantees, seen with a stopped clock.
+//! The batcher's guarantees, with a paused clock.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// In which second a call started, of which group, and what it asked for.
+/// The second in which a call started, its group and its requests.
 type RecordedCall = (u64, &'static str, Vec<u32>);
 
-/// A remote that takes a second (an hour for the group `hung`) and answers with the start of the call. It knows
-/// nothing of 404, fails a call that asks for 500, and panics at 666.
+/// A remote that takes a second (an hour for the group `hung`) and responds with the start of the call. It omits 404,
+/// fails calls with 500 and panics at 666.
 #[derive(Clone)]
 struct FakeRemote {
     begun: Instant,
@@ -48,9 +48,9 @@ struct BatchFixture {
     batcher: Batcher<FakeRemote>,
 }
 
-fn scene(most: usize, bucket: Option<TokenBucket>) -> BatchFixture {
+fn fixture(max_requests: usize, bucket: Option<TokenBucket>) -> BatchFixture {
     let remote = FakeRemote { begun: Instant::now(), calls: Arc::default() };
-    BatchFixture { batcher: Batcher::new(remote.clone(), most, bucket), remote }
+    BatchFixture { batcher: Batcher::new(remote.clone(), max_requests, bucket), remote }
 }
 
 impl BatchFixture {
@@ -66,76 +66,76 @@ impl BatchFixture {
 
 #[tokio::test(start_paused = true)]
 async fn requests_during_a_call_share_the_next_call() {
-    let scene = scene(100, None);
-    let first = scene.request("a", 1);
+    let fixture = fixture(100, None);
+    let first = fixture.request("a", 1);
     sleep(SECOND / 2).await;
-    let others: Vec<_> = [4, 2, 3].map(|request| scene.request("a", request)).into();
+    let others: Vec<_> = [4, 2, 3].map(|request| fixture.request("a", request)).into();
     first.await.unwrap().unwrap();
     for other in others {
         other.await.unwrap().unwrap();
     }
-    assert_eq!(scene.calls(), [(0, "a", vec![1]), (1, "a", vec![4, 2, 3])]);
+    assert_eq!(fixture.calls(), [(0, "a", vec![1]), (1, "a", vec![4, 2, 3])]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn response_comes_from_a_call_started_after_the_request() {
-    let scene = scene(100, None);
-    let first = scene.request("a", 1);
+    let fixture = fixture(100, None);
+    let first = fixture.request("a", 1);
     sleep(SECOND / 2).await;
-    let same_again = scene.request("a", 1);
+    let same_again = fixture.request("a", 1);
     assert_eq!(first.await.unwrap(), Ok(Duration::ZERO));
     assert_eq!(same_again.await.unwrap(), Ok(SECOND));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_made_by_several_is_sent_once_and_answered_to_each() {
-    let scene = scene(100, None);
-    let asked: Vec<_> = [1, 2, 1, 1].map(|request| scene.request("a", request)).into();
+async fn equal_requests_are_sent_once() {
+    let fixture = fixture(100, None);
+    let asked: Vec<_> = [1, 2, 1, 1].map(|request| fixture.request("a", request)).into();
     for answer in asked {
         assert!(answer.await.unwrap().is_ok());
     }
-    assert_eq!(scene.calls(), [(0, "a", vec![1, 2])]);
+    assert_eq!(fixture.calls(), [(0, "a", vec![1, 2])]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn batch_call_is_limited_and_ordered() {
-    let scene = scene(3, None);
-    let asked: Vec<_> = (0..8).map(|request| scene.request("a", request)).collect();
+    let fixture = fixture(3, None);
+    let asked: Vec<_> = (0..8).map(|request| fixture.request("a", request)).collect();
     for answer in asked {
         answer.await.unwrap().unwrap();
     }
-    assert_eq!(scene.calls(), [(0, "a", vec![0, 1, 2]), (1, "a", vec![3, 4, 5]), (2, "a", vec![6, 7])]);
+    assert_eq!(fixture.calls(), [(0, "a", vec![0, 1, 2]), (1, "a", vec![3, 4, 5]), (2, "a", vec![6, 7])]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_gather_while_the_bucket_is_empty() {
     let bucket = TokenBucket::new(0.1, 1);
     bucket.acquire(1).await;
-    let scene = scene(100, Some(bucket));
-    let first = scene.request("a", 1);
+    let fixture = fixture(100, Some(bucket));
+    let first = fixture.request("a", 1);
     sleep(9 * SECOND).await;
-    let second = scene.request("a", 2);
+    let second = fixture.request("a", 2);
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
-    assert_eq!(scene.calls(), [(10, "a", vec![1, 2])]);
+    assert_eq!(fixture.calls(), [(10, "a", vec![1, 2])]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_hangs_holds_up_no_other() {
-    let scene = scene(100, None);
-    let hung = scene.request("hung", 1);
+async fn hung_group_does_not_block_other_groups() {
+    let fixture = fixture(100, None);
+    let hung = fixture.request("hung", 1);
     sleep(SECOND).await;
-    scene.request("a", 1).await.unwrap().unwrap();
-    assert_eq!(scene.calls(), [(0, "hung", vec![1]), (1, "a", vec![1])]);
+    fixture.request("a", 1).await.unwrap().unwrap();
+    assert_eq!(fixture.calls(), [(0, "hung", vec![1]), (1, "a", vec![1])]);
     assert!(!hung.is_finished());
 }
 
 #[tokio::test(start_paused = true)]
 async fn error_reaches_only_requests_of_its_call() {
-    let scene = scene(100, None);
-    let failing = [scene.request("a", 1), scene.request("a", 500)];
+    let fixture = fixture(100, None);
+    let failing = [fixture.request("a", 1), fixture.request("a", 500)];
     sleep(SECOND / 2).await;
-    let next = scene.request("a", 2);
+    let next = fixture.request("a", 2);
     for answer in failing {
         assert_eq!(answer.await.unwrap(), Err(BatchError::Call("broken")));
     }
@@ -143,45 +143,45 @@ async fn error_reaches_only_requests_of_its_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_the_answer_leaves_out_is_told_so() {
-    let scene = scene(100, None);
-    let (left_out, answered) = (scene.request("a", 404), scene.request("a", 1));
+async fn request_is_missing_when_response_omits_it() {
+    let fixture = fixture(100, None);
+    let (left_out, answered) = (fixture.request("a", 404), fixture.request("a", 1));
     assert_eq!(left_out.await.unwrap(), Err(BatchError::Missing));
     assert!(answered.await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_panics_loses_its_own_requests_only() {
-    let scene = scene(100, None);
-    let lost = scene.request("a", 666);
+async fn panicked_call_loses_its_own_requests_only() {
+    let fixture = fixture(100, None);
+    let lost = fixture.request("a", 666);
     sleep(SECOND / 2).await;
-    let next = scene.request("a", 1);
+    let next = fixture.request("a", 1);
     assert_eq!(lost.await.unwrap(), Err(BatchError::Lost));
     assert!(next.await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_stops_waiting_harms_nobody() {
-    let scene = scene(100, None);
-    let (impatient, patient) = (scene.request("a", 1), scene.request("a", 2));
+async fn cancelled_caller_does_not_affect_others() {
+    let fixture = fixture(100, None);
+    let (impatient, patient) = (fixture.request("a", 1), fixture.request("a", 2));
     sleep(SECOND / 2).await;
     impatient.abort();
     assert_eq!(patient.await.unwrap(), Ok(Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_any_more_is_not_sent() {
-    let scene = scene(100, None);
-    let first = scene.request("a", 1);
+async fn request_is_not_sent_when_all_callers_cancelled() {
+    let fixture = fixture(100, None);
+    let first = fixture.request("a", 1);
     sleep(SECOND / 4).await;
-    let (impatient, patient) = (scene.request("a", 2), scene.request("a", 3));
+    let (impatient, patient) = (fixture.request("a", 2), fixture.request("a", 3));
     sleep(SECOND / 4).await;
     impatient.abort();
     first.await.unwrap().unwrap();
     sleep(SECOND / 4).await;
-    assert!(timeout(SECOND / 4, scene.batcher.ask("a", 4)).await.is_err());
+    assert!(timeout(SECOND / 4, fixture.batcher.ask("a", 4)).await.is_err());
     patient.await.unwrap().unwrap();
     sleep(60 * SECOND).await;
-    assert_eq!(scene.calls(), [(0, "a", vec![1]), (1, "a", vec![3])]);
-    assert!(lock(&scene.batcher.inner.groups).is_empty());
+    assert_eq!(fixture.calls(), [(0, "a", vec![1]), (1, "a", vec![3])]);
+    assert!(lock(&fixture.batcher.inner.groups).is_empty());
 }

@@ -1,9 +1,9 @@
-//! Guarantees that at most so many reconciles run at once, one a key, and that none of them harms another.
+//! Guarantees bounded concurrency, at most one reconcile per key, and that no reconcile affects another.
 //!
-//! - **A panic costs one key one retry.** It is caught, counted, and the key backs off; everything else goes on.
-//! - **A stop ends by its deadline.** When the token is cancelled nothing more is taken; what is in flight may
-//!   finish until the deadline, and is then cut off at its next await. Keys that were cut off are put back in the
-//!   queue, so that a controller started later on the same queue runs them.
+//! - **A panic costs one key one retry.** The panic is caught and counted, and the key backs off; other keys continue.
+//! - **A shutdown ends by its deadline.** After the token is cancelled no key is taken. Runs in flight may finish until
+//!   the deadline and are then cancelled at their next await. Their keys return to the queue, so that a controller
+//!   started later on the same queue runs them.
 
 #[cfg(test)]
 mod tests;
@@ -21,35 +21,35 @@ use tokio_util::sync::CancellationToken;
 use super::queue::{Requeue, Priority, WorkQueue, WorkItem};
 use super::shutdown::Deadline;
 
-/// Brings what one key stands for to what it should be.
+/// Brings the object of one key to its desired state.
 #[async_trait]
 pub trait Reconciler<K>: Send + Sync {
-    /// One run for `key`. Never called for a key that another run has not finished with. It may be cut off at any
-    /// await, as by a crash: what it did up to there must be safe to leave and to repeat.
+    /// Runs once for `key`, never concurrently for the same key. The run may be cancelled at any await, as by a crash:
+    /// a partial run must be safe to leave and to repeat.
     async fn reconcile(&self, key: &K, cause: Priority) -> Requeue;
 }
 
-/// Hears what the controller does, for metrics. Called on the controller's own task: be quick.
+/// Observes the controller's runs, for metrics. Called on the controller's own task, so implementations must be fast.
 pub trait ControllerObserver: Send + Sync {
-    /// A run begins, for a key that has `waited` since it was due.
+    /// A run starts, for a key that has `waited` since it was due.
     fn on_start(&self, cause: Priority, waited: Duration) {
         let _ = (cause, waited);
     }
 
-    /// A run took `duration` and had `outcome`, one of [`RUN_RESULTS`].
-    fn on_result(&self, duration: Duration, outcome: &'static str);
+    /// A run took `duration` and ended with `result`, one of [`RUN_RESULTS`].
+    fn on_result(&self, duration: Duration, result: &'static str);
 }
 
-/// Every outcome an [`ControllerObserver`] hears of: `success`, `requeue_after`, `error` (backs off), `deferred`, `panic` (backs
-/// off), `timeout` (backs off), `cancelled` (by the deadline of a stop).
+/// Every result that a [`ControllerObserver`] receives: `success`, `requeue_after`, `error` (backs off), `deferred`,
+/// `panic` (backs off), `timeout` (backs off), `cancelled` (by the deadline of a shutdown).
 pub const RUN_RESULTS: [&str; 7] = ["success", "requeue_after", "error", "deferred", "panic", "timeout", "cancelled"];
 
-/// How a stop went.
+/// The result of a shutdown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownSummary {
-    /// Runs that were in flight when the stop was asked for and ended by themselves.
+    /// Runs that were in flight when the shutdown started and completed.
     pub completed: usize,
-    /// Runs that were in flight at the deadline and were cut off.
+    /// Runs that were in flight at the deadline and were cancelled.
     pub cancelled: usize,
 }
 
@@ -58,7 +58,7 @@ pub struct Controller<K, R: ?Sized> {
     queue: WorkQueue<K>,
     reconciler: Arc<R>,
     concurrency: usize,
-    drain: Duration,
+    shutdown_timeout: Duration,
     timeout: Option<Duration>,
     observer: Arc<dyn ControllerObserver>,
 }
@@ -68,43 +68,43 @@ where
     K: Clone + Ord + Debug + Send + Sync + 'static,
     R: Reconciler<K> + ?Sized + 'static,
 {
-    /// At most `concurrency` runs at once (at least one). A stop waits 10 s for what is in flight, and a run may
-    /// take as long as it likes, unless said otherwise below.
+    /// Creates a controller with at most `concurrency` (at least one) concurrent runs. By default a shutdown waits 10 s
+    /// for runs in flight, and runs have no time limit.
     pub fn new(queue: WorkQueue<K>, reconciler: Arc<R>, concurrency: usize) -> Self {
         Self {
             queue,
             reconciler,
             concurrency: concurrency.max(1),
-            drain: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(10),
             timeout: None,
             observer: Arc::new(NoopObserver),
         }
     }
 
-    /// How long a stop waits for what is in flight.
+    /// Sets how long a shutdown waits for runs in flight.
     #[must_use]
-    pub fn graceful_shutdown_timeout(mut self, drain: Duration) -> Self {
-        self.drain = drain;
+    pub fn graceful_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
         self
     }
 
-    /// Cuts off a run that takes longer, and lets its key back off: a remote that hangs would otherwise end up
-    /// with every run in its hands.
+    /// Limits each run's time. A run that takes longer is cancelled and its key backs off: otherwise one hung remote
+    /// could occupy every run.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Who hears of each run.
+    /// Sets the observer of all runs.
     #[must_use]
     pub fn observer(mut self, observer: Arc<dyn ControllerObserver>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// Runs until `stop` is cancelled and what is in flight has finished or was cut off. End it by the token only:
-    /// dropping the future leaves the keys in flight marked as processing.
+    /// Runs until `stop` is cancelled and the runs in flight have completed or were cancelled. End the controller with
+    /// the token only: dropping the future leaves the keys in flight marked as processing.
     pub async fn run(self, stop: CancellationToken) -> ShutdownSummary {
         let mut in_flight = InFlight { controller: &self, runs: JoinSet::new(), keys: HashMap::new() };
         loop {
@@ -112,10 +112,10 @@ where
                 biased;
                 () = stop.cancelled() => break,
                 ended = in_flight.next_end(), if !in_flight.runs.is_empty() => in_flight.settle(ended),
-                taken = self.queue.next(), if in_flight.runs.len() < self.concurrency => in_flight.start(taken),
+                item = self.queue.next(), if in_flight.runs.len() < self.concurrency => in_flight.start(item),
             }
         }
-        in_flight.graceful_shutdown_timeout(Deadline::after(self.drain)).await
+        in_flight.shut_down(Deadline::after(self.shutdown_timeout)).await
     }
 }
 
@@ -129,7 +129,7 @@ enum RunEnd {
 struct InFlight<'a, K, R: ?Sized> {
     controller: &'a Controller<K, R>,
     runs: JoinSet<RunEnd>,
-    /// By task. Never iterated, so its order can't be seen.
+    /// Keys and start times by task. Never iterated, so the map's order has no effect.
     keys: HashMap<Id, (K, Instant)>,
 }
 
@@ -159,51 +159,51 @@ where
         self.runs.join_next_with_id().await
     }
 
-    /// Gives the key back by how its run ended.
+    /// Returns the key to the queue according to the end of its run.
     fn settle(&mut self, ended: JoinedRun) {
-        let (id, outcome, next) = match ended {
+        let (id, result, next) = match ended {
             None => return,
-            Some(Ok((id, RunEnd::Returned(next)))) => (id, outcome_of(next), next),
+            Some(Ok((id, RunEnd::Returned(next)))) => (id, result_of(next), next),
             Some(Ok((id, RunEnd::TimedOut))) => (id, "timeout", Requeue::Backoff),
             Some(Err(error)) if error.is_panic() => (error.id(), "panic", Requeue::Backoff),
-            // Nothing but a stop aborts runs; what it cut off is still to be done.
+            // Only a shutdown aborts runs; the key still needs its run.
             Some(Err(error)) => (error.id(), "cancelled", Requeue::After(Duration::ZERO)),
         };
         let Some((key, since)) = self.keys.remove(&id) else { return };
-        match outcome {
-            "panic" => tracing::error!(?key, "a reconcile panicked; its key backs off"),
-            "timeout" => tracing::warn!(?key, "a reconcile took too long and was cut off; its key backs off"),
+        match result {
+            "panic" => tracing::error!(?key, "reconcile panicked (bug); retrying with backoff"),
+            "timeout" => tracing::warn!(?key, "reconcile timed out; retrying with backoff"),
             _ => {}
         }
-        self.controller.observer.on_result(since.elapsed(), outcome);
+        self.controller.observer.on_result(since.elapsed(), result);
         self.controller.queue.done(&key, next);
     }
 
-    async fn graceful_shutdown_timeout(mut self, deadline: Deadline) -> ShutdownSummary {
-        let mut drained = ShutdownSummary::default();
+    async fn shut_down(mut self, deadline: Deadline) -> ShutdownSummary {
+        let mut summary = ShutdownSummary::default();
         while let Some(ended) = deadline.limit(self.next_end()).await {
             if ended.is_none() {
-                return drained;
+                return summary;
             }
-            drained.completed += 1;
+            summary.completed += 1;
             self.settle(ended);
         }
 
         self.runs.abort_all();
         while let Some(ended) = self.next_end().await {
-            // A run may still end by itself between the deadline and its next await.
+            // A run may still complete between the deadline and its next await.
             match &ended {
-                Err(error) if error.is_cancelled() => drained.cancelled += 1,
-                _ => drained.completed += 1,
+                Err(error) if error.is_cancelled() => summary.cancelled += 1,
+                _ => summary.completed += 1,
             }
             self.settle(Some(ended));
         }
-        tracing::warn!(cancelled = drained.cancelled, "reconciles were cut off by the deadline of the stop");
-        drained
+        tracing::warn!(cancelled = summary.cancelled, "shutdown deadline reached; reconciles cancelled");
+        summary
     }
 }
 
-fn outcome_of(next: Requeue) -> &'static str {
+fn result_of(next: Requeue) -> &'static str {
     match next {
         Requeue::Forget => "success",
         Requeue::After(_) => "requeue_after",

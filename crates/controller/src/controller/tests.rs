@@ -1,4 +1,4 @@
-//! The controller's guarantees, seen with a stopped clock.
+//! The controller's guarantees, with a paused clock.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -11,17 +11,17 @@ use crate::{Backoff, lock};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One run as a spectator sees it: when it began, its key, and what it ends with after how long.
+/// Returns duration and result of a run, by key and number of the run.
 type RunScript = Box<dyn Fn(u32, usize) -> (Duration, Requeue) + Send + Sync>;
 
-/// Runs by a script and writes down what happens.
+/// Runs by a script and records the runs.
 struct RecordingReconciler {
     begun: Instant,
     script: RunScript,
     runs: Mutex<Vec<(Duration, u32)>>,
-    present: Mutex<BTreeMap<u32, usize>>,
-    most_of_one_key: Mutex<usize>,
-    most_at_once: Mutex<usize>,
+    active: Mutex<BTreeMap<u32, usize>>,
+    max_per_key: Mutex<usize>,
+    max_concurrent: Mutex<usize>,
     results: Mutex<Vec<&'static str>>,
 }
 
@@ -31,9 +31,9 @@ impl RecordingReconciler {
             begun: Instant::now(),
             script: Box::new(script),
             runs: Mutex::default(),
-            present: Mutex::default(),
-            most_of_one_key: Mutex::default(),
-            most_at_once: Mutex::default(),
+            active: Mutex::default(),
+            max_per_key: Mutex::default(),
+            max_concurrent: Mutex::default(),
             results: Mutex::default(),
         })
     }
@@ -44,12 +44,12 @@ impl RecordingReconciler {
 
     fn enter(&self, key: u32) {
         lock(&self.runs).push((self.begun.elapsed(), key));
-        let mut present = lock(&self.present);
-        *present.entry(key).or_default() += 1;
-        let (of_key, immediate): (usize, usize) = (present[&key], present.values().sum());
-        let (mut most_of_one_key, mut most_at_once) = (lock(&self.most_of_one_key), lock(&self.most_at_once));
-        *most_of_one_key = of_key.max(*most_of_one_key);
-        *most_at_once = immediate.max(*most_at_once);
+        let mut active = lock(&self.active);
+        *active.entry(key).or_default() += 1;
+        let (of_key, total): (usize, usize) = (active[&key], active.values().sum());
+        let (mut max_per_key, mut max_concurrent) = (lock(&self.max_per_key), lock(&self.max_concurrent));
+        *max_per_key = of_key.max(*max_per_key);
+        *max_concurrent = total.max(*max_concurrent);
     }
 }
 
@@ -60,52 +60,52 @@ impl Reconciler<u32> for RecordingReconciler {
         let nth = self.runs_of(*key).len();
         let (takes, next) = (self.script)(*key, nth);
         sleep(takes).await;
-        *lock(&self.present).get_mut(key).unwrap() -= 1;
+        *lock(&self.active).get_mut(key).unwrap() -= 1;
         next
     }
 }
 
 impl ControllerObserver for RecordingReconciler {
-    fn on_result(&self, _: Duration, outcome: &'static str) {
-        assert!(RUN_RESULTS.contains(&outcome));
-        lock(&self.results).push(outcome);
+    fn on_result(&self, _: Duration, result: &'static str) {
+        assert!(RUN_RESULTS.contains(&result));
+        lock(&self.results).push(result);
     }
 }
 
 struct RunningController {
     queue: WorkQueue<u32>,
-    stage: Arc<RecordingReconciler>,
+    reconciler: Arc<RecordingReconciler>,
     stop: CancellationToken,
     controller: JoinHandle<ShutdownSummary>,
 }
 
-fn run(stage: Arc<RecordingReconciler>, concurrency: usize) -> RunningController {
-    run_with(stage, concurrency, |controller| controller)
+fn run(reconciler: Arc<RecordingReconciler>, concurrency: usize) -> RunningController {
+    run_with(reconciler, concurrency, |controller| controller)
 }
 
 fn run_with(
-    stage: Arc<RecordingReconciler>,
+    reconciler: Arc<RecordingReconciler>,
     concurrency: usize,
     options: impl FnOnce(Controller<u32, RecordingReconciler>) -> Controller<u32, RecordingReconciler>,
 ) -> RunningController {
     let queue = WorkQueue::new(Backoff { min: SECOND, max: 8 * SECOND }, 1);
     let stop = CancellationToken::new();
-    let controller = Controller::new(queue.clone(), Arc::clone(&stage), concurrency)
-        .observer(Arc::clone(&stage) as Arc<dyn ControllerObserver>);
+    let controller = Controller::new(queue.clone(), Arc::clone(&reconciler), concurrency)
+        .observer(Arc::clone(&reconciler) as Arc<dyn ControllerObserver>);
     let controller = tokio::spawn(options(controller).run(stop.clone()));
-    RunningController { queue, stage, stop, controller }
+    RunningController { queue, reconciler, stop, controller }
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_reconciles_of_a_key_never_run_at_once() {
+async fn controller_never_runs_a_key_concurrently() {
     let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 8);
     for _ in 0..100 {
         running.queue.add(1, Priority::Event);
         sleep(SECOND / 10).await;
     }
     sleep(5 * SECOND).await;
-    assert_eq!(*lock(&running.stage.most_of_one_key), 1);
-    assert_eq!(running.stage.runs_of(1).len(), 11, "each added-to run is followed by one more");
+    assert_eq!(*lock(&running.reconciler.max_per_key), 1);
+    assert_eq!(running.reconciler.runs_of(1).len(), 11, "each added-to run is followed by one more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,44 +116,44 @@ async fn key_added_during_reconcile_runs_again() {
     running.queue.add(1, Priority::Event);
     running.queue.add(1, Priority::Sweep);
     sleep(60 * SECOND).await;
-    assert_eq!(running.stage.runs_of(1).len(), 2);
+    assert_eq!(running.reconciler.runs_of(1).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_the_limit_run_at_once_and_all_run() {
+async fn controller_limits_concurrency_and_runs_all_keys() {
     let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 3);
     for key in 0..30 {
         running.queue.add(key, Priority::Event);
     }
     sleep(60 * SECOND).await;
-    assert_eq!(*lock(&running.stage.most_at_once), 3);
-    assert_eq!(lock(&running.stage.results).as_slice(), ["success"; 30]);
-    assert!(lock(&running.stage.runs).last().unwrap().0 < 10 * SECOND);
+    assert_eq!(*lock(&running.reconciler.max_concurrent), 3);
+    assert_eq!(lock(&running.reconciler.results).as_slice(), ["success"; 30]);
+    assert!(lock(&running.reconciler.runs).last().unwrap().0 < 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_hangs_does_not_hold_others() {
+async fn hung_key_does_not_block_other_keys() {
     let hang = |key, _| (if key == 0 { 3_600 * SECOND } else { SECOND }, Requeue::Forget);
     let running = run(RecordingReconciler::new(hang), 2);
     for key in 0..10 {
         running.queue.add(key, Priority::Event);
     }
     sleep(60 * SECOND).await;
-    assert_eq!(lock(&running.stage.results).len(), 9);
+    assert_eq!(lock(&running.reconciler.results).len(), 9);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_past_its_time_limit_is_cut_off_and_backs_off() {
+async fn run_is_cancelled_and_backs_off_when_it_times_out() {
     let hang_once = |_, nth| (if nth == 1 { 3_600 * SECOND } else { SECOND }, Requeue::Forget);
     let running = run_with(RecordingReconciler::new(hang_once), 1, |controller| controller.timeout(5 * SECOND));
     running.queue.add(1, Priority::Event);
     sleep(60 * SECOND).await;
-    assert_eq!(lock(&running.stage.results).as_slice(), ["timeout", "success"]);
-    assert!(running.stage.runs_of(1)[1] >= 6 * SECOND);
+    assert_eq!(lock(&running.reconciler.results).as_slice(), ["timeout", "success"]);
+    assert!(running.reconciler.runs_of(1)[1] >= 6 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_only_backs_off_its_own_key() {
+async fn panic_backs_off_its_own_key_only() {
     let running = run(
         RecordingReconciler::new(|key, nth| {
             assert!(key != 1 || nth > 1, "a bug, on purpose");
@@ -165,20 +165,20 @@ async fn a_panic_only_backs_off_its_own_key() {
     running.queue.add(2, Priority::Event);
     sleep(3 * SECOND).await;
 
-    let after_panic = running.stage.runs_of(1);
+    let after_panic = running.reconciler.runs_of(1);
     assert!(
         (SECOND..=2 * SECOND + SECOND / 10).contains(&after_panic[1]),
         "retried after {:?}",
         after_panic[1]
     );
-    assert!(running.stage.runs_of(2).len() >= 5, "the other key went on");
-    let results = lock(&running.stage.results);
+    assert!(running.reconciler.runs_of(2).len() >= 5, "the other key went on");
+    let results = lock(&running.reconciler.results);
     assert_eq!(results.iter().filter(|outcome| **outcome == "panic").count(), 1);
     assert_eq!(running.queue.stats().retries, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_way_a_run_may_end_has_its_outcome() {
+async fn controller_reports_a_result_for_each_requeue() {
     let until = Instant::now() + 3_600 * SECOND;
     let ends = [Requeue::Forget, Requeue::After(3_600 * SECOND), Requeue::Backoff, Requeue::DeferUntil(until)];
     let running = run(RecordingReconciler::new(move |key, _| (Duration::ZERO, ends[key as usize])), 1);
@@ -186,11 +186,11 @@ async fn each_way_a_run_may_end_has_its_outcome() {
         running.queue.add(key, Priority::Event);
     }
     sleep(SECOND / 2).await;
-    assert_eq!(lock(&running.stage.results).as_slice(), ["success", "requeue_after", "error", "deferred"]);
+    assert_eq!(lock(&running.reconciler.results).as_slice(), ["success", "requeue_after", "error", "deferred"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_takes_nothing_more_and_finishes_what_is_in_flight() {
+async fn shutdown_completes_runs_in_flight_only() {
     let running = run(RecordingReconciler::new(|_, _| (5 * SECOND, Requeue::Forget)), 2);
     for key in 0..4 {
         running.queue.add(key, Priority::Event);
@@ -198,13 +198,13 @@ async fn a_stop_takes_nothing_more_and_finishes_what_is_in_flight() {
     sleep(SECOND).await;
     running.stop.cancel();
     assert_eq!(running.controller.await.unwrap(), ShutdownSummary { completed: 2, cancelled: 0 });
-    assert_eq!(running.stage.begun.elapsed(), 5 * SECOND);
-    assert_eq!(lock(&running.stage.runs).len(), 2);
+    assert_eq!(running.reconciler.begun.elapsed(), 5 * SECOND);
+    assert_eq!(lock(&running.reconciler.runs).len(), 2);
     assert_eq!(running.queue.stats().ready, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_cuts_at_its_deadline_and_puts_the_keys_back() {
+async fn shutdown_cancels_runs_at_deadline_and_requeues_keys() {
     let running = run_with(
         RecordingReconciler::new(|key, _| (if key == 0 { SECOND } else { 3_600 * SECOND }, Requeue::Forget)),
         3,
@@ -216,23 +216,23 @@ async fn a_stop_cuts_at_its_deadline_and_puts_the_keys_back() {
     tokio::task::yield_now().await;
     running.stop.cancel();
     assert_eq!(running.controller.await.unwrap(), ShutdownSummary { completed: 1, cancelled: 2 });
-    assert_eq!(running.stage.begun.elapsed(), 10 * SECOND);
-    assert_eq!(lock(&running.stage.results).as_slice(), ["success", "cancelled", "cancelled"]);
+    assert_eq!(running.reconciler.begun.elapsed(), 10 * SECOND);
+    assert_eq!(lock(&running.reconciler.results).as_slice(), ["success", "cancelled", "cancelled"]);
     let stats = running.queue.stats();
     assert_eq!((stats.ready, stats.processing), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_controller_stops_at_once() {
+async fn idle_controller_stops_immediately() {
     let running = run(RecordingReconciler::new(|_, _| (SECOND, Requeue::Forget)), 3);
     sleep(SECOND).await;
     running.stop.cancel();
     assert_eq!(running.controller.await.unwrap(), ShutdownSummary::default());
-    assert_eq!(running.stage.begun.elapsed(), SECOND);
+    assert_eq!(running.reconciler.begun.elapsed(), SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_replays_the_whole_history() {
+async fn controller_history_depends_on_the_seed_only() {
     async fn history(seed: u64) -> Vec<(Duration, u32)> {
         let mut rng = fastrand::Rng::with_seed(seed);
         let dice = Mutex::new(rng.fork());
@@ -250,7 +250,7 @@ async fn a_seed_replays_the_whole_history() {
         }
         running.stop.cancel();
         running.controller.await.unwrap();
-        lock(&running.stage.runs).clone()
+        lock(&running.reconciler.runs).clone()
     }
     for seed in 0..3 {
         let first = history(seed).await;

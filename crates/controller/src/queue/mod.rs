@@ -1,12 +1,12 @@
-//! Guarantees that a key waits at most once, runs at its earliest time, never twice at once, and never starves.
+//! Guarantees that a key waits at most once, runs at its earliest time, never runs concurrently and never starves.
 //!
-//! - **Never twice at once.** From [`take`](Queue::take) to [`done`](Queue::done) a key is processing. What is added
-//!   meanwhile runs once afterwards, however often it was added.
+//! - **One run per key.** From [`take`](WorkQueue::take) to [`done`](WorkQueue::done) a key is processing. A key added
+//!   meanwhile runs once afterwards, regardless of the number of adds.
 //! - **The earliest run wins, and so does the most urgent priority.** Adds of a waiting key fold into its one run.
-//! - **Backoff holds.** A key that failed, or is held, waits out its time; an add meanwhile is remembered by that
-//!   run and does not bring it forward. A plain requeue ([`Requeue::After`]) is brought forward.
+//! - **Backoff holds.** A key that failed or is deferred waits for its full delay; an add meanwhile folds into that run
+//!   and does not bring it forward. An add brings a plain requeue ([`Requeue::After`]) forward.
 //! - **Nothing starves.** Every 8th take goes to the key that has waited longest, whatever its priority.
-//! - **An idle key costs nothing.** Success without a requeue forgets the key wholly, its backoff included.
+//! - **An idle key costs nothing.** Success without a requeue drops the key, including its backoff.
 //!
 //! Every operation is O(log n) in the number of keys that wait or run.
 
@@ -28,16 +28,16 @@ use self::schedule::{ScheduledRun, Schedule};
 use super::backoff::Backoff;
 use super::lock;
 
-/// Why a key runs, the most urgent first.
+/// The reason for a run, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Something must be taken away: a task that is gone, a role that no longer allows it.
+    /// A registration must be removed: its task is gone, or its role no longer allows it.
     Removal,
-    /// Something was heard of the key itself.
+    /// An event about the key itself.
     Event,
-    /// What users declared changed.
+    /// A change of the manifests.
     Manifest,
-    /// The periodic look at everything.
+    /// The periodic sweep.
     Sweep,
 }
 
@@ -56,52 +56,52 @@ impl Priority {
     }
 }
 
-/// What becomes of a key after a run. An add that came during the run is honoured in each case.
+/// The next step for a key after a run. An add that arrived during the run is honoured in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requeue {
-    /// Success: nothing more to do until the key is added again. Forgets the backoff.
+    /// Success: no further run until the key is added again. Resets the backoff.
     Forget,
-    /// Success: run again after this long, or earlier when added. Keeps the priority. Forgets the backoff.
+    /// Success: run again after this delay, or earlier if added. Keeps the priority and resets the backoff.
     After(Duration),
-    /// Failure: run again when the key's backoff is over, and not earlier.
+    /// Failure: run again after the key's backoff, and not earlier.
     Backoff,
-    /// Not the key's fault (its remote is down, say): run again at this instant, and not earlier. The backoff
-    /// neither grows nor is forgotten.
+    /// A failure not caused by the key (its remote is down, for example): run again at this instant, and not earlier.
+    /// The backoff neither grows nor resets.
     DeferUntil(Instant),
 }
 
-/// A key handed out to be worked on; give it back with [`WorkQueue::done`].
+/// A key that was taken from the queue; return it with [`WorkQueue::done`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkItem<K> {
-    /// What to work on.
+    /// The key to reconcile.
     pub key: K,
     /// The most urgent reason for this run.
     pub cause: Priority,
-    /// How long the key has waited since it was due.
+    /// The time since the key was due.
     pub waited: Duration,
 }
 
-/// The queue in numbers, for metrics.
+/// Statistics of the queue, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStats {
-    /// Keys that could run now.
+    /// Keys that are due.
     pub ready: usize,
-    /// Keys whose time has not come: requeued, backing off or held.
+    /// Keys that are not due yet: requeued, backing off or deferred.
     pub delayed: usize,
-    /// Keys handed out and not yet given back.
+    /// Keys that are taken and not done.
     pub processing: usize,
-    /// How long the key has waited that has been ready longest; zero when none is ready.
+    /// The waiting time of the key that has been ready longest; zero if no key is ready.
     pub oldest_waiting: Duration,
-    /// How long the longest run under way has taken; zero when none is.
+    /// The duration of the longest run in progress; zero if no key is processing.
     pub longest_running: Duration,
-    /// Runs asked for since the start, requeues included. An add that folds into a run still to come counts as
-    /// none, as in the workqueues of Kubernetes controllers.
+    /// Runs requested since the start, including requeues. An add that folds into a pending run does not count, as in
+    /// the work queues of Kubernetes controllers.
     pub adds: u64,
     /// Runs that ended in [`Requeue::Backoff`] since the start.
     pub retries: u64,
 }
 
-/// A queue of keys to work on, shared by its clones. Tasks may add, take and give back at the same time.
+/// A queue of keys to reconcile, shared by its clones. Operations may run concurrently.
 #[derive(Debug)]
 pub struct WorkQueue<K> {
     inner: Arc<Inner<K>>,
@@ -120,44 +120,44 @@ impl<K> Clone for WorkQueue<K> {
 }
 
 impl<K: Clone + Ord + Debug + Send> WorkQueue<K> {
-    /// An empty queue whose failing keys wait by `backoff`, with jitter from `seed`.
+    /// Creates an empty queue whose failing keys wait by `backoff`, with jitter from `seed`.
     pub fn new(backoff: Backoff, seed: u64) -> Self {
         let schedule = Mutex::new(Schedule::new(backoff, seed));
         Self { inner: Arc::new(Inner { schedule, changed: Notify::new() }) }
     }
 
-    /// Asks for a run of `key` now.
+    /// Requests a run of `key` now.
     pub fn add(&self, key: K, priority: Priority) {
         self.add_at(key, priority, Instant::now());
     }
 
-    /// Asks for a run of `key` after `delay`.
+    /// Requests a run of `key` after `delay`.
     pub fn add_after(&self, key: K, priority: Priority, delay: Duration) {
         self.add_at(key, priority, super::saturating_add(Instant::now(), delay));
     }
 
-    /// Asks for a run of `key` at the instant `at`. If it has a run ahead of it already, the earlier time and the
-    /// more urgent priority win: an early run stands for the later one too, and whoever still needs the later one
-    /// asks for it again from that run ([`Requeue::After`]).
+    /// Requests a run of `key` at the instant `at`. If the key has a pending run, the earlier time and the more urgent
+    /// priority win. The early run replaces the later one; if the later run is still needed, the early run requests it
+    /// again ([`Requeue::After`]).
     pub fn add_at(&self, key: K, priority: Priority, at: Instant) {
         lock(&self.inner.schedule).add(Instant::now(), key, ScheduledRun { at, priority });
         self.inner.changed.notify_waiters();
     }
 
-    /// The next key to work on, if one is ready.
+    /// Takes the next key, if one is ready.
     pub fn take(&self) -> Option<WorkItem<K>> {
         lock(&self.inner.schedule).take(Instant::now())
     }
 
-    /// Waits for the next key to work on. Dropping the future loses nothing.
+    /// Waits for the next key and takes it. Dropping the future loses no key.
     pub async fn next(&self) -> WorkItem<K> {
         loop {
-            // Made before looking, so that an add in between is heard.
+            // Created before the check, so that an add in between wakes this waiter.
             let changed = self.inner.changed.notified();
             let due = {
                 let mut schedule = lock(&self.inner.schedule);
-                if let Some(taken) = schedule.take(Instant::now()) {
-                    return taken;
+                if let Some(item) = schedule.take(Instant::now()) {
+                    return item;
                 }
                 schedule.next_due()
             };
@@ -169,13 +169,13 @@ impl<K: Clone + Ord + Debug + Send> WorkQueue<K> {
         }
     }
 
-    /// Gives back a key that was taken and says what becomes of it. Without effect on a key that isn't out.
+    /// Returns a taken key with its next step. Has no effect on a key that is not processing.
     pub fn done(&self, key: &K, next: Requeue) {
         lock(&self.inner.schedule).done(Instant::now(), key, next);
         self.inner.changed.notify_waiters();
     }
 
-    /// The queue in numbers.
+    /// The current statistics.
     pub fn stats(&self) -> QueueStats {
         lock(&self.inner.schedule).stats(Instant::now())
     }

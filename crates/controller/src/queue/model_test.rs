@@ -1,17 +1,17 @@
-//! Thousands of random steps on the queue and on a model too simple to be wrong; every answer must be the same.
+//! Compares the queue with a naive model over thousands of random steps.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::backoff::Delays;
 
-/// A key of the model: a line in a list that is searched from end to end each time.
+/// A key of the model, which scans all keys at each step.
 #[derive(Default)]
 struct ModelKey {
     running_since: Option<Instant>,
-    /// Of the run under way.
+    /// The cause of the current run.
     cause: Option<Priority>,
-    ahead: Option<PendingRun>,
+    pending: Option<PendingRun>,
     delays: Option<Delays>,
 }
 
@@ -24,7 +24,7 @@ struct PendingRun {
 }
 
 struct Model {
-    lines: BTreeMap<u8, ModelKey>,
+    keys: BTreeMap<u8, ModelKey>,
     backoff: Backoff,
     rng: fastrand::Rng,
     order: u64,
@@ -38,82 +38,82 @@ impl Model {
         self.order += 1;
         let at = at.max(now);
         let new = PendingRun { at, priority, firm: false, order: self.order };
-        let line = self.lines.entry(key).or_default();
-        let Some(ahead) = &mut line.ahead else {
+        let entry = self.keys.entry(key).or_default();
+        let Some(pending) = &mut entry.pending else {
             self.adds += 1;
-            line.ahead = Some(new);
+            entry.pending = Some(new);
             return;
         };
-        ahead.priority = ahead.priority.min(priority);
-        let due = line.running_since.is_none() && ahead.at <= now;
-        if !ahead.firm && !due && at < ahead.at {
-            (ahead.at, ahead.order) = (at, self.order);
+        pending.priority = pending.priority.min(priority);
+        let due = entry.running_since.is_none() && pending.at <= now;
+        if !pending.firm && !due && at < pending.at {
+            (pending.at, pending.order) = (at, self.order);
         }
     }
 
     fn ready(&self, now: Instant) -> Vec<(u8, PendingRun)> {
-        let idle = self.lines.iter().filter(|(_, line)| line.running_since.is_none());
-        idle.filter_map(|(key, line)| Some((*key, line.ahead?)))
-            .filter(|(_, ahead)| ahead.at <= now)
+        let idle = self.keys.iter().filter(|(_, entry)| entry.running_since.is_none());
+        idle.filter_map(|(key, entry)| Some((*key, entry.pending?)))
+            .filter(|(_, pending)| pending.at <= now)
             .collect()
     }
 
     fn take(&mut self, now: Instant) -> Option<WorkItem<u8>> {
         let ready = self.ready(now);
         let fair = (self.takes + 1).is_multiple_of(8);
-        let (key, ahead) = ready.into_iter().min_by_key(|(_, ahead)| {
-            (if fair { Priority::Removal } else { ahead.priority }, ahead.at, ahead.order)
+        let (key, pending) = ready.into_iter().min_by_key(|(_, pending)| {
+            (if fair { Priority::Removal } else { pending.priority }, pending.at, pending.order)
         })?;
         self.takes += 1;
-        let line = self.lines.get_mut(&key)?;
-        line.ahead = None;
-        line.running_since = Some(now);
-        line.cause = Some(ahead.priority);
-        Some(WorkItem { key, cause: ahead.priority, waited: now - ahead.at })
+        let entry = self.keys.get_mut(&key)?;
+        entry.pending = None;
+        entry.running_since = Some(now);
+        entry.cause = Some(pending.priority);
+        Some(WorkItem { key, cause: pending.priority, waited: now - pending.at })
     }
 
     fn done(&mut self, now: Instant, key: u8, next: Requeue) {
         self.order += 1;
-        let Some(line) = self.lines.get_mut(&key).filter(|line| line.running_since.is_some()) else { return };
-        line.running_since = None;
-        let cause = line.cause.take().unwrap();
-        let again = line.ahead.take();
+        let Some(entry) = self.keys.get_mut(&key).filter(|entry| entry.running_since.is_some()) else { return };
+        entry.running_since = None;
+        let cause = entry.cause.take().unwrap();
+        let again = entry.pending.take();
         let (at, firm) = match next {
             Requeue::Forget => {
-                line.delays = None;
+                entry.delays = None;
                 (again.map(|again| again.at), false)
             }
             Requeue::After(delay) => {
-                line.delays = None;
+                entry.delays = None;
                 (Some(again.map_or(now + delay, |again| again.at.min(now + delay))), false)
             }
             Requeue::Backoff => {
                 self.retries += 1;
-                if line.delays.is_none() {
-                    line.delays = Some(self.backoff.start(self.rng.u64(..)));
+                if entry.delays.is_none() {
+                    entry.delays = Some(self.backoff.start(self.rng.u64(..)));
                 }
-                (Some(now + line.delays.as_mut().unwrap().after_failure()), true)
+                (Some(now + entry.delays.as_mut().unwrap().after_failure()), true)
             }
             Requeue::DeferUntil(at) => (Some(at), true),
         };
         let Some(at) = at else {
-            self.lines.remove(&key);
+            self.keys.remove(&key);
             return;
         };
         self.adds += u64::from(again.is_none());
         let own = if next == Requeue::Forget { Priority::Sweep } else { cause };
         let priority = again.map_or(own, |again| again.priority.min(own));
-        line.ahead = Some(PendingRun { at: at.max(now), priority, firm, order: self.order });
+        entry.pending = Some(PendingRun { at: at.max(now), priority, firm, order: self.order });
     }
 
     fn stats(&self, now: Instant) -> QueueStats {
         let ready = self.ready(now);
-        let running: Vec<_> = self.lines.values().filter_map(|line| line.running_since).collect();
+        let running: Vec<_> = self.keys.values().filter_map(|entry| entry.running_since).collect();
         QueueStats {
             ready: ready.len(),
-            delayed: self.lines.len() - ready.len() - running.len(),
+            delayed: self.keys.len() - ready.len() - running.len(),
             processing: running.len(),
-            oldest_waiting: ready.iter().map(|(_, ahead)| now - ahead.at).max().unwrap_or_default(),
+            oldest_waiting: ready.iter().map(|(_, pending)| now - pending.at).max().unwrap_or_default(),
             longest_running: running.iter().map(|since| now - *since).max().unwrap_or_default(),
             adds: self.adds,
             retries: self.retries,
@@ -122,7 +122,7 @@ impl Model {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_history_of_the_queue_is_a_history_of_the_naive_model() {
+async fn queue_matches_the_naive_model() {
     for seed in 0..20 {
         compare(seed, 3_000).await;
     }
@@ -133,7 +133,7 @@ async fn compare(seed: u64, steps: usize) {
     let backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(5) };
     let queue = WorkQueue::new(backoff, seed);
     let mut model = Model {
-        lines: BTreeMap::new(),
+        keys: BTreeMap::new(),
         backoff,
         rng: fastrand::Rng::with_seed(seed),
         order: 0,
@@ -154,9 +154,9 @@ async fn compare(seed: u64, steps: usize) {
                 model.add(now, key, priority, at);
             }
             3..6 => {
-                let (taken, expected) = (queue.take(), model.take(now));
-                assert_eq!(taken, expected, "seed {seed}, step {step}");
-                out.extend(taken.map(|taken| taken.key));
+                let (item, expected) = (queue.take(), model.take(now));
+                assert_eq!(item, expected, "seed {seed}, step {step}");
+                out.extend(item.map(|item| item.key));
             }
             6..9 if !out.is_empty() => {
                 let key = out.swap_remove(rng.usize(..out.len()));

@@ -1,4 +1,4 @@
-//! Decides which key runs next, and when: the queue without its lock, its waiters and its clock.
+//! Decides which key runs next and when: the queue without lock, waiters and clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use super::{Requeue, Priority, QueueStats, WorkItem};
 use crate::backoff::{Backoff, Delays};
 use crate::saturating_add;
 
-/// Every so many takes, the key that has waited longest is taken, whatever its priority.
+/// Every n-th take gets the key that has waited longest, regardless of its priority.
 const FAIR_TAKE: u64 = 8;
 
-/// A run still to come.
+/// A requested run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScheduledRun {
     pub(super) at: Instant,
@@ -19,14 +19,14 @@ pub(super) struct ScheduledRun {
 }
 
 impl ScheduledRun {
-    /// One run that does for both: the earlier time, the more urgent priority.
+    /// Merges two runs: the earlier time and the more urgent priority.
     fn fold(self, other: Option<Self>) -> Self {
         let Some(other) = other else { return self };
         Self { at: self.at.min(other.at), priority: self.priority.min(other.priority) }
     }
 }
 
-/// A place in a line: by time, and for equal times by who came first.
+/// A position in an index: by time, and by order of arrival for equal times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct QueueSlot {
     at: Instant,
@@ -35,18 +35,18 @@ struct QueueSlot {
 
 #[derive(Debug)]
 enum KeyState {
-    /// In `delayed`. A firm time (backoff, hold) is not brought forward.
+    /// In `delayed`. A firm time (backoff, deferral) is not brought forward.
     Delayed { slot: QueueSlot, firm: bool },
     /// In `waiting` and `urgent`.
     Waiting { slot: QueueSlot },
-    /// In `running`, with the run asked for meanwhile.
+    /// In `running`, with the run requested meanwhile.
     Running { slot: QueueSlot, again: Option<ScheduledRun> },
 }
 
 #[derive(Debug)]
 struct KeyEntry {
-    place: KeyState,
-    /// Of the run ahead or, while running, of the run under way.
+    state: KeyState,
+    /// The priority of the pending run or, while running, of the current run.
     priority: Priority,
     /// Present from the first failure to the next success.
     delays: Option<Delays>,
@@ -54,7 +54,7 @@ struct KeyEntry {
 
 #[derive(Debug)]
 pub(super) struct Schedule<K> {
-    /// Canonical: every key that waits or runs. The four lines below are indexes into it.
+    /// Every key that waits or runs. The four fields below are indexes into it.
     keys: BTreeMap<K, KeyEntry>,
     delayed: BTreeMap<QueueSlot, K>,
     waiting: BTreeMap<QueueSlot, K>,
@@ -87,23 +87,23 @@ impl<K: Clone + Ord> Schedule<K> {
 
     pub(super) fn add(&mut self, now: Instant, key: K, run: ScheduledRun) {
         self.promote(now);
-        // Nobody jumps the line by asking for a time that has passed.
+        // A time in the past must not overtake keys that already wait.
         let run = ScheduledRun { at: run.at.max(now), ..run };
         let slot = self.slot(run.at);
         let Some(entry) = self.keys.get_mut(&key) else {
             self.adds += 1;
             self.delayed.insert(slot, key.clone());
-            let place = KeyState::Delayed { slot, firm: false };
-            self.keys.insert(key, KeyEntry { place, priority: run.priority, delays: None });
+            let state = KeyState::Delayed { slot, firm: false };
+            self.keys.insert(key, KeyEntry { state, priority: run.priority, delays: None });
             return self.promote(now);
         };
-        match &mut entry.place {
-            // Never twice at once: remembered for when the run under way is done.
+        match &mut entry.state {
+            // Never concurrently: the run starts when the current one is done.
             KeyState::Running { again, .. } => {
                 self.adds += u64::from(again.is_none());
                 *again = Some(run.fold(*again));
             }
-            // The more urgent priority wins; the place by age stays.
+            // The more urgent priority wins; the position by age stays.
             KeyState::Waiting { slot } => {
                 if run.priority < entry.priority {
                     self.urgent.remove(&(entry.priority, *slot));
@@ -136,14 +136,14 @@ impl<K: Clone + Ord> Schedule<K> {
         let entry = self.keys.get_mut(&key)?;
         self.urgent.remove(&(entry.priority, slot));
         self.running.insert(running);
-        entry.place = KeyState::Running { slot: running, again: None };
+        entry.state = KeyState::Running { slot: running, again: None };
         Some(WorkItem { key, cause: entry.priority, waited: now.saturating_duration_since(slot.at) })
     }
 
     pub(super) fn done(&mut self, now: Instant, key: &K, next: Requeue) {
         self.promote(now);
         let Some(entry) = self.keys.get_mut(key) else { return };
-        let KeyState::Running { slot, again } = entry.place else { return };
+        let KeyState::Running { slot, again } = entry.state else { return };
         self.running.remove(&slot);
         if matches!(next, Requeue::Forget | Requeue::After(_)) {
             entry.delays = None;
@@ -162,7 +162,7 @@ impl<K: Clone + Ord> Schedule<K> {
         };
         let run = match own.map(|at| ScheduledRun { at, priority: entry.priority }) {
             None => again,
-            // What was added meanwhile is done by the run at the firm time.
+            // Adds during the run fold into the run at the firm time.
             Some(own) if firm => Some(ScheduledRun { at: own.at, ..own.fold(again) }),
             Some(own) => Some(own.fold(again)),
         };
@@ -174,12 +174,12 @@ impl<K: Clone + Ord> Schedule<K> {
         entry.priority = run.priority;
         self.tickets += 1;
         let slot = QueueSlot { at: run.at.max(now), ticket: self.tickets };
-        entry.place = KeyState::Delayed { slot, firm };
+        entry.state = KeyState::Delayed { slot, firm };
         self.delayed.insert(slot, key.clone());
         self.promote(now);
     }
 
-    /// When the next delayed key becomes ready.
+    /// The instant at which the next delayed key becomes ready.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.delayed.first_key_value().map(|(slot, _)| slot.at)
     }
@@ -200,12 +200,12 @@ impl<K: Clone + Ord> Schedule<K> {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        let lines = self.delayed.len() + self.waiting.len() + self.urgent.len() + self.running.len();
-        self.keys.is_empty() && lines == 0
+        let indexed = self.delayed.len() + self.waiting.len() + self.urgent.len() + self.running.len();
+        self.keys.is_empty() && indexed == 0
     }
 
-    /// Moves what has become due into the line. Each operation begins with this, so that a key that was due before
-    /// another was added also stands before it.
+    /// Moves due keys from `delayed` to `waiting`. Each operation starts with this, so that a key that was due before
+    /// another was added also precedes it.
     fn promote(&mut self, now: Instant) {
         while let Some(first) = self.delayed.first_entry() {
             if first.key().at > now {
@@ -213,7 +213,7 @@ impl<K: Clone + Ord> Schedule<K> {
             }
             let (slot, key) = first.remove_entry();
             if let Some(entry) = self.keys.get_mut(&key) {
-                entry.place = KeyState::Waiting { slot };
+                entry.state = KeyState::Waiting { slot };
                 self.urgent.insert((entry.priority, slot));
                 self.waiting.insert(slot, key);
             }

@@ -1,4 +1,4 @@
-//! Each of the queue's guarantees, seen with a stopped clock.
+//! Each of the queue's guarantees, with a paused clock.
 
 use tokio::time::{advance, timeout};
 
@@ -16,15 +16,15 @@ fn fail(queue: &WorkQueue<&'static str>, key: &'static str) {
     queue.done(&key, Requeue::Backoff);
 }
 
-/// How long from now until a key comes, which one, and why.
+/// Takes the next key. Returns the waiting time, the key and the cause.
 async fn wait(queue: &WorkQueue<&'static str>) -> (Duration, &'static str, Priority) {
     let before = Instant::now();
-    let taken = queue.next().await;
-    (before.elapsed(), taken.key, taken.cause)
+    let item = queue.next().await;
+    (before.elapsed(), item.key, item.cause)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_added_twice_runs_once() {
+async fn queue_runs_key_once_when_added_twice() {
     let queue = queue();
     queue.add("a", Event);
     queue.add("a", Event);
@@ -34,7 +34,7 @@ async fn a_key_added_twice_runs_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_never_out_twice_at_once() {
+async fn queue_never_hands_out_a_key_twice() {
     let queue = queue();
     queue.add("a", Event);
     queue.take().unwrap();
@@ -44,7 +44,7 @@ async fn a_key_is_never_out_twice_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_added_while_it_runs_runs_once_more() {
+async fn queue_runs_key_again_when_added_during_its_run() {
     let queue = queue();
     queue.add("a", Sweep);
     queue.take().unwrap();
@@ -57,7 +57,7 @@ async fn a_key_added_while_it_runs_runs_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_added_for_later_while_it_runs_runs_later() {
+async fn queue_delays_key_when_added_for_later_during_its_run() {
     let queue = queue();
     queue.add("a", Event);
     queue.take().unwrap();
@@ -67,7 +67,7 @@ async fn a_key_added_for_later_while_it_runs_runs_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_earliest_run_wins_whichever_was_asked_for_first() {
+async fn queue_keeps_the_earliest_requested_run() {
     let queue = queue();
     queue.add_after("a", Event, 5 * SECOND);
     queue.add_after("a", Event, 2 * SECOND);
@@ -81,7 +81,7 @@ async fn the_earliest_run_wins_whichever_was_asked_for_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_most_urgent_priority_wins_and_goes_first() {
+async fn queue_takes_the_most_urgent_priority_first() {
     let queue = queue();
     for (key, priority) in [("swept", Sweep), ("changed", Manifest), ("heard", Event), ("gone", Sweep)] {
         queue.add(key, priority);
@@ -93,7 +93,7 @@ async fn the_most_urgent_priority_wins_and_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_of_one_priority_go_in_the_order_they_became_due() {
+async fn queue_takes_keys_of_one_priority_in_due_order() {
     let queue = queue();
     queue.add_after("third", Event, 2 * SECOND);
     queue.add_after("second", Event, SECOND);
@@ -105,7 +105,7 @@ async fn keys_of_one_priority_go_in_the_order_they_became_due() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asking_for_a_time_that_has_passed_does_not_jump_the_line() {
+async fn queue_keeps_order_when_requested_time_is_past() {
     let queue = queue();
     let past = Instant::now();
     advance(SECOND).await;
@@ -128,7 +128,7 @@ async fn low_priority_is_not_starved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_plain_requeue_is_brought_forward_by_an_add() {
+async fn queue_runs_requeued_key_early_when_added() {
     let queue = queue();
     queue.add("a", Sweep);
     queue.take().unwrap();
@@ -139,7 +139,7 @@ async fn a_plain_requeue_is_brought_forward_by_an_add() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_requeue_keeps_the_priority_of_its_run() {
+async fn requeue_keeps_the_priority_of_its_run() {
     let queue = queue();
     queue.add("a", Removal);
     queue.take().unwrap();
@@ -148,7 +148,7 @@ async fn a_requeue_keeps_the_priority_of_its_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_does_not_shorten_a_backoff_and_is_not_forgotten() {
+async fn queue_keeps_backoff_when_event_arrives() {
     let queue = queue();
     queue.add("a", Sweep);
     fail(&queue, "a");
@@ -161,7 +161,7 @@ async fn an_event_does_not_shorten_a_backoff_and_is_not_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn event_during_failing_run_keeps_the_backoff() {
+async fn queue_keeps_backoff_when_event_arrives_during_failing_run() {
     let queue = queue();
     queue.add("a", Sweep);
     queue.take().unwrap();
@@ -186,7 +186,7 @@ async fn backoff_grows_with_each_failure_up_to_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backoff_is_forgotten_on_success() {
+async fn backoff_resets_on_success() {
     for success in [Requeue::Forget, Requeue::After(Duration::ZERO)] {
         let queue = queue();
         queue.add("a", Event);
@@ -205,7 +205,7 @@ async fn backoff_is_forgotten_on_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_neither_grows_nor_forgets_the_backoff() {
+async fn deferral_neither_grows_nor_resets_the_backoff() {
     let queue = queue();
     queue.add("a", Event);
     fail(&queue, "a");
@@ -220,7 +220,7 @@ async fn a_hold_neither_grows_nor_forgets_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_held_key_does_not_hold_others_and_no_event_frees_it() {
+async fn deferred_key_waits_alone_and_ignores_events() {
     let queue = queue();
     queue.add("held", Removal);
     queue.take().unwrap();
@@ -232,7 +232,7 @@ async fn a_held_key_does_not_hold_others_and_no_event_frees_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_taker_hears_an_add_and_an_earlier_time() {
+async fn waiting_worker_wakes_when_earlier_key_is_added() {
     let queue = queue();
     queue.add_after("later", Event, 60 * SECOND);
     let taker = tokio::spawn({
@@ -245,7 +245,7 @@ async fn a_waiting_taker_hears_an_add_and_an_earlier_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_taker_hears_of_a_key_given_back() {
+async fn waiting_worker_wakes_when_key_is_done() {
     let queue = queue();
     queue.add("a", Event);
     queue.take().unwrap();
@@ -283,7 +283,7 @@ async fn all_idle_workers_wake_when_one_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn giving_back_what_is_not_out_changes_nothing() {
+async fn done_has_no_effect_when_key_is_not_processing() {
     let queue = queue();
     queue.done(&"a", Requeue::Backoff);
     queue.add("a", Event);
@@ -293,7 +293,7 @@ async fn giving_back_what_is_not_out_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_numbers_tell_what_waits_and_what_runs() {
+async fn stats_count_waiting_and_running_keys() {
     let queue = queue();
     for key in ["a", "b", "c"] {
         queue.add(key, Event);
@@ -317,7 +317,7 @@ async fn the_numbers_tell_what_waits_and_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_key_costs_nothing() {
+async fn queue_drops_key_when_it_succeeds() {
     let queue = queue();
     queue.add("a", Event);
     fail(&queue, "a");

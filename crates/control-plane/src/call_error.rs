@@ -1,4 +1,4 @@
-//! Calls through a control plane's circuit, and why work at it cannot go on.
+//! Calls a control plane through its circuit, and decides when to retry after an error.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use tokio::time::Instant;
 use crate::{MeshError, MeshErrorKind};
 use ecs_mesh_controller::{Circuit, Requeue};
 
-/// How long to wait before the next try where nothing but a person's act will help.
+/// The retry interval for errors that only a user can fix.
 const MANUAL_FIX_RETRY: Duration = Duration::from_mins(1);
 
-/// Why a reconcile cannot go on now.
+/// The reason why a reconcile cannot continue now.
 #[derive(Clone, Debug)]
 pub enum CallError {
-    /// The circuit is open until then.
-    Until(Instant),
+    /// The circuit is open until this instant.
+    CircuitOpen(Instant),
     /// A call failed.
     Failed(MeshError),
 }
 
 impl CallError {
-    /// When to try again, by what may be done about the failure.
+    /// The time of the next attempt, by kind of error.
     pub fn requeue(&self) -> Requeue {
         match self {
-            Self::Until(at) => Requeue::DeferUntil(*at),
+            Self::CircuitOpen(at) => Requeue::DeferUntil(*at),
             Self::Failed(error) => match error.kind {
                 MeshErrorKind::Throttled => match error.retry_after {
                     Some(wait) => Requeue::DeferUntil(Instant::now() + wait.min(MANUAL_FIX_RETRY)),
@@ -33,7 +33,7 @@ impl CallError {
                 | MeshErrorKind::ServerError
                 | MeshErrorKind::Conflict
                 | MeshErrorKind::NotLeader => Requeue::Backoff,
-                // The same body never works: a change of the task or of the manifests brings the key back.
+                // The same body never succeeds: a change of the task or of the manifests adds the key again.
                 MeshErrorKind::Invalid => Requeue::Forget,
                 MeshErrorKind::Forbidden
                 | MeshErrorKind::MeshNotFound
@@ -43,10 +43,10 @@ impl CallError {
         }
     }
 
-    /// Whether the call that failed may have taken effect all the same.
+    /// Whether the failed call may have taken effect.
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
-            Self::Until(_) => false,
+            Self::CircuitOpen(_) => false,
             Self::Failed(error) => matches!(
                 error.kind,
                 MeshErrorKind::Unreachable
@@ -58,13 +58,13 @@ impl CallError {
     }
 }
 
-/// Calls a control plane, unless its circuit is open, and tells the circuit how it went.
+/// Calls a control plane unless its circuit is open, and reports the result to the circuit.
 pub async fn call<T>(circuit: &Circuit, call: impl Future<Output = Result<T, MeshError>>) -> Result<T, CallError> {
-    let permit = circuit.admit().map_err(|open| CallError::Until(open.0))?;
-    let answer = call.await;
-    match &answer {
+    let permit = circuit.admit().map_err(|open| CallError::CircuitOpen(open.0))?;
+    let response = call.await;
+    match &response {
         Err(error) if error.kind == MeshErrorKind::Unreachable => permit.failure(),
         _ => permit.success(),
     }
-    answer.map_err(CallError::Failed)
+    response.map_err(CallError::Failed)
 }
