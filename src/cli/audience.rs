@@ -1,29 +1,28 @@
-//! Standard output of a show, which ends when nobody looks any more.
+//! Standard output of the sandbox, which stops when its reader closes the pipe.
 
 use std::io::{self, Write};
 
 use tokio_util::sync::CancellationToken;
 
-/// What a shell reports of a program that a closed pipe has ended: 128 and the number of SIGPIPE.
+/// The exit code that a shell reports for a program ended by SIGPIPE: 128 and the number of the signal.
 pub(super) const PIPE_CLOSED: u8 = 141;
 
-/// Standard output of a show, which ends when nobody looks any more.
+/// A writer that cancels a token when the pipe is closed.
 pub(super) struct CancelOnBrokenPipe<W> {
     out: W,
-    /// Cancelled when the pipe is closed.
-    gone: CancellationToken,
+    pipe_closed: CancellationToken,
 }
 
 impl<W: Write> CancelOnBrokenPipe<W> {
-    /// `gone` is cancelled when what is written reaches nobody.
-    pub(super) fn new(out: W, gone: CancellationToken) -> Self {
-        Self { out, gone }
+    /// Cancels `pipe_closed` at the first write to a closed pipe.
+    pub(super) fn new(out: W, pipe_closed: CancellationToken) -> Self {
+        Self { out, pipe_closed }
     }
 
     fn check_broken_pipe<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
             if error.kind() == io::ErrorKind::BrokenPipe {
-                self.gone.cancel();
+                self.pipe_closed.cancel();
             }
         })
     }
@@ -46,14 +45,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_show_ends_when_its_pipe_is_closed() {
+    fn writer_cancels_when_its_pipe_is_closed() {
         let (reader, writer) = io::pipe().unwrap();
-        let gone = CancellationToken::new();
-        let mut out = CancelOnBrokenPipe::new(writer, gone.clone());
+        let pipe_closed = CancellationToken::new();
+        let mut out = CancelOnBrokenPipe::new(writer, pipe_closed.clone());
         out.write_all(b"a line\n").unwrap();
-        assert!(!gone.is_cancelled());
+        assert!(!pipe_closed.is_cancelled());
         drop(reader);
         out.write_all(b"another\n").unwrap_err();
-        assert!(gone.is_cancelled());
+        assert!(pipe_closed.is_cancelled());
     }
 }

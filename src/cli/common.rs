@@ -1,4 +1,4 @@
-//! What every subcommand that looks at a real set-up takes, and how the pieces are made from it.
+//! Arguments and clients that `run`, `plan` and `doctor` share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::operator::{DryRunRecorder, ConnectFn, Connected, Operator, OperatorDeps, ReadRates};
+use crate::operator::{ConnectFn, Connected, DryRunRecorder, Operator, OperatorDeps, ReadRates};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::ControlPlaneType;
 use ecs_mesh_aws::sdk::{AwsClients, AwsOptions};
@@ -19,26 +19,26 @@ use ecs_mesh_kuma::KumaControlPlane;
 use ecs_mesh_manifests::{ManifestSources, ManifestStatus, WatchOptions, watch_with_heartbeat};
 use ecs_mesh_model::OperatorId;
 
-/// Whose set-up, by which manifests, where.
+/// Arguments of commands that read a deployment.
 #[derive(clap::Args)]
 pub(super) struct CommonArgs {
-    /// Stable identity of this operator, written on everything that it registers; another id never touches it.
+    /// Ownership id written on every registration; registrations of other ids are never changed
     #[arg(long, env = "ECS_MESH_OPERATOR_ID", value_parser = operator_id)]
     pub operator_id: OperatorId,
 
-    /// Manifest files or directories (*.yaml, *.yml, *.json).
+    /// Manifest files or directories (*.yaml, *.yml, *.json)
     #[arg(long, env = "ECS_MESH_MANIFESTS", required = true, value_delimiter = ',', num_args = 1..)]
     pub manifests: Vec<PathBuf>,
 
-    /// AWS Region [default: that of the environment].
+    /// AWS Region [default: from the environment]
     #[arg(long)]
     pub region: Option<String>,
 }
 
-/// How fast AWS may be asked.
+/// Arguments that limit the rate of AWS calls.
 #[derive(clap::Args)]
 pub(super) struct RateArgs {
-    /// ListTasks and DescribeTasks calls a second; the account's quota, shared by everybody in it, is 20.
+    /// Rate limit for ListTasks and DescribeTasks, in calls per second (account quota: 20)
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub ecs_reads_per_second: u16,
 }
@@ -48,7 +48,7 @@ fn operator_id(text: &str) -> Result<OperatorId, String> {
 }
 
 impl CommonArgs {
-    /// Clients of AWS, whose calls are counted.
+    /// AWS clients whose calls are counted in `metrics`.
     pub(super) async fn aws(&self, metrics: &Arc<Metrics>) -> Result<AwsClients, String> {
         let options = AwsOptions {
             region: self.region.clone(),
@@ -58,32 +58,34 @@ impl CommonArgs {
         AwsClients::connect(options).await.map_err(|error| error.to_string())
     }
 
-    /// Loads the manifests, and watches them. With none at all the operator would sit there and do nothing, which nobody
-    /// wants.
-    pub(super) async fn manifests(&self, metrics: &Metrics) -> Result<watch::Receiver<Arc<ManifestStatus>>, String> {
-        let pulse = metrics.health().register("manifests");
+    /// Loads the manifests and watches them. Fails if every manifest is invalid, since the operator would do nothing.
+    pub(super) async fn manifests(
+        &self,
+        metrics: &Metrics,
+    ) -> Result<watch::Receiver<Arc<ManifestStatus>>, String> {
+        let heartbeat = metrics.health().register("manifests");
         let sources = ManifestSources::new(self.manifests.clone());
-        let manifests = watch_with_heartbeat(sources, WatchOptions::default(), pulse).await;
+        let manifests = watch_with_heartbeat(sources, WatchOptions::default(), heartbeat).await;
         let status = Arc::clone(&manifests.borrow());
         let empty = status.set.control_planes.is_empty()
             && status.set.bindings.is_empty()
             && status.set.workloads.is_empty();
         if empty && !status.errors.is_empty() {
             let errors: Vec<String> = status.errors.iter().map(|error| format!("\n  {error}")).collect();
-            return Err(format!("no manifest can be used:{}", errors.concat()));
+            return Err(format!("all manifests are invalid:{}", errors.concat()));
         }
         if empty {
-            warn!(paths = ?self.manifests, "there are no manifests yet: nothing is done until there are");
+            warn!(paths = ?self.manifests, "no manifests found; waiting");
         }
         Ok(manifests)
     }
 
-    /// An operator that has done nothing yet; a dry one where there is a book.
+    /// Creates the operator. With a recorder, it is a dry run.
     pub(super) fn operator(
         &self,
         aws: &AwsClients,
         metrics: Arc<Metrics>,
-        pace: &RateArgs,
+        rates: &RateArgs,
         recorder: Option<Arc<DryRunRecorder>>,
     ) -> Arc<Operator> {
         Operator::new(OperatorDeps {
@@ -94,14 +96,14 @@ impl CommonArgs {
             lease: Arc::new(AlwaysHeld),
             clock: Clock::system(),
             metrics,
-            rates: ReadRates { ecs: f64::from(pace.ecs_reads_per_second), ..ReadRates::default() },
+            rates: ReadRates { ecs: f64::from(rates.ecs_reads_per_second), ..ReadRates::default() },
             seed: fastrand::u64(..),
             recorder,
         })
     }
 }
 
-/// Makes clients of control planes, by their type.
+/// The function that creates the client of a control plane by its type.
 pub(super) fn connect(operator: OperatorId, metrics: Arc<Metrics>, secrets: Arc<dyn Secrets>) -> ConnectFn {
     Arc::new(move |name, spec| {
         let observer = metrics.plane(name) as Arc<dyn MeshCallObserver>;

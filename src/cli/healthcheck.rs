@@ -1,4 +1,4 @@
-//! `ecs-mesh-operator healthcheck`: asks a running operator, for images without a shell or curl.
+//! `ecs-mesh-operator healthcheck`: the health check of a container image without a shell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -7,20 +7,21 @@ use std::time::Duration;
 use super::output::print;
 use crate::telemetry::server::ListenAddress;
 
-/// Shorter than the shortest time-out that ECS allows for a container's health check (2 s), so that the reason is told.
+/// Shorter than the minimum timeout of an ECS container health check (2 s), so that the reason is printed before ECS ends
+/// the command.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// The longest answer that is repeated.
+/// Limit of the printed part of a response body.
 const MAX_BODY_SHOWN: usize = 2_000;
 
-/// What `healthcheck` takes.
+/// Arguments of `healthcheck`.
 #[derive(clap::Args)]
 pub(super) struct HealthcheckArgs {
-    /// Where the operator serves its metrics; an unspecified address (0.0.0.0, [::]) is asked on loopback.
+    /// Metrics address of the operator; 0.0.0.0 and [::] mean loopback
     #[arg(long, env = "ECS_MESH_METRICS_ADDRESS", default_value = "127.0.0.1:9102")]
     metrics_address: ListenAddress,
 
-    /// Ask whether it is ready (first sweep done), and not only whether it makes progress.
+    /// Check readiness (/readyz) instead of health (/healthz)
     #[arg(long)]
     ready: bool,
 }
@@ -28,23 +29,21 @@ pub(super) struct HealthcheckArgs {
 impl HealthcheckArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
         let ListenAddress::At(address) = self.metrics_address else {
-            return Err(
-                "there is nothing to ask: the operator serves no metrics (--metrics-address is none)"
-                    .to_owned(),
-            );
+            return Err("the operator serves no health endpoint (--metrics-address is none)".to_owned());
         };
-        let url = format!("http://{}/{}", connect_address(address), if self.ready { "readyz" } else { "healthz" });
+        let url =
+            format!("http://{}/{}", connect_address(address), if self.ready { "readyz" } else { "healthz" });
         let (status, body) = get(&url).await?;
-        let words = if self.ready { readiness_line(&body) } else { body.trim().replace('\n', "; ") };
+        let text = if self.ready { readiness_line(&body) } else { body.trim().replace('\n', "; ") };
         if status != 200 {
-            return Err(format!("{url} answers {status}: {words}"));
+            return Err(format!("{url} returned {status}: {text}"));
         }
-        print(&format!("{url} answers 200: {words}\n"))?;
+        print(&format!("{url} returned 200: {text}\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Nobody can be called at the address that stands for all addresses.
+/// The address to connect to: an unspecified address is replaced by loopback.
 fn connect_address(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -56,16 +55,16 @@ fn connect_address(address: SocketAddr) -> SocketAddr {
 
 async fn get(url: &str) -> Result<(u16, String), String> {
     let failed = |error: reqwest::Error| {
-        let why = if error.is_timeout() {
-            format!("no answer within {TIMEOUT:?}")
+        let cause = if error.is_timeout() {
+            format!("no response within {TIMEOUT:?}")
         } else if error.is_connect() {
-            "nobody listens there; does the operator run, and is --address its --metrics-address?".to_owned()
+            "connection refused: is the operator running with this --metrics-address?".to_owned()
         } else {
             error.without_url().to_string()
         };
-        format!("{url}: {why}")
+        format!("{url}: {cause}")
     };
-    // Without TLS no roots are needed, and no proxy stands before oneself.
+    // Plain HTTP on loopback or in the same network needs neither root certificates nor a proxy.
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(TIMEOUT);
     let client = client.build().map_err(failed)?;
     let mut response = client.get(url).send().await.map_err(failed)?;
@@ -73,16 +72,18 @@ async fn get(url: &str) -> Result<(u16, String), String> {
     while let Some(part) = response.chunk().await.map_err(failed)? {
         body.extend_from_slice(&part);
         if body.len() > 1024 * 1024 {
-            return Err(format!("{url}: the answer is too long for an operator's; check --address"));
+            return Err(format!(
+                "{url}: the response is too long; is this the operator's --metrics-address?"
+            ));
         }
     }
     Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
 }
 
-/// The one line of `/readyz` that matters here.
+/// The unmet conditions of a `/readyz` body on one line.
 fn readiness_line(body: &str) -> String {
     let json: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-    match json["waits_for"].as_array() {
+    match json["pending"].as_array() {
         Some(all) if all.is_empty() => "ready".to_owned(),
         Some(all) => {
             let all: Vec<&str> = all.iter().filter_map(serde_json::Value::as_str).collect();
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_that_stands_for_all_is_asked_on_loopback() {
+    fn unspecified_address_is_replaced_by_loopback() {
         for (given, to) in [
             ("0.0.0.0:9102", "127.0.0.1:9102"),
             ("[::]:9102", "[::1]:9102"),
@@ -108,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn one_line_says_why_it_is_not_ready() {
-        assert_eq!(readiness_line(r#"{"waits_for": ["a", "b"]}"#), "not ready: a; b");
-        assert_eq!(readiness_line(r#"{"waits_for": []}"#), "ready");
+    fn readiness_line_lists_pending_conditions() {
+        assert_eq!(readiness_line(r#"{"pending": ["a", "b"]}"#), "not ready: a; b");
+        assert_eq!(readiness_line(r#"{"pending": []}"#), "ready");
         assert_eq!(readiness_line("<p>\nhello</p>"), "<p> hello</p>");
     }
 }

@@ -1,9 +1,11 @@
-//! The command line: one file a subcommand; parses, wires, exits. Exit code 0: done, all well; 1: it failed, wrong usage
-//! included; 2: there is something to look at.
+//! The command line: one file for each subcommand.
+//!
+//! Exit codes: 0: success, nothing to do; 1: failure, wrong usage included; 2: changes or warnings.
 
 #[cfg(feature = "sandbox")]
 mod audience;
 mod audit;
+mod common;
 mod crds;
 mod doctor;
 mod healthcheck;
@@ -15,7 +17,6 @@ mod reference;
 mod run;
 #[cfg(feature = "sandbox")]
 mod sandbox;
-mod common;
 mod validate;
 
 use std::process::ExitCode;
@@ -24,16 +25,16 @@ use clap::{Parser, Subcommand};
 
 use crate::telemetry::log::{self, LogFormat};
 
-/// Keeps service meshes on Amazon ECS right: Dataplanes, outbounds and identities follow the tasks.
+/// Register ECS tasks with Kuma, Kong Mesh or Consul and keep the registrations in sync
 #[derive(Parser)]
 #[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
-    /// What to log: a level (error, warn, info, debug, trace), or filters such as `info,ecs_mesh=debug`
-    /// [default: info; audit, doctor, plan: error; sandbox: warnings without the audit trail].
+    /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh_operator=debug`
+    /// [default: info; audit, doctor, plan: error; sandbox: warn]
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,
 
-    /// How to log: `auto` is text on a terminal and JSON elsewhere.
+    /// Log format: `text`, `json`, or `auto` (text on a terminal, else JSON)
     #[arg(long, global = true, env = "ECS_MESH_LOG_FORMAT", default_value = "auto")]
     log_format: LogFormat,
 
@@ -43,23 +44,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the operator: hear task changes, keep the control planes right, until SIGTERM or SIGINT.
+    /// Run the operator: watch ECS task changes and reconcile control planes until SIGTERM or SIGINT
     Run(run::RunArgs),
-    /// Show what a run would change, and why; writes nothing.
+    /// Show what a run would change (writes nothing)
     Plan(plan::PlanArgs),
-    /// Ask a running operator whether it makes progress, for a container's health check: exit code 0 or 1.
+    /// Check the health of a running operator; for a container health check
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Check a set-up and say what is missing; or print the policy and the rules that it needs.
+    /// Check permissions, queue, event rules and control planes; or print the required policies
     Doctor(doctor::DoctorArgs),
-    /// List what would fail, be refused or never work for Consul on ECS: in task definitions, roles, manifests and the
-    /// control plane; before a deploy from files alone.
+    /// Find misconfigurations that would make Consul on ECS fail
     Audit(audit::AuditArgs),
-    /// Try it without AWS: an AWS, a Kuma control plane or a Consul, and a living world, in this one process on loopback.
+    /// Run a self-contained demo: emulated AWS, Kuma and Consul with simulated services, in one process
     #[cfg(feature = "sandbox")]
     Sandbox(sandbox::SandboxArgs),
-    /// Write the manifests' schemas: definitions for Kubernetes, and a JSON Schema for editors.
+    /// Write CustomResourceDefinitions and a JSON Schema for the manifests
     Crds(crds::CrdsArgs),
-    /// Check manifests as `run` would read them, and say all that is wrong; for hooks and pipelines.
+    /// Validate manifests
     Validate(validate::ValidateArgs),
 }
 
@@ -68,17 +68,17 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nothing can be done when even that fails.
+            // A failure to print cannot be reported.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    // The SDK and reqwest share this one TLS provider. An error means that one is installed already.
+    // The SDK and reqwest share this TLS provider. An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let logging = match (&cli.command, cli.log.as_deref()) {
         #[cfg(feature = "sandbox")]
         (Command::Sandbox(_), None) => log::init_for_demo(),
-        // What they find is in what they print; a log beside it would say it twice.
+        // The findings of these commands are in their output; a log would repeat them.
         (Command::Plan(_) | Command::Doctor(_) | Command::Audit(_), None) => {
             log::init(cli.log_format, "error,ecs_mesh_manifests=off")
         }
@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return print_error(&format!("the async runtime cannot start: {error}")),
+        Err(error) => return print_error(&format!("starting the async runtime: {error}")),
     };
     let result = runtime.block_on(async {
         match cli.command {
@@ -110,12 +110,12 @@ pub fn main() -> ExitCode {
 
 fn print_error(error: &dyn std::fmt::Display) -> ExitCode {
     use std::io::Write as _;
-    // Nothing can be done when even that fails.
+    // A failure to print cannot be reported.
     let _ = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::FAILURE
 }
 
-/// Reads a duration such as `30s` from an argument.
+/// Parses a duration such as `30s`.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     ecs_mesh_api::HumanDuration::parse(text).map(|duration| duration.0)
 }

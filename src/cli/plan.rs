@@ -4,43 +4,43 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::common::{CommonArgs, RateArgs};
 use super::duration;
-use super::output::print;
-use super::common::{RateArgs, CommonArgs};
+use super::output::{print, to_json};
 use crate::operator::{DryRunRecorder, PlanOptions};
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_controller::Signals;
 use ecs_mesh_core::plan::report::{PlanDetail, PlanReport, render};
 
-/// Exit code of a plan that has something to do.
+/// Exit code of a plan with changes.
 const EXIT_CHANGES: u8 = 2;
 
-/// What `plan` takes.
+/// Arguments of `plan`.
 #[derive(clap::Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
-    setup: CommonArgs,
+    common: CommonArgs,
 
     #[command(flatten)]
-    pace: RateArgs,
+    rates: RateArgs,
 
-    /// What to print: `text` for people, `json` for one object.
+    /// Output format: `text` or `json`
     #[arg(long, value_enum, default_value = "text")]
     output: PlanOutput,
 
-    /// Show what is unchanged or ignored, too, and each task by itself.
+    /// Also show unchanged and ignored tasks, and list every task individually
     #[arg(long)]
     all: bool,
 
-    /// How long a call that fails is tried again before its part counts as unknown.
+    /// Time to retry failed calls before reporting their part as unknown
     #[arg(long, default_value = "10s", value_parser = duration)]
     retry_timeout: Duration,
 
-    /// How long the plan takes at most; what is not known then is unknown.
+    /// Overall time limit
     #[arg(long, default_value = "5m", value_parser = duration)]
     timeout: Duration,
 
-    /// Tasks looked at side by side, for each control plane.
+    /// Maximum concurrent reconciles per control plane
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=512))]
     concurrency: u16,
 }
@@ -53,43 +53,41 @@ enum PlanOutput {
 
 impl PlanArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
         let metrics = Arc::new(Metrics::default());
-        let aws = self.setup.aws(&metrics).await?;
-        let manifests = self.setup.manifests(&metrics).await?;
-        let book = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
-        let operator = self.setup.operator(&aws, metrics, &self.pace, Some(Arc::clone(&book)));
+        let aws = self.common.aws(&metrics).await?;
+        let manifests = self.common.manifests(&metrics).await?;
+        let recorder = Arc::new(DryRunRecorder::new(Arc::clone(&metrics)));
+        let operator = self.common.operator(&aws, metrics, &self.rates, Some(Arc::clone(&recorder)));
         let options = PlanOptions {
             retry_timeout: self.retry_timeout,
             timeout: self.timeout,
             concurrency: usize::from(self.concurrency),
         };
-        let proposal = tokio::select! {
-            planned = operator.plan(&book, manifests, options) => planned.map_err(|error| error.to_string())?,
+        let report = tokio::select! {
+            planned = operator.plan(&recorder, manifests, options) => planned.map_err(|error| error.to_string())?,
             () = signals.stop.cancelled() => return Err("interrupted; nothing was written".to_owned()),
         };
-        let code = exit_code(&proposal);
-        print(&self.text(proposal)?)?;
+        let code = exit_code(&report);
+        print(&self.text(report)?)?;
         Ok(code)
     }
 
-    fn text(&self, proposal: PlanReport) -> Result<String, String> {
-        let proposal = if self.all { proposal } else { proposal.without_unchanged() };
+    fn text(&self, report: PlanReport) -> Result<String, String> {
+        let report = if self.all { report } else { report.without_unchanged() };
         match self.output {
             PlanOutput::Text => {
                 let detail = if self.all { PlanDetail::All } else { PlanDetail::Changes };
-                Ok(render(&proposal, detail))
+                Ok(render(&report, detail))
             }
-            PlanOutput::Json => serde_json::to_string_pretty(&proposal)
-                .map(|text| text + "\n")
-                .map_err(|error| format!("it cannot be printed: {error}")),
+            PlanOutput::Json => to_json(&report),
         }
     }
 }
 
-/// An incomplete plan is an error whatever it found: nobody should take it for the whole.
-fn exit_code(proposal: &PlanReport) -> ExitCode {
-    match (proposal.complete, proposal.will_write()) {
+/// An incomplete plan is an error in any case, so that it is not mistaken for a complete one.
+fn exit_code(report: &PlanReport) -> ExitCode {
+    match (report.complete, report.will_write()) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::from(EXIT_CHANGES),
         (true, false) => ExitCode::SUCCESS,

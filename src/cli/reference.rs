@@ -1,4 +1,4 @@
-//! The reference of the command line has every flag that there is, under its command, and no other.
+//! Compares the flags of the command line with docs/reference/cli.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,12 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The section for flags of every command.
+/// The section of the flags that every command has.
 const GLOBAL_SECTION: &str = "Everywhere";
 
 type FlagsByCommand = BTreeMap<String, BTreeSet<String>>;
 
-/// As it is written: `--flag`, or the name of what stands without one.
+/// `--flag`, or the name of a positional argument.
 fn name(arg: &Arg) -> String {
     match arg.get_long() {
         Some(long) => format!("--{long}"),
@@ -23,14 +23,14 @@ fn flags_of(command: &Command) -> BTreeSet<String> {
     command.get_arguments().filter(|arg| !arg.is_hide_set()).map(name).collect()
 }
 
-fn known() -> FlagsByCommand {
+fn actual() -> FlagsByCommand {
     let cli = Cli::command();
     let of_commands = cli.get_subcommands().map(|one| (one.get_name().to_owned(), flags_of(one)));
     of_commands.chain([(GLOBAL_SECTION.to_owned(), flags_of(&cli))]).collect()
 }
 
-/// What the first columns of the tables name, by section. `…` says that several may follow.
-fn written() -> FlagsByCommand {
+/// The flags in the first columns of the tables, by section. `…` marks repeatable arguments.
+fn documented() -> FlagsByCommand {
     let text = include_str!("../../docs/reference/cli.md");
     let mut found = FlagsByCommand::new();
     for section in text.split("\n## ").skip(1) {
@@ -40,7 +40,7 @@ fn written() -> FlagsByCommand {
         let names = spans.filter_map(|span| span.split([' ', '…']).next());
         let is_one = |name: &&str| name.starts_with("--") || name.bytes().all(|b| b.is_ascii_uppercase());
         let names: BTreeSet<String> = names.filter(is_one).map(str::to_owned).collect();
-        if known().contains_key(title) || !names.is_empty() {
+        if actual().contains_key(title) || !names.is_empty() {
             found.insert(title.to_owned(), names);
         }
     }
@@ -49,5 +49,5 @@ fn written() -> FlagsByCommand {
 
 #[test]
 fn cli_reference_lists_exactly_all_flags() {
-    assert_eq!(written(), known(), "docs/reference/cli.md (left) is not what the commands take (right)");
+    assert_eq!(documented(), actual(), "docs/reference/cli.md (left) differs from the commands (right)");
 }

@@ -10,73 +10,72 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::audience::{CancelOnBrokenPipe, PIPE_CLOSED};
+use super::common::connect;
 use super::duration;
 use super::output::print;
-use super::common::connect;
 use crate::sandbox::EventPrinter;
-use crate::sandbox::demo::{Demo, manifest_options, keep_alive};
+use crate::sandbox::demo::{Demo, keep_alive, manifest_options};
 use crate::telemetry::server::ListenAddress;
 use ecs_mesh_controller::NoSecrets;
 use ecs_mesh_controller::Signals;
 use ecs_mesh_sandbox::aws::{CloudConfig, Throttling};
-use ecs_mesh_sandbox::endpoints::{Endpoints, EndpointOptions};
-use ecs_mesh_sandbox::fault_injection::{FaultLevel, FaultInjector};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
-use ecs_mesh_sandbox::world::{Naming, ForeignFixture, World, WorldConfig, consul_auth, manifests};
+use ecs_mesh_sandbox::endpoints::{EndpointOptions, Endpoints};
+use ecs_mesh_sandbox::fault_injection::{FaultInjector, FaultLevel};
+use ecs_mesh_sandbox::world::{ForeignFixture, Naming, World, WorldConfig, consul_auth, manifests};
 
-/// What `sandbox` takes.
+/// Arguments of `sandbox`.
 #[derive(clap::Args)]
 pub(super) struct SandboxArgs {
-    /// How long to show it: things happen for 70 % of it, then everything must come to rest.
+    /// Length of the demo; changes stop after 70 % of it
     #[arg(long, default_value = "30s", value_parser = duration)]
     duration: Duration,
 
-    /// About how many tasks there are at the beginning.
+    /// Approximate number of initial tasks
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     tasks: u32,
 
-    /// Decides what happens in the world.
+    /// Seed of the simulated events
     #[arg(long, default_value_t = 7)]
     seed: u64,
 
-    /// `demo`: a living world; `none`: an empty account and control plane that move only by API calls.
+    /// `demo`: simulated services; `none`: empty account and control plane
     #[arg(long, value_enum, default_value = "demo")]
     world: WorldKind,
 
-    /// Which control planes there are. With Consul, tasks log in and register themselves, and those that die leave what
-    /// they had.
+    /// Control planes to emulate
     #[arg(long, value_enum, default_value = "kuma")]
     control_plane: ControlPlanes,
 
-    /// How much goes wrong between the operator and the servers.
+    /// Fault injection between the operator and the servers
     #[arg(long, value_enum, default_value = "none")]
     faults: FaultLevel,
 
-    /// The IPv4 range of the tasks' addresses.
+    /// IPv4 range of task addresses
     #[arg(long, default_value = "10.0.0.0/16", value_parser = subnet)]
     subnet: String,
 
-    /// What to print: `text` for people, `json` for one object as the last line.
+    /// Output format: `text` or `json`
     #[arg(long, value_enum, default_value = "text")]
     output: SandboxOutput,
 
-    /// Keep the endpoints and the world up with no operator inside, until Ctrl-C.
+    /// Serve the emulated endpoints without running the operator, until Ctrl-C
     #[arg(long, conflicts_with_all = ["duration", "output"])]
     serve: bool,
 
-    /// Port of the AWS endpoint on 127.0.0.1 [default: any free one].
+    /// Port of the AWS endpoint on 127.0.0.1 [default: any free port]
     #[arg(long, default_value_t = 0)]
     aws_port: u16,
 
-    /// Port of the Kuma API on 127.0.0.1 [default: any free one].
+    /// Port of the Kuma API on 127.0.0.1 [default: any free port]
     #[arg(long, default_value_t = 0)]
     kuma_port: u16,
 
-    /// Port of the Consul API on 127.0.0.1 [default: any free one].
+    /// Port of the Consul API on 127.0.0.1 [default: any free port]
     #[arg(long, default_value_t = 0)]
     consul_port: u16,
 
-    /// Where the operator inside serves /metrics, /healthz and /readyz: IP:PORT, or none.
+    /// Listen address of the operator's /metrics, /healthz and /readyz: IP:PORT, or none
     #[arg(long, default_value = "none", conflicts_with = "serve")]
     metrics_address: ListenAddress,
 }
@@ -93,22 +92,22 @@ enum SandboxOutput {
     Json,
 }
 
-/// An IPv4 range with room for some tasks.
+/// Parses an IPv4 range from /8 to /28.
 fn subnet(text: &str) -> Result<String, String> {
-    let fits = || {
+    let prefix = || {
         let (address, bits) = text.split_once('/')?;
         address.parse::<std::net::Ipv4Addr>().ok()?;
         bits.parse::<u8>().ok().filter(|bits| (8..=28).contains(bits))
     };
-    match fits() {
+    match prefix() {
         Some(_) => Ok(text.to_owned()),
-        None => Err(format!("{text:?} is no IPv4 range from /8 to /28, such as 10.0.0.0/16")),
+        None => Err(format!("{text:?} is not an IPv4 range from /8 to /28, such as 10.0.0.0/16")),
     }
 }
 
 impl SandboxArgs {
     pub(super) async fn run(self) -> Result<ExitCode, String> {
-        let signals = Signals::listen().map_err(|error| format!("signals cannot be handled: {error}"))?;
+        let signals = Signals::listen().map_err(|error| format!("installing signal handlers: {error}"))?;
         let faults = Arc::new(FaultInjector::new(self.faults, self.seed));
         let endpoints = Arc::new(
             Endpoints::start(EndpointOptions {
@@ -117,7 +116,7 @@ impl SandboxArgs {
                     seed: self.seed,
                     delivery: self.faults.delivery(),
                     throttling: Some(Throttling::published()),
-                    // Tests send ECS events of their own.
+                    // Tests send ECS events through PutEvents.
                     accept_aws_sources: true,
                     ..CloudConfig::default()
                 },
@@ -137,8 +136,8 @@ impl SandboxArgs {
         let code = if self.serve {
             self.serve(&endpoints, world, &directory, &signals).await?
         } else {
-            let cast = (world, fixtures.unwrap_or_default());
-            Box::pin(self.run_demo(&endpoints, cast, faults, &directory, &signals)).await?
+            let scenario = (world, fixtures.unwrap_or_default());
+            Box::pin(self.run_demo(&endpoints, scenario, faults, &directory, &signals)).await?
         };
         if let Some(endpoints) = Arc::into_inner(endpoints) {
             endpoints.stop().await;
@@ -147,13 +146,13 @@ impl SandboxArgs {
     }
 
     fn begin_world(&self, endpoints: &Endpoints) -> Result<(World, Vec<ForeignFixture>), String> {
-        // In a show of half a minute something should happen every second.
-        let beat =
+        // About one event a second in a demo of 30 s.
+        let interval =
             self.duration.mul_f64(0.7 / 25.0).clamp(Duration::from_millis(200), Duration::from_secs(5));
         let config = WorldConfig {
             tasks: self.tasks as usize,
             seed: self.seed,
-            interval: (beat / 2, beat * 2),
+            interval: (interval / 2, interval * 2),
             naming: Naming::TaskId,
             control_planes: self.control_plane,
             revoked_for: (Duration::from_secs(14), Duration::from_secs(25)),
@@ -161,7 +160,9 @@ impl SandboxArgs {
         endpoints.with_all(|cloud, kuma, consul, now| {
             let mut world = World::start(config, cloud, kuma, now)?;
             let fixtures = match (&endpoints.consul, consul) {
-                (Some(place), Some(consul)) => world.join_consul(&place.bootstrap, cloud, consul, now)?,
+                (Some(endpoint), Some(consul)) => {
+                    world.join_consul(&endpoint.bootstrap, cloud, consul, now)?
+                }
                 _ => Vec::new(),
             };
             Ok((world, fixtures))
@@ -178,14 +179,14 @@ impl SandboxArgs {
         let mut text = String::new();
         if let Some(world) = &world {
             let path = directory.0.join("manifests.yaml");
-            let mut all = manifests(&manifest_options(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
+            let mut all =
+                manifests(&manifest_options(endpoints, "tokenEnv: CONSUL_HTTP_TOKEN"), world.services());
             if endpoints.consul.is_some() {
                 all += &consul_auth(&endpoints.cluster, &endpoints.aws_url);
             }
-            std::fs::write(&path, all)
-                .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+            std::fs::write(&path, all).map_err(|error| format!("writing {}: {error}", path.display()))?;
             // Writing to a String cannot fail, here and below.
-            let _ = writeln!(text, "# manifests that fit this world: {}", path.display());
+            let _ = writeln!(text, "# manifests for this sandbox: {}", path.display());
         }
         for (name, value) in endpoints.environment() {
             let _ = writeln!(text, "export {name}={value}");
@@ -207,27 +208,28 @@ impl SandboxArgs {
         let text = self.output == SandboxOutput::Text;
         if text {
             let services = world.as_ref().map_or(0, |world| world.services().len());
-            let mut places = vec![format!("AWS at {}", endpoints.aws_url)];
-            places.extend(endpoints.kuma_url.iter().map(|url| format!("Kuma at {url}")));
-            places.extend(endpoints.consul.iter().map(|consul| format!("Consul at {}", consul.url)));
+            let mut servers = vec![format!("AWS at {}", endpoints.aws_url)];
+            servers.extend(endpoints.kuma_url.iter().map(|url| format!("Kuma at {url}")));
+            servers.extend(endpoints.consul.iter().map(|consul| format!("Consul at {}", consul.url)));
             print(&format!(
-                "sandbox: {}, {services} services of about {} tasks, seed {}\n\n",
-                places.join(", "),
+                "sandbox: {}; {services} services, about {} tasks, seed {}\n\n",
+                servers.join(", "),
                 self.tasks,
                 self.seed
             ))?;
         }
         let (stop, cancelled) = (signals.stop.clone(), CancellationToken::new());
-        let out =
-            text.then(|| Box::new(CancelOnBrokenPipe::new(std::io::stdout(), cancelled.clone())) as Box<dyn Write + Send>);
-        let nobody_looks = cancelled.clone();
+        let out = text.then(|| {
+            Box::new(CancelOnBrokenPipe::new(std::io::stdout(), cancelled.clone())) as Box<dyn Write + Send>
+        });
+        let pipe_closed = cancelled.clone();
         tokio::spawn(async move {
-            nobody_looks.cancelled().await;
+            pipe_closed.cancelled().await;
             stop.cancel();
         });
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let began = endpoints.with(|_, _, now| now);
-        let stage = Demo {
+        let demo = Demo {
             endpoints: Arc::clone(endpoints),
             world,
             fixtures,
@@ -238,7 +240,7 @@ impl SandboxArgs {
             connect: Box::new(|operator, metrics| connect(operator, metrics, Arc::new(NoSecrets))),
             metrics_address: self.metrics_address,
         };
-        let summary = stage.run(&directory.0, signals.stop.clone()).await?;
+        let summary = demo.run(&directory.0, signals.stop.clone()).await?;
         if cancelled.is_cancelled() {
             return Ok(ExitCode::from(PIPE_CLOSED));
         }
@@ -252,25 +254,25 @@ impl SandboxArgs {
     }
 }
 
-/// A directory of our own, gone at the end.
+/// A private directory that is removed on drop.
 struct TempDirectory(std::path::PathBuf);
 
 impl TempDirectory {
     fn new() -> Result<Self, String> {
-        // Nobody else may have made it, or look into it.
+        // It must be new, and readable by this user only.
         let name = format!("ecs-mesh-sandbox-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
-            .map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
+            .map_err(|error| format!("creating {}: {error}", path.display()))?;
         Ok(Self(path))
     }
 }
 
 impl Drop for TempDirectory {
     fn drop(&mut self) {
-        // What cannot be removed is small and in the system's own place for such things.
+        // The files are small and in the system's directory for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -7,46 +7,44 @@ use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
 
 use super::output::print;
-use ecs_mesh_api::manifests::{ManifestScope, ManifestFinding};
-use ecs_mesh_manifests::{ValidationResult, ManifestSources};
+use ecs_mesh_api::manifests::{ManifestFinding, ManifestScope};
+use ecs_mesh_manifests::{ManifestSources, ValidationResult};
 
-/// What `validate` takes.
+/// Arguments of `validate`.
 #[derive(clap::Args)]
 pub(super) struct ValidateArgs {
-    /// Manifest files or directories (*.yaml, *.yml, *.json), read together as `run` reads them.
+    /// Manifest files or directories (*.yaml, *.yml, *.json)
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
 
-    /// The files are not all that there are: a name that none of them has is taken to be right.
+    /// Accept references to manifests outside the given files
     #[arg(long)]
     partial: bool,
 
-    /// Exit with 2 if there are warnings and no errors.
+    /// Exit with 2 on warnings
     #[arg(long)]
     deny_warnings: bool,
 
-    /// How to print what was found.
+    /// Output format: `text` or `json`
     #[arg(long, value_enum, default_value = "text")]
     output: ValidateOutput,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum ValidateOutput {
-    /// A line for each finding, and one with the counts.
     Text,
-    /// One object.
     Json,
 }
 
 impl ValidateArgs {
     pub(super) fn run(self) -> Result<ExitCode, String> {
-        let extent = if self.partial { ManifestScope::Partial } else { ManifestScope::Complete };
-        let checked = ManifestSources::new(self.paths).check(extent);
+        let scope = if self.partial { ManifestScope::Partial } else { ManifestScope::Complete };
+        let result = ManifestSources::new(self.paths).check(scope);
         print(&match self.output {
-            ValidateOutput::Text => in_text(&checked),
-            ValidateOutput::Json => format!("{}\n", in_json(&checked)),
+            ValidateOutput::Text => render_text(&result),
+            ValidateOutput::Json => format!("{}\n", render_json(&result)),
         })?;
-        Ok(match (checked.errors.is_empty(), checked.warnings.is_empty() || !self.deny_warnings) {
+        Ok(match (result.errors.is_empty(), result.warnings.is_empty() || !self.deny_warnings) {
             (false, _) => ExitCode::FAILURE,
             (true, false) => ExitCode::from(2),
             (true, true) => ExitCode::SUCCESS,
@@ -54,8 +52,8 @@ impl ValidateArgs {
     }
 }
 
-fn in_text(checked: &ValidationResult) -> String {
-    let ValidationResult { errors, warnings, files, manifests } = checked;
+fn render_text(result: &ValidationResult) -> String {
+    let ValidationResult { errors, warnings, files, manifests } = result;
     let (red, yellow) = (AnsiColor::Red.on_default().bold(), AnsiColor::Yellow.on_default().bold());
     let mut lines = findings("error", red, errors);
     lines += &findings("warning", yellow, warnings);
@@ -69,27 +67,27 @@ fn in_text(checked: &ValidationResult) -> String {
     lines + &format!("{manifests} in {files}: {errors}, {warnings}\n")
 }
 
-fn findings(word: &str, style: Style, findings: &[ManifestFinding]) -> String {
+fn findings(label: &str, style: Style, findings: &[ManifestFinding]) -> String {
     findings
         .iter()
-        .fold(String::new(), |lines, finding| lines + &format!("{style}{word}{style:#}: {finding}\n"))
+        .fold(String::new(), |lines, finding| lines + &format!("{style}{label}{style:#}: {finding}\n"))
 }
 
-fn count(number: usize, thing: &str) -> String {
-    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-fn in_json(checked: &ValidationResult) -> Value {
-    let findings = |findings: &[ManifestFinding]| findings.iter().map(finding_in_json).collect::<Vec<_>>();
+fn render_json(result: &ValidationResult) -> Value {
+    let findings = |findings: &[ManifestFinding]| findings.iter().map(finding_json).collect::<Vec<_>>();
     json!({
-        "files": checked.files,
-        "manifests": checked.manifests,
-        "errors": findings(&checked.errors),
-        "warnings": findings(&checked.warnings),
+        "files": result.files,
+        "manifests": result.manifests,
+        "errors": findings(&result.errors),
+        "warnings": findings(&result.warnings),
     })
 }
 
-fn finding_in_json(finding: &ManifestFinding) -> Value {
+fn finding_json(finding: &ManifestFinding) -> Value {
     json!({
         "file": finding.file.display().to_string(),
         "line": finding.line,
