@@ -170,7 +170,7 @@ fn missing_write_permission_fails_the_matching_check() {
             "{bad:?}"
         );
         let fix = bad[0].fix.as_deref().unwrap();
-        assert!(fix.contains(words) && fix.contains("--print-token-policy"), "{fix}");
+        assert!(fix.contains(words) && fix.contains("--print-acl-policy"), "{fix}");
     }
     let all = lacks(&[], &[AclPermission::Acls, AclPermission::Services, web()]);
     let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(all));

@@ -42,7 +42,7 @@ async fn each_thing_that_is_wrong_with_the_rules_is_found() {
             |s| pattern(s, &json!({"source": ["aws.ecs"], "detail": {"lastStatus": ["RUNNING"]}})),
             "events.tasks",
             "error",
-            &["detail.lastStatus", "--print-rules"],
+            &["detail.lastStatus", "--print-event-patterns"],
         ),
         (
             "pattern of another cluster",

@@ -116,7 +116,7 @@ impl ConsulSetup {
     }
 
     async fn printed(&self) -> String {
-        let said = run(&BTreeMap::new(), self.setup.directory.path(), &["--print-token-policy"]).await;
+        let said = run(&BTreeMap::new(), self.setup.directory.path(), &["--print-acl-policy"]).await;
         assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
         said.out
     }
@@ -189,7 +189,7 @@ async fn missing_acl_rule_fails_the_matching_check() {
     let healthy = house.healthy().await;
     let whole = house.printed().await;
     for (rule, id, status, words) in [
-        ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"write\\\"", "--print-token-policy"][..]),
+        ("acl = \"write\"", "consul.tokens", "error", &["acl = \\\"write\\\"", "--print-acl-policy"][..]),
         ("acl = \"write\"", "consul.auth-method", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.binding-rules", "error", &["acl = \\\"read\\\""]),
         ("acl = \"write\"", "consul.policies", "error", &["acl = \\\"read\\\""]),
@@ -224,7 +224,7 @@ async fn read_only_token_fails_with_missing_rules() {
         ("consul.services", "add `service_prefix \\\"\\\" { policy = \\\"write\\\" }`"),
         ("consul.node", &format!("add `node \\\"{cluster}\\\" {{ policy = \\\"write\\\" }}`")),
     ] {
-        assert_found(&said, &healthy, id, "error", &[words, "--print-token-policy"], &[]);
+        assert_found(&said, &healthy, id, "error", &[words, "--print-acl-policy"], &[]);
     }
     assert_eq!(said.json()["summary"]["error"], 3, "{}", said.out);
 }
@@ -277,7 +277,7 @@ async fn unknown_missing_and_management_tokens_are_reported() {
         &healthy,
         "consul.token",
         "error",
-        &["no token is given", "--print-token-policy"],
+        &["no token is given", "--print-acl-policy"],
         &needs_it,
     );
     house.manifests(&house.url, "", "");

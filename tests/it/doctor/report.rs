@@ -83,7 +83,7 @@ async fn text_report_is_plain_without_a_terminal() {
     assert!(!said.out.contains('\u{1b}'), "{}", said.out);
     let warning = said.out.lines().position(|line| line.starts_with("warning  queue.dead-letters ")).unwrap();
     let below: Vec<&str> = said.out.lines().skip(warning + 1).take(2).map(str::trim_start).collect();
-    assert!(below[0].starts_with("needed: ") && below[1].starts_with("mend:   "), "{below:?}");
+    assert!(below[0].starts_with("expected: ") && below[1].starts_with("fix:      "), "{below:?}");
     let last = said.out.lines().last().unwrap();
     assert!(last.starts_with("0 errors, 1 warning, 0 unknown, "), "{last}");
 }
@@ -120,12 +120,12 @@ async fn policy_and_rules_are_printed_without_aws() {
     std::fs::write(directory.path().join("all.yaml"), text.concat()).unwrap();
     let queue = "https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q";
     let nothing = BTreeMap::new();
-    let said = run(&nothing, directory.path(), &["--queue-url", queue, "--print-policy"]).await;
+    let said = run(&nothing, directory.path(), &["--queue-url", queue, "--print-iam-policy"]).await;
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
     let policy = said.json();
     assert_eq!(policy["Statement"][4]["Resource"], "arn:aws-cn:sqs:cn-north-1:111122223333:q");
     assert!(!said.out.contains("arn:aws:"), "{}", said.out);
-    let said = run(&nothing, directory.path(), &["--print-rules"]).await;
+    let said = run(&nothing, directory.path(), &["--print-event-patterns"]).await;
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
     let rules = said.json();
     let clusters = &rules["ecs-mesh-tasks"]["detail"]["clusterArn"];
@@ -133,7 +133,7 @@ async fn policy_and_rules_are_printed_without_aws() {
     assert_eq!(rules["ecs-mesh-roles"]["source"], json!(["aws.iam"]));
     // Of half the manifests it would be half of what is needed.
     std::fs::write(directory.path().join("wrong.yaml"), "kind: Nothing\n").unwrap();
-    let said = run(&nothing, directory.path(), &["--print-policy"]).await;
+    let said = run(&nothing, directory.path(), &["--print-iam-policy"]).await;
     assert_eq!(said.code, Some(1));
     assert!(said.out.is_empty() && said.err.contains("wrong.yaml"), "{}", said.err);
 }

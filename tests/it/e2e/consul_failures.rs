@@ -120,7 +120,7 @@ async fn a_consul_that_hangs_holds_up_no_kuma() {
     ];
     house.manifest("all.yaml", &manifests.concat());
     let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let arguments = ["--queue-url", &queue, "--drain-deadline", "1s"];
+    let arguments = ["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"];
     let mut operator = house.operator_with("operator", &environment, &arguments);
     house.deploy("app", 3).await;
     house.dataplanes_once("Dataplanes while it hangs", |found| found.len() == 3).await;

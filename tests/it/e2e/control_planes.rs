@@ -128,7 +128,7 @@ async fn hung_control_plane_does_not_block_others() {
     let manifests = [house.usual(), hanging.furnish(&house).await].concat();
     house.manifest("all.yaml", &manifests);
     let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue, "--drain-deadline", "1s"]);
+    let mut operator = house.operator(&["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"]);
     house.deploy("app", 3).await;
     house.dataplanes_once("Dataplanes while it hangs", |found| found.len() == 3).await;
     house.scale("app", 0).await;

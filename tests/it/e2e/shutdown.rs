@@ -40,7 +40,7 @@ async fn shutdown_ends_at_the_deadline() {
     ];
     house.manifest("all.yaml", &manifests.concat());
     let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
-    let mut operator = house.operator(&["--queue-url", &queue, "--drain-deadline", "1s"]);
+    let mut operator = house.operator(&["--queue-url", &queue, "--graceful-shutdown-timeout", "1s"]);
     house.deploy("app", 1).await;
     eventually("a write that has begun", || async { (kuma.writes() == 1).then_some(()) }).await;
     operator.signal("INT");

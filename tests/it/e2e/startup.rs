@@ -30,7 +30,7 @@ async fn wrong_arguments_are_refused_with_what_is_allowed() {
         (vec!["run", "--operator-id", "house"], &["--manifests"]),
         (vec!["run", "--operator-id", "No Name!", "--manifests", "."], &["--operator-id", "No Name!"]),
         (with(&["--poison", "eat"]), &["delete", "redrive"]),
-        (with(&["--drain-deadline", "20"]), &["--drain-deadline", "unit"]),
+        (with(&["--graceful-shutdown-timeout", "20"]), &["--graceful-shutdown-timeout", "unit"]),
     ];
     for (arguments, words) in cases {
         let (code, said) = run(&[], &arguments).await;

@@ -15,7 +15,7 @@ use ecs_mesh_model::ClusterArn;
 
 const AWS_IAM: &str = "aws-iam";
 pub(super) const PRINT: &str =
-    "`ecs-mesh-operator doctor --print-token-policy` prints the policy that it needs";
+    "`ecs-mesh-operator doctor --print-acl-policy` prints the policy that it needs";
 
 /// One of the control planes, and what the manifests say of it.
 struct ConsulCheck<'a> {
@@ -299,7 +299,7 @@ fn unattributed_tokens(subject: &str, probes: &ConsulProbes) -> Option<CheckResu
     let count = probes.tokens.as_ref().ok()?.unattributed;
     let found = format!(
         "{count} more of the tasks' or clients' auth methods name no task, so nobody removes them: \
-         docs/how-to/observe.md#login-tokens-that-name-no-task"
+         docs/how-to/observe.md#unattributed-tokens"
     );
     (count > 0).then(|| CONSUL_TOKENS.info(subject, found))
 }

@@ -175,7 +175,7 @@ fn missing_events(rule: &EventRule, gap: &CoverageGap, need: &RequiredEvents) ->
 
 fn put_rule(rule: &str) -> String {
     format!(
-        "`aws events put-rule --name {rule} --event-pattern \"$(ecs-mesh-operator doctor --print-rules --manifests PATH \
+        "`aws events put-rule --name {rule} --event-pattern \"$(ecs-mesh-operator doctor --print-event-patterns --manifests PATH \
          | jq -c '.[\"{rule}\"]')\"`"
     )
 }

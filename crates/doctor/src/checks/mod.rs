@@ -32,11 +32,11 @@ fn failed(id: CheckKind, subject: &str, error: &AwsError) -> CheckResult {
     let fix = error.hint.trim_start_matches("; ");
     match error.kind {
         AwsErrorKind::Denied if !is_of_the_doctor(error) => {
-            let all = "`ecs-mesh-operator doctor --print-policy` prints the whole policy";
+            let all = "`ecs-mesh-operator doctor --print-iam-policy` prints the whole policy";
             id.error(subject, found, format!("{fix}; {all}"))
         }
         AwsErrorKind::Denied => {
-            let all = "`ecs-mesh-operator doctor --print-policy --for doctor` prints what the doctor needs";
+            let all = "`ecs-mesh-operator doctor --print-iam-policy --for doctor` prints what the doctor needs";
             id.unknown(subject, found, format!("{fix}; {all}"))
         }
         AwsErrorKind::NotFound => id.error(subject, found, fix),
