@@ -166,7 +166,7 @@ async fn a_real_prometheus_scrapes_a_run_in_the_sandbox() {
         "json",
     ];
     let sandbox = OperatorProcess::start(directory.path(), "sandbox", &BTreeMap::new(), &arguments);
-    let line = sandbox.says(&["metrics, health and readiness are served"]).await;
+    let line = sandbox.says(&["metrics server listening"]).await;
     let target = line["address"].as_str().or(line["fields"]["address"].as_str()).unwrap().to_owned();
     let prometheus = Prometheus::start(&programs, &directory, &target);
 

@@ -315,7 +315,7 @@ def queue_policy():
 
 
 def service():
-    """One copy, replaced and not doubled; time to drain; a log that loses no line; nothing to break out with."""
+    """One copy, replaced and not doubled; time to stop; a log that loses no line; nothing to break out with."""
     resources = template(MAIN)["Resources"]
     service = resources["Service"]["Properties"]
     deployment = service["DeploymentConfiguration"]
@@ -325,8 +325,8 @@ def service():
     assert service["NetworkConfiguration"]["AwsvpcConfiguration"]["AssignPublicIp"] == "DISABLED"
     [container] = resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     command = container["Command"]
-    drain = int(command[command.index("--drain-deadline") + 1].removesuffix("s"))
-    assert drain + 5 <= container["StopTimeout"] <= 120, "ECS would kill it while it drains"
+    shutdown = int(command[command.index("--graceful-shutdown-timeout") + 1].removesuffix("s"))
+    assert shutdown + 5 <= container["StopTimeout"] <= 120, "ECS would kill the operator while it stops"
     assert container["LogConfiguration"]["Options"]["mode"] == "blocking"
     assert container["ReadonlyRootFilesystem"] and container["User"] == "65532:65532"
     assert container["HealthCheck"]["Command"][0] == "CMD", "there is no shell in the image"

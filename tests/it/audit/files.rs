@@ -48,7 +48,7 @@ fn judged(schema: &str, documents: &Value) -> Option<Value> {
 
 #[tokio::test]
 async fn each_form_of_output_is_as_it_was() {
-    for (form, name) in [("table", "table.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
+    for (form, name) in [("text", "table.txt"), ("json", "report.json"), ("sarif", "report.sarif")] {
         let said = of_files(&["--output", form]).await;
         assert_eq!((said.code, said.err.as_str()), (Some(1), ""));
         assert!(!said.out.contains(PLANTED), "{}", said.out);

@@ -16,7 +16,7 @@ async fn a_start_with_an_empty_directory_is_refused_with_what_to_do() {
     let mut operator = house.operator(&[]);
     assert_eq!(operator.code().await, Some(1));
     let words = operator.stderr();
-    for part in ["no manifest can be used", "*.yaml", "a file with only a comment"] {
+    for part in ["all manifests are invalid", "*.yaml", "a file with only a comment"] {
         assert!(words.contains(part), "{words}");
     }
 }
@@ -27,7 +27,7 @@ async fn empty_manifests_at_start_are_loaded_later() {
     house.manifest("all.yaml", "# nothing yet\n");
     let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
     let operator = house.operator(&["--queue-url", &queue]);
-    operator.says(&["there are no manifests yet"]).await;
+    operator.says(&["no manifests found; waiting"]).await;
     house.deploy("app", 1).await;
     house.manifest("all.yaml", &house.usual());
     house.dataplanes_once("a Dataplane by the new manifests", |found| found.len() == 1).await;

@@ -201,7 +201,7 @@ async fn a_renamed_binding_does_not_get_past_its_guard() {
     let house = Harness::open().await;
     house.deploy("app", 12).await;
     house.manifest("base.yaml", &house.usual());
-    let operator = house.operator(&["--drain-deadline", "5s"]);
+    let operator = house.operator(&["--graceful-shutdown-timeout", "5s"]);
     house.dataplanes_once("twelve Dataplanes", |found| found.len() == 12).await;
     // At one stroke the binding gets another name, and a slip leaves no workload for the tasks.
     let renamed =
@@ -266,7 +266,7 @@ async fn plan_reports_unknown_and_plans_the_rest() {
     let endpoint = deny(house.variable("AWS_ENDPOINT_URL").to_owned(), "Action=GetRole").await;
     let real = house.environment.insert("AWS_ENDPOINT_URL".to_owned(), endpoint).unwrap();
     let (code, plan) = {
-        let (code, out, _) = house.ask(&["plan", "--output", "json", "--patience", "1s"]).await;
+        let (code, out, _) = house.ask(&["plan", "--output", "json", "--retry-timeout", "1s"]).await;
         (code, serde_json::from_str::<Value>(&out).unwrap())
     };
     assert_eq!(
@@ -281,7 +281,7 @@ async fn plan_reports_unknown_and_plans_the_rest() {
 
     // The rest is planned all the same.
     house.environment.insert("AWS_ENDPOINT_URL".to_owned(), real);
-    let (code, out, _) = house.ask(&["plan", "--patience", "1s"]).await;
+    let (code, out, _) = house.ask(&["plan", "--retry-timeout", "1s"]).await;
     assert_eq!(code, 1, "{out}");
     for words in ["+ create", "control plane away", "1 to create", "not complete"] {
         assert!(out.contains(words), "{words} is not in:\n{out}");
@@ -297,7 +297,7 @@ async fn a_plan_without_any_usable_control_plane_says_so_and_ends() {
         binding("house", "kuma", house.variable("ECS_MESH_CLUSTER_ARN"), ""),
     ];
     house.manifest("base.yaml", &manifests.concat());
-    let (code, out, _) = house.ask(&["plan", "--patience", "0s"]).await;
+    let (code, out, _) = house.ask(&["plan", "--retry-timeout", "0s"]).await;
     assert_eq!(code, 1, "{out}");
     for words in ["/nowhere/token", "not complete", "nothing to do, as far as is known"] {
         assert!(out.contains(words), "{words}: {out}");
@@ -312,7 +312,7 @@ async fn dry_run_writes_nothing_and_reads_no_queue() {
     house.manifest("base.yaml", &house.usual());
     let mut twice = house.operator_with("twice", &house.environment, &refused);
     assert_eq!(twice.code().await, Some(1));
-    assert!(twice.stderr().contains("takes its events away"), "{}", twice.stderr());
+    assert!(twice.stderr().contains("would take events from the operator"), "{}", twice.stderr());
 
     let operator = house.operator(&["--dry-run", "--queue-url", &queue]);
     operator.says(&["swept"]).await;

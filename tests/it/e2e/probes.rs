@@ -29,20 +29,20 @@ async fn healthcheck_reports_running_and_missing_operator() {
     let house = Harness::open().await;
     house.manifest("all.yaml", &house.usual());
     let mut operator = house.operator(&["--metrics-address", "127.0.0.1:0"]);
-    let address = address_of(&operator.says(&["metrics, health and readiness are served"]).await);
+    let address = address_of(&operator.says(&["metrics server listening"]).await);
     operator.says(&["\"swept\"", "\"whole\":true"]).await;
     let directory = house.directory.path();
-    let (code, said) = check(directory, &["--address", &address]).await;
+    let (code, said) = check(directory, &["--metrics-address", &address]).await;
     assert_eq!((code, said.lines().count()), (Some(0), 1), "{said}");
-    assert!(said.contains("every loop makes progress"), "{said}");
-    let (code, said) = check(directory, &["--address", &address, "--ready"]).await;
+    assert!(said.ends_with(": ok\n"), "{said}");
+    let (code, said) = check(directory, &["--metrics-address", &address, "--ready"]).await;
     assert_eq!(code, Some(0), "{said}");
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
-    let (code, said) = check(directory, &["--address", &address]).await;
+    let (code, said) = check(directory, &["--metrics-address", &address]).await;
     assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
-    assert!(said.starts_with("error: ") && said.contains("nobody listens there"), "{said}");
-    let (code, said) = check(directory, &["--address", "none"]).await;
+    assert!(said.starts_with("error: ") && said.contains("connection refused"), "{said}");
+    let (code, said) = check(directory, &["--metrics-address", "none"]).await;
     assert!(code == Some(1) && said.contains("--metrics-address is none"), "{said}");
 }
 
@@ -56,12 +56,12 @@ async fn outage_keeps_healthz_ok_and_delays_readyz() {
     let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
     let more = ["--metrics-address", "127.0.0.1:0", "--queue-url", &queue];
     let operator = house.operator_with("operator", &environment, &more);
-    let address = address_of(&operator.says(&["metrics, health and readiness are served"]).await);
+    let address = address_of(&operator.says(&["metrics server listening"]).await);
     operator.says(&["\"swept\"", "\"whole\":false"]).await;
     let directory = house.directory.path();
-    let (code, said) = check(directory, &["--address", &address]).await;
+    let (code, said) = check(directory, &["--metrics-address", &address]).await;
     assert_eq!(code, Some(0), "{said}");
-    let (code, said) = check(directory, &["--address", &address, "--ready"]).await;
+    let (code, said) = check(directory, &["--metrics-address", &address, "--ready"]).await;
     assert!(code == Some(1) && said.contains("no sweep has seen cluster"), "{said}");
 }
 
@@ -73,9 +73,9 @@ async fn metrics_port_in_use_does_not_stop_the_operator() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let operator = house.operator(&["--metrics-address", &address]);
-    let line = operator.says(&["cannot be had", "--metrics-address", &address]).await;
+    let line = operator.says(&["cannot bind the metrics address", "--metrics-address", &address]).await;
     assert_eq!(line["level"], "ERROR", "{line}");
     house.dataplanes_once("both tasks are registered all the same", |all| all.len() == 2).await;
     drop(taken);
-    operator.says(&["metrics, health and readiness are served", &address]).await;
+    operator.says(&["metrics server listening", &address]).await;
 }
