@@ -29,7 +29,7 @@ use crate::telemetry::log::{self, LogFormat};
 #[derive(Parser)]
 #[command(name = "ecs-mesh-operator", version = crate::VERSION, about, max_term_width = 100)]
 struct Cli {
-    /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh_operator=debug`
+    /// Log level (error, warn, info, debug, trace) or filters such as `info,ecs_mesh=debug`
     /// [default: info; audit, doctor, plan: error; sandbox: warn]
     #[arg(long, global = true, env = "ECS_MESH_LOG")]
     log: Option<String>,

@@ -42,7 +42,7 @@ pub enum LogError {
     /// The filter is invalid.
     #[error(
         "parsing the log filter {filter:?}: {cause}; help: use a level (error, warn, info, debug, trace, off) or \
-         TARGET=LEVEL, separated by commas, as in info,ecs_mesh_operator=debug"
+         TARGET=LEVEL, separated by commas, as in info,ecs_mesh=debug"
     )]
     Filter {
         /// The filter.
