@@ -1,48 +1,49 @@
-//! What the operator is to those who look after Consul's ACL objects.
+//! Connects the reconciliation of Consul's ACL objects with the operator's state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
 use super::dry_run::{DryRunRecorder, TaskPlan};
-use super::{ControlPlaneWorker, Operator};
+use super::recorder::Recorder;
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_consul_acl::reconcile::{AclDryRun, AclHost, AclMetrics, AclReconciler};
 use ecs_mesh_core::plan::report::{ObjectKind, PlannedChange};
 use ecs_mesh_model::ClusterArn;
 
-impl Operator {
-    /// Looks after a plane's objects, where it has such.
-    pub(super) fn acl_reconciler(self: &Arc<Self>, plane: &ControlPlaneWorker) -> Option<AclReconciler> {
-        Some(AclReconciler {
-            operator: self.id.clone(),
-            target: Arc::clone(plane.acl.as_ref()?),
-            host: Arc::clone(self) as _,
-            metrics: Arc::clone(&self.metrics) as _,
-            dry_run: self.recorder.clone().map(|book| book as _),
-            lease: Arc::clone(&self.lease),
-            clock: self.clock.clone(),
-            seed: self.seed,
-        })
-    }
+/// The reconciler of a control plane's ACL objects, if the control plane has any.
+pub(super) fn reconciler(context: &Arc<Context>, worker: &ControlPlaneWorker) -> Option<AclReconciler> {
+    let process = &context.process;
+    Some(AclReconciler {
+        operator: process.id.clone(),
+        target: Arc::clone(worker.acl.as_ref()?),
+        host: Arc::clone(context) as _,
+        metrics: Arc::clone(&process.metrics) as _,
+        dry_run: process.dry_run.clone().map(|recorder| recorder as _),
+        lease: Arc::clone(&process.lease),
+        clock: process.clock.clone(),
+        seed: process.seed,
+    })
 }
 
-impl AclHost for Operator {
+impl AclHost for Context {
     fn manifests(&self) -> Arc<ManifestSet> {
-        Operator::manifests(self)
+        self.manifests.load()
     }
 
-    fn clusters_at(&self, set: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
-        Operator::clusters_at(self, set, control_plane)
+    fn clusters_at(&self, manifests: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
+        self.clusters.selected_at(manifests, control_plane)
     }
 
     fn sweep_interval(&self) -> Duration {
-        Operator::sweep_interval(self)
+        self.manifests.sweep_interval()
     }
 
     fn invalidate_sweep(&self) {
-        Operator::invalidate_sweep(self);
+        self.sweeps.invalidate();
     }
 }
 
@@ -64,9 +65,6 @@ impl AclDryRun for DryRunRecorder {
     }
 
     fn record_unresolved(&self, subject: &str, error: Option<String>) {
-        match error {
-            Some(error) => DryRunRecorder::record_unresolved(self, subject, error),
-            None => self.clear_unresolved(subject),
-        }
+        Recorder::record_unresolved(self, subject, error);
     }
 }

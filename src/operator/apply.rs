@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
-use ecs_mesh_aws::task_describer::TaskDescriber;
-use ecs_mesh_aws::store::TaskStore;
-use ecs_mesh_clock::Clock;
+use super::recorder::TaskRecorder;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{
     ContentHash, MeshError, MeshErrorKind, RegistrationOwner, Registration, RenderedRegistration, RegistrationSummary,
 };
-use ecs_mesh_controller::Lease;
 use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, TaskLiveness, diff};
@@ -51,7 +49,15 @@ pub(super) enum ApplyOutcome {
 }
 
 impl ApplyOutcome {
-    /// Whether nothing is there any more.
+    /// Whether a write took effect.
+    pub(super) fn is_change(&self) -> bool {
+        matches!(
+            self,
+            Self::Created(_) | Self::Updated(_) | Self::Drained | Self::Removed | Self::RemovalConfirmedLate
+        )
+    }
+
+    /// Whether the registration no longer exists.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Removed | Self::RemovalConfirmedLate | Self::Vanished)
     }
@@ -71,30 +77,27 @@ macro_rules! retry_on_conflict {
     }};
 }
 
-/// One task's registrations at one plane, for one run.
+/// Writes one task's registrations at one control plane, for one reconcile.
 pub(super) struct RegistrationWriter<'a> {
+    pub context: &'a Context,
     pub worker: &'a ControlPlaneWorker,
-    pub lease: &'a dyn Lease,
-    /// Nothing is written, nor remembered as written.
-    pub dry: bool,
+    pub recorder: &'a dyn TaskRecorder,
+    /// The ownership labels of the task's registrations.
     pub owner: OwnershipLabels,
     pub task: &'a TaskArn,
-    pub clock: &'a Clock,
-    pub store: &'a TaskStore,
-    pub describer: &'a TaskDescriber,
 }
 
-/// What became of a write.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WriteDecision {
+/// Whether a write is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WriteDecision {
     Send,
-    /// It would have been.
+    /// A dry run: the write would have been sent.
     DryRun,
-    /// Without the lease nothing was sent.
+    /// This process does not hold the lease.
     NoLease,
 }
 
-/// What is on the server under a name.
+/// The server's registration of a name.
 enum Lookup {
     Missing,
     Owned(Box<Registration>),
@@ -110,24 +113,31 @@ impl RegistrationWriter<'_> {
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
         self.worker.ensure_capabilities(&desired.id.mesh).await?;
-        if self.matches_cached_hash(desired) {
+        let rendered = self.worker.client.render(desired, None);
+        if self.matches_cached_hash(desired, &rendered) {
             return Ok(ApplyOutcome::Equal);
         }
         let _turn = self.worker.lock_registration(&desired.id).await;
-        retry_on_conflict!(self.try_ensure(desired, known, may_update))
+        retry_on_conflict!(self.try_ensure(desired, &rendered, known, may_update))
     }
 
-    async fn try_ensure(&self, desired: &DesiredRegistration, known: bool, may_update: bool) -> Result<ApplyOutcome, CallError> {
+    async fn try_ensure(
+        &self,
+        desired: &DesiredRegistration,
+        new: &RenderedRegistration,
+        known: bool,
+        may_update: bool,
+    ) -> Result<ApplyOutcome, CallError> {
         self.acquire_write_token().await;
         let current = match self.look(&desired.id).await? {
             Lookup::Foreign(owner) => return Ok(self.name_conflict(&desired.id, owner)),
             Lookup::Missing if known => return Ok(self.forget_missing(&desired.id)),
-            Lookup::Missing => return self.create(desired).await,
+            Lookup::Missing => return self.create(desired, new).await,
             Lookup::Owned(current) => current,
         };
         let rendered = self.worker.client.render(desired, Some(&current));
         let changes = diff(&current.normal, &rendered.normal);
-        self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.clock.now());
+        self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.context.now());
         if changes.is_empty() {
             return Ok(ApplyOutcome::Equal);
         }
@@ -138,24 +148,24 @@ impl RegistrationWriter<'_> {
             WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
             WriteDecision::DryRun => {}
             WriteDecision::Send => {
-                self.worker.registry.record_written(self.task, &desired.id, None, &rendered.normal, self.clock.now());
+                self.worker.registry.record_written(self.task, &desired.id, None, &rendered.normal, self.context.now());
             }
         }
         Ok(ApplyOutcome::Updated(changes))
     }
 
-    async fn create(&self, desired: &DesiredRegistration) -> Result<ApplyOutcome, CallError> {
-        let (id, rendered) = (&desired.id, self.worker.client.render(desired, None));
+    async fn create(&self, desired: &DesiredRegistration, rendered: &RenderedRegistration) -> Result<ApplyOutcome, CallError> {
+        let id = &desired.id;
         if self.write_decision() == WriteDecision::Send {
             // Should the answer get lost, this is what finds the registration again.
             let (service, binding) = (desired.service.as_str(), &desired.binding);
-            self.worker.registry.record_pending(self.task, id, service, binding, self.clock.now());
+            self.worker.registry.record_pending(self.task, id, service, binding, self.context.now());
         }
-        match self.write(id, &rendered).await {
-            Ok(WriteDecision::DryRun) => Ok(ApplyOutcome::Created(rendered.normal)),
+        match self.write(id, rendered).await {
+            Ok(WriteDecision::DryRun) => Ok(ApplyOutcome::Created(rendered.normal.clone())),
             Ok(WriteDecision::Send) => {
-                self.worker.registry.record_written(self.task, id, None, &rendered.normal, self.clock.now());
-                Ok(ApplyOutcome::Created(rendered.normal))
+                self.worker.registry.record_written(self.task, id, None, &rendered.normal, self.context.now());
+                Ok(ApplyOutcome::Created(rendered.normal.clone()))
             }
             Ok(WriteDecision::NoLease) => {
                 self.worker.registry.forget(self.task, id);
@@ -186,7 +196,7 @@ impl RegistrationWriter<'_> {
             Lookup::Owned(current) => current,
         };
         if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
-            self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.clock.now());
+            self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.context.now());
             return Ok(ApplyOutcome::Equal);
         }
         let rendered = self.worker.client.render_drained(&current, reason);
@@ -194,7 +204,7 @@ impl RegistrationWriter<'_> {
             WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
             WriteDecision::DryRun => {}
             WriteDecision::Send => {
-                self.worker.registry.record_written(self.task, id, Some(reason), &rendered.normal, self.clock.now());
+                self.worker.registry.record_written(self.task, id, Some(reason), &rendered.normal, self.context.now());
             }
         }
         Ok(ApplyOutcome::Drained)
@@ -220,14 +230,14 @@ impl RegistrationWriter<'_> {
         if !matches!(step.action, Action::Remove(Evidence::Absent { .. })) {
             return true;
         }
-        matches!(self.store.snapshot(self.task, grace, self.clock.now()).liveness, TaskLiveness::Absent { .. })
+        matches!(self.context.aws.store.snapshot(self.task, grace, self.context.now()).liveness, TaskLiveness::Absent { .. })
     }
 
     /// As [`Self::is_confirmed`], after another describe where the last one is too old: the removal may have waited for
     /// the write rate, for its turn, or for the role that the audit log names.
     async fn confirm(&self, step: &PlanStep, grace: Duration) -> bool {
         self.is_confirmed(step, grace)
-            || self.describer.describe(self.task, grace).await.is_ok() && self.is_confirmed(step, grace)
+            || self.context.aws.describer.describe(self.task, grace).await.is_ok() && self.is_confirmed(step, grace)
     }
 
     /// Says in `sent` whether a removal went out.
@@ -297,11 +307,11 @@ impl RegistrationWriter<'_> {
     }
 
     /// Whether what was last seen is what is desired, so that nobody needs to be asked.
-    fn matches_cached_hash(&self, desired: &DesiredRegistration) -> bool {
+    fn matches_cached_hash(&self, desired: &DesiredRegistration, rendered: &RenderedRegistration) -> bool {
         let entries = self.worker.registry.entries(self.task);
         let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
         let settled = entry.drained.is_none() && matches!(desired.outbounds, Outbounds::Exactly(_));
-        settled && entry.content_hash == Some(ContentHash::of(&self.worker.client.render(desired, None).normal))
+        settled && entry.content_hash == Some(ContentHash::of(&rendered.normal))
     }
 
     async fn look(&self, id: &RegistrationId) -> Result<Lookup, CallError> {
@@ -312,22 +322,16 @@ impl RegistrationWriter<'_> {
         })
     }
 
-    /// Waits for the write rate, before the look: between that and the write nothing may wait.
+    /// Waits for the write rate, before the read: nothing may wait between the read and the write.
     async fn acquire_write_token(&self) {
-        if !self.dry {
+        if self.recorder.takes_effect() {
             self.worker.write_limiter.acquire(1).await;
         }
     }
 
-    /// Asked last before each write and removal: the one place that tells a dry run from a real one.
+    /// Asked last, right before each write and removal.
     fn write_decision(&self) -> WriteDecision {
-        if self.dry {
-            WriteDecision::DryRun
-        } else if self.lease.holds() {
-            WriteDecision::Send
-        } else {
-            WriteDecision::NoLease
-        }
+        self.recorder.write_decision(self.context.process.lease.as_ref())
     }
 
     async fn write(&self, id: &RegistrationId, rendered: &RenderedRegistration) -> Result<WriteDecision, CallError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::Connected;
+use super::deps::Connected;
 use super::registry::Registry;
 use super::warnings::{GroupCount, Novelty, WarningDeduper};
 use ecs_mesh_api::manifests::{Binding, ManifestSet};
@@ -195,6 +195,11 @@ impl ControlPlaneWorker {
     pub(super) fn selects_cluster(&self, set: &ManifestSet, cluster: &ClusterArn) -> bool {
         let mut bindings = set.bindings.values();
         bindings.any(|b| *b.spec.control_plane == *self.name && b.selects_cluster(cluster))
+    }
+
+    /// Whether a registration of the task may be here: a binding selects its cluster, or one is known.
+    pub(super) fn may_hold(&self, manifests: &ManifestSet, task: &TaskArn) -> bool {
+        self.selects_cluster(manifests, task.cluster()) || self.registry.contains(task)
     }
 
     /// The removals that guards hold back, by binding.

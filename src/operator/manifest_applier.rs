@@ -1,5 +1,5 @@
-//! Follows the manifests: makes, keeps and ends planes as control planes come and go, and has every task looked at
-//! again when something changed.
+//! Applies each manifest set: creates, keeps and stops the workers of control planes, and enqueues every task when the
+//! manifests changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,154 +10,162 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::run::RunOptions;
-use super::{TaskReconciler, Operator, ControlPlaneWorker};
+use super::context::{Context, WorkerMap};
+use super::control_plane_worker::ControlPlaneWorker;
+use super::deps::ConnectFn;
+use super::task::TaskReconciler;
+use super::{RunOptions, acl};
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_controller::{Controller, ShutdownSummary, Priority};
+use ecs_mesh_controller::{Controller, Priority, ShutdownSummary};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::TaskArn;
 
-/// A run that takes longer is cut off and tried again: nothing may hold a place for ever.
+/// A reconcile that takes longer is cancelled and requeued, so that no task holds a place in the pool for good.
 pub(super) const RECONCILE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long to wait before trying again to make a plane that could not be made.
+/// Pause before another attempt to connect to a control plane whose manifest could not be used.
 const CONNECT_RETRY: Duration = Duration::from_secs(30);
 
-/// The controllers of the planes.
+/// Applies manifests.
+pub(super) struct ManifestApplier {
+    pub(super) context: Arc<Context>,
+    pub(super) connect: ConnectFn,
+    pub(super) options: RunOptions,
+}
+
+/// The running controllers of the workers.
+#[derive(Default)]
 struct RunningControllers {
-    /// Manifests have been put in force before.
+    /// Manifests have been applied before.
     applied_once: bool,
     running: BTreeMap<Arc<str>, CancellationToken>,
     tasks: JoinSet<ShutdownSummary>,
 }
 
-impl Operator {
-    /// Follows the manifests until `stop`; then lets what is in flight at each plane finish.
-    pub(super) async fn watch_manifests(
-        self: Arc<Self>,
+impl ManifestApplier {
+    /// Follows the manifests until `stop`; then lets each worker finish what is in flight.
+    pub(super) async fn run(
+        self,
         mut manifests: watch::Receiver<Arc<ManifestStatus>>,
-        options: RunOptions,
         stop: CancellationToken,
     ) -> ShutdownSummary {
-        let mut controllers = RunningControllers { applied_once: false, running: BTreeMap::new(), tasks: JoinSet::new() };
+        let mut controllers = RunningControllers::default();
         loop {
             let status = Arc::clone(&manifests.borrow_and_update());
-            let whole = self.apply_manifests(&status, &mut controllers, options);
+            let complete = self.apply(&status, &mut controllers);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 changed = manifests.changed() => if changed.is_err() { stop.cancelled().await; break },
-                () = tokio::time::sleep(CONNECT_RETRY), if !whole => {}
+                () = tokio::time::sleep(CONNECT_RETRY), if !complete => {}
             }
         }
         let mut all = ShutdownSummary::default();
         controllers.running.values().for_each(CancellationToken::cancel);
-        while let Some(drained) = controllers.tasks.join_next().await {
-            let drained = drained.unwrap_or_default();
-            all.completed += drained.completed;
-            all.cancelled += drained.cancelled;
+        while let Some(ended) = controllers.tasks.join_next().await {
+            let ended = ended.unwrap_or_default();
+            all.completed += ended.completed;
+            all.cancelled += ended.cancelled;
         }
         all
     }
 
-    /// Whether every control plane of the manifests could be made.
-    fn apply_manifests(
-        self: &Arc<Self>,
-        status: &ManifestStatus,
-        controllers: &mut RunningControllers,
-        options: RunOptions,
-    ) -> bool {
-        let before = self.manifests();
-        let (planes, whole) = self.workers_for(&status.set);
-        let old = self.workers();
-        let mut keepers = Vec::new();
-        for (name, plane) in &planes {
-            plane.acl.iter().for_each(|acl| acl.watch_auth_methods(&status.set));
-            if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, plane)) {
+    /// Applies one manifest set. `true` when every control plane of the set has a worker of its own manifest.
+    fn apply(&self, status: &ManifestStatus, controllers: &mut RunningControllers) -> bool {
+        let context = &self.context;
+        let before = context.manifests.load();
+        let (workers, complete) = self.workers_for(&status.set);
+        let old = context.workers.load();
+        let mut acl_reconcilers = Vec::new();
+        for (name, worker) in &workers {
+            worker.acl.iter().for_each(|acl| acl.watch_auth_methods(&status.set));
+            if old.get(name).is_none_or(|old| !Arc::ptr_eq(old, worker)) {
                 if let Some(replaced) = controllers.running.remove(name) {
                     replaced.cancel();
                 }
-                plane.client.set_lease(Arc::clone(&self.lease));
+                worker.client.set_lease(Arc::clone(&context.process.lease));
                 let token = CancellationToken::new();
-                let controller = self.controller(plane, options);
-                controllers.tasks.spawn(controller.run(token.clone()));
-                if let Some(keeper) = self.acl_reconciler(plane) {
-                    let pulse = self.metrics.health().register(format!("identity {name}"));
-                    keepers.push(keeper.run(pulse, options.graceful_shutdown_timeout, token.clone()));
+                controllers.tasks.spawn(self.controller(worker).run(token.clone()));
+                if let Some(reconciler) = acl::reconciler(context, worker) {
+                    let heartbeat = context.metrics().health().register(format!("identities of {name}"));
+                    let timeout = self.options.graceful_shutdown_timeout;
+                    acl_reconcilers.push(reconciler.run(heartbeat, timeout, token.clone()));
                 }
                 controllers.running.insert(Arc::clone(name), token);
             }
         }
         controllers.running.retain(|name, token| {
-            let stays = planes.contains_key(name);
-            if !stays {
+            let keep = workers.contains_key(name);
+            if !keep {
                 token.cancel();
             }
-            stays
+            keep
         });
-        let same_planes = planes.len() == old.len()
-            && planes.iter().all(|(name, plane)| old.get(name).is_some_and(|old| Arc::ptr_eq(old, plane)));
-        // The guards must know what each binding has before anybody works by the new set.
-        for plane in planes.values() {
-            self.assign_bindings(&status.set, plane, None);
+        let same_workers = workers.len() == old.len()
+            && workers.iter().all(|(name, new)| old.get(name).is_some_and(|old| Arc::ptr_eq(old, new)));
+        // The guards must know how many registrations each binding owns before a reconcile uses the new set.
+        for worker in workers.values() {
+            context.assign_bindings(&status.set, worker, None);
         }
-        if let Some(recorder) = &self.recorder {
-            recorder.retain_control_planes(&planes.keys().cloned().collect());
+        context.process.recorder.retain_control_planes(&workers.keys().cloned().collect());
+        context.manifests.store(Arc::clone(&status.set));
+        context.workers.store(workers);
+        // These start at once, and must see the new set.
+        for reconciler in acl_reconcilers {
+            controllers.tasks.spawn(reconciler);
         }
-        self.manifests.store(Arc::clone(&status.set));
-        self.workers.store(Arc::new(planes));
-        // They begin at once, and by the new set.
-        for keeper in keepers {
-            controllers.tasks.spawn(keeper);
-        }
-        self.status.record_manifests(status, options.concurrency);
+        context.status.record_manifests(status, self.options.concurrency);
         let first = !std::mem::replace(&mut controllers.applied_once, true);
-        if first || status.set.generation != before.generation || !same_planes {
-            // Whatever is new is registered nowhere that we know of yet: only a sweep tells.
-            self.sweep_requested.notify_one();
-            self.workers().values().filter_map(|plane| plane.acl.as_ref()).for_each(|acl| acl.soon());
-            for task in self.store.all() {
-                self.enqueue(&task, Priority::Manifest);
+        if first || status.set.generation != before.generation || !same_workers {
+            // A new control plane or binding may have registrations that only a sweep finds.
+            context.sweeps.request();
+            for acl in context.workers.load().values().filter_map(|worker| worker.acl.as_ref()) {
+                acl.soon();
+            }
+            for task in context.aws.store.all() {
+                context.workers.enqueue(&task, Priority::Manifest);
             }
         }
-        whole
+        complete
     }
 
-    fn controller(self: &Arc<Self>, worker: &Arc<ControlPlaneWorker>, options: RunOptions) -> Controller<TaskArn, TaskReconciler> {
-        let reconciler = Arc::new(TaskReconciler { operator: Arc::clone(self), plane: Arc::clone(worker) });
-        Controller::new(worker.queue.clone(), reconciler, worker.worker_count(options.concurrency))
-            .graceful_shutdown_timeout(options.graceful_shutdown_timeout)
+    fn controller(&self, worker: &Arc<ControlPlaneWorker>) -> Controller<TaskArn, TaskReconciler> {
+        let reconciler = TaskReconciler { context: Arc::clone(&self.context), worker: Arc::clone(worker) };
+        let workers = worker.worker_count(self.options.concurrency);
+        Controller::new(worker.queue.clone(), Arc::new(reconciler), workers)
+            .graceful_shutdown_timeout(self.options.graceful_shutdown_timeout)
             .timeout(RECONCILE_TIMEOUT)
-            .observer(self.metrics.plane(&worker.name) as Arc<dyn ecs_mesh_controller::ControllerObserver>)
+            .observer(self.context.metrics().plane(&worker.name) as Arc<dyn ecs_mesh_controller::ControllerObserver>)
     }
 
-    fn workers_for(&self, set: &ManifestSet) -> (BTreeMap<Arc<str>, Arc<ControlPlaneWorker>>, bool) {
-        let old = self.workers();
-        let mut whole = true;
-        let mut planes = BTreeMap::new();
-        for (index, (name, spec)) in set.control_planes.iter().enumerate() {
-            if let Some(plane) = old.get(name).filter(|plane| plane.spec == *spec) {
-                planes.insert(Arc::clone(name), Arc::clone(plane));
+    /// A worker for each control plane of the set: the one in force where its manifest is the same, or a new one.
+    fn workers_for(&self, manifests: &ManifestSet) -> (WorkerMap, bool) {
+        let old = self.context.workers.load();
+        let mut complete = true;
+        let mut workers = WorkerMap::new();
+        for (index, (name, spec)) in manifests.control_planes.iter().enumerate() {
+            if let Some(worker) = old.get(name).filter(|worker| worker.spec == *spec) {
+                workers.insert(Arc::clone(name), Arc::clone(worker));
                 continue;
             }
             match (self.connect)(name, spec) {
                 Ok(connected) => {
-                    info!(control_plane = %name, "taken into care");
-                    let seed = self.seed.wrapping_add(1_000 * (index as u64 + 1));
-                    let plane = ControlPlaneWorker::new(Arc::clone(name), Arc::clone(spec), connected, seed);
-                    planes.insert(Arc::clone(name), Arc::new(plane));
+                    info!(control_plane = %name, "control plane added");
+                    let seed = self.context.process.seed.wrapping_add(1_000 * (index as u64 + 1));
+                    let worker = ControlPlaneWorker::new(Arc::clone(name), Arc::clone(spec), connected, seed);
+                    workers.insert(Arc::clone(name), Arc::new(worker));
                 }
-                Err(why) => {
-                    whole = false;
-                    self.record_unresolved(&format!("control plane {name}"), Some(why.clone()));
-                    error!(control_plane = %name, "cannot be used: {why}");
-                    // The one that works is better than none.
-                    if let Some(plane) = old.get(name) {
-                        planes.insert(Arc::clone(name), Arc::clone(plane));
+                Err(error) => {
+                    complete = false;
+                    self.context.record_unresolved(&format!("control plane {name}"), Some(error.clone()));
+                    error!(control_plane = %name, error, "cannot use the control plane");
+                    // The last manifest that could be used is better than none.
+                    if let Some(worker) = old.get(name) {
+                        workers.insert(Arc::clone(name), Arc::clone(worker));
                     }
                 }
             }
         }
-        (planes, whole)
+        (workers, complete)
     }
 }

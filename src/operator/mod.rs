@@ -1,370 +1,228 @@
-//! Where the rooms meet: what was observed goes through intent and plan to the control planes.
+//! The operator: observations go through the store, intent and plan to the control planes.
 //!
-//! Events, sweeps, role changes and manifest changes only put tasks into queues; one run a task and control plane
-//! decides, from the newest that is known.
+//! Events, sweeps, role changes and manifest changes only put tasks into work queues. One reconcile for each task and
+//! control plane decides, from the newest that is known.
+//!
+//! | file | part |
+//! |---|---|
+//! | [`context`] | what the parts share |
+//! | [`event_handler`] | takes events into the store and the queues |
+//! | [`sweeper`] | lists control planes and clusters, finds what events missed |
+//! | [`role_watcher`] | re-reads role tags |
+//! | [`manifest_applier`] | creates and stops the workers |
+//! | [`control_plane_worker`] | one control plane: queue, registry, circuit, write rate, guards |
+//! | [`task`] | one reconcile of one task |
+//! | [`apply`] | one write: read, check ownership, compare, send |
+//! | [`recorder`] | logs and counts changes, or records them in a dry run |
 
 mod acl;
 mod apply;
-mod dry_run;
-mod manifest_applier;
-mod plan;
+mod context;
 mod control_plane_worker;
-mod registry;
-mod report;
-mod role_watcher;
-mod run;
-mod warnings;
-mod status;
-mod sweep;
+mod deps;
+mod dry_run;
+mod event_handler;
+mod manifest_applier;
 mod outbound_check;
+mod plan;
+mod recorder;
+mod registry;
+mod role_watcher;
+mod status;
+mod sweeper;
 mod task;
+mod warnings;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
-use crate::telemetry::metrics::Metrics;
-use ecs_mesh_api::ControlPlaneSpec;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::aws::{Ecs, Iam};
-use ecs_mesh_aws::task_definition_cache::TaskDefinitionCache;
-use ecs_mesh_aws::task_describer::{TaskDescriber, OnLeaving};
-use ecs_mesh_aws::events::RoleEvent;
-use ecs_mesh_aws::consumer::{EventHandler, EventResult};
-use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
-use ecs_mesh_aws::store::{Observation, ObservationSource, TaskStore};
-use ecs_mesh_clock::Clock;
-use ecs_mesh_consul::ConsulControlPlane;
-use ecs_mesh_consul_acl::backend::ConsulAclBackend;
-use ecs_mesh_consul_acl::backend::AclBackend;
-use ecs_mesh_consul_acl::desired::named_clusters;
-use ecs_mesh_control_plane::ControlPlane;
-use ecs_mesh_control_plane::http::StreamTransport;
-use ecs_mesh_controller::{Lease, Requeue, Priority, Reconciler, TokenBucket};
-use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, Task, TaskArn, Timestamp};
+use ecs_mesh_aws::aws::EventQueue;
+use ecs_mesh_aws::consumer::{PoisonPolicy, QueueConsumer};
+use ecs_mesh_controller::ShutdownSummary;
+use ecs_mesh_manifests::ManifestStatus;
+use ecs_mesh_model::ClusterArn;
 
+use context::{Context, RoleRecheck, WorkerMap};
+use event_handler::TaskEventHandler;
+use manifest_applier::ManifestApplier;
+use role_watcher::RoleWatcher;
+use status::OperatorStatus;
+use sweeper::Sweeper;
+
+pub use control_plane_worker::ControlPlaneWorker;
+pub use deps::{ConnectFn, Connected, OperatorDeps, ReadRates};
 pub use dry_run::DryRunRecorder;
 pub use plan::PlanOptions;
-pub use control_plane_worker::ControlPlaneWorker;
-pub use run::{TaskExited, RunOptions};
 
-/// Makes the client of a control plane. The error says, for a person, which field of the manifest is at fault.
-pub type ConnectFn = Arc<dyn Fn(&str, &ControlPlaneSpec) -> Result<Connected, String> + Send + Sync>;
-
-/// What is done through one connection to a control plane.
-#[derive(Clone)]
-pub struct Connected {
-    /// Registrations of tasks.
-    pub client: Arc<dyn ControlPlane>,
-    /// The objects by which tasks get their identity, where the control plane has such.
-    pub acl: Option<Arc<dyn AclBackend>>,
-}
-
-impl Connected {
-    /// A control plane without objects by which tasks get their identity.
-    pub fn new(client: Arc<dyn ControlPlane>) -> Self {
-        Self { client, acl: None }
-    }
-
-    /// Consul, whose ACL objects are kept, too.
-    pub fn consul<T: StreamTransport + 'static>(client: ConsulControlPlane<T>) -> Self {
-        let client = Arc::new(client);
-        Self { acl: Some(Arc::new(ConsulAclBackend::new(Arc::clone(&client)))), client }
-    }
-}
-
-/// How fast AWS may be asked.
+/// How an operator runs.
 #[derive(Clone, Copy, Debug)]
-pub struct ReadRates {
-    /// ListTasks and DescribeTasks a second. The account has 20 with a burst of 100, for everybody in it.
-    pub ecs: f64,
-    /// DescribeTaskDefinition a second (the account: 20, burst 50).
-    pub definitions: f64,
-    /// GetRole a second (unpublished).
-    pub iam: f64,
+pub struct RunOptions {
+    /// Concurrent reconciles per control plane.
+    pub concurrency: usize,
+    /// Concurrent receivers of the queue.
+    pub receivers: usize,
+    /// How unparseable messages are handled.
+    pub poison: PoisonPolicy,
+    /// Time to finish in-flight work at a stop; must be below ECS's stopTimeout.
+    pub graceful_shutdown_timeout: Duration,
 }
 
-impl Default for ReadRates {
+impl Default for RunOptions {
     fn default() -> Self {
-        Self { ecs: 10.0, definitions: 10.0, iam: 5.0 }
-    }
-}
-
-/// What an operator is made of.
-pub struct OperatorDeps {
-    /// Its stable identity.
-    pub id: OperatorId,
-    /// ECS.
-    pub ecs: Arc<dyn Ecs>,
-    /// IAM.
-    pub iam: Arc<dyn Iam>,
-    /// Makes control plane clients.
-    pub connect: ConnectFn,
-    /// Whether this process may write.
-    pub lease: Arc<dyn Lease>,
-    /// Wall-clock time.
-    pub clock: Clock,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
-    /// How fast AWS may be asked.
-    pub rates: ReadRates,
-    /// Feeds all jitter.
-    pub seed: u64,
-    /// A dry run: what would be written goes in here, and nothing is written.
-    pub recorder: Option<Arc<DryRunRecorder>>,
-}
-
-#[cfg(test)]
-impl OperatorDeps {
-    /// The operator `op` around this ECS, with an IAM without tags; no control plane can be connected to.
-    fn for_tests(ecs: Arc<dyn Ecs>) -> Self {
         Self {
-            id: OperatorId::parse("op").unwrap(),
-            ecs,
-            iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
-            connect: Arc::new(|_, _| Err("there is none".to_owned())),
-            lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
-            clock: ecs_mesh_aws::fakes::clock(),
-            metrics: Arc::new(Metrics::default()),
-            rates: ReadRates::default(),
-            seed: 1,
-            recorder: None,
+            concurrency: 128,
+            receivers: 4,
+            poison: PoisonPolicy::Delete,
+            graceful_shutdown_timeout: Duration::from_secs(20),
         }
     }
 }
 
-/// The operator: everything that it knows, and its loops.
-pub struct Operator {
-    id: OperatorId,
-    ecs: Arc<dyn Ecs>,
-    ecs_bucket: TokenBucket,
-    connect: ConnectFn,
-    lease: Arc<dyn Lease>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    seed: u64,
-    recorder: Option<Arc<DryRunRecorder>>,
-    /// How many sweeps have ended, and whether the last one was whole.
-    sweep_progress: watch::Sender<(u64, bool)>,
-    /// How often something was learned that a sweep under way has not asked for.
-    sweep_epoch: AtomicU64,
-    manifests: ArcSwap<ManifestSet>,
-    store: Arc<TaskStore>,
-    describer: TaskDescriber,
-    definitions: TaskDefinitionCache,
-    roles: RoleTagCache,
-    workers: ArcSwap<BTreeMap<Arc<str>, Arc<ControlPlaneWorker>>>,
-    clusters: Mutex<KnownClusters>,
-    sweep_requested: Notify,
-    role_recheck_tx: mpsc::UnboundedSender<(Instant, RoleArn)>,
-    role_recheck_rx: Mutex<Option<mpsc::UnboundedReceiver<(Instant, RoleArn)>>>,
-    status: status::StatusTracker,
-}
+/// An internal task ended although the operator was not stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an internal task exited unexpectedly; the log has the panic")]
+pub struct TaskExited;
 
-#[derive(Default)]
-struct KnownClusters {
-    by_id: BTreeMap<ClusterId, ClusterArn>,
-    /// Seen whole by a sweep of this process, the first of which began at this time.
-    swept: BTreeMap<ClusterArn, Timestamp>,
+/// The operator of one set of manifests.
+pub struct Operator {
+    context: Arc<Context>,
+    sweeper: Arc<Sweeper>,
+    connect: ConnectFn,
+    /// Taken by the one run.
+    rechecks: Mutex<Option<mpsc::UnboundedReceiver<RoleRecheck>>>,
+    status: Arc<OperatorStatus>,
 }
 
 impl Operator {
-    /// An operator that has done nothing yet.
-    pub fn new(parts: OperatorDeps) -> Arc<Self> {
-        let bucket = |rate: f64, seconds: f64| {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
-            let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
-            TokenBucket::new(rate, burst)
-        };
-        let store = Arc::new(TaskStore::default());
-        let ecs_bucket = bucket(parts.rates.ecs, 5.0);
-        let (role_recheck_tx, role_recheck_rx) = mpsc::unbounded_channel();
-        Arc::new_cyclic(|operator: &Weak<Self>| Self {
-            describer: TaskDescriber::new(
-                Arc::clone(&parts.ecs),
-                Arc::clone(&store),
-                parts.clock.clone(),
-                ecs_bucket.clone(),
-                on_leaving(operator.clone()),
-            ),
-            definitions: TaskDefinitionCache::new(Arc::clone(&parts.ecs), bucket(parts.rates.definitions, 4.0)),
-            roles: RoleTagCache::new(parts.iam, parts.clock.clone(), bucket(parts.rates.iam, 4.0)),
-            id: parts.id,
-            ecs: parts.ecs,
-            ecs_bucket,
-            connect: parts.connect,
-            lease: parts.lease,
-            clock: parts.clock,
-            metrics: parts.metrics,
-            seed: parts.seed,
-            recorder: parts.recorder,
-            sweep_progress: watch::Sender::new((0, false)),
-            sweep_epoch: AtomicU64::new(0),
-            manifests: ArcSwap::default(),
-            store,
-            workers: ArcSwap::default(),
-            clusters: Mutex::default(),
-            sweep_requested: Notify::new(),
-            role_recheck_tx,
-            role_recheck_rx: Mutex::new(Some(role_recheck_rx)),
-            status: status::StatusTracker::default(),
+    /// An operator that has not started.
+    pub fn new(deps: OperatorDeps) -> Arc<Self> {
+        let (context, ecs_bucket, rechecks) = Context::new(&deps);
+        let sweeper = Sweeper { context: Arc::clone(&context), ecs: deps.ecs, ecs_bucket };
+        Arc::new(Self {
+            sweeper: Arc::new(sweeper),
+            connect: deps.connect,
+            rechecks: Mutex::new(Some(rechecks)),
+            status: Arc::new(OperatorStatus { context: Arc::clone(&context) }),
+            context,
         })
     }
 
     /// The manifests in force.
     pub fn manifests(&self) -> Arc<ManifestSet> {
-        self.manifests.load_full()
+        self.context.manifests.load()
     }
 
-    /// The control planes under care.
-    pub fn workers(&self) -> Arc<BTreeMap<Arc<str>, Arc<ControlPlaneWorker>>> {
-        self.workers.load_full()
+    /// The workers of the control planes in force.
+    pub fn workers(&self) -> Arc<WorkerMap> {
+        self.context.workers.load()
     }
 
-    /// The clusters that a sweep of this process has seen whole.
+    /// The clusters that this process has swept completely.
     pub fn fully_swept_clusters(&self) -> BTreeSet<ClusterArn> {
-        self.clusters().swept.keys().cloned().collect()
+        self.context.clusters.fully_swept()
     }
 
-    /// How many tasks are known.
+    /// The number of tasks in the store.
     pub fn known_tasks(&self) -> usize {
-        self.store.len()
+        self.context.aws.store.len()
     }
 
-    /// Whether nothing may be written.
-    fn is_dry_run(&self) -> bool {
-        self.recorder.is_some()
-    }
-
-    /// Tells a dry run's book of what could not be found out, or now was.
-    fn record_unresolved(&self, what: &str, why: Option<String>) {
-        match (&self.recorder, why) {
-            (Some(recorder), Some(why)) => recorder.record_unresolved(what, why),
-            (Some(recorder), None) => recorder.clear_unresolved(what),
-            (None, _) => {}
+    /// Runs until `stop`: receives events (where there is a queue), sweeps, re-reads roles and applies manifests. Then
+    /// stops receiving, finishes what is in flight within `options.graceful_shutdown_timeout`, and leaves the rest to the
+    /// next start. An operator runs once.
+    ///
+    /// # Errors
+    /// [`TaskExited`] when an internal task ended unexpectedly: a partial operator would delete events that no reconcile
+    /// acts on.
+    pub async fn run(
+        self: Arc<Self>,
+        queue: Option<Arc<dyn EventQueue>>,
+        manifests: watch::Receiver<Arc<ManifestStatus>>,
+        options: RunOptions,
+        stop: CancellationToken,
+    ) -> Result<ShutdownSummary, TaskExited> {
+        let context = &self.context;
+        let metrics = context.metrics();
+        let status = Arc::downgrade(&self.status);
+        metrics.set_state_source(status);
+        metrics.health().set_stop_token(stop.clone());
+        // The first message is already checked against the clusters that bindings select.
+        context.manifests.store(Arc::clone(&manifests.borrow().set));
+        // Sets of their own: if this future is dropped, no internal task goes on writing.
+        let mut appliers = tokio::task::JoinSet::new();
+        let applier =
+            ManifestApplier { context: Arc::clone(context), connect: Arc::clone(&self.connect), options };
+        appliers.spawn(applier.run(manifests, stop.child_token()));
+        let mut loops = tokio::task::JoinSet::new();
+        loops.spawn(Arc::clone(&self.sweeper).run(stop.child_token()));
+        if let Some(rechecks) = self.rechecks.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let watcher = RoleWatcher { context: Arc::clone(context), rechecks };
+            loops.spawn(watcher.run(stop.child_token()));
         }
-    }
-
-    fn clusters(&self) -> MutexGuard<'_, KnownClusters> {
-        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The clusters that a control plane's bindings select: those named in full, and those that patterns have been found
-    /// to stand for.
-    fn clusters_at(&self, set: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
-        let mut clusters = named_clusters(set, control_plane);
-        let bindings = set.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
-        let bindings: Vec<_> = bindings.collect();
-        let known = self.clusters();
-        let selected = known.by_id.values().filter(|known| bindings.iter().any(|b| b.selects_cluster(known)));
-        clusters.extend(selected.cloned());
-        clusters
-    }
-
-    /// There is more to list than the last sweep, or one under way, has asked for: that was not all, and the next comes
-    /// soon.
-    fn invalidate_sweep(&self) {
-        self.sweep_epoch.fetch_add(1, Ordering::AcqRel);
-        self.sweep_progress.send_modify(|(_, whole)| *whole = false);
-        self.sweep_requested.notify_one();
-    }
-
-    /// When this process began to know the cluster whole.
-    fn first_full_sweep(&self, cluster: &ClusterArn) -> Option<Timestamp> {
-        self.clusters().swept.get(cluster).copied()
-    }
-
-    fn record_cluster(&self, cluster: &ClusterArn) {
-        self.clusters().by_id.entry(ClusterId::of(cluster)).or_insert_with(|| cluster.clone());
-    }
-
-    fn has_binding_for(&self, cluster: &ClusterArn) -> bool {
-        self.manifests.load().bindings.values().any(|binding| binding.selects_cluster(cluster))
-    }
-
-    /// Brings a task that ECS takes down into the queue of each control plane that may hold something of it.
-    fn task_leaves(&self, task: &TaskArn, observed: Observation) {
-        let set = self.manifests.load();
-        for plane in self.workers.load().values() {
-            if plane.selects_cluster(&set, task.cluster()) || plane.registry.contains(task) {
-                if observed.first_stop {
-                    plane.record_stop(task);
-                }
-                plane.queue.add(task.clone(), Priority::Removal);
+        if let Some(queue) = queue {
+            let consumer = QueueConsumer {
+                queue,
+                handler: Arc::new(TaskEventHandler { context: Arc::clone(context) }),
+                poison: options.poison,
+                observer: Arc::clone(metrics) as _,
+                health: metrics.health().clone(),
+                clock: context.process.clock.clone(),
+                seed: context.process.seed,
+            };
+            loops.spawn(consumer.run(options.receivers, stop.child_token()));
+        } else {
+            info!("no queue configured; relying on periodic sweeps");
+        }
+        let mut summary = None;
+        let exited = tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            ended = appliers.join_next() => {
+                summary = ended.and_then(Result::ok);
+                !stop.is_cancelled()
             }
+            _ = loops.join_next() => !stop.is_cancelled(),
+        };
+        if exited {
+            error!("internal task exited unexpectedly (bug); shutting down");
+            stop.cancel();
         }
-    }
-
-    fn enqueue(&self, task: &TaskArn, priority: Priority) {
-        for plane in self.workers.load().values() {
-            plane.queue.add(task.clone(), priority);
-        }
-    }
-
-    /// Reads the role again at once, and some time later: an event may outrun the change that it tells of.
-    fn schedule_role_recheck(&self, role: &RoleArn) {
-        let now = Instant::now();
-        for after in ROLE_RECHECK_DELAYS {
-            // The receiver lives as long as the loops; afterwards nobody cares.
-            let _ = self.role_recheck_tx.send((now + after, role.clone()));
-        }
+        let summary = match summary {
+            Some(summary) => summary,
+            None => appliers.join_next().await.and_then(Result::ok).unwrap_or_default(),
+        };
+        while loops.join_next().await.is_some() {}
+        info!(completed = summary.completed, cancelled = summary.cancelled, "stopped");
+        if exited { Err(TaskExited) } else { Ok(summary) }
     }
 }
 
-impl EventHandler for Operator {
-    fn on_task_change(&self, task: Task, received: Instant) -> EventResult {
-        if !self.has_binding_for(task.arn.cluster()) {
-            return EventResult::UnboundCluster;
-        }
-        let arn = task.arn.clone();
-        let priority = if task.is_leaving() { Priority::Removal } else { Priority::Event };
-        let observed = self.store.observe(task, ObservationSource::Event, self.clock.now());
-        if !observed.changed {
-            return EventResult::Stale;
-        }
-        let set = self.manifests.load();
-        for plane in self.workers.load().values() {
-            if plane.selects_cluster(&set, arn.cluster()) || plane.registry.contains(&arn) {
-                plane.record_event(&arn, received);
-                if observed.first_stop {
-                    plane.record_stop(&arn);
-                }
-                plane.queue.add(arn.clone(), priority);
-            }
-        }
-        EventResult::Accepted
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ecs_mesh_aws::fakes::FakeEcs;
 
-    fn on_role_change(&self, account: &str, role_name: &str, _event: RoleEvent) -> EventResult {
-        let roles = self.roles.roles_by_name(account, role_name);
-        roles.iter().for_each(|role| self.schedule_role_recheck(role));
-        if roles.is_empty() { EventResult::UnknownRole } else { EventResult::Accepted }
-    }
-}
-
-/// What the describer calls. The operator holds the describer, so this holds the operator weakly.
-fn on_leaving(operator: Weak<Operator>) -> OnLeaving {
-    Arc::new(move |task, observed| {
-        if let Some(operator) = operator.upgrade() {
-            operator.task_leaves(task, observed);
-        }
-    })
-}
-
-/// Runs an operator's tasks at one plane.
-struct TaskReconciler {
-    operator: Arc<Operator>,
-    plane: Arc<ControlPlaneWorker>,
-}
-
-#[async_trait]
-impl Reconciler<TaskArn> for TaskReconciler {
-    async fn reconcile(&self, task: &TaskArn, _cause: Priority) -> Requeue {
-        task::TaskRun::new(&self.operator, &self.plane, task).reconcile().await
+    #[tokio::test(start_paused = true)]
+    async fn run_fails_when_an_internal_task_exits() {
+        // This ECS panics at a list, and so does the sweeper.
+        let ecs = FakeEcs { panics: true, ..FakeEcs::default() };
+        let operator = Operator::new(OperatorDeps::for_tests(Arc::new(ecs)));
+        let directory = tempfile::tempdir().unwrap();
+        let text = "apiVersion: ecs-mesh.dev/v1alpha1\nkind: ControlPlane\nmetadata: {name: kuma}\nspec: {type: kuma, \
+                    kuma: {address: \"http://127.0.0.1:9\"}}\n---\napiVersion: ecs-mesh.dev/v1alpha1\nkind: MeshBinding\n\
+                    metadata: {name: b}\nspec: {controlPlane: kuma, mesh: default, selector: {clusters: [\"*\"]}}\n";
+        std::fs::write(directory.path().join("all.yaml"), text).unwrap();
+        let sources = ecs_mesh_manifests::ManifestSources::new(vec![directory.path().to_owned()]);
+        let loaded = sources.load(None).into_loaded().unwrap();
+        assert_eq!(loaded.set.bindings.len(), 1);
+        let (_keep, manifests) = watch::channel(Arc::new(ManifestStatus::from(&loaded)));
+        let ended = operator.run(None, manifests, RunOptions::default(), CancellationToken::new()).await;
+        assert_eq!(ended, Err(TaskExited));
     }
 }

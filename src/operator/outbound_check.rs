@@ -1,51 +1,53 @@
-//! Outbounds to services that the mesh does not know: kept as they are (the service may come), and told of once, when
-//! it has not come for a while.
+//! Reports outbounds to services that the mesh does not know. The outbounds are kept, since a service may register later;
+//! a service that stays unknown is reported once.
 
 use std::collections::BTreeSet;
 
 use tracing::{debug, info, warn};
 
-use super::{Operator, ControlPlaneWorker};
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_model::MeshName;
 
-impl Operator {
-    /// Compares what the manifests call in each of the meshes with what the mesh knows.
-    pub(super) async fn check_outbounds(&self, worker: &ControlPlaneWorker, set: &ManifestSet, meshes: &BTreeSet<MeshName>) {
-        for mesh in meshes {
-            let called = outbound_services(set, &worker.name, mesh);
-            if called.is_empty() {
-                continue;
-            }
-            match worker.call(worker.client.list_services(mesh)).await {
-                Ok(known) => {
-                    let unknown = called.into_iter().filter(|service| !known.contains(service)).collect();
-                    self.report_unknown_outbounds(worker, mesh, unknown);
-                }
-                Err(halt) => {
-                    debug!(control_plane = %worker.name, %mesh, ?halt, "its services cannot be listed");
-                }
-            }
+/// Compares the services that outbounds name in each mesh with those that the mesh knows.
+pub(super) async fn run(
+    context: &Context,
+    worker: &ControlPlaneWorker,
+    manifests: &ManifestSet,
+    meshes: &BTreeSet<MeshName>,
+) {
+    for mesh in meshes {
+        let called = outbound_services(manifests, &worker.name, mesh);
+        if called.is_empty() {
+            continue;
         }
-    }
-
-    fn report_unknown_outbounds(&self, worker: &ControlPlaneWorker, mesh: &MeshName, unknown: BTreeSet<String>) {
-        let (late, found) = worker.record_unknown_outbounds(mesh, unknown, self.clock.now());
-        for service in late {
-            self.metrics.record_warning("unknown_outbound_service");
-            warn!(
-                control_plane = %worker.name, %mesh, service,
-                "outbounds go to a service that the mesh does not know; they are kept, and calls will fail until a \
-                 task registers as it (look for a slip in spec.outbounds[].service)"
-            );
-        }
-        for service in found {
-            info!(control_plane = %worker.name, %mesh, service, "the mesh now knows this service that outbounds go to");
+        match worker.call(worker.client.list_services(mesh)).await {
+            Ok(known) => {
+                let unknown = called.into_iter().filter(|service| !known.contains(service)).collect();
+                report(context, worker, mesh, unknown);
+            }
+            Err(error) => debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the services of the mesh"),
         }
     }
 }
 
-/// The services that workloads of this mesh call.
+fn report(context: &Context, worker: &ControlPlaneWorker, mesh: &MeshName, unknown: BTreeSet<String>) {
+    let (late, found) = worker.record_unknown_outbounds(mesh, unknown, context.now());
+    for service in late {
+        context.metrics().record_warning("unknown_outbound_service");
+        warn!(
+            control_plane = %worker.name, %mesh, service,
+            fix = "check spec.outbounds[].service for a typo",
+            "outbound targets unknown service; keeping the outbound"
+        );
+    }
+    for service in found {
+        info!(control_plane = %worker.name, %mesh, service, "outbound service is known to the mesh again");
+    }
+}
+
+/// The services that workloads of a mesh name in outbounds.
 fn outbound_services(set: &ManifestSet, control_plane: &str, mesh: &MeshName) -> BTreeSet<String> {
     let here = |name: &str| {
         set.bindings.get(name).is_some_and(|b| b.spec.control_plane == control_plane && b.spec.mesh == *mesh)

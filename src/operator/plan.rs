@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::run::{TaskExited, RunOptions};
-use super::{DryRunRecorder, Operator};
+
+use super::{DryRunRecorder, Operator, RunOptions, TaskExited};
 use ecs_mesh_control_plane::UnattributedTokenCount;
 use ecs_mesh_core::plan::report::{ManifestsSummary, PlanReport, UnattributedTokens};
 use ecs_mesh_manifests::ManifestStatus;
@@ -65,8 +65,8 @@ impl Operator {
             errors: status.errors.iter().map(ToString::to_string).collect(),
             warnings: status.warnings.iter().map(ToString::to_string).collect(),
         };
-        let at = self.clock.now();
-        let mut proposal = PlanReport::new(self.id.as_str(), at, manifests, unresolved, warnings, changes);
+        let at = self.context.now();
+        let mut proposal = PlanReport::new(self.context.process.id.as_str(), at, manifests, unresolved, warnings, changes);
         proposal.unattributed_tokens = self.unattributed_tokens();
         Ok(proposal)
     }
@@ -94,7 +94,7 @@ impl Operator {
     ) -> Result<(), ecs_mesh_core::plan::report::Unresolved> {
         let began = Instant::now();
         loop {
-            let (sweeps, whole) = *self.sweep_progress.borrow();
+            let (sweeps, whole) = self.context.sweeps.progress();
             let planes = self.workers();
             let idle = planes.values().all(|plane| {
                 let stats = plane.queue.stats();

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::manifest_applier::RECONCILE_TIMEOUT;
-use super::{Operator, ControlPlaneWorker};
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
 use crate::telemetry::state::{ManifestState, OperatorState, ControlPlaneState, StateSource};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_controller::CircuitState;
@@ -63,12 +64,17 @@ impl StatusTracker {
     }
 }
 
-impl StateSource for Operator {
+/// Reads the state of the operator's parts.
+pub(super) struct OperatorStatus {
+    pub(super) context: Arc<Context>,
+}
+
+impl StateSource for OperatorStatus {
     fn state(&self) -> OperatorState {
-        let now = self.clock.now();
-        let set = self.manifests();
+        let now = self.context.now();
+        let set = self.context.manifests.load();
         let pending = self.waits_for(&set);
-        let inner = self.status.lock();
+        let inner = self.context.status.lock();
         let clusters = inner.clusters.iter().flatten().map(|cluster| {
             let at = inner.last_full_sweep.get(cluster).map(|at| seconds(*at));
             (cluster.name().to_owned(), at)
@@ -76,29 +82,29 @@ impl StateSource for Operator {
         let clusters = clusters.collect();
         let manifests = inner.manifests.as_deref().map(told).unwrap_or_default();
         drop(inner);
-        let planes = self.workers();
+        let planes = self.context.workers.load();
         let planes =
             planes.iter().map(|(name, plane)| (Arc::clone(name), self.control_plane_state(plane, &set, now)));
         OperatorState {
-            operator: self.id.as_str().into(),
-            leader: self.lease.holds(),
+            operator: self.context.process.id.as_str().into(),
+            leader: self.context.process.lease.holds(),
             pending,
             manifests,
             clusters,
             control_planes: planes.collect(),
-            known_tasks: self.known_tasks(),
+            known_tasks: self.context.aws.store.len(),
         }
     }
 }
 
-impl Operator {
+impl OperatorStatus {
     fn control_plane_state(&self, worker: &ControlPlaneWorker, set: &ManifestSet, now: Timestamp) -> ControlPlaneState {
         ControlPlaneState {
             circuit: worker.circuit_state(),
             synced: worker.is_fully_synced(),
             unlisted_segments: worker.unlisted_segments(),
             queue: worker.queue.stats(),
-            workers: worker.worker_count(self.status.concurrency.load(Ordering::Relaxed)),
+            workers: worker.worker_count(self.context.status.concurrency.load(Ordering::Relaxed)),
             reconcile_timeout: RECONCILE_TIMEOUT,
             owned: worker.registry.owned(),
             unattributed_registrations: worker.unattributed_registrations.load(Ordering::Relaxed),
@@ -111,11 +117,11 @@ impl Operator {
 
     /// Why the operator is not ready.
     fn waits_for(&self, set: &ManifestSet) -> Vec<String> {
-        if self.status.was_ready.load(Ordering::Relaxed) {
+        if self.context.status.was_ready.load(Ordering::Relaxed) {
             return Vec::new();
         }
         let mut why = Vec::new();
-        let inner = self.status.lock();
+        let inner = self.context.status.lock();
         if inner.manifests.is_none() {
             why.push("the manifests are not in force yet".to_owned());
         }
@@ -123,14 +129,14 @@ impl Operator {
             match &inner.clusters {
                 None => why.push("the clusters that bindings select are not listed yet".to_owned()),
                 Some(clusters) => {
-                    let swept = self.fully_swept_clusters();
+                    let swept = self.context.clusters.fully_swept();
                     let left = clusters.iter().filter(|cluster| !swept.contains(*cluster));
                     why.extend(left.map(|cluster| format!("no sweep has seen cluster {cluster} whole yet")));
                 }
             }
         }
         drop(inner);
-        for (name, plane) in self.workers().iter() {
+        for (name, plane) in self.context.workers.load().iter() {
             if !plane.is_fully_synced() && plane.circuit_state() == CircuitState::Closed {
                 let parts = plane.unlisted_segments();
                 let lacks = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
@@ -138,7 +144,7 @@ impl Operator {
             }
         }
         if why.is_empty() {
-            self.status.was_ready.store(true, Ordering::Relaxed);
+            self.context.status.was_ready.store(true, Ordering::Relaxed);
         }
         why
     }

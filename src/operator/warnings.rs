@@ -165,31 +165,31 @@ mod tests {
     }
 
     fn note(deduper: &mut WarningDeduper, n: usize) -> Novelty {
-        last_warnings.record(&task(n), "rejected", MESSAGE, MESSAGE)
+        deduper.record(&task(n), "rejected", MESSAGE, MESSAGE)
     }
 
     #[test]
     fn warnings_of_one_role_log_one_line_and_a_count() {
-        let mut last_warnings = WarningDeduper::default();
-        let firsts = (0..500).filter(|n| note(&mut last_warnings, *n) == Novelty::New).count();
+        let mut deduper = WarningDeduper::default();
+        let firsts = (0..500).filter(|n| note(&mut deduper, *n) == Novelty::New).count();
         assert_eq!(firsts, 1);
-        assert!(last_warnings.has_due());
-        let due = last_warnings.take_due();
+        assert!(deduper.has_due());
+        let due = deduper.take_due();
         assert_eq!(due.len(), 1);
         assert_eq!((due[0].tasks, due[0].message.as_str()), (500, MESSAGE));
-        assert!(last_warnings.take_due().is_empty());
-        assert_eq!(last_warnings.counts_by_reason(), [("rejected", 500)].into());
+        assert!(deduper.take_due().is_empty());
+        assert_eq!(deduper.counts_by_reason(), [("rejected", 500)].into());
     }
 
     #[test]
     fn resolved_warning_is_new_again() {
-        let mut last_warnings = WarningDeduper::default();
-        assert_eq!(last_warnings.record(&task(1), "removal_failed", MESSAGE, MESSAGE), Novelty::New);
-        assert_eq!(note(&mut last_warnings, 1), Novelty::New);
-        last_warnings.resolve(&task(1), "removal_failed");
-        assert_eq!(last_warnings.counts_by_reason(), [("rejected", 1)].into());
-        assert_eq!(last_warnings.record(&task(2), "removal_failed", MESSAGE, MESSAGE), Novelty::New);
-        last_warnings.resolve(&task(3), "removal_failed");
+        let mut deduper = WarningDeduper::default();
+        assert_eq!(deduper.record(&task(1), "removal_failed", MESSAGE, MESSAGE), Novelty::New);
+        assert_eq!(note(&mut deduper, 1), Novelty::New);
+        deduper.resolve(&task(1), "removal_failed");
+        assert_eq!(deduper.counts_by_reason(), [("rejected", 1)].into());
+        assert_eq!(deduper.record(&task(2), "removal_failed", MESSAGE, MESSAGE), Novelty::New);
+        deduper.resolve(&task(3), "removal_failed");
     }
 
     #[test]
@@ -201,46 +201,46 @@ mod tests {
 
     #[test]
     fn group_count_is_logged_on_doubling() {
-        let mut last_warnings = WarningDeduper::default();
+        let mut deduper = WarningDeduper::default();
         let mut lines = 0;
         for n in 0..500 {
-            lines += usize::from(note(&mut last_warnings, n) == Novelty::New);
-            lines += last_warnings.take_due().len();
+            lines += usize::from(note(&mut deduper, n) == Novelty::New);
+            lines += deduper.take_due().len();
         }
         assert_eq!(lines, 9);
     }
 
     #[test]
     fn warning_is_logged_again_when_it_changes() {
-        let mut last_warnings = WarningDeduper::default();
-        assert_eq!(note(&mut last_warnings, 1), Novelty::New);
-        assert_eq!(note(&mut last_warnings, 1), Novelty::Known);
-        assert_eq!(last_warnings.record(&task(1), "rejected", "another", "another"), Novelty::New);
-        assert_eq!(last_warnings.record(&task(2), "rejected", "another", "another"), Novelty::Grouped);
-        assert_eq!(last_warnings.counts_by_reason(), [("rejected", 2)].into());
+        let mut deduper = WarningDeduper::default();
+        assert_eq!(note(&mut deduper, 1), Novelty::New);
+        assert_eq!(note(&mut deduper, 1), Novelty::Known);
+        assert_eq!(deduper.record(&task(1), "rejected", "another", "another"), Novelty::New);
+        assert_eq!(deduper.record(&task(2), "rejected", "another", "another"), Novelty::Grouped);
+        assert_eq!(deduper.counts_by_reason(), [("rejected", 2)].into());
     }
 
     #[test]
     fn group_resolved_for_all_tasks_is_new_again() {
-        let mut last_warnings = WarningDeduper::default();
-        note(&mut last_warnings, 1);
-        note(&mut last_warnings, 2);
-        last_warnings.resolve_all(&task(1));
-        assert_eq!(note(&mut last_warnings, 1), Novelty::Grouped);
-        last_warnings.resolve_all(&task(1));
-        last_warnings.resolve_all(&task(2));
-        assert!(last_warnings.counts_by_reason().is_empty());
-        assert_eq!(note(&mut last_warnings, 1), Novelty::New);
+        let mut deduper = WarningDeduper::default();
+        note(&mut deduper, 1);
+        note(&mut deduper, 2);
+        deduper.resolve_all(&task(1));
+        assert_eq!(note(&mut deduper, 1), Novelty::Grouped);
+        deduper.resolve_all(&task(1));
+        deduper.resolve_all(&task(2));
+        assert!(deduper.counts_by_reason().is_empty());
+        assert_eq!(note(&mut deduper, 1), Novelty::New);
     }
 
     #[test]
     fn warnings_of_many_roles_group_by_cause() {
-        let mut last_warnings = WarningDeduper::default();
+        let mut deduper = WarningDeduper::default();
         let words = |n: usize| format!("role service-{n}-task: tag x is missing");
         let firsts = (0..1_000)
-            .filter(|n| last_warnings.record(&task(*n), "rejected", "tag x missing", &words(*n)) == Novelty::New)
+            .filter(|n| deduper.record(&task(*n), "rejected", "tag x missing", &words(*n)) == Novelty::New)
             .count();
-        let due = last_warnings.take_due();
+        let due = deduper.take_due();
         assert_eq!((firsts, due.len(), due[0].tasks), (1, 1, 1_000));
         assert_eq!(due[0].message, words(999), "the words are those of one of them");
     }
@@ -271,10 +271,10 @@ mod tests {
 
     #[test]
     fn group_key_ignores_the_task_id() {
-        let mut last_warnings = WarningDeduper::default();
+        let mut deduper = WarningDeduper::default();
         let words = |n: usize| format!("remove of default/{} skipped", task(n).id());
-        assert_eq!(last_warnings.record(&task(1), "skipped", &words(1), &words(1)), Novelty::New);
-        assert_eq!(last_warnings.record(&task(2), "skipped", &words(2), &words(2)), Novelty::Grouped);
-        assert_eq!(last_warnings.take_due()[0].message, words(2));
+        assert_eq!(deduper.record(&task(1), "skipped", &words(1), &words(1)), Novelty::New);
+        assert_eq!(deduper.record(&task(2), "skipped", &words(2), &words(2)), Novelty::Grouped);
+        assert_eq!(deduper.take_due()[0].message, words(2));
     }
 }

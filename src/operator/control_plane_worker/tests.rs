@@ -53,7 +53,7 @@ impl std::fmt::Display for NamedSegment {
 }
 
 impl ecs_mesh_control_plane::ListSegment for NamedSegment {
-    fn holds(&self, _id: &RegistrationId) -> bool {
+    fn contains(&self, _id: &RegistrationId) -> bool {
         true
     }
 }
@@ -82,7 +82,7 @@ fn unknown_outbound_warns_once_and_logs_recovery() {
     let (plane, mesh) = (plane(), MeshName::parse("default").unwrap());
     let sweep = |unknown: &[&str], seconds: i64| {
         let unknown = unknown.iter().map(|name| (*name).to_owned()).collect();
-        plane.unknown_targets(&mesh, unknown, Timestamp(seconds * 1_000))
+        plane.record_unknown_outbounds(&mesh, unknown, Timestamp(seconds * 1_000))
     };
     let none: (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     assert_eq!(sweep(&["kv"], 0), none);

@@ -10,7 +10,7 @@ fn id(mesh: &str) -> RegistrationId {
     RegistrationId { mesh: MeshName::parse(mesh).unwrap(), name: "1".into() }
 }
 
-fn record_listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn, RegistrationSummary) {
+fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn, RegistrationSummary) {
     let (owner, content_hash) = (ecs_mesh_control_plane::RegistrationOwner::Foreign, ContentHash::of(normal));
     (task(), RegistrationSummary { id: id(mesh), owner, service: None, drained, content_hash })
 }
@@ -22,7 +22,7 @@ fn replace(registry: &Registry, list: &[(TaskArn, RegistrationSummary)], request
 }
 
 #[test]
-fn a_list_does_not_forget_what_was_written_while_it_was_read() {
+fn list_keeps_what_was_written_while_it_was_read() {
     let registry = Registry::default();
     registry.record_written(&task(), &id("default"), None, &json!({}), Timestamp(10));
     registry.finish_list(&[], Timestamp(5));
@@ -51,7 +51,7 @@ fn partial_list_adds_without_forgetting() {
 }
 
 #[test]
-fn a_list_does_not_undo_what_was_written_while_it_was_read() {
+fn list_does_not_undo_a_concurrent_write() {
     let registry = Registry::default();
     registry.record_written(&task(), &id("default"), Some(DrainReason::Stopping), &json!({"new": 1}), Timestamp(10));
     let list = [listed("default", None, &json!({"old": 1})), listed("other", None, &json!({}))];
@@ -80,7 +80,7 @@ impl ecs_mesh_control_plane::ListSegment for MeshSegment {
     }
 }
 
-fn record_errors(mesh: &'static str) -> FailedSegment {
+fn failed(mesh: &'static str) -> FailedSegment {
     let kind = ecs_mesh_control_plane::MeshErrorKind::Forbidden;
     let error = ecs_mesh_control_plane::MeshError { kind, message: String::new(), retry_after: None };
     FailedSegment { segment: Arc::new(MeshSegment(mesh)), error }
@@ -102,7 +102,7 @@ fn failed_segment_keeps_its_registrations() {
 }
 
 #[test]
-fn a_drain_is_dated_from_its_first_sight() {
+fn drain_is_dated_from_the_first_time_it_was_seen() {
     let registry = Registry::default();
     let list = [listed("default", Some(DrainReason::Revoked), &json!({}))];
     replace(&registry, &list, Timestamp(10), Timestamp(10));
@@ -111,7 +111,7 @@ fn a_drain_is_dated_from_its_first_sight() {
 }
 
 #[test]
-fn another_reason_to_drain_is_another_drain() {
+fn drain_with_another_reason_is_dated_anew() {
     let registry = Registry::default();
     for (reason, at) in [(DrainReason::Revoked, 10), (DrainReason::Stopping, 20)] {
         registry.record_written(&task(), &id("default"), Some(reason), &json!({}), Timestamp(at));

@@ -1,18 +1,21 @@
-//! Carries out what was decided, step by step, as far as pause, guard and lease let it.
+//! Executes a decision step by step, as far as pause, guard and lease permit.
 
-use super::super::apply::{RegistrationWriter, ApplyOutcome};
-use super::super::report::OwnerInfo;
-use super::{ExecuteOutcome, TaskRun, NAME_CONFLICT_RETRY, earlier};
+use super::super::apply::{ApplyOutcome, RegistrationWriter};
+use super::super::recorder::OwnerInfo;
+use super::{ExecuteOutcome, NAME_CONFLICT_RETRY, TaskRun, earlier, grace_age};
 use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
-use ecs_mesh_control_plane::CallError;
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner};
+use ecs_mesh_control_plane::{CallError, MeshError, MeshErrorKind, RegistrationOwner};
 use ecs_mesh_controller::Requeue;
 use ecs_mesh_core::intent::OwnershipLabels;
-use ecs_mesh_core::plan::{Action, GuardDecision, Decision, KnownRegistration, PlanStep};
+use ecs_mesh_core::plan::{Action, Decision, GuardDecision, KnownRegistration, PlanStep};
 use ecs_mesh_model::Reason;
 
 impl TaskRun<'_> {
-    pub(super) async fn carry_out(&self, decision: &Decision, known: &[KnownRegistration]) -> Result<ExecuteOutcome, CallError> {
+    pub(super) async fn execute(
+        &self,
+        decision: &Decision,
+        known: &[KnownRegistration],
+    ) -> Result<ExecuteOutcome, CallError> {
         if self.verify_unacknowledged(decision).await? {
             return Ok(ExecuteOutcome::Reevaluate);
         }
@@ -20,9 +23,7 @@ impl TaskRun<'_> {
         let mut refused = None;
         for step in &decision.steps {
             let paused = step.binding.spec.paused;
-            // A dry run looks what it would come to: it writes nothing anyway.
-            if paused && !self.operator.is_dry_run() {
-                self.reporter.paused(step);
+            if paused && !self.recorder.paused(step) {
                 continue;
             }
             if step.needs_guard() && !paused && !self.guard_admits(step) {
@@ -32,39 +33,38 @@ impl TaskRun<'_> {
             if !decision.is_withdrawing() {
                 self.worker.with_guard(&step.binding.name, |guard| guard.release(self.task));
             }
-            // Asked before: after a removal nothing may come between it and its line of the audit log.
-            let whose = self.owner_info(step).await;
+            // Read first: no await may separate a removal from its line of the audit log.
+            let owner = self.owner_info(step).await;
             match self.execute_step(step, known).await? {
-                // The picture has changed under our hands.
+                // Deleted concurrently: re-evaluate.
                 ApplyOutcome::Vanished if matches!(step.action, Action::Ensure { .. }) => {
                     return Ok(ExecuteOutcome::Reevaluate);
                 }
                 ApplyOutcome::Unconfirmed => return Ok(ExecuteOutcome::Reevaluate),
-                ApplyOutcome::NameConflict(owner) => {
-                    self.reporter.name_conflict(step, &owner);
-                    let wait = if matches!(owner, RegistrationOwner::Owned(_)) { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY };
-                    next = earlier(next, wait);
+                ApplyOutcome::NameConflict(conflicting) => {
+                    self.recorder.name_conflict(step, &conflicting);
+                    let by_operator = matches!(conflicting, RegistrationOwner::Owned(_));
+                    next = earlier(next, if by_operator { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY });
                 }
                 ApplyOutcome::NoLease => {
-                    let why = Reason::constant("another copy of this operator holds the lease");
-                    self.reporter.warn("not_leader", &why);
+                    let reason = Reason::constant("another copy of this operator holds the lease");
+                    self.recorder.problem("not_leader", &reason);
                     next = earlier(next, ROLE_CONFIRM_INTERVAL);
                 }
                 ApplyOutcome::RemovalFailed(error) => {
-                    // One failure a task tells enough.
                     if refused.is_none() {
-                        self.reporter.removal_failed(step, &whose, &error);
+                        self.recorder.removal_failed(step, &owner, &error);
                     }
-                    self.operator.metrics.record_warning("removal_failed");
-                    // What our token may not remove, or the servers do not, keeps nothing else.
-                    let is_of_this_one = matches!(
+                    self.context.metrics().record_warning("removal_failed");
+                    // A removal that is not permitted, or that the server fails, does not block the others.
+                    let affects_one = matches!(
                         error.kind,
                         MeshErrorKind::Forbidden | MeshErrorKind::Invalid | MeshErrorKind::ServerError
                     );
-                    if !is_of_this_one {
+                    if !affects_one {
                         return Err(CallError::Failed(error));
                     }
-                    // One that may be over later decides when the task is looked at again.
+                    // A failure that may be temporary decides when to retry.
                     if refused.as_ref().is_none_or(|first: &MeshError| first.kind == MeshErrorKind::Invalid) {
                         refused = Some(error);
                     }
@@ -73,40 +73,40 @@ impl TaskRun<'_> {
                     if outcome.is_gone() && refused.is_none() {
                         self.worker.clear_warning(self.task, "removal_failed");
                     }
-                    self.note(step, &outcome);
-                    self.reporter.outcome(step, &whose, &outcome);
+                    self.record_effect(step, &outcome);
+                    self.recorder.outcome(step, &owner, &outcome);
                 }
             }
         }
         refused.map_or(Ok(ExecuteOutcome::Settled(next)), |error| Err(CallError::Failed(error)))
     }
 
-    /// Asked before a step, since a removal forgets it. Only for a removal is ECS asked.
+    /// Reads the registration's service and the task's role. ECS is asked for the role only if a removal needs it.
     async fn owner_info(&self, step: &PlanStep) -> OwnerInfo {
         let entry = self.worker.registry.entries(self.task).into_iter().find(|entry| entry.id == step.id);
-        let removes = matches!(step.action, Action::Remove(_)) && !self.operator.is_dry_run();
-        let asks = removes && self.worker.kind.tasks_register_themselves();
+        let removes = matches!(step.action, Action::Remove(_)) && self.recorder.takes_effect();
+        let ask = removes && self.worker.kind.tasks_register_themselves();
         OwnerInfo {
             service: entry.and_then(|entry| entry.service),
-            role: self.operator.role_of(self.task, asks).await,
+            role: self.context.role_of(self.task, ask).await,
         }
     }
 
-    /// Looks after removals that were sent, whose answer was lost, and that are not due any more: there may have been
-    /// one. Whether there was.
+    /// Verifies removals that were sent, whose response was lost, and that are no longer due. Whether one took effect.
     async fn verify_unacknowledged(&self, decision: &Decision) -> Result<bool, CallError> {
         let mut found_gone = false;
-        for step in self.worker.registry.entries(self.task).into_iter().filter_map(|entry| entry.unacknowledged) {
+        let entries = self.worker.registry.entries(self.task);
+        for step in entries.into_iter().filter_map(|entry| entry.unacknowledged) {
             let is_due = |due: &PlanStep| due.id == step.id && matches!(due.action, Action::Remove(_));
             if decision.steps.iter().any(is_due) {
                 continue;
             }
-            let whose = self.owner_info(&step).await;
+            let owner = self.owner_info(&step).await;
             let outcome = self.writer().verify_removal(&step.id).await?;
             if outcome == ApplyOutcome::RemovalConfirmedLate {
                 self.worker.clear_warning(self.task, "removal_failed");
-                self.note(&step, &outcome);
-                self.reporter.outcome(&step, &whose, &outcome);
+                self.record_effect(&step, &outcome);
+                self.recorder.outcome(&step, &owner, &outcome);
                 found_gone = true;
             }
         }
@@ -114,16 +114,16 @@ impl TaskRun<'_> {
     }
 
     async fn execute_step(&self, step: &PlanStep, known: &[KnownRegistration]) -> Result<ApplyOutcome, CallError> {
-        let apply = self.writer();
+        let writer = self.writer();
         match &step.action {
             Action::Ensure { desired, may_update } => {
                 let registered = known.iter().any(|known| known.id == step.id);
-                apply.ensure(desired, registered, *may_update).await
+                writer.ensure(desired, registered, *may_update).await
             }
-            Action::Drain(reason, _) => apply.drain(&step.id, *reason).await,
-            Action::Remove(_) => apply.remove(step, Self::grace(known)).await,
+            Action::Drain(reason, _) => writer.drain(&step.id, *reason).await,
+            Action::Remove(_) => writer.remove(step, grace_age(known)).await,
             Action::Skip { .. } => {
-                self.reporter.skipped_by_policy(step);
+                self.recorder.skipped_by_policy(step);
                 Ok(ApplyOutcome::Equal)
             }
         }
@@ -131,63 +131,52 @@ impl TaskRun<'_> {
 
     fn writer(&self) -> RegistrationWriter<'_> {
         RegistrationWriter {
+            context: self.context,
             worker: self.worker,
-            lease: self.operator.lease.as_ref(),
-            dry: self.operator.is_dry_run(),
-            owner: OwnershipLabels::of(&self.operator.id, self.task),
+            recorder: self.recorder.as_ref(),
+            owner: OwnershipLabels::of(&self.context.process.id, self.task),
             task: self.task,
-            clock: &self.operator.clock,
-            store: &self.operator.store,
-            describer: &self.operator.describer,
         }
     }
 
     fn guard_admits(&self, step: &PlanStep) -> bool {
-        if self.operator.first_full_sweep(self.task.cluster()).is_none() {
-            // How many are owned is not known before; the sweep brings the task back.
-            let words = "no withdrawal before a sweep has seen the task's cluster whole: without it the guard does not \
-                         know how many there are";
-            self.reporter.warn("awaiting_first_sweep", &Reason::constant(words));
+        if self.context.clusters.first_full_sweep(self.task.cluster()).is_none() {
+            // Before the first full sweep the guard does not know how many are owned; the sweep enqueues the task.
+            let reason = "withdrawal deferred until the first full sweep of the task's cluster";
+            self.recorder.problem("awaiting_first_sweep", &Reason::constant(reason));
             return false;
         }
-        let now = self.operator.clock.now();
+        let now = self.context.now();
         let policy = &step.binding.spec.cleanup.guard;
         let released = step.binding.guard_released_until.is_some_and(|until| now < until);
         let owned = self.worker.registry.owned_by(&step.binding.name);
-        let admission = self
+        let decision = self
             .worker
             .with_guard(&step.binding.name, |guard| guard.admit(self.task, owned, policy, released, now));
-        match admission {
+        match decision {
             GuardDecision::Admitted => true,
             GuardDecision::Held { admitted, owned } => {
-                self.reporter.held_by_guard(step, admitted, owned);
+                self.recorder.held_by_guard(step, admitted, owned);
                 false
             }
         }
     }
 
-    fn note(&self, step: &PlanStep, outcome: &ApplyOutcome) {
-        if self.operator.is_dry_run() {
+    /// Counts what took effect for the guard, and acknowledges the event that led to it.
+    fn record_effect(&self, step: &PlanStep, outcome: &ApplyOutcome) {
+        if !self.recorder.takes_effect() {
             return;
         }
-        // One that was created and whose answer got lost shows only now.
-        self.worker.record_owned_count(&step.binding, self.operator.clock.now());
+        let now = self.context.now();
+        // A create whose response was lost is confirmed only now.
+        self.worker.record_owned_count(&step.binding, now);
         if outcome.is_gone() && step.needs_guard() && matches!(step.action, Action::Remove(_)) {
-            let now = self.operator.clock.now();
             self.worker.with_guard(&step.binding.name, |guard| guard.record_completed(self.task, now));
         }
-        let did_something = matches!(
-            outcome,
-            ApplyOutcome::Created(_)
-                | ApplyOutcome::Updated(_)
-                | ApplyOutcome::Drained
-                | ApplyOutcome::Removed
-                | ApplyOutcome::RemovalConfirmedLate
-        );
-        if let Some(heard) = self.event.acknowledge()
-            && did_something
+        if let Some(received) = self.event.acknowledge()
+            && outcome.is_change()
         {
-            self.operator.metrics.record_event_to_write(heard.elapsed());
+            self.context.metrics().record_event_to_write(received.elapsed());
         }
     }
 }

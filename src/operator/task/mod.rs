@@ -1,73 +1,114 @@
-//! One run for one task at one control plane: gather what is known, judge, decide, do.
+//! One reconcile of one task at one control plane: read what is known, evaluate what should be, decide, execute, requeue.
 
-mod preview;
-mod pending_event;
-mod evaluate;
-mod requeue;
 mod execute;
+mod pending_event;
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::pending_event::PendingEvent;
-use super::Operator;
-use super::control_plane_worker::ControlPlaneWorker;
-use super::registry::RegistryEntry;
-use super::report::{TaskReporter, ReportSubject};
-use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::task_describer::DescribeOutcome;
-use ecs_mesh_aws::store::TaskSnapshot;
-use ecs_mesh_control_plane::FailedSegment;
-use ecs_mesh_control_plane::CallError;
-use ecs_mesh_controller::Requeue;
-use ecs_mesh_core::intent::{Evaluation, owning_binding};
-use ecs_mesh_core::plan::report::Change;
-use ecs_mesh_core::plan::{Decision, KnownRegistration, TaskLiveness, decide};
-use ecs_mesh_model::{TaskArn, Reason};
+use async_trait::async_trait;
 
-/// How long to wait for the event that brings a new task's address before asking for it.
+use self::pending_event::PendingEvent;
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
+use super::recorder::{Subject, TaskPlanRecorder, TaskRecorder};
+use super::registry::RegistryEntry;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::role_tag_cache::ROLE_CONFIRM_INTERVAL;
+use ecs_mesh_aws::store::TaskSnapshot;
+use ecs_mesh_aws::task_describer::DescribeOutcome;
+use ecs_mesh_control_plane::{CallError, FailedSegment};
+use ecs_mesh_controller::{Priority, Reconciler, Requeue};
+use ecs_mesh_core::intent::{
+    Evaluation, Evaluator, Fact, HoldReason, MissingFact, TaskFacts, Verdict, owning_binding,
+};
+use ecs_mesh_core::plan::report::Change;
+use ecs_mesh_core::plan::{
+    Decision, DecisionInput, DrainReason, KnownRegistration, TaskLiveness, decide, decide_if_confirmed,
+};
+use ecs_mesh_model::{Reason, RoleArn, Task, TaskArn};
+
+/// Wait for the event that has a new task's address, before a describe asks for it.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long to wait before looking again at a name that somebody else holds.
+/// Pause before another look at a name that another owner holds.
 const NAME_CONFLICT_RETRY: Duration = Duration::from_mins(1);
 
-/// How long to wait for the first list of what is registered, which brings all tasks back by itself.
+/// Wait for the control plane's first list, which enqueues all tasks by itself.
 const FIRST_SYNC_WAIT: Duration = Duration::from_secs(10);
 
-/// A run in progress.
-pub(super) struct TaskRun<'a> {
-    pub operator: &'a Operator,
-    pub worker: &'a ControlPlaneWorker,
-    pub task: &'a TaskArn,
-    pub manifests: Arc<ManifestSet>,
-    pub reporter: TaskReporter<'a>,
-    event: PendingEvent<'a>,
-    /// Why a part of what the task may have made could not be looked for.
-    lookup_error: Mutex<Option<CallError>>,
+/// Attempts of one reconcile. Each describe may change what is known; after the third, waiting is due.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Grace age for a task that no binding owns.
+const DEFAULT_GRACE_AGE: Duration = Duration::from_mins(5);
+
+/// Reconciles tasks at one control plane.
+pub(super) struct TaskReconciler {
+    pub(super) context: Arc<Context>,
+    pub(super) worker: Arc<ControlPlaneWorker>,
 }
 
-impl TaskRun<'_> {
-    /// Brings the task's registrations to what they should be, as far as that is possible now.
+#[async_trait]
+impl Reconciler<TaskArn> for TaskReconciler {
+    async fn reconcile(&self, task: &TaskArn, _cause: Priority) -> Requeue {
+        TaskRun::new(&self.context, &self.worker, task).reconcile().await
+    }
+}
+
+/// A reconcile in progress.
+pub(super) struct TaskRun<'a> {
+    context: &'a Context,
+    worker: &'a ControlPlaneWorker,
+    task: &'a TaskArn,
+    manifests: Arc<ManifestSet>,
+    recorder: Box<dyn TaskRecorder + 'a>,
+    event: PendingEvent<'a>,
+    /// Why a part of what the task may have registered could not be searched.
+    search_error: Mutex<Option<CallError>>,
+}
+
+/// How executing a decision ended.
+enum ExecuteOutcome {
+    Settled(Requeue),
+    /// The state that the decision rests on has changed.
+    Reevaluate,
+}
+
+impl<'a> TaskRun<'a> {
+    pub(super) fn new(context: &'a Context, worker: &'a ControlPlaneWorker, task: &'a TaskArn) -> Self {
+        Self {
+            context,
+            worker,
+            task,
+            manifests: context.manifests.load(),
+            recorder: Arc::clone(&context.process.recorder).of_task(Subject { context, worker, task }),
+            event: PendingEvent::take(worker, task),
+            search_error: Mutex::default(),
+        }
+    }
+
+    /// Brings the task's registrations to their desired state as far as that is possible now.
     pub(super) async fn reconcile(&self) -> Requeue {
-        let _at_work = self.worker.begin_run();
+        let _in_flight = self.worker.begin_run();
         if !self.worker.is_synced() {
             return Requeue::After(FIRST_SYNC_WAIT);
         }
-        let heard_at = self.event.since();
+        let event_since = self.event.since();
         let mut next = self.attempt().await;
-        let lookup_error = self.lookup_error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(halt) = &lookup_error {
-            // What was found is worked on, which answers the event; the rest is sought again.
-            heard_at.into_iter().for_each(|at| self.worker.record_event(self.task, at));
-            if !matches!(next, Requeue::Backoff | Requeue::DeferUntil(_)) {
-                next = halt.requeue();
+        let search_error = self.search_error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(error) = &search_error {
+            // What was found is acted on, which acknowledges the event; the rest is searched again.
+            event_since.into_iter().for_each(|at| self.worker.record_event(self.task, at));
+            if !is_retry(next) {
+                next = error.requeue();
             }
         }
-        self.reporter.finish();
-        // An event that led to nothing is answered; one that still may is not.
-        if lookup_error.is_none() && !matches!(next, Requeue::Backoff | Requeue::DeferUntil(_)) {
+        self.recorder.finish();
+        // An event that changed nothing is acknowledged; one that still may change something is not.
+        if search_error.is_none() && !is_retry(next) {
             self.event.acknowledge();
         }
         next
@@ -75,16 +116,14 @@ impl TaskRun<'_> {
 
     async fn attempt(&self) -> Requeue {
         let mut searched = false;
-        // Each describe may change the picture; two looks are enough, and the third proves that waiting is due.
-        for _ in 0..3 {
-            self.reporter.start_attempt();
+        for _ in 0..MAX_ATTEMPTS {
+            self.recorder.start_attempt();
             let mut known = self.known_registrations();
-            let snapshot =
-                self.operator.store.snapshot(self.task, Self::grace(&known), self.operator.clock.now());
+            let snapshot = self.snapshot(&known);
             let unsearched = !searched && self.worker.is_unsearched(self.task);
             if unsearched && snapshot.liveness == TaskLiveness::Stopped {
-                if let Err(halt) = self.search().await {
-                    return self.requeue_after_error(&halt);
+                if let Err(error) = self.search().await {
+                    return self.requeue_after_error(&error);
                 }
                 searched = true;
                 known = self.known_registrations();
@@ -95,103 +134,287 @@ impl TaskRun<'_> {
                 self.worker.clear_warnings(self.task);
                 return Requeue::Forget;
             }
-            let judgement = match (&snapshot.liveness, &snapshot.task) {
+            let evaluation = match (&snapshot.liveness, &snapshot.task) {
                 (TaskLiveness::Live, Some(task)) => Some(self.evaluate(task, !known.is_empty()).await),
                 _ => None,
             };
-            // Judging may have waited for AWS, and another describe may have shown meanwhile that the task has stopped:
-            // the event of that is stale then, and nothing else would bring the task back.
-            if judgement.is_some() && self.life(&known) != snapshot.liveness {
+            // Evaluating may have waited for AWS, and a describe may have shown meanwhile that the task stopped. The
+            // event of that stop is stale then, and nothing else enqueues the task.
+            if evaluation.is_some() && self.snapshot(&known).liveness != snapshot.liveness {
                 continue;
             }
-            // The tags that this may have learned tell which binding takes care of what is there.
-            let known = if judgement.is_some() { self.known_registrations() } else { known };
-            let decision = self.decide(&snapshot, &known, judgement.as_ref());
-            let next = match self.carry_out(&decision, &known).await {
+            // Tags that were read for the evaluation decide which binding owns a registration.
+            let known = if evaluation.is_some() { self.known_registrations() } else { known };
+            let input = self.decision_input(&snapshot, &known, evaluation.as_ref());
+            let decision = decide(&input);
+            let next = match self.execute(&decision, &known).await {
                 Ok(ExecuteOutcome::Settled(next)) => next,
                 Ok(ExecuteOutcome::Reevaluate) => continue,
-                Err(halt) => return self.requeue_after_error(&halt),
+                Err(error) => return self.requeue_after_error(&error),
             };
             if decision.describe {
-                match self.operator.describer.describe(self.task, Self::grace(&known)).await {
-                    Ok(DescribeOutcome::Found | DescribeOutcome::Missing) => continue,
-                    Ok(DescribeOutcome::Failed(why)) => {
-                        self.reporter.warn("describe_failed", &Reason::constant(why));
-                        return Requeue::Backoff;
-                    }
-                    Err(why) => {
-                        self.reporter.warn("describe_failed", &why);
-                        return Requeue::Backoff;
-                    }
+                match self.describe(grace_age(&known)).await {
+                    Ok(()) => continue,
+                    Err(next) => return next,
                 }
             }
-            if self.operator.is_dry_run() {
-                if let Err(halt) = self.preview_confirmed(&snapshot, &known, judgement.as_ref()).await {
-                    return self.requeue_after_error(&halt);
-                }
-                let next = self.requeue(&snapshot, judgement.as_ref(), &decision, Requeue::Forget).await;
-                self.record_unchanged(&snapshot, &known);
-                return next;
+            let Some(plan) = self.recorder.plan() else {
+                return self.requeue(&snapshot, evaluation.as_ref(), &decision, next).await;
+            };
+            if let Err(error) = self.preview(plan, &input).await {
+                return self.requeue_after_error(&error);
             }
-            return self.requeue(&snapshot, judgement.as_ref(), &decision, next).await;
+            let next = self.requeue(&snapshot, evaluation.as_ref(), &decision, Requeue::Forget).await;
+            record_unchanged(plan, &snapshot, &known);
+            return next;
         }
-        self.reporter.record_no_change("ECS contradicts its own event of the task", Change::Unknown);
-        // ECS still says otherwise than what an event said: it is eventually consistent.
+        if let Some(plan) = self.recorder.plan() {
+            plan.record_no_change("ECS contradicts its own event of the task", Change::Unknown);
+        }
+        // ECS is eventually consistent: its answers still differ from its event.
         Requeue::Backoff
     }
 
-    fn life(&self, known: &[KnownRegistration]) -> TaskLiveness {
-        let now = self.operator.clock.now();
-        self.operator.store.snapshot(self.task, Self::grace(known), now).liveness
+    fn snapshot(&self, known: &[KnownRegistration]) -> TaskSnapshot {
+        self.context.aws.store.snapshot(self.task, grace_age(known), self.context.now())
     }
 
-    /// Finds what the task has registered itself. It has stopped, so nothing is added any more.
+    /// Describes the task. `Err` is when to try again.
+    async fn describe(&self, grace: Duration) -> Result<(), Requeue> {
+        let error = match self.context.aws.describer.describe(self.task, grace).await {
+            Ok(DescribeOutcome::Found | DescribeOutcome::Missing) => return Ok(()),
+            Ok(DescribeOutcome::Failed(error)) => Reason::constant(error),
+            Err(error) => error,
+        };
+        self.recorder.problem("describe_failed", &error);
+        Err(Requeue::Backoff)
+    }
+
+    /// Searches for what the task has registered itself. The task has stopped, so it registers nothing more.
     async fn search(&self) -> Result<(), CallError> {
-        let requested = self.operator.clock.now();
+        let requested = self.context.now();
         let found = self.worker.call(self.worker.client.list_for_task(self.task)).await?;
-        let now = self.operator.clock.now();
-        self.worker.registry.replace_task(self.task, &found.seen, &found.failed, requested, now);
-        if found.failed.is_empty() {
-            self.worker.record_search(self.task);
-        }
+        let registry = &self.worker.registry;
+        registry.replace_task(self.task, &found.seen, &found.failed, requested, self.context.now());
         if let Some(FailedSegment { error, .. }) = found.failed.first() {
-            self.operator.metrics.record_warning(error.kind.label());
+            self.context.metrics().record_warning(error.kind.label());
             self.worker.warn_failed_segments(&found.failed);
-            *self.lookup_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(CallError::Failed(error.clone()));
+            let error = CallError::Failed(error.clone());
+            *self.search_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        } else {
+            self.worker.record_search(self.task);
         }
         for known in self.known_registrations() {
             let binding = known.binding.as_ref().map(|binding| &binding.name);
-            self.worker.registry.assign_binding(self.task, &known.id, binding);
+            registry.assign_binding(self.task, &known.id, binding);
         }
         Ok(())
     }
 
     fn known_registrations(&self) -> Vec<KnownRegistration> {
         let entries = self.worker.registry.entries(self.task);
-        let snapshot = self.operator.store.snapshot(self.task, Duration::MAX, self.operator.clock.now());
-        let place = |entry: RegistryEntry| {
-            let (cp, cluster) = (&self.worker.name, self.task.cluster());
-            let owning_binding = owning_binding(&self.manifests, cp, &entry.id.mesh, cluster, snapshot.task.as_ref());
-            KnownRegistration { id: entry.id, drained: entry.drained, binding: owning_binding }
+        let task = self.context.aws.store.snapshot(self.task, Duration::MAX, self.context.now()).task;
+        let known = |entry: RegistryEntry| {
+            let (control_plane, cluster) = (&self.worker.name, self.task.cluster());
+            let binding =
+                owning_binding(&self.manifests, control_plane, &entry.id.mesh, cluster, task.as_ref());
+            KnownRegistration { id: entry.id, drained: entry.drained, binding }
         };
-        entries.into_iter().map(place).collect()
+        entries.into_iter().map(known).collect()
     }
 
-    /// The longest grace age of those who take care of the registrations.
-    fn grace(known: &[KnownRegistration]) -> Duration {
-        let ages = known.iter().filter_map(|k| Some(k.binding.as_ref()?.spec.cleanup.grace_age.0));
-        ages.max().unwrap_or(Duration::from_mins(5))
+    /// Evaluates the task, and reads each fact that the verdict turns out to need.
+    async fn evaluate(&self, task: &Task, registered: bool) -> Evaluation {
+        let evaluator = Evaluator {
+            manifests: &self.manifests,
+            control_plane: &self.worker.name,
+            kind: self.worker.kind,
+            operator: &self.context.process.id,
+        };
+        let aws = &self.context.aws;
+        let mut task = task.clone();
+        let mut facts = TaskFacts { registered, ..TaskFacts::default() };
+        let mut reread = false;
+        let mut requested = None;
+        loop {
+            let evaluation = evaluator.evaluate(&task, &facts);
+            match &evaluation.verdict {
+                Verdict::NeedsFact(MissingFact::Tags) => match self.describe_tags().await {
+                    Ok(described) => task = described,
+                    Err(error) => facts.tags_unknown = Some(error),
+                },
+                Verdict::NeedsFact(MissingFact::Definition) => {
+                    facts.definition = match aws.definitions.get(&task.definition).await {
+                        Ok(definition) => Fact::Known(definition),
+                        Err(error) => Fact::Unknown(error),
+                    };
+                }
+                Verdict::NeedsFact(MissingFact::Role(role)) => {
+                    aws.store.set_role(self.task, role);
+                    requested = Some(role.clone());
+                    let max_age = evaluation.binding.as_ref().map(|b| b.spec.role_tags.recheck.0);
+                    facts.role = aws.roles.get(role, max_age.unwrap_or(ROLE_CONFIRM_INTERVAL)).await;
+                }
+                // One read is no proof. A second read is, if it is late enough to be a different answer.
+                Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_)) if !reread => {
+                    reread = true;
+                    let unconfirmed = matches!(&facts.role, Fact::Known(read) if !read.confirmed);
+                    let late =
+                        |role: &&RoleArn| aws.roles.age(role).is_some_and(|age| age >= ROLE_CONFIRM_INTERVAL);
+                    match requested.as_ref().filter(|_| unconfirmed).filter(late) {
+                        Some(role) => facts.role = aws.roles.read(role).await.0,
+                        None => return evaluation,
+                    }
+                }
+                _ => return evaluation,
+            }
+        }
     }
 
-    fn decide(&self, snapshot: &TaskSnapshot, known: &[KnownRegistration], judgement: Option<&Evaluation>) -> Decision {
-        decide(&self.situation(snapshot, known, judgement))
+    async fn describe_tags(&self) -> Result<Task, Reason> {
+        let aws = &self.context.aws;
+        aws.describer.describe(self.task, Duration::MAX).await?;
+        let task = aws.store.snapshot(self.task, Duration::MAX, self.context.now()).task;
+        task.filter(|task| task.tags.is_some())
+            .ok_or_else(|| Reason::constant("ECS does not find the task (yet)"))
+    }
+
+    fn decision_input<'i>(
+        &self,
+        snapshot: &TaskSnapshot,
+        known: &'i [KnownRegistration],
+        evaluation: Option<&'i Evaluation>,
+    ) -> DecisionInput<'i> {
+        // A stop can't be taken back, so a stale answer never ends a drain for stopping.
+        let stopping = known.iter().any(|known| matches!(known.drained, Some((DrainReason::Stopping, _))));
+        let liveness = match snapshot.liveness {
+            TaskLiveness::Live if stopping => TaskLiveness::Leaving,
+            liveness => liveness,
+        };
+        let now = self.context.now();
+        let first_full_sweep = self.context.clusters.first_full_sweep(self.task.cluster());
+        DecisionInput {
+            liveness,
+            evaluation,
+            known,
+            seen_recently: snapshot.is_fresh(first_full_sweep, now),
+            manifests_complete: self.manifests.complete,
+            self_registered: self.worker.kind.tasks_register_themselves(),
+            now,
+        }
+    }
+
+    /// Dry run: also plans the changes that await a second confirmation.
+    async fn preview(&self, plan: &TaskPlanRecorder<'_>, input: &DecisionInput<'_>) -> Result<(), CallError> {
+        let Some((awaited, decision)) = decide_if_confirmed(input, grace_age(input.known)) else { return Ok(()) };
+        let first = plan.len();
+        self.execute(&decision, input.known).await?;
+        plan.set_precondition_from(first, &awaited);
+        Ok(())
+    }
+
+    fn requeue_after_error(&self, error: &CallError) -> Requeue {
+        match error {
+            CallError::Failed(error) => self.recorder.call_failed(error),
+            CallError::CircuitOpen(_) => self.recorder.unreachable(),
+        }
+        error.requeue()
+    }
+
+    /// Records the verdict, and says when to reconcile again.
+    async fn requeue(
+        &self,
+        snapshot: &TaskSnapshot,
+        evaluation: Option<&Evaluation>,
+        decision: &Decision,
+        next: Requeue,
+    ) -> Requeue {
+        let Some(evaluation) = evaluation else {
+            // No registrations left: clear the task's warnings.
+            if self.worker.registry.entries(self.task).is_empty() {
+                self.worker.clear_warnings(self.task);
+            }
+            return next;
+        };
+        if !evaluation.warnings.is_empty() {
+            self.recorder.warnings(&evaluation.warnings);
+        }
+        match &evaluation.verdict {
+            Verdict::Register(_) | Verdict::Admit => {
+                if evaluation.warnings.is_empty() && next == Requeue::Forget {
+                    self.worker.clear_warnings(self.task);
+                }
+                next
+            }
+            Verdict::Reject { violations, .. } => {
+                self.recorder.rejected(violations);
+                if decision.recheck_role { earlier(next, ROLE_CONFIRM_INTERVAL) } else { next }
+            }
+            Verdict::Hold(reason @ HoldReason::AddressPending) => {
+                let next = self.wait_for_address(snapshot).await;
+                if let Some(plan) = self.recorder.plan() {
+                    plan.record_no_change(&format!("{reason}; registered when it is"), Change::Hold);
+                }
+                next
+            }
+            Verdict::Hold(reason @ HoldReason::Unknown(_)) => {
+                self.recorder.held(reason);
+                Requeue::Backoff
+            }
+            Verdict::Hold(reason) => {
+                self.recorder.held(reason);
+                next
+            }
+            Verdict::Ignore(reason) => {
+                self.recorder.ignored(reason);
+                next
+            }
+            Verdict::NeedsFact(_) => next,
+        }
+    }
+
+    /// The next event has the address. A describe asks for it in case that event was lost.
+    async fn wait_for_address(&self, snapshot: &TaskSnapshot) -> Requeue {
+        let now = self.context.now();
+        let updated_at = snapshot.task.as_ref().and_then(|task| task.updated_at.or(task.created_at));
+        if updated_at.is_none_or(|at| at.age_at(now) >= ADDRESS_TIMEOUT) {
+            if let Err(error) = self.context.aws.describer.describe(self.task, Duration::MAX).await {
+                self.recorder.problem("describe_failed", &error);
+                return Requeue::Backoff;
+            }
+            let found = self.context.aws.store.snapshot(self.task, Duration::MAX, now).task;
+            if found.is_some_and(|task| task.address.is_some()) {
+                return Requeue::After(Duration::ZERO);
+            }
+        }
+        Requeue::After(ADDRESS_TIMEOUT)
     }
 }
 
-/// How a run's steps went.
-enum ExecuteOutcome {
-    Settled(Requeue),
-    Reevaluate,
+/// Dry run: a registered task for which nothing is due is in the plan, too.
+fn record_unchanged(plan: &TaskPlanRecorder<'_>, snapshot: &TaskSnapshot, known: &[KnownRegistration]) {
+    if known.is_empty() {
+        return;
+    }
+    if known.iter().any(|known| known.binding.is_none()) {
+        plan.record_no_change("no MeshBinding owns the registration any more; it is kept", Change::Hold);
+    }
+    if snapshot.liveness == TaskLiveness::Unknown {
+        let reason = "the cluster could not be listed completely, so nothing is known of the task";
+        plan.record_no_change(reason, Change::Unknown);
+    }
+    plan.record_no_change("nothing is due", Change::Unchanged);
+}
+
+/// The longest grace age of the bindings that own the registrations.
+fn grace_age(known: &[KnownRegistration]) -> Duration {
+    let ages = known.iter().filter_map(|known| Some(known.binding.as_ref()?.spec.cleanup.grace_age.0));
+    ages.max().unwrap_or(DEFAULT_GRACE_AGE)
+}
+
+/// Whether a failure is why the task comes back.
+fn is_retry(next: Requeue) -> bool {
+    matches!(next, Requeue::Backoff | Requeue::DeferUntil(_))
 }
 
 fn earlier(next: Requeue, wait: Duration) -> Requeue {
@@ -199,15 +422,5 @@ fn earlier(next: Requeue, wait: Duration) -> Requeue {
         Requeue::After(earlier) => Requeue::After(earlier.min(wait)),
         Requeue::Forget => Requeue::After(wait),
         other => other,
-    }
-}
-
-impl<'a> TaskRun<'a> {
-    /// A run for this task.
-    pub(super) fn new(operator: &'a Operator, worker: &'a ControlPlaneWorker, task: &'a TaskArn) -> Self {
-        let subject = ReportSubject { operator, worker, task };
-        let (set, report) = (operator.manifests(), TaskReporter::new(subject));
-        let heard = PendingEvent::take(worker, task);
-        Self { operator, worker, task, manifests: set, reporter: report, event: heard, lookup_error: Mutex::default() }
     }
 }

@@ -1,5 +1,5 @@
-//! Since when an event of a run's task is unanswered. However the run ends (it returns, panics, or is cut off), an event
-//! that it did not answer is unanswered still, and the next run finds it so.
+//! The oldest event of a task that no reconcile has acknowledged. However a reconcile ends (it returns, panics, or is
+//! cancelled), an event that it did not acknowledge stays pending for the next one.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::control_plane_worker::ControlPlaneWorker;
 use ecs_mesh_model::TaskArn;
 
-/// The task's unanswered event, while a run has it.
+/// A task's pending event, held by one reconcile.
 pub(super) struct PendingEvent<'a> {
     worker: &'a ControlPlaneWorker,
     task: &'a TaskArn,
@@ -16,17 +16,17 @@ pub(super) struct PendingEvent<'a> {
 }
 
 impl<'a> PendingEvent<'a> {
-    /// Takes it from the plane, where there is one.
+    /// Takes the pending event from the worker, if there is one.
     pub(super) fn take(worker: &'a ControlPlaneWorker, task: &'a TaskArn) -> Self {
         Self { worker, task, since: Mutex::new(worker.take_pending_event(task)) }
     }
 
-    /// Since when there is one.
+    /// When the event was received.
     pub(super) fn since(&self) -> Option<Instant> {
         *self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is answered. Gives since when it was not.
+    /// Acknowledges the event. Returns when it was received.
     pub(super) fn acknowledge(&self) -> Option<Instant> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -3,17 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Mutex;
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
-use crate::operator::report::OwnerInfo;
-use crate::operator::{Connected, OperatorDeps};
-use crate::telemetry::log::testing::Lines;
+use crate::operator::recorder::OwnerInfo;
+use crate::operator::{Connected, Operator, OperatorDeps};
+use crate::telemetry::log::testing::LogBuffer;
 use crate::telemetry::log::{LogFormat, subscriber};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{ControlPlaneSpec, MeshBindingSpec};
@@ -26,7 +24,6 @@ use ecs_mesh_control_plane::{
     RegistrationSummary,
 };
 use ecs_mesh_core::intent::{DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation};
-use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{Action, Evidence, PlanStep};
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
@@ -44,7 +41,7 @@ enum RemovalBehavior {
     Panics,
 }
 
-/// A control plane with tokens that tasks have made.
+/// A control worker with tokens that tasks have made.
 struct FakeTokens {
     registered: Mutex<BTreeSet<RegistrationId>>,
     /// How the next removals end; after these, all are done.
@@ -76,7 +73,7 @@ fn lost() -> MeshError {
     failed(MeshErrorKind::Unreachable)
 }
 
-fn record_errors(kind: MeshErrorKind) -> MeshError {
+fn failed(kind: MeshErrorKind) -> MeshError {
     MeshError { kind, message: format!("DELETE token: {}", kind.label()), retry_after: None }
 }
 
@@ -105,7 +102,7 @@ impl ControlPlane for FakeTokens {
         Ok(Vec::new())
     }
 
-    async fn find(&self, _: &TaskArn) -> Result<PartialList, MeshError> {
+    async fn list_for_task(&self, _: &TaskArn) -> Result<PartialList, MeshError> {
         *self.lookups.lock().unwrap() += 1;
         let registered = self.registered.lock().unwrap();
         let mut left = self.partial_lookups.lock().unwrap();
@@ -150,7 +147,7 @@ impl ControlPlane for FakeTokens {
         }
     }
 
-    async fn services(&self, _: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+    async fn list_services(&self, _: &MeshName) -> Result<BTreeSet<String>, MeshError> {
         Ok(BTreeSet::new())
     }
 
@@ -167,14 +164,14 @@ impl ControlPlane for FakeTokens {
     }
 }
 
-/// An operator and a plane with one task, which has made a token.
+/// An operator and a worker with one task, which has made a token.
 struct TaskRunFixture {
     operator: Arc<Operator>,
-    plane: ControlPlaneWorker,
+    worker: ControlPlaneWorker,
     tokens: Arc<FakeTokens>,
     ecs: Arc<FakeEcs>,
     clock: Clock,
-    lines: Lines,
+    lines: LogBuffer,
     _logging: DefaultGuard,
 }
 
@@ -197,7 +194,7 @@ fn binding() -> Arc<Binding> {
 impl TaskRunFixture {
     /// The ends of the removals that are sent, in this order.
     fn with_removal_behaviors(removal_behaviors: &[RemovalBehavior]) -> Self {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let logging = subscriber(LogFormat::Json, "debug", false, move || writer.clone()).unwrap();
         let logging = tracing::subscriber::set_default(logging);
@@ -213,20 +210,20 @@ impl TaskRunFixture {
         let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
         let operator = Operator::new(OperatorDeps { clock: clock.clone(), ..OperatorDeps::for_tests(Arc::clone(&ecs) as _) });
         let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
-        operator.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
-        let plane = ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
-        plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
-        plane.record_list_result(&[]);
-        let desk = Self { operator, plane, tokens, ecs, clock, lines, _logging: logging };
-        desk.is(LastStatus::Stopped);
-        desk
+        operator.context.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+        let worker = ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
+        worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
+        worker.record_list_result(&[]);
+        let fixture = Self { operator, worker, tokens, ecs, clock, lines, _logging: logging };
+        fixture.is(LastStatus::Stopped);
+        fixture
     }
 
     /// What ECS says of the task.
     fn is(&self, last_status: LastStatus) {
-        let last_warnings = task(1, last_status);
-        self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), last_warnings.clone());
-        self.operator.store.observe(last_warnings, ObservationSource::Describe, self.clock.now());
+        let described = task(1, last_status);
+        self.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), described.clone());
+        self.operator.context.aws.store.observe(described, ObservationSource::Describe, self.clock.now());
     }
 
     /// What another operator over the same ECS, with the same clock, is made of.
@@ -235,7 +232,7 @@ impl TaskRunFixture {
     }
 
     async fn run(&self) -> Requeue {
-        TaskRun::new(&self.operator, &self.plane, &task_arn(1)).reconcile().await
+        TaskRun::new(&self.operator.context, &self.worker, &task_arn(1)).reconcile().await
     }
 
     /// The same, a while later: the circuit lets calls through again.
@@ -249,7 +246,7 @@ impl TaskRunFixture {
         let text = String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let lines = lines.filter(|line| line["target"] == "audit");
-        let last_warnings = |line: Value| {
+        let described = |line: Value| {
             let task = task_arn(1).to_string();
             for (field, expected) in [
                 ("operator", "op"),
@@ -265,7 +262,7 @@ impl TaskRunFixture {
             assert!(line["reason"].as_str().is_some_and(|why| !why.is_empty()), "{line}");
             (line["change"].as_str().unwrap().to_owned(), line["result"].as_str().unwrap().to_owned())
         };
-        lines.map(last_warnings).collect()
+        lines.map(described).collect()
     }
 
     /// The warnings that are so.
@@ -277,13 +274,13 @@ impl TaskRunFixture {
 
     /// Since when an event of the task is.
     fn unanswered(&self) -> Option<tokio::time::Instant> {
-        let since = self.plane.take_pending_event(&task_arn(1))?;
-        self.plane.record_event(&task_arn(1), since);
+        let since = self.worker.take_pending_event(&task_arn(1))?;
+        self.worker.record_event(&task_arn(1), since);
         Some(since)
     }
 
     fn removals(&self) -> u64 {
-        self.operator.metrics.written("remove")
+        self.operator.context.metrics().change_count("remove")
     }
 }
 
@@ -293,94 +290,94 @@ fn line(change: &str, result: &str) -> (String, String) {
 
 #[tokio::test(start_paused = true)]
 async fn removal_is_audited_with_its_result() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Done]);
-    assert_eq!(desk.run().await, Requeue::Forget);
-    let text = String::from_utf8(desk.lines.0.lock().unwrap().clone()).unwrap();
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Done]);
+    assert_eq!(fixture.run().await, Requeue::Forget);
+    let text = String::from_utf8(fixture.lines.0.lock().unwrap().clone()).unwrap();
     assert!(!text.contains(r#""mesh""#), "Consul has none: {text}");
-    assert_eq!((desk.audited(), desk.removals()), (vec![line("removed", "done")], 1));
+    assert_eq!((fixture.audited(), fixture.removals()), (vec![line("remove", "success")], 1));
 }
 
 /// A first attempt, whose answer was lost.
 async fn with_lost_response() -> TaskRunFixture {
-    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Lost]);
-    assert_eq!(desk.run().await, Requeue::Backoff);
-    assert_eq!(desk.audited(), [line("remove", "failed: DELETE token: unreachable")]);
-    assert_eq!(desk.removals(), 0, "nobody knows yet");
-    desk
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Lost]);
+    assert_eq!(fixture.run().await, Requeue::Backoff);
+    assert_eq!(fixture.audited(), [line("remove", "error")]);
+    assert_eq!(fixture.removals(), 0, "nobody knows yet");
+    fixture
 }
 
-fn assert_warned_once(desk: &TaskRunFixture) {
-    let told = line("removed", "removed, the answer was lost");
-    let audited = desk.audited();
-    assert_eq!(audited.iter().filter(|line| **line == told).count(), 1, "{audited:?}");
-    assert_eq!(desk.removals(), 1);
-    let metrics = desk.operator.metrics.render();
+fn assert_warned_once(fixture: &TaskRunFixture) {
+    let logged = line("remove", "success_response_lost");
+    let audited = fixture.audited();
+    assert_eq!(audited.iter().filter(|line| **line == logged).count(), 1, "{audited:?}");
+    assert_eq!(fixture.removals(), 1);
+    let metrics = fixture.operator.context.metrics().render();
     assert!(metrics.contains("ecs_mesh_removals_total{reason=\"stopped\"} 1"), "{metrics}");
-    assert!(!desk.plane.registry.contains(&task_arn(1)));
+    assert!(!fixture.worker.registry.contains(&task_arn(1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn lost_removal_response_is_audited_on_retry() {
-    let desk = with_lost_response().await;
-    assert_eq!(desk.run_later().await, Requeue::Forget);
-    assert_warned_once(&desk);
-    desk.run_later().await;
-    assert_warned_once(&desk);
+    let fixture = with_lost_response().await;
+    assert_eq!(fixture.run_later().await, Requeue::Forget);
+    assert_warned_once(&fixture);
+    fixture.run_later().await;
+    assert_warned_once(&fixture);
 }
 
 #[tokio::test(start_paused = true)]
 async fn list_without_registration_keeps_unacknowledged_removal() {
-    let desk = with_lost_response().await;
-    let later = desk.clock.now().plus(Duration::from_mins(1));
-    desk.plane.registry.finish_list(&[], later);
-    desk.plane.registry.replace_task(&task_arn(1), &[], &[], later, later);
-    desk.run_later().await;
-    assert_warned_once(&desk);
+    let fixture = with_lost_response().await;
+    let later = fixture.clock.now().plus(Duration::from_mins(1));
+    fixture.worker.registry.finish_list(&[], later);
+    fixture.worker.registry.replace_task(&task_arn(1), &[], &[], later, later);
+    fixture.run_later().await;
+    assert_warned_once(&fixture);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_run_leaves_removal_to_the_next_run() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Hangs]);
-    let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Hangs]);
+    let cut_off = tokio::time::timeout(Duration::from_mins(2), fixture.run()).await;
     assert!(cut_off.is_err());
-    desk.run().await;
-    assert_warned_once(&desk);
+    fixture.run().await;
+    assert_warned_once(&fixture);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_removal_is_still_verified() {
     for took_effect in [true, false] {
-        let desk = TaskRunFixture::with_removal_behaviors(&[]);
+        let fixture = TaskRunFixture::with_removal_behaviors(&[]);
         let action = Action::Remove(Evidence::Stopped);
-        desk.plane.registry.begin_removal(&task_arn(1), &PlanStep { id: token(), binding: binding(), action });
+        fixture.worker.registry.begin_removal(&task_arn(1), &PlanStep { id: token(), binding: binding(), action });
         if took_effect {
-            desk.tokens.registered.lock().unwrap().clear();
+            fixture.tokens.registered.lock().unwrap().clear();
         }
         // ECS is eventually consistent; whatever has brought it about, there is nothing to remove.
-        desk.operator.manifests.store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
-        desk.run().await;
+        fixture.operator.context.manifests.store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
+        fixture.run().await;
         if took_effect {
-            assert_warned_once(&desk);
+            assert_warned_once(&fixture);
         } else {
-            assert_eq!((desk.audited(), desk.removals()), (Vec::new(), 0));
-            assert!(desk.plane.registry.contains(&task_arn(1)), "it is there");
+            assert_eq!((fixture.audited(), fixture.removals()), (Vec::new(), 0));
+            assert!(fixture.worker.registry.contains(&task_arn(1)), "it is there");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn foreign_removal_is_not_audited() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(MeshErrorKind::Forbidden)]);
-    desk.run().await;
-    desk.tokens.registered.lock().unwrap().clear();
-    desk.run_later().await;
-    let refused = line("remove", "failed: DELETE token: forbidden");
-    assert_eq!((desk.audited(), desk.removals()), (vec![refused], 0));
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(MeshErrorKind::Forbidden)]);
+    fixture.run().await;
+    fixture.tokens.registered.lock().unwrap().clear();
+    fixture.run_later().await;
+    let refused = line("remove", "error");
+    assert_eq!((fixture.audited(), fixture.removals()), (vec![refused], 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn warnings_of_many_tasks_are_grouped() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let role = |n: usize| RoleArn::parse(&format!("arn:aws:iam::111122223333:role/s{n}-task")).unwrap();
     let denied = |n: usize| AwsError {
         kind: AwsErrorKind::Denied,
@@ -397,21 +394,22 @@ async fn warnings_of_many_tasks_are_grouped() {
     };
     for n in 1..=100 {
         let arn = task_arn(n);
-        let _at_work = desk.plane.begin_run();
-        let report = TaskReporter::new(ReportSubject { operator: &desk.operator, worker: &desk.plane, task: &arn });
+        let _at_work = fixture.worker.begin_run();
+        let run = TaskRun::new(&fixture.operator.context, &fixture.worker, &arn);
+        let recorder = &run.recorder;
         let (found, needed) = (None, format!("s{n}"));
-        report.rejected(&[RoleViolation { rule: RoleRule::ConsulService, role: Some(role(n)), found, needed }]);
-        report.held(&HoldReason::Unknown(Reason::from(denied(n)).with_prefix("the role's tags")));
+        recorder.rejected(&[RoleViolation { rule: RoleRule::ConsulService, role: Some(role(n)), found, needed }]);
+        recorder.held(&HoldReason::Unknown(Reason::from(denied(n)).with_prefix("the role's tags")));
         let message = format!("DELETE /v1/acl/token/{n}: Permission denied");
         let error = MeshError { kind: MeshErrorKind::Forbidden, message, retry_after: None };
-        report.removal_failed(&step(n), &OwnerInfo { service: None, role: None }, &error);
+        recorder.removal_failed(&step(n), &OwnerInfo { service: None, role: None }, &error);
     }
     for reason in ["rejected", "unknown", "removal_failed"] {
-        let told = desk.warnings(|line| line["reason"] == reason && !line["tasks"].is_null());
+        let logged = fixture.warnings(|line| line["reason"] == reason && !line["tasks"].is_null());
         // Of 2, 4, 8, and so on.
-        assert_eq!(told.len(), 6, "{reason}: {told:?}");
+        assert_eq!(logged.len(), 6, "{reason}: {logged:?}");
     }
-    let firsts = desk.warnings(|line| line["tasks"].is_null() && !line["task"].is_null());
+    let firsts = fixture.warnings(|line| line["tasks"].is_null() && !line["task"].is_null());
     assert_eq!(firsts.len(), 3, "each cause once: {firsts:?}");
 }
 
@@ -419,86 +417,86 @@ async fn warnings_of_many_tasks_are_grouped() {
 async fn removal_failure_is_logged_once_per_error_kind() {
     let (forbidden, invalid) = (MeshErrorKind::Forbidden, MeshErrorKind::Invalid);
     let removal_behaviors = [forbidden, forbidden, invalid, invalid].map(RemovalBehavior::Failed);
-    let desk = TaskRunFixture::with_removal_behaviors(&removal_behaviors);
+    let fixture = TaskRunFixture::with_removal_behaviors(&removal_behaviors);
     for _ in 0..4 {
-        desk.run_later().await;
+        fixture.run_later().await;
         // A sweep sees it between the attempts.
-        desk.plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), desk.clock.now());
+        fixture.worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), fixture.clock.now());
     }
-    desk.run_later().await;
+    fixture.run_later().await;
     let expected = [
-        line("remove", "failed: DELETE token: forbidden"),
-        line("remove", "failed: DELETE token: invalid"),
-        line("removed", "done"),
+        line("remove", "error"),
+        line("remove", "error"),
+        line("remove", "success"),
     ];
-    assert_eq!(desk.audited(), expected);
+    assert_eq!(fixture.audited(), expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_run_audits_every_removal() {
     for steps in 0..10 {
-        let desk = TaskRunFixture::with_removal_behaviors(&[]);
+        let fixture = TaskRunFixture::with_removal_behaviors(&[]);
         // The role has yet to be asked for, which takes a while.
-        let run = tokio::time::timeout(Duration::from_millis(300) * steps, desk.run());
+        let run = tokio::time::timeout(Duration::from_millis(300) * steps, fixture.run());
         let ended = run.await.is_ok();
-        let is_gone = desk.tokens.registered.lock().unwrap().is_empty();
-        assert_eq!(desk.audited().len(), usize::from(is_gone), "cut off after {steps}");
+        let is_gone = fixture.tokens.registered.lock().unwrap().is_empty();
+        assert_eq!(fixture.audited().len(), usize::from(is_gone), "cut off after {steps}");
         assert_eq!(is_gone, ended, "cut off after {steps}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn event_before_first_list_stays_pending() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
-    let (unlisted_segments, task) = (
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
+    let (unsynced, task) = (
         ControlPlaneWorker::new(
             "consul".into(),
-            Arc::clone(&desk.plane.spec),
-            Connected::new(Arc::clone(&desk.tokens) as _),
+            Arc::clone(&fixture.worker.spec),
+            Connected::new(Arc::clone(&fixture.tokens) as _),
             1,
         ),
         task_arn(1),
     );
-    unlisted_segments.record_event(&task, tokio::time::Instant::now());
-    unlisted_segments.record_stop(&task);
-    TaskRun::new(&desk.operator, &unlisted_segments, &task).reconcile().await;
-    assert_eq!(*desk.tokens.lookups.lock().unwrap(), 0);
-    unlisted_segments.record_list_result(&[]);
+    unsynced.record_event(&task, tokio::time::Instant::now());
+    unsynced.record_stop(&task);
+    TaskRun::new(&fixture.operator.context, &unsynced, &task).reconcile().await;
+    assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 0);
+    unsynced.record_list_result(&[]);
     // The token was made after the list: only a look for this task's finds it.
-    TaskRun::new(&desk.operator, &unlisted_segments, &task).reconcile().await;
-    assert_eq!(*desk.tokens.lookups.lock().unwrap(), 1);
-    assert!(desk.tokens.registered.lock().unwrap().is_empty());
-    assert_eq!(unlisted_segments.completed(&task), None);
+    TaskRun::new(&fixture.operator.context, &unsynced, &task).reconcile().await;
+    assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 1);
+    assert!(fixture.tokens.registered.lock().unwrap().is_empty());
+    assert_eq!(unsynced.take_pending_event(&task), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_run_keeps_the_event_pending() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Hangs]);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Hangs]);
     let since = tokio::time::Instant::now();
-    desk.plane.record_event(&task_arn(1), since);
-    let cut_off = tokio::time::timeout(Duration::from_mins(2), desk.run()).await;
+    fixture.worker.record_event(&task_arn(1), since);
+    let cut_off = tokio::time::timeout(Duration::from_mins(2), fixture.run()).await;
     assert!(cut_off.is_err());
-    assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+    assert_eq!(fixture.worker.take_pending_event(&task_arn(1)), Some(since));
 }
 
 #[tokio::test(start_paused = true)]
 async fn sweep_waits_for_slow_list_but_not_for_hung_one() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
-    desk.is(LastStatus::Running);
-    let plane = ControlPlaneWorker::new(
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
+    fixture.is(LastStatus::Running);
+    let worker = ControlPlaneWorker::new(
         "consul".into(),
-        Arc::clone(&desk.plane.spec),
-        Connected::new(Arc::clone(&desk.tokens) as _),
+        Arc::clone(&fixture.worker.spec),
+        Connected::new(Arc::clone(&fixture.tokens) as _),
         1,
     );
-    let planes = [(Arc::clone(&plane.name), Arc::new(plane))].into();
-    desk.operator.workers.store(Arc::new(planes));
-    let (mut lists, pulse) = (JoinSet::new(), desk.operator.metrics.health().register("sweep"));
-    let list_delay = |seconds| *desk.tokens.list_delay.lock().unwrap() = Duration::from_secs(seconds);
+    let planes = [(Arc::clone(&worker.name), Arc::new(worker))].into();
+    fixture.operator.context.workers.store(planes);
+    let (mut lists, pulse) = (JoinSet::new(), fixture.operator.context.metrics().health().register("sweep"));
+    let list_delay = |seconds| *fixture.tokens.list_delay.lock().unwrap() = Duration::from_secs(seconds);
     list_delay(8);
     let mut sweep = async || {
         let began = tokio::time::Instant::now();
-        let whole = Arc::clone(&desk.operator).sweep(&mut lists, &pulse).await;
+        let whole = Arc::clone(&fixture.operator.sweeper).sweep(&mut lists, &pulse).await;
         (whole, began.elapsed().as_secs())
     };
     assert_eq!(sweep().await, (false, 2), "nobody knows yet how long it takes");
@@ -510,108 +508,108 @@ async fn sweep_waits_for_slow_list_but_not_for_hung_one() {
 
 #[tokio::test(start_paused = true)]
 async fn panicked_run_keeps_the_event_pending() {
-    let desk = Rc::new(TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Panics]));
+    let fixture = Rc::new(TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Panics]));
     let since = tokio::time::Instant::now();
-    desk.plane.record_event(&task_arn(1), since);
-    let run = Rc::clone(&desk);
+    fixture.worker.record_event(&task_arn(1), since);
+    let run = Rc::clone(&fixture);
     let ended =
         LocalSet::new().run_until(async move { spawn_local(async move { run.run().await }).await }).await;
     assert!(ended.unwrap_err().is_panic());
-    assert_eq!(desk.plane.answered(&task_arn(1)), Some(since));
+    assert_eq!(fixture.worker.take_pending_event(&task_arn(1)), Some(since));
 }
 
 #[tokio::test(start_paused = true)]
 async fn partial_lookup_is_applied_and_repeated() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let service = RegistrationId { name: "service/web".into(), ..token() };
-    desk.tokens.registered.lock().unwrap().insert(service.clone());
-    *desk.tokens.partial_lookups.lock().unwrap() = 2;
+    fixture.tokens.registered.lock().unwrap().insert(service.clone());
+    *fixture.tokens.partial_lookups.lock().unwrap() = 2;
     let since = tokio::time::Instant::now();
-    desk.plane.record_event(&task_arn(1), since);
-    desk.plane.record_stop(&task_arn(1));
+    fixture.worker.record_event(&task_arn(1), since);
+    fixture.worker.record_stop(&task_arn(1));
     for lookups in 1..=2 {
-        assert_eq!(desk.run_later().await, Requeue::Backoff, "it is not all that the task has made");
-        assert_eq!(*desk.tokens.lookups.lock().unwrap(), lookups);
-        assert_eq!(*desk.tokens.registered.lock().unwrap(), [service.clone()].into());
-        assert_eq!(desk.unanswered(), Some(since));
+        assert_eq!(fixture.run_later().await, Requeue::Backoff, "it is not all that the task has made");
+        assert_eq!(*fixture.tokens.lookups.lock().unwrap(), lookups);
+        assert_eq!(*fixture.tokens.registered.lock().unwrap(), [service.clone()].into());
+        assert_eq!(fixture.unanswered(), Some(since));
     }
-    assert_eq!(desk.run_later().await, Requeue::Forget);
-    assert!(desk.tokens.registered.lock().unwrap().is_empty());
-    assert_eq!(desk.unanswered(), None);
-    desk.run_later().await;
-    assert_eq!(*desk.tokens.lookups.lock().unwrap(), 3, "nobody has told of it again");
+    assert_eq!(fixture.run_later().await, Requeue::Forget);
+    assert!(fixture.tokens.registered.lock().unwrap().is_empty());
+    assert_eq!(fixture.unanswered(), None);
+    fixture.run_later().await;
+    assert_eq!(*fixture.tokens.lookups.lock().unwrap(), 3, "nobody has logged of it again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
-    let (operator, arn) = (Operator::new(desk.operator_deps()), task_arn(1));
-    operator.manifests.store(desk.operator.manifests());
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
+    let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
+    operator.context.manifests.store(fixture.operator.manifests());
     let running = Task { version: 1, ..task(1, LastStatus::Running) };
-    operator.store.observe(running, ObservationSource::Describe, desk.clock.now());
-    let plane = ControlPlaneWorker::new("consul".into(), Arc::clone(&desk.plane.spec), Connected::new(Arc::clone(&desk.tokens) as _), 1);
+    operator.context.aws.store.observe(running, ObservationSource::Describe, fixture.clock.now());
+    let worker = ControlPlaneWorker::new("consul".into(), Arc::clone(&fixture.worker.spec), Connected::new(Arc::clone(&fixture.tokens) as _), 1);
     // The token was made after the list that this process knows.
-    plane.record_list_result(&[]);
-    let plane = Arc::new(plane);
-    operator.workers.store(Arc::new([(Arc::clone(&plane.name), Arc::clone(&plane))].into()));
-    let run = TaskRun::new(&operator, &plane, &arn);
+    worker.record_list_result(&[]);
+    let worker = Arc::new(worker);
+    operator.context.workers.store([(Arc::clone(&worker.name), Arc::clone(&worker))].into());
+    let run = TaskRun::new(&operator.context, &worker, &arn);
     let describe = async {
         // The run waits for the task definition meanwhile.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        operator.describer.describe(&arn, Duration::MAX).await.unwrap();
-        assert!(plane.is_unsearched(&arn));
+        operator.context.aws.describer.describe(&arn, Duration::MAX).await.unwrap();
+        assert!(worker.is_unsearched(&arn));
     };
     let (next, ()) = tokio::join!(run.reconcile(), describe);
-    let again = TaskRun::new(&operator, &plane, &arn).reconcile().await;
+    let again = TaskRun::new(&operator.context, &worker, &arn).reconcile().await;
     assert_eq!((next, again), (Requeue::Forget, Requeue::Forget));
-    assert!(desk.tokens.registered.lock().unwrap().is_empty());
-    assert!(!plane.is_unsearched(&arn));
-    assert!(plane.queue.take().is_some_and(|taken| taken.key == arn), "the describe queued it");
+    assert!(fixture.tokens.registered.lock().unwrap().is_empty());
+    assert!(!worker.is_unsearched(&arn));
+    assert!(worker.queue.take().is_some_and(|taken| taken.key == arn), "the describe queued it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_absence_is_described_again_right_before_the_removal() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
-    let (operator, arn) = (Operator::new(desk.operator_deps()), task_arn(1));
-    operator.manifests.store(desk.operator.manifests());
-    operator.clusters().swept.insert(arn.cluster().clone(), desk.clock.now());
-    let began = desk.clock.now();
-    operator.store.record_absence(&arn, began, began);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
+    let (operator, arn) = (Operator::new(fixture.operator_deps()), task_arn(1));
+    operator.context.manifests.store(fixture.operator.manifests());
+    operator.context.clusters.record_full_sweep(arn.cluster(), fixture.clock.now());
+    let began = fixture.clock.now();
+    operator.context.aws.store.record_absence(&arn, began, began);
     tokio::time::advance(Duration::from_mins(10)).await;
-    operator.store.record_absence(&arn, desk.clock.now(), desk.clock.now());
-    desk.ecs.tasks.lock().unwrap().clear();
-    operator.describer.describe(&arn, Duration::from_mins(5)).await.unwrap();
+    operator.context.aws.store.record_absence(&arn, fixture.clock.now(), fixture.clock.now());
+    fixture.ecs.tasks.lock().unwrap().clear();
+    operator.context.aws.describer.describe(&arn, Duration::from_mins(5)).await.unwrap();
     // An open circuit, say, keeps the removal for a while, in which ECS shows the task again.
     tokio::time::advance(Duration::from_secs(5)).await;
-    desk.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
-    let _ = TaskRun::new(&operator, &desk.plane, &arn).reconcile().await;
-    assert_eq!(*desk.tokens.registered.lock().unwrap(), [token()].into(), "the task lives");
+    fixture.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
+    let _ = TaskRun::new(&operator.context, &fixture.worker, &arn).reconcile().await;
+    assert_eq!(*fixture.tokens.registered.lock().unwrap(), [token()].into(), "the task lives");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_page_that_was_read_counts_although_a_later_one_fails() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
-    let operator = Operator::new(desk.operator_deps());
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
+    let operator = Operator::new(fixture.operator_deps());
     let cluster = task_arn(1).cluster().clone();
-    let began = desk.clock.now();
-    operator.store.record_absence(&task_arn(1), began, began);
-    desk.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
-    *desk.ecs.list_ends_after.lock().unwrap() = Some(1);
-    let pulse = operator.metrics.health().register("sweep");
+    let began = fixture.clock.now();
+    operator.context.aws.store.record_absence(&task_arn(1), began, began);
+    fixture.ecs.tasks.lock().unwrap().insert(TaskId::parse("1").unwrap(), task(1, LastStatus::Running));
+    *fixture.ecs.list_ends_after.lock().unwrap() = Some(1);
+    let pulse = operator.context.metrics().health().register("sweep");
     let (known, registered) = (BTreeSet::new(), BTreeSet::new());
-    assert!(!operator.sweep_cluster(&cluster, &known, &registered, &pulse).await, "it is not whole");
-    let life = operator.store.snapshot(&task_arn(1), Duration::ZERO, desk.clock.now()).liveness;
+    assert!(!operator.sweeper.sweep_cluster(&cluster, &known, &registered, &pulse).await, "it is not whole");
+    let life = operator.context.aws.store.snapshot(&task_arn(1), Duration::ZERO, fixture.clock.now()).liveness;
     assert_eq!(life, TaskLiveness::Unknown, "the page shows the task alive, so the absence is over");
 }
 
 #[tokio::test(start_paused = true)]
 async fn clusters_of_known_registrations_are_listed() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let unbound = ManifestSet { complete: true, ..ManifestSet::default() };
     let cluster = task_arn(1).cluster().clone();
-    assert_eq!(desk.operator.clusters_to_list(&unbound, &desk.plane), [cluster].into());
-    desk.plane.registry.forget(&task_arn(1), &token());
-    assert!(desk.operator.clusters_to_list(&unbound, &desk.plane).is_empty());
+    assert_eq!(fixture.operator.sweeper.clusters_to_list(&unbound, &fixture.worker), [cluster].into());
+    fixture.worker.registry.forget(&task_arn(1), &token());
+    assert!(fixture.operator.sweeper.clusters_to_list(&unbound, &fixture.worker).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -622,55 +620,55 @@ async fn forbidden_removal_does_not_block_others() {
 }
 
 async fn blocks_nothing_else(kind: MeshErrorKind) {
-    let desk = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(kind)]);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(kind)]);
     let other = RegistrationId { name: "token/2".into(), ..token() };
-    desk.tokens.registered.lock().unwrap().insert(other.clone());
-    desk.plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), desk.clock.now());
-    let next = desk.run().await;
+    fixture.tokens.registered.lock().unwrap().insert(other.clone());
+    fixture.worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), fixture.clock.now());
+    let next = fixture.run().await;
     let is_tried_again = match kind {
         MeshErrorKind::ServerError => next == Requeue::Backoff,
         _ => matches!(next, Requeue::DeferUntil(_)),
     };
     assert!(is_tried_again, "{next:?}");
-    assert_eq!(*desk.tokens.registered.lock().unwrap(), [token()].into());
-    assert_eq!(desk.removals(), 1);
+    assert_eq!(*fixture.tokens.registered.lock().unwrap(), [token()].into());
+    assert_eq!(fixture.removals(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn transient_error_decides_the_requeue() {
-    let desk =
+    let fixture =
         TaskRunFixture::with_removal_behaviors(&[MeshErrorKind::Invalid, MeshErrorKind::ServerError].map(RemovalBehavior::Failed));
     let other = RegistrationId { name: "token/2".into(), ..token() };
-    desk.tokens.registered.lock().unwrap().insert(other.clone());
-    desk.plane.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), desk.clock.now());
-    assert_eq!(desk.run().await, Requeue::Backoff);
+    fixture.tokens.registered.lock().unwrap().insert(other.clone());
+    fixture.worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), fixture.clock.now());
+    assert_eq!(fixture.run().await, Requeue::Backoff);
 }
 
 #[tokio::test(start_paused = true)]
 async fn old_event_of_a_task_that_ecs_lacks_is_followed_up_once() {
-    let desk = TaskRunFixture::with_removal_behaviors(&[]);
+    let fixture = TaskRunFixture::with_removal_behaviors(&[]);
     let mut by_tags = binding();
     Arc::make_mut(&mut by_tags).spec.selector.tags = [("team".into(), "a".into())].into();
     let bindings = [("house".into(), by_tags)].into();
-    desk.operator.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
-    let now = desk.clock.now();
-    let described = || desk.ecs.described.lock().unwrap().len();
+    fixture.operator.context.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+    let now = fixture.clock.now();
+    let describes = || fixture.ecs.described.lock().unwrap().len();
     let event = |number, updated_at| {
-        let last_warnings = ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
-        desk.operator.store.observe(last_warnings, ObservationSource::Event, desk.clock.now());
+        let described = ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
+        fixture.operator.context.aws.store.observe(described, ObservationSource::Event, fixture.clock.now());
     };
-    let run = async |number| TaskRun::new(&desk.operator, &desk.plane, &task_arn(number)).reconcile().await;
+    let run = async |number| TaskRun::new(&fixture.operator.context, &fixture.worker, &task_arn(number)).reconcile().await;
     event(2, now);
     for _ in 0..2 {
         assert!(matches!(run(2).await, Requeue::Backoff), "a new task may not be known everywhere yet");
     }
-    assert_eq!(described(), 2);
+    assert_eq!(describes(), 2);
     event(3, Timestamp(now.0 - 3_600_000));
     run(3).await;
     assert!(matches!(run(3).await, Requeue::Forget));
-    assert_eq!(described(), 3);
+    assert_eq!(describes(), 3);
     // A list shows it after all.
-    desk.operator.store.record_listed_running(&task_arn(3), desk.clock.now());
+    fixture.operator.context.aws.store.record_listed_running(&task_arn(3), fixture.clock.now());
     assert!(matches!(run(3).await, Requeue::Backoff));
-    assert_eq!(described(), 4);
+    assert_eq!(describes(), 4);
 }

@@ -12,118 +12,118 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Operator, ControlPlaneWorker};
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
+use super::outbound_check;
 use ecs_mesh_api::manifests::ManifestSet;
-use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, ListPage};
+use ecs_mesh_aws::aws::{AwsError, AwsErrorKind, Ecs, ListPage};
 use ecs_mesh_aws::store::TaskSummary;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{FailedSegment, RegistrationOwner, RegistrationSummary};
 use ecs_mesh_controller::health::Heartbeat;
-use ecs_mesh_controller::{Backoff, Priority};
-use ecs_mesh_core::intent::owning_binding;
+use ecs_mesh_controller::{Backoff, Priority, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 
 /// Pages of one list; more than this is an endless `nextToken`.
 const MAX_PAGES: usize = 10_000;
 
-/// A page, a describe or a control plane's list is there within this, however slow AWS is; else the sweep is stuck.
+/// A page, a describe or a control worker's list is there within this, however slow AWS is; else the sweep is stuck.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Tasks that ask for a describe at a time: some calls of a hundred.
 const MAX_INFLIGHT_DESCRIBES: usize = 300;
 
-/// Between two tries of a control plane's first list.
+/// Between two tries of a control worker's first list.
 const FIRST_LIST_BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
-impl Operator {
+/// Lists control workers and clusters.
+pub(super) struct Sweeper {
+    pub(super) context: Arc<Context>,
+    pub(super) ecs: Arc<dyn Ecs>,
+    /// The rate limiter that all ECS reads share.
+    pub(super) ecs_bucket: TokenBucket,
+}
+
+impl Sweeper {
     /// Sweeps at the start, on the shortest interval of all bindings, soon after a failure, and when asked to.
-    pub(super) async fn run_sweeps(self: Arc<Self>, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let retry = Backoff { min: Duration::from_secs(5), max: Duration::from_mins(2) };
-        let mut jitter = fastrand::Rng::with_seed(self.seed.wrapping_add(2));
-        let mut trouble = None;
+        let mut jitter = fastrand::Rng::with_seed(self.context.process.seed.wrapping_add(2));
+        let mut retries = None;
         let mut lists = JoinSet::new();
-        let pulse = self.metrics.health().register("sweep");
+        let heartbeat = self.context.metrics().health().register("sweep");
         // Before the first manifests are in force there is nothing to sweep.
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = self.sweep_requested.notified() => {}
+            () = self.context.sweeps.requested() => {}
         }
         loop {
-            pulse.expect_within(STEP_TIMEOUT);
-            let whole = tokio::select! {
+            heartbeat.expect_within(STEP_TIMEOUT);
+            let complete = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                whole = Arc::clone(&self).sweep(&mut lists, &pulse) => whole,
+                complete = Arc::clone(&self).sweep(&mut lists, &heartbeat) => complete,
             };
-            let pause = if whole {
-                trouble = None;
+            let pause = if complete {
+                retries = None;
                 // Operators of one account should not all sweep at once.
-                self.sweep_interval().mul_f64(0.95 + 0.1 * jitter.f64())
+                self.context.manifests.sweep_interval().mul_f64(0.95 + 0.1 * jitter.f64())
             } else {
-                let seed = self.seed.wrapping_add(3);
-                trouble.get_or_insert_with(|| retry.start(seed)).after_failure()
+                let seed = self.context.process.seed.wrapping_add(3);
+                retries.get_or_insert_with(|| retry.start(seed)).after_failure()
             };
-            pulse.expect_within(pause + STEP_TIMEOUT);
+            heartbeat.expect_within(pause + STEP_TIMEOUT);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.sweep_requested.notified() => {}
+                () = self.context.sweeps.requested() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    pub(super) fn sweep_interval(&self) -> Duration {
-        let set = self.manifests();
-        let intervals = set.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
-        intervals.min().unwrap_or(Duration::from_mins(10))
-    }
-
     /// One sweep of everything. `true` when nothing failed.
-    pub(super) async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, pulse: &Heartbeat) -> bool {
+    pub(super) async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, heartbeat: &Heartbeat) -> bool {
         let began = Instant::now();
-        let learned = self.sweep_epoch.load(Ordering::Acquire);
-        let set = self.manifests();
-        let known_before: BTreeSet<TaskArn> = self.store.all().into_iter().collect();
-        let (clusters, mut whole) = self.clusters_of(&set, pulse).await;
-        self.status.record_clusters(&clusters, whole);
-        self.record_clusters(&set, &clusters);
-        let (registered, listed_all) = self.list_registrations(&set, lists).await;
-        whole &= listed_all;
+        let epoch = self.context.sweeps.epoch();
+        let manifests = self.context.manifests.load();
+        let known_before: BTreeSet<TaskArn> = self.context.aws.store.all().into_iter().collect();
+        let (clusters, mut complete) = self.clusters_of(&manifests, heartbeat).await;
+        self.context.status.record_clusters(&clusters, complete);
+        self.record_clusters(&manifests, &clusters);
+        let (registered, listed_all) = self.list_registrations(&manifests, lists).await;
+        complete &= listed_all;
         for cluster in &clusters {
-            whole &= self.sweep_cluster(cluster, &known_before, &registered, pulse).await;
+            complete &= self.sweep_cluster(cluster, &known_before, &registered, heartbeat).await;
         }
-        let tasks: BTreeSet<TaskArn> = self.store.all().into_iter().chain(registered).collect();
-        tasks.iter().for_each(|task| self.enqueue(task, Priority::Sweep));
-        let planes = self.workers();
-        let needed = |task: &TaskArn| planes.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
-        self.store.expire(needed, self.clock.now());
-        self.metrics.record_sweep_duration(began.elapsed());
+        let tasks: BTreeSet<TaskArn> = self.context.aws.store.all().into_iter().chain(registered).collect();
+        tasks.iter().for_each(|task| self.context.workers.enqueue(task, Priority::Sweep));
+        let workers = self.context.workers.load();
+        let needed = |task: &TaskArn| workers.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
+        self.context.aws.store.expire(needed, self.context.now());
+        self.context.metrics().record_sweep_duration(began.elapsed());
         let took = began.elapsed();
-        info!(clusters = clusters.len(), tasks = tasks.len(), whole, ?took, "swept");
-        self.sweep_progress.send_modify(|(count, last)| {
-            let is_all = self.sweep_epoch.load(Ordering::Acquire) == learned;
-            (*count, *last) = (*count + 1, whole && is_all);
-        });
-        whole
+        info!(clusters = clusters.len(), tasks = tasks.len(), complete, ?took, "swept");
+        self.context.sweeps.record_end(epoch, complete);
+        complete
     }
 
-    fn record_clusters(&self, set: &ManifestSet, clusters: &BTreeSet<ClusterArn>) {
-        let planes = self.workers();
-        let before: Vec<_> = planes.values().map(|plane| self.clusters_at(set, &plane.name)).collect();
-        clusters.iter().for_each(|cluster| self.record_cluster(cluster));
-        for (plane, before) in planes.values().zip(before) {
-            if self.clusters_at(set, &plane.name) != before {
+    fn record_clusters(&self, manifests: &ManifestSet, clusters: &BTreeSet<ClusterArn>) {
+        let workers = self.context.workers.load();
+        let before: Vec<_> = workers.values().map(|worker| self.context.clusters.selected_at(manifests, &worker.name)).collect();
+        clusters.iter().for_each(|cluster| self.context.clusters.record(cluster));
+        for (worker, before) in workers.values().zip(before) {
+            if self.context.clusters.selected_at(manifests, &worker.name) != before {
                 // New clusters need their nodes.
-                plane.acl.iter().for_each(|acl| acl.soon());
+                worker.acl.iter().for_each(|acl| acl.soon());
             }
         }
     }
 
     /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern.
-    async fn clusters_of(&self, set: &ManifestSet, pulse: &Heartbeat) -> (BTreeSet<ClusterArn>, bool) {
-        let globs: BTreeSet<&Glob> = set.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
+    async fn clusters_of(&self, manifests: &ManifestSet, heartbeat: &Heartbeat) -> (BTreeSet<ClusterArn>, bool) {
+        let globs: BTreeSet<&Glob> = manifests.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
         let mut clusters: BTreeSet<ClusterArn> = globs
             .iter()
             .filter(|g| g.is_literal())
@@ -136,57 +136,57 @@ impl Operator {
         let take = |listed: Vec<ClusterArn>| {
             clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
         };
-        let whole = self.list_all_pages("clusters", pulse, |page| self.ecs.list_clusters(page), take).await;
-        (clusters, whole)
+        let complete = self.list_all_pages("clusters", heartbeat, |page| self.ecs.list_clusters(page), take).await;
+        (clusters, complete)
     }
 
-    /// Lists what is registered at each plane, and gives the tasks that have a registration. `false` when a list failed
+    /// Lists what is registered at each worker, and gives the tasks that have a registration. `false` when a list failed
     /// or is not done: what it holds beyond the last one is then looked at in the next sweep.
     async fn list_registrations(
         self: &Arc<Self>,
-        set: &Arc<ManifestSet>,
+        manifests: &Arc<ManifestSet>,
         lists: &mut JoinSet<bool>,
     ) -> (BTreeSet<TaskArn>, bool) {
-        let mut whole = true;
-        for plane in self.workers().values() {
-            let meshes: BTreeSet<MeshName> = set
+        let mut complete = true;
+        for worker in self.context.workers.load().values() {
+            let meshes: BTreeSet<MeshName> = manifests
                 .bindings
                 .values()
-                .filter(|binding| *binding.spec.control_plane == *plane.name)
+                .filter(|binding| *binding.spec.control_plane == *worker.name)
                 .map(|binding| binding.spec.mesh.clone())
                 .collect();
             // The last one may be under way still.
-            if let Some(turn) = plane.try_lock_list() {
-                let list = Arc::clone(self).list_until_synced(Arc::clone(plane), Arc::clone(set), meshes);
+            if let Some(turn) = worker.try_lock_list() {
+                let list = Arc::clone(self).list_until_synced(Arc::clone(worker), Arc::clone(manifests), meshes);
                 lists.spawn(async move {
                     let _turn = turn;
                     list.await
                 });
             }
         }
-        let wait = self.workers().values().map(|plane| plane.list_wait()).max();
+        let wait = self.context.workers.load().values().map(|worker| worker.list_wait()).max();
         let enough = Instant::now() + wait.unwrap_or_default();
         while let Ok(Some(listed)) = tokio::time::timeout_at(enough, lists.join_next()).await {
-            whole &= listed.unwrap_or(false);
+            complete &= listed.unwrap_or(false);
         }
-        whole &= lists.is_empty();
-        let tasks = self.workers().values().flat_map(|plane| plane.registry.tasks()).collect();
-        (tasks, whole)
+        complete &= lists.is_empty();
+        let tasks = self.context.workers.load().values().flat_map(|worker| worker.registry.tasks()).collect();
+        (tasks, complete)
     }
 
-    /// Lists what is registered at a plane. One that was never listed is asked again soon: nothing is done there before.
+    /// Lists what is registered at a worker. One that was never listed is asked again soon: nothing is done there before.
     async fn list_until_synced(
         self: Arc<Self>,
-        plane: Arc<ControlPlaneWorker>,
-        set: Arc<ManifestSet>,
+        worker: Arc<ControlPlaneWorker>,
+        manifests: Arc<ManifestSet>,
         meshes: BTreeSet<MeshName>,
     ) -> bool {
-        let mut delays = FIRST_LIST_BACKOFF.start(self.seed.wrapping_add(4));
+        let mut delays = FIRST_LIST_BACKOFF.start(self.context.process.seed.wrapping_add(4));
         loop {
             let me = Arc::clone(&self);
-            let listed = me.list_control_plane(Arc::clone(&plane), Arc::clone(&set), meshes.clone()).await;
-            let replaced = self.workers().get(&plane.name).is_none_or(|now| !Arc::ptr_eq(now, &plane));
-            if listed || replaced || plane.is_synced() {
+            let listed = me.list_control_plane(Arc::clone(&worker), Arc::clone(&manifests), meshes.clone()).await;
+            let replaced = self.context.workers.load().get(&worker.name).is_none_or(|now| !Arc::ptr_eq(now, &worker));
+            if listed || replaced || worker.is_synced() {
                 return listed;
             }
             tokio::time::sleep(delays.after_failure()).await;
@@ -195,43 +195,43 @@ impl Operator {
 
     async fn list_control_plane(
         self: Arc<Self>,
-        plane: Arc<ControlPlaneWorker>,
-        set: Arc<ManifestSet>,
+        worker: Arc<ControlPlaneWorker>,
+        manifests: Arc<ManifestSet>,
         meshes: BTreeSet<MeshName>,
     ) -> bool {
-        let (requested, began) = (self.clock.now(), Instant::now());
-        if let Err(halt) = plane.refresh_capabilities(meshes.clone()).await {
+        let (requested, began) = (self.context.now(), Instant::now());
+        if let Err(halt) = worker.refresh_capabilities(meshes.clone()).await {
             match halt {
-                CallError::Failed(error) => plane.warn_once(&error),
-                CallError::Until(_) => {
-                    debug!(control_plane = %plane.name, "not reachable: the last known settings count");
+                CallError::Failed(error) => worker.warn_once(&error),
+                CallError::CircuitOpen(_) => {
+                    debug!(control_plane = %worker.name, "not reachable: the last known settings count");
                 }
             }
         }
-        let clusters = self.clusters_to_list(&set, &plane);
-        match self.list_into_registry(&plane, &clusters, requested).await {
+        let clusters = self.clusters_to_list(&manifests, &worker);
+        match self.list_into_registry(&worker, &clusters, requested).await {
             Ok(failed) => {
-                self.record_unresolved(&format!("control plane {}", plane.name), None);
+                self.context.record_unresolved(&format!("control worker {}", worker.name), None);
                 // The guards must know what there is before anybody works by this list.
-                self.assign_bindings(&set, &plane, None);
-                if self.record_list_result(&plane, &failed) {
-                    self.store.all().into_iter().for_each(|task| plane.queue.add(task, Priority::Sweep));
+                self.context.assign_bindings(&manifests, &worker, None);
+                if self.record_list_result(&worker, &failed) {
+                    self.context.aws.store.all().into_iter().for_each(|task| worker.queue.add(task, Priority::Sweep));
                 }
-                self.check_outbounds(&plane, &set, &meshes).await;
+                outbound_check::run(&self.context, &worker, &manifests, &meshes).await;
                 if failed.is_empty() {
-                    plane.record_list_duration(began.elapsed());
+                    worker.record_list_duration(began.elapsed());
                 }
                 failed.is_empty()
             }
             Err(halt) => {
-                self.metrics.record_warning("registration_list_incomplete");
+                self.context.metrics().record_warning("registration_list_incomplete");
                 match halt {
                     CallError::Failed(error) => {
-                        self.record_unresolved(&format!("control plane {}", plane.name), Some(error.message.clone()));
-                        plane.warn_once(&error);
+                        self.context.record_unresolved(&format!("control worker {}", worker.name), Some(error.message.clone()));
+                        worker.warn_once(&error);
                     }
-                    CallError::Until(_) => {
-                        debug!(control_plane = %plane.name, "not reachable: not listed before the next probe");
+                    CallError::CircuitOpen(_) => {
+                        debug!(control_plane = %worker.name, "not reachable: not listed before the next probe");
                     }
                 }
                 false
@@ -239,24 +239,24 @@ impl Operator {
         }
     }
 
-    /// The clusters whose tasks may have made something at a plane: those that its bindings select, and those of what is
+    /// The clusters whose tasks may have made something at a worker: those that its bindings select, and those of what is
     /// known to be there still.
-    pub(super) fn clusters_to_list(&self, set: &ManifestSet, worker: &ControlPlaneWorker) -> BTreeSet<ClusterArn> {
-        let mut clusters = self.clusters_at(set, &worker.name);
+    pub(super) fn clusters_to_list(&self, manifests: &ManifestSet, worker: &ControlPlaneWorker) -> BTreeSet<ClusterArn> {
+        let mut clusters = self.context.clusters.selected_at(manifests, &worker.name);
         clusters.extend(worker.registry.tasks().iter().map(|task| task.cluster().clone()));
         clusters
     }
 
-    /// What is registered at a plane was listed, but for those parts. Whether for the first time.
+    /// What is registered at a worker was listed, but for those parts. Whether for the first time.
     fn record_list_result(&self, worker: &ControlPlaneWorker, failed: &[FailedSegment]) -> bool {
-        let what = |segment: &str| format!("{segment} at control plane {}", worker.name);
+        let what = |segment: &str| format!("{segment} at control worker {}", worker.name);
         let (first, over) = worker.record_list_result(failed);
-        over.iter().for_each(|segment| self.record_unresolved(&what(segment), None));
+        over.iter().for_each(|segment| self.context.record_unresolved(&what(segment), None));
         for FailedSegment { segment, error } in failed {
-            self.record_unresolved(&what(&segment.to_string()), Some(error.message.clone()));
+            self.context.record_unresolved(&what(&segment.to_string()), Some(error.message.clone()));
         }
         if !failed.is_empty() {
-            self.metrics.record_warning("registration_list_incomplete");
+            self.context.metrics().record_warning("registration_list_incomplete");
         }
         first
     }
@@ -269,17 +269,17 @@ impl Operator {
         clusters: &BTreeSet<ClusterArn>,
         requested: Timestamp,
     ) -> Result<Vec<FailedSegment>, CallError> {
-        let by_id: BTreeMap<ClusterId, ClusterArn> = self.clusters().by_id.clone();
+        let by_id: BTreeMap<ClusterId, ClusterArn> = self.context.clusters.by_id();
         let mut unplaced = 0_usize;
         let mut take = |seen: RegistrationSummary| {
             let RegistrationOwner::Owned(marks) = &seen.owner else { return };
-            if marks.operator != self.id {
+            if marks.operator != self.context.process.id {
                 return;
             }
             match by_id.get(&marks.cluster) {
                 Some(cluster) => {
                     let task = cluster.task(marks.task.clone());
-                    worker.registry.record_listed(&task, &seen, requested, self.clock.now());
+                    worker.registry.record_listed(&task, &seen, requested, self.context.now());
                 }
                 None => unplaced += 1,
             }
@@ -301,36 +301,36 @@ impl Operator {
         cluster: &ClusterArn,
         known_before: &BTreeSet<TaskArn>,
         registered: &BTreeSet<TaskArn>,
-        pulse: &Heartbeat,
+        heartbeat: &Heartbeat,
     ) -> bool {
-        let began = self.clock.now();
+        let began = self.context.now();
         let list = |desired, page| self.ecs.list_tasks(cluster, desired, page);
         let (mut running, mut stopped) = (BTreeSet::new(), BTreeSet::new());
         // Each page counts as it is read: that a later one fails takes nothing from what this one shows alive.
         let take_running = |tasks: Vec<TaskArn>| {
-            let now = self.clock.now();
-            tasks.iter().for_each(|task| self.store.record_listed_running(task, now));
+            let now = self.context.now();
+            tasks.iter().for_each(|task| self.context.aws.store.record_listed_running(task, now));
             running.extend(tasks);
         };
         let take_stopped = |tasks: Vec<TaskArn>| {
-            tasks.iter().for_each(|task| self.store.record_listed_stopped(task));
+            tasks.iter().for_each(|task| self.context.aws.store.record_listed_stopped(task));
             stopped.extend(tasks);
         };
         let what = cluster.as_str();
         let running_whole =
-            self.list_all_pages(what, pulse, |page| list(DesiredStatus::Running, page), take_running).await;
+            self.list_all_pages(what, heartbeat, |page| list(DesiredStatus::Running, page), take_running).await;
         let stopped_whole =
-            self.list_all_pages(what, pulse, |page| list(DesiredStatus::Stopped, page), take_stopped).await;
+            self.list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped).await;
         if !(running_whole && stopped_whole) {
-            self.metrics.record_sweep("list_failed");
+            self.context.metrics().record_sweep("list_failed");
             return false;
         }
-        let now = self.clock.now();
-        let briefs = self.store.of_cluster(cluster);
+        let now = self.context.now();
+        let briefs = self.context.aws.store.of_cluster(cluster);
         for task in known_before.union(registered).filter(|task| task.cluster() == cluster) {
             let over = briefs.get(task).is_some_and(|brief| brief.stopped);
             if !over && !running.contains(task) && !stopped.contains(task) {
-                self.store.record_absence(task, began, now);
+                self.context.aws.store.record_absence(task, began, now);
             }
         }
         let unsure = running
@@ -341,36 +341,17 @@ impl Operator {
             }))
             .cloned()
             .collect();
-        let whole = self.describe_tasks(cluster, unsure, pulse).await;
-        let set = self.manifests();
-        for plane in self.workers().values() {
-            self.assign_bindings(&set, plane, Some(cluster));
+        let complete = self.describe_tasks(cluster, unsure, heartbeat).await;
+        let manifests = self.context.manifests.load();
+        for worker in self.context.workers.load().values() {
+            self.context.assign_bindings(&manifests, worker, Some(cluster));
         }
-        self.clusters().swept.entry(cluster.clone()).or_insert(began);
-        if whole {
-            self.status.record_full_sweep(cluster, self.clock.now());
+        self.context.clusters.record_full_sweep(cluster, began);
+        if complete {
+            self.context.status.record_full_sweep(cluster, self.context.now());
         }
-        self.metrics.record_sweep(if whole { "complete" } else { "describe_failed" });
-        whole
-    }
-
-    /// Finds the binding that takes care of each registration (of one cluster, or of all), so that its guard knows what
-    /// it guards.
-    pub(super) fn assign_bindings(&self, set: &ManifestSet, worker: &ControlPlaneWorker, cluster: Option<&ClusterArn>) {
-        let now = self.clock.now();
-        for task in worker.registry.tasks() {
-            if cluster.is_some_and(|cluster| task.cluster() != cluster) {
-                continue;
-            }
-            let known = self.store.snapshot(&task, Duration::MAX, now).task;
-            for entry in worker.registry.entries(&task) {
-                let found = owning_binding(set, &worker.name, &entry.id.mesh, task.cluster(), known.as_ref());
-                worker.registry.assign_binding(&task, &entry.id, found.as_ref().map(|binding| &binding.name));
-            }
-        }
-        for binding in set.bindings.values().filter(|b| *b.spec.control_plane == *worker.name) {
-            worker.record_owned_count(binding, now);
-        }
+        self.context.metrics().record_sweep(if complete { "complete" } else { "describe_failed" });
+        complete
     }
 
     /// Describes many; the describer packs them into calls. Not all ask at once: each that waits costs memory.
@@ -378,7 +359,7 @@ impl Operator {
         self: &Arc<Self>,
         cluster: &ClusterArn,
         tasks: Vec<TaskArn>,
-        pulse: &Heartbeat,
+        heartbeat: &Heartbeat,
     ) -> bool {
         let mut requested = JoinSet::new();
         let mut tasks = tasks.into_iter();
@@ -386,18 +367,18 @@ impl Operator {
         let mut last = String::new();
         loop {
             for task in tasks.by_ref().take(MAX_INFLIGHT_DESCRIBES - requested.len()) {
-                let describer = self.describer.clone();
+                let describer = self.context.aws.describer.clone();
                 requested.spawn(async move { describer.describe(&task, Duration::MAX).await });
             }
             let Some(answer) = requested.join_next().await else { break };
-            pulse.expect_within(STEP_TIMEOUT);
+            heartbeat.expect_within(STEP_TIMEOUT);
             if let Ok(Err(why)) = answer {
                 failed += 1;
                 last = why.message;
             }
         }
         let why = (failed > 0).then(|| format!("{failed} tasks could not be described: {last}"));
-        self.record_unresolved(&format!("tasks of {cluster}"), why);
+        self.context.record_unresolved(&format!("tasks of {cluster}"), why);
         if failed > 0 {
             warn!(tasks = failed, "tasks could not be described, the next sweep tries again: {last}");
         }
@@ -409,7 +390,7 @@ impl Operator {
     async fn list_all_pages<T, F>(
         &self,
         what: &str,
-        pulse: &Heartbeat,
+        heartbeat: &Heartbeat,
         fetch: impl Fn(Option<String>) -> F,
         mut take: impl FnMut(Vec<T>),
     ) -> bool
@@ -418,13 +399,13 @@ impl Operator {
     {
         let mut page = None;
         for _ in 0..MAX_PAGES {
-            pulse.expect_within(STEP_TIMEOUT);
+            heartbeat.expect_within(STEP_TIMEOUT);
             self.ecs_bucket.acquire(1).await;
             match fetch(page).await {
                 Ok(ListPage { items: more, next }) => {
                     take(more);
                     if next.is_none() {
-                        self.record_unresolved(what, None);
+                        self.context.record_unresolved(what, None);
                         return true;
                     }
                     page = next;
@@ -433,8 +414,8 @@ impl Operator {
                     if error.kind == AwsErrorKind::Throttled {
                         self.ecs_bucket.penalize(Duration::from_secs(1));
                     }
-                    self.metrics.record_warning("sweep_incomplete");
-                    self.record_unresolved(what, Some(error.to_string()));
+                    self.context.metrics().record_warning("sweep_incomplete");
+                    self.context.record_unresolved(what, Some(error.to_string()));
                     warn!("the sweep of {what} is incomplete and proves no absence: {error}");
                     return false;
                 }

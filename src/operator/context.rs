@@ -1,0 +1,360 @@
+//! What the parts of the operator share: immutable dependencies, and handles to state that each have one owner type.
+//!
+//! The parts are the [event handler](super::event_handler), the [sweeper](super::sweeper), the
+//! [role watcher](super::role_watcher), the [manifest applier](super::manifest_applier), and a
+//! [worker](super::control_plane_worker) for each control plane. None of them calls another: they meet in the work queues.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use super::control_plane_worker::ControlPlaneWorker;
+use super::deps::OperatorDeps;
+use super::dry_run::DryRunRecorder;
+use super::recorder::{LiveRecorder, Recorder};
+use super::status::StatusTracker;
+use crate::telemetry::metrics::Metrics;
+use ecs_mesh_api::manifests::ManifestSet;
+use ecs_mesh_aws::role_tag_cache::{ROLE_RECHECK_DELAYS, RoleTagCache};
+use ecs_mesh_aws::store::{Observation, TaskStore};
+use ecs_mesh_aws::task_definition_cache::TaskDefinitionCache;
+use ecs_mesh_aws::task_describer::TaskDescriber;
+use ecs_mesh_clock::Clock;
+use ecs_mesh_consul_acl::desired::named_clusters;
+use ecs_mesh_controller::{Lease, Priority, TokenBucket};
+use ecs_mesh_core::intent::owning_binding;
+use ecs_mesh_model::{ClusterArn, ClusterId, OperatorId, RoleArn, TaskArn, Timestamp};
+
+/// How long a line of the audit log waits for a task role that is not cached.
+const ROLE_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A role, and when to read its tags.
+pub(super) type RoleRecheck = (Instant, RoleArn);
+
+/// Shared by all parts of one operator.
+pub(super) struct Context {
+    pub process: Process,
+    pub aws: AwsState,
+    pub manifests: ActiveManifests,
+    pub workers: Workers,
+    pub clusters: KnownClusters,
+    pub sweeps: SweepRequests,
+    pub status: StatusTracker,
+    role_rechecks: mpsc::UnboundedSender<RoleRecheck>,
+}
+
+/// Dependencies that no part changes.
+pub(super) struct Process {
+    pub id: OperatorId,
+    pub lease: Arc<dyn Lease>,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    /// Seed of all jitter.
+    pub seed: u64,
+    /// Logs and counts changes, or records them where this is a dry run.
+    pub recorder: Arc<dyn Recorder>,
+    /// The recorder of a dry run.
+    pub dry_run: Option<Arc<DryRunRecorder>>,
+}
+
+/// What is known of AWS, and how to learn more of it within the rate limits.
+pub(super) struct AwsState {
+    pub store: Arc<TaskStore>,
+    pub describer: TaskDescriber,
+    pub definitions: TaskDefinitionCache,
+    pub roles: RoleTagCache,
+}
+
+impl Context {
+    /// The context of an operator that has not started, with the rate limiter of ECS reads and the receiver of role
+    /// rechecks.
+    pub(super) fn new(
+        deps: &OperatorDeps,
+    ) -> (Arc<Self>, TokenBucket, mpsc::UnboundedReceiver<RoleRecheck>) {
+        let bucket = |rate: f64, seconds: f64| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
+            let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
+            TokenBucket::new(rate, burst)
+        };
+        let store = Arc::new(TaskStore::default());
+        let ecs_bucket = bucket(deps.rates.ecs, 5.0);
+        let (role_rechecks, rechecks) = mpsc::unbounded_channel();
+        let recorder: Arc<dyn Recorder> = match &deps.recorder {
+            Some(recorder) => Arc::clone(recorder) as _,
+            None => Arc::new(LiveRecorder),
+        };
+        let context = Arc::new_cyclic(|context: &Weak<Self>| {
+            let context = context.clone();
+            // The context holds the describer, so the describer holds the context weakly.
+            let on_leaving = move |task: &TaskArn, observed: Observation| {
+                if let Some(context) = context.upgrade() {
+                    context.enqueue_leaving(task, observed);
+                }
+            };
+            let describer = TaskDescriber::new(
+                Arc::clone(&deps.ecs),
+                Arc::clone(&store),
+                deps.clock.clone(),
+                ecs_bucket.clone(),
+                Arc::new(on_leaving),
+            );
+            let definitions =
+                TaskDefinitionCache::new(Arc::clone(&deps.ecs), bucket(deps.rates.definitions, 4.0));
+            let roles =
+                RoleTagCache::new(Arc::clone(&deps.iam), deps.clock.clone(), bucket(deps.rates.iam, 4.0));
+            Self {
+                process: Process {
+                    id: deps.id.clone(),
+                    lease: Arc::clone(&deps.lease),
+                    clock: deps.clock.clone(),
+                    metrics: Arc::clone(&deps.metrics),
+                    seed: deps.seed,
+                    recorder,
+                    dry_run: deps.recorder.clone(),
+                },
+                aws: AwsState { store, describer, definitions, roles },
+                manifests: ActiveManifests::default(),
+                workers: Workers::default(),
+                clusters: KnownClusters::default(),
+                sweeps: SweepRequests::default(),
+                status: StatusTracker::default(),
+                role_rechecks,
+            }
+        });
+        (context, ecs_bucket, rechecks)
+    }
+
+    /// The time now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.process.clock.now()
+    }
+
+    /// Metrics and health.
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.process.metrics
+    }
+
+    /// Records what a dry run could not find out, or, with `None`, that it now has.
+    pub(super) fn record_unresolved(&self, subject: &str, error: Option<String>) {
+        self.process.recorder.record_unresolved(subject, error);
+    }
+
+    /// The role that a task runs, or ran, as. With `ask` its task definition is read if it is known and not cached.
+    pub(super) async fn role_of(&self, task: &TaskArn, ask: bool) -> Option<RoleArn> {
+        if let Some(role) = self.aws.store.role_of(task) {
+            return Some(role);
+        }
+        let known = self.aws.store.snapshot(task, Duration::MAX, self.now()).task.filter(|_| ask)?;
+        let definition = self.aws.definitions.get(&known.definition);
+        let definition = tokio::time::timeout(ROLE_LOOKUP_TIMEOUT, definition).await;
+        definition.ok()?.ok()?.task_role.clone()
+    }
+
+    /// Schedules reads of a role's tags, at once and some time later: an event may arrive before the change it reports
+    /// is visible.
+    pub(super) fn schedule_role_recheck(&self, role: &RoleArn) {
+        let now = Instant::now();
+        for after in ROLE_RECHECK_DELAYS {
+            // Fails only after the role watcher has ended, when no read is needed any more.
+            let _ = self.role_rechecks.send((now + after, role.clone()));
+        }
+    }
+
+    /// Enqueues a task that ECS is stopping at each control plane that may hold a registration of it.
+    pub(super) fn enqueue_leaving(&self, task: &TaskArn, observed: Observation) {
+        let manifests = self.manifests.load();
+        for worker in self.workers.load().values().filter(|worker| worker.may_hold(&manifests, task)) {
+            if observed.first_stop {
+                worker.record_stop(task);
+            }
+            worker.queue.add(task.clone(), Priority::Removal);
+        }
+    }
+
+    /// Assigns each registration of one cluster, or of all, to the binding that owns it, so that the binding's guard
+    /// knows how many it guards.
+    pub(super) fn assign_bindings(
+        &self,
+        manifests: &ManifestSet,
+        worker: &ControlPlaneWorker,
+        cluster: Option<&ClusterArn>,
+    ) {
+        let now = self.now();
+        for task in worker.registry.tasks() {
+            if cluster.is_some_and(|cluster| task.cluster() != cluster) {
+                continue;
+            }
+            let known = self.aws.store.snapshot(&task, Duration::MAX, now).task;
+            for entry in worker.registry.entries(&task) {
+                let mesh = &entry.id.mesh;
+                let binding = owning_binding(manifests, &worker.name, mesh, task.cluster(), known.as_ref());
+                let name = binding.as_ref().map(|binding| &binding.name);
+                worker.registry.assign_binding(&task, &entry.id, name);
+            }
+        }
+        for binding in manifests.bindings.values().filter(|b| *b.spec.control_plane == *worker.name) {
+            worker.record_owned_count(binding, now);
+        }
+    }
+}
+
+/// The manifests in force.
+#[derive(Default)]
+pub(super) struct ActiveManifests(ArcSwap<ManifestSet>);
+
+impl ActiveManifests {
+    pub(super) fn load(&self) -> Arc<ManifestSet> {
+        self.0.load_full()
+    }
+
+    pub(super) fn store(&self, manifests: Arc<ManifestSet>) {
+        self.0.store(manifests);
+    }
+
+    /// Whether a binding selects the cluster.
+    pub(super) fn select(&self, cluster: &ClusterArn) -> bool {
+        self.0.load().bindings.values().any(|binding| binding.selects_cluster(cluster))
+    }
+
+    /// The shortest sweep interval of all bindings.
+    pub(super) fn sweep_interval(&self) -> Duration {
+        let manifests = self.0.load();
+        let intervals = manifests.bindings.values().map(|binding| binding.spec.cleanup.sweep_interval.0);
+        intervals.min().unwrap_or(Duration::from_mins(10))
+    }
+}
+
+/// The workers by the name of their control plane.
+pub(super) type WorkerMap = BTreeMap<Arc<str>, Arc<ControlPlaneWorker>>;
+
+/// The workers in force.
+#[derive(Default)]
+pub(super) struct Workers(ArcSwap<WorkerMap>);
+
+impl Workers {
+    pub(super) fn load(&self) -> Arc<WorkerMap> {
+        self.0.load_full()
+    }
+
+    pub(super) fn store(&self, workers: WorkerMap) {
+        self.0.store(Arc::new(workers));
+    }
+
+    /// Enqueues a task at every control plane.
+    pub(super) fn enqueue(&self, task: &TaskArn, priority: Priority) {
+        for worker in self.0.load().values() {
+            worker.queue.add(task.clone(), priority);
+        }
+    }
+}
+
+/// The clusters that bindings or registrations have named.
+#[derive(Default)]
+pub(super) struct KnownClusters(Mutex<ClusterRecords>);
+
+#[derive(Default)]
+struct ClusterRecords {
+    by_id: BTreeMap<ClusterId, ClusterArn>,
+    /// The start of this process's first complete sweep of each cluster.
+    swept: BTreeMap<ClusterArn, Timestamp>,
+}
+
+impl KnownClusters {
+    fn lock(&self) -> MutexGuard<'_, ClusterRecords> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn record(&self, cluster: &ClusterArn) {
+        self.lock().by_id.entry(ClusterId::of(cluster)).or_insert_with(|| cluster.clone());
+    }
+
+    /// The clusters by the id that ownership labels carry.
+    pub(super) fn by_id(&self) -> BTreeMap<ClusterId, ClusterArn> {
+        self.lock().by_id.clone()
+    }
+
+    pub(super) fn record_full_sweep(&self, cluster: &ClusterArn, began: Timestamp) {
+        self.lock().swept.entry(cluster.clone()).or_insert(began);
+    }
+
+    /// The start of this process's first complete sweep of the cluster.
+    pub(super) fn first_full_sweep(&self, cluster: &ClusterArn) -> Option<Timestamp> {
+        self.lock().swept.get(cluster).copied()
+    }
+
+    /// The clusters that this process has swept completely.
+    pub(super) fn fully_swept(&self) -> BTreeSet<ClusterArn> {
+        self.lock().swept.keys().cloned().collect()
+    }
+
+    /// The clusters that the bindings of a control plane select: those named in full, and those known that a pattern
+    /// matches.
+    pub(super) fn selected_at(&self, manifests: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
+        let mut clusters = named_clusters(manifests, control_plane);
+        let bindings = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
+        let bindings: Vec<_> = bindings.collect();
+        let known = self.lock();
+        let selected = known.by_id.values().filter(|known| bindings.iter().any(|b| b.selects_cluster(known)));
+        clusters.extend(selected.cloned());
+        clusters
+    }
+}
+
+/// Asks for sweeps, and says how far they have got.
+#[derive(Default)]
+pub(super) struct SweepRequests {
+    requested: Notify,
+    /// Grows when there is more to list than the sweep under way has asked for.
+    epoch: AtomicU64,
+    progress: SweepProgress,
+}
+
+struct SweepProgress(watch::Sender<(u64, bool)>);
+
+impl Default for SweepProgress {
+    fn default() -> Self {
+        Self(watch::Sender::new((0, false)))
+    }
+}
+
+impl SweepRequests {
+    /// Asks for a sweep soon.
+    pub(super) fn request(&self) {
+        self.requested.notify_one();
+    }
+
+    /// Waits for [`Self::request`].
+    pub(super) async fn requested(&self) {
+        self.requested.notified().await;
+    }
+
+    /// Asks for a sweep soon, and makes the last one and the one under way count as incomplete: there is more to list.
+    pub(super) fn invalidate(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.progress.0.send_modify(|(_, complete)| *complete = false);
+        self.request();
+    }
+
+    /// The current epoch, for [`Self::record_end`].
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// A sweep that began in this epoch has ended.
+    pub(super) fn record_end(&self, epoch: u64, complete: bool) {
+        self.progress.0.send_modify(|(count, last)| {
+            let is_current = self.epoch() == epoch;
+            (*count, *last) = (*count + 1, complete && is_current);
+        });
+    }
+
+    /// How many sweeps have ended, and whether the last one was complete.
+    pub(super) fn progress(&self) -> (u64, bool) {
+        *self.progress.0.borrow()
+    }
+}

@@ -1,0 +1,101 @@
+//! What an operator is built from.
+
+use std::sync::Arc;
+
+use ecs_mesh_api::ControlPlaneSpec;
+use ecs_mesh_aws::aws::{Ecs, Iam};
+use ecs_mesh_clock::Clock;
+use ecs_mesh_consul::ConsulControlPlane;
+use ecs_mesh_consul_acl::backend::{AclBackend, ConsulAclBackend};
+use ecs_mesh_control_plane::ControlPlane;
+use ecs_mesh_control_plane::http::StreamTransport;
+use ecs_mesh_controller::Lease;
+use ecs_mesh_model::OperatorId;
+
+use super::dry_run::DryRunRecorder;
+use crate::telemetry::metrics::Metrics;
+
+/// Connects to a control plane. The error names the field of the manifest that is at fault.
+pub type ConnectFn = Arc<dyn Fn(&str, &ControlPlaneSpec) -> Result<Connected, String> + Send + Sync>;
+
+/// The clients of one control plane, which share a connection.
+#[derive(Clone)]
+pub struct Connected {
+    /// Reads and writes registrations of tasks.
+    pub client: Arc<dyn ControlPlane>,
+    /// Reads and writes ACL objects, where the control plane has them.
+    pub acl: Option<Arc<dyn AclBackend>>,
+}
+
+impl Connected {
+    /// A control plane without ACL objects.
+    pub fn new(client: Arc<dyn ControlPlane>) -> Self {
+        Self { client, acl: None }
+    }
+
+    /// Consul, with its ACL objects.
+    pub fn consul<T: StreamTransport + 'static>(client: ConsulControlPlane<T>) -> Self {
+        let client = Arc::new(client);
+        Self { acl: Some(Arc::new(ConsulAclBackend::new(Arc::clone(&client)))), client }
+    }
+}
+
+/// Rate limits of AWS reads, in calls per second.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRates {
+    /// ListTasks and DescribeTasks. The account's shared quota is 20 with a burst of 100.
+    pub ecs: f64,
+    /// DescribeTaskDefinition. The account's quota is 20 with a burst of 50.
+    pub definitions: f64,
+    /// GetRole. AWS publishes no quota.
+    pub iam: f64,
+}
+
+impl Default for ReadRates {
+    fn default() -> Self {
+        Self { ecs: 10.0, definitions: 10.0, iam: 5.0 }
+    }
+}
+
+/// The dependencies of an operator.
+pub struct OperatorDeps {
+    /// The stable identity that marks this operator's registrations.
+    pub id: OperatorId,
+    /// ECS.
+    pub ecs: Arc<dyn Ecs>,
+    /// IAM.
+    pub iam: Arc<dyn Iam>,
+    /// Connects to control planes.
+    pub connect: ConnectFn,
+    /// Whether this process may write.
+    pub lease: Arc<dyn Lease>,
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Metrics and health.
+    pub metrics: Arc<Metrics>,
+    /// Rate limits of AWS reads.
+    pub rates: ReadRates,
+    /// Seed of all jitter.
+    pub seed: u64,
+    /// Makes this a dry run: changes are recorded here instead of being written.
+    pub recorder: Option<Arc<DryRunRecorder>>,
+}
+
+#[cfg(test)]
+impl OperatorDeps {
+    /// The operator `op` with this ECS and an IAM without tags. Connecting to a control plane fails.
+    pub(super) fn for_tests(ecs: Arc<dyn Ecs>) -> Self {
+        Self {
+            id: OperatorId::parse("op").unwrap(),
+            ecs,
+            iam: ecs_mesh_aws::fakes::FakeIam::returning(Ok(ecs_mesh_model::Tags::default())),
+            connect: Arc::new(|_, _| Err("no control plane".to_owned())),
+            lease: Arc::new(ecs_mesh_controller::AlwaysHeld),
+            clock: ecs_mesh_aws::fakes::clock(),
+            metrics: Arc::new(Metrics::default()),
+            rates: ReadRates::default(),
+            seed: 1,
+            recorder: None,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A live run: one `info` line for each change of a registration, target `audit` for identity changes, and each warning
+//! once for all tasks with the same cause.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+
+use super::super::apply::{ApplyOutcome, WriteDecision};
+use super::super::warnings::{Novelty, group_key};
+use super::{OwnerInfo, Recorder, Subject, TaskPlanRecorder, TaskRecorder, describe_owner, describe_step, guard_message};
+use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
+use ecs_mesh_controller::Lease;
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
+use ecs_mesh_core::plan::{Action, PlanStep};
+use ecs_mesh_model::{Reason, RoleArn};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Values of the field `result` of audit lines.
+const SUCCESS: &str = "success";
+const SUCCESS_RESPONSE_LOST: &str = "success_response_lost";
+const ERROR: &str = "error";
+
+/// Logs and counts.
+pub(in crate::operator) struct LiveRecorder;
+
+impl Recorder for LiveRecorder {
+    fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
+        Box::new(LiveTaskRecorder(subject))
+    }
+
+    fn record_unresolved(&self, _subject: &str, _error: Option<String>) {}
+
+    fn retain_control_planes(&self, _control_planes: &BTreeSet<Arc<str>>) {}
+}
+
+struct LiveTaskRecorder<'a>(Subject<'a>);
+
+/// Logs a change of a registration. (A macro: target and message of a log line are constants.)
+macro_rules! log_change {
+    ($recorder:expr, $step:expr, $owner:expr, $target:literal, $change:literal, $message:literal, $reason:expr, $result:expr) => {{
+        let Subject { context, worker, task } = $recorder.0;
+        let service = match &$step.action {
+            Action::Ensure { desired, .. } => desired.service.as_str(),
+            _ => $owner.service.as_deref().unwrap_or_default(),
+        };
+        info!(
+            target: $target, operator = %context.process.id, version = VERSION, control_plane = %worker.name,
+            mesh = worker.mesh_label(&$step.id.mesh), partition = worker.partition(), name = %$step.id.name,
+            binding = %$step.binding.name, %task, role = $owner.role.as_ref().map(RoleArn::as_str), service,
+            change = $change, reason = %$reason, result = $result, $message
+        );
+    }};
+}
+
+impl LiveTaskRecorder<'_> {
+    /// Counts a warning, and logs it unless the same is already logged of a task with the same cause. Whether it is new
+    /// for this task.
+    fn warn_once(&self, reason: &'static str, why: &Reason) -> bool {
+        let Subject { context, worker, task } = self.0;
+        context.metrics().record_warning(reason);
+        let novelty = worker.record_warning(task, reason, &why.key, &why.message);
+        if novelty == Novelty::New {
+            warn!(control_plane = %worker.name, %task, reason, error = why.message, "task needs attention");
+        } else {
+            debug!(control_plane = %worker.name, %task, reason, error = why.message, "task needs attention");
+        }
+        novelty != Novelty::Known
+    }
+}
+
+impl TaskRecorder for LiveTaskRecorder<'_> {
+    fn start_attempt(&self) {}
+
+    fn finish(&self) {}
+
+    fn write_decision(&self, lease: &dyn Lease) -> WriteDecision {
+        if lease.holds() { WriteDecision::Send } else { WriteDecision::NoLease }
+    }
+
+    fn takes_effect(&self) -> bool {
+        true
+    }
+
+    fn outcome(&self, step: &PlanStep, owner: &OwnerInfo, outcome: &ApplyOutcome) {
+        let (_, why) = describe_step(step);
+        let metrics = self.0.context.metrics();
+        match outcome {
+            ApplyOutcome::Created(_) => {
+                metrics.record_change("create");
+                log_change!(self, step, owner, "audit", "create", "registration created", why, SUCCESS);
+            }
+            ApplyOutcome::Updated(changes) => {
+                metrics.record_change("update");
+                let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+                let reason = format!("differs in {}", fields.join(", "));
+                log_change!(self, step, owner, "ecs_mesh_operator", "update", "registration updated", reason, SUCCESS);
+            }
+            ApplyOutcome::Drained => {
+                metrics.record_change("drain");
+                if step.needs_guard() {
+                    log_change!(self, step, owner, "audit", "drain", "registration drained", why, SUCCESS);
+                } else {
+                    log_change!(self, step, owner, "ecs_mesh_operator", "drain", "registration drained", why, SUCCESS);
+                }
+            }
+            ApplyOutcome::Removed | ApplyOutcome::RemovalConfirmedLate => {
+                metrics.record_change("remove");
+                if let Action::Remove(evidence) = &step.action {
+                    metrics.record_removal(evidence.as_str());
+                }
+                let answered = *outcome == ApplyOutcome::Removed;
+                let result = if answered { SUCCESS } else { SUCCESS_RESPONSE_LOST };
+                log_change!(self, step, owner, "audit", "remove", "registration removed", why, result);
+            }
+            ApplyOutcome::UpdateNotAllowed(changes) => {
+                let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+                let message = format!("update of {} skipped by policy", fields.join(", "));
+                self.warn_once("skipped_by_policy", &Reason::new(format!("update {}", step.binding.name), message));
+            }
+            ApplyOutcome::Equal
+            | ApplyOutcome::Vanished
+            | ApplyOutcome::NameConflict(_)
+            | ApplyOutcome::NoLease
+            | ApplyOutcome::RemovalFailed(_)
+            | ApplyOutcome::Unconfirmed => {
+                let Subject { worker, task, .. } = self.0;
+                let mesh = worker.mesh_label(&step.id.mesh);
+                debug!(%task, mesh, name = %step.id.name, ?outcome, "nothing to do");
+            }
+        }
+    }
+
+    fn removal_failed(&self, step: &PlanStep, owner: &OwnerInfo, error: &MeshError) {
+        let Subject { context, worker, task } = self.0;
+        let (_, why) = describe_step(step);
+        let message = format!("{} was not removed: {}", worker.display_name(&step.id), error.message);
+        let key = format!("{} {}", error.kind.label(), group_key(&error.message));
+        if worker.record_warning(task, "removal_failed", &key, &message) != Novelty::New {
+            debug!(control_plane = %worker.name, %task, reason = "removal_failed", error = message, "removal failed");
+            return;
+        }
+        let (service, role) = (owner.service.as_deref(), owner.role.as_ref().map(RoleArn::as_str));
+        warn!(
+            target: "audit", operator = %context.process.id, version = VERSION, control_plane = %worker.name,
+            mesh = worker.mesh_label(&step.id.mesh), partition = worker.partition(), name = %step.id.name,
+            binding = %step.binding.name, %task, role, service, change = "remove", reason = %why, result = ERROR,
+            error = error.message, "removal failed"
+        );
+    }
+
+    fn problem(&self, reason: &'static str, why: &Reason) {
+        self.warn_once(reason, why);
+    }
+
+    fn call_failed(&self, error: &MeshError) {
+        if error.kind.affects_one_registration() {
+            self.problem(error.kind.label(), &Reason::new(group_key(&error.message), &*error.message));
+        } else {
+            self.0.context.metrics().record_warning(error.kind.label());
+            self.0.worker.warn_once(error);
+        }
+    }
+
+    fn unreachable(&self) {}
+
+    fn warnings(&self, all: &[Reason]) {
+        self.warn_once("degraded", &Reason::join(all));
+    }
+
+    fn held(&self, reason: &HoldReason) {
+        self.warn_once(reason.label(), &reason.reason().with_prefix("held, registrations are kept"));
+    }
+
+    fn ignored(&self, reason: &IgnoreReason) {
+        let Subject { context, worker, task } = self.0;
+        context.metrics().record_ignored(reason.label());
+        if matches!(reason, IgnoreReason::NetworkMode(_)) {
+            self.warn_once(reason.label(), &Reason::constant(reason.to_string()));
+        } else {
+            debug!(control_plane = %worker.name, %task, reason = reason.label(), "task ignored");
+        }
+    }
+
+    fn rejected(&self, violations: &[RoleViolation]) {
+        let metrics = self.0.context.metrics();
+        for violation in violations {
+            metrics.record_violation(violation.rule.label());
+        }
+        let why = Reason::join(&violations.iter().map(RoleViolation::reason).collect::<Vec<_>>());
+        if self.warn_once("rejected", &why.with_prefix("the task role is not allowed in the mesh")) {
+            metrics.record_rejected();
+        }
+    }
+
+    fn name_conflict(&self, step: &PlanStep, owner: &RegistrationOwner) {
+        let (key, owner) = describe_owner(owner);
+        let binding = &step.binding.name;
+        let message = format!(
+            "{} is already taken by {owner}; not touching it; remove it, or choose another spec.dataplaneName in \
+             MeshBinding {binding}",
+            self.0.worker.display_name(&step.id),
+        );
+        self.warn_once("name_conflict", &Reason::new(format!("{key} {binding}"), message));
+    }
+
+    fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {
+        let (change, _) = describe_step(step);
+        // The counts in the message grow while the cause stays the same.
+        let key = format!("{change} {}", step.binding.name);
+        self.warn_once("held_by_guard", &Reason::new(key, guard_message(step, admitted, owned)));
+    }
+
+    fn skipped_by_policy(&self, step: &PlanStep) {
+        let (change, why) = describe_step(step);
+        let (name, policy) = (self.0.worker.display_name(&step.id), step.binding.spec.policy);
+        let message = format!("{change} of {name} ({why}) skipped: policy {policy:?}");
+        self.warn_once("skipped_by_policy", &Reason::new(format!("{change} {}", step.binding.name), message));
+    }
+
+    fn paused(&self, step: &PlanStep) -> bool {
+        let (change, why) = describe_step(step);
+        let (name, binding) = (self.0.worker.display_name(&step.id), &step.binding.name);
+        let message = format!("MeshBinding {binding} is paused: {change} of {name} ({why})");
+        self.warn_once("paused", &Reason::new(format!("{change} {binding}"), message));
+        false
+    }
+
+    fn plan(&self) -> Option<&TaskPlanRecorder<'_>> {
+        None
+    }
+}

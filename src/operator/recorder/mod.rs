@@ -1,0 +1,134 @@
+//! Records what reconciles do and find. A live run logs and counts; a dry run collects a plan, and lets no write be sent.
+
+mod live;
+mod plan;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::apply::{ApplyOutcome, WriteDecision};
+use super::context::Context;
+use super::control_plane_worker::ControlPlaneWorker;
+use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
+use ecs_mesh_controller::Lease;
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
+use ecs_mesh_core::plan::{Action, DrainReason, PlanStep};
+use ecs_mesh_model::{Reason, RoleArn, TaskArn};
+
+pub(super) use live::LiveRecorder;
+pub(super) use plan::TaskPlanRecorder;
+
+/// Records what an operator does.
+pub(super) trait Recorder: Send + Sync {
+    /// The recorder of one reconcile of one task.
+    fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a>;
+
+    /// Records an input that could not be read, or, with `None`, that it now was.
+    fn record_unresolved(&self, subject: &str, error: Option<String>);
+
+    /// Drops what is recorded of other control planes.
+    fn retain_control_planes(&self, control_planes: &BTreeSet<Arc<str>>);
+}
+
+/// The task of a reconcile, and where it is reconciled.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub context: &'a Context,
+    pub worker: &'a ControlPlaneWorker,
+    pub task: &'a TaskArn,
+}
+
+/// What is known of a registration before a step: a removal forgets it.
+pub(super) struct OwnerInfo {
+    pub service: Option<Arc<str>>,
+    pub role: Option<RoleArn>,
+}
+
+/// Records one reconcile of one task.
+pub(super) trait TaskRecorder: Send + Sync {
+    /// Starts another attempt: what the last one recorded no longer counts.
+    fn start_attempt(&self);
+
+    /// The reconcile has ended.
+    fn finish(&self);
+
+    /// Whether a write may be sent now. Asked last, right before each write.
+    fn write_decision(&self, lease: &dyn Lease) -> WriteDecision;
+
+    /// Whether steps take effect, so that they count for guards and answer events.
+    fn takes_effect(&self) -> bool;
+
+    /// The outcome of a step.
+    fn outcome(&self, step: &PlanStep, owner: &OwnerInfo, outcome: &ApplyOutcome);
+
+    /// A removal was sent and failed.
+    fn removal_failed(&self, step: &PlanStep, owner: &OwnerInfo, error: &MeshError);
+
+    /// Something is in the way, or an input could not be read; `reason` is a bounded label.
+    fn problem(&self, reason: &'static str, why: &Reason);
+
+    /// A call to the control plane failed.
+    fn call_failed(&self, error: &MeshError);
+
+    /// The circuit of the control plane is open.
+    fn unreachable(&self);
+
+    /// The task is registered, and something about it needs attention.
+    fn warnings(&self, all: &[Reason]);
+
+    /// The task is held: registrations are kept as they are.
+    fn held(&self, reason: &HoldReason);
+
+    /// The task is not this operator's.
+    fn ignored(&self, reason: &IgnoreReason);
+
+    /// The task's role does not allow it.
+    fn rejected(&self, violations: &[RoleViolation]);
+
+    /// The name of a step's registration belongs to another owner.
+    fn name_conflict(&self, step: &PlanStep, owner: &RegistrationOwner);
+
+    /// The guard holds a step.
+    fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize);
+
+    /// The binding's policy does not permit a step.
+    fn skipped_by_policy(&self, step: &PlanStep);
+
+    /// The binding of a step is paused. Whether the step is carried out all the same, as a plan does.
+    fn paused(&self, step: &PlanStep) -> bool;
+
+    /// The plan of this task, where this is a dry run.
+    fn plan(&self) -> Option<&TaskPlanRecorder<'_>>;
+}
+
+/// The change of a step and its reason, for people.
+fn describe_step(step: &PlanStep) -> (&'static str, String) {
+    match &step.action {
+        Action::Ensure { .. } => ("ensure", "the task runs".to_owned()),
+        Action::Drain(DrainReason::Stopping, _) => ("drain", "ECS is stopping the task".to_owned()),
+        Action::Drain(_, evidence) => ("drain", evidence.to_string()),
+        Action::Remove(evidence) => ("remove", evidence.to_string()),
+        Action::Skip { action, evidence } => (action.as_str(), evidence.to_string()),
+    }
+}
+
+/// The owner of a conflicting registration: a grouping key, and words.
+fn describe_owner(owner: &RegistrationOwner) -> (&str, String) {
+    match owner {
+        RegistrationOwner::Foreign => ("foreign", "an owner without this operator's labels".to_owned()),
+        RegistrationOwner::Owned(labels) => (
+            labels.operator.as_str(),
+            format!("operator {}, cluster {}, task {}", labels.operator, labels.cluster, labels.task),
+        ),
+    }
+}
+
+fn guard_message(step: &PlanStep, admitted: usize, owned: usize) -> String {
+    let (change, why) = describe_step(step);
+    format!(
+        "{change} held by the guard of MeshBinding {} ({why}): {admitted} of {owned} registrations already withdrawn in \
+         the last hour without a STOPPED of their own; if that is right, set spec.cleanup.guard.releaseUntil to a time in \
+         the near future",
+        step.binding.name
+    )
+}

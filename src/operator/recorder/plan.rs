@@ -1,0 +1,254 @@
+//! A dry run: what steps would come to goes into the task's part of the plan, and no write is sent.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::apply::{ApplyOutcome, WriteDecision};
+use super::super::dry_run::{DryRunRecorder, TaskPlan};
+use super::super::warnings::group_key;
+use super::{OwnerInfo, Recorder, Subject, TaskRecorder, describe_owner, describe_step, guard_message};
+use ecs_mesh_api::LifecyclePolicy;
+use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
+use ecs_mesh_controller::Lease;
+use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
+use ecs_mesh_core::plan::report::{BlockedBy, Change, PlannedChange};
+use ecs_mesh_core::plan::{Action, DrainReason, PendingConfirmation, PlanStep, SkippedAction};
+use ecs_mesh_model::Reason;
+
+impl Recorder for DryRunRecorder {
+    fn of_task<'a>(self: Arc<Self>, subject: Subject<'a>) -> Box<dyn TaskRecorder + 'a> {
+        Box::new(TaskPlanRecorder { subject, recorder: self, plan: Mutex::default() })
+    }
+
+    fn record_unresolved(&self, subject: &str, error: Option<String>) {
+        match error {
+            Some(error) => DryRunRecorder::record_unresolved(self, subject, error),
+            None => self.clear_unresolved(subject),
+        }
+    }
+
+    fn retain_control_planes(&self, control_planes: &BTreeSet<Arc<str>>) {
+        DryRunRecorder::retain_control_planes(self, control_planes);
+    }
+}
+
+/// Collects the plan of one task.
+pub(in crate::operator) struct TaskPlanRecorder<'a> {
+    subject: Subject<'a>,
+    recorder: Arc<DryRunRecorder>,
+    /// What this attempt has recorded.
+    plan: Mutex<TaskPlan>,
+}
+
+impl TaskPlanRecorder<'_> {
+    fn lock(&self) -> MutexGuard<'_, TaskPlan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, change: PlannedChange) {
+        let partition = self.subject.worker.partition().map(str::to_owned);
+        self.lock().push(PlannedChange { partition, ..change });
+    }
+
+    /// Counts a warning, and puts the change into the plan.
+    fn push_warning(&self, reason: &'static str, change: PlannedChange) {
+        self.subject.context.metrics().record_warning(reason);
+        self.push(change);
+    }
+
+    /// The number of changes so far.
+    pub(in crate::operator) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Marks all changes from `first` on as waiting for a confirmation.
+    pub(in crate::operator) fn set_precondition_from(&self, first: usize, awaited: &PendingConfirmation) {
+        self.lock().set_precondition_from(first, awaited);
+    }
+
+    /// Records why nothing changes for a registered task, if nothing else is recorded: a plan does not pass over it.
+    pub(in crate::operator) fn record_no_change(&self, reason: &str, change: Change) {
+        if self.lock().is_empty() {
+            self.push(PlannedChange::new(change, reason));
+        }
+    }
+
+    fn entry(&self, step: &PlanStep, change: Change, reason: impl Into<String>) -> PlannedChange {
+        let Subject { worker, task, .. } = self.subject;
+        let reason = reason.into();
+        let service = match &step.action {
+            Action::Ensure { desired, .. } => Some(desired.service.as_str().to_owned()),
+            _ => {
+                let entry = worker.registry.entries(task).into_iter().find(|entry| entry.id == step.id);
+                entry.and_then(|entry| entry.service).map(|service| service.to_string())
+            }
+        };
+        let evidence = match &step.action {
+            Action::Ensure { .. } => None,
+            Action::Drain(_, evidence) | Action::Remove(evidence) | Action::Skip { evidence, .. } => {
+                Some(evidence.as_str().to_owned())
+            }
+        };
+        PlannedChange {
+            mesh: worker.mesh_label(&step.id.mesh).map(str::to_owned),
+            name: Some(step.id.name.to_string()),
+            binding: Some(step.binding.name.to_string()),
+            service,
+            // The evidence's words have a time that differs from task to task.
+            key: evidence.clone().unwrap_or_else(|| reason.clone()),
+            evidence,
+            ..PlannedChange::new(change, reason)
+        }
+    }
+
+    /// A withdrawal that something blocks.
+    fn blocked(&self, step: &PlanStep, by: BlockedBy, reason: String) -> PlannedChange {
+        let change = match step.action {
+            Action::Drain(..) | Action::Skip { action: SkippedAction::Drain, .. } => Change::Drain,
+            _ => Change::Remove,
+        };
+        PlannedChange { blocked_by: Some(by), ..self.entry(step, change, reason) }
+    }
+
+    fn planned_change(&self, step: &PlanStep, outcome: &ApplyOutcome) -> Option<PlannedChange> {
+        let (_, why) = describe_step(step);
+        let paused = step.binding.spec.paused.then_some(BlockedBy::Paused);
+        let change = match outcome {
+            ApplyOutcome::Created(normal) => PlannedChange {
+                registration: Some(normal.clone()),
+                ..self.entry(step, Change::Create, "the task runs and is not registered")
+            },
+            ApplyOutcome::Updated(fields) => PlannedChange {
+                fields: fields.clone(),
+                ..self.entry(step, Change::Update, "differs in these fields")
+            },
+            ApplyOutcome::UpdateNotAllowed(fields) => PlannedChange {
+                fields: fields.clone(),
+                blocked_by: Some(BlockedBy::Policy),
+                ..self.entry(step, Change::Update, "differs in these fields; the policy is create-only")
+            },
+            ApplyOutcome::Drained => {
+                PlannedChange { follow_up: follow_up(step), ..self.entry(step, Change::Drain, why) }
+            }
+            ApplyOutcome::Removed | ApplyOutcome::RemovalConfirmedLate => self.entry(step, Change::Remove, why),
+            ApplyOutcome::Equal => match &step.action {
+                Action::Skip { .. } => return None,
+                Action::Drain(..) => self.entry(step, Change::Unchanged, "already drained"),
+                _ => self.entry(step, Change::Unchanged, "as desired"),
+            },
+            ApplyOutcome::Vanished
+            | ApplyOutcome::NameConflict(_)
+            | ApplyOutcome::NoLease
+            | ApplyOutcome::RemovalFailed(_)
+            | ApplyOutcome::Unconfirmed => return None,
+        };
+        let blocked_by = if change.change.writes() { change.blocked_by.or(paused) } else { None };
+        Some(PlannedChange { blocked_by, ..change })
+    }
+}
+
+impl TaskRecorder for TaskPlanRecorder<'_> {
+    fn start_attempt(&self) {
+        *self.lock() = TaskPlan::default();
+    }
+
+    fn finish(&self) {
+        let plan = std::mem::take(&mut *self.lock());
+        self.recorder.replace(&self.subject.worker.name, Some(self.subject.task), plan);
+    }
+
+    fn write_decision(&self, _lease: &dyn Lease) -> WriteDecision {
+        WriteDecision::DryRun
+    }
+
+    fn takes_effect(&self) -> bool {
+        false
+    }
+
+    fn outcome(&self, step: &PlanStep, _owner: &OwnerInfo, outcome: &ApplyOutcome) {
+        if let Some(change) = self.planned_change(step, outcome) {
+            self.push(change);
+        }
+    }
+
+    fn removal_failed(&self, _step: &PlanStep, _owner: &OwnerInfo, error: &MeshError) {
+        // A dry run sends no removal, so only a failed read gets here.
+        self.call_failed(error);
+    }
+
+    fn problem(&self, reason: &'static str, why: &Reason) {
+        self.push_warning(reason, PlannedChange::with_reason(Change::Unknown, why));
+    }
+
+    fn call_failed(&self, error: &MeshError) {
+        self.problem(error.kind.label(), &Reason::new(group_key(&error.message), &*error.message));
+    }
+
+    fn unreachable(&self) {
+        self.record_no_change("the control plane is not reachable", Change::Unknown);
+    }
+
+    fn warnings(&self, all: &[Reason]) {
+        self.lock().extend_warnings(all);
+    }
+
+    fn held(&self, reason: &HoldReason) {
+        let change = if matches!(reason, HoldReason::Unknown(_)) { Change::Unknown } else { Change::Hold };
+        self.push_warning(reason.label(), PlannedChange::with_reason(change, &reason.reason()));
+    }
+
+    fn ignored(&self, reason: &IgnoreReason) {
+        // The other control plane's part of the plan has the task.
+        if !matches!(reason, IgnoreReason::OtherControlPlane) {
+            self.subject.context.metrics().record_ignored(reason.label());
+            self.push(PlannedChange::new(Change::Ignore, reason.to_string()));
+        }
+    }
+
+    fn rejected(&self, violations: &[RoleViolation]) {
+        for violation in violations {
+            self.subject.context.metrics().record_violation(violation.rule.label());
+        }
+        let why = Reason::join(&violations.iter().map(RoleViolation::reason).collect::<Vec<_>>());
+        self.push(PlannedChange::with_reason(Change::Reject, &why));
+    }
+
+    fn name_conflict(&self, step: &PlanStep, owner: &RegistrationOwner) {
+        let (key, owner) = describe_owner(owner);
+        let reason = format!(
+            "the name is already taken by {owner}; not touching it: remove it, or choose another spec.dataplaneName in \
+             MeshBinding {}",
+            step.binding.name
+        );
+        self.push(PlannedChange { key: key.to_owned(), ..self.entry(step, Change::NameConflict, reason) });
+    }
+
+    fn held_by_guard(&self, step: &PlanStep, admitted: usize, owned: usize) {
+        let reason = guard_message(step, admitted, owned);
+        self.push_warning("held_by_guard", self.blocked(step, BlockedBy::Guard, reason));
+    }
+
+    fn skipped_by_policy(&self, step: &PlanStep) {
+        let (_, why) = describe_step(step);
+        self.push_warning("skipped_by_policy", self.blocked(step, BlockedBy::Policy, why));
+    }
+
+    fn paused(&self, _step: &PlanStep) -> bool {
+        true
+    }
+
+    fn plan(&self) -> Option<&TaskPlanRecorder<'_>> {
+        Some(self)
+    }
+}
+
+/// The change that follows a drain by itself.
+fn follow_up(step: &PlanStep) -> Option<String> {
+    if step.binding.spec.policy != LifecyclePolicy::Sync {
+        return None;
+    }
+    Some(match &step.action {
+        Action::Drain(DrainReason::Stopping, _) => "removed once ECS reports the task STOPPED".to_owned(),
+        _ => format!("removed {} later (cleanup.drain)", step.binding.spec.cleanup.drain),
+    })
+}
