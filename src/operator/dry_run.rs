@@ -96,11 +96,11 @@ impl DryRunRecorder {
         for item in news {
             let (mesh, partition, name) =
                 (item.mesh.as_deref(), item.partition.as_deref(), item.name.as_deref());
-            let object = item.kind.map(ecs_mesh_core::plan::report::ObjectKind::as_str);
+            let kind = item.kind.map(ecs_mesh_core::plan::report::ObjectKind::label);
             info!(
-                %control_plane, mesh, partition, object, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
+                %control_plane, mesh, partition, kind, name = name.unwrap_or_default(), task = task.map(tracing::field::display),
                 service = item.service.as_deref().unwrap_or_default(), change = item.change.as_str(),
-                reason = item.reason, blocked_by = item.blocked_by.map(BlockedBy::as_str), after = item.precondition, "planned"
+                reason = item.reason, blocked_by = item.blocked_by.map(BlockedBy::as_str), precondition = item.precondition, "planned"
             );
         }
     }
