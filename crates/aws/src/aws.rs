@@ -1,4 +1,4 @@
-//! The AWS calls that the operator makes, as traits: production has the SDK behind them, a simulation has a world.
+//! The AWS calls of the operator, as traits. Implemented by [`sdk`](crate::sdk) and by the simulation.
 
 use async_trait::async_trait;
 
@@ -8,20 +8,20 @@ use ecs_mesh_model::{
     Timestamp, Reason,
 };
 
-/// What kind of failure a call ended in: what the caller may do about it.
+/// Kind of a failed call, which decides how the caller reacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AwsErrorKind {
-    /// Too many calls; slow down.
+    /// Too many calls: slow down.
     Throttled,
-    /// Time-outs, connection failures, 5xx: worth another try.
+    /// Time-outs, connection failures, 5xx: retry.
     Unavailable,
-    /// The caller's permissions do not reach.
+    /// The caller lacks a permission.
     Denied,
     /// Missing, invalid or expired credentials.
     Credentials,
-    /// The thing that was named does not exist (or not yet: AWS is eventually consistent).
+    /// The resource does not exist, or not yet: AWS is eventually consistent.
     NotFound,
-    /// Anything else; trying the same again will not help.
+    /// Anything else: a retry does not help.
     Invalid,
 }
 
@@ -39,33 +39,33 @@ impl AwsErrorKind {
     }
 }
 
-/// A failed AWS call, with words for a person: which call on which resource, what AWS said, what to do next.
+/// A failed AWS call: the operation, the resource, AWS's message and the next step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operation} on {resource} failed: {code}: {message}{hint}")]
 pub struct AwsError {
-    /// What may be done about it.
+    /// The kind of failure.
     pub kind: AwsErrorKind,
-    /// `ecs:DescribeTasks` and its like.
+    /// The operation, such as `ecs:DescribeTasks`.
     pub operation: &'static str,
-    /// The resource that the call was about.
+    /// The resource of the call.
     pub resource: String,
     /// AWS's error code, or `timeout`, `connection`, `credentials`.
     pub code: String,
-    /// AWS's message, cut to a few hundred characters, without secrets.
+    /// AWS's message, shortened, without secrets.
     pub message: String,
-    /// What to do next; empty, or starting with `; `.
+    /// The next step; empty, or starting with `; `.
     pub hint: &'static str,
 }
 
 impl From<AwsError> for Reason {
-    /// What AWS says names the resource and the caller: the cause is the call and the code.
+    /// AWS's message contains the resource and the caller, so the key is the operation and the code.
     fn from(error: AwsError) -> Self {
         Self::new(format!("{} {}", error.operation, error.code), error.to_string())
     }
 }
 
-/// Why a shared call gave nothing.
-pub(crate) fn why(error: BatchError<AwsError>) -> Reason {
+/// The reason why a batched call failed.
+pub(crate) fn batch_failure(error: BatchError<AwsError>) -> Reason {
     match error {
         BatchError::Call(error) => error.into(),
         error => Reason::constant(error.to_string()),
@@ -75,24 +75,24 @@ pub(crate) fn why(error: BatchError<AwsError>) -> Reason {
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage<T> {
-    /// What is on it; may be empty although more follows.
+    /// The items; may be empty although more pages follow.
     pub items: Vec<T>,
-    /// The token of the next page. Only its absence ends a list.
+    /// The token of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// DescribeTasks' answer.
+/// The result of DescribeTasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DescribeTasksOutput {
-    /// The tasks that were found.
+    /// Found tasks.
     pub tasks: Vec<Task>,
-    /// Tasks that ECS says are MISSING: long gone, or not visible yet.
+    /// Tasks reported as MISSING: long gone, or not visible yet.
     pub missing: Vec<TaskId>,
-    /// Tasks that failed for another reason, with it. Nothing is known of these.
+    /// Tasks that failed for another reason. Their state is unknown.
     pub failed: Vec<(TaskId, String)>,
 }
 
-/// The part of ECS that the operator reads.
+/// ECS reads of the operator.
 #[async_trait]
 pub trait Ecs: Send + Sync {
     /// Clusters of the account and Region, a page at a time.
@@ -113,19 +113,19 @@ pub trait Ecs: Send + Sync {
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError>;
 }
 
-/// The part of IAM that the operator reads.
+/// IAM reads of the operator.
 #[async_trait]
 pub trait Iam: Send + Sync {
-    /// All tags of a role. `NotFound` is `NoSuchEntity`, which proves nothing until read twice.
+    /// All tags of a role. `NotFound` (`NoSuchEntity`) is evidence only when two reads agree.
     async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError>;
 }
 
-/// A message as received.
+/// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueMessage {
-    /// For deletion; valid until the visibility time-out.
+    /// Receipt handle for deletion; valid until the visibility time-out.
     pub receipt: String,
-    /// The body: an EventBridge envelope, or anything.
+    /// The body, usually an EventBridge envelope.
     pub body: String,
     /// `SentTimestamp`.
     pub sent_at: Option<Timestamp>,
@@ -133,15 +133,15 @@ pub struct QueueMessage {
     pub receives: u32,
 }
 
-/// The one queue that the operator reads.
+/// The event queue.
 #[async_trait]
 pub trait EventQueue: Send + Sync {
     /// Up to 10 messages, waiting up to 20 s for the first.
     async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError>;
 
-    /// Deletes up to 10 messages; gives back the receipts that failed.
+    /// Deletes up to 10 messages and returns the receipts that failed.
     async fn delete(&self, receipts: &[String]) -> Result<Vec<String>, AwsError>;
 
-    /// Makes up to 10 messages visible again at once, for whoever comes next.
+    /// Makes up to 10 messages visible to other receivers at once.
     async fn release(&self, receipts: &[String]) -> Result<(), AwsError>;
 }

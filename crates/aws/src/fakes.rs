@@ -1,4 +1,4 @@
-//! Small fakes of AWS for the tests of this room: what they say is set, what they were asked is kept.
+//! Fakes of AWS for tests: answers are set, calls are recorded.
 
 #![allow(
     missing_docs,
@@ -22,7 +22,7 @@ use ecs_mesh_model::{
     TaskGroup, TaskId, Timestamp,
 };
 
-/// How long each call of a fake takes.
+/// Duration of each call of a fake.
 pub const CALL: Duration = Duration::from_secs(1);
 
 pub fn error(kind: AwsErrorKind) -> AwsError {
@@ -75,7 +75,7 @@ pub fn task(n: usize, last_status: LastStatus) -> Task {
     }
 }
 
-/// What is said of a role from now on.
+/// The answer for a role.
 pub type RoleResponse = Result<Tags, AwsErrorKind>;
 
 /// An IAM with one role.

@@ -1,5 +1,5 @@
-//! What only an audit reads of AWS: task definitions with all that they give to their containers, and what a role may
-//! do. Environment values and commands may hold secrets, so nothing here shows them.
+//! AWS reads of the audit alone: complete task definitions and permissions of a role. Environment values and commands may
+//! contain secrets, so `Debug` never prints them.
 
 use std::fmt;
 
@@ -9,18 +9,18 @@ use serde::{Deserialize, Deserializer};
 use super::aws::AwsError;
 use ecs_mesh_model::{RoleArn, Tags, TaskDefinitionArn};
 
-/// A text that may be a secret: it can be judged, and no `Debug` shows it.
+/// A text that may be a secret; hidden from `Debug`.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(transparent)]
 pub struct Redacted(String);
 
 impl Redacted {
-    /// Hides a text.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, to be judged and never to be shown.
+    /// The text, for evaluation; never for output.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -32,17 +32,17 @@ impl fmt::Debug for Redacted {
     }
 }
 
-/// A task definition with all that decides how its containers start.
+/// A task definition with everything that affects the start of its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FullTaskDefinition {
-    /// Its ARN; `None` before it is registered.
+    /// The ARN; `None` before registration.
     #[serde(default, rename = "taskDefinitionArn", deserialize_with = "arn_or_none")]
     pub arn: Option<TaskDefinitionArn>,
     /// The family.
     #[serde(default)]
     pub family: String,
-    /// `taskRoleArn`: before it is registered a role's bare name will do, too.
+    /// `taskRoleArn`; before registration also a bare role name.
     #[serde(default, rename = "taskRoleArn")]
     pub task_role: Option<String>,
     /// `networkMode`.
@@ -51,12 +51,12 @@ pub struct FullTaskDefinition {
     /// `containerDefinitions`.
     #[serde(rename = "containerDefinitions")]
     pub containers: Vec<FullContainer>,
-    /// `tags`; `None` where none are given or known.
+    /// `tags`; `None` if absent or unknown.
     #[serde(default, deserialize_with = "tags_or_none")]
     pub tags: Option<Tags>,
 }
 
-/// A container of it.
+/// A container of a task definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FullContainer {
@@ -67,10 +67,10 @@ pub struct FullContainer {
     /// `environment`, in order.
     #[serde(deserialize_with = "null_is_empty")]
     pub environment: Vec<Variable>,
-    /// `secrets`: variables whose values are elsewhere.
+    /// `secrets`: variables with a reference to their value.
     #[serde(deserialize_with = "null_is_empty")]
     pub secrets: Vec<SecretVariable>,
-    /// `environmentFiles`: further variables whose values are elsewhere.
+    /// `environmentFiles`: files with further variables.
     #[serde(deserialize_with = "null_is_empty")]
     pub environment_files: Vec<serde_json::Value>,
     /// `entryPoint`.
@@ -79,7 +79,7 @@ pub struct FullContainer {
     /// `command`.
     #[serde(deserialize_with = "null_is_empty")]
     pub command: Vec<Redacted>,
-    /// `healthCheck`, whatever it is.
+    /// Whether `healthCheck` is set.
     #[serde(deserialize_with = "is_given")]
     pub health_check: bool,
     /// `portMappings`.
@@ -97,7 +97,7 @@ pub struct Variable {
     pub value: Redacted,
 }
 
-/// A variable whose value ECS takes from a secret.
+/// A variable whose value ECS reads from a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SecretVariable {
@@ -105,7 +105,7 @@ pub struct SecretVariable {
     pub name: String,
 }
 
-/// A port that a container listens on.
+/// A listening port of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortMapping {
@@ -114,7 +114,7 @@ pub struct PortMapping {
 }
 
 impl FullContainer {
-    /// Whether the container gets a variable of this name, from a secret or in plain text.
+    /// Whether the container has a variable of this name, from a secret or in plain text.
     pub fn has_variable(&self, name: &str) -> bool {
         self.environment.iter().any(|variable| variable.name == name && !variable.value.expose().is_empty())
             || self.secrets.iter().any(|secret| secret.name == name)
@@ -144,21 +144,21 @@ fn tags_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Tags>, D::E
     Ok(tags.map(|tags| tags.into_iter().map(|tag| (tag.key, tag.value)).collect()))
 }
 
-/// What IAM's policy simulator says of one action on one resource.
+/// The result of IAM's policy simulator for one action on one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimulationResult {
-    /// Whether all policies together allow it.
+    /// Whether all policies together allow the action.
     pub allowed: bool,
     /// `allowed`, `explicitDeny` or `implicitDeny`.
     pub decision: String,
-    /// Context keys that the policies ask for and the simulation did not have.
+    /// Context keys that the policies use and the simulation lacked.
     pub missing_context: Vec<String>,
 }
 
-/// The calls that only an audit makes.
+/// The calls of the audit.
 #[async_trait]
 pub trait AuditApi: Send + Sync {
-    /// The revision of this ARN, with its tags.
+    /// The task definition of this ARN, with its tags.
     async fn definition(&self, arn: &TaskDefinitionArn) -> Result<FullTaskDefinition, AwsError>;
 
     /// Whether the role's own policies let it call `iam:GetRole` on itself, by IAM's policy simulator.
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_and_no_command_is_in_what_debug_shows() {
+    fn debug_hides_values_and_commands() {
         let definition: FullTaskDefinition = serde_json::from_value(serde_json::json!({
             "family": "kv",
             "containerDefinitions": [{

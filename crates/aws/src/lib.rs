@@ -1,4 +1,17 @@
-//! What *is*: tasks, role tags and messages as AWS tells of them. Decides nothing.
+//! Observes AWS: tasks, task definitions, role tags and queue messages. Makes no decision about registrations.
+//!
+//! - [`aws`]: the calls as traits; [`sdk`]: their implementation with the AWS SDK.
+//! - [`consumer`] receives messages, [`events`] decodes them.
+//! - [`store`] keeps the newest state of each task; [`task_describer`], [`task_definition_cache`] and [`role_tag_cache`] read
+//!   from AWS below its quotas.
+//!
+//! ```
+//! use ecs_mesh_aws::events::{Decoded, decode};
+//!
+//! let body = r#"{"source": "aws.ecs", "detail-type": "ECS Service Action", "detail": {}}"#;
+//! assert_eq!(decode(body), Decoded::Ignored { detail_type: "service_action" });
+//! assert!(matches!(decode("{not json"), Decoded::Poison { .. }));
+//! ```
 
 #![forbid(unsafe_code)]
 

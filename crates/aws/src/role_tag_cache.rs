@@ -1,5 +1,5 @@
-//! Role tags, read as seldom as safety allows: kept for a while, read again when CloudTrail tells of a change, and
-//! believed in what they forbid only when two reads, at least [`ROLE_CONFIRM_INTERVAL`] apart, agree.
+//! Caches role tags for a limited time and reads them again after a CloudTrail event. A revocation is confirmed only when
+//! two reads, at least [`ROLE_CONFIRM_INTERVAL`] apart, agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, AwsErrorKind, Iam, why};
+use super::aws::{AwsError, AwsErrorKind, Iam, batch_failure};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
 use ecs_mesh_core::intent::{Fact, RoleTags};
@@ -16,11 +16,11 @@ use ecs_mesh_model::{RoleArn, Tags, Timestamp, Reason};
 /// IAM is eventually consistent: two reads must lie this far apart to confirm each other.
 pub const ROLE_CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// When a role is read again after CloudTrail told of a change: the event may outrun the change, and the second read
-/// must be far enough from the end of the first to confirm it.
+/// Delays of the reads after a CloudTrail event: the event may be visible before the change, and the second read must be
+/// far enough from the end of the first to confirm it.
 pub const ROLE_RECHECK_DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(11), Duration::from_mins(1)];
 
-/// How long a failed read stands for the next ones, so that a thousand tasks of one role ask once.
+/// How long a failed read is cached, so that a thousand tasks of one role cause one call.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// The cache of role tags.
@@ -32,7 +32,7 @@ pub struct RoleTagCache {
 
 struct CacheInner {
     kept: Mutex<BTreeMap<RoleArn, CachedRole>>,
-    /// Roles whose tags were found changed, by whichever read.
+    /// Roles whose tags changed, found by any read.
     changed: Mutex<BTreeSet<RoleArn>>,
     clock: Clock,
 }
@@ -45,11 +45,11 @@ struct CachedRole {
 
 #[derive(Clone, Debug)]
 struct RoleReading {
-    /// `None`: IAM says that there is no such role.
+    /// `None`: the role does not exist.
     tags: Option<Arc<Tags>>,
-    /// When just this was first read, with nothing else since: the end of that call.
+    /// End of the first call with this result, without another result since.
     first: Timestamp,
-    /// When it was last read: the start of that call.
+    /// Start of the last call.
     last: Timestamp,
 }
 
@@ -64,9 +64,9 @@ impl CacheInner {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what a call that was made at `asked` said. The second part tells whether that is not what was known.
-    fn record(&self, role: &RoleArn, tags: Option<Arc<Tags>>, asked: Timestamp) -> (RoleTags, bool) {
-        let answered = self.clock.now();
+    /// Records the result of a call that started at `started`. The flag is whether the result differs from the known one.
+    fn record(&self, role: &RoleArn, tags: Option<Arc<Tags>>, started: Timestamp) -> (RoleTags, bool) {
+        let ended = self.clock.now();
         let mut all = self.lock();
         let kept = all.entry(role.clone()).or_default();
         kept.failure = None;
@@ -75,8 +75,8 @@ impl CacheInner {
         let same = before.filter(|reading| reading.tags == tags);
         let differs = same.is_none();
         let reading = match same {
-            Some(reading) => RoleReading { last: asked, ..reading },
-            None => RoleReading { tags, first: answered, last: asked },
+            Some(reading) => RoleReading { last: started, ..reading },
+            None => RoleReading { tags, first: ended, last: started },
         };
         let fact = kept.reading.insert(reading).fact();
         if differs && was_known {
@@ -85,8 +85,8 @@ impl CacheInner {
         (fact, differs)
     }
 
-    fn record_failure(&self, role: &RoleArn, why: Reason) {
-        self.lock().entry(role.clone()).or_default().failure = Some((self.clock.now(), why));
+    fn record_failure(&self, role: &RoleArn, reason: Reason) {
+        self.lock().entry(role.clone()).or_default().failure = Some((self.clock.now(), reason));
     }
 }
 
@@ -106,50 +106,50 @@ impl RoleTagCache {
                 (Some(reading), _) if reading.last.age_at(now) < max_age => {
                     return Fact::Known(reading.fact());
                 }
-                (_, Some((at, why))) if at.age_at(now) < FAILURE_TTL => return Fact::Unknown(why.clone()),
+                (_, Some((at, reason))) if at.age_at(now) < FAILURE_TTL => return Fact::Unknown(reason.clone()),
                 _ => {}
             }
         }
         self.read(role).await.0
     }
 
-    /// Reads the role now. The second part tells whether its tags differ from what was known before; all who share
-    /// the call hear the same.
+    /// Reads the role now. The flag is whether the tags differ from the known ones; all callers that share the call get
+    /// the same result.
     pub async fn read(&self, role: &RoleArn) -> (Fact<RoleTags>, bool) {
         match self.batcher.ask(role.clone(), ()).await {
             Ok((fact, differs)) => (Fact::Known(fact), differs),
             Err(error) => {
-                let why = why(error);
-                self.cache.record_failure(role, why.clone());
-                (Fact::Unknown(why), false)
+                let reason = batch_failure(error);
+                self.cache.record_failure(role, reason.clone());
+                (Fact::Unknown(reason), false)
             }
         }
     }
 
-    /// The roles whose tags were found changed since this was asked last: a read for one task may find what concerns
-    /// all tasks of the role.
+    /// Takes the roles whose tags changed since the last call: a read for one task may find a change that concerns all
+    /// tasks of the role.
     pub fn take_changed(&self) -> BTreeSet<RoleArn> {
         std::mem::take(&mut self.cache.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How old the newest reading is; `None` when there is none.
+    /// Age of the newest reading.
     pub fn age(&self, role: &RoleArn) -> Option<Duration> {
         let now = self.cache.clock.now();
         self.cache.lock().get(role)?.reading.as_ref().map(|reading| reading.last.age_at(now))
     }
 
-    /// Whether what is known of the role was read twice, far enough apart.
+    /// Whether two reads, far enough apart, agree on the role.
     pub fn is_confirmed(&self, role: &RoleArn) -> bool {
         let all = self.cache.lock();
         all.get(role).and_then(|kept| kept.reading.as_ref()).is_some_and(|reading| reading.fact().confirmed)
     }
 
-    /// The roles of this account and name that anyone asked for: CloudTrail names roles so.
+    /// Cached roles of this account and name, which is how CloudTrail identifies roles.
     pub fn roles_by_name(&self, account: &str, name: &str) -> Vec<RoleArn> {
         self.cache.lock().keys().filter(|r| r.account() == account && r.name() == name).cloned().collect()
     }
 
-    /// Forgets all roles but these.
+    /// Removes all other roles.
     pub fn retain(&self, used: &BTreeSet<RoleArn>) {
         self.cache.lock().retain(|role, _| used.contains(role));
     }
@@ -172,15 +172,15 @@ impl BatchCall for GetRoleCall {
         role: &RoleArn,
         _requests: Vec<()>,
     ) -> Result<BTreeMap<(), <Self as BatchCall>::Response>, AwsError> {
-        let asked = self.cache.clock.now();
+        let started = self.cache.clock.now();
         let tags = match self.iam.role_tags(role).await {
             Ok(tags) => Some(Arc::new(tags)),
             Err(error) if error.kind == AwsErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        // Kept here, once a call and in the order of calls: whoever waits may be late, and one answer told to two is
-        // still one reading.
-        Ok([((), self.cache.record(role, tags, asked))].into())
+        // Recorded once per call and in the order of calls: waiting callers may run late, and one answer for two callers
+        // is one reading.
+        Ok([((), self.cache.record(role, tags, started))].into())
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
         RoleArn::parse("arn:aws:iam::111122223333:role/mesh/kv").unwrap()
     }
 
-    #[allow(clippy::unnecessary_wraps)] // what a role says may also be an error
+    #[allow(clippy::unnecessary_wraps)] // a response may also be an error
     fn tagged(value: &str) -> RoleResponse {
         Ok([("kuma.io/mesh".to_owned(), value.to_owned())].into())
     }
@@ -208,7 +208,7 @@ mod tests {
         (RoleTagCache::new(iam.clone(), clock(), bucket()), iam)
     }
 
-    /// The value of the tag, `none` for no such role, and whether that is confirmed.
+    /// The value of the tag (`none` for a missing role), and whether it is confirmed.
     fn known(fact: &Fact<RoleTags>) -> (String, bool) {
         let Fact::Known(RoleTags { tags, confirmed }) = fact else { panic!("{fact:?}") };
         let value = tags.as_ref().map_or("none", |tags| tags["kuma.io/mesh"].as_str());
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tags_are_kept_until_they_are_too_old_for_who_asks() {
+    async fn tags_are_cached_until_max_age() {
         let (roles, iam) = roles(tagged("a"));
         roles.get(&role(), RECHECK).await;
         iam.set_response(tagged("b"));
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_tasks_of_one_role_ask_once() {
+    async fn tasks_of_one_role_share_a_call() {
         let (roles, iam) = roles(tagged("a"));
         let asks = (0..100).map(|_| {
             let roles = roles.clone();
@@ -242,14 +242,14 @@ mod tests {
             assert_eq!(
                 known(&ask.await.unwrap()),
                 ("a".to_owned(), false),
-                "one answer told twice is one reading"
+                "one answer for two callers is one reading"
             );
         }
         assert!(iam.calls() <= 2, "{} calls", iam.calls());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_readings_ten_seconds_apart_confirm_each_other() {
+    async fn two_reads_ten_seconds_apart_confirm_each_other() {
         for response in [tagged("a"), Err(AwsErrorKind::NotFound)] {
             let (roles, _iam) = roles(response);
             assert!(!read(&roles).await.1);
@@ -260,17 +260,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_was_long_on_its_way_is_as_old_as_its_question() {
+    async fn slow_answer_is_as_old_as_its_request() {
         let (roles, _iam) = roles(tagged("a"));
         read(&roles).await;
         assert_eq!(roles.age(&role()), Some(CALL));
         sleep(ROLE_CONFIRM_INTERVAL.saturating_sub(CALL)).await;
-        // Asked nine seconds after the first was answered, answered ten seconds after.
+        // Started nine seconds after the end of the first read, ended ten seconds after.
         assert!(!read(&roles).await.1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_answer_in_between_starts_the_confirmation_anew() {
+    async fn different_answer_restarts_confirmation() {
         let (roles, iam) = roles(tagged("a"));
         read(&roles).await;
         sleep(ROLE_CONFIRM_INTERVAL).await;
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_read_in_between_proves_nothing_either_way() {
+    async fn failed_read_does_not_affect_confirmation() {
         let (roles, iam) = roles(Err(AwsErrorKind::NotFound));
         read(&roles).await;
         iam.set_response(Err(AwsErrorKind::Unavailable));
@@ -296,12 +296,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_stands_for_five_seconds_for_everyone() {
+    async fn failure_is_cached_for_five_seconds() {
         let (roles, iam) = roles(Err(AwsErrorKind::Throttled));
-        let why = roles.get(&role(), RECHECK).await;
-        assert!(matches!(&why, Fact::Unknown(why) if why.message.contains("for a reason")), "{why:?}");
+        let failure = roles.get(&role(), RECHECK).await;
+        assert!(
+            matches!(&failure, Fact::Unknown(reason) if reason.message.contains("for a reason")),
+            "{failure:?}"
+        );
         sleep(FAILURE_TTL.saturating_sub(SECOND)).await;
-        assert_eq!(roles.get(&role(), RECHECK).await, why);
+        assert_eq!(roles.get(&role(), RECHECK).await, failure);
         assert_eq!(iam.calls(), 1);
         iam.set_response(tagged("a"));
         sleep(SECOND).await;
@@ -309,7 +312,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_read_outlives_a_failure_until_it_is_too_old() {
+    async fn cached_tags_survive_a_failure_until_max_age() {
         let (roles, iam) = roles(tagged("a"));
         roles.get(&role(), RECHECK).await;
         iam.set_response(Err(AwsErrorKind::Denied));
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_shares_the_call_hears_of_the_change() {
+    async fn callers_that_share_a_call_all_see_the_change() {
         let (roles, iam) = roles(tagged("a"));
         read(&roles).await;
         assert!(roles.take_changed().is_empty(), "a first reading changes nothing");
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_change_that_one_task_finds_is_there_for_the_others() {
+    async fn change_found_for_one_task_is_reported_for_the_role() {
         let (roles, iam) = roles(tagged("a"));
         roles.get(&role(), RECHECK).await;
         iam.set_response(Err(AwsErrorKind::NotFound));

@@ -1,15 +1,15 @@
-//! Task definitions: a revision never changes, so each is read once and kept, up to a bound.
+//! Caches task definitions. A revision never changes, so each is read once; the number of cached definitions is bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::aws::{AwsError, Ecs, why};
+use super::aws::{AwsError, Ecs, batch_failure};
 use ecs_mesh_controller::{BatchCall, Batcher, TokenBucket};
 use ecs_mesh_model::{TaskDefinition, TaskDefinitionArn, Reason};
 
-/// Most definitions kept; the oldest goes first. At a few hundred bytes each this stays below some megabytes.
+/// Limit of cached definitions; the oldest is evicted first. At a few hundred bytes each this is a few megabytes.
 const MAX_CACHED: usize = 5_000;
 
 /// The cache of task definitions.
@@ -30,20 +30,20 @@ struct DescribeDefinitionCall {
 }
 
 impl TaskDefinitionCache {
-    /// Calls take tokens from `bucket` (`DescribeTaskDefinition` has a quota of its own).
+    /// Calls take tokens from `bucket`. `DescribeTaskDefinition` has its own quota.
     pub fn new(ecs: Arc<dyn Ecs>, bucket: TokenBucket) -> Self {
         Self { kept: Arc::default(), batcher: Batcher::new(DescribeDefinitionCall { ecs }, 1, Some(bucket)) }
     }
 
-    /// The definition, from memory or from ECS.
+    /// The definition, from the cache or from ECS.
     ///
     /// # Errors
-    /// When it cannot be had now.
+    /// When the call fails.
     pub async fn get(&self, arn: &TaskDefinitionArn) -> Result<Arc<TaskDefinition>, Reason> {
         if let Some(kept) = self.lock().by_arn.get(arn) {
             return Ok(Arc::clone(kept));
         }
-        let definition = self.batcher.ask(arn.clone(), ()).await.map_err(why)?;
+        let definition = self.batcher.ask(arn.clone(), ()).await.map_err(batch_failure)?;
         let mut kept = self.lock();
         if kept.by_arn.insert(arn.clone(), Arc::clone(&definition)).is_none() {
             kept.oldest_first.push_back(arn.clone());
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_definition_is_read_once_however_many_ask() {
+    async fn definition_is_read_once_for_many_callers() {
         let (definitions, ecs) = definitions();
         let asks: Vec<_> = (0..50)
             .map(|_| {
@@ -106,18 +106,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_told_in_words_and_not_kept() {
+    async fn failure_has_a_reason_and_is_not_cached() {
         let ecs = Arc::new(FakeEcs::default());
         let definitions = TaskDefinitionCache::new(ecs.clone(), bucket());
         *ecs.fails.lock().unwrap() = Some(AwsErrorKind::Denied);
-        let why = definitions.get(&definition_arn(1)).await.unwrap_err();
-        assert!(why.message.contains("for a reason"), "{why}");
+        let reason = definitions.get(&definition_arn(1)).await.unwrap_err();
+        assert!(reason.message.contains("for a reason"), "{reason}");
         *ecs.fails.lock().unwrap() = None;
         assert!(definitions.get(&definition_arn(1)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_is_bounded_and_the_oldest_goes_first() {
+    async fn oldest_definition_is_evicted_at_the_limit() {
         let (definitions, ecs) = definitions();
         for revision in 1..=MAX_CACHED + 1 {
             definitions.get(&definition_arn(revision)).await.unwrap();

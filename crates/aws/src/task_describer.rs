@@ -1,5 +1,5 @@
-//! Targeted DescribeTasks, shared by whoever asks at the same time: up to 100 tasks of a cluster a call, below the
-//! account's quota. Every answer goes into the [`TaskStore`] before anyone hears it.
+//! Targeted DescribeTasks, batched: up to 100 tasks of a cluster per call, below the account's quota. Each answer is in the
+//! [`TaskStore`] before a caller gets it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use ecs_mesh_clock::Clock;
 use ecs_mesh_controller::{BatchCall, BatchError, Batcher, TokenBucket};
 use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, Reason};
 
-/// Most tasks that one DescribeTasks call takes.
+/// Most tasks of one DescribeTasks call.
 const BATCH: usize = 100;
 
-/// How long nobody calls after AWS throttled us: the bucket is shared with everyone in the account.
+/// Pause after a throttling response. The quota is shared by the whole account.
 const THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What ECS said of one task. What it said in full is in the store.
+/// Result for one task. The described task is in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DescribeOutcome {
     /// Found.
     Found,
     /// MISSING.
     Missing,
-    /// ECS could not say, with its reason.
+    /// Another failure, with ECS's reason.
     Failed(String),
 }
 
@@ -36,8 +36,8 @@ pub struct TaskDescriber {
     batcher: Batcher<DescribeTasksCall>,
 }
 
-/// Called when a describe is the first observation that ECS takes a task down, or that it has stopped: no event may ever
-/// follow that brings the task back into the queues.
+/// Called when a describe is the first observation that a task is leaving or has stopped: no event may follow that would
+/// enqueue the task.
 pub type OnLeaving = Arc<dyn Fn(&TaskArn, Observation) + Send + Sync>;
 
 struct DescribeTasksCall {
@@ -62,22 +62,22 @@ impl TaskDescriber {
     }
 
     /// Describes a task by a call that starts now or later. `grace`: how long absence must have lasted for MISSING
-    /// to count.
+    /// to be evidence.
     ///
     /// # Errors
-    /// When the call failed or ECS could not say. Nothing is known then.
+    /// When the call failed or ECS reported a failure. The task's state is unknown then.
     pub async fn describe(&self, task: &TaskArn, grace: Duration) -> Result<DescribeOutcome, Reason> {
         let request = DescribeRequest { id: task.id().clone(), grace };
         match self.batcher.ask(task.cluster().clone(), request).await {
             Ok(DescribeOutcome::Failed(reason)) => {
-                let words = format!("ecs:DescribeTasks on {task} failed: {reason}");
-                Err(Reason::new(format!("ecs:DescribeTasks {reason}"), words))
+                let message = format!("ecs:DescribeTasks on {task} failed: {reason}");
+                Err(Reason::new(format!("ecs:DescribeTasks {reason}"), message))
             }
             Ok(answer) => Ok(answer),
             Err(BatchError::Call(error)) => Err(error.into()),
             Err(error) => {
-                let words = format!("ecs:DescribeTasks on {task}: {error}");
-                Err(Reason::new(error.to_string(), words))
+                let message = format!("ecs:DescribeTasks on {task}: {error}");
+                Err(Reason::new(error.to_string(), message))
             }
         }
     }
@@ -153,7 +153,7 @@ mod tests {
         clock: Clock,
     }
 
-    /// An ECS that knows the tasks below 1000.
+    /// ECS with the tasks 0 to 999.
     fn scene() -> DescriberFixture {
         let tasks = (0..1_000).map(|n| (task_arn(n).id().clone(), task(n, LastStatus::Running))).collect();
         let ecs = Arc::new(FakeEcs { tasks: Mutex::new(tasks), ..FakeEcs::default() });
@@ -169,7 +169,7 @@ mod tests {
             self.describer.describe(&task_arn(n), GRACE).await
         }
 
-        /// Asks at once, and gives the number of tasks in each call.
+        /// Requests all tasks at once and returns the number of tasks in each call.
         async fn describe_all(&self, tasks: impl IntoIterator<Item = usize>) -> Vec<usize> {
             let asks: Vec<_> = tasks
                 .into_iter()
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn questions_that_arrive_together_share_calls_of_a_hundred() {
+    async fn simultaneous_requests_share_calls_of_a_hundred() {
         let scene = scene();
         let began = Instant::now();
         let calls = scene.describe_all(0..250).await;
@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn describe_call_names_each_task_once() {
         let scene = scene();
-        // Keeps the line busy, so that the others share the next call.
+        // The first call is in flight, so the others share the next one.
         let (busy, one) = (scene.describe(9), task_arn(1));
         let (a, b, c) = tokio::join!(
             busy,
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_found_is_in_the_store_before_anyone_hears_of_it() {
+    async fn described_task_is_in_the_store_before_callers_resume() {
         let scene = scene();
         assert_eq!(scene.describe(1).await, Ok(DescribeOutcome::Found));
         assert_eq!(scene.liveness(1), TaskLiveness::Live);
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(scene.describe(5_001).await, Ok(DescribeOutcome::Missing));
         assert_eq!(scene.describe(5_002).await, Ok(DescribeOutcome::Missing));
         assert_eq!(scene.liveness(5_000), TaskLiveness::Stopped);
-        assert_eq!(scene.liveness(5_001), TaskLiveness::Live, "it may not be visible yet");
+        assert_eq!(scene.liveness(5_001), TaskLiveness::Live, "the task may not be visible yet");
         assert_eq!(scene.liveness(5_002), TaskLiveness::Unknown);
     }
 

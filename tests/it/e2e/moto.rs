@@ -214,5 +214,5 @@ async fn task_lifecycle_on_moto() {
     house.dataplanes_once("removal by the sweep", BTreeMap::is_empty).await;
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
-    assert!(operator.said(&["cannot be read"]).is_empty(), "{}", operator.stderr());
+    assert!(operator.said(&["unparseable message"]).is_empty(), "{}", operator.stderr());
 }

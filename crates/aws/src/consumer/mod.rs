@@ -1,5 +1,5 @@
-//! Takes messages from the queue: several receivers that do not wait for one another's work. A message is deleted once
-//! its effect is in memory; what a crash loses the start-up sweep finds. Poison never stalls anything (invariant I8).
+//! Receives and handles messages of the event queue, with several independent receivers. A message is deleted once its
+//! effect is in memory; the start-up sweep finds what a crash loses. A poison message delays no other (invariant I8).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,30 +17,30 @@ use ecs_mesh_controller::Backoff;
 use ecs_mesh_controller::health::{Health, Heartbeat};
 use ecs_mesh_model::Task;
 
-/// Most receipts that one `DeleteMessageBatch` takes.
+/// Most receipts of one `DeleteMessageBatch`.
 const BATCH: usize = 10;
 
 /// How long a receipt waits for others to share its call.
 const BATCH_LINGER: Duration = Duration::from_millis(20);
 
-/// Receipts that may wait for deletion; receivers wait when there are more.
+/// Receipts that may wait for deletion; beyond that, receivers wait.
 const DELETE_QUEUE_LEN: usize = 1_000;
 
-/// How long deletions may go on after the stop.
+/// Time for deletions after the stop.
 const DELETE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A receive ends within 25 s, and a receipt finds its place soon; a receiver that takes longer is stuck.
+/// A receiver without progress for this long is stuck: a receive ends within 25 s, and handing over a receipt is quick.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long a receive that was under way at the stop may still bring messages, which then go back to the queue.
+/// Time for a receive in flight at the stop; its messages are released.
 const RECEIVE_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What becomes of a message that can never be read.
+/// How to handle a message that can never be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoisonPolicy {
-    /// Deleted, after it was counted and logged.
+    /// Count, log and delete.
     Delete,
-    /// Left for the queue's redrive policy, which moves it to the dead-letter queue.
+    /// Leave to the queue's redrive policy, which moves it to the dead-letter queue.
     Redrive,
 }
 
@@ -79,70 +79,68 @@ pub trait EventHandler: Send + Sync {
     fn on_role_change(&self, account: &str, role_name: &str, event: RoleEvent) -> EventResult;
 }
 
-/// What the queue of events was last found to be.
+/// State of the event queue by its last receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueState {
-    /// None is given, or it was not read yet.
+    /// No queue, or not read yet.
     #[default]
     Unknown,
-    /// The last receive went well.
+    /// The last receive succeeded.
     Ok,
-    /// The last receive failed, by this kind of error.
+    /// The last receive failed with this kind of error.
     Failing(&'static str),
 }
 
-/// Told of what becomes of messages, for metrics. All labels have bounded sets of values.
+/// Records message metrics. All labels have bounded sets of values.
 pub trait QueueObserver: Send + Sync {
-    /// A message of this kind was taken in, or could not be received, and came to this.
+    /// Counts a message, or a failed receive, by kind and result.
     fn record_message(&self, kind: &'static str, result: &'static str);
 
-    /// A message came this long after it was sent, for the so manieth time.
+    /// Records the age of a received message and its receive count.
     fn record_received(&self, age: Option<Duration>, receives: u32);
 
-    /// The queue was read, or could not be.
+    /// Sets the state of the queue.
     fn set_queue_state(&self, state: QueueState);
 }
 
-/// Reads one queue.
+/// Consumes one queue.
 #[derive(Clone)]
 pub struct QueueConsumer {
     /// The queue.
     pub queue: Arc<dyn EventQueue>,
-    /// Who hears.
+    /// Handles decoded events.
     pub handler: Arc<dyn EventHandler>,
-    /// What becomes of poison.
+    /// How to handle poison messages.
     pub poison: PoisonPolicy,
-    /// Who counts.
+    /// Records metrics.
     pub observer: Arc<dyn QueueObserver>,
-    /// The register of loops.
+    /// Where the loops report progress.
     pub health: Health,
-    /// For the age of messages.
+    /// Clock for the age of messages.
     pub clock: Clock,
-    /// Feeds the jitter of retries.
+    /// Seed of the retries' jitter.
     pub seed: u64,
 }
 
 impl QueueConsumer {
-    /// Receives with so many receivers until `stop`, then deletes what is still to be deleted.
+    /// Runs `receivers` receivers until `stop`, then completes pending deletions.
     pub async fn run(self, receivers: usize, stop: CancellationToken) {
         let (done, deletions) = mpsc::channel(DELETE_QUEUE_LEN);
         let mut tasks = tokio::task::JoinSet::new();
-        // All of them see the same trouble: one of them tells.
-        let told = Arc::new(AtomicBool::new(false));
+        // All receivers see the same failure: one of them warns.
+        let has_warned = Arc::new(AtomicBool::new(false));
         for index in 0..receivers.max(1) {
             let receiver = self.clone();
-            let (done, told, stop) = (done.clone(), Arc::clone(&told), stop.clone());
-            tasks.spawn(async move { receiver.receive(index as u64, done, &told, stop).await });
+            let (done, has_warned, stop) = (done.clone(), Arc::clone(&has_warned), stop.clone());
+            tasks.spawn(async move { receiver.receive(index as u64, done, &has_warned, stop).await });
         }
         drop(done);
         let mut deleter = tokio::task::JoinSet::new();
-        let pulse = self.health.register("deleter");
-        deleter.spawn(delete(Arc::clone(&self.queue), deletions, pulse));
+        let heartbeat = self.health.register("deleter");
+        deleter.spawn(delete(Arc::clone(&self.queue), deletions, heartbeat));
         while tasks.join_next().await.is_some() {}
         if timeout(DELETE_DRAIN_TIMEOUT, deleter.join_next()).await.is_err() {
-            warn!(
-                "some messages were not deleted before the stop; they will be delivered again, which does no harm"
-            );
+            warn!("messages not deleted before shutdown; the queue redelivers them");
         }
     }
 
@@ -150,19 +148,19 @@ impl QueueConsumer {
         self,
         index: u64,
         done: mpsc::Sender<String>,
-        told: &AtomicBool,
+        has_warned: &AtomicBool,
         stop: CancellationToken,
     ) {
-        let mut trouble = None;
-        let pulse = self.health.register(format!("receiver {}", index + 1));
+        let mut retry_delays = None;
+        let heartbeat = self.health.register(format!("receiver {}", index + 1));
         while !stop.is_cancelled() {
-            pulse.expect_within(STEP_TIMEOUT);
+            heartbeat.expect_within(STEP_TIMEOUT);
             let receiving = self.queue.receive();
             tokio::pin!(receiving);
             let received = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    // Messages on their way to us would stay hidden from the next process.
+                    // Messages of this receive would stay hidden from the next process.
                     if let Ok(Ok(messages)) = timeout(RECEIVE_DRAIN_TIMEOUT, receiving).await {
                         self.release(messages).await;
                     }
@@ -172,12 +170,12 @@ impl QueueConsumer {
             };
             match received {
                 Ok(messages) => {
-                    trouble = None;
-                    told.store(false, Ordering::Relaxed);
+                    retry_delays = None;
+                    has_warned.store(false, Ordering::Relaxed);
                     self.observer.set_queue_state(QueueState::Ok);
                     for message in messages {
                         let Some(receipt) = self.handle(message) else { continue };
-                        // Where deletions hang, a stop need not wait: what is not deleted comes again.
+                        // A stop does not wait for hanging deletions: the queue redelivers those messages.
                         tokio::select! {
                             biased;
                             // The deleter ends only after all receivers.
@@ -189,17 +187,17 @@ impl QueueConsumer {
                 Err(error) => {
                     self.observer.record_message("receive_error", error.kind.label());
                     self.observer.set_queue_state(QueueState::Failing(error.kind.label()));
-                    if told.swap(true, Ordering::Relaxed) {
-                        debug!(%error, "the queue cannot be read");
+                    if has_warned.swap(true, Ordering::Relaxed) {
+                        debug!(%error, "receiving from the event queue failed");
                     } else {
-                        warn!(%error, "the queue cannot be read; sweeps go on without it");
+                        warn!(%error, "receiving from the event queue failed; relying on sweeps");
                     }
-                    let delays = trouble.get_or_insert_with(|| {
+                    let delays = retry_delays.get_or_insert_with(|| {
                         let slow = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
                         slow.start(self.seed.wrapping_add(index))
                     });
                     let pause = delays.after_failure();
-                    pulse.expect_within(pause + STEP_TIMEOUT);
+                    heartbeat.expect_within(pause + STEP_TIMEOUT);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
@@ -215,11 +213,11 @@ impl QueueConsumer {
         if !receipts.is_empty()
             && let Err(error) = self.queue.release(&receipts).await
         {
-            debug!(%error, "received messages could not be given back; they come back by themselves");
+            debug!(%error, "releasing messages failed; the queue redelivers them later");
         }
     }
 
-    /// Gives back the receipt if the message is to be deleted.
+    /// Handles a message and returns its receipt if the message must be deleted.
     fn handle(&self, message: QueueMessage) -> Option<String> {
         let received = Instant::now();
         let age = message.sent_at.map(|sent| sent.age_at(self.clock.now()));
@@ -234,13 +232,13 @@ impl QueueConsumer {
                 self.observer.record_message("role_change", result.as_str());
             }
             Decoded::Ignored { detail_type } => self.observer.record_message("ignored", detail_type),
-            Decoded::Poison { reason, where_ } => {
+            Decoded::Poison { reason, path } => {
                 self.observer.record_message("poison", reason.label());
-                let fate = match self.poison {
-                    PoisonPolicy::Delete => "deleted",
-                    PoisonPolicy::Redrive => "left to the queue's redrive policy",
+                let action = match self.poison {
+                    PoisonPolicy::Delete => "delete",
+                    PoisonPolicy::Redrive => "redrive",
                 };
-                warn!(reason = reason.label(), at = %where_, fate, "a message cannot be read");
+                warn!(reason = reason.label(), %path, action, "unparseable message");
                 if self.poison == PoisonPolicy::Redrive {
                     return None;
                 }
@@ -250,11 +248,11 @@ impl QueueConsumer {
     }
 }
 
-/// Deletes in batches. What fails comes again after the visibility time-out, which does no harm.
-async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<String>, pulse: Heartbeat) {
+/// Deletes in batches. The queue redelivers messages whose deletion fails, which is harmless.
+async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<String>, heartbeat: Heartbeat) {
     let mut calls = tokio::task::JoinSet::new();
     while let Some(first) = receipts.recv().await {
-        pulse.expect_within(STEP_TIMEOUT);
+        heartbeat.expect_within(STEP_TIMEOUT);
         let mut batch = vec![first];
         let full = Instant::now() + BATCH_LINGER;
         while batch.len() < BATCH {
@@ -271,11 +269,11 @@ async fn delete(queue: Arc<dyn EventQueue>, mut receipts: mpsc::Receiver<String>
         calls.spawn(async move {
             match queue.delete(&batch).await {
                 Ok(failed) if failed.is_empty() => {}
-                Ok(failed) => debug!(count = failed.len(), "messages could not be deleted; they come again"),
-                Err(error) => debug!(%error, "messages could not be deleted; they come again"),
+                Ok(failed) => debug!(count = failed.len(), "deleting messages failed; the queue redelivers them"),
+                Err(error) => debug!(%error, "deleting messages failed; the queue redelivers them"),
             }
         });
-        pulse.idle();
+        heartbeat.idle();
     }
     while calls.join_next().await.is_some() {}
 }

@@ -1,4 +1,4 @@
-//! The intake over a queue of our own, seen with a stopped clock.
+//! The consumer over a fake queue with a paused clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Received = Result<Vec<QueueMessage>, AwsErrorKind>;
 
-/// Gives what was put in, one entry a receive, and then waits for more as long polling does.
+/// Returns one entry per receive, then waits for more like long polling.
 #[derive(Default)]
 struct FakeQueue {
     incoming: Mutex<VecDeque<Received>>,
@@ -23,7 +23,7 @@ struct FakeQueue {
     receives: Mutex<Vec<Instant>>,
     deletes: Mutex<Vec<Vec<String>>>,
     released: Mutex<Vec<String>>,
-    /// Deletions never end.
+    /// Whether deletions never end.
     deletes_hang: bool,
 }
 
@@ -67,7 +67,7 @@ impl EventQueue for FakeQueue {
     }
 }
 
-/// Keeps what it heard.
+/// Records handled events.
 #[derive(Default)]
 struct RecordingHandler(Mutex<Vec<String>>);
 
@@ -83,7 +83,7 @@ impl EventHandler for RecordingHandler {
     }
 }
 
-/// The messages by kind and by what they came to.
+/// Message counts by kind and result.
 #[derive(Default)]
 struct Counts(Mutex<BTreeMap<(&'static str, &'static str), usize>>);
 
@@ -122,17 +122,17 @@ fn running(receipt: &str) -> QueueMessage {
 
 struct ConsumerFixture {
     queue: Arc<FakeQueue>,
-    heard: Arc<RecordingHandler>,
+    handler: Arc<RecordingHandler>,
     counts: Arc<Counts>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
 
 fn scene(queue: FakeQueue, poison: PoisonPolicy, receivers: usize) -> ConsumerFixture {
-    let (queue, heard, counts) = (Arc::new(queue), Arc::<RecordingHandler>::default(), Arc::<Counts>::default());
-    let intake = QueueConsumer {
+    let (queue, handler, counts) = (Arc::new(queue), Arc::<RecordingHandler>::default(), Arc::<Counts>::default());
+    let consumer = QueueConsumer {
         queue: queue.clone(),
-        handler: heard.clone(),
+        handler: handler.clone(),
         poison,
         observer: counts.clone(),
         health: Health::default(),
@@ -140,16 +140,16 @@ fn scene(queue: FakeQueue, poison: PoisonPolicy, receivers: usize) -> ConsumerFi
         seed: 1,
     };
     let stop = CancellationToken::new();
-    let running = tokio::spawn(intake.run(receivers, stop.clone()));
-    ConsumerFixture { queue, heard, counts, stop, running }
+    let running = tokio::spawn(consumer.run(receivers, stop.clone()));
+    ConsumerFixture { queue, handler, counts, stop, running }
 }
 
 impl ConsumerFixture {
-    fn heard(&self) -> Vec<String> {
-        self.heard.0.lock().unwrap().clone()
+    fn handled(&self) -> Vec<String> {
+        self.handler.0.lock().unwrap().clone()
     }
 
-    /// Stops, and gives how long that took.
+    /// Stops the consumer and returns how long that took.
     async fn stopped(self) -> (Duration, Arc<FakeQueue>) {
         let began = Instant::now();
         self.stop.cancel();
@@ -159,11 +159,11 @@ impl ConsumerFixture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_heard_is_deleted() {
+async fn handled_messages_are_deleted() {
     let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
     scene.queue.put(Ok(vec![running("1"), message("2", &fixture("cloudtrail_untag_role"))]));
     sleep(SECOND).await;
-    assert_eq!(scene.heard().len(), 2, "{:?}", scene.heard());
+    assert_eq!(scene.handled().len(), 2, "{:?}", scene.handled());
     assert_eq!(scene.queue.deleted(), ["1", "2"]);
     assert_eq!(scene.counts.of("task", "accepted"), 1);
     assert_eq!(scene.counts.of("role_change", "accepted"), 1);
@@ -177,13 +177,13 @@ async fn poison_is_deleted_or_redriven_without_blocking() {
         let scene = scene(FakeQueue::default(), policy, 1);
         scene.queue.put(Ok(vec![message("poison", "{not json"), running("good")]));
         sleep(SECOND).await;
-        assert_eq!(scene.heard(), ["task RUNNING"], "{policy:?}");
+        assert_eq!(scene.handled(), ["task RUNNING"], "{policy:?}");
         assert_eq!(scene.queue.deleted(), deleted, "{policy:?}");
         assert_eq!(scene.counts.of_kind("poison"), 1);
         assert_eq!(
             scene.queue.released.lock().unwrap().len(),
             0,
-            "the time-out decides when it comes again"
+            "the visibility time-out decides on redelivery"
         );
     }
 }
@@ -201,7 +201,7 @@ async fn receipts_share_calls_of_ten() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_receipt_does_not_wait_long_for_company() {
+async fn single_receipt_is_deleted_after_the_linger() {
     let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
     scene.queue.put(Ok(vec![running("1")]));
     sleep(2 * BATCH_LINGER).await;
@@ -218,52 +218,52 @@ async fn unreadable_queue_backs_off_and_recovers() {
     scene.queue.put(Err(AwsErrorKind::Unavailable));
     scene.queue.put(Ok(vec![running("2")]));
     sleep(10 * 60 * SECOND).await;
-    assert_eq!(scene.heard().len(), 2);
+    assert_eq!(scene.handled().len(), 2);
     assert_eq!(scene.counts.of("receive_error", "unavailable"), 13);
     let receives = scene.queue.receives.lock().unwrap().clone();
     let pauses: Vec<Duration> = receives.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses[..12].iter().all(|pause| *pause >= SECOND / 2 && *pause <= 31 * SECOND), "{pauses:?}");
     assert!(pauses[11] > 10 * SECOND && pauses[0] <= SECOND, "{pauses:?}");
-    assert!(pauses[13] <= SECOND, "after a success it begins anew: {pauses:?}");
+    assert!(pauses[13] <= SECOND, "a success resets the backoff: {pauses:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receiver_in_trouble_does_not_hold_up_the_others() {
+async fn failing_receiver_does_not_delay_others() {
     let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 2);
     scene.queue.put(Err(AwsErrorKind::Unavailable));
     scene.queue.put(Ok(vec![running("1")]));
     sleep(BATCH_LINGER * 2).await;
-    assert_eq!(scene.heard(), ["task RUNNING"]);
+    assert_eq!(scene.handled(), ["task RUNNING"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_heard_before_the_stop_is_deleted_after_it() {
+async fn handled_messages_are_deleted_after_the_stop() {
     let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
     scene.queue.put(Ok(vec![running("1")]));
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
-    let heard = scene.heard();
+    let handled = scene.handled();
     let (_, queue) = scene.stopped().await;
-    assert_eq!((heard.len(), queue.deleted()), (1, vec!["1".to_owned()]));
+    assert_eq!((handled.len(), queue.deleted()), (1, vec!["1".to_owned()]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_after_the_stop_goes_back_unheard() {
+async fn messages_received_after_the_stop_are_released() {
     let scene = scene(FakeQueue::default(), PoisonPolicy::Delete, 1);
     sleep(SECOND).await;
     scene.stop.cancel();
     sleep(RECEIVE_DRAIN_TIMEOUT / 2).await;
     scene.queue.put(Ok(vec![running("1"), running("2")]));
-    let heard = Arc::clone(&scene.heard);
+    let handler = Arc::clone(&scene.handler);
     let (took, queue) = scene.stopped().await;
     assert!(took <= RECEIVE_DRAIN_TIMEOUT, "{took:?}");
-    assert_eq!(heard.0.lock().unwrap().len(), 0);
+    assert_eq!(handler.0.lock().unwrap().len(), 0);
     assert_eq!(*queue.released.lock().unwrap(), ["1", "2"]);
     assert_eq!(queue.deleted().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_queue_and_one_in_trouble_stop_within_a_second() {
+async fn idle_and_failing_consumers_stop_within_a_second() {
     let quiet = scene(FakeQueue::default(), PoisonPolicy::Delete, 4);
     sleep(SECOND).await;
     assert!(quiet.stopped().await.0 <= RECEIVE_DRAIN_TIMEOUT);
@@ -276,13 +276,13 @@ async fn a_quiet_queue_and_one_in_trouble_stop_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deletions_that_hang_end_a_stop_within_its_time() {
+async fn hanging_deletions_do_not_delay_the_stop() {
     let queue = FakeQueue { deletes_hang: true, ..FakeQueue::default() };
     let scene = scene(queue, PoisonPolicy::Delete, 1);
     for page in 0..200 {
         scene.queue.put(Ok((0..10).map(|n| running(&format!("{page}-{n}"))).collect()));
     }
     sleep(SECOND).await;
-    assert!(scene.heard().len() >= DELETE_QUEUE_LEN, "receivers wait for deletions only when many are due");
+    assert!(scene.handled().len() >= DELETE_QUEUE_LEN, "receivers wait only when many deletions are pending");
     assert!(scene.stopped().await.0 <= DELETE_DRAIN_TIMEOUT + RECEIVE_DRAIN_TIMEOUT);
 }

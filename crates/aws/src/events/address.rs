@@ -1,8 +1,8 @@
-//! Which of the addresses that ECS tells of is the task's own: its network interface's first, then what its containers
-//! report, IPv4 before IPv6. A task whose interface is deleted has none, since the address may be another's by now.
+//! Selects the task's own address: that of its network interface, else that of its containers, IPv4 before IPv6. A task
+//! whose interface is deleted has no address, since another task may have it by now.
 //!
-//! Events and the API spell things differently: an attachment's type is `eni` in an event and
-//! `ElasticNetworkInterface` in the API; the interface says `privateIPv4Address`, a container `privateIpv4Address`.
+//! Events and the API use different spellings: an attachment's type is `eni` in an event and
+//! `ElasticNetworkInterface` in the API; the interface has `privateIPv4Address`, a container `privateIpv4Address`.
 
 use std::net::IpAddr;
 
@@ -16,25 +16,25 @@ pub(crate) struct Attachment<'a> {
     pub(crate) details: Vec<(&'a str, &'a str)>,
 }
 
-/// An address that cannot be read; its text is not kept.
+/// An unreadable address; its text is dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadAddress;
 
 const INTERFACE_KINDS: [&str; 2] = ["eni", "ElasticNetworkInterface"];
 const INTERFACE_ADDRESSES: [&str; 3] = ["privateIPv4Address", "ipv6Address", "privateIPv6Address"];
 
-/// The task's own address. `containers` are the containers' (IPv4, IPv6) pairs; empty texts are none.
+/// The task's own address. `containers` are the containers' (IPv4, IPv6) pairs; an empty text is no address.
 pub(crate) fn of_task<'a>(
     attachments: &[Attachment<'a>],
     containers: impl Iterator<Item = (&'a str, &'a str)>,
 ) -> Result<Option<IpAddr>, BadAddress> {
     let interfaces: Vec<_> = attachments.iter().filter(|a| INTERFACE_KINDS.contains(&a.kind)).collect();
-    let (gone, there): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(|a| a.status == "DELETED");
-    if there.is_empty() && !gone.is_empty() {
+    let (deleted, attached): (Vec<_>, Vec<_>) = interfaces.into_iter().partition(|a| a.status == "DELETED");
+    if attached.is_empty() && !deleted.is_empty() {
         return Ok(None);
     }
     let from_interface = INTERFACE_ADDRESSES.iter().find_map(|wanted| {
-        there.iter().flat_map(|a| &a.details).find(|(name, value)| name == wanted && !value.is_empty())
+        attached.iter().flat_map(|a| &a.details).find(|(name, value)| name == wanted && !value.is_empty())
     });
     if let Some((_, text)) = from_interface {
         return parse(text).map(Some);

@@ -1,6 +1,6 @@
-//! `AWS API Call via CloudTrail` of IAM: that a role's tags changed, or the role went.
+//! `AWS API Call via CloudTrail` of IAM: a role's tags changed, or the role was deleted.
 //!
-//! It says only that what is known is stale, never what the tags are now: it may come late, and IAM is eventually
+//! The event only invalidates cached tags. It is no source of tags, since it may arrive late and IAM is eventually
 //! consistent. Source: <https://docs.aws.amazon.com/IAM/latest/UserGuide/cloudtrail-integration.html>.
 
 use serde::Deserialize;
@@ -29,9 +29,9 @@ struct RequestParameters<'a> {
     role_name: Option<BorrowedText<'a>>,
 }
 
-/// Reads which role's tags are stale. Calls that failed, and calls about other things, are ignored.
-pub(super) fn read(body: &str, envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
-    let detail: CloudTrailDetail<'_> = json::detail(body)?;
+/// Reads the role whose tags are stale. Failed calls and other calls are ignored.
+pub(super) fn read(envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
+    let detail: CloudTrailDetail<'_> = envelope.detail()?;
     let Some(event) = RoleEvent::parse(need(detail.event_name.as_ref(), "detail.eventName")?) else {
         return Ok(Decoded::Ignored { detail_type: "iam_call" });
     };

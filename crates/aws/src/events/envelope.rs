@@ -1,12 +1,13 @@
-//! The envelope that EventBridge puts around every event, and the one that SNS may put around that.
+//! The envelope of EventBridge, and the optional envelope of SNS around it.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::json::{BorrowedText, need, time};
+use super::json::{self, BorrowedText, need, time};
 use super::poison::{PoisonMessage, PoisonReason};
 use ecs_mesh_model::Timestamp;
 
-/// The fields that say what an event is. `detail` is skipped here and read by the event's own file.
+/// The fields that identify an event. `detail` stays raw JSON for the parser of the event.
 #[derive(Deserialize)]
 pub(super) struct EventEnvelope<'a> {
     #[serde(rename = "detail-type", borrow)]
@@ -17,6 +18,8 @@ pub(super) struct EventEnvelope<'a> {
     account: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     time: Option<BorrowedText<'a>>,
+    #[serde(borrow)]
+    detail: Option<&'a RawValue>,
     #[serde(rename = "Type", borrow)]
     sns_type: Option<BorrowedText<'a>>,
     #[serde(rename = "Message", borrow)]
@@ -24,7 +27,7 @@ pub(super) struct EventEnvelope<'a> {
 }
 
 impl EventEnvelope<'_> {
-    /// The event within, where an SNS topic without raw delivery has wrapped it.
+    /// The wrapped event, if an SNS topic without raw delivery forwarded it.
     pub(super) fn sns_message(&self) -> Option<&str> {
         let notification = self.sns_type.as_deref().is_some_and(|kind| kind == "Notification");
         self.sns_message.as_deref().filter(|_| notification && self.detail_type.is_none())
@@ -38,7 +41,13 @@ impl EventEnvelope<'_> {
         need(self.source.as_ref(), "source")
     }
 
-    /// The account in which the event happened, 12 digits.
+    /// Reads the field `detail`.
+    pub(super) fn detail<'d, D: Deserialize<'d>>(&'d self) -> Result<D, PoisonMessage> {
+        let raw = self.detail.ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, "detail"))?;
+        json::read_detail(raw.get())
+    }
+
+    /// The account of the event, 12 digits.
     pub(super) fn account(&self) -> Result<&str, PoisonMessage> {
         let account = need(self.account.as_ref(), "account")?;
         let sane = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());

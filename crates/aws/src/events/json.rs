@@ -1,4 +1,4 @@
-//! Typed reading of JSON that names the place of an error and never its content.
+//! Typed reading of JSON. Errors have the location and never content.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::poison::{PoisonMessage, PoisonReason};
 use ecs_mesh_model::Timestamp;
 
-/// A text that is borrowed from the body wherever JSON's escapes allow it.
+/// A text, borrowed from the body unless it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(super) struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -20,51 +20,45 @@ impl Deref for BorrowedText<'_> {
     }
 }
 
-/// Reads a whole body. Fields that the type does not name are skipped without recursion, so nesting costs nothing.
+/// Reads a whole body. Unknown fields are skipped without recursion, so nesting needs no stack.
 pub(super) fn read<'a, T: Deserialize<'a>>(body: &'a str) -> Result<T, PoisonMessage> {
-    serde_json::from_str(body).map_err(|error| explain::<T>(body, &error))
+    serde_json::from_str(body).map_err(|error| match explain::<T>(body, &error) {
+        (reason, Some(path)) => PoisonMessage::new(reason, path),
+        (reason, None) => PoisonMessage::new(reason, "the body"),
+    })
 }
 
-/// The field `detail` of an event.
-pub(super) fn detail<'a, D: Deserialize<'a>>(body: &'a str) -> Result<D, PoisonMessage> {
-    #[derive(Deserialize)]
-    struct EventDetail<D> {
-        detail: Option<D>,
-    }
-    let event: EventDetail<D> = read(body)?;
-    event.detail.ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, "detail"))
+/// Reads the raw JSON of the field `detail`.
+pub(super) fn read_detail<'a, D: Deserialize<'a>>(detail: &'a str) -> Result<D, PoisonMessage> {
+    serde_json::from_str(detail).map_err(|error| match explain::<D>(detail, &error) {
+        (reason, Some(path)) => PoisonMessage::new(reason, format!("detail.{path}")),
+        (reason, None) => PoisonMessage::new(reason, "detail"),
+    })
 }
 
-/// Serde's own message quotes the value; only the category and the place are taken from it. The path is worked out
-/// by reading again, so that good bodies do not pay for it.
-fn explain<'a, T: Deserialize<'a>>(body: &'a str, error: &serde_json::Error) -> PoisonMessage {
+/// The reason and location of an error; no location for the whole text. Only the category and the location are used, since
+/// serde's message quotes the value. The path comes from a second read, so that valid bodies do not pay for it.
+fn explain<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> (PoisonReason, Option<String>) {
     if !error.is_data() {
-        return PoisonMessage::new(
-            PoisonReason::NotJson,
-            format!("line {} column {}", error.line(), error.column()),
-        );
+        return (PoisonReason::NotJson, Some(format!("line {} column {}", error.line(), error.column())));
     }
-    let path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(body))
+    let path = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text))
         .err()
         .map(|error| error.path().to_string());
-    match path.as_deref() {
-        None | Some("." | "?") => PoisonMessage::new(PoisonReason::WrongType, "the body"),
-        Some(path) => PoisonMessage::new(PoisonReason::WrongType, path),
-    }
+    (PoisonReason::WrongType, path.filter(|path| path != "." && path != "?"))
 }
 
-/// The text of a field that must be there and not be empty.
+/// The text of a required, non-empty field.
 pub(super) fn need<'t>(field: Option<&'t BorrowedText<'_>>, path: &'static str) -> Result<&'t str, PoisonMessage> {
     given(field).ok_or_else(|| PoisonMessage::new(PoisonReason::MissingField, path))
 }
 
-/// The text of a field that may be missing; empty is missing.
+/// The text of an optional field; empty counts as absent.
 pub(super) fn given<'t>(field: Option<&'t BorrowedText<'_>>) -> Option<&'t str> {
     field.map(|text| &**text).filter(|text| !text.is_empty())
 }
 
-/// The time in a field that may be missing. One that is there but cannot be read is an error: its format is not
-/// what we think it is.
+/// The time of an optional field. An unreadable time is an error, since its format is not the documented one.
 pub(super) fn time(field: Option<&BorrowedText<'_>>, path: &'static str) -> Result<Option<Timestamp>, PoisonMessage> {
     given(field)
         .map(|text| Timestamp::parse(text).ok_or_else(|| PoisonMessage::new(PoisonReason::InvalidTimestamp, path)))

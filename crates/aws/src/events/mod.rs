@@ -1,8 +1,8 @@
-//! Decodes a message's body into what it means, and guarantees three things about any body whatever: it never panics,
-//! never needs more stack or memory than the body is long, and never gives back (nor prints) text of a body that it
-//! could not read, since task overrides may hold secrets.
+//! Decodes a message's body. For any body, decoding never panics, needs no more stack or memory than the body's length, and
+//! returns no text of a body that it cannot decode, since task overrides may contain secrets.
 //!
-//! Which events are known, and where each is read, is the table [`KINDS`].
+//! The table [`KINDS`] lists the known events with their parsers. The body is parsed once: the envelope keeps `detail` as
+//! raw JSON, which the event's own parser then reads.
 
 pub(crate) mod address;
 mod cloudtrail;
@@ -22,36 +22,36 @@ pub use poison::PoisonReason;
 use ecs_mesh_model::{Task, Timestamp};
 use poison::PoisonMessage;
 
-/// The longest body that is read: SQS's own limit.
+/// The longest accepted body: SQS's own limit.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// What a message's body says.
+/// A decoded body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
-    /// A task's state at one version.
+    /// The state of a task at one version.
     Task(Box<Task>),
-    /// A role's tags changed, or the role went away: what is known of its tags is stale.
+    /// A role's tags changed, or the role was deleted: cached tags are stale.
     RoleChange {
         /// The role's name without its path, as IAM's API takes it.
         role_name: String,
         /// The account of the role, 12 digits.
         account: String,
-        /// What happened.
+        /// The IAM call.
         event: RoleEvent,
-        /// When it happened; it may be told of minutes later.
+        /// Time of the call; the event may arrive minutes later.
         at: Option<Timestamp>,
     },
-    /// A well-formed event that means nothing to the operator.
+    /// A well-formed event that the operator ignores.
     Ignored {
-        /// Which one, from a bounded set: fit for a metric's label.
+        /// The kind, from a bounded set; a metric label.
         detail_type: &'static str,
     },
-    /// A body that is not what it should be. Reading it again gives the same.
+    /// A body that can never be decoded.
     Poison {
-        /// What is wrong, from a bounded set.
+        /// The reason, from a bounded set.
         reason: PoisonReason,
-        /// Where: a field's path such as `detail.containers[0].name`, or a line and column. Never content.
-        where_: String,
+        /// A field's path such as `detail.containers[0].name`, or a line and column; never content.
+        path: String,
     },
 }
 
@@ -60,7 +60,7 @@ pub enum Decoded {
 pub enum RoleEvent {
     /// Tags were added or changed.
     TagRole,
-    /// Tags were taken away.
+    /// Tags were removed.
     UntagRole,
     /// The role was deleted.
     DeleteRole,
@@ -87,55 +87,55 @@ impl fmt::Display for RoleEvent {
     }
 }
 
-/// A kind of event that is known by its `detail-type`.
+/// A known kind of event.
 struct EventKind {
     detail_type: &'static str,
-    /// The only `source` that is believed: EventBridge lets nobody but AWS write `aws.…`.
+    /// The only accepted `source`. EventBridge accepts `aws.…` from AWS alone.
     source: &'static str,
-    reading: EventParser,
+    parser: EventParser,
 }
 
-/// What is done with a kind of event.
+/// Handling of a kind of event.
 enum EventParser {
-    /// It is read by this function, from the whole body.
-    By(fn(&str, &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage>),
-    /// It means nothing to the operator; counted under this label.
+    /// Read by this function.
+    By(fn(&EventEnvelope<'_>) -> Result<Decoded, PoisonMessage>),
+    /// Ignored and counted with this label.
     Ignored(&'static str),
 }
 
-/// Every kind of event that is known.
+/// All known events.
 ///
 /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_cwe_events.html>.
 const KINDS: &[EventKind] = &[
     EventKind {
         detail_type: "ECS Task State Change",
         source: "aws.ecs",
-        reading: EventParser::By(task_state_change::read),
+        parser: EventParser::By(task_state_change::read),
     },
     EventKind {
         detail_type: "AWS API Call via CloudTrail",
         source: "aws.iam",
-        reading: EventParser::By(cloudtrail::read),
+        parser: EventParser::By(cloudtrail::read),
     },
-    // An agent disconnects several times an hour in normal life: this proves nothing of the instance's tasks.
+    // An agent disconnects several times an hour in normal operation, so this is no evidence about the instance's tasks.
     EventKind {
         detail_type: "ECS Container Instance State Change",
         source: "aws.ecs",
-        reading: EventParser::Ignored("container_instance_state_change"),
+        parser: EventParser::Ignored("container_instance_state_change"),
     },
     EventKind {
         detail_type: "ECS Service Action",
         source: "aws.ecs",
-        reading: EventParser::Ignored("service_action"),
+        parser: EventParser::Ignored("service_action"),
     },
     EventKind {
         detail_type: "ECS Deployment State Change",
         source: "aws.ecs",
-        reading: EventParser::Ignored("deployment_state_change"),
+        parser: EventParser::Ignored("deployment_state_change"),
     },
 ];
 
-/// Decodes a message's body: an EventBridge envelope, also one that came through an SNS topic.
+/// Decodes a message's body: an EventBridge event, directly or through an SNS topic.
 pub fn decode(body: &str) -> Decoded {
     if body.len() > MAX_BODY_BYTES {
         return PoisonMessage::new(PoisonReason::TooLarge, "the body").into();
@@ -155,8 +155,8 @@ fn decode_delivered(body: &str, may_be_wrapped: bool) -> Result<Decoded, PoisonM
     if kind.source != source {
         return Ok(Decoded::Ignored { detail_type: "unexpected_source" });
     }
-    match kind.reading {
-        EventParser::By(read) => read(body, &envelope),
+    match kind.parser {
+        EventParser::By(read) => read(&envelope),
         EventParser::Ignored(label) => Ok(Decoded::Ignored { detail_type: label }),
     }
 }

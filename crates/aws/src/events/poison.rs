@@ -1,31 +1,31 @@
-//! Why a body cannot be read: a bounded reason and a place, never the content.
+//! Why a body cannot be decoded: a bounded reason and a location, never content.
 
 use super::Decoded;
 
-/// What is wrong with a body.
+/// Why a body cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PoisonReason {
     /// Longer than [`super::MAX_BODY_BYTES`].
     TooLarge,
-    /// Not JSON, or cut off.
+    /// Not JSON, or truncated.
     NotJson,
-    /// A field that is needed is missing, null or empty.
+    /// A required field is missing, null or empty.
     MissingField,
-    /// A field has another JSON type than it should, or is there twice.
+    /// A field has the wrong JSON type, or occurs twice.
     WrongType,
-    /// An ARN of another shape or kind.
+    /// An ARN with the wrong form or resource type.
     InvalidArn,
     /// A time that is not ISO 8601.
     InvalidTimestamp,
     /// An address that is neither IPv4 nor IPv6.
     InvalidAddress,
-    /// A name or an account number that AWS would not allow.
+    /// A name or an account id that AWS does not allow.
     InvalidName,
-    /// A version that is negative or no whole number.
+    /// A version that is negative or not an integer.
     InvalidVersion,
-    /// A task status that ECS did not have when this was built.
+    /// A task status that is unknown to this version.
     UnknownStatus,
-    /// The task's ARN names another cluster than `clusterArn` does.
+    /// The task's ARN and `clusterArn` name different clusters.
     ClusterMismatch,
 }
 
@@ -48,7 +48,7 @@ impl PoisonReason {
     }
 }
 
-/// A reason with its place.
+/// A reason with its location.
 #[derive(Debug)]
 pub(super) struct PoisonMessage {
     reason: PoisonReason,
@@ -63,6 +63,6 @@ impl PoisonMessage {
 
 impl From<PoisonMessage> for Decoded {
     fn from(poison: PoisonMessage) -> Self {
-        Self::Poison { reason: poison.reason, where_: poison.path }
+        Self::Poison { reason: poison.reason, path: poison.path }
     }
 }

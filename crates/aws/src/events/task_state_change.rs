@@ -1,7 +1,7 @@
-//! `ECS Task State Change`: the whole task, except its tags, at one version.
+//! `ECS Task State Change`: the complete task at one version, without its tags.
 //!
-//! Only the fields below are read. `overrides.containerOverrides` above all is skipped, since environments hold
-//! secrets. Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html>.
+//! Only the fields below are read. `overrides.containerOverrides` is skipped, since environments may contain secrets.
+//! Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html>.
 
 use serde::Deserialize;
 
@@ -80,9 +80,9 @@ struct ContainerInterface<'a> {
     v6: Option<BorrowedText<'a>>,
 }
 
-/// Reads the task. An error names the field and why.
-pub(super) fn read(body: &str, _: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
-    let detail: TaskDetail<'_> = json::detail(body)?;
+/// Reads the task.
+pub(super) fn read(envelope: &EventEnvelope<'_>) -> Result<Decoded, PoisonMessage> {
+    let detail: TaskDetail<'_> = envelope.detail()?;
     Ok(Decoded::Task(Box::new(task(&detail)?)))
 }
 
@@ -122,7 +122,7 @@ fn version(detail: &TaskDetail<'_>) -> Result<u64, PoisonMessage> {
     number.as_u64().ok_or_else(|| PoisonMessage::new(PoisonReason::InvalidVersion, path))
 }
 
-/// An override that cannot be read must not fall back to the definition's role: that role may be allowed more.
+/// An unreadable override is an error and not the definition's role, which may have more permissions.
 fn role_override(detail: &TaskDetail<'_>) -> Result<Option<RoleArn>, PoisonMessage> {
     let text = detail.overrides.as_ref().and_then(|overrides| given(overrides.task_role_arn.as_ref()));
     text.map(|text| arn(text, "detail.overrides.taskRoleArn", RoleArn::parse)).transpose()

@@ -31,7 +31,7 @@ fn task(name: &str) -> Task {
     }
 }
 
-/// A running task's event with one field set, or taken away by `null` as `Value::Null` stands for missing too.
+/// A running task's event with one field set; `null` counts as absent.
 fn changed(pointer: &str, value: Value) -> Decoded {
     let mut event: Value = serde_json::from_str(&fixture("task_fargate_running")).unwrap();
     *event.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer} is not in the fixture")) = value;
@@ -40,7 +40,7 @@ fn changed(pointer: &str, value: Value) -> Decoded {
 
 fn poison(decoded: Decoded) -> (&'static str, String) {
     match decoded {
-        Decoded::Poison { reason, where_ } => (reason.label(), where_),
+        Decoded::Poison { reason, path } => (reason.label(), path),
         other => panic!("not poison: {other:?}"),
     }
 }
@@ -53,7 +53,7 @@ fn ignored(decoded: Decoded) -> &'static str {
 }
 
 #[test]
-fn a_running_fargate_task_is_read_whole() {
+fn running_fargate_task_is_read_completely() {
     let task = task("task_fargate_running");
     assert_eq!(
         task.arn.to_string(),
@@ -71,7 +71,7 @@ fn a_running_fargate_task_is_read_whole() {
 }
 
 #[test]
-fn each_stage_of_a_tasks_life_is_read() {
+fn each_lifecycle_stage_is_read() {
     use DesiredStatus::{Running as KeepIt, Stopped as StopIt};
     for (name, last, desired, address) in [
         ("task_provisioning_without_address", LastStatus::Provisioning, KeepIt, None),
@@ -92,19 +92,19 @@ fn each_stage_of_a_tasks_life_is_read() {
 }
 
 #[test]
-fn a_role_override_is_read_with_its_path() {
+fn role_override_keeps_its_path() {
     let role = task("task_role_override").role_override.unwrap();
     assert_eq!(role.as_str(), "arn:aws:iam::111122223333:role/team/kv-canary");
 }
 
 #[test]
-fn empty_texts_are_none() {
+fn empty_texts_count_as_absent() {
     let task = task("task_empty_texts");
     assert_eq!((task.role_override, task.group.service()), (None, None));
 }
 
 #[test]
-fn other_events_are_ignored_under_a_bounded_label() {
+fn other_events_are_ignored_with_a_bounded_label() {
     for (name, label) in [
         ("container_instance_state_change", "container_instance_state_change"),
         ("service_action", "service_action"),
@@ -119,7 +119,7 @@ fn other_events_are_ignored_under_a_bounded_label() {
 }
 
 #[test]
-fn a_change_of_a_roles_tags_names_role_account_and_time() {
+fn role_change_has_role_account_and_time() {
     for (name, event) in [
         ("cloudtrail_tag_role", RoleEvent::TagRole),
         ("cloudtrail_untag_role", RoleEvent::UntagRole),
@@ -138,7 +138,7 @@ fn a_change_of_a_roles_tags_names_role_account_and_time() {
 }
 
 #[test]
-fn what_cannot_be_read_names_the_field() {
+fn poison_names_the_field() {
     for (pointer, value, reason, path) in [
         ("/detail", json!(null), "missing_field", "detail"),
         ("/detail", json!("x"), "wrong_type", "detail"),
@@ -190,7 +190,7 @@ fn what_cannot_be_read_names_the_field() {
 }
 
 #[test]
-fn a_role_change_without_a_sane_role_is_poison() {
+fn role_change_with_invalid_role_is_poison() {
     for (pointer, value, reason, path) in [
         ("/account", json!("1"), "invalid_name", "account"),
         ("/detail/requestParameters", json!(null), "missing_field", "detail.requestParameters.roleName"),
@@ -205,7 +205,7 @@ fn a_role_change_without_a_sane_role_is_poison() {
 }
 
 #[test]
-fn what_is_no_event_is_poison() {
+fn body_without_event_is_poison() {
     for (body, reason, path) in [
         ("", "not_json", "line 1 column 0"),
         ("hello", "not_json", "line 1 column 1"),
@@ -230,7 +230,7 @@ fn nested_sns_envelope_is_unwrapped_once() {
 }
 
 #[test]
-fn a_body_over_one_mebibyte_is_not_even_parsed() {
+fn body_over_one_mebibyte_is_not_parsed() {
     let padded = |to: usize| {
         let body = fixture("task_fargate_running");
         let padding = " ".repeat(to - body.len());
@@ -249,13 +249,13 @@ fn deep_nesting_is_harmless() {
 }
 
 #[test]
-fn secrets_in_overrides_are_in_no_output() {
+fn secrets_in_overrides_are_never_output() {
     let body = fixture("task_secrets_in_overrides");
     assert!(body.contains(SECRET));
     assert!(!format!("{:?}", decode(&body)).contains(SECRET));
 }
 
-/// Breaks every fixture in thousands of seeded ways. A failure prints the seed, which repeats it.
+/// Corrupts every fixture in thousands of seeded ways. A failure prints its seed.
 #[test]
 fn broken_bodies_neither_panic_nor_echo_a_secret() {
     let fixtures = fixtures();
@@ -273,7 +273,7 @@ fn broken_bodies_neither_panic_nor_echo_a_secret() {
     }
 }
 
-/// A task's group is read on purpose and may be any text that the caller of `RunTask` likes.
+/// A task's group is read on purpose and may be any text of the caller of `RunTask`.
 fn printed_without_group(mut decoded: Decoded) -> String {
     if let Decoded::Task(task) = &mut decoded {
         task.group = TaskGroup::Other("".into());
@@ -324,7 +324,7 @@ fn with_a_field_broken(body: &str, random: &mut fastrand::Rng) -> String {
     event.to_string()
 }
 
-/// Walks down at random; at the end of the walk a field is taken away or a value replaced.
+/// Walks down at random, then removes a field or replaces a value.
 fn break_within(at: &mut Value, random: &mut fastrand::Rng) {
     let stop = random.u8(..4) == 0;
     match at {
@@ -341,7 +341,7 @@ fn break_within(at: &mut Value, random: &mut fastrand::Rng) {
             break_within(&mut items[index], random);
         }
         leaf => {
-            // With a blank it is no role name either; those are read on purpose.
+            // The blank makes it an invalid role name; valid ones are read on purpose.
             let secret = format!("{SECRET} x");
             let others = [json!(null), json!(secret), json!(-1), json!([secret]), json!({SECRET: secret})];
             *leaf = random.choice(others).unwrap();

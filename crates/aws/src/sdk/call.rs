@@ -1,4 +1,4 @@
-//! Every call to AWS goes through here: it ends in a value or an [`AwsError`] for a person, and is told of exactly once.
+//! Runs every call to AWS: translates failures into [`AwsError`]s and reports each completed call once.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -11,19 +11,19 @@ use tokio::time::Instant;
 use super::error;
 use crate::aws::AwsError;
 
-/// Is told of each AWS call once, when it has ended. A call that is dropped half-way is not told of.
+/// Records each completed AWS call once. A cancelled call is not recorded.
 pub trait AwsCallObserver: Send + Sync {
-    /// `operation` is `ecs:DescribeTasks` and its like; `outcome` is `ok` or an
-    /// [`AwsErrorKind`](crate::aws::AwsErrorKind)'s label: both are bounded.
-    fn call(&self, operation: &'static str, outcome: &'static str, took: Duration);
+    /// `operation` is a name such as `ecs:DescribeTasks`; `result` is `success` or the label of an
+    /// [`AwsErrorKind`](crate::aws::AwsErrorKind). Both are bounded.
+    fn call(&self, operation: &'static str, result: &'static str, duration: Duration);
 }
 
-/// Tells nobody.
+/// Records nothing.
 impl AwsCallObserver for () {
     fn call(&self, _: &'static str, _: &'static str, _: Duration) {}
 }
 
-/// What all clients share beside the connection pool.
+/// State that all clients share beside the connection pool.
 #[derive(Clone)]
 pub(super) struct CallRunner {
     observer: Arc<dyn AwsCallObserver>,
@@ -35,7 +35,7 @@ impl CallRunner {
         Self { observer, account: Arc::default() }
     }
 
-    /// Waits for the call and translates its failure.
+    /// Awaits the call and translates its failure.
     pub(super) async fn run<T, E>(
         &self,
         operation: &'static str,
@@ -47,20 +47,20 @@ impl CallRunner {
     {
         let started = Instant::now();
         let result = call.await.map_err(|failure| error::translate(operation, resource, &failure));
-        let outcome = result.as_ref().map_or_else(|failure| failure.kind.label(), |_| "success");
-        self.observer.call(operation, outcome, started.elapsed());
+        let label = result.as_ref().map_or_else(|failure| failure.kind.label(), |_| "success");
+        self.observer.call(operation, label, started.elapsed());
         result
     }
 
-    /// Notes the caller's own account, learned from an answer: ECS lists only what is in it.
-    pub(super) fn learn_account(&self, account: &str) {
+    /// Sets the caller's account, from a response: ECS lists only resources of that account.
+    pub(super) fn set_account(&self, account: &str) {
         if self.account.get().is_none() {
-            // Whoever comes second has learned the same.
+            // A concurrent call sets the same value.
             let _ = self.account.set(account.to_owned());
         }
     }
 
-    /// The caller's own account, once an answer has told it.
+    /// The caller's account, once a response has shown it.
     pub(super) fn account(&self) -> Option<&str> {
         self.account.get().map(String::as_str)
     }

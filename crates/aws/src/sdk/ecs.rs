@@ -1,4 +1,4 @@
-//! ECS through the SDK. The API spells some things differently from the events: see `events::address`.
+//! ECS with the SDK. The API and the events use different spellings: see `events::address`.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ impl Ecs for SdkEcs {
         let answer = self.calls.run(operation, resource, call).await?;
         let items = arns(answer.cluster_arns(), ClusterArn::parse, operation, resource)?;
         if let Some(cluster) = items.first() {
-            self.calls.learn_account(cluster.account());
+            self.calls.set_account(cluster.account());
         }
         Ok(ListPage { items, next: token(answer.next_token) })
     }
@@ -58,7 +58,7 @@ impl Ecs for SdkEcs {
             .send();
         let answer = self.calls.run(operation, resource, call).await?;
         // ECS has no access across accounts, so an answer proves whose the cluster is.
-        self.calls.learn_account(cluster.account());
+        self.calls.set_account(cluster.account());
         let items = arns(answer.task_arns(), TaskArn::parse, operation, resource)?;
         Ok(ListPage { items, next: token(answer.next_token) })
     }
@@ -76,8 +76,8 @@ impl Ecs for SdkEcs {
             .include(types::TaskField::Tags)
             .send();
         let answer = self.calls.run("ecs:DescribeTasks", &resource, call).await?;
-        self.calls.learn_account(cluster.account());
-        Ok(sort_out(cluster, tasks, answer.tasks(), answer.failures()))
+        self.calls.set_account(cluster.account());
+        Ok(classify(cluster, tasks, answer.tasks(), answer.failures()))
     }
 
     async fn describe_task_definition(&self, arn: &TaskDefinitionArn) -> Result<TaskDefinition, AwsError> {
@@ -86,7 +86,7 @@ impl Ecs for SdkEcs {
         let answer = self.calls.run(operation, resource, call).await?;
         let found = answer.task_definition.unwrap_or_else(|| types::TaskDefinition::builder().build());
         if found.task_definition_arn() != Some(resource) {
-            return Err(unreadable(operation, resource, "the answer is about another task definition"));
+            return Err(unreadable(operation, resource, "the response has another task definition"));
         }
         let task_role = given(found.task_role_arn())
             .map(RoleArn::parse)
@@ -101,32 +101,32 @@ impl Ecs for SdkEcs {
     }
 }
 
-/// Puts each task that was asked for in exactly one place. What the answer does not mention at all has failed:
-/// silence is no evidence that a task is gone.
-fn sort_out(
+/// Classifies each requested task as found, missing or failed. A task without an answer has failed, which is no evidence of
+/// absence.
+fn classify(
     cluster: &ClusterArn,
-    asked: &[TaskId],
+    requested: &[TaskId],
     tasks: &[types::Task],
     failures: &[types::Failure],
 ) -> DescribeTasksOutput {
     let mut described = DescribeTasksOutput::default();
-    let mut open: BTreeMap<&str, &TaskId> = asked.iter().map(|id| (id.as_str(), id)).collect();
+    let mut unanswered: BTreeMap<&str, &TaskId> = requested.iter().map(|id| (id.as_str(), id)).collect();
     for found in tasks {
-        let Some(id) = open.remove(last_part(found.task_arn())) else { continue };
+        let Some(id) = unanswered.remove(last_part(found.task_arn())) else { continue };
         match task(cluster, found) {
             Ok(task) => described.tasks.push(task),
             Err(reason) => described.failed.push((id.clone(), reason)),
         }
     }
     for failure in failures {
-        let Some(id) = open.remove(last_part(failure.arn())) else { continue };
+        let Some(id) = unanswered.remove(last_part(failure.arn())) else { continue };
         match failure.reason().unwrap_or_default() {
             "MISSING" => described.missing.push(id.clone()),
             reason => described.failed.push((id.clone(), failure_text(reason, failure.detail()))),
         }
     }
     let unanswered =
-        open.into_values().map(|id| (id.clone(), "ECS's answer does not mention the task".to_owned()));
+        unanswered.into_values().map(|id| (id.clone(), "the response does not mention the task".to_owned()));
     described.failed.extend(unanswered);
     described
 }
@@ -136,18 +136,18 @@ fn failure_text(reason: &str, detail: Option<&str>) -> String {
     error::clean(&detail.map_or_else(|| reason.to_owned(), |detail| format!("{reason}: {detail}")))
 }
 
-/// A task of DescribeTasks; an error says which field cannot be read.
+/// A task of DescribeTasks. An error names the unreadable field.
 fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
     let arn = TaskArn::parse(found.task_arn().unwrap_or_default()).map_err(in_field("taskArn"))?;
     if arn.cluster() != cluster {
-        return Err(format!("taskArn: it is a task of {}", arn.cluster()));
+        return Err(format!("taskArn: a task of {}", arn.cluster()));
     }
     let definition = TaskDefinitionArn::parse(found.task_definition_arn().unwrap_or_default())
         .map_err(in_field("taskDefinitionArn"))?;
     let role = found.overrides().and_then(|overrides| given(overrides.task_role_arn()));
     Ok(Task {
         arn,
-        version: u64::try_from(found.version()).map_err(|_| "version: it is negative".to_owned())?,
+        version: u64::try_from(found.version()).map_err(|_| "version: negative".to_owned())?,
         last_status: LastStatus::parse(found.last_status().unwrap_or_default())
             .ok_or_else(|| unknown("lastStatus", found.last_status()))?,
         desired_status: DesiredStatus::parse(found.desired_status().unwrap_or_default())
@@ -162,8 +162,8 @@ fn task(cluster: &ClusterArn, found: &types::Task) -> Result<Task, String> {
     })
 }
 
-/// The API's times are binary fractions of a second; cut instead of rounded, 0.145 s would become 144 ms, which an event
-/// of the same task does not say.
+/// Rounds to milliseconds. The API's times are binary fractions of a second: truncated, 0.145 s would become 144 ms and
+/// differ from the event of the same task.
 fn nearest_millisecond(at: &aws_sdk_ecs::primitives::DateTime) -> Timestamp {
     let millis = (i64::from(at.subsec_nanos()) + 500_000) / 1_000_000;
     Timestamp(at.secs().saturating_mul(1_000).saturating_add(millis))
@@ -191,7 +191,7 @@ fn own_address(task: &types::Task) -> Result<Option<std::net::IpAddr>, String> {
             )
         });
     address::of_task(&attachments, containers)
-        .map_err(|_| "attachments or containers: an address cannot be read".to_owned())
+        .map_err(|_| "attachments or containers: unreadable address".to_owned())
 }
 
 pub(super) fn tags(found: &[types::Tag]) -> Tags {
@@ -235,9 +235,9 @@ pub(super) fn unreadable(operation: &'static str, resource: &str, message: &str)
         kind: AwsErrorKind::Invalid,
         operation,
         resource: resource.to_owned(),
-        code: "answer".to_owned(),
+        code: "response".to_owned(),
         message: error::clean(message),
-        hint: "; this is not what ECS documents: look at AWS_ENDPOINT_URL if it is set",
+        hint: "; the response does not follow ECS's documentation: check AWS_ENDPOINT_URL if set",
     }
 }
 
@@ -247,7 +247,7 @@ fn in_field(field: &'static str) -> impl Fn(ArnError) -> String {
 
 fn unknown(field: &str, status: Option<&str>) -> String {
     let status: String = status.unwrap_or_default().chars().take(40).collect();
-    format!("{field}: {status:?} is not a status that ECS documents")
+    format!("{field}: {status:?} is not a documented status")
 }
 
 fn last_part(arn: Option<&str>) -> &str {
@@ -258,7 +258,7 @@ fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// An empty token is none: asked with it, ECS would begin the list anew for ever.
+/// An empty token counts as none: ECS would restart the list with it, without end.
 fn token(next: Option<String>) -> Option<String> {
     next.filter(|token| !token.is_empty())
 }

@@ -1,6 +1,6 @@
-//! Turns the SDK's failures into what the caller may do about them, in words for a person.
+//! Translates failures of the SDK into [`AwsError`]s with a kind and a next step.
 //!
-//! The message is AWS's own, cleaned: one line, at most 300 characters, without keys, tokens or receipts.
+//! The message is AWS's own, reduced to one line of at most 300 characters without keys, tokens and receipts.
 
 use std::error::Error;
 
@@ -64,15 +64,15 @@ const CODES: &[(&str, AwsErrorKind)] = &[
     ("AWS.SimpleQueueService.NonExistentQueue", AwsErrorKind::NotFound),
 ];
 
-/// What to do next, by code; where a code is not here, by operation (below).
+/// Next steps by code. Other codes have one by operation, below.
 const HINTS_BY_CODE: &[(&str, &str)] = &[
     (
         "QueueDoesNotExist",
-        "; the queue URL names a queue that does not exist in this account and Region: compare it with the queue's URL in SQS",
+        "; the queue does not exist in this account and Region: compare the URL with `aws sqs get-queue-url`",
     ),
     (
         "AWS.SimpleQueueService.NonExistentQueue",
-        "; the queue URL names a queue that does not exist in this account and Region: compare it with the queue's URL in SQS",
+        "; the queue does not exist in this account and Region: compare the URL with `aws sqs get-queue-url`",
     ),
     ("KmsAccessDenied", "; the queue's KMS key must let the operator's task role use kms:Decrypt"),
     ("KMS.AccessDeniedException", "; the queue's KMS key must let the operator's task role use kms:Decrypt"),
@@ -83,11 +83,11 @@ const HINTS_BY_CODE: &[(&str, &str)] = &[
     ("RequestTimeTooSkewed", "; this machine's clock is likely wrong: set it by NTP"),
     (
         "InvalidSignatureException",
-        "; the secret key does not fit its access key, or this machine's clock is wrong",
+        "; the secret key does not match the access key, or this machine's clock is wrong",
     ),
     (
         "SignatureDoesNotMatch",
-        "; the secret key does not fit its access key, or this machine's clock is wrong",
+        "; the secret key does not match the access key, or this machine's clock is wrong",
     ),
     (
         "ClusterNotFoundException",
@@ -95,15 +95,15 @@ const HINTS_BY_CODE: &[(&str, &str)] = &[
     ),
     (
         "timeout",
-        "; AWS did not answer in time: look at the network, security groups and VPC endpoints if it goes on",
+        "; AWS did not answer in time: check the network, security groups and VPC endpoints if this persists",
     ),
     (
         "connection",
-        "; AWS could not be reached: look at DNS, routes, proxies, and AWS_ENDPOINT_URL if it is set",
+        "; AWS could not be reached: check DNS, routes, proxies, and AWS_ENDPOINT_URL if set",
     ),
 ];
 
-/// What to allow, by operation.
+/// Permissions to grant, by operation.
 const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("ecs:ListClusters", "; give the operator's task role ecs:ListClusters on *"),
     ("ecs:ListTasks", "; give the operator's task role ecs:ListTasks on * with the condition ecs:cluster"),
@@ -123,17 +123,17 @@ const HINTS_WHEN_DENIED: &[(&str, &str)] = &[
     ("events:ListTargetsByRule", "; give the caller events:ListTargetsByRule on the account's rules"),
 ];
 
-pub(super) const HINT_NO_CREDENTIALS: &str = "; no credentials were found: in ECS give the task a task role; elsewhere set \
+pub(super) const HINT_NO_CREDENTIALS: &str = "; no credentials found: in ECS give the task a task role; elsewhere set \
      AWS_PROFILE or AWS_ACCESS_KEY_ID";
 const HINT_BAD_CREDENTIALS: &str =
-    "; AWS does not know these credentials: look at the task role, AWS_PROFILE or AWS_ACCESS_KEY_ID";
+    "; AWS does not accept these credentials: check the task role, AWS_PROFILE or AWS_ACCESS_KEY_ID";
 
-/// Longest message that is kept, in characters.
+/// Longest message, in characters.
 const MAX_MESSAGE: usize = 300;
-/// A run without a blank of this many characters or more is no word: tokens, receipts and signatures are.
+/// A word of at least this many characters is a token, receipt or signature.
 const MAX_WORD: usize = 180;
 
-/// The failure as the operator's own error.
+/// Translates a failure.
 pub(super) fn translate<E>(
     operation: &'static str,
     resource: &str,
@@ -156,7 +156,7 @@ where
     AwsError { kind, operation, resource: resource.to_owned(), message: clean(&message), code, hint }
 }
 
-/// An answer came: AWS's code decides, else the HTTP status.
+/// For a response: AWS's code determines the kind, else the HTTP status.
 fn answered<E: ProvideErrorMetadata + Error + 'static>(
     failure: &SdkError<E, HttpResponse>,
 ) -> (AwsErrorKind, String, String) {
@@ -171,21 +171,21 @@ fn answered<E: ProvideErrorMetadata + Error + 'static>(
         (Some((_, kind)), _) => *kind,
         (None, 429) => AwsErrorKind::Throttled,
         (None, 401 | 403) => AwsErrorKind::Denied,
-        // An answer of status 200 that cannot be read was cut off on its way.
+        // An unreadable answer with status 200 was truncated.
         (None, 0..300 | 408 | 500..) => AwsErrorKind::Unavailable,
         (None, _) => AwsErrorKind::Invalid,
     };
     let message = match service_error {
         Some(error) => error.message().map_or_else(|| format!("HTTP status {status}"), str::to_owned),
-        None => format!("the answer cannot be read: {}", chain(failure)),
+        None => format!("reading the response: {}", chain(failure)),
     };
     (kind, code.unwrap_or_else(|| format!("HTTP {status}")), message)
 }
 
-/// The request never left: no credentials, no connection, or a request that cannot be built.
+/// For a request that was not sent: no credentials, no connection, or an invalid request.
 fn not_sent<E: Error + 'static>(failure: &SdkError<E, HttpResponse>) -> (AwsErrorKind, String, String) {
     let chain = chain(failure);
-    // The SDK has no public type for these that reaches here; every one of its sentences names what it is about.
+    // The SDK has no public type for credential failures here, but each message mentions them.
     let about_credentials = ["credential", "identity"].iter().any(|word| chain.contains(word));
     let (kind, code) = match failure {
         SdkError::DispatchFailure(dispatch) if dispatch.is_io() => (AwsErrorKind::Unavailable, "connection"),
@@ -196,19 +196,19 @@ fn not_sent<E: Error + 'static>(failure: &SdkError<E, HttpResponse>) -> (AwsErro
     (kind, code.to_owned(), chain)
 }
 
-/// The sentences of an error and its causes, without the first ("dispatch failure"), which says nothing.
+/// The messages of an error's causes. The first message ("dispatch failure") has no information.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut sentences: Vec<String> = Vec::new();
+    let mut messages: Vec<String> = Vec::new();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let sentence = error.to_string();
-        // "other" is a class of failures, not a sentence.
-        if sentence != "other" && sentences.last() != Some(&sentence) {
-            sentences.push(sentence);
+        let message = error.to_string();
+        // "other" is a class of failures, not a message.
+        if message != "other" && messages.last() != Some(&message) {
+            messages.push(message);
         }
         cause = error.source();
     }
-    if sentences.is_empty() { error.to_string() } else { sentences.join(": ") }
+    if messages.is_empty() { error.to_string() } else { messages.join(": ") }
 }
 
 fn hint(kind: AwsErrorKind, code: &str, operation: &str) -> &'static str {
@@ -228,14 +228,14 @@ fn clean_code(code: &str) -> String {
     code.chars().filter(char::is_ascii_graphic).take(100).collect()
 }
 
-/// One line, short, and without what must stay secret. A signature error quotes the canonical request, which holds
-/// the session token, from its first line break on.
+/// The message as one short line without secrets. A signature error quotes the canonical request, which contains the session
+/// token, after its first paragraph.
 pub(super) fn clean(message: &str) -> String {
     let first_paragraph = message.split("\n\n").next().unwrap_or_default();
     let before_canonical = first_paragraph.split("The Canonical String").next().unwrap_or_default();
     let words = before_canonical
         .split_whitespace()
-        .map(|word| if word.len() >= MAX_WORD || is_access_key(word) { "[left out]" } else { word });
+        .map(|word| if word.len() >= MAX_WORD || is_access_key(word) { "[redacted]" } else { word });
     let line: String = words.collect::<Vec<_>>().join(" ");
     if line.chars().count() <= MAX_MESSAGE {
         return line;
@@ -243,7 +243,7 @@ pub(super) fn clean(message: &str) -> String {
     line.chars().take(MAX_MESSAGE - 1).chain(['…']).collect()
 }
 
-/// `AKIA…` and `ASIA…` with 16 further characters, within any punctuation.
+/// `AKIA…` or `ASIA…` with further characters, within any punctuation.
 fn is_access_key(word: &str) -> bool {
     ["AKIA", "ASIA"].iter().any(|prefix| {
         word.find(prefix).is_some_and(|at| {
@@ -258,18 +258,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_one_short_line() {
+    fn message_is_one_short_line() {
         assert_eq!(clean("a\n b\t c"), "a b c");
         let long = clean(&"word ".repeat(200));
         assert_eq!((long.chars().count(), long.ends_with('…')), (MAX_MESSAGE, true));
     }
 
     #[test]
-    fn keys_tokens_and_receipts_are_left_out_of_messages() {
+    fn keys_tokens_and_receipts_are_redacted() {
         let receipt = "AQEB".repeat(60);
         for (message, expected) in [
-            (format!("The handle \"{receipt}\" is wrong."), "The handle [left out] is wrong."),
-            ("The key (ASIAIOSFODNN7EXAMPLE) is unknown.".to_owned(), "The key [left out] is unknown."),
+            (format!("The handle \"{receipt}\" is wrong."), "The handle [redacted] is wrong."),
+            ("The key (ASIAIOSFODNN7EXAMPLE) is unknown.".to_owned(), "The key [redacted] is unknown."),
             (
                 "It does not match.\n\nThe Canonical String should be\nx-amz-security-token:abc".to_owned(),
                 "It does not match.",
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn no_code_is_listed_twice() {
+    fn each_code_is_listed_once() {
         let mut codes: Vec<_> = CODES.iter().map(|(code, _)| code).collect();
         codes.sort_unstable();
         codes.dedup();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hint_reads_on_from_the_message() {
+    fn hints_continue_the_message() {
         for (_, hint) in HINTS_BY_CODE.iter().chain(HINTS_WHEN_DENIED) {
             assert!(hint.starts_with("; "), "{hint}");
         }

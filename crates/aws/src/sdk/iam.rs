@@ -1,7 +1,7 @@
-//! IAM through the SDK: guarantees that the tags are those of the very role that was asked for, never of another role
-//! of the same name.
+//! IAM with the SDK. Guarantees that returned tags belong to the role with the requested ARN, never to another role of the
+//! same name.
 //!
-//! `GetRole` takes a name and looks in the caller's own account only; the answer carries all tags (IAM allows 50).
+//! `GetRole` takes a name and searches the caller's account only; the answer has all tags (IAM allows 50).
 
 use async_trait::async_trait;
 use aws_sdk_iam::Client;
@@ -28,21 +28,21 @@ impl SdkIam {
 #[async_trait]
 impl Iam for SdkIam {
     async fn role_tags(&self, role: &RoleArn) -> Result<Tags, AwsError> {
-        self.refuse_other_accounts(role)?;
+        self.reject_other_accounts(role)?;
         let call = self.client.get_role().role_name(role.name()).send();
         let answer = match self.calls.run(GET_ROLE, role.as_str(), call).await {
             Ok(answer) => answer,
             Err(error) => {
-                // The account may have become known meanwhile; NoSuchEntity would then prove nothing.
-                self.refuse_other_accounts(role)?;
+                // The account may be known by now; NoSuchEntity of another account is no evidence.
+                self.reject_other_accounts(role)?;
                 return Err(error);
             }
         };
         let found = answer.role();
         let found_arn = found.map_or("", |found| found.arn());
         if let Ok(found) = RoleArn::parse(found_arn) {
-            self.calls.learn_account(found.account());
-            self.refuse_other_accounts(role)?;
+            self.calls.set_account(found.account());
+            self.reject_other_accounts(role)?;
         }
         if found_arn != role.as_str() {
             return Err(another_role(role, found_arn));
@@ -53,9 +53,9 @@ impl Iam for SdkIam {
 }
 
 impl SdkIam {
-    /// A role of another account would be looked up by its name in this one: it is refused before that, as soon as an
-    /// answer of ECS or IAM has told which account this is.
-    fn refuse_other_accounts(&self, role: &RoleArn) -> Result<(), AwsError> {
+    /// Rejects a role of another account, once an answer of ECS or IAM has shown the caller's account: IAM would search this
+    /// account for the role's name.
+    fn reject_other_accounts(&self, role: &RoleArn) -> Result<(), AwsError> {
         let Some(own) = self.calls.account().filter(|own| *own != role.account()) else {
             return Ok(());
         };
@@ -64,8 +64,8 @@ impl SdkIam {
             operation: GET_ROLE,
             resource: role.as_str().to_owned(),
             code: "OtherAccount".to_owned(),
-            message: format!("the role is in another account than the operator's, which is {own}"),
-            hint: "; iam:GetRole reaches roles of its own account only: run an operator in the role's account",
+            message: format!("the role is not in the operator's account {own}"),
+            hint: "; iam:GetRole reads roles of the caller's account only: run an operator in the role's account",
         })
     }
 }
@@ -77,6 +77,6 @@ fn another_role(role: &RoleArn, found: &str) -> AwsError {
         resource: role.as_str().to_owned(),
         code: "AnotherRole".to_owned(),
         message: format!("the role of this name is now {}", super::error::clean(found)),
-        hint: "; the role was deleted and made again under another path: deploy the tasks with the new one",
+        hint: "; the role was recreated under another path: deploy the tasks with the new role",
     }
 }

@@ -1,4 +1,4 @@
-//! The calls of an audit through the SDK: task definitions as a whole, and IAM's policy simulator.
+//! The calls of the audit with the SDK: complete task definitions, and IAM's policy simulator.
 
 use async_trait::async_trait;
 use aws_sdk_ecs::types;
@@ -15,7 +15,7 @@ const GET_ROLE: &str = "iam:GetRole";
 const DESCRIBE: &str = "ecs:DescribeTaskDefinition";
 const SIMULATE: &str = "iam:SimulatePrincipalPolicy";
 
-/// ECS and IAM as an audit asks them.
+/// ECS and IAM reads of the audit.
 #[derive(Clone)]
 pub struct SdkInspect {
     ecs: aws_sdk_ecs::Client,
@@ -42,7 +42,7 @@ impl AuditApi for SdkInspect {
         let tags = super::ecs::tags(answer.tags());
         let found = answer.task_definition.unwrap_or_else(|| types::TaskDefinition::builder().build());
         if found.task_definition_arn() != Some(arn.as_str()) {
-            return Err(unreadable(DESCRIBE, arn.as_str(), "the answer is about another task definition"));
+            return Err(unreadable(DESCRIBE, arn.as_str(), "the response has another task definition"));
         }
         Ok(FullTaskDefinition {
             arn: Some(arn.clone()),
@@ -65,7 +65,7 @@ impl AuditApi for SdkInspect {
         let answer = Box::pin(self.calls.run(SIMULATE, role.as_str(), call)).await?;
         let result = answer.evaluation_results().iter().find(|one| one.eval_action_name() == GET_ROLE);
         let result = result.ok_or_else(|| {
-            unreadable(SIMULATE, role.as_str(), "the simulator's answer does not mention iam:GetRole")
+            unreadable(SIMULATE, role.as_str(), "the response has no result for iam:GetRole")
         })?;
         let decision = result.eval_decision().as_str();
         Ok(SimulationResult {

@@ -1,8 +1,8 @@
-//! The AWS calls of [`crate::aws`] through the AWS SDK: one connection pool, one TLS stack, no retries here.
+//! Implements the calls of [`crate::aws`] with the AWS SDK: one connection pool, one TLS stack, no retries.
 //!
-//! A call ends within 5 seconds (a long poll within 25) and is tried once: the runtime decides when to try again, since
-//! it knows what else waits. Credentials, Region and endpoint come from the SDK's default chain, so `AWS_PROFILE`,
-//! `AWS_REGION`, `AWS_ENDPOINT_URL` and a task role work as everywhere.
+//! A call ends within 5 seconds (a long poll within 25) and is attempted once, since the controller decides on retries.
+//! Credentials, Region and endpoint come from the SDK's default chain, so `AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL`
+//! and a task role work as usual.
 
 mod call;
 mod ecs;
@@ -38,23 +38,23 @@ pub use setup::{CallerIdentity, EventRule, EventTarget, SdkSetup};
 
 use call::CallRunner;
 
-/// AWS is near; a connection that takes longer than one lost SYN (3 s) does not come.
+/// Allows for one lost SYN (3 s).
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(3_100);
-/// From the first byte sent to the last received, for everything but a long poll.
+/// Time limit of a call, except a long poll.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Shorter than an attempt, so that credentials that do not come are reported as such and not as a time-out of AWS.
+/// Shorter than [`ATTEMPT_TIMEOUT`], so that missing credentials are reported as such and not as a time-out of AWS.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Where to find AWS, and who is told of the calls.
+/// Connection options.
 #[derive(Clone)]
 pub struct AwsOptions {
-    /// The Region; without it the default chain's.
+    /// The Region; default: from the SDK's default chain.
     pub region: Option<String>,
-    /// Another endpoint for all services; without it `AWS_ENDPOINT_URL`, else AWS.
+    /// Endpoint of all services; default: `AWS_ENDPOINT_URL`, else AWS.
     pub endpoint_url: Option<String>,
-    /// Fixed credentials; without them the default chain's.
+    /// Fixed credentials; default: from the SDK's default chain.
     pub credentials: Option<Credentials>,
-    /// Is told of each call.
+    /// Records each call.
     pub observer: Arc<dyn AwsCallObserver>,
 }
 
@@ -64,27 +64,27 @@ impl Default for AwsOptions {
     }
 }
 
-/// Why there can be no clients.
+/// Why clients cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// Neither the options nor the chain have a Region.
+    /// Neither the options nor the default chain have a Region.
     #[error(
-        "no AWS Region was found; set AWS_REGION, or `region` in the AWS profile (in ECS and EC2 it comes by itself)"
+        "no AWS Region found; set AWS_REGION, or `region` in the AWS profile (ECS and EC2 provide it)"
     )]
     NoRegion,
-    /// There is nothing to check the certificates of AWS by.
+    /// The system has no CA certificates.
     #[error(
-        "this system has no CA certificates, so no HTTPS endpoint of AWS can be trusted; install them (the package \
-         ca-certificates), or name a file with them in SSL_CERT_FILE"
+        "no CA certificates found, so no HTTPS endpoint of AWS can be verified; install the package ca-certificates, or set \
+         SSL_CERT_FILE"
     )]
     NoRoots,
-    /// The queue's URL is none.
+    /// The queue's URL is not valid.
     #[error(
-        "{found:?} is not the URL of an SQS queue (without name and password): expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME; \
-         `aws sqs get-queue-url --queue-name NAME` tells it"
+        "{found:?} is not the URL of an SQS queue: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME without user and \
+         password; `aws sqs get-queue-url --queue-name NAME` prints it"
     )]
     QueueUrl {
-        /// What was given, cut to 200 characters, without name and password.
+        /// The given value, shortened, without user and password.
         found: String,
     },
 }
@@ -96,27 +96,27 @@ pub struct AwsClients {
     pub ecs: SdkEcs,
     /// IAM.
     pub iam: SdkIam,
-    /// What only an audit asks.
+    /// Reads of the audit.
     pub inspect: SdkInspect,
     /// Secrets Manager.
     pub secrets: SdkSecrets,
-    /// Reads of the set-up.
+    /// Reads of `doctor`.
     pub setup: SdkSetup,
-    /// SQS; [`Self::queue`] makes the queue from it.
+    /// SQS configuration, for [`Self::queue`].
     sqs: aws_sdk_sqs::Config,
     calls: CallRunner,
     region: String,
 }
 
 impl AwsClients {
-    /// Makes the clients. Reads the environment and profile files; calls AWS only where the Region has to be asked of
-    /// the EC2 instance. Credentials are fetched by the first call that needs them.
+    /// Creates the clients. Reads the environment and profile files, and requests the Region from the EC2 instance if
+    /// nothing else has it. The first call that needs credentials fetches them.
     pub async fn connect(options: AwsOptions) -> Result<Self, ConnectError> {
         let calls = CallRunner::new(Arc::clone(&options.observer));
         let roots = has_roots();
         let config = config(options, roots).await;
-        let clear = config.endpoint_url().is_some_and(|url| url.starts_with("http://"));
-        if !roots && !clear {
+        let is_plain_http = config.endpoint_url().is_some_and(|url| url.starts_with("http://"));
+        if !roots && !is_plain_http {
             return Err(ConnectError::NoRoots);
         }
         let region = config.region().ok_or(ConnectError::NoRegion)?.to_string();
@@ -133,18 +133,18 @@ impl AwsClients {
         })
     }
 
-    /// The Region that was found.
+    /// The Region in use.
     pub fn region(&self) -> &str {
         &self.region
     }
 
-    /// The caller's account, once an answer of ECS or IAM has told it.
+    /// The caller's account, once a response of ECS or IAM has shown it.
     pub fn account(&self) -> Option<&str> {
         self.calls.account()
     }
 
-    /// The queue of this URL. Its Region is that of the URL, where the URL is one of AWS's, since a request to another
-    /// Region's endpoint would find nothing.
+    /// The queue of this URL. An AWS URL also determines the Region, since the endpoint of another Region does not know the
+    /// queue.
     pub fn queue(&self, url: &str) -> Result<SdkQueue, ConnectError> {
         let host = queue_host(url).ok_or_else(|| ConnectError::QueueUrl { found: without_userinfo(url) })?;
         let mut config = self.sqs.to_builder();
@@ -167,7 +167,7 @@ async fn config(options: AwsOptions, roots: bool) -> SdkConfig {
         .identity_cache(IdentityCache::lazy().load_timeout(CREDENTIALS_TIMEOUT).build())
         // A long poll is a stalled stream by design; the time-outs above bound every call.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        // Every character of it is allowed in an application's name.
+        // All its characters are allowed in an application name.
         .app_name(AppName::new("ecs-mesh-operator").expect("a valid application name"));
     if let Some(region) = options.region {
         loader = loader.region(Region::new(region));
@@ -181,9 +181,9 @@ async fn config(options: AwsOptions, roots: bool) -> SdkConfig {
     loader.load().await
 }
 
-/// The one connection pool, over the one TLS stack of the program.
+/// The shared connection pool.
 fn http_client(roots: bool) -> SharedHttpClient {
-    // Where there are none, the SDK's debug builds would panic in looking for them.
+    // Without roots, the SDK's debug builds would panic when they load them.
     let trusted = if roots { TrustStore::default() } else { TrustStore::empty() };
     aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::Rustls(CryptoMode::Ring))
@@ -193,7 +193,7 @@ fn http_client(roots: bool) -> SharedHttpClient {
         .build_https()
 }
 
-/// Whether the system has a CA certificate that can be read.
+/// Whether the system has a readable CA certificate.
 fn has_roots() -> bool {
     let found = rustls_native_certs::load_native_certs().certs;
     rustls::RootCertStore::empty().add_parsable_certificates(found).0 > 0
@@ -211,7 +211,7 @@ pub fn queue_host(url: &str) -> Option<&str> {
     (!host.is_empty() && !name.is_empty() && url.bytes().all(|b| b.is_ascii_graphic())).then_some(host)
 }
 
-/// For an error: a password in a URL is nobody's business.
+/// The URL for an error message, without user and password.
 fn without_userinfo(url: &str) -> String {
     let cut = |text: &str| text.chars().take(200).collect();
     match (url.split_once("://"), url.rsplit_once('@')) {

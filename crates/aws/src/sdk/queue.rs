@@ -1,4 +1,4 @@
-//! The one queue, through the SDK.
+//! The event queue with the SDK.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use ecs_mesh_model::Timestamp;
 const BATCH: i32 = 10;
 /// SQS's longest long poll.
 const WAIT_SECONDS: i32 = 20;
-/// A long poll's own limit: the wait, and as long as any other call on top.
+/// Time limit of a long poll: the wait, plus the time limit of any other call.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// A queue by its URL.
@@ -31,14 +31,14 @@ pub struct SdkQueue {
     url: String,
 }
 
-/// The settings of a queue that decide whether it suits the operator.
+/// The settings of a queue that matter to the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueAttributes {
-    /// How long a received message stays hidden from others.
+    /// How long a received message is invisible to other receivers.
     pub visibility_timeout: Duration,
     /// How long a message is kept.
     pub retention: Duration,
-    /// Whether messages that nobody can handle go to a dead-letter queue.
+    /// Whether a redrive policy moves messages to a dead-letter queue.
     pub has_redrive: bool,
 }
 
@@ -52,7 +52,7 @@ impl SdkQueue {
         &self.url
     }
 
-    /// The queue's settings; `NotFound` where there is no such queue.
+    /// The queue's settings; `NotFound` if the queue does not exist.
     pub async fn attributes(&self) -> Result<QueueAttributes, AwsError> {
         let call = self
             .client
@@ -64,7 +64,7 @@ impl SdkQueue {
             .send();
         let answer = self.calls.run("sqs:GetQueueAttributes", &self.url, call).await?;
         let text = |name| answer.attributes().and_then(|all| all.get(&name)).map(String::as_str);
-        // SQS's own defaults, for servers that leave attributes out.
+        // SQS's defaults, for servers that omit attributes.
         let seconds = |name, default| {
             Duration::from_secs(text(name).and_then(|value| value.parse().ok()).unwrap_or(default))
         };
@@ -75,7 +75,7 @@ impl SdkQueue {
         })
     }
 
-    /// Every attribute of the queue as SQS gives it, by name; `NotFound` where there is no such queue.
+    /// All attributes of the queue by name; `NotFound` if the queue does not exist.
     pub async fn all_attributes(&self) -> Result<BTreeMap<String, String>, AwsError> {
         let call = self.client.get_queue_attributes().queue_url(&self.url);
         let call = call.attribute_names(QueueAttributeName::All).send();
@@ -88,7 +88,7 @@ impl SdkQueue {
 #[async_trait]
 impl EventQueue for SdkQueue {
     async fn receive(&self) -> Result<Vec<QueueMessage>, AwsError> {
-        let patient = TimeoutConfig::builder()
+        let long_poll = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(RECEIVE_TIMEOUT)
             .build();
@@ -101,7 +101,7 @@ impl EventQueue for SdkQueue {
             .message_system_attribute_names(Attribute::SentTimestamp)
             .message_system_attribute_names(Attribute::ApproximateReceiveCount)
             .customize()
-            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patient))
+            .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(long_poll))
             .send();
         let answer = self.calls.run("sqs:ReceiveMessage", &self.url, call).await?;
         Ok(answer.messages.into_iter().flatten().filter_map(message).collect())
@@ -116,12 +116,12 @@ impl EventQueue for SdkQueue {
             DeleteMessageBatchRequestEntry::builder().id(index.to_string()).receipt_handle(receipt).build()
         });
         let entries =
-            entries.collect::<Result<Vec<_>, _>>().map_err(|error| self.unbuilt(operation, &error))?;
+            entries.collect::<Result<Vec<_>, _>>().map_err(|error| self.build_error(operation, &error))?;
         let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries)).send();
         let answer = self.calls.run(operation, &self.url, call).await?;
         let failed = answer.failed();
         if let Some(first) = failed.first() {
-            tracing::debug!(failed = failed.len(), code = first.code(), "messages were not deleted");
+            tracing::debug!(failed = failed.len(), code = first.code(), "SQS did not delete some messages");
         }
         Ok(failed
             .iter()
@@ -143,7 +143,7 @@ impl EventQueue for SdkQueue {
                 .build()
         });
         let entries =
-            entries.collect::<Result<Vec<_>, _>>().map_err(|error| self.unbuilt(operation, &error))?;
+            entries.collect::<Result<Vec<_>, _>>().map_err(|error| self.build_error(operation, &error))?;
         let call = self
             .client
             .change_message_visibility_batch()
@@ -153,13 +153,13 @@ impl EventQueue for SdkQueue {
         let answer = self.calls.run(operation, &self.url, call).await?;
         match answer.failed() {
             [] => Ok(()),
-            [first, ..] => Err(self.partly(operation, first, answer.failed().len(), receipts.len())),
+            [first, ..] => Err(self.partial_failure(operation, first, answer.failed().len(), receipts.len())),
         }
     }
 }
 
 impl SdkQueue {
-    fn unbuilt(&self, operation: &'static str, error: &aws_sdk_sqs::error::BuildError) -> AwsError {
+    fn build_error(&self, operation: &'static str, error: &aws_sdk_sqs::error::BuildError) -> AwsError {
         AwsError {
             kind: AwsErrorKind::Invalid,
             operation,
@@ -170,26 +170,26 @@ impl SdkQueue {
         }
     }
 
-    fn partly(
+    fn partial_failure(
         &self,
         operation: &'static str,
         first: &BatchResultErrorEntry,
         failed: usize,
         of: usize,
     ) -> AwsError {
-        let words = first.message().unwrap_or("no reason given");
+        let message = first.message().unwrap_or("no reason given");
         AwsError {
             kind: if first.sender_fault() { AwsErrorKind::Invalid } else { AwsErrorKind::Unavailable },
             operation,
             resource: self.url.clone(),
             code: first.code().to_owned(),
-            message: error::clean(&format!("{failed} of {of} messages: {words}")),
-            hint: "; they come again by themselves after the visibility time-out",
+            message: error::clean(&format!("{failed} of {of} messages: {message}")),
+            hint: "; SQS redelivers them after the visibility time-out",
         }
     }
 }
 
-/// A message without a receipt could neither be deleted nor given back; SQS sends none.
+/// Skips a message without a receipt, which could be neither deleted nor released. SQS sends none.
 fn message(found: aws_sdk_sqs::types::Message) -> Option<QueueMessage> {
     let attribute = |name| found.attributes.as_ref().and_then(|all| all.get(&name));
     let sent_at = attribute(Attribute::SentTimestamp).and_then(|text| text.parse().ok()).map(Timestamp);

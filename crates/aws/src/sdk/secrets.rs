@@ -1,4 +1,4 @@
-//! Secrets Manager through the SDK: a secret's text, from the Region that its ARN names. The text is in no message.
+//! Secrets Manager with the SDK: reads a secret's text from the Region of its ARN. No error contains the text.
 
 use async_trait::async_trait;
 use aws_config::{Region, SdkConfig};
@@ -32,6 +32,6 @@ impl Secrets for SdkSecrets {
         let call = client.get_secret_value().secret_id(arn).send();
         let answer =
             Box::pin(self.calls.run(GET_SECRET_VALUE, arn, call)).await.map_err(|error| error.to_string())?;
-        answer.secret_string.ok_or_else(|| format!("the secret {arn} holds no text (SecretString)"))
+        answer.secret_string.ok_or_else(|| format!("the secret {arn} has no text (SecretString)"))
     }
 }

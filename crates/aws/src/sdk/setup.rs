@@ -1,6 +1,6 @@
-//! What only a look at the set-up asks: who calls, and which rules send events to a target. Reads alone.
+//! Reads of `doctor`: the caller's identity, and the EventBridge rules that send to a target. Changes nothing.
 //!
-//! Calls are boxed: the SDK's futures are large, and several of these run side by side.
+//! Calls are boxed, since the SDK's futures are large and several run concurrently.
 
 use std::time::SystemTime;
 
@@ -12,52 +12,52 @@ use super::call::CallRunner;
 use super::error;
 use crate::aws::{AwsError, AwsErrorKind};
 
-/// Most pages of rules or targets that are read; an account has 300 rules a bus by default, 100 on a page.
-const MOST_PAGES: usize = 50;
+/// Limit of pages of rules or targets. An account has 300 rules per bus by default, 100 on a page.
+const MAX_PAGES: usize = 50;
 
-/// Reads of the set-up, in any Region.
+/// Reads of `doctor`, in any Region.
 #[derive(Clone)]
 pub struct SdkSetup {
     config: SdkConfig,
     calls: CallRunner,
 }
 
-/// Who AWS says the caller is.
+/// The caller's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerIdentity {
     /// The user's or the session's ARN.
     pub arn: String,
-    /// 12 digits.
+    /// The account id, 12 digits.
     pub account: String,
 }
 
 /// A rule of the default bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRule {
-    /// Its name.
+    /// The rule's name.
     pub name: String,
-    /// Its ARN: what a queue's policy names.
+    /// The ARN, which a queue's policy names.
     pub arn: String,
-    /// Whether it lets anything through (`DISABLED` does not).
+    /// Whether the rule is enabled.
     pub enabled: bool,
-    /// The pattern's text; `None` for a schedule.
+    /// The event pattern; `None` for a schedule.
     pub pattern: Option<String>,
 }
 
-/// What a rule does to what it lets through.
+/// A target of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventTarget {
     /// The id within the rule.
     pub id: String,
-    /// Where it sends to.
+    /// The ARN of the target.
     pub arn: String,
-    /// The settings that change the event: of `Input`, `InputPath`, `InputTransformer`.
+    /// The settings that change the event, among `Input`, `InputPath` and `InputTransformer`.
     pub rewritten_by: Vec<&'static str>,
-    /// A role that sends, if one is given.
+    /// The role that EventBridge assumes, if any.
     pub role: Option<String>,
-    /// Where what could not be delivered goes.
+    /// The dead-letter queue for undeliverable events.
     pub dead_letters: Option<String>,
-    /// How long delivery is tried, in seconds, where it is not EventBridge's own day.
+    /// Maximum age of a retried event in seconds; `None`: EventBridge's default of a day.
     pub retried_for: Option<i32>,
 }
 
@@ -66,41 +66,41 @@ impl SdkSetup {
         Self { config, calls }
     }
 
-    /// When the credentials end; `None` for those that do not. The source is asked, AWS need not be.
+    /// Expiry of the credentials; `None` for permanent ones. Reads the credentials' source.
     pub async fn credentials_end(&self) -> Result<Option<SystemTime>, AwsError> {
-        let failed = |why: &str| AwsError {
+        let failed = |reason: &str| AwsError {
             kind: AwsErrorKind::Credentials,
             operation: "credentials",
             resource: "the SDK's default chain".to_owned(),
             code: "credentials".to_owned(),
-            message: error::clean(why),
+            message: error::clean(reason),
             hint: error::HINT_NO_CREDENTIALS,
         };
-        let provider = self.config.credentials_provider().ok_or_else(|| failed("there is no provider"))?;
+        let provider = self.config.credentials_provider().ok_or_else(|| failed("no credentials provider"))?;
         let found = provider.provide_credentials().await;
         Ok(found.map_err(|error| failed(&error::chain(&error)))?.expiry())
     }
 
-    /// Who calls. Needs no permission.
+    /// The caller's identity. Needs no permission.
     pub async fn caller(&self) -> Result<CallerIdentity, AwsError> {
         let client = aws_sdk_sts::Client::new(&self.config);
         let call = client.get_caller_identity().send();
         let answer = Box::pin(self.calls.run("sts:GetCallerIdentity", "the caller", call)).await?;
         let text = |found: Option<String>| found.unwrap_or_default();
         let caller = CallerIdentity { arn: text(answer.arn), account: text(answer.account) };
-        self.calls.learn_account(&caller.account);
+        self.calls.set_account(&caller.account);
         Ok(caller)
     }
 
-    /// The names of the default bus's rules that send to the target, in this Region or the client's own.
-    pub async fn rules_that_send_to(
+    /// Names of the default bus's rules that send to the target, in this Region or the client's.
+    pub async fn list_rules_of_target(
         &self,
         region: Option<&str>,
         target: &str,
     ) -> Result<Vec<String>, AwsError> {
         let client = self.events(region);
         let (mut names, mut next) = (Vec::new(), None);
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let call = client.list_rule_names_by_target().target_arn(target).set_next_token(next).send();
             let answer = Box::pin(self.calls.run("events:ListRuleNamesByTarget", target, call)).await?;
             names.extend(answer.rule_names.unwrap_or_default());
@@ -112,7 +112,7 @@ impl SdkSetup {
         Ok(names)
     }
 
-    /// The rule of this name.
+    /// The rule with this name.
     pub async fn rule(&self, region: Option<&str>, name: &str) -> Result<EventRule, AwsError> {
         let call = self.events(region).describe_rule().name(name).send();
         let answer = Box::pin(self.calls.run("events:DescribeRule", name, call)).await?;
@@ -128,7 +128,7 @@ impl SdkSetup {
     pub async fn targets(&self, region: Option<&str>, rule: &str) -> Result<Vec<EventTarget>, AwsError> {
         let client = self.events(region);
         let (mut targets, mut next) = (Vec::new(), None);
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let call = client.list_targets_by_rule().rule(rule).set_next_token(next).send();
             let answer = Box::pin(self.calls.run("events:ListTargetsByRule", rule, call)).await?;
             targets.extend(answer.targets.unwrap_or_default().iter().map(target));

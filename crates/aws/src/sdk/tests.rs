@@ -1,4 +1,4 @@
-//! The SDK's clients against a server on loopback that answers what it is told to: the real wire, no AWS.
+//! The SDK's clients against a scripted HTTP server on loopback, without AWS.
 
 mod failures;
 mod queue;
@@ -22,7 +22,7 @@ use ecs_mesh_model::{ClusterArn, DesiredStatus, LastStatus, RoleArn, TaskDefinit
 const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 const ROLE: &str = "arn:aws:iam::111122223333:role/team/kv-task";
 
-/// What the server saw of one request.
+/// One received request.
 struct RecordedRequest {
     target: String,
     body: String,
@@ -38,7 +38,7 @@ impl RecordedRequest {
 struct ResponseScript {
     answers: Mutex<VecDeque<(u16, String)>>,
     seen: Mutex<Vec<RecordedRequest>>,
-    /// How long each answer takes.
+    /// Delay of each answer.
     delay: Duration,
 }
 
@@ -46,20 +46,20 @@ struct ResponseScript {
 struct RecordedCalls(Mutex<Vec<(&'static str, &'static str)>>);
 
 impl AwsCallObserver for RecordedCalls {
-    fn call(&self, operation: &'static str, outcome: &'static str, _: Duration) {
-        self.0.lock().unwrap().push((operation, outcome));
+    fn call(&self, operation: &'static str, result: &'static str, _: Duration) {
+        self.0.lock().unwrap().push((operation, result));
     }
 }
 
 struct SdkFixture {
     script: Arc<ResponseScript>,
-    told: Arc<RecordedCalls>,
+    recorded: Arc<RecordedCalls>,
     aws: AwsClients,
     url: String,
 }
 
 impl SdkFixture {
-    /// A server that gives these answers in turn.
+    /// A server with these answers, in order.
     async fn answering(answers: impl IntoIterator<Item = (u16, String)>) -> Self {
         Self::slow(Duration::ZERO, answers).await
     }
@@ -71,14 +71,14 @@ impl SdkFixture {
         let url = format!("http://{}", handler.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&script));
         tokio::spawn(async move { axum::serve(handler, app).await });
-        let told = Arc::new(RecordedCalls::default());
+        let recorded = Arc::new(RecordedCalls::default());
         let options = AwsOptions {
             region: Some("eu-west-1".to_owned()),
             endpoint_url: Some(url.clone()),
             credentials: Some(Credentials::new("AKIAIOSFODNN7EXAMPLE", "secret", None, None, "test")),
-            observer: Arc::clone(&told) as Arc<dyn AwsCallObserver>,
+            observer: Arc::clone(&recorded) as Arc<dyn AwsCallObserver>,
         };
-        Self { script, told, aws: AwsClients::connect(options).await.unwrap(), url }
+        Self { script, recorded, aws: AwsClients::connect(options).await.unwrap(), url }
     }
 
     fn queue(&self) -> SdkQueue {
@@ -89,8 +89,8 @@ impl SdkFixture {
         self.script.seen.lock().unwrap()[index].json()
     }
 
-    fn told(&self) -> Vec<(&'static str, &'static str)> {
-        self.told.0.lock().unwrap().clone()
+    fn calls(&self) -> Vec<(&'static str, &'static str)> {
+        self.recorded.0.lock().unwrap().clone()
     }
 }
 
@@ -153,7 +153,7 @@ async fn list_tasks_filters_by_desired_status_only() {
     assert_eq!(world.seen(0), json!({"cluster": CLUSTER, "desiredStatus": "STOPPED"}));
     assert_eq!(world.seen(1)["nextToken"], "more");
     assert_eq!(world.aws.account(), Some("111122223333"));
-    assert_eq!(world.told(), [("ecs:ListTasks", "success"), ("ecs:ListTasks", "success")]);
+    assert_eq!(world.calls(), [("ecs:ListTasks", "success"), ("ecs:ListTasks", "success")]);
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn clusters_are_listed() {
 }
 
 #[tokio::test]
-async fn a_described_task_has_its_address_role_tags_and_times() {
+async fn described_task_has_address_role_tags_and_times() {
     let world = SdkFixture::answering([ok(&json!({"tasks": [task("a1")], "failures": []}))]).await;
     let described = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap();
     let task = &described.tasks[0];
@@ -177,7 +177,7 @@ async fn a_described_task_has_its_address_role_tags_and_times() {
 }
 
 #[tokio::test]
-async fn each_task_that_was_asked_for_is_found_missing_or_failed() {
+async fn each_requested_task_is_found_missing_or_failed() {
     let mut strange = task("b2");
     strange["lastStatus"] = json!("DANCING");
     let mut elsewhere = task("c3");
@@ -192,29 +192,29 @@ async fn each_task_that_was_asked_for_is_found_missing_or_failed() {
     let described = world.aws.ecs.describe_tasks(&cluster(), &asked).await.unwrap();
     assert_eq!(described.tasks.iter().map(|task| task.arn.id().as_str()).collect::<Vec<_>>(), ["a1"]);
     assert_eq!(described.missing, [id("d4")]);
-    let failed: Vec<_> = described.failed.iter().map(|(id, why)| (id.as_str(), why.as_str())).collect();
+    let failed: Vec<_> = described.failed.iter().map(|(id, reason)| (id.as_str(), reason.as_str())).collect();
     assert_eq!(
         failed,
         [
-            ("b2", "lastStatus: \"DANCING\" is not a status that ECS documents"),
-            ("c3", "taskArn: it is a task of arn:aws:ecs:eu-west-1:111122223333:cluster/other"),
+            ("b2", "lastStatus: \"DANCING\" is not a documented status"),
+            ("c3", "taskArn: a task of arn:aws:ecs:eu-west-1:111122223333:cluster/other"),
             ("e5", "INTERNAL"),
-            ("f6", "ECS's answer does not mention the task"),
+            ("f6", "the response does not mention the task"),
         ]
     );
 }
 
 #[tokio::test]
-async fn no_tasks_need_no_call() {
+async fn describing_no_tasks_makes_no_call() {
     let world = SdkFixture::answering([]).await;
     assert_eq!(world.aws.ecs.describe_tasks(&cluster(), &[]).await.unwrap().tasks, []);
     assert_eq!(world.queue().delete(&[]).await.unwrap(), Vec::<String>::new());
     world.queue().release(&[]).await.unwrap();
-    assert_eq!(world.told(), []);
+    assert_eq!(world.calls(), []);
 }
 
 #[tokio::test]
-async fn a_task_definition_has_its_task_role_labels_and_ports() {
+async fn task_definition_has_role_labels_and_ports() {
     let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7";
     let world = SdkFixture::answering([ok(&json!({"taskDefinition": {
         "taskDefinitionArn": arn, "taskRoleArn": ROLE, "networkMode": "awsvpc",
@@ -254,7 +254,7 @@ fn iam_refused(status: u16, code: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_roles_tags_come_in_one_call() {
+async fn role_tags_need_one_call() {
     let world = SdkFixture::answering([get_role(ROLE)]).await;
     let tags = world.aws.iam.role_tags(&RoleArn::parse(ROLE).unwrap()).await.unwrap();
     assert_eq!((tags["consul.hashicorp.com/service"].as_str(), tags["empty"].as_str()), ("kv", ""));
@@ -263,11 +263,11 @@ async fn a_roles_tags_come_in_one_call() {
             .body
             .contains("Action=GetRole&Version=2010-05-08&RoleName=kv-task")
     );
-    assert_eq!(world.told(), [("iam:GetRole", "success")]);
+    assert_eq!(world.calls(), [("iam:GetRole", "success")]);
 }
 
 #[tokio::test]
-async fn a_role_of_the_same_name_under_another_path_is_not_the_role() {
+async fn same_role_name_under_another_path_is_not_found() {
     let world = SdkFixture::answering([get_role("arn:aws:iam::111122223333:role/kv-task")]).await;
     let error = world.aws.iam.role_tags(&RoleArn::parse(ROLE).unwrap()).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::NotFound, "AnotherRole"));
@@ -281,7 +281,7 @@ async fn role_of_other_account_is_denied() {
         let error = world.aws.iam.role_tags(&foreign).await.unwrap_err();
         assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Denied, "OtherAccount"));
     }
-    assert_eq!(world.told().len(), 1, "once the account is known no call is wasted");
+    assert_eq!(world.calls().len(), 1, "once the account is known no call is wasted");
 }
 
 #[tokio::test]
@@ -317,7 +317,7 @@ async fn full_definition_debug_redacts_values() {
 }
 
 #[tokio::test]
-async fn a_role_may_read_itself_if_the_simulator_says_so() {
+async fn role_may_read_itself_if_the_simulator_allows_it() {
     let result = |decision: &str| {
         let xml = format!(
             "<SimulatePrincipalPolicyResponse><SimulatePrincipalPolicyResult><EvaluationResults><member>\

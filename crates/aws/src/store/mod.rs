@@ -1,5 +1,5 @@
-//! What is known of each task: the newest version wins, and what looks like absence is counted until it proves
-//! something. Synchronous; decides nothing about registrations.
+//! The known state of each task: the newest version wins, and absences are counted until they are evidence. Synchronous;
+//! makes no decision about registrations.
 
 mod record;
 
@@ -13,15 +13,15 @@ use ecs_mesh_model::{ClusterArn, RoleArn, Task, TaskArn, Timestamp};
 
 pub use self::record::TaskSummary;
 
-/// How long after a sighting a task may be created in the mesh without being described first: a queue may hold
-/// messages for days, and the address may have gone to another task.
+/// How long after an observation a task may be registered without a describe: messages may be days old, and another task
+/// may have the address by now.
 pub const FRESH_WINDOW: Duration = Duration::from_mins(1);
 
-/// How long a stopped task is remembered, so that late events of its earlier life find it stopped. Longer than
-/// [`FRESH_WINDOW`], after which such an event creates nothing unasked.
+/// How long a stopped task is kept, so that late events of its running time find it stopped. Longer than [`FRESH_WINDOW`],
+/// after which such an event registers nothing without a describe.
 const STOPPED_TASK_TTL: Duration = Duration::from_mins(15);
 
-/// Who told of a task.
+/// Source of an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObservationSource {
     /// A task state change event: may be late, repeated, or out of order.
@@ -33,41 +33,41 @@ pub enum ObservationSource {
 /// What an observation changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// It is newer than what was known, or adds to it.
+    /// The observation is newer than the known state, or adds to it.
     pub changed: bool,
-    /// It is the first observation, by an event or a describe, that ECS is taking the task down.
+    /// The first observation, by an event or a describe, that the task is leaving.
     pub first_leaving: bool,
-    /// It is the first observation, by an event or a describe, that the task has stopped.
+    /// The first observation, by an event or a describe, that the task has stopped.
     pub first_stop: bool,
 }
 
-/// A copy of what is known of a task.
+/// A copy of a task's known state.
 #[derive(Clone, Debug)]
 pub struct TaskSnapshot {
-    /// The newest observation; `None` where only a registration tells of the task.
+    /// The newest observation; `None` if the task is known from a registration only.
     pub task: Option<Task>,
-    /// What is known of its life.
+    /// The task's liveness.
     pub liveness: TaskLiveness,
-    /// When it was last seen wanted and alive.
+    /// Time of the last observation as alive and wanted.
     pub alive_at: Option<Timestamp>,
-    /// When a describe last found it so.
+    /// Time of the last describe that showed the task alive and wanted.
     pub described_at: Option<Timestamp>,
-    /// When a describe answered MISSING, if nothing has shown the task since.
+    /// Time of a MISSING answer of a describe, without an observation of the task since.
     pub missing_at: Option<Timestamp>,
 }
 
 impl TaskSnapshot {
-    /// Whether it was seen alive within [`FRESH_WINDOW`]: by a describe, or by whomsoever after `since`, when this process
-    /// began to know its cluster whole. What an event tells of an earlier time may be all that is left of a task whose
-    /// STOPPED an earlier process has taken in.
+    /// Whether the task was observed alive within [`FRESH_WINDOW`]: by a describe, or by any source after `since`, the time of
+    /// this process's first complete sweep of the cluster. An event from before may belong to a task whose STOPPED an
+    /// earlier process already handled.
     pub fn is_fresh(&self, since: Option<Timestamp>, now: Timestamp) -> bool {
         let young = |at: &Timestamp| at.age_at(now) < FRESH_WINDOW;
         self.described_at.as_ref().is_some_and(young)
             || self.alive_at.is_some_and(|at| young(&at) && since.is_some_and(|since| at >= since))
     }
 
-    /// Whether a describe did not find the task over [`FRESH_WINDOW`] after it was last seen alive: a new task is known
-    /// everywhere by then, so asking again tells no more. An event or a list shows the task if it is there.
+    /// Whether a describe did not find the task more than [`FRESH_WINDOW`] after the last observation as alive. A new task
+    /// is visible by then, so another describe adds nothing; an event or a list shows the task if it exists.
     pub fn is_lost(&self) -> bool {
         let (Some(alive), Some(missing)) = (self.alive_at, self.missing_at) else { return false };
         alive.age_at(missing) >= FRESH_WINDOW
@@ -77,17 +77,17 @@ impl TaskSnapshot {
 /// Every known task, by ARN.
 #[derive(Debug, Default)]
 pub struct TaskStore {
-    // In boxes: the nodes of a map are a third empty.
+    // Boxed, since the nodes of the map are a third empty.
     records: Mutex<BTreeMap<TaskArn, Box<TaskRecord>>>,
 }
 
 impl TaskStore {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskArn, Box<TaskRecord>>> {
-        // Every change below leaves the map whole, so a panic elsewhere has broken nothing in it.
+        // Every change leaves the map consistent, so the lock may be used after a panic.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in an observation.
+    /// Records an observation.
     pub fn observe(&self, task: Task, source: ObservationSource, now: Timestamp) -> Observation {
         let mut records = self.lock();
         let record = records.entry(task.arn.clone()).or_default();
@@ -111,7 +111,7 @@ impl TaskStore {
             ObservationSource::Describe => Some(now),
         };
         if newer || source == ObservationSource::Describe {
-            // Even a late sighting is a reason for doubt, and doubt keeps registrations.
+            // A late observation resets the absence too: in doubt, registrations are kept.
             record.absence = None;
             record.missing_at = None;
             if !task.is_leaving() {
@@ -136,7 +136,7 @@ impl TaskStore {
         }
     }
 
-    /// DescribeTasks said MISSING: long gone, or not visible yet. Proof only after a STOPPED event, or after
+    /// Records MISSING from DescribeTasks: long gone, or not visible yet. Evidence only after a STOPPED event, or after
     /// enough complete sweeps.
     pub fn record_missing(&self, task: &TaskArn, grace: Duration, now: Timestamp) {
         let mut records = self.lock();
@@ -153,7 +153,7 @@ impl TaskStore {
         }
     }
 
-    /// A list showed the task with desired status RUNNING.
+    /// Records that a list showed the task with desired status RUNNING.
     pub fn record_listed_running(&self, task: &TaskArn, now: Timestamp) {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
@@ -164,7 +164,7 @@ impl TaskStore {
         }
     }
 
-    /// A list showed the task with desired status STOPPED: it exists, so it is not absent.
+    /// Records that a list showed the task with desired status STOPPED: the task exists, so it is not absent.
     pub fn record_listed_stopped(&self, task: &TaskArn) {
         if let Some(record) = self.lock().get_mut(task) {
             record.absence = None;
@@ -172,8 +172,8 @@ impl TaskStore {
         }
     }
 
-    /// A complete sweep of its cluster, begun at `began` after the task was known or registered and ended at `ended`,
-    /// did not show the task.
+    /// Records that a complete sweep of the cluster did not show the task. The sweep began at `began`, after the task was
+    /// known or registered, and ended at `ended`.
     pub fn record_absence(&self, task: &TaskArn, began: Timestamp, ended: Timestamp) {
         let mut records = self.lock();
         let record = records
@@ -185,7 +185,7 @@ impl TaskStore {
         absence.last_missed = absence.last_missed.max(began);
     }
 
-    /// Remembers which role the task runs as, so that a changed role finds its tasks.
+    /// Sets the task's role, by which [`Self::tasks_of_role`] finds the task.
     pub fn set_role(&self, task: &TaskArn, role: &RoleArn) {
         if let Some(record) = self.lock().get_mut(task)
             && record.role.as_ref() != Some(role)
@@ -194,14 +194,14 @@ impl TaskStore {
         }
     }
 
-    /// The role that the task runs, or ran, as, where that is known.
+    /// The task's role, if known.
     pub fn role_of(&self, task: &TaskArn) -> Option<RoleArn> {
         let records = self.lock();
         let record = records.get(task)?;
         record.role.clone().or_else(|| record.task.as_ref()?.role_override.clone())
     }
 
-    /// All tasks that run as this role.
+    /// All tasks with this role.
     pub fn tasks_of_role(&self, role: &RoleArn) -> Vec<TaskArn> {
         self.lock()
             .iter()
@@ -210,12 +210,12 @@ impl TaskStore {
             .collect()
     }
 
-    /// All roles that living tasks run as.
+    /// The roles of all tasks that have not stopped.
     pub fn roles(&self) -> std::collections::BTreeSet<RoleArn> {
         self.lock().values().filter(|r| r.stopped == StopState::No).filter_map(|r| r.role.clone()).collect()
     }
 
-    /// What is known of one task.
+    /// The known state of a task.
     pub fn snapshot(&self, task: &TaskArn, grace: Duration, now: Timestamp) -> TaskSnapshot {
         let records = self.lock();
         let Some(record) = records.get(task) else {
@@ -236,7 +236,7 @@ impl TaskStore {
         }
     }
 
-    /// The tasks of a cluster, with what a sweep compares: what ECS wants of each, and whether it is known whole.
+    /// The known tasks of a cluster, with the fields that a sweep compares.
     pub fn of_cluster(&self, cluster: &ClusterArn) -> BTreeMap<TaskArn, TaskSummary> {
         let records = self.lock();
         records
@@ -246,12 +246,12 @@ impl TaskStore {
             .collect()
     }
 
-    /// How many tasks are known.
+    /// Number of known tasks.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether none is known.
+    /// Whether no task is known.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
@@ -261,7 +261,7 @@ impl TaskStore {
         self.lock().keys().cloned().collect()
     }
 
-    /// Forgets what stopped long ago, and what sweeps miss and nobody has registered.
+    /// Removes tasks that stopped long ago, and absent tasks without a registration.
     pub fn expire(&self, registered: impl Fn(&TaskArn) -> bool, now: Timestamp) {
         self.lock().retain(|arn, record| {
             let over =

@@ -17,25 +17,25 @@ const ABSENCE_CONFIRMED_FOR: Duration = Duration::from_secs(2);
 pub(super) enum StopState {
     #[default]
     No,
-    /// An event said STOPPED.
+    /// An event showed STOPPED.
     Unconfirmed,
-    /// DescribeTasks said STOPPED, or MISSING after an event's STOPPED.
+    /// DescribeTasks showed STOPPED, or MISSING after an event's STOPPED.
     Confirmed,
 }
 
-/// All that is known of one task.
+/// The known state of one task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TaskRecord {
     pub(super) task: Option<Task>,
     pub(super) role: Option<RoleArn>,
     pub(super) stopped: StopState,
-    /// When it was last seen wanted and alive: the event's own time, or the time of a list or describe.
+    /// Time of the last observation as alive and wanted: the event's own time, or that of a list or describe.
     pub(super) alive_at: Option<Timestamp>,
-    /// When a describe last found it wanted and alive.
+    /// Time of the last describe that showed the task alive and wanted.
     pub(super) described_at: Option<Timestamp>,
-    /// When a describe answered MISSING, if nothing has shown the task since.
+    /// Time of a MISSING answer of a describe, without an observation of the task since.
     pub(super) missing_at: Option<Timestamp>,
-    /// When this record last changed, for forgetting it.
+    /// Time of the last change, for expiry.
     pub(super) touched_at: Timestamp,
     pub(super) absence: Option<Absence>,
 }
@@ -44,22 +44,22 @@ pub(super) struct TaskRecord {
 pub(super) struct Absence {
     /// The end of the first sweep that missed the task.
     pub(super) since: Timestamp,
-    /// The start of the last sweep that missed the task. Later than this nothing is known, so the age of an absence
-    /// ends here and not now.
+    /// The start of the last sweep that missed the task. The age of an absence ends here, since the state after it is
+    /// unknown.
     pub(super) last_missed: Timestamp,
     pub(super) sweeps: u32,
-    /// When a targeted describe last answered MISSING after enough sweeps had missed the task.
+    /// Time of the last MISSING answer of a targeted describe after enough sweeps missed the task.
     pub(super) described_at: Option<Timestamp>,
 }
 
-/// What a sweep compares with the lists.
+/// The fields that a sweep compares with the lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskSummary {
-    /// What ECS wants of the task, as far as known.
+    /// The known desired status.
     pub desired: DesiredStatus,
-    /// It has stopped for sure.
+    /// Whether STOPPED is confirmed.
     pub stopped: bool,
-    /// It has an address, or never will need one.
+    /// Whether the address is known.
     pub has_address: bool,
 }
 
@@ -100,7 +100,7 @@ impl Absence {
         self.sweeps >= MIN_ABSENT_SWEEPS && self.since.age_at(self.last_missed) >= grace
     }
 
-    /// Whether a describe has just confirmed it.
+    /// Whether a recent describe confirmed the absence.
     fn is_confirmed(&self, now: Timestamp) -> bool {
         self.described_at.is_some_and(|at| at.age_at(now) <= ABSENCE_CONFIRMED_FOR)
     }

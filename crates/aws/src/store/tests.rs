@@ -1,4 +1,4 @@
-//! What is newest wins, and what proves that a task is gone.
+//! The newest version wins; evidence that a task is gone.
 
 use super::*;
 use ecs_mesh_model::DesiredStatus;
@@ -37,7 +37,7 @@ fn liveness(store: &TaskStore, now: Timestamp) -> TaskLiveness {
 }
 
 #[test]
-fn an_older_event_changes_nothing() {
+fn older_event_changes_nothing() {
     let store = TaskStore::default();
     store.observe(task(5, LastStatus::Deactivating), ObservationSource::Event, NOW);
     assert_eq!(store.observe(task(4, LastStatus::Running), ObservationSource::Event, NOW), Observation::default());
@@ -45,7 +45,7 @@ fn an_older_event_changes_nothing() {
 }
 
 #[test]
-fn first_stop_is_reported_once_whichever_source_shows_it() {
+fn first_stop_is_reported_once_from_any_source() {
     for (first, second) in [(ObservationSource::Event, ObservationSource::Describe), (ObservationSource::Describe, ObservationSource::Event)] {
         let store = TaskStore::default();
         store.observe(task(5, LastStatus::Running), ObservationSource::Describe, NOW);
@@ -58,7 +58,7 @@ fn first_stop_is_reported_once_whichever_source_shows_it() {
 }
 
 #[test]
-fn an_event_that_says_stopped_needs_a_describe() {
+fn stopped_event_needs_a_describe() {
     let store = TaskStore::default();
     store.observe(task(9, LastStatus::Stopped), ObservationSource::Event, NOW);
     assert_eq!(liveness(&store, NOW), TaskLiveness::StoppedUnconfirmed);
@@ -67,7 +67,7 @@ fn an_event_that_says_stopped_needs_a_describe() {
 }
 
 #[test]
-fn missing_after_an_event_that_said_stopped_is_proof() {
+fn missing_after_stopped_event_is_evidence() {
     let store = TaskStore::default();
     store.observe(task(9, LastStatus::Stopped), ObservationSource::Event, NOW);
     store.record_missing(&arn(), GRACE, NOW);
@@ -75,7 +75,7 @@ fn missing_after_an_event_that_said_stopped_is_proof() {
 }
 
 #[test]
-fn missing_alone_proves_nothing() {
+fn missing_alone_is_no_evidence() {
     let store = TaskStore::default();
     store.observe(task(3, LastStatus::Running), ObservationSource::Event, NOW);
     store.record_missing(&arn(), GRACE, NOW);
@@ -83,7 +83,7 @@ fn missing_alone_proves_nothing() {
 }
 
 #[test]
-fn absence_needs_two_sweeps_the_grace_age_and_a_describe() {
+fn absence_needs_two_sweeps_grace_age_and_describe() {
     let store = TaskStore::default();
     store.record_absence(&arn(), NOW, NOW);
     assert_eq!(liveness(&store, NOW.plus(GRACE)), TaskLiveness::Missing { due: false });
@@ -120,7 +120,7 @@ fn absence_needs_a_describe_right_before_the_decision() {
 }
 
 #[test]
-fn a_describe_from_before_the_second_sweep_does_not_count() {
+fn describe_before_the_second_sweep_does_not_count() {
     let store = TaskStore::default();
     store.record_absence(&arn(), NOW, NOW);
     store.record_missing(&arn(), GRACE, NOW.plus(GRACE));
@@ -129,7 +129,7 @@ fn a_describe_from_before_the_second_sweep_does_not_count() {
 }
 
 #[test]
-fn one_sighting_ends_an_absence() {
+fn one_observation_ends_an_absence() {
     let store = TaskStore::default();
     store.record_absence(&arn(), NOW, NOW);
     store.record_absence(&arn(), NOW, NOW);
@@ -138,7 +138,7 @@ fn one_sighting_ends_an_absence() {
 }
 
 #[test]
-fn an_event_is_fresh_by_its_own_time_not_by_its_arrival() {
+fn event_is_fresh_by_its_own_time() {
     let store = TaskStore::default();
     let day = Duration::from_hours(24);
     store.observe(task(1, LastStatus::Running), ObservationSource::Event, NOW.plus(day));
@@ -148,7 +148,7 @@ fn an_event_is_fresh_by_its_own_time_not_by_its_arrival() {
 }
 
 #[test]
-fn before_full_sweep_only_a_describe_makes_a_task_fresh() {
+fn task_is_fresh_only_by_describe_before_full_sweep() {
     let store = TaskStore::default();
     let young = Task { updated_at: Some(NOW), ..task(1, LastStatus::Running) };
     store.observe(young.clone(), ObservationSource::Event, NOW);
@@ -184,7 +184,7 @@ fn stopped_task_outlives_its_late_events() {
 }
 
 #[test]
-fn tags_are_kept_over_events_that_carry_none() {
+fn tags_survive_events_without_tags() {
     let store = TaskStore::default();
     let tags = ecs_mesh_model::intern_tags([("team".to_owned(), "a".to_owned())].into());
     store.observe(Task { tags: Some(tags), ..task(1, LastStatus::Pending) }, ObservationSource::Describe, NOW);
@@ -193,7 +193,7 @@ fn tags_are_kept_over_events_that_carry_none() {
 }
 
 #[test]
-fn task_is_lost_if_a_describe_misses_it_long_after_it_was_seen() {
+fn task_is_lost_when_a_late_describe_misses_it() {
     let store = TaskStore::default();
     let lost = || store.snapshot(&arn(), GRACE, NOW).is_lost();
     store.observe(task(1, LastStatus::Running), ObservationSource::Event, NOW);

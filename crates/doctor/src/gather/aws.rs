@@ -113,7 +113,7 @@ fn dead_letters_of(attributes: &Attributes) -> Option<String> {
 
 async fn rules(clients: &AwsClients, region: Option<&str>, target: &str) -> Result<Vec<RuleFacts>, AwsError> {
     let mut seen = Vec::new();
-    for name in clients.setup.rules_that_send_to(region, target).await? {
+    for name in clients.setup.list_rules_of_target(region, target).await? {
         let (rule, targets) =
             tokio::join!(clients.setup.rule(region, &name), clients.setup.targets(region, &name));
         let targets = targets.map(|all| all.into_iter().filter(|one| one.arn == target).collect());

@@ -1,9 +1,9 @@
-//! Each failure is of the kind that says what to do, and no call outlasts its time.
+//! Failures have the right kind and next step, and calls end in time.
 
 use super::*;
 
 #[tokio::test]
-async fn each_refusal_is_of_the_kind_that_says_what_to_do() {
+async fn each_error_code_has_its_kind() {
     use AwsErrorKind::{Credentials as Creds, Denied, Invalid, NotFound, Throttled, Unavailable};
     for (status, code, kind, hint) in [
         (400, "ThrottlingException", Throttled, ""),
@@ -13,7 +13,7 @@ async fn each_refusal_is_of_the_kind_that_says_what_to_do() {
         (400, "AccessDeniedException", Denied, "ecs:DescribeTasks on task/CLUSTER/*"),
         (403, "Whatever", Denied, "ecs:DescribeTasks"),
         (400, "ExpiredTokenException", Creds, "expired"),
-        (400, "UnrecognizedClientException", Creds, "does not know these credentials"),
+        (400, "UnrecognizedClientException", Creds, "does not accept these credentials"),
         (400, "InvalidSignatureException", Creds, "clock"),
         (400, "ClusterNotFoundException", NotFound, "no such cluster"),
         (400, "InvalidParameterException", Invalid, ""),
@@ -24,12 +24,12 @@ async fn each_refusal_is_of_the_kind_that_says_what_to_do() {
         assert!(error.hint.contains(hint), "{error}");
         let start = format!("ecs:DescribeTasks on 1 tasks of {CLUSTER} failed: {code}: Said AWS.");
         assert!(error.to_string().starts_with(&start), "{error}");
-        assert_eq!(world.told(), [("ecs:DescribeTasks", kind.label())]);
+        assert_eq!(world.calls(), [("ecs:DescribeTasks", kind.label())]);
     }
 }
 
 #[tokio::test]
-async fn a_queue_that_does_not_exist_is_said_so() {
+async fn missing_queue_is_not_found() {
     for code in ["QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"] {
         let world = SdkFixture::answering([refused(400, code, "None.")]).await;
         let error = world.queue().receive().await.unwrap_err();
@@ -39,7 +39,7 @@ async fn a_queue_that_does_not_exist_is_said_so() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_awss_is_classified_by_its_status() {
+async fn foreign_response_is_classified_by_its_status() {
     for (status, kind) in [
         (200, AwsErrorKind::Unavailable),
         (404, AwsErrorKind::Invalid),
@@ -53,17 +53,17 @@ async fn an_answer_that_is_not_awss_is_classified_by_its_status() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_read_says_why() {
+async fn unreadable_response_has_a_reason() {
     let mut odd = task("a1");
     odd["cpu"] = json!(256);
     let world = SdkFixture::answering([ok(&json!({"tasks": [odd]}))]).await;
     let error = world.aws.ecs.describe_tasks(&cluster(), &[id("a1")]).await.unwrap_err();
-    assert!(error.message.starts_with("the answer cannot be read: "), "{error}");
+    assert!(error.message.starts_with("reading the response: "), "{error}");
     assert!(error.message.contains("expected string"), "{error}");
 }
 
 #[tokio::test]
-async fn a_call_is_tried_once() {
+async fn call_is_attempted_once() {
     let world =
         SdkFixture::answering([refused(500, "ServerException", "x"), ok(&json!({"clusterArns": []}))]).await;
     assert!(world.aws.ecs.list_clusters(None).await.is_err());
@@ -71,16 +71,16 @@ async fn a_call_is_tried_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_a_connection_failure() {
+async fn unreachable_server_is_a_connection_failure() {
     let world = SdkFixture::answering([]).await;
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/111122223333/q", nobody.local_addr().unwrap());
-    drop(nobody);
+    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/111122223333/q", unused.local_addr().unwrap());
+    drop(unused);
     let options = AwsOptions {
         endpoint_url: Some(url),
         region: Some("eu-west-1".to_owned()),
         credentials: Some(Credentials::new("a", "b", None, None, "test")),
-        observer: Arc::clone(&world.told) as Arc<dyn AwsCallObserver>,
+        observer: Arc::clone(&world.recorded) as Arc<dyn AwsCallObserver>,
     };
     let error = AwsClients::connect(options).await.unwrap().ecs.list_clusters(None).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Unavailable, "connection"), "{error}");
@@ -88,7 +88,7 @@ async fn a_server_that_is_not_there_is_a_connection_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_without_an_answer_ends_after_five_seconds() {
+async fn call_without_answer_ends_after_five_seconds() {
     let world = SdkFixture::slow(Duration::from_hours(1), []).await;
     let started = tokio::time::Instant::now();
     let error = world.aws.ecs.list_clusters(None).await.unwrap_err();
@@ -97,13 +97,13 @@ async fn a_call_without_an_answer_ends_after_five_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_poll_is_not_cut_before_sqs_answers() {
+async fn long_poll_waits_for_sqs() {
     let world = SdkFixture::slow(Duration::from_secs(20), [ok(&json!({}))]).await;
     assert_eq!(world.queue().receive().await.unwrap(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_poll_without_an_answer_ends_after_25_seconds() {
+async fn long_poll_without_answer_ends_after_25_seconds() {
     let world = SdkFixture::slow(Duration::from_hours(1), []).await;
     let started = tokio::time::Instant::now();
     assert_eq!(world.queue().receive().await.unwrap_err().code, "timeout");
@@ -111,10 +111,10 @@ async fn a_long_poll_without_an_answer_ends_after_25_seconds() {
 }
 
 #[tokio::test]
-async fn missing_credentials_say_where_they_could_come_from() {
+async fn missing_credentials_have_a_next_step() {
     let world = SdkFixture::answering([]).await;
     let none = aws_config::profile::ProfileFileCredentialsProvider::builder()
-        .profile_name("a-profile-that-nobody-has")
+        .profile_name("a-profile-that-unused-has")
         .configure(
             &aws_config::provider_config::ProviderConfig::without_region()
                 .with_http_client(http_client(true)),
@@ -127,10 +127,10 @@ async fn missing_credentials_say_where_they_could_come_from() {
         .credentials_provider(none)
         .http_client(http_client(true))
         .build();
-    let calls = CallRunner::new(Arc::clone(&world.told) as Arc<dyn AwsCallObserver>);
+    let calls = CallRunner::new(Arc::clone(&world.recorded) as Arc<dyn AwsCallObserver>);
     let ecs = SdkEcs::new(aws_sdk_ecs::Client::from_conf(config), calls);
     let error: AwsError = ecs.list_clusters(None).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (AwsErrorKind::Credentials, "credentials"), "{error}");
     assert!(error.hint.contains("give the task a task role"), "{error}");
-    assert_eq!(world.told(), [("ecs:ListClusters", "credentials")]);
+    assert_eq!(world.calls(), [("ecs:ListClusters", "credentials")]);
 }

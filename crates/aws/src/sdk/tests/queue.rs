@@ -1,4 +1,4 @@
-//! Messages are received, deleted and given back, and a queue tells of its settings.
+//! Messages are received, deleted and released, and the queue's settings are read.
 
 use super::*;
 
@@ -27,7 +27,7 @@ async fn received_message_has_sent_time_and_count() {
 }
 
 #[tokio::test]
-async fn a_batch_delete_gives_back_the_receipts_that_failed() {
+async fn batch_delete_returns_failed_receipts() {
     let world = SdkFixture::answering([ok(&json!({
         "Successful": [{"Id": "0"}],
         "Failed": [{"Id": "1", "SenderFault": true, "Code": "ReceiptHandleIsInvalid", "Message": "old"}],
@@ -40,7 +40,7 @@ async fn a_batch_delete_gives_back_the_receipts_that_failed() {
 }
 
 #[tokio::test]
-async fn messages_are_given_back_by_making_them_visible_at_once() {
+async fn released_messages_become_visible_at_once() {
     let failed = json!({"Successful": [], "Failed": [
         {"Id": "0", "SenderFault": true, "Code": "ReceiptHandleIsInvalid", "Message": "old"}]});
     let world =
@@ -69,7 +69,7 @@ async fn queue_attributes_include_visibility_and_redrive() {
 }
 
 #[tokio::test]
-async fn what_is_no_queue_url_is_refused() {
+async fn invalid_queue_url_is_rejected() {
     let world = SdkFixture::answering([]).await;
     for bad in
         ["", "ecs-events", "arn:aws:sqs:eu-west-1:111122223333:q", "https://sqs.eu-west-1.amazonaws.com/"]
@@ -81,7 +81,7 @@ async fn what_is_no_queue_url_is_refused() {
 }
 
 #[test]
-fn a_queues_region_is_that_of_its_url() {
+fn queue_region_comes_from_its_url() {
     for (host, region) in [
         ("sqs.us-east-1.amazonaws.com", Some("us-east-1")),
         ("sqs.cn-north-1.amazonaws.com.cn", Some("cn-north-1")),
