@@ -119,3 +119,35 @@ fn print_error(error: &dyn std::fmt::Display) -> ExitCode {
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     ecs_mesh_api::HumanDuration::parse(text).map(|duration| duration.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_refer_to_existing_arguments() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn version_names_the_commit() {
+        let version = Cli::command().render_version();
+        assert_eq!(version, format!("ecs-mesh-operator {} ({})\n", env!("CARGO_PKG_VERSION"), crate::COMMIT));
+        assert!(!crate::COMMIT.is_empty());
+    }
+
+    #[test]
+    fn help_texts_are_one_sentence_without_a_full_stop() {
+        let cli = Cli::command();
+        for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+            let about = command.get_about().map(ToString::to_string);
+            let arguments = command.get_arguments().filter_map(clap::Arg::get_help);
+            for text in about.into_iter().chain(arguments.map(ToString::to_string)) {
+                let is_short = text.len() <= 200 && !text.contains('\n') && !text.contains(". ");
+                assert!(is_short && !text.ends_with('.'), "{}: {text}", command.get_name());
+            }
+        }
+    }
+}
