@@ -138,7 +138,7 @@ impl RunArgs {
 async fn check_queue(queue: &SdkQueue) {
     match queue.attributes().await {
         Ok(attributes) if !attributes.has_redrive => {
-            warn!("the queue has no redrive policy; undecodable messages return permanently");
+            warn!("the queue has no redrive policy; unparseable messages return permanently");
         }
         Ok(_) => {}
         Err(error) => warn!(%error, "cannot read the queue; relying on periodic sweeps"),
