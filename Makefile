@@ -4,7 +4,7 @@ FIRST ?= 0
 TIMES ?= 10
 BENCH ?=
 AT ?=
-LIVES = $(if $(AT),simulation::$(AT)::the_promises,the_promises)
+LIVES = $(if $(AT),simulation::$(AT)::invariants_hold_for_every_seed,invariants_hold_for_every_seed)
 
 .PHONY: help check test sim replay fmt lint deny sandbox bench deflake golden
 

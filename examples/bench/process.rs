@@ -158,7 +158,7 @@ impl Drop for SandboxProcess {
     }
 }
 
-fn hear<T: serde::de::DeserializeOwned>(answers: &mut BufReader<ChildStdout>) -> Result<T, String> {
+fn read_lines<T: serde::de::DeserializeOwned>(answers: &mut BufReader<ChildStdout>) -> Result<T, String> {
     let mut line = String::new();
     answers.read_line(&mut line).map_err(|error| error.to_string())?;
     if line.is_empty() {

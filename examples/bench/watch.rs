@@ -178,7 +178,7 @@ impl AwsFaults for Watcher {
         AwsFault::None
     }
 
-    fn answers(&self, _service: &str, operation: &str, answer: &Value) {
+    fn on_response(&self, _service: &str, operation: &str, answer: &Value) {
         let now = Instant::now();
         match operation {
             "ReceiveMessage" => {

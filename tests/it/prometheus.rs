@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::thread::harness::{OperatorProcess, eventually};
+use crate::e2e::harness::{OperatorProcess, eventually};
 
 /// Where the programs are, or `None`, said so.
 fn programs(what: &str) -> Option<PathBuf> {

@@ -153,11 +153,11 @@ impl MetricWriter<'_> {
     }
 
     fn work_queues(&mut self, state: &OperatorState) -> Result<(), Error> {
-        fn by<V>(
+        fn by<'a, V>(
             label: &'static str,
-            state: &OperatorState,
+            state: &'a OperatorState,
             value: fn(&ControlPlaneState) -> V,
-        ) -> impl Iterator<Item = (Labels<'_, 1>, V)> {
+        ) -> impl Iterator<Item = (Labels<'a, 1>, V)> {
             state.control_planes.iter().map(move |(name, worker)| ([(label, &**name)], value(worker)))
         }
         let tasks = |value: fn(&ControlPlaneState) -> usize| by("name", state, value).map(counted);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::server::{MANAGEMENT, RealConsul, UNKNOWN};
 use crate::identity;
-use crate::thread::harness::eventually;
+use crate::e2e::harness::eventually;
 
 at_real_consuls! {
     the_sandboxs_consul_locks_and_waits_as_a_real_one_does(Acls::On)

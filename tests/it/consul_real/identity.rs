@@ -30,7 +30,7 @@ async fn acl_objects_converge_on_real_consul() {
         lines(&plan)
     );
     let of_old_servers =
-        plan.changes.iter().filter(|planned| planned.item.reason.contains("auth method's type"));
+        plan.changes.iter().filter(|planned| planned.change.reason.contains("auth method's type"));
     assert_eq!(of_old_servers.count(), 2, "{plan:#?}");
 
     let first = desk.run(Some(&auth)).await;
@@ -93,7 +93,7 @@ async fn where_acls_are_off_the_reason_is_said_and_the_node_is_made(server: &Rea
     let mut desk = IdentityFixture::at(server.url(), MANAGEMENT);
     desk.token = None;
     let plan = desk.plan(Some(&everything())).await;
-    let reasons = plan.changes.iter().filter(|planned| planned.item.reason.contains("ACLs are off"));
+    let reasons = plan.changes.iter().filter(|planned| planned.change.reason.contains("ACLs are off"));
     assert_eq!((reasons.count(), plan.summary.create), (16, 1), "{:#?}", lines(&plan));
     assert_eq!(desk.run(Some(&everything())).await.writes(), 1);
     assert_eq!(desk.run(Some(&everything())).await.writes(), 0);

@@ -44,9 +44,9 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
             unknown.refresh_capabilities(&BTreeSet::new()).await.unwrap_err(),
             refusal(list_owned(&unknown, &clusters).await),
             refusal(unknown.list_for_task(&task).await),
-            unknown.read(&token).await.unwrap_err(),
-            unknown.read(&never).await.unwrap_err(),
-            unknown.read(&service).await.unwrap_err(),
+            unknown.get(&token).await.unwrap_err(),
+            unknown.get(&never).await.unwrap_err(),
+            unknown.get(&service).await.unwrap_err(),
             unknown.delete(&token).await.unwrap_err(),
             unknown.delete(&service).await.unwrap_err(),
         ] {
@@ -69,12 +69,12 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
         assert_eq!(blind.version(), Some(stops_delivered));
     }
     assert_forbidden(&refusal(list_owned(&blind, &clusters).await), "acl = \"read\"");
-    assert_forbidden(&blind.read(&token).await.unwrap_err(), "acl = \"read\"");
+    assert_forbidden(&blind.get(&token).await.unwrap_err(), "acl = \"read\"");
 
     let reader = server.client(Some(&server.token_with("reader", READS).await));
     assert_eq!(list_owned(&reader, &clusters).await.unwrap().seen.len(), 2);
-    assert!(reader.read(&service).await.unwrap().is_some());
-    assert_eq!(reader.read(&never).await.unwrap(), None);
+    assert!(reader.get(&service).await.unwrap().is_some());
+    assert_eq!(reader.get(&never).await.unwrap(), None);
     assert_forbidden(&reader.delete(&token).await.unwrap_err(), "acl = \"write\"");
     assert_forbidden(
         &reader.delete(&service).await.unwrap_err(),
@@ -95,7 +95,7 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
     assert_eq!(survey.clusters[&anchor], ClusterNodeInfo { has_node: Ok(true), services: Ok(1) });
 
     let all = server.client(Some(MANAGEMENT));
-    assert!(all.read(&token).await.unwrap().is_some() && all.read(&service).await.unwrap().is_some());
+    assert!(all.get(&token).await.unwrap().is_some() && all.get(&service).await.unwrap().is_some());
     let survey = all.diagnose(&asked(&clusters)).await.probes.unwrap();
     assert!(survey.own_token.unwrap().is_management());
     assert!(survey.rights.unwrap().values().all(|may| *may));

@@ -18,7 +18,7 @@ use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::thread::harness::eventually;
+use crate::e2e::harness::eventually;
 
 /// The token that may do everything.
 pub(crate) const MANAGEMENT: &str = "11111111-1111-1111-1111-111111111111";

@@ -57,10 +57,10 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
     let ours = RegistrationOwner::Owned(OwnershipLabels::of(&OperatorId::parse("op").unwrap(), &gone));
     for registration in &found {
         assert_eq!(registration.owner, ours);
-        let read = consul.read(&registration.id).await.unwrap().unwrap();
+        let read = consul.get(&registration.id).await.unwrap().unwrap();
         assert_eq!(&RegistrationSummary::from(&read), registration);
         assert!(consul.delete(&registration.id).await.unwrap(), "{}", registration.id);
-        assert_eq!(consul.read(&registration.id).await.unwrap(), None, "{}", registration.id);
+        assert_eq!(consul.get(&registration.id).await.unwrap(), None, "{}", registration.id);
     }
     assert_eq!(consul.list_for_task(&gone).await.unwrap().seen, []);
     let checks = ["stray", "vm", &format!("web-{}", alive.id())].map(|service| format!("{service}-check"));
@@ -70,11 +70,11 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
         assert!(consul.read(id).await.unwrap().is_some(), "{id}");
     }
     for accessor in nobodys {
-        let read = consul.read(&id(&format!("token/{accessor}"))).await.unwrap().unwrap();
+        let read = consul.get(&id(&format!("token/{accessor}"))).await.unwrap().unwrap();
         assert_eq!(read.owner, RegistrationOwner::Foreign, "{accessor}");
     }
     for service in ["stray", "vm"] {
-        let read = consul.read(&id(&format!("service/{service}@{anchor}"))).await.unwrap().unwrap();
+        let read = consul.get(&id(&format!("service/{service}@{anchor}"))).await.unwrap().unwrap();
         assert_eq!(read.owner, RegistrationOwner::Foreign, "{service}");
     }
     // What is gone is not there to be removed.
@@ -119,7 +119,7 @@ async fn batch_removal_skips_reregistered_service(server: &RealConsul) {
     let left = list_owned(&*consul, &BTreeSet::from([anchor])).await.unwrap().seen;
     assert_eq!(ids(&left), BTreeSet::from([services[7].clone()]));
     // Read again, it may go.
-    consul.read(&services[7]).await.unwrap();
+    consul.get(&services[7]).await.unwrap();
     assert!(consul.delete(&services[7]).await.unwrap());
 }
 

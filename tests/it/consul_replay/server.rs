@@ -7,7 +7,7 @@ use std::time::Duration;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_sandbox::aws::{self, Cloud, CloudConfig};
-use ecs_mesh_sandbox::consul::http::{ConsulFaults, ConsulFront, NoFaults, serve};
+use ecs_mesh_sandbox::consul::http::{ConsulFaults, ConsulFront, NoConsulFaults, serve};
 use ecs_mesh_sandbox::consul::{ConsulConfig, ConsulRequest, ConsulServer, in_process};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -29,7 +29,7 @@ pub(super) struct ConsulReplayServer {
 
 impl ConsulReplayServer {
     pub(super) async fn start() -> Self {
-        Self::with(ConsulConfig::default(), Arc::new(NoFaults)).await
+        Self::with(ConsulConfig::default(), Arc::new(NoConsulFaults)).await
     }
 
     pub(super) async fn with(config: ConsulConfig, faults: Arc<dyn ConsulFaults>) -> Self {
@@ -41,7 +41,7 @@ impl ConsulReplayServer {
             CloudConfig { region: REGION.into(), account: ACCOUNT.into(), ..CloudConfig::default() };
         let cloud = Arc::new(Mutex::new(Cloud::new(account, now)));
         let tell = clock.clone();
-        let cloud = aws::AwsFront::new(cloud, Arc::new(aws::NoFaults), move || tell.now());
+        let cloud = aws::AwsFront::new(cloud, Arc::new(aws::NoAwsFaults), move || tell.now());
         let aws_url = "http://127.0.0.1:28700".to_owned();
         let config = ConsulConfig { management_token: Some(MANAGEMENT.to_owned()), ..config };
         let server = Arc::new(Mutex::new(ConsulServer::new(config, now)));

@@ -92,7 +92,7 @@ async fn the_account_answers_signed_requests_over_http_as_in_process() {
             (found.status(), &found.headers()["content-type"]),
             (StatusCode::OK, &"text/xml".parse().unwrap())
         );
-        let wanted = server.cloud.with(|cloud, now| in_process::ask(cloud, now, &aws_url, &call)).unwrap();
+        let wanted = server.cloud.with(|cloud, now| in_process::send_signed(cloud, now, &aws_url, &call)).unwrap();
         let found = found.text().await.unwrap();
         assert!(found.ends_with(&wanted.body), "{found}");
     }

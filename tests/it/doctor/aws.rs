@@ -32,7 +32,7 @@ async fn each_thing_that_is_wrong_with_the_rules_is_found() {
     each_is_found(&[
         (
             "rule disabled",
-            |s| s.cloud(|c, _| c.enable_rule("ecs-mesh-tasks", false).unwrap()),
+            |s| s.cloud(|c, _| c.set_rule_enabled("ecs-mesh-tasks", false).unwrap()),
             "events.tasks",
             "error",
             &["disabled", "aws events enable-rule --name ecs-mesh-tasks"],
@@ -76,7 +76,7 @@ async fn each_thing_that_is_wrong_with_the_rules_is_found() {
         ),
         (
             "role tags not forwarded",
-            |s| s.cloud(|c, _| c.enable_rule("ecs-mesh-roles-forward", false).unwrap()),
+            |s| s.cloud(|c, _| c.set_rule_enabled("ecs-mesh-roles-forward", false).unwrap()),
             "events.roles",
             "warning",
             &["us-east-1", "disabled"],

@@ -170,7 +170,7 @@ async fn printed_acl_policy_is_minimal() {
     put(&house.front, "/v1/catalog/register", &service);
     let found = list_owned(&consul, &clusters).await.unwrap().seen;
     assert_eq!(found.len(), 1);
-    let read = consul.read(&found[0].id).await.unwrap();
+    let read = consul.get(&found[0].id).await.unwrap();
     assert!(read.is_some() && consul.delete(&read.unwrap().id).await.unwrap());
     assert!(list_owned(&consul, &clusters).await.unwrap().seen.is_empty());
     let objects = consul.objects();
@@ -235,10 +235,10 @@ async fn unreachable_consul_does_not_hide_aws_checks() {
     let healthy = house.healthy().await;
     let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, words) in [
-        (nobody, "is not reached"),
+        (nobody, "connecting to"),
         (silent().await, "no whole answer within 5s"),
-        (website().await, "a page of HTML"),
-        (house.setup.endpoints.aws_url.clone(), "not how Consul's API answers"),
+        (website().await, "an HTML page"),
+        (house.setup.endpoints.aws_url.clone(), "no response of Consul's API"),
     ] {
         house.manifests(&address, ", timeout: 30s", "");
         let said = house.report().await;

@@ -11,9 +11,9 @@ async fn unreachable_kuma_does_not_hide_aws_checks() {
     let healthy = setup.healthy().await;
     let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     for (address, words) in [
-        (nobody, "is not reached"),
+        (nobody, "connecting to"),
         (silent().await, "no whole answer within 5s"),
-        (website().await, "a page of HTML"),
+        (website().await, "an HTML page"),
         (setup.endpoints.aws_url.clone(), "not how a Kuma control plane"),
     ] {
         // Patience that is written for the operator is not the doctor's.

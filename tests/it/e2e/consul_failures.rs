@@ -89,7 +89,7 @@ async fn filtered_list_removes_nothing() {
         "acl = \"write\"\nnode_prefix \"\" { policy = \"write\" }\nagent_prefix \"\" { policy = \"read\" }";
     let token = house.token_with("no-services", rules).await;
     let operator = operator_with(&house, &token);
-    let line = operator.says(&["left out what the token may not see", "service_prefix", "services of"]).await;
+    let line = operator.says(&["Consul filtered the response", "service_prefix", "services of"]).await;
     assert_eq!(line["level"], "WARN", "{line}");
     let token = format!("token {}", dead.accessor);
     let left = house.once("the token is gone", |all| !all.contains_key(&token)).await;
@@ -143,7 +143,7 @@ async fn what_is_no_consul_is_told_of() {
     let house = ConsulHarness::open().await;
     let website = website().await;
     let operator = operator_at(&house, &website.url);
-    let line = operator.says(&["this is not how Consul's API answers", "spec.consul.address"]).await;
+    let line = operator.says(&["this is no response of Consul's API", "spec.consul.address"]).await;
     assert_eq!(line["level"], "WARN", "{line}");
     eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 2).then_some(()) }).await;
     assert!(website.count_call() <= 60, "{} calls", website.count_call());

@@ -1,4 +1,4 @@
-//! The sandbox's show, as a person or a script runs it.
+//! The command `sandbox`, as a user or a script runs it.
 
 use std::collections::BTreeMap;
 
@@ -19,30 +19,30 @@ fn assert_numbers(value: &Value, names: &[&str]) {
 
 fn assert_summary(line: &str) {
     let summary: Value = serde_json::from_str(line).unwrap();
-    for name in ["tasks", "dataplanes", "violations", "latency_ms", "aws_calls", "cp_writes"] {
+    for name in ["tasks", "dataplanes", "violations", "latencyMs", "awsCalls", "controlPlaneWrites"] {
         assert!(summary.get(name).is_some(), "{name} is not among {:?}", keys(&summary));
     }
     assert_numbers(&summary["tasks"], &["started", "stopped"]);
     assert_numbers(&summary["dataplanes"], &["created", "updated", "drained", "removed", "rejected"]);
-    assert_numbers(&summary["latency_ms"]["event_to_write"], &["p50", "p99", "count"]);
-    assert_numbers(&summary, &["cp_writes"]);
+    assert_numbers(&summary["latencyMs"]["eventToWrite"], &["p50", "p99", "count"]);
+    assert_numbers(&summary, &["controlPlaneWrites"]);
     let invariants = ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9"];
     assert_eq!(keys(&summary["violations"]), invariants);
     assert!(invariants.iter().all(|name| summary["violations"][name] == 0), "{summary}");
     assert!(summary["tasks"]["started"].as_u64() >= Some(8), "{summary}");
     assert!(summary["dataplanes"]["created"].as_u64() >= Some(8), "{summary}");
-    assert!(summary["cp_writes"].as_u64() >= Some(8), "{summary}");
-    assert!(!keys(&summary["aws_calls"]).is_empty(), "{summary}");
+    assert!(summary["controlPlaneWrites"].as_u64() >= Some(8), "{summary}");
+    assert!(!keys(&summary["awsCalls"]).is_empty(), "{summary}");
 }
 
 #[tokio::test]
 async fn demo_ends_with_a_json_summary() {
     let directory = TempDir::new().unwrap();
     let arguments = ["sandbox", "--duration", "6s", "--tasks", "8", "--seed", "3", "--output", "json"];
-    let mut show = OperatorProcess::start(directory.path(), "show", &BTreeMap::new(), &arguments);
-    let code = show.code().await;
-    let out = show.stdout();
-    assert_eq!(code, Some(0), "{out}\n{}", show.stderr());
+    let mut demo = OperatorProcess::start(directory.path(), "demo", &BTreeMap::new(), &arguments);
+    let code = demo.code().await;
+    let out = demo.stdout();
+    assert_eq!(code, Some(0), "{out}\n{}", demo.stderr());
     assert_summary(out.lines().last().unwrap());
 }
 
@@ -62,35 +62,35 @@ async fn consul_demo_cleans_up_and_keeps_invariants() {
         "--output",
         "json",
     ];
-    let mut show = OperatorProcess::start(directory.path(), "show", &BTreeMap::new(), &arguments);
-    let code = show.code().await;
-    let out = show.stdout();
-    assert_eq!(code, Some(0), "{out}\n{}", show.stderr());
+    let mut demo = OperatorProcess::start(directory.path(), "demo", &BTreeMap::new(), &arguments);
+    let code = demo.code().await;
+    let out = demo.stdout();
+    assert_eq!(code, Some(0), "{out}\n{}", demo.stderr());
     assert_summary(out.lines().last().unwrap());
     let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     let consul = &summary["consul"];
     assert!(consul["logins"].as_u64() >= Some(8), "{summary}");
-    assert!(consul["left_behind"].as_u64() >= Some(1), "{summary}");
-    // What two tasks left that ECS has forgotten, too: one's token of a service, and one's of a client.
+    assert!(consul["tasksDiedRegistered"].as_u64() >= Some(1), "{summary}");
+    // The forgotten task adds two: a token of a service, and one of a client.
     assert_eq!(
-        consul["tokens_removed"].as_u64(),
-        consul["left_behind"].as_u64().map(|dead| dead + 2),
+        consul["tokensRemoved"].as_u64(),
+        consul["tasksDiedRegistered"].as_u64().map(|dead| dead + 2),
         "{summary}"
     );
-    assert!(!show.stderr().contains("panicked"), "{}", show.stderr());
+    assert!(!demo.stderr().contains("panicked"), "{}", demo.stderr());
 }
 
 #[tokio::test]
-async fn control_c_ends_a_show_cleanly() {
+async fn ctrl_c_ends_the_demo_cleanly() {
     let directory = TempDir::new().unwrap();
     let arguments = ["sandbox", "--duration", "1h", "--tasks", "5"];
-    let mut show = OperatorProcess::start(directory.path(), "show", &BTreeMap::new(), &arguments);
-    eventually("the first registrations", || async { show.stdout().contains("creates").then_some(()) }).await;
-    show.signal("INT");
-    assert_eq!(show.code().await, Some(0), "{}\n{}", show.stdout(), show.stderr());
-    let out = show.stdout();
+    let mut demo = OperatorProcess::start(directory.path(), "demo", &BTreeMap::new(), &arguments);
+    eventually("the first registrations", || async { demo.stdout().contains("creates").then_some(()) }).await;
+    demo.signal("INT");
+    assert_eq!(demo.code().await, Some(0), "{}\n{}", demo.stdout(), demo.stderr());
+    let out = demo.stdout();
     assert!(out.contains("interrupted after") && out.contains("I1 no leak"), "{out}");
-    assert!(!show.stderr().contains("panicked"), "{}", show.stderr());
+    assert!(!demo.stderr().contains("panicked"), "{}", demo.stderr());
 }
 
 #[tokio::test]

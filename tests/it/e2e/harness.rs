@@ -173,14 +173,14 @@ impl Harness {
             .filter_map(|line| line.strip_prefix("export ")?.split_once('='))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        Self::furnished(Some(sandbox), environment, directory)
+        Self::with_defaults(Some(sandbox), environment, directory)
     }
 
     /// Around endpoints of this process.
     pub(super) fn around(environment: BTreeMap<&'static str, String>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        Self::furnished(None, environment, TempDir::new().unwrap())
+        Self::with_defaults(None, environment, TempDir::new().unwrap())
     }
 
     fn with_defaults(

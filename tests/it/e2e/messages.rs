@@ -62,8 +62,8 @@ async fn unusable_messages_are_counted_and_deleted() {
     eventually("an empty queue", || async { (held(&house, &queue).await == 0).then_some(()) }).await;
     house.deploy("app", 1).await;
     house.dataplanes_once("a Dataplane after all that", |found| found.len() == 1).await;
-    let stops_delivered = operator.said(&["unparseable message"]);
-    assert_eq!(stops_delivered.len(), POISON, "{told:?}");
+    let failures = operator.said(&["unparseable message"]);
+    assert_eq!(failures.len(), POISON, "{failures:?}");
     for words in [["not_json", "delete"], ["missing_field", "delete"]] {
         operator.says(&words).await;
     }
@@ -96,7 +96,7 @@ async fn without_its_queue_the_operator_says_so_once_and_sweeps() {
     house.dataplanes_once("a Dataplane by the first sweep", |found| found.len() == 1).await;
     house.scale("app", 2).await;
     house.dataplanes_once("a Dataplane by a later sweep", |found| found.len() == 2).await;
-    let stops_delivered = operator.said(&["receiving from the event queue failed", "-of-nobody"]);
-    assert!((1..=2).contains(&stops_delivered.len()), "{told:?}");
+    let failures = operator.said(&["receiving from the event queue failed", "-of-nobody"]);
+    assert!((1..=2).contains(&failures.len()), "{failures:?}");
     assert!(operator.is_running());
 }

@@ -219,8 +219,8 @@ async fn deleted_auth_method_is_recreated_with_warning(desk: IdentityFixture) {
     desk.delete(METHOD).await;
     let plan = desk.plan(Some(&auth)).await;
     let method =
-        plan.changes.iter().find(|planned| planned.item.name.as_deref() == Some("iam-ecs-service-token"));
-    let warnings = &method.unwrap().item.warnings;
+        plan.changes.iter().find(|planned| planned.change.name.as_deref() == Some("iam-ecs-service-token"));
+    let warnings = &method.unwrap().change.warnings;
     assert!(
         warnings.iter().any(|warning| warning.contains("all tokens that it gave out went with it")),
         "{warnings:?}"

@@ -19,8 +19,8 @@ at_both_consuls! {
 
 /// What the plan says of why something is unknown.
 fn reasons(plan: &PlanReport) -> BTreeSet<String> {
-    let unknown = plan.changes.iter().filter(|planned| planned.item.change == Change::Unknown);
-    unknown.map(|planned| planned.item.reason.clone()).collect()
+    let unknown = plan.changes.iter().filter(|planned| planned.change.change == Change::Unknown);
+    unknown.map(|planned| planned.change.reason.clone()).collect()
 }
 
 async fn unreadable_objects_name_the_missing_permission(mut desk: IdentityFixture) {

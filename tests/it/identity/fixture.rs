@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::thread::harness::eventually;
+use crate::e2e::harness::eventually;
 
 pub(crate) const DEMO: &str = "arn:aws:ecs:us-east-1:000000000000:cluster/anchor";
 /// Selected by a pattern alone.
@@ -48,8 +48,8 @@ fn not_found(operation: &'static str) -> AwsError {
 #[async_trait]
 impl Ecs for EmptyAccount {
     async fn list_clusters(&self, _page: Option<String>) -> Result<ListPage<ClusterArn>, AwsError> {
-        let changes = [DEMO, PROD].map(|arn| ClusterArn::parse(arn).unwrap()).into();
-        Ok(ListPage { changes, next: None })
+        let items = [DEMO, PROD].map(|arn| ClusterArn::parse(arn).unwrap()).into();
+        Ok(ListPage { items, next: None })
     }
 
     async fn list_tasks(
@@ -290,7 +290,7 @@ impl IdentityFixture {
         })
         .await;
         let text = metrics.render();
-        assert!(operator.state().stuck().is_empty());
+        assert!(metrics.state().unwrap().stuck().is_empty());
         stop.cancel();
         running.await.unwrap().unwrap();
         RunResult { metrics, text }
@@ -299,7 +299,7 @@ impl IdentityFixture {
 
 /// The plan's lines that are worth a look: what, of which object, and in which fields.
 pub(crate) fn lines(plan: &PlanReport) -> BTreeSet<String> {
-    let changes = plan.changes.iter().map(|planned| &planned.item);
+    let changes = plan.changes.iter().map(|planned| &planned.change);
     let changes = changes.filter(|item| !matches!(item.change, Change::Unchanged | Change::Ignore));
     changes
         .map(|item| {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::fixture::IdentityFixture;
 use super::{MANAGEMENT, with_account};
 use crate::consul_real::server::{self, Acls, ConsulRelease, RealConsul};
-use crate::thread::harness::{OperatorProcess, eventually};
+use crate::e2e::harness::{OperatorProcess, eventually};
 
 const METHOD: &str = "iam-ecs-service-token";
 
@@ -212,7 +212,7 @@ async fn deploy(aws: &Endpoints, account: &str) -> String {
     request
         .desired_count(1)
         .launch_type(aws_sdk_ecs::types::LaunchType::Fargate)
-        .network_configuration(crate::thread::harness::awsvpc())
+        .network_configuration(crate::e2e::harness::awsvpc())
         .send()
         .await
         .unwrap();

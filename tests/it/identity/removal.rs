@@ -23,7 +23,7 @@ pub(crate) fn without_mesh_gateways() -> Value {
 }
 
 pub(crate) fn reason(plan: &PlanReport, name: &str) -> String {
-    let mut changes = plan.changes.iter().map(|planned| &planned.item);
+    let mut changes = plan.changes.iter().map(|planned| &planned.change);
     changes.find(|item| item.name.as_deref() == Some(name)).map(|item| item.reason.clone()).unwrap_or_default()
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn a_persons_tokens_keep_their_role_and_policy(desk: &IdentityF
     assert_eq!(held, [format!("hold role {ROLE}"), format!("hold policy {POLICY}")].into(), "{plan:#?}");
     for (name, accessor) in [(ROLE, &with_role), (POLICY, &with_policy)] {
         let reason = reason(&plan, name);
-        assert!(reason.contains(&format!("1 that somebody made ({accessor})")), "{reason}");
+        assert!(reason.contains(&format!("1 created manually ({accessor})")), "{reason}");
     }
     desk.run(Some(&auth)).await;
     assert_eq!(desk.get(&format!("/v1/acl/token/{with_role}")).await["Roles"][0]["Name"], ROLE);

@@ -83,8 +83,8 @@ impl<S: Scenario> Driver<S> {
     pub(super) async fn run(mut self) -> SimReport {
         self.start_operator();
         self.run_events().await;
-        let mended = self.scenario.next();
-        self.publish(mended);
+        let fixed = self.scenario.fix();
+        self.publish(fixed);
         self.scenario.env().lease.acquire();
         self.scenario.env().faults.end();
         self.scenario.stop_faults();

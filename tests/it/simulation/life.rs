@@ -42,7 +42,7 @@ impl KumaShared {
         if !journal.is_empty() {
             let mut cloud = self.cloud.lock().unwrap();
             cloud.step(self.clock.now());
-            self.judge.lock().unwrap().writes(journal, &cloud, &kuma);
+            self.judge.lock().unwrap().check_writes(journal, &cloud, &kuma);
         }
     }
 }
@@ -181,8 +181,8 @@ impl Scenario for KumaScenario {
             let mut kuma = self.shared.kuma.lock().unwrap();
             self.world.step(&mut cloud, &mut kuma, None, self.shared.now());
         }
-        for happening in self.world.take_events() {
-            self.shared.record(|| format!("world {}", happening.words));
+        for event in self.world.take_events() {
+            self.shared.record(|| format!("world {}", event.message));
         }
     }
 
@@ -198,7 +198,7 @@ impl Scenario for KumaScenario {
                 let now = self.shared.now();
                 // Until the next edit at least, and what that leads to.
                 let until = now.plus(Duration::from_mins(3));
-                self.shared.judge.lock().unwrap().is_undeclared(&service, now, until);
+                self.shared.judge.lock().unwrap().record_undeclared(&service, now, until);
                 self.rewritten(&[&service], false)
             }
             7..9 => {
@@ -215,11 +215,11 @@ impl Scenario for KumaScenario {
     }
 
     fn on_restart(&mut self) {
-        self.shared.judge.lock().unwrap().restarted();
+        self.shared.judge.lock().unwrap().record_restart();
     }
 
-    fn calm_down(&mut self) {
-        self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
+    fn stop_faults(&mut self) {
+        self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
     }
 
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
@@ -241,7 +241,7 @@ impl Scenario for KumaScenario {
         report.violations.extend(judge.violations().iter().map(violation));
         report.created = judge.tally().created;
         report.removed = judge.tally().removed;
-        report.tasks = self.world.census().started;
+        report.tasks = self.world.task_counts().started;
     }
 }
 

@@ -19,7 +19,6 @@ use std::fmt::Write as _;
 
 use faults::SimFault;
 use env::SimReport;
-use life::run;
 
 /// Seeds that once found a fault; they run every time.
 const REGRESSIONS: &[u64] = &[
@@ -29,6 +28,7 @@ const REGRESSIONS: &[u64] = &[
     20234, // a registration drained for a stop was held by the guard, and its host name with it
     21412, // the same
     20325, // unconfirmed creates did not count as owned, and the guard was off at its floor
+    32725, // the oracle judged drains of a small fleet by what was registered later
 ];
 
 fn number(name: &str, default: u64) -> u64 {
@@ -36,7 +36,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Runs seeds on both cores; each on a thread of its own.
-fn run(seeds: &[u64], live: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
+fn run_all(seeds: &[u64], run: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let chunks: Vec<Vec<u64>> =
         (0..threads).map(|n| seeds.iter().skip(n).step_by(threads).copied().collect()).collect();
@@ -44,7 +44,7 @@ fn run(seeds: &[u64], live: fn(u64) -> SimReport) -> Vec<(u64, SimReport)> {
         let handles: Vec<_> = chunks
             .into_iter()
             .map(|chunk| {
-                scope.spawn(move || chunk.into_iter().map(|seed| (seed, live(seed))).collect::<Vec<_>>())
+                scope.spawn(move || chunk.into_iter().map(|seed| (seed, run(seed))).collect::<Vec<_>>())
             })
             .collect();
         handles.into_iter().flat_map(|handle| handle.join().unwrap()).collect()
@@ -81,15 +81,15 @@ fn struck(endings: &[(u64, SimReport)], kinds: &[SimFault]) -> BTreeMap<String, 
 
 /// Nothing went wrong in any of these lives, and much happened.
 fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
-    let mut report = String::new();
+    let mut failures = String::new();
     for (seed, report) in endings.iter().filter(|(_, report)| !report.violations.is_empty()) {
         writeln!(
-            report,
-            "{kind} seed {seed}: SIM_FIRST={seed} SIM_SEEDS=1 cargo test --test it simulation::{kind}::the_promises -- --nocapture"
+            failures,
+            "{kind} seed {seed}: SIM_FIRST={seed} SIM_SEEDS=1 cargo test --test it simulation::{kind}::invariants_hold_for_every_seed -- --nocapture"
         )
         .unwrap();
         for words in report.violations.iter().take(6) {
-            writeln!(report, "    {words}").unwrap();
+            writeln!(failures, "    {words}").unwrap();
         }
     }
     let total = |what: fn(&SimReport) -> u64| endings.iter().map(|(_, report)| what(report)).sum::<u64>();
@@ -109,7 +109,7 @@ fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
     for (what, count) in &struck {
         println!("{count:>7} {what}");
     }
-    assert!(report.is_empty(), "{report}");
+    assert!(failures.is_empty(), "{failures}");
     // A simulation in which little happens proves little.
     assert!(total(|e| e.created) > 10 * endings.len() as u64, "hardly anything was registered");
     assert!(total(|e| e.removed) > 3 * endings.len() as u64, "hardly anything was removed");
@@ -118,8 +118,8 @@ fn judge(kind: &str, endings: &[(u64, SimReport)], kinds: &[SimFault]) {
 }
 
 /// A seed lives the same life twice.
-fn replays(seed: u64, live: fn(u64) -> SimReport) {
-    let (once, again) = (live(seed), live(seed));
+fn replays(seed: u64, run: fn(u64) -> SimReport) {
+    let (once, again) = (run(seed), run(seed));
     let differs = once.history.iter().zip(&again.history).position(|(a, b)| a != b);
     let where_to = differs.map(|n| (&once.history[n], &again.history[n]));
     assert_eq!(differs, None, "seed {seed} differs: {where_to:?}");
@@ -130,12 +130,12 @@ fn replays(seed: u64, live: fn(u64) -> SimReport) {
 mod kuma {
     #[test]
     fn invariants_hold_for_every_seed() {
-        let endings = super::run(&super::seeds(200, super::REGRESSIONS), super::run);
+        let endings = super::run_all(&super::seeds(200, super::REGRESSIONS), super::life::run);
         super::judge("kuma", &endings, &super::SimFault::at_kuma());
     }
 
     #[test]
     fn a_seed_replays_exactly() {
-        [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::run));
+        [3, 6, 11].into_iter().for_each(|seed| super::replays(seed, super::life::run));
     }
 }

@@ -17,7 +17,7 @@ use ecs_mesh_sandbox::oracle::{ConsulOracle, OracleConfig};
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaCp};
 use ecs_mesh_sandbox::control_planes::ControlPlanes;
 use ecs_mesh_sandbox::world::{
-    ManifestOptions, ConsulManifestOptions, ConsulBootstrap, Naming, World, WorldConfig, human_token, manifests,
+    ManifestOptions, ConsulManifestOptions, ConsulBootstrap, Naming, World, WorldConfig, admin_token, manifests,
 };
 use tokio::time::Instant;
 
@@ -122,7 +122,7 @@ impl ConsulScenario {
         // Without sweeps nobody would look for drifts.
         let meddler = (!without_sweeps && rng.bool()).then(|| {
             declared::administrator(&mut consul, START).hand_over();
-            human_token(&mut consul, START).unwrap()
+            admin_token(&mut consul, START).unwrap()
         });
         let world = WorldConfig {
             tasks: rng.usize(8..40),
@@ -164,7 +164,7 @@ impl ConsulScenario {
                 min_owned: 10,
             };
             let judge = ConsulOracle::new(rules, withdraws, fixtures);
-            if meddler.is_some() { judge.with_fixtures(declared::mark()) } else { judge }
+            if meddler.is_some() { judge.with_ownership_marker(declared::mark()) } else { judge }
         };
         let is_fair = !ground.faults.are_enabled();
         if without_sweeps {
@@ -250,7 +250,7 @@ impl ConsulScenario {
         let mut judge = self.shared.judge.lock().unwrap();
         if !(self.is_fair && self.bound && self.shared.lease.holds()) {
             self.undisturbed_since = now;
-            judge.is_disturbed();
+            judge.record_disturbance();
         }
         for (task, at) in stops_delivered {
             if self.undisturbed_since.plus(BEGINS) < at {
@@ -291,20 +291,20 @@ impl Scenario for ConsulScenario {
         }
         self.shared.judge_writes();
         self.check_timers();
-        for happening in self.world.take_events() {
-            self.shared.record(|| format!("{} {} {}", happening.who, happening.what, happening.words));
+        for event in self.world.take_events() {
+            self.shared.record(|| format!("{} {} {}", event.actor, event.action, event.message));
         }
     }
 
     /// What it has forgotten has to be gone, whatever its own token was told.
     fn observe(&mut self, operator: &Operator) {
-        let planes = operator.planes();
+        let planes = operator.workers();
         let known = planes.values().flat_map(|plane| {
             let tasks = plane.registry.tasks();
             tasks.into_iter().flat_map(|task| plane.registry.of(&task)).map(|entry| entry.id.name)
         });
         let consul = self.shared.consul.lock().unwrap();
-        self.shared.judge.lock().unwrap().knows(known, &consul, self.shared.now());
+        self.shared.judge.lock().unwrap().record_known(known, &consul, self.shared.now());
     }
 
     /// For a while the operator's own token is not known, or may not see all there is; lists hide tasks that live; and
@@ -348,22 +348,22 @@ impl Scenario for ConsulScenario {
 
     fn on_restart(&mut self) {
         self.undisturbed_since = self.shared.now();
-        self.shared.judge.lock().unwrap().restarted();
+        self.shared.judge.lock().unwrap().record_restart();
     }
 
-    fn calm_down(&mut self) {
+    fn stop_faults(&mut self) {
         self.shared.token_is_good();
-        self.world.calm_down(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
+        self.world.stop_events(&mut self.shared.cloud.lock().unwrap(), self.shared.now());
     }
 
     fn check_after_quiet(&mut self, held: &BTreeSet<String>) -> Vec<String> {
         let (cloud, mut consul) = (self.shared.cloud.lock().unwrap(), self.shared.consul.lock().unwrap());
         let (judge, now) = (self.shared.judge.lock().unwrap(), self.shared.now());
         let unheard_of = |id: &str| self.without_sweeps && !self.stops_delivered.contains(id);
-        let leaks = judge.check_secret_leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
+        let leaks = judge.find_leaks(&cloud, &consul, &|id| held.contains(id) || unheard_of(id), now);
         let leaks = leaks.into_iter().map(|words| format!("I1 after quiet: {words}"));
         let touched = judge.modified_fixtures(&consul).into_iter().map(|words| format!("I3 after quiet: {words}"));
-        let missing = judge.check_missing(&cloud, &consul, &|_| self.withdraws, now);
+        let missing = judge.find_missing(&cloud, &consul, &|_| self.withdraws, now);
         let missing = missing.into_iter().map(|words| format!("after quiet: {words}"));
         let mut violations: Vec<String> = leaks.chain(touched).chain(missing).collect();
         if self.meddler.is_some() {
@@ -385,9 +385,9 @@ impl Scenario for ConsulScenario {
             let words = format!("{ecs} calls to ECS and {mesh} to Consul in the silence");
             report.violations.push(format!("more than {SWEEPS} sweeps need: {words}"));
         }
-        report.created = self.world.membership().logins;
+        report.created = self.world.agent_counts().logins;
         report.removed = judge.tally().tokens + judge.tally().services;
-        report.tasks = self.world.census().started;
+        report.tasks = self.world.task_counts().started;
         report.timed = self.timed;
         report.fixture_observations = self.shared.fixture_observations.lock().unwrap().clone();
     }

@@ -81,9 +81,9 @@ impl ConsulShared {
         let judge = judge(&mut consul);
         // What is on another node is seen by nobody who looks at this one's.
         let listed = |node: Option<&str>| node.is_none_or(|node| node == home.cluster);
-        let fixtures = judge.fixtures().iter().filter(|fixtures| listed(fixtures.node()));
+        let fixtures = judge.fixtures().iter().filter(|fixture| listed(fixture.node()));
         let shared = Arc::new(Self {
-            fixture_observations: Mutex::new(fixtures.map(|fixtures| (fixtures.what, 0)).collect()),
+            fixture_observations: Mutex::new(fixtures.map(|fixture| (fixture.description, 0)).collect()),
             ground: Arc::new(ground),
             consul: Mutex::new(consul),
             judge: Mutex::new(judge),
@@ -134,7 +134,7 @@ impl ConsulShared {
         let journal = consul.take_journal();
         if !journal.is_empty() {
             cloud.step(self.clock.now());
-            self.judge.lock().unwrap().writes(&journal, &cloud, &consul);
+            self.judge.lock().unwrap().check_writes(&journal, &cloud, &consul);
         }
     }
 
@@ -143,8 +143,8 @@ impl ConsulShared {
         let judge = self.judge.lock().unwrap();
         let mut fixture_observations = self.fixture_observations.lock().unwrap();
         // That they are still there shows at the end.
-        for fixtures in judge.fixtures().iter().filter(|fixtures| fixtures.node().is_none() == tokens) {
-            fixture_observations.entry(fixtures.what).and_modify(|count| *count += 1);
+        for fixture in judge.fixtures().iter().filter(|fixture| fixture.node().is_none() == tokens) {
+            fixture_observations.entry(fixture.description).and_modify(|count| *count += 1);
         }
         let body = String::from_utf8_lossy(body);
         let stopping = |task: &&Arc<CloudTask>| {

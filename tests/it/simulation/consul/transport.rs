@@ -26,7 +26,7 @@ fn broken(kind: TransportErrorKind) -> TransportError {
 /// An answer in words.
 fn said(status: u16, retry_after: Option<Duration>, text: &str, sink: &mut dyn BodySink) -> ResponseHead {
     let head = ResponseHead { status, retry_after, filtered: false };
-    sink.take(&head, text.as_bytes());
+    sink.write(&head, text.as_bytes());
     head
 }
 
@@ -134,7 +134,7 @@ impl StreamTransport for SimConsulTransport {
             if breaks == Some(number) {
                 return Err(broken(TransportErrorKind::Broken));
             }
-            if !sink.take(&head, part) {
+            if !sink.write(&head, part) {
                 return Err(broken(TransportErrorKind::TooLarge));
             }
         }
