@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs all tests, and does all set-up that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
+# Runs all tests, after installing the tools that they need. Arguments go to `cargo test`, as in `./test.sh --lib plan`.
 #
 # Parts whose tools cannot be had are left out, and said so at the end: those that need the package indexes of Python and npm, Go and its
 # modules, Debian's package archive, recorded exchanges (ECS_MESH_RECORDINGS), or a Consul newer than Debian's (CONSUL_BIN).
@@ -37,6 +37,7 @@ provide CONSUL_TEST_BIN "$PWD/.tools/consul/usr/bin/consul" "a real Consul" \
 [[ -n "${CONSUL_BIN:-}" ]] ||
     skipped+=("a newer Consul, with logins by AWS IAM: skipped, since CONSUL_BIN names no program of 1.12 or later")
 
-cargo test --workspace --locked "$@"
+# Optimised, so that hundreds of simulated lives take minutes.
+cargo test --workspace --locked --profile sim "$@"
 
 ((${#skipped[@]} == 0)) || printf '%s\n' "${skipped[@]}"
