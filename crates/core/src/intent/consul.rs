@@ -1,9 +1,8 @@
-//! What a login to Consul will ask of a task: a role within the bound principals, a service that Consul has names for, a
-//! kind of gateway that it knows; and in Enterprise a partition and a namespace that are looked after.
+//! The requirements of a Consul login: a role within the bound principals, a valid service name, a known gateway kind; and
+//! in Enterprise a managed partition and namespace.
 //!
 //! Sources: <https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws-iam>, and for the names of services
-//! [`is_consul_service`]. The open-source edition has no partitions and namespaces, and what tags say of them there
-//! means nothing.
+//! [`is_consul_service`]. The open-source edition has no partitions and namespaces, so tags for them have no effect there.
 
 use super::BoundPrincipals;
 use super::violation::{SERVICE_PLACEHOLDER, RoleRule, RoleViolation};
@@ -16,30 +15,30 @@ pub const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
 pub const GATEWAY_TAG: &str = "consul.hashicorp.com.gateway-kind";
 /// The role's tag with the namespace (Enterprise).
 pub const NAMESPACE_TAG: &str = "consul.hashicorp.com.namespace";
-/// The task's tag that puts it into the mesh.
+/// The task's tag that admits it to the mesh.
 pub const TASK_MESH_TAG: &str = "consul.hashicorp.com/mesh";
-/// The task's tag with its partition. It goes with [`TASK_NAMESPACE_TAG`].
+/// The task's tag with its partition; required together with [`TASK_NAMESPACE_TAG`].
 pub const TASK_PARTITION_TAG: &str = "consul.hashicorp.com/partition";
-/// The task's tag with its namespace. It goes with [`TASK_PARTITION_TAG`].
+/// The task's tag with its namespace; required together with [`TASK_PARTITION_TAG`].
 pub const TASK_NAMESPACE_TAG: &str = "consul.hashicorp.com/namespace";
 
-/// Where everything is that is put nowhere else, partitions and namespaces alike.
+/// The default partition and namespace.
 const DEFAULT: &str = "default";
-/// In a manifest: every namespace.
+/// All namespaces, in a manifest.
 const EVERY: &str = "*";
 
-/// What a task wants to be in Consul.
+/// The identity that a task claims at Consul.
 #[derive(Clone, Copy)]
 pub(super) struct ConsulClaim<'a> {
-    /// A service of this name, where the manifests name one; a gateway, too, where the role says so.
+    /// The service, where the manifests declare one. The role's tag decides whether the task is also a gateway.
     pub service: Option<&'a ServiceName>,
-    /// Who may log in, where the manifests declare it.
+    /// The principals that may log in, where the manifests declare them.
     pub bound: Option<BoundPrincipals<'a>>,
-    /// Where, in Enterprise.
-    pub place: Option<ConsulLocation<'a>>,
+    /// Partition and namespaces, in Enterprise.
+    pub location: Option<ConsulLocation<'a>>,
 }
 
-/// The part of Consul Enterprise that a control plane's manifest names.
+/// The partition and namespaces of Consul Enterprise in a control plane's manifest.
 #[derive(Clone, Copy)]
 pub(super) struct ConsulLocation<'a> {
     partition: &'a str,
@@ -47,21 +46,21 @@ pub(super) struct ConsulLocation<'a> {
 }
 
 impl<'a> ConsulLocation<'a> {
-    /// `None`: the manifest names none, as the open-source edition needs it.
+    /// `None` where the manifest has neither, as the open-source edition requires.
     pub(super) fn of(consul: &'a ConsulConnection) -> Option<Self> {
         let is_named = consul.partition.is_some() || !consul.namespaces.is_empty();
         let partition = consul.partition.as_deref().unwrap_or(DEFAULT);
         is_named.then_some(Self { partition, namespaces: &consul.namespaces })
     }
 
-    /// The namespaces that are looked after. Where none is named no call names one, and the servers take the default.
+    /// The managed namespaces. Without any, requests name none, and the servers use the default.
     fn names(&self) -> Vec<&'a str> {
         let names: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
         if names.is_empty() { vec![DEFAULT] } else { names }
     }
 }
 
-/// Every rule that the role breaks, and those that the task's own tags break where they are known.
+/// The rules that the role breaks, and those that the task's own tags break where they are known.
 pub(super) fn violations(
     claim: &ConsulClaim<'_>,
     role: &RoleArn,
@@ -72,21 +71,21 @@ pub(super) fn violations(
     let mut found: Vec<RoleViolation> = login.outside(claim.bound).into_iter().collect();
     found.extend(login.gateway());
     found.extend(login.service(claim.service));
-    if let Some(place) = claim.place {
-        found.extend(login.namespace(&place));
-        found.extend(of_task.into_iter().flat_map(|tags| login.task(&place, tags)));
+    if let Some(location) = claim.location {
+        found.extend(login.namespace(&location));
+        found.extend(of_task.into_iter().flat_map(|tags| login.task(&location, tags)));
     }
     found
 }
 
-/// Who logs in.
+/// The login of a task.
 struct RoleLogin<'a> {
     role: &'a RoleArn,
     tags: &'a Tags,
 }
 
 impl RoleLogin<'_> {
-    /// What a tag says. One that is empty is as good as none to Consul.
+    /// The value of a tag. To Consul, an empty one is a missing one.
     fn tag(&self, name: &str) -> Option<&str> {
         self.tags.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
@@ -102,8 +101,8 @@ impl RoleLogin<'_> {
 
     fn outside(&self, bound: Option<BoundPrincipals<'_>>) -> Option<RoleViolation> {
         let bound = bound.filter(|bound| !bound.allows(self.role))?;
-        let known_as = bound.login_arn(self.role);
-        Some(self.violation(RoleRule::BoundPrincipals, Some(&known_as), bound.arns.join(" or ")))
+        let login_arn = bound.login_arn(self.role);
+        Some(self.violation(RoleRule::BoundPrincipals, Some(&login_arn), bound.arns.join(" or ")))
     }
 
     fn gateway(&self) -> Option<RoleViolation> {
@@ -113,24 +112,24 @@ impl RoleLogin<'_> {
             .then(|| self.violation(RoleRule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", "))))
     }
 
-    /// Consul makes tags lower case before it binds them to a name. Gateways need one as well: a login that some rule
-    /// binds to no name is refused whole.
+    /// Consul converts tags to lower case before it binds them to a name. Gateways need the tag as well: Consul refuses a login
+    /// for which any rule has an empty name.
     fn service(&self, service: Option<&ServiceName>) -> Vec<RoleViolation> {
-        let is_refused = |name: &str| !is_consul_service(&name.to_ascii_lowercase());
+        let is_invalid = |name: &str| !is_consul_service(&name.to_ascii_lowercase());
         let written = self.tags.get(SERVICE_TAG).map(String::as_str);
         let named = self.tag(SERVICE_TAG);
-        let refused_tag = || {
-            let refused = named.filter(|name| is_refused(name));
-            refused.map(|name| self.violation(RoleRule::InvalidServiceTag, Some(name), CONSUL_SERVICE_RULE))
+        let invalid_tag = || {
+            let invalid = named.filter(|name| is_invalid(name));
+            invalid.map(|name| self.violation(RoleRule::InvalidServiceTag, Some(name), CONSUL_SERVICE_RULE))
         };
         let Some(service) = service.map(ServiceName::as_str) else {
             let missing = || self.violation(RoleRule::ConsulService, written, SERVICE_PLACEHOLDER);
-            return named.map_or_else(|| vec![missing()], |_| refused_tag().into_iter().collect());
+            return named.map_or_else(|| vec![missing()], |_| invalid_tag().into_iter().collect());
         };
-        if is_refused(service) {
-            // No tag could be right.
-            let refused = self.violation(RoleRule::InvalidService, Some(service), CONSUL_SERVICE_RULE);
-            return std::iter::once(refused).chain(refused_tag()).collect();
+        if is_invalid(service) {
+            // No tag value is valid.
+            let invalid = self.violation(RoleRule::InvalidService, Some(service), CONSUL_SERVICE_RULE);
+            return std::iter::once(invalid).chain(invalid_tag()).collect();
         }
         if named.is_some_and(|named| named.eq_ignore_ascii_case(service)) {
             return Vec::new();
@@ -138,9 +137,9 @@ impl RoleLogin<'_> {
         vec![self.violation(RoleRule::ConsulService, written, service.to_ascii_lowercase())]
     }
 
-    /// The login's token is made in the namespace of this tag, or in the default one.
-    fn namespace(&self, place: &ConsulLocation<'_>) -> Option<RoleViolation> {
-        let (found, names) = (self.tag(NAMESPACE_TAG), place.names());
+    /// The login's token is created in the namespace of this tag, or in the default one.
+    fn namespace(&self, location: &ConsulLocation<'_>) -> Option<RoleViolation> {
+        let (found, names) = (self.tag(NAMESPACE_TAG), location.names());
         let own = found.unwrap_or(DEFAULT);
         if names.iter().any(|name| *name == EVERY || name.eq_ignore_ascii_case(own)) {
             return None;
@@ -148,8 +147,8 @@ impl RoleLogin<'_> {
         Some(self.violation(RoleRule::ConsulNamespace, found, names.join(" or ")))
     }
 
-    /// By these tags controllers of Consul on ECS know the task's place, which is where its token is.
-    fn task(&self, place: &ConsulLocation<'_>, tags: &Tags) -> Vec<RoleViolation> {
+    /// Controllers of Consul on ECS find the task's token in the partition and namespace of these tags.
+    fn task(&self, location: &ConsulLocation<'_>, tags: &Tags) -> Vec<RoleViolation> {
         let get = |tag: &str| tags.get(tag).map(String::as_str);
         let (mesh, partition, namespace) =
             (get(TASK_MESH_TAG), get(TASK_PARTITION_TAG), get(TASK_NAMESPACE_TAG));
@@ -159,7 +158,7 @@ impl RoleLogin<'_> {
             found.push(self.violation(RoleRule::TaskMesh, mesh, "true"));
         }
         for (rule, tag, other, needed) in [
-            (RoleRule::TaskPartition, partition, namespace, place.partition),
+            (RoleRule::TaskPartition, partition, namespace, location.partition),
             (RoleRule::TaskNamespace, namespace, partition, own_namespace),
         ] {
             let is_half = tag.is_none() && other.is_some();
@@ -191,7 +190,7 @@ mod tests {
     }
 
     fn claim(service: Option<&ServiceName>) -> ConsulClaim<'_> {
-        ConsulClaim { service, bound: None, place: None }
+        ConsulClaim { service, bound: None, location: None }
     }
 
     #[test]
@@ -209,11 +208,11 @@ mod tests {
             (&[(SERVICE, "edge"), (GATEWAY, "api-gateway")], Some("edge"), &[]),
             (&[(SERVICE, "edge"), (GATEWAY, "terminating-gateway")], Some("edge"), &[]),
             (&[(SERVICE, "edge"), (GATEWAY, "ingress")], None, &[RoleRule::ConsulGateway]),
-            // An empty tag selects nothing, so the rule for services counts.
+            // An empty tag selects no gateway, so the rule for services applies.
             (&[(SERVICE, "web"), (GATEWAY, "")], Some("web"), &[]),
             (&[(GATEWAY, "")], None, &[RoleRule::ConsulService]),
             (&[("kuma.io/type", "dataplane")], Some("web"), &[RoleRule::ConsulService]),
-            // Names that Consul refuses.
+            // Names that Consul rejects.
             (&[(SERVICE, "web.app")], None, &[RoleRule::InvalidServiceTag]),
             (&[(SERVICE, "web-")], None, &[RoleRule::InvalidServiceTag]),
             (&[(SERVICE, "web.app")], Some("web"), &[RoleRule::ConsulService]),
@@ -255,13 +254,13 @@ mod tests {
         serde_json::from_value(place).unwrap()
     }
 
-    /// What role and task break that name a service, and these places.
+    /// The violations of a role and a task with these location tags.
     fn misplaced(
         consul: &ConsulConnection,
         namespace: Option<&str>,
         of_task: Option<Pairs<'_>>,
     ) -> Vec<RoleRule> {
-        let claim = ConsulClaim { place: ConsulLocation::of(consul), ..claim(None) };
+        let claim = ConsulClaim { location: ConsulLocation::of(consul), ..claim(None) };
         let named = namespace.map(|name| (NAMESPACE, name));
         let role_tags: Vec<(&str, &str)> = [(SERVICE, "kv")].into_iter().chain(named).collect();
         violation(&claim, &role_tags, of_task)
@@ -312,6 +311,6 @@ mod tests {
         ] {
             assert_eq!(misplaced(consul, namespace, Some(of_task)), expected, "{of_task:?}");
         }
-        assert_eq!(misplaced(&ecs, Some("team"), None), [], "what is not known breaks nothing");
+        assert_eq!(misplaced(&ecs, Some("team"), None), [], "unknown tags break no rule");
     }
 }

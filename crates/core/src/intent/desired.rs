@@ -1,4 +1,4 @@
-//! What a task should be in the mesh, in words that no control plane owns.
+//! The desired registration of a task, independent of the type of control plane.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,25 +8,25 @@ use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{Inbound, Outbound, Probe, WorkloadSpec};
 use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Reason};
 
-/// Whose a registration is: written on each, and checked on the server's copy before each write.
+/// The owner of a registration: written on each registration, and checked on the server's copy before each write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnershipLabels {
-    /// Which operator keeps it.
+    /// The operator that owns the registration.
     pub operator: OperatorId,
-    /// Which cluster its task runs in.
+    /// The task's cluster.
     pub cluster: ClusterId,
-    /// Which task it stands for.
+    /// The task.
     pub task: TaskId,
 }
 
 impl OwnershipLabels {
-    /// The marks of this task's registrations.
+    /// The ownership labels of this task's registrations.
     pub fn of(operator: &OperatorId, task: &TaskArn) -> Self {
         Self { operator: operator.clone(), cluster: ClusterId::of(task.cluster()), task: task.id().clone() }
     }
 }
 
-/// Where a registration is: a name within a mesh of the control plane at hand.
+/// The id of a registration: a name within a mesh of one control plane.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegistrationId {
     /// The mesh.
@@ -41,44 +41,44 @@ impl fmt::Display for RegistrationId {
     }
 }
 
-/// What a task should be registered as.
+/// The desired registration of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredRegistration {
-    /// Where.
+    /// The mesh and the name.
     pub id: RegistrationId,
-    /// Whose.
+    /// The ownership labels.
     pub marks: OwnershipLabels,
-    /// The binding that wants it.
+    /// The binding of the registration.
     pub binding: Arc<str>,
-    /// The task's own address.
+    /// The task's address.
     pub address: IpAddr,
-    /// Its service.
+    /// The task's service.
     pub service: ServiceName,
-    /// The label `kuma.io/workload`, where one can be given (a DNS-1035 label).
+    /// The label `kuma.io/workload`, where the workload has a DNS-1035 label.
     pub workload: Option<Arc<str>>,
     /// The ports that others may call, in the order of the manifest.
     pub inbounds: Vec<Inbound>,
-    /// How readiness is found out.
+    /// How the control plane determines readiness.
     pub probe: Probe,
-    /// What it calls.
+    /// The task's outbounds.
     pub outbounds: Outbounds,
 }
 
-/// The outbounds that a task should have.
+/// The desired outbounds of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outbounds {
-    /// Just these, in a stable order.
+    /// Exactly these, in a stable order.
     Exactly(Vec<Outbound>),
-    /// The manifests contradict each other: what is registered stays; a new registration gets `fallback`,
-    /// the part that nobody disputes.
+    /// The manifests contradict each other or are incomplete. An existing registration keeps its outbounds; a new one gets
+    /// `fallback`, the outbounds without a conflict.
     KeepCurrent {
-        /// For a task that is not registered yet.
+        /// The outbounds of a task that is not registered yet.
         fallback: Vec<Outbound>,
     },
 }
 
 impl Outbounds {
-    /// What the workload called `name` calls. What is in dispute is told in `warnings`, with both places.
+    /// The outbounds of the workload `name`. Conflicts are added to `warnings`, with both sources.
     pub(super) fn of(
         set: &ManifestSet,
         name: &str,
@@ -86,13 +86,13 @@ impl Outbounds {
         warnings: &mut Vec<Reason>,
     ) -> Self {
         let merged = set.merged_outbounds(name, workload);
-        // What an invalid document would have asked for is not known: its silence takes nothing away.
+        // An invalid document may declare further outbounds, so incomplete manifests remove none.
         if set.complete && merged.conflicts.is_empty() {
             return Self::Exactly(merged.resolved);
         }
         let until = "until then the task keeps the outbounds that it has";
-        let words = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
-        warnings.extend(merged.conflicts.iter().map(words));
+        let warning = |conflict| Reason::constant(format!("Workload {name}: {conflict}; {until}"));
+        warnings.extend(merged.conflicts.iter().map(warning));
         Self::KeepCurrent { fallback: merged.resolved }
     }
 }

@@ -1,15 +1,16 @@
-//! A workload described by the task itself, in docker labels and ECS tags (`discovery: tags`).
+//! Workloads that docker labels and ECS tags of a task describe (`discovery: tags`).
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use ecs_mesh_api::manifests::{DNS_LABEL, is_dns_label, reserved};
+use ecs_mesh_api::limits::DNS_LABEL_RULE;
+use ecs_mesh_api::manifests::{is_dns_label, reserved};
 use ecs_mesh_api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
 use ecs_mesh_model::{ServiceName, Tags, TaskDefinition, Reason};
 
-/// The service's name; without it the task describes nothing. The same key as in the mesh.
+/// The service's name; without it the task describes no workload. The same key as in the mesh.
 pub const SERVICE: &str = "kuma.io/service";
-/// What is spoken on the port.
+/// The protocol of the port.
 pub const PROTOCOL: &str = "kuma.io/protocol";
 /// The label `kuma.io/workload`.
 pub const WORKLOAD: &str = "kuma.io/workload";
@@ -18,30 +19,30 @@ pub const INBOUND_PORT: &str = "ecs-mesh.dev/inbound-port";
 /// The port that the app listens on; default: the only port of the labelled container, or of the task.
 pub const CONTAINER_PORT: &str = "ecs-mesh.dev/container-port";
 
-/// What a task says of itself.
+/// The workload that a task describes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum DiscoveredWorkload {
-    /// Nothing: it has no `kuma.io/service`.
+    /// None: the task has no `kuma.io/service`.
     Nothing,
     /// A workload.
     Workload(Box<WorkloadSpec>),
-    /// Something that cannot be used.
+    /// An invalid description.
     Unusable(Reason),
 }
 
-/// Reads docker labels (which win) and ECS tags. With an inbound port the task is callable, without one it only calls.
-/// What it says must pass the rules that a `Workload` must pass.
+/// Reads docker labels, which take precedence, and ECS tags. Without an inbound port the task only calls others. The
+/// description must pass the rules of a `Workload`.
 pub(super) fn describe(definition: &TaskDefinition, tags: &Tags) -> DiscoveredWorkload {
     let labels = |key: &str| definition.containers.iter().find_map(|c| c.docker_labels.get(key));
     let value = |key: &str| labels(key).or_else(|| tags.get(key)).map(String::as_str);
     let Some(service) = value(SERVICE) else { return DiscoveredWorkload::Nothing };
     match consistent_value(definition).and_then(|()| workload(definition, service, &value)) {
         Ok(workload) => DiscoveredWorkload::Workload(Box::new(workload)),
-        Err(words) => DiscoveredWorkload::Unusable(Reason::constant(words)),
+        Err(message) => DiscoveredWorkload::Unusable(Reason::constant(message)),
     }
 }
 
-/// Containers that label the same thing differently leave no way to tell which is meant.
+/// Different values of one label on several containers are an error, since either may be intended.
 fn consistent_value(definition: &TaskDefinition) -> Result<(), String> {
     for key in [SERVICE, PROTOCOL, WORKLOAD, INBOUND_PORT, CONTAINER_PORT] {
         let mut labels =
@@ -64,7 +65,7 @@ fn workload<'a>(
     let service = ServiceName::parse(service).map_err(|error| format!("{SERVICE}: {error}"))?;
     let label = value(WORKLOAD);
     if let Some(label) = label.filter(|label| !is_dns_label(label)) {
-        return Err(format!("{WORKLOAD} is {label:?}, allowed are {DNS_LABEL}"));
+        return Err(format!("{WORKLOAD} is {label:?}, allowed are {DNS_LABEL_RULE}"));
     }
     let inbounds = match value(INBOUND_PORT) {
         None => Vec::new(),
@@ -75,8 +76,8 @@ fn workload<'a>(
                 return Err(format!("{INBOUND_PORT} is {port}, on which the app listens; choose another"));
             }
             for (key, port) in [(INBOUND_PORT, port), (CONTAINER_PORT, container_port)] {
-                if let Some(what) = reserved(port) {
-                    return Err(format!("{key} is {port}, which is {what}; choose another"));
+                if let Some(user) = reserved(port) {
+                    return Err(format!("{key} is {port}, which is {user}; choose another"));
                 }
             }
             let protocol = value(PROTOCOL).map_or(Ok(Protocol::Tcp), protocol)?;

@@ -1,4 +1,5 @@
-//! The verdict on one task for one control plane. Says which further facts it needs, and decides when it has them.
+//! Evaluates the desired state of one task at one control plane. The verdict names the next missing fact until all are
+//! known.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,36 +14,36 @@ use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
 use ecs_mesh_model::{OperatorId, RoleArn, Tags, Task, TaskDefinition, Reason};
 
-/// A fact that may not have been asked for, or could not be had.
+/// A fact that may not have been read yet, or could not be read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact<T> {
-    /// Nobody asked yet.
+    /// Not read yet.
     NotAsked,
-    /// It could not be had, in words for a person. Unknown is never taken for absent.
+    /// The read failed, for this reason. Unknown is never treated as absent.
     Unknown(Reason),
     /// Known.
     Known(T),
 }
 
-/// A role's tags as read.
+/// The tags of a role, as read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoleTags {
-    /// The tags; `None`: IAM says that there is no such role.
+    /// The tags; `None` where IAM reports that the role does not exist.
     pub tags: Option<Arc<Tags>>,
-    /// The same was read twice, at least 10 s apart: IAM is eventually consistent, so one read proves nothing bad.
+    /// Two reads, at least 10 s apart, agree. IAM is eventually consistent, so one read confirms no violation.
     pub confirmed: bool,
 }
 
-/// What is known of a task beside what events say.
+/// Facts about a task beyond its events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskFacts {
-    /// ECS tags could not be had, in words; otherwise they are on the task or not asked for.
+    /// Why the task's ECS tags could not be read; otherwise they are on the task, or not read yet.
     pub tags_unknown: Option<Reason>,
-    /// Its definition.
+    /// The task definition.
     pub definition: Fact<Arc<TaskDefinition>>,
-    /// The tags of its role.
+    /// The tags of the task role.
     pub role: Fact<RoleTags>,
-    /// It has registered itself at this control plane.
+    /// The task has registrations at this control plane.
     pub registered: bool,
 }
 
@@ -52,101 +53,101 @@ impl Default for TaskFacts {
     }
 }
 
-/// A fact that the verdict hangs on.
+/// A fact that the verdict requires.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MissingFact {
     /// The task's ECS tags.
     Tags,
-    /// Its task definition.
+    /// The task definition.
     Definition,
-    /// This role's tags.
+    /// The tags of this role.
     Role(RoleArn),
 }
 
-/// Why nothing may change now.
+/// Why existing registrations are held.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HoldReason {
-    /// Several bindings of one type take the task.
+    /// Several bindings of one control-plane type select the task.
     Bindings(Vec<Arc<str>>),
-    /// Several workloads take it.
+    /// Several workloads select the task.
     Workloads(Vec<Arc<str>>),
-    /// A fact could not be had.
+    /// A fact could not be read.
     Unknown(Reason),
-    /// Its network interface is not there yet.
+    /// The task's network interface is pending.
     AddressPending,
-    /// What describes the task cannot be used.
+    /// The task's tags or labels, or the resulting name, are invalid.
     Unusable(Reason),
 }
 
-/// Why the task is not ours to register.
+/// Why the operator does not register a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IgnoreReason {
-    /// No binding takes it.
+    /// No binding selects the task.
     NoBinding,
-    /// Its binding is of another control plane.
+    /// The task's binding names another control plane.
     OtherControlPlane,
-    /// No workload takes it, and it does not describe itself.
+    /// No workload selects the task, and its tags describe none.
     NoWorkload,
-    /// It would register itself and has not, and no workload says that it should.
+    /// The task would register itself and has not, and no workload selects it.
     NotRegistered,
-    /// It has no address of its own (bridge or host network mode).
+    /// The task has no address of its own (network mode bridge or host).
     NetworkMode(String),
 }
 
-/// What a task should be.
+/// The verdict on a task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// Registered as this.
+    /// Register the task as this.
     Register(Box<DesiredRegistration>),
-    /// It may be in the mesh, and registers itself there.
+    /// The task is allowed in the mesh, and registers itself.
     Admit,
-    /// Not registered: its role's tags, or the manifests that speak of its role, do not allow it.
+    /// Not allowed by the role's tags, or by the manifests for the role.
     Reject {
-        /// Every rule that is broken.
+        /// All broken rules.
         violations: Vec<RoleViolation>,
-        /// Whether the tags that it rests on were read twice: only then may something existing go.
+        /// Whether the underlying tags were read twice. Only then may registrations be withdrawn.
         confirmed: bool,
     },
-    /// Whatever is registered stays as it is.
+    /// Existing registrations are kept unchanged.
     Hold(HoldReason),
-    /// Not ours.
+    /// The operator does not register the task.
     Ignore(IgnoreReason),
-    /// Ask again with this fact.
+    /// Evaluate again with this fact.
     NeedsFact(MissingFact),
 }
 
-/// The verdict, with what a person should hear besides.
+/// The verdict, with warnings for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
-    /// The binding that takes the task, if just one does.
+    /// The binding that selects the task, if exactly one does.
     pub binding: Option<Arc<Binding>>,
-    /// What it should be.
+    /// The verdict.
     pub verdict: Verdict,
     /// Violations under `mode: warn`, and contradictions between manifests.
     pub warnings: Vec<Reason>,
 }
 
-/// Who asks: one control plane of one operator.
+/// The context of an evaluation: one control plane of one operator.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluator<'a> {
     /// The manifests in force.
     pub manifests: &'a ManifestSet,
     /// The `ControlPlane`'s name.
     pub control_plane: &'a str,
-    /// Its type.
+    /// The control plane's type.
     pub kind: ControlPlaneType,
-    /// This operator.
+    /// This operator's id.
     pub operator: &'a OperatorId,
 }
 
 impl Evaluator<'_> {
-    /// Judges a task that ECS wants to run. (A task that is leaving is not judged: it drains, whatever it was.)
+    /// Evaluates a task that ECS wants to run. (A leaving task is not evaluated: it is drained under any verdict.)
     pub fn evaluate(&self, task: &Task, facts: &TaskFacts) -> Evaluation {
         let mut warnings = Vec::new();
         let (binding, verdict) = match self.binding(task, facts) {
             Err(verdict) => (None, verdict),
             Ok(binding) => {
-                let verdict = self.evaluate_in_binding(&binding, task, facts, &mut warnings).unwrap_or_else(|early| early);
+                let verdict = self.evaluate_in_binding(&binding, task, facts, &mut warnings).unwrap_or_else(|verdict| verdict);
                 (Some(binding), verdict)
             }
         };
@@ -165,7 +166,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// `Err` is a verdict reached early.
+    /// The verdict in the selected binding. `Err` is a verdict that was reached before all checks.
     fn evaluate_in_binding(
         &self,
         binding: &Binding,
@@ -198,7 +199,8 @@ impl Evaluator<'_> {
         })))
     }
 
-    /// Of a task that registers itself: whether its role lets it. Who has nothing to do with the mesh is not judged.
+    /// The verdict on a task that registers itself: whether its role allows it. A task without registration and workload is
+    /// ignored.
     fn check_admission(
         &self,
         binding: &Binding,
@@ -216,24 +218,24 @@ impl Evaluator<'_> {
             return Err(Verdict::Ignore(IgnoreReason::NotRegistered));
         }
         let service = service.as_ref().map(|workload| &workload.service);
-        let claim = ConsulClaim { service, bound: self.bound_principals(), place: self.place() };
+        let claim = ConsulClaim { service, bound: self.bound_principals(), location: self.location() };
         let claim = RoleClaim::Consul(claim);
         check_role(binding, claim, task, facts, warnings)?;
         Ok(Verdict::Admit)
     }
 
-    /// Where in Consul Enterprise.
-    fn place(&self) -> Option<ConsulLocation<'_>> {
+    /// The partition and namespaces of the control plane, in Consul Enterprise.
+    fn location(&self) -> Option<ConsulLocation<'_>> {
         ConsulLocation::of(self.manifests.control_planes.get(self.control_plane)?.consul.as_ref()?)
     }
 
-    /// Who may log in as a service, where the manifests declare it for this control plane.
+    /// The principals that may log in as a service, where the manifests declare them for this control plane.
     fn bound_principals(&self) -> Option<BoundPrincipals<'_>> {
         let mut declared = self.manifests.consul_auths.values();
         let auth = declared.find(|auth| auth.control_plane == self.control_plane)?;
         let tokens = auth.service_tokens.as_ref()?;
-        let is_kept = auth.state == Presence::Present && tokens.state == Presence::Present;
-        is_kept.then(|| {
+        let is_present = auth.state == Presence::Present && tokens.state == Presence::Present;
+        is_present.then(|| {
             let login = tokens.login();
             BoundPrincipals { arns: login.bound_principals, entity_details: login.entity_details }
         })
@@ -254,7 +256,7 @@ impl Evaluator<'_> {
                 let Some(tags) = &task.tags else { return Err(need_tags(facts)) };
                 match discovered::describe(definition, tags) {
                     DiscoveredWorkload::Nothing => Err(Verdict::Ignore(IgnoreReason::NoWorkload)),
-                    DiscoveredWorkload::Unusable(why) => Err(Verdict::Hold(HoldReason::Unusable(why))),
+                    DiscoveredWorkload::Unusable(reason) => Err(Verdict::Hold(HoldReason::Unusable(reason))),
                     DiscoveredWorkload::Workload(workload) => {
                         Ok((workload.service.as_str().into(), Arc::new(*workload)))
                     }
@@ -268,7 +270,7 @@ impl Evaluator<'_> {
 fn need_tags(facts: &TaskFacts) -> Verdict {
     match &facts.tags_unknown {
         None => Verdict::NeedsFact(MissingFact::Tags),
-        Some(why) => Verdict::Hold(HoldReason::Unknown(why.clone().with_prefix("the task's ECS tags"))),
+        Some(reason) => Verdict::Hold(HoldReason::Unknown(reason.clone().with_prefix("the task's ECS tags"))),
     }
 }
 
@@ -276,16 +278,16 @@ fn known_definition(facts: &TaskFacts) -> Result<&TaskDefinition, Verdict> {
     match &facts.definition {
         Fact::Known(definition) => Ok(definition),
         Fact::NotAsked => Err(Verdict::NeedsFact(MissingFact::Definition)),
-        Fact::Unknown(why) => {
-            Err(Verdict::Hold(HoldReason::Unknown(why.clone().with_prefix("the task definition"))))
+        Fact::Unknown(reason) => {
+            Err(Verdict::Hold(HoldReason::Unknown(reason.clone().with_prefix("the task definition"))))
         }
     }
 }
 
-/// A task without an address is either young, or has none of its own by its network mode.
+/// The verdict on a task without an address: its interface is pending, or its network mode gives it none.
 fn no_address(facts: &TaskFacts) -> Verdict {
     match known_definition(facts) {
-        Err(early) => early,
+        Err(verdict) => verdict,
         Ok(definition) => match definition.network_mode.as_deref() {
             Some("awsvpc") => Verdict::Hold(HoldReason::AddressPending),
             // ECS's default for Linux tasks is bridge.
@@ -294,7 +296,7 @@ fn no_address(facts: &TaskFacts) -> Verdict {
     }
 }
 
-/// Whether the task's role allows what is claimed, as far as the binding asks; `Err` is a verdict.
+/// Checks the claim against the task's role, as far as the binding requires; `Err` is a verdict.
 fn check_role(
     binding: &Binding,
     claim: RoleClaim<'_>,
@@ -309,17 +311,17 @@ fn check_role(
             warnings.extend(violations.iter().map(RoleViolation::reason));
             Ok(())
         }
-        // Under `warn` facts that cannot be had stop nothing either.
-        Err(Verdict::Hold(why)) if warns => {
-            warnings.push(why.reason());
+        // Under `warn`, facts that cannot be read prevent no registration either.
+        Err(Verdict::Hold(hold)) if warns => {
+            warnings.push(hold.reason());
             Ok(())
         }
         Ok(Some((violations, confirmed))) => Err(Verdict::Reject { violations, confirmed }),
-        Err(early) => Err(early),
+        Err(verdict) => Err(verdict),
     }
 }
 
-/// The rules that the task's role breaks, with whether that is confirmed; `None` where it breaks none.
+/// The rules that the task's role breaks, and whether that is confirmed; `None` where it breaks none.
 fn violations(
     binding: &Binding,
     claim: RoleClaim<'_>,
@@ -338,22 +340,22 @@ fn violations(
     let Some(role) = own else {
         let needed = rules.needed_tags();
         let violation = RoleViolation { rule: RoleRule::NoTaskRole, role: None, found: None, needed };
-        // A task definition never changes, so this needs no second look.
+        // A task definition never changes, so no second read is needed.
         return Ok(Some((vec![violation], true)));
     };
     let read = match &facts.role {
         Fact::Known(read) => read,
         Fact::NotAsked => return Err(Verdict::NeedsFact(MissingFact::Role(role.clone()))),
-        Fact::Unknown(why) => {
-            return Err(Verdict::Hold(HoldReason::Unknown(why.clone().with_prefix("the role's tags"))));
+        Fact::Unknown(reason) => {
+            return Err(Verdict::Hold(HoldReason::Unknown(reason.clone().with_prefix("the role's tags"))));
         }
     };
     let violations = match &read.tags {
         Some(tags) => rules.violations(role, tags, task.tags.as_deref()),
         None if !read.confirmed => {
-            let words = format!("the role's tags: IAM knows no role {role}, read once so far");
-            let why = Reason::new("IAM knows no such role, read once so far", words);
-            return Err(Verdict::Hold(HoldReason::Unknown(why)));
+            let message = format!("the role's tags: IAM does not find role {role}, read once so far");
+            let reason = Reason::new("IAM does not find the role, read once so far", message);
+            return Err(Verdict::Hold(HoldReason::Unknown(reason)));
         }
         None => vec![RoleViolation {
             rule: RoleRule::RoleNotFound,
@@ -362,19 +364,19 @@ fn violations(
             needed: rules.needed_tags(),
         }],
     };
-    // What no tag is asked for needs no second look either.
+    // Violations without tags need no second read either.
     let confirmed = read.confirmed
-        || violations.iter().all(|broken| matches!(broken.basis(), None | Some(ViolationBasis::Manifests)));
+        || violations.iter().all(|violation| matches!(violation.basis(), None | Some(ViolationBasis::Manifests)));
     Ok((!violations.is_empty()).then_some((violations, confirmed)))
 }
 
-/// The label `kuma.io/workload`: as the manifest says, or else the service's name where that is a DNS-1035 label.
+/// The label `kuma.io/workload`: the manifest's, or else the service's name where it is a DNS-1035 label.
 fn workload_label(workload: &WorkloadSpec) -> Option<&str> {
     let service = Some(workload.service.as_str()).filter(|name| is_dns_label(name));
     workload.workload.as_deref().or(service)
 }
 
-/// Fills the name's template. Kuma: a DNS-1123 subdomain of at most 253 characters, without `_`.
+/// The registration's name by the template. Kuma requires a DNS-1123 subdomain of at most 253 characters, without `_`.
 fn registration_name(
     template: &str,
     workload: &WorkloadSpec,
@@ -386,8 +388,8 @@ fn registration_name(
         .replace("{service}", &workload.service.as_str().to_ascii_lowercase().replace([':', '_'], "-"));
     if name.contains("{hostname}") {
         let IpAddr::V4(v4) = address else {
-            let words = "dataplaneName has {hostname}, and the task has only an IPv6 address; use {taskId}";
-            return Err(Verdict::Hold(HoldReason::Unusable(Reason::constant(words))));
+            let message = "dataplaneName has {hostname}, and the task has only an IPv6 address; use {taskId}";
+            return Err(Verdict::Hold(HoldReason::Unusable(Reason::constant(message))));
         };
         let [a, b, c, d] = v4.octets();
         name = name.replace("{hostname}", &format!("ip-{a}-{b}-{c}-{d}"));
@@ -402,11 +404,11 @@ fn registration_name(
     if fits {
         Ok(name.into())
     } else {
-        let words = format!(
+        let message = format!(
             "dataplaneName {template:?} gives {name:?}; allowed are lower-case letters, digits, '-' and '.', each part \
              between dots starting and ending with a letter or digit, at most 253 characters; use {{taskId}}"
         );
-        let why = Reason::new(format!("dataplaneName {template:?}"), words);
-        Err(Verdict::Hold(HoldReason::Unusable(why)))
+        let reason = Reason::new(format!("dataplaneName {template:?}"), message);
+        Err(Verdict::Hold(HoldReason::Unusable(reason)))
     }
 }

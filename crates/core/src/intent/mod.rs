@@ -1,5 +1,4 @@
-//! What *should be*: pure functions from observed facts and manifests to a verdict. Nothing here awaits, reads a clock
-//! or logs.
+//! Desired state: pure functions from observed facts and manifests to a verdict on each task.
 
 mod consul;
 mod desired;
@@ -41,20 +40,20 @@ impl fmt::Display for HoldReason {
                 "several Workloads select the task ({}); narrow their selectors so that only one does",
                 list(names)
             ),
-            Self::Unknown(what) => write!(f, "not known: {what}"),
-            Self::AddressPending => f.write_str("the task's network interface is not there yet"),
-            Self::Unusable(why) => write!(f, "{why}"),
+            Self::Unknown(fact) => write!(f, "reading {fact}"),
+            Self::AddressPending => f.write_str("the task's network interface is pending"),
+            Self::Unusable(reason) => write!(f, "{reason}"),
         }
     }
 }
 
 impl HoldReason {
-    /// With its cause, which is the same for all that are held for it.
+    /// The reason, with a key that is equal for all tasks with this cause.
     pub fn reason(&self) -> Reason {
-        let words = self.to_string();
+        let message = self.to_string();
         match self {
-            Self::Unknown(why) | Self::Unusable(why) => Reason::new(why.key.clone(), words),
-            Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Reason::constant(words),
+            Self::Unknown(cause) | Self::Unusable(cause) => Reason::new(cause.key.clone(), message),
+            Self::Bindings(_) | Self::Workloads(_) | Self::AddressPending => Reason::constant(message),
         }
     }
 
@@ -74,10 +73,10 @@ impl fmt::Display for IgnoreReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoBinding => f.write_str("no MeshBinding selects the task"),
-            Self::OtherControlPlane => f.write_str("the task's MeshBinding is of another control plane"),
+            Self::OtherControlPlane => f.write_str("the task's MeshBinding names another control plane"),
             Self::NoWorkload => f.write_str("no Workload selects the task"),
             Self::NotRegistered => {
-                f.write_str("it has registered nothing, and no Workload says that it is to be in the mesh")
+                f.write_str("the task has no registration, and no Workload selects it")
             }
             Self::NetworkMode(mode) => {
                 write!(f, "network mode {mode} gives the task no address of its own; use awsvpc")

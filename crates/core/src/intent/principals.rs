@@ -1,4 +1,4 @@
-//! Whom an auth method of type `aws-iam` lets log in: the roles within its bound principals, as Consul decides it.
+//! The roles that an auth method of type `aws-iam` admits: those within its bound principals, by Consul's rules.
 //!
 //! Source: <https://developer.hashicorp.com/consul/docs/secure/acl/auth-method/aws-iam> (`BoundIAMPrincipalARNs`,
 //! `EnableIAMEntityDetails`).
@@ -15,17 +15,17 @@ pub struct BoundPrincipals<'a> {
 }
 
 impl BoundPrincipals<'_> {
-    /// Whether one of them is the role; or, with the role's details, the role's beginning and then `*`. Without details
-    /// Consul knows the role by its name alone, without its path, and takes `*` for a letter.
+    /// Whether the principals include the role. With entity details, a trailing `*` matches any rest. Without them, Consul knows
+    /// the role by its name without its path, and `*` is an ordinary character.
     pub fn allows(&self, role: &RoleArn) -> bool {
-        let known_as = self.login_arn(role);
+        let login_arn = self.login_arn(role);
         self.arns.iter().any(|arn| {
-            let begins = || arn.strip_suffix('*').is_some_and(|start| known_as.starts_with(start));
-            *arn == known_as || (self.entity_details && arn.len() > 1 && begins())
+            let has_prefix = || arn.strip_suffix('*').is_some_and(|start| login_arn.starts_with(start));
+            *arn == login_arn || (self.entity_details && arn.len() > 1 && has_prefix())
         })
     }
 
-    /// The ARN by which the auth method knows the role.
+    /// The ARN of the role as the auth method sees it.
     pub fn login_arn(&self, role: &RoleArn) -> String {
         if self.entity_details {
             return role.to_string();
@@ -39,8 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_role_is_let_in_as_consul_does_it() {
-        for (principal, details, role, is_in) in [
+    fn bound_principals_match_as_in_consul() {
+        for (principal, details, role, allowed) in [
             ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "consul-ecs/kv", true),
             ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "consul-ecs/team/kv", true),
             ("arn:aws:iam::111122223333:role/consul-ecs/*", true, "kv", false),
@@ -56,7 +56,7 @@ mod tests {
             let arns = [principal.to_owned()];
             let bound = BoundPrincipals { arns: &arns, entity_details: details };
             let role = RoleArn::parse(&format!("arn:aws:iam::111122223333:role/{role}")).unwrap();
-            assert_eq!(bound.allows(&role), is_in, "{principal} {details} {role}");
+            assert_eq!(bound.allows(&role), allowed, "{principal} {details} {role}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a task role's tags let a task into a mesh as a service: the rules that `aws-iam` authentication of
-//! Kong Mesh, or an auth method of Consul, will apply when the sidecar starts, applied before.
+//! Checks whether a task role's tags allow a task in a mesh as a service: the rules that `aws-iam` authentication of Kong
+//! Mesh, or an auth method of Consul, applies at the start of the sidecar, applied in advance.
 //!
 //! Sources: <https://developer.konghq.com/mesh/iam-authentication/> (role tags `kuma.io/type`, `kuma.io/mesh`,
 //! `kuma.io/service`, `kuma.io/workload`; authorised accounts) and
@@ -11,25 +11,25 @@ use super::violation::{SERVICE_PLACEHOLDER, RoleRule, RoleViolation};
 use ecs_mesh_api::RoleTagPolicy;
 use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
-/// What a task wants to be in a mesh.
+/// The identity that a task claims in a mesh.
 #[derive(Clone, Copy)]
 pub(super) enum RoleClaim<'a> {
     /// A Dataplane of a service in a mesh.
     Kuma { mesh: &'a MeshName, service: &'a ServiceName, workload: Option<&'a str> },
-    /// A task of Consul.
+    /// A task at Consul.
     Consul(ConsulClaim<'a>),
 }
 
-/// What a role must allow.
+/// The rules for a role.
 pub(super) struct RoleRules<'a> {
     pub claim: RoleClaim<'a>,
     pub policy: &'a RoleTagPolicy,
-    /// The account that the task runs in: the one that counts where none is named.
+    /// The task's account: the authorised account where the policy names none.
     pub task_account: &'a str,
 }
 
 impl RoleRules<'_> {
-    /// The tags that satisfy the claim, as `KEY=VALUE` text for a person.
+    /// The tags that satisfy the claim, as `KEY=VALUE` text for people.
     pub(super) fn needed_tags(&self) -> String {
         match self.claim {
             RoleClaim::Kuma { mesh, .. } => format!("kuma.io/type=dataplane, kuma.io/mesh={mesh}"),
@@ -40,13 +40,13 @@ impl RoleRules<'_> {
         }
     }
 
-    /// All rules that the role breaks, and those that the task's own tags break where they are known; none means that
-    /// the task may be in the mesh.
+    /// The rules that the role breaks, and those that the task's own tags break where they are known. None: the task is
+    /// allowed in the mesh.
     pub(super) fn violations(&self, role: &RoleArn, tags: &Tags, of_task: Option<&Tags>) -> Vec<RoleViolation> {
         let mut found: Vec<RoleViolation> = self.account_violation(role).into_iter().collect();
         match self.claim {
             RoleClaim::Kuma { mesh, service, workload } => {
-                // (rule, needed value, whether the tag must be there at all)
+                // (rule, needed value, whether the tag is required)
                 let tag_rules = [
                     (RoleRule::Type, Some("dataplane"), true),
                     (RoleRule::Mesh, Some(mesh.as_str()), true),
@@ -100,12 +100,12 @@ mod tests {
     const MESH: (&str, &str) = ("kuma.io/mesh", "default");
 
     #[test]
-    fn type_and_mesh_are_enough() {
+    fn tags_type_and_mesh_suffice() {
         assert_eq!(check(&[TYPE, MESH], &[]), []);
     }
 
     #[test]
-    fn each_rule_is_found_broken() {
+    fn each_broken_rule_is_found() {
         type Row = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [RoleRule]);
         let table: [Row; 8] = [
             (&[], &[], &[RoleRule::Type, RoleRule::Mesh]),

@@ -1,4 +1,4 @@
-//! Which binding and which workload take a task.
+//! Selects the binding and the workload of a task.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{BindingSelector, ControlPlaneType, LifecyclePolicy, WorkloadSelector, WorkloadSpec};
 use ecs_mesh_model::{ClusterArn, Glob, MeshName, Tags, Task};
 
-/// An answer that may hang on tags that are not known yet.
+/// Whether a selector matches; it may depend on tags that are unknown yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
     Yes,
@@ -15,15 +15,15 @@ pub(super) enum Match {
     NeedsTags,
 }
 
-/// Everything that a selector may look at.
-struct TaskAttributes<'a> {
+/// The conditions of a selector.
+struct SelectorConditions<'a> {
     clusters: &'a [Glob],
     services: &'a [Glob],
     families: &'a [Glob],
     tags: &'a Tags,
 }
 
-impl TaskAttributes<'_> {
+impl SelectorConditions<'_> {
     fn on(&self, task: &Task) -> Match {
         let any = |globs: &[Glob], text: Option<&str>| {
             globs.is_empty() || text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)))
@@ -45,15 +45,15 @@ impl TaskAttributes<'_> {
 
 pub(super) fn binding_matches(binding: &Binding, task: &Task) -> Match {
     let BindingSelector { clusters, services, families, tags } = &binding.spec.selector;
-    TaskAttributes { clusters, services, families, tags }.on(task)
+    SelectorConditions { clusters, services, families, tags }.on(task)
 }
 
 pub(super) fn workload_matches(workload: &WorkloadSpec, task: &Task) -> Match {
     let WorkloadSelector { clusters, services, families, tags } = &workload.selector;
-    TaskAttributes { clusters, services, families, tags }.on(task)
+    SelectorConditions { clusters, services, families, tags }.on(task)
 }
 
-/// What was chosen among several candidates.
+/// The result of a selection among candidates.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Selection<T> {
     None,
@@ -62,32 +62,32 @@ pub(super) enum Selection<T> {
     NeedsTags,
 }
 
-fn choose<'a, T: 'a>(
+fn select_one<'a, T: 'a>(
     candidates: impl Iterator<Item = (&'a Arc<str>, &'a Arc<T>)>,
-    takes: impl Fn(&T) -> Match,
+    matches: impl Fn(&T) -> Match,
 ) -> Selection<T> {
-    let mut chosen: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
+    let mut selected: Vec<(&Arc<str>, &Arc<T>)> = Vec::new();
     for (name, candidate) in candidates {
-        match takes(candidate) {
-            Match::Yes => chosen.push((name, candidate)),
+        match matches(candidate) {
+            Match::Yes => selected.push((name, candidate)),
             Match::No => {}
             Match::NeedsTags => return Selection::NeedsTags,
         }
     }
-    match chosen.as_slice() {
+    match selected.as_slice() {
         [] => Selection::None,
         [(name, one)] => Selection::One(Arc::clone(name), Arc::clone(one)),
         several => Selection::Several(several.iter().map(|(name, _)| Arc::clone(name)).collect()),
     }
 }
 
-/// The binding of this control-plane type that takes the task. Several are a conflict, wherever they point.
+/// The binding of this control-plane type that selects the task. Several are a conflict, at any control plane.
 pub(super) fn binding(set: &ManifestSet, kind: ControlPlaneType, task: &Task) -> Selection<Binding> {
-    choose(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| binding_matches(b, task))
+    select_one(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| binding_matches(b, task))
 }
 
-/// All bindings of this control-plane type that are known to take the task; one that looks at tags which are not known
-/// is none of them.
+/// All bindings of this control-plane type that certainly select the task. A binding that depends on unknown tags is not
+/// among them.
 pub fn bindings<'a>(
     set: &'a ManifestSet,
     kind: ControlPlaneType,
@@ -101,15 +101,15 @@ pub fn bindings<'a>(
 /// The workload that describes the task in that binding.
 pub(super) fn workload(set: &ManifestSet, binding: &str, task: &Task) -> Selection<WorkloadSpec> {
     let workloads: &BTreeMap<_, _> = &set.workloads;
-    choose(
+    select_one(
         workloads.iter().filter(|(_, w)| w.bindings.is_empty() || w.bindings.iter().any(|b| b == binding)),
         |w| workload_matches(w, task),
     )
 }
 
-/// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, whatever the task's
-/// verdict is: one that takes the task, or else one that looks at its cluster. Of several the most careful counts: one
-/// that is paused, then by policy. `None`: nobody has given us a mandate for this registration any more.
+/// The binding whose policy and guard apply to a registration in `mesh` of `control_plane`, independent of the task's
+/// verdict: one that selects the task, or else one that selects its cluster. Of several the strictest applies: a paused one,
+/// then by policy. `None` where no binding covers the registration, which is then never changed.
 pub fn owning_binding(
     set: &ManifestSet,
     control_plane: &str,
@@ -117,24 +117,24 @@ pub fn owning_binding(
     cluster: &ClusterArn,
     task: Option<&Task>,
 ) -> Option<Arc<Binding>> {
-    let boldness = |binding: &&Arc<Binding>| match binding.spec.policy {
+    let policy_rank = |binding: &&Arc<Binding>| match binding.spec.policy {
         _ if binding.spec.paused => 0,
         LifecyclePolicy::CreateOnly => 1,
         LifecyclePolicy::UpsertOnly => 2,
         LifecyclePolicy::Sync => 3,
     };
-    let there = || {
+    let at_control_plane = || {
         set.bindings.values().filter(|b| b.spec.control_plane == control_plane && b.selects_cluster(cluster))
     };
-    let here = || there().filter(|b| b.spec.mesh == *mesh);
-    let takes = |b: &&Arc<Binding>| task.is_some_and(|task| binding_matches(b, task) != Match::No);
-    here()
-        .filter(takes)
-        .min_by_key(boldness)
-        .or_else(|| here().min_by_key(boldness))
-        // A binding that moved to another mesh still answers for what it left behind.
-        .or_else(|| there().filter(takes).min_by_key(boldness))
-        .or_else(|| there().min_by_key(boldness))
+    let in_mesh = || at_control_plane().filter(|b| b.spec.mesh == *mesh);
+    let may_select = |b: &&Arc<Binding>| task.is_some_and(|task| binding_matches(b, task) != Match::No);
+    in_mesh()
+        .filter(may_select)
+        .min_by_key(policy_rank)
+        .or_else(|| in_mesh().min_by_key(policy_rank))
+        // A binding that moved to another mesh still owns its registrations in the old one.
+        .or_else(|| at_control_plane().filter(may_select).min_by_key(policy_rank))
+        .or_else(|| at_control_plane().min_by_key(policy_rank))
         .cloned()
 }
 
@@ -182,8 +182,8 @@ mod tests {
         json!({"clusters": ["*:cluster/c"], "services": [service]})
     }
 
-    /// Who takes care of the registration of a task of service `kv` in the mesh `default` of `kuma`.
-    fn caretaker_of(bindings: &[(&str, Value)]) -> Option<String> {
+    /// The owning binding of a registration of service `kv` in the mesh `default` of `kuma`.
+    fn owner_of(bindings: &[(&str, Value)]) -> Option<String> {
         let (task, mesh) = (task("kv"), MeshName::parse("default").unwrap());
         let found = owning_binding(&set(bindings), "kuma", &mesh, task.arn.cluster(), Some(&task));
         found.map(|binding| binding.name.to_string())
@@ -195,7 +195,7 @@ mod tests {
             ("a", json!({"policy": "create-only", "selector": selecting("web")})),
             ("b", json!({"selector": selecting("kv")})),
         ];
-        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+        assert_eq!(owner_of(&bindings).as_deref(), Some("b"));
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
             (vec![("a", create), ("b", paused)], "b"),
             (vec![("a", sync.clone()), ("b", sync)], "a"),
         ] {
-            assert_eq!(caretaker_of(&bindings).as_deref(), Some(expected), "{bindings:?}");
+            assert_eq!(owner_of(&bindings).as_deref(), Some(expected), "{bindings:?}");
         }
     }
 
@@ -219,19 +219,19 @@ mod tests {
             ("a", json!({"selector": selecting("web")})),
             ("b", json!({"policy": "upsert-only", "selector": selecting("queue")})),
         ];
-        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+        assert_eq!(owner_of(&bindings).as_deref(), Some("b"));
     }
 
     #[test]
     fn possibly_matching_binding_counts_as_match() {
         let tagged = json!({"clusters": ["*:cluster/c"], "tags": {"team": "a"}});
         let bindings = [("a", json!({})), ("b", json!({"policy": "create-only", "selector": tagged}))];
-        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+        assert_eq!(owner_of(&bindings).as_deref(), Some("b"));
     }
 
     #[test]
     fn binding_owns_registrations_in_its_previous_mesh() {
-        assert!(caretaker_of(&[("a", json!({"mesh": "other"}))]).is_some());
+        assert!(owner_of(&[("a", json!({"mesh": "other"}))]).is_some());
     }
 
     #[test]
@@ -240,15 +240,15 @@ mod tests {
             ("a", json!({"mesh": "other", "policy": "create-only", "selector": selecting("web")})),
             ("b", json!({"mesh": "other", "selector": selecting("kv")})),
         ];
-        assert_eq!(caretaker_of(&bindings).as_deref(), Some("b"));
+        assert_eq!(owner_of(&bindings).as_deref(), Some("b"));
     }
 
     #[test]
-    fn another_control_plane_or_cluster_gives_no_mandate() {
+    fn binding_elsewhere_owns_no_registration() {
         for other in
             [json!({"controlPlane": "other"}), json!({"selector": {"clusters": ["*:cluster/other"]}})]
         {
-            assert_eq!(caretaker_of(&[("a", other.clone())]), None, "{other}");
+            assert_eq!(owner_of(&[("a", other.clone())]), None, "{other}");
         }
     }
 

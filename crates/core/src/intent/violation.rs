@@ -1,4 +1,4 @@
-//! Which rule a task's role, tags or service break, in words that say what was found, what is needed and what to do.
+//! Violations of the rules for a task's role, tags and service: found value, needed value and fix.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use super::consul::{
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_model::{RoleArn, Reason};
 
-/// Stands for a name that only the task's author knows; no shell takes it for one.
+/// Placeholder for a name that only the task's author knows. Shells reject it.
 pub(super) const SERVICE_PLACEHOLDER: &str = "<its service>";
 
-/// Which rule was broken; the label of a metric.
+/// The rules for a task's role; the value of a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RoleRule {
     /// The task has no task role at all.
@@ -28,17 +28,17 @@ pub enum RoleRule {
     Service,
     /// `kuma.io/workload` names another workload.
     Workload,
-    /// The role is outside the principals that Consul's auth method lets in.
+    /// The role is outside the bound principals of Consul's auth method.
     BoundPrincipals,
     /// `consul.hashicorp.com.service-name` is missing, or names another service.
     ConsulService,
-    /// `consul.hashicorp.com.service-name` is no name that Consul gives a service.
+    /// `consul.hashicorp.com.service-name` is not a valid Consul service name.
     InvalidServiceTag,
-    /// The `Workload`'s service is no name that Consul gives a service.
+    /// The `Workload`'s service is not a valid Consul service name.
     InvalidService,
-    /// `consul.hashicorp.com.gateway-kind` is no kind of gateway.
+    /// `consul.hashicorp.com.gateway-kind` is not a gateway kind.
     ConsulGateway,
-    /// Enterprise: `consul.hashicorp.com.namespace` is none of the namespaces that are looked after.
+    /// Enterprise: `consul.hashicorp.com.namespace` is not a managed namespace.
     ConsulNamespace,
     /// Enterprise: the task's own `consul.hashicorp.com/mesh` is not `true`.
     TaskMesh,
@@ -72,43 +72,43 @@ impl RoleRule {
     }
 }
 
-/// What a violation is read from, and so what must have changed where the task was let in before.
+/// The source of a violation: what has changed if the task was allowed before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViolationBasis {
-    /// The role's tags alone: no manifest makes them good.
+    /// The role's tags alone: no edit of manifests resolves it.
     Tags,
-    /// The role's tags beside what the manifests want: either may have changed.
+    /// The role's tags and the manifests: either may have changed.
     TagsAndManifests,
     /// The manifests alone: a task keeps the role that it was started with, and a role its account and path.
     Manifests,
 }
 
-/// A rule that a role breaks: what was found, what is needed, what to do.
+/// A rule that a role breaks, with the found and the needed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleViolation {
-    /// Which rule.
+    /// The rule.
     pub rule: RoleRule,
     /// The role; `None` where the task has none.
     pub role: Option<RoleArn>,
-    /// What was found; `None` where the tag is missing.
+    /// The found value; `None` where the tag is missing.
     pub found: Option<String>,
-    /// What is needed; empty where the tag may not be there at all.
+    /// The needed value; empty where the tag must not exist.
     pub needed: String,
 }
 
 impl RoleViolation {
-    /// What it is read from; `None` where it is no fault of the role. For what a `Workload` or a task's own tags say,
-    /// nothing that is there is ever taken away: they do not decide what the login earns.
+    /// The source of the violation; `None` where the role is not the cause. A `Workload`'s service and a task's own tags do
+    /// not decide the identity of the login, so they never cause a removal.
     pub fn basis(&self) -> Option<ViolationBasis> {
         let is_tagged = self.found.as_ref().is_some_and(|value| !value.is_empty());
         match self.rule {
             RoleRule::InvalidService | RoleRule::TaskMesh | RoleRule::TaskPartition | RoleRule::TaskNamespace => None,
             RoleRule::NoTaskRole | RoleRule::Account | RoleRule::BoundPrincipals => Some(ViolationBasis::Manifests),
-            // The role itself is gone, and its tags with it.
+            // A deleted role has no tags.
             RoleRule::RoleNotFound | RoleRule::Type | RoleRule::ConsulGateway | RoleRule::InvalidServiceTag => {
                 Some(ViolationBasis::Tags)
             }
-            // Without the tag it is the namespace `default`, which is one of those that are named or not.
+            // A missing tag means the namespace `default`, which the manifests may name or not.
             RoleRule::ConsulNamespace => Some(ViolationBasis::TagsAndManifests),
             RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService if is_tagged => {
                 Some(ViolationBasis::TagsAndManifests)
@@ -119,8 +119,7 @@ impl RoleViolation {
 }
 
 impl RoleViolation {
-    /// With its cause: which rule, and whether something is missing or wrong. Whose role or service it is, is another
-    /// thing for each.
+    /// The reason, with the rule and missing or wrong as its key: role and service differ for each task.
     pub fn reason(&self) -> Reason {
         let how = if self.found.is_none() { "missing" } else { "wrong" };
         Reason::new(format!("{} {how}", self.rule.label()), self.to_string())
@@ -149,7 +148,7 @@ impl fmt::Display for RoleViolation {
             ),
             RoleRule::BoundPrincipals => write!(
                 f,
-                "role {role} is outside what may log in to Consul, {needed}; make the role below such a path, or add it \
+                "role {role} is outside the bound principals of Consul, {needed}; create the role below such a path, or add it \
                  to spec.serviceTokens.boundPrincipals of the ConsulAuth"
             ),
             RoleRule::ConsulGateway => {
@@ -166,8 +165,8 @@ impl fmt::Display for RoleViolation {
                 let found = self.found.as_deref().unwrap_or("");
                 write!(
                     f,
-                    "role {role}: tag {SERVICE_TAG} is {found:?}, and Consul gives no service such a name, so the login \
-                     is refused; allowed are {needed}; name the service so, and then aws iam tag-role --role-name {name} \
+                    "role {role}: tag {SERVICE_TAG} is {found:?}, which is not a valid Consul service name, so the login \
+                     is refused; allowed are {needed}; rename the service, and then aws iam tag-role --role-name {name} \
                      --tags Key={SERVICE_TAG},Value={SERVICE_PLACEHOLDER}"
                 )
             }
@@ -175,7 +174,7 @@ impl fmt::Display for RoleViolation {
                 let found = self.found.as_deref().unwrap_or("");
                 write!(
                     f,
-                    "service {found:?}: Consul gives no service such a name, so no role's tag can earn it; allowed are \
+                    "service {found:?} is not a valid Consul service name, so no role's tag allows it; allowed are \
                      {needed}; change spec.service of the Workload to the name that the task registers"
                 )
             }
@@ -243,7 +242,7 @@ mod tests {
         assert_ne!(
             kv.key,
             violation("kv", Some("web")).reason().key,
-            "missing and wrong are mended differently"
+            "missing and wrong have different fixes"
         );
     }
 

@@ -1,4 +1,4 @@
-//! The fields in which two normal forms differ, with paths that a person can read.
+//! The fields in which two normal forms differ, with readable paths.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,17 +9,17 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FieldChange {
-    /// Such as `networking.inbound[0].servicePort`.
+    /// Path of the field, such as `networking.inbound[0].servicePort`.
     pub path: String,
-    /// What is there; `None` where nothing is.
+    /// The current value; `None` where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Value>,
-    /// What should be there; `None` where nothing should be.
+    /// The desired value; `None` where the field is removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Value>,
 }
 
-/// All fields in which `after` differs from `before`, in a stable order. Empty means that there is nothing to write.
+/// All fields in which `after` differs from `before`, in a stable order; empty where no write is needed.
 pub fn diff(before: &Value, after: &Value) -> Vec<FieldChange> {
     let mut changes = Vec::new();
     walk("", Some(before), Some(after), &mut changes);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn each_changed_added_and_lost_field_is_named_once() {
+    fn diff_names_each_changed_field_once() {
         let before = json!({"n": {"address": "10.0.0.1", "inbound": [{"port": 1}], "old": 1}, "labels": {"a.b/c": "x"}});
         let after = json!({"n": {"address": "10.0.0.2", "inbound": [{"port": 2}], "new": 1}, "labels": {"a.b/c": "y"}});
         let paths: Vec<String> = diff(&before, &after).into_iter().map(|change| change.path).collect();
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_grew_is_one_change() {
+    fn list_of_other_length_is_one_change() {
         let changes = diff(&json!({"outbound": [1]}), &json!({"outbound": [0, 1]}));
         assert_eq!(changes.len(), 1);
         assert_eq!(changes[0].path, "outbound");

@@ -1,8 +1,8 @@
-//! The guard: removals that no STOPPED backs and that are too many to be true are stopped (invariant I5).
+//! The guard limits removals without the task's own STOPPED (invariant I5).
 //!
-//! Per binding, within an hour: at most `maxFraction` of what was owned, once at least `minOwned` are owned. What takes
-//! a live task out of service (the drain before a withdrawal) counts as its removal, since it hurts as much. The window
-//! is in memory: a restarted operator starts a new hour.
+//! Per binding and hour, it admits at most `maxFraction` of the owned registrations, once at least `minOwned` are owned. A
+//! drain that takes a live task out of load balancing counts as its removal, since the effect is the same. The window is in
+//! memory: a restarted operator starts a new hour.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,43 +12,43 @@ use ecs_mesh_model::{TaskArn, Timestamp};
 
 const GUARD_WINDOW: Duration = Duration::from_hours(1);
 
-/// The removals of one binding within the last hour, let through and stopped.
+/// The admitted and held removals of one binding within the last hour.
 #[derive(Clone, Debug, Default)]
 pub struct RemovalGuard {
-    /// Let through and not carried out yet: asked for again at each step, counted once.
+    /// Admitted and not executed yet: requested again at each step, counted once.
     in_progress: BTreeMap<TaskArn, AdmittedRemoval>,
-    /// Carried out. A task that came back and is removed again counts again.
+    /// Executed. A task that was registered and removed again counts again.
     completed: VecDeque<Timestamp>,
     held: BTreeMap<TaskArn, Timestamp>,
-    /// The most that were confirmed to be there within the hour: a removal is a part of these.
+    /// Most confirmed registrations within the hour: the base of `maxFraction`.
     confirmed: HourlyMax,
-    /// The most that may have been there within the hour, unconfirmed creates included: the floor is compared with
-    /// these, so that a lost answer does not turn the guard off.
+    /// Most possible registrations within the hour, unconfirmed creates included: compared with `minOwned`, so that a lost
+    /// response does not turn the guard off.
     possible: HourlyMax,
 }
 
-/// How many registrations a binding has.
+/// The number of registrations that a binding owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnedCount {
-    /// The control plane has shown or acknowledged them.
+    /// Listed or acknowledged by the control plane.
     pub confirmed: usize,
-    /// The confirmed ones, and those whose create was sent and not answered.
+    /// The confirmed ones, and those whose create was sent and not acknowledged.
     pub possible: usize,
 }
 
 impl OwnedCount {
-    /// All of them confirmed.
+    /// A count of confirmed registrations alone.
     pub fn confirmed(count: usize) -> Self {
         Self { confirmed: count, possible: count }
     }
 }
 
-/// The largest of the numbers noted within the last hour. Keeps those that can still be it.
+/// The largest number recorded within the last hour. Keeps the numbers that can still become the largest.
 #[derive(Clone, Debug, Default)]
 struct HourlyMax(VecDeque<(Timestamp, usize)>);
 
 impl HourlyMax {
-    fn note(&mut self, number: usize, now: Timestamp) {
+    fn record(&mut self, number: usize, now: Timestamp) {
         while self.0.back().is_some_and(|(_, smaller)| *smaller <= number) {
             self.0.pop_back();
         }
@@ -59,7 +59,7 @@ impl HourlyMax {
         self.0.retain(|(at, _)| at.age_at(now) < GUARD_WINDOW);
     }
 
-    /// The last number counts however old it is: nothing has changed since.
+    /// The last number counts at any age: it has not changed since.
     fn at(&self, now: Timestamp) -> usize {
         let recent = self.0.iter().filter(|(at, _)| at.age_at(now) < GUARD_WINDOW).map(|(_, number)| *number).max();
         recent.or(self.0.back().map(|(_, number)| *number)).unwrap_or(0)
@@ -69,40 +69,40 @@ impl HourlyMax {
 #[derive(Clone, Copy, Debug)]
 struct AdmittedRemoval {
     since: Timestamp,
-    /// Its removal was sent: should the answer get lost, it may have happened all the same.
+    /// The removal was sent: if the response is lost, it may have succeeded.
     sent: bool,
 }
 
-/// What the guard says to one removal.
+/// The guard's decision on one removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardDecision {
-    /// It may go on.
+    /// The removal is admitted.
     Admitted,
-    /// It is one too many.
+    /// The removal exceeds the limit.
     Held {
-        /// Let through within the hour.
+        /// Removals admitted within the hour.
         admitted: usize,
-        /// The most that were owned within the hour.
+        /// Most registrations owned within the hour.
         owned: usize,
     },
 }
 
-/// A guard in numbers.
+/// The numbers of a guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct GuardState {
-    /// Removals that it holds back.
+    /// Removals held.
     pub held: usize,
-    /// Removals that it let through within the hour.
+    /// Removals admitted within the hour.
     pub admitted: usize,
-    /// The most that were owned within the hour.
+    /// Most registrations owned within the hour.
     pub owned: usize,
-    /// How many it lets through within an hour; all that are owned where it is released, or where they are few.
+    /// Removals that the guard admits within an hour; all owned ones where it is released, or where they are few.
     pub limit: usize,
 }
 
 impl RemovalGuard {
-    /// Asks for the removal of a task's registration. `owned` are the registrations that the binding has now;
-    /// `released` tells that a person let removals through. Asking again for the same task counts once.
+    /// Requests the removal of a task's registration. `owned` are the binding's registrations now; with `released`, a person
+    /// has admitted removals (`releaseUntil`). Repeated requests for one task count once.
     pub fn admit(
         &mut self,
         task: &TaskArn,
@@ -129,14 +129,14 @@ impl RemovalGuard {
         GuardDecision::Admitted
     }
 
-    /// The admitted removal is about to be sent.
+    /// Records that the admitted removal is about to be sent.
     pub fn record_sent(&mut self, task: &TaskArn) {
         if let Some(entry) = self.in_progress.get_mut(task) {
             entry.sent = true;
         }
     }
 
-    /// The admitted removal has happened.
+    /// Records that the admitted removal was executed.
     pub fn record_completed(&mut self, task: &TaskArn, now: Timestamp) {
         self.held.remove(task);
         if self.in_progress.remove(task).is_some() {
@@ -144,7 +144,8 @@ impl RemovalGuard {
         }
     }
 
-    /// The removal is no longer wanted, or its own STOPPED backs it now: it does not count any more, unless it was sent.
+    /// Takes back a removal that is no longer needed, or that the task's own STOPPED now allows. A removal that was sent
+    /// stays counted.
     pub fn release(&mut self, task: &TaskArn) {
         self.held.remove(task);
         if self.in_progress.get(task).is_some_and(|entry| !entry.sent) {
@@ -153,43 +154,43 @@ impl RemovalGuard {
     }
 
     fn expire(&mut self, now: Timestamp) {
-        let old = |created_at: &Timestamp| created_at.age_at(now) >= GUARD_WINDOW;
-        self.in_progress.retain(|_, entry| !old(&entry.since));
-        self.held.retain(|_, at| !old(at));
-        self.completed.retain(|at| !old(at));
+        let expired = |at: &Timestamp| at.age_at(now) >= GUARD_WINDOW;
+        self.in_progress.retain(|_, entry| !expired(&entry.since));
+        self.held.retain(|_, at| !expired(at));
+        self.completed.retain(|at| !expired(at));
         self.confirmed.expire(now);
         self.possible.expire(now);
     }
 
-    /// Notes how many are owned now.
+    /// Records the number of registrations owned now.
     pub fn record_owned(&mut self, owned: OwnedCount, now: Timestamp) {
-        self.confirmed.note(owned.confirmed, now);
-        self.possible.note(owned.possible, now);
+        self.confirmed.record(owned.confirmed, now);
+        self.possible.record(owned.possible, now);
     }
 
-    /// What it has done within the last hour, and what it may do still.
+    /// The admissions of the last hour, and the limit.
     pub fn state(&self, policy: &GuardPolicy, released: bool, now: Timestamp) -> GuardState {
-        let recent = |created_at: &&Timestamp| created_at.age_at(now) < GUARD_WINDOW;
+        let recent = |at: &&Timestamp| at.age_at(now) < GUARD_WINDOW;
         let owned = self.confirmed.at(now);
         let in_progress = self.in_progress.values().filter(|entry| recent(&&entry.since)).count();
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         // far below 2^52
         let part = (policy.max_fraction * owned as f64).max(0.0) as usize;
-        let all = released || self.possible.at(now) < policy.min_owned as usize;
+        let unlimited = released || self.possible.at(now) < policy.min_owned as usize;
         GuardState {
             held: self.held.values().filter(recent).count(),
             admitted: in_progress + self.completed.iter().filter(recent).count(),
             owned,
-            limit: if all { owned } else { part },
+            limit: if unlimited { owned } else { part },
         }
     }
 
-    /// How many removals it is holding back.
+    /// The number of held removals.
     pub fn held_count(&self) -> usize {
         self.held.len()
     }
 
-    /// The tasks whose removals it is holding back.
+    /// The tasks whose removals are held.
     pub fn held(&self) -> impl Iterator<Item = &TaskArn> {
         self.held.keys()
     }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn below_ten_owned_everything_goes() {
+    fn guard_admits_all_below_ten_owned() {
         assert_eq!(remove(&mut RemovalGuard::default(), 0..9, 9, Timestamp(0)), 9);
     }
 
@@ -255,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn after_an_hour_more_may_go() {
+    fn guard_admits_more_after_an_hour() {
         let mut guard = RemovalGuard::default();
         assert_eq!(remove(&mut guard, 0..20, 20, Timestamp(0)), 6);
         assert_eq!(remove(&mut guard, 6..20, 14, Timestamp(3_600_000)), 4);
     }
 
     #[test]
-    fn asking_twice_for_one_task_counts_once() {
+    fn guard_counts_repeated_requests_once() {
         let mut guard = RemovalGuard::default();
         for _ in 0..10 {
             let answer = guard.admit(
@@ -278,9 +279,9 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_came_back_and_goes_again_counts_again() {
+    fn guard_counts_each_removal_of_a_task() {
         let mut guard = RemovalGuard::default();
-        let gone: usize = (0..10)
+        let removed: usize = (0..10)
             .map(|_| {
                 let answer = guard.admit(
                     &task(1),
@@ -293,7 +294,7 @@ mod tests {
                 usize::from(answer == GuardDecision::Admitted)
             })
             .sum();
-        assert_eq!(gone, 3);
+        assert_eq!(removed, 3);
     }
 
     #[test]
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_lets_the_held_ones_through() {
+    fn release_admits_held_removals() {
         let mut guard = RemovalGuard::default();
         remove(&mut guard, 0..20, 20, Timestamp(0));
         assert_eq!(guard.held_count(), 14);

@@ -1,5 +1,5 @@
-//! From what a task should be and what is registered to what is to be done: pure, so that a plan shows exactly what a
-//! run does.
+//! Compares a task's desired state with its registrations and decides the steps. Pure, so that a plan shows exactly the
+//! steps of a run.
 
 mod decide;
 mod diff;

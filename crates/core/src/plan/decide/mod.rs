@@ -1,6 +1,6 @@
-//! The decision on one task's registrations: what to do with each, on which evidence, and what must be asked first.
+//! The decision on one task's registrations: the step for each, its evidence, and the facts that are required first.
 //!
-//! This is where invariant I2 lives: a removal of what may be alive has just the reasons of [`Evidence`].
+//! Guarantees invariant I2: a registration is drained or removed on one of the reasons of [`Evidence`] alone.
 
 mod preview;
 
@@ -16,38 +16,38 @@ use ecs_mesh_model::Timestamp;
 
 pub use preview::{PendingConfirmation, decide_if_confirmed};
 
-/// Why a registration may go.
+/// Why a registration may be drained or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// ECS wants the task to stop: enough for a drain, which can be undone.
     Stopping,
-    /// DescribeTasks says STOPPED, or, after a STOPPED event, MISSING.
+    /// DescribeTasks reports STOPPED, or, after a STOPPED event, MISSING.
     Stopped,
-    /// Missing from complete sweeps, older than the grace age, and MISSING in a describe of its own.
+    /// Missing from complete sweeps for at least the grace age, and MISSING in a targeted describe.
     Absent {
-        /// Complete sweeps of its cluster, by this process, without it.
+        /// Complete sweeps of the cluster, by this process, that missed the task.
         sweeps: u32,
-        /// Since when.
+        /// End of the first of these sweeps.
         since: Timestamp,
-        /// This operator drained the registration before, because ECS was stopping the task: a stop that cannot be taken
-        /// back was seen, and traffic left the registration then. Its removal needs no guard.
+        /// This operator drained the registration because ECS was stopping the task. ECS does not revoke a stop, and
+        /// traffic left the registration at the drain, so the removal needs no guard.
         after_stop: bool,
     },
-    /// The role's tags do not allow it, read twice.
+    /// The role's tags, read twice, do not allow the registration.
     RoleTags,
-    /// The manifests, all valid, no longer ask for it.
+    /// The manifests, all valid, no longer declare the registration.
     Manifests,
-    /// The manifests, all valid, do not let its role in, by these rules.
+    /// The manifests, all valid, do not allow the task role, by these rules.
     RoleNotAllowed(Vec<RoleRule>),
 }
 
 impl Evidence {
-    /// Whether the task's own STOPPED backs it; what it does not back counts towards the guard.
+    /// Whether the task's own stop is the evidence. All other evidence counts towards the guard.
     pub fn is_confirmed_stop(&self) -> bool {
         matches!(self, Self::Stopping | Self::Stopped | Self::Absent { after_stop: true, .. })
     }
 
-    /// The evidence as it holds for one registration of the task.
+    /// The task's evidence, applied to one of its registrations.
     fn of(&self, registration: &KnownRegistration) -> Self {
         match self {
             Self::Absent { sweeps, since, .. } => {
@@ -74,73 +74,73 @@ impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stopping => f.write_str("ECS is stopping the task"),
-            Self::Stopped => f.write_str("ECS says that the task has stopped"),
+            Self::Stopped => f.write_str("ECS reports that the task has stopped"),
             Self::Absent { sweeps, since, .. } => {
                 write!(
                     f,
                     "the task is missing from {sweeps} complete sweeps since {since}, and from a describe"
                 )
             }
-            Self::RoleTags => f.write_str("the role's tags, read twice, do not allow it"),
-            Self::Manifests => f.write_str("the manifests no longer ask for it"),
+            Self::RoleTags => f.write_str("the role's tags, read twice, do not allow the registration"),
+            Self::Manifests => f.write_str("the manifests no longer declare the registration"),
             Self::RoleNotAllowed(rules) => {
                 let rules: Vec<&str> = rules.iter().map(|rule| rule.label()).collect();
-                write!(f, "the manifests do not let its role in: {}", rules.join(", "))
+                write!(f, "the task role is not allowed by the manifests: {}", rules.join(", "))
             }
         }
     }
 }
 
-/// A registration of the task, as last seen.
+/// A registration of the task, as last read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownRegistration {
-    /// Where.
+    /// The mesh and the name.
     pub id: RegistrationId,
-    /// Why this operator drained it, if so, and since when as far as this process knows.
+    /// The reason of this operator's drain, and when this process first saw the drain.
     pub drained: Option<(DrainReason, Timestamp)>,
-    /// The binding whose policy applies; `None`: nobody gave us a mandate any more.
+    /// The owning binding; `None` where no binding covers the registration, which is then never changed.
     pub binding: Option<Arc<Binding>>,
 }
 
-/// All that a decision rests on.
+/// The input of a decision.
 #[derive(Clone, Debug)]
 pub struct DecisionInput<'a> {
-    /// What is known of the task's life.
+    /// The task's liveness.
     pub liveness: TaskLiveness,
-    /// What it should be; only asked for when it is live.
+    /// The desired state; evaluated for live tasks only.
     pub evaluation: Option<&'a Evaluation>,
-    /// Its registrations at this control plane.
+    /// The task's registrations at this control plane.
     pub known: &'a [KnownRegistration],
-    /// Whether it was seen alive within the last minute: an address may have gone to another task since.
+    /// Whether the task was seen alive within the last minute. Later, its address may belong to another task.
     pub seen_recently: bool,
-    /// Whether all manifests are valid, so that their silence means something.
+    /// Whether all manifests are valid. Only then is a missing declaration evidence.
     pub manifests_complete: bool,
-    /// Tasks register themselves there: nothing is created or drained for them, and they keep what they have as long as
-    /// they live, unless their binding says otherwise.
+    /// Tasks register themselves at this control plane. The operator creates and drains nothing for them, and removes
+    /// registrations of live tasks only where the binding requests it (`onRevoked: withdraw`).
     pub self_registered: bool,
-    /// Now.
+    /// The current time.
     pub now: Timestamp,
 }
 
-/// What to do with one registration.
+/// The action on one registration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Make it so: create it, or update it where it differs and `may_update`.
+    /// Create the registration, or update it where it differs and `may_update` is set.
     Ensure {
-        /// What it should be.
+        /// The desired registration.
         desired: Box<DesiredRegistration>,
         /// The policy allows updates.
         may_update: bool,
     },
-    /// Take it out of service.
+    /// Take the registration out of load balancing.
     Drain(DrainReason, Evidence),
-    /// Remove it.
+    /// Remove the registration.
     Remove(Evidence),
-    /// Would be done, were it not for the policy.
+    /// An action that the policy does not permit.
     Skip {
         /// The action that the policy does not permit.
         action: SkippedAction,
-        /// Why it would be done.
+        /// The reason for the action.
         evidence: Evidence,
     },
 }
@@ -164,19 +164,19 @@ impl SkippedAction {
     }
 }
 
-/// An action on a registration, in the name of a binding.
+/// An action on a registration, on behalf of a binding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanStep {
-    /// Which registration.
+    /// The registration.
     pub id: RegistrationId,
-    /// Whose policy, guard and pause apply.
+    /// The binding whose policy, guard and pause apply.
     pub binding: Arc<Binding>,
-    /// What to do.
+    /// The action.
     pub action: Action,
 }
 
 impl PlanStep {
-    /// Whether the guard has to be asked.
+    /// Whether the guard must admit the step.
     pub fn needs_guard(&self) -> bool {
         match &self.action {
             Action::Drain(reason, evidence) => *reason != DrainReason::Stopping && !evidence.is_confirmed_stop(),
@@ -186,61 +186,88 @@ impl PlanStep {
     }
 }
 
-/// What is to be done now, asked first, and looked at again.
+/// The steps to execute now, the facts to read first, and when to reconcile again.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// In this order.
+    /// The steps, in this order.
     pub steps: Vec<PlanStep>,
-    /// The task must be described before more can be done.
+    /// A describe of the task must come before further steps.
     pub describe: bool,
-    /// The role's tags must be read again before more can be done.
+    /// A second read of the role's tags must come before further steps.
     pub recheck_role: bool,
-    /// Come back after this time, even if nothing happens.
+    /// Reconcile again after this time, even without an event.
     pub requeue_after: Option<Duration>,
 }
 
 impl Decision {
-    /// Whether a live task's registration is on its way out, or is kept from it by policy or by the drain's delay: what
-    /// a guard let through for it still counts.
+    /// Whether a registration is being withdrawn, or is kept only by the policy or by the drain's delay. The guard's
+    /// admissions for such a task stay counted.
     pub fn is_withdrawing(&self) -> bool {
-        let unbacked = |step: &PlanStep| match &step.action {
+        let needs_guard = |step: &PlanStep| match &step.action {
             Action::Skip { evidence, .. } => !evidence.is_confirmed_stop(),
             _ => step.needs_guard(),
         };
-        self.requeue_after.is_some() || self.steps.iter().any(unbacked)
+        self.requeue_after.is_some() || self.steps.iter().any(needs_guard)
     }
 }
 
-/// Decides what is to be done with a task's registrations.
-pub fn decide(situation: &DecisionInput<'_>) -> Decision {
+/// Decides the steps for a task's registrations, by liveness and, for live tasks, by verdict and policy.
+///
+/// A registration without an owning binding gets no step. *g* marks steps that the guard must admit.
+///
+/// | liveness | `sync` | `upsert-only` | `create-only` | besides |
+/// |---|---|---|---|---|
+/// | `Stopped` | remove | drain, once | skip remove | |
+/// | `Absent` | remove *g* (not after a drain for stopping) | skip remove | skip remove | |
+/// | `StoppedUnconfirmed` | drain | drain | skip drain | describe, if anything is registered |
+/// | `Leaving` | drain | drain | skip drain | |
+/// | `Missing` | – | – | – | describe, once due |
+/// | `Unknown` | – | – | – | |
+///
+/// | verdict of a live task | `sync` | `upsert-only` | `create-only` | besides |
+/// |---|---|---|---|---|
+/// | register, not registered | create | create | create | describe instead, unless seen recently |
+/// | register, registered | update | update | – | keeps the registered name |
+/// | register, registered elsewhere or twice | withdraw the others | withdraw the others | skip remove | complete manifests only |
+/// | reject, confirmed | withdraw | withdraw | skip remove | `onRevoked: keep`: – |
+/// | reject, read once | – | – | – | read the role again |
+/// | ignore: no longer declared | withdraw | withdraw | skip remove | complete manifests only |
+/// | ignore: network mode; hold; fact missing; admit | – | – | – | |
+///
+/// *Withdraw* is: drain *g*; after `cleanup.drain`, remove *g* under `sync`, and skip remove under `upsert-only`.
+///
+/// Where tasks register themselves (Consul), nothing is created or drained: `Leaving` gives no step,
+/// `StoppedUnconfirmed` only a describe, `Stopped` and `Absent` remove under `sync` and are skipped otherwise. A live
+/// task keeps its registrations unless `onRevoked` is `withdraw`, which removes them without a drain.
+pub fn decide(input: &DecisionInput<'_>) -> Decision {
     let mut decision = Decision::default();
-    match situation.liveness {
-        TaskLiveness::Stopped => decision.remove_all(situation, &Evidence::Stopped),
+    match input.liveness {
+        TaskLiveness::Stopped => decision.remove_all(input, &Evidence::Stopped),
         TaskLiveness::Absent { sweeps, since } => {
-            decision.remove_all(situation, &Evidence::Absent { sweeps, since, after_stop: false });
+            decision.remove_all(input, &Evidence::Absent { sweeps, since, after_stop: false });
         }
-        // What it has registered itself may not have been seen yet.
-        TaskLiveness::StoppedUnconfirmed if situation.self_registered => decision.describe = true,
+        // The task's own registrations may not have been listed yet, so a describe is due with or without any.
+        TaskLiveness::StoppedUnconfirmed if input.self_registered => decision.describe = true,
         TaskLiveness::StoppedUnconfirmed => {
-            decision.drain_all(situation.known);
-            decision.describe = !situation.known.is_empty();
+            decision.drain_all(input.known);
+            decision.describe = !input.known.is_empty();
         }
-        // It still has to log out, and takes itself out of service.
-        TaskLiveness::Leaving if situation.self_registered => {}
-        TaskLiveness::Leaving => decision.drain_all(situation.known),
+        // The task logs out and leaves load balancing by itself.
+        TaskLiveness::Leaving if input.self_registered => {}
+        TaskLiveness::Leaving => decision.drain_all(input.known),
         TaskLiveness::Missing { due } => decision.describe = due,
         TaskLiveness::Unknown => {}
-        TaskLiveness::Live => decision.live(situation),
+        TaskLiveness::Live => decision.live(input),
     }
     decision
 }
 
 impl Decision {
-    fn remove_all(&mut self, situation: &DecisionInput<'_>, evidence: &Evidence) {
-        for registration in situation.known {
+    fn remove_all(&mut self, input: &DecisionInput<'_>, evidence: &Evidence) {
+        for registration in input.known {
             let Some(binding) = &registration.binding else { continue };
             let evidence = &evidence.of(registration);
-            let may_drain = registration.drained.is_none() && !situation.self_registered;
+            let may_drain = registration.drained.is_none() && !input.self_registered;
             let action = match binding.spec.policy {
                 LifecyclePolicy::Sync => Action::Remove(evidence.clone()),
                 LifecyclePolicy::UpsertOnly if may_drain && evidence.is_confirmed_stop() => {
@@ -270,34 +297,34 @@ impl Decision {
         }
     }
 
-    fn live(&mut self, situation: &DecisionInput<'_>) {
-        let Some(evaluation) = situation.evaluation else { return };
+    fn live(&mut self, input: &DecisionInput<'_>) {
+        let Some(evaluation) = input.evaluation else { return };
         match (&evaluation.verdict, &evaluation.binding) {
-            (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, situation),
+            (Verdict::Register(desired), Some(binding)) => self.register(desired, binding, input),
             (Verdict::Reject { violations, confirmed: true }, _) => {
-                let Some(evidence) = violations_against(violations, situation.manifests_complete) else { return };
-                for registration in situation.known {
-                    self.revoke(registration, &evidence, situation);
+                let Some(evidence) = violations_against(violations, input.manifests_complete) else { return };
+                for registration in input.known {
+                    self.revoke(registration, &evidence, input);
                 }
             }
-            (Verdict::Ignore(_), _) if situation.self_registered => {}
+            (Verdict::Ignore(_), _) if input.self_registered => {}
             (Verdict::Reject { confirmed: false, .. }, _) => self.recheck_role = true,
             (Verdict::Ignore(reason), _) => {
                 let withdrawn = match reason {
                     IgnoreReason::NoBinding
                     | IgnoreReason::OtherControlPlane
                     | IgnoreReason::NoWorkload
-                    | IgnoreReason::NotRegistered => situation.manifests_complete,
-                    // Nothing in the manifests changed; a task's network mode never does.
+                    | IgnoreReason::NotRegistered => input.manifests_complete,
+                    // A task's network mode never changes, so the registration is not this operator's decision.
                     IgnoreReason::NetworkMode(_) => false,
                 };
                 if withdrawn {
-                    for registration in situation.known {
+                    for registration in input.known {
                         self.withdraw(
                             registration,
                             DrainReason::Unwanted,
                             &Evidence::Manifests,
-                            situation.now,
+                            input.now,
                         );
                     }
                 }
@@ -306,11 +333,11 @@ impl Decision {
         }
     }
 
-    fn register(&mut self, desired: &DesiredRegistration, binding: &Arc<Binding>, situation: &DecisionInput<'_>) {
-        let (here, elsewhere): (Vec<&KnownRegistration>, Vec<&KnownRegistration>) =
-            situation.known.iter().partition(|known| known.id.mesh == desired.id.mesh);
-        // The sidecar was started with a name and keeps it: another `dataplaneName` counts for tasks to come.
-        let current = here.iter().find(|known| known.id == desired.id).or(here.first());
+    fn register(&mut self, desired: &DesiredRegistration, binding: &Arc<Binding>, input: &DecisionInput<'_>) {
+        let (in_mesh, elsewhere): (Vec<&KnownRegistration>, Vec<&KnownRegistration>) =
+            input.known.iter().partition(|known| known.id.mesh == desired.id.mesh);
+        // The sidecar keeps the name that it was started with: a changed `dataplaneName` applies to new tasks.
+        let current = in_mesh.iter().find(|known| known.id == desired.id).or(in_mesh.first());
         match current {
             Some(known) => {
                 let may_update = binding.spec.policy != LifecyclePolicy::CreateOnly;
@@ -318,27 +345,27 @@ impl Decision {
                 let action = Action::Ensure { desired, may_update };
                 self.steps.push(PlanStep { id: known.id.clone(), binding: Arc::clone(binding), action });
             }
-            None if situation.seen_recently => {
+            None if input.seen_recently => {
                 let action = Action::Ensure { desired: Box::new(desired.clone()), may_update: true };
                 self.steps.push(PlanStep { id: desired.id.clone(), binding: Arc::clone(binding), action });
             }
             None => self.describe = true,
         }
-        let twice = here.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
-        if situation.manifests_complete {
-            for known in elsewhere.into_iter().chain(twice.copied()) {
-                self.withdraw(known, DrainReason::Unwanted, &Evidence::Manifests, situation.now);
+        let duplicates = in_mesh.iter().filter(|known| current.is_some_and(|current| known.id != current.id));
+        if input.manifests_complete {
+            for known in elsewhere.into_iter().chain(duplicates.copied()) {
+                self.withdraw(known, DrainReason::Unwanted, &Evidence::Manifests, input.now);
             }
         }
     }
 
-    /// It is no longer allowed: what follows is the binding's choice.
-    fn revoke(&mut self, registration: &KnownRegistration, evidence: &Evidence, situation: &DecisionInput<'_>) {
+    /// Applies the binding's `onRevoked` to a registration that the role no longer allows.
+    fn revoke(&mut self, registration: &KnownRegistration, evidence: &Evidence, input: &DecisionInput<'_>) {
         let Some(binding) = &registration.binding else { return };
-        let by_type = if situation.self_registered { OnRevoked::Keep } else { OnRevoked::Withdraw };
-        match binding.spec.role_tags.on_revoked.unwrap_or(by_type) {
+        let default = if input.self_registered { OnRevoked::Keep } else { OnRevoked::Withdraw };
+        match binding.spec.role_tags.on_revoked.unwrap_or(default) {
             OnRevoked::Keep => {}
-            OnRevoked::Withdraw if situation.self_registered => {
+            OnRevoked::Withdraw if input.self_registered => {
                 let evidence = evidence.clone();
                 let action = match binding.spec.policy {
                     LifecyclePolicy::Sync => Action::Remove(evidence),
@@ -353,28 +380,28 @@ impl Decision {
                     Evidence::RoleTags => DrainReason::Revoked,
                     _ => DrainReason::Unwanted,
                 };
-                self.withdraw(registration, reason, evidence, situation.now);
+                self.withdraw(registration, reason, evidence, input.now);
             }
         }
     }
 
-    /// Drains, and removes after `cleanup.drain`.
+    /// Drains the registration, and removes it after `cleanup.drain`.
     fn withdraw(&mut self, registration: &KnownRegistration, reason: DrainReason, evidence: &Evidence, now: Timestamp) {
         let Some(binding) = &registration.binding else { return };
-        let wait = binding.spec.cleanup.drain.0;
+        let delay = binding.spec.cleanup.drain.0;
         let evidence = evidence.clone();
         let action = match (binding.spec.policy, registration.drained) {
             (LifecyclePolicy::CreateOnly, _) | (LifecyclePolicy::UpsertOnly, Some(_)) => {
                 Action::Skip { action: SkippedAction::Remove, evidence }
             }
             (_, None) => {
-                self.requeue_within(wait);
+                self.requeue_within(delay);
                 Action::Drain(reason, evidence)
             }
             (LifecyclePolicy::Sync, Some((_, since))) => {
-                let left = wait.saturating_sub(since.age_at(now));
-                if !left.is_zero() {
-                    return self.requeue_within(left);
+                let remaining = delay.saturating_sub(since.age_at(now));
+                if !remaining.is_zero() {
+                    return self.requeue_within(remaining);
                 }
                 Action::Remove(evidence)
             }
@@ -391,14 +418,14 @@ impl Decision {
     }
 }
 
-/// What speaks against a live task by the rules that its role breaks; `None` where manifests that did not all load may
-/// be why, or where it is no fault of the role.
+/// The evidence against a live task in the rules that its role breaks; `None` where incomplete manifests may be the cause,
+/// or where no rule is the role's.
 fn violations_against(violations: &[RoleViolation], manifests_complete: bool) -> Option<Evidence> {
-    let of_role = || violations.iter().filter_map(|broken| Some((broken.basis()?, broken.rule)));
-    if of_role().any(|(basis, _)| basis == ViolationBasis::Tags) {
+    let role_violations = || violations.iter().filter_map(|violation| Some((violation.basis()?, violation.rule)));
+    if role_violations().any(|(basis, _)| basis == ViolationBasis::Tags) {
         return Some(Evidence::RoleTags);
     }
-    let rules: Vec<RoleRule> = of_role().map(|(_, rule)| rule).collect();
+    let rules: Vec<RoleRule> = role_violations().map(|(_, rule)| rule).collect();
     (manifests_complete && !rules.is_empty()).then_some(Evidence::RoleNotAllowed(rules))
 }
 

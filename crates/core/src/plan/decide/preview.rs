@@ -1,4 +1,4 @@
-//! What will be decided once that is confirmed which was seen only once: a plan should tell of it, though a run waits.
+//! The decision that follows once a single observation is confirmed. A plan shows it; a run waits.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use super::{Decision, DecisionInput, decide};
 use crate::intent::{Evaluation, Verdict};
 use crate::plan::TaskLiveness;
 
-/// What a run waits for before it does what is foreseen.
+/// The confirmation that a run waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingConfirmation {
-    /// The role's tags must read the same a second time.
+    /// A second read of the role's tags must agree with the first.
     SecondRoleRead,
-    /// The task must be missing from two complete sweeps for so long, and then from a describe.
+    /// The task must be missing from two complete sweeps for this long, and then from a describe.
     Absence(Duration),
 }
 
 impl PendingConfirmation {
-    /// What was seen, for a person.
+    /// The unconfirmed observation, for people.
     pub fn observation(&self) -> &'static str {
         match self {
-            Self::SecondRoleRead => "the role's tags, read once, do not allow it",
+            Self::SecondRoleRead => "the role's tags, read once, do not allow the registration",
             Self::Absence(_) => "ECS does not list the task",
         }
     }
@@ -29,7 +29,7 @@ impl PendingConfirmation {
 impl fmt::Display for PendingConfirmation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SecondRoleRead => f.write_str("once the role's tags read the same a second time, 10 s later"),
+            Self::SecondRoleRead => f.write_str("once a second read of the role's tags, 10 s later, agrees"),
             Self::Absence(grace) => write!(
                 f,
                 "once the task is missing from two complete sweeps, for {}, and from a describe",
@@ -39,21 +39,21 @@ impl fmt::Display for PendingConfirmation {
     }
 }
 
-/// What follows from the situation if what it hangs on is confirmed; `None` where nothing hangs. `grace` is how long a
-/// task must be missing.
-pub fn decide_if_confirmed(situation: &DecisionInput<'_>, grace: Duration) -> Option<(PendingConfirmation, Decision)> {
-    match (&situation.liveness, situation.evaluation) {
-        (TaskLiveness::Missing { due: false }, _) if !situation.known.is_empty() => {
-            let liveness = TaskLiveness::Absent { sweeps: 2, since: situation.now };
-            Some((PendingConfirmation::Absence(grace), decide(&DecisionInput { liveness, ..situation.clone() })))
+/// The decision once the pending observation is confirmed, and the confirmation; `None` where no observation is pending.
+/// `grace` is how long a task must be missing.
+pub fn decide_if_confirmed(input: &DecisionInput<'_>, grace: Duration) -> Option<(PendingConfirmation, Decision)> {
+    match (&input.liveness, input.evaluation) {
+        (TaskLiveness::Missing { due: false }, _) if !input.known.is_empty() => {
+            let liveness = TaskLiveness::Absent { sweeps: 2, since: input.now };
+            Some((PendingConfirmation::Absence(grace), decide(&DecisionInput { liveness, ..input.clone() })))
         }
-        (TaskLiveness::Live, Some(evaluation)) if !situation.known.is_empty() => {
+        (TaskLiveness::Live, Some(evaluation)) if !input.known.is_empty() => {
             let Verdict::Reject { violations, confirmed: false } = &evaluation.verdict else { return None };
             let confirmed = Evaluation {
                 verdict: Verdict::Reject { violations: violations.clone(), confirmed: true },
                 ..evaluation.clone()
             };
-            let decision = decide(&DecisionInput { evaluation: Some(&confirmed), ..situation.clone() });
+            let decision = decide(&DecisionInput { evaluation: Some(&confirmed), ..input.clone() });
             Some((PendingConfirmation::SecondRoleRead, decision))
         }
         _ => None,

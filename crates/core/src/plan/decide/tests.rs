@@ -1,4 +1,4 @@
-//! Each row of a table is a sentence: in this situation, this is done.
+//! Each row is a case of the decision table: the input, and the steps by policy.
 
 use std::fmt::Write as _;
 
@@ -14,7 +14,7 @@ pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 pub(super) const ABSENT: TaskLiveness = TaskLiveness::Absent { sweeps: 2, since: Timestamp(0) };
 const POLICIES: [&str; 3] = ["sync", "upsert-only", "create-only"];
 
-/// Of the policy, into the mesh `default`; drains for 5 s.
+/// A binding of this policy to the mesh `default`, with a drain of 5 s.
 pub(super) fn binding(policy: &str) -> Arc<Binding> {
     let spec =
         json!({"controlPlane": "kuma", "mesh": "default", "selector": {"clusters": ["*"]}, "policy": policy});
@@ -31,7 +31,7 @@ pub(super) fn id(text: &str) -> RegistrationId {
     RegistrationId { mesh: ecs_mesh_model::MeshName::parse(mesh).unwrap(), name: name.into() }
 }
 
-/// A registration in the care of a binding of this policy.
+/// A registration owned by a binding of this policy.
 pub(super) fn known(name: &str, policy: &str) -> KnownRegistration {
     KnownRegistration { id: id(name), drained: None, binding: Some(binding(policy)) }
 }
@@ -42,9 +42,9 @@ impl KnownRegistration {
     }
 
     pub(super) fn with(self, change: impl FnOnce(&mut MeshBindingSpec)) -> Self {
-        let mut caretaker = Binding::clone(self.binding.as_deref().unwrap());
-        change(&mut caretaker.spec);
-        Self { binding: Some(Arc::new(caretaker)), ..self }
+        let mut binding = Binding::clone(self.binding.as_deref().unwrap());
+        change(&mut binding.spec);
+        Self { binding: Some(Arc::new(binding)), ..self }
     }
 }
 
@@ -71,22 +71,22 @@ fn register(policy: &str) -> Evaluation {
     evaluation(Verdict::Register(Box::new(desired("default/task"))), policy)
 }
 
-/// A rule that is broken by this value of a tag, or by its absence.
-pub(super) fn broken(rule: RoleRule, found: Option<&str>) -> RoleViolation {
+/// A violation by this value of a tag, or by a missing tag.
+pub(super) fn violation(rule: RoleRule, found: Option<&str>) -> RoleViolation {
     RoleViolation { rule, role: None, found: found.map(str::to_owned), needed: String::new() }
 }
 
-/// A tag is missing.
+/// Rejected for a missing tag.
 pub(super) fn reject(confirmed: bool) -> Evaluation {
-    evaluation(Verdict::Reject { violations: vec![broken(RoleRule::Mesh, None)], confirmed }, "sync")
+    evaluation(Verdict::Reject { violations: vec![violation(RoleRule::Mesh, None)], confirmed }, "sync")
 }
 
 pub(super) fn ignore(reason: IgnoreReason) -> Evaluation {
     Evaluation { binding: None, verdict: Verdict::Ignore(reason), warnings: Vec::new() }
 }
 
-/// Seen alive just now, with manifests that are all valid.
-pub(super) fn situation<'a>(
+/// The input for a task that was just seen alive, with complete manifests.
+pub(super) fn input<'a>(
     liveness: TaskLiveness,
     evaluation: Option<&'a Evaluation>,
     known: &'a [KnownRegistration],
@@ -102,13 +102,13 @@ pub(super) fn situation<'a>(
     }
 }
 
-/// The decision in words; `guarded` where the guard is asked.
+/// The decision as text; `guarded` where the guard must admit the step.
 pub(super) fn words(decision: &Decision) -> String {
-    let mut said: Vec<String> = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
     for step in &decision.steps {
         let mut text = match &step.action {
             Action::Ensure { desired, may_update } => {
-                assert_eq!(desired.id, step.id, "what is ensured is what the step is about");
+                assert_eq!(desired.id, step.id, "the step and its registration agree");
                 if *may_update { "ensure".to_owned() } else { "ensure, no update".to_owned() }
             }
             Action::Drain(reason, evidence) => format!("drain {} ({})", reason.as_str(), evidence.as_str()),
@@ -117,20 +117,20 @@ pub(super) fn words(decision: &Decision) -> String {
         };
         let guarded = if step.needs_guard() { ", guarded" } else { "" };
         write!(text, " {}{guarded}", step.id).unwrap();
-        said.push(text);
+        parts.push(text);
     }
-    let Decision { describe, recheck_role, requeue_after: again, .. } = decision;
-    said.extend(describe.then(|| "describe".to_owned()));
-    said.extend(recheck_role.then(|| "reread role".to_owned()));
-    said.extend(again.map(|after| format!("again in {after:?}")));
-    if said.is_empty() { "nothing".to_owned() } else { said.join("; ") }
+    let Decision { describe, recheck_role, requeue_after, .. } = decision;
+    parts.extend(describe.then(|| "describe".to_owned()));
+    parts.extend(recheck_role.then(|| "reread role".to_owned()));
+    parts.extend(requeue_after.map(|after| format!("again in {after:?}")));
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
 }
 
 pub(super) fn decided(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
-    words(&decide(&situation(liveness, evaluation, known)))
+    words(&decide(&input(liveness, evaluation, known)))
 }
 
-/// What is done with one registration of the task under each policy.
+/// The decision on one registration of the task, by policy.
 pub(super) fn by_policy(
     liveness: TaskLiveness,
     evaluation: Option<&Evaluation>,
@@ -178,7 +178,7 @@ fn liveness_and_policy_decide_the_action() {
             ],
         ),
         (
-            "said to have stopped",
+            "stop reported by an event",
             TaskLiveness::StoppedUnconfirmed,
             serving,
             [
@@ -187,7 +187,7 @@ fn liveness_and_policy_decide_the_action() {
                 "skip drain (stopping) default/task; describe",
             ],
         ),
-        ("said to have stopped, drained", TaskLiveness::StoppedUnconfirmed, drained, ["describe"; 3]),
+        ("stop reported by an event, drained", TaskLiveness::StoppedUnconfirmed, drained, ["describe"; 3]),
         (
             "leaving",
             TaskLiveness::Leaving,
@@ -212,7 +212,7 @@ fn liveness_and_policy_decide_the_action() {
         ("missing for a while", TaskLiveness::Missing { due: false }, serving, ["nothing"; 3]),
         ("missing for long", TaskLiveness::Missing { due: true }, serving, ["describe"; 3]),
         ("unknown", TaskLiveness::Unknown, serving, ["nothing"; 3]),
-        ("live, and not judged", TaskLiveness::Live, serving, ["nothing"; 3]),
+        ("live, not evaluated", TaskLiveness::Live, serving, ["nothing"; 3]),
     ];
     for (subject, liveness, of, expected) in table {
         assert_eq!(by_policy(liveness, None, of), expected, "{subject}");
@@ -243,7 +243,7 @@ fn verdict_and_policy_decide_the_action() {
             ],
         ),
         (
-            "another control plane's",
+            "bound to another control plane",
             ignore(IgnoreReason::OtherControlPlane),
             [
                 "drain unwanted (manifests) default/task, guarded; again in 5s",
@@ -260,10 +260,10 @@ fn verdict_and_policy_decide_the_action() {
                 "skip remove (manifests) default/task",
             ],
         ),
-        ("in bridge mode", ignore(IgnoreReason::NetworkMode("bridge".to_owned())), ["nothing"; 3]),
-        ("held for its bindings", hold(HoldReason::Bindings(Vec::new())), ["nothing"; 3]),
-        ("held for the unknown", hold(HoldReason::Unknown(Reason::default())), ["nothing"; 3]),
-        ("in need of a fact", evaluation(Verdict::NeedsFact(MissingFact::Tags), "sync"), ["nothing"; 3]),
+        ("network mode bridge", ignore(IgnoreReason::NetworkMode("bridge".to_owned())), ["nothing"; 3]),
+        ("held: several bindings", hold(HoldReason::Bindings(Vec::new())), ["nothing"; 3]),
+        ("held: unknown fact", hold(HoldReason::Unknown(Reason::default())), ["nothing"; 3]),
+        ("fact missing", evaluation(Verdict::NeedsFact(MissingFact::Tags), "sync"), ["nothing"; 3]),
     ];
     for (subject, evaluation, expected) in table {
         assert_eq!(by_policy(TaskLiveness::Live, Some(&evaluation), |known| known), expected, "{subject}");
@@ -271,7 +271,7 @@ fn verdict_and_policy_decide_the_action() {
 }
 
 #[test]
-fn a_withdrawn_task_is_removed_once_its_drain_is_over() {
+fn withdrawn_task_is_removed_after_its_drain() {
     let removed = "remove (role_tags) default/task, guarded";
     for (subject, ago_ms, expected) in [
         ("just drained", 0, "again in 5s"),
@@ -296,7 +296,7 @@ fn drained_task_stays_drained_under_upsert_only() {
 }
 
 #[test]
-fn without_a_drain_time_the_removal_follows_at_once() {
+fn removal_follows_at_once_without_a_drain_time() {
     let at_once = |known: KnownRegistration| known.with(|spec| spec.cleanup.drain.0 = Duration::ZERO);
     let first = [at_once(known("default/task", "sync"))];
     let expected = "drain revoked (role_tags) default/task, guarded; again in 0ns";
@@ -307,7 +307,7 @@ fn without_a_drain_time_the_removal_follows_at_once() {
 }
 
 #[test]
-fn several_drains_in_progress_come_back_for_the_first_that_ends() {
+fn concurrent_drains_requeue_for_the_first_end() {
     let known =
         [known("a/task", "sync").drained(Unwanted, 1_000), known("b/task", "sync").drained(Unwanted, 3_000)];
     let decided = decided(TaskLiveness::Live, Some(&ignore(IgnoreReason::NoWorkload)), &known);
@@ -315,16 +315,16 @@ fn several_drains_in_progress_come_back_for_the_first_that_ends() {
 }
 
 #[test]
-fn manifests_that_did_not_all_load_withdraw_nothing() {
+fn incomplete_manifests_withdraw_nothing() {
     let known = [known("default/task", "sync"), known("other/task", "sync"), known("default/twice", "sync")];
-    let silent = |evaluation: &Evaluation, known: &[KnownRegistration]| {
-        let situation = situation(TaskLiveness::Live, Some(evaluation), known);
-        words(&decide(&DecisionInput { manifests_complete: false, ..situation }))
+    let incomplete = |evaluation: &Evaluation, known: &[KnownRegistration]| {
+        let input = input(TaskLiveness::Live, Some(evaluation), known);
+        words(&decide(&DecisionInput { manifests_complete: false, ..input }))
     };
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
-        assert_eq!(silent(&ignore(reason), &known), "nothing");
+        assert_eq!(incomplete(&ignore(reason), &known), "nothing");
     }
-    assert_eq!(silent(&register("sync"), &known), "ensure default/task", "elsewhere and twice are left");
+    assert_eq!(incomplete(&register("sync"), &known), "ensure default/task", "registrations elsewhere and duplicates are kept");
 }
 
 #[test]
@@ -333,8 +333,8 @@ fn recent_task_is_registered_under_every_policy() {
         assert_eq!(decided(TaskLiveness::Live, Some(&register(policy)), &[]), "ensure default/task", "{policy}");
     }
     let evaluation = register("sync");
-    let stale = DecisionInput { seen_recently: false, ..situation(TaskLiveness::Live, Some(&evaluation), &[]) };
-    assert_eq!(words(&decide(&stale)), "describe", "its address may be another task's by now");
+    let stale = DecisionInput { seen_recently: false, ..input(TaskLiveness::Live, Some(&evaluation), &[]) };
+    assert_eq!(words(&decide(&stale)), "describe", "the address may belong to another task");
 }
 
 #[test]
@@ -345,19 +345,19 @@ fn update_needs_no_describe_unless_create_only() {
         ("create-only", "ensure, no update default/task"),
     ] {
         let (evaluation, known) = (register(policy), [known("default/task", policy)]);
-        let situation = situation(TaskLiveness::Live, Some(&evaluation), &known);
-        assert_eq!(words(&decide(&DecisionInput { seen_recently: false, ..situation })), expected);
+        let input = input(TaskLiveness::Live, Some(&evaluation), &known);
+        assert_eq!(words(&decide(&DecisionInput { seen_recently: false, ..input })), expected);
     }
 }
 
 #[test]
-fn a_task_that_its_role_allows_again_goes_back_into_service() {
+fn drained_task_is_ensured_when_its_role_allows_again() {
     let known = [known("default/task", "sync").drained(Revoked, 1_000)];
     assert_eq!(decided(TaskLiveness::Live, Some(&register("sync")), &known), "ensure default/task");
 }
 
 #[test]
-fn another_name_template_counts_for_tasks_to_come() {
+fn registered_task_keeps_its_name() {
     let known = [known("default/old-name", "sync")];
     assert_eq!(decided(TaskLiveness::Live, Some(&register("sync")), &known), "ensure default/old-name");
 }
@@ -372,7 +372,7 @@ fn duplicate_registration_keeps_the_current_name() {
 }
 
 #[test]
-fn of_two_registrations_with_old_names_the_first_stays() {
+fn first_of_two_renamed_registrations_is_kept() {
     let known = [known("default/a", "sync"), known("default/b", "sync").drained(Unwanted, 9_000)];
     assert_eq!(
         decided(TaskLiveness::Live, Some(&register("sync")), &known),
@@ -387,13 +387,13 @@ fn task_moved_to_other_mesh_is_withdrawn_from_old_one() {
     let moved = decided(TaskLiveness::Live, Some(&register("sync")), &old);
     assert_eq!(moved, format!("ensure default/task; {withdrawn}"));
     let evaluation = register("sync");
-    let stale = DecisionInput { seen_recently: false, ..situation(TaskLiveness::Live, Some(&evaluation), &old) };
+    let stale = DecisionInput { seen_recently: false, ..input(TaskLiveness::Live, Some(&evaluation), &old) };
     let decision = decide(&stale);
     assert!(words(&decision).contains("describe"), "{}", words(&decision));
 }
 
 #[test]
-fn the_old_meshs_policy_counts_for_what_is_left_there() {
+fn registration_left_in_old_mesh_follows_its_policy() {
     let old = [known("old/task", "create-only")];
     let decided = decided(TaskLiveness::Live, Some(&register("sync")), &old);
     assert_eq!(decided, "ensure default/task; skip remove (manifests) old/task");
@@ -420,9 +420,9 @@ fn pause_does_not_change_the_decision() {
 
 #[test]
 fn unregistered_dead_task_needs_no_describe() {
-    let over =
+    let dead =
         [TaskLiveness::Stopped, TaskLiveness::StoppedUnconfirmed, TaskLiveness::Leaving, TaskLiveness::Unknown];
-    for liveness in over {
+    for liveness in dead {
         assert_eq!(decided(liveness, None, &[]), "nothing", "{liveness:?}");
     }
 }
@@ -456,7 +456,7 @@ fn absence_after_a_drain_for_stopping_needs_no_guard() {
 #[test]
 fn unconfirmed_absence_is_previewed_as_removal() {
     let known = [known("default/a", "sync")];
-    let situation = DecisionInput {
+    let input = DecisionInput {
         liveness: TaskLiveness::Missing { due: false },
         evaluation: None,
         known: &known,
@@ -465,8 +465,8 @@ fn unconfirmed_absence_is_previewed_as_removal() {
         self_registered: false,
         now: NOW,
     };
-    assert_eq!(decide(&situation), Decision::default());
-    let (awaited, decision) = decide_if_confirmed(&situation, Duration::from_mins(5)).unwrap();
+    assert_eq!(decide(&input), Decision::default());
+    let (awaited, decision) = decide_if_confirmed(&input, Duration::from_mins(5)).unwrap();
     assert_eq!(awaited, PendingConfirmation::Absence(Duration::from_mins(5)));
     assert!(matches!(decision.steps[0].action, Action::Remove(Evidence::Absent { .. })), "{decision:?}");
 }
@@ -476,7 +476,7 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
     let known = [known("default/a", "sync")];
     for (confirmed, foreseen) in [(false, true), (true, false)] {
         let evaluation = Evaluation { binding: None, ..reject(confirmed) };
-        let situation = DecisionInput {
+        let input = DecisionInput {
             liveness: TaskLiveness::Live,
             evaluation: Some(&evaluation),
             known: &known,
@@ -485,7 +485,7 @@ fn unconfirmed_revocation_is_previewed_as_withdrawal() {
             self_registered: false,
             now: NOW,
         };
-        let found = decide_if_confirmed(&situation, Duration::ZERO);
+        let found = decide_if_confirmed(&input, Duration::ZERO);
         assert_eq!(found.is_some(), foreseen);
         if let Some((awaited, decision)) = found {
             assert_eq!(awaited, PendingConfirmation::SecondRoleRead);

@@ -1,89 +1,89 @@
-//! A live task that its role or the manifests no longer let in: what an edit of manifests brings about, only manifests
-//! that are all valid bring about, and nobody calls it the role's tags.
+//! Live tasks that their role or the manifests no longer allow. Violations that an edit of manifests can cause withdraw
+//! under complete manifests alone, and their evidence is the manifests.
 
-use super::tests::{binding, broken, id, evaluation, known, situation, words};
+use super::tests::{binding, id, evaluation, known, input, violation, words};
 use super::*;
 
-/// Rejected for good by these rules.
-fn for_good(violations: Vec<RoleViolation>) -> Evaluation {
+/// A confirmed rejection by these rules.
+fn confirmed_reject(violations: Vec<RoleViolation>) -> Evaluation {
     evaluation(Verdict::Reject { violations, confirmed: true }, "sync")
 }
 
-/// A token of a binding that withdraws what is revoked.
+/// A token of a binding with `onRevoked: withdraw`.
 fn token() -> [KnownRegistration; 1] {
     let mut binding = Binding::clone(&binding("sync"));
     binding.spec.role_tags.on_revoked = Some(OnRevoked::Withdraw);
     [KnownRegistration { id: id("default/token/1"), drained: None, binding: Some(Arc::new(binding)) }]
 }
 
-/// What is done with a task's token and with a Dataplane.
-fn follows(violations: Vec<RoleViolation>, manifests_complete: bool) -> [String; 2] {
-    let (evaluation, token, dataplane) = (for_good(violations), token(), [known("default/a", "sync")]);
+/// The decisions on a task's token and on a Dataplane.
+fn decisions(violations: Vec<RoleViolation>, manifests_complete: bool) -> [String; 2] {
+    let (evaluation, token, dataplane) = (confirmed_reject(violations), token(), [known("default/a", "sync")]);
     let decided = |known: &[KnownRegistration], self_registered: bool| {
-        let situation = situation(TaskLiveness::Live, Some(&evaluation), known);
-        words(&decide(&DecisionInput { manifests_complete, self_registered, ..situation }))
+        let input = input(TaskLiveness::Live, Some(&evaluation), known);
+        words(&decide(&DecisionInput { manifests_complete, self_registered, ..input }))
     };
     [decided(&token, true), decided(&dataplane, false)]
 }
 
-/// The rules that an edit of manifests alone can break, for a task that goes on as it was.
-fn by_an_edit() -> [RoleViolation; 7] {
+/// The violations that an edit of manifests alone can cause, for an unchanged task.
+fn caused_by_edit() -> [RoleViolation; 7] {
     [
-        broken(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web")),
-        broken(RoleRule::ConsulService, Some("web")),
-        broken(RoleRule::NoTaskRole, None),
-        broken(RoleRule::Account, Some("111122223333")),
-        broken(RoleRule::Mesh, Some("default")),
-        broken(RoleRule::Service, Some("web")),
-        broken(RoleRule::Workload, Some("web")),
+        violation(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web")),
+        violation(RoleRule::ConsulService, Some("web")),
+        violation(RoleRule::NoTaskRole, None),
+        violation(RoleRule::Account, Some("111122223333")),
+        violation(RoleRule::Mesh, Some("default")),
+        violation(RoleRule::Service, Some("web")),
+        violation(RoleRule::Workload, Some("web")),
     ]
 }
 
 #[test]
 fn incomplete_manifests_withdraw_nothing_from_live_task() {
-    for violation in by_an_edit() {
-        assert_eq!(follows(vec![violation.clone()], false), ["nothing"; 2], "{violation:?}");
+    for broken in caused_by_edit() {
+        assert_eq!(decisions(vec![broken.clone()], false), ["nothing"; 2], "{broken:?}");
     }
 }
 
 #[test]
 fn complete_manifests_withdraw_on_edit() {
-    for violation in by_an_edit() {
+    for broken in caused_by_edit() {
         let expected = [
             "remove (manifests) default/token/1, guarded",
             "drain unwanted (manifests) default/a, guarded; again in 5s",
         ];
-        assert_eq!(follows(vec![violation.clone()], true), expected, "{violation:?}");
+        assert_eq!(decisions(vec![broken.clone()], true), expected, "{broken:?}");
     }
 }
 
 #[test]
 fn wrong_tags_withdraw_despite_incomplete_manifests() {
-    for violation in [
-        broken(RoleRule::ConsulService, None),
-        broken(RoleRule::ConsulService, Some("")),
-        broken(RoleRule::ConsulGateway, Some("ingress")),
-        broken(RoleRule::Type, Some("ingress")),
-        broken(RoleRule::Mesh, None),
-        broken(RoleRule::RoleNotFound, None),
+    for broken in [
+        violation(RoleRule::ConsulService, None),
+        violation(RoleRule::ConsulService, Some("")),
+        violation(RoleRule::ConsulGateway, Some("ingress")),
+        violation(RoleRule::Type, Some("ingress")),
+        violation(RoleRule::Mesh, None),
+        violation(RoleRule::RoleNotFound, None),
     ] {
-        let bound = broken(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web"));
-        for (violations, complete) in [(vec![violation.clone()], false), (vec![bound, violation], true)] {
+        let bound = violation(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web"));
+        for (violations, complete) in [(vec![broken.clone()], false), (vec![bound, broken], true)] {
             let expected = [
                 "remove (role_tags) default/token/1, guarded",
                 "drain revoked (role_tags) default/a, guarded; again in 5s",
             ];
-            assert_eq!(follows(violations, complete), expected);
+            assert_eq!(decisions(violations, complete), expected);
         }
     }
 }
 
 #[test]
-fn what_the_manifests_brought_about_is_not_said_of_the_tags() {
-    let bound = broken(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web"));
-    let (evaluation, token) = (for_good(vec![bound]), token());
-    let situation =
-        DecisionInput { self_registered: true, ..situation(TaskLiveness::Live, Some(&evaluation), &token) };
-    let Action::Remove(evidence) = &decide(&situation).steps[0].action else { panic!("no removal") };
-    assert_eq!(evidence.to_string(), "the manifests do not let its role in: bound_principals");
+fn violation_by_edit_has_manifests_as_evidence() {
+    let bound = violation(RoleRule::BoundPrincipals, Some("arn:aws:iam::111122223333:role/web"));
+    let (evaluation, token) = (confirmed_reject(vec![bound]), token());
+    let input =
+        DecisionInput { self_registered: true, ..input(TaskLiveness::Live, Some(&evaluation), &token) };
+    let Action::Remove(evidence) = &decide(&input).steps[0].action else { panic!("no removal") };
+    assert_eq!(evidence.to_string(), "the task role is not allowed by the manifests: bound_principals");
 }

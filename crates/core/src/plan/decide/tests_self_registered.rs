@@ -1,55 +1,55 @@
-//! Where tasks register themselves: what they have made is theirs as long as they live.
+//! Tasks that register themselves (Consul): a live task's registrations are kept.
 
 use super::tests::{
-    ABSENT, binding, by_policy, decided, id, ignore, evaluation, known, reject, situation, words,
+    ABSENT, binding, by_policy, decided, id, ignore, evaluation, known, reject, input, words,
 };
 use super::*;
 use crate::intent::{RoleRule, RoleViolation};
 use ecs_mesh_api::MeshBindingSpec;
 
-fn itself<'a>(liveness: TaskLiveness, evaluation: Option<&'a Evaluation>, known: &'a [KnownRegistration]) -> DecisionInput<'a> {
-    DecisionInput { self_registered: true, ..situation(liveness, evaluation, known) }
+fn self_registered_input<'a>(liveness: TaskLiveness, evaluation: Option<&'a Evaluation>, known: &'a [KnownRegistration]) -> DecisionInput<'a> {
+    DecisionInput { self_registered: true, ..input(liveness, evaluation, known) }
 }
 
-fn what_follows(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
-    words(&decide(&itself(liveness, evaluation, known)))
+fn decide_self_registered(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+    words(&decide(&self_registered_input(liveness, evaluation, known)))
 }
 
 #[test]
-fn a_draining_task_keeps_what_it_has_registered() {
+fn leaving_task_keeps_its_registrations() {
     let known = [known("default/token/1", "sync")];
-    assert_eq!(what_follows(TaskLiveness::Leaving, None, &known), "nothing");
-    assert_ne!(decided(TaskLiveness::Leaving, None, &known), "nothing", "elsewhere it is drained");
+    assert_eq!(decide_self_registered(TaskLiveness::Leaving, None, &known), "nothing");
+    assert_ne!(decided(TaskLiveness::Leaving, None, &known), "nothing", "other control planes drain it");
 }
 
 #[test]
 fn stop_event_is_confirmed_without_known_registrations() {
-    assert_eq!(what_follows(TaskLiveness::StoppedUnconfirmed, None, &[]), "describe");
-    assert_eq!(what_follows(TaskLiveness::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]), "describe");
+    assert_eq!(decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[]), "describe");
+    assert_eq!(decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]), "describe");
 }
 
 #[test]
-fn only_proof_of_its_end_removes_it_and_only_under_sync() {
+fn only_confirmed_end_removes_under_sync() {
     for (liveness, label, guarded) in [(TaskLiveness::Stopped, "stopped", ""), (ABSENT, "absent", ", guarded")] {
-        for (policy, said) in
+        for (policy, action) in
             [("sync", "remove"), ("upsert-only", "skip remove"), ("create-only", "skip remove")]
         {
             let guarded = if policy == "sync" { guarded } else { "" };
-            let expected = format!("{said} ({label}) default/token/1{guarded}");
+            let expected = format!("{action} ({label}) default/token/1{guarded}");
             let known = [known("default/token/1", policy)];
-            assert_eq!(what_follows(liveness, None, &known), expected);
+            assert_eq!(decide_self_registered(liveness, None, &known), expected);
         }
     }
     for liveness in [TaskLiveness::Unknown, TaskLiveness::Missing { due: false }] {
-        assert_eq!(what_follows(liveness, None, &[known("default/token/1", "sync")]), "nothing");
+        assert_eq!(decide_self_registered(liveness, None, &[known("default/token/1", "sync")]), "nothing");
     }
 }
 
 #[test]
-fn manifests_that_do_not_want_it_remove_nothing() {
+fn undeclared_live_task_keeps_registrations() {
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
         let known = [known("default/token/1", "sync")];
-        assert_eq!(what_follows(TaskLiveness::Live, Some(&ignore(reason)), &known), "nothing");
+        assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&ignore(reason)), &known), "nothing");
     }
 }
 
@@ -60,35 +60,35 @@ fn revoked_live_task_keeps_identity_unless_withdraw() {
         binding.spec.role_tags.on_revoked = on_revoked;
         [KnownRegistration { id: id("default/token/1"), drained: None, binding: Some(Arc::new(binding)) }]
     };
-    let twice = reject(true);
+    let rejected = reject(true);
     for keeps in [None, Some(OnRevoked::Keep)] {
-        assert_eq!(what_follows(TaskLiveness::Live, Some(&twice), &of(keeps)), "nothing");
+        assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&rejected), &of(keeps)), "nothing");
     }
     let withdrawn = of(Some(OnRevoked::Withdraw));
-    let gone = "remove (role_tags) default/token/1, guarded";
-    assert_eq!(what_follows(TaskLiveness::Live, Some(&twice), &withdrawn), gone);
-    assert_eq!(what_follows(TaskLiveness::Live, Some(&reject(false)), &withdrawn), "reread role");
+    let removed = "remove (role_tags) default/token/1, guarded";
+    assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&rejected), &withdrawn), removed);
+    assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&reject(false)), &withdrawn), "reread role");
 }
 
 #[test]
-fn what_is_not_the_roles_own_fault_takes_no_identity_away() {
+fn violation_outside_the_role_keeps_identity() {
     let withdraw = |spec: &mut MeshBindingSpec| spec.role_tags.on_revoked = Some(OnRevoked::Withdraw);
     let known = [known("default/token/1", "sync").with(withdraw)];
     for rule in [RoleRule::InvalidService, RoleRule::TaskMesh, RoleRule::TaskPartition, RoleRule::TaskNamespace] {
         let violation = RoleViolation { rule, role: None, found: None, needed: String::new() };
         let rejected = evaluation(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
-        assert_eq!(what_follows(TaskLiveness::Live, Some(&rejected), &known), "nothing", "{rule:?}");
+        assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&rejected), &known), "nothing", "{rule:?}");
     }
 }
 
 #[test]
-fn a_task_that_may_be_in_the_mesh_is_left_alone() {
+fn admitted_task_is_unchanged() {
     let admitted = evaluation(Verdict::Admit, "sync");
-    assert_eq!(what_follows(TaskLiveness::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
+    assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
 }
 
 #[test]
-fn keeping_what_is_revoked_can_be_chosen_elsewhere_too() {
+fn on_revoked_keep_applies_to_dataplanes() {
     let kept = by_policy(TaskLiveness::Live, Some(&reject(true)), |known| {
         known.with(|spec| spec.role_tags.on_revoked = Some(OnRevoked::Keep))
     });

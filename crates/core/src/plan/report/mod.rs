@@ -1,5 +1,5 @@
-//! A plan as a value: what a run would do, what it would leave, and why. For people ([`render`]) and for machines (its
-//! JSON form, whose schema is generated from these types).
+//! The report of a plan: the changes that a run would make or withhold, with reasons. Text for people ([`render`]), JSON for
+//! machines; the JSON's schema is generated from these types.
 
 mod groups;
 mod object;
@@ -21,36 +21,36 @@ use ecs_mesh_model::{TaskArn, Timestamp, Reason};
 pub use object::ObjectKind;
 pub use render::{PlanDetail, render};
 
-/// What a run would do with a registration of a task or an object of the control plane, or why it would do nothing.
+/// The change that a run would make to a registration or an object, or the kind of reason for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    /// It is not registered, and would be.
+    /// Register the task, or create the object.
     Create,
-    /// It is registered, and differs in some fields.
+    /// Change the fields that differ.
     Update,
-    /// It would be taken out of service, and stay registered for a while.
+    /// Take the registration out of load balancing. It stays registered for a while.
     Drain,
-    /// It would be removed.
+    /// Remove the registration or the object.
     Remove,
-    /// The task is not allowed in the mesh: the tags of its role forbid it.
+    /// The task role does not allow the task in the mesh.
     Reject,
-    /// Nothing changes: manifests contradict each other, or something must come first.
+    /// No change: manifests contradict each other, or a precondition is not met.
     Hold,
-    /// The name in the mesh belongs to somebody else.
+    /// The name belongs to another owner.
     NameConflict,
-    /// It is the operator's own and no longer declared, or not its own: nothing is done to it.
+    /// No change: an owned object that is no longer declared, or an object of another owner.
     Unmanaged,
-    /// It could not be found out what would be done.
+    /// The change could not be determined.
     Unknown,
-    /// The task is not the operator's business.
+    /// The task is outside the operator's bindings and workloads.
     Ignore,
-    /// It is as it should be.
+    /// The registration or object is as declared.
     Unchanged,
 }
 
 impl Change {
-    /// Every kind, in the order of a plan.
+    /// All kinds, in the order of a plan.
     pub const ALL: [Self; 11] = [
         Self::Create,
         Self::Update,
@@ -65,7 +65,7 @@ impl Change {
         Self::Unchanged,
     ];
 
-    /// The word for people, also the label of a metric.
+    /// The change as text for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -74,34 +74,34 @@ impl Change {
             Self::Remove => "remove",
             Self::Reject => "reject",
             Self::Hold => "hold",
-            Self::NameConflict => "name taken",
-            Self::Unmanaged => "left alone",
+            Self::NameConflict => "name conflict",
+            Self::Unmanaged => "unmanaged",
             Self::Unknown => "unknown",
             Self::Ignore => "ignore",
             Self::Unchanged => "unchanged",
         }
     }
 
-    /// Whether it is a write.
+    /// Whether the change is a write.
     pub fn writes(self) -> bool {
         matches!(self, Self::Create | Self::Update | Self::Drain | Self::Remove)
     }
 }
 
-/// What keeps a run from a change that is due.
+/// The reason why a run withholds a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum BlockedBy {
     /// The binding's lifecycle policy.
     Policy,
-    /// The binding's guard: too much would go at once.
+    /// The binding's removal guard.
     Guard,
     /// The binding is paused.
     Paused,
 }
 
 impl BlockedBy {
-    /// The name as the JSON form has it.
+    /// The value in the JSON form.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Policy => "policy",
@@ -111,19 +111,19 @@ impl BlockedBy {
     }
 }
 
-/// One line of a plan, about one task or one object at one control plane.
+/// A planned change of one task or one object at one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedChange {
-    /// What would be done.
+    /// The kind of change.
     pub change: Change,
-    /// What keeps a run from doing it; absent where nothing does.
+    /// The reason why a run withholds the change; absent where it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<BlockedBy>,
-    /// Which kind of object of the control plane's configuration it is about; absent where it is about a task.
+    /// The kind of object; absent where the change is about a task.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ObjectKind>,
-    /// The mesh; absent where the task has no registration and would get none, and at Consul, which has none.
+    /// The mesh; absent at Consul, and where the task has no registration and would get none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mesh: Option<String>,
     /// The partition of Consul Enterprise.
@@ -132,48 +132,48 @@ pub struct PlannedChange {
     /// The registration's name in the mesh, or the object's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Consul's id of a binding rule, whose name is the operator's and not Consul's.
+    /// Consul's id of a binding rule (Consul has no names for them).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// The service that it is, as far as known.
+    /// The task's service, as far as known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The `MeshBinding` in whose name.
+    /// The `MeshBinding` that the change is made for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binding: Option<String>,
-    /// Why, for a person.
+    /// The reason, for people.
     pub reason: String,
-    /// The same for all items that are so for one cause: what the reason says beside names.
+    /// The cause, equal for all changes with this cause: the reason without names.
     #[serde(skip)]
     pub key: String,
-    /// What a drain or a removal rests on: `stopping`, `stopped`, `absent`, `role_tags` or `manifests`.
+    /// The evidence of a drain or a removal: `stopping`, `stopped`, `absent`, `role_tags` or `manifests`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<String>,
-    /// What must come first, for a person; absent where the next run does it.
+    /// The confirmation that the change waits for, for people; absent where the next run makes the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precondition: Option<String>,
-    /// What would follow by itself, for a person.
+    /// The change that follows without further input, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow_up: Option<String>,
-    /// The fields of an update.
+    /// The changed fields of an update.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldChange>,
-    /// What would be created, as the control plane would hold it.
+    /// The created registration, in the control plane's form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registration: Option<Value>,
-    /// What comes with it, or is not mended by it, for a person.
+    /// Side effects of the change, and problems that it does not correct, for people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl PlannedChange {
-    /// With nothing but what and why.
+    /// A change with a constant reason and no further details.
     pub fn new(change: Change, reason: impl Into<String>) -> Self {
         Self::with_reason(change, &Reason::constant(reason))
     }
 
-    /// With nothing but what and why.
-    pub fn with_reason(change: Change, error: &Reason) -> Self {
+    /// A change with a reason and no further details.
+    pub fn with_reason(change: Change, reason: &Reason) -> Self {
         Self {
             change,
             blocked_by: None,
@@ -184,8 +184,8 @@ impl PlannedChange {
             id: None,
             service: None,
             binding: None,
-            reason: error.message.clone(),
-            key: error.key.clone(),
+            reason: reason.message.clone(),
+            key: reason.key.clone(),
             evidence: None,
             precondition: None,
             follow_up: None,
@@ -195,28 +195,28 @@ impl PlannedChange {
         }
     }
 
-    /// Whether a run would write it.
+    /// Whether a run would write the change.
     pub fn will_write(&self) -> bool {
         self.change.writes() && self.blocked_by.is_none()
     }
 }
 
-/// An [`PlannedChange`] with its place.
+/// A [`PlannedChange`] with its control plane and task.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanEntry {
     /// The `ControlPlane`.
     pub control_plane: Arc<str>,
-    /// The task's ARN; absent where the item is about an object.
+    /// The task's ARN; absent where the change is about an object.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskArn>,
-    /// What and why.
+    /// The change and its reason.
     #[serde(flatten)]
     pub change: PlannedChange,
 }
 
-/// Something about a task that is allowed and most likely not meant.
+/// A warning about a task: a valid state that is probably unintended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanWarning {
@@ -224,50 +224,50 @@ pub struct PlanWarning {
     pub control_plane: Arc<str>,
     /// The task's ARN.
     pub task: String,
-    /// For a person.
+    /// The warning, for people.
     pub message: String,
-    /// The same for all tasks that it is true of for one cause.
+    /// The cause, equal for all tasks with this cause.
     #[serde(skip)]
     pub key: String,
 }
 
-/// Something that could not be found out, so that a part of the plan is missing.
+/// An input that could not be read. The plan lacks the changes that depend on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Unresolved {
-    /// What: a control plane, a cluster, or the tasks of one.
+    /// The input: a control plane, a cluster, or a cluster's tasks.
     pub subject: String,
-    /// The failed call, and what to do about it.
+    /// The failed call, and the next step.
     pub error: String,
 }
 
-/// Login tokens of Consul that name no task: nobody removes them.
+/// Login tokens of Consul that name no task. The operator does not remove them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnattributedTokens {
     /// The `ControlPlane`.
     pub control_plane: Arc<str>,
-    /// `no_metadata` (the login said nothing of its task) or `malformed` (what it said cannot be read).
+    /// `no_metadata` (the login set no task metadata) or `malformed` (the metadata is unreadable).
     pub reason: &'static str,
-    /// How many there are.
+    /// The number of tokens.
     pub count: usize,
-    /// The accessor ids of some of them, which open nothing.
+    /// Accessor ids of some tokens. They are no credentials.
     pub examples: Vec<String>,
 }
 
-/// What stands in the way in the manifests.
+/// Errors and warnings of the manifests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestsSummary {
-    /// Files read.
+    /// The number of files.
     pub files: usize,
-    /// What keeps documents from being in force. While there are any, nothing is withdrawn because of the manifests.
+    /// Invalid documents. While there are any, nothing is withdrawn because of the manifests.
     pub errors: Vec<String>,
-    /// What is valid and most likely not meant.
+    /// Valid values that are probably unintended.
     pub warnings: Vec<String>,
 }
 
-/// How many of what.
+/// The number of changes by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanSummary {
@@ -281,51 +281,51 @@ pub struct PlanSummary {
     pub remove: usize,
     /// Tasks that are not allowed in the mesh.
     pub reject: usize,
-    /// Tasks that are held as they are.
+    /// Tasks whose registrations are held.
     pub hold: usize,
-    /// Names that belong to somebody else.
+    /// Names that belong to another owner.
     pub name_conflict: usize,
-    /// Objects that nothing is done to, and a person should know of.
+    /// Objects that the operator does not manage.
     pub unmanaged: usize,
-    /// Tasks of which it could not be found out.
+    /// Tasks whose changes could not be determined.
     pub unknown: usize,
     /// Changes that the policy skips.
     pub skipped_by_policy: usize,
-    /// Changes that a guard holds back.
+    /// Changes held by a guard.
     pub held_by_guard: usize,
     /// Changes that wait because their binding is paused.
     pub paused: usize,
-    /// Tasks that are not the operator's business.
+    /// Tasks outside the operator's bindings and workloads.
     pub ignore: usize,
-    /// Registrations that are as they should be.
+    /// Registrations that are as declared.
     pub unchanged: usize,
 }
 
-/// What a run would do.
+/// The report of a plan: the changes that a run would make.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanReport {
-    /// Of this form; grows when a field changes its meaning or goes.
+    /// Version of this form; increases when a field changes its meaning or is removed.
     pub schema_version: u32,
     /// The operator's id.
     pub operator: String,
     /// The operator's version.
     pub version: String,
-    /// When it was made (RFC 3339).
+    /// Time of the plan (RFC 3339).
     pub created_at: String,
-    /// Whether everything could be found out and all manifests are valid.
+    /// Whether all inputs were read and all manifests are valid.
     pub complete: bool,
-    /// How many of what.
+    /// The number of changes by kind.
     pub summary: PlanSummary,
-    /// The manifests that it was made by.
+    /// The manifests of the plan.
     pub manifests: ManifestsSummary,
-    /// What could not be found out.
+    /// Inputs that could not be read.
     pub unresolved: Vec<Unresolved>,
-    /// What is allowed and most likely not meant, by task.
+    /// Warnings by task: valid states that are probably unintended.
     pub warnings: Vec<PlanWarning>,
-    /// Login tokens that nobody looks after, since they name no task.
+    /// Login tokens that name no task.
     pub unattributed_tokens: Vec<UnattributedTokens>,
-    /// All items, by control plane and task; those that are unchanged or ignored only where asked for.
+    /// All changes, by control plane and task. Unchanged and ignored ones only with `--all`.
     pub changes: Vec<PlanEntry>,
 }
 
@@ -333,7 +333,7 @@ pub struct PlanReport {
 pub const SCHEMA_VERSION: u32 = 1;
 
 impl PlanReport {
-    /// Adds up.
+    /// A report with the changes counted.
     pub fn new(
         operator: &str,
         created_at: Timestamp,
@@ -359,14 +359,14 @@ impl PlanReport {
         }
     }
 
-    /// Without the items that nobody need look at; they stay counted.
+    /// The report without unchanged and ignored entries, which stay counted.
     #[must_use]
     pub fn without_unchanged(mut self) -> Self {
         self.changes.retain(|planned| !matches!(planned.change.change, Change::Unchanged | Change::Ignore));
         self
     }
 
-    /// Whether a run would write anything.
+    /// Whether a run would write.
     pub fn will_write(&self) -> bool {
         let PlanSummary { create, update, drain, remove, .. } = self.summary;
         create + update + drain + remove > 0
@@ -376,8 +376,8 @@ impl PlanReport {
 impl PlanSummary {
     fn of<'a>(changes: impl Iterator<Item = &'a PlannedChange>) -> Self {
         let mut summary = Self::default();
-        for item in changes {
-            *summary.count(item.change, item.blocked_by) += 1;
+        for change in changes {
+            *summary.count(change.change, change.blocked_by) += 1;
         }
         summary
     }
@@ -402,19 +402,18 @@ impl PlanSummary {
     }
 }
 
-/// A label for metrics: the change, or what blocks it.
+/// The value of a metric label: the change, or the reason why it is withheld.
 pub fn label(change: &PlannedChange) -> &'static str {
     match change.blocked_by {
         Some(BlockedBy::Policy) => "skipped_by_policy",
         Some(BlockedBy::Guard) => "held_by_guard",
         Some(BlockedBy::Paused) => "paused",
         None if change.change == Change::NameConflict => "name_conflict",
-        None if change.change == Change::Unmanaged => "unmanaged",
-        None => change.change.as_str(),
+            None => change.change.as_str(),
     }
 }
 
-/// Every value of [`label`].
+/// All values of [`label`].
 pub fn labels() -> impl Iterator<Item = &'static str> {
     let blocked = [BlockedBy::Policy, BlockedBy::Guard, BlockedBy::Paused]
         .map(|by| label(&PlannedChange { blocked_by: Some(by), ..PlannedChange::new(Change::Remove, "") }));
@@ -422,16 +421,16 @@ pub fn labels() -> impl Iterator<Item = &'static str> {
     plain.into_iter().chain(blocked)
 }
 
-/// Control plane, mesh and partition, as far as there are any.
-type PlaceKey<'a> = (&'a str, &'a str, &'a str);
+/// Control plane, mesh and partition; empty where there is none.
+type PlanLocationKey<'a> = (&'a str, &'a str, &'a str);
 
-/// Items by their place.
-fn by_place(changes: &[PlanEntry]) -> BTreeMap<PlaceKey<'_>, Vec<&PlanEntry>> {
-    let mut places: BTreeMap<PlaceKey<'_>, Vec<&PlanEntry>> = BTreeMap::new();
+/// The entries by location.
+fn by_location(changes: &[PlanEntry]) -> BTreeMap<PlanLocationKey<'_>, Vec<&PlanEntry>> {
+    let mut locations: BTreeMap<PlanLocationKey<'_>, Vec<&PlanEntry>> = BTreeMap::new();
     for planned in changes {
         let mesh = planned.change.mesh.as_deref().unwrap_or_default();
         let partition = planned.change.partition.as_deref().unwrap_or_default();
-        places.entry((&planned.control_plane, mesh, partition)).or_default().push(planned);
+        locations.entry((&planned.control_plane, mesh, partition)).or_default().push(planned);
     }
-    places
+    locations
 }

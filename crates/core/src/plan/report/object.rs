@@ -1,9 +1,9 @@
-//! What a plan speaks of beside tasks.
+//! Kinds of objects in a plan that are not registrations of tasks.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// The kinds, in the order in which they are made: what others rest on first.
+/// Kinds of objects, in the order of creation: dependencies first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ObjectKind {
@@ -17,14 +17,14 @@ pub enum ObjectKind {
     BindingRule,
     /// A node of the catalog.
     Node,
-    /// The token that counts where a request has none. It is nobody's: only policies are attached and detached.
+    /// The token of requests without a token. It has no owner: only policies are attached and detached.
     AnonymousToken,
-    /// A namespace (Enterprise). It is nobody's: only default policies are attached and detached.
+    /// A namespace (Enterprise). It has no owner: only default policies are attached and detached.
     Namespace,
 }
 
 impl ObjectKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::Policy,
         Self::Role,
@@ -35,7 +35,7 @@ impl ObjectKind {
         Self::Namespace,
     ];
 
-    /// The kind in words.
+    /// The kind as text for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Policy => "policy",

@@ -8,30 +8,30 @@ use serde_json::Value;
 
 use crate::plan::report::ObjectKind;
 
-use super::groups::{ChangeGroup, NAMED, entries};
-use super::{BlockedBy, Change, PlannedChange, PlaceKey, PlanEntry, PlanReport, UnattributedTokens, by_place};
+use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
+use super::{BlockedBy, Change, PlannedChange, PlanLocationKey, PlanEntry, PlanReport, UnattributedTokens, by_location};
 
-/// How much of a plan to show.
+/// The level of detail of a rendered plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlanDetail {
-    /// What a person should look at; many tasks that one cause hits are one entry.
+    /// Changes and problems. Many tasks with one cause are one entry.
     Changes,
-    /// What is unchanged or ignored, too, and each task by itself.
+    /// Unchanged and ignored tasks as well, and each task individually.
     All,
 }
 
-/// The whole plan as text, with colours; print it through `anstream`, which takes them away where they don't belong.
-pub fn render(proposal: &PlanReport, detail: PlanDetail) -> String {
+/// The plan as text with colours. Print it through `anstream`, which removes them where they are not supported.
+pub fn render(report: &PlanReport, detail: PlanDetail) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write(&mut text, proposal, detail);
+    let _ = write(&mut text, report, detail);
     text
 }
 
-fn write(out: &mut String, proposal: &PlanReport, detail: PlanDetail) -> fmt::Result {
-    write_manifests(out, proposal)?;
+fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Result {
+    write_manifests(out, report)?;
     let mut has_more = false;
-    for (place, changes) in by_place(&proposal.changes) {
+    for (location, changes) in by_location(&report.changes) {
         let changes: Vec<&PlanEntry> = changes
             .into_iter()
             .filter(|planned| {
@@ -41,7 +41,7 @@ fn write(out: &mut String, proposal: &PlanReport, detail: PlanDetail) -> fmt::Re
         if changes.is_empty() {
             continue;
         }
-        write_place(out, place)?;
+        write_location(out, location)?;
         for entry in entries(&changes, detail) {
             has_more |= write_entry(out, &entry)?;
         }
@@ -50,34 +50,34 @@ fn write(out: &mut String, proposal: &PlanReport, detail: PlanDetail) -> fmt::Re
     if has_more {
         writeln!(
             out,
-            "Entries of many tasks name some of them; --all shows each, and so does --output json.\n"
+            "Entries of many tasks show examples; --all and --output json show each task.\n"
         )?;
     }
-    write_unattributed_tokens(out, proposal)?;
-    write_unresolved(out, proposal)?;
-    write_warnings(out, proposal)?;
-    write_summary(out, proposal)
+    write_unattributed_tokens(out, report)?;
+    write_unresolved(out, report)?;
+    write_warnings(out, report)?;
+    write_summary(out, report)
 }
 
-fn write_manifests(out: &mut String, proposal: &PlanReport) -> fmt::Result {
+fn write_manifests(out: &mut String, report: &PlanReport) -> fmt::Result {
     let (red, yellow) = (AnsiColor::Red.on_default(), AnsiColor::Yellow.on_default());
-    for error in &proposal.manifests.errors {
+    for error in &report.manifests.errors {
         writeln!(out, "{red}manifest error:{red:#} {error}")?;
     }
-    for warning in &proposal.manifests.warnings {
+    for warning in &report.manifests.warnings {
         writeln!(out, "{yellow}manifest warning:{yellow:#} {warning}")?;
     }
-    if !proposal.manifests.errors.is_empty() {
+    if !report.manifests.errors.is_empty() {
         writeln!(out, "While there are errors, nothing is withdrawn because of the manifests.\n")?;
     }
     Ok(())
 }
 
-fn sign(item: &PlannedChange) -> (&'static str, Style) {
-    if item.blocked_by.is_some() {
+fn sign(change: &PlannedChange) -> (&'static str, Style) {
+    if change.blocked_by.is_some() {
         return ("=", AnsiColor::Yellow.on_default());
     }
-    match item.change {
+    match change.change {
         Change::Create => ("+", AnsiColor::Green.on_default()),
         Change::Update => ("~", AnsiColor::Yellow.on_default()),
         Change::Drain => ("v", AnsiColor::Magenta.on_default()),
@@ -89,18 +89,18 @@ fn sign(item: &PlannedChange) -> (&'static str, Style) {
     }
 }
 
-fn headline(item: &PlannedChange) -> String {
-    let change = item.change.as_str();
-    match item.blocked_by {
-        Some(BlockedBy::Policy) => format!("{change}, skipped by policy"),
-        Some(BlockedBy::Guard) => format!("{change}, held back by the guard"),
-        Some(BlockedBy::Paused) => format!("{change}, paused"),
-        None if item.precondition.is_some() => format!("{change}, later"),
-        None => change.to_owned(),
+fn headline(change: &PlannedChange) -> String {
+    let kind = change.change.as_str();
+    match change.blocked_by {
+        Some(BlockedBy::Policy) => format!("{kind}, skipped by policy"),
+        Some(BlockedBy::Guard) => format!("{kind}, held by the guard"),
+        Some(BlockedBy::Paused) => format!("{kind}, paused"),
+        None if change.precondition.is_some() => format!("{kind}, later"),
+        None => kind.to_owned(),
     }
 }
 
-fn write_place(out: &mut String, (control_plane, mesh, partition): PlaceKey<'_>) -> fmt::Result {
+fn write_location(out: &mut String, (control_plane, mesh, partition): PlanLocationKey<'_>) -> fmt::Result {
     let bold = Style::new().bold();
     write!(out, "{bold}control plane {control_plane}")?;
     for (word, name) in [("mesh", mesh), ("partition", partition)] {
@@ -111,10 +111,10 @@ fn write_place(out: &mut String, (control_plane, mesh, partition): PlaceKey<'_>)
     writeln!(out, "{bold:#}")
 }
 
-/// Whether it stands for more than it names.
+/// Writes an entry, and returns whether it stands for more than it shows.
 fn write_entry(out: &mut String, entry: &ChangeGroup<'_>) -> Result<bool, fmt::Error> {
     match entry.changes.as_slice() {
-        [one] => write_item(out, one).map(|()| false),
+        [one] => write_change(out, one).map(|()| false),
         _ if entry.tasks().len() == 1 => write_task(out, entry).map(|()| false),
         _ => write_many(out, entry),
     }
@@ -125,44 +125,44 @@ fn write_head(out: &mut String, planned: &PlanEntry) -> fmt::Result {
     write!(out, "  {style}{sign} {}{style:#}", headline(&planned.change))
 }
 
-fn write_item(out: &mut String, planned: &PlanEntry) -> fmt::Result {
-    let item = &planned.change;
+fn write_change(out: &mut String, planned: &PlanEntry) -> fmt::Result {
+    let change = &planned.change;
     write_head(out, planned)?;
-    if let Some(kind) = item.kind {
+    if let Some(kind) = change.kind {
         write!(out, "  {}", kind.as_str())?;
     }
-    if let Some(name) = &item.name {
+    if let Some(name) = &change.name {
         write!(out, "  {name}")?;
     }
-    if let Some(id) = &item.id {
+    if let Some(id) = &change.id {
         write!(out, "  id {id}")?;
     }
     write_owner(out, planned)?;
-    if let Some(registration) = &item.registration {
+    if let Some(registration) = &change.registration {
         write_registration(out, registration)?;
     }
-    for field in &item.fields {
+    for field in &change.fields {
         writeln!(out, "      {}: {} -> {}", field.path, ShortValue(&field.before), ShortValue(&field.after))?;
     }
-    write_reason(out, item, &item.reason)?;
-    write_rest(out, item)
+    write_reason(out, change, &change.reason)?;
+    write_details(out, change)
 }
 
-/// All that one task has there, and that goes the same way.
+/// The changes of one task that have the same key.
 fn write_task(out: &mut String, entry: &ChangeGroup<'_>) -> fmt::Result {
     let first = entry.first();
     write_head(out, first)?;
-    // A proxy's service has a longer name than the one that it stands before.
+    // A sidecar's service has a longer name than its parent.
     let length = |planned: &&&PlanEntry| planned.change.service.as_deref().map_or(usize::MAX, str::len);
     write_owner(out, entry.changes.iter().min_by_key(length).copied().unwrap_or(first))?;
-    // The task tells its cluster.
+    // The cluster is in the task's line.
     let names = entry.changes.iter().filter_map(|planned| planned.change.name.as_deref());
     let names: Vec<&str> = names.map(|name| name.split("@arn:").next().unwrap_or(name)).collect();
     if !names.is_empty() {
-        writeln!(out, "      what: {}", names.join(", "))?;
+        writeln!(out, "      registrations: {}", names.join(", "))?;
     }
     write_reasons(out, entry)?;
-    write_rest(out, &first.change)
+    write_details(out, &first.change)
 }
 
 fn write_many(out: &mut String, entry: &ChangeGroup<'_>) -> Result<bool, fmt::Error> {
@@ -177,19 +177,19 @@ fn write_many(out: &mut String, entry: &ChangeGroup<'_>) -> Result<bool, fmt::Er
     }
     let count = names.len();
     let word = if first.task.is_some() { "tasks" } else { "objects" };
-    names.truncate(NAMED);
+    names.truncate(MAX_EXAMPLES);
     write!(out, "  {count} {word}: {}", names.join(", "))?;
-    if count > NAMED {
-        write!(out, " and {} more", count - NAMED)?;
+    if count > MAX_EXAMPLES {
+        write!(out, " and {} more", count - MAX_EXAMPLES)?;
     }
     out.push('\n');
     let is_withdrawn = matches!(first.change.change, Change::Drain | Change::Remove);
     if is_withdrawn {
-        writeln!(out, "      what: {}", entry.things())?;
+        writeln!(out, "      registrations: {}", entry.registration_counts())?;
     }
     let has_more = write_reasons(out, entry)?;
-    write_rest(out, &first.change)?;
-    Ok(has_more || count > NAMED)
+    write_details(out, &first.change)?;
+    Ok(has_more || count > MAX_EXAMPLES)
 }
 
 fn write_owner(out: &mut String, planned: &PlanEntry) -> fmt::Result {
@@ -203,56 +203,56 @@ fn write_owner(out: &mut String, planned: &PlanEntry) -> fmt::Result {
     Ok(())
 }
 
-fn write_reason(out: &mut String, item: &PlannedChange, reason: &str) -> fmt::Result {
-    write!(out, "      why: {reason}")?;
-    if let Some(binding) = &item.binding {
+fn write_reason(out: &mut String, change: &PlannedChange, reason: &str) -> fmt::Result {
+    write!(out, "      reason: {reason}")?;
+    if let Some(binding) = &change.binding {
         write!(out, " (MeshBinding {binding})")?;
     }
     out.push('\n');
     Ok(())
 }
 
-/// One cause may be another role's for each. Whether there are more than are shown.
+/// Writes the reasons, which may name another role for each task. Returns whether there are more than are shown.
 fn write_reasons(out: &mut String, entry: &ChangeGroup<'_>) -> Result<bool, fmt::Error> {
     let reasons = entry.reasons();
     if let [(reason, one, _)] = reasons.as_slice() {
         write_reason(out, &one.change, reason)?;
         return Ok(false);
     }
-    for (reason, one, tasks) in reasons.iter().take(NAMED) {
+    for (reason, example, tasks) in reasons.iter().take(MAX_EXAMPLES) {
         let word = if *tasks == 1 { "task" } else { "tasks" };
-        writeln!(out, "      why, for {tasks} {word} such as {}: {reason}", short_name(one))?;
+        writeln!(out, "      reason, for {tasks} {word} such as {}: {reason}", short_name(example))?;
     }
-    let more = reasons.len().saturating_sub(NAMED);
+    let more = reasons.len().saturating_sub(MAX_EXAMPLES);
     if more > 0 {
         writeln!(out, "      and {more} more of the same kind")?;
     }
     Ok(more > 0)
 }
 
-fn write_rest(out: &mut String, item: &PlannedChange) -> fmt::Result {
-    if let Some(after) = &item.precondition {
-        writeln!(out, "      when: {after}")?;
+fn write_details(out: &mut String, change: &PlannedChange) -> fmt::Result {
+    if let Some(precondition) = &change.precondition {
+        writeln!(out, "      precondition: {precondition}")?;
     }
-    if let Some(then) = &item.follow_up {
-        writeln!(out, "      then: {then}")?;
+    if let Some(follow_up) = &change.follow_up {
+        writeln!(out, "      follow-up: {follow_up}")?;
     }
-    for warning in &item.warnings {
-        writeln!(out, "      mind: {warning}")?;
+    for warning in &change.warnings {
+        writeln!(out, "      warning: {warning}")?;
     }
     Ok(())
 }
 
-/// What the headline says already, and our marks, which are on everything.
+/// Fields that the headline shows, and ownership labels, which every registration has.
 const OMITTED_FIELDS: [&str; 4] = ["type", "mesh", "name", "labels[\"ecs-mesh.dev/"];
 
-/// The fields of what would be created, each leaf in a line.
+/// Writes the fields of a created registration, one leaf a line.
 fn write_registration(out: &mut String, registration: &Value) -> fmt::Result {
     for field in super::super::diff(&Value::Object(serde_json::Map::new()), registration) {
         let mut leaves = Vec::new();
         collect(&field.path, field.after.as_ref().unwrap_or(&Value::Null), &mut leaves);
         leaves.retain(|(path, _)| {
-            !OMITTED_FIELDS.iter().any(|said| path == said || (said.contains('[') && path.starts_with(said)))
+            !OMITTED_FIELDS.iter().any(|field| path == field || (field.contains('[') && path.starts_with(field)))
         });
         for (path, value) in leaves {
             writeln!(out, "      {path}: {value}")?;
@@ -279,7 +279,7 @@ fn collect(path: &str, value: &Value, leaves: &mut Vec<(String, String)>) {
     }
 }
 
-/// A value in one line.
+/// A value on one line.
 struct ShortValue<'a>(&'a Option<Value>);
 
 impl fmt::Display for ShortValue<'_> {
@@ -291,7 +291,7 @@ impl fmt::Display for ShortValue<'_> {
     }
 }
 
-/// A task's, or an object's.
+/// The short name of a task or an object.
 fn short_name(planned: &PlanEntry) -> String {
     match (&planned.task, planned.change.kind) {
         (Some(task), _) => format!("{}/{}", task.cluster().name(), task.id()),
@@ -302,46 +302,45 @@ fn short_name(planned: &PlanEntry) -> String {
     }
 }
 
-fn write_unresolved(out: &mut String, proposal: &PlanReport) -> fmt::Result {
-    if proposal.unresolved.is_empty() {
+fn write_unresolved(out: &mut String, report: &PlanReport) -> fmt::Result {
+    if report.unresolved.is_empty() {
         return Ok(());
     }
     let red = AnsiColor::Red.on_default();
-    writeln!(out, "{red}Not found out, so that a part of this plan is missing:{red:#}")?;
-    for gap in &proposal.unresolved {
-        writeln!(out, "  ? {}: {}", gap.subject, gap.error)?;
+    writeln!(out, "{red}unknown, so this plan lacks the changes that depend on these inputs:{red:#}")?;
+    for input in &report.unresolved {
+        writeln!(out, "  ? {}: {}", input.subject, input.error)?;
     }
     out.push('\n');
     Ok(())
 }
 
-/// Tokens that nobody looks after, since they name no task.
-fn write_unattributed_tokens(out: &mut String, proposal: &PlanReport) -> fmt::Result {
+fn write_unattributed_tokens(out: &mut String, report: &PlanReport) -> fmt::Result {
     let yellow = AnsiColor::Yellow.on_default();
-    for UnattributedTokens { control_plane, reason, count, examples } in &proposal.unattributed_tokens {
+    for UnattributedTokens { control_plane, reason, count, examples } in &report.unattributed_tokens {
         let (tokens, name) = if *count == 1 { ("login token", "names") } else { ("login tokens", "name") };
         writeln!(
             out,
-            "{yellow}not looked after:{yellow:#} {count} {tokens} at control plane {control_plane} {name} no task \
-             ({reason}), so nobody removes them; such as {}",
+            "{yellow}unattributed tokens:{yellow:#} {count} {tokens} at control plane {control_plane} {name} no task \
+             ({reason}) and are not removed; such as {}",
             examples.join(", ")
         )?;
         writeln!(
             out,
-            "      look: consul acl token read -accessor-id {}; delete those whose tasks are gone, and have tasks log \
-             in with both -meta that consul-ecs gives",
+            "      help: consul acl token read -accessor-id {}; delete tokens whose tasks are gone, and let tasks log in \
+             with both -meta values of consul-ecs",
             examples.first().map_or("ID", String::as_str)
         )?;
     }
-    if !proposal.unattributed_tokens.is_empty() {
+    if !report.unattributed_tokens.is_empty() {
         out.push('\n');
     }
     Ok(())
 }
 
-fn write_warnings(out: &mut String, proposal: &PlanReport) -> fmt::Result {
+fn write_warnings(out: &mut String, report: &PlanReport) -> fmt::Result {
     let mut causes: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
-    for warning in &proposal.warnings {
+    for warning in &report.warnings {
         let (tasks, messages) = causes.entry(&warning.key).or_default();
         *tasks += 1;
         messages.insert(&warning.message);
@@ -349,14 +348,14 @@ fn write_warnings(out: &mut String, proposal: &PlanReport) -> fmt::Result {
     let yellow = AnsiColor::Yellow.on_default();
     for (tasks, messages) in causes.values() {
         let word = if *tasks == 1 { "task" } else { "tasks" };
-        let mut shown = messages.iter().take(NAMED);
+        let mut shown = messages.iter().take(MAX_EXAMPLES);
         write!(out, "{yellow}warning{yellow:#} ({tasks} {word}): ")?;
         writeln!(out, "{}", shown.next().copied().unwrap_or_default())?;
         for message in shown {
             writeln!(out, "  also: {message}")?;
         }
-        if messages.len() > NAMED {
-            writeln!(out, "  and {} more of the same kind; --output json has all", messages.len() - NAMED)?;
+        if messages.len() > MAX_EXAMPLES {
+            writeln!(out, "  and {} more of the same kind; --output json has all", messages.len() - MAX_EXAMPLES)?;
         }
     }
     if !causes.is_empty() {
@@ -365,41 +364,41 @@ fn write_warnings(out: &mut String, proposal: &PlanReport) -> fmt::Result {
     Ok(())
 }
 
-fn write_summary(out: &mut String, proposal: &PlanReport) -> fmt::Result {
-    let s = &proposal.summary;
+fn write_summary(out: &mut String, report: &PlanReport) -> fmt::Result {
+    let s = &report.summary;
     let bold = Style::new().bold();
-    if proposal.will_write() {
+    if report.will_write() {
         write!(
             out,
             "{bold}Plan:{bold:#} {} to create, {} to update, {} to drain, {} to remove",
             s.create, s.update, s.drain, s.remove
         )?;
     } else {
-        let known = if proposal.complete { "" } else { ", as far as is known" };
+        let known = if report.complete { "" } else { ", as far as is known" };
         write!(out, "{bold}Plan:{bold:#} nothing to do{known}")?;
     }
-    let asides = [
+    let others = [
         (s.reject, "rejected"),
         (s.hold, "held"),
-        (s.name_conflict, "names taken"),
-        (s.unmanaged, "left alone"),
+        (s.name_conflict, "name conflicts"),
+        (s.unmanaged, "unmanaged"),
         (s.skipped_by_policy, "skipped by policy"),
-        (s.held_by_guard, "held back by the guard"),
+        (s.held_by_guard, "held by the guard"),
         (s.paused, "paused"),
         (s.unknown, "unknown"),
     ];
-    let asides: Vec<String> = asides
+    let others: Vec<String> = others
         .iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
-    if !asides.is_empty() {
-        write!(out, "; {}", asides.join(", "))?;
+    if !others.is_empty() {
+        write!(out, "; {}", others.join(", "))?;
     }
     writeln!(out, "; {} unchanged, {} ignored.", s.unchanged, s.ignore)?;
-    if !proposal.complete {
+    if !report.complete {
         let red = AnsiColor::Red.on_default();
-        writeln!(out, "{red}This plan is not complete;{red:#} see above.")?;
+        writeln!(out, "{red}This plan is incomplete;{red:#} see above.")?;
     }
     Ok(())
 }

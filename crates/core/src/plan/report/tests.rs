@@ -1,4 +1,4 @@
-//! A plan as its readers see it.
+//! The text and JSON forms of a plan.
 
 use serde_json::json;
 
@@ -20,8 +20,8 @@ fn change(change: Change, reason: &str) -> PlannedChange {
     }
 }
 
-/// One of everything.
-fn proposal() -> PlanReport {
+/// A report with one change of each kind.
+fn report() -> PlanReport {
     let field = FieldChange {
         path: "networking.outbound[0].port".into(),
         before: Some(json!(15050)),
@@ -61,17 +61,17 @@ fn proposal() -> PlanReport {
 
 #[test]
 fn plan_renders_its_sections() {
-    let text = anstream::adapter::strip_str(&render(&proposal(), PlanDetail::Changes)).to_string();
+    let text = anstream::adapter::strip_str(&render(&report(), PlanDetail::Changes)).to_string();
     insta::assert_snapshot!(text);
 }
 
 fn text(changes: Vec<PlanEntry>, detail: PlanDetail) -> String {
-    let proposal = PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
-    anstream::adapter::strip_str(&render(&proposal, detail)).to_string()
+    let report = PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
+    anstream::adapter::strip_str(&render(&report, detail)).to_string()
 }
 
-/// What a dead task left at Consul.
-fn left(n: usize) -> Vec<PlanEntry> {
+/// The removals of a dead task's registrations at Consul.
+fn removals(n: usize) -> Vec<PlanEntry> {
     let (id, service) = (format!("{n:032x}"), if n.is_multiple_of(2) { "kv" } else { "web" });
     let cluster = "arn:aws:ecs:eu-west-1:111122223333:cluster/demo";
     let names = [
@@ -98,18 +98,18 @@ fn left(n: usize) -> Vec<PlanEntry> {
 }
 
 fn rejected(n: usize, role: usize) -> PlanEntry {
-    let words = format!("role r{role}-task: tag x is missing; aws iam tag-role --role-name r{role}-task");
-    planned(&format!("{n:032x}"), PlannedChange::with_reason(Change::Reject, &Reason::new("x missing", words)))
+    let message = format!("role r{role}-task: tag x is missing; aws iam tag-role --role-name r{role}-task");
+    planned(&format!("{n:032x}"), PlannedChange::with_reason(Change::Reject, &Reason::new("x missing", message)))
 }
 
 #[test]
 fn plan_groups_registrations_of_a_dead_task() {
-    insta::assert_snapshot!(text(left(7), PlanDetail::Changes));
+    insta::assert_snapshot!(text(removals(7), PlanDetail::Changes));
 }
 
 #[test]
 fn plan_groups_many_tasks_by_reason() {
-    let mut changes: Vec<PlanEntry> = (0..1_000).flat_map(left).collect();
+    let mut changes: Vec<PlanEntry> = (0..1_000).flat_map(removals).collect();
     changes.extend((0..500).map(|n| rejected(n, n % 5)));
     insta::assert_snapshot!(text(changes.clone(), PlanDetail::Changes));
     let all = text(changes, PlanDetail::All);
@@ -119,21 +119,21 @@ fn plan_groups_many_tasks_by_reason() {
 
 #[test]
 fn plan_counts_unattributed_tokens() {
-    let mut proposal = proposal();
+    let mut report = report();
     let examples = vec!["4fa6e11c-21d1-3462-a316-99515e5544f7".to_owned()];
     let reason = "no_metadata";
-    proposal.unattributed_tokens.push(UnattributedTokens { control_plane: "consul".into(), reason, count: 12, examples });
-    let text = anstream::adapter::strip_str(&render(&proposal, PlanDetail::Changes)).to_string();
+    report.unattributed_tokens.push(UnattributedTokens { control_plane: "consul".into(), reason, count: 12, examples });
+    let text = anstream::adapter::strip_str(&render(&report, PlanDetail::Changes)).to_string();
     let line = text.lines().find(|line| line.starts_with("unattributed tokens: ")).unwrap();
     assert!(line.contains("12 login tokens") && line.contains("4fa6e11c-21d1"), "{line}");
-    let json = serde_json::to_value(&proposal).unwrap();
+    let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["unattributedTokens"][0]["count"], 12);
 }
 
 #[test]
-fn consul_has_no_mesh_and_an_enterprise_a_partition() {
+fn consul_location_has_partition_and_no_mesh() {
     let at = |partition: Option<&str>| {
-        let mut changes = left(1);
+        let mut changes = removals(1);
         changes.iter_mut().for_each(|planned| planned.change.partition = partition.map(str::to_owned));
         text(changes, PlanDetail::Changes).lines().next().unwrap().to_owned()
     };
@@ -142,23 +142,23 @@ fn consul_has_no_mesh_and_an_enterprise_a_partition() {
 }
 
 #[test]
-fn what_is_blocked_is_not_counted_as_to_be_done() {
-    let proposal = proposal();
-    let s = &proposal.summary;
+fn blocked_changes_are_not_counted_as_writes() {
+    let report = report();
+    let s = &report.summary;
     assert_eq!((s.create, s.update, s.drain, s.remove), (1, 1, 1, 1));
     assert_eq!((s.held_by_guard, s.skipped_by_policy, s.paused, s.unknown), (1, 1, 1, 2));
-    assert!(proposal.will_write() && !proposal.complete);
+    assert!(report.will_write() && !report.complete);
 }
 
 #[test]
-fn every_label_of_the_metric_is_listed() {
-    let listed: Vec<&str> = labels().collect();
-    for planned in proposal().changes {
-        assert!(listed.contains(&label(&planned.change)), "{planned:?}");
+fn labels_list_every_value() {
+    let labels: Vec<&str> = super::labels().collect();
+    for planned in report().changes {
+        assert!(labels.contains(&label(&planned.change)), "{planned:?}");
     }
 }
 
-/// Of what is written: a field that is left out where it is empty need not be there.
+/// The schema of the serialised form: fields that are omitted where empty are optional.
 fn schema() -> schemars::Schema {
     schemars::generate::SchemaSettings::default()
         .for_serialize()
@@ -168,7 +168,7 @@ fn schema() -> schemars::Schema {
 
 /// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
 #[test]
-fn the_schema_of_the_json_form_is_current() {
+fn committed_plan_schema_is_current() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/plan.schema.json");
     let schema = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -185,7 +185,7 @@ fn required_schema_fields_are_always_present() {
     };
     let of_change = required(&schema["$defs"]["PlanEntry"]);
     assert!(of_change.iter().any(|name| name == "change"), "{schema}");
-    let json = serde_json::to_value(proposal()).unwrap();
+    let json = serde_json::to_value(report()).unwrap();
     assert!(required(&schema).iter().all(|name| json.get(name).is_some()), "{json}");
     for change in json["changes"].as_array().unwrap() {
         assert!(of_change.iter().all(|name| change.get(name).is_some()), "{change}");
