@@ -1,7 +1,7 @@
 //! `ConsulAuth`: how ECS tasks get their identity in Consul.
 //!
-//! Leaving a field out never lets in more than is let in now: who may log in must be written, and where two ways to
-//! read a silence differ, the tighter one holds.
+//! A field that is left out never admits more logins: principals must be listed, and where an omission could be read in
+//! two ways, the stricter one applies.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,127 +14,157 @@ use ecs_mesh_model::Glob;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsulAuthSpec {
-    /// The name of a `ControlPlane` of type `consul`.
+    /// Name of a `ControlPlane` of type `consul`.
     pub control_plane: String,
-    /// Whether the set-up is to be there. `absent` removes everything of it that bears this operator's mark, whatever
-    /// else is written here.
+    /// Whether the set-up should exist.
+    ///
+    /// `absent` removes all objects with this operator's marker, whatever else is declared here.
     #[serde(default)]
     pub state: Presence,
-    /// Names of objects that exist without this operator's mark, and are to be its own from now on; `["*"]` for all
-    /// that are declared. Binding rules are called METHOD/service, METHOD/client or METHOD/GATEWAY-KIND, nodes by
-    /// their cluster's ARN. What another operator has marked is never taken.
+    /// Existing objects without this operator's marker to take over.
+    ///
+    /// `["*"]` adopts all that are declared. Binding rules are named METHOD/service, METHOD/client or
+    /// METHOD/GATEWAY-KIND, nodes by their cluster's ARN. An object with another operator's marker is never
+    /// adopted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adopt: Vec<Glob>,
-    /// Logins of tasks by their IAM role: for services and gateways. Left out: what is there is left alone.
+    /// Logins of services and gateways by their IAM role.
+    ///
+    /// Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tokens: Option<ServiceTokens>,
-    /// Logins of Consul client agents, as in set-ups without `consul-dataplane`. Left out: what is there is left alone.
+    /// Logins of Consul client agents, without `consul-dataplane`.
+    ///
+    /// Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_tokens: Option<ClientTokens>,
-    /// Lets requests without a token read services and nodes, which traffic between datacenters through mesh gateways
-    /// needs. Kept in the primary datacenter alone, which hands it on. Left out: what is there is left alone.
+    /// Lets requests without a token read services and nodes.
+    ///
+    /// Traffic between datacenters through mesh gateways needs that. Kept in the primary datacenter, which
+    /// replicates it. Left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anonymous_policy: Option<Presence>,
-    /// What Consul Enterprise has beyond that; the control plane's `partition` or `namespaces` must be given.
+    /// Consul Enterprise only.
+    ///
+    /// The control plane's `partition` or `namespaces` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enterprise: Option<ConsulEnterprise>,
 }
 
-/// Whether something is to be there.
+/// Whether an object should exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Presence {
-    /// Made, and kept as it is written.
+    /// Created and kept as declared.
     #[default]
     Present,
-    /// Removed where it bears this operator's mark.
+    /// Removed where this operator's marker is.
     Absent,
 }
 
-/// Logins of tasks.
+/// Logins of services and gateways by their IAM role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = patterns::needed_unless_absent("boundPrincipals")))]
+#[schemars(extend("anyOf" = patterns::required_unless_absent("boundPrincipals")))]
 pub struct ServiceTokens {
-    /// Whether this part is to be there. With its auth method go all tokens that it gave out.
+    /// Whether this part should exist.
+    ///
+    /// With an auth method go all tokens that it issued.
     #[serde(default)]
     pub state: Presence,
-    /// ARNs of the IAM roles that may log in, in any partition of AWS and any account; `*` may stand at the end.
-    /// Needed unless the part is `absent`: no role may log in because this was left out.
+    /// IAM roles that may log in.
+    ///
+    /// Of any partition and account of AWS; one `*` may stand at the end. Required unless `state` is `absent`:
+    /// leaving the field out admits no role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1), schema_with = "patterns::bound_principals")]
     pub bound_principals: Vec<String>,
-    /// The auth method's name, which tasks log in with.
-    #[serde(default = "service_method")]
+    /// Name of the auth method.
+    #[serde(default = "default_service_method")]
     #[schemars(schema_with = "patterns::consul_name")]
     pub auth_method: String,
-    /// The kinds of gateway that may log in, each with its rule, role and policy. Left out: none is made. A kind that is
-    /// not on the list is left alone where it is there; `absentGateways` removes it.
+    /// Gateway kinds that may log in, each with its rule, role and policy.
+    ///
+    /// Default: none. A kind that is not listed is unchanged where it exists; `absentGateways` removes it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<GatewayKind>,
-    /// The kinds of gateway whose rule, role and policy are to be removed.
+    /// Gateway kinds whose rule, role and policy are removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_gateways: Vec<GatewayKind>,
-    /// Policies of yours that terminating gateways get: they need `service:write` for each service that they stand
-    /// for. All others that are attached to their role are taken off it.
+    /// Your policies for terminating gateways.
+    ///
+    /// They need `service:write` for each service that they represent. Other policies are removed from their
+    /// role.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "patterns::consul_policies")]
     pub terminating_gateway_policies: Vec<String>,
-    /// How long a token lives; its task cannot get another without a restart. `0s` for as long as the task. Left out:
-    /// what the method says now, and no limit for a new one.
+    /// Lifetime of a token; a task cannot get another without a restart.
+    ///
+    /// `0s`: as long as the task. Left out: unchanged, and unlimited for a new method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-allowed" = TTL_RANGE))]
+    #[schemars(extend("x-allowed" = limits::TOKEN_TTL_OR_NONE, "x-format" = limits::TOKEN_TTL_FORMAT))]
     pub token_ttl: Option<HumanDuration>,
-    /// Where a token is known.
+    /// Where a token is valid.
     #[serde(default)]
     pub token_locality: TokenLocality,
-    /// Where the servers ask AWS who logs in. Who answers there decides who is who. Left out: AWS's own address, and
-    /// another one is taken out of the method.
+    /// STS endpoint that the servers ask who logs in.
+    ///
+    /// This endpoint decides identities. Default: AWS's own; another one is removed from the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::api_address")]
     pub sts_endpoint: Option<String>,
-    /// Where the servers ask AWS for a role's tags. Left out: AWS's own address, and another one is taken out.
+    /// IAM endpoint from which the servers read a role's tags.
+    ///
+    /// Default: AWS's own; another one is removed from the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::api_address")]
     pub iam_endpoint: Option<String>,
-    /// What logins must have signed in the header `X-Consul-IAM-ServerID`, so that a login for another server is worth
-    /// nothing here; `""` for nothing. Left out: what the method says now.
+    /// Required value of the signed header `X-Consul-IAM-ServerID`.
+    ///
+    /// Makes a login for another server worthless here. `""` for none; left out: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::header_value")]
     pub server_id_header_value: Option<String>,
-    /// Further headers that a login's signed request may have. Left out: none, and others are taken out.
+    /// Further headers that a login's signed request may have.
+    ///
+    /// Default: none; others are removed from the method.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "patterns::header_names")]
     pub allowed_sts_headers: Vec<String>,
 }
 
-fn service_method() -> String {
+fn default_service_method() -> String {
     "iam-ecs-service-token".to_owned()
 }
 
-/// Logins of client agents.
+/// Logins of Consul client agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("anyOf" = patterns::needed_unless_absent("boundPrincipals")))]
+#[schemars(extend("anyOf" = patterns::required_unless_absent("boundPrincipals")))]
 pub struct ClientTokens {
-    /// Whether this part is to be there. With its auth method go all tokens that it gave out.
+    /// Whether this part should exist.
+    ///
+    /// With an auth method go all tokens that it issued.
     #[serde(default)]
     pub state: Presence,
-    /// ARNs of the IAM roles that may log in as a client agent, written as those of `serviceTokens`. Each of them gets
-    /// `node:write` for every node. Needed unless the part is `absent`.
+    /// Roles that may log in as a client agent.
+    ///
+    /// Format as in `serviceTokens`. Each gets `node:write` for every node. Required unless `state` is `absent`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1), schema_with = "patterns::bound_principals")]
     pub bound_principals: Vec<String>,
-    /// The auth method's name.
-    #[serde(default = "client_method")]
+    /// Name of the auth method.
+    #[serde(default = "default_client_method")]
     #[schemars(schema_with = "patterns::consul_name")]
     pub auth_method: String,
-    /// Whether the servers read the role itself from IAM. Needed for `*` and for roles with a path.
-    #[serde(default = "yes")]
+    /// Whether the servers read the role from IAM.
+    ///
+    /// Required for `*` and for roles with a path.
+    #[serde(default = "default_entity_details")]
     pub entity_details: bool,
     /// As in `serviceTokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-allowed" = TTL_RANGE))]
+    #[schemars(extend("x-allowed" = limits::TOKEN_TTL_OR_NONE, "x-format" = limits::TOKEN_TTL_FORMAT))]
     pub token_ttl: Option<HumanDuration>,
     /// As in `serviceTokens`.
     #[serde(default)]
@@ -157,24 +187,22 @@ pub struct ClientTokens {
     pub allowed_sts_headers: Vec<String>,
 }
 
-fn client_method() -> String {
+fn default_client_method() -> String {
     "iam-ecs-client-token".to_owned()
 }
 
-fn yes() -> bool {
+fn default_entity_details() -> bool {
     true
 }
 
-const TTL_RANGE: &str = limits::TOKEN_TTL_OR_NONE;
-
-/// What both kinds of login say about their auth method, under one name.
+/// Settings that both kinds of login have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct LoginSettings<'a> {
     /// `authMethod`.
     pub auth_method: &'a str,
     /// `boundPrincipals`.
     pub bound_principals: &'a [String],
-    /// `entityDetails`, which services always need.
+    /// `entityDetails`; services always need them.
     pub entity_details: bool,
     /// `tokenTtl`.
     pub token_ttl: Option<HumanDuration>,
@@ -191,7 +219,7 @@ pub struct LoginSettings<'a> {
 }
 
 impl ServiceTokens {
-    /// What is said about the auth method.
+    /// The settings of the auth method.
     pub fn login(&self) -> LoginSettings<'_> {
         LoginSettings {
             auth_method: &self.auth_method,
@@ -208,7 +236,7 @@ impl ServiceTokens {
 }
 
 impl ClientTokens {
-    /// What is said about the auth method.
+    /// The settings of the auth method.
     pub fn login(&self) -> LoginSettings<'_> {
         LoginSettings {
             auth_method: &self.auth_method,
@@ -224,20 +252,20 @@ impl ClientTokens {
     }
 }
 
-/// The kinds of gateway, as in the role tag `consul.hashicorp.com.gateway-kind`.
+/// Kinds of gateway, as in the role tag `consul.hashicorp.com.gateway-kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GatewayKind {
-    /// Between datacenters, partitions and peers: may write mesh entries, and read peerings.
+    /// Between datacenters, partitions and peers: may write mesh entries and read peerings.
     MeshGateway,
-    /// From the mesh to what is outside: may do what you attach to its role.
+    /// From the mesh to external services: may do what the policies of its role allow.
     TerminatingGateway,
     /// From outside into the mesh: may read mesh entries, nodes and services.
     ApiGateway,
 }
 
 impl GatewayKind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 3] = [Self::MeshGateway, Self::TerminatingGateway, Self::ApiGateway];
 
     /// The value of the role tag.
@@ -249,16 +277,16 @@ impl GatewayKind {
         }
     }
 
-    /// The kind that was most likely meant by a word that names none.
+    /// The most likely kind for a word that is none.
     pub fn suggest(word: &str) -> Option<Self> {
         let word = word.to_lowercase().replace('_', "-");
-        // All end alike, which says nothing.
+        // The common suffix distinguishes none of them.
         let front = |kind: Self| kind.as_str().strip_suffix("-gateway").unwrap_or_default();
         let (word, is_whole) = match word.strip_suffix("-gateway") {
             Some(front) => (front, false),
             None => (&*word, true),
         };
-        // API gateways took their place.
+        // API gateways replace ingress gateways.
         if word == "ingress" {
             return Some(Self::ApiGateway);
         }
@@ -272,28 +300,31 @@ impl GatewayKind {
     }
 }
 
-/// Where a token is known.
+/// Where a token is valid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenLocality {
-    /// In the datacenter that it was given out in.
+    /// In the datacenter that issued it.
     #[default]
     Local,
     /// In every datacenter.
     Global,
 }
 
-/// What Consul Enterprise has beyond the rest. The rule that puts a token into the namespace of the role tag
-/// `consul.hashicorp.com.namespace` needs no word: it comes with the control plane's `partition` or `namespaces`.
+/// Objects of Consul Enterprise. The rule that issues a token in the namespace of the role tag
+/// `consul.hashicorp.com.namespace` needs no field: it exists where the control plane has a `partition` or
+/// `namespaces`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConsulEnterprise {
-    /// Lets every token of the control plane's namespaces read services and nodes in all namespaces of the partition.
-    /// Left out: what is there is left alone.
+    /// Lets managed namespaces' tokens read services and nodes in all namespaces.
+    ///
+    /// Every token of the control plane's namespaces, within the partition. Left out: unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_namespace: Option<Presence>,
-    /// Lets them read services and nodes in all partitions; only where the partition is `default`. Left out: what is
-    /// there is left alone.
+    /// Lets those tokens read services and nodes in all partitions.
+    ///
+    /// Only for the partition `default`. Left out: unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_partition: Option<Presence>,
 }

@@ -1,4 +1,4 @@
-//! The limits of values, once for the rules of loading and for the schemas.
+//! Limits and rules of values, defined once for loading and for the schemas.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -27,20 +27,28 @@ pub const GRACE_AGE: DurationRange = DurationRange { min: Duration::ZERO, max: D
 pub const DRAIN: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(10), description: "0s to 10m" };
 
-/// `ConsulAuth`: `tokenTtl`, where it is not zero; a server may allow less.
+/// `ConsulAuth`: `tokenTtl`, where it is not zero. A server may have a lower maximum.
 pub const TOKEN_TTL: DurationRange =
     DurationRange { min: MINUTE, max: DAY.saturating_mul(365), description: "1m to 365d" };
-/// `ConsulAuth`: `tokenTtl` in words.
+/// `ConsulAuth`: the rule of `tokenTtl`.
 pub const TOKEN_TTL_OR_NONE: &str = "`0s`, or 1m to 365d";
+/// `ConsulAuth`: the format of `tokenTtl` in the reference.
+pub(crate) const TOKEN_TTL_FORMAT: &str = "duration 1m–365d, or `0s`";
 
-/// Both ends belong to it.
+/// The rule of DNS-1035 labels.
+pub const DNS_LABEL_RULE: &str =
+    "lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters";
+/// The rule of names of Consul's ACL objects.
+pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most 128 characters";
+
+/// A range of durations that includes both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct DurationRange {
-    /// The shortest.
+    /// The minimum.
     pub min: Duration,
-    /// The longest.
+    /// The maximum.
     pub max: Duration,
-    /// As people write it: `30s to 24h`.
+    /// The range as errors have it: `30s to 24h`.
     pub description: &'static str,
 }
 
@@ -50,12 +58,12 @@ mod tests {
     use crate::HumanDuration;
 
     #[test]
-    fn the_words_of_a_range_say_its_limits() {
-        for DurationRange { min, max, description: words } in
+    fn range_descriptions_match_their_limits() {
+        for DurationRange { min, max, description } in
             [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, TOKEN_TTL]
         {
-            let said: Vec<_> = words.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
-            assert_eq!(said, [min, max], "{words}");
+            let ends: Vec<_> = description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
+            assert_eq!(ends, [min, max], "{description}");
         }
         assert!(TOKEN_TTL_OR_NONE.ends_with(TOKEN_TTL.description));
     }

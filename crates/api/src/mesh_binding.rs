@@ -8,34 +8,39 @@ use serde::{Deserialize, Serialize};
 use super::{HumanDuration, limits, patterns};
 use ecs_mesh_model::{Glob, MeshName, Tags};
 
-/// Puts the tasks of some clusters into one mesh of one control plane.
+/// Binds the tasks of some clusters to one mesh of one control plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MeshBindingSpec {
-    /// The name of a `ControlPlane`.
+    /// Name of a `ControlPlane`.
     pub control_plane: String,
-    /// The Kuma mesh, which must exist. For Consul the admin partition (Enterprise), or else left out.
+    /// Kuma: the mesh, which must exist.
+    ///
+    /// Consul: the admin partition (Enterprise), or left out.
     #[serde(default = "default_mesh")]
     pub mesh: MeshName,
-    /// Which tasks.
+    /// Tasks that belong to the mesh.
     pub selector: BindingSelector,
-    /// What the task role's tags must allow.
+    /// Checks of the task role's tags.
     #[serde(default)]
     pub role_tags: RoleTagPolicy,
-    /// Where a task's place in the mesh may be written besides the manifests.
+    /// Where a task may be described.
     #[serde(default)]
     pub discovery: Discovery,
-    /// What may be done to registrations.
+    /// Permitted changes of registrations.
     #[serde(default)]
     pub policy: LifecyclePolicy,
-    /// How stale registrations are found and taken away.
+    /// Removal of stale registrations.
     #[serde(default)]
     pub cleanup: CleanupPolicy,
-    /// The Dataplane's name (Kuma alone). Each task must have its own, so `{taskId}` or `{hostname}` is in it.
+    /// Name of each Dataplane (Kuma).
+    ///
+    /// `{taskId}`, `{hostname}` and `{service}`, with `a-z 0-9 - .` around them. Each task needs a name of its
+    /// own, so `{taskId}` or `{hostname}` is required.
     #[schemars(schema_with = "patterns::dataplane_name")]
     #[serde(default = "default_dataplane_name")]
     pub dataplane_name: String,
-    /// `true`: observe and plan, and write nothing.
+    /// Observe and plan without writing.
     #[serde(default)]
     pub paused: bool,
 }
@@ -49,16 +54,17 @@ fn default_dataplane_name() -> String {
 }
 
 impl MeshBindingSpec {
-    /// What `dataplaneName` is where it is left out.
+    /// Default of `dataplaneName`.
     pub const DATAPLANE_NAME: &str = "{taskId}";
 }
 
-/// Which tasks a binding takes. All given conditions must hold; an empty list is no condition.
+/// Selects the tasks of a binding. All given conditions must hold; an empty list is no condition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BindingSelector {
-    /// ARNs of clusters, or patterns over them; at least one. A bare name is refused, since names recur;
-    /// `*:cluster/NAME` takes all of that name.
+    /// Cluster ARNs, or patterns over them; at least one.
+    ///
+    /// A bare name is an error, since names recur; `*:cluster/NAME` selects all clusters of that name.
     #[schemars(length(min = 1), schema_with = "patterns::clusters")]
     pub clusters: Vec<Glob>,
     /// Only tasks of these ECS services.
@@ -67,24 +73,28 @@ pub struct BindingSelector {
     /// Only tasks of these task definition families.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub families: Vec<Glob>,
-    /// Only tasks with these ECS tags (costs a describe per new task).
+    /// Only tasks with these ECS tags.
+    ///
+    /// Costs a describe for each new task.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     #[schemars(schema_with = "patterns::texts_by_key")]
     pub tags: Tags,
 }
 
-/// What the task role's tags must say.
+/// Checks of the task role's tags.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RoleTagPolicy {
-    /// What follows where the task role's tags don't allow the registration.
+    /// Effect of role tags that do not allow the registration.
     pub mode: RoleTagMode,
-    /// What follows for a running task that is not allowed any more, under `enforce`: its role's tags have changed, or
-    /// manifests have (the service, authorised accounts, `boundPrincipals` and so the role's path, namespaces). Left
-    /// out: `withdraw` for Kuma, `keep` for Consul, where the task could not log in again without a restart.
+    /// Under `enforce`: effect on a running task that is no longer allowed.
+    ///
+    /// Its role's tags have changed, or manifests have (service, authorised accounts, `boundPrincipals`,
+    /// namespaces). Default: `withdraw` for Kuma, `keep` for Consul, where the task could not log in again
+    /// without a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_revoked: Option<OnRevoked>,
-    /// Accounts whose roles may be in the mesh; empty: the task's own account only.
+    /// Accounts whose roles may be in the mesh; default: the task's own.
     #[schemars(schema_with = "patterns::accounts")]
     pub authorized_accounts: Vec<String>,
     /// How often each role's tags are read again.
@@ -103,67 +113,67 @@ impl Default for RoleTagPolicy {
     }
 }
 
-/// What follows from role tags that do not allow the registration.
+/// Effect of role tags that do not allow the registration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RoleTagMode {
-    /// Not registered; withdrawn when the tags stop allowing it.
+    /// Not registered, and withdrawn when the tags stop allowing it.
     #[default]
     Enforce,
-    /// Registered all the same, and reported.
+    /// Registered, with a warning.
     Warn,
-    /// Not looked at.
+    /// Not checked.
     Off,
 }
 
-/// What follows for a running task that is not allowed any more.
+/// Effect on a running task that is no longer allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnRevoked {
-    /// Its registrations and identities are taken away, after a second reading that says the same.
+    /// Registrations and identities are removed after a second read agrees.
     Withdraw,
-    /// It keeps them, and is reported.
+    /// Kept, with a warning.
     Keep,
 }
 
-/// Where a task's place in the mesh may be written.
+/// Where a task may be described.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Discovery {
-    /// Only in `Workload` manifests.
+    /// In `Workload` manifests only.
     #[default]
     Manifests,
     /// Also in ECS task tags and docker labels, for tasks that no `Workload` selects.
     Tags,
 }
 
-/// What may be done to registrations.
+/// Permitted changes of registrations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LifecyclePolicy {
     /// Create, update, drain and remove.
     #[default]
     Sync,
-    /// Create, update and drain; remove nothing.
+    /// Create, update and drain.
     UpsertOnly,
-    /// Create, and nothing else.
+    /// Create only.
     CreateOnly,
 }
 
-/// How stale registrations are found and taken away.
+/// Removal of stale registrations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CleanupPolicy {
-    /// How long a task must have been missing before its registration may go without a STOPPED of its own.
+    /// How long a task must be missing before absence is evidence.
     #[schemars(extend("x-allowed" = limits::GRACE_AGE.description))]
     pub grace_age: HumanDuration,
     /// Time between full sweeps.
     #[schemars(extend("x-allowed" = limits::SWEEP_INTERVAL.description))]
     pub sweep_interval: HumanDuration,
-    /// Time between drain and removal when a running task is withdrawn. Of Kuma alone: at Consul nothing is drained.
+    /// Kuma: time between drain and removal when a running task is withdrawn.
     #[schemars(extend("x-allowed" = limits::DRAIN.description))]
     pub drain: HumanDuration,
-    /// The limit on removals that no STOPPED backs.
+    /// Limit of removals without the task's own STOPPED.
     pub guard: GuardPolicy,
 }
 
@@ -178,16 +188,16 @@ impl Default for CleanupPolicy {
     }
 }
 
-/// Stops removals that are too many to be true.
+/// Limit of removals without the task's own STOPPED.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GuardPolicy {
-    /// The largest part of the owned registrations that may go within an hour without a STOPPED.
+    /// Largest part of owned registrations removed within an hour without a STOPPED.
     #[schemars(range(min = *limits::MAX_FRACTION.start(), max = *limits::MAX_FRACTION.end()))]
     pub max_fraction: f64,
-    /// With fewer owned than this the guard lets everything through.
+    /// With fewer owned registrations the guard admits everything.
     pub min_owned: u32,
-    /// Until then you let removals through.
+    /// Removals are admitted until then.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::time")]
     pub release_until: Option<String>,

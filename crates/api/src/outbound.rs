@@ -9,25 +9,26 @@ use serde::{Deserialize, Serialize};
 use super::patterns;
 use ecs_mesh_model::{Glob, ServiceName};
 
-/// Outbounds for all workloads that it names; edited without touching the tasks.
+/// Outbounds of all workloads that the list names. A change reaches running tasks without a restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutboundListSpec {
-    /// Names of `Workload`s, or patterns over them; at least one. Tasks that are described by tags count
-    /// under their service's name.
+    /// Names of `Workload`s, or patterns over them; at least one.
+    ///
+    /// Tasks that are described by tags count under their service's name.
     #[schemars(length(min = 1))]
     pub workloads: Vec<Glob>,
-    /// What those workloads call; `[]` for nothing.
+    /// Services that those workloads call; `[]` for none.
     pub outbounds: Vec<Outbound>,
 }
 
-/// One service that a task calls, and where the task finds it.
+/// A service that a task calls, and where the task reaches it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outbound {
-    /// The service that is called.
+    /// Called service.
     pub service: ServiceName,
-    /// The inbound port of that service: its `port`, not its `containerPort`.
+    /// Inbound `port` of that service, not its `containerPort`.
     pub target_port: NonZeroU16,
     /// Where the sidecar listens for the app.
     pub listen: Listen,
@@ -37,11 +38,11 @@ pub struct Outbound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listen {
-    /// Where the sidecar listens for the app.
+    /// Address that the app calls.
     #[serde(default = "loopback")]
     #[schemars(schema_with = "patterns::ip_address")]
     pub address: IpAddr,
-    /// The port that the app calls.
+    /// Port that the app calls.
     pub port: NonZeroU16,
 }
 

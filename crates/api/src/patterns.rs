@@ -1,9 +1,10 @@
-//! What the values that people write as texts look like, for the schemas.
+//! Schema patterns of the values that manifests hold as text.
 //!
-//! A pattern never refuses what loading accepts. Where a rule cannot be said in a pattern, loading is the stricter.
-//! Three keywords are ours, and never leave [`crate::schema`]: `x-allowed` says in words what is allowed, for people;
-//! `x-unquoted` marks texts that loading also takes from what YAML calls a number, such as `version: 1.10`; and
-//! `x-enum-descriptions` (made there) says what each of the allowed words means.
+//! A pattern accepts every text that loading accepts. Where a pattern cannot express a rule, loading is the stricter.
+//! Four keywords are internal and removed from what [`crate::schema`] writes: `x-allowed` is the rule in words, as
+//! errors have it; `x-format` is its short name, as the reference has it; `x-unquoted` marks texts that loading also
+//! accepts from what YAML calls a number, such as `version: 1.10`; and `x-enum-descriptions` (made there) describes each
+//! allowed word.
 
 use std::borrow::Cow;
 
@@ -11,10 +12,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::HumanDuration;
-use crate::manifests::{CONSUL_NAME_RULE, DNS_LABEL};
+use super::limits::{CONSUL_NAME_RULE, DNS_LABEL_RULE};
 use ecs_mesh_model::ServiceName;
 
-/// Any number of units, each once, the largest first; the length refuses the empty text.
+/// Units, each at most once, the largest first. The minimum length excludes the empty text.
 const DURATION: &str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
 const ADDRESS: &str = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@\s]+(/[^?#\s]*)?$";
 const LABEL: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
@@ -29,7 +30,8 @@ const BOUND_PRINCIPAL: &str = r"^arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/([^*\s]+\
 const HEADER_NAME: &str = "^[A-Za-z0-9_-]+$";
 const HEADER_VALUE: &str = "^([!-~]([ -~]*[!-~])?)?$";
 const ACCOUNT: &str = "^[0-9]{12}$";
-/// A placeholder that is a task's own, among others and plain characters; no `-` or `.` at either end.
+/// At least one placeholder that differs for each task, with others and plain characters around; no `-` or `.` at either
+/// end.
 const DATAPLANE_NAME: &str = concat!(
     r"^(([a-z0-9]|\{service\})([a-z0-9.-]|\{service\})*)?",
     r"(\{taskId\}|\{hostname\})",
@@ -46,106 +48,117 @@ impl JsonSchema for HumanDuration {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": DURATION, "minLength": 2, "x-allowed": "duration" })
+        json_schema!({ "type": "string", "pattern": DURATION, "minLength": 2, "x-allowed": "duration", "x-format": "duration" })
     }
 }
 
 pub(super) fn clusters(_: &mut SchemaGenerator) -> Schema {
     let cluster = json!({ "type": "string", "pattern": CLUSTER, "x-allowed": "*pattern* over cluster ARNs" });
-    json_schema!({ "type": "array", "items": cluster })
+    json_schema!({ "type": "array", "items": cluster, "x-format": "list of cluster ARN *patterns*" })
 }
 
 pub(super) fn accounts(_: &mut SchemaGenerator) -> Schema {
     let account =
         json!({ "type": "string", "pattern": ACCOUNT, "x-allowed": "12 digits", "x-unquoted": true });
-    json_schema!({ "type": "array", "items": account })
+    json_schema!({ "type": "array", "items": account, "x-format": "list of account ids" })
 }
 
 pub(super) fn api_address(_: &mut SchemaGenerator) -> Schema {
     let allowed = "`http://` or `https://` URL, without credentials, `?` and `#`";
-    json_schema!({ "type": "string", "pattern": ADDRESS, "x-allowed": allowed })
+    json_schema!({ "type": "string", "pattern": ADDRESS, "x-allowed": allowed, "x-format": "URL" })
 }
 
 pub(super) fn dataplane_name(_: &mut SchemaGenerator) -> Schema {
     let allowed = "`{taskId}`, `{hostname}`, `{service}`, and `a-z 0-9 - .` around them";
-    json_schema!({ "type": "string", "pattern": DATAPLANE_NAME, "x-allowed": allowed })
+    json_schema!({ "type": "string", "pattern": DATAPLANE_NAME, "x-allowed": allowed, "x-format": "name template" })
 }
 
 pub(super) fn dns_label(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": LABEL, "maxLength": 63, "x-allowed": DNS_LABEL })
+    json_schema!({
+        "type": "string", "pattern": LABEL, "maxLength": 63, "x-allowed": DNS_LABEL_RULE, "x-format": "DNS label"
+    })
 }
 
 pub(super) fn variable(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": VARIABLE, "x-allowed": "variable's name" })
+    let allowed = "variable's name";
+    json_schema!({ "type": "string", "pattern": VARIABLE, "x-allowed": allowed, "x-format": "environment variable" })
 }
 
 pub(super) fn path(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "x-allowed": "path" })
+    json_schema!({ "type": "string", "minLength": 1, "x-allowed": "path", "x-format": "path" })
 }
 
 pub(super) fn secret_arn(_: &mut SchemaGenerator) -> Schema {
     let allowed = "ARN of a Secrets Manager secret";
-    json_schema!({ "type": "string", "pattern": SECRET_ARN, "x-allowed": allowed })
+    json_schema!({ "type": "string", "pattern": SECRET_ARN, "x-allowed": allowed, "x-format": "secret's ARN" })
 }
 
 pub(super) fn datacenter(_: &mut SchemaGenerator) -> Schema {
     let allowed = "lower-case letters, digits, '-' and '_'";
-    json_schema!({ "type": "string", "pattern": DATACENTER, "maxLength": 63, "x-allowed": allowed })
+    json_schema!({
+        "type": "string", "pattern": DATACENTER, "maxLength": 63, "x-allowed": allowed, "x-format": "datacenter name"
+    })
 }
 
 pub(super) fn namespaces(_: &mut SchemaGenerator) -> Schema {
     let name =
         json!({ "type": "string", "pattern": NAMESPACE, "maxLength": 64, "x-allowed": "name, or `*`" });
-    json_schema!({ "type": "array", "items": name })
+    json_schema!({ "type": "array", "items": name, "x-format": "list of names, or `*`" })
 }
 
 pub(super) fn bound_principals(_: &mut SchemaGenerator) -> Schema {
     let allowed = "role's ARN, with `*` at the end or none";
     let principal = json!({ "type": "string", "pattern": BOUND_PRINCIPAL, "x-allowed": allowed });
-    json_schema!({ "type": "array", "items": principal })
+    json_schema!({ "type": "array", "items": principal, "x-format": "list of role ARNs" })
 }
 
 pub(super) fn consul_name(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": CONSUL_NAME, "maxLength": 128, "x-allowed": CONSUL_NAME_RULE })
+    json_schema!({
+        "type": "string",
+        "pattern": CONSUL_NAME,
+        "maxLength": 128,
+        "x-allowed": CONSUL_NAME_RULE,
+        "x-format": "Consul object name",
+    })
 }
 
 pub(super) fn consul_policies(_: &mut SchemaGenerator) -> Schema {
     let policy =
         json!({ "type": "string", "pattern": CONSUL_POLICY, "maxLength": 128, "x-allowed": "policy's name" });
-    json_schema!({ "type": "array", "items": policy })
+    json_schema!({ "type": "array", "items": policy, "x-format": "list of policy names" })
 }
 
 pub(super) fn header_names(_: &mut SchemaGenerator) -> Schema {
     let name = json!({ "type": "string", "pattern": HEADER_NAME, "x-allowed": "header's name" });
-    json_schema!({ "type": "array", "items": name })
+    json_schema!({ "type": "array", "items": name, "x-format": "list of header names" })
 }
 
 pub(super) fn header_value(_: &mut SchemaGenerator) -> Schema {
     let allowed = "ASCII text without spaces at its ends";
-    json_schema!({ "type": "string", "pattern": HEADER_VALUE, "x-allowed": allowed })
+    json_schema!({ "type": "string", "pattern": HEADER_VALUE, "x-allowed": allowed, "x-format": "ASCII text" })
 }
 
 pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
     let allowed = "RFC 3339 time, such as `2026-01-31T12:00:00Z`";
-    json_schema!({ "type": "string", "format": "date-time", "x-allowed": allowed })
+    json_schema!({ "type": "string", "format": "date-time", "x-allowed": allowed, "x-format": "time" })
 }
 
 pub(super) fn ip_address(_: &mut SchemaGenerator) -> Schema {
     let versions = json!([{ "format": "ipv4" }, { "format": "ipv6" }]);
-    json_schema!({ "type": "string", "anyOf": versions, "x-allowed": "IP address" })
+    json_schema!({ "type": "string", "anyOf": versions, "x-allowed": "IP address", "x-format": "IP address" })
 }
 
 pub(super) fn texts_by_key(_: &mut SchemaGenerator) -> Schema {
     let text = json!({ "type": "string", "x-unquoted": true });
-    json_schema!({ "type": "object", "additionalProperties": text, "x-allowed": "key: value" })
+    json_schema!({ "type": "object", "additionalProperties": text, "x-allowed": "key: value", "x-format": "map of text" })
 }
 
 pub(super) fn inbound_tags(_: &mut SchemaGenerator) -> Schema {
     let value = json!({ "type": "string", "pattern": ServiceName::PATTERN, "x-unquoted": true });
-    json_schema!({ "type": "object", "additionalProperties": value, "x-allowed": "Kuma tags" })
+    json_schema!({ "type": "object", "additionalProperties": value, "x-allowed": "Kuma tags", "x-format": "map of Kuma tags" })
 }
 
-/// Of the types of a control plane: each with the block of its name.
+/// Requires, for each type of control plane, the block of the same name.
 pub(super) fn block_of_type<const N: usize>(kinds: [&str; N]) -> Value {
     kinds
         .map(|kind| json!({ "properties": { "type": { "enum": [kind] } }, "required": [kind] }))
@@ -153,13 +166,13 @@ pub(super) fn block_of_type<const N: usize>(kinds: [&str; N]) -> Value {
         .into()
 }
 
-/// Fields of which at most one may be given.
+/// Excludes pairs of fields.
 pub(super) fn not_both<const N: usize>(pairs: [(&str, &str); N]) -> Value {
     pairs.map(|(one, other)| json!({ "not": { "required": [one, other] } })).to_vec().into()
 }
 
-/// A field that must be given, unless the part it is of is to be removed.
-pub(super) fn needed_unless_absent(field: &str) -> Value {
+/// Requires a field, unless `state` is `absent`.
+pub(super) fn required_unless_absent(field: &str) -> Value {
     json!([
         { "required": [field] },
         { "properties": { "state": { "enum": ["absent"] } }, "required": ["state"] }

@@ -9,36 +9,41 @@ use serde::{Deserialize, Serialize};
 use super::{Outbound, patterns};
 use ecs_mesh_model::{Glob, ServiceName, Tags};
 
-/// What the tasks that it selects are in the mesh.
+/// Describes the selected tasks in the mesh.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
-    /// Names of `MeshBinding`s; left out: any binding that selects the task.
+    /// Names of `MeshBinding`s; default: any that selects the task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bindings: Vec<String>,
-    /// Which tasks.
+    /// Tasks that are this workload.
     pub selector: WorkloadSelector,
-    /// The service in the mesh (`kuma.io/service`). At Consul the name that the task registers, which its role's tag
-    /// `consul.hashicorp.com.service-name` must be: at most 256 lower-case letters, digits, '-' and '_', starting and
-    /// ending with a letter or digit.
+    /// Service in the mesh (`kuma.io/service`).
+    ///
+    /// At Consul, the name that the task registers, which its role's tag `consul.hashicorp.com.service-name` must
+    /// have: a Consul service name.
     pub service: ServiceName,
-    /// The value of the label `kuma.io/workload` where it is not the service's name.
+    /// Label `kuma.io/workload`; default: the service's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::dns_label")]
     pub workload: Option<String>,
-    /// The ports that others may call; none for a task that only calls others.
+    /// Ports that others may call.
+    ///
+    /// None for a task that only calls others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     pub inbounds: Vec<Inbound>,
-    /// What the task calls, besides the `OutboundList`s that select it.
+    /// Services that the task calls.
+    ///
+    /// Added to those of the `OutboundList`s that select the workload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbounds: Vec<Outbound>,
-    /// How the control plane learns that the app answers.
+    /// How the control plane determines that the app is ready.
     #[serde(default)]
     pub probe: Probe,
 }
 
-/// Which tasks a workload takes. All given conditions must hold; at least one must be given.
+/// Selects the tasks of a workload. All given conditions must hold; at least one is required.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1))]
@@ -49,11 +54,13 @@ pub struct WorkloadSelector {
     /// Task definition families.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub families: Vec<Glob>,
-    /// ECS task tags that must be there, with these values (costs a describe per new task).
+    /// Required ECS task tags.
+    ///
+    /// Costs a describe for each new task.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     #[schemars(schema_with = "patterns::texts_by_key")]
     pub tags: Tags,
-    /// ARNs of clusters.
+    /// Cluster ARNs, or patterns over them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "patterns::clusters")]
     pub clusters: Vec<Glob>,
@@ -63,36 +70,39 @@ pub struct WorkloadSelector {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inbound {
-    /// The port's name, by which a `MeshService` knows it; unique.
+    /// Unique name, by which a `MeshService` refers to the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::dns_label")]
     pub name: Option<String>,
-    /// The container that listens, for error messages and for people; not sent to the control plane.
+    /// Container that listens; for messages only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// The port that the app listens on.
+    /// Port that the app listens on.
     pub container_port: NonZeroU16,
-    /// The port that the sidecar listens on.
+    /// Port that the sidecar listens on.
     pub port: NonZeroU16,
-    /// The address that the app listens on, where it is not the task's own, such as `127.0.0.1`.
+    /// Address that the app listens on; default: the task's own.
+    ///
+    /// Such as `127.0.0.1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "patterns::ip_address")]
     pub service_address: Option<IpAddr>,
-    /// What is spoken on the port.
+    /// Protocol of the port.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Further inbound tags (Kuma 2.x), such as `version`; not `kuma.io/service`, `kuma.io/protocol` or
-    /// `kuma.io/zone`, which follow from other fields.
+    /// Further inbound tags (Kuma 2.x), such as `version`.
+    ///
+    /// Not `kuma.io/service`, `kuma.io/protocol` or `kuma.io/zone`, which follow from other fields.
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     #[schemars(schema_with = "patterns::inbound_tags")]
     pub tags: Tags,
 }
 
-/// What is spoken on a port (Kuma 2.x also knows kafka).
+/// Protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Bytes.
+    /// TCP.
     #[default]
     Tcp,
     /// HTTP/1.1.
@@ -118,13 +128,13 @@ impl Protocol {
     }
 }
 
-/// How the control plane learns that the app answers.
+/// How the control plane determines that the app is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Probe {
-    /// The sidecar connects to the app's port: ready once it answers, not ready when it stops answering.
+    /// The sidecar connects to the app's port: ready while that succeeds.
     #[default]
     Tcp,
-    /// Ready as soon as the sidecar is connected, whether or not the app answers.
+    /// Ready as soon as the sidecar is connected.
     None,
 }

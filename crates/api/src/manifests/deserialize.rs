@@ -1,7 +1,7 @@
-//! From a tree to a typed value, strictly, with all that is wrong in it rather than the first thing only.
+//! Strict deserialisation of a tree that reports all errors instead of the first.
 //!
-//! serde stops at the first error. So that a person needs one round and not ten, a value that fits takes the place of
-//! the one that caused it, and the tree is read again. What goes wrong only because of that is not reported.
+//! serde stops at the first error. The value that caused it is replaced by one that is accepted nearly everywhere, and the
+//! tree is read again. Errors that only the replacement causes are not reported.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,32 +15,32 @@ use serde::de::{
 use super::finding::{nearest, quoted, suggestion};
 use super::yaml::{YamlEntry, YamlNode, PathStep, YamlValue};
 
-/// How often a tree is read for its errors; the rest of a document with more of them shows when these are mended.
+/// Maximum number of reads of a tree. Further errors of a document show once these are corrected.
 const MAX_ROUNDS: usize = 100;
 
-/// Something that keeps a tree from being the wanted value.
+/// An error of a tree.
 #[derive(Clone, Debug)]
 pub(super) struct TypeProblem {
     /// From the tree's root.
     pub(super) path: Vec<PathStep>,
     /// From 1, in the file.
     pub(super) line: Option<u32>,
-    /// What was found and what is allowed.
+    /// The found value and the allowed values.
     pub(super) message: String,
-    flavour: ProblemKind,
+    kind: ProblemKind,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum ProblemKind {
-    /// The value does not fit.
+    /// The value is invalid.
     Invalid,
-    /// The field of this name is not there.
+    /// The required field of this name is missing.
     Missing(&'static str),
-    /// The field has no meaning; perhaps another was meant.
+    /// The field is unknown; `meant` is the most similar one.
     Unknown { meant: Option<&'static str> },
 }
 
-/// Reads the tree as a `T`, or tells all that is wrong.
+/// Reads the tree as a `T`, or returns all errors.
 pub(super) fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, Vec<TypeProblem>> {
     let mut found = match T::deserialize(NodeDeserializer { node: root }) {
         Ok(value) => return Ok(value),
@@ -49,11 +49,11 @@ pub(super) fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, Vec<TypePr
     let mut repair = Repair { tree: root.clone(), stand_ins: BTreeSet::new(), removed: BTreeSet::new() };
     let mut problems = Vec::new();
     for _ in 0..MAX_ROUNDS {
-        let found_at = found.place();
-        if !repair.caused(&found_at) {
+        let location = found.location();
+        if !repair.caused(&location) {
             problems.push(found.clone().located(root.line));
         }
-        if !repair.make(&found, found_at) {
+        if !repair.make(&found, location) {
             break;
         }
         match T::deserialize(NodeDeserializer { node: &repair.tree }) {
@@ -64,17 +64,17 @@ pub(super) fn read<T: DeserializeOwned>(root: &YamlNode) -> Result<T, Vec<TypePr
     Err(drop_cascading(problems))
 }
 
-/// A copy of the tree in which each problem is put out of the way of the next.
+/// A copy of the tree in which errors that were found are repaired, so that the next one shows.
 struct Repair {
     tree: YamlNode,
-    /// Where a value stands that fits nearly everything.
+    /// Paths with a value that nearly every type accepts.
     stand_ins: BTreeSet<Vec<PathStep>>,
-    /// Where something was taken out because nothing fitted.
+    /// Paths that were removed because no replacement was accepted.
     removed: BTreeSet<Vec<PathStep>>,
 }
 
 impl Repair {
-    /// Whether the problem is one of the repair and not of what the person wrote.
+    /// Whether the repair, and not the file, causes the error at this path.
     fn caused(&self, place: &[PathStep]) -> bool {
         self.removed.contains(place) || self.stand_in_around(place).is_some()
     }
@@ -87,10 +87,10 @@ impl Repair {
             .map(Vec::from)
     }
 
-    /// Changes the tree so that the problem does not come again; `false` where that cannot be.
+    /// Changes the tree so that the error does not recur; `false` where that is impossible.
     fn make(&mut self, problem: &TypeProblem, place: Vec<PathStep>) -> bool {
-        match problem.flavour {
-            // Nothing fits here, and something must be here: what it is part of goes as a whole.
+        match problem.kind {
+            // No replacement is accepted, and the field is required: the enclosing value is removed.
             ProblemKind::Missing(_) if self.removed.contains(&place) => self.remove(problem.path.clone()),
             ProblemKind::Invalid if self.caused(&place) => match self.stand_in_around(&place) {
                 Some(stand_in) => self.remove(stand_in),
@@ -112,16 +112,16 @@ impl Repair {
     }
 }
 
-/// A field that is missing because its name is misspelt has one error, not two.
+/// A required field with a misspelt name is one error instead of two.
 fn drop_cascading(mut problems: Vec<TypeProblem>) -> Vec<TypeProblem> {
     let meant: BTreeSet<(Vec<PathStep>, &str)> = problems
         .iter()
-        .filter_map(|problem| match problem.flavour {
+        .filter_map(|problem| match problem.kind {
             ProblemKind::Unknown { meant } => Some((problem.path.split_last()?.1.to_vec(), meant?)),
             _ => None,
         })
         .collect();
-    problems.retain(|problem| match (problem.flavour, problem.path.split_last()) {
+    problems.retain(|problem| match (problem.kind, problem.path.split_last()) {
         (ProblemKind::Missing(field), Some((_, parent))) => !meant.contains(&(parent.to_vec(), field)),
         _ => true,
     });
@@ -129,18 +129,18 @@ fn drop_cascading(mut problems: Vec<TypeProblem>) -> Vec<TypeProblem> {
 }
 
 impl TypeProblem {
-    /// Whether a required field is not there.
+    /// Whether a required field is missing.
     pub(super) fn is_missing(&self) -> bool {
-        matches!(self.flavour, ProblemKind::Missing(_))
+        matches!(self.kind, ProblemKind::Missing(_))
     }
 
     fn new(message: String) -> Self {
-        Self { path: Vec::new(), line: None, message, flavour: ProblemKind::Invalid }
+        Self { path: Vec::new(), line: None, message, kind: ProblemKind::Invalid }
     }
 
-    /// Where the value is that does not fit or is not there.
-    fn place(&self) -> Vec<PathStep> {
-        let field = match self.flavour {
+    /// The path of the invalid or missing value.
+    fn location(&self) -> Vec<PathStep> {
+        let field = match self.kind {
             ProblemKind::Missing(field) => Some(PathStep::Key(field.to_owned())),
             _ => None,
         };
@@ -149,10 +149,10 @@ impl TypeProblem {
 
     /// The problem with its full path and a line.
     fn located(self, line: u32) -> Self {
-        Self { path: self.place(), ..self.at(line) }
+        Self { path: self.location(), ..self.at(line) }
     }
 
-    /// Sets the line where none is known yet: the innermost place wins.
+    /// Sets the line unless it is known: the innermost one wins.
     fn at(mut self, line: u32) -> Self {
         self.line = self.line.or(Some(line));
         self
@@ -163,8 +163,8 @@ impl TypeProblem {
         self.at(line)
     }
 
-    fn unfit(node: &YamlNode, expected: &dyn Expected) -> Self {
-        let expected = words(&expected.to_string());
+    fn invalid(node: &YamlNode, expected: &dyn Expected) -> Self {
+        let expected = type_name(&expected.to_string());
         let mut message = match &node.value {
             YamlValue::Null => "has no value: give one, or leave the field out".to_owned(),
             _ => format!("expected {expected}, found {}", describe(node)),
@@ -179,8 +179,8 @@ impl TypeProblem {
     }
 }
 
-/// serde's words for what it wants, and ours.
-const WORDS: [(&str, &str); 9] = [
+/// serde's names of expected types, and ours.
+const TYPE_NAMES: [(&str, &str); 9] = [
     ("a nonzero u16", "a whole number from 1 to 65535"),
     ("u16", "a whole number from 0 to 65535"),
     ("u32", "a whole number from 0 to 4294967295"),
@@ -192,11 +192,11 @@ const WORDS: [(&str, &str); 9] = [
     ("a map", "a mapping"),
 ];
 
-fn words(expected: &str) -> String {
+fn type_name(expected: &str) -> String {
     if expected.starts_with("struct ") {
         return "a mapping".to_owned();
     }
-    WORDS.iter().find(|(theirs, _)| *theirs == expected).map_or(expected, |(_, ours)| ours).to_owned()
+    TYPE_NAMES.iter().find(|(theirs, _)| *theirs == expected).map_or(expected, |(_, ours)| ours).to_owned()
 }
 
 fn describe(node: &YamlNode) -> String {
@@ -227,13 +227,13 @@ impl de::Error for TypeProblem {
             Unexpected::Unsigned(number) => number.to_string(),
             other => other.to_string(),
         };
-        Self::new(format!("expected {}, found {found}", words(&expected.to_string())))
+        Self::new(format!("expected {}, found {found}", type_name(&expected.to_string())))
     }
 
     fn unknown_field(field: &str, allowed: &'static [&'static str]) -> Self {
         let meant = nearest(field, allowed.iter().copied());
         Self {
-            flavour: ProblemKind::Unknown { meant },
+            kind: ProblemKind::Unknown { meant },
             ..Self::new(format!("unknown field{}", suggestion(field, "Allowed", allowed)))
         }
     }
@@ -243,7 +243,7 @@ impl de::Error for TypeProblem {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { flavour: ProblemKind::Missing(field), ..Self::new("required, and missing".to_owned()) }
+        Self { kind: ProblemKind::Missing(field), ..Self::new("required, and missing".to_owned()) }
     }
 }
 
@@ -262,7 +262,7 @@ macro_rules! whole_numbers {
             };
             match number {
                 Some(number) => visitor.$visit(number),
-                None => Err(TypeProblem::unfit(self.node, &visitor)),
+                None => Err(TypeProblem::invalid(self.node, &visitor)),
             }
         }
     )*};
@@ -294,7 +294,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         match self.node.value {
             YamlValue::Bool(value) => visitor.visit_bool(value),
             YamlValue::Anything => visitor.visit_bool(false),
-            _ => Err(TypeProblem::unfit(self.node, &visitor)),
+            _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
 
@@ -304,12 +304,12 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
             YamlValue::Unsigned(value) => visitor.visit_f64(value as f64),
             YamlValue::Float(value) => visitor.visit_f64(value),
             YamlValue::Anything => visitor.visit_f64(0.0),
-            _ => Err(TypeProblem::unfit(self.node, &visitor)),
+            _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
-        let Some(text) = self.node.as_text() else { return Err(TypeProblem::unfit(self.node, &visitor)) };
+        let Some(text) = self.node.as_text() else { return Err(TypeProblem::invalid(self.node, &visitor)) };
         let address = visitor_expects(&visitor, "IP address");
         visitor.visit_str(text).map_err(|problem| {
             if address {
@@ -326,7 +326,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, TypeProblem> {
         match self.node.value {
-            YamlValue::Null => Err(TypeProblem::unfit(self.node, &visitor)),
+            YamlValue::Null => Err(TypeProblem::invalid(self.node, &visitor)),
             _ => visitor.visit_some(self),
         }
     }
@@ -343,7 +343,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         match &self.node.value {
             YamlValue::List(items) => visitor.visit_seq(SeqItems { rest: items.iter() }),
             YamlValue::Anything => visitor.visit_seq(SeqItems { rest: [].iter() }),
-            _ => Err(TypeProblem::unfit(self.node, &visitor)),
+            _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
 
@@ -351,7 +351,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         match &self.node.value {
             YamlValue::Map(entries) => visitor.visit_map(MapEntries { rest: entries.iter(), current: None }),
             YamlValue::Anything => visitor.visit_map(MapEntries { rest: [].iter(), current: None }),
-            _ => Err(TypeProblem::unfit(self.node, &visitor)),
+            _ => Err(TypeProblem::invalid(self.node, &visitor)),
         }
     }
 
@@ -373,7 +373,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         let anything = matches!(self.node.value, YamlValue::Anything).then(|| allowed.first().copied()).flatten();
         match anything.or(self.node.as_text()) {
             Some(text) => visitor.visit_enum(EnumVariant { text }),
-            None if matches!(self.node.value, YamlValue::Null) => Err(TypeProblem::unfit(self.node, &visitor)),
+            None if matches!(self.node.value, YamlValue::Null) => Err(TypeProblem::invalid(self.node, &visitor)),
             None => Err(TypeProblem::new(format!(
                 "expected one of {}, found {}",
                 allowed.join(", "),
@@ -391,8 +391,8 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     }
 }
 
-fn visitor_expects(visitor: &dyn Expected, words: &str) -> bool {
-    visitor.to_string() == words
+fn visitor_expects(visitor: &dyn Expected, text: &str) -> bool {
+    visitor.to_string() == text
 }
 
 struct SeqItems<'a> {
@@ -429,9 +429,9 @@ impl<'de> MapAccess<'de> for MapEntries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, TypeProblem> {
         let Some(YamlEntry { key, line, node }) = self.current else {
-            return Err(de::Error::custom("a value was asked for before its key"));
+            return Err(de::Error::custom("a value was requested before its key"));
         };
-        // A mapping's own line is that of its first field; what is missing in it is looked for at its key.
+        // A mapping's line is that of its first field; a missing field is reported at the mapping's key.
         seed.deserialize(NodeDeserializer { node }).map_err(|problem| problem.within(PathStep::Key(key.clone()), *line))
     }
 }

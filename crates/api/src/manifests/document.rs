@@ -1,4 +1,4 @@
-//! From one document's tree to a manifest of a known kind, or to all that is wrong with it.
+//! Reads a document's tree as a manifest of a known kind, or reports all of its errors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,7 @@ impl fmt::Display for ManifestKind {
     }
 }
 
-/// What a manifest says.
+/// The spec of a manifest, by kind.
 pub(super) enum ManifestSpec {
     ControlPlane(ControlPlaneSpec),
     MeshBinding(MeshBindingSpec),
@@ -57,11 +57,11 @@ pub struct Manifest {
     pub(super) kind: ManifestKind,
     pub(super) name: Arc<str>,
     pub(super) origin: DocumentOrigin,
-    /// `None` where something is wrong with it, which has been reported.
+    /// `None` where the document is invalid, which has been reported.
     pub(super) spec: Option<ManifestSpec>,
 }
 
-/// Where a document and its fields are.
+/// The location of a document and its fields.
 #[derive(Clone)]
 pub(super) struct DocumentOrigin {
     file: Arc<Path>,
@@ -78,12 +78,12 @@ impl DocumentOrigin {
         ManifestFinding { line: Some(self.line(&path)), ..self.bare(path, message.into()) }
     }
 
-    /// `FILE:LINE`, for naming this document in a finding about another.
-    pub(super) fn place(&self) -> String {
+    /// `FILE:LINE`, to refer to this document in a finding about another.
+    pub(super) fn location(&self) -> String {
         format!("{}:{}", self.file.display(), self.first_line)
     }
 
-    /// The line of the field, or of the innermost field around it that is in the file.
+    /// The line of the field, or of the innermost enclosing field in the file.
     fn line(&self, path: &str) -> u32 {
         let mut path = path;
         loop {
@@ -115,8 +115,8 @@ impl DocumentOrigin {
     }
 }
 
-/// The shape of what every document has around its `spec`. The values are looked at one by one, so that one of the
-/// wrong shape does not keep the others from being checked.
+/// The fields around the `spec` of every document. Values are checked one by one, so that an invalid one does not prevent
+/// the check of the others.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DocumentEnvelope {
@@ -141,7 +141,7 @@ struct Metadata {
     _annotations: BTreeMap<String, String>,
 }
 
-/// Reads all manifests of a file's text.
+/// Reads all manifests of a file's text, and reports its errors.
 pub fn read_file(file: &Arc<Path>, text: &str) -> (Vec<Manifest>, Vec<ManifestFinding>) {
     let (mut manifests, mut findings) = (Vec::new(), Vec::new());
     for document in yaml::documents(text) {
@@ -160,9 +160,9 @@ fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<Manif
     };
     let root = match document.root {
         Ok(root) => root,
-        Err(flaw) => {
+        Err(error) => {
             findings
-                .push(ManifestFinding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) });
+                .push(ManifestFinding { line: Some(error.line), ..origin.bare(path_text(&error.path), error.message) });
             return None;
         }
     };
@@ -175,7 +175,7 @@ fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<Manif
     let mut own: Vec<ManifestFinding> = document
         .duplicates
         .into_iter()
-        .map(|flaw| ManifestFinding { line: Some(flaw.line), ..origin.bare(path_text(&flaw.path), flaw.message) })
+        .map(|error| ManifestFinding { line: Some(error.line), ..origin.bare(path_text(&error.path), error.message) })
         .collect();
     check_envelope(&root, &origin, &mut own);
     let kind = kind_text.and_then(ManifestKind::parse);
@@ -189,7 +189,7 @@ fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<Manif
     Some(Manifest { kind: kind?, name: name?.into(), origin, spec })
 }
 
-/// `KIND/NAME` as far as they are there, and no longer than a line can hold.
+/// `KIND/NAME` as far as present, truncated.
 fn subject(kind: Option<&str>, name: Option<&str>) -> Option<Arc<str>> {
     let short = |text: &str| -> String { text.chars().filter(|c| !c.is_control()).take(63).collect() };
     match (kind, name) {
@@ -237,7 +237,7 @@ fn check_envelope(root: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<M
         );
     }
     if let Some(name) = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(YamlNode::as_text)
-        && let Some(rule) = name_flaw(name)
+        && let Some(rule) = broken_name_rule(name)
     {
         findings.push(origin.finding("metadata.name", format!("{} is not allowed: {rule}", quoted(name))));
     }
@@ -246,13 +246,13 @@ fn check_envelope(root: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<M
     {
         let known: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
         let message =
-            format!("{} is no kind of manifest{}", quoted(kind), suggestion(kind, "Allowed", &known));
+            format!("{} is not a kind of manifest{}", quoted(kind), suggestion(kind, "Allowed", &known));
         findings.push(origin.finding("kind", message));
     }
 }
 
-/// Names are shown in metrics and matched by patterns, so they have no characters that mean something there.
-fn name_flaw(name: &str) -> Option<&'static str> {
+/// The rule that the name breaks. Names are values of metrics and matched by patterns, so special characters are excluded.
+fn broken_name_rule(name: &str) -> Option<&'static str> {
     let fits = (1..=63).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
         && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
@@ -276,7 +276,7 @@ fn read_spec(kind: ManifestKind, node: &YamlNode, origin: &DocumentOrigin, findi
             let prefix = [PathStep::Key("spec".to_owned())];
             let line = origin.line("spec");
             findings.extend(problems.into_iter().map(|mut problem| {
-                // What is missing from the spec itself is looked for at its key, not at its first field.
+                // A field that the spec lacks is reported at the line of `spec`, not at that of its first field.
                 if problem.path.len() <= 1 && problem.is_missing() {
                     problem.line = Some(line);
                 }
@@ -287,10 +287,10 @@ fn read_spec(kind: ManifestKind, node: &YamlNode, origin: &DocumentOrigin, findi
     }
 }
 
-/// For a reference to a manifest that is not there: the nearest name, and those that are.
-pub(super) fn no_such(kind: ManifestKind, found: &str, known: &[&str]) -> String {
+/// The message for a reference to a missing manifest, with the most similar name.
+pub(super) fn not_found(kind: ManifestKind, found: &str, known: &[&str]) -> String {
     let hint = match known {
-        [] => format!(", nor is there any {kind} that could be read"),
+        [] => format!("; no valid {kind} exists"),
         _ => suggestion(found, "There are", known),
     };
     format!("no {kind} is named {}{hint}", quoted(found))

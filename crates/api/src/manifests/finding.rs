@@ -1,26 +1,26 @@
-//! What is wrong with the manifests, said so that a person finds the place and knows what to write instead.
+//! Errors and warnings about manifests, with location and fix.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// One error or warning about the sources, with the place that it speaks of.
+/// An error or warning about the sources, with its location.
 ///
-/// Prints as `FILE:LINE (document N, KIND/NAME): FIELD: MESSAGE`, without the parts that are not known. Values are
-/// shown cut short and only where they cannot hold a secret.
+/// Prints as `FILE:LINE (document N, KIND/NAME): FIELD: MESSAGE`, without the parts that are unknown. Values are truncated,
+/// and shown only where they cannot be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ManifestFinding {
     /// The file or directory.
     pub file: Arc<Path>,
     /// The line in the file, from 1.
     pub line: Option<u32>,
-    /// Which document of the file, from 1; documents without content don't count.
+    /// The document's number in the file, from 1; documents without content do not count.
     pub document: Option<u32>,
-    /// `KIND/NAME` of the document, as far as it could be read.
+    /// `KIND/NAME` of the document, as far as readable.
     pub subject: Option<Arc<str>>,
-    /// The field's path, such as `spec.inbounds[0].port`; empty where no field is meant.
+    /// The field's path, such as `spec.inbounds[0].port`; empty for a finding about a document or file.
     pub path: String,
-    /// What was found, what is allowed, what to do next.
+    /// The found value, the allowed values and the fix.
     pub message: String,
 }
 
@@ -58,17 +58,17 @@ impl fmt::Display for ManifestFinding {
 
 impl std::error::Error for ManifestFinding {}
 
-/// The known name that the unknown one was most likely meant to be.
+/// The known name that is most similar to the unknown one.
 pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let known: Vec<&str> = known.into_iter().collect();
-    // What all end with makes none of them likelier.
-    let alike = common_suffix(&known);
+    // A common suffix distinguishes none of them.
+    let suffix = common_suffix(&known);
     let found = found.to_lowercase();
-    let (found, alike) = match found.strip_suffix(alike) {
-        Some(front) => (front, alike),
+    let (found, suffix) = match found.strip_suffix(suffix) {
+        Some(front) => (front, suffix),
         None => (&*found, ""),
     };
-    let front = |name: &str| name.strip_suffix(alike).unwrap_or(name).to_lowercase();
+    let front = |name: &str| name.strip_suffix(suffix).unwrap_or(name).to_lowercase();
     known
         .into_iter()
         .map(|name| (strsim::normalized_damerau_levenshtein(found, &front(name)), name))
@@ -77,15 +77,15 @@ pub(super) fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>)
         .map(|(_, name)| name)
 }
 
-/// From a `-` on what all names end with; nothing of one alone.
+/// The common suffix of several names, from a `-` on.
 fn common_suffix<'a>(names: &[&'a str]) -> &'a str {
     let [first, others @ ..] = names else { return "" };
     let ends = first.match_indices('-').map(|(at, _)| &first[at..]);
-    let alike = ends.into_iter().find(|end| others.iter().all(|name| name.ends_with(end)));
-    alike.filter(|_| !others.is_empty()).unwrap_or_default()
+    let common = ends.into_iter().find(|end| others.iter().all(|name| name.ends_with(end)));
+    common.filter(|_| !others.is_empty()).unwrap_or_default()
 }
 
-/// `; did you mean NAME? KNOWN_AS: a, b, c`, for the end of a message about an unknown name.
+/// `; did you mean NAME? KNOWN_AS: a, b, c`, as the end of a message about an unknown name.
 pub(super) fn suggestion(found: &str, known_as: &str, known: &[&str]) -> String {
     use fmt::Write as _;
     let mut text = String::new();
@@ -105,7 +105,7 @@ pub(super) fn suggestion(found: &str, known_as: &str, known: &[&str]) -> String 
     text
 }
 
-/// The text in quotes, cut to 80 characters, with control characters escaped.
+/// The text in quotes, truncated to 80 characters, with control characters escaped.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((cut, _)) => format!("{:?}…", &text[..cut]),

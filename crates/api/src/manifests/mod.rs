@@ -1,4 +1,4 @@
-//! From texts to a set of manifests that holds together. Reads no files and keeps nothing.
+//! Parses manifests and checks them against each other. Reads no files and keeps no state.
 
 mod document;
 mod finding;
@@ -12,5 +12,4 @@ pub use document::{Manifest, read_file};
 pub use finding::ManifestFinding;
 pub use outbounds::{MergedOutbounds, OutboundClaim, OutboundConflict, UsedPort, reserved};
 pub use set::{Binding, ManifestSet};
-pub(crate) use validate::CONSUL_NAME_RULE;
-pub use validate::{Assembled, DNS_LABEL, ManifestScope, assemble, is_dns_label};
+pub use validate::{Assembled, ManifestScope, assemble, is_dns_label};

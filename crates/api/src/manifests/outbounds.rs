@@ -1,8 +1,7 @@
-//! How outbounds of several sources add up to one list, and which of them cannot be.
+//! Merges the outbounds of several sources into one list, and finds conflicts.
 //!
-//! The only place that knows when two listeners of a task meet: the rules of single manifests, the warnings of a load
-//! and the list of each task all come from here. Kuma accepts duplicate ports without a word (seen on 2.14), so nobody
-//! else would notice.
+//! The only code that decides when two listeners of a task collide. The rules of single manifests, the warnings of a load
+//! and the list of each task use it. Kuma accepts duplicate ports without an error (as of 2.14).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,24 +11,24 @@ use std::sync::Arc;
 
 use crate::{Listen, Outbound, WorkloadSpec};
 
-/// Ports that the sidecar takes for itself, on any address.
+/// Ports that the sidecar uses itself, on any address.
 const RESERVED: [(u16, &str); 3] = [
     (9901, "the sidecar's admin port"),
     (9902, "the sidecar's readiness port"),
     (15053, "the sidecar's DNS proxy"),
 ];
 
-/// What the sidecar uses the port for itself.
+/// The sidecar's own use of the port.
 pub fn reserved(port: NonZeroU16) -> Option<&'static str> {
-    RESERVED.iter().find(|(reserved, _)| *reserved == port.get()).map(|(_, what)| *what)
+    RESERVED.iter().find(|(reserved, _)| *reserved == port.get()).map(|(_, user)| *user)
 }
 
-/// An outbound and who wants it.
+/// An outbound and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundClaim {
-    /// The `OutboundList`'s name; `None`: the outbounds that stand in the `Workload`.
+    /// The `OutboundList`'s name; `None` for an outbound of the `Workload` itself.
     pub list: Option<Arc<str>>,
-    /// What is wanted.
+    /// The declared outbound.
     pub outbound: Outbound,
 }
 
@@ -44,50 +43,49 @@ impl fmt::Display for OutboundClaim {
     }
 }
 
-/// Why an outbound cannot be.
+/// Why an outbound is not possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutboundConflict {
-    /// Two sources want different things of one address and port.
-    #[error("{first} and {second} cannot both be: give one of them another port")]
+    /// Two sources use one address and port for different targets.
+    #[error("{first} and {second} conflict: give one of them another port")]
     Contradiction {
-        /// Of the source that comes first.
+        /// The claim of the first source.
         first: OutboundClaim,
-        /// Of the source that comes later.
+        /// The claim of the later source.
         second: OutboundClaim,
     },
-    /// Something in the task listens there already.
-    #[error("{claim} cannot be, since {by}: give the outbound another port")]
+    /// The task already listens there.
+    #[error("{claim} is not possible, since {by}: give the outbound another port")]
     PortInUse {
-        /// What is wanted.
+        /// The declared outbound.
         claim: OutboundClaim,
-        /// Who is there.
+        /// The listener in the way.
         by: UsedPort,
     },
 }
 
-/// What listens on a port of the task besides outbounds.
+/// A listener of the task that is no outbound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedPort {
-    /// The workload's own field that says so, such as `spec.inbounds[0].containerPort`; `None`: it is the sidecar's
-    /// choice.
+    /// The workload's field that declares it, such as `spec.inbounds[0].containerPort`; `None` for the sidecar's own ports.
     pub field: Option<String>,
-    /// In words: `the app listens on port 5050`.
-    pub what: String,
+    /// The listener, such as `the app listens on port 5050`.
+    pub description: String,
 }
 
 impl fmt::Display for UsedPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
+        f.write_str(&self.description)?;
         self.field.as_ref().map_or(Ok(()), |field| write!(f, " ({field})"))
     }
 }
 
-/// What a workload calls, once all sources are added up.
+/// The merged outbounds of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MergedOutbounds {
-    /// What nobody disputes: sorted, each listener once.
+    /// Outbounds without a conflict, sorted, each listener once.
     pub resolved: Vec<Outbound>,
-    /// What cannot be. Each outbound that is in dispute is named at least once.
+    /// Conflicts. Each conflicting outbound is named at least once.
     pub conflicts: Vec<OutboundConflict>,
 }
 
@@ -96,22 +94,22 @@ pub(super) fn socket(listen: Listen) -> String {
     std::net::SocketAddr::new(listen.address, listen.port.get()).to_string()
 }
 
-/// Whether two listeners on one port would get in each other's way.
+/// Whether two listeners on one port collide.
 pub(super) fn addresses_clash(a: IpAddr, b: IpAddr) -> bool {
-    // On Linux `::` takes IPv4 too, unless the listener asks for IPv6 alone.
-    let takes = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
-    a == b || takes(a, b) || takes(b, a)
+    // On Linux `::` includes IPv4, unless the listener sets IPV6_V6ONLY.
+    let includes = |wide: IpAddr, other: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || other.is_ipv4());
+    a == b || includes(a, b) || includes(b, a)
 }
 
-/// What else of the workload a listener would be in the way of.
+/// The workload's own listener with which an outbound's listener collides.
 ///
-/// An app without a `serviceAddress` is taken to listen on every address, as most do. The sidecar's own listeners for
-/// inbounds are on the task's address, where loopback listeners don't meet them.
+/// An app without a `serviceAddress` counts as listening on every address, as most apps do. The sidecar's inbound listeners
+/// are on the task's address, where loopback listeners do not collide with them.
 pub(super) fn own_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPort> {
     let port = listen.port;
     workload.inbounds.iter().enumerate().find_map(|(index, inbound)| {
-        let used = |field: &str, what: String| {
-            Some(UsedPort { field: Some(format!("spec.inbounds[{index}].{field}")), what })
+        let used = |field: &str, description: String| {
+            Some(UsedPort { field: Some(format!("spec.inbounds[{index}].{field}")), description })
         };
         let on_app = inbound.service_address.is_none_or(|address| addresses_clash(address, listen.address));
         if inbound.container_port == port && on_app {
@@ -124,36 +122,36 @@ pub(super) fn own_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPo
     })
 }
 
-/// Adds all claims on the listeners of one workload up. Of two listeners for the same service of which one takes every
-/// address, that one stays.
+/// Merges all claims on the listeners of one workload. A listener on every address replaces narrower ones for the same
+/// service.
 pub(super) fn merge(
     workload: &WorkloadSpec,
     claims: impl IntoIterator<Item = OutboundClaim>,
 ) -> MergedOutbounds {
-    let mut by_port: BTreeMap<NonZeroU16, Vec<(OutboundClaim, ConflictingClaims)>> = BTreeMap::new();
+    let mut by_port: BTreeMap<NonZeroU16, Vec<(OutboundClaim, IsConflicting)>> = BTreeMap::new();
     let mut merged = MergedOutbounds::default();
     for claim in claims {
         let others = by_port.entry(claim.outbound.listen.port).or_default();
         if others.iter().any(|(other, _)| other.outbound == claim.outbound) {
             continue;
         }
-        let taken = used_port(workload, claim.outbound.listen);
-        let mut disputed = taken.is_some();
-        merged.conflicts.extend(taken.map(|by| OutboundConflict::PortInUse { claim: claim.clone(), by }));
+        let used = used_port(workload, claim.outbound.listen);
+        let mut conflicting = used.is_some();
+        merged.conflicts.extend(used.map(|by| OutboundConflict::PortInUse { claim: claim.clone(), by }));
         let rivals = others.iter_mut().filter(|(other, _)| contradict(&other.outbound, &claim.outbound));
-        for (index, (rival, rival_disputed)) in rivals.enumerate() {
-            *rival_disputed = true;
-            disputed = true;
-            // One rival is enough to tell of: the next conflict shows once this one is mended.
+        for (index, (rival, rival_conflicting)) in rivals.enumerate() {
+            *rival_conflicting = true;
+            conflicting = true;
+            // One rival is reported: the next conflict shows once this one is resolved.
             if index == 0 {
                 let (first, second) = (rival.clone(), claim.clone());
                 merged.conflicts.push(OutboundConflict::Contradiction { first, second });
             }
         }
-        others.push((claim, disputed));
+        others.push((claim, conflicting));
     }
-    let resolved = |claims: Vec<(OutboundClaim, ConflictingClaims)>| {
-        claims.into_iter().filter(|(_, disputed)| !disputed).map(|(claim, _)| claim.outbound)
+    let resolved = |claims: Vec<(OutboundClaim, IsConflicting)>| {
+        claims.into_iter().filter(|(_, conflicting)| !conflicting).map(|(claim, _)| claim.outbound)
     };
     for claims in by_port.into_values() {
         merged.resolved.extend(without_covered(&resolved(claims).collect::<Vec<_>>()));
@@ -162,12 +160,13 @@ pub(super) fn merge(
     merged
 }
 
-type ConflictingClaims = bool;
+/// Whether the claim conflicts with another.
+type IsConflicting = bool;
 
 fn used_port(workload: &WorkloadSpec, listen: Listen) -> Option<UsedPort> {
     let by_sidecar = || {
-        let what = reserved(listen.port)?;
-        Some(UsedPort { field: None, what: format!("{} is {what}", listen.port) })
+        let user = reserved(listen.port)?;
+        Some(UsedPort { field: None, description: format!("{} is {user}", listen.port) })
     };
     by_sidecar().or_else(|| own_port(workload, listen))
 }
@@ -177,13 +176,13 @@ fn contradict(a: &Outbound, b: &Outbound) -> bool {
         && (a.service != b.service || a.target_port != b.target_port)
 }
 
-/// Leaves out what another does as well. All listen on the same port, and none equals another.
+/// Omits outbounds that another one covers. All listen on the same port, and none equals another.
 fn without_covered(outbounds: &[Outbound]) -> Vec<Outbound> {
     let is_covered = |narrow: &Outbound| outbounds.iter().any(|wide| wide != narrow && covers(wide, narrow));
     outbounds.iter().filter(|outbound| !is_covered(outbound)).cloned().collect()
 }
 
-/// Whether `wide` does all that `narrow` does. `::` need not answer IPv4: that hangs on an option of the listener.
+/// Whether `wide` includes `narrow`. `::` does not include IPv4 here, since that depends on an option of the listener.
 fn covers(wide: &Outbound, narrow: &Outbound) -> bool {
     let same_target = wide.service == narrow.service && wide.target_port == narrow.target_port;
     let (wide, narrow) = (wide.listen.address, narrow.listen.address);
@@ -208,7 +207,7 @@ mod tests {
         }
     }
 
-    /// With an app on 5050 behind the sidecar's 15000.
+    /// A workload with an app on 5050 behind the sidecar's 15000.
     fn workload() -> WorkloadSpec {
         let inbounds = json!([{"containerPort": 5050, "port": 15000}]);
         serde_json::from_value(json!({"service": "app", "selector": {}, "inbounds": inbounds})).unwrap()
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_every_ipv6_address_leaves_one_on_ipv4_in_place() {
+    fn ipv6_wildcard_listener_keeps_ipv4_listener() {
         let claims = [claim("a", "redis", 6379, "127.0.0.1:6379"), claim("b", "redis", 6379, ":::6379")];
         assert_eq!(merge(claims).unwrap().len(), 2);
     }
@@ -292,32 +291,32 @@ mod tests {
             ],
         );
         assert_eq!(listeners(&merged.resolved), ["kv:15050 127.0.0.1:15050", "queue:5672 127.0.0.1:5672"]);
-        let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
-        redis:6379 on 127.0.0.1:6379 (OutboundList a) and cache:6379 on 127.0.0.1:6379 (OutboundList b) cannot both be: give one of them another port
-        redis:6379 on 127.0.0.1:6379 (OutboundList a) and third:6379 on 0.0.0.0:6379 (OutboundList c) cannot both be: give one of them another port
-        third:6379 on 0.0.0.0:6379 (OutboundList c) and redis:6379 on 127.0.0.2:6379 (OutboundList c) cannot both be: give one of them another port
+        let messages: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(messages.join("\n"), @r#"
+        redis:6379 on 127.0.0.1:6379 (OutboundList a) and cache:6379 on 127.0.0.1:6379 (OutboundList b) conflict: give one of them another port
+        redis:6379 on 127.0.0.1:6379 (OutboundList a) and third:6379 on 0.0.0.0:6379 (OutboundList c) conflict: give one of them another port
+        third:6379 on 0.0.0.0:6379 (OutboundList c) and redis:6379 on 127.0.0.2:6379 (OutboundList c) conflict: give one of them another port
         "#);
     }
 
     #[test]
-    fn ports_of_the_app_and_of_its_sidecar_are_taken() {
-        let taken = [
+    fn ports_of_app_and_sidecar_are_in_use() {
+        let claims = [
             claim("a", "redis", 6379, "127.0.0.1:5050"),
             claim("a", "redis", 6379, "0.0.0.0:15000"),
             claim("a", "redis", 6379, "127.0.0.1:9901"),
             claim("a", "redis", 6379, "10.9.9.9:9902"),
             claim("", "redis", 6379, "127.0.0.1:15053"),
         ];
-        let merged = super::merge(&workload(), taken);
+        let merged = super::merge(&workload(), claims);
         assert_eq!(merged.resolved, []);
-        let told: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
-        redis:6379 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port
-        redis:6379 on 0.0.0.0:15000 (OutboundList a) cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): give the outbound another port
-        redis:6379 on 127.0.0.1:9901 (OutboundList a) cannot be, since 9901 is the sidecar's admin port: give the outbound another port
-        redis:6379 on 10.9.9.9:9902 (OutboundList a) cannot be, since 9902 is the sidecar's readiness port: give the outbound another port
-        redis:6379 on 127.0.0.1:15053 (inline) cannot be, since 15053 is the sidecar's DNS proxy: give the outbound another port
+        let messages: Vec<String> = merged.conflicts.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(messages.join("\n"), @r#"
+        redis:6379 on 127.0.0.1:5050 (OutboundList a) is not possible, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port
+        redis:6379 on 0.0.0.0:15000 (OutboundList a) is not possible, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): give the outbound another port
+        redis:6379 on 127.0.0.1:9901 (OutboundList a) is not possible, since 9901 is the sidecar's admin port: give the outbound another port
+        redis:6379 on 10.9.9.9:9902 (OutboundList a) is not possible, since 9902 is the sidecar's readiness port: give the outbound another port
+        redis:6379 on 127.0.0.1:15053 (inline) is not possible, since 15053 is the sidecar's DNS proxy: give the outbound another port
         "#);
     }
 
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_on_one_address_leaves_its_port_free_on_others() {
+    fn app_on_one_address_leaves_port_free_on_others() {
         let mut workload = workload();
         workload.inbounds[0].service_address = Some("127.0.0.1".parse().unwrap());
         for (listen, free) in
@@ -339,11 +338,11 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_names_both_sources() {
+    fn conflict_names_both_sources() {
         let conflict = merge([
             claim("redis-users", "redis", 6379, "127.0.0.1:6379"),
             claim("", "cache", 6380, "0.0.0.0:6379"),
         ]);
-        insta::assert_snapshot!(conflict.unwrap_err()[0], @r#"redis:6379 on 127.0.0.1:6379 (OutboundList redis-users) and cache:6380 on 0.0.0.0:6379 (inline) cannot both be: give one of them another port"#);
+        insta::assert_snapshot!(conflict.unwrap_err()[0], @r#"redis:6379 on 127.0.0.1:6379 (OutboundList redis-users) and cache:6380 on 0.0.0.0:6379 (inline) conflict: give one of them another port"#);
     }
 }

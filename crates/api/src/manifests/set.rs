@@ -1,4 +1,4 @@
-//! The manifests in force, after all rules between documents have been checked.
+//! The manifests in force, with all rules between documents checked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use crate::{
 };
 use ecs_mesh_model::{ClusterArn, Timestamp};
 
-/// A `MeshBinding` with what was looked up or parsed for it when the set was made.
+/// A `MeshBinding` with the values that were resolved when the set was assembled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
     /// `metadata.name`.
     pub name: Arc<str>,
-    /// As written.
+    /// The declared spec.
     pub spec: MeshBindingSpec,
     /// The type of its control plane: a task has at most one binding of each type.
     pub control_plane_type: ControlPlaneType,
@@ -23,7 +23,7 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// Whether the binding looks at this cluster at all.
+    /// Whether the binding selects this cluster.
     pub fn selects_cluster(&self, cluster: &ClusterArn) -> bool {
         self.spec.selector.clusters.iter().any(|glob| glob.matches(cluster.as_str()))
     }
@@ -32,11 +32,11 @@ impl Binding {
 /// All manifests in force, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ManifestSet {
-    /// Grows with every set that comes into force; 0 is the empty set before the first.
+    /// Increases with every set that comes into force; 0 is the empty set before the first.
     pub generation: u64,
-    /// `false` until the sources have been loaded once without an error: then documents may be absent that a person
-    /// has written, and nothing may be taken away (a registration, an outbound) because it is not in these
-    /// manifests. A set that was whole stays whole when a later edit is refused.
+    /// `false` until the sources have been loaded once without an error. Until then declared documents may be missing, and
+    /// no registration or outbound is removed because these manifests lack it. A complete set stays complete when a later
+    /// edit is rejected.
     pub complete: bool,
     /// `ControlPlane` by name.
     pub control_planes: BTreeMap<Arc<str>, Arc<ControlPlaneSpec>>,
@@ -51,8 +51,8 @@ pub struct ManifestSet {
 }
 
 impl ManifestSet {
-    /// All that the workload of this name calls: the lists that select it, in name order, and the outbounds given
-    /// inline. Tasks that are described by tags count under their service's name.
+    /// All outbounds of the workload of this name: those of the lists that select it, in name order, and its own. Tasks that
+    /// are described by tags count under their service's name.
     pub fn merged_outbounds(&self, name: &str, workload: &WorkloadSpec) -> MergedOutbounds {
         let lists = self.outbound_lists.iter().filter(|(_, l)| l.workloads.iter().any(|g| g.matches(name)));
         let listed = lists.flat_map(|(list, spec)| {
@@ -65,7 +65,7 @@ impl ManifestSet {
         outbounds::merge(workload, listed.chain(inline))
     }
 
-    /// Whether both say the same, whatever their generations.
+    /// Whether both declare the same, at any generation.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         let Self {
             generation: _,
@@ -84,7 +84,7 @@ impl ManifestSet {
             && *consul_auths == other.consul_auths
     }
 
-    /// Whether every document of the other is here too, perhaps changed.
+    /// Whether this set has every document of the other, possibly changed.
     pub fn contains_all(&self, other: &Self) -> bool {
         fn within<T>(all: &BTreeMap<Arc<str>, T>, some: &BTreeMap<Arc<str>, T>) -> bool {
             some.keys().all(|name| all.contains_key(name))

@@ -1,7 +1,7 @@
-//! From the text of a file to one tree a document, in which every value knows its line.
+//! Parses the text of a file into one tree for each document, with the line of every value.
 //!
-//! A document that is no YAML does not hide the others of its file. Reading is bounded: aliases cannot blow a small
-//! file up into a large tree. JSON is read by the same parser, of whose language it is a part.
+//! An invalid document does not hide the others of its file. Parsing is bounded: aliases cannot expand a small file into a
+//! large tree. JSON is a subset of YAML and uses the same parser.
 
 use std::fmt;
 
@@ -10,30 +10,30 @@ use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 use super::finding::quoted;
 
-/// Most values in one document, after aliases are replaced by what they stand for.
+/// Maximum number of values in a document, with aliases expanded.
 const MAX_NODES: usize = 100_000;
-/// Most of what aliases may add to a document.
+/// Maximum number of values from aliases in a document.
 const MAX_FROM_ALIASES: usize = 10_000;
-/// Deepest nesting of lists and mappings.
+/// Maximum nesting of lists and mappings.
 const MAX_DEPTH: usize = 64;
 
 /// A document with content.
 pub(super) struct YamlDocument {
-    /// From 1; documents without content don't count.
+    /// From 1; documents without content do not count.
     pub(super) number: u32,
-    /// The tree, or why there is none.
+    /// The tree, or the parse error.
     pub(super) root: Result<YamlNode, YamlError>,
-    /// Keys that one mapping has twice. Their first values are in the tree.
+    /// Duplicate keys. Their first values are in the tree.
     pub(super) duplicates: Vec<YamlError>,
 }
 
-/// What makes the text not the YAML that we read.
+/// A parse error.
 pub(super) struct YamlError {
     /// From 1, in the file.
     pub(super) line: u32,
     /// The field's path, where known.
     pub(super) path: Vec<PathStep>,
-    /// What was found and what is allowed.
+    /// The found value and the allowed values.
     pub(super) message: String,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum PathStep {
     Index(usize),
 }
 
-/// A path as people write it: `spec.inbounds[0].tags["kuma.io/team"]`.
+/// A path as text: `spec.inbounds[0].tags["kuma.io/team"]`.
 pub(super) fn path_text(path: &[PathStep]) -> String {
     path.iter().fold(String::new(), |text, step| match step {
         PathStep::Key(key) => child(&text, key),
@@ -64,21 +64,21 @@ pub(super) fn child(path: &str, key: &str) -> String {
     }
 }
 
-/// A value and where it is.
+/// A value and its line.
 #[derive(Clone, Debug)]
 pub(super) struct YamlNode {
     /// From 1, in the file.
     pub(super) line: u32,
-    /// Of a scalar: the text as written, so that `1.10` is not `1.1` where a text is wanted.
+    /// Of a scalar: the text as written, so that `1.10` stays `1.10` where a text is expected.
     pub(super) text: String,
-    /// What YAML takes it for.
+    /// The value by YAML's rules.
     pub(super) value: YamlValue,
 }
 
-/// What YAML takes a value for.
+/// A value by YAML's rules.
 #[derive(Clone, Debug)]
 pub(super) enum YamlValue {
-    /// Nothing, or `null`.
+    /// Empty, or `null`.
     Null,
     /// `true` or `false`; `yes` and `off` are texts.
     Bool(bool),
@@ -86,13 +86,13 @@ pub(super) enum YamlValue {
     Unsigned(u64),
     /// Any other number.
     Float(f64),
-    /// Anything else in a word or more.
+    /// Any other scalar.
     Text,
-    /// A list; the items keep their places when others are taken out.
+    /// A list; items keep their indexes when others are removed.
     List(Vec<(usize, YamlNode)>),
     /// A mapping, in the order of the file.
     Map(Vec<YamlEntry>),
-    /// Never in a file: stands in for a value that is missing or does not fit, so that the others can be read.
+    /// Never in a file: replaces a missing or invalid value, so that the others can be read.
     Anything,
 }
 
@@ -124,7 +124,7 @@ impl YamlNode {
         }
     }
 
-    /// Puts [`YamlValue::Anything`] at the end of the path.
+    /// Sets [`YamlValue::Anything`] at the end of the path.
     pub(super) fn put_anything(&mut self, path: &[PathStep]) {
         let Some((step, rest)) = path.split_first() else {
             self.value = YamlValue::Anything;
@@ -153,7 +153,7 @@ impl YamlNode {
         }
     }
 
-    /// Takes the value at the end of the path out of the tree.
+    /// Removes the value at the end of the path.
     pub(super) fn remove(&mut self, path: &[PathStep]) {
         let Some((step, rest)) = path.split_first() else { return };
         match (&mut self.value, step) {
@@ -237,7 +237,7 @@ fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<YamlError>) -> Res
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         strict_booleans: true,
         reject_unsupported_tags: true,
-        // A snippet could show a secret that stands beside the flaw.
+        // A snippet could show a secret next to the error.
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Spanned<RawValue>>(chunk, options) {
@@ -245,12 +245,12 @@ fn parse(chunk: &str, lines_before: u32, duplicates: &mut Vec<YamlError>) -> Res
         Err(error) => Err(YamlError {
             line: lines_before + error.location().map_or(1, |at| line_of(at.line())),
             path: Vec::new(),
-            message: in_words(&error),
+            message: describe_error(&error),
         }),
     }
 }
 
-fn in_words(error: &serde_saphyr::Error) -> String {
+fn describe_error(error: &serde_saphyr::Error) -> String {
     let mut error = error;
     while let serde_saphyr::Error::AliasError { error: within, .. } = error {
         error = within;
@@ -267,7 +267,7 @@ fn in_words(error: &serde_saphyr::Error) -> String {
             "a second document without a line `---` before it".to_owned()
         }
         serde_saphyr::Error::RecursiveReferencesRequireWeakTypes { .. } => {
-            "an alias stands within the value that it stands for".to_owned()
+            "an alias is used within the value that it refers to".to_owned()
         }
         other => {
             let text = other.to_string();
@@ -281,7 +281,7 @@ fn line_of(line: u64) -> u32 {
     u32::try_from(line).unwrap_or(u32::MAX).max(1)
 }
 
-/// Turns what the parser gives into [`YamlNode`]s, with lines counted from the start of the file.
+/// Converts parser output to [`YamlNode`]s, with lines counted from the start of the file.
 struct YamlReader<'a> {
     chunk: &'a str,
     lines_before: u32,
@@ -342,7 +342,7 @@ impl YamlReader<'_> {
         entries
     }
 
-    /// The text of a scalar as it stands in the file.
+    /// The text of a scalar as written in the file.
     fn written(&self, at: serde_saphyr::Location) -> Option<String> {
         let span = at.span();
         let start = usize::try_from(span.byte_offset()?).ok()?;
@@ -351,7 +351,7 @@ impl YamlReader<'_> {
     }
 }
 
-/// What the parser tells of a value.
+/// A value as the parser returns it.
 enum RawValue {
     Null,
     Bool(bool),
@@ -394,7 +394,7 @@ impl<'de> Visitor<'de> for RawVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<RawValue, E> {
-        // No field takes a negative number, so its exact value is of no use; its text is kept.
+        // No field accepts a negative number, so precision does not matter; the text is kept.
         #[allow(clippy::cast_precision_loss)]
         Ok(u64::try_from(value).map_or(RawValue::Float(value as f64), RawValue::Unsigned))
     }

@@ -6,7 +6,7 @@ use super::kinds::{Column, SchemaKind};
 use super::source;
 use crate::{API_VERSION, NAME_PATTERN};
 
-/// The definition.
+/// The definition of one kind.
 pub(super) fn definition(kind: &SchemaKind) -> Value {
     let (group, version) = API_VERSION.split_once('/').unwrap_or((API_VERSION, ""));
     json!({
@@ -15,7 +15,7 @@ pub(super) fn definition(kind: &SchemaKind) -> Value {
         "metadata": { "name": format!("{}.{group}", kind.plural) },
         "spec": {
             "group": group,
-            // Names are unique within a kind, and a manifest has no namespace.
+            // A manifest has no namespace.
             "scope": "Cluster",
             "names": {
                 "kind": kind.name,
@@ -64,8 +64,8 @@ fn schema(kind: &SchemaKind) -> Value {
     })
 }
 
-/// The API server drops unknown fields by itself (or refuses them, for clients that ask it to), and a structural
-/// schema may not say it. Lists are replaced as a whole unless a key identifies their items.
+/// Makes a schema structural. A structural schema cannot exclude unknown fields: the API server drops them, or rejects them
+/// under strict validation. Lists are replaced as a whole unless a key identifies their items.
 fn structural(schema: &mut Map<String, Value>) {
     if let Some(description) = source::full_description(schema) {
         schema.insert("description".to_owned(), description.into());

@@ -1,5 +1,5 @@
-//! One JSON Schema for manifests of every kind, for editors: unknown fields are errors, and the kind decides which
-//! fields there are. Draft 7, which yaml-language-server knows best.
+//! One JSON Schema for manifests of all kinds, for editors. Unknown fields are errors, and `kind` selects the fields. Draft
+//! 7, which yaml-language-server supports best.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use super::kinds::SchemaKind;
 use super::source;
 use crate::{API_VERSION, NAME_PATTERN};
 
-/// The schema.
+/// The schema of all kinds.
 pub(super) fn schema(kinds: &[SchemaKind]) -> Value {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     let mut schema = json!({
@@ -18,16 +18,16 @@ pub(super) fn schema(kinds: &[SchemaKind]) -> Value {
         "properties": {
             "apiVersion": { "type": "string", "enum": [API_VERSION], "default": API_VERSION },
             "kind": {
-                "description": "What the manifest is about.",
+                "description": "Kind of the manifest.",
                 "type": "string",
                 "enum": names,
                 "x-enum-descriptions": kinds.iter().map(description).collect::<Vec<_>>(),
             },
             "metadata": metadata(),
-            // Which fields it has is said below, by kind.
+            // The fields follow below, by kind.
             "spec": { "type": "object" },
         },
-        // One `if` a kind, and not `oneOf`: so an error is told of the kind that was meant.
+        // One `if` for each kind instead of `oneOf`, so that errors are those of the given kind.
         "allOf": kinds.iter().map(by_kind).collect::<Vec<_>>(),
     });
     source::every_object(&mut schema, &for_editors);
@@ -79,9 +79,9 @@ fn metadata() -> Value {
 
 fn for_editors(schema: &mut Map<String, Value>) {
     if let Some(description) = source::full_description(schema) {
-        // Where the words of a choice have their own place, the description needs no list of them.
-        let own = description.split("\n\n- `").next().unwrap_or(&description).to_owned();
-        schema.insert("description".to_owned(), own.into());
+        // Descriptions of enum values have a keyword of their own here.
+        let text = description.split("\n\n- `").next().unwrap_or(&description).to_owned();
+        schema.insert("description".to_owned(), text.into());
     }
     if let Some(meanings) = schema.remove("x-enum-descriptions") {
         schema.insert("markdownEnumDescriptions".to_owned(), meanings);
@@ -91,7 +91,7 @@ fn for_editors(schema: &mut Map<String, Value>) {
     if schema.get("type") == Some(&json!("string")) && unquoted {
         schema.insert("type".to_owned(), json!(["string", "number", "boolean"]));
     }
-    // Sizes of integers are no formats here; the limits beside them say the same.
+    // Draft 7 has no formats for integer sizes; the limits are given as minimum and maximum.
     if matches!(schema.get("format").and_then(Value::as_str), Some("int32" | "int64" | "double")) {
         schema.remove("format");
     }

@@ -1,4 +1,4 @@
-//! What a `CustomResourceDefinition` says about a kind besides its fields.
+//! Names and printer columns of each kind's `CustomResourceDefinition`.
 
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
@@ -19,7 +19,7 @@ pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) kind: &'static str,
     pub(super) path: &'static str,
-    /// Shown by `-o wide` alone.
+    /// Shown with `-o wide` only.
     pub(super) wide: bool,
 }
 
@@ -33,7 +33,7 @@ const fn wide(name: &'static str, path: &'static str) -> Column {
 
 const AGE: Column = Column { name: "Age", kind: "date", path: ".metadata.creationTimestamp", wide: false };
 
-/// In the order of the reference. Others have kinds of these names too, so each short name starts with `em`.
+/// The kinds in the order of the reference. Short names start with `em`, since other projects have kinds of these names.
 pub(super) const KINDS: [SchemaKind; 5] = [
     SchemaKind {
         name: "ControlPlane",
@@ -41,7 +41,7 @@ pub(super) const KINDS: [SchemaKind; 5] = [
         short_name: "emcp",
         columns: &[
             shown("Type", ".spec.type"),
-            // A path names one field, so each type has its column.
+            // A column has one path, so each type has a column of its own.
             shown("Kuma", ".spec.kuma.address"),
             shown("Consul", ".spec.consul.address"),
             wide("Partition", ".spec.consul.partition"),

@@ -1,5 +1,5 @@
-//! What the types say, in one form that every schema is made from: nothing is referred to, every value has one type,
-//! no value may be null, and what the words of a choice mean stands beside them.
+//! The common form from which all schemas are generated: no references, one type for each value, no nulls, and descriptions
+//! beside enum values.
 
 use std::fmt::Write as _;
 
@@ -15,11 +15,11 @@ pub(super) fn spec(kind: &SchemaKind) -> Value {
         settings.meta_schema = None;
     });
     let mut schema = (kind.spec)(&mut settings.into_generator()).to_value();
-    every_object(&mut schema, &plain);
+    every_object(&mut schema, &normalize);
     schema
 }
 
-/// Changes each schema within the value, the inner ones first. Defaults and examples are no schemas.
+/// Changes each schema within the value, inner ones first. Defaults and examples are not schemas.
 pub(super) fn every_object(value: &mut Value, change: &dyn Fn(&mut Map<String, Value>)) {
     match value {
         Value::Object(object) => {
@@ -43,18 +43,18 @@ pub(super) fn every_object(value: &mut Value, change: &dyn Fn(&mut Map<String, V
     }
 }
 
-fn plain(schema: &mut Map<String, Value>) {
+fn normalize(schema: &mut Map<String, Value>) {
     schema.remove("title");
-    never_null(schema);
-    words_of_a_choice(schema);
-    size_of_a_number(schema);
+    exclude_null(schema);
+    flatten_enum(schema);
+    limit_integer(schema);
     if let Some(Value::String(text)) = schema.get_mut("description") {
         *text = unwrapped(text);
     }
 }
 
-/// A field without a value is an error, so `Option` only says that the field may be left out.
-fn never_null(schema: &mut Map<String, Value>) {
+/// Removes `null`: `Option` means that a field may be left out, and a field without a value is an error.
+fn exclude_null(schema: &mut Map<String, Value>) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {
@@ -74,8 +74,8 @@ fn never_null(schema: &mut Map<String, Value>) {
     }
 }
 
-/// schemars gives a choice whose words are documented as alternatives.
-fn words_of_a_choice(schema: &mut Map<String, Value>) {
+/// Turns documented enum variants, which schemars gives as alternatives, into an enum with descriptions.
+fn flatten_enum(schema: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = schema.get("oneOf") else { return };
     let word = |choice: &Value| choice.get("const").or_else(|| choice.get("enum")?.get(0)).cloned();
     let Some(words) = choices.iter().map(word).collect::<Option<Vec<_>>>() else { return };
@@ -87,8 +87,8 @@ fn words_of_a_choice(schema: &mut Map<String, Value>) {
     schema.insert("x-enum-descriptions".to_owned(), meanings.into());
 }
 
-/// Rust's sizes as limits, which every reader of schemas knows.
-fn size_of_a_number(schema: &mut Map<String, Value>) {
+/// Replaces Rust's integer formats by standard ones and limits.
+fn limit_integer(schema: &mut Map<String, Value>) {
     let (format, most) = match schema.get("format").and_then(Value::as_str) {
         Some("uint16") => ("int32", u64::from(u16::MAX)),
         Some("uint32") => ("int64", u64::from(u32::MAX)),
@@ -98,13 +98,13 @@ fn size_of_a_number(schema: &mut Map<String, Value>) {
     schema.entry("maximum").or_insert(json!(most));
 }
 
-/// Doc comments are wrapped at the width of the source; paragraphs stay.
+/// Joins the lines of each paragraph of a doc comment.
 fn unwrapped(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
     paragraphs.collect::<Vec<_>>().join("\n\n")
 }
 
-/// The description with what is allowed and what the words of a choice mean, for those who see nothing else.
+/// The description with the rule and the enum values, for readers who see no other keywords.
 pub(super) fn full_description(schema: &Map<String, Value>) -> Option<String> {
     let text = |key: &str| schema.get(key).and_then(Value::as_str);
     let mut description = text("description")?.to_owned();

@@ -1,18 +1,18 @@
-//! Whether a text can be meant for the ARN of an ECS cluster.
+//! Checks that a pattern can match the ARN of an ECS cluster.
 
 use super::FindingCollector;
 use crate::manifests::finding::quoted;
 use ecs_mesh_model::{ClusterArn, Glob};
 
-/// What every cluster's ARN looks like, in any partition: `#` is a character within a part, `~` any number of them.
+/// The shape of cluster ARNs in all partitions: `#` is a character within a part, `~` any number of them.
 const SHAPE: &str = "arn:aws~:ecs:#~:############:cluster/#~";
 
 /// Reports each entry that can match no cluster.
 pub(super) fn check(path: &str, clusters: &[Glob], report: &mut FindingCollector<'_>) {
     for (index, glob) in clusters.iter().enumerate() {
         let (path, text) = (format!("{path}[{index}]"), glob.as_str());
-        let sane = if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { can_match(text, SHAPE) };
-        if sane {
+        let can_match_any = if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { can_match(text, SHAPE) };
+        if can_match_any {
             continue;
         }
         let found = quoted(text);
@@ -32,7 +32,7 @@ pub(super) fn check(path: &str, clusters: &[Glob], report: &mut FindingCollector
 /// Whether some text matches the pattern and has the shape.
 fn can_match(pattern: &str, shape: &str) -> bool {
     let (a, b) = (pattern.as_bytes(), shape.as_bytes());
-    // reachable[j]: the first i bytes of the pattern and the first j of the shape can stand for the same text.
+    // reachable[j]: the first i bytes of the pattern and the first j of the shape can match the same text.
     let mut reachable = vec![false; b.len() + 1];
     for i in 0..=a.len() {
         let mut diagonal = false;
@@ -43,7 +43,7 @@ fn can_match(pattern: &str, shape: &str) -> bool {
             let run = j > 0 && b[j - 1] == b'~';
             let one_each = i > 0 && j > 0 && diagonal && fits(a[i - 1], b[j - 1]);
             diagonal = reachable[j];
-            // A star stands for nothing, or for one more byte of the shape; a run likewise for one of the pattern.
+            // A star matches nothing, or one more byte of the shape; a run likewise one of the pattern.
             reachable[j] = (i == 0 && j == 0)
                 || one_each
                 || (above && (star || (run && fits(a[i - 1], b'#'))))
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_is_sane_when_some_clusters_arn_matches_it() {
+    fn pattern_must_match_some_cluster_arn() {
         for (pattern, expected) in [
             ("*", true),
             ("arn:*", true),

@@ -1,16 +1,15 @@
-//! Rules of a `ConsulAuth`: what Consul would refuse, and what would let in more than a person most likely means.
+//! Rules of a `ConsulAuth`: values that Consul rejects, and values that admit more logins than probably intended.
 
 use std::collections::BTreeSet;
 
 use super::FindingCollector;
+use crate::limits::CONSUL_NAME_RULE;
 use crate::manifests::finding::quoted;
 use crate::{
     ConsulAuthSpec, ConsulConnection, GatewayKind, HumanDuration, LoginSettings, Presence, ServiceTokens, limits,
 };
 
-pub(crate) const CONSUL_NAME_RULE: &str = "letters, digits, '-' and '_', at most 128 characters";
-
-/// Policies that Consul brings along, one of which may do anything.
+/// Consul's built-in policy with all permissions.
 const BUILT_IN: &str = "global-management";
 
 pub(super) fn check(spec: &ConsulAuthSpec, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
@@ -26,14 +25,14 @@ pub(super) fn check(spec: &ConsulAuthSpec, report: &mut FindingCollector<'_>, wa
         && service.auth_method == client.auth_method
     {
         let message = format!(
-            "{} is also spec.serviceTokens.authMethod: one method cannot give out both kinds of token",
+            "{} is also spec.serviceTokens.authMethod: one method cannot issue both kinds of token",
             quoted(&client.auth_method)
         );
         report.add("spec.clientTokens.authMethod", message);
     }
 }
 
-/// What rests on the control plane that the set-up is for.
+/// Rules that depend on the control plane.
 pub(super) fn check_against_control_plane(
     spec: &ConsulAuthSpec,
     consul: &ConsulConnection,
@@ -53,7 +52,7 @@ pub(super) fn check_against_control_plane(
     {
         let message = format!(
             "the partition of ControlPlane {control_plane} is {partition:?}, and only policies of the partition \
-             \"default\" may speak of others: leave this out, and declare it with a control plane of that partition"
+             \"default\" may refer to others: leave this out, and declare it with a control plane of that partition"
         );
         add("spec.enterprise.crossPartition", message);
     }
@@ -67,7 +66,7 @@ fn check_gateways(tokens: &ServiceTokens, report: &mut FindingCollector<'_>) {
             if !seen.insert(*kind) {
                 let kind_of = kind.as_str();
                 let message = if field == "absentGateways" && tokens.gateways.contains(kind) {
-                    format!("{kind_of} is in gateways, too, which makes it: take it out of one of the two")
+                    format!("{kind_of} is also in gateways, which creates it: remove it from one of the two")
                 } else {
                     format!("{kind_of} is given twice: keep it once")
                 };
@@ -78,25 +77,25 @@ fn check_gateways(tokens: &ServiceTokens, report: &mut FindingCollector<'_>) {
     if !tokens.terminating_gateway_policies.is_empty()
         && !tokens.gateways.contains(&GatewayKind::TerminatingGateway)
     {
-        report.add(PATH, "means nothing while terminating-gateway is not among gateways: leave it out");
+        report.add(PATH, "has no effect without terminating-gateway among gateways: leave it out");
     }
     for (index, policy) in tokens.terminating_gateway_policies.iter().enumerate() {
         let path = format!("{PATH}[{index}]");
         if policy == BUILT_IN || policy.starts_with("builtin/") {
             let message = format!(
-                "{} comes with Consul and is not for gateways: write a policy with what they need, `service:write` \
-                 for each service that they stand for",
+                "{} is built into Consul and not for gateways: write a policy with `service:write` for each service \
+                 that the gateway represents",
                 quoted(policy)
             );
             report.add(path, message);
         } else if !is_policy_name(policy) {
             let rule = "letters, digits, '-', '_' and one '/', at most 128 characters";
-            report.add(path, format!("{} is no policy's name: {rule}", quoted(policy)));
+            report.add(path, format!("{} is not a valid policy name: {rule}", quoted(policy)));
         }
     }
 }
 
-/// One of the parts with an auth method.
+/// A section with an auth method.
 struct AuthSection<'a> {
     path: &'static str,
     state: Presence,
@@ -112,7 +111,7 @@ impl AuthSection<'_> {
         self.check_principals(report, warn);
         if !is_name(self.login.auth_method) {
             let message =
-                format!("{} is no auth method's name: {CONSUL_NAME_RULE}", quoted(self.login.auth_method));
+                format!("{} is not a valid auth method name: {CONSUL_NAME_RULE}", quoted(self.login.auth_method));
             report.add(self.field("authMethod"), message);
         }
         if let Some(ttl) = self.login.token_ttl
@@ -130,12 +129,12 @@ impl AuthSection<'_> {
             }
         }
         if self.login.server_id_header_value.is_some_and(|value| !is_header_value(value)) {
-            let message = "is no header's value: write ASCII text without spaces at its ends";
+            let message = "is not a valid header value: write ASCII text without spaces at its ends";
             report.add(self.field("serverIdHeaderValue"), message);
         }
         for (index, name) in self.login.allowed_sts_headers.iter().enumerate() {
             if name.is_empty() || !name.bytes().all(is_name_byte) {
-                let message = format!("{} is no header's name: letters, digits, '-' and '_'", quoted(name));
+                let message = format!("{} is not a valid header name: letters, digits, '-' and '_'", quoted(name));
                 report.add(format!("{}[{index}]", self.field("allowedStsHeaders")), message);
             }
         }
@@ -175,13 +174,13 @@ impl AuthSection<'_> {
     }
 }
 
-/// What stands behind `role/` of a principal that a method may be bound to.
+/// The part after `role/` of a valid bound principal.
 fn bound_role(arn: &str) -> Option<&str> {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts[..] else { return None };
     let role = resource.strip_prefix("role/")?;
     let before_wildcard = role.strip_suffix('*').unwrap_or(role);
-    let sane = partition.starts_with("aws")
+    let is_valid = partition.starts_with("aws")
         && partition.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && account.len() == 12
         && account.bytes().all(|b| b.is_ascii_digit())
@@ -189,7 +188,7 @@ fn bound_role(arn: &str) -> Option<&str> {
         && !role.ends_with('/')
         && !before_wildcard.contains('*')
         && role.bytes().all(|b| b.is_ascii_graphic());
-    sane.then_some(role)
+    is_valid.then_some(role)
 }
 
 fn check_endpoint(path: &str, address: &str, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
@@ -197,16 +196,16 @@ fn check_endpoint(path: &str, address: &str, report: &mut FindingCollector<'_>, 
     let Ok(url) = url::Url::parse(address) else {
         return report.add(path, format!("is not a URL: {expected}"));
     };
-    let is_sane = matches!(url.scheme(), "http" | "https")
+    let is_valid = matches!(url.scheme(), "http" | "https")
         && url.host_str().is_some_and(|host| !host.is_empty())
         && url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    if !is_sane {
-        report.add(path, format!("is no address that a server could ask: {expected}"));
+    if !is_valid {
+        report.add(path, format!("is not an address that a server can call: {expected}"));
     } else if url.scheme() == "http" && !super::control_plane::is_loopback(&url) {
-        warn.add(path, "whoever is between could say who logs in: use https://");
+        warn.add(path, "an attacker on the network could forge identities: use https://");
     }
 }
 

@@ -1,8 +1,9 @@
-//! Rules of a `ControlPlane`. Its address is never shown: it could hold a secret that does not belong there.
+//! Rules of a `ControlPlane`. The address is never shown, since it may contain a secret by mistake.
 
 use std::path::Path;
 
-use super::{DNS_LABEL, FindingCollector, is_dns_label};
+use super::{FindingCollector, is_dns_label};
+use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
 
@@ -17,7 +18,7 @@ pub(super) fn check(spec: &ControlPlaneSpec, report: &mut FindingCollector<'_>, 
         None => {
             let name = spec.kind.as_str();
             let message =
-                format!("required where type is {name}, and missing: it says how to reach the control plane");
+                format!("required where type is {name}, and missing: the connection to the control plane");
             report.add(format!("spec.{name}"), message);
         }
     }
@@ -30,33 +31,33 @@ pub(super) fn check(spec: &ControlPlaneSpec, report: &mut FindingCollector<'_>, 
         report.add(format!("spec.{other}"), message);
     }
     if let Some(consul) = &spec.consul {
-        check_place(consul, report);
+        check_location(consul, report);
     }
 }
 
-/// Which of Consul's datacenters, partitions and namespaces.
-fn check_place(consul: &ConsulConnection, report: &mut FindingCollector<'_>) {
+/// Checks datacenter, partition and namespaces of Consul.
+fn check_location(consul: &ConsulConnection, report: &mut FindingCollector<'_>) {
     let is_datacenter = |text: &str| {
         (1..=63).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
     };
     if let Some(name) = consul.datacenter.as_deref().filter(|name| !is_datacenter(name)) {
         let rule = "lower-case letters, digits, '-' and '_', at most 63 characters";
-        report.add("spec.consul.datacenter", format!("{} is no datacenter's name: {rule}", quoted(name)));
+        report.add("spec.consul.datacenter", format!("{} is not a valid datacenter name: {rule}", quoted(name)));
     }
     if let Some(name) = consul.partition.as_deref().filter(|name| !is_dns_label(name)) {
-        report.add("spec.consul.partition", format!("{} is no partition's name: {DNS_LABEL}", quoted(name)));
+        report.add("spec.consul.partition", format!("{} is not a valid partition name: {DNS_LABEL_RULE}", quoted(name)));
     }
     for (index, name) in consul.namespaces.iter().enumerate() {
         let path = format!("spec.consul.namespaces[{index}]");
         if name == "*" {
             if consul.namespaces.len() > 1 {
-                report.add(path, "stands for every namespace: leave the others out, or this");
+                report.add(path, "means every namespace: remove the others, or this");
             }
         } else if !is_namespace(name) {
             let rule = "letters, digits and '-', starting and ending with a letter or digit, at most 64 characters; \
                         or * for every namespace";
-            report.add(path, format!("{} is no namespace's name: {rule}", quoted(name)));
+            report.add(path, format!("{} is not a valid namespace name: {rule}", quoted(name)));
         }
     }
 }
@@ -68,10 +69,10 @@ fn is_namespace(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// What the connections of all types have in common.
+/// The common fields of the connections of all types.
 struct ConnectionFields<'a> {
     name: &'static str,
-    /// Ports of its API: plain, and with TLS.
+    /// Default ports of the API: HTTP and HTTPS.
     ports: (u16, u16),
     address: &'a str,
     files: [(&'static str, Option<&'a Path>); 2],
@@ -122,7 +123,7 @@ impl<'a> ConnectionFields<'a> {
         }
         for (field, name) in self.variables {
             if name.is_some_and(|name| !is_variable(name)) {
-                // Not shown: most likely it is the secret itself.
+                // The value is not shown, since it may be the secret itself.
                 let example = self.name.to_ascii_uppercase();
                 let message = format!(
                     "is not an environment variable's name: write letters, digits and '_', such as {example}_TOKEN"
@@ -141,7 +142,7 @@ impl<'a> ConnectionFields<'a> {
         report.duration(&self.path("timeout"), self.timeout, limits::TIMEOUT);
     }
 
-    /// Of CA and token each has one source at the most.
+    /// Checks that CA and token have at most one source each.
     fn check_sources(&self, report: &mut FindingCollector<'_>) {
         for index in 0..2 {
             let sources = [

@@ -5,7 +5,7 @@ use crate::manifests::finding::{quoted, suggestion};
 use crate::{ControlPlaneSpec, MeshBindingSpec, limits};
 use ecs_mesh_model::{MeshName, Timestamp};
 
-/// What a Dataplane's name may be made of.
+/// Placeholders of a Dataplane's name.
 const PLACEHOLDERS: [&str; 3] = ["{taskId}", "{hostname}", "{service}"];
 
 pub(super) fn check(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
@@ -31,7 +31,7 @@ pub(super) fn check(spec: &MeshBindingSpec, report: &mut FindingCollector<'_>) {
     }
 }
 
-/// What rests on the type of its control plane: Consul's meshes are its partitions, and a task names itself there.
+/// Rules that depend on the type of the control plane: at Consul the mesh is the partition, and tasks name themselves.
 pub(super) fn check_against_control_plane(
     spec: &MeshBindingSpec,
     control_plane: &ControlPlaneSpec,
@@ -59,7 +59,7 @@ pub(super) fn check_against_control_plane(
         }
     }
     if spec.dataplane_name != MeshBindingSpec::DATAPLANE_NAME {
-        let message = format!("means nothing to ControlPlane {of}, which is Consul: leave it out");
+        let message = format!("has no effect at ControlPlane {of}, which is of type consul: leave it out");
         add("spec.dataplaneName", message);
     }
 }
@@ -100,7 +100,7 @@ fn check_name_template(template: &str, report: &mut FindingCollector<'_>) {
             let known = suggestion(placeholder, "Allowed", &PLACEHOLDERS);
             report.add(PATH, format!("unknown placeholder {}{known}", quoted(placeholder)));
         }
-        // `{service}` alone would give all tasks of a service one name; an unknown placeholder has its own error.
+        // `{service}` alone gives all tasks of a service one name. An unknown placeholder has an error of its own.
         is_unique |= placeholder != "{service}";
         rest = &rest[open + close + 1..];
     }

@@ -1,6 +1,6 @@
-//! The rules between the fields of a manifest and between manifests: what passes here holds together.
+//! The rules between the fields of a manifest and between manifests. A set that passes is consistent.
 //!
-//! A manifest that breaks a rule is left out, and with it every manifest that rests on it; each says why.
+//! A manifest that breaks a rule is omitted, together with every manifest that refers to it. Each is reported.
 
 mod cluster;
 mod consul_auth;
@@ -9,16 +9,15 @@ mod mesh_binding;
 mod outbound;
 mod workload;
 
-pub(crate) use consul_auth::CONSUL_NAME_RULE;
 use workload::BindingMismatch;
-pub use workload::{DNS_LABEL, is_dns_label};
+pub use workload::is_dns_label;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::document::{ManifestKind, Manifest, DocumentOrigin, ManifestSpec, no_such};
+use super::document::{ManifestKind, Manifest, DocumentOrigin, ManifestSpec, not_found};
 use super::finding::ManifestFinding;
 use super::outbounds::{OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
@@ -26,17 +25,17 @@ use crate::limits::DurationRange;
 use crate::{ConsulAuthSpec, ControlPlaneSpec, Discovery, HumanDuration, MeshBindingSpec, WorkloadSpec};
 use ecs_mesh_model::{Glob, MeshName, Timestamp};
 
-/// What all documents together come to.
+/// The result of assembling all documents.
 pub struct Assembled {
-    /// The valid ones; `generation` and `complete` are not decided here.
+    /// The valid manifests. The caller sets `generation` and `complete`.
     pub set: ManifestSet,
-    /// What is invalid.
+    /// Errors.
     pub errors: Vec<ManifestFinding>,
-    /// What is valid and most likely not meant.
+    /// Warnings: valid values that are probably unintended.
     pub warnings: Vec<ManifestFinding>,
 }
 
-/// Where the rules of one manifest put what they find.
+/// Collects the findings of one manifest's rules.
 struct FindingCollector<'a> {
     origin: &'a DocumentOrigin,
     findings: &'a mut Vec<ManifestFinding>,
@@ -69,19 +68,19 @@ impl FindingCollector<'_> {
     }
 }
 
-/// Whether the manifests are all that there are.
+/// Whether the given manifests are all manifests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManifestScope {
-    /// They are: what they refer to must be among them.
+    /// They are: every reference must resolve.
     Complete,
-    /// There may be others: a name that is not among them is taken to be right.
+    /// There may be others: an unknown reference is accepted.
     Partial,
 }
 
-/// Puts the manifests together.
-pub fn assemble(mut manifests: Vec<Manifest>, extent: ManifestScope) -> Assembled {
+/// Checks all rules and assembles the valid manifests.
+pub fn assemble(mut manifests: Vec<Manifest>, scope: ManifestScope) -> Assembled {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
-    refuse_duplicates(&mut manifests, &mut errors);
+    reject_duplicates(&mut manifests, &mut errors);
     for manifest in &mut manifests {
         let before = errors.len();
         let mut report = FindingCollector { origin: &manifest.origin, findings: &mut errors };
@@ -103,17 +102,17 @@ pub fn assemble(mut manifests: Vec<Manifest>, extent: ManifestScope) -> Assemble
             manifest.spec = None;
         }
     }
-    let mut assembly = Assembly::over(&manifests, extent, errors, warnings);
-    assembly.take(manifests);
-    if extent == ManifestScope::Complete {
-        assembly.warn_of_idle_patterns();
+    let mut assembly = Assembly::over(&manifests, scope, errors, warnings);
+    assembly.add_all(manifests);
+    if scope == ManifestScope::Complete {
+        assembly.warn_unmatched_patterns();
     }
-    assembly.warn_of_conflicting_outbounds();
+    assembly.warn_conflicting_outbounds();
     let Assembly { set, errors, warnings, .. } = assembly;
     Assembled { set, errors, warnings }
 }
 
-fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFinding>) {
+fn reject_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFinding>) {
     let mut first: BTreeMap<(ManifestKind, Arc<str>), usize> = BTreeMap::new();
     for index in 0..manifests.len() {
         let Manifest { kind, name, origin, .. } = &manifests[index];
@@ -121,20 +120,20 @@ fn refuse_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFindin
             first.insert((*kind, Arc::clone(name)), index);
             continue;
         };
-        let place = manifests[earlier].origin.place();
+        let location = manifests[earlier].origin.location();
         let message =
-            format!("{kind} {name} is also at {place}: names are unique within a kind: rename or delete one");
+            format!("{kind} {name} is also at {location}: names are unique within a kind: rename or delete one");
         errors.push(origin.finding("metadata.name", message));
-        // Which of the two is meant is not ours to guess.
+        // Either may be the intended one.
         manifests[index].spec = None;
         manifests[earlier].spec = None;
     }
 }
 
-/// The partition of who names none (Enterprise).
+/// The default partition (Enterprise).
 const DEFAULT_PARTITION: &str = "default";
 
-/// Servers and partition, as far as a control plane's manifest tells them. Without a partition it is `default`.
+/// The servers and the partition of a control plane, as far as its manifest declares them.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct ConsulLocationKey {
     address: Option<String>,
@@ -155,59 +154,59 @@ impl ConsulLocationKey {
 }
 
 struct Assembly {
-    extent: ManifestScope,
+    scope: ManifestScope,
     set: ManifestSet,
-    /// Bindings that are valid as far as can be seen, and rest on a control plane that is not given.
-    open_bindings: BTreeSet<Arc<str>>,
-    /// Every name that some document has, whether or not the document is valid.
-    named: BTreeSet<(ManifestKind, Arc<str>)>,
+    /// Valid bindings whose control plane is outside the given manifests.
+    external_bindings: BTreeSet<Arc<str>>,
+    /// The names of all documents, valid or not.
+    names: BTreeSet<(ManifestKind, Arc<str>)>,
     workload_origins: BTreeMap<Arc<str>, DocumentOrigin>,
     list_origins: BTreeMap<Arc<str>, DocumentOrigin>,
-    /// Which `ConsulAuth` is for which servers, and where it is.
-    auths_by_place: BTreeMap<ConsulLocationKey, (Arc<str>, DocumentOrigin)>,
+    /// The `ConsulAuth` of each Consul location, with its origin.
+    auths_by_location: BTreeMap<ConsulLocationKey, (Arc<str>, DocumentOrigin)>,
     errors: Vec<ManifestFinding>,
     warnings: Vec<ManifestFinding>,
 }
 
 impl Assembly {
-    fn over(manifests: &[Manifest], extent: ManifestScope, errors: Vec<ManifestFinding>, warnings: Vec<ManifestFinding>) -> Self {
+    fn over(manifests: &[Manifest], scope: ManifestScope, errors: Vec<ManifestFinding>, warnings: Vec<ManifestFinding>) -> Self {
         Self {
-            extent,
+            scope,
             set: ManifestSet::default(),
-            open_bindings: BTreeSet::new(),
-            named: manifests.iter().map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
+            external_bindings: BTreeSet::new(),
+            names: manifests.iter().map(|manifest| (manifest.kind, Arc::clone(&manifest.name))).collect(),
             workload_origins: BTreeMap::new(),
             list_origins: BTreeMap::new(),
-            auths_by_place: BTreeMap::new(),
+            auths_by_location: BTreeMap::new(),
             errors,
             warnings,
         }
     }
 
-    /// Takes each valid manifest whose references hold, those that others rest on first.
-    fn take(&mut self, mut manifests: Vec<Manifest>) {
+    /// Adds each valid manifest whose references resolve, dependencies first.
+    fn add_all(&mut self, mut manifests: Vec<Manifest>) {
         manifests.sort_by_key(|manifest| manifest.kind);
         for Manifest { name, origin, spec, .. } in manifests {
             match spec {
                 Some(ManifestSpec::ControlPlane(spec)) => {
                     self.set.control_planes.insert(name, Arc::new(spec));
                 }
-                Some(ManifestSpec::MeshBinding(spec)) => self.take_binding(name, &origin, spec),
-                Some(ManifestSpec::Workload(spec)) => self.take_workload(name, origin, spec),
+                Some(ManifestSpec::MeshBinding(spec)) => self.add_binding(name, &origin, spec),
+                Some(ManifestSpec::Workload(spec)) => self.add_workload(name, origin, spec),
                 Some(ManifestSpec::OutboundList(spec)) => {
                     self.set.outbound_lists.insert(Arc::clone(&name), Arc::new(spec));
                     self.list_origins.insert(name, origin);
                 }
-                Some(ManifestSpec::ConsulAuth(spec)) => self.take_consul_auth(name, &origin, spec),
+                Some(ManifestSpec::ConsulAuth(spec)) => self.add_consul_auth(name, &origin, spec),
                 None => {}
             }
         }
     }
 
-    fn take_binding(&mut self, name: Arc<str>, origin: &DocumentOrigin, mut spec: MeshBindingSpec) {
+    fn add_binding(&mut self, name: Arc<str>, origin: &DocumentOrigin, mut spec: MeshBindingSpec) {
         let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
-            if self.may_be_outside(ManifestKind::ControlPlane, &spec.control_plane) {
-                self.open_bindings.insert(name);
+            if self.may_be_external(ManifestKind::ControlPlane, &spec.control_plane) {
+                self.external_bindings.insert(name);
                 return;
             }
             let message = self.broken_reference(ManifestKind::ControlPlane, &spec.control_plane);
@@ -222,7 +221,7 @@ impl Assembly {
             return;
         }
         let control_plane_type = control_plane.kind;
-        // Left out, Consul's mesh is the partition, as registrations there say.
+        // At Consul the mesh is the partition, as in its registrations.
         if let Some(partition) = control_plane.consul.as_ref().and_then(|consul| consul.partition.as_deref())
             && let Ok(partition) = MeshName::parse(partition)
         {
@@ -233,9 +232,9 @@ impl Assembly {
         self.set.bindings.insert(name, Arc::new(binding));
     }
 
-    fn take_consul_auth(&mut self, name: Arc<str>, origin: &DocumentOrigin, spec: ConsulAuthSpec) {
+    fn add_consul_auth(&mut self, name: Arc<str>, origin: &DocumentOrigin, spec: ConsulAuthSpec) {
         let Some(control_plane) = self.set.control_planes.get(spec.control_plane.as_str()) else {
-            if !self.may_be_outside(ManifestKind::ControlPlane, &spec.control_plane) {
+            if !self.may_be_external(ManifestKind::ControlPlane, &spec.control_plane) {
                 let message = self.broken_reference(ManifestKind::ControlPlane, &spec.control_plane);
                 self.errors.push(origin.finding("spec.controlPlane", message));
             }
@@ -251,31 +250,31 @@ impl Assembly {
         consul_auth::check_against_control_plane(&spec, consul, |path, message| {
             self.errors.push(origin.finding(path, message));
         });
-        let place = ConsulLocationKey::of(control_plane);
-        if let Some((other, at)) = self.auths_by_place.get(&place) {
-            // Which of the two is meant is not ours to guess.
+        let location = ConsulLocationKey::of(control_plane);
+        if let Some((other, at)) = self.auths_by_location.get(&location) {
+            // Either may be the intended one.
             self.set.consul_auths.remove(other);
-            for (of, who, place) in [(origin, other, at.place()), (at, &name, origin.place())] {
+            for (document, rival, location) in [(origin, other, at.location()), (at, &name, origin.location())] {
                 let message = format!(
-                    "the same servers and partition are also those of ConsulAuth {who} at {place}: keep one of the \
+                    "the same servers and partition are also those of ConsulAuth {rival} at {location}: keep one of the \
                      two, since each would undo the other"
                 );
-                self.errors.push(of.finding("spec.controlPlane", message));
+                self.errors.push(document.finding("spec.controlPlane", message));
             }
         }
-        self.auths_by_place.entry(place).or_insert_with(|| (Arc::clone(&name), origin.clone()));
+        self.auths_by_location.entry(location).or_insert_with(|| (Arc::clone(&name), origin.clone()));
         if self.errors.len() == before {
             self.set.consul_auths.insert(name, Arc::new(spec));
         }
     }
 
-    fn take_workload(&mut self, name: Arc<str>, origin: DocumentOrigin, spec: WorkloadSpec) {
+    fn add_workload(&mut self, name: Arc<str>, origin: DocumentOrigin, spec: WorkloadSpec) {
         let before = self.errors.len();
         for (index, binding) in spec.bindings.iter().enumerate() {
-            let is_there = self.set.bindings.contains_key(binding.as_str())
-                || self.open_bindings.contains(binding.as_str())
-                || self.may_be_outside(ManifestKind::MeshBinding, binding);
-            if !is_there {
+            let resolves = self.set.bindings.contains_key(binding.as_str())
+                || self.external_bindings.contains(binding.as_str())
+                || self.may_be_external(ManifestKind::MeshBinding, binding);
+            if !resolves {
                 let message = self.broken_reference(ManifestKind::MeshBinding, binding);
                 self.errors.push(origin.finding(format!("spec.bindings[{index}]"), message));
             }
@@ -287,14 +286,14 @@ impl Assembly {
         }
     }
 
-    /// Where no binding is named, any may take the workload's tasks.
+    /// Checks the service against the workload's bindings; without `bindings`, against all.
     fn check_service(&mut self, origin: &DocumentOrigin, spec: &WorkloadSpec) {
         let is_for = |name: &str| spec.bindings.is_empty() || spec.bindings.iter().any(|one| one == name);
         let bindings = self.set.bindings.values().map(Arc::as_ref).filter(|binding| is_for(&binding.name));
         let has = |name: &str| self.set.bindings.contains_key(name);
-        let named = self.named.iter().filter(|(kind, _)| *kind == ManifestKind::MeshBinding);
+        let named = self.names.iter().filter(|(kind, _)| *kind == ManifestKind::MeshBinding);
         let all_known = if spec.bindings.is_empty() {
-            self.extent == ManifestScope::Complete && named.map(|(_, name)| name).all(|name| has(name))
+            self.scope == ManifestScope::Complete && named.map(|(_, name)| name).all(|name| has(name))
         } else {
             spec.bindings.iter().all(|name| has(name))
         };
@@ -309,27 +308,26 @@ impl Assembly {
         }
     }
 
-    fn may_be_outside(&self, kind: ManifestKind, name: &str) -> bool {
-        self.extent == ManifestScope::Partial && !self.named.contains(&(kind, name.into()))
+    fn may_be_external(&self, kind: ManifestKind, name: &str) -> bool {
+        self.scope == ManifestScope::Partial && !self.names.contains(&(kind, name.into()))
     }
 
     fn broken_reference(&self, kind: ManifestKind, name: &str) -> String {
-        if self.named.contains(&(kind, name.into())) {
-            return format!("rests on {kind} {name}, which has an error of its own");
+        if self.names.contains(&(kind, name.into())) {
+            return format!("refers to {kind} {name}, which is invalid");
         }
         let known: Vec<&str> =
-            self.named.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.as_ref()).collect();
-        no_such(kind, name, &known)
+            self.names.iter().filter(|(other, _)| *other == kind).map(|(_, name)| name.as_ref()).collect();
+        not_found(kind, name, &known)
     }
 
-    /// Where tasks may also be described by their tags, names of services are not known here, and a pattern that
-    /// matches no `Workload` may well be right.
-    fn warn_of_idle_patterns(&mut self) {
+    /// Warns of patterns that match no `Workload`, unless tasks may be described by tags, whose services are unknown here.
+    fn warn_unmatched_patterns(&mut self) {
         if self.set.bindings.values().any(|binding| binding.spec.discovery == Discovery::Tags) {
             return;
         }
         let known: Vec<&str> = self
-            .named
+            .names
             .iter()
             .filter(|(kind, _)| *kind == ManifestKind::Workload)
             .map(|(_, name)| name.as_ref())
@@ -340,7 +338,7 @@ impl Assembly {
                     continue;
                 }
                 let message = if glob.is_literal() {
-                    no_such(ManifestKind::Workload, glob.as_str(), &known)
+                    not_found(ManifestKind::Workload, glob.as_str(), &known)
                 } else {
                     format!("the pattern {:?} matches no Workload", glob.as_str())
                 };
@@ -350,7 +348,7 @@ impl Assembly {
         }
     }
 
-    fn warn_of_conflicting_outbounds(&mut self) {
+    fn warn_conflicting_outbounds(&mut self) {
         for (name, workload) in &self.set.workloads {
             let origin = &self.workload_origins[name];
             for conflict in self.set.merged_outbounds(name, workload).conflicts {

@@ -12,27 +12,27 @@ pub(super) fn check_list(spec: &OutboundListSpec, report: &mut FindingCollector<
     check_listeners("spec.outbounds", &spec.outbounds, report);
 }
 
-/// Reports listeners on reserved ports, and those that meet within one manifest.
+/// Reports listeners on reserved ports, and listeners of one manifest that collide.
 pub(super) fn check_listeners(path: &str, outbounds: &[Outbound], report: &mut FindingCollector<'_>) {
     for (index, outbound) in outbounds.iter().enumerate() {
         let listen = outbound.listen;
-        if let Some(what) = reserved(listen.port) {
+        if let Some(user) = reserved(listen.port) {
             report.add(
                 format!("{path}[{index}].listen.port"),
-                format!("{} is {what}: choose another", listen.port),
+                format!("{} is {user}: choose another", listen.port),
             );
         }
         let clash = outbounds[..index].iter().position(|earlier| {
             earlier.listen.port == listen.port && addresses_clash(earlier.listen.address, listen.address)
         });
         if let Some(earlier) = clash {
-            let taken = &outbounds[earlier];
+            let other = &outbounds[earlier];
             let message = format!(
                 "{} is taken by {path}[{earlier}], on {} for {}:{}: choose another port, or delete one",
                 socket(listen),
-                socket(taken.listen),
-                taken.service,
-                taken.target_port
+                socket(other.listen),
+                other.service,
+                other.target_port
             );
             report.add(format!("{path}[{index}].listen"), message);
         }

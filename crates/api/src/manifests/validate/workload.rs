@@ -2,6 +2,7 @@
 
 use super::outbound::check_listeners;
 use super::{FindingCollector, cluster};
+use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::manifests::outbounds::{own_port, reserved, socket};
 use crate::manifests::set::Binding;
@@ -25,7 +26,7 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     {
         report.add(
             "spec.selector",
-            "is empty and would take every task: give services, families, tags or clusters",
+            "is empty and would select every task: give services, families, tags or clusters",
         );
     }
     report.globs_have_content("spec.selector.services", &selector.services);
@@ -34,7 +35,7 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     if let Some(label) = &spec.workload
         && !is_dns_label(label)
     {
-        report.add("spec.workload", format!("{} is not allowed: {DNS_LABEL}", quoted(label)));
+        report.add("spec.workload", format!("{} is not allowed: {DNS_LABEL_RULE}", quoted(label)));
     }
     for (index, inbound) in spec.inbounds.iter().enumerate() {
         check_inbound(&format!("spec.inbounds[{index}]"), inbound, report);
@@ -42,29 +43,29 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     }
     check_listeners("spec.outbounds", &spec.outbounds, report);
     for (index, outbound) in spec.outbounds.iter().enumerate() {
-        if let Some(taken) = own_port(spec, outbound.listen) {
-            let message = format!("{} cannot be, since {taken}: choose another", socket(outbound.listen));
+        if let Some(used) = own_port(spec, outbound.listen) {
+            let message = format!("{} is not possible, since {used}: choose another", socket(outbound.listen));
             report.add(format!("spec.outbounds[{index}].listen"), message);
         }
     }
 }
 
-/// What a `Workload`'s bindings make impossible.
+/// A service name that Consul rejects.
 pub(super) enum BindingMismatch {
-    /// In each of its bindings: nothing could come of it.
+    /// In every binding of the workload: no task could register.
     Everywhere(String),
-    /// In this binding, and there may be others where it is right.
+    /// In this binding; others may accept the name.
     Somewhere(String),
 }
 
-/// Whether Consul would refuse the service in a binding of its own: names that are right for Kuma may be wrong there.
-/// `all_known`: these are all the bindings that the workload can be in.
+/// Whether Consul rejects the service's name: Kuma allows names that Consul does not. With `all_known`, the bindings are all
+/// that the workload can have.
 pub(super) fn refused_by_consul<'a>(
     spec: &WorkloadSpec,
     bindings: impl Iterator<Item = &'a Binding>,
     all_known: bool,
 ) -> Option<BindingMismatch> {
-    // Consul makes names lower case before it looks at them.
+    // Consul converts names to lower case first.
     if is_consul_service(&spec.service.as_str().to_ascii_lowercase()) {
         return None;
     }
@@ -73,13 +74,13 @@ pub(super) fn refused_by_consul<'a>(
     let first = &consuls.first()?.name;
     let found = quoted(spec.service.as_str());
     let message = format!(
-        "{found} is no name that Consul gives a service, and MeshBinding {first} is of a Consul control plane: its tasks \
+        "{found} is not a Consul service name, and MeshBinding {first} has a Consul control plane: its tasks \
          could not log in; write the name that they register: {CONSUL_SERVICE_RULE}"
     );
     Some(if all_known && others.is_empty() {
         BindingMismatch::Everywhere(message)
     } else {
-        BindingMismatch::Somewhere(format!("{message}; or name in spec.bindings those that it is for"))
+        BindingMismatch::Somewhere(format!("{message}; or list in spec.bindings the bindings that it is for"))
     })
 }
 
@@ -88,22 +89,22 @@ fn check_inbound(path: &str, inbound: &Inbound, report: &mut FindingCollector<'_
     if let Some(name) = name
         && !is_dns_label(name)
     {
-        report.add(format!("{path}.name"), format!("{} is not allowed: {DNS_LABEL}", quoted(name)));
+        report.add(format!("{path}.name"), format!("{} is not allowed: {DNS_LABEL_RULE}", quoted(name)));
     }
     for (field, port) in [("port", *port), ("containerPort", *container_port)] {
-        if let Some(what) = reserved(port) {
-            report.add(format!("{path}.{field}"), format!("{port} is {what}: choose another"));
+        if let Some(user) = reserved(port) {
+            report.add(format!("{path}.{field}"), format!("{port} is {user}: choose another"));
         }
     }
     let on_loopback = service_address.is_some_and(|address| address.is_loopback());
     if service_address.is_some_and(|address| address.is_unspecified()) {
-        let message = "is no address to connect to: write the one the app listens on, or leave the field out";
+        let message = "is not an address to connect to: write the app's listen address, or leave the field out";
         report.add(format!("{path}.serviceAddress"), message);
     }
     if port == container_port && !on_loopback {
         let message = format!(
-            "{port} is also the containerPort, and two cannot listen on one: choose another, or let the app listen on \
-             loopback alone and say so with serviceAddress: 127.0.0.1"
+            "{port} is also the containerPort: choose another, or let the app listen on \
+             loopback alone and set serviceAddress: 127.0.0.1"
         );
         report.add(format!("{path}.port"), message);
     }
@@ -155,11 +156,7 @@ fn check_tags(path: &str, tags: &Tags, report: &mut FindingCollector<'_>) {
     }
 }
 
-/// What [`is_dns_label`] asks for, in words.
-pub const DNS_LABEL: &str =
-    "lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters";
-
-/// DNS-1035.
+/// Whether the text is a DNS-1035 label ([`DNS_LABEL_RULE`]).
 pub fn is_dns_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
