@@ -1,7 +1,7 @@
-//! What stands in the sources at one moment: every file's bytes, and a digest of all of it.
+//! A snapshot of the sources: every file's bytes, and a digest of all.
 //!
-//! A directory gives its own `*.yaml`, `*.yml` and `*.json` files, in name order and without those whose name starts
-//! with a dot (editors and mounted Kubernetes volumes keep theirs so); it is not searched deeper.
+//! A directory contributes its own `*.yaml`, `*.yml` and `*.json` files in name order, without subdirectories. Names that
+//! start with a dot are skipped: editors and mounted Kubernetes volumes use them for their own files.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -11,16 +11,16 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-/// Largest manifest file.
+/// Maximum size of a manifest file.
 pub(super) const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// A file and what was found in it.
+/// A file and its text.
 pub(super) struct FileText {
-    /// Where.
+    /// The path.
     pub(super) path: Arc<Path>,
-    /// Its text, or why there is none, in words.
+    /// The text, or the error message.
     pub(super) text: Result<String, String>,
 }
 
@@ -28,35 +28,35 @@ pub(super) struct FileText {
 pub(super) struct SourceSnapshot {
     /// The files, each once.
     pub(super) files: Vec<FileText>,
-    /// Sources that could not be looked into or hold nothing, and why.
+    /// Sources that could not be read or are empty, and the failures.
     pub(super) failures: Vec<(Arc<Path>, SourceFailure)>,
-    /// Equal when everything above is.
+    /// Equal where files and failures are equal.
     pub(super) digest: [u8; 32],
 }
 
-/// Why a source gave no file.
+/// Why a source has no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SourceFailure {
-    /// Nothing is at the path.
+    /// The path does not exist.
     Missing,
     /// A directory without a manifest file.
     Empty,
-    /// Anything else, in words.
+    /// Any other failure, as a message.
     Unreadable(String),
 }
 
 impl SourceSnapshot {
     /// Reads all sources. Blocks on the file system.
-    pub(super) fn take(sources: &[PathBuf]) -> Self {
+    pub(super) fn read(sources: &[PathBuf]) -> Self {
         let (mut files, mut failures) = (Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for source in sources {
             match paths_of(source) {
                 Ok(paths) => {
                     for path in paths {
-                        // A file that is named twice, or named and in a named directory, is one file.
+                        // A file that several sources include is read once.
                         if seen.insert(fs::canonicalize(&path).unwrap_or_else(|_| path.clone())) {
-                            files.push(FileText { text: read(&path), path: path.into() });
+                            files.push(FileText { text: read_file(&path), path: path.into() });
                         }
                     }
                 }
@@ -93,13 +93,13 @@ fn is_manifest(path: &Path) -> bool {
 fn failure(error: &io::Error) -> SourceFailure {
     match error.kind() {
         io::ErrorKind::NotFound => SourceFailure::Missing,
-        _ => SourceFailure::Unreadable(in_words(error)),
+        _ => SourceFailure::Unreadable(describe_error(error)),
     }
 }
 
-fn in_words(error: &io::Error) -> String {
+fn describe_error(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "cannot be read: it does not exist, or is a link to nothing".to_owned(),
+        io::ErrorKind::NotFound => "cannot be read: not found, or a broken link".to_owned(),
         io::ErrorKind::PermissionDenied => {
             "cannot be read: permission denied; let the operator's user read it".to_owned()
         }
@@ -107,14 +107,14 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let file = File::open(path).map_err(|error| in_words(&error))?;
-    // A pipe would be waited on for ever, and a device has no end.
+fn read_file(path: &Path) -> Result<String, String> {
+    let file = File::open(path).map_err(|error| describe_error(&error))?;
+    // A read of a pipe may never return, and a device has no end.
     if !file.metadata().is_ok_and(|found| found.is_file()) {
         return Err("cannot be read: not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| in_words(&error))?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| describe_error(&error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("is larger than 1 MiB: split it into several files".to_owned());
     }
@@ -127,7 +127,7 @@ fn read(path: &Path) -> Result<String, String> {
 
 fn digest(files: &[FileText], failures: &[(Arc<Path>, SourceFailure)]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    // Lengths go in too, so that no text can pass for the border between two.
+    // Lengths are included, so that no text can imitate the border between two.
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
@@ -139,9 +139,9 @@ fn digest(files: &[FileText], failures: &[(Arc<Path>, SourceFailure)]) -> [u8; 3
                 add(b"text");
                 add(text.as_bytes());
             }
-            Err(why) => {
+            Err(message) => {
                 add(b"error");
-                add(why.as_bytes());
+                add(message.as_bytes());
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Decides which set of manifests is in force: **a bad manifest never takes anything away**.
+//! Decides which set of manifests is in force. **A bad manifest never removes anything.**
 //!
-//! - The first load with an error gives a set of what is valid, marked as not complete.
-//! - Once a set was whole, it stays in force, unchanged, until the sources are whole again; errors are reported.
-//! - A source that vanished, a directory in which no manifest file is left and a file that was emptied to nothing are
-//!   errors. To withdraw everything on purpose, leave a file with only a comment in it.
-//! - A load that says the same as the set in force does not replace it.
+//! - A first load with errors results in a set of the valid manifests, marked as incomplete.
+//! - A complete set stays in force, unchanged, until the sources are free of errors again. Errors are reported.
+//! - A missing source, a directory without a manifest file and an emptied file are errors. To withdraw everything on
+//!   purpose, leave a file with only a comment in it.
+//! - A load that equals the set in force does not replace it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,49 +19,49 @@ pub struct ManifestSources {
     paths: Vec<PathBuf>,
 }
 
-/// What the sources have come to, and what the next load is compared with.
+/// The result of a load, with which the next load is compared.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The set in force.
     pub set: Arc<ManifestSet>,
-    /// What is wrong with the sources as they are now, in the order of files and lines. While this is not empty, the
-    /// set in force is not what the sources say.
+    /// The errors of the sources as they are now, in the order of files and lines. While there are any, the set in force
+    /// differs from the sources.
     pub errors: Vec<ManifestFinding>,
-    /// What is valid and most likely not meant. Not given while there are errors.
+    /// Warnings: valid values that are probably unintended. Empty while there are errors.
     pub warnings: Vec<ManifestFinding>,
-    /// How many files the sources hold now.
+    /// The number of files.
     pub files: usize,
     digest: [u8; 32],
-    /// How many manifests each file had when the set in force was read.
-    held: BTreeMap<Arc<Path>, usize>,
+    /// The number of manifests in each file when the set in force was read.
+    manifests_by_file: BTreeMap<Arc<Path>, usize>,
 }
 
-/// What is to be said about the sources by themselves, whatever is in force.
+/// The result of a check of the sources, independent of the set in force.
 #[derive(Clone, Debug)]
 pub struct ValidationResult {
-    /// What a load would refuse, in the order of files and lines.
+    /// Errors of a load, in the order of files and lines.
     pub errors: Vec<ManifestFinding>,
-    /// What is valid and most likely not meant. Not given while there are errors.
+    /// Warnings: valid values that are probably unintended. Empty while there are errors.
     pub warnings: Vec<ManifestFinding>,
-    /// How many files there are.
+    /// The number of files.
     pub files: usize,
-    /// How many manifests are in them, of those whose kind and name can be read.
+    /// The number of manifests whose kind and name are readable.
     pub manifests: usize,
 }
 
-/// What a load led to.
+/// The outcome of a load.
 #[derive(Clone, Debug)]
 pub enum LoadOutcome {
-    /// The sources hold, byte for byte, what they held before.
+    /// The sources are byte for byte unchanged.
     Unchanged,
-    /// The sources changed, and the set in force stays: they say the same in other words, or have errors.
+    /// The sources changed, and the set in force stays: the sources are equivalent, or have errors.
     Kept(Loaded),
     /// A set with a higher generation is in force.
     Replaced(Loaded),
 }
 
 impl LoadOutcome {
-    /// What the sources have come to; `None` where nothing changed.
+    /// The result of the load; `None` where nothing changed.
     pub fn into_loaded(self) -> Option<Loaded> {
         match self {
             Self::Unchanged => None,
@@ -71,7 +71,7 @@ impl LoadOutcome {
 }
 
 impl ManifestSources {
-    /// Files, and directories of which the files are read.
+    /// Sources: files, and directories whose files are read.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self { paths: paths.into_iter().collect() }
     }
@@ -83,19 +83,19 @@ impl ManifestSources {
 
     /// Reads the sources and decides what is in force. Blocks on the file system.
     pub fn load(&self, previous: Option<&Loaded>) -> LoadOutcome {
-        judge(self.read(), previous)
+        evaluate(self.read(), previous)
     }
 
-    /// Reads the sources and says what a first load would say. Blocks on the file system.
-    pub fn check(&self, extent: ManifestScope) -> ValidationResult {
+    /// Reads the sources and checks them as a first load does. Blocks on the file system.
+    pub fn check(&self, scope: ManifestScope) -> ValidationResult {
         let SourceSnapshot { files, failures, .. } = self.read();
-        let nothing = BTreeMap::new();
+        let none = BTreeMap::new();
         let mut errors: Vec<ManifestFinding> =
-            failures.iter().map(|(path, failure)| explain(path, failure, &nothing)).collect();
+            failures.iter().map(|(path, failure)| explain(path, failure, &none)).collect();
         let count = files.len();
-        let (manifests, _) = read_all(files, &nothing, &mut errors);
+        let (manifests, _) = read_all(files, &none, &mut errors);
         let found = manifests.len();
-        let Assembled { errors: broken_rules, warnings, .. } = assemble(manifests, extent);
+        let Assembled { errors: broken_rules, warnings, .. } = assemble(manifests, scope);
         errors.extend(broken_rules);
         errors.sort();
         errors.dedup();
@@ -104,68 +104,68 @@ impl ManifestSources {
     }
 
     pub(super) fn read(&self) -> SourceSnapshot {
-        SourceSnapshot::take(&self.paths)
+        SourceSnapshot::read(&self.paths)
     }
 }
 
 impl Loaded {
-    /// What is in force where reading itself broke off: nothing, and nothing may be concluded from it.
+    /// The result where reading itself was interrupted: an empty, incomplete set.
     pub(super) fn unread(sources: &ManifestSources) -> Self {
-        let because = "reading it broke off; trying again";
+        let message = "reading was interrupted; retrying";
         Self {
             set: Arc::default(),
-            errors: sources.paths.iter().map(|path| ManifestFinding::about_file(path, because)).collect(),
+            errors: sources.paths.iter().map(|path| ManifestFinding::about_file(path, message)).collect(),
             warnings: Vec::new(),
             files: 0,
             digest: [0; 32],
-            held: BTreeMap::new(),
+            manifests_by_file: BTreeMap::new(),
         }
     }
 
-    /// Whether the snapshot is of the same bytes.
+    /// Whether the snapshot has the same bytes.
     pub(super) fn is_of(&self, snapshot: &SourceSnapshot) -> bool {
         self.digest == snapshot.digest
     }
 }
 
-/// Decides what is in force once the sources hold what the snapshot shows.
-pub(super) fn judge(snapshot: SourceSnapshot, previous: Option<&Loaded>) -> LoadOutcome {
+/// Decides which set is in force for this snapshot of the sources.
+pub(super) fn evaluate(snapshot: SourceSnapshot, previous: Option<&Loaded>) -> LoadOutcome {
     if previous.is_some_and(|loaded| loaded.is_of(&snapshot)) {
         return LoadOutcome::Unchanged;
     }
     let SourceSnapshot { files, failures, digest } = snapshot;
-    let nothing = BTreeMap::new();
-    let held_before = previous.map_or(&nothing, |loaded| &loaded.held);
+    let none = BTreeMap::new();
+    let counts_before = previous.map_or(&none, |loaded| &loaded.manifests_by_file);
     let mut errors: Vec<ManifestFinding> =
-        failures.iter().map(|(path, failure)| explain(path, failure, held_before)).collect();
+        failures.iter().map(|(path, failure)| explain(path, failure, counts_before)).collect();
     let count = files.len();
-    let (manifests, held) = read_all(files, held_before, &mut errors);
+    let (manifests, counts) = read_all(files, counts_before, &mut errors);
     let Assembled { set, errors: broken_rules, warnings } = assemble(manifests, ManifestScope::Complete);
     errors.extend(broken_rules);
     errors.sort();
     errors.dedup();
 
-    let is_whole = errors.is_empty();
-    let set = ManifestSet { complete: is_whole, ..set };
-    let warnings = if is_whole { warnings } else { Vec::new() };
+    let is_complete = errors.is_empty();
+    let set = ManifestSet { complete: is_complete, ..set };
+    let warnings = if is_complete { warnings } else { Vec::new() };
     match previous {
         Some(before) if !replaces(&set, before) => {
-            let held = if is_whole { held } else { before.held.clone() };
+            let manifests_by_file = if is_complete { counts } else { before.manifests_by_file.clone() };
             let set = Arc::clone(&before.set);
-            LoadOutcome::Kept(Loaded { set, errors, warnings, files: count, digest, held })
+            LoadOutcome::Kept(Loaded { set, errors, warnings, files: count, digest, manifests_by_file })
         }
         _ => {
             let generation = previous.map_or(0, |before| before.set.generation) + 1;
             let set = Arc::new(ManifestSet { generation, ..set });
-            LoadOutcome::Replaced(Loaded { set, errors, warnings, files: count, digest, held })
+            LoadOutcome::Replaced(Loaded { set, errors, warnings, files: count, digest, manifests_by_file: counts })
         }
     }
 }
 
 /// Whether the new set comes into force.
 ///
-/// Before any set was whole, one with errors may take the place of another as long as it lacks nothing of it: so a
-/// person who mends a broken start file by file sees each step.
+/// Before the first complete set, a set with errors may replace another that it includes, so that a person who corrects a
+/// broken start file by file sees each step.
 fn replaces(new: &ManifestSet, before: &Loaded) -> bool {
     let allowed = new.complete || (!before.set.complete && new.contains_all(&before.set));
     allowed && !new.is_equivalent(&before.set)
@@ -173,58 +173,58 @@ fn replaces(new: &ManifestSet, before: &Loaded) -> bool {
 
 fn read_all(
     files: Vec<FileText>,
-    held_before: &BTreeMap<Arc<Path>, usize>,
+    counts_before: &BTreeMap<Arc<Path>, usize>,
     errors: &mut Vec<ManifestFinding>,
 ) -> (Vec<Manifest>, BTreeMap<Arc<Path>, usize>) {
-    let (mut manifests, mut held) = (Vec::new(), BTreeMap::new());
+    let (mut manifests, mut counts) = (Vec::new(), BTreeMap::new());
     for FileText { path, text } in files {
         let text = match text {
             Ok(text) => text,
-            Err(why) => {
-                errors.push(ManifestFinding::about_file(&path, why));
+            Err(message) => {
+                errors.push(ManifestFinding::about_file(&path, message));
                 continue;
             }
         };
-        let before = held_before.get(&path).copied().unwrap_or_default();
+        let before = counts_before.get(&path).copied().unwrap_or_default();
         if before > 0 && text.trim().is_empty() {
             let message = format!(
                 "was emptied, and held {}: if that is on purpose, leave a comment in it (a line with #), or delete \
                  the file",
-                manifests_in_words(before)
+                manifest_count(before)
             );
             errors.push(ManifestFinding::about_file(&path, message));
             continue;
         }
         let (found, findings) = read_file(&path, &text);
-        held.insert(path, found.len());
+        counts.insert(path, found.len());
         manifests.extend(found);
         errors.extend(findings);
     }
-    (manifests, held)
+    (manifests, counts)
 }
 
-fn explain(path: &Path, failure: &SourceFailure, held_before: &BTreeMap<Arc<Path>, usize>) -> ManifestFinding {
+fn explain(path: &Path, failure: &SourceFailure, counts_before: &BTreeMap<Arc<Path>, usize>) -> ManifestFinding {
     let before: usize =
-        held_before.iter().filter(|(file, _)| file.starts_with(path)).map(|(_, count)| count).sum();
+        counts_before.iter().filter(|(file, _)| file.starts_with(path)).map(|(_, count)| count).sum();
     let on_purpose = "to withdraw all on purpose, leave a file with only a comment in it";
     let message = match failure {
         SourceFailure::Missing if before > 0 => {
-            format!("vanished, and held {}: put it back; {on_purpose}", manifests_in_words(before))
+            format!("vanished, and held {}: put it back; {on_purpose}", manifest_count(before))
         }
         SourceFailure::Empty if before > 0 => {
-            format!("no manifest file is left in it, and it held {}: put them back; {on_purpose}", manifests_in_words(before))
+            format!("no manifest file is left in it, and it held {}: put them back; {on_purpose}", manifest_count(before))
         }
-        SourceFailure::Missing => "does not exist: check the path, or wait for what mounts it".to_owned(),
+        SourceFailure::Missing => "does not exist: check the path, or wait for the mount".to_owned(),
         SourceFailure::Empty => {
-            "no manifest file in it (*.yaml, *.yml, *.json): an empty directory looks like a mount that failed; if \
-             there are to be no manifests, put a file with only a comment in it"
+            "no manifest file in it (*.yaml, *.yml, *.json): an empty directory looks like a failed mount; if no \
+             manifests are intended, put a file with only a comment in it"
                 .to_owned()
         }
-        SourceFailure::Unreadable(why) => why.clone(),
+        SourceFailure::Unreadable(message) => message.clone(),
     };
     ManifestFinding::about_file(path, message)
 }
 
-fn manifests_in_words(count: usize) -> String {
+fn manifest_count(count: usize) -> String {
     if count == 1 { "1 manifest".to_owned() } else { format!("{count} manifests") }
 }

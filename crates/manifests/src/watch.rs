@@ -1,8 +1,8 @@
-//! Keeps the manifests in force current while the operator runs.
+//! Watches the sources and keeps the manifests in force current.
 //!
-//! Notifications of the file system make it quick; reading everything at an interval makes it certain, since remote
-//! file systems send none. A change counts once two reads, a debounce apart, found the same bytes, so that a file
-//! that is just being written is not read by halves.
+//! File system notifications make changes visible at once. Periodic reads find the others, since remote file systems send no
+//! notifications. A change counts once two reads, a debounce apart, found the same bytes, so that half-written files are not
+//! loaded.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info, warn};
 
 use super::snapshot::SourceSnapshot;
-use super::sources::{LoadOutcome, Loaded, ManifestSources, judge};
+use super::sources::{LoadOutcome, Loaded, ManifestSources, evaluate};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_controller::health::Heartbeat;
 
-/// After so many reads that all differ, the change is left to the next poll.
+/// Maximum number of differing reads before the change is left to the next poll.
 const MAX_READS: u32 = 25;
 
-/// Most findings that one load writes to the log, so that a file of another kind cannot flood it.
+/// Maximum number of findings that one load logs, so that a foreign file cannot flood the log.
 const MAX_LOGGED: usize = 50;
 
-/// Reading and judging everything takes less than this, unless the file system hangs.
+/// Maximum duration of a load, unless the file system hangs.
 const READ_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How the sources are watched.
@@ -33,9 +33,9 @@ const READ_TIMEOUT: Duration = Duration::from_mins(2);
 pub struct WatchOptions {
     /// How long the sources must stay the same before a change counts (default 200 ms).
     pub debounce: Duration,
-    /// How often everything is read, notified or not (default 10 s).
+    /// Interval of full reads, notified or not (default 10 s).
     pub poll_interval: Duration,
-    /// Whether to ask the file system for notifications (default yes).
+    /// Whether to use file system notifications (default true).
     pub notifications: bool,
 }
 
@@ -49,16 +49,16 @@ impl Default for WatchOptions {
     }
 }
 
-/// What is in force, and what is wrong with the sources.
+/// The set in force, and the findings of the sources.
 #[derive(Clone, Debug)]
 pub struct ManifestStatus {
-    /// The set in force; `set.generation` grows with each.
+    /// The set in force; `set.generation` increases with each.
     pub set: Arc<ManifestSet>,
-    /// What keeps the sources, as they are now, from being in force.
+    /// The errors of the sources as they are now.
     pub errors: Vec<ManifestFinding>,
-    /// What is valid and most likely not meant.
+    /// Warnings: valid values that are probably unintended.
     pub warnings: Vec<ManifestFinding>,
-    /// How many files the sources hold.
+    /// The number of files.
     pub files: usize,
 }
 
@@ -73,23 +73,23 @@ impl From<&Loaded> for ManifestStatus {
     }
 }
 
-/// Loads the sources, then keeps them loaded for as long as a receiver is there.
+/// Loads the sources, and watches them until all receivers are dropped.
 ///
-/// Returns once the first load is done, with or without errors. The receiver changes when the set in force, the
-/// errors or the warnings do.
+/// Returns after the first load, with or without errors. The receiver changes when the set in force, the errors, the warnings
+/// or the number of files change.
 pub async fn watch(sources: ManifestSources, options: WatchOptions) -> watch::Receiver<Arc<ManifestStatus>> {
     watch_with_heartbeat(sources, options, Heartbeat::default()).await
 }
 
-/// As [`watch()`], telling by `pulse` that it makes progress.
+/// As [`watch()`], with a heartbeat that shows progress.
 pub async fn watch_with_heartbeat(
     sources: ManifestSources,
     options: WatchOptions,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
 ) -> watch::Receiver<Arc<ManifestStatus>> {
-    pulse.expect_within(READ_TIMEOUT);
+    heartbeat.expect_within(READ_TIMEOUT);
     let changed = Arc::new(Notify::new());
-    let reader = SourceReader { sources, bell: ChangeNotifier::new(options, &changed) };
+    let reader = SourceReader { sources, notifier: ChangeNotifier::new(options, &changed) };
     let (reader, snapshot) = read(reader).await;
     let loaded = match snapshot {
         Some(snapshot) => evaluate_blocking(snapshot, None).await,
@@ -98,7 +98,7 @@ pub async fn watch_with_heartbeat(
     let loaded = loaded.unwrap_or_else(|| Loaded::unread(&reader.sources));
     log_change(None, &loaded);
     let (sender, receiver) = watch::channel(Arc::new(ManifestStatus::from(&loaded)));
-    tokio::spawn(follow(reader, options, changed, loaded, sender, pulse));
+    tokio::spawn(follow(reader, options, changed, loaded, sender, heartbeat));
     receiver
 }
 
@@ -108,14 +108,14 @@ async fn follow(
     changed: Arc<Notify>,
     mut loaded: Loaded,
     sender: watch::Sender<Arc<ManifestStatus>>,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
 ) {
     loop {
-        pulse.expect_within(options.poll_interval + READ_TIMEOUT);
+        heartbeat.expect_within(options.poll_interval + READ_TIMEOUT);
         tokio::select! {
             biased;
             () = sender.closed() => return,
-            // What else happens at once is read along; and a busy directory is not read without pause.
+            // The pause collects further changes, and limits the reads of a busy directory.
             () = changed.notified() => tokio::time::sleep(options.debounce).await,
             () = tokio::time::sleep(options.poll_interval) => {}
         }
@@ -124,18 +124,18 @@ async fn follow(
         let Some(snapshot) = settled else { continue };
         let Some(next) = evaluate_blocking(snapshot, Some(&loaded)).await else { continue };
         log_change(Some(&loaded), &next);
-        let is_news = !Arc::ptr_eq(&loaded.set, &next.set)
+        let changed_status = !Arc::ptr_eq(&loaded.set, &next.set)
             || loaded.errors != next.errors
             || loaded.warnings != next.warnings
             || loaded.files != next.files;
         loaded = next;
-        if is_news {
+        if changed_status {
             sender.send_replace(Arc::new(ManifestStatus::from(&loaded)));
         }
     }
 }
 
-/// Reads until two reads in a row find the same; `None` where that is what is loaded already.
+/// Reads until two consecutive reads are equal; `None` where they equal the loaded state.
 async fn settle(mut reader: SourceReader, loaded: &Loaded, debounce: Duration) -> (SourceReader, Option<SourceSnapshot>) {
     let mut last: Option<[u8; 32]> = None;
     for _ in 0..MAX_READS {
@@ -151,39 +151,39 @@ async fn settle(mut reader: SourceReader, loaded: &Loaded, debounce: Duration) -
         last = Some(snapshot.digest);
         tokio::time::sleep(debounce).await;
     }
-    debug!("the manifests change faster than they can be read; trying again at the next poll");
+    debug!("manifests change faster than they are read; retrying at the next poll");
     (reader, None)
 }
 
-/// File systems can hang, so they are read where nothing else waits.
+/// Reads the sources on a blocking thread, since file systems can hang.
 async fn read(mut reader: SourceReader) -> (SourceReader, Option<SourceSnapshot>) {
-    let spare = SourceReader { sources: reader.sources.clone(), bell: None };
+    let spare = SourceReader { sources: reader.sources.clone(), notifier: None };
     let work = tokio::task::spawn_blocking(move || {
-        if let Some(bell) = &mut reader.bell {
-            bell.watch(&reader.sources);
+        if let Some(notifier) = &mut reader.notifier {
+            notifier.watch(&reader.sources);
         }
         let snapshot = reader.sources.read();
         (reader, snapshot)
     });
     match work.await {
         Ok((reader, snapshot)) => (reader, Some(snapshot)),
-        // Only a panic or the runtime's end leads here; polling goes on.
+        // The read panicked, or the runtime is shutting down. Polling continues.
         Err(_) => (spare, None),
     }
 }
 
 async fn evaluate_blocking(snapshot: SourceSnapshot, before: Option<&Loaded>) -> Option<Loaded> {
     let before = before.cloned();
-    let work = tokio::task::spawn_blocking(move || judge(snapshot, before.as_ref()));
+    let work = tokio::task::spawn_blocking(move || evaluate(snapshot, before.as_ref()));
     work.await.ok().and_then(LoadOutcome::into_loaded)
 }
 
 struct SourceReader {
     sources: ManifestSources,
-    bell: Option<ChangeNotifier>,
+    notifier: Option<ChangeNotifier>,
 }
 
-/// Rings when something happens in the sources.
+/// Notifies of changes in the sources.
 struct ChangeNotifier {
     watcher: RecommendedWatcher,
     has_warned: bool,
@@ -195,21 +195,21 @@ impl ChangeNotifier {
             return None;
         }
         let changed = Arc::clone(changed);
-        let ring = move |event: notify::Result<notify::Event>| {
+        let notify = move |event: notify::Result<notify::Event>| {
             if event.map_or(true, |event| is_change(event.kind)) {
                 changed.notify_one();
             }
         };
-        match notify::recommended_watcher(ring) {
+        match notify::recommended_watcher(notify) {
             Ok(watcher) => Some(Self { watcher, has_warned: false }),
             Err(error) => {
-                warn!(%error, "no file system notifications for the manifests: changes are found by polling alone");
+                warn!(%error, "file system notifications unavailable; polling the manifests");
                 None
             }
         }
     }
 
-    /// Asks for notifications anew: a directory that was replaced by another of its name is a new one.
+    /// Subscribes again, since a directory that was replaced is another one.
     fn watch(&mut self, sources: &ManifestSources) {
         for directory in directories(sources.paths()) {
             if let Err(error) = self.watcher.watch(&directory, RecursiveMode::NonRecursive)
@@ -217,13 +217,13 @@ impl ChangeNotifier {
             {
                 self.has_warned = true;
                 let path = directory.display();
-                warn!(%path, %error, "no file system notifications for these manifests: changes are found by polling");
+                warn!(%path, %error, "file system notifications unavailable for a directory; polling it");
             }
         }
     }
 }
 
-/// Reading is an access too, and must not ring for itself.
+/// Whether the event is a change. Reads are accesses, too, and must not notify.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
@@ -231,7 +231,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// The directories in which something happens when a source changes: a file's own tells of its replacement too.
+/// The directories to watch: a file's directory, since a file may be replaced.
 fn directories(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
     let directory_of = |path: &PathBuf| {
         if path.is_dir() {
@@ -245,6 +245,22 @@ fn directories(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
     paths.iter().map(directory_of).collect()
 }
 
+/// Logs a finding with its parts as fields.
+macro_rules! log_finding {
+    ($level:ident, $finding:expr, $field:ident = $message:literal) => {{
+        let ManifestFinding { file, line, document, subject, path, message } = $finding;
+        $level!(
+            file = %file.display(),
+            line,
+            document,
+            subject = subject.as_deref(),
+            path = (!path.is_empty()).then_some(path.as_str()),
+            $field = message.as_str(),
+            $message
+        );
+    }};
+}
+
 fn log_change(before: Option<&Loaded>, now: &Loaded) {
     let is_known = |known: fn(&Loaded) -> &Vec<ManifestFinding>, finding: &ManifestFinding| {
         before.is_some_and(|before| known(before).contains(finding))
@@ -252,14 +268,14 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
     let new: Vec<&ManifestFinding> =
         now.errors.iter().filter(|finding| !is_known(|loaded| &loaded.errors, finding)).collect();
     for finding in new.iter().take(MAX_LOGGED) {
-        error!(manifest_error = %finding, "manifest refused");
+        log_finding!(error, finding, error = "manifest rejected");
     }
     if new.len() > MAX_LOGGED {
-        error!(more = new.len() - MAX_LOGGED, "further errors in the manifests");
+        error!(omitted = new.len() - MAX_LOGGED, "further manifest errors");
     }
     let new = now.warnings.iter().filter(|finding| !is_known(|loaded| &loaded.warnings, finding));
     for finding in new.take(MAX_LOGGED) {
-        warn!(manifest_warning = %finding, "manifest looks wrong");
+        log_finding!(warn, finding, warning = "manifest warning");
     }
     let set = &now.set;
     if before.is_none_or(|before| !Arc::ptr_eq(&before.set, set)) {
@@ -277,9 +293,9 @@ fn log_change(before: Option<&Loaded>, now: &Loaded) {
         warn!(
             generation = set.generation,
             errors = now.errors.len(),
-            "the last good manifests stay in force"
+            "manifests invalid; keeping the last valid set"
         );
     } else if before.is_some_and(|before| !before.errors.is_empty()) && now.errors.is_empty() {
-        info!(generation = set.generation, "the manifests are mended, and say what was in force all along");
+        info!(generation = set.generation, "manifests valid again; no effective change");
     }
 }

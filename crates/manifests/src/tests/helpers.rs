@@ -38,7 +38,7 @@ spec:
   inbounds: [{name: http, containerPort: 5050, port: 15050, protocol: http}]
 ";
 
-/// A directory that goes when the test ends.
+/// A directory that is removed at the end of the test.
 pub(super) struct TestDirectory {
     root: TempDir,
 }
@@ -56,7 +56,7 @@ impl TestDirectory {
         directory
     }
 
-    /// Of a control plane, a binding and a workload, each in its file.
+    /// A directory with a control plane, a binding and a workload, one file each.
     pub(super) fn demo() -> Self {
         Self::with(&[("a-cp.yaml", CONTROL_PLANE), ("b-binding.yaml", BINDING), ("c-kv.yaml", WORKLOAD)])
     }
@@ -85,7 +85,7 @@ impl TestDirectory {
         self.sources().load(Some(before))
     }
 
-    /// The findings, one a line, with the directory's own path left out.
+    /// The findings, one a line, without the directory's path.
     pub(super) fn text(&self, findings: &[ManifestFinding]) -> String {
         let root = self.root.path().display().to_string();
         let lines: Vec<String> = findings.iter().map(ManifestFinding::to_string).collect();

@@ -1,4 +1,4 @@
-//! A bad manifest never takes anything away.
+//! A bad manifest never removes anything.
 
 use super::helpers::{BINDING, TestDirectory, WORKLOAD};
 use crate::{LoadOutcome, Loaded, ManifestSources};
@@ -18,7 +18,7 @@ fn replaced(outcome: LoadOutcome) -> Loaded {
 }
 
 #[test]
-fn a_bad_edit_keeps_the_last_good_set() {
+fn bad_edit_keeps_last_good_set() {
     let directory = TestDirectory::demo();
     let good = directory.load();
     assert_eq!((good.set.generation, good.set.complete), (1, true));
@@ -31,20 +31,20 @@ fn a_bad_edit_keeps_the_last_good_set() {
 }
 
 #[test]
-fn mending_a_bad_edit_brings_the_new_set_into_force() {
+fn corrected_edit_comes_into_force() {
     let directory = TestDirectory::demo();
     let good = directory.load();
     directory.write("c-kv.yaml", "kind: [");
     let bad = kept(directory.reload(&good));
 
     directory.write("c-kv.yaml", WORKLOAD.replace("15050", "15051"));
-    let mended = replaced(directory.reload(&bad));
-    assert_eq!((mended.set.generation, mended.set.complete, mended.errors.len()), (2, true, 0));
-    assert_eq!(mended.set.workloads["kv"].inbounds[0].port.get(), 15051);
+    let corrected = replaced(directory.reload(&bad));
+    assert_eq!((corrected.set.generation, corrected.set.complete, corrected.errors.len()), (2, true, 0));
+    assert_eq!(corrected.set.workloads["kv"].inbounds[0].port.get(), 15051);
 }
 
 #[test]
-fn undoing_a_bad_edit_is_no_new_set() {
+fn undone_edit_keeps_generation() {
     let directory = TestDirectory::demo();
     let good = directory.load();
     directory.write("c-kv.yaml", "kind: [");
@@ -55,7 +55,7 @@ fn undoing_a_bad_edit_is_no_new_set() {
 }
 
 #[test]
-fn the_same_in_other_words_is_no_new_set() {
+fn equivalent_edit_keeps_generation() {
     let directory = TestDirectory::demo();
     let good = directory.load();
     directory.write("c-kv.yaml", format!("# who wrote this\n{WORKLOAD}"));
@@ -71,9 +71,9 @@ fn error_at_start_blocks_removals_until_fixed() {
     assert_eq!((start.set.bindings.len(), start.set.workloads.len()), (1, 0));
 
     directory.write("c-kv.yaml", WORKLOAD);
-    let mended = replaced(directory.reload(&start));
-    assert_eq!((mended.set.generation, mended.set.complete), (2, true));
-    assert!(mended.set.workloads.contains_key("kv"));
+    let corrected = replaced(directory.reload(&start));
+    assert_eq!((corrected.set.generation, corrected.set.complete), (2, true));
+    assert!(corrected.set.workloads.contains_key("kv"));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn invalid_start_set_is_only_replaced_by_a_better_one() {
 }
 
 #[test]
-fn a_workload_that_is_deleted_from_a_whole_set_is_gone() {
+fn deleted_workload_leaves_complete_set() {
     let directory = TestDirectory::demo();
     let good = directory.load();
     directory.remove("c-kv.yaml");
@@ -113,13 +113,13 @@ fn missing_or_empty_directory_keeps_last_good_set() {
     insta::assert_snapshot!(directory.text(&empty.errors), @r#"manifests: no manifest file is left in it, and it held 3 manifests: put them back; to withdraw all on purpose, leave a file with only a comment in it"#);
 
     std::fs::remove_dir(directory.path()).unwrap();
-    let gone = kept(directory.reload(&empty));
-    assert_eq!(gone.set, good.set);
-    insta::assert_snapshot!(directory.text(&gone.errors), @r#"manifests: vanished, and held 3 manifests: put it back; to withdraw all on purpose, leave a file with only a comment in it"#);
+    let missing = kept(directory.reload(&empty));
+    assert_eq!(missing.set, good.set);
+    insta::assert_snapshot!(directory.text(&missing.errors), @r#"manifests: vanished, and held 3 manifests: put it back; to withdraw all on purpose, leave a file with only a comment in it"#);
 
     std::fs::create_dir(directory.path()).unwrap();
     directory.write("none.yaml", "# all withdrawn on purpose\n");
-    assert!(replaced(directory.reload(&gone)).set.complete);
+    assert!(replaced(directory.reload(&missing)).set.complete);
 }
 
 #[test]
@@ -132,20 +132,20 @@ fn missing_or_empty_file_keeps_last_good_set() {
     let emptied = kept(sources.load(Some(&good)));
     insta::assert_snapshot!(directory.text(&emptied.errors), @r#"c-kv.yaml: was emptied, and held 1 manifest: if that is on purpose, leave a comment in it (a line with #), or delete the file"#);
     directory.remove("c-kv.yaml");
-    let gone = kept(sources.load(Some(&emptied)));
-    insta::assert_snapshot!(directory.text(&gone.errors), @r#"c-kv.yaml: vanished, and held 1 manifest: put it back; to withdraw all on purpose, leave a file with only a comment in it"#);
+    let missing = kept(sources.load(Some(&emptied)));
+    insta::assert_snapshot!(directory.text(&missing.errors), @r#"c-kv.yaml: vanished, and held 1 manifest: put it back; to withdraw all on purpose, leave a file with only a comment in it"#);
     directory.write("c-kv.yaml", "# on purpose\n");
-    assert!(replaced(sources.load(Some(&gone))).set.workloads.is_empty());
+    assert!(replaced(sources.load(Some(&missing))).set.workloads.is_empty());
 }
 
 #[test]
-fn a_path_that_is_not_there_at_the_start_is_an_error() {
+fn missing_path_at_start_is_an_error() {
     let directory = TestDirectory::new();
     let sources = ManifestSources::new([directory.path(), directory.path().join("typo")]);
     let start = sources.load(None).into_loaded().unwrap();
     assert!(!start.set.complete);
     insta::assert_snapshot!(directory.text(&start.errors), @r#"
-    manifests: no manifest file in it (*.yaml, *.yml, *.json): an empty directory looks like a mount that failed; if there are to be no manifests, put a file with only a comment in it
-    typo: does not exist: check the path, or wait for what mounts it
+    manifests: no manifest file in it (*.yaml, *.yml, *.json): an empty directory looks like a failed mount; if no manifests are intended, put a file with only a comment in it
+    typo: does not exist: check the path, or wait for the mount
     "#);
 }

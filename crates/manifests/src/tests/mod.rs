@@ -1,4 +1,4 @@
-//! What users notice of the manifests: the texts of errors, what stays in force, and when.
+//! The behaviour of manifests that users notice: error texts, the set in force, and reactions to changes.
 
 mod helpers;
 mod last_good_set;

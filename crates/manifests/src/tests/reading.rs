@@ -1,10 +1,10 @@
-//! How files are read: every error with its place, and all of them.
+//! Reading of files: all errors, each with its location.
 
 use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD, errors_of};
 use crate::ManifestSources;
 
 #[test]
-fn the_examples_load_without_a_warning() {
+fn kuma_examples_load_without_warning() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/manifests");
     let loaded = ManifestSources::new([examples]).load(None).into_loaded().unwrap();
     assert_eq!((loaded.errors.as_slice(), loaded.warnings.as_slice()), (&[][..], &[][..]));
@@ -16,7 +16,7 @@ fn the_examples_load_without_a_warning() {
 }
 
 #[test]
-fn the_example_of_consul_loads_without_a_warning() {
+fn consul_example_loads_without_warning() {
     let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/consul");
     let loaded = ManifestSources::new([example]).load(None).into_loaded().unwrap();
     assert_eq!((loaded.errors.as_slice(), loaded.warnings.as_slice()), (&[][..], &[][..]));
@@ -24,7 +24,7 @@ fn the_example_of_consul_loads_without_a_warning() {
 }
 
 #[test]
-fn the_manifests_in_the_reference_load() {
+fn reference_manifests_load() {
     let reference =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/manifests.md");
     let reference = std::fs::read_to_string(reference).unwrap();
@@ -43,7 +43,7 @@ fn unknown_field_error_has_location_and_suggestion() {
 }
 
 #[test]
-fn all_that_is_wrong_in_a_document_is_told_at_once() {
+fn all_errors_of_a_document_are_reported() {
     insta::assert_snapshot!(errors_of("\
 apiVersion: ecs-mesh.dev/v1
 kind: Workload
@@ -83,7 +83,7 @@ spec:
 }
 
 #[test]
-fn all_that_is_missing_is_told_at_once() {
+fn all_missing_fields_are_reported() {
     let text = "kind: MeshBinding\nspec:\n  roleTags: {recheck: 10}\n  cleanup: {drain: 5, guard: {minOwned: many}}\n";
     insta::assert_snapshot!(errors_of(text), @r#"
     a.yaml:1 (document 1, MeshBinding): apiVersion: required, and missing
@@ -110,7 +110,7 @@ fn invalid_yaml_does_not_hide_errors_of_other_documents() {
     insta::assert_snapshot!(errors_of(text), @r#"
     a.yaml:1 (document 1): not valid YAML: unclosed bracket '['
     a.yaml:3 (document 2, Wrkload): apiVersion: required, and missing
-    a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is no kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList, ConsulAuth
+    a.yaml:3 (document 2, Wrkload): kind: "Wrkload" is not a kind of manifest; did you mean Workload? Allowed: ControlPlane, MeshBinding, Workload, OutboundList, ConsulAuth
     a.yaml:3 (document 2, Wrkload): metadata: required, and missing
     a.yaml:6 (document 3): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)
     a.yaml:8 (document 4): expected a mapping with apiVersion, kind, metadata and spec (one manifest a document)
@@ -118,7 +118,7 @@ fn invalid_yaml_does_not_hide_errors_of_other_documents() {
 }
 
 #[test]
-fn a_key_that_is_given_twice_is_an_error() {
+fn duplicate_key_is_an_error() {
     let text = format!("{CONTROL_PLANE}  type: kuma\n");
     insta::assert_snapshot!(errors_of(&text), @r#"a.yaml:7 (document 1, ControlPlane/kuma): spec.type: given twice, first on line 5: keep one of them"#);
 }
@@ -144,7 +144,7 @@ fn unquoted_strings_keep_their_spelling() {
 }
 
 #[test]
-fn a_json_file_holds_one_manifest() {
+fn json_file_holds_one_manifest() {
     let json = r#"{
 	"apiVersion": "ecs-mesh.dev/v1alpha1",
 	"kind": "ControlPlane",
@@ -178,11 +178,11 @@ fn yaml_aliases_expand_within_limits() {
     };
     let bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned() + &(1..9).map(level).collect::<String>();
     insta::assert_snapshot!(errors_of(&bomb), @r#"a.yaml:4 (document 1): too large: at most 100000 values, 10000 of them from aliases, and 64 levels in a document"#);
-    insta::assert_snapshot!(errors_of("a: &a [*a]\n"), @r#"a.yaml:1 (document 1): an alias stands within the value that it stands for"#);
+    insta::assert_snapshot!(errors_of("a: &a [*a]\n"), @r#"a.yaml:1 (document 1): an alias is used within the value that it refers to"#);
 }
 
 #[test]
-fn a_file_that_is_cut_off_anywhere_is_read_without_a_panic() {
+fn truncated_file_is_read_without_panic() {
     let text = format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}");
     for (end, _) in text.char_indices() {
         let file: std::sync::Arc<std::path::Path> = std::path::Path::new("a.yaml").into();
@@ -192,7 +192,7 @@ fn a_file_that_is_cut_off_anywhere_is_read_without_a_panic() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_says_why() {
+fn unreadable_file_is_reported_with_cause() {
     let directory = TestDirectory::with(&[("b-big.yaml", &"# no end\n".repeat(120_000))]);
     directory.write("a-latin1.yaml", b"# fine\n# caf\xe9\n");
     #[cfg(unix)]
@@ -200,7 +200,7 @@ fn a_file_that_cannot_be_read_says_why() {
     insta::assert_snapshot!(directory.text(&directory.load().errors), @r#"
     a-latin1.yaml: is not UTF-8 text (first wrong byte on line 2): save it as UTF-8
     b-big.yaml: is larger than 1 MiB: split it into several files
-    c-link.yaml: cannot be read: it does not exist, or is a link to nothing
+    c-link.yaml: cannot be read: not found, or a broken link
     "#);
 }
 
@@ -216,7 +216,7 @@ fn hidden_files_and_subdirectories_are_ignored() {
 }
 
 #[test]
-fn a_file_that_two_paths_lead_to_is_read_once() {
+fn file_given_twice_is_read_once() {
     let directory = TestDirectory::demo();
     let sources = ManifestSources::new([directory.path(), directory.path().join("a-cp.yaml")]);
     let loaded = sources.load(None).into_loaded().unwrap();

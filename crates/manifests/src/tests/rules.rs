@@ -1,10 +1,10 @@
-//! The rules between fields and between documents, as users meet them.
+//! The rules between fields and between documents.
 
 use ecs_mesh_api::WorkloadSpec;
 
 use super::helpers::{BINDING, CONTROL_PLANE, TestDirectory, WORKLOAD, errors_of};
 
-/// The errors of the demo's documents with more in them.
+/// The errors of the demo's documents with further ones.
 fn errors_with(documents: &str) -> String {
     errors_of(&format!("{CONTROL_PLANE}---\n{BINDING}---\n{WORKLOAD}---\n{documents}"))
 }
@@ -24,7 +24,7 @@ fn document(kind: &str, name: &str, spec: &str) -> String {
 }
 
 #[test]
-fn a_control_plane_needs_its_block_and_sane_settings() {
+fn control_plane_is_checked_field_by_field() {
     let documents = [
         document("ControlPlane", "a", "  type: kuma"),
         document(
@@ -43,7 +43,7 @@ fn a_control_plane_needs_its_block_and_sane_settings() {
         document("ControlPlane", "c", "  type: consul"),
     ];
     insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
-    a.yaml:28 (document 4, ControlPlane/a): spec.kuma: required where type is kuma, and missing: it says how to reach the control plane
+    a.yaml:28 (document 4, ControlPlane/a): spec.kuma: required where type is kuma, and missing: the connection to the control plane
     a.yaml:36 (document 5, ControlPlane/b): spec.writesPerSecond: 0 is out of range: write 1 to 10000
     a.yaml:38 (document 5, ControlPlane/b): spec.kuma.address: is neither http:// nor https://: write https://HOST:5682 or http://HOST:5681
     a.yaml:40 (document 5, ControlPlane/b): spec.kuma.caEnv: caFile is given too: keep one of the two
@@ -51,7 +51,7 @@ fn a_control_plane_needs_its_block_and_sane_settings() {
     a.yaml:42 (document 5, ControlPlane/b): spec.kuma.tokenEnv: is not an environment variable's name: write letters, digits and '_', such as KUMA_TOKEN
     a.yaml:42 (document 5, ControlPlane/b): spec.kuma.tokenEnv: tokenFile is given too: keep one of the two
     a.yaml:43 (document 5, ControlPlane/b): spec.kuma.timeout: 10ms is out of range: write 100ms to 2m
-    a.yaml:48 (document 6, ControlPlane/c): spec.consul: required where type is consul, and missing: it says how to reach the control plane
+    a.yaml:48 (document 6, ControlPlane/c): spec.consul: required where type is consul, and missing: the connection to the control plane
     "#);
 }
 
@@ -85,14 +85,14 @@ fn common_suffix_does_not_affect_suggestions() {
         );
         let text = document("ControlPlane", "consul", consul) + &document("ConsulAuth", "ecs", &auth);
         let errors = errors_of(&text);
-        let said = errors.split("did you mean ").nth(1).and_then(|rest| rest.split('?').next());
-        assert_eq!(said, meant, "{errors}");
+        let suggested = errors.split("did you mean ").nth(1).and_then(|rest| rest.split('?').next());
+        assert_eq!(suggested, meant, "{errors}");
         assert!(errors.contains("Allowed: mesh-gateway, terminating-gateway, api-gateway"), "{errors}");
     }
 }
 
 #[test]
-fn a_token_over_plain_http_is_worth_a_warning() {
+fn token_over_plain_http_is_a_warning() {
     let spec = "  type: kuma\n  kuma: {address: 'http://cp.internal:5681', tokenEnv: TOKEN}";
     insta::assert_snapshot!(warnings_with(&document("ControlPlane", "plain", spec)), @r#"a.yaml:30 (document 4, ControlPlane/plain): spec.kuma.address: the token would cross the network unencrypted: use https:// (port 5682)"#);
     let local = spec.replace("cp.internal", "127.0.0.1");
@@ -100,7 +100,7 @@ fn a_token_over_plain_http_is_worth_a_warning() {
 }
 
 #[test]
-fn a_binding_is_checked_field_by_field() {
+fn binding_is_checked_field_by_field() {
     let spec = "  controlPlane: kumo
   mesh: default
   selector:
@@ -127,7 +127,7 @@ fn a_binding_is_checked_field_by_field() {
 }
 
 #[test]
-fn a_dataplanes_name_must_be_one_tasks_alone() {
+fn dataplane_name_must_be_unique_to_a_task() {
     for (template, accepted) in [
         ("{taskId}", true),
         ("{service}-{taskId}", true),
@@ -144,7 +144,7 @@ fn a_dataplanes_name_must_be_one_tasks_alone() {
 }
 
 #[test]
-fn a_workload_is_checked_field_by_field() {
+fn workload_is_checked_field_by_field() {
     let spec = "  bindings: [dmeo]
   selector: {}
   service: app
@@ -157,15 +157,15 @@ fn a_workload_is_checked_field_by_field() {
       port: 8081
       tags: {kuma.io/service: x, 'a b': c, team: 'a b', kuma.io/zone: z}";
     insta::assert_snapshot!(errors_with(&document("Workload", "app", spec)), @r#"
-    a.yaml:30 (document 4, Workload/app): spec.selector: is empty and would take every task: give services, families, tags or clusters
+    a.yaml:30 (document 4, Workload/app): spec.selector: is empty and would select every task: give services, families, tags or clusters
     a.yaml:32 (document 4, Workload/app): spec.workload: "App" is not allowed: lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters
-    a.yaml:34 (document 4, Workload/app): spec.inbounds[0].port: 8080 is also the containerPort, and two cannot listen on one: choose another, or let the app listen on loopback alone and say so with serviceAddress: 127.0.0.1
+    a.yaml:34 (document 4, Workload/app): spec.inbounds[0].port: 8080 is also the containerPort: choose another, or let the app listen on loopback alone and set serviceAddress: 127.0.0.1
     a.yaml:35 (document 4, Workload/app): spec.inbounds[1].name: is also the name of spec.inbounds[0]: choose another
     a.yaml:35 (document 4, Workload/app): spec.inbounds[1].port: 9901 is the sidecar's admin port: choose another
     a.yaml:36 (document 4, Workload/app): spec.inbounds[2].name: "Grpc" is not allowed: lower-case letters, digits and '-', starting with a letter, not ending with '-', at most 63 characters
     a.yaml:36 (document 4, Workload/app): spec.inbounds[2].port: 8080 is also spec.inbounds[0].containerPort: choose another
     a.yaml:36 (document 4, Workload/app): spec.inbounds[2].port: 8080 is also the port of spec.inbounds[0]: choose another
-    a.yaml:36 (document 4, Workload/app): spec.inbounds[2].serviceAddress: is no address to connect to: write the one the app listens on, or leave the field out
+    a.yaml:36 (document 4, Workload/app): spec.inbounds[2].serviceAddress: is not an address to connect to: write the app's listen address, or leave the field out
     a.yaml:38 (document 4, Workload/app): spec.inbounds[3].port: 8081 is also spec.inbounds[1].containerPort: choose another
     a.yaml:39 (document 4, Workload/app): spec.inbounds[3].tags.team: the tag's value "a b" is not allowed: letters, digits, '.', '-', '_' and ':', not empty
     a.yaml:39 (document 4, Workload/app): spec.inbounds[3].tags["a b"]: the tag's name is not allowed: letters, digits, '.', '-', '_', ':' and '/'
@@ -182,7 +182,7 @@ fn loopback_app_may_share_port_with_sidecar() {
 }
 
 #[test]
-fn two_listeners_of_one_manifest_cannot_meet() {
+fn colliding_listeners_are_errors() {
     let outbounds = "    - {service: redis, targetPort: 6379, listen: {port: 6379}}
     - {service: cache, targetPort: 6379, listen: {address: 0.0.0.0, port: 6379}}
     - {service: x, targetPort: 1, listen: {port: 15053}}
@@ -198,8 +198,8 @@ fn two_listeners_of_one_manifest_cannot_meet() {
     insta::assert_snapshot!(errors_with(&documents), @r#"
     a.yaml:34 (document 4, Workload/app): spec.outbounds[1].listen: 0.0.0.0:6379 is taken by spec.outbounds[0], on 127.0.0.1:6379 for redis:6379: choose another port, or delete one
     a.yaml:35 (document 4, Workload/app): spec.outbounds[2].listen.port: 15053 is the sidecar's DNS proxy: choose another
-    a.yaml:36 (document 4, Workload/app): spec.outbounds[3].listen: 127.0.0.1:8080 cannot be, since the app listens on port 8080 (spec.inbounds[0].containerPort): choose another
-    a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 cannot be, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): choose another
+    a.yaml:36 (document 4, Workload/app): spec.outbounds[3].listen: 127.0.0.1:8080 is not possible, since the app listens on port 8080 (spec.inbounds[0].containerPort): choose another
+    a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 is not possible, since the sidecar listens on port 15000 for this inbound (spec.inbounds[0].port): choose another
     a.yaml:38 (document 4, Workload/app): spec.outbounds[5].listen: [::]:15000 is taken by spec.outbounds[4], on 127.0.0.1:15000 for z:1: choose another port, or delete one
     a.yaml:44 (document 5, OutboundList/app): spec.workloads: is empty: name at least one Workload, or a pattern over their names
     a.yaml:47 (document 5, OutboundList/app): spec.outbounds[1].listen: 0.0.0.0:6379 is taken by spec.outbounds[0], on 127.0.0.1:6379 for redis:6379: choose another port, or delete one
@@ -215,8 +215,8 @@ fn manifest_referencing_an_invalid_one_is_skipped() {
     let loaded = directory.load();
     insta::assert_snapshot!(directory.text(&loaded.errors), @r#"
     a-cp.yaml:6 (document 1, ControlPlane/kuma): spec.kuma.address: is neither http:// nor https://: write https://HOST:5682 or http://HOST:5681
-    b-binding.yaml:5 (document 1, MeshBinding/demo): spec.controlPlane: rests on ControlPlane kuma, which has an error of its own
-    c-kv.yaml:5 (document 1, Workload/kv): spec.bindings[0]: rests on MeshBinding demo, which has an error of its own
+    b-binding.yaml:5 (document 1, MeshBinding/demo): spec.controlPlane: refers to ControlPlane kuma, which is invalid
+    c-kv.yaml:5 (document 1, Workload/kv): spec.bindings[0]: refers to MeshBinding demo, which is invalid
     "#);
     assert!(loaded.set.bindings.is_empty() && loaded.set.workloads.is_empty());
 }
@@ -242,14 +242,14 @@ fn conflicting_outbound_lists_warn() {
     let lists =
         document("OutboundList", "a", &outbounds("x")) + &document("OutboundList", "b", &outbounds("y"));
     insta::assert_snapshot!(warnings_with(&lists), @r#"
-    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: x:1 on 127.0.0.1:5050 (OutboundList a) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
-    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: y:1 on 127.0.0.1:5050 (OutboundList b) cannot be, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
-    a.yaml:19 (document 3, Workload/kv): spec.outbounds: x:1 on 127.0.0.1:5050 (OutboundList a) and y:1 on 127.0.0.1:5050 (OutboundList b) cannot both be: give one of them another port. Until then its tasks keep the outbounds that they have
+    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: x:1 on 127.0.0.1:5050 (OutboundList a) is not possible, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
+    a.yaml:23 (document 3, Workload/kv): spec.inbounds[0].containerPort: y:1 on 127.0.0.1:5050 (OutboundList b) is not possible, since the app listens on port 5050 (spec.inbounds[0].containerPort): give the outbound another port. Until then its tasks keep the outbounds that they have
+    a.yaml:19 (document 3, Workload/kv): spec.outbounds: x:1 on 127.0.0.1:5050 (OutboundList a) and y:1 on 127.0.0.1:5050 (OutboundList b) conflict: give one of them another port. Until then its tasks keep the outbounds that they have
     "#);
 }
 
 #[test]
-fn lists_add_up_in_name_order_with_what_is_inline() {
+fn lists_merge_in_name_order_before_inline_outbounds() {
     let list = |service: &str, port: u16| {
         format!(
             "  workloads: ['k*']\n  outbounds: [{{service: {service}, targetPort: 1, listen: {{port: {port}}}}}]"
@@ -277,7 +277,7 @@ const PRINCIPALS: &str =
     "  serviceTokens: {boundPrincipals: ['arn:aws:iam::111122223333:role/consul-ecs/*']}";
 
 #[test]
-fn nobody_may_log_in_because_a_field_was_left_out() {
+fn missing_principals_are_an_error() {
     let documents = [
         document("ControlPlane", "consul", CONSUL),
         document(
@@ -315,7 +315,7 @@ fn consul_auth_is_unique_per_consul_control_plane() {
 }
 
 #[test]
-fn the_partition_of_who_names_none_is_default() {
+fn missing_partition_means_default() {
     let at = |more: &str| CONSUL.replace("8501'}", &format!("8501'{more}}}"));
     let auth =
         |name: &str, of: &str| document("ConsulAuth", name, &format!("  controlPlane: {of}\n{PRINCIPALS}"));
@@ -333,7 +333,7 @@ fn the_partition_of_who_names_none_is_default() {
 }
 
 #[test]
-fn a_binding_that_names_no_mesh_is_of_its_partition() {
+fn consul_binding_without_mesh_gets_its_partition() {
     let partition = CONSUL.replace("8501'}", "8501', partition: ecs}");
     let binding = |name: &str, of: &str| {
         document("MeshBinding", name, &format!("  controlPlane: {of}\n  selector: {{clusters: ['*']}}"))
@@ -350,7 +350,7 @@ fn a_binding_that_names_no_mesh_is_of_its_partition() {
 }
 
 #[test]
-fn what_lets_in_more_than_most_mean_is_worth_a_warning() {
+fn overly_broad_login_is_a_warning() {
     let spec = "  controlPlane: consul
   serviceTokens:
     boundPrincipals: ['arn:aws:iam::111122223333:role/*']
@@ -358,7 +358,7 @@ fn what_lets_in_more_than_most_mean_is_worth_a_warning() {
     let documents = [document("ControlPlane", "consul", CONSUL), document("ConsulAuth", "a", spec)];
     insta::assert_snapshot!(warnings_with(&documents.concat()), @r#"
     a.yaml:38 (document 5, ConsulAuth/a): spec.serviceTokens.boundPrincipals[0]: lets every role of the account log in: name a path, such as role/consul-ecs/*
-    a.yaml:39 (document 5, ConsulAuth/a): spec.serviceTokens.stsEndpoint: whoever is between could say who logs in: use https://
+    a.yaml:39 (document 5, ConsulAuth/a): spec.serviceTokens.stsEndpoint: an attacker on the network could forge identities: use https://
     "#);
 }
 
@@ -381,7 +381,7 @@ fn consul_binding_rejects_mesh_and_dataplane_name() {
     insta::assert_snapshot!(errors_with(&documents.concat()), @r#"
     a.yaml:45 (document 6, MeshBinding/a): spec.mesh: "prod" would be a partition of Consul Enterprise, and ControlPlane consul has none: leave mesh out
     a.yaml:53 (document 7, MeshBinding/b): spec.mesh: "prod" is not the partition of ControlPlane enterprise, which is "ecs": leave mesh out
-    a.yaml:61 (document 8, MeshBinding/c): spec.dataplaneName: means nothing to ControlPlane consul, which is Consul: leave it out
+    a.yaml:61 (document 8, MeshBinding/c): spec.dataplaneName: has no effect at ControlPlane consul, which is of type consul: leave it out
     "#);
 }
 
@@ -401,10 +401,10 @@ fn service_name_invalid_in_consul_fails_consul_only_workload() {
         workload("plain", "[of-consul]", "web-app"),
         workload("capitals", "[of-consul]", "Web"),
     ];
-    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"a.yaml:45 (document 6, Workload/dots): spec.service: "web.app" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit"#);
+    insta::assert_snapshot!(errors_with(&documents.concat()), @r#"a.yaml:45 (document 6, Workload/dots): spec.service: "web.app" is not a Consul service name, and MeshBinding of-consul has a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit"#);
     let mixed = [workload("both", "[]", "web:app"), workload("two", "[demo, of-consul]", "_web")];
     insta::assert_snapshot!(warnings_with(&[&documents[..2], &mixed].concat().concat()), @r#"
-    a.yaml:45 (document 6, Workload/both): spec.service: "web:app" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or name in spec.bindings those that it is for
-    a.yaml:53 (document 7, Workload/two): spec.service: "_web" is no name that Consul gives a service, and MeshBinding of-consul is of a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or name in spec.bindings those that it is for
+    a.yaml:45 (document 6, Workload/both): spec.service: "web:app" is not a Consul service name, and MeshBinding of-consul has a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or list in spec.bindings the bindings that it is for
+    a.yaml:53 (document 7, Workload/two): spec.service: "_web" is not a Consul service name, and MeshBinding of-consul has a Consul control plane: its tasks could not log in; write the name that they register: at most 256 lower-case letters, digits, '-' and '_', starting and ending with a letter or digit; or list in spec.bindings the bindings that it is for
     "#);
 }

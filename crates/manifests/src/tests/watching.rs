@@ -10,7 +10,7 @@ fn polling() -> WatchOptions {
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_finds_a_change_where_nothing_notifies() {
+async fn polling_finds_changes_without_notifications() {
     let directory = TestDirectory::demo();
     let mut status = watch(directory.sources(), polling()).await;
     assert_eq!(status.borrow_and_update().set.generation, 1);
@@ -21,7 +21,7 @@ async fn polling_finds_a_change_where_nothing_notifies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_news_and_so_is_its_end() {
+async fn status_changes_with_error_and_its_end() {
     let directory = TestDirectory::demo();
     let mut status = watch(directory.sources(), polling()).await;
     directory.write("c-kv.yaml", "kind: [");
@@ -31,12 +31,12 @@ async fn an_error_is_news_and_so_is_its_end() {
 
     directory.write("c-kv.yaml", WORKLOAD);
     status.changed().await.unwrap();
-    let mended = status.borrow_and_update().clone();
-    assert_eq!((mended.set.generation, mended.errors.len()), (1, 0));
+    let corrected = status.borrow_and_update().clone();
+    assert_eq!((corrected.set.generation, corrected.errors.len()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_told_while_nothing_changes() {
+async fn status_is_stable_without_changes() {
     let directory = TestDirectory::demo();
     let mut status = watch(directory.sources(), polling()).await;
     status.borrow_and_update();
@@ -45,7 +45,7 @@ async fn nothing_is_told_while_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_notification_makes_polling_unnecessary() {
+async fn notification_triggers_load_before_poll() {
     let directory = TestDirectory::demo();
     let options = WatchOptions {
         debounce: Duration::from_millis(1),
@@ -60,7 +60,7 @@ async fn a_notification_makes_polling_unnecessary() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_directory_that_cannot_be_watched_is_polled() {
+async fn unwatchable_directory_is_polled() {
     let directory = TestDirectory::demo();
     std::fs::create_dir(directory.path().join("later")).unwrap();
     let later = directory.path().join("later");
