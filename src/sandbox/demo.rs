@@ -1,5 +1,4 @@
-//! The show: the world lives, the operator runs against it through the same clients as in production, the judge looks
-//! on.
+//! Runs the demo: the world changes, the operator runs with its production clients, and the oracle checks its writes.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::event_printer::EventPrinter;
-use super::summary::{Latencies, DemoSummary};
+use super::summary::{DemoSummary, Latencies};
 use crate::operator::{ConnectFn, Operator, OperatorDeps, ReadRates, RunOptions};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::server::{ListenAddress, MetricsServer};
@@ -23,26 +22,26 @@ use ecs_mesh_model::{OperatorId, Timestamp};
 use ecs_mesh_sandbox::aws::Cloud;
 use ecs_mesh_sandbox::consul::ConsulServer;
 use ecs_mesh_sandbox::endpoints::{ACCESS_KEY, Endpoints};
-use ecs_mesh_sandbox::oracle::{ConsulOracle, Invariant, KumaOracle, OracleConfig, InvariantViolation};
-use ecs_mesh_sandbox::kuma::KumaCp;
 use ecs_mesh_sandbox::fault_injection::FaultInjector;
+use ecs_mesh_sandbox::kuma::KumaCp;
+use ecs_mesh_sandbox::oracle::{ConsulOracle, Invariant, InvariantViolation, KumaOracle, OracleConfig};
 use ecs_mesh_sandbox::world::{
-    ManifestOptions, Census, ConsulManifestOptions, ConsulBootstrap, WorldEvent, MANAGEMENT_TOKEN, ForeignFixture, SECRET, ScenarioService, World,
-    manifests,
+    ConsulBootstrap, ConsulManifestOptions, ForeignFixture, MANAGEMENT_TOKEN, ManifestOptions, SECRET,
+    ScenarioService, TaskCounts, World, WorldEvent, manifests,
 };
 
-/// How often the world moves and the judge looks.
+/// Interval at which the world advances and the oracle checks writes.
 const STEP: Duration = Duration::from_millis(50);
-/// How much longer than asked for it may take until everything is as it should be.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// The file with the manifests.
+/// Time after `--duration` within which all pending work must complete.
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Name of the manifest file.
 const MANIFESTS: &str = "manifests.yaml";
-/// The file with Consul's token.
+/// Name of the file with Consul's token.
 const TOKEN: &str = "consul-token";
-/// The operator's name in the sandbox.
+/// The operator's id in the sandbox.
 const OPERATOR: &str = "sandbox";
 
-/// What somebody adds while the show runs.
+/// A manifest that is added during the demo.
 const MORE_OUTBOUNDS: &str = "---
 apiVersion: ecs-mesh.dev/v1alpha1
 kind: OutboundList
@@ -53,11 +52,14 @@ spec:
     - {service: kv, targetPort: 15050, listen: {port: 15051}}
 ";
 
-/// How the operator treats the sandbox's world: like production, only faster. `token` is the field of `spec.consul`
-/// that says where the token is.
+/// Settings of the demo's manifests: production defaults with shorter intervals. `token` is the field of
+/// `spec.consul` with the token's source.
 pub fn manifest_options(endpoints: &Endpoints, token: &str) -> ManifestOptions {
-    let consul =
-        |url: &String| ConsulManifestOptions { address: url.clone(), token: token.to_owned(), on_revoked: None };
+    let consul = |url: &String| ConsulManifestOptions {
+        address: url.clone(),
+        token: token.to_owned(),
+        on_revoked: None,
+    };
     ManifestOptions {
         kuma: endpoints.kuma_url.clone(),
         consul: endpoints.consul.as_ref().map(|consul| &consul.url).map(consul),
@@ -70,50 +72,50 @@ pub fn manifest_options(endpoints: &Endpoints, token: &str) -> ManifestOptions {
     }
 }
 
-/// A show that is about to begin.
+/// A demo that is ready to run.
 pub struct Demo {
-    /// The servers.
+    /// The emulated servers.
     pub endpoints: Arc<Endpoints>,
-    /// The world, if there is one.
+    /// The world; `None` for an empty account.
     pub world: Option<World>,
-    /// What others have left at Consul.
+    /// Objects at Consul that the operator must not modify.
     pub fixtures: Vec<ForeignFixture>,
-    /// What goes wrong.
+    /// Faults between the operator and the servers.
     pub faults: Arc<FaultInjector>,
-    /// Tells people.
+    /// Prints the events.
     pub printer: EventPrinter,
-    /// How long things happen, and the quiet after that; more only if that does not suffice.
+    /// Length of the demo: events for 70 % of it, then a quiet period.
     pub duration: Duration,
-    /// Feeds the operator's jitter.
+    /// Seed of the operator's jitter.
     pub seed: u64,
-    /// Makes control plane clients.
+    /// Creates control-plane clients.
     pub connect: Box<dyn Fn(OperatorId, Arc<Metrics>) -> ConnectFn>,
-    /// Where the operator's metrics are served.
+    /// Listen address of the operator's metrics.
     pub metrics_address: ListenAddress,
 }
 
-/// What is shared between the show and the one who moves the world.
+/// The world and the oracles of a running demo.
 struct DemoState {
     world: Option<World>,
-    /// Of Kuma, if there is one.
-    judge: Option<KumaOracle>,
-    /// Of Consul, if there is one.
-    consul: Option<ConsulOracle>,
+    /// Checks the writes to Kuma, if it is emulated.
+    kuma_oracle: Option<KumaOracle>,
+    /// Checks the writes to Consul, if it is emulated.
+    consul_oracle: Option<ConsulOracle>,
     printer: EventPrinter,
 }
 
 impl Demo {
-    /// Plays. `stop` ends it early.
+    /// Runs the demo until its end or until `stop` is cancelled.
     ///
     /// # Errors
-    /// In words, when the operator cannot begin.
+    /// Describes why the operator cannot start.
     pub async fn run(self, directory: &Path, stop: CancellationToken) -> Result<DemoSummary, String> {
         let services = self.world.as_ref().map(|world| world.services().to_vec()).unwrap_or_default();
         let token = directory.join(TOKEN);
-        let care = manifest_options(&self.endpoints, &format!("tokenFile: \"{}\"", token.display()));
+        let options = manifest_options(&self.endpoints, &format!("tokenFile: \"{}\"", token.display()));
         std::fs::write(&token, MANAGEMENT_TOKEN)
-            .and_then(|()| std::fs::write(directory.join(MANIFESTS), manifests(&care, &services)))
-            .map_err(|error| format!("{} cannot be written: {error}", directory.display()))?;
+            .and_then(|()| std::fs::write(directory.join(MANIFESTS), manifests(&options, &services)))
+            .map_err(|error| format!("writing to {}: {error}", directory.display()))?;
         let metrics = Arc::new(Metrics::default());
         let (tap, latencies) = mpsc::unbounded_channel();
         metrics.tap_latency(tap);
@@ -122,7 +124,7 @@ impl Demo {
         let end = CancellationToken::new();
         let running =
             tokio::spawn(self.run_operator(Arc::clone(&operator), &metrics, directory, end.clone()).await?);
-        let rules = OracleConfig {
+        let config = OracleConfig {
             operator: OPERATOR.to_owned(),
             cluster: self.endpoints.cluster.clone(),
             tags_lag: Duration::from_secs(45),
@@ -131,35 +133,35 @@ impl Demo {
         };
         let began = Instant::now();
         let Self { endpoints, world, fixtures, faults, printer, duration, .. } = self;
-        let consul = endpoints.consul.as_ref().map(|consul| {
+        let consul_oracle = endpoints.consul.as_ref().map(|consul| {
             let operator = consul.front.with(ConsulBootstrap::operator);
-            ConsulOracle::new(OracleConfig { operator, ..rules.clone() }, false, fixtures)
+            ConsulOracle::new(OracleConfig { operator, ..config.clone() }, false, fixtures)
         });
-        let judge = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(rules));
-        let mut scene = DemoState { world, judge, consul, printer };
-        let eventful = duration.mul_f64(0.7);
-        scene.pass(&endpoints, began + eventful.mul_f64(0.4), &stop, |_| false).await;
-        scene.edit_outbounds(&endpoints, &care, directory, &services);
-        scene.pass(&endpoints, began + eventful, &stop, |_| false).await;
-        faults.end();
+        let kuma_oracle = endpoints.kuma_url.as_ref().map(|_| KumaOracle::new(config));
+        let mut state = DemoState { world, kuma_oracle, consul_oracle, printer };
+        let active = duration.mul_f64(0.7);
+        state.advance(&endpoints, began + active.mul_f64(0.4), &stop, |_| false).await;
+        state.edit_outbounds(&endpoints, &options, directory, &services);
+        state.advance(&endpoints, began + active, &stop, |_| false).await;
+        faults.stop();
         endpoints.with(|cloud, _, now| {
-            if let Some(world) = &mut scene.world {
+            if let Some(world) = &mut state.world {
                 world.stop_events(cloud, now);
             }
         });
-        scene.printer.quiet_begins();
-        let settled = |scene: &DemoState| scene.pending_work(&endpoints, &services, &operator).is_empty();
-        scene.pass(&endpoints, began + duration, &stop, |_| false).await;
-        scene.pass(&endpoints, began + duration + PATIENCE, &stop, settled).await;
+        state.printer.print_quiet_begins();
+        let settled = |state: &DemoState| state.pending_work(&endpoints, &services, &operator).is_empty();
+        state.advance(&endpoints, began + duration, &stop, |_| false).await;
+        state.advance(&endpoints, began + duration + SETTLE_TIMEOUT, &stop, settled).await;
         let interrupted = stop.is_cancelled();
-        endpoints.with(|cloud, _, _| scene.printer.flush_removals(cloud));
+        endpoints.with(|cloud, _, _| state.printer.flush_removals(cloud));
         let left =
-            if interrupted { Vec::new() } else { scene.pending_work(&endpoints, &services, &operator) };
+            if interrupted { Vec::new() } else { state.pending_work(&endpoints, &services, &operator) };
         end.cancel();
-        // The operator ends by its own deadline.
+        // The operator has its own shutdown timeout.
         let _ = running.await;
         server.stop().await;
-        Ok(scene.summary(&endpoints, &metrics, latencies, left, began.elapsed(), interrupted))
+        Ok(state.summary(&endpoints, &metrics, latencies, left, began.elapsed(), interrupted))
     }
 
     async fn operator(&self, metrics: &Arc<Metrics>) -> Result<Arc<Operator>, String> {
@@ -200,28 +202,28 @@ impl Demo {
         let queue = aws.queue(&self.endpoints.queue_url()).map_err(|error| error.to_string())?;
         let manifests = watch(ManifestSources::new([directory.to_owned()]), WatchOptions::default()).await;
         if let Some(error) = manifests.borrow().errors.first() {
-            return Err(format!("the sandbox's own manifests cannot be used: {error}"));
+            return Err(format!("loading the sandbox's manifests: {error}"));
         }
         let queue: Arc<dyn EventQueue> = Arc::new(queue);
         Ok(async move {
-            // Told of in the log; what did not happen because of it the judge sees.
+            // The operator logs its errors, and the oracle reports missing writes.
             let _ = operator.run(Some(queue), manifests, RunOptions::default(), stop).await;
         })
     }
 }
 
 impl DemoState {
-    /// Lets time pass until `end`, or `enough`.
-    async fn pass(
+    /// Advances the world until `end`, or until `is_done`.
+    async fn advance(
         &mut self,
         endpoints: &Endpoints,
         end: Instant,
         stop: &CancellationToken,
-        enough: impl Fn(&Self) -> bool,
+        is_done: impl Fn(&Self) -> bool,
     ) {
         let mut tick = tokio::time::interval(STEP);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while Instant::now() < end && !enough(self) {
+        while Instant::now() < end && !is_done(self) {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -231,86 +233,95 @@ impl DemoState {
         self.step(endpoints);
     }
 
-    /// Somebody edits an outbound list; the tasks that it names hear of it without being touched.
-    fn edit_outbounds(&mut self, endpoints: &Endpoints, care: &ManifestOptions, directory: &Path, services: &[ScenarioService]) {
-        if self.world.is_none() || care.kuma.is_none() {
+    /// Adds an OutboundList, which changes the outbounds of running tasks.
+    fn edit_outbounds(
+        &mut self,
+        endpoints: &Endpoints,
+        options: &ManifestOptions,
+        directory: &Path,
+        services: &[ScenarioService],
+    ) {
+        if self.world.is_none() || options.kuma.is_none() {
             return;
         }
         let now = endpoints.with(|_, _, now| now);
-        let text = format!("{}{MORE_OUTBOUNDS}", manifests(care, services));
+        let text = format!("{}{MORE_OUTBOUNDS}", manifests(options, services));
         let message = match std::fs::write(directory.join(MANIFESTS), text) {
-            Ok(()) => "an OutboundList lets every svc-* call kv on 127.0.0.1:15051".to_owned(),
-            Err(error) => format!("the manifests cannot be written: {error}"),
+            Ok(()) => "a new OutboundList lets every svc-* call kv on 127.0.0.1:15051".to_owned(),
+            Err(error) => format!("writing the manifests: {error}"),
         };
-        self.printer.happened(&WorldEvent { who: "world", what: "edit", message }, now);
+        self.printer.print_event(&WorldEvent { actor: "world", action: "edit", message }, now);
     }
 
     fn step(&mut self, endpoints: &Endpoints) {
         endpoints.with_all(|cloud, kuma, mut consul, now| {
             if let Some(world) = &mut self.world {
                 world.step(cloud, kuma, consul.as_deref_mut(), now);
-                for happening in world.take_events() {
-                    self.printer.happened(&happening, now);
+                for event in world.take_events() {
+                    self.printer.print_event(&event, now);
                 }
             }
-            self.look_at_kuma(cloud, kuma);
+            self.check_kuma_writes(cloud, kuma);
             if let Some(consul) = consul {
-                self.look_at_consul(cloud, consul, now);
+                self.check_consul_writes(cloud, consul, now);
             }
         });
     }
 
-    fn look_at_kuma(&mut self, cloud: &Cloud, kuma: &mut KumaCp) {
-        let Some(judge) = &mut self.judge else { return };
+    fn check_kuma_writes(&mut self, cloud: &Cloud, kuma: &mut KumaCp) {
+        let Some(oracle) = &mut self.kuma_oracle else { return };
         let journal = kuma.take_journal();
         for entry in &journal {
-            self.printer.wrote(entry, cloud);
+            self.printer.print_kuma_write(entry, cloud);
         }
-        let before = judge.violations().len();
-        judge.writes(journal, cloud, kuma);
-        for violation in &judge.violations()[before..] {
-            self.printer.violation(violation);
+        let before = oracle.violations().len();
+        oracle.check_writes(journal, cloud, kuma);
+        for violation in &oracle.violations()[before..] {
+            self.printer.print_violation(violation);
         }
     }
 
-    fn look_at_consul(&mut self, cloud: &Cloud, consul: &mut ConsulServer, now: Timestamp) {
-        let Some(judge) = &mut self.consul else { return };
+    fn check_consul_writes(&mut self, cloud: &Cloud, consul: &mut ConsulServer, now: Timestamp) {
+        let Some(oracle) = &mut self.consul_oracle else { return };
         let journal = consul.take_journal();
-        let ours: Vec<_> = journal.iter().filter(|entry| judge.is_by_operator(entry)).collect();
-        self.printer.removed(&ours, cloud, now);
-        let before = judge.violations().len();
-        judge.writes(&journal, cloud, consul);
-        for violation in &judge.violations()[before..] {
-            self.printer.violation(violation);
+        let ours: Vec<_> = journal.iter().filter(|entry| oracle.is_by_operator(entry)).collect();
+        self.printer.print_consul_removals(&ours, cloud, now);
+        let before = oracle.violations().len();
+        oracle.check_writes(&journal, cloud, consul);
+        for violation in &oracle.violations()[before..] {
+            self.printer.print_violation(violation);
         }
     }
 
-    /// What is not yet as it should be.
+    /// Differences from the desired state, with the invariant that each violates if it remains.
     fn pending_work(
         &self,
         endpoints: &Endpoints,
         services: &[ScenarioService],
         operator: &Operator,
     ) -> Vec<(Invariant, String)> {
-        let planes = operator.workers();
-        let held: Vec<String> =
-            planes.values().flat_map(|p| p.tasks_held_by_guard()).map(|task| task.id().to_string()).collect();
+        let workers = operator.workers();
+        let held: Vec<String> = workers
+            .values()
+            .flat_map(|p| p.tasks_held_by_guard())
+            .map(|task| task.id().to_string())
+            .collect();
         endpoints.with_all(|cloud, kuma, consul, now| {
             let is_held = |id: &str| held.iter().any(|held| held == id);
             let mut open = Vec::new();
             let mut add = |invariant, message: Vec<String>| {
                 open.extend(message.into_iter().map(|message| (invariant, message)));
             };
-            // A live task that is nowhere means that something is stuck.
-            if let Some(judge) = &self.judge {
-                add(Invariant::I1, judge.check_secret_leaks(cloud, kuma, &is_held, now));
-                add(Invariant::I8, judge.check_missing(cloud, kuma, services, &is_held));
+            // A live task without a registration means that its reconciliation is blocked.
+            if let Some(oracle) = &self.kuma_oracle {
+                add(Invariant::I1, oracle.find_leaks(cloud, kuma, &is_held, now));
+                add(Invariant::I8, oracle.find_missing(cloud, kuma, services, &is_held));
             }
-            if let (Some(judge), Some(consul)) = (&self.consul, consul) {
-                add(Invariant::I1, judge.check_secret_leaks(cloud, consul, &is_held, now));
-                add(Invariant::I3, judge.modified_fixtures(consul));
-                let joined = self.world.is_none();
-                add(Invariant::I8, judge.check_missing(cloud, consul, &|_| joined, now));
+            if let (Some(oracle), Some(consul)) = (&self.consul_oracle, consul) {
+                add(Invariant::I1, oracle.find_leaks(cloud, consul, &is_held, now));
+                add(Invariant::I3, oracle.modified_fixtures(consul));
+                let is_exempt = self.world.is_none();
+                add(Invariant::I8, oracle.find_missing(cloud, consul, &|_| is_exempt, now));
             }
             open
         })
@@ -330,28 +341,29 @@ impl DemoState {
             samples.push(sample);
         }
         let now = endpoints.with(|_, _, now| now);
-        let census = self.world.as_ref().map_or(Census::default(), World::census);
+        let task_counts = self.world.as_ref().map_or(TaskCounts::default(), World::task_counts);
         let mut left = left;
-        if census.sidecars_lost > 0 {
-            let message = format!("{} sidecars gave up waiting for their Dataplane", census.sidecars_lost);
+        if task_counts.sidecars_lost > 0 {
+            let message =
+                format!("{} sidecars timed out waiting for their Dataplane", task_counts.sidecars_lost);
             left.push((Invariant::I8, message));
         }
         if metrics.render().contains(SECRET) {
-            left.push((Invariant::I9, "the metrics show a secret of a task's environment".to_owned()));
+            left.push((Invariant::I9, "the metrics contain a secret of a task's environment".to_owned()));
         }
-        let late = left.into_iter().map(|(invariant, message)| InvariantViolation { invariant, at: now, message });
+        let late =
+            left.into_iter().map(|(invariant, message)| InvariantViolation { invariant, at: now, message });
         let mut violations: Vec<InvariantViolation> = Vec::new();
-        violations.extend(self.judge.iter().flat_map(|judge| judge.violations().iter().cloned()));
-        violations.extend(self.consul.iter().flat_map(|judge| judge.violations().iter().cloned()));
+        violations.extend(self.kuma_oracle.iter().flat_map(|oracle| oracle.violations().iter().cloned()));
+        violations.extend(self.consul_oracle.iter().flat_map(|oracle| oracle.violations().iter().cloned()));
         DemoSummary {
             took,
             interrupted,
-            census,
-            kuma: self.judge.as_ref().map(KumaOracle::tally),
-            consul: self
-                .consul
-                .as_ref()
-                .map(|judge| (self.world.as_ref().map(World::membership).unwrap_or_default(), judge.tally())),
+            task_counts,
+            kuma: self.kuma_oracle.as_ref().map(KumaOracle::tally),
+            consul: self.consul.as_ref().map(|oracle| {
+                (self.world.as_ref().map(World::agent_counts).unwrap_or_default(), oracle.tally())
+            }),
             rejected: metrics.rejected_tasks(),
             violations: violations.into_iter().chain(late).collect(),
             event_to_write: Latencies::of(samples),
@@ -361,7 +373,7 @@ impl DemoState {
     }
 }
 
-/// Keeps the world alive with no operator inside, until `stop`.
+/// Advances the world without an operator, until `stop` is cancelled.
 pub async fn keep_alive(endpoints: Arc<Endpoints>, world: Option<World>, stop: CancellationToken) {
     let world = Mutex::new(world);
     let mut tick = tokio::time::interval(STEP);
@@ -378,7 +390,7 @@ pub async fn keep_alive(endpoints: Arc<Endpoints>, world: Option<World>, stop: C
                     }
                     None => kuma.tick(now),
                 }
-                // Nobody judges here; unread it would grow for ever.
+                // The journals are dropped, since no oracle reads them.
                 kuma.take_journal();
                 consul.map(ConsulServer::take_journal);
             }),

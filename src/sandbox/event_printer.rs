@@ -1,4 +1,4 @@
-//! Writes down for a person what happens: one line each, who did what to whom, and how long it took.
+//! Prints one line for each event: time, actor, action, object and latency.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,24 +11,24 @@ use ecs_mesh_kuma::{DRAIN_LABEL, TASK_LABEL, normalise};
 use ecs_mesh_model::Timestamp;
 use ecs_mesh_sandbox::aws::{Cloud, CloudTask};
 use ecs_mesh_sandbox::consul::ConsulJournalEntry as ConsulEntry;
-use ecs_mesh_sandbox::oracle::{InvariantViolation, consul_task_of};
 use ecs_mesh_sandbox::kuma::KumaJournalEntry;
+use ecs_mesh_sandbox::oracle::{InvariantViolation, consul_task_of};
 use ecs_mesh_sandbox::world::{WorldEvent, short};
 
-/// Tells people, or keeps quiet and only counts.
+/// Prints events, or only records latencies if there is no output.
 pub struct EventPrinter {
     out: Option<Box<dyn Write + Send>>,
     colour: bool,
     began: Timestamp,
     cluster: String,
     removals: Vec<Duration>,
-    /// What was taken away of a task, while more may follow.
-    taken: BTreeMap<String, Vec<ConsulEntry>>,
+    /// Consul removals of each task that are not printed yet.
+    pending_removals: BTreeMap<String, Vec<ConsulEntry>>,
 }
 
-/// What a token is called.
+/// Display name of a token.
 const TOKEN: &str = "token";
-/// A task's token and services go one after the other.
+/// Removals of one task within this time are printed as one line.
 const REMOVAL_GROUP_WINDOW: Duration = Duration::from_millis(500);
 const DIM: &str = "2";
 const GREEN: &str = "32";
@@ -37,80 +37,90 @@ const RED: &str = "31";
 const CYAN: &str = "36";
 
 impl EventPrinter {
-    /// A scribe who writes to `out`, if there is one.
+    /// A printer to `out`.
     pub fn new(out: Option<Box<dyn Write + Send>>, colour: bool, cluster: &str, began: Timestamp) -> Self {
-        Self { out, colour, began, cluster: cluster.to_owned(), removals: Vec::new(), taken: BTreeMap::new() }
+        Self {
+            out,
+            colour,
+            began,
+            cluster: cluster.to_owned(),
+            removals: Vec::new(),
+            pending_removals: BTreeMap::new(),
+        }
     }
 
-    /// From STOPPED to removed, for each that was removed after it.
+    /// Times from STOPPED to removal, of all removed registrations.
     pub fn into_removals(self) -> Vec<Duration> {
         self.removals
     }
 
-    fn line(&mut self, at: Timestamp, colour: &str, who: &str, what: &str, message: &str) {
+    fn line(&mut self, at: Timestamp, colour: &str, actor: &str, action: &str, message: &str) {
         let Some(out) = &mut self.out else { return };
         let tenths = self.began.age_at(at).as_millis() / 100;
         let (seconds, tenth) = (tenths / 10, tenths % 10);
-        let verb = if self.colour { format!("\x1b[{colour}m{what:<8}\x1b[0m") } else { format!("{what:<8}") };
-        // A closed pipe is the reader's choice.
-        let _ = writeln!(out, "{seconds:>4}.{tenth}s  {who:<8}  {verb}  {message}");
+        let verb =
+            if self.colour { format!("\x1b[{colour}m{action:<11}\x1b[0m") } else { format!("{action:<11}") };
+        // The reader may close the pipe early.
+        let _ = writeln!(out, "{seconds:>4}.{tenth}s  {actor:<8}  {verb}  {message}");
     }
 
-    /// Something happened in the world.
-    pub fn happened(&mut self, happening: &WorldEvent, now: Timestamp) {
-        let colour = match happening.what {
-            "joins" => GREEN,
-            "leaves" => YELLOW,
+    /// Prints an event of the world.
+    pub fn print_event(&mut self, event: &WorldEvent, now: Timestamp) {
+        let colour = match event.action {
+            "registers" => GREEN,
+            "deregisters" => YELLOW,
             _ => DIM,
         };
-        self.line(now, colour, happening.who, happening.what, &happening.message);
+        self.line(now, colour, event.actor, event.action, &event.message);
     }
 
-    /// The operator took away at Consul: a line for each task, once nothing more of it has followed for a while.
-    pub fn removed(&mut self, entries: &[&ConsulEntry], cloud: &Cloud, now: Timestamp) {
+    /// Records the operator's removals at Consul, and prints those that are complete.
+    pub fn print_consul_removals(&mut self, entries: &[&ConsulEntry], cloud: &Cloud, now: Timestamp) {
         for entry in entries.iter().filter(|entry| entry.kind != "check") {
             let task = consul_task_of(entry, &self.cluster).unwrap_or_default();
-            self.taken.entry(task).or_default().push((*entry).clone());
+            self.pending_removals.entry(task).or_default().push((*entry).clone());
         }
         self.print_removals(cloud, |last| last.age_at(now) >= REMOVAL_GROUP_WINDOW);
     }
 
-    /// What was taken away and not told of yet.
+    /// Prints all recorded removals.
     pub fn flush_removals(&mut self, cloud: &Cloud) {
         self.print_removals(cloud, |_| true);
     }
 
-    fn print_removals(&mut self, cloud: &Cloud, is_all: impl Fn(Timestamp) -> bool) {
-        let is_done = |entries: &Vec<ConsulEntry>| entries.last().is_none_or(|last| is_all(last.at));
-        let (done, open) = std::mem::take(&mut self.taken).into_iter().partition(|(_, all)| is_done(all));
-        self.taken = open;
+    fn print_removals(&mut self, cloud: &Cloud, is_complete: impl Fn(Timestamp) -> bool) {
+        let is_done = |entries: &Vec<ConsulEntry>| entries.last().is_none_or(|last| is_complete(last.at));
+        let (done, open) =
+            std::mem::take(&mut self.pending_removals).into_iter().partition(|(_, all)| is_done(all));
+        self.pending_removals = open;
         let done: BTreeMap<String, Vec<ConsulEntry>> = done;
         for (id, entries) in done {
             let Some(last) = entries.last() else { continue };
             let task = self.find_task(&id, cloud, last.at);
-            let what: Vec<&str> = entries.iter().map(consul_words).collect();
+            let names: Vec<&str> = entries.iter().map(object_name).collect();
             let stopped = task.as_ref().and_then(|task| task.stopped_at).map(|at| at.age_at(last.at));
             self.removals.extend(stopped);
             let since = match stopped.map(since("after STOPPED")) {
                 Some(since) => since,
-                None if task.is_none() => "  of a task that ECS does not know any more".to_owned(),
+                None if task.is_none() => "  (ECS no longer knows the task)".to_owned(),
                 None => String::new(),
             };
-            // The service has the shortest name of all that the task had.
+            // The service has a shorter name than its proxy.
             let family = task.as_ref().map(|task| task.family.as_str());
             let family =
-                family.or(what.iter().filter(|what| **what != TOKEN).min_by_key(|what| what.len()).copied());
-            let message = format!("{:<10} {:<8}  {}{since}", family.unwrap_or(""), short(&id), what.join(", "));
+                family.or(names.iter().filter(|name| **name != TOKEN).min_by_key(|name| name.len()).copied());
+            let message =
+                format!("{:<10} {:<8}  {}{since}", family.unwrap_or(""), short(&id), names.join(", "));
             self.line(last.at, RED, "operator", "removes", &message);
         }
     }
 
-    /// The operator wrote.
-    pub fn wrote(&mut self, entry: &KumaJournalEntry, cloud: &Cloud) {
+    /// Prints a write of the operator to Kuma.
+    pub fn print_kuma_write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud) {
         let Some(body) = entry.after.as_ref().or(entry.before.as_ref()) else { return };
         let service = body["networking"]["inbound"][0]["tags"]["kuma.io/service"].as_str().unwrap_or("");
         let task = self.task(body, cloud, entry.at);
-        let whom = format!("{service:<10} {:<8}", short(&entry.name));
+        let object = format!("{service:<10} {:<8}", short(&entry.name));
         let drain = |body: &Value| body["labels"][DRAIN_LABEL].as_str().map(str::to_owned);
         match (&entry.before, &entry.after) {
             (None, Some(after)) => {
@@ -121,7 +131,7 @@ impl EventPrinter {
                     GREEN,
                     "operator",
                     "creates",
-                    &format!("{whom}  {address}{}", text(since)),
+                    &format!("{object}  {address}{}", text(since)),
                 );
             }
             (Some(before), Some(after)) => match drain(after) {
@@ -133,13 +143,13 @@ impl EventPrinter {
                         YELLOW,
                         "operator",
                         "drains",
-                        &format!("{whom}  {reason}{}", text(since)),
+                        &format!("{object}  {reason}{}", text(since)),
                     );
                 }
                 _ => {
                     let changes = diff(&normalise(before), &normalise(after));
                     let fields: Vec<String> = changes.into_iter().map(|change| change.path).collect();
-                    let message = format!("{whom}  {}", fields.join(", "));
+                    let message = format!("{object}  {}", fields.join(", "));
                     self.line(entry.at, CYAN, "operator", "updates", &message);
                 }
             },
@@ -147,7 +157,7 @@ impl EventPrinter {
                 let stopped = task.and_then(|task| task.stopped_at).map(|at| at.age_at(entry.at));
                 self.removals.extend(stopped);
                 let since = stopped.map(since("after STOPPED"));
-                self.line(entry.at, RED, "operator", "removes", &format!("{whom}{}", text(since)));
+                self.line(entry.at, RED, "operator", "removes", &format!("{object}{}", text(since)));
             }
             (None, None) => {}
         }
@@ -161,23 +171,23 @@ impl EventPrinter {
         cloud.task_as_of(&format!("{}/{id}", self.cluster.replacen(":cluster/", ":task/", 1)), at)
     }
 
-    /// A promise was broken.
-    pub fn violation(&mut self, violation: &InvariantViolation) {
+    /// Prints a violation.
+    pub fn print_violation(&mut self, violation: &InvariantViolation) {
         let message = format!("{}: {}", violation.invariant, violation.message);
-        self.line(violation.at, RED, "judge", "BROKEN", &message);
+        self.line(violation.at, RED, "oracle", "VIOLATED", &message);
     }
 
-    /// Nothing new happens any more.
-    pub fn quiet_begins(&mut self) {
+    /// Prints that the world stops creating events.
+    pub fn print_quiet_begins(&mut self) {
         if let Some(out) = &mut self.out {
-            // As above.
-            let _ = writeln!(out, "         nothing new happens from here on; what is under way may finish");
+            // The reader may close the pipe early.
+            let _ = writeln!(out, "         no new events from here on; changes in progress complete");
         }
     }
 }
 
-/// What was taken away.
-fn consul_words(entry: &ConsulEntry) -> &str {
+/// Display name of a removed token or service.
+fn object_name(entry: &ConsulEntry) -> &str {
     match (entry.kind, &entry.before) {
         ("service", Some(before)) => before["Service"].as_str().unwrap_or("a service"),
         _ => TOKEN,
@@ -218,9 +228,9 @@ mod tests {
     fn removals_of_one_task_print_as_one_line() {
         const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/c";
         const TASK: &str = "0badc0de0badc0de0badc0de0badc0de";
-        let (page, cloud) = (CapturedOutput::default(), Cloud::new(CloudConfig::default(), Timestamp(0)));
-        let mut printer = EventPrinter::new(Some(Box::new(page.clone())), false, CLUSTER, Timestamp(0));
-        let gone = |name: &str, at: i64| ConsulEntry {
+        let (output, cloud) = (CapturedOutput::default(), Cloud::new(CloudConfig::default(), Timestamp(0)));
+        let mut printer = EventPrinter::new(Some(Box::new(output.clone())), false, CLUSTER, Timestamp(0));
+        let removal = |name: &str, at: i64| ConsulEntry {
             at: Timestamp(at),
             by: None,
             kind: "service",
@@ -229,11 +239,11 @@ mod tests {
             after: None,
         };
         for (name, at) in [("web-sidecar-proxy", 0), ("web", 400)] {
-            printer.removed(&[&gone(name, at)], &cloud, Timestamp(at));
+            printer.print_consul_removals(&[&removal(name, at)], &cloud, Timestamp(at));
         }
-        assert!(page.0.lock().unwrap().is_empty(), "more may follow");
-        printer.removed(&[], &cloud, Timestamp(900));
-        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert!(output.0.lock().unwrap().is_empty(), "removals of the task may follow");
+        printer.print_consul_removals(&[], &cloud, Timestamp(900));
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains("web-sidecar-proxy, web"), "{text}");
     }

@@ -1,8 +1,8 @@
-//! The demonstration: an operator in the embedded world, told as a story and judged.
+//! The demo: runs the operator against the emulated servers, prints the events, and checks the invariants.
 
-mod event_printer;
 pub mod demo;
+mod event_printer;
 mod summary;
 
 pub use event_printer::EventPrinter;
-pub use summary::{Latencies, DemoSummary};
+pub use summary::{DemoSummary, Latencies};

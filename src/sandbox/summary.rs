@@ -1,4 +1,4 @@
-//! What a run of the sandbox came to: a table for people, one JSON object for machines.
+//! The result of a demo, as a table or as one JSON object.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use ecs_mesh_sandbox::oracle::{ConsulWriteCounts, Invariant, WriteCounts, InvariantViolation};
-use ecs_mesh_sandbox::world::{Census, TaskAgentCounts};
+use ecs_mesh_sandbox::oracle::{ConsulWriteCounts, Invariant, InvariantViolation, WriteCounts};
+use ecs_mesh_sandbox::world::{TaskAgentCounts, TaskCounts};
 
-/// A distribution of times.
+/// Distribution of latencies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
     /// The median.
     pub p50: Duration,
-    /// 99 of 100 are not longer.
+    /// The 99th percentile.
     pub p99: Duration,
-    /// How many there were.
+    /// Number of samples.
     pub count: usize,
 }
 
 impl Latencies {
-    /// Of these times.
+    /// Computes the distribution of the samples.
     pub fn of(mut samples: Vec<Duration>) -> Self {
         samples.sort_unstable();
         let at = |percent: usize| samples.get((samples.len().saturating_sub(1)) * percent / 100).copied();
@@ -29,28 +29,28 @@ impl Latencies {
     }
 }
 
-/// What a run came to.
+/// The result of a demo.
 #[derive(Clone, Debug)]
 pub struct DemoSummary {
-    /// How long it took.
+    /// Duration of the run.
     pub took: Duration,
-    /// Whether a person ended it.
+    /// Whether a signal ended it early.
     pub interrupted: bool,
-    /// Tasks.
-    pub census: Census,
-    /// Writes to Kuma, if there is one.
+    /// Number of tasks.
+    pub task_counts: TaskCounts,
+    /// Writes to Kuma, if it is emulated.
     pub kuma: Option<WriteCounts>,
-    /// What tasks did at Consul, and what the operator did there, if there is one.
+    /// Logins of tasks and writes of the operator at Consul, if it is emulated.
     pub consul: Option<(TaskAgentCounts, ConsulWriteCounts)>,
-    /// Tasks whose role did not allow them in, each time that this began.
+    /// Tasks rejected for their role's tags.
     pub rejected: u64,
-    /// Broken promises.
+    /// Violations of invariants.
     pub violations: Vec<InvariantViolation>,
-    /// From receiving an event to the write that it led to.
+    /// Time from receiving an event to the resulting write.
     pub event_to_write: Latencies,
-    /// From a task's STOPPED to the removal of its registration.
+    /// Time from a task's STOPPED to the removal of its registration.
     pub removed_after_stop: Latencies,
-    /// Calls by operation, as the endpoint counted them.
+    /// AWS calls by operation, as the endpoint counted them.
     pub aws_calls: BTreeMap<String, u64>,
 }
 
@@ -60,11 +60,11 @@ fn invariant_name(invariant: Invariant) -> &'static str {
         Invariant::I2 => "no wrongful removal",
         Invariant::I3 => "only ours",
         Invariant::I4 => "no unearned identity",
-        Invariant::I5 => "bounded blast",
+        Invariant::I5 => "bounded blast radius",
         Invariant::I6 => "quiet when equal",
         Invariant::I7 => "one writer",
-        Invariant::I8 => "nothing stalls",
-        Invariant::I9 => "secrets stay secret",
+        Invariant::I8 => "no head-of-line blocking",
+        Invariant::I9 => "no secrets",
     }
 }
 
@@ -74,7 +74,7 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 impl DemoSummary {
-    /// Whether every promise was kept.
+    /// Whether no invariant was violated.
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty()
     }
@@ -83,22 +83,24 @@ impl DemoSummary {
         self.violations.iter().filter(|violation| violation.invariant == invariant).count()
     }
 
-    /// One JSON object.
+    /// The result as a JSON object.
     pub fn json(&self) -> Value {
-        let violations: BTreeMap<String, usize> =
-            Invariant::ALL.iter().map(|invariant| (invariant.to_string(), self.violation_count(*invariant))).collect();
+        let violations: BTreeMap<String, usize> = Invariant::ALL
+            .iter()
+            .map(|invariant| (invariant.to_string(), self.violation_count(*invariant)))
+            .collect();
         let times = |of: &Latencies| json!({"p50": milliseconds(of.p50), "p99": milliseconds(of.p99), "count": of.count});
         let writes =
             self.kuma.map_or(0, |tally| tally.writes()) + self.consul.map_or(0, |(_, tally)| tally.writes());
         let mut all = json!({
-            "tasks": {"started": self.census.started, "stopped": self.census.stopped},
+            "tasks": {"started": self.task_counts.started, "stopped": self.task_counts.stopped},
             "violations": violations,
-            "latency_ms": {
-                "event_to_write": times(&self.event_to_write),
-                "stopped_to_removed": times(&self.removed_after_stop),
+            "latencyMs": {
+                "eventToWrite": times(&self.event_to_write),
+                "stoppedToRemoved": times(&self.removed_after_stop),
             },
-            "aws_calls": self.aws_calls,
-            "cp_writes": writes,
+            "awsCalls": self.aws_calls,
+            "controlPlaneWrites": writes,
         });
         if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             all["dataplanes"] = json!({
@@ -108,59 +110,59 @@ impl DemoSummary {
         }
         if let Some((TaskAgentCounts { logins, logouts, died_registered }, tally)) = self.consul {
             all["consul"] = json!({
-                "logins": logins, "logouts": logouts, "left_behind": died_registered,
-                "tokens_removed": tally.tokens, "services_removed": tally.services,
+                "logins": logins, "logouts": logouts, "tasksDiedRegistered": died_registered,
+                "tokensRemoved": tally.tokens, "servicesRemoved": tally.services,
             });
         }
         all
     }
 
-    /// A table for people.
+    /// The result as a table.
     pub fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, message: String| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<26}{message}");
         };
-        row("tasks", format!("{} started, {} stopped", self.census.started, self.census.stopped));
+        row("tasks", format!("{} started, {} stopped", self.task_counts.started, self.task_counts.stopped));
         if let Some(WriteCounts { created, updated, drained, removed }) = self.kuma {
             let written =
                 format!("{created} created, {updated} updated, {drained} drained, {removed} removed");
-            row("dataplanes", format!("{written}; {} tasks rejected for their role's tags", self.rejected));
+            row("dataplanes", format!("{written}; {} tasks rejected for their role tags", self.rejected));
         }
         if let Some((TaskAgentCounts { logins, logouts, died_registered }, tally)) = self.consul {
             let message = format!(
-                "{logins} logged in, {logouts} logged out, {died_registered} died and left what they had"
+                "{logins} logged in, {logouts} logged out, {died_registered} died without logging out"
             );
             row("tasks at Consul", message);
             let message = format!("{} tokens and {} services removed", tally.tokens, tally.services);
-            row("left behind at Consul", message);
+            row("Consul clean-up", message);
         }
         for (name, times) in
             [("event to write", &self.event_to_write), ("STOPPED to removed", &self.removed_after_stop)]
         {
             let Latencies { p50, p99, count } = times;
             let message =
-                format!("p50 {} ms, p99 {} ms ({count} times)", milliseconds(*p50), milliseconds(*p99));
+                format!("p50 {} ms, p99 {} ms ({count} samples)", milliseconds(*p50), milliseconds(*p99));
             row(name, message);
         }
         let calls: Vec<String> =
             self.aws_calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
         row("AWS calls", calls.join(", "));
         for invariant in Invariant::ALL {
-            let verdict = match self.violation_count(invariant) {
+            let status = match self.violation_count(invariant) {
                 0 if invariant == Invariant::I7 => {
-                    "not judged here: there is one copy, and no lease to lose".to_owned()
+                    "not checked: the demo runs one operator without a lease".to_owned()
                 }
-                // What is not there cannot be removed twice.
+                // A removal cannot be repeated, so I6 cannot be violated without registrations or declared objects.
                 0 if invariant == Invariant::I6 && self.kuma.is_none() => {
-                    "not judged here: at Consul nothing is written but removals, since no ConsulAuth is declared"
+                    "not checked: without a ConsulAuth, the operator writes only removals to Consul"
                         .to_owned()
                 }
-                0 => "kept".to_owned(),
-                count => format!("BROKEN {count} times"),
+                0 => "ok".to_owned(),
+                count => format!("VIOLATED {count} times"),
             };
-            row(&format!("{invariant} {}", invariant_name(invariant)), verdict);
+            row(&format!("{invariant} {}", invariant_name(invariant)), status);
         }
         for violation in &self.violations {
             let _ = writeln!(text, "  {} {}", violation.invariant, violation.message);

@@ -1,14 +1,14 @@
-//! Which control planes the sandbox has.
+//! Selection of the emulated control planes.
 
-/// Which control planes there are.
+/// The emulated control planes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ControlPlanes {
-    /// Kuma, where the operator registers tasks.
+    /// Kuma: the operator registers tasks.
     #[default]
     Kuma,
-    /// Consul, where tasks register themselves.
+    /// Consul: tasks register themselves, and the operator cleans up.
     Consul,
-    /// Each task is in both.
+    /// Both, with each task in both.
     Both,
 }
 

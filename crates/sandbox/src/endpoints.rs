@@ -1,4 +1,4 @@
-//! The sandbox's servers on loopback: one port for all of AWS, one for each control plane.
+//! The emulated servers on loopback: one port for AWS, one for each control plane.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,36 +7,36 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::aws::{self, AwsFaults, Cloud, CloudConfig, AwsFront};
+use super::aws::{self, AwsFaults, AwsFront, Cloud, CloudConfig};
 use super::consul::http::{self as consul_http, ConsulFaults, ConsulFront};
 use super::consul::{ConsulServer, in_process};
+use super::control_planes::ControlPlanes;
 use super::kuma::http::{self as kuma_http, KumaFaults};
 use super::kuma::{KumaConfig, KumaCp};
-use super::control_planes::ControlPlanes;
 use super::world::{ConsulBootstrap, MANAGEMENT_TOKEN, QUEUE, create_queue_and_rules};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Timestamp;
 
-/// The access key that `--serve` prints; any other works as well, since signatures are not checked.
+/// The access key that `--serve` prints. Any other key works, since signatures are not checked.
 pub const ACCESS_KEY: &str = "sandbox";
 
-/// Where to listen, and what goes wrong. The default is Kuma on any free port, and nothing.
+/// Ports and faults of the servers. The default is AWS and Kuma on any free port, without faults.
 pub struct EndpointOptions {
-    /// The account.
+    /// Settings of the AWS account.
     pub cloud: CloudConfig,
-    /// Which control planes there are.
+    /// The emulated control planes.
     pub control_planes: ControlPlanes,
-    /// AWS's port; 0 takes a free one.
+    /// Port of AWS; 0 means any free port.
     pub aws_port: u16,
-    /// Kuma's port; 0 takes a free one.
+    /// Port of Kuma; 0 means any free port.
     pub kuma_port: u16,
-    /// Consul's port; 0 takes a free one.
+    /// Port of Consul; 0 means any free port.
     pub consul_port: u16,
-    /// What goes wrong at AWS.
+    /// Faults of AWS calls.
     pub aws_faults: Arc<dyn AwsFaults>,
-    /// What goes wrong at Kuma.
+    /// Faults of Kuma requests.
     pub kuma_faults: Arc<dyn KumaFaults>,
-    /// What goes wrong at Consul.
+    /// Faults of Consul requests.
     pub consul_faults: Arc<dyn ConsulFaults>,
 }
 
@@ -55,29 +55,29 @@ impl Default for EndpointOptions {
     }
 }
 
-/// A Consul that is served.
+/// The served Consul.
 pub struct ConsulEndpoint {
-    /// The server. Lock order: this last.
+    /// The server. Lock order: last.
     pub front: ConsulFront,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    /// What tasks need to know of it.
+    /// The cluster's setup at Consul.
     pub bootstrap: ConsulBootstrap,
 }
 
-/// The running servers, and the worlds behind them.
+/// The running servers and their state.
 pub struct Endpoints {
-    /// The account. Lock order: this before [`Self::kuma`], and that before [`Self::consul`].
+    /// The AWS account. Lock order: before [`Self::kuma`], which is before [`Self::consul`].
     pub front: AwsFront,
-    /// The Kuma; idle and not served where there is none.
+    /// Kuma; not served if it is not among the control planes.
     pub kuma: Arc<Mutex<KumaCp>>,
-    /// The empty cluster that is there at first.
+    /// ARN of the cluster.
     pub cluster: String,
     /// `http://127.0.0.1:PORT` of AWS.
     pub aws_url: String,
-    /// `http://127.0.0.1:PORT` of Kuma, if there is one.
+    /// `http://127.0.0.1:PORT` of Kuma, if it is served.
     pub kuma_url: Option<String>,
-    /// The Consul, if there is one.
+    /// Consul, if it is served.
     pub consul: Option<ConsulEndpoint>,
     queue_path: String,
     region: String,
@@ -86,49 +86,50 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Makes an account with one empty cluster, queue and rules, a Kuma with a mesh `default`, a Consul with what tasks
-    /// need to log in; serves them.
+    /// Starts the servers: an account with an empty cluster, the event queue and its rules; Kuma with the mesh
+    /// `default`; Consul with the auth method of the tasks.
     ///
     /// # Errors
-    /// In words, when a port cannot be had.
+    /// Describes the port that cannot be bound.
     pub async fn start(options: EndpointOptions) -> Result<Self, String> {
         let clock = Clock::system();
-        let tell = clock.clone();
+        let aws_clock = clock.clone();
         let now = clock.now();
         let (region, seed) = (options.cloud.region.clone(), options.cloud.seed);
         let mut cloud = Cloud::new(options.cloud, now);
         let cluster = create_queue_and_rules(&mut cloud, now).map_err(|error| error.to_string())?;
         let queue_path = cloud.queue_path(QUEUE).map_err(|error| error.to_string())?;
-        let front = AwsFront::new(Arc::new(Mutex::new(cloud)), options.aws_faults, move || tell.now());
+        let front = AwsFront::new(Arc::new(Mutex::new(cloud)), options.aws_faults, move || aws_clock.now());
         let (aws_listener, aws_url) = listen("AWS", options.aws_port).await?;
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         servers.spawn(aws::serve(aws_listener, front.clone(), stop.clone().cancelled_owned()));
-        let tell: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || clock.now());
+        let time: Arc<dyn Fn() -> Timestamp + Send + Sync> = Arc::new(move || clock.now());
         let kuma = Arc::new(Mutex::new(KumaCp::new(KumaConfig::default(), now)));
         let mut kuma_url = None;
         if options.control_planes.has_kuma() {
             let (listener, url) = listen("Kuma", options.kuma_port).await?;
             let (cp, until) = (Arc::clone(&kuma), stop.clone().cancelled_owned());
-            servers.spawn(kuma_http::serve(listener, cp, options.kuma_faults, Arc::clone(&tell), until));
+            servers.spawn(kuma_http::serve(listener, cp, options.kuma_faults, Arc::clone(&time), until));
             kuma_url = Some(url);
         }
         let mut consul = None;
         if options.control_planes.has_consul() {
-            let home = ConsulBootstrap { cluster: cluster.clone(), aws: aws_url.clone(), region: region.clone() };
+            let bootstrap =
+                ConsulBootstrap { cluster: cluster.clone(), aws: aws_url.clone(), region: region.clone() };
             let mut server = ConsulBootstrap::server(seed, now);
-            home.configure(&mut server, now)?;
+            bootstrap.configure(&mut server, now)?;
             let (listener, url) = listen("Consul", options.consul_port).await?;
             let account = in_process::account(front.clone(), aws_url.clone());
             let server = Arc::new(Mutex::new(server));
-            let front = ConsulFront::new(server, account, options.consul_faults, tell);
+            let front = ConsulFront::new(server, account, options.consul_faults, time);
             servers.spawn(consul_http::serve(listener, front.clone(), stop.clone().cancelled_owned()));
-            consul = Some(ConsulEndpoint { front, url, bootstrap: home });
+            consul = Some(ConsulEndpoint { front, url, bootstrap });
         }
         Ok(Self { front, kuma, cluster, aws_url, kuma_url, consul, queue_path, region, servers, stop })
     }
 
-    /// The queue's URL.
+    /// URL of the event queue.
     pub fn queue_url(&self) -> String {
         format!("{}{}", self.aws_url, self.queue_path)
     }
@@ -138,12 +139,12 @@ impl Endpoints {
         &self.region
     }
 
-    /// The environment with which boto3, curl, consul and a separate `run` reach it all.
+    /// Environment variables for the AWS CLI, boto3, `consul` and a separate `run`.
     pub fn environment(&self) -> BTreeMap<&'static str, String> {
         let mut environment: BTreeMap<&'static str, String> = [
             ("AWS_ENDPOINT_URL", self.aws_url.clone()),
             ("AWS_REGION", self.region.clone()),
-            // boto3 and the AWS CLI know the Region by this name.
+            // boto3 and the AWS CLI read this name.
             ("AWS_DEFAULT_REGION", self.region.clone()),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", ACCESS_KEY.to_owned()),
@@ -159,7 +160,7 @@ impl Endpoints {
         environment
     }
 
-    /// Works on AWS and Kuma at once, at one time.
+    /// Locks AWS and Kuma and calls `work` with both and the current time.
     pub fn with<R>(&self, work: impl FnOnce(&mut Cloud, &mut KumaCp, Timestamp) -> R) -> R {
         self.front.with(|cloud, now| {
             let mut kuma = self.kuma.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,7 +168,7 @@ impl Endpoints {
         })
     }
 
-    /// Works on everything at once, at one time.
+    /// Locks AWS and all control planes and calls `work` with them and the current time.
     pub fn with_all<R>(
         &self,
         work: impl FnOnce(&mut Cloud, &mut KumaCp, Option<&mut ConsulServer>, Timestamp) -> R,
@@ -178,18 +179,18 @@ impl Endpoints {
         })
     }
 
-    /// Ends the servers.
+    /// Stops the servers.
     pub async fn stop(mut self) {
         self.stop.cancel();
         let end = async { while self.servers.join_next().await.is_some() {} };
-        // Connections that nobody closes must not hold up the end.
+        // Open connections must not delay the stop.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(1), end).await;
     }
 }
 
-async fn listen(what: &str, port: u16) -> Result<(TcpListener, String), String> {
+async fn listen(server: &str, port: u16) -> Result<(TcpListener, String), String> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| {
-        format!("{what} cannot listen on 127.0.0.1:{port}: {error}; choose another port, or 0 for any that is free")
+        format!("binding 127.0.0.1:{port} for {server}: {error}; help: choose another port, or 0 for any free port")
     })?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     Ok((listener, format!("http://{address}")))

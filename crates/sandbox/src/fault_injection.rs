@@ -1,4 +1,4 @@
-//! What goes wrong between the operator and the sandbox's servers, by a seed.
+//! Seeded faults between the operator and the emulated servers.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use super::aws::{AwsFault, AwsFaults, Delivery};
 use super::consul::http::{ConsulFault, ConsulFaults};
 use super::kuma::http::{KumaFault, KumaFaults};
 
-/// How much goes wrong.
+/// Rate of injected faults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum FaultLevel {
-    /// Nothing.
+    /// No faults.
     #[default]
     None,
-    /// Now and then something.
+    /// Occasional faults.
     Some,
-    /// All the time something.
+    /// Frequent faults.
     Many,
 }
 
@@ -28,7 +28,7 @@ impl FaultLevel {
         }
     }
 
-    /// How badly events are delivered.
+    /// Faults of event delivery at this level.
     pub fn delivery(self) -> Delivery {
         let factor = self.factor();
         if factor == 0.0 {
@@ -46,31 +46,31 @@ impl FaultLevel {
     }
 }
 
-/// Throws the dice for each call; can be told to stop.
+/// Draws a fault for each call until [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct FaultInjector {
-    dice: Mutex<(fastrand::Rng, f64)>,
+    state: Mutex<(fastrand::Rng, f64)>,
 }
 
 impl FaultInjector {
-    /// Dice for this level.
+    /// An injector for this level and seed.
     pub fn new(level: FaultLevel, seed: u64) -> Self {
-        Self { dice: Mutex::new((fastrand::Rng::with_seed(seed), level.factor())) }
+        Self { state: Mutex::new((fastrand::Rng::with_seed(seed), level.factor())) }
     }
 
-    /// Nothing goes wrong any more.
-    pub fn end(&self) {
-        self.dice.lock().unwrap_or_else(PoisonError::into_inner).1 = 0.0;
+    /// Stops injecting faults.
+    pub fn stop(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = 0.0;
     }
 
-    /// One of the kinds, each with its chance, or none.
+    /// Draws one of the faults by its probability, or none.
     fn choose<T: Copy>(&self, kinds: &[(f64, T)]) -> Option<T> {
-        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
-        let (rng, factor) = &mut *dice;
-        let mut thrown = rng.f64();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rng, factor) = &mut *state;
+        let mut draw = rng.f64();
         for (chance, kind) in kinds {
-            thrown -= chance * *factor;
-            if thrown < 0.0 {
+            draw -= chance * *factor;
+            if draw < 0.0 {
                 return Some(*kind);
             }
         }

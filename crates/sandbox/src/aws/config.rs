@@ -1,4 +1,4 @@
-//! What kind of AWS the sandbox is: where, how fast tasks live, and how badly events are delivered.
+//! Settings of the emulated AWS account.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ pub struct CloudConfig {
     pub region: String,
     /// The account, 12 digits.
     pub account: String,
-    /// The IPv4 range that tasks' addresses come from, as `10.0.0.0/16`. The first four addresses and the last
-    /// are kept back, as in a VPC. A text that is no such range counts as `10.0.0.0/16`.
+    /// IPv4 range of task addresses, such as `10.0.0.0/16`. The first four addresses and the last are reserved, as in
+    /// a VPC. An invalid range counts as `10.0.0.0/16`.
     pub subnet: String,
-    /// Decides every random choice and every id.
+    /// Seed of all random choices and ids.
     pub seed: u64,
-    /// How long tasks stay in each state.
+    /// Durations of task states.
     pub life: LifeTimes,
-    /// Which address a new task gets.
+    /// Address of a new task.
     pub reuse_addresses: AddressReuse,
-    /// How events reach the targets of rules.
+    /// Faults of event delivery.
     pub delivery: Delivery,
-    /// Request quotas; `None` never throttles.
+    /// Request quotas; `None` disables throttling.
     pub throttling: Option<Throttling>,
-    /// Lets `PutEvents` send events whose source starts with `aws.`, which AWS refuses.
+    /// Whether `PutEvents` accepts sources that start with `aws.`, which AWS rejects.
     pub accept_aws_sources: bool,
-    /// How far back `…_as_of` can look.
+    /// How long past states are kept for `…_as_of`.
     pub history: Duration,
 }
 
@@ -48,26 +48,26 @@ impl Default for CloudConfig {
     }
 }
 
-/// How long a task stays in each state of its life, and how fast the service scheduler is.
+/// Durations of task states, and the delay of the service scheduler.
 #[derive(Clone, Debug)]
 pub struct LifeTimes {
-    /// PROVISIONING; the address comes after half of it.
+    /// PROVISIONING; the address is assigned after half of it.
     pub provisioning: Duration,
     /// PENDING.
     pub pending: Duration,
     /// ACTIVATING.
     pub activating: Duration,
-    /// RUNNING although STOPPED is desired.
+    /// RUNNING with desired status STOPPED.
     pub draining: Duration,
     /// DEACTIVATING.
     pub deactivating: Duration,
     /// STOPPING: the stop grace between SIGTERM and SIGKILL.
     pub stopping: Duration,
-    /// DEPROVISIONING; the address is free from its beginning on.
+    /// DEPROVISIONING; the address is released at its beginning.
     pub deprovisioning: Duration,
-    /// How long DescribeTasks still knows a stopped task.
+    /// How long DescribeTasks returns a stopped task.
     pub stopped_kept: Duration,
-    /// How long the service scheduler takes to notice a change.
+    /// Delay of the service scheduler after a change.
     pub scheduling: Duration,
 }
 
@@ -88,57 +88,57 @@ impl Default for LifeTimes {
     }
 }
 
-/// Which address a new task gets.
+/// Address of a new task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressReuse {
-    /// The address freed last, even a moment ago; a new one only where none is free. The harshest world.
+    /// The address released last; an unused one only if none was released. The hardest case for the operator.
     Immediate,
-    /// New addresses until the subnet is used up, then the one freed last.
+    /// Unused addresses until the subnet is used up, then the address released last.
     Lifo,
-    /// New addresses until the subnet is used up, then the one free for longest.
+    /// Unused addresses until the subnet is used up, then the address released first.
     Fifo,
 }
 
-/// How events reach the targets of rules. Messages sent to a queue directly are never touched.
+/// Faults of event delivery to rule targets. Messages sent to a queue directly are not affected.
 #[derive(Clone, Debug, Default)]
 pub struct Delivery {
     /// The probability that an event is delivered twice.
     pub duplicate: f64,
     /// The probability that an event is not delivered.
     pub lose: f64,
-    /// The shortest delay of a delivery.
+    /// Minimum delivery delay.
     pub delay_min: Duration,
-    /// The longest delay of a delivery; each is drawn evenly.
+    /// Maximum delivery delay; drawn uniformly.
     pub delay_max: Duration,
-    /// Hands out messages out of order, within a window of 64.
+    /// Whether messages are reordered, within a window of 64.
     pub shuffle: bool,
-    /// The probability that an event comes once more after `replay_after`, long out of date.
+    /// The probability that an event is delivered again after `replay_after`.
     pub replay: f64,
-    /// When such a late copy comes.
+    /// Delay of the repeated delivery.
     pub replay_after: Duration,
 }
 
-/// Token buckets over operations.
+/// Request quotas as token buckets.
 #[derive(Clone, Debug)]
 pub struct Throttling {
-    /// An operation takes a token from each bucket that names it.
+    /// Buckets. An operation takes a token from each bucket that contains it.
     pub buckets: Vec<Bucket>,
 }
 
-/// One token bucket, shared by the operations it names.
+/// A token bucket of one or more operations.
 #[derive(Clone, Debug)]
 pub struct Bucket {
     /// `service.Operation`, such as `ecs.ListTasks`.
     pub operations: Vec<String>,
-    /// How many calls may come at once.
+    /// Capacity.
     pub burst: f64,
-    /// How many tokens come back a second.
+    /// Refill rate.
     pub per_second: f64,
 }
 
 impl Throttling {
-    /// The request quotas that ECS publishes for an account and Region, and a modest one for IAM, which
-    /// publishes none.
+    /// The published request quotas of ECS for an account and Region, and an assumed one for IAM, which publishes
+    /// none.
     ///
     /// Source: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>.
     pub fn published() -> Self {

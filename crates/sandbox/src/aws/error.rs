@@ -1,9 +1,9 @@
-//! Errors as the services name them. The wire puts them into the shape of each protocol.
+//! Errors of the emulated services, independent of the protocol.
 
-/// A result of an operation of the sandbox.
+/// Result of an emulated operation.
 pub type AwsApiResult<T> = Result<T, AwsApiError>;
 
-/// An error that a service answers with.
+/// An error response of a service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct AwsApiError {
@@ -11,18 +11,18 @@ pub struct AwsApiError {
     pub code: &'static str,
     /// The HTTP status.
     pub status: u16,
-    /// A sentence for people.
+    /// The error's message.
     pub message: String,
 }
 
 impl AwsApiError {
-    /// An error with the status that its code has at AWS.
+    /// An error with AWS's status for this code.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         let status = STATUS.iter().find(|(name, _)| *name == code).map_or(400, |(_, status)| *status);
         Self { code, status, message: message.into() }
     }
 
-    /// The way the service says that calls come too fast.
+    /// The service's throttling error.
     pub fn throttled(service: &str) -> Self {
         let code = match service {
             "sqs" => "RequestThrottled",
@@ -32,7 +32,7 @@ impl AwsApiError {
         Self::new(code, "calls come faster than the account's quota allows; slow down and retry")
     }
 
-    /// The way the service says that it failed.
+    /// The service's internal error.
     pub fn internal(service: &str) -> Self {
         let code = match service {
             "ecs" => "ServerException",
@@ -43,7 +43,7 @@ impl AwsApiError {
         Self::new(code, "the service failed; retry")
     }
 
-    /// The way the service says that the caller may not do this.
+    /// The service's access-denied error.
     pub fn denied(service: &str, operation: &str) -> Self {
         let code =
             if matches!(service, "iam" | "sts" | "sqs") { "AccessDenied" } else { "AccessDeniedException" };

@@ -1,8 +1,7 @@
-//! An in-process AWS: ECS, SQS, EventBridge, IAM and STS as far as the operator and boto3 need them.
+//! An in-process AWS account: the parts of ECS, SQS, EventBridge, IAM and STS that the operator and its tests use.
 //!
-//! [`Cloud`] is a synchronous state machine: the same configuration, seed, calls and times give the same world,
-//! byte for byte, which is what lets a simulation replay a seed. [`serve`] puts the real wire protocols in front
-//! of one, so that any AWS SDK can be pointed at it.
+//! [`Cloud`] is a synchronous state machine: the same configuration, seed, calls and times give the same state, byte
+//! for byte. [`serve`] adds the wire protocols, so that AWS SDKs can call it.
 
 mod cloud;
 mod config;
@@ -10,10 +9,10 @@ mod error;
 mod wire;
 
 pub use cloud::{
-    AssumeRole, AssumedRole, CloudTask, Cluster, CreateRole, CreateService, DefinitionRecord, DescribedTasks,
-    ListTasks, ArnPage, MessageAttribute, Network, PutEvent, PutEventOutcome, QueueCounts, ReceiveMessages,
-    ReceivedMessage, RegisterTaskDefinition, IamRole, EventBridgeRule, RunTask, SendMessage, SentMessage, EcsService,
-    StopCode, RuleTarget, TaskOverrides, UpdateService, pattern_matches,
+    ArnPage, AssumeRole, AssumedRole, CloudTask, Cluster, CreateRole, CreateService, DefinitionRecord,
+    DescribedTasks, EcsService, EventBridgeRule, IamRole, ListTasks, MessageAttribute, Network, PutEvent,
+    PutEventOutcome, QueueCounts, ReceiveMessages, ReceivedMessage, RegisterTaskDefinition, RuleTarget,
+    RunTask, SendMessage, SentMessage, StopCode, TaskOverrides, UpdateService, pattern_matches,
 };
 pub use cloud::{BatchFailure, Cloud, DescribeFailure};
 pub use config::{AddressReuse, Bucket, CloudConfig, Delivery, LifeTimes, Throttling};

@@ -1,4 +1,4 @@
-//! The ACL objects, and who a request comes from.
+//! ACL objects and the caller of a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,37 +6,36 @@ use serde_json::{Value, json};
 
 use ecs_mesh_model::Timestamp;
 
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::binding::StoredBindingRule;
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text};
 use super::grants::Grants;
 use super::ids;
 use super::methods::StoredAuthMethod;
+use super::permissions::{self, AccessLevel, Permissions, PolicyRule, Resource};
 use super::policies::{GLOBAL_MANAGEMENT, StoredPolicy};
-use super::permissions::{self, AccessLevel, Permissions, Resource, PolicyRule};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::roles::StoredRole;
-use super::server::{RequestContext, ConsulServer};
+use super::server::{ConsulServer, RequestContext};
 use super::tokens::{ANONYMOUS, StoredToken};
 
-/// The stored objects, each table with the index of its last change.
+/// The stored ACL objects, with the index of each table's last change.
 #[derive(Default)]
 pub(super) struct AclStore {
     pub(super) policies: BTreeMap<String, StoredPolicy>,
     pub(super) roles: BTreeMap<String, StoredRole>,
-    /// By secret, the order in which they are listed.
+    /// Tokens by secret, in the order of lists.
     pub(super) tokens: BTreeMap<String, StoredToken>,
     /// Secrets by accessor.
     pub(super) secrets: BTreeMap<String, String>,
-    /// By name, as [`key_of`] has it.
+    /// Auth methods by [`key_of`] their name.
     pub(super) methods: BTreeMap<String, StoredAuthMethod>,
     pub(super) rules: BTreeMap<String, StoredBindingRule>,
-    /// Tokens that end, by when.
+    /// Expiring tokens by expiry.
     pub(super) expiring: BTreeSet<(Timestamp, String)>,
     pub(super) changed: AclIndexes,
-    pub(super) bootstrapped_at: u64,
 }
 
-/// When each table last changed.
+/// Index of the last change of each table.
 #[derive(Clone, Copy, Default)]
 pub(super) struct AclIndexes {
     pub(super) policies: u64,
@@ -46,13 +45,13 @@ pub(super) struct AclIndexes {
     pub(super) rules: u64,
 }
 
-/// Names of auth methods that differ in case alone are one method's.
+/// The key of an auth method: names ignore case.
 pub(super) fn key_of(method: &str) -> String {
     method.to_ascii_lowercase()
 }
 
 impl AclStore {
-    /// The auth method of this name.
+    /// The auth method with this name.
     pub(super) fn method(&self, name: &str) -> Option<&StoredAuthMethod> {
         self.methods.get(&key_of(name))
     }
@@ -61,9 +60,9 @@ impl AclStore {
     pub(super) fn policy_of(&self, id: &str, name: &str) -> Result<String, ConsulErrorResponse> {
         if id.is_empty() {
             let found = self.policies.values().find(|policy| policy.name == name);
-            return found
-                .map(|policy| policy.id.clone())
-                .ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no policy with the name {name:?}")));
+            return found.map(|policy| policy.id.clone()).ok_or_else(|| {
+                ConsulErrorResponse::invalid(format!("there is no policy with the name {name:?}"))
+            });
         }
         match self.policies.get(id) {
             Some(policy) => Ok(policy.id.clone()),
@@ -106,35 +105,40 @@ impl AclStore {
         Some(token)
     }
 
-    /// The rules of everything that is given, each policy once.
-    fn rules_of(&self, grants: &Grants, datacenter: &str, powers: &mut Permissions) {
+    /// Adds the rules of all granted policies, each once.
+    fn rules_of(&self, grants: &Grants, datacenter: &str, permissions: &mut Permissions) {
         for policy in grants.policies.iter().filter_map(|id| self.policies.get(id)) {
             if policy.holds_in(datacenter) {
-                powers.add(&policy.parsed);
+                permissions.add(&policy.parsed);
             }
         }
         for policy in grants.synthetic(datacenter) {
-            // Their rules are the server's own.
+            // Rules of built-in policies are valid.
             let rules: Vec<PolicyRule> = permissions::parse(&policy.rules).unwrap_or_default();
-            powers.add(&rules);
+            permissions.add(&rules);
         }
     }
 }
 
-/// Who asks, and what they may do.
+/// The caller of a request, with its permissions.
 pub(super) struct AclCaller {
-    /// Nothing for nobody in particular.
+    /// Accessor of its token; `None` for the anonymous token.
     pub(super) accessor: Option<String>,
-    /// Nothing where all is allowed.
-    powers: Option<Permissions>,
+    /// Its permissions; `None` if ACLs are disabled.
+    permissions: Option<Permissions>,
 }
 
 impl AclCaller {
     pub(super) fn may(&self, resource: Resource, name: &str, level: AccessLevel) -> bool {
-        self.powers.as_ref().is_none_or(|powers| powers.allow(resource, name, level))
+        self.permissions.as_ref().is_none_or(|permissions| permissions.allow(resource, name, level))
     }
 
-    pub(super) fn require(&self, resource: Resource, name: &str, level: AccessLevel) -> Result<(), ConsulErrorResponse> {
+    pub(super) fn require(
+        &self,
+        resource: Resource,
+        name: &str,
+        level: AccessLevel,
+    ) -> Result<(), ConsulErrorResponse> {
         if self.may(resource, name, level) {
             return Ok(());
         }
@@ -152,36 +156,42 @@ impl AclCaller {
         Err(ConsulErrorResponse::denied(format!("Permission denied: {who} lacks {word}:{level}{on}")))
     }
 
-    /// Whether it is told that something was left out: whoever gave no token is not.
-    pub(super) fn is_told(&self) -> bool {
+    /// Whether responses report that results were filtered. They do not for the anonymous token.
+    pub(super) fn reports_filtering(&self) -> bool {
         self.accessor.is_some()
     }
 }
 
-/// The most questions of one call.
-const MOST_QUESTIONS: usize = 64;
+/// Maximum number of checks of one request.
+const MAX_AUTHORIZE_CHECKS: usize = 64;
 
-const QUESTION: JsonMessage =
-    JsonMessage(&[("Resource", JsonFieldKind::Text), ("Segment", JsonFieldKind::Text), ("Access", JsonFieldKind::Text)]);
+const QUESTION: JsonMessage = JsonMessage(&[
+    ("Resource", JsonFieldKind::Text),
+    ("Segment", JsonFieldKind::Text),
+    ("Access", JsonFieldKind::Text),
+]);
 
 impl ConsulServer {
-    /// Says of each right that is asked for whether the caller has it.
+    /// Handles `/v1/internal/acl/authorize`: whether the caller has each permission.
     pub(super) fn authorize(&self, call: &RequestContext<'_>) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         let questions: Vec<Value> = serde_json::from_slice(&call.request.body)
-            .map_err(|error| ConsulErrorResponse::malformed(format!("the questions can't be read: {error}")))?;
-        if questions.len() > MOST_QUESTIONS {
-            return Err(ConsulErrorResponse::malformed(format!("more than {MOST_QUESTIONS} questions at once")));
+            .map_err(|error| ConsulErrorResponse::malformed(format!("decoding the questions: {error}")))?;
+        if questions.len() > MAX_AUTHORIZE_CHECKS {
+            return Err(ConsulErrorResponse::malformed(format!(
+                "more than {MAX_AUTHORIZE_CHECKS} questions at once"
+            )));
         }
         let mut answers = Vec::new();
         for question in &questions {
             let mut question = decode::object(&QUESTION, question, UnknownFields::Refused)
-                .map_err(|what| ConsulErrorResponse::malformed(format!("a question can't be read: {what}")))?;
-            let unknown =
-                |what: &str| ConsulErrorResponse::malformed(format!("{:?} is no {what}", text(&question, what)));
+                .map_err(|what| ConsulErrorResponse::malformed(format!("decoding a question: {what}")))?;
+            let unknown = |what: &str| {
+                ConsulErrorResponse::malformed(format!("{:?} is no {what}", text(&question, what)))
+            };
             let resource =
-                Resource::of_word(text(&question, "Resource")).ok_or_else(|| unknown("Resource"))?;
-            let level = AccessLevel::of_word(text(&question, "Access")).ok_or_else(|| unknown("Access"))?;
+                Resource::from_name(text(&question, "Resource")).ok_or_else(|| unknown("Resource"))?;
+            let level = AccessLevel::from_name(text(&question, "Access")).ok_or_else(|| unknown("Access"))?;
             let allowed = caller.may(resource, text(&question, "Segment"), level);
             question.insert("Allow".to_owned(), allowed.into());
             answers.push(Value::Object(question));
@@ -189,27 +199,28 @@ impl ConsulServer {
         Ok(HandlerResponse::Plain(Value::Array(answers)))
     }
 
-    /// Who the secret stands for.
+    /// The caller with this secret.
     pub(super) fn caller(&self, secret: Option<&str>) -> Result<AclCaller, ConsulErrorResponse> {
         if !self.config.acls_enabled {
-            return Ok(AclCaller { accessor: None, powers: None });
+            return Ok(AclCaller { accessor: None, permissions: None });
         }
         let given = secret.filter(|secret| !secret.is_empty());
-        let token = self.acl.tokens.get(given.unwrap_or(ANONYMOUS)).ok_or_else(ConsulErrorResponse::unknown_token)?;
+        let token =
+            self.acl.tokens.get(given.unwrap_or(ANONYMOUS)).ok_or_else(ConsulErrorResponse::unknown_token)?;
         let accessor = given.map(|_| token.accessor.clone());
         let roles: Vec<&StoredRole> = token.roles.iter().filter_map(|id| self.acl.roles.get(id)).collect();
         let given = || std::iter::once(&token.grants).chain(roles.iter().map(|role| &role.grants));
         if given().any(|grants| grants.policies.iter().any(|id| id == GLOBAL_MANAGEMENT)) {
-            return Ok(AclCaller { accessor, powers: None });
+            return Ok(AclCaller { accessor, permissions: None });
         }
-        let mut powers = Permissions::new(!self.config.deny_by_default);
+        let mut permissions = Permissions::new(!self.config.deny_by_default);
         for grants in given() {
-            self.acl.rules_of(grants, &self.config.datacenter, &mut powers);
+            self.acl.rules_of(grants, &self.config.datacenter, &mut permissions);
         }
-        Ok(AclCaller { accessor, powers: Some(powers) })
+        Ok(AclCaller { accessor, permissions: Some(permissions) })
     }
 
-    /// Who asks, when they may change ACL objects.
+    /// The caller, if it may write ACL objects.
     pub(super) fn acl_writer(&self, secret: Option<&str>) -> Result<AclCaller, ConsulErrorResponse> {
         let caller = self.caller(secret)?;
         caller.require(Resource::Acl, "", AccessLevel::Write)?;
@@ -222,10 +233,11 @@ impl ConsulServer {
         Ok(caller)
     }
 
-    /// What `?expanded` adds to a token.
+    /// Adds the fields of `?expanded` to a token.
     pub(super) fn expand(&self, token: &StoredToken, shown: &mut Value) {
         let policies = |grants: &Grants| {
-            let stored = grants.policies.iter().filter_map(|id| self.acl.policies.get(id)).map(StoredPolicy::shown);
+            let stored =
+                grants.policies.iter().filter_map(|id| self.acl.policies.get(id)).map(StoredPolicy::shown);
             let synthetic = grants.synthetic(&self.config.datacenter).into_iter().map(|policy| {
                 let digest = ids::hash(&[&policy.rules]);
                 let id = ids::hex(&policy.rules) + &ids::hex(&digest[..16]);

@@ -1,12 +1,12 @@
-//! The configuration of an `aws-iam` auth method, and which principals it trusts.
+//! The configuration of an `aws-iam` auth method.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::bexpr::{SelectableFields, FieldShape};
+use super::bexpr::{FieldShape, SelectableFields};
 
-/// What selectors of its binding rules may name.
+/// Fields for selectors of binding rules.
 pub(super) const SELECTABLE: SelectableFields = SelectableFields(&[
     ("entity_name", FieldShape::Text),
     ("entity_id", FieldShape::Text),
@@ -15,11 +15,11 @@ pub(super) const SELECTABLE: SelectableFields = SelectableFields(&[
     ("entity_tags", FieldShape::TextMap),
 ]);
 
-/// The configuration, read.
+/// The parsed configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AwsIam {
     bound: Vec<String>,
-    /// The role is asked for as well, with its path and tags.
+    /// Whether logins also read the role with its path and tags.
     pub(super) with_entity: bool,
     pub(super) tags: Vec<String>,
     pub(super) server_id: String,
@@ -29,7 +29,7 @@ pub(super) struct AwsIam {
 }
 
 impl AwsIam {
-    /// Reads it as leniently as the server: a single text is a list of one.
+    /// Parses the configuration. As on a real server, a single text counts as a list.
     pub(super) fn read(config: &Map<String, Value>) -> Result<Self, String> {
         let (mut read, mut keys) = (Self::default(), BTreeSet::new());
         for (key, value) in config {
@@ -46,7 +46,7 @@ impl AwsIam {
                 "iamendpoint" => read.iam_endpoint = text(key, value)?,
                 "allowedstsheadervalues" => read.allowed_headers = texts(key, value)?,
                 "maxretries" if value.is_i64() || value.is_null() => {}
-                "maxretries" => return Err(format!("Config.{key} is no whole number")),
+                "maxretries" => return Err(format!("Config.{key} is not an integer")),
                 _ => return Err(format!("Config.{key} is not known")),
             }
         }
@@ -68,7 +68,7 @@ impl AwsIam {
             }
             let parts: Vec<&str> = arn.splitn(6, ':').collect();
             if parts.len() != 6 || parts[0] != "arn" || !matches!(parts[2], "iam" | "sts") {
-                return Err(format!("{arn:?} is no ARN of IAM or STS"));
+                return Err(format!("{arn:?} is not an ARN of IAM or STS"));
             }
         }
         if !self.tags.is_empty() && !self.with_entity {
@@ -76,13 +76,13 @@ impl AwsIam {
         }
         for (key, url) in [("STSEndpoint", &self.sts_endpoint), ("IAMEndpoint", &self.iam_endpoint)] {
             if !url.is_empty() && !is_url(url) {
-                return Err(format!("Config.{key} is {url:?}, which is no URL"));
+                return Err(format!("Config.{key} is {url:?}, which is not a URL"));
             }
         }
         Ok(())
     }
 
-    /// Whether whoever logs in is one of those bound.
+    /// Whether the principal is bound.
     pub(super) fn trusts(&self, arn: &str) -> bool {
         self.bound.iter().any(|bound| match bound.strip_suffix('*') {
             Some(prefix) if self.with_entity => arn.starts_with(prefix),
@@ -90,7 +90,7 @@ impl AwsIam {
         })
     }
 
-    /// The variables that names of its binding rules may use.
+    /// Variables for names of binding rules.
     pub(super) fn variables(&self) -> Vec<String> {
         let mut names = ["entity_name", "entity_id", "account_id"].map(str::to_owned).to_vec();
         if self.with_entity {
@@ -120,7 +120,7 @@ fn text(key: &str, value: &Value) -> Result<String, String> {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
-        _ => Err(format!("Config.{key} holds what is no text")),
+        _ => Err(format!("Config.{key} is not text")),
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_trusts_the_whole_path_below_it() {
+    fn wildcard_trusts_the_whole_path_below_it() {
         let config =
             json!({"BoundIAMPrincipalARNs": "arn:aws:iam::1:role/a/*", "EnableIAMEntityDetails": true});
         let method = read(&config).unwrap();
@@ -159,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_in_any_case() {
+    fn configuration_keys_ignore_case() {
         let config = json!({"boundiamPRINCIPALarns": ["arn:aws:iam::1:role/a"]});
         assert!(read(&config).unwrap().trusts("arn:aws:iam::1:role/a"));
     }
 
     #[test]
-    fn a_configuration_that_breaks_a_rule_is_refused() {
+    fn invalid_configuration_is_rejected() {
         let bound = "arn:aws:iam::1:role/x";
         for wrong in [
             json!({}),

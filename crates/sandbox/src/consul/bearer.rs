@@ -1,5 +1,4 @@
-//! The bearer token of an `aws-iam` login, as the server reads it: requests that the client signed, for the server to
-//! send to AWS in its place.
+//! Parsing of the bearer token of an `aws-iam` login: signed requests that the server forwards to AWS.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ pub(super) const HEADERS: &str = "X-Consul-Iam-Getentity-Headers";
 pub(super) const BODY: &str = "X-Consul-Iam-Getentity-Body";
 pub(super) const SERVER_ID: &str = "X-Consul-Iam-Serverid";
 
-/// Headers of AWS that a request to STS may carry.
+/// AWS headers that a request to STS may have.
 const STS_HEADERS: [&str; 7] = [
     "X-Amz-Algorithm",
     "X-Amz-Content-Sha256",
@@ -25,27 +24,27 @@ const STS_HEADERS: [&str; 7] = [
     "X-Amz-Signedheaders",
 ];
 
-/// A request that a client signed.
+/// A signed request to AWS.
 #[derive(Clone)]
 pub struct SignedCall {
-    /// Where it goes: the auth method's endpoint, or else what the client signed.
+    /// URL at the auth method's endpoint, or the signed one.
     pub url: String,
-    /// `POST`, or what the client signed.
+    /// The signed method, usually `POST`.
     pub method: String,
-    /// With `Host`.
+    /// The headers, including `Host`.
     pub headers: Vec<(String, String)>,
-    /// A form.
+    /// The form.
     pub body: String,
 }
 
-/// What AWS answered.
+/// AWS's response.
 #[derive(Clone, Debug)]
 pub struct AwsAnswer {
     /// The HTTP status.
     pub status: u16,
     /// The `Content-Type` header.
     pub content_type: String,
-    /// XML.
+    /// The XML body.
     pub body: String,
 }
 
@@ -58,7 +57,7 @@ struct SignedRequestParts {
     body: String,
 }
 
-/// A bearer token that keeps the rules.
+/// A valid bearer token.
 pub(super) struct BearerToken {
     identity: SignedRequestParts,
     entity: Option<SignedRequestParts>,
@@ -94,7 +93,7 @@ impl BearerToken {
         Ok(Self { identity, entity })
     }
 
-    /// The calls to make, first to STS, then to IAM where the entity is wanted.
+    /// The requests to STS and, for entity details, to IAM.
     pub(super) fn calls(&self, method: &AwsIam) -> Vec<SignedCall> {
         let endpoints = [&method.sts_endpoint, &method.iam_endpoint];
         let requests = std::iter::once(&self.identity).chain(&self.entity);
@@ -103,7 +102,7 @@ impl BearerToken {
 }
 
 impl SignedRequestParts {
-    /// Host and path are signed, so they stay; only where it is sent differs.
+    /// Host and path are signed and kept; only the destination changes.
     fn call(&self, endpoint: &str) -> SignedCall {
         let (origin, path) = split(&self.url);
         let url = if endpoint.is_empty() {
@@ -155,17 +154,17 @@ fn headers(json: &str) -> Result<Headers, String> {
     serde_json::from_str(json).map_err(|_| "the headers are no JSON object of lists".to_owned())
 }
 
-/// Scheme with host, and path with query.
+/// Splits a URL into scheme with host, and path with query.
 fn split(url: &str) -> (&str, &str) {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url[start..].find(['/', '?']).map_or(url.len(), |at| at + start);
     url.split_at(end)
 }
 
-/// Where the method names no endpoint the request may go to AWS only.
+/// Checks that a request goes to AWS if the method names no endpoint.
 fn check_url(url: &str, endpoint: &str, hosts: [&str; 2]) -> Result<(), String> {
     if !is_url(url) {
-        return Err(format!("{url:?} is no URL"));
+        return Err(format!("{url:?} is not a URL"));
     }
     let (origin, path) = split(url);
     if path.contains('?') {
@@ -175,9 +174,7 @@ fn check_url(url: &str, endpoint: &str, hosts: [&str; 2]) -> Result<(), String> 
     let host = host.split(':').next().unwrap_or_default();
     let is_aws = host.ends_with(".amazonaws.com") && hosts.iter().any(|prefix| host.starts_with(prefix));
     if endpoint.is_empty() && !is_aws {
-        return Err(format!(
-            "{host:?} is no host of the service at AWS, and the auth method names no endpoint"
-        ));
+        return Err(format!("{host:?} is not an AWS endpoint, and the auth method has no endpoint"));
     }
     Ok(())
 }
@@ -198,7 +195,7 @@ fn check_form(body: &str, actions: &[&str], fields: &[&str]) -> Result<BTreeMap<
     }
 }
 
-/// The header has to be there, and signed.
+/// Checks that the server-id header exists and is signed.
 fn check_server_id(request: &SignedRequestParts, wanted: &str) -> Result<(), String> {
     let given = request.headers.get(SERVER_ID).map(Vec::as_slice);
     let signed = request.headers.get("Authorization").and_then(|values| values.first());

@@ -1,11 +1,11 @@
-//! Boolean expressions over an object: what binding rules select by and lists are filtered with.
+//! Boolean expressions over an object, for selectors of binding rules and filters of lists.
 //!
-//! A part of the language: `==`, `!=`, `in`, `not in`, `contains`, `not contains`, `is empty`, `is not empty`, with
-//! `and`, `or`, `not` and parentheses. There is no `matches`.
+//! Supports `==`, `!=`, `in`, `not in`, `contains`, `not contains`, `is empty`, `is not empty`, `and`, `or`, `not`
+//! and parentheses, but not `matches`.
 
 use serde_json::Value;
 
-/// The fields that an expression may name, and what they hold.
+/// Fields for expressions, with their types.
 pub(super) struct SelectableFields(pub(super) &'static [(&'static str, FieldShape)]);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +18,10 @@ pub(super) enum FieldShape {
     Object(&'static [(&'static str, FieldShape)]),
 }
 
-/// An expression that names only fields that there are.
+/// A parsed expression.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Expression {
-    /// An empty text selects everything.
+    /// The empty expression, which selects everything.
     All,
     Or(Box<Expression>, Box<Expression>),
     And(Box<Expression>, Box<Expression>),
@@ -38,7 +38,7 @@ pub(super) struct Selector {
 }
 
 impl Expression {
-    /// Reads an expression.
+    /// Parses an expression and checks its fields.
     pub(super) fn parse(text: &str, fields: &SelectableFields) -> Result<Self, String> {
         if text.trim().is_empty() {
             return Ok(Self::All);
@@ -52,7 +52,7 @@ impl Expression {
         }
     }
 
-    /// Whether the object is selected. An entry that is absent equals nothing.
+    /// Whether the object is selected. An absent map entry equals no value.
     pub(super) fn selects(&self, object: &Value) -> bool {
         match self {
             Self::All => true,
@@ -82,7 +82,7 @@ impl Selector {
         self.path.iter().try_fold(object, |value, name| value.get(name))
     }
 
-    /// The value as a text; a field that is left out because it is zero reads as its zero.
+    /// The value as text. An absent field has its zero value.
     fn text(&self, object: &Value) -> Option<String> {
         match (self.find(object), self.shape) {
             (Some(Value::String(text)), _) => Some(text.clone()),
@@ -127,7 +127,7 @@ fn tokens(text: &str) -> Result<Vec<ExprToken>, String> {
             tokens.push(ExprToken::Text(if first == '`' {
                 quoted[1..end].to_owned()
             } else {
-                serde_json::from_str(quoted).map_err(|_| format!("{quoted} is no text"))?
+                serde_json::from_str(quoted).map_err(|_| format!("{quoted} is not text"))?
             }));
             end + 1
         } else {
@@ -146,7 +146,7 @@ fn tokens(text: &str) -> Result<Vec<ExprToken>, String> {
     Ok(tokens)
 }
 
-/// Where the text that `quoted` begins with ends.
+/// End of the quoted text at the start of `quoted`.
 fn closing(quoted: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     let end = quoted[1..].find(|c: char| {
@@ -225,7 +225,7 @@ impl ExprParser<'_> {
     }
 
     fn comparison(&mut self) -> Result<Expression, String> {
-        // `VALUE in SELECTOR` begins with a value, everything else with a selector.
+        // `VALUE in SELECTOR` begins with a value, all other forms with a selector.
         if let Some(ExprToken::Text(value)) = self.peek().cloned() {
             self.at += 1;
             return self.membership(value);
@@ -324,10 +324,14 @@ fn shape(fields: &[(&'static str, FieldShape)], path: &[String]) -> Option<Field
 
 fn equal(selector: Selector, value: String, negated: bool) -> Result<Expression, String> {
     match selector.shape {
-        FieldShape::Number if value.parse::<i64>().is_err() => Err(format!("{value:?} is no number")),
-        FieldShape::Bool if value.parse::<bool>().is_err() => Err(format!("{value:?} is neither true nor false")),
-        FieldShape::Text | FieldShape::Number | FieldShape::Bool => Ok(unless(negated, Expression::Equal(selector, value))),
-        _ => Err(format!("{} can't be compared with a text", selector.path.join("."))),
+        FieldShape::Number if value.parse::<i64>().is_err() => Err(format!("{value:?} is not a number")),
+        FieldShape::Bool if value.parse::<bool>().is_err() => {
+            Err(format!("{value:?} is neither true nor false"))
+        }
+        FieldShape::Text | FieldShape::Number | FieldShape::Bool => {
+            Ok(unless(negated, Expression::Equal(selector, value)))
+        }
+        _ => Err(format!("{} cannot be compared with a text", selector.path.join("."))),
     }
 }
 
@@ -367,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_selects_by_what_it_compares() {
+    fn expressions_select_matching_objects() {
         for yes in [
             "",
             "ID == \"web-1\"",
@@ -390,12 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_entry_differs_from_every_text() {
+    fn absent_entry_differs_from_every_text() {
         assert_eq!(selects("Meta[\"absent\"] != \"\""), Ok(true));
     }
 
     #[test]
-    fn what_does_not_parse_or_names_no_field_is_refused() {
+    fn invalid_expression_or_field_is_rejected() {
         for wrong in [
             "xx",
             "ID",

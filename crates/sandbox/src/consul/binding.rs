@@ -1,16 +1,16 @@
-//! Binding rules: what a login is given for which identity.
+//! Binding rules: the grants of a login.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::aws_iam::SELECTABLE;
 use super::bexpr::Expression;
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text};
 use super::grants::{Template, is_identity_name, is_plain_name};
 use super::policies::{same_id, uuid};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
 const VARS: JsonMessage = JsonMessage(&[("Name", JsonFieldKind::Text)]);
 const BODY: JsonMessage = JsonMessage(&[
@@ -25,7 +25,7 @@ const BODY: JsonMessage = JsonMessage(&[
     ("ModifyIndex", JsonFieldKind::Number),
 ]);
 
-/// What a rule gives.
+/// The kind of grant of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BindType {
     Service,
@@ -59,7 +59,7 @@ pub(super) struct StoredBindingRule {
 }
 
 impl StoredBindingRule {
-    /// Whether it is a rule of the auth method of this name.
+    /// Whether the rule belongs to this auth method.
     pub(super) fn is_of(&self, method: &str) -> bool {
         self.auth_method.eq_ignore_ascii_case(method)
     }
@@ -94,15 +94,15 @@ impl ConsulServer {
     pub(super) fn read_rule(&self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
         uuid(id)?;
-        let rule = self.acl.rules.get(id).ok_or_else(|| ConsulErrorResponse::gone("binding rule"))?;
+        let rule = self.acl.rules.get(id).ok_or_else(|| ConsulErrorResponse::not_found("binding rule"))?;
         Ok(HandlerResponse::read(rule.shown(), self.acl.changed.rules))
     }
 
-    /// Makes a binding rule, even one that is there already, or with an id writes all of one anew.
+    /// Creates a binding rule, even if an equal one exists, or replaces the one with this id.
     pub(super) fn write_rule(&mut self, call: &RequestContext<'_>, id: Option<&str>) -> HandlerResult {
         let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
-        let body =
-            body.map_err(|what| ConsulErrorResponse::malformed(format!("the binding rule can't be read: {what}")))?;
+        let body = body
+            .map_err(|what| ConsulErrorResponse::malformed(format!("decoding the binding rule: {what}")))?;
         same_id(id, text(&body, "ID"), "a binding rule")?;
         let caller = self.acl_writer(call.secret)?;
         let (before, rule) = self.checked_rule(id, &body)?;
@@ -122,27 +122,33 @@ impl ConsulServer {
         id: Option<&str>,
         body: &Map<String, Value>,
     ) -> Result<(Option<StoredBindingRule>, StoredBindingRule), ConsulErrorResponse> {
-        let before = match id {
-            Some(id) => {
-                uuid(id)?;
-                let found = self.acl.rules.get(id).cloned();
-                Some(found.ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no binding rule {id}")))?)
-            }
-            None => None,
-        };
+        let before =
+            match id {
+                Some(id) => {
+                    uuid(id)?;
+                    let found = self.acl.rules.get(id).cloned();
+                    Some(found.ok_or_else(|| {
+                        ConsulErrorResponse::invalid(format!("there is no binding rule {id}"))
+                    })?)
+                }
+                None => None,
+            };
         let method = text(body, "AuthMethod");
         if before.as_ref().is_some_and(|before| before.auth_method != method) {
-            return Err(ConsulErrorResponse::invalid("the AuthMethod of a binding rule can't change"));
+            return Err(ConsulErrorResponse::invalid("the AuthMethod of a binding rule cannot change"));
         }
         let aws = match self.acl.method(method) {
             Some(method) => &method.aws,
             None => {
-                return Err(ConsulErrorResponse::invalid(format!("there is no auth method with the name {method:?}")));
+                return Err(ConsulErrorResponse::invalid(format!(
+                    "there is no auth method with the name {method:?}"
+                )));
             }
         };
         let selector = text(body, "Selector");
-        let selects = Expression::parse(selector, &SELECTABLE)
-            .map_err(|what| ConsulErrorResponse::invalid(format!("the Selector {selector:?} is not valid: {what}")))?;
+        let selects = Expression::parse(selector, &SELECTABLE).map_err(|what| {
+            ConsulErrorResponse::invalid(format!("the Selector {selector:?} is not valid: {what}"))
+        })?;
         let bind_name = text(body, "BindName");
         if bind_name.is_empty() {
             return Err(ConsulErrorResponse::invalid("the binding rule has no BindName"));
@@ -155,11 +161,14 @@ impl ConsulServer {
         let bind_vars =
             body.get("BindVars").and_then(Value::as_object).map(|vars| text(vars, "Name").to_owned());
         if bind_vars.is_some() && bind_type != BindType::Templated {
-            return Err(ConsulErrorResponse::invalid("only rules of the BindType templated-policy have BindVars"));
+            return Err(ConsulErrorResponse::invalid(
+                "only rules of the BindType templated-policy have BindVars",
+            ));
         }
-        // Some name for each variable: is what comes out a name?
+        // Checks the result with a sample value for each variable.
         let sample = aws.variables().into_iter().map(|name| (name, "some".to_owned())).collect();
-        bound_name(bind_type, bind_name, bind_vars.as_deref(), &sample).map_err(ConsulErrorResponse::invalid)?;
+        bound_name(bind_type, bind_name, bind_vars.as_deref(), &sample)
+            .map_err(ConsulErrorResponse::invalid)?;
         let rule = StoredBindingRule {
             id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
             description: text(body, "Description").to_owned(),
@@ -178,14 +187,14 @@ impl ConsulServer {
     pub(super) fn delete_rule(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         uuid(id)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("binding rule"))?;
-        let rule = self.acl.rules.remove(id).ok_or_else(|| ConsulErrorResponse::gone("binding rule"))?;
+        let rule = self.acl.rules.remove(id).ok_or_else(|| ConsulErrorResponse::not_found("binding rule"))?;
         self.acl.changed.rules = self.commit();
         self.record(call, &caller, "binding-rule", id, Some(rule.shown()), None);
         Ok(HandlerResponse::done())
     }
 }
 
-/// The name that a rule gives to whoever has these variables: for a templated policy that of its variable.
+/// The bound name for these variables; for a templated policy, the name of its variable.
 pub(super) fn bound_name(
     bind_type: BindType,
     bind_name: &str,
@@ -208,7 +217,7 @@ pub(super) fn bound_name(
         }
         BindType::Templated => {
             if Template::named(&name).is_none() {
-                return Err(format!("{name:?} is no template of policies"));
+                return Err(format!("{name:?} is not a policy template"));
             }
             let variable = interpolate(bind_vars.unwrap_or_default(), variables)?;
             let fits = variable.is_empty() || is_identity_name(&variable);
@@ -218,7 +227,7 @@ pub(super) fn bound_name(
     if fits { Ok(name) } else { Err(format!("the bind name {name:?} is not valid")) }
 }
 
-/// Puts the values of variables, in lower case, where `${NAME}` stands.
+/// Replaces `${NAME}` by the variable's value in lower case.
 fn interpolate(text: &str, variables: &BTreeMap<String, String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
@@ -243,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_becomes_a_name_in_lower_case() {
+    fn tag_value_becomes_a_lower_case_name() {
         assert_eq!(bound(BindType::Service, "x-${entity_tags.team}", "Web").as_deref(), Ok("x-web"));
     }
 
     #[test]
-    fn what_is_no_name_binds_nothing() {
+    fn invalid_name_binds_nothing() {
         for tag in ["", "web app", "-web"] {
             assert!(bound(BindType::Service, "${entity_tags.team}", tag).is_err(), "{tag:?}");
         }

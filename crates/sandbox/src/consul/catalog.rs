@@ -1,6 +1,6 @@
-//! The catalog: nodes, their services and their checks, each change at its index.
+//! The catalog: nodes, services and checks, with the index of each change.
 //!
-//! What is written as it is already changes nothing, and wakes nobody.
+//! A write without a change neither moves an index nor wakes blocking queries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ pub(super) struct Catalog {
     pub(super) nodes_changed: u64,
     pub(super) services_changed: u64,
     pub(super) checks_changed: u64,
-    /// By name: the last change, and how many instances there are.
+    /// Index of the last change and number of instances of each service.
     names: BTreeMap<String, (u64, usize)>,
-    /// When a node, and when the last instance of a service, last went.
-    node_went: u64,
-    service_went: u64,
+    /// Index of the last removal of a node, and of the last instance of a service.
+    node_removed: u64,
+    service_removed: u64,
     virtual_addresses: BTreeMap<String, u32>,
 }
 
@@ -30,13 +30,13 @@ pub(super) struct CatalogNode {
     pub(super) spec: NodeSpec,
     pub(super) created: u64,
     pub(super) modified: u64,
-    /// When it or one of its services changed.
+    /// Index of the last change of the node or one of its services.
     pub(super) changed: u64,
     pub(super) services: BTreeMap<String, Arc<ServiceInstance>>,
     pub(super) checks: BTreeMap<String, Arc<HealthCheck>>,
 }
 
-/// What a registration says of a node.
+/// The node part of a registration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct NodeSpec {
     pub(super) id: String,
@@ -60,18 +60,18 @@ impl CatalogNode {
     }
 }
 
-/// Before and after; the same where nothing changed.
+/// The states before and after a write; the same state if nothing changed.
 pub(super) type BeforeAfter<T> = (Option<Arc<T>>, Arc<T>);
 
 impl Catalog {
-    /// The index of a node and its services. While there is no such node it is when one last went.
+    /// The index of a node and its services; for an unknown node, the index of the last removal of a node.
     pub(super) fn node_index(&self, name: &str) -> u64 {
-        self.nodes.get(name).map_or(self.node_went, |node| node.changed)
+        self.nodes.get(name).map_or(self.node_removed, |node| node.changed)
     }
 
     /// The index of all instances of a service.
     pub(super) fn service_index(&self, name: &str) -> u64 {
-        self.names.get(name).map_or(self.service_went, |(index, _)| *index)
+        self.names.get(name).map_or(self.service_removed, |(index, _)| *index)
     }
 
     /// The instances of a service, with their nodes.
@@ -85,7 +85,7 @@ impl Catalog {
         })
     }
 
-    /// Whether it changed something.
+    /// Writes a node. Returns whether something changed.
     pub(super) fn put_node(&mut self, index: u64, name: &str, spec: NodeSpec) -> bool {
         let node = self.nodes.entry(name.to_owned()).or_default();
         if node.created != 0 && node.spec == spec {
@@ -103,7 +103,7 @@ impl Catalog {
         true
     }
 
-    /// Puts an instance on a node that is there.
+    /// Writes an instance on an existing node.
     pub(super) fn put_service(
         &mut self,
         index: u64,
@@ -134,8 +134,13 @@ impl Catalog {
         Some((before, service))
     }
 
-    /// Puts a check on a node that is there, and its service too where it names one.
-    pub(super) fn put_check(&mut self, index: u64, node: &str, mut check: HealthCheck) -> Option<BeforeAfter<HealthCheck>> {
+    /// Writes a check on an existing node, and touches the service that it names.
+    pub(super) fn put_check(
+        &mut self,
+        index: u64,
+        node: &str,
+        mut check: HealthCheck,
+    ) -> Option<BeforeAfter<HealthCheck>> {
         let node = self.nodes.get_mut(node)?;
         let mut touched = Vec::new();
         if check.service_id.is_empty() {
@@ -161,7 +166,12 @@ impl Catalog {
     }
 
     /// Removes an instance with its checks.
-    pub(super) fn remove_service(&mut self, index: u64, node: &str, id: &str) -> Option<Arc<ServiceInstance>> {
+    pub(super) fn remove_service(
+        &mut self,
+        index: u64,
+        node: &str,
+        id: &str,
+    ) -> Option<Arc<ServiceInstance>> {
         let node = self.nodes.get_mut(node)?;
         let service = node.services.remove(id)?;
         node.checks.retain(|_, check| check.service_id != id);
@@ -183,7 +193,7 @@ impl Catalog {
         Some(check)
     }
 
-    /// Removes a node with all that is on it.
+    /// Removes a node with its services and checks.
     pub(super) fn remove_node(&mut self, index: u64, name: &str) -> Option<CatalogNode> {
         let node = self.nodes.remove(name)?;
         for service in node.services.values() {
@@ -191,7 +201,7 @@ impl Catalog {
             self.free_virtual_address(service);
         }
         self.nodes_changed = index;
-        self.node_went = index;
+        self.node_removed = index;
         Some(node)
     }
 
@@ -208,24 +218,24 @@ impl Catalog {
         *count -= 1;
         if *count == 0 {
             self.names.remove(name);
-            self.service_went = index;
+            self.service_removed = index;
         }
     }
 
-    /// One in 240.0.0.0/4 for each service of the mesh; the lowest that is free.
+    /// The virtual address of a mesh service: the lowest free one in 240.0.0.0/4.
     fn virtual_address(&mut self, service: &str) -> String {
-        let mut taken: Vec<u32> = self.virtual_addresses.values().copied().collect();
-        taken.sort_unstable();
-        let free = taken.iter().zip(1..).take_while(|(taken, number)| *taken == number).count();
+        let mut used: Vec<u32> = self.virtual_addresses.values().copied().collect();
+        used.sort_unstable();
+        let free = used.iter().zip(1..).take_while(|(used, number)| *used == number).count();
         let free = u32::try_from(free + 1).unwrap_or(1);
         let number = *self.virtual_addresses.entry(service.to_owned()).or_insert(free);
         std::net::Ipv4Addr::from((240 << 24) + number).to_string()
     }
 
-    fn free_virtual_address(&mut self, gone: &ServiceInstance) {
-        let Some(service) = gone.virtual_for() else { return };
-        let mut others = self.nodes.values().flat_map(|node| node.services.values());
-        if others.all(|other| other.virtual_for() != Some(service)) {
+    fn free_virtual_address(&mut self, removed: &ServiceInstance) {
+        let Some(service) = removed.virtual_for() else { return };
+        let mut services = self.nodes.values().flat_map(|node| node.services.values());
+        if services.all(|other| other.virtual_for() != Some(service)) {
             self.virtual_addresses.remove(service);
         }
     }

@@ -1,4 +1,4 @@
-//! Connections that can be cut, and no more of them from one address than the server takes.
+//! Connections that can be cut, with a limit for each client address.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,12 +15,12 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a connection too many is told.
-const TURNED_AWAY: &[u8] =
+/// Response to a connection above the limit.
+const TOO_MANY_CONNECTIONS: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
     Content-Length: 53\r\n\r\nThis address has as many connections as are allowed.\n";
 
-/// Closes a connection before anything of the answer is written.
+/// Closes a connection before the response is written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnectionCut(Arc<AtomicBool>);
 
@@ -46,7 +46,7 @@ impl Connected<IncomingStream<'_, PerClientListener>> for ConnectionCut {
 
 type Open = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
 
-/// A listener that takes only so many connections from one address.
+/// A listener with a maximum number of connections for each client address.
 pub(super) struct PerClientListener {
     listener: TcpListener,
     most: usize,
@@ -77,7 +77,9 @@ impl Listener for PerClientListener {
         loop {
             let (stream, address) = Listener::accept(&mut self.listener).await;
             match self.slot(address.ip()) {
-                Some(slot) => return (ClientConnection { stream, cut: ConnectionCut::default(), _slot: slot }, address),
+                Some(slot) => {
+                    return (ClientConnection { stream, cut: ConnectionCut::default(), _slot: slot }, address);
+                }
                 None => turn_away(stream),
             }
         }
@@ -90,14 +92,14 @@ impl Listener for PerClientListener {
 
 fn turn_away(mut stream: TcpStream) {
     tokio::spawn(async move {
-        // Whoever does not listen any more needs no answer.
-        if stream.write_all(TURNED_AWAY).await.is_ok() {
+        // The client may have disconnected.
+        if stream.write_all(TOO_MANY_CONNECTIONS).await.is_ok() {
             drop(stream.shutdown().await);
         }
     });
 }
 
-/// One of the connections that an address may have.
+/// A counted connection of an address.
 struct ConnectionSlot {
     address: IpAddr,
     open: Open,

@@ -1,4 +1,4 @@
-//! Reads JSON bodies as Go does: field names in any case, `null` as good as absent, and a wrong type refused.
+//! Decoding of JSON bodies as in Go: field names ignore case, `null` counts as absent, and wrong types are rejected.
 
 use serde_json::{Map, Value};
 
@@ -10,31 +10,35 @@ pub(super) enum JsonFieldKind {
     Text,
     Bool,
     Number,
-    /// A duration, as text or as nanoseconds.
+    /// A duration, as text or in nanoseconds.
     Duration,
     Texts,
     /// `map[string]string`
     TextMap,
-    /// Any object, kept as it is.
+    /// Any object, unchanged.
     Object,
-    /// Anything, kept as it is.
+    /// Any value, unchanged.
     Any,
     Message(&'static JsonMessage),
     Messages(&'static JsonMessage),
 }
 
-/// An object's fields by their names.
+/// The fields of a message.
 pub(super) struct JsonMessage(pub(super) &'static [(&'static str, JsonFieldKind)]);
 
-/// What to do about fields that nobody knows.
+/// Handling of unknown fields.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnknownFields {
     Refused,
     Dropped,
 }
 
-/// Reads a body: the known fields under their own names.
-pub(super) fn body(message: &JsonMessage, body: &[u8], unknown: UnknownFields) -> Result<Map<String, Value>, String> {
+/// Decodes a body to the known fields under their canonical names.
+pub(super) fn body(
+    message: &JsonMessage,
+    body: &[u8],
+    unknown: UnknownFields,
+) -> Result<Map<String, Value>, String> {
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         if body.is_empty() { "the body is empty".to_owned() } else { format!("not JSON: {error}") }
     })?;
@@ -73,11 +77,15 @@ fn field(kind: JsonFieldKind, value: &Value, unknown: UnknownFields) -> Result<V
         | (JsonFieldKind::Text, Value::String(_))
         | (JsonFieldKind::Bool, Value::Bool(_))
         | (JsonFieldKind::Object, Value::Object(_)) => Ok(value.clone()),
-        (JsonFieldKind::Number, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
-        (JsonFieldKind::Duration, Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(value.clone()),
+        (JsonFieldKind::Number, Value::Number(number)) if number.is_i64() || number.is_u64() => {
+            Ok(value.clone())
+        }
+        (JsonFieldKind::Duration, Value::Number(number)) if number.is_i64() || number.is_u64() => {
+            Ok(value.clone())
+        }
         (JsonFieldKind::Duration, Value::String(text)) => match duration::parse(text) {
             Some(nanos) => Ok(Value::from(nanos)),
-            None => Err(format!("{text:?} is no duration such as 1h or 90s")),
+            None => Err(format!("{text:?} is not a duration such as 1h or 90s")),
         },
         (JsonFieldKind::Texts, Value::Array(items)) => {
             items.iter().map(|item| field(JsonFieldKind::Text, &null_is_empty(item), unknown)).collect()
@@ -125,18 +133,18 @@ fn mismatch(found: &Value, wanted: &str) -> String {
     format!("found {found} where {wanted} is needed")
 }
 
-/// A text field; empty where it is absent.
+/// A text field; empty if absent.
 pub(super) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a str {
     fields.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The texts of a list; none where it is absent.
+/// The texts of a list; none if absent.
 pub(super) fn texts(fields: &Map<String, Value>, name: &str) -> Vec<String> {
     let items = fields.get(name).and_then(Value::as_array).into_iter().flatten();
     items.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The objects of a list; none where it is absent.
+/// The objects of a list; none if absent.
 pub(super) fn objects<'a>(
     fields: &'a Map<String, Value>,
     name: &str,
@@ -159,28 +167,31 @@ mod tests {
     use super::*;
 
     const LINK: JsonMessage = JsonMessage(&[("ID", JsonFieldKind::Text), ("Name", JsonFieldKind::Text)]);
-    const ROLE: JsonMessage =
-        JsonMessage(&[("Name", JsonFieldKind::Text), ("Policies", JsonFieldKind::Messages(&LINK)), ("TTL", JsonFieldKind::Duration)]);
+    const ROLE: JsonMessage = JsonMessage(&[
+        ("Name", JsonFieldKind::Text),
+        ("Policies", JsonFieldKind::Messages(&LINK)),
+        ("TTL", JsonFieldKind::Duration),
+    ]);
 
     fn read(value: &Value) -> Result<Value, String> {
         object(&ROLE, value, UnknownFields::Refused).map(Value::Object)
     }
 
     #[test]
-    fn names_of_fields_are_read_in_any_case() {
+    fn field_names_ignore_case() {
         let found = read(&json!({"name": "a", "POLICIES": [{"id": "1"}], "ttl": "1m"}));
         assert_eq!(found, Ok(json!({"Name": "a", "Policies": [{"ID": "1"}], "TTL": 60_000_000_000_i64})));
     }
 
     #[test]
-    fn a_null_is_as_good_as_absent_and_a_stranger_is_not() {
+    fn null_counts_as_absent_and_unknown_is_rejected() {
         assert_eq!(read(&json!({"Name": null})), Ok(json!({})));
         assert!(read(&json!({"Namespace": "x"})).is_err());
         assert!(object(&ROLE, &json!({"Namespace": "x"}), UnknownFields::Dropped).is_ok());
     }
 
     #[test]
-    fn a_wrong_type_is_refused() {
+    fn wrong_type_is_rejected() {
         for wrong in [json!({"Name": 1}), json!({"Policies": {}}), json!({"TTL": "soon"}), json!([])] {
             assert!(read(&wrong).is_err(), "{wrong}");
         }

@@ -3,7 +3,7 @@
 const UNITS: &[(&str, f64)] =
     &[("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9)];
 
-/// Nanoseconds, or nothing where it is no duration.
+/// Nanoseconds, or `None` if the text is not a duration.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn parse(text: &str) -> Option<i64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_printed_as_go_does() {
+    fn durations_parse_and_print_as_in_go() {
         let printed = |text: &str| parse(text).map(print);
         assert_eq!(printed("1h").as_deref(), Some("1h0m0s"));
         assert_eq!(printed("90s").as_deref(), Some("1m30s"));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_unit_is_no_duration() {
+    fn number_without_unit_is_rejected() {
         assert_eq!([parse("10"), parse(""), parse("s"), parse("1x"), parse("1..2s")], [None; 5]);
     }
 }

@@ -1,16 +1,18 @@
-//! What roles and tokens are given: links to policies, and the identities that stand for policies of their own.
+//! Grants of roles and tokens: linked policies, service and node identities, templated policies.
 
 use serde_json::{Map, Value, json};
 
 use super::acl::AclStore;
-use super::response::ConsulErrorResponse;
 use super::decode::{JsonFieldKind, JsonMessage, objects, text, texts};
 use super::ids;
+use super::response::ConsulErrorResponse;
 
-pub(super) const LINK: JsonMessage = JsonMessage(&[("ID", JsonFieldKind::Text), ("Name", JsonFieldKind::Text)]);
+pub(super) const LINK: JsonMessage =
+    JsonMessage(&[("ID", JsonFieldKind::Text), ("Name", JsonFieldKind::Text)]);
 pub(super) const SERVICE_IDENTITY: JsonMessage =
     JsonMessage(&[("ServiceName", JsonFieldKind::Text), ("Datacenters", JsonFieldKind::Texts)]);
-pub(super) const NODE_IDENTITY: JsonMessage = JsonMessage(&[("NodeName", JsonFieldKind::Text), ("Datacenter", JsonFieldKind::Text)]);
+pub(super) const NODE_IDENTITY: JsonMessage =
+    JsonMessage(&[("NodeName", JsonFieldKind::Text), ("Datacenter", JsonFieldKind::Text)]);
 const VARIABLES: JsonMessage = JsonMessage(&[("Name", JsonFieldKind::Text)]);
 pub(super) const TEMPLATED_POLICY: JsonMessage = JsonMessage(&[
     ("TemplateID", JsonFieldKind::Text),
@@ -19,21 +21,21 @@ pub(super) const TEMPLATED_POLICY: JsonMessage = JsonMessage(&[
     ("Datacenters", JsonFieldKind::Texts),
 ]);
 
-/// The identity of a service.
+/// A service identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenServiceIdentity {
     pub(super) name: String,
     pub(super) datacenters: Vec<String>,
 }
 
-/// The identity of a node.
+/// A node identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeIdentity {
     pub(super) name: String,
     pub(super) datacenter: String,
 }
 
-/// A policy made from one of the server's templates.
+/// A templated policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TemplatedPolicy {
     pub(super) template: &'static Template,
@@ -41,17 +43,17 @@ pub(super) struct TemplatedPolicy {
     pub(super) datacenters: Vec<String>,
 }
 
-/// A template of policies.
+/// A policy template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Template {
     id: &'static str,
     pub(super) name: &'static str,
-    /// Whether it takes a name, which then must be one.
+    /// Whether it requires a name.
     takes_name: bool,
     rules: &'static str,
 }
 
-/// The server's own templates; `NAME` stands for the name.
+/// The built-in templates, with the placeholder `NAME`.
 const TEMPLATES: &[Template] = &[
     Template {
         id: "00000000-0000-0000-0000-000000000003",
@@ -94,16 +96,16 @@ impl Template {
     }
 }
 
-/// A policy that exists only as part of a token.
+/// A policy of an identity or a template, which is not stored.
 pub(super) struct Synthetic {
     pub(super) description: String,
     pub(super) rules: String,
 }
 
-/// What a role or a token is given.
+/// The grants of a role or a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Grants {
-    /// Ids of policies; those that are gone are not shown.
+    /// Ids of policies. Deleted policies are not shown.
     pub(super) policies: Vec<String>,
     pub(super) services: Vec<TokenServiceIdentity>,
     pub(super) nodes: Vec<NodeIdentity>,
@@ -111,7 +113,7 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    /// Reads and checks them from a body.
+    /// Parses and checks the grants of a body.
     pub(super) fn read(acl: &AclStore, body: &Map<String, Value>) -> Result<Self, ConsulErrorResponse> {
         let mut grants = Self::default();
         for link in objects(body, "Policies") {
@@ -132,7 +134,9 @@ impl Grants {
         for policy in objects(body, "TemplatedPolicies") {
             let (id, name) = (text(policy, "TemplateID"), text(policy, "TemplateName"));
             let template = Template::find(id, name).ok_or_else(|| {
-                ConsulErrorResponse::invalid(format!("no template of policies has the id {id:?} or the name {name:?}"))
+                ConsulErrorResponse::invalid(format!(
+                    "no template of policies has the id {id:?} or the name {name:?}"
+                ))
             })?;
             let variables = policy.get("TemplateVariables").and_then(Value::as_object);
             let name = variables.map_or("", |variables| text(variables, "Name")).to_owned();
@@ -174,7 +178,10 @@ impl Grants {
             return Err(ConsulErrorResponse::invalid(not_a_name(template, &policy.name)));
         }
         if !policy.template.takes_name && !policy.name.is_empty() {
-            return Err(ConsulErrorResponse::invalid(format!("{template} takes no name; {:?} is given", policy.name)));
+            return Err(ConsulErrorResponse::invalid(format!(
+                "{template} takes no name; {:?} is given",
+                policy.name
+            )));
         }
         if !self.templated.contains(&policy) {
             self.templated.push(policy);
@@ -186,7 +193,7 @@ impl Grants {
         *self == Self::default()
     }
 
-    /// The policies that the identities stand for, each once.
+    /// The synthetic policies of identities and templates, each once.
     pub(super) fn synthetic(&self, datacenter: &str) -> Vec<Synthetic> {
         let here = |datacenters: &[String]| {
             datacenters.is_empty() || datacenters.iter().any(|known| known == datacenter)
@@ -211,7 +218,7 @@ impl Grants {
         policies
     }
 
-    /// Adds them to a body, leaving out what is empty.
+    /// Adds the grants to a response body, without empty fields.
     pub(super) fn show(&self, acl: &AclStore, body: &mut Value) {
         let policies: Vec<Value> = self
             .policies
@@ -245,7 +252,7 @@ impl Grants {
         }
     }
 
-    /// What they add to a hash.
+    /// The grants' part of the object's hash.
     pub(super) fn digest(&self) -> String {
         ids::hash(&[&format!("{self:?}")])
     }
@@ -260,11 +267,11 @@ fn with_datacenters(mut body: Value, datacenters: &[String]) -> Value {
 
 fn not_a_name(what: &str, name: &str) -> String {
     format!(
-        "{what}: {name:?} is no name; lower-case letters, digits, '-' and '_' are allowed, not '-' or '_' at an end"
+        "{what}: {name:?} is not a valid name; lower-case letters, digits, '-' and '_' are allowed, not '-' or '_' at an end"
     )
 }
 
-/// Whether an identity may have the name.
+/// Whether the name is valid for an identity.
 pub(super) fn is_identity_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = name.as_bytes();
@@ -274,7 +281,7 @@ pub(super) fn is_identity_name(name: &str) -> bool {
         && bytes.last().is_some_and(|byte| inner(*byte))
 }
 
-/// Whether it is a name of letters, digits, `-` and `_`, with at most that many characters.
+/// Whether the name consists of letters, digits, `-` and `_`, with at most `most` characters.
 pub(super) fn is_plain_name(name: &str, most: usize) -> bool {
     (1..=most).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

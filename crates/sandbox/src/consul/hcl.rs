@@ -1,4 +1,4 @@
-//! Reads the part of HCL that ACL rules are written in, or the same as JSON.
+//! Parser for the HCL subset of ACL rules, and for their JSON form.
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ pub(super) enum PolicyBody {
     Block(Vec<PolicyItem>),
 }
 
-/// Reads rules.
+/// Parses rules.
 pub(super) fn parse(text: &str) -> Result<Vec<PolicyItem>, String> {
     if text.trim_start().starts_with('{') {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
@@ -30,7 +30,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<PolicyItem>, String> {
     }
 }
 
-/// In JSON a block with a label is an object in an object.
+/// The items of the JSON form, where a labelled block is a nested object.
 fn items_of(value: &Value) -> Vec<PolicyItem> {
     let mut items = Vec::new();
     for (key, value) in value.as_object().into_iter().flatten() {
@@ -43,7 +43,11 @@ fn items_of(value: &Value) -> Vec<PolicyItem> {
                 }));
             }
             other => {
-                items.push(PolicyItem { key: key.clone(), labels: Vec::new(), body: PolicyBody::Value(other.clone()) });
+                items.push(PolicyItem {
+                    key: key.clone(),
+                    labels: Vec::new(),
+                    body: PolicyBody::Value(other.clone()),
+                });
             }
         }
     }
@@ -65,7 +69,7 @@ impl PolicyParser<'_> {
         self.rest = &self.rest[bytes..];
     }
 
-    /// The next character that is neither space nor comment.
+    /// The next character after spaces and comments.
     fn peek(&mut self) -> Result<Option<char>, String> {
         loop {
             let space = self.rest.len() - self.rest.trim_start().len();
@@ -141,8 +145,8 @@ impl PolicyParser<'_> {
             }
             _ => {
                 let word = self.word()?;
-                // What is neither a number nor a truth value is no value.
-                serde_json::from_str(&word).map_err(|_| self.wrong(&format!("{word:?} is no value")))
+                // Unquoted values are numbers or booleans.
+                serde_json::from_str(&word).map_err(|_| self.wrong(&format!("{word:?} is not a value")))
             }
         }
     }
@@ -172,7 +176,7 @@ impl PolicyParser<'_> {
         });
         let Some(end) = end else { return Err(self.wrong("a text has no end")) };
         let quoted = &self.rest[..end + 2];
-        let text = serde_json::from_str(quoted).map_err(|_| self.wrong(&format!("{quoted} is no text")))?;
+        let text = serde_json::from_str(quoted).map_err(|_| self.wrong(&format!("{quoted} is not text")))?;
         self.skip(end + 2);
         Ok(text)
     }
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_blocks_may_stand_on_one_line_or_many() {
+    fn values_and_blocks_may_span_lines() {
         let text = "# rules\nmesh = \"write\"\n\tnode_prefix \"\" {\n\t\tpolicy = \"read\" // all\n\t}\nkey \"a/b\" { policy = \"list\" }";
         let names = keys(text).unwrap().into_iter().map(|(key, labels)| (key, labels.concat()));
         let wanted = [("mesh", ""), ("node_prefix", ""), ("key", "a/b")];
@@ -195,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn json_says_the_same() {
+    fn json_form_equals_hcl() {
         let hcl = parse("acl = \"read\"\nnode_prefix \"\" { policy = \"read\" }").unwrap();
         assert_eq!(parse(r#"{"acl": "read", "node_prefix": {"": {"policy": "read"}}}"#).unwrap(), hcl);
     }
 
     #[test]
-    fn what_is_not_closed_is_refused() {
+    fn unclosed_block_is_rejected() {
         for wrong in ["{{{", "node \"\" {", "mesh = ", "mesh", "}", "a = \"b", "/* x"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

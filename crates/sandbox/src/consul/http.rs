@@ -1,7 +1,7 @@
-//! The server behind a real socket: reads that wait for changes, and faults on request.
+//! Serves the server on a socket, with blocking queries and injected faults.
 //!
-//! A dropped answer is really dropped: the connection closes and not a byte of the response leaves. AWS is asked while
-//! the server is not locked, so that whoever works on both at once can lock AWS first.
+//! A dropped response closes the connection before a byte of the response is sent. Requests to AWS are sent while the
+//! server is not locked, so that callers can lock AWS before Consul.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,34 +20,34 @@ use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
 use super::connections::{ConnectionCut, PerClientListener};
-use super::message::{ConsulRequest, ConsulResponse, TEXT, ConsulRequestTarget};
+use super::message::{ConsulRequest, ConsulRequestTarget, ConsulResponse, TEXT};
 use super::server::ConsulServer;
 
-/// What happens to a request.
+/// Fault of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConsulFault {
-    /// It is answered.
+    /// No fault.
     #[default]
     None,
-    /// It is answered with that status, and has no effect.
+    /// The request is rejected with this status, without effect.
     Status(u16),
-    /// It takes effect and is answered with that status all the same.
+    /// The request takes effect, and the response has this status.
     StatusAfterEffect(u16),
-    /// It has no effect, and the connection closes without an answer.
+    /// The connection closes before the request takes effect.
     Drop,
-    /// It takes effect, and the connection closes without an answer.
+    /// The connection closes after the request took effect.
     DropAfterEffect,
-    /// It is answered after that time.
+    /// The request is delayed.
     Delay(Duration),
 }
 
-/// Decides what happens to each request.
+/// Chooses the fault of each request.
 pub trait ConsulFaults: Send + Sync {
-    /// Called once a request, before it has any effect. `path` has no query.
+    /// Called once for each request, before it takes effect. `path` has no query.
     fn decide(&self, method: &str, path: &str) -> ConsulFault;
 }
 
-/// All requests are answered.
+/// Injects no faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoConsulFaults;
 
@@ -57,28 +57,28 @@ impl ConsulFaults for NoConsulFaults {
     }
 }
 
-/// Tells the time.
+/// Returns the current time.
 pub type ConsulClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Sends the signed requests of logins to AWS.
+/// Sends a login's signed request to AWS.
 pub type SignedRequestSender = Arc<dyn Fn(&SignedCall) -> Result<AwsAnswer, String> + Send + Sync>;
 
-/// Largest body that is read.
+/// Maximum size of a request body.
 const MAX_BODY: usize = 16 << 20;
 
-/// A [`ConsulServer`] with a clock, shared between its socket and those who play with its world.
+/// A [`ConsulServer`] with a clock, shared between its socket and the world.
 #[derive(Clone)]
 pub struct ConsulFront {
     server: Arc<Mutex<ConsulServer>>,
     aws: SignedRequestSender,
     faults: Arc<dyn ConsulFaults>,
     clock: ConsulClock,
-    /// Something changed.
+    /// Notified after each change.
     changed: Arc<Notify>,
 }
 
 impl ConsulFront {
-    /// Puts a clock, AWS and faults to a server.
+    /// Combines a server with AWS, faults and a clock.
     pub fn new(
         server: Arc<Mutex<ConsulServer>>,
         aws: SignedRequestSender,
@@ -88,8 +88,7 @@ impl ConsulFront {
         Self { server, aws, faults, clock, changed: Arc::new(Notify::new()) }
     }
 
-    /// Brings the server up to now and does something with it. Waiting reads learn of what changed; whoever changes the
-    /// server otherwise leaves them asleep.
+    /// Advances the server to now, calls `act`, and wakes blocking queries. Changes by another way do not wake them.
     pub fn with<R>(&self, act: impl FnOnce(&mut ConsulServer, Timestamp) -> R) -> R {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         let now = (self.clock)();
@@ -108,7 +107,7 @@ impl ConsulFront {
         self.with(|server, now| server.handle_with(now, request, &answers))
     }
 
-    /// Waits, where the request does, and answers it.
+    /// Handles a request, after waiting for a blocking query.
     pub(super) async fn respond(
         &self,
         request: &ConsulRequest,
@@ -118,13 +117,13 @@ impl ConsulFront {
         self.answer(request)
     }
 
-    /// Waits until what the request reads has changed since the index that it names, or its time is over.
+    /// Waits until the requested data has changed since the request's index, or the wait time is over.
     async fn wait(&self, request: &ConsulRequest, stopping: &CancellationToken) {
         let target = ConsulRequestTarget::parse(&request.path_and_query);
         let Some((index, wait)) = target.and_then(|target| target.wait().ok().flatten()) else { return };
         let until = Instant::now() + wait;
         loop {
-            // Listen before looking, so that nothing changes unseen in between.
+            // Subscribe before reading, so that no change is missed.
             let change = self.changed.notified();
             tokio::pin!(change);
             change.as_mut().enable();
@@ -145,10 +144,10 @@ impl ConsulFront {
     }
 }
 
-/// Serves it until `shutdown` is done and the requests under way are answered; reads that wait are answered at once.
+/// Serves the server until `shutdown`. Completes requests in flight, and answers blocking queries at once.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// The listener's error.
 pub async fn serve(
     listener: TcpListener,
     front: ConsulFront,
@@ -157,12 +156,15 @@ pub async fn serve(
     let stopping = CancellationToken::new();
     let most = front.with(|server, _| server.connections_per_client());
     let app = Router::new().fallback(answer).with_state((front, stopping.clone()));
-    axum::serve(PerClientListener::new(listener, most), app.into_make_service_with_connect_info::<ConnectionCut>())
-        .with_graceful_shutdown(async move {
-            shutdown.await;
-            stopping.cancel();
-        })
-        .await
+    axum::serve(
+        PerClientListener::new(listener, most),
+        app.into_make_service_with_connect_info::<ConnectionCut>(),
+    )
+    .with_graceful_shutdown(async move {
+        shutdown.await;
+        stopping.cancel();
+    })
+    .await
 }
 
 async fn answer(
@@ -177,7 +179,7 @@ async fn answer(
         ConsulFault::Delay(by) => tokio::time::sleep(by).await,
         _ => {}
     }
-    let Some(request) = taken_in(request).await else { return cut.now() };
+    let Some(request) = read_request(request).await else { return cut.now() };
     let response = front.respond(&request, &stopping).await;
     match fault {
         ConsulFault::StatusAfterEffect(status) => injected(status),
@@ -186,8 +188,8 @@ async fn answer(
     }
 }
 
-/// Nothing where the body can't be read: the client went away, or sends too much.
-async fn taken_in(request: Request) -> Option<ConsulRequest> {
+/// `None` if the body cannot be read: the client disconnected, or the body is too large.
+async fn read_request(request: Request) -> Option<ConsulRequest> {
     let (parts, body) = request.into_parts();
     let of_enterprise = |name: &&str| parts.headers.contains_key(*name);
     Some(ConsulRequest {
@@ -214,6 +216,6 @@ fn sent(response: ConsulResponse) -> Response<Body> {
     for (name, value) in response.headers {
         builder = builder.header(name, value);
     }
-    // Only a status that HTTP does not have can get here, from a test's own fault.
+    // Fails only for an invalid status of an injected fault.
     builder.body(Body::from(response.body)).unwrap_or_else(|_| Response::new(Body::empty()))
 }

@@ -1,4 +1,4 @@
-//! Who logs in, by what STS and IAM said of the signed requests.
+//! The identity of a login, from the responses of STS and IAM.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::aws_iam::AwsIam;
 use super::bearer::AwsAnswer;
 
-/// Who somebody turned out to be.
+/// The verified role of a login.
 #[derive(Debug)]
 pub(super) struct CallerRole {
     name: String,
@@ -21,7 +21,7 @@ pub(super) struct CallerRole {
 }
 
 impl CallerRole {
-    /// Puts the answers together, and refuses whom the method does not trust.
+    /// Combines the responses, and rejects principals that the method does not trust.
     pub(super) fn of(method: &AwsIam, answers: &[Result<AwsAnswer, String>]) -> Result<Self, String> {
         let mut answers = answers.iter();
         let caller = Leaves::of(answers.next(), "STS")?;
@@ -54,7 +54,7 @@ impl CallerRole {
         }
     }
 
-    /// What selectors of binding rules look at.
+    /// The object for selectors of binding rules.
     pub(super) fn selectable(&self) -> Value {
         json!({
             "entity_name": self.name,
@@ -65,7 +65,7 @@ impl CallerRole {
         })
     }
 
-    /// What names of binding rules may use.
+    /// Variables for names of binding rules.
     pub(super) fn variables(&self, method: &AwsIam) -> BTreeMap<String, String> {
         let value = |name: &str| match name {
             "entity_name" => self.name.clone(),
@@ -78,11 +78,11 @@ impl CallerRole {
     }
 }
 
-/// The role of a session, without its path, which STS does not tell; everything else as it is.
+/// The role ARN of a session ARN, without its path, which STS omits. Other ARNs are unchanged.
 fn canonical(arn: &str) -> Result<String, String> {
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let [_, partition, _, _, account, resource] = parts[..] else {
-        return Err(format!("{arn:?} is no ARN"));
+        return Err(format!("{arn:?} is not an ARN"));
     };
     match resource.split('/').collect::<Vec<_>>()[..] {
         ["assumed-role", role, _] => Ok(format!("arn:{partition}:iam::{account}:role/{role}")),
@@ -95,23 +95,23 @@ fn friendly_name(arn: &str) -> Result<String, String> {
     Ok(canonical(arn)?.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
-/// The texts of an XML document, by the element that they stand in.
+/// The texts of an XML document by element.
 struct Leaves(Vec<(String, String)>);
 
 impl Leaves {
-    fn of(answer: Option<&Result<AwsAnswer, String>>, who: &str) -> Result<Self, String> {
+    fn of(answer: Option<&Result<AwsAnswer, String>>, service: &str) -> Result<Self, String> {
         let answer = match answer {
             Some(Ok(answer)) => answer,
-            Some(Err(what)) => return Err(format!("{who} can't be asked: {what}")),
-            None => return Err(format!("{who} can't be asked: nobody is there to send the request")),
+            Some(Err(what)) => return Err(format!("sending the request to {service}: {what}")),
+            None => return Err(format!("sending the request to {service}: AWS is not configured")),
         };
         if answer.content_type != "text/xml" {
-            return Err(format!("{who} answered {:?}, not text/xml", answer.content_type));
+            return Err(format!("{service} returned {:?}, not text/xml", answer.content_type));
         }
         if answer.status != 200 {
-            return Err(format!("{who} refused the signed request with status {}", answer.status));
+            return Err(format!("{service} rejected the signed request with status {}", answer.status));
         }
-        Self::read(&answer.body).ok_or_else(|| format!("the answer of {who} is no XML"))
+        Self::read(&answer.body).ok_or_else(|| format!("the response of {service} is not XML"))
     }
 
     fn read(xml: &str) -> Option<Self> {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_role_behind_the_session_logs_in_with_its_tags() {
+    fn role_of_a_session_logs_in_with_its_tags() {
         let role = "<?xml version=\"1.0\"?><R><Role><Path>/a/</Path><RoleId>AROA1</RoleId>\
                     <Arn>arn:aws:iam::1:role/a/x</Arn><Tags><member><Key>team</Key><Value>A &amp; B</Value>\
                     </member><member><Key>other</Key><Value>y</Value></member></Tags></Role></R>";
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn another_role_or_an_untrusted_one_does_not() {
+    fn other_or_untrusted_role_is_rejected() {
         for (id, arn) in [("AROA2", "arn:aws:iam::1:role/a/x"), ("AROA1", "arn:aws:iam::1:role/b/x")] {
             let role = format!("<R><Path>/</Path><RoleId>{id}</RoleId><Arn>{arn}</Arn></R>");
             assert!(identity(&role).is_err(), "{id} {arn}");

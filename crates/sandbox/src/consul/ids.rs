@@ -1,10 +1,10 @@
-//! Ids, secrets and hashes: random ones from the seed, and what a text hashes to.
+//! Random ids and secrets from the seed, and hashes of objects.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// Makes ids, the same ones for the same seed.
+/// Generates ids, the same for the same seed.
 #[derive(Debug)]
 pub(super) struct Ids(fastrand::Rng);
 
@@ -19,7 +19,7 @@ impl Ids {
     }
 }
 
-/// Whether it is a UUID with its hyphens.
+/// Whether the text is a UUID with hyphens.
 pub(super) fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, byte)| match at {
@@ -28,7 +28,7 @@ pub(super) fn is_uuid(text: &str) -> bool {
         })
 }
 
-/// The hash of an object's own parts, which clients compare and never compute.
+/// The hash of an object's parts. Clients only compare it.
 pub(super) fn hash(parts: &[&str]) -> String {
     let mut digest = Sha256::new();
     for part in parts {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_has_36_characters_and_its_hyphens() {
+    fn uuid_has_36_characters_with_hyphens() {
         assert!(is_uuid(&Ids::new(1).uuid()));
         assert!(is_uuid("11111111-2222-3333-4444-555555555555"));
         assert!(!is_uuid("notauuid"));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_hash_apart() {
+    fn parts_are_separated_in_the_hash() {
         assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
     }
 }

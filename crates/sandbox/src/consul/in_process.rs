@@ -1,37 +1,36 @@
-//! The sandbox's own AWS as the one that a login's signed requests reach, without a socket in between.
+//! Sends a login's signed requests to the emulated AWS without a socket.
 
-use crate::aws::{self, Cloud, AwsFront};
+use crate::aws::{self, AwsFront, Cloud};
 use ecs_mesh_model::Timestamp;
 
 use super::bearer::{AwsAnswer, SignedCall};
 use super::http::SignedRequestSender;
 
-/// Answers a signed request from the account. It has to be sent to `endpoint`, the account's own address, or to AWS
-/// itself: an auth method that names another address reaches nobody.
+/// Handles a signed request to `endpoint`, the account's address, or to AWS.
 ///
 /// # Errors
-/// In words, when nobody is reached.
-pub fn ask(
+/// Describes the unreachable address if the request goes elsewhere.
+pub fn send_signed(
     cloud: &mut Cloud,
     now: Timestamp,
     endpoint: &str,
     call: &SignedCall,
 ) -> Result<AwsAnswer, String> {
-    let wanted = host(&call.url);
-    if wanted != host(endpoint) && !wanted.ends_with(".amazonaws.com") {
-        return Err(format!("nobody answers at {wanted}"));
+    let destination = host(&call.url);
+    if destination != host(endpoint) && !destination.ends_with(".amazonaws.com") {
+        return Err(format!("connecting to {destination}: connection refused"));
     }
     let headers = call.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let answer = aws::query(cloud, now, headers, &call.body);
     Ok(AwsAnswer { status: answer.status, content_type: answer.content_type.to_owned(), body: answer.body })
 }
 
-/// The account behind `front`, for [`super::http::ConsulFront`].
+/// A sender to the account of `front`, for [`super::http::ConsulFront`].
 pub fn account(front: AwsFront, endpoint: String) -> SignedRequestSender {
-    std::sync::Arc::new(move |call| front.with(|cloud, now| ask(cloud, now, &endpoint, call)))
+    std::sync::Arc::new(move |call| front.with(|cloud, now| send_signed(cloud, now, &endpoint, call)))
 }
 
-/// Host and port; this machine has one name.
+/// Host and port, with `localhost` as `127.0.0.1`.
 fn host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = rest.split(['/', '?']).next().unwrap_or_default();

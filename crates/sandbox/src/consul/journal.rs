@@ -1,31 +1,31 @@
-//! The record of every write that the HTTP API accepted, for those who check what a client did.
+//! The journal of writes that the HTTP API accepted.
 
 use serde_json::Value;
 
 use ecs_mesh_model::Timestamp;
 
 use super::acl::AclCaller;
-use super::server::{RequestContext, ConsulServer};
+use super::server::{ConsulServer, RequestContext};
 
-/// One accepted write. Secrets are not in it.
+/// One accepted write, without secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsulJournalEntry {
-    /// When it took effect.
+    /// Time of the write.
     pub at: Timestamp,
     /// `token`, `policy`, `role`, `auth-method`, `binding-rule`, `node`, `service`, `check`, `session` or `kv`.
     pub kind: &'static str,
-    /// The accessor, id or name; of a service or check its node, a space, and its id.
+    /// The accessor, id or name; for a service or check, the node, a space and the id.
     pub id: String,
-    /// The accessor of the token that wrote it; nothing for nobody in particular.
+    /// The accessor of the writer's token; `None` for the anonymous token.
     pub by: Option<String>,
-    /// How it was shown before; nothing where the write made it.
+    /// The response form before the write; `None` if the write created it.
     pub before: Option<Value>,
-    /// How it is shown after; nothing where the write removed it.
+    /// The response form after the write; `None` if the write removed it.
     pub after: Option<Value>,
 }
 
 impl ConsulServer {
-    /// The accepted writes since the last call.
+    /// Takes the accepted writes since the last call.
     pub fn take_journal(&mut self) -> Vec<ConsulJournalEntry> {
         std::mem::take(&mut self.journal)
     }

@@ -1,17 +1,17 @@
-//! Keys and values, with compare-and-set and locks.
+//! The key-value store, with check-and-set and locks.
 
 use serde_json::{Value, json};
 
 use ecs_mesh_model::Timestamp;
 
 use super::acl::AclCaller;
-use super::response::{HandlerResponse, HandlerResult, ReadResult, ConsulErrorResponse};
 use super::ids;
 use super::permissions::{AccessLevel, Resource};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult, ReadResult};
+use super::server::{ConsulServer, RequestContext};
 use super::sessions::Locks;
 
-/// A stored value. It has no `Debug`: it may be a secret.
+/// A stored value. Without `Debug`, since it may be a secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct KvEntry {
     pub(super) value: Vec<u8>,
@@ -41,18 +41,18 @@ impl KvEntry {
     }
 }
 
-/// On what a write depends.
+/// The condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
     None,
-    /// The key's last change; 0 where it must not be there.
+    /// The key's `ModifyIndex`; 0 if it must not exist.
     Index(u64),
     Acquire(String),
     Release(String),
 }
 
 impl Locks {
-    /// Whether the write took effect.
+    /// Writes a key. Returns whether the condition held.
     pub(super) fn put(
         &mut self,
         now: Timestamp,
@@ -66,7 +66,7 @@ impl Locks {
         let mut entry = before.cloned().unwrap_or_default();
         match condition {
             Condition::Index(wanted) if *wanted != entry.modified => return Ok(false),
-            // The count of its locks begins anew, though it stays locked.
+            // A plain write resets `LockIndex`, although the key stays locked.
             Condition::None | Condition::Index(_) => entry.locked = 0,
             Condition::Acquire(session) => {
                 if !self.sessions.contains_key(session) {
@@ -102,7 +102,7 @@ impl Locks {
         Ok(true)
     }
 
-    /// Whether the key is gone; with an index only where that was its last change.
+    /// Deletes a key, with an index only if it is the key's `ModifyIndex`. Returns whether the condition held.
     pub(super) fn remove(&mut self, index: u64, key: &str, wanted: Option<u64>) -> bool {
         let found = self.entries.get(key).map(|entry| entry.modified);
         if wanted.is_some_and(|wanted| wanted != 0 && found.is_some_and(|found| found != wanted)) {
@@ -135,11 +135,12 @@ impl ConsulServer {
         let below = self.locks.entries.iter().filter(|(key, _)| key.starts_with(prefix));
         let (seen, hidden): (Vec<_>, Vec<_>) =
             below.partition(|(key, _)| caller.may(Resource::Key, key, AccessLevel::Read));
-        let filtered = !hidden.is_empty() && caller.is_told();
+        let filtered = !hidden.is_empty() && caller.reports_filtering();
         if seen.is_empty() {
             return Err(ConsulErrorResponse::no_key_shown(index, filtered));
         }
-        let read = |body: Value| Ok(HandlerResponse::Read(ReadResult { body, index, filtered, catalog: false }));
+        let read =
+            |body: Value| Ok(HandlerResponse::Read(ReadResult { body, index, filtered, catalog: false }));
         if call.target.has("recurse") {
             return read(seen.iter().map(|(key, entry)| entry.shown(key, true)).collect());
         }
@@ -174,7 +175,8 @@ impl ConsulServer {
         let index = self.commit();
         let before = self.locks.entries.get(key).map(|entry| entry.shown(key, false));
         let value = (call.request.body.clone(), flags);
-        let done = self.locks.put(call.now, index, key, value, &condition).map_err(ConsulErrorResponse::invalid)?;
+        let done =
+            self.locks.put(call.now, index, key, value, &condition).map_err(ConsulErrorResponse::invalid)?;
         if done {
             let after = self.locks.entries.get(key).map(|entry| entry.shown(key, false));
             self.record(call, &caller, "kv", key, before, after.as_ref());
@@ -208,5 +210,6 @@ impl ConsulServer {
 }
 
 fn number(name: &str, text: &str) -> Result<u64, ConsulErrorResponse> {
-    text.parse().map_err(|_| ConsulErrorResponse::invalid(format!("{name} is {text:?}; a whole number is needed")))
+    text.parse()
+        .map_err(|_| ConsulErrorResponse::invalid(format!("{name} is {text:?}; a whole number is needed")))
 }

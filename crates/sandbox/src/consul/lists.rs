@@ -1,14 +1,14 @@
-//! What the catalog and the health endpoints show, and to whom.
+//! Reads of the catalog and health endpoints, filtered by permissions.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::acl::AclCaller;
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
-use super::bexpr::{Expression, SelectableFields, FieldShape};
+use super::bexpr::{Expression, FieldShape, SelectableFields};
 use super::permissions::{AccessLevel, Resource};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
 const PROXY: &[(&str, FieldShape)] = &[
     ("DestinationServiceName", FieldShape::Text),
@@ -42,30 +42,11 @@ const NODE: &[(&str, FieldShape)] = &[
     ("TaggedAddresses", FieldShape::TextMap),
     ("Meta", FieldShape::TextMap),
 ];
-const INSTANCE: &[(&str, FieldShape)] = &[
-    ("ID", FieldShape::Text),
-    ("Node", FieldShape::Text),
-    ("Address", FieldShape::Text),
-    ("Datacenter", FieldShape::Text),
-    ("TaggedAddresses", FieldShape::TextMap),
-    ("NodeMeta", FieldShape::TextMap),
-    ("ServiceKind", FieldShape::Text),
-    ("ServiceID", FieldShape::Text),
-    ("ServiceName", FieldShape::Text),
-    ("ServiceTags", FieldShape::Texts),
-    ("ServiceAddress", FieldShape::Text),
-    ("ServicePort", FieldShape::Number),
-    ("ServiceMeta", FieldShape::TextMap),
-    ("ServiceEnableTagOverride", FieldShape::Bool),
-    ("ServiceWeights", FieldShape::Object(WEIGHTS)),
-    ("ServiceProxy", FieldShape::Object(PROXY)),
-    ("ServiceConnect", FieldShape::Object(CONNECT)),
-];
-const HEALTH: &[(&str, FieldShape)] = &[("Node", FieldShape::Object(NODE)), ("Service", FieldShape::Object(SERVICE))];
+const HEALTH: &[(&str, FieldShape)] =
+    &[("Node", FieldShape::Object(NODE)), ("Service", FieldShape::Object(SERVICE))];
 
 const SERVICES: SelectableFields = SelectableFields(SERVICE);
 const NODES: SelectableFields = SelectableFields(NODE);
-const INSTANCES: SelectableFields = SelectableFields(INSTANCE);
 const HEALTHS: SelectableFields = SelectableFields(HEALTH);
 
 fn sees_node(caller: &AclCaller, name: &str) -> bool {
@@ -96,7 +77,7 @@ impl ConsulServer {
         }
         shown.retain(|node| filter.selects(node));
         let index = self.catalog.nodes_changed;
-        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.reports_filtering()))
     }
 
     pub(super) fn list_services(&self, call: &RequestContext<'_>) -> HandlerResult {
@@ -115,27 +96,21 @@ impl ConsulServer {
                 }
             }
         }
-        Ok(HandlerResponse::catalog(json!(names), self.catalog.services_changed, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(
+            json!(names),
+            self.catalog.services_changed,
+            hidden && caller.reports_filtering(),
+        ))
     }
 
-    pub(super) fn list_instances(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
-        let (caller, filter) = (self.caller(call.secret)?, filter(call, &INSTANCES)?);
-        let mut hidden = false;
-        let mut shown = Vec::new();
-        for (node_name, node, service) in self.catalog.instances(name) {
-            if sees_node(&caller, node_name) && sees_service(&caller, name) {
-                shown.push(service.shown_with(&node.shown(node_name, &self.config.datacenter)));
-            } else {
-                hidden = true;
-            }
-        }
-        shown.retain(|instance| filter.selects(instance));
-        let index = self.catalog.service_index(name);
-        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.is_told()))
-    }
-
-    /// A node with its services, as a list or by their ids. A node that is not there looks like one that is not shown.
-    pub(super) fn node_services(&self, call: &RequestContext<'_>, name: &str, as_list: bool) -> HandlerResult {
+    /// A node with its services, as a list or by id. An unknown node has the same response as one that the caller may
+    /// not read.
+    pub(super) fn node_services(
+        &self,
+        call: &RequestContext<'_>,
+        name: &str,
+        as_list: bool,
+    ) -> HandlerResult {
         let (caller, filter) = (self.caller(call.secret)?, filter(call, &SERVICES)?);
         let index = self.catalog.node_index(name);
         let nothing = || if as_list { json!({"Node": null, "Services": null}) } else { Value::Null };
@@ -143,7 +118,7 @@ impl ConsulServer {
             return Ok(HandlerResponse::catalog(nothing(), index, false));
         };
         if !sees_node(&caller, name) {
-            return Ok(HandlerResponse::catalog(nothing(), index, caller.is_told()));
+            return Ok(HandlerResponse::catalog(nothing(), index, caller.reports_filtering()));
         }
         let seen = node.services.values().filter(|service| sees_service(&caller, &service.name));
         let mut seen: Vec<Value> = seen.map(|service| service.shown()).collect();
@@ -159,7 +134,7 @@ impl ConsulServer {
         };
         let node = node.shown(name, &self.config.datacenter);
         let body = json!({"Node": node, "Services": services});
-        Ok(HandlerResponse::catalog(body, index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(body, index, hidden && caller.reports_filtering()))
     }
 
     pub(super) fn health_of_service(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
@@ -186,7 +161,7 @@ impl ConsulServer {
         }
         shown.retain(|instance| filter.selects(instance));
         let index = self.catalog.service_index(name);
-        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(shown), index, hidden && caller.reports_filtering()))
     }
 
     pub(super) fn health_of_node(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
@@ -196,6 +171,6 @@ impl ConsulServer {
             if sees_node(&caller, name) { checks.map(|check| check.shown()).collect() } else { Vec::new() };
         let hidden = self.catalog.nodes.contains_key(name) && !sees_node(&caller, name);
         let index = self.catalog.node_index(name).max(self.catalog.checks_changed);
-        Ok(HandlerResponse::catalog(Value::Array(seen), index, hidden && caller.is_told()))
+        Ok(HandlerResponse::catalog(Value::Array(seen), index, hidden && caller.reports_filtering()))
     }
 }

@@ -1,32 +1,35 @@
-//! Login and logout: a token in exchange for an AWS identity, and its return.
+//! Login and logout.
 
 use serde_json::{Map, Value};
 
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::aws_iam::AwsIam;
 use super::bearer::{AwsAnswer, BearerToken, SignedCall};
 use super::binding::{BindType, bound_name};
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text};
-use super::grants::{Grants, NodeIdentity, TokenServiceIdentity, Template, TemplatedPolicy};
+use super::grants::{Grants, NodeIdentity, Template, TemplatedPolicy, TokenServiceIdentity};
 use super::identity::CallerRole;
 use super::message::ConsulRequest;
 use super::methods::StoredAuthMethod;
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 use super::tokens::StoredToken;
 
-const BODY: JsonMessage =
-    JsonMessage(&[("AuthMethod", JsonFieldKind::Text), ("BearerToken", JsonFieldKind::Text), ("Meta", JsonFieldKind::TextMap)]);
+const BODY: JsonMessage = JsonMessage(&[
+    ("AuthMethod", JsonFieldKind::Text),
+    ("BearerToken", JsonFieldKind::Text),
+    ("Meta", JsonFieldKind::TextMap),
+]);
 pub(super) const LOGIN: &str = "/v1/acl/login";
 
-/// What a login gives.
+/// The grants of a login.
 struct LoginGrants {
     grants: Grants,
     roles: Vec<String>,
 }
 
 impl ConsulServer {
-    /// The signed requests that have to be sent to AWS before this request can be answered: none unless it is a login
-    /// that keeps the rules so far.
+    /// The signed requests to send to AWS before this request can be handled; none unless the request is a valid
+    /// login.
     pub fn signed_calls(&self, request: &ConsulRequest) -> Vec<SignedCall> {
         let path = request.path_and_query.split('?').next();
         if request.method != "POST" || path != Some(LOGIN) || !self.config.acls_enabled {
@@ -42,19 +45,26 @@ impl ConsulServer {
         secret: Option<&str>,
     ) -> Result<(Map<String, Value>, &StoredAuthMethod, BearerToken), ConsulErrorResponse> {
         let body = decode::body(&BODY, &request.body, UnknownFields::Dropped);
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the login can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the login: {what}")))?;
         if secret.is_some_and(|secret| !secret.is_empty()) {
             return Err(ConsulErrorResponse::invalid("a login comes without a token"));
         }
         let name = text(&body, "AuthMethod");
         let method = self.acl.method(name);
-        let missing = || ConsulErrorResponse::denied(format!("ACL not found: there is no auth method {name:?}"));
+        let missing =
+            || ConsulErrorResponse::denied(format!("ACL not found: there is no auth method {name:?}"));
         let method = method.ok_or_else(missing)?;
-        let bearer = BearerToken::read(text(&body, "BearerToken"), &method.aws).map_err(ConsulErrorResponse::invalid)?;
+        let bearer = BearerToken::read(text(&body, "BearerToken"), &method.aws)
+            .map_err(ConsulErrorResponse::invalid)?;
         Ok((body, method, bearer))
     }
 
-    pub(super) fn login(&mut self, call: &RequestContext<'_>, answers: &[Result<AwsAnswer, String>]) -> HandlerResult {
+    pub(super) fn login(
+        &mut self,
+        call: &RequestContext<'_>,
+        answers: &[Result<AwsAnswer, String>],
+    ) -> HandlerResult {
         let (body, method, _) = self.prepared(call.request, call.secret)?;
         let identity = CallerRole::of(&method.aws, answers).map_err(ConsulErrorResponse::invalid)?;
         let bindings = self.bindings(&method.name, &method.aws, &identity)?;
@@ -75,7 +85,12 @@ impl ConsulServer {
         Ok(HandlerResponse::Plain(self.store_token(None, token, call, None)))
     }
 
-    fn bindings(&self, method: &str, aws: &AwsIam, identity: &CallerRole) -> Result<LoginGrants, ConsulErrorResponse> {
+    fn bindings(
+        &self,
+        method: &str,
+        aws: &AwsIam,
+        identity: &CallerRole,
+    ) -> Result<LoginGrants, ConsulErrorResponse> {
         let (selectable, variables) = (identity.selectable(), identity.variables(aws));
         let mut bindings = LoginGrants { grants: Grants::default(), roles: Vec::new() };
         let rules = self.acl.rules.values().filter(|rule| rule.is_of(method));
@@ -98,7 +113,7 @@ impl ConsulServer {
                         datacenters: Vec::new(),
                     })?;
                 }
-                // Rules bound to what does not exist give nothing.
+                // A rule for an unknown role grants nothing.
                 BindType::Role => add(&mut bindings.roles, self.acl.role_of("", &name)),
                 BindType::Policy => add(&mut bindings.grants.policies, self.acl.policy_of("", &name)),
             }
@@ -129,11 +144,11 @@ fn add(links: &mut Vec<String>, found: Result<String, ConsulErrorResponse>) {
     }
 }
 
-/// A token's description tells the metadata that came with its login.
+/// The token's description, with the login's metadata.
 fn description(body: &Map<String, Value>) -> String {
     let made = "token created via login";
     match body.get("Meta").and_then(Value::as_object).filter(|meta| !meta.is_empty()) {
-        // Go escapes these in JSON, for HTML.
+        // Go escapes these characters in JSON.
         Some(meta) => {
             let meta = Value::Object(meta.clone()).to_string();
             let meta = meta.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");

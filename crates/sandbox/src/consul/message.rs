@@ -1,4 +1,4 @@
-//! Requests, responses and settings of the server, as plain values.
+//! Requests, responses and settings of the server.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,21 +11,21 @@ use super::duration;
 /// Settings of a server.
 #[derive(Clone)]
 pub struct ConsulConfig {
-    /// The datacenter; it is its own primary.
+    /// The datacenter, which is also the primary.
     pub datacenter: String,
-    /// The server's own node, on which `agent:read` is asked for `/v1/agent/self`.
+    /// The server's node, for which `/v1/agent/self` requires `agent:read`.
     pub node_name: String,
-    /// `acl.enabled`. Without it every ACL endpoint answers 401, and everything else is open.
+    /// `acl.enabled`. Without it, ACL endpoints return 401, and everything else is allowed.
     pub acls_enabled: bool,
-    /// `acl.default_policy` is `deny`, not `allow`.
+    /// Whether `acl.default_policy` is `deny` instead of `allow`.
     pub deny_by_default: bool,
-    /// The secret of the token with every power, `acl.tokens.initial_management`. Without it somebody has to bootstrap.
+    /// The secret of the management token, `acl.tokens.initial_management`.
     pub management_token: Option<String>,
-    /// Decides every id and secret.
+    /// Seed of ids and secrets.
     pub seed: u64,
-    /// `limits.http_max_conns_per_client`: connections above that are answered 429, whoever else is on the address.
+    /// `limits.http_max_conns_per_client`: further connections from an address get 429.
     pub connections_per_client: usize,
-    /// Refuses names of services that are no DNS label, as builds with a distribution's patches do.
+    /// Whether service names must be DNS labels, as in builds with some distributions' patches.
     pub strict_service_names: bool,
 }
 
@@ -55,18 +55,18 @@ impl fmt::Debug for ConsulConfig {
     }
 }
 
-/// An HTTP request, as far as the server looks at it.
+/// The parts of an HTTP request that the server reads.
 #[derive(Clone, Default)]
 pub struct ConsulRequest {
     /// `GET`, `PUT`, …
     pub method: String,
-    /// As in the request line: percent-encoded, with the query.
+    /// Percent-encoded path with the query, as in the request line.
     pub path_and_query: String,
-    /// The secret of `X-Consul-Token`, or of `Authorization: Bearer`.
+    /// The secret from `X-Consul-Token` or `Authorization: Bearer`.
     pub token: Option<String>,
-    /// Whether a header names an Enterprise namespace or partition.
+    /// The header that names an Enterprise namespace or partition, if any.
     pub enterprise_header: Option<&'static str>,
-    /// The body as it came.
+    /// The raw body.
     pub body: Vec<u8>,
 }
 
@@ -79,7 +79,7 @@ impl fmt::Debug for ConsulRequest {
 }
 
 impl ConsulRequest {
-    /// A request with a JSON body; `null` sends none.
+    /// A request with a JSON body; `null` means no body.
     pub fn new(method: &str, path_and_query: &str, token: Option<&str>, body: &Value) -> Self {
         Self {
             method: method.to_owned(),
@@ -109,7 +109,7 @@ impl fmt::Debug for ConsulResponse {
     }
 }
 
-/// How long a read waits that does not say.
+/// Default wait time of blocking queries.
 const WAIT: Duration = Duration::from_mins(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
@@ -127,13 +127,13 @@ impl ConsulResponse {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON; `null` where it is something else.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
-/// The path, decoded once, and the query of a request.
+/// Decoded path and query of a request.
 #[derive(Clone, Debug)]
 pub(super) struct ConsulRequestTarget {
     pub(super) path: String,
@@ -141,7 +141,7 @@ pub(super) struct ConsulRequestTarget {
 }
 
 impl ConsulRequestTarget {
-    /// Nothing where the path is not decodable.
+    /// `None` if the path cannot be decoded.
     pub(super) fn parse(path_and_query: &str) -> Option<Self> {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?.into_owned();
@@ -152,17 +152,17 @@ impl ConsulRequestTarget {
         Some(Self { path, query: parameters })
     }
 
-    /// The first value of a parameter; empty where it is absent.
+    /// The first value of a parameter; empty if absent.
     pub(super) fn parameter(&self, name: &str) -> &str {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// Whether the parameter is there, with or without a value.
+    /// Whether the parameter exists, with or without a value.
     pub(super) fn has(&self, name: &str) -> bool {
         self.query.contains_key(name)
     }
 
-    /// The index and the time that a read waits with; nothing where it does not wait. An error says what is at fault.
+    /// Index and wait time of a blocking query; `None` for other requests.
     pub(super) fn wait(&self) -> Result<Option<(u64, Duration)>, String> {
         let given = |name| Some(self.parameter(name)).filter(|text| !text.is_empty());
         let index = given("index").map(|text| {

@@ -1,16 +1,16 @@
-//! Auth methods: whose word a login takes. Only `aws-iam` is served.
+//! Auth methods. Only `aws-iam` is supported.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::acl::key_of;
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::aws_iam::AwsIam;
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, number, text};
 use super::duration;
 use super::grants::is_plain_name;
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
 const BODY: JsonMessage = JsonMessage(&[
     ("Name", JsonFieldKind::Text),
@@ -34,10 +34,10 @@ pub(super) struct StoredAuthMethod {
     pub(super) name: String,
     display_name: String,
     description: String,
-    /// Nanoseconds; 0 is for ever.
+    /// Nanoseconds; 0 means no limit.
     max_ttl: i64,
     locality: String,
-    /// As it was given.
+    /// The configuration of the request.
     config: Option<Value>,
     pub(super) aws: AwsIam,
     created: u64,
@@ -45,17 +45,17 @@ pub(super) struct StoredAuthMethod {
 }
 
 impl StoredAuthMethod {
-    /// How long its tokens live.
+    /// Lifetime of its tokens.
     pub(super) fn max_ttl(&self) -> Option<Duration> {
         u64::try_from(self.max_ttl).ok().filter(|ttl| *ttl > 0).map(Duration::from_nanos)
     }
 
-    /// Whether its tokens hold in this datacenter only.
+    /// Whether its tokens are local to the datacenter.
     pub(super) fn makes_local_tokens(&self) -> bool {
         self.locality != "global"
     }
 
-    /// Lists show no configuration.
+    /// The form in lists, without configuration.
     fn listed(&self) -> Value {
         let mut shown = json!({
             "Name": self.name,
@@ -93,15 +93,15 @@ impl ConsulServer {
 
     pub(super) fn read_method(&self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         self.acl_reader(call.secret)?;
-        let method = self.acl.method(name).ok_or_else(|| ConsulErrorResponse::gone("auth method"))?;
+        let method = self.acl.method(name).ok_or_else(|| ConsulErrorResponse::not_found("auth method"))?;
         Ok(HandlerResponse::read(method.shown(), self.acl.changed.methods))
     }
 
-    /// Makes an auth method or writes all of one anew, whichever way it is addressed.
+    /// Creates or replaces an auth method, with or without a name in the URL.
     pub(super) fn write_method(&mut self, call: &RequestContext<'_>, name: Option<&str>) -> HandlerResult {
         let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
         let body =
-            body.map_err(|what| ConsulErrorResponse::malformed(format!("the auth method can't be read: {what}")))?;
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the auth method: {what}")))?;
         let given = text(&body, "Name");
         let name = match name {
             Some(name) if !given.is_empty() && given != name => {
@@ -124,10 +124,14 @@ impl ConsulServer {
         Ok(HandlerResponse::Plain(shown))
     }
 
-    /// Removes an auth method, with its tokens and its binding rules.
+    /// Deletes an auth method with its tokens and binding rules.
     pub(super) fn delete_method(&mut self, call: &RequestContext<'_>, name: &str) -> HandlerResult {
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("auth method"))?;
-        let method = self.acl.methods.remove(&key_of(name)).ok_or_else(|| ConsulErrorResponse::gone("auth method"))?;
+        let method = self
+            .acl
+            .methods
+            .remove(&key_of(name))
+            .ok_or_else(|| ConsulErrorResponse::not_found("auth method"))?;
         let index = self.commit();
         self.acl.changed.methods = index;
         self.record(call, &caller, "auth-method", name, Some(method.shown()), None);
@@ -151,19 +155,23 @@ impl ConsulServer {
     }
 }
 
-fn checked(name: &str, before: Option<&StoredAuthMethod>, body: &Map<String, Value>) -> Result<StoredAuthMethod, String> {
+fn checked(
+    name: &str,
+    before: Option<&StoredAuthMethod>,
+    body: &Map<String, Value>,
+) -> Result<StoredAuthMethod, String> {
     if name.is_empty() {
         return Err("the auth method has no Name".to_owned());
     }
     if !is_plain_name(name, 128) {
         return Err(format!(
-            "{name:?} is no name of an auth method: letters, digits, '-' and '_' are allowed"
+            "{name:?} is not a valid auth method name: letters, digits, '-' and '_' are allowed"
         ));
     }
     let kind = text(body, "Type");
     if kind != TYPE {
         return Err(match before {
-            Some(_) => format!("the Type is {TYPE:?} and can't change to {kind:?}"),
+            Some(_) => format!("the Type is {TYPE:?} and cannot change to {kind:?}"),
             None => format!("the Type is {kind:?}; {TYPE:?} is the one that is served"),
         });
     }

@@ -1,17 +1,16 @@
-//! A Consul 1.21 server of our own: a client of its HTTP API can't tell it from a real one.
+//! An emulated Consul 1.21 server with the HTTP API of a real one.
 //!
-//! [`ConsulServer`] is the server as a value, without I/O and without a clock: [`ConsulServer::handle`] answers a
-//! request, [`ConsulServer::login_with`] one that needs AWS, [`ConsulServer::tick`] lets time pass. [`http::serve`] puts
-//! it behind a socket, where reads can wait for changes. [`SignedLogin`] is the other side: it makes the bearer token of a
-//! login with a role's credentials, which a real server takes as well.
+//! [`ConsulServer`] is the server as a value, without I/O and without a clock. [`ConsulServer::handle`] handles a
+//! request, [`ConsulServer::login_with`] one that needs AWS, and [`ConsulServer::tick`] advances time.
+//! [`http::serve`] serves it on a socket, with blocking queries. [`SignedLogin`] is the client's side of a login: it
+//! builds a bearer token that a real server accepts as well.
 //!
-//! It implements the server's rules, not its recorded answers: who may do what (`acl`, `powers`, `hcl`), the ACL
-//! objects (`policies`, `roles`, `tokens`, `methods`, `binding`), the exchange of an AWS identity for a token (`bearer`,
-//! `identity`, `login`), the catalog (`catalog`, `register`, `lists`, `txn`) and locks (`sessions`, `kv`). Wording is
-//! our own; statuses, headers and stored bodies are the server's.
+//! It implements the server's rules instead of recorded responses: permissions (`acl`, `permissions`, `hcl`), ACL
+//! objects (`policies`, `roles`, `tokens`, `methods`, `binding`), logins (`bearer`, `identity`, `login`), the catalog
+//! (`catalog`, `register`, `lists`, `txn`) and locks (`sessions`, `kv`). Statuses, headers and stored bodies equal
+//! the server's; error texts differ.
 
 mod acl;
-mod response;
 mod aws_iam;
 mod bearer;
 mod bexpr;
@@ -32,9 +31,10 @@ mod lists;
 mod login;
 mod message;
 mod methods;
-mod policies;
 mod permissions;
+mod policies;
 mod register;
+mod response;
 mod roles;
 mod route;
 mod server;

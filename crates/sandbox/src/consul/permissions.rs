@@ -1,13 +1,13 @@
-//! What a token may do: the rules of its policies, and which of them decides about a name.
+//! Permissions of a token: the rules of its policies and their precedence.
 //!
-//! An exact rule beats a prefix, a longer prefix a shorter one; among policies that speak of the same name `deny` wins,
-//! then the greater power.
+//! An exact rule precedes a prefix, and a longer prefix a shorter one. Of rules for the same name, `deny` precedes
+//! all others, then the higher access level.
 
 use std::collections::BTreeMap;
 
 use super::hcl::{self, PolicyBody, PolicyItem};
 
-/// What rules are about.
+/// Resource type of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Resource {
     Acl,
@@ -29,11 +29,11 @@ pub(super) enum AccessLevel {
     Read,
     List,
     Write,
-    /// The strongest of all: it wins over any power.
+    /// Takes precedence over all other levels.
     Deny,
 }
 
-/// The word in rules; whether it speaks of a name.
+/// Keyword in rules, and whether the rule has a name.
 const WORDS: &[(&str, Resource, bool)] = &[
     ("acl", Resource::Acl, false),
     ("keyring", Resource::Keyring, false),
@@ -50,7 +50,7 @@ const WORDS: &[(&str, Resource, bool)] = &[
 ];
 
 impl Resource {
-    pub(super) fn of_word(word: &str) -> Option<Self> {
+    pub(super) fn from_name(word: &str) -> Option<Self> {
         WORDS.iter().find(|(known, ..)| *known == word).map(|(_, resource, _)| *resource)
     }
 
@@ -60,8 +60,8 @@ impl Resource {
 }
 
 impl AccessLevel {
-    /// As rules and questions say it.
-    pub(super) fn of_word(word: &str) -> Option<Self> {
+    /// The level with this keyword.
+    pub(super) fn from_name(word: &str) -> Option<Self> {
         match word {
             "read" => Some(Self::Read),
             "list" => Some(Self::List),
@@ -80,9 +80,9 @@ pub(super) struct PolicyRule {
     level: AccessLevel,
 }
 
-/// Reads a policy's rules. What speaks of Enterprise's partitions and namespaces is read past.
+/// Parses a policy's rules. Rules for Enterprise partitions and namespaces are ignored.
 pub(super) fn parse(text: &str) -> Result<Vec<PolicyRule>, String> {
-    let items = hcl::parse(text).map_err(|what| format!("the rules can't be read: {what}"))?;
+    let items = hcl::parse(text).map_err(|what| format!("decoding the rules: {what}"))?;
     let mut rules = Vec::new();
     for item in &items {
         let (word, prefix) = match item.key.strip_suffix("_prefix") {
@@ -128,12 +128,12 @@ fn level(resource: Resource, text: Option<&str>) -> Result<AccessLevel, String> 
     }
 }
 
-/// The sum of a token's policies.
+/// The merged policies of a token.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Permissions {
     exact: BTreeMap<(Resource, String), AccessLevel>,
     prefixes: BTreeMap<(Resource, String), AccessLevel>,
-    /// Where no rule speaks.
+    /// The default without a matching rule.
     allowed_by_default: bool,
 }
 
@@ -155,7 +155,7 @@ impl Permissions {
             Some(AccessLevel::Deny) => false,
             Some(found) => found >= wanted,
             None => match resource {
-                // These are parts of `operator` where nobody speaks of them.
+                // Without rules of their own, these follow `operator`.
                 Resource::Mesh | Resource::Peering => self.allow(Resource::Operator, "", wanted),
                 _ => self.allowed_by_default,
             },
@@ -175,37 +175,37 @@ impl Permissions {
 mod tests {
     use super::*;
 
-    fn powers(texts: &[&str]) -> Permissions {
-        let mut powers = Permissions::new(false);
+    fn permissions(texts: &[&str]) -> Permissions {
+        let mut permissions = Permissions::new(false);
         for text in texts {
-            powers.add(&parse(text).unwrap());
+            permissions.add(&parse(text).unwrap());
         }
-        powers
+        permissions
     }
 
     #[test]
     fn most_specific_acl_rule_wins() {
-        let powers = powers(&[
+        let permissions = permissions(&[
             "service_prefix \"\" { policy = \"read\" } service_prefix \"web\" { policy = \"write\" }
              service \"web-admin\" { policy = \"deny\" }",
         ]);
-        assert!(powers.allow(Resource::Service, "db", AccessLevel::Read));
-        assert!(!powers.allow(Resource::Service, "db", AccessLevel::Write));
-        assert!(powers.allow(Resource::Service, "web-2", AccessLevel::Write));
-        assert!(!powers.allow(Resource::Service, "web-admin", AccessLevel::Read));
-        assert!(!powers.allow(Resource::Node, "web", AccessLevel::Read));
+        assert!(permissions.allow(Resource::Service, "db", AccessLevel::Read));
+        assert!(!permissions.allow(Resource::Service, "db", AccessLevel::Write));
+        assert!(permissions.allow(Resource::Service, "web-2", AccessLevel::Write));
+        assert!(!permissions.allow(Resource::Service, "web-admin", AccessLevel::Read));
+        assert!(!permissions.allow(Resource::Node, "web", AccessLevel::Read));
     }
 
     #[test]
-    fn a_denial_in_any_policy_wins() {
-        let powers = powers(&["acl = \"write\"", "acl = \"deny\"", "operator = \"read\""]);
-        assert!(!powers.allow(Resource::Acl, "", AccessLevel::Read));
-        assert!(powers.allow(Resource::Mesh, "", AccessLevel::Read));
-        assert!(!powers.allow(Resource::Mesh, "", AccessLevel::Write));
+    fn deny_in_any_policy_takes_precedence() {
+        let permissions = permissions(&["acl = \"write\"", "acl = \"deny\"", "operator = \"read\""]);
+        assert!(!permissions.allow(Resource::Acl, "", AccessLevel::Read));
+        assert!(permissions.allow(Resource::Mesh, "", AccessLevel::Read));
+        assert!(!permissions.allow(Resource::Mesh, "", AccessLevel::Write));
     }
 
     #[test]
-    fn unknown_levels_are_refused_and_enterprise_rules_read_past() {
+    fn unknown_level_is_rejected_enterprise_rule_ignored() {
         assert!(parse("mesh = \"maybe\"").is_err());
         assert!(parse("node \"a\" { policy = \"list\" }").is_err());
         assert!(parse("node \"a\" { }").is_err());

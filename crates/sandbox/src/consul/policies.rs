@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text, texts};
 use super::ids;
 use super::permissions::{self, PolicyRule};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
-/// The policy that allows everything.
+/// Id of the policy `global-management`.
 pub(super) const GLOBAL_MANAGEMENT: &str = "00000000-0000-0000-0000-000000000001";
 const READ_ONLY: &str = "00000000-0000-0000-0000-000000000002";
 
@@ -50,7 +50,7 @@ impl StoredPolicy {
         shown
     }
 
-    /// Lists show no rules.
+    /// The form in lists, without rules.
     fn listed(&self) -> Value {
         let datacenters = self.datacenters.join(",");
         json!({
@@ -65,7 +65,7 @@ impl StoredPolicy {
     }
 }
 
-/// Everything, in the words of rules.
+/// Rules that give this level for every resource.
 fn everything(level: &str) -> String {
     let named = ["agent", "event", "key", "node", "query", "service", "session"];
     let named = named.map(|word| format!("{word}_prefix \"\" {{\n  policy = \"{level}\"\n}}\n"));
@@ -74,7 +74,7 @@ fn everything(level: &str) -> String {
 }
 
 impl ConsulServer {
-    /// The policies that every server has.
+    /// Creates the built-in policies.
     pub(super) fn make_builtin_policies(&mut self) {
         let builtin = [
             (GLOBAL_MANAGEMENT, "global-management", "read and write access to everything", "write"),
@@ -117,14 +117,15 @@ impl ConsulServer {
     }
 
     fn policy_read(&self, found: Option<&StoredPolicy>) -> HandlerResult {
-        let policy = found.ok_or_else(|| ConsulErrorResponse::gone("policy"))?;
+        let policy = found.ok_or_else(|| ConsulErrorResponse::not_found("policy"))?;
         Ok(HandlerResponse::read(policy.shown(), self.acl.changed.policies))
     }
 
-    /// Makes a policy, or with an id writes all of one anew.
+    /// Creates a policy, or replaces the one with this id.
     pub(super) fn write_policy(&mut self, call: &RequestContext<'_>, id: Option<&str>) -> HandlerResult {
         let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the policy can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the policy: {what}")))?;
         same_id(id, text(&body, "ID"), "a policy")?;
         let caller = self.acl_writer(call.secret)?;
         let (before, policy) = self.checked_policy(id, &body)?;
@@ -152,7 +153,7 @@ impl ConsulServer {
         }
         if !is_policy_name(name) {
             return Err(ConsulErrorResponse::invalid(format!(
-                "{name:?} is no name of a policy: letters, digits, '-', '_' and one '/' are allowed"
+                "{name:?} is not a valid policy name: letters, digits, '-', '_' and one '/' are allowed"
             )));
         }
         let before = match id {
@@ -165,11 +166,15 @@ impl ConsulServer {
         };
         let other = self.acl.policies.values().find(|policy| policy.name == name);
         if other.is_some_and(|other| Some(other.id.as_str()) != id) {
-            return Err(ConsulErrorResponse::invalid(format!("there is a policy with the name {name:?} already")));
+            return Err(ConsulErrorResponse::invalid(format!(
+                "there is a policy with the name {name:?} already"
+            )));
         }
         let rules = text(body, "Rules").to_owned();
         if before.as_ref().is_some_and(|before| is_builtin(&before.id) && before.rules != rules) {
-            return Err(ConsulErrorResponse::invalid("the rules of the server's own policies can't be changed"));
+            return Err(ConsulErrorResponse::invalid(
+                "the rules of the server's own policies cannot be changed",
+            ));
         }
         let policy = StoredPolicy {
             id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
@@ -184,14 +189,14 @@ impl ConsulServer {
         Ok((before, policy))
     }
 
-    /// Removes a policy; roles and tokens simply lose it.
+    /// Deletes a policy. Roles and tokens lose it.
     pub(super) fn delete_policy(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         uuid(id)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("policy"))?;
         if is_builtin(id) {
-            return Err(ConsulErrorResponse::invalid("the server's own policies can't be deleted"));
+            return Err(ConsulErrorResponse::invalid("the server's own policies cannot be deleted"));
         }
-        let policy = self.acl.policies.remove(id).ok_or_else(|| ConsulErrorResponse::gone("policy"))?;
+        let policy = self.acl.policies.remove(id).ok_or_else(|| ConsulErrorResponse::not_found("policy"))?;
         self.acl.changed.policies = self.commit();
         self.record(call, &caller, "policy", id, Some(policy.shown()), None);
         Ok(HandlerResponse::done())
@@ -209,21 +214,21 @@ fn is_policy_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/'))
 }
 
-/// What is looked up by id must be one.
+/// Checks that the id is a UUID.
 pub(super) fn uuid(id: &str) -> Result<(), ConsulErrorResponse> {
     if ids::is_uuid(id) {
         Ok(())
     } else {
-        Err(ConsulErrorResponse::invalid(format!("{id:?} is no UUID of 36 characters")))
+        Err(ConsulErrorResponse::invalid(format!("{id:?} is not a UUID of 36 characters")))
     }
 }
 
-/// The id of the URL and that of the body, where there is one, must agree; a new object gets its own.
+/// Checks that the ids of URL and body agree, and that a new object has none.
 pub(super) fn same_id(id: Option<&str>, given: &str, what: &str) -> Result<(), ConsulErrorResponse> {
     match id {
         _ if given.is_empty() => Ok(()),
         Some(id) if id == given => Ok(()),
         Some(id) => Err(ConsulErrorResponse::malformed(format!("the URL names {id:?}, the body {given:?}"))),
-        None => Err(ConsulErrorResponse::malformed(format!("{what} that is new can't have an ID yet"))),
+        None => Err(ConsulErrorResponse::malformed(format!("{what} that is new cannot have an ID yet"))),
     }
 }

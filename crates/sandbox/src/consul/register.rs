@@ -1,14 +1,14 @@
-//! Registration and deregistration in the catalog, and who may.
+//! Registration and deregistration in the catalog, with their permission checks.
 
 use serde_json::{Map, Value};
 
 use super::acl::AclCaller;
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::catalog::NodeSpec;
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, flag, objects, text};
 use super::ids;
 use super::permissions::{AccessLevel, Resource};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 use super::service::{CHECK, HealthCheck, SERVICE, ServiceInstance};
 
 const REGISTER: JsonMessage = JsonMessage(&[
@@ -30,7 +30,7 @@ const DEREGISTER: JsonMessage = JsonMessage(&[
     ("CheckID", JsonFieldKind::Text),
 ]);
 
-/// A registration that keeps the rules.
+/// A valid registration.
 struct CatalogRegistration<'a> {
     node: &'a str,
     spec: NodeSpec,
@@ -42,16 +42,22 @@ struct CatalogRegistration<'a> {
 impl ConsulServer {
     pub(super) fn register(&mut self, call: &RequestContext<'_>) -> HandlerResult {
         let body = decode::body(&REGISTER, &call.request.body, UnknownFields::Dropped);
-        let body =
-            body.map_err(|what| ConsulErrorResponse::malformed(format!("the registration can't be read: {what}")))?;
+        let body = body
+            .map_err(|what| ConsulErrorResponse::malformed(format!("decoding the registration: {what}")))?;
         self.here(text(&body, "Datacenter"))?;
         let caller = self.caller(call.secret)?;
-        let registration = registration(&body, self.config.strict_service_names).map_err(ConsulErrorResponse::invalid)?;
+        let registration =
+            registration(&body, self.config.strict_service_names).map_err(ConsulErrorResponse::invalid)?;
         self.may_register(&caller, &registration)?;
         self.apply(call, &caller, registration)
     }
 
-    fn apply(&mut self, call: &RequestContext<'_>, caller: &AclCaller, registration: CatalogRegistration<'_>) -> HandlerResult {
+    fn apply(
+        &mut self,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
+        registration: CatalogRegistration<'_>,
+    ) -> HandlerResult {
         let node = registration.node;
         let known = registration.service.as_ref().map(|service| service.id.as_str());
         let has = |id: &str| {
@@ -114,8 +120,12 @@ impl ConsulServer {
         self.catalog.nodes.get(name).map(|node| node.shown(name, &self.config.datacenter))
     }
 
-    /// Services may say again what their node is without power over it.
-    fn may_register(&self, caller: &AclCaller, registration: &CatalogRegistration<'_>) -> Result<(), ConsulErrorResponse> {
+    /// Checks the permissions of a registration. An unchanged node needs no permission for it.
+    fn may_register(
+        &self,
+        caller: &AclCaller,
+        registration: &CatalogRegistration<'_>,
+    ) -> Result<(), ConsulErrorResponse> {
         let write_service = |name: &str| caller.require(Resource::Service, name, AccessLevel::Write);
         if let Some(service) = &registration.service {
             write_service(&service.name)?;
@@ -145,7 +155,8 @@ impl ConsulServer {
 
     pub(super) fn deregister(&mut self, call: &RequestContext<'_>) -> HandlerResult {
         let body = decode::body(&DEREGISTER, &call.request.body, UnknownFields::Dropped);
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the request can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the request: {what}")))?;
         self.here(text(&body, "Datacenter"))?;
         let (node, service, check) = (text(&body, "Node"), text(&body, "ServiceID"), text(&body, "CheckID"));
         if node.is_empty() {
@@ -157,9 +168,9 @@ impl ConsulServer {
         if !service.is_empty() {
             self.drop_service(call, &caller, index, node, service);
         } else if !check.is_empty() {
-            if let Some(gone) = self.catalog.remove_check(index, node, check) {
+            if let Some(removed) = self.catalog.remove_check(index, node, check) {
                 let id = format!("{node} {check}");
-                self.record(call, &caller, "check", &id, Some(gone.shown()), None);
+                self.record(call, &caller, "check", &id, Some(removed.shown()), None);
             }
         } else {
             self.drop_node(call, &caller, index, node);
@@ -167,18 +178,25 @@ impl ConsulServer {
         Ok(HandlerResponse::done())
     }
 
-    /// Whoever may write the node may remove all that is on it; others what belongs to their services.
-    fn may_deregister(&self, caller: &AclCaller, node: &str, service: &str, check: &str) -> Result<(), ConsulErrorResponse> {
-        let whole = caller.require(Resource::Node, node, AccessLevel::Write);
-        if whole.is_ok() || (service.is_empty() && check.is_empty()) {
-            return whole;
+    /// Checks the permissions of a deregistration: `node:write` suffices for everything on the node, `service:write`
+    /// for the service and its checks.
+    fn may_deregister(
+        &self,
+        caller: &AclCaller,
+        node: &str,
+        service: &str,
+        check: &str,
+    ) -> Result<(), ConsulErrorResponse> {
+        let on_node = caller.require(Resource::Node, node, AccessLevel::Write);
+        if on_node.is_ok() || (service.is_empty() && check.is_empty()) {
+            return on_node;
         }
         let stored = self.catalog.nodes.get(node);
         let of_check = || Some(stored?.checks.get(check)?.service_id.as_str());
         let id = if service.is_empty() { of_check() } else { Some(service) };
         match id.and_then(|id| stored?.services.get(id)) {
             Some(service) => caller.require(Resource::Service, &service.name, AccessLevel::Write),
-            None if service.is_empty() => whole,
+            None if service.is_empty() => on_node,
             None => Err(ConsulErrorResponse::invalid(format!("there is no service {service:?} on the node"))),
         }
     }
@@ -191,12 +209,18 @@ impl ConsulServer {
         node: &str,
         id: &str,
     ) {
-        if let Some(gone) = self.catalog.remove_service(index, node, id) {
-            self.record(call, caller, "service", &format!("{node} {id}"), Some(gone.shown()), None);
+        if let Some(removed) = self.catalog.remove_service(index, node, id) {
+            self.record(call, caller, "service", &format!("{node} {id}"), Some(removed.shown()), None);
         }
     }
 
-    pub(super) fn drop_node(&mut self, call: &RequestContext<'_>, caller: &AclCaller, index: u64, name: &str) {
+    pub(super) fn drop_node(
+        &mut self,
+        call: &RequestContext<'_>,
+        caller: &AclCaller,
+        index: u64,
+        name: &str,
+    ) {
         let before = self.shown_node(name);
         let Some(node) = self.catalog.remove_node(index, name) else { return };
         for service in node.services.values() {
@@ -207,7 +231,7 @@ impl ConsulServer {
         self.end_sessions_of(call.now, index, name);
     }
 
-    /// The server's own node, as every agent registers itself.
+    /// Registers the server's own node, as every agent does.
     pub(super) fn make_own_node(&mut self) {
         let index = self.commit();
         let (name, id) = (self.config.node_name.clone(), self.node_id.clone());
@@ -241,7 +265,7 @@ fn registration(body: &Map<String, Value>, strict_names: bool) -> Result<Catalog
     let skips_node = flag(body, "SkipNodeUpdate");
     let (id, address) = (text(body, "ID"), text(body, "Address"));
     if !id.is_empty() && !ids::is_uuid(id) {
-        return Err(format!("the ID {id:?} of the node is no UUID"));
+        return Err(format!("the ID {id:?} of the node is not a UUID"));
     }
     if address.is_empty() && !skips_node {
         return Err("the node needs an Address, unless SkipNodeUpdate is set".to_owned());

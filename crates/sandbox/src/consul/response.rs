@@ -1,19 +1,19 @@
-//! What a handler hands back: a body, what it was read at, or a refusal; and how each looks on the wire.
+//! Results of handlers and their HTTP responses.
 
 use serde_json::Value;
 
 use super::message::{ConsulConfig, ConsulResponse, JSON, TEXT};
 
-/// An answer.
+/// Successful result of a handler.
 #[derive(Clone, Debug)]
 pub(super) enum HandlerResponse {
     /// The result of a write, or of a read that has no index.
     Plain(Value),
-    /// The result of a read that can wait.
+    /// The result of a read with an index.
     Read(ReadResult),
-    /// A JSON body with another status, such as a transaction that lost.
+    /// A JSON body with another status, such as a failed transaction.
     Status(u16, Value),
-    /// A value as it was stored.
+    /// A stored value, unchanged.
     Raw { body: Vec<u8>, index: u64 },
 }
 
@@ -22,19 +22,19 @@ pub(super) enum HandlerResponse {
 pub(super) struct ReadResult {
     pub(super) body: Value,
     pub(super) index: u64,
-    /// Something was left out because the token may not see it.
+    /// Whether results were filtered by permissions.
     pub(super) filtered: bool,
-    /// The catalog says how consistent its answers are; ACL reads don't.
+    /// Whether the response has the consistency headers of the catalog.
     pub(super) catalog: bool,
 }
 
 impl HandlerResponse {
-    /// What an ACL endpoint reads.
+    /// The result of an ACL read.
     pub(super) fn read(body: Value, index: u64) -> Self {
         Self::Read(ReadResult { body, index, filtered: false, catalog: false })
     }
 
-    /// What the catalog reads.
+    /// The result of a catalog read.
     pub(super) fn catalog(body: Value, index: u64, filtered: bool) -> Self {
         Self::Read(ReadResult { body, index, filtered, catalog: true })
     }
@@ -46,18 +46,18 @@ impl HandlerResponse {
 
 pub(super) type HandlerResult = Result<HandlerResponse, ConsulErrorResponse>;
 
-/// A refused request: a status and a line of text.
+/// An error response: a status and a line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConsulErrorResponse {
     pub(super) status: u16,
     pub(super) text: String,
-    /// The read was tried, so that the answer carries an index, of nothing.
+    /// Whether the read reached the state, so that the response has an index.
     queried: bool,
-    /// The methods that the path takes, where the request's is none of them.
+    /// Allowed methods, for a request with another method.
     allowed: &'static [&'static str],
-    /// Nothing was found at this index, so that waiting for it goes on there.
+    /// Index at which nothing was found, for a later blocking query.
     missing_at: Option<u64>,
-    /// Something was left out because the token may not see it.
+    /// Whether results were filtered by permissions.
     filtered: bool,
 }
 
@@ -66,12 +66,12 @@ impl ConsulErrorResponse {
         Self { status, text: text.into(), queried: false, allowed: &[], missing_at: None, filtered: false }
     }
 
-    /// The request can't be read.
+    /// A malformed request (400).
     pub(super) fn malformed(text: impl Into<String>) -> Self {
         Self::new(400, text)
     }
 
-    /// A rule is broken; Consul answers these 500.
+    /// An invalid request, for which Consul returns 500.
     pub(super) fn invalid(text: impl Into<String>) -> Self {
         Self::new(500, text)
     }
@@ -88,7 +88,7 @@ impl ConsulErrorResponse {
         Self::new(403, text)
     }
 
-    pub(super) fn gone(what: &str) -> Self {
+    pub(super) fn not_found(what: &str) -> Self {
         Self::new(404, format!("there is no such {what}"))
     }
 
@@ -96,13 +96,13 @@ impl ConsulErrorResponse {
         Self { missing_at: Some(index), ..Self::new(404, "") }
     }
 
-    /// No key that the token may see.
+    /// No key that the token may read (404).
     pub(super) fn no_key_shown(index: u64, filtered: bool) -> Self {
         Self { filtered, ..Self::no_key(index) }
     }
 
     pub(super) fn acls_disabled() -> Self {
-        // Clients know it by this text.
+        // Clients match this text.
         Self::new(401, "ACL support disabled")
     }
 
@@ -115,21 +115,21 @@ impl ConsulErrorResponse {
         Self::new(413, text)
     }
 
-    /// A read that reached the server's state before it failed.
+    /// Marks a read that reached the state before it failed.
     pub(super) fn queried(mut self) -> Self {
         self.queried = matches!(self.status, 403 | 500);
         self
     }
 
-    /// A DELETE does not tell an unknown token of its own from an unknown target: both are "not found".
+    /// The response of a DELETE, where an unknown own token and an unknown target are both "not found".
     pub(super) fn of_a_deletion(self, what: &str) -> Self {
-        if self == Self::unknown_token() { Self::gone(what) } else { self }
+        if self == Self::unknown_token() { Self::not_found(what) } else { self }
     }
 }
 
 const FILTERED: &str = "X-Consul-Results-Filtered-By-ACLs";
 
-/// The response on the wire.
+/// The HTTP response.
 pub(super) fn response(config: &ConsulConfig, outcome: HandlerResult) -> ConsulResponse {
     let json = |status, body: &Value| ConsulResponse::new(status, JSON, body.to_string().into_bytes());
     let mut response = match outcome {
@@ -169,7 +169,7 @@ pub(super) fn response(config: &ConsulConfig, outcome: HandlerResult) -> ConsulR
 
 fn query_headers(mut response: ConsulResponse, index: u64, known_leader: bool) -> ConsulResponse {
     response.headers.extend([
-        // A client that asked with 0 would not wait the next time.
+        // With index 0, the client's next query would not block.
         ("X-Consul-Index", index.max(1).to_string()),
         ("X-Consul-Knownleader", known_leader.to_string()),
         ("X-Consul-Lastcontact", "0".to_owned()),

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use super::acl::AclStore;
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text};
 use super::grants::{Grants, LINK, NODE_IDENTITY, SERVICE_IDENTITY, TEMPLATED_POLICY, is_plain_name};
 use super::ids;
 use super::policies::{same_id, uuid};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
 const BODY: JsonMessage = JsonMessage(&[
     ("ID", JsonFieldKind::Text),
@@ -72,20 +72,24 @@ impl ConsulServer {
     }
 
     fn role_read(&self, found: Option<&StoredRole>) -> HandlerResult {
-        let role = found.ok_or_else(|| ConsulErrorResponse::gone("role"))?;
+        let role = found.ok_or_else(|| ConsulErrorResponse::not_found("role"))?;
         Ok(HandlerResponse::read(role.shown(&self.acl), self.acl.changed.roles))
     }
 
-    /// Makes a role, or with an id writes all of one anew.
+    /// Creates a role, or replaces the one with this id.
     pub(super) fn write_role(&mut self, call: &RequestContext<'_>, id: Option<&str>) -> HandlerResult {
         let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the role can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the role: {what}")))?;
         same_id(id, text(&body, "ID"), "a role")?;
         let caller = self.acl_writer(call.secret)?;
         let (before, role) = self.checked_role(id, &body)?;
         let index = self.commit();
-        let role =
-            StoredRole { created: before.as_ref().map_or(index, |before| before.created), modified: index, ..role };
+        let role = StoredRole {
+            created: before.as_ref().map_or(index, |before| before.created),
+            modified: index,
+            ..role
+        };
         let shown = role.shown(&self.acl);
         let before = before.map(|before| before.shown(&self.acl));
         self.record(call, &caller, "role", &role.id, before, Some(&shown));
@@ -105,7 +109,7 @@ impl ConsulServer {
         }
         if !is_plain_name(name, 256) {
             return Err(ConsulErrorResponse::invalid(format!(
-                "{name:?} is no name of a role: letters, digits, '-' and '_' are allowed"
+                "{name:?} is not a valid role name: letters, digits, '-' and '_' are allowed"
             )));
         }
         let before = match id {
@@ -118,7 +122,9 @@ impl ConsulServer {
         };
         let other = self.acl.roles.values().find(|role| role.name == name);
         if other.is_some_and(|other| Some(other.id.as_str()) != id) {
-            return Err(ConsulErrorResponse::invalid(format!("there is a role with the name {name:?} already")));
+            return Err(ConsulErrorResponse::invalid(format!(
+                "there is a role with the name {name:?} already"
+            )));
         }
         let role = StoredRole {
             id: id.map_or_else(|| self.ids.uuid(), str::to_owned),
@@ -131,11 +137,11 @@ impl ConsulServer {
         Ok((before, role))
     }
 
-    /// Removes a role; tokens simply lose it.
+    /// Deletes a role. Tokens lose it.
     pub(super) fn delete_role(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         uuid(id)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("role"))?;
-        let role = self.acl.roles.remove(id).ok_or_else(|| ConsulErrorResponse::gone("role"))?;
+        let role = self.acl.roles.remove(id).ok_or_else(|| ConsulErrorResponse::not_found("role"))?;
         self.acl.changed.roles = self.commit();
         let before = role.shown(&self.acl);
         self.record(call, &caller, "role", id, Some(before), None);

@@ -1,6 +1,6 @@
-//! Where a request goes, and with which methods.
+//! Routes of the HTTP API and their methods.
 
-/// The kinds of ACL objects.
+/// Kinds of ACL objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acl {
     Token,
@@ -10,19 +10,16 @@ pub(super) enum Acl {
     Rule,
 }
 
-/// Where a request goes.
+/// Route of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ConsulRoute {
     Leader,
-    Peers,
     AgentSelf,
     AgentVersion,
-    Bootstrap,
     Login,
     Logout,
     OwnToken,
     Authorize,
-    CloneToken(String),
     List(Acl),
     Create(Acl),
     Item(Acl, String),
@@ -32,7 +29,6 @@ pub(super) enum ConsulRoute {
     Datacenters,
     Nodes,
     Services,
-    Instances(String),
     Node(String),
     NodeServices(String),
     HealthOfService(String),
@@ -56,10 +52,8 @@ const ITEM: Methods = &["GET", "PUT", "DELETE"];
 
 const EXACT: &[(&str, ConsulRoute, Methods)] = &[
     ("/v1/status/leader", ConsulRoute::Leader, GET),
-    ("/v1/status/peers", ConsulRoute::Peers, GET),
     ("/v1/agent/self", ConsulRoute::AgentSelf, GET),
     ("/v1/agent/version", ConsulRoute::AgentVersion, GET),
-    ("/v1/acl/bootstrap", ConsulRoute::Bootstrap, PUT),
     ("/v1/acl/login", ConsulRoute::Login, POST),
     ("/v1/acl/logout", ConsulRoute::Logout, POST),
     ("/v1/acl/token/self", ConsulRoute::OwnToken, GET),
@@ -86,7 +80,7 @@ const EXACT: &[(&str, ConsulRoute, Methods)] = &[
 
 type NamedRoute = fn(String) -> ConsulRoute;
 
-/// The longer of two prefixes comes first.
+/// Prefixes, longer ones first.
 const PREFIXES: &[(&str, NamedRoute, Methods)] = &[
     ("/v1/acl/policy/name/", |name| ConsulRoute::Named(Acl::Policy, name), GET),
     ("/v1/acl/role/name/", |name| ConsulRoute::Named(Acl::Role, name), GET),
@@ -95,7 +89,6 @@ const PREFIXES: &[(&str, NamedRoute, Methods)] = &[
     ("/v1/acl/role/", |id| ConsulRoute::Item(Acl::Role, id), ITEM),
     ("/v1/acl/auth-method/", |name| ConsulRoute::Item(Acl::Method, name), ITEM),
     ("/v1/acl/binding-rule/", |id| ConsulRoute::Item(Acl::Rule, id), ITEM),
-    ("/v1/catalog/service/", ConsulRoute::Instances, GET),
     ("/v1/catalog/node/", ConsulRoute::Node, GET),
     ("/v1/catalog/node-services/", ConsulRoute::NodeServices, GET),
     ("/v1/health/service/", ConsulRoute::HealthOfService, GET),
@@ -107,13 +100,10 @@ const PREFIXES: &[(&str, NamedRoute, Methods)] = &[
     ("/v1/kv/", ConsulRoute::Key, ITEM),
 ];
 
-/// The route of a decoded path, and the methods that it takes.
+/// The route of a decoded path, with its methods.
 pub(super) fn of(path: &str) -> Option<(ConsulRoute, Methods)> {
     if let Some((_, route, methods)) = EXACT.iter().find(|(known, ..)| *known == path) {
         return Some((route.clone(), methods));
-    }
-    if let Some(id) = path.strip_prefix("/v1/acl/token/").and_then(|rest| rest.strip_suffix("/clone")) {
-        return Some((ConsulRoute::CloneToken(id.to_owned()), PUT));
     }
     PREFIXES.iter().find_map(|(prefix, named, methods)| {
         path.strip_prefix(prefix).map(|rest| (named(rest.to_owned()), *methods))
@@ -124,12 +114,10 @@ impl ConsulRoute {
     pub(super) fn is_acl(&self) -> bool {
         matches!(
             self,
-            Self::Bootstrap
-                | Self::Login
+            Self::Login
                 | Self::Logout
                 | Self::OwnToken
                 | Self::Authorize
-                | Self::CloneToken(_)
                 | Self::List(_)
                 | Self::Create(_)
                 | Self::Item(..)
@@ -137,8 +125,8 @@ impl ConsulRoute {
         )
     }
 
-    /// Whether a read here has an index, and so shows one even when it fails.
+    /// Whether reads have an index, which they return even on errors.
     pub(super) fn has_index(&self) -> bool {
-        !matches!(self, Self::Leader | Self::Peers | Self::AgentSelf | Self::AgentVersion | Self::Datacenters)
+        !matches!(self, Self::Leader | Self::AgentSelf | Self::AgentVersion | Self::Datacenters)
     }
 }

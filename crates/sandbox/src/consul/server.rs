@@ -1,4 +1,4 @@
-//! The server as a value: one request in, one response out, no I/O and no clock of its own.
+//! The server as a value, without I/O and without a clock.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::acl::AclStore;
-use super::response::{self, HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::bearer::{AwsAnswer, SignedCall};
 use super::catalog::Catalog;
 use super::ids::Ids;
 use super::journal::ConsulJournalEntry;
-use super::message::{ConsulConfig, ConsulRequest, ConsulResponse, TEXT, ConsulRequestTarget};
+use super::message::{ConsulConfig, ConsulRequest, ConsulRequestTarget, ConsulResponse, TEXT};
 use super::permissions::{AccessLevel, Resource};
+use super::response::{self, ConsulErrorResponse, HandlerResponse, HandlerResult};
 use super::route::{self, Acl, ConsulRoute};
 use super::sessions::Locks;
 
@@ -22,7 +22,7 @@ pub(super) const VERSION: &str = "1.21.4";
 
 /// A Consul server in memory.
 ///
-/// Every method that changes something takes the time; nothing reads a clock, so a run can be repeated.
+/// Every method that changes something takes the time as a parameter, so that a run can be replayed.
 pub struct ConsulServer {
     pub(super) config: ConsulConfig,
     pub(super) acl: AclStore,
@@ -44,7 +44,7 @@ impl fmt::Debug for ConsulServer {
     }
 }
 
-/// A request on its way through the handlers.
+/// Context of a request for the handlers.
 pub(super) struct RequestContext<'a> {
     pub(super) now: Timestamp,
     pub(super) request: &'a ConsulRequest,
@@ -53,7 +53,7 @@ pub(super) struct RequestContext<'a> {
 }
 
 impl ConsulServer {
-    /// A server with nothing but what every server makes for itself.
+    /// A server with only the built-in objects.
     pub fn new(config: ConsulConfig, now: Timestamp) -> Self {
         let mut ids = Ids::new(config.seed);
         let mut server = Self {
@@ -72,13 +72,13 @@ impl ConsulServer {
         server
     }
 
-    /// Answers a request, after doing what was due by `now`. For a login use [`login_with`](Self::login_with): without
-    /// AWS's answers it fails.
+    /// Advances the server to `now` and handles a request. Logins fail, since they need
+    /// [`login_with`](Self::login_with).
     pub fn handle(&mut self, now: Timestamp, request: &ConsulRequest) -> ConsulResponse {
         self.handle_with(now, request, &[])
     }
 
-    /// Answers a request; `aws` sends the signed requests of a login.
+    /// Handles a request. `aws` sends a login's signed requests.
     pub fn login_with(
         &mut self,
         now: Timestamp,
@@ -90,7 +90,7 @@ impl ConsulServer {
         self.handle_with(now, request, &answers)
     }
 
-    /// Answers a request, given what AWS answered to its [`signed_calls`](Self::signed_calls).
+    /// Handles a request with AWS's responses to its [`signed_calls`](Self::signed_calls).
     pub fn handle_with(
         &mut self,
         now: Timestamp,
@@ -102,7 +102,7 @@ impl ConsulServer {
             return ConsulResponse::new(400, TEXT, b"the path is not decodable".to_vec());
         };
         let Some((route, methods)) = route::of(&target.path) else {
-            return ConsulResponse::new(404, TEXT, b"this path is no endpoint of the API".to_vec());
+            return ConsulResponse::new(404, TEXT, b"this path is not an endpoint of the API".to_vec());
         };
         let given = Some(target.parameter("token")).filter(|token| !token.is_empty());
         let secret = request.token.as_deref().or(given);
@@ -118,7 +118,7 @@ impl ConsulServer {
         response::response(&self.config, outcome)
     }
 
-    /// Does what is due by `now`: tokens and sessions end.
+    /// Expires tokens and sessions that are due by `now`.
     pub fn tick(&mut self, now: Timestamp) {
         while let Some((until, secret)) = self.acl.expiring.first() {
             if *until > now {
@@ -131,13 +131,13 @@ impl ConsulServer {
         self.expire_sessions(now);
     }
 
-    /// When [`tick`](Self::tick) has something to do next.
+    /// Time of the next change by [`tick`](Self::tick).
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let token = self.acl.expiring.first().map(|(until, _)| *until);
         token.into_iter().chain(self.next_session_end()).min()
     }
 
-    /// The index of the last change; what waits for changes looks again when it moves.
+    /// The index of the last change.
     pub fn index(&self) -> u64 {
         self.index
     }
@@ -146,12 +146,12 @@ impl ConsulServer {
         self.config.connections_per_client
     }
 
-    /// All tokens, without their secrets.
+    /// All tokens, without secrets.
     pub fn tokens(&self) -> impl Iterator<Item = Value> {
         self.acl.tokens.values().map(|token| token.shown(&self.acl, false))
     }
 
-    /// The services on a node by id, as they would be printed.
+    /// The services of a node by id, in their response form.
     pub fn services(&self, node: &str) -> BTreeMap<String, Value> {
         let services = self.catalog.nodes.get(node).into_iter().flat_map(|node| &node.services);
         services.map(|(id, service)| (id.clone(), service.shown())).collect()
@@ -162,18 +162,18 @@ impl ConsulServer {
         self.catalog.nodes.keys().map(String::as_str)
     }
 
-    /// The index of a change that is made now.
+    /// Increments the index for a change and returns it.
     pub(super) fn commit(&mut self) -> u64 {
         self.index += 1;
         self.index
     }
 
-    /// Whether this is the datacenter that is meant; none is this one.
+    /// Checks that the request is for this datacenter, which is the default.
     pub(super) fn here(&self, datacenter: &str) -> Result<(), ConsulErrorResponse> {
         if datacenter.is_empty() || datacenter == self.config.datacenter {
             return Ok(());
         }
-        Err(ConsulErrorResponse::invalid(format!("there is no way to the datacenter {datacenter:?}")))
+        Err(ConsulErrorResponse::invalid(format!("no path to the datacenter {datacenter:?}")))
     }
 
     fn admitted(&self, call: &RequestContext<'_>, route: &ConsulRoute) -> Result<(), ConsulErrorResponse> {
@@ -190,7 +190,12 @@ impl ConsulServer {
         self.here(call.target.parameter("dc"))
     }
 
-    fn answer(&mut self, call: &RequestContext<'_>, route: &ConsulRoute, answers: &[Result<AwsAnswer, String>]) -> HandlerResult {
+    fn answer(
+        &mut self,
+        call: &RequestContext<'_>,
+        route: &ConsulRoute,
+        answers: &[Result<AwsAnswer, String>],
+    ) -> HandlerResult {
         match call.request.method.as_str() {
             "GET" => self.read(call, route),
             "DELETE" => self.delete(call, route),
@@ -201,18 +206,21 @@ impl ConsulServer {
     fn read(&self, call: &RequestContext<'_>, route: &ConsulRoute) -> HandlerResult {
         match route {
             ConsulRoute::Leader => Ok(HandlerResponse::Plain(json!("127.0.0.1:8300"))),
-            ConsulRoute::Peers => Ok(HandlerResponse::Plain(json!(["127.0.0.1:8300"]))),
             ConsulRoute::Datacenters => Ok(HandlerResponse::Plain(json!([self.config.datacenter]))),
             ConsulRoute::AgentSelf => self.agent(call),
-            // Everybody may see it.
-            ConsulRoute::AgentVersion => Ok(HandlerResponse::Plain(json!({"SHA": "", "HumanVersion": VERSION}))),
+            // The version needs no permission.
+            ConsulRoute::AgentVersion => {
+                Ok(HandlerResponse::Plain(json!({"SHA": "", "HumanVersion": VERSION})))
+            }
             ConsulRoute::OwnToken => self.read_own_token(call),
             ConsulRoute::List(Acl::Token) => self.list_tokens(call),
             ConsulRoute::List(Acl::Policy) => self.list_policies(call),
             ConsulRoute::List(Acl::Role) => self.list_roles(call),
             ConsulRoute::List(Acl::Method) => self.list_methods(call),
             ConsulRoute::List(Acl::Rule) => self.list_rules(call),
-            ConsulRoute::Item(_, id) if id.is_empty() => Err(ConsulErrorResponse::malformed("the URL names no object")),
+            ConsulRoute::Item(_, id) if id.is_empty() => {
+                Err(ConsulErrorResponse::malformed("the URL names no object"))
+            }
             ConsulRoute::Item(Acl::Token, id) => self.read_token(call, id),
             ConsulRoute::Item(Acl::Policy, id) => self.read_policy(call, id),
             ConsulRoute::Item(Acl::Role, id) => self.read_role(call, id),
@@ -222,7 +230,6 @@ impl ConsulServer {
             ConsulRoute::Named(_, name) => self.read_role_by_name(call, name),
             ConsulRoute::Nodes => self.list_nodes(call),
             ConsulRoute::Services => self.list_services(call),
-            ConsulRoute::Instances(name) => self.list_instances(call, name),
             ConsulRoute::Node(name) => self.node_services(call, name, false),
             ConsulRoute::NodeServices(name) => self.node_services(call, name, true),
             ConsulRoute::HealthOfService(name) => self.health_of_service(call, name),
@@ -231,17 +238,20 @@ impl ConsulServer {
             ConsulRoute::SessionsOf(node) => self.list_sessions(call, None, Some(node)),
             ConsulRoute::Sessions => self.list_sessions(call, None, None),
             ConsulRoute::Key(key) => self.read_key(call, key),
-            _ => Err(ConsulErrorResponse::gone("thing to read")),
+            _ => Err(ConsulErrorResponse::not_found("thing to read")),
         }
     }
 
-    fn write(&mut self, call: &RequestContext<'_>, route: &ConsulRoute, answers: &[Result<AwsAnswer, String>]) -> HandlerResult {
+    fn write(
+        &mut self,
+        call: &RequestContext<'_>,
+        route: &ConsulRoute,
+        answers: &[Result<AwsAnswer, String>],
+    ) -> HandlerResult {
         let (kind, id) = match route {
             ConsulRoute::Login => return self.login(call, answers),
             ConsulRoute::Logout => return self.logout(call),
             ConsulRoute::Authorize => return self.authorize(call),
-            ConsulRoute::Bootstrap => return self.bootstrap(call),
-            ConsulRoute::CloneToken(id) => return self.clone_token(call, id),
             ConsulRoute::Register => return self.register(call),
             ConsulRoute::Deregister => return self.deregister(call),
             ConsulRoute::Transaction => return self.transact(call),
@@ -251,7 +261,7 @@ impl ConsulServer {
             ConsulRoute::Key(key) => return self.write_key(call, key),
             ConsulRoute::Create(kind) => (kind, None),
             ConsulRoute::Item(kind, id) => (kind, Some(id.as_str()).filter(|id| !id.is_empty())),
-            _ => return Err(ConsulErrorResponse::gone("thing to write")),
+            _ => return Err(ConsulErrorResponse::not_found("thing to write")),
         };
         match kind {
             Acl::Token => self.write_token(call, id),
@@ -264,14 +274,16 @@ impl ConsulServer {
 
     fn delete(&mut self, call: &RequestContext<'_>, route: &ConsulRoute) -> HandlerResult {
         match route {
-            ConsulRoute::Item(_, id) if id.is_empty() => Err(ConsulErrorResponse::malformed("the URL names no object")),
+            ConsulRoute::Item(_, id) if id.is_empty() => {
+                Err(ConsulErrorResponse::malformed("the URL names no object"))
+            }
             ConsulRoute::Item(Acl::Token, id) => self.delete_token(call, id),
             ConsulRoute::Item(Acl::Policy, id) => self.delete_policy(call, id),
             ConsulRoute::Item(Acl::Role, id) => self.delete_role(call, id),
             ConsulRoute::Item(Acl::Method, name) => self.delete_method(call, name),
             ConsulRoute::Item(Acl::Rule, id) => self.delete_rule(call, id),
             ConsulRoute::Key(key) => self.delete_key(call, key),
-            _ => Err(ConsulErrorResponse::gone("thing to delete")),
+            _ => Err(ConsulErrorResponse::not_found("thing to delete")),
         }
     }
 
@@ -293,31 +305,38 @@ impl ConsulServer {
         })))
     }
 
-    /// What a read that waits would wait for: the index that it shows. Nothing where it does not wait.
+    /// The index that a blocking query of this request waits on; `None` for other requests.
     pub(super) fn waits_on(&self, request: &ConsulRequest) -> Option<u64> {
         let target = ConsulRequestTarget::parse(&request.path_and_query)?;
         let (route, _) = route::of(&target.path)?;
-        // Who is refused is refused at once.
+        // Rejected requests do not block.
         let caller = self.caller(request.token.as_deref()).ok()?;
-        let is_object = matches!(route, ConsulRoute::List(_) | ConsulRoute::Item(..) | ConsulRoute::Named(..));
+        let is_object =
+            matches!(route, ConsulRoute::List(_) | ConsulRoute::Item(..) | ConsulRoute::Named(..));
         if request.method != "GET" || (is_object && !caller.may(Resource::Acl, "", AccessLevel::Read)) {
             return None;
         }
         let changed = &self.acl.changed;
         let index = match &route {
-            ConsulRoute::OwnToken | ConsulRoute::List(Acl::Token) | ConsulRoute::Item(Acl::Token, _) => changed.tokens,
-            ConsulRoute::List(Acl::Policy) | ConsulRoute::Item(Acl::Policy, _) | ConsulRoute::Named(Acl::Policy, _) => {
-                changed.policies
+            ConsulRoute::OwnToken | ConsulRoute::List(Acl::Token) | ConsulRoute::Item(Acl::Token, _) => {
+                changed.tokens
             }
-            ConsulRoute::List(Acl::Role) | ConsulRoute::Item(Acl::Role, _) | ConsulRoute::Named(..) => changed.roles,
+            ConsulRoute::List(Acl::Policy)
+            | ConsulRoute::Item(Acl::Policy, _)
+            | ConsulRoute::Named(Acl::Policy, _) => changed.policies,
+            ConsulRoute::List(Acl::Role) | ConsulRoute::Item(Acl::Role, _) | ConsulRoute::Named(..) => {
+                changed.roles
+            }
             ConsulRoute::List(Acl::Method) | ConsulRoute::Item(Acl::Method, _) => changed.methods,
             ConsulRoute::List(Acl::Rule) | ConsulRoute::Item(Acl::Rule, _) => changed.rules,
             ConsulRoute::Nodes => self.catalog.nodes_changed,
             ConsulRoute::Services => self.catalog.services_changed,
-            ConsulRoute::Instances(name) | ConsulRoute::HealthOfService(name) => self.catalog.service_index(name),
+            ConsulRoute::HealthOfService(name) => self.catalog.service_index(name),
             ConsulRoute::Node(name) | ConsulRoute::NodeServices(name) => self.catalog.node_index(name),
             ConsulRoute::HealthOfNode(name) => self.catalog.node_index(name).max(self.catalog.checks_changed),
-            ConsulRoute::Session(_) | ConsulRoute::SessionsOf(_) | ConsulRoute::Sessions => self.locks.sessions_changed,
+            ConsulRoute::Session(_) | ConsulRoute::SessionsOf(_) | ConsulRoute::Sessions => {
+                self.locks.sessions_changed
+            }
             ConsulRoute::Key(key) if !target.has("recurse") && !target.has("keys") => {
                 self.locks.entries.get(key).map_or(self.locks.entries_changed, |entry| entry.modified)
             }

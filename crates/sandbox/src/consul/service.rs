@@ -1,10 +1,11 @@
-//! How a service and a check of the catalog are read and shown.
+//! Services and checks of the catalog.
 
 use serde_json::{Map, Value, json};
 
 use super::decode::{JsonFieldKind, JsonMessage, flag, number, text, texts};
 
-const WEIGHTS: JsonMessage = JsonMessage(&[("Passing", JsonFieldKind::Number), ("Warning", JsonFieldKind::Number)]);
+const WEIGHTS: JsonMessage =
+    JsonMessage(&[("Passing", JsonFieldKind::Number), ("Warning", JsonFieldKind::Number)]);
 const CONNECT: JsonMessage = JsonMessage(&[("Native", JsonFieldKind::Bool)]);
 const PROXY: JsonMessage = JsonMessage(&[
     ("DestinationServiceName", JsonFieldKind::Text),
@@ -55,7 +56,7 @@ pub(super) const CHECK: JsonMessage = JsonMessage(&[
 
 const KINDS: [&str; 6] =
     ["", "connect-proxy", "mesh-gateway", "terminating-gateway", "ingress-gateway", "api-gateway"];
-/// The tagged address at which a service of the mesh is reached virtually.
+/// The tagged address of a mesh service's virtual IP.
 const VIRTUAL: &str = "consul-virtual";
 
 /// An instance of a service.
@@ -64,17 +65,17 @@ pub(super) struct ServiceInstance {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) kind: String,
-    /// Of a proxy, the service that it stands before.
+    /// The destination service of a proxy.
     pub(super) destination: String,
     native: bool,
-    /// As it is shown, but for its indexes.
+    /// The response form without indexes.
     body: Value,
     pub(super) created: u64,
     pub(super) modified: u64,
 }
 
 impl ServiceInstance {
-    /// Reads an instance, and checks it.
+    /// Parses and checks an instance.
     pub(super) fn read(fields: &Map<String, Value>, strict_names: bool) -> Result<Self, String> {
         let (id, name) = (text(fields, "ID"), text(fields, "Service"));
         if name.is_empty() {
@@ -100,7 +101,7 @@ impl ServiceInstance {
                 return Err(format!("the proxy {id:?} needs a Port or a SocketPath"));
             }
             if native {
-                return Err(format!("{id:?} is a proxy and so can't be Connect.Native"));
+                return Err(format!("{id:?} is a proxy and so cannot be Connect.Native"));
             }
         }
         Ok(Self {
@@ -115,7 +116,7 @@ impl ServiceInstance {
         })
     }
 
-    /// The service that gets a virtual address because of this instance.
+    /// The service to which this instance gives a virtual address.
     pub(super) fn virtual_for(&self) -> Option<&str> {
         match self.kind.as_str() {
             "connect-proxy" => Some(&self.destination),
@@ -145,39 +146,6 @@ impl ServiceInstance {
         shown["CreateIndex"] = json!(self.created);
         shown["ModifyIndex"] = json!(self.modified);
         shown
-    }
-
-    /// As lists of one service show it, its fields beside those of its node.
-    pub(super) fn shown_with(&self, node: &Value) -> Value {
-        let of = |field: &str| self.field(field).clone();
-        let or = |field: &str, default: Value| {
-            let found = of(field);
-            if found.is_null() { default } else { found }
-        };
-        json!({
-            "ID": node["ID"],
-            "Node": node["Node"],
-            "Address": node["Address"],
-            "Datacenter": node["Datacenter"],
-            "TaggedAddresses": node["TaggedAddresses"],
-            "NodeMeta": node["Meta"],
-            "ServiceKind": self.kind,
-            "ServiceID": self.id,
-            "ServiceName": self.name,
-            "ServiceTags": of("Tags"),
-            "ServiceAddress": of("Address"),
-            "ServiceTaggedAddresses": of("TaggedAddresses"),
-            "ServiceWeights": of("Weights"),
-            "ServiceMeta": or("Meta", json!({})),
-            "ServicePort": or("Port", json!(0)),
-            "ServiceSocketPath": or("SocketPath", json!("")),
-            "ServiceEnableTagOverride": of("EnableTagOverride"),
-            "ServiceProxy": of("Proxy"),
-            "ServiceConnect": of("Connect"),
-            "ServiceLocality": null,
-            "CreateIndex": self.created,
-            "ModifyIndex": self.modified,
-        })
     }
 }
 
@@ -240,7 +208,7 @@ fn is_zero(value: &Value) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct HealthCheck {
     pub(super) id: String,
-    /// Empty for a check of the node as a whole.
+    /// Empty for a check of the node.
     pub(super) service_id: String,
     pub(super) status: String,
     body: Value,

@@ -1,4 +1,4 @@
-//! Sessions: what holds locks, for as long as it is renewed and its node is there.
+//! Sessions, which hold locks until they expire or their node is removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 
 use ecs_mesh_model::Timestamp;
 
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, text, texts};
 use super::duration;
 use super::kv::KvEntry;
 use super::permissions::{AccessLevel, Resource};
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
 const BODY: JsonMessage = JsonMessage(&[
     ("Name", JsonFieldKind::Text),
@@ -26,17 +26,17 @@ const BODY: JsonMessage = JsonMessage(&[
 const SECOND: i64 = 1_000_000_000;
 const SHORTEST: i64 = 10 * SECOND;
 const LONGEST: i64 = 86_400 * SECOND;
-/// A session ends only when it was not renewed for that many times its TTL.
-const PATIENCE: u32 = 2;
+/// A session expires after this multiple of its TTL without a renewal.
+const TTL_FACTOR: u32 = 2;
 
-/// Keys with their values, and the sessions that lock them.
+/// The keys with their values, and the sessions.
 #[derive(Clone, Default)]
 pub(super) struct Locks {
     pub(super) entries: BTreeMap<String, KvEntry>,
     pub(super) sessions: BTreeMap<String, ConsulSession>,
     pub(super) entries_changed: u64,
     pub(super) sessions_changed: u64,
-    /// Until when a key that lost its session can't be locked again.
+    /// Ends of the lock delays of keys.
     pub(super) delays: BTreeMap<String, Timestamp>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct ConsulSession {
     node: String,
     checks: Vec<String>,
     lock_delay: i64,
-    /// What it held is deleted with it, not just let go.
+    /// Whether its keys are deleted with it, instead of released.
     deletes: bool,
     ttl: String,
     ends: Option<Timestamp>,
@@ -73,7 +73,7 @@ impl ConsulSession {
 
     fn renewed(&mut self, now: Timestamp) {
         let ttl = duration::parse(&self.ttl).and_then(|ttl| u64::try_from(ttl).ok()).unwrap_or(0);
-        self.ends = (ttl > 0).then(|| now.plus(Duration::from_nanos(ttl) * PATIENCE));
+        self.ends = (ttl > 0).then(|| now.plus(Duration::from_nanos(ttl) * TTL_FACTOR));
     }
 }
 
@@ -83,7 +83,8 @@ impl ConsulServer {
             [] => Ok(Map::new()),
             body => decode::body(&BODY, body, UnknownFields::Dropped),
         };
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the session can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the session: {what}")))?;
         let caller = self.caller(call.secret)?;
         let node = match text(&body, "Node") {
             "" => self.config.node_name.clone(),
@@ -137,7 +138,7 @@ impl ConsulServer {
         })
     }
 
-    /// Ends a session; that it is there is not needed.
+    /// Destroys a session, if it exists.
     pub(super) fn destroy_session(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         if let Some(session) = self.locks.sessions.get(id) {
@@ -151,26 +152,38 @@ impl ConsulServer {
 
     pub(super) fn renew_session(&mut self, call: &RequestContext<'_>, id: &str) -> HandlerResult {
         let caller = self.caller(call.secret)?;
-        let session = self.locks.sessions.get_mut(id).ok_or_else(|| ConsulErrorResponse::gone("session"))?;
+        let session =
+            self.locks.sessions.get_mut(id).ok_or_else(|| ConsulErrorResponse::not_found("session"))?;
         caller.require(Resource::Session, &session.node, AccessLevel::Write)?;
         session.renewed(call.now);
         Ok(HandlerResponse::Plain(json!([session.shown()])))
     }
 
-    pub(super) fn list_sessions(&self, call: &RequestContext<'_>, id: Option<&str>, node: Option<&str>) -> HandlerResult {
+    pub(super) fn list_sessions(
+        &self,
+        call: &RequestContext<'_>,
+        id: Option<&str>,
+        node: Option<&str>,
+    ) -> HandlerResult {
         let caller = self.caller(call.secret)?;
         let wanted = self.locks.sessions.values().filter(|session| {
             id.is_none_or(|id| session.id == id) && node.is_none_or(|node| session.node == node)
         });
         let all: Vec<&ConsulSession> = wanted.collect();
-        let sees = |session: &&&ConsulSession| caller.may(Resource::Session, &session.node, AccessLevel::Read);
+        let sees =
+            |session: &&&ConsulSession| caller.may(Resource::Session, &session.node, AccessLevel::Read);
         let shown: Vec<Value> = all.iter().filter(sees).map(|session| session.shown()).collect();
-        let filtered = shown.len() < all.len() && caller.is_told();
+        let filtered = shown.len() < all.len() && caller.reports_filtering();
         let index = self.locks.sessions_changed;
-        Ok(HandlerResponse::Read(super::response::ReadResult { body: Value::Array(shown), index, filtered, catalog: false }))
+        Ok(HandlerResponse::Read(super::response::ReadResult {
+            body: Value::Array(shown),
+            index,
+            filtered,
+            catalog: false,
+        }))
     }
 
-    /// Lets go of what the session held, or deletes it.
+    /// Ends a session, and releases or deletes its keys.
     fn end_session(&mut self, now: Timestamp, index: u64, id: &str) -> Option<Value> {
         let session = self.locks.sessions.remove(id)?;
         self.locks.sessions_changed = index;
@@ -191,7 +204,7 @@ impl ConsulServer {
         Some(session.shown())
     }
 
-    /// A node that goes takes its sessions along.
+    /// Ends the sessions of a removed node.
     pub(super) fn end_sessions_of(&mut self, now: Timestamp, index: u64, node: &str) {
         let on_it = self.locks.sessions.values().filter(|session| session.node == node);
         let ids: Vec<String> = on_it.map(|session| session.id.clone()).collect();
@@ -200,7 +213,7 @@ impl ConsulServer {
         }
     }
 
-    /// Ends the sessions that were not renewed.
+    /// Ends expired sessions.
     pub(super) fn expire_sessions(&mut self, now: Timestamp) {
         let ended =
             self.locks.sessions.values().filter_map(|session| Some((session.ends?, session.id.clone())));
@@ -218,7 +231,7 @@ impl ConsulServer {
     }
 }
 
-/// Nanoseconds, from a text, or from a number that counts as seconds when it is small.
+/// Nanoseconds from a text or a number. A small number counts as seconds.
 fn lock_delay(given: Option<&Value>) -> Result<i64, String> {
     let delay = match given {
         None => Some(15 * SECOND),

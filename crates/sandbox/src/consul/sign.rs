@@ -1,5 +1,4 @@
-//! The client's side of a login: signs the requests that the server sends to AWS in its place, as the login command of
-//! Consul does, so that a real server takes the bearer token as well.
+//! The client's side of a login: signs the requests that the server forwards to AWS, as `consul login` does.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,14 +18,14 @@ use super::message::ConsulRequest;
 
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
-/// Whose details are sent along.
+/// Entity details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntityDetails<'a> {
-    /// Nobody's: the server learns the role's name only.
+    /// None: the server has the role's name only.
     Left,
-    /// Those of the role that logs in.
+    /// Details of the role that logs in.
     Own,
-    /// Those of another role, which the server must not believe.
+    /// Details of another role, which the server must reject.
     Of(&'a str),
 }
 
@@ -35,23 +34,23 @@ pub enum EntityDetails<'a> {
 pub struct SignedLogin<'a> {
     /// The auth method's name.
     pub auth_method: &'a str,
-    /// The credentials, as a task has them.
+    /// The credentials of the task role.
     pub credentials: &'a AssumedRole,
     /// The Region.
     pub region: &'a str,
-    /// Where STS is; without it at AWS.
+    /// STS endpoint; default: AWS's.
     pub sts_endpoint: Option<&'a str>,
-    /// Where IAM is; without it at AWS.
+    /// IAM endpoint; default: AWS's.
     pub iam_endpoint: Option<&'a str>,
-    /// The value that the auth method wants to see signed, if it does.
+    /// The server id to sign, if the auth method requires one.
     pub server_id: Option<&'a str>,
-    /// Whose details are sent along.
+    /// Entity details.
     pub entity: EntityDetails<'a>,
-    /// What the token's description shall tell.
+    /// Metadata for the token's description.
     pub meta: &'a [(&'a str, &'a str)],
 }
 
-/// A signed request, its headers in the form that Go gives them.
+/// A signed request, with headers in Go's form.
 struct Signed {
     url: String,
     headers: BTreeMap<String, Vec<String>>,
@@ -59,10 +58,10 @@ struct Signed {
 }
 
 impl SignedLogin<'_> {
-    /// The request to send to Consul.
+    /// The login request to Consul.
     ///
     /// # Errors
-    /// In words, when it can't be signed.
+    /// The signing error.
     pub fn request(&self, now: Timestamp) -> Result<ConsulRequest, String> {
         let mut body = json!({"AuthMethod": self.auth_method, "BearerToken": self.bearer_token(now)?});
         if !self.meta.is_empty() {
@@ -71,10 +70,10 @@ impl SignedLogin<'_> {
         Ok(ConsulRequest::new("POST", LOGIN, None, &body))
     }
 
-    /// The bearer token alone.
+    /// The bearer token of the login.
     ///
     /// # Errors
-    /// In words, when it can't be signed.
+    /// The signing error.
     pub fn bearer_token(&self, now: Timestamp) -> Result<String, String> {
         let mut headers = Vec::new();
         if let Some(id) = self.server_id {
@@ -151,7 +150,7 @@ fn system_time(at: Timestamp) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0))
 }
 
-/// `x-amz-date` as `X-Amz-Date`: the server looks for nothing else.
+/// `x-amz-date` as `X-Amz-Date`, the only form that the server finds.
 fn canonical(name: &str) -> String {
     let part = |part: &str| {
         let (first, rest) = part.split_at(part.len().min(1));
@@ -160,7 +159,7 @@ fn canonical(name: &str) -> String {
     name.split('-').map(part).collect::<Vec<_>>().join("-")
 }
 
-/// IAM's address, and the Region to sign for, by the partition that a Region is in.
+/// IAM's address and signing Region, by the partition of a Region.
 fn iam(region: &str) -> (&'static str, &'static str) {
     match region.split('-').next() {
         Some("cn") => ("https://iam.cn-north-1.amazonaws.com.cn", "cn-north-1"),
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_written_as_go_writes_them() {
+    fn header_names_have_gos_form() {
         assert_eq!(canonical("x-amz-security-token"), "X-Amz-Security-Token");
         assert_eq!(canonical("X-Consul-Iam-Getentity-Url"), bearer::URL);
     }

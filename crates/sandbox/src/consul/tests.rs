@@ -1,4 +1,4 @@
-//! The room as a whole.
+//! Tests of the server.
 
 mod acl;
 mod catalog;
@@ -14,7 +14,7 @@ use super::{ConsulConfig, ConsulRequest, ConsulResponse, ConsulServer};
 pub(super) const MANAGEMENT: &str = "cccccccc-0000-4000-8000-000000000001";
 pub(super) const START: Timestamp = Timestamp(1_800_000_000_000);
 
-/// A server, and the time there.
+/// A server and its current time.
 pub(super) struct ConsulServerFixture {
     pub(super) server: ConsulServer,
     pub(super) now: Timestamp,
@@ -40,7 +40,7 @@ impl ConsulServerFixture {
         self.server.handle(self.now, &ConsulRequest::new(method, path, token, body))
     }
 
-    /// With every power; what is wrong with it fails the test.
+    /// Sends a request with the management token, and requires success.
     pub(super) fn done(&mut self, method: &str, path: &str, body: &Value) -> Value {
         let response = self.call(Some(MANAGEMENT), method, path, body);
         let text = String::from_utf8_lossy(&response.body);
@@ -52,7 +52,7 @@ impl ConsulServerFixture {
         self.done("GET", path, &Value::Null)
     }
 
-    /// The secret of a new token with these rules.
+    /// Creates a token with these rules and returns its secret.
     pub(super) fn token(&mut self, rules: &str) -> String {
         let name = format!("p{}", self.server.index());
         let policy = self.done("PUT", "/v1/acl/policy", &json!({"Name": name, "Rules": rules}));

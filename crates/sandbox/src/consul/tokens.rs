@@ -1,4 +1,4 @@
-//! Tokens: a secret, and what whoever holds it may do.
+//! Tokens.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::acl::AclStore;
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, flag, number, objects, text};
 use super::grants::{Grants, LINK, NODE_IDENTITY, SERVICE_IDENTITY, TEMPLATED_POLICY};
 use super::ids;
-use super::policies::{GLOBAL_MANAGEMENT, uuid};
 use super::permissions::{AccessLevel, Resource};
-use super::server::{RequestContext, ConsulServer};
+use super::policies::{GLOBAL_MANAGEMENT, uuid};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 
 /// The secret of the anonymous token.
 pub(super) const ANONYMOUS: &str = "anonymous";
 const ANONYMOUS_ACCESSOR: &str = "00000000-0000-0000-0000-000000000002";
-/// Ids that begin so are the server's own.
+/// Prefix of reserved ids.
 const RESERVED: &str = "00000000-0000-0000-0000-0000000000";
-/// What is shown instead of a secret to those who may only read.
+/// Replacement for secrets in responses to callers without `acl:write`.
 const HIDDEN: &str = "<hidden>";
 const SHORTEST: Duration = Duration::from_mins(1);
 const LONGEST: Duration = Duration::from_hours(24);
@@ -44,17 +44,17 @@ const BODY: JsonMessage = JsonMessage(&[
     ("ModifyIndex", JsonFieldKind::Number),
 ]);
 
-/// A stored token. It has no `Debug`: a secret is in it.
+/// A stored token. Without `Debug`, since it contains a secret.
 #[derive(Clone)]
 pub(super) struct StoredToken {
     pub(super) accessor: String,
     pub(super) secret: String,
     pub(super) description: String,
     pub(super) grants: Grants,
-    /// Ids of roles; those that are gone are not shown.
+    /// Ids of roles. Deleted roles are not shown.
     pub(super) roles: Vec<String>,
     pub(super) local: bool,
-    /// The method that it was made by at a login.
+    /// The auth method of a login token; empty for other tokens.
     pub(super) auth_method: String,
     pub(super) expires: Option<Timestamp>,
     pub(super) made: Timestamp,
@@ -112,7 +112,7 @@ impl StoredToken {
 }
 
 impl ConsulServer {
-    /// The anonymous token, and the one with every power where the settings have it.
+    /// Creates the anonymous token, and the management token if it is configured.
     pub(super) fn make_builtin_tokens(&mut self, now: Timestamp) {
         if let Some(secret) = self.config.management_token.clone() {
             self.make_management_token(now, secret, "Initial Management Token");
@@ -140,22 +140,8 @@ impl ConsulServer {
             modified: index,
             ..StoredToken::blank(now)
         };
-        self.acl.bootstrapped_at = index;
         self.acl.put_token(token.clone(), index);
         token
-    }
-
-    /// The first token with every power, once.
-    pub(super) fn bootstrap(&mut self, call: &RequestContext<'_>) -> HandlerResult {
-        if self.acl.bootstrapped_at > 0 {
-            let at = self.acl.bootstrapped_at;
-            return Err(ConsulErrorResponse::denied(format!("the ACLs were bootstrapped before (reset index: {at})")));
-        }
-        let secret = self.ids.uuid();
-        let token = self.make_management_token(call.now, secret, "Bootstrap Token (Global Management)");
-        let mut shown = token.shown(&self.acl, true);
-        shown["ID"] = shown["SecretID"].clone();
-        Ok(HandlerResponse::Plain(shown))
     }
 
     pub(super) fn list_tokens(&self, call: &RequestContext<'_>) -> HandlerResult {
@@ -184,12 +170,17 @@ impl ConsulServer {
         self.token_read(call, self.acl.token(accessor), with_secret)
     }
 
-    /// Whoever has the secret may read the token.
+    /// Reads the caller's own token, which needs no permission.
     pub(super) fn read_own_token(&self, call: &RequestContext<'_>) -> HandlerResult {
         self.token_read(call, self.acl.tokens.get(call.secret.unwrap_or_default()), true)
     }
 
-    fn token_read(&self, call: &RequestContext<'_>, found: Option<&StoredToken>, with_secret: bool) -> HandlerResult {
+    fn token_read(
+        &self,
+        call: &RequestContext<'_>,
+        found: Option<&StoredToken>,
+        with_secret: bool,
+    ) -> HandlerResult {
         let missing = || ConsulErrorResponse::denied("ACL not found: there is no such token");
         let token = found.ok_or_else(missing)?;
         let mut shown = token.shown(&self.acl, with_secret);
@@ -199,13 +190,16 @@ impl ConsulServer {
         Ok(HandlerResponse::read(shown, self.acl.changed.tokens))
     }
 
-    /// Makes a token, or with an accessor writes all of one anew.
+    /// Creates a token, or replaces the one with this accessor.
     pub(super) fn write_token(&mut self, call: &RequestContext<'_>, accessor: Option<&str>) -> HandlerResult {
         let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the token can't be read: {what}")))?;
+        let body =
+            body.map_err(|what| ConsulErrorResponse::malformed(format!("decoding the token: {what}")))?;
         let given = text(&body, "AccessorID");
         if accessor.is_some_and(|accessor| !given.is_empty() && given != accessor) {
-            return Err(ConsulErrorResponse::malformed(format!("the URL and the body, with {given:?}, name two tokens")));
+            return Err(ConsulErrorResponse::malformed(format!(
+                "the URL and the body, with {given:?}, name two tokens"
+            )));
         }
         let caller = self.acl_writer(call.secret)?;
         let (before, token) = match accessor {
@@ -219,7 +213,7 @@ impl ConsulServer {
         Ok(HandlerResponse::Plain(shown))
     }
 
-    /// Stores it, records it and shows it.
+    /// Stores a token, records it in the journal, and returns its response form.
     pub(super) fn store_token(
         &mut self,
         before: Option<&StoredToken>,
@@ -238,7 +232,11 @@ impl ConsulServer {
         shown
     }
 
-    fn new_token(&mut self, now: Timestamp, body: &Map<String, Value>) -> Result<StoredToken, ConsulErrorResponse> {
+    fn new_token(
+        &mut self,
+        now: Timestamp,
+        body: &Map<String, Value>,
+    ) -> Result<StoredToken, ConsulErrorResponse> {
         if !text(body, "AuthMethod").is_empty() {
             return Err(ConsulErrorResponse::invalid("only a login makes tokens with an AuthMethod"));
         }
@@ -251,13 +249,13 @@ impl ConsulServer {
         })
     }
 
-    /// The id that the caller chose, or a new one.
+    /// The requested id, or a new one.
     fn chosen_id(&mut self, what: &str, given: &str) -> Result<String, ConsulErrorResponse> {
         if given.is_empty() {
             return Ok(self.ids.uuid());
         }
         if !ids::is_uuid(given) {
-            return Err(ConsulErrorResponse::invalid(format!("the {what} is no UUID")));
+            return Err(ConsulErrorResponse::invalid(format!("the {what} is not a UUID")));
         }
         if self.acl.secrets.contains_key(given) || self.acl.tokens.contains_key(given) {
             return Err(ConsulErrorResponse::invalid(format!("the {what} is in use already")));
@@ -268,11 +266,18 @@ impl ConsulServer {
         Ok(given.to_owned())
     }
 
-    fn changed_token(&self, accessor: &str, body: &Map<String, Value>) -> Result<(StoredToken, StoredToken), ConsulErrorResponse> {
+    fn changed_token(
+        &self,
+        accessor: &str,
+        body: &Map<String, Value>,
+    ) -> Result<(StoredToken, StoredToken), ConsulErrorResponse> {
         uuid(accessor)?;
         let before = self.acl.token(accessor).cloned();
-        let before = before.ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no token {accessor}")))?;
-        let immutable = |what: &str| ConsulErrorResponse::invalid(format!("{what} of the token {accessor} can't change"));
+        let before =
+            before.ok_or_else(|| ConsulErrorResponse::invalid(format!("there is no token {accessor}")))?;
+        let immutable = |what: &str| {
+            ConsulErrorResponse::invalid(format!("{what} of the token {accessor} cannot change"))
+        };
         let differs = |field: &str, stored: &str| {
             let given = text(body, field);
             !given.is_empty() && given != stored
@@ -295,8 +300,12 @@ impl ConsulServer {
         Ok((before, token))
     }
 
-    /// The token with what the body gives it.
-    fn given(&self, body: &Map<String, Value>, token: StoredToken) -> Result<StoredToken, ConsulErrorResponse> {
+    /// The token with the fields of the body.
+    fn given(
+        &self,
+        body: &Map<String, Value>,
+        token: StoredToken,
+    ) -> Result<StoredToken, ConsulErrorResponse> {
         let mut roles: Vec<String> = Vec::new();
         for link in objects(body, "Roles") {
             let id = self.acl.role_of(text(link, "ID"), text(link, "Name"))?;
@@ -308,35 +317,15 @@ impl ConsulServer {
         Ok(StoredToken { description: text(body, "Description").to_owned(), grants, roles, ..token })
     }
 
-    /// A new token with the powers of another.
-    pub(super) fn clone_token(&mut self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {
-        let body = decode::body(&BODY, &call.request.body, UnknownFields::Refused);
-        let body = body.map_err(|what| ConsulErrorResponse::malformed(format!("the token can't be read: {what}")))?;
-        let caller = self.acl_writer(call.secret)?;
-        uuid(accessor)?;
-        let missing = || ConsulErrorResponse::denied("ACL not found: there is no such token");
-        let mut token = self.acl.token(accessor).cloned().ok_or_else(missing)?;
-        if !token.auth_method.is_empty() {
-            return Err(ConsulErrorResponse::invalid("a token that a login made can't be cloned"));
-        }
-        token.accessor = self.ids.uuid();
-        token.secret = self.ids.uuid();
-        token.made = call.now;
-        if !text(&body, "Description").is_empty() {
-            text(&body, "Description").clone_into(&mut token.description);
-        }
-        Ok(HandlerResponse::Plain(self.store_token(None, token, call, caller.accessor.as_deref())))
-    }
-
     pub(super) fn delete_token(&mut self, call: &RequestContext<'_>, accessor: &str) -> HandlerResult {
         uuid(accessor)?;
         let caller = self.acl_writer(call.secret).map_err(|refusal| refusal.of_a_deletion("token"))?;
         if accessor == ANONYMOUS_ACCESSOR {
-            return Err(ConsulErrorResponse::invalid("the anonymous token can't be deleted"));
+            return Err(ConsulErrorResponse::invalid("the anonymous token cannot be deleted"));
         }
-        let token = self.acl.token(accessor).ok_or_else(|| ConsulErrorResponse::gone("token"))?;
+        let token = self.acl.token(accessor).ok_or_else(|| ConsulErrorResponse::not_found("token"))?;
         if Some(token.secret.as_str()) == call.secret {
-            return Err(ConsulErrorResponse::invalid("a token can't delete itself"));
+            return Err(ConsulErrorResponse::invalid("a token cannot delete itself"));
         }
         let secret = token.secret.clone();
         self.drop_token(call, caller.accessor.as_deref(), &secret);
@@ -360,14 +349,18 @@ fn expiry(now: Timestamp, body: &Map<String, Value>) -> Result<Option<Timestamp>
     let (ttl, time) = (number(body, "ExpirationTTL"), text(body, "ExpirationTime"));
     let until = match (ttl, time) {
         (0, "") => return Ok(None),
-        (0, time) => Timestamp::parse(time)
-            .ok_or_else(|| ConsulErrorResponse::malformed(format!("ExpirationTime is {time:?}, which is no time")))?,
+        (0, time) => Timestamp::parse(time).ok_or_else(|| {
+            ConsulErrorResponse::malformed(format!("ExpirationTime is {time:?}, which is not a time"))
+        })?,
         (ttl, "") => now.plus(Duration::from_nanos(u64::try_from(ttl).unwrap_or(0))),
         _ => return Err(ConsulErrorResponse::invalid("give ExpirationTTL or ExpirationTime, not both")),
     };
     let life = now.age_at(until);
     if life < SHORTEST || life > LONGEST {
-        return Err(ConsulErrorResponse::invalid(format!("a token lives from 1m to 24h, not {} s", life.as_secs())));
+        return Err(ConsulErrorResponse::invalid(format!(
+            "a token lives from 1m to 24h, not {} s",
+            life.as_secs()
+        )));
     }
     Ok(Some(until))
 }

@@ -1,21 +1,24 @@
-//! Transactions: up to 128 operations, all or none.
+//! Transactions of up to 128 operations.
 
 use serde_json::{Map, Value, json};
 
 use super::acl::AclCaller;
-use super::response::{HandlerResponse, HandlerResult, ConsulErrorResponse};
 use super::decode::{self, JsonFieldKind, JsonMessage, UnknownFields, number, text};
 use super::ids;
 use super::kv::Condition;
 use super::permissions::{AccessLevel, Resource};
 use super::register::node_spec;
-use super::server::{RequestContext, ConsulServer};
+use super::response::{ConsulErrorResponse, HandlerResponse, HandlerResult};
+use super::server::{ConsulServer, RequestContext};
 use super::service::{SERVICE, ServiceInstance};
 
 const MOST: usize = 128;
 
-const SERVICE_OP: JsonMessage =
-    JsonMessage(&[("Verb", JsonFieldKind::Text), ("Node", JsonFieldKind::Text), ("Service", JsonFieldKind::Message(&SERVICE))]);
+const SERVICE_OP: JsonMessage = JsonMessage(&[
+    ("Verb", JsonFieldKind::Text),
+    ("Node", JsonFieldKind::Text),
+    ("Service", JsonFieldKind::Message(&SERVICE)),
+]);
 const NODE: JsonMessage = JsonMessage(&[
     ("ID", JsonFieldKind::Text),
     ("Node", JsonFieldKind::Text),
@@ -25,7 +28,8 @@ const NODE: JsonMessage = JsonMessage(&[
     ("Meta", JsonFieldKind::TextMap),
     ("ModifyIndex", JsonFieldKind::Number),
 ]);
-const NODE_OP: JsonMessage = JsonMessage(&[("Verb", JsonFieldKind::Text), ("Node", JsonFieldKind::Message(&NODE))]);
+const NODE_OP: JsonMessage =
+    JsonMessage(&[("Verb", JsonFieldKind::Text), ("Node", JsonFieldKind::Message(&NODE))]);
 const KV_OP: JsonMessage = JsonMessage(&[
     ("Verb", JsonFieldKind::Text),
     ("Key", JsonFieldKind::Text),
@@ -40,7 +44,7 @@ const OP: JsonMessage = JsonMessage(&[
     ("Service", JsonFieldKind::Message(&SERVICE_OP)),
 ]);
 
-/// What an operation does.
+/// The verb of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Get,
@@ -72,10 +76,11 @@ type OpResult = Result<Option<Value>, String>;
 
 impl ConsulServer {
     pub(super) fn transact(&mut self, call: &RequestContext<'_>) -> HandlerResult {
-        let malformed = |what: String| ConsulErrorResponse::malformed(format!("the transaction can't be read: {what}"));
+        let malformed =
+            |what: String| ConsulErrorResponse::malformed(format!("decoding the transaction: {what}"));
         let body: Value =
             serde_json::from_slice(&call.request.body).map_err(|error| malformed(error.to_string()))?;
-        let Value::Array(given) = body else { return Err(malformed("it is no list".to_owned())) };
+        let Value::Array(given) = body else { return Err(malformed("it is not a list".to_owned())) };
         if given.len() > MOST {
             return Err(ConsulErrorResponse::too_large(format!(
                 "{} operations; at most {MOST} are allowed",

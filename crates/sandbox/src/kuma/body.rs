@@ -1,27 +1,27 @@
-//! Short ways to look into a stored body, where absent means the type's zero.
+//! Accessors for stored bodies, where an absent field has the type's zero value.
 
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-/// A string field; empty where absent.
+/// A string field; empty if absent.
 pub(super) fn text<'a>(body: &'a Value, field: &str) -> &'a str {
     body.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A number field; zero where absent.
+/// A number field; zero if absent.
 pub(super) fn number(body: &Value, field: &str) -> u64 {
     body.get(field).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// A list field; empty where absent.
+/// A list field; empty if absent.
 pub(super) fn list<'a>(body: &'a Value, field: &str) -> &'a [Value] {
     body.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
-/// An object field; empty where absent.
+/// An object field; empty if absent.
 pub(super) fn object<'a>(body: &'a Value, field: &str) -> &'a Map<String, Value> {
     body.get(field).and_then(Value::as_object).unwrap_or(&NOTHING)
 }
@@ -39,7 +39,7 @@ pub(super) fn workload_port(inbound: &Value) -> u64 {
     }
 }
 
-/// The name of an inbound, or else its port.
+/// The name of an inbound, or its port.
 pub(super) fn section(inbound: &Value) -> String {
     match text(inbound, "name") {
         "" => number(inbound, "port").to_string(),
@@ -47,7 +47,7 @@ pub(super) fn section(inbound: &Value) -> String {
     }
 }
 
-/// The state of an inbound; `Ready` is the one that is not printed.
+/// The state of an inbound. `Ready` is the zero value, which is not printed.
 pub(super) fn state(inbound: &Value) -> &str {
     match text(inbound, "state") {
         "" => "Ready",
@@ -55,13 +55,7 @@ pub(super) fn state(inbound: &Value) -> &str {
     }
 }
 
-/// Whether clients are routed to the inbound: ready, and not marked as unhealthy.
-pub(super) fn takes_traffic(inbound: &Value) -> bool {
-    state(inbound) == "Ready"
-        && inbound.get("health").is_none_or(|health| health["ready"] == Value::Bool(true))
-}
-
-/// The protocol of an inbound: its own field, else its tag; empty where neither is given.
+/// The protocol of an inbound, from its field or its tag; empty if both are absent.
 pub(super) fn protocol(inbound: &Value) -> &str {
     match text(inbound, "protocol") {
         "" => tag(inbound, super::rules::PROTOCOL_TAG),
@@ -69,12 +63,12 @@ pub(super) fn protocol(inbound: &Value) -> &str {
     }
 }
 
-/// A tag of an inbound or gateway; empty where absent.
+/// A tag of an inbound or gateway; empty if absent.
 pub(super) fn tag<'a>(holder: &'a Value, name: &str) -> &'a str {
     object(holder, "tags").get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A label of a stored object; empty where absent.
+/// A label of a stored object; empty if absent.
 pub(super) fn label<'a>(body: &'a Value, name: &str) -> &'a str {
     object(body, "labels").get(name).and_then(Value::as_str).unwrap_or_default()
 }

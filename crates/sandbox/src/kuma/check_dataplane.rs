@@ -1,4 +1,4 @@
-//! Decides whether a Dataplane's networking is valid, and which fields are not.
+//! Validation of a Dataplane's networking.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::rules::{self, PROTOCOL_TAG, SERVICE_TAG, covers_loopback, is_ip, is_p
 
 const BACKEND_KINDS: [&str; 3] = ["MeshExternalService", "MeshMultiZoneService", "MeshService"];
 
-/// The broken rules of a Dataplane that was read by its schema.
+/// The violations of a decoded Dataplane.
 pub(super) fn check(spec: &Value) -> FieldViolations {
     let mut violations = FieldViolations::default();
     let Some(networking) = spec.get("networking") else {
@@ -186,7 +186,7 @@ fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value) {
     if text(backend, "name").is_empty() && object(backend, "labels").is_empty() {
         violations.add(format!("{path}.backendRef"), "needs a name or labels");
     }
-    // An external service brings the ports of its own endpoints.
+    // An external service has the ports of its endpoints.
     if kind != "MeshExternalService" {
         rules::port(violations, &format!("{path}.backendRef.port"), number(backend, "port"));
     }
@@ -196,13 +196,13 @@ fn outbound(violations: &mut FieldViolations, path: &str, outbound: &Value) {
 }
 
 fn kind_reason(found: &str) -> String {
-    format!("{found:?} can't be referred to: use one of {}", BACKEND_KINDS.join(", "))
+    format!("{found:?} is not a valid kind: use one of {}", BACKEND_KINDS.join(", "))
 }
 
 fn reachable_backends(violations: &mut FieldViolations, proxying: &Value) {
     let Some(backends) = proxying.get("reachableBackends") else { return };
     for (at, backend) in list(backends, "refs").iter().enumerate() {
-        // The server itself spells this path so.
+        // The server uses this spelling.
         let path = format!("networking.transparentProxing.reachableBackends.refs[{at}]");
         let kind = text(backend, "kind");
         if !BACKEND_KINDS.contains(&kind) {
@@ -240,7 +240,7 @@ fn probes(violations: &mut FieldViolations, spec: &Value) {
     }
 }
 
-/// An absolute path or URL, without blanks or control characters.
+/// Whether the text is an absolute path or URL without blanks or control characters.
 fn is_request_uri(text: &str) -> bool {
     let rooted = text.starts_with('/')
         || text.split_once(':').is_some_and(|(scheme, _)| {
@@ -267,7 +267,7 @@ fn listeners(violations: &mut FieldViolations, networking: &Value) {
             address => bound(address, number(inbound, "port")),
         })
         .collect();
-    let mut taken: Vec<String> = Vec::new();
+    let mut addresses: Vec<String> = Vec::new();
     for (at, listener) in list(networking, "listeners").iter().enumerate() {
         let path = format!("networking.listeners[{at}]");
         if text(listener, "type").is_empty() {
@@ -283,13 +283,13 @@ fn listeners(violations: &mut FieldViolations, networking: &Value) {
             names.push(name);
         }
         let own = bound(text(listener, "address"), number(listener, "port"));
-        if taken.contains(&own) {
+        if addresses.contains(&own) {
             violations.add(&path, format!("{own} is taken by another listener"));
         }
         if inbounds.contains(&own) {
             violations.add(&path, format!("{own} is taken by an inbound"));
         }
-        taken.push(own);
+        addresses.push(own);
     }
 }
 
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbound_has_tags_or_a_backend_but_not_both() {
+    fn outbound_has_either_tags_or_a_backend() {
         let backend = json!({"kind": "MeshService", "name": "r", "port": 1});
         assert!(of_outbound(&json!({"port": 1, "backendRef": backend})).is_empty());
         assert_eq!(
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_admin_port_must_be_free_on_loopback() {
+    fn admin_port_must_be_free_on_loopback() {
         let dataplane = |inbound: Value| {
             fields(&json!({"address": "10.0.0.1", "admin": {"port": 9901}, "inbound": [inbound]}))
         };
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_builtin_gateway_stands_alone() {
+    fn builtin_gateway_excludes_other_fields() {
         let body = json!({
             "address": "10.0.0.1",
             "gateway": {"type": "BUILTIN", "tags": {"kuma.io/service": "g", "kuma.io/protocol": "http"}},
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_may_be_negative_but_not_zero() {
+    fn probe_duration_must_not_be_zero() {
         let probe = |probe: Value| {
             fields(&json!({"address": "10.0.0.1", "inbound": [{"port": 1, "serviceProbe": probe}]}))
         };

@@ -1,4 +1,4 @@
-//! Decides whether meshes, zone proxies and `MeshService`s are valid.
+//! Validation of meshes, zone proxies and `MeshService`s.
 
 use serde_json::{Map, Value, json};
 
@@ -7,7 +7,7 @@ use super::problem::FieldViolations;
 use super::proto::mismatch;
 use super::rules::{self, SERVICE_TAG, covers_loopback};
 
-/// The broken rules of a `ZoneIngress`.
+/// The violations of a `ZoneIngress`.
 pub(super) fn zone_ingress(spec: &Value) -> FieldViolations {
     let mut violations = FieldViolations::default();
     let networking = spec.get("networking").unwrap_or(&Value::Null);
@@ -47,7 +47,7 @@ pub(super) fn zone_ingress(spec: &Value) -> FieldViolations {
     violations
 }
 
-/// The broken rules of a `ZoneEgress`.
+/// The violations of a `ZoneEgress`.
 pub(super) fn zone_egress(spec: &Value) -> FieldViolations {
     let mut violations = FieldViolations::default();
     let networking = spec.get("networking").unwrap_or(&Value::Null);
@@ -63,7 +63,7 @@ pub(super) fn zone_egress(spec: &Value) -> FieldViolations {
     violations
 }
 
-/// The broken rules of a `Mesh`.
+/// The violations of a `Mesh`.
 pub(super) fn mesh(spec: &Value) -> FieldViolations {
     let mut violations = FieldViolations::default();
     let section = |name: &str| spec.get(name).unwrap_or(&Value::Null);
@@ -112,7 +112,7 @@ pub(super) fn mesh(spec: &Value) -> FieldViolations {
     violations
 }
 
-/// What is checked only when the mesh is stored: which certificate authorities there are.
+/// The violations of a `Mesh` that the server finds only when it stores it: its certificate authorities.
 pub(super) fn certificate_authorities(spec: &Value) -> FieldViolations {
     let mut violations = FieldViolations::default();
     for (at, backend) in list(spec.get("mtls").unwrap_or(&Value::Null), "backends").iter().enumerate() {
@@ -165,7 +165,7 @@ fn selector(violations: &mut FieldViolations, path: &str, rule: &Value) {
     }
 }
 
-/// Reads a `MeshService`'s `spec`: what is stored, or the broken rules of its schema.
+/// Decodes a `MeshService`'s `spec`, or returns the violations of its schema.
 pub(super) fn mesh_service(body: &Map<String, Value>) -> Result<Value, FieldViolations> {
     let mut violations = FieldViolations::default();
     for needed in ["type", "name", "spec"] {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_ingress_advertises_both_or_nothing() {
+    fn zone_ingress_advertises_address_and_port_or_neither() {
         let check = |networking: Value| fields(zone_ingress(&json!({"networking": networking})));
         assert!(check(json!({"port": 1})).is_empty());
         assert_eq!(check(json!({"port": 1, "advertisedPort": 1})), ["networking.advertisedAddress"]);
@@ -276,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mesh_enables_a_backend_that_it_has() {
+    fn mesh_enables_only_a_declared_backend() {
         let spec = json!({"mtls": {"enabledBackend": "b", "backends": [{"name": "a", "type": "builtin"}]}});
         assert_eq!(fields(mesh(&spec)), ["mtls.enabledBackend"]);
     }
 
     #[test]
-    fn a_mesh_service_selects_in_one_way() {
+    fn mesh_service_has_exactly_one_selector() {
         let body = |spec: Value| json!({"type": "MeshService", "name": "a", "spec": spec});
         let read = |spec: Value| mesh_service(body(spec).as_object().unwrap());
         let both = json!({"selector": {"dataplaneTags": {"a": "b"}, "dataplaneRef": {"name": "c"}}});

@@ -1,6 +1,6 @@
 //! Durations as Go reads them (`1h`, `1m30s`, `-1.5s`) and as its protobuf prints them (`90s`, `0.500s`).
 
-/// Nanoseconds in one of each unit.
+/// Nanoseconds of each unit.
 const UNITS: [(&str, i128); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -12,7 +12,7 @@ const UNITS: [(&str, i128); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Nanoseconds, or nothing where Go's `time.ParseDuration` would refuse the text.
+/// Nanoseconds, or `None` if Go's `time.ParseDuration` rejects the text.
 pub(super) fn parse(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -49,7 +49,7 @@ fn scaled(number: &str, scale: i128) -> Option<i128> {
     whole.checked_mul(scale)?.checked_add(part * scale / power)
 }
 
-/// Seconds with no, three, six or nine decimals.
+/// Seconds with zero, three, six or nine decimals.
 pub(super) fn print_proto(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let (seconds, part) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);

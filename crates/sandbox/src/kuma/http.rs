@@ -1,6 +1,6 @@
-//! The control plane behind a real socket, with faults on request.
+//! Serves the control plane on a socket, with injected faults.
 //!
-//! A dropped answer is really dropped: the connection closes and not a byte of the response leaves.
+//! A dropped response closes the connection before a byte of the response is sent.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,31 +25,31 @@ use super::message::{KumaRequest, KumaResponse};
 use super::problem::KumaProblem;
 use super::server::KumaCp;
 
-/// What happens to a request.
+/// Fault of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KumaFault {
-    /// It is answered.
+    /// No fault.
     #[default]
     None,
-    /// It is answered with that status, and has no effect.
+    /// The request is rejected with this status, without effect.
     Status(u16),
-    /// It takes effect and is answered with that status all the same.
+    /// The request takes effect, and the response has this status.
     StatusAfterEffect(u16),
-    /// It has no effect, and the connection closes without an answer.
+    /// The connection closes before the request takes effect.
     Drop,
-    /// It takes effect, and the connection closes without an answer.
+    /// The connection closes after the request took effect.
     DropAfterEffect,
-    /// It is answered after that time.
+    /// The request is delayed.
     Delay(Duration),
 }
 
-/// Decides what happens to each request.
+/// Chooses the fault of each request.
 pub trait KumaFaults: Send + Sync {
-    /// Called once a request, before it has any effect. `path` has no query.
+    /// Called once for each request, before it takes effect. `path` has no query.
     fn decide(&self, method: &str, path: &str) -> KumaFault;
 }
 
-/// All requests are answered.
+/// Injects no faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoKumaFaults;
 
@@ -59,16 +59,16 @@ impl KumaFaults for NoKumaFaults {
     }
 }
 
-/// Tells the time.
+/// Returns the current time.
 pub type KumaClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Largest body that is read.
+/// Maximum size of a request body.
 const MAX_BODY: usize = 16 << 20;
 
-/// Serves the control plane until `shutdown` is done and the requests under way are answered.
+/// Serves the control plane until `shutdown`, and completes requests in flight.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// The listener's error.
 pub async fn serve(
     listener: TcpListener,
     cp: Arc<Mutex<KumaCp>>,
@@ -77,7 +77,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let app = Router::new().fallback(answer).with_state(KumaFront { cp, faults, clock });
-    axum::serve(Severable(listener), app.into_make_service_with_connect_info::<KumaConnectionCut>())
+    axum::serve(SeverableListener(listener), app.into_make_service_with_connect_info::<KumaConnectionCut>())
         .with_graceful_shutdown(shutdown)
         .await
 }
@@ -101,7 +101,7 @@ async fn answer(
         KumaFault::Delay(by) => tokio::time::sleep(by).await,
         _ => {}
     }
-    let Some(request) = taken_in(request).await else { return cut.now() };
+    let Some(request) = read_request(request).await else { return cut.now() };
     let now = (front.clock)();
     let response = front.cp.lock().unwrap_or_else(PoisonError::into_inner).handle(now, &request);
     match fault {
@@ -111,8 +111,8 @@ async fn answer(
     }
 }
 
-/// Nothing where the body can't be read: the client went away, or sends too much.
-async fn taken_in(request: Request) -> Option<KumaRequest> {
+/// `None` if the body cannot be read: the client disconnected, or the body is too large.
+async fn read_request(request: Request) -> Option<KumaRequest> {
     let (parts, body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let host = header(header::HOST).or_else(|| parts.uri.authority().map(ToString::to_string));
@@ -137,11 +137,11 @@ fn sent(response: KumaResponse) -> Response<Body> {
         .status(response.status)
         .header(header::CONTENT_TYPE, response.content_type)
         .body(Body::from(response.body));
-    // Only a status that HTTP does not have can get here, from a test's own fault.
+    // Fails only for an invalid status of an injected fault.
     built.unwrap_or_else(|_| Response::new(Body::empty()))
 }
 
-/// Closes a connection before anything of the answer is written.
+/// Closes a connection before the response is written.
 #[derive(Clone, Debug, Default)]
 struct KumaConnectionCut(Arc<AtomicBool>);
 
@@ -159,16 +159,16 @@ impl KumaConnectionCut {
     }
 }
 
-impl Connected<IncomingStream<'_, Severable>> for KumaConnectionCut {
-    fn connect_info(stream: IncomingStream<'_, Severable>) -> Self {
+impl Connected<IncomingStream<'_, SeverableListener>> for KumaConnectionCut {
+    fn connect_info(stream: IncomingStream<'_, SeverableListener>) -> Self {
         stream.io().cut.clone()
     }
 }
 
 /// A listener whose connections can be cut.
-struct Severable(TcpListener);
+struct SeverableListener(TcpListener);
 
-impl Listener for Severable {
+impl Listener for SeverableListener {
     type Io = SeverableStream;
     type Addr = SocketAddr;
 

@@ -1,4 +1,4 @@
-//! What the server computes for readers: overviews, insights of Dataplanes and services, the rules of a Dataplane.
+//! Computed resources: overviews, insights of Dataplanes and services, and the rules of a Dataplane.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::server::{KumaCp, zone_labels};
 
 const SERVICE_TYPES: [&str; 4] = ["internal", "external", "gateway_delegated", "gateway_builtin"];
 
-/// The connections of a proxy; nothing where it never connected.
+/// The insight of a proxy; `None` if it never connected.
 pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<Value> {
     let sidecar =
         cp.sidecars.get(key).filter(|sidecar| kind.name == "Dataplane" && !sidecar.connections.is_empty())?;
@@ -39,7 +39,7 @@ pub(super) fn of(cp: &KumaCp, kind: &ResourceType, key: &MeshAndName) -> Option<
     Some(json!({ "subscriptions": subscriptions }))
 }
 
-/// An object joined with its insight.
+/// The overview of an object: the object with its insight.
 pub(super) fn overview(kind: &ResourceType, object: &StoredObject, insight: Option<Value>) -> Value {
     let mut frame = Map::new();
     let mut own = Map::new();
@@ -73,7 +73,7 @@ pub(super) fn dataplane_resource(cp: &KumaCp, key: &MeshAndName) -> Option<Value
     Some(body)
 }
 
-/// All `DataplaneInsight`s, of one mesh where it is given.
+/// All `DataplaneInsight`s, or those of one mesh.
 pub(super) fn dataplane_resources(cp: &KumaCp, mesh: Option<&str>, name: &str) -> Vec<Value> {
     cp.sidecars
         .keys()
@@ -82,7 +82,7 @@ pub(super) fn dataplane_resources(cp: &KumaCp, mesh: Option<&str>, name: &str) -
         .collect()
 }
 
-/// The service types in a query such as `internal,external`.
+/// Parses service types such as `internal,external`.
 pub(super) fn service_types(given: &str) -> Result<Vec<String>, KumaProblem> {
     let types: Vec<String> =
         given.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
@@ -101,7 +101,7 @@ struct ServiceInsight {
     until: Timestamp,
 }
 
-/// The insights of services, by mesh and name. `wanted` is asked with the name and the type.
+/// The insights of services by mesh and name. `wanted` filters by name and type.
 pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &str) -> bool) -> Vec<Value> {
     let mut services: BTreeMap<(String, String), ServiceInsight> = BTreeMap::new();
     for (key, dataplane) in cp.store.list("Dataplane", mesh) {
@@ -111,12 +111,13 @@ pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &s
             if name.is_empty() || (exclusive && kind != "gateway_delegated") {
                 continue;
             }
-            let service = services.entry((key.0.clone(), name.to_owned())).or_insert_with(|| ServiceInsight {
-                kind,
-                since: dataplane.created,
-                until: dataplane.modified,
-                ..ServiceInsight::default()
-            });
+            let service =
+                services.entry((key.0.clone(), name.to_owned())).or_insert_with(|| ServiceInsight {
+                    kind,
+                    since: dataplane.created,
+                    until: dataplane.modified,
+                    ..ServiceInsight::default()
+                });
             service.since = service.since.min(dataplane.created);
             service.until = service.until.max(dataplane.modified);
             if online {
@@ -133,13 +134,17 @@ pub(super) fn services(cp: &KumaCp, mesh: Option<&str>, wanted: impl Fn(&str, &s
         .collect()
 }
 
-/// One service's insight. A mesh with any Dataplanes has one for every name, empty where nothing offers it.
+/// The insight of one service. A mesh with Dataplanes has an insight for every name, empty for unknown services.
 pub(super) fn service(cp: &KumaCp, mesh: &str, name: &str) -> Option<Value> {
     let mut found = services(cp, Some(mesh), |service, _| service == name);
     found.pop().or_else(|| {
         let (_, first) = cp.store.list("Dataplane", Some(mesh)).next()?;
-        let empty =
-            ServiceInsight { kind: "internal", since: first.created, until: first.modified, ..ServiceInsight::default() };
+        let empty = ServiceInsight {
+            kind: "internal",
+            since: first.created,
+            until: first.modified,
+            ..ServiceInsight::default()
+        };
         let mut body = empty.body(mesh, name, &cp.config.zone);
         let body_fields = body.as_object_mut()?;
         body_fields.remove("status");
@@ -195,7 +200,7 @@ fn offered(dataplane: &Value) -> Vec<(&str, &'static str)> {
     }
 }
 
-/// Connected, and every inbound and listener ready.
+/// Whether the proxy is connected, and each inbound and listener is ready.
 fn is_online(cp: &KumaCp, key: &MeshAndName, dataplane: &Value) -> bool {
     let networking = &dataplane["networking"];
     if cp.sidecars.get(key).is_none_or(|sidecar| sidecar.connected().is_none()) {
@@ -213,7 +218,7 @@ fn is_online(cp: &KumaCp, key: &MeshAndName, dataplane: &Value) -> bool {
     parts > 0 && inbounds_ready && listeners.iter().all(|listener| state(listener) == "Ready")
 }
 
-/// The rules that a Dataplane gets from the policies that every new mesh has.
+/// The rules of a Dataplane by the default policies of a mesh.
 pub(super) fn rules(dataplane: &Value) -> Value {
     let (mesh, labels) = (text(dataplane, "mesh"), object(dataplane, "labels"));
     let zone = labels.get(super::rules::ZONE).and_then(Value::as_str).unwrap_or_default();
@@ -261,7 +266,7 @@ pub(super) fn rules(dataplane: &Value) -> Value {
     })
 }
 
-/// A policy that every new mesh is given.
+/// A default policy of a mesh.
 struct DefaultPolicy {
     kind: &'static str,
     name: &'static str,

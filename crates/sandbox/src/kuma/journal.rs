@@ -1,4 +1,4 @@
-//! The record of every write that the HTTP API accepted, for those who check what a client did.
+//! The journal of writes that the HTTP API accepted.
 
 use serde_json::Value;
 
@@ -7,22 +7,22 @@ use ecs_mesh_model::Timestamp;
 /// One accepted write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KumaJournalEntry {
-    /// When it took effect.
+    /// Time of the write.
     pub at: Timestamp,
     /// `PUT` or `DELETE`.
     pub method: &'static str,
     /// The type of the object, such as `Dataplane`.
     pub kind: &'static str,
-    /// The mesh; empty for objects in none.
+    /// The mesh; empty for global objects.
     pub mesh: String,
     /// The name.
     pub name: String,
-    /// The stored body before; nothing where the write created it.
+    /// The stored body before the write; `None` if the write created it.
     pub before: Option<Value>,
-    /// The stored body after; nothing where the write deleted it.
+    /// The stored body after the write; `None` if the write deleted it.
     pub after: Option<Value>,
-    /// Whether anything but `modificationTime` changed. An unchanged PUT still makes a real server recompute what
-    /// every proxy of the mesh is told.
+    /// Whether a field other than `modificationTime` changed. An unchanged PUT still makes a real server recompute
+    /// the configuration of every proxy of the mesh.
     pub changed: bool,
 }
 

@@ -1,18 +1,18 @@
-//! The resource types of Kuma 2.14, as one table: their paths, scopes and what may be done to them.
+//! The resource types of Kuma 2.14: paths, scopes and supported operations.
 
 use serde_json::{Value, json};
 
 use super::proto::ProtoMessage;
 use super::schema;
 
-/// How the body of a type is read and checked.
+/// Decoding and validation of a type's body.
 #[derive(Clone, Copy)]
 pub(super) enum BodyShape {
-    /// A message of its own, flat beside the name.
+    /// A protobuf message with its fields beside the name.
     Proto(&'static ProtoMessage),
-    /// `MeshService`: under `spec`, with a `status` that the server fills.
+    /// `MeshService`: fields under `spec`, with a `status` that the server sets.
     MeshService,
-    /// Kept as it came: types whose inside nothing here depends on.
+    /// Stored unchanged and not validated.
     Opaque,
     /// Computed by the server.
     Computed,
@@ -26,17 +26,17 @@ pub(super) struct ResourceType {
     plural: &'static str,
     singular: &'static str,
     pub(super) in_mesh: bool,
-    /// The type's part of a KRI; empty where it has none.
+    /// The type's part of a KRI; empty if it has none.
     pub(super) short: &'static str,
     pub(super) read_only: bool,
     federated: bool,
-    /// `hasFromTargetRef`, `hasRulesTargetRef`, `hasToTargetRef`, `isFromAsRules`, `isTargetRef`, as a digit each.
+    /// `hasFromTargetRef`, `hasRulesTargetRef`, `hasToTargetRef`, `isFromAsRules`, `isTargetRef`, one digit each.
     policy: Option<&'static str>,
     pub(super) shape: BodyShape,
 }
 
 impl ResourceType {
-    /// Whether a zone control plane may own such objects, which decides their origin, zone and env labels.
+    /// Whether a zone control plane may own objects of the type, which decides their origin, zone and env labels.
     pub(super) fn comes_from_zones(&self) -> bool {
         match self.shape {
             BodyShape::Proto(_) => self.name != "Mesh",
@@ -48,7 +48,7 @@ impl ResourceType {
         }
     }
 
-    /// Whether a global control plane refuses to write such objects.
+    /// Whether a global control plane rejects writes of the type.
     pub(super) fn only_in_zones(&self) -> bool {
         matches!(
             self.name,
@@ -56,18 +56,18 @@ impl ResourceType {
         )
     }
 
-    /// Whether it stands for a proxy, with an overview that joins it with its connection.
+    /// Whether the type is a proxy, which has overviews.
     pub(super) fn is_proxy(&self) -> bool {
         matches!(self.name, "Dataplane" | "ZoneIngress" | "ZoneEgress")
     }
 
-    /// Whether only administrators may read it.
+    /// Whether only administrators may read the type.
     pub(super) fn is_secret(&self) -> bool {
         matches!(self.name, "Secret" | "GlobalSecret")
     }
 }
 
-/// Types other than policies that zones own too.
+/// Types other than policies that zones may own.
 const FROM_ZONES: [&str; 7] = [
     "MeshExternalService",
     "HostnameGenerator",
@@ -78,23 +78,23 @@ const FROM_ZONES: [&str; 7] = [
     "Workload",
 ];
 
-/// Paths under which a type can be reached besides its own.
+/// Alternative paths of types.
 const OTHER_PATHS: [(&str, &str); 2] =
     [("global-secrets", "GlobalSecret"), ("zone-ingresses", "ZoneIngress")];
 
-/// Paths of the lists of overviews that older clients use.
+/// Paths of overview lists for older clients.
 const OVERVIEW_PATHS: [(&str, &str); 3] = [
     ("dataplanes+insights", "Dataplane"),
     ("zoneingresses+insights", "ZoneIngress"),
     ("zoneegressoverviews", "ZoneEgress"),
 ];
 
-/// The type of that name.
+/// The type with this name.
 pub(super) fn named(name: &str) -> Option<&'static ResourceType> {
     KINDS.iter().find(|kind| kind.name == name)
 }
 
-/// The type at a path segment, and whether the segment asks for overviews.
+/// The type of a path segment, and whether the segment is for overviews.
 pub(super) fn at(segment: &str) -> Option<(&'static ResourceType, bool)> {
     if let Some(kind) = KINDS.iter().find(|kind| kind.path == segment) {
         return Some((kind, false));
@@ -105,7 +105,7 @@ pub(super) fn at(segment: &str) -> Option<(&'static ResourceType, bool)> {
     by(&OTHER_PATHS).map(|kind| (kind, false)).or_else(|| by(&OVERVIEW_PATHS).map(|kind| (kind, true)))
 }
 
-/// The answer of `GET /_resources`; `read_only` tells which types this server refuses to write.
+/// The response of `GET /_resources`. `read_only` returns whether this server rejects writes of a type.
 pub(super) fn described(read_only: impl Fn(&ResourceType) -> bool) -> Value {
     let resources: Vec<Value> = KINDS
         .iter()

@@ -1,4 +1,4 @@
-//! Decides what a list shows: which page, which filters, and the link to the next page.
+//! Lists: pages, filters and links to the next page.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use super::insights;
 use super::kinds::ResourceType;
 use super::message::KumaRequestTarget;
 use super::object::{MeshAndName, StoredObject};
-use super::problem::{KumaProblem, FieldViolations};
+use super::problem::{FieldViolations, KumaProblem};
 use super::server::KumaCp;
 
 const DEFAULT_SIZE: usize = 100;
 const MAX_SIZE: usize = 1000;
 const NOT_LISTED: &str = "The list could not be made";
 
-/// What the query of a list asks for.
+/// A parsed query of a list.
 pub(super) struct ListQuery {
     size: usize,
     offset: String,
@@ -26,7 +26,7 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    /// Checks the query as far as the server does before it looks at the mesh.
+    /// Parses and validates the query. The server does this before it checks that the mesh exists.
     pub(super) fn parse(
         target: &KumaRequestTarget,
         kind: &ResourceType,
@@ -55,17 +55,17 @@ impl ListQuery {
         })
     }
 
-    fn takes(&self, name: &str, body: &Value) -> bool {
+    fn matches(&self, name: &str, body: &Value) -> bool {
         name.contains(&self.name)
             && self
                 .labels
                 .iter()
                 .all(|(key, value)| object(body, "labels").contains_key(key) && label(body, key) == value)
-            && self.takes_gateway(body)
-            && (self.tags.is_empty() || self.takes_tags(body))
+            && self.matches_gateway(body)
+            && (self.tags.is_empty() || self.matches_tags(body))
     }
 
-    fn takes_gateway(&self, body: &Value) -> bool {
+    fn matches_gateway(&self, body: &Value) -> bool {
         let gateway = body["networking"].get("gateway");
         let builtin = gateway.is_some_and(|gateway| text(gateway, "type") == "BUILTIN");
         match self.gateway.as_str() {
@@ -77,8 +77,8 @@ impl ListQuery {
         }
     }
 
-    /// One inbound or the gateway must have all the tags, each containing the wanted text.
-    fn takes_tags(&self, body: &Value) -> bool {
+    /// Whether one inbound or the gateway has all tags, each containing the wanted text.
+    fn matches_tags(&self, body: &Value) -> bool {
         let networking = &body["networking"];
         list(networking, "inbound").iter().chain(networking.get("gateway")).any(|holder| {
             self.tags.iter().all(|(name, wanted)| {
@@ -92,8 +92,9 @@ impl ListQuery {
         if self.offset.is_empty() {
             return Ok(0);
         }
-        let wrong =
-            || KumaProblem::new(400, NOT_LISTED, format!("the offset {:?} is not a number from 0", self.offset));
+        let wrong = || {
+            KumaProblem::new(400, NOT_LISTED, format!("the offset {:?} is not a number from 0", self.offset))
+        };
         let offset: i64 = self.offset.parse().map_err(|_| wrong())?;
         let offset = usize::try_from(offset).map_err(|_| wrong())?;
         if offset > usize::try_from(i64::MAX).unwrap_or(usize::MAX) - self.size {
@@ -104,7 +105,7 @@ impl ListQuery {
 }
 
 impl KumaCp {
-    /// The body of a list.
+    /// The response body of a list.
     pub(super) fn listed(
         &self,
         kind: &'static ResourceType,
@@ -129,12 +130,12 @@ impl KumaCp {
                 (all.len(), all.into_iter().skip(offset).take(page.size).collect())
             }
             _ => {
-                let taken: Vec<(&MeshAndName, &StoredObject)> = self
+                let matching: Vec<(&MeshAndName, &StoredObject)> = self
                     .store
                     .list(kind.name, mesh)
-                    .filter(|((_, name), object)| page.takes(name, &object.body))
+                    .filter(|((_, name), object)| page.matches(name, &object.body))
                     .collect();
-                let shown = taken.iter().skip(offset).take(page.size);
+                let shown = matching.iter().skip(offset).take(page.size);
                 let items = shown.map(|(key, object)| {
                     if overview {
                         insights::overview(kind, object, insights::of(self, kind, key))
@@ -142,7 +143,7 @@ impl KumaCp {
                         object.body.clone()
                     }
                 });
-                (taken.len(), items.collect())
+                (matching.len(), items.collect())
             }
         };
         let after = offset.saturating_add(page.size);
@@ -190,7 +191,7 @@ fn label_filters(target: &KumaRequestTarget, path: &str) -> Result<Vec<(String, 
     Ok(filters)
 }
 
-/// Tags given as `name:value`; others are ignored, and of two with one name the last counts.
+/// Tag filters in the form `name:value`. Others are ignored, and the last of a name wins.
 fn tag_filters(target: &KumaRequestTarget) -> Vec<(String, String)> {
     let mut tags: Vec<(String, String)> = Vec::new();
     for (name, value) in target.query.get("tag").into_iter().flatten().filter_map(|tag| tag.split_once(':')) {
@@ -200,8 +201,13 @@ fn tag_filters(target: &KumaRequestTarget) -> Vec<(String, String)> {
     tags
 }
 
-/// The path with its variables, as errors about filters name it.
-fn route_pattern(target: &KumaRequestTarget, kind: &ResourceType, in_one_mesh: bool, overview: bool) -> String {
+/// The path with variables, for errors about filters.
+fn route_pattern(
+    target: &KumaRequestTarget,
+    kind: &ResourceType,
+    in_one_mesh: bool,
+    overview: bool,
+) -> String {
     let last = target.segments.last().map_or("", String::as_str);
     let tail = match (overview, last) {
         (true, "_overview") => format!("{}/_overview", kind.path),
@@ -223,7 +229,7 @@ fn next_link(target: &KumaRequestTarget, host: &str, offset: usize) -> String {
     format!("http://{host}{}?{}", target.path, pairs.join("&"))
 }
 
-/// As Go escapes a query: everything but letters, digits and `-_.~`, with blanks as `+`.
+/// Escapes a query as Go does: everything but letters, digits and `-_.~`, with blanks as `+`.
 fn escaped(text: &str) -> String {
     const KEPT: percent_encoding::AsciiSet =
         percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');

@@ -1,17 +1,17 @@
-//! Requests, responses and settings of the control plane, as plain values.
+//! Requests, responses and settings of the control plane.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// Which part of a multi-zone deployment the control plane plays.
+/// Mode of the control plane in a multi-zone deployment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KumaMode {
-    /// A zone that is not federated: everything may be written.
+    /// A zone that is not federated: all types are writable.
     #[default]
     Zone,
-    /// A global control plane: Dataplanes and other things that belong to zones may only be read.
+    /// A global control plane: Dataplanes and other types of zones are read-only.
     Global,
 }
 
@@ -20,21 +20,20 @@ pub enum KumaMode {
 pub struct KumaConfig {
     /// `KUMA_MODE`
     pub mode: KumaMode,
-    /// `KUMA_API_SERVER_READ_ONLY`: every write answers 405.
+    /// `KUMA_API_SERVER_READ_ONLY`: every write returns 405.
     pub read_only: bool,
-    /// The name of the zone, put on whatever is made here.
+    /// The name of the zone, a label of all objects.
     pub zone: String,
-    /// The bearer token of the administrator; other tokens answer 401.
+    /// The bearer token of the administrator; other tokens return 401.
     pub admin_token: Option<String>,
-    /// `KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN`: whoever calls over loopback is the administrator, whatever token
-    /// they carry.
+    /// `KUMA_API_SERVER_AUTHN_LOCALHOST_IS_ADMIN`: requests over loopback have administrator rights, with any token.
     pub localhost_is_admin: bool,
     /// `KUMA_DP_SERVER_HDS_ENABLED`: health discovery changes the state of inbounds.
     pub hds_enabled: bool,
-    /// `KUMA_RUNTIME_UNIVERSAL_DATAPLANE_CLEANUP_AGE`: a Dataplane goes that long after its sidecar's last
-    /// disconnect.
+    /// `KUMA_RUNTIME_UNIVERSAL_DATAPLANE_CLEANUP_AGE`: time from a sidecar's last disconnect to the deletion of its
+    /// Dataplane.
     pub dataplane_cleanup_age: Duration,
-    /// How long the generated `MeshService`s lag behind the Dataplanes. A real server lags by up to 2 s.
+    /// Lag of generated `MeshService`s behind the Dataplanes; up to 2 s on a real server.
     pub mesh_service_lag: Duration,
 }
 
@@ -53,20 +52,20 @@ impl Default for KumaConfig {
     }
 }
 
-/// An HTTP request, as far as the control plane looks at it.
+/// The parts of an HTTP request that the control plane reads.
 #[derive(Clone, Debug, Default)]
 pub struct KumaRequest {
     /// `GET`, `PUT`, …
     pub method: String,
-    /// As in the request line: percent-encoded, with the query.
+    /// Percent-encoded path with the query, as in the request line.
     pub path_and_query: String,
     /// The `Content-Type` header.
     pub content_type: Option<String>,
-    /// The `Host` header, from which links to the next page are made.
+    /// The `Host` header, for links to the next page.
     pub host: String,
     /// The token of an `Authorization: Bearer` header.
     pub bearer: Option<String>,
-    /// The body as it came.
+    /// The raw body.
     pub body: Vec<u8>,
 }
 
@@ -86,7 +85,7 @@ impl KumaResponse {
         Self { status, content_type: "application/json", body: body.to_string().into_bytes() }
     }
 
-    /// The plain-text answer that the router gives where no handler is reached.
+    /// A plain-text response of the router.
     pub(super) fn plain(status: u16, reason: &str) -> Self {
         Self {
             status,
@@ -96,17 +95,17 @@ impl KumaResponse {
     }
 }
 
-/// A request taken apart: decoded path segments and query parameters.
+/// Decoded path segments and query parameters of a request.
 pub(super) struct KumaRequestTarget {
     /// The decoded path.
     pub(super) path: String,
     pub(super) segments: Vec<String>,
-    /// Sorted by name, each name's values in the order in which they came.
+    /// Parameters by name, each with its values in the order of the request.
     pub(super) query: BTreeMap<String, Vec<String>>,
 }
 
 impl KumaRequestTarget {
-    /// Nothing where the percent-encoding of the path is broken.
+    /// `None` if the percent-encoding of the path is invalid.
     pub(super) fn parse(path_and_query: &str) -> Option<Self> {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         if !well_encoded(path) {
@@ -123,7 +122,7 @@ impl KumaRequestTarget {
         Some(Self { path, segments, query: parameters })
     }
 
-    /// The first value of a parameter; empty where it is absent.
+    /// The first value of a parameter; empty if absent.
     pub(super) fn parameter(&self, name: &str) -> &str {
         self.query.get(name).and_then(|values| values.first()).map_or("", String::as_str)
     }

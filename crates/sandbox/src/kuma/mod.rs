@@ -1,13 +1,12 @@
-//! A Kuma 2.14 control plane of our own: a client of its REST API can't tell it from a real one.
+//! An emulated Kuma 2.14 control plane with the REST API of a real one.
 //!
-//! [`KumaCp`] is the control plane as a value, without I/O and without a clock: [`KumaCp::handle`] answers a request,
-//! and the methods beside it are what the world does to it: sidecars connect, applications die, time passes.
-//! [`http::serve`] puts it behind a socket.
+//! [`KumaCp`] is the control plane as a value, without I/O and without a clock. [`KumaCp::handle`] handles a request;
+//! other methods connect sidecars, change applications and advance time. [`http::serve`] serves it on a socket.
 //!
-//! It implements the server's rules, not its recorded answers: how bodies are read (`proto`, `schema`), what is valid
-//! (`rules`, `check_dataplane`, `check_others`), what is stored (`write`, `object`), what is shown (`list`,
-//! `insights`), and what happens by itself (`world`, `services`). Wording is our own; statuses, stored bodies and the
-//! fields of errors are the server's.
+//! It implements the server's rules instead of recorded responses: decoding (`proto`, `schema`), validation (`rules`,
+//! `check_dataplane`, `check_others`), storage (`write`, `object`), reads (`list`, `insights`), and background
+//! changes (`world`, `services`). Statuses, stored bodies and the fields of errors equal the server's; error texts
+//! differ.
 
 mod body;
 mod check_dataplane;

@@ -1,4 +1,4 @@
-//! Stored objects: what the server adds to them (labels, KRI, SNIs), and how they are printed.
+//! Stored objects, with the fields that the server adds (labels, KRI, SNIs).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -8,14 +8,14 @@ use serde_json::{Map, Value, json};
 use ecs_mesh_model::Timestamp;
 
 use super::body::{label, list, number, section, text};
-use super::kinds::{ResourceType, BodyShape};
+use super::kinds::{BodyShape, ResourceType};
 use super::message::{KumaConfig, KumaMode};
 use super::rules::{DISPLAY_NAME, ENV, MESH, ORIGIN, PROXY_TYPE, ZONE};
 
-/// Mesh (empty for what is in none) and name.
+/// Mesh (empty for global objects) and name.
 pub(super) type MeshAndName = (String, String);
 
-/// A stored object, as it is printed.
+/// A stored object in its response form.
 #[derive(Clone, Debug)]
 pub(super) struct StoredObject {
     pub(super) body: Value,
@@ -23,12 +23,12 @@ pub(super) struct StoredObject {
     pub(super) modified: Timestamp,
 }
 
-/// The fields of a body that belong to the server's frame and not to the type.
+/// The fields of a body that all types share.
 pub(super) const FRAME: [&str; 8] =
     ["type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri", "snis"];
 
 impl StoredObject {
-    /// Puts together what is printed. `spec` holds the type's own top-level fields.
+    /// Builds the response form. `spec` has the type's own top-level fields.
     pub(super) fn new(
         kind: &ResourceType,
         key: &MeshAndName,
@@ -71,8 +71,14 @@ impl StoredObject {
         Self { body, created, modified }
     }
 
-    /// The same object with other contents of its own, changed at `now`.
-    pub(super) fn rewritten(&self, kind: &ResourceType, key: &MeshAndName, now: Timestamp, spec: Map<String, Value>) -> Self {
+    /// The same object with another `spec`, modified at `now`.
+    pub(super) fn rewritten(
+        &self,
+        kind: &ResourceType,
+        key: &MeshAndName,
+        now: Timestamp,
+        spec: Map<String, Value>,
+    ) -> Self {
         Self::new(kind, key, self.created, now, self.labels(), spec)
     }
 
@@ -101,7 +107,7 @@ fn add_snis(body: &mut Value, place: &str) {
     }
 }
 
-/// The labels that an object gets, from those given with it.
+/// The labels of an object: the given ones and the server's.
 pub(super) fn computed_labels(
     config: &KumaConfig,
     kind: &ResourceType,
@@ -155,7 +161,12 @@ impl ObjectStore {
         self.0.get(kind)?.get(key)
     }
 
-    pub(super) fn put(&mut self, kind: &'static str, key: MeshAndName, object: StoredObject) -> Option<StoredObject> {
+    pub(super) fn put(
+        &mut self,
+        kind: &'static str,
+        key: MeshAndName,
+        object: StoredObject,
+    ) -> Option<StoredObject> {
         self.0.entry(kind).or_default().insert(key, object)
     }
 
@@ -163,8 +174,12 @@ impl ObjectStore {
         self.0.get_mut(kind)?.remove(key)
     }
 
-    /// The objects of a type in the order of mesh and name; of one mesh where it is given.
-    pub(super) fn list(&self, kind: &str, mesh: Option<&str>) -> impl Iterator<Item = (&MeshAndName, &StoredObject)> {
+    /// The objects of a type by mesh and name, or those of one mesh.
+    pub(super) fn list(
+        &self,
+        kind: &str,
+        mesh: Option<&str>,
+    ) -> impl Iterator<Item = (&MeshAndName, &StoredObject)> {
         let from = match mesh {
             Some(mesh) => Bound::Included((mesh.to_owned(), String::new())),
             None => Bound::Unbounded,
@@ -177,7 +192,7 @@ impl ObjectStore {
             .take_while(move |(key, _)| mesh.as_ref().is_none_or(|mesh| *mesh == key.0))
     }
 
-    /// Removes whatever is in a mesh, and tells the types and keys.
+    /// Removes all objects of a mesh.
     pub(super) fn remove_mesh(&mut self, mesh: &str) {
         for objects in self.0.values_mut() {
             objects.retain(|key, _| key.0 != mesh);

@@ -1,17 +1,17 @@
-//! What goes wrong in a request, and how the server says so.
+//! Errors of requests.
 
 use serde_json::{Value, json};
 
 use super::message::KumaResponse;
 
-/// A rule that a body breaks, at a field path such as `networking.inbound[0].port`.
+/// A violation of a rule at a field path such as `networking.inbound[0].port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FieldViolation {
     pub(super) field: String,
     pub(super) reason: String,
 }
 
-/// The rules that a body breaks, in the order in which the server checks them.
+/// The violations of a body, in the server's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FieldViolations(pub(super) Vec<FieldViolation>);
 
@@ -20,16 +20,19 @@ impl FieldViolations {
         self.0.push(FieldViolation { field: field.into(), reason: reason.into() });
     }
 
-    /// An error of these, or nothing when there are none.
+    /// An error with these violations, if there are any.
     pub(super) fn or_invalid(self, title: &str) -> Result<(), KumaProblem> {
         if self.0.is_empty() {
             return Ok(());
         }
-        Err(KumaProblem { violations: self.0, ..KumaProblem::new(400, title, "The resource breaks the rules below") })
+        Err(KumaProblem {
+            violations: self.0,
+            ..KumaProblem::new(400, title, "The resource breaks the rules below")
+        })
     }
 }
 
-/// A refused request.
+/// A rejected request.
 #[derive(Clone, Debug)]
 pub(super) struct KumaProblem {
     status: u16,
@@ -51,7 +54,7 @@ impl KumaProblem {
         Self::not_found("No such mesh")
     }
 
-    /// A body that can't be read; these carry no field.
+    /// An error for a body that cannot be decoded, without fields.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
         Self::new(400, "Malformed request", detail)
     }

@@ -1,9 +1,8 @@
-//! Decides how a JSON body becomes a stored message: the leniencies and omissions of Go's `jsonpb`, which the
-//! control plane uses for everything but the newer policies.
+//! Decoding of JSON bodies by the rules of Go's `jsonpb`, which the control plane uses for all but the newer
+//! policies.
 //!
-//! Known fields are read by their JSON or their proto name, unknown ones are dropped, numbers may be strings, `null`
-//! is as good as absent, and zero values are not printed back. A number with a fraction part (`15000.0`) is refused,
-//! as Go's integer parser refuses it.
+//! Fields are read by their JSON or proto name, unknown fields are dropped, numbers may be strings, `null` counts as
+//! absent, and zero values are not printed. An integer with a fraction (`15000.0`) is rejected, as by Go.
 
 use serde_json::{Map, Value};
 
@@ -57,7 +56,7 @@ pub(super) const fn repeated(field: ProtoField) -> ProtoField {
     ProtoField { json: field.json, proto: field.proto, kind: field.kind, repeated: true }
 }
 
-/// Reads `body` as `message`: the object that the server would print back, or what is malformed.
+/// Decodes `body` as `message`, and returns the object in its response form.
 pub(super) fn decode(message: &ProtoMessage, body: &Value) -> Result<Map<String, Value>, String> {
     let mut known = Map::new();
     let object = match body {
@@ -87,7 +86,7 @@ fn decode_list(field: &ProtoField, raw: &Value) -> Result<Option<Value>, String>
     Ok((!items.is_empty()).then_some(Value::Array(items)))
 }
 
-/// The value to store, or nothing where it is the zero that is never printed.
+/// The value to store, or `None` for a zero value, which is not printed.
 fn decode_one(kind: &ProtoKind, raw: &Value) -> Result<Option<Value>, String> {
     match kind {
         ProtoKind::Text => Ok(text(raw)?.filter(|text| !text.is_empty()).map(Value::from)),
@@ -190,7 +189,7 @@ fn texts(raw: &Value) -> Result<Option<Value>, String> {
     Ok((!entries.is_empty()).then_some(Value::Object(entries)))
 }
 
-/// What was found, and what was wanted.
+/// The error text for a value of a wrong type.
 pub(super) fn mismatch(found: &Value, wanted: &str) -> String {
     let found = match found {
         Value::Null => "null".to_owned(),
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_may_come_as_a_string_but_not_with_a_fraction() {
+    fn number_may_be_a_string_but_not_a_fraction() {
         assert_eq!(inbound(&json!({"port": "15000"})), Ok(json!({"port": 15000})));
         assert!(inbound(&json!({"port": 15000.0})).is_err());
         assert!(inbound(&json!({"port": 1e3})).is_err());
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn proto_names_are_read_and_json_names_printed() {
+    fn proto_names_are_accepted_and_json_names_printed() {
         let body = json!({"networking": {"transparent_proxying": {"reachable_services": ["a"], "redirect_port_inbound": 5}}});
         assert_eq!(
             Value::Object(decode(&DATAPLANE, &body).unwrap()),
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_values_vanish_and_set_messages_stay() {
+    fn zero_values_are_dropped_and_set_messages_kept() {
         let found = inbound(
             &json!({"port": 0, "state": "Ready", "name": "", "tags": {}, "health": {"ready": false}}),
         );
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_is_malformed() {
+    fn wrong_type_is_malformed() {
         for wrong in [json!({"tags": {"a": 1}}), json!({"name": 1}), json!({"state": "Sleeping"}), json!([])]
         {
             assert!(inbound(&wrong).is_err(), "{wrong}");

@@ -1,4 +1,4 @@
-//! Rules that more than one resource type shares: names, labels, tags, ports and addresses.
+//! Shared validation rules: names, labels, tags, ports and addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,38 +12,38 @@ pub(super) const SERVICE_TAG: &str = "kuma.io/service";
 pub(super) const PROTOCOL_TAG: &str = "kuma.io/protocol";
 /// The tag and label that name a zone.
 pub(super) const ZONE: &str = "kuma.io/zone";
-/// The label that tells whether an object was made in a zone or globally.
+/// The label with an object's origin, `zone` or `global`.
 pub(super) const ORIGIN: &str = "kuma.io/origin";
 /// The label of an object's mesh.
 pub(super) const MESH: &str = "kuma.io/mesh";
 /// The label of the platform.
 pub(super) const ENV: &str = "kuma.io/env";
-/// The label of the name that people see.
+/// The label of the display name.
 pub(super) const DISPLAY_NAME: &str = "kuma.io/display-name";
 /// The label that binds a Dataplane to a workload.
 pub(super) const WORKLOAD: &str = "kuma.io/workload";
 /// The label of the kind of proxy.
 pub(super) const PROXY_TYPE: &str = "kuma.io/proxy-type";
-/// The label of who generated an object.
+/// The label of the generator of an object.
 pub(super) const MANAGED_BY: &str = "kuma.io/managed-by";
 
 const PROTOCOLS: [&str; 5] = ["grpc", "http", "http2", "kafka", "tcp"];
 
-/// Protocols that are accepted but not advertised.
+/// Protocols that are accepted but not named in errors.
 const QUIET_PROTOCOLS: [&str; 2] = ["tls", "mysql"];
 
-/// Whether the server knows the protocol, in any case.
+/// Whether the server supports the protocol, ignoring case.
 pub(super) fn is_protocol(text: &str) -> bool {
     let text = text.to_lowercase();
     PROTOCOLS.iter().chain(&QUIET_PROTOCOLS).any(|known| *known == text)
 }
 
-/// A hint for an unknown protocol.
+/// The error text for an unknown protocol.
 pub(super) fn protocol_reason(found: &str) -> String {
-    format!("{found:?} is no protocol that is known here: use one of {}", PROTOCOLS.join(", "))
+    format!("{found:?} is not a known protocol: use one of {}", PROTOCOLS.join(", "))
 }
 
-/// `path["key"]`, as the server writes the field of a tag or label.
+/// `path["key"]`, the field path of a tag or label.
 pub(super) fn keyed(path: &str, key: &str) -> String {
     format!("{path}[{key:?}]")
 }
@@ -54,12 +54,12 @@ pub(super) fn port(violations: &mut FieldViolations, field: &str, port: u64) {
     }
 }
 
-/// An IP address as Go's `net.ParseIP` reads it.
+/// Whether Go's `net.ParseIP` accepts the text.
 pub(super) fn is_ip(text: &str) -> bool {
     text.parse::<IpAddr>().is_ok()
 }
 
-/// `parent.address`: needed, an IP address or a DNS name, not the wildcard.
+/// Checks `parent.address`: a required IP address or DNS name, not the wildcard.
 pub(super) fn address(violations: &mut FieldViolations, parent: &str, address: &str) {
     let field = format!("{parent}.address");
     if address.is_empty() {
@@ -74,8 +74,8 @@ pub(super) fn address(violations: &mut FieldViolations, parent: &str, address: &
     }
 }
 
-/// A DNS name as Go's `govalidator` has it: labels of letters, digits, `_` and inner `-`, at most 63 long, a
-/// trailing dot allowed.
+/// Whether Go's `govalidator` accepts the DNS name: labels of letters, digits, `_` and inner `-`, at most 63
+/// characters, with an optional trailing dot.
 fn is_dns_name(text: &str) -> bool {
     if text.replace('.', "").len() > 255 {
         return false;
@@ -91,7 +91,7 @@ fn is_dns_name(text: &str) -> bool {
         })
 }
 
-/// Whether something bound to `address` is hit by a client of 127.0.0.1.
+/// Whether a listener on `address` is reachable at 127.0.0.1.
 pub(super) fn covers_loopback(address: &str) -> bool {
     match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(ip) => ip.is_unspecified() || ip == IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -99,7 +99,7 @@ pub(super) fn covers_loopback(address: &str) -> bool {
     }
 }
 
-/// The characters and presence of tags under `path`.
+/// Checks the characters and values of tags under `path`.
 pub(super) fn tags(violations: &mut FieldViolations, path: &str, tags: &Map<String, Value>) {
     let allowed =
         |text: &str, more: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c));
@@ -122,7 +122,7 @@ pub(super) fn tags(violations: &mut FieldViolations, path: &str, tags: &Map<Stri
     }
 }
 
-/// A name in RFC 1123's sense with dots, at most 253 long.
+/// Checks a name by RFC 1123, with dots, at most 253 characters.
 pub(super) fn name(violations: &mut FieldViolations, field: &str, name: &str) {
     if name.is_empty() {
         violations.add(field, "must not be empty");
@@ -136,7 +136,7 @@ pub(super) fn name(violations: &mut FieldViolations, field: &str, name: &str) {
     }
 }
 
-/// A mesh's name on its objects, where the older rule still holds.
+/// Checks a mesh name by the older rule for objects in it.
 pub(super) fn mesh_name(violations: &mut FieldViolations, mesh: &str) {
     if mesh.is_empty() {
         violations.add("mesh", "must not be empty");
@@ -155,12 +155,12 @@ fn is_dns_1123_label(label: &str) -> bool {
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
-/// A name that a DNS-1035 label allows: a letter first, at most 63 characters.
+/// Whether the text is a DNS-1035 label: a letter first, at most 63 characters.
 pub(super) fn is_dns_1035_label(label: &str) -> bool {
     label.len() <= 63 && is_dns_1123_label(label) && label.as_bytes()[0].is_ascii_lowercase()
 }
 
-/// The rules of Kubernetes for labels; each broken one is a violation of its own.
+/// Checks labels by Kubernetes's rules, with a violation for each broken rule.
 pub(super) fn labels<'a>(violations: &mut FieldViolations, labels: impl Iterator<Item = (&'a str, &'a str)>) {
     for (key, value) in labels {
         for reason in qualified_name(key) {
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataplane_address_is_an_ip_or_a_dns_name() {
+    fn dataplane_address_is_an_ip_or_a_dns_name() {
         for good in ["10.0.0.1", "fd00::1", "a.b_c", "localhost", "ip-1.ec2.internal.", "256.1.1.1"] {
             assert!(violation_count(|v| address(v, "n", good)).is_empty(), "{good}");
         }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn every_broken_label_rule_counts() {
+    fn each_broken_label_rule_is_a_violation() {
         let one = |key, value| violation_count(|v| labels(v, [(key, value)].into_iter()));
         assert!(one("a.b/c", "").is_empty());
         assert_eq!(one("a/b/c", "x").len(), 1);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_lower_case_dns_names() {
+    fn names_must_be_lower_case_dns_names() {
         for bad in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a b"] {
             assert_eq!(violation_count(|v| name(v, "name", bad)), ["name"], "{bad}");
         }

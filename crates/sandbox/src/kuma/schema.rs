@@ -1,4 +1,4 @@
-//! The message types of Kuma 2.14 that travel as plain protobuf JSON, as tables.
+//! The message types of Kuma 2.14 in protobuf JSON.
 
 use super::proto::{ProtoField, ProtoKind, ProtoMessage, field, repeated, snake};
 
@@ -35,7 +35,12 @@ const OUTBOUND: ProtoMessage = ProtoMessage(&[
     TAGS,
     field(
         "backendRef",
-        ProtoKind::Message(&ProtoMessage(&[field("kind", ProtoKind::Text), NAME, PORT, field("labels", ProtoKind::Texts)])),
+        ProtoKind::Message(&ProtoMessage(&[
+            field("kind", ProtoKind::Text),
+            NAME,
+            PORT,
+            field("labels", ProtoKind::Texts),
+        ])),
     ),
 ]);
 
@@ -67,7 +72,8 @@ const LISTENER: ProtoMessage = ProtoMessage(&[
     field("state", ProtoKind::Enum(&["Ready", "NotReady"])),
 ]);
 
-const METRICS_BACKEND: ProtoMessage = ProtoMessage(&[NAME, field("type", ProtoKind::Text), field("conf", ProtoKind::Struct)]);
+const METRICS_BACKEND: ProtoMessage =
+    ProtoMessage(&[NAME, field("type", ProtoKind::Text), field("conf", ProtoKind::Struct)]);
 
 /// `Dataplane`
 pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
@@ -78,7 +84,10 @@ pub(super) const DATAPLANE: ProtoMessage = ProtoMessage(&[
             field("advertisedAddress", ProtoKind::Text),
             field(
                 "gateway",
-                ProtoKind::Message(&ProtoMessage(&[TAGS, field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"]))])),
+                ProtoKind::Message(&ProtoMessage(&[
+                    TAGS,
+                    field("type", ProtoKind::Enum(&["DELEGATED", "BUILTIN"])),
+                ])),
             ),
             repeated(field("inbound", ProtoKind::Message(&INBOUND))),
             repeated(field("outbound", ProtoKind::Message(&OUTBOUND))),
@@ -131,7 +140,10 @@ pub(super) const ZONE_INGRESS: ProtoMessage = ProtoMessage(&[
 /// `ZoneEgress`
 pub(super) const ZONE_EGRESS: ProtoMessage = ProtoMessage(&[
     field("zone", ProtoKind::Text),
-    field("networking", ProtoKind::Message(&ProtoMessage(&[ADDRESS, PORT, field("admin", ProtoKind::Message(&ADMIN))]))),
+    field(
+        "networking",
+        ProtoKind::Message(&ProtoMessage(&[ADDRESS, PORT, field("admin", ProtoKind::Message(&ADMIN))])),
+    ),
 ]);
 
 const REQUEST_TIMEOUT: ProtoMessage = ProtoMessage(&[field("requestTimeout", ProtoKind::Duration)]);
@@ -158,8 +170,12 @@ const TRACING_BACKEND: ProtoMessage = ProtoMessage(&[
     field("conf", ProtoKind::Struct),
 ]);
 
-const LOGGING_BACKEND: ProtoMessage =
-    ProtoMessage(&[NAME, field("format", ProtoKind::Text), field("type", ProtoKind::Text), field("conf", ProtoKind::Struct)]);
+const LOGGING_BACKEND: ProtoMessage = ProtoMessage(&[
+    NAME,
+    field("format", ProtoKind::Text),
+    field("type", ProtoKind::Text),
+    field("conf", ProtoKind::Struct),
+]);
 
 const TAG_RULES: ProtoKind = ProtoKind::Message(&ProtoMessage(&[TAGS]));
 

@@ -1,4 +1,4 @@
-//! The control plane as a value: one request in, one response out, no I/O and no clock of its own.
+//! The control plane as a value, without I/O and without a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,9 @@ use ecs_mesh_model::Timestamp;
 
 use super::insights;
 use super::journal::KumaJournalEntry;
-use super::kinds::{self, ResourceType, BodyShape};
-use super::message::{KumaConfig, KumaMode, KumaRequest, KumaResponse, KumaRequestTarget};
-use super::object::{MeshAndName, StoredObject, ObjectStore};
+use super::kinds::{self, BodyShape, ResourceType};
+use super::message::{KumaConfig, KumaMode, KumaRequest, KumaRequestTarget, KumaResponse};
+use super::object::{MeshAndName, ObjectStore, StoredObject};
 use super::problem::KumaProblem;
 use super::rules::{ENV, MESH, ORIGIN, ZONE};
 use super::tokens;
@@ -18,24 +18,24 @@ use super::world::ConnectedSidecar;
 
 /// A Kuma 2.14 control plane in memory.
 ///
-/// Every method that changes something takes the time; nothing reads a clock, so a run can be repeated.
+/// Every method that changes something takes the time as a parameter, so that a run can be replayed.
 #[derive(Debug)]
 pub struct KumaCp {
     pub(super) config: KumaConfig,
     pub(super) store: ObjectStore,
     pub(super) journal: Vec<KumaJournalEntry>,
     pub(super) sidecars: BTreeMap<MeshAndName, ConnectedSidecar>,
-    /// When something is due for a Dataplane: the queue, and each one's place in it.
+    /// Scheduled changes of Dataplanes, by time.
     pub(super) due: BTreeSet<(Timestamp, MeshAndName)>,
     pub(super) due_of: BTreeMap<MeshAndName, Timestamp>,
-    /// Meshes whose `MeshService`s are behind, and when they catch up.
+    /// Meshes with outdated `MeshService`s, and the times of their next refresh.
     pub(super) stale_services: BTreeMap<String, Timestamp>,
     pub(super) next_vip: u32,
     conflicts: BTreeMap<MeshAndName, u32>,
     pub(super) tokens_issued: u64,
 }
 
-/// Where a request goes.
+/// Route of a request.
 enum KumaRoute<'a> {
     Index,
     WhoAmI,
@@ -47,7 +47,7 @@ enum KumaRoute<'a> {
     Rules { key: MeshAndName },
 }
 
-/// Who asks.
+/// User of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KumaUser {
     Admin,
@@ -71,7 +71,7 @@ impl KumaUser {
 }
 
 impl KumaCp {
-    /// A control plane with nothing but the mesh `default`.
+    /// A control plane with only the mesh `default`.
     pub fn new(config: KumaConfig, now: Timestamp) -> Self {
         let mut cp = Self {
             config,
@@ -93,7 +93,7 @@ impl KumaCp {
         cp
     }
 
-    /// Answers a request, after doing what was due by `now`.
+    /// Advances the control plane to `now` and handles a request.
     pub fn handle(&mut self, now: Timestamp, request: &KumaRequest) -> KumaResponse {
         self.tick(now);
         let Some(target) = KumaRequestTarget::parse(&request.path_and_query) else {
@@ -115,17 +115,17 @@ impl KumaCp {
         self.answer(now, request, &target, &route, user).unwrap_or_else(|problem| problem.response())
     }
 
-    /// Makes the next PUT of that name in that mesh lose against another writer: it answers 409.
+    /// Makes the next PUT of this name fail with a conflict (409).
     pub fn inject_conflict(&mut self, mesh: &str, name: &str) {
         *self.conflicts.entry((mesh.to_owned(), name.to_owned())).or_default() += 1;
     }
 
-    /// The accepted HTTP writes since the last call.
+    /// Takes the accepted HTTP writes since the last call.
     pub fn take_journal(&mut self) -> Vec<KumaJournalEntry> {
         std::mem::take(&mut self.journal)
     }
 
-    /// All Dataplanes in the order of mesh and name, as they would be printed.
+    /// All Dataplanes by mesh and name, in their response form.
     pub fn dataplanes(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
         let all = self.store.list("Dataplane", None);
         all.map(|((mesh, name), object)| (mesh.as_str(), name.as_str(), &object.body))
@@ -145,7 +145,7 @@ impl KumaCp {
         if known { Ok(()) } else { Err(KumaProblem::no_mesh()) }
     }
 
-    /// The mesh's `meshServices.mode`; `Disabled` is the one that is not printed.
+    /// The mesh's `meshServices.mode`. `Disabled` is the zero value, which is not printed.
     pub(super) fn mesh_services_mode(&self, mesh: &str) -> &str {
         let mesh = self.store.get("Mesh", &(String::new(), mesh.to_owned()));
         mesh.and_then(|mesh| mesh.body["meshServices"]["mode"].as_str()).unwrap_or("Disabled")
@@ -168,9 +168,11 @@ impl KumaCp {
         let index = request.path_and_query.split('?').next() == Some("/");
         match &request.bearer {
             Some(token) if Some(token) == self.config.admin_token.as_ref() => Ok(KumaUser::Admin),
-            Some(_) if !index => {
-                Err(KumaProblem::new(401, "Not authenticated", "The bearer token is not one of this server's"))
-            }
+            Some(_) if !index => Err(KumaProblem::new(
+                401,
+                "Not authenticated",
+                "The bearer token is not one of this server's",
+            )),
             _ => Ok(KumaUser::Anonymous),
         }
     }
@@ -235,7 +237,7 @@ impl KumaCp {
             }
             _ if self.is_read_only(kind) => {
                 let place = if self.config.mode == KumaMode::Global { "a zone's" } else { "another" };
-                let detail = format!("A {} can't be written here: use {place} control plane", kind.name);
+                let detail = format!("A {} cannot be written here: use {place} control plane", kind.name);
                 Err(KumaProblem::new(405, "Not allowed here", detail))
             }
             "DELETE" => {
@@ -253,7 +255,7 @@ impl KumaCp {
         }
     }
 
-    /// Generated objects are made when someone looks: making them at each write would cost a pass over the mesh.
+    /// Generated objects are refreshed on reads, since a refresh at each write would read the whole mesh.
     fn catch_up_for(&mut self, kind: &ResourceType, now: Timestamp) {
         if matches!(kind.shape, BodyShape::MeshService) {
             self.catch_up(now);
@@ -322,7 +324,7 @@ impl KumaCp {
     }
 }
 
-/// The labels of what the server itself makes in a zone.
+/// The labels of objects that the server creates in a zone.
 pub(super) fn zone_labels(mesh: &str, zone: &str) -> Value {
     json!({ENV: "universal", MESH: mesh, ORIGIN: "zone", ZONE: zone})
 }
@@ -336,7 +338,7 @@ fn readable(kind: &ResourceType, user: KumaUser) -> Result<(), KumaProblem> {
 
 fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a>> {
     let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
-    // A static part of a path wins over a name, but only for the methods that it has.
+    // A static path segment takes precedence over a name, for its own methods only.
     let reads = !matches!(method, "PUT" | "DELETE");
     let key = |mesh: &str, name: &str| (mesh.to_owned(), name.to_owned());
     match segments[..] {
@@ -357,7 +359,9 @@ fn route<'a>(target: &'a KumaRequestTarget, method: &str) -> Option<KumaRoute<'a
                 [name, "_overview"] if kind.is_proxy() && !overview => {
                     Some(KumaRoute::Item { kind, key: key(mesh, name), overview: true })
                 }
-                [name, "_rules"] if kind.name == "Dataplane" => Some(KumaRoute::Rules { key: key(mesh, name) }),
+                [name, "_rules"] if kind.name == "Dataplane" => {
+                    Some(KumaRoute::Rules { key: key(mesh, name) })
+                }
                 _ => None,
             }
         }
@@ -386,7 +390,7 @@ fn methods(route: &KumaRoute<'_>) -> &'static [&'static str] {
     }
 }
 
-/// JSON only; requests that carry no body by nature may leave the type out.
+/// Whether the content type is JSON. It is optional for methods without a body.
 fn takes_content_type(method: &str, content_type: Option<&str>) -> bool {
     let given = content_type.unwrap_or_default();
     if given.is_empty() {

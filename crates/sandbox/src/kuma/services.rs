@@ -1,4 +1,4 @@
-//! Makes the `MeshService`s of the meshes that want them from the Dataplanes, and fills the status of all of them.
+//! Generates `MeshService`s from Dataplanes, and sets the status of all `MeshService`s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,11 +16,11 @@ use super::server::{KumaCp, zone_labels};
 const GENERATOR: &str = "meshservice-generator";
 const GRACE_STARTED: &str = "kuma.io/deletion-grace-period-started-at";
 const GRACE: Duration = Duration::from_hours(1);
-/// How long a `MeshService` that someone wrote waits for its first status.
+/// Time until a `MeshService` from the API has its first status.
 const STATUS_LAG: Duration = Duration::from_secs(2);
 
 impl KumaCp {
-    /// Brings the `MeshService`s of the meshes that are behind up to `now`.
+    /// Refreshes the `MeshService`s of outdated meshes.
     pub(super) fn catch_up(&mut self, now: Timestamp) {
         let due = |(mesh, at): (&String, &Timestamp)| (*at <= now).then(|| mesh.clone());
         let stale: Vec<String> = self.stale_services.iter().filter_map(due).collect();
@@ -29,7 +29,7 @@ impl KumaCp {
         }
     }
 
-    /// Generates and updates what a mesh's Dataplanes ask for.
+    /// Generates and updates the `MeshService`s of a mesh's Dataplanes.
     pub(super) fn refresh_services(&mut self, mesh: &str, at: Timestamp) {
         let Some(kind) = kinds::named("MeshService") else { return };
         self.stale_services.remove(mesh);
@@ -74,9 +74,10 @@ impl KumaCp {
         }
     }
 
-    /// By service, the ports that each of its Dataplanes offers, the oldest first; and the services in that order.
+    /// Ports by service, of the oldest Dataplane first, and the services in that order.
     fn wanted(&self, mesh: &str) -> (BTreeMap<String, Vec<Value>>, Vec<String>) {
-        let mut dataplanes: Vec<(&MeshAndName, &StoredObject)> = self.store.list("Dataplane", Some(mesh)).collect();
+        let mut dataplanes: Vec<(&MeshAndName, &StoredObject)> =
+            self.store.list("Dataplane", Some(mesh)).collect();
         dataplanes.sort_by_key(|(key, object)| (object.created, *key));
         let mut wanted: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         let mut born = Vec::new();
@@ -182,7 +183,8 @@ impl KumaCp {
     }
 
     fn members(&self, mesh: &str, services: &[(MeshAndName, StoredObject)]) -> Vec<SelectedDataplanes> {
-        let mut members: Vec<SelectedDataplanes> = services.iter().map(|_| SelectedDataplanes::default()).collect();
+        let mut members: Vec<SelectedDataplanes> =
+            services.iter().map(|_| SelectedDataplanes::default()).collect();
         if services.is_empty() {
             return members;
         }
@@ -204,7 +206,7 @@ impl KumaCp {
     }
 }
 
-/// The Dataplanes that a `MeshService` selects, counted.
+/// Counts of the Dataplanes that a `MeshService` selects.
 #[derive(Default)]
 struct SelectedDataplanes {
     total: u64,

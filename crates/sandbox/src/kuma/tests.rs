@@ -1,4 +1,4 @@
-//! The control plane as its clients and its world see it.
+//! Behaviour of the control plane towards clients and sidecars.
 
 use std::time::Duration;
 
@@ -49,6 +49,22 @@ fn inbound(cp: &KumaCp) -> Value {
     json!({"state": inbound["state"], "health": inbound["health"]})
 }
 
+/// Whether clients are routed to the inbound: ready, and not marked as unhealthy.
+fn takes_traffic(inbound: &Value) -> bool {
+    super::body::state(inbound) == "Ready"
+        && inbound.get("health").is_none_or(|health| health["ready"] == Value::Bool(true))
+}
+
+/// The Dataplanes that take traffic: name, address and port.
+fn routable(cp: &KumaCp) -> Vec<(String, String, u64)> {
+    let endpoint = |(_, name, body): (&str, &str, &Value)| {
+        let (networking, inbound) = (&body["networking"], &body["networking"]["inbound"][0]);
+        let address = networking["address"].as_str().unwrap().to_owned();
+        takes_traffic(inbound).then(|| (name.to_owned(), address, inbound["port"].as_u64().unwrap()))
+    };
+    cp.dataplanes().filter_map(endpoint).collect()
+}
+
 fn web(more: &Value) -> Value {
     let mut inbound = json!({"port": 15000, "servicePort": 5000, "tags": {"kuma.io/service": "web"}});
     inbound.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -60,7 +76,7 @@ const NOT_READY: &str = r#"{"health":{},"state":"NotReady"}"#;
 const DRAINED: &str = r#"{"health":{},"state":null}"#;
 
 #[test]
-fn a_sidecar_waits_for_its_dataplane() {
+fn sidecar_connects_once_its_dataplane_exists() {
     let mut cp = cp();
     assert!(!cp.connect_sidecar("default", "a", "10.0.0.1", at(0)));
     put(&mut cp, at(1), "a", &web(&json!({})));
@@ -72,21 +88,21 @@ fn inbound_without_probe_is_ready_when_sidecar_connects() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({"state": "NotReady"})));
     cp.tick(at(60));
-    assert!(cp.routable("default", "web").is_empty());
+    assert!(routable(&cp).is_empty());
     cp.connect_sidecar("default", "a", "10.0.0.1", at(60));
     let due = cp.next_deadline().unwrap();
     assert!(due > at(60) && due <= at(62));
     cp.tick(due);
     assert_eq!(inbound(&cp).to_string(), READY);
-    assert_eq!(cp.routable("default", "web"), [("a".to_owned(), "10.0.0.1".to_owned(), 15000)]);
-    // The application's end goes unseen without a probe.
+    assert_eq!(routable(&cp), [("a".to_owned(), "10.0.0.1".to_owned(), 15000)]);
+    // Without a probe, the control plane does not notice that the application stops.
     cp.set_app_up("default", "a", 5000, false, at(70));
     cp.tick(at(100));
     assert_eq!(inbound(&cp).to_string(), READY);
 }
 
 #[test]
-fn a_probe_follows_the_application() {
+fn probed_inbound_follows_the_application() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
     cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
@@ -103,7 +119,7 @@ fn a_probe_follows_the_application() {
 }
 
 #[test]
-fn drained_and_ignored_inbounds_stay_so() {
+fn drained_and_ignored_inbounds_are_not_changed() {
     for (given, wanted) in [
         (json!({"health": {}}), DRAINED),
         (json!({"health": {}, "serviceProbe": {"tcp": {}}}), DRAINED),
@@ -116,7 +132,7 @@ fn drained_and_ignored_inbounds_stay_so() {
         put(&mut cp, at(2), "a", &web(&given));
         cp.tick(at(60));
         assert_eq!(inbound(&cp).to_string(), wanted);
-        assert!(cp.routable("default", "web").is_empty());
+        assert!(routable(&cp).is_empty());
     }
 }
 
@@ -127,27 +143,27 @@ fn not_ready_does_not_drain_a_connected_sidecar() {
     cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
     put(&mut cp, at(10), "a", &web(&json!({"state": "NotReady"})));
     cp.tick(at(12));
-    assert!(cp.routable("default", "web").is_empty());
+    assert!(routable(&cp).is_empty());
     cp.tick(at(14));
-    assert_eq!(cp.routable("default", "web").len(), 1);
+    assert_eq!(routable(&cp).len(), 1);
 }
 
 #[test]
-fn a_dead_sidecar_stays_routable_until_its_dataplane_goes() {
+fn disconnected_sidecar_is_routable_until_cleanup() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));
     put(&mut cp, at(0), "never-connected", &web(&json!({})));
     cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
     cp.disconnect_sidecar("default", "a", at(2));
     cp.tick(at(72 * 3600));
-    assert_eq!(cp.routable("default", "web").len(), 2);
+    assert_eq!(routable(&cp).len(), 2);
     cp.tick(at(72 * 3600 + 2));
     let left: Vec<&str> = cp.dataplanes().map(|(_, name, _)| name).collect();
     assert_eq!(left, ["never-connected"]);
 }
 
 #[test]
-fn a_returning_dataplane_finds_its_sidecar_still_connected() {
+fn sidecar_stays_connected_when_dataplane_is_recreated() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));
     cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
@@ -158,7 +174,7 @@ fn a_returning_dataplane_finds_its_sidecar_still_connected() {
 }
 
 #[test]
-fn an_application_outlives_its_dataplane() {
+fn application_state_outlives_the_dataplane() {
     let mut cp = cp();
     cp.set_app_up("default", "a", 5000, true, at(0));
     put(&mut cp, at(1), "a", &web(&json!({"serviceProbe": {"tcp": {}}})));
@@ -170,7 +186,7 @@ fn an_application_outlives_its_dataplane() {
 }
 
 #[test]
-fn bodies_that_can_not_be_right_name_their_fields() {
+fn invalid_bodies_name_their_fields() {
     let long = "a".repeat(254);
     let dataplane = |more: Value| {
         let mut body = json!({"type": "Dataplane", "mesh": "default", "name": "a", "networking": {"address": "10.0.0.1"}});
@@ -200,7 +216,7 @@ fn bodies_that_can_not_be_right_name_their_fields() {
 }
 
 #[test]
-fn the_journal_tells_what_changed() {
+fn journal_records_changes() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));
     put(&mut cp, at(1), "a", &web(&json!({})));
@@ -220,7 +236,7 @@ fn the_journal_tells_what_changed() {
 }
 
 #[test]
-fn a_conflict_is_answered_once_and_changes_nothing() {
+fn injected_conflict_is_returned_once() {
     let mut cp = cp();
     cp.inject_conflict("default", "a");
     assert_eq!(put(&mut cp, at(0), "a", &web(&json!({}))), 409);
@@ -229,7 +245,7 @@ fn a_conflict_is_answered_once_and_changes_nothing() {
 }
 
 #[test]
-fn labels_of_origin_can_not_change() {
+fn origin_labels_are_immutable() {
     let mut cp = cp();
     let body = |labels: Value| {
         json!({"type": "Dataplane", "mesh": "default", "name": "a", "labels": labels,
@@ -249,7 +265,7 @@ fn labels_of_origin_can_not_change() {
 }
 
 #[test]
-fn generated_services_follow_the_dataplanes_with_their_lag() {
+fn generated_services_follow_dataplanes_after_a_lag() {
     let mut cp =
         KumaCp::new(KumaConfig { mesh_service_lag: Duration::from_secs(2), ..KumaConfig::default() }, START);
     let mesh = json!({"type": "Mesh", "name": "default", "meshServices": {"mode": "Exclusive"}});
@@ -267,7 +283,7 @@ fn generated_services_follow_the_dataplanes_with_their_lag() {
 }
 
 #[test]
-fn service_insights_count_what_is_connected() {
+fn service_insights_count_connected_dataplanes() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));
     put(&mut cp, at(0), "b", &web(&json!({})));
@@ -280,7 +296,7 @@ fn service_insights_count_what_is_connected() {
 }
 
 #[test]
-fn an_insight_tells_of_the_last_disconnect() {
+fn insight_has_the_last_disconnect() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));
     cp.connect_sidecar("default", "a", "10.0.0.1", at(1));
@@ -292,7 +308,7 @@ fn an_insight_tells_of_the_last_disconnect() {
 }
 
 #[test]
-fn the_router_answers_before_any_handler() {
+fn router_rejects_before_any_handler() {
     let mut cp = cp();
     for (method, path, status) in [
         ("GET", "/meshes/default/dataplanes/", 200),
@@ -317,7 +333,7 @@ fn the_router_answers_before_any_handler() {
 }
 
 #[test]
-fn pages_link_to_the_next_with_the_query_sorted() {
+fn pages_link_to_the_next_with_a_sorted_query() {
     let mut cp = cp();
     for name in ["a", "b", "c"] {
         put(&mut cp, at(0), name, &web(&json!({})));
@@ -329,7 +345,7 @@ fn pages_link_to_the_next_with_the_query_sorted() {
 }
 
 #[test]
-fn a_mesh_with_dataplanes_is_not_deleted() {
+fn mesh_with_dataplanes_is_not_deleted() {
     let mut cp = cp();
     put(&mut cp, at(0), "a", &web(&json!({})));
     assert_eq!(send(&mut cp, at(0), "DELETE", "/meshes/default", "").0, 400);
@@ -339,7 +355,7 @@ fn a_mesh_with_dataplanes_is_not_deleted() {
 }
 
 #[test]
-fn thousands_of_dataplanes_are_listed_by_label_page_by_page() {
+fn dataplanes_are_listed_by_label_in_pages() {
     let mut cp = cp();
     for at_name in 0..3_000 {
         let name = format!("task-{at_name:05}");

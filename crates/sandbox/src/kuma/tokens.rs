@@ -1,4 +1,4 @@
-//! Issues tokens for proxies. They look like those of a real server but are signed by nobody.
+//! Issues tokens for proxies, in the format of a real server but without a valid signature.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -6,12 +6,12 @@ use sha2::{Digest, Sha256};
 use super::body::text;
 use super::duration;
 use super::message::{KumaRequest, KumaResponse};
-use super::problem::{KumaProblem, FieldViolations};
+use super::problem::{FieldViolations, KumaProblem};
 use super::server::KumaCp;
 
 const INVALID: &str = "The token request was refused";
 
-/// Answers `POST /tokens/dataplane` and `POST /tokens/zone`.
+/// Handles `POST /tokens/dataplane` and `POST /tokens/zone`.
 pub(super) fn issue(
     cp: &mut KumaCp,
     request: &KumaRequest,
@@ -44,8 +44,9 @@ pub(super) fn issue(
         if !admin {
             return Err(KumaProblem::denied(who, "issue tokens for Dataplanes"));
         }
-        cp.require_mesh(text(&wanted, "mesh"))
-            .map_err(|_| KumaProblem::new(404, "No signing key", "The mesh has no key to sign tokens with"))?;
+        cp.require_mesh(text(&wanted, "mesh")).map_err(|_| {
+            KumaProblem::new(404, "No signing key", "The mesh has no key to sign tokens with")
+        })?;
     }
     cp.tokens_issued += 1;
     let token = jwt(&wanted, cp.tokens_issued);

@@ -1,6 +1,6 @@
-//! The side of the control plane that proxies see: connections, health discovery, and clean-up of what is gone.
+//! Connections of proxies, health discovery, and clean-up of disconnected Dataplanes.
 //!
-//! Nothing here happens by itself: the caller says what the world does, and [`KumaCp::tick`] does what is then due.
+//! The caller reports changes of sidecars and applications, and [`KumaCp::tick`] applies their consequences.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,21 +9,20 @@ use serde_json::{Value, json};
 
 use ecs_mesh_model::Timestamp;
 
-use super::body::{inbounds, number, state, tag, takes_traffic, text, workload_port};
+use super::body::{inbounds, state, workload_port};
 use super::kinds::{self, ResourceType};
 use super::object::{MeshAndName, StoredObject};
-use super::rules::SERVICE_TAG;
 use super::server::KumaCp;
 
-/// From the connection to the first report of Envoy's health.
+/// Time from the connection to Envoy's first health report.
 const FIRST_REPORT: Duration = Duration::from_secs(1);
-/// From a write of `NotReady` without a probe to the report that undoes it.
+/// Time from a write of `NotReady` without a probe to the report that reverts it.
 const NEXT_REPORT: Duration = Duration::from_millis(3500);
-/// From the application's first answer to the report of it.
+/// Time from the application's first response to its report.
 const PROBE_UP: Duration = Duration::from_secs(6);
-/// From the application's last answer to the report of it.
+/// Time from the application's last response to its report.
 const PROBE_DOWN: Duration = Duration::from_secs(5);
-/// How many connections an insight remembers.
+/// Maximum number of connections of an insight.
 const REMEMBERED: usize = 10;
 
 /// One connection of a sidecar.
@@ -33,25 +32,24 @@ pub(super) struct SidecarConnection {
     pub(super) until: Option<Timestamp>,
 }
 
-/// What the control plane knows of the process behind a Dataplane.
+/// State of the sidecar of a Dataplane.
 #[derive(Debug, Default)]
 pub(super) struct ConnectedSidecar {
     address: String,
     pub(super) connections: Vec<SidecarConnection>,
-    /// Whether the application answers on a port, and since when that is so.
+    /// Whether the application responds on a port, and since when.
     apps: BTreeMap<u16, (bool, Timestamp)>,
 }
 
 impl ConnectedSidecar {
-    /// Since when it is connected.
+    /// Start of the current connection.
     pub(super) fn connected(&self) -> Option<Timestamp> {
         self.connections.last().filter(|last| last.until.is_none()).map(|last| last.since)
     }
 }
 
 impl KumaCp {
-    /// A sidecar asks for its bootstrap and connects. False means that there is no such Dataplane: a real sidecar asks
-    /// again every 3 s for 5 min and then gives up.
+    /// Connects a sidecar. Returns false if its Dataplane does not exist: a real sidecar retries every 3 s for 5 min.
     pub fn connect_sidecar(&mut self, mesh: &str, name: &str, address: &str, now: Timestamp) -> bool {
         self.tick(now);
         let key = (mesh.to_owned(), name.to_owned());
@@ -71,7 +69,7 @@ impl KumaCp {
         true
     }
 
-    /// The sidecar's connection ends, cleanly or not. The Dataplane stays, and so do its endpoints.
+    /// Disconnects a sidecar. Its Dataplane and endpoints remain.
     pub fn disconnect_sidecar(&mut self, mesh: &str, name: &str, now: Timestamp) {
         self.tick(now);
         let key = (mesh.to_owned(), name.to_owned());
@@ -86,8 +84,8 @@ impl KumaCp {
         self.mark_stale(mesh, now);
     }
 
-    /// The application starts or stops to answer on a port (the inbound's `servicePort`, or else its `port`). Matters
-    /// only to inbounds with a `serviceProbe`; a port never heard of counts as down.
+    /// Sets whether the application responds on a port (the inbound's `servicePort` or `port`). Affects only inbounds
+    /// with a `serviceProbe`. Other ports are down.
     pub fn set_app_up(&mut self, mesh: &str, name: &str, port: u16, up: bool, now: Timestamp) {
         self.tick(now);
         let key = (mesh.to_owned(), name.to_owned());
@@ -98,14 +96,8 @@ impl KumaCp {
         self.reschedule(&key);
     }
 
-    /// The connected sidecars: mesh, name and the address that they gave.
-    pub fn connected_sidecars(&self) -> impl Iterator<Item = (&str, &str, &str)> {
-        let connected = self.sidecars.iter().filter(|(_, sidecar)| sidecar.connected().is_some());
-        connected.map(|((mesh, name), sidecar)| (mesh.as_str(), name.as_str(), sidecar.address.as_str()))
-    }
-
-    /// Does what is due by `now`: health discovery, removal of Dataplanes whose sidecar is long gone, generation of
-    /// `MeshService`s where they lag.
+    /// Applies changes that are due by `now`: health discovery, clean-up of disconnected Dataplanes, and generation
+    /// of `MeshService`s.
     pub fn tick(&mut self, now: Timestamp) {
         while let Some((at, key)) = self.due.first().filter(|(at, _)| *at <= now).cloned() {
             self.due.pop_first();
@@ -126,43 +118,16 @@ impl KumaCp {
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do next.
+    /// Time of the next change by [`tick`](Self::tick).
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let services = self.stale_services.values().min().filter(|_| !self.config.mesh_service_lag.is_zero());
         self.due.first().map(|(at, _)| *at).into_iter().chain(services.copied()).min()
     }
 
-    /// The endpoints that clients of a service are routed to: the inbounds that take traffic, with the address that
-    /// other proxies use. A sidecar that died is still among them until its Dataplane goes.
-    pub fn routable(&self, mesh: &str, service: &str) -> Vec<(String, String, u16)> {
-        let mut endpoints = Vec::new();
-        for ((_, name), object) in self.store.list("Dataplane", Some(mesh)) {
-            let networking = &object.body["networking"];
-            let workload = super::body::label(&object.body, super::rules::WORKLOAD);
-            for inbound in inbounds(&object.body) {
-                let found = match tag(inbound, SERVICE_TAG) {
-                    "" => workload,
-                    service => service,
-                };
-                if found != service || !takes_traffic(inbound) {
-                    continue;
-                }
-                let address = [text(networking, "advertisedAddress"), text(inbound, "address")]
-                    .into_iter()
-                    .find(|address| !address.is_empty())
-                    .unwrap_or_else(|| text(networking, "address"));
-                let port = u16::try_from(number(inbound, "port")).unwrap_or_default();
-                endpoints.push((name.clone(), address.to_owned(), port));
-            }
-        }
-        endpoints
-    }
-
-    /// Adds a Dataplane that someone made by other means than the HTTP API under test. The same rules hold; the journal
-    /// does not list it.
+    /// Adds a Dataplane of another owner, by the same rules but without a journal entry.
     ///
     /// # Errors
-    /// The fields that break a rule, or what else is wrong, as the HTTP API would answer it.
+    /// The error text of the HTTP API.
     pub fn insert_foreign(
         &mut self,
         mesh: &str,
@@ -178,14 +143,14 @@ impl KumaCp {
             .map_err(|problem| String::from_utf8_lossy(&problem.response().body).into_owned())
     }
 
-    /// Keeps the clocks and the generated objects in step with what was written.
+    /// Schedules health reports and refreshes after a write.
     pub(super) fn after_write(&mut self, now: Timestamp, kind: &ResourceType, key: &MeshAndName) {
         match kind.name {
             "Dataplane" => {
-                // The insight of a proxy that is not connected goes with its Dataplane; its application stays.
-                let gone = self.store.get("Dataplane", key).is_none();
+                // The insight of a disconnected proxy is removed with its Dataplane; the application's state is kept.
+                let is_deleted = self.store.get("Dataplane", key).is_none();
                 let sidecar = self.sidecars.get_mut(key).filter(|sidecar| sidecar.connected().is_none());
-                if let Some(sidecar) = sidecar.filter(|_| gone) {
+                if let Some(sidecar) = sidecar.filter(|_| is_deleted) {
                     sidecar.connections.clear();
                 }
                 self.reschedule(key);
@@ -201,7 +166,7 @@ impl KumaCp {
         self.refresh_by(mesh, now.plus(self.config.mesh_service_lag));
     }
 
-    /// Has the mesh's services refreshed at that time, or earlier where that was planned.
+    /// Schedules a refresh of the mesh's services, unless an earlier one is scheduled.
     pub(super) fn refresh_by(&mut self, mesh: &str, at: Timestamp) {
         match self.stale_services.get_mut(mesh) {
             Some(planned) => *planned = at.min(*planned),
@@ -234,8 +199,8 @@ impl KumaCp {
                 .min(),
             Some(_) => None,
             None => {
-                let gone = sidecar.connections.last()?.until?;
-                Some(gone.plus(self.config.dataplane_cleanup_age))
+                let disconnected = sidecar.connections.last()?.until?;
+                Some(disconnected.plus(self.config.dataplane_cleanup_age))
             }
         }
     }
@@ -274,8 +239,8 @@ impl KumaCp {
     }
 }
 
-/// When health discovery changes an inbound, and whether to ready. It looks at the `state` alone: a drained inbound
-/// (`health: {}` and no state) is as ready to it as any other, and so is left alone while its application answers.
+/// Time at which health discovery changes an inbound, and whether to ready. Health discovery reads only `state`: a
+/// drained inbound (`health: {}` without a state) counts as ready, and is not changed while its application responds.
 fn report(
     object: &StoredObject,
     sidecar: &ConnectedSidecar,

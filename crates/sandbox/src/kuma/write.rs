@@ -1,4 +1,4 @@
-//! Decides what a PUT or DELETE does: the checks in the server's order, and what is stored.
+//! PUT and DELETE: the checks in the server's order, and the stored result.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use ecs_mesh_model::Timestamp;
 
 use super::body::{label, list, object, tag, text};
 use super::journal::KumaJournalEntry;
-use super::kinds::{ResourceType, BodyShape};
+use super::kinds::{BodyShape, ResourceType};
 use super::message::KumaMode;
 use super::object::{FRAME, MeshAndName, StoredObject, computed_labels};
-use super::problem::{KumaProblem, FieldViolations};
+use super::problem::{FieldViolations, KumaProblem};
 use super::proto::{self, mismatch};
 use super::rules::{self, DISPLAY_NAME, MESH, ORIGIN, WORKLOAD, ZONE, keyed};
 use super::server::KumaCp;
@@ -20,7 +20,7 @@ use super::{check_dataplane, check_others};
 const NOT_PROCESSED: &str = "The resource was refused";
 const NOT_STORED: &str = "The resource could not be stored";
 
-/// The frame of a body: what every type has.
+/// The fields of a body that all types share.
 #[derive(Default)]
 struct Meta {
     kind: String,
@@ -30,7 +30,7 @@ struct Meta {
 }
 
 impl KumaCp {
-    /// Stores a body under a key. Returns whether it is new, and the warnings.
+    /// Stores a body. Returns whether the object is new, and the warnings.
     pub(super) fn put(
         &mut self,
         now: Timestamp,
@@ -48,7 +48,11 @@ impl KumaCp {
             Some(current) => (self.updated(now, kind, key, &meta, spec, &current)?, false),
         };
         if self.take_conflict(key) {
-            return Err(KumaProblem::new(409, "Conflict", "Someone else wrote the resource at the same time"));
+            return Err(KumaProblem::new(
+                409,
+                "Conflict",
+                "Someone else wrote the resource at the same time",
+            ));
         }
         let warnings = warnings(kind, &object.body);
         self.put_object(now, kind, key, object);
@@ -56,7 +60,12 @@ impl KumaCp {
     }
 
     /// Deletes an object.
-    pub(super) fn delete(&mut self, now: Timestamp, kind: &'static ResourceType, key: &MeshAndName) -> Result<(), KumaProblem> {
+    pub(super) fn delete(
+        &mut self,
+        now: Timestamp,
+        kind: &'static ResourceType,
+        key: &MeshAndName,
+    ) -> Result<(), KumaProblem> {
         self.require_mesh(&key.0)?;
         if self.store.get(kind.name, key).is_none() {
             return Err(KumaProblem::not_found("Nothing to delete"));
@@ -73,20 +82,31 @@ impl KumaCp {
         Ok(())
     }
 
-    /// Stores and tells whoever depends on it.
-    pub(super) fn put_object(&mut self, now: Timestamp, kind: &'static ResourceType, key: &MeshAndName, object: StoredObject) {
+    /// Stores an object and schedules the consequences.
+    pub(super) fn put_object(
+        &mut self,
+        now: Timestamp,
+        kind: &'static ResourceType,
+        key: &MeshAndName,
+        object: StoredObject,
+    ) {
         self.store.put(kind.name, key.clone(), object);
         self.after_write(now, kind, key);
     }
 
-    /// Removes and tells whoever depends on it.
-    pub(super) fn remove_object(&mut self, now: Timestamp, kind: &'static ResourceType, key: &MeshAndName) -> Option<StoredObject> {
+    /// Removes an object and schedules the consequences.
+    pub(super) fn remove_object(
+        &mut self,
+        now: Timestamp,
+        kind: &'static ResourceType,
+        key: &MeshAndName,
+    ) -> Option<StoredObject> {
         let removed = self.store.remove(kind.name, key);
         self.after_write(now, kind, key);
         removed
     }
 
-    /// Runs an HTTP write and records it if it was accepted.
+    /// Runs an HTTP write, and records it in the journal if it succeeds.
     pub(super) fn journaled<T>(
         &mut self,
         now: Timestamp,
@@ -199,7 +219,8 @@ impl KumaCp {
                 |mesh: Option<&Value>| text(mesh.unwrap_or(&Value::Null), "enabledBackend").to_owned();
             let (before, after) = (enabled(current.body.get("mtls")), enabled(spec.get("mtls")));
             if !before.is_empty() && !after.is_empty() && before != after {
-                violations.add("mtls.enabledBackend", "can't change while mTLS is on: switch it off first");
+                violations
+                    .add("mtls.enabledBackend", "cannot change while mTLS is enabled: disable it first");
             }
             violations.0.extend(check_others::certificate_authorities(&json!(spec)).0);
             violations.or_invalid(NOT_STORED)?;
@@ -210,7 +231,7 @@ impl KumaCp {
         Ok(StoredObject::new(kind, key, current.created, now, as_values(labels), spec))
     }
 
-    /// Every inbound and gateway carries the zone as a tag, except inbounds without any in an Exclusive mesh.
+    /// Adds the zone tag to inbounds and gateways, except to inbounds without tags in an `Exclusive` mesh.
     fn add_zone_tags(&self, mesh: &str, spec: &mut Map<String, Value>) {
         let Some(networking) = spec.get_mut("networking") else { return };
         let exclusive = self.is_exclusive(mesh);
@@ -228,7 +249,7 @@ impl KumaCp {
         }
     }
 
-    /// A mesh may say which tags its Dataplanes have or lack. Breaking that is an internal error in 2.14.
+    /// Checks the tags by the mesh's membership constraints. A violation is an internal error in 2.14.
     fn check_membership(&self, mesh: &str, spec: &Map<String, Value>) -> Result<(), KumaProblem> {
         let Some(mesh) = self.store.get("Mesh", &(String::new(), mesh.to_owned())) else { return Ok(()) };
         let rules = &mesh.body["constraints"]["dataplaneProxy"];
@@ -245,13 +266,17 @@ impl KumaCp {
                 || list(rules, "restrictions").iter().any(|rule| matches(rule, holder))
         });
         if refused {
-            return Err(KumaProblem::new(500, NOT_STORED, "The mesh does not admit a Dataplane of these tags"));
+            return Err(KumaProblem::new(
+                500,
+                NOT_STORED,
+                "The mesh does not admit a Dataplane of these tags",
+            ));
         }
         Ok(())
     }
 }
 
-/// The body as JSON; an absent one is refused like any other broken JSON, `null` is an empty object.
+/// Parses the body. An absent body is rejected as invalid JSON; `null` is an empty object.
 pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, KumaProblem> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(body)) => Ok(body),
@@ -262,11 +287,11 @@ pub(super) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, KumaProbl
 }
 
 fn read(kind: &ResourceType, body: &Map<String, Value>) -> Result<(Meta, Map<String, Value>), KumaProblem> {
-    let whole = || Value::Object(body.clone());
+    let value = || Value::Object(body.clone());
     match kind.shape {
         BodyShape::Proto(message) => {
             let meta = read_meta(body)?;
-            let spec = proto::decode(message, &whole()).map_err(KumaProblem::malformed)?;
+            let spec = proto::decode(message, &value()).map_err(KumaProblem::malformed)?;
             let found = Value::Object(spec.clone());
             let violations = match kind.name {
                 "Dataplane" => check_dataplane::check(&found),
@@ -301,7 +326,7 @@ fn read(kind: &ResourceType, body: &Map<String, Value>) -> Result<(Meta, Map<Str
     }
 }
 
-/// Go reads the frame's field names in any case.
+/// Reads the shared fields, whose names ignore case in Go.
 fn read_meta(body: &Map<String, Value>) -> Result<Meta, KumaProblem> {
     let field = |name: &str| {
         body.get(name)
@@ -330,13 +355,18 @@ fn read_meta(body: &Map<String, Value>) -> Result<Meta, KumaProblem> {
                     Value::String(value) => value.clone(),
                     Value::Null => String::new(),
                     other => {
-                        return Err(KumaProblem::malformed(format!("labels: {}", mismatch(other, "a string"))));
+                        return Err(KumaProblem::malformed(format!(
+                            "labels: {}",
+                            mismatch(other, "a string")
+                        )));
                     }
                 };
                 labels.insert(name.clone(), value);
             }
         }
-        Some(other) => return Err(KumaProblem::malformed(format!("labels: {}", mismatch(other, "an object")))),
+        Some(other) => {
+            return Err(KumaProblem::malformed(format!("labels: {}", mismatch(other, "an object"))));
+        }
     }
     Ok(Meta { kind: string("type")?, mesh: string("mesh")?, name: string("name")?, labels })
 }
@@ -366,13 +396,13 @@ fn check_immutable(current: &Value, labels: &BTreeMap<String, String>) -> FieldV
     for name in [ORIGIN, ZONE, DISPLAY_NAME] {
         let before = object(current, "labels").get(name).is_some();
         if before && labels.get(name).map(String::as_str) != Some(label(current, name)) {
-            violations.add(keyed("labels", name), "can't change or go once it is set");
+            violations.add(keyed("labels", name), "is immutable");
         }
     }
     violations
 }
 
-/// With a service probe an inbound starts as not ready, whatever the client says.
+/// Makes new inbounds with a service probe `NotReady`, as the server does.
 fn start_unready(spec: &mut Map<String, Value>) {
     let inbounds = spec
         .get_mut("networking")

@@ -1,5 +1,7 @@
-//! The judge of Consul: the operator takes away what dead tasks left, keeps the objects that bear its mark where some
-//! are declared, and does nothing else. It is known by the accessor of its token; what tasks and people write is theirs.
+//! The oracle for Consul.
+//!
+//! The operator may remove tokens and services of stopped tasks, and write declared objects with its ownership
+//! marker. Any other write is a violation. The accessor of the operator's token identifies its writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,23 +9,23 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::registry_view::KnownRegistrations;
-use super::{Invariant, OracleConfig, InvariantViolation};
+use super::{Invariant, InvariantViolation, OracleConfig};
 use crate::aws::Cloud;
-use crate::consul::{ConsulServer, ConsulJournalEntry};
-use crate::world::{CLIENT_METHOD, LOGIN_METHOD, ForeignFixture, SERVICE_TAG};
+use crate::consul::{ConsulJournalEntry, ConsulServer};
+use crate::world::{CLIENT_METHOD, ForeignFixture, LOGIN_METHOD, SERVICE_TAG};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
-/// A task that runs has joined by then, if it may.
-const JOINS_WITHIN: Duration = Duration::from_secs(20);
+/// Time from RUNNING within which a task has registered itself.
+const REGISTRATION_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the operator took away.
+/// Accepted writes of the operator, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConsulWriteCounts {
-    /// Tokens.
+    /// Removed tokens.
     pub tokens: u64,
-    /// Services, proxies among them.
+    /// Removed services, including proxies.
     pub services: u64,
-    /// Objects of the identity set-up, and anything else that it wrote.
+    /// Writes of identity objects and everything else.
     pub other: u64,
 }
 
@@ -34,49 +36,49 @@ impl ConsulWriteCounts {
     }
 }
 
-/// The judge.
+/// Checks the writes to Consul.
 #[derive(Debug)]
 pub struct ConsulOracle {
-    rules: OracleConfig,
-    /// Running tasks lose what they have when their role's tags stop allowing it.
-    withdraws: bool,
-    /// What is in the description of each object of the identity set-up that is the operator's; none where it has none.
-    mark: Option<String>,
+    config: OracleConfig,
+    /// Whether registrations of running tasks may be removed once the role tags no longer allow them.
+    removes_revoked: bool,
+    /// The marker in the description of the operator's identity objects; `None` if no objects are declared.
+    ownership_marker: Option<String>,
     fixtures: Vec<ForeignFixture>,
-    /// Tasks of whose end the operator was told, since when, and what was there of them then is not all gone.
+    /// Delivery times of stop events of tasks that still have registrations.
     stops_delivered: BTreeMap<String, Timestamp>,
-    /// What the operator knows to be there.
+    /// The operator's registry at the last check.
     pub(super) known: KnownRegistrations,
     pub(super) violations: Vec<InvariantViolation>,
     tally: ConsulWriteCounts,
-    /// Removals that no STOPPED backs, by this process of the operator.
-    unbacked: Vec<Timestamp>,
-    /// The most that tasks had at any time.
-    most_owned: usize,
+    /// Removals without a STOPPED task, by the operator's current process.
+    unconfirmed_removals: Vec<Timestamp>,
+    /// Maximum number of objects of tasks so far.
+    max_owned: usize,
 }
 
-/// The task of what was written.
+/// The id of the task that a journal entry is about.
 pub fn consul_task_of(entry: &ConsulJournalEntry, cluster: &str) -> Option<String> {
     task_of(entry.kind, &entry.id, entry.before.as_ref().or(entry.after.as_ref())?, cluster)
 }
 
-/// A token's or service's task, by what is written on it; none where it is not a task's of the cluster.
+/// The task id in a token's description or a service's metadata, if it is a task of the cluster.
 fn task_of(kind: &str, id: &str, body: &Value, cluster: &str) -> Option<String> {
     let task = match kind {
         "token" => {
-            let said = body["Description"].as_str()?.strip_prefix("token created via login: ")?;
-            let said: Value = serde_json::from_str(said).ok()?;
+            let meta = body["Description"].as_str()?.strip_prefix("token created via login: ")?;
+            let meta: Value = serde_json::from_str(meta).ok()?;
             let method = body["AuthMethod"].as_str()?;
             let ours = [LOGIN_METHOD, CLIENT_METHOD].iter().any(|one| one.eq_ignore_ascii_case(method))
-                && said["consul.hashicorp.com/cluster"] == cluster;
-            said["consul.hashicorp.com/task-id"].as_str().filter(|_| ours)?.to_owned()
+                && meta["consul.hashicorp.com/cluster"] == cluster;
+            meta["consul.hashicorp.com/task-id"].as_str().filter(|_| ours)?.to_owned()
         }
         _ => {
             id.strip_prefix(cluster)?.strip_prefix(' ')?;
             let meta = &body["Meta"];
             let task = meta["task-id"].as_str().filter(|_| meta["source"] == "consul-ecs")?;
             let arn = format!("{}/{task}", cluster.replacen(":cluster/", ":task/", 1));
-            if meta["task-arn"].as_str().is_some_and(|said| said != arn) {
+            if meta["task-arn"].as_str().is_some_and(|given| given != arn) {
                 return None;
             }
             task.to_owned()
@@ -85,7 +87,7 @@ fn task_of(kind: &str, id: &str, body: &Value, cluster: &str) -> Option<String> 
     (task.len() == 32 && task.bytes().all(|b| b.is_ascii_hexdigit())).then_some(task)
 }
 
-/// The service that a token or service is for.
+/// The mesh service of a token, a service or its proxy.
 fn service_of(kind: &str, body: &Value) -> String {
     let name = match kind {
         "token" => &body["ServiceIdentities"][0]["ServiceName"],
@@ -95,7 +97,7 @@ fn service_of(kind: &str, body: &Value) -> String {
     name.strip_suffix("-sidecar-proxy").unwrap_or(name).to_owned()
 }
 
-/// Without what the server counts.
+/// The body without indexes and hash, which the server sets.
 fn content(body: &Value) -> Value {
     let mut content = body.clone();
     if let Some(fields) = content.as_object_mut() {
@@ -105,140 +107,150 @@ fn content(body: &Value) -> Value {
 }
 
 impl ConsulOracle {
-    /// A judge who has seen nothing yet. What is planted has to stay as it is.
-    pub fn new(rules: OracleConfig, withdraws: bool, fixtures: Vec<ForeignFixture>) -> Self {
+    /// An oracle without recorded writes. The fixtures must stay unmodified.
+    pub fn new(config: OracleConfig, removes_revoked: bool, fixtures: Vec<ForeignFixture>) -> Self {
         Self {
-            rules,
-            withdraws,
-            mark: None,
+            config,
+            removes_revoked,
+            ownership_marker: None,
             fixtures,
             stops_delivered: BTreeMap::new(),
             known: KnownRegistrations::new(),
             violations: Vec::new(),
             tally: ConsulWriteCounts::default(),
-            unbacked: Vec::new(),
-            most_owned: 0,
+            unconfirmed_removals: Vec::new(),
+            max_owned: 0,
         }
     }
 
-    /// The operator also keeps what is declared: objects whose description has this mark.
+    /// Allows writes of objects whose description contains the marker.
     #[must_use]
-    pub fn with_fixtures(self, mark: impl Into<String>) -> Self {
-        Self { mark: Some(mark.into()), ..self }
+    pub fn with_ownership_marker(self, marker: impl Into<String>) -> Self {
+        Self { ownership_marker: Some(marker.into()), ..self }
     }
 
-    /// What others have left.
+    /// Objects that the operator must not modify.
     pub fn fixtures(&self) -> &[ForeignFixture] {
         &self.fixtures
     }
 
-    /// What was found.
+    /// The violations so far.
     pub fn violations(&self) -> &[InvariantViolation] {
         &self.violations
     }
 
-    /// What was taken away.
+    /// The operator's accepted writes so far.
     pub fn tally(&self) -> ConsulWriteCounts {
         self.tally
     }
 
-    /// A new process of the operator: its guard counts from zero, and of what it was told or knew it knows nothing.
-    pub fn restarted(&mut self) {
+    /// Records a restart of the operator: it loses its events, its registry and the guard's count.
+    pub fn record_restart(&mut self) {
         self.stops_delivered.clear();
         self.known.clear();
-        self.unbacked.clear();
-        self.most_owned = 0;
+        self.unconfirmed_removals.clear();
+        self.max_owned = 0;
     }
 
-    /// Whether the operator wrote this.
+    /// Whether the operator made this write.
     pub fn is_by_operator(&self, entry: &ConsulJournalEntry) -> bool {
-        entry.by.as_deref() == Some(self.rules.operator.as_str())
+        entry.by.as_deref() == Some(self.config.operator.as_str())
     }
 
-    /// Judges accepted writes.
-    pub fn writes(&mut self, entries: &[ConsulJournalEntry], cloud: &Cloud, consul: &ConsulServer) {
-        let ours: Vec<&ConsulJournalEntry> = entries.iter().filter(|entry| self.is_by_operator(entry)).collect();
+    /// Checks accepted writes.
+    pub fn check_writes(&mut self, entries: &[ConsulJournalEntry], cloud: &Cloud, consul: &ConsulServer) {
+        let ours: Vec<&ConsulJournalEntry> =
+            entries.iter().filter(|entry| self.is_by_operator(entry)).collect();
         for entry in ours {
             match (entry.kind, &entry.before, &entry.after) {
-                ("token" | "service", Some(before), None) => self.removal(entry, before, cloud, consul),
+                ("token" | "service", Some(before), None) => self.check_removal(entry, before, cloud, consul),
                 ("token" | "service", ..) => {
                     self.tally.other += 1;
-                    self.report(Invariant::I3, entry, "tasks register themselves, and nobody else does");
+                    self.report(Invariant::I3, entry, "only tasks register themselves");
                 }
-                // Goes with its service.
+                // A check is removed with its service.
                 ("check", Some(_), None) => {}
-                _ => self.object(entry),
+                _ => self.check_object_write(entry),
             }
         }
-        self.most_owned = self.most_owned.max(self.of_tasks(consul).len());
+        self.max_owned = self.max_owned.max(self.task_objects(consul).len());
     }
 
-    /// A write to what is neither a task's token nor its service.
-    fn object(&mut self, entry: &ConsulJournalEntry) {
+    /// Checks a write to an object that is neither a token nor a service.
+    fn check_object_write(&mut self, entry: &ConsulJournalEntry) {
         self.tally.other += 1;
-        let Some(mark) = &self.mark else {
-            return self.report(Invariant::I3, entry, "nothing of the kind is declared");
+        let Some(marker) = &self.ownership_marker else {
+            return self.report(Invariant::I3, entry, "no object of this kind is declared");
         };
-        let is_node = entry.kind == "node" && entry.id == self.rules.cluster;
-        let bears = |body: &Value| body["Description"].as_str().is_some_and(|said| said.contains(mark));
+        let is_node = entry.kind == "node" && entry.id == self.config.cluster;
+        let has_marker =
+            |body: &Value| body["Description"].as_str().is_some_and(|text| text.contains(marker));
         let is_ours = matches!(entry.kind, "policy" | "role" | "auth-method" | "binding-rule");
         let sides = [&entry.before, &entry.after];
-        if is_node && entry.before.is_none() || is_ours && sides.into_iter().flatten().all(bears) {
+        if is_node && entry.before.is_none() || is_ours && sides.into_iter().flatten().all(has_marker) {
             if entry.before.as_ref().map(content) == entry.after.as_ref().map(content) {
-                self.report(Invariant::I6, entry, "it was written again as it was");
+                self.report(Invariant::I6, entry, "an unchanged object was written again");
             }
             return;
         }
-        let message = format!("it does not bear the mark {mark}");
+        let message = format!("the ownership marker {marker} is missing");
         self.report(Invariant::I3, entry, &message);
     }
 
-    fn removal(&mut self, entry: &ConsulJournalEntry, before: &Value, cloud: &Cloud, consul: &ConsulServer) {
+    fn check_removal(
+        &mut self,
+        entry: &ConsulJournalEntry,
+        before: &Value,
+        cloud: &Cloud,
+        consul: &ConsulServer,
+    ) {
         match entry.kind {
             "token" => self.tally.tokens += 1,
             _ => self.tally.services += 1,
         }
-        if let Some(fixtures) = self.fixtures.iter().find(|fixtures| fixtures.has_id(&entry.id)) {
-            let what = fixtures.what;
-            return self.report(Invariant::I3, entry, &format!("it was {what}"));
+        if let Some(fixture) = self.fixtures.iter().find(|fixture| fixture.has_id(&entry.id)) {
+            let description = fixture.description;
+            return self.report(Invariant::I3, entry, &format!("it was {description}"));
         }
-        let Some(task) = task_of(entry.kind, &entry.id, before, &self.rules.cluster) else {
+        let Some(task) = task_of(entry.kind, &entry.id, before, &self.config.cluster) else {
             return self.report(Invariant::I3, entry, "it does not name a task of the cluster");
         };
-        let Some(truth) = self.rules.truth(&task, cloud, entry.at) else { return };
+        let Some(truth) = self.config.truth(&task, cloud, entry.at) else { return };
         if truth.last_status.is_stopped() {
             return;
         }
         let service = service_of(entry.kind, before);
-        let revoked = self.rules.role_tags_at(&service, entry.at, cloud, |tags| !tags.contains_key(SERVICE_TAG));
-        // It may have begun to drain between the decision and the write.
-        if !(self.withdraws && revoked) {
+        let revoked =
+            self.config.role_tags_at(&service, entry.at, cloud, |tags| !tags.contains_key(SERVICE_TAG));
+        // A drain may begin between the decision and the write.
+        if !(self.removes_revoked && revoked) {
             let (last, desired) = (truth.last_status.as_str(), truth.desired_status.as_str());
-            let message =
-                format!("task {task} of {service} is {last} and wanted {desired}, and nothing excuses it");
+            let message = format!(
+                "task {task} of {service} is {last} (desired {desired}), without evidence for a removal"
+            );
             self.report(Invariant::I2, entry, &message);
         }
         self.count_unconfirmed_removals(entry, consul);
     }
 
     fn count_unconfirmed_removals(&mut self, entry: &ConsulJournalEntry, consul: &ConsulServer) {
-        self.unbacked.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
-        self.unbacked.push(entry.at);
-        // The removed one was among them a moment ago.
-        self.most_owned = self.most_owned.max(self.of_tasks(consul).len() + 1);
-        if self.rules.exceeds_guard(self.unbacked.len(), self.most_owned) {
-            let (gone, most) = (self.unbacked.len(), self.most_owned);
+        self.unconfirmed_removals.retain(|at| at.age_at(entry.at) < Duration::from_hours(1));
+        self.unconfirmed_removals.push(entry.at);
+        // The count includes the object that was just removed.
+        self.max_owned = self.max_owned.max(self.task_objects(consul).len() + 1);
+        if self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
+            let (removed, owned) = (self.unconfirmed_removals.len(), self.max_owned);
             self.report(
                 Invariant::I5,
                 entry,
-                &format!("{gone} of {most} went within an hour without a STOPPED"),
+                &format!("{removed} of {owned} removed within an hour without a STOPPED task"),
             );
         }
     }
 
-    /// What tasks of the cluster have: the task, and what it is in words.
-    fn of_tasks(&self, consul: &ConsulServer) -> Vec<(String, String)> {
-        let cluster = &self.rules.cluster;
+    /// Tokens and services of the cluster's tasks: task id and description.
+    fn task_objects(&self, consul: &ConsulServer) -> Vec<(String, String)> {
+        let cluster = &self.config.cluster;
         let tokens = consul.tokens().filter_map(|token| {
             let message = format!("the token of {}", service_of("token", &token));
             Some((task_of("token", "", &token, cluster)?, message))
@@ -250,37 +262,38 @@ impl ConsulOracle {
         tokens.chain(services).collect()
     }
 
-    /// What is left of tasks that are gone. `held` names tasks that a guard holds.
-    pub fn check_secret_leaks(
+    /// Tokens and services of stopped or unknown tasks. `held` names tasks that the guard holds.
+    pub fn find_leaks(
         &self,
         cloud: &Cloud,
         consul: &ConsulServer,
         held: &dyn Fn(&str) -> bool,
         now: Timestamp,
     ) -> Vec<String> {
-        let gone = |task: &str| {
-            !held(task) && self.rules.truth(task, cloud, now).is_none_or(|task| task.last_status.is_stopped())
+        let is_gone = |task: &str| {
+            !held(task)
+                && self.config.truth(task, cloud, now).is_none_or(|task| task.last_status.is_stopped())
         };
-        let left = self.of_tasks(consul).into_iter().filter(|(task, _)| gone(task));
-        left.map(|(task, what)| format!("{what} is there, and its task {task} is gone")).collect()
+        let left = self.task_objects(consul).into_iter().filter(|(task, _)| is_gone(task));
+        left.map(|(task, what)| format!("{what} exists, but its task {task} is gone")).collect()
     }
 
-    /// The operator was given the news that this task has stopped, and nothing keeps it from acting on it.
+    /// Records that the operator received the task's stop event and can act on it.
     pub fn record_stop_delivered(&mut self, task: &str, at: Timestamp) {
         self.stops_delivered.entry(task.to_owned()).or_insert(at);
     }
 
-    /// Something keeps the operator from acting on what it was told so far.
-    pub fn is_disturbed(&mut self) {
+    /// Records a fault that may keep the operator from acting on the events delivered so far.
+    pub fn record_disturbance(&mut self) {
         self.stops_delivered.clear();
     }
 
-    /// Finds what is still there of tasks of whose end the operator was told longer than this ago.
+    /// Reports registrations that still exist longer than `within` after the delivery of the task's stop event.
     pub fn check_deadlines(&mut self, consul: &ConsulServer, within: Duration, now: Timestamp) {
         if self.stops_delivered.is_empty() {
             return;
         }
-        let left: BTreeMap<String, String> = self.of_tasks(consul).into_iter().collect();
+        let left: BTreeMap<String, String> = self.task_objects(consul).into_iter().collect();
         self.stops_delivered.retain(|task, _| left.contains_key(task));
         let late: Vec<String> = self
             .stops_delivered
@@ -291,7 +304,7 @@ impl ConsulOracle {
         for task in late {
             self.stops_delivered.remove(&task);
             let message = format!(
-                "{} is there {} ms after the operator was told that its task {task} has stopped",
+                "{} still exists {} ms after the stop event of task {task} was delivered",
                 left[&task],
                 within.as_millis()
             );
@@ -299,30 +312,33 @@ impl ConsulOracle {
         }
     }
 
-    /// What is not there any more, or not as it was, of what is nobody's here.
+    /// Fixtures that were modified or removed.
     pub fn modified_fixtures(&self, consul: &ConsulServer) -> Vec<String> {
-        let touched = self.fixtures.iter().filter(|fixtures| !fixtures.is_unmodified(consul));
-        touched.map(|fixtures| format!("{} is not as it was", fixtures.what)).collect()
+        let modified = self.fixtures.iter().filter(|fixture| !fixture.is_unmodified(consul));
+        modified.map(|fixture| format!("{} was modified", fixture.description)).collect()
     }
 
-    /// Tasks that run, may have a token, and have none. `but` names tasks that may be without.
-    pub fn check_missing(
+    /// Running tasks without a registration. `but` names tasks that may have none.
+    pub fn find_missing(
         &self,
         cloud: &Cloud,
         consul: &ConsulServer,
         but: &dyn Fn(&str) -> bool,
         now: Timestamp,
     ) -> Vec<String> {
-        let there: BTreeSet<String> = self.of_tasks(consul).into_iter().map(|(task, _)| task).collect();
+        let registered: BTreeSet<String> =
+            self.task_objects(consul).into_iter().map(|(task, _)| task).collect();
         let should_be = cloud.all_tasks().filter(|task| {
             task.last_status == LastStatus::Running
                 && task.desired_status == DesiredStatus::Running
-                && task.started_at.is_some_and(|at| at.age_at(now) >= JOINS_WITHIN)
+                && task.started_at.is_some_and(|at| at.age_at(now) >= REGISTRATION_DEADLINE)
                 && !but(task.id())
         });
-        let missing = should_be.filter(|task| !there.contains(task.id()));
+        let missing = should_be.filter(|task| !registered.contains(task.id()));
         missing
-            .map(|task| format!("task {} of {} runs and has nothing at Consul", task.id(), task.family))
+            .map(|task| {
+                format!("task {} of {} is running and has no registration at Consul", task.id(), task.family)
+            })
             .collect()
     }
 

@@ -1,5 +1,7 @@
-//! Holds what a client wrote against the world's own truth: which task lives, which role has which tags, who made which
-//! registration. Never asks the operator what it believes.
+//! Checks a client's writes against the invariants.
+//!
+//! The oracle judges by the emulators' own state: task status, role tags and the writer of each registration. It
+//! never reads the operator's state.
 
 mod consul;
 mod registry_view;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::aws::{Cloud, CloudTask};
-use super::kuma::{KumaJournalEntry, KumaCp};
+use super::kuma::{KumaCp, KumaJournalEntry};
 use super::world::{MESH, SECRET, ScenarioService, host_name, role_name};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -22,19 +24,19 @@ pub use consul::{ConsulOracle, ConsulWriteCounts};
 
 pub use consul::consul_task_of;
 
-// The contract with the client, in words of our own: the client's could be wrong.
+// Defined again here, since the constants of the client under test could be wrong.
 const OPERATOR_LABEL: &str = "ecs-mesh.dev/operator";
 const CLUSTER_LABEL: &str = "ecs-mesh.dev/cluster-id";
 const TASK_LABEL: &str = "ecs-mesh.dev/task-id";
 const DRAIN_LABEL: &str = "ecs-mesh.dev/drain";
 
-/// A client may be this many behind in what it knows to be registered: answers under way and lost.
+/// Registrations that a client may not know of yet: responses in flight or lost.
 const MAX_UNCONFIRMED: u8 = 1;
 
-/// For so long a client may not have heard of a task's end.
+/// Time within which a client may still act on a task that has stopped.
 const STOP_EVENT_LAG: Duration = Duration::from_secs(90);
 
-/// The promises. I7 is not judged here: it takes a lease that is lost, which only a simulation has.
+/// The invariants of the operator. The oracle does not check I7, which needs a lease that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Invariant {
@@ -61,27 +63,27 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// A broken promise.
+/// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvariantViolation {
-    /// Which.
+    /// The invariant.
     pub invariant: Invariant,
-    /// When.
+    /// Time of the write or the check.
     pub at: Timestamp,
-    /// What was done, and what was true.
+    /// The write, and the state that contradicts it.
     pub message: String,
 }
 
-/// What was written.
+/// Accepted writes to Kuma, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WriteCounts {
-    /// New registrations.
+    /// Created registrations.
     pub created: u64,
-    /// Changed ones.
+    /// Updated registrations.
     pub updated: u64,
-    /// Taken out of service.
+    /// Drained registrations.
     pub drained: u64,
-    /// Removed.
+    /// Removed registrations.
     pub removed: u64,
 }
 
@@ -92,54 +94,60 @@ impl WriteCounts {
     }
 }
 
-/// What the judge is told.
+/// Settings of an oracle.
 #[derive(Clone, Debug)]
 pub struct OracleConfig {
-    /// Whose registrations are judged: the operator's id, or at Consul the accessor of its token.
+    /// The operator under test: its id for Kuma, the accessor of its token for Consul.
     pub operator: String,
     /// The cluster's ARN.
     pub cluster: String,
-    /// How long ago a role's tags may have changed without the client having to know: re-check, staleness and pace.
+    /// How long a client may act on old role tags: the sum of re-check interval, staleness and rate limit.
     pub tags_lag: Duration,
-    /// The guard's limit.
+    /// The removal guard's limit, as a fraction of the owned registrations.
     pub max_fraction: f64,
-    /// The guard's floor.
+    /// The number of owned registrations from which the guard's fraction applies.
     pub min_owned: usize,
 }
 
-/// The judge.
+/// Checks the writes to Kuma.
 #[derive(Debug)]
 pub struct KumaOracle {
-    rules: OracleConfig,
+    config: OracleConfig,
     violations: Vec<InvariantViolation>,
     tally: WriteCounts,
-    /// Services whose workload the manifests lack, from and until when.
-    unwanted: BTreeMap<String, (Timestamp, Timestamp)>,
-    /// Removals that no STOPPED backs, by this process of the operator.
-    unbacked: Vec<Timestamp>,
-    /// The most that were owned at any time (a simulated life is hardly longer than the guard's hour).
-    most_owned: usize,
+    /// Services without a `Workload` manifest, with the period.
+    undeclared: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// Removals without a STOPPED task, by the operator's current process.
+    unconfirmed_removals: Vec<Timestamp>,
+    /// Maximum number of owned registrations so far. A simulated run is hardly longer than the guard's hour.
+    max_owned: usize,
 }
 
 impl OracleConfig {
-    /// The task of the cluster with this id, as it was.
+    /// The task with this id, as ECS knew it at `at`.
     fn truth(&self, id: &str, cloud: &Cloud, at: Timestamp) -> Option<Arc<CloudTask>> {
         cloud.task_as_of(&format!("{}/{id}", self.cluster.replacen(":cluster/", ":task/", 1)), at)
     }
 
-    /// Whether the role's tags of a service were so at any time of the last while.
-    fn role_tags_at(&self, service: &str, at: Timestamp, cloud: &Cloud, so: impl Fn(&Tags) -> bool) -> bool {
+    /// Whether the tags of a service's role matched at any time within `tags_lag`.
+    fn role_tags_at(
+        &self,
+        service: &str,
+        at: Timestamp,
+        cloud: &Cloud,
+        matches: impl Fn(&Tags) -> bool,
+    ) -> bool {
         let lag = i64::try_from(self.tags_lag.as_millis()).unwrap_or(i64::MAX);
         (0..=lag / 250).any(|step| {
             let tags = cloud.role_tags_as_of(&role_name(service), Timestamp(at.0 - step * 250));
-            tags.is_some_and(|tags| so(&tags))
+            tags.is_some_and(|tags| matches(&tags))
         })
     }
 
-    /// Whether so many of so many may not have gone within an hour.
-    fn exceeds_guard(&self, gone: usize, owned: usize) -> bool {
+    /// Whether this many removals within an hour exceed the guard's limit.
+    fn exceeds_guard(&self, removed: usize, owned: usize) -> bool {
         #[allow(clippy::cast_precision_loss)] // small numbers
-        let (part, all) = (gone as f64, owned as f64);
+        let (part, all) = (removed as f64, owned as f64);
         owned >= self.min_owned && part > self.max_fraction * all + f64::from(MAX_UNCONFIRMED)
     }
 }
@@ -155,51 +163,51 @@ fn service_of(body: &Value) -> Option<&str> {
 }
 
 impl KumaOracle {
-    /// A judge who has seen nothing yet.
-    pub fn new(rules: OracleConfig) -> Self {
+    /// An oracle without recorded writes.
+    pub fn new(config: OracleConfig) -> Self {
         Self {
-            rules,
+            config,
             violations: Vec::new(),
             tally: WriteCounts::default(),
-            unwanted: BTreeMap::new(),
-            unbacked: Vec::new(),
-            most_owned: 0,
+            undeclared: BTreeMap::new(),
+            unconfirmed_removals: Vec::new(),
+            max_owned: 0,
         }
     }
 
-    /// What was found.
+    /// The violations so far.
     pub fn violations(&self) -> &[InvariantViolation] {
         &self.violations
     }
 
-    /// What was written.
+    /// The accepted writes so far.
     pub fn tally(&self) -> WriteCounts {
         self.tally
     }
 
-    /// The manifests lack this service's workload from now until (with what is under way) `until`.
-    pub fn is_undeclared(&mut self, service: &str, from: Timestamp, until: Timestamp) {
-        self.unwanted.insert(service.to_owned(), (from, until));
+    /// Records that the manifests have no workload for the service. Writes in flight may use it until `until`.
+    pub fn record_undeclared(&mut self, service: &str, from: Timestamp, until: Timestamp) {
+        self.undeclared.insert(service.to_owned(), (from, until));
     }
 
-    /// A new process of the operator: its guard counts from zero.
-    pub fn restarted(&mut self) {
-        self.unbacked.clear();
-        self.most_owned = 0;
+    /// Records a restart of the operator: its guard counts from zero.
+    pub fn record_restart(&mut self) {
+        self.unconfirmed_removals.clear();
+        self.max_owned = 0;
     }
 
-    /// Judges accepted writes.
-    pub fn writes(&mut self, entries: Vec<KumaJournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
-        self.most_owned = self.most_owned.max(self.owned(kuma).len());
+    /// Checks accepted writes.
+    pub fn check_writes(&mut self, entries: Vec<KumaJournalEntry>, cloud: &Cloud, kuma: &KumaCp) {
+        self.max_owned = self.max_owned.max(self.owned(kuma).len());
         for entry in entries.into_iter().filter(|entry| entry.kind == "Dataplane") {
-            self.write(&entry, cloud, kuma);
+            self.check_write(&entry, cloud, kuma);
         }
     }
 
-    fn write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud, kuma: &KumaCp) {
-        self.ownership(entry);
+    fn check_write(&mut self, entry: &KumaJournalEntry, cloud: &Cloud, kuma: &KumaCp) {
+        self.check_ownership(entry);
         if entry.after.as_ref().is_some_and(|body| body.to_string().contains(SECRET)) {
-            self.report(Invariant::I9, entry, "it shows a secret of the task's environment");
+            self.report(Invariant::I9, entry, "the body contains a secret of the task's environment");
         }
         match (&entry.before, &entry.after) {
             (before, Some(after)) => {
@@ -213,7 +221,7 @@ impl KumaOracle {
                     self.report(Invariant::I6, entry, "an unchanged body was written again");
                 }
                 if !drained(after) {
-                    self.allowed(entry, after, cloud);
+                    self.check_identity(entry, after, cloud);
                 } else if before.as_ref().is_none_or(|before| !drained(before)) {
                     self.check_withdrawal(entry, after, "drained", cloud, kuma);
                 }
@@ -226,55 +234,62 @@ impl KumaOracle {
         }
     }
 
-    fn ownership(&mut self, entry: &KumaJournalEntry) {
+    fn check_ownership(&mut self, entry: &KumaJournalEntry) {
         for body in [&entry.before, &entry.after].into_iter().flatten() {
-            if label(body, OPERATOR_LABEL) != Some(&self.rules.operator) || label(body, TASK_LABEL).is_none()
+            if label(body, OPERATOR_LABEL) != Some(&self.config.operator) || label(body, TASK_LABEL).is_none()
             {
-                self.report(Invariant::I3, entry, "it does not carry this operator's marks");
+                self.report(Invariant::I3, entry, "the operator's ownership labels are missing");
             }
         }
         if let (Some(before), Some(after)) = (&entry.before, &entry.after)
-            && [TASK_LABEL, CLUSTER_LABEL].iter().any(|mark| label(before, mark) != label(after, mark))
+            && [TASK_LABEL, CLUSTER_LABEL].iter().any(|key| label(before, key) != label(after, key))
         {
-            self.report(Invariant::I3, entry, "it was another task's");
+            self.report(Invariant::I3, entry, "it belonged to another task");
         }
     }
 
     fn truth(&self, body: &Value, cloud: &Cloud, at: Timestamp) -> Option<Arc<CloudTask>> {
-        self.rules.truth(label(body, TASK_LABEL)?, cloud, at)
+        self.config.truth(label(body, TASK_LABEL)?, cloud, at)
     }
 
-    /// I4: registered only where the role's tags allow it, or did a moment ago.
-    fn allowed(&mut self, entry: &KumaJournalEntry, body: &Value, cloud: &Cloud) {
+    /// I4: a registration needs role tags that allow it, or allowed it within `tags_lag`.
+    fn check_identity(&mut self, entry: &KumaJournalEntry, body: &Value, cloud: &Cloud) {
         let Some(service) = service_of(body) else { return };
-        if !self.rules.role_tags_at(service, entry.at, cloud, |tags| allows(tags, service)) {
+        if !self.config.role_tags_at(service, entry.at, cloud, |tags| allows(tags, service)) {
             self.report(Invariant::I4, entry, "the role's tags do not allow it");
         }
-        let long_over = self
+        let stopped_long_ago = self
             .truth(body, cloud, entry.at)
             .is_none_or(|task| task.stopped_at.is_some_and(|at| at.age_at(entry.at) > STOP_EVENT_LAG));
-        if entry.before.is_none() && long_over {
-            self.report(Invariant::I4, entry, "it was created for a task that stopped long before");
+        if entry.before.is_none() && stopped_long_ago {
+            self.report(Invariant::I4, entry, "created for a task that stopped long before");
         }
     }
 
-    /// I2 and I5: taken away, or out of service, only for a reason.
-    fn check_withdrawal(&mut self, entry: &KumaJournalEntry, body: &Value, how: &str, cloud: &Cloud, kuma: &KumaCp) {
+    /// I2 and I5: removal and drain need evidence.
+    fn check_withdrawal(
+        &mut self,
+        entry: &KumaJournalEntry,
+        body: &Value,
+        how: &str,
+        cloud: &Cloud,
+        kuma: &KumaCp,
+    ) {
         let truth = self.truth(body, cloud, entry.at);
-        let over = match (how, &truth) {
-            // In this world nothing vanishes that has not stopped.
+        let is_stopping = match (how, &truth) {
+            // The emulated ECS forgets stopped tasks only.
             (_, None) => true,
             ("removed", Some(task)) => task.last_status.is_stopped(),
             (_, Some(task)) => task.desired_status == DesiredStatus::Stopped || task.last_status.is_stopped(),
         };
-        if over {
+        if is_stopping {
             return;
         }
         let service = service_of(body).unwrap_or_default();
-        let revoked = self.rules.role_tags_at(service, entry.at, cloud, |tags| !allows(tags, service));
-        let unwanted =
-            self.unwanted.get(service).is_some_and(|(from, until)| (*from..=*until).contains(&entry.at));
-        if !revoked && !unwanted {
+        let revoked = self.config.role_tags_at(service, entry.at, cloud, |tags| !allows(tags, service));
+        let undeclared =
+            self.undeclared.get(service).is_some_and(|(from, until)| (*from..=*until).contains(&entry.at));
+        if !revoked && !undeclared {
             let status = truth.map_or("MISSING", |task| task.last_status.as_str());
             let message =
                 format!("{how} while its task is {status}, its role allows it and the manifests want it");
@@ -286,28 +301,28 @@ impl KumaOracle {
     }
 
     fn count_unconfirmed_removals(&mut self, entry: &KumaJournalEntry, kuma: &KumaCp) {
-        let old = |at: &Timestamp| at.age_at(entry.at) >= Duration::from_hours(1);
-        self.unbacked.retain(|at| !old(at));
-        self.unbacked.push(entry.at);
-        // The removed one was among them a moment ago.
-        self.most_owned = self.most_owned.max(self.owned(kuma).len() + 1);
-        if self.rules.exceeds_guard(self.unbacked.len(), self.most_owned) {
+        let is_expired = |at: &Timestamp| at.age_at(entry.at) >= Duration::from_hours(1);
+        self.unconfirmed_removals.retain(|at| !is_expired(at));
+        self.unconfirmed_removals.push(entry.at);
+        // The count includes the registration that was just removed.
+        self.max_owned = self.max_owned.max(self.owned(kuma).len() + 1);
+        if self.config.exceeds_guard(self.unconfirmed_removals.len(), self.max_owned) {
             let message = format!(
-                "{} of {} went within an hour without a STOPPED",
-                self.unbacked.len(),
-                self.most_owned
+                "{} of {} removed within an hour without a STOPPED task",
+                self.unconfirmed_removals.len(),
+                self.max_owned
             );
             self.report(Invariant::I5, entry, &message);
         }
     }
 
     fn owned<'k>(&self, kuma: &'k KumaCp) -> Vec<(&'k str, &'k Value)> {
-        let ours = |body: &Value| label(body, OPERATOR_LABEL) == Some(self.rules.operator.as_str());
+        let ours = |body: &Value| label(body, OPERATOR_LABEL) == Some(self.config.operator.as_str());
         kuma.dataplanes().filter(|(_, _, body)| ours(body)).map(|(_, name, body)| (name, body)).collect()
     }
 
-    /// What is not as it should be, now that everything has been quiet for long enough: stale registrations (I1), and
-    /// live tasks that are not registered as they should be. `but` names tasks that a guard holds.
+    /// Checks the state after a quiet period: leaked registrations (I1), and live tasks without a correct
+    /// registration. `held` names tasks that the guard holds.
     pub fn check_after_quiet(
         &mut self,
         cloud: &Cloud,
@@ -316,15 +331,19 @@ impl KumaOracle {
         held: &dyn Fn(&str) -> bool,
         now: Timestamp,
     ) -> Vec<String> {
-        let leaks = self.check_secret_leaks(cloud, kuma, held, now);
+        let leaks = self.find_leaks(cloud, kuma, held, now);
         for message in &leaks {
-            self.violations.push(InvariantViolation { invariant: Invariant::I1, at: now, message: message.clone() });
+            self.violations.push(InvariantViolation {
+                invariant: Invariant::I1,
+                at: now,
+                message: message.clone(),
+            });
         }
-        leaks.into_iter().chain(self.check_missing(cloud, kuma, services, held)).collect()
+        leaks.into_iter().chain(self.find_missing(cloud, kuma, services, held)).collect()
     }
 
-    /// Registrations whose task is gone.
-    pub fn check_secret_leaks(
+    /// Registrations of stopped or unknown tasks. `held` names tasks that the guard holds.
+    pub fn find_leaks(
         &self,
         cloud: &Cloud,
         kuma: &KumaCp,
@@ -339,14 +358,14 @@ impl KumaOracle {
             .iter()
             .filter(|found| stale(found))
             .map(|(name, body)| {
-                format!("{name} ({}) is registered and its task is gone", service_of(body).unwrap_or("?"))
+                format!("{name} ({}) is registered, but its task is gone", service_of(body).unwrap_or("?"))
             })
             .collect()
     }
 
-    /// Live tasks that are not registered, not with their address, or drained. `held` names tasks that a guard holds: the
-    /// host name of such a task is not free for the next one.
-    pub fn check_missing(
+    /// Running tasks without a registration, with a wrong address, or drained. `held` names tasks that the guard
+    /// holds: their host names are not free for other tasks.
+    pub fn find_missing(
         &self,
         cloud: &Cloud,
         kuma: &KumaCp,
@@ -354,7 +373,7 @@ impl KumaOracle {
         held: &dyn Fn(&str) -> bool,
     ) -> Vec<String> {
         let all = self.owned(kuma);
-        let of_held =
+        let is_held_name =
             |name: &str| all.iter().any(|(n, body)| *n == name && label(body, TASK_LABEL).is_some_and(held));
         let owned: BTreeMap<&str, &Value> =
             all.iter().filter_map(|(_, body)| Some((label(body, TASK_LABEL)?, *body))).collect();
@@ -368,7 +387,7 @@ impl KumaOracle {
         for task in cloud.all_tasks().filter(should_be) {
             let address = task.address().map(|address| address.to_string());
             let message = match owned.get(task.id()) {
-                None if task.address().is_some_and(|address| of_held(&host_name(address))) => continue,
+                None if task.address().is_some_and(|address| is_held_name(&host_name(address))) => continue,
                 None => "is not registered",
                 Some(body) if body["networking"]["address"].as_str() != address.as_deref() => {
                     "has another address"
@@ -376,7 +395,7 @@ impl KumaOracle {
                 Some(body) if label(body, DRAIN_LABEL).is_some() => "is drained",
                 Some(_) => continue,
             };
-            missing.push(format!("task {} of {} runs and {message}", task.id(), task.family));
+            missing.push(format!("task {} of {} is running and {message}", task.id(), task.family));
         }
         missing
     }
@@ -387,7 +406,7 @@ impl KumaOracle {
     }
 }
 
-/// The rule of Kong Mesh's aws-iam authentication, in the judge's own words.
+/// The rule of Kong Mesh's `aws-iam` authentication, implemented independently of the operator.
 fn allows(tags: &Tags, service: &str) -> bool {
     let is = |key: &str, value: &str| tags.get(key).is_some_and(|found| found == value);
     is("kuma.io/type", "dataplane")

@@ -1,5 +1,4 @@
-//! What a client knows to be at Consul, held against what is: what it has forgotten must be gone. That something could
-//! not be seen, or that the client's own token was told nothing, is no reason.
+//! Compares the operator's registry with Consul: an entry that the registry drops must be gone from Consul.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +9,10 @@ use super::{ConsulOracle, Invariant, InvariantViolation};
 use crate::consul::ConsulServer;
 use ecs_mesh_model::Timestamp;
 
-/// By its name among the client's registrations: when it was made.
+/// `CreateIndex` of each registration in the operator's registry, by name; `None` if Consul does not have it.
 pub(super) type KnownRegistrations = BTreeMap<Arc<str>, Option<u64>>;
 
-/// When it was made that a client knows by this name, `token/ACCESSOR` or `service/ID@NODE`; nothing if it is not there.
+/// `CreateIndex` of the registration `token/ACCESSOR` or `service/ID@NODE`.
 fn creation_index(consul: &ConsulServer, name: &str) -> Option<u64> {
     let (kind, id) = name.split_once('/')?;
     let found = match kind {
@@ -27,17 +26,23 @@ fn creation_index(consul: &ConsulServer, name: &str) -> Option<u64> {
 }
 
 impl ConsulOracle {
-    /// The operator knows these to be there.
-    pub fn knows(&mut self, names: impl Iterator<Item = Arc<str>>, consul: &ConsulServer, now: Timestamp) {
+    /// Records the content of the operator's registry. Reports entries that it dropped although Consul still has
+    /// them.
+    pub fn record_known(
+        &mut self,
+        names: impl Iterator<Item = Arc<str>>,
+        consul: &ConsulServer,
+        now: Timestamp,
+    ) {
         let mut known = KnownRegistrations::new();
         for name in names {
             let since = self.known.remove(&name).unwrap_or_else(|| creation_index(consul, &name));
             known.insert(name, since);
         }
-        // What is left it knew before. What was made anew since it need not know.
+        // The rest was dropped. A registration that was created again since then is another one.
         for (name, since) in std::mem::replace(&mut self.known, known) {
             if since.is_some() && creation_index(consul, &name) == since {
-                let message = format!("{name} is forgotten, and it is there");
+                let message = format!("{name} was dropped from the registry but still exists");
                 self.violations.push(InvariantViolation { invariant: Invariant::I1, at: now, message });
             }
         }

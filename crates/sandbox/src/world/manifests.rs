@@ -1,10 +1,10 @@
-//! The manifests that fit the world: how the operator is told to treat it.
+//! Manifests for the world's control planes and services.
 
 use std::fmt::Write as _;
 
 use super::{MESH, ScenarioService};
 
-/// How the operator is told to treat the world.
+/// Settings of the generated manifests.
 #[derive(Clone, Debug)]
 pub struct ManifestOptions {
     /// The address of Kuma, if there is one.
@@ -13,43 +13,42 @@ pub struct ManifestOptions {
     pub consul: Option<ConsulManifestOptions>,
     /// The cluster's ARN.
     pub cluster: String,
-    /// Time between sweeps.
+    /// `sweepInterval` of the bindings.
     pub sweep_interval: &'static str,
-    /// Age at which absence counts.
+    /// `graceAge` of the bindings.
     pub grace_age: &'static str,
-    /// Time between drain and removal.
+    /// `drain` of the bindings.
     pub drain: &'static str,
-    /// How often roles are read again.
+    /// `recheck` of the role tags.
     pub recheck: &'static str,
     /// `{taskId}` or `{hostname}`.
     pub dataplane_name: &'static str,
 }
 
-/// What is particular to Consul.
+/// Settings of the Consul control plane.
 #[derive(Clone, Debug)]
 pub struct ConsulManifestOptions {
     /// Its address.
     pub address: String,
-    /// Where the token is: a field of `spec.consul`.
+    /// The field of `spec.consul` with the token's source, such as `tokenEnv: CONSUL_HTTP_TOKEN`.
     pub token: String,
-    /// What follows for tasks whose roles lose their tags; the default, if not given.
+    /// `onRevoked` of the role tags, if not the default.
     pub on_revoked: Option<&'static str>,
 }
 
 /// The manifests of these services, as YAML.
-pub fn manifests(care: &ManifestOptions, services: &[ScenarioService]) -> String {
+pub fn manifests(options: &ManifestOptions, services: &[ScenarioService]) -> String {
     let mut documents = Vec::new();
-    if let Some(address) = &care.kuma {
-        documents.extend(of_kuma(care, address, services));
+    if let Some(address) = &options.kuma {
+        documents.extend(kuma_manifests(options, address, services));
     }
-    if let Some(consul) = &care.consul {
-        documents.extend(of_consul(care, consul));
+    if let Some(consul) = &options.consul {
+        documents.extend(consul_manifests(options, consul));
     }
     documents.join("---\n")
 }
 
-/// Consul's identity set-up as the world has it, declared: what is there is taken over. Its logins are checked by the
-/// AWS at this address.
+/// A `ConsulAuth` manifest that adopts the world's identity objects. `aws` is the endpoint that verifies logins.
 pub fn consul_auth(cluster: &str, aws: &str) -> String {
     let mut parts = cluster.split(':');
     let (partition, account) = (parts.nth(1).unwrap_or("aws"), parts.nth(2).unwrap_or_default());
@@ -70,12 +69,12 @@ spec:
     )
 }
 
-fn of_consul(care: &ManifestOptions, consul: &ConsulManifestOptions) -> Vec<String> {
-    let ManifestOptions { cluster, sweep_interval, grace_age, recheck, .. } = care;
+fn consul_manifests(options: &ManifestOptions, consul: &ConsulManifestOptions) -> Vec<String> {
+    let ManifestOptions { cluster, sweep_interval, grace_age, recheck, .. } = options;
     let ConsulManifestOptions { address, token, on_revoked } = consul;
-    let on_revoked = on_revoked.map(|what| format!(", onRevoked: {what}")).unwrap_or_default();
+    let on_revoked = on_revoked.map(|value| format!(", onRevoked: {value}")).unwrap_or_default();
     let connection = format!("{{address: \"{address}\", {token}}}");
-    let plane = format!(
+    let control_plane = format!(
         "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
 metadata: {{name: consul}}
@@ -95,12 +94,12 @@ spec:
   cleanup: {{sweepInterval: {sweep_interval}, graceAge: {grace_age}}}
 "
     );
-    vec![plane, binding]
+    vec![control_plane, binding]
 }
 
-fn of_kuma(care: &ManifestOptions, address: &str, services: &[ScenarioService]) -> Vec<String> {
-    let ManifestOptions { cluster, sweep_interval, grace_age, drain, recheck, dataplane_name, .. } = care;
-    let place = format!(
+fn kuma_manifests(options: &ManifestOptions, address: &str, services: &[ScenarioService]) -> Vec<String> {
+    let ManifestOptions { cluster, sweep_interval, grace_age, drain, recheck, dataplane_name, .. } = options;
+    let shared = format!(
         "apiVersion: ecs-mesh.dev/v1alpha1
 kind: ControlPlane
 metadata: {{name: kuma}}
@@ -128,7 +127,7 @@ spec:
     - {{service: redis, targetPort: 16379, listen: {{port: 6379}}}}
 "
     );
-    let mut documents = vec![place];
+    let mut documents = vec![shared];
     for ScenarioService { name, port, app_port, .. } in services {
         let mut text = format!(
             "apiVersion: ecs-mesh.dev/v1alpha1
@@ -159,11 +158,11 @@ mod tests {
     use ecs_mesh_manifests::ManifestSources;
 
     #[test]
-    fn the_manifests_with_the_identity_set_up_can_be_used() {
+    fn manifests_with_consul_auth_are_valid() {
         const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/sandbox";
         let aws = "http://127.0.0.1:1";
         let token = "tokenEnv: T".to_owned();
-        let care = ManifestOptions {
+        let options = ManifestOptions {
             kuma: None,
             consul: Some(ConsulManifestOptions { address: aws.to_owned(), token, on_revoked: None }),
             cluster: CLUSTER.to_owned(),
@@ -174,7 +173,7 @@ mod tests {
             dataplane_name: "{taskId}",
         };
         let directory = tempfile::tempdir().unwrap();
-        let text = manifests(&care, &[]) + &consul_auth(CLUSTER, aws);
+        let text = manifests(&options, &[]) + &consul_auth(CLUSTER, aws);
         std::fs::write(directory.path().join("all.yaml"), text).unwrap();
         let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
         assert_eq!(loaded.errors, []);

@@ -1,8 +1,10 @@
-//! The living world: services that are deployed, scaled and killed, addresses that are used again, roles that lose their
-//! tags, and the sidecars that wait for their Dataplanes. Knows nothing of the operator.
+//! The simulated world: services that are deployed, scaled and killed, reused addresses, role tags that are removed
+//! and restored, and the sidecars of the tasks.
+//!
+//! All events follow from the seed. The world has no access to the operator.
 
-mod manifests;
 mod consul;
+mod manifests;
 mod scenario;
 mod sidecars;
 
@@ -16,91 +18,91 @@ use self::consul::TaskAgents;
 use self::sidecars::SimulatedSidecars;
 use super::aws::{Cloud, CloudTask, UpdateService};
 use super::consul::ConsulServer;
-use super::kuma::KumaCp;
 use super::control_planes::ControlPlanes;
+use super::kuma::KumaCp;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
-pub use manifests::{ManifestOptions, ConsulManifestOptions, consul_auth, manifests};
 pub use consul::{
-    CLIENT_METHOD, ConsulBootstrap, LOGIN_METHOD, MANAGEMENT_TOKEN, TaskAgentCounts, ForeignFixture, SERVICE_TAG,
-    human_token,
+    CLIENT_METHOD, ConsulBootstrap, ForeignFixture, LOGIN_METHOD, MANAGEMENT_TOKEN, SERVICE_TAG,
+    TaskAgentCounts, admin_token,
 };
+pub use manifests::{ConsulManifestOptions, ManifestOptions, consul_auth, manifests};
 pub use scenario::{
-    CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, SECRET, ScenarioService, deploy, create_queue_and_rules, role_name, role_tags,
-    run_batch, services,
+    CLUSTER, DEAD_LETTERS, FOREIGN_OPERATOR, MESH, QUEUE, SECRET, ScenarioService, create_queue_and_rules,
+    deploy, role_name, role_tags, run_batch, services,
 };
 pub use sidecars::host_name;
 
-/// What sidecars are started as.
+/// How sidecars name their Dataplanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// The task's id, which never recurs.
+    /// By task id, which is unique.
     #[default]
     TaskId,
-    /// `ip-10-0-1-7`, which recurs with the address.
+    /// By host name, such as `ip-10-0-1-7`, which is reused with the address.
     Hostname,
 }
 
-/// What kind of world it is.
+/// Settings of a [`World`].
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
-    /// About how many tasks it begins with.
+    /// Approximate number of initial tasks.
     pub tasks: usize,
-    /// Decides everything that happens.
+    /// Seed of all events.
     pub seed: u64,
-    /// The shortest and the longest time between two happenings.
+    /// Minimum and maximum time between two events.
     pub interval: (Duration, Duration),
-    /// What sidecars are started as.
+    /// How sidecars name their Dataplanes.
     pub naming: Naming,
-    /// Where tasks are to be.
+    /// The control planes that tasks are registered with.
     pub control_planes: ControlPlanes,
-    /// How long a role is without its tag.
+    /// Minimum and maximum time until a removed role tag is restored.
     pub revoked_for: (Duration, Duration),
 }
 
-/// Something that happened, for whoever watches.
+/// An event of the world, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorldEvent {
-    /// `world` or `task`.
-    pub who: &'static str,
-    /// `deploy`, `scale`, `kill`, …
-    pub what: &'static str,
-    /// In words.
+    /// The actor: `world` or `task`.
+    pub actor: &'static str,
+    /// The action: `deploy`, `scale`, `kill`, `register`, …
+    pub action: &'static str,
+    /// Description of the event.
     pub message: String,
 }
 
-/// What the world has seen of its tasks.
+/// Number of tasks by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Tasks that were started.
+pub struct TaskCounts {
+    /// Started tasks.
     pub started: u64,
-    /// Tasks that have stopped.
+    /// Stopped tasks.
     pub stopped: u64,
-    /// Sidecars that gave up waiting for their Dataplane.
+    /// Sidecars that timed out while waiting for their Dataplane.
     pub sidecars_lost: u64,
 }
 
-/// The world.
+/// The simulated services and their tasks.
 #[derive(Debug)]
 pub struct World {
     config: WorldConfig,
     rng: fastrand::Rng,
     services: Vec<ScenarioService>,
     sidecars: SimulatedSidecars,
-    members: Option<TaskAgents>,
+    task_agents: Option<TaskAgents>,
     next: Timestamp,
-    /// Roles without their tags, and when they get them back.
+    /// Services whose role has lost its tag, with the time at which the tag is restored.
     revoked: BTreeMap<String, Timestamp>,
-    has_begun: bool,
+    has_revoked: bool,
     quiet: bool,
     events: Vec<WorldEvent>,
 }
 
 impl World {
-    /// Sets up the world: deploys every service, and another team's hand-made Dataplane.
+    /// Deploys every service, and creates the Dataplane of another team.
     ///
     /// # Errors
-    /// In words, when the account or the control plane is not new.
+    /// Describes the conflict if the account or the control plane is not empty.
     pub fn start(
         config: WorldConfig,
         cloud: &mut Cloud,
@@ -111,7 +113,8 @@ impl World {
         for service in &services {
             deploy(cloud, service, config.control_planes, now).map_err(|error| error.to_string())?;
         }
-        run_batch(cloud, &services[0], SECRET, config.control_planes, now).map_err(|error| error.to_string())?;
+        run_batch(cloud, &services[0], SECRET, config.control_planes, now)
+            .map_err(|error| error.to_string())?;
         if config.control_planes.has_kuma() {
             let foreign = json!({
                 "type": "Dataplane", "mesh": MESH, "name": FOREIGN_OPERATOR, "labels": {"team": "payments"},
@@ -125,21 +128,22 @@ impl World {
         Ok(Self {
             rng: fastrand::Rng::with_seed(config.seed),
             sidecars: SimulatedSidecars::new(&services, config.naming, config.control_planes),
-            members: None,
+            task_agents: None,
             services,
             next: now.plus(config.interval.1),
             revoked: BTreeMap::new(),
-            has_begun: false,
+            has_revoked: false,
             quiet: false,
             events: Vec::new(),
             config,
         })
     }
 
-    /// From now on tasks also join this Consul, which is furnished. Gives what others have left there.
+    /// Makes tasks register themselves with this Consul, which [`ConsulBootstrap::configure`] has prepared. Returns
+    /// objects of other owners, which must stay unmodified.
     ///
     /// # Errors
-    /// In words, when Consul or AWS refuse something.
+    /// Describes the request that Consul or AWS rejected.
     pub fn join_consul(
         &mut self,
         bootstrap: &ConsulBootstrap,
@@ -149,39 +153,40 @@ impl World {
     ) -> Result<Vec<ForeignFixture>, String> {
         let name = self.services[0].name.clone();
         let role = scenario::role_arn(cloud, &name, self.config.control_planes);
-        let fixtures = consul::plant(bootstrap, cloud, consul, &role, &name, now)?;
+        let fixtures = consul::create_fixtures(bootstrap, cloud, consul, &role, &name, now)?;
         consul.take_journal();
-        self.members = Some(TaskAgents::new(bootstrap.clone(), &self.services));
+        self.task_agents = Some(TaskAgents::new(bootstrap.clone(), &self.services));
         Ok(fixtures)
     }
 
-    /// What tasks did at Consul.
-    pub fn membership(&self) -> TaskAgentCounts {
-        self.members.as_ref().map(TaskAgents::tally).unwrap_or_default()
+    /// Logins and logouts of tasks at Consul.
+    pub fn agent_counts(&self) -> TaskAgentCounts {
+        self.task_agents.as_ref().map(TaskAgents::tally).unwrap_or_default()
     }
 
-    /// The services that there are.
+    /// The deployed services.
     pub fn services(&self) -> &[ScenarioService] {
         &self.services
     }
 
-    /// What it has seen of its tasks.
-    pub fn census(&self) -> Census {
-        self.sidecars.census()
+    /// Number of tasks by outcome.
+    pub fn task_counts(&self) -> TaskCounts {
+        self.sidecars.task_counts()
     }
 
-    /// What happened since the last call.
+    /// Takes the events since the last call.
     pub fn take_events(&mut self) -> Vec<WorldEvent> {
         std::mem::take(&mut self.events)
     }
 
-    /// Nothing happens any more but what is under way; roles get their tags back.
+    /// Stops new events and restores all role tags. Deployments and stops in progress continue.
     pub fn stop_events(&mut self, cloud: &mut Cloud, now: Timestamp) {
         self.quiet = true;
         self.restore_tags(cloud, now.plus(Duration::from_hours(24)), now);
     }
 
-    /// Lets happen what is due: life in ECS, sidecars, health discovery, and now and then something worse.
+    /// Advances everything to `now`: ECS, sidecars, health discovery, tasks at Consul, and the next random event if
+    /// it is due.
     pub fn step(
         &mut self,
         cloud: &mut Cloud,
@@ -192,9 +197,9 @@ impl World {
         cloud.step(now);
         self.sidecars.step(cloud, kuma, now);
         kuma.tick(now);
-        if let (Some(members), Some(consul)) = (&mut self.members, consul) {
-            members.step(cloud, consul, now);
-            self.events.append(&mut members.take_events());
+        if let (Some(task_agents), Some(consul)) = (&mut self.task_agents, consul) {
+            task_agents.step(cloud, consul, now);
+            self.events.append(&mut task_agents.take_events());
         }
         self.restore_tags(cloud, now, now);
         if !self.quiet && now >= self.next {
@@ -212,14 +217,14 @@ impl World {
             let tags = role_tags(&service, self.config.control_planes);
             if cloud.tag_role(&role_name(&service), &tags, now).is_ok() {
                 let tag = scenario::deciding_tag(self.config.control_planes);
-                self.record_event("role", format!("role {} gets its tag {tag} back", role_name(&service)));
+                self.record_event("role", format!("role {} regains its tag {tag}", role_name(&service)));
             }
         }
     }
 
     fn next_event(&mut self, cloud: &mut Cloud, now: Timestamp) {
-        // First of all what takes longest to play out.
-        if !std::mem::replace(&mut self.has_begun, true) {
+        // The first event is a revocation, which takes longest to complete.
+        if !std::mem::replace(&mut self.has_revoked, true) {
             let service = self.services[1].clone();
             return self.revoke(cloud, &service, now);
         }
@@ -245,27 +250,32 @@ impl World {
         cloud.all_tasks().filter(runs).cloned().collect()
     }
 
-    fn one_of(&mut self, tasks: &[Arc<CloudTask>]) -> Option<Arc<CloudTask>> {
+    fn choose_task(&mut self, tasks: &[Arc<CloudTask>]) -> Option<Arc<CloudTask>> {
         (!tasks.is_empty()).then(|| Arc::clone(&tasks[self.rng.usize(..tasks.len())]))
     }
 
-    /// Without a drain; with `reuse` its address goes to the next task that starts.
+    /// Kills a task without a drain. With `reuse`, the next task gets its address.
     fn kill(&mut self, cloud: &mut Cloud, service: &ScenarioService, reuse: bool, now: Timestamp) {
-        let Some(task) = self.one_of(&Self::running(cloud, &service.name)) else { return };
+        let Some(task) = self.choose_task(&Self::running(cloud, &service.name)) else { return };
         let address = task.address();
         cloud.kill_hard(&task.arn, now);
-        let again = match address.filter(|_| reuse) {
+        let reused = match address.filter(|_| reuse) {
             Some(address) => {
                 cloud.force_address(address);
-                format!("; the next task gets its address {address}")
+                format!("; the next task reuses its address {address}")
             }
             None => String::new(),
         };
-        self.record_event("kill", format!("{} task {} dies without a drain{again}", service.name, short(task.id())));
+        self.record_event(
+            "kill",
+            format!("{} task {} is killed without a drain{reused}", service.name, short(task.id())),
+        );
     }
 
     fn redeploy(&mut self, cloud: &mut Cloud, service: &ScenarioService, now: Timestamp) {
-        let Ok(definition) = scenario::define(cloud, service, self.config.control_planes, now) else { return };
+        let Ok(definition) = scenario::define(cloud, service, self.config.control_planes, now) else {
+            return;
+        };
         let request = UpdateService {
             cluster: CLUSTER.to_owned(),
             service: service.name.clone(),
@@ -274,13 +284,13 @@ impl World {
         };
         if cloud.update_service(&request, now).is_ok() {
             let revision = definition.rsplit(':').next().unwrap_or_default();
-            self.record_event("deploy", format!("{} revision {revision} replaces all its tasks", service.name));
+            self.record_event("deploy", format!("{} deploys revision {revision}", service.name));
         }
     }
 
     fn scale(&mut self, cloud: &mut Cloud, index: usize, now: Timestamp) {
-        let most = self.services[index].count + 3;
-        let count = self.rng.usize(1..=most.max(2));
+        let max_count = self.services[index].count + 3;
+        let count = self.rng.usize(1..=max_count.max(2));
         let name = self.services[index].name.clone();
         let request = UpdateService {
             cluster: CLUSTER.to_owned(),
@@ -289,21 +299,24 @@ impl World {
             ..UpdateService::default()
         };
         if cloud.update_service(&request, now).is_ok() {
-            self.record_event("scale", format!("{name} shall have {count} tasks"));
+            self.record_event("scale", format!("{name} scales to {count} tasks"));
         }
     }
 
     fn stop_one(&mut self, cloud: &mut Cloud, service: &ScenarioService, now: Timestamp) {
-        let Some(task) = self.one_of(&Self::running(cloud, &service.name)) else { return };
+        let Some(task) = self.choose_task(&Self::running(cloud, &service.name)) else { return };
         if cloud.stop_task(CLUSTER, &task.arn, "stopped by a person", now).is_ok() {
-            self.record_event("stop", format!("somebody stops {} task {}", service.name, short(task.id())));
+            self.record_event(
+                "stop",
+                format!("{} task {} is stopped by a user", service.name, short(task.id())),
+            );
         }
     }
 
     fn fail_one(&mut self, cloud: &mut Cloud, now: Timestamp) {
         let starting: Vec<_> =
             cloud.all_tasks().filter(|task| task.last_status < LastStatus::Running).cloned().collect();
-        let Some(task) = self.one_of(&starting) else { return };
+        let Some(task) = self.choose_task(&starting) else { return };
         if cloud.fail_to_start(&task.arn, "CannotPullContainerError", now) {
             self.record_event("fail", format!("task {} of {} fails to start", short(task.id()), task.family));
         }
@@ -323,7 +336,7 @@ impl World {
         }
     }
 
-    /// All roles lose their tags at once, as by a slip in the code that makes them, and for as long as any ever does.
+    /// Removes the tags of all roles at once, for the longest configured time.
     pub fn revoke_all(&mut self, cloud: &mut Cloud, now: Timestamp) {
         for service in self.services.clone() {
             self.revoke(cloud, &service, now);
@@ -332,12 +345,12 @@ impl World {
         self.revoked.values_mut().for_each(|at| *at = back.max(*at));
     }
 
-    fn record_event(&mut self, what: &'static str, message: String) {
-        self.events.push(WorldEvent { who: "world", what, message });
+    fn record_event(&mut self, action: &'static str, message: String) {
+        self.events.push(WorldEvent { actor: "world", action, message });
     }
 }
 
-/// The first eight characters of a task's id, for people.
+/// The first eight characters of a task id, for display.
 pub fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }

@@ -1,5 +1,5 @@
-//! What there is at the beginning: the counter demo (demo-app calls kv, a redis beside it), generated services, their
-//! roles, and the manifests that describe them.
+//! The initial scenario: the counter demo (`demo-app` calls `kv`, with a `redis` beside it), generated services,
+//! their roles, and the event queue with its rules.
 
 use std::collections::BTreeMap;
 
@@ -7,26 +7,27 @@ use serde_json::{Value, json};
 
 use super::SERVICE_TAG;
 use crate::aws::{
-    Cloud, CloudConfig, CreateRole, CreateService, AwsApiResult, RegisterTaskDefinition, RunTask, RuleTarget,
+    AwsApiResult, Cloud, CloudConfig, CreateRole, CreateService, RegisterTaskDefinition, RuleTarget, RunTask,
     TaskOverrides,
 };
 use crate::control_planes::ControlPlanes;
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// The queue that events go to.
+/// Name of the event queue.
 pub const QUEUE: &str = "ecs-mesh-events";
-/// Where messages end that nobody can handle.
+/// Name of its dead-letter queue.
 pub const DEAD_LETTERS: &str = "ecs-mesh-events-dead";
-/// The cluster.
+/// Name of the cluster.
 pub const CLUSTER: &str = "sandbox";
-/// The mesh.
+/// Name of the mesh.
 pub const MESH: &str = "default";
-/// In the environment of a task that somebody ran by hand, and so in its events; nothing may ever show it.
+/// A secret in the environment of a task run by hand, and so in its events. No log, metric or registration may
+/// contain it.
 pub const SECRET: &str = "planted-5f2c8e1d9b7a4036";
-/// The other team's Dataplane.
+/// Name of another team's Dataplane.
 pub const FOREIGN_OPERATOR: &str = "legacy-gateway";
 
-/// A service of the world, named alike in ECS, IAM and the mesh.
+/// A service of the world, with the same name in ECS, IAM and the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScenarioService {
     /// Its name.
@@ -35,11 +36,11 @@ pub struct ScenarioService {
     pub port: u16,
     /// The app's port.
     pub app_port: u16,
-    /// How many tasks it begins with.
+    /// Initial number of tasks.
     pub count: usize,
 }
 
-/// The services of a world of about so many tasks.
+/// The services of a world of about this many tasks.
 pub fn services(tasks: usize) -> Vec<ScenarioService> {
     let service =
         |name: &str, port, app_port, count| ScenarioService { name: name.to_owned(), port, app_port, count };
@@ -59,7 +60,7 @@ pub fn services(tasks: usize) -> Vec<ScenarioService> {
     all
 }
 
-/// Where roles are that may log in to Consul, and where they are otherwise.
+/// IAM path of the task roles. Consul logins are bound to `/consul-ecs/`.
 fn role_path(control_planes: ControlPlanes) -> &'static str {
     if control_planes.has_consul() { "/consul-ecs/" } else { "/mesh/" }
 }
@@ -71,7 +72,7 @@ pub(super) fn role_arn(cloud: &Cloud, service: &str, control_planes: ControlPlan
     format!("arn:{}:iam::{}:role{path}{}", config.partition, config.account, role_name(service))
 }
 
-/// The tag without which a role lets nobody in.
+/// The tag whose removal revokes a role's access to the mesh.
 pub(super) fn deciding_tag(control_planes: ControlPlanes) -> &'static str {
     if control_planes.has_kuma() { "kuma.io/mesh" } else { SERVICE_TAG }
 }
@@ -81,7 +82,7 @@ pub fn role_name(service: &str) -> String {
     format!("{service}-task")
 }
 
-/// The tags that let a role into the meshes.
+/// The tags that admit a service's role to the meshes.
 pub fn role_tags(service: &str, control_planes: ControlPlanes) -> Tags {
     let kuma = [("kuma.io/type", "dataplane"), ("kuma.io/mesh", MESH), ("kuma.io/service", service)];
     let kuma = kuma.into_iter().filter(|_| control_planes.has_kuma());
@@ -89,13 +90,13 @@ pub fn role_tags(service: &str, control_planes: ControlPlanes) -> Tags {
     kuma.chain(consul).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// One empty cluster, the queue with its dead-letter queue, and the rules. Gives the cluster's ARN.
+/// Creates an empty cluster, the queue with its dead-letter queue, and the rules. Returns the cluster's ARN.
 ///
 /// # Errors
-/// When the account holds something of these names already.
+/// Fails if the account has resources of these names already.
 pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult<String> {
     let cluster = cloud.create_cluster(CLUSTER, Tags::new())?;
-    // Kept longer than in the queue itself: a message's age counts on.
+    // Longer than the queue's own retention, since a moved message keeps its age.
     cloud.create_queue(
         DEAD_LETTERS,
         attributes([("MessageRetentionPeriod", "1209600")]),
@@ -132,8 +133,8 @@ pub fn create_queue_and_rules(cloud: &mut Cloud, now: Timestamp) -> AwsApiResult
     Ok(cluster.arn)
 }
 
-/// IAM tells of its calls in one Region alone; from there they come to this one by a rule of the same pattern. The
-/// sandbox has one set of rules for all Regions.
+/// Forwards IAM's events, which arrive in one Region only, by a rule of the same pattern. The emulator has one set of
+/// rules for all Regions.
 fn forward_from_iam_region(cloud: &mut Cloud, pattern: &Value) -> AwsApiResult<()> {
     let name = "ecs-mesh-roles-forward";
     cloud.put_rule(name, &pattern.to_string(), true, None)?;
@@ -152,7 +153,7 @@ fn target(id: &str, arn: &str, rest: &Value) -> RuleTarget {
     RuleTarget { id: id.to_owned(), arn: arn.to_owned(), input: None, rest }
 }
 
-/// A queue's policy that lets EventBridge send for these rules alone.
+/// A queue policy that lets EventBridge send for these rules only.
 fn queue_policy(queue: &str, rules: &[String]) -> String {
     let statement = json!({
         "Effect": "Allow",
@@ -164,10 +165,10 @@ fn queue_policy(queue: &str, rules: &[String]) -> String {
     json!({"Version": "2012-10-17", "Statement": [statement]}).to_string()
 }
 
-/// A new revision of a service's definition.
+/// Registers a new revision of a service's task definition.
 ///
 /// # Errors
-/// As ECS answers.
+/// ECS's error.
 pub(super) fn define(
     cloud: &mut Cloud,
     service: &ScenarioService,
@@ -182,7 +183,7 @@ pub(super) fn define(
     Ok(cloud.register_task_definition(request, now)?.arn.clone())
 }
 
-/// As consul-ecs makes definitions: a container that sets the task up, by a configuration in its environment.
+/// Adds the init container of consul-ecs, with its configuration in the environment.
 fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, region: &str) {
     let config = json!({
         "bootstrapDir": "/consul",
@@ -208,11 +209,16 @@ fn join_consul(request: &mut RegisterTaskDefinition, service: &ScenarioService, 
     request.tags.insert("consul.hashicorp.com/mesh".to_owned(), "true".to_owned());
 }
 
-/// Makes role, definition and service.
+/// Creates role, task definition and service.
 ///
 /// # Errors
-/// As ECS and IAM answer.
-pub fn deploy(cloud: &mut Cloud, service: &ScenarioService, control_planes: ControlPlanes, now: Timestamp) -> AwsApiResult<()> {
+/// The error of ECS or IAM.
+pub fn deploy(
+    cloud: &mut Cloud,
+    service: &ScenarioService,
+    control_planes: ControlPlanes,
+    now: Timestamp,
+) -> AwsApiResult<()> {
     let role = CreateRole {
         path: role_path(control_planes).to_owned(),
         ..CreateRole::for_tasks(&role_name(&service.name), role_tags(&service.name, control_planes))
@@ -223,10 +229,10 @@ pub fn deploy(cloud: &mut Cloud, service: &ScenarioService, control_planes: Cont
     Ok(())
 }
 
-/// A task that only runs once, with a secret in its environment that nothing may ever show.
+/// Runs a standalone task with a secret in its environment. Returns its ARN.
 ///
 /// # Errors
-/// As ECS answers.
+/// ECS's error.
 pub fn run_batch(
     cloud: &mut Cloud,
     service: &ScenarioService,

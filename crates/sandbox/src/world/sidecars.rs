@@ -1,36 +1,36 @@
-//! What runs in a task: a sidecar that asks for its bootstrap every 3 s for 5 min, and an app that answers some time
-//! after it was started.
+//! The containers of a task: a sidecar that requests its bootstrap every 3 s for 5 min, and an app that is ready some
+//! time after its start.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::scenario::{MESH, ScenarioService};
-use super::{Census, Naming};
+use super::{Naming, TaskCounts};
 use crate::aws::{Cloud, CloudTask};
-use crate::kuma::KumaCp;
 use crate::control_planes::ControlPlanes;
+use crate::kuma::KumaCp;
 use ecs_mesh_model::{LastStatus, Timestamp};
 
-/// When it is time to drop what ECS has forgotten, too.
-const SHUTDOWN_TIME: usize = 100_000;
-/// Between two attempts of a sidecar.
-const RETRY: Duration = Duration::from_secs(3);
-/// When a sidecar gives up.
-const GIVES_UP: Duration = Duration::from_mins(5);
-/// From RUNNING to the app's first answer.
+/// Number of finished tasks above which those that ECS has forgotten are dropped.
+const MAX_FINISHED: usize = 100_000;
+/// Time between two bootstrap requests of a sidecar.
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
+/// Time after which a sidecar stops requesting its bootstrap.
+const BOOTSTRAP_TIMEOUT: Duration = Duration::from_mins(5);
+/// Time from RUNNING until the app is ready.
 const APP_START: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct SimulatedSidecars {
     app_ports: BTreeMap<String, u16>,
     naming: Naming,
-    /// Whether there is a Kuma to connect to.
+    /// Whether Kuma is among the control planes.
     connects: bool,
     alive: BTreeMap<Arc<str>, SimulatedSidecar>,
-    /// Stopped and counted. Never iterated in an order that shows.
+    /// Stopped and counted tasks. The iteration order of this set must not affect the result.
     finished: HashSet<Arc<str>>,
-    census: Census,
+    task_counts: TaskCounts,
 }
 
 #[derive(Debug, Default)]
@@ -38,21 +38,21 @@ struct SimulatedSidecar {
     started: Option<Timestamp>,
     next_try: Option<Timestamp>,
     connected: bool,
-    gave_up: bool,
+    timed_out: bool,
     app_up: bool,
-    /// What it was started with.
+    /// Name of its Dataplane.
     name: String,
 }
 
 impl SimulatedSidecars {
     pub(super) fn new(services: &[ScenarioService], naming: Naming, control_planes: ControlPlanes) -> Self {
         let app_ports = services.iter().map(|service| (service.name.clone(), service.app_port)).collect();
-        let (alive, over, census) = (BTreeMap::new(), HashSet::new(), Census::default());
-        Self { app_ports, naming, connects: control_planes.has_kuma(), alive, finished: over, census }
+        let (alive, finished, task_counts) = (BTreeMap::new(), HashSet::new(), TaskCounts::default());
+        Self { app_ports, naming, connects: control_planes.has_kuma(), alive, finished, task_counts }
     }
 
-    pub(super) fn census(&self) -> Census {
-        self.census
+    pub(super) fn task_counts(&self) -> TaskCounts {
+        self.task_counts
     }
 
     pub(super) fn step(&mut self, cloud: &Cloud, kuma: &mut KumaCp, now: Timestamp) {
@@ -61,39 +61,39 @@ impl SimulatedSidecars {
                 continue;
             }
             if !self.alive.contains_key(&task.arn) {
-                self.census.started += 1;
+                self.task_counts.started += 1;
             }
             let port = self.app_ports.get(&task.family).copied().unwrap_or(8_080);
             let sidecar = self.alive.entry(Arc::clone(&task.arn)).or_default();
             if task.last_status >= LastStatus::Stopping {
                 sidecar.end(port, kuma, now);
             } else if self.connects {
-                self.census.sidecars_lost += u64::from(sidecar.live(task, self.naming, port, kuma, now));
+                self.task_counts.sidecars_lost += u64::from(sidecar.step(task, self.naming, port, kuma, now));
             }
             if task.last_status.is_stopped() {
                 self.alive.remove(&task.arn);
                 self.finished.insert(Arc::clone(&task.arn));
-                self.census.stopped += 1;
+                self.task_counts.stopped += 1;
             }
         }
-        // ECS has forgotten these without a word.
+        // Tasks that ECS has forgotten without a STOPPED state.
         let forgotten = |arn: &&Arc<str>| cloud.task(arn).is_none();
         let forgotten: Vec<Arc<str>> = self.alive.keys().filter(forgotten).cloned().collect();
         for arn in forgotten {
             if let Some(mut sidecar) = self.alive.remove(&arn) {
                 sidecar.end(0, kuma, now);
-                self.census.stopped += 1;
+                self.task_counts.stopped += 1;
             }
         }
-        if self.finished.len() > SHUTDOWN_TIME {
+        if self.finished.len() > MAX_FINISHED {
             self.finished.retain(|arn| cloud.task(arn).is_some());
         }
     }
 }
 
 impl SimulatedSidecar {
-    /// Whether the sidecar gave up just now.
-    fn live(
+    /// Advances the sidecar and returns whether it timed out in this step.
+    fn step(
         &mut self,
         task: &CloudTask,
         naming: Naming,
@@ -111,8 +111,8 @@ impl SimulatedSidecar {
             };
         }
         let started = *self.started.get_or_insert(now);
-        if !self.connected && !self.gave_up && self.next_try.is_none_or(|at| now >= at) {
-            self.next_try = Some(now.plus(RETRY));
+        if !self.connected && !self.timed_out && self.next_try.is_none_or(|at| now >= at) {
+            self.next_try = Some(now.plus(RETRY_INTERVAL));
             self.connected = kuma.connect_sidecar(MESH, &self.name, &address.to_string(), now);
         }
         let runs = task.started_at.is_some_and(|at| at.age_at(now) >= APP_START);
@@ -120,9 +120,9 @@ impl SimulatedSidecar {
             self.app_up = true;
             kuma.set_app_up(MESH, &self.name, port, true, now);
         }
-        let late = !self.connected && !self.gave_up && started.age_at(now) >= GIVES_UP;
-        self.gave_up |= late;
-        late
+        let timed_out = !self.connected && !self.timed_out && started.age_at(now) >= BOOTSTRAP_TIMEOUT;
+        self.timed_out |= timed_out;
+        timed_out
     }
 
     fn end(&mut self, port: u16, kuma: &mut KumaCp, now: Timestamp) {
@@ -132,11 +132,11 @@ impl SimulatedSidecar {
         if std::mem::take(&mut self.app_up) {
             kuma.set_app_up(MESH, &self.name, port, false, now);
         }
-        self.gave_up = true;
+        self.timed_out = true;
     }
 }
 
-/// The name that a container with this address has.
+/// The host name of a container with this address.
 pub fn host_name(address: std::net::Ipv4Addr) -> String {
     format!("ip-{}", address.to_string().replace('.', "-"))
 }

@@ -1,4 +1,4 @@
-//! Which task gets which address of the subnet. A released address comes back by the configured rule.
+//! Allocation of subnet addresses. A released address is reused by the configured rule.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ pub(super) struct Addresses {
     next: u32,
     last: u32,
     free: VecDeque<u32>,
-    /// How many tasks have the address; more than one only where an address was forced.
+    /// Number of tasks with the address; more than one only after [`force`](Addresses::force).
     used: BTreeMap<u32, u32>,
     reuse: AddressReuse,
     forced: VecDeque<Ipv4Addr>,
@@ -20,7 +20,7 @@ pub(super) struct Addresses {
 impl Addresses {
     pub(super) fn new(subnet: &str, reuse: AddressReuse) -> Self {
         let (base, bits) = parse(subnet).unwrap_or((0x0a00_0000, 16));
-        // Of a shift by 32 (a /0) nothing would be left; the widest range served is a /8.
+        // A shift by 32 (a /0) would overflow. The largest supported range is a /8.
         let size = 1_u32 << (32 - bits.clamp(8, 28));
         let base = base & !(size - 1);
         Self {
@@ -33,7 +33,7 @@ impl Addresses {
         }
     }
 
-    /// Makes the next task get this address, even if another task has it.
+    /// Gives this address to the next task, even if another task has it.
     pub(super) fn force(&mut self, address: Ipv4Addr) {
         self.forced.push_back(address);
     }
@@ -64,7 +64,7 @@ impl Addresses {
         self.pop_free(self.reuse == AddressReuse::Lifo)
     }
 
-    /// An address that was forced upon a task while it lay here free is skipped.
+    /// Skips addresses that were forced upon a task while they were free.
     fn pop_free(&mut self, newest: bool) -> Option<u32> {
         loop {
             let freed = if newest { self.free.pop_back() } else { self.free.pop_front() }?;
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_comes_back_by_the_configured_rule() {
+    fn address_is_reused_by_the_configured_rule() {
         for (reuse, expected) in
             [(AddressReuse::Immediate, ip(5)), (AddressReuse::Lifo, ip(6)), (AddressReuse::Fifo, ip(6))]
         {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_subnet_has_no_address_until_one_is_released() {
+    fn full_subnet_has_no_address_until_one_is_released() {
         for (reuse, expected) in [(AddressReuse::Lifo, ip(5)), (AddressReuse::Fifo, ip(4))] {
             let mut addresses = Addresses::new("10.0.0.0/28", reuse);
             let all: Vec<_> = std::iter::from_fn(|| addresses.take()).collect();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forced_address_stays_used_until_both_holders_are_gone() {
+    fn forced_address_is_used_until_both_tasks_are_gone() {
         let mut addresses = Addresses::new("10.0.0.0/28", AddressReuse::Immediate);
         let first = addresses.take().unwrap();
         addresses.force(first);

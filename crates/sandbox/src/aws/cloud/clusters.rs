@@ -1,4 +1,4 @@
-//! Clusters, and for each the sets of its tasks by which listings find them without looking at all.
+//! Clusters, each with an index of its tasks, so that a list does not read all tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{TaskKey, page};
 use crate::aws::error::invalid;
-use crate::aws::{AwsApiError, Cloud, CloudTask, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, CloudTask};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags};
 
 /// A cluster.
@@ -20,17 +20,17 @@ pub struct Cluster {
     pub tags: Tags,
 }
 
-/// A cluster and what is in it.
+/// A cluster with its index.
 #[derive(Debug)]
 pub(super) struct ClusterState {
     pub(super) cluster: Cluster,
     pub(super) index: TaskIndex,
 }
 
-/// A cluster's tasks by what listings ask for.
+/// A cluster's tasks by the filters of `ListTasks`.
 #[derive(Debug, Default)]
 pub(super) struct TaskIndex {
-    /// Also those that ECS has forgotten, as long as their history is kept.
+    /// Includes forgotten tasks whose history is kept.
     pub(super) all: BTreeSet<TaskKey>,
     pub(super) desired_running: BTreeSet<TaskKey>,
     pub(super) desired_stopped: BTreeSet<TaskKey>,
@@ -41,7 +41,7 @@ pub(super) struct TaskIndex {
 }
 
 impl TaskIndex {
-    /// Brings the sets up to date with a task's change; `None` is a task not there yet or no more.
+    /// Updates the sets with a task's change. `None` is a task that does not exist yet or no longer.
     pub(super) fn change(&mut self, key: &TaskKey, before: Option<&CloudTask>, after: Option<&CloudTask>) {
         if let Some(before) = before {
             self.count(before, -1);
@@ -95,14 +95,14 @@ fn remove(sets: &mut BTreeMap<String, BTreeSet<TaskKey>>, name: &str, key: &Task
 }
 
 impl Cloud {
-    /// Makes a cluster; one that is there is answered as it is.
+    /// Creates a cluster, or returns the existing one unchanged.
     pub fn create_cluster(&mut self, name: &str, tags: Tags) -> AwsApiResult<Cluster> {
         let allowed = !name.is_empty()
             && name.len() <= 255
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !allowed {
             return Err(invalid(format!(
-                "{name:?} is no cluster name: letters, digits, '-' and '_', at most 255 characters"
+                "{name:?} is not a valid cluster name: letters, digits, '-' and '_', at most 255 characters"
             )));
         }
         let arn = self.arn("ecs", &format!("cluster/{name}"));
@@ -170,7 +170,7 @@ impl Cloud {
         Ok(shown)
     }
 
-    /// The name of the cluster that is meant by a name, an ARN or nothing (`default`).
+    /// The cluster name for a name, an ARN or an empty text (`default`).
     pub(super) fn cluster_name(&self, cluster: &str) -> AwsApiResult<String> {
         let name = match cluster {
             "" => "default",
@@ -186,12 +186,12 @@ impl Cloud {
     }
 
     pub(super) fn cluster_state(&self, name: &str) -> AwsApiResult<&ClusterState> {
-        self.clusters
-            .get(name)
-            .ok_or_else(|| AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}")))
+        self.clusters.get(name).ok_or_else(|| {
+            AwsApiError::new("ClusterNotFoundException", format!("there is no cluster {name}"))
+        })
     }
 
-    /// Brings the cluster's index along; a deleted cluster has none.
+    /// Updates the cluster's index; a deleted cluster has none.
     pub(super) fn reindex(&mut self, key: &TaskKey, before: Option<&CloudTask>, after: Option<&CloudTask>) {
         let Some(task) = after.or(before) else { return };
         if let Some(state) = self.clusters.get_mut(&task.cluster) {

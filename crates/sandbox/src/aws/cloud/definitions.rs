@@ -1,4 +1,4 @@
-//! Task definitions: a family's revisions, each of which never changes.
+//! Task definitions: families with immutable revisions.
 
 use std::sync::Arc;
 
@@ -6,26 +6,26 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::page;
-use crate::aws::error::{client, invalid};
-use crate::aws::{Cloud, AwsApiResult};
-use ecs_mesh_model::{TaskContainer, RoleArn, Tags, TaskDefinition, TaskDefinitionArn, Timestamp};
+use crate::aws::error::client;
+use crate::aws::{AwsApiResult, Cloud};
+use ecs_mesh_model::{RoleArn, Tags, TaskContainer, TaskDefinition, TaskDefinitionArn, Timestamp};
 
-/// What `RegisterTaskDefinition` takes. Fields that decide nothing here are kept in `rest` and shown again.
+/// Request of `RegisterTaskDefinition`. Fields without an effect are kept in `rest` and returned unchanged.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RegisterTaskDefinition {
     /// The family.
     pub family: String,
-    /// The role of the application.
+    /// The task role.
     pub task_role_arn: Option<String>,
     /// `awsvpc`, `bridge`, `host` or `none`.
     pub network_mode: Option<String>,
-    /// The containers as the API takes them.
+    /// The containers of the request.
     pub container_definitions: Vec<Value>,
     /// Tags of the revision.
     #[serde(deserialize_with = "super::ecs_tags::from_pairs")]
     pub tags: Tags,
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -61,21 +61,20 @@ pub struct DefinitionRecord {
     pub family: String,
     /// Its number, from 1.
     pub revision: u64,
-    /// The role of the application.
+    /// The task role.
     pub task_role_arn: Option<String>,
     /// `awsvpc`, `bridge`, `host` or `none`.
     pub network_mode: String,
-    /// The containers as the API shows them.
+    /// The containers of the response.
     pub containers: Vec<Value>,
     /// The tags it was registered with.
     pub tags: Tags,
-    active: bool,
     registered_at: Timestamp,
     rest: Map<String, Value>,
 }
 
 impl DefinitionRecord {
-    /// The revision as `DescribeTaskDefinition` shows it, without tags.
+    /// The response of `DescribeTaskDefinition`, without tags.
     pub fn to_api_json(&self) -> Value {
         let fargate = self.requires("FARGATE");
         let mut shown = self.rest.clone();
@@ -83,7 +82,7 @@ impl DefinitionRecord {
             "taskDefinitionArn": self.arn,
             "family": self.family,
             "revision": self.revision,
-            "status": if self.active { "ACTIVE" } else { "INACTIVE" },
+            "status": "ACTIVE",
             "networkMode": self.network_mode,
             "containerDefinitions": self.containers,
             "compatibilities": if fargate { json!(["EC2", "FARGATE"]) } else { json!(["EC2"]) },
@@ -101,7 +100,7 @@ impl DefinitionRecord {
         Value::Object(shown)
     }
 
-    /// The revision in the operator's words; `None` for one whose ARN the operator would refuse.
+    /// The revision as the operator's type; `None` if the operator would reject the ARN.
     pub fn to_model(&self) -> Option<TaskDefinition> {
         let containers = self.containers.iter().map(|container| TaskContainer {
             name: text(container, "name").to_owned(),
@@ -121,7 +120,7 @@ impl DefinitionRecord {
         })
     }
 
-    /// Whether the definition names this launch type under `requiresCompatibilities`.
+    /// Whether `requiresCompatibilities` contains this launch type.
     pub(super) fn requires(&self, launch_type: &str) -> bool {
         self.rest
             .get("requiresCompatibilities")
@@ -129,13 +128,13 @@ impl DefinitionRecord {
             .is_some_and(|list| list.iter().any(|item| item == launch_type))
     }
 
-    /// A setting of the whole task, such as `cpu`.
+    /// A task-level setting, such as `cpu`.
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         self.rest.get(name).and_then(Value::as_str)
     }
 }
 
-/// Epoch seconds with a fraction, as the JSON protocols carry times.
+/// Epoch seconds with a fraction, the time format of the JSON protocols.
 #[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit into 53 bits until the year 287396.
 pub(super) fn seconds(at: Timestamp) -> f64 {
     at.0 as f64 / 1000.0
@@ -155,7 +154,7 @@ impl Cloud {
         let RegisterTaskDefinition { family, task_role_arn, network_mode, container_definitions, tags, rest } =
             request;
         if family.is_empty() || !family.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err(client(format!("{family:?} is no family: letters, digits, '-' and '_'")));
+            return Err(client(format!("{family:?} is not a valid family: letters, digits, '-' and '_'")));
         }
         if container_definitions.is_empty() {
             return Err(client("a task definition needs at least one container"));
@@ -173,7 +172,6 @@ impl Cloud {
             network_mode: network_mode.unwrap_or_else(|| "bridge".into()),
             containers,
             tags,
-            active: true,
             registered_at: now,
             rest,
         });
@@ -184,7 +182,7 @@ impl Cloud {
         Ok(record)
     }
 
-    /// A task role may be given by its name.
+    /// Accepts a task role's name or ARN.
     fn role_arn_of(&self, role: &str) -> String {
         if role.starts_with("arn:") {
             return role.to_owned();
@@ -194,7 +192,7 @@ impl Cloud {
             .map_or_else(|| self.global_arn("iam", &format!("role/{role}")), |r| r.arn.clone())
     }
 
-    /// The revision meant by a family (its newest active one), `family:revision` or an ARN.
+    /// The revision for a family (the newest one), `family:revision` or an ARN.
     pub fn describe_task_definition(&self, definition: &str) -> AwsApiResult<Arc<DefinitionRecord>> {
         let missing = || client(format!("there is no task definition {definition}"));
         let named =
@@ -206,40 +204,12 @@ impl Cloud {
         let revisions = self.definitions.get(family).ok_or_else(missing)?;
         let found = match revision {
             Some(revision) => revisions.iter().find(|record| record.revision == revision),
-            None => revisions.iter().rev().find(|record| record.active),
+            None => revisions.last(),
         };
         found.cloned().ok_or_else(missing)
     }
 
-    /// Marks a revision as not to be used for new tasks.
-    pub fn deregister_task_definition(&mut self, definition: &str) -> AwsApiResult<Arc<DefinitionRecord>> {
-        if !definition.contains(':') {
-            return Err(invalid("a revision is needed to deregister a task definition"));
-        }
-        let old = self.describe_task_definition(definition)?;
-        let record = Arc::new(DefinitionRecord {
-            arn: old.arn.clone(),
-            family: old.family.clone(),
-            revision: old.revision,
-            task_role_arn: old.task_role_arn.clone(),
-            network_mode: old.network_mode.clone(),
-            containers: old.containers.clone(),
-            tags: old.tags.clone(),
-            active: false,
-            registered_at: old.registered_at,
-            rest: old.rest.clone(),
-        });
-        if let Some(place) = self
-            .definitions
-            .get_mut(&record.family)
-            .and_then(|revisions| revisions.iter_mut().find(|r| r.revision == record.revision))
-        {
-            *place = record.clone();
-        }
-        Ok(record)
-    }
-
-    /// One page of the ARNs of active revisions.
+    /// One page of the ARNs of all revisions.
     pub fn list_task_definitions(
         &self,
         family_prefix: &str,
@@ -250,7 +220,7 @@ impl Cloud {
             .definitions
             .values()
             .flatten()
-            .filter(|record| record.active && record.family.starts_with(family_prefix))
+            .filter(|record| record.family.starts_with(family_prefix))
             .map(|record| record.arn.as_str())
             .collect();
         arns.sort_unstable();
@@ -258,7 +228,7 @@ impl Cloud {
     }
 }
 
-/// Fills in what the API always shows of a container.
+/// Adds the fields that the API always returns for a container.
 fn normal_container(mut container: Value) -> AwsApiResult<Value> {
     let Some(fields) = container.as_object_mut() else { return Err(client("a container must be an object")) };
     if fields.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {

@@ -1,4 +1,4 @@
-//! From a change to the queues: the events' envelope, the rules they pass, and the faults on the way.
+//! Delivery of events to queues: envelope, rules and injected faults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{EcsServiceKey, Timer};
 use crate::aws::{Cloud, CloudTask};
 use ecs_mesh_model::Timestamp;
 
-/// An event before it has its envelope.
+/// An event without its envelope.
 pub(super) struct PendingEventBridgeEvent {
     pub(super) source: String,
     pub(super) detail_type: String,
@@ -33,7 +33,7 @@ impl Cloud {
         self.emit(event, now);
     }
 
-    /// What ECS says of a deployment; unlike a task's events, these have no version.
+    /// Emits a deployment event of ECS. Unlike task events it has no version.
     pub(super) fn emit_deployment(&mut self, service: &str, deployment: &str, name: &str, now: Timestamp) {
         let detail = json!({
             "eventType": "INFO",
@@ -45,7 +45,7 @@ impl Cloud {
         self.emit_of_service("ECS Deployment State Change", service, detail, now);
     }
 
-    /// What ECS says of a service as a whole.
+    /// Emits a service action event of ECS.
     pub(super) fn emit_service_action(
         &mut self,
         key: &EcsServiceKey,
@@ -76,7 +76,7 @@ impl Cloud {
         self.emit(event, now);
     }
 
-    /// IAM's calls are told by CloudTrail, and in one Region only.
+    /// Emits a CloudTrail event for an IAM call. CloudTrail delivers these in one Region only.
     pub(super) fn emit_iam_call(&mut self, name: &str, parameters: &Value, now: Timestamp) {
         if !self.is_anyone_listening() {
             return;
@@ -129,7 +129,7 @@ impl Cloud {
         }
     }
 
-    /// Sends the event through the rules and returns its id.
+    /// Delivers the event to the targets of matching rules and returns its id.
     pub(super) fn emit(&mut self, event: PendingEventBridgeEvent, now: Timestamp) -> String {
         let id = self.uuid();
         let PendingEventBridgeEvent { source, detail_type, region, resources, detail } = event;
@@ -143,7 +143,7 @@ impl Cloud {
             "region": region,
             "resources": resources,
         });
-        // Moved in, not copied: it is by far the largest part.
+        // Moved, not copied: the detail is the largest part.
         event["detail"] = detail;
         let targets: Vec<(String, Option<String>)> = self
             .rules
@@ -154,15 +154,15 @@ impl Cloud {
         if targets.is_empty() {
             return id;
         }
-        let whole: Arc<str> = event.to_string().into();
+        let body: Arc<str> = event.to_string().into();
         for (queue, input) in targets {
-            let body = input.map_or_else(|| whole.clone(), Into::into);
+            let body = input.map_or_else(|| body.clone(), Into::into);
             self.deliver(&queue, &body, now);
         }
         id
     }
 
-    /// The draws are made whether or not they count, so that one fault's probability does not shift another's.
+    /// Every draw is made whether or not it counts, so that one fault's probability does not shift another's draws.
     fn deliver(&mut self, queue: &str, body: &Arc<str>, now: Timestamp) {
         let faults = self.config.delivery.clone();
         let [lost, twice, replayed] =
@@ -195,7 +195,7 @@ impl Cloud {
     }
 }
 
-/// Envelopes carry whole seconds.
+/// Envelope times have body seconds.
 fn whole_seconds(at: Timestamp) -> String {
     Timestamp(at.0 - at.0.rem_euclid(1000)).to_string()
 }

@@ -1,13 +1,13 @@
-//! Tags of ECS resources. Changing a task's tags changes neither its version nor causes an event.
+//! Tags of ECS resources. A change of a task's tags neither changes its version nor emits an event.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::aws::error::{client, invalid};
-use crate::aws::{Cloud, AwsApiResult};
+use crate::aws::{AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// Reads `[{"key": …, "value": …}]`.
+/// Deserialises `[{"key": …, "value": …}]`.
 pub(crate) fn from_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tags, D::Error> {
     #[derive(Deserialize)]
     struct Pair {
@@ -19,7 +19,7 @@ pub(crate) fn from_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<T
     Ok(pairs.into_iter().flatten().map(|pair| (pair.key, pair.value)).collect())
 }
 
-/// The same of a value; nothing is no tags.
+/// Reads tags from a value; `null` means no tags.
 pub(crate) fn tags_from(value: &Value) -> Result<Tags, serde_json::Error> {
     from_pairs(value)
 }
@@ -28,12 +28,12 @@ pub(super) fn tags_json(tags: &Tags) -> Value {
     tags.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
 }
 
-/// What a tag call names.
+/// The resource of a tag call.
 enum TaggedResource {
     Task(super::TaskKey),
     Service(super::EcsServiceKey),
     Cluster(String),
-    /// A revision's tags can be read only; nothing here depends on changing them.
+    /// Tags of a revision are read-only.
     Definition(Tags),
 }
 
@@ -83,7 +83,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// The resource of that ARN, which exists.
+    /// Finds the resource of an ARN.
     fn tagged(&self, arn: &str) -> AwsApiResult<TaggedResource> {
         let missing = || invalid(format!("there is no resource {arn}"));
         let resource = arn.strip_prefix(self.arn("ecs", "").as_str()).ok_or_else(missing)?;
@@ -99,12 +99,13 @@ impl Cloud {
                 .map(|(cluster, service)| (cluster.to_owned(), service.to_owned()))
                 .filter(|key| self.services.contains_key(key))
                 .map(TaggedResource::Service),
-            "cluster" => {
-                Some(name.to_owned()).filter(|name| self.clusters.contains_key(name)).map(TaggedResource::Cluster)
-            }
-            "task-definition" => {
-                self.describe_task_definition(arn).ok().map(|record| TaggedResource::Definition(record.tags.clone()))
-            }
+            "cluster" => Some(name.to_owned())
+                .filter(|name| self.clusters.contains_key(name))
+                .map(TaggedResource::Cluster),
+            "task-definition" => self
+                .describe_task_definition(arn)
+                .ok()
+                .map(|record| TaggedResource::Definition(record.tags.clone())),
             _ => None,
         }
         .ok_or_else(missing)

@@ -1,24 +1,24 @@
-//! The recent past, so that a simulation can serve reads as stale as AWS's own.
+//! Past states of tasks and roles, so that a simulation can serve stale reads.
 //!
-//! Only what [`super::super::CloudConfig::history`] asks for is kept.
+//! States older than [`super::super::CloudConfig::history`] are dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listing::{ListTasks, ArnPage};
+use super::listing::{ArnPage, ListTasks};
 use super::{TaskKey, Timer};
-use crate::aws::{Cloud, CloudTask, AwsApiResult};
+use crate::aws::{AwsApiResult, Cloud, CloudTask};
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// A task as it is and as it was.
+/// A task's current and past states.
 #[derive(Debug)]
 pub(super) struct TaskHistory {
     pub(super) current: Arc<CloudTask>,
     since: Timestamp,
-    /// Earlier states with the time each began, oldest first.
+    /// Past states with their start times, oldest first.
     past: VecDeque<(Timestamp, Arc<CloudTask>)>,
-    /// When ECS forgot the task.
+    /// Time at which ECS forgot the task.
     pub(super) gone_at: Option<Timestamp>,
 }
 
@@ -31,7 +31,7 @@ impl TaskHistory {
         let before = std::mem::replace(&mut self.current, next);
         self.past.push_back((self.since, before));
         self.since = now;
-        // A state is needed while the one after it began within the time to keep.
+        // A state is kept while its successor began within the time to keep.
         while self.past.get(1).is_some_and(|(began, _)| began.age_at(now) > keep) {
             self.past.pop_front();
         }
@@ -48,7 +48,7 @@ impl TaskHistory {
     }
 }
 
-/// A role name's tags over time: `None` while there was no such role.
+/// A role name's tags over time; `None` while no such role existed.
 #[derive(Debug, Default)]
 pub(super) struct RoleHistory {
     states: VecDeque<(Timestamp, Option<Tags>)>,
@@ -68,22 +68,22 @@ impl RoleHistory {
 }
 
 impl Cloud {
-    /// The task as DescribeTasks would have shown it at `at`; `None` where it would have been missing.
+    /// The task at `at`; `None` if DescribeTasks would have returned MISSING.
     pub fn task_as_of(&self, arn: &str, at: Timestamp) -> Option<Arc<CloudTask>> {
         self.tasks.get(arn)?.as_of(at).cloned()
     }
 
-    /// A page of tasks as ListTasks would have answered at `at`, with the filters of `request`.
+    /// The page of tasks that ListTasks would have returned at `at`.
     pub fn list_tasks_as_of(&self, request: &ListTasks, at: Timestamp) -> AwsApiResult<ArnPage> {
         self.list_with(request, |arn| self.task_as_of(arn, at), true)
     }
 
-    /// A role's tags at `at`; `None` where there was no such role.
+    /// A role's tags at `at`; `None` if no such role existed.
     pub fn role_tags_as_of(&self, name: &str, at: Timestamp) -> Option<Tags> {
         self.role_history.get(name)?.as_of(at).cloned()
     }
 
-    /// ECS forgets the task: it is MISSING from now on, and only the history knows it.
+    /// Makes ECS forget the task: DescribeTasks returns MISSING, and only the history has it.
     pub(super) fn forget_task(&mut self, arn: &TaskKey, now: Timestamp) {
         let Some(record) = self.tasks.get_mut(arn) else { return };
         if record.gone_at.replace(now).is_some() {
@@ -91,7 +91,7 @@ impl Cloud {
         }
         let task = record.current.clone();
         self.reindex(arn, Some(&task), None);
-        self.service_lost_task(&task, now);
+        self.remove_service_task(&task, now);
         self.at(now.plus(self.config.history), Timer::Purge(arn.clone()));
     }
 

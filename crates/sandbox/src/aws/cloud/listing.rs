@@ -1,4 +1,4 @@
-//! ListTasks and DescribeTasks. A page costs what it shows, not what there is.
+//! ListTasks and DescribeTasks. The cost of a page depends on its size only.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use serde::Deserialize;
 
 use super::TaskKey;
 use crate::aws::error::invalid;
-use crate::aws::{AwsApiError, Cloud, CloudTask, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, CloudTask};
 use ecs_mesh_model::DesiredStatus;
 
-/// What ListTasks takes.
+/// Request of `ListTasks`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListTasks {
     /// Name or ARN; empty is `default`.
     pub cluster: String,
-    /// `RUNNING` (the default), `STOPPED`, or `PENDING`, which never finds any.
+    /// `RUNNING` (the default), `STOPPED`, or `PENDING`, which matches no task.
     pub desired_status: Option<String>,
     /// Only tasks of this family.
     pub family: Option<String>,
@@ -28,14 +28,14 @@ pub struct ListTasks {
     pub launch_type: Option<String>,
     /// Only tasks on this container instance.
     pub container_instance: Option<String>,
-    /// From the page before.
+    /// Token of the previous page.
     pub next_token: Option<String>,
-    /// 1 to 100; without it 100.
+    /// 1 to 100; default 100.
     pub max_results: Option<usize>,
 }
 
 impl ListTasks {
-    /// The first page of the tasks of a cluster that are to be `desired`.
+    /// A request for the first page of a cluster's tasks with this desired status.
     pub fn of(cluster: &str, desired: DesiredStatus) -> Self {
         Self {
             cluster: cluster.to_owned(),
@@ -50,25 +50,25 @@ impl ListTasks {
 pub struct ArnPage {
     /// The ARNs.
     pub arns: Vec<TaskKey>,
-    /// What asks for the next page; `None` on the last.
+    /// Token of the next page; `None` on the last page.
     pub next_token: Option<String>,
 }
 
-/// Something asked for that there is not.
+/// A requested resource that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribeFailure {
-    /// As an ARN, even where an id was asked for.
+    /// The ARN, even if the request named an id.
     pub arn: String,
     /// `MISSING`.
     pub reason: &'static str,
 }
 
-/// What DescribeTasks answers.
+/// Response of `DescribeTasks`.
 #[derive(Clone, Debug, Default)]
 pub struct DescribedTasks {
-    /// Those known, in the order asked for.
+    /// Known tasks, in the order of the request.
     pub tasks: Vec<Arc<CloudTask>>,
-    /// Those not known.
+    /// Unknown tasks.
     pub failures: Vec<DescribeFailure>,
 }
 
@@ -78,7 +78,7 @@ impl Cloud {
         self.list_with(request, |arn| self.known_task(arn).cloned(), false)
     }
 
-    /// `past` looks through all tasks, since the other sets know only the present.
+    /// With `past`, reads all tasks, since the index has current states only.
     pub(super) fn list_with(
         &self,
         request: &ListTasks,
@@ -105,7 +105,10 @@ impl Cloud {
         if let Some(service) = service
             && !self.services.contains_key(&(cluster.clone(), service.to_owned()))
         {
-            return Err(AwsApiError::new("ServiceNotFoundException", format!("there is no service {service}")));
+            return Err(AwsApiError::new(
+                "ServiceNotFoundException",
+                format!("there is no service {service}"),
+            ));
         }
         let after =
             request.next_token.as_deref().map(|token| self.arn_of_token(&cluster, token)).transpose()?;
@@ -144,7 +147,7 @@ impl Cloud {
         Ok(listed)
     }
 
-    /// The tasks named by ARN or id, at most 100.
+    /// Describes up to 100 tasks by ARN or id.
     pub fn describe_tasks<S: AsRef<str>>(&self, cluster: &str, tasks: &[S]) -> AwsApiResult<DescribedTasks> {
         if tasks.len() > 100 {
             return Err(invalid(format!("{} tasks were named; at most 100 are allowed", tasks.len())));
@@ -157,18 +160,20 @@ impl Cloud {
         for task in tasks {
             match self.find_task(&cluster, task.as_ref()) {
                 Some(key) => described.tasks.push(self.tasks[&key].current.clone()),
-                None => described.failures.push(DescribeFailure::check_missing(self.task_arn(&cluster, task.as_ref()))),
+                None => {
+                    described.failures.push(DescribeFailure::missing(self.task_arn(&cluster, task.as_ref())))
+                }
             }
         }
         Ok(described)
     }
 
-    /// The task as it is now; `None` once ECS has forgotten it.
+    /// The current state of a task; `None` once ECS has forgotten it.
     pub fn task(&self, arn: &str) -> Option<Arc<CloudTask>> {
         self.known_task(arn).cloned()
     }
 
-    /// All tasks that ECS knows, in the order of their ARNs: the world's truth, for those who check against it.
+    /// All tasks that ECS knows, in the order of their ARNs.
     pub fn all_tasks(&self) -> impl Iterator<Item = &Arc<CloudTask>> {
         self.tasks.values().filter(|record| record.gone_at.is_none()).map(|record| &record.current)
     }
@@ -190,10 +195,10 @@ impl Cloud {
         }
     }
 
-    /// A token is the id of the last task of the page before.
+    /// Decodes a token, which is the id of the last task of the previous page.
     fn arn_of_token(&self, cluster: &str, token: &str) -> AwsApiResult<TaskKey> {
         if token.len() != 32 || !token.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(invalid(format!("{token:?} is no token of a page of ListTasks")));
+            return Err(invalid(format!("{token:?} is not a token of ListTasks")));
         }
         Ok(self.task_arn(cluster, token).into())
     }

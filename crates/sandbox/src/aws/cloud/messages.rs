@@ -9,45 +9,45 @@ use serde::{Deserialize, Serialize};
 
 use super::queue::{HandleError, StoredMessage};
 use super::queues::bad_value;
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::Timestamp;
 
-/// The most messages that a queue has in flight.
+/// Maximum number of in-flight messages of a queue.
 const IN_FLIGHT_MAX: usize = 120_000;
-/// The longest message, and the most that a batch may have together.
+/// Maximum size of a message, and of a batch in total.
 const SIZE_MAX: usize = 1_048_576;
 
-/// A message's attribute; binary ones are not served.
+/// A message attribute. Binary attributes are not supported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct MessageAttribute {
-    /// `String` or `Number`, perhaps with a suffix.
+    /// `String` or `Number`, with an optional suffix.
     pub data_type: String,
     /// The value.
     #[serde(default)]
     pub string_value: String,
 }
 
-/// What `SendMessage` takes.
+/// Request of `SendMessage`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct SendMessage {
     /// The body.
     pub message_body: String,
-    /// Hides the message at first; without it the queue's default.
+    /// Initial delay; default: the queue's.
     pub delay_seconds: Option<u64>,
     /// Attributes.
     pub message_attributes: BTreeMap<String, MessageAttribute>,
 }
 
 impl SendMessage {
-    /// A message that has only a body.
+    /// A message without attributes.
     pub fn of(body: impl Into<String>) -> Self {
         Self { message_body: body.into(), ..Self::default() }
     }
 }
 
-/// What `SendMessage` answers.
+/// Response of `SendMessage`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SentMessage {
     /// The message's id.
@@ -56,32 +56,32 @@ pub struct SentMessage {
     /// MD5 of the body, in hex.
     #[serde(rename = "MD5OfMessageBody")]
     pub body_md5: String,
-    /// MD5 of the attributes, where there are any.
+    /// MD5 of the attributes, if any.
     #[serde(rename = "MD5OfMessageAttributes", skip_serializing_if = "Option::is_none")]
     pub attributes_md5: Option<String>,
 }
 
-/// What `ReceiveMessage` takes; waiting is the caller's affair.
+/// Request of `ReceiveMessage`. The caller implements long polling.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveMessages {
     /// 1 to 10.
     pub max: usize,
-    /// Without it the queue's default.
+    /// Visibility timeout; default: the queue's.
     pub visibility: Option<Duration>,
 }
 
-/// A message as it was handed out.
+/// A received message.
 #[derive(Clone, Debug)]
 pub struct ReceivedMessage {
     /// Its id.
     pub message_id: String,
-    /// What deletes it.
+    /// Handle for deletion.
     pub receipt_handle: String,
     /// Its body.
     pub body: Arc<str>,
     /// Its attributes.
     pub attributes: Arc<BTreeMap<String, MessageAttribute>>,
-    /// What SQS says of it (`SentTimestamp`, `ApproximateReceiveCount`, …).
+    /// System attributes (`SentTimestamp`, `ApproximateReceiveCount`, …).
     pub system: BTreeMap<&'static str, String>,
 }
 
@@ -124,11 +124,11 @@ impl Cloud {
             dead_letter_source: None,
         };
         let ready = self.queue_mut(queue)?.put(message, delay, 0, now);
-        self.message_came |= ready;
+        self.message_arrived |= ready;
         Ok(sent)
     }
 
-    /// An event reaches a queue; one that is gone takes it nowhere.
+    /// Puts an event into a queue; dropped if the queue was deleted.
     pub(super) fn enqueue_event(&mut self, queue: &str, body: &Arc<str>, now: Timestamp) {
         let jitter = if self.config.delivery.shuffle { self.rng.u64(..64) } else { 0 };
         let id = self.uuid();
@@ -144,10 +144,10 @@ impl Cloud {
             dead_letter_source: None,
         };
         let delay = queue.seconds("DelaySeconds");
-        self.message_came |= queue.put(message, delay, jitter, now);
+        self.message_arrived |= queue.put(message, delay, jitter, now);
     }
 
-    /// Hands out up to `max` messages that are ready now. Those received too often go to the dead-letter queue.
+    /// Receives up to `max` ready messages. Messages above the maximum receive count move to the dead-letter queue.
     pub fn receive_message(
         &mut self,
         queue: &str,
@@ -172,46 +172,52 @@ impl Cloud {
         }
         let redrive = queue.redrive();
         let arn = queue.arn.clone();
-        let (mut received, mut dead, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-        while taken.len() < request.max {
+        let (mut received, mut dead, mut received_ids) = (Vec::new(), Vec::new(), Vec::new());
+        while received_ids.len() < request.max {
             let Some(id) = queue.pop_ready() else { break };
-            let spent = queue
+            let exceeded = queue
                 .message(id)
                 .zip(redrive.as_ref())
                 .is_some_and(|(message, (_, most))| message.receives >= *most);
-            if spent {
+            if exceeded {
                 dead.extend(queue.remove(id));
             } else {
-                taken.push(id);
+                received_ids.push(id);
             }
         }
-        for id in taken {
+        for id in received_ids {
             if let Some((message, receipt_handle)) = queue.hand_out(id, now.plus(visibility), now) {
                 received.push(shown(message, receipt_handle));
             }
         }
         if let Some((target, _)) = redrive {
-            self.bury(&target, &arn, dead, now);
+            self.move_to_dead_letter_queue(&target, &arn, dead, now);
         }
         Ok(received)
     }
 
-    fn bury(&mut self, target: &str, source: &str, dead: Vec<StoredMessage>, now: Timestamp) {
+    fn move_to_dead_letter_queue(
+        &mut self,
+        target: &str,
+        source: &str,
+        dead: Vec<StoredMessage>,
+        now: Timestamp,
+    ) {
         let Ok(target) = self.queue_mut(target) else { return };
-        let mut came = false;
+        let mut visible = false;
         for mut message in dead {
             message.dead_letter_source = Some(source.to_owned());
-            came |= target.put(message, Duration::ZERO, 0, now);
+            visible |= target.put(message, Duration::ZERO, 0, now);
         }
-        self.message_came |= came;
+        self.message_arrived |= visible;
     }
 
-    /// Deletes a message by the handle of its last receive.
+    /// Deletes a message by the handle of its latest receive.
     pub fn delete_message(&mut self, queue: &str, receipt_handle: &str) -> AwsApiResult<()> {
         self.queue_mut(queue)?.delete(receipt_handle).map_err(handle_error)
     }
 
-    /// Sets for how long a message in flight stays hidden from now; zero hands it back.
+    /// Sets the visibility timeout of an in-flight message; zero makes it visible.
     pub fn change_message_visibility(
         &mut self,
         queue: &str,
@@ -226,7 +232,7 @@ impl Cloud {
         let queue = self.queue_mut(queue)?;
         queue.release_due(now);
         let ready = queue.change_visibility(receipt_handle, timeout, now).map_err(handle_error)?;
-        self.message_came |= ready;
+        self.message_arrived |= ready;
         Ok(())
     }
 }
@@ -273,7 +279,7 @@ pub(crate) fn attributes_md5(attributes: &BTreeMap<String, MessageAttribute>) ->
     for (name, attribute) in attributes {
         add(&mut hash, name);
         add(&mut hash, &attribute.data_type);
-        // The kind of the value: 1 is text.
+        // Transport type of the value: 1 is text.
         hash.update([1]);
         add(&mut hash, &attribute.string_value);
     }
@@ -281,12 +287,12 @@ pub(crate) fn attributes_md5(attributes: &BTreeMap<String, MessageAttribute>) ->
 }
 
 fn add(hash: &mut Md5, text: &str) {
-    // SQS's own limit is far below 4 GiB.
+    // SQS's limit is far below 4 GiB.
     hash.update(u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
     hash.update(text);
 }
 
-/// MD5 in hex, the way SQS vouches for what it carries.
+/// MD5 in hex, SQS's checksum.
 pub(crate) fn md5_hex(bytes: &[u8]) -> String {
     hex(&Md5::digest(bytes))
 }

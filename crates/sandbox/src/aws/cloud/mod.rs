@@ -1,7 +1,7 @@
-//! The state of the sandbox's AWS, and the clock that moves it.
+//! The state of the emulated AWS account.
 //!
-//! [`Cloud`] reads no clock and no outside randomness: what happens follows from its configuration and from the
-//! calls with their times. Operations act on the state as it is; call [`Cloud::step`] first to bring it up to now.
+//! [`Cloud`] reads neither a clock nor outside randomness: all changes follow from its configuration and the calls
+//! with their times. Operations act on the current state; call [`Cloud::step`] first to advance it.
 
 mod addresses;
 mod clusters;
@@ -46,12 +46,12 @@ use ecs_mesh_model::Timestamp;
 
 pub use self::clusters::Cluster;
 pub use self::definitions::{DefinitionRecord, RegisterTaskDefinition};
-pub use self::listing::{DescribedTasks, DescribeFailure, ListTasks, ArnPage};
+pub use self::listing::{ArnPage, DescribeFailure, DescribedTasks, ListTasks};
 pub use self::messages::{MessageAttribute, ReceiveMessages, ReceivedMessage, SendMessage, SentMessage};
 pub use self::pattern::matches as pattern_matches;
 pub use self::queues::{BatchFailure, QueueCounts};
 pub use self::roles::{CreateRole, IamRole};
-pub use self::rules::{PutEvent, PutEventOutcome, EventBridgeRule, RuleTarget};
+pub use self::rules::{EventBridgeRule, PutEvent, PutEventOutcome, RuleTarget};
 pub use self::services::{CreateService, EcsService, UpdateService};
 pub use self::sts::{AssumeRole, AssumedRole};
 pub use self::task::{CloudTask, Network, StopCode, TaskOverrides};
@@ -65,16 +65,16 @@ type TaskKey = Arc<str>;
 /// Cluster and name.
 type EcsServiceKey = (String, String);
 
-/// What is to happen at a time.
+/// A scheduled change.
 #[derive(Debug)]
 enum Timer {
-    /// The task moves on, unless its version has changed since.
+    /// The task enters its next state, unless its version has changed since.
     Task { arn: TaskKey, version: u64 },
     /// ECS forgets the stopped task.
     Forget(TaskKey),
-    /// Its history goes too.
+    /// The task's history is dropped.
     Purge(TaskKey),
-    /// The scheduler looks at the service.
+    /// The scheduler checks the service.
     Service(EcsServiceKey),
     /// An event reaches the queue.
     Deliver { queue: String, body: Arc<str> },
@@ -93,14 +93,14 @@ pub struct Cloud {
     services: BTreeMap<EcsServiceKey, EcsService>,
     addresses: Addresses,
     roles: BTreeMap<String, IamRole>,
-    /// The tags of roles as they were, and when each state ended; by role name, since a role may be made anew.
+    /// Past tags of roles by role name, since a role can be created again.
     role_history: BTreeMap<String, history::RoleHistory>,
     queues: BTreeMap<String, SqsQueue>,
     rules: BTreeMap<String, EventBridgeRule>,
     sessions: BTreeMap<String, StsSession>,
     quota: Quota,
     events_lost_until: Option<Timestamp>,
-    message_came: bool,
+    message_arrived: bool,
 }
 
 impl Cloud {
@@ -122,17 +122,17 @@ impl Cloud {
             sessions: BTreeMap::new(),
             quota: Quota::new(config.throttling.clone(), now),
             events_lost_until: None,
-            message_came: false,
+            message_arrived: false,
             config,
         }
     }
 
-    /// The settings that the account was made with.
+    /// The account's settings.
     pub fn config(&self) -> &CloudConfig {
         &self.config
     }
 
-    /// Lets everything happen that is due by `now`, each at its own time and in order.
+    /// Applies all changes that are due by `now`, each at its own time and in order.
     pub fn step(&mut self, now: Timestamp) {
         while let Some(entry) = self.timers.first_entry() {
             let at = entry.key().0;
@@ -148,20 +148,20 @@ impl Cloud {
             }
         }
         for queue in self.queues.values_mut() {
-            self.message_came |= queue.release_due(now);
+            self.message_arrived |= queue.release_due(now);
         }
     }
 
-    /// When the next thing will happen by itself, if anything will.
+    /// Time of the next scheduled change.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
         let message = self.queues.values().filter_map(SqsQueue::next_release).min();
         timer.into_iter().chain(message).min()
     }
 
-    /// Whether a message has become visible since this was last asked: the sign for long polls to look again.
-    pub fn take_message_came(&mut self) -> bool {
-        std::mem::take(&mut self.message_came)
+    /// Whether a message has become visible since the last call, so that long polls retry.
+    pub fn take_message_arrived(&mut self) -> bool {
+        std::mem::take(&mut self.message_arrived)
     }
 
     fn at(&mut self, when: Timestamp, what: Timer) {
@@ -196,7 +196,7 @@ impl Cloud {
     }
 }
 
-/// One page of a sorted listing: what follows `after`, at most `limit`, and the mark for the next page.
+/// One page of a sorted list: up to `limit` items after `after`, and the token of the next page.
 fn page<'a, T: 'a>(
     items: impl Iterator<Item = (&'a str, T)>,
     after: Option<&str>,

@@ -1,14 +1,14 @@
-//! EventBridge event patterns: which events a rule lets through.
+//! EventBridge event patterns.
 //!
-//! Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html>. `cidr` is
-//! not served; a pattern that uses it is refused when the rule is made.
+//! Source: <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html>. `cidr` is not
+//! supported; `PutRule` rejects a pattern that uses it.
 
 use serde_json::Value;
 
 use crate::aws::{AwsApiError, AwsApiResult};
 use ecs_mesh_model::Glob;
 
-/// Whether the event matches the pattern. A pattern that [`check`] refuses matches nothing.
+/// Whether the event matches the pattern. A pattern that [`check`] rejects matches nothing.
 pub fn matches(pattern: &Value, event: &Value) -> bool {
     let Value::Object(fields) = pattern else { return false };
     fields.iter().all(|(field, wanted)| match wanted {
@@ -17,11 +17,11 @@ pub fn matches(pattern: &Value, event: &Value) -> bool {
             let found = event.get(field);
             allowed.iter().any(|one| allows_field(one, found))
         }
-        // Within an array of objects, it is enough that one of them matches.
+        // One matching object of an array is sufficient.
         Value::Object(_) => match event.get(field) {
             Some(Value::Array(items)) => items.iter().any(|item| matches(wanted, item)),
             Some(inner @ Value::Object(_)) => matches(wanted, inner),
-            // Only `exists: false` further down can match what is not there.
+            // Only a nested `exists: false` can match an absent object.
             _ => matches(wanted, &Value::Null),
         },
         _ => false,
@@ -68,7 +68,7 @@ fn text_matches(operator: &str, wanted: &Value, found: &Value) -> bool {
         "prefix" => found.starts_with(&wanted),
         "suffix" => found.ends_with(&wanted),
         "equals-ignore-case" => found.to_lowercase() == wanted.to_lowercase(),
-        // In a pattern of EventBridge only `*` is special; a `?` in it would have to be itself.
+        // EventBridge gives a meaning to `*` only; a `?` would have to match itself.
         "wildcard" => Glob::new(wanted).matches(&found),
         _ => false,
     }
@@ -100,7 +100,7 @@ fn numeric(terms: &[Value], found: &Value) -> bool {
 const OPERATORS: &[&str] =
     &["prefix", "suffix", "exists", "anything-but", "numeric", "equals-ignore-case", "wildcard"];
 
-/// Reads a pattern and refuses one that EventBridge would refuse.
+/// Parses a pattern and rejects those that EventBridge rejects.
 pub(super) fn check(text: &str) -> AwsApiResult<Value> {
     let refuse = |message: String| AwsApiError::new("InvalidEventPatternException", message);
     let pattern: Value = serde_json::from_str(text)
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_lets_through_what_every_field_of_it_allows() {
+    fn pattern_matches_events_that_match_every_field() {
         let event = json!({
             "source": "aws.ecs",
             "detail-type": "ECS Task State Change",
@@ -180,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_could_never_match_is_refused_with_its_path() {
-        for (bad, said) in [
+    fn invalid_pattern_is_rejected_with_its_path() {
+        for (bad, expected) in [
             ("[]", "object"),
             ("{", "not JSON"),
             (r#"{"source": "aws.ecs"}"#, "source"),
@@ -190,7 +190,7 @@ mod tests {
         ] {
             let error = check(bad).unwrap_err();
             assert_eq!(error.code, "InvalidEventPatternException");
-            assert!(error.message.contains(said), "{error}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! One standard queue: each message is ready, delayed or in flight, and counts always say how many are which.
+//! One standard queue: each message is ready, delayed or in flight, and the counts are exact.
 //!
-//! Nothing looks at all messages: ready ones and hidden ones are kept in order.
+//! Ready and hidden messages are kept in order, so that no operation reads all messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::messages::MessageAttribute;
 use super::queues::QueueCounts;
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// Where a message is.
+/// State of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MessageState {
     Ready,
@@ -28,7 +28,7 @@ pub(super) struct StoredMessage {
     pub(super) sent_at: Timestamp,
     pub(super) first_received_at: Option<Timestamp>,
     pub(super) receives: u32,
-    /// The ARN of the queue that it was moved here from.
+    /// ARN of the queue that the message was moved from.
     pub(super) dead_letter_source: Option<String>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct SqsQueue {
     pub(super) tags: Tags,
     pub(super) created_at: Timestamp,
     pub(super) modified_at: Timestamp,
-    /// Marks this queue's receipt handles, also against an earlier queue of the same name.
+    /// Part of this queue's receipt handles, different for a deleted queue of the same name.
     uid: u64,
     slots: BTreeMap<u64, MessageSlot>,
     ready: BTreeSet<(u64, u64)>,
@@ -56,14 +56,14 @@ pub(super) struct SqsQueue {
     in_flight: usize,
 }
 
-/// Why a receipt handle does not do what was asked.
+/// Reason to reject a receipt handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HandleError {
-    /// It is none of this queue.
+    /// The handle belongs to another queue.
     Invalid,
-    /// The message is gone, or was handed out again since.
+    /// The message was deleted, or received again since.
     Stale,
-    /// The message waits to be received.
+    /// The message is not in flight.
     NotInFlight,
 }
 
@@ -84,12 +84,19 @@ impl SqsQueue {
         }
     }
 
-    /// Puts a message in, `jitter` places behind the end. Whether it can be received at once.
-    pub(super) fn put(&mut self, message: StoredMessage, delay: Duration, jitter: u64, now: Timestamp) -> bool {
+    /// Adds a message, `jitter` places behind the end. Returns whether it is visible.
+    pub(super) fn put(
+        &mut self,
+        message: StoredMessage,
+        delay: Duration,
+        jitter: u64,
+        now: Timestamp,
+    ) -> bool {
         self.last_id += 1;
         let id = self.last_id;
         let order = id + jitter;
-        let state = if delay.is_zero() { MessageState::Ready } else { MessageState::Delayed(now.plus(delay)) };
+        let state =
+            if delay.is_zero() { MessageState::Ready } else { MessageState::Delayed(now.plus(delay)) };
         match state {
             MessageState::Ready => self.ready.insert((order, id)),
             MessageState::Delayed(until) | MessageState::InFlight(until) => self.hidden.insert((until, id)),
@@ -98,7 +105,7 @@ impl SqsQueue {
         state == MessageState::Ready
     }
 
-    /// Makes visible what is due and drops what is too old. Whether anything became visible.
+    /// Makes due messages visible and drops expired ones. Returns whether a message became visible.
     pub(super) fn release_due(&mut self, now: Timestamp) -> bool {
         let mut released = false;
         while let Some(&(until, id)) = self.hidden.first() {
@@ -129,7 +136,7 @@ impl SqsQueue {
         self.hidden.first().map(|(until, _)| *until)
     }
 
-    /// Takes the first ready message out of the queue's front, to be handed out or moved away.
+    /// Takes the first ready message, to be received or moved to the dead-letter queue.
     pub(super) fn pop_ready(&mut self) -> Option<u64> {
         self.ready.pop_first().map(|(_, id)| id)
     }
@@ -138,7 +145,7 @@ impl SqsQueue {
         self.slots.get(&id).map(|slot| &slot.message)
     }
 
-    /// Hands out a message that was popped: it is in flight until `until`, or ready again where that is now.
+    /// Receives a taken message: it is in flight until `until`, or ready if that is now.
     pub(super) fn hand_out(
         &mut self,
         id: u64,
@@ -160,7 +167,7 @@ impl SqsQueue {
         Some((slot.message.clone(), handle))
     }
 
-    /// Deletes by the newest handle; an older one deletes nothing, and neither says so.
+    /// Deletes by the latest handle. An older handle deletes nothing and returns no error.
     pub(super) fn delete(&mut self, handle: &str) -> Result<(), HandleError> {
         match self.resolve(handle) {
             Ok(id) => {
@@ -172,7 +179,7 @@ impl SqsQueue {
         }
     }
 
-    /// Sets when a message in flight becomes visible again. Whether that is at once.
+    /// Sets the time at which an in-flight message becomes visible. Returns whether that is now.
     pub(super) fn change_visibility(
         &mut self,
         handle: &str,
@@ -237,14 +244,14 @@ impl SqsQueue {
         }
     }
 
-    /// An attribute in seconds, its default where it was not set.
+    /// An attribute in seconds, or its default.
     pub(super) fn seconds(&self, name: &str) -> Duration {
         let set = self.attributes.get(name).map(String::as_str);
         let text = set.or_else(|| super::queues::default_of(name)).unwrap_or("0");
         Duration::from_secs(text.parse().unwrap_or(0))
     }
 
-    /// The dead-letter queue's ARN and after how many receives a message goes there.
+    /// ARN of the dead-letter queue, and the maximum receive count.
     pub(super) fn redrive(&self) -> Option<(String, u32)> {
         let policy: serde_json::Value = serde_json::from_str(self.attributes.get("RedrivePolicy")?).ok()?;
         let count = &policy["maxReceiveCount"];

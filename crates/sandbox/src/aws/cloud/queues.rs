@@ -1,4 +1,4 @@
-//! SQS queues: making, finding, setting, deleting.
+//! SQS queues and their attributes.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::page;
 use super::queue::SqsQueue;
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// How many messages of a queue are where. Exact, where AWS says approximate.
+/// Number of messages by state. Exact, where AWS gives approximate numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Those that `ReceiveMessage` can hand out.
+    /// Messages that `ReceiveMessage` can return.
     pub visible: usize,
-    /// Those handed out and neither deleted nor visible again.
+    /// Received messages that are neither deleted nor visible again.
     pub in_flight: usize,
-    /// Those whose delay is not over.
+    /// Messages with a delay that is not over.
     pub delayed: usize,
 }
 
-/// An entry of a batch that failed.
+/// A failed entry of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BatchFailure {
@@ -28,13 +28,13 @@ pub struct BatchFailure {
     pub id: String,
     /// The error's code.
     pub code: String,
-    /// The error's sentence.
+    /// The error's message.
     pub message: String,
-    /// Whether the caller is to blame.
+    /// Whether the sender caused the error.
     pub sender_fault: bool,
 }
 
-/// Attributes that take a number: name, default, least, most.
+/// Numeric attributes: name, default, minimum, maximum.
 const NUMBERS: &[(&str, &str, u64, u64)] = &[
     ("DelaySeconds", "0", 0, 900),
     ("MaximumMessageSize", "1048576", 1024, 1_048_576),
@@ -44,11 +44,11 @@ const NUMBERS: &[(&str, &str, u64, u64)] = &[
     ("KmsDataKeyReusePeriodSeconds", "300", 60, 86_400),
 ];
 
-/// Attributes that take a text, kept and shown again.
+/// Text attributes, returned unchanged.
 const TEXTS: &[&str] =
     &["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId", "SqsManagedSseEnabled"];
 
-/// Attributes that can be read only.
+/// Read-only attributes.
 const READ_ONLY: &[&str] = &[
     "QueueArn",
     "ApproximateNumberOfMessages",
@@ -63,7 +63,7 @@ pub(super) fn default_of(name: &str) -> Option<&'static str> {
 }
 
 impl Cloud {
-    /// Makes a queue and returns its name; one with the same name must have the same attributes.
+    /// Creates a queue and returns its name. An existing queue must have the same attributes.
     pub fn create_queue(
         &mut self,
         name: &str,
@@ -75,7 +75,7 @@ impl Cloud {
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !allowed {
             return Err(bad_value(format!(
-                "{name:?} is no queue name here: letters, digits, '-' and '_', at most 80; FIFO queues are not served"
+                "{name:?} is not a valid queue name: letters, digits, '-' and '_', at most 80; FIFO queues are not supported"
             )));
         }
         check(&attributes)?;
@@ -119,20 +119,20 @@ impl Cloud {
         page(found.map(|name| (name.as_str(), name.clone())), next_token, max_results)
     }
 
-    /// Removes a queue and its messages. A name can be used again at once, where AWS asks for a minute.
+    /// Deletes a queue with its messages. The name can be reused at once, unlike at AWS.
     pub fn delete_queue(&mut self, queue: &str) -> AwsApiResult<()> {
         let name = self.queue_name(queue)?;
         self.queues.remove(&name);
         Ok(())
     }
 
-    /// Removes all messages of a queue, at once.
+    /// Deletes all messages of a queue.
     pub fn purge_queue(&mut self, queue: &str) -> AwsApiResult<()> {
         self.queue_mut(queue)?.purge();
         Ok(())
     }
 
-    /// Sets attributes; an empty text takes back the policy of that name.
+    /// Sets attributes; an empty text removes a policy.
     pub fn set_queue_attributes(
         &mut self,
         queue: &str,
@@ -152,7 +152,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// The attributes asked for; `All` is all of them.
+    /// The requested attributes; `All` means all.
     pub fn get_queue_attributes<S: AsRef<str>>(
         &mut self,
         queue: &str,
@@ -162,7 +162,10 @@ impl Cloud {
         for name in names {
             let name = name.as_ref();
             if name != "All" && !READ_ONLY.contains(&name) && !settable(name) {
-                return Err(AwsApiError::new("InvalidAttributeName", format!("there is no attribute {name}")));
+                return Err(AwsApiError::new(
+                    "InvalidAttributeName",
+                    format!("there is no attribute {name}"),
+                ));
             }
         }
         let counts = self.queue_counts(queue, now)?;
@@ -189,25 +192,13 @@ impl Cloud {
         Ok(all)
     }
 
-    /// How many messages are where.
+    /// Number of messages by state.
     pub fn queue_counts(&mut self, queue: &str, now: Timestamp) -> AwsApiResult<QueueCounts> {
         let queue = self.queue_mut(queue)?;
         let released = queue.release_due(now);
         let counts = queue.counts();
-        self.message_came |= released;
+        self.message_arrived |= released;
         Ok(counts)
-    }
-
-    /// Sets tags of a queue.
-    pub fn tag_queue(&mut self, queue: &str, tags: Tags) -> AwsApiResult<()> {
-        self.queue_mut(queue)?.tags.extend(tags);
-        Ok(())
-    }
-
-    /// Removes tags of a queue.
-    pub fn untag_queue(&mut self, queue: &str, keys: &[String]) -> AwsApiResult<()> {
-        self.queue_mut(queue)?.tags.retain(|key, _| !keys.contains(key));
-        Ok(())
     }
 
     /// The tags of a queue.
@@ -215,12 +206,12 @@ impl Cloud {
         Ok(self.queue_of(queue)?.tags.clone())
     }
 
-    /// How long `ReceiveMessage` waits in this queue when it does not say.
+    /// Default wait time of `ReceiveMessage`.
     pub fn receive_wait(&self, queue: &str) -> AwsApiResult<std::time::Duration> {
         Ok(self.queue_of(queue)?.seconds("ReceiveMessageWaitTimeSeconds"))
     }
 
-    /// The name meant by a name, a URL or an ARN.
+    /// The queue name for a name, a URL or an ARN.
     pub(super) fn queue_name(&self, queue: &str) -> AwsApiResult<String> {
         let name = queue.rsplit(['/', ':']).next().unwrap_or(queue);
         if self.queues.contains_key(name) {
@@ -255,10 +246,7 @@ fn check(attributes: &BTreeMap<String, String>) -> AwsApiResult<()> {
             return Err(AwsApiError::new("InvalidAttributeValue", message));
         }
         if !settable(name) {
-            return Err(AwsApiError::new(
-                "InvalidAttributeName",
-                format!("there is no attribute {name} to set"),
-            ));
+            return Err(AwsApiError::new("InvalidAttributeName", format!("attribute {name} cannot be set")));
         }
         let json = matches!(name.as_str(), "Policy" | "RedrivePolicy" | "RedriveAllowPolicy");
         if json && !value.is_empty() && serde_json::from_str::<serde_json::Value>(value).is_err() {

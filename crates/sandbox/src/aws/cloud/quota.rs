@@ -1,11 +1,11 @@
-//! Request quotas and the count of calls. A refused call takes no token but counts as a call.
+//! Request quotas and call counts. A throttled call takes no token, but is counted.
 
 use std::collections::BTreeMap;
 
-use crate::aws::{AwsApiError, Cloud, AwsApiResult, Throttling};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, Throttling};
 use ecs_mesh_model::Timestamp;
 
-/// The buckets' levels and the calls made.
+/// Levels of the buckets, and call counts.
 #[derive(Debug)]
 pub(super) struct Quota {
     throttling: Option<Throttling>,
@@ -43,8 +43,8 @@ impl Quota {
 }
 
 impl Cloud {
-    /// Counts a call and takes its token. Whoever calls operations directly and wants quotas asks this first;
-    /// the wire always does.
+    /// Counts a call and takes its token. The endpoint does this for each request; direct callers of operations do it
+    /// if they want quotas.
     pub fn admit(&mut self, service: &str, operation: &str, now: Timestamp) -> AwsApiResult<()> {
         let call = format!("{service}.{operation}");
         let admitted = self.quota.take(&call, now);
@@ -52,7 +52,7 @@ impl Cloud {
         if admitted { Ok(()) } else { Err(AwsApiError::throttled(service)) }
     }
 
-    /// How often each `service.Operation` was called, refused calls included.
+    /// Number of calls of each `service.Operation`, including throttled calls.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.quota.calls.clone()
     }
@@ -64,7 +64,7 @@ mod tests {
     use ecs_mesh_model::Timestamp;
 
     #[test]
-    fn list_and_describe_share_one_20_per_second_bucket() {
+    fn list_and_describe_share_a_bucket_of_20_per_second() {
         let config = CloudConfig { throttling: Some(Throttling::published()), ..CloudConfig::default() };
         let mut cloud = Cloud::new(config, Timestamp(0));
         for _ in 0..50 {

@@ -1,25 +1,25 @@
-//! IAM roles: their path, their trust and their tags, which is all that identity in the mesh hangs on.
+//! IAM roles: path, trust policy, tags and inline policies.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
 use super::page;
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// What `CreateRole` takes.
+/// Request of `CreateRole`.
 #[derive(Clone, Debug, Default)]
 pub struct CreateRole {
-    /// Its name, unique within the account whatever the path.
+    /// Its name, unique within the account for all paths.
     pub name: String,
     /// `/` or `/a/b/`; empty is `/`.
     pub path: String,
-    /// The trust policy, a JSON object as text.
+    /// The trust policy as JSON text.
     pub assume_role_policy: String,
-    /// A sentence for people.
+    /// Description.
     pub description: Option<String>,
-    /// Seconds; without it 3600.
+    /// Seconds; default 3600.
     pub max_session_duration: Option<u32>,
     /// Its tags.
     pub tags: Tags,
@@ -32,17 +32,17 @@ pub struct IamRole {
     pub name: String,
     /// Its ARN, with the path.
     pub arn: String,
-    /// `AROA…`: another one for a role made anew under the same name.
+    /// `AROA…`; a role that is created again under the same name gets another id.
     pub id: String,
     /// `/` or `/a/b/`.
     pub path: String,
     /// The trust policy.
     pub assume_role_policy: String,
-    /// A sentence for people.
+    /// Description.
     pub description: Option<String>,
     /// Seconds.
     pub max_session_duration: u32,
-    /// `CreateRole`.
+    /// Time of creation.
     pub created_at: Timestamp,
     /// Its tags.
     pub tags: Tags,
@@ -53,7 +53,7 @@ pub struct IamRole {
 /// A tag's key and value.
 type TagPair = (String, String);
 
-/// The trust policy that lets ECS tasks use a role.
+/// Trust policy for ECS tasks.
 const TRUST_ECS_TASKS: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
 
 impl CreateRole {
@@ -69,14 +69,14 @@ impl CreateRole {
 }
 
 impl Cloud {
-    /// Makes a role.
+    /// Creates a role.
     pub fn create_role(&mut self, request: CreateRole, now: Timestamp) -> AwsApiResult<IamRole> {
         let CreateRole { name, path, assume_role_policy, description, max_session_duration, tags } = request;
         let allowed = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b));
         if !allowed {
             return Err(invalid(format!(
-                "{name:?} is no role name: letters, digits and +=,.@_-, at most 64"
+                "{name:?} is not a valid role name: letters, digits and +=,.@_-, at most 64"
             )));
         }
         let path = if path.is_empty() { "/".to_owned() } else { path };
@@ -112,7 +112,7 @@ impl Cloud {
         self.roles.get(name).ok_or_else(|| no_role(name))
     }
 
-    /// One page of the roles whose path starts with `path_prefix`. On the wire they have no tags.
+    /// One page of the roles whose path starts with `path_prefix`. The API returns them without tags.
     pub fn list_roles(
         &self,
         path_prefix: &str,
@@ -123,7 +123,7 @@ impl Cloud {
         page(found.map(|role| (role.name.as_str(), role)), marker, max_items)
     }
 
-    /// Sets tags of a role; CloudTrail tells it.
+    /// Sets tags of a role and emits a CloudTrail event.
     pub fn tag_role(&mut self, name: &str, tags: &Tags, now: Timestamp) -> AwsApiResult<()> {
         let mut all = self.get_role(name)?.tags.clone();
         all.extend(tags.clone());
@@ -134,7 +134,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// Removes tags of a role; CloudTrail tells it.
+    /// Removes tags of a role and emits a CloudTrail event.
     pub fn untag_role(&mut self, name: &str, keys: &[String], now: Timestamp) -> AwsApiResult<()> {
         let mut all = self.get_role(name)?.tags.clone();
         all.retain(|key, _| !keys.contains(key));
@@ -158,7 +158,7 @@ impl Cloud {
         ))
     }
 
-    /// Removes a role that has no inline policies; CloudTrail tells it.
+    /// Deletes a role without inline policies and emits a CloudTrail event.
     pub fn delete_role(&mut self, name: &str, now: Timestamp) -> AwsApiResult<()> {
         if !self.get_role(name)?.policies.is_empty() {
             return Err(AwsApiError::new("DeleteConflict", format!("role {name} still has inline policies")));
@@ -169,7 +169,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// Sets an inline policy, which is kept and not enforced.
+    /// Sets an inline policy, which is stored and not enforced.
     pub fn put_role_policy(&mut self, name: &str, policy: &str, document: &str) -> AwsApiResult<()> {
         if serde_json::from_str::<Value>(document).is_err() {
             return Err(AwsApiError::new("MalformedPolicyDocument", "the policy is not JSON"));
@@ -179,12 +179,14 @@ impl Cloud {
         Ok(())
     }
 
-    /// Removes an inline policy.
+    /// Deletes an inline policy.
     pub fn delete_role_policy(&mut self, name: &str, policy: &str) -> AwsApiResult<()> {
         let role = self.roles.get_mut(name).ok_or_else(|| no_role(name))?;
         match role.policies.remove(policy) {
             Some(_) => Ok(()),
-            None => Err(AwsApiError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}"))),
+            None => {
+                Err(AwsApiError::new("NoSuchEntity", format!("role {name} has no inline policy {policy}")))
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! EventBridge rules on the default bus, with queues as their targets, and `PutEvents`.
+//! EventBridge rules of the default bus with queue targets, and `PutEvents`.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::delivery::PendingEventBridgeEvent;
 use super::{page, pattern};
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::Timestamp;
 
 /// A rule.
@@ -17,11 +17,11 @@ pub struct EventBridgeRule {
     pub name: String,
     /// Its ARN.
     pub arn: String,
-    /// Its event pattern as it was given.
+    /// Its event pattern as JSON text.
     pub pattern: String,
-    /// Whether it lets anything through.
+    /// Whether it is enabled.
     pub enabled: bool,
-    /// A sentence for people.
+    /// Description.
     pub description: Option<String>,
     /// Its targets by id.
     pub targets: BTreeMap<String, RuleTarget>,
@@ -33,7 +33,7 @@ impl EventBridgeRule {
         self.enabled && pattern::matches(&self.parsed, event)
     }
 
-    /// The queues' names, with the fixed text that each gets instead of the event.
+    /// Names of the target queues, with the constant input of each.
     pub(super) fn destinations(&self) -> Vec<(String, Option<String>)> {
         let name = |target: &RuleTarget| target.arn.rsplit(':').next().unwrap_or_default().to_owned();
         let queues = self.targets.values().filter(|target| target.arn.split(':').nth(2) == Some("sqs"));
@@ -41,18 +41,18 @@ impl EventBridgeRule {
     }
 }
 
-/// Where a rule sends what it lets through.
+/// Target of a rule.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RuleTarget {
     /// Unique within the rule.
     pub id: String,
-    /// A queue's ARN; other targets are taken and get nothing.
+    /// ARN of a queue. Other targets are accepted and receive nothing.
     pub arn: String,
-    /// A fixed text instead of the event.
+    /// Constant input instead of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// Everything else, kept and shown again.
+    /// All other fields, returned unchanged.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, Value>,
 }
@@ -61,40 +61,40 @@ pub struct RuleTarget {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct PutEvent {
-    /// Who says it. What starts with `aws.` is AWS's own.
+    /// Source. The prefix `aws.` is reserved.
     pub source: String,
-    /// What kind of event.
+    /// Detail type.
     pub detail_type: String,
-    /// A JSON object as text.
+    /// Detail as JSON text.
     pub detail: String,
     /// ARNs.
     pub resources: Vec<String>,
-    /// A bus; only the default one is there.
+    /// Name of the bus; only the default bus exists.
     pub event_bus_name: Option<String>,
 }
 
-/// What became of one event of `PutEvents`.
+/// Result of one event of `PutEvents`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum PutEventOutcome {
-    /// It was taken.
+    /// Accepted.
     #[serde(rename_all = "PascalCase")]
     Taken {
         /// Its id.
         event_id: String,
     },
-    /// It was not.
+    /// Rejected.
     #[serde(rename_all = "PascalCase")]
     Refused {
         /// The error's code.
         error_code: &'static str,
-        /// The error's sentence.
+        /// The error's message.
         error_message: String,
     },
 }
 
 impl Cloud {
-    /// Makes a rule or replaces what it lets through, and returns its ARN.
+    /// Creates or replaces a rule and returns its ARN.
     pub fn put_rule(
         &mut self,
         name: &str,
@@ -106,7 +106,7 @@ impl Cloud {
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if !allowed {
             return Err(validation(format!(
-                "{name:?} is no rule name: letters, digits, '.', '-', '_', at most 64"
+                "{name:?} is not a valid rule name: letters, digits, '.', '-', '_', at most 64"
             )));
         }
         let parsed = pattern::check(event_pattern)?;
@@ -125,8 +125,8 @@ impl Cloud {
         Ok(arn)
     }
 
-    /// Lets a rule let through what it allows, or nothing.
-    pub fn enable_rule(&mut self, name: &str, enabled: bool) -> AwsApiResult<()> {
+    /// Enables or disables a rule.
+    pub fn set_rule_enabled(&mut self, name: &str, enabled: bool) -> AwsApiResult<()> {
         self.rule_mut(name)?.enabled = enabled;
         Ok(())
     }
@@ -177,13 +177,13 @@ impl Cloud {
         Ok(())
     }
 
-    /// Takes targets from a rule and returns the ids that were none.
+    /// Removes targets and returns the ids that are unknown.
     pub fn remove_targets(&mut self, name: &str, ids: &[String]) -> AwsApiResult<Vec<String>> {
         let rule = self.rule_mut(name)?;
         Ok(ids.iter().filter(|id| rule.targets.remove(*id).is_none()).cloned().collect())
     }
 
-    /// Removes a rule that has no targets. One that is not there is no error.
+    /// Deletes a rule without targets. An unknown rule is no error.
     pub fn delete_rule(&mut self, name: &str) -> AwsApiResult<()> {
         if self.rules.get(name).is_some_and(|rule| !rule.targets.is_empty()) {
             return Err(validation(format!("rule {name} still has targets; remove them first")));
@@ -192,8 +192,12 @@ impl Cloud {
         Ok(())
     }
 
-    /// Sends up to 10 events; each is taken or refused by itself.
-    pub fn put_events(&mut self, events: Vec<PutEvent>, now: Timestamp) -> AwsApiResult<Vec<PutEventOutcome>> {
+    /// Sends up to 10 events; each is accepted or rejected on its own.
+    pub fn put_events(
+        &mut self,
+        events: Vec<PutEvent>,
+        now: Timestamp,
+    ) -> AwsApiResult<Vec<PutEventOutcome>> {
         if !(1..=10).contains(&events.len()) {
             return Err(validation(format!("{} entries were given; 1 to 10 are allowed", events.len())));
         }
@@ -212,18 +216,19 @@ impl Cloud {
             return refused("InvalidArgument", "an event needs Source and DetailType");
         }
         if self.check_bus(event.event_bus_name.as_deref()).is_err() {
-            return refused("InvalidArgument", "there is no such event bus");
+            return refused("InvalidArgument", "the event bus does not exist");
         }
         let Ok(detail @ Value::Object(_)) = serde_json::from_str(&event.detail) else {
             return refused("MalformedDetail", "Detail must be a JSON object as text");
         };
         let PutEvent { source, detail_type, resources, .. } = event;
         let region = self.config.region.clone();
-        let event_id = self.emit(PendingEventBridgeEvent { source, detail_type, region, resources, detail }, now);
+        let event_id =
+            self.emit(PendingEventBridgeEvent { source, detail_type, region, resources, detail }, now);
         PutEventOutcome::Taken { event_id }
     }
 
-    /// Only the default bus is there.
+    /// Rejects all but the default bus.
     pub(crate) fn check_bus(&self, bus: Option<&str>) -> AwsApiResult<()> {
         match bus {
             None | Some("" | "default") => Ok(()),

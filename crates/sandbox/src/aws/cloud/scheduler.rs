@@ -1,5 +1,5 @@
-//! The service scheduler: keeps the desired count, rolls a new definition out within the deployment's limits, and
-//! replaces what dies. What it does for one change costs what changed, not what the service has.
+//! The service scheduler: keeps the desired count, rolls out new definitions within the deployment's limits, and
+//! replaces stopped tasks. The cost of a change does not depend on the size of the service.
 
 use super::services::{Deployment, EcsService};
 use super::tasks::NewTask;
@@ -7,24 +7,24 @@ use super::{EcsServiceKey, StopCode, TaskKey, TaskOverrides, Timer};
 use crate::aws::{Cloud, CloudTask};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
-/// What is to be done for a service now.
+/// Tasks to start and stop now.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Moves {
+struct ScalingStep {
     start: usize,
     stop: Vec<TaskKey>,
 }
 
 impl Cloud {
-    /// Has the scheduler look at the service soon.
-    pub(super) fn plan_look(&mut self, key: &EcsServiceKey, now: Timestamp) {
+    /// Schedules a check of the service.
+    pub(super) fn schedule_check(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
-        if !std::mem::replace(&mut service.look_planned, true) {
+        if !std::mem::replace(&mut service.check_scheduled, true) {
             self.at(now.plus(self.config.life.scheduling), Timer::Service(key.clone()));
         }
     }
 
-    /// Keeps the service's book on a task that changed.
-    pub(super) fn service_saw_task(&mut self, task: &CloudTask, now: Timestamp) {
+    /// Updates the service's sets with a changed task.
+    pub(super) fn update_service_tasks(&mut self, task: &CloudTask, now: Timestamp) {
         let Some(key) = service_key(task) else { return };
         let Some(service) = self.services.get_mut(&key) else { return };
         let deployment = service.deployments.iter_mut().find(|d| task.started_by.as_deref() == Some(&d.id));
@@ -39,11 +39,11 @@ impl Cloud {
         let leaving =
             task.desired_status == DesiredStatus::Stopped && task.last_status != LastStatus::Stopped;
         set(&mut service.leaving, &task.arn, leaving);
-        self.plan_look(&key, now);
+        self.schedule_check(&key, now);
     }
 
-    /// A task that ECS forgot while it lived is replaced like a dead one.
-    pub(super) fn service_lost_task(&mut self, task: &CloudTask, now: Timestamp) {
+    /// Removes a forgotten task from the service's sets.
+    pub(super) fn remove_service_task(&mut self, task: &CloudTask, now: Timestamp) {
         let Some(key) = service_key(task) else { return };
         let Some(service) = self.services.get_mut(&key) else { return };
         service.leaving.remove(&task.arn);
@@ -51,30 +51,30 @@ impl Cloud {
             deployment.pending.remove(&task.arn);
             deployment.running.remove(&task.arn);
         }
-        self.plan_look(&key, now);
+        self.schedule_check(&key, now);
     }
 
     pub(super) fn schedule_service(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
-        service.look_planned = false;
+        service.check_scheduled = false;
         if service.status == "INACTIVE" {
             return;
         }
-        let moves = moves(service);
-        for _ in 0..moves.start {
+        let step = next_scaling_step(service);
+        for _ in 0..step.start {
             self.start_service_task(key, now);
         }
-        for task in &moves.stop {
-            let reason = format!("service {} has no more use for it", key.1);
+        for task in &step.stop {
+            let reason = format!("service {} scaled in or replaced the task", key.1);
             self.begin_stop(task, StopCode::ServiceSchedulerInitiated, &reason, now);
         }
-        self.settle(key, now);
+        self.finish_deployments(key, now);
     }
 
     fn start_service_task(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get(key) else { return };
         let deployment = &service.deployments[0];
-        let birth = NewTask {
+        let task = NewTask {
             cluster: service.cluster.clone(),
             definition: deployment.definition.clone(),
             group: format!("service:{}", service.name),
@@ -84,11 +84,11 @@ impl Cloud {
             network_configuration: service.network_configuration.clone(),
             tags: task_tags(service, deployment),
         };
-        self.birth(birth, now);
+        self.create_task(task, now);
     }
 
-    /// Ends deployments that are through and services that are gone.
-    fn settle(&mut self, key: &EcsServiceKey, now: Timestamp) {
+    /// Completes deployments and deletions.
+    fn finish_deployments(&mut self, key: &EcsServiceKey, now: Timestamp) {
         let Some(service) = self.services.get_mut(key) else { return };
         let desired = service.desired_count;
         service.deployments = std::mem::take(&mut service.deployments)
@@ -97,23 +97,23 @@ impl Cloud {
             .filter(|(index, deployment)| *index == 0 || deployment.live() > 0)
             .map(|(_, deployment)| deployment)
             .collect();
-        let mut stops_delivered = None;
+        let mut completed = None;
         let alone = service.deployments.len() == 1;
         let primary = &mut service.deployments[0];
         if alone && !primary.completed && primary.running.len() == desired && primary.pending.is_empty() {
             primary.completed = true;
             primary.updated_at = now;
             let id = primary.id.clone();
-            service.say(now, format!("steady: all tasks of deployment {id} run"));
-            stops_delivered = Some((service.arn.clone(), id));
+            service.record_message(now, format!("steady: all tasks of deployment {id} run"));
+            completed = Some((service.arn.clone(), id));
         }
-        let gone = service.status == "DRAINING"
+        let deleted = service.status == "DRAINING"
             && service.leaving.is_empty()
             && service.deployments.iter().all(|deployment| deployment.live() == 0);
-        if gone {
+        if deleted {
             service.status = "INACTIVE";
         }
-        if let Some((service, deployment)) = stops_delivered {
+        if let Some((service, deployment)) = completed {
             self.emit_deployment(&service, &deployment, "SERVICE_DEPLOYMENT_COMPLETED", now);
             self.emit_service_action(key, &service, "SERVICE_STEADY_STATE", now);
         }
@@ -132,33 +132,31 @@ fn set(set: &mut std::collections::BTreeSet<TaskKey>, key: &TaskKey, present: bo
     }
 }
 
-/// Starts as many as the maximum leaves room for; of the old, stops what does not run yet, then what runs as long
-/// as the minimum is kept.
-fn moves(service: &EcsService) -> Moves {
+/// Starts as many tasks as the maximum allows. Of old deployments, stops pending tasks, then running tasks as long as
+/// the minimum is kept.
+fn next_scaling_step(service: &EcsService) -> ScalingStep {
     let desired = service.desired_count;
     let most = (desired * service.percent("maximumPercent")) / 100;
     let least = (desired * service.percent("minimumHealthyPercent")).div_ceil(100).min(desired);
     let (primary, old) = (&service.deployments[0], &service.deployments[1..]);
     let live: usize = service.deployments.iter().map(Deployment::live).sum();
-    let mut moves = Moves {
+    let mut step = ScalingStep {
         start: desired.saturating_sub(primary.live()).min(most.saturating_sub(live)),
         stop: Vec::new(),
     };
 
     let surplus = primary.live().saturating_sub(desired);
-    moves
-        .stop
-        .extend(primary.pending.iter().rev().chain(primary.running.iter().rev()).take(surplus).cloned());
+    step.stop.extend(primary.pending.iter().rev().chain(primary.running.iter().rev()).take(surplus).cloned());
 
-    let stopped_running = moves.stop.iter().filter(|task| primary.running.contains(*task)).count();
+    let stopped_running = step.stop.iter().filter(|task| primary.running.contains(*task)).count();
     let mut spare = (service.running_count() - stopped_running).saturating_sub(least);
     for deployment in old {
-        moves.stop.extend(deployment.pending.iter().cloned());
+        step.stop.extend(deployment.pending.iter().cloned());
         let stopping = spare.min(deployment.running.len());
-        moves.stop.extend(deployment.running.iter().take(stopping).cloned());
+        step.stop.extend(deployment.running.iter().take(stopping).cloned());
         spare -= stopping;
     }
-    moves
+    step
 }
 
 fn task_tags(service: &EcsService, deployment: &Deployment) -> Tags {
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_keeps_its_desired_count_when_tasks_die() {
+    fn service_keeps_its_desired_count_when_tasks_stop() {
         let mut world = cloud();
         world.service("kv", 3);
         world.run_for_secs(5);
@@ -196,7 +194,7 @@ mod tests {
         let running = world.running("kv");
         assert_eq!(running.len(), 3);
         assert!(!running.contains(&task));
-        assert!(world.cloud.describe_services("prod", &["kv"]).unwrap().0[0].is_stable());
+        assert!(world.is_stable("kv"));
     }
 
     #[test]
@@ -218,11 +216,11 @@ mod tests {
         for task in world.running("kv") {
             assert_eq!(world.cloud.task(&task).unwrap().definition.revision, 2);
         }
-        assert!(world.cloud.describe_services("prod", &["kv"]).unwrap().0[0].is_stable());
+        assert!(world.is_stable("kv"));
     }
 
     #[test]
-    fn scaling_in_stops_what_is_too_many() {
+    fn scale_in_stops_surplus_tasks() {
         let mut world = cloud();
         world.service("kv", 4);
         world.run_for_secs(5);
@@ -236,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_service_drains_and_then_is_inactive() {
+    fn deleted_service_drains_and_becomes_inactive() {
         let mut world = cloud();
         world.service("kv", 2);
         world.run_for_secs(5);

@@ -1,4 +1,4 @@
-//! ECS services as the API sees them. What the scheduler does for them is in `scheduler`.
+//! ECS services of the API. See `scheduler` for their tasks.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::definitions::seconds;
 use super::{DefinitionRecord, DescribeFailure, EcsServiceKey, TaskKey, page, tasks};
 use crate::aws::error::invalid;
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{Tags, Timestamp};
 
-/// What `CreateService` takes.
+/// Request of `CreateService`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CreateService {
@@ -22,17 +22,17 @@ pub struct CreateService {
     pub service_name: String,
     /// Family, `family:revision` or ARN.
     pub task_definition: String,
-    /// How many tasks to keep.
+    /// Desired number of tasks.
     pub desired_count: usize,
-    /// `FARGATE` or `EC2`; without it what the definition requires.
+    /// `FARGATE` or `EC2`; default: by the task definition.
     pub launch_type: Option<String>,
-    /// Needed in the network mode awsvpc.
+    /// Required for network mode `awsvpc`.
     pub network_configuration: Option<Value>,
-    /// `minimumHealthyPercent` and `maximumPercent` count; the rest is shown again.
+    /// `minimumHealthyPercent` and `maximumPercent` apply; other fields are returned unchanged.
     pub deployment_configuration: Option<Value>,
-    /// `SERVICE` or `TASK_DEFINITION`: whose tags the tasks get.
+    /// `SERVICE` or `TASK_DEFINITION`: the source of the tasks' tags.
     pub propagate_tags: Option<String>,
-    /// Gives the tasks the tags `aws:ecs:clusterName` and `aws:ecs:serviceName`.
+    /// Adds the tags `aws:ecs:clusterName` and `aws:ecs:serviceName` to the tasks.
     #[serde(rename = "enableECSManagedTags")]
     pub managed_tags: bool,
     /// The service's tags.
@@ -41,7 +41,7 @@ pub struct CreateService {
 }
 
 impl CreateService {
-    /// A service in a subnet that stands for any.
+    /// A service in network mode `awsvpc`, in an arbitrary subnet.
     pub fn awsvpc(cluster: &str, service_name: &str, task_definition: &str, desired_count: usize) -> Self {
         Self {
             cluster: cluster.to_owned(),
@@ -54,7 +54,7 @@ impl CreateService {
     }
 }
 
-/// What `UpdateService` takes. What is absent stays.
+/// Request of `UpdateService`. Absent fields are not changed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UpdateService {
@@ -62,13 +62,13 @@ pub struct UpdateService {
     pub cluster: String,
     /// Name or ARN.
     pub service: String,
-    /// How many tasks to keep.
+    /// Desired number of tasks.
     pub desired_count: Option<usize>,
-    /// Another definition starts a deployment.
+    /// A new task definition starts a deployment.
     pub task_definition: Option<String>,
-    /// Starts a deployment although nothing changed.
+    /// Starts a deployment without a change.
     pub force_new_deployment: bool,
-    /// As in `CreateService`.
+    /// As in [`CreateService`].
     pub deployment_configuration: Option<Value>,
 }
 
@@ -83,7 +83,7 @@ pub struct EcsService {
     pub name: String,
     /// `ACTIVE`, `DRAINING` or `INACTIVE`.
     pub status: &'static str,
-    /// How many tasks it keeps.
+    /// Desired number of tasks.
     pub desired_count: usize,
     /// Its tags.
     pub tags: Tags,
@@ -93,20 +93,20 @@ pub struct EcsService {
     pub(super) propagate_tags: Option<String>,
     pub(super) managed_tags: bool,
     pub(super) created_at: Timestamp,
-    /// The first is the primary.
+    /// Deployments; the first is the primary.
     pub(super) deployments: Vec<Deployment>,
-    /// Tasks on their way out.
+    /// Stopping tasks.
     pub(super) leaving: BTreeSet<TaskKey>,
-    /// Newest first.
+    /// Service events, newest first.
     pub(super) messages: VecDeque<(Timestamp, String)>,
-    /// The scheduler will look anyway.
-    pub(super) look_planned: bool,
+    /// Whether a check of the scheduler is pending.
+    pub(super) check_scheduled: bool,
 }
 
 /// The tasks of one definition within a service.
 #[derive(Clone, Debug)]
 pub(super) struct Deployment {
-    /// `ecs-svc/` and digits; the tasks' `startedBy`.
+    /// `ecs-svc/` and digits, the tasks' `startedBy`.
     pub(super) id: String,
     pub(super) definition: Arc<DefinitionRecord>,
     pub(super) created_at: Timestamp,
@@ -124,19 +124,14 @@ impl Deployment {
 }
 
 impl EcsService {
-    /// How many tasks run that are to run.
+    /// Number of running tasks whose desired status is RUNNING.
     pub fn running_count(&self) -> usize {
         self.deployments.iter().map(|deployment| deployment.running.len()).sum()
     }
 
-    /// How many tasks are on their way to RUNNING.
+    /// Number of starting tasks.
     pub fn pending_count(&self) -> usize {
         self.deployments.iter().map(|deployment| deployment.pending.len()).sum()
-    }
-
-    /// Whether one deployment is left and all its tasks run.
-    pub fn is_stable(&self) -> bool {
-        self.deployments.len() == 1 && self.running_count() == self.desired_count
     }
 
     /// A limit of the deployment configuration in percent.
@@ -147,12 +142,12 @@ impl EcsService {
             .unwrap_or(100)
     }
 
-    pub(super) fn say(&mut self, now: Timestamp, message: String) {
+    pub(super) fn record_message(&mut self, now: Timestamp, message: String) {
         self.messages.push_front((now, message));
         self.messages.truncate(20);
     }
 
-    /// The service as `DescribeServices` shows it.
+    /// The response of `DescribeServices`.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let (cluster_arn, _) = self.arn.split_once(":service/").unwrap_or_default();
         let inactive = self.status == "INACTIVE";
@@ -222,20 +217,22 @@ impl EcsService {
     }
 }
 
-/// The name meant by a name or an ARN.
+/// The service name for a name or an ARN.
 pub(super) fn service_name_of(service: &str) -> &str {
     service.rsplit('/').next().unwrap_or(service)
 }
 
 impl Cloud {
-    /// Makes a service; the scheduler starts its tasks.
+    /// Creates a service; the scheduler starts its tasks.
     pub fn create_service(&mut self, request: CreateService, now: Timestamp) -> AwsApiResult<EcsService> {
         let cluster = self.cluster_name(&request.cluster)?;
         let definition = self.describe_task_definition(&request.task_definition)?;
         tasks::needs_network(&definition, request.network_configuration.as_ref())?;
         let name = request.service_name;
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-            return Err(invalid(format!("{name:?} is no service name: letters, digits, '-' and '_'")));
+            return Err(invalid(format!(
+                "{name:?} is not a valid service name: letters, digits, '-' and '_'"
+            )));
         }
         let key = (cluster.clone(), name.clone());
         if self.services.get(&key).is_some_and(|service| service.status != "INACTIVE") {
@@ -257,15 +254,15 @@ impl Cloud {
             deployments: vec![self.new_deployment(definition, now)],
             leaving: BTreeSet::new(),
             messages: VecDeque::new(),
-            look_planned: false,
+            check_scheduled: false,
         };
         self.services.insert(key.clone(), service);
         self.tell_new_deployment(&key, now);
-        self.plan_look(&key, now);
+        self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
     }
 
-    /// Changes a service; the scheduler brings its tasks along.
+    /// Updates a service; the scheduler updates its tasks.
     pub fn update_service(&mut self, request: &UpdateService, now: Timestamp) -> AwsApiResult<EcsService> {
         let key = self.service_key(&request.cluster, &request.service)?;
         if self.services[&key].status != "ACTIVE" {
@@ -297,11 +294,11 @@ impl Cloud {
         if new {
             self.tell_new_deployment(&key, now);
         }
-        self.plan_look(&key, now);
+        self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
     }
 
-    /// Lets a service go: DRAINING while its tasks stop, then INACTIVE.
+    /// Deletes a service: DRAINING while its tasks stop, then INACTIVE.
     pub fn delete_service(
         &mut self,
         cluster: &str,
@@ -317,7 +314,7 @@ impl Cloud {
             service.status = "DRAINING";
             service.desired_count = 0;
         }
-        self.plan_look(&key, now);
+        self.schedule_check(&key, now);
         Ok(self.services[&key].clone())
     }
 
@@ -336,7 +333,7 @@ impl Cloud {
         Ok(page(items, next_token, max_results))
     }
 
-    /// The services named, at most 10, and those that there are not.
+    /// Describes up to 10 services, with the missing ones.
     pub fn describe_services<S: AsRef<str>>(
         &self,
         cluster: &str,
@@ -355,7 +352,9 @@ impl Cloud {
             match self.services.get(&(cluster.clone(), name.to_owned())) {
                 Some(service) => found.push(service),
                 None => {
-                    failures.push(DescribeFailure::check_missing(self.arn("ecs", &format!("service/{cluster}/{name}"))));
+                    failures.push(DescribeFailure::missing(
+                        self.arn("ecs", &format!("service/{cluster}/{name}")),
+                    ));
                 }
             }
         }
@@ -397,7 +396,7 @@ impl Cloud {
     }
 }
 
-/// The deployment configuration with ECS's defaults for what it does not say.
+/// The deployment configuration with ECS's defaults.
 fn limits(given: Option<Value>) -> Value {
     let mut limits = given.filter(Value::is_object).unwrap_or_else(|| json!({}));
     for (name, default) in [("maximumPercent", 200), ("minimumHealthyPercent", 100)] {

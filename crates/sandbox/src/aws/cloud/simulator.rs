@@ -1,20 +1,19 @@
-//! IAM's policy simulator, over a role's inline policies: actions, resources, allow and deny. A statement that uses more is
-//! refused as one that cannot be evaluated, rather than guessed at.
+//! IAM's policy simulator over a role's inline policies: actions, resources, allow and deny. Statements with other
+//! elements are rejected.
 
 use serde_json::Value;
 
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::Glob;
 
-/// What the simulator knows of a statement.
+/// Supported elements of a statement.
 const KNOWN: [&str; 4] = ["Sid", "Effect", "Action", "Resource"];
 
 impl Cloud {
-    /// `allowed`, `explicitDeny` or `implicitDeny` for one action on one resource, by the policies of the role with this
-    /// ARN.
+    /// `allowed`, `explicitDeny` or `implicitDeny` for one action of a role on one resource.
     ///
     /// # Errors
-    /// `NoSuchEntity` where there is no such role, `PolicyEvaluation` where a policy uses more than is known here.
+    /// `NoSuchEntity` for an unknown role, `PolicyEvaluation` for an unsupported policy.
     pub fn simulate(&self, role_arn: &str, action: &str, resource: &str) -> AwsApiResult<&'static str> {
         let name = role_arn.rsplit('/').next().unwrap_or_default();
         let role = self.get_role(name)?;
@@ -26,7 +25,7 @@ impl Cloud {
             let document: Value = serde_json::from_str(document).unwrap_or_default();
             for statement in one_or_many(&document["Statement"]) {
                 check(policy, statement)?;
-                // Actions are compared without case, resources with it.
+                // Actions ignore case, resources do not.
                 let acts = any(&statement["Action"], |glob| {
                     Glob::new(glob.to_lowercase()).matches(&action.to_lowercase())
                 });

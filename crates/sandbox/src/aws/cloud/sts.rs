@@ -1,23 +1,23 @@
-//! STS: who a caller is, by access key alone. Signatures are not checked.
+//! STS: identifies callers by access key. Signatures are not checked.
 
 use std::time::Duration;
 
 use super::roles::invalid;
-use crate::aws::{AwsApiError, Cloud, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::{RoleArn, Timestamp};
 
-/// What `AssumeRole` takes.
+/// Request of `AssumeRole`.
 #[derive(Clone, Debug, Default)]
 pub struct AssumeRole {
     /// The role's ARN.
     pub role_arn: String,
     /// The session's name.
     pub session_name: String,
-    /// Seconds; without it 3600.
+    /// Seconds; default 3600.
     pub duration_seconds: Option<u32>,
 }
 
-/// Credentials for a while.
+/// Temporary credentials.
 #[derive(Clone, Debug)]
 pub struct AssumedRole {
     /// `ASIA…`.
@@ -26,7 +26,7 @@ pub struct AssumedRole {
     pub secret_access_key: String,
     /// The session token.
     pub session_token: String,
-    /// When they end.
+    /// Expiry.
     pub expiration: Timestamp,
     /// `arn:…:sts::ACCOUNT:assumed-role/ROLE/SESSION`.
     pub arn: String,
@@ -34,7 +34,7 @@ pub struct AssumedRole {
     pub id: String,
 }
 
-/// Who an access key stands for.
+/// The session of an access key.
 #[derive(Clone, Debug)]
 pub(super) struct StsSession {
     arn: String,
@@ -43,7 +43,7 @@ pub(super) struct StsSession {
 }
 
 impl Cloud {
-    /// Credentials of a role. Its trust policy is not enforced.
+    /// Issues credentials of a role. The trust policy is not enforced.
     pub fn assume_role(&mut self, request: &AssumeRole, now: Timestamp) -> AwsApiResult<AssumedRole> {
         let denied =
             || AwsApiError::new("AccessDenied", format!("the caller may not assume {}", request.role_arn));
@@ -74,8 +74,8 @@ impl Cloud {
         Ok(assumed)
     }
 
-    /// ARN and id of the caller with this access key: a role's session, or the account's one user. The
-    /// credentials of a session that has ended, or never was, are refused.
+    /// ARN and id of the caller with this access key: a role session, or the account's only user. Credentials of an
+    /// expired or unknown session are rejected.
     pub fn caller_identity(&self, access_key_id: &str, now: Timestamp) -> AwsApiResult<(String, String)> {
         match self.sessions.get(access_key_id) {
             Some(session) if session.until > now => Ok((session.arn.clone(), session.id.clone())),

@@ -1,4 +1,4 @@
-//! A task as the sandbox's ECS knows it.
+//! The state of a task.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,41 +11,38 @@ use ecs_mesh_model::{
     DesiredStatus, LastStatus, RoleArn, Tags, Task, TaskArn, TaskDefinitionArn, TaskGroup, Timestamp,
 };
 
-/// Why a task stopped.
+/// `stopCode` of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCode {
-    /// It never got to run.
+    /// The task did not start.
     TaskFailedToStart,
-    /// An essential container ended by itself.
+    /// An essential container exited.
     EssentialContainerExited,
     /// `StopTask`.
     UserInitiated,
     /// A deployment or a scale-in.
     ServiceSchedulerInitiated,
-    /// Spot capacity was taken back.
-    SpotInterruption,
 }
 
 impl StopCode {
-    /// The API's spelling.
+    /// The API's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TaskFailedToStart => "TaskFailedToStart",
             Self::EssentialContainerExited => "EssentialContainerExited",
             Self::UserInitiated => "UserInitiated",
             Self::ServiceSchedulerInitiated => "ServiceSchedulerInitiated",
-            Self::SpotInterruption => "SpotInterruption",
         }
     }
 }
 
-/// What `RunTask` changes of the definition.
+/// `overrides` of `RunTask`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskOverrides {
-    /// Another role for the application.
+    /// Another task role.
     pub task_role_arn: Option<String>,
-    /// Everything else, as the API takes it.
+    /// All other overrides.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -53,7 +50,7 @@ pub struct TaskOverrides {
 /// A task's network interface.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// The attachment's id, a UUID.
+    /// Id of the attachment, a UUID.
     pub attachment: String,
     /// `eni-…`.
     pub interface: String,
@@ -61,11 +58,11 @@ pub struct Network {
     pub subnet: String,
     /// The MAC address.
     pub mac: String,
-    /// Its address, absent at the very beginning. It stays shown after the interface is gone.
+    /// Its address, absent at first, and kept after the interface is deleted.
     pub address: Option<Ipv4Addr>,
 }
 
-/// One state of a task. A state never changes: each change makes a new one.
+/// One immutable state of a task. Each change creates a new state.
 #[derive(Clone, Debug)]
 pub struct CloudTask {
     /// Its ARN.
@@ -74,63 +71,63 @@ pub struct CloudTask {
     pub cluster: String,
     /// The cluster's ARN.
     pub cluster_arn: String,
-    /// Its definition.
+    /// Its task definition.
     pub definition: Arc<DefinitionRecord>,
     /// The definition's family.
     pub family: String,
-    /// Grows by one with every change that causes an event.
+    /// Incremented with each change that emits an event.
     pub version: u64,
-    /// Where it is in its life.
+    /// `lastStatus`.
     pub last_status: LastStatus,
-    /// What ECS wants it to become.
+    /// `desiredStatus`.
     pub desired_status: DesiredStatus,
-    /// `service:NAME`, `family:NAME` or what `RunTask` was given.
+    /// `service:NAME`, `family:NAME` or the value of `RunTask`.
     pub group: String,
-    /// `ecs-svc/…` for a service's task, or what `RunTask` was given.
+    /// `ecs-svc/…` for a task of a service, or the value of `RunTask`.
     pub started_by: Option<String>,
     /// `FARGATE` or `EC2`.
     pub launch_type: String,
-    /// What was overridden.
+    /// Overrides of the task definition.
     pub overrides: Arc<TaskOverrides>,
-    /// Its network interface, in the network mode awsvpc.
+    /// Its network interface, in network mode `awsvpc`.
     pub network: Option<Network>,
     /// Its tags.
     pub tags: Tags,
-    /// Where it runs.
+    /// Its availability zone.
     pub availability_zone: String,
-    /// A container's runtime id, per container.
+    /// Runtime id of each container.
     pub runtime_ids: Arc<Vec<String>>,
-    /// Why it stops.
+    /// `stopCode`.
     pub stop_code: Option<StopCode>,
-    /// The same in a sentence.
+    /// `stoppedReason`.
     pub stopped_reason: Option<String>,
-    /// The exit code of its containers, once they ended.
+    /// Exit code of its containers, once stopped.
     pub exit_code: Option<i32>,
-    /// `RunTask`.
+    /// Time of `RunTask`.
     pub created_at: Timestamp,
-    /// Its last change of version.
+    /// Time of the last version change.
     pub updated_at: Timestamp,
-    /// PENDING.
+    /// Time of PENDING.
     pub pull_started_at: Option<Timestamp>,
-    /// ACTIVATING.
+    /// Time of ACTIVATING.
     pub pull_stopped_at: Option<Timestamp>,
-    /// RUNNING.
+    /// Time of RUNNING.
     pub started_at: Option<Timestamp>,
-    /// When the stop was asked for.
+    /// Time of the stop request.
     pub stopping_at: Option<Timestamp>,
-    /// When the containers ended.
+    /// Time at which the containers stopped.
     pub execution_stopped_at: Option<Timestamp>,
-    /// STOPPED.
+    /// Time of STOPPED.
     pub stopped_at: Option<Timestamp>,
 }
 
 impl CloudTask {
-    /// The id: the ARN's last part.
+    /// The task id, the last part of the ARN.
     pub fn id(&self) -> &str {
         self.arn.rsplit('/').next().unwrap_or_default()
     }
 
-    /// The ECS service that it belongs to.
+    /// Its ECS service, if any.
     pub fn service(&self) -> Option<&str> {
         self.group.strip_prefix("service:")
     }
@@ -140,13 +137,13 @@ impl CloudTask {
         self.network.as_ref().and_then(|network| network.address)
     }
 
-    /// The role of the application: the override's, else the definition's.
+    /// The task role of the override, or of the definition.
     pub fn task_role_arn(&self) -> Option<&str> {
         self.overrides.task_role_arn.as_deref().or(self.definition.task_role_arn.as_deref())
     }
 
-    /// The task in the operator's words, as DescribeTasks with tags tells it (so without `updated_at`).
-    /// `None` where the operator would refuse the task's ARN or that of its definition.
+    /// The task as the operator's type, from DescribeTasks with tags (without `updated_at`). `None` if the operator
+    /// would reject an ARN.
     pub fn to_model(&self) -> Option<Task> {
         Some(Task {
             arn: TaskArn::parse(&self.arn).ok()?,

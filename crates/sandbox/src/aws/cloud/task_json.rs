@@ -1,6 +1,5 @@
-//! The two ways in which AWS writes a task, and their small differences: events have ISO times, the attachment
-//! type `eni`, no tags and no health; the API has epoch seconds, `ElasticNetworkInterface`, health, and tags where asked
-//! for.
+//! The two JSON forms of a task. Events have ISO times, the attachment type `eni`, no tags and no health. The API has
+//! epoch seconds, `ElasticNetworkInterface`, health, and tags on request.
 //!
 //! Source: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_task_events.html>.
 
@@ -17,7 +16,7 @@ enum TaskJsonFormat {
 }
 
 impl CloudTask {
-    /// The task as DescribeTasks and `RunTask` show it.
+    /// The form of DescribeTasks and `RunTask`.
     pub fn to_api_json(&self, with_tags: bool) -> Value {
         let mut shown = self.shown(TaskJsonFormat::Api);
         shown.insert("healthStatus".into(), json!("UNKNOWN"));
@@ -170,8 +169,7 @@ impl CloudTask {
         Value::Object(shown)
     }
 
-    /// The instance that it runs on; `None` on Fargate. One instance stands for all: nothing here depends on
-    /// where EC2 tasks are placed.
+    /// The container instance; `None` on Fargate. All EC2 tasks share one, since placement is not emulated.
     pub fn container_instance_arn(&self) -> Option<String> {
         if self.launch_type == "FARGATE" {
             return None;

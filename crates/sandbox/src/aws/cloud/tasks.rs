@@ -1,7 +1,7 @@
-//! A task's life: which state follows which, after how long, and what happens on the way.
+//! The life cycle of tasks.
 //!
-//! Every change goes through [`Cloud::change_task`], so no change lacks its version, its event, its history, its
-//! place in the listings or its effect on its service.
+//! Every change goes through [`Cloud::change_task`], which updates version, history, index and service, and emits the
+//! event.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::history::TaskHistory;
 use super::{DefinitionRecord, DescribeFailure, Network, StopCode, TaskKey, TaskOverrides, Timer};
 use crate::aws::error::invalid;
-use crate::aws::{Cloud, CloudTask, AwsApiResult};
+use crate::aws::{AwsApiResult, Cloud, CloudTask};
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
-/// What `RunTask` takes.
+/// Request of `RunTask`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RunTask {
@@ -22,17 +22,17 @@ pub struct RunTask {
     pub cluster: String,
     /// Family, `family:revision` or ARN.
     pub task_definition: String,
-    /// How many, 1 to 10.
+    /// Number of tasks, 1 to 10.
     pub count: usize,
-    /// Without it `family:FAMILY`.
+    /// Default `family:FAMILY`.
     pub group: Option<String>,
-    /// A mark of the caller's.
+    /// Value of `startedBy`.
     pub started_by: Option<String>,
-    /// `FARGATE` or `EC2`; without it what the definition requires.
+    /// `FARGATE` or `EC2`; default: by the task definition.
     pub launch_type: Option<String>,
-    /// What differs from the definition.
+    /// Overrides of the task definition.
     pub overrides: TaskOverrides,
-    /// Needed in the network mode awsvpc.
+    /// Required for network mode `awsvpc`.
     pub network_configuration: Option<Value>,
     /// The tasks' tags.
     #[serde(deserialize_with = "super::ecs_tags::from_pairs")]
@@ -56,7 +56,7 @@ impl Default for RunTask {
 }
 
 impl RunTask {
-    /// One task in a subnet that stands for any.
+    /// One task in network mode `awsvpc`, in an arbitrary subnet.
     pub fn awsvpc(cluster: &str, task_definition: &str) -> Self {
         Self {
             cluster: cluster.to_owned(),
@@ -71,7 +71,7 @@ pub(super) fn any_network() -> Value {
     json!({"awsvpcConfiguration": {"subnets": ["subnet-0123456789abcdef0"], "assignPublicIp": "DISABLED"}})
 }
 
-/// What a new task is made of.
+/// Input of a new task.
 pub(super) struct NewTask {
     pub(super) cluster: String,
     pub(super) definition: Arc<DefinitionRecord>,
@@ -84,7 +84,7 @@ pub(super) struct NewTask {
 }
 
 impl Cloud {
-    /// Starts tasks. They begin in PROVISIONING and move on by [`Cloud::step`].
+    /// Starts tasks in PROVISIONING. [`Cloud::step`] advances them.
     pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> AwsApiResult<Vec<Arc<CloudTask>>> {
         if !(1..=10).contains(&request.count) {
             return Err(invalid(format!("count is {}; 1 to 10 are allowed", request.count)));
@@ -94,7 +94,7 @@ impl Cloud {
         needs_network(&definition, request.network_configuration.as_ref())?;
         let mut started = Vec::new();
         for _ in 0..request.count {
-            started.push(self.birth(
+            started.push(self.create_task(
                 NewTask {
                     cluster: cluster.clone(),
                     definition: definition.clone(),
@@ -111,7 +111,7 @@ impl Cloud {
         Ok(started)
     }
 
-    /// Asks a task to stop. A running one drains; one that never ran goes at once; a stopped one stays as it is.
+    /// Requests a stop. A running task drains; a starting task stops at once; a stopped task is not changed.
     pub fn stop_task(
         &mut self,
         cluster: &str,
@@ -128,7 +128,7 @@ impl Cloud {
         Ok(self.tasks[&key].current.clone())
     }
 
-    pub(super) fn birth(&mut self, birth: NewTask, now: Timestamp) -> Arc<CloudTask> {
+    pub(super) fn create_task(&mut self, task: NewTask, now: Timestamp) -> Arc<CloudTask> {
         let NewTask {
             cluster,
             definition,
@@ -138,7 +138,7 @@ impl Cloud {
             overrides,
             network_configuration,
             tags,
-        } = birth;
+        } = task;
         let id = self.hex(32);
         let arn: TaskKey = self.arn("ecs", &format!("task/{cluster}/{id}")).into();
         let network = (definition.network_mode == "awsvpc").then(|| {
@@ -194,7 +194,7 @@ impl Cloud {
         format!("0a:{}:{}:{}:{}:{}", &hex[..2], &hex[2..4], &hex[4..6], &hex[6..8], &hex[8..])
     }
 
-    /// Sets the stop in motion, once.
+    /// Begins the stop, once.
     pub(super) fn begin_stop(&mut self, key: &TaskKey, code: StopCode, reason: &str, now: Timestamp) {
         self.change_task(key, now, |task| {
             if task.desired_status == DesiredStatus::Stopped {
@@ -212,7 +212,7 @@ impl Cloud {
         });
     }
 
-    /// The containers are gone at once, without a drain.
+    /// Stops the containers at once, without a drain.
     pub(super) fn end_hard(&mut self, key: &TaskKey, code: StopCode, reason: &str, now: Timestamp) {
         self.change_task(key, now, |task| {
             if task.last_status >= LastStatus::Deprovisioning {
@@ -229,7 +229,7 @@ impl Cloud {
         });
     }
 
-    /// Moves the task to its next state, if it still is in the state that the timer was set for.
+    /// Moves the task to its next state, unless it has changed since the timer was set.
     pub(super) fn advance_task(&mut self, key: &TaskKey, version: u64, now: Timestamp) {
         let Some(record) = self.tasks.get(key) else { return };
         if record.current.version != version || record.gone_at.is_some() {
@@ -278,7 +278,7 @@ impl Cloud {
         });
     }
 
-    /// The one place where a task changes; `change` says whether it did.
+    /// The only place that changes a task. `change` returns whether it changed something.
     fn change_task(&mut self, key: &TaskKey, now: Timestamp, change: impl FnOnce(&mut CloudTask) -> bool) {
         let keep = self.config.history;
         let Some(record) = self.tasks.get_mut(key) else { return };
@@ -305,7 +305,7 @@ impl Cloud {
             self.addresses.release(address);
         }
         self.emit_task_event(task, now);
-        self.service_saw_task(task, now);
+        self.update_service_tasks(task, now);
         self.set_next(task, now);
     }
 
@@ -328,7 +328,7 @@ impl Cloud {
         self.at(now.plus(after), Timer::Task { arn: task.arn.clone(), version: task.version });
     }
 
-    /// Tags change without a version and without an event, but the history knows.
+    /// Changes tags: the history has the change, but neither version nor events do.
     pub(super) fn set_task_tags(&mut self, key: &TaskKey, tags: Tags, now: Timestamp) {
         let keep = self.config.history;
         if let Some(record) = self.tasks.get_mut(key) {
@@ -355,7 +355,7 @@ pub(super) fn needs_network(definition: &DefinitionRecord, network: Option<&Valu
 }
 
 impl DescribeFailure {
-    pub(super) fn check_missing(arn: String) -> Self {
+    pub(super) fn missing(arn: String) -> Self {
         Self { arn, reason: "MISSING" }
     }
 }

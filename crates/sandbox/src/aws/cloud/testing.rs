@@ -1,11 +1,11 @@
-//! A small account for the tests of this room.
+//! A small account for the tests of this module.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RunTask, RuleTarget};
+use super::{Cloud, CreateService, ListTasks, ReceiveMessages, RegisterTaskDefinition, RuleTarget, RunTask};
 use crate::aws::CloudConfig;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Tags, Timestamp};
 
@@ -66,7 +66,13 @@ impl CloudFixture {
         self.cloud.task(arn).unwrap().last_status
     }
 
-    /// Receives and deletes all events that are there.
+    /// Whether the service has one deployment left and all its tasks run.
+    pub(super) fn is_stable(&self, service: &str) -> bool {
+        let (services, _) = self.cloud.describe_services("prod", &[service]).unwrap();
+        services[0].deployments.len() == 1 && services[0].running_count() == services[0].desired_count
+    }
+
+    /// Receives and deletes all events in the queue.
     pub(super) fn events(&mut self) -> Vec<Value> {
         let mut events = Vec::new();
         loop {

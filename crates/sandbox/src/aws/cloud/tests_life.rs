@@ -1,4 +1,4 @@
-//! A task's life as events, describes and lists tell it.
+//! The life cycle of a task in events, DescribeTasks and ListTasks.
 
 use std::net::Ipv4Addr;
 
@@ -26,7 +26,7 @@ fn states(world: &mut CloudFixture) -> Vec<String> {
 }
 
 #[test]
-fn a_task_tells_each_state_of_its_life_with_a_growing_version() {
+fn task_emits_each_state_with_a_growing_version() {
     let mut world = cloud();
     let task = world.task();
     world.run_for_secs(5);
@@ -95,7 +95,7 @@ fn event_has_role_override_only() {
 }
 
 #[test]
-fn a_killed_task_stops_without_a_drain_and_says_why() {
+fn killed_task_stops_without_drain_and_has_a_reason() {
     let mut world = cloud();
     let task = world.task();
     world.run_for_secs(5);
@@ -110,7 +110,7 @@ fn a_killed_task_stops_without_a_drain_and_says_why() {
 }
 
 #[test]
-fn a_task_that_fails_to_start_never_runs() {
+fn task_that_fails_to_start_never_runs() {
     let mut world = cloud();
     let task = world.task();
     assert!(world.cloud.fail_to_start(&task, "no image", world.now));
@@ -135,7 +135,7 @@ fn address_is_reused_before_task_is_stopped() {
 }
 
 #[test]
-fn a_forced_address_is_the_next_tasks() {
+fn forced_address_goes_to_the_next_task() {
     let mut world = cloud();
     world.cloud.force_address(Ipv4Addr::new(10, 0, 9, 9));
     let task = world.task();
@@ -144,7 +144,7 @@ fn a_forced_address_is_the_next_tasks() {
 }
 
 #[test]
-fn a_draining_task_is_listed_as_stopped_only() {
+fn draining_task_is_listed_as_stopped_only() {
     let mut world = cloud();
     let task = world.task();
     world.run_for_secs(5);
@@ -171,22 +171,7 @@ fn stopped_task_is_missing_after_an_hour() {
 }
 
 #[test]
-fn deleted_record_is_missing_but_kept_in_history() {
-    let mut world = cloud();
-    let task = world.task();
-    world.run_for_secs(5);
-    let before = world.now;
-    world.run_for_secs(1);
-    assert!(world.cloud.delete_task_record(&task, world.now));
-    assert_eq!(world.cloud.describe_tasks("prod", &[&*task]).unwrap().failures.len(), 1);
-    assert!(world.cloud.task_as_of(&task, before).is_some());
-    assert!(world.cloud.task_as_of(&task, world.now).is_none());
-    world.run_for_secs(301);
-    assert!(world.cloud.task_as_of(&task, before).is_none(), "only the recent past is kept");
-}
-
-#[test]
-fn the_history_shows_tasks_and_lists_as_they_were() {
+fn history_serves_past_tasks_and_lists() {
     let mut world = cloud();
     let born = world.now;
     let task = world.task();
@@ -207,7 +192,7 @@ fn the_history_shows_tasks_and_lists_as_they_were() {
 }
 
 #[test]
-fn pages_of_tasks_are_complete_and_disjoint() {
+fn task_pages_are_complete_and_disjoint() {
     let mut world = cloud();
     let mut started: Vec<_> = (0..25).map(|_| world.task()).collect();
     started.sort();
@@ -227,7 +212,7 @@ fn pages_of_tasks_are_complete_and_disjoint() {
 }
 
 #[test]
-fn a_task_reads_in_the_operators_words() {
+fn task_converts_to_the_operators_type() {
     let mut world = cloud();
     let arn = world.task();
     world.run_for_secs(5);
@@ -243,7 +228,7 @@ fn a_task_reads_in_the_operators_words() {
 }
 
 #[test]
-fn the_next_deadline_is_when_something_happens() {
+fn next_deadline_is_the_next_change() {
     let mut world = cloud();
     assert_eq!(world.cloud.next_deadline(), None);
     world.task();
@@ -258,7 +243,7 @@ fn the_next_deadline_is_when_something_happens() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_world() {
+fn same_seed_gives_the_same_events() {
     let history = |seed| {
         let mut world = cloud_with(CloudConfig { seed, ..CloudConfig::default() });
         world.service("kv", 3);
@@ -270,12 +255,12 @@ fn the_same_seed_gives_the_same_world() {
 }
 
 #[test]
-fn fifteen_thousand_tasks_are_no_burden() {
+fn fifteen_thousand_tasks_are_listed_in_pages() {
     let mut world = cloud();
-    world.cloud.enable_rule("all", false).unwrap();
+    world.cloud.set_rule_enabled("all", false).unwrap();
     world.service("kv", 15_000);
     world.run_for_secs(5);
-    world.cloud.enable_rule("all", true).unwrap();
+    world.cloud.set_rule_enabled("all", true).unwrap();
     world.cloud.kill_hard(
         &world.cloud.list_tasks(&ListTasks::of("prod", DesiredStatus::Running)).unwrap().arns[0],
         world.now,
@@ -283,13 +268,12 @@ fn fifteen_thousand_tasks_are_no_burden() {
     world.run_for_secs(5);
     let request = ListTasks { max_results: Some(100), ..ListTasks::of("prod", DesiredStatus::Running) };
     assert_eq!(world.cloud.list_tasks(&request).unwrap().arns.len(), 100);
-    let (services, _) = world.cloud.describe_services("prod", &["kv"]).unwrap();
-    assert!(services[0].is_stable());
+    assert!(world.is_stable("kv"));
     assert_eq!(world.cloud.queue_counts("events", world.now).unwrap().visible, 7);
 }
 
 #[test]
-fn a_service_tells_of_its_deployments_among_its_tasks() {
+fn service_emits_deployment_events() {
     let mut world = cloud();
     world.service("kv", 1);
     world.run_for_secs(5);

@@ -1,4 +1,4 @@
-//! Queues, rules and roles as their callers see them.
+//! Queues, rules and roles.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn receive(world: &mut CloudFixture) -> Option<super::ReceivedMessage> {
 }
 
 #[test]
-fn a_message_in_flight_is_hidden_until_its_visibility_ends() {
+fn in_flight_message_is_hidden_until_its_timeout() {
     let mut world = with_queue(&[("VisibilityTimeout", "5")]);
     send(&mut world, "a");
     let first = receive(&mut world).unwrap();
@@ -37,7 +37,7 @@ fn a_message_in_flight_is_hidden_until_its_visibility_ends() {
     assert_eq!(counts, QueueCounts { visible: 0, in_flight: 1, delayed: 0 });
     assert_eq!(world.cloud.next_deadline(), Some(world.now.plus(Duration::from_secs(5))));
     world.run_for_secs(5);
-    assert!(world.cloud.take_message_came());
+    assert!(world.cloud.take_message_arrived());
     let second = receive(&mut world).unwrap();
     assert_eq!(second.system["ApproximateReceiveCount"], "2");
     assert_eq!(second.system["SentTimestamp"], first.system["SentTimestamp"]);
@@ -49,7 +49,7 @@ fn a_message_in_flight_is_hidden_until_its_visibility_ends() {
 }
 
 #[test]
-fn visibility_zero_hands_a_message_back_at_once() {
+fn visibility_timeout_zero_releases_the_message() {
     let mut world = with_queue(&[]);
     send(&mut world, "a");
     let message = receive(&mut world).unwrap();
@@ -60,7 +60,7 @@ fn visibility_zero_hands_a_message_back_at_once() {
 }
 
 #[test]
-fn a_handle_of_another_queue_is_refused() {
+fn receipt_handle_of_another_queue_is_rejected() {
     let mut world = with_queue(&[]);
     world.task();
     let foreign = world.cloud.receive_message("events", ONE, world.now).unwrap().remove(0).receipt_handle;
@@ -70,7 +70,7 @@ fn a_handle_of_another_queue_is_refused() {
 }
 
 #[test]
-fn a_message_received_too_often_goes_to_the_dead_letter_queue() {
+fn message_moves_to_dlq_after_max_receives() {
     let mut world = cloud();
     world.cloud.create_queue("dead", BTreeMap::new(), Tags::new(), world.now).unwrap();
     let policy = json!({"deadLetterTargetArn": world.cloud.queue_arn("dead").unwrap(), "maxReceiveCount": 2});
@@ -102,7 +102,7 @@ fn delayed_and_expired_messages_are_not_received() {
 }
 
 #[test]
-fn queue_attributes_are_checked_and_shown_with_their_defaults() {
+fn queue_attributes_are_checked_and_have_defaults() {
     let mut world = with_queue(&[]);
     let all = world.cloud.get_queue_attributes("work", &["All"], world.now).unwrap();
     assert_eq!(all["VisibilityTimeout"], "30");
@@ -119,10 +119,10 @@ fn queue_attributes_are_checked_and_shown_with_their_defaults() {
 }
 
 #[test]
-fn the_attributes_md5_is_the_documented_one() {
+fn attributes_md5_matches_the_documentation() {
     let attribute = super::MessageAttribute { data_type: "String".into(), string_value: "v".into() };
     let md5 = super::messages::attributes_md5(&BTreeMap::from([("n".into(), attribute)]));
-    // Independently: md5(00000001 'n' 00000006 'String' 01 00000001 'v').
+    // Computed by hand: md5(00000001 'n' 00000006 'String' 01 00000001 'v').
     assert_eq!(md5.as_deref(), Some("f4b238699da710fd012839c16c09f1ca"));
 }
 
@@ -152,30 +152,21 @@ fn delivery_faults_lose_double_delay_and_replay_events() {
 }
 
 #[test]
-fn faults_end_when_the_world_heals() {
-    let faulty = Delivery { lose: 1.0, ..Delivery::default() };
-    let mut world = cloud_with(CloudConfig { delivery: faulty, ..CloudConfig::default() });
-    world.task();
-    world.cloud.set_delivery(Delivery::default());
-    world.task();
-    assert_eq!(world.events().len(), 1);
-}
-
-#[test]
-fn a_shuffled_queue_hands_out_of_order_but_loses_nothing() {
+fn shuffled_queue_reorders_but_loses_nothing() {
     let delivery = Delivery { shuffle: true, ..Delivery::default() };
     let mut world = cloud_with(CloudConfig { delivery, ..CloudConfig::default() });
     let started: Vec<_> = (0..100).map(|_| json!(&*world.task())).collect();
-    let mut stops_delivered: Vec<_> = world.events().iter().map(|event| event["detail"]["taskArn"].clone()).collect();
-    assert_ne!(stops_delivered, started);
-    stops_delivered.sort_by_key(ToString::to_string);
+    let mut received: Vec<_> =
+        world.events().iter().map(|event| event["detail"]["taskArn"].clone()).collect();
+    assert_ne!(received, started);
+    received.sort_by_key(ToString::to_string);
     let mut sorted = started;
     sorted.sort_by_key(ToString::to_string);
-    assert_eq!(stops_delivered, sorted);
+    assert_eq!(received, sorted);
 }
 
 #[test]
-fn only_aws_sends_events_of_aws_unless_a_test_asks_for_it() {
+fn put_events_rejects_aws_sources_unless_configured() {
     let event = |source: &str| PutEvent {
         source: source.into(),
         detail_type: "t".into(),
@@ -206,7 +197,7 @@ fn role_tag_changes_emit_cloudtrail_events() {
     world.cloud.untag_role("kv-task", &["mesh".into()], world.now).unwrap();
     world.run_for_secs(1);
     world.cloud.delete_role("kv-task", world.now).unwrap();
-    let stops_delivered: Vec<_> = world
+    let received: Vec<_> = world
         .events()
         .iter()
         .map(|event| {
@@ -216,7 +207,7 @@ fn role_tag_changes_emit_cloudtrail_events() {
             event["detail"]["eventName"].as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(stops_delivered, ["TagRole", "UntagRole", "DeleteRole"]);
+    assert_eq!(received, ["TagRole", "UntagRole", "DeleteRole"]);
     assert_eq!(world.cloud.role_tags_as_of("kv-task", created), Some(tags));
     assert_eq!(world.cloud.role_tags_as_of("kv-task", tagged).unwrap().len(), 2);
     assert_eq!(world.cloud.role_tags_as_of("kv-task", world.now), None);
@@ -241,13 +232,14 @@ fn assumed_role_credentials_expire() {
 }
 
 #[test]
-fn rules_by_target_are_paged() {
+fn rule_names_by_target_are_paged() {
     let mut world = with_queue(&[]);
     let queue = world.cloud.queue_arn("work").unwrap();
     let bus = "arn:aws:events:eu-west-1:111122223333:event-bus/work";
     for (rule, arn) in [("a", queue.as_str()), ("b", bus), ("c", queue.as_str())] {
         world.cloud.put_rule(rule, r#"{"source": ["shop"]}"#, true, None).unwrap();
-        let target = RuleTarget { id: "t".into(), arn: arn.into(), input: None, rest: serde_json::Map::new() };
+        let target =
+            RuleTarget { id: "t".into(), arn: arn.into(), input: None, rest: serde_json::Map::new() };
         world.cloud.put_targets(rule, vec![target]).unwrap();
     }
     let (first, next) = world.cloud.list_rule_names_by_target(&queue, None, 1);

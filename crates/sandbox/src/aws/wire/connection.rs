@@ -1,4 +1,4 @@
-//! Connections that can be cut, so that an answer is lost the way networks lose it: without any answer.
+//! Connections that can be cut, so that a response is lost without an error.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// A listener whose connections can be cut.
 pub(super) struct CuttableListener(pub(super) TcpListener);
 
-/// Cuts one connection: whatever is written to it from then on goes nowhere.
+/// Cuts one connection: later writes to it are discarded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnectionCutter(Arc<AtomicBool>);
 

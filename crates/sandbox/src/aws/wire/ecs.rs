@@ -1,11 +1,11 @@
-//! ECS: which operation takes which fields and answers with which.
+//! The operations of ECS.
 
 use serde_json::{Value, json};
 
 use super::request::AwsRequest;
 use super::response::page;
 use crate::aws::cloud::tags_from;
-use crate::aws::{AwsApiError, Cloud, DescribeFailure, ListTasks, AwsApiResult};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, DescribeFailure, ListTasks};
 use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
@@ -15,21 +15,12 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
             services(cloud, request, now)
         }
         "CreateCluster" | "DeleteCluster" | "ListClusters" | "DescribeClusters" => clusters(cloud, request),
-        "RegisterTaskDefinition"
-        | "DeregisterTaskDefinition"
-        | "DescribeTaskDefinition"
-        | "ListTaskDefinitions" => definitions(cloud, request, now),
-        "TagResource" | "UntagResource" | "ListTagsForResource" => tags(cloud, request, now),
-        // All tasks are said to run elsewhere than on the account's own instances.
-        "ListContainerInstances" => Ok(json!({"containerInstanceArns": []})),
-        "DescribeContainerInstances" => {
-            let missing: Vec<Value> = request
-                .texts("containerInstances")
-                .iter()
-                .map(|arn| json!({"arn": arn, "reason": "MISSING"}))
-                .collect();
-            Ok(json!({"containerInstances": [], "failures": missing}))
+        "RegisterTaskDefinition" | "DescribeTaskDefinition" | "ListTaskDefinitions" => {
+            definitions(cloud, request, now)
         }
+        "TagResource" | "UntagResource" | "ListTagsForResource" => tags(cloud, request, now),
+        // Container instances are not emulated.
+        "ListContainerInstances" => Ok(json!({"containerInstanceArns": []})),
         _ => Err(request.unknown_operation()),
     }
 }
@@ -73,7 +64,7 @@ fn services(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiRe
             json!({"service": service.to_api_json(true)})
         }
         "ListServices" => {
-            // Unlike other listings, this one has 10 on a page unless asked for more.
+            // Unlike other lists, the default page size is 10.
             let size =
                 if request.body["maxResults"].is_null() { 10 } else { request.limit("maxResults", 100) };
             let (arns, next) = cloud.list_services(cluster, request.optional("nextToken"), size)?;
@@ -130,9 +121,6 @@ fn definitions(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsAp
         "RegisterTaskDefinition" => {
             let record = cloud.register_task_definition(request.read_as()?, now)?;
             json!({"taskDefinition": record.to_api_json(), "tags": tag_list(&record.tags)})
-        }
-        "DeregisterTaskDefinition" => {
-            json!({"taskDefinition": cloud.deregister_task_definition(named)?.to_api_json()})
         }
         "DescribeTaskDefinition" => {
             let record = cloud.describe_task_definition(named)?;

@@ -1,4 +1,4 @@
-//! EventBridge.
+//! The operations of EventBridge.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::request::AwsRequest;
 use super::response::page;
 use crate::aws::cloud::validation;
-use crate::aws::{AwsApiError, Cloud, AwsApiResult, PutEvent, PutEventOutcome, EventBridgeRule, RuleTarget};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, EventBridgeRule, PutEvent, PutEventOutcome, RuleTarget};
 use ecs_mesh_model::Timestamp;
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
@@ -14,8 +14,7 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
     let (name, rule) = (request.text("Name"), request.text("Rule"));
     match request.operation.as_str() {
         "PutRule" => return put_rule(cloud, request),
-        "EnableRule" => cloud.enable_rule(name, true)?,
-        "DisableRule" => cloud.enable_rule(name, false)?,
+        "EnableRule" => cloud.set_rule_enabled(name, true)?,
         "DeleteRule" => cloud.delete_rule(name)?,
         "DescribeRule" => {
             let mut shown = show(cloud.describe_rule(name)?);

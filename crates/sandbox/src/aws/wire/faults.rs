@@ -1,44 +1,44 @@
-//! What goes wrong between a caller and the sandbox.
+//! Faults of AWS calls.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// What happens to one call.
+/// Fault of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AwsFault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// It is refused as too fast, without effect.
+    /// Throttled, without effect.
     Throttle,
-    /// The service fails, without effect.
+    /// Internal error, without effect.
     InternalError,
-    /// It takes effect, and the caller hears that the service failed.
+    /// Internal error, although the call took effect.
     ErrorAfterEffect,
-    /// It takes effect, and the caller hears nothing: the connection is cut.
+    /// The connection is cut after the call took effect.
     DropAfterEffect,
-    /// The connection is cut, without effect.
+    /// The connection is cut before the call takes effect.
     Drop,
-    /// It takes effect this much later.
+    /// The call is delayed.
     Delay(Duration),
-    /// It is refused as not allowed, without effect.
+    /// Access denied, without effect.
     AccessDenied,
-    /// It takes effect, and every list in its answer is empty and said to be complete.
+    /// The call succeeds, but every list in the response is empty and has no next page.
     EmptyList,
 }
 
-/// Chooses what goes wrong.
+/// Chooses the fault of each call.
 pub trait AwsFaults: Send + Sync {
-    /// Asked once for each call, by service (`ecs`, `sqs`, `events`, `iam`, `sts`) and operation (`ListTasks`).
+    /// Called once for each call, with service (`ecs`, `sqs`, `events`, `iam`, `sts`) and operation (`ListTasks`).
     fn decide(&self, service: &str, operation: &str) -> AwsFault;
 
-    /// Told of what a call that worked is about to answer, for those who measure from outside.
-    fn answers(&self, service: &str, operation: &str, answer: &Value) {
-        let _ = (service, operation, answer);
+    /// Observes the response of a successful call, for measurements.
+    fn on_response(&self, service: &str, operation: &str, response: &Value) {
+        let _ = (service, operation, response);
     }
 }
 
-/// Nothing goes wrong.
+/// Injects no faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoAwsFaults;
 

@@ -1,11 +1,11 @@
-//! IAM roles. `ListRoles` shows no tags, as at AWS; `GetRole` and `ListRoleTags` do.
+//! The operations of IAM. As at AWS, `ListRoles` returns no tags.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::request::AwsRequest;
 use super::response::page;
-use crate::aws::{AwsApiError, Cloud, CreateRole, AwsApiResult, IamRole};
+use crate::aws::{AwsApiError, AwsApiResult, Cloud, CreateRole, IamRole};
 use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
@@ -116,7 +116,7 @@ fn show_with_tags(role: &IamRole) -> Value {
     shown
 }
 
-/// Policies are shown percent-encoded.
+/// Policies are returned percent-encoded.
 fn encoded(document: &str) -> String {
     utf8_percent_encode(document, NON_ALPHANUMERIC).to_string()
 }

@@ -1,7 +1,7 @@
-//! The wire protocols of AWS in front of a [`Cloud`]: one port for all services, as `AWS_ENDPOINT_URL` wants it.
+//! The wire protocols of AWS for a [`Cloud`], with one port for all services, for use with `AWS_ENDPOINT_URL`.
 //!
-//! The lock is never held across an await. Waiting calls sleep until a message comes or their time is over; the
-//! world moves by itself at [`Cloud::next_deadline`], without polling.
+//! The lock is never held across an await. Long polls sleep until a message arrives or their time is over, and a
+//! timer advances the account at [`Cloud::next_deadline`].
 
 mod connection;
 mod ecs;
@@ -29,28 +29,28 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::connection::{CuttableListener, ConnectionCutter};
+use self::connection::{ConnectionCutter, CuttableListener};
 use self::request::AwsRequest;
-use super::{AwsApiError, Cloud, AwsApiResult};
+use super::{AwsApiError, AwsApiResult, Cloud};
 use ecs_mesh_model::Timestamp;
 
 pub use self::faults::{AwsFault, AwsFaults, NoAwsFaults};
 pub use self::signed::{QueryAnswer, query};
 
-/// A [`Cloud`] with a clock, shared between the endpoint and those who play with its world.
+/// A [`Cloud`] with a clock, shared between the endpoint and the world.
 #[derive(Clone)]
 pub struct AwsFront {
     cloud: Arc<Mutex<Cloud>>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     faults: Arc<dyn AwsFaults>,
-    /// A message became visible.
+    /// Notified when a message becomes visible.
     arrivals: Arc<Notify>,
-    /// The next deadline may have moved.
+    /// Notified when the next deadline may have changed.
     rescheduled: Arc<Notify>,
 }
 
 impl AwsFront {
-    /// Puts a clock and faults to an account.
+    /// Combines an account, faults and a clock.
     pub fn new(
         cloud: Arc<Mutex<Cloud>>,
         faults: Arc<dyn AwsFaults>,
@@ -65,15 +65,15 @@ impl AwsFront {
         }
     }
 
-    /// Brings the account up to now and does something with it. Waiting receives and the endpoint's own timer
-    /// learn of what changed; whoever changes the account otherwise leaves them asleep.
+    /// Advances the account to now, calls `act`, and wakes long polls and the timer. Changes to the account by
+    /// another way do not wake them.
     pub fn with<R>(&self, act: impl FnOnce(&mut Cloud, Timestamp) -> R) -> R {
         let mut cloud = self.cloud.lock().unwrap_or_else(PoisonError::into_inner);
         let now = (self.clock)();
         let before = cloud.next_deadline();
         cloud.step(now);
         let result = act(&mut cloud, now);
-        if cloud.take_message_came() {
+        if cloud.take_message_arrived() {
             self.arrivals.notify_waiters();
         }
         if cloud.next_deadline() != before {
@@ -82,12 +82,12 @@ impl AwsFront {
         result
     }
 
-    /// How often each `service.Operation` was called.
+    /// Number of calls of each `service.Operation`.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.with(|cloud, _| cloud.calls())
     }
 
-    /// Lets happen what is due, when it is due.
+    /// Advances the account at each deadline.
     async fn run(&self) {
         loop {
             let (deadline, now) = self.with(|cloud, now| (cloud.next_deadline(), now));
@@ -106,7 +106,7 @@ impl AwsFront {
     }
 }
 
-/// Serves all services on one port until `shutdown`. Calls in flight end first; waiting ones are answered at once.
+/// Serves all services on one port until `shutdown`. Completes calls in flight and answers long polls at once.
 pub async fn serve(
     listener: TcpListener,
     front: AwsFront,
@@ -114,8 +114,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let stopping = CancellationToken::new();
     let state = Endpoint { front: front.clone(), stopping: stopping.clone() };
-    let service =
-        Router::new().fallback(answer).with_state(state).into_make_service_with_connect_info::<ConnectionCutter>();
+    let service = Router::new()
+        .fallback(answer)
+        .with_state(state)
+        .into_make_service_with_connect_info::<ConnectionCutter>();
     let served = axum::serve(CuttableListener(listener), service).with_graceful_shutdown(async move {
         shutdown.await;
         stopping.cancel();
@@ -169,7 +171,7 @@ async fn answer(
         _ => outcome,
     };
     if let Ok(answer) = &outcome {
-        endpoint.front.faults.answers(service, operation, answer);
+        endpoint.front.faults.on_response(service, operation, answer);
     }
     response::of(&request, outcome)
 }
@@ -188,7 +190,7 @@ impl Endpoint {
         })
     }
 
-    /// Waits for a message as long as the call, or else its queue, asks for.
+    /// Waits for a message for the wait time of the call or its queue.
     async fn receive(&self, request: &AwsRequest) -> AwsApiResult<Value> {
         let call = sqs::Receive::read(request)?;
         let wait = match call.wait()? {
@@ -197,7 +199,7 @@ impl Endpoint {
         };
         let until = tokio::time::Instant::now() + wait;
         loop {
-            // Listen before looking, so that nothing comes unheard in between.
+            // Subscribe before reading, so that no arrival is missed.
             let arrival = self.front.arrivals.notified();
             tokio::pin!(arrival);
             arrival.as_mut().enable();
@@ -215,7 +217,7 @@ impl Endpoint {
     }
 }
 
-/// The response is never sent: the connection ends at its first byte.
+/// Cuts the connection, so that the returned response is never sent.
 fn cut(connection: &ConnectionCutter) -> Response {
     connection.cut();
     StatusCode::INTERNAL_SERVER_ERROR.into_response()

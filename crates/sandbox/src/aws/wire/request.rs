@@ -1,5 +1,5 @@
-//! Which service and operation a request is for, whoever sends it: by X-Amz-Target for the JSON protocols, by the
-//! form's Action and the service that the signature names for the query protocol.
+//! Parses service and operation of a request: from `X-Amz-Target` for the JSON protocols; from `Action` and the
+//! signature's service for the query protocol.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use serde_json::Value;
 use super::response;
 use crate::aws::{AwsApiError, AwsApiResult};
 
-/// One call.
+/// A parsed request.
 #[derive(Debug)]
 pub(super) struct AwsRequest {
     pub(super) service: &'static str,
     pub(super) operation: String,
     pub(super) protocol: AwsProtocol,
-    /// Who signed it.
+    /// Access key of the signature.
     pub(super) access_key_id: String,
-    /// How the caller reached us, for URLs that lead back.
+    /// Base URL of the request, for queue URLs.
     pub(super) base_url: String,
     /// The JSON protocols' body.
     pub(super) body: Value,
@@ -29,7 +29,7 @@ pub(super) struct AwsRequest {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AwsProtocol {
-    /// JSON 1.0 or 1.1, by its content type.
+    /// JSON 1.0 or 1.1, with its content type.
     Json(&'static str),
     Query,
 }
@@ -48,7 +48,7 @@ const TARGETS: &[(&str, &str, &str)] = &[
 const VERSIONS: &[(&str, &str)] = &[("2010-05-08", "iam"), ("2011-06-15", "sts"), ("2012-11-05", "sqs")];
 
 impl AwsRequest {
-    /// Reads a request; one that can't be for any operation is answered right away.
+    /// Parses a request, or returns the error response.
     pub(super) fn read(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Box<Response>> {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let mut request = match header("x-amz-target").split_once('.') {
@@ -72,7 +72,8 @@ impl AwsRequest {
     fn json(prefix: &str, operation: &str, body: &[u8]) -> Result<Self, Box<Response>> {
         let Some((_, service, content_type)) = TARGETS.iter().find(|(known, ..)| *known == prefix) else {
             let refused = Self::blank("unknown", AwsProtocol::Json(JSON_1_1));
-            let error = AwsApiError::new("UnknownOperationException", format!("no service {prefix} is served"));
+            let error =
+                AwsApiError::new("UnknownOperationException", format!("no service {prefix} is served"));
             return Err(Box::new(response::of(&refused, Err(error))));
         };
         let mut request = Self::blank(service, AwsProtocol::Json(content_type));
@@ -122,40 +123,41 @@ impl AwsRequest {
         AwsApiError::new(code, "the request is not signed: it has no Authorization header")
     }
 
-    /// The body as what the operation takes.
+    /// Deserialises the body.
     pub(super) fn read_as<T: DeserializeOwned>(&self) -> AwsApiResult<T> {
-        T::deserialize(&self.body).map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
+        T::deserialize(&self.body)
+            .map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
     }
 
-    /// A text of the JSON body, empty where it is absent.
+    /// A text field of the JSON body; empty if absent.
     pub(super) fn text(&self, field: &str) -> &str {
         self.body[field].as_str().unwrap_or_default()
     }
 
-    /// A text of the JSON body, if it is there.
+    /// A text field of the JSON body, if present.
     pub(super) fn optional(&self, field: &str) -> Option<&str> {
         self.body[field].as_str()
     }
 
-    /// The texts of a list of the JSON body.
+    /// A list of texts of the JSON body.
     pub(super) fn texts(&self, field: &str) -> Vec<String> {
         let items = self.body[field].as_array().into_iter().flatten();
         items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
     }
 
-    /// A page's size, between 1 and `most`, which is also the default.
+    /// A page size between 1 and `most`, which is also the default.
     pub(super) fn limit(&self, field: &str, most: usize) -> usize {
         let asked = self.body[field].as_u64().and_then(|asked| usize::try_from(asked).ok());
         asked.unwrap_or(most).clamp(1, most)
     }
 
-    /// A parameter of the form that has to be there.
+    /// A required parameter of the form.
     pub(super) fn required(&self, name: &str) -> AwsApiResult<&str> {
         let missing = || AwsApiError::new("ValidationError", format!("the parameter {name} is missing"));
         self.form.get(name).map(String::as_str).ok_or_else(missing)
     }
 
-    /// The values `NAME.member.1`, `NAME.member.2`, … with `suffix` at their end.
+    /// The values `NAME.member.1`, `NAME.member.2`, … with `suffix`.
     pub(super) fn members(&self, name: &str, suffix: &str) -> Vec<String> {
         (1..).map_while(|index| self.form.get(&format!("{name}.member.{index}{suffix}")).cloned()).collect()
     }

@@ -1,4 +1,4 @@
-//! Answers and errors in the shape of each protocol.
+//! Responses and errors in the format of each protocol.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use super::request::{AwsProtocol, AwsRequest};
 use crate::aws::{AwsApiError, AwsApiResult};
 
-/// Ids of requests mean nothing here; SDKs want one.
+/// A constant request id, which SDKs require.
 const REQUEST_ID: &str = "00000000-0000-4000-a000-000000000000";
 
-/// What the query protocol answers in.
+/// Content type of the query protocol.
 pub(super) const XML: &str = "text/xml";
 
-/// SQS errors that had another code in the query protocol, by which many callers still know them.
+/// SQS errors with another code in the query protocol, which SDKs still match.
 const OLD_SQS_CODES: &[(&str, &str)] = &[
     ("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"),
     ("QueueNameExists", "QueueAlreadyExists"),
@@ -28,7 +28,7 @@ const OLD_SQS_CODES: &[(&str, &str)] = &[
     ("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation"),
 ];
 
-/// The answer to a request.
+/// The response to a request.
 pub(super) fn of(request: &AwsRequest, outcome: AwsApiResult<Value>) -> Response {
     match (request.protocol, outcome) {
         (AwsProtocol::Json(kind), Ok(value)) => json_response(StatusCode::OK, kind, &value),
@@ -40,7 +40,7 @@ pub(super) fn of(request: &AwsRequest, outcome: AwsApiResult<Value>) -> Response
     }
 }
 
-/// The answer of the query protocol.
+/// The response of the query protocol.
 pub(super) fn xml(request: &AwsRequest, outcome: AwsApiResult<Value>) -> (StatusCode, String) {
     match outcome {
         Ok(value) => (StatusCode::OK, xml_answer(request, &value)),
@@ -56,7 +56,7 @@ fn json_response(status: StatusCode, kind: &'static str, value: &Value) -> Respo
 fn json_error(service: &str, kind: &'static str, error: &AwsApiError) -> Response {
     let shape =
         if service == "sqs" { format!("com.amazonaws.sqs#{}", error.code) } else { error.code.to_owned() };
-    // EventBridge and ECS write the field in lower case; so does SQS.
+    // ECS, EventBridge and SQS use the field in lower case.
     let body = json!({"__type": shape, "message": error.message});
     let mut response = json_response(status(error), kind, &body);
     response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(error.code));
@@ -110,7 +110,7 @@ fn xml_error(service: &str, error: &AwsApiError) -> String {
     )
 }
 
-/// A page of a listing: the items, and the token for the next page where there is one.
+/// A page of a list: the items, and the token of the next page if there is one.
 pub(super) fn page(
     items_field: &str,
     items: impl serde::Serialize,
@@ -124,7 +124,7 @@ pub(super) fn page(
     answer
 }
 
-/// A value as an element: fields are elements in it, items of a list are elements `member`.
+/// Writes a value as an element: fields as child elements, list items as `member` elements.
 fn write_element(xml: &mut String, name: &str, value: &Value) {
     if value.is_null() {
         return;

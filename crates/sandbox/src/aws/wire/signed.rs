@@ -1,5 +1,4 @@
-//! Requests that somebody else signed, such as those that a server sends in place of its client: answered in process,
-//! as the endpoint would.
+//! In-process responses to signed requests, such as those that Consul forwards for its clients.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
@@ -8,7 +7,7 @@ use super::{iam, response, sts};
 use crate::aws::Cloud;
 use ecs_mesh_model::Timestamp;
 
-/// What AWS answers in its query protocol.
+/// A response of the query protocol.
 #[derive(Clone, Debug)]
 pub struct QueryAnswer {
     /// The HTTP status.
@@ -19,7 +18,7 @@ pub struct QueryAnswer {
     pub body: String,
 }
 
-/// Answers a request of the query protocol to IAM or STS.
+/// Handles a request of the query protocol to IAM or STS.
 pub fn query<'a>(
     cloud: &mut Cloud,
     now: Timestamp,
@@ -45,7 +44,7 @@ pub fn query<'a>(
     QueryAnswer { status: status.as_u16(), content_type: response::XML, body }
 }
 
-/// A request that is not even read says no more than its status.
+/// A response without details, for a request that cannot be parsed.
 fn refused(status: u16) -> QueryAnswer {
     QueryAnswer { status, content_type: response::XML, body: "<ErrorResponse/>".to_owned() }
 }

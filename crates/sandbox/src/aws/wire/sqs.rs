@@ -1,4 +1,4 @@
-//! SQS, in its JSON protocol.
+//! The operations of SQS, in its JSON protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::request::AwsRequest;
 use crate::aws::cloud::{attributes_md5, md5_hex};
-use crate::aws::{AwsApiError, BatchFailure, Cloud, AwsApiResult, ReceiveMessages, ReceivedMessage, SendMessage};
+use crate::aws::{
+    AwsApiError, AwsApiResult, BatchFailure, Cloud, ReceiveMessages, ReceivedMessage, SendMessage,
+};
 use ecs_mesh_model::{Tags, Timestamp};
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {
@@ -30,8 +32,6 @@ pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -
         "PurgeQueue" => cloud.purge_queue(queue)?,
         "DeleteQueue" => cloud.delete_queue(queue)?,
         "SetQueueAttributes" => cloud.set_queue_attributes(queue, map(request, "Attributes"), now)?,
-        "TagQueue" => cloud.tag_queue(queue, map(request, "Tags"))?,
-        "UntagQueue" => cloud.untag_queue(queue, &request.texts("TagKeys"))?,
         _ => return answers(cloud, request, now),
     }
     Ok(json!({}))
@@ -61,7 +61,7 @@ fn answers(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiRes
             );
             let urls: AwsApiResult<Vec<String>> = names.iter().map(|name| url(cloud, name)).collect();
             let mut answer = json!({"QueueUrls": urls?});
-            // Without MaxResults SQS gives out no token.
+            // Without MaxResults, SQS returns no token.
             if !request.body["MaxResults"].is_null()
                 && let Some(next) = next
             {
@@ -113,7 +113,7 @@ fn perform_batch(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> Aws
     Ok(json!({"Successful": successful, "Failed": failed}))
 }
 
-/// The entries by id, checked as a whole: a batch that breaks a rule has no effect at all.
+/// The entries by id. An invalid batch has no effect.
 fn entries(request: &AwsRequest) -> AwsApiResult<Vec<(String, &Value)>> {
     let entries = request.body["Entries"].as_array().map_or(&[][..], Vec::as_slice);
     if entries.is_empty() {
@@ -151,7 +151,7 @@ fn read_entry<T: DeserializeOwned>(entry: &Value) -> AwsApiResult<T> {
     T::deserialize(entry).map_err(|error| AwsApiError::new("SerializationException", error.to_string()))
 }
 
-/// A `ReceiveMessage`, which may be tried more than once while it waits.
+/// A `ReceiveMessage`, which is retried during a long poll.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Receive {
@@ -173,7 +173,7 @@ impl Receive {
         &self.queue_url
     }
 
-    /// How long to wait; `None` where the queue decides.
+    /// Wait time; `None` for the queue's default.
     pub(super) fn wait(&self) -> AwsApiResult<Option<Duration>> {
         match self.wait_time_seconds {
             Some(seconds @ 0..=20) => Ok(Some(Duration::from_secs(seconds))),
@@ -185,7 +185,7 @@ impl Receive {
         }
     }
 
-    /// The answer, if there are messages.
+    /// The response, if there are messages.
     pub(super) fn perform(&self, cloud: &mut Cloud, now: Timestamp) -> AwsApiResult<Option<Value>> {
         let request = ReceiveMessages {
             max: self.max_number_of_messages.unwrap_or(1),
@@ -228,7 +228,7 @@ impl Receive {
     }
 }
 
-/// Whether a list of names asks for this one: by itself, by `All`, or by a prefix with `.*`.
+/// Whether a list of names contains this one, `All`, or a matching prefix with `.*`.
 fn names(list: &[String], name: &str) -> bool {
     list.iter().any(|asked| {
         asked == name

@@ -1,9 +1,9 @@
-//! STS.
+//! The operations of STS.
 
 use serde_json::{Value, json};
 
 use super::request::AwsRequest;
-use crate::aws::{AssumeRole, Cloud, AwsApiResult};
+use crate::aws::{AssumeRole, AwsApiResult, Cloud};
 use ecs_mesh_model::Timestamp;
 
 pub(super) fn perform(cloud: &mut Cloud, request: &AwsRequest, now: Timestamp) -> AwsApiResult<Value> {

@@ -1,9 +1,9 @@
-//! Who may do what, and what becomes of ACL objects.
+//! Permissions and ACL objects.
 
 use serde_json::{Value, json};
 
-use super::super::{ConsulConfig, ConsulServer};
-use super::{MANAGEMENT, START, ConsulServerFixture};
+use super::super::ConsulConfig;
+use super::{ConsulServerFixture, MANAGEMENT, START};
 
 const RULE: &str = "/v1/acl/binding-rule";
 
@@ -34,7 +34,7 @@ fn delete_with_unknown_token_looks_like_missing() {
 }
 
 #[test]
-fn a_policy_that_is_deleted_is_gone_from_its_roles() {
+fn deleted_policy_is_removed_from_its_roles() {
     let mut world = ConsulServerFixture::new();
     let policy = world.done("PUT", "/v1/acl/policy", &json!({"Name": "p", "Rules": "acl = \"read\""}));
     world.done("PUT", "/v1/acl/role", &json!({"Name": "r", "Policies": [{"Name": "p"}]}));
@@ -73,7 +73,7 @@ fn auth_method_names_ignore_case() {
         world.done("PUT", RULE, &json!({"AuthMethod": "TASKS", "BindType": "service", "BindName": "web"}));
     assert_eq!(rule["AuthMethod"], "TASKS", "as it was given");
     assert_eq!(world.get("/v1/acl/binding-rules?authmethod=tasks"), json!([rule]));
-    // The one place where case counts.
+    // Binding rules are the only place where case matters.
     let moved = json!({"AuthMethod": "tasks", "BindType": "service", "BindName": "web"});
     let path = format!("{RULE}/{}", rule["ID"].as_str().unwrap());
     assert_eq!(world.call(Some(MANAGEMENT), "PUT", &path, &moved).status, 500);
@@ -102,7 +102,7 @@ fn invalid_selector_is_rejected() {
 }
 
 #[test]
-fn who_may_only_read_sees_no_secrets() {
+fn secrets_are_hidden_from_readers() {
     let mut world = ConsulServerFixture::new();
     let reader = world.token("acl = \"read\"");
     let listed = world.call(Some(&reader), "GET", "/v1/acl/tokens", &Value::Null).json();
@@ -112,7 +112,7 @@ fn who_may_only_read_sees_no_secrets() {
 }
 
 #[test]
-fn a_token_with_an_end_is_unknown_after_it() {
+fn expired_token_is_unknown() {
     let mut world = ConsulServerFixture::new();
     let token = world.done("PUT", "/v1/acl/token", &json!({"ExpirationTTL": "90s"}));
     let secret = token["SecretID"].as_str();
@@ -125,8 +125,9 @@ fn a_token_with_an_end_is_unknown_after_it() {
 }
 
 #[test]
-fn without_acls_everybody_may_do_everything_but_acls() {
-    let mut world = ConsulServerFixture::with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() });
+fn disabled_acls_allow_everything_but_acl_endpoints() {
+    let mut world =
+        ConsulServerFixture::with(ConsulConfig { acls_enabled: false, ..ConsulConfig::default() });
     assert_eq!(world.call(None, "GET", "/v1/acl/tokens", &Value::Null).status, 401);
     let node = json!({"Node": "n", "Address": "10.0.0.1"});
     let registered = world.call(None, "PUT", "/v1/catalog/register", &node);
@@ -135,18 +136,7 @@ fn without_acls_everybody_may_do_everything_but_acls() {
 }
 
 #[test]
-fn a_server_is_bootstrapped_once() {
-    let mut server = ConsulServer::new(ConsulConfig::default(), START);
-    let request = super::super::ConsulRequest::new("PUT", "/v1/acl/bootstrap", None, &Value::Null);
-    let first = server.handle(START, &request);
-    assert_eq!((first.status, server.handle(START, &request).status), (200, 403));
-    let secret = first.json()["SecretID"].as_str().map(str::to_owned);
-    let list = super::super::ConsulRequest::new("GET", "/v1/acl/tokens", secret.as_deref(), &Value::Null);
-    assert_eq!(server.handle(START, &list).status, 200);
-}
-
-#[test]
-fn enterprise_and_other_datacenters_are_refused() {
+fn enterprise_and_other_datacenters_are_rejected() {
     let mut world = ConsulServerFixture::new();
     let mut status = |path: &str| world.call(Some(MANAGEMENT), "GET", path, &Value::Null).status;
     assert_eq!(status("/v1/acl/tokens?ns=default"), 400);
@@ -187,8 +177,8 @@ fn authorize_agrees_with_enforcement() {
         ("node", "x", "write", false),
     ] {
         let question = json!({"Resource": resource, "Segment": segment, "Access": access});
-        let said = ask(&mut world, secret, question.clone()).json();
-        assert_eq!(said[0]["Allow"], allowed, "{question}");
+        let answers = ask(&mut world, secret, question.clone()).json();
+        assert_eq!(answers[0]["Allow"], allowed, "{question}");
         assert_eq!(ask(&mut world, Some(MANAGEMENT), question).json()[0]["Allow"], true);
     }
     let question = || json!({"Resource": "acl", "Access": "read"});

@@ -1,8 +1,8 @@
-//! Nodes and services: who sees them, who may write them, and all or nothing.
+//! Nodes and services: permissions, filters and transactions.
 
 use serde_json::{Value, json};
 
-use super::{MANAGEMENT, ConsulServerFixture};
+use super::{ConsulServerFixture, MANAGEMENT};
 
 const NODE: &str = "arn:aws:ecs:us-east-1:1:cluster/a";
 const REGISTER: &str = "/v1/catalog/register";
@@ -32,7 +32,7 @@ fn op(verb: &str, name: &str, id: &str, index: u64) -> Value {
 }
 
 #[test]
-fn a_node_is_found_by_its_name_raw_or_encoded_once() {
+fn node_is_found_by_raw_or_encoded_name() {
     let mut world = world();
     for (name, found) in [
         (NODE, true),
@@ -50,20 +50,26 @@ fn filtering_is_reported_only_with_a_token() {
     let path = format!("/v1/catalog/node-services/{NODE}");
     let half = world.token("node_prefix \"\" { policy = \"read\" } service \"db\" { policy = \"read\" }");
     let half = world.call(Some(&half), "GET", &path, &Value::Null);
-    let stops_delivered = "X-Consul-Results-Filtered-By-ACLs";
+    let filtered_header = "X-Consul-Results-Filtered-By-ACLs";
     assert_eq!(half.json()["Services"].as_array().map(Vec::len), Some(1));
-    assert_eq!(half.header(stops_delivered), Some("true"));
+    assert_eq!(half.header(filtered_header), Some("true"));
     let nodes = world.token("node_prefix \"\" { policy = \"read\" }");
     let nodes = world.call(Some(&nodes), "GET", &path, &Value::Null);
-    assert_eq!((&nodes.json()["Services"], nodes.header(stops_delivered)), (&json!([]), Some("true")));
-    let nobody = world.call(None, "GET", &path, &Value::Null);
-    assert_eq!((nobody.json(), nobody.header(stops_delivered)), (json!({"Node": null, "Services": null}), None));
+    assert_eq!((&nodes.json()["Services"], nodes.header(filtered_header)), (&json!([]), Some("true")));
+    let no_access = world.call(None, "GET", &path, &Value::Null);
+    assert_eq!(
+        (no_access.json(), no_access.header(filtered_header)),
+        (json!({"Node": null, "Services": null}), None)
+    );
     let all = world.call(Some(MANAGEMENT), "GET", &path, &Value::Null);
-    assert_eq!((all.json()["Services"].as_array().map(Vec::len), all.header(stops_delivered)), (Some(3), None));
+    assert_eq!(
+        (all.json()["Services"].as_array().map(Vec::len), all.header(filtered_header)),
+        (Some(3), None)
+    );
 }
 
 #[test]
-fn a_filter_leaves_the_services_that_it_selects() {
+fn filter_returns_selected_services() {
     let mut world = world();
     let mut filtered = |filter: &str| {
         let filter = form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>();
@@ -77,7 +83,7 @@ fn a_filter_leaves_the_services_that_it_selects() {
 }
 
 #[test]
-fn a_service_registers_itself_only_where_the_node_is_known() {
+fn service_token_registers_on_known_nodes_only() {
     let mut world = world();
     let token = world.done("PUT", "/v1/acl/token", &json!({"ServiceIdentities": [{"ServiceName": "web"}]}));
     let secret = token["SecretID"].as_str().unwrap().to_owned();
@@ -90,11 +96,11 @@ fn a_service_registers_itself_only_where_the_node_is_known() {
     assert_eq!(put(&elsewhere), 403);
     let mut renamed = service("web", "4");
     renamed["Service"]["ID"] = json!("db-3");
-    assert_eq!(put(&renamed), 403, "an instance of another service can't be taken over");
+    assert_eq!(put(&renamed), 403, "an instance of another service cannot be taken over");
 }
 
 #[test]
-fn what_is_written_as_it_is_changes_no_index() {
+fn unchanged_write_moves_no_index() {
     let mut world = world();
     let path = format!("/v1/catalog/node-services/{NODE}");
     let before = world.call(Some(MANAGEMENT), "GET", &path, &Value::Null);
@@ -111,7 +117,7 @@ fn what_is_written_as_it_is_changes_no_index() {
 }
 
 #[test]
-fn a_transaction_removes_all_or_nothing() {
+fn transaction_removes_all_or_nothing() {
     let mut world = world();
     let modified = world.server.services(NODE)["web-1"]["ModifyIndex"].as_u64().unwrap();
     let stale = json!([op("delete", "web", "2", 0), op("delete-cas", "web", "1", modified + 1)]);
@@ -124,13 +130,13 @@ fn a_transaction_removes_all_or_nothing() {
 }
 
 #[test]
-fn a_transaction_needs_power_over_each_service() {
+fn transaction_needs_permission_for_each_service() {
     let mut world = world();
     let web = world.token("service \"web\" { policy = \"write\" }");
     let both = json!([op("delete", "web", "1", 0), op("delete", "db", "3", 0)]);
     let refused = world.call(Some(&web), "PUT", "/v1/txn", &both);
     assert_eq!(refused.status, 409);
-    // By this a client tells what its token lacks from a body that is wrong.
+    // Clients match this text to detect missing permissions.
     assert!(String::from_utf8_lossy(&refused.body).contains("Permission denied"));
     assert_eq!(ids(&world).len(), 3);
     assert_eq!(world.call(Some(&web), "PUT", "/v1/txn", &json!([both[0]])).status, 200);
@@ -138,7 +144,7 @@ fn a_transaction_needs_power_over_each_service() {
 }
 
 #[test]
-fn a_transaction_takes_128_operations() {
+fn transaction_accepts_128_operations() {
     let mut world = world();
     let ops = |count: usize| Value::Array(vec![op("delete", "n", "1", 0); count]);
     assert_eq!(world.call(Some(MANAGEMENT), "PUT", "/v1/txn", &ops(128)).status, 200);
@@ -175,17 +181,17 @@ fn virtual_address_lasts_until_last_proxy() {
 }
 
 #[test]
-fn a_node_that_is_deregistered_takes_its_services_along() {
+fn deregistered_node_removes_its_services() {
     let mut world = world();
     world.done("PUT", "/v1/catalog/deregister", &json!({"Node": NODE}));
-    assert_eq!(world.get("/v1/catalog/service/web"), json!([]));
+    assert_eq!(world.get("/v1/health/service/web"), json!([]));
     assert_eq!(world.get(&format!("/v1/catalog/node/{NODE}")), Value::Null);
     let kinds: Vec<_> = world.server.take_journal().into_iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds[kinds.len() - 4..], ["service", "service", "service", "node"]);
 }
 
 #[test]
-fn health_shows_what_passes() {
+fn health_filters_passing_services() {
     let mut world = world();
     let mut body = service("web", "1");
     let check = |status: &str| json!([{"Name": "app", "Status": status, "ServiceID": "web-1"}]);

@@ -1,8 +1,8 @@
-//! Sessions and keys, as far as a lock needs them.
+//! Locks with sessions and keys.
 
 use serde_json::{Value, json};
 
-use super::{MANAGEMENT, ConsulServerFixture};
+use super::{ConsulServerFixture, MANAGEMENT};
 
 const KEY: &str = "/v1/kv/operator/leader";
 
@@ -22,11 +22,11 @@ fn holder(world: &mut ConsulServerFixture) -> Value {
 }
 
 #[test]
-fn a_lock_is_held_by_one_session_until_it_lets_go() {
+fn lock_is_held_by_one_session_until_released() {
     let mut world = ConsulServerFixture::new();
     let (first, second) = (session(&mut world), session(&mut world));
     assert!(acquire(&mut world, &first));
-    assert!(acquire(&mut world, &first), "whoever holds it may write it");
+    assert!(acquire(&mut world, &first), "the holder may write the key");
     assert!(!acquire(&mut world, &second));
     assert_eq!((holder(&mut world), &world.get(KEY)[0]["LockIndex"]), (json!(first), &json!(1)));
     assert_eq!(world.done("PUT", &format!("{KEY}?release={second}"), &Value::Null), json!(false));
@@ -61,7 +61,7 @@ fn expired_session_releases_lock_after_delay() {
 }
 
 #[test]
-fn a_compare_and_set_writes_only_what_it_has_seen() {
+fn check_and_set_needs_the_current_index() {
     let mut world = ConsulServerFixture::new();
     let mut put = |cas: &Value| world.done("PUT", &format!("/v1/kv/a?cas={cas}"), &json!(1)) == true;
     assert!(put(&json!(0)));
@@ -84,8 +84,8 @@ fn keys_are_listed_below_a_prefix() {
     for (token, status, listed) in [(some, 200, 2), (none, 404, 0)] {
         let answer = world.call(Some(&token), "GET", "/v1/kv/a/?recurse", &Value::Null);
         let seen = answer.json().as_array().map_or(0, Vec::len);
-        let is_told = answer.header("X-Consul-Results-Filtered-By-ACLs").is_some();
-        assert_eq!((answer.status, seen, is_told), (status, listed, true));
+        let filtered = answer.header("X-Consul-Results-Filtered-By-ACLs").is_some();
+        assert_eq!((answer.status, seen, filtered), (status, listed, true));
     }
     world.done("DELETE", "/v1/kv/a/?recurse", &Value::Null);
     let missing = world.call(Some(MANAGEMENT), "GET", "/v1/kv/a/c", &Value::Null);
@@ -93,7 +93,7 @@ fn keys_are_listed_below_a_prefix() {
 }
 
 #[test]
-fn a_lock_needs_power_over_its_key_and_its_session() {
+fn lock_needs_permission_for_key_and_session() {
     let mut world = ConsulServerFixture::new();
     let body = json!({"TTL": "15s"});
     let keys = world.token("key_prefix \"operator/\" { policy = \"write\" }");

@@ -1,4 +1,4 @@
-//! Logins against the sandbox's own AWS, and reads that wait.
+//! Logins with the emulated AWS, and blocking queries.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::http::{ConsulFront, NoConsulFaults};
 use super::super::{ConsulRequest, ConsulResponse, EntityDetails, SignedLogin, in_process};
-use super::{MANAGEMENT, START, ConsulServerFixture};
+use super::{ConsulServerFixture, MANAGEMENT, START};
 use crate::aws::{AssumeRole, AssumedRole, Cloud, CloudConfig, CreateRole};
 use ecs_mesh_clock::Clock;
 use ecs_mesh_model::Tags;
@@ -58,7 +58,9 @@ impl LoginFixture {
     fn login(&mut self, login: &SignedLogin<'_>) -> ConsulResponse {
         let (cloud, now) = (&mut self.cloud, self.world.now);
         let request = login.request(now).unwrap();
-        self.world.server.login_with(now, &request, &mut |call| in_process::ask(cloud, now, AWS, call))
+        self.world
+            .server
+            .login_with(now, &request, &mut |call| in_process::send_signed(cloud, now, AWS, call))
     }
 }
 
@@ -76,7 +78,7 @@ fn login(credentials: &AssumedRole) -> SignedLogin<'_> {
 }
 
 #[test]
-fn a_tasks_role_becomes_a_token_of_its_service() {
+fn task_role_logs_in_as_its_service() {
     let mut place = LoginFixture::new(&json!({"MaxTokenTTL": "1h"}));
     let credentials = place.role("/consul-ecs/", "Web");
     let response = place.login(&login(&credentials));
@@ -94,7 +96,7 @@ fn a_tasks_role_becomes_a_token_of_its_service() {
 }
 
 #[test]
-fn a_logout_ends_only_what_a_login_began() {
+fn logout_deletes_only_login_tokens() {
     let mut place = LoginFixture::new(&json!({"TokenLocality": "global"}));
     let credentials = place.role("/consul-ecs/", "web");
     let token = place.login(&login(&credentials)).json();
@@ -117,7 +119,7 @@ fn login_matches_auth_method_ignoring_case() {
 }
 
 #[test]
-fn whom_the_method_does_not_trust_gets_nothing() {
+fn untrusted_role_is_rejected() {
     let mut place = LoginFixture::new(&json!({}));
     let outside = place.role("/other/", "web");
     assert_eq!(place.login(&login(&outside)).status, 500);
@@ -125,12 +127,15 @@ fn whom_the_method_does_not_trust_gets_nothing() {
     assert_eq!(place.login(&login(&unknown)).status, 500);
     assert_eq!(place.login(&SignedLogin { auth_method: "nosuch", ..login(&outside) }).status, 403);
     assert_eq!(place.login(&SignedLogin { entity: EntityDetails::Left, ..login(&outside) }).status, 500);
-    assert_eq!(place.login(&SignedLogin { entity: EntityDetails::Of("none"), ..login(&outside) }).status, 500);
+    assert_eq!(
+        place.login(&SignedLogin { entity: EntityDetails::Of("none"), ..login(&outside) }).status,
+        500
+    );
     assert_eq!(place.world.get(&format!("/v1/acl/tokens?authmethod={METHOD}")), json!([]));
 }
 
 #[test]
-fn a_service_name_that_is_none_is_refused() {
+fn invalid_service_name_is_rejected() {
     for name in ["", "web app", "web_"] {
         let mut place = LoginFixture::new(&json!({}));
         let credentials = place.role("/consul-ecs/", name);
@@ -139,7 +144,7 @@ fn a_service_name_that_is_none_is_refused() {
 }
 
 #[test]
-fn the_methods_endpoints_decide_who_is_asked() {
+fn login_uses_the_methods_endpoints() {
     let mut here = LoginFixture::new(&json!({"STSEndpoint": AWS, "IAMEndpoint": "http://localhost:4566"}));
     let credentials = here.role("/consul-ecs/", "web");
     assert_eq!(here.login(&login(&credentials)).status, 200);
@@ -152,7 +157,7 @@ fn the_methods_endpoints_decide_who_is_asked() {
 }
 
 #[test]
-fn a_server_id_has_to_be_signed() {
+fn server_id_must_be_signed() {
     let mut place = LoginFixture::new(&json!({"ServerIDHeaderValue": "here"}));
     let credentials = place.role("/consul-ecs/", "web");
     let mut with = |server_id| place.login(&SignedLogin { server_id, ..login(&credentials) }).status;
@@ -160,7 +165,7 @@ fn a_server_id_has_to_be_signed() {
 }
 
 #[test]
-fn a_rule_gives_only_to_those_whom_it_selects() {
+fn binding_rule_applies_to_selected_roles_only() {
     let mut place = LoginFixture::new(&json!({}));
     place.world.done("PUT", "/v1/acl/role", &json!({"Name": "gateway"}));
     for (selector, role) in [
@@ -177,12 +182,12 @@ fn a_rule_gives_only_to_those_whom_it_selects() {
     assert_eq!(roles[0]["Name"], "gateway");
 }
 
-/// A front whose clock is tokio's, which the test holds.
+/// A front with tokio's clock, which the test pauses.
 fn front() -> ConsulFront {
     let (world, clock) = (ConsulServerFixture::new(), Clock::simulated(START));
-    let nobody = Arc::new(|_: &super::super::SignedCall| Err("nobody is there".to_owned()));
+    let no_aws = Arc::new(|_: &super::super::SignedCall| Err("AWS is not configured".to_owned()));
     let clock = Arc::new(move || clock.now());
-    ConsulFront::new(Arc::new(Mutex::new(world.server)), nobody, Arc::new(NoConsulFaults), clock)
+    ConsulFront::new(Arc::new(Mutex::new(world.server)), no_aws, Arc::new(NoConsulFaults), clock)
 }
 
 fn waiting(front: &ConsulFront, wait: &str) -> tokio::task::JoinHandle<ConsulResponse> {
@@ -196,7 +201,7 @@ fn waiting(front: &ConsulFront, wait: &str) -> tokio::task::JoinHandle<ConsulRes
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_waits_wakes_when_what_it_reads_changes() {
+async fn blocking_query_returns_on_change() {
     let front = front();
     let read = waiting(&front, "10m");
     tokio::time::sleep(Duration::from_mins(1)).await;
@@ -213,7 +218,7 @@ async fn a_read_that_waits_wakes_when_what_it_reads_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_waits_is_answered_when_its_time_is_over() {
+async fn blocking_query_returns_after_its_wait_time() {
     let front = front();
     let began = tokio::time::Instant::now();
     let response = waiting(&front, "30s").await.unwrap();
@@ -221,7 +226,7 @@ async fn a_read_that_waits_is_answered_when_its_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_ends_wakes_who_waits_for_tokens() {
+async fn token_expiry_wakes_blocking_query_on_tokens() {
     let front = front();
     let body = json!({"ExpirationTTL": "2m"});
     let request = ConsulRequest::new("PUT", "/v1/acl/token", Some(MANAGEMENT), &body);

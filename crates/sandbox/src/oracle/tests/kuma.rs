@@ -1,23 +1,25 @@
-//! What the judge of Kuma finds.
+//! Violations that the oracle for Kuma finds.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::super::{CLUSTER_LABEL, DRAIN_LABEL, KumaOracle, OPERATOR_LABEL, TASK_LABEL};
-use super::{Invariant, NEVER, START, STEP, account, drain, is, rules, running, runs, step_of};
+use super::{
+    Invariant, NEVER, START, STEP, account, assert_violation, drain, oracle_config, running, runs, step_for,
+};
 use crate::aws::Cloud;
-use crate::kuma::{KumaConfig, KumaCp, KumaRequest};
 use crate::control_planes::ControlPlanes;
+use crate::kuma::{KumaConfig, KumaCp, KumaRequest};
 use crate::world::{FOREIGN_OPERATOR, Naming, SECRET, World, WorldConfig, create_queue_and_rules, role_name};
 use ecs_mesh_model::Timestamp;
 
-/// A world whose tasks are registered, an operator that the test plays, and the judge.
+/// A world with registered tasks, and an oracle. The test acts as the operator.
 struct KumaFixture {
     cloud: Cloud,
     kuma: KumaCp,
     world: World,
-    judge: KumaOracle,
+    oracle: KumaOracle,
     now: Timestamp,
 }
 
@@ -34,38 +36,38 @@ impl KumaFixture {
             revoked_for: NEVER,
         };
         let world = World::start(config, &mut cloud, &mut kuma, START).unwrap();
-        let judge = KumaOracle::new(rules("op".to_owned(), &cluster));
-        let mut court = Self { cloud, kuma, world, judge, now: START };
-        court.pass(Duration::from_secs(30));
-        for (service, task, body) in court.wanted() {
-            assert_eq!(court.puts(&task, &body), 201, "{service}");
+        let oracle = KumaOracle::new(oracle_config("op".to_owned(), &cluster));
+        let mut fixture = Self { cloud, kuma, world, oracle, now: START };
+        fixture.pass(Duration::from_secs(30));
+        for (service, task, body) in fixture.registrations() {
+            assert_eq!(fixture.put(&task, &body), 201, "{service}");
         }
-        court.found_nothing();
-        court
+        fixture.assert_clean();
+        fixture
     }
 
     fn pass(&mut self, time: Duration) {
         let end = self.now.plus(time);
         while self.now < end {
-            self.now = self.now.plus(step_of(time));
+            self.now = self.now.plus(step_for(time));
             self.world.step(&mut self.cloud, &mut self.kuma, None, self.now);
         }
     }
 
-    /// What each running task should be registered as.
-    fn wanted(&self) -> Vec<(String, String, Value)> {
-        let mut wanted = Vec::new();
-        // That of no service, too.
+    /// Service, task id and correct registration of each running task.
+    fn registrations(&self) -> Vec<(String, String, Value)> {
+        let mut registrations = Vec::new();
+        // Includes the task that belongs to no service.
         for task in self.cloud.all_tasks().filter(|task| runs(task)) {
             let address = task.address().unwrap().to_string();
             let body = dataplane(&task.family, task.id(), &address, &json!({}));
-            wanted.push((task.family.clone(), task.id().to_owned(), body));
+            registrations.push((task.family.clone(), task.id().to_owned(), body));
         }
-        wanted
+        registrations
     }
 
-    fn a_task(&self, service: &str) -> (String, Value) {
-        let found = self.wanted().into_iter().find(|(name, ..)| name == service);
+    fn task_of(&self, service: &str) -> (String, Value) {
+        let found = self.registrations().into_iter().find(|(name, ..)| name == service);
         let (_, task, body) = found.unwrap();
         (task, body)
     }
@@ -81,43 +83,43 @@ impl KumaFixture {
         };
         let answer = self.kuma.handle(self.now, &request);
         let journal = self.kuma.take_journal();
-        self.judge.writes(journal, &self.cloud, &self.kuma);
+        self.oracle.check_writes(journal, &self.cloud, &self.kuma);
         answer.status
     }
 
-    fn puts(&mut self, name: &str, body: &Value) -> u16 {
+    fn put(&mut self, name: &str, body: &Value) -> u16 {
         self.send("PUT", name, body)
     }
 
-    fn removes(&mut self, name: &str) {
+    fn remove(&mut self, name: &str) {
         assert_eq!(self.send("DELETE", name, &Value::Null), 200, "{name}");
     }
 
-    fn drains(&mut self, task: &str, body: &Value) {
+    fn drain(&mut self, task: &str, body: &Value) {
         let mut drained = body.clone();
         drained["labels"][DRAIN_LABEL] = "unwanted".into();
         drained["networking"]["inbound"][0]["health"] = json!({});
-        assert_eq!(self.puts(task, &drained), 200);
+        assert_eq!(self.put(task, &drained), 200);
     }
 
-    fn dies(&mut self, service: &str) -> String {
+    fn kill(&mut self, service: &str) -> String {
         let task = running(&self.cloud, service).remove(0);
         assert!(self.cloud.kill_hard(&task.arn, self.now));
         self.pass(Duration::from_secs(3));
         task.id().to_owned()
     }
 
-    fn loses_its_tag(&mut self, service: &str) {
+    fn remove_role_tag(&mut self, service: &str) {
         self.cloud.untag_role(&role_name(service), &["kuma.io/mesh".to_owned()], self.now).unwrap();
         self.pass(STEP);
     }
 
-    fn report(&self, invariant: Invariant, message: &[&str]) {
-        is(self.judge.violations(), invariant, message);
+    fn assert_violation(&self, invariant: Invariant, message: &[&str]) {
+        assert_violation(self.oracle.violations(), invariant, message);
     }
 
-    fn found_nothing(&self) {
-        assert_eq!(self.judge.violations(), []);
+    fn assert_clean(&self) {
+        assert_eq!(self.oracle.violations(), []);
     }
 }
 
@@ -136,150 +138,153 @@ fn dataplane(service: &str, task: &str, address: &str, more: &Value) -> Value {
 }
 
 #[test]
-fn what_is_right_is_found_right_and_counted() {
-    let mut court = KumaFixture::new();
-    let task = court.dies("kv");
-    court.removes(&task);
-    let (stopping, body) = court.a_task("redis");
-    drain(&mut court.cloud, "redis", court.now);
-    court.drains(&stopping, &body);
-    court.found_nothing();
-    let tally = court.judge.tally();
+fn oracle_accepts_and_counts_correct_writes() {
+    let mut fixture = KumaFixture::new();
+    let task = fixture.kill("kv");
+    fixture.remove(&task);
+    let (stopping, body) = fixture.task_of("redis");
+    drain(&mut fixture.cloud, "redis", fixture.now);
+    fixture.drain(&stopping, &body);
+    fixture.assert_clean();
+    let tally = fixture.oracle.tally();
     assert_eq!((tally.drained, tally.removed), (1, 1));
     assert!(tally.created >= 20);
 }
 
 #[test]
-fn a_live_or_draining_task_stays_registered() {
-    let mut court = KumaFixture::new();
-    let (task, _) = court.a_task("kv");
-    court.removes(&task);
-    court.found(Invariant::I2, &[&task, "removed while its task is RUNNING"]);
-    let mut court = KumaFixture::new();
-    drain(&mut court.cloud, "kv", court.now);
-    court.removes(&task);
-    court.found(Invariant::I2, &[&task, "removed while its task is RUNNING"]);
+fn live_or_draining_task_must_not_be_removed() {
+    let mut fixture = KumaFixture::new();
+    let (task, _) = fixture.task_of("kv");
+    fixture.remove(&task);
+    fixture.assert_violation(Invariant::I2, &[&task, "removed while its task is RUNNING"]);
+    let mut fixture = KumaFixture::new();
+    drain(&mut fixture.cloud, "kv", fixture.now);
+    fixture.remove(&task);
+    fixture.assert_violation(Invariant::I2, &[&task, "removed while its task is RUNNING"]);
 }
 
 #[test]
 fn live_task_must_not_be_drained() {
-    let mut court = KumaFixture::new();
-    let (task, body) = court.a_task("kv");
-    court.drains(&task, &body);
-    court.found(Invariant::I2, &[&task, "drained while its task is RUNNING"]);
-    let mut court = KumaFixture::new();
-    court.loses_its_tag("kv");
-    court.drains(&task, &body);
-    court.found_nothing();
-    let mut court = KumaFixture::new();
-    court.judge.is_undeclared("kv", court.now, court.now);
-    court.drains(&task, &body);
-    court.found_nothing();
-    court.now = court.now.plus(STEP);
-    court.puts(&task, &body);
-    court.drains(&task, &body);
-    court.found(Invariant::I2, &[&task, "drained"]);
+    let mut fixture = KumaFixture::new();
+    let (task, body) = fixture.task_of("kv");
+    fixture.drain(&task, &body);
+    fixture.assert_violation(Invariant::I2, &[&task, "drained while its task is RUNNING"]);
+    let mut fixture = KumaFixture::new();
+    fixture.remove_role_tag("kv");
+    fixture.drain(&task, &body);
+    fixture.assert_clean();
+    let mut fixture = KumaFixture::new();
+    fixture.oracle.record_undeclared("kv", fixture.now, fixture.now);
+    fixture.drain(&task, &body);
+    fixture.assert_clean();
+    fixture.now = fixture.now.plus(STEP);
+    fixture.put(&task, &body);
+    fixture.drain(&task, &body);
+    fixture.assert_violation(Invariant::I2, &[&task, "drained"]);
 }
 
 #[test]
-fn what_is_not_marked_as_the_operators_must_not_be_touched() {
-    let mut court = KumaFixture::new();
-    court.removes(FOREIGN_OPERATOR);
-    let found = court.judge.violations();
+fn dataplane_without_ownership_must_not_be_removed() {
+    let mut fixture = KumaFixture::new();
+    fixture.remove(FOREIGN_OPERATOR);
+    let found = fixture.oracle.violations();
     assert_eq!(found[0].invariant, Invariant::I3);
-    assert!(found[0].message.contains(FOREIGN_OPERATOR) && found[0].message.contains("marks"), "{found:?}");
+    assert!(
+        found[0].message.contains(FOREIGN_OPERATOR) && found[0].message.contains("ownership labels"),
+        "{found:?}"
+    );
 }
 
 #[test]
-fn one_tasks_registration_must_not_become_anothers() {
-    let mut court = KumaFixture::new();
-    let (task, mut body) = court.a_task("kv");
-    let other = running(&court.cloud, "kv")[1].id().to_owned();
+fn registration_must_not_move_to_another_task() {
+    let mut fixture = KumaFixture::new();
+    let (task, mut body) = fixture.task_of("kv");
+    let other = running(&fixture.cloud, "kv")[1].id().to_owned();
     body["labels"][TASK_LABEL] = other.into();
-    court.puts(&task, &body);
-    court.found(Invariant::I3, &[&task, "it was another task's"]);
+    fixture.put(&task, &body);
+    fixture.assert_violation(Invariant::I3, &[&task, "it belonged to another task"]);
 }
 
 #[test]
-fn nobody_is_registered_without_having_earned_it() {
-    let mut court = KumaFixture::new();
-    let (task, mut body) = court.a_task("kv");
-    court.loses_its_tag("kv");
-    // Nobody may not have heard of it by now.
-    court.pass(Duration::from_secs(150));
+fn registration_needs_role_tags_and_a_live_task() {
+    let mut fixture = KumaFixture::new();
+    let (task, mut body) = fixture.task_of("kv");
+    fixture.remove_role_tag("kv");
+    // The lag is over.
+    fixture.pass(Duration::from_secs(150));
     body["networking"]["inbound"][0]["port"] = 15_001.into();
-    court.puts(&task, &body);
-    court.found(Invariant::I4, &[&task, "the role's tags do not allow it"]);
+    fixture.put(&task, &body);
+    fixture.assert_violation(Invariant::I4, &[&task, "the role's tags do not allow it"]);
 
-    let mut court = KumaFixture::new();
-    let dead = court.dies("kv");
-    court.removes(&dead);
-    court.pass(Duration::from_mins(2));
-    court.puts(&dead, &dataplane("kv", &dead, "10.0.0.1", &json!({})));
-    court.found(Invariant::I4, &[&dead, "stopped long before"]);
+    let mut fixture = KumaFixture::new();
+    let dead = fixture.kill("kv");
+    fixture.remove(&dead);
+    fixture.pass(Duration::from_mins(2));
+    fixture.put(&dead, &dataplane("kv", &dead, "10.0.0.1", &json!({})));
+    fixture.assert_violation(Invariant::I4, &[&dead, "stopped long before"]);
 }
 
 #[test]
-fn an_unchanged_write_and_a_shown_secret_are_found() {
-    let mut court = KumaFixture::new();
-    let (task, body) = court.a_task("kv");
-    court.puts(&task, &body);
-    court.found(Invariant::I6, &[&task, "unchanged"]);
-    let mut court = KumaFixture::new();
-    let mut telling = body;
-    telling["labels"]["note"] = SECRET.into();
-    court.puts(&task, &telling);
-    court.found(Invariant::I9, &[&task, "secret"]);
-    assert!(!court.judge.violations()[0].message.contains(SECRET));
+fn unchanged_write_and_secret_are_violations() {
+    let mut fixture = KumaFixture::new();
+    let (task, body) = fixture.task_of("kv");
+    fixture.put(&task, &body);
+    fixture.assert_violation(Invariant::I6, &[&task, "unchanged"]);
+    let mut fixture = KumaFixture::new();
+    let mut leaking = body;
+    leaking["labels"]["note"] = SECRET.into();
+    fixture.put(&task, &leaking);
+    fixture.assert_violation(Invariant::I9, &[&task, "secret"]);
+    assert!(!fixture.oracle.violations()[0].message.contains(SECRET));
 }
 
 #[test]
-fn too_many_removals_that_no_stop_backs_are_too_many() {
-    let mut court = KumaFixture::new();
-    let services: Vec<String> = court.world.services().iter().map(|one| one.name.clone()).collect();
+fn removals_above_the_guard_limit_are_violations() {
+    let mut fixture = KumaFixture::new();
+    let services: Vec<String> = fixture.world.services().iter().map(|one| one.name.clone()).collect();
     for service in &services {
-        court.loses_its_tag(service);
+        fixture.remove_role_tag(service);
     }
-    let mut tasks = court.wanted().into_iter().map(|(_, task, _)| task);
+    let mut tasks = fixture.registrations().into_iter().map(|(_, task, _)| task);
     for task in tasks.by_ref().take(6) {
-        court.removes(&task);
+        fixture.remove(&task);
     }
-    court.found_nothing();
+    fixture.assert_clean();
     for task in tasks.take(3) {
-        court.removes(&task);
+        fixture.remove(&task);
     }
-    let found = court.judge.violations();
+    let found = fixture.oracle.violations();
     assert!(!found.is_empty() && found.iter().all(|one| one.invariant == Invariant::I5), "{found:?}");
 }
 
 #[test]
-fn after_quiet_leftovers_and_what_is_missing_show() {
-    let mut court = KumaFixture::new();
-    let quiet = |court: &mut KumaFixture, held: &dyn Fn(&str) -> bool| {
-        let services = court.world.services().to_vec();
-        court.judge.check_after_quiet(&court.cloud, &court.kuma, &services, held, court.now)
+fn leaks_and_missing_tasks_are_found_after_quiet() {
+    let mut fixture = KumaFixture::new();
+    let quiet = |fixture: &mut KumaFixture, held: &dyn Fn(&str) -> bool| {
+        let services = fixture.world.services().to_vec();
+        fixture.oracle.check_after_quiet(&fixture.cloud, &fixture.kuma, &services, held, fixture.now)
     };
-    assert_eq!(quiet(&mut court, &|_| false), Vec::<String>::new());
-    // Its service starts another, which nobody registers.
-    let dead = court.dies("kv");
-    let left = quiet(&mut court, &|id| id == dead);
-    assert!(matches!(&left[..], [one] if one.contains("of kv runs and is not registered")), "{left:?}");
-    let left = quiet(&mut court, &|_| false);
+    assert_eq!(quiet(&mut fixture, &|_| false), Vec::<String>::new());
+    // The service starts a replacement, which is not registered.
+    let dead = fixture.kill("kv");
+    let left = quiet(&mut fixture, &|id| id == dead);
+    assert!(matches!(&left[..], [one] if one.contains("of kv is running and is not registered")), "{left:?}");
+    let left = quiet(&mut fixture, &|_| false);
     assert!(left[0].contains(&dead) && left[0].contains("its task is gone"), "{left:?}");
-    court.found(Invariant::I1, &[&dead]);
+    fixture.assert_violation(Invariant::I1, &[&dead]);
 }
 
 #[test]
-fn a_wrong_address_and_a_drain_that_is_over_show() {
-    let mut court = KumaFixture::new();
-    let (task, body) = court.a_task("kv");
+fn wrong_address_and_stale_drain_are_found() {
+    let mut fixture = KumaFixture::new();
+    let (task, body) = fixture.task_of("kv");
     let mut elsewhere = body.clone();
     elsewhere["networking"]["address"] = "10.9.9.9".into();
-    court.puts(&task, &elsewhere);
-    let services = court.world.services().to_vec();
-    let missing = court.judge.check_missing(&court.cloud, &court.kuma, &services, &|_| false);
-    assert_eq!(missing, [format!("task {task} of kv runs and has another address")]);
-    court.drains(&task, &body);
-    let missing = court.judge.check_missing(&court.cloud, &court.kuma, &services, &|_| false);
-    assert_eq!(missing, [format!("task {task} of kv runs and is drained")]);
+    fixture.put(&task, &elsewhere);
+    let services = fixture.world.services().to_vec();
+    let missing = fixture.oracle.find_missing(&fixture.cloud, &fixture.kuma, &services, &|_| false);
+    assert_eq!(missing, [format!("task {task} of kv is running and has another address")]);
+    fixture.drain(&task, &body);
+    let missing = fixture.oracle.find_missing(&fixture.cloud, &fixture.kuma, &services, &|_| false);
+    assert_eq!(missing, [format!("task {task} of kv is running and is drained")]);
 }

@@ -1,4 +1,4 @@
-//! Each broken promise is found and named, and what is allowed is not: a judge that finds nothing would pass everybody.
+//! The oracle reports each kind of violation, and accepts correct writes.
 
 mod consul;
 mod kuma;
@@ -6,23 +6,23 @@ mod kuma;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Invariant, OracleConfig, InvariantViolation};
+use super::{Invariant, InvariantViolation, OracleConfig};
 use crate::aws::{Cloud, CloudConfig, CloudTask, LifeTimes};
 use crate::world::CLUSTER;
 use ecs_mesh_model::{DesiredStatus, LastStatus, Timestamp};
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
 const STEP: Duration = Duration::from_millis(100);
-/// Nothing happens but what a test does.
+/// An interval without events: only the test changes the world.
 const NEVER: (Duration, Duration) = (Duration::from_hours(1_000), Duration::from_hours(1_000));
 
-/// An account in which a task that is to stop takes its time: ten seconds until its containers are told.
+/// An account whose tasks keep running for ten seconds after a stop request.
 fn account() -> Cloud {
     let life = LifeTimes { draining: Duration::from_secs(10), ..LifeTimes::default() };
     Cloud::new(CloudConfig { life, ..CloudConfig::default() }, START)
 }
 
-fn rules(operator: String, cluster: &str) -> OracleConfig {
+fn oracle_config(operator: String, cluster: &str) -> OracleConfig {
     OracleConfig {
         operator,
         cluster: cluster.to_owned(),
@@ -32,8 +32,8 @@ fn rules(operator: String, cluster: &str) -> OracleConfig {
     }
 }
 
-/// Where much time passes, the world need not move often.
-fn step_of(time: Duration) -> Duration {
+/// A longer step for longer periods, to keep the tests fast.
+fn step_for(time: Duration) -> Duration {
     if time > Duration::from_secs(30) { Duration::from_secs(1) } else { STEP }
 }
 
@@ -46,14 +46,14 @@ fn running(cloud: &Cloud, service: &str) -> Vec<Arc<CloudTask>> {
     cloud.all_tasks().filter(|task| task.service() == Some(service) && runs(task)).cloned().collect()
 }
 
-/// Begins the stop of a task that runs.
+/// Requests the stop of a running task.
 fn drain(cloud: &mut Cloud, service: &str, now: Timestamp) -> Arc<CloudTask> {
     let task = running(cloud, service).remove(0);
     cloud.stop_task(CLUSTER, &task.arn, "stopped by a person", now).unwrap();
     task
 }
 
-/// The only finding.
+/// The only violation.
 fn only(violations: &[InvariantViolation]) -> (Invariant, &str) {
     match violations {
         [one] => (one.invariant, &one.message),
@@ -61,11 +61,11 @@ fn only(violations: &[InvariantViolation]) -> (Invariant, &str) {
     }
 }
 
-/// Is of this promise, and says this.
-fn is(violations: &[InvariantViolation], invariant: Invariant, message: &[&str]) {
-    let (found, said) = only(violations);
-    assert_eq!(found, invariant, "{said}");
-    for word in message {
-        assert!(said.contains(word), "{said:?} does not say {word:?}");
+/// Checks that the only violation is of this invariant and that its message contains each part.
+fn assert_violation(violations: &[InvariantViolation], invariant: Invariant, message: &[&str]) {
+    let (found, text) = only(violations);
+    assert_eq!(found, invariant, "{text}");
+    for part in message {
+        assert!(text.contains(part), "{text:?} does not contain {part:?}");
     }
 }

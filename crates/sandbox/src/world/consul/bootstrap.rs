@@ -1,51 +1,52 @@
-//! What there is at Consul before any task starts: the auth method that tasks log in by, its binding rule, and the
-//! cluster's node.
+//! Consul's setup before any task starts: the auth method of the tasks, its binding rule, and the cluster's node.
 
 use serde_json::{Value, json};
 
 use crate::aws::{AssumeRole, Cloud};
-use crate::consul::{ConsulConfig, ConsulRequest, ConsulServer, EntityDetails, SignedLogin as ConsulLogin, in_process};
+use crate::consul::{
+    ConsulConfig, ConsulRequest, ConsulServer, EntityDetails, SignedLogin as ConsulLogin, in_process,
+};
 use ecs_mesh_model::Timestamp;
 
-/// The auth method that tasks log in by.
+/// The auth method of tasks.
 pub const LOGIN_METHOD: &str = "iam-ecs-service-token";
-/// The auth method by which the manual set-up gets the tokens of Consul's clients.
+/// The auth method of Consul clients in consul-ecs's manual setup.
 pub const CLIENT_METHOD: &str = "iam-ecs-client-token";
-/// The tag of a role that names the service whose token it gets.
+/// The role tag that names the service of a login's token.
 pub const SERVICE_TAG: &str = "consul.hashicorp.com.service-name";
-/// The secret of the token with every power that the sandbox begins with. It opens nothing beyond this process.
+/// The secret of the initial management token. It is valid in this process only.
 pub const MANAGEMENT_TOKEN: &str = "5a2db0c5-7c1e-4f60-9d3a-0e6b1f4c8a21";
 
 const CLUSTER_META: &str = "consul.hashicorp.com/cluster";
 const TASK_META: &str = "consul.hashicorp.com/task-id";
-/// The policy with every power, which every server has.
-const ALLOW_ALL_RULES: &str = "00000000-0000-0000-0000-000000000001";
+/// The id of the built-in policy `global-management`.
+const GLOBAL_MANAGEMENT_POLICY: &str = "00000000-0000-0000-0000-000000000001";
 
-/// Where tasks are at home in Consul.
+/// The setup of one ECS cluster at Consul.
 #[derive(Clone, Debug)]
 pub struct ConsulBootstrap {
-    /// The cluster's ARN, which is its node's name.
+    /// The cluster's ARN, which is also the node's name.
     pub cluster: String,
-    /// Where the account's STS and IAM are.
+    /// The endpoint of STS and IAM.
     pub aws: String,
     /// The Region.
     pub region: String,
 }
 
 impl ConsulBootstrap {
-    /// A server that only those may use who have a token.
+    /// A server that requires a token.
     pub fn server(seed: u64, now: Timestamp) -> ConsulServer {
         let management_token = Some(MANAGEMENT_TOKEN.to_owned());
         ConsulServer::new(ConsulConfig { management_token, seed, ..ConsulConfig::default() }, now)
     }
 
-    /// Makes what tasks need to log in and register.
+    /// Creates the auth method, the binding rule and the node.
     ///
     /// # Errors
-    /// In words, when the server is not new.
+    /// Describes the request that Consul rejected.
     pub fn configure(&self, consul: &mut ConsulServer, now: Timestamp) -> Result<(), String> {
         let Some(account) = self.cluster.split(':').nth(4) else {
-            return Err(format!("{} is no cluster's ARN", self.cluster));
+            return Err(format!("{} is not a cluster ARN", self.cluster));
         };
         let partition = self.cluster.split(':').nth(1).unwrap_or("aws");
         let bound = format!("arn:{partition}:iam::{account}:role/consul-ecs/*");
@@ -54,15 +55,15 @@ impl ConsulBootstrap {
             "Node": self.cluster, "Address": "127.0.0.1", "NodeMeta": {"synthetic-node": "true"},
         });
         put(consul, now, MANAGEMENT_TOKEN, "/v1/catalog/register", &node)?;
-        // Who looks at what the operator writes does not want to see this.
+        // The oracle checks later writes only.
         consul.take_journal();
         Ok(())
     }
 
-    /// Makes an auth method by which the bound roles get the tokens of their services.
+    /// Creates an auth method whose bound roles get a token of their service.
     ///
     /// # Errors
-    /// In words, as Consul refuses it.
+    /// Consul's error.
     pub(super) fn enable_login(
         &self,
         consul: &mut ConsulServer,
@@ -86,16 +87,16 @@ impl ConsulBootstrap {
         Ok(())
     }
 
-    /// The accessor of the token that the sandbox begins with.
+    /// The accessor of the initial management token, which the operator uses.
     pub fn operator(consul: &mut ConsulServer, now: Timestamp) -> String {
         let own = call(consul, now, Some(MANAGEMENT_TOKEN), "GET", "/v1/acl/token/self", &Value::Null);
         own.ok().and_then(|own| own["AccessorID"].as_str().map(str::to_owned)).unwrap_or_default()
     }
 
-    /// Logs in with the credentials of a role. Gives the token, with its secret.
+    /// Logs in with a role's credentials. Returns the token with its secret.
     ///
     /// # Errors
-    /// In words, as AWS or Consul refuse it.
+    /// The error of AWS or Consul.
     pub fn log_in(
         &self,
         cloud: &mut Cloud,
@@ -110,7 +111,7 @@ impl ConsulBootstrap {
     /// As [`Self::log_in`], by another auth method.
     ///
     /// # Errors
-    /// In words, as AWS or Consul refuse it.
+    /// The error of AWS or Consul.
     pub fn log_in_by(
         &self,
         auth_method: &str,
@@ -136,20 +137,20 @@ impl ConsulBootstrap {
             meta,
         };
         let request = login.request(now)?;
-        let mut ask = |call: &_| in_process::ask(cloud, now, &self.aws, call);
-        let answer = consul.login_with(now, &request, &mut ask);
+        let mut send = |call: &_| in_process::send_signed(cloud, now, &self.aws, call);
+        let answer = consul.login_with(now, &request, &mut send);
         match answer.status {
             200 => Ok(answer.json()),
             _ => Err(String::from_utf8_lossy(&answer.body).into_owned()),
         }
     }
 
-    /// What a task says of itself when it logs in.
+    /// The login metadata of a task.
     pub fn meta<'a>(cluster: &'a str, task: &'a str) -> [(&'static str, &'a str); 2] {
         [(CLUSTER_META, cluster), (TASK_META, task)]
     }
 
-    /// A service of a task, as it is registered.
+    /// The catalog registration of a task's service.
     pub(super) fn service(&self, name: &str, task: &str, address: &str, port: u16, status: &str) -> Value {
         let id = format!("{name}-{task}");
         let meta = self.service_meta(task);
@@ -157,7 +158,7 @@ impl ConsulBootstrap {
         self.registration(&service, status)
     }
 
-    /// The sidecar proxy of a task, as it is registered.
+    /// The catalog registration of a task's sidecar proxy.
     pub(super) fn sidecar(&self, name: &str, task: &str, address: &str, status: &str) -> Value {
         let meta = self.service_meta(task);
         let service = json!({
@@ -188,7 +189,7 @@ impl ConsulBootstrap {
     }
 }
 
-/// Calls as whoever has this token.
+/// Sends a request with this token and returns the body of the response.
 pub(super) fn call(
     consul: &mut ConsulServer,
     now: Timestamp,
@@ -214,12 +215,12 @@ pub(super) fn put(
     call(consul, now, Some(token), "PUT", path, body)
 }
 
-/// The secret of a token with every power that is not the operator's.
+/// Creates a management token of the platform team and returns its secret.
 ///
 /// # Errors
-/// In words, as Consul refuses it.
-pub fn human_token(consul: &mut ConsulServer, now: Timestamp) -> Result<String, String> {
-    let body = json!({"Description": "platform team", "Policies": [{"ID": ALLOW_ALL_RULES}]});
+/// Consul's error.
+pub fn admin_token(consul: &mut ConsulServer, now: Timestamp) -> Result<String, String> {
+    let body = json!({"Description": "platform team", "Policies": [{"ID": GLOBAL_MANAGEMENT_POLICY}]});
     let token = put(consul, now, MANAGEMENT_TOKEN, "/v1/acl/token", &body)?;
     Ok(token["SecretID"].as_str().unwrap_or_default().to_owned())
 }
