@@ -1,22 +1,25 @@
-//! One exchange with Consul: sent in the scope, judged by its status, read into a type. "Not found" is also the answer
-//! to a token of our own that the server does not know, so it counts only once it is confirmed.
+//! Sends calls to Consul in the configured scope, checks their status and parses their responses.
+//!
+//! A server that does not know the operator's own token also responds "not found", so this response proves absence only
+//! after it is confirmed.
 
-use std::borrow::Cow;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::time::Instant;
 
 use super::errors::{self, ConsulCall};
-use super::own_token::TokenCheck;
+use super::reply::ApiReply;
 use super::scope::ConsulScope;
 use ecs_mesh_control_plane::http::{ItemHandler, ResponseHead, ItemStream, HttpMethod, BodySink, StreamTransport};
 use ecs_mesh_control_plane::MeshError;
 use ecs_mesh_controller::Lease;
 
-/// Beyond the lists that are taken apart as they come, answers are small.
+/// The maximum size of a buffered response; long lists are split into items as they arrive.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The API of one part of Consul.
+/// The API of one scope of Consul.
 pub(super) struct ConsulApi<T> {
     transport: T,
     pub(super) scope: ConsulScope,
@@ -24,29 +27,20 @@ pub(super) struct ConsulApi<T> {
     lease: OnceLock<Arc<dyn Lease>>,
 }
 
-/// An answer of any status.
-pub(super) struct ApiReply {
-    pub(super) head: ResponseHead,
-    /// All of it; of a list that was taken apart what is around the items.
-    pub(super) body: Vec<u8>,
+/// The state of the own token's checks.
+#[derive(Default)]
+pub(super) struct TokenCheck {
+    pub(super) begun: AtomicU64,
+    /// The number and start of the last successful check.
+    pub(super) last: tokio::sync::Mutex<Option<(u64, Instant)>>,
 }
 
-impl ApiReply {
-    pub(super) fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.body)
-    }
-
-    pub(super) fn is_ok(&self) -> bool {
-        (200..300).contains(&self.head.status)
-    }
-}
-
-/// Which list of an answer is taken apart.
+/// The location of the list that a response contains.
 #[derive(Clone, Copy)]
 pub(super) enum ListLocation {
-    /// The answer is the list.
-    Whole,
-    /// The lists are fields of the answer.
+    /// The response is the list.
+    Root,
+    /// The lists are fields of the response.
     Fields,
 }
 
@@ -55,42 +49,42 @@ impl<T: StreamTransport> ConsulApi<T> {
         Self { transport, scope, token_check: TokenCheck::default(), lease: OnceLock::new() }
     }
 
-    /// From now on nothing is written without the lease, which only the first caller gives.
+    /// Sets the lease that is checked before each write. Only the first call has an effect.
     pub(super) fn set_lease(&self, lease: Arc<dyn Lease>) {
         self.transport.set_lease(Arc::clone(&lease));
         let _ = self.lease.set(lease);
     }
 
-    /// Sends, and takes the answer whole.
+    /// Sends a call and buffers its response.
     pub(super) async fn send(&self, call: &ConsulCall<'_>, body: Option<Vec<u8>>) -> Result<ApiReply, MeshError> {
-        // Removals wait for their turn and for one another, after whoever wants them has asked.
+        // Removals wait for permits and for each other after their caller has checked the lease.
         if call.is_write() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(call.without_lease());
         }
-        let mut whole = WholeBody::default();
-        let head = self.transport.stream(call.method, call.path, body, &mut whole).await;
-        let head = head.map_err(|error| call.unanswered(&error))?;
-        Ok(ApiReply { head, body: whole.0 })
+        let mut buffer = BufferedBody::default();
+        let head = self.transport.stream(call.method, call.path, body, &mut buffer).await;
+        let head = head.map_err(|error| call.transport_error(&error))?;
+        Ok(ApiReply { head, body: buffer.0 })
     }
 
-    /// Takes a list apart as it comes. The list is whole if this goes well: an answer that leaves something out, for
-    /// whatever reason, is an error; of an item that is too large only that is said. `R` is what is around the items.
+    /// Splits a list into items while it arrives. On success the list is complete: a filtered or truncated response is
+    /// an error, and an oversized item is reported without its content. `R` is the text around the items.
     pub(super) async fn list<R: DeserializeOwned>(
         &self,
         call: &ConsulCall<'_>,
-        listed: ListLocation,
-        each: ItemHandler<'_>,
+        location: ListLocation,
+        on_item: ItemHandler<'_>,
     ) -> Result<R, MeshError> {
-        let mut items = match listed {
-            ListLocation::Whole => ItemStream::of_list(each),
-            ListLocation::Fields => ItemStream::of_fields(each),
+        let mut items = match location {
+            ListLocation::Root => ItemStream::of_list(on_item),
+            ListLocation::Fields => ItemStream::of_fields(on_item),
         };
         let head = self.transport.stream(call.method, call.path, None, &mut items).await;
-        let head = head.map_err(|error| call.unanswered(&error))?;
+        let head = head.map_err(|error| call.transport_error(&error))?;
         call.read(&ApiReply { head, body: items.rest() })
     }
 
-    /// Asks for something that must be there.
+    /// Reads a resource that must exist.
     pub(super) async fn get<R: DeserializeOwned>(
         &self,
         path: &str,
@@ -101,8 +95,8 @@ impl<T: StreamTransport> ConsulApi<T> {
         call.read(&reply)
     }
 
-    /// Asks for something that may be missing. `None` is also what a server answers that does not know our own token: the
-    /// caller confirms it.
+    /// Reads a resource that may be missing. `None` also results from a server that does not know the own token, so the
+    /// caller must confirm it.
     pub(super) async fn get_unconfirmed<R: DeserializeOwned>(
         &self,
         path: &str,
@@ -113,7 +107,8 @@ impl<T: StreamTransport> ConsulApi<T> {
         if errors::is_not_found(&reply) { Ok(None) } else { call.read(&reply).map(Some) }
     }
 
-    /// Asks for something that may be missing, and would be made then.
+    /// Reads a resource that may be missing. `None` is confirmed by a recent check of the own token, which is sufficient
+    /// before a create.
     pub(super) async fn get_optional<R: DeserializeOwned>(
         &self,
         path: &str,
@@ -126,7 +121,7 @@ impl<T: StreamTransport> ConsulApi<T> {
         Ok(found)
     }
 
-    /// Writes, and gives what the server says about it.
+    /// Writes a resource and returns the server's response.
     pub(super) async fn put<R: DeserializeOwned>(
         &self,
         path: &str,
@@ -138,8 +133,8 @@ impl<T: StreamTransport> ConsulApi<T> {
         call.read(&reply)
     }
 
-    /// Removes. `false`: the answer is that it was not there (servers before 1.9 never answer that), which is also what a
-    /// server answers that does not know our own token: the caller confirms it.
+    /// Removes a resource; `false` if the server responds that it does not exist (servers before 1.9 never do). A server
+    /// that does not know the own token responds the same, so the caller must confirm it.
     pub(super) async fn delete_unconfirmed(
         &self,
         path: &str,
@@ -153,30 +148,30 @@ impl<T: StreamTransport> ConsulApi<T> {
         call.read::<IgnoredAny>(&reply).map(|_| true)
     }
 
-    /// Removes what the next look lists anyway; `false` when it was not there.
+    /// Removes a resource that the next pass lists anyway; `false` if it did not exist.
     pub(super) async fn delete(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
         if self.delete_unconfirmed(path, needs).await? {
             return Ok(true);
         }
         self.check_own_token().await?;
-        // Another object may have this name by now, so the removal is not repeated.
+        // Another object may have taken this name, so the removal is not repeated.
         if self.get_unconfirmed::<IgnoredAny>(path, needs).await?.is_some() {
             return Err(errors::found_again(&ConsulCall { method: HttpMethod::Delete, path, needs }));
         }
-        // The check before the last answer proves nothing about that answer.
+        // The earlier check proves nothing about the last response.
         self.check_own_token().await?;
         Ok(false)
     }
 }
 
 #[derive(Default)]
-struct WholeBody(Vec<u8>);
+struct BufferedBody(Vec<u8>);
 
-impl BodySink for WholeBody {
-    fn take(&mut self, _head: &ResponseHead, segment: &[u8]) -> bool {
-        let fits = self.0.len() + segment.len() <= MAX_RESPONSE_BYTES;
+impl BodySink for BufferedBody {
+    fn write(&mut self, _head: &ResponseHead, chunk: &[u8]) -> bool {
+        let fits = self.0.len() + chunk.len() <= MAX_RESPONSE_BYTES;
         if fits {
-            self.0.extend_from_slice(segment);
+            self.0.extend_from_slice(chunk);
         }
         fits
     }

@@ -1,4 +1,4 @@
-//! What logins rest on, as Consul holds it: each question by itself, reads alone, and nothing of what tasks have made.
+//! Reads the configuration that logins depend on. Each read fails independently, and nothing is written.
 
 use std::collections::BTreeSet;
 
@@ -10,36 +10,36 @@ use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_model::ClusterArn;
 
-/// The objects that decide who may log in, and as what.
+/// The objects that decide which principals may log in, and their permissions.
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
-    /// The version; `None` where the token may not see it.
+    /// The version; `None` if the token may not read it.
     pub version: Result<Option<ConsulVersion>, MeshError>,
-    /// Whether ACLs are on. Where they are off there are none of the next four.
+    /// Whether ACLs are enabled. If not, the next four are empty.
     pub acls: Result<bool, MeshError>,
     /// All auth methods; those of type `aws-iam` with their `config`.
     pub methods: Result<Vec<AuthMethod>, MeshError>,
-    /// The binding rules of all of them.
+    /// The binding rules of all auth methods.
     pub rules: Result<Vec<BindingRule>, MeshError>,
     /// All roles.
     pub roles: Result<Vec<AclRole>, MeshError>,
-    /// The policies of the anonymous token, those of its roles included, with their rules.
+    /// The policies of the anonymous token, including those of its roles, with their rules.
     pub anonymous: Result<Vec<AclPolicy>, MeshError>,
-    /// Which of the clusters have their node.
+    /// The clusters that have a node.
     pub nodes: Result<BTreeSet<ClusterArn>, MeshError>,
 }
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
-    /// Reads it. Takes as long as the connection's time limit for each question.
+    /// Reads the configuration. Each read takes at most the connection's time limit.
     ///
     /// # Errors
-    /// Where nobody answers, or somebody else than Consul.
+    /// If the servers are unreachable or not Consul's.
     pub async fn read_auth_config(&self, clusters: &BTreeSet<ClusterArn>) -> Result<AuthConfig, MeshError> {
         let version = match self.load_version().await {
             Err(error) if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse) => {
                 return Err(error);
             }
-            said => said,
+            version => version,
         };
         let objects = self.objects();
         let listed = objects.auth_methods().await;
@@ -55,7 +55,7 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             return Ok(AuthConfig { version, acls, methods, rules, roles, anonymous, nodes });
         }
         let methods = match listed {
-            Ok(listed) => objects.whole(listed).await,
+            Ok(listed) => objects.with_config(listed).await,
             Err(error) => Err(error),
         };
         let rules = objects.all_binding_rules().await;
@@ -66,8 +66,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
 }
 
 impl<T: StreamTransport> AclObjects<T> {
-    /// Those of type `aws-iam` whole: lists leave their configuration out.
-    async fn whole(&self, listed: Vec<AuthMethod>) -> Result<Vec<AuthMethod>, MeshError> {
+    /// Adds the `config` of methods of type `aws-iam`, which lists omit.
+    async fn with_config(&self, listed: Vec<AuthMethod>) -> Result<Vec<AuthMethod>, MeshError> {
         let mut methods = Vec::new();
         for method in listed {
             if method.kind == "aws-iam" {
@@ -88,8 +88,8 @@ impl<T: StreamTransport> AclObjects<T> {
         let mut links: BTreeSet<ObjectLink> = token.policies.into_iter().collect();
         if !of_token.is_empty() {
             let all = roles.as_ref().map_err(Clone::clone)?;
-            let mine = all.iter().filter(|role| of_token.iter().any(|link| link.id == role.id));
-            links.extend(mine.flat_map(|role| role.policies.iter().cloned()));
+            let linked = all.iter().filter(|role| of_token.iter().any(|link| link.id == role.id));
+            links.extend(linked.flat_map(|role| role.policies.iter().cloned()));
         }
         let mut policies = Vec::new();
         for link in links {
@@ -103,8 +103,8 @@ impl<T: StreamTransport> AclObjects<T> {
             return Ok(BTreeSet::new());
         }
         let names: Vec<&str> = clusters.iter().map(ClusterArn::as_str).collect();
-        let found = self.nodes_like(&names).await?;
-        let is_there = |cluster: &&ClusterArn| found.iter().any(|node| node.node == cluster.as_str());
-        Ok(clusters.iter().filter(is_there).cloned().collect())
+        let nodes = self.nodes_like(&names).await?;
+        let has_node = |cluster: &&ClusterArn| nodes.iter().any(|node| node.node == cluster.as_str());
+        Ok(clusters.iter().filter(has_node).cloned().collect())
     }
 }

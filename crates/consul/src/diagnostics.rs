@@ -1,4 +1,4 @@
-//! A look at Consul as a person who sets it up would take it: each question by itself, reads alone.
+//! Reads the state of Consul for diagnostics. Each read fails independently, and nothing is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,118 +18,118 @@ use ecs_mesh_control_plane::skipped_items::SkippedItems;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationSummary};
 use ecs_mesh_model::{ClusterArn, TaskArn};
 
-/// What a survey asks for.
+/// The scope of the diagnostics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiagnosticsRequest {
-    /// What there is of these clusters.
+    /// The clusters whose nodes and services are read.
     pub clusters: BTreeSet<ClusterArn>,
-    /// Whether there are auth methods of these names, with binding rules.
+    /// The auth methods that are read, with their binding rules.
     pub methods: BTreeSet<Arc<str>>,
-    /// Whether our own token has these rights, and for services of any name those of each service that is found.
-    pub rights: BTreeSet<AclPermission>,
+    /// The permissions that are checked. [`AclPermission::Services`] also checks each service that is found.
+    pub permissions: BTreeSet<AclPermission>,
 }
 
-/// What Consul says of itself.
+/// The diagnostics of Consul.
 #[derive(Clone, Debug)]
 pub struct ConsulDiagnostics {
-    /// The version; `None` where there are Consul's servers, and the token may not see which.
+    /// The version; `None` if the token may not read it.
     pub version: Result<Option<ConsulVersion>, MeshError>,
-    /// What is asked only of servers that answer; `None` where the version already said that there are none.
+    /// The reads of reachable servers; `None` if the read of the version showed that there are none.
     pub probes: Option<ConsulProbes>,
 }
 
-/// What servers that can be reached say.
+/// The diagnostics of reachable servers.
 #[derive(Clone, Debug)]
 pub struct ConsulProbes {
-    /// ACLs are off, so that everything about them fails.
+    /// ACLs are disabled, so that all reads of ACL objects fail.
     pub acls_are_off: bool,
-    /// Our own token. An error of the kind `Forbidden` where it is not known there, or where ACLs are off.
+    /// The operator's own token. An error of the kind `Forbidden` if the servers do not know it or ACLs are disabled.
     pub own_token: Result<OwnToken, MeshError>,
-    /// Whether there is a namespace of each name that is given.
+    /// Whether each configured namespace exists.
     pub namespaces: BTreeMap<String, Result<bool, MeshError>>,
-    /// Which of the rights our own token has.
-    pub rights: Result<AclPermissions, MeshError>,
-    /// The tokens of logins.
+    /// The permissions of the operator's own token.
+    pub permissions: Result<AclPermissions, MeshError>,
+    /// The login tokens.
     pub tokens: Result<LoginTokenCounts, MeshError>,
-    /// The auth methods, by name; `None` where there is none of the name.
+    /// The auth methods, by name; `None` if there is none of this name.
     pub methods: BTreeMap<String, Result<Option<AuthMethod>, MeshError>>,
-    /// How many binding rules those have, by method.
+    /// The number of binding rules, by auth method.
     pub rules: BTreeMap<String, Result<usize, MeshError>>,
-    /// How many policies there are.
+    /// The number of policies.
     pub policies: Result<usize, MeshError>,
-    /// How many roles there are.
+    /// The number of roles.
     pub roles: Result<usize, MeshError>,
-    /// What there is of the clusters.
+    /// The nodes and services of the clusters.
     pub clusters: BTreeMap<ClusterArn, ClusterNodeInfo>,
 }
 
-/// How many tokens of logins there are.
+/// The numbers of login tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoginTokenCounts {
-    /// Of tasks of the clusters.
+    /// Tokens of tasks in the clusters.
     pub of_tasks: usize,
-    /// Of no task that they would name.
+    /// Tokens that name no task.
     pub unattributed: usize,
 }
 
-/// What there is of a cluster.
+/// The node and services of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterNodeInfo {
-    /// Whether there is a node of its name, without which no task of it can register.
+    /// Whether the cluster has a node, without which its tasks cannot register.
     pub has_node: Result<bool, MeshError>,
-    /// How many services its tasks have.
+    /// The number of its tasks' services.
     pub services: Result<usize, MeshError>,
 }
 
 impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
-    /// Asks everything that a set-up needs; writes nothing. Takes as long as the connection's time limit for each
-    /// question, and one question only where nobody answers.
-    pub async fn diagnose(&self, asked: &DiagnosticsRequest) -> ConsulDiagnostics {
+    /// Reads everything that the setup depends on; writes nothing. Each read takes at most the connection's time limit.
+    /// An unreachable server ends the diagnostics after the first read.
+    pub async fn diagnose(&self, request: &DiagnosticsRequest) -> ConsulDiagnostics {
         let version = match self.load_version().await {
             Err(error) if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse) => {
                 return ConsulDiagnostics { version: Err(error), probes: None };
             }
-            said => said,
+            version => version,
         };
         let own_token = self.api.own_token().await;
         let mut namespaces = BTreeMap::new();
         for name in self.api.scope.namespaces().into_iter().flatten().filter(|name| **name != *ALL_NAMESPACES)
         {
-            let found = self.objects().namespace(&name).await;
-            namespaces.insert(name.to_string(), found.map(|found| found.is_some()));
+            let namespace = self.objects().namespace(&name).await;
+            namespaces.insert(name.to_string(), namespace.map(|namespace| namespace.is_some()));
         }
-        let mut skipped_items = SkippedItems::default();
-        let tokens = self.login_tokens(&asked.clusters, &mut skipped_items).await;
+        let mut skipped = SkippedItems::default();
+        let tokens = self.login_tokens(&request.clusters, &mut skipped).await;
         let objects = self.objects();
         let (mut methods, mut rules) = (BTreeMap::new(), BTreeMap::new());
-        for method in &asked.methods {
+        for method in &request.methods {
             methods.insert(method.to_string(), objects.auth_method(method).await);
-            let found = objects.binding_rules(method).await;
-            rules.insert(method.to_string(), found.map(|rules| rules.len()));
+            let of_method = objects.binding_rules(method).await;
+            rules.insert(method.to_string(), of_method.map(|rules| rules.len()));
         }
         let policies = objects.policies().await.map(|policies| policies.len());
         let roles = objects.roles().await.map(|roles| roles.len());
-        let (mut clusters, mut rights) = (BTreeMap::new(), asked.rights.clone());
-        for cluster in &asked.clusters {
-            let (found, services) = self.cluster_info(cluster, &mut skipped_items).await;
-            clusters.insert(cluster.clone(), found);
-            if asked.rights.contains(&AclPermission::Services) {
-                rights.extend(services.into_iter().map(AclPermission::Service));
+        let (mut clusters, mut permissions) = (BTreeMap::new(), request.permissions.clone());
+        for cluster in &request.clusters {
+            let (info, services) = self.cluster_info(cluster, &mut skipped).await;
+            clusters.insert(cluster.clone(), info);
+            if request.permissions.contains(&AclPermission::Services) {
+                permissions.extend(services.into_iter().map(AclPermission::Service));
             }
         }
-        self.context.skipped_items.report(skipped_items, true);
+        self.context.skipped_items.report(skipped, true);
         let acls_are_off = own_token.as_ref().is_err_and(errors::is_acls_disabled);
-        let rights = match &own_token {
-            // Who is not known has none.
+        let permissions = match &own_token {
+            // An unknown token has no permissions.
             Err(error) => Err(error.clone()),
-            Ok(_) if rights.is_empty() => Ok(AclPermissions::new()),
-            Ok(_) => self.api.rights(&rights).await,
+            Ok(_) if permissions.is_empty() => Ok(AclPermissions::new()),
+            Ok(_) => self.api.check_permissions(&permissions).await,
         };
-        let answers = ConsulProbes {
+        let probes = ConsulProbes {
             acls_are_off,
             own_token,
             namespaces,
-            rights,
+            permissions,
             tokens,
             methods,
             rules,
@@ -137,32 +137,36 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             roles,
             clusters,
         };
-        ConsulDiagnostics { version, probes: Some(answers) }
+        ConsulDiagnostics { version, probes: Some(probes) }
     }
 
     async fn login_tokens(
         &self,
         clusters: &BTreeSet<ClusterArn>,
-        skipped_items: &mut SkippedItems,
+        skipped: &mut SkippedItems,
     ) -> Result<LoginTokenCounts, MeshError> {
-        let (mut of_tasks, mut parts) = (0, SegmentResults::default());
-        let mut take = |task: Option<&TaskArn>, _: LoginToken| {
+        let (mut of_tasks, mut segments) = (0, SegmentResults::default());
+        let mut sink = |task: Option<&TaskArn>, _: LoginToken| {
             of_tasks += usize::from(task.is_some_and(|task| clusters.contains(task.cluster())));
         };
-        let unattributed = self.api.tokens(&self.context, "list_owned", skipped_items, &mut parts, &mut take).await;
-        parts.require_all().map(|()| LoginTokenCounts { of_tasks, unattributed })
+        let unattributed = self.api.tokens(&self.context, "list_owned", skipped, &mut segments, &mut sink).await;
+        segments.require_all().map(|()| LoginTokenCounts { of_tasks, unattributed })
     }
 
-    /// Also the names of its tasks' services.
-    async fn cluster_info(&self, cluster: &ClusterArn, skipped_items: &mut SkippedItems) -> (ClusterNodeInfo, BTreeSet<Arc<str>>) {
+    /// Reads a cluster's node and services; also returns the names of the services.
+    async fn cluster_info(
+        &self,
+        cluster: &ClusterArn,
+        skipped: &mut SkippedItems,
+    ) -> (ClusterNodeInfo, BTreeSet<Arc<str>>) {
         let has_node = self.objects().node(cluster).await.map(|node| node.is_some());
-        let mut parts = SegmentResults::default();
+        let mut segments = SegmentResults::default();
         let (mut services, mut names) = (0, BTreeSet::new());
-        let mut take = |seen: RegistrationSummary| {
+        let mut sink = |summary: RegistrationSummary| {
             services += 1;
-            names.extend(seen.service);
+            names.extend(summary.service);
         };
-        services::of_cluster(&self.api, &self.context, cluster, skipped_items, &mut parts, &mut take).await;
-        (ClusterNodeInfo { has_node, services: parts.require_all().map(|()| services) }, names)
+        services::of_cluster(&self.api, &self.context, cluster, skipped, &mut segments, &mut sink).await;
+        (ClusterNodeInfo { has_node, services: segments.require_all().map(|()| services) }, names)
     }
 }

@@ -1,30 +1,30 @@
-//! From an answer to what it says, or to what may be done about it, in words for a person.
+//! Parses responses, classifies failures and renders their error messages.
 //!
-//! Consul answers 500 for nearly all that it refuses, and tells in plain text what for; so a write's 500 is a refusal
-//! of the body unless the text says that the servers are at fault.
+//! Consul responds 500 with a plain-text reason to nearly everything that it rejects. The 500 of a write is therefore a
+//! rejected body, unless the text shows a failure of the servers.
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use super::api::ApiReply;
-use ecs_mesh_control_plane::http::{HttpMethod, TransportError, appearance, quotable};
+use super::reply::ApiReply;
+use ecs_mesh_control_plane::http::{HttpMethod, TransportError, describe_body, quotable};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_controller::BatchError;
 
-/// Longest part of a server's own words that is passed on.
+/// The maximum length of a server's message in an error.
 const MAX_QUOTE_LEN: usize = 500;
 
-/// In a 401's text: there are no ACLs on these servers.
+/// In the text of a 401: ACLs are disabled.
 const ACLS_OFF: &str = "ACL support disabled";
-/// What is said of that.
+/// The message for disabled ACLs.
 const ACLS_ARE_OFF: &str = "ACLs are off on these servers";
-/// In a 403's or 404's text: a token, ours or the one asked for, is not there.
+/// In the text of a 403 or 404: a token, the operator's own or the requested one, does not exist.
 const NO_SUCH_ACL: &str = "ACL not found";
-/// In a 404's text: there is no such call.
+/// In the text of a 404: the API has no such path.
 const NO_SUCH_CALL: &str = "Invalid URL path";
 
-/// In a 5xx's text: the servers could not do it now.
+/// In the text of a 5xx: a temporary failure of the servers.
 const SERVER_UNAVAILABLE_TEXT: [(&str, MeshErrorKind); 20] = [
     ("rate limit", MeshErrorKind::Throttled),
     ("No cluster leader", MeshErrorKind::Unreachable),
@@ -41,7 +41,7 @@ const SERVER_UNAVAILABLE_TEXT: [(&str, MeshErrorKind); 20] = [
     ("closed network connection", MeshErrorKind::Unreachable),
     ("broken pipe", MeshErrorKind::Unreachable),
     ("EOF", MeshErrorKind::Unreachable),
-    // What Raft and the connections between servers say while the leader changes or a server goes.
+    // Errors of Raft and of connections between servers while the leader changes or a server leaves.
     ("leadership transfer", MeshErrorKind::Unreachable),
     ("Raft leader not found", MeshErrorKind::Unreachable),
     ("raft is already shutdown", MeshErrorKind::Unreachable),
@@ -49,16 +49,16 @@ const SERVER_UNAVAILABLE_TEXT: [(&str, MeshErrorKind); 20] = [
     ("stream closed", MeshErrorKind::Unreachable),
 ];
 
-/// In a 500's text to a removal: it will never be done. All else that a removal is answered may be over later, since
-/// there is no body that could be wrong.
+/// In the text of a 500 for a removal: a permanent error. All other errors of a removal may be temporary, since a
+/// removal has no body that could be invalid.
 const PERMANENT_REMOVAL_ERRORS: &str = "not permitted";
 
-/// One call, and what a token needs for it.
+/// One call with the permissions that it needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConsulCall<'a> {
     pub(super) method: HttpMethod,
     pub(super) path: &'a str,
-    /// The rules, as they are written in a policy.
+    /// The rules of a policy that permits the call.
     pub(super) needs: &'static str,
 }
 
@@ -73,10 +73,10 @@ impl ConsulCall<'_> {
         self.method.writes()
     }
 
-    /// What a good answer says.
+    /// Parses the body of a successful, unfiltered response.
     pub(super) fn read<R: DeserializeOwned>(&self, reply: &ApiReply) -> Result<R, MeshError> {
         if !reply.is_ok() {
-            return Err(self.refused(reply));
+            return Err(self.status_error(reply));
         }
         if reply.head.filtered {
             return Err(self.filtered());
@@ -84,39 +84,32 @@ impl ConsulCall<'_> {
         serde_json::from_slice(&reply.body).map_err(|error| self.unreadable(&reply.body, &error.to_string()))
     }
 
-    /// Another copy of the operator writes.
+    /// The error of a call that was not sent because another copy of the operator holds the lease.
     pub(super) fn without_lease(&self) -> MeshError {
-        error(
-            MeshErrorKind::NotLeader,
-            format!(
-                "{} {} was not sent: another copy of this operator holds the lease",
-                self.method.as_str(),
-                self.path
-            ),
-        )
+        error(MeshErrorKind::NotLeader, format!("{self}: not sent: another copy of this operator holds the lease"))
     }
 
-    /// The error that an answer other than 2xx is.
-    pub(super) fn refused(&self, reply: &ApiReply) -> MeshError {
+    /// The error of a response other than 2xx.
+    pub(super) fn status_error(&self, reply: &ApiReply) -> MeshError {
         let text = reply.text();
         let kind = self.kind(reply.head.status, &text);
-        let said = if is_plain_text(&text) {
+        let body = if is_plain_text(&text) {
             format!(" ({})", quotable(&text, MAX_QUOTE_LEN))
         } else {
-            format!(" with {}", appearance(&reply.body))
+            format!(" with {}", describe_body(&reply.body))
         };
-        let hint =
-            self.hint(kind, reply.head.status, &text).map(|hint| format!("; {hint}")).unwrap_or_default();
+        let help =
+            self.help(kind, reply.head.status, &text).map(|help| format!("; help: {help}")).unwrap_or_default();
         MeshError {
             kind,
-            message: format!("{self}: Consul answered {}{said}{hint}", reply.head.status),
+            message: format!("{self}: Consul responded {}{body}{help}", reply.head.status),
             retry_after: reply.head.retry_after,
         }
     }
 
     fn kind(&self, status: u16, text: &str) -> MeshErrorKind {
         match status {
-            // Whatever the status: servers pass it on from each other as a failure of their own.
+            // Any status: servers forward this error from each other as a failure of their own.
             400.. if misses_namespace(text) => MeshErrorKind::MeshNotFound,
             400 if is_plain_text(text) => MeshErrorKind::Invalid,
             401 | 403 => MeshErrorKind::Forbidden,
@@ -125,12 +118,14 @@ impl ConsulCall<'_> {
             413 => MeshErrorKind::Invalid,
             429 => MeshErrorKind::Throttled,
             500.. => {
-                let known = SERVER_UNAVAILABLE_TEXT.iter().find(|(words, _)| text.contains(words));
-                let in_words = status == 500 && is_plain_text(text);
+                let known = SERVER_UNAVAILABLE_TEXT.iter().find(|(part, _)| text.contains(part));
+                let has_reason = status == 500 && is_plain_text(text);
                 let unknown = match self.method {
-                    HttpMethod::Put if in_words => MeshErrorKind::Invalid,
-                    HttpMethod::Delete if in_words && text.contains(PERMANENT_REMOVAL_ERRORS) => MeshErrorKind::Invalid,
-                    HttpMethod::Delete if in_words => MeshErrorKind::ServerError,
+                    HttpMethod::Put if has_reason => MeshErrorKind::Invalid,
+                    HttpMethod::Delete if has_reason && text.contains(PERMANENT_REMOVAL_ERRORS) => {
+                        MeshErrorKind::Invalid
+                    }
+                    HttpMethod::Delete if has_reason => MeshErrorKind::ServerError,
                     _ => MeshErrorKind::Unreachable,
                 };
                 known.map_or(unknown, |(_, kind)| *kind)
@@ -139,66 +134,64 @@ impl ConsulCall<'_> {
         }
     }
 
-    fn hint(&self, kind: MeshErrorKind, status: u16, text: &str) -> Option<String> {
+    fn help(&self, kind: MeshErrorKind, status: u16, text: &str) -> Option<String> {
         match (kind, status) {
             (MeshErrorKind::Forbidden, 401) if text.contains(ACLS_OFF) => Some(format!(
-                "{ACLS_ARE_OFF}, so there are no logins to look after: turn them on (acl.enabled)"
+                "{ACLS_ARE_OFF}, so there are no logins; enable them (acl.enabled)"
             )),
-            (MeshErrorKind::Forbidden, _) if text.contains(NO_SUCH_ACL) => Some(not_accepted().into()),
+            (MeshErrorKind::Forbidden, _) if text.contains(NO_SUCH_ACL) => Some(OWN_TOKEN_UNKNOWN.into()),
             (MeshErrorKind::Forbidden, _) => Some(format!(
-                "the token that ControlPlane.spec.consul names needs `{}`: add that to one of its policies",
+                "the token of ControlPlane.spec.consul needs `{}`; add it to one of its policies",
                 self.needs
             )),
             (MeshErrorKind::Invalid, _) if text.contains("Enterprise") => Some(
-                "these servers are the open-source edition: leave out ControlPlane.spec.consul.partition and \
-                 namespaces"
+                "these servers are the open-source edition; remove ControlPlane.spec.consul.partition and namespaces"
                     .into(),
             ),
             (MeshErrorKind::MeshNotFound, _) => Some(
-                "create that namespace, or take it out of ControlPlane.spec.consul.namespaces; a ConsulAuth may name \
-                 it, too"
+                "create the namespace, or remove it from ControlPlane.spec.consul.namespaces and from each ConsulAuth"
                     .into(),
             ),
             (MeshErrorKind::Unreachable, _) if text.contains("No path to datacenter") => {
                 Some("check ControlPlane.spec.consul.datacenter".into())
             }
             (MeshErrorKind::UnexpectedResponse, 300..=399) => {
-                Some("redirects are not followed: set ControlPlane.spec.consul.address to where it leads".into())
+                Some("redirects are not followed; set ControlPlane.spec.consul.address to the redirect's target".into())
             }
-            (MeshErrorKind::UnexpectedResponse, _) => Some(not_consul_error().into()),
+            (MeshErrorKind::UnexpectedResponse, _) => Some(NOT_CONSUL.into()),
             _ => None,
         }
     }
 
-    /// The answer leaves out what the token may not see, so nothing follows from it.
+    /// The error of a response from which Consul has removed objects that the token may not read.
     pub(super) fn filtered(&self) -> MeshError {
-        MeshError {
-            kind: MeshErrorKind::Forbidden,
-            message: format!(
-                "{self}: Consul left out what the token may not see, so nothing follows from the answer; the token \
-                 that ControlPlane.spec.consul names needs `{}`: add that to one of its policies",
+        error(
+            MeshErrorKind::Forbidden,
+            format!(
+                "{self}: Consul filtered the response by the token's permissions, so it is incomplete; help: the \
+                 token of ControlPlane.spec.consul needs `{}`; add it to one of its policies",
                 self.needs
             ),
-            retry_after: None,
-        }
+        )
     }
 
-    /// An answer of status 2xx that cannot be read.
-    pub(super) fn unreadable(&self, body: &[u8], why: &str) -> MeshError {
-        let message =
-            format!("{self}: the answer cannot be read ({why}), with {}; {}", appearance(body), not_consul_error());
-        MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None }
+    /// The error of an unreadable 2xx response.
+    pub(super) fn unreadable(&self, body: &[u8], cause: &str) -> MeshError {
+        let body = describe_body(body);
+        error(
+            MeshErrorKind::UnexpectedResponse,
+            format!("{self}: parsing the response: {cause}, with {body}; help: {NOT_CONSUL}"),
+        )
     }
 
-    /// No answer.
-    pub(super) fn unanswered(&self, error: &TransportError) -> MeshError {
-        let message = format!("{self}: {}", error.message);
-        MeshError { kind: error.kind.mesh_kind(), message, retry_after: None }
+    /// The error of a call without a response.
+    pub(super) fn transport_error(&self, failure: &TransportError) -> MeshError {
+        error(failure.kind.mesh_kind(), format!("{self}: {}", failure.message))
     }
 }
 
-/// Whether it says, in Consul's words, that the thing is not there, or that our own token is not: only
-/// `/v1/acl/token/self` tells which.
+/// Whether the response is Consul's error for a missing object or for an unknown own token: only `/v1/acl/token/self`
+/// distinguishes the two.
 pub(super) fn is_not_found(reply: &ApiReply) -> bool {
     let text = reply.text();
     match reply.head.status {
@@ -208,32 +201,32 @@ pub(super) fn is_not_found(reply: &ApiReply) -> bool {
     }
 }
 
-/// Whether it says that our own token is none: then every call fails alike.
+/// Whether the error shows that the servers do not know the own token: then every call fails.
 pub(super) fn is_own_token_unknown(error: &MeshError) -> bool {
-    error.message.contains(not_accepted())
+    error.message.contains(OWN_TOKEN_UNKNOWN)
 }
 
-/// Whether it is the error of a call about ACLs to servers that have none.
+/// Whether the error is that of an ACL call to servers without ACLs.
 pub(super) fn is_acls_disabled(error: &MeshError) -> bool {
     error.message.contains(ACLS_ARE_OFF)
 }
 
-/// Whether it says that there are no ACLs on these servers.
+/// Whether the response shows that ACLs are disabled.
 pub(super) fn acls_disabled(reply: &ApiReply) -> bool {
     reply.head.status == 401 && reply.text().contains(ACLS_OFF)
 }
 
-/// The error of a removal that was answered "not found", and whose object is there.
+/// The error of a removal with the response "not found" whose object exists.
 pub(super) fn found_again(call: &ConsulCall<'_>) -> MeshError {
-    error(MeshErrorKind::Conflict, format!("{call}: it was not found, and is there by now"))
+    error(MeshErrorKind::Conflict, format!("{call}: responded not found, but the object exists now"))
 }
 
-/// An error of this kind in these words.
+/// Creates an error.
 pub(super) fn error(kind: MeshErrorKind, message: impl Into<String>) -> MeshError {
     MeshError::new(kind, message)
 }
 
-/// The error of a call that was shared with others.
+/// The error of a batched call.
 pub(super) fn of_batch(failure: BatchError<MeshError>) -> MeshError {
     match failure {
         BatchError::Call(error) => error,
@@ -241,22 +234,22 @@ pub(super) fn of_batch(failure: BatchError<MeshError>) -> MeshError {
     }
 }
 
-pub(super) fn not_accepted() -> &'static str {
-    "the token is not known to these servers: put a valid one where ControlPlane.spec.consul's tokenFile, tokenEnv or \
-     tokenSecret says"
-}
+/// The message for an own token that the servers do not know.
+pub(super) const OWN_TOKEN_UNKNOWN: &str =
+    "the token is not known to these servers; write a valid token to the source that ControlPlane.spec.consul.tokenFile, \
+     tokenEnv or tokenSecret names";
 
-fn not_consul_error() -> &'static str {
-    "this is not how Consul's API answers: check ControlPlane.spec.consul.address (http:// is port 8500, https:// is \
-     8501) and any proxy before it"
-}
+/// The help for a response that is not Consul's.
+const NOT_CONSUL: &str =
+    "this is no response of Consul's API; check ControlPlane.spec.consul.address (http:// is port 8500, https:// is \
+     port 8501) and any proxy before it";
 
-/// Whether it says that a namespace is not there. (Enterprise; other things that are not there are named otherwise.)
+/// Whether the text is the error for a missing namespace. (Enterprise; other missing objects have other texts.)
 fn misses_namespace(text: &str) -> bool {
     is_plain_text(text) && text.contains("Namespace") && text.contains("does not exist")
 }
 
-/// Plain text, as Consul's own errors are.
+/// Whether the text is plain, as in Consul's own errors.
 fn is_plain_text(text: &str) -> bool {
     let text = text.trim_start();
     !text.is_empty() && !text.starts_with('<')

@@ -1,14 +1,27 @@
-//! Consul: what tasks have registered themselves, and what they leave behind, over the HTTP API.
+//! Consul: finds and removes the login tokens and services that tasks have registered, over the HTTP API.
 //!
-//! Guarantees: only what names a task of a bound cluster by its own evidence counts as a task's; nothing is inferred
-//! from an answer that the token may have been kept from seeing; a service is removed only as it was when it was last
-//! read; no secret of any token is kept; a handful of connections is all that is made.
+//! Guarantees:
+//!
+//! - A token or service is attributed to a task of a bound cluster only by its own metadata.
+//! - A response that Consul may have filtered by the token's permissions proves no absence.
+//! - A service is removed only in the version that was last read.
+//! - Secrets of tokens are never kept.
+//! - The client uses few connections, which it keeps.
+//!
+//! ```
+//! use ecs_mesh_consul::ResourceKey;
+//!
+//! let name = "service/web-1@arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
+//! let Some(ResourceKey::Service { cluster, id, .. }) = ResourceKey::parse(name) else { unreachable!() };
+//! assert_eq!((cluster.name(), &*id), ("prod", "web-1"));
+//! ```
 
 #![forbid(unsafe_code)]
 
 mod api;
 mod client;
 mod connection;
+mod context;
 mod errors;
 mod resource_key;
 mod objects;
@@ -16,6 +29,7 @@ mod own_token;
 mod segments;
 mod removal;
 mod permissions;
+mod reply;
 mod scope;
 mod services;
 mod auth_config;

@@ -1,86 +1,79 @@
-//! Our own token, as the servers know it: only while it is known there does a missing thing prove that it is gone.
+//! Checks the operator's own token: only while the servers know it does "not found" prove absence.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
 use tokio::time::{Duration, Instant};
 
-use super::api::{ConsulApi, ApiReply};
+use super::api::ConsulApi;
 use super::errors::{self, ConsulCall};
 use super::objects::ObjectLink;
+use super::reply::ApiReply;
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
-/// Empty lists, which a token that is not known seldom gets, ask once in so long.
+/// A successful check confirms empty lists for this long, since servers rarely return one to an unknown token.
 const TOKEN_CHECK_TTL: Duration = Duration::from_secs(10);
 
 const PATH: &str = "/v1/acl/token/self";
-const NEEDS: &str = "nothing but to be valid";
+const NEEDS: &str = "no permission";
 
-/// What the servers say of our own token.
+/// The operator's own token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct OwnToken {
-    /// Its accessor.
+    /// The accessor.
     #[serde(rename = "AccessorID")]
     pub accessor: String,
-    /// Its description.
+    /// The description.
     pub description: String,
-    /// Its policies.
+    /// The policies.
     pub policies: Vec<ObjectLink>,
-    /// Its roles.
+    /// The roles.
     pub roles: Vec<ObjectLink>,
 }
 
 impl OwnToken {
-    /// Whether it may do everything.
+    /// Whether the token has all permissions.
     pub fn is_management(&self) -> bool {
         self.policies.iter().any(|policy| policy.name == "global-management")
     }
 }
 
-/// The checks of our token.
-#[derive(Default)]
-pub(super) struct TokenCheck {
-    begun: AtomicU64,
-    /// The last that found it good, by its number, and when it began.
-    last: tokio::sync::Mutex<Option<(u64, Instant)>>,
-}
-
 impl<T: StreamTransport> ConsulApi<T> {
-    /// Our own token.
+    /// Reads the own token.
     pub(super) async fn own_token(&self) -> Result<OwnToken, MeshError> {
         let path = self.own_token_path();
         let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
-        own_token_in(&call, &self.send(&call, None).await?)
+        read_own_token(&call, &self.send(&call, None).await?)
     }
 
-    /// It is found by its secret, so neither partition nor namespace is asked for; but by the servers that all else is
-    /// asked of, since a token may be known in one datacenter and not in another.
+    /// The path has neither partition nor namespace, since the secret identifies the token. It has the datacenter, since
+    /// a token may be known in one datacenter and not in another.
     fn own_token_path(&self) -> String {
         self.scope.datacenter_path(PATH)
     }
 
-    /// An error unless our own token is good, by a check that begins now or later: one that was good a moment ago proves
-    /// nothing of an answer since. Those who come while one is under way share the next.
+    /// Fails unless the own token is valid according to a check that starts now or later: an earlier check proves nothing
+    /// about a later response. Callers during a check share the next one.
     pub(super) async fn check_own_token(&self) -> Result<(), MeshError> {
-        let asked = self.token_check.begun.load(Ordering::Relaxed);
-        self.record_own_token_check(|check, _| check > asked).await
+        let previous = self.token_check.begun.load(Ordering::Relaxed);
+        self.check_own_token_unless(|check, _| check > previous).await
     }
 
-    /// An error unless our own token is good, as of a short while ago at the most.
+    /// Fails unless the own token is valid according to a recent check.
     pub(super) async fn check_own_token_cached(&self) -> Result<(), MeshError> {
-        self.record_own_token_check(|_, began| began.elapsed() < TOKEN_CHECK_TTL).await
+        self.check_own_token_unless(|_, began| began.elapsed() < TOKEN_CHECK_TTL).await
     }
 
-    /// Where ACLs are off nothing is kept from anybody, and any is good.
-    async fn record_own_token_check(
+    /// Checks the own token unless the last check is sufficient. If ACLs are disabled, every token is valid.
+    async fn check_own_token_unless(
         &self,
-        is_enough: impl FnOnce(u64, Instant) -> bool,
+        is_sufficient: impl FnOnce(u64, Instant) -> bool,
     ) -> Result<(), MeshError> {
-        // Those who come meanwhile wait for the answer.
+        // Concurrent callers wait for the result.
         let mut last = self.token_check.last.lock().await;
-        if last.is_some_and(|(check, began)| is_enough(check, began)) {
+        if last.is_some_and(|(check, began)| is_sufficient(check, began)) {
             return Ok(());
         }
         *last = None;
@@ -89,16 +82,16 @@ impl<T: StreamTransport> ConsulApi<T> {
         let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
         let reply = self.send(&call, None).await?;
         if !errors::acls_disabled(&reply) {
-            own_token_in(&call, &reply)?;
+            read_own_token(&call, &reply)?;
         }
         *last = Some((check, began));
         Ok(())
     }
 }
 
-fn own_token_in(call: &ConsulCall<'_>, reply: &ApiReply) -> Result<OwnToken, MeshError> {
+fn read_own_token(call: &ConsulCall<'_>, reply: &ApiReply) -> Result<OwnToken, MeshError> {
     if errors::is_not_found(reply) {
-        let message = format!("{call}: {}", errors::not_accepted());
+        let message = format!("{call}: {}", errors::OWN_TOKEN_UNKNOWN);
         return Err(errors::error(MeshErrorKind::Forbidden, message));
     }
     call.read(reply)

@@ -1,6 +1,6 @@
-//! What our own token may do, in the servers' own judgement: they are asked, and nothing is tried.
+//! Checks the permissions of the operator's own token without trying a write.
 //!
-//! The call is the one that Consul's own UI asks before it shows a button. Every release that is looked after has it.
+//! The call is the one that Consul's own UI uses to decide which buttons to show. Every supported release has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,15 +15,15 @@ use super::scope::{ALL_NAMESPACES, HOME_NAMESPACE};
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
-/// The servers judge no more at once.
+/// The maximum number of checks in one call.
 const MAX_CHECKS_PER_CALL: usize = 64;
 
-/// A right to write. What is only read is shown by reading it.
+/// A write permission. Read permissions are checked by reading.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AclPermission {
     /// Tokens, policies, roles, auth methods and binding rules.
     Acls,
-    /// What all tokens of a namespace get. (Enterprise.)
+    /// The default permissions of a namespace. (Enterprise.)
     Operator,
     /// Services of any name.
     Services,
@@ -31,11 +31,11 @@ pub enum AclPermission {
     Service(Arc<str>),
     /// The node of this name.
     Node(Arc<str>),
-    /// All nodes whose names begin so.
+    /// All nodes with this name prefix.
     Nodes(Arc<str>),
 }
 
-/// The rights that were asked for, and whether the token has each.
+/// The checked permissions, and whether the token has each.
 pub type AclPermissions = BTreeMap<AclPermission, bool>;
 
 impl AclPermission {
@@ -48,7 +48,7 @@ impl AclPermission {
         }
     }
 
-    /// Of what all names begin with, and that alone, only a rule over all of them decides.
+    /// The name to check. Only a rule for all names decides about the empty name.
     fn segment(&self) -> Option<&str> {
         match self {
             Self::Acls | Self::Operator => None,
@@ -57,14 +57,14 @@ impl AclPermission {
         }
     }
 
-    /// Enterprise keeps ACLs and services in namespaces, and the rest in partitions.
-    fn is_within_a_namespace(&self) -> bool {
+    /// Whether Enterprise keeps the resource in namespaces; the others are in partitions.
+    fn is_namespaced(&self) -> bool {
         matches!(self, Self::Acls | Self::Services | Self::Service(_))
     }
 }
 
-/// The rule that gives it, as it is written in a policy.
-/// As it is written in a policy. Names are quoted, since others choose them and a person pastes it.
+/// Writes the rule that grants the permission, as in a policy. Names are quoted and escaped, since other parties choose
+/// them and users paste the rule.
 impl fmt::Display for AclPermission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,56 +86,60 @@ struct AuthorizeResult {
 }
 
 impl<T: StreamTransport> ConsulApi<T> {
-    /// Which of these rights our own token has; in Enterprise, whether it has each in every namespace that is given.
-    pub(super) async fn rights(&self, wanted: &BTreeSet<AclPermission>) -> Result<AclPermissions, MeshError> {
-        let questions: Vec<(&AclPermission, Value)> = wanted
+    /// Checks which permissions the own token has; in Enterprise, whether it has each in every configured namespace.
+    pub(super) async fn check_permissions(
+        &self,
+        requested: &BTreeSet<AclPermission>,
+    ) -> Result<AclPermissions, MeshError> {
+        let checks: Vec<(&AclPermission, Value)> = requested
             .iter()
-            .flat_map(|right| self.questions(right).into_iter().map(move |one| (right, one)))
+            .flat_map(|permission| self.checks(permission).into_iter().map(move |check| (permission, check)))
             .collect();
-        let mut rights: AclPermissions = wanted.iter().map(|right| (right.clone(), true)).collect();
-        for questions in questions.chunks(MAX_CHECKS_PER_CALL) {
-            for ((right, _), allowed) in questions.iter().zip(self.judged(questions).await?) {
+        let mut permissions: AclPermissions =
+            requested.iter().map(|permission| (permission.clone(), true)).collect();
+        for checks in checks.chunks(MAX_CHECKS_PER_CALL) {
+            for ((permission, _), allowed) in checks.iter().zip(self.authorize(checks).await?) {
                 if !allowed {
-                    rights.insert((*right).clone(), false);
+                    permissions.insert((*permission).clone(), false);
                 }
             }
         }
-        Ok(rights)
+        Ok(permissions)
     }
 
-    fn questions(&self, right: &AclPermission) -> Vec<Value> {
-        let mut question = json!({"Resource": right.resource(), "Access": "write"});
-        if let Some(segment) = right.segment() {
-            question["Segment"] = segment.into();
+    fn checks(&self, permission: &AclPermission) -> Vec<Value> {
+        let mut check = json!({"Resource": permission.resource(), "Access": "write"});
+        if let Some(segment) = permission.segment() {
+            check["Segment"] = segment.into();
         }
-        // The open-source edition refuses a question that has these.
+        // The open-source edition rejects a check with a partition or a namespace.
         if let Some(partition) = self.scope.partition() {
-            question["Partition"] = partition.into();
+            check["Partition"] = partition.into();
         }
-        let namespaces = if right.is_within_a_namespace() { self.scope.namespaces() } else { vec![None] };
+        let namespaces = if permission.is_namespaced() { self.scope.namespaces() } else { vec![None] };
         let in_namespace = |namespace: Option<Arc<str>>| {
-            let mut question = question.clone();
+            let mut check = check.clone();
             if let Some(name) = namespace {
-                // Of all namespaces one can be asked for.
-                question["Namespace"] = if *name == *ALL_NAMESPACES { HOME_NAMESPACE } else { &*name }.into();
+                // A check names one namespace; the home namespace stands for all.
+                check["Namespace"] = if *name == *ALL_NAMESPACES { HOME_NAMESPACE } else { &*name }.into();
             }
-            question
+            check
         };
         namespaces.into_iter().map(in_namespace).collect()
     }
 
-    async fn judged(&self, questions: &[(&AclPermission, Value)]) -> Result<Vec<bool>, MeshError> {
+    async fn authorize(&self, checks: &[(&AclPermission, Value)]) -> Result<Vec<bool>, MeshError> {
         let path = self.scope.datacenter_path("/v1/internal/acl/authorize");
-        let call = ConsulCall { method: HttpMethod::Post, path: &path, needs: "no right at all" };
-        let body: Value = questions.iter().map(|(_, question)| question.clone()).collect();
+        let call = ConsulCall { method: HttpMethod::Post, path: &path, needs: "no permission" };
+        let body: Value = checks.iter().map(|(_, check)| check.clone()).collect();
         let reply = self.send(&call, Some(body.to_string().into_bytes())).await?;
-        let judged: Vec<AuthorizeResult> = call.read(&reply)?;
-        let are_those_asked = judged.len() == questions.len()
-            && judged.iter().zip(questions).all(|(one, (right, _))| one.resource == right.resource());
-        if !are_those_asked {
-            let message = format!("{call}: the answer is about other rights than were asked for");
+        let results: Vec<AuthorizeResult> = call.read(&reply)?;
+        let match_checks = results.len() == checks.len()
+            && results.iter().zip(checks).all(|(result, (permission, _))| result.resource == permission.resource());
+        if !match_checks {
+            let message = format!("{call}: the response does not match the requested checks");
             return Err(errors::error(MeshErrorKind::UnexpectedResponse, message));
         }
-        Ok(judged.into_iter().map(|one| one.allow).collect())
+        Ok(results.into_iter().map(|result| result.allow).collect())
     }
 }

@@ -1,5 +1,5 @@
-//! Services are removed in transactions of many, each only as it was when it was last read, and only while it is whose
-//! it was then: one that was registered again since is not touched, and one that is refused holds up no other.
+//! Removes services in batched transactions. A service is removed only in the version and with the owner that were last
+//! read: a service that was registered again is kept, and a rejected removal does not affect the others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::{ConsulApi, ApiReply};
+use super::api::ConsulApi;
 use super::errors::{self, ConsulCall};
+use super::reply::ApiReply;
 use super::resource_key::ResourceKey;
 use super::services::{ServicesOfCluster, ServiceQuery};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS};
@@ -22,14 +23,14 @@ use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner, Regist
 use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::ClusterArn;
 
-/// After this many transactions of which some were refused, the rest is removed one by one.
+/// After this many partially rejected transactions, the remaining services are removed individually.
 const MAX_TXN_ATTEMPTS: usize = 3;
 
-/// What was read longer ago is read again before it is removed.
+/// A service whose last read is older is read again before its removal.
 const READ_CACHE_TTL: Duration = Duration::from_mins(1);
-/// Whose it was is remembered for longer.
+/// The owner at the last read is kept for longer.
 const OWNER_CACHE_TTL: Duration = Duration::from_mins(10);
-/// So many that were read are remembered.
+/// The maximum number of cached services.
 const MAX_CACHED_SERVICES: usize = 10_000;
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"write\" }";
@@ -42,7 +43,7 @@ pub(super) struct ServiceKey {
     pub(super) namespace: Option<Arc<str>>,
 }
 
-/// As it was when it was read.
+/// The version of a service that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ServiceVersion {
     service: Arc<str>,
@@ -60,14 +61,14 @@ impl ServiceVersion {
     }
 }
 
-/// What was read of services a short while ago.
+/// The recently read versions of services.
 #[derive(Default)]
 pub(super) struct ReadCache(Mutex<ReadCacheInner>);
 
 #[derive(Default)]
 struct ReadCacheInner {
     versions: BTreeMap<ServiceKey, (ServiceVersion, Instant)>,
-    /// In the order in which they were read; what was read again is here twice.
+    /// The keys in the order of their reads; a key that was read again appears twice.
     order: VecDeque<(ServiceKey, Instant)>,
 }
 
@@ -76,40 +77,40 @@ impl ReadCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers what was read.
-    pub(super) fn insert(&self, victim: ServiceKey, registration: &Registration) {
+    /// Caches the version that was read.
+    pub(super) fn insert(&self, key: ServiceKey, registration: &Registration) {
         let Some(version) = ServiceVersion::of(registration) else { return };
-        let (now, mut read_cache) = (Instant::now(), self.lock());
-        read_cache.versions.insert(victim.clone(), (version, now));
-        read_cache.order.push_back((victim, now));
-        while let Some((_, since)) = read_cache.order.front()
-            && (since.elapsed() >= OWNER_CACHE_TTL || read_cache.order.len() > MAX_CACHED_SERVICES)
+        let (now, mut cache) = (Instant::now(), self.lock());
+        cache.versions.insert(key.clone(), (version, now));
+        cache.order.push_back((key, now));
+        while let Some((_, since)) = cache.order.front()
+            && (since.elapsed() >= OWNER_CACHE_TTL || cache.order.len() > MAX_CACHED_SERVICES)
         {
-            let Some((victim, since)) = read_cache.order.pop_front() else { break };
-            // It may have been read again since.
-            if read_cache.versions.get(&victim).is_some_and(|(_, last)| *last == since) {
-                read_cache.versions.remove(&victim);
+            let Some((key, since)) = cache.order.pop_front() else { break };
+            // The service may have been read again since.
+            if cache.versions.get(&key).is_some_and(|(_, last)| *last == since) {
+                cache.versions.remove(&key);
             }
         }
     }
 
-    /// As it was last read, and whether that was a short while ago.
-    fn take(&self, victim: &ServiceKey) -> Option<(ServiceVersion, bool)> {
-        let (version, since) = self.lock().versions.remove(victim)?;
+    /// Takes the last read version, and whether it is recent enough for a removal.
+    fn take(&self, key: &ServiceKey) -> Option<(ServiceVersion, bool)> {
+        let (version, since) = self.lock().versions.remove(key)?;
         Some((version, since.elapsed() < READ_CACHE_TTL))
     }
 }
 
-/// Removes many services at once.
+/// Removes batches of services.
 pub(super) struct RemoveServices<T: StreamTransport + 'static> {
     pub(super) api: Arc<ConsulApi<T>>,
     pub(super) services: Batcher<ServicesOfCluster<T>>,
     pub(super) read_cache: Arc<ReadCache>,
-    /// As far as it is known: it says how many a transaction may hold.
+    /// The servers' version, if known; it decides the size of a transaction.
     pub(super) version: Arc<ArcSwapOption<ConsulVersion>>,
 }
 
-/// What became of one.
+/// The result of one removal.
 type RemovalResult = Result<bool, MeshError>;
 
 #[async_trait]
@@ -117,32 +118,33 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
     type Group = ();
     type Request = ServiceKey;
     type Response = RemovalResult;
-    /// What befalls a call befalls each service by itself.
+    /// An error is reported for each service.
     type Error = std::convert::Infallible;
 
-    async fn call(&self, _all: &(), victims: Vec<ServiceKey>) -> Result<BTreeMap<ServiceKey, RemovalResult>, Self::Error> {
+    async fn call(&self, _all: &(), keys: Vec<ServiceKey>) -> Result<BTreeMap<ServiceKey, RemovalResult>, Self::Error> {
         let (mut done, mut open, mut unread) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        for victim in victims {
-            match self.read_cache.take(&victim) {
-                Some((version, true)) => open.push((victim, version)),
-                Some((version, false)) => drop(unread.insert(victim, Some(version.owner))),
-                None => drop(unread.insert(victim, None)),
+        for key in keys {
+            match self.read_cache.take(&key) {
+                Some((version, true)) => open.push((key, version)),
+                Some((version, false)) => drop(unread.insert(key, Some(version.owner))),
+                None => drop(unread.insert(key, None)),
             }
         }
-        for (victim, version) in self.versions(unread.keys().cloned().collect()).await {
+        for (key, version) in self.read_versions(unread.keys().cloned().collect()).await {
             match version {
-                Ok(Some(version)) if unread.get(&victim).and_then(Option::as_ref) == Some(&version.owner) => {
-                    open.push((victim, version));
+                Ok(Some(version)) if unread.get(&key).and_then(Option::as_ref) == Some(&version.owner) => {
+                    open.push((key, version));
                 }
-                // Somebody else may have it by now, and whoever asks for its removal looks whose it is.
-                Ok(Some(_)) => drop(done.insert(victim.clone(), Err(changed(&victim)))),
-                Ok(None) => drop(done.insert(victim, Ok(false))),
-                Err(error) => drop(done.insert(victim, Err(error))),
+                // The service may have another owner now: the caller reads it again and checks the owner.
+                Ok(Some(_)) => drop(done.insert(key.clone(), Err(changed(&key)))),
+                Ok(None) => drop(done.insert(key, Ok(false))),
+                Err(error) => drop(done.insert(key, Err(error))),
             }
         }
-        let most = self.version.load().as_ref().map_or(MIN_TXN_OPERATIONS, |version| version.max_txn_operations());
+        let max_operations =
+            self.version.load().as_ref().map_or(MIN_TXN_OPERATIONS, |version| version.max_txn_operations());
         while !open.is_empty() {
-            let rest = open.split_off(most.min(open.len()));
+            let rest = open.split_off(max_operations.min(open.len()));
             self.remove(open, &mut done).await;
             open = rest;
         }
@@ -151,7 +153,7 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
 }
 
 impl<T: StreamTransport + 'static> RemoveServices<T> {
-    /// As many as a transaction may hold.
+    /// Removes the services of one transaction.
     async fn remove(&self, mut open: Vec<(ServiceKey, ServiceVersion)>, done: &mut BTreeMap<ServiceKey, RemovalResult>) {
         for _ in 0..MAX_TXN_ATTEMPTS {
             if open.is_empty() {
@@ -162,28 +164,28 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         self.remove_individually(open, true, done).await;
     }
 
-    /// Each by itself, by transactions or without, for as long as the servers answer: a server that hangs would take its
-    /// time for every one of them.
+    /// Removes each service with a call of its own. Stops when the servers no longer respond: a hung server would use up
+    /// the time limit for every service.
     async fn remove_individually(
         &self,
         open: Vec<(ServiceKey, ServiceVersion)>,
-        by_transaction: bool,
+        in_transaction: bool,
         done: &mut BTreeMap<ServiceKey, RemovalResult>,
     ) {
         let mut aborted: Option<MeshError> = None;
-        for (victim, version) in open {
+        for (key, version) in open {
             if let Some(error) = &aborted {
-                done.insert(victim, Err(error.clone()));
+                done.insert(key, Err(error.clone()));
                 continue;
             }
-            if by_transaction {
-                // Of one alone nothing is given back.
-                Box::pin(self.transaction(vec![(victim.clone(), version)], done)).await;
+            if in_transaction {
+                // A transaction of one service returns none to retry.
+                Box::pin(self.transaction(vec![(key.clone(), version)], done)).await;
             } else {
-                let outcome = self.deregister(&victim, &version).await;
-                done.insert(victim.clone(), outcome);
+                let result = self.deregister(&key, &version).await;
+                done.insert(key.clone(), result);
             }
-            if let Some(Err(error)) = done.get(&victim)
+            if let Some(Err(error)) = done.get(&key)
                 && error.kind.affects_all_calls()
             {
                 aborted = Some(error.clone());
@@ -191,7 +193,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         }
     }
 
-    /// One transaction. What was refused for no fault of its own is given back, to be tried again.
+    /// Sends one transaction. Returns the services that were rolled back because of others, for another attempt.
     async fn transaction(
         &self,
         open: Vec<(ServiceKey, ServiceVersion)>,
@@ -200,105 +202,103 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         let path = self.api.scope.path("/v1/txn", &[]);
         let call = ConsulCall { method: HttpMethod::Put, path: &path, needs: NEEDS };
         let operations: Vec<Value> =
-            open.iter().map(|(victim, version)| self.operation(victim, version)).collect();
+            open.iter().map(|(key, version)| self.operation(key, version)).collect();
         let body = Value::from(operations).to_string().into_bytes();
-        let refusal = match self.api.send(&call, Some(body)).await {
+        let rejection = match self.api.send(&call, Some(body)).await {
             Ok(reply) if reply.is_ok() => {
-                done.extend(open.into_iter().map(|(victim, _)| (victim, Ok(true))));
+                done.extend(open.into_iter().map(|(key, _)| (key, Ok(true))));
                 return Vec::new();
             }
             Ok(reply) => reply,
             Err(error) => {
-                done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone()))));
+                done.extend(open.into_iter().map(|(key, _)| (key, Err(error.clone()))));
                 return Vec::new();
             }
         };
-        let reasons = reasons(&refusal, open.len());
+        let reasons = reasons(&rejection, open.len());
         if reasons.is_empty() {
-            return self.fail_all(&call, &refusal, open, done).await;
+            return self.handle_rejection(&call, &rejection, open, done).await;
         }
-        let (mut again, mut stale) = (Vec::new(), Vec::new());
-        for (at, (victim, version)) in open.into_iter().enumerate() {
-            match reasons.get(&at) {
-                None => again.push((victim, version)),
+        let (mut retry, mut stale) = (Vec::new(), Vec::new());
+        for (index, (key, version)) in open.into_iter().enumerate() {
+            match reasons.get(&index) {
+                None => retry.push((key, version)),
                 Some(reason) if is_denied(reason) => {
-                    let error = denied(&call, &victim, reason);
-                    done.insert(victim, Err(error));
+                    let error = denied(&call, &key, reason);
+                    done.insert(key, Err(error));
                 }
-                Some(reason) => stale.push((victim, version, reason)),
+                Some(reason) => stale.push((key, version, reason)),
             }
         }
-        let now = self.versions(stale.iter().map(|(victim, ..)| victim.clone()).collect()).await;
-        for (victim, version, reason) in stale {
-            let outcome = match now.get(&victim) {
+        let current = self.read_versions(stale.iter().map(|(key, ..)| key.clone()).collect()).await;
+        for (key, version, reason) in stale {
+            let result = match current.get(&key) {
                 Some(Ok(None)) => Ok(false),
-                Some(Ok(Some(now))) if *now != version => Err(changed(&victim)),
+                Some(Ok(Some(current))) if *current != version => Err(changed(&key)),
                 Some(Err(error)) => Err(error.clone()),
                 Some(Ok(Some(_))) | None => Err(errors::error(
                     MeshErrorKind::Invalid,
-                    format!(
-                        "{call}: the service {} on {} was not removed: {reason}",
-                        victim.id, victim.cluster
-                    ),
+                    format!("{call}: removing the service {} on {}: {reason}", key.id, key.cluster),
                 )),
             };
-            done.insert(victim, outcome);
+            done.insert(key, result);
         }
-        again
+        retry
     }
 
-    /// The transaction was refused, and not for single operations.
-    async fn fail_all(
+    /// Handles a transaction that was rejected as a whole and not because of single operations.
+    async fn handle_rejection(
         &self,
         call: &ConsulCall<'_>,
-        refusal: &ApiReply,
+        rejection: &ApiReply,
         open: Vec<(ServiceKey, ServiceVersion)>,
         done: &mut BTreeMap<ServiceKey, RemovalResult>,
     ) -> Vec<(ServiceKey, ServiceVersion)> {
-        let error = call.refused(refusal);
-        match refusal.head.status {
-            // A server, or something before it, that knows no transactions.
+        let error = call.status_error(rejection);
+        match rejection.head.status {
+            // The server, or a proxy before it, does not support transactions.
             404 | 405 | 501 => {
                 self.remove_individually(open, false, done).await;
             }
-            // One of them may be at fault: each by itself then, as long as that makes a difference.
+            // One operation may be the cause: remove each service in a transaction of its own.
             400 | 413 | 500 if open.len() > 1 && error.kind == MeshErrorKind::Invalid => {
                 self.remove_individually(open, true, done).await;
             }
-            // What is removed by itself has no body that could be wrong: it may be over later.
+            // A single removal has no body that could be invalid, so the error may be temporary.
             500 if error.kind == MeshErrorKind::Invalid => {
                 let error = MeshError { kind: MeshErrorKind::ServerError, ..error };
-                done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone()))));
+                done.extend(open.into_iter().map(|(key, _)| (key, Err(error.clone()))));
             }
-            _ => done.extend(open.into_iter().map(|(victim, _)| (victim, Err(error.clone())))),
+            _ => done.extend(open.into_iter().map(|(key, _)| (key, Err(error.clone())))),
         }
         Vec::new()
     }
 
-    /// Without a transaction. It cannot be made to depend on what was read; so it is read again right before.
-    async fn deregister(&self, victim: &ServiceKey, version: &ServiceVersion) -> RemovalResult {
-        match self.versions(vec![victim.clone()]).await.remove(victim).transpose()?.flatten() {
+    /// Removes a service without a transaction. The call has no condition on the version, so the service is read again
+    /// right before.
+    async fn deregister(&self, key: &ServiceKey, version: &ServiceVersion) -> RemovalResult {
+        match self.read_versions(vec![key.clone()]).await.remove(key).transpose()?.flatten() {
             None => return Ok(false),
-            Some(now) if now != *version => return Err(changed(victim)),
+            Some(current) if current != *version => return Err(changed(key)),
             Some(_) => {}
         }
-        let mut body = json!({"Node": victim.cluster.as_str(), "ServiceID": &*victim.id});
-        self.place(&mut body, victim);
+        let mut body = json!({"Node": key.cluster.as_str(), "ServiceID": &*key.id});
+        self.add_scope(&mut body, key);
         let path = self.api.scope.path("/v1/catalog/deregister", &[]);
         self.api.put::<bool>(&path, NEEDS, body.to_string().into_bytes()).await
     }
 
-    fn operation(&self, victim: &ServiceKey, version: &ServiceVersion) -> Value {
+    fn operation(&self, key: &ServiceKey, version: &ServiceVersion) -> Value {
         let mut service = json!({
-            "ID": &*victim.id, "Service": &*version.service, "ModifyIndex": version.modify_index,
+            "ID": &*key.id, "Service": &*version.service, "ModifyIndex": version.modify_index,
         });
-        self.place(&mut service, victim);
-        json!({"Service": {"Verb": "delete-cas", "Node": victim.cluster.as_str(), "Service": service}})
+        self.add_scope(&mut service, key);
+        json!({"Service": {"Verb": "delete-cas", "Node": key.cluster.as_str(), "Service": service}})
     }
 
-    /// Enterprise: which of several of the same name.
-    fn place(&self, body: &mut Value, victim: &ServiceKey) {
-        if let Some(namespace) = &victim.namespace {
+    /// Enterprise: adds namespace and partition.
+    fn add_scope(&self, body: &mut Value, key: &ServiceKey) {
+        if let Some(namespace) = &key.namespace {
             body["Namespace"] = (&**namespace).into();
         }
         if let Some(partition) = self.api.scope.partition() {
@@ -306,40 +306,43 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
         }
     }
 
-    /// As the server has them now.
-    async fn versions(&self, victims: Vec<ServiceKey>) -> BTreeMap<ServiceKey, Result<Option<ServiceVersion>, MeshError>> {
-        let mut asked = JoinSet::new();
-        for victim in victims {
+    /// Reads the current versions of services.
+    async fn read_versions(
+        &self,
+        keys: Vec<ServiceKey>,
+    ) -> BTreeMap<ServiceKey, Result<Option<ServiceVersion>, MeshError>> {
+        let mut reads = JoinSet::new();
+        for key in keys {
             let (api, services) = (Arc::clone(&self.api), self.services.clone());
-            asked.spawn(async move {
-                let found = get_service(&api, &services, &victim).await;
-                (victim, found.map(|found| found.as_ref().and_then(ServiceVersion::of)))
+            reads.spawn(async move {
+                let registration = get_service(&api, &services, &key).await;
+                (key, registration.map(|registration| registration.as_ref().and_then(ServiceVersion::of)))
             });
         }
-        asked.join_all().await.into_iter().collect()
+        reads.join_all().await.into_iter().collect()
     }
 }
 
-/// The server's current copy of one service.
+/// Reads the server's current copy of one service.
 pub(super) async fn get_service<T: StreamTransport + 'static>(
     api: &ConsulApi<T>,
     services: &Batcher<ServicesOfCluster<T>>,
-    victim: &ServiceKey,
+    key: &ServiceKey,
 ) -> Result<Option<Registration>, MeshError> {
-    let wanted = ServiceQuery::One { id: Arc::clone(&victim.id), namespace: victim.namespace.clone() };
-    let found = services.ask(victim.cluster.clone(), wanted).await.map_err(errors::of_batch)?;
+    let query = ServiceQuery::One { id: Arc::clone(&key.id), namespace: key.namespace.clone() };
+    let found = services.ask(key.cluster.clone(), query).await.map_err(errors::of_batch)?;
     let registration = found.registrations.into_iter().next();
     if registration.is_none() {
         let id = ResourceKey::Service {
-            cluster: victim.cluster.clone(),
-            id: Arc::clone(&victim.id),
-            namespace: victim.namespace.clone(),
+            cluster: key.cluster.clone(),
+            id: Arc::clone(&key.id),
+            namespace: key.namespace.clone(),
         };
         let id = id.in_mesh(api.scope.mesh());
         if let Some(failed) = found.failed.into_iter().find(|failed| failed.segment.contains(&id)) {
             return Err(failed.error);
         }
-        // A token that may see nothing sees nothing.
+        // A server that does not know the own token returns an empty list.
         api.check_own_token_cached().await?;
     }
     Ok(registration)
@@ -349,20 +352,17 @@ fn is_denied(reason: &str) -> bool {
     reason.contains("Permission denied") || reason.contains("ACL not found")
 }
 
-fn denied(call: &ConsulCall<'_>, victim: &ServiceKey, reason: &str) -> MeshError {
+fn denied(call: &ConsulCall<'_>, key: &ServiceKey, reason: &str) -> MeshError {
     let message = format!(
-        "{call}: the service {} on {} was not removed ({reason}); the token that ControlPlane.spec.consul names needs \
-         `{NEEDS}`: add that to one of its policies",
-        victim.id, victim.cluster
+        "{call}: removing the service {} on {}: {reason}; help: the token of ControlPlane.spec.consul needs \
+         `{NEEDS}`; add it to one of its policies",
+        key.id, key.cluster
     );
     errors::error(MeshErrorKind::Forbidden, message)
 }
 
-fn changed(victim: &ServiceKey) -> MeshError {
-    let message = format!(
-        "the service {} on {} was registered again since it was read, and is left as it is",
-        victim.id, victim.cluster
-    );
+fn changed(key: &ServiceKey) -> MeshError {
+    let message = format!("the service {} on {} changed since it was read; not removed", key.id, key.cluster);
     errors::error(MeshErrorKind::Conflict, message)
 }
 
@@ -379,13 +379,13 @@ struct TxnError {
     what: String,
 }
 
-/// Why single operations were refused.
+/// The reasons of rejected operations, by index.
 fn reasons(reply: &ApiReply, operations: usize) -> BTreeMap<usize, String> {
     if reply.head.status != 409 {
         return BTreeMap::new();
     }
-    let refusal: Option<TxnErrors> = serde_json::from_slice(&reply.body).ok();
-    let reasons = refusal.into_iter().flat_map(|refusal| refusal.errors);
+    let rejection: Option<TxnErrors> = serde_json::from_slice(&reply.body).ok();
+    let reasons = rejection.into_iter().flat_map(|rejection| rejection.errors);
     reasons
         .filter(|reason| reason.op_index < operations)
         .map(|reason| (reason.op_index, reason.what))

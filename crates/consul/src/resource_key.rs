@@ -1,4 +1,4 @@
-//! The names of registrations: readable, and enough to find the thing again. Nothing in one is a secret.
+//! The names of Consul registrations: readable, sufficient to find the object, and without secrets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,29 +6,29 @@ use std::sync::Arc;
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName};
 
-/// What a registration is in Consul: `token/ACCESSOR`, or `service/ID@CLUSTER`; in Enterprise with `@NAMESPACE` behind.
+/// The object of a registration: `token/ACCESSOR` or `service/ID@CLUSTER`; in Enterprise followed by `@NAMESPACE`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceKey {
-    /// A token of a login.
+    /// A login token.
     Token {
-        /// Its accessor, by which it is spoken of and which opens nothing.
+        /// The accessor, which identifies the token and grants nothing.
         accessor: Arc<str>,
-        /// Its namespace, where there are any.
+        /// The namespace, in Enterprise.
         namespace: Option<Arc<str>>,
     },
     /// A service in the catalog.
     Service {
-        /// The cluster; its ARN is the name of the node that the service is on.
+        /// The cluster; its ARN is the name of the service's node.
         cluster: ClusterArn,
         /// The service's id on that node.
         id: Arc<str>,
-        /// Its namespace, where there are any.
+        /// The namespace, in Enterprise.
         namespace: Option<Arc<str>>,
     },
 }
 
 impl ResourceKey {
-    /// Reads a handle.
+    /// Parses the name of a registration.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(token) = text.strip_prefix("token/") {
             let (accessor, namespace) = match token.split_once('@') {
@@ -38,7 +38,7 @@ impl ResourceKey {
             return (is_uuid(accessor) && namespace.is_none_or(is_namespace))
                 .then(|| Self::Token { accessor: accessor.into(), namespace: namespace.map(Into::into) });
         }
-        // An id may hold anything: it is what is left when the rest is taken off the end.
+        // An id may contain any character, so the other parts are split off from the end.
         let (id, last) = text.strip_prefix("service/")?.rsplit_once('@')?;
         let (id, cluster, namespace) = match ClusterArn::parse(last) {
             Ok(cluster) => (id, cluster, None),
@@ -54,7 +54,7 @@ impl ResourceKey {
         })
     }
 
-    /// The registration's name in this partition.
+    /// The registration's id in this partition.
     pub fn in_mesh(&self, mesh: MeshName) -> RegistrationId {
         RegistrationId { mesh, name: self.to_string().into() }
     }
@@ -76,7 +76,7 @@ impl fmt::Display for ResourceKey {
     }
 }
 
-/// As Consul's accessors are.
+/// Whether the text is a UUID, as Consul's accessors are.
 pub(super) fn is_uuid(text: &str) -> bool {
     text.len() == 36
         && text.bytes().enumerate().all(|(at, b)| match at {
@@ -96,7 +96,7 @@ mod tests {
     const ARN: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 
     #[test]
-    fn a_handle_reads_as_it_is_written() {
+    fn resource_key_round_trips() {
         for text in [
             "token/4fa6e11c-21d1-3462-a316-99515e5544f7".to_owned(),
             "token/4fa6e11c-21d1-3462-a316-99515e5544f7@team-1".to_owned(),
@@ -105,20 +105,20 @@ mod tests {
             format!("service/odd@id/with {ARN}@{ARN}"),
             format!("service/odd@{ARN}@{ARN}@team-1"),
         ] {
-            let handle = ResourceKey::parse(&text).unwrap_or_else(|| panic!("{text} is not read"));
-            assert_eq!(handle.to_string(), text);
+            let key = ResourceKey::parse(&text).unwrap_or_else(|| panic!("{text} is not read"));
+            assert_eq!(key.to_string(), text);
         }
     }
 
     #[test]
-    fn a_service_is_found_by_its_node_id_and_namespace() {
-        let handle = ResourceKey::parse(&format!("service/a@b@{ARN}@ns1")).unwrap();
-        let ResourceKey::Service { cluster, id, namespace } = handle else { panic!("{handle}") };
+    fn service_key_has_cluster_id_and_namespace() {
+        let key = ResourceKey::parse(&format!("service/a@b@{ARN}@ns1")).unwrap();
+        let ResourceKey::Service { cluster, id, namespace } = key else { panic!("{key}") };
         assert_eq!((cluster.as_str(), &*id, namespace.as_deref()), (ARN, "a@b", Some("ns1")));
     }
 
     #[test]
-    fn what_is_no_handle_is_refused() {
+    fn invalid_resource_key_is_rejected() {
         for text in [
             "",
             "token/",

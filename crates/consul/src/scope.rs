@@ -1,5 +1,5 @@
-//! Where within Consul a call looks: datacenter, and in Enterprise partition and namespace. What is not given is not
-//! sent, since the open-source edition refuses a namespace whatever it is.
+//! The scope of calls: datacenter, and in Enterprise partition and namespace. Unset parts are not sent, since the
+//! open-source edition rejects any namespace.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use ecs_mesh_model::MeshName;
 
 /// All namespaces of the partition.
 pub(super) const ALL_NAMESPACES: &str = "*";
-/// Where auth methods are, whatever namespaces they log in to.
+/// The namespace of auth methods, also of those that log in to other namespaces.
 pub(super) const HOME_NAMESPACE: &str = "default";
 
-/// The part of Consul that a control plane looks after.
+/// The part of Consul that a client reads and writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConsulScope {
     datacenter: Option<Arc<str>>,
@@ -41,7 +41,7 @@ impl ConsulScope {
         self.partition.as_deref()
     }
 
-    /// Whether it names something that only Enterprise has.
+    /// Whether the scope has a part that only Enterprise supports.
     pub(super) fn is_of_enterprise(&self) -> bool {
         self.partition.is_some() || !self.namespaces.is_empty()
     }
@@ -51,7 +51,7 @@ impl ConsulScope {
         self.partition.as_deref().and_then(|name| MeshName::parse(name).ok()).unwrap_or_default()
     }
 
-    /// What a list has to be asked for, each in turn: the namespaces, or none.
+    /// The namespaces of a list, each a separate call; a single `None` without namespaces.
     pub(super) fn namespaces(&self) -> Vec<Option<Arc<str>>> {
         if self.namespaces.iter().any(|name| &**name == ALL_NAMESPACES) {
             return vec![Some(ALL_NAMESPACES.into())];
@@ -62,12 +62,12 @@ impl ConsulScope {
         }
     }
 
-    /// A path in the datacenter, wherever else.
+    /// A path with the datacenter only.
     pub(super) fn datacenter_path(&self, path: &str) -> String {
         Self { datacenter: self.datacenter.clone(), ..Self::default() }.path(path, &[])
     }
 
-    /// A path with this query, in the whole scope but its namespaces.
+    /// A path with this query, in the scope without namespaces.
     pub(super) fn path(&self, path: &str, query: &[(&str, &str)]) -> String {
         self.path_in(None, path, query)
     }
@@ -83,12 +83,12 @@ impl ConsulScope {
         text.extend_pairs(query);
         match text.finish() {
             query if query.is_empty() => path.to_owned(),
-            // A blank is `+` only in forms.
+            // A space is `+` in forms only.
             query => format!("{path}?{}", query.replace('+', "%20")),
         }
     }
 
-    /// The list of an auth method's tokens in a namespace.
+    /// The path of the list of an auth method's tokens in a namespace.
     pub(super) fn tokens_path(&self, namespace: Option<&str>, method: &str) -> String {
         let mut query = vec![("authmethod", method)];
         if namespace.is_some() {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_is_not_sent() {
+    fn unset_scope_is_not_sent() {
         let scope = scope(&serde_json::json!({}));
         assert_eq!(scope.path("/v1/agent/self", &[]), "/v1/agent/self");
         assert_eq!(scope.tokens_path(None, "m"), "/v1/acl/tokens?authmethod=m");
@@ -120,9 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn enterprises_places_are_named_in_each_call() {
-        let given = serde_json::json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["a", "b"]});
-        let scope = scope(&given);
+    fn enterprise_scope_is_sent_in_each_call() {
+        let spec = serde_json::json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["a", "b"]});
+        let scope = scope(&spec);
         assert_eq!(scope.path("/v1/agent/self", &[]), "/v1/agent/self?dc=dc2&partition=ecs");
         assert_eq!(
             scope.tokens_path(Some("a"), "m"),

@@ -1,5 +1,5 @@
-//! Consul is listed in parts: the tokens, and the services of each cluster, of each namespace. One that fails is told
-//! apart from the rest, which counts; servers that give no answer are not asked for one part after the other.
+//! Lists Consul in segments: the tokens and each cluster's services, per namespace. A failed segment does not affect the
+//! others, and unreachable servers are not called for every segment.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ecs_mesh_control_plane::{FailedSegment, MeshError, MeshErrorKind, ListSegmen
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
-/// What is listed by itself; without a namespace that of all there are.
+/// A segment of the lists; without a namespace it covers all namespaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ConsulSegment {
     /// The tokens of logins.
@@ -47,73 +47,73 @@ impl ListSegment for ConsulSegment {
                 namespace
             }
             (_, Some(_)) => return false,
-            // Whatever it is, nothing is known of it.
+            // An unknown kind of registration may be in any segment.
             (_, None) => return true,
         };
-        self.namespace().is_none_or(|here| of.is_none_or(|of| *of == *here))
+        self.namespace().is_none_or(|own| of.is_none_or(|of| *of == *own))
     }
 }
 
-/// How the parts of one list went.
+/// The results of the segments of one list.
 #[derive(Debug, Default)]
 pub(super) struct SegmentResults {
     listed: usize,
     failed: Vec<FailedSegment>,
-    /// The servers have answered something.
+    /// The servers have responded at least once.
     answered: bool,
-    /// The last part had no answer.
+    /// The last segment had no response.
     unanswered: bool,
-    /// Why no further part is asked for.
+    /// The error after which no further segment is listed.
     aborted: Option<MeshError>,
 }
 
 impl SegmentResults {
-    /// Lists a part, unless it is known that nothing would come of it.
-    pub(super) async fn list(&mut self, place: ConsulSegment, list: impl Future<Output = Result<(), MeshError>>) {
-        let outcome = match &self.aborted {
+    /// Lists a segment, unless an earlier error affects all segments.
+    pub(super) async fn list(&mut self, segment: ConsulSegment, list: impl Future<Output = Result<(), MeshError>>) {
+        let result = match &self.aborted {
             Some(error) => Err(error.clone()),
             None => list.await,
         };
-        let Err(error) = outcome else {
+        let Err(error) = result else {
             (self.answered, self.unanswered) = (true, false);
             self.listed += 1;
             return;
         };
         let unanswered = error.kind == MeshErrorKind::Unreachable;
-        // One part may be all that has no answer; two in a row, or the first, are the servers.
-        let at_large = match error.kind {
+        // A single segment without a response may be an exception; two in a row, or the first, are an outage.
+        let affects_all = match error.kind {
             MeshErrorKind::Unreachable => self.unanswered || !self.answered,
             MeshErrorKind::Throttled => true,
             _ => errors::is_own_token_unknown(&error),
         };
-        if at_large {
+        if affects_all {
             self.aborted.get_or_insert_with(|| error.clone());
         }
         (self.answered, self.unanswered) = (self.answered || !unanswered, unanswered);
-        self.failed.push(FailedSegment { segment: Arc::new(place), error });
+        self.failed.push(FailedSegment { segment: Arc::new(segment), error });
     }
 
-    /// How many failed so far.
+    /// The number of failed segments so far.
     pub(super) fn failures(&self) -> usize {
         self.failed.len()
     }
 
-    /// The parts that failed; an error where no part could be listed.
+    /// Returns the failed segments; an error if no segment could be listed.
     pub(super) fn finish(self) -> Result<Vec<FailedSegment>, MeshError> {
-        let why = self.aborted.or_else(|| self.failed.first().map(|failed| failed.error.clone()));
-        match why {
+        let first_error = self.aborted.or_else(|| self.failed.first().map(|failed| failed.error.clone()));
+        match first_error {
             Some(error) if self.listed == 0 => Err(error),
             _ => Ok(self.failed),
         }
     }
 
-    /// An error where any part failed.
+    /// Fails if any segment failed.
     pub(super) fn require_all(self) -> Result<(), MeshError> {
         self.failed.into_iter().next().map_or(Ok(()), |failed| Err(failed.error))
     }
 }
 
-/// What was found in those parts that could be listed.
+/// The registrations in the segments that could be listed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RegistrationsFound {
     pub(super) registrations: Vec<Registration>,
@@ -127,28 +127,28 @@ mod tests {
 
     const ARN: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/prod";
 
-    fn holds(place: &ConsulSegment, name: &str) -> bool {
-        place.contains(&RegistrationId { mesh: MeshName::default(), name: name.into() })
+    fn contains(segment: &ConsulSegment, name: &str) -> bool {
+        segment.contains(&RegistrationId { mesh: MeshName::default(), name: name.into() })
     }
 
     #[test]
-    fn a_part_holds_what_is_of_its_kind_cluster_and_namespace() {
+    fn segment_contains_its_kind_cluster_and_namespace() {
         let token = |namespace: &str| format!("token/4fa6e11c-21d1-3462-a316-99515e5544f7{namespace}");
         let service = |rest: &str| format!("service/web@{ARN}{rest}");
         for namespace in [None, Some(ALL_NAMESPACES)] {
             let tokens = ConsulSegment::Tokens { namespace: namespace.map(Into::into) };
-            assert!(holds(&tokens, &token("")) && holds(&tokens, &token("@a")));
-            assert!(!holds(&tokens, &service("")));
+            assert!(contains(&tokens, &token("")) && contains(&tokens, &token("@a")));
+            assert!(!contains(&tokens, &service("")));
         }
         let tokens = ConsulSegment::Tokens { namespace: Some("a".into()) };
-        assert_eq!(["", "@a", "@b"].map(|namespace| holds(&tokens, &token(namespace))), [true, true, false]);
+        assert_eq!(["", "@a", "@b"].map(|namespace| contains(&tokens, &token(namespace))), [true, true, false]);
         let cluster = ClusterArn::parse(ARN).unwrap();
         let services = ConsulSegment::Services { cluster, namespace: Some("a".into()) };
         assert_eq!(
-            ["", "@a", "@b", "-2"].map(|rest| holds(&services, &service(rest))),
+            ["", "@a", "@b", "-2"].map(|rest| contains(&services, &service(rest))),
             [true, true, false, false]
         );
-        assert!(!holds(&services, &token("@a")));
+        assert!(!contains(&services, &token("@a")));
         assert_eq!(services.to_string(), format!("the services of {ARN} in namespace a"));
     }
 }

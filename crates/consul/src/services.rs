@@ -1,5 +1,5 @@
-//! Catalog services of tasks: on the node that is named as their cluster's ARN, marked by consul-ecs, and naming a task
-//! of that cluster. One that cannot be read is left out and counted; it never fails a list.
+//! Catalog services of tasks. A service belongs to a task if it is on the node of the task's cluster and consul-ecs has
+//! marked it with that task. An unreadable service is skipped and counted; it never fails a list.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::api::{ConsulApi, ListLocation};
-use super::client::{ClientContext, skipped_service};
+use super::context::{ClientContext, skipped_service};
 use super::errors::ConsulCall;
 use super::resource_key::ResourceKey;
 use super::objects::nullable;
@@ -24,11 +24,11 @@ use ecs_mesh_model::{ClusterArn, TaskArn, TaskId, intern};
 
 const NEEDS: &str = "node_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" }";
 
-/// So many tasks or services are asked for by a filter. Beyond that the whole list is cheaper for the servers, which
-/// try each service against each part of the filter.
+/// The maximum number of terms in a filter. For more terms the complete list is cheaper for the servers, which match each
+/// service against each term.
 const MAX_FILTER_TERMS: usize = 16;
 
-/// What is read of a service on a node.
+/// The fields of a service on a node that the client uses.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct NodeService {
@@ -43,7 +43,7 @@ pub(super) struct NodeService {
     namespace: Option<Arc<str>>,
 }
 
-/// What is around the services. A node that is not there is `null`, and has none.
+/// The response without the services. A missing node is `null` and has no services.
 #[derive(Deserialize)]
 struct NodeServices {
     #[serde(rename = "Node")]
@@ -52,11 +52,11 @@ struct NodeServices {
     _services: Option<Vec<()>>,
 }
 
-/// Whose a service is.
+/// The owner of a service.
 #[derive(Debug, PartialEq, Eq)]
 enum ServiceOwner {
     Task(TaskArn),
-    /// Not consul-ecs's.
+    /// Not registered by consul-ecs.
     Foreign,
     Malformed(&'static str),
 }
@@ -67,20 +67,20 @@ impl NodeService {
             return ServiceOwner::Foreign;
         }
         let Some(id) = self.meta.get("task-id").and_then(|id| TaskId::parse(id).ok()) else {
-            return ServiceOwner::Malformed("its meta has no task-id that is one");
+            return ServiceOwner::Malformed("no valid task-id in its metadata");
         };
         let task = cluster.task(id);
         match self.meta.get("task-arn").map(|arn| TaskArn::parse(arn)) {
             None => ServiceOwner::Task(task),
             Some(Ok(arn)) if arn == task => ServiceOwner::Task(task),
-            Some(_) => ServiceOwner::Malformed("its meta's task-arn is not that of its task-id on its node"),
+            Some(_) => ServiceOwner::Malformed("its metadata's task-arn does not match its task-id and node"),
         }
     }
 
     fn registration(self, cluster: &ClusterArn, task: Option<&TaskArn>, context: &ClientContext) -> Registration {
-        let handle = ResourceKey::Service { cluster: cluster.clone(), id: self.id, namespace: self.namespace };
+        let key = ResourceKey::Service { cluster: cluster.clone(), id: self.id, namespace: self.namespace };
         Registration {
-            id: handle.in_mesh(context.mesh.clone()),
+            id: key.in_mesh(context.mesh.clone()),
             owner: owner(task, &context.operator),
             service: Some(intern(&self.name)),
             created_at: None,
@@ -91,7 +91,7 @@ impl NodeService {
     }
 }
 
-/// One thing asked of a cluster's node.
+/// A query for services on a cluster's node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ServiceQuery {
     /// A task's services.
@@ -101,7 +101,7 @@ pub(super) enum ServiceQuery {
 }
 
 impl ServiceQuery {
-    /// A part of a filter; `None` where its text cannot be put into one.
+    /// The filter term; `None` if the id cannot be quoted safely.
     fn filter(&self) -> Option<String> {
         match self {
             Self::Task(id) => Some(format!("Meta[\"task-id\"] == \"{id}\"")),
@@ -114,65 +114,64 @@ impl ServiceQuery {
 }
 
 impl<T: StreamTransport> ConsulApi<T> {
-    /// The services on a cluster's node, by a filter where there is one; and for each that cannot be read, why. Each
-    /// namespace is a part.
+    /// Lists the services on a cluster's node, or the reason for each unreadable one. Each namespace is a segment.
     async fn services_on(
         &self,
         cluster: &ClusterArn,
         filter: Option<&str>,
-        parts: &mut SegmentResults,
-        each: &mut (dyn FnMut(Result<NodeService, &'static str>) + Send),
+        segments: &mut SegmentResults,
+        sink: &mut (dyn FnMut(Result<NodeService, &'static str>) + Send),
     ) {
         let query: Vec<(&str, &str)> = filter.map(|filter| ("filter", filter)).into_iter().collect();
         for namespace in self.scope.namespaces() {
             let is_empty = AtomicBool::new(true);
-            let mut take = |item: Result<&[u8], TooLarge>| {
+            let mut on_item = |item: Result<&[u8], TooLarge>| {
                 is_empty.store(false, Ordering::Relaxed);
-                let item = item.map_err(|TooLarge| "it is larger than 1 MiB");
-                each(item.and_then(|item| {
-                    serde_json::from_slice(item).map_err(|_| "it has no readable id, name or index")
+                let item = item.map_err(|TooLarge| "larger than 1 MiB");
+                sink(item.and_then(|item| {
+                    serde_json::from_slice(item).map_err(|_| "no readable id, name or index")
                 }));
             };
             let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
             let path = self.scope.path_in(namespace.as_deref(), &path, &query);
             let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS };
             let list = async {
-                let _: NodeServices = self.list(&call, ListLocation::Fields, &mut take).await?;
-                // Whoever has no token that is known sees nothing, and old servers do not say that it was kept from him.
+                let _: NodeServices = self.list(&call, ListLocation::Fields, &mut on_item).await?;
+                // For an unknown own token the list is empty, and old servers do not mark it as filtered.
                 if is_empty.load(Ordering::Relaxed) { self.check_own_token_cached().await } else { Ok(()) }
             };
-            parts.list(ConsulSegment::Services { cluster: cluster.clone(), namespace }, list).await;
+            segments.list(ConsulSegment::Services { cluster: cluster.clone(), namespace }, list).await;
         }
     }
 }
 
-/// Hands over all services of a cluster's tasks, of the parts that could be listed.
+/// Lists all services of a cluster's tasks in the segments that can be listed.
 pub(super) async fn of_cluster<T: StreamTransport>(
     api: &ConsulApi<T>,
     context: &ClientContext,
     cluster: &ClusterArn,
-    skipped_items: &mut SkippedItems,
-    parts: &mut SegmentResults,
-    take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    skipped: &mut SkippedItems,
+    segments: &mut SegmentResults,
+    sink: &mut (dyn FnMut(RegistrationSummary) + Send),
 ) {
-    let mut skip = |name: &str, why| {
+    let mut skip = |name: &str, problem| {
         context.observer.skipped("list_owned");
-        skipped_items.add(name, skipped_service(why));
+        skipped.add(name, skipped_service(problem));
     };
     let mut read = |service: Result<NodeService, &'static str>| match service {
-        Err(why) => skip("?", why),
+        Err(problem) => skip("?", problem),
         Ok(service) => match service.owner(cluster) {
             ServiceOwner::Task(task) => {
-                take(RegistrationSummary::from(&service.registration(cluster, Some(&task), context)));
+                sink(RegistrationSummary::from(&service.registration(cluster, Some(&task), context)));
             }
             ServiceOwner::Foreign => {}
-            ServiceOwner::Malformed(why) => skip(&service.id, why),
+            ServiceOwner::Malformed(problem) => skip(&service.id, problem),
         },
     };
-    api.services_on(cluster, None, parts, &mut read).await;
+    api.services_on(cluster, None, segments, &mut read).await;
 }
 
-/// The services of many tasks of one cluster, and many services by their ids, by one list.
+/// Answers many queries for services of one cluster with one list.
 pub(super) struct ServicesOfCluster<T> {
     pub(super) api: Arc<ConsulApi<T>>,
     pub(super) context: Arc<ClientContext>,
@@ -188,19 +187,19 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
     async fn call(
         &self,
         cluster: &ClusterArn,
-        wanted: Vec<ServiceQuery>,
+        queries: Vec<ServiceQuery>,
     ) -> Result<BTreeMap<ServiceQuery, RegistrationsFound>, MeshError> {
-        let few = wanted.len() <= MAX_FILTER_TERMS;
-        let filter: Option<Vec<String>> = few.then(|| wanted.iter().map(ServiceQuery::filter).collect()).flatten();
-        let filter = filter.map(|parts| parts.join(" or "));
+        let fits = queries.len() <= MAX_FILTER_TERMS;
+        let terms: Option<Vec<String>> = fits.then(|| queries.iter().map(ServiceQuery::filter).collect()).flatten();
+        let filter = terms.map(|terms| terms.join(" or "));
         let mut found: BTreeMap<ServiceQuery, RegistrationsFound> =
-            wanted.into_iter().map(|wanted| (wanted, RegistrationsFound::default())).collect();
-        // What is left out is told of when all is listed.
+            queries.into_iter().map(|query| (query, RegistrationsFound::default())).collect();
+        // Skipped services are logged by the complete list of a sweep.
         let skip = || self.context.observer.skipped("list_for_task");
-        let mut take = |service: Result<NodeService, &'static str>| {
+        let mut sink = |service: Result<NodeService, &'static str>| {
             let Ok(service) = service else { return skip() };
-            let placed = service.owner(cluster);
-            let task = match &placed {
+            let owner = service.owner(cluster);
+            let task = match &owner {
                 ServiceOwner::Task(task) => Some(task),
                 ServiceOwner::Foreign => None,
                 ServiceOwner::Malformed(_) => {
@@ -217,9 +216,9 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
                 found.registrations.push(registration);
             }
         };
-        let mut parts = SegmentResults::default();
-        self.api.services_on(cluster, filter.as_deref(), &mut parts, &mut take).await;
-        let failed = parts.finish()?;
+        let mut segments = SegmentResults::default();
+        self.api.services_on(cluster, filter.as_deref(), &mut segments, &mut sink).await;
+        let failed = segments.finish()?;
         found.values_mut().for_each(|found| found.failed.clone_from(&failed));
         Ok(found)
     }
@@ -241,8 +240,8 @@ mod tests {
         let task = |id: &str| ServiceOwner::Task(ClusterArn::parse(ARN).unwrap().task(TaskId::parse(id).unwrap()));
         let arn = |cluster: &str, id: &str| format!("arn:aws:ecs:us-east-1:123456789012:task/{cluster}/{id}");
         assert_eq!(owner(&json!({"source": "consul-ecs", "task-id": "a1"})), task("a1"));
-        let whole = json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a1")});
-        assert_eq!(owner(&whole), task("a1"));
+        let with_arn = json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a1")});
+        assert_eq!(owner(&with_arn), task("a1"));
         for foreign in
             [json!(null), json!({}), json!({"task-id": "a1"}), json!({"source": "k8s", "task-id": "a1"})]
         {

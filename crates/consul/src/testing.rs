@@ -1,4 +1,4 @@
-//! Scripted servers, and what tests in several crates ask of them.
+//! Scripted Consul servers for tests of several crates.
 
 #![allow(
     missing_docs,
@@ -61,9 +61,9 @@ pub fn service_id(service: &str) -> RegistrationId {
     id(format!("service/{service}@{CLUSTER}"))
 }
 
-/// The token of a login by this task.
+/// The login token of this task.
 pub fn token(number: u32) -> Value {
-    token_saying(
+    token_with_description(
         number,
         &format!(
             "token created via login: {}",
@@ -72,7 +72,7 @@ pub fn token(number: u32) -> Value {
     )
 }
 
-pub fn token_saying(number: u32, description: &str) -> Value {
+pub fn token_with_description(number: u32, description: &str) -> Value {
     json!({
         "AccessorID": accessor(number), "SecretID": "hunter2", "Description": description,
         "ServiceIdentities": [{"ServiceName": "web"}], "Local": true, "AuthMethod": "iam-ecs-service-token",
@@ -80,7 +80,7 @@ pub fn token_saying(number: u32, description: &str) -> Value {
     })
 }
 
-/// A service of this task, as it is on its cluster's node.
+/// A service of this task on its cluster's node.
 pub fn service(number: u32, index: u64) -> Value {
     let task = task(number);
     json!({
@@ -96,83 +96,83 @@ pub fn spec(more: &Value) -> ConsulConnection {
     serde_json::from_value(spec).unwrap()
 }
 
-/// One answer.
+/// One response.
 #[derive(Clone)]
 pub struct ScriptedResponse {
     pub head: ResponseHead,
     pub body: Vec<u8>,
 }
 
-pub type ScriptedResponses = Result<ScriptedResponse, TransportError>;
+pub type ScriptedResult = Result<ScriptedResponse, TransportError>;
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-pub fn responds(status: u16, body: &Value) -> ScriptedResponses {
+pub fn responds(status: u16, body: &Value) -> ScriptedResult {
     text(status, &body.to_string())
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-pub fn text(status: u16, body: &str) -> ScriptedResponses {
+pub fn text(status: u16, body: &str) -> ScriptedResult {
     Ok(ScriptedResponse { head: ResponseHead { status, ..ResponseHead::default() }, body: body.as_bytes().to_vec() })
 }
 
-pub fn filtered(body: &Value) -> ScriptedResponses {
-    responds(200, body).map(|said| ScriptedResponse { head: ResponseHead { filtered: true, ..said.head }, ..said })
+pub fn filtered(body: &Value) -> ScriptedResult {
+    responds(200, body).map(|response| ScriptedResponse { head: ResponseHead { filtered: true, ..response.head }, ..response })
 }
 
-pub fn tokens(tokens: &[Value]) -> ScriptedResponses {
+pub fn tokens(tokens: &[Value]) -> ScriptedResult {
     responds(200, &tokens.into())
 }
 
-pub fn services(services: &[Value]) -> ScriptedResponses {
+pub fn services(services: &[Value]) -> ScriptedResult {
     responds(200, &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}))
 }
 
-/// On the node there is what is no task's.
-pub fn strangers() -> ScriptedResponses {
+/// A node with a service that belongs to no task.
+pub fn foreign_services() -> ScriptedResult {
     services(&[json!({"ID": "vm", "Service": "vm", "Meta": null, "ModifyIndex": 1})])
 }
 
-/// A node that is not there, or one that may not be seen.
-pub fn no_node() -> ScriptedResponses {
+/// A node that does not exist or that the token may not read.
+pub fn no_node() -> ScriptedResult {
     responds(200, &json!({"Node": null, "Services": null}))
 }
 
-/// Our own token is known.
-pub fn known() -> ScriptedResponses {
+/// The response to a known own token.
+pub fn known_token() -> ScriptedResult {
     responds(
         200,
         &json!({"AccessorID": accessor(0), "SecretID": "hunter2", "Policies": [{"ID": "1", "Name": "operator"}]}),
     )
 }
 
-/// It is not.
-pub fn unknown() -> ScriptedResponses {
+/// The response to an unknown own token.
+pub fn unknown_token() -> ScriptedResult {
     text(403, "ACL not found")
 }
 
-pub fn unreachable_server() -> ScriptedResponses {
-    Err(TransportError { kind: TransportErrorKind::Connect, message: "nobody listens".into() })
+pub fn unreachable_server() -> ScriptedResult {
+    Err(TransportError { kind: TransportErrorKind::Connect, message: "connection refused".into() })
 }
 
-/// Answers in the order of a script, each in a second, and keeps what was asked.
+/// Responds in the order of a script, each time after a second, and records the calls.
 #[derive(Default)]
 pub struct ScriptedConsulTransport {
-    probes: Mutex<VecDeque<ScriptedResponses>>,
-    asked: Mutex<Vec<(String, Option<Value>)>>,
+    responses: Mutex<VecDeque<ScriptedResult>>,
+    calls: Mutex<Vec<(String, Option<Value>)>>,
 }
 
 impl ScriptedConsulTransport {
-    pub fn of(probes: Vec<ScriptedResponses>) -> Arc<Self> {
-        Arc::new(Self { probes: Mutex::new(probes.into()), asked: Mutex::default() })
+    pub fn of(responses: Vec<ScriptedResult>) -> Arc<Self> {
+        Arc::new(Self { responses: Mutex::new(responses.into()), calls: Mutex::default() })
     }
 
     pub fn calls(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|(call, _)| call.clone()).collect()
+        self.calls.lock().unwrap().iter().map(|(call, _)| call.clone()).collect()
     }
 
     /// The body of the call of this number.
     pub fn body(&self, number: usize) -> Value {
-        self.asked.lock().unwrap()[number].1.clone().unwrap()
+        self.calls.lock().unwrap()[number].1.clone().unwrap()
     }
 }
 
@@ -187,15 +187,15 @@ impl StreamTransport for ScriptedConsulTransport {
     ) -> Result<ResponseHead, TransportError> {
         let call = format!("{method} {path_and_query}");
         let body = body.map(|body| serde_json::from_slice(&body).unwrap());
-        self.asked.lock().unwrap().push((call.clone(), body));
-        let fix = self.probes.lock().unwrap().pop_front();
+        self.calls.lock().unwrap().push((call.clone(), body));
+        let next = self.responses.lock().unwrap().pop_front();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let said = fix.unwrap_or_else(|| panic!("nothing is scripted for {call}"))?;
-        // In parts, as answers come.
-        for segment in said.body.chunks(100) {
-            assert!(sink.take(&said.head, segment));
+        let response = next.unwrap_or_else(|| panic!("no scripted response for {call}"))?;
+        // In chunks, as from a network.
+        for chunk in response.body.chunks(100) {
+            assert!(sink.write(&response.head, chunk));
         }
-        Ok(said.head)
+        Ok(response.head)
     }
 }
 
@@ -222,7 +222,7 @@ impl MeshCallObserver for RecordingConsulObserver {
     }
 }
 
-/// Looks after one auth method, so that a pass over the tokens is one answer.
+/// A client of one auth method, so that a token scan is one response.
 pub fn consul(script: &Arc<ScriptedConsulTransport>) -> ConsulControlPlane<Arc<ScriptedConsulTransport>> {
     consul_of(script, &json!({}), Arc::new(NoObserver))
 }
@@ -237,19 +237,19 @@ pub fn consul_of(
     consul
 }
 
-/// What lists showed of which no part failed.
-pub fn whole(listed: Result<PartialList, MeshError>) -> Vec<RegistrationSummary> {
+/// The registrations of a list without failed segments.
+pub fn complete(listed: Result<PartialList, MeshError>) -> Vec<RegistrationSummary> {
     let listed = listed.unwrap();
     assert!(listed.failed.is_empty(), "{:?}", listed.failed);
     listed.seen
 }
 
-/// The parts that failed, as a person reads of them.
-pub fn failed_parts(listed: &PartialList) -> Vec<String> {
+/// The failed segments, as messages show them.
+pub fn failed_segments(listed: &PartialList) -> Vec<String> {
     listed.failed.iter().map(|failed| failed.segment.to_string()).collect()
 }
 
-pub fn watched(script: &Arc<ScriptedConsulTransport>) -> (ConsulControlPlane<Arc<ScriptedConsulTransport>>, Arc<RecordingConsulObserver>) {
+pub fn observed(script: &Arc<ScriptedConsulTransport>) -> (ConsulControlPlane<Arc<ScriptedConsulTransport>>, Arc<RecordingConsulObserver>) {
     let reported = Arc::new(RecordingConsulObserver::default());
     let observer = reported.clone();
     (consul_of(script, &json!({}), observer), reported)

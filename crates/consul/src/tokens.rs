@@ -1,5 +1,4 @@
-//! Login tokens: which task one is for, by what its login wrote on it. Of each token only that is read: never its
-//! secret.
+//! Login tokens. A token belongs to the task that its login's metadata names. Secrets of tokens are never read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::api::{ConsulApi, ListLocation};
-use super::client::{TOO_LARGE_TOKEN, ClientContext, UNREADABLE_TOKEN};
+use super::context::{TOO_LARGE_TOKEN, ClientContext, UNREADABLE_TOKEN};
 use super::errors::{self, ConsulCall};
 use super::resource_key::{ResourceKey, is_uuid};
 use super::objects::nullable;
@@ -22,22 +21,22 @@ use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_core::intent::OwnershipLabels;
 use ecs_mesh_model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, intern};
 
-/// The auth method that tasks log in by, unless others are declared.
+/// The default auth method of tasks.
 pub const DEFAULT_METHOD: &str = "iam-ecs-service-token";
-/// The auth method by which the manual set-up gets the tokens of Consul's clients, unless another is declared.
+/// The default auth method of Consul clients in the manual setup.
 pub const DEFAULT_CLIENT_METHOD: &str = "iam-ecs-client-token";
 
-/// How the description of each token of a login begins.
+/// The prefix of the description of each login token.
 const LOGIN_DESCRIPTION_PREFIX: &str = "token created via login";
 const CLUSTER: &str = "consul.hashicorp.com/cluster";
 const TASK: &str = "consul.hashicorp.com/task-id";
 
-/// So many tokens that name no task are named.
+/// The maximum number of unattributed tokens that are kept as examples.
 const MAX_EXAMPLES: usize = 3;
 
 const NEEDS_TO_LIST: &str = "acl = \"read\"";
 
-/// What is read of a token. There is no field for its secret.
+/// The fields of a token that the client uses, without the secret.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct LoginToken {
@@ -61,23 +60,23 @@ struct ServiceIdentity {
     service_name: String,
 }
 
-/// Whose a token is.
+/// The owner of a token.
 #[derive(Debug, PartialEq, Eq)]
 enum TokenOwner {
-    /// A task's.
+    /// The task that logged in.
     Task(TaskArn),
-    /// Of another method's login, or of none.
+    /// The token comes from a login by another method, or from no login.
     Foreign,
-    /// Of such a login, but it does not say for which task: nobody removes it.
+    /// The login names no task, so the token is never removed.
     Unattributed(UnattributedReason),
 }
 
-/// Why a login's token names no task.
+/// The reason why a login token names no task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum UnattributedReason {
-    /// It was logged in without saying, or somebody wrote another description.
+    /// The login had no metadata, or a user has edited the description.
     NoMetadata,
-    /// What it says cannot be read.
+    /// The metadata is unreadable.
     Malformed,
 }
 
@@ -93,8 +92,8 @@ impl UnattributedReason {
 }
 
 impl LoginToken {
-    /// Consul takes names of auth methods that differ in case alone for one.
-    fn login(&self, method: &str) -> TokenOwner {
+    /// The owner of a token of this auth method. Consul ignores the case of auth method names.
+    fn owner(&self, method: &str) -> TokenOwner {
         if !method.eq_ignore_ascii_case(&self.auth_method) {
             return TokenOwner::Foreign;
         }
@@ -117,9 +116,9 @@ impl LoginToken {
     }
 
     fn registration(self, task: Option<&TaskArn>, context: &ClientContext) -> Registration {
-        let handle = ResourceKey::Token { accessor: self.accessor, namespace: self.namespace };
+        let key = ResourceKey::Token { accessor: self.accessor, namespace: self.namespace };
         Registration {
-            id: handle.in_mesh(context.mesh.clone()),
+            id: key.in_mesh(context.mesh.clone()),
             owner: owner(task, &context.operator),
             service: self.service_identities.first().map(|identity| intern(&identity.service_name)),
             created_at: Timestamp::parse(&self.create_time),
@@ -130,47 +129,46 @@ impl LoginToken {
     }
 }
 
-/// A task's own evidence makes it this operator's to clean up, as the binding says.
+/// A registration that its own metadata attributes to a task is owned by this operator, under the binding's policy.
 pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> RegistrationOwner {
     task.map_or(RegistrationOwner::Foreign, |task| RegistrationOwner::Owned(OwnershipLabels::of(operator, task)))
 }
 
 impl<T: StreamTransport> ConsulApi<T> {
-    /// All tokens of logins, in one pass: `each` is given the task that the token names, if any, and makes a registration
-    /// of the token if it wants to. Each namespace is a part. Counts those that name no task, and tells of them unless a
-    /// part failed.
+    /// Lists all login tokens in one scan. `sink` receives each token with the task that it names. Each namespace is a
+    /// segment. Returns the number of unattributed tokens, and reports it to the observer unless a segment failed.
     pub(super) async fn tokens(
         &self,
         context: &ClientContext,
         operation: &'static str,
-        skipped_items: &mut SkippedItems,
-        parts: &mut SegmentResults,
-        each: &mut (dyn FnMut(Option<&TaskArn>, LoginToken) + Send),
+        skipped: &mut SkippedItems,
+        segments: &mut SegmentResults,
+        sink: &mut (dyn FnMut(Option<&TaskArn>, LoginToken) + Send),
     ) -> usize {
         let methods = context.methods.load_full();
         let mut unattributed: BTreeMap<UnattributedReason, (usize, Vec<Arc<str>>)> =
-            UnattributedReason::ALL.iter().map(|why| (*why, Default::default())).collect();
-        let failures = parts.failures();
+            UnattributedReason::ALL.iter().map(|reason| (*reason, Default::default())).collect();
+        let failures = segments.failures();
         for namespace in self.scope.namespaces() {
             let list = async {
                 for method in methods.iter() {
-                    let mut skip = |why| {
+                    let mut skip = |reason| {
                         context.observer.skipped(operation);
-                        skipped_items.add("", why);
+                        skipped.add("", reason);
                     };
-                    let mut take = |item: Result<&[u8], TooLarge>| {
+                    let mut on_item = |item: Result<&[u8], TooLarge>| {
                         let Ok(item) = item else { return skip(TOO_LARGE_TOKEN) };
                         match serde_json::from_slice::<LoginToken>(item) {
-                            Ok(token) if is_uuid(&token.accessor) => match token.login(method) {
-                                TokenOwner::Task(task) => each(Some(&task), token),
+                            Ok(token) if is_uuid(&token.accessor) => match token.owner(method) {
+                                TokenOwner::Task(task) => sink(Some(&task), token),
                                 TokenOwner::Foreign => {}
-                                TokenOwner::Unattributed(why) => {
-                                    let (count, examples) = unattributed.entry(why).or_default();
+                                TokenOwner::Unattributed(reason) => {
+                                    let (count, examples) = unattributed.entry(reason).or_default();
                                     *count += 1;
                                     if examples.len() < MAX_EXAMPLES {
                                         examples.push(Arc::clone(&token.accessor));
                                     }
-                                    each(None, token);
+                                    sink(None, token);
                                 }
                             },
                             _ => skip(UNREADABLE_TOKEN),
@@ -178,29 +176,29 @@ impl<T: StreamTransport> ConsulApi<T> {
                     };
                     let path = self.scope.tokens_path(namespace.as_deref(), method);
                     let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: NEEDS_TO_LIST };
-                    let _: Vec<()> = self.list(&call, ListLocation::Whole, &mut take).await?;
+                    let _: Vec<()> = self.list(&call, ListLocation::Root, &mut on_item).await?;
                 }
                 Ok(())
             };
-            parts.list(ConsulSegment::Tokens { namespace: namespace.clone() }, list).await;
+            segments.list(ConsulSegment::Tokens { namespace: namespace.clone() }, list).await;
         }
-        let mut of_no_task = 0;
-        if parts.failures() == failures {
+        let mut total = 0;
+        if segments.failures() == failures {
             let mut unattributed_tokens = Vec::new();
-            for (why, (count, examples)) in unattributed {
-                context.observer.unattributed_tokens(why.label(), count);
-                of_no_task += count;
+            for (reason, (count, examples)) in unattributed {
+                context.observer.unattributed_tokens(reason.label(), count);
+                total += count;
                 if count > 0 {
-                    unattributed_tokens.push(UnattributedTokenCount { reason: why.label(), count, examples });
+                    unattributed_tokens.push(UnattributedTokenCount { reason: reason.label(), count, examples });
                 }
             }
             context.unattributed_tokens.store(Arc::new(unattributed_tokens));
         }
-        of_no_task
+        total
     }
 }
 
-/// A token, as it is asked for by itself.
+/// The key of one token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TokenKey {
     pub(super) accessor: Arc<str>,
@@ -213,77 +211,77 @@ impl TokenKey {
         api.scope.path_in(self.namespace.as_deref(), &path, &[])
     }
 
-    fn handle(&self) -> ResourceKey {
+    fn resource_key(&self) -> ResourceKey {
         ResourceKey::Token { accessor: Arc::clone(&self.accessor), namespace: self.namespace.clone() }
     }
 }
 
-/// One thing asked of the list of tokens.
+/// A query for tokens in the list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum WantedToken {
+pub(super) enum TokenQuery {
     /// A task's tokens.
     OfTask(TaskArn),
     /// One token.
     One(TokenKey),
 }
 
-/// The server's current copy of one token.
-pub(super) async fn look_up<T: StreamTransport + 'static>(
+/// Reads the server's current copy of one token.
+pub(super) async fn get<T: StreamTransport + 'static>(
     api: &ConsulApi<T>,
     context: &ClientContext,
     tokens: &Batcher<TokensOfTasks<T>>,
     key: &TokenKey,
 ) -> Result<Option<Registration>, MeshError> {
     let token: Option<LoginToken> = api.get_unconfirmed(&key.path(api), NEEDS_TO_LIST).await?;
-    let Some(token) = token else { return look_up_listed(api, tokens, key).await };
+    let Some(token) = token else { return get_from_list(api, tokens, key).await };
     let methods = context.methods.load();
-    let task = methods.iter().find_map(|method| match token.login(method) {
+    let task = methods.iter().find_map(|method| match token.owner(method) {
         TokenOwner::Task(task) => Some(task),
         TokenOwner::Foreign | TokenOwner::Unattributed(_) => None,
     });
     Ok(Some(token.registration(task.as_ref(), context)))
 }
 
-/// Removes a token; `false` when it was not there. No more than `at_once` allows are removed at a time.
+/// Removes a token; `false` if it did not exist. `limit` bounds the concurrent removals.
 pub(super) async fn remove<T: StreamTransport + 'static>(
     api: &ConsulApi<T>,
     tokens: &Batcher<TokensOfTasks<T>>,
-    at_once: &Semaphore,
+    limit: &Semaphore,
     key: &TokenKey,
 ) -> Result<bool, MeshError> {
     let (path, needs) = (key.path(api), "acl = \"write\"");
     {
-        // It is never closed.
-        let _turn = at_once.acquire().await.ok();
+        // The semaphore is never closed, so `ok` drops no error.
+        let _permit = limit.acquire().await.ok();
         if api.delete_unconfirmed(&path, needs).await? {
             return Ok(true);
         }
     }
-    if look_up_listed(api, tokens, key).await?.is_some() {
-        // Whether it may be removed is for the caller to look at again.
+    if get_from_list(api, tokens, key).await?.is_some() {
+        // The caller reads the token again and decides whether it may be removed.
         return Err(errors::found_again(&ConsulCall { method: HttpMethod::Delete, path: &path, needs }));
     }
     Ok(false)
 }
 
-/// One token by a list, after an answer that it is not there. A server that does not know our own token gives that
-/// answer for every token, and checks of our token before and after it prove nothing about it, since each may have come
-/// from another server. But no server gives such a token a list.
-async fn look_up_listed<T: StreamTransport + 'static>(
+/// Reads one token from a list, after a "not found". A server that does not know the own token responds "not found" for
+/// every token. Checks of the own token before and after prove nothing, since another server may have answered them. But
+/// no server returns a list to an unknown token.
+async fn get_from_list<T: StreamTransport + 'static>(
     api: &ConsulApi<T>,
     tokens: &Batcher<TokensOfTasks<T>>,
     key: &TokenKey,
 ) -> Result<Option<Registration>, MeshError> {
-    let found = tokens.ask((), WantedToken::One(key.clone())).await.map_err(errors::of_batch)?;
+    let found = tokens.ask((), TokenQuery::One(key.clone())).await.map_err(errors::of_batch)?;
     if let Some(registration) = found.registrations.into_iter().next() {
         return Ok(Some(registration));
     }
-    let id = key.handle().in_mesh(api.scope.mesh());
+    let id = key.resource_key().in_mesh(api.scope.mesh());
     let failed = found.failed.into_iter().find(|failed| failed.segment.contains(&id));
     failed.map_or(Ok(None), |failed| Err(failed.error))
 }
 
-/// The tokens of many tasks, and many tokens by their accessors, by one pass over the list.
+/// Answers many queries for tokens with one scan.
 pub(super) struct TokensOfTasks<T> {
     pub(super) api: Arc<ConsulApi<T>>,
     pub(super) context: Arc<ClientContext>,
@@ -292,51 +290,51 @@ pub(super) struct TokensOfTasks<T> {
 #[async_trait]
 impl<T: StreamTransport + 'static> BatchCall for TokensOfTasks<T> {
     type Group = ();
-    type Request = WantedToken;
+    type Request = TokenQuery;
     type Response = RegistrationsFound;
     type Error = MeshError;
 
     async fn call(
         &self,
         _all: &(),
-        wanted: Vec<WantedToken>,
-    ) -> Result<BTreeMap<WantedToken, RegistrationsFound>, MeshError> {
-        let mut found: BTreeMap<WantedToken, RegistrationsFound> =
-            wanted.into_iter().map(|wanted| (wanted, RegistrationsFound::default())).collect();
-        let mut take = |task: Option<&TaskArn>, token: LoginToken| {
+        queries: Vec<TokenQuery>,
+    ) -> Result<BTreeMap<TokenQuery, RegistrationsFound>, MeshError> {
+        let mut found: BTreeMap<TokenQuery, RegistrationsFound> =
+            queries.into_iter().map(|query| (query, RegistrationsFound::default())).collect();
+        let mut sink = |task: Option<&TaskArn>, token: LoginToken| {
             let key = TokenKey { accessor: Arc::clone(&token.accessor), namespace: token.namespace.clone() };
             let registration = token.registration(task, &self.context);
-            if let Some(found) = task.and_then(|task| found.get_mut(&WantedToken::OfTask(task.clone()))) {
+            if let Some(found) = task.and_then(|task| found.get_mut(&TokenQuery::OfTask(task.clone()))) {
                 found.registrations.push(registration.clone());
             }
-            if let Some(found) = found.get_mut(&WantedToken::One(key)) {
+            if let Some(found) = found.get_mut(&TokenQuery::One(key)) {
                 found.registrations.push(registration);
             }
         };
-        // What is left out is told of when all is listed.
-        let (mut skipped_items, mut parts) = (SkippedItems::default(), SegmentResults::default());
-        self.api.tokens(&self.context, "list_for_task", &mut skipped_items, &mut parts, &mut take).await;
-        let failed = parts.finish()?;
+        // Skipped tokens are logged by the complete list of a sweep.
+        let (mut skipped, mut segments) = (SkippedItems::default(), SegmentResults::default());
+        self.api.tokens(&self.context, "list_for_task", &mut skipped, &mut segments, &mut sink).await;
+        let failed = segments.finish()?;
         found.values_mut().for_each(|found| found.failed.clone_from(&failed));
         Ok(found)
     }
 }
 
-/// Hands over all tokens of these clusters' tasks, of the parts that could be listed.
+/// Lists all tokens of these clusters' tasks in the segments that can be listed.
 pub(super) async fn of_clusters<T: StreamTransport>(
     api: &ConsulApi<T>,
     context: &ClientContext,
     clusters: &BTreeSet<ClusterArn>,
-    skipped_items: &mut SkippedItems,
-    parts: &mut SegmentResults,
-    take: &mut (dyn FnMut(RegistrationSummary) + Send),
+    skipped: &mut SkippedItems,
+    segments: &mut SegmentResults,
+    sink: &mut (dyn FnMut(RegistrationSummary) + Send),
 ) {
     let mut read = |task: Option<&TaskArn>, token: LoginToken| {
         if task.is_some_and(|task| clusters.contains(task.cluster())) {
-            take(RegistrationSummary::from(&token.registration(task, context)));
+            sink(RegistrationSummary::from(&token.registration(task, context)));
         }
     };
-    api.tokens(context, "list_owned", skipped_items, parts, &mut read).await;
+    api.tokens(context, "list_owned", skipped, segments, &mut read).await;
 }
 
 #[cfg(test)]
@@ -346,22 +344,22 @@ mod tests {
     const ARN: &str = "arn:aws:ecs:us-east-1:123456789012:cluster/anchor";
     const ID: &str = "0123456789abcdef0123456789abcdef";
 
-    fn login(description: &str, method: &str) -> TokenOwner {
+    fn owner_of(description: &str, method: &str) -> TokenOwner {
         let token = json!({
             "AccessorID": "4fa6e11c-21d1-3462-a316-99515e5544f7", "SecretID": "s", "AuthMethod": method,
             "Description": description,
         });
-        serde_json::from_value::<LoginToken>(token).unwrap().login(DEFAULT_METHOD)
+        serde_json::from_value::<LoginToken>(token).unwrap().owner(DEFAULT_METHOD)
     }
 
     #[test]
-    fn a_logins_token_is_placed_by_its_metadata() {
+    fn login_token_belongs_to_the_task_in_its_metadata() {
         let task = ClusterArn::parse(ARN).unwrap().task(TaskId::parse(ID).unwrap());
         for metadata in [
             json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": ID}),
             json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": ID, "pod": "x"}),
         ] {
-            let found = login(&format!("token created via login: {metadata}"), DEFAULT_METHOD);
+            let found = owner_of(&format!("token created via login: {metadata}"), DEFAULT_METHOD);
             assert_eq!(found, TokenOwner::Task(task.clone()));
         }
     }
@@ -373,20 +371,20 @@ mod tests {
             json!({"consul.hashicorp.com/cluster": ARN, "consul.hashicorp.com/task-id": ID})
         );
         for method in ["", "kubernetes", "iam-ecs-client-token"] {
-            assert_eq!(login(&description, method), TokenOwner::Foreign, "{method}");
+            assert_eq!(owner_of(&description, method), TokenOwner::Foreign, "{method}");
         }
     }
 
     #[test]
-    fn a_methods_name_counts_in_whatever_case_consul_keeps_it() {
+    fn auth_method_name_is_case_insensitive() {
         let none = TokenOwner::Unattributed(UnattributedReason::NoMetadata);
-        assert_eq!(login(LOGIN_DESCRIPTION_PREFIX, "IAM-ecs-Service-Token"), none);
+        assert_eq!(owner_of(LOGIN_DESCRIPTION_PREFIX, "IAM-ecs-Service-Token"), none);
     }
 
     #[test]
-    fn a_token_that_names_no_task_is_told_apart_by_why() {
+    fn unattributed_token_has_a_reason() {
         let with = |metadata: Value| format!("token created via login: {metadata}");
-        for (description, why) in [
+        for (description, reason) in [
             ("token created via login".to_owned(), UnattributedReason::NoMetadata),
             ("edited".to_owned(), UnattributedReason::NoMetadata),
             (String::new(), UnattributedReason::NoMetadata),
@@ -403,7 +401,7 @@ mod tests {
             (with(json!([ARN, ID])), UnattributedReason::Malformed),
             ("token created via login: {".to_owned(), UnattributedReason::Malformed),
         ] {
-            assert_eq!(login(&description, DEFAULT_METHOD), TokenOwner::Unattributed(why), "{description}");
+            assert_eq!(owner_of(&description, DEFAULT_METHOD), TokenOwner::Unattributed(reason), "{description}");
         }
     }
 }

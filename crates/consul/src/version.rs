@@ -1,4 +1,4 @@
-//! Which Consul it is.
+//! The version and edition of Consul's servers.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use serde::Deserialize;
 /// A server's version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulVersion {
-    /// `1`.
+    /// The major version: `1`.
     pub major: u32,
-    /// `21`.
+    /// The minor version: `21`.
     pub minor: u32,
-    /// As the server gives it: `1.21.4`, `1.21.4+ent`.
+    /// The version as the server writes it: `1.21.4`, `1.21.4+ent`.
     pub text: String,
 }
 
-/// The first with logins by AWS IAM, and with a sign for answers that the token was kept from seeing whole.
+/// The first version with logins by AWS IAM, and with a header that marks filtered responses.
 pub(super) const FIRST_WITH_IAM: (u32, u32) = (1, 12);
 
-/// What every server takes in a transaction.
+/// The operations that every version accepts in a transaction.
 pub(super) const MIN_TXN_OPERATIONS: usize = 64;
-/// What those since 1.14 take.
+/// The operations that versions since 1.14 accept.
 pub(super) const TXN_OPERATIONS_SINCE_1_14: usize = 128;
 const FIRST_WITH_LARGE_TXN: (u32, u32) = (1, 14);
 
@@ -37,21 +37,21 @@ struct AgentVersionConfig {
 }
 
 impl ConsulVersion {
-    /// Reads the agent's description of itself.
+    /// Reads the version from the agent's description of itself.
     pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
         let agent: AgentSelf =
-            serde_json::from_slice(body).map_err(|_| "the answer has no Config.Version, as Consul's has")?;
-        Self::parse(&agent.config.version).ok_or("its Config.Version is no version")
+            serde_json::from_slice(body).map_err(|_| "no field Config.Version")?;
+        Self::parse(&agent.config.version).ok_or("Config.Version is not a version")
     }
 
-    /// Reads a version as servers give it.
+    /// Parses a version as servers write it.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(['.', '-', '+']);
         let mut number = || parts.next()?.parse().ok();
         Some(Self { major: number()?, minor: number()?, text: text.to_owned() })
     }
 
-    /// Whether it is Consul Enterprise, with partitions and namespaces.
+    /// Whether the edition is Consul Enterprise, with partitions and namespaces.
     pub fn is_enterprise(&self) -> bool {
         self.text.contains("+ent")
     }
@@ -61,7 +61,7 @@ impl ConsulVersion {
         (self.major, self.minor) >= FIRST_WITH_IAM
     }
 
-    /// How many operations it takes in a transaction.
+    /// The maximum number of operations in a transaction.
     pub(super) fn max_txn_operations(&self) -> usize {
         if (self.major, self.minor) >= FIRST_WITH_LARGE_TXN { TXN_OPERATIONS_SINCE_1_14 } else { MIN_TXN_OPERATIONS }
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_and_editions_are_told_apart() {
+    fn version_shows_edition_and_features() {
         for (text, is_enterprise, has_iam_logins, operations) in [
             ("1.21.4", false, true, 128),
             ("1.12.0+ent", true, true, 64),

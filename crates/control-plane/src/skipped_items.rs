@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     const UNREADABLE: SkipReason = SkipReason { kind: "service", problem: "unreadable", fix: "inspect" };
-    const UNATTRIBUTED: SkipReason = SkipReason { problem: "names no task", ..UNREADABLE };
+    const UNATTRIBUTED: SkipReason = SkipReason { problem: "without a task", ..UNREADABLE };
 
     fn list(items: &[(&str, SkipReason)]) -> SkippedItems {
         let mut skipped = SkippedItems::default();

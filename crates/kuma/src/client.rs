@@ -1,8 +1,7 @@
-//! The Kuma control plane as the rest sees it.
+//! The client of Kuma and Kong Mesh: implements [`ControlPlane`].
 //!
-//! Whatever the server answers, one call is one bounded exchange (lists: one a page), its outcome is reported to the
-//! observer, and an error says what was called, what came back and what to do next. One malformed Dataplane is left
-//! out of a list and reported; it never fails the list.
+//! One call is one bounded exchange (lists: one per page). Its result is reported to the observer, and an error contains
+//! the call, the response and the next step. A malformed Dataplane is skipped and logged; it never fails a list.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,13 +36,15 @@ pub struct KumaControlPlane<T> {
     observer: Arc<dyn MeshCallObserver>,
     skipped_items: SkippedItemLog,
     capabilities: ArcSwap<ServerCapabilities>,
-    /// It was told of that health discovery is not known.
+    /// The warning about unknown health discovery was logged.
     warned_of_discovery: AtomicBool,
 }
 
 impl KumaControlPlane<HttpTransport> {
-    /// Prepares a connection; nothing is sent yet. The error names the field of the manifest that is at fault.
-    /// The process must have a default rustls provider.
+    /// Prepares a connection without sending anything. The process must have a default rustls provider.
+    ///
+    /// # Errors
+    /// Names the invalid field of the manifest.
     pub fn connect(
         spec: &KumaConnection,
         operator: OperatorId,
@@ -54,7 +55,7 @@ impl KumaControlPlane<HttpTransport> {
 }
 
 impl<T: Transport> KumaControlPlane<T> {
-    /// A control plane behind this transport, of which nothing is known yet.
+    /// Creates a client on this transport. Capabilities have their defaults until they are refreshed.
     pub fn new(transport: T, operator: OperatorId, observer: Arc<dyn MeshCallObserver>) -> Self {
         Self {
             transport,
@@ -66,12 +67,12 @@ impl<T: Transport> KumaControlPlane<T> {
         }
     }
 
-    /// How registrations of this mesh are written, as far as is known.
-    pub fn rules(&self, mesh: &MeshName) -> DataplaneCapabilities {
-        self.capabilities.load().rules(mesh)
+    /// The capabilities that decide how registrations of this mesh are written, as of the last refresh.
+    pub fn capabilities(&self, mesh: &MeshName) -> DataplaneCapabilities {
+        self.capabilities.load().of_mesh(mesh)
     }
 
-    /// The server's version, once a refresh or a write has learned it.
+    /// The server's version; `None` before the first refresh or write.
     pub fn version(&self) -> Option<KumaVersion> {
         self.capabilities.load().version.clone()
     }
@@ -89,74 +90,77 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn send(&self, method: HttpMethod, path: &str, body: Option<Vec<u8>>) -> Result<HttpResponse, MeshError> {
-        let answer = self.transport.send(method, path, body).await;
-        answer.map_err(|error| errors::of_transport(&call(method, path), &error))
+        let response = self.transport.send(method, path, body).await;
+        response.map_err(|error| errors::transport_error(&call(method, path), &error))
     }
 
-    pub(super) async fn get_json(&self, path: &str, asked: RequestKind) -> Result<Value, MeshError> {
-        let answer = self.send(HttpMethod::Get, path, None).await?;
-        json(HttpMethod::Get, path, asked, &answer)
+    pub(super) async fn get_json(&self, path: &str, request: RequestKind) -> Result<Value, MeshError> {
+        let response = self.send(HttpMethod::Get, path, None).await?;
+        read_json(HttpMethod::Get, path, request, &response)
     }
 
-    /// Gives all items of a list to `take`, one by one: lists are long, and what nobody needs is not kept.
+    /// Passes all items of a list to `sink`, one by one, since lists are long.
     async fn list(
         &self,
         path: &str,
         filter: Option<(&str, &str)>,
-        asked: RequestKind,
-        mut take: impl FnMut(Value) + Send,
+        request: RequestKind,
+        mut sink: impl FnMut(Value) + Send,
     ) -> Result<(), MeshError> {
         let mut offsets = BTreeSet::new();
-        let mut here = page_path(path, filter, None);
+        let mut page = page_path(path, filter, None);
         for _ in 0..MAX_PAGES {
-            let answer = self.send(HttpMethod::Get, &here, None).await?;
-            let Some(fix) = read_items(&here, asked, &answer, &mut take)? else { return Ok(()) };
-            let objects = page_path(path, filter, Some(&fix));
-            if !offsets.insert(fix) {
+            let response = self.send(HttpMethod::Get, &page, None).await?;
+            let Some(next) = read_items(&page, request, &response, &mut sink)? else { return Ok(()) };
+            let next_page = page_path(path, filter, Some(&next));
+            if !offsets.insert(next) {
                 break;
             }
-            here = objects;
+            page = next_page;
         }
         Err(errors::unexpected(
-            &call(HttpMethod::Get, &here),
-            "the list does not end: its pages lead back or go on",
+            &call(HttpMethod::Get, &page),
+            "the list does not end: its pages repeat or exceed the limit",
         ))
     }
 
-    pub(super) async fn list_owned(&self, take: &mut (dyn FnMut(RegistrationSummary) + Send)) -> Result<(), MeshError> {
+    pub(super) async fn list_all_owned(
+        &self,
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
+    ) -> Result<(), MeshError> {
         let operator = self.operator.as_str();
-        let mut skipped_items = SkippedItems::default();
+        let mut skipped = SkippedItems::default();
         let read = |item: Value| {
-            // Servers before 2.10 know no such filter and give all.
+            // Servers before 2.10 ignore the filter and return all Dataplanes.
             if item.is_object() && labels::label(&item, OPERATOR_LABEL) != Some(operator) {
                 return;
             }
             match dataplane::registration(item) {
-                Ok(found) => take(RegistrationSummary::from(&found)),
+                Ok(registration) => sink(RegistrationSummary::from(&registration)),
                 Err(malformed) => {
                     self.observer.skipped("list_owned");
-                    skipped_items.add(&malformed.id, unreadable(malformed.why));
+                    skipped.add(&malformed.id, unreadable_dataplane(malformed.problem));
                 }
             }
         };
         self.list("/dataplanes", Some((OPERATOR_LABEL, operator)), RequestKind::Server, read).await?;
-        self.skipped_items.report(skipped_items, true);
+        self.skipped_items.report(skipped, true);
         Ok(())
     }
 
     async fn read_one(&self, id: &RegistrationId) -> Result<Option<Registration>, MeshError> {
         let path = path_of(id)?;
-        let answer = self.send(HttpMethod::Get, &path, None).await?;
-        if errors::is_not_found(&answer) {
+        let response = self.send(HttpMethod::Get, &path, None).await?;
+        if errors::is_not_found(&response) {
             return Ok(None);
         }
-        let stored = json(HttpMethod::Get, &path, RequestKind::Dataplane, &answer)?;
-        let unexpected = |what: &str| errors::unexpected(&call(HttpMethod::Get, &path), what);
+        let stored = read_json(HttpMethod::Get, &path, RequestKind::Dataplane, &response)?;
+        let unexpected = |problem: &str| errors::unexpected(&call(HttpMethod::Get, &path), problem);
         let registration = dataplane::registration(stored).map_err(|malformed| {
-            unexpected(&format!("the Dataplane {id} cannot be read: {}", malformed.why))
+            unexpected(&format!("parsing the Dataplane {id}: {}", malformed.problem))
         })?;
         if registration.id != *id {
-            return Err(unexpected(&format!("the answer is about {}, not {id}", registration.id)));
+            return Err(unexpected(&format!("the response contains {} instead of {id}", registration.id)));
         }
         Ok(Some(registration))
     }
@@ -164,77 +168,81 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn write(&self, id: &RegistrationId, body: &Value) -> Result<(), MeshError> {
         let path = path_of(id)?;
         self.ensure_supported_version().await?;
-        let answer = self.send(HttpMethod::Put, &path, Some(body.to_string().into_bytes())).await?;
-        let said = accepted(HttpMethod::Put, &path, RequestKind::Write, &answer)?;
-        for warning in said.get("warnings").and_then(Value::as_array).into_iter().flatten() {
-            tracing::warn!(dataplane = %id, warning = warning.as_str().unwrap_or("?"), "accepted with a warning");
+        let response = self.send(HttpMethod::Put, &path, Some(body.to_string().into_bytes())).await?;
+        let result = read_write_result(HttpMethod::Put, &path, RequestKind::Write, &response)?;
+        for warning in result.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+            tracing::warn!(
+                registration = %id,
+                warning = warning.as_str().unwrap_or("?"),
+                "control plane accepted the registration with a warning"
+            );
         }
         Ok(())
     }
 
     async fn remove(&self, id: &RegistrationId) -> Result<bool, MeshError> {
         let path = path_of(id)?;
-        let answer = self.send(HttpMethod::Delete, &path, None).await?;
-        if errors::is_not_found(&answer) {
+        let response = self.send(HttpMethod::Delete, &path, None).await?;
+        if errors::is_not_found(&response) {
             return Ok(false);
         }
-        accepted(HttpMethod::Delete, &path, RequestKind::Dataplane, &answer).map(|_| true)
+        read_write_result(HttpMethod::Delete, &path, RequestKind::Dataplane, &response).map(|_| true)
     }
 
-    async fn known_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
-        let within = |list: &str| format!("/meshes/{}/{list}", segment(mesh.as_str()));
-        if self.rules(mesh).mesh_services_only {
-            return self.names(&within("meshservices")).await;
+    async fn list_service_names(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
+        let path_of = |list: &str| format!("/meshes/{}/{list}", segment(mesh.as_str()));
+        if self.capabilities(mesh).mesh_services_only {
+            return self.list_names(&path_of("meshservices")).await;
         }
-        match self.names(&within("service-insights")).await {
-            // No such list on this server, or no such mesh: the Dataplanes tell which.
+        match self.list_names(&path_of("service-insights")).await {
+            // The server has no such list, or no such mesh: the list of Dataplanes distinguishes the two.
             Err(error) if error.kind == MeshErrorKind::MeshNotFound => {
                 let mut services = BTreeSet::new();
-                let take = |item: Value| services.extend(dataplane::services(&item).map(str::to_owned));
-                self.list(&within("dataplanes"), None, RequestKind::Mesh, take).await?;
+                let sink = |item: Value| services.extend(dataplane::services(&item).map(str::to_owned));
+                self.list(&path_of("dataplanes"), None, RequestKind::Mesh, sink).await?;
                 Ok(services)
             }
-            known => known,
+            result => result,
         }
     }
 
     /// The names of a list's items.
-    async fn names(&self, list: &str) -> Result<BTreeSet<String>, MeshError> {
+    async fn list_names(&self, list: &str) -> Result<BTreeSet<String>, MeshError> {
         let mut names = BTreeSet::new();
-        let take = |item: Value| names.extend(item.get("name").and_then(Value::as_str).map(str::to_owned));
-        self.list(list, None, RequestKind::Mesh, take).await?;
+        let sink = |item: Value| names.extend(item.get("name").and_then(Value::as_str).map(str::to_owned));
+        self.list(list, None, RequestKind::Mesh, sink).await?;
         Ok(names)
     }
 
-    /// Fails where the server's dialect is not spoken here; asks for its version where that is not known.
+    /// Fails if the server's version is not supported. Reads the version if it is not known yet.
     async fn ensure_supported_version(&self) -> Result<ApiDialect, MeshError> {
         let version = match self.version() {
             Some(version) => version,
             None => self.load_version().await?,
         };
-        version.dialect().map_err(|why| errors::unexpected("the control plane is not written to", &why))
+        version.dialect().map_err(|problem| errors::unexpected("checking the version", &problem))
     }
 
     pub(super) async fn load_version(&self) -> Result<KumaVersion, MeshError> {
         let index = self.get_json("/", RequestKind::Server).await?;
-        let version = KumaVersion::read(&index).map_err(|why| {
-            errors::unexpected("GET /", &format!("{why}: check ControlPlane.spec.kuma.address"))
+        let version = KumaVersion::read(&index).map_err(|problem| {
+            errors::unexpected("GET /", &format!("{problem}; help: check ControlPlane.spec.kuma.address"))
         })?;
         self.update_capabilities(|known| known.version = Some(version.clone()));
         Ok(version)
     }
 
     async fn load_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
-        // Read anew each time: the server may have been upgraded under us.
+        // Read each time, since the server may have been upgraded.
         let version = self.load_version().await?;
         if (version.major, version.minor) < (2, 7) {
-            tracing::warn!(version = %version.text, "older than 2.7, the first version that this operator is tried with");
+            tracing::warn!(version = %version.text, "unsupported Kuma version (< 2.7)");
         }
         self.ensure_supported_version().await?;
         let mut first_error = self.load_configuration().await.err();
         for mesh in meshes {
             if first_error.as_ref().is_some_and(|error| error.kind == MeshErrorKind::Unreachable) {
-                break; // The others would only wait for the same time limit.
+                break; // The other reads would wait for the same time limit.
             }
             if let Err(error) = self.load_mesh(mesh).await {
                 first_error = first_error.or(Some(error));
@@ -247,46 +255,42 @@ impl<T: Transport> KumaControlPlane<T> {
         let config = match self.get_json("/config", RequestKind::Server).await {
             Ok(config) => config,
             Err(error) if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::UnexpectedResponse) => {
-                // A token that may write Dataplanes need not reach the configuration.
+                // A token that may write Dataplanes may lack access to the configuration.
                 if self.capabilities.load().health_discovery.is_none()
                     && !self.warned_of_discovery.swap(true, Ordering::Relaxed)
                 {
-                    tracing::warn!(
-                        error = %error,
-                        "whether health discovery is on cannot be read; taken to be on, which is the default: \
-                         where it is off, new registrations stay not ready"
-                    );
+                    // If the assumption is wrong, new registrations stay not ready.
+                    tracing::warn!(%error, "cannot read health-discovery setting; assuming enabled");
                 }
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        // The field has always been printed; a configuration without it is one with the default.
-        let found = capabilities::health_discovery(&config).unwrap_or(HealthDiscovery::On);
-        self.update_capabilities(|known| known.health_discovery = Some(found));
+        // Every supported version prints the field; a configuration without it has the default.
+        let discovery = capabilities::health_discovery(&config).unwrap_or(HealthDiscovery::On);
+        self.update_capabilities(|known| known.health_discovery = Some(discovery));
         match capabilities::refuses_writes(&config) {
             None => Ok(()),
-            Some(why) => Err(MeshError {
-                kind: MeshErrorKind::ReadOnly,
-                message: format!("GET /config: {why} (ControlPlane.spec.kuma.address)"),
-                retry_after: None,
-            }),
+            Some(reason) => Err(MeshError::new(
+                MeshErrorKind::ReadOnly,
+                format!("GET /config: {reason} (ControlPlane.spec.kuma.address)"),
+            )),
         }
     }
 
     async fn load_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
-        let found = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
+        let resource = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
         self.update_capabilities(|known| {
-            known.exclusive.insert(mesh.clone(), capabilities::is_exclusive(&found));
+            known.exclusive.insert(mesh.clone(), capabilities::is_exclusive(&resource));
         });
         Ok(())
     }
 
     fn update_capabilities(&self, change: impl Fn(&mut ServerCapabilities)) {
-        self.capabilities.rcu(|known| {
-            let mut known = ServerCapabilities::clone(known);
-            change(&mut known);
-            known
+        self.capabilities.rcu(|current| {
+            let mut updated = ServerCapabilities::clone(current);
+            change(&mut updated);
+            updated
         });
     }
 }
@@ -296,9 +300,9 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     async fn list_owned(
         &self,
         _clusters: &BTreeSet<ClusterArn>,
-        take: &mut (dyn FnMut(RegistrationSummary) + Send),
+        sink: &mut (dyn FnMut(RegistrationSummary) + Send),
     ) -> Result<Vec<FailedSegment>, MeshError> {
-        self.observed("list_owned", self.list_owned(take)).await.map(|()| Vec::new())
+        self.observed("list_owned", self.list_all_owned(sink)).await.map(|()| Vec::new())
     }
 
     fn set_lease(&self, lease: Arc<dyn Lease>) {
@@ -318,7 +322,7 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     async fn list_services(&self, mesh: &MeshName) -> Result<BTreeSet<String>, MeshError> {
-        self.observed("list_services", self.known_services(mesh)).await
+        self.observed("list_services", self.list_service_names(mesh)).await
     }
 
     async fn refresh_capabilities(&self, meshes: &BTreeSet<MeshName>) -> Result<(), MeshError> {
@@ -326,9 +330,9 @@ impl<T: Transport> ControlPlane for KumaControlPlane<T> {
     }
 
     fn render(&self, desired: &DesiredRegistration, current: Option<&Registration>) -> RenderedRegistration {
-        let rules = self.rules(&desired.id.mesh);
-        match rules.dialect {
-            ApiDialect::V2 => dataplane::render(desired, current, rules),
+        let capabilities = self.capabilities(&desired.id.mesh);
+        match capabilities.dialect {
+            ApiDialect::V2 => dataplane::render(desired, current, capabilities),
         }
     }
 
@@ -342,62 +346,68 @@ fn call(method: HttpMethod, path: &str) -> String {
 }
 
 fn path_of(id: &RegistrationId) -> Result<String, MeshError> {
-    // Such a segment would be taken for a step in the path, however it is encoded.
+    // Clients and proxies resolve such segments as path steps, even if they are encoded.
     if matches!(&*id.name, "" | "." | "..") {
-        return Err(MeshError {
-            kind: MeshErrorKind::Invalid,
-            message: format!(
-                "{:?} cannot be a Dataplane's name: correct MeshBinding.spec.dataplaneName",
-                id.name
-            ),
-            retry_after: None,
-        });
+        return Err(MeshError::new(
+            MeshErrorKind::Invalid,
+            format!("invalid Dataplane name {:?}; help: correct MeshBinding.spec.dataplaneName", id.name),
+        ));
     }
     Ok(format!("/meshes/{}/dataplanes/{}", segment(id.mesh.as_str()), segment(&id.name)))
 }
 
-/// The JSON of an answer that must be 200.
-fn json(method: HttpMethod, path: &str, asked: RequestKind, answer: &HttpResponse) -> Result<Value, MeshError> {
-    if answer.status != 200 {
-        return Err(errors::of_answer(&call(method, path), asked, answer));
+/// Reads the JSON body of a response that must be 200.
+fn read_json(
+    method: HttpMethod,
+    path: &str,
+    request: RequestKind,
+    response: &HttpResponse,
+) -> Result<Value, MeshError> {
+    if response.status != 200 {
+        return Err(errors::response_error(&call(method, path), request, response));
     }
-    serde_json::from_slice(&answer.body)
-        .map_err(|error| errors::unreadable(&call(method, path), &answer.body, &error.to_string()))
+    serde_json::from_slice(&response.body)
+        .map_err(|error| errors::unreadable(&call(method, path), &response.body, &error.to_string()))
 }
 
-/// What was said to a write that worked: an object, or (up to 2.7) nothing.
-fn unreadable(why: &'static str) -> SkipReason {
-    let fix = "look at it with kumactl, and remove it if it is a leftover";
-    SkipReason { what: "Dataplane", why, fix }
-}
-
-fn accepted(method: HttpMethod, path: &str, asked: RequestKind, answer: &HttpResponse) -> Result<Value, MeshError> {
-    match answer.status {
-        200..=299 if answer.body.trim_ascii().is_empty() => Ok(Value::Null),
-        200..=299 => serde_json::from_slice(&answer.body)
-            .map_err(|error| errors::unreadable(&call(method, path), &answer.body, &error.to_string())),
-        _ => Err(errors::of_answer(&call(method, path), asked, answer)),
+/// Reads the body of a successful write: an object, or (up to 2.7) nothing.
+fn read_write_result(
+    method: HttpMethod,
+    path: &str,
+    request: RequestKind,
+    response: &HttpResponse,
+) -> Result<Value, MeshError> {
+    match response.status {
+        200..=299 if response.body.trim_ascii().is_empty() => Ok(Value::Null),
+        200..=299 => serde_json::from_slice(&response.body)
+            .map_err(|error| errors::unreadable(&call(method, path), &response.body, &error.to_string())),
+        _ => Err(errors::response_error(&call(method, path), request, response)),
     }
 }
 
-/// Gives the items of a page to `take`, and returns the offset of the next page.
+/// Passes the items of a page to `sink` and returns the offset of the next page.
 fn read_items(
     path: &str,
-    asked: RequestKind,
-    answer: &HttpResponse,
-    take: &mut impl FnMut(Value),
+    request: RequestKind,
+    response: &HttpResponse,
+    sink: &mut impl FnMut(Value),
 ) -> Result<Option<String>, MeshError> {
     let call = call(HttpMethod::Get, path);
-    if answer.status != 200 {
-        return Err(errors::of_answer(&call, asked, answer));
+    if response.status != 200 {
+        return Err(errors::response_error(&call, request, response));
     }
-    let unreadable = |error: &serde_json::Error| errors::unreadable(&call, &answer.body, &error.to_string());
-    let page = list::read_page(&answer.body).map_err(|flaw| match flaw {
+    let unreadable = |error: &serde_json::Error| errors::unreadable(&call, &response.body, &error.to_string());
+    let page = list::read_page(&response.body).map_err(|flaw| match flaw {
         PageFlaw::NotJson(error) => unreadable(&error),
-        PageFlaw::Shape(why) => errors::unexpected(&call, &format!("{why}, as a list has")),
+        PageFlaw::Shape(problem) => errors::unexpected(&call, &format!("parsing the list: {problem}")),
     })?;
     for item in page.items {
-        take(serde_json::from_str(item.get()).map_err(|error| unreadable(&error))?);
+        sink(serde_json::from_str(item.get()).map_err(|error| unreadable(&error))?);
     }
-    Ok(page.fix)
+    Ok(page.next)
+}
+
+fn unreadable_dataplane(problem: &'static str) -> SkipReason {
+    let fix = "inspect it with kumactl; delete it if it is a leftover";
+    SkipReason { kind: "Dataplane", problem, fix }
 }

@@ -1,4 +1,4 @@
-//! What a connection to Kuma has of its own: the names, the ports, and how it takes a token.
+//! The connection settings of Kuma: names, ports and how a token is sent.
 
 use ecs_mesh_api::KumaConnection;
 use ecs_mesh_control_plane::http::{Credential, Product, ConnectionSettings, TextSources};
@@ -10,11 +10,11 @@ pub const PRODUCT: Product = Product {
     ports: (5681, 5682),
     token: "a user token",
     credential: Credential::Bearer,
-    instead_of_certificate: "let it accept user tokens",
-    most_calls: Some(16),
+    client_certificate_help: "configure the server to accept user tokens",
+    max_concurrent_calls: Some(16),
 };
 
-/// How the transport connects to the control plane of this manifest.
+/// The transport's settings for the control plane of this manifest.
 pub fn settings(spec: &KumaConnection) -> ConnectionSettings {
     ConnectionSettings {
         product: PRODUCT,

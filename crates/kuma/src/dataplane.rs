@@ -1,7 +1,7 @@
-//! Dataplanes as Kuma 2.x writes them: from what a task should be to the body that makes it so, and back.
+//! Renders a desired registration as a Dataplane of Kuma 2.x, and reads stored Dataplanes.
 //!
-//! Readiness is carried forward from the stored copy of the same task, inbound by inbound, since the control plane
-//! decides it and a write replaces the whole resource.
+//! Readiness is carried forward from the stored copy of the same task, inbound by inbound: the control plane decides it,
+//! and a write replaces the complete resource.
 
 use serde_json::{Map, Value, json};
 
@@ -18,16 +18,22 @@ const SERVICE_TAG: &str = "kuma.io/service";
 const PROTOCOL_TAG: &str = "kuma.io/protocol";
 const WORKLOAD_LABEL: &str = "kuma.io/workload";
 
-/// The body that makes `desired` true. Readiness and kept outbounds come from `current`, where that stands for the
-/// same task: a name that has passed on to another task brings nothing along.
-pub(super) fn render(desired: &DesiredRegistration, current: Option<&Registration>, rules: DataplaneCapabilities) -> RenderedRegistration {
-    let current = current.filter(|current| matches!(&current.owner, RegistrationOwner::Owned(m) if *m == desired.marks));
+/// Renders the body of `desired`. Readiness and kept outbounds come from `current` if it belongs to the same task: a
+/// reused name inherits nothing from the previous task.
+pub(super) fn render(
+    desired: &DesiredRegistration,
+    current: Option<&Registration>,
+    capabilities: DataplaneCapabilities,
+) -> RenderedRegistration {
+    let is_same_task =
+        |owner: &RegistrationOwner| matches!(owner, RegistrationOwner::Owned(labels) if *labels == desired.marks);
+    let current = current.filter(|current| is_same_task(&current.owner));
     let mut networking = Map::new();
     networking.insert("address".to_owned(), desired.address.to_string().into());
     let inbounds: Vec<Value> =
-        desired.inbounds.iter().map(|inbound| render_inbound(inbound, desired, current, rules)).collect();
+        desired.inbounds.iter().map(|inbound| render_inbound(inbound, desired, current, capabilities)).collect();
     insert_unless_empty(&mut networking, "inbound", inbounds);
-    insert_unless_empty(&mut networking, "outbound", render_outbounds(&desired.outbounds, current, rules));
+    insert_unless_empty(&mut networking, "outbound", render_outbounds(&desired.outbounds, current, capabilities));
     rendered(json!({
         "type": "Dataplane",
         "mesh": desired.id.mesh.as_str(),
@@ -37,8 +43,8 @@ pub(super) fn render(desired: &DesiredRegistration, current: Option<&Registratio
     }))
 }
 
-/// The stored body out of service: health denied without a state, which health discovery leaves alone, where it would
-/// turn `NotReady` ready again within seconds.
+/// Renders the drained stored body: not healthy and without `state`. Health discovery leaves such an inbound alone,
+/// while it would make a `NotReady` inbound ready again within seconds.
 pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> RenderedRegistration {
     let mut body = without_additions(&current.stored);
     for inbound in inbounds_mut(&mut body) {
@@ -54,35 +60,35 @@ pub(super) fn render_drained(current: &Registration, reason: DrainReason) -> Ren
     rendered(body)
 }
 
-/// A stored Dataplane that cannot be read.
+/// A stored Dataplane is unreadable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MalformedDataplane {
-    /// As much of `mesh/name` as is there.
+    /// The readable part of `mesh/name`.
     pub(super) id: String,
-    /// What is wrong with it.
-    pub(super) why: &'static str,
+    /// The problem.
+    pub(super) problem: &'static str,
 }
 
 /// Reads a stored Dataplane.
 pub(super) fn registration(stored: Value) -> Result<Registration, MalformedDataplane> {
     let text = |name: &str| stored.get(name).and_then(Value::as_str);
-    let malformed = |why| MalformedDataplane {
+    let malformed = |problem| MalformedDataplane {
         id: format!("{}/{}", text("mesh").unwrap_or("?"), text("name").unwrap_or("?")),
-        why,
+        problem,
     };
     let object_or_absent = |name: &str| stored.get(name).is_none_or(|v| v.is_object() || v.is_null());
     if !stored.is_object() {
-        return Err(malformed("it is not an object"));
+        return Err(malformed("not an object"));
     }
     let mesh = text("mesh").and_then(|mesh| MeshName::parse(mesh).ok());
-    let mesh = mesh.ok_or_else(|| malformed("its mesh has no usable name"))?;
+    let mesh = mesh.ok_or_else(|| malformed("no valid mesh name"))?;
     let name = text("name").filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| malformed("it has no name"))?;
-    for (field, why) in
-        [("labels", "its labels are not an object"), ("networking", "its networking is not an object")]
+    let name = name.ok_or_else(|| malformed("no name"))?;
+    for (field, problem) in
+        [("labels", "field labels is not an object"), ("networking", "field networking is not an object")]
     {
         if !object_or_absent(field) {
-            return Err(malformed(why));
+            return Err(malformed(problem));
         }
     }
     let service = services(&stored).next().map(intern);
@@ -98,13 +104,13 @@ pub(super) fn registration(stored: Value) -> Result<Registration, MalformedDatap
     })
 }
 
-/// The values of `kuma.io/service` on a stored Dataplane, inbounds and gateway.
+/// The values of `kuma.io/service` on the inbounds and the gateway of a stored Dataplane.
 pub(super) fn services(stored: &Value) -> impl Iterator<Item = &str> {
     let networking = stored.get("networking");
     let inbounds = networking.and_then(|n| n.get("inbound")).and_then(Value::as_array).into_iter().flatten();
     inbounds
         .chain(networking.and_then(|n| n.get("gateway")))
-        .filter_map(|holder| holder.get("tags")?.get(SERVICE_TAG)?.as_str())
+        .filter_map(|tagged| tagged.get("tags")?.get(SERVICE_TAG)?.as_str())
 }
 
 fn rendered(body: Value) -> RenderedRegistration {
@@ -131,7 +137,7 @@ fn render_inbound(
     inbound: &Inbound,
     desired: &DesiredRegistration,
     current: Option<&Registration>,
-    rules: DataplaneCapabilities,
+    capabilities: DataplaneCapabilities,
 ) -> Value {
     let mut body = Map::new();
     body.insert("port".to_owned(), inbound.port.get().into());
@@ -139,16 +145,16 @@ fn render_inbound(
     if let Some(address) = inbound.service_address {
         body.insert("serviceAddress".to_owned(), address.to_string().into());
     }
-    if let Some(name) = inbound.name.as_ref().filter(|_| rules.inbound_names) {
+    if let Some(name) = inbound.name.as_ref().filter(|_| capabilities.inbound_names) {
         body.insert("name".to_owned(), name.as_str().into());
     }
     body.insert("tags".to_owned(), render_tags(inbound, desired).into());
-    // With a probe the control plane creates the inbound not ready even where health discovery is off, and then
-    // nobody would ever make it ready.
-    if desired.probe == Probe::Tcp && rules.health_discovery == HealthDiscovery::On {
+    // With a probe the control plane creates the inbound not ready even if health discovery is off, and the inbound
+    // would never become ready.
+    if desired.probe == Probe::Tcp && capabilities.health_discovery == HealthDiscovery::On {
         body.insert("serviceProbe".to_owned(), json!({"tcp": {}}));
     }
-    body.extend(readiness(inbound.port.get(), current, rules.health_discovery));
+    body.extend(readiness(inbound.port.get(), current, capabilities.health_discovery));
     body.into()
 }
 
@@ -171,11 +177,11 @@ fn readiness(port: u16, current: Option<&Registration>, discovery: HealthDiscove
     match (stored, discovery) {
         (Some(_), HealthDiscovery::On) if drained => object(json!({"state": "NotReady"})),
         (Some(_), HealthDiscovery::Off) if drained => ready(),
-        // The probe that was to make it ready goes away, since health discovery is off.
+        // The probe that the inbound waits for is removed, since health discovery is off.
         (Some(stored), HealthDiscovery::Off) if awaits_probe(stored) => ready(),
         (Some(stored), _) => {
-            let kept = ["state", "health"];
-            kept.iter().filter_map(|f| Some(((*f).to_owned(), stored.get(*f)?.clone()))).collect()
+            let carried = ["state", "health"];
+            carried.iter().filter_map(|f| Some(((*f).to_owned(), stored.get(*f)?.clone()))).collect()
         }
         (None, HealthDiscovery::On) => object(json!({"state": "NotReady"})),
         (None, HealthDiscovery::Off) => Map::new(),
@@ -202,33 +208,37 @@ fn stored_inbound(stored: &Value, port: u16) -> Option<&Value> {
     inbounds.iter().find(|inbound| inbound.get("port").and_then(Value::as_u64) == Some(port.into()))
 }
 
-fn render_outbounds(outbounds: &Outbounds, current: Option<&Registration>, rules: DataplaneCapabilities) -> Vec<Value> {
-    let wanted = match (outbounds, current) {
+fn render_outbounds(
+    outbounds: &Outbounds,
+    current: Option<&Registration>,
+    capabilities: DataplaneCapabilities,
+) -> Vec<Value> {
+    let desired = match (outbounds, current) {
         (Outbounds::KeepCurrent { .. }, Some(current)) => {
             let kept = current.stored.pointer("/networking/outbound").and_then(Value::as_array);
             return kept.cloned().unwrap_or_default();
         }
         (Outbounds::KeepCurrent { fallback }, None) => fallback,
-        (Outbounds::Exactly(wanted), _) => wanted,
+        (Outbounds::Exactly(desired), _) => desired,
     };
-    let mut sorted: Vec<&Outbound> = wanted.iter().collect();
+    let mut sorted: Vec<&Outbound> = desired.iter().collect();
     sorted.sort_by_key(|o| (o.listen, o.service.clone(), o.target_port));
     sorted.dedup();
-    sorted.into_iter().map(|outbound| render_outbound(outbound, rules)).collect()
+    sorted.into_iter().map(|outbound| render_outbound(outbound, capabilities)).collect()
 }
 
-fn render_outbound(outbound: &Outbound, rules: DataplaneCapabilities) -> Value {
+fn render_outbound(outbound: &Outbound, capabilities: DataplaneCapabilities) -> Value {
     let mut body = object(json!({
         "address": outbound.listen.address.to_string(),
         "port": outbound.listen.port.get(),
     }));
-    if rules.mesh_services_only {
-        let called = json!({
+    if capabilities.mesh_services_only {
+        let backend = json!({
             "kind": "MeshService",
             "name": outbound.service.as_str(),
             "port": outbound.target_port.get(),
         });
-        body.insert("backendRef".to_owned(), called);
+        body.insert("backendRef".to_owned(), backend);
     } else {
         body.insert("tags".to_owned(), json!({SERVICE_TAG: outbound.service.as_str()}));
     }

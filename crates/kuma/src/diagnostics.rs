@@ -1,4 +1,4 @@
-//! A look at a control plane as a person who sets it up would take it: each question by itself, reads alone.
+//! Reads the state of a control plane for diagnostics. Each read fails independently, and nothing is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use ecs_mesh_control_plane::http::{Transport, segment};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 use ecs_mesh_model::MeshName;
 
-/// What a control plane says of itself.
+/// The diagnostics of a control plane.
 #[derive(Clone, Debug)]
 pub struct KumaDiagnostics {
     /// `GET /`.
     pub version: Result<KumaVersion, MeshError>,
-    /// What is asked only of a server that answers; `None` where `GET /` already said that there is none.
+    /// The reads of a reachable server; `None` if `GET /` showed that there is none.
     pub probes: Option<KumaProbes>,
 }
 
-/// What a control plane that can be reached says.
+/// The diagnostics of a reachable control plane.
 #[derive(Clone, Debug)]
 pub struct KumaProbes {
     /// `GET /who-am-i`.
@@ -29,42 +29,42 @@ pub struct KumaProbes {
     pub configuration: Result<ServerConfig, MeshError>,
     /// `GET /meshes/NAME`.
     pub meshes: BTreeMap<MeshName, Result<MeshSettings, MeshError>>,
-    /// How many registrations carry the operator's mark.
+    /// The number of registrations with the operator's label.
     pub owned: Result<usize, MeshError>,
 }
 
-/// Who the control plane takes the caller for.
+/// The identity of the operator's token, as the control plane sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerInfo {
-    /// `mesh-system:admin` and its like.
+    /// The user name, such as `mesh-system:admin`.
     pub name: String,
-    /// `mesh-system:admin`, `mesh-system:authenticated` and their like.
+    /// The groups, such as `mesh-system:admin` and `mesh-system:authenticated`.
     pub groups: Vec<String>,
 }
 
-/// The part of the configuration that matters here.
+/// The relevant part of the server's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// `zone`, `global` or (before 2.0's end) `standalone`.
+    /// `zone`, `global` or (in early 2.x versions) `standalone`.
     pub mode: String,
-    /// Why it takes no Dataplanes, if so.
+    /// The reason if the server accepts no Dataplanes.
     pub refuses_writes: Option<&'static str>,
     /// `dpServer.hds.enabled`.
     pub health_discovery: Option<bool>,
 }
 
-/// The part of a mesh that matters here.
+/// The relevant part of a Mesh resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeshSettings {
-    /// The backend of `mtls`, if it is on.
+    /// The backend of `mtls`, if enabled.
     pub mtls: Option<String>,
-    /// `meshServices.mode`, where it is given.
+    /// `meshServices.mode`, if set.
     pub mesh_services: Option<String>,
 }
 
 impl<T: Transport> KumaControlPlane<T> {
-    /// Asks everything that a set-up needs; writes nothing. Takes as long as the connection's time limit for each
-    /// question, and one question only where nobody answers.
+    /// Reads everything that the setup depends on; writes nothing. Each read takes at most the connection's time limit.
+    /// An unreachable server ends the diagnostics after the first read.
     pub async fn diagnose(&self, meshes: &BTreeSet<MeshName>) -> KumaDiagnostics {
         let version = self.load_version().await;
         if let Err(error) = &version
@@ -72,24 +72,25 @@ impl<T: Transport> KumaControlPlane<T> {
         {
             return KumaDiagnostics { version, probes: None };
         }
-        let caller = self.get_json("/who-am-i", RequestKind::Server).await.and_then(|answer| caller(&answer));
+        let caller = self.get_json("/who-am-i", RequestKind::Server).await.and_then(|body| caller(&body));
         let configuration = self.get_json("/config", RequestKind::Server).await.map(|config| configuration(&config));
-        let mut found = BTreeMap::new();
+        let mut mesh_settings = BTreeMap::new();
         for mesh in meshes {
-            let answer = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await;
-            found.insert(mesh.clone(), answer.map(|mesh| settings(&mesh)));
+            let resource = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await;
+            mesh_settings.insert(mesh.clone(), resource.map(|resource| settings(&resource)));
         }
         let mut owned = BTreeSet::new();
-        let listed = self.list_owned(&mut |read_cache| _ = owned.insert(read_cache.id)).await;
+        let listed = self.list_all_owned(&mut |summary| _ = owned.insert(summary.id)).await;
         let owned = listed.map(|()| owned.len());
-        KumaDiagnostics { version, probes: Some(KumaProbes { caller, configuration, meshes: found, owned }) }
+        let probes = KumaProbes { caller, configuration, meshes: mesh_settings, owned };
+        KumaDiagnostics { version, probes: Some(probes) }
     }
 }
 
-fn caller(answer: &Value) -> Result<CallerInfo, MeshError> {
-    let name = answer.get("name").and_then(Value::as_str);
-    let name = name.ok_or_else(|| errors::unexpected("GET /who-am-i", "the answer has no name"))?;
-    let groups = answer.get("groups").and_then(Value::as_array).into_iter().flatten();
+fn caller(body: &Value) -> Result<CallerInfo, MeshError> {
+    let name = body.get("name").and_then(Value::as_str);
+    let name = name.ok_or_else(|| errors::unexpected("GET /who-am-i", "the response has no name"))?;
+    let groups = body.get("groups").and_then(Value::as_array).into_iter().flatten();
     Ok(CallerInfo {
         name: name.to_owned(),
         groups: groups.filter_map(Value::as_str).map(str::to_owned).collect(),

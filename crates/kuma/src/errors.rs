@@ -1,22 +1,22 @@
-//! From an answer to what may be done about it, and to words for a person.
+//! Classifies failed responses and renders their error messages.
 //!
-//! A status counts as the control plane's own only where its body is one of its errors: a proxy's 404 is no proof
+//! A status is accepted as the control plane's own only with one of Kuma's error bodies: a proxy's 404 does not prove
 //! that a Dataplane is gone, and a plain text 400 is most likely the wrong port.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use ecs_mesh_control_plane::http::{HttpResponse, TransportError, appearance, quotable};
+use ecs_mesh_control_plane::http::{HttpResponse, TransportError, describe_body, quotable};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
 
-/// Longest part of a server's own words that is passed on.
-const LONGEST_QUOTE: usize = 500;
+/// The maximum length of a server's message in an error.
+const MAX_QUOTE_LEN: usize = 500;
 
-/// What was asked, which decides what a 404 or a 405 means.
+/// The kind of request, which decides the meaning of a 404 or a 405.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestKind {
-    /// A list over all meshes, or the server's own description.
+    /// A list over all meshes, or the server's description.
     Server,
     /// A mesh, or a list within one.
     Mesh,
@@ -26,7 +26,7 @@ pub(super) enum RequestKind {
     Write,
 }
 
-/// Status to kind; `None` in the last column: whether or not the body is one of Kuma's errors.
+/// The kind of each status. `Some` in the last column: only with one of Kuma's error bodies.
 const KINDS: [(u16, MeshErrorKind, Option<KumaErrorBody>); 12] = [
     (400, MeshErrorKind::Invalid, Some(KumaErrorBody)),
     (401, MeshErrorKind::Forbidden, None),
@@ -42,32 +42,32 @@ const KINDS: [(u16, MeshErrorKind, Option<KumaErrorBody>); 12] = [
     (429, MeshErrorKind::Throttled, None),
 ];
 
-/// Counts only with a body that is one of Kuma's errors.
+/// Requires one of Kuma's error bodies.
 #[derive(Clone, Copy)]
 struct KumaErrorBody;
 
-/// The error that an answer other than 2xx is.
-pub(super) fn of_answer(call: &str, asked: RequestKind, answer: &HttpResponse) -> MeshError {
-    let said = KumaError::read(&answer.body);
-    let kind = kind(answer.status, asked, said.is_some());
-    let mut message = format!("{call}: the control plane answered {}", answer.status);
-    match &said {
-        Some(said) => said.describe(&mut message),
-        None => describe_other(&mut message, &answer.body),
+/// The error of a response other than 2xx.
+pub(super) fn response_error(call: &str, request: RequestKind, response: &HttpResponse) -> MeshError {
+    let body = KumaError::read(&response.body);
+    let kind = kind(response.status, request, body.is_some());
+    let mut message = format!("{call}: the control plane responded {}", response.status);
+    match &body {
+        Some(error) => error.describe(&mut message),
+        None => describe_other(&mut message, &response.body),
     }
-    if let Some(hint) = hint(kind, answer.status) {
-        let _ = write!(message, "; {hint}");
+    if let Some(help) = help(kind, response.status) {
+        let _ = write!(message, "; help: {help}");
     }
-    MeshError { kind, message, retry_after: answer.retry_after }
+    MeshError { kind, message, retry_after: response.retry_after }
 }
 
-/// Whether the answer says, in Kuma's own words, that the thing is not there.
-pub(super) fn is_not_found(answer: &HttpResponse) -> bool {
-    answer.status == 404 && KumaError::read(&answer.body).is_some()
+/// Whether the response is Kuma's own error for a missing resource.
+pub(super) fn is_not_found(response: &HttpResponse) -> bool {
+    response.status == 404 && KumaError::read(&response.body).is_some()
 }
 
-/// The error of a call that got no answer.
-pub(super) fn of_transport(call: &str, error: &TransportError) -> MeshError {
+/// The error of a call without a response.
+pub(super) fn transport_error(call: &str, error: &TransportError) -> MeshError {
     MeshError {
         kind: error.kind.mesh_kind(),
         message: format!("{call}: {}", error.message),
@@ -75,57 +75,56 @@ pub(super) fn of_transport(call: &str, error: &TransportError) -> MeshError {
     }
 }
 
-/// An answer of status 2xx that is not what such a control plane gives.
-pub(super) fn unexpected(call: &str, what: &str) -> MeshError {
-    MeshError { kind: MeshErrorKind::UnexpectedResponse, message: format!("{call}: {what}"), retry_after: None }
+/// The error of a 2xx response that a Kuma control plane does not send.
+pub(super) fn unexpected(call: &str, problem: &str) -> MeshError {
+    MeshError::new(MeshErrorKind::UnexpectedResponse, format!("{call}: {problem}"))
 }
 
-/// Says what an unreadable body looks like, without repeating much of it.
-pub(super) fn unreadable(call: &str, body: &[u8], why: &str) -> MeshError {
-    let mut message = format!("{call}: the answer cannot be read ({why})");
+/// The error of an unreadable body, with a description instead of the body.
+pub(super) fn unreadable(call: &str, body: &[u8], cause: &str) -> MeshError {
+    let mut message = format!("{call}: parsing the response: {cause},");
     describe_other(&mut message, body);
-    message
-        .push_str("; check that the address is that of a Kuma control plane's API, and any proxy before it");
+    message.push_str("; help: check that the address is a Kuma control plane's API, and any proxy before it");
     MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None }
 }
 
-fn kind(status: u16, asked: RequestKind, genuine: bool) -> MeshErrorKind {
+fn kind(status: u16, request: RequestKind, has_kuma_body: bool) -> MeshErrorKind {
     if status >= 500 {
         return MeshErrorKind::Unreachable;
     }
-    let found = KINDS.iter().find(|(code, _, needs)| *code == status && (needs.is_none() || genuine));
+    let found = KINDS.iter().find(|(code, _, needs)| *code == status && (needs.is_none() || has_kuma_body));
     let kind = found.map_or(MeshErrorKind::UnexpectedResponse, |(_, kind, _)| *kind);
-    match (kind, asked) {
-        // A list over all meshes has no mesh to miss; one Dataplane's 404 is an answer, judged by the caller.
+    match (kind, request) {
+        // A list over all meshes names no mesh, and the caller handles the 404 of one Dataplane.
         (MeshErrorKind::MeshNotFound, RequestKind::Server | RequestKind::Dataplane)
         | (MeshErrorKind::ReadOnly, RequestKind::Server | RequestKind::Mesh) => MeshErrorKind::UnexpectedResponse,
         (kind, _) => kind,
     }
 }
 
-fn hint(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
+fn help(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
     match (kind, status) {
         (MeshErrorKind::MeshNotFound, _) => {
-            Some("the mesh does not exist: create it, or correct MeshBinding.spec.mesh")
+            Some("create the mesh, or correct MeshBinding.spec.mesh")
         }
         (MeshErrorKind::ReadOnly, _) => Some(
-            "it takes no Dataplanes (a global control plane, or a read-only API): \
-             set ControlPlane.spec.kuma.address to that of the zone's own control plane",
+            "a global control plane or a read-only API accepts no Dataplanes; \
+             set ControlPlane.spec.kuma.address to the zone's own control plane",
         ),
         (MeshErrorKind::Forbidden, 401) => Some(
-            "the token is not accepted: put a valid user token into the file or variable that \
-             ControlPlane.spec.kuma.tokenFile or tokenEnv names",
+            "the token is invalid; write a valid user token to the source that ControlPlane.spec.kuma.tokenFile or \
+             tokenEnv names",
         ),
         (MeshErrorKind::Forbidden, _) => Some(
-            "the token does not reach that far: give one that may write Dataplanes (an admin's user token) through \
+            "the token lacks permissions; use one that may write Dataplanes (an admin's user token) in \
              ControlPlane.spec.kuma.tokenFile or tokenEnv",
         ),
         (MeshErrorKind::UnexpectedResponse, 300..=399) => {
-            Some("redirects are not followed: set ControlPlane.spec.kuma.address to where it leads")
+            Some("redirects are not followed; set ControlPlane.spec.kuma.address to the redirect's target")
         }
         (MeshErrorKind::UnexpectedResponse, _) => Some(
-            "this is not how a Kuma control plane's API answers: check ControlPlane.spec.kuma.address \
-             (http:// is port 5681, https:// is 5682) and any proxy before it",
+            "this is no response of a Kuma control plane's API; check ControlPlane.spec.kuma.address \
+             (http:// is port 5681, https:// is port 5682) and any proxy before it",
         ),
         _ => None,
     }
@@ -144,8 +143,8 @@ impl KumaError {
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
         let fields = body.get("invalid_parameters").and_then(Value::as_array);
         let fields = fields.into_iter().flatten().filter_map(|parameter| {
-            let segment = |name: &str| parameter.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
-            parameter.is_object().then(|| (segment("field"), segment("reason")))
+            let text = |name: &str| parameter.get(name).and_then(Value::as_str).unwrap_or("?").to_owned();
+            parameter.is_object().then(|| (text("field"), text("reason")))
         });
         Some(Self {
             title: text("title")?,
@@ -162,10 +161,10 @@ impl KumaError {
         for (at, (field, reason)) in self.fields.iter().enumerate() {
             let _ = write!(quote, "{} {field}: {reason}", if at == 0 { " —" } else { "," });
         }
-        let _ = write!(message, " ({})", quotable(&quote, LONGEST_QUOTE));
+        let _ = write!(message, " ({})", quotable(&quote, MAX_QUOTE_LEN));
     }
 }
 
 fn describe_other(message: &mut String, body: &[u8]) {
-    let _ = write!(message, " with {}", appearance(body));
+    let _ = write!(message, " with {}", describe_body(body));
 }

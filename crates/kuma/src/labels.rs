@@ -1,4 +1,5 @@
-//! Whose a Dataplane is: three labels, all of which must be there and well formed. Names recur; marks decide.
+//! Ownership and drain labels of Dataplanes. A Dataplane is owned only if all three ownership labels are present and
+//! valid; names do not decide, since they are reused.
 
 use serde_json::{Map, Value};
 
@@ -7,23 +8,23 @@ use ecs_mesh_core::intent::OwnershipLabels;
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterId, OperatorId, TaskId};
 
-/// Which operator keeps the Dataplane.
+/// The operator that owns the Dataplane.
 pub const OPERATOR_LABEL: &str = "ecs-mesh.dev/operator";
-/// Which cluster its task runs in.
+/// The cluster of the Dataplane's task.
 pub const CLUSTER_LABEL: &str = "ecs-mesh.dev/cluster-id";
-/// Which task it stands for.
+/// The task that the Dataplane registers.
 pub const TASK_LABEL: &str = "ecs-mesh.dev/task-id";
-/// Why this operator drained it; there only while it is drained.
+/// The reason for draining; present only while the Dataplane is drained.
 pub const DRAIN_LABEL: &str = "ecs-mesh.dev/drain";
 
-/// Writes the marks.
-pub(super) fn write_labels(labels: &mut Map<String, Value>, marks: &OwnershipLabels) {
-    labels.insert(OPERATOR_LABEL.to_owned(), marks.operator.as_str().into());
-    labels.insert(CLUSTER_LABEL.to_owned(), marks.cluster.as_str().into());
-    labels.insert(TASK_LABEL.to_owned(), marks.task.as_str().into());
+/// Writes the ownership labels.
+pub(super) fn write_labels(labels: &mut Map<String, Value>, owner: &OwnershipLabels) {
+    labels.insert(OPERATOR_LABEL.to_owned(), owner.operator.as_str().into());
+    labels.insert(CLUSTER_LABEL.to_owned(), owner.cluster.as_str().into());
+    labels.insert(TASK_LABEL.to_owned(), owner.task.as_str().into());
 }
 
-/// Reads the marks of a stored Dataplane.
+/// Reads the ownership labels of a stored Dataplane.
 pub(super) fn read_owner(stored: &Value) -> RegistrationOwner {
     let read = || {
         Some(OwnershipLabels {
@@ -35,13 +36,13 @@ pub(super) fn read_owner(stored: &Value) -> RegistrationOwner {
     read().map_or(RegistrationOwner::Foreign, RegistrationOwner::Owned)
 }
 
-/// Why it is drained. A reason that this version does not know is the weakest one: a later version's drain is still
-/// ours, and is undone once the task should be registered.
+/// Reads the reason for draining. An unknown reason of a later version counts as the weakest one, so that the drain is
+/// still this operator's and ends once the task should be registered.
 pub(super) fn read_drain_reason(stored: &Value) -> Option<DrainReason> {
     label(stored, DRAIN_LABEL).map(|text| DrainReason::parse(text).unwrap_or(DrainReason::Unwanted))
 }
 
-/// A label's value.
+/// The value of a label.
 pub(super) fn label<'a>(stored: &'a Value, name: &str) -> Option<&'a str> {
     stored.get("labels")?.get(name)?.as_str()
 }

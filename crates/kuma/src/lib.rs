@@ -1,8 +1,24 @@
 //! Kuma and Kong Mesh: Dataplane resources over the REST API.
 //!
-//! Guarantees: only registrations with all three marks count as owned; a body is compared in a normal form, so that
-//! what the control plane adds of its own accord is no difference; readiness belongs to the control plane and is
-//! carried forward; nothing is written to a server whose dialect is not spoken here.
+//! Guarantees:
+//!
+//! - Only registrations with all three ownership labels are owned.
+//! - Bodies are compared in a [normal form](normalise), without the fields that the control plane adds.
+//! - The control plane decides readiness; a write carries readiness forward.
+//! - A server of an unsupported version is never written to.
+//!
+//! ```
+//! use ecs_mesh_kuma::normalise;
+//! use serde_json::json;
+//!
+//! let sent = json!({"mesh": "default", "name": "web-1", "networking": {"inbound": [{"port": 8080}]}});
+//! let stored = json!({
+//!     "mesh": "default", "name": "web-1", "creationTime": "2026-11-22T03:26:52Z",
+//!     "labels": {"kuma.io/zone": "east"},
+//!     "networking": {"inbound": [{"port": 8080, "state": "NotReady", "tags": {"kuma.io/zone": "east"}}]},
+//! });
+//! assert_eq!(normalise(&sent), normalise(&stored)); // No write is needed.
+//! ```
 
 #![forbid(unsafe_code)]
 

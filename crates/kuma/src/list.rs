@@ -1,13 +1,13 @@
-//! Whole lists out of pages. A page that fails fails the list; a list that does not end is an error.
+//! Paged lists. A failed page fails the list, and a list that does not end is an error.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The largest page that the API gives.
+/// The largest page size of the API.
 const PAGE_SIZE: &str = "1000";
 
-/// Most pages that a list may have: a million items.
+/// The maximum number of pages of a list: a million items.
 pub(super) const MAX_PAGES: usize = 1000;
 
 /// The path and query of one page.
@@ -23,11 +23,11 @@ pub(super) fn page_path(path: &str, filter: Option<(&str, &str)>, offset: Option
     format!("{path}?{}", query.finish())
 }
 
-/// A page: its items as they are written, since all of them read at once would take many times the page's size.
+/// A page with its items as raw JSON, since all items parsed at once take many times the page's size.
 pub(super) struct DataplanePage<'a> {
     pub(super) items: Vec<&'a RawValue>,
     /// The offset of the next page.
-    pub(super) fix: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -35,10 +35,10 @@ struct RawPage<'a> {
     #[serde(borrow, default)]
     items: PageItems<'a>,
     #[serde(default)]
-    fix: Value,
+    next: Value,
 }
 
-/// A list that is null is empty; one that is not there is none.
+/// A null list is empty; an absent one is an error.
 #[derive(Default)]
 enum PageItems<'a> {
     #[default]
@@ -52,28 +52,28 @@ impl<'de: 'a, 'a> Deserialize<'de> for PageItems<'a> {
     }
 }
 
-/// Reads a page. The error says what is wrong with it, where it is JSON at all.
+/// Reads a page.
 pub(super) fn read_page(body: &[u8]) -> Result<DataplanePage<'_>, PageFlaw> {
-    let written: RawPage<'_> = serde_json::from_slice(body).map_err(|error| {
-        if error.is_data() { PageFlaw::Shape("it has no items") } else { PageFlaw::NotJson(error) }
+    let page: RawPage<'_> = serde_json::from_slice(body).map_err(|error| {
+        if error.is_data() { PageFlaw::Shape("no field items") } else { PageFlaw::NotJson(error) }
     })?;
-    let PageItems::Given(items) = written.items else { return Err(PageFlaw::Shape("it has no items")) };
-    let fix = match written.fix {
+    let PageItems::Given(items) = page.items else { return Err(PageFlaw::Shape("no field items")) };
+    let next = match page.next {
         Value::Null => None,
         Value::String(url) if url.is_empty() => None,
-        // An absolute URL made from the Host header, which need not lead back to the server: only the offset counts.
-        Value::String(url) => Some(offset(&url).ok_or(PageFlaw::Shape("its field next has no offset"))?),
-        _ => return Err(PageFlaw::Shape("its field next is not a URL")),
+        // The server builds the URL from the Host header, so the URL may lead elsewhere: only its offset is used.
+        Value::String(url) => Some(offset(&url).ok_or(PageFlaw::Shape("field next without offset"))?),
+        _ => return Err(PageFlaw::Shape("field next is not a URL")),
     };
-    Ok(DataplanePage { items, fix })
+    Ok(DataplanePage { items, next })
 }
 
-/// What is wrong with a page.
+/// The problem of an invalid page.
 #[derive(Debug)]
 pub(super) enum PageFlaw {
-    /// It is not JSON.
+    /// The body is not JSON.
     NotJson(serde_json::Error),
-    /// It is not what a list looks like.
+    /// The JSON is not a list.
     Shape(&'static str),
 }
 

@@ -1,15 +1,15 @@
-//! The normal form of a Dataplane: what is left when everything is taken away that the control plane adds, moves or
-//! spells otherwise. Two bodies with equal normal forms need no write between them.
+//! The normal form of a Dataplane: the body without everything that the control plane adds, reorders or writes
+//! differently. Bodies with equal normal forms need no write.
 //!
-//! Readiness (`state`, `health`) belongs to the control plane's health discovery and is not part of it; the drain
-//! mark is, so that a drained copy differs from one in service. The form is idempotent.
+//! Readiness (`state`, `health`) belongs to the control plane's health discovery and is not part of the normal form. The
+//! drain label is, so that a drained copy differs from one in service. Normalising is idempotent.
 
 use serde_json::{Map, Number, Value};
 
-/// What the control plane puts beside the resource.
+/// Fields that the control plane adds to the resource.
 const ADDED_FIELDS: [&str; 3] = ["creationTime", "modificationTime", "kri"];
 
-/// Labels that the control plane computes, whatever was sent.
+/// Labels that the control plane computes and overwrites.
 const ADDED_LABELS: [&str; 6] = [
     "kuma.io/mesh",
     "kuma.io/origin",
@@ -19,16 +19,16 @@ const ADDED_LABELS: [&str; 6] = [
     "kuma.io/proxy-type",
 ];
 
-/// Start of the labels that it computes from listeners.
+/// The prefix of the labels that the control plane computes from listeners.
 const ADDED_LABEL_PREFIX: &str = "kuma.io/listener-";
 
-/// The tag that it sets on every inbound and gateway.
+/// The tag that the control plane sets on every inbound and gateway.
 pub(super) const ZONE_TAG: &str = "kuma.io/zone";
 
-/// Fields in which an empty object means something: that there is a probe.
+/// Fields whose presence matters even if empty: they declare a probe.
 const PRESENCE_COUNTS: [&str; 2] = ["serviceProbe", "tcp"];
 
-/// Fields that are numbers even where they came as text.
+/// Fields that are numbers even if they are written as text.
 const NUMERIC: [&str; 4] = ["port", "servicePort", "healthyThreshold", "unhealthyThreshold"];
 
 /// The normal form of a Dataplane's body, sent or stored.
@@ -40,13 +40,13 @@ pub fn normalise(body: &Value) -> Value {
     }
     tidy(&mut normal);
     if let Some(outbounds) = normal.pointer_mut("/networking/outbound").and_then(Value::as_array_mut) {
-        // Their order means nothing to the control plane; that of inbounds does (the first names the service).
+        // The order of outbounds has no meaning; that of inbounds does (the first names the service).
         outbounds.sort_by_cached_key(outbound_key);
     }
     normal
 }
 
-/// The body without what the control plane computes anew at each write: what may be sent back to it.
+/// Removes the fields that the control plane computes at each write, so that the body can be sent back.
 pub(super) fn without_additions(body: &Value) -> Value {
     let mut body = body.clone();
     if let Some(top) = body.as_object_mut() {
@@ -64,7 +64,7 @@ pub(super) fn without_additions(body: &Value) -> Value {
     }
     if let Some(gateway) = body.pointer_mut("/networking/gateway").and_then(Value::as_object_mut) {
         remove_zone_tag(gateway);
-        // The default kind of gateway is not printed.
+        // The API omits the default type of a gateway.
         if gateway.get("type").and_then(Value::as_str) == Some("DELEGATED") {
             gateway.remove("type");
         }
@@ -72,7 +72,7 @@ pub(super) fn without_additions(body: &Value) -> Value {
     body
 }
 
-/// The inbounds of a body, those that are objects.
+/// The inbounds of a body that are objects.
 pub(super) fn inbounds_mut(body: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
     body.pointer_mut("/networking/inbound")
         .and_then(Value::as_array_mut)
@@ -81,13 +81,13 @@ pub(super) fn inbounds_mut(body: &mut Value) -> impl Iterator<Item = &mut Map<St
         .filter_map(Value::as_object_mut)
 }
 
-fn remove_zone_tag(of: &mut Map<String, Value>) {
-    if let Some(tags) = of.get_mut("tags").and_then(Value::as_object_mut) {
+fn remove_zone_tag(tagged: &mut Map<String, Value>) {
+    if let Some(tags) = tagged.get_mut("tags").and_then(Value::as_object_mut) {
         tags.remove(ZONE_TAG);
     }
 }
 
-/// Numbers in one spelling, and no zero values in objects (the control plane does not print them).
+/// Unifies numbers and removes zero values from objects, which the API omits.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -101,8 +101,8 @@ fn tidy(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
         Value::Number(number) => {
-            if let Some(whole) = whole(number) {
-                *number = whole;
+            if let Some(integer) = as_integer(number) {
+                *number = integer;
             }
         }
         _ => {}
@@ -130,19 +130,19 @@ fn number_from_text(value: &mut Value) {
     }
 }
 
-/// `15000.0` as `15000`.
-fn whole(number: &Number) -> Option<Number> {
-    // Ports and thresholds are small: beyond 2^53 a float is not exact and stays as it is.
+/// Converts an integral float such as `15000.0` to an integer.
+fn as_integer(number: &Number) -> Option<Number> {
+    // Ports and thresholds are small; beyond 2^53 a float is not exact and is kept.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let float = number.as_f64().filter(|_| number.is_f64())?;
     if float.fract() != 0.0 || float.abs() > EXACT {
         return None;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53, checked above")]
+    #[expect(clippy::cast_possible_truncation, reason = "integral and within 2^53, checked above")]
     Some(Number::from(float as i64))
 }
 
-/// Sorts outbounds by where they listen, then by whom they call.
+/// The sort key of an outbound: listen address, then target.
 fn outbound_key(outbound: &Value) -> (String, u64, String) {
     let address = outbound.get("address").and_then(Value::as_str).unwrap_or_default().to_owned();
     let port = outbound.get("port").and_then(Value::as_u64).unwrap_or_default();

@@ -1,6 +1,5 @@
-//! The ACL objects and nodes that logins need: read, made, changed and removed, each in a way that cannot do more than
-//! it says. What is missing is `None`, and what was not there to be removed `false`, only while our own token is known
-//! good.
+//! Reads and writes the ACL objects and nodes that logins need. An object is reported as missing (`None`, or `false` for
+//! a removal) only while the operator's own token is known to be valid.
 
 mod types;
 mod token_refs;
@@ -17,7 +16,7 @@ pub use types::{
 
 pub use token_refs::TokenRefs;
 
-use types::WireForm;
+use types::WireObject;
 
 use super::api::{ConsulApi, ListLocation};
 use super::errors::ConsulCall;
@@ -35,35 +34,35 @@ const WRITES_NODES: &str = "node_prefix \"\" { policy = \"write\" }";
 const READS_NAMESPACES: &str = "operator = \"read\"";
 const WRITES_NAMESPACES: &str = "operator = \"write\"";
 
-/// The accessor id of the token that counts where a request has none; the same in every Consul.
+/// The accessor id of the token of requests without a token; equal in every Consul.
 pub const ANONYMOUS_TOKEN: &str = "00000000-0000-0000-0000-000000000002";
-/// The node metadata that says that no agent stands behind the node.
+/// The node metadata that marks a node without an agent.
 pub const SYNTHETIC_NODE: &str = "synthetic-node";
-/// The node metadata with the id of the operator whose the node is.
+/// The node metadata with the id of the operator that owns the node.
 pub const NODE_MARK: &str = "ecs-mesh-operator";
 
-/// So many nodes are asked for by name.
+/// The maximum number of node names in a filter.
 const MAX_NAMES_IN_FILTER: usize = 64;
 
-/// The objects of one namespace, or of an edition that has none.
+/// The objects of one namespace, or of an edition without namespaces.
 pub struct AclObjects<T> {
     api: Arc<ConsulApi<T>>,
     scope: ConsulScope,
     namespace: Option<Arc<str>>,
 }
 
-/// What tokens may have.
+/// The kind of object that tokens refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRefKind {
     /// A role.
     Role,
-    /// A policy, by itself and not through a role.
+    /// A policy, directly and not through a role.
     Policy,
 }
 
 impl TokenRefKind {
-    /// As calls and binding rules say it.
-    pub fn word(self) -> &'static str {
+    /// The name in queries and binding rules.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Role => "role",
             Self::Policy => "policy",
@@ -71,7 +70,7 @@ impl TokenRefKind {
     }
 }
 
-/// What counts of a token.
+/// The fields of a token that [`TokenRefs`] uses.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct TokenRef {
@@ -93,13 +92,13 @@ impl<T: StreamTransport> AclObjects<T> {
         Self { api, scope, namespace: None }
     }
 
-    /// Those of this namespace. Enterprise only.
+    /// The objects of this namespace. Enterprise only.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Self {
         Self { namespace: Some(namespace.into()), ..self.clone() }
     }
 
-    /// Those of this partition. Enterprise only.
+    /// The objects of this partition. Enterprise only.
     #[must_use]
     pub fn in_partition(&self, partition: &str) -> Self {
         Self { scope: self.scope.in_partition(partition), ..self.clone() }
@@ -109,29 +108,30 @@ impl<T: StreamTransport> AclObjects<T> {
         self.scope.path_in(self.namespace.as_deref(), path, query)
     }
 
-    async fn one<F: WireForm>(&self, path: &str, needs: &'static str) -> Result<Option<F>, MeshError> {
-        let found: Option<F> = self.api.get_optional(&self.path(path, &[]), needs).await?;
-        Ok(found.map(WireForm::clean))
+    async fn get<O: WireObject>(&self, path: &str, needs: &'static str) -> Result<Option<O>, MeshError> {
+        let object: Option<O> = self.api.get_optional(&self.path(path, &[]), needs).await?;
+        Ok(object.map(WireObject::without_server_fields))
     }
 
-    async fn all<F: WireForm>(
+    async fn list<O: WireObject>(
         &self,
         path: &str,
         query: &[(&str, &str)],
         needs: &'static str,
-    ) -> Result<Vec<F>, MeshError> {
-        let found: Vec<F> = self.api.get(&self.path(path, query), needs).await?;
-        Ok(found.into_iter().map(WireForm::clean).collect())
+    ) -> Result<Vec<O>, MeshError> {
+        let objects: Vec<O> = self.api.get(&self.path(path, query), needs).await?;
+        Ok(objects.into_iter().map(WireObject::without_server_fields).collect())
     }
 
-    async fn write<F: WireForm + Clone>(
+    async fn write<O: WireObject + Clone>(
         &self,
         path: &str,
-        form: &F,
+        object: &O,
         needs: &'static str,
-    ) -> Result<F, MeshError> {
-        let stored: F = self.api.put(&self.path(path, &[]), needs, body(&form.clone().clean())).await?;
-        Ok(stored.clean())
+    ) -> Result<O, MeshError> {
+        let sent = object.clone().without_server_fields();
+        let stored: O = self.api.put(&self.path(path, &[]), needs, body(&sent)).await?;
+        Ok(stored.without_server_fields())
     }
 
     async fn remove(&self, path: &str, needs: &'static str) -> Result<bool, MeshError> {
@@ -140,78 +140,78 @@ impl<T: StreamTransport> AclObjects<T> {
 
     /// All auth methods, without their `config`.
     pub async fn auth_methods(&self) -> Result<Vec<AuthMethod>, MeshError> {
-        self.all("/v1/acl/auth-methods", &[], READS_ACLS).await
+        self.list("/v1/acl/auth-methods", &[], READS_ACLS).await
     }
 
     /// The auth method of this name.
     pub async fn auth_method(&self, name: &str) -> Result<Option<AuthMethod>, MeshError> {
-        self.one(&format!("/v1/acl/auth-method/{}", segment(name)), READS_ACLS).await
+        self.get(&format!("/v1/acl/auth-method/{}", segment(name)), READS_ACLS).await
     }
 
-    /// Creates or replaces: there is no other way to write one, so read it right before.
+    /// Creates or replaces an auth method. The API has no conditional write, so read the method right before.
     pub async fn put_auth_method(&self, method: &AuthMethod) -> Result<AuthMethod, MeshError> {
         self.write("/v1/acl/auth-method", method, WRITES_ACLS).await
     }
 
-    /// Removes an auth method, **and all its tokens and binding rules**.
+    /// Removes an auth method **and all its tokens and binding rules**.
     pub async fn delete_auth_method_with_its_tokens(&self, name: &str) -> Result<bool, MeshError> {
         self.remove(&format!("/v1/acl/auth-method/{}", segment(name)), WRITES_ACLS).await
     }
 
-    /// The binding rules of an auth method; none where there is no such method.
+    /// The binding rules of an auth method; empty if there is no such method.
     pub async fn binding_rules(&self, method: &str) -> Result<Vec<BindingRule>, MeshError> {
-        self.all("/v1/acl/binding-rules", &[("authmethod", method)], READS_ACLS).await
+        self.list("/v1/acl/binding-rules", &[("authmethod", method)], READS_ACLS).await
     }
 
     /// The binding rules of all auth methods.
     pub async fn all_binding_rules(&self) -> Result<Vec<BindingRule>, MeshError> {
-        self.all("/v1/acl/binding-rules", &[], READS_ACLS).await
+        self.list("/v1/acl/binding-rules", &[], READS_ACLS).await
     }
 
-    /// How many tokens the auth method has given out. None of them is kept.
+    /// Counts the tokens of an auth method without keeping them.
     pub async fn tokens_of(&self, method: &str) -> Result<u64, MeshError> {
         let namespace = self.namespace.as_ref().map(|_| ALL_NAMESPACES);
-        self.count(&self.scope.tokens_path(namespace, method), READS_ACLS, ListLocation::Whole).await
+        self.count(&self.scope.tokens_path(namespace, method), READS_ACLS, ListLocation::Root).await
     }
 
-    /// How many services are on a cluster's node. None of them is kept.
+    /// Counts the services on a cluster's node without keeping them.
     pub async fn services_on(&self, cluster: &ClusterArn) -> Result<u64, MeshError> {
         let path = format!("/v1/catalog/node-services/{}", segment(cluster.as_str()));
         let namespace = self.scope.is_of_enterprise().then_some(ALL_NAMESPACES);
         self.count(&self.scope.path_in(namespace, &path, &[]), READS_SERVICES, ListLocation::Fields).await
     }
 
-    /// The tokens that have the role or policy of this id, in all namespaces. None of them is kept.
-    pub async fn holders(&self, of: TokenRefKind, id: &str) -> Result<TokenRefs, MeshError> {
-        let query = [(of.word(), id)];
+    /// Counts the tokens that refer to a role or policy, in all namespaces, without keeping them.
+    pub async fn token_refs(&self, kind: TokenRefKind, id: &str) -> Result<TokenRefs, MeshError> {
+        let query = [(kind.as_str(), id)];
         let namespace = self.namespace.as_ref().map(|_| ALL_NAMESPACES);
         let path = self.scope.path_in(namespace, "/v1/acl/tokens", &query);
         let call = ConsulCall { method: HttpMethod::Get, path: &path, needs: READS_ACLS };
-        let mut holders = TokenRefs::default();
-        let mut each = |item: Result<&[u8], TooLarge>| {
-            // One that cannot be read is somebody's all the same.
+        let mut refs = TokenRefs::default();
+        let mut on_item = |item: Result<&[u8], TooLarge>| {
+            // An unreadable token counts as one that was created manually.
             let token =
                 item.ok().and_then(|item| serde_json::from_slice::<TokenRef>(item).ok()).unwrap_or_default();
-            holders.add(&token.accessor_id, &token.auth_method);
+            refs.add(&token.accessor_id, &token.auth_method);
         };
-        let _: serde::de::IgnoredAny = self.api.list(&call, ListLocation::Whole, &mut each).await?;
-        Ok(holders)
+        let _: serde::de::IgnoredAny = self.api.list(&call, ListLocation::Root, &mut on_item).await?;
+        Ok(refs)
     }
 
-    async fn count(&self, path: &str, needs: &'static str, listed: ListLocation) -> Result<u64, MeshError> {
+    async fn count(&self, path: &str, needs: &'static str, location: ListLocation) -> Result<u64, MeshError> {
         let mut count = 0;
         let call = ConsulCall { method: HttpMethod::Get, path, needs };
-        let _: serde::de::IgnoredAny = self.api.list(&call, listed, &mut |_| count += 1).await?;
+        let _: serde::de::IgnoredAny = self.api.list(&call, location, &mut |_| count += 1).await?;
         Ok(count)
     }
 
     /// The binding rule of this id.
     pub async fn binding_rule(&self, id: &str) -> Result<Option<BindingRule>, MeshError> {
-        self.one(&format!("/v1/acl/binding-rule/{}", segment(id)), READS_ACLS).await
+        self.get(&format!("/v1/acl/binding-rule/{}", segment(id)), READS_ACLS).await
     }
 
-    /// Creates one where `rule.id` is empty, and replaces that one otherwise. **Twice makes two**: after a failure of
-    /// which it is not known whether it took effect, look before it is tried again.
+    /// Creates a binding rule if `rule.id` is empty, and replaces the rule of this id otherwise. **A repeated create adds
+    /// a second rule**: after a failure with unknown outcome, list the rules before the next attempt.
     pub async fn put_binding_rule(&self, rule: &BindingRule) -> Result<BindingRule, MeshError> {
         self.write(&by_id("/v1/acl/binding-rule", &rule.id), rule, WRITES_ACLS).await
     }
@@ -223,37 +223,41 @@ impl<T: StreamTransport> AclObjects<T> {
 
     /// All policies, without their `rules`.
     pub async fn policies(&self) -> Result<Vec<AclPolicy>, MeshError> {
-        self.all("/v1/acl/policies", &[], READS_ACLS).await
+        self.list("/v1/acl/policies", &[], READS_ACLS).await
     }
 
     /// The policy of this name.
     pub async fn policy(&self, name: &str) -> Result<Option<AclPolicy>, MeshError> {
-        self.one(&format!("/v1/acl/policy/name/{}", segment(name)), READS_ACLS).await
+        self.get(&format!("/v1/acl/policy/name/{}", segment(name)), READS_ACLS).await
     }
 
-    /// Creates one where `policy.id` is empty, and replaces that one otherwise. One that has the name already is an
-    /// error of the kind `Invalid`.
+    /// Creates a policy if `policy.id` is empty, and replaces the policy of this id otherwise.
+    ///
+    /// # Errors
+    /// Of the kind `Invalid` if another policy has the name.
     pub async fn put_policy(&self, policy: &AclPolicy) -> Result<AclPolicy, MeshError> {
         self.write(&by_id("/v1/acl/policy", &policy.id), policy, WRITES_ACLS).await
     }
 
-    /// Removes a policy, and so takes it from all roles and tokens that have it.
+    /// Removes a policy, which also removes it from all roles and tokens.
     pub async fn delete_policy(&self, id: &str) -> Result<bool, MeshError> {
         self.remove(&format!("/v1/acl/policy/{}", segment(id)), WRITES_ACLS).await
     }
 
     /// All roles.
     pub async fn roles(&self) -> Result<Vec<AclRole>, MeshError> {
-        self.all("/v1/acl/roles", &[], READS_ACLS).await
+        self.list("/v1/acl/roles", &[], READS_ACLS).await
     }
 
     /// The role of this name.
     pub async fn role(&self, name: &str) -> Result<Option<AclRole>, MeshError> {
-        self.one(&format!("/v1/acl/role/name/{}", segment(name)), READS_ACLS).await
+        self.get(&format!("/v1/acl/role/name/{}", segment(name)), READS_ACLS).await
     }
 
-    /// Creates one where `role.id` is empty, and replaces that one otherwise. One that has the name already, and a
-    /// policy that is missing, are errors of the kind `Invalid`.
+    /// Creates a role if `role.id` is empty, and replaces the role of this id otherwise.
+    ///
+    /// # Errors
+    /// Of the kind `Invalid` if another role has the name or a policy does not exist.
     pub async fn put_role(&self, role: &AclRole) -> Result<AclRole, MeshError> {
         self.write(&by_id("/v1/acl/role", &role.id), role, WRITES_ACLS).await
     }
@@ -265,7 +269,7 @@ impl<T: StreamTransport> AclObjects<T> {
 
     /// The anonymous token.
     pub async fn anonymous_token(&self) -> Result<Option<AnonymousToken>, MeshError> {
-        self.one(&format!("/v1/acl/token/{ANONYMOUS_TOKEN}"), READS_ACLS).await
+        self.get(&format!("/v1/acl/token/{ANONYMOUS_TOKEN}"), READS_ACLS).await
     }
 
     /// Replaces the anonymous token's description and policies.
@@ -273,39 +277,39 @@ impl<T: StreamTransport> AclObjects<T> {
         self.write(&format!("/v1/acl/token/{ANONYMOUS_TOKEN}"), token, WRITES_ACLS).await
     }
 
-    /// The nodes that stand for something else than an agent, bear an operator's mark, or have one of these names.
+    /// Lists the nodes without an agent, the nodes with an operator's ownership marker, and the nodes of these names.
     pub async fn nodes_like(&self, names: &[&str]) -> Result<Vec<ClusterNode>, MeshError> {
         let marks = [SYNTHETIC_NODE, NODE_MARK].map(|mark| format!("\"{mark}\" in Meta"));
         let named = names.iter().map(|name| format!("Node == \"{name}\""));
         let filter = marks.into_iter().chain(named).collect::<Vec<_>>().join(" or ");
         let query = [("filter", filter.as_str())];
-        // A URL has an end, and so many clusters are a part of the nodes that is worth it.
+        // A filter of many names exceeds the URL's limit; listing all nodes is acceptable then.
         let query = if names.len() <= MAX_NAMES_IN_FILTER { &query[..] } else { &[] };
         // Nodes are in no namespace.
         let path = self.scope.path("/v1/catalog/nodes", query);
-        let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
-        if found.is_empty() {
-            // A token that may see nothing sees nothing.
+        let nodes: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
+        if nodes.is_empty() {
+            // A server that does not know the own token returns an empty list.
             self.api.check_own_token_cached().await?;
         }
-        Ok(found.into_iter().map(WireForm::clean).collect())
+        Ok(nodes.into_iter().map(WireObject::without_server_fields).collect())
     }
 
-    /// The node of a cluster. Its services are not asked for, which may be many.
+    /// The node of a cluster, without its services, which may be many.
     pub async fn node(&self, cluster: &ClusterArn) -> Result<Option<ClusterNode>, MeshError> {
         let filter = format!("Node == \"{cluster}\"");
         // Nodes are in no namespace.
         let path = self.scope.path("/v1/catalog/nodes", &[("filter", &filter)]);
-        let found: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
-        let found = found.into_iter().find(|node| node.node == cluster.as_str()).map(WireForm::clean);
-        if found.is_none() {
-            // A token that may see nothing sees nothing.
+        let nodes: Vec<ClusterNode> = self.api.get(&path, READS_NODES).await?;
+        let node = nodes.into_iter().find(|node| node.node == cluster.as_str());
+        if node.is_none() {
+            // A server that does not know the own token returns an empty list.
             self.api.check_own_token_cached().await?;
         }
-        Ok(found)
+        Ok(node.map(WireObject::without_server_fields))
     }
 
-    /// Creates a node, or changes its address and metadata. Its services stay.
+    /// Creates a node, or changes its address and metadata. Existing services are kept.
     pub async fn register_node(&self, node: &ClusterNode) -> Result<(), MeshError> {
         let mut request = json!({"Node": node.node, "Address": node.address, "NodeMeta": node.meta});
         for (name, value) in
@@ -322,7 +326,7 @@ impl<T: StreamTransport> AclObjects<T> {
         self.api.put::<bool>(&path, WRITES_NODES, body(&request)).await.map(|_| ())
     }
 
-    /// Removes a node, **and all its services**. The servers do not say whether it was there.
+    /// Removes a node **and all its services**. The response does not show whether the node existed.
     pub async fn deregister_node_with_its_services(&self, cluster: &ClusterArn) -> Result<(), MeshError> {
         let mut request = json!({"Node": cluster.as_str()});
         if let Some(partition) = self.scope.partition() {
@@ -332,17 +336,20 @@ impl<T: StreamTransport> AclObjects<T> {
         self.api.put::<bool>(&path, WRITES_NODES, body(&request)).await.map(|_| ())
     }
 
-    /// Enterprise: all namespaces that the token may see.
+    /// Enterprise: all namespaces that the token may read.
     pub async fn namespaces(&self) -> Result<Vec<ConsulNamespace>, MeshError> {
-        self.all("/v1/namespaces", &[], READS_NAMESPACES).await
+        self.list("/v1/namespaces", &[], READS_NAMESPACES).await
     }
 
     /// Enterprise: the namespace of this name.
     pub async fn namespace(&self, name: &str) -> Result<Option<ConsulNamespace>, MeshError> {
-        self.one(&format!("/v1/namespace/{}", segment(name)), READS_NAMESPACES).await
+        self.get(&format!("/v1/namespace/{}", segment(name)), READS_NAMESPACES).await
     }
 
-    /// Enterprise: creates a namespace. One that has the name already is an error.
+    /// Enterprise: creates a namespace.
+    ///
+    /// # Errors
+    /// If a namespace has the name.
     pub async fn create_namespace(&self, namespace: &ConsulNamespace) -> Result<ConsulNamespace, MeshError> {
         self.write("/v1/namespace", namespace, WRITES_NAMESPACES).await
     }
@@ -357,7 +364,7 @@ fn by_id(path: &str, id: &str) -> String {
     if id.is_empty() { path.to_owned() } else { format!("{path}/{}", segment(id)) }
 }
 
-fn body(form: &impl Serialize) -> Vec<u8> {
-    // Forms are maps with texts for keys, which JSON can say.
-    serde_json::to_vec(form).unwrap_or_default()
+fn body(object: &impl Serialize) -> Vec<u8> {
+    // Objects are maps with string keys, which always serialise.
+    serde_json::to_vec(object).unwrap_or_default()
 }

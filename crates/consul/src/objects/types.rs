@@ -1,12 +1,12 @@
-//! ACL objects on the wire. Each keeps the fields that are not known here, so that an update drops none of them; and
-//! none sends back what the server computes.
+//! ACL objects on the wire. Each type keeps unknown fields, so that an update preserves them, and never sends fields
+//! that the server computes.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// Consul prints some empty lists and texts as `null`.
+/// Reads `null` as the default value: Consul writes some empty lists and texts as `null`.
 pub(crate) fn nullable<'de, D, R>(from: D) -> Result<R, D::Error>
 where
     D: Deserializer<'de>,
@@ -15,79 +15,79 @@ where
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// A policy or role that something else refers to. Given by name, the server finds the id.
+/// A reference to a policy or role. The server resolves a name to the id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ObjectLink {
-    /// Its id.
+    /// The id.
     #[serde(rename = "ID", skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Its name.
+    /// The name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
 }
 
 impl ObjectLink {
-    /// What has this name.
+    /// A reference by name.
     pub fn named(name: impl Into<String>) -> Self {
         Self { id: String::new(), name: name.into() }
     }
 }
 
-/// A way to log in. Its type cannot be changed.
+/// An auth method. Its type is immutable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AuthMethod {
-    /// Its name, which is its identity.
+    /// The name, which identifies the method.
     pub name: String,
     /// `aws-iam`, `jwt` and others.
     #[serde(rename = "Type")]
     pub kind: String,
-    /// What it is for.
+    /// The description.
     #[serde(deserialize_with = "nullable")]
     pub description: String,
-    /// As its type wants it; empty in lists.
+    /// The configuration of its type; empty in lists.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has: `MaxTokenTTL`, `TokenLocality`, `NamespaceRules`.
+    /// Other fields, such as `MaxTokenTTL`, `TokenLocality` and `NamespaceRules`.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl AuthMethod {
-    /// A setting of its `config`. Consul takes it as it is written here, or else whatever the case of its letters.
+    /// A setting of `config`. Consul matches the exact name first, then ignores the case.
     pub fn setting(&self, name: &str) -> Option<&Value> {
         let in_any_case = || self.config.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         self.config.get(name).or_else(|| in_any_case().map(|(_, value)| value))
     }
 }
 
-/// What a login by an auth method is given. Its auth method cannot be changed.
+/// A binding rule of an auth method, which is immutable: the permissions that a login receives.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct BindingRule {
-    /// Its id; empty in one that is to be made.
+    /// The id; empty for a new object.
     #[serde(rename = "ID", skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// What it is for.
+    /// The description.
     #[serde(deserialize_with = "nullable")]
     pub description: String,
     /// The auth method.
     pub auth_method: String,
-    /// Which logins; empty: all.
+    /// The logins that the rule applies to; empty: all.
     #[serde(deserialize_with = "nullable")]
     pub selector: String,
     /// `service`, `role` and others.
     pub bind_type: String,
-    /// Which service or role.
+    /// The name of the service or role.
     pub bind_name: String,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has.
+    /// Other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -96,92 +96,92 @@ pub struct BindingRule {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AclPolicy {
-    /// Its id; empty in one that is to be made.
+    /// The id; empty for a new object.
     #[serde(rename = "ID", skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is for.
+    /// The description.
     #[serde(deserialize_with = "nullable")]
     pub description: String,
-    /// What it allows; empty in lists.
+    /// The rules; empty in lists.
     #[serde(deserialize_with = "nullable")]
     pub rules: String,
-    /// Where it counts; empty: everywhere.
+    /// The datacenters in which the policy is valid; empty: all.
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub datacenters: Vec<String>,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has.
+    /// Other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// A role. An update that leaves out its policies takes them away.
+/// A role. An update without policies removes its policies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AclRole {
-    /// Its id; empty in one that is to be made.
+    /// The id; empty for a new object.
     #[serde(rename = "ID", skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is for.
+    /// The description.
     #[serde(deserialize_with = "nullable")]
     pub description: String,
-    /// Its policies. One that was deleted is gone from here.
+    /// The policies. The server removes a deleted policy from the role.
     #[serde(deserialize_with = "nullable")]
     pub policies: Vec<ObjectLink>,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has.
+    /// Other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// The token that counts where none is given.
+/// The token of requests without a token.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct AnonymousToken {
-    /// Its description.
+    /// The description.
     #[serde(deserialize_with = "nullable")]
     pub description: String,
-    /// Its policies.
+    /// The policies.
     #[serde(deserialize_with = "nullable")]
     pub policies: Vec<ObjectLink>,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has, but no secret.
+    /// Other fields, without the secret.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 impl AnonymousToken {
-    /// Its roles, which are not changed here.
+    /// The roles, which this operator does not change.
     pub fn roles(&self) -> Vec<ObjectLink> {
         let roles = self.other.get("Roles").cloned().unwrap_or_default();
         serde_json::from_value(roles).unwrap_or_default()
     }
 }
 
-/// A node of the catalog that stands for a cluster.
+/// A catalog node that represents a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ClusterNode {
-    /// Its name, the cluster's ARN.
+    /// The name, which is the cluster's ARN.
     pub node: String,
-    /// Its address.
+    /// The address.
     pub address: String,
-    /// Its metadata: `synthetic-node`.
+    /// The metadata, such as `synthetic-node`.
     #[serde(deserialize_with = "nullable")]
     pub meta: BTreeMap<String, String>,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has.
+    /// Other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -190,63 +190,63 @@ pub struct ClusterNode {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ConsulNamespace {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it is for.
+    /// The description.
     #[serde(deserialize_with = "nullable")]
     pub description: String,
-    /// What each token in it may do beside.
+    /// The default permissions of all tokens in the namespace.
     #[serde(rename = "ACLs", deserialize_with = "nullable")]
     pub acls: NamespaceAcls,
-    /// When it was last changed.
+    /// The Raft index of the last change.
     #[serde(skip_serializing)]
     pub modify_index: u64,
-    /// What else it has.
+    /// Other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// What each token in a namespace may do beside what it may do by itself.
+/// The policies and roles that each token in a namespace has in addition to its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NamespaceAcls {
-    /// By these policies.
+    /// The default policies.
     #[serde(deserialize_with = "nullable")]
     pub policy_defaults: Vec<ObjectLink>,
-    /// By these roles.
+    /// The default roles.
     #[serde(deserialize_with = "nullable")]
     pub role_defaults: Vec<ObjectLink>,
-    /// What else it has.
+    /// Other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// What the server computes, or what opens something: never kept, and never sent.
+/// Fields that the server computes, and secrets: never kept and never sent.
 const SERVER_FIELDS: [&str; 7] =
     ["CreateIndex", "Hash", "SecretID", "CreateTime", "AccessorID", "DeletedAt", "ResolvedByAgent"];
 
-/// A form that keeps what is not known of it.
-pub(super) trait WireForm: Serialize + serde::de::DeserializeOwned {
-    /// What is not known of it.
+/// An object that keeps its unknown fields.
+pub(super) trait WireObject: Serialize + serde::de::DeserializeOwned {
+    /// The unknown fields.
     fn other(&mut self) -> &mut Map<String, Value>;
 
-    /// Without what is not kept.
-    fn clean(mut self) -> Self {
+    /// The normal form of the object: without computed fields and secrets.
+    fn without_server_fields(mut self) -> Self {
         self.other().retain(|name, _| !SERVER_FIELDS.contains(&name.as_str()));
         self
     }
 }
 
-macro_rules! form {
+macro_rules! wire_objects {
     ($($name:ident),*) => {
-        $(impl WireForm for $name {
+        $(impl WireObject for $name {
             fn other(&mut self) -> &mut Map<String, Value> {
                 &mut self.other
             }
         })*
     };
 }
-form!(AuthMethod, BindingRule, AclPolicy, AclRole, AnonymousToken, ClusterNode, ConsulNamespace);
+wire_objects!(AuthMethod, BindingRule, AclPolicy, AclRole, AnonymousToken, ClusterNode, ConsulNamespace);
 
 #[cfg(test)]
 mod tests {
@@ -260,7 +260,7 @@ mod tests {
             "Name": "m", "Type": "aws-iam", "Description": "d", "Config": {"New": [1]}, "MaxTokenTTL": "1h0m0s",
             "Surprise": {"a": 1}, "CreateIndex": 3, "ModifyIndex": 7,
         });
-        let method = serde_json::from_value::<AuthMethod>(stored).unwrap().clean();
+        let method = serde_json::from_value::<AuthMethod>(stored).unwrap().without_server_fields();
         assert_eq!(method.modify_index, 7);
         let sent = json!({
             "Name": "m", "Type": "aws-iam", "Description": "d", "Config": {"New": [1]}, "MaxTokenTTL": "1h0m0s",
@@ -270,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tokens_secret_is_not_kept() {
+    fn token_secret_is_not_kept() {
         let stored = json!({
             "AccessorID": "00000000-0000-0000-0000-000000000002", "SecretID": "hunter2", "Description": "Anonymous Token",
             "Policies": null, "Roles": [{"Name": "r"}], "Local": false, "Hash": "h=",
         });
-        let token = serde_json::from_value::<AnonymousToken>(stored).unwrap().clean();
+        let token = serde_json::from_value::<AnonymousToken>(stored).unwrap().without_server_fields();
         assert!(!format!("{token:?}").contains("hunter2"));
         let sent = json!({"Description": "Anonymous Token", "Policies": [], "Roles": [{"Name": "r"}], "Local": false});
         assert_eq!(serde_json::to_value(token).unwrap(), sent);

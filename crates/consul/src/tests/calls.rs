@@ -3,12 +3,12 @@ use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 
 #[tokio::test(start_paused = true)]
-async fn what_tasks_of_the_clusters_have_made_is_owned() {
+async fn registrations_of_clusters_tasks_are_owned() {
     let mut elsewhere = token(3);
-    let said = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
-    elsewhere["Description"] = said.into();
+    let description = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
+    elsewhere["Description"] = description.into();
     let script = ScriptedConsulTransport::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
-    let owned = whole(list_owned(&consul(&script), &clusters()).await);
+    let owned = complete(list_owned(&consul(&script), &clusters()).await);
     let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
     assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
     assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
@@ -26,20 +26,20 @@ async fn unattributed_items_are_counted_and_list_succeeds() {
         tokens(&[
             json!(7),
             json!({"AccessorID": "../x"}),
-            token_saying(3, "token created via login"),
-            token_saying(4, "token created via login: {"),
-            token_saying(5, "token created via login: []"),
+            token_with_description(3, "token created via login"),
+            token_with_description(4, "token created via login: {"),
+            token_with_description(5, "token created via login: []"),
             token(1),
         ]),
         services(&[json!("?"), bad, foreign, json!({"ID": 7}), service(1, 7)]),
     ]);
-    let (consul, reported) = watched(&script);
-    let owned = whole(list_owned(&consul, &clusters()).await);
+    let (consul, reported) = observed(&script);
+    let owned = complete(list_owned(&consul, &clusters()).await);
     assert_eq!(owned.len(), 2, "{owned:?}");
     let mut reported = reported.all();
     reported.sort();
     let skipped = ["list_owned skipped"; 5];
-    assert_eq!(reported, [&["malformed: 2", "no_metadata: 1", "list_owned success"], &skipped[..]].concat());
+    assert_eq!(reported, [&skipped[..], &["list_owned success", "malformed: 2", "no_metadata: 1"]].concat());
     let unattributed_tokens = consul.unattributed_tokens();
     let counted: Vec<_> = unattributed_tokens.iter().map(|n| (n.reason, n.count, n.examples.len())).collect();
     assert_eq!(counted, [("no_metadata", 1, 1), ("malformed", 2, 2)], "{unattributed_tokens:?}");
@@ -50,7 +50,7 @@ async fn filtered_response_proves_nothing() {
     let nothing = json!({"Node": {"Node": CLUSTER}, "Services": []});
     let (some, one) = (tokens(&[token(1)]), services(&[service(1, 7)]));
     let of_cluster = format!("the services of {CLUSTER}");
-    for (answers, segment, permission, call) in [
+    for (responses, segment, permission, call) in [
         (
             vec![text(403, "Permission denied: token lacks acl:read"), one.clone()],
             "the tokens of logins",
@@ -77,8 +77,8 @@ async fn filtered_response_proves_nothing() {
             SERVICES,
         ),
     ] {
-        let listed = list_owned(&consul(&ScriptedConsulTransport::of(answers)), &clusters()).await.unwrap();
-        assert_eq!(failed_parts(&listed), [segment]);
+        let listed = list_owned(&consul(&ScriptedConsulTransport::of(responses)), &clusters()).await.unwrap();
+        assert_eq!(failed_segments(&listed), [segment]);
         let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
         assert!(error.message.contains(permission) && error.message.contains(call), "{error}");
@@ -93,16 +93,16 @@ async fn failed_cluster_list_does_not_affect_others() {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
     }
     for trouble in [text(403, "Permission denied"), text(500, "something else"), text(200, "<html>")] {
-        let script = ScriptedConsulTransport::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, strangers()]);
+        let script = ScriptedConsulTransport::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, foreign_services()]);
         let listed = list_owned(&consul(&script), &clusters).await.unwrap();
-        assert_eq!(failed_parts(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
+        assert_eq!(failed_segments(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
         assert_eq!(script.calls().len(), 4);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn unresponsive_server_is_not_asked_for_each_segment() {
+async fn unresponsive_server_is_not_called_for_each_segment() {
     let mut clusters = clusters();
     for name in ["b", "c", "d"] {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
@@ -113,22 +113,22 @@ async fn unresponsive_server_is_not_asked_for_each_segment() {
     let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
     let listed = list_owned(&consul(&script), &clusters).await.unwrap();
     assert_eq!((listed.failed.len(), listed.seen.len(), script.calls().len()), (4, 1, 3));
-    // A refusal is an answer, and yet nothing was listed.
+    // A rejected call is a response, but no segment was listed.
     let script = ScriptedConsulTransport::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
     let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 3));
-    let script = ScriptedConsulTransport::of(vec![unknown()]);
+    let script = ScriptedConsulTransport::of(vec![unknown_token()]);
     let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
-    assert!(error.message.contains("tokenFile"), "a bad token of our own is the same everywhere: {error}");
+    assert!(error.message.contains("tokenFile"), "an unknown own token fails every segment: {error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_without_acls_have_services() {
+async fn services_are_listed_when_acls_are_disabled() {
     let off = || text(401, "ACL support disabled");
     let script = ScriptedConsulTransport::of(vec![off(), services(&[service(1, 7)]), off(), services(&[service(1, 7)])]);
-    let (consul, reported) = watched(&script);
+    let (consul, reported) = observed(&script);
     for listed in [list_owned(&consul, &clusters()).await.unwrap(), consul.list_for_task(&task(1)).await.unwrap()] {
-        assert_eq!(failed_parts(&listed), ["the tokens of logins"]);
+        assert_eq!(failed_segments(&listed), ["the tokens of logins"]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
     }
     assert_eq!(reported.all(), ["list_owned forbidden", "list_for_task forbidden"], "and no tokens are counted");
@@ -143,7 +143,7 @@ async fn missing_namespace_does_not_affect_others() {
     let consul = consul_of(&script, &json!({"namespaces": ["lost", "team-1"]}), Arc::new(NoObserver));
     let listed = list_owned(&consul, &clusters()).await.unwrap();
     assert_eq!(
-        failed_parts(&listed),
+        failed_segments(&listed),
         [
             "the tokens of logins in namespace lost".to_owned(),
             format!("the services of {CLUSTER} in namespace lost"),
@@ -164,17 +164,17 @@ async fn oversized_item_is_skipped_and_others_are_listed() {
     let mut heavy = service(2, 8);
     heavy["Meta"]["note"] = long.clone().into();
     let script =
-        ScriptedConsulTransport::of(vec![tokens(&[token_saying(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
-    let (consul, reported) = watched(&script);
-    assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 2);
+        ScriptedConsulTransport::of(vec![tokens(&[token_with_description(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
+    let (consul, reported) = observed(&script);
+    assert_eq!(complete(list_owned(&consul, &clusters()).await).len(), 2);
     assert_eq!(reported.all().iter().filter(|reported| *reported == "list_owned skipped").count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
+async fn invalid_or_truncated_list_is_an_error() {
     let cut = text(200, "[{\"AccessorID\": \"");
-    let node = strangers;
-    for (answers, what) in [
+    let node = foreign_services;
+    for (responses, what) in [
         (vec![responds(200, &json!({})), node()], "tokens"),
         (vec![responds(200, &json!(null)), node()], "tokens"),
         (vec![text(200, "<html>hello</html>"), node()], "tokens"),
@@ -183,8 +183,8 @@ async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
         (vec![tokens(&[]), tokens(&[])], "services"),
         (vec![tokens(&[]), responds(200, &json!({"items": []}))], "services"),
     ] {
-        let listed = list_owned(&consul(&ScriptedConsulTransport::of(answers)), &clusters()).await.unwrap();
-        assert!(failed_parts(&listed)[0].contains(what), "{listed:?}");
+        let listed = list_owned(&consul(&ScriptedConsulTransport::of(responses)), &clusters()).await.unwrap();
+        assert!(failed_segments(&listed)[0].contains(what), "{listed:?}");
         let error = &listed.failed[0].error;
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{error}");
         assert!(error.message.contains("spec.consul.address"), "{error}");
@@ -195,8 +195,8 @@ async fn a_list_that_is_none_or_is_cut_off_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_told_apart_by_what_may_be_done() {
-    for (answer, kind, words) in [
+async fn each_failure_has_its_error_kind() {
+    for (response, kind, words) in [
         (text(401, "ACL support disabled"), MeshErrorKind::Forbidden, "ACLs are off"),
         (text(403, "ACL not found"), MeshErrorKind::Forbidden, "tokenFile"),
         (text(429, "too many"), MeshErrorKind::Throttled, "429"),
@@ -212,9 +212,9 @@ async fn failures_are_told_apart_by_what_may_be_done() {
         ),
         (text(404, "<html>"), MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
         (text(302, ""), MeshErrorKind::UnexpectedResponse, "redirects"),
-        (unreachable_server(), MeshErrorKind::Unreachable, "nobody listens"),
+        (unreachable_server(), MeshErrorKind::Unreachable, "connection refused"),
     ] {
-        let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![answer])), &BTreeSet::new()).await.unwrap_err();
+        let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![response])), &BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
@@ -225,7 +225,7 @@ async fn token_is_foreign_unless_a_task_logged_in() {
     let mut by_hand = token(2);
     by_hand["AuthMethod"] = "".into();
     let script =
-        ScriptedConsulTransport::of(vec![responds(200, &token(1)), responds(200, &by_hand), responds(200, &token_saying(3, "edited"))]);
+        ScriptedConsulTransport::of(vec![responds(200, &token(1)), responds(200, &by_hand), responds(200, &token_with_description(3, "edited"))]);
     let consul = consul(&script);
     let read = consul.get(&token_id(1)).await.unwrap().unwrap();
     assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
@@ -236,35 +236,35 @@ async fn token_is_foreign_unless_a_task_logged_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_missing_only_if_a_list_lacks_it() {
+async fn token_is_missing_only_when_a_list_lacks_it() {
     let missing = || text(403, "token does not exist: ACL not found");
-    let script = ScriptedConsulTransport::of(vec![missing(), tokens(&[token(2)]), missing(), unknown()]);
+    let script = ScriptedConsulTransport::of(vec![missing(), tokens(&[token(2)]), missing(), unknown_token()]);
     let consul_1 = consul(&script);
     assert_eq!(consul_1.get(&token_id(1)).await.unwrap(), None);
     let error = consul_1.get(&token_id(2)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "that it was good before proves nothing: {error}");
     let read = |number| format!("GET /v1/acl/token/{}", accessor(number));
     assert_eq!(script.calls(), [read(1), TOKENS.into(), read(2), TOKENS.into()]);
-    let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), filtered(&json!([]))]));
+    let consul = consul(&ScriptedConsulTransport::of(vec![unknown_token(), filtered(&json!([]))]));
     let error = consul.get(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn token_is_not_missing_when_own_token_was_unknown() {
-    let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), tokens(&[token(2), token(1)])]));
+    let consul = consul(&ScriptedConsulTransport::of(vec![unknown_token(), tokens(&[token(2), token(1)])]));
     let read = consul.get(&token_id(1)).await.unwrap().unwrap();
     assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_names_no_task_any_more_is_not_missing() {
-    let consul = consul(&ScriptedConsulTransport::of(vec![unknown(), tokens(&[token_saying(1, "edited")])]));
+async fn token_is_not_missing_when_it_names_no_task() {
+    let consul = consul(&ScriptedConsulTransport::of(vec![unknown_token(), tokens(&[token_with_description(1, "edited")])]));
     assert_eq!(consul.get(&token_id(1)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_not_missing_where_its_namespace_could_not_be_listed() {
+async fn token_is_not_missing_when_namespace_list_failed() {
     let missing = || text(403, "ACL not found");
     let script = ScriptedConsulTransport::of(vec![
         missing(),
@@ -280,7 +280,7 @@ async fn a_token_is_not_missing_where_its_namespace_could_not_be_listed() {
     assert_eq!(consul.get(&in_namespace("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
 }
 
-/// A server that has no token but ours; how often its tokens were listed.
+/// A server without tokens that counts the lists of tokens.
 #[derive(Default)]
 struct CountingTransport(Mutex<usize>);
 
@@ -294,25 +294,25 @@ impl StreamTransport for CountingTransport {
         sink: &mut dyn BodySink,
     ) -> Result<ResponseHead, TransportError> {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let said = if TOKENS.ends_with(path) {
+        let response = if TOKENS.ends_with(path) {
             *self.0.lock().unwrap() += 1;
             tokens(&[])?
         } else {
             text(403, "token does not exist: ACL not found")?
         };
-        sink.take(&said.head, &said.body);
-        Ok(said.head)
+        sink.write(&response.head, &response.body);
+        Ok(response.head)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_missing_tokens_share_the_lists() {
+async fn many_missing_tokens_share_token_scans() {
     let server = Arc::new(CountingTransport::default());
     let consul = ConsulControlPlane::new(server.clone(), &spec(&json!({})), operator(), Arc::new(NoObserver));
     consul.watch_auth_methods(BTreeSet::from([DEFAULT_METHOD.into()]));
     let consul = Arc::new(consul);
     for remove in [false, true] {
-        let looks = (1..=50).map(|number| {
+        let calls = (1..=50).map(|number| {
             let consul = consul.clone();
             tokio::spawn(async move {
                 let id = token_id(number);
@@ -323,8 +323,8 @@ async fn many_missing_tokens_share_the_lists() {
                 }
             })
         });
-        for look in looks.collect::<Vec<_>>() {
-            assert!(!look.await.unwrap().unwrap());
+        for call in calls.collect::<Vec<_>>() {
+            assert!(!call.await.unwrap().unwrap());
         }
     }
     assert!(*server.0.lock().unwrap() < 25, "{} lists", server.0.lock().unwrap());
@@ -332,31 +332,31 @@ async fn many_missing_tokens_share_the_lists() {
 
 #[tokio::test(start_paused = true)]
 async fn empty_node_is_trusted_only_with_valid_own_token() {
-    // So an old server answers whoever has no token; a newer one has a header for whoever has.
+    // Old servers respond this way to an unknown token; newer ones mark the response as filtered.
     for nothing in [no_node(), services(&[])] {
-        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), unknown()]);
+        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), unknown_token()]);
         let listed = list_owned(&consul(&script), &clusters()).await.unwrap();
-        assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
+        assert_eq!(failed_segments(&listed), [format!("the services of {CLUSTER}")]);
         let error = &listed.failed[0].error;
         assert!(error.message.contains("tokenFile"), "{error}");
-        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), known(), tokens(&[]), nothing]);
+        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), known_token(), tokens(&[]), nothing]);
         let consul = consul(&script);
-        assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 1);
-        assert_eq!(whole(list_owned(&consul, &clusters()).await).len(), 0);
-        assert_eq!(script.calls(), [TOKENS, SERVICES, SELF, TOKENS, SERVICES], "once in a while is enough");
+        assert_eq!(complete(list_owned(&consul, &clusters()).await).len(), 1);
+        assert_eq!(complete(list_owned(&consul, &clusters()).await).len(), 0);
+        assert_eq!(script.calls(), [TOKENS, SERVICES, SELF, TOKENS, SERVICES], "one check is valid for a while");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn declared_auth_methods_count_instead_of_the_usual_one() {
+async fn declared_auth_methods_replace_the_default() {
     let mut other = token(1);
     other["AuthMethod"] = "ecs-prod".into();
-    let script = ScriptedConsulTransport::of(vec![tokens(&[other, token(2)]), strangers()]);
+    let script = ScriptedConsulTransport::of(vec![tokens(&[other, token(2)]), foreign_services()]);
     let consul = consul(&script);
     consul.watch_auth_methods(BTreeSet::from(["ecs-prod".into(), "ECS-Prod".into()]));
-    let owned = whole(list_owned(&consul, &clusters()).await);
+    let owned = complete(list_owned(&consul, &clusters()).await);
     assert_eq!(owned.len(), 1, "{owned:?}");
-    assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ECS-Prod", "one method, asked once");
+    assert_eq!(script.calls()[0], "GET /v1/acl/tokens?authmethod=ECS-Prod", "one method, one call");
 }
 
 #[tokio::test(start_paused = true)]
@@ -365,18 +365,18 @@ async fn client_tokens_naming_a_task_are_owned() {
         token["AuthMethod"] = "iam-ecs-client-token".into();
         token
     };
-    let of_client = by(token_saying(2, "token created via login"));
-    let script = ScriptedConsulTransport::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), strangers()]);
+    let of_client = by(token_with_description(2, "token created via login"));
+    let script = ScriptedConsulTransport::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), foreign_services()]);
     let reported = Arc::new(RecordingConsulObserver::default());
     let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), reported.clone());
-    let ids: Vec<_> = whole(list_owned(&consul, &clusters()).await).into_iter().map(|read_cache| read_cache.id).collect();
+    let ids: Vec<_> = complete(list_owned(&consul, &clusters()).await).into_iter().map(|read_cache| read_cache.id).collect();
     assert_eq!(ids, [token_id(1), token_id(3)]);
     assert!(reported.all().contains(&"no_metadata: 1".to_owned()), "{:?}", reported.all());
     assert_eq!(script.calls()[..2], [&TOKENS.replace("service", "client"), TOKENS]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn enterprises_places_are_asked_and_found_again() {
+async fn enterprise_registrations_are_read_in_their_scope() {
     let spec = json!({"datacenter": "dc2", "partition": "ecs", "namespaces": ["*"]});
     let (mut token, mut service) = (token(1), service(1, 7));
     token["Namespace"] = "team-1".into();
@@ -388,7 +388,7 @@ async fn enterprises_places_are_asked_and_found_again() {
         responds(200, &json!({"Results": [], "Errors": null})),
     ]);
     let consul = consul_of(&script, &spec, Arc::new(NoObserver));
-    let owned = whole(list_owned(&consul, &clusters()).await);
+    let owned = complete(list_owned(&consul, &clusters()).await);
     let names: Vec<&str> = owned.iter().map(|registration| &*registration.id.name).collect();
     assert_eq!(names, [format!("service/web-1@{CLUSTER}@team-1"), format!("token/{}@team-1", accessor(1))]);
     assert_eq!(owned[0].id.mesh.as_str(), "ecs");
@@ -406,7 +406,7 @@ async fn enterprises_places_are_asked_and_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_ever_written_for_a_task() {
+async fn writes_for_a_task_are_rejected() {
     let script = ScriptedConsulTransport::of(vec![]);
     let error = consul(&script).put(&token_id(1), &json!({})).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid);
@@ -414,7 +414,7 @@ async fn nothing_is_ever_written_for_a_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_registration_here_is_refused_without_asking() {
+async fn foreign_id_is_rejected_without_a_call() {
     let script = ScriptedConsulTransport::of(vec![]);
     let consul = consul(&script);
     let elsewhere = RegistrationId { mesh: MeshName::parse("other").unwrap(), name: token_id(1).name };
@@ -426,39 +426,39 @@ async fn what_is_no_registration_here_is_refused_without_asking() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_learns_the_version_and_that_our_token_is_known() {
+async fn refresh_reads_the_version_and_checks_the_token() {
     let agent = |version: &str| responds(200, &json!({"Config": {"Version": version}, "Member": {}}));
-    let consul_1 = consul(&ScriptedConsulTransport::of(vec![agent("1.21.4+ent"), known()]));
+    let consul_1 = consul(&ScriptedConsulTransport::of(vec![agent("1.21.4+ent"), known_token()]));
     consul_1.refresh_capabilities(&BTreeSet::new()).await.unwrap();
     assert!(consul_1.version().unwrap().is_enterprise());
-    // A token that may not see the agent is enough; newer servers tell everybody their version.
+    // Access to the agent is not required; newer servers have a call for the version without permissions.
     for (version, expected) in [
         (text(404, "Invalid URL path: not a recognized HTTP API endpoint"), None),
         (responds(200, &json!({"HumanVersion": "1.16.6", "SHA": "e0ab4d29"})), Some("1.16.6")),
     ] {
         let leader = responds(200, &json!("10.0.0.1:8300"));
-        let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), leader, version, known()]);
+        let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), leader, version, known_token()]);
         let consul = consul(&script);
         consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
         assert_eq!(consul.version().map(|version| version.text.clone()).as_deref(), expected);
     }
-    for (answers, kind, words) in [
+    for (responses, kind, words) in [
         (
             vec![text(403, "Permission denied"), responds(200, &json!(""))],
             MeshErrorKind::Unreachable,
             "no leader",
         ),
-        (vec![agent("1.21.4"), unknown()], MeshErrorKind::Forbidden, "tokenFile"),
+        (vec![agent("1.21.4"), unknown_token()], MeshErrorKind::Forbidden, "tokenFile"),
         (vec![agent("1.21.4"), text(401, "ACL support disabled")], MeshErrorKind::Forbidden, "ACLs are off"),
         (vec![text(200, "<html>")], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
         (vec![responds(200, &json!({"product": "Kuma"}))], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
         (vec![text(404, "not here")], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
     ] {
-        let error = consul(&ScriptedConsulTransport::of(answers)).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+        let error = consul(&ScriptedConsulTransport::of(responses)).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
-    let script = ScriptedConsulTransport::of(vec![agent("1.21.4"), known()]);
+    let script = ScriptedConsulTransport::of(vec![agent("1.21.4"), known_token()]);
     let spec = spec(&json!({"partition": "ecs"}));
     let consul = ConsulControlPlane::new(script, &spec, operator(), Arc::new(NoObserver));
     let error = consul.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
@@ -466,7 +466,7 @@ async fn a_refresh_learns_the_version_and_that_our_token_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_catalogs_names_are_its_services() {
+async fn list_services_returns_catalog_names() {
     let script = ScriptedConsulTransport::of(vec![responds(200, &json!({"consul": [], "web": ["v1"]})), filtered(&json!({}))]);
     let consul = consul(&script);
     let names = consul.list_services(&MeshName::default()).await.unwrap();
@@ -475,7 +475,7 @@ async fn the_catalogs_names_are_its_services() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn auth_config_reports_each_refused_call() {
+async fn auth_config_reports_each_rejected_call() {
     let link = |name: &str| json!({"ID": name, "Name": name});
     let script = ScriptedConsulTransport::of(vec![
         responds(200, &json!({"Config": {"Version": "1.21.4"}})),
@@ -515,14 +515,14 @@ async fn disabled_acls_differ_from_unreadable_acls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_survey_asks_each_question_by_itself() {
+async fn diagnostics_reads_fail_independently() {
     let node = json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]);
-    let tokens = json!([token(1), token_saying(2, "by hand"), token_saying(3, "token created via login")]);
+    let tokens = json!([token(1), token_with_description(2, "by hand"), token_with_description(3, "token created via login")]);
     let script = ScriptedConsulTransport::of(vec![
         text(403, "Permission denied"),
         responds(200, &json!("10.0.0.1:8300")),
         responds(200, &json!({"HumanVersion": "1.21.4"})),
-        known(),
+        known_token(),
         responds(200, &tokens),
         responds(200, &json!({"Name": "iam-ecs-service-token", "Type": "aws-iam"})),
         responds(200, &json!([{"ID": "a", "AuthMethod": "iam-ecs-service-token"}])),
@@ -537,32 +537,32 @@ async fn a_survey_asks_each_question_by_itself() {
             {"Resource": "service", "Segment": "web", "Access": "write", "Allow": false}]),
         ),
     ]);
-    let asked = DiagnosticsRequest {
+    let request = DiagnosticsRequest {
         clusters: clusters(),
         methods: ["iam-ecs-service-token".into()].into(),
-        rights: [AclPermission::Acls, AclPermission::Services].into(),
+        permissions: [AclPermission::Acls, AclPermission::Services].into(),
     };
-    let survey = consul(&script).diagnose(&asked).await;
-    assert_eq!(survey.version.unwrap().unwrap().text, "1.21.4");
-    let answers = survey.probes.unwrap();
-    let own = answers.own_token.unwrap();
+    let diagnostics = consul(&script).diagnose(&request).await;
+    assert_eq!(diagnostics.version.unwrap().unwrap().text, "1.21.4");
+    let probes = diagnostics.probes.unwrap();
+    let own = probes.own_token.unwrap();
     assert_eq!((own.policies[0].name.as_str(), own.is_management()), ("operator", false));
-    assert_eq!(answers.tokens, Ok(LoginTokenCounts { of_tasks: 1, unattributed: 2 }));
-    let rights = [(AclPermission::Acls, false), (AclPermission::Services, true), (AclPermission::Service("web".into()), false)];
-    assert_eq!(answers.rights, Ok(rights.into()));
-    assert_eq!(answers.rules["iam-ecs-service-token"], Ok(1));
-    let method = answers.methods["iam-ecs-service-token"].as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(probes.tokens, Ok(LoginTokenCounts { of_tasks: 1, unattributed: 2 }));
+    let permissions = [(AclPermission::Acls, false), (AclPermission::Services, true), (AclPermission::Service("web".into()), false)];
+    assert_eq!(probes.permissions, Ok(permissions.into()));
+    assert_eq!(probes.rules["iam-ecs-service-token"], Ok(1));
+    let method = probes.methods["iam-ecs-service-token"].as_ref().unwrap().as_ref().unwrap();
     assert_eq!(method.kind, "aws-iam");
-    assert_eq!(answers.policies.unwrap_err().kind, MeshErrorKind::Forbidden);
-    assert_eq!(answers.roles, Ok(2));
-    assert_eq!(answers.clusters[&cluster()], ClusterNodeInfo { has_node: Ok(true), services: Ok(1) });
-    assert!(!answers.acls_are_off);
+    assert_eq!(probes.policies.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(probes.roles, Ok(2));
+    assert_eq!(probes.clusters[&cluster()], ClusterNodeInfo { has_node: Ok(true), services: Ok(1) });
+    assert!(!probes.acls_are_off);
     let script = ScriptedConsulTransport::of(vec![
         responds(200, &json!({"Config": {"Version": "1.21.4+ent"}})),
-        known(),
+        known_token(),
         responds(200, &json!({"Name": "team"})),
         text(404, "Namespace not found"),
-        known(),
+        known_token(),
         text(403, "Permission denied"),
         text(403, "Permission denied"),
         text(403, "Permission denied"),
@@ -572,17 +572,17 @@ async fn a_survey_asks_each_question_by_itself() {
         text(403, "Permission denied"),
     ]);
     let consul_2 = consul_of(&script, &json!({"namespaces": ["team", "lost"]}), Arc::new(NoObserver));
-    let asked = DiagnosticsRequest { rights: [AclPermission::Acls, AclPermission::Operator].into(), ..DiagnosticsRequest::default() };
-    let answers = consul_2.diagnose(&asked).await.probes.unwrap();
-    assert_eq!(answers.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
+    let request = DiagnosticsRequest { permissions: [AclPermission::Acls, AclPermission::Operator].into(), ..DiagnosticsRequest::default() };
+    let probes = consul_2.diagnose(&request).await.probes.unwrap();
+    assert_eq!(probes.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
     assert_eq!(script.calls()[2..4], ["GET /v1/namespace/team", "GET /v1/namespace/lost"]);
-    assert_eq!(answers.rights.unwrap_err().kind, MeshErrorKind::Forbidden);
+    assert_eq!(probes.permissions.unwrap_err().kind, MeshErrorKind::Forbidden);
     let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).diagnose(&DiagnosticsRequest::default()).await;
     assert!(nobody.version.is_err() && nobody.probes.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_missing_token_is_looked_for_where_it_was_missing() {
+async fn missing_token_is_listed_in_the_same_scope() {
     let script = ScriptedConsulTransport::of(vec![text(404, "ACL not found"), text(403, "ACL not found")]);
     let spec = spec(&json!({"datacenter": "dc2", "partition": "ecs"}));
     let consul = ConsulControlPlane::new(script.clone(), &spec, operator(), Arc::new(NoObserver));

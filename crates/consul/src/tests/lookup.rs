@@ -16,9 +16,9 @@ fn filter_of(numbers: &[u32]) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tasks_tokens_and_services_are_found() {
+async fn list_for_task_returns_tokens_and_services() {
     let script = ScriptedConsulTransport::of(vec![tokens(&[token(1), token(2)]), services(&[service(1, 7)])]);
-    let found = whole(consul(&script).list_for_task(&task(1)).await);
+    let found = complete(consul(&script).list_for_task(&task(1)).await);
     assert_eq!(ids(&found), [service_id("web-1"), token_id(1)]);
     assert_eq!(script.calls(), [TOKENS.to_owned(), filter_of(&[1])]);
 }
@@ -36,34 +36,34 @@ async fn concurrent_lookups_share_one_token_scan() {
     let first = ask(1);
     tokio::time::sleep(SECOND / 2).await;
     let others: Vec<_> = (2..=100).map(ask).collect();
-    assert_eq!(ids(&whole(first.await.unwrap())), [service_id("web-1"), token_id(1)]);
+    assert_eq!(ids(&complete(first.await.unwrap())), [service_id("web-1"), token_id(1)]);
     for (number, other) in (2..=100).zip(others) {
-        let found = whole(other.await.unwrap());
+        let found = complete(other.await.unwrap());
         assert_eq!(ids(&found), [service_id(&format!("web-{number}")), token_id(number)]);
     }
-    // So many are cheaper to find in the whole list.
+    // For this many queries the complete list is cheaper.
     assert_eq!(script.calls(), [TOKENS, filter_of(&[1]).as_str(), TOKENS, SERVICES]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_found_of_a_task_that_made_nothing() {
-    let script = ScriptedConsulTransport::of(vec![tokens(&[token(2)]), no_node(), known()]);
-    assert_eq!(whole(consul(&script).list_for_task(&task(1)).await), []);
-    // Unless it may only be that our own token is not known.
-    let script = ScriptedConsulTransport::of(vec![tokens(&[token(2)]), no_node(), unknown()]);
+async fn list_for_task_is_empty_when_task_registered_nothing() {
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(2)]), no_node(), known_token()]);
+    assert_eq!(complete(consul(&script).list_for_task(&task(1)).await), []);
+    // An unknown own token makes the empty list inconclusive.
+    let script = ScriptedConsulTransport::of(vec![tokens(&[token(2)]), no_node(), unknown_token()]);
     let found = consul(&script).list_for_task(&task(1)).await.unwrap();
-    assert_eq!(failed_parts(&found), [format!("the services of {CLUSTER}")]);
+    assert_eq!(failed_segments(&found), [format!("the services of {CLUSTER}")]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_list_shows_is_found_though_the_other_fails() {
+async fn list_for_task_is_partial_when_one_list_fails() {
     let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), text(403, "Permission denied")]);
     let found = consul(&script).list_for_task(&task(1)).await.unwrap();
     assert_eq!(ids(&found.seen), [token_id(1)]);
-    assert_eq!(failed_parts(&found), [format!("the services of {CLUSTER}")]);
+    assert_eq!(failed_segments(&found), [format!("the services of {CLUSTER}")]);
     assert_eq!(found.failed[0].error.kind, MeshErrorKind::Forbidden);
     let script = ScriptedConsulTransport::of(vec![unreachable_server(), services(&[service(1, 7)])]);
-    let (consul, reported) = watched(&script);
+    let (consul, reported) = observed(&script);
     let found = consul.list_for_task(&task(1)).await.unwrap();
     assert_eq!(ids(&found.seen), [service_id("web-1")]);
     assert_eq!(found.failed[0].error.kind, MeshErrorKind::Unreachable);
@@ -71,9 +71,9 @@ async fn what_one_list_shows_is_found_though_the_other_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_that_all_fail_are_no_answer() {
+async fn list_for_task_fails_when_all_lists_fail() {
     let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), unreachable_server()]);
-    let (consul, reported) = watched(&script);
+    let (consul, reported) = observed(&script);
     assert_eq!(consul.list_for_task(&task(1)).await.unwrap_err().kind, MeshErrorKind::Unreachable);
     assert_eq!(reported.all(), ["list_for_task unreachable"]);
 }
@@ -81,7 +81,7 @@ async fn lists_that_all_fail_are_no_answer() {
 #[tokio::test(start_paused = true)]
 async fn service_is_not_missing_when_namespace_list_failed() {
     let lost = || text(500, "something else");
-    let script = ScriptedConsulTransport::of(vec![strangers(), lost(), strangers(), lost(), known()]);
+    let script = ScriptedConsulTransport::of(vec![foreign_services(), lost(), foreign_services(), lost(), known_token()]);
     let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
     let read = |namespace: &str| id(format!("service/web-1@{CLUSTER}@{namespace}"));
     assert_eq!(consul.get(&read("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
@@ -89,8 +89,8 @@ async fn service_is_not_missing_when_namespace_list_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn passes_over_the_tokens_keep_to_a_rate() {
-    let script = ScriptedConsulTransport::of((0..20).flat_map(|_| [tokens(&[]), strangers()]).collect());
+async fn token_scans_keep_to_a_rate() {
+    let script = ScriptedConsulTransport::of((0..20).flat_map(|_| [tokens(&[]), foreign_services()]).collect());
     let consul = consul(&script);
     let began = tokio::time::Instant::now();
     for _ in 0..20 {
@@ -100,9 +100,9 @@ async fn passes_over_the_tokens_keep_to_a_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_that_are_read_at_the_same_time_share_a_list() {
+async fn concurrent_service_reads_share_a_list() {
     let script =
-        ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(2, 8), service(3, 9)]), known()]);
+        ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(2, 8), service(3, 9)]), known_token()]);
     let consul = Arc::new(consul(&script));
     let read = |name: &'static str| {
         let consul = consul.clone();

@@ -1,4 +1,4 @@
-//! What a user of the client would notice, by scripted answers and over real HTTP.
+//! Tests of the client with scripted responses and over real HTTP.
 
 mod calls;
 mod lookup;

@@ -2,7 +2,7 @@ use super::*;
 use ecs_mesh_control_plane::MeshErrorKind;
 
 #[tokio::test(start_paused = true)]
-async fn an_object_without_an_id_is_made_and_one_with_an_id_replaced() {
+async fn put_creates_without_id_and_replaces_with_id() {
     let rule = BindingRule {
         auth_method: "m".into(),
         bind_type: "service".into(),
@@ -43,32 +43,32 @@ async fn name_conflict_is_not_a_server_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_is_missing_only_if_our_own_token_is_good() {
+async fn object_is_missing_only_when_own_token_is_valid() {
     let missing = text(404, "Requested role does not exist: ACL not found");
-    let script = ScriptedConsulTransport::of(vec![missing.clone(), known(), text(404, ""), text(403, "ACL not found")]);
+    let script = ScriptedConsulTransport::of(vec![missing.clone(), known_token(), text(404, ""), text(403, "ACL not found")]);
     let objects = consul(&script).objects();
     assert_eq!(objects.role("r").await.unwrap(), None);
     assert_eq!(objects.auth_method("m").await.unwrap(), None);
-    // As old servers say of a policy.
+    // Old servers respond this way to a missing policy.
     assert_eq!(objects.policy("p").await.unwrap(), None);
-    let objects = consul(&ScriptedConsulTransport::of(vec![missing, unknown()])).objects();
+    let objects = consul(&ScriptedConsulTransport::of(vec![missing, unknown_token()])).objects();
     assert_eq!(objects.role("r").await.unwrap_err().kind, MeshErrorKind::Forbidden);
     let gone = || text(404, "Cannot find binding rule to delete");
-    // A check before an answer proves nothing about that answer.
-    for checks in [vec![gone(), unknown()], vec![gone(), known(), unknown(), unknown()]] {
+    // A check before a response proves nothing about that response.
+    for checks in [vec![gone(), unknown_token()], vec![gone(), known_token(), unknown_token(), unknown_token()]] {
         let objects = consul(&ScriptedConsulTransport::of(checks)).objects();
         let error = objects.delete_binding_rule(&accessor(1)).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
     }
-    let objects = consul(&ScriptedConsulTransport::of(vec![gone(), known(), text(404, ""), known()])).objects();
+    let objects = consul(&ScriptedConsulTransport::of(vec![gone(), known_token(), text(404, ""), known_token()])).objects();
     assert!(!objects.delete_binding_rule(&accessor(1)).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clusters_node_is_registered_as_what_it_is() {
+async fn cluster_node_is_registered_as_synthetic() {
     let script = ScriptedConsulTransport::of(vec![
         responds(200, &json!([])),
-        known(),
+        known_token(),
         responds(200, &json!(true)),
         responds(
             200,
@@ -92,7 +92,7 @@ async fn a_clusters_node_is_registered_as_what_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_of_a_namespace_are_asked_for_there() {
+async fn namespaced_objects_are_read_in_their_namespace() {
     let script = ScriptedConsulTransport::of(vec![responds(200, &json!([])), responds(200, &json!({"Name": "team-1", "ACLs": null}))]);
     let objects = consul(&script).objects();
     objects.in_namespace("team-1").policies().await.unwrap();

@@ -1,4 +1,4 @@
-//! Over real sockets: what servers can do to a client.
+//! Tests of the client over real sockets.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 use ecs_mesh_controller::{NoSecrets, Secrets};
 
-/// Answers each request by its path and token.
-async fn server(answer: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static) -> SocketAddr {
+/// Responds to each request by its path and token.
+async fn server(response: impl Fn(&str, &str) -> Response + Clone + Send + Sync + 'static) -> SocketAddr {
     let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
         let token = headers.get("x-consul-token").map_or("", |token| token.to_str().unwrap());
-        let answer = answer(uri.path(), token);
-        async move { answer }
+        let response = response(uri.path(), token);
+        async move { response }
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -41,7 +41,7 @@ fn connect_with(
 }
 
 #[tokio::test]
-async fn a_hung_server_is_given_up_on() {
+async fn call_times_out_when_server_hangs() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let consul = connect(listener.local_addr().unwrap(), json!({"timeout": "100ms"}));
     let error = list_owned(&consul, &clusters()).await.unwrap_err();
@@ -68,7 +68,7 @@ async fn queued_write_checks_the_lease_again() {
     let consul = Arc::new(connect(address, json!({})));
     let lease = Arc::new(super::removal::LeaseUntilTaken(AtomicBool::new(false)));
     consul.set_lease(lease.clone());
-    let most = PRODUCT.most_calls.unwrap();
+    let most = PRODUCT.max_concurrent_calls.unwrap();
     let reads: Vec<_> = (0..most)
         .map(|_| {
             let consul = Arc::clone(&consul);
@@ -82,7 +82,7 @@ async fn queued_write_checks_the_lease_again() {
         let consul = Arc::clone(&consul);
         tokio::spawn(async move { consul.delete(&token_id(1)).await })
     };
-    // So far that it waits for a turn.
+    // Until the removal waits for a permit.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -96,22 +96,22 @@ async fn queued_write_checks_the_lease_again() {
 }
 
 #[tokio::test]
-async fn the_filtered_header_is_seen() {
-    let answer = |path: &str, _: &str| {
+async fn filtered_header_is_an_error() {
+    let response = |path: &str, _: &str| {
         let body =
             if path == "/v1/acl/tokens" { json!([]) } else { json!({"Node": {"Node": "n"}, "Services": []}) };
         let header = if path == "/v1/acl/tokens" { "x-other" } else { "X-Consul-Results-Filtered-By-ACLs" };
         ([(header, "true")], body.to_string()).into_response()
     };
-    let listed = list_owned(&connect(server(answer).await, json!({})), &clusters()).await.unwrap();
-    assert_eq!(failed_parts(&listed), [format!("the services of {CLUSTER}")]);
+    let listed = list_owned(&connect(server(response).await, json!({})), &clusters()).await.unwrap();
+    assert_eq!(failed_segments(&listed), [format!("the services of {CLUSTER}")]);
     let error = &listed.failed[0].error;
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("service_prefix"), "{error}");
 }
 
 #[tokio::test]
-async fn a_page_of_html_is_named_as_one() {
+async fn html_response_is_named_in_the_error() {
     let address = server(|_, _| "<html>It works!</html>".into_response()).await;
     let consul = connect(address, json!({}));
     for error in [
@@ -128,17 +128,17 @@ async fn a_page_of_html_is_named_as_one() {
 async fn token_is_sent_in_header_and_never_in_errors() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2\n").unwrap();
-    let answer = |_: &str, token: &str| {
+    let response = |_: &str, token: &str| {
         (StatusCode::FORBIDDEN, format!("ACL not found, you sent {token}")).into_response()
     };
-    let consul = connect(server(answer).await, json!({"tokenFile": file.path()}));
+    let consul = connect(server(response).await, json!({"tokenFile": file.path()}));
     let error = list_owned(&consul, &clusters()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden);
     assert!(error.message.contains("(token)"), "{error}");
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
 
-/// Has one token after the other.
+/// Returns a new token at each read.
 struct RotatingSecrets(AtomicUsize);
 
 #[async_trait]
@@ -149,23 +149,23 @@ impl Secrets for RotatingSecrets {
 }
 
 #[tokio::test]
-async fn a_token_from_a_secret_is_fetched_at_use() {
-    let answer = |_: &str, token: &str| {
+async fn secret_token_is_read_at_first_call() {
+    let response = |_: &str, token: &str| {
         let tokens = if token == "token-0" { vec![super::token(1)] } else { vec![] };
         Value::from(tokens).to_string().into_response()
     };
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:consul";
     let secrets = Arc::new(RotatingSecrets(AtomicUsize::new(0)));
-    let consul = connect_with(server(answer).await, json!({"tokenSecret": arn}), secrets.clone());
+    let consul = connect_with(server(response).await, json!({"tokenSecret": arn}), secrets.clone());
     assert_eq!(secrets.0.load(Ordering::Relaxed), 0, "nothing is read before it is needed");
-    assert_eq!(whole(list_owned(&consul, &BTreeSet::new()).await), []);
+    assert_eq!(complete(list_owned(&consul, &BTreeSet::new()).await), []);
     let listed = list_owned(&consul, &clusters()).await.unwrap();
     assert_eq!(listed.failed[0].error.kind, MeshErrorKind::UnexpectedResponse);
     assert_eq!(secrets.0.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
-async fn a_ca_from_a_secret_that_is_none_is_named() {
+async fn invalid_ca_secret_is_named_in_the_error() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:ca";
     let spec = spec(&json!({"address": "https://127.0.0.1:1", "caSecret": arn}));
@@ -178,7 +178,7 @@ async fn a_ca_from_a_secret_that_is_none_is_named() {
 }
 
 #[tokio::test]
-async fn a_burst_of_calls_makes_a_handful_of_connections() {
+async fn burst_of_calls_uses_few_connections() {
     let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -203,27 +203,27 @@ async fn a_burst_of_calls_makes_a_handful_of_connections() {
     for number in 0..300 {
         let consul = consul.clone();
         removals.spawn(async move {
-            // Reads, whose answers make no sense, beside removals.
+            // Reads with invalid responses, concurrent with removals.
             let _ = consul.get(&token_id(number)).await;
             consul.delete(&token_id(number)).await
         });
     }
-    for outcome in removals.join_all().await {
-        assert_eq!(outcome, Ok(true));
+    for result in removals.join_all().await {
+        assert_eq!(result, Ok(true));
     }
     let most = most.load(Ordering::SeqCst);
     assert!((1..=8).contains(&most), "{most}");
 }
 
 #[tokio::test]
-async fn a_long_list_is_taken_as_it_comes() {
-    // Beyond what a whole answer may be.
+async fn long_list_is_streamed() {
+    // More than the limit of a buffered response.
     let list = || Value::from((0..4_000).map(super::token).collect::<Vec<_>>()).to_string();
     assert!(list().len() > 1024 * 1024);
-    let answer = move |path: &str, _: &str| match path {
+    let response = move |path: &str, _: &str| match path {
         "/v1/acl/tokens" => list().into_response(),
         _ => json!({"Node": null, "Services": null}).to_string().into_response(),
     };
-    let owned = whole(list_owned(&connect(server(answer).await, json!({})), &clusters()).await);
+    let owned = complete(list_owned(&connect(server(response).await, json!({})), &clusters()).await);
     assert_eq!(owned.len(), 4_000);
 }

@@ -1,4 +1,4 @@
-//! Against what a real 1.21 server and real logins left, where a directory of recordings is given.
+//! Replays exchanges recorded from a 1.21 server and its logins, if a directory of recordings is given.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use ecs_mesh_control_plane::list_owned;
 /// Names the directory that holds `consul-1.21.jsonl` and `consul-ecs-objects.json`.
 const DIRECTORY: &str = "ECS_MESH_RECORDINGS";
 
-/// What the server computes, or what is its identity in the path.
+/// Fields that the server computes or that the path contains.
 const NOT_SENT: [&str; 6] = ["CreateIndex", "ModifyIndex", "Hash", "SecretID", "AccessorID", "CreateTime"];
 
 fn recorded(name: &str) -> Option<String> {
@@ -20,7 +20,7 @@ fn recorded(name: &str) -> Option<String> {
     Some(std::fs::read_to_string(PathBuf::from(directory).join(name)).unwrap())
 }
 
-/// What would be sent back of what is stored, as the forms have it.
+/// The body that an unchanged update of a stored object sends.
 async fn sent_back(stored: &Value) -> Value {
     let script = ScriptedConsulTransport::of(vec![responds(200, stored), responds(200, stored)]);
     let objects = consul(&script).objects();
@@ -71,7 +71,7 @@ async fn recorded_objects_round_trip_unchanged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_real_tasks_made_is_theirs() {
+async fn recorded_registrations_belong_to_their_tasks() {
     let Some(text) = recorded("consul-ecs-objects.json") else { return };
     let all: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
     let logins: Vec<Value> = all
@@ -82,7 +82,7 @@ async fn what_real_tasks_made_is_theirs() {
     let services = &all["catalog-node-services.one-service"];
     let anchor = ClusterArn::parse(services["Node"]["Node"].as_str().unwrap()).unwrap();
     let script = ScriptedConsulTransport::of(vec![tokens(&logins), responds(200, services)]);
-    let owned = whole(list_owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
+    let owned = complete(list_owned(&consul(&script), &BTreeSet::from([anchor.clone()])).await);
     assert_eq!(owned.len(), logins.len() + 1);
     let one = ecs_mesh_core::intent::OwnershipLabels::of(
         &operator(),
@@ -93,7 +93,7 @@ async fn what_real_tasks_made_is_theirs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_real_servers_lists_are_read_whole() {
+async fn recorded_lists_are_read_completely() {
     let Some(text) = recorded("consul-1.21.jsonl") else { return };
     let mut read = 0;
     for line in text.lines() {
@@ -103,14 +103,14 @@ async fn a_real_servers_lists_are_read_whole() {
         if !is_list || exchange["status"] != 200 {
             continue;
         }
-        let answer = responds(200, &exchange["response"]);
-        let answers =
-            if path.starts_with("/v1/acl") { vec![answer, no_node()] } else { vec![tokens(&[]), answer] };
-        // After a node that shows nothing our own token is asked for.
-        let answers = [answers, vec![known()]].concat();
-        let (consul, reported) = watched(&ScriptedConsulTransport::of(answers));
+        let response = responds(200, &exchange["response"]);
+        let responses =
+            if path.starts_with("/v1/acl") { vec![response, no_node()] } else { vec![tokens(&[]), response] };
+        // After an empty node the client checks the own token.
+        let responses = [responses, vec![known_token()]].concat();
+        let (consul, reported) = observed(&ScriptedConsulTransport::of(responses));
         list_owned(&consul, &clusters()).await.unwrap_or_else(|error| panic!("{path}: {error}"));
-        // The recorded stray has no meta at all, so it is somebody else's.
+        // The recorded foreign service has no metadata, so it is not owned.
         assert!(!reported.all().contains(&"list_owned skipped".to_owned()), "{path}: {:?}", reported.all());
         read += 1;
     }

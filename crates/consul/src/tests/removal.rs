@@ -4,19 +4,19 @@ use super::*;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 use ecs_mesh_controller::Lease;
 
-fn done() -> ScriptedResponses {
+fn done() -> ScriptedResult {
     responds(200, &json!({"Results": [], "Errors": null}))
 }
 
-/// Rolled back, for these operations.
-fn rolled_back(errors: &[(usize, &str)]) -> ScriptedResponses {
+/// A transaction that was rolled back because of these operations.
+fn rolled_back(errors: &[(usize, &str)]) -> ScriptedResult {
     let errors: Vec<Value> = errors.iter().map(|(at, what)| json!({"OpIndex": at, "What": what})).collect();
     responds(409, &json!({"Results": null, "Errors": errors}))
 }
 
 type Consul = Arc<ConsulControlPlane<Arc<ScriptedConsulTransport>>>;
 
-/// Reads these services, as a reconcile does before it removes something, and removes them at the same time.
+/// Reads these services, as a reconcile does before a removal, and removes them concurrently.
 async fn remove(consul: &Consul, names: &[&str]) -> Vec<Result<bool, MeshErrorKind>> {
     let each = |name: &str, remove: bool| {
         let (consul, id) = (consul.clone(), service_id(name));
@@ -27,14 +27,14 @@ async fn remove(consul: &Consul, names: &[&str]) -> Vec<Result<bool, MeshErrorKi
     for read in names.iter().map(|name| each(name, false)).collect::<Vec<_>>() {
         assert!(read.await.unwrap().unwrap());
     }
-    let mut outcomes = Vec::new();
+    let mut results = Vec::new();
     for removal in names.iter().map(|name| each(name, true)).collect::<Vec<_>>() {
-        outcomes.push(removal.await.unwrap().map_err(|error| error.kind));
+        results.push(removal.await.unwrap().map_err(|error| error.kind));
     }
-    outcomes
+    results
 }
 
-/// What a transaction was to remove.
+/// The operations of a transaction.
 fn operations(script: &ScriptedConsulTransport, call: usize) -> Vec<(String, u64)> {
     let body = script.body(call);
     let operations = body.as_array().unwrap().iter().map(|operation| {
@@ -70,8 +70,8 @@ async fn reregistered_service_is_not_removed() {
         done(),
     ]);
     let consul = Arc::new(consul(&script));
-    let outcomes = remove(&consul, &["web-1", "web-2", "web-3"]).await;
-    assert_eq!(outcomes, [Ok(true), Err(MeshErrorKind::Conflict), Ok(true)]);
+    let results = remove(&consul, &["web-1", "web-2", "web-3"]).await;
+    assert_eq!(results, [Ok(true), Err(MeshErrorKind::Conflict), Ok(true)]);
     assert_eq!(operations(&script, 3), [operation(1, 7), operation(3, 9)]);
 }
 
@@ -81,25 +81,25 @@ async fn removal_reports_missing_and_forbidden_services() {
         services(&[service(1, 7), service(2, 8), service(3, 9)]),
         rolled_back(&[(0, "failed to delete service, index is stale"), (2, "Permission denied")]),
         no_node(),
-        known(),
+        known_token(),
         rolled_back(&[(0, "Permission denied")]),
     ]);
     let consul = Arc::new(consul(&script));
-    let outcomes = remove(&consul, &["web-1", "web-2", "web-3"]).await;
-    assert_eq!(outcomes, [Ok(false), Err(MeshErrorKind::Forbidden), Err(MeshErrorKind::Forbidden)]);
+    let results = remove(&consul, &["web-1", "web-2", "web-3"]).await;
+    assert_eq!(results, [Ok(false), Err(MeshErrorKind::Forbidden), Err(MeshErrorKind::Forbidden)]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_read_lately_is_read_first() {
+async fn stale_service_is_read_before_removal() {
     let script = ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(1, 8)]), done()]);
     let consul = consul(&script);
     consul.get(&service_id("web-1")).await.unwrap();
     tokio::time::advance(Duration::from_secs(61)).await;
     assert!(consul.delete(&service_id("web-1")).await.unwrap());
     assert_eq!(operations(&script, 2), [operation(1, 8)]);
-    let script = ScriptedConsulTransport::of(vec![no_node(), known()]);
+    let script = ScriptedConsulTransport::of(vec![no_node(), known_token()]);
     assert!(!super::consul(&script).delete(&service_id("web-1")).await.unwrap());
-    let script = ScriptedConsulTransport::of(vec![no_node(), unknown()]);
+    let script = ScriptedConsulTransport::of(vec![no_node(), unknown_token()]);
     let error = super::consul(&script).delete(&service_id("web-1")).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
 }
@@ -129,7 +129,7 @@ async fn service_of_unchecked_owner_is_not_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_body_is_tried_one_by_one() {
+async fn rejected_transaction_is_split_into_single_removals() {
     let script = ScriptedConsulTransport::of(vec![
         services(&[service(1, 7), service(2, 8), service(3, 9)]),
         text(500, "it is refused"),
@@ -138,9 +138,9 @@ async fn a_refused_body_is_tried_one_by_one() {
         done(),
     ]);
     let consul = Arc::new(consul(&script));
-    let outcomes = remove(&consul, &["web-1", "web-2", "web-3"]).await;
-    // It is tried again later: a removal has no body that could be wrong.
-    assert_eq!(outcomes, [Ok(true), Err(MeshErrorKind::ServerError), Ok(true)]);
+    let results = remove(&consul, &["web-1", "web-2", "web-3"]).await;
+    // The error may be temporary: a removal has no body that could be invalid.
+    assert_eq!(results, [Ok(true), Err(MeshErrorKind::ServerError), Ok(true)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,13 +150,13 @@ async fn unreachable_server_fails_batch_after_one_call() {
         text(500, "No cluster leader"),
     ]);
     let consul = Arc::new(consul(&script));
-    let outcomes = remove(&consul, &["web-1", "web-2", "web-3"]).await;
-    let away = Err(MeshErrorKind::Unreachable);
-    assert_eq!(outcomes, [away; 3]);
+    let results = remove(&consul, &["web-1", "web-2", "web-3"]).await;
+    let unreachable = Err(MeshErrorKind::Unreachable);
+    assert_eq!(results, [unreachable; 3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_hangs_after_a_refusal_is_waited_for_once() {
+async fn hung_server_stops_single_removals() {
     let script = ScriptedConsulTransport::of(vec![
         services(&[service(1, 7), service(2, 8), service(3, 9)]),
         text(500, "it is refused"),
@@ -164,13 +164,13 @@ async fn a_server_that_hangs_after_a_refusal_is_waited_for_once() {
         unreachable_server(),
     ]);
     let consul = Arc::new(consul(&script));
-    let outcomes = remove(&consul, &["web-1", "web-2", "web-3"]).await;
-    let away = Err(MeshErrorKind::Unreachable);
-    assert_eq!(outcomes, [Ok(true), away, away]);
+    let results = remove(&consul, &["web-1", "web-2", "web-3"]).await;
+    let unreachable = Err(MeshErrorKind::Unreachable);
+    assert_eq!(results, [Ok(true), unreachable, unreachable]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn servers_without_transactions_are_asked_for_each() {
+async fn services_are_removed_singly_without_transactions() {
     let script = ScriptedConsulTransport::of(vec![
         services(&[service(1, 7)]),
         text(404, "Invalid URL path: not a recognized HTTP API endpoint"),
@@ -192,11 +192,11 @@ async fn transaction_size_follows_server_version()
 {
     let of_version = |version: &str| responds(200, &json!({"Config": {"Version": version}}));
     for (reported, sizes) in [
-        (vec![of_version("1.14.0"), known()], vec![128, 72]),
-        (vec![of_version("1.13.9"), known()], vec![64, 64, 64, 8]),
-        // The token may not see the agent; the servers have a leader.
+        (vec![of_version("1.14.0"), known_token()], vec![128, 72]),
+        (vec![of_version("1.13.9"), known_token()], vec![64, 64, 64, 8]),
+        // The token may not read the agent; the servers have a leader.
         (
-            vec![unknown(), responds(200, &json!("10.0.0.1:8300")), text(404, "Invalid URL path"), known()],
+            vec![unknown_token(), responds(200, &json!("10.0.0.1:8300")), text(404, "Invalid URL path"), known_token()],
             vec![64, 64, 64, 8],
         ),
     ] {
@@ -214,41 +214,41 @@ async fn transaction_size_follows_server_version()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tokens_404_is_believed_only_if_a_list_lacks_it() {
+async fn token_removal_404_is_confirmed_by_a_list() {
     let missing = || text(404, "Cannot find token to delete");
     let script = ScriptedConsulTransport::of(vec![
         responds(200, &json!(true)),
         missing(),
         tokens(&[token(3)]),
-        // Our own token was not known for a moment, and this one is there.
+        // The own token was unknown for a moment, and this token exists.
         missing(),
         tokens(&[token(3)]),
     ]);
     let consul_1 = consul(&script);
-    let mut outcomes = Vec::new();
+    let mut results = Vec::new();
     for number in 1..=3 {
-        outcomes.push(consul_1.delete(&token_id(number)).await.map_err(|error| error.kind));
+        results.push(consul_1.delete(&token_id(number)).await.map_err(|error| error.kind));
     }
-    assert_eq!(outcomes, [Ok(true), Ok(false), Err(MeshErrorKind::Conflict)]);
-    // Whose it is by now nobody has looked at: it is never removed a second time.
+    assert_eq!(results, [Ok(true), Ok(false), Err(MeshErrorKind::Conflict)]);
+    // The owner may have changed, so the removal is never repeated.
     let removed = script.calls().iter().filter(|call| call.starts_with("DELETE")).count();
     assert_eq!(removed, 3);
     assert_eq!(script.calls()[0], format!("DELETE /v1/acl/token/{}", accessor(1)));
-    for (answers, words) in [
-        (vec![missing(), unknown()], "tokenFile"),
+    for (responses, words) in [
+        (vec![missing(), unknown_token()], "tokenFile"),
         (vec![text(403, "Permission denied")], "acl = \"write\""),
         (vec![text(404, "<html>not here</html>")], "spec.consul.address"),
     ] {
-        let error = consul(&ScriptedConsulTransport::of(answers)).delete(&token_id(1)).await.unwrap_err();
+        let error = consul(&ScriptedConsulTransport::of(responses)).delete(&token_id(1)).await.unwrap_err();
         assert!(error.kind == MeshErrorKind::Forbidden || words == "spec.consul.address", "{error}");
         assert!(error.message.contains(words), "{error}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_refused_for_itself_is_told_so() {
-    let refused = text(500, "Delete operation not permitted");
-    let error = consul(&ScriptedConsulTransport::of(vec![refused])).delete(&token_id(1)).await.unwrap_err();
+async fn rejected_token_removal_is_an_error() {
+    let rejected = text(500, "Delete operation not permitted");
+    let error = consul(&ScriptedConsulTransport::of(vec![rejected])).delete(&token_id(1)).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Invalid, "{error}");
 }
 
@@ -257,14 +257,14 @@ async fn removal_error_is_retried_unless_permanent() {
     for (words, kind) in [
         ("Deletion of the request's authorization token is not permitted", MeshErrorKind::Invalid),
         ("leadership transfer in progress", MeshErrorKind::Unreachable),
-        ("nobody has heard this before", MeshErrorKind::ServerError),
+        ("an unknown error", MeshErrorKind::ServerError),
     ] {
         let script = ScriptedConsulTransport::of(vec![text(500, words)]);
         assert_eq!(consul(&script).delete(&token_id(1)).await.unwrap_err().kind, kind, "{words}");
     }
 }
 
-/// Held until somebody else takes it.
+/// A lease that is held until the test takes it away.
 #[derive(Debug)]
 pub(super) struct LeaseUntilTaken(pub(super) AtomicBool);
 

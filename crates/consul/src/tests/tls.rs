@@ -1,4 +1,4 @@
-//! Which CA is trusted: from a file, the environment or a secret.
+//! Trusted CAs: from a file, the environment or a secret.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ fn pem(name: &str) -> String {
     std::fs::read_to_string(fixture(name)).unwrap()
 }
 
-/// Keeps a CA.
+/// Returns a CA.
 struct FixedSecrets(&'static str);
 
 #[async_trait]
@@ -27,7 +27,7 @@ impl Secrets for FixedSecrets {
     }
 }
 
-/// A call to a server whose certificate `ca.pem` signed.
+/// Calls a server whose certificate is signed by `ca.pem`.
 async fn call(ca: &Value, secret: &'static str) -> Result<BTreeSet<String>, MeshErrorKind> {
     let mut settings = json!({"address": format!("https://localhost:{}", tls_server().port())});
     settings.as_object_mut().unwrap().extend(ca.as_object().unwrap().clone());
@@ -36,34 +36,34 @@ async fn call(ca: &Value, secret: &'static str) -> Result<BTreeSet<String>, Mesh
         ConsulControlPlane::connect(&spec(&settings), operator(), Arc::new(NoObserver), secrets).unwrap();
     let called = consul.list_services(&MeshName::default()).await;
     called.map_err(|error| {
-        assert!(error.message.contains("give the CA that signed it"), "{error}");
+        assert!(error.message.contains("to the CA that signed it"), "{error}");
         error.kind
     })
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_by_the_ca_in_a_file() {
+async fn ca_file_is_trusted() {
     assert_eq!(call(&json!({"caFile": fixture("ca.pem")}), "none").await, Ok(BTreeSet::new()));
     let other = call(&json!({"caFile": fixture("other-ca.pem")}), "none").await;
     assert_eq!(other, Err(MeshErrorKind::Unreachable));
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_by_the_ca_in_a_secret() {
+async fn ca_secret_is_trusted() {
     assert_eq!(call(&json!({"caSecret": ARN}), "ca.pem").await, Ok(BTreeSet::new()));
     assert_eq!(call(&json!({"caSecret": ARN}), "other-ca.pem").await, Err(MeshErrorKind::Unreachable));
 }
 
 #[tokio::test]
-async fn a_server_is_trusted_by_the_ca_in_the_environment() {
+async fn ca_environment_variable_is_trusted() {
     if std::env::var_os(TRUSTED).is_none() {
         // Only a process of its own can be given variables.
         let (_, module) = module_path!().split_once("::").unwrap();
-        let test = format!("{module}::a_server_is_trusted_by_the_ca_in_the_environment");
+        let test = format!("{module}::ca_environment_variable_is_trusted");
         let mut itself = Command::new(std::env::current_exe().unwrap());
         itself.args(["--exact", &test]).env(TRUSTED, pem("ca.pem")).env(OTHER, pem("other-ca.pem"));
-        let said = String::from_utf8(itself.output().unwrap().stdout).unwrap();
-        assert!(said.contains("1 passed"), "{said}");
+        let output = String::from_utf8(itself.output().unwrap().stdout).unwrap();
+        assert!(output.contains("1 passed"), "{output}");
         return;
     }
     assert_eq!(call(&json!({"caEnv": TRUSTED}), "none").await, Ok(BTreeSet::new()));

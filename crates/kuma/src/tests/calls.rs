@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    RecordingKumaObserver, ScriptedKumaTransport, TASK, demo, demo_rendered, id, kuma, mesh, operator, page, says, std_error,
+    RecordingKumaObserver, ScriptedKumaTransport, TASK, demo, demo_rendered, id, kuma, mesh, operator, page, responds, std_error,
     stored_by_2x, unreachable_server,
 };
 use crate::{HttpResponse, HealthDiscovery, KumaControlPlane, MeshCallObserver, DataplaneCapabilities};
@@ -12,11 +12,11 @@ use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 
 fn version(text: &str) -> Result<HttpResponse, crate::TransportError> {
-    says(200, &json!({"product": "Kuma", "version": text}))
+    responds(200, &json!({"product": "Kuma", "version": text}))
 }
 
 fn config(hds: bool) -> Result<HttpResponse, crate::TransportError> {
-    says(
+    responds(
         200,
         &json!({"mode": "zone", "dpServer": {"hds": {"enabled": hds}}, "apiServer": {"readOnly": false}}),
     )
@@ -34,7 +34,7 @@ fn text(status: u16, body: &str) -> Result<HttpResponse, crate::TransportError> 
 }
 
 #[tokio::test]
-async fn owned_registrations_are_gathered_over_all_pages_once_each() {
+async fn list_owned_returns_each_registration_of_all_pages_once() {
     let script = ScriptedKumaTransport::of(vec![
         page(&[dataplane("a"), dataplane("b")], Some("http://elsewhere:1/dataplanes?x=1&offset=2&size=2")),
         page(&[dataplane("b"), dataplane("c")], None),
@@ -48,7 +48,7 @@ async fn owned_registrations_are_gathered_over_all_pages_once_each() {
 }
 
 #[tokio::test]
-async fn a_failing_page_fails_the_list() {
+async fn list_fails_when_a_page_fails() {
     let script = ScriptedKumaTransport::of(vec![page(&[dataplane("a")], Some("/dataplanes?offset=1")), std_error(500)]);
     let error = list_owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
@@ -56,7 +56,7 @@ async fn a_failing_page_fails_the_list() {
 }
 
 #[tokio::test]
-async fn a_list_that_leads_back_is_an_error_and_ends() {
+async fn list_fails_when_its_pages_repeat() {
     let script = ScriptedKumaTransport::of(vec![
         page(&[], Some("/dataplanes?offset=1")),
         page(&[], Some("/dataplanes?offset=2")),
@@ -68,14 +68,14 @@ async fn a_list_that_leads_back_is_an_error_and_ends() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_on_for_ever_is_an_error_and_ends() {
+async fn list_fails_when_it_has_too_many_pages() {
     let pages = (0..2_000).map(|n| page(&[], Some(&format!("/dataplanes?offset={n}")))).collect();
     let error = list_owned(&kuma(&ScriptedKumaTransport::of(pages)), &BTreeSet::new()).await.unwrap_err();
     assert!(error.message.contains("does not end"), "{error}");
 }
 
 #[tokio::test]
-async fn a_malformed_item_never_fails_the_list_and_is_counted() {
+async fn malformed_item_is_skipped_and_counted() {
     let marked = json!({"ecs-mesh.dev/operator": "op-1"});
     let script = ScriptedKumaTransport::of(vec![page(
         &[
@@ -95,7 +95,7 @@ async fn a_malformed_item_never_fails_the_list_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
+async fn list_owned_excludes_others_when_filter_is_ignored() {
     let mut foreign = dataplane("foreign");
     foreign["labels"]["ecs-mesh.dev/operator"] = "op-2".into();
     let unlabelled = json!({"mesh": "default", "name": "x", "networking": {}});
@@ -106,17 +106,17 @@ async fn a_server_that_ignores_the_filter_does_not_make_others_ours() {
 }
 
 #[tokio::test]
-async fn a_list_without_items_is_no_empty_list() {
-    for answer in [json!({}), json!({"items": 7}), json!([]), json!({"items": [], "next": "http://x/"})] {
-        let error = list_owned(&kuma(&ScriptedKumaTransport::of(vec![says(200, &answer)])), &BTreeSet::new()).await.unwrap_err();
-        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{answer}");
+async fn list_fails_when_it_has_no_items_field() {
+    for response in [json!({}), json!({"items": 7}), json!([]), json!({"items": [], "next": "http://x/"})] {
+        let error = list_owned(&kuma(&ScriptedKumaTransport::of(vec![responds(200, &response)])), &BTreeSet::new()).await.unwrap_err();
+        assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{response}");
     }
-    let nothing = says(200, &json!({"total": 0, "items": null, "next": null}));
+    let nothing = responds(200, &json!({"total": 0, "items": null, "next": null}));
     assert_eq!(list_owned(&kuma(&ScriptedKumaTransport::of(vec![nothing])), &BTreeSet::new()).await.unwrap().seen, []);
 }
 
 #[tokio::test]
-async fn a_missing_dataplane_is_none_and_its_removal_false() {
+async fn missing_dataplane_is_none_and_not_removed() {
     let script = ScriptedKumaTransport::of(vec![std_error(404), std_error(404)]);
     let kuma = kuma(&script);
     assert_eq!(kuma.get(&id("default", "a b/c")).await.unwrap(), None);
@@ -125,7 +125,7 @@ async fn a_missing_dataplane_is_none_and_its_removal_false() {
 }
 
 #[tokio::test]
-async fn a_404_that_is_not_kumas_proves_nothing() {
+async fn get_fails_when_404_has_no_kuma_body() {
     for body in ["<html>Not Found</html>", "404: Page Not Found", r#"{"message":"Not Found"}"#, ""] {
         let script = ScriptedKumaTransport::of(vec![text(404, body), text(404, body)]);
         let kuma = kuma(&script);
@@ -136,20 +136,20 @@ async fn a_404_that_is_not_kumas_proves_nothing() {
 }
 
 #[tokio::test]
-async fn a_dataplane_that_cannot_be_read_is_named() {
-    for (answer, what) in [
+async fn unreadable_dataplane_error_names_it() {
+    for (response, what) in [
         (json!({"mesh": "default", "name": TASK, "labels": 1}), "labels"),
         (json!({"mesh": "default", "name": "other"}), "default/other"),
         (json!([]), "not an object"),
     ] {
-        let error = kuma(&ScriptedKumaTransport::of(vec![says(200, &answer)])).get(&id("default", TASK)).await.unwrap_err();
+        let error = kuma(&ScriptedKumaTransport::of(vec![responds(200, &response)])).get(&id("default", TASK)).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains(TASK) && error.message.contains(what), "{error}");
     }
 }
 
 #[tokio::test]
-async fn each_status_says_what_may_be_done() {
+async fn each_status_has_its_error_kind() {
     use MeshErrorKind::{Throttled, Conflict, Forbidden, Invalid, MeshNotFound, ReadOnly, UnexpectedResponse, Unreachable};
     for (status, kind, hint) in [
         (302, UnexpectedResponse, "redirects are not followed"),
@@ -173,7 +173,7 @@ async fn each_status_says_what_may_be_done() {
 }
 
 #[tokio::test]
-async fn a_refused_body_names_the_fields_and_reasons() {
+async fn rejected_body_error_names_fields_and_reasons() {
     let refusal = json!({
         "type": "/std-errors", "status": 400, "title": "Refused", "detail": "Not valid",
         "invalid_parameters": [
@@ -181,14 +181,14 @@ async fn a_refused_body_names_the_fields_and_reasons() {
             {"field": "networking.address", "reason": "missing"},
         ],
     });
-    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), says(400, &refusal)]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), responds(400, &refusal)]);
     let error = kuma(&script).put(&id("default", TASK), &json!({})).await.unwrap_err();
     let fields = "networking.inbound[0].port: out of range, networking.address: missing";
     assert!(error.message.contains(fields), "{error}");
 }
 
 #[tokio::test]
-async fn a_write_that_a_page_of_html_accepts_has_not_worked() {
+async fn write_fails_when_response_is_html() {
     let script = ScriptedKumaTransport::of(vec![version("2.14.3"), text(200, "<html>Please log in</html>")]);
     let error = kuma(&script).put(&id("default", TASK), &json!({})).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
@@ -204,7 +204,7 @@ async fn empty_write_response_means_success_on_old_versions() {
 }
 
 #[tokio::test]
-async fn names_that_would_be_steps_in_the_path_are_never_sent() {
+async fn names_that_are_path_steps_are_never_sent() {
     let script = ScriptedKumaTransport::of(vec![]);
     for name in ["", ".", ".."] {
         let error = kuma(&script).delete(&id("default", name)).await.unwrap_err();
@@ -213,7 +213,7 @@ async fn names_that_would_be_steps_in_the_path_are_never_sent() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_to_a_3x_server() {
+async fn unsupported_version_is_never_written_to() {
     let script = ScriptedKumaTransport::of(vec![version("3.0.0-dev"), version("3.0.0-dev")]);
     let kuma = kuma(&script);
     let refreshed = kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
@@ -224,8 +224,8 @@ async fn nothing_is_written_to_a_3x_server() {
 }
 
 #[tokio::test]
-async fn a_first_write_without_a_refresh_asks_for_the_version_once() {
-    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), says(201, &json!({})), says(200, &json!({}))]);
+async fn first_write_reads_the_version_once() {
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), responds(201, &json!({})), responds(200, &json!({}))]);
     let kuma = kuma(&script);
     for _ in 0..2 {
         kuma.put(&id("default", TASK), &json!({})).await.unwrap();
@@ -234,16 +234,16 @@ async fn a_first_write_without_a_refresh_asks_for_the_version_once() {
 }
 
 #[tokio::test]
-async fn a_refresh_learns_health_discovery_and_each_meshs_mode() {
+async fn refresh_reads_health_discovery_and_mesh_modes() {
     let script = ScriptedKumaTransport::of(vec![
         version("2.7.4"),
         config(false),
-        says(200, &json!({"type": "Mesh", "name": "a", "meshServices": {"mode": "Exclusive"}})),
-        says(200, &json!({"type": "Mesh", "name": "b", "meshServices": {"mode": "Everywhere"}})),
+        responds(200, &json!({"type": "Mesh", "name": "a", "meshServices": {"mode": "Exclusive"}})),
+        responds(200, &json!({"type": "Mesh", "name": "b", "meshServices": {"mode": "Everywhere"}})),
     ]);
     let kuma = kuma(&script);
     kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap();
-    let (a, b) = (kuma.rules(&mesh("a")), kuma.rules(&mesh("b")));
+    let (a, b) = (kuma.capabilities(&mesh("a")), kuma.capabilities(&mesh("b")));
     assert!(a.mesh_services_only && !b.mesh_services_only);
     assert_eq!(a.health_discovery, HealthDiscovery::Off);
     assert!(!a.inbound_names, "2.7 drops the names of inbounds");
@@ -251,23 +251,23 @@ async fn a_refresh_learns_health_discovery_and_each_meshs_mode() {
 }
 
 #[tokio::test]
-async fn a_missing_mesh_fails_the_refresh_and_the_others_are_learned() {
+async fn refresh_reads_other_meshes_when_one_is_missing() {
     let exclusive = json!({"meshServices": {"mode": "Exclusive"}});
-    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), config(true), std_error(404), says(200, &exclusive)]);
+    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), config(true), std_error(404), responds(200, &exclusive)]);
     let kuma = kuma(&script);
     let error = kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::MeshNotFound);
     assert!(error.message.contains("/meshes/a"), "{error}");
-    assert!(kuma.rules(&mesh("b")).mesh_services_only);
+    assert!(kuma.capabilities(&mesh("b")).mesh_services_only);
 }
 
 #[tokio::test]
-async fn a_failed_refresh_leaves_the_last_knowledge_in_place() {
+async fn capabilities_are_kept_when_refresh_fails() {
     let exclusive = json!({"meshServices": {"mode": "Exclusive"}});
     let script = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         config(false),
-        says(200, &exclusive),
+        responds(200, &exclusive),
         unreachable_server(),
         version("2.14.3"),
         unreachable_server(),
@@ -275,11 +275,11 @@ async fn a_failed_refresh_leaves_the_last_knowledge_in_place() {
     let kuma = kuma(&script);
     let meshes: BTreeSet<_> = [mesh("default")].into();
     kuma.refresh_capabilities(&meshes).await.unwrap();
-    let before = kuma.rules(&mesh("default"));
+    let before = kuma.capabilities(&mesh("default"));
     for _ in 0..2 {
         assert_eq!(kuma.refresh_capabilities(&meshes).await.unwrap_err().kind, MeshErrorKind::Unreachable);
     }
-    assert_eq!(kuma.rules(&mesh("default")), before);
+    assert_eq!(kuma.capabilities(&mesh("default")), before);
 }
 
 #[tokio::test]
@@ -287,29 +287,29 @@ async fn unreadable_configuration_keeps_the_default() {
     let script = ScriptedKumaTransport::of(vec![version("2.14.3"), std_error(403)]);
     let kuma = kuma(&script);
     kuma.refresh_capabilities(&BTreeSet::new()).await.unwrap();
-    assert_eq!(kuma.rules(&mesh("default")).health_discovery, HealthDiscovery::On);
+    assert_eq!(kuma.capabilities(&mesh("default")).health_discovery, HealthDiscovery::On);
 }
 
 #[tokio::test]
-async fn a_global_or_read_only_control_plane_is_told_at_the_refresh() {
+async fn refresh_fails_when_control_plane_is_read_only() {
     for config in [json!({"mode": "global"}), json!({"mode": "zone", "apiServer": {"readOnly": true}})] {
-        let script = ScriptedKumaTransport::of(vec![version("2.14.3"), says(200, &config)]);
+        let script = ScriptedKumaTransport::of(vec![version("2.14.3"), responds(200, &config)]);
         let error = kuma(&script).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::ReadOnly, "{config}");
     }
 }
 
 #[tokio::test]
-async fn what_is_not_a_kuma_control_plane_is_said_so() {
-    for answer in [says(200, &json!({"hello": "world"})), text(200, "<html>"), text(404, "nginx")] {
-        let error = kuma(&ScriptedKumaTransport::of(vec![answer])).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+async fn refresh_fails_when_server_is_not_kuma() {
+    for response in [responds(200, &json!({"hello": "world"})), text(200, "<html>"), text(404, "nginx")] {
+        let error = kuma(&ScriptedKumaTransport::of(vec![response])).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains("address"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn services_come_from_the_insights_or_from_the_mesh_services() {
+async fn services_come_from_insights_or_mesh_services() {
     let named = |name: &str| json!({"name": name});
     let insights = ScriptedKumaTransport::of(vec![
         page(&[named("kv")], Some("/meshes/default/service-insights?offset=1&size=1000")),
@@ -321,7 +321,7 @@ async fn services_come_from_the_insights_or_from_the_mesh_services() {
     let exclusive = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         config(true),
-        says(200, &json!({"meshServices": {"mode": "Exclusive"}})),
+        responds(200, &json!({"meshServices": {"mode": "Exclusive"}})),
         page(&[named("redis")], None),
     ]);
     let kuma = kuma(&exclusive);
@@ -331,27 +331,27 @@ async fn services_come_from_the_insights_or_from_the_mesh_services() {
 }
 
 #[tokio::test]
-async fn without_insights_services_come_from_the_dataplanes_tags() {
+async fn services_come_from_tags_without_insights() {
     let script = ScriptedKumaTransport::of(vec![std_error(404), page(&[dataplane("a")], None)]);
     let found = kuma(&script).list_services(&mesh("default")).await.unwrap();
     assert_eq!(found, BTreeSet::from(["demo-app".to_owned()]));
 }
 
 #[tokio::test]
-async fn the_services_of_a_mesh_that_does_not_exist_are_an_error() {
+async fn list_services_fails_when_mesh_does_not_exist() {
     let script = ScriptedKumaTransport::of(vec![std_error(404), std_error(404)]);
     let error = kuma(&script).list_services(&mesh("nope")).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::MeshNotFound);
 }
 
 #[tokio::test]
-async fn every_operation_is_observed_with_its_outcome() {
+async fn every_operation_is_observed_with_its_result() {
     let script = ScriptedKumaTransport::of(vec![
         version("2.14.3"),
         std_error(409),
         unreachable_server(),
         std_error(404),
-        says(200, &json!({})),
+        responds(200, &json!({})),
         page(&[], None),
     ]);
     let outcomes = Arc::new(RecordingKumaObserver::default());
@@ -364,6 +364,6 @@ async fn every_operation_is_observed_with_its_outcome() {
     kuma.get(&id).await.unwrap();
     kuma.delete(&id).await.unwrap();
     kuma.list_services(&mesh("default")).await.unwrap();
-    let read_cache = outcomes.0.lock().unwrap().clone();
-    assert_eq!(read_cache, ["put conflict", "refresh_capabilities unreachable", "get success", "delete success", "list_services success"]);
+    let calls = outcomes.0.lock().unwrap().clone();
+    assert_eq!(calls, ["put conflict", "refresh_capabilities unreachable", "get success", "delete success", "list_services success"]);
 }

@@ -1,4 +1,4 @@
-//! What a user of the client would notice, by rendering, by scripted answers, and over real HTTP.
+//! Tests of the client: rendering, scripted responses, and calls over real HTTP.
 
 mod calls;
 mod over_http;
@@ -69,12 +69,12 @@ fn demo() -> DesiredRegistration {
     }
 }
 
-fn demo_rendered(rules: DataplaneCapabilities) -> Value {
-    super::dataplane::render(&demo(), None, rules).body
+fn demo_rendered(capabilities: DataplaneCapabilities) -> Value {
+    super::dataplane::render(&demo(), None, capabilities).body
 }
 
-/// What a control plane of the 2.x line keeps of a body, by the rules seen on one: labels, zone tag, times, no zero
-/// values; an inbound with a probe starts not ready.
+/// The body as a 2.x control plane stores it: with labels, zone tag and times, without zero values. An inbound with a
+/// probe starts not ready.
 fn stored_by_2x(sent: &Value, created: bool) -> Value {
     let mut stored = sent.clone();
     let mesh = sent["mesh"].as_str().unwrap().to_owned();
@@ -118,20 +118,20 @@ fn registered(change: impl FnOnce(&mut Value)) -> Registration {
     registration(stored)
 }
 
-/// Answers in the order of a script, and keeps what was asked.
+/// Responds in the order of a script and records the requests.
 #[derive(Default)]
 struct ScriptedKumaTransport {
-    probes: Mutex<VecDeque<Result<HttpResponse, TransportError>>>,
-    asked: Mutex<Vec<(HttpMethod, String, Option<Value>)>>,
+    responses: Mutex<VecDeque<Result<HttpResponse, TransportError>>>,
+    requests: Mutex<Vec<(HttpMethod, String, Option<Value>)>>,
 }
 
 impl ScriptedKumaTransport {
-    fn of(probes: Vec<Result<HttpResponse, TransportError>>) -> Arc<Self> {
-        Arc::new(Self { probes: Mutex::new(probes.into()), asked: Mutex::default() })
+    fn of(responses: Vec<Result<HttpResponse, TransportError>>) -> Arc<Self> {
+        Arc::new(Self { responses: Mutex::new(responses.into()), requests: Mutex::default() })
     }
 
     fn paths(&self) -> Vec<String> {
-        self.asked.lock().unwrap().iter().map(|(method, path, _)| format!("{method} {path}")).collect()
+        self.requests.lock().unwrap().iter().map(|(method, path, _)| format!("{method} {path}")).collect()
     }
 }
 
@@ -144,31 +144,31 @@ impl Transport for ScriptedKumaTransport {
         body: Option<Vec<u8>>,
     ) -> Result<HttpResponse, TransportError> {
         let body = body.map(|body| serde_json::from_slice(&body).unwrap());
-        self.asked.lock().unwrap().push((method, path_and_query.to_owned(), body));
-        let fix = self.probes.lock().unwrap().pop_front();
-        fix.unwrap_or_else(|| panic!("nothing is scripted for {method} {path_and_query}"))
+        self.requests.lock().unwrap().push((method, path_and_query.to_owned(), body));
+        let next = self.responses.lock().unwrap().pop_front();
+        next.unwrap_or_else(|| panic!("no scripted response for {method} {path_and_query}"))
     }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
-fn says(status: u16, body: &Value) -> Result<HttpResponse, TransportError> {
+fn responds(status: u16, body: &Value) -> Result<HttpResponse, TransportError> {
     Ok(HttpResponse { status, retry_after: None, body: body.to_string().into_bytes() })
 }
 
-fn page(items: &[Value], fix: Option<&str>) -> Result<HttpResponse, TransportError> {
-    says(200, &json!({"total": items.len(), "items": items, "next": fix}))
+fn page(items: &[Value], next: Option<&str>) -> Result<HttpResponse, TransportError> {
+    responds(200, &json!({"total": items.len(), "items": items, "next": next}))
 }
 
-/// One of Kuma's errors, with words of our own.
+/// An error body of Kuma.
 fn std_error(status: u16) -> Result<HttpResponse, TransportError> {
-    says(
+    responds(
         status,
         &json!({"type": "/std-errors", "status": status, "title": "It failed", "detail": "for a reason"}),
     )
 }
 
 fn unreachable_server() -> Result<HttpResponse, TransportError> {
-    Err(TransportError { kind: TransportErrorKind::Connect, message: "nobody listens".into() })
+    Err(TransportError { kind: TransportErrorKind::Connect, message: "connection refused".into() })
 }
 
 #[derive(Default)]

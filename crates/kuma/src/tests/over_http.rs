@@ -1,4 +1,4 @@
-//! Over real sockets: what a server can do to a client.
+//! Tests of the client over real sockets.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -19,16 +19,16 @@ use ecs_mesh_control_plane::http::tls_server::{fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 
-/// Serves one answer to every request, and keeps each request's path and headers.
+/// Serves one response to every request and records each request's path and headers.
 async fn server<R: IntoResponse + Send + 'static>(
-    answer: impl Fn() -> R + Clone + Send + Sync + 'static,
+    response: impl Fn() -> R + Clone + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Mutex<Vec<(Uri, HeaderMap)>>>) {
     let seen: Arc<Mutex<Vec<(Uri, HeaderMap)>>> = Arc::default();
     let keep = seen.clone();
     let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
         keep.lock().unwrap().push((uri, headers));
-        let answer = answer();
-        async move { answer }
+        let response = response();
+        async move { response }
     });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ fn transport(spec: &KumaConnection) -> HttpTransport {
 
 #[tokio::test]
 async fn rotated_token_is_used_from_the_next_call() {
-    let (address, read_cache) = server(|| r#"{"items": [], "next": null}"#).await;
+    let (address, requests) = server(|| r#"{"items": [], "next": null}"#).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "first\n").unwrap();
     let mut spec = at(format!("{address}/behind/a/proxy/"));
@@ -68,10 +68,10 @@ async fn rotated_token_is_used_from_the_next_call() {
     list_owned(&kuma, &BTreeSet::new()).await.unwrap();
     std::fs::write(file.path(), "other").unwrap();
     list_owned(&kuma, &BTreeSet::new()).await.unwrap();
-    let read_cache = read_cache.lock().unwrap();
-    let tokens: Vec<_> = read_cache.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
+    let requests = requests.lock().unwrap();
+    let tokens: Vec<_> = requests.iter().map(|(_, headers)| headers[header::AUTHORIZATION].clone()).collect();
     assert_eq!(tokens, ["Bearer first", "Bearer other"]);
-    assert_eq!(read_cache[0].0.path(), "/behind/a/proxy/dataplanes");
+    assert_eq!(requests[0].0.path(), "/behind/a/proxy/dataplanes");
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn empty_token_file_error_does_not_quote_it() {
 }
 
 #[tokio::test]
-async fn statuses_are_classified_and_no_error_repeats_the_token() {
+async fn status_errors_never_contain_the_token() {
     for (status, kind) in [
         (401, MeshErrorKind::Forbidden),
         (405, MeshErrorKind::ReadOnly),
@@ -127,19 +127,19 @@ async fn statuses_are_classified_and_no_error_repeats_the_token() {
 }
 
 #[tokio::test]
-async fn bodies_are_sent_as_json_and_without_a_proxy_or_a_redirect() {
-    let (address, read_cache) = server(|| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")])).await;
-    let answer = transport(&at(address)).send(HttpMethod::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
-    assert_eq!(answer.status, 302);
-    let read_cache = read_cache.lock().unwrap();
-    assert_eq!(read_cache.len(), 1, "the redirect was followed");
-    assert_eq!(read_cache[0].0.to_string(), "/x?a=b%2Fc");
-    assert_eq!(read_cache[0].1[header::CONTENT_TYPE], "application/json");
-    assert!(!read_cache[0].1.contains_key(header::AUTHORIZATION));
+async fn request_is_json_and_follows_no_redirect() {
+    let (address, requests) = server(|| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")])).await;
+    let response = transport(&at(address)).send(HttpMethod::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
+    assert_eq!(response.status, 302);
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests.len(), 1, "the redirect was followed");
+    assert_eq!(requests[0].0.to_string(), "/x?a=b%2Fc");
+    assert_eq!(requests[0].1[header::CONTENT_TYPE], "application/json");
+    assert!(!requests[0].1.contains_key(header::AUTHORIZATION));
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up_on() {
+async fn call_times_out_when_server_never_responds() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut spec = at(listener.local_addr().unwrap());
     spec.timeout = HumanDuration(Duration::from_millis(50));
@@ -149,7 +149,7 @@ async fn a_server_that_never_answers_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_in_the_middle_is_given_up_on() {
+async fn call_times_out_when_response_stops() {
     let address = raw_server(|stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":");
         // Until the client hangs up.
@@ -162,7 +162,7 @@ async fn a_server_that_stops_in_the_middle_is_given_up_on() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_the_address_is_named() {
+async fn connection_error_names_the_address() {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -172,14 +172,14 @@ async fn where_nobody_listens_the_address_is_named() {
 }
 
 #[tokio::test]
-async fn truncated_and_foreign_answers_are_unexpected() {
+async fn truncated_and_foreign_responses_are_unexpected() {
     for body in [r#"{"items": [{"#, "<html>hello</html>", "", "\u{0}\u{1}"] {
         let (address, _) = server(move || body).await;
         let kuma = connect(&at(address)).unwrap();
         let list = list_owned(&kuma, &BTreeSet::new()).await.unwrap_err();
         let one = kuma.get(&id("default", TASK)).await.unwrap_err();
         assert_eq!([list.kind, one.kind], [MeshErrorKind::UnexpectedResponse; 2], "{body:?}");
-        assert!(list.message.contains("cannot be read"), "{list}");
+        assert!(list.message.contains("parsing the response"), "{list}");
     }
 }
 
@@ -193,7 +193,7 @@ async fn truncated_response_is_a_transport_error() {
 }
 
 #[tokio::test]
-async fn a_huge_answer_is_refused_before_it_fills_the_memory() {
+async fn oversized_response_is_rejected() {
     let (address, _) = server(|| Body::from(vec![b' '; 5 * 1024 * 1024])).await;
     let transport = transport(&at(address));
     let error = transport.send(HttpMethod::Get, "/config", None).await.unwrap_err();
@@ -203,18 +203,18 @@ async fn a_huge_answer_is_refused_before_it_fills_the_memory() {
 }
 
 #[tokio::test]
-async fn a_server_trusted_by_the_given_ca_is_spoken_to() {
+async fn server_with_the_configured_ca_is_trusted() {
     let mut spec = at(tls_server());
     spec.address = spec.address.replace("http://127.0.0.1", "https://localhost");
     spec.ca_file = Some(fixture("ca.pem"));
-    let answer = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&answer.body).unwrap(), json!({}));
+    let response = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&response.body).unwrap(), json!({}));
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_says_what_to_do() {
+async fn tls_error_contains_the_next_step() {
     for (host, ca, advice) in [
-        ("https://localhost", "other-ca.pem", "other-ca.pem: give the CA that signed it"),
+        ("https://localhost", "other-ca.pem", "other-ca.pem; set ControlPlane.spec.kuma.caFile"),
         ("https://127.0.0.1", "ca.pem", "the certificate is for other names"),
     ] {
         let mut spec = at(tls_server());
@@ -227,7 +227,7 @@ async fn a_certificate_that_is_not_trusted_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn tls_to_a_plain_port_is_guessed() {
+async fn tls_error_suggests_the_port_when_server_is_plain_http() {
     let (address, _) = server(|| "").await;
     let mut spec = at(address);
     spec.address = spec.address.replace("http://", "https://");
@@ -237,7 +237,7 @@ async fn tls_to_a_plain_port_is_guessed() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused_at_the_start() {
+fn invalid_settings_are_rejected_at_startup() {
     let spec = || at("127.0.0.1:1");
     let with = |change: fn(&mut KumaConnection)| {
         let mut spec = spec();
@@ -245,7 +245,7 @@ fn settings_that_cannot_work_are_refused_at_the_start() {
         connect(&spec).err().unwrap()
     };
     let missing = with(|spec| spec.ca_file = Some("/nowhere/ca.pem".into()));
-    assert!(missing.contains("caFile /nowhere/ca.pem"), "{missing}");
+    assert!(missing.contains("caFile: reading /nowhere/ca.pem"), "{missing}");
     let key = with(|spec| spec.ca_file = Some(fixture("server.key")));
     assert!(key.contains("BEGIN CERTIFICATE"), "{key}");
     let twice = with(|spec| {
@@ -254,18 +254,18 @@ fn settings_that_cannot_work_are_refused_at_the_start() {
     });
     assert!(twice.contains("tokenFile and tokenEnv"), "{twice}");
     let variable = with(|spec| spec.ca_env = Some("NOT_SET_ANYWHERE".into()));
-    assert!(variable.contains("caEnv NOT_SET_ANYWHERE"), "{variable}");
+    assert!(variable.contains("caEnv: reading NOT_SET_ANYWHERE"), "{variable}");
 }
 
-/// A listener on a thread that reads one request a connection, answers by `answer` and hangs up.
-fn raw_server(answer: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> SocketAddr {
+/// Starts a thread that reads one request per connection, responds with `respond` and closes the connection.
+fn raw_server(respond: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> SocketAddr {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let _ = stream.read(&mut [0; 4096]);
-            answer(&mut stream);
+            respond(&mut stream);
         }
     });
     address

@@ -1,4 +1,4 @@
-//! Against exchanges recorded from a real server, where a directory of them is given.
+//! Replays exchanges recorded from a 2.14 server, if a directory of recordings is given.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::normalise;
 /// Names the directory that holds `kuma-2.14.jsonl`.
 const DIRECTORY: &str = "ECS_MESH_RECORDINGS";
 
-/// Bodies with fields that the server does not know: it drops them.
+/// Bodies with unknown fields, which the server drops.
 const WITH_UNKNOWN_FIELDS: [&str; 2] = ["bad-unknown-field", "bad-unknown-top-field"];
 
 #[test]

@@ -31,7 +31,7 @@ fn inbound_of(body: &Value, at: usize) -> &Value {
 }
 
 #[test]
-fn a_new_task_is_created_not_ready_with_a_probe() {
+fn new_task_is_created_not_ready_with_a_probe() {
     golden("create", &demo_rendered(DataplaneCapabilities::default()));
 }
 
@@ -41,7 +41,7 @@ fn without_hds_new_task_is_created_ready() {
 }
 
 #[test]
-fn where_only_mesh_services_are_known_outbounds_refer_to_them() {
+fn outbounds_refer_to_mesh_services_when_exclusive() {
     golden("create-exclusive", &demo_rendered(EXCLUSIVE));
 }
 
@@ -55,14 +55,14 @@ fn task_without_probe_is_created_not_ready() {
 }
 
 #[test]
-fn a_task_that_only_calls_others_has_no_inbounds() {
+fn client_only_task_has_no_inbounds() {
     let mut desired = demo();
     desired.inbounds.clear();
     golden("client-only", &render(&desired, None, DataplaneCapabilities::default()).body);
 }
 
 #[test]
-fn a_task_with_everything_is_written_whole() {
+fn task_with_all_fields_is_rendered_completely() {
     let mut desired = demo();
     desired.address = "fd00::7".parse().unwrap();
     desired.inbounds.push(inbound(json!({
@@ -79,7 +79,7 @@ fn a_task_with_everything_is_written_whole() {
 }
 
 #[test]
-fn a_drained_task_keeps_all_but_its_health() {
+fn drained_task_keeps_all_but_its_health() {
     let current = registered(|stored| stored["networking"]["inbound"][0]["health"] = json!({"ready": true}));
     let drained = render_drained(&current, DrainReason::Stopping);
     golden("drained", &drained.body);
@@ -90,7 +90,7 @@ fn a_drained_task_keeps_all_but_its_health() {
 }
 
 #[test]
-fn draining_twice_for_the_same_reason_changes_nothing() {
+fn draining_twice_for_the_same_reason_is_equal() {
     let once =
         registration(stored_by_2x(&render_drained(&registered(|_| ()), DrainReason::Revoked).body, false));
     assert_eq!(render_drained(&once, DrainReason::Revoked).normal, once.normal);
@@ -118,7 +118,7 @@ fn without_hds_undrained_task_is_ready() {
 }
 
 #[test]
-fn a_drain_for_a_reason_unknown_to_this_version_is_undone_too() {
+fn drain_for_an_unknown_reason_is_undone() {
     let current = registered(|stored| {
         stored["labels"][DRAIN_LABEL] = "weather".into();
         stored["networking"]["inbound"][0]["health"] = json!({});
@@ -130,7 +130,7 @@ fn a_drain_for_a_reason_unknown_to_this_version_is_undone_too() {
 }
 
 #[test]
-fn an_update_carries_readiness_forward_inbound_by_inbound() {
+fn update_carries_readiness_forward_per_inbound() {
     let cases = [
         json!({"health": {"ready": true}}),
         json!({"state": "NotReady", "health": {}}),
@@ -188,7 +188,7 @@ fn disputed_outbounds_stay_as_registered() {
 }
 
 #[test]
-fn what_the_server_stores_equals_what_was_sent() {
+fn stored_body_equals_sent_body_in_normal_form() {
     let everything = || {
         let mut desired = demo();
         desired.workload = None;
@@ -196,19 +196,19 @@ fn what_the_server_stores_equals_what_was_sent() {
         desired.outbounds = Outbounds::Exactly(vec![outbound("b", 1, 9), outbound("a", 1, 10)]);
         desired
     };
-    for rules in [DataplaneCapabilities::default(), HDS_OFF, EXCLUSIVE, DataplaneCapabilities { inbound_names: false, ..EXCLUSIVE }] {
+    for capabilities in [DataplaneCapabilities::default(), HDS_OFF, EXCLUSIVE, DataplaneCapabilities { inbound_names: false, ..EXCLUSIVE }] {
         for desired in [demo(), everything()] {
-            let sent = render(&desired, None, rules);
+            let sent = render(&desired, None, capabilities);
             let stored = registration(stored_by_2x(&sent.body, true));
             assert_eq!(stored.normal, sent.normal);
-            let again = render(&desired, Some(&stored), rules);
-            assert_eq!(again.normal, stored.normal, "a second look finds something to write");
+            let again = render(&desired, Some(&stored), capabilities);
+            assert_eq!(again.normal, stored.normal, "a second render differs from the stored body");
         }
     }
 }
 
 #[test]
-fn a_probe_that_goes_away_is_a_difference() {
+fn removed_probe_is_a_difference() {
     let with = render(&demo(), None, DataplaneCapabilities::default());
     let mut desired = demo();
     desired.probe = Probe::None;
@@ -216,7 +216,7 @@ fn a_probe_that_goes_away_is_a_difference() {
 }
 
 #[test]
-fn the_normal_form_is_its_own() {
+fn normalising_is_idempotent() {
     for body in [
         json!(null),
         json!([1.0, null]),
@@ -233,7 +233,7 @@ fn the_normal_form_is_its_own() {
 }
 
 #[test]
-fn numbers_are_compared_by_value_and_outbounds_in_any_order() {
+fn normal_form_unifies_numbers_and_outbound_order() {
     let one = json!({"networking": {"inbound": [{"port": "15000"}], "outbound": [{"port": 2}, {"port": 1}]}});
     let other =
         json!({"networking": {"inbound": [{"port": 15000.0}], "outbound": [{"port": 1}, {"port": 2.0}]}});
@@ -244,7 +244,7 @@ fn numbers_are_compared_by_value_and_outbounds_in_any_order() {
 }
 
 #[test]
-fn marks_that_are_not_all_there_make_a_registration_foreign() {
+fn registration_is_foreign_when_a_label_is_invalid() {
     for label in ["ecs-mesh.dev/operator", "ecs-mesh.dev/cluster-id", "ecs-mesh.dev/task-id"] {
         for broken in [Value::Null, json!(7), json!(""), json!("a/b")] {
             let current = registered(|stored| stored["labels"][label] = broken.clone());
