@@ -144,6 +144,6 @@ async fn consul(
     let plane = ConsulControlPlane::connect(&connection, operator, Arc::new(NoObserver), secrets)?;
     plane.watch_auth_methods(wanted.looked_after.clone());
     let (clusters, methods) = (wanted.clusters.clone(), wanted.methods.clone());
-    let asked = DiagnosticsRequest { clusters, methods, rights: wanted.rights.clone() };
+    let asked = DiagnosticsRequest { clusters, methods, permissions: wanted.rights.clone() };
     Ok(ControlPlaneFacts::Consul(Box::new(plane.diagnose(&asked).await)))
 }

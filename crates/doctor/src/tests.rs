@@ -58,7 +58,7 @@ fn of_servers(version: &str, more: &str, change: impl FnOnce(&mut ConsulProbes))
         acls_are_off: false,
         own_token: Ok(OwnToken::default()),
         namespaces: BTreeMap::new(),
-        rights: Ok(AclPermissions::new()),
+        permissions: Ok(AclPermissions::new()),
         tokens: Ok(LoginTokenCounts::default()),
         methods: BTreeMap::from([(name.clone(), Ok(Some(method)))]),
         rules: BTreeMap::from([(name, Ok(1))]),
@@ -162,7 +162,7 @@ fn missing_write_permission_fails_the_matching_check() {
         ),
         (lacks(&[AclPermission::Operator], &[]), "consul.namespaces", CheckStatus::Error, "operator = \"write\""),
     ] {
-        let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(rights.clone()));
+        let checks = of_servers("1.21.4", "", |answers| answers.permissions = Ok(rights.clone()));
         let bad: Vec<_> = checks.iter().filter(|check| check.status > CheckStatus::Info).collect();
         assert_eq!(
             bad.iter().map(|check| (check.id, check.status)).collect::<Vec<_>>(),
@@ -173,7 +173,7 @@ fn missing_write_permission_fails_the_matching_check() {
         assert!(fix.contains(words) && fix.contains("--print-acl-policy"), "{fix}");
     }
     let all = lacks(&[], &[AclPermission::Acls, AclPermission::Services, web()]);
-    let checks = of_servers("1.21.4", "", |answers| answers.rights = Ok(all));
+    let checks = of_servers("1.21.4", "", |answers| answers.permissions = Ok(all));
     assert!(checks.iter().all(|check| check.status <= CheckStatus::Info), "{checks:?}");
 }
 
@@ -181,7 +181,7 @@ fn missing_write_permission_fails_the_matching_check() {
 fn unknown_permissions_are_not_ok_and_reported_once() {
     let checks = of_servers("1.21.4", "", |answers| {
         let message = "POST /x: Consul answered 404 (no such call); check the address".to_owned();
-        answers.rights = Err(MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None });
+        answers.permissions = Err(MeshError { kind: MeshErrorKind::UnexpectedResponse, message, retry_after: None });
         let found = ClusterNodeInfo { has_node: Ok(true), services: Ok(1) };
         answers.clusters.insert(ecs_mesh_model::ClusterArn::parse(PROD).unwrap(), found);
     });

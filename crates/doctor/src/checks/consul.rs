@@ -167,7 +167,7 @@ impl ConsulCheck<'_> {
             return CONSUL_TOKEN.warning(self.subject, found, format!("make one that may do less; {PRINT}"));
         }
         let mut known = format!("{known}, with {}", links(own));
-        let unknown = probes.rights.as_ref().err().and_then(|error| error.message.split("; ").next());
+        let unknown = probes.permissions.as_ref().err().and_then(|error| error.message.split("; ").next());
         if let Some(why) = unknown {
             known = format!("{known}; what it may write is not known: {why}");
         }

@@ -24,7 +24,7 @@ pub(super) fn with(right: &AclPermission, id: CheckKind, check: CheckResult, ans
     }
     let is_well = check.status <= CheckStatus::Info;
     let what = what(right);
-    match &answers.rights {
+    match &answers.permissions {
         Err(_) if is_well => {
             let found = format!("{}; whether the token may {what} is not known", check.message);
             id.unknown(check.subject, found, WHY_UNKNOWN)
@@ -43,7 +43,7 @@ fn lacks(right: &AclPermission) -> String {
 
 /// Of the services of all clusters together.
 pub(super) fn services(subject: &str, answers: &ConsulProbes) -> Option<CheckResult> {
-    let rights = match &answers.rights {
+    let rights = match &answers.permissions {
         _ if answers.acls_are_off => return None,
         Err(_) => {
             let found = "whether the token may remove services is not known";
@@ -83,7 +83,7 @@ pub(super) fn node(check: CheckResult, cluster: &ClusterArn, answers: &ConsulPro
 /// The nodes of clusters that a pattern selects, for those prefixes that the token does not reach: whether it reaches
 /// each that there will be is not said.
 pub(super) fn nodes_by_pattern(subject: &str, answers: &ConsulProbes) -> Vec<CheckResult> {
-    let rights = answers.rights.iter().flatten();
+    let rights = answers.permissions.iter().flatten();
     let lacking = rights.filter(|(right, may)| matches!(right, AclPermission::Nodes(_)) && !**may);
     let check = |(right, _): (&AclPermission, &bool)| {
         let found = "the token may not keep the node of every cluster that a binding selects by a pattern";
@@ -94,7 +94,7 @@ pub(super) fn nodes_by_pattern(subject: &str, answers: &ConsulProbes) -> Vec<Che
 
 /// What all tokens of a namespace get.
 pub(super) fn operator(subject: &str, answers: &ConsulProbes) -> Option<CheckResult> {
-    let may = *answers.rights.as_ref().ok()?.get(&AclPermission::Operator)?;
+    let may = *answers.permissions.as_ref().ok()?.get(&AclPermission::Operator)?;
     let found = "the token may not keep what all tokens of a namespace get";
     (!may).then(|| CONSUL_NAMESPACES.error(subject, found, lacks(&AclPermission::Operator)))
 }
