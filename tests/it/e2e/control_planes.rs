@@ -105,7 +105,7 @@ async fn unusable_control_plane_does_not_block_others() {
     house.scale("app", 0).await;
     house.dataplanes_once("removals at the good control plane", BTreeMap::is_empty).await;
     // Sweeps come one after the other, so that by then there were retries enough.
-    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 3).then_some(()) }).await;
+    operator.wait_for_sweeps(3).await;
     for broken in &all {
         broken.assert_told_once(&operator).await;
     }
