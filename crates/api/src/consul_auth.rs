@@ -1,4 +1,4 @@
-//! `ConsulAuth`: how ECS tasks get their identity in Consul.
+//! `ConsulAuth`: the identity set-up of ECS tasks in Consul.
 //!
 //! A field that is left out never admits more logins: principals must be listed, and where an omission could be read in
 //! two ways, the stricter one applies.
@@ -69,7 +69,7 @@ pub enum Presence {
 pub struct ServiceTokens {
     /// Whether this part should exist.
     ///
-    /// With an auth method go all tokens that it issued.
+    /// Deleting the auth method deletes all tokens that it issued.
     #[serde(default)]
     pub state: Presence,
     /// IAM roles that may log in.
@@ -144,7 +144,7 @@ fn default_service_method() -> String {
 pub struct ClientTokens {
     /// Whether this part should exist.
     ///
-    /// With an auth method go all tokens that it issued.
+    /// Deleting the auth method deletes all tokens that it issued.
     #[serde(default)]
     pub state: Presence,
     /// Roles that may log in as a client agent.

@@ -1,4 +1,4 @@
-//! `ControlPlane`: where a mesh's control plane is, and how to reach it.
+//! `ControlPlane`: the connection to a mesh's control plane.
 
 use std::path::PathBuf;
 
@@ -50,7 +50,7 @@ pub enum ControlPlaneType {
 }
 
 impl ControlPlaneType {
-    /// As written in a manifest; also a bounded label for metrics.
+    /// The value in a manifest and in metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kuma => "kuma",
@@ -58,8 +58,8 @@ impl ControlPlaneType {
         }
     }
 
-    /// Whether tasks register and identify themselves there, so that the operator creates and drains nothing for them,
-    /// and only takes away what they leave behind.
+    /// Whether tasks register themselves at control planes of this type. The operator then creates and drains nothing for
+    /// them, and removes what stopped tasks leave registered.
     pub fn tasks_register_themselves(self) -> bool {
         self == Self::Consul
     }

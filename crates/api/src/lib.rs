@@ -1,10 +1,28 @@
-//! The declarative resources that users write: serde types, one file per kind, with the meaning of each field.
+//! The declarative resources of the operator: types, parsing, validation, schemas and CRDs.
 //!
-//! The manifests' schemas come from these types ([`crate::schema`]): a field's doc comment is its description there,
-//! so it is written for the person who writes the manifest.
+//! The schemas are generated from these types ([`schema`]): a field's doc comment is its description for the authors of
+//! manifests. Its first paragraph is a cell of the reference, further paragraphs are notes below the table.
 //!
-//! Names and addresses are parsed while reading, so a value that is here has passed its own rule; rules between
-//! fields and between documents are checked by [`crate::manifests`].
+//! Names are parsed while reading, so each value satisfies its own rule. [`manifests`] checks the rules between fields and
+//! between documents.
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use ecs_mesh_api::manifests::{ManifestScope, assemble, read_file};
+//!
+//! let text = "\
+//! apiVersion: ecs-mesh.dev/v1alpha1
+//! kind: ControlPlane
+//! metadata: {name: kuma}
+//! spec: {type: kuma, kuma: {adress: 'https://kuma-cp.internal:5682'}}
+//! ";
+//! let file: Arc<Path> = Path::new("mesh.yaml").into();
+//! let (manifests, errors) = read_file(&file, text);
+//! assert!(errors[0].message.contains("did you mean address?"));
+//! assert!(assemble(manifests, ManifestScope::Complete).set.control_planes.is_empty());
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -15,8 +33,8 @@ pub mod limits;
 pub mod manifests;
 mod mesh_binding;
 mod outbound;
-pub mod schema;
 mod patterns;
+pub mod schema;
 mod workload;
 
 pub use consul_auth::{
@@ -32,8 +50,8 @@ pub use mesh_binding::{
 pub use outbound::{Listen, Outbound, OutboundListSpec};
 pub use workload::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
 
-/// The `apiVersion` of every document.
+/// The `apiVersion` of all documents.
 pub const API_VERSION: &str = "ecs-mesh.dev/v1alpha1";
 
-/// What `metadata.name` looks like, beside its length of at most 63.
+/// The pattern of `metadata.name`, whose length is at most 63.
 pub(crate) const NAME_PATTERN: &str = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";

@@ -13,8 +13,11 @@ const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// `ControlPlane`: `kuma.timeout`.
-pub const TIMEOUT: DurationRange =
-    DurationRange { min: Duration::from_millis(100), max: MINUTE.saturating_mul(2), description: "100ms to 2m" };
+pub const TIMEOUT: DurationRange = DurationRange {
+    min: Duration::from_millis(100),
+    max: MINUTE.saturating_mul(2),
+    description: "100ms to 2m",
+};
 /// `MeshBinding`: `roleTags.recheck`.
 pub const RECHECK: DurationRange =
     DurationRange { min: SECOND.saturating_mul(30), max: DAY, description: "30s to 24h" };
@@ -22,7 +25,8 @@ pub const RECHECK: DurationRange =
 pub const SWEEP_INTERVAL: DurationRange =
     DurationRange { min: SECOND.saturating_mul(10), max: DAY, description: "10s to 24h" };
 /// `MeshBinding`: `cleanup.graceAge`.
-pub const GRACE_AGE: DurationRange = DurationRange { min: Duration::ZERO, max: DAY, description: "0s to 24h" };
+pub const GRACE_AGE: DurationRange =
+    DurationRange { min: Duration::ZERO, max: DAY, description: "0s to 24h" };
 /// `MeshBinding`: `cleanup.drain`.
 pub const DRAIN: DurationRange =
     DurationRange { min: Duration::ZERO, max: MINUTE.saturating_mul(10), description: "0s to 10m" };
@@ -62,7 +66,8 @@ mod tests {
         for DurationRange { min, max, description } in
             [TIMEOUT, RECHECK, SWEEP_INTERVAL, GRACE_AGE, DRAIN, TOKEN_TTL]
         {
-            let ends: Vec<_> = description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
+            let ends: Vec<_> =
+                description.split(" to ").map(|end| HumanDuration::parse(end).unwrap().0).collect();
             assert_eq!(ends, [min, max], "{description}");
         }
         assert!(TOKEN_TTL_OR_NONE.ends_with(TOKEN_TTL.description));

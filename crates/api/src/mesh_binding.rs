@@ -1,4 +1,4 @@
-//! `MeshBinding`: which tasks are in which mesh, and how carefully.
+//! `MeshBinding`: the tasks of a mesh, and the policy for their registrations.
 
 use std::time::Duration;
 

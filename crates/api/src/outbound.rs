@@ -1,4 +1,4 @@
-//! `OutboundList` and the outbounds in it: who may call what.
+//! `OutboundList` and its outbounds: the services that workloads call.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;

@@ -3,7 +3,7 @@
 //! A pattern accepts every text that loading accepts. Where a pattern cannot express a rule, loading is the stricter.
 //! Four keywords are internal and removed from what [`crate::schema`] writes: `x-allowed` is the rule in words, as
 //! errors have it; `x-format` is its short name, as the reference has it; `x-unquoted` marks texts that loading also
-//! accepts from what YAML calls a number, such as `version: 1.10`; and `x-enum-descriptions` (made there) describes each
+//! accepts from what YAML calls a number, such as `version: 1.10`; and `x-enum-descriptions` (added there) describes each
 //! allowed word.
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! `Workload`: what a task is in the mesh.
+//! `Workload`: service, inbounds and outbounds of tasks in the mesh.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;

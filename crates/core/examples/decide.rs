@@ -13,7 +13,8 @@ use ecs_mesh_api::manifests::{ManifestScope, assemble, read_file};
 use ecs_mesh_core::intent::{Evaluator, Fact, MissingFact, RoleTags, TaskFacts, Verdict};
 use ecs_mesh_core::plan::{DecisionInput, TaskLiveness, decide};
 use ecs_mesh_model::{
-    DesiredStatus, LastStatus, OperatorId, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup, Timestamp,
+    DesiredStatus, LastStatus, OperatorId, Task, TaskArn, TaskDefinition, TaskDefinitionArn, TaskGroup,
+    Timestamp,
 };
 
 const MANIFESTS: &str = r#"
@@ -53,7 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         last_status: LastStatus::Running,
         desired_status: DesiredStatus::Running,
         group: TaskGroup::parse("service:demo-app"),
-        definition: TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/demo-app:7")?,
+        definition: TaskDefinitionArn::parse(
+            "arn:aws:ecs:eu-west-1:111122223333:task-definition/demo-app:7",
+        )?,
         role_override: None,
         address: Some("10.0.1.17".parse()?),
         created_at: None,
@@ -77,7 +80,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("needs the task definition {}", task.definition);
                 facts.definition = Fact::Known(Arc::new(TaskDefinition {
                     arn: task.definition.clone(),
-                    task_role: Some(ecs_mesh_model::RoleArn::parse("arn:aws:iam::111122223333:role/demo-app")?),
+                    task_role: Some(ecs_mesh_model::RoleArn::parse(
+                        "arn:aws:iam::111122223333:role/demo-app",
+                    )?),
                     network_mode: Some("awsvpc".to_owned()),
                     containers: Vec::new(),
                 }));
@@ -86,8 +91,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("needs the tags of {role}");
                 let tags = [("kuma.io/type", "dataplane"), ("kuma.io/mesh", "default")];
                 let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
-                facts.role =
-                    Fact::Known(RoleTags { tags: Some(Arc::new(tags.into_iter().collect())), confirmed: true });
+                facts.role = Fact::Known(RoleTags {
+                    tags: Some(Arc::new(tags.into_iter().collect())),
+                    confirmed: true,
+                });
             }
             _ => break evaluation,
         }

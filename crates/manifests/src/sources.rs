@@ -10,8 +10,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::snapshot::{SourceFailure, FileText, SourceSnapshot};
-use ecs_mesh_api::manifests::{Assembled, ManifestScope, ManifestFinding, Manifest, ManifestSet, assemble, read_file};
+use super::snapshot::{FileText, SourceFailure, SourceSnapshot};
+use ecs_mesh_api::manifests::{
+    Assembled, Manifest, ManifestFinding, ManifestScope, ManifestSet, assemble, read_file,
+};
 
 /// The files and directories that hold the manifests.
 #[derive(Clone, Debug)]
@@ -157,7 +159,14 @@ pub(super) fn evaluate(snapshot: SourceSnapshot, previous: Option<&Loaded>) -> L
         _ => {
             let generation = previous.map_or(0, |before| before.set.generation) + 1;
             let set = Arc::new(ManifestSet { generation, ..set });
-            LoadOutcome::Replaced(Loaded { set, errors, warnings, files: count, digest, manifests_by_file: counts })
+            LoadOutcome::Replaced(Loaded {
+                set,
+                errors,
+                warnings,
+                files: count,
+                digest,
+                manifests_by_file: counts,
+            })
         }
     }
 }
@@ -203,7 +212,11 @@ fn read_all(
     (manifests, counts)
 }
 
-fn explain(path: &Path, failure: &SourceFailure, counts_before: &BTreeMap<Arc<Path>, usize>) -> ManifestFinding {
+fn explain(
+    path: &Path,
+    failure: &SourceFailure,
+    counts_before: &BTreeMap<Arc<Path>, usize>,
+) -> ManifestFinding {
     let before: usize =
         counts_before.iter().filter(|(file, _)| file.starts_with(path)).map(|(_, count)| count).sum();
     let on_purpose = "to withdraw all on purpose, leave a file with only a comment in it";

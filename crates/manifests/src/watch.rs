@@ -136,7 +136,11 @@ async fn follow(
 }
 
 /// Reads until two consecutive reads are equal; `None` where they equal the loaded state.
-async fn settle(mut reader: SourceReader, loaded: &Loaded, debounce: Duration) -> (SourceReader, Option<SourceSnapshot>) {
+async fn settle(
+    mut reader: SourceReader,
+    loaded: &Loaded,
+    debounce: Duration,
+) -> (SourceReader, Option<SourceSnapshot>) {
     let mut last: Option<[u8; 32]> = None;
     for _ in 0..MAX_READS {
         let snapshot;

@@ -13,7 +13,7 @@ use serde::de::{
 };
 
 use super::finding::{nearest, quoted, suggestion};
-use super::yaml::{YamlEntry, YamlNode, PathStep, YamlValue};
+use super::yaml::{PathStep, YamlEntry, YamlNode, YamlValue};
 
 /// Maximum number of reads of a tree. Further errors of a document show once these are corrected.
 const MAX_ROUNDS: usize = 100;
@@ -202,7 +202,9 @@ fn type_name(expected: &str) -> String {
 fn describe(node: &YamlNode) -> String {
     match &node.value {
         YamlValue::Null | YamlValue::Anything => "nothing".to_owned(),
-        YamlValue::Bool(_) | YamlValue::Unsigned(_) | YamlValue::Float(_) => node.text.chars().take(80).collect(),
+        YamlValue::Bool(_) | YamlValue::Unsigned(_) | YamlValue::Float(_) => {
+            node.text.chars().take(80).collect()
+        }
         YamlValue::Text => format!("the text {}", quoted(&node.text)),
         YamlValue::List(_) => "a list".to_owned(),
         YamlValue::Map(_) => "a mapping".to_owned(),
@@ -370,10 +372,13 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         allowed: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, TypeProblem> {
-        let anything = matches!(self.node.value, YamlValue::Anything).then(|| allowed.first().copied()).flatten();
+        let anything =
+            matches!(self.node.value, YamlValue::Anything).then(|| allowed.first().copied()).flatten();
         match anything.or(self.node.as_text()) {
             Some(text) => visitor.visit_enum(EnumVariant { text }),
-            None if matches!(self.node.value, YamlValue::Null) => Err(TypeProblem::invalid(self.node, &visitor)),
+            None if matches!(self.node.value, YamlValue::Null) => {
+                Err(TypeProblem::invalid(self.node, &visitor))
+            }
             None => Err(TypeProblem::new(format!(
                 "expected one of {}, found {}",
                 allowed.join(", "),
@@ -402,7 +407,10 @@ struct SeqItems<'a> {
 impl<'de> SeqAccess<'de> for SeqItems<'_> {
     type Error = TypeProblem;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, TypeProblem> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, TypeProblem> {
         let Some((index, node)) = self.rest.next() else { return Ok(None) };
         seed.deserialize(NodeDeserializer { node })
             .map(Some)
@@ -432,7 +440,8 @@ impl<'de> MapAccess<'de> for MapEntries<'_> {
             return Err(de::Error::custom("a value was requested before its key"));
         };
         // A mapping's line is that of its first field; a missing field is reported at the mapping's key.
-        seed.deserialize(NodeDeserializer { node }).map_err(|problem| problem.within(PathStep::Key(key.clone()), *line))
+        seed.deserialize(NodeDeserializer { node })
+            .map_err(|problem| problem.within(PathStep::Key(key.clone()), *line))
     }
 }
 
@@ -465,7 +474,11 @@ impl<'de> VariantAccess<'de> for EnumVariant<'_> {
         Err(de::Error::custom("expected a list"))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, TypeProblem> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, TypeProblem> {
         Err(de::Error::custom("expected a mapping"))
     }
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::finding::{ManifestFinding, quoted, suggestion};
 use super::deserialize::{self, TypeProblem};
-use super::yaml::{self, YamlNode, PathStep, YamlValue, child, path_text};
+use super::finding::{ManifestFinding, quoted, suggestion};
+use super::yaml::{self, PathStep, YamlNode, YamlValue, child, path_text};
 use crate::{API_VERSION, ConsulAuthSpec, ControlPlaneSpec, MeshBindingSpec, OutboundListSpec, WorkloadSpec};
 
 /// The kinds of manifest.
@@ -150,7 +150,11 @@ pub fn read_file(file: &Arc<Path>, text: &str) -> (Vec<Manifest>, Vec<ManifestFi
     (manifests, findings)
 }
 
-fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<ManifestFinding>) -> Option<Manifest> {
+fn read(
+    file: &Arc<Path>,
+    document: yaml::YamlDocument,
+    findings: &mut Vec<ManifestFinding>,
+) -> Option<Manifest> {
     let mut origin = DocumentOrigin {
         file: Arc::clone(file),
         document: document.number,
@@ -161,8 +165,10 @@ fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<Manif
     let root = match document.root {
         Ok(root) => root,
         Err(error) => {
-            findings
-                .push(ManifestFinding { line: Some(error.line), ..origin.bare(path_text(&error.path), error.message) });
+            findings.push(ManifestFinding {
+                line: Some(error.line),
+                ..origin.bare(path_text(&error.path), error.message)
+            });
             return None;
         }
     };
@@ -175,7 +181,10 @@ fn read(file: &Arc<Path>, document: yaml::YamlDocument, findings: &mut Vec<Manif
     let mut own: Vec<ManifestFinding> = document
         .duplicates
         .into_iter()
-        .map(|error| ManifestFinding { line: Some(error.line), ..origin.bare(path_text(&error.path), error.message) })
+        .map(|error| ManifestFinding {
+            line: Some(error.line),
+            ..origin.bare(path_text(&error.path), error.message)
+        })
         .collect();
     check_envelope(&root, &origin, &mut own);
     let kind = kind_text.and_then(ManifestKind::parse);
@@ -236,7 +245,8 @@ fn check_envelope(root: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<M
             origin.finding("apiVersion", format!("{} is not known: write {API_VERSION}", quoted(version))),
         );
     }
-    if let Some(name) = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(YamlNode::as_text)
+    if let Some(name) =
+        root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(YamlNode::as_text)
         && let Some(rule) = broken_name_rule(name)
     {
         findings.push(origin.finding("metadata.name", format!("{} is not allowed: {rule}", quoted(name))));
@@ -262,7 +272,12 @@ fn broken_name_rule(name: &str) -> Option<&'static str> {
     )
 }
 
-fn read_spec(kind: ManifestKind, node: &YamlNode, origin: &DocumentOrigin, findings: &mut Vec<ManifestFinding>) -> Option<ManifestSpec> {
+fn read_spec(
+    kind: ManifestKind,
+    node: &YamlNode,
+    origin: &DocumentOrigin,
+    findings: &mut Vec<ManifestFinding>,
+) -> Option<ManifestSpec> {
     let read = match kind {
         ManifestKind::ControlPlane => deserialize::read(node).map(ManifestSpec::ControlPlane),
         ManifestKind::MeshBinding => deserialize::read(node).map(ManifestSpec::MeshBinding),

@@ -1,10 +1,10 @@
 //! Parses manifests and checks them against each other. Reads no files and keeps no state.
 
+mod deserialize;
 mod document;
 mod finding;
 mod outbounds;
 mod set;
-mod deserialize;
 mod validate;
 mod yaml;
 

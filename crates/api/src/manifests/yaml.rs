@@ -324,7 +324,11 @@ impl YamlReader<'_> {
         YamlNode { line, text, value }
     }
 
-    fn entries(&mut self, raw: Vec<(Spanned<String>, Spanned<RawValue>)>, path: &mut Vec<PathStep>) -> Vec<YamlEntry> {
+    fn entries(
+        &mut self,
+        raw: Vec<(Spanned<String>, Spanned<RawValue>)>,
+        path: &mut Vec<PathStep>,
+    ) -> Vec<YamlEntry> {
         let mut lines = std::collections::BTreeMap::new();
         let mut entries = Vec::with_capacity(raw.len());
         for (key, value) in raw {

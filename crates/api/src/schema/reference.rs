@@ -104,7 +104,8 @@ fn collect_rows<'a>(
     for name in required.iter().copied().chain(optional) {
         let Some(Value::Object(schema)) = fields.get(name) else { continue };
         let child = path.child(name, schema);
-        let below = object_of(schema).and_then(|object| Some((object, object.get("properties")?.as_object()?)));
+        let below =
+            object_of(schema).and_then(|object| Some((object, object.get("properties")?.as_object()?)));
         let own_table = below.is_some_and(|(_, fields)| fields.len() > 1);
         rows.push(FieldRow {
             name: format!("{prefix}{name}"),

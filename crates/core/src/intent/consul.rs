@@ -5,7 +5,7 @@
 //! [`is_consul_service`]. The open-source edition has no partitions and namespaces, so tags for them have no effect there.
 
 use super::BoundPrincipals;
-use super::violation::{SERVICE_PLACEHOLDER, RoleRule, RoleViolation};
+use super::violation::{RoleRule, RoleViolation, SERVICE_PLACEHOLDER};
 use ecs_mesh_api::{ConsulConnection, GatewayKind};
 use ecs_mesh_model::{CONSUL_SERVICE_RULE, RoleArn, ServiceName, Tags, is_consul_service};
 
@@ -108,8 +108,9 @@ impl RoleLogin<'_> {
     fn gateway(&self) -> Option<RoleViolation> {
         let found = self.tag(GATEWAY_TAG)?;
         let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
-        (!kinds.contains(&found))
-            .then(|| self.violation(RoleRule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", "))))
+        (!kinds.contains(&found)).then(|| {
+            self.violation(RoleRule::ConsulGateway, Some(found), format!("one of {}", kinds.join(", ")))
+        })
     }
 
     /// Consul converts tags to lower case before it binds them to a name. Gateways need the tag as well: Consul refuses a login
@@ -217,7 +218,11 @@ mod tests {
             (&[(SERVICE, "web-")], None, &[RoleRule::InvalidServiceTag]),
             (&[(SERVICE, "web.app")], Some("web"), &[RoleRule::ConsulService]),
             (&[(SERVICE, "web")], Some("web.app"), &[RoleRule::InvalidService]),
-            (&[(SERVICE, "web.app")], Some("web.app"), &[RoleRule::InvalidService, RoleRule::InvalidServiceTag]),
+            (
+                &[(SERVICE, "web.app")],
+                Some("web.app"),
+                &[RoleRule::InvalidService, RoleRule::InvalidServiceTag],
+            ),
         ];
         for (tags, service, expected) in table {
             let service = service.map(|name| ServiceName::parse(name).unwrap());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ecs_mesh_api::manifests::ManifestSet;
 use ecs_mesh_api::{Inbound, Outbound, Probe, WorkloadSpec};
-use ecs_mesh_model::{ClusterId, MeshName, OperatorId, ServiceName, TaskArn, TaskId, Reason};
+use ecs_mesh_model::{ClusterId, MeshName, OperatorId, Reason, ServiceName, TaskArn, TaskId};
 
 /// The owner of a registration: written on each registration, and checked on the server's copy before each write.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use ecs_mesh_api::limits::DNS_LABEL_RULE;
 use ecs_mesh_api::manifests::{is_dns_label, reserved};
 use ecs_mesh_api::{Inbound, Probe, Protocol, WorkloadSelector, WorkloadSpec};
-use ecs_mesh_model::{ServiceName, Tags, TaskDefinition, Reason};
+use ecs_mesh_model::{Reason, ServiceName, Tags, TaskDefinition};
 
 /// The service's name; without it the task describes no workload. The same key as in the mesh.
 pub const SERVICE: &str = "kuma.io/service";

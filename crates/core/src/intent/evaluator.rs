@@ -8,11 +8,11 @@ use super::consul::{ConsulClaim, ConsulLocation};
 use super::discovered::{self, DiscoveredWorkload};
 use super::roles::{RoleClaim, RoleRules};
 use super::select::{self, Selection};
-use super::violation::{ViolationBasis, RoleRule, RoleViolation};
-use super::{BoundPrincipals, DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
+use super::violation::{RoleRule, RoleViolation, ViolationBasis};
+use super::{BoundPrincipals, DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
 use ecs_mesh_api::manifests::{Binding, ManifestSet, is_dns_label};
 use ecs_mesh_api::{ControlPlaneType, Discovery, Presence, RoleTagMode, WorkloadSpec};
-use ecs_mesh_model::{OperatorId, RoleArn, Tags, Task, TaskDefinition, Reason};
+use ecs_mesh_model::{OperatorId, Reason, RoleArn, Tags, Task, TaskDefinition};
 
 /// A fact that may not have been read yet, or could not be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,7 +147,9 @@ impl Evaluator<'_> {
         let (binding, verdict) = match self.binding(task, facts) {
             Err(verdict) => (None, verdict),
             Ok(binding) => {
-                let verdict = self.evaluate_in_binding(&binding, task, facts, &mut warnings).unwrap_or_else(|verdict| verdict);
+                let verdict = self
+                    .evaluate_in_binding(&binding, task, facts, &mut warnings)
+                    .unwrap_or_else(|verdict| verdict);
                 (Some(binding), verdict)
             }
         };
@@ -366,7 +368,9 @@ fn violations(
     };
     // Violations without tags need no second read either.
     let confirmed = read.confirmed
-        || violations.iter().all(|violation| matches!(violation.basis(), None | Some(ViolationBasis::Manifests)));
+        || violations
+            .iter()
+            .all(|violation| matches!(violation.basis(), None | Some(ViolationBasis::Manifests)));
     Ok((!violations.is_empty()).then_some((violations, confirmed)))
 }
 

@@ -3,21 +3,23 @@
 mod consul;
 mod desired;
 mod discovered;
+mod evaluator;
 mod principals;
 mod roles;
 mod select;
-mod evaluator;
 mod violation;
 
 pub use consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
-pub use desired::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
+pub use desired::{DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
 pub use discovered::{CONTAINER_PORT, INBOUND_PORT, PROTOCOL, SERVICE, WORKLOAD};
+pub use evaluator::{
+    Evaluation, Evaluator, Fact, HoldReason, IgnoreReason, MissingFact, RoleTags, TaskFacts, Verdict,
+};
 pub use principals::BoundPrincipals;
 pub use select::{bindings, owning_binding};
-pub use evaluator::{Fact, TaskFacts, HoldReason, IgnoreReason, Evaluation, MissingFact, RoleTags, Evaluator, Verdict};
-pub use violation::{ViolationBasis, RoleRule, RoleViolation};
+pub use violation::{RoleRule, RoleViolation, ViolationBasis};
 
 use std::fmt;
 
@@ -75,9 +77,7 @@ impl fmt::Display for IgnoreReason {
             Self::NoBinding => f.write_str("no MeshBinding selects the task"),
             Self::OtherControlPlane => f.write_str("the task's MeshBinding names another control plane"),
             Self::NoWorkload => f.write_str("no Workload selects the task"),
-            Self::NotRegistered => {
-                f.write_str("the task has no registration, and no Workload selects it")
-            }
+            Self::NotRegistered => f.write_str("the task has no registration, and no Workload selects it"),
             Self::NetworkMode(mode) => {
                 write!(f, "network mode {mode} gives the task no address of its own; use awsvpc")
             }

@@ -7,7 +7,7 @@
 //! ECS names them `consul.hashicorp.com.…`).
 
 use super::consul::{self, ConsulClaim};
-use super::violation::{SERVICE_PLACEHOLDER, RoleRule, RoleViolation};
+use super::violation::{RoleRule, RoleViolation, SERVICE_PLACEHOLDER};
 use ecs_mesh_api::RoleTagPolicy;
 use ecs_mesh_model::{MeshName, RoleArn, ServiceName, Tags};
 
@@ -42,7 +42,12 @@ impl RoleRules<'_> {
 
     /// The rules that the role breaks, and those that the task's own tags break where they are known. None: the task is
     /// allowed in the mesh.
-    pub(super) fn violations(&self, role: &RoleArn, tags: &Tags, of_task: Option<&Tags>) -> Vec<RoleViolation> {
+    pub(super) fn violations(
+        &self,
+        role: &RoleArn,
+        tags: &Tags,
+        of_task: Option<&Tags>,
+    ) -> Vec<RoleViolation> {
         let mut found: Vec<RoleViolation> = self.account_violation(role).into_iter().collect();
         match self.claim {
             RoleClaim::Kuma { mesh, service, workload } => {
@@ -57,7 +62,12 @@ impl RoleRules<'_> {
                     let value = tags.get(rule.label());
                     if value.map_or(must_exist, |value| Some(value.as_str()) != needed) {
                         let (found_value, needed) = (value.cloned(), needed.unwrap_or_default().to_owned());
-                        found.push(RoleViolation { rule, role: Some(role.clone()), found: found_value, needed });
+                        found.push(RoleViolation {
+                            rule,
+                            role: Some(role.clone()),
+                            found: found_value,
+                            needed,
+                        });
                     }
                 }
             }
@@ -75,7 +85,12 @@ impl RoleRules<'_> {
             accounts.iter().any(|account| account == role.account())
         };
         let found = Some(role.account().to_owned());
-        (!authorised).then(|| RoleViolation { rule: RoleRule::Account, role: Some(role.clone()), found, needed })
+        (!authorised).then(|| RoleViolation {
+            rule: RoleRule::Account,
+            role: Some(role.clone()),
+            found,
+            needed,
+        })
     }
 }
 

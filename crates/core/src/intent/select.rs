@@ -83,7 +83,9 @@ fn select_one<'a, T: 'a>(
 
 /// The binding of this control-plane type that selects the task. Several are a conflict, at any control plane.
 pub(super) fn binding(set: &ManifestSet, kind: ControlPlaneType, task: &Task) -> Selection<Binding> {
-    select_one(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| binding_matches(b, task))
+    select_one(set.bindings.iter().filter(|(_, b)| b.control_plane_type == kind), |b| {
+        binding_matches(b, task)
+    })
 }
 
 /// All bindings of this control-plane type that certainly select the task. A binding that depends on unknown tags is not

@@ -6,7 +6,7 @@ use super::consul::{
     GATEWAY_TAG, NAMESPACE_TAG, SERVICE_TAG, TASK_MESH_TAG, TASK_NAMESPACE_TAG, TASK_PARTITION_TAG,
 };
 use ecs_mesh_api::GatewayKind;
-use ecs_mesh_model::{RoleArn, Reason};
+use ecs_mesh_model::{Reason, RoleArn};
 
 /// Placeholder for a name that only the task's author knows. Shells reject it.
 pub(super) const SERVICE_PLACEHOLDER: &str = "<its service>";
@@ -102,18 +102,28 @@ impl RoleViolation {
     pub fn basis(&self) -> Option<ViolationBasis> {
         let is_tagged = self.found.as_ref().is_some_and(|value| !value.is_empty());
         match self.rule {
-            RoleRule::InvalidService | RoleRule::TaskMesh | RoleRule::TaskPartition | RoleRule::TaskNamespace => None,
-            RoleRule::NoTaskRole | RoleRule::Account | RoleRule::BoundPrincipals => Some(ViolationBasis::Manifests),
-            // A deleted role has no tags.
-            RoleRule::RoleNotFound | RoleRule::Type | RoleRule::ConsulGateway | RoleRule::InvalidServiceTag => {
-                Some(ViolationBasis::Tags)
+            RoleRule::InvalidService
+            | RoleRule::TaskMesh
+            | RoleRule::TaskPartition
+            | RoleRule::TaskNamespace => None,
+            RoleRule::NoTaskRole | RoleRule::Account | RoleRule::BoundPrincipals => {
+                Some(ViolationBasis::Manifests)
             }
+            // A deleted role has no tags.
+            RoleRule::RoleNotFound
+            | RoleRule::Type
+            | RoleRule::ConsulGateway
+            | RoleRule::InvalidServiceTag => Some(ViolationBasis::Tags),
             // A missing tag means the namespace `default`, which the manifests may name or not.
             RoleRule::ConsulNamespace => Some(ViolationBasis::TagsAndManifests),
-            RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService if is_tagged => {
+            RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService
+                if is_tagged =>
+            {
                 Some(ViolationBasis::TagsAndManifests)
             }
-            RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService => Some(ViolationBasis::Tags),
+            RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService => {
+                Some(ViolationBasis::Tags)
+            }
         }
     }
 }
@@ -204,7 +214,11 @@ impl fmt::Display for RoleViolation {
                      (propagateTags), and deploy it"
                 )
             }
-            RoleRule::Type | RoleRule::Mesh | RoleRule::Service | RoleRule::Workload | RoleRule::ConsulService => {
+            RoleRule::Type
+            | RoleRule::Mesh
+            | RoleRule::Service
+            | RoleRule::Workload
+            | RoleRule::ConsulService => {
                 let tag = self.rule.label();
                 if self.needed.is_empty() {
                     let found = self.found.as_deref().unwrap_or("");

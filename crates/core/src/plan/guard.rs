@@ -61,7 +61,8 @@ impl HourlyMax {
 
     /// The last number counts at any age: it has not changed since.
     fn at(&self, now: Timestamp) -> usize {
-        let recent = self.0.iter().filter(|(at, _)| at.age_at(now) < GUARD_WINDOW).map(|(_, number)| *number).max();
+        let recent =
+            self.0.iter().filter(|(at, _)| at.age_at(now) < GUARD_WINDOW).map(|(_, number)| *number).max();
         recent.or(self.0.back().map(|(_, number)| *number)).unwrap_or(0)
     }
 }
@@ -206,7 +207,12 @@ mod tests {
         cluster.task(TaskId::parse(&format!("{n:032x}")).unwrap())
     }
 
-    fn remove(guard: &mut RemovalGuard, numbers: std::ops::Range<usize>, total: usize, now: Timestamp) -> usize {
+    fn remove(
+        guard: &mut RemovalGuard,
+        numbers: std::ops::Range<usize>,
+        total: usize,
+        now: Timestamp,
+    ) -> usize {
         let mut owned = total;
         for n in numbers {
             let count = OwnedCount::confirmed(owned);
@@ -244,7 +250,8 @@ mod tests {
         let mut guard = RemovalGuard::default();
         let owned = OwnedCount { confirmed: 9, possible: 10 };
         let admitted = (0..9).filter(|n| {
-            guard.admit(&task(*n), owned, &GuardPolicy::default(), false, Timestamp(0)) == GuardDecision::Admitted
+            guard.admit(&task(*n), owned, &GuardPolicy::default(), false, Timestamp(0))
+                == GuardDecision::Admitted
         });
         assert_eq!(admitted.count(), 2);
         assert_eq!(guard.state(&GuardPolicy::default(), false, Timestamp(0)).limit, 2);

@@ -1,4 +1,4 @@
-//! The liveness of a task: one type for the store that derives it and for the decision that rests on it.
+//! The liveness of a task: one type for the store that derives it and for the decision that uses it.
 
 use ecs_mesh_model::Timestamp;
 

@@ -8,8 +8,11 @@ mod guard;
 mod liveness;
 pub mod report;
 
-pub use decide::{Action, PendingConfirmation, Decision, Evidence, KnownRegistration, DecisionInput, PlanStep, SkippedAction, decide, decide_if_confirmed};
+pub use decide::{
+    Action, Decision, DecisionInput, Evidence, KnownRegistration, PendingConfirmation, PlanStep,
+    SkippedAction, decide, decide_if_confirmed,
+};
 pub use diff::{FieldChange, diff};
 pub use drain::DrainReason;
-pub use guard::{GuardDecision, RemovalGuard, GuardState, OwnedCount};
+pub use guard::{GuardDecision, GuardState, OwnedCount, RemovalGuard};
 pub use liveness::TaskLiveness;

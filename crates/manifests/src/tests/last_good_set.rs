@@ -125,8 +125,9 @@ fn missing_or_empty_directory_keeps_last_good_set() {
 #[test]
 fn missing_or_empty_file_keeps_last_good_set() {
     let directory = TestDirectory::demo();
-    let sources =
-        ManifestSources::new(["a-cp.yaml", "b-binding.yaml", "c-kv.yaml"].map(|name| directory.path().join(name)));
+    let sources = ManifestSources::new(
+        ["a-cp.yaml", "b-binding.yaml", "c-kv.yaml"].map(|name| directory.path().join(name)),
+    );
     let good = sources.load(None).into_loaded().unwrap();
     directory.write("c-kv.yaml", "\n");
     let emptied = kept(sources.load(Some(&good)));

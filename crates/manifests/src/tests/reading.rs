@@ -135,7 +135,8 @@ fn duplicate_name_error_names_both_locations() {
 fn unquoted_strings_keep_their_spelling() {
     let workload = WORKLOAD.replace("protocol: http", "tags: {version: 1.10, canary: true}");
     let binding = format!("{BINDING}  roleTags: {{mode: off, authorizedAccounts: [012345678901]}}\n");
-    let directory = TestDirectory::with(&[("a.yaml", &format!("{CONTROL_PLANE}---\n{binding}---\n{workload}"))]);
+    let directory =
+        TestDirectory::with(&[("a.yaml", &format!("{CONTROL_PLANE}---\n{binding}---\n{workload}"))]);
     let loaded = directory.load();
     assert_eq!(directory.text(&loaded.errors), "");
     let tags = &loaded.set.workloads["kv"].inbounds[0].tags;

@@ -11,7 +11,8 @@ const SHAPE: &str = "arn:aws~:ecs:#~:############:cluster/#~";
 pub(super) fn check(path: &str, clusters: &[Glob], report: &mut FindingCollector<'_>) {
     for (index, glob) in clusters.iter().enumerate() {
         let (path, text) = (format!("{path}[{index}]"), glob.as_str());
-        let can_match_any = if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { can_match(text, SHAPE) };
+        let can_match_any =
+            if glob.is_literal() { ClusterArn::parse(text).is_ok() } else { can_match(text, SHAPE) };
         if can_match_any {
             continue;
         }

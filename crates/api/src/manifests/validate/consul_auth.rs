@@ -6,20 +6,27 @@ use super::FindingCollector;
 use crate::limits::CONSUL_NAME_RULE;
 use crate::manifests::finding::quoted;
 use crate::{
-    ConsulAuthSpec, ConsulConnection, GatewayKind, HumanDuration, LoginSettings, Presence, ServiceTokens, limits,
+    ConsulAuthSpec, ConsulConnection, GatewayKind, HumanDuration, LoginSettings, Presence, ServiceTokens,
+    limits,
 };
 
 /// Consul's built-in policy with all permissions.
 const BUILT_IN: &str = "global-management";
 
-pub(super) fn check(spec: &ConsulAuthSpec, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
+pub(super) fn check(
+    spec: &ConsulAuthSpec,
+    report: &mut FindingCollector<'_>,
+    warn: &mut FindingCollector<'_>,
+) {
     report.globs_have_content("spec.adopt", &spec.adopt);
     if let Some(tokens) = &spec.service_tokens {
-        AuthSection { path: "spec.serviceTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
+        AuthSection { path: "spec.serviceTokens", state: tokens.state, login: tokens.login() }
+            .check(report, warn);
         check_gateways(tokens, report);
     }
     if let Some(tokens) = &spec.client_tokens {
-        AuthSection { path: "spec.clientTokens", state: tokens.state, login: tokens.login() }.check(report, warn);
+        AuthSection { path: "spec.clientTokens", state: tokens.state, login: tokens.login() }
+            .check(report, warn);
     }
     if let (Some(service), Some(client)) = (&spec.service_tokens, &spec.client_tokens)
         && service.auth_method == client.auth_method
@@ -110,8 +117,10 @@ impl AuthSection<'_> {
     fn check(&self, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
         self.check_principals(report, warn);
         if !is_name(self.login.auth_method) {
-            let message =
-                format!("{} is not a valid auth method name: {CONSUL_NAME_RULE}", quoted(self.login.auth_method));
+            let message = format!(
+                "{} is not a valid auth method name: {CONSUL_NAME_RULE}",
+                quoted(self.login.auth_method)
+            );
             report.add(self.field("authMethod"), message);
         }
         if let Some(ttl) = self.login.token_ttl
@@ -134,7 +143,8 @@ impl AuthSection<'_> {
         }
         for (index, name) in self.login.allowed_sts_headers.iter().enumerate() {
             if name.is_empty() || !name.bytes().all(is_name_byte) {
-                let message = format!("{} is not a valid header name: letters, digits, '-' and '_'", quoted(name));
+                let message =
+                    format!("{} is not a valid header name: letters, digits, '-' and '_'", quoted(name));
                 report.add(format!("{}[{index}]", self.field("allowedStsHeaders")), message);
             }
         }
@@ -191,7 +201,12 @@ fn bound_role(arn: &str) -> Option<&str> {
     is_valid.then_some(role)
 }
 
-fn check_endpoint(path: &str, address: &str, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
+fn check_endpoint(
+    path: &str,
+    address: &str,
+    report: &mut FindingCollector<'_>,
+    warn: &mut FindingCollector<'_>,
+) {
     let expected = "write https://HOST, without credentials and without a part after ? or #";
     let Ok(url) = url::Url::parse(address) else {
         return report.add(path, format!("is not a URL: {expected}"));

@@ -7,7 +7,11 @@ use crate::limits::DNS_LABEL_RULE;
 use crate::manifests::finding::quoted;
 use crate::{ConsulConnection, ControlPlaneSpec, ControlPlaneType, HumanDuration, KumaConnection, limits};
 
-pub(super) fn check(spec: &ControlPlaneSpec, report: &mut FindingCollector<'_>, warn: &mut FindingCollector<'_>) {
+pub(super) fn check(
+    spec: &ControlPlaneSpec,
+    report: &mut FindingCollector<'_>,
+    warn: &mut FindingCollector<'_>,
+) {
     report.number("spec.writesPerSecond", &spec.writes_per_second, &limits::WRITES_PER_SECOND);
     let block = match spec.kind {
         ControlPlaneType::Kuma => spec.kuma.as_ref().map(ConnectionFields::kuma),
@@ -43,10 +47,16 @@ fn check_location(consul: &ConsulConnection, report: &mut FindingCollector<'_>) 
     };
     if let Some(name) = consul.datacenter.as_deref().filter(|name| !is_datacenter(name)) {
         let rule = "lower-case letters, digits, '-' and '_', at most 63 characters";
-        report.add("spec.consul.datacenter", format!("{} is not a valid datacenter name: {rule}", quoted(name)));
+        report.add(
+            "spec.consul.datacenter",
+            format!("{} is not a valid datacenter name: {rule}", quoted(name)),
+        );
     }
     if let Some(name) = consul.partition.as_deref().filter(|name| !is_dns_label(name)) {
-        report.add("spec.consul.partition", format!("{} is not a valid partition name: {DNS_LABEL_RULE}", quoted(name)));
+        report.add(
+            "spec.consul.partition",
+            format!("{} is not a valid partition name: {DNS_LABEL_RULE}", quoted(name)),
+        );
     }
     for (index, name) in consul.namespaces.iter().enumerate() {
         let path = format!("spec.consul.namespaces[{index}]");

@@ -17,7 +17,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::document::{ManifestKind, Manifest, DocumentOrigin, ManifestSpec, not_found};
+use super::document::{DocumentOrigin, Manifest, ManifestKind, ManifestSpec, not_found};
 use super::finding::ManifestFinding;
 use super::outbounds::{OutboundConflict, UsedPort};
 use super::set::{Binding, ManifestSet};
@@ -121,8 +121,9 @@ fn reject_duplicates(manifests: &mut [Manifest], errors: &mut Vec<ManifestFindin
             continue;
         };
         let location = manifests[earlier].origin.location();
-        let message =
-            format!("{kind} {name} is also at {location}: names are unique within a kind: rename or delete one");
+        let message = format!(
+            "{kind} {name} is also at {location}: names are unique within a kind: rename or delete one"
+        );
         errors.push(origin.finding("metadata.name", message));
         // Either may be the intended one.
         manifests[index].spec = None;
@@ -169,7 +170,12 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn over(manifests: &[Manifest], scope: ManifestScope, errors: Vec<ManifestFinding>, warnings: Vec<ManifestFinding>) -> Self {
+    fn over(
+        manifests: &[Manifest],
+        scope: ManifestScope,
+        errors: Vec<ManifestFinding>,
+        warnings: Vec<ManifestFinding>,
+    ) -> Self {
         Self {
             scope,
             set: ManifestSet::default(),
@@ -254,7 +260,9 @@ impl Assembly {
         if let Some((other, at)) = self.auths_by_location.get(&location) {
             // Either may be the intended one.
             self.set.consul_auths.remove(other);
-            for (document, rival, location) in [(origin, other, at.location()), (at, &name, origin.location())] {
+            for (document, rival, location) in
+                [(origin, other, at.location()), (at, &name, origin.location())]
+            {
                 let message = format!(
                     "the same servers and partition are also those of ConsulAuth {rival} at {location}: keep one of the \
                      two, since each would undo the other"

@@ -44,7 +44,8 @@ pub(super) fn check(spec: &WorkloadSpec, report: &mut FindingCollector<'_>) {
     check_listeners("spec.outbounds", &spec.outbounds, report);
     for (index, outbound) in spec.outbounds.iter().enumerate() {
         if let Some(used) = own_port(spec, outbound.listen) {
-            let message = format!("{} is not possible, since {used}: choose another", socket(outbound.listen));
+            let message =
+                format!("{} is not possible, since {used}: choose another", socket(outbound.listen));
             report.add(format!("spec.outbounds[{index}].listen"), message);
         }
     }
@@ -98,7 +99,8 @@ fn check_inbound(path: &str, inbound: &Inbound, report: &mut FindingCollector<'_
     }
     let on_loopback = service_address.is_some_and(|address| address.is_loopback());
     if service_address.is_some_and(|address| address.is_unspecified()) {
-        let message = "is not an address to connect to: write the app's listen address, or leave the field out";
+        let message =
+            "is not an address to connect to: write the app's listen address, or leave the field out";
         report.add(format!("{path}.serviceAddress"), message);
     }
     if port == container_port && !on_loopback {

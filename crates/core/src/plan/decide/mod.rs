@@ -8,7 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::intent::{ViolationBasis, DesiredRegistration, IgnoreReason, Evaluation, RegistrationId, RoleRule, Verdict, RoleViolation};
+use crate::intent::{
+    DesiredRegistration, Evaluation, IgnoreReason, RegistrationId, RoleRule, RoleViolation, Verdict,
+    ViolationBasis,
+};
 use crate::plan::{DrainReason, TaskLiveness};
 use ecs_mesh_api::manifests::Binding;
 use ecs_mesh_api::{LifecyclePolicy, OnRevoked};
@@ -179,7 +182,9 @@ impl PlanStep {
     /// Whether the guard must admit the step.
     pub fn needs_guard(&self) -> bool {
         match &self.action {
-            Action::Drain(reason, evidence) => *reason != DrainReason::Stopping && !evidence.is_confirmed_stop(),
+            Action::Drain(reason, evidence) => {
+                *reason != DrainReason::Stopping && !evidence.is_confirmed_stop()
+            }
             Action::Remove(evidence) => !evidence.is_confirmed_stop(),
             Action::Ensure { .. } | Action::Skip { .. } => false,
         }
@@ -215,7 +220,7 @@ impl Decision {
 ///
 /// A registration without an owning binding gets no step. *g* marks steps that the guard must admit.
 ///
-/// | liveness | `sync` | `upsert-only` | `create-only` | besides |
+/// | liveness | `sync` | `upsert-only` | `create-only` | also |
 /// |---|---|---|---|---|
 /// | `Stopped` | remove | drain, once | skip remove | |
 /// | `Absent` | remove *g* (not after a drain for stopping) | skip remove | skip remove | |
@@ -224,12 +229,12 @@ impl Decision {
 /// | `Missing` | – | – | – | describe, once due |
 /// | `Unknown` | – | – | – | |
 ///
-/// | verdict of a live task | `sync` | `upsert-only` | `create-only` | besides |
+/// | verdict of a live task | `sync` | `upsert-only` | `create-only` | also |
 /// |---|---|---|---|---|
 /// | register, not registered | create | create | create | describe instead, unless seen recently |
 /// | register, registered | update | update | – | keeps the registered name |
 /// | register, registered elsewhere or twice | withdraw the others | withdraw the others | skip remove | complete manifests only |
-/// | reject, confirmed | withdraw | withdraw | skip remove | `onRevoked: keep`: – |
+/// | reject, confirmed | withdraw | withdraw | skip remove | by manifests: complete ones only; `onRevoked: keep`: – |
 /// | reject, read once | – | – | – | read the role again |
 /// | ignore: no longer declared | withdraw | withdraw | skip remove | complete manifests only |
 /// | ignore: network mode; hold; fact missing; admit | – | – | – | |
@@ -320,12 +325,7 @@ impl Decision {
                 };
                 if withdrawn {
                     for registration in input.known {
-                        self.withdraw(
-                            registration,
-                            DrainReason::Unwanted,
-                            &Evidence::Manifests,
-                            input.now,
-                        );
+                        self.withdraw(registration, DrainReason::Unwanted, &Evidence::Manifests, input.now);
                     }
                 }
             }
@@ -386,7 +386,13 @@ impl Decision {
     }
 
     /// Drains the registration, and removes it after `cleanup.drain`.
-    fn withdraw(&mut self, registration: &KnownRegistration, reason: DrainReason, evidence: &Evidence, now: Timestamp) {
+    fn withdraw(
+        &mut self,
+        registration: &KnownRegistration,
+        reason: DrainReason,
+        evidence: &Evidence,
+        now: Timestamp,
+    ) {
         let Some(binding) = &registration.binding else { return };
         let delay = binding.spec.cleanup.drain.0;
         let evidence = evidence.clone();
@@ -421,7 +427,8 @@ impl Decision {
 /// The evidence against a live task in the rules that its role breaks; `None` where incomplete manifests may be the cause,
 /// or where no rule is the role's.
 fn violations_against(violations: &[RoleViolation], manifests_complete: bool) -> Option<Evidence> {
-    let role_violations = || violations.iter().filter_map(|violation| Some((violation.basis()?, violation.rule)));
+    let role_violations =
+        || violations.iter().filter_map(|violation| Some((violation.basis()?, violation.rule)));
     if role_violations().any(|(basis, _)| basis == ViolationBasis::Tags) {
         return Some(Evidence::RoleTags);
     }

@@ -41,7 +41,10 @@ impl fmt::Display for PendingConfirmation {
 
 /// The decision once the pending observation is confirmed, and the confirmation; `None` where no observation is pending.
 /// `grace` is how long a task must be missing.
-pub fn decide_if_confirmed(input: &DecisionInput<'_>, grace: Duration) -> Option<(PendingConfirmation, Decision)> {
+pub fn decide_if_confirmed(
+    input: &DecisionInput<'_>,
+    grace: Duration,
+) -> Option<(PendingConfirmation, Decision)> {
     match (&input.liveness, input.evaluation) {
         (TaskLiveness::Missing { due: false }, _) if !input.known.is_empty() => {
             let liveness = TaskLiveness::Absent { sweeps: 2, since: input.now };

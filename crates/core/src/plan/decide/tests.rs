@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::*;
-use crate::intent::{HoldReason, OwnershipLabels, MissingFact, Outbounds, RoleRule, RoleViolation};
+use crate::intent::{HoldReason, MissingFact, Outbounds, OwnershipLabels, RoleRule, RoleViolation};
 use crate::plan::DrainReason::{Revoked, Stopping, Unwanted};
 use ecs_mesh_api::{ControlPlaneType, MeshBindingSpec, Probe};
-use ecs_mesh_model::{OperatorId, ServiceName, TaskArn, Reason};
+use ecs_mesh_model::{OperatorId, Reason, ServiceName, TaskArn};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 pub(super) const ABSENT: TaskLiveness = TaskLiveness::Absent { sweeps: 2, since: Timestamp(0) };
@@ -126,7 +126,11 @@ pub(super) fn words(decision: &Decision) -> String {
     if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
 }
 
-pub(super) fn decided(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+pub(super) fn decided(
+    liveness: TaskLiveness,
+    evaluation: Option<&Evaluation>,
+    known: &[KnownRegistration],
+) -> String {
     words(&decide(&input(liveness, evaluation, known)))
 }
 
@@ -324,13 +328,21 @@ fn incomplete_manifests_withdraw_nothing() {
     for reason in [IgnoreReason::NoBinding, IgnoreReason::OtherControlPlane, IgnoreReason::NoWorkload] {
         assert_eq!(incomplete(&ignore(reason), &known), "nothing");
     }
-    assert_eq!(incomplete(&register("sync"), &known), "ensure default/task", "registrations elsewhere and duplicates are kept");
+    assert_eq!(
+        incomplete(&register("sync"), &known),
+        "ensure default/task",
+        "registrations elsewhere and duplicates are kept"
+    );
 }
 
 #[test]
 fn recent_task_is_registered_under_every_policy() {
     for policy in POLICIES {
-        assert_eq!(decided(TaskLiveness::Live, Some(&register(policy)), &[]), "ensure default/task", "{policy}");
+        assert_eq!(
+            decided(TaskLiveness::Live, Some(&register(policy)), &[]),
+            "ensure default/task",
+            "{policy}"
+        );
     }
     let evaluation = register("sync");
     let stale = DecisionInput { seen_recently: false, ..input(TaskLiveness::Live, Some(&evaluation), &[]) };
@@ -420,8 +432,12 @@ fn pause_does_not_change_the_decision() {
 
 #[test]
 fn unregistered_dead_task_needs_no_describe() {
-    let dead =
-        [TaskLiveness::Stopped, TaskLiveness::StoppedUnconfirmed, TaskLiveness::Leaving, TaskLiveness::Unknown];
+    let dead = [
+        TaskLiveness::Stopped,
+        TaskLiveness::StoppedUnconfirmed,
+        TaskLiveness::Leaving,
+        TaskLiveness::Unknown,
+    ];
     for liveness in dead {
         assert_eq!(decided(liveness, None, &[]), "nothing", "{liveness:?}");
     }

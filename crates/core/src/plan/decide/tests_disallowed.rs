@@ -1,7 +1,7 @@
 //! Live tasks that their role or the manifests no longer allow. Violations that an edit of manifests can cause withdraw
 //! under complete manifests alone, and their evidence is the manifests.
 
-use super::tests::{binding, id, evaluation, known, input, violation, words};
+use super::tests::{binding, evaluation, id, input, known, violation, words};
 use super::*;
 
 /// A confirmed rejection by these rules.
@@ -18,7 +18,8 @@ fn token() -> [KnownRegistration; 1] {
 
 /// The decisions on a task's token and on a Dataplane.
 fn decisions(violations: Vec<RoleViolation>, manifests_complete: bool) -> [String; 2] {
-    let (evaluation, token, dataplane) = (confirmed_reject(violations), token(), [known("default/a", "sync")]);
+    let (evaluation, token, dataplane) =
+        (confirmed_reject(violations), token(), [known("default/a", "sync")]);
     let decided = |known: &[KnownRegistration], self_registered: bool| {
         let input = input(TaskLiveness::Live, Some(&evaluation), known);
         words(&decide(&DecisionInput { manifests_complete, self_registered, ..input }))

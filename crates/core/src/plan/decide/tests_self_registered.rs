@@ -1,17 +1,25 @@
 //! Tasks that register themselves (Consul): a live task's registrations are kept.
 
 use super::tests::{
-    ABSENT, binding, by_policy, decided, id, ignore, evaluation, known, reject, input, words,
+    ABSENT, binding, by_policy, decided, evaluation, id, ignore, input, known, reject, words,
 };
 use super::*;
 use crate::intent::{RoleRule, RoleViolation};
 use ecs_mesh_api::MeshBindingSpec;
 
-fn self_registered_input<'a>(liveness: TaskLiveness, evaluation: Option<&'a Evaluation>, known: &'a [KnownRegistration]) -> DecisionInput<'a> {
+fn self_registered_input<'a>(
+    liveness: TaskLiveness,
+    evaluation: Option<&'a Evaluation>,
+    known: &'a [KnownRegistration],
+) -> DecisionInput<'a> {
     DecisionInput { self_registered: true, ..input(liveness, evaluation, known) }
 }
 
-fn decide_self_registered(liveness: TaskLiveness, evaluation: Option<&Evaluation>, known: &[KnownRegistration]) -> String {
+fn decide_self_registered(
+    liveness: TaskLiveness,
+    evaluation: Option<&Evaluation>,
+    known: &[KnownRegistration],
+) -> String {
     words(&decide(&self_registered_input(liveness, evaluation, known)))
 }
 
@@ -25,12 +33,17 @@ fn leaving_task_keeps_its_registrations() {
 #[test]
 fn stop_event_is_confirmed_without_known_registrations() {
     assert_eq!(decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[]), "describe");
-    assert_eq!(decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]), "describe");
+    assert_eq!(
+        decide_self_registered(TaskLiveness::StoppedUnconfirmed, None, &[known("default/token/1", "sync")]),
+        "describe"
+    );
 }
 
 #[test]
 fn only_confirmed_end_removes_under_sync() {
-    for (liveness, label, guarded) in [(TaskLiveness::Stopped, "stopped", ""), (ABSENT, "absent", ", guarded")] {
+    for (liveness, label, guarded) in
+        [(TaskLiveness::Stopped, "stopped", ""), (ABSENT, "absent", ", guarded")]
+    {
         for (policy, action) in
             [("sync", "remove"), ("upsert-only", "skip remove"), ("create-only", "skip remove")]
         {
@@ -74,17 +87,26 @@ fn revoked_live_task_keeps_identity_unless_withdraw() {
 fn violation_outside_the_role_keeps_identity() {
     let withdraw = |spec: &mut MeshBindingSpec| spec.role_tags.on_revoked = Some(OnRevoked::Withdraw);
     let known = [known("default/token/1", "sync").with(withdraw)];
-    for rule in [RoleRule::InvalidService, RoleRule::TaskMesh, RoleRule::TaskPartition, RoleRule::TaskNamespace] {
+    for rule in
+        [RoleRule::InvalidService, RoleRule::TaskMesh, RoleRule::TaskPartition, RoleRule::TaskNamespace]
+    {
         let violation = RoleViolation { rule, role: None, found: None, needed: String::new() };
         let rejected = evaluation(Verdict::Reject { violations: vec![violation], confirmed: true }, "sync");
-        assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&rejected), &known), "nothing", "{rule:?}");
+        assert_eq!(
+            decide_self_registered(TaskLiveness::Live, Some(&rejected), &known),
+            "nothing",
+            "{rule:?}"
+        );
     }
 }
 
 #[test]
 fn admitted_task_is_unchanged() {
     let admitted = evaluation(Verdict::Admit, "sync");
-    assert_eq!(decide_self_registered(TaskLiveness::Live, Some(&admitted), &[known("default/token/1", "sync")]), "nothing");
+    assert_eq!(
+        decide_self_registered(TaskLiveness::Live, Some(&admitted), &[known("default/token/1", "sync")]),
+        "nothing"
+    );
 }
 
 #[test]

@@ -36,7 +36,8 @@ pub(super) fn entries<'a>(changes: &[&'a PlanEntry], detail: PlanDetail) -> Vec<
     let mut entries: Vec<ChangeGroup<'a>> = Vec::new();
     let mut by_task: BTreeMap<(ChangeGroupKey<'a>, &'a TaskArn), usize> = BTreeMap::new();
     for planned in changes {
-        let key = planned.task.as_ref().filter(|_| !is_separate(planned)).map(|task| (group_key(planned), task));
+        let key =
+            planned.task.as_ref().filter(|_| !is_separate(planned)).map(|task| (group_key(planned), task));
         match key.as_ref().and_then(|key| by_task.get(key)) {
             Some(at) => entries[*at].changes.push(planned),
             None => {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::FieldChange;
-use ecs_mesh_model::{TaskArn, Timestamp, Reason};
+use ecs_mesh_model::{Reason, TaskArn, Timestamp};
 
 pub use object::ObjectKind;
 pub use render::{PlanDetail, render};
@@ -409,7 +409,7 @@ pub fn label(change: &PlannedChange) -> &'static str {
         Some(BlockedBy::Guard) => "held_by_guard",
         Some(BlockedBy::Paused) => "paused",
         None if change.change == Change::NameConflict => "name_conflict",
-            None => change.change.as_str(),
+        None => change.change.as_str(),
     }
 }
 

@@ -9,7 +9,9 @@ use serde_json::Value;
 use crate::plan::report::ObjectKind;
 
 use super::groups::{ChangeGroup, MAX_EXAMPLES, entries};
-use super::{BlockedBy, Change, PlannedChange, PlanLocationKey, PlanEntry, PlanReport, UnattributedTokens, by_location};
+use super::{
+    BlockedBy, Change, PlanEntry, PlanLocationKey, PlanReport, PlannedChange, UnattributedTokens, by_location,
+};
 
 /// The level of detail of a rendered plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,8 @@ fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Resu
         let changes: Vec<&PlanEntry> = changes
             .into_iter()
             .filter(|planned| {
-                detail == PlanDetail::All || !matches!(planned.change.change, Change::Ignore | Change::Unchanged)
+                detail == PlanDetail::All
+                    || !matches!(planned.change.change, Change::Ignore | Change::Unchanged)
             })
             .collect();
         if changes.is_empty() {
@@ -48,10 +51,7 @@ fn write(out: &mut String, report: &PlanReport, detail: PlanDetail) -> fmt::Resu
         out.push('\n');
     }
     if has_more {
-        writeln!(
-            out,
-            "Entries of many tasks show examples; --all and --output json show each task.\n"
-        )?;
+        writeln!(out, "Entries of many tasks show examples; --all and --output json show each task.\n")?;
     }
     write_unattributed_tokens(out, report)?;
     write_unresolved(out, report)?;
@@ -252,7 +252,9 @@ fn write_registration(out: &mut String, registration: &Value) -> fmt::Result {
         let mut leaves = Vec::new();
         collect(&field.path, field.after.as_ref().unwrap_or(&Value::Null), &mut leaves);
         leaves.retain(|(path, _)| {
-            !OMITTED_FIELDS.iter().any(|field| path == field || (field.contains('[') && path.starts_with(field)))
+            !OMITTED_FIELDS
+                .iter()
+                .any(|field| path == field || (field.contains('[') && path.starts_with(field)))
         });
         for (path, value) in leaves {
             writeln!(out, "      {path}: {value}")?;
@@ -355,7 +357,11 @@ fn write_warnings(out: &mut String, report: &PlanReport) -> fmt::Result {
             writeln!(out, "  also: {message}")?;
         }
         if messages.len() > MAX_EXAMPLES {
-            writeln!(out, "  and {} more of the same kind; --output json has all", messages.len() - MAX_EXAMPLES)?;
+            writeln!(
+                out,
+                "  and {} more of the same kind; --output json has all",
+                messages.len() - MAX_EXAMPLES
+            )?;
         }
     }
     if !causes.is_empty() {

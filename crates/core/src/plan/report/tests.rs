@@ -33,30 +33,62 @@ fn report() -> PlanReport {
         "networking": {"address": "10.0.0.1", "inbound": [{"port": 15000}]},
     });
     let changes = vec![
-        planned("1", PlannedChange { registration: Some(registration), ..change(Change::Create, "the task runs") }),
-        planned("2", PlannedChange { fields: vec![field], ..change(Change::Update, "it differs in these fields") }),
+        planned(
+            "1",
+            PlannedChange { registration: Some(registration), ..change(Change::Create, "the task runs") },
+        ),
+        planned(
+            "2",
+            PlannedChange { fields: vec![field], ..change(Change::Update, "it differs in these fields") },
+        ),
         planned(
             "3",
-            PlannedChange { follow_up: Some("removed later".into()), ..change(Change::Drain, "ECS is stopping the task") },
+            PlannedChange {
+                follow_up: Some("removed later".into()),
+                ..change(Change::Drain, "ECS is stopping the task")
+            },
         ),
-        planned("4", PlannedChange { precondition: Some("once it is missing".into()), ..change(Change::Remove, "not listed") }),
-        planned("5", PlannedChange { blocked_by: Some(BlockedBy::Guard), ..change(Change::Remove, "too many") }),
-        planned("6", PlannedChange { blocked_by: Some(BlockedBy::Policy), ..change(Change::Drain, "upsert-only") }),
-        planned("7", PlannedChange { blocked_by: Some(BlockedBy::Paused), ..change(Change::Create, "the task runs") }),
+        planned(
+            "4",
+            PlannedChange {
+                precondition: Some("once it is missing".into()),
+                ..change(Change::Remove, "not listed")
+            },
+        ),
+        planned(
+            "5",
+            PlannedChange { blocked_by: Some(BlockedBy::Guard), ..change(Change::Remove, "too many") },
+        ),
+        planned(
+            "6",
+            PlannedChange { blocked_by: Some(BlockedBy::Policy), ..change(Change::Drain, "upsert-only") },
+        ),
+        planned(
+            "7",
+            PlannedChange { blocked_by: Some(BlockedBy::Paused), ..change(Change::Create, "the task runs") },
+        ),
         planned("8", PlannedChange::new(Change::Reject, "tag kuma.io/mesh is missing")),
         planned("9", PlannedChange::new(Change::Unknown, "GetRole was denied")),
         planned("10", PlannedChange::new(Change::Unknown, "GetRole was denied")),
         planned("11", PlannedChange::new(Change::Ignore, "no Workload selects the task")),
         planned("12", change(Change::Unchanged, "it is as it should be")),
     ];
-    let unresolved = vec![Unresolved { subject: "control plane away".into(), error: "connection refused".into() }];
+    let unresolved =
+        vec![Unresolved { subject: "control plane away".into(), error: "connection refused".into() }];
     let warning = |task: &str| PlanWarning {
         control_plane: "kuma".into(),
         task: task.into(),
         message: "role tags".into(),
         key: "role tags".into(),
     };
-    PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), unresolved, vec![warning("1"), warning("2")], changes)
+    PlanReport::new(
+        "op",
+        Timestamp(0),
+        ManifestsSummary::default(),
+        unresolved,
+        vec![warning("1"), warning("2")],
+        changes,
+    )
 }
 
 #[test]
@@ -66,7 +98,8 @@ fn plan_renders_its_sections() {
 }
 
 fn text(changes: Vec<PlanEntry>, detail: PlanDetail) -> String {
-    let report = PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
+    let report =
+        PlanReport::new("op", Timestamp(0), ManifestsSummary::default(), Vec::new(), Vec::new(), changes);
     anstream::adapter::strip_str(&render(&report, detail)).to_string()
 }
 
@@ -99,7 +132,10 @@ fn removals(n: usize) -> Vec<PlanEntry> {
 
 fn rejected(n: usize, role: usize) -> PlanEntry {
     let message = format!("role r{role}-task: tag x is missing; aws iam tag-role --role-name r{role}-task");
-    planned(&format!("{n:032x}"), PlannedChange::with_reason(Change::Reject, &Reason::new("x missing", message)))
+    planned(
+        &format!("{n:032x}"),
+        PlannedChange::with_reason(Change::Reject, &Reason::new("x missing", message)),
+    )
 }
 
 #[test]
@@ -122,7 +158,12 @@ fn plan_counts_unattributed_tokens() {
     let mut report = report();
     let examples = vec!["4fa6e11c-21d1-3462-a316-99515e5544f7".to_owned()];
     let reason = "no_metadata";
-    report.unattributed_tokens.push(UnattributedTokens { control_plane: "consul".into(), reason, count: 12, examples });
+    report.unattributed_tokens.push(UnattributedTokens {
+        control_plane: "consul".into(),
+        reason,
+        count: 12,
+        examples,
+    });
     let text = anstream::adapter::strip_str(&render(&report, PlanDetail::Changes)).to_string();
     let line = text.lines().find(|line| line.starts_with("unattributed tokens: ")).unwrap();
     assert!(line.contains("12 login tokens") && line.contains("4fa6e11c-21d1"), "{line}");
