@@ -64,8 +64,8 @@ async fn legacy_objects_conflict_until_adopted(
     let plan = desk.plan(Some(&auth)).await;
     let found = lines(&plan);
     assert_eq!(found.len(), 12, "{found:#?}");
-    assert!(found.contains("name taken auth method iam-ecs-service-token: Description"), "{found:#?}");
-    assert!(found.iter().all(|line| line.starts_with("name taken ")), "{found:#?}");
+    assert!(found.contains("name conflict auth method iam-ecs-service-token: Description"), "{found:#?}");
+    assert!(found.iter().all(|line| line.starts_with("name conflict ")), "{found:#?}");
     let ran = desk.run(Some(&auth)).await;
     assert_eq!((ran.writes(), ran.objects("conflict"), ran.objects("ok")), (0, 12, 1), "{}", ran.text);
     assert_eq!(desk.everything().await, before, "untouched, byte for byte");
