@@ -361,7 +361,7 @@ impl DemoState {
             interrupted,
             task_counts,
             kuma: self.kuma_oracle.as_ref().map(KumaOracle::tally),
-            consul: self.consul.as_ref().map(|oracle| {
+            consul: self.consul_oracle.as_ref().map(|oracle| {
                 (self.world.as_ref().map(World::agent_counts).unwrap_or_default(), oracle.tally())
             }),
             rejected: metrics.rejected_tasks(),

@@ -70,7 +70,7 @@ async fn offline_audit_uses_declared_auth_methods() {
         let said = audit(&BTreeMap::new(), directory.path(), &arguments).await;
         assert_eq!(said.has("CONSUL-ROLE-PATH", "error"), !is_trusted, "{bound}: {}", said.out);
         let left = said.json()["notChecked"].to_string();
-        assert!(left.contains("consul-prod") && left.contains("judged by the manifests"), "{left}");
+        assert!(left.contains("consul-prod") && left.contains("checked against the manifests"), "{left}");
         assert_eq!(said.code, Some(i32::from(!is_trusted)), "{}", said.out);
     }
 }

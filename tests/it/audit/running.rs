@@ -204,7 +204,7 @@ async fn audit_finds_misconfigured_running_tasks() {
     ];
     assert_eq!((said.code, rules), (Some(1), wanted.map(str::to_owned).to_vec()), "{}", said.out);
     let role = &said.json()["findings"][2];
-    assert_eq!(role["at"]["resource"], setup.role);
+    assert_eq!(role["location"]["resource"], setup.role);
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn file_is_audited_against_live_roles_and_consul() {
     let said =
         setup.audit(&["--manifests", "mesh.yaml", "--task-definition", "kv.json", "--output", "json"]).await;
     assert_eq!(said.found(), [("CONSUL-ROLE-MISSING".to_owned(), "error".to_owned())], "{}", said.out);
-    assert_eq!(said.json()["findings"][0]["at"]["file"], "kv.json");
+    assert_eq!(said.json()["findings"][0]["location"]["file"], "kv.json");
 }
 
 #[tokio::test]
@@ -266,6 +266,6 @@ async fn outbounds_are_compared_with_running_upstreams() {
     let rules: Vec<String> = said.found().into_iter().map(|(rule, _)| rule).collect();
     assert_eq!(rules, ["CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"], "{}", said.out);
     assert_eq!(said.code, Some(2));
-    let at = said.json()["findings"][0]["at"]["resource"].as_str().unwrap().to_owned();
+    let at = said.json()["findings"][0]["location"]["resource"].as_str().unwrap().to_owned();
     assert!(at.contains(":task-definition/kv:"), "{at}");
 }

@@ -83,34 +83,34 @@ async fn insufficient_token_proves_nothing(server: &RealConsul) {
     let asked = |clusters: &BTreeSet<ClusterArn>| DiagnosticsRequest {
         clusters: clusters.clone(),
         methods: [METHOD.into()].into(),
-        rights: [AclPermission::Acls, AclPermission::Services, AclPermission::Node("anchor".into()), AclPermission::Nodes("arn:".into())]
+        permissions: [AclPermission::Acls, AclPermission::Services, AclPermission::Node("anchor".into()), AclPermission::Nodes("arn:".into())]
             .into(),
     };
     let web = AclPermission::Service("web".into());
     let survey = reader.diagnose(&asked(&clusters)).await.probes.unwrap();
     assert_eq!(survey.own_token.unwrap().policies[0].name, "reader");
     assert_eq!((survey.tokens.unwrap().of_tasks, &survey.rules[METHOD]), (1, &Ok(1)));
-    let rights = survey.rights.unwrap();
-    assert!(rights.contains_key(&web) && rights.values().all(|may| !may), "{rights:?}");
+    let permissions = survey.permissions.unwrap();
+    assert!(permissions.contains_key(&web) && permissions.values().all(|may| !may), "{permissions:?}");
     assert_eq!(survey.clusters[&anchor], ClusterNodeInfo { has_node: Ok(true), services: Ok(1) });
 
     let all = server.client(Some(MANAGEMENT));
     assert!(all.get(&token).await.unwrap().is_some() && all.get(&service).await.unwrap().is_some());
     let survey = all.diagnose(&asked(&clusters)).await.probes.unwrap();
     assert!(survey.own_token.unwrap().is_management());
-    assert!(survey.rights.unwrap().values().all(|may| *may));
+    assert!(survey.permissions.unwrap().values().all(|may| *may));
     let rules = "acl = \"write\" service_prefix \"\" { policy = \"write\" } service \"web\" { policy = \"deny\" } \
                  node_prefix \"arn:\" { policy = \"write\" } node_prefix \"\" { policy = \"read\" } ";
     let some = server.client(Some(&server.token_with("some", rules).await));
-    let rights = some.diagnose(&asked(&clusters)).await.probes.unwrap().rights.unwrap();
-    let lacking = rights.iter().filter(|(_, may)| !**may).map(|(right, _)| right.clone());
+    let permissions = some.diagnose(&asked(&clusters)).await.probes.unwrap().permissions.unwrap();
+    let lacking = permissions.iter().filter(|(_, may)| !**may).map(|(right, _)| right.clone());
     // What is denied is not shown, so that nobody asks for it by name.
     assert_eq!(lacking.collect::<Vec<_>>(), [AclPermission::Node("anchor".into())]);
     // More than one call's.
     let many = (0..150).map(|number| AclPermission::Node(format!("arn:{number}").as_str().into()));
-    let many = DiagnosticsRequest { rights: many.chain([AclPermission::Node("x".into())]).collect(), ..DiagnosticsRequest::default() };
-    let rights = some.diagnose(&many).await.probes.unwrap().rights.unwrap();
-    assert_eq!((rights.len(), rights.values().filter(|may| !**may).count()), (151, 1));
+    let many = DiagnosticsRequest { permissions: many.chain([AclPermission::Node("x".into())]).collect(), ..DiagnosticsRequest::default() };
+    let permissions = some.diagnose(&many).await.probes.unwrap().permissions.unwrap();
+    assert_eq!((permissions.len(), permissions.values().filter(|may| !**may).count()), (151, 1));
 }
 
 async fn where_acls_are_off_it_is_said_so(server: &RealConsul) {

@@ -67,7 +67,7 @@ async fn what_a_task_left_is_found_and_removed_and_nothing_else(server: &RealCon
     assert_eq!(server.checks_on(&anchor).await, checks.into(), "a service's checks go with it");
     assert_eq!(ids(&consul.list_for_task(&alive).await.unwrap().seen), of_others);
     for id in &not_here {
-        assert!(consul.read(id).await.unwrap().is_some(), "{id}");
+        assert!(consul.get(id).await.unwrap().is_some(), "{id}");
     }
     for accessor in nobodys {
         let read = consul.get(&id(&format!("token/{accessor}"))).await.unwrap().unwrap();
@@ -99,7 +99,7 @@ async fn batch_removal_skips_reregistered_service(server: &RealConsul) {
     }
     assert_eq!(finds.join_all().await, vec![1; 150]);
     for id in &services {
-        assert!(consul.read(id).await.unwrap().is_some());
+        assert!(consul.get(id).await.unwrap().is_some());
     }
     // The same id, again and otherwise: another life of it.
     let meta = json!({"source": "consul-ecs", "task-id": task(&anchor, 7).id().as_str(), "new": "yes"});

@@ -55,7 +55,7 @@ async fn furnish_with_others(house: &ConsulHarness) {
 
 /// Each removal is in the audit log with who, what, whose, why, when and its result.
 fn assert_audited(operator: &OperatorProcess, joined: &JoinedTask, reason: &str) {
-    let lines = operator.said(&["\"change\":\"removed\"", &joined.id]);
+    let lines = operator.lines(&[("change", "remove"), ("result", "success"), ("task", &joined.id)]);
     let names: BTreeSet<String> =
         lines.iter().filter_map(|line| Some(line["name"].as_str()?.split('@').next()?.to_owned())).collect();
     let id = &joined.id;
@@ -67,9 +67,9 @@ fn assert_audited(operator: &OperatorProcess, joined: &JoinedTask, reason: &str)
     assert_eq!(names, expected.into(), "{}", operator.stderr());
     for line in &lines {
         assert_eq!(line["target"], "audit", "{line}");
-        assert_eq!((&line["operator"], &line["change"]), (&json!("house"), &json!("removed")), "{line}");
+        assert_eq!((&line["operator"], &line["change"]), (&json!("house"), &json!("remove")), "{line}");
         let version = env!("CARGO_PKG_VERSION");
-        assert_eq!((&line["version"], &line["result"]), (&json!(version), &json!("done")), "{line}");
+        assert_eq!((&line["version"], &line["result"]), (&json!(version), &json!("success")), "{line}");
         assert!(line["timestamp"].as_str().and_then(Timestamp::parse).is_some(), "{line}");
         assert_eq!((&line["control_plane"], &line["binding"]), (&json!("consul"), &json!("house")), "{line}");
         assert!(line["task"].as_str().is_some_and(|arn| arn.ends_with(id)), "{line}");
@@ -97,7 +97,7 @@ async fn stopped_event_removes_only_the_tasks_objects() {
     let first = house.join("web", &tasks[0]).await;
     furnish_with_others(&house).await;
     let mut operator = house.operator();
-    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+    operator.wait_for_sweep(true).await;
     // These log in after the operator has looked.
     let second = house.join("web", &tasks[1]).await;
     let third = house.join("web", &tasks[2]).await;
@@ -116,8 +116,8 @@ async fn stopped_event_removes_only_the_tasks_objects() {
     drop(after);
     assert_eq!(house.everything().await, without(&before, &dead, &node));
     for joined in &dead {
-        for name in [&joined.accessor, "service/web-", "-sidecar-proxy@"] {
-            operator.says(&["\"change\":\"removed\"", &joined.id, name]).await;
+        for name in [&*joined.accessor, "service/web-", "-sidecar-proxy@"] {
+            operator.line(&[("change", "remove"), ("task", &joined.id), ("name", name)]).await;
         }
         assert_audited(&operator, joined, "the task has stopped");
     }
@@ -142,7 +142,7 @@ async fn a_draining_task_keeps_its_token_until_it_has_stopped() {
     let tasks = house.deploy("web", 2).await;
     let (draining, other) = (house.join("web", &tasks[0]).await, house.join("web", &tasks[1]).await);
     let operator = house.operator();
-    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+    operator.wait_for_sweep(true).await;
     let before = house.everything().await;
     house.stop(&draining.id).await;
     eventually("the task is being stopped", || async {
@@ -155,11 +155,8 @@ async fn a_draining_task_keeps_its_token_until_it_has_stopped() {
     let arn = format!("{}/{}", house.cluster().replacen(":cluster/", ":task/", 1), other.id);
     endpoints.with(|cloud, _, now| assert!(cloud.kill_hard(&arn, now)));
     house.once_gone(&other).await;
-    let sweeps = operator.said(&["\"swept\""]).len();
-    eventually("two more sweeps", || async {
-        (operator.said(&["\"swept\""]).len() >= sweeps + 2).then_some(())
-    })
-    .await;
+    let sweeps = operator.sweeps("").len();
+    operator.wait_for_sweeps(sweeps + 2).await;
     let node = house.cluster().to_owned();
     let mut left = house.everything().await;
     left.retain(|name, _| before.contains_key(name));
@@ -176,13 +173,13 @@ async fn a_task_that_logs_out_leaves_nothing_to_do() {
     let tasks = house.deploy("web", 2).await;
     let (clean, dead) = (house.join("web", &tasks[0]).await, house.join("web", &tasks[1]).await);
     let operator = house.operator();
-    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+    operator.wait_for_sweep(true).await;
     house.0.scale("web", 0).await;
     house.leave(&clean).await;
     house.once_gone(&dead).await;
-    operator.says(&["removed", &dead.accessor]).await;
-    assert_eq!(operator.said(&["\"change\":\"removed\"", &clean.id]), Vec::<Value>::new());
-    assert_eq!(operator.said(&["\"level\":\"WARN\""]), Vec::<Value>::new());
+    operator.line(&[("change", "remove"), ("name", &dead.accessor)]).await;
+    assert_eq!(operator.lines(&[("change", "remove"), ("task", &clean.id)]), Vec::<Value>::new());
+    assert_eq!(operator.warnings(), Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -199,7 +196,7 @@ async fn sweep_removes_objects_of_forgotten_tasks() {
     let operator = house.0.operator_with("operator", &environment, &[]);
     let after = house.once_gone(&orphan).await;
     assert_eq!(after, without(&before, &[&orphan], house.cluster()));
-    let line = operator.says(&["removed", &orphan.accessor]).await;
+    let line = operator.line(&[("change", "remove"), ("name", &orphan.accessor)]).await;
     let why = line["reason"].as_str().unwrap();
     assert!(why.contains("missing from 2 complete sweeps"), "{line}");
     assert!(after.contains_key(&format!("token {}", alive.accessor)));
@@ -249,8 +246,7 @@ async fn a_plan_shows_the_removals_and_writes_nothing() {
 /// Takes the tag off a role whose task has joined, and waits until that was told of.
 async fn revoke(house: &ConsulHarness, operator: &OperatorProcess) {
     house.0.iam().untag_role().role_name("web-task").tag_keys(TAG).send().await.unwrap();
-    let line = operator.says(&["not allowed in the mesh", "web-task", TAG]).await;
-    assert_eq!(line["level"], "WARN", "{line}");
+    operator.line(&[("level", "WARN"), ("reason", "rejected"), ("error", "web-task"), ("error", TAG)]).await;
 }
 
 #[tokio::test]
@@ -260,7 +256,7 @@ async fn a_running_task_whose_role_loses_its_tag_keeps_its_token() {
     let tasks = house.deploy("web", 2).await;
     let (alive, dead) = (house.join("web", &tasks[0]).await, house.join("web", &tasks[1]).await);
     let operator = house.operator();
-    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+    operator.wait_for_sweep(true).await;
     revoke(&house, &operator).await;
     // Told of, and worked on; this comes after it. ECS starts another in its place, and lets this one be.
     house.stop(&dead.id).await;
@@ -270,7 +266,7 @@ async fn a_running_task_whose_role_loses_its_tag_keeps_its_token() {
     for name in alive.names(house.cluster()) {
         assert!(all.contains_key(&name), "{name} is gone:\n{}", operator.stderr());
     }
-    assert_eq!(operator.said(&["\"change\":\"removed\"", &alive.id]), Vec::<Value>::new());
+    assert_eq!(operator.lines(&[("change", "remove"), ("task", &alive.id)]), Vec::<Value>::new());
 }
 
 #[tokio::test]
@@ -281,12 +277,12 @@ async fn on_revoked_withdraw_removes_tokens() {
     let alive = house.join("web", &tasks[0]).await;
     let before = house.everything().await;
     let operator = house.operator();
-    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+    operator.wait_for_sweep(true).await;
     revoke(&house, &operator).await;
     let after = house.once_gone(&alive).await;
     assert_eq!(after, without(&before, &[&alive], house.cluster()));
-    for name in [&alive.accessor, "service/web-", "-sidecar-proxy@"] {
-        operator.says(&["\"change\":\"removed\"", &alive.id, name]).await;
+    for name in [&*alive.accessor, "service/web-", "-sidecar-proxy@"] {
+        operator.line(&[("change", "remove"), ("task", &alive.id), ("name", name)]).await;
     }
     assert_audited(&operator, &alive, "tags");
     house.0.iam().tag_role().role_name("web-task").tags(tag(TAG, "web")).send().await.unwrap();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::consul_harness::{ConsulHarness, JoinedTask, bound, consul_at};
-use super::harness::{Harness, OperatorProcess, eventually};
+use super::harness::{Harness, OperatorProcess};
 use super::servers::{silent, website};
 
 /// A house with one dead task, whose things are there still.
@@ -34,13 +34,13 @@ fn operator_with(house: &ConsulHarness, token: &str) -> OperatorProcess {
 
 /// After a few sweeps everything is there still, and nobody said more than a few times what is wrong.
 async fn assert_nothing_is_removed(house: &ConsulHarness, operator: &OperatorProcess, dead: &JoinedTask) {
-    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 3).then_some(()) }).await;
+    operator.wait_for_sweeps(3).await;
     let all = house.everything().await;
     for name in dead.names(house.cluster()) {
         assert!(all.contains_key(&name), "{name} is gone:\n{}", operator.stderr());
     }
-    assert_eq!(operator.said(&["\"change\":\"removed\""]), Vec::<Value>::new());
-    let loud = operator.said(&["\"level\":\"WARN\""]);
+    assert_eq!(operator.lines(&[("change", "remove"), ("result", "success")]), Vec::<Value>::new());
+    let loud = operator.warnings();
     assert!(loud.len() <= 3, "{loud:?}");
 }
 
@@ -49,8 +49,8 @@ async fn unknown_own_token_removes_nothing() {
     let (house, dead) = with_a_dead_task().await;
     let planted = "b1a9d2c4-planted-bad-token";
     let operator = operator_with(&house, planted);
-    let line = operator.says(&["the token is not known to these servers", "tokenEnv"]).await;
-    assert_eq!(line["level"], "WARN", "{line}");
+    let line = operator.line(&[("level", "WARN"), ("control_plane", "consul"), ("*", "tokenEnv")]).await;
+    assert_eq!(line["reason"], "forbidden", "{line}");
     assert_nothing_is_removed(&house, &operator, &dead).await;
     assert!(!operator.stderr().contains(planted));
 }
@@ -63,20 +63,17 @@ async fn a_token_that_may_not_remove_tokens_is_told_what_it_needs() {
     let token = house.token_with("no-acl-write", rules).await;
     let operator = operator_with(&house, &token);
     let call = format!("DELETE /v1/acl/token/{}", dead.accessor);
-    let line = operator.says(&[&call, "needs `acl = \\\"write\\\"`"]).await;
-    assert_eq!(line["level"], "WARN", "{line}");
     assert!(house.everything().await.contains_key(&format!("token {}", dead.accessor)));
-    let line = operator.says(&["\"target\":\"audit\"", "\"change\":\"remove\"", &dead.accessor]).await;
+    let removal = [("target", "audit"), ("change", "remove"), ("name", dead.accessor.as_str())];
+    let line = operator.line(&removal).await;
+    assert_eq!((&line["level"], &line["result"]), (&"WARN".into(), &"error".into()), "{line}");
     assert_eq!(line["version"], env!("CARGO_PKG_VERSION"), "{line}");
-    assert!(
-        line["result"].as_str().is_some_and(|what| what.starts_with("failed: ") && what.contains(&call)),
-        "{line}"
-    );
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains(&call) && error.contains("acl = \"write\""), "{line}");
     // Its next attempts say nothing new.
-    let sweeps = operator.said(&["\"swept\""]).len();
-    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= sweeps + 2).then_some(()) })
-        .await;
-    let audited = operator.said(&["\"target\":\"audit\"", &dead.accessor]);
+    let sweeps = operator.sweeps("").len();
+    operator.wait_for_sweeps(sweeps + 2).await;
+    let audited = operator.lines(&[("target", "audit"), ("name", &dead.accessor)]);
     assert_eq!(audited.len(), 1, "{audited:?}");
     assert!(!operator.stderr().contains(&token));
 }
@@ -89,21 +86,16 @@ async fn filtered_list_removes_nothing() {
         "acl = \"write\"\nnode_prefix \"\" { policy = \"write\" }\nagent_prefix \"\" { policy = \"read\" }";
     let token = house.token_with("no-services", rules).await;
     let operator = operator_with(&house, &token);
-    let line = operator.says(&["Consul filtered the response", "service_prefix", "services of"]).await;
-    assert_eq!(line["level"], "WARN", "{line}");
+    let segment = [("level", "WARN"), ("reason", "forbidden"), ("segment", "")];
+    operator.line(&[&segment[..], &[("*", "service_prefix")]].concat()).await;
     let token = format!("token {}", dead.accessor);
     let left = house.once("the token is gone", |all| !all.contains_key(&token)).await;
-    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 3).then_some(()) }).await;
+    operator.wait_for_sweeps(3).await;
     for name in dead.names(house.cluster()).iter().filter(|name| **name != token) {
         assert!(left.contains_key(name), "{name} is gone:\n{}", operator.stderr());
     }
-    assert_eq!(
-        operator.said(&["\"level\":\"WARN\"", "the rest is looked after"]).len(),
-        1,
-        "{}",
-        operator.stderr()
-    );
-    assert!(operator.said(&["\"swept\"", "\"whole\":true"]).is_empty(), "a part is unknown");
+    assert_eq!(operator.lines(&segment).len(), 1, "{}", operator.stderr());
+    assert!(operator.sweeps("true").is_empty(), "a part is unknown");
 }
 
 #[tokio::test]
@@ -143,9 +135,9 @@ async fn what_is_no_consul_is_told_of() {
     let house = ConsulHarness::open().await;
     let website = website().await;
     let operator = operator_at(&house, &website.url);
-    let line = operator.says(&["this is no response of Consul's API", "spec.consul.address"]).await;
-    assert_eq!(line["level"], "WARN", "{line}");
-    eventually("sweeps", || async { (operator.said(&["\"swept\""]).len() >= 2).then_some(()) }).await;
+    let warning = [("level", "WARN"), ("control_plane", "consul"), ("reason", "unexpected_response")];
+    operator.line(&[&warning[..], &[("*", "spec.consul.address")]].concat()).await;
+    operator.wait_for_sweeps(2).await;
     assert!(website.count_call() <= 60, "{} calls", website.count_call());
 }
 
@@ -164,6 +156,5 @@ async fn where_acls_are_off_that_is_told_of() {
     let front = ConsulFront::new(server, nobody, Arc::new(NoConsulFaults), Arc::new(now));
     tokio::spawn(serve(listener, front, std::future::pending()));
     let operator = operator_at(&house, &url);
-    let line = operator.says(&["ACLs are off on these servers", "acl.enabled"]).await;
-    assert_eq!(line["level"], "WARN", "{line}");
+    operator.line(&[("level", "WARN"), ("control_plane", "consul"), ("*", "acl.enabled")]).await;
 }

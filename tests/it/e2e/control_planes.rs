@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ecs_mesh_sandbox::kuma::{KumaConfig, KumaMode};
 
-use super::harness::{Harness, OperatorProcess, binding, control_plane, eventually, tag, workload};
+use super::harness::{Harness, OperatorProcess, binding, control_plane, tag, workload};
 use super::servers::{TestKuma, TestServer, absent, self_signed, silent, unknown, website};
 
 /// A few tasks, a few sweeps and every first retry come to some twenty calls; a loop comes to thousands.
@@ -21,13 +21,19 @@ struct BrokenControlPlane {
     /// Further fields of `spec.kuma`.
     more: String,
     mesh: &'static str,
-    /// What the log must say.
-    words: &'static [&'static str],
+    /// The `reason` of the warning, and a part of its text.
+    warning: (&'static str, &'static str),
 }
 
 impl BrokenControlPlane {
-    fn new(name: &'static str, server: TestServer, words: &'static [&'static str]) -> Self {
-        Self { name, server, more: String::new(), mesh: "default", words }
+    fn new(name: &'static str, server: TestServer, warning: (&'static str, &'static str)) -> Self {
+        Self { name, server, more: String::new(), mesh: "default", warning }
+    }
+
+    /// The fields of the warning.
+    fn fields(&self) -> [(&'static str, &'static str); 4] {
+        let (reason, part) = self.warning;
+        [("level", "WARN"), ("control_plane", self.name), ("reason", reason), ("*", part)]
     }
 
     /// Binds a cluster of its own, with two tasks, to it. Gives the manifests.
@@ -51,9 +57,8 @@ impl BrokenControlPlane {
 
     /// It is told of as it should be, not often, and not called often.
     async fn assert_told_once(&self, operator: &OperatorProcess) {
-        let quoted = format!("\"{}\"", self.name);
-        operator.says(&[&[quoted.as_str()], self.words].concat()).await;
-        let lines = operator.said(&[&quoted]).into_iter();
+        operator.line(&self.fields()).await;
+        let lines = operator.lines(&[("control_plane", self.name)]).into_iter();
         let loud: Vec<String> =
             lines.filter(|line| line["level"] != "INFO").map(|line| line.to_string()).collect();
         assert!(loud.len() <= MOST_LINES, "{} lines:\n{}", loud.len(), loud.join("\n"));
@@ -77,20 +82,20 @@ async fn unusable_control_plane_does_not_block_others() {
     let global = KumaConfig { mode: KumaMode::Global, ..KumaConfig::default() };
     let global = TestKuma::start(global, Duration::ZERO).await;
     let all = [
-        BrokenControlPlane::new("absent", absent(), &["connecting to", "ControlPlane.spec.kuma.address"]),
-        BrokenControlPlane::new("unknown", unknown(), &["kuma.invalid", "ControlPlane.spec.kuma.address"]),
-        BrokenControlPlane::new("website", website().await, &["HTML", "check"]),
-        BrokenControlPlane::new("self-signed", self_signed(), &["TLS", "ControlPlane.spec.kuma.caFile"]),
+        BrokenControlPlane::new("absent", absent(), ("unreachable", "ControlPlane.spec.kuma.address")),
+        BrokenControlPlane::new("unknown", unknown(), ("unreachable", "kuma.invalid")),
+        BrokenControlPlane::new("website", website().await, ("unexpected_response", "HTML")),
+        BrokenControlPlane::new("self-signed", self_signed(), ("unreachable", "ControlPlane.spec.kuma.caFile")),
         BrokenControlPlane {
             more: format!(", tokenFile: \"{}\"", token.path().display()),
-            ..BrokenControlPlane::new("closed", closed.server, &["401", "tokenFile"])
+            ..BrokenControlPlane::new("closed", closed.server, ("forbidden", "tokenFile"))
         },
         BrokenControlPlane {
             mesh: "nowhere",
-            ..BrokenControlPlane::new("other-mesh", other_mesh.server, &["nowhere", "MeshBinding.spec.mesh"])
+            ..BrokenControlPlane::new("other-mesh", other_mesh.server, ("mesh_not_found", "MeshBinding.spec.mesh"))
         },
-        BrokenControlPlane::new("read-only", read_only.server, &["read-only", "ControlPlane.spec.kuma.address"]),
-        BrokenControlPlane::new("global", global.server, &["global", "ControlPlane.spec.kuma.address"]),
+        BrokenControlPlane::new("read-only", read_only.server, ("read_only", "ControlPlane.spec.kuma.address")),
+        BrokenControlPlane::new("global", global.server, ("read_only", "ControlPlane.spec.kuma.address")),
     ];
     let house = Harness::open().await;
     let mut manifests = house.usual();
@@ -123,7 +128,7 @@ async fn hung_control_plane_does_not_block_others() {
     // Longer than anybody waits here: whoever waits for it is never done.
     let hanging = BrokenControlPlane {
         more: ", timeout: 2m".to_owned(),
-        ..BrokenControlPlane::new("hanging", silent().await, &["no complete response"])
+        ..BrokenControlPlane::new("hanging", silent().await, ("unreachable", ""))
     };
     let manifests = [house.usual(), hanging.furnish(&house).await].concat();
     house.manifest("all.yaml", &manifests);
@@ -133,7 +138,7 @@ async fn hung_control_plane_does_not_block_others() {
     house.dataplanes_once("Dataplanes while it hangs", |found| found.len() == 3).await;
     house.scale("app", 0).await;
     house.dataplanes_once("removals while it hangs", BTreeMap::is_empty).await;
-    assert!(operator.said(hanging.words).is_empty(), "it has not hung all the time");
+    assert!(operator.lines(&hanging.fields()).is_empty(), "a call ended before its time limit");
     assert!((1..=MOST_CALLS).contains(&hanging.server.count_call()), "{} calls", hanging.server.count_call());
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));

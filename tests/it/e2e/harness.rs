@@ -88,22 +88,53 @@ impl OperatorProcess {
         self.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The log's lines in which all of these words are.
-    pub(crate) fn said(&self, words: &[&str]) -> Vec<Value> {
-        let all = self.log().into_iter();
-        all.filter(|line| words.iter().all(|word| line.to_string().contains(word))).collect()
+    /// The lines of the log that match all of these fields: a field and a part of its value. An empty part matches any
+    /// value, and the field `*` is the whole line.
+    pub(crate) fn lines(&self, fields: &[(&str, &str)]) -> Vec<Value> {
+        let matches = |line: &Value| {
+            fields.iter().all(|(field, part)| match *field {
+                "*" => line.to_string().contains(part),
+                field => match &line[field] {
+                    Value::Null => false,
+                    Value::String(text) => text.contains(part),
+                    value => value.to_string().contains(part),
+                },
+            })
+        };
+        self.log().into_iter().filter(matches).collect()
     }
 
-    /// The first line of the log that has all of these words, once it is there.
-    pub(crate) async fn says(&self, words: &[&str]) -> Value {
+    /// Waits for the first line of the log that matches the fields as in [`Self::lines`].
+    pub(crate) async fn line(&self, fields: &[(&str, &str)]) -> Value {
         let end = Instant::now() + TIMEOUT;
         loop {
-            if let Some(line) = self.said(words).into_iter().next() {
+            if let Some(line) = self.lines(fields).into_iter().next() {
                 return line;
             }
-            assert!(Instant::now() < end, "nobody has said {words:?}; the log:\n{}", self.stderr());
+            assert!(Instant::now() < end, "no line with {fields:?}; the log:\n{}", self.stderr());
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+    }
+
+    /// The lines of finished sweeps.
+    pub(crate) fn sweeps(&self, complete: &str) -> Vec<Value> {
+        self.lines(&[("clusters", ""), ("tasks", ""), ("complete", complete)])
+    }
+
+    /// Waits until this many sweeps have finished.
+    pub(crate) async fn wait_for_sweeps(&self, count: usize) {
+        eventually("sweeps", || async { (self.sweeps("").len() >= count).then_some(()) }).await;
+    }
+
+    /// Waits for a sweep that is `complete` or not.
+    pub(crate) async fn wait_for_sweep(&self, complete: bool) {
+        let complete = complete.to_string();
+        eventually("a sweep", || async { (!self.sweeps(&complete).is_empty()).then_some(()) }).await;
+    }
+
+    /// The log's warnings.
+    pub(crate) fn warnings(&self) -> Vec<Value> {
+        self.lines(&[("level", "WARN")])
     }
 
     /// Sends a signal by its name.

@@ -62,10 +62,10 @@ async fn unusable_messages_are_counted_and_deleted() {
     eventually("an empty queue", || async { (held(&house, &queue).await == 0).then_some(()) }).await;
     house.deploy("app", 1).await;
     house.dataplanes_once("a Dataplane after all that", |found| found.len() == 1).await;
-    let failures = operator.said(&["unparseable message"]);
+    let failures = operator.lines(&[("reason", ""), ("path", ""), ("action", "")]);
     assert_eq!(failures.len(), POISON, "{failures:?}");
-    for words in [["not_json", "delete"], ["missing_field", "delete"]] {
-        operator.says(&words).await;
+    for reason in ["not_json", "missing_field"] {
+        operator.line(&[("reason", reason), ("action", "delete")]).await;
     }
     assert!(!operator.stderr().contains("planted-in-a-message"));
 }
@@ -90,13 +90,13 @@ async fn redrive_moves_poison_to_the_dead_letter_queue() {
 async fn without_its_queue_the_operator_says_so_once_and_sweeps() {
     let house = Harness::open().await;
     house.manifest("all.yaml", &house.usual());
-    let nowhere = format!("{}-of-nobody", house.variable("ECS_MESH_QUEUE_URL"));
+    let nowhere = format!("{}-missing", house.variable("ECS_MESH_QUEUE_URL"));
     house.deploy("app", 1).await;
     let mut operator = house.operator(&["--queue-url", &nowhere]);
     house.dataplanes_once("a Dataplane by the first sweep", |found| found.len() == 1).await;
     house.scale("app", 2).await;
     house.dataplanes_once("a Dataplane by a later sweep", |found| found.len() == 2).await;
-    let failures = operator.said(&["receiving from the event queue failed", "-of-nobody"]);
+    let failures = operator.lines(&[("level", "WARN"), ("error", "-missing")]);
     assert!((1..=2).contains(&failures.len()), "{failures:?}");
     assert!(operator.is_running());
 }

@@ -173,7 +173,7 @@ async fn task_lifecycle_on_moto() {
     house.manifest("all.yaml", &house.usual());
     let queue = house.variable("ECS_MESH_QUEUE_URL").to_owned();
     let mut operator = house.operator(&["--queue-url", &queue]);
-    operator.says(&["\"swept\"", "\"whole\":true"]).await;
+    operator.wait_for_sweep(true).await;
 
     // One task that an event tells of, and one that nobody tells of: the sweep finds it.
     let stops_delivered = moto.run().await;
@@ -194,7 +194,7 @@ async fn task_lifecycle_on_moto() {
     house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
     moto.tell_of_role("UntagRole", "app-task").await;
     house.dataplanes_once("withdrawal of both", BTreeMap::is_empty).await;
-    operator.says(&["not allowed in the mesh", "app-task", "kuma.io/mesh"]).await;
+    operator.line(&[("reason", "rejected"), ("error", "app-task"), ("error", "kuma.io/mesh")]).await;
     house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
     moto.tell_of_role("TagRole", "app-task").await;
     house.dataplanes_once("registration of both", |found| found.len() == 2).await;
@@ -214,5 +214,5 @@ async fn task_lifecycle_on_moto() {
     house.dataplanes_once("removal by the sweep", BTreeMap::is_empty).await;
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
-    assert!(operator.said(&["unparseable message"]).is_empty(), "{}", operator.stderr());
+    assert!(operator.lines(&[("reason", ""), ("action", "")]).is_empty(), "{}", operator.stderr());
 }

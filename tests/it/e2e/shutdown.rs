@@ -25,8 +25,8 @@ async fn a_stop_finishes_what_is_in_flight() {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0));
     assert_eq!(kuma.dataplanes(), 1);
-    let stopped = operator.says(&["\"stopped\""]).await;
-    assert_eq!((&stopped["finished"], &stopped["cut_off"]), (&1.into(), &0.into()), "{stopped}");
+    let stopped = operator.line(&[("completed", ""), ("cancelled", "")]).await;
+    assert_eq!((&stopped["completed"], &stopped["cancelled"]), (&1.into(), &0.into()), "{stopped}");
 }
 
 #[tokio::test]
@@ -45,6 +45,6 @@ async fn shutdown_ends_at_the_deadline() {
     eventually("a write that has begun", || async { (kuma.writes() == 1).then_some(()) }).await;
     operator.signal("INT");
     assert_eq!(operator.code().await, Some(0));
-    let stopped = operator.says(&["\"stopped\""]).await;
-    assert_eq!((&stopped["finished"], &stopped["cut_off"]), (&0.into(), &1.into()), "{stopped}");
+    let stopped = operator.line(&[("completed", ""), ("cancelled", "")]).await;
+    assert_eq!((&stopped["completed"], &stopped["cancelled"]), (&0.into(), &1.into()), "{stopped}");
 }

@@ -89,14 +89,13 @@ async fn run_with_secret(house: &Harness) {
 async fn stop(operator: &mut OperatorProcess) {
     operator.signal("TERM");
     assert_eq!(operator.code().await, Some(0), "{}", operator.stderr());
-    let stopped = operator.said(&["\"stopped\""]);
-    assert_eq!(stopped[0]["cut_off"], 0, "{stopped:?}");
+    let stopped = operator.lines(&[("completed", ""), ("cancelled", "")]);
+    assert_eq!(stopped[0]["cancelled"], 0, "{stopped:?}");
 }
 
 /// The line comes after the write that the control plane shows, so it is waited for.
 async fn assert_audited(operator: &OperatorProcess, task: &str, change: &str) {
-    let change = format!("\"change\":\"{change}\"");
-    let line = operator.says(&["\"target\":\"audit\"", &change, task]).await;
+    let line = operator.line(&[("target", "audit"), ("change", change), ("task", task)]).await;
     assert_eq!(line["service"], "app", "{line}");
     assert!(
         line["task"].as_str().is_some_and(|arn| arn.starts_with("arn:") && arn.ends_with(task)),
@@ -138,7 +137,7 @@ async fn task_lifecycle_end_to_end() {
         assert_eq!((&inbound["state"], &inbound["port"]), (&json!("NotReady"), &json!(15000)), "{dataplane}");
         assert!(inbound["serviceProbe"]["tcp"].is_object(), "{dataplane}");
         assert_eq!(outbound_ports(dataplane), [6379]);
-        assert_audited(&operator, name, "created").await;
+        assert_audited(&operator, name, "create").await;
     }
 
     // An edited list reaches them where they are.
@@ -151,9 +150,8 @@ async fn task_lifecycle_end_to_end() {
     // An edit that is wrong changes nothing and is reported with its place.
     let wrong = outbounds(&[6381]).replace("targetPort", "tragetPort");
     house.manifest("outbounds.yaml", &wrong);
-    let reported =
-        operator.says(&["outbounds.yaml:4", "spec.outbounds[0].tragetPort", "did you mean targetPort"]).await;
-    assert_eq!(reported["level"], "ERROR", "{reported}");
+    let location = [("file", "outbounds.yaml"), ("line", "4"), ("path", "spec.outbounds[0].tragetPort")];
+    operator.line(&[&[("level", "ERROR")], &location[..]].concat()).await;
     assert_eq!(house.dataplanes().await, edited);
     house.manifest("outbounds.yaml", &outbounds(&[6379]));
     house
@@ -163,10 +161,10 @@ async fn task_lifecycle_end_to_end() {
     // A role that loses its tag loses its registrations, and gets them back with it.
     house.iam().untag_role().role_name("app-task").tag_keys("kuma.io/mesh").send().await.unwrap();
     house.dataplanes_once("withdrawal of the role's tasks", BTreeMap::is_empty).await;
-    let rejected = operator.says(&["not allowed in the mesh", "app-task", "kuma.io/mesh"]).await;
-    assert_eq!(rejected["level"], "WARN", "{rejected}");
+    let violation = [("error", "app-task"), ("error", "kuma.io/mesh")];
+    operator.line(&[&[("level", "WARN"), ("reason", "rejected")], &violation[..]].concat()).await;
     for task in registered.keys() {
-        assert_audited(&operator, task, "removed").await;
+        assert_audited(&operator, task, "remove").await;
     }
     house.iam().tag_role().role_name("app-task").tags(tag("kuma.io/mesh", "default")).send().await.unwrap();
     let again = house.dataplanes_once("registration of the role's tasks", |found| found.len() == 3).await;
@@ -190,12 +188,12 @@ async fn task_lifecycle_end_to_end() {
     };
     let before = times(&house.dataplanes().await);
     let mut second = house.operator_with("second", &environment, &["--queue-url", &queue, "--log", "trace"]);
-    second.says(&["nothing to do", &before[0].0]).await;
-    second.says(&["\"swept\"", "\"whole\":true"]).await;
+    second.line(&[("outcome", "Equal"), ("task", &before[0].0)]).await;
+    second.wait_for_sweep(true).await;
     assert_eq!(times(&house.dataplanes().await), before);
     assert_eq!(others(&house).await, others_before);
     stop(&mut second).await;
-    assert_eq!(second.said(&["\"change\":"]), Vec::<Value>::new());
+    assert_eq!(second.lines(&[("change", "")]), Vec::<Value>::new());
     assert_discreet(&operator);
     assert_discreet(&second);
 }

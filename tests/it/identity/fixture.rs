@@ -303,7 +303,7 @@ pub(crate) fn lines(plan: &PlanReport) -> BTreeSet<String> {
     let changes = changes.filter(|item| !matches!(item.change, Change::Unchanged | Change::Ignore));
     changes
         .map(|item| {
-            let object = item.object.map_or("task", |kind| kind.as_str());
+            let object = item.kind.map_or("task", |kind| kind.as_str());
             let fields: Vec<&str> = item.fields.iter().map(|change| change.path.as_str()).collect();
             let fields = if fields.is_empty() { String::new() } else { format!(": {}", fields.join(", ")) };
             format!("{} {object} {}{fields}", item.change.as_str(), item.name.as_deref().unwrap_or_default())

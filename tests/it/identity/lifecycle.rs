@@ -56,7 +56,7 @@ impl ConsulEcsProgram<'_> {
         let mut process = self.start(name, &["plan", "--output", "json"]);
         let code = process.code().await;
         let plan: Value = serde_json::from_str(&process.stdout()).unwrap();
-        let items = plan["items"].as_array().unwrap().iter().filter(|item| !item["object"].is_null());
+        let items = plan["items"].as_array().unwrap().iter().filter(|item| !item["kind"].is_null());
         (code, items.map(|item| format!("{} {}", text(&item["change"]), text(&item["name"]))).collect())
     }
 }
@@ -78,18 +78,14 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
     let queue = aws.queue_url();
     let operator = program.start("run", &["run", "--queue-url", &queue, "--log-format", "json"]);
     let audited = eventually("all that was planned, done", || async {
-        let lines = operator.said(&["\"audit\"", "\"auth method\""]);
-        let _ = lines.first()?;
-        let lines = operator.said(&["\"audit\""]).into_iter();
-        let fields = |line: Value| if line["fields"].is_object() { line["fields"].clone() } else { line };
-        let lines: Vec<Value> = lines.map(fields).filter(|line| !line["object"].is_null()).collect();
+        let lines = operator.lines(&[("target", "audit"), ("kind", "")]);
         (lines.len() >= 11).then_some(lines)
     })
     .await;
     let done = audited.iter().map(|line| format!("{} {}", text(&line["change"]), text(&line["name"])));
     assert_eq!(done.collect::<BTreeSet<_>>(), planned);
     for line in &audited {
-        assert_eq!((text(&line["operator"]), text(&line["result"])), ("op", "done"), "{line}");
+        assert_eq!((text(&line["operator"]), text(&line["result"])), ("op", "success"), "{line}");
         assert!(
             ["version", "control_plane", "reason"].iter().all(|field| !text(&line[*field]).is_empty()),
             "{line}"
@@ -104,7 +100,7 @@ async fn the_whole_way(aws: &Endpoints, url: &str, management: &str) {
         (method["MaxTokenTTL"] == "2h0m0s").then_some(())
     })
     .await;
-    operator.says(&["\"audit\"", "update of auth method", "MaxTokenTTL"]).await;
+    operator.line(&[("target", "audit"), ("change", "update"), ("kind", "auth_method"), ("fields", "MaxTokenTTL")]).await;
 
     let task = deploy(aws, &account).await;
     let accessor = log_in(aws, url, &account, &task).await;
@@ -145,8 +141,8 @@ async fn repaired(desk: &IdentityFixture, operator: &OperatorProcess, account: &
         })
         .await;
         eventually("a line in the audit trail for each", || async {
-            let made = operator.said(&["\"audit\"", &format!("create of binding rule {METHOD}/service")]);
-            let changed = operator.said(&["\"audit\"", "update of auth method", "BoundIAMPrincipalARNs"]);
+            let made = operator.lines(&[("target", "audit"), ("change", "create"), ("name", &format!("{METHOD}/service"))]);
+            let changed = operator.lines(&[("target", "audit"), ("change", "update"), ("fields", "BoundIAMPrincipalARNs")]);
             // The rule was made once before.
             (made.len() == time + 1 && changed.len() == time).then_some(())
         })

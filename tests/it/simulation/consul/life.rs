@@ -301,7 +301,7 @@ impl Scenario for ConsulScenario {
         let planes = operator.workers();
         let known = planes.values().flat_map(|plane| {
             let tasks = plane.registry.tasks();
-            tasks.into_iter().flat_map(|task| plane.registry.of(&task)).map(|entry| entry.id.name)
+            tasks.into_iter().flat_map(|task| plane.registry.entries(&task)).map(|entry| entry.id.name)
         });
         let consul = self.shared.consul.lock().unwrap();
         self.shared.judge.lock().unwrap().record_known(known, &consul, self.shared.now());
