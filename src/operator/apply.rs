@@ -242,7 +242,7 @@ impl RegistrationWriter<'_> {
 
     /// Says in `sent` whether a removal went out.
     async fn try_remove(&self, step: &PlanStep, grace: Duration, sent: &mut bool) -> Result<ApplyOutcome, CallError> {
-        if self.worker.charge_write(self.worker.client.delete_batch_size(&step.id)) {
+        if self.worker.writes.is_charged(self.worker.client.delete_batch_size(&step.id)) {
             self.acquire_write_token().await;
         }
         if !self.confirm(step, grace).await {
@@ -325,7 +325,7 @@ impl RegistrationWriter<'_> {
     /// Waits for the write rate, before the read: nothing may wait between the read and the write.
     async fn acquire_write_token(&self) {
         if self.recorder.takes_effect() {
-            self.worker.write_limiter.acquire(1).await;
+            self.worker.writes.acquire().await;
         }
     }
 

@@ -107,7 +107,7 @@ impl OperatorStatus {
             workers: worker.worker_count(self.context.status.concurrency.load(Ordering::Relaxed)),
             reconcile_timeout: RECONCILE_TIMEOUT,
             owned: worker.registry.owned(),
-            unattributed_registrations: worker.unattributed_registrations.load(Ordering::Relaxed),
+            unattributed_registrations: worker.unattributed_registrations(),
             unknown_outbound_services: worker.unknown_outbound_counts(),
             tasks_with_warnings: worker.tasks_with_warnings(),
             guards: worker.guard_states(set, now),

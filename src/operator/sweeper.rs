@@ -286,7 +286,7 @@ impl Sweeper {
         };
         let failed = worker.call(worker.client.list_owned(clusters, &mut take)).await?;
         worker.registry.finish_list(&failed, requested);
-        worker.unattributed_registrations.store(unplaced, Ordering::Relaxed);
+        worker.record_unattributed(unplaced);
         if unplaced > 0 {
             warn!(
                 control_plane = %worker.name, count = unplaced,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, Delays};
-use super::{saturating_add, lock};
+use super::{lock, saturating_add};
 
 /// Thresholds of a circuit: when it opens and how often it probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,10 +183,7 @@ impl Inner {
                     let mut delays = self.config.probes.start(self.rng.u64(..));
                     let until = saturating_add(now, delays.after_failure());
                     self.change(|_| CircuitPhase::Open { until, delays });
-                    tracing::warn!(
-                        remote = self.remote,
-                        "remote unreachable; circuit opened"
-                    );
+                    tracing::warn!(remote = self.remote, "remote unreachable; circuit opened");
                 }
             }
             CircuitPhase::Open { .. } => {}

@@ -92,7 +92,11 @@ impl Health {
             LoopState::Idle => None,
             LoopState::Due { at, within } => {
                 let last_progress = now.saturating_duration_since(at);
-                (last_progress > within).then(|| StuckLoop { name: name.clone(), last_progress, within: Some(within) })
+                (last_progress > within).then(|| StuckLoop {
+                    name: name.clone(),
+                    last_progress,
+                    within: Some(within),
+                })
             }
             LoopState::Ended { at } => {
                 let last_progress = now.saturating_duration_since(at);

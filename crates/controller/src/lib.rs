@@ -37,9 +37,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub mod active_warnings;
 pub mod backoff;
 pub mod batch;
-pub mod token_bucket;
 pub mod circuit_breaker;
 pub mod controller;
 pub mod health;
@@ -47,17 +47,19 @@ pub mod lease;
 pub mod queue;
 pub mod secrets;
 pub mod shutdown;
+pub mod token_bucket;
 
+pub use active_warnings::ActiveWarnings;
 pub use backoff::{Backoff, Delays};
 pub use batch::{BatchCall, BatchError, Batcher};
-pub use token_bucket::TokenBucket;
-pub use circuit_breaker::{Circuit, CircuitConfig, CircuitState, CircuitOpenUntil, Permit};
-pub use controller::{Controller, ShutdownSummary, ControllerObserver, Reconciler};
+pub use circuit_breaker::{Circuit, CircuitConfig, CircuitOpenUntil, CircuitState, Permit};
+pub use controller::{Controller, ControllerObserver, Reconciler, ShutdownSummary};
 pub use health::{Health, Heartbeat, StuckLoop};
 pub use lease::{AlwaysHeld, Lease};
-pub use queue::{Requeue, Priority, WorkQueue, QueueStats, WorkItem};
+pub use queue::{Priority, QueueStats, Requeue, WorkItem, WorkQueue};
 pub use secrets::{NoSecrets, Secrets};
 pub use shutdown::{Deadline, Signals};
+pub use token_bucket::TokenBucket;
 
 /// Locks a mutex and ignores poisoning: no critical section in this crate calls code that may panic halfway through a
 /// change.

@@ -54,10 +54,7 @@ impl Signals {
                     self.stop.cancel();
                 }
                 SignalMeaning::SameStop => {
-                    tracing::info!(
-                        signal = name,
-                        "already stopping; repeat the signal to stop immediately"
-                    );
+                    tracing::info!(signal = name, "already stopping; repeat the signal to stop immediately");
                 }
                 SignalMeaning::Immediate => {
                     tracing::info!(signal = name, "stopping immediately");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{self, Notify};
 use tokio::time::{Instant, sleep_until};
 
-use super::{saturating_add, lock};
+use super::{lock, saturating_add};
 
 /// A token bucket shared by its clones. One token is one call.
 #[derive(Clone, Debug)]
@@ -29,8 +29,12 @@ impl TokenBucket {
     /// A full bucket of `burst` tokens (at least one) that gains `per_second` (at least 0.001) tokens a second.
     pub fn new(per_second: f64, burst: u32) -> Self {
         let burst = i128::from(burst.max(1)) * TOKEN;
-        let level =
-            BucketLevel { tokens: burst, burst, milli_rate: milli_rate(per_second), counted_to: Instant::now() };
+        let level = BucketLevel {
+            tokens: burst,
+            burst,
+            milli_rate: milli_rate(per_second),
+            counted_to: Instant::now(),
+        };
         Self {
             inner: Arc::new(Inner {
                 front: sync::Mutex::new(()),

@@ -3,7 +3,7 @@ use ecs_mesh_kuma::{HttpTransport, KumaControlPlane, NoObserver, settings};
 use ecs_mesh_manifests::ManifestSources;
 use ecs_mesh_model::OperatorId;
 
-fn plane() -> ControlPlaneWorker {
+fn kuma_worker() -> ControlPlaneWorker {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let spec: ControlPlaneSpec = serde_json::from_value(
         serde_json::json!({"type": "kuma", "kuma": {"address": "http://127.0.0.1:1"}}),
@@ -37,8 +37,8 @@ fn control_plane_handles_only_bound_clusters() {
     std::fs::write(directory.path().join("all.yaml"), text.concat()).unwrap();
     let loaded = ManifestSources::new([directory.path().to_owned()]).load(None).into_loaded().unwrap();
     assert_eq!(loaded.errors, []);
-    let (plane, cluster) = (plane(), |name| ClusterArn::parse(&arn(name)).unwrap());
-    let binds = ["one", "two", "three"].map(|name| plane.selects_cluster(&loaded.set, &cluster(name)));
+    let (worker, cluster) = (kuma_worker(), |name| ClusterArn::parse(&arn(name)).unwrap());
+    let binds = ["one", "two", "three"].map(|name| worker.selects_cluster(&loaded.set, &cluster(name)));
     assert_eq!(binds, [true, false, false]);
 }
 
@@ -60,29 +60,29 @@ impl ecs_mesh_control_plane::ListSegment for NamedSegment {
 
 #[test]
 fn worker_is_fully_synced_only_without_failed_segment() {
-    let plane = plane();
+    let worker = kuma_worker();
     let failed = |name| {
         let error = MeshError { kind: MeshErrorKind::Forbidden, message: String::new(), retry_after: None };
         FailedSegment { segment: Arc::new(NamedSegment(name)), error }
     };
-    assert!(!plane.is_synced());
-    assert_eq!(plane.record_list_result(&[failed("a"), failed("b")]), (true, Vec::new()));
-    assert_eq!((plane.is_synced(), plane.is_fully_synced()), (true, false));
-    assert_eq!(plane.unlisted_segments(), ["a", "b"]);
-    assert_eq!(plane.record_list_result(&[failed("b")]), (false, vec!["a".to_owned()]));
-    assert_eq!(plane.record_list_result(&[]), (false, vec!["b".to_owned()]));
-    assert!(plane.is_fully_synced() && plane.unlisted_segments().is_empty());
+    assert!(!worker.is_synced());
+    assert_eq!(worker.record_list_result(&[failed("a"), failed("b")]), (true, Vec::new()));
+    assert_eq!((worker.is_synced(), worker.is_fully_synced()), (true, false));
+    assert_eq!(worker.unlisted_segments(), ["a", "b"]);
+    assert_eq!(worker.record_list_result(&[failed("b")]), (false, vec!["a".to_owned()]));
+    assert_eq!(worker.record_list_result(&[]), (false, vec!["b".to_owned()]));
+    assert!(worker.is_fully_synced() && worker.unlisted_segments().is_empty());
     // Later failures do not take that back, and are shown.
-    plane.record_list_result(&[failed("a")]);
-    assert_eq!((plane.is_fully_synced(), plane.unlisted_segments()), (true, vec!["a".to_owned()]));
+    worker.record_list_result(&[failed("a")]);
+    assert_eq!((worker.is_fully_synced(), worker.unlisted_segments()), (true, vec!["a".to_owned()]));
 }
 
 #[test]
 fn unknown_outbound_warns_once_and_logs_recovery() {
-    let (plane, mesh) = (plane(), MeshName::parse("default").unwrap());
+    let (worker, mesh) = (kuma_worker(), MeshName::parse("default").unwrap());
     let sweep = |unknown: &[&str], seconds: i64| {
         let unknown = unknown.iter().map(|name| (*name).to_owned()).collect();
-        plane.record_unknown_outbounds(&mesh, unknown, Timestamp(seconds * 1_000))
+        worker.record_unknown_outbounds(&mesh, unknown, Timestamp(seconds * 1_000))
     };
     let none: (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     assert_eq!(sweep(&["kv"], 0), none);
@@ -94,8 +94,8 @@ fn unknown_outbound_warns_once_and_logs_recovery() {
 
 #[test]
 fn batched_removals_are_charged_as_one_write() {
-    let plane = plane();
-    let paid = |together| (0..130).filter(|_| plane.charge_write(together)).count();
+    let worker = kuma_worker();
+    let paid = |together| (0..130).filter(|_| worker.writes.is_charged(together)).count();
     assert_eq!(paid(1), 130);
     assert_eq!(paid(64), 3);
 }

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::token_bucket::TokenBucket;
 use super::lock;
+use super::token_bucket::TokenBucket;
 
 /// A call that answers many requests.
 #[async_trait]
@@ -87,7 +87,12 @@ impl<C: BatchCall> Batcher<C> {
     /// Creates a batcher: a call carries at most `max_requests` (at least one) and takes a token from `bucket`.
     pub fn new(call: C, max_requests: usize, bucket: Option<TokenBucket>) -> Self {
         Self {
-            inner: Arc::new(Inner { call, max_requests: max_requests.max(1), bucket, groups: Mutex::default() }),
+            inner: Arc::new(Inner {
+                call,
+                max_requests: max_requests.max(1),
+                bucket,
+                groups: Mutex::default(),
+            }),
         }
     }
 
@@ -110,7 +115,12 @@ impl<C: BatchCall> Batcher<C> {
 
 impl<C: BatchCall> Inner<C> {
     /// Adds a request. Returns whether the group needs a driver.
-    fn enqueue(&self, group: &C::Group, request: C::Request, waiter: oneshot::Sender<BatchResult<C>>) -> bool {
+    fn enqueue(
+        &self,
+        group: &C::Group,
+        request: C::Request,
+        waiter: oneshot::Sender<BatchResult<C>>,
+    ) -> bool {
         let mut groups = lock(&self.groups);
         let needs_driver = !groups.contains_key(group);
         groups.entry(group.clone()).or_default().push(request, waiter);

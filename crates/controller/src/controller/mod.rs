@@ -18,7 +18,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{Requeue, Priority, WorkQueue, WorkItem};
+use super::queue::{Priority, Requeue, WorkItem, WorkQueue};
 use super::shutdown::Deadline;
 
 /// Brings the object of one key to its desired state.
@@ -42,7 +42,8 @@ pub trait ControllerObserver: Send + Sync {
 
 /// Every result that a [`ControllerObserver`] receives: `success`, `requeue_after`, `error` (backs off), `deferred`,
 /// `panic` (backs off), `timeout` (backs off), `cancelled` (by the deadline of a shutdown).
-pub const RUN_RESULTS: [&str; 7] = ["success", "requeue_after", "error", "deferred", "panic", "timeout", "cancelled"];
+pub const RUN_RESULTS: [&str; 7] =
+    ["success", "requeue_after", "error", "deferred", "panic", "timeout", "cancelled"];
 
 /// The result of a shutdown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

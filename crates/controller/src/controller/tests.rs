@@ -145,7 +145,8 @@ async fn hung_key_does_not_block_other_keys() {
 #[tokio::test(start_paused = true)]
 async fn run_is_cancelled_and_backs_off_when_it_times_out() {
     let hang_once = |_, nth| (if nth == 1 { 3_600 * SECOND } else { SECOND }, Requeue::Forget);
-    let running = run_with(RecordingReconciler::new(hang_once), 1, |controller| controller.timeout(5 * SECOND));
+    let running =
+        run_with(RecordingReconciler::new(hang_once), 1, |controller| controller.timeout(5 * SECOND));
     running.queue.add(1, Priority::Event);
     sleep(60 * SECOND).await;
     assert_eq!(lock(&running.reconciler.results).as_slice(), ["timeout", "success"]);
@@ -180,13 +181,17 @@ async fn panic_backs_off_its_own_key_only() {
 #[tokio::test(start_paused = true)]
 async fn controller_reports_a_result_for_each_requeue() {
     let until = Instant::now() + 3_600 * SECOND;
-    let ends = [Requeue::Forget, Requeue::After(3_600 * SECOND), Requeue::Backoff, Requeue::DeferUntil(until)];
+    let ends =
+        [Requeue::Forget, Requeue::After(3_600 * SECOND), Requeue::Backoff, Requeue::DeferUntil(until)];
     let running = run(RecordingReconciler::new(move |key, _| (Duration::ZERO, ends[key as usize])), 1);
     for key in 0..4 {
         running.queue.add(key, Priority::Event);
     }
     sleep(SECOND / 2).await;
-    assert_eq!(lock(&running.reconciler.results).as_slice(), ["success", "requeue_after", "error", "deferred"]);
+    assert_eq!(
+        lock(&running.reconciler.results).as_slice(),
+        ["success", "requeue_after", "error", "deferred"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

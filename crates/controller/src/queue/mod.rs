@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::schedule::{ScheduledRun, Schedule};
+use self::schedule::{Schedule, ScheduledRun};
 use super::backoff::Backoff;
 use super::lock;
 

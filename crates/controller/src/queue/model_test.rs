@@ -74,7 +74,9 @@ impl Model {
 
     fn done(&mut self, now: Instant, key: u8, next: Requeue) {
         self.order += 1;
-        let Some(entry) = self.keys.get_mut(&key).filter(|entry| entry.running_since.is_some()) else { return };
+        let Some(entry) = self.keys.get_mut(&key).filter(|entry| entry.running_since.is_some()) else {
+            return;
+        };
         entry.running_since = None;
         let cause = entry.cause.take().unwrap();
         let again = entry.pending.take();

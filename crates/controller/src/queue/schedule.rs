@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{Requeue, Priority, QueueStats, WorkItem};
+use super::{Priority, QueueStats, Requeue, WorkItem};
 use crate::backoff::{Backoff, Delays};
 use crate::saturating_add;
 
