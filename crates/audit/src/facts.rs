@@ -1,10 +1,9 @@
-//! What was found when the set-up was looked at: answers and failures, not judged yet.
+//! Facts about task definitions, roles, manifests and Consul, failures included, before the rules are applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::parse::config::TaskConfig;
-use super::parse::lines::LineIndex;
+use super::line_index::LineIndex;
 use super::report::FindingLocation;
 use ecs_mesh_aws::aws::AwsError;
 use ecs_mesh_aws::inspect::{Redacted, SimulationResult, FullContainer, FullTaskDefinition};
@@ -12,41 +11,41 @@ use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, RoleArn, Tags, TaskDefinitionArn};
 
-/// Everything that was found.
+/// All gathered facts.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFacts {
-    /// The task definitions that could be read.
+    /// Task definitions that were read.
     pub definitions: Vec<AuditedDefinition>,
-    /// Files that could not.
+    /// Files that could not be read, with the reason.
     pub unreadable: Vec<(FindingLocation, String)>,
-    /// The manifests as loaded, where any were given.
+    /// The loaded manifests, if any were given.
     pub manifests: Option<ManifestStatus>,
-    /// AWS; why it was not asked, or could not be.
+    /// Whether AWS could be reached; `None`: not requested.
     pub aws: Option<Result<(), String>>,
-    /// What ECS said of each cluster.
+    /// Number of running tasks of each cluster, as listed by ECS.
     pub clusters: BTreeMap<ClusterArn, Result<usize, AwsError>>,
-    /// Task definitions that ECS did not show.
-    pub unreadable_clusters: BTreeMap<TaskDefinitionArn, AwsError>,
+    /// Task definitions that could not be read from ECS.
+    pub unreadable_definitions: BTreeMap<TaskDefinitionArn, AwsError>,
     /// The roles of the task definitions.
     pub roles: BTreeMap<RoleArn, AuditedRole>,
-    /// Each Consul control plane by name.
+    /// Consul control planes by name.
     pub control_planes: BTreeMap<Arc<str>, AuditedControlPlane>,
 }
 
-/// A task definition and where it comes from.
+/// A task definition and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditedDefinition {
     /// A file or ECS.
     pub origin: DefinitionOrigin,
-    /// What it says.
+    /// The task definition.
     pub definition: FullTaskDefinition,
-    /// How running tasks use it.
+    /// How running tasks use the definition.
     pub uses: Vec<DefinitionUse>,
     /// The Consul control planes of its tasks.
     pub control_planes: Vec<Arc<str>>,
 }
 
-/// Where a task definition was read from.
+/// The source of a task definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DefinitionOrigin {
     /// A file.
@@ -55,57 +54,57 @@ pub enum DefinitionOrigin {
         path: Arc<str>,
         /// The lines of its fields.
         lines: LineIndex,
-        /// What stands before each field's path: `taskDefinition.` or nothing.
+        /// Prefix of each field's path: `taskDefinition.` or empty.
         prefix: &'static str,
     },
     /// ECS.
     Ecs,
 }
 
-/// How some running tasks of one service use a task definition.
+/// One use of a task definition by running tasks of a service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DefinitionUse {
-    /// Where they run.
+    /// The cluster.
     pub cluster: ClusterArn,
-    /// The ECS service, if one started them.
+    /// The ECS service, if a service started the tasks.
     pub service: Option<Arc<str>>,
     /// `overrides.taskRoleArn`.
     pub role: Option<RoleArn>,
-    /// Their ECS tags.
+    /// The tasks' ECS tags.
     pub tags: Tags,
 }
 
-/// A role as IAM shows it.
+/// A role as read from IAM.
 #[derive(Clone, Debug)]
 pub struct AuditedRole {
-    /// Its tags.
+    /// The role's tags.
     pub tags: Result<Tags, AwsError>,
-    /// Whether it may read itself.
+    /// Whether the role may call `iam:GetRole` on itself.
     pub get_role: Result<SimulationResult, AwsError>,
 }
 
 /// A Consul control plane of the manifests.
 #[derive(Clone, Debug, Default)]
 pub struct AuditedControlPlane {
-    /// The clusters whose tasks are bound to it, as far as they are known.
+    /// Known clusters whose tasks are bound to the control plane.
     pub clusters: BTreeSet<ClusterArn>,
-    /// What the manifests declare for it.
+    /// Auth methods that the manifests declare; `None` without a `ConsulAuth`.
     pub declared: Option<Vec<AuditedAuthMethod>>,
-    /// What it said; `None`: it was not asked.
+    /// Consul's answers; `None`: not requested.
     pub response: Option<Result<ConsulFacts, String>>,
 }
 
-/// A fact, or why it could not be had.
+/// A fact, or the reason why it is not known.
 pub type Fetched<T> = Result<T, String>;
 
-/// What Consul said.
+/// Consul's answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsulFacts {
     /// The version of the server that answered.
     pub version: Fetched<ConsulVersion>,
     /// Whether ACLs are on.
     pub acls: Fetched<bool>,
-    /// The auth methods, each whole.
+    /// The auth methods with their configuration.
     pub auth_methods: Fetched<Vec<AuditedAuthMethod>>,
     /// The binding rules of all auth methods.
     pub binding_rules: Fetched<Vec<AuditedBindingRule>>,
@@ -113,7 +112,7 @@ pub struct ConsulFacts {
     pub roles: Fetched<BTreeSet<String>>,
     /// The policies of the anonymous token.
     pub anonymous: Fetched<Vec<PolicyText>>,
-    /// Whether each bound cluster has its node.
+    /// Whether each bound cluster has a node.
     pub nodes: BTreeMap<ClusterArn, Fetched<bool>>,
 }
 
@@ -134,7 +133,7 @@ pub struct AuditedAuthMethod {
     pub sts_endpoint: Option<String>,
     /// `ServerIDHeaderValue`.
     pub server_id: Option<Redacted>,
-    /// Whether that is known; a manifest that leaves it out does not say.
+    /// Whether `server_id` is known: a manifest without the field leaves the current value.
     pub server_id_is_known: bool,
     /// `NamespaceRules`: selector and name.
     pub namespace_rules: Vec<(String, String)>,
@@ -149,9 +148,9 @@ pub struct AuditedBindingRule {
     pub method: String,
     /// `service`, `role`, `node`, `policy` or `templated-policy`.
     pub bind_type: String,
-    /// What is bound, with variables.
+    /// The bound name, with variables.
     pub bind_name: String,
-    /// For which logins; empty: for all.
+    /// Selector of logins; empty: all.
     pub selector: String,
 }
 
@@ -165,7 +164,7 @@ pub struct PolicyText {
 }
 
 impl AuditedDefinition {
-    /// The place of a field of it.
+    /// The location of a field.
     pub(crate) fn place(&self, field: &str) -> FindingLocation {
         let resource = self.definition.arn.as_ref().map(|arn| arn.as_str().to_owned());
         match &self.origin {
@@ -189,24 +188,19 @@ impl AuditedDefinition {
         }
     }
 
-    /// The place of a field of a container.
+    /// The location of a container's field.
     pub(crate) fn container_place(&self, index: usize, field: &str) -> FindingLocation {
         let dot = if field.is_empty() { "" } else { "." };
         let place = self.place(&format!("containerDefinitions[{index}]{dot}{field}"));
         FindingLocation { container: self.definition.containers.get(index).map(|container| container.name.clone()), ..place }
     }
 
-    /// Containers with their places in the list.
+    /// Containers with their index.
     pub(crate) fn containers(&self) -> impl Iterator<Item = (usize, &FullContainer)> {
         self.definition.containers.iter().enumerate()
     }
 
-    /// The first value of `CONSUL_ECS_CONFIG_JSON` that is an object.
-    pub(crate) fn configured(&self) -> Option<TaskConfig> {
-        super::parse::config::all(self).into_iter().find_map(Result::ok)
-    }
-
-    /// Its family; the ARN's where the definition does not say.
+    /// The family; from the ARN if the definition has none.
     pub(crate) fn family(&self) -> &str {
         let arn = self.definition.arn.as_ref();
         if self.definition.family.is_empty() {
@@ -216,13 +210,13 @@ impl AuditedDefinition {
         }
     }
 
-    /// All roles that its tasks run as, in full; a bare name is none.
+    /// ARNs of all roles that its tasks run as. A bare role name is omitted.
     pub(crate) fn roles(&self) -> BTreeSet<RoleArn> {
         let own = self.definition.task_role.iter().filter_map(|role| RoleArn::parse(role).ok());
         own.chain(self.uses.iter().filter_map(|one| one.role.clone())).collect()
     }
 
-    /// The accounts in which its tasks run, as far as they are known.
+    /// Known accounts in which its tasks run.
     pub(crate) fn accounts(&self) -> BTreeSet<String> {
         let clusters = self.uses.iter().map(|one| one.cluster.account().to_owned());
         clusters.chain(self.definition.arn.iter().map(|arn| arn.account().to_owned())).collect()
@@ -230,38 +224,38 @@ impl AuditedDefinition {
 }
 
 impl AuditedControlPlane {
-    /// The auth method of this name, as it is or else as it is declared; an error says why nobody knows. Consul takes
-    /// names that differ in case alone for one.
+    /// The auth method of this name, actual or else declared; an error is the reason why neither is known. Consul ignores
+    /// the case of names.
     pub(crate) fn method(&self, name: &str) -> Fetched<Option<&AuditedAuthMethod>> {
         if self.acls() == Ok(false) {
             return Err("ACLs are off".to_owned());
         }
         let is_it = |method: &&AuditedAuthMethod| method.name.eq_ignore_ascii_case(name);
         let declared = self.declared.iter().flatten().find(is_it);
-        let said = match (&self.response, declared) {
-            (Some(Ok(said)), _) => said.auth_methods.as_ref().map_err(Clone::clone),
+        let methods = match (&self.response, declared) {
+            (Some(Ok(consul)), _) => consul.auth_methods.as_ref().map_err(Clone::clone),
             (_, Some(_)) => return Ok(declared),
-            (Some(Err(why)), None) => Err(why.clone()),
+            (Some(Err(reason)), None) => Err(reason.clone()),
             (None, None) if self.declared.is_some() => return Ok(None),
-            (None, None) => Err("it was not asked, and no manifest declares auth methods".to_owned()),
+            (None, None) => Err("Consul was not requested, and no manifest declares auth methods".to_owned()),
         };
-        Ok(said?.iter().find(is_it).or(declared))
+        Ok(methods?.iter().find(is_it).or(declared))
     }
 
-    /// All auth methods that are known, those that are declared and not there yet included.
+    /// All known auth methods: actual and declared.
     pub(crate) fn methods(&self) -> impl Iterator<Item = &AuditedAuthMethod> {
-        let said = self.response.iter().flatten().flat_map(|said| said.auth_methods.iter().flatten());
-        said.chain(self.declared.iter().flatten())
+        let actual = self.response.iter().flatten().flat_map(|consul| consul.auth_methods.iter().flatten());
+        actual.chain(self.declared.iter().flatten())
     }
 
     /// Whether ACLs are on.
     pub(crate) fn acls(&self) -> Fetched<bool> {
         match (&self.response, &self.declared) {
-            (Some(Ok(said)), _) => said.acls.clone(),
-            // Nobody declares auth methods for servers without ACLs.
+            (Some(Ok(consul)), _) => consul.acls.clone(),
+            // Declared auth methods imply ACLs.
             (_, Some(declared)) if !declared.is_empty() => Ok(true),
-            (Some(Err(why)), _) => Err(why.clone()),
-            (None, _) => Err("no control plane was asked".to_owned()),
+            (Some(Err(reason)), _) => Err(reason.clone()),
+            (None, _) => Err("no control plane was requested".to_owned()),
         }
     }
 }

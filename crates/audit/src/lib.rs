@@ -1,15 +1,24 @@
-//! What would fail, be refused or never work for Consul on ECS.
+//! Finds misconfigurations that would make Consul on ECS fail.
 //!
-//! [`gather`] reads task definitions (of ECS, or of files before a deploy), roles, manifests and the Consul control plane,
-//! and changes nothing. What it brings together are plain [`AuditFacts`], failures included; [`examine`] judges them without
-//! asking anything, by the rules of [`catalogue`]. A fact that could not be had is a finding of its own, of severity
-//! `unknown`: no rule passes silently for want of one. `docs/reference/audit.md` explains each rule.
+//! [`gather`] reads task definitions (from ECS, or from files before a deployment), roles, manifests and the Consul control
+//! plane, and changes nothing. Its result are plain [`AuditFacts`], failures included. [`examine`] applies the rules of
+//! [`rules_catalog`] to the facts, without I/O. A fact that is missing is a finding with severity `unknown`: no rule passes
+//! for lack of a fact. `docs/reference/audit.md` explains each rule.
+//!
+//! ```
+//! use ecs_mesh_audit::{AuditFacts, examine, render_text};
+//!
+//! let report = examine(&AuditFacts::default());
+//! assert_eq!(report.exit_code(), 0);
+//! assert!(render_text(&report).contains("not checked: task definitions"));
+//! ```
 
 #![forbid(unsafe_code)]
 
 pub mod rules_catalog;
 mod facts;
 mod gather;
+mod line_index;
 mod parse;
 mod report;
 mod rules;

@@ -1,4 +1,4 @@
-//! What was found, where, how bad it is, why it matters and what to do about it.
+//! The report: each finding with its location, severity, rationale and fix.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know; nothing breaks.
+    /// Informational; nothing breaks.
     Info,
-    /// The rule could not be judged: a fact is missing.
+    /// The rule could not be evaluated: a fact is missing.
     Unknown,
-    /// It works for now, or less safely than it could.
+    /// Works for now, or less safely than possible.
     Warning,
-    /// It fails, is refused, or never works.
+    /// Fails, is refused, or never works.
     Error,
 }
 
 impl Severity {
-    /// All, from the best to the worst.
+    /// All severities, lowest first.
     pub const ALL: [Self; 4] = [Self::Info, Self::Unknown, Self::Warning, Self::Error];
 
-    /// The word in tables and JSON.
+    /// The word in text and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Info => "note",
+            Self::Info => "info",
             Self::Unknown => "unknown",
             Self::Warning => "warning",
             Self::Error => "error",
@@ -35,33 +35,35 @@ impl Severity {
     }
 }
 
-/// A rule: what it forbids, why, and what to do where it is broken.
+/// A rule of the catalogue.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AuditRule {
-    /// `CONSUL-LOGIN-DISABLED` and its like, stable between versions.
+    /// Id such as `CONSUL-LOGIN-DISABLED`; stable between versions.
     pub id: &'static str,
-    /// How bad it is to break it; a finding may be milder.
+    /// Heading of the rule's group in the reference.
+    pub group: &'static str,
+    /// Severity of a violation; a finding may have a lower one.
     pub severity: Severity,
-    /// What is wrong where it is broken.
+    /// The misconfiguration.
     pub title: &'static str,
-    /// Why that matters.
+    /// Why the rule matters.
     pub rationale: &'static str,
-    /// What to do.
+    /// How to fix a violation.
     pub fix: &'static str,
-    /// The public page that the rule follows from.
+    /// The public page on which the rule is based.
     pub source: &'static str,
 }
 
-/// Where something was found. At least one of file and resource is known.
+/// Location of a finding. At least one of `file` and `resource` is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct FindingLocation {
-    /// The file, as it was given.
+    /// The file, as given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Arc<str>>,
-    /// The line in it, from 1.
+    /// The line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// An ARN, or for what Consul holds `consul/CONTROL-PLANE/KIND/NAME`.
+    /// An ARN, or `consul/CONTROL-PLANE/KIND/NAME` for an object in Consul.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
     /// The container of the task definition.
@@ -73,18 +75,18 @@ pub struct FindingLocation {
 }
 
 impl FindingLocation {
-    /// Something that has a name of its own.
+    /// The location of a named resource.
     pub fn resource(name: impl Into<String>) -> Self {
         Self { resource: Some(name.into()), ..Self::default() }
     }
 
-    /// The same, at a field of it.
+    /// The same location, at a field.
     #[must_use]
     pub fn field(self, field: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 
-    /// For a person: `FILE:LINE` or the resource's name.
+    /// `FILE:LINE`, or the resource's name.
     pub fn subject(&self) -> String {
         match (&self.file, self.line, &self.resource) {
             (Some(file), Some(line), _) => format!("{file}:{line}"),
@@ -95,83 +97,96 @@ impl FindingLocation {
     }
 }
 
-/// One thing that was found.
+/// A finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct AuditFinding {
     /// The rule's id; `docs/reference/audit.md` explains each.
     pub rule: &'static str,
-    /// How bad it is here.
+    /// The severity here.
     pub severity: Severity,
-    /// Where.
+    /// The location.
     pub location: FindingLocation,
-    /// What was found. Never holds a secret.
+    /// What was found; never a secret.
     pub message: String,
-    /// Why it matters.
+    /// Why the rule matters.
     pub rationale: &'static str,
-    /// What to do.
+    /// How to fix the finding.
     pub fix: String,
 }
 
 impl AuditRule {
-    /// The rule is broken here.
+    /// A violation of the rule.
     pub fn violation(&self, location: FindingLocation, message: impl Into<String>) -> AuditFinding {
         let fix = self.fix.to_owned();
         AuditFinding { rule: self.id, severity: self.severity, location, message: message.into(), rationale: self.rationale, fix }
     }
 
-    /// Whether it is broken could not be found out.
+    /// The rule could not be evaluated.
     pub fn unknown(&self, location: FindingLocation, reason: impl Into<String>) -> AuditFinding {
         AuditFinding { severity: Severity::Unknown, ..self.violation(location, reason) }
     }
 }
 
 impl AuditFinding {
-    /// The same, as bad as this.
+    /// The same finding with another severity.
     #[must_use]
     pub fn with_severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
 
-    /// The same, with a fix that fits better.
+    /// The same finding with a more specific fix.
     #[must_use]
     pub fn with_fix(self, fix: impl Into<String>) -> Self {
         Self { fix: fix.into(), ..self }
     }
 }
 
-/// How many findings have each severity.
+/// Number of findings by severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct AuditSummary {
-    /// Fails or never works.
+    /// Findings with severity `error`.
     pub error: usize,
-    /// Works less safely.
+    /// Findings with severity `warning`.
     pub warning: usize,
-    /// Could not be judged.
+    /// Findings with severity `unknown`.
     pub unknown: usize,
-    /// Good to know.
-    pub note: usize,
-    /// Task definitions that were judged.
+    /// Findings with severity `info`.
+    pub info: usize,
+    /// Number of checked task definitions.
     pub definitions: usize,
 }
 
-/// All findings, the worst first.
+/// All findings, highest severity first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(title = "What ecs-mesh-operator audit found")]
+#[serde(rename_all = "camelCase")]
+#[schemars(title = "Report of ecs-mesh-operator audit")]
 pub struct AuditReport {
-    /// The worst severity; absent where nothing was found.
+    /// The highest severity; absent without findings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub highest_severity: Option<Severity>,
-    /// How many there are.
+    /// Number of findings by severity.
     pub summary: AuditSummary,
     /// The findings.
     pub findings: Vec<AuditFinding>,
-    /// What was not looked at since nobody asked for it, and what to give so that it is. Nothing is wrong with that.
-    #[serde(rename = "notChecked")]
+    /// Checks that were not requested, with the flag that adds each. Without effect on the exit code.
     pub not_checked: Vec<String>,
 }
 
+/// The text as a sentence: with a capital letter, unless it begins with an identifier, and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let first_word = text.split_whitespace().next().unwrap_or_default();
+    let is_identifier = !first_word.trim_end_matches([',', ':', ';']).bytes().all(|b| b.is_ascii_lowercase());
+    let mut letters = text.chars();
+    let first: String = match letters.next() {
+        Some(letter) if !is_identifier => letter.to_uppercase().collect(),
+        letter => letter.into_iter().collect(),
+    };
+    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
+    format!("{first}{}{end}", letters.as_str())
+}
+
 impl AuditReport {
-    /// The report of these findings: each once, the worst first, then by rule and place.
+    /// Builds the report: duplicates removed, highest severity first, then by rule and location.
     pub fn new(mut findings: Vec<AuditFinding>, definitions: usize) -> Self {
         findings.sort_by(|a, b| {
             let key = |one: &AuditFinding| (Reverse(one.severity), one.rule);
@@ -183,20 +198,20 @@ impl AuditReport {
             error: count(Severity::Error),
             warning: count(Severity::Warning),
             unknown: count(Severity::Unknown),
-            note: count(Severity::Info),
+            info: count(Severity::Info),
             definitions,
         };
         let highest_severity = findings.iter().map(|one| one.severity).max();
         Self { highest_severity, summary, findings, not_checked: Vec::new() }
     }
 
-    /// The same, which says that this was not looked at.
+    /// The same report with checks that were not requested.
     #[must_use]
     pub fn with_not_checked(self, not_checked: Vec<String>) -> Self {
         Self { not_checked, ..self }
     }
 
-    /// 0: nothing to do; 1: an error; 2: only warnings and unknowns.
+    /// 0: no finding above `info`; 1: an error; 2: warnings or unknowns.
     pub fn exit_code(&self) -> u8 {
         match self.highest_severity {
             None | Some(Severity::Info) => 0,
@@ -211,10 +226,10 @@ mod tests {
     use super::*;
 
     const RULE: AuditRule =
-        AuditRule { id: "A-B", severity: Severity::Error, title: "", rationale: "", fix: "mend it", source: "" };
+        AuditRule { id: "A-B", group: "", severity: Severity::Error, title: "", rationale: "", fix: "fix", source: "" };
 
     #[test]
-    fn the_worst_finding_decides_the_exit_code() {
+    fn exit_code_follows_the_highest_severity() {
         let found = |severity| RULE.violation(FindingLocation::default(), "x").with_severity(severity);
         for (severities, code) in [
             (vec![], 0),

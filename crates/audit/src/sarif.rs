@@ -1,5 +1,5 @@
-//! The report as SARIF 2.1.0, in the form that code scanning takes: every result has a file or stand-in for one, a line,
-//! a rule and a fingerprint that stays the same while lines move.
+//! The report as SARIF 2.1.0 for code scanning: each result has a file (or a path made of its resource), a line, a rule and
+//! a fingerprint that does not depend on the line.
 
 use std::fmt::Write as _;
 use std::path::{Component, Path};
@@ -9,18 +9,19 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::rules_catalog;
-use super::report::{AuditFinding, FindingLocation, AuditReport, AuditRule, Severity};
+use super::report::{AuditFinding, AuditReport, AuditRule, FindingLocation, Severity, sentence};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
-/// What may stand in the path of a URI as it is.
+/// Characters that are not escaped in the path of a URI.
 const PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b':');
 
-/// The report as a SARIF log. `root` is the directory that files are told from.
+/// The report as a SARIF log. Files below `root` are relative to it.
 pub fn sarif(report: &AuditReport, root: &Path) -> Value {
-    let left = report.not_checked.iter();
-    let left: Vec<Value> = left
-        .map(|left| json!({"level": "note", "message": {"text": format!("Not checked: {left}.")}}))
+    let not_checked: Vec<Value> = report
+        .not_checked
+        .iter()
+        .map(|check| json!({"level": "note", "message": {"text": format!("Not checked: {check}.")}}))
         .collect();
     json!({
         "$schema": SCHEMA,
@@ -32,7 +33,7 @@ pub fn sarif(report: &AuditReport, root: &Path) -> Value {
                 "rules": rules_catalog::ALL.iter().map(rule).collect::<Vec<_>>(),
             }},
             "automationDetails": {"id": "ecs-mesh-operator/audit/"},
-            "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": left}],
+            "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": not_checked}],
             "columnKind": "utf16CodeUnits",
             "results": report.findings.iter().map(|finding| result(finding, root)).collect::<Vec<_>>(),
         }],
@@ -78,7 +79,7 @@ fn result(finding: &AuditFinding, root: &Path) -> Value {
         result["ruleIndex"] = json!(index);
     }
     if finding.severity == Severity::Unknown {
-        // The evaluation could not be completed, which allows no level.
+        // SARIF allows no level for an evaluation that could not be completed.
         result["kind"] = json!("open");
     }
     result
@@ -118,7 +119,7 @@ fn location(at: &FindingLocation, root: &Path) -> Value {
     location
 }
 
-/// Code scanning shows nothing that has no path, so a resource has one that is made of its name.
+/// Code scanning shows no result without a path, so a resource gets one that is made of its name.
 fn uri(location: &FindingLocation, root: &Path) -> (String, bool) {
     let encoded = |text: &str| utf8_percent_encode(text, PATH).to_string();
     let Some(file) = &location.file else {
@@ -137,7 +138,7 @@ fn uri(location: &FindingLocation, root: &Path) -> (String, bool) {
     if path.is_absolute() { (format!("file:///{joined}"), false) } else { (joined, true) }
 }
 
-/// Of all that names the finding but the line.
+/// A hash of everything that identifies the finding except the line.
 fn fingerprint(finding: &AuditFinding) -> String {
     let FindingLocation { file, line: _, resource, container, field } = &finding.location;
     let parts = [
@@ -159,14 +160,6 @@ fn fingerprint(finding: &AuditFinding) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
-}
-
-/// With a capital letter and a full stop.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-    let end = if text.ends_with(['.', '?', '!']) { "" } else { "." };
-    format!("{first}{}{end}", letters.as_str())
 }
 
 #[cfg(test)]
@@ -219,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_open_and_has_no_level() {
+    fn unknown_finding_is_open_without_level() {
         let result = only(LOGIN_DISABLED.unknown(at("a.json", 1), "x"));
         assert_eq!((result["kind"].as_str(), result["level"].as_str()), (Some("open"), Some("none")));
     }

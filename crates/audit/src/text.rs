@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as text.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,11 @@ use anstyle::{AnsiColor, Style};
 
 use super::report::{AuditFinding, FindingLocation, AuditReport, Severity};
 
-/// The report as text, with colours.
+/// Renders the report with ANSI colours.
 pub fn render_text(report: &AuditReport) -> String {
     let widest = report.findings.iter().map(|finding| finding.rule.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for alike in group_by_role(&report.findings) {
-        let (finding, others) = alike;
+    for (finding, others) in group_by_role(&report.findings) {
         let style = style(finding.severity);
         // Writing to a String cannot fail, here and below.
         let _ = writeln!(
@@ -26,11 +25,11 @@ pub fn render_text(report: &AuditReport) -> String {
             let others: Vec<String> = others.iter().map(|one| one.location.subject()).collect();
             let _ = writeln!(text, "         also: {}", others.join(", "));
         }
-        let _ = writeln!(text, "         why: {}", finding.rationale);
+        let _ = writeln!(text, "         rationale: {}", finding.rationale);
         let _ = writeln!(text, "         fix: {}", finding.fix);
     }
-    for left in &report.not_checked {
-        let _ = writeln!(text, "not checked: {left}");
+    for check in &report.not_checked {
+        let _ = writeln!(text, "not checked: {check}");
     }
     let summary = report.summary;
     let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
@@ -44,12 +43,12 @@ pub fn render_text(report: &AuditReport) -> String {
         plural(summary.error, "error"),
         plural(summary.warning, "warning"),
         summary.unknown,
-        plural(summary.note, "note")
+        format!("{} info", summary.info)
     );
     text
 }
 
-/// What is wrong with one role is one thing, in however many files the role is named.
+/// Groups findings of one role, which several files may name.
 fn group_by_role(findings: &[AuditFinding]) -> Vec<(&AuditFinding, Vec<&AuditFinding>)> {
     let mut groups: Vec<(&AuditFinding, Vec<&AuditFinding>)> = Vec::new();
     for finding in findings {
@@ -97,18 +96,18 @@ mod tests {
     use crate::rules_catalog::{NETWORK_MODE, ROLE_GET_ROLE};
 
     #[test]
-    fn table_groups_role_findings_of_several_files() {
+    fn text_groups_role_findings_of_several_files() {
         let at = |file: &str, resource: Option<&str>| FindingLocation {
             file: Some(file.into()),
             resource: resource.map(str::to_owned),
             ..FindingLocation::default()
         };
-        let of_role = |file| ROLE_GET_ROLE.violation(at(file, Some("arn:role")), "it is denied");
-        let of_file = |file| NETWORK_MODE.violation(at(file, None), "it is bridge");
+        let of_role = |file| ROLE_GET_ROLE.violation(at(file, Some("arn:role")), "denied by IAM");
+        let of_file = |file| NETWORK_MODE.violation(at(file, None), "bridge mode");
         let findings = vec![of_role("a.json"), of_role("b.json"), of_file("a.json"), of_file("b.json")];
         let text = render_text(&AuditReport::new(findings, 2));
-        assert_eq!(text.matches("it is denied").count(), 1, "{text}");
+        assert_eq!(text.matches("denied by IAM").count(), 1, "{text}");
         assert!(text.contains("also: b.json"), "{text}");
-        assert_eq!(text.matches("it is bridge").count(), 2, "each is mended by itself: {text}");
+        assert_eq!(text.matches("bridge mode").count(), 2, "each needs its own fix: {text}");
     }
 }

@@ -1,4 +1,4 @@
-//! The questions to AWS: what runs, by which definitions, as which roles.
+//! Reads from AWS: running tasks, their task definitions and their roles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -14,60 +14,61 @@ use ecs_mesh_aws::sdk::AwsClients;
 use ecs_mesh_core::intent;
 use ecs_mesh_model::{ClusterArn, DesiredStatus, Task, TaskArn, TaskDefinitionArn, TaskId};
 
-/// DescribeTasks takes as many.
-const TASKS_A_CALL: usize = 100;
-/// A list with more pages than this does not end.
-const MOST_PAGES: usize = 1_000;
-/// How often a call that came too fast is tried again, and after what pause at first.
-const TRIES: u32 = 4;
-const PAUSE: Duration = Duration::from_millis(500);
+/// Most tasks of one DescribeTasks call.
+const MAX_TASKS_PER_CALL: usize = 100;
+/// Limit of pages, against a list that never ends.
+const MAX_PAGES: usize = 1_000;
+/// Attempts of a throttled call.
+const MAX_ATTEMPTS: u32 = 4;
+/// First pause after a throttled call; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What is to be looked at.
+/// The requested scope.
 pub(super) struct AuditScope<'a> {
     pub(super) set: &'a ManifestSet,
-    /// Clusters that were named: all their tasks.
+    /// Clusters whose tasks are all audited.
     pub(super) named: &'a BTreeSet<ClusterArn>,
-    /// Whether the tasks of bound clusters are wanted, too.
-    pub(super) runs: bool,
+    /// Whether the running tasks of bound clusters are audited too.
+    pub(super) running_tasks: bool,
 }
 
-/// How each definition is used, and by the tasks of which control planes.
+/// For each definition: its uses, and the control planes of the tasks.
 type Uses = BTreeMap<TaskDefinitionArn, (BTreeSet<DefinitionUse>, BTreeSet<Arc<str>>)>;
 
-pub(super) async fn ask(clients: &AwsClients, wanted: &AuditScope<'_>, facts: &mut AuditFacts) {
+pub(super) async fn ask(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mut AuditFacts) {
     let mut uses = Uses::new();
-    for cluster in clusters(clients, wanted, facts).await {
-        let said = running(clients, &cluster).await.map(|tasks| {
+    for cluster in clusters(clients, scope, facts).await {
+        let running = running_tasks(clients, &cluster).await.map(|tasks| {
             for task in &tasks {
-                note(wanted, facts, &mut uses, task);
+                record_use(scope, facts, &mut uses, task);
             }
             tasks.len()
         });
-        facts.clusters.insert(cluster, said);
+        facts.clusters.insert(cluster, running);
     }
     for (arn, (uses, planes)) in uses {
         match retry_throttled(|| clients.inspect.definition(&arn)).await {
-            Ok(whole) => facts.definitions.push(AuditedDefinition {
+            Ok(definition) => facts.definitions.push(AuditedDefinition {
                 origin: DefinitionOrigin::Ecs,
-                definition: whole,
+                definition,
                 uses: uses.into_iter().collect(),
                 control_planes: planes.into_iter().collect(),
             }),
             Err(error) => {
-                facts.unreadable_clusters.insert(arn, error);
+                facts.unreadable_definitions.insert(arn, error);
             }
         }
     }
     roles(clients, facts).await;
 }
 
-/// The clusters whose tasks are looked at. Those that patterns select become known to their control planes, too.
-async fn clusters(clients: &AwsClients, wanted: &AuditScope<'_>, facts: &mut AuditFacts) -> BTreeSet<ClusterArn> {
-    let set = wanted.set;
+/// The clusters whose tasks are audited. Clusters that patterns select are added to their control planes.
+async fn clusters(clients: &AwsClients, scope: &AuditScope<'_>, facts: &mut AuditFacts) -> BTreeSet<ClusterArn> {
+    let set = scope.set;
     let of_consul = || set.bindings.values().filter(|one| one.control_plane_type == ControlPlaneType::Consul);
     let has_patterns = of_consul().flat_map(|one| &one.spec.selector.clusters).any(|glob| !glob.is_literal());
     if has_patterns {
-        match listed(clients).await {
+        match list_clusters(clients).await {
             Ok(all) => {
                 for binding in of_consul() {
                     if let Some(plane) = facts.control_planes.get_mut(binding.spec.control_plane.as_str()) {
@@ -78,17 +79,17 @@ async fn clusters(clients: &AwsClients, wanted: &AuditScope<'_>, facts: &mut Aud
             Err(error) => facts.aws = Some(Err(error.to_string())),
         }
     }
-    let mut found = wanted.named.clone();
-    if wanted.runs {
+    let mut found = scope.named.clone();
+    if scope.running_tasks {
         let bound = facts.control_planes.values().flat_map(|plane| plane.clusters.iter().cloned());
         found.extend(bound.filter(|cluster| cluster.region() == clients.region()));
     }
     found
 }
 
-async fn listed(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
+async fn list_clusters(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
     let (mut all, mut next) = (Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = retry_throttled(|| clients.ecs.list_clusters(next.clone())).await?;
         all.extend(page.items);
         next = page.next;
@@ -99,11 +100,11 @@ async fn listed(clients: &AwsClients) -> Result<Vec<ClusterArn>, AwsError> {
     Ok(all)
 }
 
-/// Every task that is to run in the cluster, described. One that cannot be described fails the whole: a definition may
-/// be used by it alone.
-async fn running(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>, AwsError> {
+/// Describes every task with desired status RUNNING. One failed task fails the call, since it may be the only user of a
+/// definition.
+async fn running_tasks(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>, AwsError> {
     let (mut ids, mut next): (Vec<TaskId>, _) = (Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page =
             retry_throttled(|| clients.ecs.list_tasks(cluster, DesiredStatus::Running, next.clone())).await?;
         ids.extend(page.items.iter().map(TaskArn::id).cloned());
@@ -113,31 +114,31 @@ async fn running(clients: &AwsClients, cluster: &ClusterArn) -> Result<Vec<Task>
         }
     }
     let mut tasks = Vec::new();
-    for some in ids.chunks(TASKS_A_CALL) {
-        let described = retry_throttled(|| clients.ecs.describe_tasks(cluster, some)).await?;
-        if let Some((id, why)) = described.failed.first() {
+    for batch in ids.chunks(MAX_TASKS_PER_CALL) {
+        let described = retry_throttled(|| clients.ecs.describe_tasks(cluster, batch)).await?;
+        if let Some((id, reason)) = described.failed.first() {
             return Err(AwsError {
                 kind: AwsErrorKind::Unavailable,
                 operation: "ecs:DescribeTasks",
                 resource: id.to_string(),
                 code: "failure".to_owned(),
-                message: why.clone(),
+                message: reason.clone(),
                 hint: "",
             });
         }
-        // A task that is missing has ended since it was listed.
+        // A missing task has ended since the list.
         tasks.extend(described.tasks);
     }
     Ok(tasks)
 }
 
-/// Notes the task's definition, if the task is one of Consul's by the manifests, or its cluster was named.
-fn note(wanted: &AuditScope<'_>, facts: &AuditFacts, uses: &mut Uses, task: &Task) {
-    let bound: BTreeSet<Arc<str>> = intent::bindings(wanted.set, ControlPlaneType::Consul, task)
+/// Records the task's definition if the manifests bind the task to Consul, or its cluster was requested.
+fn record_use(scope: &AuditScope<'_>, facts: &AuditFacts, uses: &mut Uses, task: &Task) {
+    let bound: BTreeSet<Arc<str>> = intent::bindings(scope.set, ControlPlaneType::Consul, task)
         .filter_map(|binding| facts.control_planes.get_key_value(binding.spec.control_plane.as_str()))
         .map(|(name, _)| Arc::clone(name))
         .collect();
-    let is_named = wanted.named.contains(task.arn.cluster());
+    let is_named = scope.named.contains(task.arn.cluster());
     if bound.is_empty() && !is_named {
         return;
     }
@@ -160,13 +161,13 @@ async fn roles(clients: &AwsClients, facts: &mut AuditFacts) {
     }
 }
 
-/// Quotas are shared with everybody in the account, so "too many calls" is no answer yet.
+/// Retries throttled calls: quotas are shared by the whole account.
 async fn retry_throttled<T, F: Future<Output = Result<T, AwsError>>>(call: impl Fn() -> F) -> Result<T, AwsError> {
-    let mut pause = PAUSE;
-    for _ in 1..TRIES {
+    let mut pause = FIRST_PAUSE;
+    for _ in 1..MAX_ATTEMPTS {
         match call().await {
             Err(error) if error.kind == AwsErrorKind::Throttled => tokio::time::sleep(pause).await,
-            said => return said,
+            result => return result,
         }
         pause *= 2;
     }

@@ -1,5 +1,5 @@
-//! What Consul said, in the words of the rules. What one answer withholds hides no other, and what a server was not told
-//! apart from is not known.
+//! Reads Consul's auth configuration as facts. A failed answer affects that fact alone, and an object that old servers may
+//! have filtered out is unknown, not absent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,35 +16,35 @@ use ecs_mesh_control_plane::{MeshError, NoObserver};
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_model::{ClusterArn, OperatorId};
 
-/// Waiting longer for one answer helps nobody who runs an audit.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// Longest wait for one answer.
+const MAX_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks Consul. The error says in words why it does not answer at all.
+/// Reads the facts. An error is the reason why Consul does not answer at all.
 pub(super) async fn ask(
     spec: &ConsulConnection,
     clusters: &BTreeSet<ClusterArn>,
     secrets: Arc<dyn Secrets>,
 ) -> Fetched<ConsulFacts> {
-    let timeout = HumanDuration(spec.timeout.0.min(DEADLINE));
+    let timeout = HumanDuration(spec.timeout.0.min(MAX_TIMEOUT));
     let spec = ConsulConnection { timeout, ..spec.clone() };
-    // Whose marks things bear is no matter here.
-    let nobody = OperatorId::parse("audit").map_err(|error| error.to_string())?;
-    let plane = ConsulControlPlane::connect(&spec, nobody, Arc::new(NoObserver), secrets)?;
-    let set_up = plane.read_auth_config(clusters).await.map_err(|error| error.message)?;
-    Ok(facts(set_up, clusters))
+    // Ownership is not evaluated here.
+    let operator = OperatorId::parse("audit").map_err(|error| error.to_string())?;
+    let plane = ConsulControlPlane::connect(&spec, operator, Arc::new(NoObserver), secrets)?;
+    let config = plane.read_auth_config(clusters).await.map_err(|error| error.message)?;
+    Ok(facts(config, clusters))
 }
 
-fn facts(set_up: AuthConfig, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
-    let AuthConfig { version, acls, methods, rules, roles, anonymous, nodes } = set_up;
+fn facts(config: AuthConfig, clusters: &BTreeSet<ClusterArn>) -> ConsulFacts {
+    let AuthConfig { version, acls, methods, rules, roles, anonymous, nodes } = config;
     let version = known(version).and_then(|version| {
-        version.ok_or_else(|| "the token may not see it (agent_prefix \"\" { policy = \"read\" })".to_owned())
+        version.ok_or_else(|| "the token may not read it (agent_prefix \"\" { policy = \"read\" })".to_owned())
     });
-    // Before, a server did not say that it left something out.
-    let hides = version.as_ref().is_ok_and(|version| !version.has_iam_logins());
+    // Older servers do not report that they filtered an answer.
+    let may_filter = version.as_ref().is_ok_and(|version| !version.has_iam_logins());
     let node = |cluster: &ClusterArn| match &nodes {
         Ok(there) if there.contains(cluster) => Ok(true),
-        Ok(_) if hides => {
-            Err("the servers do not tell what the token may not see, so it may be there".to_owned())
+        Ok(_) if may_filter => {
+            Err("these servers do not report filtered answers, so the node may exist".to_owned())
         }
         Ok(_) => Ok(false),
         Err(error) => Err(error.message.clone()),
@@ -96,7 +96,7 @@ fn binding_rule(rule: consul::BindingRule) -> AuditedBindingRule {
     }
 }
 
-/// Consul takes one text for a list of one, a list of one for its item, and words and numbers for flags.
+/// Consul accepts a text for a list of one, a list of one for its item, and words and numbers for flags.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.iter().filter_map(text).collect(),
@@ -133,15 +133,15 @@ mod tests {
     use ecs_mesh_control_plane::MeshErrorKind;
 
     fn method(config: &Value) -> AuditedAuthMethod {
-        let said = json!({"Name": "m", "Type": "aws-iam", "Config": config});
-        auth_method(serde_json::from_value(said).unwrap())
+        let response = json!({"Name": "m", "Type": "aws-iam", "Config": config});
+        auth_method(serde_json::from_value(response).unwrap())
     }
 
     fn nodes(version: &str, there: bool) -> Fetched<bool> {
         let cluster = ClusterArn::parse("arn:aws:ecs:eu-west-1:111122223333:cluster/prod").unwrap();
         let clusters = BTreeSet::from([cluster.clone()]);
         let refused = MeshError { kind: MeshErrorKind::Forbidden, message: "no".into(), retry_after: None };
-        let set_up = AuthConfig {
+        let config = AuthConfig {
             version: Ok(ConsulVersion::parse(version)),
             acls: Ok(true),
             methods: Err(refused.clone()),
@@ -150,7 +150,7 @@ mod tests {
             anonymous: Err(refused),
             nodes: Ok(if there { clusters.clone() } else { BTreeSet::new() }),
         };
-        let facts = facts(set_up, &clusters);
+        let facts = facts(config, &clusters);
         assert_eq!((facts.auth_methods, facts.binding_rules), (Err("no".to_owned()), Ok(Vec::new())));
         facts.nodes[&cluster].clone()
     }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_count_as_consul_reads_them_whatever_their_case() {
+    fn settings_are_read_like_consul_in_any_case() {
         for config in [
             json!({"BoundIAMPrincipalARNs": ["a"], "EnableIAMEntityDetails": true, "IAMEntityTags": ["t"],
                 "STSEndpoint": "https://sts", "ServerIDHeaderValue": "planted"}),

@@ -1,4 +1,4 @@
-//! Reads files, and asks AWS and Consul, each question with a time limit. Changes nothing.
+//! Reads files, AWS and Consul, each call with a time limit. Changes nothing.
 
 mod aws;
 mod consul;
@@ -20,53 +20,53 @@ use ecs_mesh_controller::{NoSecrets, Secrets};
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::ClusterArn;
 
-/// The SDK may ask the EC2 instance for the Region, in several steps.
+/// Time limit of the set-up of AWS clients: the SDK may request the Region from the EC2 instance, in several steps.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// A file that is larger is no task definition: ECS takes 64 KiB.
+/// Limit of a file; ECS allows 64 KiB.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Who may be asked.
+/// Sources that may be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourcesAllowed {
-    /// Nobody: files and manifests are all there is.
+    /// Files and manifests only.
     Offline,
-    /// AWS and the control planes of the manifests.
+    /// Also AWS and the control planes of the manifests.
     All,
 }
 
-/// What to look at.
+/// The scope of an audit.
 #[derive(Clone, Debug)]
 pub struct AuditRequest {
     /// Files with task definitions.
     pub files: Vec<PathBuf>,
-    /// The manifests, where any are given.
+    /// The manifests, if any.
     pub manifests: Option<ManifestStatus>,
-    /// Clusters whose running tasks are looked at, besides those that the manifests bind if no file is given.
+    /// Clusters whose running tasks are audited, in addition to bound clusters if no file is given.
     pub clusters: BTreeSet<ClusterArn>,
-    /// The Region, where it is given.
+    /// The Region, if given.
     pub region: Option<String>,
-    /// Who may be asked.
-    pub asking: SourcesAllowed,
+    /// Sources that may be read.
+    pub sources: SourcesAllowed,
 }
 
-/// Finds out everything. Ends, whatever does not answer; no failure stops another question.
-pub async fn gather(question: AuditRequest) -> AuditFacts {
-    let AuditRequest { files, manifests, clusters, region, asking } = question;
+/// Gathers all facts. Always ends; one failure does not prevent other reads.
+pub async fn gather(request: AuditRequest) -> AuditFacts {
+    let AuditRequest { files, manifests, clusters, region, sources } = request;
     let set = manifests.as_ref().map(|status| Arc::clone(&status.set)).unwrap_or_default();
     let mut facts = AuditFacts { control_planes: planes(&set), manifests, ..AuditFacts::default() };
-    let is_of_files = !files.is_empty();
+    let has_files = !files.is_empty();
     let reading =
         tokio::task::spawn_blocking(move || files.iter().map(|path| read(path)).collect::<Vec<_>>()).await;
     let names: Vec<Arc<str>> = facts.control_planes.keys().cloned().collect();
-    for one in reading.unwrap_or_default() {
-        match one {
+    for result in reading.unwrap_or_default() {
+        match result {
             Ok(definition) => {
                 facts.definitions.push(super::facts::AuditedDefinition { control_planes: names.clone(), ..definition });
             }
             Err(unreadable) => facts.unreadable.push(unreadable),
         }
     }
-    if asking == SourcesAllowed::Offline {
+    if sources == SourcesAllowed::Offline {
         return facts;
     }
     let mut secrets: Arc<dyn Secrets> = Arc::new(NoSecrets);
@@ -75,8 +75,8 @@ pub async fn gather(question: AuditRequest) -> AuditFacts {
         match tokio::time::timeout(CONNECT_DEADLINE, AwsClients::connect(options)).await {
             Ok(Ok(clients)) => {
                 facts.aws = Some(Ok(()));
-                let wanted = aws::AuditScope { set: &set, named: &clusters, runs: !is_of_files };
-                aws::ask(&clients, &wanted, &mut facts).await;
+                let scope = aws::AuditScope { set: &set, named: &clusters, running_tasks: !has_files };
+                aws::ask(&clients, &scope, &mut facts).await;
                 secrets = Arc::new(clients.secrets.clone());
             }
             Ok(Err(error)) => facts.aws = Some(Err(error.to_string())),
@@ -90,17 +90,17 @@ pub async fn gather(question: AuditRequest) -> AuditFacts {
 fn read(path: &Path) -> Result<super::facts::AuditedDefinition, (FindingLocation, String)> {
     let file = path.display().to_string();
     let at = || FindingLocation { file: Some(Arc::from(file.as_str())), ..FindingLocation::default() };
-    let failed = |error: std::io::Error| (at(), format!("it cannot be read: {error}"));
+    let failed = |error: std::io::Error| (at(), format!("reading the file: {error}"));
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > MAX_FILE_BYTES {
-        return Err((at(), format!("it has {size} bytes, which no task definition has")));
+        return Err((at(), format!("{size} bytes are more than a task definition may have")));
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
     definition::read(&file, &text)
-        .map_err(|flaw| (FindingLocation { line: flaw.line, field: flaw.field, ..at() }, flaw.message))
+        .map_err(|error| (FindingLocation { line: error.line, field: error.field, ..at() }, error.message))
 }
 
-/// The control planes of type Consul, with the clusters that are bound by name.
+/// Control planes of type `consul`, with the clusters that bindings name literally.
 fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, AuditedControlPlane> {
     let of_consul = set.control_planes.iter().filter(|(_, spec)| spec.kind == ControlPlaneType::Consul);
     of_consul
@@ -114,7 +114,7 @@ fn planes(set: &ManifestSet) -> BTreeMap<Arc<str>, AuditedControlPlane> {
         .collect()
 }
 
-/// The auth methods that the manifests declare for this control plane.
+/// The auth methods that the manifests declare for the control plane.
 fn declared(set: &ManifestSet, name: &str) -> Option<Vec<AuditedAuthMethod>> {
     let spec = set.consul_auths.values().find(|spec| spec.control_plane == name)?;
     if spec.state == Presence::Absent {
@@ -137,23 +137,23 @@ fn method(login: &LoginSettings<'_>, tags: &[&str]) -> AuditedAuthMethod {
         entity_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
         sts_endpoint: login.sts_endpoint.map(str::to_owned),
         server_id: server_id.filter(|value| !value.is_empty()).map(Redacted::new),
-        // Left out, it stays what it is.
+        // Without the field, the current value stays.
         server_id_is_known: server_id.is_some(),
         namespace_rules: Vec::new(),
     }
 }
 
 async fn ask_planes(set: &ManifestSet, control_planes: &mut BTreeMap<Arc<str>, AuditedControlPlane>, secrets: &Arc<dyn Secrets>) {
-    let mut looks = tokio::task::JoinSet::new();
+    let mut reads = tokio::task::JoinSet::new();
     for (name, plane) in control_planes.iter() {
         let Some(spec) = set.control_planes.get(name) else { continue };
         let (name, spec, clusters) = (Arc::clone(name), Arc::clone(spec), plane.clusters.clone());
         let secrets = Arc::clone(secrets);
-        looks.spawn(async move { (name, ask_plane(&spec, &clusters, secrets).await) });
+        reads.spawn(async move { (name, ask_plane(&spec, &clusters, secrets).await) });
     }
-    for (name, said) in looks.join_all().await {
+    for (name, response) in reads.join_all().await {
         if let Some(plane) = control_planes.get_mut(&name) {
-            plane.response = Some(said);
+            plane.response = Some(response);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a `consul-client` container of the older set-up tells its agent: configuration in its command or variables, and
-//! the flags of its `consul login`.
+//! The configuration of the agent in a `consul-client` container (consul-ecs before 0.6), from its command and variables,
+//! and the flags of its `consul login`.
 
 use ecs_mesh_aws::inspect::{Redacted, FullContainer};
 use ecs_mesh_consul_acl::hcl::HclBlock;
@@ -7,19 +7,19 @@ use ecs_mesh_consul_acl::hcl::HclBlock;
 /// The variables from which the agent's image takes configuration.
 const VARIABLES: [&str; 2] = ["CONSUL_LOCAL_CONFIG", "CONSUL_CLIENT_CONFIG"];
 
-/// What was found.
+/// Configuration and logins of one container.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AgentConfig {
-    /// All of its configuration that can be seen.
+    /// The visible configuration.
     pub(crate) config: HclBlock,
-    /// Whether any configuration could be seen at all; it may be in a file of the image.
+    /// Whether any configuration is visible. It may be in a file of the image.
     pub(crate) is_seen: bool,
     /// The flags of each `consul login`.
     pub(crate) logins: Vec<Vec<String>>,
 }
 
 impl AgentConfig {
-    /// Of the container.
+    /// Reads the container.
     pub(crate) fn of(container: &FullContainer) -> Self {
         let command: Vec<&str> =
             container.entry_point.iter().chain(&container.command).map(Redacted::expose).collect();
@@ -39,7 +39,7 @@ impl AgentConfig {
     }
 }
 
-/// What the script writes by `<< EOF … EOF`.
+/// The contents of the script's heredocs (`<< EOF … EOF`).
 fn heredocs(script: &str) -> String {
     let mut found = String::new();
     let mut lines = script.lines();
@@ -62,7 +62,7 @@ fn heredocs(script: &str) -> String {
     found
 }
 
-/// What follows `-hcl`, to the end of its quotes.
+/// The values of the script's `-hcl` flags.
 fn hcl_flags(script: &str) -> String {
     let mut found = String::new();
     let mut rest = script;
@@ -79,7 +79,7 @@ fn hcl_flags(script: &str) -> String {
     found
 }
 
-/// The flags of each `consul login`; a line that ends in `\` goes on.
+/// The flags of each `consul login`; `\` at the end continues a line.
 fn logins(script: &str) -> Vec<Vec<String>> {
     let joined = script.replace("\\\n", " ");
     let calls = joined.lines().filter_map(|line| line.split_once("consul login"));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_up_script_shows_configuration_and_login() {
+    fn script_has_configuration_and_login() {
         let agent = AgentConfig::of(&container(SCRIPT));
         assert!(agent.is_seen);
         assert_eq!(agent.config.text_at(&["acl", "enabled"]), Some("true"));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_and_a_flag_hold_configuration_too() {
+    fn configuration_is_read_from_variables_and_flags() {
         let mut with_variable = container("agent");
         with_variable.environment = vec![Variable {
             name: "CONSUL_LOCAL_CONFIG".to_owned(),

@@ -1,5 +1,5 @@
-//! `CONSUL_ECS_CONFIG_JSON` as consul-ecs reads it, defaults included. What does not fit its schema counts as left out here:
-//! the schema's own rule tells of it.
+//! `CONSUL_ECS_CONFIG_JSON` as consul-ecs reads it, defaults included. Fields that violate the schema count as absent here,
+//! since [`schema`](super::schema) reports them.
 
 use std::collections::BTreeMap;
 
@@ -12,34 +12,39 @@ use ecs_mesh_consul::DEFAULT_METHOD;
 
 /// The variable.
 pub(crate) const VARIABLE: &str = "CONSUL_ECS_CONFIG_JSON";
-/// The container of the older set-up.
+/// The container with a Consul client agent (consul-ecs before 0.6).
 pub(crate) const CLIENT: &str = "consul-client";
 
-/// The value that a container has, and where.
+/// The value of one container, with its location.
 #[derive(Clone, Debug)]
 pub(crate) struct TaskConfig {
-    /// Which container.
+    /// Index of the container.
     pub(crate) container: usize,
-    /// The place of the whole value.
+    /// The location of the value.
     place: FindingLocation,
     /// The object.
     pub(crate) value: Value,
-    /// Whether it is of consul-ecs before 0.6, whose tasks have a Consul client of their own.
+    /// Whether the value is for consul-ecs before 0.6, whose tasks have a Consul client agent.
     pub(crate) is_older: bool,
 }
 
-/// A value that is no object: where, and why.
+/// Location and reason of a value that is not an object.
 pub(crate) type NotAnObject = (FindingLocation, String);
 
-/// Every value of the variable in plain text, container by container.
+/// The first value of `CONSUL_ECS_CONFIG_JSON` that is an object.
+pub(crate) fn first(definition: &AuditedDefinition) -> Option<TaskConfig> {
+    all(definition).into_iter().find_map(Result::ok)
+}
+
+/// All plain-text values of the variable, by container.
 pub(crate) fn all(definition: &AuditedDefinition) -> Vec<Result<TaskConfig, NotAnObject>> {
     let mut found = Vec::new();
-    for (container, whole) in definition.containers() {
-        for (index, variable) in whole.environment.iter().enumerate() {
+    for (index_of_container, container) in definition.containers() {
+        for (index, variable) in container.environment.iter().enumerate() {
             if variable.name == VARIABLE && !variable.value.expose().is_empty() {
                 let field = format!("environment[{index}].value");
-                let place = definition.container_place(container, &field);
-                found.push(one(definition, container, place, variable.value.expose()));
+                let place = definition.container_place(index_of_container, &field);
+                found.push(one(definition, index_of_container, place, variable.value.expose()));
             }
         }
     }
@@ -55,30 +60,30 @@ fn one(definition: &AuditedDefinition, container: usize, place: FindingLocation,
                 && (has_client || older.iter().any(|field| value.pointer(field).is_some()));
             Ok(TaskConfig { container, place, value, is_older })
         }
-        Ok(_) => Err((place, "it is JSON and no object".to_owned())),
+        Ok(_) => Err((place, "JSON, but not an object".to_owned())),
         Err(error) => {
-            let words = error.to_string();
-            let words = words.split(" at line ").next().unwrap_or_default();
-            Err((place, format!("{words} at line {}, column {} of it", error.line(), error.column())))
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            Err((place, format!("{message} at line {}, column {} of the value", error.line(), error.column())))
         }
     }
 }
 
 impl TaskConfig {
-    /// The place of a field of the object, `consulLogin.enabled`.
+    /// The location of a field of the object, `consulLogin.enabled`.
     pub(crate) fn location(&self, field: &str) -> FindingLocation {
         let dot = if field.is_empty() { "" } else { "." };
         self.place.clone().field(format!("{VARIABLE}{dot}{field}"))
     }
 
-    /// The configuration of a controller and not of a task in the mesh.
+    /// Whether this configures the consul-ecs controller instead of a task in the mesh.
     pub(crate) fn is_controller(&self) -> bool {
         self.value.get("controller").is_some_and(|controller| !controller.is_null())
             && self.value.get("service").is_none()
             && self.value.get("gateway").is_none()
     }
 
-    /// Whether the proxy takes all that the app sends, and the app finds services by DNS.
+    /// Whether the proxy is transparent and the app resolves services by Consul DNS.
     pub(crate) fn finds_services_by_dns(&self) -> bool {
         self.flag("/transparentProxy/enabled") != Some(false)
             && self.flag("/transparentProxy/consulDNS/enabled") == Some(true)
@@ -106,17 +111,17 @@ impl TaskConfig {
         map.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))).collect()
     }
 
-    /// Where the task logs in.
+    /// The auth method of the login.
     pub(crate) fn method(&self) -> &str {
         self.text("/consulLogin/method").unwrap_or(DEFAULT_METHOD)
     }
 
-    /// Whether it logs in.
+    /// Whether the task logs in.
     pub(crate) fn logs_in(&self) -> bool {
         self.flag("/consulLogin/enabled") == Some(true)
     }
 
-    /// Whether it sends the role's details; true unless it says otherwise.
+    /// Whether the login includes the role's details (the default).
     pub(crate) fn includes_entity(&self) -> bool {
         self.flag("/consulLogin/includeEntity").unwrap_or(true)
     }
@@ -126,7 +131,7 @@ impl TaskConfig {
         self.text("/gateway/kind")
     }
 
-    /// `service` or `gateway`: what the task registers.
+    /// The registered kind: `service` or `gateway`.
     pub(crate) fn subject(&self) -> &'static str {
         if self.gateway().is_some() { "gateway" } else { "service" }
     }
@@ -136,7 +141,7 @@ impl TaskConfig {
         self.text(&format!("/{}/{field}", self.subject()))
     }
 
-    /// The name that the task registers: the family in lower case where none is given.
+    /// The registered name; default: the family in lower case.
     pub(crate) fn service(&self, family: &str) -> String {
         self.of_subject("name").map_or_else(|| family.to_lowercase(), str::to_owned)
     }
@@ -160,27 +165,27 @@ pub(crate) struct Upstream<'a> {
 }
 
 impl<'a> Upstream<'a> {
-    /// A text of it; empty where it is left out.
+    /// A text field; empty if absent.
     pub(crate) fn text(self, field: &str) -> &'a str {
         self.value.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The service that is called.
+    /// The called service.
     pub(crate) fn name(self) -> &'a str {
         self.text("destinationName")
     }
 
-    /// Whether it names a prepared query, and so no service.
+    /// Whether the upstream is a prepared query instead of a service.
     pub(crate) fn is_query(self) -> bool {
         self.text("destinationType") == "prepared_query"
     }
 
-    /// Where the sidecar listens for it.
+    /// The sidecar's listen address.
     pub(crate) fn address(self) -> &'a str {
         Some(self.text("localBindAddress")).filter(|text| !text.is_empty()).unwrap_or("127.0.0.1")
     }
 
-    /// The port there.
+    /// The sidecar's listen port.
     pub(crate) fn port(self) -> Option<i64> {
         self.value.get("localBindPort")?.as_i64()
     }

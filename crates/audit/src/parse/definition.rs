@@ -1,32 +1,32 @@
-//! A task definition from JSON, in any of the forms in which people have one: what `register-task-definition` takes, what
-//! `describe-task-definition` prints, and the part of that below `taskDefinition`.
+//! Reads a task definition in each common form: the input of `register-task-definition`, the output of
+//! `describe-task-definition`, and the value of its field `taskDefinition`.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::lines::LineIndex;
+use crate::line_index::LineIndex;
 use crate::facts::{AuditedDefinition, DefinitionOrigin};
 use ecs_mesh_aws::inspect::FullTaskDefinition;
 
-/// Why a text is no task definition, and the line that shows it.
+/// A text that is not a task definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DefinitionError {
-    /// From 1.
+    /// The line, from 1.
     pub(crate) line: Option<u32>,
-    /// The field, where one is meant.
+    /// The field, if the error is about one.
     pub(crate) field: Option<String>,
-    /// What was found and what is allowed.
+    /// The value found and the values allowed; never a field's value.
     pub(crate) message: String,
 }
 
-/// Reads the text of a file.
+/// Reads the text of `file`.
 pub(crate) fn read(file: &str, text: &str) -> Result<AuditedDefinition, DefinitionError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: Value = serde_json::from_str(text).map_err(|error| DefinitionError {
         line: u32::try_from(error.line()).ok().filter(|line| *line > 0),
         field: None,
-        message: format!("it is not JSON: {}", without_place(&error.to_string())),
+        message: format!("not JSON: {}", without_place(&error.to_string())),
     })?;
     let lines = LineIndex::of(text);
     let (prefix, mut inner) = match value.get("taskDefinition") {
@@ -37,30 +37,30 @@ pub(crate) fn read(file: &str, text: &str) -> Result<AuditedDefinition, Definiti
     if let (false, Some(tags), Some(fields)) = (prefix.is_empty(), value.get("tags"), inner.as_object_mut()) {
         fields.insert("tags".to_owned(), tags.clone());
     }
-    let flaw = |path: String, message: String| DefinitionError {
+    let error = |path: String, message: String| DefinitionError {
         line: lines.get(&path),
         field: Some(path).filter(|path| !path.is_empty()),
         message,
     };
     if inner.get("containerDefinitions").is_none() {
         let found = inner.as_object().map_or_else(
-            || "it is no JSON object".to_owned(),
+            || "not a JSON object".to_owned(),
             |fields| {
                 let names: Vec<&str> = fields.keys().map(String::as_str).take(8).collect();
-                format!("it has no containerDefinitions, but: {}", names.join(", "))
+                format!("no containerDefinitions, but: {}", names.join(", "))
             },
         );
-        return Err(flaw(prefix.trim_end_matches('.').to_owned(), found));
+        return Err(error(prefix.trim_end_matches('.').to_owned(), found));
     }
-    let definition: FullTaskDefinition = serde_path_to_error::deserialize(inner).map_err(|error| {
-        let path = error.path().to_string();
+    let definition: FullTaskDefinition = serde_path_to_error::deserialize(inner).map_err(|cause| {
+        let path = cause.path().to_string();
         let path = if path == "." { String::new() } else { path };
-        let kind = without_values(&error.inner().to_string());
-        flaw(format!("{prefix}{path}").trim_end_matches('.').to_owned(), kind)
+        let kind = without_values(&cause.inner().to_string());
+        error(format!("{prefix}{path}").trim_end_matches('.').to_owned(), kind)
     })?;
     Ok(AuditedDefinition {
         origin: DefinitionOrigin::File { path: Arc::from(file), lines, prefix },
-        definition: definition,
+        definition,
         uses: Vec::new(),
         control_planes: Vec::new(),
     })
@@ -70,7 +70,7 @@ fn without_place(message: &str) -> &str {
     message.split(" at line ").next().unwrap_or_default()
 }
 
-/// serde shows the value that does not fit, which may be a secret.
+/// Removes the value from serde's message, since it may be a secret.
 fn without_values(message: &str) -> String {
     let message = without_place(message);
     match (message.split_once(": "), message.split_once(", expected ")) {
@@ -90,7 +90,7 @@ mod tests {
     const CONTAINERS: &str = r#""containerDefinitions": [{"name": "app", "image": "kv:1"}]"#;
 
     #[test]
-    fn each_form_is_read() {
+    fn definition_is_read_in_each_form() {
         let arn = "arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:3";
         let tags = r#""tags": [{"key": "a", "value": "b"}]"#;
         for (text, arn, prefix) in [
@@ -121,7 +121,7 @@ mod tests {
         for (text, line, field, words) in [
             ("{\n  \"family\": ,\n}", Some(2), None, "not JSON"),
             ("{\"Family\": \"kv\"}", Some(1), None, "no containerDefinitions, but: Family"),
-            ("[1]", Some(1), None, "no JSON object"),
+            ("[1]", Some(1), None, "not a JSON object"),
             (
                 "{\"taskDefinition\": {\"containerDefinitions\": [\n{\"name\": \"a\", \"environment\": \"planted\"}]}}",
                 Some(2),
@@ -129,9 +129,9 @@ mod tests {
                 "expected a sequence",
             ),
         ] {
-            let flaw = read("a.json", text).unwrap_err();
-            assert_eq!((flaw.line, flaw.field.as_deref()), (line, field), "{flaw:?}");
-            assert!(flaw.message.contains(words) && !flaw.message.contains("planted"), "{flaw:?}");
+            let error = read("a.json", text).unwrap_err();
+            assert_eq!((error.line, error.field.as_deref()), (line, field), "{error:?}");
+            assert!(error.message.contains(words) && !error.message.contains("planted"), "{error:?}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! What consul-ecs accepts in `CONSUL_ECS_CONFIG_JSON`, as tables: it refuses the whole where one field does not fit.
+//! The schema of `CONSUL_ECS_CONFIG_JSON`, as tables. consul-ecs refuses the whole value if one field violates it.
 //!
-//! Two tables, for 0.6 and later (checked with 0.10) and for what was before, whose tasks had a Consul client.
+//! One table is for consul-ecs 0.6 and later (verified with 0.10), one for earlier versions, whose tasks have a Consul client agent.
 
 use serde_json::Value;
 
 use ecs_mesh_model::is_consul_service;
 
-/// What a field holds.
+/// Type of a field.
 enum FieldKind {
     Any,
     Text,
@@ -18,7 +18,7 @@ enum FieldKind {
     Texts,
     Wholes,
     TextsByKey,
-    /// An object with these fields. Others are refused if it is closed, and mean nothing if not.
+    /// An object with these fields. If closed, others are refused; otherwise they are ignored.
     Object(&'static [FieldSchema], bool),
     /// A list of such objects.
     Objects(&'static [FieldSchema], bool),
@@ -189,18 +189,18 @@ const OLDER_SERVICE: &[FieldSchema] = &[
     may("partition", Text),
 ];
 
-/// Something that does not fit.
+/// A violation of the schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SchemaViolation {
     /// The field, `consulLogin.enabled`.
     pub(crate) field: String,
-    /// What was found and what is allowed. Shows no value.
+    /// What was found and what is allowed; never a value.
     pub(crate) message: String,
-    /// Whether consul-ecs refuses it, and does not only pass it over.
+    /// Whether consul-ecs refuses the value; otherwise consul-ecs ignores the field.
     pub(crate) is_refused: bool,
 }
 
-/// All that does not fit.
+/// All violations.
 pub(crate) fn schema_violations(value: &Value, is_older: bool) -> Vec<SchemaViolation> {
     let mut found = Vec::new();
     object(value, if is_older { OLDER } else { CURRENT }, true, "", &mut found);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_configuration_has_no_misfit() {
+    fn valid_configuration_has_no_violation() {
         assert_eq!(schema_violations(&good(), false), []);
         let older = json!({"bootstrapDir": "/c", "consulHTTPAddr": "https://a:8501",
             "consulLogin": {"extraLoginFlags": ["-x"]}, "service": {"port": 1, "checks": []}});
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn each_misfit_names_its_field_and_what_is_needed() {
+    fn violation_names_field_and_allowed_values() {
         for (pointer, value, field, words) in [
             ("/bootstrapDir", json!(""), "bootstrapDir", "not empty"),
             ("/consulLogin", json!({"enable": true}), "consulLogin.enable", "did you mean enabled?"),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_passed_over_is_told_apart() {
+    fn ignored_field_is_not_refused() {
         let mut config = good();
         config["consulServers"]["http"] = json!({"ports": 8501});
         let found = schema_violations(&config, false);

@@ -1,12 +1,12 @@
-//! What looks like a token or key in plain text. Says what kind it is, and never what it is.
+//! Finds probable tokens and keys in plain text. Returns the kind, never the value.
 
 /// Names of variables and fields whose values are secrets.
 const SECRET_NAMES: [&str; 8] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "GOSSIP", "ENCRYPTION_KEY", "PRIVATE_KEY", "LICENSE"];
-/// Names that hold where a secret is, and not the secret.
+/// Suffixes of names whose values refer to a secret instead of containing it.
 const NOT_SECRET: [&str; 9] = ["_FILE", "_PATH", "_ARN", "_URL", "_NAME", "_TTL", "_DIR", "_TYPE", "_METHOD"];
 
-/// What a variable of this name with this value holds, if it looks like a secret.
+/// The kind of secret in a variable, if its name and value look like one.
 pub(crate) fn in_variable(name: &str, value: &str) -> Option<&'static str> {
     let name = name.to_uppercase();
     let is_named = SECRET_NAMES.iter().any(|part| name.contains(part))
@@ -20,7 +20,7 @@ pub(crate) fn in_variable(name: &str, value: &str) -> Option<&'static str> {
     }
 }
 
-/// What a longer text, such as a script or a configuration, holds somewhere.
+/// The kind of secret in a longer text, such as a script or a configuration.
 pub(crate) fn in_text(text: &str) -> Option<&'static str> {
     if text.contains("PRIVATE KEY-----") {
         return Some("a private key");
@@ -54,17 +54,17 @@ pub(crate) fn in_text(text: &str) -> Option<&'static str> {
         }
         before = word;
     }
-    // A base64 text ends in `=`, at which words are cut.
+    // The loop above splits at `=`, with which base64 texts end.
     let lower = text.to_lowercase();
-    let speaks_of_keys = ["encrypt", "gossip", "_key"].iter().any(|word| lower.contains(word));
+    let mentions_keys = ["encrypt", "gossip", "_key"].iter().any(|word| lower.contains(word));
     let padded = text.split(['"', '\'', ' ', '\n']).any(|part| part.ends_with('=') && shape(part).is_some());
-    (speaks_of_keys && padded).then_some("a key in base64")
+    (mentions_keys && padded).then_some("a key in base64")
 }
 
 enum SecretShape {
     Uuid,
     Base64,
-    /// It can be nothing else.
+    /// Unambiguous without a name.
     Key(&'static str),
 }
 
@@ -79,7 +79,7 @@ fn shape(text: &str) -> Option<SecretShape> {
             },
         )
     {
-        // The anonymous token's id is known to everybody.
+        // Ids of built-in tokens are public.
         return (!text.starts_with("00000000-0000-0000-0000-")).then_some(SecretShape::Uuid);
     }
     if text.contains("PRIVATE KEY-----") {
@@ -113,7 +113,7 @@ mod tests {
     const GOSSIP: &str = "pUqJrVyVRj5jsiYEkM/tFQYfWyJIv4s3XkvDwy7Cu5s=";
 
     #[test]
-    fn tokens_and_keys_are_seen_by_name_and_shape() {
+    fn secret_in_variable_is_found_by_name_and_shape() {
         for (name, value, is_secret) in [
             ("CONSUL_HTTP_TOKEN", UUID, true),
             ("CONSUL_HTTP_TOKEN", "anything", true),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_and_configurations_are_searched() {
+    fn secret_in_script_or_configuration_is_found() {
         for (text, is_secret) in [
             (format!("consul login -token={UUID}"), true),
             (format!("acl {{ tokens {{ agent = \"{UUID}\" }} }}"), true),

@@ -1,4 +1,4 @@
-//! The Consul client in the task, which the older set-up has: its configuration and its login.
+//! The Consul client agent in the task (consul-ecs before 0.6): its configuration and its login.
 
 use super::auth_methods::has_none;
 use super::login::{AWS_IAM, OWN_META};
@@ -27,13 +27,13 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
     for partition in agent.logins.iter().flat_map(|login| values(login, "partition")) {
         if partition != wanted && !partition.starts_with('$') {
             let found =
-                format!("its login's -partition is {partition:?}, and the service's partition {wanted:?}");
+                format!("the login's -partition is {partition:?}, and the service's partition {wanted:?}");
             findings.push(AGENT_PARTITION.violation(at(), found));
         }
     }
     if !agent.is_seen {
         let found =
-            "its configuration is not in the command or in CONSUL_LOCAL_CONFIG, and was not looked at";
+            "the agent's configuration is neither in the command nor in CONSUL_LOCAL_CONFIG";
         findings.push(AGENT_ACL.unknown(at(), found));
         return findings;
     }
@@ -44,7 +44,7 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
     findings.extend(ca(&agent.config, &at));
     let partition = agent.config.text("partition").unwrap_or("default");
     if partition != wanted && !partition.starts_with('$') {
-        let found = format!("its partition is {partition:?}, and the service's {wanted:?}");
+        let found = format!("the agent's partition is {partition:?}, and the service's {wanted:?}");
         findings.push(AGENT_PARTITION.violation(at(), found));
     }
     findings.extend(audit(&agent.config, &at));
@@ -71,12 +71,12 @@ fn of_login(facts: &AuditFacts, definition: &AuditedDefinition, flags: &[String]
     }
     let mut findings = Vec::new();
     if !lacks.is_empty() {
-        findings.push(AGENT_LOGIN.violation(location.clone(), format!("it lacks {}", lacks.join(", "))));
+        findings.push(AGENT_LOGIN.violation(location.clone(), format!("the login lacks {}", lacks.join(", "))));
     }
     for method in values(flags, "method").into_iter().filter(|method| !method.starts_with('$')) {
         for (name, plane) in planes(facts, definition) {
             if plane.method(method) == Ok(None) && !has_none(plane) {
-                let found = format!("its login names {method:?}, which {name} does not have");
+                let found = format!("the login names {method:?}, which {name} does not have");
                 findings.push(LOGIN_METHOD.violation(location.clone(), found));
             }
         }
@@ -90,12 +90,12 @@ fn acl(config: &HclBlock, acls_are_on: bool, location: &dyn Fn() -> FindingLocat
     let mut findings = Vec::new();
     if !is_enabled && acls_are_on {
         let found =
-            if field("enabled").is_some() { "acl.enabled is not true" } else { "acl.enabled is left out" };
+            if field("enabled").is_some() { "acl.enabled is not true" } else { "acl.enabled is absent" };
         findings.push(AGENT_ACL.violation(location(), found));
     }
     let token = config.text_at(&["acl", "tokens", "agent"]).or(config.text_at(&["acl", "tokens", "default"]));
     if is_enabled && token.is_none_or(str::is_empty) {
-        findings.push(AGENT_TOKEN.violation(location(), "acl.tokens.agent is left out"));
+        findings.push(AGENT_TOKEN.violation(location(), "acl.tokens.agent is absent"));
     }
     if field("default_policy") == Some("allow") {
         findings.push(AGENT_POLICY.violation(location(), "acl.default_policy is \"allow\""));
@@ -112,7 +112,7 @@ fn ca(config: &HclBlock, location: &dyn Fn() -> FindingLocation) -> Vec<AuditFin
     };
     let mut lacks = Vec::new();
     if any("ca_file").or_else(|| any("ca_path")).is_none_or(str::is_empty) {
-        lacks.push("tls.defaults.ca_file is left out");
+        lacks.push("tls.defaults.ca_file is absent");
     }
     if any("verify_outgoing") != Some("true") {
         lacks.push("tls.defaults.verify_outgoing is not true");
@@ -128,7 +128,7 @@ fn audit(config: &HclBlock, location: &dyn Fn() -> FindingLocation) -> Option<Au
         lacks.push("enabled is not true".to_owned());
     }
     if !stanza.has_block("sink") {
-        lacks.push("there is no sink".to_owned());
+        lacks.push("no sink is configured".to_owned());
     }
     for (label, sink) in stanza.blocks("sink") {
         let name = label.unwrap_or("sink");
@@ -139,7 +139,7 @@ fn audit(config: &HclBlock, location: &dyn Fn() -> FindingLocation) -> Option<Au
         }
         for field in ["path", "delivery_guarantee"] {
             if sink.text(field).is_none_or(str::is_empty) {
-                lacks.push(format!("{name}: {field} is left out"));
+                lacks.push(format!("{name}: {field} is absent"));
             }
         }
     }

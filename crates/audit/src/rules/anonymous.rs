@@ -1,4 +1,4 @@
-//! The anonymous token, which is anybody: it may read nodes and services, and nothing more that matters.
+//! The anonymous token, which any client can use: it may read nodes and services, and no more.
 
 use super::consul_path;
 use crate::rules_catalog::ANONYMOUS;
@@ -11,7 +11,7 @@ pub(super) fn check(name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
     let finding = |policy: &PolicyText| {
         let powers = powers(policy);
         let place = FindingLocation::resource(consul_path(name, "policy", &policy.name)).field("Rules");
-        (!powers.is_empty()).then(|| ANONYMOUS.violation(place, format!("it gives {}", powers.join(", "))))
+        (!powers.is_empty()).then(|| ANONYMOUS.violation(place, format!("the policy grants {}", powers.join(", "))))
     };
     policies.iter().filter_map(finding).collect()
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn anonymous_read_is_allowed_and_any_write_is_reported() {
+    fn anonymous_read_is_allowed_and_write_is_reported() {
         for (rules, found) in [
             ("node_prefix \"\" { policy = \"read\" }\nservice_prefix \"\" { policy = \"read\" }", vec![]),
             ("service_prefix \"\" { policy = \"write\" }", vec!["service_prefix = write"]),

@@ -1,4 +1,4 @@
-//! The servers and their auth methods: whom they let in.
+//! The servers and their auth methods: which logins they accept.
 
 use std::collections::BTreeSet;
 
@@ -12,20 +12,20 @@ use crate::report::{AuditFinding, FindingLocation};
 use ecs_mesh_consul::ConsulVersion;
 use ecs_mesh_model::ClusterArn;
 
-/// Whether no task can log in, whatever it says, which is told of here.
+/// Whether no task can log in, since there is no auth method of type `aws-iam`. Reported by [`check`].
 pub(super) fn has_none(plane: &AuditedControlPlane) -> bool {
-    let said = plane.response.as_ref().and_then(|said| said.as_ref().ok());
-    let is_known = said.is_some_and(|said| said.auth_methods.is_ok());
+    let consul = plane.response.as_ref().and_then(|response| response.as_ref().ok());
+    let is_known = consul.is_some_and(|consul| consul.auth_methods.is_ok());
     is_known && plane.acls() == Ok(true) && !plane.methods().any(|method| method.kind == AWS_IAM)
 }
 
-/// Whether wildcards stand there that never match, since the role's details are not asked for.
+/// Whether the method has wildcards that never match, since it does not read role details.
 pub(super) fn has_dead_wildcards(method: &AuditedAuthMethod) -> bool {
     !method.entity_details && method.principals.iter().any(|principal| principal.contains('*'))
 }
 
-/// `is_told`: that the tasks' method is of another type has been found already. `logs_in`: a task there does.
-pub(super) fn check(name: &str, plane: &AuditedControlPlane, is_told: bool, logs_in: bool) -> Vec<AuditFinding> {
+/// `type_reported`: a finding reports already that the tasks' method has another type. `logs_in`: a task logs in.
+pub(super) fn check(name: &str, plane: &AuditedControlPlane, type_reported: bool, logs_in: bool) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
     if plane.acls() == Ok(false) {
         let is_declared = plane.declared.as_ref().is_some_and(|declared| !declared.is_empty());
@@ -35,12 +35,12 @@ pub(super) fn check(name: &str, plane: &AuditedControlPlane, is_told: bool, logs
         }
         return findings;
     }
-    let said = plane.response.as_ref().and_then(|said| said.as_ref().ok());
-    if let Some(said) = said {
-        findings.extend(said.version.as_ref().ok().and_then(|version| too_old(name, version)));
+    let consul = plane.response.as_ref().and_then(|response| response.as_ref().ok());
+    if let Some(consul) = consul {
+        findings.extend(consul.version.as_ref().ok().and_then(|version| too_old(name, version)));
     }
     let mine: Vec<&AuditedAuthMethod> = plane.methods().filter(|method| method.kind == AWS_IAM).collect();
-    if !is_told && has_none(plane) {
+    if !type_reported && has_none(plane) {
         let at = FindingLocation::resource(format!("consul/{name}/auth-method"));
         findings.push(METHOD_MISSING.violation(at, "ACLs are on, and no auth method is of type aws-iam"));
     }
@@ -49,10 +49,10 @@ pub(super) fn check(name: &str, plane: &AuditedControlPlane, is_told: bool, logs
         let at =
             || FindingLocation::resource(consul_path(name, "auth-method", &method.name)).field("Config.BoundIAMPrincipalARNs");
         if has_dead_wildcards(method) {
-            let dead = method.principals.iter().filter(|principal| principal.contains('*'));
-            let dead = dead.map(String::as_str).collect::<Vec<_>>().join(", ");
+            let ineffective = method.principals.iter().filter(|principal| principal.contains('*'));
+            let ineffective = ineffective.map(String::as_str).collect::<Vec<_>>().join(", ");
             let found = format!(
-                "EnableIAMEntityDetails is off, so no role's details are asked for and no wildcard counts: {dead}"
+                "EnableIAMEntityDetails is off, so no wildcard matches: {ineffective}"
             );
             findings.push(METHOD_WILDCARD.violation(at(), found));
         }
@@ -75,7 +75,7 @@ pub(super) fn check(name: &str, plane: &AuditedControlPlane, is_told: bool, logs
 
 fn too_old(name: &str, version: &ConsulVersion) -> Option<AuditFinding> {
     let at = FindingLocation::resource(format!("consul/{name}"));
-    (!version.has_iam_logins()).then(|| SERVER_VERSION.violation(at, format!("it is {version}")))
+    (!version.has_iam_logins()).then(|| SERVER_VERSION.violation(at, format!("the server is {version}")))
 }
 
 fn wildcard(principal: &str) -> Option<String> {
@@ -84,10 +84,10 @@ fn wildcard(principal: &str) -> Option<String> {
         return None;
     }
     (stars > 1 || !principal.ends_with('*') || principal == "*")
-        .then(|| format!("{principal}: one * at the end of an ARN is all that matches"))
+        .then(|| format!("{principal}: only one * at the end of an ARN matches"))
 }
 
-/// Whether nothing stands between `role/` and the wildcard.
+/// Whether the wildcard follows directly after `role/`, or earlier.
 fn is_whole_account(principal: &str) -> bool {
     let Some(start) = principal.strip_suffix('*') else { return false };
     start.split(':').nth(5).is_none_or(|resource| "role/".starts_with(resource))
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_its_own_is_not_the_whole_account() {
+    fn dedicated_path_is_not_the_whole_account() {
         for (principal, is_whole) in [
             ("arn:aws:iam::111122223333:role/*", true),
             ("arn:aws:iam::111122223333:*", true),

@@ -1,4 +1,4 @@
-//! Binding rules: whether each can match, binds what exists, and is there once.
+//! Binding rules: each can match, binds existing roles, and has no duplicate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,13 @@ use super::consul_path;
 use super::login::AWS_IAM;
 use crate::rules_catalog::{METHOD_TAGS, RULE_DUPLICATE, RULE_NONE, RULE_ROLE, RULE_SELECTOR};
 use crate::facts::{AuditedAuthMethod, AuditedBindingRule, ConsulFacts, AuditFacts};
+use crate::parse::config;
 use crate::report::{AuditFinding, FindingLocation};
 use ecs_mesh_consul::DEFAULT_METHOD;
 
 pub(super) fn check(facts: &AuditFacts, name: &str, response: &ConsulFacts) -> Vec<AuditFinding> {
     let (Ok(methods), Ok(rules)) = (&response.auth_methods, &response.binding_rules) else {
-        // That they are not known is said with the control plane.
+        // The control plane's finding reports missing facts.
         return Vec::new();
     };
     let methods_logged_in_to = methods_logged_in_to(facts, name);
@@ -27,27 +28,26 @@ pub(super) fn check(facts: &AuditFacts, name: &str, response: &ConsulFacts) -> V
     findings
 }
 
-/// The auth methods that services of this control plane log in to, in lower case: Consul takes names of auth methods
-/// that differ in case alone for one.
+/// The auth methods that services of this control plane log in to, in lower case: Consul ignores the case of their names.
 fn methods_logged_in_to(facts: &AuditFacts, name: &str) -> BTreeSet<String> {
     let mine =
         facts.definitions.iter().filter(|definition| definition.control_planes.iter().any(|plane| **plane == *name));
-    let named = mine.filter_map(|definition| Some(definition.configured()?.method().to_ascii_lowercase()));
+    let named = mine.filter_map(|definition| Some(config::first(definition)?.method().to_ascii_lowercase()));
     named.chain([DEFAULT_METHOD.to_owned()]).collect()
 }
 
 fn none(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule], binds_services: bool) -> Option<AuditFinding> {
     let found = if rules.is_empty() {
-        "it has no binding rule"
+        "the auth method has no binding rule"
     } else if binds_services && !rules.iter().any(|rule| rule.bind_type == "service") {
-        "it has no binding rule of type service"
+        "the auth method has no binding rule of type service"
     } else {
         return None;
     };
     Some(RULE_NONE.violation(FindingLocation::resource(consul_path(name, "auth-method", &method.name)), found))
 }
 
-/// Who uses a tag that the method does not list.
+/// Uses of a tag that the method does not list.
 #[derive(Default)]
 struct TagUsers<'a> {
     namespace: bool,
@@ -55,7 +55,7 @@ struct TagUsers<'a> {
     selectors: BTreeSet<&'a str>,
 }
 
-/// Each tag that is not listed once, whoever uses it.
+/// One finding for each unlisted tag.
 fn tags(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule]) -> Vec<AuditFinding> {
     let mut missing: BTreeMap<&str, TagUsers<'_>> = BTreeMap::new();
     let lacks = |tag: &&str| !method.entity_tags.contains(*tag);
@@ -78,19 +78,19 @@ fn tags(name: &str, method: &AuditedAuthMethod, rules: &[&AuditedBindingRule]) -
 fn not_listed(name: &str, method: &AuditedAuthMethod, tag: &str, users: &TagUsers<'_>) -> AuditFinding {
     let ids = |ids: &BTreeSet<&str>| ids.iter().copied().collect::<Vec<_>>().join(", ");
     let of_method = || FindingLocation::resource(consul_path(name, "auth-method", &method.name)).field("Config.IAMEntityTags");
-    let mut who = Vec::new();
+    let mut uses = Vec::new();
     if users.namespace {
-        who.push(format!("a namespace rule uses entity_tags.{tag}"));
+        uses.push(format!("a namespace rule uses entity_tags.{tag}"));
     }
     if !users.names.is_empty() {
-        who.push(format!("names of binding rules are made of it ({})", ids(&users.names)));
+        uses.push(format!("names of binding rules contain it ({})", ids(&users.names)));
     }
     if !users.selectors.is_empty() {
-        who.push(format!("binding rules select by it ({})", ids(&users.selectors)));
+        uses.push(format!("binding rules select by it ({})", ids(&users.selectors)));
     }
     let found = format!(
         "entity_tags.{tag} is not listed, and {}; {} lists {}",
-        who.join(", "),
+        uses.join(", "),
         method.name,
         listed(method)
     );
@@ -127,7 +127,7 @@ fn no_role(name: &str, response: &ConsulFacts, rule: &AuditedBindingRule) -> Opt
     let is_missing =
         rule.bind_type == "role" && !rule.bind_name.contains("${") && !roles.contains(&rule.bind_name);
     let place = FindingLocation::resource(consul_path(name, "binding-rule", &rule.id)).field("BindName");
-    is_missing.then(|| RULE_ROLE.violation(place, format!("there is no role {:?}", rule.bind_name)))
+    is_missing.then(|| RULE_ROLE.violation(place, format!("role {:?} does not exist", rule.bind_name)))
 }
 
 fn duplicate(name: &str, rules: &[&AuditedBindingRule]) -> Vec<AuditFinding> {
@@ -138,7 +138,7 @@ fn duplicate(name: &str, rules: &[&AuditedBindingRule]) -> Vec<AuditFinding> {
         match first.get(&key) {
             Some(other) => {
                 let place = FindingLocation::resource(consul_path(name, "binding-rule", &rule.id));
-                findings.push(RULE_DUPLICATE.violation(place, format!("it says the same as {other}")));
+                findings.push(RULE_DUPLICATE.violation(place, format!("same type, name and selector as {other}")));
             }
             None => {
                 first.insert(key, &rule.id);
@@ -153,7 +153,7 @@ mod tests {
     use super::tags_of;
 
     #[test]
-    fn tags_are_seen_in_selectors_and_in_names() {
+    fn tags_are_found_in_selectors_and_names() {
         for (expression, tags) in [
             ("entity_tags[\"a.b\"] == \"x\" and entity_tags[\"c\"] != \"\"", vec!["a.b", "c"]),
             ("${entity_tags.consul.hashicorp.com.service-name}", vec!["consul.hashicorp.com.service-name"]),

@@ -1,5 +1,5 @@
-//! What could not be read, or did not answer, and what was not asked for. Each is said once, so that a rule that is silent
-//! for want of a fact is not taken for one that is kept.
+//! Facts that could not be read, and sources that were not requested. Each is reported once, so that a rule without a
+//! finding was either kept or is named here.
 
 use super::consul_path;
 use crate::rules_catalog::{AWS_UNKNOWN, DEFINITION_UNREADABLE, MANIFEST_INVALID, PLANE_UNKNOWN};
@@ -8,8 +8,8 @@ use crate::report::{AuditFinding, FindingLocation};
 
 pub(super) fn check(facts: &AuditFacts) -> Vec<AuditFinding> {
     let unreadable =
-        facts.unreadable.iter().map(|(place, why)| DEFINITION_UNREADABLE.violation(place.clone(), why));
-    let hidden = facts.unreadable_clusters.iter().map(|(arn, error)| {
+        facts.unreadable.iter().map(|(location, reason)| DEFINITION_UNREADABLE.violation(location.clone(), reason));
+    let hidden = facts.unreadable_definitions.iter().map(|(arn, error)| {
         let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
         DEFINITION_UNREADABLE.unknown(FindingLocation::resource(arn.as_str()), found).with_fix(fix(error.hint))
     });
@@ -36,9 +36,11 @@ fn aws(facts: &AuditFacts) -> Vec<AuditFinding> {
     let at = || FindingLocation::resource("aws");
     match &facts.aws {
         None => Vec::new(),
-        Some(Err(why)) => vec![AWS_UNKNOWN.unknown(at(), why).with_fix("mend that, and run the audit again")],
+        Some(Err(reason)) => {
+            vec![AWS_UNKNOWN.unknown(at(), reason).with_fix("correct that, and run the audit again")]
+        },
         Some(Ok(())) => {
-            let failed = facts.clusters.iter().filter_map(|(arn, said)| Some((arn, said.as_ref().err()?)));
+            let failed = facts.clusters.iter().filter_map(|(arn, tasks)| Some((arn, tasks.as_ref().err()?)));
             let finding = |(arn, error): (&ecs_mesh_model::ClusterArn, &ecs_mesh_aws::aws::AwsError)| {
                 let found = format!("{} failed: {}: {}", error.operation, error.code, error.message);
                 AWS_UNKNOWN.unknown(FindingLocation::resource(arn.as_str()), found).with_fix(fix(error.hint))
@@ -55,22 +57,22 @@ fn fix(hint: &str) -> String {
 
 fn planes(facts: &AuditFacts) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
-    // Whoever gives manifests and asks means them to be held against Consul.
+    // Manifests without --offline are a request to compare them with Consul.
     if names_no_consul(facts) {
         let found = "the manifests have no ControlPlane of type consul: auth methods, binding rules, policies and nodes were \
-                     not looked at";
+                     not checked";
         findings.push(PLANE_UNKNOWN.unknown(FindingLocation::resource("consul"), found));
     }
     for (name, plane) in &facts.control_planes {
         let at = || FindingLocation::resource(format!("consul/{name}"));
         match &plane.response {
             None => {}
-            Some(Err(why)) => findings.push(
+            Some(Err(reason)) => findings.push(
                 PLANE_UNKNOWN
-                    .unknown(at(), why)
-                    .with_fix("see that it answers, and that ControlPlane.spec.consul is right"),
+                    .unknown(at(), reason)
+                    .with_fix("make the control plane reachable, and check ControlPlane.spec.consul"),
             ),
-            Some(Ok(said)) => findings.extend(missing(name, said)),
+            Some(Ok(consul)) => findings.extend(missing(name, consul)),
         }
     }
     findings
@@ -80,58 +82,60 @@ fn names_no_consul(facts: &AuditFacts) -> bool {
     facts.control_planes.is_empty() && facts.manifests.is_some() && facts.aws.is_some()
 }
 
-/// What nobody asked for.
+/// Checks that were not requested.
 pub(super) fn not_checked(facts: &AuditFacts) -> Vec<String> {
-    let mut left = Vec::new();
-    if facts.definitions.is_empty() && facts.unreadable.is_empty() && facts.unreadable_clusters.is_empty() {
-        let why = match &facts.aws {
-            None => "none was given, and AWS was not asked which run",
-            Some(_) => "none was given, and no running task was found in the clusters that were asked for",
+    let mut checks = Vec::new();
+    if facts.definitions.is_empty() && facts.unreadable.is_empty() && facts.unreadable_definitions.is_empty() {
+        let reason = match &facts.aws {
+            None => "none was given, and running tasks were not requested",
+            Some(_) => "none was given, and no running task was found in the requested clusters",
         };
-        left.push(format!("task definitions: {why} (--task-definition FILE, or --cluster ARN)"));
+        checks.push(format!("task definitions: {reason} (--task-definition FILE, or --cluster ARN)"));
     }
     if facts.aws.is_none() {
-        left.push(
-            "the task roles, their tags and what runs: AWS was not asked (--manifests or --cluster, without --offline)"
+        checks.push(
+            "task roles, their tags and running tasks: AWS was not requested (--manifests or --cluster, without --offline)"
                 .to_owned(),
         );
     }
     if facts.control_planes.is_empty() && !names_no_consul(facts) {
-        left.push(
-            "auth methods, binding rules, policies and nodes, and whether ACLs are on: no Consul was asked \
+        checks.push(
+            "auth methods, binding rules, policies and nodes, and whether ACLs are on: Consul was not requested \
              (--manifests with a ControlPlane of type consul, without --offline)"
                 .to_owned(),
         );
     }
     for (name, plane) in facts.control_planes.iter().filter(|(_, plane)| plane.response.is_none()) {
         let by = if plane.declared.is_some() {
-            "auth methods are judged by the manifests alone"
+            "auth methods are checked against the manifests alone"
         } else {
             "no manifest declares its auth methods"
         };
-        left.push(format!("what {name} holds: it was not asked, and {by} (leave out --offline)"));
+        checks.push(format!("objects in {name}: Consul was not requested, and {by} (leave out --offline)"));
     }
-    left
+    checks
 }
 
-fn missing(name: &str, said: &ConsulFacts) -> Vec<AuditFinding> {
+fn missing(name: &str, consul: &ConsulFacts) -> Vec<AuditFinding> {
     let facts = [
-        ("version", said.version.as_ref().err()),
-        ("acls", said.acls.as_ref().err()),
-        ("auth-methods", said.auth_methods.as_ref().err()),
-        ("binding-rules", said.binding_rules.as_ref().err()),
-        ("roles", said.roles.as_ref().err()),
-        ("anonymous-token", said.anonymous.as_ref().err()),
+        ("version", consul.version.as_ref().err()),
+        ("acls", consul.acls.as_ref().err()),
+        ("auth-methods", consul.auth_methods.as_ref().err()),
+        ("binding-rules", consul.binding_rules.as_ref().err()),
+        ("roles", consul.roles.as_ref().err()),
+        ("anonymous-token", consul.anonymous.as_ref().err()),
     ];
     let nodes =
-        said.nodes.iter().filter_map(|(cluster, known)| Some((cluster.as_str(), known.as_ref().err()?)));
-    let finding = |kind: &str, rationale: &String| {
+        consul.nodes.iter().filter_map(|(cluster, known)| Some((cluster.as_str(), known.as_ref().err()?)));
+    let finding = |kind: &str, reason: &String| {
         PLANE_UNKNOWN
-            .unknown(FindingLocation::resource(format!("consul/{name}/{kind}")), rationale)
+            .unknown(FindingLocation::resource(format!("consul/{name}/{kind}")), reason)
             .with_fix("give the ControlPlane a token that may read it (acl = \"read\", node and agent read)")
     };
-    let facts = facts.into_iter().filter_map(|(kind, why)| Some(finding(kind, why?)));
+    let facts = facts.into_iter().filter_map(|(kind, reason)| Some(finding(kind, reason?)));
     let nodes =
-        nodes.map(|(cluster, why)| PLANE_UNKNOWN.unknown(FindingLocation::resource(consul_path(name, "node", cluster)), why));
+        nodes.map(|(cluster, reason)| {
+            PLANE_UNKNOWN.unknown(FindingLocation::resource(consul_path(name, "node", cluster)), reason)
+        });
     facts.chain(nodes).collect()
 }

@@ -1,4 +1,4 @@
-//! From facts to findings: pure, one file for each group of rules.
+//! Evaluates the rules: pure, one file for each group of rules.
 
 mod agent;
 mod anonymous;
@@ -17,17 +17,17 @@ mod upstreams;
 
 use super::rules_catalog::{METHOD_TYPE, NOT_CONSUL};
 use super::facts::{AuditedDefinition, AuditFacts, DefinitionOrigin, AuditedControlPlane};
-use super::parse::config::{CLIENT, TaskConfig, VARIABLE};
+use super::parse::config::{self as task_config, CLIENT, TaskConfig, VARIABLE};
 use super::report::{AuditFinding, FindingLocation, AuditReport};
 use ecs_mesh_core::intent::TASK_MESH_TAG;
 
-/// Whether a task of this control plane logs in.
+/// Whether a task of the control plane logs in.
 fn logs_in(facts: &AuditFacts, name: &str) -> bool {
     let mut here = facts.definitions.iter().filter(|one| one.control_planes.iter().any(|plane| **plane == *name));
-    here.any(|one| one.configured().is_some_and(|config| config.logs_in()))
+    here.any(|one| task_config::first(one).is_some_and(|config| config.logs_in()))
 }
 
-/// Judges what was found.
+/// Applies all rules to the facts.
 pub fn examine(facts: &AuditFacts) -> AuditReport {
     let mut findings = coverage::check(facts);
     let (inside, outside): (Vec<_>, Vec<_>) =
@@ -39,17 +39,17 @@ pub fn examine(facts: &AuditFacts) -> AuditReport {
     roles::shared(facts, &mut findings);
     findings.extend(roles::not_simulated(facts));
     for (name, plane) in &facts.control_planes {
-        let said = plane.response.as_ref().and_then(|said| said.as_ref().ok());
-        let is_told = findings.iter().any(|finding| is_of_type_elsewhere(finding, name));
-        findings.extend(auth_methods::check(name, plane, is_told, logs_in(facts, name)));
-        findings.extend(said.into_iter().flat_map(|said| binding_rules::check(facts, name, said)));
-        findings.extend(said.into_iter().flat_map(|said| anonymous::check(name, said)));
-        findings.extend(said.into_iter().flat_map(|said| nodes::check(name, said)));
+        let consul = plane.response.as_ref().and_then(|response| response.as_ref().ok());
+        let type_reported = findings.iter().any(|finding| is_of_type_elsewhere(finding, name));
+        findings.extend(auth_methods::check(name, plane, type_reported, logs_in(facts, name)));
+        findings.extend(consul.into_iter().flat_map(|consul| binding_rules::check(facts, name, consul)));
+        findings.extend(consul.into_iter().flat_map(|consul| anonymous::check(name, consul)));
+        findings.extend(consul.into_iter().flat_map(|consul| nodes::check(name, consul)));
     }
     AuditReport::new(findings, facts.definitions.len()).with_not_checked(coverage::not_checked(facts))
 }
 
-/// Whether it says that an auth method of this plane, which tasks log in to, is of another type.
+/// Whether the finding reports that an auth method of this control plane, which tasks log in to, has another type.
 fn is_of_type_elsewhere(finding: &AuditFinding, plane: &str) -> bool {
     let of_plane = format!("consul/{plane}/");
     finding.rule == METHOD_TYPE.id
@@ -59,7 +59,7 @@ fn is_of_type_elsewhere(finding: &AuditFinding, plane: &str) -> bool {
 fn of_definition(facts: &AuditFacts, definition: &AuditedDefinition) -> Vec<AuditFinding> {
     let mut findings = config::check(definition);
     findings.extend(plain_text::check(definition));
-    let configured = definition.configured();
+    let configured = task_config::first(definition);
     findings.extend(agent::check(facts, definition, configured.as_ref()));
     if configured.as_ref().is_some_and(TaskConfig::is_controller) {
         findings.extend(configured.iter().flat_map(|config| servers::check(definition, config)));
@@ -81,7 +81,7 @@ fn planes<'a>(facts: &'a AuditFacts, definition: &'a AuditedDefinition) -> impl 
     definition.control_planes.iter().filter_map(|name| Some((&**name, facts.control_planes.get(name)?)))
 }
 
-/// Whether the task is meant to be in a mesh of Consul's.
+/// Whether the task should be in a Consul mesh.
 fn is_of_consul(definition: &AuditedDefinition) -> bool {
     let tagged = |tags: &ecs_mesh_model::Tags| tags.contains_key(TASK_MESH_TAG);
     let contained = definition.containers().any(|(_, container)| {
@@ -95,13 +95,13 @@ fn is_of_consul(definition: &AuditedDefinition) -> bool {
         || definition.uses.iter().any(|one| tagged(&one.tags))
 }
 
-/// A file is given on purpose, so each is told of; in a cluster most tasks may have nothing to do with Consul.
+/// One finding for each file, since files are given on purpose; one in all for running tasks.
 fn not_of_consul(definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
     let (files, running): (Vec<&AuditedDefinition>, Vec<&AuditedDefinition>) =
         definitions.iter().copied().partition(|definition| matches!(definition.origin, DefinitionOrigin::File { .. }));
-    let words = "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
+    let message = "no CONSUL_ECS_CONFIG_JSON, no container of consul-ecs and no tag consul.hashicorp.com/mesh";
     let mut findings: Vec<_> =
-        files.iter().map(|definition| NOT_CONSUL.violation(definition.place(""), words)).collect();
+        files.iter().map(|definition| NOT_CONSUL.violation(definition.place(""), message)).collect();
     if let Some(first) = running.first() {
         let names: Vec<&str> = running.iter().take(5).map(|definition| definition.family()).collect();
         let more = if running.len() > names.len() { ", …" } else { "" };
@@ -112,7 +112,7 @@ fn not_of_consul(definitions: &[&AuditedDefinition]) -> Vec<AuditFinding> {
     findings
 }
 
-/// The name of something that Consul holds, for [`FindingLocation::resource`].
+/// The name of an object in Consul, for [`FindingLocation::resource`].
 fn consul_path(plane: &str, kind: &str, name: &str) -> String {
     format!("consul/{plane}/{kind}/{name}")
 }

@@ -1,4 +1,4 @@
-//! The nodes of bound clusters, on which tasks register.
+//! Nodes of bound clusters, on which tasks register.
 
 use super::consul_path;
 use crate::rules_catalog::NODE_MISSING;

@@ -1,6 +1,6 @@
-//! The manifests' outbounds against the upstreams that the task has: who may be called, and who can be.
+//! Compares the outbounds of the manifests with the upstreams of the task.
 //!
-//! A file says nothing of clusters and services, so a workload describes it if it names the family or the service's name.
+//! A file has no cluster and no ECS service, so a workload describes it if the family or the service's name matches.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
     mine.flat_map(|(name, workload)| compare(&manifests.set, name, workload, config)).collect()
 }
 
-/// A workload of other bindings alone says what the task is in another mesh.
+/// A workload that names only bindings of other control planes describes the task in another mesh.
 fn is_of_consul(set: &ManifestSet, workload: &WorkloadSpec) -> bool {
     let of_consul = |name: &String| {
         let binding = set.bindings.get(name.as_str());
@@ -43,13 +43,13 @@ fn describes(workload: &WorkloadSpec, definition: &AuditedDefinition, config: &T
             any(&selector.families, family)
         };
     }
-    let takes = |one: &DefinitionUse| {
+    let selects = |one: &DefinitionUse| {
         any(&selector.clusters, Some(one.cluster.as_str()))
             && any(&selector.services, one.service.as_deref())
             && any(&selector.families, family)
             && selector.tags.iter().all(|(key, value)| one.tags.get(key) == Some(value))
     };
-    definition.uses.iter().any(takes)
+    definition.uses.iter().any(selects)
 }
 
 fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &TaskConfig) -> Vec<AuditFinding> {
@@ -68,7 +68,7 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Task
             None if config.finds_services_by_dns() => {}
             None => {
                 let found =
-                    format!("Workload {name} may call {service} on port {port}; there is no such upstream");
+                    format!("Workload {name} may call {service} on port {port}; no such upstream exists");
                 findings.push(OUTBOUND_UNREACHED.violation(at(), found));
             }
             Some(found) if *found != Some(port) => {
@@ -82,7 +82,7 @@ fn compare(set: &ManifestSet, name: &str, workload: &WorkloadSpec, config: &Task
     }
     for upstream in upstreams.keys().filter(|name| !name.is_empty()) {
         if !outbounds.iter().any(|outbound| outbound.service.as_str() == *upstream) {
-            let found = format!("it calls {upstream}, which no outbound of Workload {name} names");
+            let found = format!("the task calls {upstream}, which no outbound of Workload {name} names");
             findings.push(UPSTREAM_UNLISTED.violation(at(), found));
         }
     }

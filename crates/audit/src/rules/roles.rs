@@ -1,4 +1,4 @@
-//! The task role: that it exists, what its tags say, whether Consul trusts it, and whether it may read itself.
+//! The task role: it exists, its tags fit, Consul trusts it, and it may read itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::rules_catalog::{
     ROLE_SHARED, ROLE_UNREADABLE,
 };
 use crate::facts::{AuditedAuthMethod, AuditedDefinition, AuditFacts, AuditedRole};
-use crate::parse::config::TaskConfig;
+use crate::parse::config::{self, TaskConfig};
 use crate::report::{AuditFinding, FindingLocation, Severity};
 use ecs_mesh_api::GatewayKind;
 use ecs_mesh_aws::aws::AwsErrorKind;
@@ -22,16 +22,16 @@ pub(super) fn check(facts: &AuditFacts, definition: &AuditedDefinition, config: 
     let bare = definition.definition.task_role.as_deref().filter(|role| !role.is_empty());
     if let Some(role) = bare.filter(|role| RoleArn::parse(role).is_err()) {
         let found =
-            format!("taskRoleArn is {role:?} and no ARN: its account, path and tags cannot be judged");
+            format!("taskRoleArn is {role:?}, not an ARN: account, path and tags are not checked");
         let finding = ROLE_UNREADABLE.unknown(definition.place("taskRoleArn"), found);
-        let is_asked_for = facts.aws.is_some() || !definition.control_planes.is_empty();
-        let finding = if is_asked_for { finding } else { finding.with_severity(Severity::Info) };
-        findings.push(finding.with_fix("write the role's whole ARN"));
+        let is_requested = facts.aws.is_some() || !definition.control_planes.is_empty();
+        let finding = if is_requested { finding } else { finding.with_severity(Severity::Info) };
+        findings.push(finding.with_fix("set the role's full ARN"));
     }
     for role in definition.roles() {
         let at = FindingLocation { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
         let of_another_account = account(facts, definition, &role, &at);
-        // Such a role is outside the bound principals as well, and ECS does not even take it.
+        // Such a role is outside the bound principals too, but ECS already refuses it.
         let is_of_this_account = of_another_account.is_none();
         findings.extend(of_another_account);
         if let Some(config) = config.filter(|config| config.logs_in() && is_of_this_account) {
@@ -59,15 +59,15 @@ fn account(facts: &AuditFacts, definition: &AuditedDefinition, role: &RoleArn, l
         return None;
     }
     let accounts: Vec<String> = accounts.into_iter().collect();
-    let found = format!("it is of account {}, and the tasks are of {}", role.account(), accounts.join(", "));
+    let found = format!("the role is in account {}, the tasks are in {}", role.account(), accounts.join(", "));
     Some(ROLE_ACCOUNT.violation(location.clone(), found))
 }
 
 fn path(plane: &str, method: &AuditedAuthMethod, role: &RoleArn, location: &FindingLocation) -> Option<AuditFinding> {
     let bound = |entity_details| BoundPrincipals { arns: &method.principals, entity_details };
-    // That wildcards do not count for want of details is told of with the auth method.
-    let is_for_want_of_details = || has_dead_wildcards(method) && bound(true).allows(role);
-    if bound(method.entity_details).allows(role) || is_for_want_of_details() {
+    // The auth method's finding reports wildcards that do not match for lack of role details.
+    let lacks_only_details = || has_dead_wildcards(method) && bound(true).allows(role);
+    if bound(method.entity_details).allows(role) || lacks_only_details() {
         return None;
     }
     let found = format!("{} at {plane} trusts {}", method.name, method.principals.join(", "));
@@ -78,11 +78,11 @@ fn of_iam(
     definition: &AuditedDefinition,
     config: Option<&TaskConfig>,
     role: &RoleArn,
-    seen: &AuditedRole,
+    found_role: &AuditedRole,
     location: &FindingLocation,
 ) -> Vec<AuditFinding> {
     let mut findings = Vec::new();
-    match &seen.tags {
+    match &found_role.tags {
         Ok(tags) => {
             findings
                 .extend(config.into_iter().flat_map(|config| of_tags(definition, config, role, tags, location)));
@@ -96,14 +96,14 @@ fn of_iam(
             findings.push(ROLE_UNREADABLE.unknown(location.clone(), found));
         }
     }
-    if let Ok(simulated) = &seen.get_role
+    if let Ok(simulated) = &found_role.get_role
         && !simulated.allowed
     {
         let needs_context = !simulated.missing_context.is_empty();
-        let found = format!("IAM's policy simulator says {} for iam:GetRole on itself", simulated.decision);
+        let found = format!("IAM's policy simulator returns {} for iam:GetRole on itself", simulated.decision);
         findings.push(if needs_context {
             let keys = simulated.missing_context.join(", ");
-            ROLE_GET_ROLE.unknown(location.clone(), format!("{found}, without knowing {keys}"))
+            ROLE_GET_ROLE.unknown(location.clone(), format!("{found}, without the context keys {keys}"))
         } else {
             ROLE_GET_ROLE.violation(location.clone(), found).with_fix(format!(
                 "aws iam put-role-policy --role-name {} --policy-name consul-login --policy-document \
@@ -130,17 +130,17 @@ fn of_tags(
     let mut findings = Vec::new();
     let service = config.service(definition.family());
     match tags.get(SERVICE_TAG) {
-        // Consul lowers the tag's letters, so case is no matter.
+        // Consul converts the tag to lower case.
         Some(found) if found.to_lowercase() == service => {}
-        // The task's name comes first, and is told of by itself.
+        // The finding about the task's name comes first.
         Some(_) if !is_consul_service(&service) => {}
         found => {
-            let found = found.map_or_else(|| "it is missing".to_owned(), |found| format!("it is {found:?}"));
+            let found = found.map_or_else(|| "the tag is missing".to_owned(), |found| format!("the tag is {found:?}"));
             let found = format!("{found}; the task registers {service:?}");
             let fix = if is_consul_service(&service) {
                 set(SERVICE_TAG, &service)
             } else {
-                format!("first give the task a name that Consul takes: {CONSUL_SERVICE_RULE}")
+                format!("first give the task a valid name: {CONSUL_SERVICE_RULE}")
             };
             findings.push(ROLE_SERVICE.violation(at(SERVICE_TAG), found).with_fix(fix));
         }
@@ -149,8 +149,8 @@ fn of_tags(
     let found = tags.get(NAMESPACE_TAG).map(String::as_str).filter(|tag| !tag.is_empty());
     if found.unwrap_or("default") != namespace.unwrap_or("default") {
         let say = |text: Option<&str>| text.map_or_else(|| "missing".to_owned(), |text| format!("{text:?}"));
-        let words = format!("it is {}, and {}.namespace {}", say(found), config.subject(), say(namespace));
-        let finding = ROLE_NAMESPACE.violation(at(NAMESPACE_TAG), words);
+        let message = format!("the tag is {}, and {}.namespace {}", say(found), config.subject(), say(namespace));
+        let finding = ROLE_NAMESPACE.violation(at(NAMESPACE_TAG), message);
         findings.push(finding.with_fix(set(NAMESPACE_TAG, namespace.unwrap_or("default"))));
     }
     findings.extend(gateway(config, tags).map(|(found, severity)| {
@@ -161,7 +161,7 @@ fn of_tags(
     findings
 }
 
-/// Never a value that is no kind of gateway.
+/// Never sets an unknown kind.
 fn gateway_fix(config: &TaskConfig, tags: &Tags, set: &dyn Fn(&str) -> String, untag: String) -> String {
     let kinds = GatewayKind::ALL.map(GatewayKind::as_str);
     let meant = |word: &str| GatewayKind::suggest(word).map(GatewayKind::as_str);
@@ -172,7 +172,7 @@ fn gateway_fix(config: &TaskConfig, tags: &Tags, set: &dyn Fn(&str) -> String, u
             let likely = set(meant(kind).unwrap_or("KIND"));
             format!("first set gateway.kind to one of {}, then {likely}", kinds.join(", "))
         }
-        (None, Some(kind)) => format!("{untag}, or, where the task is to be a gateway, {}", set(kind)),
+        (None, Some(kind)) => format!("{untag}, or, if the task should be a gateway, {}", set(kind)),
         (None, None) => untag,
     }
 }
@@ -184,27 +184,27 @@ fn gateway(config: &TaskConfig, tags: &Tags) -> Option<(String, Severity)> {
         (None, None) => None,
         (Some(tag), Some(kind)) if tag == kind => None,
         (Some(tag), _) if !kinds.contains(&tag) => {
-            Some((format!("it is {tag:?}; known are {}", kinds.join(", ")), Severity::Error))
+            Some((format!("the tag is {tag:?}; known are {}", kinds.join(", ")), Severity::Error))
         }
-        // That the configuration names no kind that there is comes first, and is told of by itself.
+        // The finding about an unknown kind in the configuration comes first.
         (Some(_), Some(kind)) if !kinds.contains(&kind) => None,
         (Some(tag), Some(kind)) => {
-            Some((format!("it is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))
+            Some((format!("the tag is {tag:?}, and gateway.kind {kind:?}"), Severity::Error))
         }
-        (None, Some(kind)) => Some((format!("it is missing, and gateway.kind is {kind:?}"), Severity::Error)),
+        (None, Some(kind)) => Some((format!("the tag is missing, and gateway.kind is {kind:?}"), Severity::Error)),
         (Some(tag), None) => Some((
-            format!("it is {tag:?}, and the task is no gateway: it gets a gateway's rights"),
+            format!("the tag is {tag:?}, and the task is no gateway: it gets a gateway's permissions"),
             Severity::Warning,
         )),
     }
 }
 
-/// Roles that tasks of more than one service run as. Where their tag has been found to name none or another already, that
-/// is one thing with it, and its mending is this one's.
+/// Roles that tasks of several services run as. If a finding already reports the role's service tag, that finding gets this
+/// rule's fix instead of a second finding.
 pub(super) fn shared(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
     let mut services: BTreeMap<RoleArn, (BTreeSet<String>, FindingLocation)> = BTreeMap::new();
     for definition in facts.definitions.iter().filter(|definition| is_of_consul(definition)) {
-        let Some(config) = definition.configured().filter(|config| !config.is_controller()) else { continue };
+        let Some(config) = config::first(definition).filter(|config| !config.is_controller()) else { continue };
         for role in definition.roles() {
             let place = FindingLocation { resource: Some(role.to_string()), ..definition.place("taskRoleArn") };
             let (names, _) = services.entry(role).or_insert_with(|| (BTreeSet::new(), place));
@@ -212,25 +212,25 @@ pub(super) fn shared(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
         }
     }
     for (role, (names, place)) in services.into_iter().filter(|(_, (names, _))| names.len() > 1) {
-        let words = format!("tasks of {} run as it", names.into_iter().collect::<Vec<_>>().join(", "));
-        let mut is_told = false;
+        let message = format!("tasks of {} run as this role", names.into_iter().collect::<Vec<_>>().join(", "));
+        let mut is_reported = false;
         for finding in findings.iter_mut().filter(|finding| {
             finding.rule == ROLE_SERVICE.id && finding.location.resource.as_deref() == Some(role.as_str())
         }) {
-            finding.fix = format!("{}: {words}, and its tag names one service", ROLE_SHARED.fix);
-            is_told = true;
+            finding.fix = format!("{}: {message}, and its tag names one service", ROLE_SHARED.fix);
+            is_reported = true;
         }
-        if !is_told {
-            findings.push(ROLE_SHARED.violation(place, words));
+        if !is_reported {
+            findings.push(ROLE_SHARED.violation(place, message));
         }
     }
 }
 
-/// The simulator most often fails for one reason for all roles: each reason is told once.
+/// The simulator mostly fails for the same reason for all roles: one finding for each reason.
 pub(super) fn not_simulated(facts: &AuditFacts) -> Vec<AuditFinding> {
     let mut reasons: BTreeMap<(&str, &str), (Vec<&str>, &str)> = BTreeMap::new();
-    for (role, seen) in &facts.roles {
-        if let (Ok(_), Err(error)) = (&seen.tags, &seen.get_role) {
+    for (role, found_role) in &facts.roles {
+        if let (Ok(_), Err(error)) = (&found_role.tags, &found_role.get_role) {
             let (roles, message) = reasons.entry((&error.code, error.hint)).or_default();
             roles.push(role.name());
             *message = &error.message;
@@ -239,7 +239,7 @@ pub(super) fn not_simulated(facts: &AuditFacts) -> Vec<AuditFinding> {
     let finding = |((code, hint), (roles, message)): ((&str, &str), (Vec<&str>, &str))| {
         let more = if roles.len() > 5 { ", …" } else { "" };
         let names: Vec<&str> = roles.iter().take(5).copied().collect();
-        let found = format!("not judged for {}{more}: {code}: {message}", names.join(", "));
+        let found = format!("not checked for {}{more}: {code}: {message}", names.join(", "));
         let hint = hint.trim_start_matches("; ");
         let finding = ROLE_GET_ROLE.unknown(FindingLocation::resource("iam:SimulatePrincipalPolicy"), found);
         if hint.is_empty() { finding } else { finding.with_fix(hint) }

@@ -1,4 +1,4 @@
-//! How the task reaches the servers: address, ports, TLS and CA.
+//! The connection to the servers: address, ports, TLS and CA.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<
         return older(config);
     }
     let Some(hosts) = config.value.pointer("/consulServers/hosts").and_then(|hosts| hosts.as_str()) else {
-        // The schema's rule tells of it.
+        // The schema's rule reports a missing field.
         return Vec::new();
     };
     let mut findings: Vec<AuditFinding> = address(hosts)
@@ -23,30 +23,30 @@ pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<
         .collect();
     let channels = channels(definition, config);
     let of_tls = tls(config, &channels);
-    // Where TLS is half off, that is what is to be mended, and not the CA that is ready for it.
-    let is_meant_off = of_tls.is_empty();
+    // If TLS is off by mistake, that is the finding, and not the CA.
+    let is_off_on_purpose = of_tls.is_empty();
     findings.extend(of_tls);
-    findings.extend(ca(config, &channels, is_meant_off));
+    findings.extend(ca(config, &channels, is_off_on_purpose));
     let by_address = hosts.starts_with(COMMAND) || hosts.parse::<IpAddr>().is_ok();
     if by_address && channels.iter().any(|one| one.tls && !one.has_name) {
-        let found = "TLS is on, tlsServerName is left out, and hosts gives addresses";
+        let found = "TLS is on without tlsServerName, and hosts gives addresses";
         findings.push(SERVERS_NAME.violation(config.location("consulServers.defaults.tlsServerName"), found));
     }
     findings
 }
 
-/// What is wrong with an address of servers.
+/// The reason why an address is not valid.
 fn address(hosts: &str) -> Option<String> {
     let text = hosts.trim();
     if let Some(command) = text.strip_prefix(COMMAND) {
         return command.trim().is_empty().then(|| "exec= without a command".to_owned());
     }
     if text.is_empty() {
-        return Some("it is empty".to_owned());
+        return Some("the address is empty".to_owned());
     }
     if text.contains('@') {
-        // What stands before it may be a password.
-        return Some("it holds a user".to_owned());
+        // The text before `@` may contain a password.
+        return Some("the address contains a user".to_owned());
     }
     if text.contains("://") {
         return Some(format!("{text:?} has a scheme"));
@@ -65,18 +65,18 @@ fn address(hosts: &str) -> Option<String> {
         return Some(format!("{text:?} has a port"));
     }
     let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-    (!fits).then(|| format!("{text:?} is no DNS name"))
+    (!fits).then(|| format!("{text:?} is not a DNS name"))
 }
 
-/// How one of HTTP and gRPC is spoken, defaults included.
+/// Settings of one protocol, HTTP or gRPC, defaults included.
 struct ServerChannel {
     /// `http` or `grpc`.
     name: &'static str,
-    /// The variable with its CA.
+    /// The variable with the CA.
     variable: &'static str,
     tls: bool,
     port: i64,
-    /// The customary ports with TLS and without.
+    /// Default ports with and without TLS.
     ports: (i64, i64),
     has_ca: bool,
     has_name: bool,
@@ -92,7 +92,7 @@ fn channels(definition: &AuditedDefinition, config: &TaskConfig) -> [ServerChann
         tls,
         port: config.number(&format!("/consulServers/{name}/port")).unwrap_or(ports.0),
         ports,
-        // A file of variables may hold it.
+        // An environment file may contain the CA.
         has_ca: container.is_some_and(|one| one.has_variable(variable) || !one.environment_files.is_empty())
             || text(&format!("{name}/caCertFile"))
             || text("defaults/caCertFile"),
@@ -120,16 +120,16 @@ fn tls(config: &TaskConfig, channels: &[ServerChannel; 2]) -> Vec<AuditFinding> 
         if *tls && port == plain {
             found(&field, format!("TLS is on, and {port} is the port without it"));
         } else if !tls && port == secure {
-            found(&field, format!("TLS is off, and {port} (which it is when left out) is the port with it"));
+            found(&field, format!("TLS is off, and {port} (the default) is the port with it"));
         }
     }
     findings
 }
 
-fn ca(config: &TaskConfig, channels: &[ServerChannel; 2], is_meant_off: bool) -> Vec<AuditFinding> {
+fn ca(config: &TaskConfig, channels: &[ServerChannel; 2], is_off_on_purpose: bool) -> Vec<AuditFinding> {
     let at = |name: &str| config.location(&format!("consulServers.{name}.caCertFile"));
     let mut findings = Vec::new();
-    let idle: Vec<&ServerChannel> = channels.iter().filter(|one| is_meant_off && !one.tls && one.has_ca).collect();
+    let idle: Vec<&ServerChannel> = channels.iter().filter(|one| is_off_on_purpose && !one.tls && one.has_ca).collect();
     if let Some(first) = idle.first() {
         let variables: Vec<&str> = idle.iter().map(|one| one.variable).collect();
         let found = format!("a CA is given ({} or caCertFile), and TLS is off", variables.join(", "));
@@ -145,7 +145,7 @@ fn ca(config: &TaskConfig, channels: &[ServerChannel; 2], is_meant_off: bool) ->
             findings.push(SERVERS_CA.violation(at(name), found));
         }
         _ => {
-            let found = "TLS is on, and neither caCertFile nor a CA variable is there: right only for certificates of a \
+            let found = "TLS is on, and neither caCertFile nor a CA variable is set: right only for certificates of a \
                          public CA";
             findings.push(SERVERS_CA.violation(at("defaults"), found).with_severity(Severity::Info));
         }
@@ -153,17 +153,17 @@ fn ca(config: &TaskConfig, channels: &[ServerChannel; 2], is_meant_off: bool) ->
     findings
 }
 
-/// Before 0.6 the address was a URL, and the CA a file.
+/// consul-ecs before 0.6: the address is a URL, the CA a file.
 fn older(config: &TaskConfig) -> Vec<AuditFinding> {
     let at = || config.location("consulHTTPAddr");
-    let fix = "write the servers' URL, such as https://consul.internal:8501";
+    let fix = "set the servers' URL, such as https://consul.internal:8501";
     let Some(url) = config.text("/consulHTTPAddr") else {
         let needed =
-            config.logs_in().then(|| SERVERS_ADDRESS.violation(at(), "it is missing, and the login needs it"));
+            config.logs_in().then(|| SERVERS_ADDRESS.violation(at(), "the address is missing, and the login needs it"));
         return needed.into_iter().map(|finding| finding.with_fix(fix)).collect();
     };
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        return vec![SERVERS_ADDRESS.violation(at(), "it has no scheme").with_fix(fix)];
+        return vec![SERVERS_ADDRESS.violation(at(), "the address has no scheme").with_fix(fix)];
     }
     let has_ca = config.text("/consulCACertFile").is_some();
     let ca_at = config.location("consulCACertFile");
@@ -182,7 +182,7 @@ mod tests {
     use super::address;
 
     #[test]
-    fn an_address_is_one_name_one_ip_or_a_command() {
+    fn server_address_is_one_name_ip_or_command() {
         for (hosts, is_good) in [
             ("consul.internal", true),
             ("10.0.0.7", true),

@@ -1,4 +1,4 @@
-//! The task itself: its role, network, tags, and the containers whose health counts.
+//! The task definition: role, network mode, tags, and the containers whose health is synced.
 
 use crate::rules_catalog::{HEALTH_SYNC, NETWORK_MODE, TAG_MESH, TAG_PARTITION, TASK_ROLE_MISSING};
 use crate::facts::{AuditedDefinition, DefinitionOrigin};
@@ -24,7 +24,7 @@ pub(super) fn check(definition: &AuditedDefinition, config: Option<&TaskConfig>)
 fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<AuditFinding> {
     let is_missing = definition.definition.task_role.as_deref().is_none_or(str::is_empty);
     let all_override = !definition.uses.is_empty() && definition.uses.iter().all(|one| one.role.is_some());
-    let finding = TASK_ROLE_MISSING.violation(definition.place("taskRoleArn"), "taskRoleArn is left out");
+    let finding = TASK_ROLE_MISSING.violation(definition.place("taskRoleArn"), "taskRoleArn is absent");
     let needed = config.is_none_or(TaskConfig::logs_in);
     (is_missing && !all_override).then(|| if needed { finding } else { finding.with_severity(Severity::Warning) })
 }
@@ -32,8 +32,8 @@ fn role(definition: &AuditedDefinition, config: Option<&TaskConfig>) -> Option<A
 fn network(definition: &AuditedDefinition) -> Option<AuditFinding> {
     let found = match definition.definition.network_mode.as_deref() {
         Some("awsvpc") => return None,
-        Some(mode) => format!("it is {mode:?}"),
-        None => "it is left out, which is bridge on EC2 and refused on Fargate".to_owned(),
+        Some(mode) => format!("the network mode is {mode:?}"),
+        None => "networkMode is absent, which is bridge on EC2 and refused on Fargate".to_owned(),
     };
     Some(NETWORK_MODE.violation(definition.place("networkMode"), found))
 }
@@ -45,7 +45,7 @@ fn health(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFindi
         match definition.containers().find(|(_, container)| container.name == *name) {
             None => {
                 let names: Vec<&str> = definition.containers().map(|(_, one)| one.name.as_str()).collect();
-                let found = format!("there is no container {name:?}; there are {}", names.join(", "));
+                let found = format!("container {name:?} does not exist; containers are {}", names.join(", "));
                 findings.push(HEALTH_SYNC.violation(at, found));
             }
             Some((_, container)) if !container.health_check => {
@@ -57,7 +57,7 @@ fn health(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFindi
     findings
 }
 
-/// The tags of what runs; of a file, what it says of itself.
+/// The tags of running tasks, or those of a file.
 fn tagged(definition: &AuditedDefinition) -> Vec<(Tags, FindingLocation, bool)> {
     match definition.origin {
         DefinitionOrigin::File { .. } => {
@@ -79,10 +79,10 @@ fn tagged(definition: &AuditedDefinition) -> Vec<(Tags, FindingLocation, bool)> 
 fn mesh_tag(tags: &Tags, location: &FindingLocation, is_running: bool) -> Option<AuditFinding> {
     match tags.get(MESH_TAG).map(String::as_str) {
         Some("true") => None,
-        Some(other) => Some(TAG_MESH.violation(location.clone(), format!("it is {other:?}"))),
-        None if is_running => Some(TAG_MESH.violation(location.clone(), "the tasks do not have it")),
+        Some(other) => Some(TAG_MESH.violation(location.clone(), format!("the tag is {other:?}"))),
+        None if is_running => Some(TAG_MESH.violation(location.clone(), "the tasks do not have the tag")),
         None => {
-            let found = "the file does not have it; the service may give it to the tasks";
+            let found = "the file does not have the tag; the service may add it";
             Some(TAG_MESH.violation(location.clone(), found).with_severity(Severity::Info))
         }
     }
@@ -90,11 +90,11 @@ fn mesh_tag(tags: &Tags, location: &FindingLocation, is_running: bool) -> Option
 
 fn partition_tags(tags: &Tags, location: &FindingLocation, config: Option<&TaskConfig>) -> Vec<AuditFinding> {
     let (partition, namespace) = (tags.get(PARTITION_TAG), tags.get(NAMESPACE_TAG));
-    let broken = |message: String| TAG_PARTITION.violation(location.clone(), message);
+    let finding = |message: String| TAG_PARTITION.violation(location.clone(), message);
     let mut findings = Vec::new();
     match (partition, namespace) {
-        (Some(_), None) => findings.push(broken(format!("{PARTITION_TAG} is there without {NAMESPACE_TAG}"))),
-        (None, Some(_)) => findings.push(broken(format!("{NAMESPACE_TAG} is there without {PARTITION_TAG}"))),
+        (Some(_), None) => findings.push(finding(format!("{PARTITION_TAG} is set without {NAMESPACE_TAG}"))),
+        (None, Some(_)) => findings.push(finding(format!("{NAMESPACE_TAG} is set without {PARTITION_TAG}"))),
         _ => {}
     }
     let Some(config) = config else { return findings };
@@ -102,10 +102,10 @@ fn partition_tags(tags: &Tags, location: &FindingLocation, config: Option<&TaskC
         [(PARTITION_TAG, partition, "partition"), (NAMESPACE_TAG, namespace, "namespace")]
     {
         let wanted = config.of_subject(field).unwrap_or("default");
-        // A file without any tags says nothing about the tasks'.
+        // A file without tags does not show the tasks' tags.
         let found = found.map_or("default", String::as_str);
         if found != wanted && !tags.is_empty() {
-            findings.push(broken(format!("{tag} is {found:?}, and {}.{field} {wanted:?}", config.subject())));
+            findings.push(finding(format!("{tag} is {found:?}, and {}.{field} {wanted:?}", config.subject())));
         }
     }
     findings

@@ -1,4 +1,4 @@
-//! The upstreams of a task: names that services can have, each once, on ports that are free.
+//! Upstreams of a task: possible service names, no duplicates, free ports.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::report::AuditFinding;
 use ecs_mesh_model::is_consul_service;
 
 pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<AuditFinding> {
-    let taken = used_ports(definition, config);
+    let used = used_ports(definition, config);
     let (mut destinations, mut listeners) = (BTreeMap::new(), BTreeMap::new());
     let mut findings = Vec::new();
     for (index, upstream) in config.upstreams().into_iter().enumerate() {
@@ -27,30 +27,30 @@ pub(super) fn check(definition: &AuditedDefinition, config: &TaskConfig) -> Vec<
             upstream.text("datacenter"),
         ];
         if let Some(first) = destinations.insert(destination, index) {
-            let found = format!("{name:?} is proxy.upstreams[{first}], too");
+            let found = format!("{name:?} is also proxy.upstreams[{first}]");
             findings.push(UPSTREAM_DUPLICATE.violation(at("destinationName"), found));
         }
         let Some(port) = upstream.port() else { continue };
         if !(1..=65_535).contains(&port) {
-            findings.push(UPSTREAM_PORT.violation(at("localBindPort"), format!("{port} is no port")));
+            findings.push(UPSTREAM_PORT.violation(at("localBindPort"), format!("{port} is not a port")));
             continue;
         }
         if let Some(first) = listeners.insert((upstream.address(), port), index) {
-            let found = format!("{}:{port} is proxy.upstreams[{first}]'s, too", upstream.address());
+            let found = format!("{}:{port} is also used by proxy.upstreams[{first}]", upstream.address());
             findings.push(UPSTREAM_DUPLICATE.violation(at("localBindPort"), found));
-        } else if let Some(by) = taken.get(&port) {
+        } else if let Some(by) = used.get(&port) {
             findings.push(UPSTREAM_PORT.violation(at("localBindPort"), format!("{port} is {by}")));
         }
     }
     findings
 }
 
-/// Who listens on which port of the task besides upstreams.
+/// Listeners of the task by port, upstreams excluded.
 fn used_ports(definition: &AuditedDefinition, config: &TaskConfig) -> BTreeMap<i64, String> {
-    let mut taken = BTreeMap::new();
+    let mut used = BTreeMap::new();
     for (_, container) in definition.containers() {
         for port in container.port_mappings.iter().filter_map(|mapping| mapping.container_port) {
-            taken.insert(i64::from(port), format!("the port of container {}", container.name));
+            used.insert(i64::from(port), format!("the port of container {}", container.name));
         }
     }
     let own = [
@@ -59,6 +59,6 @@ fn used_ports(definition: &AuditedDefinition, config: &TaskConfig) -> BTreeMap<i
         (config.number("/proxy/healthCheckPort").or(Some(22_000)), "the proxy's health check"),
         (config.finds_services_by_dns().then_some(8_600), "the proxy's DNS"),
     ];
-    taken.extend(own.into_iter().filter_map(|(port, by)| Some((port?, by.to_owned()))));
-    taken
+    used.extend(own.into_iter().filter_map(|(port, by)| Some((port?, by.to_owned()))));
+    used
 }

@@ -1,4 +1,4 @@
-//! Tasks of the older set-up, with a Consul client of their own.
+//! Tasks with a Consul client agent (consul-ecs before 0.6).
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ fn client(world: &mut AuditFixture, login: &str, agent: &str) {
 }
 
 pub(super) const CASES: &[AuditCase] = &[
-    ("CONSUL-AGENT-LOGIN", Error, "it lacks -meta consul.hashicorp.com/cluster=…", |world| {
+    ("CONSUL-AGENT-LOGIN", Error, "the login lacks -meta consul.hashicorp.com/cluster=…", |world| {
         client(world, LOGIN.split(" -meta \"consul.hashicorp.com/cluster").next().unwrap(), AGENT);
     }),
     ("CONSUL-AGENT-LOGIN", Error, "-type aws-iam, -aws-auto-bearer-token", |world| {
@@ -37,33 +37,33 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-AGENT-ACL", Error, "not true", |world| {
         client(world, LOGIN, &AGENT.replace("enabled = true", "enabled = false"));
     }),
-    ("CONSUL-AGENT-ACL", Unknown, "was not looked at", |world| client(world, LOGIN, "")),
-    ("CONSUL-AGENT-TOKEN", Error, "acl.tokens.agent is left out", |world| {
+    ("CONSUL-AGENT-ACL", Unknown, "neither in the command", |world| client(world, LOGIN, "")),
+    ("CONSUL-AGENT-TOKEN", Error, "acl.tokens.agent is absent", |world| {
         client(world, LOGIN, &AGENT.replace("agent =", "replication ="));
     }),
     ("CONSUL-AGENT-DEFAULT-POLICY", Warning, "allow", |world| {
         client(world, LOGIN, &AGENT.replace("\"deny\"", "\"allow\""));
     }),
-    ("CONSUL-AGENT-CA", Warning, "ca_file is left out", |world| {
+    ("CONSUL-AGENT-CA", Warning, "ca_file is absent", |world| {
         client(world, LOGIN, &AGENT.replace("ca_file", "cert_file"));
     }),
     ("CONSUL-AGENT-CA", Warning, "verify_outgoing is not true", |world| {
         client(world, LOGIN, &AGENT.replace("verify_outgoing = true", ""));
     }),
-    ("CONSUL-AGENT-PARTITION", Error, "its partition is \"p2\"", |world| {
+    ("CONSUL-AGENT-PARTITION", Error, "the agent's partition is \"p2\"", |world| {
         client(world, LOGIN, &format!("{AGENT}partition = \"p2\"\n"));
     }),
-    ("CONSUL-AGENT-PARTITION", Error, "its login's -partition is \"p2\"", |world| {
+    ("CONSUL-AGENT-PARTITION", Error, "the login's -partition is \"p2\"", |world| {
         client(world, &format!("{LOGIN} -partition p2"), AGENT);
     }),
-    ("CONSUL-AGENT-AUDIT", Warning, "there is no sink", |world| {
+    ("CONSUL-AGENT-AUDIT", Warning, "no sink is configured", |world| {
         client(world, LOGIN, &format!("{AGENT}audit {{\n enabled = true\n}}\n"));
     }),
-    ("CONSUL-AGENT-AUDIT", Warning, "log: delivery_guarantee is left out", |world| {
+    ("CONSUL-AGENT-AUDIT", Warning, "log: delivery_guarantee is absent", |world| {
         let sink = "sink \"log\" {\n type = \"file\"\n format = \"json\"\n path = \"/a.json\"\n}";
         client(world, LOGIN, &format!("{AGENT}audit {{\n enabled = true\n {sink}\n}}\n"));
     }),
-    ("CONSUL-LOGIN-METHOD", Error, "its login names \"other\"", |world| {
+    ("CONSUL-LOGIN-METHOD", Error, "the login names \"other\"", |world| {
         client(world, &LOGIN.replace("iam-ecs-service-token", "other"), AGENT);
     }),
 ];
@@ -74,7 +74,7 @@ fn each_case_is_found() {
 }
 
 #[test]
-fn a_client_as_the_manual_has_it_is_good() {
+fn documented_client_agent_is_valid() {
     assert_eq!(findings(|world| client(world, LOGIN, AGENT)), []);
     let older = AGENT.replace("tls {\n defaults {\n", "").replace(" }\n}\nacl", "acl");
     assert_eq!(findings(|world| client(world, LOGIN, &older)), [], "{older}");

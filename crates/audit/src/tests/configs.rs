@@ -1,4 +1,4 @@
-//! `CONSUL_ECS_CONFIG_JSON`: the whole, the login, the servers.
+//! `CONSUL_ECS_CONFIG_JSON`: the value, the login, the servers.
 
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ pub(super) const CASES: &[AuditCase] = &[
         world.config = Value::Null;
         world.more_configs = vec![(0, "{\"bootstrapDir\": ".to_owned())];
     }),
-    ("CONSUL-CONFIG-NOT-JSON", Error, "no object", |world| world.config = json!([])),
+    ("CONSUL-CONFIG-NOT-JSON", Error, "not an object", |world| world.config = json!([])),
     ("CONSUL-CONFIG-DUPLICATED", Error, "differs from that of container consul-ecs-mesh-init", |world| {
         world.more_configs = vec![(1, json!({"bootstrapDir": "/other"}).to_string())];
     }),
@@ -43,7 +43,7 @@ pub(super) const CASES: &[AuditCase] = &[
         world.more_configs = vec![(0, world.config.to_string())];
     }),
     ("CONSUL-CONFIG-FIELD", Error, "did you mean enabled?", |world| login(world, "enable", json!(true))),
-    ("CONSUL-CONFIG-FIELD", Warning, "passes it over", |world| {
+    ("CONSUL-CONFIG-FIELD", Warning, "ignores it", |world| {
         servers(world, json!({"hosts": "consul.internal", "http": {"ports": 8501}}));
     }),
     ("CONSUL-CONFIG-FIELD", Error, "neither service nor gateway", |world| {
@@ -54,17 +54,17 @@ pub(super) const CASES: &[AuditCase] = &[
         world.definition["family"] = json!("kv-");
     }),
     ("CONSUL-SERVICE-NAME", Error, "\"Kv\"", |world| world.config["service"]["name"] = json!("Kv")),
-    ("CONSUL-SERVICE-META", Error, "sets task-id", |world| {
+    ("CONSUL-SERVICE-META", Error, "task-id is set", |world| {
         world.config["service"]["meta"] = json!({"task-id": "x"});
     }),
-    ("CONSUL-SERVICE-META", Error, "\"a.b\" is refused", |world| {
+    ("CONSUL-SERVICE-META", Error, "refuses the key \"a.b\"", |world| {
         world.config["service"]["meta"] = json!({"a.b": "x"});
     }),
-    ("CONSUL-LOGIN-DISABLED", Error, "it is false, and ACLs are on", |world| {
+    ("CONSUL-LOGIN-DISABLED", Error, "is false, and ACLs are on", |world| {
         login(world, "enabled", json!(false));
     }),
-    ("CONSUL-LOGIN-DISABLED", Error, "left out", |world| world.config["consulLogin"] = Value::Null),
-    ("CONSUL-LOGIN-DISABLED", Info, "no Consul was asked", |world| {
+    ("CONSUL-LOGIN-DISABLED", Error, "absent", |world| world.config["consulLogin"] = Value::Null),
+    ("CONSUL-LOGIN-DISABLED", Info, "was not requested", |world| {
         login(world, "enabled", json!(false));
         world.facts.control_planes.clear();
     }),
@@ -124,7 +124,7 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-SERVERS-TLS", Warning, "off for HTTP and on for gRPC", |world| {
         servers(world, json!({"hosts": "consul.internal", "http": {"https": false, "port": 8500}}));
     }),
-    ("CONSUL-SERVERS-TLS", Warning, "8501 (which it is when left out)", |world| {
+    ("CONSUL-SERVERS-TLS", Warning, "8501 (the default)", |world| {
         let tls = json!({"tls": false});
         servers(
             world,
@@ -148,12 +148,12 @@ fn each_case_is_found() {
 }
 
 #[test]
-fn one_value_in_several_containers_is_how_it_should_be() {
+fn same_value_in_several_containers_is_valid() {
     assert_eq!(findings(|world| world.more_configs = vec![(1, world.config.to_string())]), []);
 }
 
 #[test]
-fn a_login_without_acls_is_nobodys_need() {
+fn disabled_login_is_valid_when_acls_are_off() {
     let without = |world: &mut AuditFixture| {
         login(world, "enabled", json!(false));
         world.consul().acls = Ok(false);
@@ -161,7 +161,7 @@ fn a_login_without_acls_is_nobodys_need() {
     let found = findings(without);
     let of_logins = ["CONSUL-LOGIN-DISABLED", "CONSUL-ACLS-OFF"];
     assert!(!found.iter().any(|one| of_logins.contains(&one.rule)), "{found:#?}");
-    // Whoever declares logins needs them.
+    // A declared ConsulAuth implies that ACLs are needed.
     let found = findings(|world| {
         without(world);
         world.plane().declared = Some(vec![AuditedAuthMethod::default()]);
@@ -170,7 +170,7 @@ fn a_login_without_acls_is_nobodys_need() {
 }
 
 #[test]
-fn the_older_form_with_its_partition_flag_is_good() {
+fn older_form_with_partition_flag_is_valid() {
     let found = findings(|world| {
         older(world);
         login(world, "extraLoginFlags", json!(["-partition", "p1"]));
@@ -187,7 +187,7 @@ fn the_older_form_with_its_partition_flag_is_good() {
 }
 
 #[test]
-fn a_controllers_configuration_is_not_judged_as_a_tasks() {
+fn controller_configuration_is_not_checked_as_a_task() {
     let found = findings(|world| {
         world.config = json!({
             "bootstrapDir": "/consul",

@@ -1,4 +1,4 @@
-//! What Consul holds.
+//! Objects in Consul.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ pub(super) const CASES: &[AuditCase] = &[
         world.facts.control_planes.clear();
         world.facts.manifests = Some(super::manifests(""));
     }),
-    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "not reached", |world| {
-        world.plane().response = Some(Err("it is not reached".to_owned()));
+    ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "connection refused", |world| {
+        world.plane().response = Some(Err("connection refused".to_owned()));
     }),
     ("AUDIT-CONTROL-PLANE-NO-ANSWER", Unknown, "may not read it", |world| {
         world.consul().roles = Err("the token may not read it".to_owned());
@@ -22,7 +22,7 @@ pub(super) const CASES: &[AuditCase] = &[
         world.consul().nodes.insert(cluster(), Err("proves nothing".to_owned()));
     }),
     ("CONSUL-ACLS-OFF", Error, "no login works", |world| {
-        // So it is read from servers without ACLs.
+        // Servers without ACLs answer like this.
         world.consul().acls = Ok(false);
         world.consul().auth_methods = Ok(Vec::new());
     }),
@@ -67,10 +67,10 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-BINDING-RULE-SELECTOR", Error, "consul.hashicorp.com.gateway-kind", |world| {
         world.method().entity_tags.remove("consul.hashicorp.com.gateway-kind");
     }),
-    ("CONSUL-BINDING-RULE-ROLE", Error, "no role \"consul-ecs-mesh-gateway-role\"", |world| {
+    ("CONSUL-BINDING-RULE-ROLE", Error, "\"consul-ecs-mesh-gateway-role\" does not exist", |world| {
         world.consul().roles = Ok(BTreeSet::new());
     }),
-    ("CONSUL-BINDING-RULE-DUPLICATE", Warning, "the same as r1", |world| {
+    ("CONSUL-BINDING-RULE-DUPLICATE", Warning, "selector as r1", |world| {
         let mut again = world.rules()[0].clone();
         "r9".clone_into(&mut again.id);
         world.rules().push(again);
@@ -94,7 +94,7 @@ fn each_case_is_found() {
 }
 
 #[test]
-fn the_older_client_auth_method_needs_no_rule_for_services() {
+fn client_auth_method_needs_no_service_rule() {
     let found = findings(|world| {
         let mut client = world.method().clone();
         "iam-ecs-client-token".clone_into(&mut client.name);
@@ -130,7 +130,7 @@ fn unlisted_tag_is_one_finding_for_many_rules() {
 
 #[test]
 fn unrequested_sources_are_listed_as_not_checked() {
-    let left = |change: fn(&mut AuditFixture)| {
+    let not_checked = |change: fn(&mut AuditFixture)| {
         let mut world = AuditFixture::good();
         change(&mut world);
         let report = examine(&world.facts());
@@ -138,31 +138,31 @@ fn unrequested_sources_are_listed_as_not_checked() {
         assert!(super::super::render_text(&report).contains("not checked: ") != report.not_checked.is_empty());
         report.not_checked
     };
-    assert_eq!(left(|_| {}), Vec::<String>::new());
-    let alone = left(|world| {
+    assert_eq!(not_checked(|_| {}), Vec::<String>::new());
+    let alone = not_checked(|world| {
         world.facts.aws = None;
         world.facts.control_planes.clear();
         world.facts.clusters.clear();
         world.facts.roles.clear();
     });
     assert_eq!(alone.len(), 2, "{alone:?}");
-    assert!(alone[0].contains("AWS was not asked") && alone[0].contains("--manifests"), "{alone:?}");
-    assert!(alone[1].contains("no Consul was asked") && alone[1].contains("--manifests"), "{alone:?}");
-    let offline = left(|world| {
+    assert!(alone[0].contains("AWS was not requested") && alone[0].contains("--manifests"), "{alone:?}");
+    assert!(alone[1].contains("Consul was not requested") && alone[1].contains("--manifests"), "{alone:?}");
+    let offline = not_checked(|world| {
         let methods = world.consul().auth_methods.clone().unwrap();
         world.plane().declared = Some(methods);
         world.plane().response = None;
         world.facts.aws = None;
     });
     assert!(
-        offline[1].contains("judged by the manifests") && offline[1].contains("--offline"),
+        offline[1].contains("checked against the manifests") && offline[1].contains("--offline"),
         "{offline:?}"
     );
 }
 
 #[test]
-fn an_audit_of_nothing_says_what_could_be_given() {
+fn empty_audit_lists_available_sources() {
     let report = examine(&AuditFacts::default());
-    let left = &report.not_checked[0];
-    assert!(left.contains("--task-definition") && left.contains("--cluster"), "{left}");
+    let first = &report.not_checked[0];
+    assert!(first.contains("--task-definition") && first.contains("--cluster"), "{first}");
 }

@@ -1,5 +1,5 @@
-//! Each rule by at least one input that breaks it. The world that they begin with breaks none, so what is found comes from
-//! the one change.
+//! Each rule has at least one input that violates it. The initial facts violate none, so each finding comes from the one
+//! change of its case.
 
 mod agents;
 mod configs;
@@ -28,14 +28,14 @@ pub(super) const CLUSTER: &str = "arn:aws:ecs:eu-west-1:111122223333:cluster/pro
 pub(super) const ROLE: &str = "arn:aws:iam::111122223333:role/consul-ecs/kv-task";
 pub(super) const SECRET: &str = "3f2a9c0d-5e6b-4a71-8293-a4b5c6d7e8f9";
 
-/// A task definition, its configuration, and all that is known besides.
+/// A task definition, its configuration, and the other facts.
 pub(super) struct AuditFixture {
     pub(super) config: Value,
     /// Without the configuration, which [`AuditFixture::facts`] puts into container 0.
     pub(super) definition: Value,
     /// Other values of the variable, by container.
     pub(super) more_configs: Vec<(usize, String)>,
-    /// The tasks that run by it; then it comes from ECS and not from a file.
+    /// Running tasks of the definition; with any, its origin is ECS instead of a file.
     pub(super) uses: Vec<DefinitionUse>,
     pub(super) facts: AuditFacts,
     pub(super) manifests: String,
@@ -64,7 +64,7 @@ impl AuditFixture {
     pub(super) fn good() -> Self {
         let config = json!({
             "bootstrapDir": "/consul",
-            // In another case than the auth method's: Consul takes them for one.
+            // Consul ignores the case of the auth method's name.
             "consulLogin": {"enabled": true, "method": "IAM-ecs-service-token"},
             "consulServers": {"hosts": "consul.internal"},
             "service": {"name": "kv", "port": 8080},
@@ -96,7 +96,7 @@ impl AuditFixture {
         });
         let may = SimulationResult { allowed: true, decision: "allowed".to_owned(), missing_context: Vec::new() };
         let role = AuditedRole {
-            // In another case than the service's: Consul lowers it.
+            // Consul converts the tag to lower case.
             tags: Ok(tags(&[("consul.hashicorp.com.service-name", "KV")])),
             get_role: Ok(may),
         };
@@ -142,7 +142,7 @@ impl AuditFixture {
         self.role().tags.as_mut().unwrap().insert(tag.to_owned(), value.to_owned());
     }
 
-    /// Its task runs, with these tags.
+    /// The task runs, with these tags.
     pub(super) fn runs(&mut self, pairs: &[(&str, &str)]) {
         self.definition["taskDefinitionArn"] =
             json!("arn:aws:ecs:eu-west-1:111122223333:task-definition/kv:7");
@@ -171,7 +171,7 @@ impl AuditFixture {
     }
 }
 
-/// A Consul as the operator or the existing controller makes it.
+/// Consul as the operator or the consul-ecs controller configures it.
 fn consul() -> ConsulFacts {
     const SERVICE: &str = "consul.hashicorp.com.service-name";
     const GATEWAY: &str = "consul.hashicorp.com.gateway-kind";
@@ -226,7 +226,7 @@ fn manifests(text: &str) -> ManifestStatus {
     ManifestStatus::from(&loaded)
 }
 
-/// A rule, how bad its finding is, words of it, and what breaks it.
+/// A rule, the severity and a part of the message of its finding, and the change that violates the rule.
 pub(super) type AuditCase = (&'static str, Severity, &'static str, fn(&mut AuditFixture));
 
 pub(super) fn findings(break_it: impl FnOnce(&mut AuditFixture)) -> Vec<AuditFinding> {
@@ -235,7 +235,7 @@ pub(super) fn findings(break_it: impl FnOnce(&mut AuditFixture)) -> Vec<AuditFin
     examine(&world.facts()).findings
 }
 
-/// Asserts that each case is found, with its severity and words, and no secret shown.
+/// Asserts that each case has a finding with its severity and message, without any secret.
 pub(super) fn check(cases: &[AuditCase]) {
     for (rule, severity, words, break_it) in cases {
         let findings = findings(break_it);
@@ -247,7 +247,7 @@ pub(super) fn check(cases: &[AuditCase]) {
 }
 
 #[test]
-fn a_set_up_as_it_should_be_has_no_finding() {
+fn valid_setup_has_no_finding() {
     assert_eq!(findings(|_| {}), []);
     let runs = findings(|world| world.runs(&[("consul.hashicorp.com/mesh", "true")]));
     assert_eq!(runs, []);
@@ -258,7 +258,7 @@ fn each_case_has_one_cause_and_one_row() {
     let all = [agents::CASES, configs::CASES, control_planes::CASES, roles::CASES, tasks::CASES];
     let mut several = Vec::new();
     for (rule, severity, words, break_it) in all.iter().flat_map(|cases| cases.iter()) {
-        // Of a manifest each error is told; and what a list lacks is one thing, what it has too much another.
+        // Each error of a manifest is a finding; and a list may lack one item and have another too many.
         let has_several = ["MANIFEST-INVALID", "CONSUL-OUTBOUND-UNREACHED", "CONSUL-UPSTREAM-UNLISTED"];
         let findings = findings(break_it);
         if findings.len() != 1 && !has_several.contains(rule) {
@@ -280,9 +280,9 @@ fn every_rule_is_broken_by_some_case() {
     assert_eq!(covered, known);
 }
 
-/// The committed schema is that of the types. `UPDATE_GOLDEN=1` renews it.
+/// Compares the committed schema with the types. `UPDATE_GOLDEN=1` renews it.
 #[test]
-fn the_schema_of_the_json_form_is_current() {
+fn committed_json_schema_is_current() {
     let path =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/audit.schema.json");
     let schema = serde_json::to_string_pretty(&schemars::schema_for!(super::AuditReport)).unwrap() + "\n";

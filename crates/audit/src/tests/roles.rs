@@ -19,7 +19,7 @@ fn gateway(world: &mut AuditFixture, kind: &str) {
     config.insert("gateway".to_owned(), json!({"kind": kind, "name": "kv"}));
 }
 
-/// The same task under another role, of which nothing else is known.
+/// The same task with another role whose other facts are unknown.
 fn role(world: &mut AuditFixture, arn: &str) {
     world.definition["taskRoleArn"] = json!(arn);
     let seen = world.facts.roles.remove(&RoleArn::parse(ROLE).unwrap()).unwrap();
@@ -33,11 +33,11 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-ROLE-UNREADABLE", Unknown, "iam:GetRole failed: Denied", |world| {
         world.role().tags = Err(failure(AwsErrorKind::Denied, "iam:GetRole"));
     }),
-    ("CONSUL-ROLE-UNREADABLE", Unknown, "no ARN", |world| world.definition["taskRoleArn"] = json!("kv-task")),
+    ("CONSUL-ROLE-UNREADABLE", Unknown, "not an ARN", |world| world.definition["taskRoleArn"] = json!("kv-task")),
     ("CONSUL-ROLE-TAG-SERVICE", Error, "\"web\"; the task registers \"kv\"", |world| {
         world.role_tag(SERVICE, "web");
     }),
-    ("CONSUL-ROLE-TAG-SERVICE", Error, "it is missing", |world| {
+    ("CONSUL-ROLE-TAG-SERVICE", Error, "the tag is missing", |world| {
         world.role().tags.as_mut().unwrap().clear();
     }),
     ("CONSUL-ROLE-TAG-NAMESPACE", Error, "\"team\", and service.namespace missing", |world| {
@@ -62,7 +62,7 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-ROLE-PATH", Error, "trusts arn:aws:iam::111122223333:role/consul-ecs/*", |world| {
         role(world, "arn:aws:iam::111122223333:role/kv-task");
     }),
-    ("CONSUL-ROLE-ACCOUNT", Error, "of account 999988887777, and the tasks are of 111122223333", |world| {
+    ("CONSUL-ROLE-ACCOUNT", Error, "in account 999988887777, the tasks are in 111122223333", |world| {
         role(world, "arn:aws:iam::999988887777:role/consul-ecs/kv-task");
     }),
     ("CONSUL-ROLE-GET-ROLE", Error, "implicitDeny", |world| {
@@ -70,15 +70,15 @@ pub(super) const CASES: &[AuditCase] = &[
         simulated.allowed = false;
         "implicitDeny".clone_into(&mut simulated.decision);
     }),
-    ("CONSUL-ROLE-GET-ROLE", Unknown, "without knowing aws:SourceVpc", |world| {
+    ("CONSUL-ROLE-GET-ROLE", Unknown, "without the context keys aws:SourceVpc", |world| {
         let simulated = world.role().get_role.as_mut().unwrap();
         simulated.allowed = false;
         simulated.missing_context = vec!["aws:SourceVpc".to_owned()];
     }),
-    ("CONSUL-ROLE-GET-ROLE", Unknown, "not judged for kv-task: Denied", |world| {
+    ("CONSUL-ROLE-GET-ROLE", Unknown, "not checked for kv-task: Denied", |world| {
         world.role().get_role = Err(failure(AwsErrorKind::Denied, "iam:SimulatePrincipalPolicy"));
     }),
-    ("CONSUL-ROLE-SHARED", Warning, "tasks of kv, web run as it", |world| {
+    ("CONSUL-ROLE-SHARED", Warning, "tasks of kv, web run as this role", |world| {
         let mut other = AuditFixture::good();
         other.config["service"]["name"] = json!("web");
         world.facts.definitions.push(other.facts().definitions.remove(0));
@@ -94,11 +94,11 @@ fn shared_role_is_one_finding_naming_the_service_tag() {
         world.facts.definitions.push(other.facts().definitions.remove(0));
     });
     assert_eq!(found.iter().map(|one| one.rule).collect::<Vec<_>>(), ["CONSUL-ROLE-TAG-SERVICE"]);
-    assert!(found[0].fix.contains("role of its own: tasks of kv, web run as it"), "{found:#?}");
+    assert!(found[0].fix.contains("role of its own: tasks of kv, web run as this role"), "{found:#?}");
 }
 
 #[test]
-fn no_fix_sets_a_gateway_kind_that_there_is_none_of() {
+fn fix_never_sets_an_unknown_gateway_kind() {
     let fixes = |kind: Option<&str>, tag: Option<&str>| {
         let found = findings(|world| {
             if let Some(kind) = kind {
@@ -133,7 +133,7 @@ fn each_case_is_found() {
 }
 
 #[test]
-fn a_gateway_with_its_tag_is_good() {
+fn gateway_with_its_tag_is_valid() {
     let found = findings(|world| {
         gateway(world, "mesh-gateway");
         world.role_tag(GATEWAY, "mesh-gateway");
@@ -152,7 +152,7 @@ fn definition_role_is_optional_when_tasks_override_it() {
 }
 
 #[test]
-fn what_is_to_be_done_names_the_role_and_the_service() {
+fn fix_names_the_role_and_the_service() {
     let found = findings(|world| world.role_tag(SERVICE, "web"));
     let fix = "aws iam tag-role --role-name kv-task --tags Key=consul.hashicorp.com.service-name,Value=kv";
     assert_eq!(found[0].fix, fix);

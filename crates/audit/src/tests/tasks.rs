@@ -1,4 +1,4 @@
-//! The task, its upstreams, its secrets, and what could not be looked at.
+//! The task, its upstreams, its secrets, and facts that could not be read.
 
 use serde_json::{Value, json};
 
@@ -36,11 +36,11 @@ fn outbound(world: &mut AuditFixture, service: &str, port: u16) {
 pub(super) const CASES: &[AuditCase] = &[
     ("TASK-DEFINITION-UNREADABLE", Error, "not JSON", |world| {
         let at = FindingLocation { file: Some("bad.json".into()), ..FindingLocation::default() };
-        world.facts.unreadable.push((at, "it is not JSON".to_owned()));
+        world.facts.unreadable.push((at, "not JSON".to_owned()));
     }),
     ("TASK-DEFINITION-UNREADABLE", Unknown, "Denied", |world| {
         let arn = TaskDefinitionArn::parse("arn:aws:ecs:eu-west-1:111122223333:task-definition/x:1").unwrap();
-        world.facts.unreadable_clusters.insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
+        world.facts.unreadable_definitions.insert(arn, failure(AwsErrorKind::Denied, "ecs:DescribeTaskDefinition"));
     }),
     ("MANIFEST-INVALID", Error, "", |world| world.manifests = "kind: Nothing\n".to_owned()),
     ("CONSUL-NOT-IN-MESH", Info, "no container of consul-ecs", |world| {
@@ -52,26 +52,26 @@ pub(super) const CASES: &[AuditCase] = &[
         world.facts.aws = Some(Err("no Region was found".to_owned()));
     }),
     ("AUDIT-AWS-NO-ANSWER", Unknown, "ecs:ListTasks failed", |world| {
-        let said = Err(failure(AwsErrorKind::Denied, "ecs:ListTasks"));
-        world.facts.clusters.insert(super::cluster(), said);
+        let error = Err(failure(AwsErrorKind::Denied, "ecs:ListTasks"));
+        world.facts.clusters.insert(super::cluster(), error);
     }),
-    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "CONSUL_HTTP_TOKEN holds a token", |world| {
+    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "CONSUL_HTTP_TOKEN contains a token", |world| {
         variable(world, "CONSUL_HTTP_TOKEN", SECRET);
     }),
-    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "CONSUL_ECS_CONFIG_JSON holds a token", |world| {
+    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "CONSUL_ECS_CONFIG_JSON contains a token", |world| {
         world.config["proxy"]["config"] = json!({"token": SECRET});
     }),
-    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "it holds a token", |world| {
+    ("CONSUL-SECRET-IN-PLAIN-TEXT", Error, "the value contains a token", |world| {
         world.definition["containerDefinitions"][1]["command"] =
             json!(["consul", "login", format!("-token={SECRET}")]);
     }),
-    ("CONSUL-TASK-ROLE-MISSING", Error, "left out", |world| world.definition["taskRoleArn"] = Value::Null),
+    ("CONSUL-TASK-ROLE-MISSING", Error, "absent", |world| world.definition["taskRoleArn"] = Value::Null),
     ("CONSUL-NETWORK-MODE", Error, "\"bridge\"", |world| world.definition["networkMode"] = json!("bridge")),
-    ("CONSUL-NETWORK-MODE", Error, "left out", |world| world.definition["networkMode"] = Value::Null),
+    ("CONSUL-NETWORK-MODE", Error, "absent", |world| world.definition["networkMode"] = Value::Null),
     (
         "CONSUL-HEALTH-SYNC-CONTAINER",
         Error,
-        "no container \"web\"; there are consul-ecs-mesh-init, app",
+        "container \"web\" does not exist; containers are consul-ecs-mesh-init, app",
         |world| {
             world.config["healthSyncContainers"] = json!(["web"]);
         },
@@ -79,11 +79,11 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-HEALTH-SYNC-CONTAINER", Error, "has no healthCheck", |world| {
         world.definition["containerDefinitions"][1]["healthCheck"] = Value::Null;
     }),
-    ("CONSUL-TASK-TAG-MESH", Warning, "do not have it", |world| world.runs(&[])),
+    ("CONSUL-TASK-TAG-MESH", Warning, "do not have the tag", |world| world.runs(&[])),
     ("CONSUL-TASK-TAG-MESH", Warning, "\"True\"", |world| {
         world.definition["tags"] = json!([{"key": "consul.hashicorp.com/mesh", "value": "True"}]);
     }),
-    ("CONSUL-TASK-TAG-MESH", Info, "the service may give it", |world| world.definition["tags"] = json!([])),
+    ("CONSUL-TASK-TAG-MESH", Info, "the service may add it", |world| world.definition["tags"] = json!([])),
     ("CONSUL-TASK-TAG-PARTITION", Error, "without consul.hashicorp.com/namespace", |world| {
         world.runs(&[("consul.hashicorp.com/mesh", "true"), ("consul.hashicorp.com/partition", "default")]);
     }),
@@ -97,15 +97,15 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-UPSTREAM-NAME", Error, "\"DB\"", |world| {
         upstreams(world, json!([{"destinationName": "DB", "localBindPort": 5432}]));
     }),
-    ("CONSUL-UPSTREAM-DUPLICATE", Error, "\"db\" is proxy.upstreams[0], too", |world| {
+    ("CONSUL-UPSTREAM-DUPLICATE", Error, "\"db\" is also proxy.upstreams[0]", |world| {
         let one = |port: u16| json!({"destinationName": "db", "localBindPort": port});
         upstreams(world, json!([one(5432), one(5433)]));
     }),
-    ("CONSUL-UPSTREAM-DUPLICATE", Error, "127.0.0.1:5432 is proxy.upstreams[0]'s, too", |world| {
+    ("CONSUL-UPSTREAM-DUPLICATE", Error, "127.0.0.1:5432 is also used by proxy.upstreams[0]", |world| {
         let one = |name: &str| json!({"destinationName": name, "localBindPort": 5432});
         upstreams(world, json!([one("db"), one("cache")]));
     }),
-    ("CONSUL-UPSTREAM-PORT", Error, "70000 is no port", |world| {
+    ("CONSUL-UPSTREAM-PORT", Error, "70000 is not a port", |world| {
         upstreams(world, json!([{"destinationName": "db", "localBindPort": 70_000}]));
     }),
     ("CONSUL-UPSTREAM-PORT", Error, "20000 is the proxy's public listener", |world| {
@@ -117,7 +117,7 @@ pub(super) const CASES: &[AuditCase] = &[
     ("CONSUL-OUTBOUND-UNREACHED", Warning, "the upstream's port is 5432", |world| {
         outbound(world, "db", 5555);
     }),
-    ("CONSUL-UPSTREAM-UNLISTED", Warning, "it calls db", |world| outbound(world, "cache", 6379)),
+    ("CONSUL-UPSTREAM-UNLISTED", Warning, "calls db", |world| outbound(world, "cache", 6379)),
 ];
 
 #[test]
@@ -126,7 +126,7 @@ fn each_case_is_found() {
 }
 
 #[test]
-fn an_outbound_that_the_task_has_is_good() {
+fn outbound_with_matching_upstream_is_valid() {
     assert_eq!(findings(|world| outbound(world, "db", 5432)), []);
 }
 
@@ -164,7 +164,7 @@ fn workload_of_other_mesh_does_not_affect_upstreams() {
 }
 
 #[test]
-fn a_task_that_finds_services_by_dns_needs_no_upstream() {
+fn task_with_consul_dns_needs_no_upstream() {
     let found = findings(|world| {
         outbound(world, "cache", 6379);
         world.config["transparentProxy"] = json!({"enabled": true, "consulDNS": {"enabled": true}});
@@ -174,13 +174,13 @@ fn a_task_that_finds_services_by_dns_needs_no_upstream() {
 }
 
 #[test]
-fn a_prepared_query_may_have_any_name() {
+fn prepared_query_may_have_any_name() {
     let query = json!({"destinationType": "prepared_query", "destinationName": "Any", "localBindPort": 5432});
     assert_eq!(findings(|world| upstreams(world, json!([query]))), []);
 }
 
 #[test]
-fn a_finding_knows_file_line_container_and_field() {
+fn finding_has_file_line_container_and_field() {
     let found = findings(|world| world.config["consulLogin"]["enabled"] = json!(false));
     let at = &found[0].location;
     assert_eq!((at.file.as_deref(), at.line), (Some("task.json"), Some(1)));
@@ -196,7 +196,7 @@ fn a_finding_knows_file_line_container_and_field() {
 }
 
 #[test]
-fn what_runs_and_is_none_of_consuls_is_told_in_one_row() {
+fn running_definitions_outside_consul_are_one_finding() {
     let found = findings(|world| {
         world.runs(&[]);
         world.config = Value::Null;

@@ -1,16 +1,16 @@
-//! Which line of a JSON text each value begins on. The text has been parsed before, so it is known to be JSON.
+//! The line on which each value of a JSON text begins. The text must be valid JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Lines, from 1, by path (`containerDefinitions[0].name`).
+/// Line numbers from 1, by path (`containerDefinitions[0].name`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineIndex(BTreeMap<String, u32>);
 
 impl LineIndex {
-    /// Of a text that is JSON.
+    /// Builds the index of a valid JSON text.
     pub(crate) fn of(text: &str) -> Self {
-        let mut scanner = Scanner { bytes: text.as_bytes(), location: 0, line: 1, lines: BTreeMap::new() };
+        let mut scanner = Scanner { bytes: text.as_bytes(), offset: 0, line: 1, lines: BTreeMap::new() };
         scanner.value(&mut String::new());
         Self(scanner.lines)
     }
@@ -20,7 +20,7 @@ impl LineIndex {
         self.0.contains_key(path)
     }
 
-    /// The line of the value, or of the nearest one around it.
+    /// The line of the value, or of the nearest enclosing value.
     pub(crate) fn get(&self, path: &str) -> Option<u32> {
         let mut path = path;
         loop {
@@ -37,7 +37,7 @@ impl LineIndex {
 
 struct Scanner<'a> {
     bytes: &'a [u8],
-    location: usize,
+    offset: usize,
     line: u32,
     lines: BTreeMap<String, u32>,
 }
@@ -46,31 +46,31 @@ impl Scanner<'_> {
     fn value(&mut self, path: &mut String) {
         self.blank();
         self.lines.insert(path.clone(), self.line);
-        match self.bytes.get(self.location) {
+        match self.bytes.get(self.offset) {
             Some(b'{') => self.members(path, b'}', true),
             Some(b'[') => self.members(path, b']', false),
             Some(b'"') => {
                 self.text();
             }
             _ => {
-                while self.bytes.get(self.location).is_some_and(|b| !b",]} \t\r\n".contains(b)) {
-                    self.location += 1;
+                while self.bytes.get(self.offset).is_some_and(|b| !b",]} \t\r\n".contains(b)) {
+                    self.offset += 1;
                 }
             }
         }
     }
 
     fn members(&mut self, path: &mut String, end: u8, named: bool) {
-        self.location += 1;
+        self.offset += 1;
         for index in 0.. {
             self.blank();
-            match self.bytes.get(self.location) {
+            match self.bytes.get(self.offset) {
                 Some(b',') => {
-                    self.location += 1;
+                    self.offset += 1;
                     self.blank();
                 }
                 Some(byte) if *byte == end => {
-                    self.location += 1;
+                    self.offset += 1;
                     return;
                 }
                 Some(_) => {}
@@ -80,7 +80,7 @@ impl Scanner<'_> {
             if named {
                 let key = self.text();
                 self.blank();
-                self.location += 1;
+                self.offset += 1;
                 if !path.is_empty() {
                     path.push('.');
                 }
@@ -94,27 +94,27 @@ impl Scanner<'_> {
         }
     }
 
-    /// Passes a text; gives it as written, which for the names of fields is the text itself.
+    /// Consumes a string and returns it with its escapes; field names have none.
     fn text(&mut self) -> String {
-        let start = self.location + 1;
-        self.location = start;
-        while let Some(byte) = self.bytes.get(self.location) {
+        let start = self.offset + 1;
+        self.offset = start;
+        while let Some(byte) = self.bytes.get(self.offset) {
             match byte {
-                b'\\' => self.location += 1,
+                b'\\' => self.offset += 1,
                 b'"' => break,
                 _ => {}
             }
-            self.location += 1;
+            self.offset += 1;
         }
-        let end = self.location.min(self.bytes.len());
-        self.location += 1;
+        let end = self.offset.min(self.bytes.len());
+        self.offset += 1;
         String::from_utf8_lossy(self.bytes.get(start..end).unwrap_or_default()).into_owned()
     }
 
     fn blank(&mut self) {
-        while let Some(byte) = self.bytes.get(self.location).filter(|byte| b" \t\r\n".contains(byte)) {
+        while let Some(byte) = self.bytes.get(self.offset).filter(|byte| b" \t\r\n".contains(byte)) {
             self.line += u32::from(*byte == b'\n');
-            self.location += 1;
+            self.offset += 1;
         }
     }
 }
