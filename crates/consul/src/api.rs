@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::errors::{self, ConsulCall};
 use super::reply::ApiReply;
 use super::scope::ConsulScope;
-use ecs_mesh_control_plane::http::{ItemHandler, ResponseHead, ItemStream, HttpMethod, BodySink, StreamTransport};
 use ecs_mesh_control_plane::MeshError;
+use ecs_mesh_control_plane::http::{
+    BodySink, HttpMethod, ItemHandler, ItemStream, ResponseHead, StreamTransport,
+};
 use ecs_mesh_controller::Lease;
 
 /// The maximum size of a buffered response; long lists are split into items as they arrive.
@@ -56,7 +58,11 @@ impl<T: StreamTransport> ConsulApi<T> {
     }
 
     /// Sends a call and buffers its response.
-    pub(super) async fn send(&self, call: &ConsulCall<'_>, body: Option<Vec<u8>>) -> Result<ApiReply, MeshError> {
+    pub(super) async fn send(
+        &self,
+        call: &ConsulCall<'_>,
+        body: Option<Vec<u8>>,
+    ) -> Result<ApiReply, MeshError> {
         // Removals wait for permits and for each other after their caller has checked the lease.
         if call.is_write() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(call.without_lease());

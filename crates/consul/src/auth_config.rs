@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::client::ConsulControlPlane;
 use super::errors;
-use super::objects::{AclPolicy, AclRole, AuthMethod, BindingRule, ObjectLink, AclObjects};
+use super::objects::{AclObjects, AclPolicy, AclRole, AuthMethod, BindingRule, ObjectLink};
 use super::version::ConsulVersion;
 use ecs_mesh_control_plane::http::StreamTransport;
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
@@ -36,7 +36,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     /// If the servers are unreachable or not Consul's.
     pub async fn read_auth_config(&self, clusters: &BTreeSet<ClusterArn>) -> Result<AuthConfig, MeshError> {
         let version = match self.load_version().await {
-            Err(error) if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse) => {
+            Err(error)
+                if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse) =>
+            {
                 return Err(error);
             }
             version => version,

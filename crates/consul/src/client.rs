@@ -19,21 +19,21 @@ use super::api::ConsulApi;
 use super::connection::settings;
 use super::context::ClientContext;
 use super::errors::{self, ConsulCall};
-use super::resource_key::ResourceKey;
 use super::objects::AclObjects;
 use super::own_token::OwnToken;
-use super::segments::{RegistrationsFound, SegmentResults, ConsulSegment};
-use super::removal::{self, RemoveServices, ReadCache, ServiceKey};
+use super::removal::{self, ReadCache, RemoveServices, ServiceKey};
+use super::resource_key::ResourceKey;
 use super::scope::ConsulScope;
-use super::services::{self, ServicesOfCluster, ServiceQuery};
-use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokensOfTasks, TokenQuery};
+use super::segments::{ConsulSegment, RegistrationsFound, SegmentResults};
+use super::services::{self, ServiceQuery, ServicesOfCluster};
+use super::tokens::{self, DEFAULT_CLIENT_METHOD, DEFAULT_METHOD, TokenKey, TokenQuery, TokensOfTasks};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS, TXN_OPERATIONS_SINCE_1_14};
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{HttpTransport, HttpMethod, StreamTransport};
+use ecs_mesh_control_plane::http::{HttpMethod, HttpTransport, StreamTransport};
 use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedSegment, PartialList, MeshCallObserver, MeshError, MeshErrorKind, Registration, UnattributedTokenCount,
-    RenderedRegistration, RegistrationSummary,
+    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, PartialList, Registration,
+    RegistrationSummary, RenderedRegistration, UnattributedTokenCount,
 };
 use ecs_mesh_controller::Secrets;
 use ecs_mesh_controller::{BatchError, Batcher, Lease, TokenBucket};
@@ -224,7 +224,10 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
             let errors = [tokens, services].map(|failure| errors::of_batch(failure.clone()));
             // An unreachable server takes precedence over a rejected call.
             let is_reachable = |error: &MeshError| error.kind != MeshErrorKind::Unreachable;
-            return errors.into_iter().min_by_key(is_reachable).map_or_else(|| Ok(PartialList::default()), Err);
+            return errors
+                .into_iter()
+                .min_by_key(is_reachable)
+                .map_or_else(|| Ok(PartialList::default()), Err);
         }
         let mut all = RegistrationsFound::default();
         let tokens_segment = ConsulSegment::Tokens { namespace: None };
@@ -238,7 +241,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
                 Err(error) => all.failed.push(FailedSegment { segment: Arc::new(segment), error }),
             }
         }
-        let mut seen: Vec<RegistrationSummary> = all.registrations.iter().map(RegistrationSummary::from).collect();
+        let mut seen: Vec<RegistrationSummary> =
+            all.registrations.iter().map(RegistrationSummary::from).collect();
         seen.sort_by(|a, b| a.id.cmp(&b.id));
         seen.dedup_by(|a, b| a.id == b.id);
         Ok(PartialList { seen, failed: all.failed })
@@ -281,7 +285,10 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     fn resource_key(&self, id: &RegistrationId) -> Result<ResourceKey, MeshError> {
         let key = ResourceKey::parse(&id.name).filter(|_| id.mesh == self.context.mesh);
         key.ok_or_else(|| {
-            errors::error(MeshErrorKind::Invalid, format!("{id} is not the id of a registration in this Consul"))
+            errors::error(
+                MeshErrorKind::Invalid,
+                format!("{id} is not the id of a registration in this Consul"),
+            )
         })
     }
 
@@ -303,8 +310,11 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     /// token may not read it.
     pub async fn agent(&self) -> Result<Option<(ConsulVersion, Vec<u8>)>, MeshError> {
         let path = self.api.scope.path("/v1/agent/self", &[]);
-        let call =
-            ConsulCall { method: HttpMethod::Get, path: &path, needs: "agent_prefix \"\" { policy = \"read\" }" };
+        let call = ConsulCall {
+            method: HttpMethod::Get,
+            path: &path,
+            needs: "agent_prefix \"\" { policy = \"read\" }",
+        };
         let reply = self.api.send(&call, None).await?;
         if reply.head.status == 403 {
             // A token that may manage tasks need not have access to the agent.
@@ -314,7 +324,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         if !reply.is_ok() {
             return Err(call.status_error(&reply));
         }
-        let version = ConsulVersion::read(&reply.body).map_err(|cause| call.unreadable(&reply.body, cause))?;
+        let version =
+            ConsulVersion::read(&reply.body).map_err(|cause| call.unreadable(&reply.body, cause))?;
         self.version.store(Some(Arc::new(version.clone())));
         Ok(Some((version, reply.body)))
     }
@@ -449,7 +460,11 @@ impl<T: StreamTransport + 'static> ControlPlane for ConsulControlPlane<T> {
     }
 
     /// Returns an empty body, which is never sent.
-    fn render(&self, _desired: &DesiredRegistration, _current: Option<&Registration>) -> RenderedRegistration {
+    fn render(
+        &self,
+        _desired: &DesiredRegistration,
+        _current: Option<&Registration>,
+    ) -> RenderedRegistration {
         RenderedRegistration { body: Value::Null, normal: Value::Null }
     }
 

@@ -1,7 +1,7 @@
 //! The connection settings of Consul: names, ports and how a token is sent.
 
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{Credential, Product, ConnectionSettings, TextSources};
+use ecs_mesh_control_plane::http::{ConnectionSettings, Credential, Product, TextSources};
 
 /// Consul, open source and Enterprise.
 ///

@@ -7,9 +7,9 @@ use super::client::ConsulControlPlane;
 use super::errors;
 use super::objects::AuthMethod;
 use super::own_token::OwnToken;
-use super::segments::SegmentResults;
 use super::permissions::{AclPermission, AclPermissions};
 use super::scope::ALL_NAMESPACES;
+use super::segments::SegmentResults;
 use super::services;
 use super::tokens::LoginToken;
 use super::version::ConsulVersion;
@@ -86,7 +86,9 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
     /// An unreachable server ends the diagnostics after the first read.
     pub async fn diagnose(&self, request: &DiagnosticsRequest) -> ConsulDiagnostics {
         let version = match self.load_version().await {
-            Err(error) if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse) => {
+            Err(error)
+                if matches!(error.kind, MeshErrorKind::Unreachable | MeshErrorKind::UnexpectedResponse) =>
+            {
                 return ConsulDiagnostics { version: Err(error), probes: None };
             }
             version => version,
@@ -149,7 +151,8 @@ impl<T: StreamTransport + 'static> ConsulControlPlane<T> {
         let mut sink = |task: Option<&TaskArn>, _: LoginToken| {
             of_tasks += usize::from(task.is_some_and(|task| clusters.contains(task.cluster())));
         };
-        let unattributed = self.api.tokens(&self.context, "list_owned", skipped, &mut segments, &mut sink).await;
+        let unattributed =
+            self.api.tokens(&self.context, "list_owned", skipped, &mut segments, &mut sink).await;
         segments.require_all().map(|()| LoginTokenCounts { of_tasks, unattributed })
     }
 

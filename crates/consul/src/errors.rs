@@ -86,7 +86,10 @@ impl ConsulCall<'_> {
 
     /// The error of a call that was not sent because another copy of the operator holds the lease.
     pub(super) fn without_lease(&self) -> MeshError {
-        error(MeshErrorKind::NotLeader, format!("{self}: not sent: another copy of this operator holds the lease"))
+        error(
+            MeshErrorKind::NotLeader,
+            format!("{self}: not sent: another copy of this operator holds the lease"),
+        )
     }
 
     /// The error of a response other than 2xx.
@@ -98,8 +101,10 @@ impl ConsulCall<'_> {
         } else {
             format!(" with {}", describe_body(&reply.body))
         };
-        let help =
-            self.help(kind, reply.head.status, &text).map(|help| format!("; help: {help}")).unwrap_or_default();
+        let help = self
+            .help(kind, reply.head.status, &text)
+            .map(|help| format!("; help: {help}"))
+            .unwrap_or_default();
         MeshError {
             kind,
             message: format!("{self}: Consul responded {}{body}{help}", reply.head.status),
@@ -235,13 +240,11 @@ pub(super) fn of_batch(failure: BatchError<MeshError>) -> MeshError {
 }
 
 /// The message for an own token that the servers do not know.
-pub(super) const OWN_TOKEN_UNKNOWN: &str =
-    "the token is not known to these servers; write a valid token to the source that ControlPlane.spec.consul.tokenFile, \
+pub(super) const OWN_TOKEN_UNKNOWN: &str = "the token is not known to these servers; write a valid token to the source that ControlPlane.spec.consul.tokenFile, \
      tokenEnv or tokenSecret names";
 
 /// The help for a response that is not Consul's.
-const NOT_CONSUL: &str =
-    "this is no response of Consul's API; check ControlPlane.spec.consul.address (http:// is port 8500, https:// is \
+const NOT_CONSUL: &str = "this is no response of Consul's API; check ControlPlane.spec.consul.address (http:// is port 8500, https:// is \
      port 8501) and any proxy before it";
 
 /// Whether the text is the error for a missing namespace. (Enterprise; other missing objects have other texts.)

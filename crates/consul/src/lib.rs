@@ -19,35 +19,37 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod auth_config;
 mod client;
 mod connection;
 mod context;
+mod diagnostics;
 mod errors;
-mod resource_key;
 mod objects;
 mod own_token;
-mod segments;
-mod removal;
 mod permissions;
+mod removal;
 mod reply;
+mod resource_key;
 mod scope;
+mod segments;
 mod services;
-mod auth_config;
-mod diagnostics;
 mod tokens;
 mod version;
 
+pub use auth_config::AuthConfig;
 pub use client::ConsulControlPlane;
 pub use connection::{PRODUCT, settings};
-pub use resource_key::ResourceKey;
+pub use diagnostics::{
+    ClusterNodeInfo, ConsulDiagnostics, ConsulProbes, DiagnosticsRequest, LoginTokenCounts,
+};
 pub use objects::{
-    ANONYMOUS_TOKEN, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, TokenRefKind, TokenRefs,
-    ObjectLink, NODE_MARK, ConsulNamespace, NamespaceAcls, AclObjects, SYNTHETIC_NODE,
+    ANONYMOUS_TOKEN, AclObjects, AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode,
+    ConsulNamespace, NODE_MARK, NamespaceAcls, ObjectLink, SYNTHETIC_NODE, TokenRefKind, TokenRefs,
 };
 pub use own_token::OwnToken;
 pub use permissions::{AclPermission, AclPermissions};
-pub use auth_config::AuthConfig;
-pub use diagnostics::{ConsulProbes, DiagnosticsRequest, LoginTokenCounts, ClusterNodeInfo, ConsulDiagnostics};
+pub use resource_key::ResourceKey;
 pub use tokens::{DEFAULT_CLIENT_METHOD, DEFAULT_METHOD};
 pub use version::ConsulVersion;
 

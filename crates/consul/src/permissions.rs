@@ -135,7 +135,10 @@ impl<T: StreamTransport> ConsulApi<T> {
         let reply = self.send(&call, Some(body.to_string().into_bytes())).await?;
         let results: Vec<AuthorizeResult> = call.read(&reply)?;
         let match_checks = results.len() == checks.len()
-            && results.iter().zip(checks).all(|(result, (permission, _))| result.resource == permission.resource());
+            && results
+                .iter()
+                .zip(checks)
+                .all(|(result, (permission, _))| result.resource == permission.resource());
         if !match_checks {
             let message = format!("{call}: the response does not match the requested checks");
             return Err(errors::error(MeshErrorKind::UnexpectedResponse, message));

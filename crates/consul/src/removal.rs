@@ -16,10 +16,10 @@ use super::api::ConsulApi;
 use super::errors::{self, ConsulCall};
 use super::reply::ApiReply;
 use super::resource_key::ResourceKey;
-use super::services::{ServicesOfCluster, ServiceQuery};
+use super::services::{ServiceQuery, ServicesOfCluster};
 use super::version::{ConsulVersion, MIN_TXN_OPERATIONS};
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport};
-use ecs_mesh_control_plane::{MeshError, MeshErrorKind, RegistrationOwner, Registration};
+use ecs_mesh_control_plane::{MeshError, MeshErrorKind, Registration, RegistrationOwner};
 use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_model::ClusterArn;
 
@@ -121,7 +121,11 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
     /// An error is reported for each service.
     type Error = std::convert::Infallible;
 
-    async fn call(&self, _all: &(), keys: Vec<ServiceKey>) -> Result<BTreeMap<ServiceKey, RemovalResult>, Self::Error> {
+    async fn call(
+        &self,
+        _all: &(),
+        keys: Vec<ServiceKey>,
+    ) -> Result<BTreeMap<ServiceKey, RemovalResult>, Self::Error> {
         let (mut done, mut open, mut unread) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for key in keys {
             match self.read_cache.take(&key) {
@@ -154,7 +158,11 @@ impl<T: StreamTransport + 'static> BatchCall for RemoveServices<T> {
 
 impl<T: StreamTransport + 'static> RemoveServices<T> {
     /// Removes the services of one transaction.
-    async fn remove(&self, mut open: Vec<(ServiceKey, ServiceVersion)>, done: &mut BTreeMap<ServiceKey, RemovalResult>) {
+    async fn remove(
+        &self,
+        mut open: Vec<(ServiceKey, ServiceVersion)>,
+        done: &mut BTreeMap<ServiceKey, RemovalResult>,
+    ) {
         for _ in 0..MAX_TXN_ATTEMPTS {
             if open.is_empty() {
                 return;
@@ -201,8 +209,7 @@ impl<T: StreamTransport + 'static> RemoveServices<T> {
     ) -> Vec<(ServiceKey, ServiceVersion)> {
         let path = self.api.scope.path("/v1/txn", &[]);
         let call = ConsulCall { method: HttpMethod::Put, path: &path, needs: NEEDS };
-        let operations: Vec<Value> =
-            open.iter().map(|(key, version)| self.operation(key, version)).collect();
+        let operations: Vec<Value> = open.iter().map(|(key, version)| self.operation(key, version)).collect();
         let body = Value::from(operations).to_string().into_bytes();
         let rejection = match self.api.send(&call, Some(body)).await {
             Ok(reply) if reply.is_ok() => {

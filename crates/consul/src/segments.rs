@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::errors;
 use super::resource_key::ResourceKey;
 use super::scope::ALL_NAMESPACES;
-use ecs_mesh_control_plane::{FailedSegment, MeshError, MeshErrorKind, ListSegment, Registration};
+use ecs_mesh_control_plane::{FailedSegment, ListSegment, MeshError, MeshErrorKind, Registration};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::ClusterArn;
 
@@ -69,7 +69,11 @@ pub(super) struct SegmentResults {
 
 impl SegmentResults {
     /// Lists a segment, unless an earlier error affects all segments.
-    pub(super) async fn list(&mut self, segment: ConsulSegment, list: impl Future<Output = Result<(), MeshError>>) {
+    pub(super) async fn list(
+        &mut self,
+        segment: ConsulSegment,
+        list: impl Future<Output = Result<(), MeshError>>,
+    ) {
         let result = match &self.aborted {
             Some(error) => Err(error.clone()),
             None => list.await,
@@ -141,7 +145,10 @@ mod tests {
             assert!(!contains(&tokens, &service("")));
         }
         let tokens = ConsulSegment::Tokens { namespace: Some("a".into()) };
-        assert_eq!(["", "@a", "@b"].map(|namespace| contains(&tokens, &token(namespace))), [true, true, false]);
+        assert_eq!(
+            ["", "@a", "@b"].map(|namespace| contains(&tokens, &token(namespace))),
+            [true, true, false]
+        );
         let cluster = ClusterArn::parse(ARN).unwrap();
         let services = ConsulSegment::Services { cluster, namespace: Some("a".into()) };
         assert_eq!(

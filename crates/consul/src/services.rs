@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::api::{ConsulApi, ListLocation};
 use super::context::{ClientContext, skipped_service};
 use super::errors::ConsulCall;
-use super::resource_key::ResourceKey;
 use super::objects::nullable;
-use super::segments::{RegistrationsFound, SegmentResults, ConsulSegment};
+use super::resource_key::ResourceKey;
+use super::segments::{ConsulSegment, RegistrationsFound, SegmentResults};
 use super::tokens::owner;
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, TooLarge, segment};
 use ecs_mesh_control_plane::skipped_items::SkippedItems;
@@ -77,7 +77,12 @@ impl NodeService {
         }
     }
 
-    fn registration(self, cluster: &ClusterArn, task: Option<&TaskArn>, context: &ClientContext) -> Registration {
+    fn registration(
+        self,
+        cluster: &ClusterArn,
+        task: Option<&TaskArn>,
+        context: &ClientContext,
+    ) -> Registration {
         let key = ResourceKey::Service { cluster: cluster.clone(), id: self.id, namespace: self.namespace };
         Registration {
             id: key.in_mesh(context.mesh.clone()),
@@ -190,7 +195,8 @@ impl<T: StreamTransport + 'static> BatchCall for ServicesOfCluster<T> {
         queries: Vec<ServiceQuery>,
     ) -> Result<BTreeMap<ServiceQuery, RegistrationsFound>, MeshError> {
         let fits = queries.len() <= MAX_FILTER_TERMS;
-        let terms: Option<Vec<String>> = fits.then(|| queries.iter().map(ServiceQuery::filter).collect()).flatten();
+        let terms: Option<Vec<String>> =
+            fits.then(|| queries.iter().map(ServiceQuery::filter).collect()).flatten();
         let filter = terms.map(|terms| terms.join(" or "));
         let mut found: BTreeMap<ServiceQuery, RegistrationsFound> =
             queries.into_iter().map(|query| (query, RegistrationsFound::default())).collect();
@@ -237,7 +243,8 @@ mod tests {
 
     #[test]
     fn service_owner_needs_consistent_metadata() {
-        let task = |id: &str| ServiceOwner::Task(ClusterArn::parse(ARN).unwrap().task(TaskId::parse(id).unwrap()));
+        let task =
+            |id: &str| ServiceOwner::Task(ClusterArn::parse(ARN).unwrap().task(TaskId::parse(id).unwrap()));
         let arn = |cluster: &str, id: &str| format!("arn:aws:ecs:us-east-1:123456789012:task/{cluster}/{id}");
         assert_eq!(owner(&json!({"source": "consul-ecs", "task-id": "a1"})), task("a1"));
         let with_arn = json!({"source": "consul-ecs", "task-id": "a1", "task-arn": arn("anchor", "a1")});

@@ -17,8 +17,10 @@ use serde_json::{Value, json};
 
 use crate::{ConsulControlPlane, DEFAULT_METHOD};
 use ecs_mesh_api::ConsulConnection;
-use ecs_mesh_control_plane::http::{ResponseHead, HttpMethod, BodySink, StreamTransport, TransportError, TransportErrorKind};
-use ecs_mesh_control_plane::{PartialList, MeshCallObserver, MeshError, NoObserver, RegistrationSummary};
+use ecs_mesh_control_plane::http::{
+    BodySink, HttpMethod, ResponseHead, StreamTransport, TransportError, TransportErrorKind,
+};
+use ecs_mesh_control_plane::{MeshCallObserver, MeshError, NoObserver, PartialList, RegistrationSummary};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_model::{ClusterArn, MeshName, OperatorId, TaskArn, TaskId};
 
@@ -112,11 +114,17 @@ pub fn responds(status: u16, body: &Value) -> ScriptedResult {
 
 #[allow(clippy::unnecessary_wraps, reason = "scripts are lists of results")]
 pub fn text(status: u16, body: &str) -> ScriptedResult {
-    Ok(ScriptedResponse { head: ResponseHead { status, ..ResponseHead::default() }, body: body.as_bytes().to_vec() })
+    Ok(ScriptedResponse {
+        head: ResponseHead { status, ..ResponseHead::default() },
+        body: body.as_bytes().to_vec(),
+    })
 }
 
 pub fn filtered(body: &Value) -> ScriptedResult {
-    responds(200, body).map(|response| ScriptedResponse { head: ResponseHead { filtered: true, ..response.head }, ..response })
+    responds(200, body).map(|response| ScriptedResponse {
+        head: ResponseHead { filtered: true, ..response.head },
+        ..response
+    })
 }
 
 pub fn tokens(tokens: &[Value]) -> ScriptedResult {
@@ -124,7 +132,10 @@ pub fn tokens(tokens: &[Value]) -> ScriptedResult {
 }
 
 pub fn services(services: &[Value]) -> ScriptedResult {
-    responds(200, &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}))
+    responds(
+        200,
+        &json!({"Node": {"Node": CLUSTER, "Meta": {"synthetic-node": "true"}}, "Services": services}),
+    )
 }
 
 /// A node with a service that belongs to no task.
@@ -249,7 +260,9 @@ pub fn failed_segments(listed: &PartialList) -> Vec<String> {
     listed.failed.iter().map(|failed| failed.segment.to_string()).collect()
 }
 
-pub fn observed(script: &Arc<ScriptedConsulTransport>) -> (ConsulControlPlane<Arc<ScriptedConsulTransport>>, Arc<RecordingConsulObserver>) {
+pub fn observed(
+    script: &Arc<ScriptedConsulTransport>,
+) -> (ConsulControlPlane<Arc<ScriptedConsulTransport>>, Arc<RecordingConsulObserver>) {
     let reported = Arc::new(RecordingConsulObserver::default());
     let observer = reported.clone();
     (consul_of(script, &json!({}), observer), reported)

@@ -9,14 +9,16 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::api::{ConsulApi, ListLocation};
-use super::context::{TOO_LARGE_TOKEN, ClientContext, UNREADABLE_TOKEN};
+use super::context::{ClientContext, TOO_LARGE_TOKEN, UNREADABLE_TOKEN};
 use super::errors::{self, ConsulCall};
-use super::resource_key::{ResourceKey, is_uuid};
 use super::objects::nullable;
-use super::segments::{RegistrationsFound, SegmentResults, ConsulSegment};
+use super::resource_key::{ResourceKey, is_uuid};
+use super::segments::{ConsulSegment, RegistrationsFound, SegmentResults};
 use ecs_mesh_control_plane::http::{HttpMethod, StreamTransport, TooLarge, segment};
 use ecs_mesh_control_plane::skipped_items::SkippedItems;
-use ecs_mesh_control_plane::{MeshError, UnattributedTokenCount, RegistrationOwner, Registration, RegistrationSummary};
+use ecs_mesh_control_plane::{
+    MeshError, Registration, RegistrationOwner, RegistrationSummary, UnattributedTokenCount,
+};
 use ecs_mesh_controller::{BatchCall, Batcher};
 use ecs_mesh_core::intent::OwnershipLabels;
 use ecs_mesh_model::{ClusterArn, OperatorId, TaskArn, TaskId, Timestamp, intern};
@@ -131,7 +133,9 @@ impl LoginToken {
 
 /// A registration that its own metadata attributes to a task is owned by this operator, under the binding's policy.
 pub(super) fn owner(task: Option<&TaskArn>, operator: &OperatorId) -> RegistrationOwner {
-    task.map_or(RegistrationOwner::Foreign, |task| RegistrationOwner::Owned(OwnershipLabels::of(operator, task)))
+    task.map_or(RegistrationOwner::Foreign, |task| {
+        RegistrationOwner::Owned(OwnershipLabels::of(operator, task))
+    })
 }
 
 impl<T: StreamTransport> ConsulApi<T> {
@@ -189,7 +193,11 @@ impl<T: StreamTransport> ConsulApi<T> {
                 context.observer.unattributed_tokens(reason.label(), count);
                 total += count;
                 if count > 0 {
-                    unattributed_tokens.push(UnattributedTokenCount { reason: reason.label(), count, examples });
+                    unattributed_tokens.push(UnattributedTokenCount {
+                        reason: reason.label(),
+                        count,
+                        examples,
+                    });
                 }
             }
             context.unattributed_tokens.store(Arc::new(unattributed_tokens));
@@ -401,7 +409,11 @@ mod tests {
             (with(json!([ARN, ID])), UnattributedReason::Malformed),
             ("token created via login: {".to_owned(), UnattributedReason::Malformed),
         ] {
-            assert_eq!(owner_of(&description, DEFAULT_METHOD), TokenOwner::Unattributed(reason), "{description}");
+            assert_eq!(
+                owner_of(&description, DEFAULT_METHOD),
+                TokenOwner::Unattributed(reason),
+                "{description}"
+            );
         }
     }
 }

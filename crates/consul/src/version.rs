@@ -39,8 +39,7 @@ struct AgentVersionConfig {
 impl ConsulVersion {
     /// Reads the version from the agent's description of itself.
     pub(super) fn read(body: &[u8]) -> Result<Self, &'static str> {
-        let agent: AgentSelf =
-            serde_json::from_slice(body).map_err(|_| "no field Config.Version")?;
+        let agent: AgentSelf = serde_json::from_slice(body).map_err(|_| "no field Config.Version")?;
         Self::parse(&agent.config.version).ok_or("Config.Version is not a version")
     }
 
@@ -63,7 +62,11 @@ impl ConsulVersion {
 
     /// The maximum number of operations in a transaction.
     pub(super) fn max_txn_operations(&self) -> usize {
-        if (self.major, self.minor) >= FIRST_WITH_LARGE_TXN { TXN_OPERATIONS_SINCE_1_14 } else { MIN_TXN_OPERATIONS }
+        if (self.major, self.minor) >= FIRST_WITH_LARGE_TXN {
+            TXN_OPERATIONS_SINCE_1_14
+        } else {
+            MIN_TXN_OPERATIONS
+        }
     }
 }
 

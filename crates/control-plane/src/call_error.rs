@@ -59,7 +59,10 @@ impl CallError {
 }
 
 /// Calls a control plane unless its circuit is open, and reports the result to the circuit.
-pub async fn call<T>(circuit: &Circuit, call: impl Future<Output = Result<T, MeshError>>) -> Result<T, CallError> {
+pub async fn call<T>(
+    circuit: &Circuit,
+    call: impl Future<Output = Result<T, MeshError>>,
+) -> Result<T, CallError> {
     let permit = circuit.admit().map_err(|open| CallError::CircuitOpen(open.0))?;
     let response = call.await;
     match &response {

@@ -16,10 +16,10 @@
 
 mod call_error;
 pub mod http;
-pub mod skipped_items;
-mod partial_list;
 mod observer;
+mod partial_list;
 mod registration_summary;
+pub mod skipped_items;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
 
 pub use call_error::{CallError, call};
-pub use partial_list::{FailedSegment, PartialList, ListSegment, list_owned};
 pub use observer::{MeshCallObserver, NoObserver};
+pub use partial_list::{FailedSegment, ListSegment, PartialList, list_owned};
 pub use registration_summary::{ContentHash, RegistrationSummary};
 
 /// The owner of a registration, as its ownership labels show.

@@ -40,8 +40,12 @@ impl AsRef<[FailedSegment]> for PartialList {
 
 /// Collects the owned registrations of a control plane, each once. Holds the complete list in memory, so use this for
 /// short lists only.
-pub async fn list_owned(mesh: &dyn ControlPlane, clusters: &BTreeSet<ClusterArn>) -> Result<PartialList, MeshError> {
+pub async fn list_owned(
+    mesh: &dyn ControlPlane,
+    clusters: &BTreeSet<ClusterArn>,
+) -> Result<PartialList, MeshError> {
     let mut seen = BTreeMap::new();
-    let failed = mesh.list_owned(clusters, &mut |summary| drop(seen.insert(summary.id.clone(), summary))).await?;
+    let failed =
+        mesh.list_owned(clusters, &mut |summary| drop(seen.insert(summary.id.clone(), summary))).await?;
     Ok(PartialList { seen: seen.into_values().collect(), failed })
 }

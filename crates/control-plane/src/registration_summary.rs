@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{RegistrationOwner, Registration};
+use super::{Registration, RegistrationOwner};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::DrainReason;
 

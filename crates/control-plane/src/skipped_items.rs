@@ -66,15 +66,25 @@ impl SkippedItemLog {
     pub fn report(&self, skipped: SkippedItems, complete: bool) {
         for SkippedSummary { reason, count, names } in self.take_new(skipped, complete) {
             let SkipReason { kind, problem, fix } = reason;
-            tracing::warn!(kind, count, items = names, reason = problem, fix, "skipping unreadable list items");
+            tracing::warn!(
+                kind,
+                count,
+                items = names,
+                reason = problem,
+                fix,
+                "skipping unreadable list items"
+            );
         }
     }
 
     fn take_new(&self, skipped: SkippedItems, complete: bool) -> Vec<SkippedSummary> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let line = |(reason, items): (SkipReason, BTreeSet<(u64, String)>)| {
-            let mut new: Vec<String> =
-                items.into_iter().filter(|(item, _)| !reported.contains(item)).map(|(_, name)| name).collect();
+            let mut new: Vec<String> = items
+                .into_iter()
+                .filter(|(item, _)| !reported.contains(item))
+                .map(|(_, name)| name)
+                .collect();
             new.sort_unstable();
             let count = new.len();
             new.retain(|name| !name.is_empty());

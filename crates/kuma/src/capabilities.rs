@@ -135,7 +135,9 @@ pub(super) fn refuses_writes(config: &Value) -> Option<&'static str> {
         );
     }
     if config.pointer("/apiServer/readOnly").and_then(Value::as_bool) == Some(true) {
-        return Some("the API is read-only (KUMA_API_SERVER_READ_ONLY); help: use an address that accepts writes");
+        return Some(
+            "the API is read-only (KUMA_API_SERVER_READ_ONLY); help: use an address that accepts writes",
+        );
     }
     None
 }

@@ -12,17 +12,20 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::capabilities::{
+    self, ApiDialect, DataplaneCapabilities, HealthDiscovery, KumaVersion, ServerCapabilities,
+};
 use super::connection::settings;
 use super::dataplane;
-use super::capabilities::{self, ApiDialect, HealthDiscovery, ServerCapabilities, DataplaneCapabilities, KumaVersion};
 use super::errors::{self, RequestKind};
-use super::list::{self, MAX_PAGES, PageFlaw, page_path};
 use super::labels::{self, OPERATOR_LABEL};
+use super::list::{self, MAX_PAGES, PageFlaw, page_path};
 use ecs_mesh_api::KumaConnection;
-use ecs_mesh_control_plane::http::{HttpResponse, HttpTransport, HttpMethod, Transport, segment};
-use ecs_mesh_control_plane::skipped_items::{SkippedItemLog, SkippedItems, SkipReason};
+use ecs_mesh_control_plane::http::{HttpMethod, HttpResponse, HttpTransport, Transport, segment};
+use ecs_mesh_control_plane::skipped_items::{SkipReason, SkippedItemLog, SkippedItems};
 use ecs_mesh_control_plane::{
-    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration, RenderedRegistration, RegistrationSummary,
+    ControlPlane, FailedSegment, MeshCallObserver, MeshError, MeshErrorKind, Registration,
+    RegistrationSummary, RenderedRegistration,
 };
 use ecs_mesh_controller::Lease;
 use ecs_mesh_core::intent::{DesiredRegistration, RegistrationId};
@@ -89,7 +92,12 @@ impl<T: Transport> KumaControlPlane<T> {
         result
     }
 
-    async fn send(&self, method: HttpMethod, path: &str, body: Option<Vec<u8>>) -> Result<HttpResponse, MeshError> {
+    async fn send(
+        &self,
+        method: HttpMethod,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<HttpResponse, MeshError> {
         let response = self.transport.send(method, path, body).await;
         response.map_err(|error| errors::transport_error(&call(method, path), &error))
     }
@@ -156,9 +164,8 @@ impl<T: Transport> KumaControlPlane<T> {
         }
         let stored = read_json(HttpMethod::Get, &path, RequestKind::Dataplane, &response)?;
         let unexpected = |problem: &str| errors::unexpected(&call(HttpMethod::Get, &path), problem);
-        let registration = dataplane::registration(stored).map_err(|malformed| {
-            unexpected(&format!("parsing the Dataplane {id}: {}", malformed.problem))
-        })?;
+        let registration = dataplane::registration(stored)
+            .map_err(|malformed| unexpected(&format!("parsing the Dataplane {id}: {}", malformed.problem)))?;
         if registration.id != *id {
             return Err(unexpected(&format!("the response contains {} instead of {id}", registration.id)));
         }
@@ -254,7 +261,9 @@ impl<T: Transport> KumaControlPlane<T> {
     async fn load_configuration(&self) -> Result<(), MeshError> {
         let config = match self.get_json("/config", RequestKind::Server).await {
             Ok(config) => config,
-            Err(error) if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::UnexpectedResponse) => {
+            Err(error)
+                if matches!(error.kind, MeshErrorKind::Forbidden | MeshErrorKind::UnexpectedResponse) =>
+            {
                 // A token that may write Dataplanes may lack access to the configuration.
                 if self.capabilities.load().health_discovery.is_none()
                     && !self.warned_of_discovery.swap(true, Ordering::Relaxed)
@@ -279,7 +288,8 @@ impl<T: Transport> KumaControlPlane<T> {
     }
 
     async fn load_mesh(&self, mesh: &MeshName) -> Result<(), MeshError> {
-        let resource = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
+        let resource =
+            self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await?;
         self.update_capabilities(|known| {
             known.exclusive.insert(mesh.clone(), capabilities::is_exclusive(&resource));
         });
@@ -396,7 +406,8 @@ fn read_items(
     if response.status != 200 {
         return Err(errors::response_error(&call, request, response));
     }
-    let unreadable = |error: &serde_json::Error| errors::unreadable(&call, &response.body, &error.to_string());
+    let unreadable =
+        |error: &serde_json::Error| errors::unreadable(&call, &response.body, &error.to_string());
     let page = list::read_page(&response.body).map_err(|flaw| match flaw {
         PageFlaw::NotJson(error) => unreadable(&error),
         PageFlaw::Shape(problem) => errors::unexpected(&call, &format!("parsing the list: {problem}")),

@@ -1,7 +1,7 @@
 //! The connection settings of Kuma: names, ports and how a token is sent.
 
 use ecs_mesh_api::KumaConnection;
-use ecs_mesh_control_plane::http::{Credential, Product, ConnectionSettings, TextSources};
+use ecs_mesh_control_plane::http::{ConnectionSettings, Credential, Product, TextSources};
 
 /// Kuma and Kong Mesh.
 pub const PRODUCT: Product = Product {

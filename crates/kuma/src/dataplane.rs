@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::capabilities::{HealthDiscovery, DataplaneCapabilities};
+use super::capabilities::{DataplaneCapabilities, HealthDiscovery};
 use super::labels::{self, DRAIN_LABEL};
 use super::normalise::{ZONE_TAG, inbounds_mut, normalise, without_additions};
 use ecs_mesh_api::{Inbound, Outbound, Probe};
-use ecs_mesh_control_plane::{RegistrationOwner, Registration, RenderedRegistration};
+use ecs_mesh_control_plane::{Registration, RegistrationOwner, RenderedRegistration};
 use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_model::{MeshName, Timestamp, intern};
@@ -25,15 +25,21 @@ pub(super) fn render(
     current: Option<&Registration>,
     capabilities: DataplaneCapabilities,
 ) -> RenderedRegistration {
-    let is_same_task =
-        |owner: &RegistrationOwner| matches!(owner, RegistrationOwner::Owned(labels) if *labels == desired.marks);
+    let is_same_task = |owner: &RegistrationOwner| matches!(owner, RegistrationOwner::Owned(labels) if *labels == desired.marks);
     let current = current.filter(|current| is_same_task(&current.owner));
     let mut networking = Map::new();
     networking.insert("address".to_owned(), desired.address.to_string().into());
-    let inbounds: Vec<Value> =
-        desired.inbounds.iter().map(|inbound| render_inbound(inbound, desired, current, capabilities)).collect();
+    let inbounds: Vec<Value> = desired
+        .inbounds
+        .iter()
+        .map(|inbound| render_inbound(inbound, desired, current, capabilities))
+        .collect();
     insert_unless_empty(&mut networking, "inbound", inbounds);
-    insert_unless_empty(&mut networking, "outbound", render_outbounds(&desired.outbounds, current, capabilities));
+    insert_unless_empty(
+        &mut networking,
+        "outbound",
+        render_outbounds(&desired.outbounds, current, capabilities),
+    );
     rendered(json!({
         "type": "Dataplane",
         "mesh": desired.id.mesh.as_str(),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::client::KumaControlPlane;
 use super::capabilities::{self, KumaVersion};
+use super::client::KumaControlPlane;
 use super::errors::{self, RequestKind};
 use ecs_mesh_control_plane::http::{Transport, segment};
 use ecs_mesh_control_plane::{MeshError, MeshErrorKind};
@@ -73,10 +73,12 @@ impl<T: Transport> KumaControlPlane<T> {
             return KumaDiagnostics { version, probes: None };
         }
         let caller = self.get_json("/who-am-i", RequestKind::Server).await.and_then(|body| caller(&body));
-        let configuration = self.get_json("/config", RequestKind::Server).await.map(|config| configuration(&config));
+        let configuration =
+            self.get_json("/config", RequestKind::Server).await.map(|config| configuration(&config));
         let mut mesh_settings = BTreeMap::new();
         for mesh in meshes {
-            let resource = self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await;
+            let resource =
+                self.get_json(&format!("/meshes/{}", segment(mesh.as_str())), RequestKind::Mesh).await;
             mesh_settings.insert(mesh.clone(), resource.map(|resource| settings(&resource)));
         }
         let mut owned = BTreeSet::new();

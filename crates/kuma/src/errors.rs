@@ -97,16 +97,16 @@ fn kind(status: u16, request: RequestKind, has_kuma_body: bool) -> MeshErrorKind
     match (kind, request) {
         // A list over all meshes names no mesh, and the caller handles the 404 of one Dataplane.
         (MeshErrorKind::MeshNotFound, RequestKind::Server | RequestKind::Dataplane)
-        | (MeshErrorKind::ReadOnly, RequestKind::Server | RequestKind::Mesh) => MeshErrorKind::UnexpectedResponse,
+        | (MeshErrorKind::ReadOnly, RequestKind::Server | RequestKind::Mesh) => {
+            MeshErrorKind::UnexpectedResponse
+        }
         (kind, _) => kind,
     }
 }
 
 fn help(kind: MeshErrorKind, status: u16) -> Option<&'static str> {
     match (kind, status) {
-        (MeshErrorKind::MeshNotFound, _) => {
-            Some("create the mesh, or correct MeshBinding.spec.mesh")
-        }
+        (MeshErrorKind::MeshNotFound, _) => Some("create the mesh, or correct MeshBinding.spec.mesh"),
         (MeshErrorKind::ReadOnly, _) => Some(
             "a global control plane or a read-only API accepts no Dataplanes; \
              set ControlPlane.spec.kuma.address to the zone's own control plane",

@@ -22,25 +22,25 @@
 
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod client;
 mod connection;
 mod dataplane;
-mod capabilities;
-mod errors;
-mod list;
-mod labels;
-mod normalise;
 mod diagnostics;
+mod errors;
+mod labels;
+mod list;
+mod normalise;
 
+pub use capabilities::{ApiDialect, DataplaneCapabilities, HealthDiscovery, KumaVersion};
 pub use client::KumaControlPlane;
 pub use connection::{PRODUCT, settings};
-pub use capabilities::{ApiDialect, HealthDiscovery, DataplaneCapabilities, KumaVersion};
+pub use diagnostics::{CallerInfo, KumaDiagnostics, KumaProbes, MeshSettings, ServerConfig};
 pub use labels::{CLUSTER_LABEL, DRAIN_LABEL, OPERATOR_LABEL, TASK_LABEL};
 pub use normalise::normalise;
-pub use diagnostics::{KumaProbes, ServerConfig, CallerInfo, MeshSettings, KumaDiagnostics};
 
 pub use ecs_mesh_control_plane::http::{
-    HttpResponse, HttpTransport, HttpMethod, Transport, TransportError, TransportErrorKind,
+    HttpMethod, HttpResponse, HttpTransport, Transport, TransportError, TransportErrorKind,
 };
 pub use ecs_mesh_control_plane::{MeshCallObserver, NoObserver};
 

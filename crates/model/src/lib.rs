@@ -19,20 +19,20 @@
 
 mod arn;
 mod glob;
+mod intern;
 mod name;
+mod reason;
 #[cfg(feature = "schema")]
 mod schema;
-mod intern;
 mod task;
 mod time;
-mod reason;
 
 pub use self::time::Timestamp;
 pub use arn::{ArnError, ClusterArn, RoleArn, TaskArn, TaskDefinitionArn};
 pub use glob::Glob;
+pub use intern::{intern, intern_tags};
 pub use name::{
     CONSUL_SERVICE_RULE, ClusterId, MeshName, NameError, OperatorId, ServiceName, TaskId, is_consul_service,
 };
-pub use intern::{intern, intern_tags};
-pub use task::{TaskContainer, DesiredStatus, LastStatus, Tags, Task, TaskDefinition, TaskGroup};
 pub use reason::Reason;
+pub use task::{DesiredStatus, LastStatus, Tags, Task, TaskContainer, TaskDefinition, TaskGroup};

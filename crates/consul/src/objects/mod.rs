@@ -1,8 +1,8 @@
 //! Reads and writes the ACL objects and nodes that logins need. An object is reported as missing (`None`, or `false` for
 //! a removal) only while the operator's own token is known to be valid.
 
-mod types;
 mod token_refs;
+mod types;
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use serde_json::json;
 
 pub(super) use types::nullable;
 pub use types::{
-    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, ObjectLink, ConsulNamespace, NamespaceAcls,
+    AclPolicy, AclRole, AnonymousToken, AuthMethod, BindingRule, ClusterNode, ConsulNamespace, NamespaceAcls,
+    ObjectLink,
 };
 
 pub use token_refs::TokenRefs;

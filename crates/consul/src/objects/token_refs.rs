@@ -64,11 +64,10 @@ impl TokenRefs {
         }
         let foreign = self.of_methods.iter().filter(|(method, _)| !is_owned(method));
         parts.extend(
-            foreign.map(|(method, count)| {
-                format!("{count} of logins by the unowned auth method {method}")
-            }),
+            foreign.map(|(method, count)| format!("{count} of logins by the unowned auth method {method}")),
         );
-        (!parts.is_empty()).then(|| format!("these tokens refer to it and would lose it: {}", parts.join("; ")))
+        (!parts.is_empty())
+            .then(|| format!("these tokens refer to it and would lose it: {}", parts.join("; ")))
     }
 }
 

@@ -7,13 +7,19 @@ async fn registrations_of_clusters_tasks_are_owned() {
     let mut elsewhere = token(3);
     let description = elsewhere["Description"].as_str().unwrap().replace("cluster/anchor", "cluster/other");
     elsewhere["Description"] = description.into();
-    let script = ScriptedConsulTransport::of(vec![tokens(&[token(1), elsewhere, token(2)]), services(&[service(1, 7)])]);
+    let script = ScriptedConsulTransport::of(vec![
+        tokens(&[token(1), elsewhere, token(2)]),
+        services(&[service(1, 7)]),
+    ]);
     let owned = complete(list_owned(&consul(&script), &clusters()).await);
     let ids: Vec<_> = owned.iter().map(|registration| registration.id.clone()).collect();
     assert_eq!(ids, [service_id("web-1"), token_id(1), token_id(2)]);
     assert_eq!(script.calls(), [TOKENS, SERVICES], "the tokens come first");
     let marks = ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1));
-    assert_eq!([&owned[0].owner, &owned[1].owner], [&RegistrationOwner::Owned(marks.clone()), &RegistrationOwner::Owned(marks)]);
+    assert_eq!(
+        [&owned[0].owner, &owned[1].owner],
+        [&RegistrationOwner::Owned(marks.clone()), &RegistrationOwner::Owned(marks)]
+    );
     assert_eq!(owned[1].service.as_deref(), Some("web"));
     assert!(!format!("{owned:?}").contains("hunter2"), "{owned:?}");
 }
@@ -93,7 +99,12 @@ async fn failed_cluster_list_does_not_affect_others() {
         clusters.insert(ClusterArn::parse(&CLUSTER.replace("anchor", name)).unwrap());
     }
     for trouble in [text(403, "Permission denied"), text(500, "something else"), text(200, "<html>")] {
-        let script = ScriptedConsulTransport::of(vec![tokens(&[]), services(&[service(1, 7)]), trouble, foreign_services()]);
+        let script = ScriptedConsulTransport::of(vec![
+            tokens(&[]),
+            services(&[service(1, 7)]),
+            trouble,
+            foreign_services(),
+        ]);
         let listed = list_owned(&consul(&script), &clusters).await.unwrap();
         assert_eq!(failed_segments(&listed), [format!("the services of {}", CLUSTER.replace("anchor", "b"))]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
@@ -110,11 +121,13 @@ async fn unresponsive_server_is_not_called_for_each_segment() {
     let script = ScriptedConsulTransport::of(vec![unreachable_server()]);
     let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 1));
-    let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
+    let script =
+        ScriptedConsulTransport::of(vec![tokens(&[token(1)]), unreachable_server(), unreachable_server()]);
     let listed = list_owned(&consul(&script), &clusters).await.unwrap();
     assert_eq!((listed.failed.len(), listed.seen.len(), script.calls().len()), (4, 1, 3));
     // A rejected call is a response, but no segment was listed.
-    let script = ScriptedConsulTransport::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
+    let script =
+        ScriptedConsulTransport::of(vec![text(403, "no"), unreachable_server(), unreachable_server()]);
     let error = list_owned(&consul(&script), &clusters).await.unwrap_err();
     assert_eq!((error.kind, script.calls().len()), (MeshErrorKind::Unreachable, 3));
     let script = ScriptedConsulTransport::of(vec![unknown_token()]);
@@ -125,13 +138,24 @@ async fn unresponsive_server_is_not_called_for_each_segment() {
 #[tokio::test(start_paused = true)]
 async fn services_are_listed_when_acls_are_disabled() {
     let off = || text(401, "ACL support disabled");
-    let script = ScriptedConsulTransport::of(vec![off(), services(&[service(1, 7)]), off(), services(&[service(1, 7)])]);
+    let script = ScriptedConsulTransport::of(vec![
+        off(),
+        services(&[service(1, 7)]),
+        off(),
+        services(&[service(1, 7)]),
+    ]);
     let (consul, reported) = observed(&script);
-    for listed in [list_owned(&consul, &clusters()).await.unwrap(), consul.list_for_task(&task(1)).await.unwrap()] {
+    for listed in
+        [list_owned(&consul, &clusters()).await.unwrap(), consul.list_for_task(&task(1)).await.unwrap()]
+    {
         assert_eq!(failed_segments(&listed), ["the tokens of logins"]);
         assert_eq!(listed.seen[0].id, service_id("web-1"));
     }
-    assert_eq!(reported.all(), ["list_owned forbidden", "list_for_task forbidden"], "and no tokens are counted");
+    assert_eq!(
+        reported.all(),
+        ["list_owned forbidden", "list_for_task forbidden"],
+        "and no tokens are counted"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,8 +187,10 @@ async fn oversized_item_is_skipped_and_others_are_listed() {
     let long = "x".repeat(1024 * 1024 + 1);
     let mut heavy = service(2, 8);
     heavy["Meta"]["note"] = long.clone().into();
-    let script =
-        ScriptedConsulTransport::of(vec![tokens(&[token_with_description(2, &long), token(1)]), services(&[heavy, service(1, 7)])]);
+    let script = ScriptedConsulTransport::of(vec![
+        tokens(&[token_with_description(2, &long), token(1)]),
+        services(&[heavy, service(1, 7)]),
+    ]);
     let (consul, reported) = observed(&script);
     assert_eq!(complete(list_owned(&consul, &clusters()).await).len(), 2);
     assert_eq!(reported.all().iter().filter(|reported| *reported == "list_owned skipped").count(), 2);
@@ -190,7 +216,9 @@ async fn invalid_or_truncated_list_is_an_error() {
         assert!(error.message.contains("spec.consul.address"), "{error}");
     }
     let page = || text(200, "<html>");
-    let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![page(), page()])), &clusters()).await.unwrap_err();
+    let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![page(), page()])), &clusters())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{error}");
 }
 
@@ -214,7 +242,9 @@ async fn each_failure_has_its_error_kind() {
         (text(302, ""), MeshErrorKind::UnexpectedResponse, "redirects"),
         (unreachable_server(), MeshErrorKind::Unreachable, "connection refused"),
     ] {
-        let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![response])), &BTreeSet::new()).await.unwrap_err();
+        let error = list_owned(&consul(&ScriptedConsulTransport::of(vec![response])), &BTreeSet::new())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
@@ -224,11 +254,17 @@ async fn each_failure_has_its_error_kind() {
 async fn token_is_foreign_unless_a_task_logged_in() {
     let mut by_hand = token(2);
     by_hand["AuthMethod"] = "".into();
-    let script =
-        ScriptedConsulTransport::of(vec![responds(200, &token(1)), responds(200, &by_hand), responds(200, &token_with_description(3, "edited"))]);
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &token(1)),
+        responds(200, &by_hand),
+        responds(200, &token_with_description(3, "edited")),
+    ]);
     let consul = consul(&script);
     let read = consul.get(&token_id(1)).await.unwrap().unwrap();
-    assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
+    assert_eq!(
+        read.owner,
+        RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1)))
+    );
     assert_eq!(consul.get(&token_id(2)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
     assert_eq!(consul.get(&token_id(3)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
     assert_eq!(script.calls()[0], format!("GET /v1/acl/token/{}", accessor(1)));
@@ -238,7 +274,8 @@ async fn token_is_foreign_unless_a_task_logged_in() {
 #[tokio::test(start_paused = true)]
 async fn token_is_missing_only_when_a_list_lacks_it() {
     let missing = || text(403, "token does not exist: ACL not found");
-    let script = ScriptedConsulTransport::of(vec![missing(), tokens(&[token(2)]), missing(), unknown_token()]);
+    let script =
+        ScriptedConsulTransport::of(vec![missing(), tokens(&[token(2)]), missing(), unknown_token()]);
     let consul_1 = consul(&script);
     assert_eq!(consul_1.get(&token_id(1)).await.unwrap(), None);
     let error = consul_1.get(&token_id(2)).await.unwrap_err();
@@ -254,12 +291,18 @@ async fn token_is_missing_only_when_a_list_lacks_it() {
 async fn token_is_not_missing_when_own_token_was_unknown() {
     let consul = consul(&ScriptedConsulTransport::of(vec![unknown_token(), tokens(&[token(2), token(1)])]));
     let read = consul.get(&token_id(1)).await.unwrap().unwrap();
-    assert_eq!(read.owner, RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1))));
+    assert_eq!(
+        read.owner,
+        RegistrationOwner::Owned(ecs_mesh_core::intent::OwnershipLabels::of(&operator(), &task(1)))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn token_is_not_missing_when_it_names_no_task() {
-    let consul = consul(&ScriptedConsulTransport::of(vec![unknown_token(), tokens(&[token_with_description(1, "edited")])]));
+    let consul = consul(&ScriptedConsulTransport::of(vec![
+        unknown_token(),
+        tokens(&[token_with_description(1, "edited")]),
+    ]));
     assert_eq!(consul.get(&token_id(1)).await.unwrap().unwrap().owner, RegistrationOwner::Foreign);
 }
 
@@ -339,11 +382,21 @@ async fn empty_node_is_trusted_only_with_valid_own_token() {
         assert_eq!(failed_segments(&listed), [format!("the services of {CLUSTER}")]);
         let error = &listed.failed[0].error;
         assert!(error.message.contains("tokenFile"), "{error}");
-        let script = ScriptedConsulTransport::of(vec![tokens(&[token(1)]), nothing.clone(), known_token(), tokens(&[]), nothing]);
+        let script = ScriptedConsulTransport::of(vec![
+            tokens(&[token(1)]),
+            nothing.clone(),
+            known_token(),
+            tokens(&[]),
+            nothing,
+        ]);
         let consul = consul(&script);
         assert_eq!(complete(list_owned(&consul, &clusters()).await).len(), 1);
         assert_eq!(complete(list_owned(&consul, &clusters()).await).len(), 0);
-        assert_eq!(script.calls(), [TOKENS, SERVICES, SELF, TOKENS, SERVICES], "one check is valid for a while");
+        assert_eq!(
+            script.calls(),
+            [TOKENS, SERVICES, SELF, TOKENS, SERVICES],
+            "one check is valid for a while"
+        );
     }
 }
 
@@ -366,10 +419,17 @@ async fn client_tokens_naming_a_task_are_owned() {
         token
     };
     let of_client = by(token_with_description(2, "token created via login"));
-    let script = ScriptedConsulTransport::of(vec![tokens(&[of_client, by(token(1))]), tokens(&[token(3)]), foreign_services()]);
+    let script = ScriptedConsulTransport::of(vec![
+        tokens(&[of_client, by(token(1))]),
+        tokens(&[token(3)]),
+        foreign_services(),
+    ]);
     let reported = Arc::new(RecordingConsulObserver::default());
     let consul = ConsulControlPlane::new(script.clone(), &spec(&json!({})), operator(), reported.clone());
-    let ids: Vec<_> = complete(list_owned(&consul, &clusters()).await).into_iter().map(|read_cache| read_cache.id).collect();
+    let ids: Vec<_> = complete(list_owned(&consul, &clusters()).await)
+        .into_iter()
+        .map(|read_cache| read_cache.id)
+        .collect();
     assert_eq!(ids, [token_id(1), token_id(3)]);
     assert!(reported.all().contains(&"no_metadata: 1".to_owned()), "{:?}", reported.all());
     assert_eq!(script.calls()[..2], [&TOKENS.replace("service", "client"), TOKENS]);
@@ -437,7 +497,8 @@ async fn refresh_reads_the_version_and_checks_the_token() {
         (responds(200, &json!({"HumanVersion": "1.16.6", "SHA": "e0ab4d29"})), Some("1.16.6")),
     ] {
         let leader = responds(200, &json!("10.0.0.1:8300"));
-        let script = ScriptedConsulTransport::of(vec![text(403, "Permission denied"), leader, version, known_token()]);
+        let script =
+            ScriptedConsulTransport::of(vec![text(403, "Permission denied"), leader, version, known_token()]);
         let consul = consul(&script);
         consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
         assert_eq!(consul.version().map(|version| version.text.clone()).as_deref(), expected);
@@ -451,10 +512,17 @@ async fn refresh_reads_the_version_and_checks_the_token() {
         (vec![agent("1.21.4"), unknown_token()], MeshErrorKind::Forbidden, "tokenFile"),
         (vec![agent("1.21.4"), text(401, "ACL support disabled")], MeshErrorKind::Forbidden, "ACLs are off"),
         (vec![text(200, "<html>")], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
-        (vec![responds(200, &json!({"product": "Kuma"}))], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
+        (
+            vec![responds(200, &json!({"product": "Kuma"}))],
+            MeshErrorKind::UnexpectedResponse,
+            "spec.consul.address",
+        ),
         (vec![text(404, "not here")], MeshErrorKind::UnexpectedResponse, "spec.consul.address"),
     ] {
-        let error = consul(&ScriptedConsulTransport::of(responses)).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+        let error = consul(&ScriptedConsulTransport::of(responses))
+            .refresh_capabilities(&BTreeSet::new())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(words), "{error}");
     }
@@ -467,7 +535,10 @@ async fn refresh_reads_the_version_and_checks_the_token() {
 
 #[tokio::test(start_paused = true)]
 async fn list_services_returns_catalog_names() {
-    let script = ScriptedConsulTransport::of(vec![responds(200, &json!({"consul": [], "web": ["v1"]})), filtered(&json!({}))]);
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &json!({"consul": [], "web": ["v1"]})),
+        filtered(&json!({})),
+    ]);
     let consul = consul(&script);
     let names = consul.list_services(&MeshName::default()).await.unwrap();
     assert_eq!(names, BTreeSet::from(["consul".to_owned(), "web".to_owned()]));
@@ -506,18 +577,30 @@ async fn disabled_acls_differ_from_unreadable_acls() {
     let off = consul(&off).read_auth_config(&clusters()).await.unwrap();
     assert_eq!((off.acls, off.methods, off.nodes), (Ok(false), Ok(vec![]), Ok(clusters())));
     let refused = || text(403, "Permission denied");
-    let script = ScriptedConsulTransport::of(vec![agent(), refused(), node(), refused(), responds(200, &json!([])), refused()]);
+    let script = ScriptedConsulTransport::of(vec![
+        agent(),
+        refused(),
+        node(),
+        refused(),
+        responds(200, &json!([])),
+        refused(),
+    ]);
     let denied = consul(&script).read_auth_config(&clusters()).await.unwrap();
     assert_eq!((denied.acls, denied.roles), (Ok(true), Ok(vec![])));
     assert!(denied.methods.is_err() && denied.rules.is_err() && denied.anonymous.is_err());
-    let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).read_auth_config(&clusters()).await;
+    let nobody =
+        consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).read_auth_config(&clusters()).await;
     assert_eq!(nobody.unwrap_err().kind, MeshErrorKind::Unreachable);
 }
 
 #[tokio::test(start_paused = true)]
 async fn diagnostics_reads_fail_independently() {
     let node = json!([{"Node": CLUSTER, "Address": "127.0.0.1"}]);
-    let tokens = json!([token(1), token_with_description(2, "by hand"), token_with_description(3, "token created via login")]);
+    let tokens = json!([
+        token(1),
+        token_with_description(2, "by hand"),
+        token_with_description(3, "token created via login")
+    ]);
     let script = ScriptedConsulTransport::of(vec![
         text(403, "Permission denied"),
         responds(200, &json!("10.0.0.1:8300")),
@@ -548,7 +631,11 @@ async fn diagnostics_reads_fail_independently() {
     let own = probes.own_token.unwrap();
     assert_eq!((own.policies[0].name.as_str(), own.is_management()), ("operator", false));
     assert_eq!(probes.tokens, Ok(LoginTokenCounts { of_tasks: 1, unattributed: 2 }));
-    let permissions = [(AclPermission::Acls, false), (AclPermission::Services, true), (AclPermission::Service("web".into()), false)];
+    let permissions = [
+        (AclPermission::Acls, false),
+        (AclPermission::Services, true),
+        (AclPermission::Service("web".into()), false),
+    ];
     assert_eq!(probes.permissions, Ok(permissions.into()));
     assert_eq!(probes.rules["iam-ecs-service-token"], Ok(1));
     let method = probes.methods["iam-ecs-service-token"].as_ref().unwrap().as_ref().unwrap();
@@ -572,12 +659,17 @@ async fn diagnostics_reads_fail_independently() {
         text(403, "Permission denied"),
     ]);
     let consul_2 = consul_of(&script, &json!({"namespaces": ["team", "lost"]}), Arc::new(NoObserver));
-    let request = DiagnosticsRequest { permissions: [AclPermission::Acls, AclPermission::Operator].into(), ..DiagnosticsRequest::default() };
+    let request = DiagnosticsRequest {
+        permissions: [AclPermission::Acls, AclPermission::Operator].into(),
+        ..DiagnosticsRequest::default()
+    };
     let probes = consul_2.diagnose(&request).await.probes.unwrap();
     assert_eq!(probes.namespaces, [("lost".to_owned(), Ok(false)), ("team".to_owned(), Ok(true))].into());
     assert_eq!(script.calls()[2..4], ["GET /v1/namespace/team", "GET /v1/namespace/lost"]);
     assert_eq!(probes.permissions.unwrap_err().kind, MeshErrorKind::Forbidden);
-    let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()])).diagnose(&DiagnosticsRequest::default()).await;
+    let nobody = consul(&ScriptedConsulTransport::of(vec![unreachable_server()]))
+        .diagnose(&DiagnosticsRequest::default())
+        .await;
     assert!(nobody.version.is_err() && nobody.probes.is_none());
 }
 

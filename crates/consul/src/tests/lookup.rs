@@ -27,7 +27,12 @@ async fn list_for_task_returns_tokens_and_services() {
 async fn concurrent_lookups_share_one_token_scan() {
     let all: Vec<Value> = (1..=100).map(token).collect();
     let every: Vec<Value> = (1..=100).map(|number| service(number, 7)).collect();
-    let script = ScriptedConsulTransport::of(vec![tokens(&all), services(&[service(1, 7)]), tokens(&all), services(&every)]);
+    let script = ScriptedConsulTransport::of(vec![
+        tokens(&all),
+        services(&[service(1, 7)]),
+        tokens(&all),
+        services(&every),
+    ]);
     let consul = Arc::new(consul(&script));
     let ask = |number| {
         let consul = consul.clone();
@@ -81,7 +86,13 @@ async fn list_for_task_fails_when_all_lists_fail() {
 #[tokio::test(start_paused = true)]
 async fn service_is_not_missing_when_namespace_list_failed() {
     let lost = || text(500, "something else");
-    let script = ScriptedConsulTransport::of(vec![foreign_services(), lost(), foreign_services(), lost(), known_token()]);
+    let script = ScriptedConsulTransport::of(vec![
+        foreign_services(),
+        lost(),
+        foreign_services(),
+        lost(),
+        known_token(),
+    ]);
     let consul = consul_of(&script, &json!({"namespaces": ["a", "b"]}), Arc::new(NoObserver));
     let read = |namespace: &str| id(format!("service/web-1@{CLUSTER}@{namespace}"));
     assert_eq!(consul.get(&read("b")).await.unwrap_err().kind, MeshErrorKind::Unreachable);
@@ -90,7 +101,8 @@ async fn service_is_not_missing_when_namespace_list_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn token_scans_keep_to_a_rate() {
-    let script = ScriptedConsulTransport::of((0..20).flat_map(|_| [tokens(&[]), foreign_services()]).collect());
+    let script =
+        ScriptedConsulTransport::of((0..20).flat_map(|_| [tokens(&[]), foreign_services()]).collect());
     let consul = consul(&script);
     let began = tokio::time::Instant::now();
     for _ in 0..20 {
@@ -101,8 +113,11 @@ async fn token_scans_keep_to_a_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_service_reads_share_a_list() {
-    let script =
-        ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(2, 8), service(3, 9)]), known_token()]);
+    let script = ScriptedConsulTransport::of(vec![
+        services(&[service(1, 7)]),
+        services(&[service(2, 8), service(3, 9)]),
+        known_token(),
+    ]);
     let consul = Arc::new(consul(&script));
     let read = |name: &'static str| {
         let consul = consul.clone();

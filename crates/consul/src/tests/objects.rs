@@ -45,7 +45,12 @@ async fn name_conflict_is_not_a_server_error() {
 #[tokio::test(start_paused = true)]
 async fn object_is_missing_only_when_own_token_is_valid() {
     let missing = text(404, "Requested role does not exist: ACL not found");
-    let script = ScriptedConsulTransport::of(vec![missing.clone(), known_token(), text(404, ""), text(403, "ACL not found")]);
+    let script = ScriptedConsulTransport::of(vec![
+        missing.clone(),
+        known_token(),
+        text(404, ""),
+        text(403, "ACL not found"),
+    ]);
     let objects = consul(&script).objects();
     assert_eq!(objects.role("r").await.unwrap(), None);
     assert_eq!(objects.auth_method("m").await.unwrap(), None);
@@ -55,12 +60,16 @@ async fn object_is_missing_only_when_own_token_is_valid() {
     assert_eq!(objects.role("r").await.unwrap_err().kind, MeshErrorKind::Forbidden);
     let gone = || text(404, "Cannot find binding rule to delete");
     // A check before a response proves nothing about that response.
-    for checks in [vec![gone(), unknown_token()], vec![gone(), known_token(), unknown_token(), unknown_token()]] {
+    for checks in
+        [vec![gone(), unknown_token()], vec![gone(), known_token(), unknown_token(), unknown_token()]]
+    {
         let objects = consul(&ScriptedConsulTransport::of(checks)).objects();
         let error = objects.delete_binding_rule(&accessor(1)).await.unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::Forbidden, "{error}");
     }
-    let objects = consul(&ScriptedConsulTransport::of(vec![gone(), known_token(), text(404, ""), known_token()])).objects();
+    let objects =
+        consul(&ScriptedConsulTransport::of(vec![gone(), known_token(), text(404, ""), known_token()]))
+            .objects();
     assert!(!objects.delete_binding_rule(&accessor(1)).await.unwrap());
 }
 
@@ -93,7 +102,10 @@ async fn cluster_node_is_registered_as_synthetic() {
 
 #[tokio::test(start_paused = true)]
 async fn namespaced_objects_are_read_in_their_namespace() {
-    let script = ScriptedConsulTransport::of(vec![responds(200, &json!([])), responds(200, &json!({"Name": "team-1", "ACLs": null}))]);
+    let script = ScriptedConsulTransport::of(vec![
+        responds(200, &json!([])),
+        responds(200, &json!({"Name": "team-1", "ACLs": null})),
+    ]);
     let objects = consul(&script).objects();
     objects.in_namespace("team-1").policies().await.unwrap();
     let found = objects.namespace("team-1").await.unwrap().unwrap();

@@ -88,7 +88,10 @@ async fn recorded_registrations_belong_to_their_tasks() {
         &operator(),
         &anchor.task(TaskId::parse(&format!("{:032x}", 1)).unwrap()),
     );
-    let of_one = owned.iter().filter(|registration| registration.owner == RegistrationOwner::Owned(one.clone())).count();
+    let of_one = owned
+        .iter()
+        .filter(|registration| registration.owner == RegistrationOwner::Owned(one.clone()))
+        .count();
     assert_eq!(of_one, 2, "its token and its service: {owned:?}");
 }
 

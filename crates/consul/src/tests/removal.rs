@@ -91,7 +91,8 @@ async fn removal_reports_missing_and_forbidden_services() {
 
 #[tokio::test(start_paused = true)]
 async fn stale_service_is_read_before_removal() {
-    let script = ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(1, 8)]), done()]);
+    let script =
+        ScriptedConsulTransport::of(vec![services(&[service(1, 7)]), services(&[service(1, 8)]), done()]);
     let consul = consul(&script);
     consul.get(&service_id("web-1")).await.unwrap();
     tokio::time::advance(Duration::from_secs(61)).await;
@@ -188,21 +189,26 @@ async fn services_are_removed_singly_without_transactions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn transaction_size_follows_server_version()
-{
+async fn transaction_size_follows_server_version() {
     let of_version = |version: &str| responds(200, &json!({"Config": {"Version": version}}));
     for (reported, sizes) in [
         (vec![of_version("1.14.0"), known_token()], vec![128, 72]),
         (vec![of_version("1.13.9"), known_token()], vec![64, 64, 64, 8]),
         // The token may not read the agent; the servers have a leader.
         (
-            vec![unknown_token(), responds(200, &json!("10.0.0.1:8300")), text(404, "Invalid URL path"), known_token()],
+            vec![
+                unknown_token(),
+                responds(200, &json!("10.0.0.1:8300")),
+                text(404, "Invalid URL path"),
+                known_token(),
+            ],
             vec![64, 64, 64, 8],
         ),
     ] {
         let all: Vec<Value> = (1..=200).map(|number| service(number, 7)).collect();
         let before = reported.len() + 1;
-        let script = ScriptedConsulTransport::of([reported, vec![services(&all)], vec![done(); sizes.len()]].concat());
+        let script =
+            ScriptedConsulTransport::of([reported, vec![services(&all)], vec![done(); sizes.len()]].concat());
         let consul = Arc::new(consul(&script));
         consul.refresh_capabilities(&BTreeSet::new()).await.unwrap();
         let names: Vec<String> = (1..=200).map(|number| format!("web-{number}")).collect();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 use ecs_mesh_control_plane::http::HttpTransport;
-use ecs_mesh_control_plane::http::tls_server::{fixture, tls_server};
+use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 use ecs_mesh_controller::Secrets;
 
@@ -13,7 +13,7 @@ const TRUSTED: &str = "ECS_MESH_TEST_CA";
 const OTHER: &str = "ECS_MESH_TEST_OTHER_CA";
 
 fn pem(name: &str) -> String {
-    std::fs::read_to_string(fixture(name)).unwrap()
+    std::fs::read_to_string(tls_fixture(name)).unwrap()
 }
 
 /// Returns a CA.
@@ -43,8 +43,8 @@ async fn call(ca: &Value, secret: &'static str) -> Result<BTreeSet<String>, Mesh
 
 #[tokio::test]
 async fn ca_file_is_trusted() {
-    assert_eq!(call(&json!({"caFile": fixture("ca.pem")}), "none").await, Ok(BTreeSet::new()));
-    let other = call(&json!({"caFile": fixture("other-ca.pem")}), "none").await;
+    assert_eq!(call(&json!({"caFile": tls_fixture("ca.pem")}), "none").await, Ok(BTreeSet::new()));
+    let other = call(&json!({"caFile": tls_fixture("other-ca.pem")}), "none").await;
     assert_eq!(other, Err(MeshErrorKind::Unreachable));
 }
 

@@ -14,10 +14,11 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use super::failure::{CallTarget, innermost_cause};
-use super::settings::{Product, ConnectionSettings, TextSource, certificates};
+use super::settings::{ConnectionSettings, Product, TextSource, certificates};
 use super::token::{Secret, TokenReader};
 use super::transport::{
-    HttpResponse, ResponseHead, HttpMethod, BodySink, StreamTransport, Transport, TransportError, TransportErrorKind,
+    BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
+    TransportErrorKind,
 };
 use ecs_mesh_controller::Lease;
 use ecs_mesh_controller::secrets::{NoSecrets, Secrets};
@@ -91,7 +92,8 @@ impl HttpTransport {
     pub fn with_secrets(settings: ConnectionSettings, secrets: Arc<dyn Secrets>) -> Result<Self, String> {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(
-                "no TLS provider is installed in this process; help: install rustls' ring provider first".into()
+                "no TLS provider is installed in this process; help: install rustls' ring provider first"
+                    .into(),
             );
         }
         let ConnectionSettings { product, address, ca, token, timeout } = settings;
@@ -103,7 +105,11 @@ impl HttpTransport {
             let client = build_client(timeout, certificates).map_err(|cause| {
                 format!("building the client for {base}: {cause}; help: set {block}.caFile")
             })?;
-            Ok::<_, String>(ClientState::Prepared(PreparedClient { client, trust: trust.into(), since: Instant::now() }))
+            Ok::<_, String>(ClientState::Prepared(PreparedClient {
+                client,
+                trust: trust.into(),
+                since: Instant::now(),
+            }))
         };
         let client = match ca.one(block, "ca")? {
             TextSource::File(file) => {
@@ -143,10 +149,7 @@ impl HttpTransport {
         };
         let client = read.await.map_err(|cause| TransportError {
             kind: TransportErrorKind::Tls,
-            message: format!(
-                "calling {}: {cause} (ControlPlane.{}.caSecret)",
-                self.base, self.product.block
-            ),
+            message: format!("calling {}: {cause} (ControlPlane.{}.caSecret)", self.base, self.product.block),
         })?;
         let new = PreparedClient { client, trust: trust.into(), since: Instant::now() };
         *cached = Some(new.clone());
@@ -256,7 +259,8 @@ impl StreamTransport for HttpTransport {
         if method.writes() && self.lease.get().is_some_and(|lease| !lease.holds()) {
             return Err(without_lease());
         }
-        let target = CallTarget { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
+        let target =
+            CallTarget { product: &self.product, base: &self.base, timeout: self.timeout, trust: &trust };
         let request = self.request(&client, method, path_and_query, body, token.as_ref());
         let response = self.exchange(request, &target, token.as_ref(), sink).await;
         if let Err(error) = &response {

@@ -32,7 +32,9 @@ impl CallTarget<'_> {
         } else if error.is_connect() {
             (
                 TransportErrorKind::Connect,
-                format!("connecting to {base}: {cause}; help: check ControlPlane.{block}.address and the network rules"),
+                format!(
+                    "connecting to {base}: {cause}; help: check ControlPlane.{block}.address and the network rules"
+                ),
             )
         } else if error.is_builder() {
             (TransportErrorKind::Request, format!("building the request to {base}: {cause}"))

@@ -4,7 +4,7 @@
 //! The text around the items is kept and can be parsed: `[…]` leaves `[]`, and `{"Node": {…}, "Services": […]}` leaves
 //! `{"Node": {…}, "Services": []}`. A truncated list leaves invalid JSON.
 
-use super::transport::{ResponseHead, BodySink};
+use super::transport::{BodySink, ResponseHead};
 
 /// The maximum nesting of lists and objects; Consul's have a few levels.
 const MAX_DEPTH: usize = 1_024;
@@ -205,7 +205,9 @@ mod tests {
         let mut each = |_: Result<&[u8], TooLarge>| {};
         let mut sink = ItemStream::of_list(&mut each);
         assert!(
-            text.as_bytes().chunks(4_096).all(|chunk| sink.write(&OK, chunk) && sink.item.len() <= MAX_ITEM_BYTES + 1)
+            text.as_bytes()
+                .chunks(4_096)
+                .all(|chunk| sink.write(&OK, chunk) && sink.item.len() <= MAX_ITEM_BYTES + 1)
         );
     }
 

@@ -6,7 +6,7 @@ mod failure;
 mod item_stream;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
-pub mod tls_server;
+pub mod testing;
 mod token;
 mod transport;
 
@@ -16,9 +16,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use client::HttpTransport;
 pub use item_stream::{ItemHandler, ItemStream, TooLarge};
-pub use settings::{Credential, Product, ConnectionSettings, TextSources};
+pub use settings::{ConnectionSettings, Credential, Product, TextSources};
 pub use transport::{
-    HttpResponse, ResponseHead, HttpMethod, BodySink, StreamTransport, Transport, TransportError, TransportErrorKind,
+    BodySink, HttpMethod, HttpResponse, ResponseHead, StreamTransport, Transport, TransportError,
+    TransportErrorKind,
 };
 
 /// Characters that a path segment may contain unencoded (RFC 3986, unreserved).

@@ -105,7 +105,9 @@ impl Product {
         }
         let fits = matches!(url.scheme(), "http" | "https") && url.has_host();
         if !fits || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("{block}.address {address:?} is not a control plane's address; help: {rule}"));
+            return Err(format!(
+                "{block}.address {address:?} is not a control plane's address; help: {rule}"
+            ));
         }
         Ok(url.as_str().trim_end_matches('/').to_owned())
     }
@@ -116,7 +118,8 @@ pub(super) fn certificates(pem: &[u8], source: &str) -> Result<Vec<Certificate>,
     let invalid = |cause: &str| {
         format!("parsing {source}: {cause}; help: use PEM text with -----BEGIN CERTIFICATE----- blocks")
     };
-    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| invalid(&innermost_cause(&error)))?;
+    let certificates =
+        Certificate::from_pem_bundle(pem).map_err(|error| invalid(&innermost_cause(&error)))?;
     if certificates.is_empty() {
         return Err(invalid("no certificate found"));
     }

@@ -28,7 +28,12 @@ enum TokenSource {
     Absent,
     File(PathBuf),
     Env(String),
-    Secret { arn: String, secrets: Arc<dyn Secrets>, cached: Mutex<Option<CachedSecret>>, rejected: AtomicBool },
+    Secret {
+        arn: String,
+        secrets: Arc<dyn Secrets>,
+        cached: Mutex<Option<CachedSecret>>,
+        rejected: AtomicBool,
+    },
 }
 
 struct CachedSecret {
@@ -44,9 +49,12 @@ impl TokenReader {
             TextSource::None => TokenSource::Absent,
             TextSource::File(file) => TokenSource::File(file),
             TextSource::Env(name) => TokenSource::Env(name),
-            TextSource::Secret(arn) => {
-                TokenSource::Secret { arn, secrets, cached: Mutex::default(), rejected: AtomicBool::new(false) }
-            }
+            TextSource::Secret(arn) => TokenSource::Secret {
+                arn,
+                secrets,
+                cached: Mutex::default(),
+                rejected: AtomicBool::new(false),
+            },
         };
         Self { product, source }
     }
@@ -63,13 +71,16 @@ impl TokenReader {
                         "reading {source}: {error}; help: create it or correct ControlPlane.{block}.tokenFile"
                     )
                 })?;
-                let text = String::from_utf8(bytes).map_err(|_| format!("reading {source}: not UTF-8 text"))?;
+                let text =
+                    String::from_utf8(bytes).map_err(|_| format!("reading {source}: not UTF-8 text"))?;
                 self.secret(&text, &source).map(Some)
             }
             TokenSource::Env(name) => {
                 let source = format!("the environment variable {name}");
                 let text = std::env::var(name).map_err(|_| {
-                    format!("reading {source}: no text; help: set it or correct ControlPlane.{block}.tokenEnv")
+                    format!(
+                        "reading {source}: no text; help: set it or correct ControlPlane.{block}.tokenEnv"
+                    )
                 })?;
                 self.secret(&text, &source).map(Some)
             }
@@ -114,9 +125,7 @@ impl TokenReader {
                 }
                 Ok(known.secret.clone())
             }
-            (Err(error), None) => {
-                Err(format!("{error} (ControlPlane.{}.tokenSecret)", self.product.block))
-            }
+            (Err(error), None) => Err(format!("{error} (ControlPlane.{}.tokenSecret)", self.product.block)),
         }
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    RecordingKumaObserver, ScriptedKumaTransport, TASK, demo, demo_rendered, id, kuma, mesh, operator, page, responds, std_error,
-    stored_by_2x, unreachable_server,
+    RecordingKumaObserver, ScriptedKumaTransport, TASK, demo, demo_rendered, id, kuma, mesh, operator, page,
+    responds, std_error, stored_by_2x, unreachable_server,
 };
-use crate::{HttpResponse, HealthDiscovery, KumaControlPlane, MeshCallObserver, DataplaneCapabilities};
+use crate::{DataplaneCapabilities, HealthDiscovery, HttpResponse, KumaControlPlane, MeshCallObserver};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind, RegistrationOwner};
 
@@ -49,7 +49,10 @@ async fn list_owned_returns_each_registration_of_all_pages_once() {
 
 #[tokio::test]
 async fn list_fails_when_a_page_fails() {
-    let script = ScriptedKumaTransport::of(vec![page(&[dataplane("a")], Some("/dataplanes?offset=1")), std_error(500)]);
+    let script = ScriptedKumaTransport::of(vec![
+        page(&[dataplane("a")], Some("/dataplanes?offset=1")),
+        std_error(500),
+    ]);
     let error = list_owned(&kuma(&script), &BTreeSet::new()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::Unreachable);
     assert!(error.message.contains("offset=1"), "{error}");
@@ -108,11 +111,17 @@ async fn list_owned_excludes_others_when_filter_is_ignored() {
 #[tokio::test]
 async fn list_fails_when_it_has_no_items_field() {
     for response in [json!({}), json!({"items": 7}), json!([]), json!({"items": [], "next": "http://x/"})] {
-        let error = list_owned(&kuma(&ScriptedKumaTransport::of(vec![responds(200, &response)])), &BTreeSet::new()).await.unwrap_err();
+        let error =
+            list_owned(&kuma(&ScriptedKumaTransport::of(vec![responds(200, &response)])), &BTreeSet::new())
+                .await
+                .unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse, "{response}");
     }
     let nothing = responds(200, &json!({"total": 0, "items": null, "next": null}));
-    assert_eq!(list_owned(&kuma(&ScriptedKumaTransport::of(vec![nothing])), &BTreeSet::new()).await.unwrap().seen, []);
+    assert_eq!(
+        list_owned(&kuma(&ScriptedKumaTransport::of(vec![nothing])), &BTreeSet::new()).await.unwrap().seen,
+        []
+    );
 }
 
 #[tokio::test]
@@ -142,7 +151,10 @@ async fn unreadable_dataplane_error_names_it() {
         (json!({"mesh": "default", "name": "other"}), "default/other"),
         (json!([]), "not an object"),
     ] {
-        let error = kuma(&ScriptedKumaTransport::of(vec![responds(200, &response)])).get(&id("default", TASK)).await.unwrap_err();
+        let error = kuma(&ScriptedKumaTransport::of(vec![responds(200, &response)]))
+            .get(&id("default", TASK))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains(TASK) && error.message.contains(what), "{error}");
     }
@@ -150,7 +162,9 @@ async fn unreadable_dataplane_error_names_it() {
 
 #[tokio::test]
 async fn each_status_has_its_error_kind() {
-    use MeshErrorKind::{Throttled, Conflict, Forbidden, Invalid, MeshNotFound, ReadOnly, UnexpectedResponse, Unreachable};
+    use MeshErrorKind::{
+        Conflict, Forbidden, Invalid, MeshNotFound, ReadOnly, Throttled, UnexpectedResponse, Unreachable,
+    };
     for (status, kind, hint) in [
         (302, UnexpectedResponse, "redirects are not followed"),
         (400, Invalid, "It failed: for a reason"),
@@ -225,7 +239,11 @@ async fn unsupported_version_is_never_written_to() {
 
 #[tokio::test]
 async fn first_write_reads_the_version_once() {
-    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), responds(201, &json!({})), responds(200, &json!({}))]);
+    let script = ScriptedKumaTransport::of(vec![
+        version("2.14.3"),
+        responds(201, &json!({})),
+        responds(200, &json!({})),
+    ]);
     let kuma = kuma(&script);
     for _ in 0..2 {
         kuma.put(&id("default", TASK), &json!({})).await.unwrap();
@@ -253,7 +271,12 @@ async fn refresh_reads_health_discovery_and_mesh_modes() {
 #[tokio::test]
 async fn refresh_reads_other_meshes_when_one_is_missing() {
     let exclusive = json!({"meshServices": {"mode": "Exclusive"}});
-    let script = ScriptedKumaTransport::of(vec![version("2.14.3"), config(true), std_error(404), responds(200, &exclusive)]);
+    let script = ScriptedKumaTransport::of(vec![
+        version("2.14.3"),
+        config(true),
+        std_error(404),
+        responds(200, &exclusive),
+    ]);
     let kuma = kuma(&script);
     let error = kuma.refresh_capabilities(&[mesh("a"), mesh("b")].into()).await.unwrap_err();
     assert_eq!(error.kind, MeshErrorKind::MeshNotFound);
@@ -302,7 +325,10 @@ async fn refresh_fails_when_control_plane_is_read_only() {
 #[tokio::test]
 async fn refresh_fails_when_server_is_not_kuma() {
     for response in [responds(200, &json!({"hello": "world"})), text(200, "<html>"), text(404, "nginx")] {
-        let error = kuma(&ScriptedKumaTransport::of(vec![response])).refresh_capabilities(&BTreeSet::new()).await.unwrap_err();
+        let error = kuma(&ScriptedKumaTransport::of(vec![response]))
+            .refresh_capabilities(&BTreeSet::new())
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, MeshErrorKind::UnexpectedResponse);
         assert!(error.message.contains("address"), "{error}");
     }
@@ -365,5 +391,14 @@ async fn every_operation_is_observed_with_its_result() {
     kuma.delete(&id).await.unwrap();
     kuma.list_services(&mesh("default")).await.unwrap();
     let calls = outcomes.0.lock().unwrap().clone();
-    assert_eq!(calls, ["put conflict", "refresh_capabilities unreachable", "get success", "delete success", "list_services success"]);
+    assert_eq!(
+        calls,
+        [
+            "put conflict",
+            "refresh_capabilities unreachable",
+            "get success",
+            "delete success",
+            "list_services success"
+        ]
+    );
 }

@@ -13,9 +13,11 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
 use super::{TASK, id, operator};
-use crate::{HttpTransport, KumaControlPlane, HttpMethod, NoObserver, Transport, TransportErrorKind, settings};
+use crate::{
+    HttpMethod, HttpTransport, KumaControlPlane, NoObserver, Transport, TransportErrorKind, settings,
+};
 use ecs_mesh_api::{HumanDuration, KumaConnection};
-use ecs_mesh_control_plane::http::tls_server::{fixture, tls_server};
+use ecs_mesh_control_plane::http::testing::{tls_fixture, tls_server};
 use ecs_mesh_control_plane::list_owned;
 use ecs_mesh_control_plane::{ControlPlane, MeshErrorKind};
 
@@ -129,7 +131,8 @@ async fn status_errors_never_contain_the_token() {
 #[tokio::test]
 async fn request_is_json_and_follows_no_redirect() {
     let (address, requests) = server(|| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")])).await;
-    let response = transport(&at(address)).send(HttpMethod::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
+    let response =
+        transport(&at(address)).send(HttpMethod::Put, "/x?a=b%2Fc", Some(b"{}".to_vec())).await.unwrap();
     assert_eq!(response.status, 302);
     let requests = requests.lock().unwrap();
     assert_eq!(requests.len(), 1, "the redirect was followed");
@@ -206,7 +209,7 @@ async fn oversized_response_is_rejected() {
 async fn server_with_the_configured_ca_is_trusted() {
     let mut spec = at(tls_server());
     spec.address = spec.address.replace("http://127.0.0.1", "https://localhost");
-    spec.ca_file = Some(fixture("ca.pem"));
+    spec.ca_file = Some(tls_fixture("ca.pem"));
     let response = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&response.body).unwrap(), json!({}));
 }
@@ -219,7 +222,7 @@ async fn tls_error_contains_the_next_step() {
     ] {
         let mut spec = at(tls_server());
         spec.address = spec.address.replace("http://127.0.0.1", host);
-        spec.ca_file = Some(fixture(ca));
+        spec.ca_file = Some(tls_fixture(ca));
         let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
         assert_eq!(error.kind, TransportErrorKind::Tls, "{error}");
         assert!(error.message.contains(advice), "{error}");
@@ -231,7 +234,7 @@ async fn tls_error_suggests_the_port_when_server_is_plain_http() {
     let (address, _) = server(|| "").await;
     let mut spec = at(address);
     spec.address = spec.address.replace("http://", "https://");
-    spec.ca_file = Some(fixture("ca.pem"));
+    spec.ca_file = Some(tls_fixture("ca.pem"));
     let error = transport(&spec).send(HttpMethod::Get, "/", None).await.unwrap_err();
     assert!(error.message.contains("5681"), "{error}");
 }
@@ -246,7 +249,7 @@ fn invalid_settings_are_rejected_at_startup() {
     };
     let missing = with(|spec| spec.ca_file = Some("/nowhere/ca.pem".into()));
     assert!(missing.contains("caFile: reading /nowhere/ca.pem"), "{missing}");
-    let key = with(|spec| spec.ca_file = Some(fixture("server.key")));
+    let key = with(|spec| spec.ca_file = Some(tls_fixture("server.key")));
     assert!(key.contains("BEGIN CERTIFICATE"), "{key}");
     let twice = with(|spec| {
         spec.token_file = Some("a".into());

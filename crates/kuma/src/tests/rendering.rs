@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::super::dataplane::{render, render_drained};
 use super::{TASK, demo, demo_rendered, inbound, marks, outbound, registered, registration, stored_by_2x};
-use crate::{DRAIN_LABEL, HealthDiscovery, DataplaneCapabilities, normalise};
+use crate::{DRAIN_LABEL, DataplaneCapabilities, HealthDiscovery, normalise};
 use ecs_mesh_api::Probe;
 use ecs_mesh_control_plane::RegistrationOwner;
 use ecs_mesh_core::intent::Outbounds;
@@ -14,7 +14,8 @@ const HDS_OFF: DataplaneCapabilities = DataplaneCapabilities {
     mesh_services_only: false,
     inbound_names: true,
 };
-const EXCLUSIVE: DataplaneCapabilities = DataplaneCapabilities { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
+const EXCLUSIVE: DataplaneCapabilities =
+    DataplaneCapabilities { mesh_services_only: true, health_discovery: HealthDiscovery::On, ..HDS_OFF };
 
 /// Compares with the golden file of that name; `INSTA_UPDATE=always` renews it.
 fn golden(name: &str, body: &Value) {
@@ -196,7 +197,12 @@ fn stored_body_equals_sent_body_in_normal_form() {
         desired.outbounds = Outbounds::Exactly(vec![outbound("b", 1, 9), outbound("a", 1, 10)]);
         desired
     };
-    for capabilities in [DataplaneCapabilities::default(), HDS_OFF, EXCLUSIVE, DataplaneCapabilities { inbound_names: false, ..EXCLUSIVE }] {
+    for capabilities in [
+        DataplaneCapabilities::default(),
+        HDS_OFF,
+        EXCLUSIVE,
+        DataplaneCapabilities { inbound_names: false, ..EXCLUSIVE },
+    ] {
         for desired in [demo(), everything()] {
             let sent = render(&desired, None, capabilities);
             let stored = registration(stored_by_2x(&sent.body, true));

@@ -1,4 +1,4 @@
-//! A TLS server with a certificate of the test CA, for tests.
+//! A TLS server with a certificate of the test CA.
 
 #![allow(clippy::unwrap_used, reason = "tests alone")]
 
@@ -11,15 +11,15 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The path of a TLS fixture.
-pub fn fixture(name: &str) -> PathBuf {
+pub fn tls_fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tls")).join(name)
 }
 
 /// Starts a TLS server with a certificate for `localhost` that responds with `{}`.
 pub fn tls_server() -> SocketAddr {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let certificate = CertificateDer::from_pem_file(fixture("server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
+    let certificate = CertificateDer::from_pem_file(tls_fixture("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(tls_fixture("server.key")).unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth();
     let config = Arc::new(config.with_single_cert(vec![certificate], key).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
