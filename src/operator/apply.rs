@@ -1,7 +1,6 @@
-//! Carries out one step on one registration: read the server's copy, check whose it is, compare, write. Nothing is
-//! written without the lease (I7), to what is not ours (I3), or where nothing differs (I6).
-//!
-//! A dry run goes the same way up to the write itself, and says what that would have come to.
+//! Applies one step to one registration: read the server's copy, check ownership, compare, write. Nothing is written without
+//! the lease (I7), to a registration of another owner (I3), or without a difference (I6). A dry run takes the same path up
+//! to the write.
 
 use std::time::Duration;
 
@@ -12,35 +11,36 @@ use super::control_plane_worker::ControlPlaneWorker;
 use super::recorder::TaskRecorder;
 use ecs_mesh_control_plane::CallError;
 use ecs_mesh_control_plane::{
-    ContentHash, MeshError, MeshErrorKind, RegistrationOwner, Registration, RenderedRegistration, RegistrationSummary,
+    ContentHash, MeshError, MeshErrorKind, Registration, RegistrationOwner, RegistrationSummary,
+    RenderedRegistration,
 };
-use ecs_mesh_core::intent::{DesiredRegistration, OwnershipLabels, Outbounds, RegistrationId};
+use ecs_mesh_core::intent::{DesiredRegistration, Outbounds, OwnershipLabels, RegistrationId};
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{Action, Evidence, FieldChange, PlanStep, TaskLiveness, diff};
 use ecs_mesh_model::TaskArn;
 
-/// How often a write that raced another writer is redone at once.
+/// Immediate retries of a write that raced another writer.
 const MAX_CONFLICT_RETRIES: usize = 5;
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ApplyOutcome {
-    /// With its normal form.
+    /// Created, with this normal form.
     Created(Value),
     Updated(Vec<FieldChange>),
     Drained,
     Removed,
-    /// A removal had been sent before, its answer was lost, and now it is gone.
+    /// An earlier removal whose response was lost has taken effect.
     RemovalConfirmedLate,
-    /// A removal was sent, and failed as far as is known.
+    /// A removal was sent and failed.
     RemovalFailed(MeshError),
     /// Nothing differs.
     Equal,
-    /// It was believed to be registered and is not there.
+    /// The registration was known and does not exist any more.
     Vanished,
-    /// The policy allows no update.
+    /// The policy does not permit an update.
     UpdateNotAllowed(Vec<FieldChange>),
-    /// The name is taken by something that is not this task's.
+    /// The name belongs to another owner or task.
     NameConflict(RegistrationOwner),
     /// This process does not hold the lease.
     NoLease,
@@ -63,14 +63,16 @@ impl ApplyOutcome {
     }
 }
 
-/// Begins again, with a fresh read, when somebody else wrote in between. (A macro: closures that borrow across an await
-/// are not `Send` yet.)
+/// Starts again with a fresh read when another writer wrote in between. (A macro: closures that borrow across an await are
+/// not `Send` yet.)
 macro_rules! retry_on_conflict {
     ($attempt:expr) => {{
         let mut left = MAX_CONFLICT_RETRIES;
         loop {
             match $attempt.await {
-                Err(CallError::Failed(error)) if error.kind == MeshErrorKind::Conflict && left > 0 => left -= 1,
+                Err(CallError::Failed(error)) if error.kind == MeshErrorKind::Conflict && left > 0 => {
+                    left -= 1
+                }
                 other => return other,
             }
         }
@@ -105,7 +107,7 @@ enum Lookup {
 }
 
 impl RegistrationWriter<'_> {
-    /// Creates or updates. `known`: it is believed to be there already.
+    /// Creates or updates the registration. `known`: the registry has it.
     pub(super) async fn ensure(
         &self,
         desired: &DesiredRegistration,
@@ -117,7 +119,7 @@ impl RegistrationWriter<'_> {
         if self.matches_cached_hash(desired, &rendered) {
             return Ok(ApplyOutcome::Equal);
         }
-        let _turn = self.worker.lock_registration(&desired.id).await;
+        let _lock = self.worker.lock_registration(&desired.id).await;
         retry_on_conflict!(self.try_ensure(desired, &rendered, known, may_update))
     }
 
@@ -129,7 +131,7 @@ impl RegistrationWriter<'_> {
         may_update: bool,
     ) -> Result<ApplyOutcome, CallError> {
         self.acquire_write_token().await;
-        let current = match self.look(&desired.id).await? {
+        let current = match self.get_owned(&desired.id).await? {
             Lookup::Foreign(owner) => return Ok(self.name_conflict(&desired.id, owner)),
             Lookup::Missing if known => return Ok(self.forget_missing(&desired.id)),
             Lookup::Missing => return self.create(desired, new).await,
@@ -137,7 +139,11 @@ impl RegistrationWriter<'_> {
         };
         let rendered = self.worker.client.render(desired, Some(&current));
         let changes = diff(&current.normal, &rendered.normal);
-        self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.context.now());
+        self.worker.registry.record_seen(
+            self.task,
+            &RegistrationSummary::from(&*current),
+            self.context.now(),
+        );
         if changes.is_empty() {
             return Ok(ApplyOutcome::Equal);
         }
@@ -148,23 +154,39 @@ impl RegistrationWriter<'_> {
             WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
             WriteDecision::DryRun => {}
             WriteDecision::Send => {
-                self.worker.registry.record_written(self.task, &desired.id, None, &rendered.normal, self.context.now());
+                self.worker.registry.record_written(
+                    self.task,
+                    &desired.id,
+                    None,
+                    &rendered.normal,
+                    self.context.now(),
+                );
             }
         }
         Ok(ApplyOutcome::Updated(changes))
     }
 
-    async fn create(&self, desired: &DesiredRegistration, rendered: &RenderedRegistration) -> Result<ApplyOutcome, CallError> {
+    async fn create(
+        &self,
+        desired: &DesiredRegistration,
+        rendered: &RenderedRegistration,
+    ) -> Result<ApplyOutcome, CallError> {
         let id = &desired.id;
         if self.write_decision() == WriteDecision::Send {
-            // Should the answer get lost, this is what finds the registration again.
+            // Record first: if the response is lost, the next list still finds it.
             let (service, binding) = (desired.service.as_str(), &desired.binding);
             self.worker.registry.record_pending(self.task, id, service, binding, self.context.now());
         }
         match self.write(id, rendered).await {
             Ok(WriteDecision::DryRun) => Ok(ApplyOutcome::Created(rendered.normal.clone())),
             Ok(WriteDecision::Send) => {
-                self.worker.registry.record_written(self.task, id, None, &rendered.normal, self.context.now());
+                self.worker.registry.record_written(
+                    self.task,
+                    id,
+                    None,
+                    &rendered.normal,
+                    self.context.now(),
+                );
                 Ok(ApplyOutcome::Created(rendered.normal.clone()))
             }
             Ok(WriteDecision::NoLease) => {
@@ -180,23 +202,31 @@ impl RegistrationWriter<'_> {
         }
     }
 
-    /// Takes out of service.
-    pub(super) async fn drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
-        let _turn = self.worker.lock_registration(id).await;
+    /// Drains the registration.
+    pub(super) async fn drain(
+        &self,
+        id: &RegistrationId,
+        reason: DrainReason,
+    ) -> Result<ApplyOutcome, CallError> {
+        let _lock = self.worker.lock_registration(id).await;
         retry_on_conflict!(self.try_drain(id, reason))
     }
 
     async fn try_drain(&self, id: &RegistrationId, reason: DrainReason) -> Result<ApplyOutcome, CallError> {
-        // What the client has yet to learn it would ask between the check of the lease and the write.
+        // Read now what the client needs, not between the check of the lease and the write.
         self.worker.ensure_capabilities(&id.mesh).await?;
         self.acquire_write_token().await;
-        let current = match self.look(id).await? {
+        let current = match self.get_owned(id).await? {
             Lookup::Missing => return Ok(self.forget_missing(id)),
             Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
             Lookup::Owned(current) => current,
         };
         if current.drained.is_some_and(|now| now == reason || now == DrainReason::Stopping) {
-            self.worker.registry.record_seen(self.task, &RegistrationSummary::from(&*current), self.context.now());
+            self.worker.registry.record_seen(
+                self.task,
+                &RegistrationSummary::from(&*current),
+                self.context.now(),
+            );
             return Ok(ApplyOutcome::Equal);
         }
         let rendered = self.worker.client.render_drained(&current, reason);
@@ -204,24 +234,37 @@ impl RegistrationWriter<'_> {
             WriteDecision::NoLease => return Ok(ApplyOutcome::NoLease),
             WriteDecision::DryRun => {}
             WriteDecision::Send => {
-                self.worker.registry.record_written(self.task, id, Some(reason), &rendered.normal, self.context.now());
+                self.worker.registry.record_written(
+                    self.task,
+                    id,
+                    Some(reason),
+                    &rendered.normal,
+                    self.context.now(),
+                );
             }
         }
         Ok(ApplyOutcome::Drained)
     }
 
-    /// Removes what the step is about. `grace`: how long an absence must have lasted.
+    /// Removes the registration. `grace`: how long an absence must have lasted.
     pub(super) async fn remove(&self, step: &PlanStep, grace: Duration) -> Result<ApplyOutcome, CallError> {
-        let _turn = self.worker.lock_registration(&step.id).await;
+        let _lock = self.worker.lock_registration(&step.id).await;
         let mut sent = false;
         match self.remove_with_retry(step, grace, &mut sent).await {
-            Err(CallError::Failed(error)) if error.kind == MeshErrorKind::NotLeader => Ok(ApplyOutcome::NoLease),
+            Err(CallError::Failed(error)) if error.kind == MeshErrorKind::NotLeader => {
+                Ok(ApplyOutcome::NoLease)
+            }
             Err(CallError::Failed(error)) if sent => Ok(ApplyOutcome::RemovalFailed(error)),
             ended => ended,
         }
     }
 
-    async fn remove_with_retry(&self, step: &PlanStep, grace: Duration, sent: &mut bool) -> Result<ApplyOutcome, CallError> {
+    async fn remove_with_retry(
+        &self,
+        step: &PlanStep,
+        grace: Duration,
+        sent: &mut bool,
+    ) -> Result<ApplyOutcome, CallError> {
         retry_on_conflict!(self.try_remove(step, grace, sent))
     }
 
@@ -230,18 +273,27 @@ impl RegistrationWriter<'_> {
         if !matches!(step.action, Action::Remove(Evidence::Absent { .. })) {
             return true;
         }
-        matches!(self.context.aws.store.snapshot(self.task, grace, self.context.now()).liveness, TaskLiveness::Absent { .. })
+        matches!(
+            self.context.aws.store.snapshot(self.task, grace, self.context.now()).liveness,
+            TaskLiveness::Absent { .. }
+        )
     }
 
     /// As [`Self::is_confirmed`], after another describe where the last one is too old: the removal may have waited for
     /// the write rate, for its turn, or for the role that the audit log names.
     async fn confirm(&self, step: &PlanStep, grace: Duration) -> bool {
         self.is_confirmed(step, grace)
-            || self.context.aws.describer.describe(self.task, grace).await.is_ok() && self.is_confirmed(step, grace)
+            || self.context.aws.describer.describe(self.task, grace).await.is_ok()
+                && self.is_confirmed(step, grace)
     }
 
-    /// Says in `sent` whether a removal went out.
-    async fn try_remove(&self, step: &PlanStep, grace: Duration, sent: &mut bool) -> Result<ApplyOutcome, CallError> {
+    /// Sets `sent` if a removal was sent.
+    async fn try_remove(
+        &self,
+        step: &PlanStep,
+        grace: Duration,
+        sent: &mut bool,
+    ) -> Result<ApplyOutcome, CallError> {
         if self.worker.writes.is_charged(self.worker.client.delete_batch_size(&step.id)) {
             self.acquire_write_token().await;
         }
@@ -250,7 +302,7 @@ impl RegistrationWriter<'_> {
         }
         let (id, registry) = (&step.id, &self.worker.registry);
         let unacknowledged = registry.is_unacknowledged(self.task, id);
-        match self.look(id).await? {
+        match self.get_owned(id).await? {
             Lookup::Missing => return Ok(self.missing_outcome(id, unacknowledged)),
             Lookup::Foreign(owner) => return Ok(self.name_conflict(id, owner)),
             Lookup::Owned(_) => {}
@@ -267,7 +319,7 @@ impl RegistrationWriter<'_> {
         if step.needs_guard() {
             self.worker.with_guard(&step.binding.name, |guard| guard.record_sent(self.task));
         }
-        // Should the answer get lost, this is what knows that there was a removal.
+        // Record first: if the response is lost, the next lookup still reports the removal.
         registry.begin_removal(self.task, step);
         match self.worker.call(self.worker.client.delete(id)).await {
             Ok(true) => {
@@ -284,11 +336,11 @@ impl RegistrationWriter<'_> {
         }
     }
 
-    /// Looks whether a removal took effect that was sent and is not due any more.
+    /// Checks whether a removal took effect that was sent and is no longer due.
     pub(super) async fn verify_removal(&self, id: &RegistrationId) -> Result<ApplyOutcome, CallError> {
-        let _turn = self.worker.lock_registration(id).await;
+        let _lock = self.worker.lock_registration(id).await;
         let unacknowledged = self.worker.registry.is_unacknowledged(self.task, id);
-        match self.look(id).await? {
+        match self.get_owned(id).await? {
             Lookup::Missing => Ok(self.missing_outcome(id, unacknowledged)),
             Lookup::Foreign(owner) => Ok(self.name_conflict(id, owner)),
             Lookup::Owned(_) => {
@@ -298,7 +350,7 @@ impl RegistrationWriter<'_> {
         }
     }
 
-    /// It is not there. With `unheard` a removal of ours had been sent.
+    /// The registration does not exist. With `unacknowledged`, a removal had been sent.
     fn missing_outcome(&self, id: &RegistrationId, unacknowledged: bool) -> ApplyOutcome {
         match self.forget_missing(id) {
             _ if unacknowledged => ApplyOutcome::RemovalConfirmedLate,
@@ -306,7 +358,7 @@ impl RegistrationWriter<'_> {
         }
     }
 
-    /// Whether what was last seen is what is desired, so that nobody needs to be asked.
+    /// Whether the last seen registration equals the desired one, so that no read is needed.
     fn matches_cached_hash(&self, desired: &DesiredRegistration, rendered: &RenderedRegistration) -> bool {
         let entries = self.worker.registry.entries(self.task);
         let Some(entry) = entries.iter().find(|entry| entry.id == desired.id) else { return false };
@@ -314,10 +366,12 @@ impl RegistrationWriter<'_> {
         settled && entry.content_hash == Some(ContentHash::of(&rendered.normal))
     }
 
-    async fn look(&self, id: &RegistrationId) -> Result<Lookup, CallError> {
+    async fn get_owned(&self, id: &RegistrationId) -> Result<Lookup, CallError> {
         Ok(match self.worker.call(self.worker.client.get(id)).await? {
             None => Lookup::Missing,
-            Some(found) if found.owner == RegistrationOwner::Owned(self.owner.clone()) => Lookup::Owned(Box::new(found)),
+            Some(found) if found.owner == RegistrationOwner::Owned(self.owner.clone()) => {
+                Lookup::Owned(Box::new(found))
+            }
             Some(found) => Lookup::Foreign(found.owner),
         })
     }
@@ -334,7 +388,11 @@ impl RegistrationWriter<'_> {
         self.recorder.write_decision(self.context.process.lease.as_ref())
     }
 
-    async fn write(&self, id: &RegistrationId, rendered: &RenderedRegistration) -> Result<WriteDecision, CallError> {
+    async fn write(
+        &self,
+        id: &RegistrationId,
+        rendered: &RenderedRegistration,
+    ) -> Result<WriteDecision, CallError> {
         let sent = self.write_decision();
         if sent == WriteDecision::Send {
             self.worker.call(self.worker.client.put(id, &rendered.body)).await?;

@@ -73,9 +73,7 @@ pub(super) struct AwsState {
 impl Context {
     /// The context of an operator that has not started, with the rate limiter of ECS reads and the receiver of role
     /// rechecks.
-    pub(super) fn new(
-        deps: &OperatorDeps,
-    ) -> (Arc<Self>, TokenBucket, mpsc::UnboundedReceiver<RoleRecheck>) {
+    pub(super) fn new(deps: &OperatorDeps) -> (Arc<Self>, TokenBucket, mpsc::UnboundedReceiver<RoleRecheck>) {
         let bucket = |rate: f64, seconds: f64| {
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small positive number
             let burst = (rate * seconds).clamp(1.0, 1e6) as u32;
@@ -296,7 +294,8 @@ impl KnownClusters {
     /// matches.
     pub(super) fn selected_at(&self, manifests: &ManifestSet, control_plane: &str) -> BTreeSet<ClusterArn> {
         let mut clusters = named_clusters(manifests, control_plane);
-        let bindings = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
+        let bindings =
+            manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *control_plane);
         let bindings: Vec<_> = bindings.collect();
         let known = self.lock();
         let selected = known.by_id.values().filter(|known| bindings.iter().any(|b| b.selects_cluster(known)));

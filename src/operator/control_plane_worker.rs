@@ -22,7 +22,9 @@ use ecs_mesh_api::manifests::{Binding, ManifestSet};
 use ecs_mesh_api::{ControlPlaneSpec, ControlPlaneType};
 use ecs_mesh_consul_acl::reconcile::AclTarget;
 use ecs_mesh_control_plane::{CallError, ControlPlane, FailedSegment, MeshError, MeshErrorKind};
-use ecs_mesh_controller::{ActiveWarnings, Backoff, Circuit, CircuitConfig, CircuitState, TokenBucket, WorkQueue};
+use ecs_mesh_controller::{
+    ActiveWarnings, Backoff, Circuit, CircuitConfig, CircuitState, TokenBucket, WorkQueue,
+};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::{GuardState, RemovalGuard};
 use ecs_mesh_model::{ClusterArn, MeshName, TaskArn, Timestamp};
@@ -214,7 +216,11 @@ impl ControlPlaneWorker {
     }
 
     /// The state of the guards, by binding.
-    pub(super) fn guard_states(&self, manifests: &ManifestSet, now: Timestamp) -> BTreeMap<Arc<str>, GuardState> {
+    pub(super) fn guard_states(
+        &self,
+        manifests: &ManifestSet,
+        now: Timestamp,
+    ) -> BTreeMap<Arc<str>, GuardState> {
         let guards = lock(&self.guards);
         let here = manifests.bindings.values().filter(|binding| *binding.spec.control_plane == *self.name);
         let state = |binding: &Arc<Binding>| {
@@ -334,7 +340,8 @@ impl ControlPlaneWorker {
     /// Warns of a failure of the control plane itself, once until it is over.
     pub(super) fn warn_once(&self, error: &MeshError) {
         // Several meshes may be missing, and each is a cause of its own.
-        let cause = if error.kind == MeshErrorKind::MeshNotFound { error.message.clone() } else { String::new() };
+        let cause =
+            if error.kind == MeshErrorKind::MeshNotFound { error.message.clone() } else { String::new() };
         let (control_plane, reason) = (&self.name, error.kind.label());
         if self.warnings.control_plane.raise((error.kind, cause), ()) {
             warn!(%control_plane, reason, error = error.message, "call failed; keeping registrations and retrying");

@@ -1,4 +1,4 @@
-//! What a dry run would have done: kept here instead of being written to the control planes.
+//! The changes that a dry run records instead of writing them to the control planes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,10 +7,11 @@ use tracing::info;
 
 use crate::telemetry::metrics::Metrics;
 use ecs_mesh_core::plan::PendingConfirmation;
-use ecs_mesh_core::plan::report::{BlockedBy, Unresolved, PlannedChange, PlanEntry, PlanWarning, label};
-use ecs_mesh_model::{TaskArn, Reason};
+use ecs_mesh_core::plan::report::{BlockedBy, PlanEntry, PlanWarning, PlannedChange, Unresolved, label};
+use ecs_mesh_model::{Reason, TaskArn};
 
-/// The plan as far as it is known, by control plane and task, or of a control plane's own objects. A task's page is replaced by its next run.
+/// The plan so far, by control plane and task; without a task, of the control plane's ACL objects. The next reconcile of a
+/// task replaces its plan.
 pub struct DryRunRecorder {
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
@@ -19,12 +20,12 @@ pub struct DryRunRecorder {
 #[derive(Default)]
 struct Inner {
     plans: BTreeMap<(Arc<str>, Option<TaskArn>), TaskPlan>,
-    /// By what could not be found out.
+    /// By what could not be read: the error.
     unresolved: BTreeMap<String, String>,
     counts: BTreeMap<(Arc<str>, &'static str), i64>,
 }
 
-/// What one run noted about one task, or about a control plane's objects.
+/// The plan of one task, or of a control plane's ACL objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct TaskPlan {
     items: Vec<PlannedChange>,
@@ -44,7 +45,7 @@ impl TaskPlan {
         self.items.is_empty()
     }
 
-    /// Adds to everything noted from the `first` item on what must come before it.
+    /// Marks the changes from `first` on as waiting for a confirmation.
     pub(super) fn set_precondition_from(&mut self, first: usize, awaited: &PendingConfirmation) {
         for item in &mut self.items[first..] {
             awaited.observation().clone_into(&mut item.reason);
@@ -59,29 +60,28 @@ impl TaskPlan {
 }
 
 impl DryRunRecorder {
-    /// An empty one, that counts into these metrics.
+    /// An empty plan, with counts in these metrics.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change below leaves it whole.
+        // Each change below leaves the data consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what a run found out about a task, or about the control plane's objects; an empty page takes it out.
-    /// Says what is new.
-    pub(super) fn replace(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, page: TaskPlan) {
+    /// Replaces the plan of a task, or of the control plane's ACL objects, and logs the new changes. An empty plan drops it.
+    pub(super) fn replace(&self, control_plane: &Arc<str>, task: Option<&TaskArn>, plan: TaskPlan) {
         let key = (Arc::clone(control_plane), task.cloned());
         let mut inner = self.lock();
         let before = inner.plans.remove(&key).unwrap_or_default();
         for item in &before.items {
             inner.count(&self.metrics, control_plane, label(item), -1);
         }
-        for item in &page.items {
+        for item in &plan.items {
             inner.count(&self.metrics, control_plane, label(item), 1);
         }
-        let news: Vec<PlannedChange> = page
+        let news: Vec<PlannedChange> = plan
             .items
             .iter()
             .filter(|item| {
@@ -89,8 +89,8 @@ impl DryRunRecorder {
             })
             .cloned()
             .collect();
-        if page != TaskPlan::default() {
-            inner.plans.insert(key, page);
+        if plan != TaskPlan::default() {
+            inner.plans.insert(key, plan);
         }
         drop(inner);
         for item in news {
@@ -105,24 +105,24 @@ impl DryRunRecorder {
         }
     }
 
-    /// Something could not be found out.
+    /// Records an input that could not be read.
     pub(super) fn record_unresolved(&self, subject: impl Into<String>, error: impl Into<String>) {
         self.lock().unresolved.insert(subject.into(), error.into());
     }
 
-    /// It was found out now.
+    /// The input was read.
     pub(super) fn clear_unresolved(&self, subject: &str) {
         self.lock().unresolved.remove(subject);
     }
 
-    /// Whether something is missing, of the whole or of a task.
+    /// Whether an input of the plan, or of a task's plan, could not be read.
     pub(super) fn has_unresolved(&self) -> bool {
         let inner = self.lock();
         !inner.unresolved.is_empty()
             || inner.counts.iter().any(|((_, label), count)| *label == "unknown" && *count > 0)
     }
 
-    /// Keeps the pages of these control planes alone.
+    /// Drops the plans of other control planes.
     pub(super) fn retain_control_planes(&self, control_planes: &BTreeSet<Arc<str>>) {
         let mut inner = self.lock();
         let Inner { plans, counts, .. } = &mut *inner;
@@ -136,21 +136,24 @@ impl DryRunRecorder {
         });
     }
 
-    /// All of it.
+    /// The whole plan.
     pub fn snapshot(&self) -> (Vec<Unresolved>, Vec<PlanWarning>, Vec<PlanEntry>) {
         let inner = self.lock();
-        let unresolved =
-            inner.unresolved.iter().map(|(subject, error)| Unresolved { subject: subject.clone(), error: error.clone() }).collect();
+        let unresolved = inner
+            .unresolved
+            .iter()
+            .map(|(subject, error)| Unresolved { subject: subject.clone(), error: error.clone() })
+            .collect();
         let mut warnings = Vec::new();
         let mut items = Vec::new();
-        for ((control_plane, task), page) in &inner.plans {
-            warnings.extend(page.warnings.iter().map(|error| PlanWarning {
+        for ((control_plane, task), plan) in &inner.plans {
+            warnings.extend(plan.warnings.iter().map(|error| PlanWarning {
                 control_plane: Arc::clone(control_plane),
                 task: task.as_ref().map(ToString::to_string).unwrap_or_default(),
                 message: error.message.clone(),
                 key: error.key.clone(),
             }));
-            items.extend(page.items.iter().map(|item| PlanEntry {
+            items.extend(plan.items.iter().map(|item| PlanEntry {
                 control_plane: Arc::clone(control_plane),
                 task: task.clone(),
                 change: item.clone(),

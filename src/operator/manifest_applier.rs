@@ -135,7 +135,8 @@ impl ManifestApplier {
         Controller::new(worker.queue.clone(), Arc::new(reconciler), workers)
             .graceful_shutdown_timeout(self.options.graceful_shutdown_timeout)
             .timeout(RECONCILE_TIMEOUT)
-            .observer(self.context.metrics().plane(&worker.name) as Arc<dyn ecs_mesh_controller::ControllerObserver>)
+            .observer(self.context.metrics().plane(&worker.name)
+                as Arc<dyn ecs_mesh_controller::ControllerObserver>)
     }
 
     /// A worker for each control plane of the set: the one in force where its manifest is the same, or a new one.

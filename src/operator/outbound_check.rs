@@ -27,7 +27,9 @@ pub(super) async fn run(
                 let unknown = called.into_iter().filter(|service| !known.contains(service)).collect();
                 report(context, worker, mesh, unknown);
             }
-            Err(error) => debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the services of the mesh"),
+            Err(error) => {
+                debug!(control_plane = %worker.name, %mesh, ?error, "cannot list the services of the mesh")
+            }
         }
     }
 }

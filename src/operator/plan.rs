@@ -1,4 +1,4 @@
-//! A plan: a dry run that ends when it has come to rest.
+//! A plan: a dry run that ends once it has settled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-
 use super::{DryRunRecorder, Operator, RunOptions, TaskExited};
 use ecs_mesh_control_plane::UnattributedTokenCount;
 use ecs_mesh_core::plan::report::{ManifestsSummary, PlanReport, UnattributedTokens};
 use ecs_mesh_manifests::ManifestStatus;
 
-/// How long a plan takes at most.
+/// Limits of a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanOptions {
-    /// How long what failed is tried again before it counts as unknown.
+    /// Time to retry failed reads before they count as unresolved.
     pub retry_timeout: Duration,
-    /// After this time whatever is not known is unknown.
+    /// Overall time limit. What is not known then is unresolved.
     pub timeout: Duration,
-    /// Tasks looked at side by side, for each control plane.
+    /// Concurrent reconciles per control plane.
     pub concurrency: usize,
 }
 
@@ -30,16 +29,16 @@ impl Default for PlanOptions {
     }
 }
 
-/// How often it is looked whether everything has come to rest.
+/// Interval at which a plan checks whether it has settled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Operator {
-    /// What a run would do now: sweeps once, looks at every task, and writes nothing.
+    /// Plans what a run would do now: sweeps once, evaluates every task, and writes nothing.
     ///
-    /// The operator must have been made with a book (`Parts::book`), which is given here again.
+    /// `recorder` is the one of [`OperatorDeps::recorder`](super::OperatorDeps::recorder).
     ///
     /// # Errors
-    /// When one of its loops ended by itself.
+    /// [`TaskExited`] when an internal task ended unexpectedly.
     pub async fn plan(
         self: Arc<Self>,
         recorder: &DryRunRecorder,
@@ -50,15 +49,15 @@ impl Operator {
         let status = Arc::clone(&manifests.borrow());
         let run = RunOptions { concurrency: options.concurrency, ..RunOptions::default() };
         let mut running = tokio::spawn(Arc::clone(&self).run(None, manifests, run, stop.clone()));
-        let rest = tokio::select! {
+        let settled = tokio::select! {
             biased;
             ended = &mut running => return Err(ended.map_or(TaskExited, |ended| ended.err().unwrap_or(TaskExited))),
-            rest = self.wait_until_settled(recorder, options) => rest,
+            settled = self.wait_until_settled(recorder, options) => settled,
         };
         let (mut unresolved, warnings, changes) = recorder.snapshot();
-        unresolved.extend(rest.err());
+        unresolved.extend(settled.err());
         stop.cancel();
-        // It has nothing to finish: nothing is written.
+        // A dry run has no write to finish.
         let _ = running.await;
         let manifests = ManifestsSummary {
             files: status.files,
@@ -66,27 +65,30 @@ impl Operator {
             warnings: status.warnings.iter().map(ToString::to_string).collect(),
         };
         let at = self.context.now();
-        let mut proposal = PlanReport::new(self.context.process.id.as_str(), at, manifests, unresolved, warnings, changes);
-        proposal.unattributed_tokens = self.unattributed_tokens();
-        Ok(proposal)
+        let mut report =
+            PlanReport::new(self.context.process.id.as_str(), at, manifests, unresolved, warnings, changes);
+        report.unattributed_tokens = self.unattributed_tokens();
+        Ok(report)
     }
 
-    /// The login tokens that name no task, as the last lists showed them.
+    /// Login tokens that name no task, as of the last lists.
     fn unattributed_tokens(&self) -> Vec<UnattributedTokens> {
-        let planes = self.workers();
-        let of_plane = planes.values().flat_map(|plane| {
-            let nameless = plane.client.unattributed_tokens();
-            nameless.into_iter().map(|UnattributedTokenCount { reason, count, examples }| UnattributedTokens {
-                control_plane: Arc::clone(&plane.name),
-                reason,
-                count,
-                examples: examples.iter().map(ToString::to_string).collect(),
+        let workers = self.workers();
+        let of_plane = workers.values().flat_map(|worker| {
+            let nameless = worker.client.unattributed_tokens();
+            nameless.into_iter().map(|UnattributedTokenCount { reason, count, examples }| {
+                UnattributedTokens {
+                    control_plane: Arc::clone(&worker.name),
+                    reason,
+                    count,
+                    examples: examples.iter().map(ToString::to_string).collect(),
+                }
             })
         });
         of_plane.collect()
     }
 
-    /// Waits until a whole sweep has ended and every task was looked at. What fails is tried again for a while.
+    /// Waits until a complete sweep has ended and every task was reconciled. Failures are retried for `retry_timeout`.
     async fn wait_until_settled(
         &self,
         recorder: &DryRunRecorder,
@@ -95,21 +97,23 @@ impl Operator {
         let began = Instant::now();
         loop {
             let (sweeps, whole) = self.context.sweeps.progress();
-            let planes = self.workers();
-            let idle = planes.values().all(|plane| {
-                let stats = plane.queue.stats();
-                stats.ready == 0 && stats.processing == 0 && plane.is_acl_settled()
+            let workers = self.workers();
+            let idle = workers.values().all(|worker| {
+                let stats = worker.queue.stats();
+                stats.ready == 0 && stats.processing == 0 && worker.is_acl_settled()
             });
             let patient = began.elapsed() < options.retry_timeout;
-            if sweeps > 0 && idle && ((whole && !recorder.has_unresolved()) || (!patient && recorder.has_unresolved())) {
+            if sweeps > 0
+                && idle
+                && ((whole && !recorder.has_unresolved()) || (!patient && recorder.has_unresolved()))
+            {
                 return Ok(());
             }
             if began.elapsed() >= options.timeout {
                 return Err(ecs_mesh_core::plan::report::Unresolved {
-                    subject: "everything".to_owned(),
+                    subject: "plan".to_owned(),
                     error: format!(
-                        "not all was found out within {}; raise --timeout, and look whether AWS or a control plane \
-                         is slow",
+                        "timed out after {}; raise --timeout or check for a slow AWS or control-plane endpoint",
                         ecs_mesh_api::HumanDuration(options.timeout)
                     ),
                 });

@@ -1,4 +1,4 @@
-//! What this operator has registered at one control plane, as last seen. A cache for deciding what to look at: every
+//! The registrations of this operator at one control plane, as last seen. A cache that decides what to look at: every
 //! write reads the server's copy first.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use crate::telemetry::state::OwnedCounts;
-use ecs_mesh_control_plane::{FailedSegment, ContentHash, RegistrationSummary};
+use ecs_mesh_control_plane::{ContentHash, FailedSegment, RegistrationSummary};
 use ecs_mesh_core::intent::RegistrationId;
 use ecs_mesh_core::plan::DrainReason;
 use ecs_mesh_core::plan::{OwnedCount, PlanStep};
@@ -16,30 +16,30 @@ use ecs_mesh_model::{TaskArn, Timestamp};
 /// One registration of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegistryEntry {
-    /// Where.
+    /// Mesh and name.
     pub id: RegistrationId,
-    /// Why it is drained, and since when as far as this process knows.
+    /// Why the registration is drained, and since when as far as this process knows.
     pub drained: Option<(DrainReason, Timestamp)>,
-    /// Of its normal form; `None`: it may or may not exist, a write was cut off before its answer.
+    /// Hash of the normal form; `None` if a write was sent and not answered, so that the registration may not exist.
     pub content_hash: Option<ContentHash>,
-    /// The service that it says it is, for reports.
+    /// The service of the registration, for reports.
     pub service: Option<Arc<str>>,
-    /// The removal that was sent for it, as long as nobody has heard what became of it.
+    /// The removal that was sent and not acknowledged.
     pub unacknowledged: Option<Arc<PlanStep>>,
-    /// When it was last written or read.
+    /// When the registration was last written or read.
     seen_at: Timestamp,
-    /// The binding that takes care of it, once that is known.
+    /// The binding that owns the registration, once known.
     binding: Option<Arc<str>>,
 }
 
 impl RegistryEntry {
-    /// Whether a list, asked for then, that lacks it proves that there is nothing to say of it. Where a removal was sent
-    /// whose answer was lost, the next look at it says so.
+    /// Whether a list requested at `requested` that lacks the registration ends its entry. An unacknowledged removal keeps
+    /// the entry, since the next lookup reports its outcome.
     fn may_be_forgotten(&self, requested: Timestamp) -> bool {
         self.seen_at < requested && self.unacknowledged.is_none()
     }
 
-    /// Takes in what was written or read. What it does not say of the service is kept.
+    /// Updates the entry with what was written or read. A missing service keeps the known one.
     fn update(
         &mut self,
         service: Option<Arc<str>>,
@@ -67,7 +67,7 @@ pub struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     by_task: BTreeMap<TaskArn, Vec<RegistryEntry>>,
-    /// How many of them there are, by the binding that takes care of them.
+    /// The number of registrations, by owning binding.
     owned: BTreeMap<Arc<str>, OwnedCount>,
 }
 
@@ -79,7 +79,7 @@ impl Inner {
             owned.confirmed += usize::from(entry.content_hash.is_some());
         }
         match self.by_task.get_mut(task) {
-            // Few tasks get another, so there is room for no more than these.
+            // Few tasks get another registration, so reserve for this one only.
             Some(entries) => {
                 entries.reserve_exact(1);
                 entries.push(entry);
@@ -120,17 +120,17 @@ impl Registry {
         self.lock().by_task.get(task).cloned().unwrap_or_default()
     }
 
-    /// Whether the task has any.
+    /// Whether the task has a registration.
     pub fn contains(&self, task: &TaskArn) -> bool {
         self.lock().by_task.contains_key(task)
     }
 
-    /// Takes in what the server holds.
+    /// Records the server's registration.
     pub fn record_seen(&self, task: &TaskArn, seen: &RegistrationSummary, now: Timestamp) {
         self.put(task, &seen.id, seen.service.clone(), seen.drained, Some(seen.content_hash), now);
     }
 
-    /// A write is about to be sent whose answer may get lost; found again, it counts as this binding's.
+    /// Records a create before it is sent: if the response is lost, the next list still finds it, owned by this binding.
     pub fn record_pending(
         &self,
         task: &TaskArn,
@@ -143,7 +143,7 @@ impl Registry {
         self.assign_binding(task, id, Some(binding));
     }
 
-    /// Takes in what was written.
+    /// Records an acknowledged write.
     pub fn record_written(
         &self,
         task: &TaskArn,
@@ -165,7 +165,7 @@ impl Registry {
         now: Timestamp,
     ) {
         let mut inner = self.lock();
-        // What is known is kept where it is: a list of thousands would scatter what stays among what goes.
+        // Update in place: a list of thousands would otherwise fragment the heap.
         if let Some(known) = inner.find(task, id)
             && known.content_hash.is_some() == content_hash.is_some()
         {
@@ -185,22 +185,22 @@ impl Registry {
         inner.insert(task, entry);
     }
 
-    /// A removal is about to be sent whose answer may get lost.
+    /// Records a removal before it is sent: its response may be lost.
     pub fn begin_removal(&self, task: &TaskArn, step: &PlanStep) {
         self.update_entry(task, &step.id, |entry| entry.unacknowledged = Some(Arc::new(step.clone())));
     }
 
-    /// Whether a removal was sent, and nobody has heard what became of it.
+    /// Whether a removal was sent and not acknowledged.
     pub fn is_unacknowledged(&self, task: &TaskArn, id: &RegistrationId) -> bool {
         self.update_entry(task, id, |entry| entry.unacknowledged.is_some()).unwrap_or(false)
     }
 
-    /// What was sent to remove it has not.
+    /// The removal that was sent did not take effect.
     pub fn acknowledge(&self, task: &TaskArn, id: &RegistrationId) {
         self.update_entry(task, id, |entry| entry.unacknowledged = None);
     }
 
-    /// Changes what neither the counts nor the order hang on.
+    /// Changes fields that neither the counts nor the order depend on.
     fn update_entry<T>(
         &self,
         task: &TaskArn,
@@ -210,22 +210,27 @@ impl Registry {
         self.lock().find(task, id).map(change)
     }
 
-    /// It is not there, or not ours.
+    /// Drops the entry: the registration does not exist, or has another owner.
     pub fn forget(&self, task: &TaskArn, id: &RegistrationId) {
         self.lock().remove(task, id);
     }
 
-    /// Takes in one of a list that was asked for at `asked`, unless it was written since. (Clocks are set back, and what
-    /// was listed is no older than the list.)
-    pub fn record_listed(&self, task: &TaskArn, seen: &RegistrationSummary, requested: Timestamp, now: Timestamp) {
+    /// Records an item of a list that was requested at `requested`, unless the registration was written since. (A clock may
+    /// be set back, and a listed registration is no older than its list.)
+    pub fn record_listed(
+        &self,
+        task: &TaskArn,
+        seen: &RegistrationSummary,
+        requested: Timestamp,
+        now: Timestamp,
+    ) {
         if !self.update_entry(task, &seen.id, |known| known.seen_at >= requested).unwrap_or(false) {
             self.record_seen(task, seen, now.max(requested));
         }
     }
 
-    /// Takes in the end of a list that was asked for at `asked`. What it lacked is forgotten, unless it is of a part
-    /// that failed, of which nothing is known, or was written since: it will be read again before anything is done about
-    /// it.
+    /// Ends a list that was requested at `requested`: entries that it lacked are dropped, unless their segment failed or
+    /// they were written since. Each is read again before a write.
     pub fn finish_list(&self, failed: &[FailedSegment], requested: Timestamp) {
         let mut inner = self.lock();
         let lost: Vec<(TaskArn, RegistrationId)> = inner
@@ -240,8 +245,8 @@ impl Registry {
         }
     }
 
-    /// Takes in what there is of one task, asked for at `asked`. What is not among it is forgotten, unless it is of a
-    /// part that failed.
+    /// Replaces the registrations of one task by those found by a search that was requested at `requested`. Entries of
+    /// failed segments are kept.
     pub fn replace_task(
         &self,
         task: &TaskArn,
@@ -263,7 +268,7 @@ impl Registry {
         self.lock().by_task.keys().cloned().collect()
     }
 
-    /// This binding takes care of the registration.
+    /// Assigns the registration to its owning binding.
     pub fn assign_binding(&self, task: &TaskArn, id: &RegistrationId, binding: Option<&Arc<str>>) {
         let mut inner = self.lock();
         let known = inner.by_task.get(task).and_then(|entries| entries.iter().find(|entry| entry.id == *id));
@@ -275,12 +280,12 @@ impl Registry {
         }
     }
 
-    /// How many registrations this binding takes care of.
+    /// The number of registrations that the binding owns.
     pub fn owned_by(&self, binding: &str) -> OwnedCount {
         self.lock().owned.get(binding).copied().unwrap_or_default()
     }
 
-    /// The registrations by what they are.
+    /// The number of registrations by state.
     pub fn owned(&self) -> OwnedCounts {
         let mut owned = OwnedCounts::default();
         for entry in self.lock().by_task.values().flatten() {
@@ -293,7 +298,7 @@ impl Registry {
         owned
     }
 
-    /// How many registrations are live and how many drained.
+    /// The number of live and of drained registrations.
     pub fn counts(&self) -> (usize, usize) {
         let inner = self.lock();
         let all = inner.by_task.values().flatten().count();
@@ -302,7 +307,7 @@ impl Registry {
     }
 }
 
-/// Whether a list that does not show it says that it is not there.
+/// Whether the segment of the registration was listed, so that its absence from the list counts.
 fn is_covered(failed: &[FailedSegment], id: &RegistrationId) -> bool {
     !failed.iter().any(|failed| failed.segment.contains(id))
 }

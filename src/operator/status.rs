@@ -1,38 +1,38 @@
-//! What the operator tells of itself, at one moment: see [`crate::telemetry::state`].
+//! The operator's state for metrics and probes: see [`crate::telemetry::state`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::manifest_applier::RECONCILE_TIMEOUT;
 use super::context::Context;
 use super::control_plane_worker::ControlPlaneWorker;
-use crate::telemetry::state::{ManifestState, OperatorState, ControlPlaneState, StateSource};
+use super::manifest_applier::RECONCILE_TIMEOUT;
+use crate::telemetry::state::{ControlPlaneState, ManifestState, OperatorState, StateSource};
 use ecs_mesh_api::manifests::{ManifestFinding, ManifestSet};
 use ecs_mesh_controller::CircuitState;
 use ecs_mesh_manifests::ManifestStatus;
 use ecs_mesh_model::{ClusterArn, Timestamp};
 
-/// The kinds of documents, in the order in which they build on each other.
+/// The manifest kinds, in the order of their references.
 const MANIFEST_KINDS: [&str; 5] = ["ControlPlane", "MeshBinding", "Workload", "OutboundList", "ConsulAuth"];
 
-/// What is kept for no other end than to be told.
+/// State that only metrics and probes read.
 #[derive(Default)]
 pub(super) struct StatusTracker {
     inner: Mutex<Inner>,
-    /// Tasks worked on at once, as asked for.
+    /// The configured concurrency.
     concurrency: AtomicUsize,
-    /// Once ready, the operator stays so: what fails later has alerts of its own, and no restart would mend it.
+    /// Once ready, the operator stays ready: later failures have alerts of their own, and a restart would not fix them.
     was_ready: AtomicBool,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// As last put in force.
+    /// The last applied manifests.
     manifests: Option<Arc<ManifestStatus>>,
-    /// Those that bindings select; `None` before they could be listed.
+    /// The clusters that bindings select; `None` before the first list.
     clusters: Option<BTreeSet<ClusterArn>>,
-    /// When a sweep last saw each whole.
+    /// The last complete sweep of each cluster.
     last_full_sweep: BTreeMap<ClusterArn, Timestamp>,
 }
 
@@ -41,13 +41,13 @@ impl StatusTracker {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These manifests are in force, and so many tasks are to be worked on at once.
+    /// Records the applied manifests and the configured concurrency.
     pub(super) fn record_manifests(&self, manifests: &ManifestStatus, concurrency: usize) {
         self.lock().manifests = Some(Arc::new(manifests.clone()));
         self.concurrency.store(concurrency, Ordering::Relaxed);
     }
 
-    /// The clusters that bindings select were found: all of them, or those that are named in full.
+    /// Records the clusters that bindings select: all of them, or those that are named in full.
     pub(super) fn record_clusters(&self, clusters: &BTreeSet<ClusterArn>, all: bool) {
         let mut inner = self.lock();
         if all {
@@ -58,7 +58,7 @@ impl StatusTracker {
         }
     }
 
-    /// A sweep saw the cluster whole.
+    /// Records a complete sweep of the cluster.
     pub(super) fn record_full_sweep(&self, cluster: &ClusterArn, at: Timestamp) {
         self.lock().last_full_sweep.insert(cluster.clone(), at);
     }
@@ -73,32 +73,38 @@ impl StateSource for OperatorStatus {
     fn state(&self) -> OperatorState {
         let now = self.context.now();
         let set = self.context.manifests.load();
-        let pending = self.waits_for(&set);
+        let pending = self.pending_conditions(&set);
         let inner = self.context.status.lock();
         let clusters = inner.clusters.iter().flatten().map(|cluster| {
             let at = inner.last_full_sweep.get(cluster).map(|at| seconds(*at));
             (cluster.name().to_owned(), at)
         });
         let clusters = clusters.collect();
-        let manifests = inner.manifests.as_deref().map(told).unwrap_or_default();
+        let manifests = inner.manifests.as_deref().map(manifest_state).unwrap_or_default();
         drop(inner);
-        let planes = self.context.workers.load();
-        let planes =
-            planes.iter().map(|(name, plane)| (Arc::clone(name), self.control_plane_state(plane, &set, now)));
+        let workers = self.context.workers.load();
+        let workers = workers
+            .iter()
+            .map(|(name, worker)| (Arc::clone(name), self.control_plane_state(worker, &set, now)));
         OperatorState {
             operator: self.context.process.id.as_str().into(),
             leader: self.context.process.lease.holds(),
             pending,
             manifests,
             clusters,
-            control_planes: planes.collect(),
+            control_planes: workers.collect(),
             known_tasks: self.context.aws.store.len(),
         }
     }
 }
 
 impl OperatorStatus {
-    fn control_plane_state(&self, worker: &ControlPlaneWorker, set: &ManifestSet, now: Timestamp) -> ControlPlaneState {
+    fn control_plane_state(
+        &self,
+        worker: &ControlPlaneWorker,
+        set: &ManifestSet,
+        now: Timestamp,
+    ) -> ControlPlaneState {
         ControlPlaneState {
             circuit: worker.circuit_state(),
             synced: worker.is_fully_synced(),
@@ -115,42 +121,44 @@ impl OperatorStatus {
         }
     }
 
-    /// Why the operator is not ready.
-    fn waits_for(&self, set: &ManifestSet) -> Vec<String> {
+    /// The unmet readiness conditions.
+    fn pending_conditions(&self, set: &ManifestSet) -> Vec<String> {
         if self.context.status.was_ready.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        let mut why = Vec::new();
+        let mut pending = Vec::new();
         let inner = self.context.status.lock();
         if inner.manifests.is_none() {
-            why.push("the manifests are not in force yet".to_owned());
+            pending.push("manifests are not applied yet".to_owned());
         }
         if !set.bindings.is_empty() {
             match &inner.clusters {
-                None => why.push("the clusters that bindings select are not listed yet".to_owned()),
+                None => pending.push("clusters that bindings select are not listed yet".to_owned()),
                 Some(clusters) => {
                     let swept = self.context.clusters.fully_swept();
                     let left = clusters.iter().filter(|cluster| !swept.contains(*cluster));
-                    why.extend(left.map(|cluster| format!("no sweep has seen cluster {cluster} whole yet")));
+                    pending.extend(
+                        left.map(|cluster| format!("cluster {cluster} has not been swept completely yet")),
+                    );
                 }
             }
         }
         drop(inner);
-        for (name, plane) in self.context.workers.load().iter() {
-            if !plane.is_fully_synced() && plane.circuit_state() == CircuitState::Closed {
-                let parts = plane.unlisted_segments();
+        for (name, worker) in self.context.workers.load().iter() {
+            if !worker.is_fully_synced() && worker.circuit_state() == CircuitState::Closed {
+                let parts = worker.unlisted_segments();
                 let lacks = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
-                why.push(format!("what is registered at control plane {name} is not listed yet{lacks}"));
+                pending.push(format!("registrations at control plane {name} are not listed yet{lacks}"));
             }
         }
-        if why.is_empty() {
+        if pending.is_empty() {
             self.context.status.was_ready.store(true, Ordering::Relaxed);
         }
-        why
+        pending
     }
 }
 
-fn told(status: &ManifestStatus) -> ManifestState {
+fn manifest_state(status: &ManifestStatus) -> ManifestState {
     let set = &status.set;
     let sizes = [
         set.control_planes.len(),
@@ -159,7 +167,8 @@ fn told(status: &ManifestStatus) -> ManifestState {
         set.outbound_lists.len(),
         set.consul_auths.len(),
     ];
-    let mut errors: BTreeMap<&'static str, usize> = MANIFEST_KINDS.into_iter().map(|kind| (kind, 0)).collect();
+    let mut errors: BTreeMap<&'static str, usize> =
+        MANIFEST_KINDS.into_iter().map(|kind| (kind, 0)).collect();
     errors.insert("unknown", 0);
     for error in &status.errors {
         *errors.entry(kind_of(error)).or_default() += 1;
@@ -173,7 +182,7 @@ fn told(status: &ManifestStatus) -> ManifestState {
     }
 }
 
-/// Whatever a document calls itself, the label's values are bounded.
+/// The kind of a finding's document. The label's values are bounded, whatever kind a document names.
 fn kind_of(finding: &ManifestFinding) -> &'static str {
     let last_warnings = finding.subject.as_deref().and_then(|subject| subject.split('/').next());
     MANIFEST_KINDS.into_iter().find(|kind| Some(*kind) == last_warnings).unwrap_or("unknown")

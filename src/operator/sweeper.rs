@@ -1,6 +1,6 @@
-//! The full sweep: repairs whatever events missed. First what is registered is listed, then ECS (desired RUNNING *and*
-//! STOPPED, every page), so that a task born in between cannot look like an orphan. A list that failed anywhere proves
-//! no absence. Describes are for the differences alone.
+//! The sweep finds what events missed. It lists control planes first and then ECS (desired RUNNING *and* STOPPED, every
+//! page), so that a task that starts in between can't look like an orphan. An incomplete list proves no absence. Only
+//! differences are described.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use ecs_mesh_controller::health::Heartbeat;
 use ecs_mesh_controller::{Backoff, Priority, TokenBucket};
 use ecs_mesh_model::{ClusterArn, ClusterId, DesiredStatus, Glob, MeshName, TaskArn, Timestamp};
 
-/// Pages of one list; more than this is an endless `nextToken`.
+/// Maximum pages of one list; a list with more has an endless `nextToken`.
 const MAX_PAGES: usize = 10_000;
 
-/// A page, a describe or a control worker's list is there within this, however slow AWS is; else the sweep is stuck.
+/// Time limit of a page, a describe, or the wait for a control plane's list. After it the sweep counts as stuck.
 const STEP_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// Tasks that ask for a describe at a time: some calls of a hundred.
+/// Maximum tasks that wait for a describe: a few calls of a hundred.
 const MAX_INFLIGHT_DESCRIBES: usize = 300;
 
-/// Between two tries of a control worker's first list.
+/// Delays between attempts of a control plane's first list.
 const FIRST_LIST_BACKOFF: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
-/// Lists control workers and clusters.
+/// Lists control planes and clusters.
 pub(super) struct Sweeper {
     pub(super) context: Arc<Context>,
     pub(super) ecs: Arc<dyn Ecs>,
@@ -45,14 +45,14 @@ pub(super) struct Sweeper {
 }
 
 impl Sweeper {
-    /// Sweeps at the start, on the shortest interval of all bindings, soon after a failure, and when asked to.
+    /// Sweeps at the start, at the shortest interval of all bindings, soon after a failure, and on request.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let retry = Backoff { min: Duration::from_secs(5), max: Duration::from_mins(2) };
         let mut jitter = fastrand::Rng::with_seed(self.context.process.seed.wrapping_add(2));
         let mut retries = None;
         let mut lists = JoinSet::new();
         let heartbeat = self.context.metrics().health().register("sweep");
-        // Before the first manifests are in force there is nothing to sweep.
+        // The first manifests request the first sweep.
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
@@ -67,7 +67,7 @@ impl Sweeper {
             };
             let pause = if complete {
                 retries = None;
-                // Operators of one account should not all sweep at once.
+                // Spread the sweeps of several operators in one account.
                 self.context.manifests.sweep_interval().mul_f64(0.95 + 0.1 * jitter.f64())
             } else {
                 let seed = self.context.process.seed.wrapping_add(3);
@@ -83,7 +83,7 @@ impl Sweeper {
         }
     }
 
-    /// One sweep of everything. `true` when nothing failed.
+    /// Sweeps all control planes and clusters once. `true` when nothing failed.
     pub(super) async fn sweep(self: Arc<Self>, lists: &mut JoinSet<bool>, heartbeat: &Heartbeat) -> bool {
         let began = Instant::now();
         let epoch = self.context.sweeps.epoch();
@@ -100,30 +100,40 @@ impl Sweeper {
         let tasks: BTreeSet<TaskArn> = self.context.aws.store.all().into_iter().chain(registered).collect();
         tasks.iter().for_each(|task| self.context.workers.enqueue(task, Priority::Sweep));
         let workers = self.context.workers.load();
-        let needed = |task: &TaskArn| workers.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
+        let needed =
+            |task: &TaskArn| workers.values().any(|p| p.registry.contains(task) || p.is_unsearched(task));
         self.context.aws.store.expire(needed, self.context.now());
         self.context.metrics().record_sweep_duration(began.elapsed());
         let took = began.elapsed();
-        info!(clusters = clusters.len(), tasks = tasks.len(), complete, ?took, "swept");
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        info!(clusters = clusters.len(), tasks = tasks.len(), complete, duration_ms, "swept");
         self.context.sweeps.record_end(epoch, complete);
         complete
     }
 
     fn record_clusters(&self, manifests: &ManifestSet, clusters: &BTreeSet<ClusterArn>) {
         let workers = self.context.workers.load();
-        let before: Vec<_> = workers.values().map(|worker| self.context.clusters.selected_at(manifests, &worker.name)).collect();
+        let before: Vec<_> = workers
+            .values()
+            .map(|worker| self.context.clusters.selected_at(manifests, &worker.name))
+            .collect();
         clusters.iter().for_each(|cluster| self.context.clusters.record(cluster));
         for (worker, before) in workers.values().zip(before) {
             if self.context.clusters.selected_at(manifests, &worker.name) != before {
-                // New clusters need their nodes.
+                // Consul needs a node for each new cluster.
                 worker.acl.iter().for_each(|acl| acl.soon());
             }
         }
     }
 
     /// The clusters that bindings select: those named in full, and those that ECS lists under a pattern.
-    async fn clusters_of(&self, manifests: &ManifestSet, heartbeat: &Heartbeat) -> (BTreeSet<ClusterArn>, bool) {
-        let globs: BTreeSet<&Glob> = manifests.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
+    async fn clusters_of(
+        &self,
+        manifests: &ManifestSet,
+        heartbeat: &Heartbeat,
+    ) -> (BTreeSet<ClusterArn>, bool) {
+        let globs: BTreeSet<&Glob> =
+            manifests.bindings.values().flat_map(|b| &b.spec.selector.clusters).collect();
         let mut clusters: BTreeSet<ClusterArn> = globs
             .iter()
             .filter(|g| g.is_literal())
@@ -136,12 +146,13 @@ impl Sweeper {
         let take = |listed: Vec<ClusterArn>| {
             clusters.extend(listed.into_iter().filter(|c| patterns.iter().any(|g| g.matches(c.as_str()))));
         };
-        let complete = self.list_all_pages("clusters", heartbeat, |page| self.ecs.list_clusters(page), take).await;
+        let complete =
+            self.list_all_pages("clusters", heartbeat, |page| self.ecs.list_clusters(page), take).await;
         (clusters, complete)
     }
 
-    /// Lists what is registered at each worker, and gives the tasks that have a registration. `false` when a list failed
-    /// or is not done: what it holds beyond the last one is then looked at in the next sweep.
+    /// Lists the registrations at each control plane. Returns the tasks that have a registration, and `false` when a list
+    /// failed or is still in progress; the next sweep then covers its new registrations.
     async fn list_registrations(
         self: &Arc<Self>,
         manifests: &Arc<ManifestSet>,
@@ -155,9 +166,10 @@ impl Sweeper {
                 .filter(|binding| *binding.spec.control_plane == *worker.name)
                 .map(|binding| binding.spec.mesh.clone())
                 .collect();
-            // The last one may be under way still.
+            // The last list may still be in progress.
             if let Some(turn) = worker.try_lock_list() {
-                let list = Arc::clone(self).list_until_synced(Arc::clone(worker), Arc::clone(manifests), meshes);
+                let list =
+                    Arc::clone(self).list_until_synced(Arc::clone(worker), Arc::clone(manifests), meshes);
                 lists.spawn(async move {
                     let _turn = turn;
                     list.await
@@ -174,7 +186,7 @@ impl Sweeper {
         (tasks, complete)
     }
 
-    /// Lists what is registered at a worker. One that was never listed is asked again soon: nothing is done there before.
+    /// Lists the registrations at a control plane. The first list is retried soon: no reconcile runs before it.
     async fn list_until_synced(
         self: Arc<Self>,
         worker: Arc<ControlPlaneWorker>,
@@ -184,8 +196,10 @@ impl Sweeper {
         let mut delays = FIRST_LIST_BACKOFF.start(self.context.process.seed.wrapping_add(4));
         loop {
             let me = Arc::clone(&self);
-            let listed = me.list_control_plane(Arc::clone(&worker), Arc::clone(&manifests), meshes.clone()).await;
-            let replaced = self.context.workers.load().get(&worker.name).is_none_or(|now| !Arc::ptr_eq(now, &worker));
+            let listed =
+                me.list_control_plane(Arc::clone(&worker), Arc::clone(&manifests), meshes.clone()).await;
+            let replaced =
+                self.context.workers.load().get(&worker.name).is_none_or(|now| !Arc::ptr_eq(now, &worker));
             if listed || replaced || worker.is_synced() {
                 return listed;
             }
@@ -204,7 +218,7 @@ impl Sweeper {
             match halt {
                 CallError::Failed(error) => worker.warn_once(&error),
                 CallError::CircuitOpen(_) => {
-                    debug!(control_plane = %worker.name, "not reachable: the last known settings count");
+                    debug!(control_plane = %worker.name, "control plane not reachable; using the last known settings");
                 }
             }
         }
@@ -212,10 +226,15 @@ impl Sweeper {
         match self.list_into_registry(&worker, &clusters, requested).await {
             Ok(failed) => {
                 self.context.record_unresolved(&format!("control worker {}", worker.name), None);
-                // The guards must know what there is before anybody works by this list.
+                // The guards must know how many registrations there are before a reconcile uses this list.
                 self.context.assign_bindings(&manifests, &worker, None);
                 if self.record_list_result(&worker, &failed) {
-                    self.context.aws.store.all().into_iter().for_each(|task| worker.queue.add(task, Priority::Sweep));
+                    self.context
+                        .aws
+                        .store
+                        .all()
+                        .into_iter()
+                        .for_each(|task| worker.queue.add(task, Priority::Sweep));
                 }
                 outbound_check::run(&self.context, &worker, &manifests, &meshes).await;
                 if failed.is_empty() {
@@ -227,11 +246,14 @@ impl Sweeper {
                 self.context.metrics().record_warning("registration_list_incomplete");
                 match halt {
                     CallError::Failed(error) => {
-                        self.context.record_unresolved(&format!("control worker {}", worker.name), Some(error.message.clone()));
+                        self.context.record_unresolved(
+                            &format!("control worker {}", worker.name),
+                            Some(error.message.clone()),
+                        );
                         worker.warn_once(&error);
                     }
                     CallError::CircuitOpen(_) => {
-                        debug!(control_plane = %worker.name, "not reachable: not listed before the next probe");
+                        debug!(control_plane = %worker.name, "control plane not reachable; listing after the next probe");
                     }
                 }
                 false
@@ -239,15 +261,19 @@ impl Sweeper {
         }
     }
 
-    /// The clusters whose tasks may have made something at a worker: those that its bindings select, and those of what is
-    /// known to be there still.
-    pub(super) fn clusters_to_list(&self, manifests: &ManifestSet, worker: &ControlPlaneWorker) -> BTreeSet<ClusterArn> {
+    /// The clusters whose tasks may have registrations at a control plane: those that its bindings select, and those of
+    /// known registrations.
+    pub(super) fn clusters_to_list(
+        &self,
+        manifests: &ManifestSet,
+        worker: &ControlPlaneWorker,
+    ) -> BTreeSet<ClusterArn> {
         let mut clusters = self.context.clusters.selected_at(manifests, &worker.name);
         clusters.extend(worker.registry.tasks().iter().map(|task| task.cluster().clone()));
         clusters
     }
 
-    /// What is registered at a worker was listed, but for those parts. Whether for the first time.
+    /// Records that a list succeeded but for these segments. Whether it is the first.
     fn record_list_result(&self, worker: &ControlPlaneWorker, failed: &[FailedSegment]) -> bool {
         let what = |segment: &str| format!("{segment} at control worker {}", worker.name);
         let (first, over) = worker.record_list_result(failed);
@@ -261,8 +287,8 @@ impl Sweeper {
         first
     }
 
-    /// Takes in each registration as it is read, under the task that its marks name: a list of thousands is never held
-    /// as a whole.
+    /// Records each registration as it is read, under the task that its ownership labels name, so that a list of thousands
+    /// is never held as a whole.
     async fn list_into_registry(
         &self,
         worker: &ControlPlaneWorker,
@@ -270,27 +296,27 @@ impl Sweeper {
         requested: Timestamp,
     ) -> Result<Vec<FailedSegment>, CallError> {
         let by_id: BTreeMap<ClusterId, ClusterArn> = self.context.clusters.by_id();
-        let mut unplaced = 0_usize;
+        let mut unattributed = 0_usize;
         let mut take = |seen: RegistrationSummary| {
-            let RegistrationOwner::Owned(marks) = &seen.owner else { return };
-            if marks.operator != self.context.process.id {
+            let RegistrationOwner::Owned(labels) = &seen.owner else { return };
+            if labels.operator != self.context.process.id {
                 return;
             }
-            match by_id.get(&marks.cluster) {
+            match by_id.get(&labels.cluster) {
                 Some(cluster) => {
-                    let task = cluster.task(marks.task.clone());
+                    let task = cluster.task(labels.task.clone());
                     worker.registry.record_listed(&task, &seen, requested, self.context.now());
                 }
-                None => unplaced += 1,
+                None => unattributed += 1,
             }
         };
         let failed = worker.call(worker.client.list_owned(clusters, &mut take)).await?;
         worker.registry.finish_list(&failed, requested);
-        worker.record_unattributed(unplaced);
-        if unplaced > 0 {
+        worker.record_unattributed(unattributed);
+        if unattributed > 0 {
             warn!(
-                control_plane = %worker.name, count = unplaced,
-                "registrations carry this operator's mark and a cluster that no MeshBinding names; they are left alone"
+                control_plane = %worker.name, count = unattributed,
+                "ignoring owned registrations in clusters that no MeshBinding selects"
             );
         }
         Ok(failed)
@@ -306,7 +332,7 @@ impl Sweeper {
         let began = self.context.now();
         let list = |desired, page| self.ecs.list_tasks(cluster, desired, page);
         let (mut running, mut stopped) = (BTreeSet::new(), BTreeSet::new());
-        // Each page counts as it is read: that a later one fails takes nothing from what this one shows alive.
+        // Each page counts as it is read, whether or not a later page fails.
         let take_running = |tasks: Vec<TaskArn>| {
             let now = self.context.now();
             tasks.iter().for_each(|task| self.context.aws.store.record_listed_running(task, now));
@@ -317,10 +343,12 @@ impl Sweeper {
             stopped.extend(tasks);
         };
         let what = cluster.as_str();
-        let running_whole =
-            self.list_all_pages(what, heartbeat, |page| list(DesiredStatus::Running, page), take_running).await;
-        let stopped_whole =
-            self.list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped).await;
+        let running_whole = self
+            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Running, page), take_running)
+            .await;
+        let stopped_whole = self
+            .list_all_pages(what, heartbeat, |page| list(DesiredStatus::Stopped, page), take_stopped)
+            .await;
         if !(running_whole && stopped_whole) {
             self.context.metrics().record_sweep("list_failed");
             return false;
@@ -335,7 +363,9 @@ impl Sweeper {
         }
         let unsure = running
             .iter()
-            .filter(|task| needs_describe(briefs.get(*task), DesiredStatus::Running, registered.contains(*task)))
+            .filter(|task| {
+                needs_describe(briefs.get(*task), DesiredStatus::Running, registered.contains(*task))
+            })
             .chain(stopped.iter().filter(|task| {
                 needs_describe(briefs.get(*task), DesiredStatus::Stopped, registered.contains(*task))
             }))
@@ -354,7 +384,7 @@ impl Sweeper {
         complete
     }
 
-    /// Describes many; the describer packs them into calls. Not all ask at once: each that waits costs memory.
+    /// Describes tasks; the describer batches them into calls. The number that waits is bounded, since each costs memory.
     async fn describe_tasks(
         self: &Arc<Self>,
         cluster: &ClusterArn,
@@ -372,21 +402,21 @@ impl Sweeper {
             }
             let Some(answer) = requested.join_next().await else { break };
             heartbeat.expect_within(STEP_TIMEOUT);
-            if let Ok(Err(why)) = answer {
+            if let Ok(Err(error)) = answer {
                 failed += 1;
-                last = why.message;
+                last = error.message;
             }
         }
-        let why = (failed > 0).then(|| format!("{failed} tasks could not be described: {last}"));
-        self.context.record_unresolved(&format!("tasks of {cluster}"), why);
+        let error = (failed > 0).then(|| format!("{failed} tasks could not be described: {last}"));
+        self.context.record_unresolved(&format!("tasks of {cluster}"), error);
         if failed > 0 {
-            warn!(tasks = failed, "tasks could not be described, the next sweep tries again: {last}");
+            warn!(%cluster, tasks = failed, error = last, "cannot describe tasks; retrying at the next sweep");
         }
         failed == 0
     }
 
-    /// Hands over each page of a list as it is read. `false`, with a warning, when a page failed: the pages before it
-    /// show what is there, and prove no absence.
+    /// Passes on each page of a list as it is read. `false`, with a warning, when a page failed: the pages before it show
+    /// what exists, and prove no absence.
     async fn list_all_pages<T, F>(
         &self,
         what: &str,
@@ -416,21 +446,21 @@ impl Sweeper {
                     }
                     self.context.metrics().record_warning("sweep_incomplete");
                     self.context.record_unresolved(what, Some(error.to_string()));
-                    warn!("the sweep of {what} is incomplete and proves no absence: {error}");
+                    warn!(what, %error, "incomplete sweep; not removing anything based on it");
                     return false;
                 }
             }
         }
-        warn!("the sweep of {what} is incomplete and proves no absence: its list does not end");
+        warn!(what, error = "the list does not end", "incomplete sweep; not removing anything based on it");
         false
     }
 }
 
-/// Whether a list's word on a task differs from what is known, or is all that there is.
+/// Whether a list shows of a task what the store does not know.
 fn needs_describe(known: Option<&TaskSummary>, listed: DesiredStatus, registered: bool) -> bool {
     match (known, listed) {
         (None, DesiredStatus::Running) => true,
-        // A stopped task that nobody knows and nobody registered is of no interest.
+        // An unknown stopped task without a registration needs nothing.
         (None, DesiredStatus::Stopped) => registered,
         (Some(brief), DesiredStatus::Running) => {
             brief.desired == DesiredStatus::Running && !brief.has_address

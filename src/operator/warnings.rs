@@ -1,59 +1,65 @@
-//! What was said of tasks: each thing once and not again at each retry; and what is true of many tasks is said of the
-//! first of them, and of their number when that has doubled, never once a task.
+//! Deduplicates warnings of tasks: each is logged once and not at each retry. A warning that many tasks share is logged for
+//! the first task, and then with a count each time the count has doubled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ecs_mesh_model::TaskArn;
 
-/// What was said and still holds.
+/// The active warnings of one control plane.
 #[derive(Debug, Default)]
 pub(super) struct WarningDeduper {
     by_task: BTreeMap<TaskArn, BTreeMap<&'static str, Arc<str>>>,
     groups: BTreeMap<WarningGroupKey, WarningGroup>,
-    /// There may be a group that has grown enough to be told of.
+    /// A group may have grown enough to be logged again.
     may_be_due: bool,
 }
 
-/// Those of whom the same is true for the same cause.
+/// Tasks with the same reason and cause.
 type WarningGroupKey = (&'static str, Arc<str>);
 
 #[derive(Debug)]
 struct WarningGroup {
     tasks: usize,
-    /// How many there were when it was last said.
+    /// The number of tasks when the group was last logged.
     told: usize,
-    /// The last one's, ready to be said.
+    /// The latest task and its message.
     example: (TaskArn, String),
 }
 
-/// How new something is.
+/// How new a warning is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Novelty {
-    /// Nobody had it said of.
+    /// No task had it.
     New,
-    /// It is said of others already.
+    /// Other tasks have it.
     Grouped,
-    /// It was said of this task.
+    /// This task has it.
     Known,
 }
 
-/// Of how many tasks something is true by now.
+/// How many tasks a group has.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct GroupCount {
     pub(super) reason: &'static str,
     pub(super) tasks: usize,
-    /// One of them.
+    /// One of the tasks.
     pub(super) example: TaskArn,
-    /// What is said of it.
+    /// Its message.
     pub(super) message: String,
 }
 
 impl WarningDeduper {
-    /// Takes in that something is to be said of a task. The cause is the same for all tasks that it is true of, whatever
-    /// their roles and services are called.
-    pub(super) fn record(&mut self, task: &TaskArn, reason: &'static str, cause: &str, message: &str) -> Novelty {
-        // Names are made of task ids.
+    /// Records a warning of a task. The key is the same for all tasks with the same cause, whatever their roles and services
+    /// are called.
+    pub(super) fn record(
+        &mut self,
+        task: &TaskArn,
+        reason: &'static str,
+        cause: &str,
+        message: &str,
+    ) -> Novelty {
+        // Names contain task ids.
         let same = cause.replace(task.id().as_str(), "TASK");
         let before = self.by_task.get(task).and_then(|last_warnings| last_warnings.get(reason)).cloned();
         if before.as_deref() == Some(same.as_str()) {
@@ -79,7 +85,7 @@ impl WarningDeduper {
         }
     }
 
-    /// This is not so any more of the task.
+    /// A warning of the task is over.
     pub(super) fn resolve(&mut self, task: &TaskArn, reason: &'static str) {
         let Some(last_warnings) = self.by_task.get_mut(task) else { return };
         let Some(cause) = last_warnings.remove(reason) else { return };
@@ -89,7 +95,7 @@ impl WarningDeduper {
         self.leave_group(&(reason, cause));
     }
 
-    /// Nothing is wrong with the task any more.
+    /// All warnings of the task are over.
     pub(super) fn resolve_all(&mut self, task: &TaskArn) {
         for group in self.by_task.remove(task).unwrap_or_default() {
             self.leave_group(&group);
@@ -100,18 +106,18 @@ impl WarningDeduper {
         let Some(extent) = self.groups.get_mut(group) else { return };
         extent.tasks -= 1;
         extent.told = extent.told.min(extent.tasks);
-        // Should it come back, it is news.
+        // If it returns, it is new.
         if extent.tasks == 0 {
             self.groups.remove(group);
         }
     }
 
-    /// Whether [`Self::due`] may have something.
+    /// Whether [`Self::take_due`] may return a group.
     pub(super) fn has_due(&self) -> bool {
         self.may_be_due
     }
 
-    /// What has become true of twice as many tasks as it was said of, or more. Takes them as said.
+    /// Returns the groups that have at least doubled since they were last logged, and marks them as logged.
     pub(super) fn take_due(&mut self) -> Vec<GroupCount> {
         self.may_be_due = false;
         let grown = self.groups.iter_mut().filter(|(_, extent)| extent.is_due());
@@ -123,7 +129,7 @@ impl WarningDeduper {
         grown.map(count).collect()
     }
 
-    /// Of how many tasks something was said that still holds, by reason.
+    /// The number of tasks with an active warning, by reason.
     pub(super) fn counts_by_reason(&self) -> BTreeMap<&'static str, usize> {
         let mut troubles = BTreeMap::new();
         for ((reason, _), extent) in &self.groups {
@@ -139,15 +145,15 @@ impl WarningGroup {
     }
 }
 
-/// The cause that a control plane's words tell of: what is left of them without names, paths and ids.
+/// The grouping key of a server's message: the message without names, paths and ids.
 pub(super) fn group_key(words: &str) -> String {
     let is_name = |word: &str| {
         let digits = word.bytes().filter(u8::is_ascii_digit).count();
         let is_status = digits == 3 && word.len() == 3;
-        // A field's path tells what is wrong, as `networking.inbound[0].port` does.
+        // A field path such as `networking.inbound[0].port` is part of the cause.
         word.contains(['/', '@']) || (digits > 0 && !is_status && !word.contains('['))
     };
-    // Between double quotes are names.
+    // Names are in double quotes.
     let words: String = words.split('"').step_by(2).collect();
     let words = words.split(|c: char| c.is_whitespace() || matches!(c, '\'' | '(' | ')' | ',' | ';'));
     let words = words.map(|word| word.trim_matches([':', '.']));

@@ -8,7 +8,10 @@ use tracing::{debug, info, warn};
 
 use super::super::apply::{ApplyOutcome, WriteDecision};
 use super::super::warnings::{Novelty, group_key};
-use super::{OwnerInfo, Recorder, Subject, TaskPlanRecorder, TaskRecorder, describe_owner, describe_step, guard_message};
+use super::{
+    OwnerInfo, Recorder, Subject, TaskPlanRecorder, TaskRecorder, describe_owner, describe_step,
+    guard_message,
+};
 use ecs_mesh_control_plane::{MeshError, RegistrationOwner};
 use ecs_mesh_controller::Lease;
 use ecs_mesh_core::intent::{HoldReason, IgnoreReason, RoleViolation};
@@ -95,14 +98,32 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
                 metrics.record_change("update");
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
                 let reason = format!("differs in {}", fields.join(", "));
-                log_change!(self, step, owner, "ecs_mesh_operator", "update", "registration updated", reason, SUCCESS);
+                log_change!(
+                    self,
+                    step,
+                    owner,
+                    "ecs_mesh_operator",
+                    "update",
+                    "registration updated",
+                    reason,
+                    SUCCESS
+                );
             }
             ApplyOutcome::Drained => {
                 metrics.record_change("drain");
                 if step.needs_guard() {
                     log_change!(self, step, owner, "audit", "drain", "registration drained", why, SUCCESS);
                 } else {
-                    log_change!(self, step, owner, "ecs_mesh_operator", "drain", "registration drained", why, SUCCESS);
+                    log_change!(
+                        self,
+                        step,
+                        owner,
+                        "ecs_mesh_operator",
+                        "drain",
+                        "registration drained",
+                        why,
+                        SUCCESS
+                    );
                 }
             }
             ApplyOutcome::Removed | ApplyOutcome::RemovalConfirmedLate => {
@@ -117,7 +138,10 @@ impl TaskRecorder for LiveTaskRecorder<'_> {
             ApplyOutcome::UpdateNotAllowed(changes) => {
                 let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
                 let message = format!("update of {} skipped by policy", fields.join(", "));
-                self.warn_once("skipped_by_policy", &Reason::new(format!("update {}", step.binding.name), message));
+                self.warn_once(
+                    "skipped_by_policy",
+                    &Reason::new(format!("update {}", step.binding.name), message),
+                );
             }
             ApplyOutcome::Equal
             | ApplyOutcome::Vanished

@@ -130,7 +130,9 @@ impl TaskPlanRecorder<'_> {
             ApplyOutcome::Drained => {
                 PlannedChange { follow_up: follow_up(step), ..self.entry(step, Change::Drain, why) }
             }
-            ApplyOutcome::Removed | ApplyOutcome::RemovalConfirmedLate => self.entry(step, Change::Remove, why),
+            ApplyOutcome::Removed | ApplyOutcome::RemovalConfirmedLate => {
+                self.entry(step, Change::Remove, why)
+            }
             ApplyOutcome::Equal => match &step.action {
                 Action::Skip { .. } => return None,
                 Action::Drain(..) => self.entry(step, Change::Unchanged, "already drained"),

@@ -16,7 +16,12 @@ fn listed(mesh: &str, drained: Option<DrainReason>, normal: &Value) -> (TaskArn,
 }
 
 /// A whole list that was asked for at `asked`.
-fn replace(registry: &Registry, list: &[(TaskArn, RegistrationSummary)], requested: Timestamp, now: Timestamp) {
+fn replace(
+    registry: &Registry,
+    list: &[(TaskArn, RegistrationSummary)],
+    requested: Timestamp,
+    now: Timestamp,
+) {
     list.iter().for_each(|(task, seen)| registry.record_listed(task, seen, requested, now));
     registry.finish_list(&[], requested);
 }
@@ -53,7 +58,13 @@ fn partial_list_adds_without_forgetting() {
 #[test]
 fn list_does_not_undo_a_concurrent_write() {
     let registry = Registry::default();
-    registry.record_written(&task(), &id("default"), Some(DrainReason::Stopping), &json!({"new": 1}), Timestamp(10));
+    registry.record_written(
+        &task(),
+        &id("default"),
+        Some(DrainReason::Stopping),
+        &json!({"new": 1}),
+        Timestamp(10),
+    );
     let list = [listed("default", None, &json!({"old": 1})), listed("other", None, &json!({}))];
     replace(&registry, &list, Timestamp(5), Timestamp(20));
     let entries = registry.entries(&task());

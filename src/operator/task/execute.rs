@@ -44,7 +44,8 @@ impl TaskRun<'_> {
                 ApplyOutcome::NameConflict(conflicting) => {
                     self.recorder.name_conflict(step, &conflicting);
                     let by_operator = matches!(conflicting, RegistrationOwner::Owned(_));
-                    next = earlier(next, if by_operator { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY });
+                    next =
+                        earlier(next, if by_operator { ROLE_CONFIRM_INTERVAL } else { NAME_CONFLICT_RETRY });
                 }
                 ApplyOutcome::NoLease => {
                     let reason = Reason::constant("another copy of this operator holds the lease");
@@ -113,7 +114,11 @@ impl TaskRun<'_> {
         Ok(found_gone)
     }
 
-    async fn execute_step(&self, step: &PlanStep, known: &[KnownRegistration]) -> Result<ApplyOutcome, CallError> {
+    async fn execute_step(
+        &self,
+        step: &PlanStep,
+        known: &[KnownRegistration],
+    ) -> Result<ApplyOutcome, CallError> {
         let writer = self.writer();
         match &step.action {
             Action::Ensure { desired, may_update } => {

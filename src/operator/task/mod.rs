@@ -256,7 +256,9 @@ impl<'a> TaskRun<'a> {
                     facts.role = aws.roles.get(role, max_age.unwrap_or(ROLE_CONFIRM_INTERVAL)).await;
                 }
                 // One read is no proof. A second read is, if it is late enough to be a different answer.
-                Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_)) if !reread => {
+                Verdict::Reject { confirmed: false, .. } | Verdict::Hold(HoldReason::Unknown(_))
+                    if !reread =>
+                {
                     reread = true;
                     let unconfirmed = matches!(&facts.role, Fact::Known(read) if !read.confirmed);
                     let late =
@@ -306,7 +308,9 @@ impl<'a> TaskRun<'a> {
 
     /// Dry run: also plans the changes that await a second confirmation.
     async fn preview(&self, plan: &TaskPlanRecorder<'_>, input: &DecisionInput<'_>) -> Result<(), CallError> {
-        let Some((awaited, decision)) = decide_if_confirmed(input, grace_age(input.known)) else { return Ok(()) };
+        let Some((awaited, decision)) = decide_if_confirmed(input, grace_age(input.known)) else {
+            return Ok(());
+        };
         let first = plan.len();
         self.execute(&decision, input.known).await?;
         plan.set_precondition_from(first, &awaited);

@@ -20,10 +20,12 @@ use ecs_mesh_aws::fakes::{FakeEcs, clock, task, task_arn};
 use ecs_mesh_aws::store::ObservationSource;
 use ecs_mesh_clock::Clock;
 use ecs_mesh_control_plane::{
-    ControlPlane, ContentHash, PartialList, MeshError, MeshErrorKind, RegistrationOwner, ListSegment, Registration, RenderedRegistration,
-    RegistrationSummary,
+    ContentHash, ControlPlane, ListSegment, MeshError, MeshErrorKind, PartialList, Registration,
+    RegistrationOwner, RegistrationSummary, RenderedRegistration,
 };
-use ecs_mesh_core::intent::{DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation};
+use ecs_mesh_core::intent::{
+    DesiredRegistration, HoldReason, OwnershipLabels, RegistrationId, RoleRule, RoleViolation,
+};
 use ecs_mesh_core::plan::{Action, Evidence, PlanStep};
 use ecs_mesh_model::{ClusterArn, LastStatus, MeshName, OperatorId, RoleArn, Task, TaskId, Timestamp};
 
@@ -208,10 +210,18 @@ impl TaskRunFixture {
             partial_lookups: Mutex::default(),
         });
         let (ecs, clock) = (Arc::new(FakeEcs::default()), clock());
-        let operator = Operator::new(OperatorDeps { clock: clock.clone(), ..OperatorDeps::for_tests(Arc::clone(&ecs) as _) });
+        let operator = Operator::new(OperatorDeps {
+            clock: clock.clone(),
+            ..OperatorDeps::for_tests(Arc::clone(&ecs) as _)
+        });
         let bindings: BTreeMap<_, _> = [("house".into(), binding())].into();
-        operator.context.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
-        let worker = ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
+        operator.context.manifests.store(Arc::new(ManifestSet {
+            bindings,
+            complete: true,
+            ..ManifestSet::default()
+        }));
+        let worker =
+            ControlPlaneWorker::new("consul".into(), spec, Connected::new(Arc::clone(&tokens) as _), 1);
         worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), clock.now());
         worker.record_list_result(&[]);
         let fixture = Self { operator, worker, tokens, ecs, clock, lines, _logging: logging };
@@ -349,12 +359,19 @@ async fn cancelled_removal_is_still_verified() {
     for took_effect in [true, false] {
         let fixture = TaskRunFixture::with_removal_behaviors(&[]);
         let action = Action::Remove(Evidence::Stopped);
-        fixture.worker.registry.begin_removal(&task_arn(1), &PlanStep { id: token(), binding: binding(), action });
+        fixture
+            .worker
+            .registry
+            .begin_removal(&task_arn(1), &PlanStep { id: token(), binding: binding(), action });
         if took_effect {
             fixture.tokens.registered.lock().unwrap().clear();
         }
         // ECS is eventually consistent; whatever has brought it about, there is nothing to remove.
-        fixture.operator.context.manifests.store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
+        fixture
+            .operator
+            .context
+            .manifests
+            .store(Arc::new(ManifestSet { complete: true, ..ManifestSet::default() }));
         fixture.run().await;
         if took_effect {
             assert_warned_once(&fixture);
@@ -367,7 +384,8 @@ async fn cancelled_removal_is_still_verified() {
 
 #[tokio::test(start_paused = true)]
 async fn foreign_removal_is_not_audited() {
-    let fixture = TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(MeshErrorKind::Forbidden)]);
+    let fixture =
+        TaskRunFixture::with_removal_behaviors(&[RemovalBehavior::Failed(MeshErrorKind::Forbidden)]);
     fixture.run().await;
     fixture.tokens.registered.lock().unwrap().clear();
     fixture.run_later().await;
@@ -398,7 +416,12 @@ async fn warnings_of_many_tasks_are_grouped() {
         let run = TaskRun::new(&fixture.operator.context, &fixture.worker, &arn);
         let recorder = &run.recorder;
         let (found, needed) = (None, format!("s{n}"));
-        recorder.rejected(&[RoleViolation { rule: RoleRule::ConsulService, role: Some(role(n)), found, needed }]);
+        recorder.rejected(&[RoleViolation {
+            rule: RoleRule::ConsulService,
+            role: Some(role(n)),
+            found,
+            needed,
+        }]);
         recorder.held(&HoldReason::Unknown(Reason::from(denied(n)).with_prefix("the role's tags")));
         let message = format!("DELETE /v1/acl/token/{n}: Permission denied");
         let error = MeshError { kind: MeshErrorKind::Forbidden, message, retry_after: None };
@@ -421,14 +444,14 @@ async fn removal_failure_is_logged_once_per_error_kind() {
     for _ in 0..4 {
         fixture.run_later().await;
         // A sweep sees it between the attempts.
-        fixture.worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&token()), fixture.clock.now());
+        fixture.worker.registry.record_seen(
+            &task_arn(1),
+            &FakeTokens::sighting(&token()),
+            fixture.clock.now(),
+        );
     }
     fixture.run_later().await;
-    let expected = [
-        line("remove", "error"),
-        line("remove", "error"),
-        line("remove", "success"),
-    ];
+    let expected = [line("remove", "error"), line("remove", "error"), line("remove", "success")];
     assert_eq!(fixture.audited(), expected);
 }
 
@@ -547,7 +570,12 @@ async fn a_run_searches_when_a_describe_shows_a_stop_meanwhile() {
     operator.context.manifests.store(fixture.operator.manifests());
     let running = Task { version: 1, ..task(1, LastStatus::Running) };
     operator.context.aws.store.observe(running, ObservationSource::Describe, fixture.clock.now());
-    let worker = ControlPlaneWorker::new("consul".into(), Arc::clone(&fixture.worker.spec), Connected::new(Arc::clone(&fixture.tokens) as _), 1);
+    let worker = ControlPlaneWorker::new(
+        "consul".into(),
+        Arc::clone(&fixture.worker.spec),
+        Connected::new(Arc::clone(&fixture.tokens) as _),
+        1,
+    );
     // The token was made after the list that this process knows.
     worker.record_list_result(&[]);
     let worker = Arc::new(worker);
@@ -598,7 +626,8 @@ async fn a_page_that_was_read_counts_although_a_later_one_fails() {
     let pulse = operator.context.metrics().health().register("sweep");
     let (known, registered) = (BTreeSet::new(), BTreeSet::new());
     assert!(!operator.sweeper.sweep_cluster(&cluster, &known, &registered, &pulse).await, "it is not whole");
-    let life = operator.context.aws.store.snapshot(&task_arn(1), Duration::ZERO, fixture.clock.now()).liveness;
+    let life =
+        operator.context.aws.store.snapshot(&task_arn(1), Duration::ZERO, fixture.clock.now()).liveness;
     assert_eq!(life, TaskLiveness::Unknown, "the page shows the task alive, so the absence is over");
 }
 
@@ -636,8 +665,9 @@ async fn blocks_nothing_else(kind: MeshErrorKind) {
 
 #[tokio::test(start_paused = true)]
 async fn transient_error_decides_the_requeue() {
-    let fixture =
-        TaskRunFixture::with_removal_behaviors(&[MeshErrorKind::Invalid, MeshErrorKind::ServerError].map(RemovalBehavior::Failed));
+    let fixture = TaskRunFixture::with_removal_behaviors(
+        &[MeshErrorKind::Invalid, MeshErrorKind::ServerError].map(RemovalBehavior::Failed),
+    );
     let other = RegistrationId { name: "token/2".into(), ..token() };
     fixture.tokens.registered.lock().unwrap().insert(other.clone());
     fixture.worker.registry.record_seen(&task_arn(1), &FakeTokens::sighting(&other), fixture.clock.now());
@@ -650,14 +680,21 @@ async fn old_event_of_a_task_that_ecs_lacks_is_followed_up_once() {
     let mut by_tags = binding();
     Arc::make_mut(&mut by_tags).spec.selector.tags = [("team".into(), "a".into())].into();
     let bindings = [("house".into(), by_tags)].into();
-    fixture.operator.context.manifests.store(Arc::new(ManifestSet { bindings, complete: true, ..ManifestSet::default() }));
+    fixture.operator.context.manifests.store(Arc::new(ManifestSet {
+        bindings,
+        complete: true,
+        ..ManifestSet::default()
+    }));
     let now = fixture.clock.now();
     let describes = || fixture.ecs.described.lock().unwrap().len();
     let event = |number, updated_at| {
-        let described = ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
+        let described =
+            ecs_mesh_model::Task { updated_at: Some(updated_at), ..task(number, LastStatus::Running) };
         fixture.operator.context.aws.store.observe(described, ObservationSource::Event, fixture.clock.now());
     };
-    let run = async |number| TaskRun::new(&fixture.operator.context, &fixture.worker, &task_arn(number)).reconcile().await;
+    let run = async |number| {
+        TaskRun::new(&fixture.operator.context, &fixture.worker, &task_arn(number)).reconcile().await
+    };
     event(2, now);
     for _ in 0..2 {
         assert!(matches!(run(2).await, Requeue::Backoff), "a new task may not be known everywhere yet");
