@@ -322,7 +322,7 @@ fn assert_warned_once(fixture: &TaskRunFixture) {
     assert_eq!(audited.iter().filter(|line| **line == logged).count(), 1, "{audited:?}");
     assert_eq!(fixture.removals(), 1);
     let metrics = fixture.operator.context.metrics().render();
-    assert!(metrics.contains("ecs_mesh_removals_total{reason=\"stopped\"} 1"), "{metrics}");
+    assert!(metrics.contains("ecs_mesh_removals_total{evidence=\"stopped\"} 1"), "{metrics}");
     assert!(!fixture.worker.registry.contains(&task_arn(1)));
 }
 
